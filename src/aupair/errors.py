@@ -1,0 +1,54 @@
+"""One base class for every error that a user can cause; its text is one line that says what to do."""
+
+
+class AupairError(Exception):
+    """A problem with the user's input, told in one line: what, where, got, expected, what to do.
+
+    Args:
+        what: the problem, in a few words.
+        where: file, row or key.
+        got: what stood there.
+        expected: what should stand there.
+        todo: the next step for the user.
+    """
+
+    exit_code = 1
+
+    def __init__(
+        self, what: str, *, where: object = "", got: object = "", expected: object = "", todo: str = ""
+    ) -> None:
+        parts = [what]
+        if where != "":
+            parts.append(f"in {where}")
+        if got != "":
+            parts.append(f"got {got}")
+        if expected != "":
+            parts.append(f"expected {expected}")
+        line = ": ".join(parts[:2]) if where != "" else parts[0]
+        rest = parts[2:] if where != "" else parts[1:]
+        text = ", ".join([line, *rest]) + (f"; {todo}" if todo else "")
+        super().__init__(" ".join(text.split()))
+
+
+class ParamsError(AupairError):
+    """A parameter is unknown, of the wrong type or out of range (exit code 2, as for wrong usage)."""
+
+    exit_code = 2
+
+
+class DataError(AupairError):
+    """Videos, annotations or splits are missing or wrong."""
+
+    exit_code = 3
+
+
+class ArtifactError(AupairError):
+    """A file that a stage wrote is missing, corrupt or does not fit the others."""
+
+    exit_code = 4
+
+
+class RegistryError(AupairError):
+    """The MLflow server or its registry refused or lacks something; or the promotion gate said no."""
+
+    exit_code = 5

@@ -1,0 +1,232 @@
+"""Every file format of ours: tables, faces, weights, json; all written to a temporary name and renamed.
+
+Formats of others (Aff-Wild2's text files) are read in `aupair.data`, nowhere else.
+"""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from aupair.errors import ArtifactError, AupairError
+
+FACES_SCHEMA = pa.schema(
+    [
+        ("frame", pa.int32()),  # 0-based: the k-th frame that the decoder gave
+        ("time", pa.float64()),  # seconds from the start of the video
+        ("status", pa.string()),  # one of STATUSES
+        ("jpeg", pa.binary()),  # the aligned face, RGB order once decoded by `decode_jpeg`; empty unless ok
+        ("landmarks", pa.list_(pa.float32(), 136)),  # (68, 2) x, y in pixels of the source frame; NaN unless ok
+        ("transform", pa.list_(pa.float32(), 6)),  # (2, 3) source pixels -> aligned pixels; NaN unless ok
+        ("detector_score", pa.float32()),  # O-Net's probability of a face, 0..1
+        ("tracked", pa.bool_()),  # the box came from the frame before, not from a search
+        ("pass_disagreement", pa.float32()),  # mean distance of the two landmark passes, in inter-ocular distances
+        ("procrustes_residual", pa.float32()),  # RMS distance to the template after alignment, in aligned IODs
+    ]
+)
+"""A video's faces: one row for every frame. Quality signals are NaN where there is no face."""
+
+STATUSES = ("ok", "no_face", "unreadable")
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside `path`; rename it to `path` on success, delete it on any error.
+
+    The temporary path does not exist yet: the caller makes a file or a folder of it. An existing `path` is replaced.
+
+    Raises:
+        AupairError: the folder of `path` cannot be written.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        holder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    except OSError as error:
+        raise AupairError(
+            "cannot write", where=path, got=error.strerror or error, expected="a writable folder", todo="check its permissions"
+        ) from error
+    try:
+        temporary = holder / path.name
+        yield temporary
+        if path.is_dir() and temporary.exists():
+            path.rename(holder / "old")
+        temporary.rename(path)
+    finally:
+        shutil.rmtree(holder, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file."""
+    with atomic(path) as temporary:
+        temporary.write_text(text)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as readable JSON; NaN becomes null, since JSON has none."""
+    write_text(path, json.dumps(_plain(value), indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        ArtifactError: the file is missing or is not JSON.
+    """
+    try:
+        return json.loads(Path(path).read_text())
+    except FileNotFoundError as error:
+        raise missing(path) from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ArtifactError("not JSON", where=path, got=error, todo="delete it and run the stage again") from error
+
+
+def append_jsonl(path: Path, row: Mapping[str, Any]) -> None:
+    """Add one JSON line to a file of curves."""
+    with open(path, "a") as file:
+        file.write(json.dumps(_plain(row), allow_nan=False) + "\n")
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """Read a file of JSON lines."""
+    try:
+        return [json.loads(line) for line in Path(path).read_text().splitlines()]
+    except FileNotFoundError as error:
+        raise missing(path) from error
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """Write a table as parquet."""
+    with atomic(path) as temporary:
+        pq.write_table(table, temporary)
+
+
+def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
+    """Read a parquet table.
+
+    Raises:
+        ArtifactError: the file is missing, corrupt, or lacks a column.
+    """
+    try:
+        return pq.read_table(path, columns=columns)
+    except FileNotFoundError as error:
+        raise missing(path) from error
+    except (pa.ArrowInvalid, pa.ArrowKeyError, OSError) as error:
+        raise ArtifactError("not a readable parquet table", where=path, got=error, todo="delete it and run the stage again") from error
+
+
+def write_faces(path: Path, columns: Mapping[str, Any], meta: Mapping[str, str]) -> None:
+    """Write one video's faces (columns of FACES_SCHEMA, in equal lengths) as an Arrow IPC file.
+
+    Args:
+        meta: strings kept in the schema's metadata: fps, size, options, source.
+    """
+    table = pa.table(dict(columns), schema=FACES_SCHEMA.with_metadata(dict(meta)))
+    with atomic(path) as temporary, pa.OSFile(str(temporary), "wb") as sink:
+        with pa.ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table, max_chunksize=4096)
+
+
+def read_faces(path: Path) -> pa.Table:
+    """Open one video's faces, memory-mapped: only what is touched is read.
+
+    Raises:
+        ArtifactError: the file is missing, corrupt or of another schema.
+    """
+    try:
+        table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+    except FileNotFoundError as error:
+        raise missing(path) from error
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ArtifactError("not a readable Arrow file", where=path, got=error, todo="delete it and run preprocess-faces again") from error
+    if not table.schema.equals(FACES_SCHEMA):
+        raise ArtifactError(
+            "not a table of faces", where=path, got=table.schema.names, expected=FACES_SCHEMA.names, todo="run preprocess-faces again"
+        )
+    return table
+
+
+def faces_meta(table: pa.Table) -> dict[str, str]:
+    """Give what `write_faces` kept beside the rows."""
+    return {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
+
+
+def decode_jpeg(data: bytes) -> np.ndarray:
+    """Decode an aligned face: (S, S, 3) uint8, RGB."""
+    import cv2
+
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    if image is None:
+        raise ArtifactError("a JPEG that cannot be decoded", got=f"{len(data)} bytes", todo="run preprocess-faces again")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def encode_jpeg(image: np.ndarray, quality: int = 95) -> bytes:
+    """Encode an aligned face, (S, S, 3) uint8 RGB, as JPEG."""
+    import cv2
+
+    ok, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
+    if not ok:
+        raise ArtifactError("an image that cannot be encoded", got=image.shape)
+    return bytes(data)
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], meta: Mapping[str, str] | None = None) -> None:
+    """Write named arrays as safetensors."""
+    from safetensors.numpy import save_file
+
+    with atomic(path) as temporary:
+        save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, temporary, dict(meta or {}))
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Read named arrays from safetensors.
+
+    Raises:
+        ArtifactError: the file is missing or corrupt.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        return load_file(path)
+    except FileNotFoundError as error:
+        raise missing(path) from error
+    except (SafetensorError, OSError) as error:
+        raise ArtifactError("not a readable safetensors file", where=path, got=error, todo="delete it and run the stage again") from error
+
+
+def read_meta(path: Path) -> dict[str, str]:
+    """Read the strings kept beside the arrays of a safetensors file."""
+    from safetensors import safe_open
+
+    with safe_open(path, "np") as file:
+        return dict(file.metadata() or {})
+
+
+def missing(path: Path) -> ArtifactError:
+    """The error for a file that an earlier stage should have written."""
+    return ArtifactError("missing file", where=os.fspath(path), todo="run the stage that writes it (`aupair flow` lists them)")
+
+
+def _plain(value: Any) -> Any:
+    """Turn numpy values and NaN into what JSON knows."""
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    return value
