@@ -1,0 +1,258 @@
+"""The parameters: one frozen record a stage; every number of a run stands in `params.yaml`.
+
+An unknown key is refused with the nearest known one; a wrong type or range with what was expected.
+"""
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from aupair.errors import ParamsError
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(ge=1)]
+
+
+class Record(BaseModel):
+    """A frozen record that knows its keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class CheckData(Record):
+    """Which annotations are read and how strict the checks are."""
+
+    max_missing_videos: Annotated[int, Field(ge=0)] = 0
+    """labelled videos without a file that are counted instead of stopping the flow"""
+
+
+class PreprocessFaces(Record):
+    """From a video to aligned faces."""
+
+    size: Annotated[int, Field(ge=32, le=512)] = 224
+    """side of the aligned face, pixels"""
+    detector: Literal["tracking", "reference"] = "tracking"
+    """tracking: O-Net follows the last face; reference: the whole frame is searched, every frame"""
+    min_face: Annotated[int, Field(ge=12)] = 40
+    """smallest face searched for, pixels"""
+    quality: Annotated[int, Field(ge=1, le=100)] = 95
+    """JPEG quality of the stored face"""
+    workers: Annotated[int, Field(ge=0)] = 0
+    """processes, one video each; 0: one a core"""
+
+
+class SamplePairs(Record):
+    """Which frames are compared."""
+
+    mode: Literal["groups", "reference"] = "groups"
+    """groups: all ordered pairs inside groups of frames; reference: the authors' explicit list"""
+    frames: Annotated[int, Field(ge=2)] = 12
+    """frames in a group, all of one video"""
+    groups: Positive = 40
+    """groups drawn for each video"""
+    train_pairs: Positive = 10000
+    """pairs for each AU to train on (reference mode)"""
+    valid_pairs: Positive = 500
+    """fixed pairs for each AU and split to validate on"""
+    folds: Annotated[int, Field(ge=1)] = 1
+    """folds by subject for cross-fitting; 1: no cross-fitting"""
+
+
+class Network(Record):
+    """What a VGG16 looks like here."""
+
+    width: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """share of VGG16's channels"""
+    batch_norm: bool = False
+    """batch normalisation after every convolution"""
+    weights: str = "imagenet"
+    """imagenet | none | the path of a state dict of torchvision's VGG16"""
+    frozen_convolutions: Annotated[int, Field(ge=0, le=13)] = 2
+    """how many of the first convolutions keep their weights"""
+    sharing: Literal["shared", "per_au"] = "shared"
+    """shared: one trunk with a head for each AU; per_au: one network for each AU"""
+    dropout: Share = 0.5
+
+
+class Optimiser(Record):
+    """How a network is fitted."""
+
+    name: Literal["adam", "adamw"] = "adam"
+    learning_rate: Annotated[float, Field(gt=0)] = 5e-5
+    schedule: Literal["constant", "one_cycle"] = "constant"
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    steps: Positive = 3000
+    """optimiser steps of the final network"""
+    fold_steps: Positive = 3000
+    """optimiser steps of each cross-fitting network"""
+    videos: Positive = 4
+    """groups in a batch, each of another video"""
+    evaluate_every: Positive = 300
+    """steps between two looks at the fixed pairs of `select`"""
+    keep: Literal["best", "last"] = "best"
+    """which weights are kept: of the best look at `select`, or the last"""
+
+
+class TrainPseudoIntensity(Record):
+    """f: pseudo-intensities by ranking."""
+
+    network: Network = Network()
+    optimiser: Optimiser = Optimiser()
+    margin: Annotated[float, Field(gt=0)] = 1.0
+    augment: bool = True
+    """random similarity, colour and blur while training"""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    device: str = "auto"
+    """auto: a GPU where there is one"""
+
+
+class TrainUncertainty(Record):
+    """h: how far a pseudo-intensity can be trusted."""
+
+    network: Network = Network()
+    optimiser: Optimiser = Optimiser()
+    loss: Literal["nll", "nll_margin", "misorder", "printed"] = "nll"
+    margin: Annotated[float, Field(gt=0)] = 1.0
+    """m of the losses that have one"""
+    floor: Annotated[float, Field(gt=0)] = 0.05
+    """smallest sigma"""
+    log_sigma_penalty: Annotated[float, Field(ge=0)] = 1e-3
+    """weight of the mean squared log sigma (fixes the gauge of bipartite pairs)"""
+    augment: bool = True
+    precision: Literal["float32", "bfloat16"] = "float32"
+    device: str = "auto"
+
+
+class ExtractFeatures(Record):
+    """G: the distribution of y_hat and sigma over the video and over windows."""
+
+    windows: tuple[float, ...] = (2.0, 8.0)
+    """lengths of the windows of statistics, seconds"""
+    context: Annotated[float, Field(ge=0)] = 10.0
+    """how far the neighbours of a frame reach, seconds each way"""
+    context_points: Annotated[int, Field(ge=0)] = 20
+    """neighbours each way, evenly spaced in time"""
+    percentiles: tuple[float, ...] = (0.0, 10.0, 20.0)
+    """percentiles of y_hat over the video, 0..100"""
+    thresholds: tuple[Share, ...] = (0.0, 0.25, 0.5, 0.75)
+    """certainties over which the percentiles are taken again"""
+    certainty: Literal["quantile", "min_max"] = "quantile"
+    """quantile: rank of log sigma within fit; min_max: the authors' 1 - sigma / sigma_max"""
+    batch: Positive = 64
+    device: str = "auto"
+
+
+class TrainMapping(Record):
+    """From features to AUs: two fully connected networks for each AU."""
+
+    width: Positive = 4096
+    dropout: Share = 0.5
+    learning_rate: Annotated[float, Field(gt=0)] = 5e-5
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    draws: Positive = 10000
+    """frames drawn for each AU and epoch, balanced over levels, then videos"""
+    epochs: Positive = 10
+    batch: Positive = 32
+    device: str = "auto"
+
+
+class Evaluate(Record):
+    """What is chosen on `select`, and how it is judged."""
+
+    thresholds: Literal["tuned", "half"] = "tuned"
+    """tuned: each AU's threshold maximises 1/2 (F1 + accuracy) on `select`; half: .5"""
+    tie: Share = 0.01
+    """P1 must beat P2's simpler mapping by more than this on `select` to be chosen"""
+    bootstrap: Positive = 1000
+    """resamples of the videos behind each interval"""
+    protocol: Literal["ours", "paper"] = "ours"
+    """paper: choose on `validation` as the authors did; the rows are marked so"""
+    seed: int = 0
+
+
+class RegisterModel(Record):
+    """The registered model."""
+
+    name: str = "aupair"
+    experiment: str = "aupair"
+
+
+class Params(Record):
+    """All sections of params.yaml."""
+
+    seed: int = 0
+    trials: tuple[Annotated[int, Field(ge=0)], ...] = (0,)
+    check_data: CheckData = CheckData()
+    preprocess_faces: PreprocessFaces = PreprocessFaces()
+    sample_pairs: SamplePairs = SamplePairs()
+    train_pseudo_intensity: TrainPseudoIntensity = TrainPseudoIntensity()
+    train_uncertainty: TrainUncertainty = TrainUncertainty()
+    extract_features: ExtractFeatures = ExtractFeatures()
+    train_mapping: TrainMapping = TrainMapping()
+    evaluate: Evaluate = Evaluate()
+    register_model: RegisterModel = RegisterModel()
+
+
+def load(path: Path, overrides: Sequence[str] = ()) -> Params:
+    """Read and check a params file, then apply overrides such as `train_mapping.epochs=3`.
+
+    Raises:
+        ParamsError: the file is missing, is not a mapping, or a key or value is not allowed.
+    """
+    try:
+        tree = yaml.safe_load(Path(path).read_text()) or {}
+    except FileNotFoundError as error:
+        raise ParamsError("no params file", where=path, todo="run inside a checkout, or name one with --params") from error
+    except yaml.YAMLError as error:
+        raise ParamsError("not YAML", where=path, got=error) from error
+    if not isinstance(tree, dict):
+        raise ParamsError("not a mapping of sections", where=path, got=type(tree).__name__)
+    for text in overrides:
+        _override(tree, text)
+    return check(tree, where=str(path))
+
+
+def check(tree: dict[str, Any], where: str = "params") -> Params:
+    """Turn a tree of sections into Params; a whole float stands for an int, as KFP hands them over.
+
+    Raises:
+        ParamsError: an unknown key (with the nearest known one) or a wrong value.
+    """
+    try:
+        return Params.model_validate(tree)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            known = _known_keys(first["loc"][:-1])
+            near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
+            raise ParamsError(
+                "unknown parameter", where=where, got=key, todo=f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
+            ) from error
+        raise ParamsError(f"parameter {key}", where=where, got=repr(first["input"]), expected=first["msg"]) from error
+
+
+def _override(tree: dict[str, Any], text: str) -> None:
+    """Set section.key=value in the tree, the value read as YAML."""
+    key, equals, value = text.partition("=")
+    *sections, last = key.strip().split(".")
+    if not equals or not last:
+        raise ParamsError("--set", got=text, expected="section.key=value")
+    for section in sections:
+        child = tree.setdefault(section, {})
+        if not isinstance(child, dict):
+            raise ParamsError("--set", got=text, expected=f"{section} to be a section")
+        tree = child
+    tree[last] = yaml.safe_load(value)
+
+
+def _known_keys(loc: tuple[int | str, ...]) -> list[str]:
+    """Give the keys of the record at `loc`."""
+    model: Any = Params
+    for part in loc:
+        model = model.model_fields[str(part)].annotation
+    return list(model.model_fields)
