@@ -1,0 +1,100 @@
+"""Every frame of every video as rows of flat arrays: what the stages from sample-pairs on compute with."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from aupair import store
+from aupair.aus import AUS, NOT_ANNOTATED, SPLITS
+from aupair.errors import ArtifactError
+
+
+@dataclass(frozen=True)
+class Frames:
+    """N frames, sorted by video, then frame; a row for every frame that the decoder gave.
+
+    Attributes:
+        videos: V names.
+        subjects: names of persons.
+        video: (N,) int32, index into videos.
+        subject: (N,) int32, index into subjects.
+        split: (N,) int8, index into SPLITS.
+        frame: (N,) int32, 0-based.
+        time: (N,) float64, seconds from the start of the video.
+        ok: (N,) bool, there is an aligned face.
+        labels: (N, A) int8, the level of each AU, -1 not annotated.
+    """
+
+    videos: tuple[str, ...]
+    subjects: tuple[str, ...]
+    video: np.ndarray
+    subject: np.ndarray
+    split: np.ndarray
+    frame: np.ndarray
+    time: np.ndarray
+    ok: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.video)
+
+    def of_split(self, split: str) -> np.ndarray:
+        """(N,) bool: the frames of a split."""
+        return self.split == SPLITS.index(split)
+
+    @property
+    def usable(self) -> np.ndarray:
+        """(N,) bool: a face and an annotation, so that the frame may stand in a pair or be drawn."""
+        return self.ok & (self.labels[:, 0] != NOT_ANNOTATED)
+
+    def slices(self) -> list[slice]:
+        """The rows of each video, in the order of `videos`."""
+        edges = np.searchsorted(self.video, np.arange(len(self.videos) + 1))
+        return [slice(int(a), int(b)) for a, b in zip(edges[:-1], edges[1:])]
+
+
+def label_matrix(table: pa.Table) -> np.ndarray:
+    """Give the AU columns of a table as (rows, A) int8."""
+    return np.stack([table[au].to_numpy().astype(np.int8) for au in AUS], axis=1)
+
+
+def load_frames(labels: Path, faces: Path) -> Frames:
+    """Join the labels with the faces: a row for every decoded frame of every labelled video.
+
+    Frames without a label row get -1; label rows without a frame are dropped (check-data counted them).
+
+    Raises:
+        ArtifactError: a video of the labels has no file of faces.
+    """
+    table = store.read_table(labels)
+    names, first = np.unique(table["video"].to_numpy(zero_copy_only=False).astype(str), return_index=True)
+    subject_of = table["subject"].to_numpy(zero_copy_only=False).astype(str)[first]
+    split_of = table["split"].to_numpy(zero_copy_only=False).astype(str)[first]
+    subjects, subject_index = np.unique(subject_of, return_inverse=True)
+    row_video = np.searchsorted(names, table["video"].to_numpy(zero_copy_only=False).astype(str))
+    row_frame, row_labels = table["frame"].to_numpy(), label_matrix(table)
+    parts: list[dict[str, np.ndarray]] = []
+    for index, name in enumerate(names):
+        path = Path(faces) / f"{name}.arrow"
+        if not path.exists():
+            raise ArtifactError("a labelled video has no faces", where=path, todo="run preprocess-faces")
+        rows = store.read_faces(path)
+        n = len(rows)
+        mine = (row_video == index) & (row_frame < n)
+        matrix = np.full((n, len(AUS)), NOT_ANNOTATED, np.int8)
+        matrix[row_frame[mine]] = row_labels[mine]
+        parts.append(
+            {
+                "video": np.full(n, index, np.int32),
+                "subject": np.full(n, subject_index[index], np.int32),
+                "split": np.full(n, SPLITS.index(split_of[index]), np.int8),
+                "frame": rows["frame"].to_numpy(),
+                "time": rows["time"].to_numpy(),
+                "ok": rows["status"].to_numpy(zero_copy_only=False) == "ok",
+                "labels": matrix,
+            }
+        )
+    columns = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+    return Frames(videos=tuple(map(str, names)), subjects=tuple(map(str, subjects)), **columns)
