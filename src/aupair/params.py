@@ -15,6 +15,8 @@ from aupair.errors import ParamsError
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
+Percent = Annotated[float, Field(ge=0, le=100)]
+Seconds = Annotated[float, Field(gt=0)]
 
 
 class Record(BaseModel):
@@ -28,6 +30,8 @@ class CheckData(Record):
 
     max_missing_videos: Annotated[int, Field(ge=0)] = 0
     """labelled videos without a file that are counted instead of stopping the flow"""
+    few_positives: Annotated[int, Field(ge=0)] = 50
+    """an AU with fewer positive frames in a split is pointed out"""
 
 
 class PreprocessFaces(Record):
@@ -54,6 +58,8 @@ class SamplePairs(Record):
     """frames in a group, all of one video"""
     groups: Positive = 40
     """groups drawn for each video"""
+    batch: Positive = 32
+    """pairs in a batch (reference mode)"""
     train_pairs: Positive = 10000
     """pairs for each AU to train on (reference mode)"""
     valid_pairs: Positive = 500
@@ -130,19 +136,22 @@ class TrainUncertainty(Record):
 class ExtractFeatures(Record):
     """G: the distribution of y_hat and sigma over the video and over windows."""
 
-    windows: tuple[float, ...] = (2.0, 8.0)
-    """lengths of the windows of statistics, seconds"""
-    context: Annotated[float, Field(ge=0)] = 10.0
-    """how far the neighbours of a frame reach, seconds each way"""
-    context_points: Annotated[int, Field(ge=0)] = 20
-    """neighbours each way, evenly spaced in time"""
-    percentiles: tuple[float, ...] = (0.0, 10.0, 20.0)
-    """percentiles of y_hat over the video, 0..100"""
+    percentiles: tuple[Percent, ...] = (0.0, 10.0, 20.0)
+    """percentiles of y_hat over the video"""
     thresholds: tuple[Share, ...] = (0.0, 0.25, 0.5, 0.75)
     """certainties over which the percentiles are taken again"""
+    windows: tuple[Seconds, ...] = (2.0, 8.0)
+    """lengths of the windows of mean, standard deviation and percentiles"""
+    window_percentiles: tuple[Percent, ...] = (10.0, 50.0, 90.0)
+    """percentiles of y_hat over a window"""
+    context: Seconds = 10.0
+    """how far the neighbours of a frame reach, each way"""
+    context_points: Annotated[int, Field(ge=0)] = 20
+    """neighbours each way, evenly spaced in time"""
     certainty: Literal["quantile", "min_max"] = "quantile"
     """quantile: rank of log sigma within fit; min_max: the authors' 1 - sigma / sigma_max"""
     batch: Positive = 64
+    """frames scored at once by predict (the numbers don't depend on it)"""
     device: str = "auto"
 
 
@@ -206,7 +215,9 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Params:
     try:
         tree = yaml.safe_load(Path(path).read_text()) or {}
     except FileNotFoundError as error:
-        raise ParamsError("no params file", where=path, todo="run inside a checkout, or name one with --params") from error
+        raise ParamsError(
+            "no params file", where=path, todo="run inside a checkout, or name one with --params"
+        ) from error
     except yaml.YAMLError as error:
         raise ParamsError("not YAML", where=path, got=error) from error
     if not isinstance(tree, dict):
@@ -231,7 +242,10 @@ def check(tree: dict[str, Any], where: str = "params") -> Params:
             known = _known_keys(first["loc"][:-1])
             near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
             raise ParamsError(
-                "unknown parameter", where=where, got=key, todo=f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
+                "unknown parameter",
+                where=where,
+                got=key,
+                todo=f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}",
             ) from error
         raise ParamsError(f"parameter {key}", where=where, got=repr(first["input"]), expected=first["msg"]) from error
 

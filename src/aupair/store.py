@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,11 @@ def atomic(path: Path) -> Iterator[Path]:
         holder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     except OSError as error:
         raise AupairError(
-            "cannot write", where=path, got=error.strerror or error, expected="a writable folder", todo="check its permissions"
+            "cannot write",
+            where=path,
+            got=error.strerror or error,
+            expected="a writable folder",
+            todo="check its permissions",
         ) from error
     try:
         temporary = holder / path.name
@@ -120,7 +124,9 @@ def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
     except FileNotFoundError as error:
         raise missing(path) from error
     except (pa.ArrowInvalid, pa.ArrowKeyError, OSError) as error:
-        raise ArtifactError("not a readable parquet table", where=path, got=error, todo="delete it and run the stage again") from error
+        raise ArtifactError(
+            "not a readable parquet table", where=path, got=error, todo="delete it and run the stage again"
+        ) from error
 
 
 def write_faces(path: Path, columns: Mapping[str, Any], meta: Mapping[str, str]) -> None:
@@ -129,10 +135,15 @@ def write_faces(path: Path, columns: Mapping[str, Any], meta: Mapping[str, str])
     Args:
         meta: strings kept in the schema's metadata: fps, size, options, source.
     """
-    table = pa.table(dict(columns), schema=FACES_SCHEMA.with_metadata(dict(meta)))
-    with atomic(path) as temporary, pa.OSFile(str(temporary), "wb") as sink:
-        with pa.ipc.new_file(sink, table.schema) as writer:
-            writer.write_table(table, max_chunksize=4096)
+    write_face_batches(path, [columns], meta)
+
+
+def write_face_batches(path: Path, batches: Iterable[Mapping[str, Any]], meta: Mapping[str, str]) -> None:
+    """Write one video's faces as they come, some rows at a time, so that memory does not grow with its length."""
+    schema = FACES_SCHEMA.with_metadata(dict(meta))
+    with atomic(path) as temporary, pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+        for columns in batches:
+            writer.write_table(pa.table(dict(columns), schema=schema), max_chunksize=4096)
 
 
 def read_faces(path: Path) -> pa.Table:
@@ -146,10 +157,16 @@ def read_faces(path: Path) -> pa.Table:
     except FileNotFoundError as error:
         raise missing(path) from error
     except (pa.ArrowInvalid, OSError) as error:
-        raise ArtifactError("not a readable Arrow file", where=path, got=error, todo="delete it and run preprocess-faces again") from error
+        raise ArtifactError(
+            "not a readable Arrow file", where=path, got=error, todo="delete it and run preprocess-faces again"
+        ) from error
     if not table.schema.equals(FACES_SCHEMA):
         raise ArtifactError(
-            "not a table of faces", where=path, got=table.schema.names, expected=FACES_SCHEMA.names, todo="run preprocess-faces again"
+            "not a table of faces",
+            where=path,
+            got=table.schema.names,
+            expected=FACES_SCHEMA.names,
+            todo="run preprocess-faces again",
         )
     return table
 
@@ -165,7 +182,9 @@ def decode_jpeg(data: bytes) -> np.ndarray:
 
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     if image is None:
-        raise ArtifactError("a JPEG that cannot be decoded", got=f"{len(data)} bytes", todo="run preprocess-faces again")
+        raise ArtifactError(
+            "a JPEG that cannot be decoded", got=f"{len(data)} bytes", todo="run preprocess-faces again"
+        )
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
@@ -201,7 +220,9 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     except FileNotFoundError as error:
         raise missing(path) from error
     except (SafetensorError, OSError) as error:
-        raise ArtifactError("not a readable safetensors file", where=path, got=error, todo="delete it and run the stage again") from error
+        raise ArtifactError(
+            "not a readable safetensors file", where=path, got=error, todo="delete it and run the stage again"
+        ) from error
 
 
 def read_meta(path: Path) -> dict[str, str]:
@@ -214,7 +235,9 @@ def read_meta(path: Path) -> dict[str, str]:
 
 def missing(path: Path) -> ArtifactError:
     """The error for a file that an earlier stage should have written."""
-    return ArtifactError("missing file", where=os.fspath(path), todo="run the stage that writes it (`aupair flow` lists them)")
+    return ArtifactError(
+        "missing file", where=os.fspath(path), todo="run the stage that writes it (`aupair flow` lists them)"
+    )
 
 
 def _plain(value: Any) -> Any:

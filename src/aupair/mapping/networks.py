@@ -1,0 +1,62 @@
+"""The mapping: for each AU two small fully connected networks, all of them in one batched pass."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class BatchedLinear(nn.Module):
+    """K linear layers side by side: (K, B, inputs) -> (K, B, outputs); initialised as torch's Linear."""
+
+    def __init__(self, count: int, inputs: int, outputs: int) -> None:
+        super().__init__()
+        bound = 1 / math.sqrt(inputs)
+        self.weight = nn.Parameter(torch.empty(count, inputs, outputs).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(count, 1, outputs).uniform_(-bound, bound))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """One matrix product for all K."""
+        return torch.baddbmm(self.bias, x, self.weight)
+
+
+class MappingNetworks(nn.Module):
+    """in - W - ReLU - dropout - W - ReLU - dropout - 1 for each AU, with sigma and without (paper: section 3.3).
+
+    The two of an AU differ by what they see alone: the columns of the group `uncertainty` are zero for the second.
+
+    Args:
+        plain: (F,) bool, the columns that need no uncertainty.
+        center, scale: (A, F) of the features on fit.
+        width: W, 4096 in the paper.
+    """
+
+    mask: Tensor
+    center: Tensor
+    scale: Tensor
+
+    def __init__(self, plain: Tensor, center: Tensor, scale: Tensor, width: int, dropout: float) -> None:
+        super().__init__()
+        aus, features = center.shape
+        self.dropout = dropout
+        self.register_buffer(
+            "mask", torch.stack([torch.ones(features), plain.float()]).repeat_interleave(aus, 0)[:, None]
+        )
+        self.register_buffer("center", center)
+        self.register_buffer("scale", scale)
+        self.layers = nn.ModuleList(
+            [
+                BatchedLinear(2 * aus, features, width),
+                BatchedLinear(2 * aus, width, width),
+                BatchedLinear(2 * aus, width, 1),
+            ]
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(A, B, F) -> (2, A, B): with uncertainty, without; unclamped levels."""
+        x = (features - self.center[:, None]) / self.scale[:, None]
+        x = torch.cat([x, x]) * self.mask
+        for layer in self.layers[:-1]:
+            x = F.dropout(F.relu(layer(x)), self.dropout, self.training)
+        return self.layers[-1](x).squeeze(-1).unflatten(0, (2, -1))

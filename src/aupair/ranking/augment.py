@@ -1,0 +1,38 @@
+"""Light augmentation, all images of a batch at once: a random similarity with mirroring, then colour and noise."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+ROTATION = math.radians(8)
+SCALE = 0.08
+SHIFT = 0.06  # of half the side
+BRIGHTNESS = 0.25
+CONTRAST = 0.25
+CHANNEL = 0.06
+NOISE = 6.0  # of 255
+
+
+def augment(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Vary (B, 3, S, S) float32 RGB in 0..255; AUs are labelled for both sides, so that mirroring keeps labels."""
+    b, device = len(images), images.device
+
+    def uniform(*shape: int) -> Tensor:
+        return (torch.rand(*shape, generator=generator) * 2 - 1).to(device)
+
+    angle, zoom = uniform(b) * ROTATION, 1 + uniform(b) * SCALE
+    mirror = torch.where(uniform(b) > 0, 1.0, -1.0)
+    cos, sin = torch.cos(angle) * zoom, torch.sin(angle) * zoom
+    shift = uniform(b, 2) * SHIFT
+    theta = torch.stack(
+        [torch.stack([cos * mirror, -sin, shift[:, 0]], 1), torch.stack([sin * mirror, cos, shift[:, 1]], 1)], 1
+    )
+    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+    x = F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
+    mean = x.mean(dim=(1, 2, 3), keepdim=True)
+    x = (x - mean) * (1 + CONTRAST * uniform(b, 1, 1, 1)) + mean * (1 + BRIGHTNESS * uniform(b, 1, 1, 1))
+    x = x * (1 + CHANNEL * uniform(b, 3, 1, 1))
+    amount = (uniform(b, 1, 1, 1) * NOISE).abs()
+    return (x + amount * torch.randn(x.shape, generator=generator).to(device)).clamp(0, 255)

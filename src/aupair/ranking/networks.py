@@ -1,0 +1,145 @@
+"""The networks of f and h: torchvision's VGG16, full or narrow, with a head for each AU."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torchvision.models import VGG16_Weights
+from torchvision.models.vgg import cfgs, make_layers
+
+from aupair.aus import AUS
+from aupair.errors import ArtifactError
+from aupair.params import Network
+
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+"""ImageNet's, per RGB channel of images in 0..1."""
+
+
+class Vgg(nn.Module):
+    """VGG16 from images to numbers: the layers and names of torchvision's, so that its weights load.
+
+    Args:
+        params: width (share of the channels), batch_norm, dropout.
+        size: side of the images; the trunk's map is pooled to size // 32 a side (7 for 224), 7 at most.
+        outputs: how many numbers an image gets.
+    """
+
+    def __init__(self, params: Network, size: int, outputs: int) -> None:
+        super().__init__()
+        channels = [c if c == "M" else max(1, round(c * params.width)) for c in cfgs["D"]]
+        hidden = max(outputs, round(4096 * params.width))
+        side = min(7, max(1, size // 32))
+        self.features = make_layers(channels, params.batch_norm)
+        self.avgpool = nn.AdaptiveAvgPool2d(side)
+        self.classifier = nn.Sequential(
+            nn.Linear(int(channels[-2]) * side * side, hidden), nn.ReLU(True), nn.Dropout(params.dropout),
+            nn.Linear(hidden, hidden), nn.ReLU(True), nn.Dropout(params.dropout),
+            nn.Linear(hidden, outputs),
+        )  # fmt: skip
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 3, S, S) -> (B, outputs)."""
+        return self.classifier(self.avgpool(self.features(x)).flatten(1))
+
+
+class AUNetwork(nn.Module):
+    """One number for each AU and image, from a shared trunk with 12 heads or from one network an AU.
+
+    Args:
+        params: the Network section.
+        size: side of the images, pixels.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, params: Network, size: int) -> None:
+        super().__init__()
+        count, outputs = (1, len(AUS)) if params.sharing == "shared" else (len(AUS), 1)
+        self.networks = nn.ModuleList(Vgg(params, size, outputs) for _ in range(count))
+        self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1) * 255, persistent=False)
+        self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1) * 255, persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, S, S), RGB in 0..255, any dtype -> (B, A)."""
+        x = ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        return torch.cat([network(x) for network in self.networks], dim=1)
+
+
+def build(params: Network, size: int, seed: int) -> AUNetwork:
+    """Build a network with seeded random weights, load what `weights` asks for, freeze the first convolutions."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = AUNetwork(params, size)
+    if params.weights != "none":
+        load_vgg16(model, params)
+    for network in model.networks:
+        convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
+        for convolution in convolutions[: params.frozen_convolutions]:
+            convolution.requires_grad_(False)
+    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
+
+
+def load_vgg16(model: AUNetwork, params: Network) -> None:
+    """Load a state dict of torchvision's VGG16 into every network but for the last layer.
+
+    `imagenet` takes torchvision's own file, from its cache or by download; else `weights` is a path
+    (.safetensors, or .pth read with weights_only=True).
+
+    Raises:
+        ArtifactError: no such file, no such shape (a narrow network cannot take VGG16's weights), or no download.
+    """
+    state = _imagenet() if params.weights == "imagenet" else _read_state(Path(params.weights))
+    for network in model.networks:
+        own = network.state_dict()
+        last = [name for name in own if name.startswith("classifier.6.")]
+        for name in own.keys() - set(last):
+            got = tuple(state[name].shape) if name in state else "nothing"
+            if got != tuple(own[name].shape):
+                raise ArtifactError(
+                    "weights do not fit", where=f"{params.weights}: {name}", got=got, expected=tuple(own[name].shape),
+                    todo="VGG16's weights need width 1, 224 pixels and its batch_norm; else set weights: none",
+                )  # fmt: skip
+        network.load_state_dict({**state, **{name: own[name] for name in last}}, strict=False)
+
+
+def _imagenet() -> dict[str, Tensor]:
+    """Get torchvision's ImageNet weights, checked by the hash in the file's name."""
+    try:
+        return VGG16_Weights.IMAGENET1K_V1.get_state_dict(progress=False, check_hash=True)
+    except (OSError, RuntimeError) as error:
+        raise ArtifactError(
+            "ImageNet weights cannot be had",
+            got=error,
+            todo="download vgg16-397923af.pth elsewhere and give its path as `weights`",
+        ) from error
+
+
+def _read_state(path: Path) -> dict[str, Tensor]:
+    """Read a state dict without running any code that it may hold."""
+    if not path.is_file():
+        raise ArtifactError("no weights", where=path, expected="imagenet, none, or a file of VGG16 weights")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises half a dozen kinds on a bad file; all mean the same to a user
+        raise ArtifactError("weights cannot be read", where=path, got=str(error).splitlines()[0]) from error
+
+
+def pick_device(name: str) -> torch.device:
+    """Turn `auto` into a GPU where there is one, else the CPU."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.device(name)
+    except RuntimeError as error:
+        raise ArtifactError("no such device", got=name, expected="auto, cpu, cuda or cuda:<n>") from error

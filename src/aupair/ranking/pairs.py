@@ -1,0 +1,196 @@
+"""The currency of the method: pairs of frames of one video whose levels of one AU differ.
+
+`Pairs(i, j, au, r)` is what samplers make, losses take and metrics count (paper: section 3.1, equation 1).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from aupair.aus import NOT_ANNOTATED
+from aupair.data.frames import Frames
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """M comparisons.
+
+    Attributes:
+        i, j: (M,) int64, rows of two frames of one video.
+        au: (M,) int64, index of the AU.
+        r: (M,) int8, +1 if level_i > level_j, -1 if level_i < level_j (equation 1).
+    """
+
+    i: np.ndarray
+    j: np.ndarray
+    au: np.ndarray
+    r: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.i)
+
+    def __getitem__(self, index: np.ndarray | slice) -> "Pairs":
+        return Pairs(self.i[index], self.j[index], self.au[index], self.r[index])
+
+    @staticmethod
+    def concatenate(parts: Sequence["Pairs"]) -> "Pairs":
+        """Put pairs one after another."""
+        if not parts:
+            return Pairs(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.int8))
+        return Pairs(*(np.concatenate([getattr(part, key) for part in parts]) for key in ("i", "j", "au", "r")))
+
+
+def all_pairs(labels: np.ndarray, video: np.ndarray) -> Pairs:
+    """Give every unordered pair i < j of one video with different levels, for all AUs.
+
+    Each stands once: the losses are symmetric, the pair (j, i) with -r would count the same term again.
+
+    Args:
+        labels: (n, A) int8, levels, -1 not annotated.
+        video: (n,) int, the video of each row.
+    """
+    i, j = np.triu_indices(len(labels), k=1)
+    same = video[i] == video[j]
+    i, j = i[same], j[same]
+    annotated = (labels[i] != NOT_ANNOTATED) & (labels[j] != NOT_ANNOTATED)
+    r = np.sign(labels[i].astype(np.int8) - labels[j].astype(np.int8)) * annotated
+    m, au = np.nonzero(r)
+    return Pairs(i[m], j[m], au, r[m, au])
+
+
+def cell_weights(pairs: Pairs, video: np.ndarray) -> np.ndarray:
+    """Weigh pairs so that a sum is the mean over (video, AU) cells of the mean inside each cell.
+
+    # ours: frequent AUs and long videos do not dominate. The authors average over pairs.
+
+    Args:
+        video: the video of each row that `pairs` points to.
+
+    Returns:
+        (M,) float32, summing to 1 (empty for no pairs).
+    """
+    cell = video[pairs.i].astype(np.int64) * (int(pairs.au.max(initial=0)) + 1) + pairs.au
+    _, inverse, counts = np.unique(cell, return_inverse=True, return_counts=True)
+    return (1.0 / counts[inverse] / max(len(counts), 1)).astype(np.float32)
+
+
+def draw_groups(frames: Frames, size: int, count: int, seed: Sequence[int]) -> np.ndarray:
+    """Draw groups of frames to train on: `count` for each fit video, each of `size` frames of that video.
+
+    Half of a group are positives of one AU after another (in an order that changes from group to group), so that
+    an AU on 3 % of the frames is in every group of a video that has it; the rest is spread over the video.
+    Frames closer than a hundredth of the video to a chosen one are avoided while others are left.
+
+    Returns:
+        (groups, size) int64 rows of `frames`, sorted by video; videos with fewer than two levels in every AU,
+        or fewer than two usable frames, have none.
+    """
+    groups: list[np.ndarray] = []
+    usable = frames.usable & frames.of_split("fit")
+    for index, rows in enumerate(frames.slices()):
+        candidates = np.flatnonzero(usable[rows]) + rows.start
+        levels = frames.labels[candidates]
+        contrasts = np.flatnonzero(levels.max(axis=0, initial=0) > levels.min(axis=0, initial=127))
+        if len(candidates) < 2 or len(contrasts) == 0:
+            continue
+        rng = np.random.default_rng([*seed, index])
+        for _ in range(count):
+            groups.append(candidates[_group(levels, frames.time[candidates], contrasts, size, rng)])
+    return np.stack(groups) if groups else np.zeros((0, size), np.int64)
+
+
+def _group(levels: np.ndarray, time: np.ndarray, aus: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw one group: positions of `size` frames within a video's usable ones."""
+    gap = (time[-1] - time[0]) / 100
+    free = np.ones(len(time), bool)
+    chosen: list[int] = []
+    order = rng.permutation(aus)
+    for k in range(size):
+        pool = free
+        if k < size // 2:
+            positive = free & (levels[:, order[k % len(order)]] > 0)
+            pool = positive if positive.any() else free
+        options = np.flatnonzero(pool)
+        if len(options) == 0:  # a short video: frames may come again
+            options = np.arange(len(time))
+        pick = int(rng.choice(options))
+        chosen.append(pick)
+        free &= np.abs(time - time[pick]) > gap
+    return np.array(chosen)
+
+
+def draw_pairs(frames: Frames, split: str, count: int, seed: Sequence[int]) -> Pairs:
+    """Draw a fixed list of pairs for each AU: balanced over level pairs, then over videos (# authors).
+
+    Of each level pair (high, low) every video that has both gives about as many; which frame stands first is a coin.
+    A pair may come twice only where a video has fewer than asked for.
+
+    Args:
+        count: pairs for each AU (fewer where no video has two levels).
+    """
+    usable = frames.usable & frames.of_split(split)
+    parts = []
+    for au in range(frames.labels.shape[1]):
+        rng = np.random.default_rng([*seed, au])
+        cells: dict[tuple[int, int], list[tuple[np.ndarray, np.ndarray]]] = {}
+        for rows in frames.slices():
+            mine = np.flatnonzero(usable[rows]) + rows.start
+            by_level = {int(v): mine[frames.labels[mine, au] == v] for v in np.unique(frames.labels[mine, au])}
+            for high in by_level:
+                for low in by_level:
+                    if high > low:
+                        cells.setdefault((high, low), []).append((by_level[high], by_level[low]))
+        for share, key in zip(_shares(count, len(cells)), sorted(cells)):
+            videos = [cells[key][k] for k in rng.permutation(len(cells[key]))]
+            for n, (high_rows, low_rows) in zip(_shares(share, len(videos)), videos):
+                parts.append(_draw(high_rows, low_rows, n, au, rng))
+    return Pairs.concatenate(parts)
+
+
+def _shares(total: int, parts: int) -> list[int]:
+    """Split a total into nearly equal parts, the larger first."""
+    return [total // parts + (k < total % parts) for k in range(parts)] if parts else []
+
+
+def _draw(high: np.ndarray, low: np.ndarray, n: int, au: int, rng: np.random.Generator) -> Pairs:
+    """Draw n pairs of one video and level pair, different ones as long as there are."""
+    possible = len(high) * len(low)
+    code = rng.choice(possible, n, replace=n > possible) if possible < 10**6 else rng.integers(possible, size=n)
+    a, b = high[code // len(low)], low[code % len(low)]
+    r = np.where(rng.random(n) < 0.5, 1, -1).astype(np.int8)
+    return Pairs(np.where(r > 0, a, b), np.where(r > 0, b, a), np.full(n, au, np.int64), r)
+
+
+def assign_folds(frames: Frames, folds: int, seed: Sequence[int]) -> np.ndarray:
+    """Assign each fit subject to a fold for cross-fitting, so that every fold has about as many usable frames.
+
+    Returns:
+        (subjects,) int8, the fold of each subject, -1 for those that are not in fit or when `folds` is 1.
+    """
+    fold = np.full(len(frames.subjects), -1, np.int8)
+    if folds < 2:
+        return fold
+    counts = np.bincount(frames.subject[frames.usable & frames.of_split("fit")], minlength=len(fold))
+    rng = np.random.default_rng([*seed])
+    order = rng.permutation(np.flatnonzero(counts))
+    load = np.zeros(folds)
+    for subject in order[np.argsort(-counts[order], kind="stable")]:
+        fold[subject] = np.argmin(load)
+        load[fold[subject]] += counts[subject]
+    return fold
+
+
+def count_pairs(frames: Frames) -> dict[str, np.ndarray]:
+    """Count, for each split, each AU's possible pairs (frames of one video with different levels): (A,) int64."""
+    counts = {}
+    for split in ("fit", "select", "validation"):
+        usable = frames.usable & frames.of_split(split)
+        total = np.zeros(frames.labels.shape[1], np.int64)
+        for rows in frames.slices():
+            levels = frames.labels[rows][usable[rows]]
+            n = len(levels)
+            same = sum(((levels == v).sum(axis=0, dtype=np.int64) ** 2 for v in np.unique(levels)), np.int64(0))
+            total += (n * n - same) // 2 if n else 0
+        counts[split] = total
+    return counts

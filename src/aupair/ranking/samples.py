@@ -1,0 +1,124 @@
+"""What sample-pairs writes: fixed pairs, groups to train on, folds of people; and the training set they make."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from aupair import store
+from aupair.aus import AUS, SPLITS
+from aupair.data.frames import Frames, load_frames
+from aupair.errors import ArtifactError, DataError
+from aupair.params import SamplePairs
+from aupair.ranking.images import FaceImages
+from aupair.ranking.pairs import Pairs, assign_folds, count_pairs, draw_groups, draw_pairs
+from aupair.ranking.pseudo_intensity import TrainingSet
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The draws of sample-pairs.
+
+    Attributes:
+        frames: how many frames the rows refer to (another number means other faces).
+        pairs: fixed pairs of each split.
+        groups: (G, K) rows of fit frames; None in reference mode, where the pairs of fit are the training list.
+        folds: (subjects,) int8, -1 where there is none.
+        possible: for each split (A,) int64, how many pairs there are.
+    """
+
+    frames: int
+    pairs: dict[str, Pairs]
+    groups: np.ndarray | None
+    folds: np.ndarray
+    possible: dict[str, np.ndarray]
+
+    def save(self, folder: Path) -> None:
+        """Write a folder: pairs.parquet, groups and folds as safetensors, counts.json."""
+        with store.atomic(folder) as temporary:
+            temporary.mkdir()
+            parts = [
+                {"split": [name] * len(p), "i": p.i, "j": p.j, "au": p.au, "r": p.r} for name, p in self.pairs.items()
+            ]
+            store.write_table(temporary / "pairs.parquet", pa.concat_tables([pa.table(part) for part in parts]))
+            arrays = {"folds": self.folds} | ({} if self.groups is None else {"groups": self.groups})
+            store.write_arrays(temporary / "groups.safetensors", arrays)
+            store.write_json(temporary / "counts.json", {"frames": self.frames, "pairs": self.counts()})
+
+    def counts(self) -> dict[str, dict[str, Any]]:
+        """Count, for each split and AU, the pairs there are and those drawn."""
+        return {
+            split: {
+                au: {"possible": int(self.possible[split][a]), "drawn": int((self.pairs[split].au == a).sum())}
+                for a, au in enumerate(AUS)
+            }
+            for split in SPLITS
+        }
+
+    def summary(self) -> list[str]:
+        """Say in lines what was drawn."""
+        lines = [f"{split}: {len(self.pairs[split])} fixed pairs" for split in SPLITS]
+        if self.groups is not None:
+            lines.append(f"fit: {len(self.groups)} groups of {self.groups.shape[1]} frames")
+        if self.folds.max() >= 0:
+            lines.append(f"fit: {int(self.folds.max()) + 1} folds of people")
+        return lines
+
+
+def draw_samples(frames: Frames, params: SamplePairs, seed: int) -> Samples:
+    """Draw all that training needs.
+
+    Raises:
+        DataError: fit or select have no pair at all, or fewer people than folds.
+    """
+    groups = draw_groups(frames, params.frames, params.groups, (seed, 1)) if params.mode == "groups" else None
+    counts = {"fit": params.train_pairs if groups is None else params.valid_pairs}
+    pairs = {
+        split: draw_pairs(frames, split, counts.get(split, params.valid_pairs), (seed, 2, k))
+        for k, split in enumerate(SPLITS)
+    }
+    for split in ("fit", "select"):
+        if len(pairs[split]) == 0:
+            raise DataError(
+                f"no pair of frames in {split}", got="no video with a face in which an AU has two levels",
+                todo="look at the statuses of preprocess-faces and the positives that `aupair split` prints",
+            )  # fmt: skip
+    folds = assign_folds(frames, params.folds, (seed, 3))
+    if params.folds > 1 and len(np.unique(folds[folds >= 0])) < params.folds:
+        raise DataError(
+            "too few people for cross-fitting", got=int((folds >= 0).sum()), expected=f"{params.folds} in fit at least"
+        )
+    return Samples(len(frames), pairs, groups, folds, count_pairs(frames))
+
+
+def load_samples(folder: Path, frames: Frames) -> Samples:
+    """Read what `Samples.save` wrote.
+
+    Raises:
+        ArtifactError: a file is missing or corrupt, or the faces have changed since.
+    """
+    counts = store.read_json(Path(folder) / "counts.json")
+    if counts["frames"] != len(frames):
+        raise ArtifactError(
+            "pairs of other faces",
+            where=folder,
+            got=f"{counts['frames']} frames",
+            expected=f"{len(frames)}",
+            todo="run sample-pairs again",
+        )
+    table = store.read_table(Path(folder) / "pairs.parquet")
+    split = table["split"].to_numpy(zero_copy_only=False)
+    columns = {key: table[key].to_numpy() for key in ("i", "j", "au", "r")}
+    pairs = {name: Pairs(**columns)[split == name] for name in SPLITS}
+    arrays = store.read_arrays(Path(folder) / "groups.safetensors")
+    possible = {s: np.array([counts["pairs"][s][au]["possible"] for au in AUS]) for s in SPLITS}
+    return Samples(len(frames), pairs, arrays.get("groups"), arrays["folds"], possible)
+
+
+def load_training_set(labels: Path, faces: Path, pairs: Path) -> TrainingSet:
+    """Put together what f and h learn from."""
+    frames = load_frames(labels, faces)
+    samples = load_samples(pairs, frames)
+    return TrainingSet(frames, FaceImages(faces, frames), samples.groups, samples.pairs, samples.folds)

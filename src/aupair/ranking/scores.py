@@ -1,0 +1,145 @@
+"""f and h as files, and as one scorer of aligned faces."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from aupair import store
+from aupair.aus import AUS
+from aupair.errors import ArtifactError
+from aupair.params import Network, Params
+from aupair.ranking.fit import chunked, to_images
+from aupair.ranking.networks import AUNetwork, pick_device
+from aupair.ranking.pseudo_intensity import PseudoIntensity
+from aupair.ranking.uncertainty import Sigma, Uncertainty
+
+Y_HAT, SIGMA = "y_hat.safetensors", "sigma.safetensors"
+
+
+def save_f(folder: Path, f: PseudoIntensity, params: Params, size: int) -> None:
+    """Write f into a folder: a safetensors file a network, y_hat of every frame, a readable json, the curves."""
+    about = {
+        "aus": AUS,
+        "size": size,
+        "network": params.train_pseudo_intensity.network.model_dump(),
+        "standardisation": {n: {"center": f.center[n], "scale": f.scale[n]} for n in f.models},
+    }
+    _save(folder, f.models, {"y_hat": f.y_hat}, Y_HAT, about, f.curves)
+
+
+def save_h(folder: Path, h: Uncertainty, params: Params, size: int) -> None:
+    """Write h into a folder, as `save_f` does for f."""
+    section = params.train_uncertainty
+    about = {
+        "aus": AUS,
+        "size": size,
+        "network": section.network.model_dump(),
+        "floor": section.floor,
+        "loss": section.loss,
+    }
+    _save(folder, h.models, {"sigma": h.sigma}, SIGMA, about, h.curves)
+
+
+def _save(
+    folder: Path,
+    models: Any,
+    arrays: dict[str, np.ndarray],
+    name: str,
+    about: dict[str, Any],
+    curves: list[dict[str, Any]],
+) -> None:
+    with store.atomic(folder) as temporary:
+        temporary.mkdir()
+        for key, model in models.items():
+            state = {k: v.detach().cpu().numpy() for k, v in model.state_dict().items()}
+            store.write_arrays(temporary / f"{key}.safetensors", state)
+        store.write_arrays(temporary / name, arrays)
+        store.write_json(temporary / "about.json", about)
+        (temporary / "curves.jsonl").touch()
+        for row in curves:
+            store.append_jsonl(temporary / "curves.jsonl", row)
+
+
+def load_f(folder: Path, name: str = "final") -> tuple[AUNetwork, np.ndarray, np.ndarray]:
+    """Load a network of f with its center and scale, (A,) float32 each."""
+    about = store.read_json(Path(folder) / "about.json")
+    model = AUNetwork(Network(**about["network"]), about["size"])
+    _load_state(model, Path(folder) / f"{name}.safetensors")
+    standard = about["standardisation"][name]
+    return model, np.array(standard["center"], np.float32), np.array(standard["scale"], np.float32)
+
+
+def load_h(folder: Path, name: str = "final") -> Sigma:
+    """Load a network of h."""
+    about = store.read_json(Path(folder) / "about.json")
+    model = Sigma(AUNetwork(Network(**about["network"]), about["size"]), np.ones(len(AUS)), about["floor"])
+    _load_state(model, Path(folder) / f"{name}.safetensors")
+    return model
+
+
+def read_y_hat(folder: Path, count: int) -> np.ndarray:
+    """Read y_hat of every frame that f's training scored: (count, A) float32, NaN where there is no face.
+
+    Raises:
+        ArtifactError: the file is missing or corrupt, or the faces have changed since.
+    """
+    return _read_scores(Path(folder) / Y_HAT, "y_hat", count)
+
+
+def read_sigma(folder: Path, count: int) -> np.ndarray:
+    """Read sigma of every frame, as `read_y_hat` does y_hat."""
+    return _read_scores(Path(folder) / SIGMA, "sigma", count)
+
+
+def _read_scores(path: Path, key: str, count: int) -> np.ndarray:
+    values = store.read_arrays(path)[key]
+    if len(values) != count:
+        raise ArtifactError(
+            "scores of other faces", where=path, got=f"{len(values)} frames", expected=count, todo="train again"
+        )
+    return values
+
+
+def _load_state(model: nn.Module, path: Path) -> None:
+    state = {k: torch.from_numpy(v) for k, v in store.read_arrays(path).items()}
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise ArtifactError(
+            "weights do not fit their network", where=path, got=str(error).splitlines()[-1].strip()
+        ) from error
+
+
+class Scorer:
+    """f and h of a trial: aligned faces in, pseudo-intensities and uncertainties out, whatever the batch.
+
+    Attributes:
+        size: side of the faces it takes, pixels.
+    """
+
+    def __init__(self, f: Path, h: Path, device: str = "auto") -> None:
+        self.device = pick_device(device)
+        self.size: int = store.read_json(Path(f) / "about.json")["size"]
+        model, self._center, self._scale = load_f(f)
+        self._f, self._h = model.to(self.device).eval(), load_h(h).to(self.device).eval()
+
+    @classmethod
+    def load(cls, f: Path, h: Path, device: str = "auto") -> "Scorer":
+        """Load the final networks from the folders that the training stages wrote."""
+        return cls(f, h, device)
+
+    @torch.no_grad()
+    def __call__(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Score faces: (B, S, S, 3) uint8 RGB -> y_hat (B, A), sigma (B, A), float32.
+
+        Raises:
+            ArtifactError: the faces have another size.
+        """
+        if images.shape[1:] != (self.size, self.size, 3):
+            raise ArtifactError("faces of another size", got=images.shape, expected=f"(n, {self.size}, {self.size}, 3)")
+        x = to_images(images, self.device)
+        y_hat = (chunked(self._f, x) - self._center) / self._scale
+        return y_hat, chunked(self._h, x)

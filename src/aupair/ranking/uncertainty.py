@@ -1,0 +1,112 @@
+"""h: the uncertainty of a pseudo-intensity, fitted where f is honest (paper: section 3.2; see docs/method.md)."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from aupair.aus import AUS
+from aupair.log import SILENT, Log
+from aupair.params import Params, TrainUncertainty
+from aupair.ranking.fit import Fit, fit, forward_all
+from aupair.ranking.losses import UNCERTAINTY_LOSSES, PairBatch, uncertainty_loss
+from aupair.ranking.networks import build, pick_device
+from aupair.ranking.pairs import Pairs
+from aupair.ranking.pseudo_intensity import TrainingSet, local_batch
+
+
+class Sigma(nn.Module):
+    """sigma = floor + softplus(h(x) + b), with b so that h = 0 gives a constant sigma for each AU.
+
+    Args:
+        network: images (B, 3, S, S) -> (B, A).
+        start: (A,) sigma where the network says 0.
+        floor: smallest sigma.
+    """
+
+    offset: Tensor
+
+    def __init__(self, network: nn.Module, start: np.ndarray, floor: float) -> None:
+        super().__init__()
+        self.network, self.floor = network, floor
+        above = torch.as_tensor(start, dtype=torch.float32).clamp(min=floor + 1e-3) - floor
+        self.register_buffer("offset", torch.log(torch.expm1(above)))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, S, S), RGB in 0..255 -> (B, A), at least `floor`."""
+        return self.floor + nn.functional.softplus(self.network(images).float() + self.offset)
+
+
+@dataclass(frozen=True)
+class Uncertainty:
+    """What training h gives: models (`final`, one a fold), sigma (N, A) float32 out of fold on fit, curves."""
+
+    models: dict[str, Sigma]
+    sigma: np.ndarray
+    curves: list[dict[str, Any]]
+
+
+def train_h(data: TrainingSet, y_hat: np.ndarray, params: Params, seed: int, log: Log = SILENT) -> Uncertainty:
+    """Train h on frozen y_hat, and one for each fold of people, then give every frame a sigma.
+
+    Args:
+        y_hat: (N, A) float32, standardised, out of fold on fit: f is never forwarded here.
+    """
+    section = params.train_uncertainty
+    device = pick_device(section.device)
+    result = Uncertainty({}, np.full((len(data.frames), len(AUS)), np.nan, np.float32), [])
+    frozen = torch.from_numpy(y_hat).to(device)
+    for k, (name, trained) in enumerate(data.networks().items()):
+        sampler = data.sampler(trained, params, (seed, 100 + k))
+        start = best_constant(data.pairs["fit"], y_hat, trained, section)
+        model = Sigma(build(section.network, data.images.size, seed * 1000 + 500 + k), start, section.floor)
+
+        def loss_of(outputs: Tensor, rows: np.ndarray, pairs: PairBatch) -> Tensor:
+            return uncertainty_loss(
+                frozen[rows], outputs, pairs, section.loss, section.margin, section.log_sigma_penalty
+            )
+
+        job = Fit(
+            images=data.images, sampler=sampler, loss_of=loss_of,
+            look=lambda model: judge(model, data, y_hat, section, device),
+            seed=seed * 1000 + 500 + k, name=f"h.{name}", augment=section.augment,
+            precision=section.precision, device=device,
+        )  # fmt: skip
+        steps = section.optimiser.steps if name == "final" else section.optimiser.fold_steps
+        result.curves.extend(fit(model, job, section.optimiser, steps, log))
+        rows = np.flatnonzero(data.unseen(name) & data.frames.ok)
+        result.sigma[rows] = forward_all(model, data.images, rows, device, log, f"scoring frames by h.{name}")
+        result.models[name] = model
+    return result
+
+
+def best_constant(pairs: Pairs, y_hat: np.ndarray, trained: np.ndarray, params: TrainUncertainty) -> np.ndarray:
+    """Find, for each AU, the single sigma that minimises the loss over the fixed fit pairs a network may see.
+
+    A grid is enough: it is where training starts, not a result.
+
+    Returns:
+        (A,) float32; 1 for an AU without pairs.
+    """
+    pairs = pairs[trained[pairs.i]]
+    grid = torch.logspace(math.log10(max(params.floor * 1.05, 0.06)), 1, 60)
+    d = torch.from_numpy(pairs.r * (y_hat[pairs.i, pairs.au] - y_hat[pairs.j, pairs.au]))
+    constants = np.ones(len(AUS), np.float32)
+    for au in np.unique(pairs.au):
+        mine = d[torch.from_numpy(pairs.au == au)][:, None]
+        terms = UNCERTAINTY_LOSSES[params.loss](mine, math.sqrt(2) * grid[None], params.margin).mean(0)
+        constants[au] = float(grid[terms.argmin()])
+    return constants
+
+
+def judge(
+    model: nn.Module, data: TrainingSet, y_hat: np.ndarray, params: TrainUncertainty, device: torch.device
+) -> dict[str, float]:
+    """Judge h on the fixed pairs of `select`: its loss there, a mean over pairs."""
+    rows, batch = local_batch(data.pairs["select"])
+    sigma = torch.from_numpy(forward_all(model, data.images, rows, device))
+    d, s = batch.difference(torch.from_numpy(y_hat[rows])), batch.spread(sigma)
+    return {"loss": float(UNCERTAINTY_LOSSES[params.loss](d, s, params.margin).mean()), "sigma": float(sigma.mean())}

@@ -1,0 +1,245 @@
+"""The flow: nine functions that read, call and write. DVC, Kubeflow and `aupair run` all call these.
+
+A stage takes paths and one Params record; it imports neither kfp nor dvc, and heavy libraries inside its body.
+`FLOW` is the table of contents; dvc.yaml and params.yaml are held against it by a test.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aupair import store
+from aupair.errors import ArtifactError
+from aupair.log import SILENT, Log
+from aupair.params import Params
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a stage asks of the machine: GPUs, memory in GiB."""
+
+    gpus: int = 0
+    memory: int = 4
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A line of the flow.
+
+    Attributes:
+        name: the command, the DVC stage and the MLflow run; with underscores the function and the params section.
+        reads, writes: names of artifacts (the edges); the function takes them as keyword arguments.
+        sections: sections of params.yaml that change its outputs.
+        per_trial: runs once a trial; a stage that does not and reads what one writes gets a list, one a trial.
+    """
+
+    name: str
+    run: Callable[..., None]
+    reads: tuple[str, ...]
+    writes: tuple[str, ...]
+    sections: tuple[str, ...]
+    needs: Needs = Needs()
+    per_trial: bool = False
+
+    @property
+    def section(self) -> str:
+        """Its own section of params.yaml."""
+        return self.name.replace("-", "_")
+
+
+ARTIFACTS: dict[str, str] = {
+    "data": "data",
+    "labels": "work/labels.parquet",
+    "info": "work/data.json",
+    "data_docs": "reports/data_docs",
+    "faces": "work/faces",
+    "pairs": "work/pairs",
+    "f": "work/trials/{trial}/f",
+    "h": "work/trials/{trial}/h",
+    "features": "work/trials/{trial}/features",
+    "mapping": "work/trials/{trial}/mapping",
+    "selection": "work/selection.json",
+    "metrics": "reports/metrics.json",
+    "table": "reports/table.md",
+    "plots": "reports/plots",
+    "registered": "work/registered.json",
+}
+"""Where each artifact lies on a laptop; `{trial}` is the number of the trial."""
+
+
+def check_data(*, data: Path, labels: Path, info: Path, data_docs: Path, params: Params, log: Log = SILENT) -> None:
+    """Read the annotations and splits, check them, hash the data."""
+    from aupair.data.checks import check
+
+    check(data, labels=labels, info=info, docs=data_docs, params=params.check_data, log=log)
+
+
+def preprocess_faces(*, data: Path, labels: Path, faces: Path, params: Params, log: Log = SILENT) -> None:
+    """Turn each video into a file of aligned faces."""
+    from aupair.data.layout import jobs
+    from aupair.faces.folder import preprocess
+
+    preprocess(jobs(data, labels), faces, params.preprocess_faces, log)
+
+
+def sample_pairs(*, labels: Path, faces: Path, pairs: Path, params: Params, log: Log = SILENT) -> None:
+    """Draw the fixed pairs, the groups to train on and the folds of people."""
+    from aupair.data.frames import load_frames
+    from aupair.ranking.samples import draw_samples
+
+    samples = draw_samples(load_frames(labels, faces), params.sample_pairs, params.seed)
+    samples.save(pairs)
+    for line in samples.summary():
+        log.line(line)
+
+
+def train_pseudo_intensity(
+    *, labels: Path, faces: Path, pairs: Path, f: Path, params: Params, trial: int, log: Log = SILENT
+) -> None:
+    """Fit f by ranking; score every frame by an f that never saw its person."""
+    from aupair.ranking.pseudo_intensity import train_f
+    from aupair.ranking.samples import load_training_set
+    from aupair.ranking.scores import save_f
+
+    training = load_training_set(labels, faces, pairs)
+    save_f(f, train_f(training, params, params.seed + trial, log), params, training.images.size)
+
+
+def train_uncertainty(
+    *, labels: Path, faces: Path, pairs: Path, f: Path, h: Path, params: Params, trial: int, log: Log = SILENT
+) -> None:
+    """Fit h on the frozen scores of f; give every frame a sigma."""
+    from aupair.ranking.samples import load_training_set
+    from aupair.ranking.scores import read_y_hat, save_h
+    from aupair.ranking.uncertainty import train_h
+
+    training = load_training_set(labels, faces, pairs)
+    y_hat = read_y_hat(f, len(training.frames))
+    save_h(h, train_h(training, y_hat, params, params.seed + trial, log), params, training.images.size)
+
+
+def extract_features(
+    *, labels: Path, faces: Path, f: Path, h: Path, features: Path, params: Params, trial: int, log: Log = SILENT
+) -> None:
+    """Apply G to y_hat and sigma of every video."""
+    from aupair.data.frames import load_frames
+    from aupair.mapping.features import write_features
+    from aupair.ranking.scores import read_sigma, read_y_hat
+
+    frames = load_frames(labels, faces)
+    write_features(
+        features, frames, read_y_hat(f, len(frames)), read_sigma(h, len(frames)), params.extract_features, log
+    )
+
+
+def train_mapping(
+    *, labels: Path, faces: Path, features: Path, mapping: Path, params: Params, trial: int, log: Log = SILENT
+) -> None:
+    """Fit the two mappings of each AU."""
+    from aupair.data.frames import load_frames
+    from aupair.mapping.features import read_features
+    from aupair.mapping.fit import train
+
+    frames = load_frames(labels, faces)
+    result, curves = train(frames, *read_features(features, frames), params.train_mapping, params.seed + trial, log)
+    result.save(mapping, curves)
+
+
+def evaluate(
+    *, data: Path, labels: Path, faces: Path, info: Path, pairs: Path, f: Sequence[Path], h: Sequence[Path],
+    features: Sequence[Path], mapping: Sequence[Path], selection: Path, metrics: Path, table: Path, plots: Path,
+    params: Params, log: Log = SILENT,
+) -> None:  # fmt: skip
+    """Choose trial, thresholds and P1 or P2 on `select`; judge once on `validation`; write the reports."""
+    raise NotImplementedError
+
+
+def register_model(
+    *, labels: Path, info: Path, f: Sequence[Path], h: Sequence[Path], features: Sequence[Path],
+    mapping: Sequence[Path], selection: Path, metrics: Path, table: Path, plots: Path, registered: Path,
+    params: Params, log: Log = SILENT,
+) -> None:  # fmt: skip
+    """Put the chosen trial into the MLflow registry as one version, unless it is there already."""
+    raise NotImplementedError
+
+
+FLOW: tuple[Stage, ...] = (
+    Stage("check-data", check_data, ("data",), ("labels", "info", "data_docs"), ("check_data",)),
+    Stage("preprocess-faces", preprocess_faces, ("data", "labels"), ("faces",), ("preprocess_faces",)),
+    Stage("sample-pairs", sample_pairs, ("labels", "faces"), ("pairs",), ("seed", "sample_pairs")),
+    Stage(
+        "train-pseudo-intensity", train_pseudo_intensity, ("labels", "faces", "pairs"), ("f",),
+        ("seed", "sample_pairs", "train_pseudo_intensity"), Needs(gpus=1, memory=24), per_trial=True,
+    ),
+    Stage(
+        "train-uncertainty", train_uncertainty, ("labels", "faces", "pairs", "f"), ("h",),
+        ("seed", "sample_pairs", "train_uncertainty"), Needs(gpus=1, memory=24), per_trial=True,
+    ),
+    Stage(
+        "extract-features", extract_features, ("labels", "faces", "f", "h"), ("features",),
+        ("extract_features",), Needs(memory=8), per_trial=True,
+    ),
+    Stage(
+        "train-mapping", train_mapping, ("labels", "faces", "features"), ("mapping",),
+        ("seed", "train_mapping"), Needs(memory=8), per_trial=True,
+    ),
+    Stage(
+        "evaluate", evaluate,
+        ("data", "labels", "faces", "info", "pairs", "f", "h", "features", "mapping"),
+        ("selection", "metrics", "table", "plots"), ("trials", "evaluate"), Needs(memory=8),
+    ),
+    Stage(
+        "register-model", register_model,
+        ("labels", "info", "f", "h", "features", "mapping", "selection", "metrics", "table", "plots"),
+        ("registered",), ("trials", "register_model"),
+    ),
+)  # fmt: skip
+"""The flow, in order. Stages four to seven run once a trial."""
+
+
+def find(name: str) -> Stage:
+    """Find a stage by its name, with hyphens or underscores."""
+    for stage in FLOW:
+        if stage.name == name.replace("_", "-"):
+            return stage
+    from aupair.errors import ParamsError
+
+    raise ParamsError("no such stage", got=name, expected="one of " + ", ".join(stage.name for stage in FLOW))
+
+
+def paths(stage: Stage, root: Path, trials: Sequence[int], trial: int | None = None) -> dict[str, Any]:
+    """Give a stage's artifacts as paths under a root, lists where it gathers all trials."""
+    found: dict[str, Any] = {}
+    for name in stage.reads + stage.writes:
+        place = ARTIFACTS[name]
+        if "{trial}" not in place:
+            found[name] = root / place
+        elif stage.per_trial:
+            found[name] = root / place.format(trial=trial)
+        else:
+            found[name] = [root / place.format(trial=number) for number in trials]
+    return found
+
+
+def run(name: str, params: Params, *, root: Path = Path(), trial: int | None = None, log: Log = SILENT) -> None:
+    """Run one stage on the artifacts under `root`; a stage of trials runs those of `params.trials`, or just one."""
+    stage = find(name)
+    inputs = paths(stage, root, params.trials, params.trials[0])
+    for artifact in stage.reads:
+        for path in inputs[artifact] if isinstance(inputs[artifact], list) else [inputs[artifact]]:
+            if not path.exists() and artifact != "data":
+                raise ArtifactError("missing input", where=path, todo=f"run {writer(artifact)} first")
+    if not stage.per_trial:
+        stage.run(**inputs, params=params, log=log)
+        return
+    for number in params.trials if trial is None else [trial]:
+        stage.run(**paths(stage, root, params.trials, number), params=params, trial=number, log=log)
+
+
+def writer(artifact: str) -> str:
+    """Name the stage that writes an artifact."""
+    return next(stage.name for stage in FLOW if artifact in stage.writes)
+
+
+__all__ = ["ARTIFACTS", "FLOW", "Needs", "Stage", "find", "paths", "run", "store"]
