@@ -58,8 +58,6 @@ class SamplePairs(Record):
     """frames in a group, all of one video"""
     groups: Positive = 40
     """groups drawn for each video"""
-    batch: Positive = 32
-    """pairs in a batch (reference mode)"""
     train_pairs: Positive = 10000
     """pairs for each AU to train on (reference mode)"""
     valid_pairs: Positive = 500
@@ -96,7 +94,9 @@ class Optimiser(Record):
     fold_steps: Positive = 3000
     """optimiser steps of each cross-fitting network"""
     videos: Positive = 4
-    """groups in a batch, each of another video"""
+    """groups in a batch, each of another video (groups mode)"""
+    pairs: Positive = 32
+    """pairs in a batch (reference mode)"""
     evaluate_every: Positive = 300
     """steps between two looks at the fixed pairs of `select`"""
     keep: Literal["best", "last"] = "best"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from aupair import store
-from aupair.errors import ArtifactError
+from aupair.errors import ArtifactError, ParamsError
 from aupair.log import SILENT, Log
 from aupair.params import Params
 
@@ -47,6 +47,8 @@ class Stage:
         """Its own section of params.yaml."""
         return self.name.replace("-", "_")
 
+
+SYNTHETIC = "Synthetic faces (the demo corpus): these figures compare methods; they are not accuracy on people."
 
 ARTIFACTS: dict[str, str] = {
     "data": "data",
@@ -152,7 +154,25 @@ def evaluate(
     params: Params, log: Log = SILENT,
 ) -> None:  # fmt: skip
     """Choose trial, thresholds and P1 or P2 on `select`; judge once on `validation`; write the reports."""
-    raise NotImplementedError
+    from aupair.data.frames import load_frames
+    from aupair.evaluation.conditions import load_conditions
+    from aupair.evaluation.evaluate import evaluate as judge
+    from aupair.evaluation.reports import write_reports
+    from aupair.evaluation.selection import Trial
+    from aupair.mapping.features import read_features
+    from aupair.mapping.fit import Mapping
+    from aupair.ranking.samples import load_samples
+    from aupair.ranking.scores import read_sigma, read_y_hat
+
+    frames = load_frames(labels, faces)
+    trials = []
+    for k, number in enumerate(params.trials):
+        raw = Mapping.load(mapping[k])(read_features(features[k], frames)[0])
+        trials.append(Trial(number, read_y_hat(f[k], len(frames)), read_sigma(h[k], len(frames)), *raw))
+    conditions = load_conditions(data / "conditions.csv", frames)
+    evaluation = judge(frames, trials, load_samples(pairs, frames).pairs, conditions, params.evaluate, log)
+    write_reports(evaluation, frames, metrics, table, plots, note="" if conditions is None else SYNTHETIC)
+    store.write_json(selection, evaluation.selection)
 
 
 def register_model(
@@ -161,7 +181,19 @@ def register_model(
     params: Params, log: Log = SILENT,
 ) -> None:  # fmt: skip
     """Put the chosen trial into the MLflow registry as one version, unless it is there already."""
-    raise NotImplementedError
+    from aupair.registry.bundle import Parts
+    from aupair.registry.register import register_model as register
+    from aupair.registry.runs import StageRun
+
+    k = params.trials.index(store.read_json(selection)["trial"])
+    parts = Parts(f[k], h[k], mapping[k], features[k] / "statistics.safetensors", selection, info, metrics)
+    sections = params.model_dump(mode="json")
+    runs = [StageRun("evaluate", None, sections["evaluate"], (), store.read_json(metrics), (table, plots))]
+    for n, trial in enumerate(params.trials):
+        for stage, folder in (("train-pseudo-intensity", f[n]), ("train-uncertainty", h[n]), ("train-mapping", mapping[n])):
+            runs.append(StageRun(stage, trial, sections[find(stage).section], (folder / "curves.jsonl",)))
+    result = register(registered.parent / "bundle", parts, runs, (table, plots, metrics), params, log)
+    store.write_json(registered, vars(result))
 
 
 FLOW: tuple[Stage, ...] = (
@@ -170,11 +202,11 @@ FLOW: tuple[Stage, ...] = (
     Stage("sample-pairs", sample_pairs, ("labels", "faces"), ("pairs",), ("seed", "sample_pairs")),
     Stage(
         "train-pseudo-intensity", train_pseudo_intensity, ("labels", "faces", "pairs"), ("f",),
-        ("seed", "sample_pairs", "train_pseudo_intensity"), Needs(gpus=1, memory=24), per_trial=True,
+        ("seed", "train_pseudo_intensity"), Needs(gpus=1, memory=24), per_trial=True,
     ),
     Stage(
         "train-uncertainty", train_uncertainty, ("labels", "faces", "pairs", "f"), ("h",),
-        ("seed", "sample_pairs", "train_uncertainty"), Needs(gpus=1, memory=24), per_trial=True,
+        ("seed", "train_uncertainty"), Needs(gpus=1, memory=24), per_trial=True,
     ),
     Stage(
         "extract-features", extract_features, ("labels", "faces", "f", "h"), ("features",),
@@ -203,8 +235,6 @@ def find(name: str) -> Stage:
     for stage in FLOW:
         if stage.name == name.replace("_", "-"):
             return stage
-    from aupair.errors import ParamsError
-
     raise ParamsError("no such stage", got=name, expected="one of " + ", ".join(stage.name for stage in FLOW))
 
 
@@ -242,4 +272,3 @@ def writer(artifact: str) -> str:
     return next(stage.name for stage in FLOW if artifact in stage.writes)
 
 
-__all__ = ["ARTIFACTS", "FLOW", "Needs", "Stage", "find", "paths", "run", "store"]

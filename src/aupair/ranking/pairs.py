@@ -78,8 +78,9 @@ def cell_weights(pairs: Pairs, video: np.ndarray) -> np.ndarray:
 def draw_groups(frames: Frames, size: int, count: int, seed: Sequence[int]) -> np.ndarray:
     """Draw groups of frames to train on: `count` for each fit video, each of `size` frames of that video.
 
-    Half of a group are positives of one AU after another (in an order that changes from group to group), so that
-    an AU on 3 % of the frames is in every group of a video that has it; the rest is spread over the video.
+    Half of a group are positives: of the rarest AU that has none in the group yet, as long as there is one (so that
+    an AU on 3 % of the frames is in every group of a video that has it), then of one AU after another in an order
+    that changes from group to group; the rest is spread over the video.
     Frames closer than a hundredth of the video to a chosen one are avoided while others are left.
 
     Returns:
@@ -106,11 +107,14 @@ def _group(levels: np.ndarray, time: np.ndarray, aus: np.ndarray, size: int, rng
     free = np.ones(len(time), bool)
     chosen: list[int] = []
     order = rng.permutation(aus)
+    active = levels > 0
+    rarest = order[np.argsort(active[:, order].sum(axis=0), kind="stable")]
     for k in range(size):
         pool = free
         if k < size // 2:
-            positive = free & (levels[:, order[k % len(order)]] > 0)
-            pool = positive if positive.any() else free
+            lacking = rarest[~active[chosen][:, rarest].any(axis=0)]
+            positive = active[:, lacking[0] if len(lacking) else order[k % len(order)]]
+            pool = free & positive if (free & positive).any() else positive if len(lacking) else free
         options = np.flatnonzero(pool)
         if len(options) == 0:  # a short video: frames may come again
             options = np.arange(len(time))
@@ -156,7 +160,7 @@ def _shares(total: int, parts: int) -> list[int]:
 def _draw(high: np.ndarray, low: np.ndarray, n: int, au: int, rng: np.random.Generator) -> Pairs:
     """Draw n pairs of one video and level pair, different ones as long as there are."""
     possible = len(high) * len(low)
-    code = rng.choice(possible, n, replace=n > possible) if possible < 10**6 else rng.integers(possible, size=n)
+    code = rng.choice(possible, n, replace=n > possible)
     a, b = high[code // len(low)], low[code % len(low)]
     r = np.where(rng.random(n) < 0.5, 1, -1).astype(np.int8)
     return Pairs(np.where(r > 0, a, b), np.where(r > 0, b, a), np.full(n, au, np.int64), r)
@@ -164,6 +168,8 @@ def _draw(high: np.ndarray, low: np.ndarray, n: int, au: int, rng: np.random.Gen
 
 def assign_folds(frames: Frames, folds: int, seed: Sequence[int]) -> np.ndarray:
     """Assign each fit subject to a fold for cross-fitting, so that every fold has about as many usable frames.
+
+    One without a usable frame gets a fold too: its faces are scored like all others.
 
     Returns:
         (subjects,) int8, the fold of each subject, -1 for those that are not in fit or when `folds` is 1.
@@ -173,7 +179,7 @@ def assign_folds(frames: Frames, folds: int, seed: Sequence[int]) -> np.ndarray:
         return fold
     counts = np.bincount(frames.subject[frames.usable & frames.of_split("fit")], minlength=len(fold))
     rng = np.random.default_rng([*seed])
-    order = rng.permutation(np.flatnonzero(counts))
+    order = rng.permutation(np.unique(frames.subject[frames.of_split("fit")]))
     load = np.zeros(folds)
     for subject in order[np.argsort(-counts[order], kind="stable")]:
         fold[subject] = np.argmin(load)

@@ -10,7 +10,7 @@ from torch import nn
 from aupair.aus import AUS
 from aupair.data.frames import Frames
 from aupair.log import SILENT, Log
-from aupair.params import Params
+from aupair.params import Optimiser, Params
 from aupair.ranking.fit import Fit, fit, forward_all
 from aupair.ranking.images import FaceImages
 from aupair.ranking.losses import PairBatch, ranking, ranking_loss
@@ -53,13 +53,12 @@ class TrainingSet:
             return ~fit_rows if self.folds.max() >= 0 else np.ones(len(fit_rows), bool)
         return fit_rows & (fold == int(name.removeprefix("fold")))
 
-    def sampler(self, trained: np.ndarray, params: Params, seed: tuple[int, ...]) -> Sampler:
+    def sampler(self, trained: np.ndarray, params: Optimiser, seed: tuple[int, ...]) -> Sampler:
         """Make the batches of a network from the fit frames it may see."""
         if self.groups is None:
             pairs = self.pairs["fit"]
-            return ListSampler(pairs[trained[pairs.i]], params.sample_pairs.batch, seed)
-        groups = self.groups[trained[self.groups[:, 0]]]
-        return GroupSampler(self.frames, groups, params.train_pseudo_intensity.optimiser.videos, seed)
+            return ListSampler(pairs[trained[pairs.i]], params.pairs, seed)
+        return GroupSampler(self.frames, self.groups[trained[self.groups[:, 0]]], params.videos, seed)
 
 
 @dataclass(frozen=True)
@@ -90,7 +89,7 @@ def train_f(data: TrainingSet, params: Params, seed: int, log: Log = SILENT) -> 
         model = build(section.network, data.images.size, seed * 1000 + k)
         job = Fit(
             images=data.images,
-            sampler=data.sampler(trained, params, (seed, k)),
+            sampler=data.sampler(trained, section.optimiser, (seed, k)),
             loss_of=lambda outputs, rows, pairs: ranking_loss(outputs, pairs, section.margin),
             look=lambda model: judge(model, data, device, section.margin),
             seed=seed * 1000 + k, name=f"f.{name}", augment=section.augment, precision=section.precision, device=device,

@@ -40,7 +40,8 @@ class Samples:
         with store.atomic(folder) as temporary:
             temporary.mkdir()
             parts = [
-                {"split": [name] * len(p), "i": p.i, "j": p.j, "au": p.au, "r": p.r} for name, p in self.pairs.items()
+                {"split": pa.array([name] * len(p), pa.string()), "i": p.i, "j": p.j, "au": p.au, "r": p.r}
+                for name, p in self.pairs.items()
             ]
             store.write_table(temporary / "pairs.parquet", pa.concat_tables([pa.table(part) for part in parts]))
             arrays = {"folds": self.folds} | ({} if self.groups is None else {"groups": self.groups})
@@ -71,7 +72,7 @@ def draw_samples(frames: Frames, params: SamplePairs, seed: int) -> Samples:
     """Draw all that training needs.
 
     Raises:
-        DataError: fit or select have no pair at all, or fewer people than folds.
+        DataError: fit or select have no pair at all, or too few people have some for that many folds.
     """
     groups = draw_groups(frames, params.frames, params.groups, (seed, 1)) if params.mode == "groups" else None
     counts = {"fit": params.train_pairs if groups is None else params.valid_pairs}
@@ -86,11 +87,22 @@ def draw_samples(frames: Frames, params: SamplePairs, seed: int) -> Samples:
                 todo="look at the statuses of preprocess-faces and the positives that `aupair split` prints",
             )  # fmt: skip
     folds = assign_folds(frames, params.folds, (seed, 3))
-    if params.folds > 1 and len(np.unique(folds[folds >= 0])) < params.folds:
-        raise DataError(
-            "too few people for cross-fitting", got=int((folds >= 0).sum()), expected=f"{params.folds} in fit at least"
-        )
+    _check_folds(frames, pairs["fit"].i if groups is None else groups[:, 0], folds, params.folds)
     return Samples(len(frames), pairs, groups, folds, count_pairs(frames))
+
+
+def _check_folds(frames: Frames, rows: np.ndarray, folds: np.ndarray, count: int) -> None:
+    """Refuse folds of which one has nobody, or all `rows` to train on, so that its network has none."""
+    if count < 2:
+        return
+    people = np.unique(frames.subject[frames.usable & frames.of_split("fit")])
+    if len(np.unique(folds[people])) < count:
+        raise DataError("too few people for cross-fitting", got=len(people), expected=f"{count} in fit at least")
+    if len(np.unique(folds[frames.subject[rows]])) < 2:
+        raise DataError(
+            "too few people for cross-fitting", got="all pairs of fit in people of one fold",
+            expected="an AU with two levels in one video of another fold at least", todo="set sample_pairs.folds: 1",
+        )  # fmt: skip
 
 
 def load_samples(folder: Path, frames: Frames) -> Samples:

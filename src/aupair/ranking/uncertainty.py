@@ -60,7 +60,7 @@ def train_h(data: TrainingSet, y_hat: np.ndarray, params: Params, seed: int, log
     result = Uncertainty({}, np.full((len(data.frames), len(AUS)), np.nan, np.float32), [])
     frozen = torch.from_numpy(y_hat).to(device)
     for k, (name, trained) in enumerate(data.networks().items()):
-        sampler = data.sampler(trained, params, (seed, 100 + k))
+        sampler = data.sampler(trained, section.optimiser, (seed, 100 + k))
         start = best_constant(data.pairs["fit"], y_hat, trained, section)
         model = Sigma(build(section.network, data.images.size, seed * 1000 + 500 + k), start, section.floor)
 

@@ -1,0 +1,194 @@
+"""The command line: `aupair --help`. Each command imports what it needs when it runs, so that help is quick."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from aupair import __version__
+from aupair.errors import AupairError
+
+app = typer.Typer(
+    name="aupair",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    help="Recognise facial Action Units in video by pairwise ranking with learned uncertainty.",
+    epilog="Start with `make demo`, then `aupair flow` and `aupair predict VIDEO --out predictions`.",
+)
+registry = typer.Typer(no_args_is_help=True, help="Look at and move the versions of the registered model.")
+app.add_typer(registry, name="registry")
+
+ParamsFile = Annotated[Path, typer.Option("--params", help="The params file.")]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"aupair {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command(epilog="Example: `aupair run train-mapping --set train_mapping.epochs=3`")
+def run(
+    stage: Annotated[str, typer.Argument(help="A stage's name; `aupair flow` lists them.")],
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override a parameter.")
+    ] = None,
+    trial: Annotated[int | None, typer.Option(help="Only this trial (of a stage that runs once a trial).")] = None,
+    params: ParamsFile = Path("params.yaml"),
+    root: Annotated[Path, typer.Option(help="The folder that holds data/, work/ and reports/.")] = Path(),
+) -> None:
+    """Run one stage of the flow on this machine."""
+    from aupair import stages
+    from aupair.console import ConsoleLog
+    from aupair.params import load
+
+    stages.run(stage, load(params, overrides or ()), root=root, trial=trial, log=ConsoleLog())
+
+
+@app.command(epilog="Example: `aupair flow`")
+def flow() -> None:
+    """Show the stages: what each reads, writes and needs."""
+    from aupair.console import show_table
+    from aupair.stages import FLOW
+
+    show_table(
+        "The flow (stages four to seven run once a trial)",
+        ("stage", "reads", "writes", "params", "needs"),
+        (
+            (
+                stage.name + (" *" if stage.per_trial else ""),
+                ", ".join(stage.reads),
+                ", ".join(stage.writes),
+                ", ".join(stage.sections),
+                f"{stage.needs.memory} GiB" + (f", {stage.needs.gpus} GPU" if stage.needs.gpus else ""),
+            )
+            for stage in FLOW
+        ),
+    )
+
+
+@app.command(epilog="Example: `aupair synth data --subjects 24 --clips 1 --seconds 5 --seed 0`")
+def synth(
+    directory: Annotated[Path, typer.Argument(help="A new or empty folder.")],
+    subjects: Annotated[int, typer.Option(help="Persons; half fit, a quarter select, a quarter validation.")] = 60,
+    clips: Annotated[int, typer.Option(help="Videos a person.")] = 1,
+    seconds: Annotated[float, typer.Option(help="Length of a video.")] = 5.0,
+    seed: Annotated[int, typer.Option(help="Another seed, other people.")] = 0,
+) -> None:
+    """Write a synthetic corpus in Aff-Wild2's layout (videos, annotations, subjects, splits, conditions)."""
+    from aupair.console import ConsoleLog
+    from aupair.synth.corpus import Corpus, synthesise
+
+    synthesise(directory, Corpus(subjects=subjects, clips=clips, seconds=seconds, seed=seed), ConsoleLog())
+
+
+@app.command(epilog="Example: `aupair split data --select .2 --seed 0`")
+def split(
+    data: Annotated[Path, typer.Argument(help="The data folder.")],
+    select: Annotated[float, typer.Option(help="Share of the training people kept for choices.")] = 0.2,
+    seed: Annotated[int, typer.Option(help="Seed of ties.")] = 0,
+    overwrite: Annotated[bool, typer.Option(help="Draw again although splits.csv exists.")] = False,
+) -> None:
+    """Write data/splits.csv by person, balanced over AUs; a file that is there already wins."""
+    from aupair.console import show_table
+    from aupair.data.splits import split as split_data
+
+    summary = split_data(data, select, seed, overwrite)
+    header, *rows = summary.rows()
+    show_table(f"{data / 'splits.csv'}", header, rows)
+
+
+@app.command(
+    epilog="Examples: `aupair predict clip.mp4 --out predictions`, `aupair predict recordings --out predictions --abstain .2`"
+)
+def predict(
+    sources: Annotated[list[Path], typer.Argument(help="Videos, or folders of videos.")],
+    out: Annotated[Path, typer.Option(help="Where a CSV and a timeline go for each video.")],
+    model: Annotated[
+        str, typer.Option(help="models:/NAME@ALIAS, models:/NAME/VERSION or a bundle's folder.")
+    ] = "models:/aupair@champion",
+    abstain: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, metavar="Q", help="Leave out the least confident share of the decisions."),
+    ] = None,
+) -> None:
+    """Recognise AUs in videos: a row for every frame, with uncertainty and confidence."""
+    from aupair.console import ConsoleLog
+    from aupair.registry.predict import predict as predict_videos
+
+    predict_videos(sources, model=model, out=out, abstain=abstain, log=ConsoleLog())
+
+
+@registry.command("list", epilog="Example: `aupair registry list`")
+def list_versions() -> None:
+    """List the versions, their scores and aliases."""
+    from aupair.console import show_table
+    from aupair.registry.versions import versions
+
+    show_table(
+        "aupair",
+        ("version", "aliases", "score P1", "score P2", "with uncertainty", "data"),
+        (
+            (v.number, ", ".join(v.aliases), v.tags.get("score.p1", ""), v.tags.get("score.p2", ""),
+             " ".join(k.removeprefix("selection.") for k, value in v.tags.items() if k.startswith("selection.") and value == "P1"),
+             v.tags.get("data.md5", ""))
+            for v in versions()
+        ),
+    )  # fmt: skip
+
+
+@registry.command(epilog="Example: `aupair registry show 3`")
+def show(version: Annotated[int, typer.Argument(help="Its number.")]) -> None:
+    """Show a version's tags: the choice of P1 or P2 for each AU, scores, data."""
+    from aupair.console import show_table
+    from aupair.registry.versions import show as show_version
+
+    found = show_version(version)
+    aliases = f" ({', '.join(found.aliases)})" if found.aliases else ""
+    show_table(f"aupair version {found.number}{aliases}", ("tag", "value"), sorted(found.tags.items()))
+
+
+@registry.command(epilog='Examples: `aupair registry promote 3`, `aupair registry promote 3 --force "new cameras"`')
+def promote(
+    version: Annotated[int, typer.Argument(help="Its number.")],
+    force: Annotated[
+        str | None, typer.Option(metavar="REASON", help="Promote although the gate refuses; recorded.")
+    ] = None,
+) -> None:
+    """Make a version the champion, if the gate in mlflow/registry.yaml lets it."""
+    from aupair.registry.versions import promote as promote_version
+
+    found = promote_version(version, force)
+    typer.echo(f"version {found.number} is the champion; `aupair registry rollback` takes that back")
+
+
+@registry.command(epilog="Example: `aupair registry rollback`")
+def rollback() -> None:
+    """Give the champion's place back to the previous one."""
+    from aupair.registry.versions import rollback as roll_back
+
+    typer.echo(f"version {roll_back().number} is the champion again")
+
+
+def main() -> None:
+    """Run the command line; an error that a user can mend is one line and an exit code, others keep their trace."""
+    try:
+        app()
+    except AupairError as error:
+        print(f"aupair: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("aupair: stopped", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,275 @@
+"""Aff-Wild2 as it is on disk: where annotations and movies lie, and how one annotation file is read.
+
+`<data>/annotations/AU_Set/{Train_Set,Validation_Set}/<video>[_left|_right].txt` and `<data>/videos/<video>.mp4`;
+the folder names of other releases are known too, in any case.
+"""
+
+import csv
+import os
+import re
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from aupair import store
+from aupair.errors import DataError
+
+AU_FOLDERS = ("au_set", "au_detection_challenge")
+INTENSITY_FOLDERS = ("au_intensity_set",)
+OFFICIAL = {
+    "train_set": "train",
+    "training_set": "train",
+    "train": "train",
+    "validation_set": "validation",
+    "valid_set": "validation",
+    "val_set": "validation",
+    "validation": "validation",
+}
+"""What releases call the two official sets, in lower case."""
+
+Side = Literal["", "left", "right"]
+"""Which person of a movie; empty where the movie is the person's own."""
+
+EXTENSIONS = (".mp4", ".avi", ".mov", ".mkv", ".webm")
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """One annotation file: a person in a movie.
+
+    Attributes:
+        video: the file's name without `.txt`, `_left` or `_right` included.
+        official: `train` or `validation`, after the folder.
+        path: the file.
+    """
+
+    video: str
+    official: str
+    path: Path
+
+
+class Job(NamedTuple):
+    """A labelled video to find faces in; `side` is `left`, `right` or empty (the movie has one person of interest)."""
+
+    name: str
+    source: Path
+    side: Side
+
+
+class Header(NamedTuple):
+    """What a movie's header says; both may be wrong, 0 where the header says nothing."""
+
+    frames: int
+    fps: float
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What is in a data folder.
+
+    Attributes:
+        root: the data folder.
+        annotations: occurrence files, sorted by video.
+        intensities: intensity files, sorted by video; often none.
+        movies: the files of each movie's name (its stem).
+        subjects: the person of a video, where subjects.csv tells.
+    """
+
+    root: Path
+    annotations: tuple[Annotation, ...]
+    intensities: tuple[Annotation, ...]
+    movies: dict[str, tuple[Path, ...]]
+    subjects: dict[str, str]
+
+    def movie(self, video: str) -> str | None:
+        """Name the movie of a video: its own name first, then without `_left` or `_right`; None where there is none."""
+        candidates = (video, re.sub(r"_(left|right)$", "", video))
+        return next((name for name in candidates if name in self.movies), None)
+
+    def video_file(self, video: str) -> Path | None:
+        """Find the file of a video's movie; None where there is none.
+
+        Raises:
+            DataError: two files carry the movie's name.
+        """
+        name = self.movie(video)
+        if name is None:
+            return None
+        files = self.movies[name]
+        if len(files) > 1:
+            raise DataError("two files for one video", where=files[0], got=files[1], expected="one", todo="remove one")
+        return files[0]
+
+    def side(self, video: str) -> Side:
+        """Say which person of the movie a video is: `left`, `right`, or empty where the movie is the video's own."""
+        if self.movie(video) in (video, None):
+            return ""
+        return "left" if video.endswith("_left") else "right"
+
+    def subject(self, video: str) -> str:
+        """Name the person: after subjects.csv, else the video itself (`_left` and `_right` are two persons)."""
+        return self.subjects.get(video, video)
+
+
+def read_layout(data: Path) -> Layout:
+    """Find annotations, movies and subjects in a data folder; no annotation is read yet.
+
+    Raises:
+        DataError: the folder, its annotations or its videos are missing or ambiguous.
+    """
+    data = Path(data)
+    if not data.is_dir():
+        raise DataError("no data folder", where=data, todo="`dvc pull -r demo data.dvc` brings the demo corpus")
+    if not any(data.iterdir()):
+        raise DataError("an empty data folder", where=data, expected="annotations/ and videos/")
+    annotations = data / "annotations"
+    folder = _find_folder(annotations, AU_FOLDERS)
+    if folder is None:
+        raise DataError("no AU annotations", where=annotations, expected="AU_Set/ or AU_Detection_Challenge/")
+    found = _annotations(folder)
+    if not found:
+        raise DataError(
+            "no annotation files", where=folder, expected="Train_Set/<video>.txt and Validation_Set/<video>.txt"
+        )
+    movies = _movies(data / "videos")
+    if not movies:
+        raise DataError("no videos", where=data / "videos", expected=f"<video>{'|'.join(EXTENSIONS)}")
+    intensity_folder = _find_folder(annotations, INTENSITY_FOLDERS)
+    intensities = _annotations(intensity_folder) if intensity_folder else ()
+    return Layout(data, found, intensities, movies, read_subjects(data))
+
+
+def check_names(annotations: tuple[Annotation, ...]) -> None:
+    """Refuse a video with two annotation files: (video, frame) would not be unique.
+
+    Raises:
+        DataError: names both files.
+    """
+    seen: dict[str, Path] = {}
+    for annotation in annotations:
+        other = seen.setdefault(annotation.video, annotation.path)
+        if other != annotation.path:
+            raise DataError(
+                "a video annotated twice",
+                where=annotation.path,
+                got=f"also {other}",
+                expected="one file",
+                todo="remove one",
+            )
+
+
+def jobs(data: Path, labels: Path) -> list[Job]:
+    """List the videos of the labels table with their movies, for preprocess-faces.
+
+    Raises:
+        DataError: a labelled video has no file (it had one when check-data ran).
+    """
+    layout = read_layout(data)
+    result = []
+    for video in sorted(set(store.read_table(labels, columns=["video"])["video"].unique().to_pylist())):
+        path = layout.video_file(video)
+        if path is None:
+            raise DataError(
+                "a labelled video without a file", where=layout.root / "videos", got=video, todo="run check-data again"
+            )
+        result.append(Job(video, path, layout.side(video)))
+    return result
+
+
+def read_subjects(data: Path) -> dict[str, str]:
+    """Read subjects.csv (video, subject); empty where there is none.
+
+    Raises:
+        DataError: a wrong header or row, or a video with two subjects.
+    """
+    path = Path(data) / "subjects.csv"
+    if not path.exists():
+        return {}
+    subjects: dict[str, str] = {}
+    for line, (video, subject) in enumerate(read_csv(path, ("video", "subject")), start=2):
+        if subjects.setdefault(video, subject) != subject:
+            got = f"{video}: {subject}"
+            raise DataError("a video with two subjects", where=f"{path} line {line}", got=got, expected=subjects[video])
+    return subjects
+
+
+def read_csv(path: Path, columns: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """Read named columns of a small comma-separated file; row k stands in line k + 2.
+
+    Raises:
+        DataError: not text, a column is missing, or a row is ragged, blank or has an empty cell.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").rstrip().splitlines()
+        header, *rows = [[cell.strip() for cell in row] for row in csv.reader(lines or [""])]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError("not a readable table", where=path, got=error, expected=",".join(columns)) from error
+    if not set(columns) <= set(header):
+        raise DataError(
+            "wrong header", where=f"{path} line 1", got=",".join(header) or "nothing", expected=",".join(columns)
+        )
+    at = [header.index(column) for column in columns]
+    for line, row in enumerate(rows, start=2):
+        if len(row) != len(header) or not all(row[k] for k in at):
+            raise DataError(
+                "a ragged row", where=f"{path} line {line}", got=",".join(row) or "nothing", expected=",".join(header)
+            )
+    return [tuple(row[k] for k in at) for row in rows]
+
+
+def probe(path: Path) -> Header | None:
+    """Read a movie's header: None where OpenCV cannot open it. The count may be wrong: only decoding tells."""
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # a broken movie gets one line from us, none from ffmpeg
+    import cv2
+
+    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+    try:
+        if not capture.isOpened():
+            return None
+        frames, fps = capture.get(cv2.CAP_PROP_FRAME_COUNT), capture.get(cv2.CAP_PROP_FPS)
+    finally:
+        capture.release()
+        cv2.utils.logging.setLogLevel(level)
+    return Header(int(frames) if 0 < frames < 2**31 else 0, fps if np.isfinite(fps) and 0 < fps <= 1000 else 0.0)
+
+
+def _find_folder(annotations: Path, names: tuple[str, ...]) -> Path | None:
+    """Find a folder by one of its names, in any case, directly in `annotations` or one level below."""
+    if not annotations.is_dir():
+        raise DataError("no annotations", where=annotations, expected="a folder as in Aff-Wild2")
+    found = sorted(
+        path
+        for pattern in ("*", "*/*")
+        for path in annotations.glob(pattern)
+        if path.name.lower() in names and path.is_dir()
+    )
+    if len(found) > 1:
+        raise DataError(
+            "two folders of annotations", where=found[0], got=found[1], expected="one", todo="move one away"
+        )
+    return found[0] if found else None
+
+
+def _annotations(folder: Path) -> tuple[Annotation, ...]:
+    """List the annotation files of both official sets, sorted by video."""
+    found = [
+        Annotation(path.stem, OFFICIAL[part.name.lower()], path)
+        for part in folder.iterdir()
+        if part.is_dir() and part.name.lower() in OFFICIAL
+        for path in part.iterdir()
+        if path.suffix.lower() == ".txt" and not path.name.startswith(".")
+    ]
+    return tuple(sorted(found, key=lambda annotation: (annotation.video, annotation.official, annotation.path)))
+
+
+def _movies(folder: Path) -> dict[str, tuple[Path, ...]]:
+    """Index movies by stem; batches may lie in folders of their own."""
+    found: dict[str, list[Path]] = defaultdict(list)
+    for path in sorted(folder.rglob("*")) if folder.is_dir() else ():
+        if path.suffix.lower() in EXTENSIONS and not path.name.startswith(".") and path.is_file():
+            found[path.stem].append(path)
+    return {stem: tuple(paths) for stem, paths in found.items()}

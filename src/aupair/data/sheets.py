@@ -1,0 +1,170 @@
+"""Annotation files: a header with the AUs, then one row a frame; read by the column, never by the value."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+
+from aupair.aus import AUS, NOT_ANNOTATED
+from aupair.data.layout import Annotation
+from aupair.errors import DataError
+from aupair.log import SILENT, Log
+
+AUS_2020 = ("AU1", "AU2", "AU4", "AU6", "AU12", "AU15", "AU20", "AU25")
+"""What the release of 2020 had."""
+
+
+@dataclass(frozen=True)
+class Sheets:
+    """The values of all annotation files, one below the other, as they stand on disk.
+
+    Attributes:
+        annotations: V files.
+        edges: (V + 1,) int64, file v has the rows edges[v]:edges[v + 1].
+        values: (N, A) int16 (occurrence) or float32 (intensity), unchecked.
+    """
+
+    annotations: tuple[Annotation, ...]
+    edges: np.ndarray
+    values: np.ndarray
+
+    @property
+    def video(self) -> np.ndarray:
+        """(N,) int32, index into annotations."""
+        return np.repeat(np.arange(len(self.annotations), dtype=np.int32), np.diff(self.edges))
+
+    @property
+    def frame(self) -> np.ndarray:
+        """(N,) int32, 0-based within the video: label row k is frame k."""
+        starts = np.repeat(self.edges[:-1], np.diff(self.edges))
+        return (np.arange(len(self.values)) - starts).astype(np.int32)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """(V,) int64, label rows of each file."""
+        return np.diff(self.edges)
+
+    def totals(self, rows: np.ndarray) -> np.ndarray:
+        """Add up per-row counts, (N,) or (N, K), within each file: (V,) or (V, K) int64."""
+        sums = np.concatenate([np.zeros((1, *rows.shape[1:]), np.int64), np.cumsum(rows, axis=0, dtype=np.int64)])
+        return sums[self.edges[1:]] - sums[self.edges[:-1]]
+
+
+def read_sheets(annotations: Sequence[Annotation], dtype: type, log: Log = SILENT) -> Sheets:
+    """Read annotation files; see `read_sheet`."""
+    parts = [read_sheet(a.path, dtype) for a in log.progress(annotations, len(annotations), "reading annotations")]
+    edges = np.cumsum([0, *map(len, parts)])
+    return Sheets(tuple(annotations), edges, np.concatenate(parts) if parts else np.empty((0, len(AUS)), dtype))
+
+
+def read_sheet(path: Path, dtype: type = np.int16) -> np.ndarray:
+    """Read one annotation file: (rows, A) of `dtype`, the values as they stand there.
+
+    Blank lines at the end are tolerated; anywhere else they would shift all later frames.
+
+    Raises:
+        DataError: a wrong header, a ragged row, or a cell that is no number: with file and line.
+    """
+    try:
+        header, _, body = path.read_bytes().removeprefix(b"\xef\xbb\xbf").partition(b"\n")
+    except OSError as error:
+        raise DataError("an unreadable annotation file", where=path, got=error.strerror or error) from error
+    check_header(path, header.decode(errors="replace"))
+    body = body.rstrip()
+    if not body:
+        return np.empty((0, len(AUS)), dtype)
+    try:
+        table = _parse(body, pa.from_numpy_dtype(np.dtype(dtype)))
+    except pa.ArrowInvalid as error:
+        raise _fault(path, body, dtype, error) from error
+    return np.stack([column.to_numpy() for column in table.columns], axis=1)
+
+
+def check_header(path: Path, line: str) -> None:
+    """Compare a header with the 12 AUs.
+
+    Raises:
+        DataError: other AUs, or the same in another order.
+    """
+    got = tuple(cell.strip() for cell in line.split(","))
+    if got == AUS:
+        return
+    what, todo = "wrong header", "is this an AU annotation of Aff-Wild2?"
+    if sorted(got) == sorted(AUS):
+        what, todo = "AU columns in another order", "reorder the columns of the file"
+    elif got == AUS_2020:
+        what, todo = "the 8 AUs of the 2020 release", "use the annotations of 2021 or later"
+    raise DataError(
+        what, where=f"{path} line 1", got=line.strip()[:200] or "nothing", expected=",".join(AUS), todo=todo
+    )
+
+
+def check_occurrences(sheets: Sheets) -> None:
+    """Refuse a label that is not -1, 0 or 1.
+
+    Raises:
+        DataError: names file, line and column.
+    """
+    _refuse(sheets, (sheets.values < NOT_ANNOTATED) | (sheets.values > 1), "-1, 0 or 1")
+
+
+def check_intensities(sheets: Sheets) -> None:
+    """Refuse an intensity that is neither -1 nor in 0..5 (NaN included).
+
+    Raises:
+        DataError: names file, line and column.
+    """
+    values = sheets.values
+    _refuse(sheets, ~((values == NOT_ANNOTATED) | ((values >= 0) & (values <= 5))), "-1 or 0 to 5")
+
+
+def annotated(values: np.ndarray) -> np.ndarray:
+    """(N,) bool: no -1 in the row, (N, A)."""
+    return (values != NOT_ANNOTATED).all(axis=1)
+
+
+def mask(values: np.ndarray) -> np.ndarray:
+    """Give checked labels as (N, A) int8: any -1 makes the whole row -1."""
+    result: np.ndarray = values.astype(np.int8)
+    result[~annotated(values)] = NOT_ANNOTATED
+    return result
+
+
+def _parse(body: bytes, kind: pa.DataType) -> pa.Table:
+    """Parse the rows below the header; every cell must be a number."""
+    return pa.csv.read_csv(
+        pa.BufferReader(body),
+        pa.csv.ReadOptions(use_threads=False, column_names=list(AUS)),
+        pa.csv.ParseOptions(quote_char=False, ignore_empty_lines=False),
+        pa.csv.ConvertOptions(column_types=dict.fromkeys(AUS, kind), null_values=[], strings_can_be_null=False),
+    )
+
+
+def _fault(path: Path, body: bytes, dtype: type, error: Exception) -> DataError:
+    """Find the first line that Arrow refused; slow, and only run on a file that is refused."""
+    kind, expected = (float, "-1 or 0 to 5") if np.issubdtype(dtype, np.floating) else (int, "-1, 0 or 1")
+    for number, line in enumerate(body.decode(errors="replace").split("\n"), start=2):
+        cells, where = line.strip().split(","), f"{path} line {number}"
+        if len(cells) != len(AUS):
+            got = f"{len(cells)} values" if line.strip() else "a blank line"
+            return DataError("a ragged row", where=where, got=got, expected=f"{len(AUS)} values")
+        for au, cell in zip(AUS, cells):
+            try:
+                np.array([kind(cell)], dtype)
+            except (ValueError, OverflowError):
+                return DataError("not a number", where=f"{where} column {au}", got=repr(cell), expected=expected)
+    return DataError("not a table of numbers", where=path, got=error)
+
+
+def _refuse(sheets: Sheets, wrong: np.ndarray, expected: str) -> None:
+    """Raise for the first True of `wrong`, (N, A)."""
+    if not wrong.any():
+        return
+    row, column = (int(k) for k in np.argwhere(wrong)[0])
+    file = int(np.searchsorted(sheets.edges, row, side="right")) - 1
+    line = row - int(sheets.edges[file]) + 2
+    where = f"{sheets.annotations[file].path} line {line} column {AUS[column]}"
+    raise DataError("a label out of range", where=where, got=f"{sheets.values[row, column]:g}", expected=expected)

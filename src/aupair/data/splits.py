@@ -1,0 +1,250 @@
+"""Splits are data: data/splits.csv (video, subject, split), written once, by subject, balanced over AUs.
+
+aupair split data --select .2 --seed 0
+"""
+
+import csv
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from aupair import store
+from aupair.aus import AUS, SPLITS
+from aupair.data import sheets as sh
+from aupair.data.layout import Annotation, Layout, check_names, read_csv, read_layout
+from aupair.errors import DataError, ParamsError
+
+COLUMNS = ("video", "subject", "split")
+RESTARTS = 8
+
+
+class Row(NamedTuple):
+    """A line of splits.csv."""
+
+    video: str
+    subject: str
+    split: str
+
+
+@dataclass(frozen=True)
+class SplitCounts:
+    """What is in a split; `positives` has a count for each of AUS, over annotated frames."""
+
+    split: str
+    subjects: int
+    videos: int
+    frames: int
+    annotated: int
+    positives: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class SplitSummary:
+    """The outcome of `split`: where the file is, whether it was written now, and what is in each split."""
+
+    path: Path
+    written: bool
+    counts: tuple[SplitCounts, ...]
+
+    HEADER = ("split", "subjects", "videos", "frames", "annotated", *AUS)
+
+    def rows(self) -> list[tuple[str, ...]]:
+        """The lines of a table under HEADER, a split each."""
+        return [
+            (c.split, *(f"{n:,}" for n in (c.subjects, c.videos, c.frames, c.annotated, *c.positives)))
+            for c in self.counts
+        ]
+
+
+def split(data: Path, select: float = 0.2, seed: int = 0, overwrite: bool = False) -> SplitSummary:
+    """Write splits.csv: Validation_Set is `validation`, the subjects of Train_Set go to `fit` or `select`.
+
+    A splits.csv that is there already wins, unless `overwrite`.
+
+    Args:
+        select: share of the training subjects, frames and positives that `select` should get, in (0, 1).
+
+    Raises:
+        DataError: unreadable annotations, a subject in both official sets, an empty set, or too few subjects.
+    """
+    layout = read_layout(data)
+    check_names(layout.annotations)
+    labels = sh.read_sheets(layout.annotations, np.int16)
+    sh.check_occurrences(labels)
+    path = layout.root / "splits.csv"
+    written = overwrite or not path.exists()
+    if written:
+        _write(path, make_rows(layout, labels, select, seed))
+    rows = read_splits(layout.root)
+    check_rows(rows, path)
+    check_cover(rows, layout.annotations, path)
+    return SplitSummary(path, written, count(rows, labels))
+
+
+def make_rows(layout: Layout, labels: sh.Sheets, select: float, seed: int) -> list[Row]:
+    """Assign every annotated video to a split, by subject."""
+    if not 0 < select < 1:
+        raise ParamsError("share of select", got=select, expected="more than 0 and less than 1")
+    official: dict[str, Annotation] = {}
+    for annotation in layout.annotations:
+        subject = layout.subject(annotation.video)
+        if official.setdefault(subject, annotation).official != annotation.official:
+            raise DataError(
+                "a subject in both official sets",
+                where=annotation.path,
+                got=f"{subject}: also {official[subject].path}",
+                expected="one set",
+                todo="correct subjects.csv, or write splits.csv by hand",
+            )
+    train = sorted(subject for subject, first in official.items() if first.official == "train")
+    if len(train) < 2 or len(train) == len(official):
+        raise DataError(
+            "too few subjects to split",
+            where=layout.root / "annotations",
+            got=f"{len(train)} in Train_Set, {len(official) - len(train)} in Validation_Set",
+            expected="at least 2 and 1",
+        )
+    subject_of = [layout.subject(a.video) for a in layout.annotations]
+    chosen = choose(_weigh(labels, subject_of, train), select, seed)
+    part = dict.fromkeys(official, "validation") | {s: "select" if c else "fit" for s, c in zip(train, chosen)}
+    return [Row(a.video, s, part[s]) for a, s in zip(layout.annotations, subject_of)]
+
+
+def choose(weights: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """Choose about `share` of S subjects so that they hold about `share` of every column.
+
+    From several seeded draws, swaps the pair of subjects that lowers sum_k (held_k - share)^2 most until none does.
+
+    Args:
+        weights: (S, K) float64, each subject's share of column k (columns sum to 1, or to 0 where nothing is).
+
+    Returns:
+        (S,) bool, at least one True and one False.
+    """
+    columns = weights[:, weights.sum(axis=0) > 0]
+    size = min(max(round(share * len(columns)), 1), len(columns) - 1)
+    rng = np.random.default_rng([seed])
+    best, best_cost = np.zeros(len(columns), bool), np.inf
+    for _ in range(RESTARTS):
+        order = rng.permutation(len(columns))
+        cost = _swap(columns, order[:size], order[size:], share)
+        if cost < best_cost - 1e-12:
+            best, best_cost = np.isin(np.arange(len(columns)), order[:size]), cost
+    return best
+
+
+def read_splits(data: Path) -> list[Row]:
+    """Read splits.csv; row k stands in line k + 2.
+
+    Raises:
+        DataError: the file is missing, or has a wrong header or a ragged row.
+    """
+    path = Path(data) / "splits.csv"
+    if not path.exists():
+        raise DataError("no splits file", where=path, todo=f"run `aupair split {data}`")
+    return [Row(*cells) for cells in read_csv(path, COLUMNS)]
+
+
+def check_rows(rows: list[Row], path: Path) -> None:
+    """Refuse an unknown split, a video twice, a subject in two splits, or a split without a video.
+
+    Raises:
+        DataError: names file and line.
+    """
+    videos: set[str] = set()
+    split_of: dict[str, str] = {}
+    for line, row in enumerate(rows, start=2):
+        where = f"{path} line {line}"
+        if row.split not in SPLITS:
+            raise DataError("an unknown split", where=where, got=row.split, expected=" | ".join(SPLITS))
+        if row.video in videos:
+            raise DataError("a video twice", where=where, got=row.video, expected="one row a video")
+        if split_of.setdefault(row.subject, row.split) != row.split:
+            raise DataError(
+                "a subject in two splits",
+                where=where,
+                got=f"{row.subject}: {row.split}",
+                expected=split_of[row.subject],
+                todo="give all videos of a person the same split",
+            )
+        videos.add(row.video)
+    for name in SPLITS:
+        if name not in split_of.values():
+            raise DataError(
+                "an empty split", where=path, got=f"no video in {name}", todo="run `aupair split` with --overwrite"
+            )
+
+
+def check_cover(rows: list[Row], annotations: tuple[Annotation, ...], path: Path) -> None:
+    """Refuse an annotated video without a split.
+
+    Raises:
+        DataError: names the annotation file.
+    """
+    known = {row.video for row in rows}
+    for annotation in annotations:
+        if annotation.video not in known:
+            raise DataError(
+                "a labelled video without a split",
+                where=annotation.path,
+                expected=f"a row in {path}",
+                todo="add it, or run `aupair split` with --overwrite",
+            )
+
+
+def count(rows: list[Row], labels: sh.Sheets) -> tuple[SplitCounts, ...]:
+    """Count each split; videos of `rows` without labels do not count."""
+    row_of = {row.video: row for row in rows}
+    mine = [row_of[a.video] for a in labels.annotations]
+    usable = sh.annotated(labels.values)
+    ready, positives = labels.totals(usable), labels.totals((labels.values == 1) & usable[:, None])
+    result = []
+    for name in SPLITS:
+        at = np.array([row.split == name for row in mine], bool)
+        result.append(
+            SplitCounts(
+                split=name,
+                subjects=len({row.subject for row in mine if row.split == name}),
+                videos=int(at.sum()),
+                frames=int(labels.lengths[at].sum()),
+                annotated=int(ready[at].sum()),
+                positives=tuple(positives[at].sum(axis=0).tolist()),
+            )
+        )
+    return tuple(result)
+
+
+def _weigh(labels: sh.Sheets, subject_of: list[str], train: list[str]) -> np.ndarray:
+    """(S, A + 1) float64: each training subject's share of each AU's positives and of the annotated frames."""
+    usable = sh.annotated(labels.values)
+    rows = np.concatenate([(labels.values == 1) & usable[:, None], usable[:, None]], axis=1)
+    index, totals = {subject: k for k, subject in enumerate(train)}, labels.totals(rows)
+    counts = np.zeros((len(train), rows.shape[1]))
+    for subject, row in zip(subject_of, totals):
+        if subject in index:
+            counts[index[subject]] += row
+    return counts / np.maximum(counts.sum(axis=0), 1)
+
+
+def _swap(columns: np.ndarray, inside: np.ndarray, outside: np.ndarray, share: float) -> float:
+    """Swap members of `inside` and `outside`, in place, while that lowers the cost; return the cost."""
+    cost = float(((columns[inside].sum(axis=0) - share) ** 2).sum())
+    while True:
+        gap = columns[inside].sum(axis=0) - share
+        moved = gap - columns[inside][:, None] + columns[outside][None]  # (I, O, K)
+        costs = (moved**2).sum(axis=-1)
+        i, o = np.unravel_index(int(costs.argmin()), costs.shape)
+        if costs[i, o] >= cost - 1e-12:
+            return cost
+        cost = float(costs[i, o])
+        inside[i], outside[o] = outside[o], inside[i]
+
+
+def _write(path: Path, rows: list[Row]) -> None:
+    """Write splits.csv."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([COLUMNS, *rows])
+    store.write_text(path, text.getvalue())

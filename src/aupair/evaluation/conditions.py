@@ -1,0 +1,87 @@
+"""What covered the face, from the demo corpus's `conditions.csv`: evidence for evaluation, never for training."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+
+from aupair.aus import AUS
+from aupair.data.frames import Frames
+from aupair.errors import DataError
+
+FRONTAL = 0.3
+"""radians of yaw up to which a face counts as frontal"""
+HIDDEN = 0.5
+"""share of an AU's own region from which the AU counts as hidden"""
+COLUMNS = ("video", "frame", "covered", *(f"hidden_{au}" for au in AUS), "yaw")
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """The conditions of the N frames of a `Frames`; NaN where the file says nothing.
+
+    Attributes:
+        covered: (N,) float64, share of the face that something covers, 0..1.
+        hidden: (N, A) float64, share of each AU's own region that is hidden, 0..1.
+        yaw: (N,) float64, radians.
+    """
+
+    covered: np.ndarray
+    hidden: np.ndarray
+    yaw: np.ndarray
+
+    @property
+    def clear(self) -> np.ndarray:
+        """(N,) bool: nothing over the face, and nearly frontal."""
+        return (self.covered == 0) & (np.abs(self.yaw) < FRONTAL)
+
+
+def load_conditions(path: Path, frames: Frames) -> Conditions | None:
+    """Read `conditions.csv` and align it with the frames; None where there is no such file (real data).
+
+    Raises:
+        DataError: a column is missing, a value is no number, or a (video, frame) stands there twice.
+    """
+    if not Path(path).exists():
+        return None
+    table = _read(Path(path))
+    names = np.array(frames.videos)
+    video = table["video"].to_numpy(zero_copy_only=False).astype(str)
+    index = np.minimum(np.searchsorted(names, video), len(names) - 1)
+    known = names[index] == video
+    numbers = np.stack([table[name].to_numpy(zero_copy_only=False) for name in COLUMNS[2:]], axis=1)
+    keys = _key(index, table["frame"].to_numpy())[known]
+    unique, first, count = np.unique(keys, return_index=True, return_counts=True)
+    if np.any(count > 1):
+        row = np.flatnonzero(known)[first[np.argmax(count > 1)]]
+        where = f"{path}, video {video[row]}, frame {table['frame'][int(row)]}"
+        raise DataError("two rows for one frame", where=where, expected="one", todo="remove one of them")
+    values = np.full((len(frames), numbers.shape[1]), np.nan)
+    if len(unique):
+        wanted = _key(frames.video, frames.frame)
+        place = np.minimum(np.searchsorted(unique, wanted), len(unique) - 1)
+        found = unique[place] == wanted
+        values[found] = numbers[known][first[place[found]]]
+    return Conditions(covered=values[:, 0], hidden=values[:, 1:-1], yaw=values[:, -1])
+
+
+def _key(video: np.ndarray, frame: np.ndarray) -> np.ndarray:
+    """One int64 for a (video, frame)."""
+    return (video.astype(np.int64) << 32) + frame.astype(np.int64)
+
+
+def _read(path: Path) -> pa.Table:
+    """Read the columns of COLUMNS with their types."""
+    types = dict.fromkeys(COLUMNS, pa.float64()) | {"video": pa.string(), "frame": pa.int64()}
+    try:
+        options = pa.csv.ConvertOptions(column_types=types, include_columns=list(COLUMNS))
+        table = pa.csv.read_csv(path, convert_options=options)
+    except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
+        todo = "write it again with `aupair synth`, or remove it: it is only needed for evidence"
+        expected = f"the columns {', '.join(COLUMNS)}"
+        raise DataError("not a table of conditions", where=path, got=error, expected=expected, todo=todo) from error
+    if table["frame"].null_count or table["video"].null_count:
+        raise DataError("a row without video or frame", where=path, expected="both", todo="remove the row")
+    return table

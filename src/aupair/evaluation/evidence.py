@@ -1,0 +1,177 @@
+"""What stands beside the scores: pair accuracy, what sigma is worth, what abstaining is worth."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from aupair.aus import SPLITS
+from aupair.data.frames import Frames
+from aupair.evaluation.conditions import HIDDEN, Conditions
+from aupair.evaluation.metrics import by_au, macro
+from aupair.evaluation.pair_order import misorder_rate, pair_accuracy
+from aupair.evaluation.uncertainty import (
+    PairsLike,
+    auroc,
+    auroc_correct,
+    auroc_own_region,
+    best_constant_sigma,
+    ece_of_order,
+    gain,
+    leave_out,
+    oriented,
+    pair_nll,
+    reliability,
+    risk_coverage,
+    spearman_misorder,
+)
+
+LEFT_OUT = 0.2
+"""the share of frames left out in gain_at_80"""
+DRAWS = 20
+"""random draws whose mean gain is the reference"""
+
+
+FixedPairs = Mapping[str, PairsLike]
+"""split -> its fixed pairs"""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The frames of one split with their pseudo-intensities.
+
+    Attributes:
+        frames: all N of them.
+        split: which are judged.
+        y_hat, sigma: (N, A) float32.
+        pairs: the fixed pairs of each split.
+        conditions: None for data without conditions.csv.
+        seed: of the random draws.
+    """
+
+    frames: Frames
+    split: str
+    y_hat: np.ndarray
+    sigma: np.ndarray
+    pairs: FixedPairs
+    conditions: Conditions | None
+    seed: int
+
+    @property
+    def subset(self) -> np.ndarray:
+        """(N,) bool: the frames under test."""
+        return self.frames.of_split(self.split) & self.frames.usable
+
+
+def pair_evidence(scored: Scored) -> dict[str, Any]:
+    """Pair accuracy over all frames of the split, and over its clear ones (None without conditions)."""
+    everywhere = pair_accuracy(scored.y_hat, scored.frames, scored.subset)
+    clear, clear_per_au = None, None
+    if scored.conditions is not None:
+        values = pair_accuracy(scored.y_hat, scored.frames, scored.subset & scored.conditions.clear)
+        clear, clear_per_au = macro(values), by_au(values)
+    return {"clear": clear, "mean": macro(everywhere), "per_au": by_au(everywhere), "clear_per_au": clear_per_au}
+
+
+def uncertainty_evidence(scored: Scored) -> dict[str, Any]:
+    """What sigma is worth on a split; the constants it must beat were chosen on fit (and, beside it, on select)."""
+    y_hat, sigma, pairs = scored.y_hat, scored.sigma, scored.pairs[scored.split]
+    rate = misorder_rate(y_hat, scored.frames, scored.subset)
+    rank = spearman_misorder(sigma[scored.subset], rate[scored.subset])
+    return {
+        "pair_nll": _nll(scored),
+        "auroc_correct": {name: macro(values) for name, values in auroc_correct(y_hat, sigma, pairs).items()},
+        "gain_at_80": _gains(scored),
+        "spearman_misorder": {"mean": macro(rank), "per_au": by_au(rank)},
+        "auroc_own_region": _own_region(scored),
+        "ece": macro(ece_of_order(y_hat, sigma, pairs)),
+        "ece_constant": macro(ece_of_order(y_hat, _constant(scored, "fit"), pairs)),
+    }
+
+
+def reliability_curve(scored: Scored) -> dict[str, np.ndarray]:
+    """Claimed and observed P(order) of h and of the best constant sigma, all AUs' fixed pairs pooled."""
+    pairs = scored.pairs[scored.split]
+    curve: dict[str, np.ndarray] = {}
+    for name, sigma in (("h", scored.sigma), ("constant", _constant(scored, "fit"))):
+        p, right = oriented(scored.y_hat, sigma, pairs)
+        known = np.isfinite(p)
+        claimed, observed, share = reliability(p[known], right[known])
+        curve |= {f"{name}_claimed": claimed, f"{name}_observed": observed, f"{name}_share": share}
+    return curve
+
+
+def decision_evidence(
+    wrong: np.ndarray, trust: dict[str, np.ndarray]
+) -> tuple[dict[str, Any], dict[str, tuple[np.ndarray, np.ndarray]]]:
+    """What abstaining is worth: the error of the (frame, AU) cells that are kept.
+
+    Args:
+        wrong: (n, A) bool, the decision is wrong.
+        trust: ways to rank the cells, each (n, A), higher for more trusted; `confidence` is a probability.
+
+    Returns:
+        Figures for metrics.json, and for each way coverage (100,) and risk (100,).
+    """
+    curves = {name: risk_coverage(wrong.ravel(), values.ravel()) for name, values in trust.items()}
+    at_80 = {name: float(risk[79]) for name, (_, risk) in curves.items()}
+    probability = trust["confidence"].ravel()
+    claimed, observed, share = reliability(probability, ~wrong.ravel(), low=0.0)
+    figures = {
+        "error": float(wrong.mean()),
+        "error_at_80": at_80,
+        "auroc_right": {name: auroc(values.ravel(), ~wrong.ravel()) for name, values in trust.items()},
+        "confidence_ece": float(np.nansum(share * np.abs(claimed - observed))),
+        "confidence_brier": float(np.mean((probability - ~wrong.ravel()) ** 2)),
+    }
+    return figures, curves
+
+
+def _nll(scored: Scored) -> dict[str, Any]:
+    """Pair NLL with h and with constants; macro over the AUs that have pairs here, on fit and on select."""
+    pairs = scored.pairs[scored.split]
+    values = {"h": pair_nll(scored.y_hat, scored.sigma, pairs)}
+    for name, split in (("constant", "fit"), ("constant_select", "select")):
+        values[name] = pair_nll(scored.y_hat, _constant(scored, split), pairs)
+    shared = np.isfinite(np.stack(list(values.values()))).all(0)
+    macros = {name: macro(np.where(shared, value, np.nan)) for name, value in values.items()}
+    named = {name: by_au(value) for name, value in values.items()}
+    return {**macros, "per_au": {au: {name: named[name][au] for name in named} for au in named["h"]}}
+
+
+def _constant(scored: Scored, split: str) -> np.ndarray:
+    """The constant sigma of each AU that is best on a split's pairs: (N, A)."""
+    return np.broadcast_to(best_constant_sigma(scored.y_hat, scored.pairs[split]), scored.sigma.shape)
+
+
+def _gains(scored: Scored) -> dict[str, float | None]:
+    """The gain in mean pair accuracy when 20 % of the split's usable frames are left out of the pairs of each AU.
+
+    sigma: those with the highest sigma of that AU. random: the mean of 20 draws, each AU its own. cover: those with
+    the largest share of the face covered, the same for all AUs but for the order of equally covered ones, which is
+    random. The frames of all videos are ranked together.
+    """
+    rng = np.random.default_rng([scored.seed, SPLITS.index(scored.split)])
+
+    def gained(score: np.ndarray) -> float:
+        kept = leave_out(score, scored.subset, LEFT_OUT, rng)
+        return gain(scored.y_hat, scored.frames, scored.subset, kept)
+
+    cover = None
+    if scored.conditions is not None:
+        covered = np.nan_to_num(scored.conditions.covered)
+        cover = gained(np.broadcast_to(covered[:, None], scored.sigma.shape))
+    equal = np.zeros(scored.sigma.shape)
+    random = float(np.mean([gained(equal) for _ in range(DRAWS)]))
+    return {"sigma": gained(scored.sigma), "random": random, "cover": cover}
+
+
+def _own_region(scored: Scored) -> dict[str, Any]:
+    """AUROC of sigma for the AU's own region being hidden, over frames with a face, annotated or not."""
+    if scored.conditions is None:
+        return {"mean": None, "per_au": None}
+    seen = scored.frames.of_split(scored.split) & scored.frames.ok
+    conditions = scored.conditions
+    values = auroc_own_region(scored.sigma[seen], conditions.hidden[seen] >= HIDDEN, conditions.clear[seen])
+    return {"mean": macro(values), "per_au": by_au(values)}

@@ -1,0 +1,45 @@
+"""What a frame without a face is told: the decision of the nearest frame of its video that has one."""
+
+import numpy as np
+
+
+def nearest_face(ok: np.ndarray, video: np.ndarray) -> np.ndarray:
+    """Give for every frame the row of the nearest frame of its video that has a face.
+
+    Rows stand for consecutive frames, so that nearest in rows is nearest in frames; of two equally near the earlier.
+
+    Args:
+        ok: (N,) bool, there is a face.
+        video: (N,) int, sorted.
+
+    Returns:
+        (N,) int64, a row; the frame's own where it is ok; -1 where the video has no face at all.
+    """
+    n = len(ok)
+    row = np.arange(n)
+    before = np.maximum.accumulate(np.where(ok, row, -1))
+    after = np.minimum.accumulate(np.where(ok, row, n)[::-1])[::-1]
+    has_before = (before >= 0) & (video[before] == video)
+    has_after = (after < n) & (video[np.minimum(after, n - 1)] == video)
+    source = np.where(has_before & (~has_after | (row - before <= after - row)), before, after)
+    return np.where(has_before | has_after, source, -1)
+
+
+def fill_nearest(values: np.ndarray, ok: np.ndarray, video: np.ndarray, empty: float = np.nan) -> np.ndarray:
+    """Give every frame the values of the nearest frame of its video that has a face.
+
+    Annotations exist for frames without a face too, and a challenge wants a row for each of them. A NaN is below
+    every threshold, so that with `empty` NaN all decisions of a video without any face are "not active".
+
+    Args:
+        values: (N, ...) of any type that holds `empty`.
+        ok: (N,) bool, there is a face.
+        video: (N,) int, sorted.
+        empty: what a video without a face gets.
+    """
+    if not len(values):
+        return values.copy()
+    source = nearest_face(ok, video)
+    filled = values[source]
+    filled[source < 0] = empty
+    return filled

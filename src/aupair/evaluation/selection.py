@@ -1,0 +1,211 @@
+"""What is chosen on `select`, never on what is reported: thresholds, P1 or P2 for each AU, the trial."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from aupair.aus import AUS
+from aupair.data.frames import Frames
+from aupair.evaluation.confidence import Confidence
+from aupair.evaluation.fill import fill_nearest
+from aupair.evaluation.metrics import Counts, accuracy, au_score, count, f1, headline, interval, resamples
+from aupair.params import Evaluate
+
+VARIANTS = ("P2", "P1")
+"""P2: the mapping without uncertainty, the simpler one; P1: the mapping with it. False and True index them."""
+HALF = 0.5
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What one trial says of the N frames; every array (N, A) float32, NaN where there is no face.
+
+    Attributes:
+        number: which trial.
+        y_hat: pseudo-intensities, standardised; those of fit out of fold.
+        sigma: their uncertainties, in the same unit.
+        with_uncertainty: raw output of the mapping that sees sigma.
+        without: raw output of the mapping that does not.
+    """
+
+    number: int
+    y_hat: np.ndarray
+    sigma: np.ndarray
+    with_uncertainty: np.ndarray
+    without: np.ndarray
+
+    def raw(self, uses: np.ndarray) -> np.ndarray:
+        """The raw output of the mapping that each AU uses: (N, A); uses: (A,) bool, with uncertainty."""
+        return np.where(uses, self.with_uncertainty, self.without)
+
+
+@dataclass(frozen=True)
+class Cells:
+    """The annotated frames of one split, n of them.
+
+    Attributes:
+        rows: (n,) int64, their rows in `Frames`.
+        video: (n,) int32.
+        truth: (n, A) bool, active.
+    """
+
+    rows: np.ndarray
+    video: np.ndarray
+    truth: np.ndarray
+
+    def count(self, raw: np.ndarray, thresholds: np.ndarray) -> Counts:
+        """Count the decisions raw >= threshold per video; raw: (N, A) filled, thresholds: (A,)."""
+        return count(raw[self.rows] >= thresholds, self.truth, self.video)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was chosen for one trial.
+
+    Attributes:
+        thresholds: (2, A) float64, of the mapping without uncertainty and of the one with it.
+        uses: (A,) bool, the AU is decided with uncertainty (P1).
+        evidence: a dict for each AU.
+        result: f1, accuracy, exact_match, score of the row P2 on the frames that the choice was made on.
+    """
+
+    thresholds: np.ndarray
+    uses: np.ndarray
+    evidence: list[dict[str, Any]]
+    result: dict[str, float]
+
+    def chosen_thresholds(self, uses: np.ndarray) -> np.ndarray:
+        """The thresholds (A,) that belong to `uses`, (A,) bool."""
+        return np.where(uses, self.thresholds[1], self.thresholds[0])
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What predict needs to decide: read from `selection.json`.
+
+    Attributes:
+        trial: whose networks are used.
+        uses: (A,) bool, the AU is decided by the mapping with uncertainty (P1).
+        thresholds: (A,) float64, active where raw >= threshold.
+        confidence: gives the probability that a decision is right.
+    """
+
+    trial: int
+    uses: np.ndarray
+    thresholds: np.ndarray
+    confidence: Confidence
+
+    @classmethod
+    def from_json(cls, tree: dict[str, Any]) -> "Selection":
+        """Read the tree of `selection.json`."""
+        uses = np.array([tree[au]["variant"] == VARIANTS[1] for au in AUS])
+        thresholds = np.array([tree[au]["threshold"] for au in AUS])
+        return cls(tree["trial"], uses, thresholds, Confidence.from_json(tree))
+
+    def raw(self, with_uncertainty: np.ndarray, without: np.ndarray) -> np.ndarray:
+        """The outputs (n, A) that count, from those of both mappings, each (n, A) and unclamped."""
+        return np.where(self.uses, with_uncertainty, without)
+
+    def decide(self, raw: np.ndarray) -> np.ndarray:
+        """Decide from unclamped outputs (n, A): bool, active; NaN is not."""
+        return raw >= self.thresholds
+
+    def trust(self, raw: np.ndarray, sigma: np.ndarray) -> np.ndarray:
+        """P(the decision is right): (n, A) float64, NaN where there is no face."""
+        return self.confidence(raw, sigma, self.thresholds)
+
+
+def cells_of(frames: Frames, split: str) -> Cells:
+    """Give the annotated frames of a split, those without a face included."""
+    rows = np.flatnonzero(frames.of_split(split) & (frames.labels[:, 0] >= 0))
+    return Cells(rows, frames.video[rows], frames.labels[rows] >= 1)
+
+
+def filled(trial: Trial, frames: Frames) -> tuple[np.ndarray, np.ndarray]:
+    """The outputs without and with uncertainty, each (N, A), over frames without a face too: in VARIANTS' order."""
+    return (
+        fill_nearest(trial.without, frames.ok, frames.video),
+        fill_nearest(trial.with_uncertainty, frames.ok, frames.video),
+    )
+
+
+def tune(raw: np.ndarray, truth: np.ndarray) -> float:
+    """Find the threshold that maximises 1/2 (F1 + accuracy) of one AU.
+
+    Between two neighbouring outputs every threshold decides alike. Of the best ones the middle of the widest
+    unbroken interval is taken, which a small shift of the outputs does not leave; of equally wide ones the nearest
+    to .5. Beyond the extreme outputs (all or nothing active) an interval is given the width 1.
+
+    Args:
+        raw: (n,) float; NaN (a video without a face) is never active.
+        truth: (n,) bool.
+    """
+    known = np.isfinite(raw)
+    if not known.any():
+        return HALF
+    values, index = np.unique(raw[known], return_inverse=True)
+    positives, negatives = (np.bincount(index, truth[known] == side, len(values)) for side in (True, False))
+    # tp[k], fp[k]: of the threshold in the interval below values[k]; the last one calls nothing active
+    tp, fp = (np.append(np.cumsum(side[::-1])[::-1], 0) for side in (positives, negatives))
+    fn, n = truth.sum() - tp, len(truth)
+    score = 0.5 * (2 * tp / np.maximum(2 * tp + fp + fn, 1) + (n - fp - fn) / n)
+    edges = np.concatenate([values[:1] - 1.0, values, values[-1:] + 1.0]).astype(np.float64)
+    best = score >= score.max() - 1e-12
+    starts = np.flatnonzero(best & ~np.append(False, best[:-1]))
+    ends = np.flatnonzero(best & ~np.append(best[1:], False))
+    low, high = edges[starts], edges[ends + 1]
+    middle = (low + high) / 2
+    return float(middle[np.lexsort((np.abs(middle - HALF), -(high - low)))[0]])
+
+
+def choose(trial: Trial, frames: Frames, cells: Cells, params: Evaluate) -> Choice:
+    """Choose thresholds, then P1 or P2 for each AU, on the given frames.
+
+    P1 is chosen where its 1/2 (F1 + accuracy) is higher by more than `params.tie`; the simpler P2 otherwise.
+    """
+    raws = filled(trial, frames)
+    thresholds = np.full((len(raws), len(AUS)), HALF)
+    if params.thresholds == "tuned":
+        thresholds = np.array([[tune(x, y) for x, y in zip(raw[cells.rows].T, cells.truth.T)] for raw in raws])
+    counts = [cells.count(raw, own) for raw, own in zip(raws, thresholds)]
+    scores = [au_score(part.total()) for part in counts]
+    uses = scores[1] - scores[0] > params.tie
+    evidence = _evidence(counts, thresholds, uses, params)
+    chosen = cells.count(np.where(uses, raws[1], raws[0]), np.where(uses, thresholds[1], thresholds[0]))
+    return Choice(thresholds, uses, evidence, {k: float(v) for k, v in headline(chosen.total()).items()})
+
+
+def best_trial(choices: list[Choice]) -> int:
+    """The index of the trial with the highest score of P2; the first of equal ones."""
+    return int(np.argmax([choice.result["score"] for choice in choices]))
+
+
+def _evidence(counts: list[Counts], thresholds: np.ndarray, uses: np.ndarray, params: Evaluate) -> list[dict[str, Any]]:
+    """Say for each AU how both mappings did, and how sure the difference is: a paired bootstrap over videos."""
+    weights = resamples(len(counts[0].frames), params.bootstrap, (params.seed, 1))
+    drawn = [au_score(part.weighted(weights)) for part in counts]
+    difference = drawn[1] - drawn[0]
+    better = (difference > 0).mean(0) + 0.5 * (difference == 0).mean(0)
+    totals = [part.total() for part in counts]
+    figures = [{"f1": f1(total), "accuracy": accuracy(total), "score": au_score(total)} for total in totals]
+    evidence = []
+    for au in range(len(AUS)):
+        sides = [
+            {"threshold": float(own[au]), **{name: float(values[au]) for name, values in side.items()}}
+            for own, side in zip(thresholds, figures)
+        ]
+        evidence.append(
+            {
+                "variant": VARIANTS[int(uses[au])],
+                "threshold": sides[int(uses[au])]["threshold"],
+                "without": sides[0],
+                "with_uncertainty": sides[1],
+                "difference": sides[1]["score"] - sides[0]["score"],
+                "difference_interval": interval(difference[:, au]),
+                "probability_with_better": float(better[au]),
+                "positives": int(totals[0].cells[au, 0] + totals[0].cells[au, 2]),
+                "videos": len(counts[0].frames),
+            }
+        )
+    return evidence

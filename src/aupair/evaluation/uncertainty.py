@@ -1,0 +1,197 @@
+"""Is sigma worth anything? Judged by the likelihood of orders, by telling right from wrong, by leaving frames out.
+
+d = r (y_hat_i - y_hat_j), s = sqrt(sigma_i^2 + sigma_j^2 + 1e-6), P(the order is right) = Phi(d / s).
+"""
+
+from typing import Protocol
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+from scipy.special import log_ndtr, ndtr
+from scipy.stats import rankdata
+
+from aupair.data.frames import Frames
+from aupair.evaluation.metrics import macro
+from aupair.evaluation.pair_order import pair_accuracy
+
+EPSILON = 1e-6
+"""added under the root of s, as in the loss"""
+SIGMA_RANGE = (1e-2, 1e2)
+"""where the best constant sigma is searched for, in units of the standardised y_hat"""
+BINS = 15
+
+
+class PairsLike(Protocol):
+    """M pairs of rows of a `Frames`: i, j, au, r = +1 if level_i > level_j else -1, each (M,) int."""
+
+    i: np.ndarray
+    j: np.ndarray
+    au: np.ndarray
+    r: np.ndarray
+
+
+def difference(y_hat: np.ndarray, pairs: PairsLike) -> np.ndarray:
+    """d = r (y_hat_i - y_hat_j): (M,) float64, positive where the order is right."""
+    y = y_hat.astype(np.float64)
+    return pairs.r * (y[pairs.i, pairs.au] - y[pairs.j, pairs.au])
+
+
+def scale(sigma: np.ndarray, pairs: PairsLike) -> np.ndarray:
+    """s = sqrt(sigma_i^2 + sigma_j^2 + 1e-6): (M,) float64."""
+    square = sigma.astype(np.float64) ** 2
+    return np.sqrt(square[pairs.i, pairs.au] + square[pairs.j, pairs.au] + EPSILON)
+
+
+def pair_nll(y_hat: np.ndarray, sigma: np.ndarray, pairs: PairsLike) -> np.ndarray:
+    """Mean -log Phi(d / s) of each AU's pairs: (A,), lower is better; NaN for an AU without pairs.
+
+    Args:
+        y_hat, sigma: (N, A) float.
+    """
+    loss = -log_ndtr(difference(y_hat, pairs) / scale(sigma, pairs))
+    return _mean_per_au(loss, pairs.au, y_hat.shape[1])
+
+
+def best_constant_sigma(y_hat: np.ndarray, pairs: PairsLike) -> np.ndarray:
+    """The one sigma that minimises an AU's pair NLL: (A,), within SIGMA_RANGE; NaN for an AU without pairs.
+
+    -log Phi(d u) is convex in u = 1/s, so that the minimum over log sigma is the only one.
+    """
+    d, best = difference(y_hat, pairs), np.full(y_hat.shape[1], np.nan)
+    for au in np.unique(pairs.au):
+        own = d[pairs.au == au]
+
+        def loss(log_sigma: float, own: np.ndarray = own) -> float:
+            return -float(log_ndtr(own / np.sqrt(2 * np.exp(2 * log_sigma) + EPSILON)).mean())
+
+        best[au] = np.exp(minimize_scalar(loss, bounds=np.log(SIGMA_RANGE), method="bounded").x)
+    return best
+
+
+def auroc(score: np.ndarray, positive: np.ndarray) -> float:
+    """The probability that a positive scores above a negative, a tie 1/2; NaN where either is missing.
+
+    Args:
+        score: (n,) float.
+        positive: (n,) bool.
+    """
+    p = int(positive.sum())
+    n = len(positive) - p
+    if p == 0 or n == 0:
+        return float("nan")
+    return float((rankdata(score)[positive].sum() - p * (p + 1) / 2) / (p * n))
+
+
+def auroc_correct(y_hat: np.ndarray, sigma: np.ndarray, pairs: PairsLike) -> dict[str, np.ndarray]:
+    """Do |d| and |d|/s tell right orders (positives) from wrong ones? Each (A,); pairs with d = 0 are left out."""
+    d, s = difference(y_hat, pairs), scale(sigma, pairs)
+    untied = d != 0
+    result = {}
+    for name, score in (("margin", np.abs(d)), ("margin_over_sigma", np.abs(d) / s)):
+        values = np.full(y_hat.shape[1], np.nan)
+        for au in np.unique(pairs.au):
+            own = untied & (pairs.au == au)
+            values[au] = auroc(score[own], d[own] > 0)
+        result[name] = values
+    return result
+
+
+def ece_of_order(y_hat: np.ndarray, sigma: np.ndarray, pairs: PairsLike) -> np.ndarray:
+    """Expected calibration error of P(order), each pair oriented by the sign of its y_hat difference: (A,), 0..1.
+
+    Oriented so, P = Phi(|d|/s) is in [.5, 1], cut into 15 equal bins; an exact tie is right by 1/2.
+    """
+    p, right = oriented(y_hat, sigma, pairs)
+    values = np.full(y_hat.shape[1], np.nan)
+    for au in np.unique(pairs.au[np.isfinite(p)]):
+        own = pairs.au == au
+        claimed, observed, share = reliability(p[own], right[own])
+        values[au] = np.nansum(share * np.abs(claimed - observed))
+    return values
+
+
+def oriented(y_hat: np.ndarray, sigma: np.ndarray, pairs: PairsLike) -> tuple[np.ndarray, np.ndarray]:
+    """P(order) = Phi(|d|/s), (M,) in [.5, 1], and whether that order is right, (M,): 1, 0, or 1/2 for a tie."""
+    d, s = difference(y_hat, pairs), scale(sigma, pairs)
+    return ndtr(np.abs(d) / s), 0.5 * (np.sign(d) + 1)
+
+
+def reliability(
+    p: np.ndarray, right: np.ndarray, low: float = 0.5, bins: int = BINS
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Group probabilities (n,) in [low, 1] into equal bins.
+
+    Returns:
+        claimed, observed: (bins,) mean probability and mean outcome, NaN in empty bins; share: (bins,) sums to 1.
+    """
+    index = np.clip(((p - low) / (1 - low) * bins).astype(int), 0, bins - 1)
+    number = np.bincount(index, minlength=bins)
+    below = np.where(number > 0, number, np.nan)
+    claimed, observed = np.bincount(index, p, bins) / below, np.bincount(index, right, bins) / below
+    return claimed, observed, number / max(len(p), 1)
+
+
+def leave_out(score: np.ndarray, usable: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
+    """Leave out, for each AU, the share of usable frames with the highest score: (N, A) bool, what is kept.
+
+    Args:
+        score: (N, A) float; equal scores are ordered at random.
+        usable: (N,) bool, the frames under test.
+    """
+    rows = np.flatnonzero(usable)
+    out = int(share * len(rows))
+    kept = np.zeros(score.shape, bool)
+    for au in range(score.shape[1]):
+        order = np.lexsort((rng.random(len(rows)), score[rows, au]))
+        kept[rows[order[: len(rows) - out]], au] = True
+    return kept
+
+
+def gain(y_hat: np.ndarray, frames: Frames, subset: np.ndarray, kept: np.ndarray) -> float:
+    """Mean pair accuracy on kept cells, (N, A) bool, less that on all of the subset, (N,) bool."""
+    return macro(pair_accuracy(y_hat, frames, kept) - pair_accuracy(y_hat, frames, subset))
+
+
+def spearman(x: np.ndarray, y: np.ndarray) -> float:
+    """The rank correlation of two (n,) arrays, ties at their mean rank; NaN where one is constant or n < 2."""
+    if len(x) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
+        return float("nan")
+    return float(np.corrcoef(rankdata(x), rankdata(y))[0, 1])
+
+
+def spearman_misorder(sigma: np.ndarray, rate: np.ndarray) -> np.ndarray:
+    """How sigma (N, A) goes with the misorder rate (N, A), over the frames that have a rate: (A,), -1..1."""
+    return np.array([spearman(s[known], m[known]) for s, m in zip(sigma.T, rate.T) for known in [np.isfinite(m)]])
+
+
+def auroc_own_region(sigma: np.ndarray, hidden: np.ndarray, clear: np.ndarray) -> np.ndarray:
+    """Does sigma tell frames that hide the AU's own region from clear ones? (A,), NaN without both kinds.
+
+    Args:
+        sigma: (n, A) float.
+        hidden: (n, A) bool, at least half of the AU's own region is hidden.
+        clear: (n,) bool, nothing over the face and nearly frontal.
+    """
+    values = []
+    for own_sigma, own_hidden in zip(sigma.T, hidden.T):
+        judged = own_hidden | clear
+        values.append(auroc(own_sigma[judged], own_hidden[judged]))
+    return np.array(values)
+
+
+def risk_coverage(wrong: np.ndarray, trust: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The share of wrong decisions among the most trusted ones: coverage (100,) .01..1 and risk (100,).
+
+    Args:
+        wrong: (n,) bool.
+        trust: (n,) float, higher for more trusted.
+    """
+    risk = np.cumsum(wrong[np.argsort(-trust, kind="stable")]) / np.arange(1, len(wrong) + 1)
+    coverage = np.arange(1, 101) / 100
+    return coverage, risk[np.maximum(np.ceil(coverage * len(wrong)).astype(int), 1) - 1]
+
+
+def _mean_per_au(values: np.ndarray, au: np.ndarray, width: int) -> np.ndarray:
+    """The mean of pair values of each AU: (width,), NaN without pairs."""
+    number = np.bincount(au, minlength=width)
+    return np.bincount(au, values, width) / np.where(number > 0, number, np.nan)

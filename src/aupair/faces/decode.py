@@ -1,0 +1,115 @@
+"""Open a video and give its frames to the last one, never trusting what its header promises."""
+
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from aupair.errors import DataError
+
+USUAL_FPS = 25.0
+"""What is assumed where a video says nothing sensible."""
+
+PATIENCE = 1000
+"""Failed grabs in a row after which the video is over: a broken stretch may go on, the end never does."""
+
+
+class VideoError(DataError):
+    """A video cannot be opened at all."""
+
+    status = "unreadable"
+
+
+class EmptyVideoError(VideoError):
+    """A video opens and has no frame."""
+
+    status = "empty"
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One frame of a video."""
+
+    index: int
+    """0-based: the k-th frame that the decoder gave or failed to give"""
+    time: float
+    """seconds from the start, strictly increasing"""
+    image: np.ndarray | None
+    """(H, W, 3) uint8, RGB; None where it could not be decoded"""
+
+
+def read_frames(source: Path) -> Iterator[Frame]:
+    """Yield every frame of a video, one in memory at a time.
+
+    Frames that fail in the middle are yielded without an image as soon as a later one succeeds;
+    failures at the end are the end.
+
+    Raises:
+        VideoError: the file is missing or is no video that OpenCV reads.
+        EmptyVideoError: it has no frame.
+    """
+    import cv2
+
+    capture = _open(source)
+    try:
+        period, time, index, failed = 1 / _sane_fps(capture.get(cv2.CAP_PROP_FPS)), 0.0, 0, 0
+        time = -period
+        while failed < PATIENCE:
+            if not capture.grab():
+                failed += 1
+                continue
+            image = _retrieve(capture)
+            now = _next_time(capture.get(cv2.CAP_PROP_POS_MSEC) / 1000, time, (failed + 1) * period)
+            for k in range(1, failed + 1):
+                yield Frame(index, time + (now - time) * k / (failed + 1), None)
+                index += 1
+            yield Frame(index, now, image)
+            index, time, failed = index + 1, now, 0
+    finally:
+        capture.release()
+    if index == 0:
+        raise EmptyVideoError("no frame", where=source, todo="remove it or export it again")
+
+
+def _open(source: Path) -> Any:
+    """Open a video with OpenCV: by FFmpeg on one thread, else by whatever else reads it."""
+    import cv2
+
+    if not source.is_file():
+        raise VideoError("no such video", where=source, todo="check the path")
+    if source.stat().st_size == 0:
+        raise EmptyVideoError("empty file", where=source, got="0 bytes", expected="a video", todo="copy it again")
+    # FFmpeg and OpenCV write to stderr past Python; what matters is said in our one line.
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        capture = cv2.VideoCapture(str(source), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
+        if not capture.isOpened():
+            capture = cv2.VideoCapture(str(source))
+    finally:
+        cv2.utils.logging.setLogLevel(level)
+    if not capture.isOpened():
+        raise VideoError("not a video that OpenCV reads", where=source, todo="check that it plays, or export it again")
+    return capture
+
+
+def _retrieve(capture: Any) -> np.ndarray | None:
+    """Decode the frame that was grabbed: (H, W, 3) uint8 RGB, or None."""
+    import cv2
+
+    ok, image = capture.retrieve()
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if ok and image is not None and image.size else None
+
+
+def _sane_fps(fps: float) -> float:
+    """Give `fps` where it can be true, else the usual one."""
+    return fps if 1 <= fps <= 1000 else USUAL_FPS
+
+
+def _next_time(stated: float, last: float, step: float) -> float:
+    """Give the stated time where it moves on from `last`, else `last + step`; seconds."""
+    return stated if math.isfinite(stated) and stated >= 0 and stated > last else last + step

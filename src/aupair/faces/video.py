@@ -1,0 +1,113 @@
+"""One video -> its aligned faces, a row for every frame, one frame in memory at a time."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+
+from aupair import store
+from aupair.faces.align import procrustes_residual, template, umeyama, warp
+from aupair.faces.decode import Frame, read_frames
+from aupair.faces.tracking import Face, Models, Side, Tracker, load_models
+from aupair.params import PreprocessFaces
+
+BATCH = 256
+"""Rows that are written at once."""
+
+
+@dataclass(frozen=True)
+class FaceRow:
+    """What became of one frame. All but the first three are None or NaN unless the status is ok."""
+
+    frame: int
+    """0-based"""
+    time: float
+    """seconds from the start of the video"""
+    status: Literal["ok", "no_face", "unreadable"]
+    image: np.ndarray | None = None
+    """(S, S, 3) uint8, RGB: the aligned face"""
+    landmarks: np.ndarray | None = None
+    """(68, 2) float64, x, y in pixels of the source frame"""
+    transform: np.ndarray | None = None
+    """(2, 3) float64, pixels of the source frame -> pixels of the aligned face"""
+    detector_score: float = np.nan
+    tracked: bool = False
+    pass_disagreement: float = np.nan
+    procrustes_residual: float = np.nan
+
+
+def iter_faces(source: Path, params: PreprocessFaces, side: Side = "") -> Iterator[FaceRow]:
+    """Yield a row for every frame of a video.
+
+    Args:
+        side: the half of the image that shows our person, where the movie shows two.
+
+    Raises:
+        VideoError: the video cannot be opened or has no frame (before any row).
+        ArtifactError: a model is not installed.
+    """
+    tracker = Tracker(_models(), params, side)
+    for frame in read_frames(source):
+        yield _row(frame, None if frame.image is None else tracker(frame.image), params.size)
+
+
+def align_video(source: Path, params: PreprocessFaces, side: Side = "") -> Iterator[dict[str, Any]]:
+    """Yield the columns of store.FACES_SCHEMA, some rows at a time; raises as `iter_faces`."""
+    rows = iter_faces(source, params, side)
+    while batch := list(islice(rows, BATCH)):
+        yield face_columns(batch, params.quality)
+
+
+def face_columns(rows: Sequence[FaceRow], quality: int) -> dict[str, Any]:
+    """Turn rows into columns of store.FACES_SCHEMA, the faces as JPEG of that quality."""
+    return {
+        "frame": [row.frame for row in rows],
+        "time": [row.time for row in rows],
+        "status": [row.status for row in rows],
+        "jpeg": [b"" if row.image is None else store.encode_jpeg(row.image, quality) for row in rows],
+        "landmarks": _fixed([row.landmarks for row in rows], 136),
+        "transform": _fixed([row.transform for row in rows], 6),
+        "detector_score": [row.detector_score for row in rows],
+        "tracked": [row.tracked for row in rows],
+        "pass_disagreement": [row.pass_disagreement for row in rows],
+        "procrustes_residual": [row.procrustes_residual for row in rows],
+    }
+
+
+@cache
+def _models() -> Models:
+    """Load the models once a process."""
+    return load_models()
+
+
+def _row(frame: Frame, face: Face | None, size: int) -> FaceRow:
+    """Align the face of a frame."""
+    if frame.image is None:
+        return FaceRow(frame.index, frame.time, "unreadable")
+    if face is None:
+        return FaceRow(frame.index, frame.time, "no_face")
+    transform = umeyama(face.landmarks, template(size))
+    return FaceRow(
+        frame.index,
+        frame.time,
+        "ok",
+        warp(frame.image, transform, size),
+        face.landmarks,
+        transform,
+        face.score,
+        face.tracked,
+        face.disagreement,
+        procrustes_residual(face.landmarks, transform, size),
+    )
+
+
+def _fixed(arrays: Sequence[np.ndarray | None], length: int) -> pa.FixedSizeListArray:
+    """Lay arrays of `length` numbers, NaN for None, side by side as float32."""
+    gap = np.full(length, np.nan)
+    flat = np.array([gap if array is None else array.reshape(length) for array in arrays], np.float32).reshape(-1)
+    return pa.FixedSizeListArray.from_arrays(pa.array(flat), length)

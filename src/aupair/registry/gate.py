@@ -1,0 +1,73 @@
+"""The promotion gate: what a version must show before it becomes the champion."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import yaml
+from pydantic import Field, ValidationError
+
+from aupair.aus import AUS
+from aupair.errors import RegistryError
+from aupair.params import Record
+
+PATH = Path("mlflow/registry.yaml")
+
+
+class Gate(Record):
+    """What is asked of a version; its scores are tags, so nothing is downloaded."""
+
+    score_margin: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """how much lower than the champion's the score may be"""
+    f1_margin: Annotated[float, Field(ge=0, le=1)] = 0.05
+    """how much lower than the champion's the F1 of any AU may be"""
+    same_data: bool = True
+    """the data hash must be the champion's"""
+
+
+def load(path: Path = PATH) -> Gate:
+    """Read the gate.
+
+    Raises:
+        RegistryError: the file is missing or wrong: without a gate nothing is promoted.
+    """
+    try:
+        return Gate.model_validate(yaml.safe_load(Path(path).read_text()) or {})
+    except FileNotFoundError as error:
+        raise RegistryError("no promotion gate", where=path, todo="run inside a checkout of the project") from error
+    except yaml.YAMLError as error:
+        raise RegistryError("not YAML", where=path, got=error) from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"])) or "the file"
+        raise RegistryError(
+            "the promotion gate", where=path, got=f"{key} = {first['input']!r}", expected=first["msg"]
+        ) from error
+
+
+def incomplete(tags: Mapping[str, str]) -> list[str]:
+    """Say what a version lacks that no force can make up for."""
+    lacking = [au for au in AUS if tags.get(f"selection.{au}") not in ("P1", "P2")]
+    return [f"no P1|P2 selection tag for {', '.join(lacking)}"] if lacking else []
+
+
+def refusals(gate: Gate, version: Mapping[str, str], champion: Mapping[str, str]) -> list[str]:
+    """Say why a version, by its tags, must not follow the champion; empty if it may."""
+    reasons: list[str] = []
+    if gate.same_data and version.get("data.md5") != champion.get("data.md5"):
+        reasons.append(f"other data ({version.get('data.md5')}, the champion's {champion.get('data.md5')})")
+    reasons += _worse("score.p2", gate.score_margin, version, champion)
+    for au in AUS:
+        reasons += _worse(f"f1.{au}", gate.f1_margin, version, champion)
+    return reasons
+
+
+def _worse(tag: str, margin: float, version: Mapping[str, str], champion: Mapping[str, str]) -> list[str]:
+    """Compare one number; one that the champion has and the version lacks counts as worse."""
+    if tag not in champion:
+        return []
+    if tag not in version:
+        return [f"no {tag}"]
+    new, old = float(version[tag]), float(champion[tag])
+    # a tag has six decimals: half of the last one is no difference
+    return [f"{tag} {new:.3f} against {old:.3f}"] if not new >= old - margin - 5e-7 else []

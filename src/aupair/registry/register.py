@@ -1,0 +1,138 @@
+"""register-model: the chosen trial becomes a bundle, the flow a set of MLflow runs, the bundle one registered version.
+
+It has a side effect, so it is idempotent: a bundle that is registered is found by its hash, and nothing is created.
+"""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aupair import store
+from aupair.aus import AUS
+from aupair.errors import ArtifactError
+from aupair.log import SILENT, Log
+from aupair.params import Params
+from aupair.registry import tracking, versions
+from aupair.registry.bundle import Parts, data_hash, write_bundle
+from aupair.registry.recognizer import read_selection
+from aupair.registry.runs import PARENT, Flow, StageRun, flow_id, log_flow
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.models import ModelSignature
+
+
+@dataclass(frozen=True)
+class Registration:
+    """What register-model did.
+
+    Attributes:
+        version: the number of the version.
+        created: False if it was there already.
+        sha256: the bundle's hash.
+    """
+
+    version: int
+    created: bool
+    sha256: str
+
+
+def register_model(
+    bundle: Path, parts: Parts, stages: Sequence[StageRun], reports: Path, params: Params, log: Log = SILENT
+) -> Registration:
+    """Write the bundle, log the flow, register the bundle, and point `challenger` to it.
+
+    Args:
+        bundle: where the bundle is written.
+        parts: what goes into it, of the chosen trial.
+        stages: every run of a stage, to be logged below the flow.
+        reports: folder of reports, kept with the flow.
+
+    Raises:
+        ArtifactError: a part is missing.
+        RegistryError: MLflow cannot be reached or refuses.
+    """
+    sha256 = write_bundle(bundle, parts, params)
+    client, name = tracking.connect(create=True), params.register_model.name
+    version = versions.find(client, sha256, name)
+    created = version is None
+    if version is None:
+        metrics, data = store.read_json(parts.metrics), data_hash(store.read_json(parts.data))
+        tags = version_tags(bundle, metrics, data, sha256)
+        flow = Flow(
+            flow_id(params.model_dump_json(), data, sha256),
+            params.register_model.experiment,
+            StageRun(PARENT, params=params.model_dump(mode="json"), metrics=metrics, artifacts=(reports,)),
+            stages,
+            {"data.md5": data, versions.HASH_TAG: sha256},
+        )
+        run_id = log_flow(client, flow)
+        version = versions.create(client, log_bundle(client, bundle, run_id, params), run_id, tags, name)
+    versions.challenge(client, version, name)
+    log.line(f"{name} version {version}: {'registered' if created else 'registered before, nothing new'}")
+    return Registration(version, created, sha256)
+
+
+def version_tags(bundle: Path, metrics: Mapping[str, Any], data: str, sha256: str) -> dict[str, str]:
+    """Give a version's tags: the choice for each AU, scores and F1 on `select`, scores on `validation`, the hashes."""
+    uses = read_selection(bundle / "selection.json").uses
+    tags = {f"selection.{au}": "P1" if used else "P2" for au, used in zip(AUS, uses)}
+    select = {name: _row(metrics, name, "select") for name in ("P1", "P2")}
+    for name, row in select.items():
+        tags[f"score.{name.lower()}"] = _tag(row["score"])
+        tags[f"validation.score.{name.lower()}"] = _tag(_row(metrics, name, "validation")["score"])
+    for au in AUS:
+        tags[f"f1.{au}"] = _tag(select["P2"]["per_au"][au]["f1"])
+    return {key: value for key, value in tags.items() if value} | {"data.md5": data, versions.HASH_TAG: sha256}
+
+
+def log_bundle(client: "MlflowClient", bundle: Path, run_id: str, params: Params) -> str:
+    """Log the bundle as a python function (models from code) beside this package, and give the model's URI."""
+    import mlflow
+
+    package = Path(__file__).parents[1]
+    with tracking.told(f"bundle {bundle}"), warnings.catch_warnings():
+        # MLflow wants an input example and type hints; the signature says more than both
+        warnings.simplefilter("ignore", UserWarning)
+        with mlflow.start_run(run_id=run_id):
+            info = mlflow.pyfunc.log_model(
+                name=params.register_model.name,
+                python_model=str(package / "registry" / "serving.py"),
+                artifacts={"bundle": str(bundle)},
+                code_paths=[str(package)],
+                signature=signature(params.preprocess_faces.size),
+                pip_requirements=str(bundle / "requirements.txt"),
+            )
+    return str(info.model_uri)
+
+
+def signature(size: int) -> "ModelSignature":
+    """Give what is served: (n, size, size, 3) uint8 and `fps` in; a row of numbers for each face out."""
+    import numpy as np
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
+
+    columns: list[ColSpec | TensorSpec] = []
+    for au in AUS:
+        columns.append(ColSpec("integer", au))
+        columns += [
+            ColSpec("float", f"{au}_{name}") for name in ("raw", "pseudo_intensity", "uncertainty", "confidence")
+        ]
+    # an unnamed tensor: with a name, predict would receive a dict
+    faces = Schema([TensorSpec(np.dtype("uint8"), (-1, size, size, 3))])
+    return ModelSignature(faces, Schema(columns), ParamSchema([ParamSpec("fps", "double", 25.0)]))
+
+
+def _row(metrics: Mapping[str, Any], name: str, split: str) -> Mapping[str, Any]:
+    """Find a row of metrics.json."""
+    for row in metrics["rows"]:
+        if (row["name"], row["split"]) == (name, split):
+            return row
+    raise ArtifactError("no such row", where="metrics.json", got=f"{name} on {split}", todo="run evaluate again")
+
+
+def _tag(value: float | None) -> str:
+    """Write a number as a tag; an undefined one gives none."""
+    return "" if value is None else f"{value:.6f}"

@@ -1,0 +1,35 @@
+"""What MLflow runs to serve a bundle (models from code): it executes this file, and nothing else imports it.
+
+Input: the aligned faces of one video, in order, (n, S, S, 3) uint8, RGB; param `fps`, frames a second.
+Output: a table with a row for each face: AU1, AU1_raw, AU1_pseudo_intensity, AU1_uncertainty, AU1_confidence, AU2, ...
+
+    mlflow models serve --env-manager local -m models:/aupair@champion
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from mlflow.models import set_model
+from mlflow.pyfunc import PythonModel, PythonModelContext
+
+from aupair.registry.recognizer import Recognizer
+
+
+class Serving(PythonModel):
+    """The bundle among the artifacts as MLflow's python function."""
+
+    def load_context(self, context: PythonModelContext) -> None:
+        """Load the bundle that was logged with this file."""
+        self._recognizer = Recognizer.load(Path(context.artifacts["bundle"]))
+
+    def predict(
+        self, context: PythonModelContext, model_input: np.ndarray, params: dict[str, Any] | None = None
+    ) -> pd.DataFrame:
+        """Decide for the faces of one video."""
+        fps = float((params or {}).get("fps", 25.0))
+        return pd.DataFrame(self._recognizer.predict_faces(model_input, fps).columns())
+
+
+set_model(Serving())

@@ -1,0 +1,148 @@
+"""The way to MLflow: which store, made ready by one process, silent, and one line when it cannot be reached."""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from aupair.errors import RegistryError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+DEFAULT_URI = "sqlite:///mlflow.db"
+"""The store in the working folder, unless MLFLOW_TRACKING_URI names another."""
+
+PROBE_SECONDS = 5.0
+
+
+def tracking_uri() -> str:
+    """Give the store's URI."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
+
+
+def connect(create: bool = False) -> "MlflowClient":
+    """Open the store, and make it MLflow's current one.
+
+    Args:
+        create: make a local store that does not exist yet; else its absence is an error.
+
+    Raises:
+        RegistryError: there is no store, it cannot be opened, or its server does not answer.
+    """
+    uri = tracking_uri()
+    _quiet()
+    database = sqlite_path(uri)
+    if database is not None:
+        _prepare(uri, database, create)
+    elif uri.startswith(("http://", "https://")):
+        _probe(uri)
+    import mlflow
+
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(uri)
+    return mlflow.MlflowClient(uri)
+
+
+def sqlite_path(uri: str) -> Path | None:
+    """Give the database file of a sqlite URI, or None for another kind of store."""
+    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+
+
+def experiment_id(client: "MlflowClient", name: str) -> str:
+    """Find or make the experiment; a local store keeps its files in `mlruns` beside the database."""
+    from mlflow import MlflowException
+
+    database = sqlite_path(tracking_uri())
+    location = None if database is None else str(database.resolve().parent / "mlruns")
+    with told(f"experiment {name}"):
+        found = client.get_experiment_by_name(name)
+        if found is not None:
+            return str(found.experiment_id)
+        try:
+            return str(client.create_experiment(name, artifact_location=location))
+        except MlflowException:  # another process was quicker: then it is there now
+            found = client.get_experiment_by_name(name)
+            if found is None:
+                raise
+            return str(found.experiment_id)
+
+
+@contextmanager
+def told(where: str) -> Iterator[None]:
+    """Turn what MLflow raises inside into one line about `where`.
+
+    Raises:
+        RegistryError: whatever MLflow said, in one line.
+    """
+    from mlflow import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        first = str(error).strip().splitlines()[0][:300]
+        raise RegistryError(f"MLflow at {tracking_uri()} refused", where=where, got=first) from error
+
+
+def _quiet() -> None:
+    """Keep MLflow from phoning home, from chatting, and from retrying for minutes; a user's own settings win."""
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+
+
+def _prepare(uri: str, database: Path, create: bool) -> None:
+    """Make the tables of a fresh database, one process at a time: two at once would fail on a duplicate column."""
+    if database.exists() and database.stat().st_size and not create:
+        return
+    if not create:
+        raise RegistryError(
+            "no MLflow store yet",
+            where=uri,
+            todo="run `dvc repro`, or set MLFLOW_TRACKING_URI to a store that has the model",
+        )
+    if not os.access(database.resolve().parent, os.W_OK):
+        raise RegistryError("the MLflow store cannot be written", where=uri, expected="a writable folder")
+    with _alone(database.resolve().parent):
+        if not database.exists() or not database.stat().st_size:
+            _upgrade(uri)
+
+
+def _upgrade(uri: str) -> None:
+    """Do what `mlflow db upgrade URI` does, without a second process and its seconds of import."""
+    import logging
+
+    from mlflow.db import commands
+
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    with told("db upgrade"):
+        commands.main(["upgrade", uri], standalone_mode=False)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold a lock on a folder; it goes with the process, and leaves no file behind."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _probe(uri: str) -> None:
+    """Ask the server for any answer at all, before MLflow's client retries for minutes."""
+    import requests
+
+    try:
+        requests.get(uri.rstrip("/") + "/health", timeout=PROBE_SECONDS)
+    except requests.RequestException as error:
+        raise RegistryError(
+            "the MLflow server does not answer",
+            where=uri,
+            got=type(error).__name__,
+            todo="start it, or correct MLFLOW_TRACKING_URI",
+        ) from error

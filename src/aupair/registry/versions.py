@@ -1,0 +1,231 @@
+"""The versions of the registered model: register, list, show, promote through the gate, roll back, resolve.
+
+Aliases: `challenger` (the last registered), `champion` (what predict uses), `previous` (what `rollback` returns to).
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+
+from aupair import store
+from aupair.errors import ArtifactError, RegistryError
+from aupair.registry import gate as gates
+from aupair.registry import tracking
+from aupair.registry.bundle import bundle_hash, check_bundle
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+NAME = "aupair"
+CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
+HASH_TAG = "bundle.sha256"
+PROMOTE = "promote one: `aupair registry list`, then `aupair registry promote VERSION`"
+
+
+@dataclass(frozen=True)
+class Version:
+    """One version of the registered model.
+
+    Attributes:
+        number: 1, 2, ...
+        aliases: those that point to it.
+        tags: selection.*, score.*, f1.*, data.md5, bundle.sha256, ...
+        run_id: the parent run of its flow.
+    """
+
+    number: int
+    aliases: tuple[str, ...]
+    tags: Mapping[str, str]
+    run_id: str
+
+
+def find(client: "MlflowClient", sha256: str, name: str = NAME) -> int | None:
+    """Find the version of a bundle by its hash; None if there is none."""
+    with tracking.told(f"model {name}"):
+        found = client.search_model_versions(f"name = '{name}' and tags.`{HASH_TAG}` = '{sha256}'")
+    return min((int(version.version) for version in found), default=None)
+
+
+def create(client: "MlflowClient", model_uri: str, run_id: str, tags: Mapping[str, str], name: str = NAME) -> int:
+    """Make a version with all its tags in one step, so that a killed process leaves none without."""
+    with tracking.told(f"model {name}"):
+        if not client.search_registered_models(f"name = '{name}'"):
+            client.create_registered_model(name)
+        model_id = model_uri.removeprefix("models:/")
+        return int(client.create_model_version(name, model_uri, run_id, dict(tags), model_id=model_id).version)
+
+
+def challenge(client: "MlflowClient", number: int, name: str = NAME) -> None:
+    """Point `challenger` to a version, unless it is the champion already."""
+    aliases = _aliases(client, name)
+    if number not in (aliases.get(CHAMPION), aliases.get(CHALLENGER)):
+        with tracking.told(f"model {name}"):
+            client.set_registered_model_alias(name, CHALLENGER, str(number))
+
+
+def versions(name: str = NAME) -> list[Version]:
+    """List all versions, oldest first; empty if nothing was registered."""
+    client = tracking.connect()
+    aliases = _aliases(client, name)
+    with tracking.told(f"model {name}"):
+        found = client.search_model_versions(f"name = '{name}'")
+    return sorted((_version(version, aliases) for version in found), key=lambda version: version.number)
+
+
+def show(number: int, name: str = NAME) -> Version:
+    """Give one version.
+
+    Raises:
+        RegistryError: there is none of that number.
+    """
+    for version in (known := versions(name)):
+        if version.number == number:
+            return version
+    raise RegistryError(
+        "no such version", where=f"model {name}", got=number, expected=_range(known), todo="see `aupair registry list`"
+    )
+
+
+def promote(number: int, force: str | None = None, gate: Path = gates.PATH, name: str = NAME) -> Version:
+    """Make a version the champion, if the gate lets it; the old champion becomes `previous`.
+
+    Args:
+        force: a reason to promote although the comparison with the champion speaks against it; kept as a tag.
+
+    Raises:
+        RegistryError: the gate refuses, the reason is empty, or there is no such version.
+    """
+    rules, version = gates.load(gate), show(number, name)
+    if force is not None and not force.strip():
+        raise RegistryError("--force without a reason", where=f"version {number}", todo="say why: it is recorded")
+    champion = next((v for v in versions(name) if CHAMPION in v.aliases), None)
+    if champion is not None and champion.number == number:
+        return version
+    against = gates.refusals(rules, version.tags, champion.tags) if champion else []
+    lacking = gates.incomplete(version.tags)
+    if lacking or (against and force is None):
+        todo = "register it again" if lacking else "keep the champion, or give a reason with --force"
+        raise RegistryError("the gate refuses", where=f"version {number}", got="; ".join(lacking + against), todo=todo)
+    client = tracking.connect()
+    with tracking.told(f"version {number}"):
+        if force is not None:
+            client.set_model_version_tag(name, str(number), "promotion.forced", " ".join(force.split()))
+            client.set_model_version_tag(name, str(number), "promotion.refusals", "; ".join(against) or "none")
+        if champion is not None:
+            client.set_registered_model_alias(name, PREVIOUS, str(champion.number))
+        client.set_registered_model_alias(name, CHAMPION, str(number))
+        if CHALLENGER in version.aliases:
+            client.delete_registered_model_alias(name, CHALLENGER)
+    return show(number, name)
+
+
+def rollback(name: str = NAME) -> Version:
+    """Make the previous champion the champion again; the one rolled back stays a plain version.
+
+    Raises:
+        RegistryError: there is no previous champion.
+    """
+    client = tracking.connect()
+    previous = _aliases(client, name).get(PREVIOUS)
+    if previous is None:
+        raise RegistryError("nothing to roll back to", where=f"model {name}", got="no alias previous", todo=PROMOTE)
+    with tracking.told(f"version {previous}"):
+        client.set_registered_model_alias(name, CHAMPION, str(previous))
+        client.delete_registered_model_alias(name, PREVIOUS)
+    return show(previous, name)
+
+
+def resolve(model: str) -> Path:
+    """Give the local folder of a model's bundle; from a server it is fetched once and kept in the user's cache.
+
+    Args:
+        model: `models:/NAME@ALIAS`, `models:/NAME/VERSION`, or the folder of a bundle.
+
+    Raises:
+        RegistryError: the store, model, version or alias is missing, or the bundle is not what was registered.
+        ArtifactError: a folder that is not a bundle.
+    """
+    if not model.startswith("models:/"):
+        check_bundle(Path(model))
+        return Path(model)
+    client = tracking.connect()
+    version = _named(client, model)
+    sha256 = version.tags.get(HASH_TAG, "")
+    with tracking.told(model):
+        folder = _fetch(f"models:/{version.name}/{version.version}", sha256)
+    try:
+        actual = bundle_hash(folder)
+    except ArtifactError as error:
+        raise RegistryError("a damaged bundle", where=model, got=error, todo="register it again") from error
+    if actual != sha256:
+        raise RegistryError(
+            "a bundle that is not what was registered",
+            where=folder,
+            got=actual[:12],
+            expected=sha256[:12] or f"a tag {HASH_TAG}",
+            todo="delete it if it is a cached copy, else register it again",
+        )
+    return folder
+
+
+def _named(client: "MlflowClient", model: str) -> "ModelVersion":
+    """Look up a models:/ URI, with one line for each thing that can be missing."""
+    from mlflow import MlflowException
+
+    text = model.removeprefix("models:/")
+    name, at, alias = text.partition("@")
+    name, _, number = (name, "", "") if at else text.partition("/")
+    if not name or not (alias or number.isdigit()):
+        raise RegistryError("a model", got=model, expected="models:/NAME@ALIAS, models:/NAME/VERSION or a folder")
+    aliases = _aliases(client, name)
+    if alias and alias not in aliases:
+        raise RegistryError(f"the model {name} has no {alias} yet", where=tracking.tracking_uri(), todo=PROMOTE)
+    try:
+        return client.get_model_version(name, str(aliases[alias]) if alias else number)
+    except MlflowException as error:
+        raise RegistryError(
+            "no such version", where=f"model {name}", got=number, todo="see `aupair registry list`"
+        ) from error
+
+
+def _aliases(client: "MlflowClient", name: str) -> dict[str, int]:
+    """Give what each alias points to; empty if the model is not there yet."""
+    with tracking.told(f"model {name}"):
+        if not client.search_registered_models(f"name = '{name}'"):
+            return {}
+        return {alias: int(number) for alias, number in client.get_registered_model(name).aliases.items()}
+
+
+def _version(version: "ModelVersion", aliases: Mapping[str, int]) -> Version:
+    number = int(version.version)
+    names = tuple(sorted(alias for alias, target in aliases.items() if target == number))
+    return Version(number, names, dict(version.tags), str(version.run_id))
+
+
+def _range(known: list[Version]) -> str:
+    return f"{known[0].number}..{known[-1].number}" if known else "none is registered"
+
+
+def _fetch(uri: str, sha256: str) -> Path:
+    """Give the bundle's folder: in place where the store is on this machine, else from the cache."""
+    from mlflow.artifacts import download_artifacts
+
+    if tracking.sqlite_path(tracking.tracking_uri()) is not None:
+        return _inside(Path(download_artifacts(artifact_uri=uri)))
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "aupair" / (sha256 or "unknown")
+    if not cache.exists():
+        with store.atomic(cache) as temporary:
+            temporary.mkdir()
+            download_artifacts(artifact_uri=uri, dst_path=str(temporary))
+    return _inside(cache)
+
+
+def _inside(folder: Path) -> Path:
+    """Find the bundle in a downloaded MLflow model."""
+    flavor = yaml.safe_load((folder / "MLmodel").read_text())["flavors"]["python_function"]
+    return folder / str(flavor["artifacts"]["bundle"]["path"])

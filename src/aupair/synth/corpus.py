@@ -1,0 +1,201 @@
+"""The demo corpus: short videos of synthetic people with known AU intensities, laid out as Aff-Wild2 is.
+
+`aupair synth DIR` calls `synthesise`. The same parameters give the same bytes, whatever the number of workers.
+"""
+
+import multiprocessing
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+from pydantic import Field
+
+from aupair.aus import AUS
+from aupair.errors import DataError
+from aupair.log import SILENT, Log
+from aupair.params import Record
+from aupair.store import atomic
+from aupair.synth import covers, regions, script, subject
+from aupair.synth.portrait import SIZE
+
+FOLDERS = {"fit": "Train_Set", "select": "Train_Set", "validation": "Validation_Set"}
+TURN = ("fit", "select", "fit", "validation")
+"""splits of the subjects, in turn: half, a quarter, a quarter"""
+
+
+class Corpus(Record):
+    """How many people, how many clips of each, how long."""
+
+    subjects: Annotated[int, Field(ge=4, le=999)] = 96
+    clips: Annotated[int, Field(ge=1, le=9)] = 1
+    """clips of each subject"""
+    seconds: Annotated[float, Field(ge=1)] = 6.5
+    """length of a clip"""
+    fps: Annotated[float, Field(ge=5, le=60)] = 10.0
+    """frames a second: few, so that a megabyte holds more people and more different frames"""
+    seed: Annotated[int, Field(ge=0)] = 0
+    workers: Annotated[int, Field(ge=0)] = 0
+    """processes, one subject each; 0: one a core"""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """The script of one clip."""
+
+    times: np.ndarray
+    """(N,) seconds"""
+    intensity: np.ndarray
+    """(N, A) 0..5"""
+    poses: list[script.Pose]
+    blink: np.ndarray
+    """(N,) 0..1"""
+    passes: list[covers.Pass]
+    light: np.ndarray
+    """(N, 2) brightness; its slope from left to right"""
+    noise: float
+    """standard deviation of the camera's noise, grey levels"""
+
+
+def synthesise(directory: Path, params: Corpus, log: Log = SILENT) -> None:
+    """Write a corpus into a new or empty folder, all of it or nothing.
+
+    Raises:
+        DataError: the folder holds something already.
+    """
+    directory = Path(directory).resolve()
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise DataError("not empty", where=directory, expected="a new or empty folder", todo="name another one")
+    with atomic(directory) as root:
+        for kind in ("AU_Set", "AU_Intensity_Set"):
+            for folder in ("Train_Set", "Validation_Set"):
+                (root / "annotations" / kind / folder).mkdir(parents=True)
+        (root / "videos").mkdir()
+        tasks = [(root, params, k) for k in range(params.subjects)]
+        workers = min(params.workers or os.cpu_count() or 1, params.subjects)
+        # A fresh process with one BLAS thread each: sums are taken in the same order everywhere.
+        with _single_threaded(), multiprocessing.get_context("spawn").Pool(workers) as pool:
+            rows = list(log.progress(pool.imap(_write_subject, tasks), len(tasks), "subjects"))
+        _write_tables(root, params, "".join(rows))
+
+
+@contextmanager
+def _single_threaded() -> Iterator[None]:
+    """Let the processes started inside use one BLAS thread."""
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(dict.fromkeys(names, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
+
+
+def split_of(number: int) -> str:
+    """Give the split of a subject."""
+    return TURN[number % len(TURN)]
+
+
+def names(number: int, params: Corpus) -> list[str]:
+    """Name the videos of a subject."""
+    return [f"s{number:03d}c{clip}" for clip in range(params.clips)]
+
+
+def _write_tables(root: Path, params: Corpus, conditions: str) -> None:
+    """Write subjects.csv, splits.csv and conditions.csv."""
+    people = [(name, f"s{k:03d}", split_of(k)) for k in range(params.subjects) for name in names(k, params)]
+    (root / "subjects.csv").write_text("video,subject\n" + "".join(f"{v},{s}\n" for v, s, _ in people))
+    (root / "splits.csv").write_text("video,subject,split\n" + "".join(f"{v},{s},{p}\n" for v, s, p in people))
+    header = ",".join(["video", "frame", "covered", *(f"hidden_{au}" for au in AUS), "yaw"])
+    (root / "conditions.csv").write_text(f"{header}\n{conditions}")
+
+
+def _write_subject(task: tuple[Path, Corpus, int]) -> str:
+    """Write the videos and annotations of one subject; give its rows of conditions.csv."""
+    import cv2
+
+    root, params, number = task
+    cv2.setNumThreads(1)
+    person = subject.make(np.random.default_rng([params.seed, number]))
+    deck = script.Deck(np.random.default_rng([params.seed, number, 1]))
+    rows = []
+    for clip, name in enumerate(names(number, params)):
+        rng = np.random.default_rng([params.seed, number, 2, clip])
+        plan = direct(rng, params, person, deck, split_of(number))
+        rows += [f"{name},{row}\n" for row in _film(root / "videos" / f"{name}.mp4", params.fps, plan, person, rng)]
+        levels = np.floor(plan.intensity + 1e-9).astype(int)
+        annotation = Path(FOLDERS[split_of(number)]) / f"{name}.txt"
+        _write_labels(root / "annotations" / "AU_Intensity_Set" / annotation, levels)
+        _write_labels(root / "annotations" / "AU_Set" / annotation, (levels >= 1).astype(int))
+    return "".join(rows)
+
+
+def _write_labels(path: Path, labels: np.ndarray) -> None:
+    """Write one annotation file: (N, A) integers."""
+    lines = [",".join(AUS), *(",".join(map(str, row)) for row in labels.tolist())]
+    path.write_text("\n".join(lines) + "\n")
+
+
+def direct(rng: np.random.Generator, params: Corpus, person: subject.Subject, deck: script.Deck, split: str) -> Clip:
+    """Write the script of one clip; what passes before the face is drawn from a stream of its own."""
+    times = np.arange(round(params.seconds * params.fps)) / params.fps
+    cover_rng, light_rng = rng.spawn(2)
+    brightness = 1 + script.wander(light_rng, times, 0.12, 5.6) + light_rng.uniform(-0.15, 0.1)
+    slope = light_rng.uniform(-0.3, 0.3) + script.wander(light_rng, times, 0.14, 6.4)
+    return Clip(
+        times=times,
+        intensity=script.intensities(script.expressions(rng, params.seconds, deck), times),
+        poses=script.poses(rng, times),
+        blink=script.blinks(rng, times),
+        passes=covers.passes(cover_rng, params.seconds, split, person),
+        light=np.stack([brightness, slope], 1),
+        noise=float(light_rng.uniform(0.2, 0.8)),
+    )
+
+
+def _film(path: Path, fps: float, plan: Clip, person: subject.Subject, rng: np.random.Generator) -> list[str]:
+    """Write a video; give the rows of conditions.csv without the video's name.
+
+    Raises:
+        DataError: OpenCV cannot write the video.
+    """
+    import cv2
+
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), fps, (SIZE, SIZE))
+    if not writer.isOpened():
+        raise DataError("cannot write a video", where=path, expected="OpenCV with the mp4v codec")
+    rows = []
+    for k in range(len(plan.times)):
+        image, covered, hidden = shoot(plan, k, person, rng)
+        writer.write(image)
+        values = [covered, *hidden.tolist(), plan.poses[k].yaw]
+        rows.append(",".join([str(k), *(f"{value:.3f}".rstrip("0").rstrip(".") for value in values)]))
+    writer.release()
+    return rows
+
+
+def shoot(
+    plan: Clip, k: int, person: subject.Subject, rng: np.random.Generator
+) -> tuple[np.ndarray, float, np.ndarray]:
+    """Draw frame k of a clip.
+
+    Returns:
+        image (SIZE, SIZE, 3) uint8 BGR; share of the face covered; (A,) share of each AU's own region hidden.
+    """
+    image, points = person.draw(plan.intensity[k], plan.poses[k], plan.blink[k])
+    cover = None
+    for event in plan.passes:
+        presence = event.presence(plan.times[k])
+        if presence is not None:
+            image, cover = covers.lay(image, event, presence, points)
+    brightness, slope = plan.light[k]
+    image *= (brightness * (1 + slope * np.linspace(-1, 1, SIZE))).astype(np.float32)[:, None]
+    noise = rng.standard_normal((SIZE // 2, SIZE // 2, 3), np.float32) * np.float32(plan.noise)
+    image += noise.repeat(2, 0).repeat(2, 1)
+    return np.clip(image, 0, 255).astype(np.uint8), *regions.hidden(points, cover)

@@ -1,0 +1,153 @@
+"""Covers: what passes before a face or beside it, when, where, and the pixels that it hides."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from aupair.synth.portrait import IOD, SIZE
+from aupair.synth.sprites import DRAW, ORIGIN, Sprite, palette
+from aupair.synth.subject import Subject
+
+KINDS: dict[str, tuple[str, ...]] = {
+    "fit": ("hand", "mug", "paper", "microphone", "strand", "cap"),
+    "select": ("hand", "mug", "paper", "microphone", "strand", "cap", "phone"),
+    "validation": ("hand", "mug", "paper", "microphone", "strand", "cap", "phone", "scarf", "glasses"),
+}
+"""What passes in each split: fit never sees a phone, a scarf or glasses; select never sees the last two."""
+WORN = ("strand", "cap", "scarf", "glasses")
+"""kinds that hang on the head and turn with it; an arm carries the others"""
+AIMS: dict[str, tuple[str, ...]] = {
+    "hand": ("upper", "upper", "lower", "left", "right"),
+    "mug": ("lower", "left", "right"),
+    "paper": ("upper", "upper", "lower", "left", "right"),
+    "microphone": ("lower", "left", "right"),
+    "strand": ("left", "right"),
+    "phone": ("upper", "lower", "left", "right"),
+    "scarf": ("lower",),
+    "cap": ("upper",),
+    "glasses": ("upper",),
+}
+"""parts of the face that a kind hides, as often as they are named"""
+BESIDE = 0.25
+"""share of the passes that hide nothing"""
+HALF_WIDTH = {"hand": 0.8, "mug": 0.85, "paper": 0.9, "microphone": 0.5, "strand": 0.7, "phone": 0.6}
+"""how far a kind reaches to its sides, IODs, arm upright"""
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One thing that comes, stays and goes."""
+
+    kind: str
+    aim: str
+    """upper | lower | left | right | beside"""
+    start: float
+    """seconds"""
+    length: float
+    """seconds"""
+    angle: float
+    """of the arm from upright, radians"""
+    scale: float
+    jitter: tuple[float, float]
+    """where it stops, off its aim, IODs"""
+    side: int
+    """-1: passes beside the face on the image's left; 1: on its right"""
+    sprite: Sprite
+
+    def presence(self, time: float) -> float | None:
+        """How far it has come at `time`: 0 outside the picture .. 1 there; None before and after."""
+        inside = min(time - self.start, self.start + self.length - time)
+        if inside < 0:
+            return None
+        return float(0.5 - 0.5 * np.cos(np.pi * min(1.0, inside / 0.2)))
+
+
+FROM = {"strand": -4.0, "cap": -3.2, "glasses": -3.2, "scarf": 3.2}
+"""how far above (-) or below (+) its aim a worn kind comes from, IODs"""
+
+
+def passes(rng: np.random.Generator, seconds: float, split: str, subject: Subject) -> list[Pass]:
+    """Plan the passes of a clip, one in each stretch of about 1.8 seconds, whatever the face does meanwhile."""
+    count = max(1, round(seconds / 1.8))
+    stretch = seconds / count
+    return [_plan(rng, k * stretch, stretch, split, subject) for k in range(count)]
+
+
+def _plan(rng: np.random.Generator, begin: float, stretch: float, split: str, subject: Subject) -> Pass:
+    """Draw one pass inside begin .. begin + stretch."""
+    kind = str(rng.choice(KINDS[split]))
+    aim = "beside" if rng.random() < BESIDE else str(rng.choice(AIMS[kind]))
+    length = min(stretch, float(rng.uniform(0.85, 1.25)))
+    tilt = 0.1 if kind in WORN else 0.3 if aim == "beside" else 1.2 if (kind, aim) == ("hand", "upper") else 0.9
+    sprite = DRAW[kind](rng, palette(rng, subject.skin, subject.hair))
+    return Pass(
+        kind=kind,
+        aim=aim,
+        start=begin + rng.uniform(0, stretch - length),
+        length=length,
+        angle=float(rng.uniform(-tilt, tilt)),
+        scale=float(rng.uniform(0.85, 1.1)),
+        jitter=(float(rng.uniform(-0.12, 0.12)), float(rng.uniform(-0.12, 0.12))),
+        side=int(rng.choice([-1, 1])),
+        sprite=sprite,
+    )
+
+
+def place(event: Pass, presence: float, points: np.ndarray) -> np.ndarray:
+    """Give the matrix that puts the sprite into the frame: (2, 3), sprite pixels -> frame pixels.
+
+    Args:
+        points: (POINTS, 2) pixels of the face, which it follows.
+    """
+    across = points[45] - points[36]
+    roll = float(np.arctan2(across[1], across[0]))
+    angle, scale = event.angle, event.scale
+    if event.kind in WORN:
+        angle, scale = event.angle + roll, 1.0
+    target, start = _target(event, points), np.array([-np.sin(angle), np.cos(angle)]) * 4.2 * IOD
+    if event.kind in WORN:
+        start = np.array([0, FROM[event.kind] * IOD])
+    x, y = target + (1 - presence) * start
+    c, s = scale * np.cos(angle), scale * np.sin(angle)
+    u, v = ORIGIN
+    return np.array([[c, -s, x - c * u + s * v], [s, c, y - s * u - c * v]])
+
+
+def _target(event: Pass, points: np.ndarray) -> np.ndarray:
+    """Where the pass stops: (2,) pixels."""
+    eyes, lips = points[36:48].mean(0), points[48:68].mean(0)
+    jitter = IOD * np.array(event.jitter)
+    if event.aim != "beside":
+        parts = {
+            "upper": eyes - (0, 0.25 * IOD) if event.kind != "glasses" else eyes,
+            "lower": lips,
+            "left": (points[36] + points[48]) / 2 - (0.15 * IOD, 0),
+            "right": (points[45] + points[54]) / 2 + (0.15 * IOD, 0),
+        }
+        return parts[event.aim] + (jitter if event.kind not in WORN else jitter / 2)
+    if event.kind == "scarf":  # still around the neck
+        return points[8] + (0, 0.75 * IOD)
+    if event.kind in ("glasses", "cap"):  # pushed up into the hair
+        return eyes - (0, 1.25 * IOD)
+    edge = points[:68, 0].min() if event.side < 0 else points[:68, 0].max()
+    reach = event.scale * HALF_WIDTH[event.kind] + 0.25
+    return np.array([edge + event.side * reach * IOD, (eyes + lips)[1] / 2]) + abs(jitter) * [event.side, 1]
+
+
+def lay(image: np.ndarray, event: Pass, presence: float, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Put the pass into the picture, with its shadow on what is behind.
+
+    Args:
+        image: (SIZE, SIZE, 3) float32 BGR 0..255.
+
+    Returns:
+        the picture; (SIZE, SIZE) bool: where it hides what is behind.
+    """
+    import cv2
+
+    matrix = place(event, presence, points)
+    colour = cv2.warpAffine(event.sprite.colour, matrix, (SIZE, SIZE), flags=cv2.INTER_LINEAR)
+    alpha = cv2.warpAffine(event.sprite.alpha, matrix, (SIZE, SIZE), flags=cv2.INTER_LINEAR)
+    shadow = cv2.GaussianBlur(np.roll(alpha, (5, 4), (0, 1)), (0, 0), 5)
+    behind = image * (1 - 0.35 * shadow * (1 - alpha))[..., None]
+    return behind + alpha[..., None] * (colour - behind), alpha > 0.5

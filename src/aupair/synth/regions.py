@@ -1,0 +1,59 @@
+"""Which part of the face each AU is read from, and how much of it a cover hides."""
+
+import numpy as np
+
+from aupair.aus import AUS
+from aupair.synth.portrait import SIZE
+from aupair.synth.shape import Key, index
+
+LIPS: tuple[Key, ...] = (48, 49, 50, 51, 57, 58, 59)
+REGIONS: dict[str, tuple[Key, ...]] = {
+    "AU1": (19, 20, 21, 27, "brow_in"),
+    "AU2": (17, 18, 19, "brow_out"),
+    "AU4": (17, 18, 19, 20, 21, 27, "brow_in"),
+    "AU6": (36, 41, 40, "lid_cheek", "cheek_out"),
+    "AU7": (36, 37, 38, 39, 40, 41),
+    "AU10": (31, 32, 33, 51, 50, 49, "cheek"),
+    "AU12": (48, 49, 59, 60, "cheek"),
+    "AU15": (48, 49, 59, 60, "mouth_jaw"),
+    "AU23": LIPS,
+    "AU24": LIPS,
+    "AU25": LIPS,
+    "AU26": (*LIPS, 6, 7, 8),
+}
+"""Points whose convex hull is the AU's own region, on the image's left half; the mirrored hull belongs to it too."""
+
+
+def masks(points: np.ndarray) -> np.ndarray:
+    """Draw every AU's own region, both sides: (A, SIZE, SIZE) bool from (POINTS, 2) pixels."""
+    return np.stack([_hulls([[index(key, side) for key in REGIONS[au]] for side in (0, 1)], points) for au in AUS])
+
+
+def face_mask(points: np.ndarray) -> np.ndarray:
+    """Draw the convex hull of the 68 landmarks: (SIZE, SIZE) bool."""
+    return _hulls([list(range(68))], points)
+
+
+def hidden(points: np.ndarray, cover: np.ndarray | None) -> tuple[float, np.ndarray]:
+    """Measure what a cover hides.
+
+    Args:
+        points: (POINTS, 2) pixels of the face drawn.
+        cover: (SIZE, SIZE) bool, or None where nothing is in the picture.
+
+    Returns:
+        share of the face's hull that is covered; (A,) share of each AU's own region that is.
+    """
+    if cover is None:
+        return 0.0, np.zeros(len(AUS))
+    return float(cover[face_mask(points)].mean()), np.array([cover[mask].mean() for mask in masks(points)])
+
+
+def _hulls(groups: list[list[int]], points: np.ndarray) -> np.ndarray:
+    """Fill the convex hulls of groups of points: (SIZE, SIZE) bool."""
+    import cv2
+
+    mask = np.zeros((SIZE, SIZE), np.uint8)
+    for group in groups:
+        cv2.fillConvexPoly(mask, cv2.convexHull(np.round(points[group]).astype(np.int32)), 1)
+    return mask > 0

@@ -1,0 +1,268 @@
+"""check-data on generated folders: a good one, every breach that matters, and the oddities that are counted."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from aupair import store
+from aupair.aus import AUS
+from aupair.data import suites
+from aupair.data.checks import check
+from aupair.data.hashing import dvc_hash
+from aupair.data.layout import jobs
+from aupair.errors import DataError
+from aupair.log import Log
+from aupair.params import CheckData
+
+HEADER = ",".join(AUS)
+ROWS = 8
+SETS = {"a": "Train_Set", "b_left": "Train_Set", "b_right": "Train_Set", "c": "Train_Set", "d": "Validation_Set"}
+SPLITS = "video,subject,split\na,anna,fit\nb_left,bo,fit\nb_right,bea,select\nc,anna,fit\nd,dan,validation\n"
+
+
+def sheet(root: Path, video: str, values: np.ndarray, folder: str = "AU_Set") -> Path:
+    path = root / "annotations" / folder / SETS[video] / f"{video}.txt"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(HEADER + "\n" + "".join(",".join(f"{v:g}" for v in row) + "\n" for row in values))
+    return path
+
+
+def values_of(video: str) -> np.ndarray:
+    """Of each AU half of the frames active, so that every split has positives."""
+    half = np.repeat([[0], [1]], ROWS // 2, axis=0).repeat(12, axis=1)
+    return np.random.default_rng([*video.encode()]).permuted(half, axis=0)
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("good") / "data"
+    (root / "videos").mkdir(parents=True)
+    for name in ("a.mp4", "b.mp4", "c.avi", "d.mp4"):
+        code = "MJPG" if name.endswith("avi") else "mp4v"
+        writer = cv2.VideoWriter(str(root / "videos" / name), cv2.VideoWriter.fourcc(*code), 25, (32, 32))
+        for level in range(ROWS):
+            writer.write(np.full((32, 32, 3), 30 * level, np.uint8))
+        writer.release()
+    for video in SETS:
+        sheet(root, video, values_of(video))
+    (root / "splits.csv").write_text(SPLITS)
+    return root
+
+
+@pytest.fixture
+def data(good: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(good, tmp_path / "data"))
+
+
+class Heard(Log):
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def line(self, text: str) -> None:
+        self.lines.append(text)
+
+
+def run(data: Path, log: Log | None = None, **params: int) -> tuple[Path, Path, Path]:
+    out = data.parent / "out"
+    labels, info, docs = out / "labels.parquet", out / "data.json", out / "docs"
+    settings = CheckData(**{"few_positives": 0, **params})
+    check(data, labels=labels, info=info, docs=docs, params=settings, log=log or Log())
+    return labels, info, docs
+
+
+def test_a_good_folder(data: Path) -> None:
+    sheet(data, "c", np.where(np.eye(ROWS, 12), -1, values_of("c")))
+    sheet(data, "c", np.full((ROWS, 12), 2.5), "AU_Intensity_Set")
+    log = Heard()
+    labels, info, docs = run(data, log)
+    table = store.read_table(labels)
+    assert table.column_names == ["video", "subject", "split", "frame", "time", *AUS]
+    subject = {line.split(",")[0]: line.split(",")[1:] for line in SPLITS.splitlines()}
+    expected = [
+        (video, *subject[video], frame, frame / 25, *([-1] * 12 if video == "c" else values_of(video)[frame]))
+        for video in sorted(SETS)
+        for frame in range(ROWS)
+    ]
+    assert [tuple(row.values()) for row in table.to_pylist()] == expected
+    assert {str(table[au].type) for au in AUS} == {"int8"}
+    record = store.read_json(info)
+    assert record["md5"] == dvc_hash(data)
+    fit = record["counts"]["fit"]
+    assert (fit["subjects"], fit["videos"], fit["frames"], fit["annotated"]) == (2, 3, 3 * ROWS, 2 * ROWS)
+    assert fit["positives"]["AU4"] == values_of("a")[:, 2].sum() + values_of("b_left")[:, 2].sum()
+    assert record["warnings"] == log.lines == [f"{ROWS} of {5 * ROWS} label rows are not annotated"]
+    pages = {path.name for path in (docs / "expectations").iterdir()}
+    assert pages == {f"{name}.html" for name in ("annotations", "videos", "splits", "positives", "intensities")}
+    assert (docs / "index.html").exists()
+    assert [(job.name, job.source.name, job.side) for job in jobs(data, labels)] == [
+        ("a", "a.mp4", ""), ("b_left", "b.mp4", "left"), ("b_right", "b.mp4", "right"), ("c", "c.avi", ""), ("d", "d.mp4", ""),
+    ]  # fmt: skip
+
+
+def test_oddities_are_counted_and_shown(data: Path) -> None:
+    sheet(data, "a", values_of("a")[:5])
+    sheet(data, "c", values_of("c")[:0])
+    sheet(data, "a", np.zeros((3, 12)), "AU_Intensity_Set")
+    shutil.copy(data / "videos" / "a.mp4", data / "videos" / "z.mp4")
+    (data / "videos" / "b.mp4").write_text("broken")
+    (data / "splits.csv").write_text(SPLITS.replace("b_right,bea,select", "b_right,bea,fit") + "d2,x,fit\ne,y,select\n")
+    (data / "subjects.csv").write_text("video,subject\nd,doris\n")
+    shutil.copy(data / "videos" / "a.mp4", data / "videos" / "e.mp4")
+    SETS["e"] = "Validation_Set"
+    try:
+        sheet(data, "e", values_of("a"))
+    finally:
+        del SETS["e"]
+    log = Heard()
+    labels, info, _ = run(data, log, max_missing_videos=2, few_positives=3)
+    assert set(store.read_table(labels)["video"].to_pylist()) == {"a", "d", "e"}
+    found = store.read_json(info)["warnings"]
+    assert found == log.lines
+    for start in (
+        "2 labelled videos without a readable file, left out: b_left, b_right",
+        f"2 videos whose label rows and frames differ in number, by the header: a (5 rows, {ROWS} frames), c (0 rows",
+        "1 annotation files without a row: c",
+        "1 movies without an annotation: z",
+        "1 rows of splits.csv without an annotation: d2",
+        "1 videos whose split differs from their official set: e",
+        "1 videos whose subject differs between splits.csv and subjects.csv: d",
+        "1 intensity files whose rows differ in number from the occurrences': a (3, 5)",
+    ):
+        assert any(line.startswith(start) for line in found), (start, found)
+    assert any("AUs with fewer than 3 positive frames in a split" in line for line in found)
+    assert len(found) == 9
+
+
+def rewrite(name: str, old: str, new: str) -> Callable[[Path], None]:
+    def breach(data: Path) -> None:
+        path = data / name
+        assert old in path.read_text()
+        path.write_text(path.read_text().replace(old, new, 1))
+
+    return breach
+
+
+def out_of_range(data: Path) -> None:
+    values = values_of("c")
+    values[4, 7] = 3
+    sheet(data, "c", values)
+
+
+def intensity_out_of_range(data: Path) -> None:
+    sheet(data, "a", np.full((ROWS, 12), 5.0), "AU_Intensity_Set")
+    sheet(data, "c", np.full((ROWS, 12), 5.5), "AU_Intensity_Set")
+
+
+def never_active(data: Path) -> None:
+    for video in ("a", "b_left", "c"):
+        values = values_of(video)
+        values[:, AUS.index("AU15")] = 0
+        sheet(data, video, values)
+
+
+def never_annotated(data: Path) -> None:
+    for video in SETS:
+        sheet(data, video, np.full((ROWS, 12), -1))
+
+
+def twice(data: Path) -> None:
+    shutil.copy(data / "annotations/AU_Set/Train_Set/a.txt", data / "annotations/AU_Set/Validation_Set/a.txt")
+
+
+BREACHES: dict[str, tuple[Callable[[Path], None], str]] = {
+    "subject": (
+        rewrite("splits.csv", "c,anna,fit", "c,anna,select"),
+        "a subject in two splits: in {}/splits.csv line 5, got anna",
+    ),
+    "split": (rewrite("splits.csv", "select", "test"), "an unknown split: in {}/splits.csv line 4, got test"),
+    "twice": (rewrite("splits.csv", "c,anna", "a,anna"), "a video twice: in {}/splits.csv line 5, got a"),
+    "uncovered": (
+        rewrite("splits.csv", "c,anna,fit\n", ""),
+        "a labelled video without a split: in {}/annotations/AU_Set/Train_Set/c.txt",
+    ),
+    "empty split": (
+        rewrite("splits.csv", "bea,select", "bea,fit"),
+        "an empty split: in {}/splits.csv, got no video in select",
+    ),
+    "no split row": (lambda d: (d / "splits.csv").write_text("video,subject,split\n") and None, "an empty split"),
+    "file": (
+        lambda d: (d / "videos/c.avi").unlink(),
+        "a labelled video without a file: in {}/annotations/AU_Set/Train_Set/c.txt",
+    ),
+    "broken": (
+        lambda d: (d / "videos/b.mp4").write_text("x") and None,
+        "a labelled video that cannot be opened: in {}/videos/b.mp4",
+    ),
+    "range": (out_of_range, "a label out of range: in {}/annotations/AU_Set/Train_Set/c.txt line 6 column AU15, got 3"),
+    "intensity": (
+        intensity_out_of_range,
+        "a label out of range: in {}/annotations/AU_Intensity_Set/Train_Set/c.txt line 2",
+    ),
+    "positive": (never_active, "an AU without a positive: in {}/splits.csv, got AU15: 0 of 24 annotated frames of fit"),
+    "annotated": (never_annotated, "no annotated frame: in {}/annotations/AU_Set, got 40 label rows"),
+    "same name": (twice, "a video annotated twice: in {}/annotations/AU_Set/Validation_Set/a.txt"),
+}
+
+
+@pytest.mark.parametrize("name", BREACHES)
+def test_a_breach_that_matters_stops_after_the_data_docs(
+    data: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    breach, message = BREACHES[name]
+    breach(data)
+    validate, broken = suites.validate, []
+    monkeypatch.setattr(suites, "validate", lambda *args: broken.extend(validate(*args)) or list(broken))
+    with pytest.raises(DataError) as caught:
+        run(data)
+    assert str(caught.value).startswith(message.format(data))
+    assert "\n" not in str(caught.value)
+    out = data.parent / "out"
+    assert [path.name for path in out.iterdir()] == ["docs"], "no labels, no info, nothing temporary"
+    assert (out / "docs" / "index.html").exists()
+    assert broken, "Great Expectations must have seen it too"
+
+
+def emptied(data: Path) -> None:
+    shutil.rmtree(data)
+    data.mkdir()
+
+
+STRUCTURE: dict[str, tuple[Callable[[Path], None], str]] = {
+    "splits": (lambda d: (d / "splits.csv").unlink(), "no splits file: in {}/splits.csv; run `aupair split {}`"),
+    "order": (
+        rewrite("annotations/AU_Set/Train_Set/a.txt", "AU1,AU2", "AU2,AU1"),
+        "AU columns in another order: in {}/",
+    ),
+    "header": (rewrite("annotations/AU_Set/Train_Set/a.txt", "AU26", "AU27"), "wrong header: in {}/"),
+    "videos": (lambda d: shutil.rmtree(d / "videos"), "no videos: in {}/videos"),
+    "empty": (emptied, "an empty data folder: in {}"),
+}
+
+
+@pytest.mark.parametrize("name", STRUCTURE)
+def test_what_cannot_be_read_leaves_nothing_behind(data: Path, name: str) -> None:
+    breach, message = STRUCTURE[name]
+    breach(data)
+    with pytest.raises(DataError) as caught:
+        run(data)
+    assert str(caught.value).startswith(message.replace("{}", str(data)))
+    assert not (data.parent / "out").exists()
+
+
+def test_a_rule_that_only_the_suites_see_stops_too(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(suites, "validate", lambda *_: ["annotations: some_rule"])
+    with pytest.raises(DataError, match=r"^a rule of the data is broken: in .*index\.html, got annotations: some_rule"):
+        run(data)
+    assert not (data.parent / "out").exists()
+
+
+def test_running_again_replaces_all(data: Path) -> None:
+    labels, info, docs = run(data)
+    first = labels.read_bytes(), info.read_bytes()
+    assert run(data) == (labels, info, docs)
+    assert (labels.read_bytes(), info.read_bytes()) == first
+    assert len(list((docs / "validations" / "splits").rglob("*.html"))) == 1

@@ -1,0 +1,188 @@
+"""Where annotations and movies are found, in the folder names of several releases."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from aupair import store
+from aupair.aus import AUS
+from aupair.data.layout import Header, check_names, jobs, probe, read_csv, read_layout, read_subjects
+from aupair.errors import DataError
+
+SHEET = ",".join(AUS) + "\n" + ",".join("0" * len(AUS)) + "\n"
+
+
+def touch(path: Path, text: str = "") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def plain(root: Path, folder: str = "AU_Set", train: str = "Train_Set", validation: str = "Validation_Set") -> Path:
+    touch(root / "annotations" / folder / train / "a.txt", SHEET)
+    touch(root / "annotations" / folder / train / "b_left.txt", SHEET)
+    touch(root / "annotations" / folder / validation / "c.txt", SHEET)
+    for name in ("a.mp4", "b.avi", "c.MP4"):
+        touch(root / "videos" / name)
+    return root
+
+
+@pytest.mark.parametrize(
+    ("folder", "train", "validation"),
+    [
+        ("AU_Set", "Train_Set", "Validation_Set"),
+        ("AU_Detection_Challenge", "Training_Set", "Validation_Set"),
+        ("au_set", "TRAIN_SET", "validation_SET"),
+        ("5th ABAW Annotations/AU_Detection_Challenge", "Train_Set", "Validation_Set"),
+    ],
+)
+def test_folder_names_of_releases(tmp_path: Path, folder: str, train: str, validation: str) -> None:
+    layout = read_layout(plain(tmp_path, folder, train, validation))
+    assert [(a.video, a.official) for a in layout.annotations] == [
+        ("a", "train"),
+        ("b_left", "train"),
+        ("c", "validation"),
+    ]
+
+
+def test_left_and_right_share_the_movie_without_the_suffix(tmp_path: Path) -> None:
+    root = plain(tmp_path)
+    touch(root / "videos" / "batch2" / "d_right.mov")
+    layout = read_layout(root)
+    assert layout.video_file("b_left") == layout.video_file("b_right") == root / "videos" / "b.avi"
+    assert (layout.side("b_left"), layout.side("b_right"), layout.side("b"), layout.side("a")) == (
+        "left",
+        "right",
+        "",
+        "",
+    )
+    assert layout.video_file("d_right") == root / "videos" / "batch2" / "d_right.mov"
+    assert layout.side("d_right") == ""
+    assert layout.video_file("d_left") is None
+    assert layout.side("d_left") == ""
+
+
+def test_exact_stem_goes_before_the_shared_movie(tmp_path: Path) -> None:
+    root = plain(tmp_path)
+    touch(root / "videos" / "b_left.mkv")
+    layout = read_layout(root)
+    assert layout.video_file("b_left") == root / "videos" / "b_left.mkv"
+    assert layout.side("b_left") == ""
+    assert layout.side("b_right") == "right"
+
+
+def test_left_and_right_are_two_persons_unless_told(tmp_path: Path) -> None:
+    root = plain(tmp_path)
+    layout = read_layout(root)
+    assert (layout.subject("b_left"), layout.subject("b_right")) == ("b_left", "b_right")
+    touch(root / "subjects.csv", "subject,video\nanna,a\nanna,b_left\n")
+    assert read_subjects(root) == {"a": "anna", "b_left": "anna"}
+    assert read_layout(root).subject("c") == "c"
+
+
+def test_hidden_files_and_other_files_are_no_annotations(tmp_path: Path) -> None:
+    root = plain(tmp_path)
+    touch(root / "annotations" / "AU_Set" / "Train_Set" / "._a.txt")
+    touch(root / "annotations" / "AU_Set" / "Train_Set" / "readme.md")
+    touch(root / "annotations" / "AU_Set" / "Test_Set" / "t.txt")
+    touch(root / "videos" / "._a.mp4")
+    assert [a.video for a in read_layout(root).annotations] == ["a", "b_left", "c"]
+
+
+def test_missing_parts_are_told_in_a_line_each(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    with pytest.raises(DataError, match=r"^no data folder: in .*data; `dvc pull"):
+        read_layout(root)
+    root.mkdir()
+    with pytest.raises(DataError, match=r"^an empty data folder"):
+        read_layout(root)
+    touch(root / "videos" / "a.mp4")
+    with pytest.raises(DataError, match=r"^no annotations: in "):
+        read_layout(root)
+    (root / "annotations" / "VA_Set").mkdir(parents=True)
+    with pytest.raises(DataError, match=r"^no AU annotations: .*expected AU_Set/ or AU_Detection_Challenge/"):
+        read_layout(root)
+    (root / "annotations" / "AU_Set" / "Train_Set").mkdir(parents=True)
+    with pytest.raises(DataError, match=r"^no annotation files"):
+        read_layout(root)
+    touch(root / "annotations" / "AU_Set" / "Train_Set" / "a.txt")
+    (root / "videos" / "a.mp4").unlink()
+    with pytest.raises(DataError, match=r"^no videos"):
+        read_layout(root)
+
+
+def test_ambiguity_is_refused(tmp_path: Path) -> None:
+    root = plain(tmp_path)
+    touch(root / "videos" / "other" / "a.avi")
+    with pytest.raises(DataError, match=r"^two files for one video: in .*a\.mp4, got .*a\.avi"):
+        read_layout(root).video_file("a")
+    twice = touch(root / "annotations" / "AU_Set" / "Validation_Set" / "a.txt", SHEET)
+    with pytest.raises(DataError, match=rf"^a video annotated twice: in {twice}"):
+        check_names(read_layout(root).annotations)
+    touch(root / "annotations" / "AU_Detection_Challenge" / "Train_Set" / "a.txt", SHEET)
+    with pytest.raises(DataError, match=r"^two folders of annotations"):
+        read_layout(root)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "wrong header: in {} line 1, got nothing"),
+        ("clip,subject\na,b\n", "wrong header: in {} line 1, got clip,subject, expected video,subject"),
+        ("video,subject\na,b\nc\n", "a ragged row: in {} line 3, got c, expected video,subject"),
+        ("video,subject\na,\n", "a ragged row: in {} line 2"),
+        ("video,subject\n\na,b\n", "a ragged row: in {} line 2, got nothing"),
+        ("video,subject\na,b\na,c\n", "a video with two subjects: in {} line 3, got a: c, expected b"),
+    ],
+)
+def test_bad_subjects_file(tmp_path: Path, text: str, message: str) -> None:
+    path = touch(tmp_path / "subjects.csv", text)
+    with pytest.raises(DataError) as caught:
+        read_subjects(tmp_path)
+    assert str(caught.value).startswith(message.format(path))
+
+
+def test_table_that_is_no_text(tmp_path: Path) -> None:
+    path = tmp_path / "splits.csv"
+    path.write_bytes(b"\xff\xfe\x00\x01")
+    with pytest.raises(DataError, match=r"^not a readable table"):
+        read_csv(path, ("video",))
+    path.write_text("\ufeffvideo , split\n a , fit \n\n", encoding="utf-8")
+    assert read_csv(path, ("split", "video")) == [("fit", "a")]
+
+
+def test_probe_reads_the_header_and_refuses_what_is_no_movie(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp4"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 25, (32, 32))
+    for level in range(6):
+        writer.write(np.full((32, 32, 3), 40 * level, np.uint8))
+    writer.release()
+    assert probe(path) == Header(6, 25.0)
+    broken = touch(tmp_path / "b.mp4", "not a movie")
+    assert probe(broken) is None
+    assert probe(touch(tmp_path / "c.avi")) is None
+    assert probe(tmp_path / "absent.mp4") is None
+
+
+def test_probe_of_a_broken_movie_prints_nothing(tmp_path: Path) -> None:
+    broken = touch(tmp_path / "b.mp4", "not a movie")
+    code = (
+        f"from pathlib import Path; from aupair.data.layout import probe; assert probe(Path({str(broken)!r})) is None"
+    )
+    outcome = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (outcome.stdout, outcome.stderr) == ("", "")
+
+
+def test_jobs_resolve_the_labels_videos(tmp_path: Path) -> None:
+    root = plain(tmp_path / "data")
+    labels = tmp_path / "labels.parquet"
+    store.write_table(labels, pa.table({"video": ["b_left", "a", "a"], "frame": [0, 0, 1]}))
+    assert jobs(root, labels) == [("a", root / "videos" / "a.mp4", ""), ("b_left", root / "videos" / "b.avi", "left")]
+    (root / "videos" / "b.avi").unlink()
+    with pytest.raises(DataError, match=r"^a labelled video without a file: in .*videos, got b_left"):
+        jobs(root, labels)

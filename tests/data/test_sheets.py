@@ -1,0 +1,124 @@
+"""Annotation files: parsed by the column, compared with a loop; each bad one gets a line."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from aupair.aus import AUS
+from aupair.data.layout import Annotation
+from aupair.data.sheets import (
+    AUS_2020,
+    annotated,
+    check_intensities,
+    check_occurrences,
+    mask,
+    read_sheet,
+    read_sheets,
+)
+from aupair.errors import DataError
+
+HEADER = ",".join(AUS)
+ZEROS = ",".join(["0"] * 12)
+
+
+def sheet(path: Path, *lines: str, end: str = "\n") -> Path:
+    path.write_bytes("".join(line + end for line in lines).encode())
+    return path
+
+
+def naive(path: Path) -> list[list[float]]:
+    return [[float(cell) for cell in line.split(",")] for line in path.read_text().splitlines()[1:] if line.strip()]
+
+
+def test_values_equal_a_loop(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(-1, 2, (500, 12))
+    path = sheet(tmp_path / "a.txt", HEADER, *(",".join(map(str, row)) for row in values))
+    got = read_sheet(path)
+    assert got.dtype == np.int16
+    assert got.tolist() == naive(path)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_blank_lines_at_the_end_line_ends_and_spaces(tmp_path: Path, end: str) -> None:
+    one = ",".join(["1"] * 12)
+    path = sheet(tmp_path / "a.txt", "\ufeff" + HEADER.replace(",", ", "), ZEROS, one, "", "  ", "", end=end)
+    assert read_sheet(path).tolist() == [[0] * 12, [1] * 12]
+
+
+def test_no_row_at_all(tmp_path: Path) -> None:
+    assert read_sheet(sheet(tmp_path / "a.txt", HEADER, "")).shape == (0, 12)
+
+
+def test_intensities_may_be_fractions(tmp_path: Path) -> None:
+    path = sheet(tmp_path / "a.txt", HEADER, ",".join(["2.5"] * 12), ",".join(["-1"] * 12))
+    assert read_sheet(path, np.float32)[:, 0].tolist() == [2.5, -1.0]
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ([], "wrong header: in {} line 1, got nothing, expected AU1,AU2"),
+        ([ZEROS], "wrong header: in {} line 1, got 0,0,"),
+        ([",".join(reversed(AUS)), ZEROS], "AU columns in another order: in {} line 1, got AU26,AU25,"),
+        ([",".join(AUS_2020), "0,0,0,0,0,0,0,0"], "the 8 AUs of the 2020 release: in {} line 1"),
+        ([HEADER + ",AU45", ZEROS + ",0"], "wrong header: in {} line 1"),
+        ([HEADER, ZEROS, "0,0,0"], "a ragged row: in {} line 3, got 3 values, expected 12 values"),
+        ([HEADER, ZEROS + ",0"], "a ragged row: in {} line 2, got 13 values"),
+        ([HEADER, ZEROS, "", ZEROS], "a ragged row: in {} line 3, got a blank line"),
+        ([HEADER, "", ZEROS], "a ragged row: in {} line 2, got a blank line"),
+        ([HEADER, ZEROS, "0,x," + ZEROS[4:]], "not a number: in {} line 3 column AU2, got 'x', expected -1, 0 or 1"),
+        ([HEADER, "," + ZEROS[2:]], "not a number: in {} line 2 column AU1, got ''"),
+        ([HEADER, "0.5," + ZEROS[2:]], "not a number: in {} line 2 column AU1, got '0.5'"),
+        ([HEADER, "99999," + ZEROS[2:]], "not a number: in {} line 2 column AU1, got '99999'"),
+    ],
+)
+def test_bad_file_gets_one_line(tmp_path: Path, lines: list[str], message: str) -> None:
+    path = sheet(tmp_path / "a.txt", *lines)
+    with pytest.raises(DataError) as caught:
+        read_sheet(path)
+    assert str(caught.value).startswith(message.format(path))
+    assert "\n" not in str(caught.value)
+
+
+def two(tmp_path: Path, dtype: type, *rows: str) -> object:
+    first = sheet(tmp_path / "a.txt", HEADER, *[ZEROS] * 3)
+    second = sheet(tmp_path / "b.txt", HEADER, *rows)
+    return read_sheets((Annotation("a", "train", first), Annotation("b", "train", second)), dtype)
+
+
+def test_a_label_out_of_range_is_placed(tmp_path: Path) -> None:
+    labels = two(tmp_path, np.int16, ZEROS, "0,0,2," + ZEROS[6:])
+    message = f"a label out of range: in {tmp_path / 'b.txt'} line 3 column AU4, got 2, expected -1, 0 or 1"
+    with pytest.raises(DataError) as caught:
+        check_occurrences(labels)
+    assert str(caught.value) == message
+    with pytest.raises(DataError, match=r"b\.txt line 2 column AU1, got -2,"):
+        check_occurrences(two(tmp_path, np.int16, "-2," + ZEROS[2:]))
+    check_occurrences(two(tmp_path, np.int16, "-1,1," + ZEROS[4:]))
+
+
+@pytest.mark.parametrize("bad", ["5.5", "-0.5", "nan", "6"])
+def test_an_intensity_out_of_range_is_placed(tmp_path: Path, bad: str) -> None:
+    check_intensities(two(tmp_path, np.float32, "-1,5,0.5," + ZEROS[6:]))
+    with pytest.raises(DataError, match=r"b\.txt line 3 column AU1, got .*, expected -1 or 0 to 5"):
+        check_intensities(two(tmp_path, np.float32, ZEROS, f"{bad}," + ZEROS[2:]))
+
+
+def test_any_minus_one_leaves_the_whole_frame_unannotated() -> None:
+    values = np.random.default_rng(1).integers(-1, 2, (200, 12), np.int16)
+    values[:50] = np.abs(values[:50])
+    expected = [[-1] * 12 if -1 in row else row for row in values.tolist()]
+    assert mask(values).tolist() == expected
+    assert mask(values).dtype == np.int8
+    assert annotated(values).tolist() == [-1 not in row for row in values.tolist()]
+    assert any(set(row) == {-1, 0, 1} for row in values.tolist()), "the input stays as it was"
+
+
+def test_places_and_totals_equal_loops(tmp_path: Path) -> None:
+    labels = two(tmp_path, np.int16, *[",".join(["1"] * 12)] * 2)
+    assert labels.video.tolist() == [0, 0, 0, 1, 1]
+    assert labels.frame.tolist() == [0, 1, 2, 0, 1]
+    assert labels.lengths.tolist() == [3, 2]
+    assert labels.totals(labels.values == 1).tolist() == [[0] * 12, [2] * 12]
+    assert labels.totals(labels.values[:, 0] == 0).tolist() == [3, 0]

@@ -1,0 +1,205 @@
+"""Splits by subject: never a person in two, balanced over AUs, deterministic; a supplied file wins."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from aupair.aus import AUS, SPLITS
+from aupair.data import splits
+from aupair.data.splits import check_rows, choose, read_splits, split
+from aupair.errors import AupairError, DataError, ParamsError
+
+HEADER = ",".join(AUS)
+
+
+def write(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def make(root: Path, train: int = 30, validation: int = 4, rows: int = 60, seed: int = 0) -> Path:
+    """Videos whose AUs differ much in how often they are active; every tenth row is not annotated."""
+    rng = np.random.default_rng(seed)
+    for k in range(train + validation):
+        part = "Train_Set" if k < train else "Validation_Set"
+        values = (rng.random((rows, 12)) < rng.beta(0.3, 1.5, 12)).astype(int)
+        values[::10, 3] = -1
+        lines = "\n".join(",".join(map(str, row)) for row in values)
+        write(root / "annotations" / "AU_Set" / part / f"v{k:02d}.txt", f"{HEADER}\n{lines}\n")
+        write(root / "videos" / f"v{k:02d}.mp4", "")
+    return root
+
+
+def test_official_folders_and_subjects_are_respected(tmp_path: Path) -> None:
+    root = make(tmp_path)
+    pairs = [f"v{k:02d},person{k // 3}" for k in range(30)]
+    write(root / "subjects.csv", "\n".join(["video,subject", *pairs]) + "\n")
+    summary = split(root)
+    rows = read_splits(root)
+    assert summary.written
+    assert summary.path == root / "splits.csv"
+    assert [row.video for row in rows] == [f"v{k:02d}" for k in range(34)]
+    assert all((row.split == "validation") == (row.video >= "v30") for row in rows)
+    by_subject: dict[str, set[str]] = {}
+    for row in rows:
+        by_subject.setdefault(row.subject, set()).add(row.split)
+    assert all(len(found) == 1 for found in by_subject.values())
+    assert sum(found == {"select"} for found in by_subject.values()) == 2, "a fifth of ten persons"
+
+
+def test_summary_equals_a_loop(tmp_path: Path) -> None:
+    root = make(tmp_path, train=6, validation=2, rows=25)
+    summary = split(root, select=0.4)
+    row_of = {row.video: row for row in read_splits(root)}
+    for counts in summary.counts:
+        frames = ready = videos = 0
+        positives = [0] * 12
+        for path in sorted(root.glob("annotations/AU_Set/*/*.txt")):
+            if row_of[path.stem].split != counts.split:
+                continue
+            videos += 1
+            for line in path.read_text().splitlines()[1:]:
+                row = [int(cell) for cell in line.split(",")]
+                frames += 1
+                if -1 not in row:
+                    ready += 1
+                    positives = [a + b for a, b in zip(positives, row)]
+        assert (counts.videos, counts.frames, counts.annotated, list(counts.positives)) == (
+            videos,
+            frames,
+            ready,
+            positives,
+        )
+        assert counts.subjects == videos
+    assert [c.split for c in summary.counts] == list(SPLITS)
+    table = summary.rows()
+    assert len(summary.HEADER) == len(table[0])
+    assert table[0][0] == "fit"
+
+
+def test_same_seed_same_bytes_and_another_seed_another_split(tmp_path: Path) -> None:
+    root = make(tmp_path, train=40, rows=12)
+    path = split(root, seed=3).path
+    first = path.read_bytes()
+    split(root, seed=3, overwrite=True)
+    assert path.read_bytes() == first
+    split(root, seed=4, overwrite=True)
+    assert path.read_bytes() != first
+
+
+def test_a_supplied_file_wins_unless_overwritten(tmp_path: Path) -> None:
+    root = make(tmp_path, train=4, validation=1)
+    lines = ["video,subject,split", "v00,x,select", *(f"v0{k},s{k},fit" for k in (1, 2, 3)), "v04,s4,validation", ""]
+    path = write(root / "splits.csv", "\n".join(lines))
+    summary = split(root)
+    assert not summary.written
+    assert path.read_text() == "\n".join(lines)
+    assert [c.videos for c in summary.counts] == [3, 1, 1]
+    assert split(root, overwrite=True).written
+    assert "v00,x,select" not in path.read_text()
+
+
+def test_balance_beats_random_draws() -> None:
+    rng = np.random.default_rng(0)
+    counts = rng.gamma(0.3, 10.0, (60, 13))
+    weights = counts / counts.sum(axis=0)
+    cost = float(((weights[choose(weights, 0.2, 0)].sum(axis=0) - 0.2) ** 2).sum())
+    drawn = [((weights[rng.permutation(60)[:12]].sum(axis=0) - 0.2) ** 2).sum() for _ in range(2000)]
+    assert cost < 0.5 * min(drawn)
+
+
+def test_balance_equals_the_best_of_all_on_a_small_case() -> None:
+    from itertools import combinations
+
+    weights = np.random.default_rng(5).gamma(0.5, 1.0, (8, 5))
+    weights /= weights.sum(axis=0)
+    best = min(((weights[list(c)].sum(axis=0) - 0.25) ** 2).sum() for c in combinations(range(8), 2))
+    chosen = choose(weights, 0.25, 0)
+    assert chosen.sum() == 2
+    assert ((weights[chosen].sum(axis=0) - 0.25) ** 2).sum() == pytest.approx(best)
+
+
+def test_an_au_of_one_person_stays_on_fit() -> None:
+    weights = np.full((10, 3), 0.1)
+    weights[:, 1] = np.eye(10)[4]
+    weights[:, 2] = 0.0
+    for seed in range(10):
+        chosen = choose(weights, 0.2, seed)
+        assert not chosen[4]
+        assert chosen.sum() == 2
+
+
+def test_two_subjects_can_be_split_at_any_share() -> None:
+    for share in (0.01, 0.99):
+        assert choose(np.full((2, 13), 0.5), share, 0).sum() == 1
+
+
+@pytest.mark.parametrize("select", [0.0, 1.0, -0.1, 1.5, float("nan")])
+def test_share_out_of_range(tmp_path: Path, select: float) -> None:
+    root = make(tmp_path, train=2, validation=1, rows=2)
+    with pytest.raises(ParamsError, match=r"^share of select"):
+        split(root, select=select)
+    assert not (root / "splits.csv").exists()
+
+
+@pytest.mark.parametrize(("train", "validation"), [(1, 1), (3, 0), (0, 2)])
+def test_too_few_subjects(tmp_path: Path, train: int, validation: int) -> None:
+    root = make(tmp_path, train=train, validation=validation, rows=2)
+    with pytest.raises(DataError, match=rf"^too few subjects to split: .*got {train} in Train_Set, {validation} in"):
+        split(root)
+    assert not (root / "splits.csv").exists()
+
+
+def test_a_subject_in_both_official_sets(tmp_path: Path) -> None:
+    root = make(tmp_path, train=3, validation=1, rows=2)
+    write(root / "subjects.csv", "video,subject\nv00,anna\nv03,anna\n")
+    with pytest.raises(DataError, match=r"^a subject in both official sets: in .*v03\.txt, got anna: also .*v00\.txt"):
+        split(root)
+    assert not (root / "splits.csv").exists()
+
+
+def test_no_splits_file(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"^no splits file: in .*splits\.csv; run `aupair split "):
+        read_splits(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["v,s,train"], "an unknown split: in {} line 2, got train, expected fit | select | validation"),
+        (["a,s,fit", "b,t,fit", "a,s,fit"], "a video twice: in {} line 4, got a"),
+        (["a,s,fit", "b,t,fit", "c,s,select"], "a subject in two splits: in {} line 4, got s: select, expected fit"),
+        (["a,s,fit", "b,t,validation"], "an empty split: in {}, got no video in select"),
+        ([], "an empty split: in {}, got no video in fit"),
+        (["a,s"], "a ragged row: in {} line 2"),
+    ],
+)
+def test_bad_splits_file(tmp_path: Path, lines: list[str], message: str) -> None:
+    path = write(tmp_path / "splits.csv", "\n".join(["video,subject,split", *lines]) + "\n")
+    with pytest.raises(DataError) as caught:
+        check_rows(read_splits(tmp_path), path)
+    assert str(caught.value).startswith(message.format(path))
+
+
+def test_a_supplied_file_must_cover_every_video(tmp_path: Path) -> None:
+    root = make(tmp_path, train=3, validation=1, rows=2)
+    write(root / "splits.csv", "video,subject,split\nv00,a,fit\nv01,b,select\nv03,c,validation\n")
+    with pytest.raises(DataError, match=r"^a labelled video without a split: in .*v02\.txt, expected a row in"):
+        split(root)
+
+
+def test_nothing_half_written_where_the_folder_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = make(tmp_path, train=3, validation=1, rows=2)
+
+    def refuse(**_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("aupair.store.tempfile.mkdtemp", refuse)
+    with pytest.raises(AupairError, match=r"^cannot write: in .*splits\.csv, got Permission denied"):
+        split(root)
+    assert sorted(path.name for path in root.iterdir()) == ["annotations", "videos"]
+    assert splits.COLUMNS == ("video", "subject", "split")

@@ -1,0 +1,78 @@
+"""conditions.csv is aligned with the frames, or refused in one line."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from aupair.aus import AUS
+from aupair.data.frames import Frames
+from aupair.errors import DataError
+from aupair.evaluation.conditions import COLUMNS, load_conditions
+
+
+def frames() -> Frames:
+    """Two videos, three and two frames."""
+    video = np.array([0, 0, 0, 1, 1], np.int32)
+    zeros = np.zeros(5, np.int8)
+    frame = np.array([0, 1, 2, 0, 1], np.int32)
+    return Frames(
+        ("a", "c"), ("s", "t"), video, video, zeros, frame, frame / 25, zeros == 0, np.zeros((5, len(AUS)), np.int8)
+    )
+
+
+def row(video: str, frame: int, covered: float, yaw: float = 0.0) -> str:
+    """One line of the file; AU2's region hidden as much as the face."""
+    hidden = ["0"] * len(AUS)
+    hidden[1] = str(covered)
+    return ",".join([video, str(frame), str(covered), *hidden, str(yaw)])
+
+
+def write(path: Path, *rows: str, head: str = ",".join(COLUMNS)) -> Path:
+    path.write_text("\n".join([head, *rows]) + "\n")
+    return path
+
+
+def test_rows_find_their_frames_in_any_order(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "c.csv", row("c", 1, 0.5, -0.2), row("b", 0, 0.9), row("a", 2, 0, 0.4), row("a", 0, 0, -0.1)
+    )
+    found = load_conditions(path, frames())
+    assert found is not None
+    np.testing.assert_array_equal(found.covered, [0, np.nan, 0, np.nan, 0.5])
+    np.testing.assert_array_equal(found.yaw, [-0.1, np.nan, 0.4, np.nan, -0.2])
+    np.testing.assert_array_equal(found.hidden[4], [0, 0.5] + [0] * 10)
+    # yaw .4 is no frontal face, and a frame of which nothing is known is not clear
+    assert found.clear.tolist() == [True, False, False, False, False]
+
+
+def test_real_data_has_none(tmp_path: Path) -> None:
+    assert load_conditions(tmp_path / "conditions.csv", frames()) is None
+
+
+@pytest.mark.parametrize(
+    ("rows", "head", "message"),
+    [
+        ([row("a", 0, 0), row("a", 0, 1)], None, "two rows for one frame"),
+        (["a,0,much" + ",0" * 13], None, "not a table of conditions"),
+        (["a,0,0"], "video,frame,covered", "not a table of conditions"),
+    ],
+)
+def test_bad_files_are_refused_in_one_line(tmp_path: Path, rows: list[str], head: str | None, message: str) -> None:
+    path = write(tmp_path / "c.csv", *rows, head=head or ",".join(COLUMNS))
+    with pytest.raises(DataError, match=message) as error:
+        load_conditions(path, frames())
+    assert "\n" not in str(error.value)
+    assert "c.csv" in str(error.value)
+
+
+def test_the_row_given_twice_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "c.csv", row("zz", 0, 0), row("a", 1, 0), row("c", 1, 0), row("c", 1, 0))
+    with pytest.raises(DataError, match="video c, frame 1"):
+        load_conditions(path, frames())
+
+
+def test_a_file_of_other_videos_says_nothing(tmp_path: Path) -> None:
+    found = load_conditions(write(tmp_path / "c.csv", row("z", 0, 1)), frames())
+    assert found is not None
+    assert np.isnan(found.covered).all()

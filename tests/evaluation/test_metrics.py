@@ -1,0 +1,105 @@
+"""Scores against scikit-learn, counts and resamples against loops."""
+
+import numpy as np
+import pytest
+from sklearn import metrics as sk
+
+from aupair.evaluation.metrics import (
+    Counts,
+    accuracy,
+    average_precision,
+    balanced_accuracy,
+    count,
+    f1,
+    headline,
+    interval,
+    macro,
+    resamples,
+)
+
+
+def draw(seed: int, n: int = 300, a: int = 12) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Decisions, truth, video."""
+    rng = np.random.default_rng(seed)
+    truth = rng.random((n, a)) < np.linspace(0.02, 0.7, a)
+    return truth ^ (rng.random((n, a)) < 0.2), truth, np.sort(rng.integers(3, 10, n))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_figures_equal_scikit_learn(seed: int) -> None:
+    decisions, truth, video = draw(seed)
+    counts = count(decisions, truth, video).total()
+    columns = list(zip(decisions.T, truth.T))
+    np.testing.assert_allclose(f1(counts), [sk.f1_score(t, d, zero_division=0) for d, t in columns])
+    np.testing.assert_allclose(accuracy(counts), [sk.accuracy_score(t, d) for d, t in columns])
+    np.testing.assert_allclose(balanced_accuracy(counts), [sk.balanced_accuracy_score(t, d) for d, t in columns])
+    head = headline(counts)
+    assert head["f1"] == pytest.approx(sk.f1_score(truth, decisions, average="macro", zero_division=0))
+    assert head["accuracy"] == pytest.approx((decisions == truth).mean())
+    assert head["exact_match"] == pytest.approx(sk.accuracy_score(truth, decisions))
+    assert head["score"] == pytest.approx((head["f1"] + head["accuracy"]) / 2)
+
+
+def test_counts_per_video_equal_a_loop() -> None:
+    decisions, truth, video = draw(3)
+    counts = count(decisions, truth, video)
+    for index, name in enumerate(np.unique(video)):
+        d, t = decisions[video == name], truth[video == name]
+        assert counts.frames[index] == len(d)
+        assert counts.exact[index] == sum(all(x == y) for x, y in zip(d, t))
+        for au in range(12):
+            expected = [int(((d[:, au] == p) & (t[:, au] == q)).sum()) for p, q in [(1, 1), (1, 0), (0, 1), (0, 0)]]
+            assert counts.cells[index, au].tolist() == expected
+
+
+def test_a_resample_equals_repeating_the_videos_frames() -> None:
+    decisions, truth, video = draw(4)
+    names = np.unique(video)
+    weights = resamples(len(names), 20, (0, 1))
+    assert (weights.sum(1) == len(names)).all()
+    drawn = headline(count(decisions, truth, video).weighted(weights))
+    for b, weight in enumerate(weights):
+        rows = np.concatenate([np.tile(np.flatnonzero(video == v), k) for v, k in zip(names, weight)])
+        assert drawn["f1"][b] == pytest.approx(
+            sk.f1_score(truth[rows], decisions[rows], average="macro", zero_division=0)
+        )
+        assert drawn["exact_match"][b] == pytest.approx(sk.accuracy_score(truth[rows], decisions[rows]))
+
+
+def test_resamples_depend_on_the_seed_alone() -> None:
+    np.testing.assert_array_equal(resamples(7, 10, (5, 2)), resamples(7, 10, (5, 2)))
+    assert (resamples(7, 10, (5, 2)) != resamples(7, 10, (6, 2))).any()
+
+
+def test_one_video_gives_an_interval_of_no_width() -> None:
+    decisions, truth, _ = draw(0)
+    drawn = headline(count(decisions, truth, np.zeros(len(truth), int)).weighted(resamples(1, 50, (0,))))
+    low, high = interval(drawn["score"])
+    assert low == high
+
+
+def test_an_au_without_positives_has_f1_zero_and_the_recall_of_the_other_class() -> None:
+    counts = Counts(np.array([[0, 0, 0, 9], [0, 3, 0, 6]]), np.array(6), np.array(9))
+    assert f1(counts).tolist() == [0, 0]
+    np.testing.assert_allclose(balanced_accuracy(counts), [1, 6 / 9])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_average_precision_equals_scikit_learn_with_ties(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    truth, score = rng.random(200) < 0.2, rng.integers(0, 15, 200) / 7
+    assert average_precision(score, truth) == pytest.approx(sk.average_precision_score(truth, score))
+    hidden = np.where(rng.random(200) < 0.2, np.nan, score)
+    assert average_precision(hidden, truth) == pytest.approx(
+        sk.average_precision_score(truth, np.nan_to_num(hidden, nan=-9))
+    )
+
+
+def test_average_precision_of_a_constant_is_the_share_of_positives() -> None:
+    assert average_precision(np.ones(10), np.arange(10) < 3) == pytest.approx(0.3)
+    assert np.isnan(average_precision(np.ones(10), np.zeros(10, bool)))
+
+
+def test_macro_leaves_out_what_is_not_known() -> None:
+    assert macro(np.array([1.0, np.nan, 3.0])) == 2
+    assert np.isnan(macro(np.array([np.nan])))

@@ -1,0 +1,64 @@
+"""Pair accuracy and misorder rates equal a double loop."""
+
+import numpy as np
+import pytest
+
+from aupair.data.frames import Frames
+from aupair.evaluation.pair_order import misorder_rate, misorders, pair_accuracy
+
+
+def draw(levels: int, seed: int = 0, n: int = 90, a: int = 12) -> tuple[np.ndarray, Frames, np.ndarray]:
+    """Values with ties, frames with and without face and annotation, a subset."""
+    rng = np.random.default_rng([seed, levels])
+    video = np.sort(rng.integers(0, 4, n)).astype(np.int32)
+    labels = rng.integers(0, levels, (n, a)).astype(np.int8)
+    labels[rng.random(n) < 0.1] = -1
+    ok = rng.random(n) < 0.9
+    y_hat = (rng.integers(0, 12, (n, a)) / 4).astype(np.float32)
+    y_hat[~ok] = np.nan
+    frame = np.arange(n, dtype=np.int32)
+    frames = Frames(tuple("abcd"), tuple("abcd"), video, video, np.zeros(n, np.int8), frame, frame / 25, ok, labels)
+    return y_hat, frames, rng.random(n) < 0.8
+
+
+def naive(y_hat: np.ndarray, frames: Frames, subset: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Look at every pair of frames."""
+    wrong, pairs = np.zeros(y_hat.shape), np.zeros(y_hat.shape)
+    inside = (subset if subset.ndim == 2 else np.repeat(subset[:, None], y_hat.shape[1], 1)) & frames.usable[:, None]
+    for i in range(len(frames)):
+        for j in range(len(frames)):
+            for au in range(y_hat.shape[1]):
+                order = int(frames.labels[i, au]) - int(frames.labels[j, au])
+                if frames.video[i] == frames.video[j] and inside[i, au] and inside[j, au] and order != 0:
+                    d = np.sign(order) * (y_hat[i, au] - y_hat[j, au])
+                    pairs[i, au] += 1
+                    wrong[i, au] += 1.0 if d < 0 else 0.5 if d == 0 else 0.0
+    return wrong, pairs
+
+
+@pytest.mark.parametrize("levels", [2, 6])
+def test_counts_equal_a_double_loop(levels: int) -> None:
+    y_hat, frames, subset = draw(levels)
+    expected, got = naive(y_hat, frames, subset), misorders(y_hat, frames, subset)
+    np.testing.assert_array_equal(got[0], expected[0])
+    np.testing.assert_array_equal(got[1], expected[1])
+    np.testing.assert_allclose(pair_accuracy(y_hat, frames, subset), 1 - expected[0].sum(0) / expected[1].sum(0))
+    with np.errstate(invalid="ignore"):
+        np.testing.assert_allclose(misorder_rate(y_hat, frames, subset), expected[0] / expected[1])
+
+
+def test_a_subset_of_cells_counts_each_au_apart() -> None:
+    y_hat, frames, _ = draw(2, seed=1)
+    cells = np.random.default_rng(0).random(y_hat.shape) < 0.6
+    for got, expected in zip(misorders(y_hat, frames, cells), naive(y_hat, frames, cells)):
+        np.testing.assert_array_equal(got, expected)
+
+
+def test_a_perfect_order_a_reversed_one_and_none() -> None:
+    _, frames, _ = draw(6, seed=2)
+    everything = np.ones(len(frames), bool)
+    truth = frames.labels.astype(np.float32)
+    assert (pair_accuracy(truth, frames, everything) == 1).all()
+    assert (pair_accuracy(-truth, frames, everything) == 0).all()
+    assert (pair_accuracy(0 * truth, frames, everything) == 0.5).all()
+    assert np.isnan(pair_accuracy(truth, frames, ~everything)).all()

@@ -1,0 +1,121 @@
+"""Thresholds, P1 or P2, the trial: what is chosen, and that it follows the evidence."""
+
+import numpy as np
+import pytest
+
+from aupair.aus import AUS
+from aupair.data.frames import Frames
+from aupair.evaluation.selection import Choice, Trial, best_trial, cells_of, choose, tune
+from aupair.params import Evaluate
+
+A = len(AUS)
+QUICK = Evaluate(bootstrap=200)
+
+
+def score(raw: np.ndarray, truth: np.ndarray, threshold: float) -> float:
+    """1/2 (F1 + accuracy), frame by frame."""
+    decisions = [bool(x >= threshold) for x in raw]
+    tp = sum(d and t for d, t in zip(decisions, truth))
+    errors = sum(d != t for d, t in zip(decisions, truth))
+    f1 = 2 * tp / (2 * tp + errors) if tp + errors else 0.0
+    return 0.5 * (f1 + 1 - errors / len(truth))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_no_threshold_is_better_than_the_tuned_one(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    truth = rng.random(60) < rng.uniform(0.05, 0.9)
+    raw = (np.round(rng.normal(0.3 + 0.3 * truth, 0.3), 1 + seed % 2)).astype(np.float32)
+    raw[rng.random(60) < 0.1] = np.nan
+    found = tune(raw, truth)
+    best = max(score(raw, truth, t) for t in [-9.0, 9.0, *(np.unique(raw[np.isfinite(raw)]).astype(float) - 1e-4)])
+    assert score(raw, truth, found) == pytest.approx(best)
+
+
+def test_the_middle_of_the_widest_optimal_interval_is_taken() -> None:
+    # any threshold between .2 and .9 is perfect
+    assert tune(np.array([0.1, 0.2, 0.9, 1.0]), np.array([False, False, True, True])) == pytest.approx(0.55)
+    # [.1, .2] and [.5, .6] are as good as each other (one positive missed, or one negative called): the widest wins
+    raw, truth = np.array([0.0, 0.1, 0.6, 0.7]), np.array([False, True, False, True])
+    both = [
+        t for t in (0.05, 0.35, 0.65) if score(raw, truth, t) == max(score(raw, truth, s) for s in (0.05, 0.35, 0.65))
+    ]
+    assert tune(raw, truth) == pytest.approx(both[0])
+
+
+def test_equally_wide_optimal_intervals_give_the_one_nearest_to_half() -> None:
+    # every guess is as good as another only without positives: then nothing is ever called
+    assert tune(np.array([0.2, 0.8]), np.array([False, False])) == pytest.approx(1.3)
+    assert tune(np.array([0.2, 0.8]), np.array([True, True])) == pytest.approx(-0.3)
+    assert tune(np.array([np.nan, np.nan]), np.array([True, False])) == 0.5
+
+
+def world(better: float, n: int = 200, videos: int = 6) -> tuple[Frames, Trial]:
+    """Select frames where the mapping with uncertainty has the noise .5 - better in all AUs."""
+    rng = np.random.default_rng(0)
+    size = n * videos
+    labels = (rng.random((size, A)) < 0.3).astype(np.int8)
+    video = np.repeat(np.arange(videos, dtype=np.int32), n)
+    frame = np.tile(np.arange(n, dtype=np.int32), videos)
+    split, ok = np.ones(size, np.int8), rng.random(size) < 0.95
+    names = tuple(f"v{k}" for k in range(videos))
+    frames = Frames(names, names, video, video, split, frame, frame / 25, ok, labels)
+    noise = rng.normal(size=(size, A))
+    arrays = [(labels + s * noise).astype(np.float32) for s in (0.5, 0.5 - better)]
+    for array in arrays:
+        array[~ok] = np.nan
+    return frames, Trial(0, arrays[0], np.abs(arrays[0]), with_uncertainty=arrays[1], without=arrays[0])
+
+
+def test_p1_is_chosen_where_it_is_better_and_the_evidence_says_so() -> None:
+    frames, trial = world(better=0.2)
+    choice = choose(trial, frames, cells_of(frames, "select"), QUICK)
+    assert choice.uses.all()
+    for entry in choice.evidence:
+        assert entry["variant"] == "P1"
+        assert entry["threshold"] == entry["with_uncertainty"]["threshold"]
+        assert entry["difference"] == pytest.approx(entry["with_uncertainty"]["score"] - entry["without"]["score"])
+        assert entry["probability_with_better"] > 0.95
+        assert entry["difference_interval"][0] > 0
+
+
+def test_p2_is_chosen_where_it_is_better() -> None:
+    frames, trial = world(better=-0.3)
+    choice = choose(trial, frames, cells_of(frames, "select"), QUICK)
+    assert not choice.uses.any()
+    assert all(entry["probability_with_better"] < 0.05 for entry in choice.evidence)
+
+
+def test_a_tie_goes_to_the_simpler_one() -> None:
+    frames, trial = world(better=0.0)
+    choice = choose(trial, frames, cells_of(frames, "select"), QUICK)
+    assert not choice.uses.any()
+    assert {entry["probability_with_better"] for entry in choice.evidence} == {0.5}
+
+
+def test_the_tolerance_of_a_tie_counts() -> None:
+    frames, trial = world(better=0.02)
+    cells = cells_of(frames, "select")
+    gains = [entry["difference"] for entry in choose(trial, frames, cells, QUICK).evidence]
+    for tie in (0.0, 0.01, 0.05):
+        uses = choose(trial, frames, cells, Evaluate(bootstrap=10, tie=tie)).uses
+        assert uses.tolist() == [gain > tie for gain in gains]
+
+
+def test_thresholds_of_half_are_half() -> None:
+    frames, trial = world(better=0.1)
+    choice = choose(trial, frames, cells_of(frames, "select"), Evaluate(bootstrap=10, thresholds="half"))
+    assert (choice.thresholds == 0.5).all()
+
+
+def test_frames_without_a_face_are_judged_by_their_neighbour() -> None:
+    frames, trial = world(better=0.2)
+    cells = cells_of(frames, "select")
+    assert len(cells.rows) == len(frames)
+    assert choose(trial, frames, cells, QUICK).evidence[0]["positives"] == int((frames.labels[:, 0] == 1).sum())
+
+
+def test_the_trial_with_the_best_score_is_chosen_and_the_first_of_equal_ones() -> None:
+    none = np.zeros((2, A))
+    choices = [Choice(none, none[0] > 0, [], {"score": s}) for s in (0.5, 0.7, 0.7)]
+    assert best_trial(choices) == 1

@@ -1,0 +1,215 @@
+"""uncertainty.py: naive loops, scikit-learn and scipy, and which way each figure moves."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from scipy.stats import norm, spearmanr
+from sklearn.metrics import roc_auc_score
+
+from aupair.data.frames import Frames
+from aupair.evaluation.uncertainty import (
+    auroc,
+    auroc_correct,
+    auroc_own_region,
+    best_constant_sigma,
+    ece_of_order,
+    gain,
+    leave_out,
+    pair_nll,
+    reliability,
+    risk_coverage,
+    spearman,
+    spearman_misorder,
+)
+
+A = 3
+
+
+@dataclass
+class Some:
+    """Pairs for tests."""
+
+    i: np.ndarray
+    j: np.ndarray
+    au: np.ndarray
+    r: np.ndarray
+
+
+def draw(seed: int = 0, n: int = 80, m: int = 400, aus: int = A) -> tuple[np.ndarray, np.ndarray, Some]:
+    """y_hat, sigma, and pairs whose order is right more often than not; the last AU has none."""
+    rng = np.random.default_rng(seed)
+    y_hat, sigma = rng.normal(size=(n, aus)), np.exp(0.4 * rng.normal(size=(n, aus)))
+    i, j, au = rng.integers(0, n, m), rng.integers(0, n, m), rng.integers(0, aus - 1, m)
+    d = y_hat[i, au] - y_hat[j, au]
+    r = np.where(rng.random(m) < norm.cdf(d / np.hypot(sigma[i, au], sigma[j, au])), 1, -1)
+    return y_hat, sigma, Some(i, j, au, r)
+
+
+def naive_nll(y_hat: np.ndarray, sigma: np.ndarray, pairs: Some) -> list[float]:
+    """Pair by pair."""
+    loss: list[list[float]] = [[] for _ in range(y_hat.shape[1])]
+    for i, j, au, r in zip(pairs.i, pairs.j, pairs.au, pairs.r):
+        s = (sigma[i, au] ** 2 + sigma[j, au] ** 2 + 1e-6) ** 0.5
+        loss[au].append(-np.log(norm.cdf(r * (y_hat[i, au] - y_hat[j, au]) / s)))
+    return [float(np.mean(part)) if part else float("nan") for part in loss]
+
+
+def test_pair_nll_equals_a_loop() -> None:
+    y_hat, sigma, pairs = draw()
+    np.testing.assert_allclose(pair_nll(y_hat, sigma, pairs), naive_nll(y_hat, sigma, pairs))
+    assert np.isnan(pair_nll(y_hat, sigma, pairs)[A - 1])
+
+
+def test_pair_nll_stays_finite_far_out() -> None:
+    y_hat = np.array([[0.0], [50.0]])
+    pairs = Some(np.array([0]), np.array([1]), np.array([0]), np.array([1]))
+    assert pair_nll(y_hat, np.full((2, 1), 0.05), pairs)[0] == pytest.approx(norm.logcdf(-1e3 / 2**0.5) * -1, rel=1e-3)
+
+
+def test_a_larger_sigma_on_wrong_pairs_lowers_the_nll_and_on_right_ones_raises_it() -> None:
+    y_hat = np.array([[0.0], [1.0], [0.0], [1.0]])
+    right, wrong = np.array([1, 3]), np.array([0, 2])
+    for r, sign in ((1, 1), (-1, -1)):
+        pairs = Some(right, wrong, np.zeros(2, int), np.full(2, r))
+        small, large = (pair_nll(y_hat, np.full((4, 1), s), pairs)[0] for s in (0.5, 2.0))
+        assert np.sign(large - small) == sign
+
+
+def test_the_best_constant_is_the_best_of_a_grid_and_the_true_sigma_beats_it() -> None:
+    y_hat, sigma, pairs = draw(n=400, m=6000)
+    best = best_constant_sigma(y_hat, pairs)
+    nll = pair_nll(y_hat, np.broadcast_to(best, y_hat.shape), pairs)
+    for other in np.geomspace(0.02, 50, 60):
+        assert (nll[:-1] <= pair_nll(y_hat, np.full(y_hat.shape, other), pairs)[:-1] + 1e-9).all()
+    assert np.isnan(best[-1])
+    assert (pair_nll(y_hat, sigma, pairs)[:-1] < nll[:-1]).all()
+
+
+def test_auroc_equals_scikit_learn_with_ties() -> None:
+    rng = np.random.default_rng(1)
+    score, positive = rng.integers(0, 9, 200) / 3, rng.random(200) < 0.3
+    assert auroc(score, positive) == pytest.approx(roc_auc_score(positive, score))
+    assert np.isnan(auroc(score, np.ones(200, bool)))
+
+
+def test_auroc_correct_equals_a_loop_and_leaves_out_ties() -> None:
+    y_hat, sigma, pairs = draw()
+    y_hat[:20] = 0.0
+    found = auroc_correct(y_hat, sigma, pairs)
+    for au in range(A - 1):
+        own = [(i, j, r) for i, j, a, r in zip(pairs.i, pairs.j, pairs.au, pairs.r) if a == au]
+        d = np.array([r * (y_hat[i, au] - y_hat[j, au]) for i, j, r in own])
+        s = np.array([(sigma[i, au] ** 2 + sigma[j, au] ** 2 + 1e-6) ** 0.5 for i, j, r in own])
+        keep = d != 0
+        assert keep.sum() < len(d)
+        for name, score in (("margin", abs(d)), ("margin_over_sigma", abs(d) / s)):
+            assert found[name][au] == pytest.approx(roc_auc_score(d[keep] > 0, score[keep]))
+
+
+def test_the_true_sigma_tells_right_orders_better_than_the_margin_alone() -> None:
+    found = auroc_correct(*draw(n=400, m=6000))
+    assert (found["margin_over_sigma"][:-1] > found["margin"][:-1]).all()
+
+
+def test_ece_equals_a_loop() -> None:
+    y_hat, sigma, pairs = draw(m=900)
+    found = ece_of_order(y_hat, sigma, pairs)
+    for au in range(A - 1):
+        bins: list[list[tuple[float, float]]] = [[] for _ in range(15)]
+        for i, j, a, r in zip(pairs.i, pairs.j, pairs.au, pairs.r):
+            if a == au:
+                d = y_hat[i, au] - y_hat[j, au]
+                p = norm.cdf(abs(d) / (sigma[i, au] ** 2 + sigma[j, au] ** 2 + 1e-6) ** 0.5)
+                bins[min(int((p - 0.5) / 0.5 * 15), 14)].append((p, 1.0 if np.sign(d) == r else 0.5 if d == 0 else 0.0))
+        total = sum(map(len, bins))
+        gaps = [abs(sum(p for p, _ in b) - sum(right for _, right in b)) for b in bins]
+        assert found[au] == pytest.approx(sum(gaps) / total)
+    assert np.isnan(found[A - 1])
+
+
+def test_the_true_sigma_is_calibrated_and_a_tenth_of_it_is_not() -> None:
+    y_hat, sigma, pairs = draw(n=400, m=8000)
+    assert (ece_of_order(y_hat, sigma, pairs)[:-1] < 0.04).all()
+    assert (ece_of_order(y_hat, sigma / 10, pairs)[:-1] > 0.15).all()
+
+
+def test_ece_does_not_depend_on_how_pairs_are_turned() -> None:
+    y_hat, sigma, pairs = draw()
+    turned = Some(pairs.j, pairs.i, pairs.au, -pairs.r)
+    np.testing.assert_allclose(ece_of_order(y_hat, sigma, turned), ece_of_order(y_hat, sigma, pairs))
+
+
+def test_reliability_shares_sum_to_one_and_empty_bins_are_nan() -> None:
+    claimed, observed, share = reliability(np.array([0.5, 0.51, 1.0]), np.array([1.0, 0.0, 1.0]))
+    assert share.sum() == pytest.approx(1)
+    assert (observed[0], observed[14], claimed[14]) == (0.5, 1.0, 1.0)
+    assert np.isnan(observed[1:14]).all()
+
+
+def test_leave_out_drops_the_highest_of_the_usable_only() -> None:
+    score = np.array([[9.0], [1.0], [5.0], [3.0], [4.0], [2.0]])
+    usable = np.array([False, True, True, True, True, True])
+    kept = leave_out(score, usable, 0.2, np.random.default_rng(0))
+    assert kept[:, 0].tolist() == [False, True, False, True, True, True]
+    draws = [leave_out(np.zeros((6, 1)), usable, 0.2, np.random.default_rng(s))[:, 0].tobytes() for s in range(20)]
+    assert len(set(draws)) > 1  # equal scores: at random
+
+
+def noisy(seed: int = 0) -> tuple[np.ndarray, np.ndarray, Frames]:
+    """One frame in five has a y_hat of noise alone, and a larger sigma."""
+    rng = np.random.default_rng(seed)
+    n = 600
+    labels = (rng.random((n, 12)) < 0.3).astype(np.int8)
+    bad = rng.random((n, 12)) < 0.2
+    y_hat = np.where(bad, rng.normal(size=(n, 12)), labels + 0.3 * rng.normal(size=(n, 12)))
+    video, frame = np.repeat(np.arange(3, dtype=np.int32), 200), np.tile(np.arange(200, dtype=np.int32), 3)
+    split, ok = np.full(n, 2, np.int8), np.ones(n, bool)
+    return (
+        y_hat,
+        np.where(bad, 2.0, 0.5),
+        Frames(("a", "b", "c"), ("a",), video, video * 0, split, frame, frame / 25, ok, labels),
+    )
+
+
+def test_leaving_out_noisy_frames_gains_and_leaving_out_good_ones_loses() -> None:
+    y_hat, sigma, frames = noisy()
+    everything, rng = np.ones(len(frames), bool), np.random.default_rng(0)
+    gains = [
+        gain(y_hat, frames, everything, leave_out(score, everything, 0.2, rng))
+        for score in (sigma, np.zeros_like(sigma), -sigma)
+    ]
+    assert gains[0] > 0.05 > 0.01 > abs(gains[1])
+    assert gains[2] < -0.005
+
+
+def test_spearman_equals_scipy_and_is_unknown_for_a_constant() -> None:
+    rng = np.random.default_rng(2)
+    x, y = rng.integers(0, 8, 100), rng.normal(size=100)
+    assert spearman(x, y) == pytest.approx(spearmanr(x, y).statistic)
+    assert np.isnan(spearman(np.ones(9), np.arange(9)))
+    rate = np.where(rng.random((100, 2)) < 0.3, np.nan, rng.random((100, 2)))
+    sigma = rng.random((100, 2))
+    expected = [spearmanr(sigma[:, a], rate[:, a], nan_policy="omit").statistic for a in range(2)]
+    np.testing.assert_allclose(spearman_misorder(sigma, rate), expected)
+
+
+def test_auroc_own_region_judges_hidden_against_clear_and_nothing_else() -> None:
+    sigma = np.array([[3.0, 1.0], [1.0, 2.0], [99.0, 99.0], [2.0, 1.0]])
+    hidden = np.array([[True, False], [False, False], [False, False], [True, False]])
+    clear = np.array([False, True, False, False])  # the third is neither
+    found = auroc_own_region(sigma, hidden, clear)
+    assert found[0] == 1.0
+    assert np.isnan(found[1])
+
+
+def test_risk_falls_when_trust_knows_and_ends_at_the_error_of_all() -> None:
+    rng = np.random.default_rng(0)
+    wrong = rng.random(1000) < 0.3
+    coverage, risk = risk_coverage(wrong, -wrong.astype(float))
+    assert (coverage[0], coverage[-1]) == (0.01, 1.0)
+    assert risk[-1] == pytest.approx(wrong.mean())
+    assert risk[59] == 0.0
+    order = np.argsort(wrong, kind="stable")
+    for k, c in enumerate(coverage):
+        assert risk[k] == pytest.approx(wrong[order[: round(1000 * c)]].mean())

@@ -1,0 +1,94 @@
+"""The similarity is the least-squares one, never a reflection, and puts eyes where the template has them."""
+
+import numpy as np
+import pytest
+from scipy.optimize import least_squares
+
+from aupair.faces.align import TEMPLATE, apply, procrustes_residual, template, umeyama, warp
+from aupair.faces.landmarks import LEFT_EYE, RIGHT_EYE, interocular
+
+
+def similarity(scale: float, angle: float, shift: tuple[float, float]) -> np.ndarray:
+    c, s = scale * np.cos(angle), scale * np.sin(angle)
+    return np.array([[c, -s, shift[0]], [s, c, shift[1]]])
+
+
+@pytest.mark.parametrize("angle", [-3.0, -0.4, 0.0, 1.2, 2.9])
+def test_umeyama_recovers_a_known_transform(angle: float) -> None:
+    source = np.random.default_rng([0]).normal(size=(68, 2)) * 40
+    known = similarity(0.37, angle, (12.0, -5.0))
+    np.testing.assert_allclose(umeyama(source, apply(known, source)), known, atol=1e-10)
+
+
+def test_umeyama_equals_naive_least_squares() -> None:
+    rng = np.random.default_rng([1])
+    for _ in range(5):
+        source, target = rng.normal(size=(20, 2)) * 30, rng.normal(size=(20, 2)) * 10 + 5
+        target += source @ np.array([[0.5, 0.3], [-0.3, 0.5]])
+
+        def error(p: np.ndarray, source: np.ndarray = source, target: np.ndarray = target) -> np.ndarray:
+            # c, s free: any similarity without reflection
+            moved = [(p[0] * x - p[1] * y + p[2], p[1] * x + p[0] * y + p[3]) for x, y in source]
+            return (np.array(moved) - target).ravel()
+
+        c, s, x, y = least_squares(error, [1, 0, 0, 0]).x
+        np.testing.assert_allclose(umeyama(source, target), [[c, -s, x], [s, c, y]], atol=1e-5)
+
+
+def test_umeyama_never_reflects() -> None:
+    rng = np.random.default_rng([2])
+    source = rng.normal(size=(30, 2))
+    matrix = umeyama(source, source * (-1, 1))[:, :2]
+    assert np.linalg.det(matrix) > 0
+    np.testing.assert_allclose(matrix @ matrix.T, np.linalg.det(matrix) * np.eye(2), atol=1e-12)
+
+
+def test_umeyama_equals_scikit_image() -> None:
+    from skimage.transform import SimilarityTransform
+
+    rng = np.random.default_rng([3])
+    source, target = rng.normal(size=(68, 2)), rng.normal(size=(68, 2))
+    np.testing.assert_allclose(
+        umeyama(source, target), SimilarityTransform.from_estimate(source, target).params[:2], atol=1e-9
+    )
+
+
+def test_template_is_level_symmetric_and_inside() -> None:
+    points = np.array(TEMPLATE)
+    assert points.shape == (68, 2)
+    left, right = points[LEFT_EYE].mean(0), points[RIGHT_EYE].mean(0)
+    assert left[1] == pytest.approx(right[1], abs=1e-3)
+    assert left[0] + right[0] == pytest.approx(1, abs=1e-3)
+    assert left[0] < right[0]
+    assert points.min() > 0.1
+    assert points.max() < 0.95
+    np.testing.assert_allclose(points[:17, 0], 1 - points[16::-1, 0], atol=2e-4)
+
+
+def test_residual_is_zero_on_the_template_and_counts_in_interocular_distances() -> None:
+    goal = template(224)
+    assert procrustes_residual(goal, umeyama(goal, goal), 224) == pytest.approx(0, abs=1e-9)
+    off = goal + np.array([0.1 * interocular(goal), 0])
+    still = np.array([[1.0, 0, 0], [0, 1, 0]])
+    assert procrustes_residual(off, still, 224) == pytest.approx(0.1)
+    assert procrustes_residual(off, umeyama(off, goal), 224) == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize("scale", [0.5, 1.0, 2.6, 5.0])
+def test_warp_moves_a_spot_to_where_the_transform_says(scale: float) -> None:
+    y, x = np.mgrid[:600, :800]
+    spot = np.exp(-((x - 400) ** 2 + (y - 250) ** 2) / (2 * (6 * scale) ** 2))
+    image = np.repeat((255 * spot[..., None]).astype(np.uint8), 3, 2)
+    transform = similarity(1 / scale, 0.3, (0, 0))
+    transform[:, 2] = (50, 40) - transform[:, :2] @ (400, 250)
+    out = warp(image, transform, 96)[..., 0].astype(float)
+    assert out.shape == (96, 96)
+    rows, columns = np.mgrid[:96, :96]
+    assert (out * columns).sum() / out.sum() == pytest.approx(50, abs=0.1)
+    assert (out * rows).sum() / out.sum() == pytest.approx(40, abs=0.1)
+
+
+def test_warp_averages_what_shrinks() -> None:
+    """A fine checkerboard becomes grey, not stripes."""
+    image = np.repeat((np.indices((900, 900)).sum(0) % 2 * 255).astype(np.uint8)[..., None], 3, 2)
+    assert warp(image, similarity(0.25, 0.1, (-20, 0)), 128)[40:90, 40:90].std() < 12

@@ -1,0 +1,124 @@
+"""Frames are read to the last one, whatever header, damage or clock says."""
+
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from aupair.errors import DataError
+from aupair.faces.decode import EmptyVideoError, VideoError, _next_time, _sane_fps, read_frames
+
+
+def write(path: Path, frames: int, fps: float = 25, codec: str = "mp4v") -> Path:
+    rng = np.random.default_rng([0, frames])
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*codec), fps, (64, 48))
+    for k in range(frames):
+        image = rng.integers(0, 256, (48, 64, 3), dtype=np.uint8)
+        image[:, :32] = (0, 0, 10 * k)  # red, brighter with every frame, in OpenCV's order of colours
+        writer.write(image)
+    writer.release()
+    return path
+
+
+@pytest.mark.parametrize(("codec", "suffix"), [("mp4v", "mp4"), ("MJPG", "avi")])
+def test_every_frame_in_order_with_its_time(tmp_path: Path, codec: str, suffix: str) -> None:
+    frames = list(read_frames(write(tmp_path / f"a.{suffix}", 20, fps=30, codec=codec)))
+    assert [frame.index for frame in frames] == list(range(20))
+    np.testing.assert_allclose([frame.time for frame in frames], np.arange(20) / 30, atol=1e-3)
+    for frame in frames:
+        red, green, blue = frame.image[:, 4:28].mean((0, 1))
+        assert abs(red - 10 * frame.index) < 12
+        assert max(green, blue) < 12
+
+
+def test_a_broken_stretch_becomes_rows_without_image(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.mp4", 20)
+    data = bytearray(path.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 12000] = bytes(12000)
+    path.write_bytes(data)
+    frames = list(read_frames(path))
+    broken = [frame.index for frame in frames if frame.image is None]
+    assert len(frames) == 20
+    assert broken
+    assert frames[-1].image is not None
+    np.testing.assert_allclose([frame.time for frame in frames], np.arange(20) / 25, atol=1e-3)
+    # What follows is still what belongs there: the rows have not shifted.
+    for frame in frames[broken[-1] + 2 :]:
+        assert abs(frame.image[:, 4:28, 0].mean() - 10 * frame.index) < 25
+
+
+def test_a_cut_avi_ends_where_it_was_cut(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.avi", 20, codec="MJPG")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert 5 <= len(list(read_frames(path))) < 15
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "error", "what"),
+    [
+        ("none.mp4", None, VideoError, "no such video"),
+        ("empty.mp4", b"", EmptyVideoError, "empty file"),
+        ("text001.mp4", b"not a video\n" * 50, VideoError, "not a video that OpenCV reads"),
+        ("noise.avi", bytes(range(256)) * 20, VideoError, "not a video that OpenCV reads"),
+    ],
+)
+def test_what_is_no_video_gives_one_line(
+    tmp_path: Path, name: str, content: bytes | None, error: type[VideoError], what: str
+) -> None:
+    path = tmp_path / name
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(error, match=what) as caught:
+        next(read_frames(path))
+    assert type(caught.value) is error
+    assert isinstance(caught.value, DataError)
+    assert name in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_ffmpeg_does_not_talk_past_us(tmp_path: Path) -> None:
+    """In a fresh process: its loudness is set when it is first used."""
+    path = tmp_path / "text.mp4"
+    path.write_bytes(b"not a video\n" * 50)
+    code = f"""
+from pathlib import Path
+from aupair.errors import AupairError
+from aupair.faces.decode import read_frames
+try:
+    list(read_frames(Path({str(path)!r})))
+except AupairError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stderr == ""
+    assert done.stdout.count("\n") == 1
+
+
+def test_a_video_without_frames_is_empty(tmp_path: Path) -> None:
+    with pytest.raises(EmptyVideoError, match="no frame"):
+        list(read_frames(write(tmp_path / "zero.avi", 0, codec="MJPG")))
+
+
+def test_a_truncated_mp4_is_unreadable(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.mp4", 20)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(VideoError, match="not a video"):
+        next(read_frames(path))
+
+
+@pytest.mark.parametrize("fps", [0, -1, 90000, math.nan, math.inf])
+def test_an_absurd_rate_becomes_the_usual_one(fps: float) -> None:
+    assert _sane_fps(fps) == 25
+    assert _sane_fps(29.97) == 29.97
+
+
+def test_time_moves_on_whatever_is_stated() -> None:
+    times = [-0.04]
+    for stated in (0, 0.04, 0.04, 0, math.nan, -3, 0.5):
+        times.append(_next_time(stated, times[-1], 0.04))
+    np.testing.assert_allclose(times[1:], [0, 0.04, 0.08, 0.12, 0.16, 0.2, 0.5])

@@ -1,0 +1,207 @@
+"""A folder of videos: parallel, resumable, and no video harms another."""
+
+import importlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from skimage import data
+
+from aupair import store
+from aupair.errors import AupairError
+from aupair.faces import folder
+from aupair.faces.folder import Job, preprocess
+from aupair.faces.tracking import Side
+from aupair.log import Log, T
+from aupair.params import PreprocessFaces
+
+PARAMS = PreprocessFaces(size=48, workers=1)
+
+
+class Heard(Log):
+    """Keeps what was said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.totals: list[int] = []
+        self.seen = 0
+
+    def line(self, text: str) -> None:
+        self.lines.append(text)
+
+    def progress(self, items: Iterable[T], total: int, what: str) -> Iterator[T]:
+        self.totals.append(total)
+        for item in items:
+            self.seen += 1
+            yield item
+
+
+def write(path: Path, xs: tuple[int, ...], frames: int = 4) -> Path:
+    """Write a clip with the astronaut's face at each x."""
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 25, (320, 160))
+    for k in range(frames):
+        image = np.full((160, 320, 3), 110, np.uint8)
+        for x in xs:
+            face = cv2.resize(data.astronaut()[20:220, 140:310], (115, 136))
+            image[12 : 12 + 136, x + k : x + k + 115] = face
+        writer.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    writer.release()
+    return path
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("videos")
+    write(path / "a.mp4", (20,))
+    write(path / "two.mp4", (20, 180))
+    write(path / "blank.mp4", (), frames=3)
+    (path / "text.mp4").write_text("not a video\n" * 99)
+    (path / "nothing.mp4").write_bytes(b"")
+    whole = (path / "a.mp4").read_bytes()
+    (path / "cut.mp4").write_bytes(whole[: len(whole) // 2])
+    return path
+
+
+def jobs_of(videos: Path, *names: str) -> list[Job]:
+    return [Job(name, videos / f"{name}.mp4") for name in names]
+
+
+def bytes_of(faces: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in faces.iterdir()}
+
+
+def test_every_video_gets_a_file_and_a_report(videos: Path, tmp_path: Path) -> None:
+    jobs = jobs_of(videos, "a", "text", "blank", "nothing", "cut", "missing")
+    log = Heard()
+    reports = preprocess(jobs, tmp_path / "faces", PARAMS, log)
+    assert [(r.name, r.status, r.frames, r.faces) for r in reports] == [
+        ("a", "ok", 4, 4),
+        ("text", "unreadable", 0, 0),
+        ("blank", "no_face", 3, 0),
+        ("nothing", "empty", 0, 0),
+        ("cut", "unreadable", 0, 0),
+        ("missing", "unreadable", 0, 0),
+    ]
+    assert sorted(path.name for path in (tmp_path / "faces").iterdir()) == sorted(f"{job.name}.arrow" for job in jobs)
+    assert all(("\n" not in r.message) and (bool(r.message) == (r.status != "ok")) for r in reports)
+    assert len(log.lines) == 5
+    assert (log.totals, log.seen) == ([6], 6)
+    assert len(store.read_faces(tmp_path / "faces" / "text.arrow")) == 0
+    table = store.read_faces(tmp_path / "faces" / "a.arrow")
+    assert store.decode_jpeg(table["jpeg"][0].as_py()).shape == (48, 48, 3)
+    assert preprocess(jobs, tmp_path / "faces", PARAMS) == reports  # told again from the files
+
+
+def test_any_number_of_workers_writes_the_same_bytes(videos: Path, tmp_path: Path) -> None:
+    jobs = [*jobs_of(videos, "a", "text"), Job("two_left", videos / "two.mp4", "left")]
+    preprocess(jobs, tmp_path / "one", PARAMS)
+    preprocess(jobs[::-1], tmp_path / "two", PARAMS.model_copy(update={"workers": 2}))
+    assert bytes_of(tmp_path / "one") == bytes_of(tmp_path / "two")
+
+
+def test_two_persons_of_one_movie(videos: Path, tmp_path: Path) -> None:
+    source = videos / "two.mp4"
+    preprocess([Job("two_left", source, "left"), Job("two_right", source, "right")], tmp_path, PARAMS)
+    left, right = (
+        np.array(store.read_faces(tmp_path / f"two_{side}.arrow")["landmarks"].to_pylist())
+        for side in ("left", "right")
+    )
+    assert left.shape == right.shape == (4, 136)
+    assert left[:, ::2].max() < 160 < right[:, ::2].min()
+
+
+def stamp(path: Path) -> tuple[int, int]:
+    """Tell a file from one written anew."""
+    return path.stat().st_mtime_ns, path.stat().st_ino
+
+
+def test_a_second_run_makes_only_what_is_missing(videos: Path, tmp_path: Path) -> None:
+    jobs = jobs_of(videos, "a", "blank")
+    reports = preprocess(jobs, tmp_path, PARAMS)
+    before = stamp(tmp_path / "a.arrow")
+    (tmp_path / "blank.arrow").unlink()  # as if the first run had been killed
+    assert preprocess(jobs, tmp_path, PARAMS.model_copy(update={"workers": 2})) == reports
+    assert stamp(tmp_path / "a.arrow") == before
+    assert (tmp_path / "blank.arrow").is_file()
+
+
+def test_done_is_done_until_something_changes(videos: Path, tmp_path: Path) -> None:
+    source, path = tmp_path / "a.mp4", tmp_path / "a.arrow"
+    source.write_bytes((videos / "a.mp4").read_bytes())
+
+    def made_anew(side: Side = "", **change: object) -> bool:
+        before = stamp(path)
+        folder._process(Job("a", source, side), tmp_path, PARAMS.model_copy(update=change))
+        after = stamp(path)
+        folder._process(Job("a", source), tmp_path, PARAMS)
+        return after != before
+
+    folder._process(Job("a", source), tmp_path, PARAMS)
+    assert not made_anew()
+    assert not made_anew(workers=2)
+    assert made_anew(size=40)
+    assert made_anew(quality=80)
+    assert made_anew(min_face=30)
+    assert made_anew(detector="reference")
+    assert made_anew("left")
+    path.write_bytes(path.read_bytes()[:100])
+    assert made_anew()
+    source.write_bytes((videos / "blank.mp4").read_bytes())
+    assert made_anew()
+
+
+def test_what_is_no_longer_asked_for_goes(videos: Path, tmp_path: Path) -> None:
+    preprocess(jobs_of(videos, "a", "blank"), tmp_path, PARAMS)
+    left_by_a_kill = tmp_path / ".a.arrow.x1y2"
+    left_by_a_kill.mkdir()
+    (left_by_a_kill / "a.arrow").write_bytes(b"half")
+    (tmp_path / "notes.txt").write_text("mine")
+    preprocess(jobs_of(videos, "blank"), tmp_path, PARAMS)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["blank.arrow", "notes.txt"]
+
+
+CRASH = """
+import os, signal
+from aupair import store
+from aupair.faces import folder
+real = folder._process
+
+def process(job, faces, params):
+    if job.name != "a":
+        return real(job, faces, params)
+    with store.atomic(faces / "a.arrow") as temporary:
+        temporary.write_bytes(b"half")
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_crash_costs_one_video_and_is_tried_again(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs, faces, log = jobs_of(videos, "blank", "a"), tmp_path / "faces", Heard()
+    (tmp_path / "crash_work.py").write_text(CRASH)
+    monkeypatch.syspath_prepend(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(folder, "_process", importlib.import_module("crash_work").process)
+        blank, crashed = preprocess(jobs, faces, PARAMS, log)
+    assert blank.status == "no_face"
+    assert (crashed.status, crashed.frames) == ("crashed", 0)
+    assert "code -9" in crashed.message
+    assert any(line.startswith("a: crashed: ") for line in log.lines)
+    assert sorted(path.name for path in faces.iterdir()) == ["a.arrow", "blank.arrow"]
+    assert len(store.read_faces(faces / "a.arrow")) == 0
+    assert preprocess(jobs, faces, PARAMS)[1].status == "ok"
+
+
+def test_an_unwritable_folder_gives_one_line(videos: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(AupairError, match="cannot write") as caught:
+        preprocess(jobs_of(videos, "a"), tmp_path / "file" / "faces", PARAMS)
+    assert "\n" not in str(caught.value)
+
+
+def test_no_videos_no_files(tmp_path: Path) -> None:
+    assert preprocess([], tmp_path / "faces", PARAMS) == []
+    assert not list((tmp_path / "faces").iterdir())

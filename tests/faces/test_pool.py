@@ -1,0 +1,104 @@
+"""A process that dies takes its own task with it and no other."""
+
+import importlib
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from aupair.errors import DataError
+from aupair.faces.pool import Died, each
+
+
+@pytest.fixture
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """Give functions that a fresh process can import."""
+    (tmp_path / "pool_work.py").write_text(
+        """
+import os, signal, sys, time
+from aupair.errors import DataError
+
+def double_or_die(task):
+    if task == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if task == 5:
+        os._exit(7)
+    return 2 * task
+
+def refuse(task):
+    raise DataError("no such thing", got=task)
+
+def process_id(task):
+    time.sleep(0.3)
+    return os.getpid()
+
+def has_torch(task):
+    import aupair.faces.folder
+    return "torch" in sys.modules
+"""
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "pool_work", raising=False)
+    return importlib.import_module("pool_work")
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_the_dead_are_named_and_the_rest_goes_on(work: ModuleType, workers: int) -> None:
+    results = dict(each(work.double_or_die, range(8), workers))
+    assert results == {0: 0, 1: 2, 2: 4, 3: Died(-9), 4: 8, 5: Died(7), 6: 12, 7: 14}
+
+
+def test_an_error_comes_through_as_it_is(work: ModuleType) -> None:
+    with pytest.raises(DataError, match="no such thing, got 4"):
+        list(each(work.refuse, [4], 2))
+
+
+def test_no_more_processes_than_workers(work: ModuleType) -> None:
+    assert len({pid for _, pid in each(work.process_id, range(5), 2)}) == 2
+
+
+def test_nothing_to_do(work: ModuleType) -> None:
+    assert list(each(work.double_or_die, [], 2)) == []
+
+
+def test_processes_are_light(work: ModuleType) -> None:
+    assert list(each(work.has_torch, [0], 1)) == [(0, False)]
+
+
+def test_an_interrupt_unwinds_the_processes(tmp_path: Path) -> None:
+    """On Ctrl-C each process runs its `finally`, and none is left."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        """
+import sys, time
+from pathlib import Path
+from types import ModuleType
+from aupair.faces.pool import each
+
+def work(folder):
+    mark = Path(folder) / "half-written"
+    mark.write_text("")
+    try:
+        time.sleep(60)
+    finally:
+        mark.unlink()
+
+if __name__ == "__main__":
+    list(each(work, [sys.argv[1]], 1))
+"""
+    )
+    folder = tmp_path / "work"
+    folder.mkdir()
+    process = subprocess.Popen([sys.executable, script, folder], stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 20
+    while not list(folder.iterdir()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert list(folder.iterdir())
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=20)
+    assert "KeyboardInterrupt" in errors
+    assert not list(folder.iterdir())

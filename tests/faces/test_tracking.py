@@ -1,0 +1,108 @@
+"""Tracking finds what searching every frame finds, and finds the face again."""
+
+from collections.abc import Iterator
+
+import cv2
+import numpy as np
+import pytest
+from skimage import data
+
+from aupair.faces.landmarks import interocular
+from aupair.faces.tracking import Face, Models, Tracker, load_models
+from aupair.params import PreprocessFaces
+
+SIZE = (320, 240)
+
+
+@pytest.fixture(scope="module")
+def models() -> Models:
+    return load_models()
+
+
+def draw(image: np.ndarray, k: int, middle: tuple[float, float], scale: float = 0.8) -> np.ndarray:
+    """Draw the k-th frame of the astronaut's face, swaying around `middle`, over `image`."""
+    turn = cv2.getRotationMatrix2D((226, 112), 8 * np.sin(k / 6), scale * (1 + 0.15 * np.sin(k / 9)))
+    turn[:, 2] += (middle[0] - 226 + 20 * np.sin(k / 7), middle[1] - 112 + 10 * np.cos(k / 5))
+    oval = cv2.ellipse(np.zeros((512, 512), np.uint8), (226, 112), (78, 98), 0, 0, 360, 1, -1)
+    mask = cv2.warpAffine(oval, turn, SIZE)[..., None]
+    return np.where(mask > 0, cv2.warpAffine(data.astronaut(), turn, SIZE), image)
+
+
+def background(seed: int = 0) -> np.ndarray:
+    return cv2.resize(np.random.default_rng([seed]).integers(60, 200, (24, 32, 3), dtype=np.uint8), SIZE)
+
+
+def frames(count: int) -> Iterator[np.ndarray]:
+    for k in range(count):
+        yield draw(background(), k, (160, 120))
+
+
+def follow(tracker: Tracker, images: Iterator[np.ndarray]) -> list[Face | None]:
+    return [tracker(image) for image in images]
+
+
+def test_tracking_deviates_little_from_reference(models: Models) -> None:
+    tracked = follow(Tracker(models, PreprocessFaces()), frames(30))
+    searched = follow(Tracker(models, PreprocessFaces(detector="reference")), frames(30))
+    assert all(face is not None for face in tracked + searched)
+    assert [face.tracked for face in tracked] == [False] + [True] * 29
+    assert not any(face.tracked for face in searched)
+    deviation = [
+        np.linalg.norm(a.landmarks - b.landmarks, axis=1).mean() / interocular(b.landmarks)
+        for a, b in zip(tracked, searched)
+    ]
+    assert np.mean(deviation) <= 0.02
+    assert all(face.score > 0.7 and 0 <= face.disagreement < 0.2 for face in tracked)
+
+
+def test_recovers_after_a_hand(models: Models) -> None:
+    """A skin-coloured slab passes over the face and leaves: afterwards the points are as if it had never come."""
+    tracker, clear = Tracker(models, PreprocessFaces()), Tracker(models, PreprocessFaces())
+    found, last = [], None
+    for k, image in enumerate(frames(36)):
+        last = clear(image)
+        covered = image.copy()
+        if 8 <= k < 26:
+            x = 40 + 10 * (k - 8)
+            covered[70:190, x : x + 70] = (205, 150, 120)
+        found.append(tracker(covered))
+    assert sum(face is not None for face in found) >= 20
+    assert all(face is not None for face in found[-6:])
+    assert found[-1] is not None
+    assert last is not None
+    deviation = np.linalg.norm(found[-1].landmarks - last.landmarks, axis=1).mean() / interocular(last.landmarks)
+    assert deviation < 0.03
+
+
+def test_a_cut_to_another_place_is_followed(models: Models) -> None:
+    """Where O-Net loses the face the frame is searched: near the last place, then everywhere."""
+    tracker = Tracker(models, PreprocessFaces())
+    before, after = tracker(draw(background(), 0, (80, 110), 0.6)), tracker(draw(background(), 0, (250, 130), 0.6))
+    assert before is not None
+    assert after is not None
+    assert not after.tracked
+    assert after.landmarks[:, 0].mean() - before.landmarks[:, 0].mean() == pytest.approx(170, abs=8)
+
+
+def test_a_face_that_left_is_not_imagined(models: Models) -> None:
+    tracker = Tracker(models, PreprocessFaces())
+    assert tracker(draw(background(), 0, (160, 120))) is not None
+    assert tracker(background()) is None
+    assert tracker(background()) is None
+    assert tracker(draw(background(), 0, (160, 120))) is not None
+
+
+@pytest.mark.parametrize("detector", ["tracking", "reference"])
+def test_each_side_has_its_own_person(models: Models, detector: str) -> None:
+    params = PreprocessFaces(detector=detector)
+    left, right, largest = (Tracker(models, params, side) for side in ("left", "right", ""))
+    for k in range(4):
+        image = draw(draw(background(), k, (80, 120), 0.55), k + 9, (240, 120), 0.75)
+        found = [tracker(image) for tracker in (left, right, largest)]
+        x = [face.landmarks[:, 0].mean() for face in found if face is not None]
+        assert x[0] < 150
+        assert x[1] > 170
+        assert x[2] == pytest.approx(x[1], abs=2)
+    alone = draw(background(), 4, (240, 120), 0.75)
+    assert left(alone) is None
+    assert right(alone) is not None

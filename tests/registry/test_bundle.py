@@ -1,0 +1,92 @@
+"""The bundle: what is in it, its hash, its card."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from aupair import store
+from aupair.aus import AUS
+from aupair.errors import ArtifactError
+from aupair.params import Params, check
+from aupair.registry.bundle import Parts, bundle_hash, write_bundle
+
+
+def make_parts(work: Path) -> Parts:
+    for folder in ("f", "h", "mapping"):
+        (work / folder).mkdir(parents=True)
+        (work / folder / "about.json").write_text("{}")
+        (work / folder / "final.safetensors").write_bytes(folder.encode())
+        (work / folder / "curves.jsonl").write_text("{}\n")
+    (work / "mapping" / "mapping.safetensors").write_bytes(b"m")
+    (work / "f" / "y_hat.safetensors").write_bytes(b"scores of frames")
+    (work / "statistics.safetensors").write_bytes(b"s")
+    choices = {au: {"variant": "P1" if au == "AU6" else "P2"} for au in AUS}
+    rows = [{"name": "P2", "split": "validation", "f1": 0.1234, "accuracy": 0.5, "score": None}]
+    store.write_json(work / "selection.json", {**choices, "trial": 3})
+    store.write_json(work / "data.json", {"md5": "0123.dir"})
+    store.write_json(work / "metrics.json", {"rows": rows})
+    return Parts(
+        work / "f", work / "h", work / "mapping", work / "statistics.safetensors",
+        work / "selection.json", work / "data.json", work / "metrics.json",
+    )  # fmt: skip
+
+
+@pytest.fixture
+def parts(tmp_path: Path) -> Parts:
+    return make_parts(tmp_path / "work")
+
+
+def test_equal_inputs_give_the_same_hash_and_any_change_another(parts: Parts, tmp_path: Path) -> None:
+    first = write_bundle(tmp_path / "a", parts, Params())
+    for path in (tmp_path / "work").rglob("*"):
+        os.utime(path, (1, 1))
+    assert write_bundle(tmp_path / "b", parts, Params()) == first
+    assert write_bundle(tmp_path / "b", parts, check({"seed": 1})) != first
+    (parts.f / "final.safetensors").write_bytes(b"g")
+    assert write_bundle(tmp_path / "b", parts, Params()) != first
+
+
+def test_the_hash_sees_names_and_where_one_file_ends(parts: Parts, tmp_path: Path) -> None:
+    whole = write_bundle(tmp_path / "a", parts, Params())
+    extra = tmp_path / "a" / "f" / "x"
+    extra.write_bytes(b"")
+    named = bundle_hash(tmp_path / "a")
+    extra.rename(extra.with_name("y"))
+    assert len({whole, named, bundle_hash(tmp_path / "a")}) == 3
+
+
+def test_curves_and_scores_of_frames_stay_behind(parts: Parts, tmp_path: Path) -> None:
+    first = write_bundle(tmp_path / "a", parts, Params())
+    (parts.f / "curves.jsonl").write_text("{}\n{}\n")
+    (parts.f / "y_hat.safetensors").write_bytes(b"other frames")
+    assert write_bundle(tmp_path / "b", parts, Params()) == first
+    assert sorted(path.name for path in (tmp_path / "b" / "f").iterdir()) == ["about.json", "final.safetensors"]
+
+
+def test_the_card_says_data_scores_choices_and_limits(parts: Parts, tmp_path: Path) -> None:
+    write_bundle(tmp_path / "a", parts, Params())
+    card = (tmp_path / "a" / "MODEL_CARD.md").read_text()
+    for text in (
+        "0123.dir", "trial: 3", "| P2 | validation | 0.123 | 0.500 | undefined |",
+        "| AU6 | P1 |", "| AU26 | P2 |", "iBUG 300-W", "(n, 224, 224, 3)",
+    ):  # fmt: skip
+        assert text in card
+    assert "torch==" in (tmp_path / "a" / "requirements.txt").read_text()
+
+
+@pytest.mark.parametrize("name", ["f", "statistics", "metrics"])
+def test_a_missing_part_is_one_line_and_leaves_nothing(parts: Parts, tmp_path: Path, name: str) -> None:
+    (tmp_path / "out").mkdir()
+    with pytest.raises(ArtifactError, match="nowhere") as caught:
+        write_bundle(tmp_path / "out" / "a", replace(parts, **{name: tmp_path / "nowhere"}), Params())
+    assert "\n" not in str(caught.value)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_an_incomplete_folder_has_no_hash(parts: Parts, tmp_path: Path) -> None:
+    write_bundle(tmp_path / "a", parts, Params())
+    (tmp_path / "a" / "h" / "final.safetensors").unlink()
+    with pytest.raises(ArtifactError, match=r"no h/final\.safetensors"):
+        bundle_hash(tmp_path / "a")

@@ -1,0 +1,82 @@
+"""The promotion gate, by tags alone."""
+
+from pathlib import Path
+
+import pytest
+
+from aupair.aus import AUS
+from aupair.errors import RegistryError
+from aupair.registry.gate import Gate, incomplete, load, refusals
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def tags(score: float = 0.6, f1: float = 0.5, data: str = "a.dir") -> dict[str, str]:
+    numbers = {f"f1.{au}": f"{f1:.6f}" for au in AUS}
+    return {f"selection.{au}": "P1" for au in AUS} | numbers | {"score.p2": f"{score:.6f}", "data.md5": data}
+
+
+def test_equal_and_better_pass() -> None:
+    assert refusals(Gate(), tags(), tags()) == []
+    assert refusals(Gate(), tags(score=0.7, f1=0.9), tags()) == []
+
+
+def test_a_lower_score_is_refused_unless_within_the_margin() -> None:
+    assert refusals(Gate(), tags(score=0.599), tags()) == ["score.p2 0.599 against 0.600"]
+    assert refusals(Gate(score_margin=0.01), tags(score=0.599), tags()) == []
+    assert refusals(Gate(score_margin=0.01), tags(score=0.59), tags()) == []
+
+
+def test_one_au_that_is_much_worse_is_named() -> None:
+    worse = tags(score=0.9) | {"f1.AU15": "0.440000"}
+    assert refusals(Gate(), worse, tags()) == ["f1.AU15 0.440 against 0.500"]
+    assert refusals(Gate(), worse | {"f1.AU15": "0.460000"}, tags()) == []
+
+
+def test_a_number_that_only_the_champion_has_is_worse() -> None:
+    lacking = {key: value for key, value in tags().items() if key not in ("score.p2", "f1.AU4")}
+    assert refusals(Gate(), lacking, tags()) == ["no score.p2", "no f1.AU4"]
+    assert refusals(Gate(), tags(), lacking) == []
+
+
+def test_not_a_number_is_worse() -> None:
+    assert refusals(Gate(), tags(score=float("nan")), tags()) != []
+
+
+def test_other_data_are_refused_unless_the_gate_says_so() -> None:
+    assert refusals(Gate(), tags(data="b.dir"), tags()) == ["other data (b.dir, the champion's a.dir)"]
+    assert refusals(Gate(same_data=False), tags(data="b.dir"), tags()) == []
+
+
+def test_all_twelve_choices_must_be_there() -> None:
+    assert incomplete(tags()) == []
+    lacking = {key: value for key, value in tags().items() if key != "selection.AU12"} | {"selection.AU26": "P3"}
+    assert incomplete(lacking) == ["no P1|P2 selection tag for AU12, AU26"]
+
+
+def test_the_repository_s_gate_is_valid_and_says_all() -> None:
+    assert load(REPOSITORY / "mlflow" / "registry.yaml") == Gate()
+    text = (REPOSITORY / "mlflow" / "registry.yaml").read_text()
+    assert all(f"\n{key}:" in text for key in Gate.model_fields)
+
+
+def test_mlflow_s_folder_holds_no_python() -> None:
+    files = [path for path in (REPOSITORY / "mlflow").rglob("*") if path.is_file()]
+    assert files
+    assert not [path for path in files if path.suffix == ".py"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("f1_margin: -1", "f1_margin = -1"), ("marge: 1", "marge"), ("a: [", "not YAML"), ("- 1", "Gate")],
+)
+def test_a_wrong_gate_is_one_line(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "registry.yaml").write_text(text)
+    with pytest.raises(RegistryError, match=said) as caught:
+        load(tmp_path / "registry.yaml")
+    assert "\n" not in str(caught.value)
+
+
+def test_without_a_gate_nothing_is_promoted(tmp_path: Path) -> None:
+    with pytest.raises(RegistryError, match="no promotion gate"):
+        load(tmp_path / "registry.yaml")

@@ -1,0 +1,167 @@
+"""predict: tables, pictures, and what becomes of bad videos; the recognizer is a stand-in, the videos are real."""
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from aupair.aus import AUS
+from aupair.errors import AupairError, DataError, ParamsError
+from aupair.evaluation.confidence import Confidence
+from aupair.evaluation.selection import Selection
+from aupair.faces.decode import read_frames
+from aupair.registry import predict as module
+from aupair.registry.predict import find_videos, output_names, predict, write_csv
+from aupair.registry.recognizer import Predictions, VideoPredictions
+
+A = len(AUS)
+
+
+class StandIn:
+    """Says 1 in even frames, 0 in odd ones, and sees no face in every third; confidence rises with the frame."""
+
+    selection = Selection(0, np.ones(A, bool), np.full(A, 0.5), Confidence(np.zeros((A, 5)), np.linspace(0, 1, 101)))
+
+    def predict_video(self, source: Path) -> VideoPredictions:
+        frames = [(frame.index, frame.time) for frame in read_frames(source)]
+        index = np.array([k for k, _ in frames], np.int32)
+        blind = np.repeat((index % 3 == 2)[:, None], A, axis=1)
+        known = np.where(blind, np.nan, index[:, None] / len(index)).astype(np.float32)
+        decision = np.where(blind, -1, 1 - index[:, None] % 2).astype(np.int8)
+        status = ["no_face" if k % 3 == 2 else "ok" for k in index]
+        said = Predictions(decision, known, known, known, known)
+        return VideoPredictions(index, np.array([t for _, t in frames]), status, said)
+
+
+@pytest.fixture(autouse=True)
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(module, "resolve", Path)
+    monkeypatch.setattr(module.Recognizer, "load", lambda folder: StandIn())
+    yield
+
+
+def write_video(path: Path, frames: int = 6) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    code = "MJPG" if path.suffix == ".avi" else "mp4v"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*code), 10, (64, 64))
+    for k in range(frames):
+        writer.write(np.full((64, 64, 3), 20 * k, np.uint8))
+    writer.release()
+    return path
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_row_for_every_frame_and_empty_cells_without_a_face(tmp_path: Path) -> None:
+    video = write_video(tmp_path / "clip.mp4")
+    (done,) = predict([video], "model", tmp_path / "out")
+    rows = rows_of(tmp_path / "out" / "clip.csv")
+    assert list(rows[0])[:8] == [
+        "frame", "time_s", "status", "AU1", "AU1_raw", "AU1_pseudo_intensity", "AU1_uncertainty", "AU1_confidence",
+    ]  # fmt: skip
+    assert len(rows[0]) == 3 + 5 * A
+    assert [row["frame"] for row in rows] == list("012345")
+    assert [row["status"] for row in rows] == ["ok", "ok", "no_face"] * 2
+    assert [row["AU26"] for row in rows] == ["1", "0", "", "0", "1", ""]
+    assert [row["AU26_confidence"] for row in rows] == ["0.00000", "0.16667", "", "0.50000", "0.66667", ""]
+    assert [float(row["time_s"]) for row in rows] == pytest.approx([0, 0.1, 0.2, 0.3, 0.4, 0.5])
+    assert (done.status, done.frames, done.faces, done.output) == ("ok", 6, 4, "clip")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["clip.csv", "clip.png", "summary.csv"]
+
+
+def test_the_least_confident_share_abstains(tmp_path: Path) -> None:
+    video = write_video(tmp_path / "clip.avi")
+    predict([video], "model", tmp_path / "out", abstain=0.4)  # the quantiles are those of a uniform confidence
+    assert [row["AU1"] for row in rows_of(tmp_path / "out" / "clip.csv")] == ["abstain", "abstain", "", "0", "1", ""]
+    predict([video], "model", tmp_path / "out", abstain=0.0)
+    assert [row["AU1"] for row in rows_of(tmp_path / "out" / "clip.csv")] == ["1", "0", "", "0", "1", ""]
+
+
+def test_one_bad_video_is_a_row_and_the_run_goes_on(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    write_video(folder / "deep" / "good.mp4")
+    (folder / "bad.mp4").write_bytes(b"no video at all" * 9)
+    (folder / "empty.avi").write_bytes(b"")
+    (folder / "notes.txt").write_text("not looked at")
+    predict([folder, tmp_path / "missing.mp4"], "model", tmp_path / "out")
+    rows = rows_of(tmp_path / "out" / "summary.csv")
+    assert list(rows[0]) == ["video", "status", "frames", "faces", "message", "output"]
+    assert {Path(row["video"]).name: row["status"] for row in rows} == {
+        "bad.mp4": "unreadable", "good.mp4": "ok", "empty.avi": "empty", "missing.mp4": "unreadable",
+    }  # fmt: skip
+    assert all(row["message"] and "\n" not in row["message"] for row in rows if row["status"] != "ok")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["good.csv", "good.png", "summary.csv"]
+
+
+def test_nothing_readable_is_an_error_after_the_summary(tmp_path: Path) -> None:
+    (tmp_path / "bad.mp4").write_bytes(b"no")
+    with pytest.raises(DataError, match="no video could be read") as caught:
+        predict([tmp_path / "bad.mp4"], "model", tmp_path / "out")
+    assert "\n" not in str(caught.value)
+    assert len(rows_of(tmp_path / "out" / "summary.csv")) == 1
+
+
+def test_an_empty_folder_and_a_wrong_share_are_one_line(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no video"):
+        predict([tmp_path], "model", tmp_path / "out")
+    with pytest.raises(ParamsError, match="a share from 0 to 1"):
+        predict([tmp_path], "model", tmp_path / "out", abstain=1.5)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unwritable_folder_stops_the_run(tmp_path: Path) -> None:
+    video = write_video(tmp_path / "clip.mp4")
+    (tmp_path / "out").write_text("a file is in the way")
+    with pytest.raises(AupairError, match="cannot write"):
+        predict([video], "model", tmp_path / "out")
+    assert (tmp_path / "out").read_text() == "a file is in the way"
+
+
+def test_two_videos_of_one_stem_have_two_outputs(tmp_path: Path) -> None:
+    for name in ("a/clip.mp4", "b/clip.mp4", "b/clip.avi", "b/other.mp4"):
+        write_video(tmp_path / name, 2)
+    predict([tmp_path], "model", tmp_path / "out")
+    outputs = {
+        Path(row["video"]).relative_to(tmp_path).as_posix(): row["output"]
+        for row in rows_of(tmp_path / "out" / "summary.csv")
+    }
+    assert outputs == {
+        "a/clip.mp4": "a__clip.mp4", "b/clip.mp4": "b__clip.mp4", "b/clip.avi": "clip.avi", "b/other.mp4": "other",
+    }  # fmt: skip
+    assert len(list((tmp_path / "out").glob("*.csv"))) == 5
+
+
+@pytest.mark.parametrize(
+    ("paths", "names"),
+    [
+        (["/v/summary.mp4"], ["summary.mp4"]),
+        (["/a/x.mp4", "/a/X.mp4"], ["_root"]),
+        (["/a/b__c.mp4", "/a__b/c.mp4", "/a/b/c.mp4"], ["b__c", "_other"]),
+    ],
+)
+def test_names_are_unique_whatever_the_paths(paths: list[str], names: list[str]) -> None:
+    found = output_names([Path(path) for path in paths])
+    assert len({name.lower() for name in found} - {"summary"}) == len(paths)
+    assert not any("/" in name for name in found)
+    if not names[-1].startswith("_"):
+        assert found == names
+
+
+def test_a_video_named_twice_is_read_once(tmp_path: Path) -> None:
+    video = write_video(tmp_path / "clip.mp4")
+    assert find_videos([video, tmp_path, tmp_path / "." / "clip.mp4"]) == [video]
+
+
+def test_a_table_that_cannot_be_finished_leaves_nothing(tmp_path: Path) -> None:
+    result = StandIn().predict_video(write_video(tmp_path / "in" / "clip.mp4"))
+    result.status.append("one too many")
+    broken = VideoPredictions(result.frame, result.time, [object()] * 6, None)  # type: ignore[arg-type]
+    with pytest.raises(AttributeError):
+        write_csv(tmp_path / "out.csv", broken)
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]

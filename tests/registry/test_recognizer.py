@@ -1,0 +1,119 @@
+"""The recognizer with parts that can be worked out by hand."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from aupair import store
+from aupair.aus import AUS
+from aupair.errors import ArtifactError
+from aupair.evaluation.confidence import TERMS, Confidence
+from aupair.evaluation.selection import Selection
+from aupair.mapping.extractor import Statistics
+from aupair.params import check
+from aupair.registry.recognizer import Recognizer, read_selection
+
+A = len(AUS)
+
+
+@dataclass
+class Row:
+    frame: int
+    time: float
+    status: str
+    image: np.ndarray | None
+
+
+class Scorer:
+    """y_hat is the image's mean, sigma 1; it remembers how many images it held at once."""
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+
+    def __call__(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        self.batches.append(len(images))
+        mean = images.reshape(len(images), -1).mean(axis=1, dtype=np.float64).astype(np.float32)
+        return np.repeat(mean[:, None], A, axis=1), np.ones((len(images), A), np.float32)
+
+
+def recognizer(scorer: Scorer, uses: np.ndarray | None = None) -> Recognizer:
+    """The mapping with uncertainty gives y' (own value, scaled), the one without gives -y'."""
+    coefficients = np.tile([0.0, 1.0, 0.0, 0.0, 0.0], (A, 1))
+    chosen = np.ones(A, bool) if uses is None else uses
+    statistics = Statistics(
+        np.zeros(A, np.float32), np.full(A, 2, np.float32), np.ones(A, np.float32), np.zeros((A, 201), np.float32)
+    )
+    return Recognizer(
+        scorer, statistics, lambda features: (features[:, :, 0], -features[:, :, 0]),
+        Selection(0, chosen, np.full(A, 0.5), Confidence(coefficients, np.linspace(0.5, 1, 101))),
+        check({"extract_features": {"batch": 4, "context_points": 0}}),
+    )  # fmt: skip
+
+
+def video(values: list[int | None]) -> list[Row]:
+    """A frame for each value; None has no face."""
+    images = [None if value is None else np.full((8, 8, 3), value, np.uint8) for value in values]
+    return [Row(k, k / 10, "no_face" if image is None else "ok", image) for k, image in enumerate(images)]
+
+
+def test_every_frame_has_a_row_and_no_face_has_no_numbers() -> None:
+    result = recognizer(Scorer()).predict_rows(iter(video([0, None, 2, 1])))
+    assert result.status == ["ok", "no_face", "ok", "ok"]
+    assert result.faces == 3
+    np.testing.assert_array_equal(result.frame, [0, 1, 2, 3])
+    np.testing.assert_allclose(result.time, [0, 0.1, 0.2, 0.3])
+    said = result.predictions
+    np.testing.assert_array_equal(said.decision[:, 0], [0, -1, 1, 0])  # y' = -1, -, 1, 0 against .5
+    np.testing.assert_allclose(said.raw[:, 3], [-1, np.nan, 1, 0])
+    np.testing.assert_allclose(said.pseudo_intensity[:, 3], [0, np.nan, 2, 1])
+    margins = np.array([1.5, np.nan, 0.5, 0.5])
+    np.testing.assert_allclose(said.confidence[:, 11], 1 / (1 + np.exp(-margins)), rtol=1e-6)
+
+
+def test_each_au_takes_the_mapping_that_was_chosen() -> None:
+    uses = np.arange(A) % 2 == 0
+    said = recognizer(Scorer(), uses).predict_rows(video([0, 2])).predictions
+    np.testing.assert_array_equal(said.decision[0], (~uses).astype(int))
+    np.testing.assert_array_equal(said.decision[1], uses.astype(int))
+
+
+def test_a_batch_of_images_is_held_and_not_more() -> None:
+    scorer = Scorer()
+    alive = []
+
+    def rows() -> object:
+        for row in video([k % 3 for k in range(10)]):
+            yield row
+            alive.append(len(scorer.batches))
+
+    said = recognizer(scorer).predict_rows(rows())
+    assert scorer.batches == [4, 4, 2]
+    assert alive == [0, 0, 0, 1, 1, 1, 1, 2, 2, 2], "a batch is scored as soon as it is full"
+    assert len(said.frame) == 10
+
+
+@pytest.mark.parametrize("values", [[None, None], []])
+def test_a_video_without_a_face_asks_no_network(values: list[None]) -> None:
+    scorer = Scorer()
+    result = recognizer(scorer).predict_rows(video(list(values)))
+    assert scorer.batches == []
+    assert result.predictions.decision.shape == (len(values), A)
+    assert (result.predictions.decision == -1).all()
+    assert np.isnan(result.predictions.confidence).all()
+
+
+def test_columns_are_five_for_each_au_in_order() -> None:
+    columns = recognizer(Scorer()).predict_rows(video([0])).predictions.columns()
+    expected = [f"{au}{end}" for au in AUS for end in ("", "_raw", "_pseudo_intensity", "_uncertainty", "_confidence")]
+    assert list(columns) == expected
+
+
+def test_a_selection_that_lacks_an_au_is_one_line(tmp_path: Path) -> None:
+    entry = {"variant": "P1", "threshold": 0.5, "confidence": dict.fromkeys(TERMS, 0.0)}
+    tree = {**{au: entry for au in AUS if au != "AU7"}, "trial": 0, "confidence_quantiles": [0, 1]}
+    store.write_json(tmp_path / "selection.json", tree)
+    with pytest.raises(ArtifactError, match="AU7") as caught:
+        read_selection(tmp_path / "selection.json")
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,62 @@
+"""A flow as MLflow runs."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from aupair.errors import RegistryError
+from aupair.registry import tracking
+from aupair.registry.runs import Flow, StageRun, curve_points, flatten, flow_id, log_flow, numbers
+
+
+def test_rows_go_by_name_and_split() -> None:
+    tree = {"rows": [{"name": "P1", "split": "select", "f1": 0.5}], "a": {"b": [1, 2]}}
+    assert flatten(tree) == {
+        "rows.P1.select.name": "P1",
+        "rows.P1.select.split": "select",
+        "rows.P1.select.f1": 0.5,
+        "a.b": [1, 2],
+    }
+
+
+def test_only_finite_numbers_are_metrics_and_intervals_have_two() -> None:
+    tree = {"a": 1, "b": True, "c": None, "d": float("nan"), "e": "x", "f": [0.1, 0.2], "g": [1, 2, 3]}
+    assert numbers(tree) == {"a": 1.0, "f.low": 0.1, "f.high": 0.2}
+
+
+def test_curves_keep_their_step_and_their_network() -> None:
+    rows = [{"network": "fold0", "step": 5, "loss": 1.0}, {"epoch": 1, "loss": None}]
+    assert list(curve_points(rows)) == [("fold0/loss", 1.0, 5), ("epoch", 1.0, 1)]
+
+
+def test_the_id_depends_on_every_part_and_on_where_it_ends() -> None:
+    assert flow_id("a", "b") == flow_id("a", "b")
+    assert len({flow_id("a", "b"), flow_id("ab", ""), flow_id("a", "c")}) == 3
+
+
+def test_a_run_that_was_cut_off_is_logged_again_and_a_finished_one_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    client = tracking.connect(create=True)
+    curves = tmp_path / "curves.jsonl"
+    curves.write_text("".join(json.dumps({"step": step, "loss": step / 2}) + "\n" for step in range(1500)))
+    stages = [StageRun("train-mapping", 0, curves=(curves,)), StageRun("evaluate", artifacts=(tmp_path / "table.md",))]
+    flow = Flow("f1", "test", StageRun("flow", params={"long": "x" * 9000}), stages)
+    with pytest.raises(RegistryError, match="a report that is not there"):
+        log_flow(client, flow)
+    (tmp_path / "table.md").write_text("now")
+    parent = log_flow(client, flow)
+    assert log_flow(client, flow) == parent
+
+    runs = client.search_runs([tracking.experiment_id(client, "test")])
+    assert sorted((run.data.tags["stage"], run.info.status) for run in runs) == [
+        ("evaluate", "FINISHED"), ("flow", "FINISHED"), ("train-mapping", "FINISHED"),
+    ]  # fmt: skip
+    for run in runs:
+        tags = run.data.tags
+        assert (tags["flow_id"], tags["au"], tags["pipeline_run_id"]) == ("f1", "all", "f1")
+        assert tags.get("mlflow.parentRunId") == (None if tags["stage"] == "flow" else parent)
+    mapping = next(run for run in runs if run.data.tags["stage"] == "train-mapping")
+    assert len(client.get_metric_history(mapping.info.run_id, "loss")) == 1500

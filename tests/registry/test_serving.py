@@ -1,0 +1,170 @@
+"""The registered bundle, loaded in a fresh process that cannot see the repository's working tree."""
+
+import json
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from aupair import store
+from aupair.aus import AUS
+from aupair.evaluation.confidence import TERMS
+from aupair.mapping.extractor import Statistics, columns
+from aupair.mapping.fit import Mapping
+from aupair.mapping.networks import MappingNetworks
+from aupair.params import Params, check
+from aupair.ranking.networks import build
+from aupair.ranking.pseudo_intensity import PseudoIntensity
+from aupair.ranking.scores import save_f, save_h
+from aupair.ranking.uncertainty import Sigma, Uncertainty
+from aupair.registry.bundle import Parts
+from aupair.registry.recognizer import Recognizer
+from aupair.registry.register import register_model
+from aupair.registry.runs import StageRun
+
+SIZE = 32
+A = len(AUS)
+
+SCRIPT = """
+import importlib.util, json, sys
+sys.path.append({site!r})  # without its .pth files: the editable install is not seen
+assert importlib.util.find_spec("aupair") is None, "the working tree can be seen"
+import numpy as np, warnings
+warnings.simplefilter("ignore")
+import mlflow
+model = mlflow.pyfunc.load_model({model!r})
+import aupair
+faces = np.load({faces!r})
+table = model.predict(faces, params={{"fps": 10.0}})
+try:
+    model.predict(faces[:, :-1])
+    refused = False
+except mlflow.MlflowException:
+    refused = True
+print(json.dumps({{"file": aupair.__file__, "refused": refused, "table": table.to_dict("list")}}))
+"""
+
+
+def tiny_params() -> Params:
+    network = {"width": 0.05, "weights": "none", "frozen_convolutions": 0}
+    return check(
+        {
+            "preprocess_faces": {"size": SIZE},
+            "train_pseudo_intensity": {"network": network},
+            "train_uncertainty": {"network": network},
+            "extract_features": {"batch": 4, "device": "cpu", "context_points": 2},
+        }
+    )
+
+
+def selection() -> dict:
+    entries = {
+        au: {
+            "variant": "P1" if k % 2 else "P2",
+            "threshold": 0.4 + 0.01 * k,
+            "confidence": dict(zip(TERMS, (0.3, 1.0, 0.1, 0.2, -0.4))),
+        }
+        for k, au in enumerate(AUS)
+    }
+    return {**entries, "trial": 0, "confidence_quantiles": np.linspace(0.5, 1, 101).tolist()}
+
+
+def metrics() -> dict:
+    per_au = {au: {"f1": 0.5} for au in AUS}
+    figures = {"f1": 0.5, "accuracy": 0.8, "score": 0.65, "per_au": per_au}
+    return {"rows": [{"name": n, "split": s, **figures} for n in ("P1", "P2") for s in ("select", "validation")]}
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory: pytest.TempPathFactory) -> Parts:
+    work, params, rng = tmp_path_factory.mktemp("work"), tiny_params(), np.random.default_rng(0)
+    scores = rng.normal(size=(50, A)).astype(np.float32)
+    ones = {"final": np.ones(A, np.float32)}
+    f = build(params.train_pseudo_intensity.network, SIZE, 1)
+    h = Sigma(build(params.train_uncertainty.network, SIZE, 2), np.ones(A), 0.05)
+    save_f(
+        work / "f", PseudoIntensity({"final": f}, {"final": np.zeros(A, np.float32)}, ones, scores, []), params, SIZE
+    )
+    save_h(work / "h", Uncertainty({"final": h}, np.exp(scores), []), params, SIZE)
+    Statistics.of(scores, np.exp(scores)).save(work / "statistics.safetensors")
+    names = columns(params.extract_features)
+    plain = torch.tensor([group == "plain" for _, group in names])
+    torch.manual_seed(0)
+    networks = MappingNetworks(plain, torch.zeros(A, len(names)), torch.ones(A, len(names)), 8, 0.0)
+    Mapping(networks, 8).save(work / "mapping", [])
+    for name, tree in (("selection", selection()), ("data", {"md5": "abc.dir"}), ("metrics", metrics())):
+        store.write_json(work / f"{name}.json", tree)
+    return Parts(
+        work / "f", work / "h", work / "mapping", work / "statistics.safetensors",
+        work / "selection.json", work / "data.json", work / "metrics.json",
+    )  # fmt: skip
+
+
+def faces(n: int = 11) -> np.ndarray:
+    return np.random.default_rng(3).integers(0, 256, (n, SIZE, SIZE, 3), np.uint8)
+
+
+def test_a_fresh_process_without_the_working_tree_predicts_the_same(parts: Parts, tmp_path: Path, monkeypatch) -> None:
+    database = tmp_path / "mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{database}")
+    monkeypatch.chdir(tmp_path)
+    reports = tmp_path / "reports"
+    reports.mkdir()
+    (reports / "table.md").write_text("| |\n")
+    done = register_model(tmp_path / "bundle", parts, [StageRun("evaluate")], reports, tiny_params())
+    assert (done.version, done.created) == (1, True)
+
+    np.save(tmp_path / "faces.npy", faces())
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    script = SCRIPT.format(
+        site=sysconfig.get_path("purelib"), model="models:/aupair@challenger", faces=str(tmp_path / "faces.npy")
+    )
+    command = [sys.executable, "-I", "-S", "-c", script]
+    ran = subprocess.run(command, cwd=elsewhere, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    said = json.loads(ran.stdout.splitlines()[-1])
+
+    assert Path(said["file"]).is_relative_to(tmp_path / "mlruns")
+    assert said["refused"], "faces of another size must not pass the signature"
+    expected = Recognizer.load(tmp_path / "bundle", "cpu").predict_faces(faces(), 10.0).columns()
+    assert list(said["table"]) == list(expected)
+    for name, values in expected.items():
+        np.testing.assert_allclose(said["table"][name], values, rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+def test_no_pickle_in_the_bundle_and_nothing_of_the_training_frames(parts: Parts, tmp_path: Path) -> None:
+    from aupair.registry.bundle import write_bundle
+
+    write_bundle(tmp_path / "bundle", parts, tiny_params())
+    files = [path for path in (tmp_path / "bundle").rglob("*") if path.is_file()]
+    assert {path.suffix for path in files} == {".safetensors", ".json", ".txt", ".md"}
+    assert not [path for path in files if path.name in ("y_hat.safetensors", "sigma.safetensors", "curves.jsonl")]
+
+
+def test_chunks_do_not_change_the_result(parts: Parts, tmp_path: Path) -> None:
+    from aupair.registry.bundle import write_bundle
+
+    write_bundle(tmp_path / "bundle", parts, tiny_params())
+    recognizer = Recognizer.load(tmp_path / "bundle", "cpu")
+    whole = [recognizer.scorer(face[None]) for face in faces()]
+    y_hat, sigma = recognizer.score(faces())
+    np.testing.assert_allclose(y_hat, np.concatenate([y for y, _ in whole]), atol=1e-5)
+    np.testing.assert_allclose(sigma, np.concatenate([s for _, s in whole]), atol=1e-5)
+
+
+@pytest.mark.parametrize("part", ["f/final.safetensors", "statistics.safetensors", "mapping/mapping.safetensors"])
+def test_a_corrupt_part_is_one_line(parts: Parts, tmp_path: Path, part: str) -> None:
+    from aupair.errors import ArtifactError
+    from aupair.registry.bundle import write_bundle
+
+    write_bundle(tmp_path / "bundle", parts, tiny_params())
+    (tmp_path / "bundle" / part).write_bytes(b"no weights")
+    with pytest.raises(ArtifactError) as caught:
+        Recognizer.load(tmp_path / "bundle", "cpu")
+    assert "\n" not in str(caught.value)
+    assert part in str(caught.value)

@@ -1,0 +1,227 @@
+"""register-model and the life of versions, on a real MLflow store that the module shares."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from aupair import store
+from aupair.aus import AUS
+from aupair.errors import ArtifactError, RegistryError
+from aupair.evaluation.confidence import TERMS
+from aupair.params import Params, check
+from aupair.registry import versions
+from aupair.registry.bundle import Parts
+from aupair.registry.register import Registration, register_model
+from aupair.registry.runs import StageRun
+
+GATE = Path(__file__).parents[2] / "mlflow" / "registry.yaml"
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with an MLflow store of its own."""
+    folder = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        patch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+        yield folder
+
+
+def write_parts(work: Path, score: float, f1: float, data: str) -> Parts:
+    """Write parts that MLflow keeps, with networks that nobody loads."""
+    for folder, name in (("f", "final"), ("h", "final"), ("mapping", "mapping")):
+        (work / folder).mkdir(parents=True, exist_ok=True)
+        (work / folder / "about.json").write_text("{}")
+        (work / folder / f"{name}.safetensors").write_bytes(b"weights")
+    (work / "statistics.safetensors").write_bytes(b"s")
+    entry = {"threshold": 0.5, "confidence": dict.fromkeys(TERMS, 0.0)}
+    choices = {au: {"variant": "P1" if k < 3 else "P2", **entry} for k, au in enumerate(AUS)}
+    tree = {**choices, "trial": 0, "confidence_quantiles": np.linspace(0, 1, 101).tolist()}
+    figures = {"f1": f1, "accuracy": 0.8, "score": score, "per_au": {au: {"f1": f1} for au in AUS}}
+    rows = [{"name": n, "split": s, **figures} for n in ("P1", "P2") for s in ("select", "validation")]
+    for name, content in (("selection", tree), ("data", {"md5": data}), ("metrics", {"rows": rows})):
+        store.write_json(work / f"{name}.json", content)
+    return Parts(
+        work / "f", work / "h", work / "mapping", work / "statistics.safetensors",
+        work / "selection.json", work / "data.json", work / "metrics.json",
+    )  # fmt: skip
+
+
+def params(name: str) -> Params:
+    return check({"register_model": {"name": name, "experiment": name}})
+
+
+def register(home: Path, name: str, score: float = 0.6, f1: float = 0.5, data: str = "a.dir") -> Registration:
+    work, reports = home / "work", home / "reports"
+    parts = write_parts(work, score, f1, data)
+    reports.mkdir(exist_ok=True)
+    (reports / "table.md").write_text("the table\n")
+    (work / "f" / "curves.jsonl").write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "loss": 1.0}\n')
+    stages = [
+        StageRun("train-pseudo-intensity", 0, {"margin": 1.0}, curves=(work / "f" / "curves.jsonl",)),
+        StageRun("train-pseudo-intensity", 1),
+        StageRun("evaluate", metrics={"score": score}),
+    ]
+    return register_model(home / "bundle", parts, stages, reports, params(name))
+
+
+def test_a_version_has_its_tags_its_alias_and_its_runs(home: Path) -> None:
+    done = register(home, "tags")
+    version = versions.show(done.version, "tags")
+    assert version.aliases == ("challenger",)
+    assert [version.tags[f"selection.{au}"] for au in AUS] == ["P1"] * 3 + ["P2"] * 9
+    expected = {"score.p1": "0.600000", "score.p2": "0.600000", "data.md5": "a.dir", "bundle.sha256": done.sha256}
+    assert expected.items() <= dict(version.tags).items()
+    assert (home / "mlflow.db").exists()
+    assert not list((home / "mlruns").rglob("*.pkl"))
+
+    import mlflow
+
+    client = mlflow.MlflowClient()
+    parent = client.get_run(version.run_id)
+    assert parent.data.metrics["rows.P2.select.score"] == 0.6
+    assert parent.data.params["train_mapping.width"] == "4096"
+    assert [file.path for file in client.list_artifacts(version.run_id, "reports")] == ["reports/table.md"]
+    children = client.search_runs(
+        [parent.info.experiment_id],
+        f"tags.mlflow.parentRunId = '{version.run_id}' and tags.stage = 'train-pseudo-intensity'",
+    )
+    assert {run.data.tags["trial"] for run in children} == {"0", "1"}
+    first = next(run for run in children if run.data.tags["trial"] == "0")
+    assert [(m.step, m.value) for m in client.get_metric_history(first.info.run_id, "loss")] == [(1, 2.0), (2, 1.0)]
+
+
+def test_the_same_bundle_again_creates_nothing(home: Path) -> None:
+    import mlflow
+
+    def count() -> tuple[int, int, int]:
+        client = mlflow.MlflowClient()
+        experiment = client.get_experiment_by_name("again").experiment_id
+        models = mlflow.search_logged_models([experiment], output_format="list")
+        return len(client.search_runs([experiment])), len(versions.versions("again")), len(models)
+
+    first = register(home, "again")
+    before = count()
+    second = register(home, "again")
+    assert (second.version, second.created, second.sha256) == (first.version, False, first.sha256)
+    assert count() == before
+    assert register(home, "again", score=0.7).version == 2
+    assert versions.show(2, "again").aliases == ("challenger",)
+
+
+def test_promotion_by_the_gate_and_back(home: Path) -> None:
+    one, worse = register(home, "gate").version, register(home, "gate", score=0.5, f1=0.4).version
+    assert versions.promote(one, gate=GATE, name="gate").aliases == ("champion",)
+    with pytest.raises(RegistryError, match=r"score.p2 0.500 against 0.600; f1.AU1 0.400 against 0.500") as caught:
+        versions.promote(worse, gate=GATE, name="gate")
+    assert "\n" not in str(caught.value)
+    assert versions.show(one, "gate").aliases == ("champion",)
+    assert "promotion.forced" not in versions.show(worse, "gate").tags
+
+    better = register(home, "gate", score=0.8).version
+    assert versions.promote(better, gate=GATE, name="gate").aliases == ("champion",)
+    assert versions.show(one, "gate").aliases == ("previous",)
+    assert versions.promote(better, gate=GATE, name="gate").aliases == ("champion",)
+    assert versions.rollback("gate").number == one
+    assert [v.aliases for v in versions.versions("gate")] == [("champion",), (), ()]
+    with pytest.raises(RegistryError, match="nothing to roll back to"):
+        versions.rollback("gate")
+
+
+def test_the_champion_registered_again_is_no_challenger(home: Path) -> None:
+    number = register(home, "same").version
+    versions.promote(number, gate=GATE, name="same")
+    assert register(home, "same").version == number
+    assert versions.show(number, "same").aliases == ("champion",)
+
+
+def test_force_needs_a_reason_and_keeps_it(home: Path) -> None:
+    versions.promote(register(home, "force").version, gate=GATE, name="force")
+    other = register(home, "force", data="b.dir").version
+    with pytest.raises(RegistryError, match="other data"):
+        versions.promote(other, gate=GATE, name="force")
+    with pytest.raises(RegistryError, match="without a reason"):
+        versions.promote(other, "  ", GATE, "force")
+    forced = versions.promote(other, "new\n consent forms", GATE, "force")
+    assert forced.aliases == ("champion",)
+    assert forced.tags["promotion.forced"] == "new consent forms"
+    assert forced.tags["promotion.refusals"] == "other data (b.dir, the champion's a.dir)"
+
+
+def test_no_force_makes_up_for_a_missing_choice(home: Path) -> None:
+    import mlflow
+
+    number = register(home, "choice").version
+    mlflow.MlflowClient().delete_model_version_tag("choice", str(number), "selection.AU12")
+    with pytest.raises(RegistryError, match=r"no P1\|P2 selection tag for AU12"):
+        versions.promote(number, "because", GATE, "choice")
+
+
+def test_resolve_gives_the_registered_bundle(home: Path) -> None:
+    number = register(home, "resolve").version
+    with pytest.raises(RegistryError, match=r"has no champion yet.*aupair registry promote VERSION"):
+        versions.resolve("models:/resolve@champion")
+    versions.promote(number, gate=GATE, name="resolve")
+    folder = versions.resolve("models:/resolve@champion")
+    assert folder == versions.resolve(f"models:/resolve/{number}")
+    assert folder != home / "bundle"
+    assert (folder / "selection.json").read_bytes() == (home / "bundle" / "selection.json").read_bytes()
+    assert versions.resolve(str(home / "bundle")) == home / "bundle"
+
+    (folder / "f" / "final.safetensors").write_bytes(b"touched")
+    with pytest.raises(RegistryError, match="not what was registered"):
+        versions.resolve("models:/resolve@champion")
+    (folder / "f" / "final.safetensors").unlink()
+    with pytest.raises(RegistryError, match=r"no f/final\.safetensors"):
+        versions.resolve("models:/resolve@champion")
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ("models:/nobody@champion", "the model nobody has no champion yet"),
+        ("models:/tags@nonsense", "the model tags has no nonsense yet"),
+        ("models:/tags/999", "no such version"),
+        ("models:/tags", "expected models:/NAME@ALIAS"),
+        ("models:/", "expected models:/NAME@ALIAS"),
+    ],
+)
+def test_what_is_not_there_is_one_line(home: Path, model: str, said: str) -> None:
+    register(home, "tags")
+    with pytest.raises(RegistryError, match=said) as caught:
+        versions.resolve(model)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_that_is_no_bundle_is_one_line(home: Path, tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="not a whole model bundle"):
+        versions.resolve(str(tmp_path))
+
+
+def test_no_such_version(home: Path) -> None:
+    register(home, "tags")
+    with pytest.raises(RegistryError, match=r"got 77, expected 1\.\.1"):
+        versions.show(77, "tags")
+
+
+def test_without_a_store_reading_makes_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    with pytest.raises(RegistryError, match="no MLflow store yet"):
+        versions.versions()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_server_that_does_not_answer_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    with pytest.raises(RegistryError, match=r"does not answer: in http://127.0.0.1:9") as caught:
+        versions.resolve("models:/aupair@champion")
+    assert "\n" not in str(caught.value)
+
+
+def test_telemetry_is_off(home: Path) -> None:
+    register(home, "tags")
+    assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
