@@ -82,16 +82,17 @@ def flow() -> None:
 @app.command(epilog="Example: `aupair synth data --subjects 24 --clips 1 --seconds 5 --seed 0`")
 def synth(
     directory: Annotated[Path, typer.Argument(help="A new or empty folder.")],
-    subjects: Annotated[int, typer.Option(help="Persons; half fit, a quarter select, a quarter validation.")] = 60,
+    subjects: Annotated[int, typer.Option(help="Persons; half fit, a quarter select, a quarter validation.")] = 96,
     clips: Annotated[int, typer.Option(help="Videos a person.")] = 1,
-    seconds: Annotated[float, typer.Option(help="Length of a video.")] = 5.0,
+    seconds: Annotated[float, typer.Option(help="Length of a video.")] = 6.5,
+    fps: Annotated[float, typer.Option(help="Frames a second.")] = 10.0,
     seed: Annotated[int, typer.Option(help="Another seed, other people.")] = 0,
 ) -> None:
     """Write a synthetic corpus in Aff-Wild2's layout (videos, annotations, subjects, splits, conditions)."""
     from aupair.console import ConsoleLog
     from aupair.synth.corpus import Corpus, synthesise
 
-    synthesise(directory, Corpus(subjects=subjects, clips=clips, seconds=seconds, seed=seed), ConsoleLog())
+    synthesise(directory, Corpus(subjects=subjects, clips=clips, seconds=seconds, fps=fps, seed=seed), ConsoleLog())
 
 
 @app.command(epilog="Example: `aupair split data --select .2 --seed 0`")

@@ -80,9 +80,15 @@ def check_data(*, data: Path, labels: Path, info: Path, data_docs: Path, params:
 def preprocess_faces(*, data: Path, labels: Path, faces: Path, params: Params, log: Log = SILENT) -> None:
     """Turn each video into a file of aligned faces."""
     from aupair.data.layout import jobs
-    from aupair.faces.folder import preprocess
+    from aupair.faces.folder import Job, preprocess
 
-    preprocess(jobs(data, labels), faces, params.preprocess_faces, log)
+    tasks = [Job(*job) for job in jobs(data, labels)]
+    reports = preprocess(tasks, faces, params.preprocess_faces, log)
+    for report in reports:
+        if report.status != "ok":
+            log.line(f"{report.name}: {report.status}: {report.message}")
+    frames, found = sum(report.frames for report in reports), sum(report.faces for report in reports)
+    log.line(f"{len(reports)} videos, {frames} frames, {found} with a face ({found / max(frames, 1):.1%})")
 
 
 def sample_pairs(*, labels: Path, faces: Path, pairs: Path, params: Params, log: Log = SILENT) -> None:
@@ -187,11 +193,14 @@ def register_model(
 
     k = params.trials.index(store.read_json(selection)["trial"])
     parts = Parts(f[k], h[k], mapping[k], features[k] / "statistics.safetensors", selection, info, metrics)
-    sections = params.model_dump(mode="json")
-    runs = [StageRun("evaluate", None, sections["evaluate"], (), store.read_json(metrics), (table, plots))]
-    for n, trial in enumerate(params.trials):
-        for stage, folder in (("train-pseudo-intensity", f[n]), ("train-uncertainty", h[n]), ("train-mapping", mapping[n])):
-            runs.append(StageRun(stage, trial, sections[find(stage).section], (folder / "curves.jsonl",)))
+    curves = {"train-pseudo-intensity": f, "train-uncertainty": h, "train-mapping": mapping}
+    result_of = {"evaluate": (store.read_json(metrics), (table, plots))}
+    runs = []
+    for stage in FLOW[:-1]:
+        section = getattr(params, stage.section).model_dump(mode="json")
+        for n, trial in enumerate(params.trials if stage.per_trial else (None,)):
+            files = (curves[stage.name][n] / "curves.jsonl",) if stage.name in curves else ()
+            runs.append(StageRun(stage.name, trial, section, files, *result_of.get(stage.name, ({}, ()))))
     result = register(registered.parent / "bundle", parts, runs, (table, plots, metrics), params, log)
     store.write_json(registered, vars(result))
 

@@ -176,14 +176,18 @@ def faces_meta(table: pa.Table) -> dict[str, str]:
     return {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
 
 
-def decode_jpeg(data: bytes) -> np.ndarray:
-    """Decode an aligned face: (S, S, 3) uint8, RGB."""
+def decode_jpeg(data: bytes, where: object = "") -> np.ndarray:
+    """Decode an aligned face: (S, S, 3) uint8, RGB.
+
+    Raises:
+        ArtifactError: it cannot be decoded; `where` is told.
+    """
     import cv2
 
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
     if image is None:
         raise ArtifactError(
-            "a JPEG that cannot be decoded", got=f"{len(data)} bytes", todo="run preprocess-faces again"
+            "a JPEG that cannot be decoded", where=where, got=f"{len(data)} bytes", todo="run preprocess-faces again"
         )
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 

@@ -32,19 +32,29 @@ def test_no_threshold_is_better_than_the_tuned_one(seed: int) -> None:
     assert score(raw, truth, found) == pytest.approx(best)
 
 
-def test_the_middle_of_the_widest_optimal_interval_is_taken() -> None:
+def test_the_middle_of_the_optimal_interval_is_taken() -> None:
     # any threshold between .2 and .9 is perfect
     assert tune(np.array([0.1, 0.2, 0.9, 1.0]), np.array([False, False, True, True])) == pytest.approx(0.55)
-    # [.1, .2] and [.5, .6] are as good as each other (one positive missed, or one negative called): the widest wins
-    raw, truth = np.array([0.0, 0.1, 0.6, 0.7]), np.array([False, True, False, True])
-    both = [
-        t for t in (0.05, 0.35, 0.65) if score(raw, truth, t) == max(score(raw, truth, s) for s in (0.05, 0.35, 0.65))
-    ]
-    assert tune(raw, truth) == pytest.approx(both[0])
 
 
-def test_equally_wide_optimal_intervals_give_the_one_nearest_to_half() -> None:
-    # every guess is as good as another only without positives: then nothing is ever called
+# one positive missed, or two more negatives called: thresholds below the 3rd and below the 6th value score alike
+TIED = np.array([0, 0, 1, 0, 0, 1, 0, 0, 0], bool)
+
+
+@pytest.mark.parametrize(
+    ("raw", "expected"),
+    [
+        ([0.0, 0.1, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0], 0.25),  # .1 to .4 is wider than .6 to .7
+        ([0.0, 0.1, 0.2, 0.3, 0.4, 0.7, 0.8, 0.9, 1.0], 0.55),
+        ([0.0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0], 0.5625),  # equally wide: nearer to .5
+    ],
+)
+def test_of_equally_good_intervals_the_widest_is_taken(raw: list[float], expected: float) -> None:
+    assert score(np.array(raw), TIED, raw[2] - 0.01) == pytest.approx(score(np.array(raw), TIED, raw[5] - 0.01))
+    assert tune(np.array(raw), TIED) == pytest.approx(expected)
+
+
+def test_all_or_nothing_active() -> None:
     assert tune(np.array([0.2, 0.8]), np.array([False, False])) == pytest.approx(1.3)
     assert tune(np.array([0.2, 0.8]), np.array([True, True])) == pytest.approx(-0.3)
     assert tune(np.array([np.nan, np.nan]), np.array([True, False])) == 0.5

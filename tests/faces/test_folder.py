@@ -103,7 +103,8 @@ def test_any_number_of_workers_writes_the_same_bytes(videos: Path, tmp_path: Pat
 
 def test_two_persons_of_one_movie(videos: Path, tmp_path: Path) -> None:
     source = videos / "two.mp4"
-    preprocess([Job("two_left", source, "left"), Job("two_right", source, "right")], tmp_path, PARAMS)
+    for side in ("left", "right"):
+        folder._process(Job(f"two_{side}", source, side), tmp_path, PARAMS)
     left, right = (
         np.array(store.read_faces(tmp_path / f"two_{side}.arrow")["landmarks"].to_pylist())
         for side in ("left", "right")
@@ -153,13 +154,13 @@ def test_done_is_done_until_something_changes(videos: Path, tmp_path: Path) -> N
 
 
 def test_what_is_no_longer_asked_for_goes(videos: Path, tmp_path: Path) -> None:
-    preprocess(jobs_of(videos, "a", "blank"), tmp_path, PARAMS)
-    left_by_a_kill = tmp_path / ".a.arrow.x1y2"
+    preprocess(jobs_of(videos, "text", "nothing"), tmp_path, PARAMS)
+    left_by_a_kill = tmp_path / ".text.arrow.x1y2"
     left_by_a_kill.mkdir()
-    (left_by_a_kill / "a.arrow").write_bytes(b"half")
+    (left_by_a_kill / "text.arrow").write_bytes(b"half")
     (tmp_path / "notes.txt").write_text("mine")
-    preprocess(jobs_of(videos, "blank"), tmp_path, PARAMS)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["blank.arrow", "notes.txt"]
+    preprocess(jobs_of(videos, "nothing"), tmp_path, PARAMS)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["notes.txt", "nothing.arrow"]
 
 
 CRASH = """

@@ -26,8 +26,8 @@ def test_only_finite_numbers_are_metrics_and_intervals_have_two() -> None:
 
 
 def test_curves_keep_their_step_and_their_network() -> None:
-    rows = [{"network": "fold0", "step": 5, "loss": 1.0}, {"epoch": 1, "loss": None}]
-    assert list(curve_points(rows)) == [("fold0/loss", 1.0, 5), ("epoch", 1.0, 1)]
+    rows = [{"network": "fold0", "step": 5, "loss": 1.0}, {"epoch": 3, "a": 2, "loss": None}, {"b": 1}]
+    assert list(curve_points(rows)) == [("fold0/loss", 1.0, 5), ("a", 2.0, 3), ("b", 1.0, 2)]
 
 
 def test_the_id_depends_on_every_part_and_on_where_it_ends() -> None:

@@ -115,7 +115,7 @@ def test_a_fresh_process_without_the_working_tree_predicts_the_same(parts: Parts
     reports = tmp_path / "reports"
     reports.mkdir()
     (reports / "table.md").write_text("| |\n")
-    done = register_model(tmp_path / "bundle", parts, [StageRun("evaluate")], reports, tiny_params())
+    done = register_model(tmp_path / "bundle", parts, [StageRun("evaluate")], [reports], tiny_params())
     assert (done.version, done.created) == (1, True)
 
     np.save(tmp_path / "faces.npy", faces())

@@ -66,7 +66,7 @@ def register(home: Path, name: str, score: float = 0.6, f1: float = 0.5, data: s
         StageRun("train-pseudo-intensity", 1),
         StageRun("evaluate", metrics={"score": score}),
     ]
-    return register_model(home / "bundle", parts, stages, reports, params(name))
+    return register_model(home / "bundle", parts, stages, [reports], params(name))
 
 
 def test_a_version_has_its_tags_its_alias_and_its_runs(home: Path) -> None:
@@ -219,6 +219,15 @@ def test_a_server_that_does_not_answer_is_one_line(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     with pytest.raises(RegistryError, match=r"does not answer: in http://127.0.0.1:9") as caught:
         versions.resolve("models:/aupair@champion")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("uri", ["nonsense://x", "sqlite:///{}/mlflow.db"])
+def test_a_store_that_cannot_be_opened_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uri: str) -> None:
+    (tmp_path / "mlflow.db").write_text("this is no database at all, but it is not empty either\n" * 50)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri.format(tmp_path))
+    with pytest.raises(RegistryError, match="refused") as caught:
+        versions.versions()
     assert "\n" not in str(caught.value)
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 BLUE, ORANGE, GREEN, RED, GREY, DARK = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#9A9A9A", "#222222"
 """Okabe and Ito's colours: they differ for colour-blind readers too."""
-SECONDS = 60.0
+SECONDS = 20.0
 """the longest stretch of a video that a timeline shows"""
 WAYS = {
     "confidence": ("confidence (margin and sigma)", BLUE, "-"),
@@ -60,10 +60,10 @@ def timelines(
         axis.set_title(f"{AUS[au]}  {NAMES[AUS[au]]}", loc="left", fontsize=10)
         axis.set_ylim(low - 2.4 * strip, high + 0.05 * (high - low))
         axis.margins(x=0)
+        axis.locator_params(axis="y", nbins=4, integer=True)
     for axis in axes[-1]:
         axis.set_xlabel("time in the video (s)")
-    for axis in axes[:, 0]:
-        axis.set_ylabel("y_hat")
+    figure.supylabel("y_hat (standardised)")
     handles, names = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside upper right", ncols=5, frameon=False)
     figure.suptitle(f"Pseudo-intensity in {frames.videos[video]}", x=0.01, ha="left")

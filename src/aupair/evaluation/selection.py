@@ -133,9 +133,8 @@ def filled(trial: Trial, frames: Frames) -> tuple[np.ndarray, np.ndarray]:
 def tune(raw: np.ndarray, truth: np.ndarray) -> float:
     """Find the threshold that maximises 1/2 (F1 + accuracy) of one AU.
 
-    Between two neighbouring outputs every threshold decides alike. Of the best ones the middle of the widest
-    unbroken interval is taken, which a small shift of the outputs does not leave; of equally wide ones the nearest
-    to .5. Beyond the extreme outputs (all or nothing active) an interval is given the width 1.
+    Between two neighbouring outputs every threshold decides alike. Of the best intervals the middle of the widest
+    is taken, which a small shift of the outputs does not leave; of equally wide ones the nearest to .5. Beyond the extreme outputs (all or nothing active) an interval is given the width 1.
 
     Args:
         raw: (n,) float; NaN (a video without a face) is never active.
@@ -151,12 +150,9 @@ def tune(raw: np.ndarray, truth: np.ndarray) -> float:
     fn, n = truth.sum() - tp, len(truth)
     score = 0.5 * (2 * tp / np.maximum(2 * tp + fp + fn, 1) + (n - fp - fn) / n)
     edges = np.concatenate([values[:1] - 1.0, values, values[-1:] + 1.0]).astype(np.float64)
-    best = score >= score.max() - 1e-12
-    starts = np.flatnonzero(best & ~np.append(False, best[:-1]))
-    ends = np.flatnonzero(best & ~np.append(best[1:], False))
-    low, high = edges[starts], edges[ends + 1]
-    middle = (low + high) / 2
-    return float(middle[np.lexsort((np.abs(middle - HALF), -(high - low)))[0]])
+    best = np.flatnonzero(score >= score.max() - 1e-12)
+    middle, width = (edges[best] + edges[best + 1]) / 2, edges[best + 1] - edges[best]
+    return float(middle[np.lexsort((np.abs(middle - HALF), -width))[0]])
 
 
 def choose(trial: Trial, frames: Frames, cells: Cells, params: Evaluate) -> Choice:

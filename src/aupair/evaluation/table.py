@@ -62,9 +62,10 @@ def markdown(metrics: dict[str, Any], selection: dict[str, Any], note: str = "")
 
 def terminal(metrics: dict[str, Any], split: str = "validation") -> "Table":
     """Give the scores of a split as a table of rich."""
+    from rich import box
     from rich.table import Table
 
-    table = Table(title=f"Scores on {split}")
+    table = Table(title=f"Scores on {split}", box=box.SIMPLE_HEAD, pad_edge=False)
     for index, name in enumerate(["", *(COLUMNS[key] for key in HEADLINE), "95 % interval"]):
         table.add_column(name, justify="left" if index == 0 else "right", no_wrap=True)
     for row in metrics["rows"]:

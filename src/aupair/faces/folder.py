@@ -185,8 +185,8 @@ def _size(source: Path) -> int:
 
 
 def _sha256(source: Path) -> str:
-    """Give the hash of a file's content; "" where there is none."""
-    if not source.is_file():
+    """Give the hash of a file's content; "" where it cannot be read (decoding it says so)."""
+    if not (source.is_file() and os.access(source, os.R_OK)):
         return ""
     with source.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

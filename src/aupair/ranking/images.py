@@ -23,7 +23,8 @@ class FaceImages:
     """
 
     def __init__(self, folder: Path, frames: Frames, cache_bytes: int = 4 << 30, threads: int = 2) -> None:
-        self._jpegs = [store.read_faces(Path(folder) / f"{name}.arrow")["jpeg"] for name in frames.videos]
+        self._paths = [Path(folder) / f"{name}.arrow" for name in frames.videos]
+        self._jpegs = [store.read_faces(path)["jpeg"] for path in self._paths]
         self._video, self._frame, self._ok = frames.video, frames.frame, frames.ok
         self._pool = ThreadPoolExecutor(threads)
         first = np.flatnonzero(self._ok)
@@ -47,4 +48,5 @@ class FaceImages:
         return self._cache[rows]
 
     def _decode(self, row: int) -> np.ndarray:
-        return store.decode_jpeg(self._jpegs[self._video[row]][int(self._frame[row])].as_py())
+        video, frame = self._video[row], int(self._frame[row])
+        return store.decode_jpeg(self._jpegs[video][frame].as_py(), f"{self._paths[video]} frame {frame}")

@@ -40,7 +40,7 @@ class Registration:
 
 
 def register_model(
-    bundle: Path, parts: Parts, stages: Sequence[StageRun], reports: Path, params: Params, log: Log = SILENT
+    bundle: Path, parts: Parts, stages: Sequence[StageRun], reports: Sequence[Path], params: Params, log: Log = SILENT
 ) -> Registration:
     """Write the bundle, log the flow, register the bundle, and point `challenger` to it.
 
@@ -48,7 +48,7 @@ def register_model(
         bundle: where the bundle is written.
         parts: what goes into it, of the chosen trial.
         stages: every run of a stage, to be logged below the flow.
-        reports: folder of reports, kept with the flow.
+        reports: files and folders to keep with the flow.
 
     Raises:
         ArtifactError: a part is missing.
@@ -64,7 +64,7 @@ def register_model(
         flow = Flow(
             flow_id(params.model_dump_json(), data, sha256),
             params.register_model.experiment,
-            StageRun(PARENT, params=params.model_dump(mode="json"), metrics=metrics, artifacts=(reports,)),
+            StageRun(PARENT, params=params.model_dump(mode="json"), metrics=metrics, artifacts=tuple(reports)),
             stages,
             {"data.md5": data, versions.HASH_TAG: sha256},
         )

@@ -37,7 +37,7 @@ class StageRun:
         stage: its name, with hyphens.
         trial: which trial, or None for a stage that runs once.
         params: its section of params.yaml.
-        curves: its files of JSON lines; `step` is the step, text values become a prefix of the metric's name.
+        curves: its files of JSON lines; `step` or `epoch` is the step, texts become a prefix of the metric's name.
         metrics: final values.
         artifacts: small files or folders to keep beside the run.
     """
@@ -128,9 +128,9 @@ def numbers(tree: Any) -> dict[str, float]:
 def curve_points(rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, float, int]]:
     """Give (name, value, step) of every number in rows of curves."""
     for index, row in enumerate(rows):
-        step = int(row.get("step", index))
+        step = int(row.get("step", row.get("epoch", index)))
         prefix = "/".join(value for value in row.values() if isinstance(value, str))
-        for key, value in numbers({k: v for k, v in row.items() if k != "step"}).items():
+        for key, value in numbers({k: v for k, v in row.items() if k not in ("step", "epoch")}).items():
             yield (f"{prefix}/{key}" if prefix else key), value, step
 
 

@@ -41,9 +41,10 @@ def connect(create: bool = False) -> "MlflowClient":
         _probe(uri)
     import mlflow
 
-    mlflow.set_tracking_uri(uri)
-    mlflow.set_registry_uri(uri)
-    return mlflow.MlflowClient(uri)
+    with told("opening the store"):
+        mlflow.set_tracking_uri(uri)
+        mlflow.set_registry_uri(uri)
+        return mlflow.MlflowClient(uri)
 
 
 def sqlite_path(uri: str) -> Path | None:
@@ -72,16 +73,17 @@ def experiment_id(client: "MlflowClient", name: str) -> str:
 
 @contextmanager
 def told(where: str) -> Iterator[None]:
-    """Turn what MLflow raises inside into one line about `where`.
+    """Turn what MLflow or its database raises inside into one line about `where`.
 
     Raises:
-        RegistryError: whatever MLflow said, in one line.
+        RegistryError: the first line of what they said.
     """
     from mlflow import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
 
     try:
         yield
-    except MlflowException as error:
+    except (MlflowException, SQLAlchemyError) as error:
         first = str(error).strip().splitlines()[0][:300]
         raise RegistryError(f"MLflow at {tracking_uri()} refused", where=where, got=first) from error
 
@@ -92,6 +94,7 @@ def _quiet() -> None:
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
 
 def _prepare(uri: str, database: Path, create: bool) -> None:

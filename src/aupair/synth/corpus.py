@@ -175,7 +175,7 @@ def _film(path: Path, fps: float, plan: Clip, person: subject.Subject, rng: np.r
         image, covered, hidden = shoot(plan, k, person, rng)
         writer.write(image)
         values = [covered, *hidden.tolist(), plan.poses[k].yaw]
-        rows.append(",".join([str(k), *(f"{value:.3f}".rstrip("0").rstrip(".") for value in values)]))
+        rows.append(",".join([str(k), *(f"{round(value, 3) + 0.0:g}" for value in values)]))
     writer.release()
     return rows
 

@@ -98,11 +98,11 @@ def _left_furrows(p: np.ndarray) -> dict[str, np.ndarray]:
 
 def _brow_furrows(p: np.ndarray, maps: dict[str, np.ndarray]) -> None:
     """Lines across the forehead (AU1, AU2), between the brows (AU4)."""
-    for height in (0.22, 0.34, 0.46):
+    for height in (0.15, 0.22, 0.29):
         middle = np.array([p[27, 0], p[21, 1]])
         path = [_at(p[20], 0, -height), _at(p[21], 0, -height - 0.02), _at(middle, 0, 0.01 - height)]
         _line(maps["AU1"], path, 0.32)
-    for height in (0.20, 0.32, 0.44):
+    for height in (0.14, 0.21, 0.28):
         path = [_at(p[17], 0.05, 0.06 - height), _at(p[18], 0, -height), _at(p[19], 0, -height - 0.02)]
         _line(maps["AU2"], path, 0.32)
     _line(maps["AU4"], [_at(p[21], 0.04, 0.10), _at(p[21], 0.055, -0.02), _at(p[21], 0.05, -0.20)], 0.45)

@@ -31,16 +31,19 @@ class Sprite:
 
         Args:
             mask: (HEIGHT, WIDTH) uint8, 255 inside.
-            colour: (3,) or (HEIGHT, WIDTH, 3) BGR.
+            colour: (3,) BGR.
         """
         import cv2
 
+        x, y, width, height = cv2.boundingRect(mask)
+        box = np.s_[max(0, y - 4) : y + height + 4, max(0, x - 4) : x + width + 4]
+        mask = mask[box]
         rim = cv2.distanceTransform((mask > 127).astype(np.uint8), cv2.DIST_L2, 3) / max(rounding * IOD, 1e-3)
         shade = 0.68 + 0.36 * np.sin(np.pi / 2 * np.clip(rim, 0, 1))
         over = cv2.GaussianBlur(mask, (0, 0), 0.7).astype(np.float32) / 255
         lit = np.asarray(colour, np.float32) * shade[..., None].astype(np.float32)
-        self.colour += over[..., None] * (lit - self.colour)
-        np.maximum(self.alpha, over, out=self.alpha)
+        self.colour[box] += over[..., None] * (lit - self.colour[box])
+        self.alpha[box] = np.maximum(self.alpha[box], over)
 
     def texture(self, rng: np.random.Generator, amount: float, grain: int = 8) -> None:
         """Vary the brightness by smooth noise of `grain` pixels."""

@@ -1,0 +1,201 @@
+"""The training loop on a toy problem: it learns, repeats itself to the bit, keeps the best, and never sees a batch."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from aupair.log import Log
+from aupair.params import Network, Optimiser
+from aupair.ranking.fit import CHUNK, Fit, chunked, fit, forward_all, make_optimiser, to_images
+from aupair.ranking.losses import PairBatch, ranking_loss
+from aupair.ranking.networks import build
+from aupair.ranking.pairs import Pairs, all_pairs, cell_weights
+
+SIZE, FRAMES = 32, 48
+NARROW = Network(width=0.05, batch_norm=True, weights="none", frozen_convolutions=0, dropout=0.1)
+OPTIMISER = Optimiser(name="adamw", learning_rate=3e-3, schedule="one_cycle", weight_decay=1e-2, evaluate_every=15)
+CPU = torch.device("cpu")
+
+
+class Patches:
+    """Noisy faces; the AU is a bright patch in the upper half."""
+
+    size = SIZE
+
+    def __init__(self) -> None:
+        rng = np.random.default_rng(0)
+        self.labels = np.full((FRAMES, 12), -1, np.int8)
+        self.labels[:, 0] = np.arange(FRAMES) % 2
+        self.pixels = rng.integers(60, 120, (FRAMES, SIZE, SIZE, 3)).astype(np.uint8)
+        self.pixels[self.labels[:, 0] == 1, 2:14, 8:24] += 120
+
+    def __call__(self, rows: np.ndarray) -> np.ndarray:
+        return self.pixels[rows]
+
+
+PATCHES = Patches()
+
+
+def batch(step: int) -> tuple[np.ndarray, Pairs, np.ndarray]:
+    rows = np.random.default_rng([0, step]).choice(FRAMES, 12, replace=False)
+    video = np.zeros(12, np.int64)
+    pairs = all_pairs(PATCHES.labels[rows], video)
+    return rows, pairs, cell_weights(pairs, video)
+
+
+def look(model: nn.Module) -> dict[str, float]:
+    out = forward_all(model, PATCHES, np.arange(FRAMES), CPU)[:, 0]  # type: ignore[arg-type]
+    high, low = out[PATCHES.labels[:, 0] == 1], out[PATCHES.labels[:, 0] == 0]
+    return {"loss": float(np.maximum(0, 1 - (high[:, None] - low)).mean()), "right": float((high[:, None] > low).mean())}
+
+
+def job(**changes: Any) -> Fit:
+    values: dict[str, Any] = {
+        "images": PATCHES, "sampler": batch, "look": look, "seed": 3, "name": "toy", "augment": True,
+        "loss_of": lambda outputs, rows, pairs: ranking_loss(outputs, pairs, 1.0),
+    }  # fmt: skip
+    return Fit(**{**values, **changes})
+
+
+def test_training_lowers_the_loss_and_ranks() -> None:
+    model = build(NARROW, SIZE, 0)
+    before = look(model)
+    curves = fit(model, job(), OPTIMISER, 60)
+    after = look(model)
+    assert after["loss"] < 0.5 * before["loss"]
+    assert after["right"] > 0.95
+    assert [row["step"] for row in curves] == [15, 30, 45, 60]
+    assert curves[-1]["train_loss"] < curves[0]["train_loss"]
+    assert {"network", "step", "train_loss", "loss", "right"} == set(curves[0])
+    assert min(row["loss"] for row in curves) == pytest.approx(after["loss"], abs=1e-6)
+
+
+def state_after(seed: int, **changes: Any) -> dict[str, torch.Tensor]:
+    model = build(NARROW, SIZE, 0)
+    fit(model, job(seed=seed, **changes), OPTIMISER, 6)
+    return model.state_dict()
+
+
+def test_the_same_seed_gives_the_same_bits() -> None:
+    torch.manual_seed(11)
+    one = state_after(3)
+    torch.manual_seed(12)
+    before = torch.get_rng_state()
+    again = state_after(3)
+    assert torch.equal(torch.get_rng_state(), before)  # and the caller's generator is left alone
+    assert all(torch.equal(one[name], again[name]) for name in one)
+    other = state_after(4)
+    assert not all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize(("keep", "expected"), [("best", 1), ("last", 3)])
+def test_keep(keep: str, expected: int) -> None:
+    states: list[dict[str, torch.Tensor]] = []
+    losses = iter([3.0, 1.0, 2.0, 1.5])
+
+    def scripted(model: nn.Module) -> dict[str, float]:
+        states.append({k: v.clone() for k, v in model.state_dict().items()})
+        return {"loss": next(losses)}
+
+    model = build(NARROW, SIZE, 0)
+    params = OPTIMISER.model_copy(update={"keep": keep, "evaluate_every": 1})
+    fit(model, job(look=scripted), params, 4)
+    kept = model.state_dict()
+    equal = [all(torch.equal(state[name], kept[name]) for name in kept) for state in states]
+    assert equal == [k == expected for k in range(4)]
+
+
+def test_frozen_convolutions_do_not_move() -> None:
+    model = build(NARROW.model_copy(update={"frozen_convolutions": 2, "batch_norm": False}), SIZE, 0)
+    convolutions = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
+    before = [(m.weight.clone(), m.bias.clone()) for m in convolutions if m.bias is not None]
+    fit(model, job(), OPTIMISER.model_copy(update={"weight_decay": 0.1, "keep": "last"}), 3)
+    moved = [not (torch.equal(m.weight, w) and torch.equal(m.bias, b)) for m, (w, b) in zip(convolutions, before)]  # type: ignore[arg-type]
+    assert moved == [False, False] + [True] * 11
+
+
+def test_weight_decay_acts_on_weights_alone() -> None:
+    model = build(NARROW, SIZE, 0)
+    optimiser, _ = make_optimiser(model, OPTIMISER, 5)
+    decayed, spared = optimiser.param_groups
+    assert decayed["weight_decay"] == 1e-2
+    assert spared["weight_decay"] == 0
+    assert {p.ndim for p in decayed["params"]} == {2, 4}
+    assert {p.ndim for p in spared["params"]} == {1}
+    assert sum(len(group["params"]) for group in (decayed, spared)) == len(list(model.parameters()))
+
+
+def test_schedules() -> None:
+    def rates(schedule: str) -> list[float]:
+        model = nn.Linear(2, 2)
+        optimiser, scheduler = make_optimiser(model, OPTIMISER.model_copy(update={"schedule": schedule}), 20)
+        found = []
+        for _ in range(20):
+            found.append(optimiser.param_groups[0]["lr"])
+            optimiser.step()
+            scheduler.step()
+        return found
+
+    assert rates("constant") == [3e-3] * 20
+    cycle = rates("one_cycle")
+    assert max(cycle) == pytest.approx(3e-3, rel=0.05)
+    assert cycle[0] < 0.1 * max(cycle)
+    assert cycle[-1] < 0.1 * max(cycle)
+
+
+def test_dropout_and_augmentation_are_off_outside_training() -> None:
+    model = build(NARROW.model_copy(update={"dropout": 0.5}), SIZE, 0)
+    model.train()
+    rows = np.arange(5)
+    one = forward_all(model, PATCHES, rows, CPU)  # type: ignore[arg-type]
+    assert (forward_all(model, PATCHES, rows, CPU) == one).all()  # type: ignore[arg-type]
+    assert forward_all(model, PATCHES, rows[:0], CPU).shape == (0, 12)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("batch_norm", [True, False])
+def test_a_frame_has_the_same_bits_in_any_batch(batch_norm: bool) -> None:
+    model = build(NARROW.model_copy(update={"batch_norm": batch_norm, "width": 0.1}), SIZE, 0).eval()
+    x = to_images(PATCHES.pixels, CPU)
+    with torch.no_grad():
+        whole = chunked(model, x)
+        assert whole.shape == (FRAMES, 12)
+        for size in (1, 7, CHUNK, CHUNK + 1):
+            parts = [chunked(model, x[start : start + size]) for start in range(0, FRAMES, size)]
+            assert (np.concatenate(parts) == whole).all()
+        order = np.random.default_rng(0).permutation(FRAMES)
+        assert (chunked(model, x[order]) == whole[order]).all()
+
+
+def test_images_become_planes() -> None:
+    x = to_images(PATCHES.pixels[:3], CPU)
+    assert x.shape == (3, 3, SIZE, SIZE)
+    assert x.dtype == torch.float32
+    assert (x[1, 2].numpy() == PATCHES.pixels[1, :, :, 2]).all()
+
+
+def test_bfloat16_trains_in_float32_weights() -> None:
+    seen: list[torch.dtype] = []
+
+    def loss_of(outputs: torch.Tensor, rows: np.ndarray, pairs: PairBatch) -> torch.Tensor:
+        seen.append(outputs.dtype)
+        return ranking_loss(outputs, pairs)
+
+    model = build(NARROW, SIZE, 0)
+    fit(model, job(precision="bfloat16", loss_of=loss_of), OPTIMISER, 2)
+    assert seen == [torch.float32] * 2
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+
+
+def test_progress_and_metrics_are_told() -> None:
+    told: list[tuple[int, dict[str, float]]] = []
+
+    class Listener(Log):
+        def metrics(self, step: int, **values: float) -> None:
+            told.append((step, values))
+
+    fit(build(NARROW, SIZE, 0), job(), OPTIMISER.model_copy(update={"evaluate_every": 2}), 4, Listener())
+    assert [step for step, _ in told] == [2, 4]
+    assert set(told[0][1]) == {"toy.train_loss", "toy.loss", "toy.right"}

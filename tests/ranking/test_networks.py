@@ -1,0 +1,212 @@
+"""The VGG16 of f and h: torchvision's where it should be, narrow where asked, and every bad weights file."""
+
+import os
+from pathlib import Path
+from urllib.error import URLError
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+from torchvision.models import VGG16_Weights, vgg16
+
+from aupair.aus import AUS
+from aupair.errors import ArtifactError
+from aupair.params import Network
+from aupair.ranking.networks import MEAN, STD, AUNetwork, build, pick_device
+
+NARROW = Network(width=0.05, batch_norm=True, weights="none", frozen_convolutions=0)
+PLAIN = Network(width=0.05, weights="none", frozen_convolutions=0)
+
+
+def images(count: int, size: int = 32) -> torch.Tensor:
+    return torch.from_numpy(np.random.default_rng(0).integers(0, 256, (count, 3, size, size)).astype(np.float32))
+
+
+def one_line(caught: pytest.ExceptionInfo[ArtifactError]) -> str:
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+def test_full_width_is_torchvisions_vgg16(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with torch.device("meta"):
+        reference = vgg16(weights=None, init_weights=False)
+    reference = reference.to_empty(device="cpu").eval()
+    generator = torch.Generator().manual_seed(0)
+    for parameter in reference.parameters():
+        bound = (6 / parameter[0].numel()) ** 0.5 if parameter.ndim > 1 else 0.1
+        nn.init.uniform_(parameter, -bound, bound, generator=generator)
+    monkeypatch.setattr(nn.init, "kaiming_uniform_", lambda tensor, **kwargs: tensor)  # seconds, and overwritten anyway
+    x = images(1, 224)
+    normal = (x / 255 - torch.tensor(MEAN).view(1, 3, 1, 1)) / torch.tensor(STD).view(1, 3, 1, 1)
+    with torch.no_grad():
+        features = reference.features(normal)
+        expected = reference.classifier[:6](reference.avgpool(features).flatten(1))
+    path = tmp_path / "vgg16.pth"
+    torch.save(reference.state_dict(), path)
+    del reference
+    model = build(Network(weights=str(path)), 224, 0).eval()
+    network = model.networks[0]
+    seen: list[torch.Tensor] = []
+    network.classifier[6].register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    with torch.no_grad():
+        torch.testing.assert_close(network.features(normal), features, rtol=1e-3, atol=1e-3)
+        assert model(x).shape == (1, len(AUS))
+    torch.testing.assert_close(seen[0], expected, rtol=1e-3, atol=1e-3)
+    assert expected.std() > 0.1
+    frozen = [m.weight.requires_grad for m in network.modules() if isinstance(m, nn.Conv2d)]
+    assert frozen == [False] * 2 + [True] * 11  # features.0 and features.2, as the authors did
+
+
+def test_the_names_and_shapes_are_torchvisions() -> None:
+    with torch.device("meta"):
+        reference = {k: v.shape for k, v in vgg16(weights=None, init_weights=False).state_dict().items()}
+    own = {k: v.shape for k, v in _meta(Network()).networks[0].state_dict().items()}
+    last = ("classifier.6.weight", "classifier.6.bias")
+    assert own.keys() == reference.keys()
+    assert {k: v for k, v in own.items() if k not in last} == {k: v for k, v in reference.items() if k not in last}
+
+
+def _meta(params: Network) -> AUNetwork:
+    with torch.device("meta"):
+        return AUNetwork(params, 224)
+
+
+def test_imagenet_mean_and_std() -> None:
+    preset = VGG16_Weights.IMAGENET1K_V1.transforms()
+    assert preset.mean == list(MEAN)
+    assert preset.std == list(STD)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_weights_load_from_a_file_but_for_the_last_layer(tmp_path: Path, suffix: str) -> None:
+    source = build(PLAIN, 32, 1).networks[0].state_dict()
+    path = tmp_path / f"weights{suffix}"
+    if suffix == ".pth":
+        torch.save(source, path)
+    else:
+        save_file({k: v.contiguous() for k, v in source.items()}, path)
+    for sharing in ("shared", "per_au"):
+        params = PLAIN.model_copy(update={"weights": str(path), "sharing": sharing})
+        model, blank = build(params, 32, 2), build(params.model_copy(update={"weights": "none"}), 32, 2)
+        for network, before in zip(model.networks, blank.networks):
+            for name, value in network.state_dict().items():
+                kept = before.state_dict() if name.startswith("classifier.6.") else source
+                assert torch.equal(value, kept[name]), (sharing, name)
+
+
+def bad_file(path: Path, kind: str) -> None:
+    if kind == "narrow":
+        torch.save(build(PLAIN, 32, 0).networks[0].state_dict(), path)
+    elif kind == "empty state":
+        torch.save({}, path)
+    elif kind == "not weights":
+        path.write_text("hello")
+    elif kind == "cut":
+        torch.save(build(PLAIN, 32, 0).networks[0].state_dict(), path)
+        path.write_bytes(path.read_bytes()[:5000])
+
+
+@pytest.mark.parametrize(
+    ("kind", "suffix", "message"),
+    [
+        ("narrow", ".pth", "weights do not fit: in {}: "),
+        ("empty state", ".pth", "weights do not fit: in {}: "),
+        ("not weights", ".pth", "weights cannot be read: in {}, got "),
+        ("not weights", ".safetensors", "weights cannot be read: in {}, got "),
+        ("cut", ".pth", "weights cannot be read: in {}, got "),
+        ("missing", ".pth", "no weights: in {}, expected imagenet, none, or a file of VGG16 weights"),
+    ],
+)
+def test_a_bad_weights_file_gets_one_line(tmp_path: Path, kind: str, suffix: str, message: str) -> None:
+    path = tmp_path / f"weights{suffix}"
+    bad_file(path, kind)
+    wide = PLAIN.model_copy(update={"width": 0.1, "weights": str(path)})
+    with pytest.raises(ArtifactError) as caught:
+        build(wide, 32, 0)
+    assert one_line(caught).startswith(message.format(path))
+
+
+class Evil:
+    """A pickle that would make a file when loaded."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.system, (f"touch {self.path}",)
+
+
+def test_a_pickle_with_code_is_refused_unrun(tmp_path: Path) -> None:
+    path, mark = tmp_path / "evil.pth", tmp_path / "mark"
+    torch.save({"features.0.weight": Evil(mark)}, path)
+    with pytest.raises(ArtifactError) as caught:
+        build(PLAIN.model_copy(update={"weights": str(path)}), 32, 0)
+    assert one_line(caught).startswith(f"weights cannot be read: in {path}")
+    assert not mark.exists()
+
+
+def test_no_network_names_the_file_to_download(monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(*args: object, **kwargs: object) -> None:
+        raise URLError("no route to host")
+
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", offline)
+    with pytest.raises(ArtifactError) as caught:
+        build(PLAIN.model_copy(update={"weights": "imagenet"}), 32, 0)
+    text = one_line(caught)
+    assert "no route to host" in text
+    assert "vgg16-397923af.pth" in text
+
+
+def test_a_narrow_network_cannot_take_imagenet(monkeypatch: pytest.MonkeyPatch) -> None:
+    with torch.device("meta"):
+        state = vgg16(weights=None, init_weights=False).state_dict()
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", lambda *args, **kwargs: state)
+    with pytest.raises(ArtifactError, match="set weights: none"):
+        build(PLAIN.model_copy(update={"weights": "imagenet"}), 32, 0)
+
+
+def test_narrow_with_batch_norm() -> None:
+    model = build(NARROW.model_copy(update={"width": 0.25}), 96, 0)
+    network = model.networks[0]
+    widths = [m.out_channels for m in network.modules() if isinstance(m, nn.Conv2d)]
+    assert widths == [16, 16, 32, 32, 64, 64, 64, 128, 128, 128, 128, 128, 128]
+    assert sum(isinstance(m, nn.BatchNorm2d) for m in network.modules()) == 13
+    assert network.classifier[0].in_features == 128 * 3 * 3
+    assert model(images(2, 96)).shape == (2, len(AUS))
+
+
+def test_one_network_an_au() -> None:
+    model = build(PLAIN.model_copy(update={"sharing": "per_au"}), 32, 0)
+    assert len(model.networks) == len(AUS)
+    out = model(images(2))
+    assert out.shape == (2, len(AUS))
+    out[:, 3].sum().backward()
+    touched = [any(p.grad is not None and p.grad.any() for p in network.parameters()) for network in model.networks]
+    assert touched == [k == 3 for k in range(len(AUS))]
+    first = [network.features[0].weight for network in model.networks]
+    assert not torch.equal(first[0], first[1])
+
+
+def test_weights_are_seeded_and_leave_the_global_generator_alone() -> None:
+    before = torch.get_rng_state()
+    one, same, other = build(NARROW, 32, 5), build(NARROW, 32, 5), build(NARROW, 32, 6)
+    assert torch.equal(torch.get_rng_state(), before)
+    state, again = one.state_dict(), same.state_dict()
+    assert all(torch.equal(state[name], again[name]) for name in state)
+    assert not torch.equal(one.networks[0].features[0].weight, other.networks[0].features[0].weight)
+
+
+def test_uint8_images_are_taken_too() -> None:
+    model = build(NARROW, 32, 0).eval()
+    with torch.no_grad():
+        torch.testing.assert_close(model(images(2).to(torch.uint8)), model(images(2)))
+
+
+def test_device_by_name() -> None:
+    assert pick_device("cpu").type == "cpu"
+    assert pick_device("auto").type in ("cpu", "cuda")
+    with pytest.raises(ArtifactError, match="no such device, got toaster"):
+        pick_device("toaster")

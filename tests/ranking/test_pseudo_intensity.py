@@ -1,0 +1,220 @@
+"""f out of fold: who is trained on whom is recorded, and validation can be altered without a trace."""
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from aupair.aus import AUS
+from aupair.data.frames import Frames
+from aupair.params import Optimiser, Params
+from aupair.ranking.fit import forward_all
+from aupair.ranking.pairs import Pairs, assign_folds, draw_groups, draw_pairs
+from aupair.ranking.pseudo_intensity import PseudoIntensity, TrainingSet, judge, local_batch, train_f
+from aupair.ranking.sampling import GroupSampler, ListSampler, Sampler
+
+SIZE, LENGTH, CPU = 32, 10, torch.device("cpu")
+SUBJECTS = (0, 0, 1, 2, 3, 4, 5, 6)  # of each video
+SPLIT = (0, 0, 0, 0, 0, 1, 1, 2)
+PARAMS = Params.model_validate(
+    {
+        "train_pseudo_intensity": {
+            "network": {"width": 0.05, "batch_norm": True, "weights": "none", "frozen_convolutions": 0},
+            "optimiser": {
+                "name": "adamw", "learning_rate": 1e-3, "steps": 4, "fold_steps": 3, "videos": 2, "pairs": 5,
+                "evaluate_every": 2,
+            },
+        }
+    }
+)  # fmt: skip
+
+
+class Faces:
+    """Random faces of some rows; counts how often each row was asked for."""
+
+    size = SIZE
+
+    def __init__(self, count: int, seed: int = 0) -> None:
+        self.pixels = np.random.default_rng(seed).integers(0, 256, (count, SIZE, SIZE, 3)).astype(np.uint8)
+
+    def __call__(self, rows: np.ndarray) -> np.ndarray:
+        return self.pixels[rows]
+
+
+@dataclass(frozen=True)
+class Recording(TrainingSet):
+    """A training set that notes the rows of every batch, a list for each network."""
+
+    batches: list[list[np.ndarray]] = field(default_factory=list)
+
+    def sampler(self, trained: np.ndarray, params: Optimiser, seed: tuple[int, ...]) -> Sampler:
+        inner, notes = super().sampler(trained, params, seed), []
+        self.batches.append(notes)
+
+        def noting(step: int) -> tuple[np.ndarray, Pairs, np.ndarray]:
+            batch = inner(step)
+            notes.append(batch[0])
+            return batch
+
+        return noting
+
+
+def make_data(folds: int = 2, mode: str = "groups", **changes: Any) -> Recording:
+    n = len(SUBJECTS) * LENGTH
+    video = np.repeat(np.arange(len(SUBJECTS), dtype=np.int32), LENGTH)
+    frame = np.tile(np.arange(LENGTH, dtype=np.int32), len(SUBJECTS))
+    labels = (np.random.default_rng(0).random((n, 12)) < 0.4).astype(np.int8)
+    ok = np.ones(n, bool)
+    ok[::7] = False
+    frames = Frames(
+        videos=tuple(f"v{v}" for v in range(len(SUBJECTS))), subjects=tuple(f"s{s}" for s in range(7)), video=video,
+        subject=np.array(SUBJECTS, np.int32)[video], split=np.array(SPLIT, np.int8)[video], frame=frame,
+        time=frame / 25.0, ok=ok, labels=labels,
+    )  # fmt: skip
+    pairs = {split: draw_pairs(frames, split, 6, (0, 2, k)) for k, split in enumerate(("fit", "select", "validation"))}
+    groups = draw_groups(frames, 4, 3, (0, 1)) if mode == "groups" else None
+    values: dict[str, Any] = {
+        "frames": frames, "images": Faces(n), "groups": groups, "pairs": pairs,
+        "folds": assign_folds(frames, folds, (0, 3)),
+    }  # fmt: skip
+    return Recording(**{**values, **changes})
+
+
+@pytest.fixture(scope="module")
+def crossed() -> tuple[Recording, PseudoIntensity]:
+    data = make_data()
+    return data, train_f(data, PARAMS, 0)
+
+
+@pytest.mark.parametrize("mode", ["groups", "reference"])
+def test_no_batch_holds_a_held_out_person_or_another_split(mode: str) -> None:
+    data = make_data(mode=mode)
+    result = train_f(data, PARAMS, 0)
+    assert list(result.models) == ["final", "fold0", "fold1"]
+    assert [len(batches) for batches in data.batches] == [4, 3, 3]
+    frames = data.frames
+    for name, batches in zip(result.models, data.batches):
+        rows = np.concatenate(batches)
+        assert frames.of_split("fit")[rows].all()
+        assert frames.usable[rows].all()
+        scored = data.unseen(name)
+        people = set(frames.subject[rows].tolist())
+        assert people.isdisjoint(frames.subject[scored].tolist())  # it never saw anyone whose y_hat it gives
+        assert (data.networks()[name][rows]).all()
+
+
+def test_every_face_is_scored_by_exactly_one_network(crossed: tuple[Recording, PseudoIntensity]) -> None:
+    data, result = crossed
+    times = sum(data.unseen(name).astype(int) for name in result.models)
+    assert (times == 1).all()
+    assert (np.isnan(result.y_hat).any(axis=1) == ~data.frames.ok).all()
+    assert (np.isnan(result.y_hat).all(axis=1) == ~data.frames.ok).all()
+    assert result.y_hat.dtype == np.float32
+
+
+def test_y_hat_is_the_output_of_the_right_network(crossed: tuple[Recording, PseudoIntensity]) -> None:
+    data, result = crossed
+    for name, model in result.models.items():
+        rows = np.flatnonzero(data.unseen(name) & data.frames.ok)
+        outputs = forward_all(model, data.images, rows, CPU)
+        np.testing.assert_array_equal(result.y_hat[rows], (outputs - result.center[name]) / result.scale[name])
+
+
+def test_standardised_on_unseen_frames_and_never_on_validation(crossed: tuple[Recording, PseudoIntensity]) -> None:
+    data, result = crossed
+    frames = data.frames
+    for name in result.models:
+        judged = frames.of_split("select") if name == "final" else data.unseen(name)
+        y = result.y_hat[judged & frames.ok]
+        np.testing.assert_allclose(np.median(y, axis=0), 0, atol=1e-5)
+        np.testing.assert_allclose(y.std(axis=0), 1, atol=1e-4)
+
+
+@pytest.mark.parametrize("folds", [1, 2])
+def test_validation_faces_leave_no_trace(folds: int) -> None:
+    data = make_data(folds)
+    hidden = data.frames.of_split("validation")
+    altered = Faces(len(data.frames))
+    altered.pixels[hidden] = 255 - altered.pixels[hidden]
+    one, other = train_f(data, PARAMS, 0), train_f(replace(make_data(folds), images=altered), PARAMS, 0)  # type: ignore[arg-type]
+    for name, model in one.models.items():
+        state, again = model.state_dict(), other.models[name].state_dict()
+        assert all(torch.equal(state[key], again[key]) for key in state)
+        np.testing.assert_array_equal(one.center[name], other.center[name])
+        np.testing.assert_array_equal(one.scale[name], other.scale[name])
+    np.testing.assert_array_equal(one.y_hat[~hidden], other.y_hat[~hidden])
+    assert not np.allclose(one.y_hat[hidden & data.frames.ok], other.y_hat[hidden & data.frames.ok])
+    assert one.curves == other.curves
+
+
+def test_without_cross_fitting_one_network_scores_all() -> None:
+    data = make_data(folds=1)
+    result = train_f(data, PARAMS, 0)
+    assert list(result.models) == ["final"]
+    assert (np.isnan(result.y_hat[:, 0]) == ~data.frames.ok).all()
+    select = result.y_hat[data.frames.of_split("select") & data.frames.ok]
+    np.testing.assert_allclose(np.median(select, axis=0), 0, atol=1e-5)
+
+
+def test_curves_name_their_network(crossed: tuple[Recording, PseudoIntensity]) -> None:
+    _, result = crossed
+    assert [(row["network"], row["step"]) for row in result.curves] == [
+        ("f.final", 2), ("f.final", 4), ("f.fold0", 2), ("f.fold0", 3), ("f.fold1", 2), ("f.fold1", 3),
+    ]  # fmt: skip
+    assert {"train_loss", "loss", "pair_accuracy"} <= result.curves[0].keys()
+
+
+def test_trials_differ_and_repeat(crossed: tuple[Recording, PseudoIntensity]) -> None:
+    _, result = crossed
+    np.testing.assert_array_equal(train_f(make_data(), PARAMS, 0).y_hat, result.y_hat)
+    assert not np.allclose(train_f(make_data(), PARAMS, 1).y_hat, result.y_hat, equal_nan=True)
+
+
+def test_a_person_without_annotations_is_scored_too() -> None:
+    data = make_data()
+    labels = data.frames.labels.copy()
+    labels[data.frames.subject == 3] = -1
+    frames = replace(data.frames, labels=labels)
+    folds = assign_folds(frames, 2, (0, 3))
+    groups = draw_groups(frames, 4, 3, (0, 1))
+    pairs = {**data.pairs, "fit": draw_pairs(frames, "fit", 6, (0, 2, 0))}
+    result = train_f(replace(data, frames=frames, folds=folds, groups=groups, pairs=pairs), PARAMS, 0)
+    assert (np.isnan(result.y_hat[:, 0]) == ~frames.ok).all()
+
+
+def test_sampler_by_mode_takes_its_own_batch_size() -> None:
+    optimiser = Optimiser(videos=3, pairs=5)
+    trained = make_data().frames.of_split("fit")
+    groups = TrainingSet.sampler(make_data(), trained, optimiser, (0,))
+    assert isinstance(groups, GroupSampler)
+    assert len(groups(0)[0]) == 3 * 4
+    pairs = TrainingSet.sampler(make_data(mode="reference"), trained, optimiser, (0,))
+    assert isinstance(pairs, ListSampler)
+    assert len(pairs(0)[1]) == 5
+
+
+def test_judge_equals_a_loop(crossed: tuple[Recording, PseudoIntensity]) -> None:
+    data, result = crossed
+    model, pairs = result.models["final"], data.pairs["select"]
+    out = np.full((len(data.frames), len(AUS)), np.nan, np.float32)
+    rows = np.flatnonzero(data.frames.ok)
+    out[rows] = forward_all(model, data.images, rows, CPU)
+    losses, right = [], []
+    for i, j, au, r in zip(pairs.i, pairs.j, pairs.au, pairs.r):
+        d = float(r) * float(out[i, au] - out[j, au])
+        losses.append(max(0.0, 0.8 - d))
+        right.append(1.0 if d > 0 else 0.5 if d == 0 else 0.0)
+    got = judge(model, data, CPU, 0.8)
+    assert got["loss"] == pytest.approx(np.mean(losses), rel=1e-5)
+    assert got["pair_accuracy"] == pytest.approx(np.mean(right), rel=1e-5)
+
+
+def test_local_batch_names_each_row_once() -> None:
+    pairs = make_data().pairs["fit"]
+    rows, batch = local_batch(pairs)
+    assert (np.diff(rows) > 0).all()
+    assert (rows[batch.i.numpy()] == pairs.i).all()
+    assert (rows[batch.j.numpy()] == pairs.j).all()
+    assert float(batch.weight.sum()) == pytest.approx(1.0)

@@ -1,0 +1,174 @@
+"""What sample-pairs draws and writes: a round trip, and every way it can be refused."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from aupair import store
+from aupair.aus import AUS, SPLITS
+from aupair.data.frames import Frames
+from aupair.errors import ArtifactError, DataError
+from aupair.params import SamplePairs
+from aupair.ranking.pairs import Pairs, count_pairs
+from aupair.ranking.samples import draw_samples, load_samples, load_training_set
+
+LENGTH = 12
+SPLIT = (0, 0, 0, 0, 1, 1, 2)
+PARAMS = SamplePairs(frames=4, groups=3, valid_pairs=5, train_pairs=9, folds=2)
+
+
+def make_frames(split: tuple[int, ...] = SPLIT, active: tuple[int, ...] | None = None) -> Frames:
+    """One video of one person for each entry; only those in `active` have an AU with two levels."""
+    n = len(split) * LENGTH
+    video = np.repeat(np.arange(len(split), dtype=np.int32), LENGTH)
+    frame = np.tile(np.arange(LENGTH, dtype=np.int32), len(split))
+    labels = (np.random.default_rng(0).random((n, 12)) < 0.4).astype(np.int8)
+    if active is not None:
+        labels[~np.isin(video, active)] = 0
+    names = tuple(f"v{v}" for v in range(len(split)))
+    of_video = np.array(split, np.int8)
+    return Frames(names, names, video, video, of_video[video], frame, frame / 25.0, np.ones(n, bool), labels)
+
+
+def equal(one: Pairs, other: Pairs) -> bool:
+    return all((getattr(one, key) == getattr(other, key)).all() for key in ("i", "j", "au", "r"))
+
+
+@pytest.mark.parametrize("mode", ["groups", "reference"])
+def test_round_trip(tmp_path: Path, mode: str) -> None:
+    frames = make_frames()
+    samples = draw_samples(frames, PARAMS.model_copy(update={"mode": mode}), 0)
+    samples.save(tmp_path / "pairs")
+    loaded = load_samples(tmp_path / "pairs", frames)
+    assert all(equal(samples.pairs[split], loaded.pairs[split]) for split in SPLITS)
+    assert (loaded.folds == samples.folds).all()
+    assert all((loaded.possible[split] == count_pairs(frames)[split]).all() for split in SPLITS)
+    if mode == "groups":
+        assert samples.groups is not None
+        assert loaded.groups is not None
+        assert (loaded.groups == samples.groups).all()
+        assert samples.groups.shape == (4 * 3, 4)
+    else:
+        assert loaded.groups is None
+    drawn = {"fit": 9 if mode == "reference" else 5, "select": 5, "validation": 5}
+    assert {split: len(pairs) for split, pairs in loaded.pairs.items()} == {s: 12 * n for s, n in drawn.items()}
+
+
+def test_the_same_seed_draws_the_same_and_folds_hold_people() -> None:
+    frames = make_frames()
+    one, again, other = (draw_samples(frames, PARAMS, seed) for seed in (0, 0, 1))
+    assert all(equal(one.pairs[split], again.pairs[split]) for split in SPLITS)
+    assert not equal(one.pairs["fit"], other.pairs["fit"])
+    assert sorted(one.folds[:4].tolist()) == [0, 0, 1, 1]
+    assert one.folds[4:].tolist() == [-1, -1, -1]
+
+
+def test_counts_can_be_read(tmp_path: Path) -> None:
+    samples = draw_samples(make_frames(), PARAMS, 0)
+    samples.save(tmp_path / "pairs")
+    counts = store.read_json(tmp_path / "pairs" / "counts.json")["pairs"]
+    assert list(counts["select"]) == list(AUS)
+    assert counts["select"]["AU12"]["drawn"] == 5
+    assert counts["fit"]["AU1"]["possible"] > 5
+    assert samples.summary() == [
+        "fit: 60 fixed pairs", "select: 60 fixed pairs", "validation: 60 fixed pairs",
+        "fit: 12 groups of 4 frames", "fit: 2 folds of people",
+    ]  # fmt: skip
+
+
+def test_validation_may_have_no_pair(tmp_path: Path) -> None:
+    frames = make_frames(active=(0, 1, 2, 3, 4))
+    samples = draw_samples(frames, PARAMS, 0)
+    samples.save(tmp_path / "pairs")
+    assert len(load_samples(tmp_path / "pairs", frames).pairs["validation"]) == 0
+
+
+@pytest.mark.parametrize(("active", "split"), [((4, 5, 6), "fit"), ((0, 1, 2, 3, 6), "select")])
+def test_no_pair_at_all(active: tuple[int, ...], split: str) -> None:
+    with pytest.raises(DataError) as caught:
+        draw_samples(make_frames(active=active), PARAMS, 0)
+    assert str(caught.value).startswith(f"no pair of frames in {split}, got no video with a face in which an AU has")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("mode", ["groups", "reference"])
+def test_more_folds_than_people(mode: str) -> None:
+    with pytest.raises(DataError, match="too few people for cross-fitting, got 4, expected 5 in fit at least"):
+        draw_samples(make_frames(), PARAMS.model_copy(update={"folds": 5, "mode": mode}), 0)
+
+
+@pytest.mark.parametrize("mode", ["groups", "reference"])
+def test_a_fold_network_without_a_pair(mode: str) -> None:
+    frames = make_frames(active=(0, 4, 6))
+    with pytest.raises(DataError, match="got all pairs of fit in people of one fold"):
+        draw_samples(frames, PARAMS.model_copy(update={"mode": mode}), 0)
+    assert len(draw_samples(frames, PARAMS.model_copy(update={"mode": mode, "folds": 1}), 0).pairs["fit"]) > 0
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> tuple[Path, Frames]:
+    frames = make_frames()
+    draw_samples(frames, PARAMS, 0).save(tmp_path / "pairs")
+    return tmp_path / "pairs", frames
+
+
+def test_other_faces(saved: tuple[Path, Frames]) -> None:
+    folder, _ = saved
+    with pytest.raises(ArtifactError) as caught:
+        load_samples(folder, make_frames(SPLIT[:-1]))
+    assert str(caught.value) == (
+        f"pairs of other faces: in {folder}, got 84 frames, expected 72; run sample-pairs again"
+    )
+
+
+@pytest.mark.parametrize("name", ["counts.json", "pairs.parquet", "groups.safetensors"])
+def test_a_corrupt_or_missing_file_gets_one_line(saved: tuple[Path, Frames], name: str) -> None:
+    folder, frames = saved
+    (folder / name).write_bytes(b"\x80nonsense")
+    with pytest.raises(ArtifactError) as caught:
+        load_samples(folder, frames)
+    assert str(folder / name) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    (folder / name).unlink()
+    with pytest.raises(ArtifactError, match="missing file"):
+        load_samples(folder, frames)
+
+
+def test_nothing_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, value: object) -> None:
+        raise OSError("no space left on device")
+
+    samples = draw_samples(make_frames(), PARAMS, 0)
+    monkeypatch.setattr(store, "write_json", full)
+    with pytest.raises(OSError, match="no space left"):
+        samples.save(tmp_path / "pairs")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_training_set_from_files(tmp_path: Path) -> None:
+    frames = make_frames()
+    faces = tmp_path / "faces"
+    faces.mkdir()
+    jpeg = store.encode_jpeg(np.full((32, 32, 3), 128, np.uint8))
+    nan = np.full(LENGTH, np.nan, np.float32)
+    for name in frames.videos:
+        columns = {
+            "frame": np.arange(LENGTH, dtype=np.int32), "time": np.arange(LENGTH) / 25.0, "status": ["ok"] * LENGTH,
+            "jpeg": [jpeg] * LENGTH, "landmarks": [np.zeros(136, np.float32)] * LENGTH,
+            "transform": [np.zeros(6, np.float32)] * LENGTH, "detector_score": nan, "tracked": np.zeros(LENGTH, bool),
+            "pass_disagreement": nan, "procrustes_residual": nan,
+        }  # fmt: skip
+        store.write_faces(faces / f"{name}.arrow", columns, {})
+    names = np.array(frames.videos)[frames.video]
+    table = {
+        "video": names, "subject": names, "split": np.array(SPLITS)[frames.split], "frame": frames.frame,
+        "time": frames.time, **{au: frames.labels[:, a] for a, au in enumerate(AUS)},
+    }  # fmt: skip
+    store.write_table(tmp_path / "labels.parquet", pa.table(table))
+    draw_samples(frames, PARAMS, 0).save(tmp_path / "pairs")
+    data = load_training_set(tmp_path / "labels.parquet", faces, tmp_path / "pairs")
+    assert (data.frames.labels == frames.labels).all()
+    assert data.images.size == 32
+    assert list(data.networks()) == ["final", "fold0", "fold1"]

@@ -1,0 +1,145 @@
+import csv
+import multiprocessing
+import multiprocessing.dummy
+from collections import defaultdict
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from aupair.aus import AUS
+from aupair.errors import DataError
+from aupair.synth import corpus, script, subject
+from aupair.synth.corpus import Corpus, synthesise
+
+SMALLEST = Corpus(subjects=4, seconds=1.0, fps=5, workers=1)
+TINY = Corpus(subjects=5, clips=2, seconds=1.2, fps=10, seed=3, workers=1)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("synth") / "data"
+    synthesise(root, TINY)
+    return root
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def labels(path: Path) -> np.ndarray:
+    assert path.read_text().splitlines()[0] == ",".join(AUS)
+    return np.loadtxt(path, delimiter=",", skiprows=1, dtype=int)
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+
+
+def test_same_bytes_whatever_the_number_of_workers(tiny: Path, tmp_path: Path) -> None:
+    synthesise(tmp_path / "again", TINY.model_copy(update={"workers": 2}))
+    assert contents(tmp_path / "again") == contents(tiny)
+
+
+def test_every_video_has_labels_subject_split_and_conditions(tiny: Path) -> None:
+    splits = rows(tiny / "splits.csv")
+    assert [(r["video"], r["subject"]) for r in splits] == [
+        (r["video"], r["subject"]) for r in rows(tiny / "subjects.csv")
+    ]
+    assert {r["video"] for r in splits} == {p.stem for p in (tiny / "videos").iterdir()}
+    frames = defaultdict(list)
+    for row in rows(tiny / "conditions.csv"):
+        frames[row["video"]].append(int(row["frame"]))
+    for row in splits:
+        name, folder = row["video"], "Validation_Set" if row["split"] == "validation" else "Train_Set"
+        occurrence = labels(tiny / "annotations" / "AU_Set" / folder / f"{name}.txt")
+        intensity = labels(tiny / "annotations" / "AU_Intensity_Set" / folder / f"{name}.txt")
+        assert np.array_equal(occurrence, intensity >= 1)
+        assert intensity.min() >= 0
+        assert intensity.max() <= 5
+        assert decoded(tiny / "videos" / f"{name}.mp4") == len(occurrence) == 12
+        assert frames[name] == list(range(12))
+
+
+def decoded(path: Path) -> int:
+    capture, count = cv2.VideoCapture(str(path)), 0
+    while capture.read()[0]:
+        count += 1
+    return count
+
+
+def test_no_subject_in_two_splits_half_a_quarter_a_quarter(tiny: Path) -> None:
+    splits = defaultdict(set)
+    for row in rows(tiny / "splits.csv"):
+        splits[row["subject"]].add(row["split"])
+    assert all(len(found) == 1 for found in splits.values())
+    counts = [corpus.split_of(k) for k in range(24)]
+    assert [counts.count(s) for s in ("fit", "select", "validation")] == [12, 6, 6]
+
+
+def test_conditions_are_shares_and_small_angles(tiny: Path) -> None:
+    table = rows(tiny / "conditions.csv")
+    assert list(table[0]) == ["video", "frame", "covered", *(f"hidden_{au}" for au in AUS), "yaw"]
+    shares = np.array([[float(row[f"hidden_{au}"]) for au in AUS] + [float(row["covered"])] for row in table])
+    assert shares.min() >= 0
+    assert 0.5 < shares.max() <= 1
+    assert max(abs(float(row["yaw"])) for row in table) <= script.MAX_YAW
+
+
+def test_another_seed_gives_other_people(tiny: Path) -> None:
+    one, other = (subject.make(np.random.default_rng([seed, 0])) for seed in (3, 4))
+    assert np.abs(one.landmarks - other.landmarks).max() > 1
+    assert np.abs(one.image - other.image).mean() > 3
+
+
+def test_covers_do_not_change_what_the_face_does() -> None:
+    person = subject.make(np.random.default_rng(0))
+    clips = []
+    for split in ("fit", "validation"):
+        deck = script.Deck(np.random.default_rng(1))
+        clips.append(corpus.direct(np.random.default_rng(2), TINY, person, deck, split))
+    assert np.array_equal(clips[0].intensity, clips[1].intensity)
+    assert clips[0].poses == clips[1].poses
+    assert np.array_equal(clips[0].light, clips[1].light)
+
+
+def test_a_folder_in_use_is_refused_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(DataError) as error:
+        synthesise(tmp_path, TINY)
+    assert "\n" not in str(error.value)
+    assert str(tmp_path) in str(error.value)
+    assert contents(tmp_path) == {"mine.txt": b"mine"}
+
+
+def test_a_file_in_the_way_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("mine")
+    with pytest.raises(DataError, match="new or empty folder"):
+        synthesise(tmp_path / "data", TINY)
+
+
+@pytest.fixture
+def threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads instead of processes: quick to start, and they see what a test replaces."""
+    monkeypatch.setattr(corpus.multiprocessing, "get_context", lambda method: multiprocessing.dummy)
+
+
+@pytest.mark.usefixtures("threads")
+def test_a_failure_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(corpus, "_film", fail)
+    with pytest.raises(OSError, match="disk full"):
+        synthesise(tmp_path / "data", SMALLEST)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("threads")
+def test_an_empty_folder_is_filled(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    synthesise(tmp_path / "data", SMALLEST)
+    assert len(list((tmp_path / "data" / "videos").iterdir())) == 4
+    assert [p.name for p in tmp_path.iterdir()] == ["data"]
