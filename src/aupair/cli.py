@@ -1,5 +1,6 @@
 """The command line: `aupair --help`. Each command imports what it needs when it runs, so that help is quick."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -20,6 +21,16 @@ app = typer.Typer(
 )
 registry = typer.Typer(no_args_is_help=True, help="Look at and move the versions of the registered model.")
 app.add_typer(registry, name="registry")
+
+NEXT = """\
+all figures               reports/table.md, reports/metrics.json
+pictures                  reports/plots
+the data's checks         reports/data_docs/index.html
+runs and curves           mlflow ui --backend-store-uri sqlite:///mlflow.db
+registered versions       aupair registry list
+make one the champion     aupair registry promote VERSION
+use it                    aupair predict VIDEO --out predictions"""
+"""Where to look after a flow."""
 
 ParamsFile = Annotated[Path, typer.Option("--params", help="The params file.")]
 
@@ -79,14 +90,28 @@ def flow() -> None:
     )
 
 
+@app.command(epilog="Example: `aupair report`")
+def report(
+    root: Annotated[Path, typer.Option(help="The folder that holds reports/.")] = Path(),
+) -> None:
+    """Show the scores of the last evaluation, and where to look next."""
+    from aupair.console import show_lines
+    from aupair.evaluation.table import terminal
+    from aupair.store import read_json
+
+    show_lines(terminal(read_json(root / "reports" / "metrics.json")), NEXT)
+
+
 @app.command(epilog="Example: `aupair synth data --subjects 24 --clips 1 --seconds 5 --seed 0`")
 def synth(
     directory: Annotated[Path, typer.Argument(help="A new or empty folder.")],
-    subjects: Annotated[int, typer.Option(help="Persons; half fit, a quarter select, a quarter validation.")] = 96,
-    clips: Annotated[int, typer.Option(help="Videos a person.")] = 1,
-    seconds: Annotated[float, typer.Option(help="Length of a video.")] = 6.5,
-    fps: Annotated[float, typer.Option(help="Frames a second.")] = 10.0,
-    seed: Annotated[int, typer.Option(help="Another seed, other people.")] = 0,
+    subjects: Annotated[
+        int, typer.Option(min=4, max=999, help="Persons; half fit, a quarter select, a quarter validation.")
+    ] = 96,
+    clips: Annotated[int, typer.Option(min=1, max=9, help="Videos a person.")] = 1,
+    seconds: Annotated[float, typer.Option(min=1, help="Length of a video.")] = 6.5,
+    fps: Annotated[float, typer.Option(min=5, max=60, help="Frames a second.")] = 10.0,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed, other people.")] = 0,
 ) -> None:
     """Write a synthetic corpus in Aff-Wild2's layout (videos, annotations, subjects, splits, conditions)."""
     from aupair.console import ConsoleLog
@@ -185,6 +210,7 @@ def rollback() -> None:
 
 def main() -> None:
     """Run the command line; an error that a user can mend is one line and an exit code, others keep their trace."""
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # a broken video gets one line from us, none from ffmpeg
     try:
         app()
     except AupairError as error:

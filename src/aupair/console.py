@@ -23,7 +23,7 @@ class ConsoleLog(Log):
 
     def line(self, text: str) -> None:
         """Print one line."""
-        self._console.print(text, markup=False)
+        self._console.print(text, markup=False, soft_wrap=True)
 
     def progress(self, items: Iterable[T], total: int, what: str) -> Iterator[T]:
         """Draw a bar; where there is no terminal, say how far it is every quarter of a minute."""
@@ -48,6 +48,13 @@ class ConsoleLog(Log):
         """Print the values that a person follows."""
         shown = "  ".join(f"{key} {value:.4g}" for key, value in values.items())
         self.line(f"  step {step}: {shown}")
+
+
+def show_lines(table: Table, text: str) -> None:
+    """Print a table and lines below it on standard output."""
+    console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+    console.print(table)
+    console.print(text, markup=False, soft_wrap=True)
 
 
 def show_table(title: str, header: Iterable[str], rows: Iterable[Iterable[object]]) -> None:

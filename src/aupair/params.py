@@ -194,7 +194,7 @@ class Params(Record):
     """All sections of params.yaml."""
 
     seed: int = 0
-    trials: tuple[Annotated[int, Field(ge=0)], ...] = (0,)
+    trials: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0,)
     check_data: CheckData = CheckData()
     preprocess_faces: PreprocessFaces = PreprocessFaces()
     sample_pairs: SamplePairs = SamplePairs()
@@ -261,7 +261,10 @@ def _override(tree: dict[str, Any], text: str) -> None:
         if not isinstance(child, dict):
             raise ParamsError("--set", got=text, expected=f"{section} to be a section")
         tree = child
-    tree[last] = yaml.safe_load(value)
+    try:
+        tree[last] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ParamsError("--set", got=text, expected="a value in YAML") from error
 
 
 def _known_keys(loc: tuple[int | str, ...]) -> list[str]:

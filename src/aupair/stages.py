@@ -264,16 +264,22 @@ def paths(stage: Stage, root: Path, trials: Sequence[int], trial: int | None = N
 def run(name: str, params: Params, *, root: Path = Path(), trial: int | None = None, log: Log = SILENT) -> None:
     """Run one stage on the artifacts under `root`; a stage of trials runs those of `params.trials`, or just one."""
     stage = find(name)
-    inputs = paths(stage, root, params.trials, params.trials[0])
+    if trial is not None and trial not in params.trials:
+        raise ParamsError("no such trial", got=trial, expected=f"one of trials: {list(params.trials)}")
+    numbers = [None] if not stage.per_trial else params.trials if trial is None else [trial]
+    calls = [paths(stage, root, params.trials, number) for number in numbers]
+    for inputs in calls:
+        check_inputs(stage, inputs)
+    for number, inputs in zip(numbers, calls):
+        stage.run(**inputs, params=params, log=log, **({"trial": number} if stage.per_trial else {}))
+
+
+def check_inputs(stage: Stage, inputs: dict[str, Any]) -> None:
+    """Refuse to start without what earlier stages write; of the data folder its readers say more themselves."""
     for artifact in stage.reads:
         for path in inputs[artifact] if isinstance(inputs[artifact], list) else [inputs[artifact]]:
             if not path.exists() and artifact != "data":
                 raise ArtifactError("missing input", where=path, todo=f"run {writer(artifact)} first")
-    if not stage.per_trial:
-        stage.run(**inputs, params=params, log=log)
-        return
-    for number in params.trials if trial is None else [trial]:
-        stage.run(**paths(stage, root, params.trials, number), params=params, trial=number, log=log)
 
 
 def writer(artifact: str) -> str:

@@ -49,7 +49,10 @@ def batch(step: int) -> tuple[np.ndarray, Pairs, np.ndarray]:
 def look(model: nn.Module) -> dict[str, float]:
     out = forward_all(model, PATCHES, np.arange(FRAMES), CPU)[:, 0]  # type: ignore[arg-type]
     high, low = out[PATCHES.labels[:, 0] == 1], out[PATCHES.labels[:, 0] == 0]
-    return {"loss": float(np.maximum(0, 1 - (high[:, None] - low)).mean()), "right": float((high[:, None] > low).mean())}
+    return {
+        "loss": float(np.maximum(0, 1 - (high[:, None] - low)).mean()),
+        "right": float((high[:, None] > low).mean()),
+    }
 
 
 def job(**changes: Any) -> Fit:

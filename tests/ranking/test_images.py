@@ -51,6 +51,20 @@ def test_cached_equals_uncached_equals_the_colour(tmp_path: Path) -> None:
         assert np.abs(one[:, 8, 8, 0].astype(int) - 20 * np.array(rows)).max() <= 2
 
 
+def test_a_cached_face_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    decode, seen = store.decode_jpeg, []
+
+    def counting(data: bytes, where: object = "") -> np.ndarray:
+        seen.append(where)
+        return decode(data, where)
+
+    images = FaceImages(tmp_path, write(tmp_path))
+    monkeypatch.setattr(store, "decode_jpeg", counting)
+    for rows in ([0, 1, 1], [1, 3], [0, 3]):
+        images(np.array(rows))
+    assert seen == [f"{tmp_path / 'v0.arrow'} frame {frame}" for frame in (0, 1, 3)]
+
+
 def test_what_is_given_is_a_copy(tmp_path: Path) -> None:
     images = FaceImages(tmp_path, write(tmp_path))
     images(np.array([1]))[:] = 0
@@ -59,7 +73,7 @@ def test_what_is_given_is_a_copy(tmp_path: Path) -> None:
 
 def test_no_face_anywhere(tmp_path: Path) -> None:
     frames = write(tmp_path, ok=np.zeros(8, bool))
-    with pytest.raises(ArtifactError, match="no face in any video: in .*; look at the statuses"):
+    with pytest.raises(ArtifactError, match=r"no face in any video: in .*; look at the statuses"):
         FaceImages(tmp_path, frames)
 
 
@@ -85,5 +99,5 @@ def test_a_bad_file_gets_one_line(tmp_path: Path, damage: object, message: str) 
 
 def test_a_frame_without_a_face_is_refused(tmp_path: Path) -> None:
     images = FaceImages(tmp_path, write(tmp_path))
-    with pytest.raises(ArtifactError, match="a JPEG that cannot be decoded: in .*v0.arrow frame 2, got 0 bytes"):
+    with pytest.raises(ArtifactError, match=r"a JPEG that cannot be decoded: in .*v0\.arrow frame 2, got 0 bytes"):
         images(np.array([2]))

@@ -221,6 +221,14 @@ def test_drawn_pairs_are_different_while_there_are_enough_and_repeat_after() -> 
     assert len(as_set(draw_pairs(long, "fit", 3000, (0,)))) == 3000
 
 
+def test_with_few_pairs_each_au_gets_other_videos() -> None:
+    frames = make_frames(np.tile([[0] * 12, [1] * 12], (8, 1)), np.repeat(range(8), 2).tolist())
+    pairs = draw_pairs(frames, "fit", 2, (0,))
+    chosen = {tuple(sorted(frames.video[pairs.i[pairs.au == au]].tolist())) for au in range(12)}
+    assert len(chosen) > 3
+    assert {video for videos in chosen for video in videos} == set(range(8))
+
+
 def test_a_coin_says_which_frame_stands_first() -> None:
     frames = sparse_video([0.4])
     r = draw_pairs(frames, "fit", 400, (0,)).r
@@ -242,6 +250,14 @@ def test_folds_are_by_subject_and_balanced(frames: Frames, folds: int) -> None:
             largest = max(largest, mine)
     assert load.max() - load.min() <= largest
     assert (assign_folds(frames, 1, (0, 3)) == -1).all()
+
+
+def test_folds_weigh_people_by_their_frames() -> None:
+    lengths = [9, 3, 3, 3]
+    frames = make_frames(np.zeros((18, 1)), np.repeat(range(4), lengths).tolist())
+    for seed in range(5):
+        fold = assign_folds(frames, 2, (seed,))
+        assert np.bincount(fold, weights=lengths).tolist() == [9, 9]
 
 
 def test_a_person_of_many_videos_is_in_one_fold() -> None:

@@ -189,6 +189,19 @@ def test_validation_leaves_no_trace_and_a_seed_repeats(trained: Any) -> None:
     assert result.curves == other.curves
 
 
+def test_scores_of_held_out_people_do_not_reach_their_network(trained: Any) -> None:
+    data, y_hat, result = trained
+    other_y = y_hat.copy()
+    other_y[data.unseen("fold0")] *= -3
+    other = train_h(make_data()[0], other_y, make_params(), 0)
+
+    def same(name: str) -> bool:
+        one, two = result.models[name].state_dict(), other.models[name].state_dict()
+        return all(torch.equal(one[key], two[key]) for key in one)
+
+    assert [same(name) for name in ("final", "fold0", "fold1")] == [False, True, False]
+
+
 def test_f_is_frozen() -> None:
     data, y_hat, _ = make_data(folds=1)
     before = y_hat.copy()
@@ -196,7 +209,6 @@ def test_f_is_frozen() -> None:
     np.testing.assert_array_equal(y_hat, before)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("loss", "noisy_is_higher"), [("nll", True), ("printed", False)])
 def test_h_learns_which_faces_are_noise_and_the_printed_loss_the_reverse(loss: str, noisy_is_higher: bool) -> None:
     data, y_hat, noisy = make_data(folds=1)

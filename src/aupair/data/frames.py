@@ -1,6 +1,7 @@
 """Every frame of every video as rows of flat arrays: what the stages from sample-pairs on compute with."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +53,7 @@ class Frames:
     def slices(self) -> list[slice]:
         """The rows of each video, in the order of `videos`."""
         edges = np.searchsorted(self.video, np.arange(len(self.videos) + 1))
-        return [slice(int(a), int(b)) for a, b in zip(edges[:-1], edges[1:])]
+        return [slice(int(a), int(b)) for a, b in pairwise(edges)]
 
 
 def label_matrix(table: pa.Table) -> np.ndarray:
@@ -66,9 +67,11 @@ def load_frames(labels: Path, faces: Path) -> Frames:
     Frames without a label row get -1; label rows without a frame are dropped (check-data counted them).
 
     Raises:
-        ArtifactError: a video of the labels has no file of faces.
+        ArtifactError: a video of the labels has no file of faces, or there is no label at all.
     """
     table = store.read_table(labels)
+    if len(table) == 0:
+        raise ArtifactError("no label", where=labels, got="an empty table", todo="run check-data again")
     names, first = np.unique(table["video"].to_numpy(zero_copy_only=False).astype(str), return_index=True)
     subject_of = table["subject"].to_numpy(zero_copy_only=False).astype(str)[first]
     split_of = table["split"].to_numpy(zero_copy_only=False).astype(str)[first]

@@ -57,8 +57,9 @@ class Mapping:
             ArtifactError: a file is missing, corrupt or does not fit.
         """
         about = store.read_json(Path(folder) / "about.json")
-        blank = torch.zeros(len(about["aus"]), about["features"])
-        networks = MappingNetworks(torch.zeros(about["features"]), blank, blank, about["width"], 0.0)
+        shape = len(about["aus"]), about["features"]
+        plain, center, scale = torch.zeros(about["features"]), torch.zeros(shape), torch.ones(shape)
+        networks = MappingNetworks(plain, center, scale, about["width"], 0.0)
         state = {k: torch.from_numpy(v) for k, v in store.read_arrays(Path(folder) / "mapping.safetensors").items()}
         try:
             networks.load_state_dict(state)

@@ -1,0 +1,168 @@
+"""What the tests of the whole share: a tiny corpus, settings that take seconds, the flow they give, the command line."""
+
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[1]
+BIN = Path(sys.executable).parent
+"""Where `aupair`, `dvc` and `git`'s hooks of the environment are."""
+
+NETWORK = {"width": 0.05, "batch_norm": True, "weights": "none", "frozen_convolutions": 0, "dropout": 0.1}
+OPTIMISER = {"name": "adamw", "learning_rate": 0.003, "steps": 3, "fold_steps": 2, "videos": 2, "evaluate_every": 2}
+TINY: dict[str, Any] = {
+    "trials": [0, 1],
+    "preprocess_faces": {"size": 32, "workers": 2},
+    "sample_pairs": {"frames": 6, "groups": 4, "valid_pairs": 60, "folds": 2},
+    "train_pseudo_intensity": {"network": NETWORK, "optimiser": OPTIMISER, "device": "cpu"},
+    "train_uncertainty": {"network": NETWORK, "optimiser": OPTIMISER, "device": "cpu"},
+    "extract_features": {"windows": [1.0], "context": 0.5, "context_points": 2, "device": "cpu"},
+    "train_mapping": {"width": 8, "draws": 64, "epochs": 2, "learning_rate": 0.01, "device": "cpu"},
+    "evaluate": {"bootstrap": 50},
+}
+"""Networks that learn nothing, on eight people: every stage in a second or two."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command did: its exit code, standard output, standard error."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def line(self) -> str:
+        """The one line on standard error, without the program's name."""
+        lines = self.err.splitlines()
+        assert len(lines) == 1, self.err
+        assert lines[0].startswith("aupair: "), self.err
+        return lines[0].removeprefix("aupair: ")
+
+
+Command = Callable[..., Outcome]
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Any:
+    """The tiny settings as Params."""
+    from aupair.params import check
+
+    return check(TINY)
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder of eight people, 30 frames each; every AU is active in every split. Not to be changed."""
+    from aupair.synth.corpus import Corpus, synthesise
+
+    with _once(tmp_path_factory, "corpus") as folder:
+        if not folder.exists():
+            synthesise(folder, Corpus(subjects=8, seconds=5, fps=6, workers=2))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory, corpus: Path, tiny: Any) -> Path:
+    """A folder in which the flow has run up to evaluate: data, work, reports, params.yaml, mlflow. Not to be changed."""
+    from aupair import stages, store
+
+    with _once(tmp_path_factory, "finished") as folder:
+        if not folder.exists():
+            with store.atomic(folder) as root:
+                shutil.copytree(corpus, root / "data")
+                shutil.copytree(REPOSITORY / "mlflow", root / "mlflow")
+                store.write_text(root / "params.yaml", as_yaml(tiny))
+                for stage in stages.FLOW[:-1]:
+                    stages.run(stage.name, tiny, root=root)
+    return folder
+
+
+@pytest.fixture
+def home(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of that folder to work in, as the current one."""
+    folder = Path(shutil.copytree(finished, tmp_path / "home"))
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return folder
+
+
+@pytest.fixture
+def aupair(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
+    """Run a command line in this process, and give what came of it; capfd hears what native code prints, too."""
+    from aupair import cli
+
+    def call(*arguments: object) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["aupair", *map(str, arguments)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        code = stop.value.code
+        return Outcome(code if isinstance(code, int) else int(code is not None), *capfd.readouterr())
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Copy the repository as it stands now, uncommitted files included, without what git ignores, into a new one."""
+
+    def make(name: str) -> Path:
+        target = tmp_path_factory.mktemp(name) / "aupair"
+        listed = _git(REPOSITORY, "ls-files", "-z", "--cached", "--others", "--exclude-standard").split("\0")
+        for path in filter(None, listed):
+            if (REPOSITORY / path).is_file():
+                (target / path).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(REPOSITORY / path, target / path)
+        _git(target, "init", "-q")
+        _git(target, "add", "-A")
+        _git(target, "-c", "user.name=t", "-c", "user.email=t@localhost", "commit", "-q", "--no-verify", "-m", "all")
+        return target
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Variables for commands in a clone: our programs first, nobody's settings, no caches of the machine."""
+    own = tmp_path_factory.mktemp("settings")
+    return {
+        **{key: value for key, value in os.environ.items() if not key.startswith(("DVC_", "MLFLOW_", "GIT_"))},
+        "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+        "DVC_GLOBAL_CONFIG_DIR": str(own),
+        "DVC_SYSTEM_CONFIG_DIR": str(own),
+        "DVC_SITE_CACHE_DIR": str(own / "cache"),
+        "DVC_NO_ANALYTICS": "true",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "GX_ANALYTICS_ENABLED": "false",
+    }
+
+
+def as_yaml(params: Any) -> str:
+    """Write Params as a params.yaml with every key."""
+    import yaml
+
+    return str(yaml.safe_dump(params.model_dump(mode="json"), sort_keys=False))
+
+
+@contextmanager
+def _once(factory: pytest.TempPathFactory, name: str) -> Iterator[Path]:
+    """Give a folder that all workers of this run share, one of them at a time."""
+    base = factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    with open(shared / f"{name}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield shared / name
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    return subprocess.run(["git", *arguments], cwd=folder, check=True, capture_output=True, text=True).stdout

@@ -1,0 +1,263 @@
+"""G against a loop over frames and AUs, for every column, with gaps, odd frame rates and ends."""
+
+import math
+from collections.abc import Iterator
+from itertools import accumulate
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from aupair.errors import ArtifactError
+from aupair.mapping.extractor import BINS, CDF_POINTS, Statistics, columns, extract
+from aupair.params import ExtractFeatures
+
+A = 3
+SMALL = ExtractFeatures(
+    percentiles=(0, 10, 20), thresholds=(0, 0.25, 0.75, 1.0), windows=(0.7, 3.0), window_percentiles=(0, 10, 50, 100),
+    context=2.0, context_points=4,
+)  # fmt: skip
+LINE = SMALL.model_copy(update={"certainty": "min_max"})
+
+
+def make_statistics(seed: int = 0) -> Statistics:
+    rng = np.random.default_rng(seed)
+    return Statistics.of(rng.normal(size=(400, A)).astype(np.float32), rng.lognormal(size=(400, A)).astype(np.float32))
+
+
+def make_video(times: list[float], missing: list[int], seed: int = 1) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Scores of one video; sigma partly beyond what fit has seen."""
+    rng = np.random.default_rng(seed)
+    y = rng.normal(size=(len(times), A)).astype(np.float32) * 1.5
+    sigma = (rng.lognormal(size=(len(times), A)) * 1.5).astype(np.float32)
+    y[missing], sigma[missing] = np.nan, np.nan
+    return y, sigma, np.array(times)
+
+
+def jittered(count: int) -> list[float]:
+    return np.cumsum(np.random.default_rng(2).uniform(0.01, 0.2, count)).tolist()
+
+
+VIDEOS = {
+    "25 fps": make_video([k / 25 for k in range(120)], []),
+    "gaps and ends": make_video([k / 30 for k in range(90)], [0, 1, 2, 40, 41, *range(50, 75), 89]),
+    "irregular": make_video(jittered(60), [5, 20, 21]),
+    "a long pause": make_video([*(k / 10 for k in range(20)), *(60 + k / 10 for k in range(20))], []),
+    "one frame": make_video([3.2], []),
+    "one face": make_video([0.0, 0.04, 0.08], [0, 2]),
+    "equal times": make_video([0.0, 0.0, 0.1, 0.1, 0.1, 0.4], [3]),
+}
+
+
+def naive_certainty(sigma: float, statistics: Statistics, au: int, kind: str) -> float:
+    if kind == "min_max":
+        return min(max(1 - sigma / float(statistics.sigma_max[au]), 0.0), 1.0)
+    log_sigma = math.log(sigma)
+    points = [float(q) for q in statistics.log_sigma[au]]
+    if log_sigma <= points[0]:
+        return 1.0
+    if log_sigma >= points[-1]:
+        return 0.0
+    k = max(index for index in range(CDF_POINTS) if points[index] <= log_sigma)
+    share = (log_sigma - points[k]) / (points[k + 1] - points[k])
+    return 1 - (k + share) / (CDF_POINTS - 1)
+
+
+def percentile(values: list[float], p: float) -> float:
+    """Linear interpolation between order statistics."""
+    ordered = sorted(values)
+    place = p / 100 * (len(ordered) - 1)
+    low = int(place)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (place - low) * (ordered[high] - ordered[low])
+
+
+def naive_video(y: list[float], c: list[float], params: ExtractFeatures) -> Iterator[tuple[str, float]]:
+    base = [percentile(y, p) for p in params.percentiles]
+    for p, value in zip(params.percentiles, base):
+        yield f"video.p{p:g}", value
+    for threshold in params.thresholds:
+        sure = [value for value, conf in zip(y, c) if conf >= threshold]
+        if sure:  # else those of the next lower threshold
+            base = [percentile(sure, p) for p in params.percentiles]
+        for p, value in zip(params.percentiles, base):
+            yield f"video.sure{threshold:g}.p{p:g}", value
+        yield f"video.sure{threshold:g}.share", len(sure) / len(y)
+
+
+def naive_window(
+    t: int, y: list[float], c: list[float], time: list[float], length: float, percentiles: tuple[float, ...]
+) -> Iterator[tuple[str, float]]:
+    inside = [k for k in range(len(y)) if abs(time[k] - time[t]) <= length / 2 + 1e-9]
+    bin_of = [math.floor((moment - time[0]) / (length / BINS) + 1e-9) for moment in time]
+    for group in ("plain", "uncertainty"):
+        w = [1.0 if group == "plain" else conf + 1e-3 for conf in c]
+        total = sum(w[k] for k in inside)
+        mean = sum(w[k] * y[k] for k in inside) / total
+        yield f"window{length:g}.{group}.mean", mean
+        yield f"window{length:g}.{group}.sd", math.sqrt(sum(w[k] * (y[k] - mean) ** 2 for k in inside) / total)
+        bins: dict[int, list[int]] = {}
+        for k in range(len(y)):
+            if abs(bin_of[k] - bin_of[t]) <= BINS // 2:
+                bins.setdefault(bin_of[k], []).append(k)
+        weights = {b: sum(w[k] for k in members) for b, members in bins.items()}
+        means = sorted((sum(w[k] * y[k] for k in members) / weights[b], weights[b]) for b, members in bins.items())
+        for p in percentiles:
+            wanted = p / 100 * sum(weights.values()) * (1 - 1e-12)
+            reach = list(accumulate(weight for _, weight in means))
+            yield f"window{length:g}.{group}.p{p:g}", next(m for (m, _), sofar in zip(means, reach) if sofar >= wanted)
+    yield f"window{length:g}.certainty", sum(c[k] for k in inside) / len(inside)
+
+
+def naive_context(
+    t: int, y: list[float], c: list[float], time: list[float], params: ExtractFeatures
+) -> Iterator[tuple[str, float]]:
+    step = params.context / params.context_points
+    for k in range(1, params.context_points + 1):
+        after = [n for n in range(len(y)) if time[n] <= time[t] + k * step + 1e-9][-1]
+        before = next(n for n in range(len(y)) if time[n] >= time[t] - k * step - 1e-9)
+        for name, n in ((f"+{k * step:g}s", after), (f"-{k * step:g}s", before)):
+            yield f"context{name}.y", y[n]
+            yield f"context{name}.certainty", c[n]
+
+
+def naive(
+    y_hat: np.ndarray, sigma: np.ndarray, times: np.ndarray, statistics: Statistics, params: ExtractFeatures
+) -> list[list[dict[str, float]]]:
+    """G of the frames with a face: for each frame and AU {column: value}, in Python's floats."""
+    known = [n for n in range(len(times)) if not math.isnan(y_hat[n, 0])]
+    time = [float(times[n]) for n in known]
+    result: list[list[dict[str, float]]] = [[] for _ in known]
+    for au in range(y_hat.shape[1]):
+        low, high = float(statistics.y_min[au]), float(statistics.y_max[au])
+        y = [2 * (float(y_hat[n, au]) - low) / (high - low) - 1 for n in known]
+        c = [naive_certainty(float(sigma[n, au]), statistics, au, params.certainty) for n in known]
+        for t in range(len(known)):
+            below = sum(1.0 if v < y[t] else 0.5 if v == y[t] else 0.0 for v in y)
+            row = {"own.y": y[t], "own.rank": below / len(y), "own.certainty": c[t], **dict(naive_video(y, c, params))}
+            for length in params.windows:
+                row |= dict(naive_window(t, y, c, time, length, params.window_percentiles))
+            row |= dict(naive_context(t, y, c, time, params))
+            result[t].append(row)
+    return result
+
+
+@pytest.mark.parametrize("params", [SMALL, LINE], ids=["quantile", "min_max"])
+@pytest.mark.parametrize("name", list(VIDEOS))
+def test_every_column_equals_a_loop(name: str, params: ExtractFeatures) -> None:
+    y_hat, sigma, time = VIDEOS[name]
+    statistics = make_statistics()
+    got = extract(y_hat, sigma, time, statistics, params)
+    names = [column for column, _ in columns(params)]
+    assert got.shape == (len(time), A, len(names))
+    assert got.dtype == np.float32
+    known = ~np.isnan(y_hat[:, 0])
+    assert (np.isnan(got).all(axis=(1, 2)) == ~known).all()
+    assert (np.isnan(got).any(axis=(1, 2)) == ~known).all()
+    expected = naive(y_hat, sigma, time, statistics, params)
+    assert set(names) == set(expected[0][0])
+    table = np.array([[[row[column] for column in names] for row in frame] for frame in expected])
+    for k, column in enumerate(names):
+        np.testing.assert_allclose(got[known][:, :, k], table[:, :, k], rtol=1e-6, atol=1e-6, err_msg=column)
+
+
+@pytest.mark.parametrize("params", [SMALL, LINE, ExtractFeatures(), SMALL.model_copy(update={"context_points": 0})])
+def test_columns_are_named_once_and_counted(params: ExtractFeatures) -> None:
+    named = columns(params)
+    names = [name for name, _ in named]
+    assert len(set(names)) == len(names)
+    assert {group for _, group in named} == {"plain", "uncertainty"}
+    y_hat, sigma, time = VIDEOS["irregular"]
+    assert extract(y_hat, sigma, time, make_statistics(), params).shape[2] == len(names)
+    for name, group in named:
+        uncertain = "certainty" in name or "sure" in name or ".uncertainty." in name
+        assert group == ("uncertainty" if uncertain else "plain")
+
+
+def test_no_face_at_all_and_no_frame_at_all() -> None:
+    count = len(columns(SMALL))
+    nan = np.full((5, A), np.nan, np.float32)
+    out = extract(nan, nan, np.arange(5) / 25, make_statistics(), SMALL)
+    assert out.shape == (5, A, count)
+    assert np.isnan(out).all()
+    assert extract(nan[:0], nan[:0], np.zeros(0), make_statistics(), SMALL).shape == (0, A, count)
+
+
+def test_plain_columns_do_not_know_sigma() -> None:
+    y_hat, sigma, time = VIDEOS["gaps and ends"]
+    plain = np.array([group == "plain" for _, group in columns(SMALL)])
+    one = extract(y_hat, sigma, time, make_statistics(), SMALL)
+    other = extract(y_hat, sigma[:, ::-1] ** 2 + 0.1, time, make_statistics(), SMALL)
+    np.testing.assert_array_equal(one[:, :, plain], other[:, :, plain])
+    known = ~np.isnan(y_hat[:, 0])
+    assert not np.allclose(one[known][:, :, ~plain], other[known][:, :, ~plain])
+
+
+@pytest.mark.parametrize("kind", ["quantile", "min_max"])
+def test_more_sigma_is_less_certain(kind: str) -> None:
+    statistics = make_statistics()
+    sigma = np.repeat(np.geomspace(1e-3, 1e3, 400)[:, None], A, axis=1)
+    certainty = statistics.certainty(sigma, kind)
+    assert (np.diff(certainty, axis=0) <= 0).all()
+    assert (certainty[0] > 0.99).all()
+    assert (certainty[-1] == 0).all()
+    inside = statistics.certainty(np.exp(statistics.log_sigma[:, 20:180].T.astype(np.float64)), "quantile")
+    assert (np.diff(inside, axis=0) < 0).all()
+
+
+def test_one_outlier_does_not_make_all_others_sure() -> None:
+    """What the quantile is for: the authors' 1 - sigma / sigma_max goes up to .99 for all but the outlier."""
+    sigma = np.random.default_rng(0).uniform(0.5, 1.5, (1000, 1)).astype(np.float32)
+    sigma[0] = 1e4
+    statistics = Statistics.of(np.zeros((1000, 1), np.float32), sigma)
+    assert np.median(statistics.certainty(sigma, "min_max")) > 0.99
+    assert np.median(statistics.certainty(sigma, "quantile")) == pytest.approx(0.5, abs=0.02)
+
+
+def test_certainty_is_the_rank_within_fit() -> None:
+    sigma = np.random.default_rng(0).lognormal(size=(5000, A)).astype(np.float32)
+    statistics = Statistics.of(np.zeros((5000, A), np.float32), sigma)
+    for au in range(A):
+        rank = np.array([(sigma[:, au] > value).mean() for value in sigma[:200, au]])
+        np.testing.assert_allclose(statistics.certainty(sigma[:200], "quantile")[:, au], rank, atol=0.006)
+
+
+def test_a_constant_sigma_and_a_constant_y() -> None:
+    statistics = Statistics.of(np.ones((50, A), np.float32), np.full((50, A), 0.7, np.float32))
+    out = extract(np.ones((9, A), np.float32), np.full((9, A), 0.7, np.float32), np.arange(9) / 9, statistics, SMALL)
+    assert np.isfinite(out).all()
+
+
+def test_seconds_and_not_frames() -> None:
+    """Twice the frame rate, each frame doubled: the same numbers."""
+    y_hat, sigma, time = VIDEOS["25 fps"]
+    twice = [np.repeat(a, 2, axis=0) for a in (y_hat, sigma)]
+    doubled = extract(*twice, np.repeat(time, 2), make_statistics(), SMALL)
+    names = [name for name, _ in columns(SMALL)]
+    windows = [k for k, name in enumerate(names) if name.startswith(("window", "context", "own.y"))]
+    single = extract(y_hat, sigma, time, make_statistics(), SMALL)
+    np.testing.assert_allclose(doubled[::2][:, :, windows], single[:, :, windows], rtol=1e-5, atol=1e-5)
+
+
+def test_statistics_round_trip_and_range(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    y = rng.normal(size=(100, A)).astype(np.float32)
+    statistics = Statistics.of(y, rng.lognormal(size=(100, A)).astype(np.float32))
+    scaled = statistics.scaled(y)
+    np.testing.assert_allclose(scaled.min(axis=0), -1, atol=1e-6)
+    np.testing.assert_allclose(scaled.max(axis=0), 1, atol=1e-6)
+    statistics.save(tmp_path / "s.safetensors")
+    loaded = Statistics.load(tmp_path / "s.safetensors")
+    for key, value in vars(statistics).items():
+        np.testing.assert_array_equal(getattr(loaded, key), value)
+
+
+def test_no_fit_frame_with_a_face() -> None:
+    with pytest.raises(ArtifactError, match="no frame of fit has a face; look at the statuses"):
+        Statistics.of(np.zeros((0, A), np.float32), np.zeros((0, A), np.float32))
+
+
+def test_corrupt_statistics(tmp_path: Path) -> None:
+    (tmp_path / "s.safetensors").write_bytes(b"nonsense")
+    with pytest.raises(ArtifactError, match="not a readable safetensors file"):
+        Statistics.load(tmp_path / "s.safetensors")

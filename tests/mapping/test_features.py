@@ -1,0 +1,95 @@
+"""G as files: a round trip, statistics from fit alone, every bad file in one line, nothing half-written."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from aupair.data.frames import Frames
+from aupair.errors import ArtifactError
+from aupair.mapping.extractor import Statistics, columns, extract
+from aupair.mapping.features import read_features, write_features
+from aupair.params import ExtractFeatures
+
+LENGTHS, SPLIT = (9, 7, 5, 6), (0, 0, 1, 2)
+PARAMS = ExtractFeatures(windows=(1.0,), context_points=2)
+
+
+def make() -> tuple[Frames, np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    n = sum(LENGTHS)
+    video = np.repeat(np.arange(len(LENGTHS), dtype=np.int32), LENGTHS)
+    frame = np.concatenate([np.arange(k, dtype=np.int32) for k in LENGTHS])
+    ok = rng.random(n) < 0.8
+    ok[video == 3] = False  # a video without a face
+    labels = (rng.random((n, 12)) < 0.4).astype(np.int8)
+    labels[video == 1] = -1  # a video without an annotation counts in the statistics all the same
+    names = tuple(f"v{v}" for v in range(len(LENGTHS)))
+    frames = Frames(names, names, video, video, np.array(SPLIT, np.int8)[video], frame, frame / 5.0, ok, labels)
+    y_hat = np.where(ok[:, None], rng.normal(size=(n, 12)), np.nan).astype(np.float32)
+    sigma = np.where(ok[:, None], rng.lognormal(size=(n, 12)), np.nan).astype(np.float32)
+    return frames, y_hat, sigma
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    frames, y_hat, sigma = make()
+    write_features(tmp_path / "features", frames, y_hat, sigma, PARAMS)
+    features, plain = read_features(tmp_path / "features", frames)
+    assert plain.tolist() == [group == "plain" for _, group in columns(PARAMS)]
+    statistics = Statistics.load(tmp_path / "features" / "statistics.safetensors")
+    for v in range(len(LENGTHS)):
+        rows = frames.video == v
+        expected = extract(y_hat[rows], sigma[rows], frames.time[rows], statistics, PARAMS)
+        np.testing.assert_array_equal(features[rows], expected)
+    assert (np.isnan(features[:, 0, 0]) == ~frames.ok).all()
+
+
+def test_statistics_come_from_all_faces_of_fit_alone(tmp_path: Path) -> None:
+    frames, y_hat, sigma = make()
+    write_features(tmp_path / "features", frames, y_hat, sigma, PARAMS)
+    got = Statistics.load(tmp_path / "features" / "statistics.safetensors")
+    rows = frames.of_split("fit") & frames.ok
+    np.testing.assert_array_equal(got.y_min, y_hat[rows].min(axis=0))
+    np.testing.assert_array_equal(got.y_max, y_hat[rows].max(axis=0))
+    np.testing.assert_array_equal(got.sigma_max, sigma[rows].max(axis=0))
+    np.testing.assert_allclose(got.log_sigma[:, 100], np.median(np.log(sigma[rows]), axis=0), rtol=1e-5)
+
+
+def test_other_faces(tmp_path: Path) -> None:
+    frames, y_hat, sigma = make()
+    write_features(tmp_path / "features", frames, y_hat, sigma, PARAMS)
+    keep = np.ones(len(frames), bool)
+    keep[0] = False
+    fewer = Frames(
+        frames.videos, frames.subjects, frames.video[keep], frames.subject[keep], frames.split[keep],
+        frames.frame[keep], frames.time[keep], frames.ok[keep], frames.labels[keep],
+    )  # fmt: skip
+    with pytest.raises(ArtifactError) as caught:
+        read_features(tmp_path / "features", fewer)
+    assert str(caught.value).startswith(
+        f"features of other faces: in {tmp_path / 'features' / 'v0.safetensors'}, got (9"
+    )
+    assert str(caught.value).endswith("run extract-features again")
+
+
+@pytest.mark.parametrize("name", ["columns.json", "v2.safetensors"])
+def test_a_corrupt_or_missing_file_gets_one_line(tmp_path: Path, name: str) -> None:
+    frames, y_hat, sigma = make()
+    write_features(tmp_path / "features", frames, y_hat, sigma, PARAMS)
+    path = tmp_path / "features" / name
+    path.write_bytes(path.read_bytes()[:30])
+    with pytest.raises(ArtifactError) as caught:
+        read_features(tmp_path / "features", frames)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    path.unlink()
+    with pytest.raises(ArtifactError, match="missing file"):
+        read_features(tmp_path / "features", frames)
+
+
+def test_no_face_in_fit_and_nothing_half_written(tmp_path: Path) -> None:
+    frames, y_hat, sigma = make()
+    frames.ok[frames.of_split("fit")] = False
+    with pytest.raises(ArtifactError, match="no frame of fit has a face"):
+        write_features(tmp_path / "features", frames, y_hat, sigma, PARAMS)
+    assert list(tmp_path.iterdir()) == []

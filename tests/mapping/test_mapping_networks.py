@@ -1,0 +1,95 @@
+"""The batched networks against 24 of torch's own with the same weights."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from aupair.mapping.networks import BatchedLinear, MappingNetworks
+
+AUS, FEATURES, WIDTH, BATCH = 12, 7, 5, 9
+
+
+def make(dropout: float = 0.5) -> MappingNetworks:
+    generator = torch.Generator().manual_seed(0)
+    torch.manual_seed(0)
+    plain = torch.tensor([1, 0, 1, 1, 0, 0, 1]).bool()
+    center = torch.randn(AUS, FEATURES, generator=generator)
+    return MappingNetworks(plain, center, torch.rand(AUS, FEATURES, generator=generator) + 0.5, WIDTH, dropout)
+
+
+def separate(networks: MappingNetworks, variant: int, au: int) -> nn.Sequential:
+    """One network of torch's own parts, with the weights of one of the 24."""
+    k = variant * AUS + au
+    parts: list[nn.Module] = []
+    for layer in networks.layers:
+        assert isinstance(layer, BatchedLinear)
+        linear = nn.Linear(layer.weight.shape[1], layer.weight.shape[2])
+        with torch.no_grad():
+            linear.weight.copy_(layer.weight[k].T)
+            linear.bias.copy_(layer.bias[k, 0])
+        parts += [linear, nn.ReLU(), nn.Dropout(networks.dropout)]
+    return nn.Sequential(*parts[:-2])
+
+
+def features() -> torch.Tensor:
+    return torch.randn(AUS, BATCH, FEATURES, generator=torch.Generator().manual_seed(1))
+
+
+def test_equal_to_24_separate_networks_in_value_and_gradient() -> None:
+    networks, x = make().eval(), features()
+    out = networks(x)
+    assert out.shape == (2, AUS, BATCH)
+    out.square().sum().backward()
+    plain = torch.tensor([1.0, 0, 1, 1, 0, 0, 1])
+    for variant in range(2):
+        for au in range(AUS):
+            own = separate(networks, variant, au).eval()
+            standard = (x[au] - networks.center[au]) / networks.scale[au]
+            expected = own(standard * plain if variant else standard)[:, 0]
+            torch.testing.assert_close(out[variant, au], expected)
+            expected.square().sum().backward()
+            first = own[0]
+            assert isinstance(first, nn.Linear)
+            layer = networks.layers[0]
+            assert isinstance(layer, BatchedLinear)
+            assert layer.weight.grad is not None
+            torch.testing.assert_close(layer.weight.grad[variant * AUS + au].T, first.weight.grad)
+
+
+def test_without_does_not_see_uncertainty_columns() -> None:
+    networks, x = make().eval(), features()
+    other = x.clone()
+    other[..., [1, 4, 5]] += 100
+    with torch.no_grad():
+        one, two = networks(x), networks(other)
+    assert torch.equal(one[1], two[1])
+    assert not torch.allclose(one[0], two[0])
+
+
+def test_an_au_does_not_see_another() -> None:
+    networks, x = make().eval(), features()
+    other = x.clone()
+    other[3] += 1
+    with torch.no_grad():
+        same = (networks(x) == networks(other)).all(dim=2)
+    assert same.tolist() == [[au != 3 for au in range(AUS)]] * 2
+
+
+def test_dropout_acts_in_training_alone() -> None:
+    networks, x = make(), features()
+    torch.manual_seed(0)
+    assert not torch.equal(networks.train()(x), networks(x))
+    networks.eval()
+    assert torch.equal(networks(x), networks(x))
+
+
+def test_initialised_as_torchs_linear() -> None:
+    torch.manual_seed(0)
+    layer, reference = BatchedLinear(50, 40, 30), nn.Linear(40, 30)
+    bound = 1 / math.sqrt(40)
+    for ours, theirs in ((layer.weight, reference.weight), (layer.bias, reference.bias)):
+        assert ours.detach().abs().max() <= bound
+        assert float(ours.detach().std()) == pytest.approx(float(theirs.detach().std()), rel=0.25)
+        assert float(ours.detach().std()) == pytest.approx(bound / math.sqrt(3), rel=0.05)

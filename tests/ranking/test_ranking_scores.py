@@ -1,0 +1,168 @@
+"""f and h as files: the scorer gives the numbers that training stored, whatever the batch; bad files in one line."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from aupair import store
+from aupair.aus import AUS
+from aupair.errors import ArtifactError
+from aupair.params import Params
+from aupair.ranking.fit import forward_all
+from aupair.ranking.networks import build
+from aupair.ranking.pseudo_intensity import PseudoIntensity
+from aupair.ranking.scores import Scorer, load_f, load_h, read_sigma, read_y_hat, save_f, save_h
+from aupair.ranking.uncertainty import Sigma, Uncertainty
+
+SIZE, COUNT, CPU = 32, 41, torch.device("cpu")
+NETWORK = {"width": 0.05, "batch_norm": True, "weights": "none", "frozen_convolutions": 0}
+PARAMS = Params.model_validate(
+    {"train_pseudo_intensity": {"network": NETWORK}, "train_uncertainty": {"network": NETWORK, "floor": 0.07}}
+)
+
+
+class Faces:
+    size = SIZE
+
+    def __init__(self) -> None:
+        self.pixels = np.random.default_rng(0).integers(0, 256, (COUNT, SIZE, SIZE, 3)).astype(np.uint8)
+
+    def __call__(self, rows: np.ndarray) -> np.ndarray:
+        return self.pixels[rows]
+
+
+FACES = Faces()
+
+
+def trained() -> tuple[PseudoIntensity, Uncertainty]:
+    """f and h as training would give them, batch norms not at their start."""
+    models = {name: build(PARAMS.train_pseudo_intensity.network, SIZE, k) for k, name in enumerate(("final", "fold0"))}
+    sigmas = {
+        name: Sigma(build(PARAMS.train_uncertainty.network, SIZE, 9 + k), np.linspace(0.3, 2, 12), 0.07)
+        for k, name in enumerate(("final", "fold0"))
+    }
+    for model in (*models.values(), *sigmas.values()):
+        model.train()(torch.from_numpy(FACES.pixels[:8]).permute(0, 3, 1, 2).float())
+    out = forward_all(models["final"], FACES, np.arange(COUNT), CPU)  # type: ignore[arg-type]
+    center, scale = np.median(out, axis=0), out.std(axis=0)
+    y_hat, sigma = (out - center) / scale, forward_all(sigmas["final"], FACES, np.arange(COUNT), CPU)  # type: ignore[arg-type]
+    center_of, scale_of = {"final": center, "fold0": center * 2}, {"final": scale, "fold0": scale * 2}
+    curves = [{"network": "f.final", "step": 1, "loss": float("nan")}]
+    return PseudoIntensity(dict(models), center_of, scale_of, y_hat, curves), Uncertainty(sigmas, sigma, curves)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, PseudoIntensity, Uncertainty]:
+    folder = tmp_path_factory.mktemp("trial")
+    f, h = trained()
+    save_f(folder / "f", f, PARAMS, SIZE)
+    save_h(folder / "h", h, PARAMS, SIZE)
+    return folder / "f", folder / "h", f, h
+
+
+@pytest.mark.parametrize("size", [1, 10, 32, COUNT])
+def test_the_scorer_gives_what_training_stored(
+    saved: tuple[Path, Path, PseudoIntensity, Uncertainty], size: int
+) -> None:
+    f, h, _, _ = saved
+    scorer = Scorer.load(f, h, "cpu")
+    parts = [scorer(FACES.pixels[start : start + size]) for start in range(0, COUNT, size)]
+    y_hat, sigma = (np.concatenate([part[k] for part in parts]) for k in range(2))
+    np.testing.assert_array_equal(y_hat, read_y_hat(f, COUNT))
+    np.testing.assert_array_equal(sigma, read_sigma(h, COUNT))
+    assert y_hat.dtype == sigma.dtype == np.float32
+    assert scorer(FACES.pixels[:0])[0].shape == (0, len(AUS))
+
+
+def test_every_network_comes_back_as_it_was(saved: tuple[Path, Path, PseudoIntensity, Uncertainty]) -> None:
+    f_path, h_path, f, h = saved
+    for name in ("final", "fold0"):
+        model, center, scale = load_f(f_path, name)
+        for key, value in f.models[name].state_dict().items():
+            assert torch.equal(model.state_dict()[key], value), key
+        np.testing.assert_array_equal(center, f.center[name])
+        np.testing.assert_array_equal(scale, f.scale[name])
+        loaded = load_h(h_path, name)
+        assert loaded.floor == PARAMS.train_uncertainty.floor
+        for key, value in h.models[name].state_dict().items():
+            assert torch.equal(loaded.state_dict()[key], value), key
+
+
+def test_files_can_be_read_by_a_person(saved: tuple[Path, Path, PseudoIntensity, Uncertainty]) -> None:
+    f, h, _, _ = saved
+    about = json.loads((f / "about.json").read_text())
+    assert about["aus"] == list(AUS)
+    assert about["size"] == SIZE
+    assert len(about["standardisation"]["final"]["center"]) == 12
+    assert json.loads((h / "about.json").read_text())["loss"] == "nll"
+    assert store.read_jsonl(f / "curves.jsonl") == [{"network": "f.final", "step": 1, "loss": None}]
+
+
+@pytest.fixture
+def copied(tmp_path: Path) -> tuple[Path, Path]:
+    f, h = trained()
+    save_f(tmp_path / "f", f, PARAMS, SIZE)
+    save_h(tmp_path / "h", h, PARAMS, SIZE)
+    return tmp_path / "f", tmp_path / "h"
+
+
+@pytest.mark.parametrize("name", ["f/final.safetensors", "h/final.safetensors", "f/about.json"])
+def test_a_corrupt_or_missing_file_gets_one_line(copied: tuple[Path, Path], name: str) -> None:
+    f, h = copied
+    path = f.parent / name
+    path.write_bytes(path.read_bytes()[:50])
+    with pytest.raises(ArtifactError) as caught:
+        Scorer.load(f, h, "cpu")
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    path.unlink()
+    with pytest.raises(ArtifactError, match="missing file"):
+        Scorer.load(f, h, "cpu")
+
+
+def test_weights_of_another_network_get_one_line(copied: tuple[Path, Path]) -> None:
+    f, h = copied
+    wide = build(PARAMS.train_pseudo_intensity.network.model_copy(update={"width": 0.1}), SIZE, 0)
+    store.write_arrays(f / "final.safetensors", {k: v.numpy() for k, v in wide.state_dict().items()})
+    with pytest.raises(ArtifactError) as caught:
+        Scorer.load(f, h, "cpu")
+    assert str(caught.value).startswith(f"weights do not fit their network: in {f / 'final.safetensors'}, got ")
+    assert "\n" not in str(caught.value)
+
+
+def test_scores_of_other_faces(saved: tuple[Path, Path, PseudoIntensity, Uncertainty]) -> None:
+    f, h, _, _ = saved
+    with pytest.raises(
+        ArtifactError, match=r"scores of other faces: in .*y_hat\.safetensors, got 41 frames, expected 40"
+    ):
+        read_y_hat(f, 40)
+    with pytest.raises(ArtifactError, match=r"scores of other faces: in .*sigma\.safetensors"):
+        read_sigma(h, 42)
+
+
+@pytest.mark.parametrize("shape", [(2, 16, 16, 3), (2, 3, SIZE, SIZE), (2, SIZE, SIZE, 1)])
+def test_faces_of_another_size(saved: tuple[Path, Path, PseudoIntensity, Uncertainty], shape: tuple[int, ...]) -> None:
+    with pytest.raises(ArtifactError, match=r"faces of another size, got .*expected \(n, 32, 32, 3\)"):
+        Scorer(saved[0], saved[1], "cpu")(np.zeros(shape, np.uint8))
+
+
+def test_nothing_half_written_and_an_old_folder_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    f, _ = trained()
+    (tmp_path / "f").mkdir()
+    (tmp_path / "f" / "fold7.safetensors").write_text("stale")
+
+    def full(path: Path, value: object) -> None:
+        raise OSError("no space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "write_json", full)
+        with pytest.raises(OSError, match="no space left"):
+            save_f(tmp_path / "f", f, PARAMS, SIZE)
+    assert [path.name for path in tmp_path.rglob("*")] == ["f", "fold7.safetensors"]
+    save_f(tmp_path / "f", f, PARAMS, SIZE)
+    assert sorted(path.name for path in (tmp_path / "f").iterdir()) == [
+        "about.json", "curves.jsonl", "final.safetensors", "fold0.safetensors", "y_hat.safetensors",
+    ]  # fmt: skip
