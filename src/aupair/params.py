@@ -109,8 +109,8 @@ class TrainPseudoIntensity(Record):
     network: Network = Network()
     optimiser: Optimiser = Optimiser()
     margin: Annotated[float, Field(gt=0)] = 1.0
-    augment: bool = True
-    """random similarity, colour and blur while training"""
+    augment: Share = 0.5
+    """strength of the augmentation while training: none to full"""
     precision: Literal["float32", "bfloat16"] = "float32"
     device: str = "auto"
     """auto: a GPU where there is one"""
@@ -128,7 +128,8 @@ class TrainUncertainty(Record):
     """smallest sigma"""
     log_sigma_penalty: Annotated[float, Field(ge=0)] = 1e-3
     """weight of the mean squared log sigma (fixes the gauge of bipartite pairs)"""
-    augment: bool = True
+    augment: Share = 0.5
+    """as for f"""
     precision: Literal["float32", "bfloat16"] = "float32"
     device: str = "auto"
 

@@ -13,7 +13,7 @@ def faces(count: int, size: int = 32) -> torch.Tensor:
 
 
 def varied(seed: int, count: int = 64) -> torch.Tensor:
-    return augment(faces(count), torch.Generator().manual_seed(seed))
+    return augment(faces(count), 1.0, torch.Generator().manual_seed(seed))
 
 
 def test_shape_and_range() -> None:
@@ -44,5 +44,5 @@ def test_half_are_mirrored_and_none_moves_far() -> None:
 
 def test_the_input_is_left_alone() -> None:
     x = faces(4)
-    augment(x, torch.Generator().manual_seed(0))
+    augment(x, 1.0, torch.Generator().manual_seed(0))
     assert torch.equal(x, faces(4))

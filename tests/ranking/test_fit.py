@@ -57,7 +57,7 @@ def look(model: nn.Module) -> dict[str, float]:
 
 def job(**changes: Any) -> Fit:
     values: dict[str, Any] = {
-        "images": PATCHES, "sampler": batch, "look": look, "seed": 3, "name": "toy", "augment": True,
+        "images": PATCHES, "sampler": batch, "look": look, "seed": 3, "name": "toy", "augment": 1.0,
         "loss_of": lambda outputs, rows, pairs: ranking_loss(outputs, pairs, 1.0),
     }  # fmt: skip
     return Fit(**{**values, **changes})

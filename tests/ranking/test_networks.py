@@ -148,11 +148,12 @@ def test_a_pickle_with_code_is_refused_unrun(tmp_path: Path) -> None:
     assert not mark.exists()
 
 
-def test_no_network_names_the_file_to_download(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_network_names_the_file_to_download(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def offline(*args: object, **kwargs: object) -> None:
         raise URLError("no route to host")
 
-    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", offline)
+    monkeypatch.setattr("torch.hub.download_url_to_file", offline)
+    monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path))
     with pytest.raises(ArtifactError) as caught:
         build(PLAIN.model_copy(update={"weights": "imagenet"}), 32, 0)
     text = one_line(caught)
@@ -160,10 +161,10 @@ def test_no_network_names_the_file_to_download(monkeypatch: pytest.MonkeyPatch) 
     assert "vgg16-397923af.pth" in text
 
 
-def test_a_narrow_network_cannot_take_imagenet(monkeypatch: pytest.MonkeyPatch) -> None:
-    with torch.device("meta"):
-        state = vgg16(weights=None, init_weights=False).state_dict()
-    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", lambda *args, **kwargs: state)
+def test_a_narrow_network_cannot_take_imagenet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    torch.save({"features.0.weight": torch.zeros(64, 3, 3, 3)}, tmp_path / "checkpoints" / "vgg16-397923af.pth")
+    monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path))
     with pytest.raises(ArtifactError, match="set weights: none"):
         build(PLAIN.model_copy(update={"weights": "imagenet"}), 32, 0)
 

@@ -26,7 +26,7 @@ NETWORK = {"width": 0.05, "batch_norm": True, "weights": "none", "frozen_convolu
 
 def make_params(**changes: Any) -> Params:
     optimiser = {"name": "adamw", "learning_rate": 1e-3, "steps": 4, "fold_steps": 3, "videos": 2, "evaluate_every": 2}
-    section = {"network": NETWORK, "optimiser": optimiser, "augment": False, **changes}
+    section = {"network": NETWORK, "optimiser": optimiser, "augment": 0.0, **changes}
     return Params.model_validate({"train_uncertainty": section})
 
 

@@ -18,6 +18,10 @@ from aupair.params import TrainMapping
 from aupair.ranking.networks import pick_device
 
 
+CHUNK = 512
+"""frames mapped at once"""
+
+
 class Mapping:
     """The fitted mappings of all AUs: features in, levels out."""
 
@@ -31,9 +35,11 @@ class Mapping:
         Rows of NaN (no face) give NaN.
         """
         parts = [np.zeros((2, features.shape[1], 0), np.float32)]
-        for start in range(0, len(features), 4096):
-            x = torch.from_numpy(np.ascontiguousarray(features[start : start + 4096].swapaxes(0, 1)))
-            parts.append(self.networks(x).numpy())
+        for start in range(0, len(features), CHUNK):
+            part = features[start : start + CHUNK].swapaxes(0, 1)
+            full = np.zeros((part.shape[0], CHUNK, part.shape[2]), np.float32)  # one size: the same sums for any n
+            full[:, : part.shape[1]] = part
+            parts.append(self.networks(torch.from_numpy(full)).numpy()[:, :, : part.shape[1]])
         with_uncertainty, without = np.concatenate(parts, axis=2).swapaxes(1, 2)
         return with_uncertainty, without
 
@@ -84,7 +90,9 @@ def train(
     """
     device = pick_device(params.device)
     fit_rows, select_rows = (np.flatnonzero(frames.usable & frames.of_split(s)) for s in ("fit", "select"))
-    center, scale = features[fit_rows].mean(0), np.maximum(features[fit_rows].std(0), 1e-3)
+    seen = features[fit_rows]
+    center, spread = (moment(0, dtype=np.float64).astype(np.float32) for moment in (seen.mean, seen.std))
+    scale = np.maximum(spread, 1e-3)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         blank = [torch.from_numpy(a) for a in (plain, center, scale)]

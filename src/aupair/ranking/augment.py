@@ -15,24 +15,28 @@ CHANNEL = 0.06
 NOISE = 6.0  # of 255
 
 
-def augment(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Vary (B, 3, S, S) float32 RGB in 0..255; AUs are labelled for both sides, so that mirroring keeps labels."""
+def augment(images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
+    """Vary (B, 3, S, S) float32 RGB in 0..255; AUs are labelled for both sides, so that mirroring keeps labels.
+
+    Args:
+        strength: 0..1, share of the amounts above; mirroring is a coin at any strength above 0.
+    """
     b, device = len(images), images.device
 
     def uniform(*shape: int) -> Tensor:
         return (torch.rand(*shape, generator=generator) * 2 - 1).to(device)
 
-    angle, zoom = uniform(b) * ROTATION, 1 + uniform(b) * SCALE
+    angle, zoom = uniform(b) * strength * ROTATION, 1 + uniform(b) * strength * SCALE
     mirror = torch.where(uniform(b) > 0, 1.0, -1.0)
     cos, sin = torch.cos(angle) * zoom, torch.sin(angle) * zoom
-    shift = uniform(b, 2) * SHIFT
+    shift = uniform(b, 2) * strength * SHIFT
     theta = torch.stack(
         [torch.stack([cos * mirror, -sin, shift[:, 0]], 1), torch.stack([sin * mirror, cos, shift[:, 1]], 1)], 1
     )
     grid = F.affine_grid(theta, list(images.shape), align_corners=False)
     x = F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
     mean = x.mean(dim=(1, 2, 3), keepdim=True)
-    x = (x - mean) * (1 + CONTRAST * uniform(b, 1, 1, 1)) + mean * (1 + BRIGHTNESS * uniform(b, 1, 1, 1))
-    x = x * (1 + CHANNEL * uniform(b, 3, 1, 1))
-    amount = (uniform(b, 1, 1, 1) * NOISE).abs()
+    x = (x - mean) * (1 + strength * CONTRAST * uniform(b, 1, 1, 1)) + mean * (1 + strength * BRIGHTNESS * uniform(b, 1, 1, 1))
+    x = x * (1 + strength * CHANNEL * uniform(b, 3, 1, 1))
+    amount = (uniform(b, 1, 1, 1) * strength * NOISE).abs()
     return (x + amount * torch.randn(x.shape, generator=generator).to(device)).clamp(0, 255)

@@ -44,7 +44,7 @@ class Fit:
     look: Callable[[nn.Module], dict[str, float]]
     seed: int
     name: str
-    augment: bool = True
+    augment: float = 0.0
     precision: str = "float32"
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
@@ -70,7 +70,7 @@ def fit(model: nn.Module, job: Fit, params: Optimiser, steps: int, log: Log = SI
             rows, pairs, weight = job.sampler(step)
             model.train()
             x = to_images(job.images(rows), job.device)
-            x = augment(x, generator) if job.augment else x
+            x = augment(x, job.augment, generator) if job.augment else x
             with autocast(job.precision, job.device):
                 outputs = model(x)
             loss = job.loss_of(outputs.float(), rows, PairBatch.of(pairs, weight, job.device))

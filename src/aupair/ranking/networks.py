@@ -99,7 +99,7 @@ def load_vgg16(model: AUNetwork, params: Network) -> None:
     for network in model.networks:
         own = network.state_dict()
         last = [name for name in own if name.startswith("classifier.6.")]
-        for name in own.keys() - set(last):
+        for name in [name for name in own if name not in last]:
             got = tuple(state[name].shape) if name in state else "nothing"
             if got != tuple(own[name].shape):
                 raise ArtifactError(
@@ -110,15 +110,21 @@ def load_vgg16(model: AUNetwork, params: Network) -> None:
 
 
 def _imagenet() -> dict[str, Tensor]:
-    """Get torchvision's ImageNet weights, checked by the hash in the file's name."""
-    try:
-        return VGG16_Weights.IMAGENET1K_V1.get_state_dict(progress=False, check_hash=True)
-    except (OSError, RuntimeError) as error:
-        raise ArtifactError(
-            "ImageNet weights cannot be had",
-            got=error,
-            todo="download vgg16-397923af.pth elsewhere and give its path as `weights`",
-        ) from error
+    """Get torchvision's ImageNet weights from its cache, or download them; their hash stands in the file's name."""
+    url = VGG16_Weights.IMAGENET1K_V1.url
+    path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.hub.download_url_to_file(url, str(path), hash_prefix=path.stem.rpartition("-")[2], progress=False)
+        except (OSError, RuntimeError) as error:
+            raise ArtifactError(
+                "ImageNet weights cannot be had",
+                where=url,
+                got=error,
+                todo=f"fetch {path.name} elsewhere and give its path as `weights`",
+            ) from error
+    return _read_state(path)
 
 
 def _read_state(path: Path) -> dict[str, Tensor]:
@@ -140,6 +146,8 @@ def pick_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        return torch.device(name)
-    except RuntimeError as error:
-        raise ArtifactError("no such device", got=name, expected="auto, cpu, cuda or cuda:<n>") from error
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ArtifactError("no such device", got=name, expected="auto, cpu, or a GPU of this machine") from error
+    return device

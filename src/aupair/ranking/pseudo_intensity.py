@@ -98,11 +98,9 @@ def train_f(data: TrainingSet, params: Params, seed: int, log: Log = SILENT) -> 
         result.curves.extend(fit(model, job, section.optimiser, steps, log))
         rows = np.flatnonzero(data.unseen(name) & frames.ok)
         outputs = forward_all(model, data.images, rows, device, log, f"scoring frames by f.{name}")
-        held_out = (
-            frames.of_split("select")[rows] if name == "final" and frames.of_split("select").any() else slice(None)
-        )
-        center = np.median(outputs[held_out], axis=0)
-        scale = np.maximum(outputs[held_out].std(axis=0), 1e-6)
+        judged = frames.of_split("select")[rows] if name == "final" else np.ones(len(rows), bool)
+        center = np.median(outputs[judged], axis=0)
+        scale = np.maximum(outputs[judged].std(axis=0), 1e-6)
         result.models[name], result.center[name], result.scale[name] = model, center, scale
         result.y_hat[rows] = (outputs - center) / scale
     return result

@@ -1,6 +1,5 @@
 """What a training step sees: rows of frames and the pairs among them, from groups or from an explicit list."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -63,9 +62,3 @@ class ListSampler:
         rows, local = np.unique(np.concatenate([part.i, part.j]), return_inverse=True)
         weight = np.full(len(part), 1 / len(part), np.float32)
         return rows, Pairs(local[: len(part)], local[len(part) :], part.au, part.r), weight
-
-
-def steps(sampler: Sampler, start: int, stop: int) -> Iterator[tuple[int, np.ndarray, Pairs, np.ndarray]]:
-    """Walk through the batches of steps start..stop-1."""
-    for step in range(start, stop):
-        yield step, *sampler(step)

@@ -4,7 +4,7 @@ A video streams through it: images are dropped once they are scored, so that mem
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from aupair.registry.bundle import check_bundle
 
 if TYPE_CHECKING:
     from aupair.evaluation.selection import Selection
+    from aupair.faces.video import FaceRow
     from aupair.mapping.extractor import Statistics
 
 Arrays = tuple[np.ndarray, np.ndarray]
@@ -154,7 +155,14 @@ class Recognizer:
         """
         from aupair.faces.video import iter_faces
 
-        return self.predict_rows(iter_faces(source, self.params.preprocess_faces))
+        return self.predict_rows(map(self._as_stored, iter_faces(source, self.params.preprocess_faces)))
+
+    def _as_stored(self, row: "FaceRow") -> "FaceRow":
+        """Pass a face through the JPEG that training read it from, so that what is served is what was trained."""
+        if row.image is None:
+            return row
+        quality = self.params.preprocess_faces.quality
+        return replace(row, image=store.decode_jpeg(store.encode_jpeg(row.image, quality)))
 
     def predict_rows(self, rows: Iterable[Any]) -> VideoPredictions:
         """Decide for the frames of one video as `iter_faces` gives them; a batch of images is held, not more."""

@@ -1,0 +1,231 @@
+"""The repository as a whole: its files agree with each other, its layers hold, its demo data stay where they are."""
+
+import inspect
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from aupair import stages
+from aupair.params import Params, load
+
+REPOSITORY = Path(__file__).parents[1]
+BIN = Path(sys.executable).parent
+MATRIX = "${item.trial}"
+
+
+@pytest.fixture(scope="module")
+def pipeline() -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"]
+    return found
+
+
+def names_of(entries: list[Any]) -> list[str]:
+    """The names in a list of dvc.yaml whose entries may carry options."""
+    return [next(iter(entry)) if isinstance(entry, dict) else entry for entry in entries]
+
+
+def place(artifact: str) -> str:
+    return stages.ARTIFACTS[artifact].format(trial=MATRIX)
+
+
+def test_a_stage_has_one_name_everywhere(pipeline: dict[str, Any]) -> None:
+    assert list(pipeline) == [stage.name for stage in stages.FLOW]
+    assert [stage.run.__name__ for stage in stages.FLOW] == [stage.section for stage in stages.FLOW]
+    sections = [name for name in Params.model_fields if name not in ("seed", "trials")]
+    assert sections == [stage.section for stage in stages.FLOW]
+
+
+@pytest.mark.parametrize("stage", stages.FLOW, ids=lambda stage: stage.name)
+def test_dvc_runs_what_the_flow_says(pipeline: dict[str, Any], stage: stages.Stage) -> None:
+    entry = pipeline[stage.name]
+    trial = f" --trial {MATRIX}" if stage.per_trial else ""
+    assert entry["cmd"] == f"aupair run {stage.name}{trial}"
+    assert entry.get("matrix") == ({"trial": "${trials}"} if stage.per_trial else None)
+    assert entry["params"] == list(stage.sections)
+    assert set(stage.sections) <= set(Params.model_fields)
+    outs = names_of(entry.get("outs", []) + entry.get("metrics", []))
+    assert sorted(outs) == sorted(place(name) for name in stage.writes)
+    # a stage that gathers all trials depends on the folder: dvc.yaml cannot list what a matrix writes
+    gathered = {"work/trials"} if not stage.per_trial else set()
+    reads = {place(name) for name in stage.reads}
+    expected = {path for path in reads if MATRIX not in path or stage.per_trial}
+    assert set(entry["deps"]) == expected | (gathered if reads - expected else set())
+
+
+@pytest.mark.parametrize("stage", stages.FLOW, ids=lambda stage: stage.name)
+def test_a_stage_takes_what_the_flow_names(stage: stages.Stage) -> None:
+    taken = inspect.signature(stage.run).parameters
+    expected = [*stage.reads, *stage.writes, "params", *(["trial"] if stage.per_trial else []), "log"]
+    assert sorted(taken) == sorted(expected)
+    assert all(parameter.kind is inspect.Parameter.KEYWORD_ONLY for parameter in taken.values())
+
+
+def test_every_artifact_has_one_writer_before_its_readers() -> None:
+    known = {"data"}
+    for stage in stages.FLOW:
+        assert set(stage.reads) <= known, stage.name
+        assert not set(stage.writes) & known, stage.name
+        known |= set(stage.writes)
+    assert known == set(stages.ARTIFACTS)
+
+
+def test_only_register_model_always_runs_and_metrics_stay_in_git(pipeline: dict[str, Any]) -> None:
+    assert [name for name, entry in pipeline.items() if entry.get("always_changed")] == ["register-model"]
+    assert pipeline["evaluate"]["metrics"] == [{"reports/metrics.json": {"cache": False}}]
+
+
+def tree_of(path: Path) -> Any:
+    return yaml.safe_load(path.read_text())
+
+
+def keys_of(tree: Any, prefix: str = "") -> set[str]:
+    """Every key of nested mappings, as a.b.c."""
+    if not isinstance(tree, dict):
+        return {prefix}
+    return {key for name, child in tree.items() for key in keys_of(child, f"{prefix}.{name}".lstrip("."))}
+
+
+@pytest.mark.parametrize("name", ["params.yaml", "params/affwild2.yaml"])
+def test_a_params_file_states_every_key_and_loads(name: str) -> None:
+    params = load(REPOSITORY / name)
+    assert keys_of(tree_of(REPOSITORY / name)) == keys_of(params.model_dump()), "no number hides in a default"
+
+
+def test_the_papers_settings_are_the_papers() -> None:
+    assert keys_of(tree_of(REPOSITORY / "params.yaml")) == keys_of(tree_of(REPOSITORY / "params/affwild2.yaml"))
+    paper = load(REPOSITORY / "params/affwild2.yaml")
+    assert (paper.trials, paper.preprocess_faces.size) == ((0, 1, 2, 3, 4), 224)
+    for section in (paper.train_pseudo_intensity, paper.train_uncertainty):
+        network, optimiser = section.network, section.optimiser
+        assert (network.width, network.batch_norm, network.weights) == (1.0, False, "imagenet")
+        assert (network.frozen_convolutions, network.dropout) == (2, 0.5)
+        assert (optimiser.name, optimiser.learning_rate, optimiser.schedule) == ("adam", 5e-5, "constant")
+        assert optimiser.steps == 10 * 12 * paper.sample_pairs.train_pairs // optimiser.pairs, "ten epochs"
+        assert section.margin == 1
+    mapping = paper.train_mapping
+    assert (mapping.width, mapping.dropout, mapping.draws, mapping.epochs, mapping.batch) == (4096, 0.5, 10000, 10, 32)
+
+
+def test_requirements_hold_no_address() -> None:
+    text = (REPOSITORY / "requirements.lock").read_text()
+    assert not re.search(r"https?:|git\+|@ |file:", text)
+    pinned = re.findall(r"^([a-zA-Z0-9._-]+)(?:\[.*\])?==", text, re.M)
+    assert len(pinned) > 100
+    assert text.count("--hash=sha256:") >= len(pinned)
+
+
+def test_mlflow_holds_configuration_only() -> None:
+    assert not [path for path in (REPOSITORY / "mlflow").rglob("*") if path.suffix in (".py", ".pyc")]
+
+
+def test_conditions_are_named_by_synth_and_evaluation_alone() -> None:
+    package = REPOSITORY / "src" / "aupair"
+    naming = {
+        path.relative_to(package).as_posix()
+        for path in package.rglob("*.py")
+        if re.search(r"conditions\.csv|load_conditions|[^a-z]Conditions\b", path.read_text())
+    }
+    inside = {name for name in naming if not name.startswith(("synth/", "evaluation/"))}
+    assert inside == {"stages.py"}
+    body = {stage.name: inspect.getsource(stage.run) for stage in stages.FLOW}
+    assert [name for name, source in body.items() if "conditions" in source] == ["evaluate"]
+
+
+def test_the_layers_hold() -> None:
+    done = subprocess.run([BIN / "lint-imports", "--no-cache"], cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+HELP = """
+import sys
+sys.argv = ["aupair", *{arguments!r}]
+from aupair import cli
+try:
+    cli.main()
+except SystemExit as stop:
+    assert not stop.code, stop.code
+heavy = ("torch", "torchvision", "mlflow", "great_expectations", "cv2", "pandas", "pyarrow", "numpy", "matplotlib", "yaml")
+print("HEAVY", [name for name in heavy if name in sys.modules])
+"""
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["run", "--help"], ["predict", "--help"], ["registry", "--help"], ["--version"]]
+)
+def test_help_imports_nothing_heavy_and_shows_an_example(arguments: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", HELP.format(arguments=arguments)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.rstrip().endswith("HEAVY []")
+    if "--help" in arguments:
+        assert "aupair" in done.stdout
+        assert re.search(r"Example|Start with|Look at", done.stdout)
+
+
+def test_every_command_has_an_example() -> None:
+    from aupair.cli import app, registry
+
+    for command in (*app.registered_commands, *registry.registered_commands):
+        assert command.callback is not None
+        assert "aupair " in (command.epilog or ""), command.callback.__name__
+
+
+def dvc(folder: Path, environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["dvc", *arguments], cwd=folder, env=environment, capture_output=True, text=True)
+
+
+def files_below(folder: Path) -> dict[str, int]:
+    return {str(path.relative_to(folder)): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
+
+
+def test_the_demo_corpus_is_small_and_its_remote_is_not_the_default() -> None:
+    assert sum(files_below(REPOSITORY / "demo").values()) < 15e6
+    config = (REPOSITORY / ".dvc" / "config").read_text()
+    assert re.search(r"remote \"demo\"", config)
+    assert not re.search(r"^\s*remote\s*=", config, re.M), "a default remote: a bare push would write there"
+    assert "demo/** -text" in (REPOSITORY / ".gitattributes").read_text()
+
+
+def test_pulling_needs_no_network_and_a_bare_push_writes_nothing_into_git(
+    clone: Callable[[str], Path], environment: dict[str, str]
+) -> None:
+    folder = clone("demo")
+    before = files_below(folder / "demo")
+    no_network = {**environment, "https_proxy": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9"}
+    pulled = dvc(folder, no_network, "pull", "-q", "-r", "demo", "data.dvc")
+    assert pulled.returncode == 0, pulled.stderr
+    assert (folder / "data" / "splits.csv").exists()
+
+    licensed = folder / "data" / "videos" / "licensed.mp4"
+    licensed.write_bytes(os.urandom(64))
+    assert dvc(folder, environment, "add", "-q", "data").returncode == 0
+    pushed = dvc(folder, environment, "push")
+    assert pushed.returncode != 0
+    assert "no remote specified" in pushed.stderr
+    assert files_below(folder / "demo") == before
+
+
+def test_the_demo_corpus_is_what_the_issue_asks_for() -> None:
+    """Read from the remote's own index: no video is unpacked for it."""
+    entry = yaml.safe_load((REPOSITORY / "data.dvc").read_text())["outs"][0]
+    blob = REPOSITORY / "demo" / "files" / "md5"
+    index = json.loads((blob / entry["md5"][:2] / entry["md5"][2:]).read_text())
+    at = {item["relpath"]: blob / item["md5"][:2] / item["md5"][2:] for item in index}
+    assert all(path.is_file() for path in at.values())
+    rows = [line.split(",") for line in at["splits.csv"].read_text().split()[1:]]
+    people = {split: {subject for _, subject, s in rows if s == split} for split in ("fit", "select", "validation")}
+    total = len(set().union(*people.values()))
+    assert total >= 24
+    assert total == sum(map(len, people.values())), "nobody in two splits"
+    assert [len(people[s]) / total for s in people] == [0.5, 0.25, 0.25]
+    for video, _, split in rows:
+        folder = "Validation_Set" if split == "validation" else "Train_Set"
+        assert {f"videos/{video}.mp4"} | {f"annotations/{kind}/{folder}/{video}.txt" for kind in ("AU_Set", "AU_Intensity_Set")} <= set(at)
