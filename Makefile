@@ -14,8 +14,10 @@ demo: $(ENV)
 	dvc repro
 	@aupair report
 
+# One thread a worker: they share the cores. A file's tests stay in one worker, since they share its fixtures.
+test: export OMP_NUM_THREADS := 1
 test: $(ENV)
-	pytest -q
+	pytest -q -n logical --maxprocesses 8 --dist loadfile
 
 check: $(ENV)
 	ruff check src tests

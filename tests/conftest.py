@@ -25,7 +25,7 @@ TINY: dict[str, Any] = {
     "sample_pairs": {"frames": 6, "groups": 4, "valid_pairs": 60, "folds": 2},
     "train_pseudo_intensity": {"network": NETWORK, "optimiser": OPTIMISER, "device": "cpu"},
     "train_uncertainty": {"network": NETWORK, "optimiser": OPTIMISER, "device": "cpu"},
-    "extract_features": {"windows": [1.0], "context": 0.5, "context_points": 2, "device": "cpu"},
+    "extract_features": {"windows": [1.0], "context": 0.5, "context_points": 2},
     "train_mapping": {"width": 8, "draws": 64, "epochs": 2, "learning_rate": 0.01, "device": "cpu"},
     "evaluate": {"bootstrap": 50},
 }
@@ -94,6 +94,16 @@ def home(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     monkeypatch.chdir(folder)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     return folder
+
+
+@pytest.fixture
+def fresh(corpus: Path, tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with data and params.yaml in which nothing has run, as the current one."""
+    root = tmp_path / "fresh"
+    shutil.copytree(corpus, root / "data")
+    (root / "params.yaml").write_text(as_yaml(tiny))
+    monkeypatch.chdir(root)
+    return root
 
 
 @pytest.fixture

@@ -122,6 +122,13 @@ def test_requirements_hold_no_address() -> None:
     assert text.count("--hash=sha256:") >= len(pinned)
 
 
+def test_links_in_the_docs_lead_somewhere() -> None:
+    for page in (*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/*.md"), *REPOSITORY.glob("mlflow/*.md")):
+        for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text()):
+            if not target.startswith(("http://", "https://", "mailto:")):
+                assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
 def test_mlflow_holds_configuration_only() -> None:
     assert not [path for path in (REPOSITORY / "mlflow").rglob("*") if path.suffix in (".py", ".pyc")]
 
@@ -228,4 +235,6 @@ def test_the_demo_corpus_is_what_the_issue_asks_for() -> None:
     assert [len(people[s]) / total for s in people] == [0.5, 0.25, 0.25]
     for video, _, split in rows:
         folder = "Validation_Set" if split == "validation" else "Train_Set"
-        assert {f"videos/{video}.mp4"} | {f"annotations/{kind}/{folder}/{video}.txt" for kind in ("AU_Set", "AU_Intensity_Set")} <= set(at)
+        assert {f"videos/{video}.mp4"} | {
+            f"annotations/{kind}/{folder}/{video}.txt" for kind in ("AU_Set", "AU_Intensity_Set")
+        } <= set(at)

@@ -33,6 +33,7 @@ use it                    aupair predict VIDEO --out predictions"""
 """Where to look after a flow."""
 
 ParamsFile = Annotated[Path, typer.Option("--params", help="The params file.")]
+Name = Annotated[str, typer.Option(help="The registered model: register_model.name of params.yaml.")]
 
 
 def _version(asked: bool) -> None:
@@ -72,21 +73,23 @@ def run(
 def flow() -> None:
     """Show the stages: what each reads, writes and needs."""
     from aupair.console import show_table
-    from aupair.stages import FLOW
+    from aupair.stages import ARTIFACTS, FLOW
 
     show_table(
-        "The flow (stages four to seven run once a trial)",
-        ("stage", "reads", "writes", "params", "needs"),
+        "The flow",
+        ("stage", "reads", "writes", "at", "params", "needs"),
         (
             (
                 stage.name + (" *" if stage.per_trial else ""),
                 ", ".join(stage.reads),
-                ", ".join(stage.writes),
+                "\n".join(stage.writes),
+                "\n".join(ARTIFACTS[name] for name in stage.writes),
                 ", ".join(stage.sections),
                 f"{stage.needs.memory} GiB" + (f", {stage.needs.gpus} GPU" if stage.needs.gpus else ""),
             )
             for stage in FLOW
         ),
+        "* runs once for each trial of params.yaml; {trial} is its number",
     )
 
 
@@ -132,8 +135,7 @@ def split(
     from aupair.data.splits import split as split_data
 
     summary = split_data(data, select, seed, overwrite)
-    header, *rows = summary.rows()
-    show_table(f"{data / 'splits.csv'}", header, rows)
+    show_table(f"{data / 'splits.csv'}", summary.HEADER, summary.rows())
 
 
 @app.command(
@@ -145,6 +147,7 @@ def predict(
     model: Annotated[
         str, typer.Option(help="models:/NAME@ALIAS, models:/NAME/VERSION or a bundle's folder.")
     ] = "models:/aupair@champion",
+    device: Annotated[str, typer.Option(help="auto (a GPU where there is one), cpu, cuda, cuda:1 ...")] = "auto",
     abstain: Annotated[
         float | None,
         typer.Option(min=0, max=1, metavar="Q", help="Leave out the least confident share of the decisions."),
@@ -152,38 +155,42 @@ def predict(
 ) -> None:
     """Recognise AUs in videos: a row for every frame, with uncertainty and confidence."""
     from aupair.console import ConsoleLog
+    from aupair.registry.predict import find_videos
     from aupair.registry.predict import predict as predict_videos
+    from aupair.registry.recognizer import Recognizer
+    from aupair.registry.versions import resolve
 
-    predict_videos(sources, model=model, out=out, abstain=abstain, log=ConsoleLog())
+    videos = find_videos(sources)
+    predict_videos(videos, Recognizer.load(resolve(model), device), out, abstain, ConsoleLog())
 
 
 @registry.command("list", epilog="Example: `aupair registry list`")
-def list_versions() -> None:
+def list_versions(name: Name = "aupair") -> None:
     """List the versions, their scores and aliases."""
     from aupair.console import show_table
     from aupair.registry.versions import versions
 
     show_table(
-        "aupair",
+        name,
         ("version", "aliases", "score P1", "score P2", "with uncertainty", "data"),
         (
             (v.number, ", ".join(v.aliases), v.tags.get("score.p1", ""), v.tags.get("score.p2", ""),
              " ".join(k.removeprefix("selection.") for k, value in v.tags.items() if k.startswith("selection.") and value == "P1"),
              v.tags.get("data.md5", ""))
-            for v in versions()
+            for v in versions(name)
         ),
     )  # fmt: skip
 
 
 @registry.command(epilog="Example: `aupair registry show 3`")
-def show(version: Annotated[int, typer.Argument(help="Its number.")]) -> None:
+def show(version: Annotated[int, typer.Argument(help="Its number.")], name: Name = "aupair") -> None:
     """Show a version's tags: the choice of P1 or P2 for each AU, scores, data."""
     from aupair.console import show_table
     from aupair.registry.versions import show as show_version
 
-    found = show_version(version)
+    found = show_version(version, name)
     aliases = f" ({', '.join(found.aliases)})" if found.aliases else ""
-    show_table(f"aupair version {found.number}{aliases}", ("tag", "value"), sorted(found.tags.items()))
+    show_table(f"{name} version {found.number}{aliases}", ("tag", "value"), sorted(found.tags.items()))
 
 
 @registry.command(epilog='Examples: `aupair registry promote 3`, `aupair registry promote 3 --force "new cameras"`')
@@ -192,20 +199,24 @@ def promote(
     force: Annotated[
         str | None, typer.Option(metavar="REASON", help="Promote although the gate refuses; recorded.")
     ] = None,
+    name: Name = "aupair",
 ) -> None:
     """Make a version the champion, if the gate in mlflow/registry.yaml lets it."""
+    from aupair.registry.versions import PREVIOUS, command, versions
     from aupair.registry.versions import promote as promote_version
 
-    found = promote_version(version, force)
-    typer.echo(f"version {found.number} is the champion; `aupair registry rollback` takes that back")
+    found = promote_version(version, force, name=name)
+    back = any(PREVIOUS in other.aliases for other in versions(name))
+    more = f"; {command('rollback', name)} takes that back" if back else ""
+    typer.echo(f"version {found.number} is the champion{more}")
 
 
 @registry.command(epilog="Example: `aupair registry rollback`")
-def rollback() -> None:
+def rollback(name: Name = "aupair") -> None:
     """Give the champion's place back to the previous one."""
     from aupair.registry.versions import rollback as roll_back
 
-    typer.echo(f"version {roll_back().number} is the champion again")
+    typer.echo(f"version {roll_back(name).number} is the champion again")
 
 
 def main() -> None:

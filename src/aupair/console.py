@@ -57,9 +57,9 @@ def show_lines(table: Table, text: str) -> None:
     console.print(text, markup=False, soft_wrap=True)
 
 
-def show_table(title: str, header: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
-    """Print a table on standard output; as wide as it needs where that is no terminal."""
-    table = Table(*header, title=title, title_justify="left")
+def show_table(title: str, header: Iterable[str], rows: Iterable[Iterable[object]], note: str = "") -> None:
+    """Print a table, and a note below it, on standard output; as wide as it needs where that is no terminal."""
+    table = Table(*header, title=title, title_justify="left", caption=note or None, caption_justify="left")
     for row in rows:
         table.add_row(*map(str, row))
     Console(width=None if sys.stdout.isatty() else 160, highlight=False).print(table)

@@ -5,18 +5,19 @@ An unknown key is refused with the nearest known one; a wrong type or range with
 
 import difflib
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from aupair.errors import ParamsError
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
 Percent = Annotated[float, Field(ge=0, le=100)]
-Seconds = Annotated[float, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Record(BaseModel):
@@ -140,7 +141,7 @@ class ExtractFeatures(Record):
     percentiles: tuple[Percent, ...] = (0.0, 10.0, 20.0)
     """percentiles of y_hat over the video"""
     thresholds: tuple[Share, ...] = (0.0, 0.25, 0.5, 0.75)
-    """certainties over which the percentiles are taken again"""
+    """certainties over which the percentiles are taken again, ascending"""
     windows: tuple[Seconds, ...] = (2.0, 8.0)
     """lengths of the windows of mean, standard deviation and percentiles"""
     window_percentiles: tuple[Percent, ...] = (10.0, 50.0, 90.0)
@@ -153,7 +154,14 @@ class ExtractFeatures(Record):
     """quantile: rank of log sigma within fit; min_max: the authors' 1 - sigma / sigma_max"""
     batch: Positive = 64
     """frames scored at once by predict (the numbers don't depend on it)"""
-    device: str = "auto"
+
+    @field_validator("thresholds")
+    @classmethod
+    def _ascending(cls, thresholds: tuple[float, ...]) -> tuple[float, ...]:
+        """An empty set takes the percentiles of the threshold before, which must be the next lower one."""
+        if any(low >= high for low, high in pairwise(thresholds)):
+            raise ValueError("ascending thresholds")
+        return thresholds
 
 
 class TrainMapping(Record):
@@ -248,7 +256,8 @@ def check(tree: dict[str, Any], where: str = "params") -> Params:
                 got=key,
                 todo=f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}",
             ) from error
-        raise ParamsError(f"parameter {key}", where=where, got=repr(first["input"]), expected=first["msg"]) from error
+        expected = first["msg"].removeprefix("Value error, ")
+        raise ParamsError(f"parameter {key}", where=where, got=repr(first["input"]), expected=expected) from error
 
 
 def _override(tree: dict[str, Any], text: str) -> None:

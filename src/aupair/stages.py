@@ -84,9 +84,6 @@ def preprocess_faces(*, data: Path, labels: Path, faces: Path, params: Params, l
 
     tasks = [Job(*job) for job in jobs(data, labels)]
     reports = preprocess(tasks, faces, params.preprocess_faces, log)
-    for report in reports:
-        if report.status != "ok":
-            log.line(f"{report.name}: {report.status}: {report.message}")
     frames, found = sum(report.frames for report in reports), sum(report.faces for report in reports)
     log.line(f"{len(reports)} videos, {frames} frames, {found} with a face ({found / max(frames, 1):.1%})")
 
@@ -155,7 +152,7 @@ def train_mapping(
 
 
 def evaluate(
-    *, data: Path, labels: Path, faces: Path, info: Path, pairs: Path, f: Sequence[Path], h: Sequence[Path],
+    *, data: Path, labels: Path, faces: Path, pairs: Path, f: Sequence[Path], h: Sequence[Path],
     features: Sequence[Path], mapping: Sequence[Path], selection: Path, metrics: Path, table: Path, plots: Path,
     params: Params, log: Log = SILENT,
 ) -> None:  # fmt: skip
@@ -163,7 +160,7 @@ def evaluate(
     from aupair.data.frames import load_frames
     from aupair.evaluation.conditions import load_conditions
     from aupair.evaluation.evaluate import evaluate as judge
-    from aupair.evaluation.reports import write_reports
+    from aupair.evaluation.reports import Places, write_reports
     from aupair.evaluation.selection import Trial
     from aupair.mapping.features import read_features
     from aupair.mapping.fit import Mapping
@@ -176,13 +173,15 @@ def evaluate(
         raw = Mapping.load(mapping[k])(read_features(features[k], frames)[0])
         trials.append(Trial(number, read_y_hat(f[k], len(frames)), read_sigma(h[k], len(frames)), *raw))
     conditions = load_conditions(data / "conditions.csv", frames)
-    evaluation = judge(frames, trials, load_samples(pairs, frames).pairs, conditions, params.evaluate, log)
-    write_reports(evaluation, frames, metrics, table, plots, note="" if conditions is None else SYNTHETIC)
+    samples = load_samples(pairs, frames)
+    evaluation = judge(frames, trials, samples.pairs, conditions, params.evaluate, log)
+    note = "" if conditions is None else SYNTHETIC
+    write_reports(evaluation, frames, Places(metrics, table, plots), samples.table(), note)
     store.write_json(selection, evaluation.selection)
 
 
 def register_model(
-    *, labels: Path, info: Path, f: Sequence[Path], h: Sequence[Path], features: Sequence[Path],
+    *, info: Path, f: Sequence[Path], h: Sequence[Path], features: Sequence[Path],
     mapping: Sequence[Path], selection: Path, metrics: Path, table: Path, plots: Path, registered: Path,
     params: Params, log: Log = SILENT,
 ) -> None:  # fmt: skip
@@ -227,12 +226,12 @@ FLOW: tuple[Stage, ...] = (
     ),
     Stage(
         "evaluate", evaluate,
-        ("data", "labels", "faces", "info", "pairs", "f", "h", "features", "mapping"),
+        ("data", "labels", "faces", "pairs", "f", "h", "features", "mapping"),
         ("selection", "metrics", "table", "plots"), ("trials", "evaluate"), Needs(memory=8),
     ),
     Stage(
         "register-model", register_model,
-        ("labels", "info", "f", "h", "features", "mapping", "selection", "metrics", "table", "plots"),
+        ("info", "f", "h", "features", "mapping", "selection", "metrics", "table", "plots"),
         ("registered",), ("trials", "register_model"),
     ),
 )  # fmt: skip
@@ -268,22 +267,22 @@ def run(name: str, params: Params, *, root: Path = Path(), trial: int | None = N
         raise ParamsError("no such trial", got=trial, expected=f"one of trials: {list(params.trials)}")
     numbers = [None] if not stage.per_trial else params.trials if trial is None else [trial]
     calls = [paths(stage, root, params.trials, number) for number in numbers]
-    for inputs in calls:
-        check_inputs(stage, inputs)
-    for number, inputs in zip(numbers, calls):
-        stage.run(**inputs, params=params, log=log, **({"trial": number} if stage.per_trial else {}))
+    for places in calls:
+        check_places(stage, places)
+    for number, places in zip(numbers, calls):
+        stage.run(**places, params=params, log=log, **({"trial": number} if stage.per_trial else {}))
 
 
-def check_inputs(stage: Stage, inputs: dict[str, Any]) -> None:
-    """Refuse to start without what earlier stages write; of the data folder its readers say more themselves."""
+def check_places(stage: Stage, places: dict[str, Any]) -> None:
+    """Find out before hours of work what is missing or cannot be written; of `data` its readers say more themselves."""
     for artifact in stage.reads:
-        for path in inputs[artifact] if isinstance(inputs[artifact], list) else [inputs[artifact]]:
+        for path in places[artifact] if isinstance(places[artifact], list) else [places[artifact]]:
             if not path.exists() and artifact != "data":
                 raise ArtifactError("missing input", where=path, todo=f"run {writer(artifact)} first")
+    for artifact in stage.writes:
+        store.check_writable(places[artifact])
 
 
 def writer(artifact: str) -> str:
     """Name the stage that writes an artifact."""
     return next(stage.name for stage in FLOW if artifact in stage.writes)
-
-

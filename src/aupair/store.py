@@ -51,13 +51,7 @@ def atomic(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         holder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     except OSError as error:
-        raise AupairError(
-            "cannot write",
-            where=path,
-            got=error.strerror or error,
-            expected="a writable folder",
-            todo="check its permissions",
-        ) from error
+        raise _unwritable(path, error) from error
     try:
         temporary = holder / path.name
         yield temporary
@@ -66,6 +60,19 @@ def atomic(path: Path) -> Iterator[Path]:
         temporary.rename(path)
     finally:
         shutil.rmtree(holder, ignore_errors=True)
+
+
+def check_writable(path: Path) -> None:
+    """Find out whether `path` could be written, in the nearest folder that exists; nothing is made.
+
+    Raises:
+        AupairError: it could not.
+    """
+    folder = next(parent for parent in Path(path).absolute().parents if parent.exists())
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise _unwritable(path, error) from error
 
 
 def write_text(path: Path, text: str) -> None:
@@ -202,12 +209,12 @@ def encode_jpeg(image: np.ndarray, quality: int = 95) -> bytes:
     return bytes(data)
 
 
-def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], meta: Mapping[str, str] | None = None) -> None:
-    """Write named arrays as safetensors."""
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write named arrays as safetensors; the same arrays give the same bytes."""
     from safetensors.numpy import save_file
 
     with atomic(path) as temporary:
-        save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, temporary, dict(meta or {}))
+        save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, temporary)
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
@@ -229,12 +236,10 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         ) from error
 
 
-def read_meta(path: Path) -> dict[str, str]:
-    """Read the strings kept beside the arrays of a safetensors file."""
-    from safetensors import safe_open
-
-    with safe_open(path, "np") as file:
-        return dict(file.metadata() or {})
+def _unwritable(path: Path, error: OSError) -> AupairError:
+    """The error for a place that cannot be written."""
+    got = error.strerror or error
+    return AupairError("cannot write", where=path, got=got, expected="a writable folder", todo="check its permissions")
 
 
 def missing(path: Path) -> ArtifactError:

@@ -11,9 +11,10 @@ import pytest
 from aupair import store
 from aupair.aus import AUS
 from aupair.data import suites
-from aupair.data.checks import check
+from aupair.data.checks import _few_positives, check
 from aupair.data.hashing import dvc_hash
 from aupair.data.layout import jobs
+from aupair.data.splits import SplitCounts
 from aupair.errors import DataError
 from aupair.log import Log
 from aupair.params import CheckData
@@ -133,8 +134,16 @@ def test_oddities_are_counted_and_shown(data: Path) -> None:
         "1 intensity files whose rows differ in number from the occurrences': a (3, 5)",
     ):
         assert any(line.startswith(start) for line in found), (start, found)
-    assert any("AUs with fewer than 3 positive frames in a split" in line for line in found)
-    assert len(found) == 9
+    assert len(found) == 8 + len([line for line in found if "positive frames" in line])
+
+
+def test_aus_with_few_positives_are_named_by_split() -> None:
+    counts = tuple(
+        SplitCounts(split, 1, 1, 9, 9, (5,) * 10 + few) for split, few in (("fit", (0, 4)), ("select", (5, 5)))
+    )
+    assert _few_positives(counts, 5) == ["2 AUs with fewer than 5 positive frames in fit: AU25 (0), AU26 (4)"]
+    assert _few_positives(counts, 0) == []
+    assert [line.count(" (5)") for line in _few_positives(counts, 6)] == [10, 12], "all are named"
 
 
 def rewrite(name: str, old: str, new: str) -> Callable[[Path], None]:

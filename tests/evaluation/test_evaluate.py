@@ -15,12 +15,13 @@ from aupair.evaluation.conditions import Conditions
 from aupair.evaluation.evaluate import Evaluation, evaluate
 from aupair.evaluation.pair_order import pair_accuracy
 from aupair.evaluation.plots import SECONDS, timelines, video_to_show
-from aupair.evaluation.reports import write_reports
+from aupair.evaluation.reports import Places, write_reports
 from aupair.evaluation.selection import Selection, Trial
 from aupair.evaluation.table import terminal
-from aupair.evaluation.uncertainty import PairsLike, best_constant_sigma, ece_of_order, pair_nll
+from aupair.evaluation.uncertainty import best_constant_sigma, ece_of_order, pair_nll
 from aupair.log import Log
 from aupair.params import Evaluate
+from aupair.ranking.pairs import Pairs
 
 A = len(AUS)
 PLOTS = ["f1", "reliability", "risk_coverage", "timelines"]
@@ -28,21 +29,19 @@ QUICK = Evaluate(bootstrap=50)
 ROWS = ["all-zero", "all-one", "best-constant", "no-uncertainty", "P1", "P2"]
 
 
-class Some:
-    """Pairs for tests: each active frame with the next inactive one of its video."""
-
-    def __init__(self, frames: Frames, split: str) -> None:
-        found = []
-        for rows in frames.slices():
-            usable = (frames.usable & frames.of_split(split))[rows]
-            for au in range(A):
-                high = rows.start + np.flatnonzero(usable & (frames.labels[rows, au] == 1))
-                low = rows.start + np.flatnonzero(usable & (frames.labels[rows, au] == 0))
-                found += [(i, j, au, 1) if k % 2 else (j, i, au, -1) for k, (i, j) in enumerate(zip(high, low))]
-        self.i, self.j, self.au, self.r = np.array(found).T
+def some(frames: Frames, split: str) -> Pairs:
+    """Pair each active frame with the next inactive one of its video."""
+    found = []
+    for rows in frames.slices():
+        usable = (frames.usable & frames.of_split(split))[rows]
+        for au in range(A):
+            high = rows.start + np.flatnonzero(usable & (frames.labels[rows, au] == 1))
+            low = rows.start + np.flatnonzero(usable & (frames.labels[rows, au] == 0))
+            found += [(i, j, au, 1) if k % 2 else (j, i, au, -1) for k, (i, j) in enumerate(zip(high, low))]
+    return Pairs(*np.array(found).T)
 
 
-def world(seed: int = 0, n: int = 50, videos: int = 9) -> tuple[Frames, Trial, dict[str, PairsLike], Conditions]:
+def world(seed: int = 0, n: int = 50, videos: int = 9) -> tuple[Frames, Trial, dict[str, Pairs], Conditions]:
     """A third of the frames is covered: y_hat is noise there and sigma large; some have no face, some no labels."""
     rng = np.random.default_rng(seed)
     size = n * videos
@@ -63,7 +62,7 @@ def world(seed: int = 0, n: int = 50, videos: int = 9) -> tuple[Frames, Trial, d
     for array in arrays:
         array[~ok] = np.nan
     conditions = Conditions(0.4 * covered, 0.9 * np.repeat(covered[:, None], A, 1), rng.normal(0, 0.2, size))
-    return frames, Trial(3, *arrays), {s: Some(frames, s) for s in SPLITS}, conditions
+    return frames, Trial(3, *arrays), {s: some(frames, s) for s in SPLITS}, conditions
 
 
 @pytest.fixture(scope="module")
@@ -193,7 +192,7 @@ def test_choices_do_not_see_validation() -> None:
     labels[rows] = labels[np.random.default_rng(0).permutation(rows)]
     other = replace(frames, labels=labels)
     trees = [
-        evaluate(f, [trial], {s: Some(f, s) for s in SPLITS}, conditions, QUICK).selection for f in (frames, other)
+        evaluate(f, [trial], {s: some(f, s) for s in SPLITS}, conditions, QUICK).selection for f in (frames, other)
     ]
     assert trees[0] == trees[1]
 
@@ -228,7 +227,7 @@ def test_an_au_without_a_positive_is_said_and_never_called() -> None:
             said.append(text)
 
     bare = replace(frames, labels=labels)
-    result = evaluate(bare, [trial], {s: Some(bare, s) for s in SPLITS}, conditions, QUICK, Listening())
+    result = evaluate(bare, [trial], {s: some(bare, s) for s in SPLITS}, conditions, QUICK, Listening())
     assert [line.split(":")[0] for line in said] == list(SPLITS)
     assert all("AU7" in line for line in said)
     p2 = next(r for r in result.rows if (r["name"], r["split"]) == ("P2", "select"))
@@ -254,7 +253,9 @@ def test_bad_input_is_refused_in_one_line() -> None:
 
 def write(found: Evaluation, folder: Path, note: str = "") -> None:
     """Write all reports into one folder."""
-    write_reports(found, world()[0], folder / "metrics.json", folder / "table.md", folder / "plots", note)
+    pairs = [["AU", "fit", "select", "validation"], ["AU1", "500 of 1,234", "5 of 6", "0 of 0"]]
+    places = Places(folder / "metrics.json", folder / "table.md", folder / "plots")
+    write_reports(found, world()[0], places, pairs, note)
 
 
 def test_reports_are_written_whole(found: Evaluation, tmp_path: Path) -> None:
@@ -270,6 +271,7 @@ def test_reports_are_written_whole(found: Evaluation, tmp_path: Path) -> None:
     p2 = next(r for r in metrics["rows"] if (r["name"], r["split"]) == ("P2", "validation"))
     assert f"{p2['score']:.3f}" in next(line for line in table.splitlines() if line.startswith("| P2"))
     assert "chosen on validation" not in table
+    assert table.endswith("| AU1 | 500 of 1,234 | 5 of 6 | 0 of 0 |\n"), "the counts of pairs are the last table"
     assert all(f"| {au} " in table for au in AUS)
     assert terminal(found.metrics).row_count == len(ROWS)
 

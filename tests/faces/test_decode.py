@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
+from aupair.data.layout import USUAL_FPS
 from aupair.errors import DataError
 from aupair.faces.decode import EmptyVideoError, VideoError, _next_time, _sane_fps, read_frames
 
@@ -113,7 +114,7 @@ def test_a_truncated_mp4_is_unreadable(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("fps", [0, -1, 90000, math.nan, math.inf])
 def test_an_absurd_rate_becomes_the_usual_one(fps: float) -> None:
-    assert _sane_fps(fps) == 25
+    assert _sane_fps(fps) == USUAL_FPS
     assert _sane_fps(29.97) == 29.97
 
 

@@ -1,5 +1,6 @@
 """G as files: a round trip, statistics from fit alone, every bad file in one line, nothing half-written."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,16 @@ def test_statistics_come_from_all_faces_of_fit_alone(tmp_path: Path) -> None:
     np.testing.assert_allclose(got.log_sigma[:, 100], np.median(np.log(sigma[rows]), axis=0), rtol=1e-5)
 
 
+def test_a_video_may_have_any_name(tmp_path: Path) -> None:
+    frames, y_hat, sigma = make()
+    write_features(tmp_path / "plain", frames, y_hat, sigma, PARAMS)
+    odd = replace(frames, videos=("statistics", "columns", "videos", "v3"))
+    write_features(tmp_path / "odd", odd, y_hat, sigma, PARAMS)
+    np.testing.assert_array_equal(read_features(tmp_path / "odd", odd)[0], read_features(tmp_path / "plain", frames)[0])
+    for name in ("statistics.safetensors", "columns.json"):
+        assert (tmp_path / "odd" / name).read_bytes() == (tmp_path / "plain" / name).read_bytes()
+
+
 def test_other_faces(tmp_path: Path) -> None:
     frames, y_hat, sigma = make()
     write_features(tmp_path / "features", frames, y_hat, sigma, PARAMS)
@@ -67,12 +78,12 @@ def test_other_faces(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError) as caught:
         read_features(tmp_path / "features", fewer)
     assert str(caught.value).startswith(
-        f"features of other faces: in {tmp_path / 'features' / 'v0.safetensors'}, got (9"
+        f"features of other faces: in {tmp_path / 'features' / 'videos' / 'v0.safetensors'}, got (9"
     )
     assert str(caught.value).endswith("run extract-features again")
 
 
-@pytest.mark.parametrize("name", ["columns.json", "v2.safetensors"])
+@pytest.mark.parametrize("name", ["columns.json", "videos/v2.safetensors"])
 def test_a_corrupt_or_missing_file_gets_one_line(tmp_path: Path, name: str) -> None:
     frames, y_hat, sigma = make()
     write_features(tmp_path / "features", frames, y_hat, sigma, PARAMS)

@@ -1,5 +1,6 @@
 """What sample-pairs draws and writes: a round trip, and every way it can be refused."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -72,10 +73,23 @@ def test_counts_can_be_read(tmp_path: Path) -> None:
     assert list(counts["select"]) == list(AUS)
     assert counts["select"]["AU12"]["drawn"] == 5
     assert counts["fit"]["AU1"]["possible"] > 5
-    assert samples.summary() == [
+    lines = samples.summary()
+    assert lines[:6] == [
         "fit: 60 fixed pairs", "select: 60 fixed pairs", "validation: 60 fixed pairs",
-        "fit: 12 groups of 4 frames", "fit: 2 folds of people",
+        "fit: 12 groups of 4 frames", "fit: 2 folds of people", "pairs drawn, of all there are:",
     ]  # fmt: skip
+
+
+def test_each_au_has_a_row_of_pairs_drawn_and_possible() -> None:
+    samples = draw_samples(make_frames(), PARAMS, 0)
+    head, *rows = samples.table()
+    assert head == ["AU", "fit", "select", "validation"]
+    assert [row[0] for row in rows] == list(AUS)
+    possible = {split: count_pairs(make_frames())[split] for split in SPLITS}
+    assert rows[6] == ["AU12", *(f"5 of {possible[split][6]:,}" for split in SPLITS)]
+    printed = samples.summary()[-13:]
+    assert [line.split() for line in printed] == [" ".join(row).split() for row in samples.table()]
+    assert len({len(line) for line in printed}) == 1, "the columns stand below each other"
 
 
 def test_validation_may_have_no_pair(tmp_path: Path) -> None:
@@ -116,11 +130,32 @@ def saved(tmp_path: Path) -> tuple[Path, Frames]:
 
 def test_other_faces(saved: tuple[Path, Frames]) -> None:
     folder, _ = saved
+    other = make_frames(SPLIT[:-1])
     with pytest.raises(ArtifactError) as caught:
-        load_samples(folder, make_frames(SPLIT[:-1]))
+        load_samples(folder, other)
     assert str(caught.value) == (
-        f"pairs of other faces: in {folder}, got 84 frames, expected 72; run sample-pairs again"
+        f"pairs of other faces, labels or splits: in {folder}, got {make_frames().fingerprint()[:12]}, "
+        f"expected {other.fingerprint()[:12]}; run sample-pairs again"
     )
+
+
+def test_pairs_of_a_version_without_a_fingerprint(saved: tuple[Path, Frames]) -> None:
+    folder, frames = saved
+    counts = store.read_json(folder / "counts.json")
+    store.write_json(folder / "counts.json", {"frames": 84, "pairs": counts["pairs"]})
+    with pytest.raises(ArtifactError, match="pairs of other faces, labels or splits"):
+        load_samples(folder, frames)
+
+
+@pytest.mark.parametrize("key", ["video", "subject", "split", "frame", "ok", "labels", "videos", "subjects"])
+def test_as_many_frames_of_other_faces_labels_or_splits(saved: tuple[Path, Frames], key: str) -> None:
+    """Two faces that swap, a label or a split that changes: the count stays, the rows are others."""
+    folder, frames = saved
+    value = getattr(frames, key)
+    changed = value[::-1] if isinstance(value, tuple) else np.roll(value, 1, axis=0)
+    changed = np.arange(len(changed)) > 0 if key == "ok" else changed
+    with pytest.raises(ArtifactError, match="pairs of other faces, labels or splits"):
+        load_samples(folder, replace(frames, **{key: changed}))
 
 
 @pytest.mark.parametrize("name", ["counts.json", "pairs.parquet", "groups.safetensors"])

@@ -73,6 +73,7 @@ def test_the_card_says_data_scores_choices_and_limits(parts: Parts, tmp_path: Pa
         "| AU6 | P1 |", "| AU26 | P2 |", "iBUG 300-W", "(n, 224, 224, 3)",
     ):  # fmt: skip
         assert text in card
+    assert "ImageNet's weights are" not in card, "the terms are the data set's"
     assert "torch==" in (tmp_path / "a" / "requirements.txt").read_text()
 
 

@@ -1,9 +1,10 @@
 """predict: tables, pictures, and what becomes of bad videos; the recognizer is a stand-in, the videos are real."""
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,6 +16,7 @@ from aupair.evaluation.confidence import Confidence
 from aupair.evaluation.selection import Selection
 from aupair.faces.decode import read_frames
 from aupair.registry import predict as module
+from aupair.registry import versions
 from aupair.registry.predict import find_videos, output_names, predict, write_csv
 from aupair.registry.recognizer import Predictions, VideoPredictions
 from aupair.registry.timeline import draw_timeline
@@ -39,10 +41,8 @@ class StandIn:
 
 
 @pytest.fixture(autouse=True)
-def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "resolve", Path)
-    monkeypatch.setattr(module.Recognizer, "load", lambda folder: StandIn())
-    # the picture takes half a second and has a test of its own
+def no_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The picture takes half a second and has a test of its own."""
     monkeypatch.setattr(module, "draw_timeline", lambda path, *_: path.write_bytes(b"a picture"))
 
 
@@ -64,7 +64,7 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 def test_a_row_for_every_frame_and_empty_cells_without_a_face(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "draw_timeline", draw_timeline)
     video = write_video(tmp_path / "clip.mp4")
-    (done,) = predict([video], "model", tmp_path / "out")
+    (done,) = predict([video], StandIn(), tmp_path / "out")
     rows = rows_of(tmp_path / "out" / "clip.csv")
     assert list(rows[0])[:8] == [
         "frame", "time_s", "status", "AU1", "AU1_raw", "AU1_pseudo_intensity", "AU1_uncertainty", "AU1_confidence",
@@ -79,11 +79,24 @@ def test_a_row_for_every_frame_and_empty_cells_without_a_face(tmp_path: Path, mo
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["clip.csv", "clip.png", "summary.csv"]
 
 
+@pytest.mark.parametrize(("more", "device"), [((), "auto"), (("--device", "cpu"), "cpu")])
+def test_the_command_says_where_to_compute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, aupair: Callable[..., Any], more: tuple[str, ...], device: str
+) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr(versions, "resolve", lambda model: asked.append(model))
+    monkeypatch.setattr(module.Recognizer, "load", lambda folder, device: asked.append(device) or StandIn())
+    video = write_video(tmp_path / "clip.avi")
+    assert aupair("predict", video, "--out", tmp_path / "out", "--model", "models:/a/1", *more).code == 0
+    assert asked == ["models:/a/1", device]
+    assert (tmp_path / "out" / "clip.csv").exists()
+
+
 def test_the_least_confident_share_abstains(tmp_path: Path) -> None:
     video = write_video(tmp_path / "clip.avi")
-    predict([video], "model", tmp_path / "out", abstain=0.4)  # the quantiles are those of a uniform confidence
+    predict([video], StandIn(), tmp_path / "out", abstain=0.4)  # the quantiles are those of a uniform confidence
     assert [row["AU1"] for row in rows_of(tmp_path / "out" / "clip.csv")] == ["abstain", "abstain", "", "0", "1", ""]
-    predict([video], "model", tmp_path / "out", abstain=0.0)
+    predict([video], StandIn(), tmp_path / "out", abstain=0.0)
     assert [row["AU1"] for row in rows_of(tmp_path / "out" / "clip.csv")] == ["1", "0", "", "0", "1", ""]
 
 
@@ -93,7 +106,7 @@ def test_one_bad_video_is_a_row_and_the_run_goes_on(tmp_path: Path) -> None:
     (folder / "bad.mp4").write_bytes(b"no video at all" * 9)
     (folder / "empty.avi").write_bytes(b"")
     (folder / "notes.txt").write_text("not looked at")
-    predict([folder, tmp_path / "missing.mp4"], "model", tmp_path / "out")
+    predict([folder, tmp_path / "missing.mp4"], StandIn(), tmp_path / "out")
     rows = rows_of(tmp_path / "out" / "summary.csv")
     assert list(rows[0]) == ["video", "status", "frames", "faces", "message", "output"]
     assert {Path(row["video"]).name: row["status"] for row in rows} == {
@@ -106,16 +119,16 @@ def test_one_bad_video_is_a_row_and_the_run_goes_on(tmp_path: Path) -> None:
 def test_nothing_readable_is_an_error_after_the_summary(tmp_path: Path) -> None:
     (tmp_path / "bad.mp4").write_bytes(b"no")
     with pytest.raises(DataError, match="no video could be read") as caught:
-        predict([tmp_path / "bad.mp4"], "model", tmp_path / "out")
+        predict([tmp_path / "bad.mp4"], StandIn(), tmp_path / "out")
     assert "\n" not in str(caught.value)
     assert len(rows_of(tmp_path / "out" / "summary.csv")) == 1
 
 
 def test_an_empty_folder_and_a_wrong_share_are_one_line(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no video"):
-        predict([tmp_path], "model", tmp_path / "out")
+        predict([tmp_path], StandIn(), tmp_path / "out")
     with pytest.raises(ParamsError, match="a share from 0 to 1"):
-        predict([tmp_path], "model", tmp_path / "out", abstain=1.5)
+        predict([tmp_path], StandIn(), tmp_path / "out", abstain=1.5)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -123,14 +136,14 @@ def test_an_unwritable_folder_stops_the_run(tmp_path: Path) -> None:
     video = write_video(tmp_path / "clip.mp4")
     (tmp_path / "out").write_text("a file is in the way")
     with pytest.raises(AupairError, match="cannot write"):
-        predict([video], "model", tmp_path / "out")
+        predict([video], StandIn(), tmp_path / "out")
     assert (tmp_path / "out").read_text() == "a file is in the way"
 
 
 def test_two_videos_of_one_stem_have_two_outputs(tmp_path: Path) -> None:
     for name in ("a/clip.mp4", "b/clip.mp4", "b/clip.avi", "b/other.mp4"):
         write_video(tmp_path / name, 2)
-    predict([tmp_path], "model", tmp_path / "out")
+    predict([tmp_path], StandIn(), tmp_path / "out")
     outputs = {
         Path(row["video"]).relative_to(tmp_path).as_posix(): row["output"]
         for row in rows_of(tmp_path / "out" / "summary.csv")

@@ -8,11 +8,14 @@ import pytest
 
 from aupair import store
 from aupair.aus import AUS
+from aupair.data.frames import load_frames
 from aupair.errors import ArtifactError
 from aupair.evaluation.confidence import TERMS, Confidence
 from aupair.evaluation.selection import Selection
 from aupair.mapping.extractor import Statistics
-from aupair.params import check
+from aupair.params import Params, check
+from aupair.ranking.scores import read_sigma, read_y_hat
+from aupair.registry.bundle import Parts, write_bundle
 from aupair.registry.recognizer import Recognizer, read_selection
 
 A = len(AUS)
@@ -102,6 +105,27 @@ def test_a_video_without_a_face_asks_no_network(values: list[None]) -> None:
     assert result.predictions.decision.shape == (len(values), A)
     assert (result.predictions.decision == -1).all()
     assert np.isnan(result.predictions.confidence).all()
+
+
+def test_predict_gives_the_very_scores_that_evaluate_judged(finished: Path, tiny: Params, tmp_path: Path) -> None:
+    """Decoding, tracking, alignment and JPEG included, to the last bit, for videos that the final networks score."""
+    work = finished / "work"
+    trial = work / "trials" / "1"
+    parts = Parts(
+        trial / "f", trial / "h", trial / "mapping", trial / "features" / "statistics.safetensors",
+        work / "selection.json", work / "data.json", finished / "reports" / "metrics.json",
+    )  # fmt: skip
+    write_bundle(tmp_path / "bundle", parts, tiny)
+    loaded = Recognizer.load(tmp_path / "bundle", "cpu")
+    frames = load_frames(work / "labels.parquet", work / "faces")
+    y_hat, sigma = read_y_hat(trial / "f", len(frames)), read_sigma(trial / "h", len(frames))
+    for split in ("select", "validation"):
+        video = frames.video[np.argmax(frames.of_split(split))]
+        mine = frames.video == video
+        said = loaded.predict_video(finished / "data" / "videos" / f"{frames.videos[video]}.mp4").predictions
+        assert np.isfinite(y_hat[mine]).any()
+        np.testing.assert_array_equal(said.pseudo_intensity, y_hat[mine])
+        np.testing.assert_array_equal(said.uncertainty, sigma[mine])
 
 
 def test_columns_are_five_for_each_au_in_order() -> None:

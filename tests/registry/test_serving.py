@@ -56,7 +56,7 @@ def tiny_params() -> Params:
             "preprocess_faces": {"size": SIZE},
             "train_pseudo_intensity": {"network": network},
             "train_uncertainty": {"network": network},
-            "extract_features": {"batch": 4, "device": "cpu", "context_points": 2},
+            "extract_features": {"batch": 4, "context_points": 2},
         }
     )
 

@@ -1,8 +1,10 @@
 """register-model and the life of versions, on a real MLflow store that the module shares."""
 
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -130,6 +132,31 @@ def test_promotion_by_the_gate_and_back(home: Path) -> None:
     assert [v.aliases for v in versions.versions("gate")] == [("champion",), (), ()]
     with pytest.raises(RegistryError, match="nothing to roll back to"):
         versions.rollback("gate")
+
+
+def test_the_commands_see_a_model_of_any_name_and_speak_of_a_way_back_where_there_is_one(
+    home: Path, aupair: Callable[..., Any]
+) -> None:
+    register(home, "commands")
+    register(home, "commands", score=0.8)
+    (home / "mlflow").mkdir()
+    shutil.copy(GATE, home / "mlflow")
+    name = ("--name", "commands")
+    unseen = aupair("registry", "show", 1, "--name", "nobody")
+    assert (
+        unseen.line
+        == "no such version: in model nobody, got 1, expected none is registered; see `aupair registry list --name nobody`"
+    )
+    assert "challenger" in aupair("registry", "list", *name).out
+    assert "commands version 2 (challenger)" in aupair("registry", "show", 2, *name).out
+    first = aupair("registry", "promote", 1, *name).out
+    assert first == "version 1 is the champion\n", "there is nothing to roll back to"
+    second = aupair("registry", "promote", 2, *name).out
+    assert second == "version 2 is the champion; `aupair registry rollback --name commands` takes that back\n"
+    assert aupair("registry", "rollback", *name).out == "version 1 is the champion again\n"
+    assert aupair("registry", "promote", 1, *name).out == first
+    nothing = aupair("registry", "rollback", *name).line
+    assert nothing.endswith("then `aupair registry promote VERSION --name commands`")
 
 
 def test_the_champion_registered_again_is_no_challenger(home: Path) -> None:

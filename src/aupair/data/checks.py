@@ -16,16 +16,13 @@ from aupair.data import sheets as sh
 from aupair.data import splits as sp
 from aupair.data import suites
 from aupair.data.hashing import dvc_hash
-from aupair.data.layout import Header, Layout, check_names, probe, read_layout
+from aupair.data.layout import USUAL_FPS, Header, Layout, check_names, probe, read_layout
 from aupair.errors import DataError
 from aupair.log import SILENT, Log
 from aupair.params import CheckData
 
 if TYPE_CHECKING:
     import pandas as pd
-
-ASSUMED_FPS = 30.0
-"""For `time` where a header names no frame rate; most of Aff-Wild2 has this one."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +136,7 @@ def warnings(evidence: Evidence, counts: tuple[sp.SplitCounts, ...], params: Che
     lists = {
         "labelled videos without a readable file, left out": [n for n, h in zip(names, evidence.headers) if h is None],
         "videos whose label rows and frames differ in number, by the header": mismatch,
-        f"videos without a frame rate in the header, taken as {ASSUMED_FPS:g}": [
+        f"videos without a frame rate in the header, taken as {USUAL_FPS:g}": [
             n for n, h in zip(names, evidence.headers) if h and not h.fps
         ],
         "annotation files without a row": [n for n, k in zip(names, labels.lengths) if not k],
@@ -154,11 +151,9 @@ def warnings(evidence: Evidence, counts: tuple[sp.SplitCounts, ...], params: Che
             n for n in names if layout.subjects.get(n, row_of[n].subject) != row_of[n].subject
         ],
         "intensity files whose rows differ in number from the occurrences'": _intensity_mismatch(evidence),
-        f"AUs with fewer than {params.few_positives} positive frames in a split": [
-            f"{au} ({n} in {c.split})" for c in counts for au, n in zip(AUS, c.positives) if n < params.few_positives
-        ],
     }
     result = [f"{len(found)} {what}: {_some(found)}" for what, found in lists.items() if found]
+    result += _few_positives(counts, params.few_positives)
     blank = int((~sh.annotated(labels.values)).sum())
     return [f"{blank:,} of {len(labels.values):,} label rows are not annotated", *result] if blank else result
 
@@ -253,6 +248,16 @@ def _intensity_mismatch(evidence: Evidence) -> list[str]:
     return [f"{a.video} ({n}, {length.get(a.video, 0)})" for a, n in pairs if n != length.get(a.video, 0)]
 
 
+def _few_positives(counts: tuple[sp.SplitCounts, ...], few: int) -> list[str]:
+    """Name, in a line for each split, the AUs with fewer positive frames than `few`."""
+    lines = []
+    for c in counts:
+        found = [f"{au} ({n})" for au, n in zip(AUS, c.positives) if n < few]
+        if found:
+            lines.append(f"{len(found)} AUs with fewer than {few} positive frames in {c.split}: {', '.join(found)}")
+    return lines
+
+
 def _plain_counts(counts: tuple[sp.SplitCounts, ...]) -> dict[str, dict[str, object]]:
     """Counts by split, positives by AU."""
     plain = {c.split: {**asdict(c), "positives": dict(zip(AUS, c.positives))} for c in counts}
@@ -260,8 +265,8 @@ def _plain_counts(counts: tuple[sp.SplitCounts, ...]) -> dict[str, dict[str, obj
 
 
 def _fps(header: Header | None) -> float:
-    """Frames a second after the header, or the assumed rate."""
-    return header.fps if header and header.fps else ASSUMED_FPS
+    """Frames a second after the header, or the usual rate."""
+    return header.fps if header and header.fps else USUAL_FPS
 
 
 def _some(names: list[str], most: int = 3) -> str:

@@ -1,5 +1,6 @@
 """Every frame of every video as rows of flat arrays: what the stages from sample-pairs on compute with."""
 
+import hashlib
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -44,6 +45,13 @@ class Frames:
     def of_split(self, split: str) -> np.ndarray:
         """(N,) bool: the frames of a split."""
         return self.split == SPLITS.index(split)
+
+    def fingerprint(self) -> str:
+        """Give the sha256 of what draws of rows depend on: videos, people, splits, frames, faces and labels."""
+        total = hashlib.sha256("\0".join(self.videos + self.subjects).encode())
+        for values in (self.video, self.subject, self.split, self.frame, self.ok, self.labels):
+            total.update(np.ascontiguousarray(values).tobytes())
+        return total.hexdigest()
 
     @property
     def usable(self) -> np.ndarray:

@@ -30,6 +30,9 @@ OFFICIAL = {
 }
 """What releases call the two official sets, in lower case."""
 
+USUAL_FPS = 30.0
+"""Frames a second, where a video says nothing sensible; most of Aff-Wild2 has this rate."""
+
 Side = Literal["", "left", "right"]
 """Which person of a movie; empty where the movie is the person's own."""
 

@@ -12,7 +12,6 @@ from aupair.evaluation.conditions import HIDDEN, Conditions
 from aupair.evaluation.metrics import by_au, macro
 from aupair.evaluation.pair_order import misorder_rate, pair_accuracy
 from aupair.evaluation.uncertainty import (
-    PairsLike,
     auroc,
     auroc_correct,
     auroc_own_region,
@@ -26,6 +25,7 @@ from aupair.evaluation.uncertainty import (
     risk_coverage,
     spearman_misorder,
 )
+from aupair.ranking.pairs import Pairs
 
 LEFT_OUT = 0.2
 """the share of frames left out in gain_at_80"""
@@ -33,7 +33,7 @@ DRAWS = 20
 """random draws whose mean gain is the reference"""
 
 
-FixedPairs = Mapping[str, PairsLike]
+FixedPairs = Mapping[str, Pairs]
 """split -> its fixed pairs"""
 
 

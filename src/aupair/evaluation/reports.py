@@ -1,6 +1,8 @@
 """Write what evaluate found: metrics.json, table.md and the plots, each whole or not at all."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from aupair import store
 from aupair.data.frames import Frames
@@ -9,12 +11,21 @@ from aupair.evaluation.evaluate import Evaluation
 from aupair.evaluation.table import markdown
 
 
+class Places(NamedTuple):
+    """Where the reports go: metrics.json, table.md, a folder of pictures."""
+
+    metrics: Path
+    table: Path
+    plots: Path
+
+
 def write_reports(
-    evaluation: Evaluation, frames: Frames, metrics: Path, table: Path, pictures: Path, note: str = ""
+    evaluation: Evaluation, frames: Frames, places: Places, pairs: Sequence[Sequence[str]], note: str = ""
 ) -> None:
     """Write metrics.json, table.md and a folder of PNGs.
 
     Args:
+        pairs: the counts of pairs as lines of cells, the first being the head; see `Samples.table`.
         note: the first line under the table's title, such as what the data is.
 
     Raises:
@@ -27,9 +38,9 @@ def write_reports(
         "risk_coverage": plots.risk_coverage(evaluation.curves["risk_coverage"]),
         "reliability": plots.reliability(evaluation.curves["reliability"]),
     }
-    with store.atomic(pictures) as temporary:
+    with store.atomic(places.plots) as temporary:
         temporary.mkdir()
         for name, figure in drawn.items():
             figure.savefig(temporary / f"{name}.png", metadata={"Software": None})
-    store.write_json(metrics, figures)
-    store.write_text(table, markdown(figures, selection, note))
+    store.write_json(places.metrics, figures)
+    store.write_text(places.table, markdown(figures, selection, pairs, note))

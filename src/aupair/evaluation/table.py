@@ -40,12 +40,13 @@ PAPER = (
 )
 
 
-def markdown(metrics: dict[str, Any], selection: dict[str, Any], note: str = "") -> str:
-    """Give the text of table.md: the scores, each AU, what sigma is worth.
+def markdown(metrics: dict[str, Any], selection: dict[str, Any], pairs: Sequence[Sequence[str]], note: str = "") -> str:
+    """Give the text of table.md: the scores, each AU, what sigma is worth, the pairs.
 
     Args:
         metrics: the tree of metrics.json.
         selection: the tree of selection.json.
+        pairs: the counts of pairs as lines of cells, the first being the head.
         note: said first, such as what the data is.
     """
     parts = ["# Results", note, HOW_TO_READ + (PAPER if metrics["protocol"] == "paper" else OURS)]
@@ -57,6 +58,7 @@ def markdown(metrics: dict[str, Any], selection: dict[str, Any], note: str = "")
         f"(`{selection['chosen_on']}`); above {_number(selection['tie'])} P1 (with) is chosen, else P2 (without)."
     )
     parts += ["## Pseudo-intensity and uncertainty", _markdown_table(list(_uncertainty(metrics)))]
+    parts += ["## Fixed pairs of each AU: drawn, of all there are in a split", _markdown_table(pairs)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -140,7 +142,7 @@ def _at(tree: Any, path: Sequence[str]) -> Any:
     return tree
 
 
-def _markdown_table(lines: list[list[str]]) -> str:
+def _markdown_table(lines: Sequence[Sequence[str]]) -> str:
     """Lay out lines of cells, the first being the head."""
     head, *rows = lines
     rule = ["---"] + ["---:"] * (len(head) - 1)

@@ -3,8 +3,6 @@
 d = r (y_hat_i - y_hat_j), s = sqrt(sigma_i^2 + sigma_j^2 + 1e-6), P(the order is right) = Phi(d / s).
 """
 
-from typing import Protocol
-
 import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import log_ndtr, ndtr
@@ -13,6 +11,7 @@ from scipy.stats import rankdata
 from aupair.data.frames import Frames
 from aupair.evaluation.metrics import macro
 from aupair.evaluation.pair_order import pair_accuracy
+from aupair.ranking.pairs import Pairs
 
 EPSILON = 1e-6
 """added under the root of s, as in the loss"""
@@ -21,28 +20,19 @@ SIGMA_RANGE = (1e-2, 1e2)
 BINS = 15
 
 
-class PairsLike(Protocol):
-    """M pairs of rows of a `Frames`: i, j, au, r = +1 if level_i > level_j else -1, each (M,) int."""
-
-    i: np.ndarray
-    j: np.ndarray
-    au: np.ndarray
-    r: np.ndarray
-
-
-def difference(y_hat: np.ndarray, pairs: PairsLike) -> np.ndarray:
+def difference(y_hat: np.ndarray, pairs: Pairs) -> np.ndarray:
     """d = r (y_hat_i - y_hat_j): (M,) float64, positive where the order is right."""
     y = y_hat.astype(np.float64)
     return pairs.r * (y[pairs.i, pairs.au] - y[pairs.j, pairs.au])
 
 
-def scale(sigma: np.ndarray, pairs: PairsLike) -> np.ndarray:
+def scale(sigma: np.ndarray, pairs: Pairs) -> np.ndarray:
     """s = sqrt(sigma_i^2 + sigma_j^2 + 1e-6): (M,) float64."""
     square = sigma.astype(np.float64) ** 2
     return np.sqrt(square[pairs.i, pairs.au] + square[pairs.j, pairs.au] + EPSILON)
 
 
-def pair_nll(y_hat: np.ndarray, sigma: np.ndarray, pairs: PairsLike) -> np.ndarray:
+def pair_nll(y_hat: np.ndarray, sigma: np.ndarray, pairs: Pairs) -> np.ndarray:
     """Mean -log Phi(d / s) of each AU's pairs: (A,), lower is better; NaN for an AU without pairs.
 
     Args:
@@ -52,7 +42,7 @@ def pair_nll(y_hat: np.ndarray, sigma: np.ndarray, pairs: PairsLike) -> np.ndarr
     return _mean_per_au(loss, pairs.au, y_hat.shape[1])
 
 
-def best_constant_sigma(y_hat: np.ndarray, pairs: PairsLike) -> np.ndarray:
+def best_constant_sigma(y_hat: np.ndarray, pairs: Pairs) -> np.ndarray:
     """The one sigma that minimises an AU's pair NLL: (A,), within SIGMA_RANGE; NaN for an AU without pairs.
 
     -log Phi(d u) is convex in u = 1/s, so that the minimum over log sigma is the only one.
@@ -82,7 +72,7 @@ def auroc(score: np.ndarray, positive: np.ndarray) -> float:
     return float((rankdata(score)[positive].sum() - p * (p + 1) / 2) / (p * n))
 
 
-def auroc_correct(y_hat: np.ndarray, sigma: np.ndarray, pairs: PairsLike) -> dict[str, np.ndarray]:
+def auroc_correct(y_hat: np.ndarray, sigma: np.ndarray, pairs: Pairs) -> dict[str, np.ndarray]:
     """Do |d| and |d|/s tell right orders (positives) from wrong ones? Each (A,); pairs with d = 0 are left out."""
     d, s = difference(y_hat, pairs), scale(sigma, pairs)
     untied = d != 0
@@ -96,7 +86,7 @@ def auroc_correct(y_hat: np.ndarray, sigma: np.ndarray, pairs: PairsLike) -> dic
     return result
 
 
-def ece_of_order(y_hat: np.ndarray, sigma: np.ndarray, pairs: PairsLike) -> np.ndarray:
+def ece_of_order(y_hat: np.ndarray, sigma: np.ndarray, pairs: Pairs) -> np.ndarray:
     """Expected calibration error of P(order), each pair oriented by the sign of its y_hat difference: (A,), 0..1.
 
     Oriented so, P = Phi(|d|/s) is in [.5, 1], cut into 15 equal bins; an exact tie is right by 1/2.
@@ -110,7 +100,7 @@ def ece_of_order(y_hat: np.ndarray, sigma: np.ndarray, pairs: PairsLike) -> np.n
     return values
 
 
-def oriented(y_hat: np.ndarray, sigma: np.ndarray, pairs: PairsLike) -> tuple[np.ndarray, np.ndarray]:
+def oriented(y_hat: np.ndarray, sigma: np.ndarray, pairs: Pairs) -> tuple[np.ndarray, np.ndarray]:
     """P(order) = Phi(|d|/s), (M,) in [.5, 1], and whether that order is right, (M,): 1, 0, or 1/2 for a tie."""
     d, s = difference(y_hat, pairs), scale(sigma, pairs)
     return ndtr(np.abs(d) / s), 0.5 * (np.sign(d) + 1)

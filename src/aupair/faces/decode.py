@@ -9,10 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from aupair.data.layout import USUAL_FPS
 from aupair.errors import DataError
-
-USUAL_FPS = 25.0
-"""What is assumed where a video says nothing sensible."""
 
 PATIENCE = 1000
 """Failed grabs in a row after which the video is over: a broken stretch may go on, the end never does."""

@@ -1,4 +1,4 @@
-"""G for every video, as files: a safetensors file a video, the statistics of fit, and the names of the columns."""
+"""G for every video, as files: videos/<video>.safetensors, the statistics of fit, and the names of the columns."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from aupair.params import ExtractFeatures
 def write_features(
     folder: Path, frames: Frames, y_hat: np.ndarray, sigma: np.ndarray, params: ExtractFeatures, log: Log = SILENT
 ) -> None:
-    """Apply G to every video and write the folder: `<video>.safetensors` with `features` (n, A, F) float32.
+    """Apply G to every video and write the folder: `videos/<video>.safetensors` with `features` (n, A, F) float32.
 
     Args:
         y_hat, sigma: (N, A) float32, out of fold on fit, NaN where there is no face.
@@ -32,7 +32,7 @@ def write_features(
         videos = list(zip(frames.videos, frames.slices()))
         for name, rows in log.progress(videos, len(videos), "extracting features"):
             values = extract(y_hat[rows], sigma[rows], frames.time[rows], statistics, params)
-            store.write_arrays(temporary / f"{name}.safetensors", {"features": values})
+            store.write_arrays(_path(temporary, name), {"features": values})
 
 
 def read_features(folder: Path, frames: Frames) -> tuple[np.ndarray, np.ndarray]:
@@ -44,7 +44,7 @@ def read_features(folder: Path, frames: Frames) -> tuple[np.ndarray, np.ndarray]
     groups = [column["group"] for column in store.read_json(Path(folder) / "columns.json")]
     out = np.empty((len(frames), len(AUS), len(groups)), np.float32)
     for name, rows in zip(frames.videos, frames.slices()):
-        path = Path(folder) / f"{name}.safetensors"
+        path = _path(folder, name)
         values = store.read_arrays(path)["features"]
         if values.shape != out[rows].shape:
             raise ArtifactError(
@@ -56,3 +56,8 @@ def read_features(folder: Path, frames: Frames) -> tuple[np.ndarray, np.ndarray]
             )
         out[rows] = values
     return out, np.array(groups) == "plain"
+
+
+def _path(folder: Path, video: str) -> Path:
+    """Give a video's file, in a folder of its own: a video may have any name."""
+    return Path(folder) / "videos" / f"{video}.safetensors"

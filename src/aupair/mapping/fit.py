@@ -17,7 +17,6 @@ from aupair.mapping.networks import MappingNetworks
 from aupair.params import TrainMapping
 from aupair.ranking.networks import pick_device
 
-
 CHUNK = 512
 """frames mapped at once"""
 

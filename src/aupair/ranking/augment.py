@@ -36,7 +36,9 @@ def augment(images: Tensor, strength: float, generator: torch.Generator) -> Tens
     grid = F.affine_grid(theta, list(images.shape), align_corners=False)
     x = F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
     mean = x.mean(dim=(1, 2, 3), keepdim=True)
-    x = (x - mean) * (1 + strength * CONTRAST * uniform(b, 1, 1, 1)) + mean * (1 + strength * BRIGHTNESS * uniform(b, 1, 1, 1))
+    x = (x - mean) * (1 + strength * CONTRAST * uniform(b, 1, 1, 1)) + mean * (
+        1 + strength * BRIGHTNESS * uniform(b, 1, 1, 1)
+    )
     x = x * (1 + strength * CHANNEL * uniform(b, 3, 1, 1))
     amount = (uniform(b, 1, 1, 1) * strength * NOISE).abs()
     return (x + amount * torch.randn(x.shape, generator=generator).to(device)).clamp(0, 255)

@@ -1,5 +1,6 @@
 """What sample-pairs writes: fixed pairs, groups to train on, folds of people; and the training set they make."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,14 +23,14 @@ class Samples:
     """The draws of sample-pairs.
 
     Attributes:
-        frames: how many frames the rows refer to (another number means other faces).
+        fingerprint: of the frames that the rows refer to.
         pairs: fixed pairs of each split.
         groups: (G, K) rows of fit frames; None in reference mode, where the pairs of fit are the training list.
         folds: (subjects,) int8, -1 where there is none.
         possible: for each split (A,) int64, how many pairs there are.
     """
 
-    frames: int
+    fingerprint: str
     pairs: dict[str, Pairs]
     groups: np.ndarray | None
     folds: np.ndarray
@@ -46,7 +47,7 @@ class Samples:
             store.write_table(temporary / "pairs.parquet", pa.concat_tables([pa.table(part) for part in parts]))
             arrays = {"folds": self.folds} | ({} if self.groups is None else {"groups": self.groups})
             store.write_arrays(temporary / "groups.safetensors", arrays)
-            store.write_json(temporary / "counts.json", {"frames": self.frames, "pairs": self.counts()})
+            store.write_json(temporary / "counts.json", {"fingerprint": self.fingerprint, "pairs": self.counts()})
 
     def counts(self) -> dict[str, dict[str, Any]]:
         """Count, for each split and AU, the pairs there are and those drawn."""
@@ -65,7 +66,19 @@ class Samples:
             lines.append(f"fit: {len(self.groups)} groups of {self.groups.shape[1]} frames")
         if self.folds.max() >= 0:
             lines.append(f"fit: {int(self.folds.max()) + 1} folds of people")
-        return lines
+        return [*lines, "pairs drawn, of all there are:", *_aligned(self.table())]
+
+    def table(self) -> list[list[str]]:
+        """Lay out the counts: a head, then a row for each AU with the pairs drawn and all there are, by split."""
+        counts = self.counts()
+        cells = ([f"{n['drawn']:,} of {n['possible']:,}" for n in (counts[s][au] for s in SPLITS)] for au in AUS)
+        return [["AU", *SPLITS], *([au, *row] for au, row in zip(AUS, cells))]
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Pad the cells so that the columns stand below each other."""
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return ["  " + "  ".join(cell.rjust(width) for cell, width in zip(row, widths)) for row in rows]
 
 
 def draw_samples(frames: Frames, params: SamplePairs, seed: int) -> Samples:
@@ -88,7 +101,7 @@ def draw_samples(frames: Frames, params: SamplePairs, seed: int) -> Samples:
             )  # fmt: skip
     folds = assign_folds(frames, params.folds, (seed, 3))
     _check_folds(frames, pairs["fit"].i if groups is None else groups[:, 0], folds, params.folds)
-    return Samples(len(frames), pairs, groups, folds, count_pairs(frames))
+    return Samples(frames.fingerprint(), pairs, groups, folds, count_pairs(frames))
 
 
 def _check_folds(frames: Frames, rows: np.ndarray, folds: np.ndarray, count: int) -> None:
@@ -109,15 +122,17 @@ def load_samples(folder: Path, frames: Frames) -> Samples:
     """Read what `Samples.save` wrote.
 
     Raises:
-        ArtifactError: a file is missing or corrupt, or the faces have changed since.
+        ArtifactError: a file is missing or corrupt, or faces, labels or splits have changed since.
     """
+    fingerprint = frames.fingerprint()
     counts = store.read_json(Path(folder) / "counts.json")
-    if counts["frames"] != len(frames):
+    drawn_from = str(counts.get("fingerprint"))
+    if drawn_from != fingerprint:
         raise ArtifactError(
-            "pairs of other faces",
+            "pairs of other faces, labels or splits",
             where=folder,
-            got=f"{counts['frames']} frames",
-            expected=f"{len(frames)}",
+            got=drawn_from[:12],
+            expected=fingerprint[:12],
             todo="run sample-pairs again",
         )
     table = store.read_table(Path(folder) / "pairs.parquet")
@@ -126,7 +141,7 @@ def load_samples(folder: Path, frames: Frames) -> Samples:
     pairs = {name: Pairs(**columns)[split == name] for name in SPLITS}
     arrays = store.read_arrays(Path(folder) / "groups.safetensors")
     possible = {s: np.array([counts["pairs"][s][au]["possible"] for au in AUS]) for s in SPLITS}
-    return Samples(len(frames), pairs, arrays.get("groups"), arrays["folds"], possible)
+    return Samples(fingerprint, pairs, arrays.get("groups"), arrays["folds"], possible)
 
 
 def load_training_set(labels: Path, faces: Path, pairs: Path) -> TrainingSet:

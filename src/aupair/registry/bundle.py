@@ -50,7 +50,9 @@ Rows of `select` are those that choices were made on; `validation` was touched o
 
 * The scores are those of the data above. A model of the demo corpus (synthetic faces) says nothing about people.
 * The confidence is calibrated on `select`; people, cameras and covers unlike those are outside of what it knows.
-* Aff-Wild2 and ImageNet's weights are licensed for non-commercial research; a model trained with them inherits that.
+* Aff-Wild2 is for research, under its owners' licence; ask them before you pass on a model trained on it.
+* Where training started from ImageNet weights (`weights: imagenet`): ImageNet's terms, which are those of its images,
+  allow research and education without commercial purpose.
 * dlib's 68 landmarks were trained on iBUG 300-W, whose licence excludes commercial use.
 * An AU is a movement of the face, not an emotion. Do not decide about people by it.
 """

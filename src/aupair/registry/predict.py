@@ -18,7 +18,6 @@ from aupair.errors import DataError, ParamsError
 from aupair.log import SILENT, Log
 from aupair.registry.recognizer import Recognizer, VideoPredictions
 from aupair.registry.timeline import draw_timeline
-from aupair.registry.versions import resolve
 
 SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".3gp", ".ogv")
 """What counts as a video inside a folder; a file that is named is always tried."""
@@ -49,24 +48,22 @@ class Summary:
 
 
 def predict(
-    sources: Sequence[Path], model: str, out: Path, abstain: float | None = None, log: Log = SILENT
+    sources: Sequence[Path], recognizer: Recognizer, out: Path, abstain: float | None = None, log: Log = SILENT
 ) -> list[Summary]:
     """Write `<name>.csv` and `<name>.png` for each video, and summary.csv.
 
     Args:
         sources: videos, and folders that are searched for videos.
-        model: see `versions.resolve`.
+        recognizer: a loaded bundle.
         abstain: the least confident share of decisions, by the quantiles on `select`, to give as `abstain`; 0..1.
 
     Raises:
         DataError: there is no video, or none of them could be read.
         ParamsError: `abstain` is not a share.
-        RegistryError, ArtifactError: the model cannot be had.
     """
     if abstain is not None and not 0 <= abstain <= 1:
         raise ParamsError("--abstain", got=abstain, expected="a share from 0 to 1")
     videos = find_videos(sources)
-    recognizer = Recognizer.load(resolve(model))
     limit = None if abstain is None else recognizer.selection.confidence.threshold(abstain)
     rows: list[Summary] = []
     for video, name in log.progress(zip(videos, output_names(videos)), len(videos), "videos"):

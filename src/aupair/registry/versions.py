@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 NAME = "aupair"
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 HASH_TAG = "bundle.sha256"
-PROMOTE = "promote one: `aupair registry list`, then `aupair registry promote VERSION`"
 
 
 @dataclass(frozen=True)
@@ -42,6 +41,11 @@ class Version:
     aliases: tuple[str, ...]
     tags: Mapping[str, str]
     run_id: str
+
+
+def command(what: str, name: str = NAME) -> str:
+    """Give the command of the registry that a user should run on a model."""
+    return f"`aupair registry {what}{'' if name == NAME else f' --name {name}'}`"
 
 
 def find(client: "MlflowClient", sha256: str, name: str = NAME) -> int | None:
@@ -87,7 +91,11 @@ def show(number: int, name: str = NAME) -> Version:
         if version.number == number:
             return version
     raise RegistryError(
-        "no such version", where=f"model {name}", got=number, expected=_range(known), todo="see `aupair registry list`"
+        "no such version",
+        where=f"model {name}",
+        got=number,
+        expected=_range(known),
+        todo=f"see {command('list', name)}",
     )
 
 
@@ -133,7 +141,9 @@ def rollback(name: str = NAME) -> Version:
     client = tracking.connect()
     previous = _aliases(client, name).get(PREVIOUS)
     if previous is None:
-        raise RegistryError("nothing to roll back to", where=f"model {name}", got="no alias previous", todo=PROMOTE)
+        raise RegistryError(
+            "nothing to roll back to", where=f"model {name}", got="no alias previous", todo=_promote(name)
+        )
     with tracking.told(f"version {previous}"):
         client.set_registered_model_alias(name, CHAMPION, str(previous))
         client.delete_registered_model_alias(name, PREVIOUS)
@@ -184,13 +194,17 @@ def _named(client: "MlflowClient", model: str) -> "ModelVersion":
         raise RegistryError("a model", got=model, expected="models:/NAME@ALIAS, models:/NAME/VERSION or a folder")
     aliases = _aliases(client, name)
     if alias and alias not in aliases:
-        raise RegistryError(f"the model {name} has no {alias} yet", where=tracking.tracking_uri(), todo=PROMOTE)
+        raise RegistryError(f"the model {name} has no {alias} yet", where=tracking.tracking_uri(), todo=_promote(name))
     try:
         return client.get_model_version(name, str(aliases[alias]) if alias else number)
     except MlflowException as error:
         raise RegistryError(
-            "no such version", where=f"model {name}", got=number, todo="see `aupair registry list`"
+            "no such version", where=f"model {name}", got=number, todo=f"see {command('list', name)}"
         ) from error
+
+
+def _promote(name: str) -> str:
+    return f"promote one: {command('list', name)}, then {command('promote VERSION', name)}"
 
 
 def _aliases(client: "MlflowClient", name: str) -> dict[str, int]:

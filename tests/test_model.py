@@ -1,0 +1,173 @@
+"""From the flow's outputs to a registered model, the champion, and predictions; by the command line."""
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from aupair import stages, store
+from aupair.aus import AUS
+from aupair.data.frames import load_frames
+from aupair.ranking.scores import read_sigma, read_y_hat
+
+Command = Callable[..., Any]
+
+
+def artifact(root: Path, name: str, trial: int = 0) -> Path:
+    return root / stages.ARTIFACTS[name].format(trial=trial)
+
+
+def blank(path: Path, frames: int = 7) -> None:
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 10, (160, 120))
+    for _ in range(frames):
+        writer.write(np.full((120, 160, 3), 90, np.uint8))
+    writer.release()
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_from_registered_to_champion_to_predictions_and_back(home: Path, aupair: Command) -> None:
+    """One story, since each step needs the one before."""
+    video = home / "data" / "videos" / "s003c0.mp4"
+    early = aupair("predict", video, "--out", "early")
+    assert early.code == 5
+    assert early.line.startswith("no MLflow store yet")
+    assert not (home / "early").exists()
+
+    first = _register(home, aupair)
+    assert (first["version"], first["created"]) == (1, True)
+    _check_version(home)
+    runs = _runs()
+    again = _register(home, aupair)
+    assert (again["version"], again["created"], again["sha256"]) == (1, False, first["sha256"])
+    assert (_runs(), len(_versions())) == (runs, 1), "nothing new"
+
+    early = aupair("predict", video, "--out", "early")
+    assert early.code == 5
+    assert "has no champion yet" in early.line
+    assert "aupair registry promote VERSION" in early.line
+    assert aupair("registry", "promote", 1).code == 0
+    _check_predictions(home, aupair, video)
+
+    second = _register(home, aupair, "--set", "check_data.few_positives=7")
+    assert (second["version"], second["created"]) == (2, True)
+    assert aupair("registry", "promote", 2).code == 0
+    assert _champion() == 2
+    shown = aupair("registry", "list")
+    assert shown.code == 0
+    assert all(text in shown.out for text in ("champion", "previous"))
+    assert aupair("registry", "rollback").code == 0
+    assert _champion() == 1
+    assert aupair("registry", "rollback").line.startswith("nothing to roll back to")
+
+
+def test_what_is_served_is_what_was_trained(home: Path, aupair: Command) -> None:
+    """A frame that predict decodes itself gets the very scores that the flow gave it, and so the same decisions."""
+    _register(home, aupair)
+    assert aupair("predict", "data/videos/s003c0.mp4", "--model", "models:/aupair/1", "--out", "out").code == 0
+    trial = store.read_json(artifact(home, "selection"))["trial"]
+    frames = load_frames(artifact(home, "labels"), artifact(home, "faces"))
+    mine = frames.video == frames.videos.index("s003c0")
+    found = rows(home / "out" / "s003c0.csv")
+    for column, values in (
+        ("pseudo_intensity", read_y_hat(artifact(home, "f", trial), len(frames))),
+        ("uncertainty", read_sigma(artifact(home, "h", trial), len(frames))),
+    ):
+        served = np.array([[float(row[f"{au}_{column}"] or "nan") for au in AUS] for row in found])
+        stored = values[mine]
+        np.testing.assert_allclose(served, stored, rtol=0, atol=1e-5, err_msg=column)  # NaN where there is no face
+
+
+def _register(home: Path, aupair: Command, *more: str) -> dict[str, Any]:
+    """Run register-model and give what it wrote."""
+    outcome = aupair("run", "register-model", *more)
+    assert outcome.code == 0, outcome.err
+    found: dict[str, Any] = store.read_json(artifact(home, "registered"))
+    return found
+
+
+def _versions() -> list[Any]:
+    from aupair.registry.versions import versions
+
+    return versions()
+
+
+def _champion() -> int:
+    return next(version.number for version in _versions() if "champion" in version.aliases)
+
+
+def _runs() -> set[str]:
+    """The ids of all runs."""
+    from aupair.registry import tracking
+
+    client = tracking.connect()
+    return {run.info.run_id for run in client.search_runs([tracking.experiment_id(client, "aupair")])}
+
+
+def _check_version(home: Path) -> None:
+    """The version says what the files say; its flow has a run for each stage and trial, with curves and reports."""
+    from aupair.registry import tracking
+
+    (version,) = _versions()
+    selection, metrics = store.read_json(artifact(home, "selection")), store.read_json(artifact(home, "metrics"))
+    assert version.aliases == ("challenger",)
+    assert {au: version.tags[f"selection.{au}"] for au in AUS} == {au: selection[au]["variant"] for au in AUS}
+    assert version.tags["data.md5"] == store.read_json(artifact(home, "info"))["md5"]
+    select = {row["name"]: row["score"] for row in metrics["rows"] if row["split"] == "select"}
+    assert float(version.tags["score.p1"]) == pytest.approx(select["P1"], abs=1e-6)
+    assert float(version.tags["score.p2"]) == pytest.approx(select["P2"], abs=1e-6)
+    client = tracking.connect()
+    nested = client.search_runs(
+        [tracking.experiment_id(client, "aupair")], f"tags.mlflow.parentRunId = '{version.run_id}'"
+    )
+    assert sorted(run.info.run_name for run in nested) == sorted(
+        name for s in stages.FLOW[:-1] for name in ([f"{s.name}-{t}" for t in (0, 1)] if s.per_trial else [s.name])
+    )
+    kept = {entry.path for entry in client.list_artifacts(version.run_id)}
+    assert {"table.md", "plots", "metrics.json"} <= kept
+    trained = next(run for run in nested if run.info.run_name == "train-pseudo-intensity-0")
+    steps = {m.step for m in client.get_metric_history(trained.info.run_id, "f.final/train_loss")}
+    assert steps == {row["step"] for row in _curves(home) if row["network"] == "f.final"}
+
+
+def _curves(home: Path) -> list[dict[str, Any]]:
+    return store.read_jsonl(artifact(home, "f") / "curves.jsonl")
+
+
+def _check_predictions(home: Path, aupair: Command, video: Path) -> None:
+    """Two videos with faces, one without, one that is none: a row for every frame, a summary, exit code 0."""
+    other = home / "data" / "videos" / "s000c0.mp4"
+    blank(home / "blank.mp4")
+    (home / "broken.mp4").write_bytes(b"no video")
+    done = aupair("predict", video, other, "blank.mp4", "broken.mp4", "--out", "predictions")
+    assert done.code == 0, done.err
+    out = home / "predictions"
+    summary = {Path(row["video"]).name: (row["status"], row["frames"]) for row in rows(out / "summary.csv")}
+    assert summary == {
+        "s003c0.mp4": ("ok", "30"), "s000c0.mp4": ("ok", "30"), "blank.mp4": ("no_face", "7"),
+        "broken.mp4": ("unreadable", "0"),
+    }  # fmt: skip
+    for name, count in (("s003c0", 30), ("s000c0", 30), ("blank", 7)):
+        table = rows(out / f"{name}.csv")
+        assert [int(row["frame"]) for row in table] == list(range(count))
+        assert list(table[0])[:8] == [
+            "frame", "time_s", "status", "AU1", "AU1_raw", "AU1_pseudo_intensity", "AU1_uncertainty", "AU1_confidence",
+        ]  # fmt: skip
+        for row in table:
+            assert all((row[au] in ("0", "1")) == (row["status"] == "ok") for au in AUS)
+            assert all(0 <= float(row[f"{au}_confidence"]) <= 1 for au in AUS if row["status"] == "ok")
+        assert cv2.imread(str(out / f"{name}.png")) is not None
+    assert sorted(path.name for path in out.iterdir()) == sorted(
+        ["summary.csv", *(f"{name}.{kind}" for name in ("s003c0", "s000c0", "blank") for kind in ("csv", "png"))]
+    )
+    none = aupair("predict", "broken.mp4", "--out", "nothing")
+    assert none.code == 3
+    assert "no video could be read" in none.err.splitlines()[-1]
+    assert _champion() == 1

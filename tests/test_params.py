@@ -1,0 +1,34 @@
+"""Parameters that fit no recipe are refused in one line."""
+
+from typing import Any
+
+import pytest
+
+from aupair.errors import ParamsError
+from aupair.params import check
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"thresholds": [0, 0.5, 0.25]}, "thresholds: in params, got [0, 0.5, 0.25], expected ascending thresholds"),
+        ({"thresholds": [0, 0.5, 0.5]}, "thresholds: in params, got [0, 0.5, 0.5], expected ascending thresholds"),
+        (
+            {"thresholds": [0, 1.5]},
+            "thresholds.1: in params, got 1.5, expected Input should be less than or equal to 1",
+        ),
+        ({"windows": [2.0, 0]}, "windows.1: in params, got 0, expected Input should be greater than 0"),
+        ({"windows": [-1]}, "windows.0: in params, got -1, expected Input should be greater than 0"),
+        ({"windows": [float("inf")]}, "windows.0: in params, got inf, expected Input should be a finite number"),
+        ({"context": 0}, "context: in params, got 0, expected Input should be greater than 0"),
+    ],
+)
+def test_features_that_cannot_be_computed(values: dict[str, Any], said: str) -> None:
+    with pytest.raises(ParamsError) as caught:
+        check({"extract_features": values})
+    assert str(caught.value) == f"parameter extract_features.{said}"
+
+
+def test_lists_may_be_empty() -> None:
+    features = check({"extract_features": {"thresholds": [], "windows": []}}).extract_features
+    assert (features.thresholds, features.windows) == ((), ())
