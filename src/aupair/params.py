@@ -120,6 +120,12 @@ class TrainPseudoIntensity(Record):
 class TrainUncertainty(Record):
     """h: how far a pseudo-intensity can be trusted."""
 
+    kind: Literal["network", "factors"] = "network"
+    """network: a network of its own, as in the paper; factors: a few factors read from f's frozen trunk"""
+    factors: Positive = 2
+    """how many factors all AUs share (kind factors)"""
+    block: Annotated[int, Field(ge=1, le=5)] = 4
+    """the block of f's trunk that they are read from (kind factors)"""
     network: Network = Network()
     optimiser: Optimiser = Optimiser()
     loss: Literal["nll", "nll_margin", "misorder", "printed"] = "nll"

@@ -116,12 +116,13 @@ def train_uncertainty(
 ) -> None:
     """Fit h on the frozen scores of f; give every frame a sigma."""
     from aupair.ranking.samples import load_training_set
-    from aupair.ranking.scores import read_y_hat, save_h
+    from aupair.ranking.scores import load_f, read_y_hat, save_h
     from aupair.ranking.uncertainty import train_h
 
     training = load_training_set(labels, faces, pairs)
     y_hat = read_y_hat(f, len(training.frames))
-    save_h(h, train_h(training, y_hat, params, params.seed + trial, log), params, training.images.size)
+    result = train_h(training, y_hat, lambda name: load_f(f, name)[0], params, params.seed + trial, log)
+    save_h(h, result, params, training.images.size)
 
 
 def extract_features(

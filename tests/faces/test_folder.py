@@ -1,7 +1,7 @@
 """A folder of videos: parallel, resumable, and no video harms another."""
 
 import importlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import cv2
@@ -12,7 +12,7 @@ from skimage import data
 from aupair import store
 from aupair.errors import AupairError
 from aupair.faces import folder
-from aupair.faces.folder import Job, preprocess
+from aupair.faces.folder import Job, VideoReport, preprocess
 from aupair.faces.tracking import Side
 from aupair.log import Log, T
 from aupair.params import PreprocessFaces
@@ -64,6 +64,18 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work in this process, which has loaded the models: the others are tested with any number of workers and crashes."""
+
+    def each(
+        function: Callable[[Job], VideoReport], tasks: list[Job], workers: int
+    ) -> Iterator[tuple[Job, VideoReport]]:
+        yield from ((task, function(task)) for task in tasks)
+
+    monkeypatch.setattr(folder.pool, "each", each)
+
+
 def jobs_of(videos: Path, *names: str) -> list[Job]:
     return [Job(name, videos / f"{name}.mp4") for name in names]
 
@@ -72,6 +84,7 @@ def bytes_of(faces: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in faces.iterdir()}
 
 
+@pytest.mark.usefixtures("in_process")
 def test_every_video_gets_a_file_and_a_report(videos: Path, tmp_path: Path) -> None:
     jobs = jobs_of(videos, "a", "text", "blank", "nothing", "cut", "missing")
     log = Heard()
@@ -118,6 +131,7 @@ def stamp(path: Path) -> tuple[int, int]:
     return path.stat().st_mtime_ns, path.stat().st_ino
 
 
+@pytest.mark.usefixtures("in_process")
 def test_a_second_run_makes_only_what_is_missing(videos: Path, tmp_path: Path) -> None:
     jobs = jobs_of(videos, "a", "blank")
     reports = preprocess(jobs, tmp_path, PARAMS)
@@ -153,6 +167,7 @@ def test_done_is_done_until_something_changes(videos: Path, tmp_path: Path) -> N
     assert made_anew()
 
 
+@pytest.mark.usefixtures("in_process")
 def test_what_is_no_longer_asked_for_goes(videos: Path, tmp_path: Path) -> None:
     preprocess(jobs_of(videos, "text", "nothing"), tmp_path, PARAMS)
     left_by_a_kill = tmp_path / ".text.arrow.x1y2"

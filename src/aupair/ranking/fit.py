@@ -14,12 +14,14 @@ from aupair.aus import AUS
 from aupair.log import SILENT, Log
 from aupair.params import Optimiser
 from aupair.ranking.augment import augment
-from aupair.ranking.images import FaceImages
 from aupair.ranking.losses import PairBatch
 from aupair.ranking.sampling import Sampler
 
 CHUNK = 32
 """frames forwarded at once outside training"""
+
+Faces = Callable[[np.ndarray], np.ndarray]
+"""rows (B,) -> faces (B, S, S, 3) uint8, or numbers that stand for them (B, D) float32"""
 
 LossOf = Callable[[Tensor, np.ndarray, PairBatch], Tensor]
 """(outputs (B, A), rows (B,), pairs) -> scalar."""
@@ -38,7 +40,7 @@ class Fit:
         name: how the curves call this network.
     """
 
-    images: FaceImages
+    images: Faces
     sampler: Sampler
     loss_of: LossOf
     look: Callable[[nn.Module], dict[str, float]]
@@ -110,8 +112,9 @@ def make_optimiser(
 
 
 def to_images(images: np.ndarray, device: torch.device) -> Tensor:
-    """(B, S, S, 3) uint8 -> (B, 3, S, S) float32 in 0..255."""
-    return torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float()
+    """(B, S, S, 3) uint8 -> (B, 3, S, S) float32 in 0..255; (B, D) stays as it is."""
+    x = torch.from_numpy(images).to(device)
+    return x.permute(0, 3, 1, 2).float() if x.ndim == 4 else x.float()
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:
@@ -121,7 +124,7 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any
 
 @torch.no_grad()
 def forward_all(
-    model: nn.Module, images: FaceImages, rows: np.ndarray, device: torch.device, log: Log = SILENT, name: str = ""
+    model: nn.Module, images: Faces, rows: np.ndarray, device: torch.device, log: Log = SILENT, name: str = ""
 ) -> np.ndarray:
     """Forward frames in eval mode: (n,) rows -> (n, A) float32; progress under `name`."""
     model.to(device).eval()
@@ -134,7 +137,7 @@ def forward_all(
 
 
 def chunked(model: nn.Module, x: Tensor) -> np.ndarray:
-    """Forward (n, 3, S, S) in chunks of always the same size, the last one filled up: (n, A) float32.
+    """Forward (n, ...) in chunks of always the same size, the last one filled up: (n, A) float32.
 
     A convolution sums in another order for another batch size: with one size a frame's numbers are the same
     whatever the batch it came in.

@@ -1,5 +1,6 @@
 """The networks of f and h: torchvision's VGG16, full or narrow, with a head for each AU."""
 
+import copy
 from pathlib import Path
 
 import torch
@@ -66,10 +67,87 @@ class AUNetwork(nn.Module):
         self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1) * 255, persistent=False)
 
+    def heads(self) -> list[nn.Linear]:
+        """The last layer of each network."""
+        return [
+            layer for network in self.networks for layer in list(network.modules())[-1:] if isinstance(layer, nn.Linear)
+        ]
+
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, S, S), RGB in 0..255, any dtype -> (B, A)."""
         x = ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
         return torch.cat([network(x) for network in self.networks], dim=1)
+
+
+class Factors(nn.Module):
+    """A few numbers an image, read linearly from a frozen trunk, spread over the AUs: (phi(x) - c) / s . A . B.
+
+    # ours: what hides one AU's region, turns or blurs the face is seen by f's trunk already, and concerns all AUs
+    more or less. Some thousand weights say it where a second network has millions and learns 48 people by heart.
+
+    Args:
+        trunk: the first blocks of f's trunk; it is kept frozen and in eval mode.
+        channels: of its map, which is pooled to SIDE x SIDE: D = channels * SIDE^2.
+        factors: how many numbers stand between.
+    """
+
+    SIDE = 3
+    CLIP = 4.0
+    """a standardised input further out is cut: one strange pixel must not decide"""
+
+    mean: Tensor
+    std: Tensor
+    center: Tensor
+    scale: Tensor
+
+    def __init__(self, trunk: nn.Sequential, channels: int, factors: int) -> None:
+        super().__init__()
+        self.trunk = trunk.requires_grad_(False)
+        inputs = channels * self.SIDE**2
+        self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1) * 255, persistent=False)
+        self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1) * 255, persistent=False)
+        self.register_buffer("center", torch.zeros(inputs))
+        self.register_buffer("scale", torch.ones(inputs))
+        self.down = nn.Parameter(torch.randn(inputs, factors) * 0.01)
+        self.up = nn.Parameter(torch.ones(factors, len(AUS)) / factors**0.5 + 0.3 * torch.randn(factors, len(AUS)))
+
+    def train(self, mode: bool = True) -> "Factors":
+        """Set the mode, but for the trunk, whose batch statistics stay f's."""
+        super().train(mode)
+        self.trunk.eval()
+        return self
+
+    def describe(self, images: Tensor) -> Tensor:
+        """phi: (B, 3, S, S), RGB in 0..255 -> (B, D), not yet standardised."""
+        x = ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        return nn.functional.adaptive_avg_pool2d(self.trunk(x), self.SIDE).flatten(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images (B, 3, S, S) or their phi (B, D) -> (B, A)."""
+        phi = self.describe(x) if x.ndim == 4 else x
+        standard = ((phi - self.center) / self.scale).clamp(-self.CLIP, self.CLIP) / phi.shape[1] ** 0.5
+        return standard @ self.down @ self.up
+
+
+def read_factors(f: AUNetwork, block: int, factors: int, seed: int) -> Factors:
+    """Make `Factors` over a copy of the first blocks of f's trunk.
+
+    Raises:
+        ArtifactError: f has a trunk for each AU.
+    """
+    if len(f.networks) > 1:
+        raise ArtifactError(
+            "no shared trunk to read factors from", got="sharing: per_au", todo="use kind: network for h"
+        )
+    vgg = f.networks[0]
+    assert isinstance(vgg, Vgg)
+    layers = list(vgg.features)
+    pools = [k for k, layer in enumerate(layers) if isinstance(layer, nn.MaxPool2d)]
+    trunk = nn.Sequential(*copy.deepcopy(layers[: pools[block - 1] + 1]))
+    channels = [layer.out_channels for layer in trunk if isinstance(layer, nn.Conv2d)][-1]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Factors(trunk, channels, factors)
 
 
 def build(params: Network, size: int, seed: int) -> AUNetwork:

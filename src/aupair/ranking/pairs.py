@@ -50,9 +50,10 @@ def all_pairs(labels: np.ndarray, video: np.ndarray) -> Pairs:
         labels: (n, A) int8, levels, -1 not annotated.
         video: (n,) int, the video of each row.
     """
-    i, j = np.triu_indices(len(labels), k=1)
-    same = video[i] == video[j]
-    i, j = i[same], j[same]
+    blocks = [np.flatnonzero(video == v) for v in np.unique(video)]
+    corners = [np.triu_indices(len(rows), k=1) for rows in blocks]
+    i = np.concatenate([rows[a] for rows, (a, _) in zip(blocks, corners)] or [np.zeros(0, np.int64)])
+    j = np.concatenate([rows[b] for rows, (_, b) in zip(blocks, corners)] or [np.zeros(0, np.int64)])
     annotated = (labels[i] != NOT_ANNOTATED) & (labels[j] != NOT_ANNOTATED)
     r = np.sign(labels[i].astype(np.int8) - labels[j].astype(np.int8)) * annotated
     m, au = np.nonzero(r)

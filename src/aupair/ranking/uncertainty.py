@@ -1,7 +1,9 @@
 """h: the uncertainty of a pseudo-intensity, fitted where f is honest (paper: section 3.2; see docs/method.md)."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,9 +13,9 @@ from torch import Tensor, nn
 from aupair.aus import AUS
 from aupair.log import SILENT, Log
 from aupair.params import Params, TrainUncertainty
-from aupair.ranking.fit import Fit, fit, forward_all
+from aupair.ranking.fit import Faces, Fit, fit, forward_all
 from aupair.ranking.losses import UNCERTAINTY_LOSSES, PairBatch, uncertainty_loss
-from aupair.ranking.networks import build, pick_device
+from aupair.ranking.networks import AUNetwork, Factors, build, pick_device, read_factors
 from aupair.ranking.pairs import Pairs
 from aupair.ranking.pseudo_intensity import TrainingSet, local_batch
 
@@ -33,11 +35,11 @@ class Sigma(nn.Module):
         super().__init__()
         self.network, self.floor = network, floor
         above = torch.as_tensor(start, dtype=torch.float32).clamp(min=floor + 1e-3) - floor
-        self.register_buffer("offset", torch.log(torch.expm1(above)))
+        self.offset = nn.Parameter(torch.log(torch.expm1(above)))
 
-    def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, S, S), RGB in 0..255 -> (B, A), at least `floor`."""
-        return self.floor + nn.functional.softplus(self.network(images).float() + self.offset)
+    def forward(self, x: Tensor) -> Tensor:
+        """What the network takes, such as RGB (B, 3, S, S) in 0..255 -> (B, A), at least `floor`."""
+        return self.floor + nn.functional.softplus(self.network(x).float() + self.offset)
 
 
 @dataclass(frozen=True)
@@ -49,38 +51,84 @@ class Uncertainty:
     curves: list[dict[str, Any]]
 
 
-def train_h(data: TrainingSet, y_hat: np.ndarray, params: Params, seed: int, log: Log = SILENT) -> Uncertainty:
+def train_h(
+    data: TrainingSet, y_hat: np.ndarray, f: Callable[[str], AUNetwork], params: Params, seed: int, log: Log = SILENT
+) -> Uncertainty:
     """Train h on frozen y_hat, and one for each fold of people, then give every frame a sigma.
 
     Args:
-        y_hat: (N, A) float32, standardised, out of fold on fit: f is never forwarded here.
+        y_hat: (N, A) float32, standardised, out of fold on fit: f is never forwarded for a pair.
+        f: gives f's network of a name, whose trunk `factors` read.
     """
     section = params.train_uncertainty
     device = pick_device(section.device)
     result = Uncertainty({}, np.full((len(data.frames), len(AUS)), np.nan, np.float32), [])
     frozen = torch.from_numpy(y_hat).to(device)
+
+    def loss_of(outputs: Tensor, rows: np.ndarray, pairs: PairBatch) -> Tensor:
+        return uncertainty_loss(frozen[rows], outputs, pairs, section.loss, section.margin, section.log_sigma_penalty)
+
     for k, (name, trained) in enumerate(data.networks().items()):
-        sampler = data.sampler(trained, section.optimiser, (seed, 100 + k))
         start = best_constant(data.pairs["fit"], y_hat, trained, section)
-        model = Sigma(build(section.network, data.images.size, seed * 1000 + 500 + k), start, section.floor)
-
-        def loss_of(outputs: Tensor, rows: np.ndarray, pairs: PairBatch) -> Tensor:
-            return uncertainty_loss(
-                frozen[rows], outputs, pairs, section.loss, section.margin, section.log_sigma_penalty
-            )
-
+        model, faces = prepare(data, f(name), trained, start, params, seed * 1000 + 500 + k, log, name)
         job = Fit(
-            images=data.images, sampler=sampler, loss_of=loss_of,
-            look=lambda model: judge(model, data, y_hat, section, device),
-            seed=seed * 1000 + 500 + k, name=f"h.{name}", augment=section.augment,
+            images=faces, sampler=data.sampler(trained, section.optimiser, (seed, 100 + k)), loss_of=loss_of,
+            look=partial(judge, data=data, faces=faces, y_hat=y_hat, params=section),
+            seed=seed * 1000 + 500 + k, name=f"h.{name}", augment=section.augment if faces is data.images else 0.0,
             precision=section.precision, device=device,
         )  # fmt: skip
         steps = section.optimiser.steps if name == "final" else section.optimiser.fold_steps
         result.curves.extend(fit(model, job, section.optimiser, steps, log))
         rows = np.flatnonzero(data.unseen(name) & data.frames.ok)
-        result.sigma[rows] = forward_all(model, data.images, rows, device, log, f"scoring frames by h.{name}")
+        result.sigma[rows] = forward_all(model, faces, rows, device, log, f"scoring frames by h.{name}")
         result.models[name] = model
     return result
+
+
+def prepare(
+    data: TrainingSet,
+    f: AUNetwork,
+    trained: np.ndarray,
+    start: np.ndarray,
+    params: Params,
+    seed: int,
+    log: Log,
+    name: str,
+) -> tuple[Sigma, Faces]:
+    """Make h before its first step, and what it is fed: the faces, or phi of every face, forwarded once.
+
+    Args:
+        trained: (N,) bool, the frames that it may see.
+        start: (A,) the constant sigma that it starts from.
+    """
+    section = params.train_uncertainty
+    if section.kind == "network":
+        network = build(section.network, data.images.size, seed)
+        for head in network.heads():  # h starts as the constant
+            nn.init.zeros_(head.weight)
+            nn.init.zeros_(head.bias)
+        return Sigma(network, start, section.floor), data.images
+    factors = read_factors(f, section.block, section.factors, seed)
+    rows = np.flatnonzero(data.frames.ok)
+    device = pick_device(section.device)
+    phi = np.zeros((len(data.frames), len(factors.center)), np.float32)
+    phi[rows] = forward_all(Describe(factors), data.images, rows, device, log, f"reading f's trunk for h.{name}")
+    seen = phi[trained & data.frames.ok]
+    factors.center.copy_(torch.from_numpy(seen.mean(0)))
+    factors.scale.copy_(torch.from_numpy(np.maximum(seen.std(0), 1e-3)))
+    return Sigma(factors, start, section.floor), phi.__getitem__
+
+
+class Describe(nn.Module):
+    """`Factors.describe` as a module: images -> phi."""
+
+    def __init__(self, factors: Factors) -> None:
+        super().__init__()
+        self.factors = factors
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, S, S) -> (B, D)."""
+        return self.factors.describe(images)
 
 
 def best_constant(pairs: Pairs, y_hat: np.ndarray, trained: np.ndarray, params: TrainUncertainty) -> np.ndarray:
@@ -103,10 +151,10 @@ def best_constant(pairs: Pairs, y_hat: np.ndarray, trained: np.ndarray, params: 
 
 
 def judge(
-    model: nn.Module, data: TrainingSet, y_hat: np.ndarray, params: TrainUncertainty, device: torch.device
+    model: nn.Module, data: TrainingSet, faces: Faces, y_hat: np.ndarray, params: TrainUncertainty
 ) -> dict[str, float]:
     """Judge h on the fixed pairs of `select`: its loss there, a mean over pairs."""
     rows, batch = local_batch(data.pairs["select"])
-    sigma = torch.from_numpy(forward_all(model, data.images, rows, device))
+    sigma = torch.from_numpy(forward_all(model, faces, rows, pick_device(params.device)))
     d, s = batch.difference(torch.from_numpy(y_hat[rows])), batch.spread(sigma)
     return {"loss": float(UNCERTAINTY_LOSSES[params.loss](d, s, params.margin).mean()), "sigma": float(sigma.mean())}

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from aupair import store
 from aupair.aus import AUS
+from aupair.data.layout import USUAL_FPS
 from aupair.errors import ArtifactError
 from aupair.log import SILENT, Log
 from aupair.params import Params
@@ -122,7 +123,7 @@ def signature(size: int) -> "ModelSignature":
         ]
     # an unnamed tensor: with a name, predict would receive a dict
     faces = Schema([TensorSpec(np.dtype("uint8"), (-1, size, size, 3))])
-    return ModelSignature(faces, Schema(columns), ParamSchema([ParamSpec("fps", "double", 25.0)]))
+    return ModelSignature(faces, Schema(columns), ParamSchema([ParamSpec("fps", "double", USUAL_FPS)]))
 
 
 def _row(metrics: Mapping[str, Any], name: str, split: str) -> Mapping[str, Any]:

@@ -14,6 +14,7 @@ import pandas as pd
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
+from aupair.data.layout import USUAL_FPS
 from aupair.registry.recognizer import Recognizer
 
 
@@ -28,7 +29,7 @@ class Serving(PythonModel):
         self, context: PythonModelContext, model_input: np.ndarray, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
         """Decide for the faces of one video."""
-        fps = float((params or {}).get("fps", 25.0))
+        fps = float((params or {}).get("fps", USUAL_FPS))
         return pd.DataFrame(self._recognizer.predict_faces(model_input, fps).columns())
 
 
