@@ -124,7 +124,7 @@ class TrainUncertainty(Record):
     """network: a network of its own, as in the paper; factors: a few factors read from f's frozen trunk"""
     factors: Positive = 2
     """how many factors all AUs share (kind factors)"""
-    block: Annotated[int, Field(ge=1, le=5)] = 4
+    block: Annotated[int, Field(ge=1, le=5)] = 5
     """the block of f's trunk that they are read from (kind factors)"""
     network: Network = Network()
     optimiser: Optimiser = Optimiser()
