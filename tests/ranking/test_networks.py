@@ -14,7 +14,7 @@ from torchvision.models import VGG16_Weights, vgg16
 from aupair.aus import AUS
 from aupair.errors import ArtifactError
 from aupair.params import Network
-from aupair.ranking.networks import MEAN, STD, AUNetwork, build, pick_device
+from aupair.ranking.networks import MEAN, STD, AUNetwork, build, pick_device, read_factors
 
 NARROW = Network(width=0.05, batch_norm=True, weights="none", frozen_convolutions=0)
 PLAIN = Network(width=0.05, weights="none", frozen_convolutions=0)
@@ -204,6 +204,126 @@ def test_uint8_images_are_taken_too() -> None:
     model = build(NARROW, 32, 0).eval()
     with torch.no_grad():
         torch.testing.assert_close(model(images(2).to(torch.uint8)), model(images(2)))
+
+
+def test_heads_are_the_last_layers() -> None:
+    for sharing, count, outputs in (("shared", 1, len(AUS)), ("per_au", len(AUS), 1)):
+        model = build(PLAIN.model_copy(update={"sharing": sharing}), 32, 0)
+        assert [head.out_features for head in model.heads()] == [outputs] * count
+        for head in model.heads():
+            nn.init.zeros_(head.weight)
+            nn.init.constant_(head.bias, 3.0)
+        assert (model(images(2)) == 3).all()
+
+
+def worn(size: int = 96) -> AUNetwork:
+    """A network whose batch statistics are not those of a new one."""
+    model = build(NARROW, size, 0)
+    for _ in range(20):
+        model.train()(images(4, size))
+    return model
+
+
+def naive_phi(f: AUNetwork, block: int, x: torch.Tensor) -> torch.Tensor:
+    """Forward layer by layer up to a block's pooling, then the means of 3 x 3 cells, as adaptive pooling lays them."""
+    x = (x / 255 - torch.tensor(MEAN).view(1, 3, 1, 1)) / torch.tensor(STD).view(1, 3, 1, 1)
+    pools = 0
+    for layer in f.eval().networks[0].features:
+        x = layer(x)
+        pools += isinstance(layer, nn.MaxPool2d)
+        if pools == block:
+            break
+    side = x.shape[-1]
+    edges = [(k * side // 3, -(-(k + 1) * side // 3)) for k in range(3)]
+    cells = [x[:, :, top:bottom, left:right].mean(dim=(2, 3)) for top, bottom in edges for left, right in edges]
+    return torch.stack(cells, dim=2).flatten(1)
+
+
+@pytest.mark.parametrize("block", [1, 2, 3, 4, 5])
+def test_phi_equals_a_forward_through_the_first_blocks_of_f(block: int) -> None:
+    f, x = worn(), images(3, 96)
+    factors = read_factors(f, block, 2, 0)  # not put into eval mode: its trunk is, always
+    with torch.no_grad():
+        phi = factors.describe(x)
+        torch.testing.assert_close(phi, naive_phi(f, block, x), rtol=1e-4, atol=1e-4)
+    assert phi.shape == (3, round((64, 128, 256, 512, 512)[block - 1] * NARROW.width) * 9)
+    assert factors.center.shape == phi.shape[1:]
+
+
+def test_the_trunk_is_a_frozen_copy_whatever_the_mode() -> None:
+    f, x = worn(), images(3, 96)
+    before = {k: v.clone() for k, v in f.state_dict().items()}
+    factors = read_factors(f, 4, 2, 0)
+    of_f = {k: v.clone() for k, v in factors.trunk.state_dict().items()}
+    assert all(torch.equal(value, before[f"networks.0.features.{key}"]) for key, value in of_f.items())
+    holder = nn.Sequential(factors)
+    holder.train()
+    assert factors.training
+    assert not any(module.training for module in factors.trunk.modules())
+    optimiser = torch.optim.SGD(factors.parameters(), 1.0)
+    for _ in range(3):
+        optimiser.zero_grad()
+        holder(x).square().sum().backward()
+        optimiser.step()
+    assert all(torch.equal(value, of_f[key]) for key, value in factors.trunk.state_dict().items())
+    assert {name for name, p in factors.named_parameters() if p.grad is not None} == {"down", "up"}
+    for parameter in f.parameters():
+        parameter.data.add_(1.0)  # and f's own later life does not reach it
+    assert all(torch.equal(value, of_f[key]) for key, value in factors.trunk.state_dict().items())
+
+
+def test_factors_equal_a_loop_and_take_images_or_their_phi() -> None:
+    factors, x = read_factors(worn(), 5, 3, 0).eval(), images(4, 96)
+    rng = np.random.default_rng(0)
+    with torch.no_grad():
+        phi = factors.describe(x)
+        factors.center.copy_(phi.mean(0))
+        factors.scale.copy_(torch.from_numpy(rng.uniform(0.02, 0.5, phi.shape[1])))
+        out = factors(x)
+        assert torch.equal(out, factors(phi))
+    center, scale, down, up = (getattr(factors, name).detach().numpy() for name in ("center", "scale", "down", "up"))
+    expected = np.zeros((4, len(AUS)))
+    cut = 0
+    for n in range(4):
+        for k in range(3):
+            factor = 0.0
+            for d in range(phi.shape[1]):
+                z = (float(phi[n, d]) - center[d]) / scale[d]
+                cut += abs(z) > 4
+                factor += float(np.clip(z, -4, 4)) / np.sqrt(phi.shape[1]) * down[d, k]
+            expected[n] += factor * up[k]
+    assert cut > 10
+    np.testing.assert_allclose(out.numpy(), expected, rtol=1e-3, atol=1e-6)
+
+
+def test_a_strange_number_is_cut() -> None:
+    factors = read_factors(worn(32), 3, 2, 0).eval()
+    count = factors.center.shape[0]
+    phi = torch.zeros(4, count)
+    phi[:, 5] = torch.tensor([3.9, 4.0, 4.1, 1e9])
+    with torch.no_grad():
+        out = factors(phi)
+    assert not torch.equal(out[0], out[1])
+    assert torch.equal(out[1], out[2])
+    assert torch.equal(out[1], out[3])
+
+
+def test_factors_are_seeded_and_leave_the_global_generator_alone() -> None:
+    f = worn(32)
+    before = torch.get_rng_state()
+    one, same, other = (read_factors(f, 5, 2, seed) for seed in (1, 1, 2))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(one.down, same.down)
+    assert torch.equal(one.up, same.up)
+    assert not torch.equal(one.down, other.down)
+
+
+def test_factors_of_one_network_an_au_get_one_line() -> None:
+    f = build(PLAIN.model_copy(update={"sharing": "per_au"}), 32, 0)
+    with pytest.raises(ArtifactError) as caught:
+        read_factors(f, 5, 2, 0)
+    assert one_line(caught).startswith("no shared trunk to read factors from")
+    assert "kind: network" in one_line(caught)
 
 
 def test_device_by_name() -> None:

@@ -12,16 +12,17 @@ from aupair.aus import AUS
 from aupair.errors import ArtifactError
 from aupair.params import Params
 from aupair.ranking.fit import forward_all
-from aupair.ranking.networks import build
+from aupair.ranking.networks import AUNetwork, Factors, build, read_factors
 from aupair.ranking.pseudo_intensity import PseudoIntensity
 from aupair.ranking.scores import Scorer, load_f, load_h, read_sigma, read_y_hat, save_f, save_h
 from aupair.ranking.uncertainty import Sigma, Uncertainty
 
 SIZE, COUNT, CPU = 32, 41, torch.device("cpu")
 NETWORK = {"width": 0.05, "batch_norm": True, "weights": "none", "frozen_convolutions": 0}
-PARAMS = Params.model_validate(
-    {"train_pseudo_intensity": {"network": NETWORK}, "train_uncertainty": {"network": NETWORK, "floor": 0.07}}
-)
+UNCERTAINTY = {"network": NETWORK, "floor": 0.07, "factors": 3, "block": 4}
+PARAMS = Params.model_validate({"train_pseudo_intensity": {"network": NETWORK}, "train_uncertainty": UNCERTAINTY})
+FACTORS = Params.model_validate({"train_uncertainty": {**UNCERTAINTY, "kind": "factors"}})
+"""of another f, at full width: what h's trunk looks like is f's matter, whatever the params say of f"""
 
 
 class Faces:
@@ -37,15 +38,29 @@ class Faces:
 FACES = Faces()
 
 
-def trained() -> tuple[PseudoIntensity, Uncertainty]:
+def make_factors(f: AUNetwork, seed: int) -> Factors:
+    """Factors with a center, a scale and weights as after training."""
+    factors, rng = read_factors(f, 4, 3, seed), np.random.default_rng(seed)
+    with torch.no_grad():
+        phi = factors.describe(torch.from_numpy(FACES.pixels).permute(0, 3, 1, 2).float())
+        factors.center.copy_(phi.mean(0))
+        factors.scale.copy_(phi.std(0) + 0.01)
+        factors.down.copy_(torch.from_numpy(rng.normal(size=tuple(factors.down.shape))))
+    return factors
+
+
+def trained(kind: str = "network") -> tuple[PseudoIntensity, Uncertainty]:
     """f and h as training would give them, batch norms not at their start."""
     models = {name: build(PARAMS.train_pseudo_intensity.network, SIZE, k) for k, name in enumerate(("final", "fold0"))}
-    sigmas = {
-        name: Sigma(build(PARAMS.train_uncertainty.network, SIZE, 9 + k), np.linspace(0.3, 2, 12), 0.07)
-        for k, name in enumerate(("final", "fold0"))
-    }
-    for model in (*models.values(), *sigmas.values()):
+    networks = {name: build(PARAMS.train_uncertainty.network, SIZE, 9 + k) for k, name in enumerate(models)}
+    for model in (*models.values(), *networks.values()):
         model.train()(torch.from_numpy(FACES.pixels[:8]).permute(0, 3, 1, 2).float())
+    sigmas = {
+        name: Sigma(
+            make_factors(models[name], k) if kind == "factors" else networks[name], np.linspace(0.3, 2, 12), 0.07
+        )
+        for k, name in enumerate(models)
+    }
     out = forward_all(models["final"], FACES, np.arange(COUNT), CPU)  # type: ignore[arg-type]
     center, scale = np.median(out, axis=0), out.std(axis=0)
     y_hat, sigma = (out - center) / scale, forward_all(sigmas["final"], FACES, np.arange(COUNT), CPU)  # type: ignore[arg-type]
@@ -54,12 +69,14 @@ def trained() -> tuple[PseudoIntensity, Uncertainty]:
     return PseudoIntensity(dict(models), center_of, scale_of, y_hat, curves), Uncertainty(sigmas, sigma, curves)
 
 
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, PseudoIntensity, Uncertainty]:
+@pytest.fixture(scope="module", params=["network", "factors"])
+def saved(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Path, PseudoIntensity, Uncertainty]:
     folder = tmp_path_factory.mktemp("trial")
-    f, h = trained()
+    f, h = trained(request.param)
     save_f(folder / "f", f, PARAMS, SIZE)
-    save_h(folder / "h", h, PARAMS, SIZE)
+    save_h(folder / "h", h, FACTORS if request.param == "factors" else PARAMS, SIZE)
     return folder / "f", folder / "h", f, h
 
 
@@ -74,6 +91,7 @@ def test_the_scorer_gives_what_training_stored(
     np.testing.assert_array_equal(y_hat, read_y_hat(f, COUNT))
     np.testing.assert_array_equal(sigma, read_sigma(h, COUNT))
     assert y_hat.dtype == sigma.dtype == np.float32
+    assert (sigma.std(axis=0) > 1e-3).all()
     assert scorer(FACES.pixels[:0])[0].shape == (0, len(AUS))
 
 
@@ -86,6 +104,8 @@ def test_every_network_comes_back_as_it_was(saved: tuple[Path, Path, PseudoInten
         np.testing.assert_array_equal(center, f.center[name])
         np.testing.assert_array_equal(scale, f.scale[name])
         loaded = load_h(h_path, name)
+        assert isinstance(loaded.network, type(h.models[name].network))
+        assert loaded.state_dict().keys() == h.models[name].state_dict().keys()
         assert loaded.floor == PARAMS.train_uncertainty.floor
         for key, value in h.models[name].state_dict().items():
             assert torch.equal(loaded.state_dict()[key], value), key
@@ -97,7 +117,9 @@ def test_files_can_be_read_by_a_person(saved: tuple[Path, Path, PseudoIntensity,
     assert about["aus"] == list(AUS)
     assert about["size"] == SIZE
     assert len(about["standardisation"]["final"]["center"]) == 12
-    assert json.loads((h / "about.json").read_text())["loss"] == "nll"
+    about = json.loads((h / "about.json").read_text())
+    assert about["loss"] == "nll"
+    assert ("trunk" in about) == (about["kind"] == "factors")
     assert store.read_jsonl(f / "curves.jsonl") == [{"network": "f.final", "step": 1, "loss": None}]
 
 
@@ -141,6 +163,18 @@ def test_scores_of_other_faces(saved: tuple[Path, Path, PseudoIntensity, Uncerta
         read_y_hat(f, 40)
     with pytest.raises(ArtifactError, match=r"scores of other faces: in .*sigma\.safetensors"):
         read_sigma(h, 42)
+
+
+def test_factors_of_another_trunk_get_one_line(tmp_path: Path) -> None:
+    f, h = trained("factors")
+    save_f(tmp_path / "f", f, PARAMS, SIZE)
+    save_h(tmp_path / "h", h, FACTORS, SIZE)
+    about = store.read_json(tmp_path / "h" / "about.json")
+    store.write_json(tmp_path / "h" / "about.json", {**about, "trunk": {**about["trunk"], "width": 0.1}})
+    with pytest.raises(ArtifactError) as caught:
+        Scorer.load(tmp_path / "f", tmp_path / "h", "cpu")
+    assert str(caught.value).startswith("weights do not fit their network: in ")
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("shape", [(2, 16, 16, 3), (2, 3, SIZE, SIZE), (2, SIZE, SIZE, 1)])

@@ -1,5 +1,6 @@
-"""h: starts at the best constant, learns who is noisy, never sees the people whose sigma it gives."""
+"""h of both kinds: starts at the best constant, learns who is noisy, never sees the people whose sigma it gives."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,15 +13,19 @@ from torch import nn
 
 from aupair.aus import AUS
 from aupair.data.frames import Frames
-from aupair.params import Optimiser, Params, TrainUncertainty
+from aupair.errors import ArtifactError
+from aupair.log import SILENT
+from aupair.params import Network, Optimiser, Params, TrainUncertainty
 from aupair.ranking.fit import forward_all
+from aupair.ranking.networks import AUNetwork, Factors, build
 from aupair.ranking.pairs import Pairs, assign_folds, draw_groups, draw_pairs
 from aupair.ranking.pseudo_intensity import TrainingSet
 from aupair.ranking.sampling import Sampler
-from aupair.ranking.uncertainty import Sigma, best_constant, judge, train_h
+from aupair.ranking.uncertainty import Sigma, Uncertainty, best_constant, judge, prepare, train_h
 
 SIZE, LENGTH, CPU = 32, 24, torch.device("cpu")
 SPLIT = (0, 0, 0, 0, 1, 1, 2)
+KINDS = ("network", "factors")
 NETWORK = {"width": 0.05, "batch_norm": True, "weights": "none", "frozen_convolutions": 0, "dropout": 0.1}
 
 
@@ -28,6 +33,24 @@ def make_params(**changes: Any) -> Params:
     optimiser = {"name": "adamw", "learning_rate": 1e-3, "steps": 4, "fold_steps": 3, "videos": 2, "evaluate_every": 2}
     section = {"network": NETWORK, "optimiser": optimiser, "augment": 0.0, **changes}
     return Params.model_validate({"train_uncertainty": section})
+
+
+def make_f(name: str) -> AUNetwork:
+    """f's network of a name: each another one, with batch statistics of its own."""
+    f = build(Network.model_validate(NETWORK), SIZE, ("final", "fold0", "fold1").index(name))
+    images = np.random.default_rng(7).integers(0, 256, (16, 3, SIZE, SIZE)).astype(np.float32)
+    for _ in range(20):
+        f.train()(torch.from_numpy(images))
+    return f
+
+
+def unused(name: str) -> AUNetwork:
+    """An f that must not be asked for."""
+    raise AssertionError(name)
+
+
+def asked(kind: str) -> Callable[[str], AUNetwork]:
+    return make_f if kind == "factors" else unused
 
 
 class Faces:
@@ -92,7 +115,7 @@ class Zero(nn.Module):
 def test_sigma_starts_at_the_constant() -> None:
     start = np.linspace(0.2, 5, 12).astype(np.float32)
     sigma = Sigma(Zero(), start, 0.05)(torch.zeros(3, 3, SIZE, SIZE))
-    np.testing.assert_allclose(sigma.numpy(), np.tile(start, (3, 1)), rtol=1e-5)
+    np.testing.assert_allclose(sigma.detach().numpy(), np.tile(start, (3, 1)), rtol=1e-5)
 
 
 def test_sigma_keeps_above_its_floor_and_grows_with_the_network() -> None:
@@ -147,10 +170,37 @@ def test_best_constant_of_an_au_without_a_pair_is_one() -> None:
     assert got[3] != 1
 
 
-@pytest.fixture(scope="module")
-def trained() -> Any:
+@pytest.mark.parametrize("kind", KINDS)
+def test_h_starts_at_the_best_constant(kind: str) -> None:
     data, y_hat, _ = make_data()
-    return data, y_hat, train_h(data, y_hat, make_params(), 0)
+    params = make_params(kind=kind)
+    start = best_constant(data.pairs["fit"], y_hat, data.networks()["fold0"], params.train_uncertainty)
+    network, faces = prepare(data, asked(kind), "fold0", params, 3, SILENT)
+    rows = np.flatnonzero(data.frames.ok)
+    sigma = forward_all(Sigma(network, start, 0.05), faces, rows, CPU)
+    np.testing.assert_allclose(sigma, np.tile(start, (len(rows), 1)), rtol=1e-4 if kind == "network" else 0.03)
+    assert (np.ptp(sigma, axis=0) > 0).any() == (kind == "factors")  # down is not zero, or up would not learn
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def trained(request: pytest.FixtureRequest) -> Any:
+    data, y_hat, _ = make_data()
+    return data, y_hat, train_h(data, y_hat, asked(request.param), make_params(kind=request.param), 0)
+
+
+def kind_of(result: Uncertainty) -> str:
+    return "factors" if isinstance(result.models["final"].network, Factors) else "network"
+
+
+def again_with(result: Uncertainty, data: TrainingSet, y_hat: np.ndarray) -> Uncertainty:
+    """Train once more with the settings behind a result."""
+    kind = kind_of(result)
+    return train_h(data, y_hat, asked(kind), make_params(kind=kind), 0)
+
+
+def same_weights(one: nn.Module, two: nn.Module) -> bool:
+    state, other = one.state_dict(), two.state_dict()
+    return state.keys() == other.keys() and all(torch.equal(state[key], other[key]) for key in state)
 
 
 def test_no_batch_holds_a_held_out_person_or_another_split(trained: Any) -> None:
@@ -181,10 +231,8 @@ def test_validation_leaves_no_trace_and_a_seed_repeats(trained: Any) -> None:
     altered, other_y = Faces(noisy), y_hat.copy()
     altered.pixels[hidden] = 255 - altered.pixels[hidden]
     other_y[hidden] *= -3
-    other = train_h(replace(again, images=altered), other_y, make_params(), 0)  # type: ignore[arg-type]
-    for name, model in result.models.items():
-        state, same = model.state_dict(), other.models[name].state_dict()
-        assert all(torch.equal(state[key], same[key]) for key in state)
+    other = again_with(result, replace(again, images=altered), other_y)  # type: ignore[arg-type]
+    assert all(same_weights(model, other.models[name]) for name, model in result.models.items())
     np.testing.assert_array_equal(result.sigma[~hidden], other.sigma[~hidden])
     assert result.curves == other.curves
 
@@ -193,27 +241,90 @@ def test_scores_of_held_out_people_do_not_reach_their_network(trained: Any) -> N
     data, y_hat, result = trained
     other_y = y_hat.copy()
     other_y[data.unseen("fold0")] *= -3
-    other = train_h(make_data()[0], other_y, make_params(), 0)
-
-    def same(name: str) -> bool:
-        one, two = result.models[name].state_dict(), other.models[name].state_dict()
-        return all(torch.equal(one[key], two[key]) for key in one)
-
-    assert [same(name) for name in ("final", "fold0", "fold1")] == [False, True, False]
+    other = again_with(result, make_data()[0], other_y)
+    same = [same_weights(model, other.models[name]) for name, model in result.models.items()]
+    assert same == [False, True, False]
 
 
-def test_f_is_frozen() -> None:
+def test_faces_of_held_out_people_do_not_reach_their_network(trained: Any) -> None:
+    data, y_hat, result = trained
+    again, _, noisy = make_data()
+    altered = Faces(noisy)
+    altered.pixels[data.unseen("fold0")] = 255 - altered.pixels[data.unseen("fold0")]
+    other = again_with(result, replace(again, images=altered), y_hat)  # type: ignore[arg-type]
+    same = [same_weights(model, other.models[name]) for name, model in result.models.items()]
+    assert same == [False, True, False]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_f_is_frozen(kind: str) -> None:
     data, y_hat, _ = make_data(folds=1)
-    before = y_hat.copy()
-    train_h(data, y_hat, make_params(), 0)
+    before, f = y_hat.copy(), make_f("final")
+    train_h(data, y_hat, lambda name: f, make_params(kind=kind), 0)
     np.testing.assert_array_equal(y_hat, before)
+    assert same_weights(f, make_f("final"))
 
 
+@pytest.mark.parametrize("trained", ["factors"], indirect=True)
+def test_each_h_reads_the_trunk_of_its_own_f_and_leaves_it_as_it_is(trained: Any) -> None:
+    result = trained[2]
+    trunks = {name: dict(model.network.trunk.state_dict()) for name, model in result.models.items()}
+    assert any("running_mean" in key for key in trunks["final"])
+    for name, trunk in trunks.items():
+        of_f = make_f(name).networks[0].features.state_dict()
+        assert trunk.keys() == of_f.keys()  # the default is the last block
+        assert all(torch.equal(value, of_f[key]) for key, value in trunk.items()), name
+    assert not torch.equal(trunks["final"]["0.weight"], trunks["fold0"]["0.weight"])
+    assert not any(p.requires_grad for model in result.models.values() for p in model.network.trunk.parameters())
+
+
+@pytest.mark.parametrize("trained", ["factors"], indirect=True)
+def test_phi_is_standardised_on_the_frames_that_h_may_see(trained: Any) -> None:
+    data, _, result = trained
+    for name, model in result.models.items():
+        rows = np.flatnonzero(data.networks()[name] & data.frames.ok)
+        images = torch.from_numpy(data.images(rows)).permute(0, 3, 1, 2).float()
+        with torch.no_grad():
+            phi = model.eval().network.describe(images).numpy().astype(np.float64)
+        np.testing.assert_allclose(model.network.center.numpy(), phi.mean(axis=0), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(model.network.scale.numpy(), np.maximum(phi.std(axis=0), 1e-3), rtol=1e-3, atol=1e-5)
+
+
+def test_offset_and_factors_learn(trained: Any) -> None:
+    data, y_hat, result = trained
+    kind = kind_of(result)
+    for name, model in result.models.items():
+        params = make_params(kind=kind)
+        start = best_constant(data.pairs["fit"], y_hat, data.networks()[name], params.train_uncertainty)
+        assert not torch.equal(model.offset, Sigma(Zero(), start, 0.05).offset)
+    moved = [name for name, p in result.models["final"].named_parameters() if p.requires_grad]
+    if kind == "factors":
+        assert sorted(moved) == ["network.down", "network.up", "offset"]
+    else:
+        assert len(moved) > 30
+
+
+def test_factors_need_a_shared_trunk() -> None:
+    data, y_hat, _ = make_data(folds=1)
+    f = build(Network.model_validate({**NETWORK, "sharing": "per_au"}), SIZE, 0)
+    with pytest.raises(ArtifactError) as caught:
+        train_h(data, y_hat, lambda name: f, make_params(kind="factors"), 0)
+    assert str(caught.value) == ("no shared trunk to read factors from, got sharing: per_au; use kind: network for h")
+
+
+STEPS = {"network": (3e-3, 40), "factors": (3e-2, 150)}
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("loss", "noisy_is_higher"), [("nll", True), ("printed", False)])
-def test_h_learns_which_faces_are_noise_and_the_printed_loss_the_reverse(loss: str, noisy_is_higher: bool) -> None:
+def test_h_learns_which_faces_are_noise_and_the_printed_loss_the_reverse(
+    kind: str, loss: str, noisy_is_higher: bool
+) -> None:
     data, y_hat, noisy = make_data(folds=1)
-    optimiser = {"name": "adamw", "learning_rate": 3e-3, "steps": 40, "videos": 3, "evaluate_every": 40, "keep": "last"}
-    result = train_h(data, y_hat, make_params(loss=loss, optimiser=optimiser), 0)
+    rate, steps = STEPS[kind]
+    optimiser = {"name": "adamw", "learning_rate": rate, "steps": steps, "videos": 3, "evaluate_every": steps}
+    params = make_params(kind=kind, loss=loss, optimiser={**optimiser, "keep": "last"})
+    result = train_h(data, y_hat, asked(kind), params, 0)
     ok = data.frames.ok & data.frames.of_split("validation")
     high, low = result.sigma[ok & noisy].mean(), result.sigma[ok & ~noisy].mean()
     assert (high > 1.2 * low) if noisy_is_higher else (low > 1.2 * high)
@@ -221,7 +332,7 @@ def test_h_learns_which_faces_are_noise_and_the_printed_loss_the_reverse(loss: s
 
 def test_judge_equals_a_loop(trained: Any) -> None:
     data, y_hat, result = trained
-    model, section = result.models["final"], make_params().train_uncertainty
+    model, section = result.models["final"], make_params(device="cpu").train_uncertainty
     sigma = result.sigma  # select is scored by the final network
     losses = []
     pairs = data.pairs["select"]
@@ -229,4 +340,4 @@ def test_judge_equals_a_loop(trained: Any) -> None:
         d = float(r) * float(y_hat[i, au] - y_hat[j, au])
         s = np.sqrt(float(sigma[i, au]) ** 2 + float(sigma[j, au]) ** 2 + 1e-6)
         losses.append(-norm.logcdf(d / s))
-    assert judge(model, data, y_hat, section, CPU)["loss"] == pytest.approx(np.mean(losses), rel=1e-4)
+    assert judge(model, data, data.images, y_hat, section)["loss"] == pytest.approx(np.mean(losses), rel=1e-4)

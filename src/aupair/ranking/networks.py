@@ -62,6 +62,7 @@ class AUNetwork(nn.Module):
 
     def __init__(self, params: Network, size: int) -> None:
         super().__init__()
+        self.params = params
         count, outputs = (1, len(AUS)) if params.sharing == "shared" else (len(AUS), 1)
         self.networks = nn.ModuleList(Vgg(params, size, outputs) for _ in range(count))
         self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1) * 255, persistent=False)
@@ -69,9 +70,7 @@ class AUNetwork(nn.Module):
 
     def heads(self) -> list[nn.Linear]:
         """The last layer of each network."""
-        return [
-            layer for network in self.networks for layer in list(network.modules())[-1:] if isinstance(layer, nn.Linear)
-        ]
+        return [[layer for layer in network.modules() if isinstance(layer, nn.Linear)][-1] for network in self.networks]
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, S, S), RGB in 0..255, any dtype -> (B, A)."""
@@ -89,6 +88,7 @@ class Factors(nn.Module):
         trunk: the first blocks of f's trunk; it is kept frozen and in eval mode.
         channels: of its map, which is pooled to SIDE x SIDE: D = channels * SIDE^2.
         factors: how many numbers stand between.
+        f: the Network section of f: a file of h must say what its trunk looks like.
     """
 
     SIDE = 3
@@ -100,9 +100,10 @@ class Factors(nn.Module):
     center: Tensor
     scale: Tensor
 
-    def __init__(self, trunk: nn.Sequential, channels: int, factors: int) -> None:
+    def __init__(self, trunk: nn.Sequential, channels: int, factors: int, f: Network) -> None:
         super().__init__()
-        self.trunk = trunk.requires_grad_(False)
+        self.f = f
+        self.trunk = trunk.eval().requires_grad_(False)
         inputs = channels * self.SIDE**2
         self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1) * 255, persistent=False)
@@ -147,7 +148,7 @@ def read_factors(f: AUNetwork, block: int, factors: int, seed: int) -> Factors:
     channels = [layer.out_channels for layer in trunk if isinstance(layer, nn.Conv2d)][-1]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return Factors(trunk, channels, factors)
+        return Factors(trunk, channels, factors, f.params)
 
 
 def build(params: Network, size: int, seed: int) -> AUNetwork:

@@ -12,7 +12,7 @@ from aupair.aus import AUS
 from aupair.errors import ArtifactError
 from aupair.params import Network, Params
 from aupair.ranking.fit import chunked, to_images
-from aupair.ranking.networks import AUNetwork, pick_device, read_factors
+from aupair.ranking.networks import AUNetwork, Factors, pick_device, read_factors
 from aupair.ranking.pseudo_intensity import PseudoIntensity
 from aupair.ranking.uncertainty import Sigma, Uncertainty
 
@@ -36,7 +36,9 @@ def save_h(folder: Path, h: Uncertainty, params: Params, size: int) -> None:
     about = {"aus": AUS, "size": size} | section.model_dump(
         include={"kind", "factors", "block", "network", "floor", "loss"}
     )
-    about["trunk"] = params.train_pseudo_intensity.network.model_dump()
+    network = h.models["final"].network
+    if isinstance(network, Factors):
+        about["trunk"] = network.f.model_dump()
     _save(folder, h.models, {"sigma": h.sigma}, SIGMA, about, h.curves)
 
 
@@ -72,12 +74,10 @@ def load_f(folder: Path, name: str = "final") -> tuple[AUNetwork, np.ndarray, np
 def load_h(folder: Path, name: str = "final") -> Sigma:
     """Load a network of h."""
     about = store.read_json(Path(folder) / "about.json")
-    network: nn.Module = AUNetwork(
-        Network(**about["network" if about["kind"] == "network" else "trunk"]), about["size"]
-    )
-    if isinstance(network, AUNetwork) and about["kind"] == "factors":
-        network = read_factors(network, about["block"], about["factors"], seed=0)
-    model = Sigma(network, np.ones(len(AUS)), about["floor"])
+    of_factors = about["kind"] == "factors"
+    network = AUNetwork(Network(**about["trunk" if of_factors else "network"]), about["size"])
+    says = read_factors(network, about["block"], about["factors"], seed=0) if of_factors else network
+    model = Sigma(says, np.ones(len(AUS)), about["floor"])
     _load_state(model, Path(folder) / f"{name}.safetensors")
     return model
 

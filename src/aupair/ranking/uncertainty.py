@@ -21,15 +21,13 @@ from aupair.ranking.pseudo_intensity import TrainingSet, local_batch
 
 
 class Sigma(nn.Module):
-    """sigma = floor + softplus(h(x) + b), with b so that h = 0 gives a constant sigma for each AU.
+    """sigma = floor + softplus(h(x) + b); b, which is trained too, starts where h = 0 gives a constant for each AU.
 
     Args:
-        network: images (B, 3, S, S) -> (B, A).
+        network: images (B, 3, S, S), or what stands for them -> (B, A).
         start: (A,) sigma where the network says 0.
         floor: smallest sigma.
     """
-
-    offset: Tensor
 
     def __init__(self, network: nn.Module, start: np.ndarray, floor: float) -> None:
         super().__init__()
@@ -58,7 +56,7 @@ def train_h(
 
     Args:
         y_hat: (N, A) float32, standardised, out of fold on fit: f is never forwarded for a pair.
-        f: gives f's network of a name, whose trunk `factors` read.
+        f: gives f's network of a name, whose trunk kind `factors` reads: a fold's, and so it never saw who is held out.
     """
     section = params.train_uncertainty
     device = pick_device(section.device)
@@ -70,7 +68,8 @@ def train_h(
 
     for k, (name, trained) in enumerate(data.networks().items()):
         start = best_constant(data.pairs["fit"], y_hat, trained, section)
-        model, faces = prepare(data, f(name), trained, start, params, seed * 1000 + 500 + k, log, name)
+        network, faces = prepare(data, f, name, params, seed * 1000 + 500 + k, log)
+        model = Sigma(network, start, section.floor)
         job = Fit(
             images=faces, sampler=data.sampler(trained, section.optimiser, (seed, 100 + k)), loss_of=loss_of,
             look=partial(judge, data=data, faces=faces, y_hat=y_hat, params=section),
@@ -86,20 +85,11 @@ def train_h(
 
 
 def prepare(
-    data: TrainingSet,
-    f: AUNetwork,
-    trained: np.ndarray,
-    start: np.ndarray,
-    params: Params,
-    seed: int,
-    log: Log,
-    name: str,
-) -> tuple[Sigma, Faces]:
-    """Make h before its first step, and what it is fed: the faces, or phi of every face, forwarded once.
+    data: TrainingSet, f: Callable[[str], AUNetwork], name: str, params: Params, seed: int, log: Log
+) -> tuple[nn.Module, Faces]:
+    """Make a network of h, and what it is fed: the faces, or phi of every face, forwarded once.
 
-    Args:
-        trained: (N,) bool, the frames that it may see.
-        start: (A,) the constant sigma that it starts from.
+    phi is standardised on the frames that this network may see.
     """
     section = params.train_uncertainty
     if section.kind == "network":
@@ -107,16 +97,16 @@ def prepare(
         for head in network.heads():  # h starts as the constant
             nn.init.zeros_(head.weight)
             nn.init.zeros_(head.bias)
-        return Sigma(network, start, section.floor), data.images
-    factors = read_factors(f, section.block, section.factors, seed)
+        return network, data.images
+    factors = read_factors(f(name), section.block, section.factors, seed)
     rows = np.flatnonzero(data.frames.ok)
     device = pick_device(section.device)
     phi = np.zeros((len(data.frames), len(factors.center)), np.float32)
     phi[rows] = forward_all(Describe(factors), data.images, rows, device, log, f"reading f's trunk for h.{name}")
-    seen = phi[trained & data.frames.ok]
-    factors.center.copy_(torch.from_numpy(seen.mean(0)))
-    factors.scale.copy_(torch.from_numpy(np.maximum(seen.std(0), 1e-3)))
-    return Sigma(factors, start, section.floor), phi.__getitem__
+    seen = phi[data.networks()[name] & data.frames.ok]
+    factors.center.copy_(torch.from_numpy(seen.mean(0, dtype=np.float64)))
+    factors.scale.copy_(torch.from_numpy(np.maximum(seen.std(0, dtype=np.float64), 1e-3)))
+    return factors, phi.__getitem__
 
 
 class Describe(nn.Module):
