@@ -136,7 +136,7 @@ class TrainUncertainty(Record):
     log_sigma_penalty: Annotated[float, Field(ge=0)] = 1e-3
     """weight of the mean squared log sigma (fixes the gauge of bipartite pairs)"""
     augment: Share = 0.5
-    """as for f"""
+    """as for f; kind factors has none, its faces are forwarded once"""
     precision: Literal["float32", "bfloat16"] = "float32"
     device: str = "auto"
 
