@@ -19,6 +19,8 @@ def files_below(folder: Path) -> dict[str, int]:
 BAD_USE: dict[str, tuple[tuple[str, ...], str]] = {
     "stage": (("run", "train"), "no such stage, got train, expected one of check-data, preprocess-faces"),
     "trial": (("run", "train-mapping", "--trial", "5"), "no such trial, got 5, expected one of trials: [0, 1]"),
+    "one run": (("run", "check-data", "--trial", "0"), "--trial on a stage that runs once, got check-data; leave"),
+    "share": (("split", "data", "--select", "2"), "share of select, got 2.0, expected more than 0 and less than 1"),
     "key": (
         ("run", "check-data", "--set", "train_mapping.epoch=3"),
         "unknown parameter: in params.yaml, got train_mapping.epoch; did you mean epochs?",
@@ -59,7 +61,12 @@ def test_bad_use_of_the_other_commands(fresh: Path, aupair: Command) -> None:
         (("report",), 4, "missing file: in reports/metrics.json; run the stage that writes it"),
         (("predict", "data/videos", "--out", "p"), 5, "no MLflow store yet: in sqlite:///mlflow.db; run `dvc repro`"),
         (("predict", "data/annotations", "--out", "p"), 3, "no video: in data/annotations"),
-        (("predict", "data/videos", "--out", "p", "--model", "nowhere"), 4, "not a whole model bundle: in nowhere"),
+        (("predict", "data/videos", "--out", "p", "--model", "nowhere"), 4, "no such folder: in nowhere"),
+        (
+            ("predict", "data/videos", "none.mp4", "--out", "p"),
+            3,
+            "no such video or folder: in none.mp4; check the path",
+        ),
         (("registry", "list"), 5, "no MLflow store yet: in sqlite:///mlflow.db"),
         (("registry", "promote", 1), 5, "no promotion gate: in mlflow/registry.yaml; run inside a checkout"),
         (("registry", "rollback"), 5, "no MLflow store yet"),
@@ -82,7 +89,7 @@ def test_wrong_numbers_are_refused_before_anything_is_done(fresh: Path, aupair: 
 def test_report_shows_the_scores_and_where_to_look(home: Path, aupair: Command) -> None:
     outcome = aupair("report")
     assert outcome.code == 0
-    for text in ("best-constant", "P1", "P2", "2021 score", "reports/table.md", "reports/plots", "aupair predict",
+    for text in ("all zero", "best constant", "ours, no uncertainty", "P1: uncertainty", "P2: chosen", "2021 score", "reports/table.md", "reports/plots", "aupair predict",
                  "reports/data_docs/index.html", "mlflow ui --backend-store-uri sqlite:///mlflow.db",
                  "aupair registry list", "aupair registry promote"):  # fmt: skip
         assert text in outcome.out, text
@@ -104,10 +111,22 @@ def test_version(aupair: Command) -> None:
 
 def test_split_prints_its_table_and_leaves_a_supplied_file(fresh: Path, aupair: Command) -> None:
     supplied = (fresh / "data/splits.csv").read_bytes()
-    assert aupair("split", "data").code == 0
+    kept = aupair("split", "data", "--select", ".4")
+    assert kept.code == 0
+    assert kept.out.endswith("\nsplits.csv is there already: kept (--overwrite draws again)\n")
     assert (fresh / "data/splits.csv").read_bytes() == supplied
     (fresh / "data/splits.csv").unlink()
     outcome = aupair("split", "data", "--select", ".4")
     assert outcome.code == 0
     assert all(text in outcome.out for text in ("fit", "select", "validation", "annotated", "AU1 ", "AU26"))
+    assert "kept" not in outcome.out
     assert len((fresh / "data/splits.csv").read_text().splitlines()) == 9
+
+
+def test_ctrl_c_is_one_line(fresh: Path, aupair: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(stages, "run", interrupted)
+    outcome = aupair("run", "check-data")
+    assert (outcome.code, outcome.line) == (130, "stopped; run it again to go on")

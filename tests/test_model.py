@@ -65,7 +65,7 @@ def test_from_registered_to_champion_to_predictions_and_back(home: Path, aupair:
     assert all(text in shown.out for text in ("champion", "previous"))
     assert aupair("registry", "rollback").code == 0
     assert _champion() == 1
-    assert aupair("registry", "rollback").line.startswith("nothing to roll back to")
+    assert aupair("registry", "rollback").line.startswith("no version to roll back to")
 
 
 def test_what_is_served_is_what_was_trained(home: Path, aupair: Command) -> None:

@@ -1,11 +1,14 @@
 """File formats: what hashes rely on."""
 
+import errno
 import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from aupair import store
+from aupair.errors import AupairError
 
 
 def test_the_same_arrays_give_the_same_bytes_in_any_order(tmp_path: Path) -> None:
@@ -18,3 +21,25 @@ def test_the_same_arrays_give_the_same_bytes_in_any_order(tmp_path: Path) -> Non
     header = json.loads(written[8 : 8 + int.from_bytes(written[:8], "little")])
     assert set(header) == set(arrays)
     assert all((values == arrays[name]).all() for name, values in store.read_arrays(tmp_path / "a").items())
+
+
+@pytest.mark.parametrize(
+    ("number", "todo"),
+    [
+        (errno.EACCES, "check its permissions"),
+        (errno.ENOTDIR, "name another folder"),
+        (errno.EEXIST, "name another folder"),
+        (errno.ENOSPC, "make room"),
+    ],
+)
+def test_what_to_do_follows_from_why_it_cannot_be_written(number: int, todo: str) -> None:
+    assert str(store.unwritable(Path("p"), OSError(number, "so"))).endswith(f"; {todo}")
+
+
+def test_a_file_in_the_way_is_found_and_left(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("here")
+    for write in (store.check_writable, lambda path: store.write_text(path, "")):
+        for below in ("a", "deep/a"):
+            with pytest.raises(AupairError, match=r"cannot write: in .*; name another folder"):
+                write(tmp_path / "file" / below)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

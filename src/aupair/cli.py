@@ -1,6 +1,7 @@
 """The command line: `aupair --help`. Each command imports what it needs when it runs, so that help is quick."""
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -31,6 +32,9 @@ registered versions       aupair registry list
 make one the champion     aupair registry promote VERSION
 use it                    aupair predict VIDEO --out predictions"""
 """Where to look after a flow."""
+
+STOPPED = 130
+"""The exit code that typer makes of Ctrl-C, without a word."""
 
 ParamsFile = Annotated[Path, typer.Option("--params", help="The params file.")]
 Name = Annotated[str, typer.Option(help="The registered model: register_model.name of params.yaml.")]
@@ -136,6 +140,8 @@ def split(
 
     summary = split_data(data, select, seed, overwrite)
     show_table(f"{data / 'splits.csv'}", summary.HEADER, summary.rows())
+    if not summary.written:
+        typer.echo("splits.csv is there already: kept (--overwrite draws again)")
 
 
 @app.command(
@@ -167,19 +173,29 @@ def predict(
 @registry.command("list", epilog="Example: `aupair registry list`")
 def list_versions(name: Name = "aupair") -> None:
     """List the versions, their scores and aliases."""
+    from aupair.aus import AUS
     from aupair.console import show_table
     from aupair.registry.versions import versions
 
+    scores = {
+        "score P1 (select)": "score.p1",
+        "score P2 (select)": "score.p2",
+        "score P2 (validation)": "validation.score.p2",
+    }
     show_table(
         name,
-        ("version", "aliases", "score P1", "score P2", "with uncertainty", "data"),
+        ("version", "aliases", *scores, "with uncertainty", "data"),
         (
-            (v.number, ", ".join(v.aliases), v.tags.get("score.p1", ""), v.tags.get("score.p2", ""),
-             " ".join(k.removeprefix("selection.") for k, value in v.tags.items() if k.startswith("selection.") and value == "P1"),
-             v.tags.get("data.md5", ""))
-            for v in versions(name)
+            (
+                version.number,
+                ", ".join(version.aliases),
+                *(f"{float(version.tags[tag]):.3f}" if tag in version.tags else "" for tag in scores.values()),
+                " ".join(au for au in AUS if version.tags.get(f"selection.{au}") == "P1"),
+                version.tags.get("data.md5", ""),
+            )
+            for version in versions(name)
         ),
-    )  # fmt: skip
+    )
 
 
 @registry.command(epilog="Example: `aupair registry show 3`")
@@ -190,7 +206,13 @@ def show(version: Annotated[int, typer.Argument(help="Its number.")], name: Name
 
     found = show_version(version, name)
     aliases = f" ({', '.join(found.aliases)})" if found.aliases else ""
-    show_table(f"{name} version {found.number}{aliases}", ("tag", "value"), sorted(found.tags.items()))
+    tags = sorted(found.tags.items(), key=_natural)
+    show_table(f"{name} version {found.number}{aliases}", ("tag", "value"), tags)
+
+
+def _natural(tag: tuple[str, str]) -> list[str | int]:
+    """Sort tags by name, numbers in it by value: AU2 stands before AU10."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", tag[0])]
 
 
 @registry.command(epilog='Examples: `aupair registry promote 3`, `aupair registry promote 3 --force "new cameras"`')
@@ -227,6 +249,7 @@ def main() -> None:
     except AupairError as error:
         print(f"aupair: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("aupair: stopped", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as stop:
+        if stop.code == STOPPED:
+            print("aupair: stopped; run it again to go on", file=sys.stderr)
+        raise

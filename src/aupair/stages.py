@@ -264,6 +264,8 @@ def paths(stage: Stage, root: Path, trials: Sequence[int], trial: int | None = N
 def run(name: str, params: Params, *, root: Path = Path(), trial: int | None = None, log: Log = SILENT) -> None:
     """Run one stage on the artifacts under `root`; a stage of trials runs those of `params.trials`, or just one."""
     stage = find(name)
+    if trial is not None and not stage.per_trial:
+        raise ParamsError("--trial on a stage that runs once", got=stage.name, todo="leave --trial out")
     if trial is not None and trial not in params.trials:
         raise ParamsError("no such trial", got=trial, expected=f"one of trials: {list(params.trials)}")
     numbers = [None] if not stage.per_trial else params.trials if trial is None else [trial]

@@ -3,6 +3,7 @@
 Formats of others (Aff-Wild2's text files) are read in `aupair.data`, nowhere else.
 """
 
+import errno
 import json
 import os
 import shutil
@@ -51,7 +52,7 @@ def atomic(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         holder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise unwritable(path, error) from error
     try:
         temporary = holder / path.name
         yield temporary
@@ -68,11 +69,11 @@ def check_writable(path: Path) -> None:
     Raises:
         AupairError: it could not.
     """
-    folder = next(parent for parent in Path(path).absolute().parents if parent.exists())
+    folder = next(parent for parent in Path(path).absolute().parents if os.path.exists(parent))
     try:
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise unwritable(path, error) from error
 
 
 def write_text(path: Path, text: str) -> None:
@@ -236,10 +237,11 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         ) from error
 
 
-def _unwritable(path: Path, error: OSError) -> AupairError:
+def unwritable(path: Path, error: OSError) -> AupairError:
     """The error for a place that cannot be written."""
-    got = error.strerror or error
-    return AupairError("cannot write", where=path, got=got, expected="a writable folder", todo="check its permissions")
+    denied = error.errno in (errno.EACCES, errno.EPERM)
+    todo = "check its permissions" if denied else "make room" if error.errno == errno.ENOSPC else "name another folder"
+    return AupairError("cannot write", where=path, got=error.strerror or error, expected="a writable folder", todo=todo)
 
 
 def missing(path: Path) -> ArtifactError:

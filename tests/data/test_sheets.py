@@ -81,6 +81,16 @@ def test_bad_file_gets_one_line(tmp_path: Path, lines: list[str], message: str) 
     assert "\n" not in str(caught.value)
 
 
+def test_a_binary_file_is_not_echoed(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"\x1b[31m\xff\x00" * 50)
+    with pytest.raises(DataError, match="wrong header") as caught:
+        read_sheet(path)
+    assert str(caught.value).isascii()
+    assert str(caught.value).isprintable()
+    assert str(caught.value).count("[31m") == 6  # 40 characters of it
+
+
 def two(tmp_path: Path, dtype: type, *rows: str) -> object:
     first = sheet(tmp_path / "a.txt", HEADER, *[ZEROS] * 3)
     second = sheet(tmp_path / "b.txt", HEADER, *rows)

@@ -15,6 +15,7 @@ from aupair.errors import AupairError, DataError, ParamsError
 from aupair.evaluation.confidence import Confidence
 from aupair.evaluation.selection import Selection
 from aupair.faces.decode import read_frames
+from aupair.log import Log
 from aupair.registry import predict as module
 from aupair.registry import versions
 from aupair.registry.predict import find_videos, output_names, predict, write_csv
@@ -40,6 +41,16 @@ class StandIn:
         return VideoPredictions(index, np.array([t for _, t in frames]), status, said)
 
 
+class Heard(Log):
+    """Keeps what was said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def line(self, text: str) -> None:
+        self.lines.append(text)
+
+
 @pytest.fixture(autouse=True)
 def no_picture(monkeypatch: pytest.MonkeyPatch) -> None:
     """The picture takes half a second and has a test of its own."""
@@ -51,7 +62,7 @@ def write_video(path: Path, frames: int = 6) -> Path:
     code = "MJPG" if path.suffix == ".avi" else "mp4v"
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*code), 10, (64, 64))
     for k in range(frames):
-        writer.write(np.full((64, 64, 3), 20 * k, np.uint8))
+        writer.write(np.full((64, 64, 3), 20 * k % 256, np.uint8))
     writer.release()
     return path
 
@@ -106,22 +117,48 @@ def test_one_bad_video_is_a_row_and_the_run_goes_on(tmp_path: Path) -> None:
     (folder / "bad.mp4").write_bytes(b"no video at all" * 9)
     (folder / "empty.avi").write_bytes(b"")
     (folder / "notes.txt").write_text("not looked at")
-    predict([folder, tmp_path / "missing.mp4"], StandIn(), tmp_path / "out")
+    predict([folder], StandIn(), tmp_path / "out")
     rows = rows_of(tmp_path / "out" / "summary.csv")
     assert list(rows[0]) == ["video", "status", "frames", "faces", "message", "output"]
     assert {Path(row["video"]).name: row["status"] for row in rows} == {
-        "bad.mp4": "unreadable", "good.mp4": "ok", "empty.avi": "empty", "missing.mp4": "unreadable",
+        "bad.mp4": "unreadable", "good.mp4": "ok", "empty.avi": "empty",
     }  # fmt: skip
-    assert all(row["message"] and "\n" not in row["message"] for row in rows if row["status"] != "ok")
+    assert all("\n" not in row["message"] and bool(row["message"]) == (row["status"] != "ok") for row in rows)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["good.csv", "good.png", "summary.csv"]
 
 
 def test_nothing_readable_is_an_error_after_the_summary(tmp_path: Path) -> None:
     (tmp_path / "bad.mp4").write_bytes(b"no")
-    with pytest.raises(DataError, match="no video could be read") as caught:
-        predict([tmp_path / "bad.mp4"], StandIn(), tmp_path / "out")
+    log = Heard()
+    with pytest.raises(DataError, match=r"no video could be read: in .*summary\.csv; its column message") as caught:
+        predict([tmp_path / "bad.mp4"], StandIn(), tmp_path / "out", log=log)
     assert "\n" not in str(caught.value)
     assert len(rows_of(tmp_path / "out" / "summary.csv")) == 1
+    (line,) = log.lines
+    assert line.startswith(f"{tmp_path / 'bad.mp4'}: unreadable, 0 frames, 0 faces: not a video")
+    assert "not a video" not in str(caught.value), "said once, by the video's own line"
+
+
+def test_a_path_that_does_not_exist_stops_the_run_before_it_begins(tmp_path: Path) -> None:
+    video = write_video(tmp_path / "in" / "clip.mp4")
+    with pytest.raises(
+        DataError, match=r"no such video or folder: in \S*none\.mp4, \S*nowhere; check the path"
+    ) as caught:
+        predict([video, tmp_path / "none.mp4", tmp_path / "nowhere"], StandIn(), tmp_path / "out")
+    assert caught.value.exit_code == 3
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+def test_a_cut_video_is_ok_and_says_so(tmp_path: Path) -> None:
+    video = write_video(tmp_path / "clip.avi", 30)
+    video.write_bytes(video.read_bytes()[: video.stat().st_size // 2])
+    log = Heard()
+    (done,) = predict([video], StandIn(), tmp_path / "out", log=log)
+    assert done.status == "ok"
+    assert 0 < done.frames < 28
+    assert done.message == f"{done.frames} of 30 frames decoded, by the header"
+    assert log.lines == [f"{video}: ok, {done.frames} frames, {done.faces} faces: {done.message}"]
+    assert rows_of(tmp_path / "out" / "summary.csv")[0]["message"] == done.message
 
 
 def test_an_empty_folder_and_a_wrong_share_are_one_line(tmp_path: Path) -> None:
@@ -132,11 +169,13 @@ def test_an_empty_folder_and_a_wrong_share_are_one_line(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_unwritable_folder_stops_the_run(tmp_path: Path) -> None:
+def test_an_unwritable_folder_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     video = write_video(tmp_path / "clip.mp4")
     (tmp_path / "out").write_text("a file is in the way")
-    with pytest.raises(AupairError, match="cannot write"):
-        predict([video], StandIn(), tmp_path / "out")
+    unused = StandIn()
+    monkeypatch.setattr(unused, "predict_video", None)  # found out before any work
+    with pytest.raises(AupairError, match=r"cannot write: in .*; name another folder"):
+        predict([video], unused, tmp_path / "out")
     assert (tmp_path / "out").read_text() == "a file is in the way"
 
 

@@ -40,11 +40,13 @@ model = mlflow.pyfunc.load_model({model!r})
 import aupair
 faces = np.load({faces!r})
 table = model.predict(faces, params={{"fps": 10.0}})
-try:
-    model.predict(faces[:, :-1])
-    refused = False
-except mlflow.MlflowException:
-    refused = True
+def refusal(*arguments, **more):
+    try:
+        model.predict(*arguments, **more)
+    except mlflow.MlflowException as error:
+        return error.message, error.get_http_status_code()
+rates = [{{}}, *({{"params": {{"fps": fps}}}} for fps in (0.0, -25.0, float("nan"), float("inf")))]
+refused = refusal(faces[:, :-1], params={{"fps": 10.0}}), [refusal(faces, **rate) for rate in rates]
 print(json.dumps({{"file": aupair.__file__, "refused": refused, "table": table.to_dict("list")}}))
 """
 
@@ -130,7 +132,12 @@ def test_a_fresh_process_without_the_working_tree_predicts_the_same(parts: Parts
     said = json.loads(ran.stdout.splitlines()[-1])
 
     assert Path(said["file"]).is_relative_to(tmp_path / "mlruns")
-    assert said["refused"], "faces of another size must not pass the signature"
+    shape, rates = said["refused"]
+    assert shape, "faces of another size must not pass the signature"
+    assert [status for _, status in rates] == [400] * 5
+    assert [line.split(",")[0] for line, _ in rates] == [
+        f"param fps: got {fps}" for fps in ("0", "0", "-25", "nan", "inf")
+    ]
     expected = Recognizer.load(tmp_path / "bundle", "cpu").predict_faces(faces(), 10.0).columns()
     assert list(said["table"]) == list(expected)
     for name, values in expected.items():

@@ -1,6 +1,7 @@
 """register-model and the life of versions, on a real MLflow store that the module shares."""
 
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -100,6 +101,18 @@ def test_a_version_has_its_tags_its_alias_and_its_runs(home: Path) -> None:
     assert [(m.step, m.value) for m in client.get_metric_history(first.info.run_id, "loss")] == [(1, 2.0), (2, 1.0)]
 
 
+def test_the_commit_is_a_tag_of_the_run_and_the_version(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import mlflow
+
+    without = register(home, "commit")
+    assert "git.commit" not in versions.show(without.version, "commit").tags
+    monkeypatch.setattr("aupair.registry.register.git_commit", lambda: {"git.commit": "abc"})
+    assert register(home, "commit").sha256 == without.sha256, "the bundle does not know the commit"
+    version = versions.show(register(home, "commit", score=0.7).version, "commit")
+    assert version.tags["git.commit"] == "abc"
+    assert mlflow.MlflowClient().get_run(version.run_id).data.tags["git.commit"] == "abc"
+
+
 def test_the_same_bundle_again_creates_nothing(home: Path) -> None:
     import mlflow
 
@@ -133,7 +146,7 @@ def test_promotion_by_the_gate_and_back(home: Path) -> None:
     assert versions.promote(better, gate=GATE, name="gate").aliases == ("champion",)
     assert versions.rollback("gate").number == one
     assert [v.aliases for v in versions.versions("gate")] == [("champion",), (), ()]
-    with pytest.raises(RegistryError, match="nothing to roll back to"):
+    with pytest.raises(RegistryError, match="no version to roll back to"):
         versions.rollback("gate")
 
 
@@ -146,11 +159,22 @@ def test_the_commands_see_a_model_of_any_name_and_speak_of_a_way_back_where_ther
     shutil.copy(GATE, home / "mlflow")
     name = ("--name", "commands")
     unseen = aupair("registry", "show", 1, "--name", "nobody")
-    assert (
-        unseen.line
-        == "no such version: in model nobody, got 1, expected none is registered; see `aupair registry list --name nobody`"
-    )
-    assert "challenger" in aupair("registry", "list", *name).out
+    assert re.fullmatch(r"no such model: in sqlite:///mlflow\.db, got nobody, expected .*\bcommands\b.*", unseen.line)
+    absent = aupair("registry", "list", "--name", "nobody")
+    assert (absent.code, absent.out, absent.line) == (5, "", unseen.line)
+    listed = aupair("registry", "list", *name).out
+    for text in (
+        "challenger",
+        "score P1 (select)",
+        "score P2 (select)",
+        "score P2 (validation)",
+        " 0.800 ",
+        "AU1 AU2 AU4",
+    ):
+        assert text in listed, text
+    assert "0.8000" not in listed
+    shown = aupair("registry", "show", 2, *name).out
+    assert re.findall(r"selection\.(AU\d+)", shown) == re.findall(r"f1\.(AU\d+)", shown) == list(AUS)
     assert "commands version 2 (challenger)" in aupair("registry", "show", 2, *name).out
     first = aupair("registry", "promote", 1, *name).out
     assert first == "version 1 is the champion\n", "there is nothing to roll back to"
@@ -213,10 +237,13 @@ def test_resolve_gives_the_registered_bundle(home: Path) -> None:
 @pytest.mark.parametrize(
     ("model", "said"),
     [
-        ("models:/nobody@champion", "the model nobody has no champion yet"),
-        ("models:/tags@nonsense", "the model tags has no nonsense yet"),
+        ("models:/nobody@champion", r"^no such model: in .*, got nobody, expected .*tags"),
+        (
+            "models:/tags@nonsense",
+            r"^no alias nonsense: in model tags, got aliases challenger -> 1; see `aupair registry list --name tags`$",
+        ),
         ("models:/tags/999", "no such version"),
-        ("models:/tags", "expected models:/NAME@ALIAS"),
+        ("models:/tags", "^not a model's name, got models:/tags, expected models:/NAME@ALIAS, models:/NAME/VERSION or"),
         ("models:/", "expected models:/NAME@ALIAS"),
     ],
 )

@@ -97,9 +97,7 @@ def check_header(path: Path, line: str) -> None:
         what, todo = "AU columns in another order", "reorder the columns of the file"
     elif got == AUS_2020:
         what, todo = "the 8 AUs of the 2020 release", "use the annotations of 2021 or later"
-    raise DataError(
-        what, where=f"{path} line 1", got=line.strip()[:200] or "nothing", expected=",".join(AUS), todo=todo
-    )
+    raise DataError(what, where=f"{path} line 1", got=_shown(line) or "nothing", expected=",".join(AUS), todo=todo)
 
 
 def check_occurrences(sheets: Sheets) -> None:
@@ -155,8 +153,14 @@ def _fault(path: Path, body: bytes, dtype: type, error: Exception) -> DataError:
             try:
                 np.array([kind(cell)], dtype)
             except (ValueError, OverflowError):
-                return DataError("not a number", where=f"{where} column {au}", got=repr(cell), expected=expected)
+                return DataError("not a number", where=f"{where} column {au}", got=ascii(cell[:40]), expected=expected)
     return DataError("not a table of numbers", where=path, got=error)
+
+
+def _shown(line: str) -> str:
+    """Give a line for a message; of one that is no plain text (a binary file) 40 characters, escaped."""
+    text = line.strip()
+    return text[:200] if text.isascii() and text.isprintable() else ascii(text[:40])
 
 
 def _refuse(sheets: Sheets, wrong: np.ndarray, expected: str) -> None:

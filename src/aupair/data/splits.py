@@ -69,7 +69,10 @@ def split(data: Path, select: float = 0.2, seed: int = 0, overwrite: bool = Fals
 
     Raises:
         DataError: unreadable annotations, a subject in both official sets, an empty set, or too few subjects.
+        ParamsError: `select` is out of range, even where the file is kept.
     """
+    if not 0 < select < 1:
+        raise ParamsError("share of select", got=select, expected="more than 0 and less than 1")
     layout = read_layout(data)
     check_names(layout.annotations)
     labels = sh.read_sheets(layout.annotations, np.int16)
@@ -86,8 +89,6 @@ def split(data: Path, select: float = 0.2, seed: int = 0, overwrite: bool = Fals
 
 def make_rows(layout: Layout, labels: sh.Sheets, select: float, seed: int) -> list[Row]:
     """Assign every annotated video to a split, by subject."""
-    if not 0 < select < 1:
-        raise ParamsError("share of select", got=select, expected="more than 0 and less than 1")
     official: dict[str, Annotation] = {}
     for annotation in layout.annotations:
         subject = layout.subject(annotation.video)

@@ -73,7 +73,7 @@ def terminal(metrics: dict[str, Any], split: str = "validation") -> "Table":
     for row in metrics["rows"]:
         if row["split"] == split:
             low, high = row["intervals"]["score"]
-            cells = [row["name"], *(_number(row[key]) for key in HEADLINE), f"{_number(low)}-{_number(high)}"]
+            cells = [MEANING[row["name"]], *(_number(row[key]) for key in HEADLINE), f"{_number(low)}-{_number(high)}"]
             table.add_row(*cells, style="bold" if row["name"] == "P2" else None)
     if metrics["chosen_on"] == "validation":
         table.caption = "chosen on validation"

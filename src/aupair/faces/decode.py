@@ -9,11 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from aupair.data.layout import USUAL_FPS
+from aupair.data.layout import USUAL_FPS, probe
 from aupair.errors import DataError
 
 PATIENCE = 1000
 """Failed grabs in a row after which the video is over: a broken stretch may go on, the end never does."""
+
+ENOUGH = 0.95
+"""Share of the header's frames below which a video may have been cut; headers are often off by a little."""
 
 
 class VideoError(DataError):
@@ -71,6 +74,17 @@ def read_frames(source: Path) -> Iterator[Frame]:
         capture.release()
     if index == 0:
         raise EmptyVideoError("no frame", where=source, todo="remove it or export it again")
+
+
+def shortfall(source: Path, decoded: int) -> str:
+    """Say that the header promises clearly more frames than were decoded; "" where it does not.
+
+    A message and no more: the header may be what is wrong, and one without a sane rate is not asked.
+    """
+    header = probe(source)
+    if header is None or not header.fps or decoded >= ENOUGH * header.frames:
+        return ""
+    return f"{decoded} of {header.frames} frames decoded, by the header"
 
 
 def _open(source: Path) -> Any:

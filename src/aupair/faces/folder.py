@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from aupair import store
 from aupair.errors import AupairError
 from aupair.faces import pool
-from aupair.faces.decode import VideoError
+from aupair.faces.decode import VideoError, shortfall
 from aupair.faces.tracking import Side
 from aupair.faces.video import align_video
 from aupair.log import SILENT, Log
@@ -50,7 +50,7 @@ class VideoReport:
     frames: int
     faces: int
     message: str = ""
-    """one line on what went wrong"""
+    """one line on what went wrong; of an ok one, that it ends before its header says"""
 
 
 def preprocess(jobs: Sequence[Job], faces: Path, params: PreprocessFaces, log: Log = SILENT) -> list[VideoReport]:
@@ -87,14 +87,14 @@ def _process(job: Job, faces: Path, params: PreprocessFaces) -> VideoReport:
     path, meta = _path(faces, job.name), _meta(job, params)
     done = _done(path, meta)
     if done is not None:
-        return _report(job.name, done)
+        return _report(job, done)
     try:
         store.write_face_batches(path, align_video(job.source, params, job.side), meta)
     except VideoError as error:
         store.write_face_batches(path, [], {**meta, "status": error.status, "message": str(error)})
     except (cv2.error, MemoryError) as error:
         return _crashed(job, faces, error)
-    return _report(job.name, store.read_faces(path))
+    return _report(job, store.read_faces(path))
 
 
 def _meta(job: Job, params: PreprocessFaces) -> dict[str, str]:
@@ -122,16 +122,17 @@ def _done(path: Path, meta: dict[str, str]) -> pa.Table | None:
     return table if {key: known.get(key) for key in meta} == meta else None
 
 
-def _report(name: str, table: pa.Table) -> VideoReport:
+def _report(job: Job, table: pa.Table) -> VideoReport:
     """Sum up a file of faces."""
     counts = {row["values"]: row["counts"] for row in pc.value_counts(table["status"]).to_pylist()}
     frames, found = len(table), counts.get("ok", 0)
     meta = store.faces_meta(table)
     if not frames:
-        return VideoReport(name, meta["status"], 0, 0, meta["message"])  # type: ignore[arg-type]
+        return VideoReport(job.name, meta["status"], 0, 0, meta["message"])  # type: ignore[arg-type]
     if counts.get("unreadable") == frames:
-        return VideoReport(name, "unreadable", frames, 0, "no frame can be decoded")
-    return VideoReport(name, "ok" if found else "no_face", frames, found, "" if found else "no face in any frame")
+        return VideoReport(job.name, "unreadable", frames, 0, "no frame can be decoded")
+    messages = ("" if found else "no face in any frame", shortfall(job.source, frames - counts.get("unreadable", 0)))
+    return VideoReport(job.name, "ok" if found else "no_face", frames, found, "; ".join(filter(None, messages)))
 
 
 def _crashed(job: Job, faces: Path, cause: pool.Died | Exception) -> VideoReport:
@@ -155,9 +156,7 @@ def _make_folder(faces: Path) -> None:
         with tempfile.TemporaryFile(dir=faces):
             pass
     except OSError as error:
-        raise AupairError(
-            "cannot write", where=faces, got=error.strerror, expected="a writable folder", todo="check its permissions"
-        ) from error
+        raise store.unwritable(faces, error) from error
 
 
 def _tidy(faces: Path, names: set[str]) -> None:

@@ -120,8 +120,10 @@ def check_bundle(folder: Path) -> None:
     """Refuse a folder that lacks a part.
 
     Raises:
-        ArtifactError: which part is missing.
+        ArtifactError: there is no such folder, or which part is missing.
     """
+    if not Path(folder).is_dir():
+        raise ArtifactError("no such folder", where=folder, expected="a model bundle", todo="check the path")
     names = [*FILES, *(f"{part}/{name}" for part, files in FOLDERS.items() for name in files)]
     lacking = [name for name in names if not (Path(folder) / name).is_file()]
     if lacking:

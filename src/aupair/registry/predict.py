@@ -35,7 +35,7 @@ class Summary:
         status: ok | no_face (in no frame) | empty | unreadable.
         frames: how many were decoded.
         faces: how many of them have a face.
-        message: why it is not ok.
+        message: why it is not ok, or that it ends before its header says.
         output: the name of its table and its picture, without suffix; empty if there are none.
     """
 
@@ -58,21 +58,24 @@ def predict(
         abstain: the least confident share of decisions, by the quantiles on `select`, to give as `abstain`; 0..1.
 
     Raises:
-        DataError: there is no video, or none of them could be read.
+        DataError: a source is missing, there is no video, or none of them could be read.
         ParamsError: `abstain` is not a share.
+        AupairError: `out` cannot be written.
     """
     if abstain is not None and not 0 <= abstain <= 1:
         raise ParamsError("--abstain", got=abstain, expected="a share from 0 to 1")
     videos = find_videos(sources)
+    store.check_writable(out / f"{SUMMARY}.csv")
     limit = None if abstain is None else recognizer.selection.confidence.threshold(abstain)
     rows: list[Summary] = []
     for video, name in log.progress(zip(videos, output_names(videos)), len(videos), "videos"):
         row = _predict_one(recognizer, video, out / name, limit)
         rows.append(row)
-        log.line(f"{row.video}: {row.status}, {row.frames} frames, {row.faces} faces {row.message}".rstrip())
+        message = f": {row.message}" if row.message else ""
+        log.line(f"{row.video}: {row.status}, {row.frames} frames, {row.faces} faces{message}")
         _write_summary(out / f"{SUMMARY}.csv", rows)
     if not any(row.frames for row in rows):
-        raise DataError("no video could be read", where=out / f"{SUMMARY}.csv", got=rows[0].message)
+        raise DataError("no video could be read", where=out / f"{SUMMARY}.csv", todo="its column message says why")
     return rows
 
 
@@ -80,8 +83,11 @@ def find_videos(sources: Sequence[Path]) -> list[Path]:
     """List the files, and the videos in the folders and below, each once.
 
     Raises:
-        DataError: there is none.
+        DataError: a source does not exist, or there is no video.
     """
+    missing = [str(source) for source in sources if not Path(source).exists()]
+    if missing:
+        raise DataError("no such video or folder", where=", ".join(missing), todo="check the path")
     found: dict[Path, Path] = {}
     for source in map(Path, sources):
         inside = sorted(source.rglob("*")) if source.is_dir() else [source]
@@ -132,7 +138,7 @@ def write_csv(path: Path, result: VideoPredictions, limit: float | None = None) 
 
 def _predict_one(recognizer: Recognizer, video: Path, target: Path, limit: float | None) -> Summary:
     """Predict one video; one that cannot be read gives a row that says so."""
-    from aupair.faces.decode import VideoError
+    from aupair.faces.decode import VideoError, shortfall
 
     try:
         result = recognizer.predict_video(video)
@@ -141,6 +147,8 @@ def _predict_one(recognizer: Recognizer, video: Path, target: Path, limit: float
     write_csv(target.with_name(f"{target.name}.csv"), result, limit)
     draw_timeline(target.with_name(f"{target.name}.png"), result, target.name, limit)
     status, message = ("ok", "") if result.faces else ("no_face", "no face in any frame")
+    cut = shortfall(video, len(result.frame) - result.status.count("unreadable"))
+    message = "; ".join(filter(None, (message, cut)))
     return Summary(str(video), status, len(result.frame), result.faces, message, target.name)
 
 

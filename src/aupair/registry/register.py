@@ -3,6 +3,8 @@
 It has a side effect, so it is idempotent: a bundle that is registered is found by its hash, and nothing is created.
 """
 
+import re
+import subprocess
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,18 +13,25 @@ from typing import TYPE_CHECKING, Any
 
 from aupair import store
 from aupair.aus import AUS
-from aupair.data.layout import USUAL_FPS
 from aupair.errors import ArtifactError
 from aupair.log import SILENT, Log
 from aupair.params import Params
 from aupair.registry import tracking, versions
 from aupair.registry.bundle import Parts, data_hash, write_bundle
 from aupair.registry.recognizer import read_selection
-from aupair.registry.runs import PARENT, Flow, StageRun, flow_id, log_flow
+from aupair.registry.runs import PARENT, Flow, StageRun, flow_id, log_flow, numbers
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.models import ModelSignature
+
+
+HEADLINE = re.compile(
+    r"rows\.(P1|P2|no-uncertainty|best-constant)\.(select|validation)\.(score|f1|accuracy)"
+    r"|pair_accuracy\.(clear|mean)"
+    r"|uncertainty\.(pair_nll\.(h|constant)|(auroc_correct|gain_at_80)\.\w+)"
+)
+"""The metrics that the parent run has, to compare flows by; evaluate's run has all."""
 
 
 @dataclass(frozen=True)
@@ -61,13 +70,16 @@ def register_model(
     created = version is None
     if version is None:
         metrics, data = store.read_json(parts.metrics), data_hash(store.read_json(parts.data))
-        tags = version_tags(bundle, metrics, data, sha256)
+        commit = git_commit()
+        tags = version_tags(bundle, metrics, data, sha256) | commit
         flow = Flow(
             flow_id(params.model_dump_json(), data, sha256),
             params.register_model.experiment,
-            StageRun(PARENT, params=params.model_dump(mode="json"), metrics=metrics, artifacts=tuple(reports)),
+            StageRun(
+                PARENT, params=params.model_dump(mode="json"), metrics=headline(metrics), artifacts=tuple(reports)
+            ),
             stages,
-            {"data.md5": data, versions.HASH_TAG: sha256},
+            {"data.md5": data, versions.HASH_TAG: sha256} | commit,
         )
         run_id = log_flow(client, flow)
         version = versions.create(client, log_bundle(client, bundle, run_id, params), run_id, tags, name)
@@ -87,6 +99,20 @@ def version_tags(bundle: Path, metrics: Mapping[str, Any], data: str, sha256: st
     for au in AUS:
         tags[f"f1.{au}"] = _tag(select["P2"]["per_au"][au]["f1"])
     return {key: value for key, value in tags.items() if value} | {"data.md5": data, versions.HASH_TAG: sha256}
+
+
+def headline(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """Pick the handful of metrics.json that flows are compared by."""
+    return {key: value for key, value in numbers(metrics).items() if HEADLINE.fullmatch(key)}
+
+
+def git_commit() -> dict[str, str]:
+    """Give the tag git.commit of the working folder; none outside a repository, before its first commit, without git."""
+    try:
+        done = subprocess.run(["git", "rev-parse", "--verify", "HEAD"], capture_output=True, text=True)
+    except OSError:  # no git on this machine: the tag is a help, not a need
+        return {}
+    return {} if done.returncode else {"git.commit": done.stdout.strip()}
 
 
 def log_bundle(client: "MlflowClient", bundle: Path, run_id: str, params: Params) -> str:
@@ -123,7 +149,8 @@ def signature(size: int) -> "ModelSignature":
         ]
     # an unnamed tensor: with a name, predict would receive a dict
     faces = Schema([TensorSpec(np.dtype("uint8"), (-1, size, size, 3))])
-    return ModelSignature(faces, Schema(columns), ParamSchema([ParamSpec("fps", "double", USUAL_FPS)]))
+    # MLflow wants a default; predict refuses this one, since no rate is true of every video
+    return ModelSignature(faces, Schema(columns), ParamSchema([ParamSpec("fps", "double", 0.0)]))
 
 
 def _row(metrics: Mapping[str, Any], name: str, split: str) -> Mapping[str, Any]:

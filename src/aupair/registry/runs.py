@@ -60,11 +60,12 @@ class Flow:
     """One way through all stages.
 
     Attributes:
-        flow_id: the same for the same params, data and bundle; or a pipeline's run id.
+        flow_id: the same for the same params, data and bundle.
         experiment: MLflow's experiment.
         parent: what belongs to the flow as a whole, as if it were a stage.
         stages: its runs.
         tags: more tags of the parent.
+        pipeline_run_id: of the pipeline that runs the flow; empty where none does.
     """
 
     flow_id: str
@@ -72,6 +73,7 @@ class Flow:
     parent: StageRun
     stages: Sequence[StageRun]
     tags: Mapping[str, str] = field(default_factory=dict)
+    pipeline_run_id: str = ""
 
 
 def flow_id(*parts: str) -> str:
@@ -154,11 +156,12 @@ def _log(client: "MlflowClient", experiment: str, flow: Flow, stage: StageRun, t
 
     shared = {
         "flow_id": flow.flow_id,
-        "pipeline_run_id": flow.flow_id,
         "stage": stage.stage,
         "trial": "none" if stage.trial is None else str(stage.trial),
         "au": "all",
     }
+    if flow.pipeline_run_id:
+        shared["pipeline_run_id"] = flow.pipeline_run_id
     run = client.create_run(experiment, tags={**shared, **tags}, run_name=stage.name)
     run_id, now = str(run.info.run_id), int(run.info.start_time)
     params = [Param(key, _text(value)) for key, value in flatten(dict(stage.params)).items()]

@@ -1,6 +1,6 @@
 """What MLflow runs to serve a bundle (models from code): it executes this file, and nothing else imports it.
 
-Input: the aligned faces of one video, in order, (n, S, S, 3) uint8, RGB; param `fps`, frames a second.
+Input: the aligned faces of one video, in order, (n, S, S, 3) uint8, RGB; param `fps`, frames a second, required.
 Output: a table with a row for each face: AU1, AU1_raw, AU1_pseudo_intensity, AU1_uncertainty, AU1_confidence, AU2, ...
 
     mlflow models serve --env-manager local -m models:/aupair@champion
@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from mlflow import MlflowException
 from mlflow.models import set_model
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
-from aupair.data.layout import USUAL_FPS
 from aupair.registry.recognizer import Recognizer
 
 
@@ -28,8 +29,15 @@ class Serving(PythonModel):
     def predict(
         self, context: PythonModelContext, model_input: np.ndarray, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
-        """Decide for the faces of one video."""
-        fps = float((params or {}).get("fps", USUAL_FPS))
+        """Decide for the faces of one video.
+
+        Raises:
+            MlflowException: `fps` is left out or is no rate; over HTTP that is status 400.
+        """
+        fps = float((params or {}).get("fps", 0.0))
+        if not 0 < fps < np.inf:
+            message = f"param fps: got {fps:g}, expected the video's frames a second, such as params={{'fps': 25.0}}"
+            raise MlflowException(message, error_code=INVALID_PARAMETER_VALUE)
         return pd.DataFrame(self._recognizer.predict_faces(model_input, fps).columns())
 
 

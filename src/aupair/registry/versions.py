@@ -73,7 +73,11 @@ def challenge(client: "MlflowClient", number: int, name: str = NAME) -> None:
 
 
 def versions(name: str = NAME) -> list[Version]:
-    """List all versions, oldest first; empty if nothing was registered."""
+    """List all versions, oldest first.
+
+    Raises:
+        RegistryError: there is no such model.
+    """
     client = tracking.connect()
     aliases = _aliases(client, name)
     with tracking.told(f"model {name}"):
@@ -142,7 +146,10 @@ def rollback(name: str = NAME) -> Version:
     previous = _aliases(client, name).get(PREVIOUS)
     if previous is None:
         raise RegistryError(
-            "nothing to roll back to", where=f"model {name}", got="no alias previous", todo=_promote(name)
+            "no version to roll back to",
+            where=f"model {name}",
+            got="no alias previous",
+            todo=f"promote a second version first: {_promote(name)}",
         )
     with tracking.told(f"version {previous}"):
         client.set_registered_model_alias(name, CHAMPION, str(previous))
@@ -191,10 +198,11 @@ def _named(client: "MlflowClient", model: str) -> "ModelVersion":
     name, at, alias = text.partition("@")
     name, _, number = (name, "", "") if at else text.partition("/")
     if not name or not (alias or number.isdigit()):
-        raise RegistryError("a model", got=model, expected="models:/NAME@ALIAS, models:/NAME/VERSION or a folder")
+        expected = "models:/NAME@ALIAS, models:/NAME/VERSION or a folder"
+        raise RegistryError("not a model's name", got=model, expected=expected)
     aliases = _aliases(client, name)
     if alias and alias not in aliases:
-        raise RegistryError(f"the model {name} has no {alias} yet", where=tracking.tracking_uri(), todo=_promote(name))
+        raise _no_alias(name, alias, aliases)
     try:
         return client.get_model_version(name, str(aliases[alias]) if alias else number)
     except MlflowException as error:
@@ -203,15 +211,38 @@ def _named(client: "MlflowClient", model: str) -> "ModelVersion":
         ) from error
 
 
+def _no_alias(name: str, alias: str, aliases: Mapping[str, int]) -> RegistryError:
+    """Say which aliases there are; of a missing champion, how to make one."""
+    if alias == CHAMPION:
+        where = tracking.tracking_uri()
+        return RegistryError(
+            f"the model {name} has no champion yet", where=where, todo=f"promote one: {_promote(name)}"
+        )
+    got = ", ".join(f"{known} -> {number}" for known, number in sorted(aliases.items()))
+    return RegistryError(
+        f"no alias {alias}",
+        where=f"model {name}",
+        got=f"aliases {got}" if got else "no alias at all",
+        todo=f"see {command('list', name)}",
+    )
+
+
 def _promote(name: str) -> str:
-    return f"promote one: {command('list', name)}, then {command('promote VERSION', name)}"
+    return f"{command('list', name)}, then {command('promote VERSION', name)}"
 
 
 def _aliases(client: "MlflowClient", name: str) -> dict[str, int]:
-    """Give what each alias points to; empty if the model is not there yet."""
+    """Give what each alias points to; refuse a model that is not there."""
     with tracking.told(f"model {name}"):
-        if not client.search_registered_models(f"name = '{name}'"):
-            return {}
+        known = [model.name for model in client.search_registered_models()]
+        if name not in known:
+            raise RegistryError(
+                "no such model",
+                where=tracking.tracking_uri(),
+                got=name,
+                expected=" | ".join(known) or "none is registered",
+                todo="" if known else "run `dvc repro`",
+            )
         return {alias: int(number) for alias, number in client.get_registered_model(name).aliases.items()}
 
 
