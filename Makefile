@@ -34,5 +34,6 @@ $(ENV): requirements.lock pyproject.toml setup.sh
 lock: $(ENV)
 	uv pip compile --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q --extra dev pyproject.toml -o requirements.lock
 
+# Also deletes the local MLflow store with every registered version.
 clean:
-	rm -rf work reports predictions mlflow.db mlruns mlartifacts dvc.lock
+	rm -rf work reports predictions mlflow.db mlruns mlartifacts

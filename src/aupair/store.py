@@ -137,17 +137,13 @@ def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
         ) from error
 
 
-def write_faces(path: Path, columns: Mapping[str, Any], meta: Mapping[str, str]) -> None:
-    """Write one video's faces (columns of FACES_SCHEMA, in equal lengths) as an Arrow IPC file.
+def write_faces(path: Path, batches: Iterable[Mapping[str, Any]], meta: Mapping[str, str]) -> None:
+    """Write one video's faces as an Arrow IPC file, some rows at a time: memory does not grow with its length.
 
     Args:
-        meta: strings kept in the schema's metadata: fps, size, options, source.
+        batches: columns of FACES_SCHEMA, in equal lengths.
+        meta: strings kept in the schema's metadata: options, source.
     """
-    write_face_batches(path, [columns], meta)
-
-
-def write_face_batches(path: Path, batches: Iterable[Mapping[str, Any]], meta: Mapping[str, str]) -> None:
-    """Write one video's faces as they come, some rows at a time, so that memory does not grow with its length."""
     schema = FACES_SCHEMA.with_metadata(dict(meta))
     with atomic(path) as temporary, pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
         for columns in batches:

@@ -27,7 +27,7 @@ def write_video(path: Path, statuses: list[str]) -> None:
     }
     numbers = {key: [np.nan] * n for key in ("detector_score", "pass_disagreement", "procrustes_residual")}
     rows = {"frame": list(range(n)), "time": [k / 25 for k in range(n)], "status": statuses}
-    store.write_faces(path, {name: {**rows, **blank, **numbers}[name] for name in store.FACES_SCHEMA.names}, {})
+    store.write_faces(path, [{name: {**rows, **blank, **numbers}[name] for name in store.FACES_SCHEMA.names}], {})
 
 
 @pytest.fixture

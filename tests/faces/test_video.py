@@ -80,7 +80,7 @@ def test_colours_are_red_green_blue(clip: Path) -> None:
 
 def test_columns_fit_the_schema_and_come_back(clip: Path, tmp_path: Path) -> None:
     rows = list(iter_faces(clip, PARAMS))
-    store.write_faces(tmp_path / "a.arrow", face_columns(rows, 95), {})
+    store.write_faces(tmp_path / "a.arrow", [face_columns(rows, 95)], {})
     table = store.read_faces(tmp_path / "a.arrow")
     for row, got in zip(rows, table.to_pylist(), strict=True):
         if row.status != "ok":

@@ -30,7 +30,7 @@ def write(folder: Path, lengths: tuple[int, ...] = LENGTHS, ok: np.ndarray = OK)
             "landmarks": [np.zeros(136, np.float32)] * n, "transform": [np.zeros(6, np.float32)] * n,
             "detector_score": nan, "tracked": np.zeros(n, bool), "pass_disagreement": nan, "procrustes_residual": nan,
         }  # fmt: skip
-        store.write_faces(folder / f"v{v}.arrow", columns, {})
+        store.write_faces(folder / f"v{v}.arrow", [columns], {})
         start += n
     video = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
     frame = np.concatenate([np.arange(n, dtype=np.int32) for n in lengths])

@@ -195,7 +195,7 @@ def test_the_training_set_from_files(tmp_path: Path) -> None:
             "transform": [np.zeros(6, np.float32)] * LENGTH, "detector_score": nan, "tracked": np.zeros(LENGTH, bool),
             "pass_disagreement": nan, "procrustes_residual": nan,
         }  # fmt: skip
-        store.write_faces(faces / f"{name}.arrow", columns, {})
+        store.write_faces(faces / f"{name}.arrow", [columns], {})
     names = np.array(frames.videos)[frames.video]
     table = {
         "video": names, "subject": names, "split": np.array(SPLITS)[frames.split], "frame": frames.frame,

@@ -89,9 +89,9 @@ def _process(job: Job, faces: Path, params: PreprocessFaces) -> VideoReport:
     if done is not None:
         return _report(job, done)
     try:
-        store.write_face_batches(path, align_video(job.source, params, job.side), meta)
+        store.write_faces(path, align_video(job.source, params, job.side), meta)
     except VideoError as error:
-        store.write_face_batches(path, [], {**meta, "status": error.status, "message": str(error)})
+        store.write_faces(path, [], {**meta, "status": error.status, "message": str(error)})
     except (cv2.error, MemoryError) as error:
         return _crashed(job, faces, error)
     return _report(job, store.read_faces(path))
@@ -140,7 +140,7 @@ def _crashed(job: Job, faces: Path, cause: pool.Died | Exception) -> VideoReport
     text = f"the process ended with code {cause.exit_code}" if isinstance(cause, pool.Died) else repr(cause)
     message = " ".join(f"{text} at {job.source}; it is tried again the next time".split())
     _sweep(faces, f".{glob.escape(job.name)}.arrow.*")
-    store.write_face_batches(_path(faces, job.name), [], {"status": "crashed", "message": message})
+    store.write_faces(_path(faces, job.name), [], {"status": "crashed", "message": message})
     return VideoReport(job.name, "crashed", 0, 0, message)
 
 

@@ -126,7 +126,7 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any
 def forward_all(
     model: nn.Module, images: Faces, rows: np.ndarray, device: torch.device, log: Log = SILENT, name: str = ""
 ) -> np.ndarray:
-    """Forward frames in eval mode: (n,) rows -> (n, A) float32; progress under `name`."""
+    """Forward frames in eval mode: (n,) rows -> what the model gives of each, (n, A) or (n, D) float32."""
     model.to(device).eval()
     starts = range(0, len(rows), CHUNK)
     parts = [
@@ -137,7 +137,7 @@ def forward_all(
 
 
 def chunked(model: nn.Module, x: Tensor) -> np.ndarray:
-    """Forward (n, ...) in chunks of always the same size, the last one filled up: (n, A) float32.
+    """Forward (n, ...) in chunks of always the same size, the last one filled up: (n, A) or (n, D) float32.
 
     A convolution sums in another order for another batch size: with one size a frame's numbers are the same
     whatever the batch it came in.
