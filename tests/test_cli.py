@@ -46,7 +46,7 @@ def test_wrong_use_is_one_line_and_exit_code_2(fresh: Path, aupair: Command, nam
 
 
 def test_a_params_file_that_is_none(fresh: Path, aupair: Command) -> None:
-    for text, message in (("a: [", "not YAML: in params.yaml"), ("- 1\n", "not a mapping of sections: in params.yaml")):
+    for text, message in (("a: [", "not YAML: in params.yaml"), ("- 1\n", "not a mapping: in params.yaml")):
         (fresh / "params.yaml").write_text(text)
         outcome = aupair("run", "check-data")
         assert outcome.code == 2

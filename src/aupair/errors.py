@@ -52,3 +52,33 @@ class RegistryError(AupairError):
     """The MLflow server or its registry refused or lacks something; or the promotion gate said no."""
 
     exit_code = 5
+
+
+class AuthError(AupairError):
+    """A server asks who you are: a token or a key is missing, wrong, or not enough."""
+
+    exit_code = 6
+
+
+class UnreachableError(AupairError):
+    """A server does not answer: name, port, network, certificate."""
+
+    exit_code = 7
+
+
+class RejectedError(AupairError):
+    """A server answered, and refused what it was asked."""
+
+    exit_code = 8
+
+
+class RunFailedError(AupairError):
+    """A pipeline run ended without success."""
+
+    exit_code = 9
+
+
+class TimedOutError(AupairError):
+    """A pipeline run did not end in the time that was given."""
+
+    exit_code = 10

@@ -7,7 +7,7 @@ import difflib
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -18,6 +18,9 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
 Percent = Annotated[float, Field(ge=0, le=100)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+R = TypeVar("R", bound=BaseModel)
 
 
 class Record(BaseModel):
@@ -227,19 +230,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Params:
     Raises:
         ParamsError: the file is missing, is not a mapping, or a key or value is not allowed.
     """
-    try:
-        tree = yaml.safe_load(Path(path).read_text()) or {}
-    except FileNotFoundError as error:
-        raise ParamsError(
-            "no params file", where=path, todo="run inside a checkout, or name one with --params"
-        ) from error
-    except yaml.YAMLError as error:
-        raise ParamsError("not YAML", where=path, got=error) from error
-    if not isinstance(tree, dict):
-        raise ParamsError("not a mapping of sections", where=path, got=type(tree).__name__)
-    for text in overrides:
-        _override(tree, text)
-    return check(tree, where=str(path))
+    return check(read(path, overrides), where=str(path))
 
 
 def check(tree: dict[str, Any], where: str = "params") -> Params:
@@ -248,13 +239,43 @@ def check(tree: dict[str, Any], where: str = "params") -> Params:
     Raises:
         ParamsError: an unknown key (with the nearest known one) or a wrong value.
     """
+    return validate(Params, tree, where)
+
+
+def read(path: Path, overrides: Sequence[str] = (), option: str = "--set") -> dict[str, Any]:
+    """Read a file of keys and values, unchecked, and apply overrides such as `section.key=value`.
+
+    Raises:
+        ParamsError: the file is missing or is not a mapping, or an override is not of that form.
+    """
     try:
-        return Params.model_validate(tree)
+        tree = yaml.safe_load(Path(path).read_text()) or {}
+    except FileNotFoundError as error:
+        raise ParamsError(
+            "no params file", where=path, todo="run inside a checkout, or name one that exists"
+        ) from error
+    except yaml.YAMLError as error:
+        raise ParamsError("not YAML", where=path, got=error) from error
+    if not isinstance(tree, dict):
+        raise ParamsError("not a mapping", where=path, got=type(tree).__name__)
+    for text in overrides:
+        override(tree, text, option)
+    return tree
+
+
+def validate(record: type[R], tree: dict[str, Any], where: str) -> R:
+    """Turn a tree into a record.
+
+    Raises:
+        ParamsError: an unknown key (with the nearest known one) or a wrong value.
+    """
+    try:
+        return record.model_validate(tree)
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
+        key = ".".join(str(part) for part in first["loc"]) or "the whole"
         if first["type"] == "extra_forbidden":
-            known = _known_keys(first["loc"][:-1])
+            known = _known_keys(record, first["loc"][:-1])
             near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
             raise ParamsError(
                 "unknown parameter",
@@ -263,29 +284,38 @@ def check(tree: dict[str, Any], where: str = "params") -> Params:
                 todo=f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}",
             ) from error
         expected = first["msg"].removeprefix("Value error, ")
-        raise ParamsError(f"parameter {key}", where=where, got=repr(first["input"]), expected=expected) from error
+        got = repr(first["input"]) if first["loc"] else ""
+        raise ParamsError(f"parameter {key}", where=where, got=got, expected=expected) from error
 
 
-def _override(tree: dict[str, Any], text: str) -> None:
-    """Set section.key=value in the tree, the value read as YAML."""
+def override(tree: dict[str, Any], text: str, option: str = "--set") -> None:
+    """Set section.key=value in the tree, the value read as YAML.
+
+    Raises:
+        ParamsError: it is not of that form; `option` is named.
+    """
     key, equals, value = text.partition("=")
     *sections, last = key.strip().split(".")
     if not equals or not last:
-        raise ParamsError("--set", got=text, expected="section.key=value")
+        raise ParamsError(option, got=text, expected="section.key=value")
     for section in sections:
         child = tree.setdefault(section, {})
         if not isinstance(child, dict):
-            raise ParamsError("--set", got=text, expected=f"{section} to be a section")
+            raise ParamsError(option, got=text, expected=f"{section} to be a section")
         tree = child
     try:
         tree[last] = yaml.safe_load(value)
     except yaml.YAMLError as error:
-        raise ParamsError("--set", got=text, expected="a value in YAML") from error
+        raise ParamsError(option, got=text, expected="a value in YAML") from error
 
 
-def _known_keys(loc: tuple[int | str, ...]) -> list[str]:
+def _known_keys(record: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
     """Give the keys of the record at `loc`."""
-    model: Any = Params
     for part in loc:
-        model = model.model_fields[str(part)].annotation
-    return list(model.model_fields)
+        if isinstance(part, str) and part in record.model_fields:
+            annotation = record.model_fields[part].annotation
+            inner = [t for t in (annotation, *get_args(annotation)) if isinstance(t, type) and issubclass(t, BaseModel)]
+            if not inner:
+                return []
+            record = inner[0]
+    return list(record.model_fields)
