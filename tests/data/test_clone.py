@@ -1,0 +1,259 @@
+"""The data folder of a git repository, by real git and real DVC: every kind of revision, every kind of failure."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from aupair.data.fetch import Fetched, fetch
+from aupair.data.hashing import dvc_hash
+from aupair.data.staging import Patience
+from aupair.errors import AupairError, AuthError, DataError, ParamsError, UnreachableError
+from services.bucket import one_line
+from services.s3 import s3_server
+
+QUICK = Patience(attempts=2, backoff=0.02, timeout=5, longest=60)
+
+
+def write(folder: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    return folder
+
+
+def content(folder: Path) -> dict[str, str]:
+    return {path.relative_to(folder).as_posix(): path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A repository with two commits on main: the first, tagged v1, has other data; the branch bare has none.
+
+    It also holds modules that would be run in place of DVC's, if its folder were searched for modules.
+    """
+
+    folder: Path
+    first: str
+    second: str
+
+    @property
+    def source(self) -> str:
+        return f"git+file://{self.folder}"
+
+    def git(self, *arguments: str) -> str:
+        command = ["git", "-c", "user.name=t", "-c", "user.email=t@localhost", *arguments]
+        return subprocess.run(command, cwd=self.folder, check=True, capture_output=True, text=True).stdout.strip()
+
+    def dvc(self, *arguments: str) -> None:
+        subprocess.run(
+            [sys.executable, "-P", "-m", "dvc", *arguments], cwd=self.folder, check=True, capture_output=True
+        )
+
+    def commit(self) -> str:
+        self.git("add", "-A")
+        self.git("commit", "-q", "--no-verify", "-m", "more")
+        return self.git("rev-parse", "HEAD")
+
+    def md5(self, revision: str) -> str:
+        return str(yaml.safe_load(self.git("show", f"{revision}:data.dvc"))["outs"][0]["md5"])
+
+
+ONE = {"a": "a", "deep/b": "b", "empty": ""}
+TWO = {**ONE, "a": "A", "new": "n"}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep DVC from the settings and caches of the machine."""
+    own = tmp_path_factory.mktemp("settings")
+    with pytest.MonkeyPatch.context() as patch:
+        for key in [key for key in os.environ if key.startswith(("DVC_", "GIT_", "AWS_"))]:
+            patch.delenv(key)
+        for key in ("DVC_GLOBAL_CONFIG_DIR", "DVC_SYSTEM_CONFIG_DIR"):
+            patch.setenv(key, str(own))
+        patch.setenv("DVC_NO_ANALYTICS", "true")
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        yield
+
+
+@pytest.fixture(scope="module")
+def origin(tmp_path_factory: pytest.TempPathFactory, settings: None) -> Origin:
+    """A repository with a DVC remote inside it, as ours has. Not to be changed."""
+    folder = tmp_path_factory.mktemp("origin") / "repo"
+    write(folder, {".dvc/config": "[core]\n    analytics = false\n['remote \"demo\"']\n    url = ../demo\n"})
+    write(folder, dict.fromkeys(("dvc.py", "yaml.py"), "raise SystemExit('ran')"))
+    write(folder, {".dvc/.gitignore": "/cache\n/tmp\n/config.local\n", ".gitignore": "/data\n"})
+    origin = Origin(folder, "", "")
+    origin.git("init", "-q", "-b", "main")
+    commits = []
+    for files in (ONE, TWO):
+        write(folder / "data", files)
+        origin.dvc("add", "-q", "data")
+        origin.dvc("push", "-q", "-r", "demo", "data.dvc")
+        commits.append(origin.commit())
+    origin.git("tag", "v1", commits[0])
+    origin.git("checkout", "-q", "-b", "bare")
+    (folder / "data.dvc").unlink()
+    origin.commit()
+    origin.git("checkout", "-q", "main")
+    return Origin(folder, *commits)
+
+
+@pytest.fixture
+def copied(origin: Origin, tmp_path: Path) -> Origin:
+    """A copy of the repository to spoil, without a cache of its own."""
+    folder = shutil.copytree(origin.folder, tmp_path / "origin")
+    shutil.rmtree(folder / ".dvc" / "cache")
+    shutil.rmtree(folder / "data")
+    return Origin(Path(folder), origin.first, origin.second)
+
+
+@pytest.mark.parametrize("revision", ["", "v1", "{first}", "{first:.8}"])
+def test_a_revision_of_a_repository_gives_its_data(origin: Origin, tmp_path: Path, revision: str) -> None:
+    first = revision != ""
+    name = revision.format(first=origin.first)
+    fetched = fetch(origin.source, tmp_path / "out", revision=name, remote="demo", patience=QUICK)
+    files = ONE if first else TWO
+    assert content(tmp_path / "out") == files
+    assert fetched == Fetched(
+        origin.source, origin.first if first else origin.second, len(files), sum(map(len, files.values()))
+    )
+    assert dvc_hash(tmp_path / "out") == origin.md5(fetched.commit), "what check-data finds is what data.dvc says"
+    assert os.listdir(tmp_path) == ["out"], "no clone, no cache"
+    assert not any(path.is_symlink() for path in (tmp_path / "out").rglob("*"))
+    (tmp_path / "out" / "a").open("a").close()
+    assert (tmp_path / "out" / "a").stat().st_mode & 0o222 == 0o200
+
+
+def test_a_repository_without_the_revision_or_the_data_is_told(origin: Origin, tmp_path: Path) -> None:
+    for revision in ("nix", "0123456789", "0123456789" * 4):
+        with pytest.raises(DataError, match=f"no such revision: in file://.*, got {revision}, expected a branch"):
+            fetch(origin.source, tmp_path / "out", revision=revision, patience=QUICK)
+    with pytest.raises(DataError, match=r"no data\.dvc: in git\+file://.* at .*; run `dvc add data`"):
+        fetch(origin.source, tmp_path / "out", revision="bare", patience=QUICK)
+    for name in ("nix", "SSL", "Forbidden"):
+        with pytest.raises(DataError, match=r"no such git repository.*does not appear to be a git repository"):
+            fetch(f"git+file://{tmp_path}/{name}", tmp_path / "out", patience=QUICK)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_remote_that_is_not_there_is_told(origin: Origin, tmp_path: Path) -> None:
+    for remote, told in (("", "no default one"), ("nix", "nix")):
+        with pytest.raises(ParamsError, match=f"no such DVC remote: .*got {told}; name one as remote"):
+            fetch(origin.source, tmp_path / "out", remote=remote, patience=QUICK)
+
+
+def objects(origin: Origin) -> Iterator[Path]:
+    """Give the remote's objects that are files of the data."""
+    return (path for path in (origin.folder / "demo").rglob("*") if path.is_file() and path.suffix != ".dir")
+
+
+def test_files_that_the_remote_lacks_are_told_and_then_only_they_are_pulled(copied: Origin, tmp_path: Path) -> None:
+    lacking = next(path for path in objects(copied) if path.read_text() == "A")
+    lacking.unlink()
+    copied.commit()
+    with pytest.raises(DataError, match=r"the DVC remote lacks files.*failed to transfer.*dvc push") as caught:
+        fetch(copied.source, tmp_path / "out", remote="demo", patience=QUICK)
+    one_line(caught)
+    assert not (tmp_path / "out").exists()
+    pulled = {path.read_text() for path in (tmp_path / ".out.fetching" / "cache").rglob("*") if path.is_file()}
+    assert pulled >= {"b", "n"}
+    for path in objects(copied):
+        path.chmod(0o644)
+        path.write_text("must not be asked for again")
+    lacking.write_text("A")
+    copied.commit()
+    fetch(copied.source, tmp_path / "out", remote="demo", patience=QUICK)
+    assert content(tmp_path / "out") == TWO
+
+
+def test_a_damaged_file_of_a_remote_is_noticed(copied: Origin, tmp_path: Path) -> None:
+    spoilt = next(path for path in objects(copied) if path.read_text() == "A")
+    spoilt.chmod(0o644)
+    spoilt.write_text("X")
+    copied.commit()
+    with pytest.raises(DataError, match=f"does not match its checksum.*expected {copied.md5('main')}") as caught:
+        fetch(copied.source, tmp_path / "out", remote="demo", patience=QUICK)
+    one_line(caught)
+    assert sorted(os.listdir(tmp_path)) == ["origin"], "nothing damaged is kept"
+
+
+def test_a_remote_in_a_bucket(origin: Origin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copied = Origin(Path(shutil.copytree(origin.folder, tmp_path / "origin")), origin.first, origin.second)
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    with s3_server(tmp_path / "s3", ["dvc"]) as server:
+        for key, value in server.environment().items():
+            monkeypatch.setenv(key, value)
+        with (copied.folder / ".dvc" / "config").open("a") as config:
+            config.write("['remote \"s3\"']\n    url = s3://dvc/store\n")
+        copied.dvc("push", "-q", "-r", "s3", "data.dvc")
+        copied.commit()
+        fetch(copied.source, tmp_path / "out", remote="s3", patience=QUICK)
+        assert content(tmp_path / "out") == TWO
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hush")
+        with pytest.raises(AuthError, match=r"the DVC remote refuses.*Forbidden.*AWS_ACCESS_KEY_ID") as caught:
+            fetch(copied.source, tmp_path / "out2", remote="s3", patience=QUICK)
+        assert "hush" not in one_line(caught)
+    with pytest.raises(UnreachableError, match="the DVC remote does not answer"):
+        fetch(copied.source, tmp_path / "out2", remote="s3", patience=QUICK)
+
+
+@pytest.mark.parametrize(
+    ("status", "told"), [(401, AuthError), (403, AuthError), (404, DataError), (503, UnreachableError)]
+)
+def test_a_git_server_s_refusal_is_told_without_the_password(
+    tmp_path: Path, status: int, told: type[AupairError]
+) -> None:
+    class Server(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            if status == 401:
+                self.send_header("WWW-Authenticate", "Basic realm=git")
+            self.end_headers()
+
+        def log_message(self, *arguments: Any) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Server) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        host = f"127.0.0.1:{server.server_port}/repo.git"
+        for user in ("", "user:hush@"):
+            with pytest.raises(told, match=rf"in http://{host}, got") as caught:
+                fetch(f"git+http://{user}{host}", tmp_path / "out", patience=QUICK)
+            assert "hush" not in one_line(caught)
+        server.shutdown()
+    assert "hush" not in "".join(content(tmp_path / ".out.fetching").values())
+
+
+@pytest.mark.parametrize(
+    ("patience", "told"),
+    [
+        (Patience(longest=1), "git did not end, got 1 s"),
+        (Patience(timeout=1, longest=60), "the git server does not answer"),
+    ],
+)
+def test_a_git_server_that_hangs_is_told_in_time(tmp_path: Path, patience: Patience, told: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/hanging.git"
+        start = time.monotonic()
+        with pytest.raises(UnreachableError, match=told):
+            fetch(f"git+{url}", tmp_path / "out", patience=patience)
+        assert time.monotonic() - start < 10
+
+
+def test_a_machine_without_git_is_told(origin: Origin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(AupairError, match="a program is not there, got git; install git"):
+        fetch(origin.source, tmp_path / "out", patience=QUICK)

@@ -1,0 +1,127 @@
+"""A TCP proxy on loopback that fails as networks do: cuts connections, goes away, changes what passes, and counts."""
+
+import re
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+
+RESET = struct.pack("ii", 1, 0)
+"""SO_LINGER that makes close() send a reset."""
+
+
+@dataclass
+class Flaky:
+    """What the proxy does and what it has seen; a test sets and reads the attributes while it runs.
+
+    Attributes:
+        upstream: the port of the real server.
+        cuts: how many more connections to end early.
+        after: bytes from the server after which they are.
+        rewrite: changes what the server sends, a block at a time.
+        received: bytes that went from the server to the client.
+        requests: method, path and headers of every request.
+    """
+
+    upstream: int
+    cuts: int = 0
+    after: int = 0
+    rewrite: Callable[[bytes], bytes] = lambda data: data
+    received: int = 0
+    requests: list[str] = field(default_factory=list)
+    port: int = 0
+    _listener: socket.socket | None = None
+    _open: set[socket.socket] = field(default_factory=set)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def endpoint(self) -> str:
+        """The URL that a client uses."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def ranges(self) -> list[str]:
+        """Give the Range headers of all GET requests that had one, in order."""
+        found = (re.search(r"(?im)^range: *(\S+)", text) for text in self.requests if text.startswith("GET "))
+        return [match[1] for match in found if match]
+
+    def listen(self) -> None:
+        """Start to accept connections, on the same port as before."""
+        self._listener = socket.create_server(("127.0.0.1", self.port))
+        self.port = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
+
+    def go_away(self) -> None:
+        """Refuse connections from now on, and reset those that are open."""
+        with self._lock:
+            listener, self._listener = self._listener, None
+            sockets = list(self._open)
+        if listener is not None:
+            with suppress(OSError):
+                listener.shutdown(socket.SHUT_RDWR)
+            listener.close()
+        for each in sockets:
+            self._reset(each)
+
+    def _accept(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                client, _ = listener.accept()
+            except OSError:
+                return
+            server = socket.create_connection(("127.0.0.1", self.upstream))
+            with self._lock:
+                self._open |= {client, server}
+                gone = self._listener is not listener
+            if gone:
+                self._reset(client)
+            threading.Thread(target=self._up, args=(client, server), daemon=True).start()
+            threading.Thread(target=self._down, args=(server, client), daemon=True).start()
+
+    def _up(self, client: socket.socket, server: socket.socket) -> None:
+        with suppress(OSError):
+            while data := client.recv(1 << 16):
+                if re.match(rb"(GET|HEAD|PUT|POST|DELETE) ", data):
+                    self.requests.append(data.partition(b"\r\n\r\n")[0].decode(errors="replace"))
+                server.sendall(data)
+        self._reset(server)
+
+    def _down(self, server: socket.socket, client: socket.socket) -> None:
+        passed = 0
+        with suppress(OSError):
+            while data := server.recv(1 << 16):
+                data = self.rewrite(data)
+                if self.cuts and passed + len(data) > self.after:
+                    data = data[: max(0, self.after - passed)]
+                    client.sendall(data)
+                    self.received += len(data)
+                    self.cuts -= 1
+                    client.shutdown(socket.SHUT_WR)
+                    break
+                client.sendall(data)
+                passed += len(data)
+                self.received += len(data)
+            else:
+                with suppress(OSError):
+                    client.shutdown(socket.SHUT_WR)
+        self._reset(server)
+
+    def _reset(self, each: socket.socket) -> None:
+        with suppress(OSError):
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+            each.shutdown(socket.SHUT_RD)  # wakes the thread that reads from it
+        each.close()
+        with self._lock:
+            self._open.discard(each)
+
+
+@contextmanager
+def flaky_proxy(upstream: int) -> Iterator[Flaky]:
+    """Run a proxy in front of a port of 127.0.0.1 until the block ends."""
+    proxy = Flaky(upstream)
+    proxy.listen()
+    try:
+        yield proxy
+    finally:
+        proxy.go_away()
