@@ -43,7 +43,7 @@ def test_a_run_that_was_cut_off_is_logged_again_and_a_finished_one_is_not(
     curves = tmp_path / "curves.jsonl"
     curves.write_text("".join(json.dumps({"step": step, "loss": step / 2}) + "\n" for step in range(1500)))
     stages = [StageRun("train-mapping", 0, curves=(curves,)), StageRun("evaluate", artifacts=(tmp_path / "table.md",))]
-    flow = Flow("f1", "test", StageRun("flow", params={"long": "x" * 9000}), stages)
+    flow = Flow("f1", tracking.experiment_id(client, "test"), StageRun("flow", params={"long": "x" * 9000}), stages)
     with pytest.raises(RegistryError, match="a report that is not there"):
         log_flow(client, flow)
     (tmp_path / "table.md").write_text("now")
@@ -65,6 +65,11 @@ def test_a_run_that_was_cut_off_is_logged_again_and_a_finished_one_is_not(
 def test_a_pipelines_run_id_is_on_every_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     client = tracking.connect(create=True)
-    log_flow(client, Flow("f1", "test", StageRun("flow"), [StageRun("evaluate")], pipeline_run_id="r7"))
+    log_flow(
+        client,
+        Flow(
+            "f1", tracking.experiment_id(client, "test"), StageRun("flow"), [StageRun("evaluate")], pipeline_run_id="r7"
+        ),
+    )
     runs = client.search_runs([tracking.experiment_id(client, "test")])
     assert [(run.data.tags["flow_id"], run.data.tags["pipeline_run_id"]) for run in runs] == [("f1", "r7")] * 2

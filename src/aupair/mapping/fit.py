@@ -109,7 +109,7 @@ def train(
             loss = balanced_loss(networks, x[select_rows], y[select_rows], weight)
             kept.update(loss)
             curves.append({"epoch": epoch + 1, "train_loss": float(np.mean(losses)), "select_loss": float(loss.mean())})
-            log.metrics(epoch + 1, **{f"mapping.{k}": v for k, v in curves[-1].items() if k != "epoch"})
+            log.metrics(epoch + 1, **{k: v for k, v in curves[-1].items() if k != "epoch"})
         kept.restore()
     return Mapping(networks.cpu(), params.width), curves
 

@@ -66,16 +66,24 @@ def predict(
         raise ParamsError("--abstain", got=abstain, expected="a share from 0 to 1")
     videos = find_videos(sources)
     store.check_writable(out / f"{SUMMARY}.csv")
+    rows = predict_each(list(zip(videos, output_names(videos))), recognizer, out, abstain, log)
+    if not any(row.frames for row in rows):
+        raise DataError("no video could be read", where=out / f"{SUMMARY}.csv", todo="its column message says why")
+    return rows
+
+
+def predict_each(
+    videos: Sequence[tuple[Path, str]], recognizer: Recognizer, out: Path, abstain: float | None, log: Log = SILENT
+) -> list[Summary]:
+    """Write `<name>.csv` and `<name>.png` for each video and its name, and summary.csv; one that fails is a row there."""
     limit = None if abstain is None else recognizer.selection.confidence.threshold(abstain)
     rows: list[Summary] = []
-    for video, name in log.progress(zip(videos, output_names(videos)), len(videos), "videos"):
+    for video, name in log.progress(videos, len(videos), "videos"):
         row = _predict_one(recognizer, video, out / name, limit)
         rows.append(row)
         message = f": {row.message}" if row.message else ""
         log.line(f"{row.video}: {row.status}, {row.frames} frames, {row.faces} faces{message}")
-        _write_summary(out / f"{SUMMARY}.csv", rows)
-    if not any(row.frames for row in rows):
-        raise DataError("no video could be read", where=out / f"{SUMMARY}.csv", todo="its column message says why")
+        write_summary(out / f"{SUMMARY}.csv", rows)
     return rows
 
 
@@ -152,7 +160,8 @@ def _predict_one(recognizer: Recognizer, video: Path, target: Path, limit: float
     return Summary(str(video), status, len(result.frame), result.faces, message, target.name)
 
 
-def _write_summary(path: Path, rows: Sequence[Summary]) -> None:
+def write_summary(path: Path, rows: Sequence[Summary]) -> None:
+    """Write what became of the videos."""
     with store.atomic(path) as temporary, open(temporary, "w", newline="") as file:
         writer = csv.DictWriter(file, [field.name for field in fields(Summary)], lineterminator="\n")
         writer.writeheader()

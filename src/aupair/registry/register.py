@@ -3,6 +3,7 @@
 It has a side effect, so it is idempotent: a bundle that is registered is found by its hash, and nothing is created.
 """
 
+import os
 import re
 import subprocess
 import warnings
@@ -16,7 +17,7 @@ from aupair.aus import AUS
 from aupair.errors import ArtifactError
 from aupair.log import SILENT, Log
 from aupair.params import Params
-from aupair.registry import tracking, versions
+from aupair.registry import live, tracking, versions
 from aupair.registry.bundle import Parts, data_hash, write_bundle
 from aupair.registry.recognizer import read_selection
 from aupair.registry.runs import PARENT, Flow, StageRun, flow_id, log_flow, numbers
@@ -70,19 +71,18 @@ def register_model(
     created = version is None
     if version is None:
         metrics, data = store.read_json(parts.metrics), data_hash(store.read_json(parts.data))
-        commit = git_commit()
-        tags = version_tags(bundle, metrics, data, sha256) | commit
-        flow = Flow(
-            flow_id(params.model_dump_json(), data, sha256),
-            params.register_model.experiment,
-            StageRun(
-                PARENT, params=params.model_dump(mode="json"), metrics=headline(metrics), artifacts=tuple(reports)
-            ),
-            stages,
-            {"data.md5": data, versions.HASH_TAG: sha256} | commit,
+        tags = version_tags(bundle, metrics, data, sha256) | origin()
+        experiment = live.experiment_of(client, params.register_model.experiment)
+        flow = live.flow_id(client, flow_id(params.model_dump_json(), data, sha256))
+        whole = StageRun(
+            PARENT, params=params.model_dump(mode="json"), metrics=headline(metrics), artifacts=tuple(reports)
         )
-        run_id = log_flow(client, flow)
+        about = {"data.md5": data, versions.HASH_TAG: sha256} | origin()
+        parent = live.parent_run(client, experiment, flow) if live.is_live() else ""
+        run_id = log_flow(client, Flow(flow, experiment, whole, stages, about, live.pipeline_run_id(), parent))
         version = versions.create(client, log_bundle(client, bundle, run_id, params), run_id, tags, name)
+        if parent:
+            client.update_run(parent, "RUNNING")  # logging a model has ended it, but the pipeline goes on
     versions.challenge(client, version, name)
     log.line(f"{name} version {version}: {'registered' if created else 'registered before, nothing new'}")
     return Registration(version, created, sha256)
@@ -106,8 +106,19 @@ def headline(metrics: Mapping[str, Any]) -> dict[str, float]:
     return {key: value for key, value in numbers(metrics).items() if HEADLINE.fullmatch(key)}
 
 
+def origin() -> dict[str, str]:
+    """Give the tags that say what made a version: git.commit, and the pipeline's run, where one runs the flow."""
+    run = live.pipeline_run_id()
+    return git_commit() | ({"pipeline_run_id": run} if run else {})
+
+
 def git_commit() -> dict[str, str]:
-    """Give the tag git.commit of the working folder; none outside a repository, before its first commit, without git."""
+    """Give the tag git.commit: of the image (AUPAIR_GIT_COMMIT), else of the working folder.
+
+    None outside a repository, before its first commit, without git.
+    """
+    if of_image := os.environ.get("AUPAIR_GIT_COMMIT"):
+        return {"git.commit": of_image}
     try:
         done = subprocess.run(["git", "rev-parse", "--verify", "HEAD"], capture_output=True, text=True)
     except OSError:  # no git on this machine: the tag is a help, not a need

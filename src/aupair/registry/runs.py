@@ -1,6 +1,7 @@
 """A flow as MLflow runs: a parent, and below it a run for each stage and trial. Logging again adds nothing.
 
-Files stay the truth: what a stage wrote (curves.jsonl, metrics, reports) is logged from there.
+Files stay the truth: what a stage wrote (curves.jsonl, metrics, reports) is logged from there. In a pipeline the stages
+log themselves (`aupair.registry.live`), and what they could not log is added here.
 """
 
 import hashlib
@@ -18,7 +19,6 @@ from aupair.registry import tracking
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Run
 
 T = TypeVar("T")
 
@@ -27,6 +27,9 @@ BATCH = 1000
 
 PARENT = "flow"
 """The `stage` tag of a parent run."""
+
+LOGGED = "logged"
+"""The tag of a run in which all is logged that the stage left; a server may end its runs itself, whatever they hold."""
 
 
 @dataclass(frozen=True)
@@ -61,11 +64,12 @@ class Flow:
 
     Attributes:
         flow_id: the same for the same params, data and bundle.
-        experiment: MLflow's experiment.
+        experiment: the id of MLflow's experiment.
         parent: what belongs to the flow as a whole, as if it were a stage.
         stages: its runs.
         tags: more tags of the parent.
         pipeline_run_id: of the pipeline that runs the flow; empty where none does.
+        parent_id: the parent run, where a pipeline has made it; empty: it is found by the flow_id, or made.
     """
 
     flow_id: str
@@ -74,6 +78,7 @@ class Flow:
     stages: Sequence[StageRun]
     tags: Mapping[str, str] = field(default_factory=dict)
     pipeline_run_id: str = ""
+    parent_id: str = ""
 
 
 def flow_id(*parts: str) -> str:
@@ -84,20 +89,57 @@ def flow_id(*parts: str) -> str:
 def log_flow(client: "MlflowClient", flow: Flow) -> str:
     """Log what was not logged before, and give the parent's run id.
 
-    A finished run is left as it is; one that was cut off is deleted and logged again.
+    A run in which all is logged is left as it is. One that was cut off is deleted and logged again; in a pipeline, whose
+    runs may still be going on, it is filled up instead.
 
     Raises:
         RegistryError: MLflow refused, or a value is not a number.
     """
     with tracking.told(f"flow {flow.flow_id}"):
-        experiment = tracking.experiment_id(client, flow.experiment)
-        parent = _find(client, experiment, flow, flow.parent)
-        if parent is None:
-            parent = _log(client, experiment, flow, flow.parent, flow.tags)
+        parent = flow.parent_id
+        if parent:
+            for key, value in flow.tags.items():
+                client.set_tag(parent, key, value)
+            fill(client, parent, flow.parent)
+        else:
+            parent = _once(client, flow, flow.parent, flow.tags)
         for stage in flow.stages:
-            if _find(client, experiment, flow, stage) is None:
-                _log(client, experiment, flow, stage, {"mlflow.parentRunId": parent})
+            _once(client, flow, stage, {"mlflow.parentRunId": parent})
     return parent
+
+
+def flow_tags(flow: str, pipeline_run_id: str) -> dict[str, str]:
+    """Give the tags by which the parent run of a flow is found."""
+    return stage_tags(StageRun(PARENT), flow, pipeline_run_id)
+
+
+def stage_tags(stage: StageRun, flow: str, pipeline_run_id: str) -> dict[str, str]:
+    """Give the tags by which the run of a stage is found."""
+    trial = "none" if stage.trial is None else str(stage.trial)
+    tags = {"flow_id": flow, "stage": stage.stage, "trial": trial, "au": "all"}
+    return tags | ({"pipeline_run_id": pipeline_run_id} if pipeline_run_id else {})
+
+
+def fill(client: "MlflowClient", run_id: str, stage: StageRun, curves: bool = True) -> None:
+    """Log into a run: params, curves, metrics, artifacts."""
+    from mlflow.entities import Param
+
+    params = [Param(key, _text(value)) for key, value in flatten(dict(stage.params)).items()]
+    for some in _batches(params, 100):
+        client.log_batch(run_id, params=some)
+    points = [point for path in stage.curves for point in curve_points(store.read_jsonl(path))] if curves else []
+    points += [(key, value, 0) for key, value in numbers(dict(stage.metrics)).items()]
+    log_points(client, run_id, points, int(client.get_run(run_id).info.start_time))
+    for path in stage.artifacts:
+        _log_artifact(client, run_id, path)
+
+
+def log_points(client: "MlflowClient", run_id: str, points: Sequence[tuple[str, float, int]], time: int) -> None:
+    """Log (name, value, step) of some metrics; `time` in milliseconds."""
+    from mlflow.entities import Metric
+
+    for batch in _batches([Metric(_metric_name(key), value, time, step) for key, value, step in points], BATCH):
+        client.log_batch(run_id, metrics=batch)
 
 
 def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
@@ -136,44 +178,23 @@ def curve_points(rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, float
             yield (f"{prefix}/{key}" if prefix else key), value, step
 
 
-def _find(client: "MlflowClient", experiment: str, flow: Flow, stage: StageRun) -> str | None:
-    """Find the finished run of a stage in this flow; delete what a killed process left of it."""
-    trial = "" if stage.trial is None else str(stage.trial)
-    query = f"tags.flow_id = '{flow.flow_id}' and tags.stage = '{stage.stage}' and tags.trial = '{trial or 'none'}'"
-    finished: str | None = None
-    runs: Sequence[Run] = client.search_runs([experiment], query)
-    for run in runs:
-        if run.info.status == "FINISHED":
-            finished = run.info.run_id
-        else:
-            client.delete_run(run.info.run_id)
-    return finished
-
-
-def _log(client: "MlflowClient", experiment: str, flow: Flow, stage: StageRun, tags: Mapping[str, str]) -> str:
-    """Log one run: tags, params, curves, metrics, artifacts; finished only when all is there."""
-    from mlflow.entities import Metric, Param
-
-    shared = {
-        "flow_id": flow.flow_id,
-        "stage": stage.stage,
-        "trial": "none" if stage.trial is None else str(stage.trial),
-        "au": "all",
-    }
-    if flow.pipeline_run_id:
-        shared["pipeline_run_id"] = flow.pipeline_run_id
-    run = client.create_run(experiment, tags={**shared, **tags}, run_name=stage.name)
-    run_id, now = str(run.info.run_id), int(run.info.start_time)
-    params = [Param(key, _text(value)) for key, value in flatten(dict(stage.params)).items()]
-    for some in _batches(params, 100):
-        client.log_batch(run_id, params=some)
-    points = [point for path in stage.curves for point in curve_points(store.read_jsonl(path))]
-    points += [(key, value, 0) for key, value in numbers(dict(stage.metrics)).items()]
-    metrics = [Metric(_metric_name(key), value, now, step) for key, value, step in points]
-    for batch in _batches(metrics, BATCH):
-        client.log_batch(run_id, metrics=batch)
-    for path in stage.artifacts:
-        _log_artifact(client, run_id, path)
+def _once(client: "MlflowClient", flow: Flow, stage: StageRun, tags: Mapping[str, str]) -> str:
+    """Find the whole run of a stage in this flow, or log it; it is finished only when all is there."""
+    shared = stage_tags(stage, flow.flow_id, flow.pipeline_run_id)
+    query = " and ".join(f"tags.{key} = '{shared[key]}'" for key in ("flow_id", "stage", "trial"))
+    parts: list[str] = []
+    for run in client.search_runs([flow.experiment], query):
+        if (run.info.status == "FINISHED" and not flow.parent_id) or run.data.tags.get(LOGGED):
+            return str(run.info.run_id)
+        parts.append(str(run.info.run_id))
+    if flow.parent_id and parts:
+        run_id = parts[0]
+    else:
+        for part in parts:
+            client.delete_run(part)
+        run_id = str(client.create_run(flow.experiment, tags={**shared, **tags}, run_name=stage.name).info.run_id)
+    fill(client, run_id, stage)
+    client.set_tag(run_id, LOGGED, "yes")
     client.set_terminated(run_id, "FINISHED")
     return run_id
 

@@ -190,6 +190,18 @@ def resolve(model: str) -> Path:
     return folder
 
 
+def pin(model: str) -> str:
+    """Give `models:/NAME/VERSION` of an alias, so that all who use it use the same; a folder stays what it is.
+
+    Raises:
+        RegistryError: the store, model, version or alias is missing.
+    """
+    if not model.startswith("models:/"):
+        return model
+    version = _named(tracking.connect(), model)
+    return f"models:/{version.name}/{version.version}"
+
+
 def _named(client: "MlflowClient", model: str) -> "ModelVersion":
     """Look up a models:/ URI, with one line for each thing that can be missing."""
     from mlflow import MlflowException

@@ -1,0 +1,131 @@
+"""A stage logs itself while it runs in a pipeline; what it could not log, register-model adds."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aupair.errors import RegistryError
+from aupair.log import Log
+from aupair.registry import live, tracking
+from aupair.registry.runs import Flow, StageRun, log_flow
+
+STAGE = StageRun("train-mapping", 1, {"epochs": 2})
+
+
+class Heard(Log):
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def line(self, text: str) -> None:
+        self.lines.append(text)
+
+
+@pytest.fixture
+def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    for name in ("KFP_RUN_ID", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    return tracking.connect(create=True)
+
+
+def runs(client: Any) -> dict[str, Any]:
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    return {run.data.tags.get("stage", "?"): run for run in client.search_runs(experiments)}
+
+
+def test_without_a_pipeline_nothing_is_live(client: Any) -> None:
+    assert not live.is_live()
+    assert live.flow_id(client, "of the params") == "of the params"
+
+
+def test_values_are_there_while_the_stage_runs(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KFP_RUN_ID", "k1")
+    with live.logged(STAGE, "test", lambda: StageRun("train-mapping", 1, metrics={"done": 1})) as log:
+        log.metrics(3, **{"f.final.loss": 0.5})
+        found = runs(client)["train-mapping"]
+        assert (found.info.status, found.data.metrics["f.final/loss"]) == ("RUNNING", 0.5)
+    found = runs(client)
+    tags = found["train-mapping"].data.tags
+    assert (found["train-mapping"].info.status, found["train-mapping"].data.metrics["done"]) == ("FINISHED", 1)
+    assert (tags["flow_id"], tags["pipeline_run_id"], tags["trial"], tags["logged"]) == ("k1", "k1", "1", "yes")
+    assert tags["mlflow.parentRunId"] == found["flow"].info.run_id
+    assert found["flow"].info.status == "RUNNING", "the pipeline goes on"
+
+
+def test_two_stages_have_one_parent_and_a_named_experiment(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KFP_RUN_ID", "k1")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "named")
+    for name in ("evaluate", "check-data"):
+        with live.logged(StageRun(name), "test", lambda: STAGE):
+            pass
+    found = runs(client)
+    assert {found[name].data.tags["mlflow.parentRunId"] for name in ("evaluate", "check-data")} == {
+        found["flow"].info.run_id
+    }
+    assert client.get_experiment(found["flow"].info.experiment_id).name == "named"
+
+
+def test_a_stage_that_fails_has_a_failed_run(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KFP_RUN_ID", "k1")
+    with pytest.raises(ZeroDivisionError), live.logged(STAGE, "test", lambda: STAGE):
+        1 / 0  # noqa: B018
+    assert runs(client)["train-mapping"].info.status == "FAILED"
+
+
+def test_the_servers_own_run_is_used_and_left_to_the_server(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As KEP-12862 has it: a parent for the pipeline's run, and a nested one for the task in MLFLOW_RUN_ID."""
+    experiment = client.create_experiment("the server's")
+    parent = client.create_run(experiment).info.run_id
+    nested = client.create_run(experiment, tags={"mlflow.parentRunId": parent}).info.run_id
+    monkeypatch.setenv("MLFLOW_RUN_ID", nested)
+    with live.logged(STAGE, "test", lambda: STAGE) as log:
+        log.metrics(1, loss=2.0)
+    found = client.get_run(nested)
+    assert (found.info.status, found.data.metrics["loss"], found.data.params["epochs"]) == ("RUNNING", 2.0, "2")
+    assert found.data.tags["flow_id"] == parent, "no id of the pipeline's: the parent's"
+    assert client.get_run(parent).data.tags["stage"] == "flow"
+    assert client.get_experiment_by_name("test") is None
+    assert live.experiment_of(client, "test") == experiment
+
+
+def test_a_store_that_goes_away_costs_a_line_and_not_the_stage(
+    client: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("KFP_RUN_ID", "k1")
+    heard = Heard()
+    with live.logged(STAGE, "test", lambda: STAGE, heard) as log:
+        (tmp_path / "mlflow.db").rename(tmp_path / "away.db")
+        (tmp_path / "mlflow.db").write_text("")
+        for step in range(3):
+            log.metrics(step, loss=1.0)
+    assert len(heard.lines) == 1, "told once"
+    assert "register-model will" in heard.lines[0]
+    (tmp_path / "away.db").replace(tmp_path / "mlflow.db")
+    assert "logged" not in runs(client)["train-mapping"].data.tags
+
+
+def test_a_store_that_cannot_be_reached_stops_the_stage_at_its_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KFP_RUN_ID", "k1")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    with pytest.raises(RegistryError, match="does not answer"), live.logged(STAGE, "test", lambda: STAGE):
+        pytest.fail("the stage must not begin")
+
+
+def test_register_model_adds_what_is_missing_and_leaves_the_rest(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KFP_RUN_ID", "k1")
+    with live.logged(StageRun("evaluate"), "test", lambda: StageRun("evaluate", metrics={"score": 1})):
+        pass
+    with pytest.raises(KeyboardInterrupt), live.logged(STAGE, "test", lambda: STAGE):
+        raise KeyboardInterrupt
+    experiment = live.experiment_of(client, "test")
+    parent = live.parent_run(client, experiment, "k1")
+    rest = [StageRun("evaluate", metrics={"score": 2}), STAGE, StageRun("check-data", params={"few_positives": 5})]
+    whole = StageRun("flow", metrics={"score": 1})
+    assert log_flow(client, Flow("k1", experiment, whole, rest, {"data.md5": "d"}, "k1", parent)) == parent
+    found = runs(client)
+    assert found["evaluate"].data.metrics["score"] == 1, "it was whole"
+    assert (found["train-mapping"].info.status, found["train-mapping"].data.tags["logged"]) == ("FINISHED", "yes")
+    assert found["check-data"].data.params == {"few_positives": "5"}
+    assert len(client.search_runs([experiment])) == 4, "no run twice"
+    assert found["flow"].data.tags["data.md5"] == "d"
