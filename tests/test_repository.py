@@ -63,8 +63,8 @@ def test_dvc_runs_what_the_flow_says(pipeline: dict[str, Any], stage: stages.Sta
 @pytest.mark.parametrize("stage", stages.FLOW, ids=lambda stage: stage.name)
 def test_a_stage_takes_what_the_flow_names(stage: stages.Stage) -> None:
     taken = inspect.signature(stage.run).parameters
-    expected = [*stage.reads, *stage.writes, "params", *(["trial"] if stage.per_trial else []), "log"]
-    assert sorted(taken) == sorted(expected)
+    more = (["trial"] if stage.per_trial else []) + (["checkpoints"] if stage.resumable else [])
+    assert sorted(taken) == sorted([*stage.reads, *stage.writes, "params", *more, "log"])
     assert all(parameter.kind is inspect.Parameter.KEYWORD_ONLY for parameter in taken.values())
 
 

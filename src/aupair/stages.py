@@ -4,15 +4,19 @@ A stage takes paths and one Params record; it imports neither kfp nor dvc, and h
 `FLOW` is the table of contents; dvc.yaml and params.yaml are held against it by a test.
 """
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aupair import store
 from aupair.errors import ArtifactError, ParamsError
 from aupair.log import SILENT, Log
 from aupair.params import Params
+
+if TYPE_CHECKING:
+    from aupair.registry.runs import StageRun
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,7 @@ class Stage:
         reads, writes: names of artifacts (the edges); the function takes them as keyword arguments.
         sections: sections of params.yaml that change its outputs.
         per_trial: runs once a trial; a stage that does not and reads what one writes gets a list, one a trial.
+        resumable: takes a folder of checkpoints and goes on from them; torchrun may give it several processes.
     """
 
     name: str
@@ -41,6 +46,7 @@ class Stage:
     sections: tuple[str, ...]
     needs: Needs = Needs()
     per_trial: bool = False
+    resumable: bool = False
 
     @property
     def section(self) -> str:
@@ -100,29 +106,44 @@ def sample_pairs(*, labels: Path, faces: Path, pairs: Path, params: Params, log:
 
 
 def train_pseudo_intensity(
-    *, labels: Path, faces: Path, pairs: Path, f: Path, params: Params, trial: int, log: Log = SILENT
-) -> None:
+    *, labels: Path, faces: Path, pairs: Path, f: Path, params: Params, trial: int, checkpoints: Path | None = None,
+    log: Log = SILENT,
+) -> None:  # fmt: skip
     """Fit f by ranking; score every frame by an f that never saw its person."""
+    from aupair.ranking.checkpoint import keep, settings
+    from aupair.ranking.distributed import is_main
     from aupair.ranking.pseudo_intensity import train_f
     from aupair.ranking.samples import load_training_set
     from aupair.ranking.scores import save_f
 
-    training = load_training_set(labels, faces, pairs)
-    save_f(f, train_f(training, params, params.seed + trial, log), params, training.images.size)
+    training, seed = load_training_set(labels, faces, pairs), params.seed + trial
+    inputs = {"labels": labels, "faces": faces, "pairs": pairs}
+    name = f"train-pseudo-intensity-{trial}"
+    with keep(name, checkpoints, inputs, settings(params.train_pseudo_intensity, seed)) as kept:
+        result = train_f(training, params, seed, log, kept)
+        if is_main():
+            save_f(f, result, params, training.images.size)
 
 
 def train_uncertainty(
-    *, labels: Path, faces: Path, pairs: Path, f: Path, h: Path, params: Params, trial: int, log: Log = SILENT
-) -> None:
+    *, labels: Path, faces: Path, pairs: Path, f: Path, h: Path, params: Params, trial: int,
+    checkpoints: Path | None = None, log: Log = SILENT,
+) -> None:  # fmt: skip
     """Fit h on the frozen scores of f; give every frame a sigma."""
+    from aupair.ranking.checkpoint import keep, settings
+    from aupair.ranking.distributed import is_main
     from aupair.ranking.samples import load_training_set
     from aupair.ranking.scores import load_f, read_y_hat, save_h
     from aupair.ranking.uncertainty import train_h
 
-    training = load_training_set(labels, faces, pairs)
+    training, seed = load_training_set(labels, faces, pairs), params.seed + trial
     y_hat = read_y_hat(f, len(training.frames))
-    result = train_h(training, y_hat, lambda name: load_f(f, name)[0], params, params.seed + trial, log)
-    save_h(h, result, params, training.images.size)
+    inputs = {"labels": labels, "faces": faces, "pairs": pairs, "f": f}
+    name = f"train-uncertainty-{trial}"
+    with keep(name, checkpoints, inputs, settings(params.train_uncertainty, seed)) as kept:
+        result = train_h(training, y_hat, lambda name: load_f(f, name)[0], params, seed, log, kept)
+        if is_main():
+            save_h(h, result, params, training.images.size)
 
 
 def extract_features(
@@ -189,18 +210,15 @@ def register_model(
     """Put the chosen trial into the MLflow registry as one version, unless it is there already."""
     from aupair.registry.bundle import Parts
     from aupair.registry.register import register_model as register
-    from aupair.registry.runs import StageRun
 
     k = params.trials.index(store.read_json(selection)["trial"])
     parts = Parts(f[k], h[k], mapping[k], features[k] / "statistics.safetensors", selection, info, metrics)
-    curves = {"train-pseudo-intensity": f, "train-uncertainty": h, "train-mapping": mapping}
-    result_of = {"evaluate": (store.read_json(metrics), (table, plots))}
+    of_trials = {"f": f, "h": h, "mapping": mapping}
     runs = []
     for stage in FLOW[:-1]:
-        section = getattr(params, stage.section).model_dump(mode="json")
         for n, trial in enumerate(params.trials if stage.per_trial else (None,)):
-            files = (curves[stage.name][n] / "curves.jsonl",) if stage.name in curves else ()
-            runs.append(StageRun(stage.name, trial, section, files, *result_of.get(stage.name, ({}, ()))))
+            places = {"metrics": metrics, "table": table, "plots": plots} | {key: v[n] for key, v in of_trials.items()}
+            runs.append(left(stage, params, places, trial))
     result = register(registered.parent / "bundle", parts, runs, (table, plots, metrics), params, log)
     store.write_json(registered, vars(result))
 
@@ -211,11 +229,11 @@ FLOW: tuple[Stage, ...] = (
     Stage("sample-pairs", sample_pairs, ("labels", "faces"), ("pairs",), ("seed", "sample_pairs")),
     Stage(
         "train-pseudo-intensity", train_pseudo_intensity, ("labels", "faces", "pairs"), ("f",),
-        ("seed", "train_pseudo_intensity"), Needs(gpus=1, memory=24), per_trial=True,
+        ("seed", "train_pseudo_intensity"), Needs(gpus=1, memory=24), per_trial=True, resumable=True,
     ),
     Stage(
         "train-uncertainty", train_uncertainty, ("labels", "faces", "pairs", "f"), ("h",),
-        ("seed", "train_uncertainty"), Needs(gpus=1, memory=24), per_trial=True,
+        ("seed", "train_uncertainty"), Needs(gpus=1, memory=24), per_trial=True, resumable=True,
     ),
     Stage(
         "extract-features", extract_features, ("labels", "faces", "f", "h"), ("features",),
@@ -233,10 +251,27 @@ FLOW: tuple[Stage, ...] = (
     Stage(
         "register-model", register_model,
         ("info", "f", "h", "features", "mapping", "selection", "metrics", "table", "plots"),
-        ("registered",), ("trials", "register_model"),
+        ("registered",), tuple(Params.model_fields),  # the bundle holds the params
     ),
 )  # fmt: skip
 """The flow, in order. Stages four to seven run once a trial."""
+
+
+def left(stage: Stage, params: Params, places: Mapping[str, Path], trial: int | None = None) -> "StageRun":
+    """Tell what MLflow keeps of a stage: its section of the params, curves, metrics and reports.
+
+    Args:
+        places: where its artifacts are; nothing is read of them, and an empty mapping leaves the params alone.
+    """
+    from aupair.registry.runs import StageRun
+
+    section = getattr(params, stage.section).model_dump(mode="json")
+    trained = [places[name] for name in ("f", "h", "mapping") if name in stage.writes and name in places]
+    curves = tuple(folder / "curves.jsonl" for folder in trained)
+    if stage.name != "evaluate" or not places:
+        return StageRun(stage.name, trial, section, curves)
+    metrics = store.read_json(places["metrics"])
+    return StageRun(stage.name, trial, section, curves, metrics, (places["table"], places["plots"]))
 
 
 def find(name: str) -> Stage:
@@ -262,8 +297,24 @@ def paths(stage: Stage, root: Path, trials: Sequence[int], trial: int | None = N
 
 
 def run(name: str, params: Params, *, root: Path = Path(), trial: int | None = None, log: Log = SILENT) -> None:
-    """Run one stage on the artifacts under `root`; a stage of trials runs those of `params.trials`, or just one."""
+    """Run one stage on the artifacts under `root`; a stage of trials runs those of `params.trials`, or just one.
+
+    A stage that trains does so with all processes, if torchrun started several, and goes on where it was stopped.
+    """
     stage = find(name)
+    several = "LOCAL_RANK" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
+    if not (stage.resumable or several):
+        _run(stage, params, root, trial, log)
+        return
+    from aupair.ranking.distributed import is_main, process_group
+
+    with process_group():
+        if not stage.resumable:
+            raise ParamsError("a stage of one process", got=stage.name, todo="run it without torchrun")
+        _run(stage, params, root, trial, log if is_main() else SILENT)
+
+
+def _run(stage: Stage, params: Params, root: Path, trial: int | None, log: Log) -> None:
     if trial is not None and not stage.per_trial:
         raise ParamsError("--trial on a stage that runs once", got=stage.name, todo="leave --trial out")
     if trial is not None and trial not in params.trials:
@@ -272,8 +323,9 @@ def run(name: str, params: Params, *, root: Path = Path(), trial: int | None = N
     calls = [paths(stage, root, params.trials, number) for number in numbers]
     for places in calls:
         check_places(stage, places)
+    more: dict[str, Any] = {"checkpoints": root / "work" / "checkpoints"} if stage.resumable else {}
     for number, places in zip(numbers, calls):
-        stage.run(**places, params=params, log=log, **({"trial": number} if stage.per_trial else {}))
+        stage.run(**places, params=params, log=log, **more, **({"trial": number} if stage.per_trial else {}))
 
 
 def check_places(stage: Stage, places: dict[str, Any]) -> None:

@@ -46,3 +46,12 @@ def test_the_input_is_left_alone() -> None:
     x = faces(4)
     augment(x, 1.0, torch.Generator().manual_seed(0))
     assert torch.equal(x, faces(4))
+
+
+def test_a_part_of_a_batch_varies_as_it_does_in_the_whole() -> None:
+    part = slice(2, 5)
+    generator, whole = torch.Generator().manual_seed(0), varied(0, 7)
+    assert torch.equal(augment(faces(7)[part], 1.0, generator, 7, part), whole[part])
+    again = torch.Generator().manual_seed(0)
+    augment(faces(7), 1.0, again)
+    assert torch.equal(generator.get_state(), again.get_state())  # all draw alike, and stay together

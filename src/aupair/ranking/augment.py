@@ -15,30 +15,34 @@ CHANNEL = 0.06
 NOISE = 6.0  # of 255
 
 
-def augment(images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
+def augment(
+    images: Tensor, strength: float, generator: torch.Generator, batch: int | None = None, part: slice = slice(None)
+) -> Tensor:
     """Vary (B, 3, S, S) float32 RGB in 0..255; AUs are labelled for both sides, so that mirroring keeps labels.
 
     Args:
         strength: 0..1, share of the amounts above; mirroring is a coin at any strength above 0.
+        batch, part: the images are this part of a batch of so many: an image varies alike whatever its part.
     """
-    b, device = len(images), images.device
+    b, device = batch or len(images), images.device
 
     def uniform(*shape: int) -> Tensor:
-        return (torch.rand(*shape, generator=generator) * 2 - 1).to(device)
+        return (torch.rand(b, *shape, generator=generator)[part] * 2 - 1).to(device)
 
-    angle, zoom = uniform(b) * strength * ROTATION, 1 + uniform(b) * strength * SCALE
-    mirror = torch.where(uniform(b) > 0, 1.0, -1.0)
+    angle, zoom = uniform() * strength * ROTATION, 1 + uniform() * strength * SCALE
+    mirror = torch.where(uniform() > 0, 1.0, -1.0)
     cos, sin = torch.cos(angle) * zoom, torch.sin(angle) * zoom
-    shift = uniform(b, 2) * strength * SHIFT
+    shift = uniform(2) * strength * SHIFT
     theta = torch.stack(
         [torch.stack([cos * mirror, -sin, shift[:, 0]], 1), torch.stack([sin * mirror, cos, shift[:, 1]], 1)], 1
     )
     grid = F.affine_grid(theta, list(images.shape), align_corners=False)
     x = F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
     mean = x.mean(dim=(1, 2, 3), keepdim=True)
-    x = (x - mean) * (1 + strength * CONTRAST * uniform(b, 1, 1, 1)) + mean * (
-        1 + strength * BRIGHTNESS * uniform(b, 1, 1, 1)
+    x = (x - mean) * (1 + strength * CONTRAST * uniform(1, 1, 1)) + mean * (
+        1 + strength * BRIGHTNESS * uniform(1, 1, 1)
     )
-    x = x * (1 + strength * CHANNEL * uniform(b, 3, 1, 1))
-    amount = (uniform(b, 1, 1, 1) * strength * NOISE).abs()
-    return (x + amount * torch.randn(x.shape, generator=generator).to(device)).clamp(0, 255)
+    x = x * (1 + strength * CHANNEL * uniform(3, 1, 1))
+    amount = (uniform(1, 1, 1) * strength * NOISE).abs()
+    noise = torch.randn(b, *x.shape[1:], generator=generator)[part]
+    return (x + amount * noise.to(device)).clamp(0, 255)

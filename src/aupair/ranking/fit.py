@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from aupair.aus import AUS
 from aupair.log import SILENT, Log
 from aupair.params import Optimiser
+from aupair.ranking import distributed
 from aupair.ranking.augment import augment
+from aupair.ranking.checkpoint import Checkpoint
 from aupair.ranking.losses import PairBatch
 from aupair.ranking.sampling import Sampler
 
@@ -38,6 +40,7 @@ class Fit:
         look: judge the model between steps: {"loss": ..., more}; lower loss is better.
         seed: seed of augmentation and dropout.
         name: how the curves call this network.
+        checkpoint: where its state is kept, if anywhere.
     """
 
     images: Faces
@@ -49,50 +52,130 @@ class Fit:
     augment: float = 0.0
     precision: str = "float32"
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    checkpoint: Checkpoint | None = None
 
 
 def fit(model: nn.Module, job: Fit, params: Optimiser, steps: int, log: Log = SILENT) -> list[dict[str, Any]]:
     """Fit a model in place and give its curves; with `keep: best` it ends with the weights of the best look.
+
+    With a checkpoint it goes on where an earlier call stood, to the bit.
 
     Args:
         steps: optimiser steps.
 
     Returns:
         A row for each look: network, step, train_loss (mean since the last look), and what `look` gave.
+
+    Raises:
+        Stopped: the process was told to end (SIGTERM) and has a checkpoint; it was saved.
     """
+    distributed.check_device(job.device)
+    distributed.share_batch_norms(model)
     model.to(job.device)
-    optimiser, schedule = make_optimiser(model, params, steps)
-    generator = torch.Generator().manual_seed(job.seed)
-    curves: list[dict[str, Any]] = []
-    best, kept = math.inf, None
-    losses: list[float] = []
-    with torch.random.fork_rng(devices=[job.device] if job.device.type == "cuda" else []):
+    state = State(model, *make_optimiser(model, params, steps), torch.Generator().manual_seed(job.seed))
+    stopping = distributed.stop_signal() if job.checkpoint else nullcontext(lambda: False)
+    with torch.random.fork_rng(devices=[job.device] if job.device.type == "cuda" else []), stopping as stop:
         torch.manual_seed(job.seed)
-        for step in log.progress(range(steps), steps, f"training {job.name}"):
-            rows, pairs, weight = job.sampler(step)
-            model.train()
-            x = to_images(job.images(rows), job.device)
-            x = augment(x, job.augment, generator) if job.augment else x
-            with autocast(job.precision, job.device):
-                outputs = model(x)
-            loss = job.loss_of(outputs.float(), rows, PairBatch.of(pairs, weight, job.device))
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            optimiser.step()
-            schedule.step()
-            losses.append(float(loss.detach()))
-            if (step + 1) % params.evaluate_every == 0 or step + 1 == steps:
-                seen = job.look(model)
-                curves.append({"network": job.name, "step": step + 1, "train_loss": float(np.mean(losses)), **seen})
-                log.metrics(
-                    step + 1, **{f"{job.name}.{k}": v for k, v in curves[-1].items() if k not in ("network", "step")}
-                )
-                losses = []
-                if params.keep == "best" and seen["loss"] < best:
-                    best, kept = seen["loss"], {k: v.clone() for k, v in model.state_dict().items()}
-    if kept is not None:
-        model.load_state_dict(kept)
-    return curves
+        if job.checkpoint and (saved := job.checkpoint.load(log)):
+            state.take_up(saved, job.device)
+            log.line(f"taking up {job.name} at step {state.step} of {steps}")
+        left = range(state.step, steps)
+        for step in log.progress(left, len(left), f"training {job.name}"):
+            take_step(state, job)
+            if looked := (step + 1) % params.evaluate_every == 0 or step + 1 == steps:
+                take_look(state, job, params.keep, log)
+            stopped = stop()
+            if job.checkpoint and (stopped or (step + 1 < steps and (looked or job.checkpoint.due()))):
+                job.checkpoint.save(state.saved(job.device))
+            if stopped:
+                at = f"SIGTERM at step {step + 1} of {steps}"
+                raise distributed.Stopped("stopped", where=job.name, got=at, todo="run it again to go on")
+        if state.kept is not None:
+            model.load_state_dict(state.kept)
+        if job.checkpoint and left:
+            job.checkpoint.save(state.finished())
+    return state.curves
+
+
+@dataclass
+class State:
+    """Where a fit stands: all that its next step depends on.
+
+    Attributes:
+        generator: of the augmentation.
+        step: steps done.
+        losses: of the steps since the last look.
+        best, kept: the lowest loss of a look and the weights it was of.
+    """
+
+    model: nn.Module
+    optimiser: torch.optim.Optimizer
+    schedule: torch.optim.lr_scheduler.LRScheduler
+    generator: torch.Generator
+    step: int = 0
+    losses: list[float] = field(default_factory=list)
+    curves: list[dict[str, Any]] = field(default_factory=list)
+    best: float = math.inf
+    kept: dict[str, Tensor] | None = None
+
+    def finished(self) -> dict[str, Any]:
+        """Give what a finished fit is taken up from."""
+        return {"step": self.step, "model": self.model.state_dict(), "curves": self.curves}
+
+    def saved(self, device: torch.device) -> dict[str, Any]:
+        """Give all of it, as plain values; torch's own generators are part of it."""
+        return self.finished() | {
+            "optimiser": self.optimiser.state_dict(), "schedule": self.schedule.state_dict(),
+            "generator": self.generator.get_state(), "torch": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+            "losses": self.losses, "best": self.best, "kept": self.kept,
+        }  # fmt: skip
+
+    def take_up(self, saved: dict[str, Any], device: torch.device) -> None:
+        """Go back to where `saved` or `finished` was called."""
+        self.step, self.curves = saved["step"], saved["curves"]
+        self.model.load_state_dict(saved["model"])
+        if "optimiser" not in saved:
+            return
+        self.optimiser.load_state_dict(saved["optimiser"])
+        self.schedule.load_state_dict(saved["schedule"])
+        self.generator.set_state(saved["generator"])
+        torch.set_rng_state(saved["torch"])
+        if saved["cuda"] is not None:
+            torch.cuda.set_rng_state(saved["cuda"], device)
+        self.losses, self.best, self.kept = saved["losses"], saved["best"], saved["kept"]
+
+
+def take_step(state: State, job: Fit) -> None:
+    """Take the next step: all processes draw the same batch, and each forwards its share of the frames."""
+    rows, pairs, weight = job.sampler(state.step)
+    part = distributed.share(len(rows))
+    distributed.seed_step(job.seed, state.step)
+    state.model.train()
+    x = to_images(job.images(rows[part]), job.device)
+    x = augment(x, job.augment, state.generator, len(rows), part) if job.augment else x
+    with autocast(job.precision, job.device):
+        outputs = state.model(x)
+    outputs = distributed.gather(outputs.float(), len(rows))
+    loss = job.loss_of(outputs, rows, PairBatch.of(pairs, weight, job.device))
+    state.optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    distributed.sum_gradients(state.model)
+    state.optimiser.step()
+    state.schedule.step()
+    state.losses.append(float(loss.detach()))
+    state.step += 1
+
+
+def take_look(state: State, job: Fit, keep: str, log: Log) -> None:
+    """Judge the model, add a row to the curves, and keep the weights if they are the best so far."""
+    seen = distributed.from_main(job.look(state.model))
+    row = {"train_loss": float(np.mean(state.losses)), **seen}
+    state.curves.append({"network": job.name, "step": state.step, **row})
+    log.metrics(state.step, **{f"{job.name}.{key}": value for key, value in row.items()})
+    state.losses = []
+    if keep == "best" and seen["loss"] < state.best:
+        state.best, state.kept = seen["loss"], {k: v.clone() for k, v in state.model.state_dict().items()}
 
 
 def make_optimiser(
@@ -126,14 +209,19 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any
 def forward_all(
     model: nn.Module, images: Faces, rows: np.ndarray, device: torch.device, log: Log = SILENT, name: str = ""
 ) -> np.ndarray:
-    """Forward frames in eval mode: (n,) rows -> what the model gives of each, (n, A) or (n, D) float32."""
+    """Forward frames in eval mode: (n,) rows -> what the model gives of each, (n, A) or (n, D) float32.
+
+    Several processes share them, and each gets them all.
+    """
     model.to(device).eval()
-    starts = range(0, len(rows), CHUNK)
+    mine = rows[distributed.share(len(rows))]
+    starts = range(0, len(mine), CHUNK)
     parts = [
-        chunked(model, to_images(images(rows[start : start + CHUNK]), device))
+        chunked(model, to_images(images(mine[start : start + CHUNK]), device))
         for start in log.progress(starts, len(starts), name)
     ]
-    return np.concatenate(parts) if parts else np.zeros((0, len(AUS)), np.float32)
+    outputs = np.concatenate(parts) if parts else np.zeros((0, len(AUS)), np.float32)
+    return distributed.gather(torch.from_numpy(outputs), len(rows)).numpy()
 
 
 def chunked(model: nn.Module, x: Tensor) -> np.ndarray:

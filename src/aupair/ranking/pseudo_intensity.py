@@ -11,6 +11,7 @@ from aupair.aus import AUS
 from aupair.data.frames import Frames
 from aupair.log import SILENT, Log
 from aupair.params import Optimiser, Params
+from aupair.ranking.checkpoint import Checkpoints
 from aupair.ranking.fit import Fit, fit, forward_all
 from aupair.ranking.images import FaceImages
 from aupair.ranking.losses import PairBatch, ranking, ranking_loss
@@ -79,8 +80,14 @@ class PseudoIntensity:
     curves: list[dict[str, Any]]
 
 
-def train_f(data: TrainingSet, params: Params, seed: int, log: Log = SILENT) -> PseudoIntensity:
-    """Train f, and a network for each fold of people, then score every frame by one that never saw its person."""
+def train_f(
+    data: TrainingSet, params: Params, seed: int, log: Log = SILENT, checkpoints: Checkpoints | None = None
+) -> PseudoIntensity:
+    """Train f, and a network for each fold of people, then score every frame by one that never saw its person.
+
+    Args:
+        checkpoints: where the state of each network is kept while it is fitted; what is found there is taken up.
+    """
     section = params.train_pseudo_intensity
     device = pick_device(section.device)
     frames = data.frames
@@ -93,6 +100,7 @@ def train_f(data: TrainingSet, params: Params, seed: int, log: Log = SILENT) -> 
             loss_of=lambda outputs, rows, pairs: ranking_loss(outputs, pairs, section.margin),
             look=lambda model: judge(model, data, device, section.margin),
             seed=seed * 1000 + k, name=f"f.{name}", augment=section.augment, precision=section.precision, device=device,
+            checkpoint=checkpoints.of(f"f.{name}") if checkpoints else None,
         )  # fmt: skip
         steps = section.optimiser.steps if name == "final" else section.optimiser.fold_steps
         result.curves.extend(fit(model, job, section.optimiser, steps, log))

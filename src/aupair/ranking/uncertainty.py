@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from aupair.aus import AUS
 from aupair.log import SILENT, Log
 from aupair.params import Params, TrainUncertainty
+from aupair.ranking.checkpoint import Checkpoints
 from aupair.ranking.fit import Faces, Fit, fit, forward_all
 from aupair.ranking.losses import UNCERTAINTY_LOSSES, PairBatch, uncertainty_loss
 from aupair.ranking.networks import AUNetwork, Factors, build, pick_device, read_factors
@@ -50,13 +51,15 @@ class Uncertainty:
 
 
 def train_h(
-    data: TrainingSet, y_hat: np.ndarray, f: Callable[[str], AUNetwork], params: Params, seed: int, log: Log = SILENT
-) -> Uncertainty:
+    data: TrainingSet, y_hat: np.ndarray, f: Callable[[str], AUNetwork], params: Params, seed: int,
+    log: Log = SILENT, checkpoints: Checkpoints | None = None,
+) -> Uncertainty:  # fmt: skip
     """Train h on frozen y_hat, and one for each fold of people, then give every frame a sigma.
 
     Args:
         y_hat: (N, A) float32, standardised, out of fold on fit: f is never forwarded for a pair.
         f: gives f's network of a name, whose trunk kind `factors` reads: a fold's, and so it never saw who is held out.
+        checkpoints: where the state of each network is kept while it is fitted; what is found there is taken up.
     """
     section = params.train_uncertainty
     device = pick_device(section.device)
@@ -74,7 +77,7 @@ def train_h(
             images=faces, sampler=data.sampler(trained, section.optimiser, (seed, 100 + k)), loss_of=loss_of,
             look=partial(judge, data=data, faces=faces, y_hat=y_hat, params=section),
             seed=seed * 1000 + 500 + k, name=f"h.{name}", augment=section.augment if faces is data.images else 0.0,
-            precision=section.precision, device=device,
+            precision=section.precision, device=device, checkpoint=checkpoints.of(f"h.{name}") if checkpoints else None,
         )  # fmt: skip
         steps = section.optimiser.steps if name == "final" else section.optimiser.fold_steps
         result.curves.extend(fit(model, job, section.optimiser, steps, log))

@@ -1,0 +1,306 @@
+"""Several processes by torchrun: the loss curves and weights of one process; one writer; one line where it cannot be.
+
+This file is a script, too: `torchrun --standalone --nproc-per-node 2 test_distributed.py OUT` trains every case, in
+float64. There two orders of a sum differ by so little that Adam, which divides by a gradient's size, can't blow it up.
+"""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from aupair import stages, store
+from aupair.data.frames import Frames
+from aupair.errors import ParamsError
+from aupair.log import Log
+from aupair.params import Network, Params
+from aupair.ranking import distributed
+from aupair.ranking.checkpoint import Checkpoints
+from aupair.ranking.networks import AUNetwork, build
+from aupair.ranking.pairs import assign_folds, draw_groups, draw_pairs
+from aupair.ranking.pseudo_intensity import TrainingSet, train_f
+from aupair.ranking.uncertainty import train_h
+
+SIZE, LENGTH, STEPS = 32, 15, 10
+SPLIT = (0, 0, 0, 0, 1, 1, 2)
+CASES: dict[str, dict[str, Any]] = {
+    "f with batch norm": {"batch_norm": True, "folds": 2},
+    "f without": {"batch_norm": False},
+    "f by a list of pairs": {"batch_norm": True, "mode": "reference"},
+    "f of fewer videos than processes": {"batch_norm": True, "videos": 1},
+    "h with batch norm": {"batch_norm": True, "kind": "network"},
+    "h without": {"batch_norm": False, "kind": "network"},
+    "h of factors": {"batch_norm": True, "kind": "factors", "folds": 2},
+}
+
+Arrays = dict[str, np.ndarray]
+
+
+class Faces:
+    """Random faces, a little brighter where more AUs are active; after some calls something `happens`."""
+
+    size = SIZE
+
+    def __init__(self, labels: np.ndarray, calls: int, happens: Callable[[], None]) -> None:
+        noise = np.random.default_rng(0).integers(0, 200, (len(labels), SIZE, SIZE, 3))
+        self.pixels = (noise + 4 * labels.sum(1)[:, None, None, None]).astype(np.uint8)
+        self.calls, self.happens = calls, happens
+
+    def __call__(self, rows: np.ndarray) -> np.ndarray:
+        self.calls -= 1
+        if self.calls == 0:
+            self.happens()
+        return self.pixels[rows]
+
+
+def break_down() -> None:
+    raise InterruptedError
+
+
+def tell_the_last_to_stop() -> None:
+    if distributed.rank() == distributed.world() - 1:
+        signal.raise_signal(signal.SIGTERM)
+
+
+class Listener(Log):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def line(self, text: str) -> None:
+        self.lines.append(text)
+
+
+def make_data(
+    mode: str = "groups", folds: int = 1, calls: int = 0, happens: Callable[[], None] = break_down
+) -> TrainingSet:
+    rng, n = np.random.default_rng(0), len(SPLIT) * LENGTH
+    video = np.repeat(np.arange(len(SPLIT), dtype=np.int32), LENGTH)
+    frame = np.tile(np.arange(LENGTH, dtype=np.int32), len(SPLIT))
+    labels = (rng.random((n, 12)) < 0.4).astype(np.int8)
+    names, split, ok = tuple(f"v{v}" for v in range(len(SPLIT))), np.array(SPLIT, np.int8), np.arange(n) % 11 != 0
+    frames = Frames(names, names, video, video, split[video], frame, frame / 25.0, ok, labels)
+    pairs = {name: draw_pairs(frames, name, 9, (0, 2, k)) for k, name in enumerate(("fit", "select", "validation"))}
+    groups = draw_groups(frames, 5, 6, (0, 1)) if mode == "groups" else None
+    faces: Any = Faces(labels, calls, happens)
+    return TrainingSet(frames, faces, groups, pairs, assign_folds(frames, folds, (0, 3)))
+
+
+def make_params(batch_norm: bool, videos: int = 3, kind: str = "network", dropout: float = 0.0) -> Params:
+    network = {"width": 0.05, "batch_norm": batch_norm, "weights": "none", "frozen_convolutions": 0, "dropout": dropout}
+    optimiser = {
+        "name": "adamw", "learning_rate": 1e-3, "steps": STEPS, "fold_steps": 2, "videos": videos, "pairs": 7,
+        "evaluate_every": 2,
+    }  # fmt: skip
+    section = {"network": network, "optimiser": optimiser, "device": "cpu"}
+    return Params.model_validate({"train_pseudo_intensity": section, "train_uncertainty": {**section, "kind": kind}})
+
+
+def make_f(name: str) -> AUNetwork:
+    return build(Network(width=0.05, batch_norm=True, weights="none", frozen_convolutions=0), SIZE, len(name))
+
+
+def trained(case: str) -> Arrays:
+    """Train a case: its curves and scores, and the weights and last gradients of its networks."""
+    settings = dict(CASES[case])
+    data = make_data(settings.pop("mode", "groups"), settings.pop("folds", 1))
+    params, h = make_params(**settings), "kind" in settings
+    y_hat = np.random.default_rng(1).normal(data.frames.labels, 1)
+    result: Any = train_h(data, y_hat, make_f, params, 0) if h else train_f(data, params, 0)
+    found = {"scores": result.sigma if h else result.y_hat}
+    found |= {f"curves.{key}": np.array([row[key] for row in result.curves]) for key in ("train_loss", "loss")}
+    for name, model in result.models.items():
+        found |= {f"{name}.{key}": value.numpy() for key, value in model.state_dict().items()}
+        gradients = {key: p.grad.numpy() for key, p in model.named_parameters() if p.grad is not None}
+        found |= {f"gradient.{name}.{key}": value for key, value in gradients.items()}
+    return found
+
+
+def normalised() -> Arrays:
+    """Give what a batch norm makes of a batch far from zero: values, gradients, running statistics."""
+    torch.manual_seed(0)
+    norm, x = nn.Sequential(nn.BatchNorm2d(3)), 1000 + torch.randn(5, 3, 4, 4)
+    mine = x[distributed.share(5)].requires_grad_()
+    distributed.share_batch_norms(norm)
+    y = distributed.gather(norm(mine), 5)
+    (y**3 + y * x).sum().backward()
+    distributed.sum_gradients(norm)
+    assert mine.grad is not None
+    found = {"y": y.detach(), "gradient": distributed.gather(mine.grad, 5)}
+    found |= {"evaluated": norm.eval()(x).detach(), **norm.state_dict()}
+    found |= {f"gradient.{key}": p.grad for key, p in norm.named_parameters() if p.grad is not None}
+    return {key: value.numpy() for key, value in found.items()}
+
+
+def broken_down(folder: Path) -> Arrays:
+    """Train with breakdowns on the way, dropout included, and once without; give the weights and curves of both."""
+    params, log, kept = make_params(True, dropout=0.5), Listener(), Checkpoints(folder, "key")
+    results: dict[str, Any] = {"whole": train_f(make_data(), params, 0)}
+    for calls in (5, 11):
+        with pytest.raises(InterruptedError):
+            train_f(make_data(calls=calls), params, 0, log, kept)
+    with pytest.raises(distributed.Stopped):  # all of them, although one was told
+        train_f(make_data(calls=2, happens=tell_the_last_to_stop), params, 0, log, kept)
+    results["again"] = train_f(make_data(), params, 0, log, kept)
+    assert log.lines == [f"taking up f.final at step {step} of {STEPS}" for step in (2, 8, 10)]
+    return {
+        f"{run}.{key}": np.asarray(value)
+        for run, result in results.items()
+        for key, value in [
+            ("curves", [[row["train_loss"], row["loss"]] for row in result.curves]),
+            *((f"{name}.{k}", v) for name, model in result.models.items() for k, v in model.state_dict().items()),
+        ]
+    }
+
+
+def refused() -> list[str]:
+    """Give the lines of what several processes cannot do."""
+    lines = []
+    for call in (
+        lambda: distributed.share(1),
+        lambda: distributed.check_device(torch.device("cuda", 1)),
+        lambda: distributed.check_device(torch.device("cuda")),
+    ):
+        try:
+            call()
+        except ParamsError as error:
+            lines.append(str(error))
+    return lines
+
+
+def write(out: Path) -> None:
+    """Do all that and write it down, by as many processes as there are."""
+    found = {case: trained(case) for case in CASES}
+    found |= {"batch norm": normalised(), "breakdowns": broken_down(out / "checkpoints")}
+    lines = refused()
+    if distributed.is_main():
+        for name, arrays in found.items():
+            store.write_arrays(out / f"{name}.safetensors", arrays)
+        store.write_json(out / "refused.json", lines)
+
+
+def main(out: Path) -> None:
+    """Let the first process do it alone, then all together; then run a stage that is not for several."""
+    torch.set_default_dtype(torch.float64)
+    torch.Tensor.float = torch.Tensor.double  # type: ignore[method-assign]  # what takes care to be float32
+    rank = os.environ["RANK"]
+    if rank == "0":
+        write(out / "1")
+    with distributed.process_group():
+        write(out / "2")
+    try:
+        stages.run("sample-pairs", Params(), root=out)
+    except (ParamsError, SystemExit) as error:
+        store.write_json(out / f"stage{rank}.json", [type(error).__name__, str(error)])
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
+
+
+def torchrun(*command: object, cwd: Path | None = None) -> subprocess.Popen[str]:
+    """Start a script or a module twice."""
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    return subprocess.Popen(
+        [*launch, *map(str, command)], cwd=cwd, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+
+
+def output(process: subprocess.Popen[str]) -> str:
+    """Wait for the end; give what the launcher and both processes said."""
+    try:
+        return process.communicate(timeout=240)[0]
+    except subprocess.TimeoutExpired:
+        process.terminate()  # the launcher ends those that wait for each other
+        pytest.fail(process.communicate()[0])
+
+
+def succeed(process: subprocess.Popen[str]) -> str:
+    said = output(process)
+    assert process.returncode == 0, said
+    return said
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the script writes."""
+    folder = tmp_path_factory.mktemp("runs")
+    succeed(torchrun(__file__, folder))
+    return folder
+
+
+def by(runs: Path, name: str) -> tuple[Arrays, Arrays]:
+    """The same by one process and by two."""
+    one, two = (store.read_arrays(runs / n / f"{name}.safetensors") for n in ("1", "2"))
+    assert one.keys() == two.keys()
+    return one, two
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_several_processes_compute_what_one_does(runs: Path, case: str) -> None:
+    one, two = by(runs, case)
+    assert len(one["curves.loss"]) == STEPS // 2 + (2 if "folds" in CASES[case] else 0)
+    assert np.ptp(one["curves.train_loss"]) > 1e-4  # it moves at all
+    for key in one:
+        largest = float(np.nanmax(np.abs(one[key]), initial=0))
+        np.testing.assert_allclose(two[key], one[key], rtol=0, atol=1e-8 + 3e-7 * largest, err_msg=key)
+    learnt = [key for key in one if key.startswith("gradient.") and np.abs(one[key]).max() > 1e-6]
+    assert len(learnt) >= (3 if "factors" in case else 20)
+
+
+def test_a_batch_norm_sees_the_whole_batch(runs: Path) -> None:
+    one, two = by(runs, "batch norm")
+    assert one["0.running_mean"].mean() > 50
+    assert one["0.num_batches_tracked"] == 1
+    for key in one:
+        np.testing.assert_allclose(two[key], one[key], rtol=1e-7, err_msg=key)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_training_goes_on_after_breakdowns_to_the_bit(runs: Path, processes: int) -> None:
+    found = by(runs, "breakdowns")[processes - 1]
+    whole = {key.removeprefix("whole."): value for key, value in found.items() if key.startswith("whole.")}
+    assert len(whole) > 90
+    for key, value in whole.items():
+        np.testing.assert_array_equal(found[f"again.{key}"], value, err_msg=key)
+
+
+def test_dropout_differs_between_processes_and_from_one(runs: Path) -> None:
+    one, two = by(runs, "breakdowns")
+    assert not np.allclose(one["whole.curves"], two["whole.curves"], rtol=1e-6)
+    np.testing.assert_allclose(one["whole.curves"], two["whole.curves"], rtol=0.2)
+
+
+def test_what_several_processes_cannot_do_is_said_by_one(runs: Path) -> None:
+    assert store.read_json(runs / "1" / "refused.json") == []
+    assert store.read_json(runs / "2" / "refused.json") == [
+        "more processes than frames to share, got 2, expected at most 1; lower --nproc-per-node or take larger batches",
+        "one GPU for several processes, got cuda:1, expected device: auto or cuda",
+        f"more processes than GPUs, got 2, expected at most {torch.cuda.device_count()}; lower --nproc-per-node",
+    ]
+    line = "a stage of one process, got sample-pairs; run it without torchrun"
+    assert store.read_json(runs / "stage0.json") == ["ParamsError", line]
+    assert store.read_json(runs / "stage1.json") == ["SystemExit", str(ParamsError.exit_code)]
+
+
+def test_the_command_by_two_processes_writes_once(home: Path) -> None:
+    folder = home / "work/trials/0/f"
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    said = succeed(torchrun("-m", "aupair", "run", "train-pseudo-intensity", "--trial", "0", cwd=home))
+    assert len(re.findall(r"^  step 3: f\.final", said, re.M)) == 1, said
+    after = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert after.keys() == before.keys()
+    assert after["final.safetensors"] != before["final.safetensors"]  # dropout
+    assert [row["step"] for row in store.read_jsonl(folder / "curves.jsonl")] == [2, 3, 2, 2]
+    assert not list((home / "work" / "checkpoints").iterdir())
