@@ -1,0 +1,20 @@
+"""check-data: the labels table, the data's hash, Data Docs."""
+
+from kfp import dsl
+
+from components import IMAGE
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def check_data(
+    check_data: dict,
+    data: dsl.Input[dsl.Dataset],
+    labels: dsl.Output[dsl.Dataset],
+    info: dsl.Output[dsl.Artifact],
+    data_docs: dsl.Output[dsl.Artifact],
+) -> None:
+    """Read the annotations and splits, check them, hash the data."""
+    given = dict(locals())
+    from aupair.kubeflow.step import run_stage
+
+    run_stage("check-data", given)

@@ -1,0 +1,30 @@
+"""evaluate: the choice on select, the judgement on validation; gathers all trials."""
+
+from kfp import dsl
+
+from components import IMAGE
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def evaluate(
+    trials: list,
+    evaluate: dict,
+    data: dsl.Input[dsl.Dataset],
+    labels: dsl.Input[dsl.Dataset],
+    faces: dsl.Input[dsl.Dataset],
+    pairs: dsl.Input[dsl.Dataset],
+    f: dsl.Input[list[dsl.Model]],
+    h: dsl.Input[list[dsl.Model]],
+    features: dsl.Input[list[dsl.Dataset]],
+    mapping: dsl.Input[list[dsl.Model]],
+    selection: dsl.Output[dsl.Artifact],
+    metrics: dsl.Output[dsl.Metrics],
+    table: dsl.Output[dsl.Markdown],
+    plots: dsl.Output[dsl.Artifact],
+    report: dsl.Output[dsl.HTML],
+) -> None:
+    """Choose trial, thresholds and P1 or P2 on `select`; judge once on `validation`; write the reports."""
+    given = dict(locals())
+    from aupair.kubeflow.step import run_stage
+
+    run_stage("evaluate", given)

@@ -1,0 +1,22 @@
+"""extract-features: G, once a trial."""
+
+from kfp import dsl
+
+from components import IMAGE
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def extract_features(
+    trial: int,
+    extract_features: dict,
+    labels: dsl.Input[dsl.Dataset],
+    faces: dsl.Input[dsl.Dataset],
+    f: dsl.Input[dsl.Model],
+    h: dsl.Input[dsl.Model],
+    features: dsl.Output[dsl.Dataset],
+) -> None:
+    """Apply G to y_hat and sigma of every video."""
+    given = dict(locals())
+    from aupair.kubeflow.step import run_stage
+
+    run_stage("extract-features", given)

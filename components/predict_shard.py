@@ -1,0 +1,13 @@
+"""predict-shard: one shard's videos, from their source to a table for each."""
+
+from kfp import dsl
+
+from components import IMAGE
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def predict_shard(shard: int, abstain: float, plan: dsl.Input[dsl.Artifact], tables: dsl.Output[dsl.Dataset]) -> None:
+    """Fetch the videos of one shard and recognise AUs in them: a row for every frame, a status for every video."""
+    from aupair.kubeflow.shards import predict_shard
+
+    predict_shard(shard, abstain, plan, tables)

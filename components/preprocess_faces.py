@@ -1,0 +1,19 @@
+"""preprocess-faces: a file of aligned faces for each video."""
+
+from kfp import dsl
+
+from components import IMAGE
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def preprocess_faces(
+    preprocess_faces: dict,
+    data: dsl.Input[dsl.Dataset],
+    labels: dsl.Input[dsl.Dataset],
+    faces: dsl.Output[dsl.Dataset],
+) -> None:
+    """Turn each video into a file of aligned faces."""
+    given = dict(locals())
+    from aupair.kubeflow.step import run_stage
+
+    run_stage("preprocess-faces", given)

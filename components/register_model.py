@@ -1,0 +1,36 @@
+"""register-model: the chosen trial as one version in the MLflow registry."""
+
+from kfp import dsl
+
+from components import IMAGE
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def register_model(
+    seed: int,
+    trials: list,
+    check_data: dict,
+    preprocess_faces: dict,
+    sample_pairs: dict,
+    train_pseudo_intensity: dict,
+    train_uncertainty: dict,
+    extract_features: dict,
+    train_mapping: dict,
+    evaluate: dict,
+    register_model: dict,
+    info: dsl.Input[dsl.Artifact],
+    f: dsl.Input[list[dsl.Model]],
+    h: dsl.Input[list[dsl.Model]],
+    features: dsl.Input[list[dsl.Dataset]],
+    mapping: dsl.Input[list[dsl.Model]],
+    selection: dsl.Input[dsl.Artifact],
+    metrics: dsl.Input[dsl.Metrics],
+    table: dsl.Input[dsl.Markdown],
+    plots: dsl.Input[dsl.Artifact],
+    registered: dsl.Output[dsl.Artifact],
+) -> None:
+    """Put the chosen trial into the MLflow registry as one version, unless it is there already."""
+    given = dict(locals())
+    from aupair.kubeflow.step import run_stage
+
+    run_stage("register-model", given)

@@ -1,0 +1,20 @@
+"""sample-pairs: fixed pairs, groups to train on, folds of people."""
+
+from kfp import dsl
+
+from components import IMAGE
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def sample_pairs(
+    seed: int,
+    sample_pairs: dict,
+    labels: dsl.Input[dsl.Dataset],
+    faces: dsl.Input[dsl.Dataset],
+    pairs: dsl.Output[dsl.Dataset],
+) -> None:
+    """Draw the fixed pairs, the groups to train on and the folds of people."""
+    given = dict(locals())
+    from aupair.kubeflow.step import run_stage
+
+    run_stage("sample-pairs", given)

@@ -1,0 +1,24 @@
+"""train-mapping: the two mappings of each AU, once a trial."""
+
+from kfp import dsl
+
+from components import IMAGE
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def train_mapping(
+    seed: int,
+    trial: int,
+    train_mapping: dict,
+    labels: dsl.Input[dsl.Dataset],
+    faces: dsl.Input[dsl.Dataset],
+    features: dsl.Input[dsl.Dataset],
+    mapping: dsl.Output[dsl.Model],
+    scores: dsl.Output[dsl.Metrics],
+    curves: dsl.Output[dsl.HTML],
+) -> None:
+    """Fit the two mappings of each AU."""
+    given = dict(locals())
+    from aupair.kubeflow.step import run_stage
+
+    run_stage("train-mapping", given)

@@ -1,0 +1,24 @@
+"""train-pseudo-intensity: f, once a trial."""
+
+from kfp import dsl
+
+from components import IMAGE
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def train_pseudo_intensity(
+    seed: int,
+    trial: int,
+    train_pseudo_intensity: dict,
+    labels: dsl.Input[dsl.Dataset],
+    faces: dsl.Input[dsl.Dataset],
+    pairs: dsl.Input[dsl.Dataset],
+    f: dsl.Output[dsl.Model],
+    scores: dsl.Output[dsl.Metrics],
+    curves: dsl.Output[dsl.HTML],
+) -> None:
+    """Fit f by ranking; score every frame by an f that never saw its person."""
+    given = dict(locals())
+    from aupair.kubeflow.step import run_stage
+
+    run_stage("train-pseudo-intensity", given)

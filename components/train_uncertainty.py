@@ -1,0 +1,25 @@
+"""train-uncertainty: h, once a trial."""
+
+from kfp import dsl
+
+from components import IMAGE
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def train_uncertainty(
+    seed: int,
+    trial: int,
+    train_uncertainty: dict,
+    labels: dsl.Input[dsl.Dataset],
+    faces: dsl.Input[dsl.Dataset],
+    pairs: dsl.Input[dsl.Dataset],
+    f: dsl.Input[dsl.Model],
+    h: dsl.Output[dsl.Model],
+    scores: dsl.Output[dsl.Metrics],
+    curves: dsl.Output[dsl.HTML],
+) -> None:
+    """Fit h on the frozen scores of f; give every frame a sigma."""
+    given = dict(locals())
+    from aupair.kubeflow.step import run_stage
+
+    run_stage("train-uncertainty", given)

@@ -1,0 +1,107 @@
+"""The training pipeline: data -> check -> faces -> pairs -> (f -> h -> features -> mapping) a trial -> evaluate -> register.
+
+aupair pipeline compile -o train.yaml
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from kfp import dsl
+
+from aupair.params import Params
+from components.check_data import check_data as check_data_step
+from components.evaluate import evaluate as evaluate_step
+from components.extract_features import extract_features as extract_features_step
+from components.fetch_data import fetch_data
+from components.preprocess_faces import preprocess_faces as preprocess_faces_step
+from components.register_model import register_model as register_model_step
+from components.sample_pairs import sample_pairs as sample_pairs_step
+from components.summarise import summarise
+from components.train_mapping import train_mapping as train_mapping_step
+from components.train_pseudo_intensity import train_pseudo_intensity as train_pseudo_intensity_step
+from components.train_uncertainty import train_uncertainty as train_uncertainty_step
+
+Place = Callable[[Any], Any]
+
+
+def pipeline(params: Params, place: Place, parallelism: int | None, config: dsl.PipelineConfig) -> Any:
+    """Give the pipeline function; `params` are its defaults, `place` puts each task where the cluster's options say."""
+    default = params.model_dump(mode="json")
+
+    @dsl.pipeline(name="aupair-train", description="From videos to a registered model.", pipeline_config=config)
+    def train(
+        source: str,
+        revision: str = "",
+        remote: str = "",
+        seed: int = default["seed"],
+        trials: list = default["trials"],
+        check_data: dict = default["check_data"],
+        preprocess_faces: dict = default["preprocess_faces"],
+        sample_pairs: dict = default["sample_pairs"],
+        train_pseudo_intensity: dict = default["train_pseudo_intensity"],
+        train_uncertainty: dict = default["train_uncertainty"],
+        extract_features: dict = default["extract_features"],
+        train_mapping: dict = default["train_mapping"],
+        evaluate: dict = default["evaluate"],
+        register_model: dict = default["register_model"],
+    ) -> None:
+        with dsl.ExitHandler(place(summarise())):
+            data = place(fetch_data(source=source, revision=revision, remote=remote)).outputs["data"]
+            checked = place(check_data_step(check_data=check_data, data=data)).outputs
+            labels = checked["labels"]
+            faces = place(preprocess_faces_step(preprocess_faces=preprocess_faces, data=data, labels=labels)).outputs[
+                "faces"
+            ]
+            pairs = place(sample_pairs_step(seed=seed, sample_pairs=sample_pairs, labels=labels, faces=faces)).outputs[
+                "pairs"
+            ]
+            frames = {"labels": labels, "faces": faces}
+            with dsl.ParallelFor(trials, parallelism=parallelism) as trial:
+                f = place(
+                    train_pseudo_intensity_step(
+                        seed=seed, trial=trial, train_pseudo_intensity=train_pseudo_intensity, pairs=pairs, **frames
+                    )
+                ).outputs["f"]
+                h = place(
+                    train_uncertainty_step(
+                        seed=seed, trial=trial, train_uncertainty=train_uncertainty, pairs=pairs, f=f, **frames
+                    )
+                ).outputs["h"]
+                features = place(
+                    extract_features_step(trial=trial, extract_features=extract_features, f=f, h=h, **frames)
+                ).outputs["features"]
+                mapping = place(
+                    train_mapping_step(seed=seed, trial=trial, train_mapping=train_mapping, features=features, **frames)
+                ).outputs["mapping"]
+            trained = {"f": f, "h": h, "features": features, "mapping": mapping}
+            judged = place(
+                evaluate_step(trials=trials, evaluate=evaluate, data=data, pairs=pairs, **frames, **collected(trained))
+            ).outputs
+            place(
+                register_model_step(
+                    seed=seed,
+                    trials=trials,
+                    check_data=check_data,
+                    preprocess_faces=preprocess_faces,
+                    sample_pairs=sample_pairs,
+                    train_pseudo_intensity=train_pseudo_intensity,
+                    train_uncertainty=train_uncertainty,
+                    extract_features=extract_features,
+                    train_mapping=train_mapping,
+                    evaluate=evaluate,
+                    register_model=register_model,
+                    info=checked["info"],
+                    selection=judged["selection"],
+                    metrics=judged["metrics"],
+                    table=judged["table"],
+                    plots=judged["plots"],
+                    **collected(trained),
+                )
+            )
+
+    return train
+
+
+def collected(outputs: dict[str, Any]) -> dict[str, Any]:
+    """Gather outputs over all trials; anew for each reader, since the compiler changes what it is given."""
+    return {name: dsl.Collected(output) for name, output in outputs.items()}

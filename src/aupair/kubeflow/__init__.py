@@ -1,0 +1,1 @@
+"""Kubeflow Pipelines: compile, plan, run locally, submit; what runs inside a component."""

@@ -1,0 +1,216 @@
+"""What a cluster is asked for when the pipelines are compiled: image, GPUs, memory, secrets, volumes, time.
+
+Nothing that was not asked for is emitted: a server older than the SDK refuses fields that it does not know.
+An example with every key: params/cluster.yaml.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from aupair.params import Params, Record, override, read, validate
+from aupair.registry.live import EXPERIMENT, RUN_ID
+from aupair.stages import FLOW, Needs
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from kfp.dsl import PipelineTask
+
+Count = Annotated[int, Field(ge=0)]
+Mount = Annotated[str, Field(pattern="^/")]
+
+RUN_ID_FIELD = "metadata.labels['pipeline/runid']"
+"""Where a pod of Kubeflow Pipelines finds the id of its run; as an argument it would keep the cache from ever hitting."""
+
+CHECKPOINTS = "AUPAIR_CHECKPOINTS"
+PROCESSES = "AUPAIR_PROCESSES"
+
+WORKERS = {"plan-shards": Needs(), "predict-shard": Needs(gpus=1, memory=8), "gather-predictions": Needs()}
+"""The tasks of pipelines/predict.py, beside fetch-data and summarise, which need nothing special."""
+
+ONCE = ("register-model", "summarise")
+"""Tasks with a side effect, which a cache must not skip and a retry is of no use to."""
+
+
+class Toleration(Record):
+    """A taint that the pods of GPU stages tolerate."""
+
+    key: str = ""
+    operator: Literal["Equal", "Exists"] = "Equal"
+    value: str = ""
+    effect: Literal["", "NoSchedule", "PreferNoSchedule", "NoExecute"] = ""
+
+
+class Cluster(Record):
+    """Compile options; the defaults ask for nothing."""
+
+    image: str = "aupair:latest"
+    """the project's image, for every task; pin it by git sha or digest"""
+    image_pull_policy: Literal["", "Always", "IfNotPresent", "Never"] = ""
+    image_pull_secrets: tuple[str, ...] = ()
+    gpus: Count = 0
+    """GPUs for each stage that can use one (`aupair flow`); training uses several by torchrun, in one pod"""
+    gpu_type: str = "nvidia.com/gpu"
+    """the resource's name"""
+    memory: bool | dict[str, Annotated[int, Field(ge=1)]] = False
+    """GiB: true: what the flow says each stage needs; a mapping stage: GiB: only those"""
+    cpu: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+    """CPUs by stage, such as {preprocess-faces: 8}"""
+    shm: Count = 0
+    """GiB of /dev/shm for GPU stages"""
+    scratch: Count = 0
+    """GiB of ephemeral volume at /tmp for every task; artifacts lie elsewhere, in volumes of Kubeflow's launcher"""
+    scratch_class: str = ""
+    """its storage class; empty: the cluster's default"""
+    secrets: dict[str, dict[str, str]] = Field(default_factory=dict)
+    """secret: {key in it: environment variable}, for every task; values never come near the compiled file"""
+    env: dict[str, str] = Field(default_factory=dict)
+    """plain variables for every task, such as MLFLOW_TRACKING_URI, AWS_ENDPOINT_URL; never a secret"""
+    run_id: bool = False
+    """give every task its run's id from the pod's label, so that MLflow's runs are tagged with it"""
+    tolerations: tuple[Toleration, ...] = ()
+    """for GPU stages"""
+    node_selector: dict[str, str] = Field(default_factory=dict)
+    """for GPU stages"""
+    pvcs: dict[str, Mount] = Field(default_factory=dict)
+    """volume claim: where it is mounted, in every task"""
+    checkpoints: Annotated[str, Field(pattern="^(/.*)?$")] = ""
+    """a folder on one of those volumes: a training stage that is retried goes on from there"""
+    timeout: Count = 0
+    """seconds after which a task's pod is stopped; 0: never"""
+    deadline: Count = 0
+    """seconds after which the whole run is stopped; 0: never"""
+    retries: Count = 0
+    """of every task without a side effect"""
+    backoff: Count = 60
+    """seconds before the first retry, doubled each time (with retries)"""
+    parallelism: Count = 0
+    """trials, or shards, at once; 0: as the server likes"""
+    ttl: Count = 0
+    """seconds that a finished run's pods are kept; 0: as the server likes"""
+    cache: bool = False
+    """let the server reuse the outputs of equal tasks; only with a source whose content never changes"""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        """Refuse what would only fail on the cluster."""
+        known = {stage.name for stage in FLOW} | {"fetch-data", "summarise", *WORKERS}
+        named = set(self.cpu) | set(self.memory if isinstance(self.memory, dict) else ())
+        if named - known:
+            raise ValueError(f"stages among {', '.join(sorted(known))}; got {', '.join(sorted(named - known))}")
+        if self.checkpoints and not any(inside(self.checkpoints, mount) for mount in self.pvcs.values()):
+            raise ValueError(
+                f"checkpoints on a volume of pvcs; {self.checkpoints} is on none, and would go with its pod"
+            )
+        hidden = [name for name in self.env if any(word in name.upper() for word in ("SECRET", "PASSWORD", "TOKEN"))]
+        if hidden:
+            raise ValueError(f"no secret in env, where the compiled file would show it; put {hidden[0]} into secrets")
+        return self
+
+
+def inside(path: str, folder: str) -> bool:
+    """Say whether an absolute path is a folder or lies below it."""
+    return Path(path).is_relative_to(folder)
+
+
+def load(path: Path | None, overrides: "Sequence[str]" = ()) -> Cluster:
+    """Read a file of compile options, or the defaults, and apply `key=value` overrides.
+
+    Raises:
+        ParamsError: the file is missing, or a key or value is not allowed.
+    """
+    tree: dict[str, Any] = read(path) if path else {}
+    for text in overrides:
+        override(tree, text)
+    return validate(Cluster, tree, str(path or "the cluster's options"))
+
+
+def needs_of(name: str) -> Needs:
+    """Give what a task asks of a machine: a stage's needs, or those of the other components."""
+    return next((stage.needs for stage in FLOW if stage.name == name), WORKERS.get(name, Needs(memory=2)))
+
+
+class Placement:
+    """Puts tasks where the cluster's options say: `place(task)`, in a pipeline function.
+
+    Args:
+        cluster: the options.
+        params: those the pipeline is compiled with.
+    """
+
+    def __init__(self, cluster: Cluster, params: Params) -> None:
+        self.cluster = cluster
+        # a task of the pipeline logs itself, and does not know register_model's section
+        named = {EXPERIMENT: params.register_model.experiment} if cluster.run_id else {}
+        self.env = named | cluster.env
+
+    def __call__(self, task: "PipelineTask") -> "PipelineTask":
+        """Apply the options to one task and give it back."""
+        name = str(task.component_spec.name).replace("_", "-")
+        cluster, needs = self.cluster, needs_of(name)
+        task.set_container_image(cluster.image)
+        task.set_caching_options(cluster.cache and name not in ONCE)
+        if cluster.retries and name not in ONCE:
+            task.set_retry(cluster.retries, backoff_duration=f"{cluster.backoff}s", backoff_factor=2.0)
+        for key, value in self.env.items():
+            task.set_env_variable(key, value)
+        self._resources(task, name, needs)
+        self._kubernetes(task)
+        if needs.gpus and cluster.gpus:
+            self._accelerate(task, name)
+        return task
+
+    def _resources(self, task: "PipelineTask", name: str, needs: Needs) -> None:
+        cluster = self.cluster
+        memory = cluster.memory.get(name) if isinstance(cluster.memory, dict) else needs.memory * cluster.memory
+        if memory:
+            task.set_memory_request(f"{memory}Gi").set_memory_limit(f"{memory}Gi")
+        if name in cluster.cpu:
+            cores = f"{cluster.cpu[name]:g}"
+            task.set_cpu_request(cores).set_cpu_limit(cores)
+
+    def _accelerate(self, task: "PipelineTask", name: str) -> None:
+        """GPUs, and what only their pods need; the type comes first, or kfp warns."""
+        from kfp import kubernetes
+
+        cluster = self.cluster
+        # what runs in one process is given one GPU, however many the training stages get
+        count = cluster.gpus if name in TRAINING else 1
+        task.set_accelerator_type(cluster.gpu_type).set_accelerator_limit(count)
+        if count > 1:
+            task.set_env_variable(PROCESSES, str(count))
+        if cluster.shm:
+            kubernetes.empty_dir_mount(task, "shm", "/dev/shm", medium="Memory", size_limit=f"{cluster.shm}Gi")
+        for toleration in cluster.tolerations:
+            kubernetes.add_toleration(task, **{k: v or None for k, v in toleration.model_dump().items()})
+        for key, value in cluster.node_selector.items():
+            kubernetes.add_node_selector(task, key, value)
+
+    def _kubernetes(self, task: "PipelineTask") -> None:
+        from kfp import kubernetes
+
+        cluster = self.cluster
+        for secret, keys in cluster.secrets.items():
+            kubernetes.use_secret_as_env(task, secret, keys)
+        if cluster.run_id:
+            kubernetes.use_field_path_as_env(task, RUN_ID, RUN_ID_FIELD)
+        for claim, mount in cluster.pvcs.items():
+            kubernetes.mount_pvc(task, claim, mount)
+        if cluster.checkpoints:
+            task.set_env_variable(CHECKPOINTS, cluster.checkpoints)
+        if cluster.scratch:
+            kubernetes.add_ephemeral_volume(
+                task, "scratch", "/tmp", ["ReadWriteOnce"], f"{cluster.scratch}Gi", cluster.scratch_class or None
+            )
+        if cluster.timeout:
+            kubernetes.set_timeout(task, cluster.timeout)
+        if cluster.image_pull_policy:
+            kubernetes.set_image_pull_policy(task, cluster.image_pull_policy)
+        if cluster.image_pull_secrets:
+            kubernetes.set_image_pull_secrets(task, list(cluster.image_pull_secrets))
+
+
+TRAINING = ("train-pseudo-intensity", "train-uncertainty")
+"""The stages that use several GPUs, one process each."""

@@ -1,0 +1,154 @@
+"""The compiled file: what it takes, what it would run, and the arguments that a user gives it."""
+
+import copy
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from aupair.errors import ArtifactError, ParamsError
+from aupair.params import Params, override
+from aupair.params import check as check_params
+
+TYPES: dict[str, tuple[type, ...]] = {
+    "STRING": (str,),
+    "NUMBER_INTEGER": (int,),
+    "NUMBER_DOUBLE": (int, float),
+    "BOOLEAN": (bool,),
+    "LIST": (list,),
+    "STRUCT": (dict,),
+}
+"""A parameter's type in the file, and what Python has for it."""
+
+
+@dataclass(frozen=True)
+class Input:
+    """A parameter of the pipeline.
+
+    Attributes:
+        kind: a key of TYPES.
+        default: None where it must be given.
+    """
+
+    name: str
+    kind: str
+    default: Any = None
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A compiled pipeline.
+
+    Attributes:
+        path: the file.
+        name: the pipeline's name.
+        inputs: its parameters by name.
+        spec: the first document: the pipeline as KFP defines it.
+        platform: the second document: what only Kubernetes understands; empty where nothing was asked for.
+    """
+
+    path: Path
+    name: str
+    inputs: Mapping[str, Input]
+    spec: Mapping[str, Any]
+    platform: Mapping[str, Any]
+
+    @property
+    def images(self) -> list[str]:
+        """The images of its tasks, each once."""
+        executors = self.spec["deploymentSpec"]["executors"].values()
+        return sorted({executor["container"]["image"] for executor in executors if "container" in executor})
+
+
+def load(path: Path) -> Compiled:
+    """Read a compiled file.
+
+    Raises:
+        ArtifactError: it is missing, or not a compiled pipeline.
+    """
+    todo = "make it with `aupair pipeline compile -o FILE.yaml`"
+    try:
+        spec, *more = [document for document in yaml.safe_load_all(Path(path).read_text()) if document]
+        inputs = spec["root"].get("inputDefinitions", {}).get("parameters", {})
+        name, _ = spec["pipelineInfo"]["name"], spec["deploymentSpec"]["executors"]
+    except FileNotFoundError as error:
+        raise ArtifactError("no compiled pipeline", where=path, todo=todo) from error
+    except (OSError, yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError) as error:
+        got = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        raise ArtifactError("not a compiled pipeline", where=path, got=got, todo=todo) from error
+    known = {key: Input(key, value["parameterType"], value.get("defaultValue")) for key, value in inputs.items()}
+    return Compiled(Path(path), name, known, spec, more[0] if more else {})
+
+
+def arguments(compiled: Compiled, given: Sequence[str], also: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Turn `name=value` and `section.key=value` into the arguments of a run, checked against the file's inputs.
+
+    A section that is touched is given whole, its other keys at their defaults: KFP replaces structs, it merges none.
+
+    Args:
+        also: values by name, for what is not given.
+
+    Returns:
+        only what was given; the file's own defaults stay the file's.
+
+    Raises:
+        ParamsError: an unknown name or key (with the nearest known one), a wrong type or value, or one that is missing.
+    """
+    tree: dict[str, Any] = {}
+    for text in given:
+        name = text.partition("=")[0].partition(".")[0].strip()
+        found = compiled.inputs.get(name)
+        if found is None:
+            near = difflib.get_close_matches(name, compiled.inputs, n=1)
+            todo = f"did you mean {near[0]}?" if near else f"known: {', '.join(sorted(compiled.inputs))}"
+            raise ParamsError("unknown parameter", where=compiled.path, got=name, todo=todo)
+        if found.kind == "STRUCT":
+            tree.setdefault(name, copy.deepcopy(found.default or {}))
+        if found.kind == "STRING" and "=" in text:
+            tree[name] = text.partition("=")[2]  # as it stands: `1` or `a: b` would be something else in YAML
+        else:
+            override(tree, text, "--param")
+        _check_type(found, tree[name], compiled.path)
+    tree = {**(also or {}), **tree}
+    missing = [name for name, found in compiled.inputs.items() if found.default is None and name not in tree]
+    if missing:
+        todo = f"give --param {missing[0]}=..."
+        raise ParamsError("a parameter without a value", where=compiled.path, got=f"no {missing[0]}", todo=todo)
+    _check_sections(compiled, tree)
+    return tree
+
+
+def effective(compiled: Compiled, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Give the value of every input in a run: what was given, else the default."""
+    return {name: given.get(name, found.default) for name, found in compiled.inputs.items()}
+
+
+def changes(compiled: Compiled, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Give what differs from the file's defaults, a key of a section by itself: `train_mapping.epochs: 3`."""
+    found: dict[str, Any] = {}
+    for name, value in given.items():
+        default = compiled.inputs[name].default
+        if isinstance(value, dict) and isinstance(default, dict):
+            found |= {f"{name}.{key}": new for key, new in value.items() if new != default.get(key)}
+        elif value != default:
+            found[name] = value
+    return found
+
+
+def _check_type(found: Input, value: Any, where: Path) -> None:
+    """Refuse a value of another type; a whole float stands for an int, a bool for no number."""
+    kinds = TYPES[found.kind]
+    whole = found.kind == "NUMBER_INTEGER" and isinstance(value, float) and value.is_integer()
+    wrong_bool = isinstance(value, bool) and found.kind != "BOOLEAN"
+    if wrong_bool or not (whole or isinstance(value, kinds)):
+        expected = found.kind.removeprefix("NUMBER_").lower()
+        raise ParamsError(f"parameter {found.name}", where=where, got=repr(value), expected=expected)
+
+
+def _check_sections(compiled: Compiled, tree: Mapping[str, Any]) -> None:
+    """Check what belongs to params.yaml as params.yaml is checked; the file's own values, too."""
+    whole = {**{name: found.default for name, found in compiled.inputs.items()}, **tree}
+    check_params({name: whole[name] for name in Params.model_fields if name in whole}, where=str(compiled.path))
