@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from aupair import __version__
+from aupair import __version__, cli_pipeline
 from aupair.errors import AupairError
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app = typer.Typer(
 )
 registry = typer.Typer(no_args_is_help=True, help="Look at and move the versions of the registered model.")
 app.add_typer(registry, name="registry")
+app.add_typer(cli_pipeline.app, name="pipeline")
 
 NEXT = """\
 all figures               reports/table.md, reports/metrics.json

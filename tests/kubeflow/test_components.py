@@ -1,0 +1,215 @@
+"""components/ and pipelines/ say what FLOW says: the same stages, edges and parameters; compiled files ask for no more."""
+
+import inspect
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from aupair import stages
+from aupair.errors import ParamsError
+from aupair.kubeflow import cluster as clusters
+from aupair.kubeflow.compile import compile_pipeline, importable
+from aupair.kubeflow.compiled import Compiled, load
+from aupair.params import Params
+
+REPOSITORY = Path(__file__).parents[2]
+VIEWS = {"scores", "curves", "report"}
+"""Outputs for people, beside the stage's artifacts."""
+OTHERS = {"fetch_data", "summarise", "plan_shards", "predict_shard", "gather_predictions"}
+
+
+def component(name: str) -> Any:
+    import importlib
+
+    with importable(REPOSITORY):
+        return getattr(importlib.import_module(f"components.{name}"), name)
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory, tiny: Params) -> dict[str, Compiled]:
+    folder = tmp_path_factory.mktemp("compiled")
+    full = clusters.load(REPOSITORY / "params/cluster.yaml")
+    for name, pipeline, options in (
+        ("train", "train", clusters.Cluster()), ("predict", "predict", clusters.Cluster()), ("full", "train", full),
+    ):  # fmt: skip
+        compile_pipeline(pipeline, tiny, options, folder / f"{name}.yaml", REPOSITORY)
+    return {name: load(folder / f"{name}.yaml") for name in ("train", "predict", "full")}
+
+
+def graph(compiled: Compiled, name: str) -> dict[str, Any]:
+    """The tasks of a part of the pipeline by their names."""
+    found: dict[str, Any] = compiled.spec["components"][name]["dag"]["tasks"]
+    return found
+
+
+def test_each_stage_has_a_component_of_its_name_and_no_other_is_there() -> None:
+    found = {path.stem for path in (REPOSITORY / "components").glob("*.py")} - {"__init__"}
+    assert found == {stage.section for stage in stages.FLOW} | OTHERS
+
+
+@pytest.mark.parametrize("stage", stages.FLOW, ids=lambda stage: stage.name)
+def test_a_component_takes_and_gives_what_the_flow_says(stage: stages.Stage) -> None:
+    spec = component(stage.section).component_spec
+    gathers = {name for name in stage.reads if "{trial}" in stages.ARTIFACTS[name] and not stage.per_trial}
+    artifacts = {name: value for name, value in spec.inputs.items() if value.type.startswith("system.")}
+    parameters = set(spec.inputs) - set(artifacts)
+    assert set(artifacts) == set(stage.reads)
+    assert {name for name, value in artifacts.items() if value.is_artifact_list} == gathers
+    assert parameters == set(stage.sections) | ({"trial"} if stage.per_trial else set())
+    assert set(spec.outputs) - VIEWS == set(stage.writes)
+    assert spec.description == inspect.getdoc(stage.run), "one sentence for a stage, wherever it is shown"
+
+
+@pytest.mark.parametrize("stage", stages.FLOW, ids=lambda stage: stage.name)
+def test_a_component_is_thin_and_brings_nothing_along(stage: stages.Stage) -> None:
+    text = (REPOSITORY / "components" / f"{stage.section}.py").read_text()
+    body = text.partition("-> None:")[2]
+    assert len([line for line in body.splitlines() if line.strip()]) <= 4
+    assert re.findall(r"^\s*from aupair\S* import .*", text, re.M) == ["    from aupair.kubeflow.step import run_stage"]
+    container = component(stage.section).component_spec.implementation.container
+    assert "pip install" not in " ".join(container.command)
+
+
+def test_the_pipeline_joins_the_stages_as_the_flow_does(compiled: dict[str, Compiled]) -> None:
+    train = compiled["train"]
+    outer, inner = graph(train, "comp-exit-handler-1"), graph(train, "comp-for-loop-2")
+    writer = {name: stage.name for stage in stages.FLOW for name in stage.writes} | {"data": "fetch-data"}
+    assert set(inner) == {stage.name for stage in stages.FLOW if stage.per_trial}
+    assert set(outer) == {stage.name for stage in stages.FLOW if not stage.per_trial} | {"fetch-data", "for-loop-2"}
+    for stage in stages.FLOW:
+        tasks = inner if stage.per_trial else outer
+        for name, source in tasks[stage.name]["inputs"]["artifacts"].items():
+            if "taskOutputArtifact" in source:
+                found = source["taskOutputArtifact"]
+                producer, key = found["producerTask"], found["outputArtifactKey"]
+            else:
+                producer, key = re.fullmatch(
+                    r"pipelinechannel--([a-z-]+)-(\w+)", source["componentInputArtifact"]
+                ).groups()  # type: ignore[union-attr]
+            if producer == "for-loop-2":
+                assert key == f"pipelinechannel--{writer[name]}-{name}", stage.name
+            else:
+                assert (producer, key) == (writer[name], name), stage.name
+
+
+def test_the_inputs_are_the_params_and_where_the_data_are(compiled: dict[str, Compiled], tiny: Params) -> None:
+    inputs = compiled["train"].inputs
+    assert set(inputs) == {"source", "revision", "remote", *Params.model_fields}
+    from aupair.params import check
+
+    assert check({name: inputs[name].default for name in Params.model_fields}) == tiny, "whole floats are ints again"
+    assert inputs["source"].default is None, "no data by accident"
+
+
+def test_the_exit_handler_runs_whatever_happened(compiled: dict[str, Compiled]) -> None:
+    for name in ("train", "predict"):
+        summarise = compiled[name].spec["root"]["dag"]["tasks"]["summarise"]
+        assert summarise["triggerPolicy"]["strategy"] == "ALL_UPSTREAM_TASKS_COMPLETED"
+        assert summarise["dependentTasks"] == ["exit-handler-1"]
+
+
+def test_nothing_is_asked_for_by_default(compiled: dict[str, Compiled]) -> None:
+    for name in ("train", "predict"):
+        assert compiled[name].platform == {}
+        for executor in compiled[name].spec["deploymentSpec"]["executors"].values():
+            assert set(executor["container"]) == {"args", "command", "image"}
+            assert executor["container"]["image"] == "aupair:latest"
+        assert "retryPolicy" not in compiled[name].path.read_text()
+        assert "enableCache" not in compiled[name].path.read_text()
+
+
+def test_what_is_asked_for_is_there_and_where_it_belongs(compiled: dict[str, Compiled]) -> None:
+    full = compiled["full"]
+    executors = full.spec["deploymentSpec"]["executors"]
+    platform = full.platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    needs = {f"exec-{stage.name}": stage.needs for stage in stages.FLOW}
+    for label, need in needs.items():
+        resources = executors[label]["container"]["resources"]
+        assert resources["resourceMemoryLimit"] == f"{need.memory}Gi"
+        assert ("accelerator" in resources) == bool(need.gpus)
+        for key in ("tolerations", "nodeSelector", "emptyDirMounts"):
+            assert (key in platform[label]) == bool(need.gpus), (label, key)
+    assert executors["exec-train-uncertainty"]["container"]["resources"]["accelerator"]["resourceCount"] == "1"
+    assert executors["exec-preprocess-faces"]["container"]["resources"]["resourceCpuLimit"] == "8"
+    for label in executors:
+        assert {secret["secretName"] for secret in platform[label]["secretAsEnv"]} == {"aupair-s3", "aupair-mlflow"}
+        assert platform[label]["pvcMount"][0]["mountPath"] == "/checkpoints"
+        assert platform[label]["activeDeadlineSeconds"] == "86400"
+        assert platform[label]["fieldPathAsEnv"][0]["fieldPath"] == "metadata.labels['pipeline/runid']"
+        env = {item["name"]: item["value"] for item in executors[label]["container"]["env"]}
+        assert env["AUPAIR_CHECKPOINTS"] == "/checkpoints/aupair"
+        assert env["MLFLOW_EXPERIMENT_NAME"] == "aupair"
+    assert graph(full, "comp-exit-handler-1")["for-loop-2"]["iteratorPolicy"]["parallelismLimit"] == 5
+
+
+def test_only_tasks_without_a_side_effect_are_retried_or_cached(tmp_path: Path, tiny: Params) -> None:
+    options = clusters.load(None, ["retries=2", "cache=true"])
+    compile_pipeline("train", tiny, options, tmp_path / "x.yaml", REPOSITORY)
+    found = load(tmp_path / "x.yaml")
+    tasks = graph(found, "comp-exit-handler-1") | graph(found, "comp-for-loop-2") | found.spec["root"]["dag"]["tasks"]
+    single = {name: task for name, task in tasks.items() if not name.startswith(("for-loop", "exit-handler"))}
+    assert {name for name, task in single.items() if "retryPolicy" not in task} == {"register-model", "summarise"}
+    cached = {name for name, task in single.items() if task.get("cachingOptions", {}).get("enableCache")}
+    assert set(single) - cached == {"register-model", "summarise"}
+
+
+def test_several_gpus_are_for_the_training_stages(tmp_path: Path, tiny: Params) -> None:
+    compile_pipeline("train", tiny, clusters.load(None, ["gpus=4"]), tmp_path / "x.yaml", REPOSITORY)
+    executors = load(tmp_path / "x.yaml").spec["deploymentSpec"]["executors"]
+    for label, executor in executors.items():
+        processes = {item["name"]: item["value"] for item in executor["container"].get("env", ())}
+        training = label in ("exec-train-pseudo-intensity", "exec-train-uncertainty")
+        assert processes.get("AUPAIR_PROCESSES") == ("4" if training else None)
+        if training:
+            assert executor["container"]["resources"]["accelerator"]["resourceCount"] == "4"
+
+
+def test_a_compiled_file_is_the_same_every_time(compiled: dict[str, Compiled], tmp_path: Path, tiny: Params) -> None:
+    full = clusters.load(REPOSITORY / "params/cluster.yaml")
+    compile_pipeline("train", tiny, full, tmp_path / "again.yaml", REPOSITORY)
+    assert (tmp_path / "again.yaml").read_bytes() == compiled["full"].path.read_bytes()
+
+
+def test_the_example_of_a_cluster_names_every_option() -> None:
+    tree = yaml.safe_load((REPOSITORY / "params/cluster.yaml").read_text())
+    assert set(tree) == set(clusters.Cluster.model_fields)
+
+
+def test_the_manifests_are_what_the_platforms_schema_knows(compiled: dict[str, Compiled]) -> None:
+    """The second document through kfp's own protobuf messages: an unknown field raises."""
+    from google.protobuf import json_format
+    from kfp.kubernetes import kubernetes_executor_config_pb2 as messages
+    from kfp.pipeline_spec import pipeline_spec_pb2
+
+    json_format.ParseDict(dict(compiled["full"].spec), pipeline_spec_pb2.PipelineSpec())
+    executors = compiled["full"].platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    for config in executors.values():
+        json_format.ParseDict(config, messages.KubernetesExecutorConfig())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["gpu=1"], "unknown parameter: in .*, got gpu; did you mean gpus?"),
+        (["gpus=-1"], "parameter gpus"),
+        (["memory={trian: 3}"], "stages among"),
+        (["checkpoints=/c"], "on a volume of pvcs; /c is on none"),
+        (["env.AWS_SECRET_ACCESS_KEY=x"], "no secret in env"),
+        (["tolerations=[{kye: x}]"], "tolerations.0.kye; did you mean key?"),
+        (["pvcs.a=b"], "parameter pvcs.a"),
+    ],
+)
+def test_a_wrong_option_is_one_line(options: list[str], message: str) -> None:
+    with pytest.raises(ParamsError, match=message.replace("?", r"\?")):
+        clusters.load(None, options)
+
+
+def test_outside_a_checkout_nothing_is_compiled(tmp_path: Path, tiny: Params) -> None:
+    with pytest.raises(ParamsError, match=r"no such pipeline.*run inside a checkout"):
+        compile_pipeline("train", tiny, clusters.Cluster(), tmp_path / "x.yaml", tmp_path)
+    with pytest.raises(ParamsError, match=r"-o, got .*x\.json, expected a file named"):
+        compile_pipeline("train", tiny, clusters.Cluster(), tmp_path / "x.json", REPOSITORY)
+    assert not list(tmp_path.iterdir())

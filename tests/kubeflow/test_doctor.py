@@ -1,0 +1,265 @@
+"""doctor through the command line: a stand-in for the API server; a real S3 server, MLflow store and container engine."""
+
+import os
+import shutil
+import subprocess
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from aupair import params
+from aupair.kubeflow import api, cluster
+from aupair.kubeflow.compile import compile_pipeline
+from aupair.kubeflow.compiled import load
+from aupair.kubeflow.doctor import REVISION, needed, pinned
+from conftest import REPOSITORY, Command, Outcome
+from services import kfp_server as fake
+from services.s3 import S3, s3_server
+
+IMAGE = "localhost/aupair:abc"
+FULL = [
+    f"image={IMAGE}", "secrets.s3={access: AWS_ACCESS_KEY_ID}", "secrets.mlflow={password: MLFLOW_TRACKING_PASSWORD}",
+    "pvcs.ckpt=/ckpt", "image_pull_secrets=[pull]", "ttl=60", "env.MLFLOW_TRACKING_URI=http://mlflow:5000",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The pipeline of prediction, compiled with nothing asked for, and with what a cluster must have."""
+    folder, defaults = tmp_path_factory.mktemp("compiled"), params.load(REPOSITORY / "params.yaml")
+    made = {}
+    for name, options in (("plain", []), ("full", FULL)):
+        made[name] = folder / f"{name}.yaml"
+        compile_pipeline("predict", defaults, cluster.load(None, options), made[name], REPOSITORY)
+    return made
+
+
+@pytest.fixture(scope="module")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
+    """A server with two buckets, one of them with an object in it."""
+    with s3_server(tmp_path_factory.mktemp("s3"), ("data", "empty")) as server:
+        server.client().put_object(Bucket="data", Key="corpus/a.mp4", Body=b"1")
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No setting of the machine, in a folder that is no checkout."""
+    for name in [name for name in os.environ if name.startswith(("KFP_", "KF_", "AWS_", "MLFLOW_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.delenv(api.POD_TOKEN, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def kfp() -> Iterator[fake.Server]:
+    """A server that lets everybody in."""
+    with fake.kfp_server() as server:
+        yield server
+
+
+def seen(done: Outcome) -> dict[str, str]:
+    """Give mark and line of each check by its name."""
+    assert not done.err
+    return {line[2:12].strip(): f"{line[0]} {line[13:]}" for line in done.out.splitlines()}
+
+
+def test_with_nothing_given_nothing_fails(aupair: Command) -> None:
+    done = aupair("pipeline", "doctor")
+    assert done.code == 0
+    checks = seen(done)
+    assert checks["sdk"].startswith("✓ kfp 2.17.0, kfp-kubernetes 2.17")
+    assert {name for name, line in checks.items() if line[0] == "?"} == {"server", "s3", "mlflow"}
+    assert "give --host" in checks["server"]
+
+
+def test_a_server_that_is_well(aupair: Command, kfp: fake.Server, files: dict[str, Path]) -> None:
+    kfp.namespace = "mine"
+    done = aupair("pipeline", "doctor", files["plain"], "--host", kfp.url, "--namespace", "mine")
+    assert done.code == 0, done.out
+    checks = seen(done)
+    assert checks["server"] == f"✓ {kfp.url}: Kubeflow Pipelines 2.17.0, many users"
+    assert checks["version"] == "✓ server 2.17.0, SDK 2.17.0"
+    assert checks["namespace"].startswith("✓ mine")
+    assert checks["file"].endswith("aupair-predict, 4 inputs; give --param source=...")
+    assert checks["image"].startswith("? not pinned: aupair:latest;")
+    assert checks["secrets"] == "✓ the file asks for no secret and no volume"
+    assert checks["tracking"].startswith("? the tasks are not told")
+
+
+@pytest.mark.parametrize(
+    ("answer", "code", "said"),
+    [
+        (fake.HTML, 6, "this is a login page"),
+        ((404, {}, ""), 8, "/pipeline"),
+        ((503, {}, ""), 8, "not ready"),
+    ],
+)
+def test_the_code_is_that_of_the_first_that_fails(
+    aupair: Command, kfp: fake.Server, monkeypatch: pytest.MonkeyPatch, answer: fake.Answer, code: int, said: str
+) -> None:
+    kfp.always = answer
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    done = aupair("pipeline", "doctor", "--host", kfp.url)
+    assert done.code == code
+    checks = seen(done)
+    assert checks["server"].startswith("✗")
+    assert said in checks["server"]
+    assert checks["mlflow"].startswith("✗ the MLflow server does not answer"), "what comes after is looked at, too"
+    assert "namespace" not in checks
+    assert len(kfp.requests) == 1
+
+
+def test_a_namespace_that_is_missing_or_another_s(aupair: Command, kfp: fake.Server) -> None:
+    kfp.namespace = "mine"
+    done = aupair("pipeline", "doctor", "--host", kfp.url)
+    assert (done.code, seen(done)["namespace"][0]) == (2, "✗")
+    done = aupair("pipeline", "doctor", "--host", kfp.url, "--namespace", "theirs")
+    assert done.code == 6
+    assert "not allowed: listing the experiments of theirs" in seen(done)["namespace"]
+
+
+def test_an_older_server_is_held_against_the_file(aupair: Command, kfp: fake.Server, files: dict[str, Path]) -> None:
+    kfp.version = "2.16.1"
+    assert seen(aupair("pipeline", "doctor", "--host", kfp.url))["version"].startswith("? server 2.16.1, SDK 2.17.0")
+    line = seen(aupair("pipeline", "doctor", files["full"], "--host", kfp.url))["version"]
+    assert line.startswith("? server 2.16.1 is older")
+    assert line.endswith("compile without what it does not know: ttl (since 2.17)")
+
+
+def test_what_the_cluster_must_have_is_named(aupair: Command, files: dict[str, Path]) -> None:
+    checks = seen(aupair("pipeline", "doctor", files["full"]))
+    assert checks["secrets"].endswith("kubectl -n NAMESPACE get secret/s3 secret/pull secret/mlflow pvc/ckpt")
+    assert checks["tracking"] == "✓ the tasks log to http://mlflow:5000"
+    assert checks["image"] == f"✓ {IMAGE}"
+    assert checks["image here"].startswith(f"? {IMAGE} cannot be checked from here")
+
+
+def test_a_file_that_is_none(aupair: Command, tmp_path: Path) -> None:
+    (tmp_path / "words.yaml").write_text("hello: world")
+    done = aupair("pipeline", "doctor", tmp_path / "words.yaml")
+    assert done.code == 4
+    assert seen(done)["file"].startswith("✗ not a compiled pipeline")
+
+
+@pytest.mark.parametrize(
+    ("image", "is_pinned"),
+    [
+        ("aupair", False),
+        ("aupair:latest", False),
+        ("registry:5000/aupair", False),
+        ("registry:5000/aupair:1a2b3c", True),
+        ("aupair@sha256:" + "0" * 64, True),
+    ],
+)
+def test_what_a_pinned_image_is(image: str, is_pinned: bool) -> None:
+    assert pinned(image) == is_pinned
+
+
+def test_no_name_that_kubectl_gets_is_made_up(files: dict[str, Path]) -> None:
+    assert not needed(load(files["plain"]))
+    assert not [name for name in needed(load(files["full"])) if "None" in name]
+
+
+def test_the_object_store(aupair: Command, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+    def look(*source: str, **changed: str) -> tuple[int, str]:
+        for name, value in {**s3.environment(), **changed}.items():
+            monkeypatch.setenv(name, value)
+        done = aupair("pipeline", "doctor", *(("--source", *source) if source else ()))
+        assert s3.secret_key not in done.out
+        return done.code, seen(done)["s3"]
+
+    assert look("s3://data/corpus") == (0, f"✓ s3://data/corpus can be read at {s3.endpoint}")
+    assert look() == (0, f"✓ {s3.endpoint}: 2 buckets")
+    code, line = look("s3://empty/corpus")
+    assert (code, "nothing under this prefix" in line) == (3, True)
+    code, line = look("s3://none/corpus")
+    assert (code, "NoSuchBucket" in line) == (3, True)
+    code, line = look("s3://data/corpus", AWS_SECRET_ACCESS_KEY="wrong")
+    assert (code, "SignatureDoesNotMatch" in line) == (6, True)
+    code, line = look("s3://data/corpus", AWS_ENDPOINT_URL="http://127.0.0.1:9")
+    assert (code, "does not answer" in line) == (7, True)
+    assert look("s3://data/corpus", AWS_ENDPOINT_URL="nonsense")[0] == 2
+    assert look("bucket")[0] == 2
+
+
+def test_the_registry(aupair: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from aupair.registry import tracking
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    done = aupair("pipeline", "doctor")
+    assert (done.code, "no MLflow store yet" in seen(done)["mlflow"]) == (5, True)
+    tracking.connect(create=True).create_registered_model("aupair")
+    done = aupair("pipeline", "doctor")
+    assert (done.code, seen(done)["mlflow"].endswith("models aupair")) == (0, True)
+
+
+@contextmanager
+def engine() -> Iterator[tuple[str, Callable[[str], None]]]:
+    """Run podman's Docker API, its images in a new folder (of a short name); give its address, and what makes IMAGE."""
+    podman = shutil.which("podman")
+    if podman is None:
+        pytest.skip("no podman on this machine")
+    with tempfile.TemporaryDirectory(prefix="pod-") as name:
+        folder = Path(name)
+        command = [podman, "--root", folder / "images", "--runroot", folder / "run", "--storage-driver", "vfs"]
+        address = f"unix://{folder}/engine.sock"
+        with open(folder / "podman.log", "wb") as log:
+            process = subprocess.Popen([*command, "system", "service", "--time", "0", address], stdout=log, stderr=log)
+        try:
+            end = time.monotonic() + 20
+            while not (folder / "engine.sock").exists():
+                assert process.poll() is None, (folder / "podman.log").read_text()
+                assert time.monotonic() < end
+                time.sleep(0.05)
+            yield address, lambda revision: label(command, folder / "empty.tar", revision)
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def label(podman: Sequence[str | Path], empty: Path, revision: str) -> None:
+    """Make IMAGE, with nothing in it but a label."""
+    tarfile.open(empty, "w").close()
+    change = f"LABEL {REVISION}={revision}"
+    subprocess.run([*podman, "import", "--change", change, empty, IMAGE], check=True, capture_output=True)
+
+
+def git(folder: Path, *arguments: str) -> str:
+    """Run git as somebody."""
+    command = ["git", "-c", "user.name=t", "-c", "user.email=t@localhost", *arguments]
+    return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def test_the_image_and_its_commit(
+    aupair: Command, files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "commit", "-q", "--allow-empty", "-m", "a")
+    head = git(tmp_path, "rev-parse", "HEAD")
+    with engine() as (address, make):
+        monkeypatch.setenv("DOCKER_HOST", address)
+        checks = seen(aupair("pipeline", "doctor", files["full"]))
+        assert checks["image here"].startswith(f"? {IMAGE} is not on this machine")
+        assert "commit" not in checks
+        said = {
+            head: f"✓ the image is of the checkout's commit, {head[:12]}",
+            f"{head}-dirty": "? the image was built from",
+            "0" * 40: "? the image was built from 000000000000, the checkout is at",
+            "unknown": "? the image does not tell its commit",
+        }
+        for revision, line in said.items():
+            make(revision)
+            checks = seen(aupair("pipeline", "doctor", files["full"]))
+            assert checks["image here"].startswith(f"✓ {IMAGE}, sha256:")
+            assert checks["commit"].startswith(line)

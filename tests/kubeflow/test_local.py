@@ -1,0 +1,152 @@
+"""The compiled files on this machine, in subprocesses, by the command line: to a registered version, and to failures."""
+
+import re
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from aupair import stages, store
+from aupair.kubeflow import cluster as clusters
+from aupair.kubeflow.compile import compile_pipeline
+from aupair.params import Params
+from aupair.registry import tracking
+
+pytestmark = pytest.mark.slow
+REPOSITORY = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run in a folder of its own: what the command printed, and where its artifacts are."""
+
+    root: Path
+    code: int
+    out: str
+    err: str
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder."""
+        return next((self.root / "work" / "pipeline").glob("local-*"))
+
+    def artifact(self, stage: str, name: str, trial: int | None = None) -> Path:
+        """Where KFP keeps an output of a stage."""
+        (pipeline,) = (self.folder / "artifacts").iterdir()
+        return (pipeline if trial is None else pipeline / f"for-loop-2-iteration-{trial}") / stage / name
+
+
+Local = Callable[..., Run]
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory: pytest.TempPathFactory, tiny: Params, environment: dict[str, str]) -> Local:
+    """Run the compiled training pipeline on a data folder, with options of its compilation and arguments."""
+
+    def run(data: Path, *given: str, options: tuple[str, ...] = ()) -> Run:
+        root = tmp_path_factory.mktemp("local")
+        (root / "data").symlink_to(data)
+        compile_pipeline("train", tiny, clusters.load(None, options), root / "train.yaml", REPOSITORY)
+        command = ["aupair", "pipeline", "run", "train.yaml", "--local"]
+        for text in given:
+            command += ["--param", text]
+        done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
+        return Run(root, done.returncode, done.stdout, done.stderr)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def whole(local: Local, corpus: Path) -> Run:
+    """The pipeline with two trials, from the data to a registered version."""
+    return local(corpus)
+
+
+def test_it_ends_with_a_registered_version_and_says_so(whole: Run) -> None:
+    assert whole.code == 0, whole.err
+    assert store.read_json(whole.artifact("register-model", "registered"))["version"] == 1
+    assert whole.out.startswith("# SUCCEEDED")
+    assert "P2: chosen for each AU" in whole.out
+    assert "mlflow ui --backend-store-uri" in whole.out
+    tasks = re.findall(r"^  < (.*): ok", whole.err, re.M)
+    assert len(tasks) == 7 + 2 * 4 - 0
+    assert {f"train-mapping (trial {trial})" for trial in (0, 1)} <= set(tasks)
+    assert len(list((whole.folder / "logs").iterdir())) == len(tasks), "a log for each task"
+
+
+def test_kfp_gives_the_bytes_that_dvc_and_one_process_give(whole: Run, finished: Path) -> None:
+    """test_dvc.py holds `dvc repro` against the same folder: the three ways to run the flow give the same."""
+    for stage in stages.FLOW[:-1]:
+        for trial in (0, 1) if stage.per_trial else (None,):
+            for name in set(stage.writes) - {"data_docs"}:  # Great Expectations stamps the time into them
+                mine, theirs = (
+                    whole.artifact(stage.name, name, trial),
+                    finished / stages.ARTIFACTS[name].format(trial=trial),
+                )
+                files = [path for path in [theirs, *theirs.rglob("*")] if path.is_file()]
+                assert files
+                for path in files:
+                    assert (mine / path.relative_to(theirs)).read_bytes() == path.read_bytes(), path
+
+
+def test_mlflow_has_the_flow_as_it_went(whole: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{whole.root}/mlflow.db")
+    client = tracking.connect()
+    runs = client.search_runs([client.get_experiment_by_name("aupair").experiment_id])
+    assert len(runs) == 1 + 5 + 2 * 4, "the parent, five stages, four of each trial"
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    assert {run.data.tags["pipeline_run_id"] for run in runs} == {whole.folder.name}
+    of_stage = {run.data.tags["stage"]: run for run in runs}
+    parent = of_stage["flow"]
+    assert {run.data.tags.get("mlflow.parentRunId") for run in runs if run is not parent} == {parent.info.run_id}
+    assert parent.data.tags["data.md5"] == store.read_json(whole.artifact("check-data", "info"))["md5"]
+    history = client.get_metric_history(of_stage["train-pseudo-intensity"].info.run_id, "f.final/loss")
+    assert [point.step for point in history] == [2, 3], "live, and not once more afterwards"
+    version = client.get_model_version("aupair", "1")
+    assert version.run_id == parent.info.run_id
+    assert version.tags["pipeline_run_id"] == whole.folder.name
+
+
+def test_no_checkpoint_is_left(whole: Run) -> None:
+    checkpoints = whole.root / "work" / "pipeline" / "checkpoints"
+    assert not [path for path in checkpoints.rglob("*") if path.is_file()]
+
+
+def test_a_failing_stage_is_named_with_its_traceback_and_the_rest_is_not_run(
+    local: Local, corpus: Path, tmp_path: Path
+) -> None:
+    import shutil
+
+    data = tmp_path / "data"
+    shutil.copytree(corpus, data)
+    (data / "splits.csv").unlink()
+    failed = local(data, options=("retries=1", "backoff=0"))
+    assert failed.code == 9
+    *_, line = failed.err.splitlines()
+    log = failed.folder / "logs" / "02-check-data-try2.log"
+    assert re.fullmatch(
+        rf"aupair: check-data failed: in {re.escape(str(log))}, got .*splits\.csv.*; the log has the rest", line
+    )
+    assert "Traceback (most recent call last):" in failed.err
+    assert "aupair.errors.DataError" in failed.err
+    assert failed.err.count("< check-data: FAILED with exit code 1") == 2, "tried once more"
+    assert "preprocess-faces" not in failed.err
+    assert "Traceback" not in line
+    summary = failed.artifact("summarise", "summary").read_text()
+    assert summary.startswith("# FAILED")
+    assert "* failed: check-data" in summary
+    assert not failed.artifact("check-data", "labels").exists()
+    assert "\x1b" not in failed.err
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [(("train_mapping.epoch=3",), "did you mean epochs?"), (("seed=1.5",), "parameter seed"),
+     (("source=/nowhere/at/all",), "fetch-data failed")],
+)  # fmt: skip
+def test_a_wrong_parameter_is_one_line(local: Local, corpus: Path, given: tuple[str, ...], message: str) -> None:
+    done = local(corpus, *given)
+    assert done.code == (9 if "fetch" in message else 2)
+    assert message in done.err.splitlines()[-1]

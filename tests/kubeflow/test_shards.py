@@ -1,0 +1,95 @@
+"""The prediction pipeline's steps on a real bundle: dealt out, predicted in shares, put together."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from aupair import store
+from aupair.errors import DataError, ParamsError
+from aupair.kubeflow.shards import deal, gather_predictions, overview_of, plan_shards, predict_shard
+from aupair.registry.predict import Summary
+
+
+class Artifact:
+    def __init__(self, path: Path) -> None:
+        self.path, self.metadata = str(path), dict[str, Any]()
+
+
+def test_every_video_has_one_shard_and_the_sums_are_near() -> None:
+    sizes = [int(size) for size in np.random.default_rng(0).integers(1, 1000, 50)]
+    found = deal(sizes, 4)
+    sums = [sum(size for size, shard in zip(sizes, found) if shard == k) for k in range(4)]
+    assert set(found) == {0, 1, 2, 3}
+    assert max(sums) - min(sums) <= max(sizes)
+    assert deal([5, 5], 7) == [0, 1], "never an empty shard"
+    assert deal([0, 0, 0], 2) in ([0, 1, 0], [0, 1, 1]), "empty files are dealt out as well"
+
+
+def test_shards_give_what_one_predict_gives(home: Path, tmp_path: Path, aupair: Any) -> None:
+    assert aupair("run", "register-model").code == 0
+    assert aupair("registry", "promote", "1").code == 0
+    source = tmp_path / "recordings"
+    (source / "x").mkdir(parents=True)
+    for name, clip in (("a.mp4", "s000c0"), ("b.mp4", "s001c0"), ("x/a.mp4", "s002c0")):
+        (source / name).write_bytes((home / "data/videos" / f"{clip}.mp4").read_bytes())
+    (source / "broken.mp4").write_text("no video")
+    (source / "notes.txt").write_text("no video either")
+
+    plan = Artifact(tmp_path / "plan")
+    shards = plan_shards(str(source), "models:/aupair@champion", 2, plan)
+    assert shards == [0, 1]
+    planned = store.read_json(Path(plan.path))
+    assert planned["model"] == "models:/aupair/1", "one version for all shards, whatever becomes of the alias"
+    assert len(planned["videos"]) == 4
+    tables = [Artifact(tmp_path / f"tables{shard}") for shard in shards]
+    for shard in shards:
+        predict_shard(shard, 0.2, plan, tables[shard])
+    predictions, overview = Artifact(tmp_path / "predictions"), Artifact(tmp_path / "overview")
+    gather_predictions(tables, predictions, overview)
+
+    assert aupair("predict", source, "--out", tmp_path / "one", "--abstain", ".2").code == 0
+    names = {path.name for path in (tmp_path / "one").iterdir()}
+    assert {path.name for path in Path(predictions.path).iterdir()} == names
+    for name in names - {"summary.csv"}:
+        assert (Path(predictions.path) / name).read_bytes() == (tmp_path / "one" / name).read_bytes(), name
+    with open(Path(predictions.path) / "summary.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["video"], row["status"]) for row in rows] == [
+        ("a.mp4", "ok"), ("b.mp4", "ok"), ("broken.mp4", "unreadable"), ("x/a.mp4", "ok"),
+    ]  # fmt: skip
+    text = Path(overview.path).read_text()
+    assert text.startswith("# 4 videos, 90 frames")
+    assert "| broken.mp4 | unreadable |" in text
+
+
+def test_without_a_readable_video_the_overview_is_there_and_the_task_fails(tmp_path: Path) -> None:
+    folder = tmp_path / "tables"
+    folder.mkdir()
+    header = "video,status,frames,faces,message,output\n"
+    (folder / "summary.csv").write_text(header + "a.mp4,unreadable,0,0,not a video,\n")
+    predictions, overview = Artifact(tmp_path / "predictions"), Artifact(tmp_path / "overview")
+    with pytest.raises(DataError, match="no video could be read, got not a video"):
+        gather_predictions([Artifact(folder)], predictions, overview)
+    assert not Path(predictions.path).exists()
+    assert "a.mp4" in Path(overview.path).read_text()
+
+
+def test_bad_input_is_one_line(tmp_path: Path) -> None:
+    plan = Artifact(tmp_path / "plan")
+    with pytest.raises(ParamsError, match="parameter shards, got 0"):
+        plan_shards(str(tmp_path), "x", 0, plan)
+    (tmp_path / "notes.txt").write_text("x")
+    with pytest.raises(DataError, match="no video: in"):
+        plan_shards(str(tmp_path), "x", 1, plan)
+    with pytest.raises(ParamsError, match="parameter abstain, got 2"):
+        predict_shard(0, 2.0, plan, Artifact(tmp_path / "tables"))
+
+
+def test_an_overview_stays_short() -> None:
+    text = overview_of([Summary(f"v{k}.mp4", "unreadable", 0, 0, "cut | off") for k in range(60)])
+    assert text.count(".mp4 |") == 50
+    assert "and 10 more" in text
+    assert "cut / off" in text

@@ -1,0 +1,167 @@
+"""A stage inside its component: artifacts in, artifacts out, the same stage in between."""
+
+import importlib
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aupair import stages, store
+from aupair.errors import DataError, ParamsError, RunFailedError
+from aupair.kubeflow import step, views
+from aupair.kubeflow.compile import importable
+from aupair.params import Params
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+class Artifact:
+    """As kfp.dsl.Artifact, for what a step uses of it."""
+
+    def __init__(self, path: Path, **metadata: Any) -> None:
+        self.path, self.metadata = str(path), metadata
+
+    def log_metric(self, name: str, value: float) -> None:
+        self.metadata[name] = value
+
+
+@pytest.fixture
+def function(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
+    """The plain function of a component."""
+    monkeypatch.delenv("KFP_RUN_ID", raising=False)
+    monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
+
+    def get(name: str) -> Any:
+        with importable(REPOSITORY):
+            return getattr(importlib.import_module(f"components.{name}"), name).python_func
+
+    return get
+
+
+def at(root: Path, name: str, trial: int = 0) -> Path:
+    return root / stages.ARTIFACTS[name].format(trial=trial)
+
+
+def whole(tree: dict[str, Any]) -> dict[str, Any]:
+    """A section as KFP hands it over: every number a float."""
+    return {
+        key: whole(value) if isinstance(value, dict) else float(value) if type(value) is int else value
+        for key, value in tree.items()
+    }
+
+
+def test_a_component_is_a_function_that_gives_the_stages_bytes(
+    function: Callable[[str], Any], finished: Path, tiny: Params, tmp_path: Path
+) -> None:
+    pairs = Artifact(tmp_path / "out" / "pairs")
+    function("sample_pairs")(
+        seed=0, sample_pairs=whole(tiny.sample_pairs.model_dump()),
+        labels=Artifact(at(finished, "labels")), faces=Artifact(at(finished, "faces")), pairs=pairs,
+    )  # fmt: skip
+    for path in at(finished, "pairs").iterdir():
+        assert (Path(pairs.path) / path.name).read_bytes() == path.read_bytes()
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["pairs"], "nothing is left beside it"
+    assert pairs.metadata["aupair"]
+
+
+def test_training_shows_scores_and_curves_and_names_its_trial(
+    function: Callable[[str], Any], finished: Path, tiny: Params, tmp_path: Path
+) -> None:
+    mapping, scores, curves = (Artifact(tmp_path / name) for name in ("mapping", "scores", "curves"))
+    function("train_mapping")(
+        seed=0, trial=1, train_mapping=whole(tiny.train_mapping.model_dump()),
+        labels=Artifact(at(finished, "labels")), faces=Artifact(at(finished, "faces")),
+        features=Artifact(at(finished, "features", 1)), mapping=mapping, scores=scores, curves=curves,
+    )  # fmt: skip
+    for path in at(finished, "mapping", 1).iterdir():
+        assert (Path(mapping.path) / path.name).read_bytes() == path.read_bytes()
+    assert mapping.metadata["trial"] == 1
+    last = store.read_jsonl(Path(mapping.path) / "curves.jsonl")[-1]
+    assert scores.metadata == {"train_loss": last["train_loss"], "select_loss": last["select_loss"]}
+    page = Path(curves.path).read_text()
+    assert page.count("data:image/png;base64,") == 1
+    assert "http" not in page.replace("http-equiv", "")
+
+
+def test_trials_are_taken_by_their_name_and_not_by_their_place(
+    function: Callable[[str], Any], finished: Path, tiny: Params, tmp_path: Path
+) -> None:
+    """KFP collects in the loop's order; whoever relies on it is wrong the day it doesn't."""
+    gathered = {
+        name: [Artifact(at(finished, name, trial), trial=float(trial)) for trial in (1, 0)]
+        for name in ("f", "h", "features", "mapping")
+    }
+    one = {name: Artifact(at(finished, name)) for name in ("data", "labels", "faces", "pairs")}
+    out = {name: Artifact(tmp_path / name) for name in ("selection", "metrics", "table", "plots", "report")}
+    function("evaluate")(trials=[0.0, 1.0], evaluate=whole(tiny.evaluate.model_dump()), **one, **gathered, **out)
+    for name in ("selection", "metrics", "table"):
+        assert Path(out[name].path).read_bytes() == at(finished, name).read_bytes(), name
+    assert out["metrics"].metadata["rows.P2.validation.score"] > 0
+    page = Path(out["report"].path).read_text()
+    assert page.count("data:image/png;base64,") == 4
+    assert "<table>" in page
+    assert "P2: chosen for each AU" in page
+
+
+def test_a_stage_that_fails_leaves_nothing(function: Callable[[str], Any], tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    out = {name: Artifact(tmp_path / "out" / name) for name in ("labels", "info", "data_docs")}
+    with pytest.raises(DataError):
+        function("check_data")(check_data={}, data=Artifact(tmp_path / "data"), **out)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [({"epochs": 2.5}, r"parameter train_mapping.epochs: in the arguments of train-mapping, got 2.5"),
+     ({"epoch": 2.0}, r"unknown parameter: in the arguments of train-mapping, got train_mapping.epoch; did you mean")],
+)  # fmt: skip
+def test_whole_floats_are_ints_and_others_are_refused(section: dict[str, float], message: str) -> None:
+    stage = stages.find("train-mapping")
+    good = step.params_of(stage, {"seed": 3, "trial": 2, "train_mapping": {"epochs": 2.0}}, 2)
+    assert (good.seed, good.trials, good.train_mapping.epochs) == (3, (2,), 2)
+    assert isinstance(good.train_mapping.epochs, int)
+    with pytest.raises(ParamsError, match=message):
+        step.params_of(stage, {"train_mapping": section}, 2)
+
+
+def test_several_processes_that_fail_fail_the_stage(
+    function: Callable[[str], Any], finished: Path, tiny: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pairs of other faces: each of the two processes refuses them."""
+    monkeypatch.setenv("AUPAIR_PROCESSES", "2")
+    pairs = Path(shutil.copytree(at(finished, "pairs"), tmp_path / "pairs"))
+    store.write_json(pairs / "counts.json", {**store.read_json(pairs / "counts.json"), "fingerprint": "another"})
+    given = {
+        "labels": Artifact(at(finished, "labels")),
+        "faces": Artifact(at(finished, "faces")),
+        "pairs": Artifact(pairs),
+    }
+    out = {name: Artifact(tmp_path / "out" / name) for name in ("f", "scores", "curves")}
+    section = tiny.train_pseudo_intensity.model_dump()
+    with pytest.raises(RunFailedError, match="train-pseudo-intensity on 2 processes, got exit code"):
+        function("train_pseudo_intensity")(seed=0, trial=0, train_pseudo_intensity=section, **given, **out)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_two_processes_in_a_component_train_what_one_trains(
+    function: Callable[[str], Any], finished: Path, tiny: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a pod with two GPUs does it; here on the CPU. Without dropout, whose masks differ."""
+    section = tiny.train_pseudo_intensity.model_dump()
+    section["network"]["dropout"] = 0.0
+    curves = {}
+    for processes in (1, 2):
+        monkeypatch.setenv("AUPAIR_PROCESSES", str(processes))
+        given = {name: Artifact(at(finished, name)) for name in ("labels", "faces", "pairs")}
+        out = {name: Artifact(tmp_path / str(processes) / name) for name in ("f", "scores", "curves")}
+        function("train_pseudo_intensity")(seed=0, trial=0, train_pseudo_intensity=section, **given, **out)
+        curves[processes] = [row["train_loss"] for row in store.read_jsonl(Path(out["f"].path) / "curves.jsonl")]
+    assert curves[2] == pytest.approx(curves[1], abs=1e-4)
+
+
+def test_curves_of_several_networks_have_a_line_each() -> None:
+    rows = [{"network": name, "step": step, "loss": step / 2} for name in ("f.final", "f.fold0") for step in (1, 2)]
+    assert views.last_values(rows) == {"f.final/loss": 1.0, "f.fold0/loss": 1.0}
