@@ -133,7 +133,7 @@ def test_a_changed_parameter_touches_the_stages_that_name_its_section(
         touched = changed(folder, environment)
     finally:
         path.write_text(before)
-    assert touched == {stage.name for stage in stages.FLOW if key.partition(".")[0] in stage.sections}
+    assert touched == {stage.name for stage in stages.FLOW[:-1] if key.partition(".")[0] in stage.sections}
     assert touched
 
 

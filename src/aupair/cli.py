@@ -56,7 +56,10 @@ def _main(
     pass
 
 
-@app.command(epilog="Example: `aupair run train-mapping --set train_mapping.epochs=3`")
+@app.command(
+    epilog="Examples: `aupair run train-mapping --set train_mapping.epochs=3`; a training stage on two GPUs: "
+    "`torchrun --standalone --nproc-per-node 2 -m aupair run train-pseudo-intensity`"
+)
 def run(
     stage: Annotated[str, typer.Argument(help="A stage's name; `aupair flow` lists them.")],
     overrides: Annotated[
@@ -66,7 +69,7 @@ def run(
     params: ParamsFile = Path("params.yaml"),
     root: Annotated[Path, typer.Option(help="The folder that holds data/, work/ and reports/.")] = Path(),
 ) -> None:
-    """Run one stage of the flow on this machine."""
+    """Run one stage of the flow on this machine; training that was stopped goes on from its last checkpoint."""
     from aupair import stages
     from aupair.console import ConsoleLog
     from aupair.params import load

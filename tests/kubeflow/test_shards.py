@@ -28,7 +28,11 @@ def test_every_video_has_one_shard_and_the_sums_are_near() -> None:
     assert deal([0, 0, 0], 2) in ([0, 1, 0], [0, 1, 1]), "empty files are dealt out as well"
 
 
-def test_shards_give_what_one_predict_gives(home: Path, tmp_path: Path, aupair: Any) -> None:
+def test_shards_give_what_one_predict_gives(
+    home: Path, tmp_path: Path, aupair: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # MLflow keeps its connections by their URI: a relative one would be another test's in this process
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{home}/mlflow.db")
     assert aupair("run", "register-model").code == 0
     assert aupair("registry", "promote", "1").code == 0
     source = tmp_path / "recordings"

@@ -1,14 +1,9 @@
-"""Checkpoints: killed at any moment and started again, training ends with the same bits; nothing else is taken up."""
+"""Checkpoints: broken off at any step and taken up again, a fit ends with the same bits; nothing else is taken up."""
 
-import multiprocessing
 import os
 import resource
-import shutil
 import signal
-import subprocess
-import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,25 +13,21 @@ import pytest
 import torch
 from torch import nn
 
-from aupair import stages
 from aupair.errors import AupairError
 from aupair.log import Log
-from aupair.params import Network, Optimiser, Params, check
+from aupair.params import Network, Optimiser
 from aupair.ranking import checkpoint, distributed
 from aupair.ranking.checkpoint import SHARED, Checkpoint, digest, keep
 from aupair.ranking.fit import Fit, fit, forward_all
 from aupair.ranking.losses import PairBatch, ranking_loss
 from aupair.ranking.networks import build
 from aupair.ranking.pairs import Pairs, all_pairs, cell_weights
-from conftest import as_yaml
 
 SIZE, FRAMES, STEPS = 32, 24, 7
 LABELS = np.full((FRAMES, 12), -1, np.int8)
 LABELS[:, 0] = np.arange(FRAMES) % 2
 PIXELS = np.random.default_rng(0).integers(0, 200, (FRAMES, SIZE, SIZE, 3)).astype(np.uint8)
 NARROW = Network(width=0.05, batch_norm=True, weights="none", frozen_convolutions=0, dropout=0.5)
-FORK = multiprocessing.get_context("forkserver")
-FORK.set_forkserver_preload(["aupair.ranking.samples", "aupair.ranking.scores", "aupair.ranking.uncertainty"])
 
 
 class Listener(Log):
@@ -306,107 +297,3 @@ def test_without_a_checkpoint_and_beside_the_main_thread_signals_are_left_alone(
     thread.start()
     thread.join()
     assert handlers == [before] * 2 * STEPS
-
-
-def longer(tiny: Params, steps: int = 24, **h: Any) -> Params:
-    """The tiny settings, but long enough to be killed on the way."""
-    tree = tiny.model_dump()
-    for name in ("train_pseudo_intensity", "train_uncertainty"):
-        tree[name]["optimiser"] |= {"steps": steps, "fold_steps": 12}
-    tree["train_uncertainty"] |= h
-    return check(tree)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
-
-
-def run_in_child(name: str, params: Params, home: Path) -> Any:
-    process = FORK.Process(target=stages.run, args=(name, params), kwargs={"root": home, "trial": 0})
-    process.start()
-    return process
-
-
-def saved(folder: Path) -> set[tuple[str, int]]:
-    """What tells one checkpoint from the next."""
-    found = set()
-    for path in folder.glob("*.pt"):
-        try:
-            found.add((path.name, path.stat().st_mtime_ns))
-        except FileNotFoundError:
-            continue
-    return found
-
-
-def kill_after_a_save(process: Any, folder: Path, rng: np.random.Generator) -> bool:
-    """Kill a child some moments after it has saved something; say whether that was before its end."""
-    before = saved(folder)
-    end = time.monotonic() + 120
-    while process.is_alive() and saved(folder) <= before:
-        assert time.monotonic() < end
-        time.sleep(0.002)
-    process.join(rng.uniform(0, 0.15))
-    process.kill()
-    process.join()
-    return bool(process.exitcode == -signal.SIGKILL)
-
-
-@pytest.mark.parametrize(("name", "kind"), [("train-pseudo-intensity", "network"), ("train-uncertainty", "factors")])
-def test_killed_at_any_moment_a_stage_ends_with_the_same_bytes(home: Path, tiny: Params, name: str, kind: str) -> None:
-    params, rng, log = longer(tiny, kind=kind), np.random.default_rng(0), Listener()
-    output = home / "work/trials/0" / ("f" if name == "train-pseudo-intensity" else "h")
-    checkpoints = home / "work/checkpoints" / f"{name}-0"
-    whole = run_in_child(name, params, home)
-    whole.join()
-    assert whole.exitcode == 0
-    expected = contents(output)
-    shutil.rmtree(output)
-    killed = [kill_after_a_save(run_in_child(name, params, home), checkpoints, rng) for _ in range(5)]
-    assert sum(killed) >= 3
-    assert not output.exists()
-    stages.run(name, params, root=home, trial=0, log=log)
-    assert log.lines[0].startswith(f"taking up {output.name}.final at step ")
-    assert contents(output) == expected
-    assert not checkpoints.exists()
-
-
-def test_the_command_told_to_stop_says_so_and_goes_on(home: Path, tiny: Params) -> None:
-    params, log = longer(tiny, steps=120), Listener()
-    output, checkpoints = home / "work/trials/0/f", home / "work/checkpoints/train-pseudo-intensity-0"
-    (home / "params.yaml").write_text(as_yaml(params))
-    command = [sys.executable, "-m", "aupair", "run", "train-pseudo-intensity", "--trial", "0"]
-    process = subprocess.Popen(command, cwd=home, stderr=subprocess.PIPE, text=True)
-    while process.poll() is None and not saved(checkpoints):
-        time.sleep(0.002)
-    process.terminate()
-    said = process.communicate(timeout=120)[1]
-    assert process.returncode == 143, said
-    assert said.splitlines()[-1].startswith("aupair: stopped: in f.final, got SIGTERM at step "), said
-    stages.run("train-pseudo-intensity", params, root=home, trial=0, log=log)
-    assert log.lines[0].startswith("taking up f.final at step ")
-    stopped = contents(output)
-    stages.run("train-pseudo-intensity", params, root=home, trial=0)
-    assert contents(output) == stopped
-
-
-def test_other_settings_do_not_take_it_up(home: Path, tiny: Params, monkeypatch: pytest.MonkeyPatch) -> None:
-    from aupair.ranking import scores
-
-    def broken(*arguments: Any) -> None:
-        raise InterruptedError
-
-    other = check(
-        {**tiny.model_dump(), "train_pseudo_intensity": {**tiny.train_pseudo_intensity.model_dump(), "margin": 2}}
-    )
-    with monkeypatch.context() as patch:
-        patch.setattr(scores, "save_f", broken)
-        with pytest.raises(InterruptedError):
-            stages.run("train-pseudo-intensity", other, root=home, trial=0)
-    left = home / "work/checkpoints/train-pseudo-intensity-0"
-    assert sorted(path.name for path in left.iterdir()) == ["f.final.pt", "f.fold0.pt", "f.fold1.pt"]
-    before, log = contents(home / "work/trials/0/f"), Listener()
-    stages.run("train-pseudo-intensity", tiny, root=home, trial=0, log=log)
-    assert contents(home / "work/trials/0/f") == before
-    assert len(log.lines) == 3
-    assert all("is of other settings or data" in line for line in log.lines)
-    assert not left.exists()

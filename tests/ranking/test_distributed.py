@@ -220,7 +220,7 @@ def torchrun(*command: object, cwd: Path | None = None) -> subprocess.Popen[str]
 def output(process: subprocess.Popen[str]) -> str:
     """Wait for the end; give what the launcher and both processes said."""
     try:
-        return process.communicate(timeout=240)[0]
+        return process.communicate(timeout=400)[0]
     except subprocess.TimeoutExpired:
         process.terminate()  # the launcher ends those that wait for each other
         pytest.fail(process.communicate()[0])

@@ -1,0 +1,135 @@
+"""A training stage killed at any moment, or told to stop, and started again: the same bytes; other settings: afresh."""
+
+import multiprocessing
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from aupair import stages, store
+from aupair.log import Log
+from aupair.params import Params, check
+from conftest import as_yaml
+
+FORK = multiprocessing.get_context("forkserver")
+FORK.set_forkserver_preload(["aupair.ranking.samples", "aupair.ranking.scores", "aupair.ranking.uncertainty"])
+
+
+class Listener(Log):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def line(self, text: str) -> None:
+        self.lines.append(text)
+
+
+def longer(tiny: Params, steps: int = 24, **h: Any) -> Params:
+    """The tiny settings, but long enough to be killed on the way."""
+    tree = tiny.model_dump()
+    for name in ("train_pseudo_intensity", "train_uncertainty"):
+        tree[name]["optimiser"] |= {"steps": steps, "fold_steps": 12}
+    tree["train_uncertainty"] |= h
+    return check(tree)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def run_in_child(name: str, params: Params, home: Path) -> Any:
+    process = FORK.Process(target=stages.run, args=(name, params), kwargs={"root": home, "trial": 0})
+    process.start()
+    return process
+
+
+def saved(folder: Path) -> set[tuple[str, int]]:
+    """What tells one checkpoint from the next."""
+    found = set()
+    for path in folder.glob("*.pt"):
+        try:
+            found.add((path.name, path.stat().st_mtime_ns))
+        except FileNotFoundError:
+            continue
+    return found
+
+
+def kill_after_a_save(process: Any, folder: Path, rng: np.random.Generator) -> bool:
+    """Kill a child some moments after it has saved something; say whether that was before its end."""
+    before = saved(folder)
+    end = time.monotonic() + 120
+    while process.is_alive() and saved(folder) <= before:
+        assert time.monotonic() < end
+        time.sleep(0.002)
+    process.join(rng.uniform(0, 0.15))
+    process.kill()
+    process.join()
+    return bool(process.exitcode == -signal.SIGKILL)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("train-pseudo-intensity", "network"), ("train-uncertainty", "factors")])
+def test_killed_at_any_moment_a_stage_ends_with_the_same_bytes(home: Path, tiny: Params, name: str, kind: str) -> None:
+    params, rng, log = longer(tiny, kind=kind), np.random.default_rng(0), Listener()
+    output = home / "work/trials/0" / ("f" if name == "train-pseudo-intensity" else "h")
+    checkpoints = home / "work/checkpoints" / f"{name}-0"
+    whole = run_in_child(name, params, home)
+    whole.join()
+    assert whole.exitcode == 0
+    expected = contents(output)
+    shutil.rmtree(output)
+    killed = [kill_after_a_save(run_in_child(name, params, home), checkpoints, rng) for _ in range(5)]
+    assert sum(killed) >= 3
+    assert not output.exists()
+    stages.run(name, params, root=home, trial=0, log=log)
+    assert log.lines[0].startswith(f"taking up {output.name}.final at step ")
+    assert contents(output) == expected
+    assert not checkpoints.exists()
+
+
+def test_the_command_told_to_stop_says_so_and_goes_on(home: Path, tiny: Params) -> None:
+    params, log = longer(tiny, steps=120), Listener()
+    output, checkpoints = home / "work/trials/0/f", home / "work/checkpoints/train-pseudo-intensity-0"
+    (home / "params.yaml").write_text(as_yaml(params))
+    command = [sys.executable, "-m", "aupair", "run", "train-pseudo-intensity", "--trial", "0"]
+    process = subprocess.Popen(command, cwd=home, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not saved(checkpoints):
+        time.sleep(0.002)
+    process.terminate()
+    said = process.communicate(timeout=600)[1]
+    assert process.returncode == 143, said
+    assert said.splitlines()[-1].startswith("aupair: stopped: in f.final, got SIGTERM at step "), said
+    stages.run("train-pseudo-intensity", params, root=home, trial=0, log=log)
+    assert log.lines[0].startswith("taking up f.final at step ")
+    steps = [row["step"] for row in store.read_jsonl(output / "curves.jsonl") if row["network"] == "f.final"]
+    assert steps == list(range(2, 121, 2))
+    assert not checkpoints.exists()
+
+
+def test_other_settings_do_not_take_it_up(home: Path, tiny: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+    from aupair.ranking import scores
+
+    def broken(*arguments: Any) -> None:
+        raise InterruptedError
+
+    other = check(
+        {**tiny.model_dump(), "train_pseudo_intensity": {**tiny.train_pseudo_intensity.model_dump(), "margin": 2}}
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(scores, "save_f", broken)
+        with pytest.raises(InterruptedError):
+            stages.run("train-pseudo-intensity", other, root=home, trial=0)
+    left = home / "work/checkpoints/train-pseudo-intensity-0"
+    assert sorted(path.name for path in left.iterdir()) == ["f.final.pt", "f.fold0.pt", "f.fold1.pt"]
+    before, log = contents(home / "work/trials/0/f"), Listener()
+    stages.run("train-pseudo-intensity", tiny, root=home, trial=0, log=log)
+    assert contents(home / "work/trials/0/f") == before
+    assert len(log.lines) == 3
+    assert all("is of other settings or data" in line for line in log.lines)
+    assert not left.exists()
