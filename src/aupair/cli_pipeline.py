@@ -117,7 +117,11 @@ def run(
             "pipeline run", got="no --local", todo="add it, or use `aupair pipeline submit` for a cluster"
         )
     file, log = files.load(compiled), ConsoleLog()
-    done = run_local(file, files.arguments(file, given or (), here(file)), out, containers=containers, log=log)
+    arguments = files.arguments(file, given or (), here(file))
+    for name in ("source", "model"):  # a container has another working folder
+        if Path(str(arguments.get(name))).exists():
+            arguments[name] = str(Path(arguments[name]).resolve())
+    done = run_local(file, arguments, out, containers=containers, log=log)
     typer.echo(done.summary)
     typer.echo(f"run {done.run_id}: artifacts and logs in {done.folder}")
 

@@ -1,6 +1,7 @@
 """The compiled files on this machine, in subprocesses, by the command line: to a registered version, and to failures."""
 
 import re
+import signal
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -139,6 +140,26 @@ def test_a_failing_stage_is_named_with_its_traceback_and_the_rest_is_not_run(
     assert "* failed: check-data" in summary
     assert not failed.artifact("check-data", "labels").exists()
     assert "\x1b" not in failed.err
+
+
+def test_ctrl_c_ends_the_task_and_starts_no_other(
+    corpus: Path, tiny: Params, environment: dict[str, str], tmp_path: Path
+) -> None:
+    compile_pipeline("train", tiny, clusters.Cluster(), tmp_path / "train.yaml", REPOSITORY)
+    process = subprocess.Popen(
+        ["aupair", "pipeline", "run", "train.yaml", "--local", "--param", f"source={corpus}"],
+        cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("  > check-data"):
+            break
+    process.send_signal(signal.SIGINT)  # to the run alone: a task must not outlive it
+    said = process.communicate(timeout=60)[1]
+    assert (process.returncode, said.splitlines()[-1]) == (130, "aupair: stopped; run it again to go on")
+    assert "  > " not in said
+    pattern = str(tmp_path / "work")
+    assert subprocess.run(["pgrep", "-f", pattern], capture_output=True, text=True).stdout == ""
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ that failed is not taken for a success, and what went wrong is said at the end.
 
 import contextlib
 import secrets
+import signal
 import time
 import warnings
 from collections.abc import Iterator, Mapping
@@ -64,7 +65,7 @@ def run_local(
     environment = variables(run_id, effective(compiled, given), out)
     kind = Containers if containers else Subprocesses
     tasks = kind(folder / "logs", environment, folders(given, environment), log)
-    with tasks.watched() as runner, _quiet(folder / "kfp.log"):
+    with tasks.watched() as runner, _stopped_by_a_signal(tasks), _quiet(folder / "kfp.log"):
         local.init(runner=runner, pipeline_root=str(folder / "artifacts"), raise_on_error=True)
         function = components.load_component_from_file(str(compiled.path))
         try:
@@ -113,6 +114,22 @@ def failure(tasks: Tasks, error: Exception, folder: Path) -> RunFailedError:
         return RunFailedError("the local run failed", got=got, todo=f"see {folder / 'kfp.log'}")
     cause = failed.cause() or f"exit code {failed.code}"
     return RunFailedError(f"{failed.title} failed", where=failed.log, got=cause, todo="the log has the rest")
+
+
+@contextlib.contextmanager
+def _stopped_by_a_signal(tasks: Tasks) -> Iterator[None]:
+    """End the tasks on Ctrl-C and SIGTERM, before kfp waits for them."""
+
+    def stop(*_: object) -> None:
+        tasks.stop()
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager

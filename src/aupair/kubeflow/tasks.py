@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 PASSED = ("AWS_", "MLFLOW_", "AUPAIR_", "OMP_NUM_THREADS", "http_proxy", "https_proxy", "no_proxy")
 """The variables of this machine that containers get, by how their names begin; subprocesses have all."""
+
+
+QUIET_SECONDS = 15.0
 
 
 @dataclass
@@ -50,6 +53,13 @@ class Task:
     def title(self) -> str:
         """The name for people: `train-mapping (trial 1)`."""
         return f"{self.name} ({self.item})" if self.item else self.name
+
+    def last_line(self) -> str:
+        """Give the last line that it has printed."""
+        with open(self.log, "rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))
+            lines = [line.strip() for line in file.read().decode(errors="replace").splitlines()]
+        return next((line for line in reversed(lines) if line), "")
 
     def traceback(self) -> str:
         """Give the last traceback in the log; empty where there is none."""
@@ -78,6 +88,8 @@ class Tasks(ABC):
     def __init__(self, logs: Path, environment: Mapping[str, str], folders: Mapping[Path, bool], log: Log) -> None:
         self.logs, self.environment, self.folders, self.log = logs, environment, folders, log
         self.tasks: list[Task] = []
+        self.stopped = False
+        self._live: dict[str, Callable[[], object]] = {}
         self._lock = threading.Lock()
 
     @abstractmethod
@@ -90,11 +102,15 @@ class Tasks(ABC):
 
     def run(self, image: str, command: Sequence[str], env: Mapping[str, str]) -> bool:
         """Run one task; say whether it succeeded."""
-        task = self._begin(command)
+        if self.stopped:
+            return False
+        task, ended = self._begin(command), threading.Event()
         self.log.line(f"  > {task.title}")
+        threading.Thread(target=self._tell, args=(task, ended), daemon=True).start()
         try:
             task.code = self.execute(image, command, {**env, **self.environment}, task)
         finally:
+            ended.set()
             task.code = -1 if task.code is None else task.code
             seconds = time.monotonic() - task.started
             done = "ok" if task.code == 0 else f"FAILED with exit code {task.code}"
@@ -105,6 +121,30 @@ class Tasks(ABC):
         """Give the first task whose last try failed."""
         last = {task.title: task for task in self.tasks}
         return next((task for task in last.values() if task.code), None)
+
+    def stop(self) -> None:
+        """Kill what runs and start nothing more: kfp would wait for the end of it."""
+        self.stopped = True
+        for kill in list(self._live.values()):
+            kill()
+
+    @contextlib.contextmanager
+    def _alive(self, task: Task, kill: Callable[[], object]) -> Iterator[None]:
+        """Know how to kill a task while it runs."""
+        self._live[str(task.log)] = kill
+        try:
+            yield
+        finally:
+            del self._live[str(task.log)]
+
+    def _tell(self, task: Task, ended: threading.Event) -> None:
+        """Say now and then what the task said last."""
+        told = ""
+        while not ended.wait(QUIET_SECONDS):
+            line = task.last_line()
+            if line and line != told:
+                self.log.line(f"  . {task.title}: {line[:160]}")
+                told = line
 
     def _begin(self, command: Sequence[str]) -> Task:
         """Name a task by its command: kfp hands over the function's name and the arguments as JSON."""
@@ -147,11 +187,8 @@ class Subprocesses(Tasks):
         """See `Tasks.execute`."""
         with open(task.log, "w") as file:
             process = subprocess.Popen(command, env={**os.environ, **env}, stdout=file, stderr=subprocess.STDOUT)
-            try:
+            with self._alive(task, process.terminate):
                 return process.wait()
-            finally:
-                if process.poll() is None:  # Ctrl-C: no child outlives its run
-                    process.terminate()
 
 
 class Containers(Tasks):
@@ -200,7 +237,7 @@ class Containers(Tasks):
             )
             try:
                 container.start()
-                with open(task.log, "wb") as file:
+                with open(task.log, "wb") as file, self._alive(task, container.kill):
                     for part in container.logs(stream=True, follow=True):
                         file.write(part)
                         file.flush()
