@@ -190,18 +190,18 @@ def write(out: Path) -> None:
 
 
 def main(out: Path) -> None:
-    """Let the first process do it alone, then all together; then run a stage that is not for several."""
+    """Let the first process do it alone, then all together, up to an error that all of them meet."""
     torch.set_default_dtype(torch.float64)
     torch.Tensor.float = torch.Tensor.double  # type: ignore[method-assign]  # what takes care to be float32
     rank = os.environ["RANK"]
     if rank == "0":
         write(out / "1")
-    with distributed.process_group():
-        write(out / "2")
     try:
-        stages.run("sample-pairs", Params(), root=out)
+        with distributed.process_group():  # once: gloo may find the addresses of an earlier group
+            write(out / "2")
+            raise ParamsError("the same everywhere")
     except (ParamsError, SystemExit) as error:
-        store.write_json(out / f"stage{rank}.json", [type(error).__name__, str(error)])
+        store.write_json(out / f"end{rank}.json", [type(error).__name__, str(error)])
 
 
 if __name__ == "__main__":
@@ -289,9 +289,15 @@ def test_what_several_processes_cannot_do_is_said_by_one(runs: Path) -> None:
         "one GPU for several processes, got cuda:1, expected device: auto or cuda",
         f"more processes than GPUs, got 2, expected at most {torch.cuda.device_count()}; lower --nproc-per-node",
     ]
-    line = "a stage of one process, got sample-pairs; run it without torchrun"
-    assert store.read_json(runs / "stage0.json") == ["ParamsError", line]
-    assert store.read_json(runs / "stage1.json") == ["SystemExit", str(ParamsError.exit_code)]
+    assert store.read_json(runs / "end0.json") == ["ParamsError", "the same everywhere"]
+    assert store.read_json(runs / "end1.json") == ["SystemExit", str(ParamsError.exit_code)]
+
+
+def test_a_stage_that_does_not_train_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    with pytest.raises(ParamsError, match=r"^a stage of one process, got sample-pairs; run it without torchrun$"):
+        stages.run("sample-pairs", Params(), root=tmp_path)
 
 
 def test_the_command_by_two_processes_writes_once(home: Path) -> None:
