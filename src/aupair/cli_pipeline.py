@@ -42,7 +42,7 @@ def compile_(
     from aupair.kubeflow.compile import compile_pipeline
     from aupair.params import load as load_params
 
-    options = load(cluster, [*(overrides or ()), *([f"image={image}"] if image else ())])
+    options = load(cluster, [*(overrides or ()), *([f"image={image}"] if image is not None else ())])
     compile_pipeline(name, load_params(params), options, out)
     typer.echo(f"{out}: {name}, image {options.image}")
 

@@ -254,6 +254,8 @@ def read(path: Path, overrides: Sequence[str] = (), option: str = "--set") -> di
         raise ParamsError(
             "no params file", where=path, todo="run inside a checkout, or name one that exists"
         ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ParamsError("cannot be read", where=path, got=type(error).__name__, expected="a YAML file") from error
     except yaml.YAMLError as error:
         raise ParamsError("not YAML", where=path, got=error) from error
     if not isinstance(tree, dict):
@@ -273,7 +275,7 @@ def validate(record: type[R], tree: dict[str, Any], where: str) -> R:
         return record.model_validate(tree)
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"]) or "the whole"
+        key = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
             known = _known_keys(record, first["loc"][:-1])
             near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
@@ -285,7 +287,8 @@ def validate(record: type[R], tree: dict[str, Any], where: str) -> R:
             ) from error
         expected = first["msg"].removeprefix("Value error, ")
         got = repr(first["input"]) if first["loc"] else ""
-        raise ParamsError(f"parameter {key}", where=where, got=got, expected=expected) from error
+        what = f"parameter {key}" if key else "parameters that do not fit each other"
+        raise ParamsError(what, where=where, got=got, expected=expected) from error
 
 
 def override(tree: dict[str, Any], text: str, option: str = "--set") -> None:

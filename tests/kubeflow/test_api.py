@@ -216,3 +216,11 @@ def test_a_token_file_must_hold_one(tmp_path: Path) -> None:
         (tmp_path / "empty").touch()
         with pytest.raises(ParamsError, match=str(path)):
             api.Kfp(api.find("http://127.0.0.1:1", token_file=path))
+
+
+@pytest.mark.parametrize("name", ["KFP_TOKEN", "KFP_COOKIE"])
+def test_a_secret_that_no_header_may_hold_is_not_shown(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "hunter2\nhunter3")
+    with pytest.raises(ParamsError, match=f"no usable secret: in {name}") as caught:
+        api.find("http://127.0.0.1:9")
+    assert "hunter" not in str(caught.value)

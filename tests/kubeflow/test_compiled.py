@@ -58,12 +58,49 @@ def test_a_deep_key_and_two_of_one_section(train: Compiled) -> None:
         (["source=x", "trials=3"], "parameter trials.*got 3, expected list"),
         (["source=x", "trials=[]"], "parameter trials"),
         (["source=x", "check_data"], "--param, got check_data, expected section.key=value"),
+        (["source.x=3"], "unknown parameter.*got source"),
+        (["source="], "parameter source, got nothing"),
+        (["source=git+https://bob:hunter2@x/r.git"], "parameter source, got a URL with a user in it"),
         (["seed=1"], "a parameter without a value: in .*, got no source; give --param source=..."),
     ],
 )
 def test_a_wrong_argument_is_one_line(train: Compiled, given: list[str], message: str) -> None:
     with pytest.raises(ParamsError, match=message.replace("?", r"\?")):
         arguments(train, given)
+
+
+def test_predictions_are_asked_for_in_the_types_that_kfp_takes(tmp_path: Path, tiny: Params) -> None:
+    compile_pipeline("predict", tiny, clusters.Cluster(), tmp_path / "p.yaml", REPOSITORY)
+    predict = load(tmp_path / "p.yaml")
+    found = arguments(predict, ["source=x", "abstain=1"])
+    assert (found["abstain"], type(found["abstain"])) == (1.0, float)
+    for given, message in (("shards=0", "parameter shards, got 0"), ("abstain=7", "parameter abstain, got 7")):
+        with pytest.raises(ParamsError, match=message):
+            arguments(predict, ["source=x", given])
+
+
+def remove(tree: dict[str, Any], *path: str) -> None:
+    *above, last = path
+    for key in above:
+        tree = tree[key]
+    del tree[last]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [("root", "dag"), ("components", "comp-check-data"), ("deploymentSpec", "executors", "exec-evaluate"),
+     ("root", "inputDefinitions", "parameters", "seed", "parameterType"), ("pipelineInfo", "name")],
+)  # fmt: skip
+def test_a_file_that_somebody_cut_is_refused(train: Compiled, tmp_path: Path, path: tuple[str, ...]) -> None:
+    import copy
+
+    import yaml
+
+    tree = copy.deepcopy(dict(train.spec))
+    remove(tree, *path)
+    (tmp_path / "cut.yaml").write_text(yaml.safe_dump(tree))
+    with pytest.raises(ArtifactError, match=r"not a compiled pipeline: in .*cut\.yaml"):
+        load(tmp_path / "cut.yaml")
 
 
 @pytest.mark.parametrize("text", ["", "a: [", "a: 1", "- 1", "root: 3\npipelineInfo: {name: x}"])

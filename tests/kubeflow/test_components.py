@@ -200,6 +200,13 @@ def test_the_manifests_are_what_the_platforms_schema_knows(compiled: dict[str, C
         (["env.AWS_SECRET_ACCESS_KEY=x"], "no secret in env"),
         (["tolerations=[{kye: x}]"], "tolerations.0.kye; did you mean key?"),
         (["pvcs.a=b"], "parameter pvcs.a"),
+        (["env.AWS_ACCESS_KEY_ID=x"], "no secret in env.*put AWS_ACCESS_KEY_ID into secrets"),
+        (["env.MLFLOW_TRACKING_URI='http://bob:hunter2@x'"], "put MLFLOW_TRACKING_URI into secrets"),
+        (["pvcs={a: /tmp}", "scratch=3"], "each volume at a place of its own"),
+        (["secrets={a: {k: X}, b: {k: X}}"], "each variable once in env and secrets; got X twice"),
+        (["tolerations=[{key: a, operator: Exists, value: b}]"], "Exists without a value"),
+        (["image=''"], "parameter image"),
+        (["gpus=99999999999999999999"], "parameter gpus"),
     ],
 )
 def test_a_wrong_option_is_one_line(options: list[str], message: str) -> None:

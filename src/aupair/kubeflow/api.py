@@ -64,14 +64,14 @@ class Server:
             ParamsError: its file cannot be read, or is empty.
         """
         if self.token_file is None:
-            return self.token
+            return plain(self.token, TOKEN)
         try:
             token = self.token_file.read_text().strip()
         except (OSError, UnicodeDecodeError) as error:
             raise ParamsError("no token", where=self.token_file, got=type(error).__name__) from error
         if not token:
             raise ParamsError("no token", where=self.token_file, got="an empty file")
-        return token
+        return plain(token, str(self.token_file))
 
     def scrub(self, text: str) -> str:
         """Take the credentials out of what is shown."""
@@ -91,7 +91,7 @@ def find(host: str, namespace: str = "", token_file: Path | None = None, ca: Pat
         ssl.create_default_context(cafile=ca)
     except OSError as error:
         raise ParamsError("--ca-cert", got=ca, expected="a file of certificates (PEM)") from error
-    token, cookie = os.environ.get(TOKEN, ""), os.environ.get(COOKIE, "")
+    token, cookie = (plain(os.environ.get(name, "").strip(), name) for name in (TOKEN, COOKIE))
     if not host:
         pod = Path(os.environ.get(POD_TOKEN, POD_TOKEN_FILE))
         if not pod.is_file():
@@ -102,6 +102,17 @@ def find(host: str, namespace: str = "", token_file: Path | None = None, ca: Pat
         return Server(POD_HOST, namespace or own, token, found, cookie, ca, os.environ.get(UI, "").rstrip("/"))
     host = _checked(host)
     return Server(host, namespace, token, token_file, cookie, ca, os.environ.get(UI, host).rstrip("/"))
+
+
+def plain(secret: str, where: str) -> str:
+    """Give a secret that can stand in a header; a library's own complaint would show it.
+
+    Raises:
+        ParamsError: it cannot; it is not shown.
+    """
+    if not secret.isprintable() or not secret.isascii():
+        raise ParamsError("no usable secret", where=where, got="a line break or a character that no header may hold")
+    return secret
 
 
 def _checked(host: str) -> str:

@@ -4,6 +4,7 @@ Nothing that was not asked for is emitted: a server older than the SDK refuses f
 An example with every key: params/cluster.yaml.
 """
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -18,11 +19,15 @@ if TYPE_CHECKING:
 
     from kfp.dsl import PipelineTask
 
-Count = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Mount = Annotated[str, Field(pattern="^/")]
 
 RUN_ID_FIELD = "metadata.labels['pipeline/runid']"
 """Where a pod of Kubeflow Pipelines finds the id of its run; as an argument it would keep the cache from ever hitting."""
+
+SECRET = re.compile("SECRET|PASSWORD|TOKEN|KEY|CREDENTIAL|COOKIE")
+USER = re.compile(r"\w+://[^/]*@")
+"""What gives a secret away: the name of a variable, or a URL with a user in it."""
 
 CHECKPOINTS = "AUPAIR_CHECKPOINTS"
 PROCESSES = "AUPAIR_PROCESSES"
@@ -42,11 +47,18 @@ class Toleration(Record):
     value: str = ""
     effect: Literal["", "NoSchedule", "PreferNoSchedule", "NoExecute"] = ""
 
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        """Refuse what Kubernetes refuses."""
+        if (self.operator == "Exists" and self.value) or (self.operator == "Equal" and not self.key):
+            raise ValueError("Exists without a value, or Equal with a key")
+        return self
+
 
 class Cluster(Record):
     """Compile options; the defaults ask for nothing."""
 
-    image: str = "aupair:latest"
+    image: Annotated[str, Field(pattern=r"^[^\s]+$")] = "aupair:latest"
     """the project's image, for every task; pin it by git sha or digest"""
     image_pull_policy: Literal["", "Always", "IfNotPresent", "Never"] = ""
     image_pull_secrets: tuple[str, ...] = ()
@@ -104,7 +116,14 @@ class Cluster(Record):
             raise ValueError(
                 f"checkpoints on a volume of pvcs; {self.checkpoints} is on none, and would go with its pod"
             )
-        hidden = [name for name in self.env if any(word in name.upper() for word in ("SECRET", "PASSWORD", "TOKEN"))]
+        mounts = [*self.pvcs.values(), *(["/tmp"] if self.scratch else [])]
+        if len({Path(mount) for mount in mounts}) < len(mounts) or Path("/") in map(Path, mounts):
+            raise ValueError(f"each volume at a place of its own, and none at /; got {', '.join(mounts)}")
+        variables = [*self.env, *(name for keys in self.secrets.values() for name in keys.values())]
+        if len(set(variables)) < len(variables):
+            twice = next(name for name in variables if variables.count(name) > 1)
+            raise ValueError(f"each variable once in env and secrets; got {twice} twice")
+        hidden = [name for name, value in self.env.items() if SECRET.search(name.upper()) or USER.match(value)]
         if hidden:
             raise ValueError(f"no secret in env, where the compiled file would show it; put {hidden[0]} into secrets")
         return self

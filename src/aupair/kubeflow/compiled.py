@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import yaml
 
@@ -73,14 +74,33 @@ def load(path: Path) -> Compiled:
     try:
         spec, *more = [document for document in yaml.safe_load_all(Path(path).read_text()) if document]
         inputs = spec["root"].get("inputDefinitions", {}).get("parameters", {})
-        name, _ = spec["pipelineInfo"]["name"], spec["deploymentSpec"]["executors"]
+        known = {key: Input(key, value["parameterType"], value.get("defaultValue")) for key, value in inputs.items()}
+        platform: dict[str, Any] = dict(more[0]) if more else {}
+        name = spec["pipelineInfo"]["name"]
+        _check_whole(spec, known)
     except FileNotFoundError as error:
         raise ArtifactError("no compiled pipeline", where=path, todo=todo) from error
     except (OSError, yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError) as error:
         got = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
         raise ArtifactError("not a compiled pipeline", where=path, got=got, todo=todo) from error
-    known = {key: Input(key, value["parameterType"], value.get("defaultValue")) for key, value in inputs.items()}
-    return Compiled(Path(path), name, known, spec, more[0] if more else {})
+    return Compiled(Path(path), name, known, spec, platform)
+
+
+def _check_whole(spec: Mapping[str, Any], inputs: Mapping[str, Input]) -> None:
+    """Follow every reference in a file, which somebody may have edited.
+
+    Raises:
+        KeyError, TypeError, AttributeError, ValueError: something is missing, or not what it should be.
+    """
+    unknown = {found.kind for found in inputs.values()} - set(TYPES)
+    if unknown:
+        raise ValueError(f"parameterType {', '.join(sorted(unknown))}")
+    for component in (spec["root"], *spec["components"].values()):
+        for task in component["dag"]["tasks"].values() if "dag" in component else ():
+            named = spec["components"][task["componentRef"]["name"]]
+            if "dag" not in named:
+                spec["deploymentSpec"]["executors"][named["executorLabel"]]["container"]["image"].strip()
+    spec["root"]["dag"]["tasks"].keys()
 
 
 def arguments(compiled: Compiled, given: Sequence[str], also: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -101,7 +121,7 @@ def arguments(compiled: Compiled, given: Sequence[str], also: Mapping[str, Any] 
     for text in given:
         name = text.partition("=")[0].partition(".")[0].strip()
         found = compiled.inputs.get(name)
-        if found is None:
+        if found is None or (found.kind != "STRUCT" and "." in text.partition("=")[0]):
             near = difflib.get_close_matches(name, compiled.inputs, n=1)
             todo = f"did you mean {near[0]}?" if near else f"known: {', '.join(sorted(compiled.inputs))}"
             raise ParamsError("unknown parameter", where=compiled.path, got=name, todo=todo)
@@ -112,13 +132,31 @@ def arguments(compiled: Compiled, given: Sequence[str], also: Mapping[str, Any] 
         else:
             override(tree, text, "--param")
         _check_type(found, tree[name], compiled.path)
+        if found.kind == "NUMBER_DOUBLE":
+            tree[name] = float(tree[name])
     tree = {**(also or {}), **tree}
     missing = [name for name, found in compiled.inputs.items() if found.default is None and name not in tree]
     if missing:
         todo = f"give --param {missing[0]}=..."
         raise ParamsError("a parameter without a value", where=compiled.path, got=f"no {missing[0]}", todo=todo)
     _check_sections(compiled, tree)
+    _check_rest(tree)
     return tree
+
+
+def _check_rest(tree: Mapping[str, Any]) -> None:
+    """Check what params.yaml does not have: where the data are, and how predictions are made."""
+    for name in ("source", "model"):
+        text = str(tree.get(name, "-"))
+        if not text.strip():
+            raise ParamsError(f"parameter {name}", got="nothing", todo=f"give --param {name}=...")
+        if "@" in urlsplit(text.removeprefix("git+")).netloc and not text.startswith("git+ssh://"):
+            todo = "credentials come from the environment, a git credential helper or a secret: logs would show them"
+            raise ParamsError(f"parameter {name}", got="a URL with a user in it", todo=todo)
+    if tree.get("shards", 1) < 1:
+        raise ParamsError("parameter shards", got=tree["shards"], expected="at least 1")
+    if not 0 <= tree.get("abstain", 0) <= 1:
+        raise ParamsError("parameter abstain", got=tree["abstain"], expected="a share from 0 to 1")
 
 
 def effective(compiled: Compiled, given: Mapping[str, Any]) -> dict[str, Any]:

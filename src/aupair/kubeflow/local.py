@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from aupair import store
 from aupair.errors import ParamsError, RunFailedError
 from aupair.kubeflow.compiled import Compiled, effective
 from aupair.kubeflow.tasks import Containers, Subprocesses, Tasks
@@ -61,7 +62,10 @@ def run_local(
         raise ParamsError("local runs", got=f"kfp {kfp.__version__}", expected=f"kfp {KFP}*", todo="install the lock")
     run_id = f"local-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
     folder = out.resolve() / run_id
-    (folder / "logs").mkdir(parents=True)
+    try:
+        (folder / "logs").mkdir(parents=True)
+    except OSError as error:
+        raise store.unwritable(folder, error) from error
     environment = variables(run_id, effective(compiled, given), out)
     kind = Containers if containers else Subprocesses
     tasks = kind(folder / "logs", environment, folders(given, environment), log)

@@ -86,6 +86,8 @@ def _tasks(
 
 def _plain(value: Any) -> Any:
     """Write a whole float as an int: the file knows numbers only."""
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 

@@ -59,7 +59,8 @@ class Task:
         with open(self.log, "rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))
             lines = [line.strip() for line in file.read().decode(errors="replace").splitlines()]
-        return next((line for line in reversed(lines) if line), "")
+        # kfp's own lines are of no use: what the task was given, as JSON, and where it wrote what it gave
+        return next((line for line in reversed(lines) if re.match(r"[A-Za-z0-9]", line)), "")
 
     def traceback(self) -> str:
         """Give the last traceback in the log; empty where there is none."""
@@ -113,8 +114,10 @@ class Tasks(ABC):
             ended.set()
             task.code = -1 if task.code is None else task.code
             seconds = time.monotonic() - task.started
-            done = "ok" if task.code == 0 else f"FAILED with exit code {task.code}"
+            done = "ok" if task.code == 0 else "stopped" if self.stopped else f"FAILED with exit code {task.code}"
             self.log.line(f"  < {task.title}: {done}, {seconds:.1f} s")
+            if task.code and not self.stopped:
+                self.log.line(f"    {task.cause()}")
         return task.code == 0
 
     def failed(self) -> Task | None:
