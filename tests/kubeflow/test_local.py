@@ -72,7 +72,7 @@ def test_it_ends_with_a_registered_version_and_says_so(whole: Run) -> None:
     assert "P2: chosen for each AU" in whole.out
     assert "mlflow ui --backend-store-uri" in whole.out
     tasks = re.findall(r"^  < (.*): ok", whole.err, re.M)
-    assert len(tasks) == 7 + 2 * 4 - 0
+    assert len(tasks) == 7 + 2 * 4
     assert {f"train-mapping (trial {trial})" for trial in (0, 1)} <= set(tasks)
     assert len(list((whole.folder / "logs").iterdir())) == len(tasks), "a log for each task"
 

@@ -231,5 +231,5 @@ class Placement:
             kubernetes.set_image_pull_secrets(task, list(cluster.image_pull_secrets))
 
 
-TRAINING = ("train-pseudo-intensity", "train-uncertainty")
+TRAINING = tuple(stage.name for stage in FLOW if stage.resumable)
 """The stages that use several GPUs, one process each."""

@@ -19,7 +19,7 @@ from aupair import __version__, stages, store
 from aupair.console import ConsoleLog
 from aupair.errors import RunFailedError
 from aupair.kubeflow import views
-from aupair.kubeflow.cluster import PROCESSES, TRAINING
+from aupair.kubeflow.cluster import PROCESSES
 from aupair.log import Log
 from aupair.params import Params, check
 
@@ -120,7 +120,7 @@ def _heard(stage: stages.Stage, params: Params, places: Mapping[str, Any], trial
 def _run(stage: stages.Stage, params: Params, root: Path, trial: int | None, log: Log) -> None:
     """Run the stage in this process, or, on several GPUs, in one process for each."""
     processes = int(os.environ.get(PROCESSES, "1"))
-    if processes == 1 or stage.name not in TRAINING:
+    if processes == 1 or not stage.resumable:
         stages.run(stage.name, params, root=root, trial=trial, log=log)
         return
     store.write_json(root / "params.yaml", params.model_dump(mode="json"))  # JSON is YAML
