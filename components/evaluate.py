@@ -7,6 +7,7 @@ from components import IMAGE
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def evaluate(
+    target: str,
     trials: list,
     evaluate: dict,
     data: dsl.Input[dsl.Dataset],

@@ -8,6 +8,7 @@ from components import IMAGE
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def register_model(
     seed: int,
+    target: str,
     trials: list,
     check_data: dict,
     preprocess_faces: dict,
@@ -27,6 +28,7 @@ def register_model(
     metrics: dsl.Input[dsl.Metrics],
     table: dsl.Input[dsl.Markdown],
     plots: dsl.Input[dsl.Artifact],
+    report: dsl.Input[dsl.HTML],
     registered: dsl.Output[dsl.Artifact],
 ) -> None:
     """Put the chosen trial into the MLflow registry as one version, unless it is there already."""

@@ -8,6 +8,7 @@ from components import IMAGE
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def train_mapping(
     seed: int,
+    target: str,
     trial: int,
     train_mapping: dict,
     labels: dsl.Input[dsl.Dataset],

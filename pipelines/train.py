@@ -34,6 +34,7 @@ def pipeline(params: Params, place: Place, parallelism: int | None, config: dsl.
         revision: str = "",
         remote: str = "",
         seed: int = default["seed"],
+        target: str = default["target"],
         trials: list = default["trials"],
         check_data: dict = default["check_data"],
         preprocess_faces: dict = default["preprocess_faces"],
@@ -47,7 +48,7 @@ def pipeline(params: Params, place: Place, parallelism: int | None, config: dsl.
     ) -> None:
         with dsl.ExitHandler(place(summarise())):
             data = place(fetch_data(source=source, revision=revision, remote=remote)).outputs["data"]
-            checked = place(check_data_step(check_data=check_data, data=data)).outputs
+            checked = place(check_data_step(target=target, check_data=check_data, data=data)).outputs
             labels = checked["labels"]
             faces = place(preprocess_faces_step(preprocess_faces=preprocess_faces, data=data, labels=labels)).outputs[
                 "faces"
@@ -71,15 +72,26 @@ def pipeline(params: Params, place: Place, parallelism: int | None, config: dsl.
                     extract_features_step(trial=trial, extract_features=extract_features, f=f, h=h, **frames)
                 ).outputs["features"]
                 mapping = place(
-                    train_mapping_step(seed=seed, trial=trial, train_mapping=train_mapping, features=features, **frames)
+                    train_mapping_step(
+                        seed=seed, target=target, trial=trial, train_mapping=train_mapping, features=features, **frames
+                    )
                 ).outputs["mapping"]
             trained = {"f": f, "h": h, "features": features, "mapping": mapping}
             judged = place(
-                evaluate_step(trials=trials, evaluate=evaluate, data=data, pairs=pairs, **frames, **collected(trained))
+                evaluate_step(
+                    target=target,
+                    trials=trials,
+                    evaluate=evaluate,
+                    data=data,
+                    pairs=pairs,
+                    **frames,
+                    **collected(trained),
+                )
             ).outputs
             place(
                 register_model_step(
                     seed=seed,
+                    target=target,
                     trials=trials,
                     check_data=check_data,
                     preprocess_faces=preprocess_faces,
@@ -95,6 +107,7 @@ def pipeline(params: Params, place: Place, parallelism: int | None, config: dsl.
                     metrics=judged["metrics"],
                     table=judged["table"],
                     plots=judged["plots"],
+                    report=judged["report"],
                     **collected(trained),
                 )
             )

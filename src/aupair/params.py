@@ -1,32 +1,18 @@
-"""The parameters: one frozen record a stage; every number of a run stands in `params.yaml`.
+"""The parameters: one frozen record a stage; every number of a run stands in `params.yaml`."""
 
-An unknown key is refused with the nearest known one; a wrong type or range with what was expected.
-"""
-
-import difflib
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import Field, field_validator, model_validator
 
-from aupair.errors import ParamsError
+from aupair.record import Record, read, validate
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
 Percent = Annotated[float, Field(ge=0, le=100)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-
-
-R = TypeVar("R", bound=BaseModel)
-
-
-class Record(BaseModel):
-    """A frozen record that knows its keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class CheckData(Record):
@@ -81,8 +67,9 @@ class Network(Record):
     """imagenet | none | the path of a state dict of torchvision's VGG16"""
     frozen_convolutions: Annotated[int, Field(ge=0, le=13)] = 2
     """how many of the first convolutions keep their weights"""
-    sharing: Literal["shared", "per_au"] = "shared"
-    """shared: one trunk with a head for each AU; per_au: one network for each AU"""
+    sharing: Literal["shared", "per_au", "integrated"] = "shared"
+    """shared: one trunk with a head for each AU; per_au: one network for each AU; integrated: a trunk of f whose
+    second head says sigma (for f alone, with train_uncertainty.kind: integrated)"""
     dropout: Share = 0.5
 
 
@@ -112,7 +99,11 @@ class TrainPseudoIntensity(Record):
 
     network: Network = Network()
     optimiser: Optimiser = Optimiser()
+    objective: Literal["pairs", "single"] = "pairs"
+    """pairs: which of two frames shows more (the paper); single: the level of one frame, a baseline without pairs"""
     margin: Annotated[float, Field(gt=0)] = 1.0
+    uncertainty_weight: Annotated[float, Field(ge=0)] = 1.0
+    """weight of sigma's loss beside the ranking loss (sharing: integrated)"""
     augment: Share = 0.5
     """strength of the augmentation while training: none to full"""
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -123,8 +114,9 @@ class TrainPseudoIntensity(Record):
 class TrainUncertainty(Record):
     """h: how far a pseudo-intensity can be trusted."""
 
-    kind: Literal["network", "factors"] = "network"
-    """network: a network of its own, as in the paper; factors: a few factors read from f's frozen trunk"""
+    kind: Literal["network", "factors", "integrated"] = "network"
+    """network: a network of its own, as in the paper; factors: a few factors read from f's frozen trunk; integrated:
+    f's second head, trained with f"""
     factors: Positive = 2
     """how many factors all AUs share (kind factors)"""
     block: Annotated[int, Field(ge=1, le=5)] = 5
@@ -147,6 +139,10 @@ class TrainUncertainty(Record):
 class ExtractFeatures(Record):
     """G: the distribution of y_hat and sigma over the video and over windows."""
 
+    kind: Literal["distribution", "histogram"] = "distribution"
+    """distribution: all of what follows; histogram: the authors' features of 2020, without uncertainty"""
+    neutral: Literal["video", "person"] = "video"
+    """whose values the percentiles and the rank are taken over: the video's, or all of the person's clips (subjects)"""
     percentiles: tuple[Percent, ...] = (0.0, 10.0, 20.0)
     """percentiles of y_hat over the video"""
     thresholds: tuple[Share, ...] = (0.0, 0.25, 0.5, 0.75)
@@ -176,6 +172,8 @@ class ExtractFeatures(Record):
 class TrainMapping(Record):
     """From features to AUs: two fully connected networks for each AU."""
 
+    loss: Literal["l1", "cross_entropy"] = "l1"
+    """l1: the level, as in the paper; cross_entropy: a class for each level, as in 2020"""
     width: Positive = 4096
     dropout: Share = 0.5
     learning_rate: Annotated[float, Field(gt=0)] = 5e-5
@@ -212,6 +210,8 @@ class Params(Record):
     """All sections of params.yaml."""
 
     seed: int = 0
+    target: Literal["occurrence", "intensity"] = "occurrence"
+    """occurrence: 0 or 1; intensity: levels 0 to 5 of AU_Intensity_Set, and the occurrence that follows from them"""
     trials: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0,)
     check_data: CheckData = CheckData()
     preprocess_faces: PreprocessFaces = PreprocessFaces()
@@ -222,6 +222,14 @@ class Params(Record):
     train_mapping: TrainMapping = TrainMapping()
     evaluate: Evaluate = Evaluate()
     register_model: RegisterModel = RegisterModel()
+
+    @model_validator(mode="after")
+    def _integrated(self) -> "Params":
+        """Sigma is f's second head, or it is not: both sections must say so."""
+        f, h = self.train_pseudo_intensity, self.train_uncertainty
+        if h.network.sharing == "integrated" or (f.network.sharing == "integrated") != (h.kind == "integrated"):
+            raise ValueError("train_uncertainty.kind: integrated together with f's network.sharing: integrated")
+        return self
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Params:
@@ -240,85 +248,3 @@ def check(tree: dict[str, Any], where: str = "params") -> Params:
         ParamsError: an unknown key (with the nearest known one) or a wrong value.
     """
     return validate(Params, tree, where)
-
-
-def read(path: Path, overrides: Sequence[str] = (), option: str = "--set") -> dict[str, Any]:
-    """Read a file of keys and values, unchecked, and apply overrides such as `section.key=value`.
-
-    Raises:
-        ParamsError: the file is missing or is not a mapping, or an override is not of that form.
-    """
-    try:
-        tree = yaml.safe_load(Path(path).read_text()) or {}
-    except FileNotFoundError as error:
-        raise ParamsError(
-            "no params file", where=path, todo="run inside a checkout, or name one that exists"
-        ) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ParamsError("cannot be read", where=path, got=type(error).__name__, expected="a YAML file") from error
-    except yaml.YAMLError as error:
-        raise ParamsError("not YAML", where=path, got=error) from error
-    if not isinstance(tree, dict):
-        raise ParamsError("not a mapping", where=path, got=type(tree).__name__)
-    for text in overrides:
-        override(tree, text, option)
-    return tree
-
-
-def validate(record: type[R], tree: dict[str, Any], where: str) -> R:
-    """Turn a tree into a record.
-
-    Raises:
-        ParamsError: an unknown key (with the nearest known one) or a wrong value.
-    """
-    try:
-        return record.model_validate(tree)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        if first["type"] == "extra_forbidden":
-            known = _known_keys(record, first["loc"][:-1])
-            near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
-            raise ParamsError(
-                "unknown parameter",
-                where=where,
-                got=key,
-                todo=f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}",
-            ) from error
-        expected = first["msg"].removeprefix("Value error, ")
-        got = repr(first["input"]) if first["loc"] else ""
-        what = f"parameter {key}" if key else "parameters that do not fit each other"
-        raise ParamsError(what, where=where, got=got, expected=expected) from error
-
-
-def override(tree: dict[str, Any], text: str, option: str = "--set") -> None:
-    """Set section.key=value in the tree, the value read as YAML.
-
-    Raises:
-        ParamsError: it is not of that form; `option` is named.
-    """
-    key, equals, value = text.partition("=")
-    *sections, last = key.strip().split(".")
-    if not equals or not last:
-        raise ParamsError(option, got=text, expected="section.key=value")
-    for section in sections:
-        child = tree.setdefault(section, {})
-        if not isinstance(child, dict):
-            raise ParamsError(option, got=text, expected=f"{section} to be a section")
-        tree = child
-    try:
-        tree[last] = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise ParamsError(option, got=text, expected="a value in YAML") from error
-
-
-def _known_keys(record: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
-    """Give the keys of the record at `loc`."""
-    for part in loc:
-        if isinstance(part, str) and part in record.model_fields:
-            annotation = record.model_fields[part].annotation
-            inner = [t for t in (annotation, *get_args(annotation)) if isinstance(t, type) and issubclass(t, BaseModel)]
-            if not inner:
-                return []
-            record = inner[0]
-    return list(record.model_fields)

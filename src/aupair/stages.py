@@ -4,9 +4,12 @@ A stage takes paths and one Params record; it imports neither kfp nor dvc, and h
 `FLOW` is the table of contents; dvc.yaml and params.yaml are held against it by a test.
 """
 
+import hashlib
+import json
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,73 +17,23 @@ from aupair import store
 from aupair.errors import ArtifactError, ParamsError
 from aupair.log import SILENT, Log
 from aupair.params import Params
+from aupair.stage import ARTIFACTS, Needs, Stage
 
 if TYPE_CHECKING:
     from aupair.registry.runs import StageRun
 
 
-@dataclass(frozen=True)
-class Needs:
-    """What a stage asks of the machine: GPUs, memory in GiB."""
-
-    gpus: int = 0
-    memory: int = 4
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A line of the flow.
-
-    Attributes:
-        name: the command, the DVC stage and the MLflow run; with underscores the function and the params section.
-        reads, writes: names of artifacts (the edges); the function takes them as keyword arguments.
-        sections: sections of params.yaml that change its outputs.
-        per_trial: runs once a trial; a stage that does not and reads what one writes gets a list, one a trial.
-        resumable: takes a folder of checkpoints and goes on from them; torchrun may give it several processes.
-    """
-
-    name: str
-    run: Callable[..., None]
-    reads: tuple[str, ...]
-    writes: tuple[str, ...]
-    sections: tuple[str, ...]
-    needs: Needs = Needs()
-    per_trial: bool = False
-    resumable: bool = False
-
-    @property
-    def section(self) -> str:
-        """Its own section of params.yaml."""
-        return self.name.replace("-", "_")
-
+TIMES = "work/times.jsonl"
+"""how long each run of a stage took, a line each; no stage reads it"""
 
 SYNTHETIC = "Synthetic faces (the demo corpus): these figures compare methods; they are not accuracy on people."
-
-ARTIFACTS: dict[str, str] = {
-    "data": "data",
-    "labels": "work/labels.parquet",
-    "info": "work/data.json",
-    "data_docs": "reports/data_docs",
-    "faces": "work/faces",
-    "pairs": "work/pairs",
-    "f": "work/trials/{trial}/f",
-    "h": "work/trials/{trial}/h",
-    "features": "work/trials/{trial}/features",
-    "mapping": "work/trials/{trial}/mapping",
-    "selection": "work/selection.json",
-    "metrics": "reports/metrics.json",
-    "table": "reports/table.md",
-    "plots": "reports/plots",
-    "registered": "work/registered.json",
-}
-"""Where each artifact lies on a laptop; `{trial}` is the number of the trial."""
 
 
 def check_data(*, data: Path, labels: Path, info: Path, data_docs: Path, params: Params, log: Log = SILENT) -> None:
     """Read the annotations and splits, check them, hash the data."""
     from aupair.data.checks import check
 
-    check(data, labels=labels, info=info, docs=data_docs, params=params.check_data, log=log)
+    check(data, labels=labels, info=info, docs=data_docs, params=params.check_data, target=params.target, log=log)
 
 
 def preprocess_faces(*, data: Path, labels: Path, faces: Path, params: Params, log: Log = SILENT) -> None:
@@ -141,7 +94,7 @@ def train_uncertainty(
     inputs = {"labels": labels, "faces": faces, "pairs": pairs, "f": f}
     name = f"train-uncertainty-{trial}"
     with keep(name, checkpoints, inputs, settings(params.train_uncertainty, seed)) as kept:
-        result = train_h(training, y_hat, lambda name: load_f(f, name)[0], params, seed, log, kept)
+        result = train_h(training, y_hat, partial(load_f, f), params, seed, log, kept)
         if is_main():
             save_h(h, result, params, training.images.size)
 
@@ -165,47 +118,48 @@ def train_mapping(
 ) -> None:
     """Fit the two mappings of each AU."""
     from aupair.data.frames import load_frames
-    from aupair.mapping.features import read_features
+    from aupair.mapping.features import open_features
     from aupair.mapping.fit import train
 
-    frames = load_frames(labels, faces)
-    result, curves = train(frames, *read_features(features, frames), params.train_mapping, params.seed + trial, log)
+    frames, levels = load_frames(labels, faces), 2 if params.target == "occurrence" else 6
+    opened, seed = open_features(features, frames), params.seed + trial
+    result, curves = train(frames, opened, levels, params.train_mapping, seed, log)
     result.save(mapping, curves)
 
 
 def evaluate(
     *, data: Path, labels: Path, faces: Path, pairs: Path, f: Sequence[Path], h: Sequence[Path],
     features: Sequence[Path], mapping: Sequence[Path], selection: Path, metrics: Path, table: Path, plots: Path,
-    params: Params, log: Log = SILENT,
+    report: Path, params: Params, log: Log = SILENT,
 ) -> None:  # fmt: skip
     """Choose trial, thresholds and P1 or P2 on `select`; judge once on `validation`; write the reports."""
     from aupair.data.frames import load_frames
     from aupair.evaluation.conditions import load_conditions
     from aupair.evaluation.evaluate import evaluate as judge
+    from aupair.evaluation.page import Sources, Trained
     from aupair.evaluation.reports import Places, write_reports
-    from aupair.evaluation.selection import Trial
-    from aupair.mapping.features import read_features
-    from aupair.mapping.fit import Mapping
+    from aupair.evaluation.trials import read_trial
     from aupair.ranking.samples import load_samples
-    from aupair.ranking.scores import read_sigma, read_y_hat
 
     frames = load_frames(labels, faces)
-    trials = []
-    for k, number in enumerate(params.trials):
-        raw = Mapping.load(mapping[k])(read_features(features[k], frames)[0])
-        trials.append(Trial(number, read_y_hat(f[k], len(frames)), read_sigma(h[k], len(frames)), *raw))
+    trials = [
+        read_trial(frames, number, f=f[k], h=h[k], features=features[k], mapping=mapping[k])
+        for k, number in enumerate(params.trials)
+    ]
     conditions = load_conditions(data / "conditions.csv", frames)
     samples = load_samples(pairs, frames)
-    evaluation = judge(frames, trials, samples.pairs, conditions, params.evaluate, log)
+    evaluation = judge(frames, trials, samples.pairs, conditions, params.evaluate, log, params.target)
     note = "" if conditions is None else SYNTHETIC
-    write_reports(evaluation, frames, Places(metrics, table, plots), samples.table(), note)
+    k = params.trials.index(evaluation.trial.number)
+    sources = Sources(faces, Trained(f[k], h[k], mapping[k]), params)
+    write_reports(evaluation, frames, Places(metrics, table, plots, report), samples.table(), note, sources)
     store.write_json(selection, evaluation.selection)
 
 
 def register_model(
     *, info: Path, f: Sequence[Path], h: Sequence[Path], features: Sequence[Path],
-    mapping: Sequence[Path], selection: Path, metrics: Path, table: Path, plots: Path, registered: Path,
-    params: Params, log: Log = SILENT,
+    mapping: Sequence[Path], selection: Path, metrics: Path, table: Path, plots: Path, report: Path,
+    registered: Path, params: Params, log: Log = SILENT,
 ) -> None:  # fmt: skip
     """Put the chosen trial into the MLflow registry as one version, unless it is there already."""
     from aupair.registry.bundle import Parts
@@ -217,14 +171,15 @@ def register_model(
     runs = []
     for stage in FLOW[:-1]:
         for n, trial in enumerate(params.trials if stage.per_trial else (None,)):
-            places = {"metrics": metrics, "table": table, "plots": plots} | {key: v[n] for key, v in of_trials.items()}
+            reports = {"metrics": metrics, "table": table, "plots": plots, "report": report}
+            places = reports | {key: v[n] for key, v in of_trials.items()}
             runs.append(left(stage, params, places, trial))
-    result = register(registered.parent / "bundle", parts, runs, (table, plots, metrics), params, log)
+    result = register(registered.parent / "bundle", parts, runs, (table, plots, report, metrics), params, log)
     store.write_json(registered, vars(result))
 
 
 FLOW: tuple[Stage, ...] = (
-    Stage("check-data", check_data, ("data",), ("labels", "info", "data_docs"), ("check_data",)),
+    Stage("check-data", check_data, ("data",), ("labels", "info", "data_docs"), ("target", "check_data")),
     Stage("preprocess-faces", preprocess_faces, ("data", "labels"), ("faces",), ("preprocess_faces",)),
     Stage("sample-pairs", sample_pairs, ("labels", "faces"), ("pairs",), ("seed", "sample_pairs")),
     Stage(
@@ -241,16 +196,16 @@ FLOW: tuple[Stage, ...] = (
     ),
     Stage(
         "train-mapping", train_mapping, ("labels", "faces", "features"), ("mapping",),
-        ("seed", "train_mapping"), Needs(memory=8), per_trial=True,
+        ("seed", "target", "train_mapping"), Needs(memory=8), per_trial=True,
     ),
     Stage(
         "evaluate", evaluate,
         ("data", "labels", "faces", "pairs", "f", "h", "features", "mapping"),
-        ("selection", "metrics", "table", "plots"), ("trials", "evaluate"), Needs(memory=8),
+        ("selection", "metrics", "table", "plots", "report"), ("target", "trials", "evaluate"), Needs(memory=8),
     ),
     Stage(
         "register-model", register_model,
-        ("info", "f", "h", "features", "mapping", "selection", "metrics", "table", "plots"),
+        ("info", "f", "h", "features", "mapping", "selection", "metrics", "table", "plots", "report"),
         ("registered",), tuple(Params.model_fields),  # the bundle holds the params
     ),
 )  # fmt: skip
@@ -271,7 +226,7 @@ def left(stage: Stage, params: Params, places: Mapping[str, Path], trial: int | 
     if stage.name != "evaluate" or not places:
         return StageRun(stage.name, trial, section, curves)
     metrics = store.read_json(places["metrics"])
-    return StageRun(stage.name, trial, section, curves, metrics, (places["table"], places["plots"]))
+    return StageRun(stage.name, trial, section, curves, metrics, (places["table"], places["plots"], places["report"]))
 
 
 def find(name: str) -> Stage:
@@ -325,7 +280,11 @@ def _run(stage: Stage, params: Params, root: Path, trial: int | None, log: Log) 
         check_places(stage, places)
     more: dict[str, Any] = {"checkpoints": root / "work" / "checkpoints"} if stage.resumable else {}
     for number, places in zip(numbers, calls):
+        begun = time.monotonic()
         stage.run(**places, params=params, log=log, **more, **({"trial": number} if stage.per_trial else {}))
+        if log is not SILENT:
+            took = {"stage": stage.name, "trial": number, "seconds": round(time.monotonic() - begun, 2)}
+            store.append_jsonl(root / TIMES, {**took, "lineage": lineage(stage.name, params)})
 
 
 def check_places(stage: Stage, places: dict[str, Any]) -> None:
@@ -336,6 +295,21 @@ def check_places(stage: Stage, places: dict[str, Any]) -> None:
                 raise ArtifactError("missing input", where=path, todo=f"run {writer(artifact)} first")
     for artifact in stage.writes:
         store.check_writable(places[artifact])
+
+
+def lineage(name: str, params: Params) -> str:
+    """Give a hash of all settings that a stage's outputs come from, its own and those of the stages before it.
+
+    Two runs on one data folder have an output in common where it is the same.
+    """
+    sections: set[str] = set()
+    waiting = [find(name)]
+    while waiting:
+        stage = waiting.pop()
+        sections |= set(stage.sections)
+        waiting += [find(writer(artifact)) for artifact in stage.reads if artifact != "data"]
+    tree = params.model_dump(mode="json", include=sections)
+    return hashlib.sha256(json.dumps([name, tree], sort_keys=True).encode()).hexdigest()[:16]
 
 
 def writer(artifact: str) -> str:

@@ -16,7 +16,7 @@ from aupair.kubeflow.compiled import Compiled, load
 from aupair.params import Params
 
 REPOSITORY = Path(__file__).parents[2]
-VIEWS = {"scores", "curves", "report"}
+VIEWS = {"scores", "curves"}
 """Outputs for people, beside the stage's artifacts."""
 OTHERS = {"fetch_data", "summarise", "plan_shards", "predict_shard", "gather_predictions"}
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from aupair.params import Params, Record, override, read, validate
+from aupair.params import Params
+from aupair.record import Record, override, read, validate
 from aupair.registry.live import EXPERIMENT, RUN_ID
 from aupair.stages import FLOW, Needs
 

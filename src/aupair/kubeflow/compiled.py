@@ -11,8 +11,9 @@ from urllib.parse import urlsplit
 import yaml
 
 from aupair.errors import ArtifactError, ParamsError
-from aupair.params import Params, override
+from aupair.params import Params
 from aupair.params import check as check_params
+from aupair.record import override
 
 TYPES: dict[str, tuple[type, ...]] = {
     "STRING": (str,),

@@ -1,4 +1,4 @@
-"""What KFP's pages show of a stage: metrics, curves and the report, each one file that needs nothing else."""
+"""What KFP's pages show of a stage beside its artifacts: metrics, and curves as a page that needs nothing else."""
 
 import base64
 import html
@@ -27,7 +27,7 @@ img {{ max-width: 100%; height: auto }}
 
 
 def show(places: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-    """Fill the outputs of a component that are for people: `scores` and `curves` of training, `report` of evaluate.
+    """Fill what a component says to people beside its artifacts: `scores` and `curves` of training, figures of evaluate.
 
     Args:
         places: where the stage's artifacts are.
@@ -38,12 +38,11 @@ def show(places: Mapping[str, Any], given: Mapping[str, Any]) -> None:
         for name, value in last_values(rows).items():
             given["scores"].log_metric(name, value)
         store.write_text(Path(given["curves"].path), curves_page(rows))
-    if "report" in given:
+    if "metrics" in given and "report" in given:
         from aupair.registry.register import headline
 
         for name, value in headline(store.read_json(places["metrics"])).items():
             given["metrics"].log_metric(name, value)
-        store.write_text(Path(given["report"].path), report_page(places["table"].read_text(), places["plots"]))
 
 
 def trained(places: Mapping[str, Any]) -> Path:
@@ -61,18 +60,6 @@ def last_values(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 def curves_page(rows: Sequence[Mapping[str, Any]]) -> str:
     """Draw the curves of a training stage: a panel for each quantity, a line for each network."""
     return page("Curves", _image(_draw(rows), "curves"))
-
-
-def report_page(table: str, plots: Path) -> str:
-    """Put the results (Markdown) and their pictures (a folder of PNGs) into one page."""
-    from markdown_it import MarkdownIt
-
-    body = MarkdownIt("commonmark", {"html": False}).enable("table").render(table)
-    pictures = (
-        f"<h2>{html.escape(path.stem.replace('_', ' '))}</h2>{_image(path.read_bytes(), path.stem)}"
-        for path in sorted(plots.glob("*.png"))
-    )
-    return page("Results", body + "\n".join(pictures))
 
 
 def page(title: str, body: str) -> str:

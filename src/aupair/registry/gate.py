@@ -9,7 +9,7 @@ from pydantic import Field, ValidationError
 
 from aupair.aus import AUS
 from aupair.errors import RegistryError
-from aupair.params import Record
+from aupair.record import Record
 
 PATH = Path("mlflow/registry.yaml")
 

@@ -17,7 +17,7 @@ from pydantic import Field
 from aupair.aus import AUS
 from aupair.errors import DataError
 from aupair.log import SILENT, Log
-from aupair.params import Record
+from aupair.record import Record
 from aupair.store import atomic
 from aupair.synth import covers, regions, script, subject
 from aupair.synth.portrait import SIZE
