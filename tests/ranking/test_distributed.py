@@ -106,8 +106,9 @@ def make_params(batch_norm: bool, videos: int = 3, kind: str = "network", dropou
     return Params.model_validate({"train_pseudo_intensity": section, "train_uncertainty": {**section, "kind": kind}})
 
 
-def make_f(name: str) -> AUNetwork:
-    return build(Network(width=0.05, batch_norm=True, weights="none", frozen_convolutions=0), SIZE, len(name))
+def make_f(name: str) -> tuple[AUNetwork, np.ndarray, np.ndarray]:
+    f = build(Network(width=0.05, batch_norm=True, weights="none", frozen_convolutions=0), SIZE, len(name))
+    return f, np.zeros(12), np.ones(12)
 
 
 def trained(case: str) -> Arrays:

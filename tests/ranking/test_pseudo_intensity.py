@@ -9,7 +9,7 @@ import torch
 
 from aupair.aus import AUS
 from aupair.data.frames import Frames
-from aupair.params import Optimiser, Params
+from aupair.params import Optimiser, Params, TrainPseudoIntensity
 from aupair.ranking.fit import forward_all
 from aupair.ranking.pairs import Pairs, assign_folds, draw_groups, draw_pairs
 from aupair.ranking.pseudo_intensity import PseudoIntensity, TrainingSet, judge, local_batch, train_f
@@ -206,7 +206,7 @@ def test_judge_equals_a_loop(crossed: tuple[Recording, PseudoIntensity]) -> None
         d = float(r) * float(out[i, au] - out[j, au])
         losses.append(max(0.0, 0.8 - d))
         right.append(1.0 if d > 0 else 0.5 if d == 0 else 0.0)
-    got = judge(model, data, CPU, 0.8)
+    got = judge(model, data, TrainPseudoIntensity(margin=0.8, device="cpu"))
     assert got["loss"] == pytest.approx(np.mean(losses), rel=1e-5)
     assert got["pair_accuracy"] == pytest.approx(np.mean(right), rel=1e-5)
 

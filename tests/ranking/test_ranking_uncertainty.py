@@ -1,6 +1,5 @@
 """h of both kinds: starts at the best constant, learns who is noisy, never sees the people whose sigma it gives."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,7 +20,7 @@ from aupair.ranking.networks import AUNetwork, Factors, build
 from aupair.ranking.pairs import Pairs, assign_folds, draw_groups, draw_pairs
 from aupair.ranking.pseudo_intensity import TrainingSet
 from aupair.ranking.sampling import Sampler
-from aupair.ranking.uncertainty import Sigma, Uncertainty, best_constant, judge, prepare, train_h
+from aupair.ranking.uncertainty import LoadF, Sigma, Uncertainty, best_constant, judge, prepare, train_h
 
 SIZE, LENGTH, CPU = 32, 24, torch.device("cpu")
 SPLIT = (0, 0, 0, 0, 1, 1, 2)
@@ -44,13 +43,18 @@ def make_f(name: str) -> AUNetwork:
     return f
 
 
-def unused(name: str) -> AUNetwork:
+def loaded(name: str) -> tuple[AUNetwork, np.ndarray, np.ndarray]:
+    """The same with center and scale, as `load_f` gives it."""
+    return make_f(name), np.zeros(12), np.ones(12)
+
+
+def unused(name: str) -> tuple[AUNetwork, np.ndarray, np.ndarray]:
     """An f that must not be asked for."""
     raise AssertionError(name)
 
 
-def asked(kind: str) -> Callable[[str], AUNetwork]:
-    return make_f if kind == "factors" else unused
+def asked(kind: str) -> LoadF:
+    return loaded if kind == "factors" else unused
 
 
 class Faces:
@@ -260,7 +264,7 @@ def test_faces_of_held_out_people_do_not_reach_their_network(trained: Any) -> No
 def test_f_is_frozen(kind: str) -> None:
     data, y_hat, _ = make_data(folds=1)
     before, f = y_hat.copy(), make_f("final")
-    train_h(data, y_hat, lambda name: f, make_params(kind=kind), 0)
+    train_h(data, y_hat, lambda name: (f, np.zeros(12), np.ones(12)), make_params(kind=kind), 0)
     np.testing.assert_array_equal(y_hat, before)
     assert same_weights(f, make_f("final"))
 
@@ -308,7 +312,7 @@ def test_factors_need_a_shared_trunk() -> None:
     data, y_hat, _ = make_data(folds=1)
     f = build(Network.model_validate({**NETWORK, "sharing": "per_au"}), SIZE, 0)
     with pytest.raises(ArtifactError) as caught:
-        train_h(data, y_hat, lambda name: f, make_params(kind="factors"), 0)
+        train_h(data, y_hat, lambda name: (f, np.zeros(12), np.ones(12)), make_params(kind="factors"), 0)
     assert str(caught.value) == ("no shared trunk to read factors from, got sharing: per_au; use kind: network for h")
 
 

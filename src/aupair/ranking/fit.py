@@ -224,7 +224,7 @@ def forward_all(
     return distributed.gather(torch.from_numpy(outputs), len(rows)).numpy()
 
 
-def chunked(model: nn.Module, x: Tensor) -> np.ndarray:
+def chunked(model: Callable[[Tensor], Tensor], x: Tensor) -> np.ndarray:
     """Forward (n, ...) in chunks of always the same size, the last one filled up: (n, A) or (n, D) float32.
 
     A convolution sums in another order for another batch size: with one size a frame's numbers are the same

@@ -85,6 +85,22 @@ def ranking_loss(y_hat: Tensor, pairs: PairBatch, margin: float = 1.0) -> Tensor
     return (pairs.weight * ranking(pairs.difference(y_hat.float()), margin)).sum()
 
 
+def level_loss(outputs: Tensor, levels: Tensor, binary: bool) -> Tensor:
+    """The loss of a network that grades one image, the baseline without pairs; mean over annotated cells.
+
+    Args:
+        outputs: (B, A).
+        levels: (B, A) integers, -1 not annotated.
+        binary: there are two levels: cross-entropy of a yes or no, whose logit the output is. Else the squared
+            distance to the level.
+    """
+    known = levels >= 0
+    values, truth = outputs.float()[known], levels[known].float()
+    if binary:
+        return torch.nn.functional.binary_cross_entropy_with_logits(values, truth)
+    return torch.nn.functional.mse_loss(values, truth)
+
+
 def uncertainty_loss(
     y_hat: Tensor, sigma: Tensor, pairs: PairBatch, loss: str, margin: float, penalty: float
 ) -> Tensor:

@@ -3,6 +3,7 @@
 import copy
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torchvision.models import VGG16_Weights
@@ -52,6 +53,8 @@ class Vgg(nn.Module):
 class AUNetwork(nn.Module):
     """One number for each AU and image, from a shared trunk with 12 heads or from one network an AU.
 
+    With sharing `integrated` two numbers from one trunk: the values of all AUs, then what their sigmas are made of.
+
     Args:
         params: the Network section.
         size: side of the images, pixels.
@@ -63,7 +66,9 @@ class AUNetwork(nn.Module):
     def __init__(self, params: Network, size: int) -> None:
         super().__init__()
         self.params = params
-        count, outputs = (1, len(AUS)) if params.sharing == "shared" else (len(AUS), 1)
+        count, outputs = {"shared": (1, len(AUS)), "per_au": (len(AUS), 1), "integrated": (1, 2 * len(AUS))}[
+            params.sharing
+        ]
         self.networks = nn.ModuleList(Vgg(params, size, outputs) for _ in range(count))
         self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1) * 255, persistent=False)
@@ -73,9 +78,42 @@ class AUNetwork(nn.Module):
         return [[layer for layer in network.modules() if isinstance(layer, nn.Linear)][-1] for network in self.networks]
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, S, S), RGB in 0..255, any dtype -> (B, A)."""
+        """(B, 3, S, S), RGB in 0..255, any dtype -> (B, A), or (B, 2A) if integrated."""
         x = ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
         return torch.cat([network(x) for network in self.networks], dim=1)
+
+
+FLOOR = 0.05
+"""smallest sigma of a second head, in the unit of f's outputs"""
+
+
+def second_sigma(outputs: Tensor) -> Tensor:
+    """Sigma of a network with a second head, about 1 at the start: (B, 2A) -> (B, A), at least FLOOR."""
+    return FLOOR + nn.functional.softplus(outputs[:, outputs.shape[1] // 2 :].float() + 0.54)
+
+
+class SecondHead(nn.Module):
+    """The sigma that an integrated f gives along with its values, in the unit of y_hat.
+
+    Args:
+        network: f, sharing `integrated`.
+        scale: (A,) of f: y_hat = (output - center) / scale.
+    """
+
+    scale: Tensor
+
+    def __init__(self, network: AUNetwork, scale: np.ndarray) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("scale", torch.as_tensor(scale, dtype=torch.float32))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """RGB (B, 3, S, S) in 0..255 -> (B, A)."""
+        return self.of(self.network(images))
+
+    def of(self, outputs: Tensor) -> Tensor:
+        """Sigma from what the network said already, (B, 2A) -> (B, A): a face is forwarded once for both."""
+        return second_sigma(outputs) / self.scale
 
 
 class Factors(nn.Module):

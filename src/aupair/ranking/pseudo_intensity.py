@@ -1,23 +1,30 @@
-"""f: pseudo-intensities by ranking, out of fold for the people it is fitted on (paper: section 3.1)."""
+"""f: pseudo-intensities by ranking, out of fold for the people it is fitted on (paper: section 3.1).
+
+Two ways beside the paper's: `objective: single` grades one image at a time (the baseline without pairs), and sharing
+`integrated` gives the trunk a second head that learns sigma along with the order.
+"""
 
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from aupair.aus import AUS
 from aupair.data.frames import Frames
 from aupair.log import SILENT, Log
-from aupair.params import Optimiser, Params
+from aupair.params import Optimiser, Params, TrainPseudoIntensity
 from aupair.ranking.checkpoint import Checkpoints
-from aupair.ranking.fit import Fit, fit, forward_all
+from aupair.ranking.fit import Fit, LossOf, fit, forward_all
 from aupair.ranking.images import FaceImages
-from aupair.ranking.losses import PairBatch, ranking, ranking_loss
-from aupair.ranking.networks import build, pick_device
+from aupair.ranking.losses import PairBatch, level_loss, ranking, ranking_loss, uncertainty_loss
+from aupair.ranking.networks import build, pick_device, second_sigma
 from aupair.ranking.pairs import Pairs
 from aupair.ranking.sampling import GroupSampler, ListSampler, Sampler
+
+INTEGRATED_PENALTY = 1e-3
+"""weight of the mean squared log sigma there (method: 1e-3 on every frame)"""
 
 
 @dataclass(frozen=True)
@@ -97,15 +104,14 @@ def train_f(
         job = Fit(
             images=data.images,
             sampler=data.sampler(trained, section.optimiser, (seed, k)),
-            loss_of=lambda outputs, rows, pairs: ranking_loss(outputs, pairs, section.margin),
-            look=lambda model: judge(model, data, device, section.margin),
+            loss_of=loss_of(data, section), look=lambda model: judge(model, data, section),
             seed=seed * 1000 + k, name=f"f.{name}", augment=section.augment, precision=section.precision, device=device,
             checkpoint=checkpoints.of(f"f.{name}") if checkpoints else None,
         )  # fmt: skip
         steps = section.optimiser.steps if name == "final" else section.optimiser.fold_steps
         result.curves.extend(fit(model, job, section.optimiser, steps, log))
         rows = np.flatnonzero(data.unseen(name) & frames.ok)
-        outputs = forward_all(model, data.images, rows, device, log, f"scoring frames by f.{name}")
+        outputs = forward_all(model, data.images, rows, device, log, f"scoring frames by f.{name}")[:, : len(AUS)]
         judged = frames.of_split("select")[rows] if name == "final" else np.ones(len(rows), bool)
         center = np.median(outputs[judged], axis=0)
         scale = np.maximum(outputs[judged].std(axis=0), 1e-6)
@@ -114,12 +120,38 @@ def train_f(
     return result
 
 
-def judge(model: nn.Module, data: TrainingSet, device: torch.device, margin: float) -> dict[str, float]:
-    """Judge f on the fixed pairs of `select`: the ranking loss and the pair accuracy, means over pairs."""
+def loss_of(data: TrainingSet, params: TrainPseudoIntensity) -> LossOf:
+    """Give the loss of a batch: of its pairs, of its frames (`single`), or of its pairs and sigma (`integrated`)."""
+    if params.objective == "single":
+        levels = torch.from_numpy(data.frames.labels)
+        binary = int(data.frames.labels.max()) <= 1
+        return lambda outputs, rows, pairs: level_loss(outputs[:, : len(AUS)], levels[rows].to(outputs.device), binary)
+    if params.network.sharing == "integrated":
+        return lambda outputs, rows, pairs: integrated_loss(outputs, pairs, params)
+    return lambda outputs, rows, pairs: ranking_loss(outputs, pairs, params.margin)
+
+
+def integrated_loss(outputs: Tensor, pairs: PairBatch, params: TrainPseudoIntensity) -> Tensor:
+    """The ranking loss of the first head and the likelihood of the orders for the second: (B, 2A) -> scalar.
+
+    The likelihood moves sigma and the trunk below it, never the values: they are learned from the order alone.
+    """
+    values, sigma = outputs[:, : len(AUS)], second_sigma(outputs)
+    likelihood = uncertainty_loss(values.detach(), sigma, pairs, "nll", params.margin, INTEGRATED_PENALTY)
+    return ranking_loss(values, pairs, params.margin) + params.uncertainty_weight * likelihood
+
+
+def judge(model: nn.Module, data: TrainingSet, params: TrainPseudoIntensity) -> dict[str, float]:
+    """Judge f on the fixed pairs of `select`: its loss and the pair accuracy, means over pairs (`single`: over cells)."""
+    device = pick_device(params.device)
     rows, batch = local_batch(data.pairs["select"])
-    d = batch.difference(torch.from_numpy(forward_all(model, data.images, rows, device)))
+    outputs = torch.from_numpy(forward_all(model, data.images, rows, device))
+    d = batch.difference(outputs[:, : len(AUS)])
     right = (d > 0).float() + 0.5 * (d == 0).float()
-    return {"loss": float(ranking(d, margin).mean()), "pair_accuracy": float(right.mean())}
+    loss = ranking(d, params.margin).mean()
+    if params.objective == "single":
+        loss = loss_of(data, params)(outputs, rows, batch)
+    return {"loss": float(loss), "pair_accuracy": float(right.mean())}
 
 
 def local_batch(pairs: Pairs) -> tuple[np.ndarray, PairBatch]:

@@ -12,7 +12,7 @@ from aupair.aus import AUS
 from aupair.errors import ArtifactError
 from aupair.params import Network, Params
 from aupair.ranking.fit import chunked, to_images
-from aupair.ranking.networks import AUNetwork, Factors, pick_device, read_factors
+from aupair.ranking.networks import AUNetwork, Factors, SecondHead, pick_device, read_factors
 from aupair.ranking.pseudo_intensity import PseudoIntensity
 from aupair.ranking.uncertainty import Sigma, Uncertainty
 
@@ -36,9 +36,11 @@ def save_h(folder: Path, h: Uncertainty, params: Params, size: int) -> None:
     about = {"aus": AUS, "size": size} | section.model_dump(
         include={"kind", "factors", "block", "network", "floor", "loss"}
     )
-    network = h.models["final"].network
-    if isinstance(network, Factors):
-        about["trunk"] = network.f.model_dump()
+    final = h.models["final"]
+    if isinstance(final, SecondHead):
+        about["trunk"] = final.network.params.model_dump()
+    elif isinstance(final.network, Factors):
+        about["trunk"] = final.network.f.model_dump()
     _save(folder, h.models, {"sigma": h.sigma}, SIGMA, about, h.curves)
 
 
@@ -71,13 +73,16 @@ def load_f(folder: Path, name: str = "final") -> tuple[AUNetwork, np.ndarray, np
     return model, np.array(standard["center"], np.float32), np.array(standard["scale"], np.float32)
 
 
-def load_h(folder: Path, name: str = "final") -> Sigma:
+def load_h(folder: Path, name: str = "final") -> Sigma | SecondHead:
     """Load a network of h."""
     about = store.read_json(Path(folder) / "about.json")
-    of_factors = about["kind"] == "factors"
-    network = AUNetwork(Network(**about["trunk" if of_factors else "network"]), about["size"])
-    says = read_factors(network, about["block"], about["factors"], seed=0) if of_factors else network
-    model = Sigma(says, np.ones(len(AUS)), about["floor"])
+    kind = about["kind"]
+    network = AUNetwork(Network(**about["network" if kind == "network" else "trunk"]), about["size"])
+    if kind == "integrated":
+        model: Sigma | SecondHead = SecondHead(network, np.ones(len(AUS)))
+    else:
+        says = read_factors(network, about["block"], about["factors"], seed=0) if kind == "factors" else network
+        model = Sigma(says, np.ones(len(AUS)), about["floor"])
     _load_state(model, Path(folder) / f"{name}.safetensors")
     return model
 
@@ -143,5 +148,8 @@ class Scorer:
         if images.shape[1:] != (self.size, self.size, 3):
             raise ArtifactError("faces of another size", got=images.shape, expected=f"(n, {self.size}, {self.size}, 3)")
         x = to_images(images, self.device)
-        y_hat = (chunked(self._f, x) - self._center) / self._scale
+        outputs = chunked(self._f, x)
+        y_hat = (outputs[:, : len(AUS)] - self._center) / self._scale
+        if isinstance(self._h, SecondHead):
+            return y_hat, chunked(self._h.of, torch.from_numpy(outputs).to(self.device))
         return y_hat, chunked(self._h, x)

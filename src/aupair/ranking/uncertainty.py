@@ -16,7 +16,7 @@ from aupair.params import Params, TrainUncertainty
 from aupair.ranking.checkpoint import Checkpoints
 from aupair.ranking.fit import Faces, Fit, fit, forward_all
 from aupair.ranking.losses import UNCERTAINTY_LOSSES, PairBatch, uncertainty_loss
-from aupair.ranking.networks import AUNetwork, Factors, build, pick_device, read_factors
+from aupair.ranking.networks import AUNetwork, Factors, SecondHead, build, pick_device, read_factors
 from aupair.ranking.pairs import Pairs
 from aupair.ranking.pseudo_intensity import TrainingSet, local_batch
 
@@ -45,13 +45,22 @@ class Sigma(nn.Module):
 class Uncertainty:
     """What training h gives: models (`final`, one a fold), sigma (N, A) float32 out of fold on fit, curves."""
 
-    models: dict[str, Sigma]
+    models: dict[str, Sigma | SecondHead]
     sigma: np.ndarray
     curves: list[dict[str, Any]]
 
+    def score(self, name: str, data: TrainingSet, faces: Faces, device: torch.device, log: Log) -> None:
+        """Give the frames that a network never saw their sigma."""
+        rows = np.flatnonzero(data.unseen(name) & data.frames.ok)
+        self.sigma[rows] = forward_all(self.models[name], faces, rows, device, log, f"scoring frames by h.{name}")
+
+
+LoadF = Callable[[str], tuple[AUNetwork, np.ndarray, np.ndarray]]
+"""a network of f by its name, with its center and scale, (A,) float32 each"""
+
 
 def train_h(
-    data: TrainingSet, y_hat: np.ndarray, f: Callable[[str], AUNetwork], params: Params, seed: int,
+    data: TrainingSet, y_hat: np.ndarray, f: LoadF, params: Params, seed: int,
     log: Log = SILENT, checkpoints: Checkpoints | None = None,
 ) -> Uncertainty:  # fmt: skip
     """Train h on frozen y_hat, and one for each fold of people, then give every frame a sigma.
@@ -59,6 +68,7 @@ def train_h(
     Args:
         y_hat: (N, A) float32, standardised, out of fold on fit: f is never forwarded for a pair.
         f: gives f's network of a name, whose trunk kind `factors` reads: a fold's, and so it never saw who is held out.
+            Kind `integrated` takes its second head, and nothing is left to train.
         checkpoints: where the state of each network is kept while it is fitted; what is found there is taken up.
     """
     section = params.train_uncertainty
@@ -70,9 +80,14 @@ def train_h(
         return uncertainty_loss(frozen[rows], outputs, pairs, section.loss, section.margin, section.log_sigma_penalty)
 
     for k, (name, trained) in enumerate(data.networks().items()):
+        if section.kind == "integrated":
+            with_two_heads, _, scale = f(name)
+            result.models[name] = SecondHead(with_two_heads, scale)
+            result.score(name, data, data.images, device, log)
+            continue
         start = best_constant(data.pairs["fit"], y_hat, trained, section)
         network, faces = prepare(data, f, name, params, seed * 1000 + 500 + k, log)
-        model = Sigma(network, start, section.floor)
+        model = result.models[name] = Sigma(network, start, section.floor)
         job = Fit(
             images=faces, sampler=data.sampler(trained, section.optimiser, (seed, 100 + k)), loss_of=loss_of,
             look=partial(judge, data=data, faces=faces, y_hat=y_hat, params=section),
@@ -81,15 +96,11 @@ def train_h(
         )  # fmt: skip
         steps = section.optimiser.steps if name == "final" else section.optimiser.fold_steps
         result.curves.extend(fit(model, job, section.optimiser, steps, log))
-        rows = np.flatnonzero(data.unseen(name) & data.frames.ok)
-        result.sigma[rows] = forward_all(model, faces, rows, device, log, f"scoring frames by h.{name}")
-        result.models[name] = model
+        result.score(name, data, faces, device, log)
     return result
 
 
-def prepare(
-    data: TrainingSet, f: Callable[[str], AUNetwork], name: str, params: Params, seed: int, log: Log
-) -> tuple[nn.Module, Faces]:
+def prepare(data: TrainingSet, f: LoadF, name: str, params: Params, seed: int, log: Log) -> tuple[nn.Module, Faces]:
     """Make a network of h, and what it is fed: the faces, or phi of every face, forwarded once.
 
     phi is standardised on the frames that this network may see.
@@ -101,7 +112,7 @@ def prepare(
             nn.init.zeros_(head.weight)
             nn.init.zeros_(head.bias)
         return network, data.images
-    factors = read_factors(f(name), section.block, section.factors, seed)
+    factors = read_factors(f(name)[0], section.block, section.factors, seed)
     rows = np.flatnonzero(data.frames.ok)
     device = pick_device(section.device)
     phi = np.zeros((len(data.frames), len(factors.center)), np.float32)

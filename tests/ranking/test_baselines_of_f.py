@@ -1,0 +1,171 @@
+"""The ways to train f that are not the paper's: one image at a time, and a trunk with a second head for sigma."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import norm
+
+from aupair.aus import AUS
+from aupair.data.frames import Frames
+from aupair.errors import ParamsError
+from aupair.log import SILENT
+from aupair.params import Params, check
+from aupair.ranking.fit import forward_all
+from aupair.ranking.losses import PairBatch, level_loss
+from aupair.ranking.networks import FLOOR, SecondHead, second_sigma
+from aupair.ranking.pairs import Pairs, all_pairs, assign_folds, cell_weights, draw_groups, draw_pairs
+from aupair.ranking.pseudo_intensity import TrainingSet, integrated_loss, train_f
+from aupair.ranking.scores import Scorer, load_f, load_h, read_sigma, read_y_hat, save_f, save_h
+from aupair.ranking.uncertainty import train_h
+
+SIZE, LENGTH, VIDEOS, CPU = 32, 12, 8, torch.device("cpu")
+SPLIT = np.array((0, 0, 0, 0, 0, 1, 1, 2), np.int8)
+
+
+class Faces:
+    """Faces whose brightness is AU1's level, and whose left half is noise."""
+
+    size = SIZE
+
+    def __init__(self, levels: np.ndarray) -> None:
+        rng = np.random.default_rng(1)
+        self.pixels = rng.integers(0, 100, (len(levels), SIZE, SIZE, 3)).astype(np.uint8)
+        self.pixels[:, :, SIZE // 2 :] = 40 + 40 * levels[:, None, None, None].clip(0)
+
+    def __call__(self, rows: np.ndarray) -> np.ndarray:
+        return self.pixels[rows]
+
+
+def make_data(levels: int = 2, folds: int = 2) -> TrainingSet:
+    n = VIDEOS * LENGTH
+    video = np.repeat(np.arange(VIDEOS, dtype=np.int32), LENGTH)
+    frame = np.tile(np.arange(LENGTH, dtype=np.int32), VIDEOS)
+    labels = np.random.default_rng(0).integers(0, levels, (n, 12)).astype(np.int8)
+    labels[3] = -1
+    ok = np.ones(n, bool)
+    ok[::7] = False
+    names = tuple(f"v{v}" for v in range(VIDEOS))
+    frames = Frames(names, names, video, video, SPLIT[video], frame, frame / 25.0, ok, labels)
+    pairs = {split: draw_pairs(frames, split, 40, (0, 2, k)) for k, split in enumerate(("fit", "select", "validation"))}
+    faces: Any = Faces(labels[:, 0])
+    return TrainingSet(frames, faces, draw_groups(frames, 6, 4, (0, 1)), pairs, assign_folds(frames, folds, (0, 3)))
+
+
+def make_params(steps: int = 3, uncertainty: str = "network", **changes: Any) -> Params:
+    network = {"width": 0.05, "batch_norm": True, "weights": "none", "frozen_convolutions": 0, "dropout": 0.0}
+    network["sharing"] = "integrated" if uncertainty == "integrated" else "shared"
+    optimiser = {
+        "name": "adamw", "learning_rate": 3e-3, "steps": steps, "fold_steps": 2, "videos": 3, "evaluate_every": steps,
+        "keep": "last",
+    }  # fmt: skip
+    f = {"network": network, "optimiser": optimiser, "augment": 0.0, "device": "cpu", **changes}
+    h = {"kind": uncertainty, "device": "cpu"}
+    return check({"train_pseudo_intensity": f, "train_uncertainty": h})
+
+
+@pytest.mark.parametrize("levels", [2, 6])
+def test_the_loss_of_single_images_equals_a_loop(levels: int) -> None:
+    rng = np.random.default_rng(0)
+    outputs, truth = rng.normal(size=(9, 12)), rng.integers(-1, levels, (9, 12))
+    terms = []
+    for value, level in zip(outputs.ravel(), truth.ravel()):
+        if level < 0:
+            continue
+        p = 1 / (1 + math.exp(-value))
+        terms.append(-math.log(p if level else 1 - p) if levels == 2 else (value - level) ** 2)
+    got = level_loss(torch.from_numpy(outputs), torch.from_numpy(truth), binary=levels == 2)
+    assert float(got) == pytest.approx(np.mean(terms), rel=1e-5)
+
+
+@pytest.mark.parametrize("levels", [2, 6])
+def test_single_images_are_graded_and_no_pair_is_looked_at(levels: int) -> None:
+    data = make_data(levels)
+    result = train_f(data, make_params(steps=60, objective="single"), 0)
+    seen = data.frames.usable & data.frames.of_split("validation")
+    assert np.corrcoef(result.y_hat[seen, 0], data.frames.labels[seen, 0])[0, 1] > 0.7  # AU1 is the brightness
+    turned = {name: Pairs(p.i, p.j, p.au, -p.r) for name, p in data.pairs.items()}
+    other = train_f(
+        TrainingSet(data.frames, data.images, data.groups, turned, data.folds), make_params(60, objective="single"), 0
+    )
+    np.testing.assert_array_equal(result.y_hat, other.y_hat)
+
+
+def test_the_integrated_loss_equals_a_loop_and_leaves_the_values_to_the_order() -> None:
+    rng = np.random.default_rng(0)
+    labels, video = rng.integers(0, 2, (8, 12)).astype(np.int8), np.repeat([0, 1], 4)
+    pairs = all_pairs(labels, video)
+    weight = cell_weights(pairs, video)
+    outputs = torch.from_numpy(rng.normal(size=(8, 24))).requires_grad_(True)
+    params = make_params(uncertainty="integrated", uncertainty_weight=0.7, margin=0.9).train_pseudo_intensity
+    loss = integrated_loss(outputs, PairBatch.of(pairs, weight), params)
+    values = outputs.detach().numpy()
+    sigma = FLOOR + np.log1p(np.exp(values[:, 12:] + 0.54))
+    total = 0.7 * 1e-3 * float((np.log(sigma) ** 2).mean())
+    for i, j, au, r, w in zip(pairs.i, pairs.j, pairs.au, pairs.r, weight):
+        d = r * (values[i, au] - values[j, au])
+        s = math.sqrt(sigma[i, au] ** 2 + sigma[j, au] ** 2 + 1e-6)
+        total += w * (max(0.0, 0.9 - d) - 0.7 * norm.logcdf(d / s))
+    assert float(loss.detach()) == pytest.approx(total, rel=1e-5)
+    loss.backward()
+    assert outputs.grad is not None
+    alone = outputs.detach().clone().requires_grad_(True)
+    without = make_params(uncertainty="integrated", uncertainty_weight=0.0, margin=0.9).train_pseudo_intensity
+    integrated_loss(alone, PairBatch.of(pairs, weight), without).backward()
+    assert alone.grad is not None
+    torch.testing.assert_close(outputs.grad[:, :12], alone.grad[:, :12])
+    assert float(outputs.grad[:, 12:].abs().max()) > 0
+    assert float(alone.grad[:, 12:].abs().max()) == 0
+
+
+@pytest.fixture(scope="module")
+def integrated(tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainingSet, Path]:
+    """An integrated f and its h as files."""
+    data, params, folder = make_data(), make_params(uncertainty="integrated"), tmp_path_factory.mktemp("trial")
+    f = train_f(data, params, 0)
+    save_f(folder / "f", f, params, SIZE)
+    h = train_h(data, f.y_hat, lambda name: load_f(folder / "f", name), params, 0)
+    save_h(folder / "h", h, params, SIZE)
+    assert h.curves == []
+    return data, folder
+
+
+def test_a_second_head_gives_sigma_in_the_unit_of_y_hat_out_of_fold(integrated: tuple[TrainingSet, Path]) -> None:
+    data, folder = integrated
+    sigma = read_sigma(folder / "h", len(data.frames))
+    assert (np.isnan(sigma).any(axis=1) == ~data.frames.ok).all()
+    for name in data.networks():
+        model, _, scale = load_f(folder / "f", name)
+        rows = np.flatnonzero(data.unseen(name) & data.frames.ok)
+        outputs = torch.from_numpy(forward_all(model, data.images, rows, CPU, SILENT))
+        np.testing.assert_allclose(sigma[rows], second_sigma(outputs).numpy() / scale, rtol=1e-5)
+
+
+def test_the_scorer_takes_both_from_one_pass(
+    integrated: tuple[TrainingSet, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, folder = integrated
+    assert isinstance(load_h(folder / "h"), SecondHead)
+    scorer = Scorer.load(folder / "f", folder / "h", "cpu")
+    monkeypatch.setattr(SecondHead, "forward", None)  # it would forward the face again
+    rows = np.flatnonzero(data.frames.ok & data.frames.of_split("validation"))
+    y_hat, sigma = scorer(data.images(rows))
+    assert y_hat.shape == sigma.shape == (len(rows), len(AUS))
+    np.testing.assert_array_equal(y_hat, read_y_hat(folder / "f", len(data.frames))[rows])
+    np.testing.assert_array_equal(sigma, read_sigma(folder / "h", len(data.frames))[rows])
+
+
+@pytest.mark.parametrize(
+    ("f", "h"),
+    [
+        ({"network": {"sharing": "integrated"}}, {}),
+        ({}, {"kind": "integrated"}),
+        ({}, {"network": {"sharing": "integrated"}}),
+    ],
+)
+def test_integrated_is_said_in_both_sections_or_in_none(f: dict[str, Any], h: dict[str, Any]) -> None:
+    with pytest.raises(ParamsError, match="kind: integrated together with"):
+        check({"train_pseudo_intensity": f, "train_uncertainty": h})
