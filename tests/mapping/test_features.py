@@ -9,7 +9,7 @@ import pytest
 from aupair.data.frames import Frames
 from aupair.errors import ArtifactError
 from aupair.mapping.extractor import Statistics, columns, extract
-from aupair.mapping.features import read_features, write_features
+from aupair.mapping.features import Features, open_features, write_features
 from aupair.params import ExtractFeatures
 
 LENGTHS, SPLIT = (9, 7, 5, 6), (0, 0, 1, 2)
@@ -32,11 +32,16 @@ def make() -> tuple[Frames, np.ndarray, np.ndarray]:
     return frames, y_hat, sigma
 
 
+def whole(features: Features) -> np.ndarray:
+    return np.concatenate(list(features.chunks(np.arange(len(features)), 10)))
+
+
 def test_round_trip(tmp_path: Path) -> None:
     frames, y_hat, sigma = make()
     write_features(tmp_path / "features", frames, y_hat, sigma, PARAMS)
-    features, plain = read_features(tmp_path / "features", frames)
-    assert plain.tolist() == [group == "plain" for _, group in columns(PARAMS)]
+    opened = open_features(tmp_path / "features", frames)
+    features = whole(opened)
+    assert opened.plain.tolist() == [group == "plain" for _, group in columns(PARAMS)]
     statistics = Statistics.load(tmp_path / "features" / "statistics.safetensors")
     for v in range(len(LENGTHS)):
         rows = frames.video == v
@@ -61,7 +66,8 @@ def test_a_video_may_have_any_name(tmp_path: Path) -> None:
     write_features(tmp_path / "plain", frames, y_hat, sigma, PARAMS)
     odd = replace(frames, videos=("statistics", "columns", "videos", "v3"))
     write_features(tmp_path / "odd", odd, y_hat, sigma, PARAMS)
-    np.testing.assert_array_equal(read_features(tmp_path / "odd", odd)[0], read_features(tmp_path / "plain", frames)[0])
+    one, two = open_features(tmp_path / "odd", odd), open_features(tmp_path / "plain", frames)
+    np.testing.assert_array_equal(whole(one), whole(two))
     for name in ("statistics.safetensors", "columns.json"):
         assert (tmp_path / "odd" / name).read_bytes() == (tmp_path / "plain" / name).read_bytes()
 
@@ -76,7 +82,7 @@ def test_other_faces(tmp_path: Path) -> None:
         frames.frame[keep], frames.time[keep], frames.ok[keep], frames.labels[keep],
     )  # fmt: skip
     with pytest.raises(ArtifactError) as caught:
-        read_features(tmp_path / "features", fewer)
+        open_features(tmp_path / "features", fewer)
     assert str(caught.value).startswith(
         f"features of other faces: in {tmp_path / 'features' / 'videos' / 'v0.safetensors'}, got (9"
     )
@@ -90,12 +96,12 @@ def test_a_corrupt_or_missing_file_gets_one_line(tmp_path: Path, name: str) -> N
     path = tmp_path / "features" / name
     path.write_bytes(path.read_bytes()[:30])
     with pytest.raises(ArtifactError) as caught:
-        read_features(tmp_path / "features", frames)
+        open_features(tmp_path / "features", frames)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
     path.unlink()
     with pytest.raises(ArtifactError, match="missing file"):
-        read_features(tmp_path / "features", frames)
+        open_features(tmp_path / "features", frames)
 
 
 def test_no_face_in_fit_and_nothing_half_written(tmp_path: Path) -> None:

@@ -9,43 +9,15 @@ import torch
 from scipy.stats import chisquare
 
 from aupair import store
-from aupair.data.frames import Frames
 from aupair.errors import ArtifactError
-from aupair.mapping.fit import Mapping, balanced_loss, batches, draw, draw_probability, take_step, train
+from aupair.mapping.fit import Mapping, balanced_loss, batches, draw, draw_probability, take_step
 from aupair.mapping.networks import MappingNetworks
-from aupair.params import TrainMapping
-
-F, LENGTH, VIDEOS = 6, 40, 8
-PLAIN = np.array([True, True, True, True, False, False])
-SPLIT = (0, 0, 0, 0, 1, 1, 2, 2)
-PARAMS = TrainMapping(width=16, dropout=0.1, learning_rate=3e-3, draws=256, epochs=4, batch=16)
-
-
-def make(levels: int = 2) -> tuple[Frames, np.ndarray]:
-    """Odd AUs can be read off column 0, even ones off column 4, which is one of uncertainty; some frames lack a face."""
-    rng = np.random.default_rng(0)
-    n = VIDEOS * LENGTH
-    video = np.repeat(np.arange(VIDEOS, dtype=np.int32), LENGTH)
-    frame = np.tile(np.arange(LENGTH, dtype=np.int32), VIDEOS)
-    labels = rng.integers(0, levels, (n, 12)).astype(np.int8)
-    features = rng.normal(size=(n, 12, F)).astype(np.float32)
-    for au in range(12):
-        features[:, au, 0 if au % 2 else 4] = 3 * labels[:, au] + 0.3 * rng.normal(size=n) + 5
-    ok = np.arange(n) % 9 != 0
-    features[~ok] = np.nan
-    labels[np.arange(n) % 13 == 0] = -1
-    names = tuple(f"v{v}" for v in range(VIDEOS))
-    return Frames(
-        names, names, video, video, np.array(SPLIT, np.int8)[video], frame, frame / 25.0, ok, labels
-    ), features
-
-
-FRAMES, FEATURES = make()
+from mapping.toy import FEATURES, FRAMES, PARAMS, PLAIN, F, fit, lazy, make
 
 
 @pytest.fixture(scope="module")
 def fitted() -> tuple[Mapping, list[dict[str, float]]]:
-    return train(FRAMES, FEATURES, PLAIN, PARAMS.model_copy(update={"epochs": 12}), 0)
+    return fit(FRAMES, FEATURES, PARAMS.model_copy(update={"epochs": 12}), 0)
 
 
 def test_it_learns_what_its_columns_tell(fitted: tuple[Mapping, list[dict[str, float]]]) -> None:
@@ -63,7 +35,7 @@ def test_it_learns_what_its_columns_tell(fitted: tuple[Mapping, list[dict[str, f
 
 def test_levels_of_intensity() -> None:
     frames, features = make(levels=4)
-    mapping, _ = train(frames, features, PLAIN, PARAMS.model_copy(update={"epochs": 16, "width": 32}), 0)
+    mapping, _ = fit(frames, features, PARAMS.model_copy(update={"epochs": 16, "width": 32}), 0)
     rows = frames.of_split("validation") & frames.usable
     error = np.abs(mapping(features[rows])[0] - frames.labels[rows]).mean()
     assert error < 0.5
@@ -86,21 +58,21 @@ def test_without_is_trained_the_same_whatever_sigma_says() -> None:
     other[np.isnan(FEATURES[:, 0, 0])] = np.nan
     other = np.where(np.isnan(other) & ~np.isnan(FEATURES), 0.0, other).astype(np.float32)
     params = PARAMS.model_copy(update={"dropout": 0.0, "epochs": 2})
-    one, _ = train(FRAMES, FEATURES, PLAIN, params, 0)
-    two, _ = train(FRAMES, other, PLAIN, params, 0)
+    one, _ = fit(FRAMES, FEATURES, params, 0)
+    two, _ = fit(FRAMES, other, params, 0)
     np.testing.assert_allclose(one(FEATURES)[1], two(FEATURES)[1], atol=1e-6)
 
 
 def test_the_same_seed_gives_the_same_bits_and_leaves_the_global_generator_alone() -> None:
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    one, curves = train(FRAMES, FEATURES, PLAIN, PARAMS, 0)
+    one, curves = fit(FRAMES, FEATURES, PARAMS, 0)
     assert torch.equal(torch.get_rng_state(), before)
     torch.manual_seed(6)
-    two, again = train(FRAMES, FEATURES, PLAIN, PARAMS, 0)
+    two, again = fit(FRAMES, FEATURES, PARAMS, 0)
     np.testing.assert_array_equal(one(FEATURES), two(FEATURES))
     assert curves == again
-    other, _ = train(FRAMES, FEATURES, PLAIN, PARAMS, 1)
+    other, _ = fit(FRAMES, FEATURES, PARAMS, 1)
     assert not np.allclose(one(FEATURES[FRAMES.ok])[0], other(FEATURES[FRAMES.ok])[0])
 
 
@@ -109,8 +81,8 @@ def test_validation_leaves_no_trace() -> None:
     features, labels = FEATURES.copy(), FRAMES.labels.copy()
     features[hidden] += 100
     labels[hidden & (labels[:, 0] >= 0)] = 1
-    one, curves = train(FRAMES, FEATURES, PLAIN, PARAMS, 0)
-    two, again = train(replace(FRAMES, labels=labels), features, PLAIN, PARAMS, 0)
+    one, curves = fit(FRAMES, FEATURES, PARAMS, 0)
+    two, again = fit(replace(FRAMES, labels=labels), features, PARAMS, 0)
     np.testing.assert_array_equal(one(FEATURES), two(FEATURES))
     assert curves == again
 
@@ -125,11 +97,10 @@ def test_standardised_on_usable_fit_frames(fitted: tuple[Mapping, list[dict[str,
 def test_each_network_keeps_its_own_best_epoch() -> None:
     """The kept loss is the smallest of each network's own, so that its mean is not above the best mean."""
     params = PARAMS.model_copy(update={"learning_rate": 0.1, "dropout": 0.5, "epochs": 6})
-    mapping, curves = train(FRAMES, FEATURES, PLAIN, params, 0)
+    mapping, curves = fit(FRAMES, FEATURES, params, 0)
     rows = np.flatnonzero(FRAMES.usable & FRAMES.of_split("select"))
-    weight = torch.from_numpy(draw_probability(FRAMES.labels[rows], FRAMES.video[rows]).astype(np.float32))
-    x, y = torch.from_numpy(FEATURES[rows]), torch.from_numpy(FRAMES.labels[rows].astype(np.float32))
-    kept = float(balanced_loss(mapping.networks, x, y, weight).mean())
+    weight = draw_probability(FRAMES.labels[rows], FRAMES.video[rows]).astype(np.float32)
+    kept = float(balanced_loss(mapping.networks, lazy(FEATURES), FRAMES, rows, weight).mean())
     seen = [row["select_loss"] for row in curves]
     assert kept <= min(seen) + 1e-6
     assert kept < seen[-1]
@@ -176,10 +147,11 @@ def test_draws_follow_the_probabilities() -> None:
 
 
 def test_batches_cut_all_draws() -> None:
-    draws = np.arange(2 * 10).reshape(2, 10)
-    parts = list(batches(draws, 4))
-    assert [part.shape for part in parts] == [(2, 4), (2, 4), (2, 2)]
-    assert (np.concatenate(parts, axis=1) == draws).all()
+    y = torch.arange(2 * 10).reshape(2, 10)
+    parts = list(batches(y[..., None] + torch.arange(3), y, 4))
+    assert [tuple(part.shape) for _, part in parts] == [(2, 4), (2, 4), (2, 2)]
+    assert torch.equal(torch.cat([part for _, part in parts], dim=1), y)
+    assert all(torch.equal(x[..., 0], part) for x, part in parts)
 
 
 def make_networks() -> MappingNetworks:
@@ -189,35 +161,37 @@ def make_networks() -> MappingNetworks:
 
 def test_a_step_is_l1_of_each_network_by_itself() -> None:
     networks, rng = make_networks(), np.random.default_rng(0)
-    rows = rng.choice(np.flatnonzero(FRAMES.usable), (12, 5))
-    x, y = torch.from_numpy(FEATURES), torch.from_numpy(FRAMES.labels.astype(np.float32))
+    rows, each = rng.choice(np.flatnonzero(FRAMES.usable), (12, 5)), np.arange(12)[:, None]
+    x, y = torch.from_numpy(FEATURES[rows, each]), torch.from_numpy(FRAMES.labels[rows, each].astype(np.float32))
     terms = []
     with torch.no_grad():
         for au in range(12):
-            out = networks(x[rows[au]].swapaxes(0, 1))[:, au]
-            terms.append((out - y[rows[au], au]).abs().mean(dim=1))
+            out = networks(x[au].expand(12, -1, -1))[:, au]
+            terms.append((out - y[au]).abs().mean(dim=1))
     expected = float(torch.stack(terms).mean())
     optimiser = torch.optim.SGD(networks.parameters(), lr=1e-3)
-    assert take_step(networks, optimiser, x, y, rows) == pytest.approx(expected, rel=1e-5)
-    assert take_step(networks, optimiser, x, y, rows) < expected
+    assert take_step(networks, optimiser, x, y) == pytest.approx(expected, rel=1e-5)
+    assert take_step(networks, optimiser, x, y) < expected
 
 
 def test_balanced_loss_equals_a_loop() -> None:
     networks = make_networks()
     rows = np.flatnonzero(FRAMES.usable)[:20]
-    x, y = torch.from_numpy(FEATURES[rows]), torch.from_numpy(FRAMES.labels[rows].astype(np.float32))
-    weight = np.random.default_rng(0).random((12, 20)).astype(np.float32)
-    got = balanced_loss(networks, x, y, torch.from_numpy(weight))
+    y, weight = FRAMES.labels[rows], np.random.default_rng(0).random((12, 20)).astype(np.float32)
+    got = balanced_loss(networks, lazy(FEATURES), FRAMES, rows, weight)
     out = Mapping(networks, 8)(FEATURES[rows])
     for variant in range(2):
         for au in range(12):
-            errors = [float(weight[au, n]) * abs(float(out[variant][n, au] - y[n, au])) for n in range(20)]
+            errors = [float(weight[au, n]) * abs(float(out[variant][n, au]) - y[n, au]) for n in range(20)]
             assert float(got[variant, au]) == pytest.approx(sum(errors) / float(weight[au].sum()), rel=1e-4)
 
 
 def test_round_trip(tmp_path: Path, fitted: tuple[Mapping, list[dict[str, float]]]) -> None:
     mapping, curves = fitted
     mapping.save(tmp_path / "mapping", curves)
+    about = store.read_json(tmp_path / "mapping" / "about.json")
+    assert about.pop("loss") == "l1"
+    store.write_json(tmp_path / "mapping" / "about.json", about)  # as files of before
     loaded = Mapping.load(tmp_path / "mapping")
     np.testing.assert_array_equal(loaded(FEATURES), mapping(FEATURES))
     assert loaded.width == 16

@@ -1,17 +1,19 @@
 """G: what the video says about a frame (paper: section 3.3; columns and deviations in docs/method.md).
 
-For each frame and AU: its own y' and certainty, the distribution over the video, over windows around the frame, and
-the values some seconds before and after. Columns of the group `plain` need no uncertainty: P2 reads those alone, P1 all.
+For each frame and AU: its own y' and certainty, the distribution over the video (or all clips of the person), over
+windows around the frame, and the values some seconds before and after. Columns of the group `plain` need no uncertainty: P2 reads those alone, P1 all.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from aupair import store
 from aupair.errors import ArtifactError
+from aupair.mapping.histogram import histogram_2020
 from aupair.params import ExtractFeatures
 
 CDF_POINTS = 201
@@ -81,21 +83,34 @@ def _increasing(quantiles: np.ndarray) -> np.ndarray:
     return quantiles.astype(np.float64) + np.arange(len(quantiles)) * 1e-9
 
 
+class Values(NamedTuple):
+    """y' and certainty of n frames with a face, (n, A) float64 each."""
+
+    y: np.ndarray
+    c: np.ndarray
+
+
 def columns(params: ExtractFeatures) -> list[tuple[str, str]]:
     """Name G's columns: (name, group), the group `plain` or `uncertainty`."""
-    none = np.zeros((0, 1))
-    blank = Statistics(np.zeros(1), np.ones(1), np.ones(1), np.zeros((1, CDF_POINTS)))
-    return [(name, group) for name, group, _ in _columns(none, none, np.zeros(0), blank, params)]
+    none = Values(np.zeros((0, 1)), np.zeros((0, 1)))
+    return [(name, group) for name, group, _ in _columns(none, none, np.zeros(0), params)]
 
 
 def extract(
-    y_hat: np.ndarray, sigma: np.ndarray, time: np.ndarray, statistics: Statistics, params: ExtractFeatures
+    y_hat: np.ndarray,
+    sigma: np.ndarray,
+    time: np.ndarray,
+    statistics: Statistics,
+    params: ExtractFeatures,
+    pool: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> np.ndarray:
     """Compute G for the frames of one video.
 
     Args:
         y_hat, sigma: (n, A), NaN where there is no face.
         time: (n,) seconds, increasing.
+        pool: y_hat and sigma (m, A) of all frames with a face of the person, this video's among them, over which
+            percentiles, rank and histogram are taken; without it the video's own. Its order does not matter.
 
     Returns:
         (n, A, F) float32, NaN rows where there is no face. F and its order: `columns(params)`.
@@ -103,43 +118,52 @@ def extract(
     known = ~np.isnan(y_hat[:, 0])
     out = np.full((*y_hat.shape, len(columns(params))), np.nan, np.float32)
     if known.any():
-        parts = _columns(y_hat[known], sigma[known], time[known].astype(np.float64), statistics, params)
-        out[known] = np.stack([values for _, _, values in parts], axis=2)
+        own, whole = (
+            Values(statistics.scaled(y), statistics.certainty(s, params.certainty))
+            for y, s in ((y_hat[known], sigma[known]), (y_hat[known], sigma[known]) if pool is None else pool)
+        )
+        for k, (_, _, values) in enumerate(_columns(own, whole, time[known].astype(np.float64), params)):
+            out[:, :, k][known] = values
     return out
 
 
 def _columns(
-    y_hat: np.ndarray, sigma: np.ndarray, time: np.ndarray, statistics: Statistics, params: ExtractFeatures
+    own: Values, pool: Values, time: np.ndarray, params: ExtractFeatures
 ) -> Iterator[tuple[str, str, np.ndarray]]:
     """Give every column of the frames with a face: name, group, values (n, A)."""
-    y, c = statistics.scaled(y_hat), statistics.certainty(sigma, params.certainty)
-    yield "own.y", "plain", y
-    yield "own.rank", "plain", _rank(y)
-    yield "own.certainty", "uncertainty", c
-    yield from _video(y, c, params)
+    if params.kind == "histogram":
+        for name, values in histogram_2020(own.y, pool.y, params.neutral):
+            yield name, "plain", values
+        return
+    yield "own.y", "plain", own.y
+    yield "own.rank", "plain", _rank(own.y, pool.y)
+    yield "own.certainty", "uncertainty", own.c
+    for name, group, row in _neutral(pool, params):
+        yield name, group, np.broadcast_to(row, own.y.shape)
     for length in params.windows:
-        yield from _window(y, c, time, length, params.window_percentiles)
-    yield from _context(y, c, time, params)
+        yield from _window(own.y, own.c, time, length, params.window_percentiles)
+    yield from _context(own.y, own.c, time, params)
 
 
-def _rank(y: np.ndarray) -> np.ndarray:
-    """The share of the video's values that lie below one's own, ties half: (n, A) -> (n, A)."""
-    ordered = np.sort(y, axis=0)
+def _rank(y: np.ndarray, pool: np.ndarray) -> np.ndarray:
+    """The share of the pool's values that lie below one's own, ties half: (n, A), (m, A) -> (n, A)."""
+    ordered = np.sort(pool, axis=0)
     below = [
         (np.searchsorted(ordered[:, a], y[:, a], "left") + np.searchsorted(ordered[:, a], y[:, a], "right")) / 2
         for a in range(y.shape[1])
     ]
-    return np.stack(below, axis=1) / max(len(y), 1)
+    return np.stack(below, axis=1) / max(len(pool), 1)
 
 
-def _video(y: np.ndarray, c: np.ndarray, params: ExtractFeatures) -> Iterator[tuple[str, str, np.ndarray]]:
-    """Percentiles of y' over the video, then over the frames that reach each certainty, and their share (# authors).
+def _neutral(pool: Values, params: ExtractFeatures) -> Iterator[tuple[str, str, np.ndarray]]:
+    """Percentiles of y' over the pool, then over the frames that reach each certainty, and their share (# authors).
 
-    An empty set takes the percentiles of the next lower threshold and the share 0.
+    An empty set takes the percentiles of the next lower threshold and the share 0. Rows (A,), named after the pool.
     """
+    y, c = pool
     base = np.percentile(y, params.percentiles, axis=0) if len(y) else np.zeros((len(params.percentiles), y.shape[1]))
     for p, row in zip(params.percentiles, base):
-        yield f"video.p{p:g}", "plain", np.broadcast_to(row, y.shape)
+        yield f"{params.neutral}.p{p:g}", "plain", row
     for threshold in params.thresholds:
         sure = c >= threshold
         some = sure.any(axis=0) if len(y) else np.zeros(y.shape[1], bool)
@@ -147,9 +171,9 @@ def _video(y: np.ndarray, c: np.ndarray, params: ExtractFeatures) -> Iterator[tu
             selected = np.nanpercentile(np.where(sure | ~some, y, np.nan), params.percentiles, axis=0)
             base = np.where(some, selected, base)
         for p, row in zip(params.percentiles, base):
-            yield f"video.sure{threshold:g}.p{p:g}", "uncertainty", np.broadcast_to(row, y.shape)
+            yield f"{params.neutral}.sure{threshold:g}.p{p:g}", "uncertainty", row
         share = sure.mean(axis=0) if len(y) else np.zeros(y.shape[1])
-        yield f"video.sure{threshold:g}.share", "uncertainty", np.broadcast_to(share, y.shape)
+        yield f"{params.neutral}.sure{threshold:g}.share", "uncertainty", share
 
 
 def _window(

@@ -1,5 +1,6 @@
 """G for every video, as files: videos/<video>.safetensors, the statistics of fit, and the names of the columns."""
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,48 @@ from aupair.errors import ArtifactError
 from aupair.log import SILENT, Log
 from aupair.mapping.extractor import Statistics, columns, extract
 from aupair.params import ExtractFeatures
+
+CHUNK = 4096
+"""frames read at once"""
+
+
+class Features:
+    """G of N frames, read when asked for: there may be more of it than memory.
+
+    Args:
+        slices: the rows of each video.
+        plain: (F,) bool, the columns that need no uncertainty.
+        read: the features of a video by its index, (n, A, F) float32, NaN where there is no face; mapped, not loaded.
+    """
+
+    def __init__(self, slices: list[slice], plain: np.ndarray, read: Callable[[int], np.ndarray]) -> None:
+        self.plain = plain
+        self._edges = np.array([0, *(rows.stop for rows in slices)])
+        self._read = read
+
+    def __len__(self) -> int:
+        return int(self._edges[-1])
+
+    def chunks(self, rows: np.ndarray, size: int = CHUNK) -> Iterator[np.ndarray]:
+        """Give the features of rows (n,), some at a time: (size, A, F)."""
+        for start in range(0, len(rows), size):
+            yield self._take(rows[start : start + size], slice(None), (len(AUS), len(self.plain)))
+
+    def drawn(self, rows: np.ndarray) -> np.ndarray:
+        """Give those of each AU's own rows: (A, n) -> (A, n, F)."""
+        aus = np.repeat(np.arange(len(rows)), rows.shape[1])
+        return self._take(rows.ravel(), aus, (len(self.plain),)).reshape(*rows.shape, -1)
+
+    def _take(self, rows: np.ndarray, aus: np.ndarray | slice, shape: tuple[int, ...]) -> np.ndarray:
+        """Gather video by video: of all AUs, or of one for each row."""
+        out = np.empty((len(rows), *shape), np.float32)
+        order = np.argsort(rows, kind="stable")
+        bounds = np.searchsorted(rows[order], self._edges)
+        for video in np.flatnonzero(np.diff(bounds)):
+            at = order[bounds[video] : bounds[video + 1]]
+            which = aus if isinstance(aus, slice) else aus[at]
+            out[at] = self._read(int(video))[rows[at] - self._edges[video], which]
+        return out
 
 
 def write_features(
@@ -31,31 +74,44 @@ def write_features(
         )
         videos = list(zip(frames.videos, frames.slices()))
         for name, rows in log.progress(videos, len(videos), "extracting features"):
-            values = extract(y_hat[rows], sigma[rows], frames.time[rows], statistics, params)
+            pool = None
+            if params.neutral == "person" and rows.stop > rows.start:
+                person = frames.ok & (frames.subject == frames.subject[rows.start])
+                pool = y_hat[person], sigma[person]
+            values = extract(y_hat[rows], sigma[rows], frames.time[rows], statistics, params, pool)
             store.write_arrays(_path(temporary, name), {"features": values})
 
 
-def read_features(folder: Path, frames: Frames) -> tuple[np.ndarray, np.ndarray]:
-    """Read the features of every frame (N, A, F) float32, and which columns are plain (F,) bool.
+def open_features(folder: Path, frames: Frames) -> Features:
+    """Open the features of every frame; of their files only the headers are read yet.
 
     Raises:
         ArtifactError: a video's file is missing, corrupt, or of another number of frames.
     """
     groups = [column["group"] for column in store.read_json(Path(folder) / "columns.json")]
-    out = np.empty((len(frames), len(AUS), len(groups)), np.float32)
-    for name, rows in zip(frames.videos, frames.slices()):
-        path = _path(folder, name)
-        values = store.read_arrays(path)["features"]
-        if values.shape != out[rows].shape:
+    paths, slices = [_path(folder, name) for name in frames.videos], frames.slices()
+    for path, rows in zip(paths, slices):
+        got, expected = _mapped(path).shape, (rows.stop - rows.start, len(AUS), len(groups))
+        if got != expected:
             raise ArtifactError(
-                "features of other faces",
-                where=path,
-                got=values.shape,
-                expected=out[rows].shape,
-                todo="run extract-features again",
+                "features of other faces", where=path, got=got, expected=expected, todo="run extract-features again"
             )
-        out[rows] = values
-    return out, np.array(groups) == "plain"
+    return Features(slices, np.array(groups) == "plain", lambda video: _mapped(paths[video]))
+
+
+def _mapped(path: Path) -> np.ndarray:
+    """Map a video's features into memory: pages are read when they are touched."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:  # as torch's tensor, since as numpy's it would be copied
+            return file.get_tensor("features").numpy()
+    except FileNotFoundError as error:
+        raise store.missing(path) from error
+    except (SafetensorError, OSError) as error:
+        raise ArtifactError(
+            "not a readable safetensors file", where=path, got=error, todo="delete it and run the stage again"
+        ) from error
 
 
 def _path(folder: Path, video: str) -> Path:

@@ -1,4 +1,4 @@
-"""Fit the mapping with L1 loss on balanced draws (paper: section 3.3), and use it."""
+"""Fit the mapping on balanced draws (paper: section 3.3), and use it."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,12 +13,15 @@ from aupair.aus import AUS
 from aupair.data.frames import Frames
 from aupair.errors import ArtifactError
 from aupair.log import SILENT, Log
+from aupair.mapping.features import Features
 from aupair.mapping.networks import MappingNetworks
 from aupair.params import TrainMapping
 from aupair.ranking.networks import pick_device
 
 CHUNK = 512
 """frames mapped at once"""
+ACTIVATIONS = 2**25
+"""numbers of one layer of all networks held at once while `select` is judged"""
 
 
 class Mapping:
@@ -31,7 +34,7 @@ class Mapping:
     def __call__(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Map features (n, A, F) to unclamped levels with uncertainty (n, A) and without (n, A), float32.
 
-        Rows of NaN (no face) give NaN.
+        Rows of NaN (no face) give NaN. Where no column is of uncertainty, the two are one.
         """
         parts = [np.zeros((2, features.shape[1], 0), np.float32)]
         for start in range(0, len(features), CHUNK):
@@ -40,6 +43,14 @@ class Mapping:
             full[:, : part.shape[1]] = part
             parts.append(self.networks(torch.from_numpy(full)).numpy()[:, :, : part.shape[1]])
         with_uncertainty, without = np.concatenate(parts, axis=2).swapaxes(1, 2)
+        same = bool(self.networks.mask.all())  # else chance would choose between two of the same columns
+        return without if same else with_uncertainty, without
+
+    def map_all(self, features: Features) -> tuple[np.ndarray, np.ndarray]:
+        """Map all N frames, (N, A) float32 twice; no more than some chunks of features are held."""
+        rows = np.arange(len(features))
+        parts = [np.stack(self(part)) for part in features.chunks(rows, 8 * CHUNK)]
+        with_uncertainty, without = np.concatenate([np.zeros((2, 0, len(AUS)), np.float32), *parts], axis=1)
         return with_uncertainty, without
 
     def save(self, folder: Path, curves: list[dict[str, Any]]) -> None:
@@ -48,7 +59,9 @@ class Mapping:
             temporary.mkdir()
             state = {k: v.cpu().numpy() for k, v in self.networks.state_dict().items()}
             store.write_arrays(temporary / "mapping.safetensors", state)
+            outputs = self.networks.outputs
             about = {"aus": AUS, "features": state["center"].shape[1], "width": self.width}
+            about |= {"loss": "l1"} if outputs == 1 else {"loss": "cross_entropy", "levels": outputs}
             store.write_json(temporary / "about.json", about)
             (temporary / "curves.jsonl").touch()
             for row in curves:
@@ -64,7 +77,8 @@ class Mapping:
         about = store.read_json(Path(folder) / "about.json")
         shape = len(about["aus"]), about["features"]
         plain, center, scale = torch.zeros(about["features"]), torch.zeros(shape), torch.ones(shape)
-        networks = MappingNetworks(plain, center, scale, about["width"], 0.0)
+        outputs = about["levels"] if about.get("loss") == "cross_entropy" else 1  # files of before have no loss
+        networks = MappingNetworks(plain, center, scale, about["width"], 0.0, outputs)
         state = {k: torch.from_numpy(v) for k, v in store.read_arrays(Path(folder) / "mapping.safetensors").items()}
         try:
             networks.load_state_dict(state)
@@ -76,42 +90,58 @@ class Mapping:
 
 
 def train(
-    frames: Frames, features: np.ndarray, plain: np.ndarray, params: TrainMapping, seed: int, log: Log = SILENT
+    frames: Frames, features: Features, levels: int, params: TrainMapping, seed: int, log: Log = SILENT
 ) -> tuple[Mapping, list[dict[str, Any]]]:
-    """Fit all mappings on fit; of each network the epoch with the lowest balanced L1 loss on `select` is kept.
+    """Fit all mappings on fit; of each network the epoch with the lowest balanced loss on `select` is kept.
 
     Args:
-        features: (N, A, F) float32, NaN where there is no face.
-        plain: (F,) bool, the columns that need no uncertainty.
+        levels: how many the target has, 2 (occurrence) or 6; cross-entropy has a class for each.
 
     Returns:
         the mapping, and for each epoch {epoch, train_loss, select_loss}: means over the networks.
+
+    Raises:
+        ArtifactError: a label has no class: the labels were made for another target.
     """
     device = pick_device(params.device)
+    outputs = levels if params.loss == "cross_entropy" else 1
+    if frames.labels.max(initial=0) >= levels and outputs > 1:
+        got, expected = frames.labels.max(), f"0 to {levels - 1}"
+        raise ArtifactError("a level beyond the target's", got=got, expected=expected, todo="run check-data again")
     fit_rows, select_rows = (np.flatnonzero(frames.usable & frames.of_split(s)) for s in ("fit", "select"))
-    seen = features[fit_rows]
-    center, spread = (moment(0, dtype=np.float64).astype(np.float32) for moment in (seen.mean, seen.std))
-    scale = np.maximum(spread, 1e-3)
+    center, spread = (moment.astype(np.float32) for moment in moments(features, fit_rows))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        blank = [torch.from_numpy(a) for a in (plain, center, scale)]
-        networks = MappingNetworks(blank[0], blank[1], blank[2], params.width, params.dropout).to(device)
+        blank = [torch.from_numpy(a) for a in (features.plain, center, np.maximum(spread, 1e-3))]
+        networks = MappingNetworks(blank[0], blank[1], blank[2], params.width, params.dropout, outputs).to(device)
         optimiser = torch.optim.AdamW(networks.parameters(), lr=params.learning_rate, weight_decay=params.weight_decay)
-        x, y = (torch.from_numpy(a).to(device) for a in (features, frames.labels.astype(np.float32)))
         probability = draw_probability(frames.labels[fit_rows], frames.video[fit_rows])
-        judged = draw_probability(frames.labels[select_rows], frames.video[select_rows])
-        weight = torch.from_numpy(judged.astype(np.float32)).to(device)
+        weight = draw_probability(frames.labels[select_rows], frames.video[select_rows]).astype(np.float32)
         rng = np.random.default_rng([seed, 7])
         kept, curves = _Best(networks), []
         for epoch in log.progress(range(params.epochs), params.epochs, "training the mapping"):
             draws = fit_rows[draw(probability, params.draws, rng)]
-            losses = [take_step(networks, optimiser, x, y, rows) for rows in batches(draws, params.batch)]
-            loss = balanced_loss(networks, x[select_rows], y[select_rows], weight)
+            x, y = (torch.from_numpy(a).to(device) for a in (features.drawn(draws), labels_of(frames, draws)))
+            losses = [take_step(networks, optimiser, *part) for part in batches(x, y, params.batch)]
+            loss = balanced_loss(networks, features, frames, select_rows, weight)
             kept.update(loss)
             curves.append({"epoch": epoch + 1, "train_loss": float(np.mean(losses)), "select_loss": float(loss.mean())})
             log.metrics(epoch + 1, **{k: v for k, v in curves[-1].items() if k != "epoch"})
         kept.restore()
     return Mapping(networks.cpu(), params.width), curves
+
+
+def moments(features: Features, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of the rows, each (A, F) float64: in two passes, the same bits as numpy's."""
+
+    def mean(values: Iterator[np.ndarray]) -> np.ndarray:
+        total = np.zeros((len(AUS), len(features.plain)))
+        for part in values:
+            total = np.add.reduce(np.concatenate([total[None], part]))
+        return total / len(rows)
+
+    center = mean(features.chunks(rows))
+    return center, np.sqrt(mean((part - center) ** 2 for part in features.chunks(rows)))
 
 
 class _Best:
@@ -157,20 +187,21 @@ def draw(probability: np.ndarray, count: int, rng: np.random.Generator) -> np.nd
     return np.stack([np.searchsorted(r, rng.random(count) * r[-1], "right").clip(max=len(r) - 1) for r in reach])
 
 
-def batches(draws: np.ndarray, size: int) -> Iterator[np.ndarray]:
-    """Cut (A, count) draws into (A, size) parts."""
-    for start in range(0, draws.shape[1], size):
-        yield draws[:, start : start + size]
+def labels_of(frames: Frames, draws: np.ndarray) -> np.ndarray:
+    """The levels of each AU's own rows: (A, n) -> (A, n) float32."""
+    return frames.labels[draws, np.arange(len(draws))[:, None]].astype(np.float32)
 
 
-def take_step(
-    networks: MappingNetworks, optimiser: torch.optim.Optimizer, x: Tensor, y: Tensor, rows: np.ndarray
-) -> float:
-    """Take one step on the L1 loss of (A, B) drawn frames; each network's mean counts by itself, hence the sum."""
+def batches(x: Tensor, y: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Cut (A, count, F) and (A, count) into parts of `size` frames."""
+    for start in range(0, x.shape[1], size):
+        yield x[:, start : start + size], y[:, start : start + size]
+
+
+def take_step(networks: MappingNetworks, optimiser: torch.optim.Optimizer, x: Tensor, y: Tensor) -> float:
+    """Take one step on the loss of drawn frames, x (A, B, F), y (A, B); each network's mean counts by itself: the sum."""
     networks.train()
-    au = torch.arange(len(rows))[:, None]
-    index = torch.from_numpy(rows)
-    loss = (networks(x[index, au]) - y[index, au]).abs().mean(dim=2)
+    loss = networks.loss(x, y).mean(dim=2)
     optimiser.zero_grad(set_to_none=True)
     loss.sum().backward()
     optimiser.step()
@@ -178,8 +209,16 @@ def take_step(
 
 
 @torch.no_grad()
-def balanced_loss(networks: MappingNetworks, x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
-    """L1 loss of each network, weighed as the draws are: x (n, A, F), y (n, A), weight (A, n) -> (2, A)."""
+def balanced_loss(
+    networks: MappingNetworks, features: Features, frames: Frames, rows: np.ndarray, weight: np.ndarray
+) -> Tensor:
+    """The loss of each network on rows (n,), weighed as the draws are: weight (A, n) float32 -> (2, A)."""
     networks.eval()
-    error = (networks(x.swapaxes(0, 1)) - y.T).abs()
-    return (error * weight).sum(dim=2) / weight.sum(dim=1).clamp(min=1e-12)
+    size = max(1, ACTIVATIONS // (2 * len(AUS) * max(networks.width, len(features.plain))))
+    w = torch.from_numpy(weight).to(networks.center.device)
+    total = torch.zeros(2, len(AUS), device=w.device)
+    for k, part in enumerate(features.chunks(rows, size)):
+        at = slice(k * size, (k + 1) * size)
+        x, y = (torch.from_numpy(a).to(w.device).swapaxes(0, 1) for a in (part, frames.labels[rows[at]]))
+        total += (networks.loss(x, y) * w[:, at]).sum(dim=2)
+    return total / w.sum(dim=1).clamp(min=1e-12)

@@ -22,7 +22,7 @@ class BatchedLinear(nn.Module):
 
 
 class MappingNetworks(nn.Module):
-    """in - W - ReLU - dropout - W - ReLU - dropout - 1 for each AU, with sigma and without (paper: section 3.3).
+    """in - W - ReLU - dropout - W - ReLU - dropout - out for each AU, with sigma and without (paper: section 3.3).
 
     The two of an AU differ by what they see alone: the columns of the group `uncertainty` are zero for the second.
 
@@ -30,16 +30,19 @@ class MappingNetworks(nn.Module):
         plain: (F,) bool, the columns that need no uncertainty.
         center, scale: (A, F) of the features on fit.
         width: W, 4096 in the paper.
+        outputs: 1, the level itself, fitted by L1 (the paper); or a class for each level, by cross-entropy (2020).
     """
 
     mask: Tensor
     center: Tensor
     scale: Tensor
 
-    def __init__(self, plain: Tensor, center: Tensor, scale: Tensor, width: int, dropout: float) -> None:
+    def __init__(
+        self, plain: Tensor, center: Tensor, scale: Tensor, width: int, dropout: float, outputs: int = 1
+    ) -> None:
         super().__init__()
         aus, features = center.shape
-        self.dropout = dropout
+        self.width, self.dropout, self.outputs = width, dropout, outputs
         self.register_buffer(
             "mask", torch.stack([torch.ones(features), plain.float()]).repeat_interleave(aus, 0)[:, None]
         )
@@ -49,14 +52,29 @@ class MappingNetworks(nn.Module):
             [
                 BatchedLinear(2 * aus, features, width),
                 BatchedLinear(2 * aus, width, width),
-                BatchedLinear(2 * aus, width, 1),
+                BatchedLinear(2 * aus, width, outputs),
             ]
         )
 
     def forward(self, features: Tensor) -> Tensor:
-        """(A, B, F) -> (2, A, B): with uncertainty, without; unclamped levels."""
+        """(A, B, F) -> (2, A, B): with uncertainty, without; unclamped levels, or the expected ones sum_k k P(k)."""
+        out = self._out(features)
+        if self.outputs == 1:
+            return out.squeeze(-1)
+        return out.softmax(-1) @ torch.arange(self.outputs, dtype=out.dtype, device=out.device)
+
+    def loss(self, features: Tensor, levels: Tensor) -> Tensor:
+        """The loss of every frame, L1 or cross-entropy: (A, B, F), levels (A, B) -> (2, A, B)."""
+        if self.outputs == 1:
+            return (self(features) - levels).abs()
+        out = self._out(features)
+        truth = levels.long().expand(out.shape[:-1])
+        return F.cross_entropy(out.flatten(0, -2), truth.flatten(), reduction="none").view_as(truth)
+
+    def _out(self, features: Tensor) -> Tensor:
+        """(A, B, F) -> (2, A, B, outputs)."""
         x = (features - self.center[:, None]) / self.scale[:, None]
         x = torch.cat([x, x]) * self.mask
         for layer in self.layers[:-1]:
             x = F.dropout(F.relu(layer(x)), self.dropout, self.training)
-        return self.layers[-1](x).squeeze(-1).unflatten(0, (2, -1))
+        return self.layers[-1](x).unflatten(0, (2, -1))

@@ -1,0 +1,44 @@
+"""The authors' features of 2020 (arXiv 2010.00288), a baseline without uncertainty: 36 numbers a frame and AU.
+
+The distribution of y' over the video, as a histogram and as percentiles, and the frame's own y'.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+POINTS = np.linspace(-1, 1, 24)
+"""where the density is taken; y' lies in [-1, 1] on fit"""
+PERCENTILES = range(0, 101, 10)
+NARROWEST = 1e-3
+"""smallest bandwidth: a video of one value has none of its own"""
+
+
+def histogram_2020(y: np.ndarray, pool: np.ndarray, prefix: str) -> Iterator[tuple[str, np.ndarray]]:
+    """Name and give each column: y' of the frames (n, A) and of the pool (m, A) -> 36 of (n, A)."""
+    yield "own.y", y
+    for k, row in enumerate(density(pool)):
+        yield f"{prefix}.histogram{k}", np.broadcast_to(row, y.shape)
+    some = pool if len(pool) else np.zeros((1, pool.shape[1]))
+    for p, row in zip(PERCENTILES, np.percentile(some, PERCENTILES, axis=0)):
+        yield f"{prefix}.p{p}", np.broadcast_to(row, y.shape)
+
+
+def density(values: np.ndarray) -> np.ndarray:
+    """Estimate a density by Gaussian kernels, sd m^(-1/5) wide (Scott), at POINTS: (m, A) -> (24, A), of sum 1.
+
+    In logarithms: values far from all points have a nearest one, too.
+    """
+    m = len(values)
+    if m == 0:
+        return np.full((len(POINTS), values.shape[1]), 1 / len(POINTS))
+    values = np.sort(values, axis=0)  # sums must not depend on the order of frames and clips
+    spread = values.std(axis=0, ddof=1) if m > 1 else np.zeros(values.shape[1])
+    bandwidth = np.maximum(spread * m**-0.2, NARROWEST)
+    logs = np.empty((len(POINTS), values.shape[1]))
+    for k, point in enumerate(POINTS):
+        exponent = -0.5 * ((point - values) / bandwidth) ** 2
+        peak = exponent.max(axis=0)
+        logs[k] = peak + np.log(np.exp(exponent - peak).sum(axis=0))
+    weight = np.exp(logs - logs.max(axis=0))
+    return weight / weight.sum(axis=0)

@@ -1,0 +1,87 @@
+"""The baseline of 2020: its density is scipy's, its 36 columns know no sigma, and the flow takes it."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import gaussian_kde
+
+from aupair.mapping.extractor import Statistics, columns, extract
+from aupair.mapping.features import open_features, write_features
+from aupair.mapping.fit import Mapping, train
+from aupair.mapping.histogram import POINTS, density
+from aupair.params import ExtractFeatures
+from mapping.toy import FEATURES, FRAMES, PARAMS
+
+PARAMS_2020 = ExtractFeatures(kind="histogram")
+STATISTICS = Statistics(
+    np.full(2, -1, np.float32), np.ones(2, np.float32), np.ones(2, np.float32), np.zeros((2, 201), np.float32)
+)  # y' = y_hat
+
+
+def video(n: int = 50) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(3)
+    y_hat = rng.normal([0.0, 0.4], [0.5, 0.1], (n, 2)).astype(np.float32)
+    y_hat[7] = np.nan
+    return y_hat, np.where(np.isnan(y_hat), np.nan, rng.lognormal(size=(n, 2))).astype(np.float32), np.arange(n) / 10
+
+
+@pytest.mark.parametrize("n", [2, 5, 300])
+def test_the_density_is_scipys(n: int) -> None:
+    values = np.random.default_rng(n).normal([0.0, -0.5, 0.3], [0.5, 0.2, 0.05], (n, 3))
+    got = density(values)
+    assert got.shape == (24, 3)
+    for au in range(3):
+        expected = gaussian_kde(values[:, au], "scott")(POINTS)
+        np.testing.assert_allclose(got[:, au], expected / expected.sum(), rtol=1e-9, atol=1e-12)
+
+
+def test_a_constant_one_value_and_values_beyond_the_points_have_a_density_too() -> None:
+    for values in (np.full((9, 1), 0.3), np.full((1, 1), 0.3)):
+        assert int(density(values).argmax()) == int(np.abs(POINTS - 0.3).argmin())
+    beyond = density(np.linspace(40, 40.1, 9)[:, None])
+    np.testing.assert_allclose(beyond.sum(axis=0), 1)
+    assert int(beyond.argmax()) == 23
+
+
+def test_columns_are_36_plain_ones() -> None:
+    named = columns(PARAMS_2020)
+    assert len({name for name, _ in named}) == 36
+    assert {group for _, group in named} == {"plain"}
+    y_hat, sigma, time = video()
+    out = extract(y_hat, sigma, time, STATISTICS, PARAMS_2020)
+    known = ~np.isnan(y_hat[:, 0])
+    assert out.shape == (50, 2, 36)
+    np.testing.assert_array_equal(out, extract(y_hat, sigma * 9, time, STATISTICS, PARAMS_2020))
+    assert (np.isnan(out).any(axis=(1, 2)) == ~known).all()
+    at = {name: out[:, :, k] for k, (name, _) in enumerate(named)}
+    np.testing.assert_allclose(at["own.y"], y_hat, atol=1e-6)
+    for p in range(0, 101, 10):
+        expected = np.broadcast_to(np.percentile(y_hat[known], p, axis=0), (49, 2))
+        np.testing.assert_allclose(at[f"video.p{p}"][known], expected, rtol=1e-5, atol=1e-6)
+    histogram = np.stack([at[f"video.histogram{k}"][known] for k in range(24)])
+    np.testing.assert_allclose(histogram.sum(axis=0), 1, rtol=1e-5)
+    assert np.ptp(histogram, axis=1).max() == 0, "one for all frames of a video"
+
+
+def test_the_flow_takes_features_without_uncertainty(tmp_path: Path) -> None:
+    """Both networks see the same columns; from files to a mapping and back."""
+    y_hat, sigma = FEATURES[:, :, 4].copy(), np.abs(FEATURES[:, :, 1]) + 0.1
+    y_hat[:, 1::2] = FEATURES[:, 1::2, 0]
+    write_features(tmp_path / "features", FRAMES, y_hat, sigma, PARAMS_2020)
+    features = open_features(tmp_path / "features", FRAMES)
+    assert features.plain.all()
+    mapping, _ = train(FRAMES, features, 2, PARAMS.model_copy(update={"epochs": 12}), 0)
+    assert (mapping.networks.mask == 1).all()
+    mapping.save(tmp_path / "mapping", [])
+    rows = FRAMES.of_split("validation") & FRAMES.usable
+    both = Mapping.load(tmp_path / "mapping").map_all(features)
+    np.testing.assert_array_equal(both[0], both[1])  # nothing for P1 to add
+    for out in both:
+        assert ((out[rows] >= 0.5) == FRAMES.labels[rows]).mean() > 0.7  # four people to learn from
+
+
+def test_the_order_of_the_values_does_not_change_a_bit() -> None:
+    values = np.random.default_rng(0).normal(size=(500, 3)) * [1, 1e-3, 1e3]
+    np.testing.assert_array_equal(density(values[::-1]), density(values))
+    np.testing.assert_array_equal(density(np.random.default_rng(1).permutation(values)), density(values))

@@ -1,0 +1,141 @@
+"""Features stay on disk: what is read, that nothing depends on it, and that weights are those of training in memory."""
+
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from aupair.aus import AUS
+from aupair.data.frames import Frames
+from aupair.mapping import fit as module
+from aupair.mapping.features import Features, open_features, write_features
+from aupair.mapping.fit import CHUNK, draw, draw_probability, moments, train
+from aupair.mapping.networks import MappingNetworks
+from aupair.params import ExtractFeatures, TrainMapping
+from mapping.toy import FEATURES, FRAMES, LENGTH, PARAMS, PLAIN, F, fit, lazy
+
+
+def in_memory(params: TrainMapping, seed: int) -> tuple[dict[str, torch.Tensor], list[float]]:
+    """Train with L1 on arrays of everything: the weights of each network's best epoch, and the losses on `select`."""
+    fits, selects = (np.flatnonzero(FRAMES.usable & FRAMES.of_split(s)) for s in ("fit", "select"))
+    seen = FEATURES[fits]
+    center, scale = (m(0, dtype=np.float64).astype(np.float32) for m in (seen.mean, seen.std))
+    torch.manual_seed(seed)
+    blank = [torch.from_numpy(a) for a in (PLAIN, center, np.maximum(scale, 1e-3))]
+    networks = MappingNetworks(blank[0], blank[1], blank[2], params.width, params.dropout)
+    optimiser = torch.optim.AdamW(networks.parameters(), lr=params.learning_rate, weight_decay=params.weight_decay)
+    x, y = torch.from_numpy(FEATURES), torch.from_numpy(FRAMES.labels.astype(np.float32))
+    weight = torch.from_numpy(draw_probability(FRAMES.labels[selects], FRAMES.video[selects]).astype(np.float32))
+    rng, au = np.random.default_rng([seed, 7]), torch.arange(12)[:, None]
+    best, kept, curve = torch.full((2, 12), torch.inf), {}, []
+    for _ in range(params.epochs):
+        drawn = fits[draw(draw_probability(FRAMES.labels[fits], FRAMES.video[fits]), params.draws, rng)]
+        networks.train()
+        for start in range(0, params.draws, params.batch):
+            rows = torch.from_numpy(drawn[:, start : start + params.batch])
+            optimiser.zero_grad()
+            (networks(x[rows, au]) - y[rows, au]).abs().mean(dim=2).sum().backward()
+            optimiser.step()
+        with torch.no_grad():
+            error = (networks.eval()(x[selects].swapaxes(0, 1)) - y[selects].T).abs()
+        loss = (error * weight).sum(dim=2) / weight.sum(dim=1)
+        better = (loss < best).flatten()
+        best = torch.minimum(best, loss)
+        curve.append(float(loss.mean()))
+        for name, value in networks.named_parameters():
+            old = kept.setdefault(name, value.detach().clone())
+            old[better] = value.detach()[better]
+    return kept, curve
+
+
+def test_the_weights_are_those_of_training_in_memory_to_the_bit() -> None:
+    params = PARAMS.model_copy(update={"learning_rate": 0.03})  # so that the best epochs differ
+    with torch.random.fork_rng(devices=[]):
+        expected, curve = in_memory(params, 3)
+    mapping, curves = fit(FRAMES, FEATURES, params, 3)
+    found = dict(mapping.networks.named_parameters())
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+    assert [row["select_loss"] for row in curves] == curve
+
+
+def test_select_is_judged_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, curves = fit(FRAMES, FEATURES, PARAMS, 0)
+    monkeypatch.setattr(module, "ACTIVATIONS", 24 * PARAMS.width * 7)
+    parts, again = fit(FRAMES, FEATURES, PARAMS, 0)
+    np.testing.assert_array_equal(parts(FEATURES), whole(FEATURES))
+    for one, two in zip(curves, again):
+        assert one == pytest.approx(two, rel=1e-5)
+
+
+def test_moments_are_numpys_to_the_bit() -> None:
+    rng = np.random.default_rng(0)
+    array = rng.normal(3, 100, (9001, 12, F)).astype(np.float32)
+    slices = [slice(0, 4000), slice(4000, 4000), slice(4000, 9001)]
+    rows = np.flatnonzero(rng.random(9001) < 0.95)
+    center, spread = moments(Features(slices, PLAIN, lambda video: array[slices[video]]), rows)
+    np.testing.assert_array_equal(center, array[rows].mean(axis=0, dtype=np.float64))
+    np.testing.assert_array_equal(spread, array[rows].std(axis=0, dtype=np.float64))
+
+
+def test_what_is_asked_for_is_what_the_array_holds() -> None:
+    features, rng = lazy(FEATURES), np.random.default_rng(0)
+    rows = rng.integers(0, len(FRAMES), 50)  # in any order, some twice
+    np.testing.assert_array_equal(np.concatenate(list(features.chunks(rows, 7))), FEATURES[rows])
+    drawn = rng.integers(0, len(FRAMES), (12, 30))
+    np.testing.assert_array_equal(features.drawn(drawn), FEATURES[drawn, np.arange(12)[:, None]])
+    assert len(features) == len(FRAMES)
+    assert list(features.chunks(rows[:0])) == []
+
+
+def test_only_the_videos_that_are_asked_for_are_read() -> None:
+    read: list[int] = []
+    slices = FRAMES.slices()
+
+    def spy(video: int) -> np.ndarray:
+        read.append(video)
+        return FEATURES[slices[video]]
+
+    features = Features(slices, PLAIN, spy)
+    list(features.chunks(np.arange(2 * LENGTH - 3, 2 * LENGTH + 3)))
+    assert read == [1, 2]
+    read.clear()
+    train(FRAMES, features, 2, PARAMS, 0)
+    assert set(read) == set(range(6)), "validation is not touched"
+
+
+def test_mapping_all_equals_mapping_an_array() -> None:
+    mapping, _ = fit(FRAMES, FEATURES, PARAMS, 0)
+    times = 8 * CHUNK // len(FRAMES) + 2  # more than a chunk
+    array = np.concatenate([FEATURES] * times)
+    edges = np.arange(0, len(array) + 1, LENGTH)
+    slices = [slice(int(a), int(b)) for a, b in pairwise(edges)]
+    features = Features(slices, PLAIN, lambda video: array[slices[video]])
+    np.testing.assert_array_equal(mapping.map_all(features), mapping(array))
+    nothing = Features([], PLAIN, lambda video: array)
+    assert mapping.map_all(nothing)[0].shape == (0, 12)
+
+
+def test_files_are_mapped_and_not_loaded(tmp_path: Path) -> None:
+    """Opening and taking a little of 60 MB of features needs a small part of it."""
+    n, params = 12_000, ExtractFeatures(windows=(1.0,), context_points=20)
+    video = np.repeat(np.arange(2, dtype=np.int32), n // 2)
+    zero, frame = np.zeros(n, np.int8), np.tile(np.arange(n // 2, dtype=np.int32), 2)
+    frames = Frames(
+        ("a", "b"), ("a", "b"), video, video, zero, frame, frame / 25, np.ones(n, bool), np.zeros((n, 12), np.int8)
+    )
+    y_hat = np.random.default_rng(0).normal(size=(n, len(AUS))).astype(np.float32)
+    write_features(tmp_path / "features", frames, y_hat, np.ones_like(y_hat), params)
+    size = sum(path.stat().st_size for path in (tmp_path / "features" / "videos").iterdir())
+    assert size > 50e6
+    before = resident()
+    features = open_features(tmp_path / "features", frames)
+    (part,) = features.chunks(np.arange(n // 2 - 10, n // 2 + 10))
+    assert np.isfinite(part).all()
+    assert resident() - before < size / 10
+
+
+def resident() -> int:
+    """Give the memory of this process, bytes."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096

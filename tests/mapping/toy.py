@@ -1,0 +1,48 @@
+"""Toy frames and features that the tests of the mapping share."""
+
+import numpy as np
+
+from aupair.data.frames import Frames
+from aupair.mapping.features import Features
+from aupair.mapping.fit import Mapping, train
+from aupair.params import TrainMapping
+
+F, LENGTH, VIDEOS = 6, 40, 8
+PLAIN = np.array([True, True, True, True, False, False])
+SPLIT = (0, 0, 0, 0, 1, 1, 2, 2)
+PARAMS = TrainMapping(width=16, dropout=0.1, learning_rate=3e-3, draws=256, epochs=4, batch=16)
+
+
+def make(levels: int = 2) -> tuple[Frames, np.ndarray]:
+    """Odd AUs can be read off column 0, even ones off column 4, which is one of uncertainty; some frames lack a face."""
+    rng = np.random.default_rng(0)
+    n = VIDEOS * LENGTH
+    video = np.repeat(np.arange(VIDEOS, dtype=np.int32), LENGTH)
+    frame = np.tile(np.arange(LENGTH, dtype=np.int32), VIDEOS)
+    labels = rng.integers(0, levels, (n, 12)).astype(np.int8)
+    features = rng.normal(size=(n, 12, F)).astype(np.float32)
+    for au in range(12):
+        features[:, au, 0 if au % 2 else 4] = 3 * labels[:, au] + 0.3 * rng.normal(size=n) + 5
+    ok = np.arange(n) % 9 != 0
+    features[~ok] = np.nan
+    labels[np.arange(n) % 13 == 0] = -1
+    names = tuple(f"v{v}" for v in range(VIDEOS))
+    return Frames(
+        names, names, video, video, np.array(SPLIT, np.int8)[video], frame, frame / 25.0, ok, labels
+    ), features
+
+
+FRAMES, FEATURES = make()
+
+
+def lazy(array: np.ndarray, plain: np.ndarray = PLAIN) -> Features:
+    """Features as a stage opens them, of an array."""
+    slices = FRAMES.slices()
+    return Features(slices, plain, lambda video: array[slices[video]])
+
+
+def fit(
+    frames: Frames, array: np.ndarray, params: TrainMapping, seed: int, levels: int = 2
+) -> tuple[Mapping, list[dict[str, float]]]:
+    """Train on an array."""
+    return train(frames, lazy(array), levels, params, seed)
