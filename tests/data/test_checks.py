@@ -11,9 +11,10 @@ import pytest
 from aupair import store
 from aupair.aus import AUS
 from aupair.data import suites
-from aupair.data.checks import _few_positives, check
+from aupair.data.checks import check
 from aupair.data.hashing import dvc_hash
 from aupair.data.layout import jobs
+from aupair.data.oddities import _few_positives
 from aupair.data.splits import SplitCounts
 from aupair.errors import DataError
 from aupair.log import Log

@@ -54,16 +54,16 @@ def test_left_and_right_share_the_movie_without_the_suffix(tmp_path: Path) -> No
     root = plain(tmp_path)
     touch(root / "videos" / "batch2" / "d_right.mov")
     layout = read_layout(root)
-    assert layout.video_file("b_left") == layout.video_file("b_right") == root / "videos" / "b.avi"
+    assert layout.source("b_left") == layout.source("b_right") == root / "videos" / "b.avi"
     assert (layout.side("b_left"), layout.side("b_right"), layout.side("b"), layout.side("a")) == (
         "left",
         "right",
         "",
         "",
     )
-    assert layout.video_file("d_right") == root / "videos" / "batch2" / "d_right.mov"
+    assert layout.source("d_right") == root / "videos" / "batch2" / "d_right.mov"
     assert layout.side("d_right") == ""
-    assert layout.video_file("d_left") is None
+    assert layout.source("d_left") is None
     assert layout.side("d_left") == ""
 
 
@@ -71,7 +71,7 @@ def test_exact_stem_goes_before_the_shared_movie(tmp_path: Path) -> None:
     root = plain(tmp_path)
     touch(root / "videos" / "b_left.mkv")
     layout = read_layout(root)
-    assert layout.video_file("b_left") == root / "videos" / "b_left.mkv"
+    assert layout.source("b_left") == root / "videos" / "b_left.mkv"
     assert layout.side("b_left") == ""
     assert layout.side("b_right") == "right"
 
@@ -120,7 +120,7 @@ def test_ambiguity_is_refused(tmp_path: Path) -> None:
     root = plain(tmp_path)
     touch(root / "videos" / "other" / "a.avi")
     with pytest.raises(DataError, match=r"^two files for one video: in .*a\.mp4, got .*a\.avi"):
-        read_layout(root).video_file("a")
+        read_layout(root).source("a")
     twice = touch(root / "annotations" / "AU_Set" / "Validation_Set" / "a.txt", SHEET)
     with pytest.raises(DataError, match=rf"^a video annotated twice: in {twice}"):
         check_names(read_layout(root).annotations)
@@ -182,7 +182,10 @@ def test_jobs_resolve_the_labels_videos(tmp_path: Path) -> None:
     root = plain(tmp_path / "data")
     labels = tmp_path / "labels.parquet"
     store.write_table(labels, pa.table({"video": ["b_left", "a", "a"], "frame": [0, 0, 1]}))
-    assert jobs(root, labels) == [("a", root / "videos" / "a.mp4", ""), ("b_left", root / "videos" / "b.avi", "left")]
+    assert jobs(root, labels) == [
+        ("a", root / "videos" / "a.mp4", "", 2),
+        ("b_left", root / "videos" / "b.avi", "left", 1),
+    ]
     (root / "videos" / "b.avi").unlink()
     with pytest.raises(DataError, match=r"^a labelled video without a file: in .*videos, got b_left"):
         jobs(root, labels)

@@ -3,7 +3,7 @@
 aupair run check-data
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,8 +15,11 @@ from aupair.aus import AUS
 from aupair.data import sheets as sh
 from aupair.data import splits as sp
 from aupair.data import suites
+from aupair.data.crops import Crops, count
 from aupair.data.hashing import dvc_hash
 from aupair.data.layout import USUAL_FPS, Header, Layout, check_names, probe, read_layout
+from aupair.data.levels import level_sheets, remarks
+from aupair.data.oddities import warnings
 from aupair.errors import DataError
 from aupair.log import SILENT, Log
 from aupair.params import CheckData
@@ -32,19 +35,28 @@ class Evidence:
     Attributes:
         layout: what is in the data folder.
         rows: splits.csv, unchecked.
-        labels: occurrences, unchecked.
+        labels: occurrences, unchecked; of checked data levels, where they are the target.
         intensities: intensities, unchecked; None where there are none.
-        headers: of each labelled video's movie; None where there is no file that OpenCV can open.
+        headers: of each labelled video's movie, or its crops; None where no file opens, or there is no image.
     """
 
     layout: Layout
     rows: list[sp.Row]
     labels: sh.Sheets
     intensities: sh.Sheets | None
-    headers: tuple[Header | None, ...]
+    headers: tuple[Header | Crops | None, ...]
 
 
-def check(data: Path, *, labels: Path, info: Path, docs: Path, params: CheckData, log: Log = SILENT) -> None:
+def check(
+    data: Path,
+    *,
+    labels: Path,
+    info: Path,
+    docs: Path,
+    params: CheckData,
+    target: str = "occurrence",
+    log: Log = SILENT,
+) -> None:
     """Check the data folder; write the labels table, the data's hash with counts, and the Data Docs.
 
     Args:
@@ -52,6 +64,7 @@ def check(data: Path, *, labels: Path, info: Path, docs: Path, params: CheckData
         labels: parquet to write: video, subject, split, frame, time, 12 AUs (-1 in all where not annotated).
         info: json to write: md5 (DVC's hash of the folder), counts, warnings.
         docs: folder of Great Expectations' Data Docs to write, also when a rule is broken.
+        target: occurrence: the labels are 0 and 1; intensity: they are levels, 0..5.
 
     Raises:
         DataError: a breach that matters; then neither `labels` nor `info` is written.
@@ -61,9 +74,11 @@ def check(data: Path, *, labels: Path, info: Path, docs: Path, params: CheckData
     refuse(evidence, params)
     if broken:
         raise DataError("a rule of the data is broken", where=Path(docs) / "index.html", got=broken[0])
-    kept = _present(evidence)
-    counts = sp.count(evidence.rows, kept)
-    found = warnings(evidence, counts, params)
+    found: list[str] = []
+    if target == "intensity":
+        evidence, found = leveled(evidence)
+    kept, counts = _present(evidence), _counts(evidence)
+    found = warnings(evidence, counts, params) + found
     for text in found:
         log.line(text)
     md5 = dvc_hash(evidence.layout.root, log)
@@ -81,10 +96,10 @@ def gather(data: Path, log: Log = SILENT) -> Evidence:
     rows = sp.read_splits(data)
     labels = sh.read_sheets(layout.annotations, np.int16, log)
     intensities = sh.read_sheets(layout.intensities, np.float32, log) if layout.intensities else None
-    files = [layout.video_file(a.video) for a in layout.annotations]
-    known: dict[Path, Header | None] = {}
+    files = [layout.source(a.video) for a in layout.annotations]
+    known: dict[Path, Header | Crops | None] = {}
     for path in log.progress(sorted({path for path in files if path}), len({*files} - {None}), "opening videos"):
-        known[path] = probe(path)
+        known[path] = count(path) if path.is_dir() else probe(path)
     return Evidence(layout, rows, labels, intensities, tuple(known[path] if path else None for path in files))
 
 
@@ -107,6 +122,20 @@ def refuse(evidence: Evidence, params: CheckData) -> None:
     _check_positives(evidence)
 
 
+def leveled(evidence: Evidence) -> tuple[Evidence, list[str]]:
+    """Put levels in the place of the occurrences of checked data, and say what is odd about them.
+
+    Raises:
+        DataError: no intensities, not those of every labelled video, or nothing to learn from.
+    """
+    occurrences, root = evidence.labels, evidence.layout.root
+    levels = level_sheets(occurrences, evidence.intensities, root / "annotations")
+    graded = replace(evidence, labels=levels)
+    _check_annotated(graded)
+    _check_positives(graded)
+    return graded, remarks(occurrences, levels, evidence.rows)
+
+
 def labels_table(evidence: Evidence, kept: sh.Sheets) -> pa.Table:
     """Build the labels table of checked videos; `time` is frame / fps after the movie's header."""
     row_of = {row.video: row for row in evidence.rows}
@@ -122,52 +151,16 @@ def labels_table(evidence: Evidence, kept: sh.Sheets) -> pa.Table:
     return pa.table({**columns, "frame": pa.array(frame), "time": pa.array(frame / fps[kept.video]), **aus})
 
 
-def warnings(evidence: Evidence, counts: tuple[sp.SplitCounts, ...], params: CheckData) -> list[str]:
-    """Say in a line each what is odd but does not stop the flow, with how often and an example."""
-    layout, labels = evidence.layout, evidence.labels
-    names = [a.video for a in labels.annotations]
-    row_of = {row.video: row for row in evidence.rows}
-    mismatch = [
-        f"{name} ({n} rows, {header.frames} frames)"
-        for name, n, header in zip(names, labels.lengths, evidence.headers)
-        if header and header.frames and header.frames != n
-    ]
-    used = {layout.movie(name) for name in names}
-    lists = {
-        "labelled videos without a readable file, left out": [n for n, h in zip(names, evidence.headers) if h is None],
-        "videos whose label rows and frames differ in number, by the header": mismatch,
-        f"videos without a frame rate in the header, taken as {USUAL_FPS:g}": [
-            n for n, h in zip(names, evidence.headers) if h and not h.fps
-        ],
-        "annotation files without a row": [n for n, k in zip(names, labels.lengths) if not k],
-        "movies without an annotation": sorted(set(layout.movies) - used),
-        "rows of splits.csv without an annotation": [row.video for row in evidence.rows if row.video not in set(names)],
-        "videos whose split differs from their official set": [
-            a.video
-            for a in labels.annotations
-            if (row_of[a.video].split == "validation") != (a.official == "validation")
-        ],
-        "videos whose subject differs between splits.csv and subjects.csv": [
-            n for n in names if layout.subjects.get(n, row_of[n].subject) != row_of[n].subject
-        ],
-        "intensity files whose rows differ in number from the occurrences'": _intensity_mismatch(evidence),
-    }
-    result = [f"{len(found)} {what}: {_some(found)}" for what, found in lists.items() if found]
-    result += _few_positives(counts, params.few_positives)
-    blank = int((~sh.annotated(labels.values)).sum())
-    return [f"{blank:,} of {len(labels.values):,} label rows are not annotated", *result] if blank else result
-
-
 def _check_files(evidence: Evidence, params: CheckData) -> None:
     """Refuse more labelled videos without a readable file than allowed."""
     lost = [a for a, header in zip(evidence.labels.annotations, evidence.headers) if header is None]
     if len(lost) > params.max_missing_videos:
-        path = evidence.layout.video_file(lost[0].video)
+        path = evidence.layout.source(lost[0].video)
         more = f" (and {len(lost) - 1} more)" if len(lost) > 1 else ""
         raise DataError(
             "a labelled video that cannot be opened" if path else "a labelled video without a file",
             where=path or lost[0].path,
-            got=f"no readable movie of {lost[0].video}{more}",
+            got=f"no readable movie, no crops of {lost[0].video}{more}",
             expected=f"at most {params.max_missing_videos} missing",
             todo="add the file, or raise check_data.max_missing_videos",
         )
@@ -182,7 +175,7 @@ def _check_annotated(evidence: Evidence) -> None:
 
 def _check_positives(evidence: Evidence) -> None:
     """Refuse an AU that is never active on `fit`: nothing could be learned about it."""
-    fit = sp.count(evidence.rows, _present(evidence))[0]
+    fit = _counts(evidence)[0]
     for au, positives in zip(AUS, fit.positives):
         if not positives:
             raise DataError(
@@ -205,13 +198,13 @@ def _tables(evidence: Evidence) -> dict[str, "pd.DataFrame"]:
     videos = pd.DataFrame(
         {
             "video": names,
-            "file": [str(evidence.layout.video_file(n)) if h else None for n, h in zip(names, evidence.headers)],
+            "file": [str(evidence.layout.source(n)) if h else None for n, h in zip(names, evidence.headers)],
             "split": [split_of.get(n) for n in names],
         }
     )
     tables = {"annotations": _sheet_frame(evidence.labels), "videos": videos, "splits": splits}
     if set(names) <= set(split_of):
-        counts = sp.count(evidence.rows, _present(evidence))
+        counts = _counts(evidence)
         tables["positives"] = pd.DataFrame({"au": AUS, **{c.split: c.positives for c in counts}})
     if evidence.intensities is not None:
         tables["intensities"] = _sheet_frame(evidence.intensities)
@@ -239,23 +232,10 @@ def _present(evidence: Evidence) -> sh.Sheets:
     return sh.Sheets(kept, np.cumsum([0, *labels.lengths[keep]]), labels.values[keep[labels.video]])
 
 
-def _intensity_mismatch(evidence: Evidence) -> list[str]:
-    """Name the intensity files that have another number of rows than the occurrence file of the video."""
-    if evidence.intensities is None:
-        return []
-    length = dict(zip((a.video for a in evidence.labels.annotations), evidence.labels.lengths))
-    pairs = zip(evidence.intensities.annotations, evidence.intensities.lengths)
-    return [f"{a.video} ({n}, {length.get(a.video, 0)})" for a, n in pairs if n != length.get(a.video, 0)]
-
-
-def _few_positives(counts: tuple[sp.SplitCounts, ...], few: int) -> list[str]:
-    """Name, in a line for each split, the AUs with fewer positive frames than `few`."""
-    lines = []
-    for c in counts:
-        found = [f"{au} ({n})" for au, n in zip(AUS, c.positives) if n < few]
-        if found:
-            lines.append(f"{len(found)} AUs with fewer than {few} positive frames in {c.split}: {', '.join(found)}")
-    return lines
+def _counts(evidence: Evidence) -> tuple[sp.SplitCounts, ...]:
+    """Count the splits' videos with a readable file; positive is every level from 1 on."""
+    kept = _present(evidence)
+    return sp.count(evidence.rows, replace(kept, values=np.minimum(kept.values, 1)))
 
 
 def _plain_counts(counts: tuple[sp.SplitCounts, ...]) -> dict[str, dict[str, object]]:
@@ -264,11 +244,6 @@ def _plain_counts(counts: tuple[sp.SplitCounts, ...]) -> dict[str, dict[str, obj
     return {name: {key: value for key, value in row.items() if key != "split"} for name, row in plain.items()}
 
 
-def _fps(header: Header | None) -> float:
+def _fps(header: Header | Crops | None) -> float:
     """Frames a second after the header, or the usual rate."""
-    return header.fps if header and header.fps else USUAL_FPS
-
-
-def _some(names: list[str], most: int = 3) -> str:
-    """The first few of a list, in one line."""
-    return ", ".join(names[:most]) + (" ..." if len(names) > most else "")
+    return header.fps if isinstance(header, Header) and header.fps else USUAL_FPS

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from aupair import store
 from aupair.aus import AUS, NOT_ANNOTATED, SPLITS
@@ -80,11 +81,12 @@ def load_frames(labels: Path, faces: Path) -> Frames:
     table = store.read_table(labels)
     if len(table) == 0:
         raise ArtifactError("no label", where=labels, got="an empty table", todo="run check-data again")
-    names, first = np.unique(table["video"].to_numpy(zero_copy_only=False).astype(str), return_index=True)
-    subject_of = table["subject"].to_numpy(zero_copy_only=False).astype(str)[first]
-    split_of = table["split"].to_numpy(zero_copy_only=False).astype(str)[first]
+    names = sorted(table["video"].unique().to_pylist())
+    row_video = pc.index_in(table["video"], pa.array(names)).to_numpy()
+    order = np.argsort(row_video, kind="stable")
+    edges = np.searchsorted(row_video[order], np.arange(len(names) + 1))
+    subject_of, split_of = (table[key].take(order[edges[:-1]]).to_pylist() for key in ("subject", "split"))
     subjects, subject_index = np.unique(subject_of, return_inverse=True)
-    row_video = np.searchsorted(names, table["video"].to_numpy(zero_copy_only=False).astype(str))
     row_frame, row_labels = table["frame"].to_numpy(), label_matrix(table)
     parts: list[dict[str, np.ndarray]] = []
     for index, name in enumerate(names):
@@ -93,7 +95,8 @@ def load_frames(labels: Path, faces: Path) -> Frames:
             raise ArtifactError("a labelled video has no faces", where=path, todo="run preprocess-faces")
         rows = store.read_faces(path)
         n = len(rows)
-        mine = (row_video == index) & (row_frame < n)
+        mine = order[edges[index] : edges[index + 1]]
+        mine = mine[row_frame[mine] < n]
         matrix = np.full((n, len(AUS)), NOT_ANNOTATED, np.int8)
         matrix[row_frame[mine]] = row_labels[mine]
         parts.append(
@@ -103,9 +106,9 @@ def load_frames(labels: Path, faces: Path) -> Frames:
                 "split": np.full(n, SPLITS.index(split_of[index]), np.int8),
                 "frame": rows["frame"].to_numpy(),
                 "time": rows["time"].to_numpy(),
-                "ok": rows["status"].to_numpy(zero_copy_only=False) == "ok",
+                "ok": pc.equal(rows["status"], "ok").to_numpy(),
                 "labels": matrix,
             }
         )
     columns = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
-    return Frames(videos=tuple(map(str, names)), subjects=tuple(map(str, subjects)), **columns)
+    return Frames(videos=tuple(names), subjects=tuple(map(str, subjects)), **columns)

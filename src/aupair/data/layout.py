@@ -1,13 +1,14 @@
-"""Aff-Wild2 as it is on disk: where annotations and movies lie, and how one annotation file is read.
+"""Aff-Wild2 as it is on disk: where annotations, movies and crops lie.
 
-`<data>/annotations/AU_Set/{Train_Set,Validation_Set}/<video>[_left|_right].txt` and `<data>/videos/<video>.mp4`;
-the folder names of other releases are known too, in any case.
+`<data>/annotations/AU_Set/{Train_Set,Validation_Set}/<video>[_left|_right].txt` and `<data>/videos/<video>.mp4`, or
+`<data>/cropped_aligned/<video>/` where there is no movie; the folder names of other releases are known too, in any case.
 """
 
 import csv
 import os
 import re
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -15,6 +16,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from aupair import store
+from aupair.data.crops import FOLDER, find_crops
 from aupair.errors import DataError
 
 AU_FOLDERS = ("au_set", "au_detection_challenge")
@@ -55,11 +57,18 @@ class Annotation:
 
 
 class Job(NamedTuple):
-    """A labelled video to find faces in; `side` is `left`, `right` or empty (the movie has one person of interest)."""
+    """A labelled video to find faces in.
+
+    Attributes:
+        source: its movie, or its folder of crops.
+        side: `left`, `right`, or empty (the movie has one person of interest).
+        frames: label rows; crops get at least as many.
+    """
 
     name: str
     source: Path
     side: Side
+    frames: int
 
 
 class Header(NamedTuple):
@@ -78,6 +87,7 @@ class Layout:
         annotations: occurrence files, sorted by video.
         intensities: intensity files, sorted by video; often none.
         movies: the files of each movie's name (its stem).
+        crops: the folders of each video's name.
         subjects: the person of a video, where subjects.csv tells.
     """
 
@@ -85,6 +95,7 @@ class Layout:
     annotations: tuple[Annotation, ...]
     intensities: tuple[Annotation, ...]
     movies: dict[str, tuple[Path, ...]]
+    crops: dict[str, tuple[Path, ...]]
     subjects: dict[str, str]
 
     def movie(self, video: str) -> str | None:
@@ -92,19 +103,18 @@ class Layout:
         candidates = (video, re.sub(r"_(left|right)$", "", video))
         return next((name for name in candidates if name in self.movies), None)
 
-    def video_file(self, video: str) -> Path | None:
-        """Find the file of a video's movie; None where there is none.
+    def source(self, video: str) -> Path | None:
+        """Find a video's movie, else the folder of its crops; None where there is neither.
 
         Raises:
-            DataError: two files carry the movie's name.
+            DataError: two files carry the movie's name, or two folders that of the crops.
         """
         name = self.movie(video)
-        if name is None:
-            return None
-        files = self.movies[name]
-        if len(files) > 1:
-            raise DataError("two files for one video", where=files[0], got=files[1], expected="one", todo="remove one")
-        return files[0]
+        found = self.crops.get(video, ()) if name is None else self.movies[name]
+        if len(found) > 1:
+            what = "two folders of crops for one video" if name is None else "two files for one video"
+            raise DataError(what, where=found[0], got=found[1], expected="one", todo="remove one")
+        return found[0] if found else None
 
     def side(self, video: str) -> Side:
         """Say which person of the movie a video is: `left`, `right`, or empty where the movie is the video's own."""
@@ -118,7 +128,7 @@ class Layout:
 
 
 def read_layout(data: Path) -> Layout:
-    """Find annotations, movies and subjects in a data folder; no annotation is read yet.
+    """Find annotations, movies, crops and subjects in a data folder; no annotation is read yet.
 
     Raises:
         DataError: the folder, its annotations or its videos are missing or ambiguous.
@@ -129,20 +139,18 @@ def read_layout(data: Path) -> Layout:
     if not any(data.iterdir()):
         raise DataError("an empty data folder", where=data, expected="annotations/ and videos/")
     annotations = data / "annotations"
+    movies = _index((path.stem, path) for path in _movies(data / "videos"))
+    crops = _index((path.name, path) for path in find_crops(data))
     folder = _find_folder(annotations, AU_FOLDERS)
-    if folder is None:
-        raise DataError("no AU annotations", where=annotations, expected="AU_Set/ or AU_Detection_Challenge/")
-    found = _annotations(folder)
+    found = _annotations(folder) if folder else ()
     if not found:
-        raise DataError(
-            "no annotation files", where=folder, expected="Train_Set/<video>.txt and Validation_Set/<video>.txt"
-        )
-    movies = _movies(data / "videos")
-    if not movies:
-        raise DataError("no videos", where=data / "videos", expected=f"<video>{'|'.join(EXTENSIONS)}")
+        raise _unlabelled(annotations, folder, bool(movies or crops))
+    if not (movies or crops):
+        expected = f"<video>{'|'.join(EXTENSIONS)}, or {data / FOLDER}/<video>/00001.jpg"
+        raise DataError("no videos", where=data / "videos", expected=expected)
     intensity_folder = _find_folder(annotations, INTENSITY_FOLDERS)
     intensities = _annotations(intensity_folder) if intensity_folder else ()
-    return Layout(data, found, intensities, movies, read_subjects(data))
+    return Layout(data, found, intensities, movies, crops, read_subjects(data))
 
 
 def check_names(annotations: tuple[Annotation, ...]) -> None:
@@ -165,20 +173,21 @@ def check_names(annotations: tuple[Annotation, ...]) -> None:
 
 
 def jobs(data: Path, labels: Path) -> list[Job]:
-    """List the videos of the labels table with their movies, for preprocess-faces.
+    """List the videos of the labels table with their movies or crops, for preprocess-faces.
 
     Raises:
         DataError: a labelled video has no file (it had one when check-data ran).
     """
     layout = read_layout(data)
     result = []
-    for video in sorted(set(store.read_table(labels, columns=["video"])["video"].unique().to_pylist())):
-        path = layout.video_file(video)
+    rows = store.read_table(labels, columns=["video"])["video"].value_counts().to_pylist()
+    for video, frames in sorted((row["values"], row["counts"]) for row in rows):
+        path = layout.source(video)
         if path is None:
             raise DataError(
                 "a labelled video without a file", where=layout.root / "videos", got=video, todo="run check-data again"
             )
-        result.append(Job(video, path, layout.side(video)))
+        result.append(Job(video, path, layout.side(video), frames))
     return result
 
 
@@ -242,8 +251,6 @@ def probe(path: Path) -> Header | None:
 
 def _find_folder(annotations: Path, names: tuple[str, ...]) -> Path | None:
     """Find a folder by one of its names, in any case, directly in `annotations` or one level below."""
-    if not annotations.is_dir():
-        raise DataError("no annotations", where=annotations, expected="a folder as in Aff-Wild2")
     found = sorted(
         path
         for pattern in ("*", "*/*")
@@ -255,6 +262,17 @@ def _find_folder(annotations: Path, names: tuple[str, ...]) -> Path | None:
             "two folders of annotations", where=found[0], got=found[1], expected="one", todo="move one away"
         )
     return found[0] if found else None
+
+
+def _unlabelled(annotations: Path, folder: Path | None, videos: bool) -> DataError:
+    """The error for a data folder without labels; one with videos may be a test release."""
+    what, expected = "no annotation files", "Train_Set/<video>.txt and Validation_Set/<video>.txt"
+    if folder is None:
+        there = annotations.is_dir()
+        what = "no AU annotations" if there else "no annotations"
+        expected = "AU_Set/ or AU_Detection_Challenge/" if there else "a folder as in Aff-Wild2"
+    todo = "for a test release run `aupair predict`, then `aupair submission`" if videos else ""
+    return DataError(what, where=folder or annotations, expected=expected, todo=todo)
 
 
 def _annotations(folder: Path) -> tuple[Annotation, ...]:
@@ -269,10 +287,18 @@ def _annotations(folder: Path) -> tuple[Annotation, ...]:
     return tuple(sorted(found, key=lambda annotation: (annotation.video, annotation.official, annotation.path)))
 
 
-def _movies(folder: Path) -> dict[str, tuple[Path, ...]]:
-    """Index movies by stem; batches may lie in folders of their own."""
+def _movies(folder: Path) -> list[Path]:
+    """List the movies; batches may lie in folders of their own."""
+    return [
+        path
+        for path in (sorted(folder.rglob("*")) if folder.is_dir() else ())
+        if path.suffix.lower() in EXTENSIONS and not path.name.startswith(".") and path.is_file()
+    ]
+
+
+def _index(named: Iterable[tuple[str, Path]]) -> dict[str, tuple[Path, ...]]:
+    """Gather the paths of each name."""
     found: dict[str, list[Path]] = defaultdict(list)
-    for path in sorted(folder.rglob("*")) if folder.is_dir() else ():
-        if path.suffix.lower() in EXTENSIONS and not path.name.startswith(".") and path.is_file():
-            found[path.stem].append(path)
-    return {stem: tuple(paths) for stem, paths in found.items()}
+    for name, path in named:
+        found[name].append(path)
+    return {name: tuple(paths) for name, paths in found.items()}

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from aupair import store
+from aupair.data.crops import frame_of
 from aupair.errors import AupairError
 from aupair.faces import pool
 from aupair.faces.decode import VideoError, shortfall
@@ -37,7 +38,10 @@ class Job:
     name: str
     """the annotation's name, with _left or _right where there are two persons"""
     source: Path
+    """a movie, or a folder of crops"""
     side: Side = ""
+    frames: int = 0
+    """label rows: crops get at least as many rows"""
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,7 @@ class VideoReport:
     frames: int
     faces: int
     message: str = ""
-    """one line on what went wrong; of an ok one, that it ends before its header says"""
+    """one line on what went wrong; of an ok one, that it ends before its header says, or that images are damaged"""
 
 
 def preprocess(jobs: Sequence[Job], faces: Path, params: PreprocessFaces, log: Log = SILENT) -> list[VideoReport]:
@@ -67,7 +71,7 @@ def preprocess(jobs: Sequence[Job], faces: Path, params: PreprocessFaces, log: L
     _make_folder(faces)
     _tidy(faces, {job.name for job in jobs})
     # Long videos first, so that none is left alone at the end.
-    tasks = sorted(jobs, key=lambda job: _size(job.source), reverse=True)
+    tasks = sorted(jobs, key=lambda job: (_size(job.source), job.frames), reverse=True)
     workers = params.workers or _cores()
     reports = {}
     with closing(pool.each(partial(_process, faces=faces, params=params), tasks, workers)) as results:
@@ -89,7 +93,7 @@ def _process(job: Job, faces: Path, params: PreprocessFaces) -> VideoReport:
     if done is not None:
         return _report(job, done)
     try:
-        store.write_faces(path, align_video(job.source, params, job.side), meta)
+        store.write_faces(path, align_video(job.source, params, job.side, job.frames), meta)
     except VideoError as error:
         store.write_faces(path, [], {**meta, "status": error.status, "message": str(error)})
     except (cv2.error, MemoryError) as error:
@@ -99,15 +103,14 @@ def _process(job: Job, faces: Path, params: PreprocessFaces) -> VideoReport:
 
 def _meta(job: Job, params: PreprocessFaces) -> dict[str, str]:
     """Give what the rows of a video follow from."""
-    options = params.model_dump(include={"size", "detector", "min_face", "quality"})
-    return {
-        "version": VERSION,
-        "source": job.source.name,
-        "source_bytes": str(_size(job.source)),
-        "source_sha256": _sha256(job.source),
-        "side": job.side,
-        **{key: str(value) for key, value in options.items()},
-    }
+    given = {"version": VERSION, "source": job.source.name}
+    if job.source.is_dir():
+        found: dict[str, object] = {"images_sha256": _sha256_of_images(job.source), "frames": job.frames}
+        options = {"size", "quality"}  # faces are not searched for
+    else:
+        found = {"source_bytes": _size(job.source), "source_sha256": _sha256(job.source), "side": job.side}
+        options = {"size", "detector", "min_face", "quality"}
+    return given | {key: str(value) for key, value in (found | params.model_dump(include=options)).items()}
 
 
 def _done(path: Path, meta: dict[str, str]) -> pa.Table | None:
@@ -129,9 +132,12 @@ def _report(job: Job, table: pa.Table) -> VideoReport:
     meta = store.faces_meta(table)
     if not frames:
         return VideoReport(job.name, meta["status"], 0, 0, meta["message"])  # type: ignore[arg-type]
-    if counts.get("unreadable") == frames:
+    damaged = counts.get("unreadable", 0)
+    if damaged == frames:
         return VideoReport(job.name, "unreadable", frames, 0, "no frame can be decoded")
-    messages = ("" if found else "no face in any frame", shortfall(job.source, frames - counts.get("unreadable", 0)))
+    crops = f"{damaged} of {damaged + found} images are damaged" if damaged else ""
+    cut = crops if job.source.is_dir() else shortfall(job.source, frames - damaged)
+    messages = ("" if found else "no face in any frame", cut)
     return VideoReport(job.name, "ok" if found else "no_face", frames, found, "; ".join(filter(None, messages)))
 
 
@@ -189,3 +195,15 @@ def _sha256(source: Path) -> str:
         return ""
     with source.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sha256_of_images(folder: Path) -> str:
+    """Give the hash of the names and contents of a folder's crops; "" where it cannot be read (reading it says so)."""
+    try:
+        names = sorted(name for name in os.listdir(folder) if frame_of(name) is not None)
+    except OSError:
+        return ""
+    total = hashlib.sha256()
+    for name in names:
+        total.update(f"{name}\0{_sha256(folder / name)}\0".encode())
+    return total.hexdigest()

@@ -1,18 +1,19 @@
-"""One video -> its aligned faces, a row for every frame, one frame in memory at a time."""
+"""One video, or a folder of crops -> its aligned faces, a row for every frame, one frame in memory at a time."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import cache
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from aupair import store
 from aupair.faces.align import procrustes_residual, template, umeyama, warp
+from aupair.faces.crops import iter_crops
 from aupair.faces.decode import Frame, read_frames
+from aupair.faces.row import FaceRow
 from aupair.faces.tracking import Face, Models, Side, Tracker, load_models
 from aupair.params import PreprocessFaces
 
@@ -20,45 +21,29 @@ BATCH = 256
 """Rows that are written at once."""
 
 
-@dataclass(frozen=True)
-class FaceRow:
-    """What became of one frame. All but the first three are None or NaN unless the status is ok."""
-
-    frame: int
-    """0-based"""
-    time: float
-    """seconds from the start of the video"""
-    status: Literal["ok", "no_face", "unreadable"]
-    image: np.ndarray | None = None
-    """(S, S, 3) uint8, RGB: the aligned face"""
-    landmarks: np.ndarray | None = None
-    """(68, 2) float64, x, y in pixels of the source frame"""
-    transform: np.ndarray | None = None
-    """(2, 3) float64, pixels of the source frame -> pixels of the aligned face"""
-    detector_score: float = np.nan
-    tracked: bool = False
-    pass_disagreement: float = np.nan
-    procrustes_residual: float = np.nan
-
-
-def iter_faces(source: Path, params: PreprocessFaces, side: Side = "") -> Iterator[FaceRow]:
+def iter_faces(source: Path, params: PreprocessFaces, side: Side = "", frames: int = 0) -> Iterator[FaceRow]:
     """Yield a row for every frame of a video.
 
     Args:
+        source: a movie, or a folder of crops.
         side: the half of the image that shows our person, where the movie shows two.
+        frames: rows there are at least, of crops: their last frames may have no face, and so no image.
 
     Raises:
         VideoError: the video cannot be opened or has no frame (before any row).
         ArtifactError: a model is not installed.
     """
+    if source.is_dir():
+        yield from iter_crops(source, params.size, frames)
+        return
     tracker = Tracker(_models(), params, side)
     for frame in read_frames(source):
         yield _row(frame, None if frame.image is None else tracker(frame.image), params.size)
 
 
-def align_video(source: Path, params: PreprocessFaces, side: Side = "") -> Iterator[dict[str, Any]]:
-    """Yield the columns of store.FACES_SCHEMA, some rows at a time; raises as `iter_faces`."""
-    rows = iter_faces(source, params, side)
+def align_video(source: Path, params: PreprocessFaces, side: Side = "", frames: int = 0) -> Iterator[dict[str, Any]]:
+    """Yield the columns of store.FACES_SCHEMA, some rows at a time; arguments and errors as of `iter_faces`."""
+    rows = iter_faces(source, params, side, frames)
     while batch := list(islice(rows, BATCH)):
         yield face_columns(batch, params.quality)
 

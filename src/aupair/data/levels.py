@@ -1,0 +1,83 @@
+"""Intensity as a target: what the labels table holds then, level = floor(intensity), 0..5."""
+
+from pathlib import Path
+
+import numpy as np
+
+from aupair.aus import AUS
+from aupair.data import sheets as sh
+from aupair.data import splits as sp
+from aupair.errors import DataError
+
+TOP = 5
+"""The highest level."""
+
+
+def level_sheets(occurrences: sh.Sheets, intensities: sh.Sheets | None, annotations: Path) -> sh.Sheets:
+    """Give the levels of the videos that have occurrences, in their order; values (N, A) int16, -1 not annotated.
+
+    Args:
+        intensities: checked; None where there is no set of them. Videos without occurrences are left out.
+        annotations: the folder in which the sets lie.
+
+    Raises:
+        DataError: there are no intensities, a video has none, or another number of rows than its occurrences.
+    """
+    todo = "or set target: occurrence"
+    if intensities is None:
+        expected = "AU_Intensity_Set/Train_Set/<video>.txt and so on"
+        raise DataError("no intensities", where=annotations, expected=expected, todo=f"put them there, {todo}")
+    place = {annotation.video: k for k, annotation in enumerate(intensities.annotations)}
+    lacking = [annotation for annotation in occurrences.annotations if annotation.video not in place]
+    if lacking:
+        more = f" (and {len(lacking) - 1} more)" if len(lacking) > 1 else ""
+        got = f"no intensities of {lacking[0].video}{more}"
+        raise DataError(
+            "a labelled video without intensities", where=lacking[0].path, got=got, todo=f"add them, {todo}"
+        )
+    order = [place[annotation.video] for annotation in occurrences.annotations]
+    for annotation, rows, k in zip(occurrences.annotations, occurrences.lengths, order):
+        if rows != intensities.lengths[k]:
+            raise DataError(
+                "an intensity file of another length",
+                where=intensities.annotations[k].path,
+                got=f"{intensities.lengths[k]} rows",
+                expected=f"{rows}, as in {annotation.path}",
+                todo=f"mend one, {todo}",
+            )
+    edges = intensities.edges
+    parts = [intensities.values[edges[k] : edges[k + 1]] for k in order]
+    levels = np.floor(np.concatenate(parts)).astype(np.int16)
+    return sh.Sheets(tuple(intensities.annotations[k] for k in order), occurrences.edges, levels)
+
+
+def remarks(occurrences: sh.Sheets, levels: sh.Sheets, rows: list[sp.Row]) -> list[str]:
+    """Say in a line each where the two sets of labels disagree, and which levels cannot be learned."""
+    seen, graded = sh.annotated(occurrences.values), sh.annotated(levels.values)
+    both = seen & graded
+    differ = both[:, None] & ((occurrences.values >= 1) != (levels.values >= 1))
+    found = []
+    if differ.any():
+        row, au = (int(k) for k in np.argwhere(differ)[0])
+        video, frame = levels.annotations[levels.video[row]].video, int(levels.frame[row])
+        example = (
+            f"{AUS[au]} in frame {frame} of {video}: {occurrences.values[row, au]} but level {levels.values[row, au]}"
+        )
+        found.append(
+            f"occurrence and intensity disagree in {int(differ.sum()):,} of {int(both.sum()) * len(AUS):,} cells, "
+            f"the level counts; {example}"
+        )
+    if (lone := int((seen != graded).sum())) > 0:
+        found.append(
+            f"{lone:,} of {len(seen):,} label rows are annotated in one of the two sets only, intensity counts"
+        )
+    lacking = _unseen(levels, graded, rows)
+    return found + ([f"levels that fit never shows: {', '.join(lacking)}"] if lacking else [])
+
+
+def _unseen(levels: sh.Sheets, graded: np.ndarray, rows: list[sp.Row]) -> list[str]:
+    """Name the levels up to TOP that no annotated frame of fit has, by AU."""
+    fit = {row.video for row in rows if row.split == "fit"}
+    of_fit = np.array([annotation.video in fit for annotation in levels.annotations], bool)[levels.video] & graded
+    lacking = [sorted({*range(TOP + 1)} - {*np.unique(column).tolist()}) for column in levels.values[of_fit].T]
+    return [f"{au} ({' '.join(map(str, missing))})" for au, missing in zip(AUS, lacking) if missing]

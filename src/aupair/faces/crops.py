@@ -1,0 +1,61 @@
+"""A folder of crops -> a row for every frame: the releasers have found and aligned the faces, we resize them."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from aupair.data.crops import images
+from aupair.data.layout import USUAL_FPS
+from aupair.errors import DataError
+from aupair.faces.decode import EmptyVideoError, VideoError
+from aupair.faces.row import FaceRow
+
+TAIL = 1024
+"""Bytes at the end of a whole file within which its format's last marker stands."""
+
+
+def iter_crops(folder: Path, size: int, frames: int = 0) -> Iterator[FaceRow]:
+    """Yield a row for every frame up to the last image, or up to `frames` where those are more.
+
+    A frame without an image had no face; a damaged image is `unreadable`. Times are those of the usual frame rate.
+
+    Args:
+        size: side of the faces to give, pixels.
+
+    Raises:
+        VideoError: the folder cannot be read, or its images do not count from 1 (before any row).
+        EmptyVideoError: there is no image and no frame.
+    """
+    try:
+        names = images(folder)
+    except DataError as error:
+        raise VideoError(str(error)) from error
+    total = max(frames, max(names, default=-1) + 1)
+    if not total:
+        raise EmptyVideoError("no image", where=folder, expected="00001.jpg and so on")
+    for frame in range(total):
+        time = frame / USUAL_FPS
+        if frame not in names:
+            yield FaceRow(frame, time, "no_face")
+            continue
+        image = read_crop(folder / names[frame], size)
+        yield FaceRow(frame, time, "unreadable" if image is None else "ok", image)
+
+
+def read_crop(path: Path, size: int) -> np.ndarray | None:
+    """Read an image as (size, size, 3) uint8 RGB; None where it is damaged, which a cut file is too."""
+    import cv2
+
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return None
+    # the decoders would refuse a cut file too, but speak of it on stderr
+    if not (b"\xff\xd9" in data[-TAIL:] if data[:2] == b"\xff\xd8" else b"IEND" in data[-TAIL:]):
+        return None
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    if image is None:
+        return None
+    how = cv2.INTER_AREA if max(image.shape[:2]) > size else cv2.INTER_LINEAR
+    return cv2.cvtColor(cv2.resize(image, (size, size), interpolation=how), cv2.COLOR_BGR2RGB)

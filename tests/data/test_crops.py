@@ -1,0 +1,236 @@
+"""Crops that the releasers made, as they are on disk: which frame an image shows, where the folders lie, what is odd."""
+
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from aupair import store
+from aupair.aus import AUS
+from aupair.data.checks import check
+from aupair.data.crops import Crops, count, find_crops, frame_of, images
+from aupair.data.layout import Job, jobs, read_layout
+from aupair.data.splits import split
+from aupair.errors import DataError
+from aupair.params import CheckData
+
+ROWS = 6
+SETS = {"a": "Train_Set", "b_left": "Train_Set", "b_right": "Train_Set", "d": "Validation_Set"}
+SPLITS = "video,subject,split\na,a,fit\nb_left,b_left,fit\nb_right,b_right,select\nd,d,validation\n"
+
+
+def sheet(path: Path, values: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(",".join(AUS) + "\n" + "".join(",".join(map(str, row)) + "\n" for row in values))
+
+
+def crops(folder: Path, numbers: Iterable[int], suffix: str = ".jpg") -> Path:
+    """Make images that are none: here their names alone are read."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in numbers:
+        (folder / f"{number:05d}{suffix}").write_text("no image")
+    return folder
+
+
+def movie(path: Path, frames: int = ROWS) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 25, (32, 32))
+    for level in range(frames):
+        writer.write(np.full((32, 32, 3), 30 * level, np.uint8))
+    writer.release()
+    return path
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A release with crops and no movies: every frame has an image."""
+    root = tmp_path / "data"
+    for video, official in SETS.items():
+        half = np.arange(ROWS)[:, None] % 2 == np.arange(12) % 2
+        sheet(root / "annotations" / "AU_Set" / official / f"{video}.txt", half.astype(int))
+        crops(root / "cropped_aligned" / video, range(1, ROWS + 1))
+    (root / "splits.csv").write_text(SPLITS)
+    return root
+
+
+def run(data: Path, **params: int) -> tuple[Path, list[str]]:
+    out = data.parent / "out"
+    settings = CheckData(**{"few_positives": 0, **params})
+    check(data, labels=out / "labels.parquet", info=out / "data.json", docs=out / "docs", params=settings)
+    return out / "labels.parquet", store.read_json(out / "data.json")["warnings"]
+
+
+@pytest.mark.parametrize(
+    ("name", "frame"),
+    [
+        ("00001.jpg", 0), ("00002.JPG", 1), ("1.png", 0), ("00120.jpeg", 119), ("00000.jpg", -1),
+        ("a.jpg", None), ("00001_flipped.jpg", None), ("00001.txt", None), ("._00001.jpg", None), ("20210704.jpg", None),
+    ],
+)  # fmt: skip
+def test_image_k_shows_frame_k_minus_1(name: str, frame: int | None) -> None:
+    assert frame_of(name) == frame
+
+
+def test_images_are_counted_by_their_names(tmp_path: Path) -> None:
+    folder = crops(tmp_path / "v", (2, 3, 7))
+    (folder / "Thumbs.db").touch()
+    crops(folder, (3,), ".png")
+    assert count(folder) == Crops(images=3, frames=7)
+    assert images(folder) == {1: "00002.jpg", 2: "00003.jpg", 6: "00007.jpg"}
+    assert count(crops(tmp_path / "w", ())) is None
+
+
+def test_images_that_count_from_0_are_refused(tmp_path: Path) -> None:
+    folder = crops(tmp_path / "v", range(3))
+    for read in (count, images):
+        with pytest.raises(DataError, match=r"^an image with the number 0: in \S*v, expected 00001\.jpg"):
+            read(folder)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("cropped_aligned/{}",), ("cropped_aligned_images/{}",), ("Cropped_Aligned_Images/batch1/{}",),
+        ("batch2/CROPPED_ALIGNED/{}",), ("cropped_aligned/{}", "cropped_aligned_new_50_vids/batch/{}"),
+    ],
+)  # fmt: skip
+def test_where_releases_put_them(tmp_path: Path, names: tuple[str, ...]) -> None:
+    expected = [crops(tmp_path / name.format(f"v{k}"), (4, 5)) for k, name in enumerate(names)]
+    crops(tmp_path / "frames" / "v", (1, 2))
+    for name in names:
+        crops(tmp_path / name.format("__MACOSX"), (1,))
+        crops(tmp_path / name.format(".cache"), (1,))
+    assert find_crops(tmp_path) == sorted(expected)
+
+
+def test_a_video_without_a_face_has_an_empty_folder(tmp_path: Path) -> None:
+    top = tmp_path / "cropped_aligned"
+    expected = [crops(top / "batch" / "blind", ()), crops(top / "batch" / "seen", (1,))]
+    assert find_crops(tmp_path) == expected
+    shutil.rmtree(top)
+    top.mkdir()
+    assert find_crops(tmp_path) == []
+
+
+def test_a_folder_that_links_to_itself_is_walked_once(tmp_path: Path) -> None:
+    seen = crops(tmp_path / "cropped_aligned" / "v", (1,))
+    (tmp_path / "cropped_aligned" / "again").symlink_to(tmp_path)
+    assert find_crops(tmp_path) == [seen]
+
+
+def test_a_movie_goes_first_and_left_and_right_have_crops_of_their_own(data: Path) -> None:
+    layout = read_layout(data)
+    top = data / "cropped_aligned"
+    assert [layout.source(video) for video in SETS] == [top / video for video in SETS]
+    assert layout.source("b") is None, "crops of one person are not those of the other"
+    assert {layout.side(video) for video in SETS} == {""}
+    (data / "videos").mkdir()
+    (data / "videos" / "b.mp4").touch()
+    layout = read_layout(data)
+    assert layout.source("b_left") == data / "videos" / "b.mp4"
+    assert layout.side("b_left") == "left"
+    assert layout.source("a") == top / "a"
+
+
+def test_two_folders_of_one_video_are_refused(data: Path) -> None:
+    crops(data / "cropped_aligned_new" / "a", (1,))
+    with pytest.raises(DataError, match=r"^two folders of crops for one video: in \S*, got \S*new/a, expected one"):
+        read_layout(data).source("a")
+
+
+def test_a_release_without_movies(data: Path) -> None:
+    labels, found = run(data)
+    assert found == []
+    table = store.read_table(labels)
+    assert table["time"].to_pylist() == [k / 30 for _ in SETS for k in range(ROWS)]
+    assert jobs(data, labels) == [Job(video, data / "cropped_aligned" / video, "", ROWS) for video in sorted(SETS)]
+
+
+def test_splits_need_no_movies(data: Path) -> None:
+    (data / "splits.csv").unlink()
+    assert split(data, select=0.5).written
+
+
+def test_what_does_not_fit_the_labels_is_counted(data: Path) -> None:
+    top = data / "cropped_aligned"
+    (top / "a" / "00002.jpg").unlink()
+    crops(top / "b_left", (ROWS + 1, ROWS + 3))
+    crops(top / "z", (1,))
+    labels, found = run(data)
+    assert found == [
+        f"1 videos with crops beyond their last label row: b_left ({ROWS} rows, {ROWS + 3} frames)",
+        f"1 videos with fewer crops than label rows, the others count as without a face: a ({ROWS} rows, {ROWS - 1} images)",
+        "1 folders of crops without an annotation: z",
+    ]
+    assert len(store.read_table(labels)) == ROWS * len(SETS)
+
+
+def test_movies_and_crops_side_by_side_are_told(data: Path) -> None:
+    movie(data / "videos" / "a.mp4")
+    _, found = run(data)
+    assert found == [
+        "3 videos from crops and the others from movies, so that faces are aligned in two ways: b_left, b_right, d",
+        "1 videos whose crops are not read, since they have a movie: a",
+    ]
+
+
+def from_0(data: Path) -> None:
+    crops(data / "cropped_aligned" / "a", (0,))
+
+
+def none_at_all(data: Path) -> None:
+    shutil.rmtree(data / "cropped_aligned" / "a")
+    crops(data / "cropped_aligned" / "a", ()).joinpath("face.jpg").touch()
+
+
+def no_folder(data: Path) -> None:
+    shutil.rmtree(data / "cropped_aligned" / "a")
+
+
+BREACHES: dict[str, tuple[Callable[[Path], None], str]] = {
+    "from 0": (from_0, "an image with the number 0: in {}/cropped_aligned/a"),
+    "none": (none_at_all, "a labelled video that cannot be opened: in {}/cropped_aligned/a, got no readable movie, no"),
+    "no folder": (no_folder, "a labelled video without a file: in {}/annotations/AU_Set/Train_Set/a.txt, got no reada"),
+}
+
+
+@pytest.mark.parametrize("name", BREACHES)
+def test_a_breach_is_one_line(data: Path, name: str) -> None:
+    breach, message = BREACHES[name]
+    breach(data)
+    with pytest.raises(DataError) as caught:
+        run(data)
+    assert str(caught.value).startswith(message.format(data))
+    assert "\n" not in str(caught.value)
+    assert not (data.parent / "out" / "labels.parquet").exists()
+
+
+def test_some_may_be_missing_if_it_is_allowed(data: Path) -> None:
+    none_at_all(data)
+    labels, found = run(data, max_missing_videos=1)
+    assert found == ["1 labelled videos without a readable file, left out: a"]
+    assert sorted(set(store.read_table(labels)["video"].to_pylist())) == ["b_left", "b_right", "d"]
+
+
+@pytest.mark.parametrize("folder", ["", "annotations", "annotations/AU_Set/Test_Set"])
+@pytest.mark.parametrize("what", ["movies", "crops"])
+def test_a_test_release_is_told_what_to_do(tmp_path: Path, folder: str, what: str) -> None:
+    root = tmp_path / "data"
+    if what == "movies":
+        movie(root / "videos" / "t.mp4")
+    else:
+        crops(root / "cropped_aligned" / "t", (1,))
+    (root / folder).mkdir(parents=True, exist_ok=True)
+    with pytest.raises(DataError) as caught:
+        run(root)
+    assert str(caught.value).startswith("no ")
+    assert str(caught.value).endswith("; for a test release run `aupair predict`, then `aupair submission`")
+
+
+def test_neither_movies_nor_crops(data: Path) -> None:
+    shutil.rmtree(data / "cropped_aligned")
+    with pytest.raises(DataError, match=r"^no videos: in \S*videos, expected .*, or \S*/cropped_aligned/<video>/00001"):
+        run(data)

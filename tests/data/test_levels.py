@@ -1,0 +1,158 @@
+"""check-data with intensity as the target: levels in the labels table, what is refused, what is said."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from aupair import store
+from aupair.aus import AUS
+from aupair.data import suites
+from aupair.data.checks import check
+from aupair.data.sheets import read_sheet
+from aupair.errors import DataError
+from aupair.params import CheckData
+
+INTENSITY, OCCURRENCE = "AU_Intensity_Set", "AU_Set"
+
+
+@pytest.fixture
+def data(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(suites, "validate", lambda *_: [])  # takes seconds, and sees the same for both targets
+    return Path(shutil.copytree(corpus, tmp_path / "data"))
+
+
+def path_of(data: Path, kind: str, video: str) -> Path:
+    """The annotation file of a video."""
+    (found,) = (data / "annotations" / kind).glob(f"*/{video}.txt")
+    return found
+
+
+def rewrite(path: Path, values: np.ndarray) -> None:
+    path.write_text(",".join(AUS) + "\n" + "".join(",".join(f"{v:g}" for v in row) + "\n" for row in values))
+
+
+def run(data: Path, target: str = "intensity") -> tuple[Path, Path]:
+    labels, info = data.parent / "labels.parquet", data.parent / "data.json"
+    settings = CheckData(few_positives=0)
+    check(data, labels=labels, info=info, docs=data.parent / "docs", params=settings, target=target)
+    return labels, info
+
+
+def table_of(labels: Path, video: str) -> np.ndarray:
+    """The levels of a video in the labels table: (n, A)."""
+    table = store.read_table(labels).to_pandas()
+    return table[table["video"] == video].sort_values("frame")[list(AUS)].to_numpy()
+
+
+def test_the_labels_are_floors_and_a_gap_masks_its_row(data: Path) -> None:
+    intensities = path_of(data, INTENSITY, "s000c0")
+    values = read_sheet(intensities, np.float32) + 0.0
+    fractions = np.minimum(values + 0.9, 5)
+    fractions[4, 7] = -1
+    rewrite(intensities, fractions)
+    labels, info = run(data)
+    found = table_of(labels, "s000c0")
+    assert found.dtype == np.int8
+    expected = values.astype(int)
+    expected[4] = -1
+    np.testing.assert_array_equal(found, expected)
+    assert found.max() > 1
+    every = store.read_table(labels).to_pandas()[list(AUS)].to_numpy()
+    assert set(np.unique(every)) == {-1, 0, 1, 2, 3, 4, 5}
+    record = store.read_json(info)
+    occurrences, _ = run(data, "occurrence")
+    fit = store.read_table(occurrences).to_pandas().query("split == 'fit'")
+    masked = every[(store.read_table(labels).to_pandas()["split"] == "fit").to_numpy()][:, 0] < 0
+    active = (fit[list(AUS)].to_numpy() == 1)[~masked].sum(0)
+    assert list(record["counts"]["fit"]["positives"].values()) == active.tolist(), "active is every level from 1 on"
+    said = [line for line in record["warnings"] if "levels" not in line]
+    assert said == [
+        "1 of 240 label rows are not annotated",
+        "1 of 240 label rows are annotated in one of the two sets only, intensity counts",
+    ]
+
+
+def test_occurrence_takes_no_notice_of_intensities(data: Path) -> None:
+    first = table_of(run(data, "occurrence")[0], "s001c0")
+    assert set(np.unique(first)) == {0, 1}
+    np.testing.assert_array_equal(first, table_of(run(data)[0], "s001c0") >= 1)
+    shutil.rmtree(data / "annotations" / INTENSITY)
+    np.testing.assert_array_equal(table_of(run(data, "occurrence")[0], "s001c0"), first)
+
+
+def test_disagreements_are_counted_and_the_level_counts(data: Path) -> None:
+    path = path_of(data, OCCURRENCE, "s001c0")
+    values = read_sheet(path)
+    values[2, 6], values[5, 1] = 1 - values[2, 6], 1 - values[5, 1]
+    rewrite(path, values)
+    labels, info = run(data)
+    level = table_of(labels, "s001c0")
+    np.testing.assert_array_equal(level, read_sheet(path_of(data, INTENSITY, "s001c0")))
+    (line,) = [line for line in store.read_json(info)["warnings"] if "disagree" in line]
+    assert line == (
+        "occurrence and intensity disagree in 2 of 2,880 cells, the level counts; "
+        f"AU12 in frame 2 of s001c0: {values[2, 6]} but level {level[2, 6]}"
+    )
+
+
+def test_levels_that_cannot_be_learned_are_named(data: Path) -> None:
+    for path in (data / "annotations" / INTENSITY).glob("*/*.txt"):
+        values = read_sheet(path)
+        values[:, 7] = np.minimum(values[:, 7], 3)
+        rewrite(path, values)
+    _, info = run(data)
+    (line,) = [line for line in store.read_json(info)["warnings"] if line.startswith("levels that fit never shows")]
+    assert "AU15 (4 5)" in line
+
+
+def without_set(data: Path) -> None:
+    shutil.rmtree(data / "annotations" / INTENSITY)
+
+
+def without_two(data: Path) -> None:
+    for video in ("s001c0", "s004c0"):
+        path_of(data, INTENSITY, video).unlink()
+
+
+def shorter(data: Path) -> None:
+    path = path_of(data, INTENSITY, "s002c0")
+    rewrite(path, read_sheet(path)[:-1])
+
+
+def never_graded(data: Path) -> None:
+    for path in (data / "annotations" / INTENSITY).glob("*/*.txt"):
+        rewrite(path, np.full_like(read_sheet(path), -1))
+
+
+def never_active(data: Path) -> None:
+    for path in (data / "annotations" / INTENSITY).glob("*/*.txt"):
+        values = read_sheet(path)
+        values[:, 3] = 0
+        rewrite(path, values)
+
+
+BREACHES: dict[Callable[[Path], None], str] = {
+    without_set: "no intensities: in {}/annotations, expected AU_Intensity_Set/Train_Set/<video>.txt and so on; "
+    "put them there, or set target: occurrence",
+    without_two: "a labelled video without intensities: in {}/annotations/AU_Set/Train_Set/s001c0.txt, "
+    "got no intensities of s001c0 (and 1 more); add them, or set target: occurrence",
+    shorter: "an intensity file of another length: in {0}/annotations/AU_Intensity_Set/Train_Set/s002c0.txt, "
+    "got 29 rows, expected 30, as in {0}/annotations/AU_Set/Train_Set/s002c0.txt; "
+    "mend one, or set target: occurrence",
+    never_graded: "no annotated frame: in {}/annotations/AU_Intensity_Set, got 240 label rows, none annotated",
+    never_active: "an AU without a positive: in {}/splits.csv, got AU6: 0 of 120 annotated frames of fit, "
+    "expected at least 1; move a subject who shows it to fit",
+}
+
+
+@pytest.mark.parametrize("breach", BREACHES, ids=lambda breach: breach.__name__)
+def test_a_breach_stops_and_leaves_no_labels(data: Path, breach: Callable[[Path], None]) -> None:
+    breach(data)
+    with pytest.raises(DataError) as caught:
+        run(data)
+    assert str(caught.value) == BREACHES[breach].format(data)
+    assert not (data.parent / "labels.parquet").exists()
+    run(data, "occurrence")

@@ -1,0 +1,158 @@
+"""From a release's folder to the table of frames: every label meets the frame that it was made for, whatever lies."""
+
+import struct
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from aupair import store
+from aupair.aus import AUS, SPLITS
+from aupair.data.checks import check
+from aupair.data.frames import Frames, load_frames
+from aupair.data.layout import Header, jobs, probe
+from aupair.faces.folder import Job, preprocess
+from aupair.params import CheckData, PreprocessFaces
+
+FRAMES = 6
+VIDEOS = {
+    "a": ("train", "fit"),
+    "b_left": ("train", "fit"),
+    "b_right": ("train", "select"),
+    "d": ("valid", "validation"),
+}
+RELEASES = {
+    "2021": ("annotations/AU_Set", "Train_Set", "Validation_Set", "cropped_aligned"),
+    "later": ("annotations/AU_Detection_Challenge", "Train_Set", "Validation_Set", "cropped_aligned"),
+    "packed": ("annotations/ABAW Annotations/AU_Detection_Challenge", "Training_Set", "Valid_Set", "batch1/cropped_aligned"),
+    "lower": ("annotations/au_set", "train_set", "validation_set", "Cropped_Aligned_Images/batch2"),
+}  # fmt: skip
+
+
+def truth(rows: int) -> np.ndarray:
+    """AU k is active in frame t if bit k of t + 1 is set, k < 3: the labels tell their frame."""
+    return ((np.arange(rows)[:, None] + 1) >> (np.arange(12) % 3)) & 1
+
+
+def told(labels: np.ndarray) -> list[int]:
+    """The frame that rows of `truth` tell; -1 for a row without a label."""
+    return [-1 if row[0] < 0 else int(row[0] + 2 * row[1] + 4 * row[2] - 1) for row in labels]
+
+
+def build(root: Path, release: str, rows: dict[str, int]) -> Path:
+    annotations, train, validation, _ = RELEASES[release]
+    for video, (official, _) in VIDEOS.items():
+        path = root / annotations / (train if official == "train" else validation) / f"{video}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lines = [",".join(map(str, row)) for row in truth(rows.get(video, FRAMES))]
+        path.write_text("\n".join([",".join(AUS), *lines]) + "\n")
+    lines = [f"{video},{video},{split}" for video, (_, split) in VIDEOS.items()]
+    (root / "splits.csv").write_text("\n".join(["video,subject,split", *lines]) + "\n")
+    return root
+
+
+def images(folder: Path, numbers: list[int]) -> None:
+    """Image `number` is of the grey 20 x number."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in numbers:
+        cv2.imwrite(str(folder / f"{number:05d}.jpg"), np.full((112, 112, 3), 20 * number, np.uint8))
+
+
+def flow(data: Path) -> tuple[Frames, list[str]]:
+    """check-data, preprocess-faces, and what the later stages see; the warnings."""
+    out = data.parent / "out"
+    labels, info, faces = out / "labels.parquet", out / "data.json", out / "faces"
+    check(data, labels=labels, info=info, docs=out / "docs", params=CheckData(few_positives=0))
+    preprocess([Job(*job) for job in jobs(data, labels)], faces, PreprocessFaces(size=32, workers=1))
+    return load_frames(labels, faces), store.read_json(info)["warnings"]
+
+
+def of(frames: Frames, video: str) -> np.ndarray:
+    return np.flatnonzero(frames.video == frames.videos.index(video))
+
+
+def seen(faces: Path) -> list[int]:
+    """The frame that each face shows, by its grey; -1 without a face."""
+    rows = store.read_faces(faces)["jpeg"].to_pylist()
+    return [round(float(store.decode_jpeg(jpeg).mean()) / 20) - 1 if jpeg else -1 for jpeg in rows]
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_crops_meet_their_labels(tmp_path: Path, release: str) -> None:
+    """More images than labels, fewer, gaps, and none beyond the middle: a face always stands at its own label."""
+    data = build(tmp_path / "data", release, {"a": 4})
+    top = data / RELEASES[release][3]
+    images(top / "a", [1, 2, 3, 4, 5, 6])
+    images(top / "b_left", [2, 3, 6])
+    images(top / "b_right", [1, 2])
+    images(top / "d", [1, 2, 3, 4, 5, 6])
+    frames, warnings = flow(data)
+    assert frames.videos == tuple(VIDEOS)
+    expected = {
+        "a": ([0, 1, 2, 3, 4, 5], [0, 1, 2, 3, -1, -1]),
+        "b_left": ([-1, 1, 2, -1, -1, 5], [0, 1, 2, 3, 4, 5]),
+        "b_right": ([0, 1, -1, -1, -1, -1], [0, 1, 2, 3, 4, 5]),
+        "d": ([0, 1, 2, 3, 4, 5], [0, 1, 2, 3, 4, 5]),
+    }
+    for video, (faces, labels) in expected.items():
+        rows = of(frames, video)
+        assert seen(tmp_path / "out" / "faces" / f"{video}.arrow") == faces, video
+        assert frames.ok[rows].tolist() == [face >= 0 for face in faces], video
+        assert told(frames.labels[rows]) == labels, video
+        assert frames.frame[rows].tolist() == list(range(FRAMES))
+        assert {SPLITS[k] for k in frames.split[rows]} == {VIDEOS[video][1]}
+    assert len(warnings) == 2
+
+
+def grey_movie(path: Path, frames: int) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 25, (64, 64))
+    for number in range(frames):
+        writer.write(np.full((64, 64, 3), 20 * number, np.uint8))
+    writer.release()
+    return path
+
+
+def lie(path: Path, frames: int) -> None:
+    """Let an AVI's header promise another number of frames, in the file's header and in the stream's."""
+    content = bytearray(path.read_bytes())
+    for chunk, offset in ((b"avih", 8 + 16), (b"strh", 8 + 32)):
+        struct.pack_into("<I", content, content.index(chunk) + offset, frames)
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("promised", [2, 400])
+def test_a_header_that_lies_about_the_frames_is_not_believed(tmp_path: Path, promised: int) -> None:
+    data = build(tmp_path / "data", "2021", {"b_left": 4, "b_right": 9})
+    for name in "abd":
+        grey_movie(data / "videos" / f"{name}.avi", FRAMES)
+    lie(data / "videos" / "a.avi", promised)
+    assert probe(data / "videos" / "a.avi") == Header(promised, 25.0)
+    frames, warnings = flow(data)
+    assert [len(of(frames, video)) for video in VIDEOS] == [FRAMES] * 4
+    assert told(frames.labels[of(frames, "a")]) == list(range(FRAMES))
+    assert told(frames.labels[of(frames, "b_left")]) == [0, 1, 2, 3, -1, -1], "a frame without a label"
+    assert len(of(frames, "b_right")) == FRAMES, "labels without a frame are dropped"
+    start = (
+        f"3 videos whose label rows and frames differ in number, by the header: a (6 rows, {promised} frames), b_left"
+    )
+    assert warnings[0].startswith(start)
+
+
+@pytest.mark.parametrize("au", [0, 11])
+def test_one_minus_one_masks_the_frame(tmp_path: Path, au: int) -> None:
+    data = build(tmp_path / "data", "2021", {})
+    for video in VIDEOS:
+        images(data / "cropped_aligned" / video, list(range(1, FRAMES + 1)))
+    path = data / "annotations" / "AU_Set" / "Train_Set" / "a.txt"
+    values = truth(FRAMES)
+    values[2, au] = -1
+    values[4] = -1
+    path.write_text("\n".join([",".join(AUS), *(",".join(map(str, row)) for row in values)]) + "\n")
+    frames, warnings = flow(data)
+    rows = of(frames, "a")
+    assert frames.labels[rows][[2, 4]].tolist() == [[-1] * 12] * 2
+    assert told(frames.labels[rows]) == [0, 1, -1, 3, -1, 5]
+    assert frames.usable[rows].tolist() == [True, True, False, True, False, True]
+    assert warnings == [f"2 of {4 * FRAMES} label rows are not annotated"]
