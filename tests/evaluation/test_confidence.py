@@ -6,7 +6,8 @@ from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 
 from aupair.aus import AUS
-from aupair.evaluation.confidence import TERMS, Confidence, fit_confidence, logistic, terms
+from aupair.errors import ArtifactError, ParamsError
+from aupair.evaluation.confidence import SIDES, TERMS, Confidence, fit_confidence, logistic, quantiles_of, terms
 
 A = len(AUS)
 
@@ -74,22 +75,86 @@ def test_a_single_kind_of_outcome_and_a_constant_sigma_are_no_obstacle() -> None
     assert (confidence(raw, np.ones_like(raw), thresholds) > 0.9).mean() > 0.9
 
 
-def test_the_quantiles_turn_a_share_into_a_threshold() -> None:
+def test_thresholds_may_be_those_of_a_frame() -> None:
+    raw, sigma, thresholds, _ = draw(n=50)
+    each = np.broadcast_to(thresholds, raw.shape)
+    np.testing.assert_array_equal(terms(raw, sigma, each), terms(raw, sigma, thresholds))
+
+
+def test_the_limits_leave_out_the_same_share_of_each_au_and_decision() -> None:
     raw, sigma, thresholds, truth = draw()
-    confidence = fit_confidence(raw, sigma, thresholds, truth)
-    assert confidence.quantiles.shape == (101,)
-    p = confidence(raw, sigma, thresholds)
-    for share in (0.0, 0.2, 0.205, 0.9):
-        assert (p < confidence.threshold(share)).mean() == pytest.approx(share, abs=0.003)
+    p, active = fit_confidence(raw, sigma, thresholds, truth)(raw, sigma, thresholds), raw >= thresholds
+    confidence = Confidence(np.zeros((A, len(TERMS))), quantiles_of(p, active))
+    for share in (0.0, 0.2, 0.205, 0.9, 1.0):
+        limits = confidence.limits(share)
+        assert limits.shape == (2, A)
+        for au in range(A):
+            for side in (0, 1):
+                own = p[active[:, au] == side, au]
+                assert (own < limits[side, au]).mean() == pytest.approx(share, abs=0.003)
+
+
+def test_an_au_that_was_never_decided_so_has_the_limits_of_the_others() -> None:
+    rng = np.random.default_rng(0)
+    p, active = rng.random((500, 3)), rng.random((500, 3)) < 0.3
+    active[:, 1] = False
+    found = quantiles_of(p, active)
+    np.testing.assert_allclose(found[:, 1, 1], np.quantile(p[active], np.linspace(0, 1, 101)))
+    nobody = quantiles_of(p, np.zeros_like(active))
+    np.testing.assert_allclose(nobody[:, 1, 0], np.quantile(p, np.linspace(0, 1, 101)))
+
+
+BOUNDS = np.concatenate([np.linspace(0.2, 0.05, 51), np.full(50, 0.01)])
+"""falls to .05 at one half, and is small, by chance, where hardly any decision is left"""
+
+
+def promising(bounds: np.ndarray) -> Confidence:
+    return Confidence(np.zeros((A, len(TERMS))), None, bounds - 0.01, bounds)
+
+
+def test_a_risk_takes_the_smallest_share_that_keeps_its_bound() -> None:
+    for risk in (0.05, 0.0501, 0.1, 0.17):
+        share = promising(BOUNDS).share_for_risk(risk)
+        assert BOUNDS[round(100 * share)] <= risk < BOUNDS[round(100 * share) - 1]
+    assert promising(BOUNDS).share_for_risk(0.2) == promising(BOUNDS).share_for_risk(1.0) == 0.0
+
+
+def test_a_share_after_one_that_fails_is_not_looked_at() -> None:
+    bumpy = BOUNDS.copy()
+    bumpy[[10, 30]] = 0.06, 0.15  # 10 would do, but 30 does not
+    assert promising(bumpy).share_for_risk(0.12) == 0.31
+
+
+def test_a_risk_that_cannot_be_had_says_the_lowest_that_can() -> None:
+    with pytest.raises(ParamsError, match=r"got a risk of 0.02, expected 0.05 or more, which keeps 50 % of them$"):
+        promising(BOUNDS).share_for_risk(0.02)
+    odd = BOUNDS + 0.0004
+    with pytest.raises(ParamsError, match=r"expected 0.051 or more") as error:
+        promising(odd).share_for_risk(0.05)
+    assert "\n" not in str(error.value)
+    assert promising(odd).share_for_risk(0.051) == 0.5, "what is said to be possible is"
 
 
 def test_it_survives_json() -> None:
     raw, sigma, thresholds, truth = draw(n=200)
-    confidence = fit_confidence(raw, sigma, thresholds, truth)
-    tree = {au: {"confidence": confidence.of_au(k)} for k, au in enumerate(AUS)}
-    again = Confidence.from_json({**tree, "confidence_quantiles": confidence.quantiles.tolist()})
-    np.testing.assert_array_equal(again.coefficients, confidence.coefficients)
+    fitted = fit_confidence(raw, sigma, thresholds, truth)
+    quantiles = quantiles_of(fitted(raw, sigma, thresholds), raw >= thresholds)
+    confidence = Confidence(fitted.coefficients, quantiles, BOUNDS - 0.01, BOUNDS)
+    tree = {au: confidence.of_au(k) for k, au in enumerate(AUS)} | confidence.of_all()
+    assert set(tree["AU7"]["confidence_quantiles"]) == set(SIDES)
+    again = Confidence.from_json(tree)
+    for name in ("coefficients", "quantiles", "risks", "bounds"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(confidence, name))
     assert again.coefficients.shape == (A, len(TERMS))
+
+
+def test_a_selection_of_an_older_version_decides_but_cannot_abstain() -> None:
+    entry = {"confidence": dict.fromkeys(TERMS, 0.5)}
+    old = Confidence.from_json({**dict.fromkeys(AUS, entry), "confidence_quantiles": [0.0, 1.0]})
+    assert old(np.full((1, A), 0.9), np.ones((1, A)), np.full(A, 0.5)).shape == (1, A)
+    for ask in (old.limits, old.share_for_risk):
+        with pytest.raises(ArtifactError, match=r"cannot abstain: .*older version; run evaluate and register-model"):
+            ask(0.1)
 
 
 def test_a_frame_without_a_face_has_none() -> None:

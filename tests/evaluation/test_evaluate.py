@@ -1,6 +1,5 @@
 """From arrays to metrics.json, selection.json, the table and the plots."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,60 +8,17 @@ import pytest
 
 from aupair import store
 from aupair.aus import AUS, SPLITS
-from aupair.data.frames import Frames
-from aupair.errors import ArtifactError, AupairError, DataError
-from aupair.evaluation.conditions import Conditions
+from aupair.errors import ArtifactError, DataError
 from aupair.evaluation.evaluate import Evaluation, evaluate
+from aupair.evaluation.metrics import resamples
 from aupair.evaluation.pair_order import pair_accuracy
-from aupair.evaluation.plots import SECONDS, timelines, video_to_show
-from aupair.evaluation.reports import Places, write_reports
-from aupair.evaluation.selection import Selection, Trial
-from aupair.evaluation.table import terminal
+from aupair.evaluation.selection import Selection, cells_of, filled
 from aupair.evaluation.uncertainty import best_constant_sigma, ece_of_order, pair_nll
 from aupair.log import Log
 from aupair.params import Evaluate
-from aupair.ranking.pairs import Pairs
+from evaluation.worlds import QUICK, A, some, world
 
-A = len(AUS)
-PLOTS = ["f1", "reliability", "risk_coverage", "timelines"]
-QUICK = Evaluate(bootstrap=50)
 ROWS = ["all-zero", "all-one", "best-constant", "no-uncertainty", "P1", "P2"]
-
-
-def some(frames: Frames, split: str) -> Pairs:
-    """Pair each active frame with the next inactive one of its video."""
-    found = []
-    for rows in frames.slices():
-        usable = (frames.usable & frames.of_split(split))[rows]
-        for au in range(A):
-            high = rows.start + np.flatnonzero(usable & (frames.labels[rows, au] == 1))
-            low = rows.start + np.flatnonzero(usable & (frames.labels[rows, au] == 0))
-            found += [(i, j, au, 1) if k % 2 else (j, i, au, -1) for k, (i, j) in enumerate(zip(high, low))]
-    return Pairs(*np.array(found).T)
-
-
-def world(seed: int = 0, n: int = 50, videos: int = 9) -> tuple[Frames, Trial, dict[str, Pairs], Conditions]:
-    """A third of the frames is covered: y_hat is noise there and sigma large; some have no face, some no labels."""
-    rng = np.random.default_rng(seed)
-    size = n * videos
-    labels = (rng.random((size, A)) < np.linspace(0.1, 0.5, A)).astype(np.int8)
-    truth = labels.astype(float)
-    labels[rng.random(size) < 0.05] = -1
-    video, frame = np.repeat(np.arange(videos, dtype=np.int32), n), np.tile(np.arange(n, dtype=np.int32), videos)
-    split, ok = (video // 3).astype(np.int8), rng.random(size) < 0.95
-    names = tuple(f"v{k}" for k in range(videos))
-    frames = Frames(names, names, video, video, split, frame, frame / 25, ok, labels)
-    covered = rng.random(size) < 0.3
-    noise = np.where(covered, 2.0, 0.3)[:, None]
-    y_hat = truth + noise * rng.normal(size=(size, A))
-    with_uncertainty = np.where(covered[:, None], 0.3 + 0.1 * y_hat, y_hat)
-    arrays = [
-        a.astype(np.float32) for a in (y_hat, noise * np.exp(0.1 * rng.normal(size=(size, A))), with_uncertainty, y_hat)
-    ]
-    for array in arrays:
-        array[~ok] = np.nan
-    conditions = Conditions(0.4 * covered, 0.9 * np.repeat(covered[:, None], A, 1), rng.normal(0, 0.2, size))
-    return frames, Trial(3, *arrays), {s: some(frames, s) for s in SPLITS}, conditions
 
 
 @pytest.fixture(scope="module")
@@ -85,10 +41,14 @@ def test_metrics_have_every_key_of_the_contract(found: Evaluation) -> None:
     assert {"clear", "mean", "per_au"} <= set(metrics["pair_accuracy"])
     block = metrics["uncertainty"]
     assert {"h", "constant", "constant_select", "per_au"} <= set(block["pair_nll"])
-    assert set(block["auroc_correct"]) == {"margin", "margin_over_sigma"}
+    assert set(block["auroc_correct"]) == {"margin", "margin_over_sigma", "per_au"}
     assert set(block["gain_at_80"]) == {"sigma", "random", "cover"}
-    assert set(block["spearman_misorder"]) == set(block["auroc_own_region"]) == {"mean", "per_au"}
+    for name in ("spearman_misorder", "auroc_own_region", "auroc_other_region", "auroc_turned"):
+        assert set(block[name]) == {"mean", "per_au"}
     assert isinstance(block["ece"], float)
+    assert {name: set(curve) for name, curve in block["reliability"].items()} == {
+        name: {"claimed", "observed", "share"} for name in ("h", "constant")
+    }
     assert set(metrics["select"]) == {"pair_accuracy", "uncertainty"}
     assert (metrics["chosen_trial"], metrics["protocol"], metrics["chosen_on"]) == (3, "ours", "select")
 
@@ -102,7 +62,49 @@ def test_the_rows_say_what_the_decisions_say(found: Evaluation) -> None:
     assert p2["exact_match"] == pytest.approx((decisions == truth).all(1).mean())
     zero = next(r for r in found.rows if (r["name"], r["split"]) == ("all-zero", "validation"))
     assert zero["accuracy"] == pytest.approx(1 - truth.mean())
-    assert found.metrics["p2_over_best_constant"]["validation"]["score"] > 0.1
+
+
+def test_rows_are_compared_in_the_same_resamples(found: Evaluation) -> None:
+    rows = {(r["name"], r["split"]): r for r in found.rows}
+    compared = {(one["name"], one["split"]): one for one in found.metrics["comparisons"]}
+    assert len(compared) == len(found.metrics["comparisons"]) == 2 * 4 * 2
+    for (name, split), one in compared.items():
+        assert name == f"{one['a']}-{one['b']}.{one['figure']}"
+        sides = [rows[one[side], split][one["figure"]] for side in ("a", "b")]
+        assert one["difference"] == pytest.approx(sides[0] - sides[1])
+        assert one["interval"][0] <= one["difference"] <= one["interval"][1]
+    best = compared["P2-best-constant.score", "validation"]
+    assert (best["difference"] > 0.1, best["probability"], best["interval"][0] > 0) == (True, 1.0, True)
+    assert found.selection["comparisons"] == [one for (_, split), one in compared.items() if split == "select"]
+
+
+def naive_f1(truth: np.ndarray, decisions: np.ndarray) -> float:
+    """The mean over AUs, frame by frame."""
+    values = []
+    for own, said in zip(truth.T.tolist(), decisions.T.tolist()):
+        hits, misses = sum(a and b for a, b in zip(own, said)), sum(a != b for a, b in zip(own, said))
+        values.append(2 * hits / (2 * hits + misses) if hits + misses else 0.0)
+    return float(np.mean(values))
+
+
+def test_a_comparison_is_that_of_a_loop_over_resamples_of_videos(found: Evaluation) -> None:
+    frames, trial, *_ = world()
+    cells = cells_of(frames, "validation")
+    drawn = resamples(3, QUICK.bootstrap, (QUICK.seed, SPLITS.index("validation")))
+    decided = {}
+    for name, raw in zip(("no-uncertainty", "P1"), filled(trial, frames)):
+        side = "without" if name == "no-uncertainty" else "with_uncertainty"
+        decided[name] = raw[cells.rows] >= np.array([found.selection[au][side]["threshold"] for au in AUS])
+    gaps = []
+    for weights in drawn:
+        rows = np.concatenate([np.tile(np.flatnonzero(cells.video == 6 + v), w) for v, w in enumerate(weights)])
+        f1 = {name: naive_f1(cells.truth[rows], own[rows]) for name, own in decided.items()}
+        gaps.append(f1["P1"] - f1["no-uncertainty"])
+    one = next(
+        c for c in found.metrics["comparisons"] if (c["name"], c["split"]) == ("P1-no-uncertainty.f1", "validation")
+    )
+    np.testing.assert_allclose(one["interval"], np.quantile(gaps, [0.025, 0.975]))
+    assert one["probability"] == pytest.approx((np.array(gaps) > 0).mean() + 0.5 * (np.array(gaps) == 0).mean())
 
 
 def test_each_row_is_decided_by_its_mapping_at_its_threshold(found: Evaluation) -> None:
@@ -126,8 +128,42 @@ def test_a_sigma_that_knows_is_found_to_know(found: Evaluation) -> None:
     assert block["auroc_own_region"]["mean"] > 0.95
     assert block["spearman_misorder"]["mean"] > 0
     assert found.metrics["pair_accuracy"]["clear"] > found.metrics["pair_accuracy"]["mean"]
+    assert block["auroc_turned"]["mean"] == pytest.approx(0.5, abs=0.15), "turned faces are as good here"
     decisions = found.metrics["decisions"]
     assert decisions["error_at_80"]["confidence"] < decisions["error"]
+    for part in (decisions, *decisions["per_au"].values()):
+        assert part["aurc"]["confidence"] < part["aurc"]["random"]
+    assert decisions["selective"]["gain_at_80"]["f1"]["difference"] > 0
+
+
+def test_sigma_of_the_own_region_is_told_from_that_of_another() -> None:
+    frames, trial, pairs, conditions = world()
+    hidden = np.zeros_like(conditions.hidden)
+    kind = np.random.default_rng(5).integers(0, 3, len(frames))  # nothing, the region of AU1, that of AU2
+    hidden[kind == 1, 0] = hidden[kind == 2, 1] = 0.9
+    known = replace(conditions, hidden=hidden, covered=0.2 * (kind > 0))
+    sigma = np.where(kind[:, None] == 1, 2.0, 1.0) * np.exp(0.2 * np.random.default_rng(6).normal(size=hidden.shape))
+    sigma = np.where(frames.ok[:, None], sigma, np.nan).astype(np.float32)  # AU1's cover raises the sigma of all AUs
+    block = evaluate(frames, [replace(trial, sigma=sigma)], pairs, known, QUICK).metrics["uncertainty"]
+    assert block["auroc_own_region"]["per_au"]["AU1"] > 0.95
+    assert block["auroc_other_region"]["per_au"]["AU1"] > 0.95
+    assert block["auroc_own_region"]["per_au"]["AU2"] == pytest.approx(0.5, abs=0.15)
+    assert block["auroc_other_region"]["per_au"]["AU2"] < 0.05
+    assert np.isnan(block["auroc_other_region"]["per_au"]["AU4"]), "never hidden"
+
+
+def test_figures_of_each_au_have_the_mean_that_stands_above_them(found: Evaluation) -> None:
+    block = found.metrics["uncertainty"]
+    for name in ("margin", "margin_over_sigma"):
+        own = [block["auroc_correct"]["per_au"][au][name] for au in AUS]
+        assert block["auroc_correct"][name] == pytest.approx(np.mean(own))
+    assert block["ece"] == pytest.approx(np.mean([block["ece_per_au"][au]["h"] for au in AUS]))
+    assert block["ece_constant"] == pytest.approx(np.mean([block["ece_per_au"][au]["constant"] for au in AUS]))
+    decisions = found.metrics["decisions"]
+    assert decisions["error"] == pytest.approx(np.mean([decisions["per_au"][au]["error"] for au in AUS]))
+    for curve in (decisions["risk_coverage"]["confidence"], decisions["per_au"]["AU1"]["risk_coverage"]["confidence"]):
+        np.testing.assert_allclose(curve["coverage"], np.arange(1, 21) / 20)
+    assert decisions["risk_coverage"]["confidence"]["risk"][-1] == pytest.approx(decisions["error"])
 
 
 def test_the_constants_to_beat_were_chosen_on_fit_and_on_select(found: Evaluation) -> None:
@@ -169,7 +205,8 @@ def test_real_data_without_conditions_leaves_those_figures_empty() -> None:
     metrics = evaluate(frames, [trial], pairs, None, QUICK).metrics
     assert metrics["pair_accuracy"]["clear"] is None
     assert metrics["uncertainty"]["gain_at_80"]["cover"] is None
-    assert metrics["uncertainty"]["auroc_own_region"] == {"mean": None, "per_au": None}
+    for name in ("auroc_own_region", "auroc_other_region", "auroc_turned"):
+        assert metrics["uncertainty"][name] == {"mean": None, "per_au": None}
 
 
 def test_the_selection_survives_json_and_decides_alike(found: Evaluation, tmp_path: Path) -> None:
@@ -180,6 +217,8 @@ def test_the_selection_survives_json_and_decides_alike(found: Evaluation, tmp_pa
     raw = selection.raw(trial.with_uncertainty, trial.without)
     np.testing.assert_array_equal(selection.decide(raw)[frames.ok], found.decisions[frames.ok])
     np.testing.assert_array_equal(selection.trust(raw, trial.sigma), found.confidence)
+    assert selection.confidence.limits(0.2).shape == (2, A)
+    assert selection.confidence.bounds is not None
     for au in AUS:
         assert found.selection[au]["variant"] in ("P1", "P2")
         assert {"threshold", "with_uncertainty", "without", "probability_with_better"} <= set(found.selection[au])
@@ -249,54 +288,3 @@ def test_bad_input_is_refused_in_one_line() -> None:
     with pytest.raises(DataError, match="nothing to judge by: in split select") as error:
         evaluate(bare, [trial], pairs, conditions, QUICK)
     assert "\n" not in str(error.value)
-
-
-def write(found: Evaluation, folder: Path, note: str = "") -> None:
-    """Write all reports into one folder."""
-    pairs = [["AU", "fit", "select", "validation"], ["AU1", "500 of 1,234", "5 of 6", "0 of 0"]]
-    places = Places(folder / "metrics.json", folder / "table.md", folder / "plots")
-    write_reports(found, world()[0], places, pairs, note)
-
-
-def test_reports_are_written_whole(found: Evaluation, tmp_path: Path) -> None:
-    for _ in range(2):
-        write(found, tmp_path / "reports", note="**Synthetic.**")
-    assert sorted(p.name for p in (tmp_path / "reports").iterdir()) == ["metrics.json", "plots", "table.md"]
-    assert sorted(p.stem for p in (tmp_path / "reports" / "plots").iterdir()) == PLOTS
-    for name in PLOTS:
-        assert (tmp_path / "reports" / "plots" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
-    metrics = json.loads((tmp_path / "reports" / "metrics.json").read_text())
-    table = (tmp_path / "reports" / "table.md").read_text()
-    assert "**Synthetic.**" in table
-    p2 = next(r for r in metrics["rows"] if (r["name"], r["split"]) == ("P2", "validation"))
-    assert f"{p2['score']:.3f}" in next(line for line in table.splitlines() if line.startswith("| P2"))
-    assert "chosen on validation" not in table
-    assert table.endswith("| AU1 | 500 of 1,234 | 5 of 6 | 0 of 0 |\n"), "the counts of pairs are the last table"
-    assert all(f"| {au} " in table for au in AUS)
-    assert terminal(found.metrics).row_count == len(ROWS)
-
-
-def test_an_unwritable_folder_is_one_line(found: Evaluation, tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(AupairError, match="cannot write"):
-        write(found, tmp_path / "file" / "reports")
-
-
-def test_the_video_shown_is_the_one_with_most_to_see() -> None:
-    frames, *_ = world()
-    labels = frames.labels.copy()
-    labels[(frames.video == 7) & (labels[:, 0] >= 0)] = 1  # always active: nothing to see
-    labels[(frames.video == 6) & (labels[:, 0] >= 0), :8] = 0
-    assert video_to_show(replace(frames, labels=labels)) == 8
-
-
-def test_of_a_long_video_the_stretch_with_most_changes_is_shown() -> None:
-    frames, trial, *_ = world(n=300)
-    labels = np.zeros_like(frames.labels)
-    labels[2600:2650:2] = 1
-    slow = replace(frames, time=frames.frame / 2.5, labels=labels, ok=np.ones(len(frames), bool))
-    arrays = (np.nan_to_num(trial.y_hat), np.nan_to_num(trial.sigma, nan=1), labels > 0)
-    axis = timelines(slow, *arrays).axes[0]
-    start, end = axis.get_xlim()
-    assert start <= 80 < 99 <= end
-    assert end - start < SECONDS + 2

@@ -9,14 +9,16 @@ from sklearn.metrics import roc_auc_score
 
 from aupair.data.frames import Frames
 from aupair.evaluation.uncertainty import (
+    aurc,
     auroc,
+    auroc_between,
     auroc_correct,
-    auroc_own_region,
     best_constant_sigma,
     ece_of_order,
     gain,
     leave_out,
     pair_nll,
+    ranked_risk,
     reliability,
     risk_coverage,
     spearman,
@@ -194,13 +196,16 @@ def test_spearman_equals_scipy_and_is_unknown_for_a_constant() -> None:
     np.testing.assert_allclose(spearman_misorder(sigma, rate), expected)
 
 
-def test_auroc_own_region_judges_hidden_against_clear_and_nothing_else() -> None:
+def test_auroc_between_judges_two_kinds_and_nothing_else() -> None:
     sigma = np.array([[3.0, 1.0], [1.0, 2.0], [99.0, 99.0], [2.0, 1.0]])
-    hidden = np.array([[True, False], [False, False], [False, False], [True, False]])
-    clear = np.array([False, True, False, False])  # the third is neither
-    found = auroc_own_region(sigma, hidden, clear)
+    high = np.array([[True, False], [False, False], [False, False], [True, False]])
+    low = np.array([False, True, False, False])[:, None]  # the third is neither
+    found = auroc_between(sigma, high, low)
     assert found[0] == 1.0
     assert np.isnan(found[1])
+    assert auroc_between(-sigma, high, low)[0] == 0.0
+    own = np.array([[False, False], [True, False], [False, False], [False, True]])  # a kind of its own for each AU
+    assert auroc_between(sigma, high, own)[0] == 1.0
 
 
 def test_risk_falls_when_trust_knows_and_ends_at_the_error_of_all() -> None:
@@ -213,3 +218,24 @@ def test_risk_falls_when_trust_knows_and_ends_at_the_error_of_all() -> None:
     order = np.argsort(wrong, kind="stable")
     for k, c in enumerate(coverage):
         assert risk[k] == pytest.approx(wrong[order[: round(1000 * c)]].mean())
+
+
+def test_risk_at_every_coverage_equals_a_loop_over_all_orders_of_ties() -> None:
+    wrong, trust = np.array([True, False, False, True]), np.array([1.0, 2.0, 1.0, 0.0])
+    orders = [[1, 0, 2, 3], [1, 2, 0, 3]]  # the two of trust 1 in either order
+    expected = np.mean([[np.mean(wrong[order[: k + 1]]) for k in range(4)] for order in orders], axis=0)
+    np.testing.assert_allclose(ranked_risk(wrong, trust), expected)
+    assert aurc(wrong, trust) == pytest.approx(expected.mean())
+
+
+def test_the_area_is_below_random_for_a_trust_that_knows_and_above_for_one_that_is_upside_down() -> None:
+    rng = np.random.default_rng(0)
+    wrong = rng.random(2000) < 0.3
+    knows = np.where(wrong, 0.0, 1.0) + rng.normal(size=2000)
+    assert aurc(wrong, knows) < wrong.mean() - 0.05
+    assert aurc(wrong, -knows) > wrong.mean() + 0.05
+    assert aurc(wrong, np.zeros(2000)) == pytest.approx(wrong.mean())
+    assert aurc(wrong, rng.random(2000)) == pytest.approx(wrong.mean(), abs=0.03)
+    number = np.arange(1, 2001)
+    best = np.mean(np.maximum(number - (~wrong).sum(), 0) / number)
+    assert aurc(wrong, (~wrong).astype(float)) == pytest.approx(best)

@@ -37,6 +37,21 @@ class Conditions:
         """(N,) bool: nothing over the face, and nearly frontal."""
         return (self.covered == 0) & (np.abs(self.yaw) < FRONTAL)
 
+    @property
+    def turned(self) -> np.ndarray:
+        """(N,) bool: not nearly frontal; False where yaw is unknown."""
+        return np.abs(self.yaw) >= FRONTAL
+
+    @property
+    def own_hidden(self) -> np.ndarray:
+        """(N, A) bool: at least half of the AU's own region is hidden."""
+        return self.hidden >= HIDDEN
+
+    @property
+    def other_hidden(self) -> np.ndarray:
+        """(N, A) bool: nothing of the AU's own region is hidden, but at least half of another AU's is."""
+        return (self.hidden == 0) & self.own_hidden.any(axis=1, keepdims=True)
+
 
 def load_conditions(path: Path, frames: Frames) -> Conditions | None:
     """Read `conditions.csv` and align it with the frames; None where there is no such file (real data).

@@ -5,24 +5,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import rankdata
 
 from aupair.aus import AUS, SPLITS
 from aupair.data.frames import Frames
+from aupair.data.levels import TOP
 from aupair.errors import ArtifactError, DataError
+from aupair.evaluation.calibration import HeldOut, calibrate, deal, tune_held_out
 from aupair.evaluation.conditions import Conditions
-from aupair.evaluation.confidence import fit_confidence
-from aupair.evaluation.evidence import (
-    FixedPairs,
-    Scored,
-    decision_evidence,
-    pair_evidence,
-    reliability_curve,
-    uncertainty_evidence,
-)
+from aupair.evaluation.decisions import decided, decision_evidence
+from aupair.evaluation.evidence import FixedPairs, Scored, pair_evidence, uncertainty_evidence
 from aupair.evaluation.fill import fill_nearest
+from aupair.evaluation.intensity import judge as judge_intensity
 from aupair.evaluation.rows import JUDGED, judge
 from aupair.evaluation.selection import Cells, Choice, Selection, Trial, best_trial, cells_of, choose, filled
+from aupair.evaluation.selective import abstention, selective
 from aupair.log import SILENT, Log
 from aupair.params import Evaluate
 
@@ -57,6 +53,7 @@ def evaluate(
     conditions: Conditions | None,
     params: Evaluate,
     log: Log = SILENT,
+    target: str = "occurrence",
 ) -> Evaluation:
     """Choose on `select` (protocol paper: on `validation`), then judge on `select` and once on `validation`.
 
@@ -65,72 +62,91 @@ def evaluate(
         trials: what each trial says of them.
         pairs: the fixed pairs of fit, select and validation.
         conditions: None for data without conditions.csv; what needs them is None then.
+        target: occurrence, or intensity: P1 or P2 goes by ICC(3,1) then, and there are `intensity_rows` too.
 
     Raises:
         DataError: a split has no annotated frame with a face.
         ArtifactError: arrays of another shape than the frames, or no number for a frame with a face.
     """
-    _check(frames, trials, log)
+    _check(frames, trials, target, log)
     chosen_on = "validation" if params.protocol == "paper" else "select"
     cells = {split: cells_of(frames, split) for split in SPLITS}
-    choices = [choose(trial, frames, cells[chosen_on], params) for trial in log.progress(trials, len(trials), "choose")]
+    choices = [
+        choose(trial, frames, cells[chosen_on], params, target) for trial in log.progress(trials, len(trials), "choose")
+    ]
     best = best_trial(choices)
     trial, choice = trials[best], choices[best]
-    selection = _select(frames, cells["select"], trial, choice)
+    selection = _select(frames, cells["select"], trial, choice, params)
     raw = trial.raw(selection.uses)
     decisions = selection.decide(fill_nearest(raw, frames.ok, frames.video))
     confidence = selection.trust(raw, trial.sigma)
-    margin = np.abs(raw - selection.thresholds)
-    rows, above = judge(cells, filled(trial, frames), choice, chosen_on, params)
-    scored = {s: Scored(frames, s, trial.y_hat, trial.sigma, pairs, conditions, params.seed) for s in JUDGED}
-    blocks = {
-        split: {"pair_accuracy": pair_evidence(part), "uncertainty": uncertainty_evidence(part)}
-        for split, part in log.progress(scored.items(), len(scored), "judge")
-    }
-    found, risk = _abstaining(frames, cells["validation"], decisions, (confidence, margin, trial.sigma))
+    raws, intensity = filled(trial, frames), {}
+    rows, comparisons = judge(cells, raws, choice, chosen_on, params)
+    if target == "intensity":
+        intensity["intensity_rows"], apart = judge_intensity(frames, raws, choice.uses, chosen_on, params)
+        comparisons += apart
+    blocks = _uncertainty(frames, trial, pairs, conditions, params, log)
+    trust = {"confidence": confidence, "margin": np.abs(raw - selection.thresholds), "sigma": trial.sigma}
+    judged = decided(frames, cells["validation"], decisions, trust)
+    found, risk = decision_evidence(judged)
+    found |= {"selective": selective(judged, params), "abstention": abstention(judged, selection.confidence)}
     how = {
+        "target": target,
+        "levels": TOP + 1 if target == "intensity" else 2,
         "protocol": params.protocol,
         "chosen_on": chosen_on,
         "thresholds": params.thresholds,
         "trials": [{"trial": one.number, **its.result} for one, its in zip(trials, choices)],
     }
-    beside = {"select": blocks["select"], "p2_over_best_constant": above, "decisions": found}
-    metrics = {"rows": rows, **blocks["validation"], **beside, "chosen_trial": trial.number, **how}
-    curves = {"reliability": reliability_curve(scored["validation"]), "risk_coverage": risk}
-    tree = _selection_tree(selection, choice, {**how, "tie": params.tie})
+    beside = {"select": blocks["select"], "comparisons": comparisons, "decisions": found}
+    metrics = {"rows": rows, **intensity, **blocks["validation"], **beside, "chosen_trial": trial.number, **how}
+    own = [one for one in comparisons if one["split"] == chosen_on]
+    tree = _selection_tree(selection, choice, {**how, "tie": params.tie, "comparisons": own})
+    curves = {"reliability": _flat(blocks["validation"]["uncertainty"]["reliability"]), "risk_coverage": risk}
     return Evaluation(rows, metrics, tree, trial, decisions, confidence, curves)
 
 
-def _select(frames: Frames, cells: Cells, trial: Trial, choice: Choice) -> Selection:
-    """Put the choice together with a confidence calibrated on select's frames with a face."""
+def _select(frames: Frames, cells: Cells, trial: Trial, choice: Choice, params: Evaluate) -> Selection:
+    """Put the choice together with a confidence calibrated on select's frames with a face, thresholds held out."""
     thresholds = choice.chosen_thresholds(choice.uses)
+    raw, person = trial.raw(choice.uses), frames.subject[cells.rows]
+    fold = deal(person, params.seed)
+    held = np.broadcast_to(thresholds, cells.truth.shape)
+    if params.thresholds == "tuned" and params.protocol == "ours":  # the paper's were not tuned on select
+        held = tune_held_out(fill_nearest(raw, frames.ok, frames.video)[cells.rows], cells.truth, fold)
     seen = frames.ok[cells.rows]
     rows = cells.rows[seen]
-    confidence = fit_confidence(trial.raw(choice.uses)[rows], trial.sigma[rows], thresholds, cells.truth[seen])
-    return Selection(trial.number, choice.uses, thresholds, confidence)
+    known = HeldOut(raw[rows], trial.sigma[rows], held[seen], cells.truth[seen], person[seen], fold[seen])
+    return Selection(trial.number, choice.uses, thresholds, calibrate(known))
 
 
 def _selection_tree(selection: Selection, choice: Choice, how: dict[str, Any]) -> dict[str, Any]:
     """The tree of selection.json: an entry for each AU, then what holds for all."""
-    entries = {
-        au: {**choice.evidence[index], "confidence": selection.confidence.of_au(index)} for index, au in enumerate(AUS)
-    }
-    return {**entries, "trial": selection.trial, **how, "confidence_quantiles": selection.confidence.quantiles.tolist()}
+    entries = {au: {**choice.evidence[k], **selection.confidence.of_au(k)} for k, au in enumerate(AUS)}
+    return {**entries, "trial": selection.trial, **how, **selection.confidence.of_all()}
 
 
-def _abstaining(
-    frames: Frames, cells: Cells, decisions: np.ndarray, trust: tuple[np.ndarray, np.ndarray, np.ndarray]
-) -> tuple[dict[str, Any], dict[str, tuple[np.ndarray, np.ndarray]]]:
-    """`decision_evidence` on a split's annotated frames with a face; trust: confidence, margin, sigma, each (N, A)."""
-    seen = frames.ok[cells.rows]
-    confidence, margin, sigma = (values[cells.rows[seen]] for values in trust)
-    certainty = -rankdata(sigma, axis=0)  # sigmas of different AUs are not compared
-    ways = {"confidence": confidence, "margin": margin, "certainty": certainty}
-    return decision_evidence(decisions[cells.rows[seen]] != cells.truth[seen], ways)
+def _uncertainty(
+    frames: Frames, trial: Trial, pairs: FixedPairs, conditions: Conditions | None, params: Evaluate, log: Log
+) -> dict[str, dict[str, Any]]:
+    """`pair_accuracy` and `uncertainty` of select and validation."""
+    blocks = {}
+    for split in log.progress(JUDGED, len(JUDGED), "judge"):
+        scored = Scored(frames, split, trial.y_hat, trial.sigma, pairs, conditions, params.seed)
+        blocks[split] = {"pair_accuracy": pair_evidence(scored), "uncertainty": uncertainty_evidence(scored)}
+    return blocks
 
 
-def _check(frames: Frames, trials: Sequence[Trial], log: Log) -> None:
+def _flat(reliability: dict[str, dict[str, list[float]]]) -> dict[str, np.ndarray]:
+    """Name the curves as the plot does: h_claimed and so on."""
+    return {f"{name}_{key}": np.array(values) for name, curve in reliability.items() for key, values in curve.items()}
+
+
+def _check(frames: Frames, trials: Sequence[Trial], target: str, log: Log) -> None:
     """Check that the trials fit the frames and that every split can be judged; say which AUs cannot be."""
+    if target == "occurrence" and frames.labels.max(initial=0) > 1:
+        todo = "run the flow again from check-data on"
+        raise ArtifactError("labels of another target", got="intensity", expected=target, todo=todo)
     for trial in trials:
         for name in ("y_hat", "sigma", "with_uncertainty", "without"):
             _check_array(getattr(trial, name), f"trial {trial.number}, {name}", frames)

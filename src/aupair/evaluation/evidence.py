@@ -1,4 +1,4 @@
-"""What stands beside the scores: pair accuracy, what sigma is worth, what abstaining is worth."""
+"""What stands beside the scores: pair accuracy and what sigma is worth; abstaining is in `decisions`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,13 +8,12 @@ import numpy as np
 
 from aupair.aus import SPLITS
 from aupair.data.frames import Frames
-from aupair.evaluation.conditions import HIDDEN, Conditions
-from aupair.evaluation.metrics import by_au, macro
+from aupair.evaluation.conditions import Conditions
+from aupair.evaluation.metrics import by_au, macro, per_au
 from aupair.evaluation.pair_order import misorder_rate, pair_accuracy
 from aupair.evaluation.uncertainty import (
-    auroc,
+    auroc_between,
     auroc_correct,
-    auroc_own_region,
     best_constant_sigma,
     ece_of_order,
     gain,
@@ -22,7 +21,6 @@ from aupair.evaluation.uncertainty import (
     oriented,
     pair_nll,
     reliability,
-    risk_coverage,
     spearman_misorder,
 )
 from aupair.ranking.pairs import Pairs
@@ -79,53 +77,35 @@ def uncertainty_evidence(scored: Scored) -> dict[str, Any]:
     y_hat, sigma, pairs = scored.y_hat, scored.sigma, scored.pairs[scored.split]
     rate = misorder_rate(y_hat, scored.frames, scored.subset)
     rank = spearman_misorder(sigma[scored.subset], rate[scored.subset])
+    right = auroc_correct(y_hat, sigma, pairs)
+    ece = {"h": ece_of_order(y_hat, sigma, pairs), "constant": ece_of_order(y_hat, _constant(scored, "fit"), pairs)}
     return {
         "pair_nll": _nll(scored),
-        "auroc_correct": {name: macro(values) for name, values in auroc_correct(y_hat, sigma, pairs).items()},
+        "auroc_correct": {name: macro(values) for name, values in right.items()} | {"per_au": per_au(right)},
         "gain_at_80": _gains(scored),
         "spearman_misorder": {"mean": macro(rank), "per_au": by_au(rank)},
-        "auroc_own_region": _own_region(scored),
-        "ece": macro(ece_of_order(y_hat, sigma, pairs)),
-        "ece_constant": macro(ece_of_order(y_hat, _constant(scored, "fit"), pairs)),
+        **_told_apart(scored),
+        "ece": macro(ece["h"]),
+        "ece_constant": macro(ece["constant"]),
+        "ece_per_au": per_au(ece),
+        "reliability": reliability_curve(scored),
     }
 
 
-def reliability_curve(scored: Scored) -> dict[str, np.ndarray]:
-    """Claimed and observed P(order) of h and of the best constant sigma, all AUs' fixed pairs pooled."""
+def reliability_curve(scored: Scored) -> dict[str, dict[str, list[float]]]:
+    """Claimed and observed P(order) of h and of the best constant sigma of fit, all AUs' fixed pairs pooled.
+
+    Returns:
+        {h, constant}: {claimed, observed, share}, (15,) each, over equal bins of [.5, 1]; NaN in an empty one.
+    """
     pairs = scored.pairs[scored.split]
-    curve: dict[str, np.ndarray] = {}
+    curves = {}
     for name, sigma in (("h", scored.sigma), ("constant", _constant(scored, "fit"))):
         p, right = oriented(scored.y_hat, sigma, pairs)
         known = np.isfinite(p)
-        claimed, observed, share = reliability(p[known], right[known])
-        curve |= {f"{name}_claimed": claimed, f"{name}_observed": observed, f"{name}_share": share}
-    return curve
-
-
-def decision_evidence(
-    wrong: np.ndarray, trust: dict[str, np.ndarray]
-) -> tuple[dict[str, Any], dict[str, tuple[np.ndarray, np.ndarray]]]:
-    """What abstaining is worth: the error of the (frame, AU) cells that are kept.
-
-    Args:
-        wrong: (n, A) bool, the decision is wrong.
-        trust: ways to rank the cells, each (n, A), higher for more trusted; `confidence` is a probability.
-
-    Returns:
-        Figures for metrics.json, and for each way coverage (100,) and risk (100,).
-    """
-    curves = {name: risk_coverage(wrong.ravel(), values.ravel()) for name, values in trust.items()}
-    at_80 = {name: float(risk[79]) for name, (_, risk) in curves.items()}
-    probability = trust["confidence"].ravel()
-    claimed, observed, share = reliability(probability, ~wrong.ravel(), low=0.0)
-    figures = {
-        "error": float(wrong.mean()),
-        "error_at_80": at_80,
-        "auroc_right": {name: auroc(values.ravel(), ~wrong.ravel()) for name, values in trust.items()},
-        "confidence_ece": float(np.nansum(share * np.abs(claimed - observed))),
-        "confidence_brier": float(np.mean((probability - ~wrong.ravel()) ** 2)),
-    }
-    return figures, curves
+        bins = reliability(p[known], right[known])
+        curves[name] = {key: values.tolist() for key, values in zip(("claimed", "observed", "share"), bins)}
+    return curves
 
 
 def _nll(scored: Scored) -> dict[str, Any]:
@@ -136,8 +116,7 @@ def _nll(scored: Scored) -> dict[str, Any]:
         values[name] = pair_nll(scored.y_hat, _constant(scored, split), pairs)
     shared = np.isfinite(np.stack(list(values.values()))).all(0)
     macros = {name: macro(np.where(shared, value, np.nan)) for name, value in values.items()}
-    named = {name: by_au(value) for name, value in values.items()}
-    return {**macros, "per_au": {au: {name: named[name][au] for name in named} for au in named["h"]}}
+    return {**macros, "per_au": per_au(values)}
 
 
 def _constant(scored: Scored, split: str) -> np.ndarray:
@@ -167,11 +146,26 @@ def _gains(scored: Scored) -> dict[str, float | None]:
     return {"sigma": gained(scored.sigma), "random": random, "cover": cover}
 
 
-def _own_region(scored: Scored) -> dict[str, Any]:
-    """AUROC of sigma for the AU's own region being hidden, over frames with a face, annotated or not."""
-    if scored.conditions is None:
-        return {"mean": None, "per_au": None}
-    seen = scored.frames.of_split(scored.split) & scored.frames.ok
+def _told_apart(scored: Scored) -> dict[str, Any]:
+    """AUROC of sigma for one kind of frames against another, frames with a face, annotated or not; None if unknown.
+
+    auroc_own_region: the AU's own region hidden, against nothing over the face and nearly frontal.
+    auroc_other_region: the AU's own region hidden, against another AU's hidden and the own not at all.
+    auroc_turned: a turned face against a nearly frontal one, both with nothing over the face.
+    """
+    names = ("auroc_own_region", "auroc_other_region", "auroc_turned")
     conditions = scored.conditions
-    values = auroc_own_region(scored.sigma[seen], conditions.hidden[seen] >= HIDDEN, conditions.clear[seen])
-    return {"mean": macro(values), "per_au": by_au(values)}
+    if conditions is None:
+        return {name: {"mean": None, "per_au": None} for name in names}
+    seen = scored.frames.of_split(scored.split) & scored.frames.ok
+    uncovered = (conditions.covered == 0)[:, None]
+    kinds = (
+        (conditions.own_hidden, conditions.clear[:, None]),
+        (conditions.own_hidden, conditions.other_hidden),
+        (uncovered & conditions.turned[:, None], uncovered & ~conditions.turned[:, None]),
+    )
+    found = {}
+    for name, (high, low) in zip(names, kinds):
+        values = auroc_between(scored.sigma[seen], high[seen], low[seen])
+        found[name] = {"mean": macro(values), "per_au": by_au(values)}
+    return found

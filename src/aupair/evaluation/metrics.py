@@ -3,7 +3,7 @@
 An AU without a positive, called by nobody, has F1 = 0 (as in scikit-learn and in the challenge).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,22 +38,24 @@ class Counts:
         return Counts(self.cells.sum(0), self.exact.sum(0), self.frames.sum(0))
 
 
-def count(decisions: np.ndarray, truth: np.ndarray, video: np.ndarray) -> Counts:
+def count(decisions: np.ndarray, truth: np.ndarray, video: np.ndarray, kept: np.ndarray | None = None) -> Counts:
     """Count per video.
 
     Args:
         decisions: (n, A) bool.
         truth: (n, A) bool, active.
         video: (n,) int, any numbers; V of them are different.
+        kept: (n, A) bool, the cells that count; a frame is exact without an error among them. None: all.
 
     Returns:
         Counts with the leading axis V.
     """
     names, index = np.unique(video, return_inverse=True)
+    kept = np.ones(truth.shape, bool) if kept is None else kept
     kind = 3 - 2 * decisions.astype(np.int64) - truth  # 0 tp, 1 fp, 2 fn, 3 tn
-    per_au = [np.bincount(4 * index + own, minlength=4 * len(names)).reshape(-1, 4) for own in kind.T]
-    cells = np.stack(per_au, axis=1)
-    exact = np.bincount(index, (decisions == truth).all(1), len(names)).astype(np.int64)
+    places = [(4 * index + own)[use] for own, use in zip(kind.T, kept.T)]
+    cells = np.stack([np.bincount(own, minlength=4 * len(names)).reshape(-1, 4) for own in places], axis=1)
+    exact = np.bincount(index, ((decisions == truth) | ~kept).all(1), len(names)).astype(np.int64)
     return Counts(cells, exact, np.bincount(index, minlength=len(names)))
 
 
@@ -124,6 +126,29 @@ def interval(values: np.ndarray) -> list[float]:
 def by_au(values: np.ndarray) -> dict[str, Any]:
     """Name (A,) values."""
     return {au: float(value) for au, value in zip(AUS, values)}
+
+
+def per_au(values: Mapping[str, np.ndarray]) -> dict[str, dict[str, float]]:
+    """Name several figures, (A,) each: AU -> figure -> value."""
+    return {au: {name: float(own[k]) for name, own in values.items()} for k, au in enumerate(AUS)}
+
+
+def paired(ours: np.ndarray, other: np.ndarray, resampled: tuple[np.ndarray, np.ndarray]) -> dict[str, Any]:
+    """How far one figure is above another, and how sure that is: a paired bootstrap over videos.
+
+    Args:
+        ours, other: a number each.
+        resampled: both in the same resamples, (B,) each.
+
+    Returns:
+        difference, its 95 % interval, and the probability that ours is better: the share of resamples, ties half.
+    """
+    drawn = resampled[0] - resampled[1]
+    return {
+        "difference": float(ours - other),
+        "interval": interval(drawn),
+        "probability": float((drawn > 0).mean() + 0.5 * (drawn == 0).mean()),
+    }
 
 
 def macro(values: np.ndarray) -> float:

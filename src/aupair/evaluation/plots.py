@@ -24,13 +24,25 @@ WAYS = {
 
 def video_to_show(frames: Frames, split: str = "validation") -> int:
     """Give the video of a split with the most AUs that are both active and not, then with the most active cells."""
-    best, key = -1, (-1, -1)
+    return videos_to_show(frames, split, 1)[0]
+
+
+def videos_to_show(frames: Frames, split: str = "validation", count: int = 2) -> list[int]:
+    """Give some videos of a split with most to see, the best first; of other people as long as there are any."""
+    found: dict[int, tuple[int, int]] = {}
+    own = frames.of_split(split) & frames.usable
     for video, rows in enumerate(frames.slices()):
-        usable = frames.usable[rows] & frames.of_split(split)[rows]
-        active = frames.labels[rows][usable] >= 1
-        varied = int((active.any(0) & ~active.all(0)).sum()) if len(active) else -1
-        best, key = max((best, key), (video, (varied, int(active.sum()))), key=lambda pair: pair[1])
-    return best
+        active = frames.labels[rows][own[rows]] >= 1
+        if len(active):
+            found[video] = int((active.any(0) & ~active.all(0)).sum()), int(active.sum())
+    shown: list[int] = []
+    while found and len(shown) < count:
+        people = {int(frames.subject[frames.slices()[video].start]) for video in shown}
+        new = {v: key for v, key in found.items() if int(frames.subject[frames.slices()[v].start]) not in people}
+        some = new or found
+        shown.append(max(some, key=lambda video: some[video]))
+        del found[shown[-1]]
+    return shown
 
 
 def timelines(
@@ -44,7 +56,7 @@ def timelines(
         video: index into `frames.videos`; by default the one of validation with most to see.
     """
     video = video_to_show(frames) if video is None else video
-    rows = _stretch(frames, frames.slices()[video])
+    rows = stretch(frames, frames.slices()[video])
     figure, axes = _figure(12, 9.5, 6, 2, sharex=True, sharey=True)
     time, labels = frames.time[rows], frames.labels[rows]
     seen = np.concatenate([(y_hat - sigma)[rows].ravel(), (y_hat + sigma)[rows].ravel()])
@@ -136,8 +148,8 @@ def reliability(curve: dict[str, np.ndarray]) -> "Figure":
     return figure
 
 
-def _stretch(frames: Frames, rows: slice) -> slice:
-    """The SECONDS of a video in which most labels change; the whole of a shorter one."""
+def stretch(frames: Frames, rows: slice) -> slice:
+    """Give the SECONDS of a video in which most labels change; the whole of a shorter one."""
     time = frames.time[rows]
     if not len(time) or time[-1] - time[0] <= SECONDS:
         return rows

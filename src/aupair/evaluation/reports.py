@@ -1,4 +1,4 @@
-"""Write what evaluate found: metrics.json, table.md and the plots, each whole or not at all."""
+"""Write what evaluate found: metrics.json, table.md, the plots and report.html, each whole or not at all."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,28 +8,32 @@ from aupair import store
 from aupair.data.frames import Frames
 from aupair.evaluation import plots
 from aupair.evaluation.evaluate import Evaluation
+from aupair.evaluation.page import NONE, Sources, page
 from aupair.evaluation.table import markdown
 
 
 class Places(NamedTuple):
-    """Where the reports go: metrics.json, table.md, a folder of pictures."""
+    """Where the reports go: metrics.json, table.md, a folder of pictures, report.html."""
 
     metrics: Path
     table: Path
     plots: Path
+    report: Path
 
 
 def write_reports(
-    evaluation: Evaluation, frames: Frames, places: Places, pairs: Sequence[Sequence[str]], note: str = ""
-) -> None:
-    """Write metrics.json, table.md and a folder of PNGs.
+    evaluation: Evaluation, frames: Frames, places: Places, pairs: Sequence[Sequence[str]], note: str = "",
+    sources: Sources = NONE,
+) -> None:  # fmt: skip
+    """Write metrics.json, table.md, a folder of PNGs, and the page that shows it all.
 
     Args:
         pairs: the counts of pairs as lines of cells, the first being the head; see `Samples.table`.
         note: the first line under the table's title, such as what the data is.
+        sources: the faces, networks and settings that the page shows beside the figures.
 
     Raises:
-        AupairError: a folder cannot be written.
+        AupairError: a folder cannot be written, or a file of a source cannot be read.
     """
     figures, selection, trial = evaluation.metrics, evaluation.selection, evaluation.trial
     drawn = {
@@ -44,3 +48,5 @@ def write_reports(
             figure.savefig(temporary / f"{name}.png", metadata={"Software": None})
     store.write_json(places.metrics, figures)
     store.write_text(places.table, markdown(figures, selection, pairs, note))
+    as_written = store.read_json(places.metrics)
+    store.write_text(places.report, page(evaluation, as_written, frames, pairs, note, sources))

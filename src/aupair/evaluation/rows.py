@@ -18,6 +18,7 @@ from aupair.evaluation.metrics import (
     headline,
     interval,
     macro,
+    paired,
     resamples,
 )
 from aupair.evaluation.selection import Cells, Choice
@@ -27,12 +28,13 @@ JUDGED = SPLITS[1:]
 """The splits that get rows."""
 OURS = ("no-uncertainty", "P1", "P2")
 """All AUs without uncertainty; all with it; as chosen for each AU."""
+COMPARED = (("P2", "P1"), ("P2", "no-uncertainty"), ("P1", "no-uncertainty"), ("P2", "best-constant"))
 
 
 def judge(
     cells: dict[str, Cells], raws: tuple[np.ndarray, np.ndarray], choice: Choice, chosen_on: str, params: Evaluate
-) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Give the rows of select and validation, and how far P2 is above the best constant.
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Give the rows of select and validation, and how far some of them are above others.
 
     All rows of a split are resampled alike, so that their differences have intervals of their own.
 
@@ -42,7 +44,7 @@ def judge(
         choice: thresholds and variants.
         chosen_on: the split that they were chosen on.
     """
-    rows, above = [], {}
+    rows, comparisons = [], []
     for split in JUDGED:
         own = cells[split]
         weights = resamples(len(np.unique(own.video)), params.bootstrap, (params.seed, SPLITS.index(split)))
@@ -51,8 +53,8 @@ def judge(
             counted[name] = count(decisions, own.truth, own.video)
             marks = {"name": name, "split": split, "chosen_on": _chosen_on(name, chosen_on)}
             rows.append(marks | _row(counted[name], weights, score, own.truth))
-        above[split] = _difference(counted["P2"], counted["best-constant"], weights)
-    return rows, above
+        comparisons += _compare(counted, weights, split)
+    return rows, comparisons
 
 
 def _candidates(
@@ -72,6 +74,7 @@ def _row(counts: Counts, weights: np.ndarray, score: np.ndarray, truth: np.ndarr
     """Give the figures of one row; counts per video, weights (B, V), score and truth (n, A)."""
     total = counts.total()
     drawn = headline(counts.weighted(weights))
+    of_aus = f1(counts.weighted(weights))
     balanced = balanced_accuracy(total)
     precision = np.array([average_precision(score[:, au], truth[:, au]) for au in range(len(AUS))])
     columns = {
@@ -86,15 +89,27 @@ def _row(counts: Counts, weights: np.ndarray, score: np.ndarray, truth: np.ndarr
         "balanced_accuracy": macro(balanced),
         "average_precision": macro(precision),
         "intervals": {name: interval(drawn[name]) for name in HEADLINE},
-        "per_au": {au: {key: float(values[index]) for key, values in columns.items()} for index, au in enumerate(AUS)},
+        "per_au": {
+            au: {key: float(values[index]) for key, values in columns.items()}
+            | {"f1_interval": interval(of_aus[:, index])}
+            for index, au in enumerate(AUS)
+        },
     }
 
 
-def _difference(ours: Counts, other: Counts, weights: np.ndarray) -> dict[str, Any]:
-    """The 2021 score of one row less that of another, with its interval."""
-    value = headline(ours.total())["score"] - headline(other.total())["score"]
-    drawn = headline(ours.weighted(weights))["score"] - headline(other.weighted(weights))["score"]
-    return {"score": float(value), "interval": interval(drawn)}
+def _compare(counted: dict[str, Counts], weights: np.ndarray, split: str) -> list[dict[str, Any]]:
+    """Give `comparisons` of a split: score and mean F1 of one row less those of another, see `metrics.paired`.
+
+    Each has name (`P2-P1.score`), split, a, b, figure, difference (a less b), interval and probability (a is better).
+    """
+    totals = {name: headline(counts.total()) for name, counts in counted.items()}
+    drawn = {name: headline(counts.weighted(weights)) for name, counts in counted.items()}
+    return [
+        {"name": f"{a}-{b}.{figure}", "split": split, "a": a, "b": b, "figure": figure}
+        | paired(totals[a][figure], totals[b][figure], (drawn[a][figure], drawn[b][figure]))
+        for a, b in COMPARED
+        for figure in ("score", "f1")
+    ]
 
 
 def _chosen_on(name: str, chosen_on: str) -> str | None:

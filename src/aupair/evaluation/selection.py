@@ -9,7 +9,8 @@ from aupair.aus import AUS
 from aupair.data.frames import Frames
 from aupair.evaluation.confidence import Confidence
 from aupair.evaluation.fill import fill_nearest
-from aupair.evaluation.metrics import Counts, accuracy, au_score, count, f1, headline, interval, resamples
+from aupair.evaluation.intensity import Sums, add_up, icc, mae
+from aupair.evaluation.metrics import Counts, accuracy, au_score, count, f1, headline, interval, macro, resamples
 from aupair.params import Evaluate
 
 VARIANTS = ("P2", "P1")
@@ -67,7 +68,8 @@ class Choice:
         thresholds: (2, A) float64, of the mapping without uncertainty and of the one with it.
         uses: (A,) bool, the AU is decided with uncertainty (P1).
         evidence: a dict for each AU.
-        result: f1, accuracy, exact_match, score of the row P2 on the frames that the choice was made on.
+        result: f1, accuracy, exact_match, score of the row P2 on the frames that the choice was made on; with intensity
+            as the target icc too.
     """
 
     thresholds: np.ndarray
@@ -155,36 +157,53 @@ def tune(raw: np.ndarray, truth: np.ndarray) -> float:
     return float(middle[np.lexsort((np.abs(middle - HALF), -width))[0]])
 
 
-def choose(trial: Trial, frames: Frames, cells: Cells, params: Evaluate) -> Choice:
+def choose(trial: Trial, frames: Frames, cells: Cells, params: Evaluate, target: str = "occurrence") -> Choice:
     """Choose thresholds, then P1 or P2 for each AU, on the given frames.
 
-    P1 is chosen where its 1/2 (F1 + accuracy) is higher by more than `params.tie`; the simpler P2 otherwise.
+    P1 is chosen where its 1/2 (F1 + accuracy) is higher by more than `params.tie`, or its ICC(3,1) where the target is
+    intensity; the simpler P2 otherwise.
     """
     raws = filled(trial, frames)
     thresholds = np.full((len(raws), len(AUS)), HALF)
     if params.thresholds == "tuned":
         thresholds = np.array([[tune(x, y) for x, y in zip(raw[cells.rows].T, cells.truth.T)] for raw in raws])
     counts = [cells.count(raw, own) for raw, own in zip(raws, thresholds)]
-    scores = [au_score(part.total()) for part in counts]
+    graded: list[Sums] = []
+    if target == "intensity":
+        graded = [add_up(raw[cells.rows], frames.labels[cells.rows], cells.video) for raw in raws]
+    scores = [icc(part.total()) for part in graded] or [au_score(part.total()) for part in counts]
     uses = scores[1] - scores[0] > params.tie
-    evidence = _evidence(counts, thresholds, uses, params)
+    evidence = _evidence(counts, graded, thresholds, uses, params)
     chosen = cells.count(np.where(uses, raws[1], raws[0]), np.where(uses, thresholds[1], thresholds[0]))
-    return Choice(thresholds, uses, evidence, {k: float(v) for k, v in headline(chosen.total()).items()})
+    result = {k: float(v) for k, v in headline(chosen.total()).items()}
+    return Choice(
+        thresholds, uses, evidence, result | ({"icc": macro(np.where(uses, scores[1], scores[0]))} if graded else {})
+    )
 
 
 def best_trial(choices: list[Choice]) -> int:
-    """The index of the trial with the highest score of P2; the first of equal ones."""
-    return int(np.argmax([choice.result["score"] for choice in choices]))
+    """The index of the trial with the highest score of P2, or its ICC with intensities; the first of equal ones."""
+    values = [choice.result.get("icc", choice.result["score"]) for choice in choices]
+    return int(np.argmax(np.nan_to_num(values, nan=-np.inf)))
 
 
-def _evidence(counts: list[Counts], thresholds: np.ndarray, uses: np.ndarray, params: Evaluate) -> list[dict[str, Any]]:
-    """Say for each AU how both mappings did, and how sure the difference is: a paired bootstrap over videos."""
+def _evidence(
+    counts: list[Counts], graded: list[Sums], thresholds: np.ndarray, uses: np.ndarray, params: Evaluate
+) -> list[dict[str, Any]]:
+    """Say for each AU how both mappings did, and how sure the difference is: a paired bootstrap over videos.
+
+    Args:
+        graded: how levels were met, what the choice goes by then; empty where the target is occurrence.
+    """
     weights = resamples(len(counts[0].frames), params.bootstrap, (params.seed, 1))
-    drawn = [au_score(part.weighted(weights)) for part in counts]
-    difference = drawn[1] - drawn[0]
+    drawn = [icc(part.weighted(weights)) for part in graded] or [au_score(part.weighted(weights)) for part in counts]
+    difference = np.nan_to_num(drawn[1] - drawn[0])
+    chosen_by = "icc" if graded else "score"
     better = (difference > 0).mean(0) + 0.5 * (difference == 0).mean(0)
     totals = [part.total() for part in counts]
     figures = [{"f1": f1(total), "accuracy": accuracy(total), "score": au_score(total)} for total in totals]
+    for side, part in zip(figures, graded):
+        side |= {"icc": icc(part.total()), "mae": mae(part.total())}
     evidence = []
     for au in range(len(AUS)):
         sides = [
@@ -197,7 +216,8 @@ def _evidence(counts: list[Counts], thresholds: np.ndarray, uses: np.ndarray, pa
                 "threshold": sides[int(uses[au])]["threshold"],
                 "without": sides[0],
                 "with_uncertainty": sides[1],
-                "difference": sides[1]["score"] - sides[0]["score"],
+                "chosen_by": chosen_by,
+                "difference": sides[1][chosen_by] - sides[0][chosen_by],
                 "difference_interval": interval(difference[:, au]),
                 "probability_with_better": float(better[au]),
                 "positives": int(totals[0].cells[au, 0] + totals[0].cells[au, 2]),

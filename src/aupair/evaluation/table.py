@@ -25,6 +25,12 @@ MEANING = {
     "P1": "P1: uncertainty for all AUs",
     "P2": "P2: chosen for each AU",
 }
+INTENSITY = {"icc": "ICC(3,1)", "mae": "MAE", "mae_rounded": "MAE, rounded", "pcc": "PCC"}
+CONSTANT = {"fit-median": "median of fit", "fit-mean": "mean of fit"}
+LEVELS = (
+    "The mapping's output, clamped to 0 to 5, against the level; rounded only where it says so. ICC(3,1) is consistency: "
+    "an offset costs nothing, a constant has 0."
+)
 UNKNOWN = "–"
 HOW_TO_READ = (
     "In brackets: 95 % intervals, bootstrap over videos. 2021 score = 1/2 mean F1 + 1/2 accuracy over all cells; "
@@ -39,6 +45,20 @@ PAPER = (
     "optimistic."
 )
 
+COMPARED = (
+    "Difference of the first row less the second with its 95 % interval, and the share of resamples of the videos in "
+    "which the first is better (ties half)."
+)
+ABSTAINING = (
+    "Mean F1 / accuracy of the decisions that are kept, frames with a face alone; what is left out counts nowhere. "
+    "Confidence: each AU leaves out the same share of its active and of its inactive decisions, as `predict` does; "
+    "ungrouped: of all its decisions, which leaves few active ones. Random: the mean of 20 draws."
+)
+PROMISED = (
+    "The same with the limits that were found on `select`, as `predict --coverage` has them. The errors there are "
+    "held out by person; `--risk` goes by their upper bound (95 %)."
+)
+
 
 def markdown(metrics: dict[str, Any], selection: dict[str, Any], pairs: Sequence[Sequence[str]], note: str = "") -> str:
     """Give the text of table.md: the scores, each AU, what sigma is worth, the pairs.
@@ -51,13 +71,22 @@ def markdown(metrics: dict[str, Any], selection: dict[str, Any], pairs: Sequence
     """
     parts = ["# Results", note, HOW_TO_READ + (PAPER if metrics["protocol"] == "paper" else OURS)]
     for split in ("validation", "select"):
-        parts += [f"## Scores on {split}", _markdown_table(list(_scores(metrics, split)))]
-    parts += ["## F1 of each AU on validation, and the choice", _markdown_table(list(_aus(metrics, selection)))]
+        parts += [f"## Scores on {split}", _markdown_table(list(scores(metrics, split)))]
+    if "intensity_rows" in metrics:
+        for split in ("validation", "select"):
+            parts += [f"## Intensity on {split}", _markdown_table(list(intensities(metrics, split)))]
+        parts += [LEVELS, "## Intensity of each AU on validation", _markdown_table(list(intensity_aus(metrics)))]
+    parts += ["## F1 of each AU on validation, and the choice", _markdown_table(list(aus(metrics, selection)))]
+    figure = INTENSITY["icc"] if "intensity_rows" in metrics else "1/2 (F1 + accuracy)"
     parts.append(
-        "Difference: 1/2 (F1 + accuracy) with uncertainty less without, where the choice was made "
+        f"Difference: {figure} with uncertainty less without, where the choice was made "
         f"(`{selection['chosen_on']}`); above {_number(selection['tie'])} P1 (with) is chosen, else P2 (without)."
     )
-    parts += ["## Pseudo-intensity and uncertainty", _markdown_table(list(_uncertainty(metrics)))]
+    parts += ["## Which row is better", _markdown_table(list(comparisons(metrics))), COMPARED]
+    parts += ["## Pseudo-intensity and uncertainty", _markdown_table(list(uncertainty(metrics)))]
+    parts += ["## Abstaining (P2 on validation)", ABSTAINING, _markdown_table(list(selective(metrics)))]
+    parts += [PROMISED, _markdown_table(list(promised(metrics)))]
+    parts += ["## Uncertainty of each AU on validation", _markdown_table(list(each_au(metrics)))]
     parts += ["## Fixed pairs of each AU: drawn, of all there are in a split", _markdown_table(pairs)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -80,7 +109,7 @@ def terminal(metrics: dict[str, Any], split: str = "validation") -> "Table":
     return table
 
 
-def _scores(metrics: dict[str, Any], split: str) -> Iterator[list[str]]:
+def scores(metrics: dict[str, Any], split: str) -> Iterator[list[str]]:
     """The head and a row for each way to decide."""
     yield ["", *COLUMNS.values()]
     for row in metrics["rows"]:
@@ -89,7 +118,32 @@ def _scores(metrics: dict[str, Any], split: str) -> Iterator[list[str]]:
             yield [MEANING[row["name"]] + mark, *(_with_interval(row, key) for key in COLUMNS)]
 
 
-def _aus(metrics: dict[str, Any], selection: dict[str, Any]) -> Iterator[list[str]]:
+def intensities(metrics: dict[str, Any], split: str) -> Iterator[list[str]]:
+    """The head and a row for each way to give a level."""
+    yield ["", *INTENSITY.values()]
+    for row in metrics["intensity_rows"]:
+        if row["split"] == split:
+            mark = " (chosen on validation)" if row["chosen_on"] == "validation" else ""
+            yield [(MEANING | CONSTANT)[row["name"]] + mark, *(_with_interval(row, key) for key in INTENSITY)]
+
+
+def intensity_aus(metrics: dict[str, Any]) -> Iterator[list[str]]:
+    """The head and a row for each AU."""
+    rows = {row["name"]: row["per_au"] for row in metrics["intensity_rows"] if row["split"] == "validation"}
+    ours = ("no-uncertainty", "P1", "P2")
+    yield ["AU", *(f"ICC(3,1), {name}" for name in ours), "PCC, P2", "MAE, P2", f"MAE, {CONSTANT['fit-median']}"]
+    for au in AUS:
+        low, high = rows["P2"][au]["icc_interval"]
+        yield [
+            f"{au} {NAMES[au]}",
+            *(_number(rows[name][au]["icc"]) for name in ours[:2]),
+            f"{_number(rows['P2'][au]['icc'])} [{_number(low)}, {_number(high)}]",
+            *(_number(rows["P2"][au][key]) for key in ("pcc", "mae")),
+            _number(rows["fit-median"][au]["mae"]),
+        ]
+
+
+def aus(metrics: dict[str, Any], selection: dict[str, Any]) -> Iterator[list[str]]:
     """The head and a row for each AU."""
     rows = {row["name"]: row for row in metrics["rows"] if row["split"] == "validation"}
     names = ("all-one", "no-uncertainty", "P1", "P2")
@@ -108,7 +162,7 @@ def _aus(metrics: dict[str, Any], selection: dict[str, Any]) -> Iterator[list[st
         ]
 
 
-def _uncertainty(metrics: dict[str, Any]) -> Iterator[list[str]]:
+def uncertainty(metrics: dict[str, Any]) -> Iterator[list[str]]:
     """The head and a row for each figure, validation beside select."""
     yield ["figure", "validation", "select"]
     lines = (
@@ -124,6 +178,8 @@ def _uncertainty(metrics: dict[str, Any]) -> Iterator[list[str]]:
         ("the same, most covered 20 %", "uncertainty", ("gain_at_80", "cover")),
         ("Spearman of sigma with the misorder rate", "uncertainty", ("spearman_misorder", "mean")),
         ("AUROC of sigma for the AU's own region hidden", "uncertainty", ("auroc_own_region", "mean")),
+        ("the same, against another region hidden", "uncertainty", ("auroc_other_region", "mean")),
+        ("AUROC of sigma for a turned face, uncovered", "uncertainty", ("auroc_turned", "mean")),
         ("ECE of P(order) with h", "uncertainty", ("ece",)),
         ("ECE of P(order), best constant sigma of fit", "uncertainty", ("ece_constant",)),
     )
@@ -132,7 +188,66 @@ def _uncertainty(metrics: dict[str, Any]) -> Iterator[list[str]]:
     found = metrics["decisions"]
     yield ["wrong decisions, all cells", _percent(found["error"]), UNKNOWN]
     yield ["wrong decisions, least confident 20 % left out", _percent(found["error_at_80"]["confidence"]), UNKNOWN]
+    yield ["area under risk-coverage by confidence", _number(found["aurc"]["confidence"]), UNKNOWN]
+    yield ["the same, by sigma alone", _number(found["aurc"]["certainty"]), UNKNOWN]
+    yield ["the same, at random", _number(found["aurc"]["random"]), UNKNOWN]
     yield ["ECE of the confidence of a decision", _number(found["confidence_ece"]), UNKNOWN]
+    yield ["Brier score of the confidence", _number(found["confidence_brier"]), UNKNOWN]
+
+
+def comparisons(metrics: dict[str, Any]) -> Iterator[list[str]]:
+    """The head and a row for each two rows and figure, validation beside select."""
+    yield ["", "validation", "P(better)", "select", "P(better)"]
+    found = {(row["name"], row["split"]): row for row in metrics["comparisons"]}
+    for name, split in found:
+        if split == "validation":
+            sides = [found[name, one] for one in ("validation", "select")]
+            row = sides[0]
+            cells = (cell for side in sides for cell in (_difference(side), _number(side["probability"])))
+            yield [f"{row['a']} - {row['b']}: {(COLUMNS | INTENSITY)[row['figure']]}", *cells]
+
+
+def selective(metrics: dict[str, Any]) -> Iterator[list[str]]:
+    """The head, a row for each way to abstain, and how far confidence is above random abstention."""
+    found = metrics["decisions"]["selective"]
+    coverages = sorted({row["coverage"] for row in found["table"]}, reverse=True)
+    yield ["kept", *(f"{100 * coverage:.0f} %" for coverage in coverages)]
+    for way in dict.fromkeys(row["way"] for row in found["table"]):
+        rows = sorted((row for row in found["table"] if row["way"] == way), key=lambda row: -row["coverage"])
+        yield [way, *(f"{_number(row['f1'])} / {_number(row['accuracy'])}" for row in rows)]
+    for key, text in (("f1", "mean F1"), ("accuracy", "accuracy")):
+        gain = [_difference(found["gain_at_80"][key]) if coverage == 0.8 else UNKNOWN for coverage in coverages]
+        yield [f"confidence less random, {text}", *gain]
+
+
+def promised(metrics: dict[str, Any]) -> Iterator[list[str]]:
+    """The head and a row for each coverage asked for."""
+    yield ["asked", "kept", "wrong among them", "on select", "upper bound", "mean F1", "accuracy"]
+    for row in metrics["decisions"]["abstention"]:
+        shares = (row[key] for key in ("asked", "coverage", "error", "risk_select", "risk_bound"))
+        yield [*map(_percent, shares), _number(row["f1"]), _number(row["accuracy"])]
+
+
+def each_au(metrics: dict[str, Any]) -> Iterator[list[str]]:
+    """The head and a row for each AU: its pairs, what sigma tells apart, its decisions."""
+    block, decisions = metrics["uncertainty"], metrics["decisions"]["per_au"]
+    told = ("auroc_own_region", "auroc_other_region", "auroc_turned")
+    yield [
+        *("AU", "pair NLL", "constant", "ECE", "AUROC abs(d)/s", "abs(d)", "own region", "other region", "turned"),
+        *("wrong", "AURC", "random", "ECE of confidence"),
+    ]
+    for au in AUS:
+        nll, right, own = block["pair_nll"]["per_au"][au], block["auroc_correct"]["per_au"][au], decisions[au]
+        numbers = [nll["h"], nll["constant"], block["ece_per_au"][au]["h"], right["margin_over_sigma"], right["margin"]]
+        numbers += [(block[name]["per_au"] or {}).get(au) for name in told]
+        area = [own["aurc"]["confidence"], own["aurc"]["random"], own["confidence_ece"]]
+        yield [au, *map(_number, numbers), _percent(own["error"]), *map(_number, area)]
+
+
+def _difference(row: dict[str, Any]) -> str:
+    """A difference and its interval."""
+    low, high = row["interval"]
+    return f"{_number(row['difference'])} [{_number(low)}, {_number(high)}]"
 
 
 def _at(tree: Any, path: Sequence[str]) -> Any:
@@ -151,7 +266,7 @@ def _markdown_table(lines: Sequence[Sequence[str]]) -> str:
 
 def _with_interval(row: dict[str, Any], key: str) -> str:
     """A figure, and its interval where it has one."""
-    if key not in HEADLINE:
+    if key not in row["intervals"]:
         return _number(row[key])
     low, high = row["intervals"][key]
     return f"{_number(row[key])} [{_number(low)}, {_number(high)}]"

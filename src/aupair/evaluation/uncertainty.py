@@ -154,19 +154,30 @@ def spearman_misorder(sigma: np.ndarray, rate: np.ndarray) -> np.ndarray:
     return np.array([spearman(s[known], m[known]) for s, m in zip(sigma.T, rate.T) for known in [np.isfinite(m)]])
 
 
-def auroc_own_region(sigma: np.ndarray, hidden: np.ndarray, clear: np.ndarray) -> np.ndarray:
-    """Does sigma tell frames that hide the AU's own region from clear ones? (A,), NaN without both kinds.
+def auroc_between(sigma: np.ndarray, high: np.ndarray, low: np.ndarray) -> np.ndarray:
+    """Does sigma tell one kind of frames, `high`, from another, `low`? (A,), NaN without both kinds.
 
     Args:
         sigma: (n, A) float.
-        hidden: (n, A) bool, at least half of the AU's own region is hidden.
-        clear: (n,) bool, nothing over the face and nearly frontal.
+        high, low: (n, A) bool, or (n, 1) for all AUs alike; a frame of neither kind is not judged.
     """
-    values = []
-    for own_sigma, own_hidden in zip(sigma.T, hidden.T):
-        judged = own_hidden | clear
-        values.append(auroc(own_sigma[judged], own_hidden[judged]))
-    return np.array(values)
+    high, low = np.broadcast_to(high, sigma.shape), np.broadcast_to(low, sigma.shape)
+    judged = high | low
+    return np.array([auroc(s[use], h[use]) for s, h, use in zip(sigma.T, high.T, judged.T)])
+
+
+def ranked_risk(wrong: np.ndarray, trust: np.ndarray) -> np.ndarray:
+    """The share of wrong decisions among the k most trusted, for every k: (n,).
+
+    Equally trusted ones are in random order: the mean over all such orders is given.
+
+    Args:
+        wrong: (n,) bool.
+        trust: (n,) float, higher for more trusted.
+    """
+    _, group, size = np.unique(-trust, return_inverse=True, return_counts=True)
+    expected = np.repeat(np.bincount(group, wrong) / size, size)
+    return np.cumsum(expected) / np.arange(1, len(wrong) + 1)
 
 
 def risk_coverage(wrong: np.ndarray, trust: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -176,9 +187,16 @@ def risk_coverage(wrong: np.ndarray, trust: np.ndarray) -> tuple[np.ndarray, np.
         wrong: (n,) bool.
         trust: (n,) float, higher for more trusted.
     """
-    risk = np.cumsum(wrong[np.argsort(-trust, kind="stable")]) / np.arange(1, len(wrong) + 1)
-    coverage = np.arange(1, 101) / 100
+    coverage, risk = np.arange(1, 101) / 100, ranked_risk(wrong, trust)
     return coverage, risk[np.maximum(np.ceil(coverage * len(wrong)).astype(int), 1) - 1]
+
+
+def aurc(wrong: np.ndarray, trust: np.ndarray) -> float:
+    """The area under the risk-coverage curve: the mean risk over all coverages, 0..1, lower is better.
+
+    A trust that knows nothing has the share of wrong decisions, as random abstention has.
+    """
+    return float(ranked_risk(wrong, trust).mean())
 
 
 def _mean_per_au(values: np.ndarray, au: np.ndarray, width: int) -> np.ndarray:

@@ -1,0 +1,158 @@
+"""What was tuned on people is judged on others: thresholds, confidence, and the bound of a risk."""
+
+import numpy as np
+import pytest
+from scipy.special import expit
+from scipy.stats import beta
+
+from aupair.aus import AUS
+from aupair.evaluation.calibration import FOLDS, HeldOut, calibrate, deal, tune_held_out, upper_bound
+from aupair.evaluation.confidence import fit_confidence
+from aupair.evaluation.selection import tune
+
+A = len(AUS)
+
+
+def people(seed: int, number: int, frames: int = 40) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """raw, sigma, truth, person: each person's outputs are off by something of their own."""
+    rng = np.random.default_rng(seed)
+    person = np.repeat(np.arange(number), frames)
+    truth = rng.random((len(person), A)) < 0.3
+    sigma = np.exp(rng.normal(-1, 0.5, truth.shape))
+    off = rng.normal(0, 0.3, (number, A))[person]
+    return truth + off + sigma * rng.normal(size=truth.shape), sigma, truth, person
+
+
+def held_out(seed: int, number: int) -> HeldOut:
+    raw, sigma, truth, person = people(seed, number)
+    fold = deal(person, 0)
+    return HeldOut(raw, sigma, tune_held_out(raw, truth, fold), truth, person, fold)
+
+
+@pytest.mark.parametrize("number", [1, 3, 12])
+def test_people_are_dealt_whole_and_evenly(number: int) -> None:
+    person = np.repeat(np.arange(number), 7) * 10
+    fold = deal(person, 0)
+    of_person = [set(fold[person == one]) for one in np.unique(person)]
+    assert all(len(folds) == 1 for folds in of_person)
+    sizes = np.bincount([folds.pop() for folds in of_person])
+    assert len(sizes) == min(number, FOLDS)
+    assert np.ptp(sizes) <= 1
+
+
+def test_a_frames_thresholds_have_not_seen_its_person() -> None:
+    raw, _, truth, person = people(0, 10)
+    fold = deal(person, 0)
+    found = tune_held_out(raw, truth, fold)
+    mine = fold == 2
+    assert found[mine, 3] == pytest.approx(tune(raw[~mine, 3], truth[~mine, 3]))
+    other = raw.copy()
+    other[mine] = -other[mine]
+    np.testing.assert_array_equal(tune_held_out(other, truth, fold)[mine], found[mine])
+    assert (tune_held_out(other, truth, fold)[~mine] != found[~mine]).any()
+
+
+def test_one_person_alone_is_judged_by_their_own() -> None:
+    raw, sigma, truth, person = people(0, 1)
+    fold = deal(person, 0)
+    found = tune_held_out(raw, truth, fold)
+    assert found[0, 3] == pytest.approx(tune(raw[:, 3], truth[:, 3]))
+    confidence = calibrate(HeldOut(raw, sigma, found, truth, person, fold))
+    assert confidence.bounds is not None
+    assert (confidence.bounds == 1).all(), "nothing can be promised of other people"
+
+
+def test_held_out_decisions_make_the_confidence_less_rosy() -> None:
+    gaps = []
+    for seed in range(6):
+        raw, sigma, truth, person = people(seed, 4)
+        thresholds = np.array([tune(x, y) for x, y in zip(raw.T, truth.T)])
+        held = tune_held_out(raw, truth, deal(person, 0))
+        new, new_sigma, new_truth, _ = people(100 + seed, 60)
+        right = ((new >= thresholds) == new_truth).mean()
+        sides = [
+            fit_confidence(raw, sigma, own, truth)(new, new_sigma, thresholds).mean() for own in (thresholds, held)
+        ]
+        gaps.append([side - right for side in sides])
+    seen, unseen = np.mean(gaps, axis=0)
+    assert seen > 0.01
+    assert abs(unseen) < seen / 2
+
+
+def test_the_risks_are_those_of_a_loop_over_folds_and_cells() -> None:
+    cells = held_out(0, 6)
+    confidence = calibrate(cells)
+    assert confidence.risks is not None
+    for share in (0, 20, 50):
+        kept = wrong = 0
+        for fold in np.unique(cells.fold):
+            rest, own = cells.fold != fold, np.flatnonzero(cells.fold == fold)
+            part = (cells.raw, cells.sigma, cells.thresholds, cells.truth)
+            regression = fit_confidence(*(values[rest] for values in part))
+            values = regression(cells.raw, cells.sigma, cells.thresholds)
+            for au in range(A):
+                active = cells.raw[:, au] >= cells.thresholds[:, au]
+                for side in (True, False):
+                    limit = np.quantile(values[rest & (active == side), au], share / 100)
+                    for row in own[active[own] == side]:
+                        if values[row, au] >= limit:
+                            kept += 1
+                            wrong += cells.truth[row, au] != side
+        assert confidence.risks[share] == pytest.approx(wrong / kept)
+
+
+def test_the_risk_falls_with_the_share_left_out_and_holds_for_new_people() -> None:
+    cells = held_out(0, 24)
+    confidence = calibrate(cells)
+    assert confidence.risks is not None
+    assert confidence.bounds is not None
+    assert (confidence.bounds >= confidence.risks).all()
+    assert confidence.risks[0] > confidence.risks[20] > confidence.risks[50]
+    raw, sigma, truth, _ = people(1, 200)
+    thresholds = np.array([tune(x, y) for x, y in zip(cells.raw.T, cells.truth.T)])
+    values, active = confidence(raw, sigma, thresholds), raw >= thresholds
+    for share in (0, 20, 50):
+        limits = confidence.limits(share / 100)
+        kept = values >= np.where(active, limits[1], limits[0])
+        assert kept.mean() == pytest.approx(1 - share / 100, abs=0.05)
+        risk = (active != truth)[kept].mean()
+        assert risk == pytest.approx(confidence.risks[share], abs=0.03)
+        assert risk < confidence.bounds[share]
+
+
+def test_with_independent_cells_the_bound_is_nearly_the_exact_one() -> None:
+    rng = np.random.default_rng(0)
+    number = np.full((400, 1), 50)
+    errors = rng.binomial(50, 0.1, (400, 1))
+    exact = beta.ppf(0.95, errors.sum() + 1, number.sum() - errors.sum())
+    assert upper_bound(errors, number)[0] == pytest.approx(exact, rel=0.02)
+
+
+def test_people_who_differ_make_the_bound_wider_and_more_people_narrower() -> None:
+    number = np.full((20, 1), 100)
+    alike, unlike = np.full((20, 1), 10), np.array([[0], [20]] * 10)
+    assert upper_bound(unlike, number)[0] > upper_bound(alike, number)[0] > 0.1
+    assert upper_bound(alike, number)[0] == pytest.approx(beta.ppf(0.95, 201, 1800), abs=0.005)
+    twice = upper_bound(np.tile(unlike, (4, 1)), np.tile(number, (4, 1)))[0]
+    assert 0.1 < twice < upper_bound(unlike, number)[0]
+
+
+def test_no_error_at_all_counts_for_as_many_people_as_there_are() -> None:
+    number, errors = np.full((24, 1), 1000), np.zeros((24, 1), int)
+    bound = upper_bound(errors, number)[0]
+    assert 1 - 0.05 ** (1 / 24) < bound < 0.2
+    assert upper_bound(errors, 0 * number)[0] == 1.0, "nothing is kept"
+    assert upper_bound(number, number)[0] == pytest.approx(1.0), "all are wrong"
+
+
+def test_the_bound_holds_in_nineteen_of_twenty_draws() -> None:
+    rng = np.random.default_rng(0)
+    below, plain = [], []
+    for _ in range(400):
+        rate = expit(-2.5 + rng.normal(0, 0.8, (12, 1)))  # people who differ
+        errors, number = rng.binomial(60, rate), np.full((12, 1), 60)
+        below.append(upper_bound(errors, number)[0])
+        plain.append(errors.sum() / number.sum())
+    true = expit(-2.5 + rng.normal(0, 0.8, 200_000)).mean()
+    assert np.mean(np.array(below) < true) < 0.09
+    assert np.mean(np.array(plain) < true) > 0.4

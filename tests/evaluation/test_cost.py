@@ -1,0 +1,109 @@
+"""The cost of a recognizer against sums by hand, and against what lies in the files."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aupair import stages, store
+from aupair.aus import AUS
+from aupair.evaluation.cost import cost_of, cost_of_files
+from aupair.mapping.extractor import columns
+from aupair.params import Params, check
+
+BLOCKS = ((64, 64), (128, 128), (256,) * 3, (512,) * 3, (512,) * 3)
+"""VGG16's convolutions, each block ending in a pooling by two"""
+
+
+def settings(sharing: str = "shared", kind: str = "network", **more: Any) -> Params:
+    """Networks of an eighth of VGG16, without batch normalisation."""
+    network = {"width": 0.125, "batch_norm": False, "weights": "none"}
+    tree = {
+        "preprocess_faces": {"size": 64},
+        "train_pseudo_intensity": {"network": network | {"sharing": sharing}},
+        "train_uncertainty": {"network": network, "kind": kind, "factors": 3, "block": 4},
+        "train_mapping": {"width": 10},
+    }
+    return check(tree | more)
+
+
+def trunk(size: int = 64, blocks: int = 5) -> tuple[int, int, int]:
+    """Weights, multiplications and channels of the convolutions, by hand."""
+    weights, macs, channels = 0, 0, 3
+    for block in BLOCKS[:blocks]:
+        for out in (width // 8 for width in block):
+            weights += out * (channels * 9 + 1)
+            macs += size * size * out * channels * 9
+            channels = out
+        size //= 2
+    return weights, macs, channels
+
+
+def whole(outputs: int) -> tuple[int, int]:
+    """Weights and multiplications of a network: 64 pixels leave a map of 2 x 2, between layers of 512."""
+    weights, macs, channels = trunk()
+    layers = ((channels * 4, 512), (512, 512), (512, outputs))
+    return weights + sum((a + 1) * b for a, b in layers), macs + sum(a * b for a, b in layers)
+
+
+def test_f_and_a_network_for_h_are_two_passes() -> None:
+    found = cost_of(settings())
+    weights, macs = whole(12)
+    assert found["passes"] == 2
+    assert found["parts"]["f"] == {"parameters": weights, "gmac_per_frame": macs / 1e9}
+    assert found["parts"]["h"]["parameters"] == weights + len(AUS), "h has an offset for each AU"
+    assert found["parts"]["h"]["gmac_per_frame"] == macs / 1e9
+
+
+def test_the_mapping_decides_twice_for_each_au() -> None:
+    params = settings()
+    features = len(columns(params.extract_features))
+    layers = ((features, 10), (10, 10), (10, 1))
+    part = cost_of(params)["parts"]["mapping"]
+    assert part["parameters"] == 24 * sum((a + 1) * b for a, b in layers)
+    assert part["gmac_per_frame"] == pytest.approx(24 * sum(a * b for a, b in layers) / 1e9)
+    classes = cost_of(settings(train_mapping={"width": 10, "loss": "cross_entropy"}, target="intensity"))
+    assert classes["parts"]["mapping"]["parameters"] == part["parameters"] + 24 * 5 * 11, "six levels instead of one"
+
+
+def test_a_network_for_each_au_costs_twelve_trunks() -> None:
+    found = cost_of(settings(sharing="per_au"))
+    weights, macs = whole(1)
+    assert found["parts"]["f"] == {"parameters": 12 * weights, "gmac_per_frame": 12 * macs / 1e9}
+    assert found["passes"] == 13
+
+
+def test_an_integrated_sigma_costs_twelve_outputs() -> None:
+    found = cost_of(settings(sharing="integrated", kind="integrated"))
+    weights, macs = whole(24)
+    assert list(found["parts"]) == ["f", "mapping"]
+    assert found["parts"]["f"] == {"parameters": weights, "gmac_per_frame": macs / 1e9}
+    assert found["passes"] == 1
+
+
+def test_factors_walk_through_the_trunk_again_up_to_their_block() -> None:
+    found = cost_of(settings(kind="factors"))
+    weights, macs, channels = trunk(blocks=4)
+    inputs = channels * 9
+    assert found["parts"]["h"]["parameters"] == weights + inputs * 3 + 3 * 12 + 12
+    assert found["parts"]["h"]["gmac_per_frame"] == pytest.approx((macs + inputs * 3 + 3 * 12) / 1e9)
+    assert found["passes"] == 2
+    totals = {key: sum(part[key] for part in found["parts"].values()) for key in ("parameters", "gmac_per_frame")}
+    assert totals == {key: found[key] for key in totals}
+
+
+def test_vgg16_is_what_everybody_says_it_is() -> None:
+    found = cost_of(check({}))["parts"]["f"]
+    assert found["gmac_per_frame"] == pytest.approx(15.47, abs=0.01)
+    assert found["parameters"] == 138357544 - 1000 * 4097 + 12 * 4097
+
+
+def test_files_cost_what_their_settings_do_and_hold_as_many_numbers(finished: Path, tiny: Params) -> None:
+    places = {name: finished / stages.ARTIFACTS[name].format(trial=0) for name in ("f", "h", "mapping")}
+    found = cost_of_files(**places)
+    assert found == cost_of(tiny)
+    buffers = ("running_", "num_batches", "center", "scale", "mask")
+    for name, file in (("f", "final"), ("h", "final"), ("mapping", "mapping")):
+        arrays = store.read_arrays(places[name] / f"{file}.safetensors")
+        learned = sum(array.size for key, array in arrays.items() if not any(word in key for word in buffers))
+        assert found["parts"][name]["parameters"] == learned, name

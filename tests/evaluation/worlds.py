@@ -1,0 +1,49 @@
+"""A small world whose truth is known: frames, what a trial says of them, their pairs, and what covers the faces."""
+
+import numpy as np
+
+from aupair.aus import AUS, SPLITS
+from aupair.data.frames import Frames
+from aupair.evaluation.conditions import Conditions
+from aupair.evaluation.selection import Trial
+from aupair.params import Evaluate
+from aupair.ranking.pairs import Pairs
+
+A = len(AUS)
+QUICK = Evaluate(bootstrap=50)
+
+
+def some(frames: Frames, split: str) -> Pairs:
+    """Pair each active frame with the next inactive one of its video."""
+    found = []
+    for rows in frames.slices():
+        usable = (frames.usable & frames.of_split(split))[rows]
+        for au in range(A):
+            high = rows.start + np.flatnonzero(usable & (frames.labels[rows, au] == 1))
+            low = rows.start + np.flatnonzero(usable & (frames.labels[rows, au] == 0))
+            found += [(i, j, au, 1) if k % 2 else (j, i, au, -1) for k, (i, j) in enumerate(zip(high, low))]
+    return Pairs(*np.array(found).T)
+
+
+def world(seed: int = 0, n: int = 50, videos: int = 9) -> tuple[Frames, Trial, dict[str, Pairs], Conditions]:
+    """A third of the frames is covered: y_hat is noise there and sigma large; some have no face, some no labels."""
+    rng = np.random.default_rng(seed)
+    size = n * videos
+    labels = (rng.random((size, A)) < np.linspace(0.1, 0.5, A)).astype(np.int8)
+    truth = labels.astype(float)
+    labels[rng.random(size) < 0.05] = -1
+    video, frame = np.repeat(np.arange(videos, dtype=np.int32), n), np.tile(np.arange(n, dtype=np.int32), videos)
+    split, ok = (video // 3).astype(np.int8), rng.random(size) < 0.95
+    names = tuple(f"v{k}" for k in range(videos))
+    frames = Frames(names, names, video, video, split, frame, frame / 25, ok, labels)
+    covered = rng.random(size) < 0.3
+    noise = np.where(covered, 2.0, 0.3)[:, None]
+    y_hat = truth + noise * rng.normal(size=(size, A))
+    with_uncertainty = np.where(covered[:, None], 0.3 + 0.1 * y_hat, y_hat)
+    arrays = [
+        a.astype(np.float32) for a in (y_hat, noise * np.exp(0.1 * rng.normal(size=(size, A))), with_uncertainty, y_hat)
+    ]
+    for array in arrays:
+        array[~ok] = np.nan
+    conditions = Conditions(0.4 * covered, 0.9 * np.repeat(covered[:, None], A, 1), rng.normal(0, 0.2, size))
+    return frames, Trial(3, *arrays), {s: some(frames, s) for s in SPLITS}, conditions
