@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 from aupair.aus import AUS
-from aupair.errors import AupairError, DataError, ParamsError
+from aupair.errors import ArtifactError, AupairError, DataError, ParamsError
 from aupair.evaluation.confidence import Confidence
 from aupair.evaluation.selection import Selection
 from aupair.faces.decode import read_frames
 from aupair.log import Log
 from aupair.registry import predict as module
 from aupair.registry import versions
-from aupair.registry.predict import find_videos, output_names, predict, write_csv
+from aupair.registry.predict import find_videos, output_names, predict, share_to_abstain, write_csv
 from aupair.registry.recognizer import Predictions, VideoPredictions
 from aupair.registry.timeline import draw_timeline
 
@@ -28,9 +28,13 @@ A = len(AUS)
 class StandIn:
     """Says 1 in even frames, 0 in odd ones, and sees no face in every third; confidence rises with the frame."""
 
-    selection = Selection(0, np.ones(A, bool), np.full(A, 0.5), Confidence(np.zeros((A, 5)), np.linspace(0, 1, 101)))
+    # of a confidence that is uniform for inactive decisions and half as high for active ones
+    quantiles = np.repeat(np.linspace(0, 1, 101)[:, None] * np.array([1.0, 0.5]), A).reshape(101, 2, A)
+    bounds = np.concatenate([np.linspace(0.3, 0.1, 51), np.full(50, 0.01)])
+    confidence = Confidence(np.zeros((A, 5)), quantiles, bounds, bounds)
+    selection = Selection(0, np.ones(A, bool), np.full(A, 0.5), confidence)
 
-    def predict_video(self, source: Path) -> VideoPredictions:
+    def score_video(self, source: Path) -> VideoPredictions:
         frames = [(frame.index, frame.time) for frame in read_frames(source)]
         index = np.array([k for k, _ in frames], np.int32)
         blind = np.repeat((index % 3 == 2)[:, None], A, axis=1)
@@ -39,6 +43,9 @@ class StandIn:
         status = ["no_face" if k % 3 == 2 else "ok" for k in index]
         said = Predictions(decision, known, known, known, known)
         return VideoPredictions(index, np.array([t for _, t in frames]), status, said)
+
+    def decide_video(self, scores: VideoPredictions, pool: None) -> VideoPredictions:
+        return scores
 
 
 class Heard(Log):
@@ -103,12 +110,53 @@ def test_the_command_says_where_to_compute(
     assert (tmp_path / "out" / "clip.csv").exists()
 
 
-def test_the_least_confident_share_abstains(tmp_path: Path) -> None:
+def test_the_least_confident_share_of_each_decision_abstains(tmp_path: Path) -> None:
+    video = write_video(tmp_path / "clip.avi", 12)
+    told = {}
+    for share in (0.0, 0.4, 1.0):
+        predict([video], StandIn(), tmp_path / "out", abstain=share)
+        told[share] = [row["AU1"] for row in rows_of(tmp_path / "out" / "clip.csv")]
+    # confidences 0, 1/12 ...: under .4 an inactive decision abstains, under .2 an active one
+    assert told[0.0] == ["1", "0", "", "0", "1", "", "1", "0", "", "0", "1", ""]
+    assert told[0.4] == ["abstain", "abstain", "", "abstain", "1", "", "1", "0", "", "0", "1", ""]
+    assert told[1.0] == ["abstain", "abstain", "", "abstain", "abstain", "", "1", "abstain", "", "abstain", "1", ""]
+
+
+def test_coverage_and_risk_become_a_share_to_abstain_from() -> None:
+    heard = Heard()
+    assert share_to_abstain(StandIn()) is None
+    assert share_to_abstain(StandIn(), abstain=0.2) == 0.2
+    assert share_to_abstain(StandIn(), coverage=0.8) == pytest.approx(0.2)
+    assert not heard.lines
+    assert share_to_abstain(StandIn(), risk=0.2, log=heard) == pytest.approx(0.25)
+    assert heard.lines == ["abstaining from 25 % of the decisions, so that at most 20 % are wrong"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"abstain": 0.1, "risk": 0.1}, "exclude each other, got --abstain and --risk, expected one of them"),
+        ({"coverage": 1.5}, "--coverage, got 1.5, expected a share from 0 to 1"),
+        ({"risk": -0.1}, "--risk, got -0.1, expected a share from 0 to 1"),
+        ({"risk": 0.05}, "no decisions are that sure, got a risk of 0.05, expected 0.1 or more, which keeps 50 %"),
+    ],
+)
+def test_what_cannot_be_asked_is_one_line(asked: dict[str, float], message: str) -> None:
+    with pytest.raises(ParamsError, match=message) as error:
+        share_to_abstain(StandIn(), **asked)
+    assert "\n" not in str(error.value)
+
+
+def test_a_model_of_an_older_version_says_that_it_cannot_abstain(tmp_path: Path) -> None:
+    old = StandIn()
+    old.selection = replace(old.selection, confidence=Confidence(np.zeros((A, 5))))
     video = write_video(tmp_path / "clip.avi")
-    predict([video], StandIn(), tmp_path / "out", abstain=0.4)  # the quantiles are those of a uniform confidence
-    assert [row["AU1"] for row in rows_of(tmp_path / "out" / "clip.csv")] == ["abstain", "abstain", "", "0", "1", ""]
-    predict([video], StandIn(), tmp_path / "out", abstain=0.0)
-    assert [row["AU1"] for row in rows_of(tmp_path / "out" / "clip.csv")] == ["1", "0", "", "0", "1", ""]
+    predict([video], old, tmp_path / "out")
+    for ask in (lambda: predict([video], old, tmp_path / "out", abstain=0.1), lambda: share_to_abstain(old, risk=0.1)):
+        with pytest.raises(
+            ArtifactError, match=r"this model cannot abstain: its selection\.json is of an older version"
+        ):
+            ask()
 
 
 def test_one_bad_video_is_a_row_and_the_run_goes_on(tmp_path: Path) -> None:
@@ -173,7 +221,7 @@ def test_an_unwritable_folder_stops_the_run(tmp_path: Path, monkeypatch: pytest.
     video = write_video(tmp_path / "clip.mp4")
     (tmp_path / "out").write_text("a file is in the way")
     unused = StandIn()
-    monkeypatch.setattr(unused, "predict_video", None)  # found out before any work
+    monkeypatch.setattr(unused, "score_video", None)  # found out before any work
     with pytest.raises(AupairError, match=r"cannot write: in .*; name another folder"):
         predict([video], unused, tmp_path / "out")
     assert (tmp_path / "out").read_text() == "a file is in the way"
@@ -217,7 +265,7 @@ def test_a_table_that_cannot_be_finished_leaves_nothing(tmp_path: Path) -> None:
         yield "ok"
         raise OSError("the disk is full")
 
-    result = StandIn().predict_video(write_video(tmp_path / "in" / "clip.mp4"))
+    result = StandIn().score_video(write_video(tmp_path / "in" / "clip.mp4"))
     with pytest.raises(OSError, match="the disk is full"):
         write_csv(tmp_path / "out.csv", replace(result, status=failing()))
     assert [path.name for path in tmp_path.iterdir()] == ["in"]

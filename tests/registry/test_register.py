@@ -5,7 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from aupair.registry.register import git_commit, headline
+from aupair import store
+from aupair.aus import AUS
+from aupair.evaluation.confidence import TERMS
+from aupair.registry.register import git_commit, headline, version_tags
 
 
 def test_the_parent_run_has_a_handful_of_metrics_and_evaluate_all_of_them() -> None:
@@ -29,6 +32,21 @@ def test_the_parent_run_has_a_handful_of_metrics_and_evaluate_all_of_them() -> N
     }
     more = {"pair_nll.h": 1, "pair_nll.constant": 2, "gain_at_80.sigma": 4}
     assert found == {**expected, "pair_accuracy.mean": 0.6, **{f"uncertainty.{k}": v for k, v in more.items()}}
+
+
+def test_the_tags_say_what_was_chosen_and_why(tmp_path: Path) -> None:
+    entry = {"threshold": 0.5, "confidence": dict.fromkeys(TERMS, 0.0)}
+    why = {"difference": 0.025, "probability_with_better": 0.875}
+    tree = {au: {**entry, "variant": "P1" if au == "AU4" else "P2", **why} for au in AUS}
+    del tree["AU26"]["difference"]
+    store.write_json(tmp_path / "selection.json", {**tree, "trial": 0, "tie": 0.01})
+    figures = {"score": 0.7, "per_au": {au: {"f1": 0.5} for au in AUS}}
+    rows = [{"name": n, "split": s, **figures} for n in ("P1", "P2") for s in ("select", "validation")]
+    tags = version_tags(tmp_path, {"rows": rows}, "md5", "sha")
+    assert (tags["selection.AU4"], tags["selection.AU1"], tags["selection.tie"]) == ("P1", "P2", "0.010000")
+    assert (tags["selection.AU4.difference"], tags["selection.AU4.probability"]) == ("0.025000", "0.875000")
+    assert "selection.AU26.difference" not in tags, "one that is not known"
+    assert "selection.AU26.probability" in tags
 
 
 def test_the_commit_of_the_working_folder_or_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,9 +83,15 @@ def write_bundle(folder: Path, parts: Parts, params: Params) -> str:
     """Write the bundle and give its hash.
 
     Raises:
-        ArtifactError: a part is missing.
+        ArtifactError: a part is missing, or of another target.
     """
     data, selection, metrics = (store.read_json(path) for path in (parts.data, parts.selection, parts.metrics))
+    chosen_for = selection.get("target", "occurrence")  # files of before have no target
+    if chosen_for != params.target:
+        todo = "run the flow again from check-data on"
+        raise ArtifactError(
+            "of another target", where=parts.selection, got=chosen_for, expected=params.target, todo=todo
+        )
     with store.atomic(folder) as temporary:
         for folder_name, files in FOLDERS.items():
             for name in files:
@@ -148,6 +154,11 @@ def model_card(data: str, selection: dict[str, Any], metrics: dict[str, Any], si
     for row in metrics["rows"]:
         numbers = " | ".join(_number(row[key]) for key in ("f1", "accuracy", "score"))
         scores.append(f"| {row['name']} | {row['split']} | {numbers} |")
+    if intensities := metrics.get("intensity_rows"):
+        scores += ["", "Intensity, levels 0 to 5:", "", "| | split | ICC(3,1) | MAE | PCC |", "|---|---|---|---|---|"]
+        for row in intensities:
+            numbers = " | ".join(_number(row[key]) for key in ("icc", "mae", "pcc"))
+            scores.append(f"| {row['name']} | {row['split']} | {numbers} |")
     choices = ["| AU | mapping |", "|---|---|", *(f"| {au} | {selection[au]['variant']} |" for au in AUS)]
     return CARD.format(
         size=size, data=data, trial=selection["trial"], scores="\n".join(scores), choices="\n".join(choices)

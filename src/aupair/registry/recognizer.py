@@ -3,7 +3,7 @@
 A video streams through it: images are dropped once they are scored, so that memory grows by some bytes a frame.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,6 +37,7 @@ class Predictions:
         pseudo_intensity: (n, A) float32, y_hat.
         uncertainty: (n, A) float32, sigma.
         confidence: (n, A) float32, the probability that the decision is right, 0..1.
+        intensity: (n, A) float32, 0..5, unrounded; None where the target is occurrence.
     """
 
     decision: np.ndarray
@@ -44,15 +45,55 @@ class Predictions:
     pseudo_intensity: np.ndarray
     uncertainty: np.ndarray
     confidence: np.ndarray
+    intensity: np.ndarray | None = None
+
+    def unsure(self, limits: np.ndarray | float | None) -> np.ndarray:
+        """Which decisions to abstain from: (n, A) bool.
+
+        Args:
+            limits: the confidences below which to abstain, (2, A): of inactive and of active decisions; one for all of
+                them; None: from none.
+        """
+        if limits is None:
+            return np.zeros(self.decision.shape, bool)
+        inactive, active = np.broadcast_to(limits, (2, self.decision.shape[1]))
+        return self.confidence < np.where(self.decision == 1, active, inactive)
 
     def columns(self) -> dict[str, np.ndarray]:
-        """Name the columns, (n,) each: AU1, AU1_raw, AU1_pseudo_intensity, AU1_uncertainty, AU1_confidence, AU2 ..."""
+        """Name the columns, (n,) each: AU1, AU1_raw, AU1_pseudo_intensity, AU1_uncertainty, AU1_confidence, AU2 ...
+
+        AU1_intensity stands after AU1, where intensity is the target.
+        """
         found: dict[str, np.ndarray] = {}
         for k, au in enumerate(AUS):
             found[au] = self.decision[:, k]
+            if self.intensity is not None:
+                found[f"{au}_intensity"] = self.intensity[:, k]
             for name in ("raw", "pseudo_intensity", "uncertainty", "confidence"):
                 found[f"{au}_{name}"] = getattr(self, name)[:, k]
         return found
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What f and h say of every frame of a video; nothing is decided yet.
+
+    Attributes:
+        frame, time, status: as of VideoPredictions.
+        y_hat, sigma: (n, A) float32, NaN in frames without a face.
+    """
+
+    frame: np.ndarray
+    time: np.ndarray
+    status: list[str]
+    y_hat: np.ndarray
+    sigma: np.ndarray
+
+
+def pooled(clips: Sequence[Scores]) -> Arrays:
+    """Give y_hat and sigma (m, A) of all frames with a face of a person's clips."""
+    seen = [np.isfinite(clip.y_hat).all(axis=1) for clip in clips]
+    return _joined([(clip.y_hat[ok], clip.sigma[ok]) for clip, ok in zip(clips, seen)])
 
 
 @dataclass(frozen=True)
@@ -122,13 +163,15 @@ class Recognizer:
         parts = [self.scorer(images[start : start + batch]) for start in range(0, len(images), batch)]
         return _joined(parts)
 
-    def decide(self, y_hat: np.ndarray, sigma: np.ndarray, time: np.ndarray) -> Predictions:
+    def decide(self, y_hat: np.ndarray, sigma: np.ndarray, time: np.ndarray, pool: Arrays | None = None) -> Predictions:
         """Decide for all frames of one video.
 
         Args:
             y_hat, sigma: (n, A) float32, NaN in frames without a face.
             time: (n,) float64, seconds, ascending.
+            pool: y_hat and sigma of all clips of the person, of which the neutral face is taken; else of this video.
         """
+        from aupair.evaluation.intensity import clamp
         from aupair.mapping.extractor import extract
 
         ok = np.isfinite(y_hat).all(axis=1)
@@ -136,11 +179,12 @@ class Recognizer:
         raw = np.full(y_hat.shape, np.nan, np.float32)
         confidence = np.full(y_hat.shape, np.nan, np.float32)
         if ok.any():
-            features = extract(y_hat, sigma, time, self.statistics, self.params.extract_features)
+            features = extract(y_hat, sigma, time, self.statistics, self.params.extract_features, pool)
             raw[ok] = self.selection.raw(*self.mapping(features[ok]))
             decision[ok] = self.selection.decide(raw[ok])
             confidence[ok] = self.selection.trust(raw[ok], sigma[ok])
-        return Predictions(decision, raw, y_hat, sigma, confidence)
+        intensity = clamp(raw) if self.params.target == "intensity" else None
+        return Predictions(decision, raw, y_hat, sigma, confidence, intensity)
 
     def predict_faces(self, images: np.ndarray, fps: float) -> Predictions:
         """Decide for the aligned faces of one video, in order, at a fixed rate: (n, S, S, 3) uint8 RGB."""
@@ -153,9 +197,22 @@ class Recognizer:
         Raises:
             DataError: it cannot be read.
         """
+        return self.decide_video(self.score_video(source))
+
+    def score_video(self, source: Path) -> Scores:
+        """Decode a video, find its faces, and score every frame of it.
+
+        Raises:
+            DataError: it cannot be read.
+        """
         from aupair.faces.video import iter_faces
 
-        return self.predict_rows(map(self._as_stored, iter_faces(source, self.params.preprocess_faces)))
+        return self.score_rows(map(self._as_stored, iter_faces(source, self.params.preprocess_faces)))
+
+    def decide_video(self, scores: Scores, pool: Arrays | None = None) -> VideoPredictions:
+        """Decide for every frame of a scored video; `pool` as of `decide`."""
+        said = self.decide(scores.y_hat, scores.sigma, scores.time, pool)
+        return VideoPredictions(scores.frame, scores.time, scores.status, said)
 
     def _as_stored(self, row: "FaceRow") -> "FaceRow":
         """Pass a face through the JPEG that training read it from, so that what is served is what was trained."""
@@ -166,6 +223,10 @@ class Recognizer:
 
     def predict_rows(self, rows: Iterable[Any]) -> VideoPredictions:
         """Decide for the frames of one video as `iter_faces` gives them; a batch of images is held, not more."""
+        return self.decide_video(self.score_rows(rows))
+
+    def score_rows(self, rows: Iterable[Any]) -> Scores:
+        """Score the frames of one video as `iter_faces` gives them; a batch of images is held, not more."""
         frame: list[int] = []
         time: list[float] = []
         status: list[str] = []
@@ -185,8 +246,7 @@ class Recognizer:
         ok = np.array([text == "ok" for text in status], bool)
         y_hat, sigma = (np.full((len(ok), len(AUS)), np.nan, np.float32) for _ in range(2))
         y_hat[ok], sigma[ok] = _joined(parts)
-        times = np.array(time, np.float64)
-        return VideoPredictions(np.array(frame, np.int32), times, status, self.decide(y_hat, sigma, times))
+        return Scores(np.array(frame, np.int32), np.array(time, np.float64), status, y_hat, sigma)
 
 
 def read_selection(path: Path) -> "Selection":

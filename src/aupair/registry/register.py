@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 HEADLINE = re.compile(
     r"rows\.(P1|P2|no-uncertainty|best-constant)\.(select|validation)\.(score|f1|accuracy)"
+    r"|intensity_rows\.(P1|P2|no-uncertainty|fit-median|fit-mean)\.(select|validation)\.(icc|mae)"
     r"|pair_accuracy\.(clear|mean)"
     r"|uncertainty\.(pair_nll\.(h|constant)|(auroc_correct|gain_at_80)\.\w+)"
 )
@@ -89,15 +90,25 @@ def register_model(
 
 
 def version_tags(bundle: Path, metrics: Mapping[str, Any], data: str, sha256: str) -> dict[str, str]:
-    """Give a version's tags: the choice for each AU, scores and F1 on `select`, scores on `validation`, the hashes."""
+    """Give a version's tags: the choice for each AU, scores and F1 on `select`, scores on `validation`, the hashes.
+
+    The evidence of an AU's choice is beside it: `selection.AU1.difference` is 1/2 (F1 + accuracy) of P1 less P2's where
+    it was chosen, `selection.AU1.probability` that P1 is better; above `selection.tie` P1 is chosen.
+    A model of intensities has ICC and MAE too: `icc.p2` of `select`, `validation.icc.p2` and so on.
+    """
     uses = read_selection(bundle / "selection.json").uses
     tags = {f"selection.{au}": "P1" if used else "P2" for au, used in zip(AUS, uses)}
+    tags |= _evidence(store.read_json(bundle / "selection.json"))
     select = {name: _row(metrics, name, "select") for name in ("P1", "P2")}
     for name, row in select.items():
         tags[f"score.{name.lower()}"] = _tag(row["score"])
         tags[f"validation.score.{name.lower()}"] = _tag(_row(metrics, name, "validation")["score"])
     for au in AUS:
         tags[f"f1.{au}"] = _tag(select["P2"]["per_au"][au]["f1"])
+    for row in metrics.get("intensity_rows", ()):
+        if row["name"] in ("P1", "P2"):
+            prefix = "" if row["split"] == "select" else f"{row['split']}."
+            tags |= {f"{prefix}{key}.{row['name'].lower()}": _tag(row[key]) for key in ("icc", "mae")}
     return {key: value for key, value in tags.items() if value} | {"data.md5": data, versions.HASH_TAG: sha256}
 
 
@@ -140,24 +151,26 @@ def log_bundle(client: "MlflowClient", bundle: Path, run_id: str, params: Params
                 python_model=str(package / "registry" / "serving.py"),
                 artifacts={"bundle": str(bundle)},
                 code_paths=[str(package)],
-                signature=signature(params.preprocess_faces.size),
+                signature=signature(params),
                 pip_requirements=str(bundle / "requirements.txt"),
             )
     return str(info.model_uri)
 
 
-def signature(size: int) -> "ModelSignature":
+def signature(params: Params) -> "ModelSignature":
     """Give what is served: (n, size, size, 3) uint8 and `fps` in; a row of numbers for each face out."""
     import numpy as np
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
 
+    names = ["raw", "pseudo_intensity", "uncertainty", "confidence"]
+    if params.target == "intensity":
+        names.insert(0, "intensity")
+    size = params.preprocess_faces.size
     columns: list[ColSpec | TensorSpec] = []
     for au in AUS:
         columns.append(ColSpec("integer", au))
-        columns += [
-            ColSpec("float", f"{au}_{name}") for name in ("raw", "pseudo_intensity", "uncertainty", "confidence")
-        ]
+        columns += [ColSpec("float", f"{au}_{name}") for name in names]
     # an unnamed tensor: with a name, predict would receive a dict
     faces = Schema([TensorSpec(np.dtype("uint8"), (-1, size, size, 3))])
     # MLflow wants a default; predict refuses this one, since no rate is true of every video
@@ -170,6 +183,15 @@ def _row(metrics: Mapping[str, Any], name: str, split: str) -> Mapping[str, Any]
         if (row["name"], row["split"]) == (name, split):
             return row
     raise ArtifactError("no such row", where="metrics.json", got=f"{name} on {split}", todo="run evaluate again")
+
+
+def _evidence(selection: Mapping[str, Any]) -> dict[str, str]:
+    """Give the tags that say why each AU's mapping was chosen; what is not there gives an empty one."""
+    tags = {"selection.tie": _tag(selection.get("tie"))}
+    for au in AUS:
+        tags[f"selection.{au}.difference"] = _tag(selection[au].get("difference"))
+        tags[f"selection.{au}.probability"] = _tag(selection[au].get("probability_with_better"))
+    return tags
 
 
 def _tag(value: float | None) -> str:

@@ -22,11 +22,11 @@ STRIP = 0.06
 """Height of the strip that marks abstention, as a share of the panel."""
 
 
-def draw_timeline(path: Path, result: VideoPredictions, title: str, limit: float | None = None) -> None:
+def draw_timeline(path: Path, result: VideoPredictions, title: str, limit: np.ndarray | float | None = None) -> None:
     """Draw a video's predictions as a PNG, one panel an AU.
 
     Args:
-        limit: decisions of a lower confidence are marked as abstained.
+        limit: decisions of a lower confidence are marked as abstained; see `Predictions.unsure`.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -35,8 +35,9 @@ def draw_timeline(path: Path, result: VideoPredictions, title: str, limit: float
     FigureCanvasAgg(figure)
     axes = figure.subplots(len(AUS) // 2, 2, sharex=True, sharey=True)
     # down the left column, then the right one: the order of the table
+    unsure = result.predictions.unsure(limit)
     for k, panel in enumerate(axes.T.flat):
-        _draw_au(panel, result, k, limit)
+        _draw_au(panel, result, k, unsure[:, k])
     low, high = _range(result)
     end = float(result.time[-1]) if len(result.time) else 0.0
     axes[0, 0].set(ylim=(low, high), xlim=(0.0, max(end, 1e-3)))
@@ -63,11 +64,10 @@ def spans(mask: np.ndarray, time: np.ndarray) -> Iterator[tuple[float, float]]:
         yield float(time[first]), float(ends[after - 1])
 
 
-def _draw_au(panel: "Axes", result: VideoPredictions, k: int, limit: float | None) -> None:
-    """Draw one AU."""
+def _draw_au(panel: "Axes", result: VideoPredictions, k: int, unsure: np.ndarray) -> None:
+    """Draw one AU; unsure: (n,) bool, marked as abstained."""
     predictions, time = result.predictions, result.time
     active = predictions.decision[:, k] == 1
-    unsure = np.zeros(len(active), bool) if limit is None else predictions.confidence[:, k] < limit
     absent = np.array([status != "ok" for status in result.status], bool)
     for mask, height, color in ((absent, 1.0, ABSENT), (active, 1.0, ACTIVE), (unsure, STRIP, ABSTAINED)):
         bars = [(start, end - start) for start, end in spans(mask, time)]

@@ -1,0 +1,204 @@
+"""predict --subjects: a person's clips are scored, then decided together; the videos are real, each frame is a face."""
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+
+from aupair.aus import AUS
+from aupair.errors import DataError, ParamsError
+from aupair.evaluation.confidence import Confidence
+from aupair.evaluation.selection import Selection
+from aupair.faces.decode import read_frames
+from aupair.mapping.extractor import Statistics, columns
+from aupair.params import check
+from aupair.registry import predict as module
+from aupair.registry.predict import predict
+from aupair.registry.recognizer import Recognizer, Scores, pooled
+
+A = len(AUS)
+DARK, BRIGHT = 40, 200
+
+
+class Bright(Recognizer):
+    """Takes every whole frame for a face."""
+
+    def score_video(self, source: Path) -> Scores:
+        return self.score_rows(
+            SimpleNamespace(frame=frame.index, time=frame.time, status="ok", image=frame.image)
+            for frame in read_frames(source)
+        )
+
+
+def score(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """y_hat is the image's mean, sigma 1."""
+    mean = images.reshape(len(images), -1).mean(axis=1, dtype=np.float64).astype(np.float32)
+    return np.repeat(mean[:, None], A, axis=1), np.ones((len(images), A), np.float32)
+
+
+def recognizer(neutral: str = "person", batch: int = 4) -> Bright:
+    """Active where y' is .5 above its neutral, the lowest of the video or of the person; y' = y_hat / 128 - 1."""
+    params = check({"extract_features": {"neutral": neutral, "batch": batch, "percentiles": [0], "context_points": 0}})
+    names = [name for name, _ in columns(params.extract_features)]
+    own, low = names.index("own.y"), names.index(f"{neutral}.p0")
+    statistics = Statistics(
+        np.zeros(A, np.float32), np.full(A, 256, np.float32), np.ones(A, np.float32), np.zeros((A, 201), np.float32)
+    )
+    return Bright(
+        score, statistics, lambda features: (features[:, :, own] - features[:, :, low],) * 2,
+        Selection(0, np.ones(A, bool), np.full(A, 0.5), Confidence(np.zeros((A, 5)), np.linspace(0.5, 1, 101))),
+        params,
+    )  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def no_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "draw_timeline", lambda path, *_: path.write_bytes(b"a picture"))
+
+
+def write_video(path: Path, *values: int) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10, (64, 64))
+    for value in values:
+        writer.write(np.full((64, 64, 3), value, np.uint8))
+    writer.release()
+    return path
+
+
+@pytest.fixture
+def clips(tmp_path: Path) -> list[Path]:
+    """One person smiles throughout in `held`, not in `calm`; nobody knows whose `other` is."""
+    return [
+        write_video(tmp_path / "in" / "held.avi", *[BRIGHT] * 6),
+        write_video(tmp_path / "in" / "other.avi", *[BRIGHT] * 5),
+        write_video(tmp_path / "in" / "calm.avi", *[DARK] * 7, BRIGHT),
+    ]
+
+
+def listed(path: Path, *rows: str, header: str = "video,subject") -> Path:
+    path.write_text("\n".join([header, *rows]) + "\n")
+    return path
+
+
+def decisions(table: Path) -> str:
+    with open(table, newline="") as file:
+        return "".join(row["AU12"] or "-" for row in csv.DictReader(file))
+
+
+def test_a_held_expression_is_seen_beside_the_persons_other_clip(tmp_path: Path, clips: list[Path]) -> None:
+    people = listed(tmp_path / "people.csv", "held,anna", "calm,anna", "unused,bob")
+    predict(clips, recognizer(), tmp_path / "alone")
+    rows = predict(clips, recognizer(), tmp_path / "out", subjects=people)
+    assert [decisions(tmp_path / "alone" / f"{name}.csv") for name in ("held", "calm")] == ["000000", "00000001"]
+    assert [decisions(tmp_path / "out" / f"{name}.csv") for name in ("held", "calm")] == ["111111", "00000001"]
+    for folder in ("alone", "out"):
+        assert decisions(tmp_path / folder / "other.csv") == "00000", "a video that is not listed is a person"
+    assert [row.video for row in rows] == [str(clip) for clip in clips], "as they were named"
+
+
+def test_neither_the_order_of_the_videos_nor_the_batch_changes_a_byte(tmp_path: Path, clips: list[Path]) -> None:
+    people = listed(tmp_path / "people.csv", "calm,anna", "held,anna")
+    predict(clips, recognizer(), tmp_path / "one", subjects=people)
+    predict(clips[::-1], recognizer(batch=1), tmp_path / "two", subjects=people)
+    for clip in clips:
+        name = f"{clip.stem}.csv"
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def test_a_clip_that_cannot_be_read_is_a_row_and_the_persons_others_go_on(tmp_path: Path, clips: list[Path]) -> None:
+    bad = tmp_path / "in" / "bad.avi"
+    bad.write_bytes(b"no video" * 20)
+    people = listed(tmp_path / "people.csv", "held,anna", "bad,anna", "calm,anna")
+    rows = predict([bad, *clips], recognizer(), tmp_path / "out", subjects=people)
+    assert [row.status for row in rows] == ["unreadable", "ok", "ok", "ok"]
+    assert decisions(tmp_path / "out" / "held.csv") == "111111"
+    with open(tmp_path / "out" / "summary.csv", newline="") as file:
+        assert [Path(row["video"]).stem for row in csv.DictReader(file)] == ["bad", "held", "other", "calm"]
+
+
+def test_all_clips_of_a_person_unreadable(tmp_path: Path, clips: list[Path]) -> None:
+    for clip in (clips[0], clips[2]):
+        clip.write_bytes(b"no video" * 20)
+    people = listed(tmp_path / "people.csv", "held,anna", "calm,anna")
+    rows = predict(clips, recognizer(), tmp_path / "out", subjects=people)
+    assert [row.status for row in rows] == ["unreadable", "ok", "unreadable"]
+
+
+def test_a_person_is_scored_before_anything_of_them_is_decided_and_no_image_is_kept(
+    tmp_path: Path, clips: list[Path]
+) -> None:
+    order: list[str] = []
+
+    class Spy(Bright):
+        def score_video(self, source: Path) -> Scores:
+            order.append(f"score {source.stem}")
+            scores = super().score_video(source)
+            assert sum(values.nbytes for values in vars(scores).values() if isinstance(values, np.ndarray)) < 200 * 8
+            return scores
+
+        def decide_video(self, scores: Scores, pool: tuple[np.ndarray, np.ndarray] | None = None) -> object:
+            order.append(f"decide {len(scores.frame)} of {len(scores.frame) if pool is None else len(pool[0])}")
+            return super().decide_video(scores, pool)
+
+    people = listed(tmp_path / "people.csv", "held,anna", "calm,anna")
+    predict(clips, Spy(**vars(recognizer())), tmp_path / "out", subjects=people)
+    assert order == ["score held", "score calm", "decide 6 of 14", "decide 8 of 14", "score other", "decide 5 of 5"]
+
+
+def test_only_frames_with_a_face_are_pooled(clips: list[Path]) -> None:
+    one, two = (recognizer().score_video(clip) for clip in clips[:2])
+    one.y_hat[2], one.sigma[2] = np.nan, np.nan
+    y_hat, sigma = pooled([one, two])
+    assert len(y_hat) == len(sigma) == 10
+    assert np.isfinite(y_hat).all()
+    nothing = replace(one, y_hat=one.y_hat * np.nan)
+    assert pooled([nothing])[0].shape == (0, A)
+
+
+def test_a_model_of_the_videos_neutral_face_has_no_use_for_it(tmp_path: Path, clips: list[Path]) -> None:
+    people = listed(tmp_path / "people.csv", "held,anna", "calm,anna")
+    with pytest.raises(ParamsError) as caught:
+        predict(clips, recognizer("video"), tmp_path / "out", subjects=people)
+    assert str(caught.value) == (
+        "--subjects, got a model of neutral: video, expected a model of extract_features.neutral: person; leave it out"
+    )
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("rows", "header", "message"),
+    [
+        (
+            ["held,anna", "held,bob"],
+            "video,subject",
+            r"a video with two subjects: in .*line 3, got held: bob, expected",
+        ),
+        (
+            ["held.avi,anna"],
+            "video,subject",
+            r"a list of other videos: in .*people\.csv, expected names .* such as held",
+        ),
+        (["held,anna"], "clip,subject", r"wrong header: in .*line 1"),
+        (["held"], "video,subject", r"a ragged row: in .*line 2"),
+    ],
+)
+def test_a_list_that_cannot_be_right_is_one_line(
+    tmp_path: Path, clips: list[Path], rows: list[str], header: str, message: str
+) -> None:
+    people = listed(tmp_path / "people.csv", *rows, header=header)
+    with pytest.raises(DataError, match=message) as caught:
+        predict(clips, recognizer(), tmp_path / "out", subjects=people)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(DataError, match="not a readable table"):
+        predict(clips, recognizer(), tmp_path / "out", subjects=tmp_path / "none.csv")
+    assert not (tmp_path / "out").exists()
+
+
+def test_served_faces_are_one_person_of_one_video() -> None:
+    images = np.repeat(np.array([BRIGHT, DARK], np.uint8), 3)[:, None, None, None] * np.ones((1, 8, 8, 3), np.uint8)
+    said = recognizer().predict_faces(images, 10.0)
+    assert said.decision[:, 3].tolist() == [1, 1, 1, 0, 0, 0]
