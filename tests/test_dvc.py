@@ -137,6 +137,49 @@ def test_a_changed_parameter_touches_the_stages_that_name_its_section(
     assert touched
 
 
+def test_an_ablation_runs_what_a_row_changes_and_leaves_the_workspace_alone(
+    checkout: tuple[Path, str], environment: dict[str, str]
+) -> None:
+    folder, _ = checkout
+    before = {path: path.read_bytes() for path in _users(folder)}
+    call(folder, environment, "aupair", "ablate", "min-max", "value", "P1", "--budget", "60")
+    tree = store.read_json(folder / "reports" / "ablation.json")
+    states = {row["name"]: row["state"] for row in tree["rows"]}
+    assert states == {"P2": "judged", "P1": "judged", "value": "judged", "min-max": "judged"}
+    there = store.read_jsonl(folder / "work" / "ablation" / "checkout" / stages.TIMES)
+    assert [row["stage"] for row in there] == [  # all but evaluate came from the cache for the first run
+        "evaluate", *["extract-features"] * 2, *["train-mapping"] * 2, "evaluate",
+    ]  # fmt: skip
+    assert before == {path: path.read_bytes() for path in _users(folder)}
+    metrics = store.read_json(folder / "reports" / "metrics.json")
+    for row in tree["rows"][:2]:
+        (same,) = [r for r in metrics["rows"] if (r["name"], r["split"]) == (row["name"], "validation")]
+        assert row["validation"]["f1"] == pytest.approx(same["f1"])
+
+
+def test_an_ablation_is_taken_up_where_it_was(checkout: tuple[Path, str], environment: dict[str, str]) -> None:
+    """Judged rows are kept, a row that does not fit is left with its reason, and MLflow gets the rows once."""
+    folder, _ = checkout
+    times = folder / "work" / "ablation" / "checkout" / stages.TIMES
+    before = times.read_bytes()
+    out = call(folder, environment, "aupair", "ablate", "min-max", "printed", "--budget", "0")
+    assert times.read_bytes() == before
+    rows = {row["name"]: row for row in store.read_json(folder / "reports" / "ablation.json")["rows"]}
+    assert [rows[name]["state"] for name in ("P2", "min-max", "printed")] == ["judged", "judged", "left"]
+    assert "budget" in rows["printed"]["why"]
+    assert "printed: left" in out
+    shown = call(folder, environment, "aupair", "ablate", "min-max", "printed", "--plan", "--budget", "0")
+    assert "left out" in shown
+
+
+def _users(folder: Path) -> list[Path]:
+    """What is the user's: params, dvc.lock, work and reports, but for the ablation's own."""
+    found = [folder / "params.yaml", folder / "dvc.lock", folder / "data.dvc", folder / "dvc.yaml"]
+    for name in ("work", "reports"):
+        found += [p for p in (folder / name).rglob("*") if p.is_file() and "ablation" not in str(p.relative_to(folder))]
+    return sorted(found)
+
+
 def test_fewer_trials_run_nothing_but_the_choice_again(checkout: tuple[Path, str], environment: dict[str, str]) -> None:
     """The folder of the trial that is no longer listed still lies there, and is not read. Last: it changes the lock."""
     folder, _ = checkout

@@ -1,14 +1,13 @@
 """The command line: `aupair --help`. Each command imports what it needs when it runs, so that help is quick."""
 
 import os
-import re
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from aupair import __version__, cli_pipeline
+from aupair import __version__, cli_ablation, cli_pipeline, cli_registry
 from aupair.errors import AupairError
 
 app = typer.Typer(
@@ -20,9 +19,12 @@ app = typer.Typer(
     help="Recognise facial Action Units in video by pairwise ranking with learned uncertainty.",
     epilog="Start with `make demo`, then `aupair flow` and `aupair predict VIDEO --out predictions`.",
 )
-registry = typer.Typer(no_args_is_help=True, help="Look at and move the versions of the registered model.")
-app.add_typer(registry, name="registry")
+app.add_typer(cli_registry.app, name="registry")
 app.add_typer(cli_pipeline.app, name="pipeline")
+app.command(
+    epilog="Examples: `aupair ablate --plan`, `aupair ablate --budget 60`, `aupair ablate no-pairs uncertainty`, "
+    "`aupair ablate --beside ../other/reports/ablation.json`"
+)(cli_ablation.ablate)
 
 NEXT = """\
 all figures               reports/table.md, reports/metrics.json
@@ -38,7 +40,6 @@ STOPPED = 130
 """The exit code that typer makes of Ctrl-C, without a word."""
 
 ParamsFile = Annotated[Path, typer.Option("--params", help="The params file.")]
-Name = Annotated[str, typer.Option(help="The registered model: register_model.name of params.yaml.")]
 
 
 def _version(asked: bool) -> None:
@@ -160,89 +161,70 @@ def predict(
     device: Annotated[str, typer.Option(help="auto (a GPU where there is one), cpu, cuda, cuda:1 ...")] = "auto",
     abstain: Annotated[
         float | None,
-        typer.Option(min=0, max=1, metavar="Q", help="Leave out the least confident share of the decisions."),
+        typer.Option(
+            min=0,
+            max=1,
+            metavar="Q",
+            help="Leave out the least confident share of each AU's active and inactive decisions.",
+        ),
+    ] = None,
+    coverage: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, metavar="C", help="Keep this share of the decisions: the same as --abstain 1-C."),
+    ] = None,
+    risk: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            metavar="R",
+            help="Leave out as few decisions as keep the share of wrong ones, with 95 % confidence, at R.",
+        ),
+    ] = None,
+    subjects: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="CSV", help="video,subject: whose clips share a neutral face (extract_features.neutral: person)."
+        ),
     ] = None,
 ) -> None:
     """Recognise AUs in videos: a row for every frame, with uncertainty and confidence."""
     from aupair.console import ConsoleLog
-    from aupair.registry.predict import find_videos
+    from aupair.registry.predict import find_videos, share_to_abstain
     from aupair.registry.predict import predict as predict_videos
     from aupair.registry.recognizer import Recognizer
     from aupair.registry.versions import resolve
 
     videos = find_videos(sources)
-    predict_videos(videos, Recognizer.load(resolve(model), device), out, abstain, ConsoleLog())
+    recognizer, log = Recognizer.load(resolve(model), device), ConsoleLog()
+    share = share_to_abstain(recognizer, abstain, coverage, risk, log)
+    predict_videos(videos, recognizer, out, share, log, subjects)
 
 
-@registry.command("list", epilog="Example: `aupair registry list`")
-def list_versions(name: Name = "aupair") -> None:
-    """List the versions, their scores and aliases."""
-    from aupair.aus import AUS
-    from aupair.console import show_table
-    from aupair.registry.versions import versions
-
-    scores = {
-        "score P1 (select)": "score.p1",
-        "score P2 (select)": "score.p2",
-        "score P2 (validation)": "validation.score.p2",
-    }
-    show_table(
-        name,
-        ("version", "aliases", *scores, "with uncertainty", "data"),
-        (
-            (
-                version.number,
-                ", ".join(version.aliases),
-                *(f"{float(version.tags[tag]):.3f}" if tag in version.tags else "" for tag in scores.values()),
-                " ".join(au for au in AUS if version.tags.get(f"selection.{au}") == "P1"),
-                version.tags.get("data.md5", ""),
-            )
-            for version in versions(name)
-        ),
-    )
-
-
-@registry.command(epilog="Example: `aupair registry show 3`")
-def show(version: Annotated[int, typer.Argument(help="Its number.")], name: Name = "aupair") -> None:
-    """Show a version's tags: the choice of P1 or P2 for each AU, scores, data."""
-    from aupair.console import show_table
-    from aupair.registry.versions import show as show_version
-
-    found = show_version(version, name)
-    aliases = f" ({', '.join(found.aliases)})" if found.aliases else ""
-    tags = sorted(found.tags.items(), key=_natural)
-    show_table(f"{name} version {found.number}{aliases}", ("tag", "value"), tags)
-
-
-def _natural(tag: tuple[str, str]) -> list[str | int]:
-    """Sort tags by name, numbers in it by value: AU2 stands before AU10."""
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", tag[0])]
-
-
-@registry.command(epilog='Examples: `aupair registry promote 3`, `aupair registry promote 3 --force "new cameras"`')
-def promote(
-    version: Annotated[int, typer.Argument(help="Its number.")],
-    force: Annotated[
-        str | None, typer.Option(metavar="REASON", help="Promote although the gate refuses; recorded.")
+@app.command(
+    epilog="Examples: `aupair submission predictions --out submission`, "
+    "`aupair submission predictions --out submission --expected test.csv --form table`"
+)
+def submission(
+    predictions: Annotated[Path, typer.Argument(help="The folder that `aupair predict` wrote.")],
+    out: Annotated[Path, typer.Option(help="Where the competition's files go.")],
+    expected: Annotated[
+        Path | None, typer.Option(metavar="LIST", help="The release's videos and their numbers of frames.")
     ] = None,
-    name: Name = "aupair",
+    form: Annotated[str, typer.Option(help="files: a text file a video; table: one predictions.txt.")] = "files",
+    missing: Annotated[
+        str, typer.Option(help="error: stop at a video without prediction; zeros: fill it up.")
+    ] = "error",
 ) -> None:
-    """Make a version the champion, if the gate in mlflow/registry.yaml lets it."""
-    from aupair.registry.versions import PREVIOUS, command, versions
-    from aupair.registry.versions import promote as promote_version
+    """Write the competition's files from predictions: 0 or 1 for every frame, with or without a face."""
+    from aupair.console import ConsoleLog, show_table
+    from aupair.registry.submission import write_submission
 
-    found = promote_version(version, force, name=name)
-    back = any(PREVIOUS in other.aliases for other in versions(name))
-    more = f"; {command('rollback', name)} takes that back" if back else ""
-    typer.echo(f"version {found.number} is the champion{more}")
-
-
-@registry.command(epilog="Example: `aupair registry rollback`")
-def rollback(name: Name = "aupair") -> None:
-    """Give the champion's place back to the previous one."""
-    from aupair.registry.versions import rollback as roll_back
-
-    typer.echo(f"version {roll_back(name).number} is the champion again")
+    rows = write_submission(predictions, out, expected, form=form, missing=missing, log=ConsoleLog())
+    odd = [(row.video, row.frames, row.message) for row in rows if row.message]
+    if odd:
+        show_table("Not as predicted", ("video", "frames", "what was done"), odd)
+    typer.echo(f"{len(rows)} videos, {sum(row.frames for row in rows):,} frames: {out}")
 
 
 def main() -> None:

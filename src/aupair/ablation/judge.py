@@ -1,0 +1,165 @@
+"""What a run says, as decisions of every way to decide: counts per video, from which all figures follow."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from aupair import stages, store
+from aupair.aus import AUS
+from aupair.data.frames import Frames, load_frames
+from aupair.evaluation.baselines import constants
+from aupair.evaluation.fill import fill_nearest
+from aupair.evaluation.metrics import Counts, accuracy, count, f1, headline, interval, resamples
+from aupair.evaluation.selection import Cells, Trial, cells_of, tune
+from aupair.evaluation.trials import read_trial
+from aupair.params import Params
+
+SPLITS = ("select", "validation")
+LOWEST = (1, 5, 10, 20, 30, 50)
+"""percentiles of which `value-lowest` takes each AU's best on select"""
+EVIDENCE = {
+    "pair_accuracy": ("pair_accuracy", "mean"),
+    "pair_accuracy_clear": ("pair_accuracy", "clear"),
+    "pair_nll": ("uncertainty", "pair_nll", "h"),
+    "pair_nll_constant": ("uncertainty", "pair_nll", "constant"),
+    "pair_nll_constant_select": ("uncertainty", "pair_nll", "constant_select"),
+    "auroc_margin": ("uncertainty", "auroc_correct", "margin"),
+    "auroc_margin_over_sigma": ("uncertainty", "auroc_correct", "margin_over_sigma"),
+    "gain_at_80": ("uncertainty", "gain_at_80", "sigma"),
+    "auroc_own_region": ("uncertainty", "auroc_own_region", "mean"),
+    "ece_order": ("uncertainty", "ece"),
+}
+"""What a row shows of its run's metrics.json, validation; `select` has the same below its own key."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run in memory.
+
+    Attributes:
+        frames: N of them.
+        trial: the chosen trial's outputs.
+        selection, metrics: the trees that evaluate wrote.
+    """
+
+    frames: Frames
+    trial: Trial
+    selection: dict[str, Any]
+    metrics: dict[str, Any]
+
+    @classmethod
+    def read(cls, root: Path, params: Params) -> "Run":
+        """Read the run in a folder, its chosen trial alone."""
+        at = stages.paths(stages.find("evaluate"), root, params.trials)
+        frames = load_frames(at["labels"], at["faces"])
+        selection = store.read_json(at["selection"])
+        k = params.trials.index(selection["trial"])
+        parts = {name: at[name][k] for name in ("f", "h", "features", "mapping")}
+        trial = read_trial(frames, params.trials[k], **parts)
+        return cls(frames, trial, selection, store.read_json(at["metrics"]))
+
+    def decide(self, judged: str) -> tuple[np.ndarray, dict[str, Any]]:
+        """Give the decisions of one way to decide, (N, A) bool, and what was chosen for it on select."""
+        frames, cells = self.frames, cells_of(self.frames, "select")
+        guesses = constants(cells_of(frames, "fit").truth)
+        if judged in guesses:
+            return np.broadcast_to(guesses[judged], frames.labels.shape), {}
+        if judged.startswith("value"):
+            return self._by_value(judged, cells)
+        sides = ("without", "with_uncertainty")
+        uses = {"no-uncertainty": False, "P1": True}
+        chosen = [sides[uses.get(judged, self.selection[au]["variant"] == "P1")] for au in AUS]
+        with_it = np.array([side == sides[1] for side in chosen])
+        raw = fill_nearest(self.trial.raw(with_it), frames.ok, frames.video)
+        thresholds = np.array([self.selection[au][side]["threshold"] for au, side in zip(AUS, chosen)])
+        return raw >= thresholds, {}
+
+    def _by_value(self, judged: str, cells: Cells) -> tuple[np.ndarray, dict[str, Any]]:
+        """Decide by y_hat against a threshold tuned on select, as it is or less something of the person."""
+        frames = self.frames
+        levels = {"value": (None,), "value-median": (50,), "value-lowest": LOWEST}[judged]
+        best, decisions = np.full(len(AUS), -np.inf), np.zeros(frames.labels.shape, bool)
+        kept: list[Any] = [None] * len(AUS)
+        for level in levels:
+            raw = self.trial.y_hat.astype(np.float64)
+            if level is not None:
+                raw = raw - person_percentile(raw, frames, level)
+            raw = fill_nearest(raw, frames.ok, frames.video)
+            for au in range(len(AUS)):
+                threshold = tune(raw[cells.rows, au], cells.truth[:, au])
+                mine = raw[:, au] >= threshold
+                counted = count(mine[cells.rows, None], cells.truth[:, [au]], cells.video).total()
+                score = float(0.5 * (f1(counted) + accuracy(counted))[0])
+                if score > best[au]:
+                    best[au], decisions[:, au], kept[au] = score, mine, level
+        return decisions, {"percentile": dict(zip(AUS, kept))} if judged == "value-lowest" else {}
+
+    def evidence(self, split: str) -> dict[str, float | None]:
+        """Give the figures of EVIDENCE."""
+        tree = self.metrics if split == "validation" else self.metrics["select"]
+        return {name: _at(tree, path) for name, path in EVIDENCE.items()}
+
+
+def person_percentile(values: np.ndarray, frames: Frames, level: float) -> np.ndarray:
+    """Give each frame the percentile of its person's values over all clips: (N, A), NaN without a face at all."""
+    found = np.full(values.shape, np.nan)
+    for subject in np.unique(frames.subject):
+        mine = frames.subject == subject
+        if (mine & frames.ok).any():
+            found[mine] = np.percentile(values[mine & frames.ok], level, axis=0)
+    return found
+
+
+def counted(run: Run, judged: str) -> tuple[dict[str, Counts], dict[str, Any]]:
+    """Count how one way to decide meets the truth, per video of select and validation."""
+    decisions, chosen = run.decide(judged)
+    found = {}
+    for split in SPLITS:
+        cells = cells_of(run.frames, split)
+        found[split] = count(decisions[cells.rows], cells.truth, cells.video)
+    return found, chosen
+
+
+def figures(counts: Counts, reference: Counts | None, draws: int, seed: int) -> dict[str, Any]:
+    """Give a row's figures with 95 % intervals, bootstrap over videos, and how far it is from the reference.
+
+    Args:
+        counts, reference: with the leading axis V, of the same videos, which are drawn alike for all rows.
+    """
+    weights = resamples(len(counts.frames), draws, (seed, 5))
+    total, drawn = headline(counts.total()), headline(counts.weighted(weights))
+    per_au = {"f1": f1(counts.total()), "accuracy": accuracy(counts.total())}
+    found: dict[str, Any] = {key: float(value) for key, value in total.items()}
+    found["intervals"] = {key: interval(values) for key, values in drawn.items()}
+    found["per_au"] = {au: {key: float(v[k]) for key, v in per_au.items()} for k, au in enumerate(AUS)}
+    if reference is not None:
+        there, there_drawn = headline(reference.total()), headline(reference.weighted(weights))
+        found["difference"] = {
+            key: {
+                "value": float(total[key] - there[key]),
+                "interval": interval(drawn[key] - there_drawn[key]),
+                "probability_higher": float(
+                    np.mean(drawn[key] > there_drawn[key]) + 0.5 * np.mean(drawn[key] == there_drawn[key])
+                ),
+            }
+            for key in ("f1", "score")
+        }
+    return found
+
+
+def as_tree(counts: dict[str, Counts]) -> dict[str, Any]:
+    """Counts as lists, for a file."""
+    return {split: {key: value.tolist() for key, value in vars(part).items()} for split, part in counts.items()}
+
+
+def from_tree(tree: dict[str, Any]) -> dict[str, Counts]:
+    """Read what `as_tree` gave."""
+    return {split: Counts(**{key: np.array(value) for key, value in part.items()}) for split, part in tree.items()}
+
+
+def _at(tree: Any, path: tuple[str, ...]) -> Any:
+    for key in path:
+        tree = tree.get(key) if isinstance(tree, dict) else None
+    return tree

@@ -1,0 +1,245 @@
+"""The rows as reports/ablation.{json,md,html}: figures with intervals, each AU, the cost, and what was left out."""
+
+import html
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from aupair import store
+from aupair.ablation.judge import SPLITS, figures, from_tree
+from aupair.ablation.rows import GROUPS, REFERENCE
+from aupair.aus import AUS
+from aupair.evaluation.uncertainty import spearman
+
+UNKNOWN = "–"
+HEAD = (
+    "row", "mean F1", "less P2's", "P(higher)", "2021 score", "F1 on select", "pair accuracy", "pair NLL", "constant of fit",
+    "of select", "ECE", "Mparam", "GMAC", "seconds",
+)  # fmt: skip
+NLL = ("pair_nll", "pair_nll_constant", "pair_nll_constant_select")
+HOW_TO_READ = (
+    "Each row is a run of the flow with the settings that it names, judged on `validation`; thresholds, P1 or P2 and "
+    "percentiles were chosen on `select`. In brackets: 95 % intervals, bootstrap over videos, drawn alike for all rows, so "
+    "that the difference to P2 is of the same videos. P(higher): the share of draws in which the row's mean F1 is above "
+    "P2's. Pair NLL: of the orders of fixed pairs with the row's sigma, lower is better, beside that of the constant "
+    "sigma that is best on the same run's fit pairs, and on select's; ECE: of P(order). The cost is that of the row alone: parameters and giga multiply-adds a "
+    "frame of the networks that it needs, and the seconds of its stages, nothing shared."
+)
+
+
+def make(rows: Sequence[Mapping[str, Any]], about: Mapping[str, Any], draws: int, seed: int) -> dict[str, Any]:
+    """Give the tree of ablation.json: what `Ablation.collect` gave, with figures instead of counts.
+
+    Args:
+        about: said first: note, data, budget.
+        draws: bootstrap resamples.
+    """
+    counts = {row["name"]: from_tree(row["counts"]) for row in rows if row["state"] == "judged"}
+    reference = counts.get(REFERENCE, {})
+    made = []
+    for row in rows:
+        tree = {key: value for key, value in row.items() if key not in ("counts", "identity")}
+        if row["name"] in counts:
+            for split in SPLITS:
+                tree[split] = figures(counts[row["name"]][split], reference.get(split), draws, seed)
+        made.append(tree)
+    return {**about, "reference": REFERENCE, "rows": made}
+
+
+def beside(tree: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """Compare with the rows of another corpus: mean F1 of those that both have, and whether their order is the same.
+
+    Returns:
+        f1: (here, there) by row; spearman: of the two orders; swapped: pairs of rows whose order differs although
+        both intervals of their distance to P2 leave out the other's value, here and there.
+    """
+    there = {row["name"]: row for row in other["rows"] if row["state"] == "judged"}
+    here = {row["name"]: row for row in tree["rows"] if row["state"] == "judged" and row["name"] in there}
+    f1 = {name: (row["validation"]["f1"], there[name]["validation"]["f1"]) for name, row in here.items()}
+    here_f1, there_f1 = (np.array([value[k] for value in f1.values()]) for k in (0, 1))
+    order = spearman(here_f1, there_f1)
+    return {
+        "data": other.get("data"),
+        "f1": f1,
+        "spearman": None if np.isnan(order) else order,
+        "swapped": _swapped(here, there),
+    }
+
+
+def write(folder: Path, tree: Mapping[str, Any]) -> None:
+    """Write ablation.json, ablation.md and ablation.html.
+
+    Raises:
+        AupairError: the folder cannot be written.
+    """
+    store.write_json(folder / "ablation.json", dict(tree))
+    store.write_text(folder / "ablation.md", markdown(tree))
+    store.write_text(folder / "ablation.html", page(tree))
+
+
+def markdown(tree: Mapping[str, Any]) -> str:
+    """Give the text of ablation.md."""
+    parts = [f"## {name}\n\n{text}" for name, text in sections(tree).items()]
+    return "\n\n".join(["# Ablation", *parts]) + "\n"
+
+
+def sections(tree: Mapping[str, Any]) -> dict[str, str]:
+    """Give what the report says, as Markdown by heading."""
+    note = str(tree.get("note", ""))
+    found = {"Rows": "\n\n".join(filter(None, (note, HOW_TO_READ, _table(list(lines(tree))))))}
+    found["F1 of each AU"] = "On validation.\n\n" + _table(list(_aus(tree)))
+    if other := tree.get("beside"):
+        found["Another corpus"] = _of_other(other) + "\n\n" + _table(list(_both(other)))
+    found["What each row changes"] = _table(list(_settings(tree)))
+    if left := [row for row in tree["rows"] if row["state"] != "judged"]:
+        found["Not judged"] = "\n".join(f"* {row['name']} ({row['text']}): {row['why']}" for row in left)
+    return found
+
+
+def lines(tree: Mapping[str, Any]) -> Iterator[list[str]]:
+    """Give the head of the table and a line a judged row, those of a group below each other."""
+    yield list(HEAD)
+    for group, text in GROUPS.items():
+        mine = [row for row in tree["rows"] if row["group"] == group and row["state"] == "judged"]
+        if mine:
+            yield [f"**{text}**", *[""] * (len(HEAD) - 1)]
+        for row in mine:
+            yield _line(row)
+
+
+def brief(tree: Mapping[str, Any]) -> list[list[str]]:
+    """Give the head and a line a judged row for a terminal: names and the figures that are looked at first."""
+    kept = [HEAD.index(name) for name in ("mean F1", "less P2's", "P(higher)", "2021 score", "pair NLL", "seconds")]
+    rows = [row for group in GROUPS for row in tree["rows"] if row["group"] == group and row["state"] == "judged"]
+    lines = [[row["name"], *(_line(row)[k] for k in kept)] for row in rows]
+    return [["row", *(HEAD[k] for k in kept)], *lines]
+
+
+def page(tree: Mapping[str, Any]) -> str:
+    """Give the text of ablation.html: the picture of all rows, then the tables; it loads nothing."""
+    from markdown_it import MarkdownIt
+
+    from aupair.evaluation.page import document
+
+    render = MarkdownIt("commonmark", {"html": False}).enable("table").render
+    words = {name: _scrolling(render(text)) for name, text in sections(tree).items()}
+    first, *rest = words
+    pictured = {first: f"<figure>{forest(tree)}</figure>\n{words[first]}"} | {name: words[name] for name in rest}
+    return document("aupair: ablation", "Does each part earn its place?", pictured)
+
+
+def _scrolling(text: str) -> str:
+    """Let wide tables scroll on a phone."""
+    return text.replace("<table>", '<div class="scroll"><table>').replace("</table>", "</table></div>")
+
+
+def forest(tree: Mapping[str, Any]) -> str:
+    """Draw mean F1 of every row with its interval, as SVG."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    rows = [row for group in GROUPS for row in tree["rows"] if row["group"] == group and row["state"] == "judged"]
+    with rc_context({"svg.hashsalt": "aupair", "svg.fonttype": "none", "font.family": "sans-serif"}):
+        figure = Figure(figsize=(9, 1 + 0.3 * max(len(rows), 1)), layout="constrained")
+        axis = figure.subplots()
+        for place, row in enumerate(rows):
+            value, (low, high) = row["validation"]["f1"], row["validation"]["intervals"]["f1"]
+            color = "#D55E00" if row["name"] == REFERENCE else "#0072B2"
+            axis.plot([low, high], [place, place], color=color, linewidth=2)
+            axis.plot([value], [place], "o", color=color, markersize=5)
+            if row["name"] == REFERENCE:
+                axis.axvline(value, color=color, linewidth=0.8, linestyle=":")
+        axis.set_yticks(range(len(rows)), [row["text"] for row in rows], fontsize=9)
+        axis.invert_yaxis()
+        axis.set_xlabel("mean F1 on validation, 95 % intervals over videos")
+        axis.grid(axis="x", alpha=0.3)
+        for side in ("top", "right", "left"):
+            axis.spines[side].set_visible(False)
+        text = io.StringIO()
+        figure.savefig(text, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    drawn = text.getvalue()
+    label = html.escape("mean F1 of every row with its interval")
+    return drawn[drawn.index("<svg") :].replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
+
+
+def _line(row: Mapping[str, Any]) -> list[str]:
+    """A line of the table."""
+    found, evidence, cost = row["validation"], row["evidence"]["validation"], row["cost"]
+    low, high = found["intervals"]["f1"]
+    cells = [row["text"], f"{found['f1']:.3f} [{low:.3f}, {high:.3f}]"]
+    if "difference" in found and row["name"] != REFERENCE:
+        part = found["difference"]["f1"]
+        low, high = part["interval"]
+        cells += [f"{part['value']:+.3f} [{low:+.3f}, {high:+.3f}]", f"{part['probability_higher']:.2f}"]
+    else:
+        cells += [UNKNOWN, UNKNOWN]
+    cells += [f"{found['score']:.3f}", f"{row['select']['f1']:.3f}"]
+    shown = {} if row["group"] == "constant" else evidence
+    cells += [_number(shown.get("pair_accuracy"), 3)]
+    with_sigma = row["judged"] in ("P1", "P2")
+    cells += [_number(shown.get(key) if with_sigma else None, 4) for key in NLL]
+    cells += [_number(shown.get("ece_order") if with_sigma else None, 3)]
+    seconds = cost["seconds"]
+    cells += [f"{cost['parameters'] / 1e6:.2f}", f"{cost['gmac_per_frame']:.3f}"]
+    return [*cells, UNKNOWN if seconds is None else f"{seconds:.0f}"]
+
+
+def _aus(tree: Mapping[str, Any]) -> Iterator[list[str]]:
+    yield ["row", *AUS]
+    for row in tree["rows"]:
+        if row["state"] == "judged":
+            yield [row["name"], *(f"{row['validation']['per_au'][au]['f1']:.2f}" for au in AUS)]
+
+
+def _settings(tree: Mapping[str, Any]) -> Iterator[list[str]]:
+    yield ["row", "what", "judged", "settings"]
+    for row in tree["rows"]:
+        settings = ", ".join(f"`{key}: {value}`" for key, value in row["settings"].items())
+        yield [row["name"], row["text"], row["judged"], settings or UNKNOWN]
+
+
+def _both(found: Mapping[str, Any]) -> Iterator[list[str]]:
+    yield ["row", "F1 here", "F1 there"]
+    for name, (here, there) in sorted(found["f1"].items(), key=lambda item: -item[1][0]):
+        yield [name, f"{here:.3f}", f"{there:.3f}"]
+
+
+def _of_other(found: Mapping[str, Any]) -> str:
+    """Say how far the orders agree."""
+    text = f"Rank correlation of the rows' mean F1: {_number(found['spearman'], 2)}. "
+    swapped = [f"{a} and {b}" for a, b in found["swapped"]]
+    return text + (
+        f"In another order there, beyond the intervals of both: {', '.join(swapped)}."
+        if swapped
+        else "No two rows that are apart by more than their intervals in both corpora stand in another order."
+    )
+
+
+def _swapped(here: Mapping[str, Any], there: Mapping[str, Any]) -> list[list[str]]:
+    """Name the pairs of rows whose order differs although their intervals of F1 are apart, here and there."""
+    names = list(here)
+    return [
+        [a, b]
+        for k, a in enumerate(names)
+        for b in names[k + 1 :]
+        if _apart(here[a], here[b]) * _apart(there[a], there[b]) < 0
+    ]
+
+
+def _apart(a: Mapping[str, Any], b: Mapping[str, Any]) -> int:
+    """1 where a's interval is above b's, -1 where it is below, 0 where they meet."""
+    (low_a, high_a), (low_b, high_b) = (row["validation"]["intervals"]["f1"] for row in (a, b))
+    return int(low_a > high_b) - int(high_a < low_b)
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    head, *rest = rows
+    rule = ["---"] + ["---:"] * (len(head) - 1)
+    return "\n".join("| " + " | ".join(row) + " |" for row in [head, rule, *rest])
+
+
+def _number(value: float | None, digits: int) -> str:
+    return UNKNOWN if value is None or value != value else f"{value:.{digits}f}"

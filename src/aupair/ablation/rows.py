@@ -1,0 +1,171 @@
+"""The rows of the ablation: what is changed, and which way to decide of that run is judged."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from aupair.errors import ParamsError
+from aupair.params import Params
+
+Setting = Any | Callable[[Params], Any]
+
+GROUPS = {
+    "constant": "Guesses that see no face",
+    "no-pairs": "One image at a time: the same trunk, no pairs",
+    "no-distribution": "Pairs, but nothing of the video's distribution beyond a person's offset",
+    "ours": "The method",
+    "pairs": "How pairs are drawn, how networks are shared",
+    "uncertainty": "What h is, how it is fitted",
+    "features": "What G and the mapping see",
+}
+REFERENCE = "P2"
+"""The row that all others are compared with."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the table.
+
+    Attributes:
+        name: how the command line and the table call it.
+        group: one of GROUPS.
+        text: what it is.
+        judged: a row of evaluate (`no-uncertainty`, `P1`, `P2`, a constant), or y_hat against a threshold: `value`,
+            `value-median` and `value-lowest` (the person's median, or a low percentile, subtracted).
+        settings: keys of params.yaml and what they are set to; a function of the user's params where it depends on them.
+    """
+
+    name: str
+    group: str
+    text: str
+    judged: str
+    settings: Mapping[str, Setting] = field(default_factory=dict)
+
+    def params(self, base: Params) -> Params:
+        """Give the params of its run.
+
+        Raises:
+            ParamsError: the settings do not fit the user's params.
+        """
+        from aupair.params import check
+
+        tree = base.model_dump(mode="json")
+        for key, value in self.settings.items():
+            *sections, last = key.split(".")
+            section = tree
+            for name in sections:
+                section = section[name]
+            section[last] = value(base) if callable(value) else value
+        return check(tree, where=f"ablation row {self.name}")
+
+
+SINGLE = {"train_pseudo_intensity.objective": "single"}
+HISTOGRAM = {"extract_features.kind": "histogram", "train_mapping.loss": "cross_entropy"}
+IN_F, IN_H = "train_pseudo_intensity", "train_uncertainty"
+
+
+def _same_images(section: str) -> Callable[[Params], int]:
+    """As many pairs a batch as give the images of a batch of groups: a pair is two images."""
+
+    def pairs(base: Params) -> int:
+        return max(1, getattr(base, section).optimiser.videos * base.sample_pairs.frames // 2)
+
+    return pairs
+
+
+def _spread(base: Params, section: str) -> int:
+    """As many videos as give a batch of as many images with two of each."""
+    return max(1, getattr(base, section).optimiser.videos * base.sample_pairs.frames // 2)
+
+
+def _like_f(base: Params) -> dict[str, Any]:
+    """f's optimiser, with 100 steps: more only learns the people of fit by heart (docs/log.md)."""
+    own = base.train_pseudo_intensity.optimiser.model_dump(mode="json")
+    return own | {"steps": min(100, own["steps"]), "fold_steps": min(100, own["fold_steps"])}
+
+
+def _f_network(base: Params, **changes: Any) -> dict[str, Any]:
+    return base.train_pseudo_intensity.network.model_dump(mode="json") | changes
+
+
+PER_AU: dict[str, Setting] = {
+    f"{IN_F}.network": lambda base: _f_network(base, sharing="per_au"),
+    f"{IN_H}.kind": "network",
+    f"{IN_H}.network": lambda base: _f_network(base),
+    f"{IN_H}.optimiser": _like_f,
+}
+"""Judged without uncertainty, so that h is only there for the flow to be whole."""
+
+ROWS = (
+    Row("all-zero", "constant", "all zero", "all-zero"),
+    Row("all-one", "constant", "all one", "all-one"),
+    Row("best-constant", "constant", "best constant of each AU on fit", "best-constant"),
+    Row("P2", "ours", "P2: with or without uncertainty, chosen for each AU", "P2"),
+    Row("no-uncertainty", "ours", "without uncertainty", "no-uncertainty"),
+    Row("P1", "ours", "P1: uncertainty for all AUs", "P1"),
+    Row("half", "ours", "P2 with all thresholds at .5", "P2", {"evaluate.thresholds": "half"}),
+    Row("single", "no-pairs", "single image, a threshold on its output", "value", SINGLE),
+    Row("single-median", "no-pairs", "the same less the person's median", "value-median", SINGLE),
+    Row("single-lowest", "no-pairs", "the same less the person's lowest n-th percentile", "value-lowest", SINGLE),
+    Row("single-G", "no-pairs", "single image, then G and the mapping", "no-uncertainty", SINGLE),
+    Row("value", "no-distribution", "y_hat, a threshold on it", "value"),
+    Row("value-median", "no-distribution", "y_hat less the person's median", "value-median"),
+    Row("value-lowest", "no-distribution", "y_hat less the person's lowest n-th percentile", "value-lowest"),
+    Row("2020", "no-distribution", "the authors' features of 2020: histogram, percentiles, cross-entropy", "no-uncertainty",
+        HISTOGRAM),
+    Row("in-sample", "uncertainty", "h fitted on the people f was fitted on: no cross-fitting", "P1",
+        {"sample_pairs.folds": 1}),
+    Row("nll_margin", "uncertainty", "loss of h: nll_margin, what the authors ran", "P1",
+        {f"{IN_H}.loss": "nll_margin"}),
+    Row("misorder", "uncertainty", "loss of h: misorder, the paper's sentence", "P1", {f"{IN_H}.loss": "misorder"}),
+    Row("printed", "uncertainty", "loss of h: printed, inverted", "P1", {f"{IN_H}.loss": "printed"}),
+    Row("min-max", "features", "certainty by the authors' min-max instead of quantiles", "P1",
+        {"extract_features.certainty": "min_max"}),
+    Row("no-windows", "features", "no windows", "no-uncertainty", {"extract_features.windows": []}),
+    Row("short-window", "features", "one window, the shorter", "no-uncertainty",
+        {"extract_features.windows": lambda base: sorted(base.extract_features.windows)[:1]}),
+    Row("long-window", "features", "one window, the longer", "no-uncertainty",
+        {"extract_features.windows": lambda base: sorted(base.extract_features.windows)[-1:]}),
+    Row("no-context", "features", "no values before and after", "no-uncertainty",
+        {"extract_features.context_points": 0}),
+    Row("cross-entropy", "features", "a class for each level instead of L1", "no-uncertainty",
+        {"train_mapping.loss": "cross_entropy"}),
+    Row("person", "features", "the neutral level over all clips of a person",
+        "no-uncertainty", {"extract_features.neutral": "person"}),
+    Row("single-spread", "no-pairs", "single image, many videos a batch and two frames of each, a threshold", "value",
+        SINGLE | {"sample_pairs.frames": 2, "sample_pairs.folds": 1,
+                  f"{IN_F}.optimiser.videos": lambda base: _spread(base, IN_F),
+                  f"{IN_H}.optimiser.videos": lambda base: _spread(base, IN_H)}),
+    Row("network", "uncertainty", "h a network of its own, as in the paper", "P1",
+        {f"{IN_H}.kind": "network", f"{IN_H}.network": lambda base: _f_network(base), f"{IN_H}.optimiser": _like_f}),
+    Row("explicit", "pairs", "an explicit list of pairs, as many images a step", "no-uncertainty",
+        {"sample_pairs.mode": "reference", f"{IN_F}.optimiser.pairs": _same_images(IN_F),
+         f"{IN_H}.optimiser.pairs": _same_images(IN_H)}),
+    Row("integrated", "pairs", "one trunk for y_hat and sigma", "P1",
+        {f"{IN_F}.network.sharing": "integrated", f"{IN_H}.kind": "integrated"}),
+    Row("per-au-narrow", "pairs", "a network for each AU, all of them about the cost of the shared one",
+        "no-uncertainty",
+        PER_AU | {f"{IN_F}.network": lambda base: _f_network(
+            base, sharing="per_au", width=base.train_pseudo_intensity.network.width / 12**0.5)}),
+    Row("per-au", "pairs", "a network for each AU, each as wide as the shared one", "no-uncertainty", PER_AU),
+)  # fmt: skip
+"""In the order in which they are run: what a small budget should hold comes first."""
+
+
+def pick(names: Sequence[str]) -> list[Row]:
+    """Give the rows of these names and groups, in the order of ROWS, with the reference; all of them for none.
+
+    Raises:
+        ParamsError: no such row or group.
+    """
+    known = {row.name for row in ROWS} | set(GROUPS)
+    for name in names:
+        if name not in known:
+            raise ParamsError(
+                "no such row",
+                got=name,
+                expected=", ".join(row.name for row in ROWS),
+                todo="or a group: " + ", ".join(GROUPS),
+            )
+    wanted = set(names)
+    return [row for row in ROWS if not names or {row.name, row.group} & wanted or row.name == REFERENCE]

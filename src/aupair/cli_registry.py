@@ -1,0 +1,81 @@
+"""`aupair registry`: the versions of the registered model."""
+
+import re
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, help="Look at and move the versions of the registered model.")
+
+Name = Annotated[str, typer.Option(help="The registered model: register_model.name of params.yaml.")]
+
+
+@app.command("list", epilog="Example: `aupair registry list`")
+def list_versions(name: Name = "aupair") -> None:
+    """List the versions, their scores and aliases."""
+    from aupair.aus import AUS
+    from aupair.console import show_table
+    from aupair.registry.versions import versions
+
+    scores = {
+        "score P1 (select)": "score.p1",
+        "score P2 (select)": "score.p2",
+        "score P2 (validation)": "validation.score.p2",
+    }
+    show_table(
+        name,
+        ("version", "aliases", *scores, "with uncertainty", "data"),
+        (
+            (
+                version.number,
+                ", ".join(version.aliases),
+                *(f"{float(version.tags[tag]):.3f}" if tag in version.tags else "" for tag in scores.values()),
+                " ".join(au for au in AUS if version.tags.get(f"selection.{au}") == "P1"),
+                version.tags.get("data.md5", ""),
+            )
+            for version in versions(name)
+        ),
+    )
+
+
+@app.command(epilog="Example: `aupair registry show 3`")
+def show(version: Annotated[int, typer.Argument(help="Its number.")], name: Name = "aupair") -> None:
+    """Show a version's tags: the choice of P1 or P2 for each AU, scores, data."""
+    from aupair.console import show_table
+    from aupair.registry.versions import show as show_version
+
+    found = show_version(version, name)
+    aliases = f" ({', '.join(found.aliases)})" if found.aliases else ""
+    tags = sorted(found.tags.items(), key=_natural)
+    show_table(f"{name} version {found.number}{aliases}", ("tag", "value"), tags)
+
+
+def _natural(tag: tuple[str, str]) -> list[str | int]:
+    """Sort tags by name, numbers in it by value: AU2 stands before AU10."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", tag[0])]
+
+
+@app.command(epilog='Examples: `aupair registry promote 3`, `aupair registry promote 3 --force "new cameras"`')
+def promote(
+    version: Annotated[int, typer.Argument(help="Its number.")],
+    force: Annotated[
+        str | None, typer.Option(metavar="REASON", help="Promote although the gate refuses; recorded.")
+    ] = None,
+    name: Name = "aupair",
+) -> None:
+    """Make a version the champion, if the gate in mlflow/registry.yaml lets it."""
+    from aupair.registry.versions import PREVIOUS, command, versions
+    from aupair.registry.versions import promote as promote_version
+
+    found = promote_version(version, force, name=name)
+    back = any(PREVIOUS in other.aliases for other in versions(name))
+    more = f"; {command('rollback', name)} takes that back" if back else ""
+    typer.echo(f"version {found.number} is the champion{more}")
+
+
+@app.command(epilog="Example: `aupair registry rollback`")
+def rollback(name: Name = "aupair") -> None:
+    """Give the champion's place back to the previous one."""
+    from aupair.registry.versions import rollback as roll_back
+
+    typer.echo(f"version {roll_back(name).number} is the champion again")

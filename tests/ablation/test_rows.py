@@ -1,0 +1,60 @@
+"""Rows: each changes what it says and nothing else, and fits the demo's and the paper's params."""
+
+from pathlib import Path
+
+import pytest
+
+from aupair import stages
+from aupair.ablation.ablate import changed
+from aupair.ablation.rows import GROUPS, REFERENCE, ROWS, pick
+from aupair.errors import ParamsError
+from aupair.params import Params, load
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module", params=["params.yaml", "params/affwild2.yaml"])
+def base(request: pytest.FixtureRequest) -> Params:
+    return load(REPOSITORY / request.param)
+
+
+def test_names_are_one_each_and_groups_are_known() -> None:
+    assert len({row.name for row in ROWS}) == len(ROWS)
+    assert {row.group for row in ROWS} == set(GROUPS)
+    assert not {row.name for row in ROWS} & set(GROUPS)
+
+
+def test_a_row_changes_the_keys_that_it_names_and_no_other(base: Params) -> None:
+    for row in ROWS:
+        named = set(row.settings)
+        for key in changed(base, row.params(base)):
+            assert any(key == name or key.startswith(f"{name}.") for name in named), (row.name, key)
+
+
+def test_rows_of_the_same_settings_share_a_run_and_others_do_not(base: Params) -> None:
+    runs = {row.name: stages.lineage("evaluate", row.params(base)) for row in ROWS}
+    assert runs["all-zero"] == runs["P1"] == runs["value-median"] == runs[REFERENCE]
+    assert runs["single"] == runs["single-G"] != runs[REFERENCE]
+    of_h = [runs[name] for name in ("nll_margin", "misorder", "printed")]
+    assert len({*of_h, runs[REFERENCE]}) == 4
+
+
+def test_a_loss_of_h_leaves_the_stages_before_h_as_they_are(base: Params) -> None:
+    printed = next(row for row in ROWS if row.name == "printed").params(base)
+    same = [s.name for s in stages.FLOW if stages.lineage(s.name, printed) == stages.lineage(s.name, base)]
+    assert same == ["check-data", "preprocess-faces", "sample-pairs", "train-pseudo-intensity"]
+
+
+def test_explicit_pairs_see_as_many_images_a_step(base: Params) -> None:
+    row = next(row for row in ROWS if row.name == "explicit").params(base)
+    section = row.train_pseudo_intensity.optimiser
+    assert 2 * section.pairs == section.videos * base.sample_pairs.frames
+
+
+def test_pick_takes_names_and_groups_and_always_the_reference() -> None:
+    assert [row.name for row in pick(["printed", "no-pairs"])] == [
+        "P2", "single", "single-median", "single-lowest", "single-G", "printed", "single-spread",
+    ]  # fmt: skip
+    assert pick([]) == list(ROWS)
+    with pytest.raises(ParamsError, match="no such row, got printd"):
+        pick(["printd"])
