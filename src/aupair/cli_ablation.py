@@ -84,7 +84,11 @@ def _report(ablation: "Ablation", found: list[dict[str, Any]], other: dict[str, 
     from aupair.console import show_table
 
     params = ablation.base.evaluate
-    note = stages.SYNTHETIC if (ablation.home / "data" / "conditions.csv").exists() else ""
+    note = (
+        stages.SYNTHETIC
+        if any((root / "data" / "conditions.csv").exists() for root in (ablation.home, ablation.workspace.root))
+        else ""
+    )
     tree = report.make(found, {"note": note, "data": ablation.data}, params.bootstrap, params.seed)
     if other is not None:
         tree["beside"] = report.beside(tree, other)

@@ -72,12 +72,12 @@ def test_without_a_measurement_nothing_is_claimed() -> None:
     assert one.fits
 
 
-def test_times_are_read_by_stage_and_settings_and_summed_over_trials(tmp_path: Path) -> None:
+def test_times_are_read_by_stage_and_settings_and_the_mean_of_trials(tmp_path: Path) -> None:
     (tmp_path / "work").mkdir()
     path = tmp_path / stages.TIMES
     for trial, seconds in ((0, 99.0), (0, 2.0), (1, 3.0)):
         store.append_jsonl(path, {"stage": "train-mapping", "trial": trial, "seconds": seconds, "lineage": "x"})
-    assert Times.read([tmp_path, tmp_path / "nowhere"]).measured == {("train-mapping", "x"): 5.0}
+    assert Times.read([tmp_path, tmp_path / "nowhere"]).measured == {("train-mapping", "x"): 2.5}
 
 
 def test_a_way_to_decide_pays_for_what_it_needs(times: Times) -> None:

@@ -46,9 +46,23 @@ def test_a_loss_of_h_leaves_the_stages_before_h_as_they_are(base: Params) -> Non
 
 
 def test_explicit_pairs_see_as_many_images_a_step(base: Params) -> None:
-    row = next(row for row in ROWS if row.name == "explicit").params(base)
-    section = row.train_pseudo_intensity.optimiser
-    assert 2 * section.pairs == section.videos * base.sample_pairs.frames
+    row = next(row for row in ROWS if row.name == "explicit")
+    section = row.params(base).train_pseudo_intensity.optimiser
+    if base.sample_pairs.mode == "reference":
+        assert row.unfit(base) == "params.yaml says so already"
+    else:
+        assert row.unfit(base) == ""
+        assert 2 * section.pairs == section.videos * base.sample_pairs.frames
+
+
+def test_a_row_that_changes_nothing_or_does_not_fit_says_so(base: Params) -> None:
+    unfit = {row.name for row in ROWS if row.unfit(base)}
+    assert unfit == (set() if base.sample_pairs.mode == "groups" else {"explicit", "half", "network"})
+    integrated = {row.name: row.params(base) for row in ROWS}["integrated"]
+    found = {row.name: row.unfit(integrated) for row in ROWS}
+    assert found["integrated"] == "params.yaml says so already"
+    assert "kind: integrated together with" in found["network"]
+    assert found["printed"] == ""
 
 
 def test_pick_takes_names_and_groups_and_always_the_reference() -> None:

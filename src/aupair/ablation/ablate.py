@@ -6,6 +6,8 @@ A row that is judged is kept in work/ablation/rows: stopped and started again, i
 """
 
 import fcntl
+import functools
+import hashlib
 import signal
 import time
 from collections.abc import Iterator, Sequence
@@ -19,7 +21,7 @@ from aupair.ablation.judge import Run, as_tree, counted
 from aupair.ablation.plan import Planned, Times, alone, cost, plan
 from aupair.ablation.rows import ROWS, Row, pick
 from aupair.ablation.workspace import Workspace
-from aupair.errors import ArtifactError, RunFailedError
+from aupair.errors import ArtifactError, ParamsError, RunFailedError
 from aupair.log import SILENT, Log
 from aupair.params import Params
 
@@ -35,21 +37,32 @@ class Ablation:
         base: the params that rows change.
         rows: those that are asked for.
         data: the md5 in data.dvc.
+        unfit: rows that are asked for and make no sense with these params, and why.
     """
 
     home: Path
     base: Params
     rows: Sequence[Row]
     data: str
+    unfit: tuple[tuple[Row, str], ...] = ()
 
     @classmethod
     def of(cls, home: Path, base: Params, names: Sequence[str]) -> "Ablation":
         """Make it for rows and groups by name.
 
         Raises:
-            AupairError: no such row, or no data.dvc.
+            AupairError: no such row, no data.dvc, or the paper's protocol, which chooses on validation.
         """
-        return cls(home, base, pick(names), data_md5(home / "data.dvc"))
+        if base.evaluate.protocol == "paper":
+            raise ParamsError("ablate", got="evaluate.protocol: paper", expected="ours: rows are chosen on select")
+        rows, unfit = [], []
+        for row in pick(names):
+            why = row.unfit(base)
+            if why:
+                unfit.append((row, why))
+            else:
+                rows.append(row)
+        return cls(home, base, rows, data_md5(home / "data.dvc"), tuple(unfit))
 
     @property
     def workspace(self) -> Workspace:
@@ -61,8 +74,8 @@ class Ablation:
         return Times.read([self.home, self.workspace.root])
 
     def identity(self, row: Row) -> str:
-        """Say in a text what a judged row depends on: the data and all settings of its run."""
-        return f"{self.data} {stages.lineage('evaluate', row.params(self.base))} {row.judged}"
+        """Say in a text what a judged row depends on: the code, the data and all settings of its run."""
+        return f"{code()} {self.data} {stages.lineage('evaluate', row.params(self.base))} {row.judged}"
 
     def judged(self, row: Row) -> dict[str, Any] | None:
         """Give what is known of a row, None where it was not judged, or of other data or settings."""
@@ -143,6 +156,9 @@ class Ablation:
                 left = planned[row.name].seconds
                 why = "not measured yet" if left is None else f"about {duration(left)}, more than is left of the budget"
                 found.append({**about, "state": "left", "why": why})
+        for row, why in self.unfit:
+            about = {"name": row.name, "group": row.group, "text": row.text, "judged": row.judged, "settings": {}}
+            found.append({**about, "state": "left", "why": why})
         return found
 
     def _place(self, row: Row) -> Path:
@@ -169,6 +185,18 @@ def _alone(path: Path) -> Iterator[None]:
             yield
         finally:
             signal.signal(signal.SIGTERM, before)
+
+
+@functools.cache
+def code() -> str:
+    """Give a hash of this package: a row that other code judged is judged again.
+
+    DVC knows nothing of it: the outputs of stages of equal inputs and settings still come from its cache.
+    """
+    top, total = Path(__file__).parents[1], hashlib.sha256()
+    for path in sorted(top.rglob("*.py")):
+        total.update(f"{path.relative_to(top)}\0".encode() + path.read_bytes())
+    return total.hexdigest()[:16]
 
 
 def data_md5(path: Path) -> str:

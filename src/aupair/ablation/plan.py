@@ -17,7 +17,7 @@ class Times:
     """How long stages took.
 
     Attributes:
-        measured: seconds by (stage, lineage), the last run of each; all trials together.
+        measured: seconds by (stage, lineage), the last run of each; of several trials the mean.
     """
 
     measured: dict[tuple[str, str], float]
@@ -30,15 +30,16 @@ class Times:
             if (root / stages.TIMES).exists():
                 for row in store.read_jsonl(root / stages.TIMES):
                     last.setdefault((row["stage"], row["lineage"]), {})[row["trial"]] = float(row["seconds"])
-        return cls({key: sum(trials.values()) for key, trials in last.items()})
+        return cls({key: sum(trials.values()) / len(trials) for key, trials in last.items()})
 
     def seconds(self, stage: str, params: Params, base: Params) -> float | None:
         """Give a stage's seconds with these params: measured, or scaled from the base's; None where neither is known."""
+        runs = len(params.trials) if stages.find(stage).per_trial else 1
         known = self.measured.get((stage, stages.lineage(stage, params)))
         if known is not None:
-            return known
+            return known * runs
         of_base = self.measured.get((stage, stages.lineage(stage, base)))
-        return None if of_base is None else of_base * work(stage, params) / max(work(stage, base), 1e-9)
+        return None if of_base is None else of_base * runs * work(stage, params) / max(work(stage, base), 1e-9)
 
 
 def work(stage: str, params: Params) -> float:

@@ -26,7 +26,8 @@ HOW_TO_READ = (
     "that the difference to P2 is of the same videos. P(higher): the share of draws in which the row's mean F1 is above "
     "P2's. Pair NLL: of the orders of fixed pairs with the row's sigma, lower is better, beside that of the constant "
     "sigma that is best on the same run's fit pairs, and on select's; ECE: of P(order). The cost is that of the row alone: parameters and giga multiply-adds a "
-    "frame of the networks that it needs, and the seconds of its stages, nothing shared."
+    "frame of the networks that it needs, and the seconds of its stages, nothing shared. The intervals are of videos, not of "
+    "training: another seed moves a row that is trained anew, too, and of thirty rows one or two leave P2's value by chance."
 )
 
 
@@ -54,7 +55,7 @@ def beside(tree: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
 
     Returns:
         f1: (here, there) by row; spearman: of the two orders; swapped: pairs of rows whose order differs although
-        both intervals of their distance to P2 leave out the other's value, here and there.
+        their intervals of mean F1 do not meet, here and there.
     """
     there = {row["name"]: row for row in other["rows"] if row["state"] == "judged"}
     here = {row["name"]: row for row in tree["rows"] if row["state"] == "judged" and row["name"] in there}

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aupair.errors import ParamsError
-from aupair.params import Params
+from aupair.params import Params, check
 
 Setting = Any | Callable[[Params], Any]
 
@@ -47,8 +47,6 @@ class Row:
         Raises:
             ParamsError: the settings do not fit the user's params.
         """
-        from aupair.params import check
-
         tree = base.model_dump(mode="json")
         for key, value in self.settings.items():
             *sections, last = key.split(".")
@@ -58,28 +56,36 @@ class Row:
             section[last] = value(base) if callable(value) else value
         return check(tree, where=f"ablation row {self.name}")
 
+    def unfit(self, base: Params) -> str:
+        """Say why the row makes no sense with these params; empty where it does."""
+        try:
+            params = self.params(base)
+        except ParamsError as error:
+            return str(error)
+        return "params.yaml says so already" if self.settings and params == base else ""
+
 
 SINGLE = {"train_pseudo_intensity.objective": "single"}
 HISTOGRAM = {"extract_features.kind": "histogram", "train_mapping.loss": "cross_entropy"}
 IN_F, IN_H = "train_pseudo_intensity", "train_uncertainty"
 
 
-def _same_images(section: str) -> Callable[[Params], int]:
-    """As many pairs a batch as give the images of a batch of groups: a pair is two images."""
+def _halves(section: str) -> Callable[[Params], int]:
+    """Half the images of a batch of groups: as many pairs, or as many videos with two frames, are as many images."""
 
-    def pairs(base: Params) -> int:
-        return max(1, getattr(base, section).optimiser.videos * base.sample_pairs.frames // 2)
+    def half(base: Params) -> int:
+        optimiser = getattr(base, section).optimiser
+        if base.sample_pairs.mode == "reference":
+            return int(optimiser.pairs)
+        return max(1, optimiser.videos * base.sample_pairs.frames // 2)
 
-    return pairs
-
-
-def _spread(base: Params, section: str) -> int:
-    """As many videos as give a batch of as many images with two of each."""
-    return max(1, getattr(base, section).optimiser.videos * base.sample_pairs.frames // 2)
+    return half
 
 
 def _like_f(base: Params) -> dict[str, Any]:
     """f's optimiser, with 100 steps: more only learns the people of fit by heart (docs/log.md)."""
+    if base.train_uncertainty.kind == "network":
+        return base.train_uncertainty.optimiser.model_dump(mode="json")
     own = base.train_pseudo_intensity.optimiser.model_dump(mode="json")
     return own | {"steps": min(100, own["steps"]), "fold_steps": min(100, own["fold_steps"])}
 
@@ -91,7 +97,7 @@ def _f_network(base: Params, **changes: Any) -> dict[str, Any]:
 PER_AU: dict[str, Setting] = {
     f"{IN_F}.network": lambda base: _f_network(base, sharing="per_au"),
     f"{IN_H}.kind": "network",
-    f"{IN_H}.network": lambda base: _f_network(base),
+    f"{IN_H}.network": lambda base: _f_network(base, sharing="shared"),
     f"{IN_H}.optimiser": _like_f,
 }
 """Judged without uncertainty, so that h is only there for the flow to be whole."""
@@ -113,7 +119,7 @@ ROWS = (
     Row("value-lowest", "no-distribution", "y_hat less the person's lowest n-th percentile", "value-lowest"),
     Row("2020", "no-distribution", "the authors' features of 2020: histogram, percentiles, cross-entropy", "no-uncertainty",
         HISTOGRAM),
-    Row("in-sample", "uncertainty", "h fitted on the people f was fitted on: no cross-fitting", "P1",
+    Row("in-sample", "uncertainty", "no cross-fitting: h, G's statistics and the mapping see scores of people f was fitted on", "P1",
         {"sample_pairs.folds": 1}),
     Row("nll_margin", "uncertainty", "loss of h: nll_margin, what the authors ran", "P1",
         {f"{IN_H}.loss": "nll_margin"}),
@@ -133,14 +139,14 @@ ROWS = (
     Row("person", "features", "the neutral level over all clips of a person",
         "no-uncertainty", {"extract_features.neutral": "person"}),
     Row("single-spread", "no-pairs", "single image, many videos a batch and two frames of each, a threshold", "value",
-        SINGLE | {"sample_pairs.frames": 2, "sample_pairs.folds": 1,
-                  f"{IN_F}.optimiser.videos": lambda base: _spread(base, IN_F),
-                  f"{IN_H}.optimiser.videos": lambda base: _spread(base, IN_H)}),
+        SINGLE | {"sample_pairs.mode": "groups", "sample_pairs.frames": 2, "sample_pairs.folds": 1,
+                  f"{IN_F}.optimiser.videos": _halves(IN_F),
+                  f"{IN_H}.optimiser.videos": _halves(IN_H)}),
     Row("network", "uncertainty", "h a network of its own, as in the paper", "P1",
-        {f"{IN_H}.kind": "network", f"{IN_H}.network": lambda base: _f_network(base), f"{IN_H}.optimiser": _like_f}),
+        {f"{IN_H}.kind": "network", f"{IN_H}.network": lambda base: _f_network(base, sharing="shared"), f"{IN_H}.optimiser": _like_f}),
     Row("explicit", "pairs", "an explicit list of pairs, as many images a step", "no-uncertainty",
-        {"sample_pairs.mode": "reference", f"{IN_F}.optimiser.pairs": _same_images(IN_F),
-         f"{IN_H}.optimiser.pairs": _same_images(IN_H)}),
+        {"sample_pairs.mode": "reference", f"{IN_F}.optimiser.pairs": _halves(IN_F),
+         f"{IN_H}.optimiser.pairs": _halves(IN_H)}),
     Row("integrated", "pairs", "one trunk for y_hat and sigma", "P1",
         {f"{IN_F}.network.sharing": "integrated", f"{IN_H}.kind": "integrated"}),
     Row("per-au-narrow", "pairs", "a network for each AU, all of them about the cost of the shared one",

@@ -45,21 +45,19 @@ class Workspace:
         for name, todo in (("dvc.yaml", "run it in the checkout"), ("data.dvc", "dvc add data"), (".dvc", "dvc init")):
             if not (self.home / name).exists():
                 raise ArtifactError("the ablation runs by DVC", where=self.home / name, got="nothing", todo=todo)
+        cache = _dvc(self.home, "cache", "dir").strip()
         if not (self.root / ".dvc").exists():
             self.root.mkdir(parents=True, exist_ok=True)
-            self._dvc("init", "--no-scm")
-        cache = subprocess.run(
-            [sys.executable, "-m", "dvc", "cache", "dir"], cwd=self.home, capture_output=True, text=True
-        ).stdout.strip()
-        self._dvc("config", "core.analytics", "false")
-        self._dvc("config", "cache.type", "reflink,hardlink,copy")
-        self._dvc("cache", "dir", str((self.home / cache).resolve()))
+            _dvc(self.root, "init", "--no-scm")
+        _dvc(self.root, "config", "core.analytics", "false")
+        _dvc(self.root, "config", "cache.type", "reflink,hardlink,copy")
+        _dvc(self.root, "cache", "dir", str((self.home / cache).resolve()))
         for name in ("dvc.yaml", "data.dvc", "dvc.lock"):
             if (self.home / name).exists():
                 shutil.copyfile(self.home / name, self.root / name)
         self._write(params)
-        self._dvc("checkout", "--force", "data.dvc")
-        self._dvc("checkout", "--force", "--allow-missing")
+        _dvc(self.root, "checkout", "--force", "data.dvc", todo="dvc pull data.dvc")
+        _dvc(self.root, "checkout", "--force", "--allow-missing")
 
     def run(self, params: Params, log: Log, heard: Path) -> None:
         """Bring the flow up to evaluate with these params; the stages' own words go to the file `heard`.
@@ -99,14 +97,20 @@ class Workspace:
         """Write params.yaml; without it DVC cannot read dvc.yaml."""
         store.write_text(self.root / "params.yaml", yaml.safe_dump(params.model_dump(mode="json"), sort_keys=False))
 
-    def _dvc(self, *arguments: str) -> None:
-        done = subprocess.run(
-            [sys.executable, "-m", "dvc", *arguments], cwd=self.root, env=environment(), capture_output=True, text=True
-        )
-        if done.returncode:
-            said = (done.stderr.strip() or done.stdout.strip()).splitlines()
-            what = f"dvc {' '.join(arguments)}"
-            raise ArtifactError(what, where=self.root, got=said[0] if said else "no word", todo="dvc pull data.dvc")
+
+def _dvc(folder: Path, *arguments: str, todo: str = "look whether `dvc status` works there") -> str:
+    """Run DVC in a folder and give what it printed.
+
+    Raises:
+        ArtifactError: it failed.
+    """
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", *arguments], cwd=folder, env=environment(), capture_output=True, text=True
+    )
+    if done.returncode:
+        said = (done.stderr.strip() or done.stdout.strip() or "no word").splitlines()[0]
+        raise ArtifactError(f"dvc {' '.join(arguments)}", where=folder, got=said, todo=todo)
+    return done.stdout
 
 
 def environment() -> dict[str, Any]:

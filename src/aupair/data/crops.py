@@ -38,8 +38,8 @@ def frame_of(name: str) -> int | None:
 
 
 def is_crops(path: Path) -> bool:
-    """Say whether a folder holds crops: by its name, or that of one of the two above it (a batch, a video)."""
-    return any(part.lower().startswith(FOLDER) for part in Path(path).absolute().parts[-3:])
+    """Say whether a folder holds crops: by its name, or that of one above it."""
+    return any(part.lower().startswith(FOLDER) for part in Path(path).absolute().parts)
 
 
 def find_crops(top: Path, inside: bool = False) -> list[Path]:

@@ -91,16 +91,16 @@ def upper_bound(errors: np.ndarray, number: np.ndarray) -> np.ndarray:
     Args:
         errors, number: (P, K) how many of each person's kept cells are wrong, and how many are kept.
     """
-    people, total = len(number), number.sum(0)
-    if people < 2:
-        return np.ones(number.shape[1])
+    people, total = (number > 0).sum(0), number.sum(0)  # one of whom nothing is kept says nothing
+    freedom = np.maximum(people - 1, 1)
     risk = errors.sum(0) / np.maximum(total, 1)
-    spread = ((errors - risk * number) ** 2).sum(0) * people / (people - 1)
+    spread = ((errors - risk * number) ** 2).sum(0) * people / freedom
     alike = np.where(spread > 0, risk * (1 - risk) * total**2 / np.where(spread > 0, spread, 1), total)
     effective = np.where((risk == 0) | (risk == 1), people, np.minimum(alike, total))
-    effective = effective * (student.ppf(LEVEL, np.maximum(total - 1, 1)) / student.ppf(LEVEL, people - 1)) ** 2
+    few = student.ppf(LEVEL, np.maximum(total - 1, 1)) / student.ppf(LEVEL, freedom)
+    effective = np.minimum(effective * few**2, total)
     bound = beta.ppf(LEVEL, risk * effective + 1, np.maximum((1 - risk) * effective, 1e-9))
-    return np.where(total > 0, bound, 1.0)
+    return np.where(people > 1, bound, 1.0)
 
 
 def _fit(cells: HeldOut, rows: np.ndarray) -> Confidence:

@@ -116,9 +116,11 @@ def share_to_abstain(
             raise ParamsError(option, got=value, expected="a share from 0 to 1")
     if risk is not None:
         share = recognizer.selection.confidence.share_for_risk(risk)
-        log.line(f"abstaining from {100 * share:.0f} % of the decisions, so that at most {100 * risk:g} % are wrong")
+        promise = f"at most {100 * risk:g} % are wrong (95 % confidence, people like those of select)"
+        log.line(f"abstaining from {100 * share:.0f} % of the decisions, so that {promise}")
         return share
-    return abstain if coverage is None else 1 - coverage
+    asked_for = abstain if coverage is None else 1 - coverage
+    return asked_for or None  # none of them: not those either that are less sure than all of select
 
 
 def predict_each(
