@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from aupair.errors import ParamsError, RunFailedError
+from aupair.errors import ArtifactError, ParamsError, RunFailedError
 
 if TYPE_CHECKING:
     from aupair.ablation.ablate import Ablation
 
+UNKNOWN = ", and what is unknown: run the flow once, then it is measured"
 Rows = Annotated[list[str] | None, typer.Argument(help="Rows or groups, as `--plan` lists them; all without any.")]
 
 
@@ -60,9 +61,10 @@ def _show_plan(ablation: "Ablation", budget: float | None) -> None:
     from aupair.ablation.ablate import duration
     from aupair.console import show_table
 
-    lines, total = [], 0.0
+    lines, total, unknown = [], 0.0, False
     for one in ablation.plan(budget):
         total += (one.seconds or 0.0) if one.fits else 0.0
+        unknown |= one.seconds is None
         for k, row in enumerate(one.rows):
             done = ablation.judged(row) is not None
             cost = "" if k else "unknown" if one.seconds is None else duration(one.seconds)
@@ -73,7 +75,7 @@ def _show_plan(ablation: "Ablation", budget: float | None) -> None:
         "The ablation",
         ("row", "group", "what it is", "judged", "to do", "state"),
         lines,
-        f"together about {duration(total)}{limit}; rows with an empty cost share the run above",
+        f"together about {duration(total)}{limit}{UNKNOWN if unknown else ''}; rows with an empty cost share the run above",
     )
 
 
@@ -105,10 +107,14 @@ def _report(ablation: "Ablation", found: list[dict[str, Any]], other: dict[str, 
 def _read_other(path: Path | None) -> dict[str, Any] | None:
     """Read another corpus's ablation.json before hours of work, not after."""
     from aupair import store
+    from aupair.ablation import report
 
     if path is None:
         return None
-    tree = store.read_json(path)
-    if not isinstance(tree, dict) or "rows" not in tree:
-        raise ParamsError("--beside", got=path, expected="an ablation.json that `aupair ablate` wrote")
+    wrong = ParamsError("--beside", got=path, expected="an ablation.json that `aupair ablate` wrote")
+    try:
+        tree: dict[str, Any] = store.read_json(path)
+        report.beside(tree, tree)
+    except (ArtifactError, KeyError, TypeError, AttributeError) as error:
+        raise wrong from error
     return tree

@@ -26,7 +26,7 @@ def test_without_tracked_data_it_says_what_to_do(home: Path, aupair: Command) ->
 
 def test_an_unknown_row_and_a_wrong_file_are_refused_before_any_work(home: Path, aupair: Command) -> None:
     (home / "data.dvc").write_text(DATA_DVC)
-    assert "no such row, got printd" in aupair("ablate", "printd").line
+    assert "no such row or group, got printd" in aupair("ablate", "printd").line
     (home / "other.json").write_text("[]")
     assert "expected an ablation.json" in aupair("ablate", "--beside", "other.json").line
     assert not (home / "work" / "ablation").exists()

@@ -22,7 +22,7 @@ def test_evaluates_rows_come_out_again(run: Run, name: str) -> None:
     counts, _ = counted(run, name)
     for split, mine in counts.items():
         (there,) = [row for row in run.metrics["rows"] if (row["name"], row["split"]) == (name, split)]
-        found = figures(mine, None, 10, 0)
+        found = figures(mine, None, 10, (0,))
         for key in ("f1", "accuracy", "exact_match", "score"):
             assert found[key] == pytest.approx(there[key], abs=1e-12), (split, key)
         assert found["per_au"]["AU12"]["f1"] == pytest.approx(there["per_au"]["AU12"]["f1"], abs=1e-12)
@@ -74,11 +74,11 @@ def test_the_difference_is_of_the_same_draws() -> None:
     counts = Counts(cells, np.zeros(30, np.int64), np.full(30, 80))
     better = Counts(cells + np.array([3, 0, 0, 3]), np.zeros(30, np.int64), np.full(30, 86))
     same, more = (
-        figures(counts, counts, 500, 0)["difference"]["f1"],
-        figures(better, counts, 500, 0)["difference"]["f1"],
+        figures(counts, counts, 500, (0,))["difference"]["f1"],
+        figures(better, counts, 500, (0,))["difference"]["f1"],
     )
     assert (same["value"], same["interval"], same["probability_higher"]) == (0, [0, 0], 0.5)
     assert 0 < more["interval"][0] < more["value"] < more["interval"][1]  # its own interval is far wider
     assert more["probability_higher"] == 1
-    alone = figures(better, counts, 500, 0)["intervals"]["f1"]
+    alone = figures(better, counts, 500, (0,))["intervals"]["f1"]
     assert alone[1] - alone[0] > 3 * (more["interval"][1] - more["interval"][0])

@@ -70,5 +70,5 @@ def test_pick_takes_names_and_groups_and_always_the_reference() -> None:
         "P2", "single", "single-median", "single-lowest", "single-G", "printed", "single-spread",
     ]  # fmt: skip
     assert pick([]) == list(ROWS)
-    with pytest.raises(ParamsError, match="no such row, got printd"):
+    with pytest.raises(ParamsError, match="no such row or group, got printd; did you mean printed"):
         pick(["printd"])

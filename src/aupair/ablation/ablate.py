@@ -137,10 +137,11 @@ class Ablation:
             store.write_json(self._place(row), tree)
 
     def collect(self, failed: dict[str, str]) -> list[dict[str, Any]]:
-        """Give every row with its state: `judged` with all that is known of it, `failed`, or `left` out."""
+        """Give every row that is asked for or judged already: `judged`, with all that is known, `failed`, or `left` out."""
         times, found = self.times(), []
         planned = {row.name: one for one in self.plan(None) for row in one.rows}
-        for row in sorted(self.rows, key=ROWS.index):
+        others = [row for row in ROWS if row not in self.rows and not row.unfit(self.base) and self.judged(row)]
+        for row in sorted([*self.rows, *others], key=ROWS.index):
             params = row.params(self.base)
             about: dict[str, Any] = {"name": row.name, "group": row.group, "text": row.text, "judged": row.judged}
             about["settings"] = changed(self.base, params)

@@ -1,5 +1,6 @@
 """What a run says, as decisions of every way to decide: counts per video, from which all figures follow."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -122,13 +123,14 @@ def counted(run: Run, judged: str) -> tuple[dict[str, Counts], dict[str, Any]]:
     return found, chosen
 
 
-def figures(counts: Counts, reference: Counts | None, draws: int, seed: int) -> dict[str, Any]:
+def figures(counts: Counts, reference: Counts | None, draws: int, seed: Sequence[int]) -> dict[str, Any]:
     """Give a row's figures with 95 % intervals, bootstrap over videos, and how far it is from the reference.
 
     Args:
         counts, reference: with the leading axis V, of the same videos, which are drawn alike for all rows.
+        seed: of the draws.
     """
-    weights = resamples(len(counts.frames), draws, (seed, 5))
+    weights = resamples(len(counts.frames), draws, seed)
     total, drawn = headline(counts.total()), headline(counts.weighted(weights))
     per_au = {"f1": f1(counts.total()), "accuracy": accuracy(counts.total())}
     found: dict[str, Any] = {key: float(value) for key, value in total.items()}

@@ -12,6 +12,7 @@ from aupair import store
 from aupair.ablation.judge import SPLITS, figures, from_tree
 from aupair.ablation.rows import GROUPS, REFERENCE
 from aupair.aus import AUS
+from aupair.aus import SPLITS as ALL_SPLITS
 from aupair.evaluation.uncertainty import spearman
 
 UNKNOWN = "–"
@@ -27,7 +28,8 @@ HOW_TO_READ = (
     "P2's. Pair NLL: of the orders of fixed pairs with the row's sigma, lower is better, beside that of the constant "
     "sigma that is best on the same run's fit pairs, and on select's; ECE: of P(order). The cost is that of the row alone: parameters and giga multiply-adds a "
     "frame of the networks that it needs, and the seconds of its stages, nothing shared. The intervals are of videos, not of "
-    "training: another seed moves a row that is trained anew, too, and of thirty rows one or two leave P2's value by chance."
+    "training: another seed moves a row that is trained anew, too, and of thirty rows one or two leave P2's value by chance. A row judged as P1, or without uncertainty, is best read beside that row: part of its "
+    "distance to P2 is theirs."
 )
 
 
@@ -45,7 +47,9 @@ def make(rows: Sequence[Mapping[str, Any]], about: Mapping[str, Any], draws: int
         tree = {key: value for key, value in row.items() if key not in ("counts", "identity")}
         if row["name"] in counts:
             for split in SPLITS:
-                tree[split] = figures(counts[row["name"]][split], reference.get(split), draws, seed)
+                tree[split] = figures(
+                    counts[row["name"]][split], reference.get(split), draws, (seed, ALL_SPLITS.index(split))
+                )  # the draws of evaluate
         made.append(tree)
     return {**about, "reference": REFERENCE, "rows": made}
 
@@ -128,7 +132,10 @@ def page(tree: Mapping[str, Any]) -> str:
     render = MarkdownIt("commonmark", {"html": False}).enable("table").render
     words = {name: _scrolling(render(text)) for name, text in sections(tree).items()}
     first, *rest = words
-    pictured = {first: f"<figure>{forest(tree)}</figure>\n{words[first]}"} | {name: words[name] for name in rest}
+    warned = f'<p class="note">{html.escape(str(tree["note"]))}</p>\n' if tree.get("note") else ""
+    pictured = {first: f"{warned}<figure>{forest(tree)}</figure>\n{words[first]}"} | {
+        name: words[name] for name in rest
+    }
     return document("aupair: ablation", "Does each part earn its place?", pictured)
 
 

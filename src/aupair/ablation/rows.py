@@ -1,5 +1,6 @@
 """The rows of the ablation: what is changed, and which way to decide of that run is judged."""
 
+import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -167,11 +168,8 @@ def pick(names: Sequence[str]) -> list[Row]:
     known = {row.name for row in ROWS} | set(GROUPS)
     for name in names:
         if name not in known:
-            raise ParamsError(
-                "no such row",
-                got=name,
-                expected=", ".join(row.name for row in ROWS),
-                todo="or a group: " + ", ".join(GROUPS),
-            )
+            near = difflib.get_close_matches(name, known, n=1)
+            todo = f"did you mean {near[0]}?" if near else "`aupair ablate --plan` lists them"
+            raise ParamsError("no such row or group", got=name, todo=todo)
     wanted = set(names)
     return [row for row in ROWS if not names or {row.name, row.group} & wanted or row.name == REFERENCE]

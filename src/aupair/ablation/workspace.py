@@ -49,6 +49,7 @@ class Workspace:
         if not (self.root / ".dvc").exists():
             self.root.mkdir(parents=True, exist_ok=True)
             _dvc(self.root, "init", "--no-scm")
+        (self.root / ".dvc" / "tmp" / "rwlock").unlink(missing_ok=True)  # a kill may have cut it; nobody else is here
         _dvc(self.root, "config", "core.analytics", "false")
         _dvc(self.root, "config", "cache.type", "reflink,hardlink,copy")
         _dvc(self.root, "cache", "dir", str((self.home / cache).resolve()))

@@ -16,6 +16,10 @@ Tree = Mapping[str, Any]
 AU_NAMES = tuple(f"{au} {NAMES[au]}" for au in AUS)
 
 
+ASKED = 0.8
+"""the coverage that the headline shows: what predict keeps when it is asked for"""
+
+
 def headline(metrics: Tree) -> str:
     """Show the figures to remember, those of the row P2 on validation."""
     row = of_row(metrics, "P2")
@@ -28,8 +32,13 @@ def headline(metrics: Tree) -> str:
     pairs, found = metrics["pair_accuracy"], metrics["decisions"]
     clear = "" if pairs["clear"] is None else f"clear faces {percent(pairs['clear'])}"
     cards.append(_card("two frames in the right order", percent(pairs["mean"]), more=clear))
-    kept = f"{percent(found['error_at_80']['confidence'])} once the least confident fifth is left out"
-    cards.append(_card("wrong decisions", percent(found["error"]), more=kept))
+    asked = [row for row in found.get("abstention", ()) if row["asked"] == ASKED]
+    more = (
+        f"{percent(asked[0]['error'])} of the {percent(asked[0]['coverage'])} kept by --coverage {ASKED:g}"
+        if asked
+        else ""
+    )
+    cards.append(_card("wrong decisions, frames with a face", percent(found["error"]), more=more))
     return markup.grid(cards, "cards")
 
 
