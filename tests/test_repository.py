@@ -178,7 +178,8 @@ def test_help_imports_nothing_heavy_and_shows_an_example(arguments: list[str]) -
 
 
 def test_every_command_has_an_example() -> None:
-    from aupair.cli import app, registry
+    from aupair.cli import app
+    from aupair.cli_registry import app as registry
 
     for command in (*app.registered_commands, *registry.registered_commands):
         assert command.callback is not None

@@ -86,11 +86,7 @@ def _report(ablation: "Ablation", found: list[dict[str, Any]], other: dict[str, 
     from aupair.console import show_table
 
     params = ablation.base.evaluate
-    note = (
-        stages.SYNTHETIC
-        if any((root / "data" / "conditions.csv").exists() for root in (ablation.home, ablation.workspace.root))
-        else ""
-    )
+    note = max(stages.note(root / "data") for root in (ablation.home, ablation.workspace.root))
     tree = report.make(found, {"note": note, "data": ablation.data}, params.bootstrap, params.seed)
     if other is not None:
         tree["beside"] = report.beside(tree, other)

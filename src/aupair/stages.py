@@ -29,6 +29,11 @@ TIMES = "work/times.jsonl"
 SYNTHETIC = "Synthetic faces (the demo corpus): these figures compare methods; they are not accuracy on people."
 
 
+def note(data: Path) -> str:
+    """Say what must be said of a corpus before its figures: that it is synthetic, where it names conditions."""
+    return SYNTHETIC if (data / "conditions.csv").exists() else ""
+
+
 def check_data(*, data: Path, labels: Path, info: Path, data_docs: Path, params: Params, log: Log = SILENT) -> None:
     """Read the annotations and splits, check them, hash the data."""
     from aupair.data.checks import check
@@ -149,10 +154,9 @@ def evaluate(
     conditions = load_conditions(data / "conditions.csv", frames)
     samples = load_samples(pairs, frames)
     evaluation = judge(frames, trials, samples.pairs, conditions, params.evaluate, log, params.target)
-    note = "" if conditions is None else SYNTHETIC
     k = params.trials.index(evaluation.trial.number)
     sources = Sources(faces, Trained(f[k], h[k], mapping[k]), params)
-    write_reports(evaluation, frames, Places(metrics, table, plots, report), samples.table(), note, sources)
+    write_reports(evaluation, frames, Places(metrics, table, plots, report), samples.table(), note(data), sources)
     store.write_json(selection, evaluation.selection)
 
 

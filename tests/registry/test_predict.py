@@ -129,7 +129,9 @@ def test_coverage_and_risk_become_a_share_to_abstain_from() -> None:
     assert share_to_abstain(StandIn(), coverage=0.8) == pytest.approx(0.2)
     assert not heard.lines
     assert share_to_abstain(StandIn(), risk=0.2, log=heard) == pytest.approx(0.25)
-    assert heard.lines == ["abstaining from 25 % of the decisions, so that at most 20 % are wrong"]
+    assert heard.lines == [
+        "abstaining from 25 % of the decisions, so that at most 20 % are wrong (95 % confidence, people like those of select)"
+    ]
 
 
 @pytest.mark.parametrize(

@@ -103,7 +103,7 @@ def plan(
         params = mine[0].params(base)
         left: float | None = 0.0
         if not all(row.name in finished for row in mine):
-            lacking = [s for s in STAGES if (s, stages.lineage(s, params)) not in made or s == "evaluate"]
+            lacking = [s for s in STAGES if (s, stages.lineage(s, params)) not in made]
             parts = [times.seconds(stage, params, base) for stage in lacking]
             left = None if None in parts else sum(part or 0.0 for part in parts)
         fits = budget is None or spent + (left or 0.0) <= budget
