@@ -130,7 +130,7 @@ def page(tree: Mapping[str, Any]) -> str:
     from aupair.evaluation.page import document
 
     render = MarkdownIt("commonmark", {"html": False}).enable("table").render
-    words = {name: _scrolling(render(text)) for name, text in sections(tree).items()}
+    words = {name: _scrolling(render(text)) for name, text in sections({**tree, "note": ""}).items()}
     first, *rest = words
     warned = f'<p class="note">{html.escape(str(tree["note"]))}</p>\n' if tree.get("note") else ""
     pictured = {first: f"{warned}<figure>{forest(tree)}</figure>\n{words[first]}"} | {
