@@ -74,16 +74,12 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory, corpus: Path, tiny: Any) -> Path:
     """A folder in which the flow has run up to evaluate: data, work, reports, params.yaml, mlflow. Not to be changed."""
-    from aupair import stages, store
+    from aupair import store
 
     with _once(tmp_path_factory, "finished") as folder:
         if not folder.exists():
             with store.atomic(folder) as root:
-                shutil.copytree(corpus, root / "data")
-                shutil.copytree(REPOSITORY / "mlflow", root / "mlflow")
-                store.write_text(root / "params.yaml", as_yaml(tiny))
-                for stage in stages.FLOW[:-1]:
-                    stages.run(stage.name, tiny, root=root)
+                run_flow(root, corpus, tiny)
     return folder
 
 
@@ -155,6 +151,17 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "GX_ANALYTICS_ENABLED": "false",
     }
+
+
+def run_flow(root: Path, corpus: Path, params: Any) -> None:
+    """Run the flow up to evaluate in a new folder: data, work, reports, params.yaml, mlflow."""
+    from aupair import stages, store
+
+    shutil.copytree(corpus, root / "data")
+    shutil.copytree(REPOSITORY / "mlflow", root / "mlflow")
+    store.write_text(root / "params.yaml", as_yaml(params))
+    for stage in stages.FLOW[:-1]:
+        stages.run(stage.name, params, root=root)
 
 
 def as_yaml(params: Any) -> str:

@@ -19,7 +19,7 @@ from aupair.params import Params, TrainMapping, check
 from aupair.ranking.pairs import Pairs
 from aupair.ranking.samples import load_samples, load_training_set
 from aupair.registry.recognizer import read_selection
-from conftest import REPOSITORY, as_yaml
+from conftest import run_flow
 
 Command = Callable[..., Any]
 ROWS = ("all-zero", "fit-median", "fit-mean", "no-uncertainty", "P1", "P2")
@@ -40,11 +40,7 @@ def settings(tiny: Params) -> Params:
 def graded(tmp_path_factory: pytest.TempPathFactory, corpus: Path, settings: Params) -> Path:
     """A folder in which the flow of intensities has run up to evaluate. Not to be changed."""
     root = tmp_path_factory.mktemp("graded") / "home"
-    shutil.copytree(corpus, root / "data")
-    shutil.copytree(REPOSITORY / "mlflow", root / "mlflow")
-    store.write_text(root / "params.yaml", as_yaml(settings))
-    for stage in stages.FLOW[:-1]:
-        stages.run(stage.name, settings, root=root)
+    run_flow(root, corpus, settings)
     return root
 
 

@@ -27,13 +27,15 @@ app.command(
 )(cli_ablation.ablate)
 
 NEXT = """\
+all of it on one page     reports/report.html
 all figures               reports/table.md, reports/metrics.json
 pictures                  reports/plots
 the data's checks         reports/data_docs/index.html
 runs and curves           mlflow ui --backend-store-uri sqlite:///mlflow.db
 registered versions       aupair registry list
 make one the champion     aupair registry promote VERSION
-use it                    aupair predict VIDEO --out predictions"""
+use it                    aupair predict VIDEO --out predictions
+does each part pay?       aupair ablate --plan"""
 """Where to look after a flow."""
 
 STOPPED = 130

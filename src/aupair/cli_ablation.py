@@ -86,7 +86,7 @@ def _report(ablation: "Ablation", found: list[dict[str, Any]], other: dict[str, 
     from aupair.console import show_table
 
     params = ablation.base.evaluate
-    note = max(stages.note(root / "data") for root in (ablation.home, ablation.workspace.root))
+    note = stages.note(ablation.home / "data") or stages.note(ablation.workspace.root / "data")
     tree = report.make(found, {"note": note, "data": ablation.data}, params.bootstrap, params.seed)
     if other is not None:
         tree["beside"] = report.beside(tree, other)

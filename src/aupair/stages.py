@@ -8,20 +8,16 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from aupair import store
 from aupair.errors import ArtifactError, ParamsError
 from aupair.log import SILENT, Log
 from aupair.params import Params
 from aupair.stage import ARTIFACTS, Needs, Stage
-
-if TYPE_CHECKING:
-    from aupair.registry.runs import StageRun
-
 
 TIMES = "work/times.jsonl"
 """how long each run of a stage took, a line each; no stage reads it"""
@@ -168,6 +164,7 @@ def register_model(
     """Put the chosen trial into the MLflow registry as one version, unless it is there already."""
     from aupair.registry.bundle import Parts
     from aupair.registry.register import register_model as register
+    from aupair.registry.runs import left
 
     k = params.trials.index(store.read_json(selection)["trial"])
     parts = Parts(f[k], h[k], mapping[k], features[k] / "statistics.safetensors", selection, info, metrics)
@@ -214,23 +211,6 @@ FLOW: tuple[Stage, ...] = (
     ),
 )  # fmt: skip
 """The flow, in order. Stages four to seven run once a trial."""
-
-
-def left(stage: Stage, params: Params, places: Mapping[str, Path], trial: int | None = None) -> "StageRun":
-    """Tell what MLflow keeps of a stage: its section of the params, curves, metrics and reports.
-
-    Args:
-        places: where its artifacts are; nothing is read of them, and an empty mapping leaves the params alone.
-    """
-    from aupair.registry.runs import StageRun
-
-    section = getattr(params, stage.section).model_dump(mode="json")
-    trained = [places[name] for name in ("f", "h", "mapping") if name in stage.writes and name in places]
-    curves = tuple(folder / "curves.jsonl" for folder in trained)
-    if stage.name != "evaluate" or not places:
-        return StageRun(stage.name, trial, section, curves)
-    metrics = store.read_json(places["metrics"])
-    return StageRun(stage.name, trial, section, curves, metrics, (places["table"], places["plots"], places["report"]))
 
 
 def find(name: str) -> Stage:
@@ -287,8 +267,9 @@ def _run(stage: Stage, params: Params, root: Path, trial: int | None, log: Log) 
         begun = time.monotonic()
         stage.run(**places, params=params, log=log, **more, **({"trial": number} if stage.per_trial else {}))
         if log is not SILENT:
+            data = store.read_json(root / ARTIFACTS["info"])["md5"] if (root / ARTIFACTS["info"]).exists() else None
             took = {"stage": stage.name, "trial": number, "seconds": round(time.monotonic() - begun, 2)}
-            store.append_jsonl(root / TIMES, {**took, "lineage": lineage(stage.name, params)})
+            store.append_jsonl(root / TIMES, {**took, "lineage": lineage(stage.name, params), "data": data})
 
 
 def check_places(stage: Stage, places: dict[str, Any]) -> None:

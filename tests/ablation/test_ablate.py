@@ -41,11 +41,11 @@ def test_the_plan_runs_nothing(home: Path, aupair: Command) -> None:
 
 
 def test_two_at_once_are_refused(tmp_path: Path, tiny: Params) -> None:
-    from aupair.ablation.ablate import _alone
+    from aupair.ablation.ablate import _locked
 
     ablation = Ablation(tmp_path, tiny, (), "abc")
     with (
-        _alone(tmp_path / "work" / "ablation" / "lock"),
+        _locked(tmp_path / "work" / "ablation" / "lock"),
         pytest.raises(ArtifactError, match="an ablation is running here already"),
     ):
         ablation.run(0.0)
@@ -65,12 +65,12 @@ def test_a_stop_reaches_the_stage_that_runs(tmp_path: Path) -> None:
     (tmp_path / "dvc" / "__init__.py").touch()
     script = (
         "from pathlib import Path\n"
-        "from aupair.ablation.ablate import _alone\n"
+        "from aupair.ablation.ablate import _locked\n"
         "from aupair.ablation.workspace import Workspace\n"
         "from aupair.log import SILENT\n"
         "from aupair.params import Params\n"
         f"root = Path({str(tmp_path)!r})\n"
-        "with _alone(root / 'lock'):\n"
+        "with _locked(root / 'lock'):\n"
         "    Workspace(root, root).run(Params(), SILENT, root / 'heard.txt')\n"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}

@@ -36,7 +36,7 @@ def test_a_persons_percentile_is_over_all_its_clips(run: Run) -> None:
         assert found[frames.subject == subject, 3] == pytest.approx(np.percentile(mine, 20))
 
 
-def test_y_hat_less_the_median_is_blind_to_a_persons_offset_and_y_hat_alone_is_not(run: Run) -> None:
+def test_y_hat_less_the_median_is_blind_to_a_persons_offset_and_y_hat_locked_is_not(run: Run) -> None:
     frames = run.frames
     shifted = run.trial.y_hat + 50.0 * frames.subject[:, None]
     other = Run(
@@ -47,7 +47,7 @@ def test_y_hat_less_the_median_is_blind_to_a_persons_offset_and_y_hat_alone_is_n
         assert np.array_equal(a, b) is same or (same and (a == b).mean() > 0.99), judged
 
 
-def test_the_threshold_of_y_hat_is_chosen_on_select_alone(run: Run) -> None:
+def test_the_threshold_of_y_hat_is_chosen_on_select_locked(run: Run) -> None:
     hidden = run.frames.of_split("validation")
     labels = run.frames.labels.copy()
     labels[hidden] = 1 - labels[hidden]
@@ -74,11 +74,11 @@ def test_the_difference_is_of_the_same_draws() -> None:
     counts = Counts(cells, np.zeros(30, np.int64), np.full(30, 80))
     better = Counts(cells + np.array([3, 0, 0, 3]), np.zeros(30, np.int64), np.full(30, 86))
     same, more = (
-        figures(counts, counts, 500, (0,))["difference"]["f1"],
-        figures(better, counts, 500, (0,))["difference"]["f1"],
+        figures(counts, counts, 500, (0,))["less_reference"]["f1"],
+        figures(better, counts, 500, (0,))["less_reference"]["f1"],
     )
-    assert (same["value"], same["interval"], same["probability_higher"]) == (0, [0, 0], 0.5)
-    assert 0 < more["interval"][0] < more["value"] < more["interval"][1]  # its own interval is far wider
-    assert more["probability_higher"] == 1
+    assert (same["difference"], same["interval"], same["probability"]) == (0, [0, 0], 0.5)
+    assert 0 < more["interval"][0] < more["difference"] < more["interval"][1]  # its own interval is far wider
+    assert more["probability"] == 1
     alone = figures(better, counts, 500, (0,))["intervals"]["f1"]
     assert alone[1] - alone[0] > 3 * (more["interval"][1] - more["interval"][0])

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from aupair import stages, store
-from aupair.ablation.plan import STAGES, Times, alone, cost, plan, work
+from aupair.ablation.plan import Times, cost, plan, whole_seconds, work
 from aupair.ablation.rows import ROWS, Row, pick
-from aupair.params import Params, load
+from aupair.params import load
 
 BASE = load(Path(__file__).parents[2] / "params.yaml")
 SECONDS = {
@@ -75,14 +75,15 @@ def test_without_a_measurement_nothing_is_claimed() -> None:
 def test_times_are_read_by_stage_and_settings_and_the_mean_of_trials(tmp_path: Path) -> None:
     (tmp_path / "work").mkdir()
     path = tmp_path / stages.TIMES
-    for trial, seconds in ((0, 99.0), (0, 2.0), (1, 3.0)):
-        store.append_jsonl(path, {"stage": "train-mapping", "trial": trial, "seconds": seconds, "lineage": "x"})
-    assert Times.read([tmp_path, tmp_path / "nowhere"]).measured == {("train-mapping", "x"): 2.5}
+    for trial, seconds, data in ((0, 99.0, "d"), (0, 2.0, "d"), (1, 3.0, "d"), (1, 50.0, "others")):
+        row = {"stage": "train-mapping", "trial": trial, "seconds": seconds, "lineage": "x", "data": data}
+        store.append_jsonl(path, row)
+    assert Times.read([tmp_path, tmp_path / "nowhere"], "d").measured == {("train-mapping", "x"): 2.5}
 
 
 def test_a_way_to_decide_pays_for_what_it_needs(times: Times) -> None:
     def seconds(judged: str) -> float | None:
-        return alone(judged, BASE, BASE, times)
+        return whole_seconds(judged, BASE, BASE, times)
 
     assert seconds("P1") == pytest.approx(sum(SECONDS.values()))
     assert seconds("no-uncertainty") == pytest.approx(sum(SECONDS.values()) - 40)
@@ -91,8 +92,3 @@ def test_a_way_to_decide_pays_for_what_it_needs(times: Times) -> None:
     of_value, of_all, of_none = (cost(judged, BASE) for judged in ("value", "P1", "all-zero"))
     assert of_none == {"parameters": 0, "gmac_per_frame": 0}
     assert 0 < of_value["gmac_per_frame"] < cost("no-uncertainty", BASE)["gmac_per_frame"] < of_all["gmac_per_frame"]
-
-
-def test_the_stages_of_a_row_are_the_flow_but_for_register_model() -> None:
-    assert tuple(stage.name for stage in stages.FLOW[:-1]) == STAGES
-    assert isinstance(BASE, Params)

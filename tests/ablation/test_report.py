@@ -60,10 +60,10 @@ def test_the_files_hold_every_row(tmp_path: Path) -> None:
 
 
 def test_a_worse_row_is_below_the_reference_and_says_how_sure_that_is() -> None:
-    row = tree(half=25)["rows"][1]["validation"]["difference"]["f1"]
-    assert row["value"] == pytest.approx(-5 / 40, abs=1e-9)
+    row = tree(half=25)["rows"][1]["validation"]["less_reference"]["f1"]
+    assert row["difference"] == pytest.approx(-5 / 40, abs=1e-9)
     assert row["interval"][1] < 0
-    assert row["probability_higher"] == 0
+    assert row["probability"] == 0
 
 
 def test_a_line_has_a_cell_for_each_head() -> None:

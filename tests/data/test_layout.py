@@ -81,7 +81,7 @@ def test_left_and_right_are_two_persons_unless_told(tmp_path: Path) -> None:
     layout = read_layout(root)
     assert (layout.subject("b_left"), layout.subject("b_right")) == ("b_left", "b_right")
     touch(root / "subjects.csv", "subject,video\nanna,a\nanna,b_left\n")
-    assert read_subjects(root) == {"a": "anna", "b_left": "anna"}
+    assert read_subjects(root / "subjects.csv") == {"a": "anna", "b_left": "anna"}
     assert read_layout(root).subject("c") == "c"
 
 
@@ -143,7 +143,7 @@ def test_ambiguity_is_refused(tmp_path: Path) -> None:
 def test_bad_subjects_file(tmp_path: Path, text: str, message: str) -> None:
     path = touch(tmp_path / "subjects.csv", text)
     with pytest.raises(DataError) as caught:
-        read_subjects(tmp_path)
+        read_subjects(tmp_path / "subjects.csv")
     assert str(caught.value).startswith(message.format(path))
 
 

@@ -8,6 +8,7 @@ from aupair.aus import AUS
 from aupair.evaluation.confidence import TERMS, Confidence, quantiles_of
 from aupair.evaluation.decisions import Decided, decision_evidence
 from aupair.evaluation.selective import abstention, selective
+from aupair.evaluation.uncertainty import risk_coverage
 from aupair.params import Evaluate
 
 A = len(AUS)
@@ -31,7 +32,7 @@ def draw(seed: int = 0, n: int = 600, sign: int = 1, surest: float = 0.99) -> De
 
 def test_the_figures_are_those_of_loops() -> None:
     found = draw()
-    tree, curves = decision_evidence(found)
+    tree = decision_evidence(found)
     wrong = found.decisions != found.truth
     assert tree["cells"] == wrong.size
     assert tree["error"] == pytest.approx(wrong.mean())
@@ -53,12 +54,12 @@ def test_the_figures_are_those_of_loops() -> None:
             bins[min(int(q * 15), 14)].append((q, not w))
         gaps = [abs(sum(q for q, _ in part) - sum(right for _, right in part)) for part in bins]
         assert entry["confidence_ece"] == pytest.approx(sum(gaps) / len(p))
-    assert len(curves["confidence"][0]) == 100
-    assert tree["risk_coverage"]["confidence"]["risk"] == curves["confidence"][1][4::5].tolist()
+    pooled = risk_coverage(wrong.ravel(), found.trust["confidence"].ravel())[1]
+    assert tree["risk_coverage"]["confidence"]["risk"] == pooled[4::5].tolist()
 
 
 def test_a_confidence_that_knows_beats_random_and_one_upside_down_loses() -> None:
-    knows, fooled = (decision_evidence(draw(sign=sign))[0] for sign in (1, -1))
+    knows, fooled = (decision_evidence(draw(sign=sign)) for sign in (1, -1))
     for tree, better in ((knows, True), (fooled, False)):
         for part in (tree, *tree["per_au"].values()):
             assert (part["aurc"]["confidence"] < part["aurc"]["random"]) is better
@@ -68,7 +69,7 @@ def test_a_confidence_that_knows_beats_random_and_one_upside_down_loses() -> Non
 
 
 def test_the_reliability_of_a_true_probability_is_a_diagonal() -> None:
-    bins = {key: np.array(values) for key, values in decision_evidence(draw(n=6000))[0]["reliability"].items()}
+    bins = {key: np.array(values) for key, values in decision_evidence(draw(n=6000))["reliability"].items()}
     filled = bins["share"] > 0.01
     np.testing.assert_allclose(bins["claimed"][filled], bins["observed"][filled], atol=0.03)
     assert bins["share"].sum() == pytest.approx(1)

@@ -2,12 +2,10 @@
 
 import base64
 import html
-import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,8 +14,9 @@ from aupair import stages, store
 from aupair.aus import AUS
 from aupair.data.frames import Frames
 from aupair.errors import ArtifactError
+from aupair.evaluation import words
 from aupair.evaluation.evaluate import Evaluation
-from aupair.evaluation.page import about, faces, markup, scores, trust
+from aupair.evaluation.page import about, faces, markup, scores
 from aupair.evaluation.page.charts import Axis, Chart, axis
 from aupair.evaluation.page.timelines import timelines
 from aupair.evaluation.selection import Trial
@@ -79,7 +78,7 @@ def world(folder: Path) -> tuple[Evaluation, Frames]:
     )  # fmt: skip
     shape = frames.labels.shape
     trial = Trial(0, np.zeros(shape, np.float32), np.ones(shape, np.float32), np.zeros(shape), np.zeros(shape))
-    return Evaluation([], {}, {}, trial, np.zeros(shape, bool), np.full(shape, 0.9), {}), frames
+    return Evaluation([], {}, {}, trial, np.zeros(shape, bool), np.full(shape, 0.9)), frames
 
 
 def rows_shown(page: str) -> list[int]:
@@ -183,7 +182,7 @@ def test_axes_hold_what_they_are_made_for() -> None:
 
 def test_words_are_escaped_and_unknown_numbers_are_dashes() -> None:
     assert markup.text("<b> `a<b` **c**") == "&lt;b&gt; <code>a&lt;b</code> <strong>c</strong>"
-    assert markup.number(None) == markup.number(float("nan")) == markup.percent(None) == "–"
+    assert words.number(None) == words.number(float("nan")) == words.percent(None) == "–"
     assert "[0.1,\u00a00.2]" in markup.table([["", "x"], ["a", "0 [0.1, 0.2]"]], "t")
 
 
@@ -239,21 +238,6 @@ def test_equal_runs_give_equal_bytes(home: Path, tiny: Params) -> None:
     place(home, "report").unlink()
     stages.run("evaluate", tiny, root=home)
     assert place(home, "report").read_bytes() == before
-
-
-def test_what_was_not_measured_is_left_out(finished: Path) -> None:
-    """Figures that only some data or versions have: no error, no empty chart."""
-    metrics = store.read_json(place(finished, "metrics"))
-    for path in ("comparisons", "decisions.risk_coverage", "decisions.reliability", "uncertainty.reliability"):
-        *parents, last = path.split(".")
-        tree: Any = metrics
-        for parent in parents:
-            tree = tree[parent]
-        tree.pop(last)
-    assert trust.abstaining(metrics) == ""
-    assert trust.calibration(metrics) == ""
-    assert "less" not in scores.choice(metrics, store.read_json(place(finished, "selection"))).split("<h3>")[-1][:40]
-    outline(scores.scores(json.loads(json.dumps(metrics))))
 
 
 def test_an_interval_is_drawn_where_there_is_one(finished: Path) -> None:

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
@@ -51,18 +50,6 @@ def shown(faces: Path) -> list[tuple[int, str, int | None]]:
     images = [store.decode_jpeg(row["jpeg"]) if row["jpeg"] else None for row in rows]
     numbers = [None if image is None else round(float(image.mean()) / 20) for image in images]
     return [(row["frame"], row["status"], number) for row, number in zip(rows, numbers)]
-
-
-@pytest.fixture
-def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Work in this process."""
-
-    def each(
-        function: Callable[[Job], VideoReport], tasks: list[Job], workers: int
-    ) -> Iterator[tuple[Job, VideoReport]]:
-        yield from ((task, function(task)) for task in tasks)
-
-    monkeypatch.setattr(folder.pool, "each", each)
 
 
 EXPECTED = [

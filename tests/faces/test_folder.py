@@ -1,7 +1,7 @@
 """A folder of videos: parallel, resumable, and no video harms another."""
 
 import importlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import cv2
@@ -12,7 +12,7 @@ from skimage import data
 from aupair import store
 from aupair.errors import AupairError
 from aupair.faces import folder
-from aupair.faces.folder import Job, VideoReport, preprocess
+from aupair.faces.folder import Job, preprocess
 from aupair.faces.tracking import Side
 from aupair.log import Log, T
 from aupair.params import PreprocessFaces
@@ -62,18 +62,6 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     whole = (path / "a.mp4").read_bytes()
     (path / "cut.mp4").write_bytes(whole[: len(whole) // 2])
     return path
-
-
-@pytest.fixture
-def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Work in this process, which has loaded the models: the others are tested with any number of workers and crashes."""
-
-    def each(
-        function: Callable[[Job], VideoReport], tasks: list[Job], workers: int
-    ) -> Iterator[tuple[Job, VideoReport]]:
-        yield from ((task, function(task)) for task in tasks)
-
-    monkeypatch.setattr(folder.pool, "each", each)
 
 
 def jobs_of(videos: Path, *names: str) -> list[Job]:

@@ -36,7 +36,7 @@ def test_a_run_ends_with_the_next_frame() -> None:
 
 @pytest.mark.parametrize(("n", "faces"), [(1, True), (60, True), (5, False), (2100, True)])
 def test_a_picture_of_any_video(tmp_path: Path, n: int, faces: bool) -> None:
-    draw_timeline(tmp_path / "a.png", result(n, faces), "title", 0.5)
+    draw_timeline(tmp_path / "a.png", result(n, faces), "title", np.full((2, len(AUS)), 0.5))
     import cv2
 
     image = cv2.imread(str(tmp_path / "a.png"))

@@ -18,7 +18,7 @@ from typing import Any
 
 from aupair import stages, store
 from aupair.ablation.judge import Run, as_tree, counted
-from aupair.ablation.plan import Planned, Times, alone, cost, plan
+from aupair.ablation.plan import Planned, Times, cost, plan, whole_seconds
 from aupair.ablation.rows import ROWS, Row, pick
 from aupair.ablation.workspace import Workspace
 from aupair.errors import ArtifactError, ParamsError, RunFailedError
@@ -71,7 +71,7 @@ class Ablation:
 
     def times(self) -> Times:
         """What stages took, here and in the user's own runs."""
-        return Times.read([self.home, self.workspace.root])
+        return Times.read([self.home, self.workspace.root], self.data)
 
     def identity(self, row: Row) -> str:
         """Say in a text what a judged row depends on: the code, the data and all settings of its run."""
@@ -93,7 +93,7 @@ class Ablation:
 
         What a run will take is known better with each that was made, so that the plan is made anew before each.
         """
-        with _alone(self.home / PLACE / "lock"):
+        with _locked(self.home / PLACE / "lock"):
             return self.collect(self._run_all(budget, log))
 
     def _run_all(self, budget: float | None, log: Log) -> dict[str, str]:
@@ -137,7 +137,10 @@ class Ablation:
             store.write_json(self._place(row), tree)
 
     def collect(self, failed: dict[str, str]) -> list[dict[str, Any]]:
-        """Give every row that is asked for or judged already: `judged`, with all that is known, `failed`, or `left` out."""
+        """Give every row that is asked for or judged already, and its state.
+
+        `judged`, with all that is known, `failed`, or `left` out.
+        """
         times, found = self.times(), []
         planned = {row.name: one for one in self.plan(None) for row in one.rows}
         others = [row for row in ROWS if row not in self.rows and not row.unfit(self.base) and self.judged(row)]
@@ -147,7 +150,7 @@ class Ablation:
             about["settings"] = changed(self.base, params)
             known = self.judged(row)
             if known is not None:
-                seconds = alone(row.judged, params, self.base, times)
+                seconds = whole_seconds(row.judged, params, self.base, times)
                 found.append(
                     {**about, "state": "judged", **known, "cost": {**cost(row.judged, params), "seconds": seconds}}
                 )
@@ -167,7 +170,7 @@ class Ablation:
 
 
 @contextmanager
-def _alone(path: Path) -> Iterator[None]:
+def _locked(path: Path) -> Iterator[None]:
     """Hold a lock: two ablations in one folder would change each other's params. SIGTERM ends it as Ctrl-C does.
 
     Raises:

@@ -12,7 +12,18 @@ from aupair.aus import AUS
 from aupair.data.frames import Frames, load_frames
 from aupair.evaluation.baselines import constants
 from aupair.evaluation.fill import fill_nearest
-from aupair.evaluation.metrics import Counts, accuracy, count, f1, headline, interval, resamples
+from aupair.evaluation.metrics import (
+    Counts,
+    accuracy,
+    au_score,
+    count,
+    f1,
+    headline,
+    interval,
+    paired,
+    per_au,
+    resamples,
+)
 from aupair.evaluation.selection import Cells, Trial, cells_of, tune
 from aupair.evaluation.trials import read_trial
 from aupair.params import Params
@@ -91,8 +102,7 @@ class Run:
             for au in range(len(AUS)):
                 threshold = tune(raw[cells.rows, au], cells.truth[:, au])
                 mine = raw[:, au] >= threshold
-                counted = count(mine[cells.rows, None], cells.truth[:, [au]], cells.video).total()
-                score = float(0.5 * (f1(counted) + accuracy(counted))[0])
+                score = float(au_score(count(mine[cells.rows, None], cells.truth[:, [au]], cells.video).total())[0])
                 if score > best[au]:
                     best[au], decisions[:, au], kept[au] = score, mine, level
         return decisions, {"percentile": dict(zip(AUS, kept))} if judged == "value-lowest" else {}
@@ -124,7 +134,7 @@ def counted(run: Run, judged: str) -> tuple[dict[str, Counts], dict[str, Any]]:
 
 
 def figures(counts: Counts, reference: Counts | None, draws: int, seed: Sequence[int]) -> dict[str, Any]:
-    """Give a row's figures with 95 % intervals, bootstrap over videos, and how far it is from the reference.
+    """Give a row's figures with 95 % intervals, bootstrap over videos, and its distance to the reference (`metrics.paired`).
 
     Args:
         counts, reference: with the leading axis V, of the same videos, which are drawn alike for all rows.
@@ -132,21 +142,13 @@ def figures(counts: Counts, reference: Counts | None, draws: int, seed: Sequence
     """
     weights = resamples(len(counts.frames), draws, seed)
     total, drawn = headline(counts.total()), headline(counts.weighted(weights))
-    per_au = {"f1": f1(counts.total()), "accuracy": accuracy(counts.total())}
     found: dict[str, Any] = {key: float(value) for key, value in total.items()}
     found["intervals"] = {key: interval(values) for key, values in drawn.items()}
-    found["per_au"] = {au: {key: float(v[k]) for key, v in per_au.items()} for k, au in enumerate(AUS)}
+    found["per_au"] = per_au({"f1": f1(counts.total()), "accuracy": accuracy(counts.total())})
     if reference is not None:
         there, there_drawn = headline(reference.total()), headline(reference.weighted(weights))
-        found["difference"] = {
-            key: {
-                "value": float(total[key] - there[key]),
-                "interval": interval(drawn[key] - there_drawn[key]),
-                "probability_higher": float(
-                    np.mean(drawn[key] > there_drawn[key]) + 0.5 * np.mean(drawn[key] == there_drawn[key])
-                ),
-            }
-            for key in ("f1", "score")
+        found["less_reference"] = {
+            key: paired(total[key], there[key], (drawn[key], there_drawn[key])) for key in ("f1", "score")
         }
     return found
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from aupair import stages, store
@@ -10,6 +11,8 @@ from aupair.evaluation.cost import cost_of
 from aupair.params import Params
 
 STAGES = tuple(stage.name for stage in stages.FLOW[:-1])
+SCORED = 5000
+"""frames scored by each network, about; it only matters beside few steps"""
 
 
 @dataclass(frozen=True)
@@ -23,12 +26,12 @@ class Times:
     measured: dict[tuple[str, str], float]
 
     @classmethod
-    def read(cls, roots: Iterable[Path]) -> "Times":
-        """Read what `aupair run` noted below these folders."""
+    def read(cls, roots: Iterable[Path], data: str) -> "Times":
+        """Read what `aupair run` noted below these folders, of data of this hash."""
         last: dict[tuple[str, str], dict[object, float]] = {}
         for root in roots:
             if (root / stages.TIMES).exists():
-                for row in store.read_jsonl(root / stages.TIMES):
+                for row in (row for row in store.read_jsonl(root / stages.TIMES) if row["data"] == data):
                     last.setdefault((row["stage"], row["lineage"]), {})[row["trial"]] = float(row["seconds"])
         return cls({key: sum(trials.values()) / len(trials) for key, trials in last.items()})
 
@@ -58,13 +61,9 @@ def work(stage: str, params: Params) -> float:
     return gmac * (3 * steps * images + SCORED * networks)
 
 
-SCORED = 5000
-"""frames scored by each network, about; it only matters beside few steps"""
-
-
 def forward_gmac(stage: str, params: Params) -> float:
     """Giga multiply-adds of one frame in the network that a stage trains."""
-    parts = cost_of(params)["parts"]
+    parts = _parts(params)
     part = "f" if stage == "train-pseudo-intensity" else "h"
     return float(parts[part]["gmac_per_frame"]) if part in parts else 0.0
 
@@ -114,7 +113,7 @@ def plan(
     return planned
 
 
-def alone(judged: str, params: Params, base: Params, times: Times) -> float | None:
+def whole_seconds(judged: str, params: Params, base: Params, times: Times) -> float | None:
     """Seconds of all that one way to decide needs of a run, as if nothing were shared; None where not measured."""
     needed = {"value": STAGES[:4], "constant": STAGES[:1]}.get(kind(judged), STAGES)
     if judged == "no-uncertainty":
@@ -125,10 +124,17 @@ def alone(judged: str, params: Params, base: Params, times: Times) -> float | No
 
 def cost(judged: str, params: Params) -> dict[str, float]:
     """Give parameters and giga multiply-adds a frame of what one way to decide needs."""
-    parts = cost_of(params)["parts"]
+    parts = _parts(params)
     used = {"constant": (), "value": ("f",)}.get(kind(judged), ("f", "mapping", "h"))
     used = tuple(name for name in used if name in parts and not (name == "h" and judged == "no-uncertainty"))
     return {key: float(sum(parts[name][key] for name in used)) for key in ("parameters", "gmac_per_frame")}
+
+
+@cache
+def _parts(params: Params) -> dict[str, dict[str, float]]:
+    """Count each part once: a plan is made before each run, and asks for the same params again and again."""
+    parts: dict[str, dict[str, float]] = cost_of(params)["parts"]
+    return parts
 
 
 def kind(judged: str) -> str:

@@ -14,22 +14,23 @@ from aupair.ablation.rows import GROUPS, REFERENCE
 from aupair.aus import AUS
 from aupair.aus import SPLITS as ALL_SPLITS
 from aupair.evaluation.uncertainty import spearman
+from aupair.evaluation.words import UNKNOWN, interval, markdown_table, number
 
-UNKNOWN = "–"
 HEAD = (
-    "row", "mean F1", "less P2's", "P(higher)", "2021 score", "F1 on select", "pair accuracy", "pair NLL", "constant of fit",
-    "of select", "ECE", "Mparam", "GMAC", "seconds",
+    "row", "mean F1", "less P2's", "P(higher)", "2021 score", "F1 on select", "pair accuracy", "pair NLL",
+    "constant of fit", "of select", "ECE", "Mparam", "GMAC", "seconds",
 )  # fmt: skip
 NLL = ("pair_nll", "pair_nll_constant", "pair_nll_constant_select")
 HOW_TO_READ = (
     "Each row is a run of the flow with the settings that it names, judged on `validation`; thresholds, P1 or P2 and "
-    "percentiles were chosen on `select`. In brackets: 95 % intervals, bootstrap over videos, drawn alike for all rows, so "
-    "that the difference to P2 is of the same videos. P(higher): the share of draws in which the row's mean F1 is above "
-    "P2's. Pair NLL: of the orders of fixed pairs with the row's sigma, lower is better, beside that of the constant "
-    "sigma that is best on the same run's fit pairs, and on select's; ECE: of P(order). The cost is that of the row alone: parameters and giga multiply-adds a "
-    "frame of the networks that it needs, and the seconds of its stages, nothing shared. The intervals are of videos, not of "
-    "training: another seed moves a row that is trained anew, too, and of thirty rows one or two leave P2's value by chance. A row judged as P1, or without uncertainty, is best read beside that row: part of its "
-    "distance to P2 is theirs."
+    "percentiles were chosen on `select`. In brackets: 95 % intervals, bootstrap over videos, drawn alike for all rows, "
+    "so that the difference to P2 is of the same videos. P(higher): the share of draws in which the row's mean F1 is "
+    "above P2's, ties half. Pair NLL: of the orders of fixed pairs with the row's sigma, lower is better, beside that of "
+    "the constant sigma that is best on the same run's fit pairs, and on select's; ECE: of P(order). The cost is that of "
+    "the row alone: parameters and giga multiply-adds a frame of the networks that it needs, and the seconds of its "
+    "stages, nothing shared. The intervals are of videos, not of training: another seed moves a row that is trained "
+    "anew, too, and of thirty rows one or two leave P2's value by chance. A row judged as P1, or without uncertainty, is "
+    "best read beside that row: part of its distance to P2 is theirs."
 )
 
 
@@ -94,11 +95,11 @@ def markdown(tree: Mapping[str, Any]) -> str:
 def sections(tree: Mapping[str, Any]) -> dict[str, str]:
     """Give what the report says, as Markdown by heading."""
     note = str(tree.get("note", ""))
-    found = {"Rows": "\n\n".join(filter(None, (note, HOW_TO_READ, _table(list(lines(tree))))))}
-    found["F1 of each AU"] = "On validation.\n\n" + _table(list(_aus(tree)))
+    found = {"Rows": "\n\n".join(filter(None, (note, HOW_TO_READ, markdown_table(list(lines(tree))))))}
+    found["F1 of each AU"] = "On validation.\n\n" + markdown_table(list(_aus(tree)))
     if other := tree.get("beside"):
-        found["Another corpus"] = _of_other(other) + "\n\n" + _table(list(_both(other)))
-    found["What each row changes"] = _table(list(_settings(tree)))
+        found["Another corpus"] = _of_other(other) + "\n\n" + markdown_table(list(_both(other)))
+    found["What each row changes"] = markdown_table(list(_settings(tree)))
     if left := [row for row in tree["rows"] if row["state"] != "judged"]:
         found["Not judged"] = "\n".join(f"* {row['name']} ({row['text']}): {row['why']}" for row in left)
     return found
@@ -176,23 +177,22 @@ def forest(tree: Mapping[str, Any]) -> str:
 def _line(row: Mapping[str, Any]) -> list[str]:
     """A line of the table."""
     found, evidence, cost = row["validation"], row["evidence"]["validation"], row["cost"]
-    low, high = found["intervals"]["f1"]
-    cells = [row["text"], f"{found['f1']:.3f} [{low:.3f}, {high:.3f}]"]
-    if "difference" in found and row["name"] != REFERENCE:
-        part = found["difference"]["f1"]
+    cells = [row["text"], f"{number(found['f1'])} {interval(found['intervals']['f1'])}"]
+    if "less_reference" in found and row["name"] != REFERENCE:
+        part = found["less_reference"]["f1"]
         low, high = part["interval"]
-        cells += [f"{part['value']:+.3f} [{low:+.3f}, {high:+.3f}]", f"{part['probability_higher']:.2f}"]
+        cells += [f"{part['difference']:+.3f} [{low:+.3f}, {high:+.3f}]", number(part["probability"], 2)]
     else:
         cells += [UNKNOWN, UNKNOWN]
-    cells += [f"{found['score']:.3f}", f"{row['select']['f1']:.3f}"]
+    cells += [number(found["score"]), number(row["select"]["f1"])]
     shown = {} if row["group"] == "constant" else evidence
-    cells += [_number(shown.get("pair_accuracy"), 3)]
+    cells += [number(shown.get("pair_accuracy"))]
     with_sigma = row["judged"] in ("P1", "P2")
-    cells += [_number(shown.get(key) if with_sigma else None, 4) for key in NLL]
-    cells += [_number(shown.get("ece_order") if with_sigma else None, 3)]
+    cells += [number(shown.get(key) if with_sigma else None, 4) for key in NLL]
+    cells += [number(shown.get("ece_order") if with_sigma else None)]
     seconds = cost["seconds"]
     cells += [f"{cost['parameters'] / 1e6:.2f}", f"{cost['gmac_per_frame']:.3f}"]
-    return [*cells, UNKNOWN if seconds is None else f"{seconds:.0f}"]
+    return [*cells, number(seconds, 0)]
 
 
 def _aus(tree: Mapping[str, Any]) -> Iterator[list[str]]:
@@ -217,7 +217,7 @@ def _both(found: Mapping[str, Any]) -> Iterator[list[str]]:
 
 def _of_other(found: Mapping[str, Any]) -> str:
     """Say how far the orders agree."""
-    text = f"Rank correlation of the rows' mean F1: {_number(found['spearman'], 2)}. "
+    text = f"Rank correlation of the rows' mean F1: {number(found['spearman'], 2)}. "
     swapped = [f"{a} and {b}" for a, b in found["swapped"]]
     return text + (
         f"In another order there, beyond the intervals of both: {', '.join(swapped)}."
@@ -241,13 +241,3 @@ def _apart(a: Mapping[str, Any], b: Mapping[str, Any]) -> int:
     """1 where a's interval is above b's, -1 where it is below, 0 where they meet."""
     (low_a, high_a), (low_b, high_b) = (row["validation"]["intervals"]["f1"] for row in (a, b))
     return int(low_a > high_b) - int(high_a < low_b)
-
-
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    head, *rest = rows
-    rule = ["---"] + ["---:"] * (len(head) - 1)
-    return "\n".join("| " + " | ".join(row) + " |" for row in [head, rule, *rest])
-
-
-def _number(value: float | None, digits: int) -> str:
-    return UNKNOWN if value is None or value != value else f"{value:.{digits}f}"

@@ -150,7 +150,8 @@ def read_layout(data: Path) -> Layout:
         raise DataError("no videos", where=data / "videos", expected=expected)
     intensity_folder = _find_folder(annotations, INTENSITY_FOLDERS)
     intensities = _annotations(intensity_folder) if intensity_folder else ()
-    return Layout(data, found, intensities, movies, crops, read_subjects(data))
+    subjects = data / "subjects.csv"
+    return Layout(data, found, intensities, movies, crops, read_subjects(subjects) if subjects.exists() else {})
 
 
 def check_names(annotations: tuple[Annotation, ...]) -> None:
@@ -191,15 +192,12 @@ def jobs(data: Path, labels: Path) -> list[Job]:
     return result
 
 
-def read_subjects(data: Path) -> dict[str, str]:
-    """Read subjects.csv (video, subject); empty where there is none.
+def read_subjects(path: Path) -> dict[str, str]:
+    """Read whose each video is from a table `video,subject`.
 
     Raises:
         DataError: a wrong header or row, or a video with two subjects.
     """
-    path = Path(data) / "subjects.csv"
-    if not path.exists():
-        return {}
     subjects: dict[str, str] = {}
     for line, (video, subject) in enumerate(read_csv(path, ("video", "subject")), start=2):
         if subjects.setdefault(video, subject) != subject:

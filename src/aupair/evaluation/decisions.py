@@ -15,9 +15,6 @@ from aupair.evaluation.uncertainty import aurc, auroc, reliability, risk_coverag
 THIN = 5
 """of a risk-coverage curve's 100 points every fifth goes to metrics.json"""
 
-Curves = dict[str, tuple[np.ndarray, np.ndarray]]
-"""way -> coverage (100,) and risk (100,)"""
-
 
 @dataclass(frozen=True)
 class Decided:
@@ -60,11 +57,12 @@ def decided(frames: Frames, cells: Cells, decisions: np.ndarray, trust: Mapping[
     return Decided(decisions[rows], cells.truth[seen], cells.video[seen], ways)
 
 
-def decision_evidence(found: Decided) -> tuple[dict[str, Any], Curves]:
+def decision_evidence(found: Decided) -> dict[str, Any]:
     """Judge the decisions, all AUs pooled and each AU: errors, abstention, calibration of the confidence.
 
     Returns:
-        The tree `decisions` of metrics.json, without `selective` and `abstention`: for all cells, and below `per_au` for each AU's,
+        The tree `decisions` of metrics.json, without `selective` and `abstention`: for all cells, and below `per_au` for
+        each AU's,
             error: the share of wrong cells;
             error_at_80: that share among the most trusted 80 %, for each way to trust;
             aurc: the area under risk-coverage for each way; `random`: of random abstention, the error itself; `best`:
@@ -73,10 +71,8 @@ def decision_evidence(found: Decided) -> tuple[dict[str, Any], Curves]:
             confidence_ece, confidence_brier: of the confidence, 15 bins of [0, 1];
             risk_coverage: coverage (20,) .05 ... 1 and risk (20,), for each way;
         for all cells also their number, `cells`, and `reliability`: claimed, observed, share, (15,) each.
-        And for each way the whole curve of all cells.
     """
     pooled = {name: values.ravel() for name, values in found.trust.items()}
-    curves = {name: risk_coverage(found.wrong.ravel(), values) for name, values in pooled.items()}
     each = {
         au: _figures(found.wrong[:, k], {name: values[:, k] for name, values in found.trust.items()})
         for k, au in enumerate(AUS)
@@ -87,7 +83,7 @@ def decision_evidence(found: Decided) -> tuple[dict[str, Any], Curves]:
         **_figures(found.wrong.ravel(), pooled),
         "reliability": {name: values.tolist() for name, values in zip(("claimed", "observed", "share"), bins)},
         "per_au": each,
-    }, curves
+    }
 
 
 def _figures(wrong: np.ndarray, trust: Mapping[str, np.ndarray]) -> dict[str, Any]:

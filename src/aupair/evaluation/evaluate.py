@@ -34,7 +34,6 @@ class Evaluation:
         trial: the chosen trial's outputs.
         decisions: (N, A) bool, of every frame, as chosen; a frame without a face has the nearest one's.
         confidence: (N, A) float64, P(the decision is right), NaN where there is no face.
-        curves: what the plots show: `reliability` and `risk_coverage`.
     """
 
     rows: list[dict[str, Any]]
@@ -43,7 +42,6 @@ class Evaluation:
     trial: Trial
     decisions: np.ndarray
     confidence: np.ndarray
-    curves: dict[str, Any]
 
 
 def evaluate(
@@ -88,7 +86,7 @@ def evaluate(
     blocks = _uncertainty(frames, trial, pairs, conditions, params, log)
     trust = {"confidence": confidence, "margin": np.abs(raw - selection.thresholds), "sigma": trial.sigma}
     judged = decided(frames, cells["validation"], decisions, trust)
-    found, risk = decision_evidence(judged)
+    found = decision_evidence(judged)
     found |= {"selective": selective(judged, params), "abstention": abstention(judged, selection.confidence)}
     how = {
         "target": target,
@@ -102,8 +100,7 @@ def evaluate(
     metrics = {"rows": rows, **intensity, **blocks["validation"], **beside, "chosen_trial": trial.number, **how}
     own = [one for one in comparisons if one["split"] == chosen_on]
     tree = _selection_tree(selection, choice, {**how, "tie": params.tie, "comparisons": own})
-    curves = {"reliability": _flat(blocks["validation"]["uncertainty"]["reliability"]), "risk_coverage": risk}
-    return Evaluation(rows, metrics, tree, trial, decisions, confidence, curves)
+    return Evaluation(rows, metrics, tree, trial, decisions, confidence)
 
 
 def _select(frames: Frames, cells: Cells, trial: Trial, choice: Choice, params: Evaluate) -> Selection:
@@ -135,11 +132,6 @@ def _uncertainty(
         scored = Scored(frames, split, trial.y_hat, trial.sigma, pairs, conditions, params.seed)
         blocks[split] = {"pair_accuracy": pair_evidence(scored), "uncertainty": uncertainty_evidence(scored)}
     return blocks
-
-
-def _flat(reliability: dict[str, dict[str, list[float]]]) -> dict[str, np.ndarray]:
-    """Name the curves as the plot does: h_claimed and so on."""
-    return {f"{name}_{key}": np.array(values) for name, curve in reliability.items() for key, values in curve.items()}
 
 
 def _check(frames: Frames, trials: Sequence[Trial], target: str, log: Log) -> None:

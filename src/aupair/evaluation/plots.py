@@ -1,5 +1,6 @@
 """Pictures of an evaluation, for a person: each function gives a matplotlib Figure; nothing is shown or saved here."""
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -104,18 +105,19 @@ def f1_per_au(metrics: dict[str, Any], selection: dict[str, Any], split: str = "
     return figure
 
 
-def risk_coverage(curves: dict[str, tuple[np.ndarray, np.ndarray]]) -> "Figure":
+def risk_coverage(curves: Mapping[str, Mapping[str, Sequence[float]]]) -> "Figure":
     """Show the share of wrong decisions among those kept, the least trusted left out first.
 
     Args:
-        curves: for each way to trust coverage (C,) and risk (C,), 0..1.
+        curves: for each way to trust `coverage` and `risk`, (C,) each, 0..1.
     """
     figure, axes = _figure(6.6, 4.8)
     axis = axes[0, 0]
-    for name, (coverage, risk) in curves.items():
+    for name, curve in curves.items():
         text, color, style = WAYS[name]
-        axis.plot(100 * coverage, 100 * risk, color=color, linestyle=style, linewidth=2, label=text)
-    overall = 100 * next(iter(curves.values()))[1][-1]
+        coverage, risk = (100 * np.array(curve[key]) for key in ("coverage", "risk"))
+        axis.plot(coverage, risk, color=color, linestyle=style, linewidth=2, label=text)
+    overall = 100 * next(iter(curves.values()))["risk"][-1]
     axis.axhline(overall, color=GREY, linestyle=":", linewidth=2, label="at random")
     axis.set_xlim(0, 100)
     axis.set_ylim(bottom=0)
@@ -126,19 +128,23 @@ def risk_coverage(curves: dict[str, tuple[np.ndarray, np.ndarray]]) -> "Figure":
     return figure
 
 
-def reliability(curve: dict[str, np.ndarray]) -> "Figure":
-    """Show the observed share of right orders against Phi(|d|/s), with h's sigma and with the best constant."""
+def reliability(curves: Mapping[str, Mapping[str, Sequence[float]]]) -> "Figure":
+    """Show the observed share of right orders against Phi(|d|/s), with h's sigma and with the best constant.
+
+    Args:
+        curves: of `h` and `constant` claimed, observed and share, (15,) each.
+    """
     figure, axes = _figure(6.2, 6.4, 2, 1, sharex=True, height_ratios=(4, 1))
     axis, below = axes[:, 0]
     axis.plot([0.5, 1], [0.5, 1], color=GREY, linestyle=":", linewidth=2, label="perfectly calibrated")
-    edges = np.linspace(0.5, 1, len(curve["h_share"]) + 1)
+    edges = np.linspace(0.5, 1, len(curves["h"]["share"]) + 1)
+    low = 0.5
     for name, text, color, marker in (("constant", "best constant sigma", ORANGE, "s"), ("h", "sigma of h", BLUE, "o")):
-        axis.plot(
-            curve[f"{name}_claimed"], curve[f"{name}_observed"], color=color, marker=marker, markersize=5, label=text
-        )
-        below.stairs(100 * curve[f"{name}_share"], edges, color=color, linewidth=1.8)
+        claimed, observed, share = (np.array(curves[name][key]) for key in ("claimed", "observed", "share"))
+        axis.plot(claimed, observed, color=color, marker=marker, markersize=5, label=text)
+        below.stairs(100 * share, edges, color=color, linewidth=1.8)
+        low = min(low, float(np.nanmin(observed, initial=1)))
     axis.set_ylabel("observed share of right orders")
-    low = min(0.5, np.nanmin(curve["h_observed"], initial=1), np.nanmin(curve["constant_observed"], initial=1))
     axis.set_ylim(max(0.0, low - 0.03), 1.01)
     below.set_ylabel("pairs (%)")
     below.set_xlabel("claimed P(order) = Phi(|d|/s)")

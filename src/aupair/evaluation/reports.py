@@ -39,8 +39,8 @@ def write_reports(
     drawn = {
         "timelines": plots.timelines(frames, trial.y_hat, trial.sigma, evaluation.decisions),
         "f1": plots.f1_per_au(figures, selection),
-        "risk_coverage": plots.risk_coverage(evaluation.curves["risk_coverage"]),
-        "reliability": plots.reliability(evaluation.curves["reliability"]),
+        "risk_coverage": plots.risk_coverage(figures["decisions"]["risk_coverage"]),
+        "reliability": plots.reliability(figures["uncertainty"]["reliability"]),
     }
     with store.atomic(places.plots) as temporary:
         temporary.mkdir()

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from aupair.aus import AUS, NAMES
 from aupair.evaluation.metrics import HEADLINE
+from aupair.evaluation.words import UNKNOWN, interval, markdown_table, number, percent
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -31,7 +32,6 @@ LEVELS = (
     "The mapping's output, clamped to 0 to 5, against the level; rounded only where it says so. ICC(3,1) is consistency: "
     "an offset costs nothing, a constant has 0."
 )
-UNKNOWN = "–"
 HOW_TO_READ = (
     "In brackets: 95 % intervals, bootstrap over videos. 2021 score = 1/2 mean F1 + 1/2 accuracy over all cells; "
     "a frame without a face has the decision of the nearest frame of its video that has one. "
@@ -71,23 +71,23 @@ def markdown(metrics: dict[str, Any], selection: dict[str, Any], pairs: Sequence
     """
     parts = ["# Results", note, HOW_TO_READ + (PAPER if metrics["protocol"] == "paper" else OURS)]
     for split in ("validation", "select"):
-        parts += [f"## Scores on {split}", _markdown_table(list(scores(metrics, split)))]
+        parts += [f"## Scores on {split}", markdown_table(list(scores(metrics, split)))]
     if "intensity_rows" in metrics:
         for split in ("validation", "select"):
-            parts += [f"## Intensity on {split}", _markdown_table(list(intensities(metrics, split)))]
-        parts += [LEVELS, "## Intensity of each AU on validation", _markdown_table(list(intensity_aus(metrics)))]
-    parts += ["## F1 of each AU on validation, and the choice", _markdown_table(list(aus(metrics, selection)))]
+            parts += [f"## Intensity on {split}", markdown_table(list(intensities(metrics, split)))]
+        parts += [LEVELS, "## Intensity of each AU on validation", markdown_table(list(intensity_aus(metrics)))]
+    parts += ["## F1 of each AU on validation, and the choice", markdown_table(list(aus(metrics, selection)))]
     figure = INTENSITY["icc"] if "intensity_rows" in metrics else "1/2 (F1 + accuracy)"
     parts.append(
         f"Difference: {figure} with uncertainty less without, where the choice was made "
-        f"(`{selection['chosen_on']}`); above {_number(selection['tie'])} P1 (with) is chosen, else P2 (without)."
+        f"(`{selection['chosen_on']}`); above {number(selection['tie'])} P1 (with) is chosen, else P2 (without)."
     )
-    parts += ["## Which row is better", _markdown_table(list(comparisons(metrics))), COMPARED]
-    parts += ["## Pseudo-intensity and uncertainty", _markdown_table(list(uncertainty(metrics)))]
-    parts += ["## Abstaining (P2 on validation)", ABSTAINING, _markdown_table(list(selective(metrics)))]
-    parts += [PROMISED, _markdown_table(list(promised(metrics)))]
-    parts += ["## Uncertainty of each AU on validation", _markdown_table(list(each_au(metrics)))]
-    parts += ["## Fixed pairs of each AU: drawn, of all there are in a split", _markdown_table(pairs)]
+    parts += ["## Which row is better", markdown_table(list(comparisons(metrics))), COMPARED]
+    parts += ["## Pseudo-intensity and uncertainty", markdown_table(list(uncertainty(metrics)))]
+    parts += ["## Abstaining (P2 on validation)", ABSTAINING, markdown_table(list(selective(metrics)))]
+    parts += [PROMISED, markdown_table(list(promised(metrics)))]
+    parts += ["## Uncertainty of each AU on validation", markdown_table(list(each_au(metrics)))]
+    parts += ["## Fixed pairs of each AU: drawn, of all there are in a split", markdown_table(pairs)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -102,7 +102,7 @@ def terminal(metrics: dict[str, Any], split: str = "validation") -> "Table":
     for row in metrics["rows"]:
         if row["split"] == split:
             low, high = row["intervals"]["score"]
-            cells = [MEANING[row["name"]], *(_number(row[key]) for key in HEADLINE), f"{_number(low)}-{_number(high)}"]
+            cells = [MEANING[row["name"]], *(number(row[key]) for key in HEADLINE), f"{number(low)}-{number(high)}"]
             table.add_row(*cells, style="bold" if row["name"] == "P2" else None)
     if metrics["chosen_on"] == "validation":
         table.caption = "chosen on validation"
@@ -133,13 +133,12 @@ def intensity_aus(metrics: dict[str, Any]) -> Iterator[list[str]]:
     ours = ("no-uncertainty", "P1", "P2")
     yield ["AU", *(f"ICC(3,1), {name}" for name in ours), "PCC, P2", "MAE, P2", f"MAE, {CONSTANT['fit-median']}"]
     for au in AUS:
-        low, high = rows["P2"][au]["icc_interval"]
         yield [
             f"{au} {NAMES[au]}",
-            *(_number(rows[name][au]["icc"]) for name in ours[:2]),
-            f"{_number(rows['P2'][au]['icc'])} [{_number(low)}, {_number(high)}]",
-            *(_number(rows["P2"][au][key]) for key in ("pcc", "mae")),
-            _number(rows["fit-median"][au]["mae"]),
+            *(number(rows[name][au]["icc"]) for name in ours[:2]),
+            f"{number(rows['P2'][au]['icc'])} {interval(rows['P2'][au]['icc_interval'])}",
+            *(number(rows["P2"][au][key]) for key in ("pcc", "mae")),
+            number(rows["fit-median"][au]["mae"]),
         ]
 
 
@@ -150,15 +149,14 @@ def aus(metrics: dict[str, Any], selection: dict[str, Any]) -> Iterator[list[str
     yield ["AU", "positives", *names, "chosen", "threshold", "difference", "P(with is better)"]
     for au in AUS:
         entry = selection[au]
-        low, high = entry["difference_interval"]
         yield [
             f"{au} {NAMES[au]}",
-            _percent(rows["P2"]["per_au"][au]["positives"]),
-            *(_number(rows[name]["per_au"][au]["f1"]) for name in names),
+            percent(rows["P2"]["per_au"][au]["positives"]),
+            *(number(rows[name]["per_au"][au]["f1"]) for name in names),
             entry["variant"],
-            _number(entry["threshold"]),
-            f"{_number(entry['difference'])} [{_number(low)}, {_number(high)}]",
-            _number(entry["probability_with_better"]),
+            number(entry["threshold"]),
+            f"{number(entry['difference'])} {interval(entry['difference_interval'])}",
+            number(entry["probability_with_better"]),
         ]
 
 
@@ -184,15 +182,15 @@ def uncertainty(metrics: dict[str, Any]) -> Iterator[list[str]]:
         ("ECE of P(order), best constant sigma of fit", "uncertainty", ("ece_constant",)),
     )
     for text, block, path in lines:
-        yield [text, *(_number(_at(tree[block], path)) for tree in (metrics, metrics["select"]))]
+        yield [text, *(number(_at(tree[block], path)) for tree in (metrics, metrics["select"]))]
     found = metrics["decisions"]
-    yield ["wrong decisions, all cells", _percent(found["error"]), UNKNOWN]
-    yield ["wrong decisions, least confident 20 % left out", _percent(found["error_at_80"]["confidence"]), UNKNOWN]
-    yield ["area under risk-coverage by confidence", _number(found["aurc"]["confidence"]), UNKNOWN]
-    yield ["the same, by sigma alone", _number(found["aurc"]["certainty"]), UNKNOWN]
-    yield ["the same, at random", _number(found["aurc"]["random"]), UNKNOWN]
-    yield ["ECE of the confidence of a decision", _number(found["confidence_ece"]), UNKNOWN]
-    yield ["Brier score of the confidence", _number(found["confidence_brier"]), UNKNOWN]
+    yield ["wrong decisions, all cells", percent(found["error"]), UNKNOWN]
+    yield ["wrong decisions, least confident 20 % left out", percent(found["error_at_80"]["confidence"]), UNKNOWN]
+    yield ["area under risk-coverage by confidence", number(found["aurc"]["confidence"]), UNKNOWN]
+    yield ["the same, by sigma alone", number(found["aurc"]["certainty"]), UNKNOWN]
+    yield ["the same, at random", number(found["aurc"]["random"]), UNKNOWN]
+    yield ["ECE of the confidence of a decision", number(found["confidence_ece"]), UNKNOWN]
+    yield ["Brier score of the confidence", number(found["confidence_brier"]), UNKNOWN]
 
 
 def comparisons(metrics: dict[str, Any]) -> Iterator[list[str]]:
@@ -203,7 +201,7 @@ def comparisons(metrics: dict[str, Any]) -> Iterator[list[str]]:
         if split == "validation":
             sides = [found[name, one] for one in ("validation", "select")]
             row = sides[0]
-            cells = (cell for side in sides for cell in (_difference(side), _number(side["probability"])))
+            cells = (cell for side in sides for cell in (_difference(side), number(side["probability"])))
             yield [f"{row['a']} - {row['b']}: {(COLUMNS | INTENSITY)[row['figure']]}", *cells]
 
 
@@ -214,7 +212,7 @@ def selective(metrics: dict[str, Any]) -> Iterator[list[str]]:
     yield ["kept", *(f"{100 * coverage:.0f} %" for coverage in coverages)]
     for way in dict.fromkeys(row["way"] for row in found["table"]):
         rows = sorted((row for row in found["table"] if row["way"] == way), key=lambda row: -row["coverage"])
-        yield [way, *(f"{_number(row['f1'])} / {_number(row['accuracy'])}" for row in rows)]
+        yield [way, *(f"{number(row['f1'])} / {number(row['accuracy'])}" for row in rows)]
     for key, text in (("f1", "mean F1"), ("accuracy", "accuracy")):
         gain = [_difference(found["gain_at_80"][key]) if coverage == 0.8 else UNKNOWN for coverage in coverages]
         yield [f"confidence less random, {text}", *gain]
@@ -225,7 +223,7 @@ def promised(metrics: dict[str, Any]) -> Iterator[list[str]]:
     yield ["asked", "kept", "wrong among them", "on select", "upper bound", "mean F1", "accuracy"]
     for row in metrics["decisions"]["abstention"]:
         shares = (row[key] for key in ("asked", "coverage", "error", "risk_select", "risk_bound"))
-        yield [*map(_percent, shares), _number(row["f1"]), _number(row["accuracy"])]
+        yield [*map(percent, shares), number(row["f1"]), number(row["accuracy"])]
 
 
 def each_au(metrics: dict[str, Any]) -> Iterator[list[str]]:
@@ -241,13 +239,12 @@ def each_au(metrics: dict[str, Any]) -> Iterator[list[str]]:
         numbers = [nll["h"], nll["constant"], block["ece_per_au"][au]["h"], right["margin_over_sigma"], right["margin"]]
         numbers += [(block[name]["per_au"] or {}).get(au) for name in told]
         area = [own["aurc"]["confidence"], own["aurc"]["random"], own["confidence_ece"]]
-        yield [au, *map(_number, numbers), _percent(own["error"]), *map(_number, area)]
+        yield [au, *map(number, numbers), percent(own["error"]), *map(number, area)]
 
 
 def _difference(row: dict[str, Any]) -> str:
     """A difference and its interval."""
-    low, high = row["interval"]
-    return f"{_number(row['difference'])} [{_number(low)}, {_number(high)}]"
+    return f"{number(row['difference'])} {interval(row['interval'])}"
 
 
 def _at(tree: Any, path: Sequence[str]) -> Any:
@@ -257,26 +254,8 @@ def _at(tree: Any, path: Sequence[str]) -> Any:
     return tree
 
 
-def _markdown_table(lines: Sequence[Sequence[str]]) -> str:
-    """Lay out lines of cells, the first being the head."""
-    head, *rows = lines
-    rule = ["---"] + ["---:"] * (len(head) - 1)
-    return "\n".join("| " + " | ".join(line) + " |" for line in [head, rule, *rows])
-
-
 def _with_interval(row: dict[str, Any], key: str) -> str:
     """A figure, and its interval where it has one."""
     if key not in row["intervals"]:
-        return _number(row[key])
-    low, high = row["intervals"][key]
-    return f"{_number(row[key])} [{_number(low)}, {_number(high)}]"
-
-
-def _number(value: float | None) -> str:
-    """Three decimals; a dash for what is not known (None or NaN)."""
-    return UNKNOWN if value is None or value != value else f"{value:.3f}"
-
-
-def _percent(value: float | None) -> str:
-    """A share as a percentage."""
-    return UNKNOWN if value is None or value != value else f"{100 * value:.1f} %"
+        return number(row[key])
+    return f"{number(row[key])} {interval(row['intervals'][key])}"

@@ -106,13 +106,14 @@ def fetch_data(source: str, revision: str, remote: str, data: Artifact) -> None:
 def _heard(stage: stages.Stage, params: Params, places: Mapping[str, Any], trial: int | None) -> Iterator[Log]:
     """Give the stage's log: the console, and in a pipeline's run MLflow as well."""
     from aupair.registry import live
+    from aupair.registry.runs import left
 
     console = ConsoleLog()
     if not live.is_live():
         yield console
         return
-    begun = stages.left(stage, params, {}, trial)
-    rest = partial(stages.left, stage, params, places, trial)
+    begun = left(stage, params, {}, trial)
+    rest = partial(left, stage, params, places, trial)
     with live.logged(begun, params.register_model.experiment, rest, console) as log:
         yield log
 

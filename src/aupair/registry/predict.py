@@ -16,7 +16,7 @@ import numpy as np
 from aupair import store
 from aupair.aus import AUS
 from aupair.data.crops import FOLDER, find_crops, is_crops
-from aupair.data.layout import read_csv
+from aupair.data.layout import read_subjects
 from aupair.errors import DataError, ParamsError
 from aupair.log import SILENT, Log
 from aupair.registry.recognizer import Recognizer, Scores, VideoPredictions, pooled
@@ -157,11 +157,7 @@ def read_persons(path: Path, videos: Sequence[Path]) -> list[str | int]:
     Raises:
         DataError: the table cannot be read, gives a video two subjects, or lists none of the videos.
     """
-    subjects: dict[str, str] = {}
-    for line, (video, subject) in enumerate(read_csv(path, ("video", "subject")), start=2):
-        if subjects.setdefault(video, subject) != subject:
-            got = f"{video}: {subject}"
-            raise DataError("a video with two subjects", where=f"{path} line {line}", got=got, expected=subjects[video])
+    subjects = read_subjects(path)
     names = [_stem(video) for video in videos]
     if not subjects.keys() & set(names):
         raise DataError("a list of other videos", where=path, expected=f"names without suffix, such as {names[0]}")
@@ -215,7 +211,7 @@ def output_names(videos: Sequence[Path]) -> list[str]:
     return [f"{name}-{index}" if c else name for index, (name, c) in enumerate(zip(names, clash))]
 
 
-def write_csv(path: Path, result: VideoPredictions, limit: np.ndarray | float | None = None) -> None:
+def write_csv(path: Path, result: VideoPredictions, limit: np.ndarray | None = None) -> None:
     """Write a row for every frame.
 
     Args:

@@ -47,17 +47,15 @@ class Predictions:
     confidence: np.ndarray
     intensity: np.ndarray | None = None
 
-    def unsure(self, limits: np.ndarray | float | None) -> np.ndarray:
+    def unsure(self, limits: np.ndarray | None) -> np.ndarray:
         """Which decisions to abstain from: (n, A) bool.
 
         Args:
-            limits: the confidences below which to abstain, (2, A): of inactive and of active decisions; one for all of
-                them; None: from none.
+            limits: the confidences below which to abstain, (2, A): of inactive and of active decisions; None: from none.
         """
         if limits is None:
             return np.zeros(self.decision.shape, bool)
-        inactive, active = np.broadcast_to(limits, (2, self.decision.shape[1]))
-        return self.confidence < np.where(self.decision == 1, active, inactive)
+        return self.confidence < np.where(self.decision == 1, limits[1], limits[0])
 
     def columns(self) -> dict[str, np.ndarray]:
         """Name the columns, (n,) each: AU1, AU1_raw, AU1_pseudo_intensity, AU1_uncertainty, AU1_confidence, AU2 ...

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from aupair import store
 from aupair.errors import RegistryError
+from aupair.params import Params
 from aupair.registry import tracking
+from aupair.stage import Stage
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -56,6 +58,21 @@ class StageRun:
     def name(self) -> str:
         """The run's name: the stage, and the trial where there is one."""
         return self.stage if self.trial is None else f"{self.stage}-{self.trial}"
+
+
+def left(stage: Stage, params: Params, places: Mapping[str, Path], trial: int | None = None) -> StageRun:
+    """Tell what MLflow keeps of a stage: its section of the params, curves, metrics and reports.
+
+    Args:
+        places: where its artifacts are; nothing is read of them, and an empty mapping leaves the params alone.
+    """
+    section = getattr(params, stage.section).model_dump(mode="json")
+    trained = [places[name] for name in ("f", "h", "mapping") if name in stage.writes and name in places]
+    curves = tuple(folder / "curves.jsonl" for folder in trained)
+    if stage.name != "evaluate" or not places:
+        return StageRun(stage.name, trial, section, curves)
+    metrics = store.read_json(places["metrics"])
+    return StageRun(stage.name, trial, section, curves, metrics, (places["table"], places["plots"], places["report"]))
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ STRIP = 0.06
 """Height of the strip that marks abstention, as a share of the panel."""
 
 
-def draw_timeline(path: Path, result: VideoPredictions, title: str, limit: np.ndarray | float | None = None) -> None:
+def draw_timeline(path: Path, result: VideoPredictions, title: str, limit: np.ndarray | None = None) -> None:
     """Draw a video's predictions as a PNG, one panel an AU.
 
     Args:

@@ -13,6 +13,7 @@ from aupair.evaluation.cost import cost_of_files
 from aupair.evaluation.page import markup
 from aupair.evaluation.page.charts import Chart, axis
 from aupair.evaluation.page.markup import folded, grid, paragraph
+from aupair.evaluation.words import percent
 from aupair.params import Params
 
 COLOURS = ("blue", "orange", "green", "red", "purple", "grey")
@@ -129,7 +130,7 @@ def _positives(frames: Frames) -> Iterator[list[str]]:
     annotated = frames.labels[:, 0] >= 0
     for k, au in enumerate(AUS):
         own = [frames.labels[annotated & frames.of_split(split), k] >= 1 for split in SPLITS]
-        yield [au, *(markup.percent(float(values.mean()) if len(values) else None) for values in own)]
+        yield [au, *(percent(float(values.mean()) if len(values) else None) for values in own)]
 
 
 def _flat(prefix: str, tree: Mapping[str, Any]) -> Iterator[list[str]]:

@@ -4,8 +4,6 @@ import html
 import re
 from collections.abc import Collection, Iterable, Sequence
 
-UNKNOWN = "–"
-
 
 def text(words: str) -> str:
     """Escape words; `code` and **strong** as in Markdown."""
@@ -47,21 +45,6 @@ def grid(parts: Iterable[str], css: str = "grid") -> str:
     """Set parts side by side, as many as the page is wide."""
     inside = "".join(parts)
     return f'<div class="{css}">{inside}</div>' if inside else ""
-
-
-def number(value: float | None, digits: int = 3) -> str:
-    """Write a number; a dash for what is not known (None or NaN)."""
-    return UNKNOWN if value is None or value != value else f"{value:.{digits}f}"
-
-
-def percent(value: float | None) -> str:
-    """Write a share as a percentage."""
-    return UNKNOWN if value is None or value != value else f"{100 * value:.1f} %"
-
-
-def interval(edges: Sequence[float | None] | None, digits: int = 3) -> str:
-    """Write an interval in brackets; nothing for none."""
-    return "" if edges is None else f"[{number(edges[0], digits)}, {number(edges[1], digits)}]"
 
 
 def _cells(row: Sequence[str]) -> str:

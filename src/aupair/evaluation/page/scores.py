@@ -9,7 +9,8 @@ from aupair.aus import AUS, NAMES
 from aupair.evaluation import table
 from aupair.evaluation.page import markup
 from aupair.evaluation.page.charts import Axis, Chart
-from aupair.evaluation.page.markup import folded, interval, number, paragraph, percent
+from aupair.evaluation.page.markup import folded, paragraph
+from aupair.evaluation.words import interval, number, percent
 
 Tree = Mapping[str, Any]
 
@@ -32,12 +33,8 @@ def headline(metrics: Tree) -> str:
     pairs, found = metrics["pair_accuracy"], metrics["decisions"]
     clear = "" if pairs["clear"] is None else f"clear faces {percent(pairs['clear'])}"
     cards.append(_card("two frames in the right order", percent(pairs["mean"]), more=clear))
-    asked = [row for row in found.get("abstention", ()) if row["asked"] == ASKED]
-    more = (
-        f"{percent(asked[0]['error'])} of the {percent(asked[0]['coverage'])} kept by --coverage {ASKED:g}"
-        if asked
-        else ""
-    )
+    (kept,) = (row for row in found["abstention"] if row["asked"] == ASKED)
+    more = f"{percent(kept['error'])} of the {percent(kept['coverage'])} kept by --coverage {ASKED:g}"
     cards.append(_card("wrong decisions, frames with a face", percent(found["error"]), more=more))
     return markup.grid(cards, "cards")
 
@@ -65,11 +62,9 @@ def choice(metrics: Tree, selection: Tree) -> str:
         _differences(selection),
         folded("The numbers", markup.table(lines, "Choice for each AU")),
     ]
-    if "comparisons" in metrics:
-        compared = markup.table(table.comparisons(dict(metrics)), "First row less the second")
-        parts += ["<h3>Whole rows against each other</h3>", paragraph(table.COMPARED), compared]
-    trials = metrics.get("trials", ())
-    if len(trials) > 1:
+    compared = markup.table(table.comparisons(dict(metrics)), "First row less the second")
+    parts += ["<h3>Whole rows against each other</h3>", paragraph(table.COMPARED), compared]
+    if len(metrics["trials"]) > 1:
         parts += ["<h3>Trials</h3>", _trials(metrics)]
     return "".join(parts)
 
@@ -159,7 +154,7 @@ def _whisker(chart: Chart, edges: Sequence[float | None] | None, y: float) -> No
 
 def _chosen_by(selection: Tree) -> str:
     """Name the figure that P1 and P2 were compared by."""
-    return table.INTENSITY["icc"] if selection[AUS[0]].get("chosen_by") == "icc" else "1/2 (F1 + accuracy)"
+    return table.INTENSITY["icc"] if selection[AUS[0]]["chosen_by"] == "icc" else "1/2 (F1 + accuracy)"
 
 
 def _differences(selection: Tree) -> str:

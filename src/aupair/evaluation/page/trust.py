@@ -9,7 +9,8 @@ from aupair.aus import AUS
 from aupair.evaluation import table
 from aupair.evaluation.page import markup
 from aupair.evaluation.page.charts import Axis, Chart, axis
-from aupair.evaluation.page.markup import folded, grid, number, paragraph
+from aupair.evaluation.page.markup import folded, grid, paragraph
+from aupair.evaluation.words import number
 
 Tree = Mapping[str, Any]
 
@@ -24,45 +25,33 @@ PERCENT = tuple(range(0, 101, 20))
 
 def calibration(metrics: Tree) -> str:
     """Show whether P(order) and the confidence of a decision are what they claim."""
-    parts = []
-    order = metrics["uncertainty"].get("reliability")
-    if order:
-        ece = metrics["uncertainty"]["ece"], metrics["uncertainty"]["ece_constant"]
-        curves = (("constant", "best constant sigma", "orange"), ("h", "sigma of h", "blue"))
-        drawn = _reliability({text: (order[name], css) for name, text, css in curves}, 0.5, "claimed P(order)")
-        words = (
-            f"Which of two frames shows more: P(order) = Phi(|d|/s). ECE {number(ece[0])}, constant {number(ece[1])}."
-        )
-        parts.append(f"<div><h3>P(order)</h3>{paragraph(words)}{drawn}</div>")
-    own = metrics["decisions"].get("reliability")
-    if own:
-        drawn = _reliability({"confidence": (own, "blue")}, 0.0, "claimed confidence")
-        found = metrics["decisions"]
-        words = f"A decision is right with its confidence. ECE {number(found['confidence_ece'])}, "
-        words += f"Brier score {number(found['confidence_brier'])}."
-        parts.append(f"<div><h3>Confidence of a decision</h3>{paragraph(words)}{drawn}</div>")
-    return grid(parts, "two")
+    order, found = metrics["uncertainty"], metrics["decisions"]
+    curves = (("constant", "best constant sigma", "orange"), ("h", "sigma of h", "blue"))
+    of_order = _reliability({t: (order["reliability"][name], css) for name, t, css in curves}, 0.5, "claimed P(order)")
+    said = (
+        "Which of two frames shows more: P(order) = Phi(|d|/s). "
+        f"ECE {number(order['ece'])}, constant {number(order['ece_constant'])}."
+    )
+    own = _reliability({"confidence": (found["reliability"], "blue")}, 0.0, "claimed confidence")
+    words = (
+        f"A decision is right with its confidence. ECE {number(found['confidence_ece'])}, "
+        f"Brier score {number(found['confidence_brier'])}."
+    )
+    parts = (("P(order)", said, of_order), ("Confidence of a decision", words, own))
+    return grid((f"<div><h3>{head}</h3>{paragraph(text)}{drawn}</div>" for head, text, drawn in parts), "two")
 
 
 def abstaining(metrics: Tree) -> str:
     """Show what is gained where the least trusted decisions are left out: risk-coverage and selective F1."""
     found = metrics["decisions"]
-    curves = found.get("risk_coverage")
-    if not curves:
-        return ""
-    areas = found.get("aurc", {})
+    areas = found["aurc"]
     words = "Of all decisions the least trusted are left out first; the lower the curve, the better is the trust. "
-    said = [f"{WAYS.get(way, (way,))[0]} {number(areas[way])}" for way in areas]
-    words += f"Area under the curve: {', '.join(said)}." if said else ""
-    parts = [paragraph(words), _risk(curves, found["error"], 240, legend=True), _selective(metrics)]
-    one_by_one = found.get("per_au") or {}
-    small = (
-        f"<div><h4>{au}</h4>{_risk(one_by_one[au]['risk_coverage'], one_by_one[au]['error'], 110)}</div>"
-        for au in AUS
-        if one_by_one.get(au, {}).get("risk_coverage")
-    )
-    drawn = grid(small)
-    return "".join(parts) + (f"<h3>Each AU by itself</h3>{drawn}" if drawn else "")
+    said = (f"{WAYS.get(way, (way,))[0]} {number(areas[way])}" for way in areas)
+    words += f"Area under the curve: {', '.join(said)}."
+    parts = [paragraph(words), _risk(found["risk_coverage"], found["error"], 240, legend=True), _selective(metrics)]
+    each = ((au, found["per_au"][au]) for au in AUS)
+    small = (f"<div><h4>{au}</h4>{_risk(own['risk_coverage'], own['error'], 110)}</div>" for au, own in each)
+    return "".join(parts) + f"<h3>Each AU by itself</h3>{grid(small)}"
 
 
 def evidence(metrics: Tree) -> str:
@@ -114,11 +103,9 @@ def _risk(curves: Mapping[str, Tree], error: float | None, height: int, legend: 
 
 def _selective(metrics: Tree) -> str:
     """Show what the kept decisions are worth, and what `predict` does with the limits found on select."""
-    parts, tree = [], dict(metrics)
-    if "selective" in metrics["decisions"]:
-        lines = markup.table(table.selective(tree), "Mean F1 / accuracy on validation")
-        parts += ["<h3>What is kept</h3>", paragraph(table.ABSTAINING), lines]
-    if "abstention" in metrics["decisions"]:
-        lines = markup.table(table.promised(tree), "Limits of select, on validation")
-        parts += ["<h3>What was promised</h3>", paragraph(table.PROMISED), lines]
-    return "".join(parts)
+    kept = markup.table(table.selective(dict(metrics)), "Mean F1 / accuracy on validation")
+    promised = markup.table(table.promised(dict(metrics)), "Limits of select, on validation")
+    return (
+        f"<h3>What is kept</h3>{paragraph(table.ABSTAINING)}{kept}"
+        f"<h3>What was promised</h3>{paragraph(table.PROMISED)}{promised}"
+    )
