@@ -223,6 +223,11 @@ class Params(Record):
     evaluate: Evaluate = Evaluate()
     register_model: RegisterModel = RegisterModel()
 
+    @property
+    def levels(self) -> int:
+        """How many levels the target has."""
+        return 2 if self.target == "occurrence" else 6
+
     @model_validator(mode="after")
     def _integrated(self) -> "Params":
         """Sigma is f's second head, or it is not: both sections must say so."""

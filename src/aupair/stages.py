@@ -122,9 +122,9 @@ def train_mapping(
     from aupair.mapping.features import open_features
     from aupair.mapping.fit import train
 
-    frames, levels = load_frames(labels, faces), 2 if params.target == "occurrence" else 6
+    frames = load_frames(labels, faces)
     opened, seed = open_features(features, frames), params.seed + trial
-    result, curves = train(frames, opened, levels, params.train_mapping, seed, log)
+    result, curves = train(frames, opened, params.levels, params.train_mapping, seed, log)
     result.save(mapping, curves)
 
 

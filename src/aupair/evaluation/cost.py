@@ -37,8 +37,8 @@ def cost_of(params: Params) -> dict[str, Any]:
 
     f, size = params.train_pseudo_intensity.network, params.preprocess_faces.size
     mapping = params.train_mapping
-    levels = 1 if mapping.loss == "l1" else 2 if params.target == "occurrence" else 6
-    shape = Shape(len(columns(params.extract_features)), mapping.width, levels)
+    outputs = 1 if mapping.loss == "l1" else params.levels
+    shape = Shape(len(columns(params.extract_features)), mapping.width, outputs)
     return _cost(f, params.train_uncertainty, size, shape)
 
 

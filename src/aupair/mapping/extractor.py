@@ -1,7 +1,8 @@
 """G: what the video says about a frame (paper: section 3.3; columns and deviations in docs/method.md).
 
 For each frame and AU: its own y' and certainty, the distribution over the video (or all clips of the person), over
-windows around the frame, and the values some seconds before and after. Columns of the group `plain` need no uncertainty: P2 reads those alone, P1 all.
+windows around the frame, and the values some seconds before and after. Columns of the group `plain` need no
+uncertainty: P2 reads those alone, P1 all.
 """
 
 from collections.abc import Iterator
