@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export MLFLOW_DISABLE_TELEMETRY := true
 export GX_ANALYTICS_ENABLED := false
 
-.PHONY: demo test check image test-containers lock clean
+.PHONY: demo test check bench image test-containers lock clean
 
 demo: $(ENV)
 	dvc pull -q -r demo data.dvc
@@ -20,10 +20,14 @@ test: $(ENV)
 	pytest -q -n logical --maxprocesses 8 --dist loadfile
 
 check: $(ENV)
-	ruff check src tests components pipelines
-	ruff format --check src tests components pipelines
+	ruff check src tests components pipelines benchmarks
+	ruff format --check src tests components pipelines benchmarks
 	mypy
 	lint-imports
+
+# Ours against a reference, question by question, into benchmarks/results.md; on a machine that does nothing else.
+bench: $(ENV)
+	python benchmarks/run.py
 
 # By docker where its engine answers (the client alone does not build), else by podman; Containerfile tells of BASE and
 # BUILD_FLAGS. The last line is the image's name.

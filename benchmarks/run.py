@@ -1,0 +1,98 @@
+"""Run every benchmark, one after the other, and write results.md: `make bench`.
+
+    python benchmarks/run.py [NAME ...]
+
+A named one replaces its rows in results.md and leaves the others. Needs a machine that does nothing else.
+"""
+
+import datetime
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+from harness import Row, cells
+
+HERE = Path(__file__).parent
+NAMES = (
+    "startup", "faces", "videos", "pairs", "accuracy", "scores", "features", "mapping", "predict", "cost", "processes"
+)  # fmt: skip
+"""In the order of the flow. affwild2_size.py and gpu.py are commands of their own."""
+
+HEAD = """# What the benchmarks said
+
+Written by `make bench`. Each question is a file of this folder with a reference in the same run; `same` says how it was
+made sure that both do the same. Seconds are of the machine named; ratios should hold elsewhere.
+"""
+
+
+def machine() -> str:
+    """Say what this was measured on, when, and which code."""
+    model = next(
+        (line.split(":", 1)[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")),
+        platform.machine(),
+    )
+    memory = next((int(line.split()[1]) / 2**20 for line in _lines("/proc/meminfo")), 0.0)
+    cores = len(os.sched_getaffinity(0))
+    return (
+        f"{model}, {cores} cores, {memory:.0f} GiB; load before: {os.getloadavg()[0]:.1f}; "
+        f"{datetime.date.today().isoformat()}, commit {commit()}, torch {version('torch')}"
+    )
+
+
+def commit() -> str:
+    """Name the code that is measured."""
+    words = ["git", "-C", str(HERE), "describe", "--always", "--dirty", "--abbrev=7"]
+    return subprocess.run(words, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
+
+
+def run(name: str) -> dict[str, object]:
+    """Run one and give its rows, or why there are none."""
+    start, where = time.perf_counter(), machine()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "rows.json"
+        code = subprocess.run([sys.executable, str(HERE / f"{name}.py"), "--json", str(path)], check=False).returncode
+        rows = json.loads(path.read_text()) if code == 0 else []
+    return {"rows": rows, "machine": where, "code": code, "seconds": round(time.perf_counter() - start)}
+
+
+def page(results: dict[str, dict]) -> str:
+    """Lay out results.md."""
+    lines = [HEAD, "| question | ours | reference | ratio | goal | met | the same? |", "|---|---|---|---|---|---|---|"]
+    for name in NAMES:
+        lines += ["| " + " | ".join(cells(Row(**row))) + " |" for row in results.get(name, {}).get("rows", [])]
+    lines += ["", "| file | seconds | measured on |", "|---|---|---|"]
+    for name, result in ((name, results[name]) for name in NAMES if name in results):
+        failed = f"failed with code {result['code']}; " if result["code"] else ""
+        lines.append(f"| {name}.py | {result['seconds']} | {failed}{result['machine']} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Run those that are named, or all."""
+    names = sys.argv[1:] or list(NAMES)
+    if unknown := sorted(set(names) - set(NAMES)):
+        sys.exit(f"no such benchmark: {', '.join(unknown)}; there are {', '.join(NAMES)}")
+    kept = HERE / "results.json"
+    results = json.loads(kept.read_text()) if kept.exists() else {}
+    for name in names:
+        print(f"# {name}", flush=True)
+        results[name] = run(name)
+        kept.write_text(json.dumps(results, indent=1) + "\n")
+        (HERE / "results.md").write_text(page(results))
+    print(f"written to {HERE / 'results.md'}")
+    sys.exit(any(results[name]["code"] for name in names))
+
+
+def _lines(path: str) -> list[str]:
+    file = Path(path)
+    return file.read_text().splitlines() if file.exists() else []
+
+
+if __name__ == "__main__":
+    main()
