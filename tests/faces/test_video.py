@@ -1,6 +1,8 @@
 """A video becomes a row for every frame, face or none."""
 
+import weakref
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -14,6 +16,7 @@ from aupair.faces import video
 from aupair.faces.align import apply, template
 from aupair.faces.decode import EmptyVideoError, VideoError
 from aupair.faces.landmarks import LEFT_EYE, RIGHT_EYE
+from aupair.faces.row import FaceRow
 from aupair.faces.video import align_video, face_columns, iter_faces
 from aupair.params import PreprocessFaces
 
@@ -122,6 +125,25 @@ def test_frames_are_not_held(clip: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     next(rows)
     next(rows)
     assert read["frames"] == 2
+
+
+def test_images_of_one_batch_are_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a batch is filled, those of the one before are gone."""
+    images, most = list[weakref.ref[np.ndarray]](), 0
+
+    def rows(*_: object) -> Iterator[FaceRow]:
+        nonlocal most
+        for k in range(20):
+            image = np.full((8, 8, 3), k, np.uint8)
+            images.append(weakref.ref(image))
+            most = max(most, sum(ref() is not None for ref in images))
+            yield FaceRow(k, k / 25, "ok", image, np.zeros((68, 2)), np.zeros((2, 3)))
+
+    monkeypatch.setattr(video, "BATCH", 5)
+    monkeypatch.setattr(video, "iter_faces", rows)
+    found = [columns["frame"] for columns in align_video(Path("any.mp4"), PARAMS)]
+    assert found == [list(range(k, k + 5)) for k in range(0, 20, 5)]
+    assert most <= 5 + 2  # the generator's own last one and the next batch's first
 
 
 @pytest.mark.parametrize("detector", ["tracking", "reference"])

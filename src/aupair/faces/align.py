@@ -3,6 +3,8 @@
 Points are (N, 2): x to the right, y down, in pixels; the middle of the top left pixel is (0, 0), as in OpenCV.
 """
 
+from functools import cache
+
 import numpy as np
 
 from aupair.faces.landmarks import interocular
@@ -35,9 +37,12 @@ MOST_SAMPLES = 4
 """Samples each way behind one aligned pixel, at most, where a large face shrinks."""
 
 
+@cache
 def template(size: int) -> np.ndarray:
-    """Give the template in an aligned image of `size` pixels a side: (68, 2) float64, x, y in pixels."""
-    return np.array(TEMPLATE) * size - 0.5
+    """Give the template in an aligned image of `size` pixels a side: (68, 2) float64, x, y in pixels; read-only."""
+    points = np.array(TEMPLATE) * size - 0.5
+    points.flags.writeable = False
+    return points
 
 
 def umeyama(source: np.ndarray, target: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from aupair.errors import ArtifactError
+from aupair.faces.memory import collapse_heap
 from aupair.faces.mtcnn import package_folder
 
 LEFT_EYE, RIGHT_EYE = slice(36, 42), slice(42, 48)
@@ -32,7 +33,9 @@ def load_predictor() -> Any:
         )
     import dlib
 
-    return dlib.shape_predictor(str(path))
+    predictor = dlib.shape_predictor(str(path))
+    collapse_heap()
+    return predictor
 
 
 def find_landmarks(predictor: Any, image: np.ndarray, box: np.ndarray) -> tuple[np.ndarray, float]:

@@ -44,8 +44,8 @@ def iter_faces(source: Path, params: PreprocessFaces, side: Side = "", frames: i
 def align_video(source: Path, params: PreprocessFaces, side: Side = "", frames: int = 0) -> Iterator[dict[str, Any]]:
     """Yield the columns of store.FACES_SCHEMA, some rows at a time; arguments and errors as of `iter_faces`."""
     rows = iter_faces(source, params, side, frames)
-    while batch := list(islice(rows, BATCH)):
-        yield face_columns(batch, params.quality)
+    for first in rows:  # no name for the whole batch: its images go before those of the next come
+        yield face_columns([first, *islice(rows, BATCH - 1)], params.quality)
 
 
 def face_columns(rows: Sequence[FaceRow], quality: int) -> dict[str, Any]:

@@ -1,0 +1,29 @@
+"""Where the models lie in memory."""
+
+import ctypes
+from pathlib import Path
+
+HUGE = 2**21
+"""Bytes of a huge page."""
+MADV_COLLAPSE = 25
+"""Linux's number for "put these pages together now", from 6.1 on."""
+
+
+def collapse_heap(maps: Path = Path("/proc/self/maps")) -> int:
+    """Ask Linux to keep this process's heap in huge pages, and give the bytes for which it did.
+
+    dlib's trees are 120,000 small arrays, of which a face touches 7,500 here and there: with pages of 4 KiB most
+    of its time goes into finding where they are. Only speed depends on it: elsewhere nothing happens.
+    """
+    if not maps.is_file():
+        return 0
+    spans = [line.split()[0] for line in maps.read_text().splitlines() if line.endswith("[heap]")]
+    return sum(_collapse(*(int(end, 16) for end in span.split("-"))) for span in spans)
+
+
+def _collapse(start: int, end: int) -> int:
+    """Put the whole huge pages of an address range together."""
+    start, end = -(-start // HUGE) * HUGE, end // HUGE * HUGE
+    madvise = ctypes.CDLL(None).madvise
+    madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    return end - start if end > start and madvise(start, end - start, MADV_COLLAPSE) == 0 else 0
