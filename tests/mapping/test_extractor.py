@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from aupair.errors import ArtifactError
-from aupair.mapping.extractor import BINS, CDF_POINTS, Statistics, columns, extract
+from aupair.mapping.extractor import CDF_POINTS, Course, Statistics, columns, extract
+from aupair.mapping.windows import BINS
 from aupair.params import ExtractFeatures
 
 A = 3
@@ -159,6 +160,25 @@ def test_every_column_equals_a_loop(name: str, params: ExtractFeatures) -> None:
     table = np.array([[[row[column] for column in names] for row in frame] for frame in expected])
     for k, column in enumerate(names):
         np.testing.assert_allclose(got[known][:, :, k], table[:, :, k], rtol=1e-6, atol=1e-6, err_msg=column)
+
+
+@pytest.mark.parametrize("kind", ["distribution", "histogram"])
+def test_pieces_have_the_bits_of_the_whole_video(kind: str) -> None:
+    n, params = 2600, SMALL.model_copy(update={"kind": kind})  # several times what is computed at once
+    y_hat, sigma, time = make_video((np.arange(n) / 30).tolist(), [0, *range(300, 380), *range(1000, 1600), n - 1])
+    pool = (np.concatenate([y_hat[1:300], y_hat[-90:-1] + 1]), np.concatenate([sigma[1:300], sigma[-90:-1]]))
+    for given in (None, pool):
+        whole = extract(y_hat, sigma, time, make_statistics(), params, given)
+        course = Course(y_hat, sigma, time, make_statistics(), params, given)
+        assert course.shape == whole.shape
+        for size in (7, 600, n):
+            parts = [course.features(slice(k, min(k + size, n))) for k in range(0, n, size)]
+            assert np.concatenate(parts).tobytes() == whole.tobytes()
+        for k in (n - 1, 1200, 5, 700):  # in any order
+            assert course.features(slice(k, k + 1)).tobytes() == whole[k : k + 1].tobytes()
+        buffer = np.zeros((50, A, whole.shape[2]), np.float32)
+        course.features(slice(280, 330), buffer)
+        assert buffer.tobytes() == whole[280:330].tobytes()
 
 
 @pytest.mark.parametrize("params", [SMALL, LINE, ExtractFeatures(), SMALL.model_copy(update={"context_points": 0})])

@@ -6,8 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from aupair import store
 from aupair.data.frames import Frames
-from aupair.errors import ArtifactError
+from aupair.errors import ArtifactError, AupairError
+from aupair.faces.pool import Died
+from aupair.mapping import features as module
 from aupair.mapping.extractor import Statistics, columns, extract
 from aupair.mapping.features import Features, open_features, write_features
 from aupair.params import ExtractFeatures
@@ -48,6 +51,39 @@ def test_round_trip(tmp_path: Path) -> None:
         expected = extract(y_hat[rows], sigma[rows], frames.time[rows], statistics, PARAMS)
         np.testing.assert_array_equal(features[rows], expected)
     assert (np.isnan(features[:, 0, 0]) == ~frames.ok).all()
+
+
+@pytest.mark.parametrize("neutral", ["video", "person"])
+def test_processes_write_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, neutral: str) -> None:
+    frames, y_hat, sigma = make()
+    frames = replace(frames, subject=(frames.video // 2).astype(np.int32))
+    params = PARAMS.model_copy(update={"neutral": neutral})
+    write_features(tmp_path / "here", frames, y_hat, sigma, params)
+    monkeypatch.setattr(module, "SHARE", 1)
+    monkeypatch.setattr(module, "_cores", lambda: 2)
+    write_features(tmp_path / "there", frames, y_hat, sigma, params)
+    names = sorted(path.relative_to(tmp_path / "here") for path in (tmp_path / "here").rglob("*.*"))
+    assert len(names) == len(LENGTHS) + 2
+    for name in names:
+        assert (tmp_path / "here" / name).read_bytes() == (tmp_path / "there" / name).read_bytes()
+
+
+def test_a_process_that_dies_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    frames, y_hat, sigma = make()
+    monkeypatch.setattr(module, "SHARE", 1)
+    monkeypatch.setattr(module, "_cores", lambda: 2)
+    monkeypatch.setattr(module, "each", lambda work, tasks, workers: (pair for pair in [(tasks[0], Died(-9))]))
+    with pytest.raises(AupairError, match="a process ended: in video v0, got code -9"):
+        write_features(tmp_path / "features", frames, y_hat, sigma, PARAMS)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_in_pieces_has_the_bytes_of_one_at_once(tmp_path: Path) -> None:
+    frames, y_hat, sigma = make()
+    write_features(tmp_path / "features", frames, y_hat, sigma, PARAMS)
+    for path in (tmp_path / "features" / "videos").iterdir():
+        store.write_arrays(tmp_path / "again", store.read_arrays(path))
+        assert path.read_bytes() == (tmp_path / "again").read_bytes()
 
 
 def test_statistics_come_from_all_faces_of_fit_alone(tmp_path: Path) -> None:

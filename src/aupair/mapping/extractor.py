@@ -8,18 +8,22 @@ uncertainty: P2 reads those alone, P1 all.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from aupair import store
 from aupair.errors import ArtifactError
 from aupair.mapping.histogram import histogram_2020
+from aupair.mapping.windows import Sums, bins_of, percentiles
 from aupair.params import ExtractFeatures
 
+Arrays = tuple[np.ndarray, np.ndarray]
+
+GROUPS = ("plain", "uncertainty")
 CDF_POINTS = 201
-BINS = 16
-"""a window's percentiles are taken over bins of 1/16 of its length: O(n), and no frame rate in them"""
+PIECE = 512
+"""frames whose features are computed at once: what they need stays in the processor's cache"""
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,7 @@ class Values(NamedTuple):
 def columns(params: ExtractFeatures) -> list[tuple[str, str]]:
     """Name G's columns: (name, group), the group `plain` or `uncertainty`."""
     none = Values(np.zeros((0, 1)), np.zeros((0, 1)))
-    return [(name, group) for name, group, _ in _columns(none, none, np.zeros(0), params)]
+    return [(name, group) for name, group, _ in _columns(_Seen(none, none, np.zeros(0), params), slice(0, 0))]
 
 
 def extract(
@@ -103,57 +107,124 @@ def extract(
     time: np.ndarray,
     statistics: Statistics,
     params: ExtractFeatures,
-    pool: tuple[np.ndarray, np.ndarray] | None = None,
+    pool: Arrays | None = None,
 ) -> np.ndarray:
-    """Compute G for the frames of one video.
+    """Compute G for the frames of one video: (n, A, F) float32; see `Course`."""
+    return Course(y_hat, sigma, time, statistics, params, pool).features(slice(0, len(y_hat)))
+
+
+class Course:
+    """A video as G sees it: what features need of the whole of it is computed once, some 300 bytes a frame.
 
     Args:
         y_hat, sigma: (n, A), NaN where there is no face.
         time: (n,) seconds, increasing.
         pool: y_hat and sigma (m, A) of all frames with a face of the person, this video's among them, over which
             percentiles, rank and histogram are taken; without it the video's own. Its order does not matter.
-
-    Returns:
-        (n, A, F) float32, NaN rows where there is no face. F and its order: `columns(params)`.
     """
-    known = ~np.isnan(y_hat[:, 0])
-    out = np.full((*y_hat.shape, len(columns(params))), np.nan, np.float32)
-    if known.any():
-        own, whole = (
-            Values(statistics.scaled(y), statistics.certainty(s, params.certainty))
-            for y, s in ((y_hat[known], sigma[known]), (y_hat[known], sigma[known]) if pool is None else pool)
-        )
-        for k, (_, _, values) in enumerate(_columns(own, whole, time[known].astype(np.float64), params)):
-            out[:, :, k][known] = values
-    return out
+
+    def __init__(
+        self,
+        y_hat: np.ndarray,
+        sigma: np.ndarray,
+        time: np.ndarray,
+        statistics: Statistics,
+        params: ExtractFeatures,
+        pool: Arrays | None = None,
+    ) -> None:
+        self._known = ~np.isnan(y_hat[:, 0])
+        self.shape = (*y_hat.shape, len(columns(params)))
+        """(n, A, F)"""
+        self._scratch = np.empty((PIECE, *self.shape[1:]), np.float32)
+
+        def values(y: np.ndarray, s: np.ndarray) -> Values:
+            return Values(statistics.scaled(y), statistics.certainty(s, params.certainty))
+
+        own = values(y_hat[self._known], sigma[self._known])
+        whole = own if pool is None else values(*pool)
+        self._seen = _Seen(own, whole, time[self._known].astype(np.float64), params)
+
+    def features(self, rows: slice, out: np.ndarray | None = None) -> np.ndarray:
+        """Give G of some frames, whatever is asked for besides them; going on from those before is quickest.
+
+        Args:
+            out: where to; memory that was written before is quicker than new one.
+
+        Returns:
+            (rows, A, F) float32, NaN rows where there is no face. F and its order: `columns(params)`.
+        """
+        if out is None:
+            out = np.empty((rows.stop - rows.start, *self.shape[1:]), np.float32)
+        for start in range(rows.start, rows.stop, PIECE):
+            stop = min(start + PIECE, rows.stop)
+            self._fill(out[start - rows.start : stop - rows.start], start, stop)
+        return out
+
+    def _fill(self, out: np.ndarray, start: int, stop: int) -> None:
+        """Write the features of frames start to stop."""
+        known = self._known[start:stop]
+        first, count = int(np.count_nonzero(self._known[:start])), int(np.count_nonzero(known))
+        filled = out if count == len(known) else self._scratch[:count]
+        if count:
+            for k, (_, _, values) in enumerate(_columns(self._seen, slice(first, first + count))):
+                filled[:, :, k] = values
+        if count < len(known):
+            out[~known] = np.nan
+            out[known] = filled
 
 
-def _columns(
-    own: Values, pool: Values, time: np.ndarray, params: ExtractFeatures
-) -> Iterator[tuple[str, str, np.ndarray]]:
-    """Give every column of the frames with a face: name, group, values (n, A)."""
-    if params.kind == "histogram":
-        for name, values in histogram_2020(own.y, pool.y, params.neutral):
-            yield name, "plain", values
-        return
-    yield "own.y", "plain", own.y
-    yield "own.rank", "plain", _rank(own.y, pool.y)
-    yield "own.certainty", "uncertainty", own.c
-    for name, group, row in _neutral(pool, params):
-        yield name, group, np.broadcast_to(row, own.y.shape)
-    for length in params.windows:
-        yield from _window(own.y, own.c, time, length, params.window_percentiles)
-    yield from _context(own.y, own.c, time, params)
+class _Seen:
+    """The n frames with a face, and what each column takes of all of them."""
+
+    def __init__(self, own: Values, pool: Values, time: np.ndarray, params: ExtractFeatures) -> None:
+        self.own, self.time, self.params = own, time, params
+        if params.kind == "histogram":
+            self.rows = [(name, "plain", row) for name, row in histogram_2020(pool.y, params.neutral)]
+            return
+        self.rank = _rank(own.y, pool.y)
+        self.rows = list(_neutral(pool, params))
+        self.sums = Sums(*own)
+        self.bins = [bins_of(time, length) for length in params.windows]
+
+    def before(self, rows: slice, seconds: np.ndarray) -> np.ndarray:
+        """The first frame not before each row's time less so many seconds, (k,): (k, m) int64."""
+        return self._place(self.time[rows] - seconds[:, None] - 1e-9, "left")
+
+    def after(self, rows: slice, seconds: np.ndarray) -> np.ndarray:
+        """The first frame after each row's time and so many seconds more, (k,): (k, m) int64."""
+        return self._place(self.time[rows] + seconds[:, None] + 1e-9, "right")
+
+    def _place(self, wanted: np.ndarray, side: Literal["left", "right"]) -> np.ndarray:
+        """Search the times among those near: all of them are in another cache."""
+        if not wanted.size:
+            return np.zeros(wanted.shape, np.int64)
+        low, high = np.searchsorted(self.time, [wanted[:, 0].min(), wanted[:, -1].max()], side)
+        return low + np.searchsorted(self.time[low:high], wanted, side)
+
+
+def _columns(seen: _Seen, rows: slice) -> Iterator[tuple[str, str, np.ndarray]]:
+    """Give every column of some frames with a face: name, group, values (rows, A), or (A,) where they are alike."""
+    y, c = (values[rows] for values in seen.own)
+    yield "own.y", "plain", y
+    if seen.params.kind != "histogram":
+        yield "own.rank", "plain", seen.rank[rows]
+        yield "own.certainty", "uncertainty", c
+    yield from seen.rows
+    if seen.params.kind != "histogram":
+        yield from _windows(seen, rows)
+        yield from _context(seen, rows)
 
 
 def _rank(y: np.ndarray, pool: np.ndarray) -> np.ndarray:
-    """The share of the pool's values that lie below one's own, ties half: (n, A), (m, A) -> (n, A)."""
-    ordered = np.sort(pool, axis=0)
-    below = [
-        (np.searchsorted(ordered[:, a], y[:, a], "left") + np.searchsorted(ordered[:, a], y[:, a], "right")) / 2
-        for a in range(y.shape[1])
-    ]
-    return np.stack(below, axis=1) / max(len(pool), 1)
+    """The share of the pool's values that lie below one's own, ties half: (n, A), (m, A) -> (n, A) float32."""
+    out = np.empty(y.shape, np.float32)
+    for au in range(y.shape[1]):
+        values, counts = np.unique(pool[:, au], return_counts=True)
+        below = np.concatenate([[0], np.cumsum(counts)])
+        at = np.searchsorted(values, y[:, au])
+        tied = values.take(at, mode="clip") == y[:, au]
+        out[:, au] = (below[at] + below[at + tied]) / 2 / max(len(pool), 1)
+    return out
 
 
 def _neutral(pool: Values, params: ExtractFeatures) -> Iterator[tuple[str, str, np.ndarray]]:
@@ -177,73 +248,39 @@ def _neutral(pool: Values, params: ExtractFeatures) -> Iterator[tuple[str, str, 
         yield f"{params.neutral}.sure{threshold:g}.share", "uncertainty", share
 
 
-def _window(
-    y: np.ndarray, c: np.ndarray, time: np.ndarray, length: float, percentiles: tuple[float, ...]
-) -> Iterator[tuple[str, str, np.ndarray]]:
+def _windows(seen: _Seen, rows: slice) -> Iterator[tuple[str, str, np.ndarray]]:
     """Mean, standard deviation and percentiles over the frames within length / 2, plain and weighted by certainty.
 
     # ours: the paper's text speaks of variance and distribution in windows of a few seconds, its code has neither.
     """
-    weight = c + 1e-3  # a window of which nothing is sure is weighed evenly
-    low = np.searchsorted(time, time - length / 2 - 1e-9)
-    high = np.searchsorted(time, time + length / 2 + 1e-9, "right")
-    for group, w in (("plain", np.ones_like(y)), ("uncertainty", weight)):
-        total, first, second = (_between(a, low, high) for a in (w, w * y, w * y * y))
-        mean = first / total
-        yield f"window{length:g}.{group}.mean", group, mean
-        yield f"window{length:g}.{group}.sd", group, np.sqrt(np.maximum(second / total - mean**2, 0))
-        for p, values in zip(percentiles, _window_percentiles(y, w, time, length, percentiles)):
-            yield f"window{length:g}.{group}.p{p:g}", group, values
-    yield f"window{length:g}.certainty", "uncertainty", _between(c, low, high) / (high - low)[:, None]
+    params = seen.params
+    half = np.array(params.windows) / 2
+    low, high = seen.before(rows, half), seen.after(rows, half)
+    if low.size:
+        seen.sums.hold(int(low.min()), int(high.max()))
+    for k, length in enumerate(params.windows):
+        y, y_y, w, w_y, w_y_y, c = seen.sums.between(low[k], high[k])
+        number = (high[k] - low[k])[:, None]
+        ranked = percentiles(*seen.own, seen.bins[k], rows, params.window_percentiles)
+        for group, own, total, first, second in zip(GROUPS, ranked, (number, w), (y, w_y), (y_y, w_y_y)):
+            mean = first / total
+            yield f"window{length:g}.{group}.mean", group, mean
+            yield f"window{length:g}.{group}.sd", group, np.sqrt(np.maximum(second / total - mean**2, 0))
+            for p, values in zip(params.window_percentiles, own):
+                yield f"window{length:g}.{group}.p{p:g}", group, values
+        yield f"window{length:g}.certainty", "uncertainty", c / number
 
 
-def _between(values: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """Sum values[low:high] for each row by one cumulative sum."""
-    sums = np.concatenate([np.zeros((1, values.shape[1])), np.cumsum(values, axis=0)])
-    return sums[high] - sums[low]
-
-
-def _window_percentiles(
-    y: np.ndarray, w: np.ndarray, time: np.ndarray, length: float, percentiles: tuple[float, ...]
-) -> list[np.ndarray]:
-    """Weighted percentiles of the means of the bins around a frame's own, BINS / 2 each way.
-
-    The percentile p is the smallest bin mean up to which p % of the window's weight lies.
-    """
-    if len(y) == 0:
-        return [y for _ in percentiles]
-    bin_of = np.floor((time - time[0]) / (length / BINS) + 1e-9).astype(np.int64)
-    bins, start = np.unique(bin_of, return_index=True)  # bins without a frame are not there
-    weight = np.add.reduceat(w, start, axis=0)
-    mean = np.add.reduceat(w * y, start, axis=0) / weight
-    offsets = np.arange(-(BINS // 2), BINS // 2 + 1)
-    wanted = bins[:, None] + offsets
-    index = np.searchsorted(bins, wanted).clip(max=len(bins) - 1)
-    there = (bins[index] == wanted)[..., None]
-    window_weight = np.where(there, weight[index], 0.0)
-    window_mean = np.where(there, mean[index], np.inf)
-    order = np.argsort(window_mean, axis=1, kind="stable")
-    ordered = np.take_along_axis(window_mean, order, axis=1)
-    reach = np.cumsum(np.take_along_axis(window_weight, order, axis=1), axis=1)
-    inverse = np.searchsorted(bins, bin_of)
-    result = []
-    for p in percentiles:
-        at = (reach < p / 100 * reach[:, -1:] * (1 - 1e-12)).sum(axis=1, keepdims=True)
-        result.append(np.take_along_axis(ordered, at, axis=1)[:, 0][inverse])
-    return result
-
-
-def _context(
-    y: np.ndarray, c: np.ndarray, time: np.ndarray, params: ExtractFeatures
-) -> Iterator[tuple[str, str, np.ndarray]]:
+def _context(seen: _Seen, rows: slice) -> Iterator[tuple[str, str, np.ndarray]]:
     """y' and certainty k steps before and after, gaps and ends filled outward from the frame itself (# authors).
 
     Only frames with a face are rows here, so that the last row not after t + k step is that fill, likewise before.
     """
+    params = seen.params
     step = params.context / max(params.context_points, 1)
-    for k in range(1, params.context_points + 1):
-        after = np.searchsorted(time, time + k * step + 1e-9, "right") - 1
-        before = np.searchsorted(time, time - k * step - 1e-9)
-        for name, index in ((f"+{k * step:g}s", after), (f"-{k * step:g}s", before)):
-            yield f"context{name}.y", "plain", y[index]
-            yield f"context{name}.certainty", "uncertainty", c[index]
+    seconds = np.arange(1, params.context_points + 1) * step
+    after, before = seen.after(rows, seconds) - 1, seen.before(rows, seconds)
+    for k, away in enumerate(seconds):
+        for name, index in ((f"+{away:g}s", after[k]), (f"-{away:g}s", before[k])):
+            yield f"context{name}.y", "plain", seen.own.y[index]
+            yield f"context{name}.certainty", "uncertainty", seen.own.c[index]

@@ -1,20 +1,28 @@
 """G for every video, as files: videos/<video>.safetensors, the statistics of fit, and the names of the columns."""
 
-from collections.abc import Callable, Iterator
+import json
+import os
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from aupair import store
 from aupair.aus import AUS
 from aupair.data.frames import Frames
-from aupair.errors import ArtifactError
+from aupair.errors import ArtifactError, AupairError
+from aupair.faces.pool import Died, each
 from aupair.log import SILENT, Log
-from aupair.mapping.extractor import Statistics, columns, extract
+from aupair.mapping.extractor import PIECE, Course, Statistics, columns
 from aupair.params import ExtractFeatures
 
 CHUNK = 4096
 """frames read at once"""
+SHARE = 100_000
+"""frames that are worth a process"""
 
 
 class Features:
@@ -66,20 +74,76 @@ def write_features(
     """
     seen = frames.of_split("fit") & frames.ok
     statistics = Statistics.of(y_hat[seen], sigma[seen])
+    people: dict[int, list[_Clip]] = {}
+    for k, (name, rows) in enumerate(zip(frames.videos, frames.slices())):
+        person = int(frames.subject[rows.start]) if params.neutral == "person" and rows.stop > rows.start else ~k
+        people.setdefault(person, []).append(_Clip(name, y_hat[rows], sigma[rows], frames.time[rows]))
+    tasks = sorted(people.values(), key=lambda clips: -sum(len(clip.time) for clip in clips))  # the longest first
     with store.atomic(folder) as temporary:
         temporary.mkdir()
         statistics.save(temporary / "statistics.safetensors")
         store.write_json(
             temporary / "columns.json", [{"name": name, "group": group} for name, group in columns(params)]
         )
-        videos = list(zip(frames.videos, frames.slices()))
-        for name, rows in log.progress(videos, len(videos), "extracting features"):
-            pool = None
-            if params.neutral == "person" and rows.stop > rows.start:
-                person = frames.ok & (frames.subject == frames.subject[rows.start])
-                pool = y_hat[person], sigma[person]
-            values = extract(y_hat[rows], sigma[rows], frames.time[rows], statistics, params, pool)
-            store.write_arrays(_path(temporary, name), {"features": values})
+        work = partial(_write, folder=temporary, statistics=statistics, params=params)
+        with closing(_spread(work, tasks, min(_cores(), len(frames) // SHARE))) as done:
+            for _ in log.progress(done, len(tasks), "extracting features"):
+                pass
+
+
+class _Clip(NamedTuple):
+    """A video: y_hat and sigma (n, A) float32, NaN where there is no face; time (n,) float64."""
+
+    name: str
+    y_hat: np.ndarray
+    sigma: np.ndarray
+    time: np.ndarray
+
+
+def _spread(
+    work: Callable[[list[_Clip]], None], tasks: Sequence[list[_Clip]], workers: int
+) -> Generator[None, None, None]:
+    """Do all tasks: here, or in processes, if there is work for several."""
+    if workers < 2:
+        yield from map(work, tasks)
+        return
+    with closing(each(work, tasks, workers)) as results:
+        for task, result in results:
+            if isinstance(result, Died):
+                got, todo = f"code {result.exit_code}", "give the machine more memory (-9 is a kill for want of it)"
+                raise AupairError("a process ended", where=f"video {task[0].name}", got=got, todo=todo)
+            yield
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _write(clips: list[_Clip], folder: Path, statistics: Statistics, params: ExtractFeatures) -> None:
+    """Write the features of a person's clips, or of one video."""
+    pool = None
+    if params.neutral == "person":
+        seen = [~np.isnan(clip.y_hat[:, 0]) for clip in clips]
+        y_hat, sigma = ([getattr(clip, key)[ok] for clip, ok in zip(clips, seen)] for key in ("y_hat", "sigma"))
+        pool = np.concatenate(y_hat), np.concatenate(sigma)
+    for clip in clips:
+        course = Course(clip.y_hat, clip.sigma, clip.time, statistics, params, pool)
+        buffer = np.empty((PIECE, *course.shape[1:]), np.float32)
+        path = _path(folder, clip.name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "wb") as file:
+            file.write(_header(course.shape))
+            for start in range(0, len(clip.time), PIECE):
+                rows = slice(start, min(start + PIECE, len(clip.time)))
+                file.write(course.features(rows, buffer[: rows.stop - start]).data)
+
+
+def _header(shape: tuple[int, ...]) -> bytes:
+    """What stands in a safetensors file before `features`, float32: so it can be written in pieces."""
+    about = {"dtype": "F32", "shape": shape, "data_offsets": (0, 4 * int(np.prod(shape)))}
+    text = json.dumps({"features": about}, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
 
 
 def open_features(folder: Path, frames: Frames) -> Features:

@@ -114,7 +114,7 @@ def train(
         torch.manual_seed(seed)
         blank = [torch.from_numpy(a) for a in (features.plain, center, np.maximum(spread, 1e-3))]
         networks = MappingNetworks(blank[0], blank[1], blank[2], params.width, params.dropout, outputs).to(device)
-        optimiser = torch.optim.AdamW(networks.parameters(), lr=params.learning_rate, weight_decay=params.weight_decay)
+        optimiser = make_optimiser(networks, params)
         probability = draw_probability(frames.labels[fit_rows], frames.video[fit_rows])
         weight = draw_probability(frames.labels[select_rows], frames.video[select_rows]).astype(np.float32)
         rng = np.random.default_rng([seed, 7])
@@ -140,8 +140,8 @@ def moments(features: Features, rows: np.ndarray) -> tuple[np.ndarray, np.ndarra
             total = np.add.reduce(np.concatenate([total[None], part]))
         return total / len(rows)
 
-    center = mean(features.chunks(rows))
-    return center, np.sqrt(mean((part - center) ** 2 for part in features.chunks(rows)))
+    center = mean(features.chunks(rows, CHUNK))
+    return center, np.sqrt(mean((part - center) ** 2 for part in features.chunks(rows, CHUNK)))
 
 
 class _Best:
@@ -173,11 +173,11 @@ def draw_probability(labels: np.ndarray, video: np.ndarray) -> np.ndarray:
     """
     out = np.zeros(labels.T.shape)
     for au in range(labels.shape[1]):
-        cell = np.stack([labels[:, au].astype(np.int64), video.astype(np.int64)])
-        _, inverse, counts = np.unique(cell, axis=1, return_inverse=True, return_counts=True)
+        cell = labels[:, au].astype(np.int64) * (int(video.max(initial=0)) + 1) + video
+        _, inverse, counts = np.unique(cell, return_inverse=True, return_counts=True)
         levels, level_of_cell = np.unique(labels[:, au], return_inverse=True)
         videos_of_level = np.array([len(np.unique(video[labels[:, au] == v])) for v in levels])
-        out[au] = 1 / counts[inverse.ravel()] / videos_of_level[level_of_cell] / len(levels)
+        out[au] = 1 / counts[inverse] / videos_of_level[level_of_cell] / len(levels)
     return out
 
 
@@ -198,6 +198,11 @@ def batches(x: Tensor, y: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         yield x[:, start : start + size], y[:, start : start + size]
 
 
+def make_optimiser(networks: MappingNetworks, params: TrainMapping) -> torch.optim.Optimizer:
+    """Make AdamW after the params."""
+    return torch.optim.AdamW(networks.parameters(), lr=params.learning_rate, weight_decay=params.weight_decay)
+
+
 def take_step(networks: MappingNetworks, optimiser: torch.optim.Optimizer, x: Tensor, y: Tensor) -> float:
     """Take one step on the loss of drawn frames, x (A, B, F), y (A, B); each network's mean counts by itself: the sum."""
     networks.train()
@@ -214,7 +219,7 @@ def balanced_loss(
 ) -> Tensor:
     """The loss of each network on rows (n,), weighed as the draws are: weight (A, n) float32 -> (2, A)."""
     networks.eval()
-    size = max(1, ACTIVATIONS // (2 * len(AUS) * max(networks.width, len(features.plain))))
+    size = max(1, min(CHUNK, ACTIVATIONS // (2 * len(AUS) * max(networks.width, len(features.plain)))))
     w = torch.from_numpy(weight).to(networks.center.device)
     total = torch.zeros(2, len(AUS), device=w.device)
     for k, part in enumerate(features.chunks(rows, size)):

@@ -14,14 +14,13 @@ NARROWEST = 1e-3
 """smallest bandwidth: a video of one value has none of its own"""
 
 
-def histogram_2020(y: np.ndarray, pool: np.ndarray, prefix: str) -> Iterator[tuple[str, np.ndarray]]:
-    """Name and give each column: y' of the frames (n, A) and of the pool (m, A) -> 36 of (n, A)."""
-    yield "own.y", y
+def histogram_2020(pool: np.ndarray, prefix: str) -> Iterator[tuple[str, np.ndarray]]:
+    """Name and give each column that all frames share: y' of the pool (m, A) -> 35 of (A,)."""
     for k, row in enumerate(density(pool)):
-        yield f"{prefix}.histogram{k}", np.broadcast_to(row, y.shape)
+        yield f"{prefix}.histogram{k}", row
     some = pool if len(pool) else np.zeros((1, pool.shape[1]))
     for p, row in zip(PERCENTILES, np.percentile(some, PERCENTILES, axis=0)):
-        yield f"{prefix}.p{p}", np.broadcast_to(row, y.shape)
+        yield f"{prefix}.p{p}", row
 
 
 def density(values: np.ndarray) -> np.ndarray:
