@@ -262,12 +262,24 @@ def test_a_video_named_twice_is_read_once(tmp_path: Path) -> None:
     assert find_videos([video, tmp_path, tmp_path / "." / "clip.mp4"]) == [video]
 
 
+def test_writing_in_pieces_changes_no_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    result, limit = StandIn().score_video(write_video(tmp_path / "clip.mp4", 20)), np.full((2, A), 0.3)
+    tables = set()
+    for size in (1, 7, 4096):
+        monkeypatch.setattr(module, "PIECE", size)
+        write_csv(tmp_path / "out.csv", result, limit)
+        tables.add((tmp_path / "out.csv").read_bytes())
+    assert len(tables) == 1
+    assert [row["AU1"] for row in rows_of(tmp_path / "out.csv")][:5] == ["abstain", "abstain", "", "abstain", "abstain"]
+
+
 def test_a_table_that_cannot_be_finished_leaves_nothing(tmp_path: Path) -> None:
-    def failing() -> Iterator[str]:
-        yield "ok"
-        raise OSError("the disk is full")
+    class Failing(list[str]):
+        def __getitem__(self, rows: object) -> Iterator[str]:
+            yield "ok"
+            raise OSError("the disk is full")
 
     result = StandIn().score_video(write_video(tmp_path / "in" / "clip.mp4"))
     with pytest.raises(OSError, match="the disk is full"):
-        write_csv(tmp_path / "out.csv", replace(result, status=failing()))
+        write_csv(tmp_path / "out.csv", replace(result, status=Failing()))
     assert [path.name for path in tmp_path.iterdir()] == ["in"]

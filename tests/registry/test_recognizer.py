@@ -1,10 +1,11 @@
 """The recognizer with parts that can be worked out by hand."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from aupair import store
 from aupair.aus import AUS
@@ -12,9 +13,12 @@ from aupair.data.frames import load_frames
 from aupair.errors import ArtifactError
 from aupair.evaluation.confidence import TERMS, Confidence
 from aupair.evaluation.selection import Selection
-from aupair.mapping.extractor import Statistics
+from aupair.mapping.extractor import Statistics, columns
+from aupair.mapping.fit import Mapping
+from aupair.mapping.networks import MappingNetworks
 from aupair.params import Params, check
 from aupair.ranking.scores import read_sigma, read_y_hat
+from aupair.registry import recognizer as module
 from aupair.registry.bundle import Parts, write_bundle
 from aupair.registry.recognizer import Recognizer, read_selection
 
@@ -95,6 +99,32 @@ def test_a_batch_of_images_is_held_and_not_more() -> None:
     assert scorer.batches == [4, 4, 2]
     assert alive == [0, 0, 0, 1, 1, 1, 1, 2, 2, 2], "a batch is scored as soon as it is full"
     assert len(said.frame) == 10
+
+
+@pytest.mark.parametrize("size", [1, 7, 100])
+def test_deciding_in_pieces_changes_no_bit(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    rng = np.random.default_rng(0)
+    y_hat, sigma = rng.normal(size=(60, A)).astype(np.float32), rng.lognormal(size=(60, A)).astype(np.float32)
+    for values in (y_hat, sigma):
+        values[[0, 30, 31, *range(40, 52)]] = np.nan
+    pool = rng.normal(size=(90, A)).astype(np.float32), rng.lognormal(size=(90, A)).astype(np.float32)
+    one = recognizer(Scorer(), rng.random(A) < 0.5)
+    mapping = MappingNetworks(*(torch.from_numpy(a) for a in network_inputs(one, rng)), 8, 0.0)
+    one = replace(one, mapping=Mapping(mapping, 8))
+    for given in (None, pool):
+        whole = one.decide(y_hat, sigma, np.arange(60) / 25, given)
+        monkeypatch.setattr(module, "PIECE", size)
+        parts = one.decide(y_hat, sigma, np.arange(60) / 25, given)
+        monkeypatch.undo()
+        for name in ("decision", "raw", "confidence"):
+            assert getattr(parts, name).tobytes() == getattr(whole, name).tobytes()
+        assert np.isfinite(whole.raw).any(axis=1).sum() == 45
+
+
+def network_inputs(one: Recognizer, rng: np.random.Generator) -> list[np.ndarray]:
+    """Give what a mapping of its features takes: plain, center, scale."""
+    plain = np.array([group == "plain" for _, group in columns(one.params.extract_features)])
+    return [plain, *(rng.random((2, A, len(plain))).astype(np.float32) + 0.5)]
 
 
 @pytest.mark.parametrize("values", [[None, None], []])

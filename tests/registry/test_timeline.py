@@ -7,7 +7,7 @@ import pytest
 
 from aupair.aus import AUS
 from aupair.registry.recognizer import Predictions, VideoPredictions
-from aupair.registry.timeline import draw_timeline, spans
+from aupair.registry.timeline import _thin, draw_timeline, spans
 
 A = len(AUS)
 
@@ -34,7 +34,20 @@ def test_a_run_ends_with_the_next_frame() -> None:
     assert list(spans(np.array([True, True, False, True]), time)) == [(0.0, 0.2), (0.5, pytest.approx(0.6))]
 
 
-@pytest.mark.parametrize(("n", "faces"), [(1, True), (60, True), (5, False), (2100, True)])
+def test_a_long_video_is_drawn_as_a_few_points() -> None:
+    values = np.arange(5003.0)
+    values[9:12] = np.nan
+    for reduce, expected in ((None, np.nanmean), (np.fmin, np.nanmin), (np.fmax, np.nanmax)):
+        got = _thin(values, reduce)
+        assert len(got) == 1668
+        assert np.isnan(got[3])  # of three frames without a face
+        known = np.delete(np.arange(1668), 3)
+        np.testing.assert_allclose(got[known], [expected(values[3 * k : 3 * k + 3]) for k in known])
+    short = np.array([True, False])
+    np.testing.assert_array_equal(_thin(short), [1.0, 0.0])
+
+
+@pytest.mark.parametrize(("n", "faces"), [(1, True), (60, True), (5, False), (2100, True), (2100, False)])
 def test_a_picture_of_any_video(tmp_path: Path, n: int, faces: bool) -> None:
     draw_timeline(tmp_path / "a.png", result(n, faces), "title", np.full((2, len(AUS)), 0.5))
     import cv2

@@ -19,7 +19,7 @@ from aupair.data.crops import FOLDER, find_crops, is_crops
 from aupair.data.layout import read_subjects
 from aupair.errors import DataError, ParamsError
 from aupair.log import SILENT, Log
-from aupair.registry.recognizer import Recognizer, Scores, VideoPredictions, pooled
+from aupair.registry.recognizer import PIECE, Predictions, Recognizer, Scores, VideoPredictions, pooled
 from aupair.registry.timeline import draw_timeline
 
 SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".3gp", ".ogv")
@@ -217,17 +217,14 @@ def write_csv(path: Path, result: VideoPredictions, limit: np.ndarray | None = N
     Args:
         limit: decisions of a lower confidence are given as `abstain`; see `Predictions.unsure`.
     """
-    predictions = result.predictions
-    columns = predictions.columns()
-    texts = {name: _numbers(values) for name, values in columns.items() if name not in AUS}
-    unsure = predictions.unsure(limit)
-    for k, au in enumerate(AUS):
-        texts[au] = _decisions(predictions.decision[:, k], unsure[:, k])
     with store.atomic(path) as temporary, open(temporary, "w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["frame", "time_s", "status", *columns])
-        times = [f"{time:.6f}" for time in result.time]
-        writer.writerows(zip(result.frame.tolist(), times, result.status, *(texts[name] for name in columns)))
+        writer.writerow(["frame", "time_s", "status", *result.predictions.columns()])
+        for start in range(0, len(result.frame), PIECE):
+            rows = slice(start, start + PIECE)
+            times = [f"{time:.6f}" for time in result.time[rows]]
+            cells = _cells(result.predictions.part(rows), limit)
+            writer.writerows(zip(result.frame[rows].tolist(), times, result.status[rows], *cells))
 
 
 def _predict_person(
@@ -281,6 +278,13 @@ def _name(video: Path, depth: int) -> str:
 def _stem(video: Path) -> str:
     """Give a file's name without its suffix, a folder's whole name."""
     return video.name if video.is_dir() else video.stem
+
+
+def _cells(predictions: Predictions, limit: np.ndarray | None) -> list[list[str]]:
+    """Write the columns of `Predictions.columns`, each as the texts of its cells."""
+    unsure = predictions.unsure(limit)
+    texts = {au: _decisions(predictions.decision[:, k], unsure[:, k]) for k, au in enumerate(AUS)}
+    return [texts[name] if name in texts else _numbers(values) for name, values in predictions.columns().items()]
 
 
 def _numbers(values: np.ndarray) -> list[str]:

@@ -1,8 +1,10 @@
 """The recognizer: a bundle at work. Faces -> y_hat, sigma -> features over the video -> a decision for each AU.
 
-A video streams through it: images are dropped once they are scored, so that memory grows by some bytes a frame.
+A video streams through it: images are dropped once they are scored, features once they are decided, so that memory
+grows by some hundred bytes a frame.
 """
 
+from array import array
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +27,8 @@ Arrays = tuple[np.ndarray, np.ndarray]
 
 NO_DECISION = -1
 """The decision for a frame without a face; all other columns are NaN there."""
+PIECE = 4096
+"""frames decided, or written, at once: their features take some 6 kB each"""
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,11 @@ class Predictions:
     uncertainty: np.ndarray
     confidence: np.ndarray
     intensity: np.ndarray | None = None
+
+    def part(self, rows: slice) -> "Predictions":
+        """Give those of some frames, as views."""
+        parts: dict[str, Any] = {name: None if v is None else v[rows] for name, v in vars(self).items()}
+        return Predictions(**parts)
 
     def unsure(self, limits: np.ndarray | None) -> np.ndarray:
         """Which decisions to abstain from: (n, A) bool.
@@ -170,17 +179,20 @@ class Recognizer:
             pool: y_hat and sigma of all clips of the person, of which the neutral face is taken; else of this video.
         """
         from aupair.evaluation.intensity import clamp
-        from aupair.mapping.extractor import extract
+        from aupair.mapping.extractor import Course
 
         ok = np.isfinite(y_hat).all(axis=1)
         decision = np.full(y_hat.shape, NO_DECISION, np.int8)
         raw = np.full(y_hat.shape, np.nan, np.float32)
         confidence = np.full(y_hat.shape, np.nan, np.float32)
         if ok.any():
-            features = extract(y_hat, sigma, time, self.statistics, self.params.extract_features, pool)
-            raw[ok] = self.selection.raw(*self.mapping(features[ok]))
-            decision[ok] = self.selection.decide(raw[ok])
-            confidence[ok] = self.selection.trust(raw[ok], sigma[ok])
+            course = Course(y_hat, sigma, time, self.statistics, self.params.extract_features, pool)
+            for start in range(0, len(ok), PIECE):
+                rows = slice(start, min(start + PIECE, len(ok)))
+                own = start + np.flatnonzero(ok[rows])
+                raw[own] = self.selection.raw(*self.mapping(course.features(rows)[ok[rows]]))
+                decision[own] = self.selection.decide(raw[own])
+                confidence[own] = self.selection.trust(raw[own], sigma[own])
         intensity = clamp(raw) if self.params.target == "intensity" else None
         return Predictions(decision, raw, y_hat, sigma, confidence, intensity)
 
@@ -225,8 +237,7 @@ class Recognizer:
 
     def score_rows(self, rows: Iterable[Any]) -> Scores:
         """Score the frames of one video as `iter_faces` gives them; a batch of images is held, not more."""
-        frame: list[int] = []
-        time: list[float] = []
+        frame, time = array("i"), array("d")
         status: list[str] = []
         images: list[np.ndarray] = []
         parts: list[Arrays] = []
