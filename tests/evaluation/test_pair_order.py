@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from aupair.data.frames import Frames
-from aupair.evaluation.pair_order import misorder_rate, misorders, pair_accuracy
+from aupair.evaluation.pair_order import Order, misorder_rate, misorders, pair_accuracy
 
 
 def draw(levels: int, seed: int = 0, n: int = 90, a: int = 12) -> tuple[np.ndarray, Frames, np.ndarray]:
@@ -52,6 +52,15 @@ def test_a_subset_of_cells_counts_each_au_apart() -> None:
     cells = np.random.default_rng(0).random(y_hat.shape) < 0.6
     for got, expected in zip(misorders(y_hat, frames, cells), naive(y_hat, frames, cells)):
         np.testing.assert_array_equal(got, expected)
+
+
+@pytest.mark.parametrize("levels", [2, 6])
+def test_parts_of_what_was_sorted_once_have_their_own_pairs(levels: int) -> None:
+    y_hat, frames, subset = draw(levels, seed=4)
+    order, rng = Order(y_hat, frames, subset), np.random.default_rng(5)
+    for kept in (subset[:, None] & (rng.random(y_hat.shape) < 0.5), subset & (rng.random(len(subset)) < 0.3)):
+        wrong, pairs = naive(y_hat, frames, kept)
+        np.testing.assert_array_equal(order.accuracy(kept), 1 - wrong.sum(0) / pairs.sum(0))
 
 
 def test_a_perfect_order_a_reversed_one_and_none() -> None:

@@ -8,6 +8,7 @@ from scipy.stats import norm, spearmanr
 from sklearn.metrics import roc_auc_score
 
 from aupair.data.frames import Frames
+from aupair.evaluation.pair_order import Order
 from aupair.evaluation.uncertainty import (
     aurc,
     auroc,
@@ -15,7 +16,6 @@ from aupair.evaluation.uncertainty import (
     auroc_correct,
     best_constant_sigma,
     ece_of_order,
-    gain,
     leave_out,
     pair_nll,
     ranked_risk,
@@ -158,6 +158,19 @@ def test_leave_out_drops_the_highest_of_the_usable_only() -> None:
     assert len(set(draws)) > 1  # equal scores: at random
 
 
+@pytest.mark.parametrize("share", [0.0, 0.2, 0.999])
+def test_leave_out_equals_sorting(share: float) -> None:
+    rng = np.random.default_rng(3)
+    score = np.stack([rng.integers(0, 4, 301) / 2, np.zeros(301), rng.normal(size=301)], axis=1)
+    usable = rng.random(301) < 0.7
+    rows, chance = np.flatnonzero(usable), np.random.default_rng(4)
+    expected = np.zeros(score.shape, bool)
+    for au in range(3):
+        order = np.lexsort((chance.random(len(rows)), score[rows, au]))
+        expected[rows[order[: len(rows) - int(share * len(rows))]], au] = True
+    np.testing.assert_array_equal(leave_out(score, usable, share, np.random.default_rng(4)), expected)
+
+
 def noisy(seed: int = 0) -> tuple[np.ndarray, np.ndarray, Frames]:
     """One frame in five has a y_hat of noise alone, and a larger sigma."""
     rng = np.random.default_rng(seed)
@@ -177,8 +190,9 @@ def noisy(seed: int = 0) -> tuple[np.ndarray, np.ndarray, Frames]:
 def test_leaving_out_noisy_frames_gains_and_leaving_out_good_ones_loses() -> None:
     y_hat, sigma, frames = noisy()
     everything, rng = np.ones(len(frames), bool), np.random.default_rng(0)
+    order = Order(y_hat, frames, everything)
     gains = [
-        gain(y_hat, frames, everything, leave_out(score, everything, 0.2, rng))
+        (order.accuracy(leave_out(score, everything, 0.2, rng)) - order.accuracy(everything)).mean()
         for score in (sigma, np.zeros_like(sigma), -sigma)
     ]
     assert gains[0] > 0.05 > 0.01 > abs(gains[1])

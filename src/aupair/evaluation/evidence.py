@@ -10,13 +10,12 @@ from aupair.aus import SPLITS
 from aupair.data.frames import Frames
 from aupair.evaluation.conditions import Conditions
 from aupair.evaluation.metrics import by_au, macro, per_au
-from aupair.evaluation.pair_order import misorder_rate, pair_accuracy
+from aupair.evaluation.pair_order import Order, misorder_rate, pair_accuracy
 from aupair.evaluation.uncertainty import (
     auroc_between,
     auroc_correct,
     best_constant_sigma,
     ece_of_order,
-    gain,
     leave_out,
     oriented,
     pair_nll,
@@ -132,10 +131,12 @@ def _gains(scored: Scored) -> dict[str, float | None]:
     random. The frames of all videos are ranked together.
     """
     rng = np.random.default_rng([scored.seed, SPLITS.index(scored.split)])
+    subset = scored.subset
+    order = Order(scored.y_hat, scored.frames, subset)
+    whole = order.accuracy(subset)
 
     def gained(score: np.ndarray) -> float:
-        kept = leave_out(score, scored.subset, LEFT_OUT, rng)
-        return gain(scored.y_hat, scored.frames, scored.subset, kept)
+        return macro(order.accuracy(leave_out(score, subset, LEFT_OUT, rng)) - whole)
 
     cover = None
     if scored.conditions is not None:

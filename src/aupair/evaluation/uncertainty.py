@@ -8,9 +8,6 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_ndtr, ndtr
 from scipy.stats import rankdata
 
-from aupair.data.frames import Frames
-from aupair.evaluation.metrics import macro
-from aupair.evaluation.pair_order import pair_accuracy
 from aupair.ranking.pairs import Pairs
 
 EPSILON = 1e-6
@@ -125,21 +122,27 @@ def leave_out(score: np.ndarray, usable: np.ndarray, share: float, rng: np.rando
     """Leave out, for each AU, the share of usable frames with the highest score: (N, A) bool, what is kept.
 
     Args:
-        score: (N, A) float; equal scores are ordered at random.
+        score: (N, A) float without NaN; equal scores are ordered at random.
         usable: (N,) bool, the frames under test.
     """
     rows = np.flatnonzero(usable)
-    out = int(share * len(rows))
+    count = len(rows) - int(share * len(rows))
     kept = np.zeros(score.shape, bool)
     for au in range(score.shape[1]):
-        order = np.lexsort((rng.random(len(rows)), score[rows, au]))
-        kept[rows[order[: len(rows) - out]], au] = True
+        kept[rows, au] = _lowest(count, score[rows, au], rng.random(len(rows)))
     return kept
 
 
-def gain(y_hat: np.ndarray, frames: Frames, subset: np.ndarray, kept: np.ndarray) -> float:
-    """Mean pair accuracy on kept cells, (N, A) bool, less that on all of the subset, (N,) bool."""
-    return macro(pair_accuracy(y_hat, frames, kept) - pair_accuracy(y_hat, frames, subset))
+def _lowest(count: int, *keys: np.ndarray) -> np.ndarray:
+    """Which `count` of n come first by the keys, (n,) each, one after the other, then by place: (n,) bool; no sorting."""
+    kept = np.ones(len(keys[0]), bool)
+    if count < len(kept):
+        edge = np.partition(keys[0], max(count - 1, 0))[max(count - 1, 0)]
+        kept = keys[0] < edge
+        tied = np.flatnonzero(keys[0] == edge)
+        left = count - int(kept.sum())
+        kept[tied[_lowest(left, *(key[tied] for key in keys[1:]))] if keys[1:] else tied[:left]] = True
+    return kept
 
 
 def spearman(x: np.ndarray, y: np.ndarray) -> float:
@@ -187,8 +190,13 @@ def risk_coverage(wrong: np.ndarray, trust: np.ndarray) -> tuple[np.ndarray, np.
         wrong: (n,) bool.
         trust: (n,) float, higher for more trusted.
     """
-    coverage, risk = np.arange(1, 101) / 100, ranked_risk(wrong, trust)
-    return coverage, risk[np.maximum(np.ceil(coverage * len(wrong)).astype(int), 1) - 1]
+    return along_coverage(ranked_risk(wrong, trust))
+
+
+def along_coverage(risk: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The curve of `risk_coverage` from `ranked_risk`, (n,)."""
+    coverage = np.arange(1, 101) / 100
+    return coverage, risk[np.maximum(np.ceil(coverage * len(risk)).astype(int), 1) - 1]
 
 
 def aurc(wrong: np.ndarray, trust: np.ndarray) -> float:
