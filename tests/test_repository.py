@@ -64,6 +64,7 @@ def test_dvc_runs_what_the_flow_says(pipeline: dict[str, Any], stage: stages.Sta
 def test_a_stage_takes_what_the_flow_names(stage: stages.Stage) -> None:
     taken = inspect.signature(stage.run).parameters
     more = (["trial"] if stage.per_trial else []) + (["checkpoints"] if stage.resumable else [])
+    more += ["teacher"] if stage.name == "train-pseudo-intensity" else []
     assert sorted(taken) == sorted([*stage.reads, *stage.writes, "params", *more, "log"])
     assert all(parameter.kind is inspect.Parameter.KEYWORD_ONLY for parameter in taken.values())
 

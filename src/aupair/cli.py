@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from aupair import __version__, cli_ablation, cli_pipeline, cli_registry
+from aupair import __version__, cli_ablation, cli_distill, cli_pipeline, cli_registry
 from aupair.errors import AupairError
 
 app = typer.Typer(
@@ -25,6 +25,10 @@ app.command(
     epilog="Examples: `aupair ablate --plan`, `aupair ablate --budget 60`, `aupair ablate no-pairs uncertainty`, "
     "`aupair ablate --beside ../other/reports/ablation.json`"
 )(cli_ablation.ablate)
+app.command(
+    epilog="Examples: `aupair distill`, `aupair distill --trial 1 --register`, "
+    "`aupair distill --set train_pseudo_intensity.network.width=.0625`"
+)(cli_distill.distill)
 
 NEXT = """\
 all of it on one page     reports/report.html

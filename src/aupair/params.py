@@ -71,6 +71,8 @@ class Network(Record):
     """shared: one trunk with a head for each AU; per_au: one network for each AU; integrated: a trunk of f whose
     second head says sigma (for f alone, with train_uncertainty.kind: integrated)"""
     dropout: Share = 0.5
+    shrink: Annotated[int, Field(ge=1, le=8)] = 1
+    """the trunk sees the face averaged over so many x so many pixels: 2 makes 112 of 224"""
 
 
 class Optimiser(Record):
@@ -99,14 +101,17 @@ class TrainPseudoIntensity(Record):
 
     network: Network = Network()
     optimiser: Optimiser = Optimiser()
-    objective: Literal["pairs", "single"] = "pairs"
-    """pairs: which of two frames shows more (the paper); single: the level of one frame, a baseline without pairs"""
+    objective: Literal["pairs", "single", "distill"] = "pairs"
+    """pairs: which of two frames shows more (the paper); single: the level of one frame, a baseline without pairs;
+    distill: what a teacher says of one frame, value and sigma (`aupair distill`, sharing: integrated)"""
     margin: Annotated[float, Field(gt=0)] = 1.0
     uncertainty_weight: Annotated[float, Field(ge=0)] = 1.0
-    """weight of sigma's loss beside the ranking loss (sharing: integrated)"""
+    """weight of sigma's loss beside that of the values (sharing: integrated)"""
     augment: Share = 0.5
     """strength of the augmentation while training: none to full"""
     precision: Literal["float32", "bfloat16"] = "float32"
+    compile: bool = False
+    """let torch.compile make the steps faster: a minute for each network first, and a C compiler on the machine"""
     device: str = "auto"
     """auto: a GPU where there is one"""
 
@@ -133,6 +138,8 @@ class TrainUncertainty(Record):
     augment: Share = 0.5
     """as for f; kind factors has none, its faces are forwarded once"""
     precision: Literal["float32", "bfloat16"] = "float32"
+    compile: bool = False
+    """as for f; kind factors has so little to compute that it is not compiled"""
     device: str = "auto"
 
 
@@ -234,6 +241,16 @@ class Params(Record):
         f, h = self.train_pseudo_intensity, self.train_uncertainty
         if h.network.sharing == "integrated" or (f.network.sharing == "integrated") != (h.kind == "integrated"):
             raise ValueError("train_uncertainty.kind: integrated together with f's network.sharing: integrated")
+        if f.objective == "distill" and f.network.sharing != "integrated":
+            raise ValueError("objective: distill together with f's network.sharing: integrated")
+        return self
+
+    @model_validator(mode="after")
+    def _seen(self) -> "Params":
+        """Five times a trunk halves what it sees."""
+        size = self.preprocess_faces.size
+        if any(size // part.network.shrink < 32 for part in (self.train_pseudo_intensity, self.train_uncertainty)):
+            raise ValueError(f"at least 32 pixels of preprocess_faces.size ({size}) after shrink")
         return self
 
 

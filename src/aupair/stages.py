@@ -61,20 +61,25 @@ def sample_pairs(*, labels: Path, faces: Path, pairs: Path, params: Params, log:
 
 def train_pseudo_intensity(
     *, labels: Path, faces: Path, pairs: Path, f: Path, params: Params, trial: int, checkpoints: Path | None = None,
-    log: Log = SILENT,
+    teacher: Path | None = None, log: Log = SILENT,
 ) -> None:  # fmt: skip
-    """Fit f by ranking; score every frame by an f that never saw its person."""
+    """Fit f by ranking; score every frame by an f that never saw its person.
+
+    With a teacher, the folder of a finished trial, f learns what its f and h say (objective: distill).
+    """
     from aupair.ranking.checkpoint import keep, settings
     from aupair.ranking.distributed import is_main
     from aupair.ranking.pseudo_intensity import train_f
     from aupair.ranking.samples import load_training_set
     from aupair.ranking.scores import save_f
+    from aupair.ranking.teacher import files, load_teacher
 
     training, seed = load_training_set(labels, faces, pairs), params.seed + trial
-    inputs = {"labels": labels, "faces": faces, "pairs": pairs}
+    teachers = None if teacher is None else partial(load_teacher, teacher, training.images.size)
+    inputs = {"labels": labels, "faces": faces, "pairs": pairs} | ({} if teacher is None else files(teacher))
     name = f"train-pseudo-intensity-{trial}"
     with keep(name, checkpoints, inputs, settings(params.train_pseudo_intensity, seed)) as kept:
-        result = train_f(training, params, seed, log, kept)
+        result = train_f(training, params, seed, log, kept, teachers)
         if is_main():
             save_f(f, result, params, training.images.size)
 
@@ -235,25 +240,28 @@ def paths(stage: Stage, root: Path, trials: Sequence[int], trial: int | None = N
     return found
 
 
-def run(name: str, params: Params, *, root: Path = Path(), trial: int | None = None, log: Log = SILENT) -> None:
+def run(
+    name: str, params: Params, *, root: Path = Path(), trial: int | None = None, log: Log = SILENT, **more: Path
+) -> None:
     """Run one stage on the artifacts under `root`; a stage of trials runs those of `params.trials`, or just one.
 
     A stage that trains does so with all processes, if torchrun started several, and goes on where it was stopped.
+    `more` is what only this stage takes, such as the teacher of train-pseudo-intensity.
     """
     stage = find(name)
     several = "LOCAL_RANK" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
     if not (stage.resumable or several):
-        _run(stage, params, root, trial, log)
+        _run(stage, params, root, trial, log, more)
         return
     from aupair.ranking.distributed import is_main, process_group
 
     with process_group():
         if not stage.resumable:
             raise ParamsError("a stage of one process", got=stage.name, todo="run it without torchrun")
-        _run(stage, params, root, trial, log if is_main() else SILENT)
+        _run(stage, params, root, trial, log if is_main() else SILENT, more)
 
 
-def _run(stage: Stage, params: Params, root: Path, trial: int | None, log: Log) -> None:
+def _run(stage: Stage, params: Params, root: Path, trial: int | None, log: Log, more: dict[str, Path]) -> None:
     if trial is not None and not stage.per_trial:
         raise ParamsError("--trial on a stage that runs once", got=stage.name, todo="leave --trial out")
     if trial is not None and trial not in params.trials:
@@ -262,7 +270,7 @@ def _run(stage: Stage, params: Params, root: Path, trial: int | None, log: Log) 
     calls = [paths(stage, root, params.trials, number) for number in numbers]
     for places in calls:
         check_places(stage, places)
-    more: dict[str, Any] = {"checkpoints": root / "work" / "checkpoints"} if stage.resumable else {}
+    more = more | ({"checkpoints": root / "work" / "checkpoints"} if stage.resumable else {})
     for number, places in zip(numbers, calls):
         begun = time.monotonic()
         stage.run(**places, params=params, log=log, **more, **({"trial": number} if stage.per_trial else {}))

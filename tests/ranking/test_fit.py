@@ -202,3 +202,23 @@ def test_progress_and_metrics_are_told() -> None:
     fit(build(NARROW, SIZE, 0), job(), OPTIMISER.model_copy(update={"evaluate_every": 2}), 4, Listener())
     assert [step for step, _ in told] == [2, 4]
     assert set(told[0][1]) == {"toy.train_loss", "toy.loss", "toy.right"}
+
+
+def test_images_lie_channels_last_from_the_start() -> None:
+    x = to_images(PATCHES.pixels[:3], CPU)
+    assert x.is_contiguous(memory_format=torch.channels_last)  # the network's own .contiguous() copies nothing
+    assert not x.is_contiguous()
+    assert torch.equal(to_images(torch.from_numpy(PATCHES.pixels[:3]), CPU), x)
+    assert to_images(np.ones((3, 5), np.float32), CPU).shape == (3, 5)
+
+
+def test_the_loss_of_a_curve_is_the_mean_of_its_steps() -> None:
+    losses: list[float] = []
+
+    def loss_of(outputs: torch.Tensor, rows: np.ndarray, pairs: PairBatch) -> torch.Tensor:
+        loss = ranking_loss(outputs, pairs)
+        losses.append(float(loss.detach()))
+        return loss
+
+    curves = fit(build(NARROW, SIZE, 0), job(loss_of=loss_of), OPTIMISER.model_copy(update={"evaluate_every": 4}), 6)
+    assert [row["train_loss"] for row in curves] == [float(np.mean(losses[:4])), float(np.mean(losses[4:]))]

@@ -331,3 +331,16 @@ def test_device_by_name() -> None:
     assert pick_device("auto").type in ("cpu", "cuda")
     with pytest.raises(ArtifactError, match="no such device, got toaster"):
         pick_device("toaster")
+
+
+@pytest.mark.parametrize("block", [1, 5])
+def test_a_shrunk_network_sees_means_of_blocks(block: int) -> None:
+    params = Network(width=0.05, batch_norm=True, weights="none", frozen_convolutions=0, shrink=2)
+    model, x = build(params, 64, 0).eval(), images(3, 64)
+    means = torch.stack([x[:, :, i::2, j::2] for i in range(2) for j in range(2)]).mean(0)
+    plain = build(params.model_copy(update={"shrink": 1}), 32, 0).eval()
+    factors = read_factors(model, block, 2, seed=0)
+    with torch.no_grad():
+        torch.testing.assert_close(model(x), plain(means))
+        torch.testing.assert_close(model(x.to(torch.uint8)), plain(means))
+        torch.testing.assert_close(factors.describe(x), read_factors(plain, block, 2, seed=0).describe(means))

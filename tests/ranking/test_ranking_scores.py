@@ -1,11 +1,13 @@
 """f and h as files: the scorer gives the numbers that training stored, whatever the batch; bad files in one line."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from aupair import store
 from aupair.aus import AUS
@@ -14,7 +16,7 @@ from aupair.params import Params
 from aupair.ranking.fit import forward_all
 from aupair.ranking.networks import AUNetwork, Factors, build, read_factors
 from aupair.ranking.pseudo_intensity import PseudoIntensity
-from aupair.ranking.scores import Scorer, load_f, load_h, read_sigma, read_y_hat, save_f, save_h
+from aupair.ranking.scores import Scorer, is_copy, load_f, load_h, read_sigma, read_y_hat, save_f, save_h
 from aupair.ranking.uncertainty import Sigma, Uncertainty
 
 SIZE, COUNT, CPU = 32, 41, torch.device("cpu")
@@ -92,7 +94,52 @@ def test_the_scorer_gives_what_training_stored(
     np.testing.assert_array_equal(sigma, read_sigma(h, COUNT))
     assert y_hat.dtype == sigma.dtype == np.float32
     assert (sigma.std(axis=0) > 1e-3).all()
-    assert scorer(FACES.pixels[:0])[0].shape == (0, len(AUS))
+    assert [part.shape for part in scorer(FACES.pixels[:0])] == [(0, len(AUS))] * 2
+
+
+def convolutions_done(scorer: Scorer) -> int:
+    """How many convolutions a chunk of faces takes."""
+    done: list[nn.Module] = []
+    layers = [layer for layer in scorer._both.modules() if isinstance(layer, nn.Conv2d)]
+    hooks = [layer.register_forward_hook(lambda layer, *_: done.append(layer)) for layer in layers]
+    scorer(FACES.pixels[:7])
+    for hook in hooks:
+        hook.remove()
+    return len(done)
+
+
+def test_a_trunk_that_both_read_is_forwarded_once(
+    saved: tuple[Path, Path, PseudoIntensity, Uncertainty], tmp_path: Path
+) -> None:
+    f, h, _, trained = saved
+    if isinstance(trained.models["final"].network, AUNetwork):
+        assert convolutions_done(Scorer(f, h, "cpu")) == 13 + 13
+        return
+    assert convolutions_done(Scorer(f, h, "cpu")) == 13
+    other = Path(shutil.copytree(h, tmp_path / "h"))
+    shutil.copy(h / "fold0.safetensors", other / "final.safetensors")
+    scorer = Scorer(f, other, "cpu")
+    assert convolutions_done(scorer) == 13 + 10, "ten in four blocks"
+    y_hat, sigma = scorer(FACES.pixels)
+    np.testing.assert_array_equal(y_hat, read_y_hat(f, COUNT))
+    np.testing.assert_array_equal(sigma, forward_all(load_h(other), FACES, np.arange(COUNT), CPU))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["0.weight", "1.running_mean", "21.bias"])
+def test_a_trunk_that_differs_in_one_number_is_no_copy(name: str) -> None:
+    f = build(PARAMS.train_pseudo_intensity.network, SIZE, 0)
+    factors = read_factors(f, 3, 2, 0)
+    assert is_copy(factors, f)
+    value = factors.trunk.state_dict()[name]
+    value[(-1,) * value.ndim].add_(1e-6)
+    assert not is_copy(factors, f)
+
+
+def test_the_same_weights_under_other_settings_are_no_copy() -> None:
+    f = build(PARAMS.train_pseudo_intensity.network, SIZE, 0)
+    factors = read_factors(f, 3, 2, 0)
+    factors.f = factors.f.model_copy(update={"shrink": 2})
+    assert not is_copy(factors, f)
 
 
 def test_every_network_comes_back_as_it_was(saved: tuple[Path, Path, PseudoIntensity, Uncertainty]) -> None:

@@ -30,8 +30,8 @@ def cost_of(params: Params) -> dict[str, Any]:
 
     Returns:
         parameters: of all networks that are kept, a copied trunk counted again; gmac_per_frame: 1e9 multiplications
-        with an addition; passes: how often an image goes through a trunk, or a part of one; and `parts`: parameters
-        and gmac of f, h and the mapping, which decides with uncertainty and without.
+        with an addition; passes: how often an image goes through a trunk: an h of kind `factors` reads f's map, which
+        is there; and `parts`: parameters and gmac of f, h and the mapping, which decides with uncertainty and without.
     """
     from aupair.mapping.extractor import columns
 
@@ -73,7 +73,8 @@ def _cost(f: Network, h: TrainUncertainty, size: int, mapping: Shape) -> dict[st
         if h.kind == "network":
             counted["h"] = _count(sigma(AUNetwork(h.network, size)), face)
         elif h.kind == "factors":
-            counted["h"] = _count(sigma(read_factors(of_f, h.block, h.factors, seed=0)), face)
+            factors = read_factors(of_f, h.block, h.factors, seed=0)
+            counted["h"] = _count(sigma(factors), factors.center[None])
         features = torch.empty(len(AUS), mapping.features)
         networks = MappingNetworks(features[0], features, features, mapping.width, 0.0, mapping.outputs)
         counted["mapping"] = _count(networks, features[:, None])
@@ -107,7 +108,7 @@ def _counting(network: "nn.Module", tally: dict[str, int]) -> Iterator[None]:
             tally["macs"] += layer.weight.numel()
         elif isinstance(layer, Factors):
             tally["macs"] += layer.down.numel() + layer.up.numel()
-        tally["passes"] += isinstance(layer, Vgg | Factors)
+        tally["passes"] += isinstance(layer, Vgg)
 
     hooks = [layer.register_forward_hook(add) for layer in network.modules()]
     try:

@@ -27,7 +27,7 @@ def augment(
     b, device = batch or len(images), images.device
 
     def uniform(*shape: int) -> Tensor:
-        return (torch.rand(b, *shape, generator=generator)[part] * 2 - 1).to(device)
+        return (torch.rand(b, *shape, generator=generator)[part] * 2 - 1).to(device, non_blocking=True)
 
     angle, zoom = uniform() * strength * ROTATION, 1 + uniform() * strength * SCALE
     mirror = torch.where(uniform() > 0, 1.0, -1.0)
@@ -44,5 +44,8 @@ def augment(
     )
     x = x * (1 + strength * CHANNEL * uniform(3, 1, 1))
     amount = (uniform(1, 1, 1) * strength * NOISE).abs()
-    noise = torch.randn(b, *x.shape[1:], generator=generator)[part]
+    if device.type == "cuda":  # a CPU takes longer to draw that much than a GPU for the whole step
+        seed = int(torch.randint(2**62, (), generator=generator))
+        generator = torch.Generator(device).manual_seed(seed)
+    noise = torch.randn(b, *x.shape[1:], generator=generator, device=generator.device)[part]
     return (x + amount * noise.to(device)).clamp(0, 255)

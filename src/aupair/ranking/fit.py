@@ -1,8 +1,8 @@
 """The training loop of f and h, and the forward pass over many frames."""
 
 import math
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +14,7 @@ from aupair.aus import AUS
 from aupair.log import SILENT, Log
 from aupair.params import Optimiser
 from aupair.ranking import distributed
+from aupair.ranking.ahead import Batch, Faces, ahead, batches, depth_for, host
 from aupair.ranking.augment import augment
 from aupair.ranking.checkpoint import Checkpoint
 from aupair.ranking.losses import PairBatch
@@ -21,9 +22,8 @@ from aupair.ranking.sampling import Sampler
 
 CHUNK = 32
 """frames forwarded at once outside training"""
-
-Faces = Callable[[np.ndarray], np.ndarray]
-"""rows (B,) -> faces (B, S, S, 3) uint8, or numbers that stand for them (B, D) float32"""
+FETCHED = 4 * CHUNK
+"""frames fetched at once there"""
 
 LossOf = Callable[[Tensor, np.ndarray, PairBatch], Tensor]
 """(outputs (B, A), rows (B,), pairs) -> scalar."""
@@ -40,6 +40,7 @@ class Fit:
         look: judge the model between steps: {"loss": ..., more}; lower loss is better.
         seed: seed of augmentation and dropout.
         name: how the curves call this network.
+        compile: let torch.compile make the training step faster, where it can.
         checkpoint: where its state is kept, if anywhere.
     """
 
@@ -51,6 +52,7 @@ class Fit:
     name: str
     augment: float = 0.0
     precision: str = "float32"
+    compile: bool = False
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     checkpoint: Checkpoint | None = None
 
@@ -73,23 +75,26 @@ def fit(model: nn.Module, job: Fit, params: Optimiser, steps: int, log: Log = SI
     distributed.share_batch_norms(model)
     model.to(job.device)
     state = State(model, *make_optimiser(model, params, steps), torch.Generator().manual_seed(job.seed))
+    rng = torch.random.fork_rng(devices=[job.device] if job.device.type == "cuda" else [])
     stopping = distributed.stop_signal() if job.checkpoint else nullcontext(lambda: False)
-    with torch.random.fork_rng(devices=[job.device] if job.device.type == "cuda" else []), stopping as stop:
+    with rng, cudnn_search(), stopping as stop:
         torch.manual_seed(job.seed)
         if job.checkpoint and (saved := job.checkpoint.load(log)):
             state.take_up(saved, job.device)
             log.line(f"taking up {job.name} at step {state.step} of {steps}")
         left = range(state.step, steps)
-        for step in log.progress(left, len(left), f"training {job.name}"):
-            take_step(state, job)
-            if looked := (step + 1) % params.evaluate_every == 0 or step + 1 == steps:
-                take_look(state, job, params.keep, log)
-            stopped = stop()
-            if job.checkpoint and (stopped or (step + 1 < steps and (looked or job.checkpoint.due()))):
-                job.checkpoint.save(state.saved(job.device))
-            if stopped:
-                at = f"SIGTERM at step {step + 1} of {steps}"
-                raise distributed.Stopped("stopped", where=job.name, got=at, todo="run it again to go on")
+        forward = forward_of(model, job, steps, log)
+        with closing(batches(job.sampler, job.images, left, job.device, depth_for(job.device))) as made:
+            for step in log.progress(left, len(left), f"training {job.name}"):
+                take_step(state, job, next(made), forward)
+                if looked := (step + 1) % params.evaluate_every == 0 or step + 1 == steps:
+                    take_look(state, job, params.keep, log)
+                stopped = stop()
+                if job.checkpoint and (stopped or (step + 1 < steps and (looked or job.checkpoint.due()))):
+                    job.checkpoint.save(state.saved(job.device))
+                if stopped:
+                    at = f"SIGTERM at step {step + 1} of {steps}"
+                    raise distributed.Stopped("stopped", where=job.name, got=at, todo="run it again to go on")
         if state.kept is not None:
             model.load_state_dict(state.kept)
         if job.checkpoint and left:
@@ -104,7 +109,7 @@ class State:
     Attributes:
         generator: of the augmentation.
         step: steps done.
-        losses: of the steps since the last look.
+        losses: of the steps since the last look, left on the device: to read one is to wait for its step.
         best, kept: the lowest loss of a look and the weights it was of.
     """
 
@@ -113,10 +118,14 @@ class State:
     schedule: torch.optim.lr_scheduler.LRScheduler
     generator: torch.Generator
     step: int = 0
-    losses: list[float] = field(default_factory=list)
+    losses: list[Tensor] = field(default_factory=list)
     curves: list[dict[str, Any]] = field(default_factory=list)
     best: float = math.inf
     kept: dict[str, Tensor] | None = None
+
+    def read_losses(self) -> list[float]:
+        """Wait for the steps, and give their losses."""
+        return torch.stack(self.losses).tolist() if self.losses else []
 
     def finished(self) -> dict[str, Any]:
         """Give what a finished fit is taken up from."""
@@ -128,7 +137,7 @@ class State:
             "optimiser": self.optimiser.state_dict(), "schedule": self.schedule.state_dict(),
             "generator": self.generator.get_state(), "torch": torch.get_rng_state(),
             "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
-            "losses": self.losses, "best": self.best, "kept": self.kept,
+            "losses": self.read_losses(), "best": self.best, "kept": self.kept,
         }  # fmt: skip
 
     def take_up(self, saved: dict[str, Any], device: torch.device) -> None:
@@ -143,34 +152,51 @@ class State:
         torch.set_rng_state(saved["torch"])
         if saved["cuda"] is not None:
             torch.cuda.set_rng_state(saved["cuda"], device)
-        self.losses, self.best, self.kept = saved["losses"], saved["best"], saved["kept"]
+        self.losses = list(torch.tensor(saved["losses"], device=device))
+        self.best, self.kept = saved["best"], saved["kept"]
 
 
-def take_step(state: State, job: Fit) -> None:
-    """Take the next step: all processes draw the same batch, and each forwards its share of the frames."""
-    rows, pairs, weight = job.sampler(state.step)
-    part = distributed.share(len(rows))
+Forward = Callable[[Tensor, int], Tensor]
+"""this process's share of a batch (b, ...), and the frames of the whole batch -> outputs (b, A)"""
+
+
+def forward_of(model: nn.Module, job: Fit, steps: int, log: Log) -> Forward:
+    """Give what forwards a batch while training."""
+    shared = any(isinstance(module, distributed.SharedBatchNorm) for module in model.modules())
+    if job.compile and shared:
+        log.line(f"not compiled: {job.name} has batch norms that talk to other processes")
+    if not job.compile or shared:
+        return lambda x, count: model(x)
+    from aupair.ranking.compiled import Compiled, full_size  # slow to import
+
+    return Compiled(model, full_size(job.sampler, steps), log)
+
+
+def take_step(state: State, job: Fit, batch: Batch, forward: Forward) -> None:
+    """Take the next step: all processes have the same batch, and each forwards its share of the frames."""
+    count = len(batch.rows)
     distributed.seed_step(job.seed, state.step)
     state.model.train()
-    x = to_images(job.images(rows[part]), job.device)
-    x = augment(x, job.augment, state.generator, len(rows), part) if job.augment else x
+    batch = batch.to(job.device)
+    x = to_images(batch.images, job.device)
+    x = augment(x, job.augment, state.generator, count, distributed.share(count)) if job.augment else x
     with autocast(job.precision, job.device):
-        outputs = state.model(x)
-    outputs = distributed.gather(outputs.float(), len(rows))
-    loss = job.loss_of(outputs, rows, PairBatch.of(pairs, weight, job.device))
+        outputs = forward(x, count)
+    outputs = distributed.gather(outputs.float(), count)
+    loss = job.loss_of(outputs, batch.rows, batch.pairs)
     state.optimiser.zero_grad(set_to_none=True)
     loss.backward()
     distributed.sum_gradients(state.model)
     state.optimiser.step()
     state.schedule.step()
-    state.losses.append(float(loss.detach()))
+    state.losses.append(loss.detach())
     state.step += 1
 
 
 def take_look(state: State, job: Fit, keep: str, log: Log) -> None:
     """Judge the model, add a row to the curves, and keep the weights if they are the best so far."""
     seen = distributed.from_main(job.look(state.model))
-    row = {"train_loss": float(np.mean(state.losses)), **seen}
+    row = {"train_loss": float(np.mean(state.read_losses())), **seen}
     state.curves.append({"network": job.name, "step": state.step, **row})
     log.metrics(state.step, **{f"{job.name}.{key}": value for key, value in row.items()})
     state.losses = []
@@ -188,21 +214,32 @@ def make_optimiser(
         {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
     ]
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[params.name]
-    optimiser = kind(groups, lr=params.learning_rate)
+    on_gpu = all(p.is_cuda for p in trained)
+    optimiser = kind(groups, lr=params.learning_rate, fused=on_gpu or None)  # None, and the CPU computes as ever
     if params.schedule == "one_cycle":
         return optimiser, torch.optim.lr_scheduler.OneCycleLR(optimiser, params.learning_rate, total_steps=steps + 1)
     return optimiser, torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 1.0)
 
 
-def to_images(images: np.ndarray, device: torch.device) -> Tensor:
-    """(B, S, S, 3) uint8 -> (B, 3, S, S) float32 in 0..255; (B, D) stays as it is."""
-    x = torch.from_numpy(images).to(device)
+def to_images(images: np.ndarray | Tensor, device: torch.device) -> Tensor:
+    """(B, S, S, 3) uint8 -> (B, 3, S, S) float32 in 0..255, channels last in memory; (B, D) stays as it is."""
+    x = torch.as_tensor(images).to(device, non_blocking=True)  # a quarter of the bytes as long as they are uint8
     return x.permute(0, 3, 1, 2).float() if x.ndim == 4 else x.float()
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:
     """Compute in bfloat16 where the params ask for it."""
     return torch.autocast(device.type, dtype=torch.bfloat16) if precision == "bfloat16" else nullcontext()
+
+
+@contextmanager
+def cudnn_search() -> Iterator[None]:
+    """Let cuDNN try which of its convolutions is fastest for each size; the CPU has no part in it."""
+    before, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 @torch.no_grad()
@@ -215,11 +252,13 @@ def forward_all(
     """
     model.to(device).eval()
     mine = rows[distributed.share(len(rows))]
-    starts = range(0, len(mine), CHUNK)
-    parts = [
-        chunked(model, to_images(images(mine[start : start + CHUNK]), device))
-        for start in log.progress(starts, len(starts), name)
-    ]
+    starts = range(0, len(mine), FETCHED)
+
+    def fetch(start: int) -> Tensor:
+        return host(torch.from_numpy(images(mine[start : start + FETCHED])), device)
+
+    with closing(ahead(fetch, starts, depth_for(device))) as fetched:
+        parts = [chunked(model, to_images(x, device)) for x in log.progress(fetched, len(starts), name)]
     outputs = np.concatenate(parts) if parts else np.zeros((0, len(AUS)), np.float32)
     return distributed.gather(torch.from_numpy(outputs), len(rows)).numpy()
 
@@ -234,5 +273,5 @@ def chunked(model: Callable[[Tensor], Tensor], x: Tensor) -> np.ndarray:
     for start in range(0, len(x), CHUNK):
         part = x[start : start + CHUNK]
         full = torch.cat([part, part.new_zeros(CHUNK - len(part), *part.shape[1:])]) if len(part) < CHUNK else part
-        parts.append(model(full)[: len(part)].float().cpu().numpy())
-    return np.concatenate(parts) if parts else np.zeros((0, len(AUS)), np.float32)
+        parts.append(model(full)[: len(part)].float())
+    return torch.cat(parts).cpu().numpy() if parts else np.zeros((0, len(AUS)), np.float32)

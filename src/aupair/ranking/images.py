@@ -1,5 +1,6 @@
 """Aligned faces as arrays: decoded once and kept while they fit, else decoded by a few threads when asked for."""
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,17 +17,18 @@ class FaceImages:
     Args:
         folder: the faces, one Arrow file a video.
         cache_bytes: decoded faces are kept up to this size, so that a small corpus is decoded once.
-        threads: decoders (OpenCV lets go of the interpreter's lock).
+        threads: decoders (OpenCV lets go of the interpreter's lock); None: one a core, shared with the other
+            processes that torchrun started here.
 
     Attributes:
         size: side of the faces, pixels.
     """
 
-    def __init__(self, folder: Path, frames: Frames, cache_bytes: int = 4 << 30, threads: int = 2) -> None:
+    def __init__(self, folder: Path, frames: Frames, cache_bytes: int = 4 << 30, threads: int | None = None) -> None:
         self._paths = [Path(folder) / f"{name}.arrow" for name in frames.videos]
         self._jpegs = [store.read_faces(path)["jpeg"] for path in self._paths]
         self._video, self._frame, self._ok = frames.video, frames.frame, frames.ok
-        self._pool = ThreadPoolExecutor(threads)
+        self._pool = ThreadPoolExecutor(threads or cores())
         first = np.flatnonzero(self._ok)
         if len(first) == 0:
             raise ArtifactError(
@@ -50,3 +52,9 @@ class FaceImages:
     def _decode(self, row: int) -> np.ndarray:
         video, frame = self._video[row], int(self._frame[row])
         return store.decode_jpeg(self._jpegs[video][frame].as_py(), f"{self._paths[video]} frame {frame}")
+
+
+def cores() -> int:
+    """Count the cores that this process may use; those that torchrun starts on one machine share them."""
+    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, there // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))

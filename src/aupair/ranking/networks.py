@@ -49,6 +49,11 @@ class Vgg(nn.Module):
         """(B, 3, S, S) -> (B, outputs)."""
         return self.classifier(self.avgpool(self.features(x)).flatten(1))
 
+    def with_map(self, x: Tensor, layers: int) -> tuple[Tensor, Tensor]:
+        """What `forward` gives, (B, outputs), and the map after the first `layers` of `features`, (B, C, H, W)."""
+        seen = self.features[:layers](x)
+        return self.classifier(self.avgpool(self.features[layers:](seen)).flatten(1)), seen
+
 
 class AUNetwork(nn.Module):
     """One number for each AU and image, from a shared trunk with 12 heads or from one network an AU.
@@ -69,7 +74,7 @@ class AUNetwork(nn.Module):
         count, outputs = {"shared": (1, len(AUS)), "per_au": (len(AUS), 1), "integrated": (1, 2 * len(AUS))}[
             params.sharing
         ]
-        self.networks = nn.ModuleList(Vgg(params, size, outputs) for _ in range(count))
+        self.networks = nn.ModuleList(Vgg(params, size // params.shrink, outputs) for _ in range(count))
         self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1) * 255, persistent=False)
 
@@ -79,8 +84,23 @@ class AUNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, S, S), RGB in 0..255, any dtype -> (B, A), or (B, 2A) if integrated."""
-        x = ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        x = self.prepare(images)
         return torch.cat([network(x) for network in self.networks], dim=1)
+
+    def with_map(self, images: Tensor, layers: int) -> tuple[Tensor, Tensor]:
+        """What `forward` gives, and the map after the first `layers` of the one trunk's features, (B, C, H, W)."""
+        (network,) = self.networks
+        assert isinstance(network, Vgg)
+        return network.with_map(self.prepare(images), layers)
+
+    def prepare(self, images: Tensor) -> Tensor:
+        """RGB (B, 3, S, S) in 0..255 -> what the trunk takes: shrunk, standardised, channels last."""
+        return ((shrunk(images, self.params) - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+
+
+def shrunk(images: Tensor, params: Network) -> Tensor:
+    """Average images over blocks of `shrink` x `shrink` pixels: (B, 3, S, S) -> (B, 3, S // shrink, S // shrink)."""
+    return nn.functional.avg_pool2d(images.float(), params.shrink) if params.shrink > 1 else images
 
 
 FLOOR = 0.05
@@ -158,8 +178,12 @@ class Factors(nn.Module):
 
     def describe(self, images: Tensor) -> Tensor:
         """phi: (B, 3, S, S), RGB in 0..255 -> (B, D), not yet standardised."""
-        x = ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
-        return nn.functional.adaptive_avg_pool2d(self.trunk(x), self.SIDE).flatten(1)
+        x = ((shrunk(images, self.f) - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        return self.pool(self.trunk(x))
+
+    def pool(self, seen: Tensor) -> Tensor:
+        """phi from the trunk's map: (B, C, H, W) -> (B, D)."""
+        return nn.functional.adaptive_avg_pool2d(seen, self.SIDE).flatten(1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Images (B, 3, S, S) or their phi (B, D) -> (B, A)."""

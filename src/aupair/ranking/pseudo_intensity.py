@@ -1,10 +1,12 @@
 """f: pseudo-intensities by ranking, out of fold for the people it is fitted on (paper: section 3.1).
 
-Two ways beside the paper's: `objective: single` grades one image at a time (the baseline without pairs), and sharing
-`integrated` gives the trunk a second head that learns sigma along with the order.
+Three ways beside the paper's: `objective: single` grades one image at a time (the baseline without pairs), sharing
+`integrated` gives the trunk a second head that learns sigma along with the order, and `objective: distill` makes such a
+network say what a teacher says.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,13 +15,15 @@ from torch import Tensor, nn
 
 from aupair.aus import AUS
 from aupair.data.frames import Frames
+from aupair.errors import ParamsError
 from aupair.log import SILENT, Log
 from aupair.params import Optimiser, Params, TrainPseudoIntensity
 from aupair.ranking.checkpoint import Checkpoints
+from aupair.ranking.distill import Taught, Teachers, distillation_loss
 from aupair.ranking.fit import Fit, LossOf, fit, forward_all
 from aupair.ranking.images import FaceImages
 from aupair.ranking.losses import PairBatch, level_loss, ranking, ranking_loss, uncertainty_loss
-from aupair.ranking.networks import build, pick_device, second_sigma
+from aupair.ranking.networks import AUNetwork, build, pick_device, second_sigma
 from aupair.ranking.pairs import Pairs
 from aupair.ranking.sampling import GroupSampler, ListSampler, Sampler
 
@@ -88,12 +92,18 @@ class PseudoIntensity:
 
 
 def train_f(
-    data: TrainingSet, params: Params, seed: int, log: Log = SILENT, checkpoints: Checkpoints | None = None
-) -> PseudoIntensity:
+    data: TrainingSet, params: Params, seed: int, log: Log = SILENT, checkpoints: Checkpoints | None = None,
+    teachers: Teachers | None = None,
+) -> PseudoIntensity:  # fmt: skip
     """Train f, and a network for each fold of people, then score every frame by one that never saw its person.
 
     Args:
         checkpoints: where the state of each network is kept while it is fitted; what is found there is taken up.
+        teachers: gives each network the one that it is to equal (objective: distill): a fold's never saw who is held
+            out from its student.
+
+    Raises:
+        ParamsError: a teacher is lacking.
     """
     section = params.train_pseudo_intensity
     device = pick_device(section.device)
@@ -101,15 +111,20 @@ def train_f(
     result = PseudoIntensity({}, {}, {}, np.full((len(frames), len(AUS)), np.nan, np.float32), [])
     for k, (name, trained) in enumerate(data.networks().items()):
         model = build(section.network, data.images.size, seed * 1000 + k)
+        fitted: nn.Module = model
+        look = partial(judge, data=data, params=section)
+        if section.objective == "distill":
+            fitted, targets = taught(model, teachers, name, data, device)
+            look = partial(look, targets=targets)
         job = Fit(
-            images=data.images,
-            sampler=data.sampler(trained, section.optimiser, (seed, k)),
-            loss_of=loss_of(data, section), look=lambda model: judge(model, data, section),
-            seed=seed * 1000 + k, name=f"f.{name}", augment=section.augment, precision=section.precision, device=device,
+            images=data.images, sampler=data.sampler(trained, section.optimiser, (seed, k)),
+            loss_of=loss_of(data, section), look=look,
+            seed=seed * 1000 + k, name=f"f.{name}", augment=section.augment, precision=section.precision,
+            compile=section.compile, device=device,
             checkpoint=checkpoints.of(f"f.{name}") if checkpoints else None,
         )  # fmt: skip
         steps = section.optimiser.steps if name == "final" else section.optimiser.fold_steps
-        result.curves.extend(fit(model, job, section.optimiser, steps, log))
+        result.curves.extend(fit(fitted, job, section.optimiser, steps, log))
         rows = np.flatnonzero(data.unseen(name) & frames.ok)
         outputs = forward_all(model, data.images, rows, device, log, f"scoring frames by f.{name}")[:, : len(AUS)]
         judged = frames.of_split("select")[rows] if name == "final" else np.ones(len(rows), bool)
@@ -120,8 +135,23 @@ def train_f(
     return result
 
 
+def taught(
+    model: AUNetwork, teachers: Teachers | None, name: str, data: TrainingSet, device: torch.device
+) -> tuple[Taught, Tensor]:
+    """Set a student beside its teacher; give both, and what the teacher says of the frames that `judge` looks at."""
+    if teachers is None:
+        todo = "`aupair distill` finds one and runs the stage with it"
+        raise ParamsError("objective: distill", got="no teacher", expected="a finished trial", todo=todo)
+    teacher = teachers(name).to(device)
+    rows, _ = local_batch(data.pairs["select"])
+    return Taught(model, teacher), torch.from_numpy(forward_all(teacher, data.images, rows, device))
+
+
 def loss_of(data: TrainingSet, params: TrainPseudoIntensity) -> LossOf:
-    """Give the loss of a batch: of its pairs, of its frames (`single`), or of its pairs and sigma (`integrated`)."""
+    """Give the loss of a batch: of its pairs, of its frames (`single`, `distill`), or of pairs and sigma (`integrated`)."""
+    if params.objective == "distill":
+        video = torch.from_numpy(data.frames.video)
+        return lambda outputs, rows, pairs: distillation_loss(outputs, video[rows], params.uncertainty_weight)
     if params.objective == "single":
         levels = torch.from_numpy(data.frames.labels)
         binary = int(data.frames.labels.max()) <= 1
@@ -141,16 +171,23 @@ def integrated_loss(outputs: Tensor, pairs: PairBatch, params: TrainPseudoIntens
     return ranking_loss(values, pairs, params.margin) + params.uncertainty_weight * likelihood
 
 
-def judge(model: nn.Module, data: TrainingSet, params: TrainPseudoIntensity) -> dict[str, float]:
-    """Judge f on the fixed pairs of `select`: its loss and the pair accuracy, means over pairs (`single`: over cells)."""
+def judge(
+    model: nn.Module, data: TrainingSet, params: TrainPseudoIntensity, targets: Tensor | None = None
+) -> dict[str, float]:
+    """Judge f on the fixed pairs of `select`: its loss and the pair accuracy, means over pairs (else over cells).
+
+    Args:
+        targets: what the teacher says of their frames, (n, 2A) (`distill`).
+    """
     device = pick_device(params.device)
     rows, batch = local_batch(data.pairs["select"])
     outputs = torch.from_numpy(forward_all(model, data.images, rows, device))
     d = batch.difference(outputs[:, : len(AUS)])
     right = (d > 0).float() + 0.5 * (d == 0).float()
     loss = ranking(d, params.margin).mean()
-    if params.objective == "single":
-        loss = loss_of(data, params)(outputs, rows, batch)
+    if params.objective != "pairs":
+        both = outputs if targets is None else torch.cat([outputs, targets], dim=1)
+        loss = loss_of(data, params)(both, rows, batch)
     return {"loss": float(loss), "pair_accuracy": float(right.mean())}
 
 

@@ -5,14 +5,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from aupair import store
 from aupair.aus import AUS
 from aupair.errors import ArtifactError
 from aupair.params import Network, Params
 from aupair.ranking.fit import chunked, to_images
-from aupair.ranking.networks import AUNetwork, Factors, SecondHead, pick_device, read_factors
+from aupair.ranking.networks import AUNetwork, Factors, SecondHead, Vgg, pick_device, read_factors
 from aupair.ranking.pseudo_intensity import PseudoIntensity
 from aupair.ranking.uncertainty import Sigma, Uncertainty
 
@@ -120,6 +120,39 @@ def _load_state(model: nn.Module, path: Path) -> None:
         ) from error
 
 
+class Both(nn.Module):
+    """f and h side by side; where h reads f's trunk, a face goes through it once.
+
+    Args:
+        f, h: networks as `load_f` and `load_h` give them.
+    """
+
+    def __init__(self, f: AUNetwork, h: Sigma | SecondHead) -> None:
+        super().__init__()
+        self.f, self.h = f, h
+        self.shared = isinstance(h.network, Factors) and is_copy(h.network, f)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """RGB (B, 3, S, S) in 0..255 -> (B, 2A): what f says, not yet standardised, and sigma."""
+        if isinstance(self.h, SecondHead):
+            values = self.f(images)
+            return torch.cat([values[:, : len(AUS)], self.h.of(values)], dim=1)
+        if self.shared:
+            assert isinstance(self.h.network, Factors)
+            values, seen = self.f.with_map(images, len(self.h.network.trunk))
+            return torch.cat([values, self.h(self.h.network.pool(seen))], dim=1)
+        return torch.cat([self.f(images), self.h(images)], dim=1)
+
+
+def is_copy(factors: Factors, f: AUNetwork) -> bool:
+    """Whether the trunk that h reads is, to the bit, the first layers of f's: then f's map will do."""
+    vgg = f.networks[0]
+    if len(f.networks) > 1 or not isinstance(vgg, Vgg) or f.params != factors.f:
+        return False
+    theirs = vgg.features[: len(factors.trunk)].state_dict()
+    return all(torch.equal(value, theirs[key]) for key, value in factors.trunk.state_dict().items())
+
+
 class Scorer:
     """f and h of a trial: aligned faces in, pseudo-intensities and uncertainties out, whatever the batch.
 
@@ -131,7 +164,7 @@ class Scorer:
         self.device = pick_device(device)
         self.size: int = store.read_json(Path(f) / "about.json")["size"]
         model, self._center, self._scale = load_f(f)
-        self._f, self._h = model.to(self.device).eval(), load_h(h).to(self.device).eval()
+        self._both = Both(model, load_h(h)).to(self.device).eval()
 
     @classmethod
     def load(cls, f: Path, h: Path, device: str = "auto") -> "Scorer":
@@ -147,9 +180,6 @@ class Scorer:
         """
         if images.shape[1:] != (self.size, self.size, 3):
             raise ArtifactError("faces of another size", got=images.shape, expected=f"(n, {self.size}, {self.size}, 3)")
-        x = to_images(images, self.device)
-        outputs = chunked(self._f, x)
-        y_hat = (outputs[:, : len(AUS)] - self._center) / self._scale
-        if isinstance(self._h, SecondHead):
-            return y_hat, chunked(self._h.of, torch.from_numpy(outputs).to(self.device))
-        return y_hat, chunked(self._h, x)
+        outputs = chunked(self._both, to_images(images, self.device))
+        values, sigma = outputs[:, : len(AUS)], outputs[:, -len(AUS) :]  # no face gives (0, A)
+        return (values - self._center) / self._scale, sigma

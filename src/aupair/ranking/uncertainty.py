@@ -74,10 +74,11 @@ def train_h(
     section = params.train_uncertainty
     device = pick_device(section.device)
     result = Uncertainty({}, np.full((len(data.frames), len(AUS)), np.nan, np.float32), [])
-    frozen = torch.from_numpy(y_hat).to(device)
+    frozen = torch.from_numpy(y_hat)
 
     def loss_of(outputs: Tensor, rows: np.ndarray, pairs: PairBatch) -> Tensor:
-        return uncertainty_loss(frozen[rows], outputs, pairs, section.loss, section.margin, section.log_sigma_penalty)
+        mine = frozen[rows].to(outputs.device, non_blocking=True)
+        return uncertainty_loss(mine, outputs, pairs, section.loss, section.margin, section.log_sigma_penalty)
 
     for k, (name, trained) in enumerate(data.networks().items()):
         if section.kind == "integrated":
@@ -92,7 +93,8 @@ def train_h(
             images=faces, sampler=data.sampler(trained, section.optimiser, (seed, 100 + k)), loss_of=loss_of,
             look=partial(judge, data=data, faces=faces, y_hat=y_hat, params=section),
             seed=seed * 1000 + 500 + k, name=f"h.{name}", augment=section.augment if faces is data.images else 0.0,
-            precision=section.precision, device=device, checkpoint=checkpoints.of(f"h.{name}") if checkpoints else None,
+            precision=section.precision, compile=section.compile and faces is data.images, device=device,
+            checkpoint=checkpoints.of(f"h.{name}") if checkpoints else None,
         )  # fmt: skip
         steps = section.optimiser.steps if name == "final" else section.optimiser.fold_steps
         result.curves.extend(fit(model, job, section.optimiser, steps, log))

@@ -72,9 +72,9 @@ def cost(trained: Trained) -> str:
     for name, part in (*found["parts"].items(), ("all", found)):
         lines.append([name, f"{part['parameters']:,}", f"{part['gmac_per_frame']:.4f}"])
     words = (
-        f"For each face {found['passes']} passes through a trunk or a part of one, then the mapping of each AU with "
-        "and without uncertainty. A MAC is a multiplication with an addition. Finding the face comes before this; how "
-        "long stages took stands in MLflow."
+        f"Passes of a face through a trunk: {found['passes']}; then comes the mapping of each AU, with and without "
+        "uncertainty. A MAC is a multiplication with an addition. Finding the face comes before this; how long stages "
+        "took stands in MLflow."
     )
     return paragraph(words) + markup.table(lines, "Cost of the recognizer", [len(lines) - 2])
 

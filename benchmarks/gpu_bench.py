@@ -1,0 +1,178 @@
+"""A training as gpu.py times it: the device, the settings, and the product's own steps, computed in some way."""
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import cycle, islice
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from gpu_page import Answer
+from torch import Tensor, nn
+
+from aupair.aus import AUS
+from aupair.log import Log
+from aupair.params import Network, Params
+from aupair.ranking import distributed
+from aupair.ranking.ahead import Batch, batches
+from aupair.ranking.compiled import LOOK, full_size
+from aupair.ranking.fit import Fit, State, forward_of, make_optimiser, take_step
+from aupair.ranking.losses import PairBatch, uncertainty_loss
+from aupair.ranking.networks import AUNetwork, build, read_factors
+from aupair.ranking.pseudo_intensity import TrainingSet, loss_of
+from aupair.ranking.uncertainty import Sigma
+
+
+class Way(NamedTuple):
+    """How a step is computed."""
+
+    name: str
+    precision: str = "bfloat16"
+    channels_last: bool = True
+    compile: bool = True
+    tf32: bool = False
+
+
+REFERENCE = Way("float32, eager", "float32", False, False)
+OURS = Way("bfloat16, channels last, compiled")
+WAYS = (
+    REFERENCE,
+    Way("float32 with TF32, eager", "float32", False, False, True),
+    Way("bfloat16, eager", channels_last=False, compile=False),
+    Way("bfloat16, channels last, eager", compile=False),
+    OURS,
+)
+
+
+class Planes(AUNetwork):
+    """The network as torch lays it out by itself: plane after plane."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, S, S) -> (B, A)."""
+        x = ((images - self.mean) / self.std).contiguous()
+        return torch.cat([network(x) for network in self.networks], dim=1)
+
+
+class Says(Log):
+    """Prints lines and keeps them: that something could not be compiled belongs on the page."""
+
+    def __init__(self, heard: list[str]) -> None:
+        self.heard = heard
+
+    def line(self, text: str) -> None:
+        """Print one."""
+        self.heard.append(text)
+        print(f"  {text}", flush=True)
+
+
+@dataclass
+class Bench:
+    """What all questions share: the device, the settings, faces and pairs, how many steps are timed, the answers."""
+
+    device: torch.device
+    params: Params
+    data: TrainingSet
+    tiny: bool
+    count: int
+    answers: list[Answer]
+    figures: dict[str, Any]
+
+    def batches(self, part: str, pairs: int | None = None) -> tuple[Any, list[int]]:
+        """Give the sampler of a part, and the steps whose batches are full."""
+        optimiser = getattr(self.params, f"train_{part}").optimiser
+        optimiser = optimiser.model_copy(update={"pairs": pairs or optimiser.pairs})
+        sampler = self.data.sampler(np.ones(len(self.data.frames), bool), optimiser, (0, 0))
+        size = full_size(sampler, LOOK)
+        return sampler, [step for step in range(LOOK if self.tiny else 60) if len(sampler(step)[0]) == size]
+
+    def network(self, network: Network) -> AUNetwork:
+        """Build one without ImageNet's weights, which a bare machine lacks."""
+        return build(network.model_copy(update={"weights": "none"}), self.data.images.size, 0)
+
+    def wait(self) -> None:
+        """Wait until the device has done all that it was given."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def peak(self) -> float:
+        """Peak memory since the last question, GiB; 0 on a CPU."""
+        return torch.cuda.max_memory_allocated(self.device) / 2**30 if self.device.type == "cuda" else 0.0
+
+
+class Fitting:
+    """A network in training, step by step as `fit` takes them."""
+
+    def __init__(self, bench: Bench, model: nn.Module, job: Fit, way: Way, part: str) -> None:
+        self.bench, self.way = bench, way
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = way.tf32
+        for module in model.modules():
+            if isinstance(module, AUNetwork) and not way.channels_last:
+                module.__class__ = Planes
+        layout = torch.channels_last if way.channels_last else torch.contiguous_format
+        distributed.share_batch_norms(model.to(bench.device, memory_format=layout))  # type: ignore[call-overload]
+        self.job, self.optimiser = job, getattr(bench.params, f"train_{part}").optimiser
+        job.precision, job.compile, job.device = way.precision, way.compile and not bench.tiny, bench.device
+        self.state = State(model, *make_optimiser(model, self.optimiser, 10_000), torch.Generator().manual_seed(0))
+        self.forward = forward_of(model, job, 10_000, Says(bench.figures.setdefault("said", [])))
+        torch.manual_seed(0)
+
+    def step(self, batch: Batch) -> None:
+        """Take one."""
+        take_step(self.state, self.job, batch, self.forward)
+
+    def held(self, steps: Sequence[int], count: int) -> Iterable[Batch]:
+        """Give so many batches that lie in the device's memory already, some of them again and again."""
+        made = batches(self.job.sampler, self.job.images, steps[:8], self.bench.device, 0)
+        return islice(cycle([batch.to(self.bench.device) for batch in made]), count)
+
+    def time(self, made: Iterable[Batch]) -> float:
+        """Take the steps; give their seconds."""
+        self.bench.wait()
+        start = time.perf_counter()
+        for batch in made:
+            self.step(batch)
+        self.bench.wait()
+        return time.perf_counter() - start
+
+    def measure(self, steps: Sequence[int]) -> dict[str, Any]:
+        """Warm up, then time the steps and their memory."""
+        first = self.time(self.held(steps, 4))
+        if self.bench.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.bench.device)
+        made = list(self.held(steps, self.bench.count))
+        seconds = self.time(made) / len(made)
+        images = len(made[0].rows)
+        return {
+            "way": self.way.name, "images": images, "ms": 1000 * seconds, "images_s": images / seconds,
+            "peak_gib": self.bench.peak(), "first_four_steps_s": first, "losses": self.state.read_losses(),
+        }  # fmt: skip
+
+
+def fitting_f(bench: Bench, way: Way, pairs: int | None = None, dropout: float | None = None) -> Fitting:
+    """Start a training of f."""
+    section = bench.params.train_pseudo_intensity
+    network = section.network if dropout is None else section.network.model_copy(update={"dropout": dropout})
+    sampler, _ = bench.batches("pseudo_intensity", pairs)
+    job = Fit(bench.data.images, sampler, loss_of(bench.data, section), lambda model: {}, seed=0, name="f")
+    return Fitting(bench, bench.network(network), job, way, "pseudo_intensity")
+
+
+def fitting_h(bench: Bench, way: Way, kind: str) -> Fitting:
+    """Start a training of h on values drawn at random."""
+    section, rng = bench.params.train_uncertainty, np.random.default_rng(0)
+    y_hat = torch.from_numpy(rng.normal(0, 1, (len(bench.data.frames), len(AUS))).astype(np.float32))
+
+    def loss(outputs: Tensor, rows: np.ndarray, pairs: PairBatch) -> Tensor:
+        mine = y_hat[rows].to(outputs.device, non_blocking=True)
+        return uncertainty_loss(mine, outputs, pairs, section.loss, section.margin, section.log_sigma_penalty)
+
+    network: nn.Module = bench.network(section.network)
+    faces: Any = bench.data.images
+    if kind == "factors":
+        network = read_factors(bench.network(bench.params.train_pseudo_intensity.network), section.block, 2, 0)
+        phi = rng.normal(0, 1, (64, network.center.numel())).astype(np.float32)  # type: ignore[operator, union-attr]
+        faces = lambda rows: phi[rows % len(phi)]  # noqa: E731
+    sampler, _ = bench.batches("uncertainty")
+    job = Fit(faces, sampler, loss, lambda model: {}, seed=0, name="h")
+    return Fitting(bench, Sigma(network, np.ones(len(AUS)), section.floor), job, way, "uncertainty")

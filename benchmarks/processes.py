@@ -1,0 +1,119 @@
+"""What do two processes bring to a training step of f? torchrun and gloo, one thread each, against one process of one
+thread; the same batches, at the demo's size."""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from harness import Row, main
+from pairs import demo_frames
+
+from aupair.params import load
+from aupair.ranking.distributed import is_main, process_group
+from aupair.ranking.fit import Fit, fit
+from aupair.ranking.losses import ranking_loss
+from aupair.ranking.networks import build
+from aupair.ranking.pairs import draw_groups
+from aupair.ranking.sampling import GroupSampler
+
+ROOT = Path(__file__).parents[1]
+GOAL = 1.7
+STEPS = 24
+WARM = 2
+"""steps that are not timed"""
+ROUNDS = 2
+SMALL, WIDTH = 32, 0.05
+"""pixels and width of the run whose curves are compared"""
+APART = 1e-9
+"""How far its losses may be apart, in float64: in float32 another order of sums is enough for Adam, which divides by a
+gradient's size, to part the ways."""
+
+
+def measure() -> list[Row]:
+    """Train with one process and with two, in turn."""
+    results: dict[int, list[dict]] = {1: [], 2: []}
+    for _ in range(ROUNDS):
+        for processes, kept in results.items():
+            kept.append(train(processes))
+    one, two = (min(result["seconds"] for result in results[processes]) for processes in (1, 2))
+    rough = apart(results[1][0], results[2][0])
+    exact = train(1, exact=True)
+    close = apart(exact, train(2, exact=True))
+    assert close.max() < APART, close
+    curve = f"{STEPS} steps, loss {exact['losses'][0]:.3f} to {exact['losses'][-1]:.3f}"
+    return [
+        Row(
+            question="seconds a training step, two processes of one thread",
+            ours=f"{two:.3f} ({len(os.sched_getaffinity(0))} cores)",
+            reference=f"one process of one thread: {one:.3f}", ratio=one / two, goal=f"{GOAL:g} x", met=one / two >= GOAL,
+            same=f"{results[1][0]['frames']} frames a step; in float64 on {SMALL} pixels, {curve}: at most {close.max():.0e} "
+            f"apart; in the float32 that is timed {rough[0]:.0e} at the first step, {rough.max():.0e} at most",
+        )
+    ]  # fmt: skip
+
+
+def apart(one: dict, two: dict) -> np.ndarray:
+    """Give how far the losses of each step are apart."""
+    return np.abs(np.subtract(one["losses"], two["losses"]))
+
+
+def train(processes: int, *, exact: bool = False) -> dict:
+    """Train in processes of their own; give the seconds of a step, its frames and the loss of each step."""
+    start = [sys.executable]
+    if processes > 1:
+        start += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "out.json"
+        command = [*start, __file__, "--child", str(out), *(["--exact"] if exact else [])]
+        subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        return json.loads(out.read_text())
+
+
+def child(out: Path, exact: bool) -> None:
+    """Fit f for some steps, a look after each, and write what came of it."""
+    torch.set_num_threads(1)
+    frames, settings = demo_frames(), ["train_pseudo_intensity.optimiser.evaluate_every=1"]
+    if exact:
+        settings += [f"preprocess_faces.size={SMALL}", f"train_pseudo_intensity.network.width={WIDTH}"]
+        torch.set_default_dtype(torch.float64)
+        torch.Tensor.float = torch.Tensor.double  # type: ignore[method-assign]  # what takes care to be float32
+    params = load(ROOT / "params.yaml", settings)
+    section, size = params.train_pseudo_intensity, params.preprocess_faces.size
+    groups = draw_groups(frames, params.sample_pairs.frames, 4, (0, 1))
+    sampler = GroupSampler(frames, groups, section.optimiser.videos, (0, 0))
+    noise = np.random.default_rng(0).integers(0, 128, (len(frames), size, size, 3), np.uint8)
+    pixels = noise + (frames.labels.sum(1)[:, None, None, None] * 8).astype(np.uint8)
+    ends: list[float] = []
+
+    def look(model: torch.nn.Module) -> dict[str, float]:
+        ends.append(time.perf_counter())
+        return {"loss": 0.0}
+
+    job = Fit(
+        images=pixels.__getitem__, sampler=sampler, look=look, seed=0, name="f", augment=section.augment,
+        loss_of=lambda outputs, rows, pairs: ranking_loss(outputs, pairs, section.margin),
+    )  # fmt: skip
+    with process_group():
+        curves = fit(build(section.network, size, 0), job, section.optimiser, STEPS)
+        if is_main():
+            seconds = (ends[-1] - ends[WARM - 1]) / (STEPS - WARM)
+            losses = [row["train_loss"] for row in curves]
+            out.write_text(json.dumps({"seconds": seconds, "losses": losses, "frames": len(sampler(0)[0])}))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--child", type=Path)
+    parser.add_argument("--exact", action="store_true")
+    options, _ = parser.parse_known_args()
+    if options.child:
+        child(options.child, options.exact)
+    else:
+        main(measure)

@@ -1,0 +1,158 @@
+"""A compiled fit: the curve of a plain one, dropout included; the same names; taken up to the bit; or one line why not."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from aupair.log import Log
+from aupair.params import Optimiser
+from aupair.ranking import checkpoint, distributed
+from aupair.ranking.checkpoint import Checkpoint
+from aupair.ranking.compiled import Compiled, full_size
+from aupair.ranking.fit import Fit, fit, forward_of
+from aupair.ranking.losses import ranking_loss
+from aupair.ranking.pairs import Pairs, all_pairs, cell_weights
+
+SIZE, FRAMES, STEPS = 8, 24, 6
+LABELS = np.full((FRAMES, 12), -1, np.int8)
+LABELS[:, 0] = np.arange(FRAMES) % 2
+PIXELS = np.random.default_rng(0).integers(0, 200, (FRAMES, SIZE, SIZE, 3)).astype(np.uint8)
+PARAMS = Optimiser(name="adamw", learning_rate=3e-3, schedule="one_cycle", weight_decay=0.01, evaluate_every=2)
+
+
+class Listener(Log):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def line(self, text: str) -> None:
+        self.lines.append(text)
+
+
+class Small(nn.Module):
+    """What a VGG16 is made of, once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self.features = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(True), nn.MaxPool2d(2))
+            self.classifier = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(36, 12))
+        self.seen: list[int] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not torch.compiler.is_compiling():
+            self.seen.append(len(x))
+        return self.classifier(self.features(x / 255))  # type: ignore[no-any-return]
+
+
+def batch(step: int) -> tuple[np.ndarray, Pairs, np.ndarray]:
+    rows = np.random.default_rng(step).choice(FRAMES, 8 if step != 3 else 6, replace=False)
+    video = np.zeros(len(rows), np.int64)
+    pairs = all_pairs(LABELS[rows], video)
+    return rows, pairs, cell_weights(pairs, video)
+
+
+class Breaks:
+    """Breaks down when a step's batch is asked for by the fit, after its size was looked at."""
+
+    def __init__(self, last: int) -> None:
+        self.last, self.asked = last, 0
+
+    def __call__(self, step: int) -> tuple[np.ndarray, Pairs, np.ndarray]:
+        self.asked += 1
+        if self.asked > STEPS and step == self.last:
+            raise InterruptedError
+        return batch(step)
+
+
+def trained(kept: Checkpoint | None = None, sampler: Any = batch, log: Log | None = None, **changes: Any) -> Any:
+    model = Small()
+    look = lambda model: {"loss": float(next(model.parameters()).detach().abs().sum())}  # noqa: E731
+    job = Fit(
+        PIXELS.__getitem__, sampler, lambda outputs, rows, pairs: ranking_loss(outputs, pairs), look,
+        seed=3, name="toy", checkpoint=kept, **changes,
+    )  # fmt: skip
+    curves = fit(model, job, PARAMS, STEPS, log or Listener())
+    return {key: value.numpy() for key, value in model.state_dict().items()}, curves, model.seen
+
+
+@pytest.mark.slow
+def test_the_curve_of_a_plain_fit_and_only_full_batches_compiled() -> None:
+    log = Listener()
+    plain, compiled = trained(), trained(compile=True, log=log)
+    assert log.lines == []
+    assert plain[2] == [8, 8, 8, 6, 8, 8]
+    assert compiled[2] == [6]
+    assert compiled[0].keys() == plain[0].keys()
+    for key in ("features.0.weight", "classifier.2.weight"):  # biases cancel in the loss: noise moves them
+        np.testing.assert_allclose(compiled[0][key], plain[0][key], rtol=1e-4, atol=1e-6, err_msg=key)
+    one, other = ([row["train_loss"] for row in curves] for _, curves, _ in (plain, compiled))
+    np.testing.assert_allclose(other, one, rtol=1e-4)
+    assert np.ptp(one) > 0.01  # dropout draws another mask at each step: with others the curve would be another
+
+
+@pytest.mark.slow
+def test_broken_off_and_taken_up_it_ends_with_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint, "SECONDS", 0.0)
+    monkeypatch.setattr(checkpoint, "SHARE", float("inf"))
+    whole = trained(compile=True)
+    for last in (2, 4):
+        with pytest.raises(InterruptedError):
+            trained(Checkpoint(tmp_path / "toy.pt", "key"), Breaks(last), compile=True)
+    again = trained(Checkpoint(tmp_path / "toy.pt", "key"), compile=True)
+    assert again[1] == whole[1]
+    assert all((again[0][key] == whole[0][key]).all() for key in whole[0])
+
+
+def test_without_a_compiler_it_says_so_once_and_computes_what_a_plain_fit_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch._inductor import config
+
+    log, plain = Listener(), trained()
+    torch._dynamo.reset()
+    with monkeypatch.context() as patch:
+        patch.setattr(config.cpp, "cxx", ("/nowhere/c++",))
+        patch.setattr(config, "force_disable_caches", True)
+        without = trained(compile=True, log=log)
+    torch._dynamo.reset()
+    assert len(log.lines) == 1
+    assert log.lines[0].startswith("not compiled: ")
+    assert "\n" not in log.lines[0]
+    assert without[1] == plain[1]
+    assert all((without[0][key] == plain[0][key]).all() for key in plain[0])
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(x: Tensor) -> Tensor:
+        raise torch.OutOfMemoryError
+
+    log = Listener()
+    compiled = Compiled(Small(), 2, log)
+    monkeypatch.setattr(compiled, "_fast", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        compiled(torch.zeros(2, 3, SIZE, SIZE), 2)
+    assert compiled(torch.zeros(3, 3, SIZE, SIZE), 3).shape == (3, 12)
+    assert log.lines == []
+
+
+def test_the_full_size_is_the_largest_of_the_first_batches() -> None:
+    sizes = [3, 5, 4, 5, 2, 1, 1, 1, 9]
+    sampler: Any = lambda step: (np.zeros(sizes[step], np.int64), None, None)  # noqa: E731
+    assert full_size(sampler, 9) == 5
+    assert full_size(sampler, 1) == 3
+
+
+def test_batch_norms_of_several_processes_stay_uncompiled() -> None:
+    model, log = Small(), Listener()
+    model.features[1].__class__ = distributed.SharedBatchNorm
+    job = Fit(PIXELS.__getitem__, batch, lambda *_: torch.zeros(()), lambda _: {}, seed=0, name="toy", compile=True)
+    assert not isinstance(forward_of(model, job, STEPS, log), Compiled)
+    assert log.lines == ["not compiled: toy has batch norms that talk to other processes"]
+    log.lines.clear()
+    assert isinstance(forward_of(Small(), job, STEPS, log), Compiled)
+    assert log.lines == []

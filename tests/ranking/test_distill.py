@@ -1,0 +1,195 @@
+"""Distillation: student and teacher see one image, a fold's student has a fold's teacher, and no label is looked at."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from aupair.data.frames import Frames
+from aupair.errors import ArtifactError, ParamsError
+from aupair.params import Network, Params, check
+from aupair.ranking.distill import OFFSET, Taught, distillation_loss
+from aupair.ranking.networks import FLOOR, build
+from aupair.ranking.pairs import assign_folds, draw_groups, draw_pairs
+from aupair.ranking.pseudo_intensity import TrainingSet, judge, local_batch, train_f
+from aupair.ranking.scores import load_f, read_sigma, read_y_hat, save_f, save_h
+from aupair.ranking.teacher import load_teacher
+from aupair.ranking.uncertainty import train_h
+
+SIZE, LENGTH, VIDEOS = 32, 12, 8
+SPLIT = np.array((0, 0, 0, 0, 0, 1, 1, 2), np.int8)
+NARROW = {"width": 0.05, "batch_norm": True, "weights": "none", "frozen_convolutions": 0, "dropout": 0.0}
+STUDENT = Network(**NARROW, sharing="integrated")
+
+
+class Faces:
+    """Faces of one brightness each, and noise."""
+
+    size = SIZE
+
+    def __init__(self, count: int) -> None:
+        rng = np.random.default_rng(1)
+        noise = rng.integers(-20, 20, (count, SIZE, SIZE, 3))
+        self.pixels = (rng.integers(30, 220, (count, 1, 1, 1)) + noise).astype(np.uint8)
+
+    def __call__(self, rows: np.ndarray) -> np.ndarray:
+        return self.pixels[rows]
+
+
+class Brightness(nn.Module):
+    """A teacher of one thing: y_hat of each AU is the brightness, log sigma its negative half; it notes what it sees."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[torch.Tensor] = []
+        self.norm = nn.BatchNorm2d(3, affine=False)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.seen.append(images)
+        self.norm(images)  # alters its statistics unless it is in eval mode
+        light = (images.mean(dim=(1, 2, 3))[:, None] - 125) / 55
+        return torch.cat([light.expand(-1, 12), -0.5 * light.expand(-1, 12)], dim=1)
+
+
+def make_data(folds: int = 2) -> TrainingSet:
+    n = VIDEOS * LENGTH
+    video = np.repeat(np.arange(VIDEOS, dtype=np.int32), LENGTH)
+    frame = np.tile(np.arange(LENGTH, dtype=np.int32), VIDEOS)
+    labels = np.random.default_rng(0).integers(0, 2, (n, 12)).astype(np.int8)
+    labels[3] = -1
+    ok = np.ones(n, bool)
+    ok[::7] = False
+    names = tuple(f"v{v}" for v in range(VIDEOS))
+    frames = Frames(names, names, video, video, SPLIT[video], frame, frame / 25.0, ok, labels)
+    pairs = {split: draw_pairs(frames, split, 40, (0, 2, k)) for k, split in enumerate(("fit", "select", "validation"))}
+    images: Any = Faces(n)
+    return TrainingSet(frames, images, draw_groups(frames, 6, 4, (0, 1)), pairs, assign_folds(frames, folds, (0, 3)))
+
+
+def make_params(steps: int = 3, objective: str = "distill", h: str = "integrated", **changes: Any) -> Params:
+    sharing = "integrated" if h == "integrated" else "shared"
+    optimiser = {
+        "name": "adamw", "learning_rate": 5e-3, "steps": steps, "fold_steps": 2, "videos": 3, "evaluate_every": steps,
+        "keep": "last",
+    }  # fmt: skip
+    f = {"network": NARROW | {"sharing": sharing}, "optimiser": optimiser, "augment": 0.0, "device": "cpu"}
+    own = {"kind": h, "network": NARROW, "optimiser": optimiser, "device": "cpu"}
+    return check({"train_pseudo_intensity": f | {"objective": objective} | changes, "train_uncertainty": own})
+
+
+def test_the_loss_equals_a_loop() -> None:
+    outputs, video = np.random.default_rng(0).normal(size=(5, 48)), np.array([7, 3, 7, 7, 3])
+    total = 0.0
+    for n, row in enumerate(outputs):
+        for a in range(12):
+            shared = np.mean([outputs[m, a] - outputs[m, 24 + a] for m in range(5) if video[m] == video[n]])
+            value, raw, y_hat, log_sigma = (row[k * 12 + a] for k in range(4))
+            sigma = FLOOR + np.log1p(np.exp(raw + 0.54))
+            total += (value - y_hat - shared) ** 2 + OFFSET * shared**2 + 0.3 * (np.log(sigma) - log_sigma) ** 2
+    got = distillation_loss(torch.from_numpy(outputs), torch.from_numpy(video), 0.3)
+    assert float(got) == pytest.approx(total / (5 * 12), rel=1e-5)
+
+
+def test_both_see_one_image_and_only_the_student_is_fitted() -> None:
+    student, teacher = build(STUDENT, SIZE, 0), Brightness()
+    both = Taught(student, teacher).train()
+    images = torch.rand(4, 3, SIZE, SIZE) * 255
+    outputs = both(images)
+    assert outputs.shape == (4, 48)
+    assert teacher.seen[0] is images
+    torch.testing.assert_close(outputs[:, 24:], Brightness()(images))
+    assert int(teacher.norm.num_batches_tracked) == 0, "the teacher is in eval mode while the student trains"
+    distillation_loss(outputs, torch.tensor([0, 0, 1, 1]), 1.0).backward()
+    assert student.heads()[0].weight.grad is not None
+    assert all(key.startswith("student.") for key in both.state_dict()), "a checkpoint holds no teacher"
+    assert both.eval()(images).shape == (4, 24)
+    assert len(teacher.seen) == 1, "judged alone"
+
+
+def test_a_student_comes_to_say_what_its_teacher_says() -> None:
+    data = make_data(folds=1)
+    result = train_f(data, make_params(steps=60), 0, teachers=lambda name: Brightness())
+    seen = data.frames.ok & data.frames.of_split("validation")
+    light = data.images(np.flatnonzero(seen)).mean(axis=(1, 2, 3))
+    assert min(np.corrcoef(result.y_hat[seen, a], light)[0, 1] for a in range(12)) > 0.9
+    assert result.curves[-1]["loss"] < 0.5
+
+
+def test_no_label_is_learned_from() -> None:
+    data = make_data()
+    other = replace(data, frames=replace(data.frames, labels=1 - data.frames.labels))
+    first, second = (train_f(one, make_params(), 0, teachers=lambda name: Brightness()) for one in (data, other))
+    np.testing.assert_array_equal(first.y_hat, second.y_hat)
+
+
+def test_each_network_learns_from_its_own_teacher_on_the_frames_it_may_see() -> None:
+    data = make_data()
+    teachers = {name: Brightness() for name in data.networks()}
+    train_f(data, make_params(), 0, teachers=teachers.__getitem__)
+    faces = [face.tobytes() for face in data.images(np.arange(len(data.frames)))]
+    for name, may_see in data.networks().items():
+        seen = {
+            image.permute(1, 2, 0).to(torch.uint8).numpy().tobytes() for batch in teachers[name].seen for image in batch
+        }
+        rows = np.flatnonzero([face in seen for face in faces])
+        assert (may_see | data.frames.of_split("select"))[rows].all(), "select is looked at, not learned from"
+        assert (data.frames.ok & may_see)[rows].sum() > LENGTH
+        assert data.frames.ok[rows].all()
+
+
+def test_the_look_is_at_the_teacher_too() -> None:
+    data, params = make_data(), make_params().train_pseudo_intensity
+    student = build(STUDENT, SIZE, 0).eval()
+    rows, batch = local_batch(data.pairs["select"])
+    images = torch.from_numpy(data.images(rows)).permute(0, 3, 1, 2).float()
+    with torch.no_grad():
+        outputs, targets = student(images), Brightness()(images)
+    found = judge(student, data, params, targets)
+    expected = distillation_loss(
+        torch.cat([outputs, targets], 1), torch.from_numpy(data.frames.video[rows]), params.uncertainty_weight
+    )
+    assert found["loss"] == pytest.approx(float(expected), rel=1e-4)
+    d = batch.difference(outputs[:, :12])
+    assert found["pair_accuracy"] == pytest.approx(float((d > 0).float().mean()), abs=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["network", "factors", "integrated"])
+def test_a_teacher_says_what_its_trial_wrote(kind: str, tmp_path: Path) -> None:
+    data, params = make_data(), make_params(objective="pairs", h=kind)
+    f = train_f(data, params, 0)
+    save_f(tmp_path / "f", f, params, SIZE)
+    save_h(tmp_path / "h", train_h(data, f.y_hat, lambda name: load_f(tmp_path / "f", name), params, 0), params, SIZE)
+    y_hat, sigma = read_y_hat(tmp_path / "f", len(data.frames)), read_sigma(tmp_path / "h", len(data.frames))
+    for name in data.networks():
+        rows = np.flatnonzero(data.unseen(name) & data.frames.ok)
+        images = torch.from_numpy(data.images(rows)).permute(0, 3, 1, 2).float()
+        with torch.no_grad():
+            said = load_teacher(tmp_path, SIZE, name).eval()(images).numpy()
+        np.testing.assert_allclose(said[:, :12], y_hat[rows], atol=1e-3)
+        np.testing.assert_allclose(said[:, 12:], np.log(sigma[rows]), atol=1e-3)
+    with pytest.raises(ArtifactError, match="teacher of faces of another size") as caught:
+        load_teacher(tmp_path, 64, "final")
+    assert "got 32, expected 64" in str(caught.value)
+
+
+def test_without_a_teacher_it_is_refused() -> None:
+    with pytest.raises(ParamsError, match=r"objective: distill, got no teacher.*aupair distill"):
+        train_f(make_data(), make_params(), 0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"train_pseudo_intensity": {"objective": "distill"}}, "objective: distill together with .*integrated"),
+        ({"train_pseudo_intensity": {"network": {"shrink": 8}}}, "at least 32 pixels .* after shrink"),
+        ({"train_uncertainty": {"network": {"shrink": 8}}}, "at least 32 pixels .* after shrink"),
+        ({"train_pseudo_intensity": {"network": {"shrink": 0}}}, "shrink"),
+    ],
+)
+def test_params_that_cannot_be(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(ParamsError, match=said):
+        check(changes)

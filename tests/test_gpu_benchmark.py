@@ -1,0 +1,104 @@
+"""benchmarks/gpu.py runs to its end, on a CPU with a small network, where nothing but what it names is installed."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+BARE = """
+import importlib.machinery, importlib.metadata, re, runpy, sys
+
+def needed(names, found):
+    for name in names:
+        if name not in found:
+            found.add(name)
+            try:
+                said = importlib.metadata.requires(name) or []
+            except importlib.metadata.PackageNotFoundError:
+                continue
+            wanted = [re.match(r"[A-Za-z0-9._-]+", line)[0] for line in said if "extra ==" not in line]
+            needed([re.sub(r"[-_.]+", "-", w).lower() for w in wanted], found)
+    return found
+
+ALLOWED = needed(
+    ["torch", "torchvision", "numpy", "pyarrow", "opencv-python", "pydantic", "pyyaml", "safetensors"], set()
+)
+OWNERS = importlib.metadata.packages_distributions()
+
+class Bare(importlib.machinery.PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        owners = OWNERS.get(name.partition(".")[0])
+        if owners and not {re.sub(r"[-_.]+", "-", owner).lower() for owner in owners} & ALLOWED:
+            return None
+        return super().find_spec(name, path, target)
+
+sys.meta_path[:] = [importlib.machinery.BuiltinImporter, importlib.machinery.FrozenImporter, Bare]
+for name in ("rich", "pandas", "scipy"):
+    try:
+        __import__(name)
+    except ModuleNotFoundError:
+        continue
+    raise SystemExit(f"{name} can be had: this is no bare machine")
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.mark.slow
+def test_it_runs_on_a_bare_machine_and_writes_both_files(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", BARE, str(ROOT / "benchmarks" / "gpu.py"), "--tiny", "--out", str(tmp_path)]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=2400, cwd=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    found = json.loads((tmp_path / "gpu.json").read_text())
+    assert found["machine"].keys() >= {"device", "torch", "date", "commit"}
+    asked = [answer["question"] for answer in found["answers"]]
+    assert len(asked) == 8
+    assert all(answer["ours"] not in ("skipped", "failed") for answer in found["answers"])
+    assert found["figures"]["agreement"]["apart"] < 0.02
+    page = (tmp_path / "gpu.md").read_text()
+    assert all(f"| {question} |" in page for question in asked)
+
+
+@pytest.mark.slow
+def test_without_a_gpu_it_says_so(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "benchmarks" / "gpu.py"), "--out", str(tmp_path)]
+    ran = subprocess.run(
+        command, capture_output=True, text=True, timeout=300, env={"CUDA_VISIBLE_DEVICES": "", "PATH": ""}
+    )
+    assert ran.returncode == 1
+    assert ran.stderr.strip() == "gpu.py: no GPU here; --tiny checks the script on a CPU"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_step_is_counted_as_torch_counts_it() -> None:
+    import torch
+    from torch import nn
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from aupair.evaluation.cost import cost_of
+    from aupair.params import load
+    from aupair.ranking.networks import AUNetwork
+
+    params = load(ROOT / "params" / "affwild2.yaml")
+    forward = 2e9 * cost_of(params)["parts"]["f"]["gmac_per_frame"]
+    with torch.device("meta"):
+        network, faces = AUNetwork(params.train_pseudo_intensity.network, 224), torch.empty(1, 3, 224, 224)
+    first, second, third = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d)][:3]
+    work = {}
+    for layer, side in ((first, 224), (second, 224), (third, 112)):
+        work[layer] = 2 * layer.weight.numel() * side**2
+    for frozen, expected in (
+        ((), 3 * forward - work[first]),  # the image needs no gradient
+        ((first, second), 3 * forward - 2 * work[first] - 2 * work[second] - work[third]),
+    ):
+        for layer in frozen:
+            layer.requires_grad_(False)
+        with FlopCounterMode(display=False) as counter:
+            network(faces).sum().backward()
+        assert counter.get_total_flops() == pytest.approx(expected, rel=1e-9)
