@@ -20,9 +20,10 @@ from harness import Row, cells
 
 HERE = Path(__file__).parent
 NAMES = (
-    "startup", "faces", "videos", "pairs", "accuracy", "scores", "features", "mapping", "predict", "cost", "processes"
+    "startup", "faces", "videos", "pairs", "accuracy", "scores", "features", "mapping", "predict", "cost", "student",
+    "processes",
 )  # fmt: skip
-"""In the order of the flow. affwild2_size.py and gpu.py are commands of their own."""
+"""In the order of the flow. affwild2_size.py, gpu.py and nodes.py (it needs an image) are commands of their own."""
 
 HEAD = """# What the benchmarks said
 
