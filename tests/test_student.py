@@ -70,14 +70,15 @@ def test_another_teacher_is_learned_from_anew_and_not_taken_for_the_judged_one(h
     figures = store.read_json(ROOT / "reports" / "student.json")
     assert figures["teacher"]["f1_validation"] is None, "the reports above are of the other trial"
     assert figures["student"]["f1_validation"] is not None
-    shown = aupair("registry", "show", 1)
+    number = store.read_json(ROOT / "work" / "registered.json")["version"]
+    shown = aupair("registry", "show", number)
     assert f"student.of.trial │ {1 - chosen}" in " ".join(shown.out.split())
     assert "student.of.version" not in shown.out, "that teacher is not registered"
 
     from aupair.registry.recognizer import Recognizer
     from aupair.registry.versions import resolve
 
-    recognizer = Recognizer.load(resolve("models:/aupair/1"), "cpu")
+    recognizer = Recognizer.load(resolve(f"models:/aupair/{number}"), "cpu")
     rows = store.read_faces(next(iter(sorted((home / "work" / "faces").glob("*.arrow"))))).to_pylist()
     faces = np.stack([store.decode_jpeg(row["jpeg"]) for row in rows if row["status"] == "ok"])
     assert recognizer.predict_faces(faces, 6.0).decision.shape == (len(faces), len(AUS))

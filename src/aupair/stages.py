@@ -63,10 +63,7 @@ def train_pseudo_intensity(
     *, labels: Path, faces: Path, pairs: Path, f: Path, params: Params, trial: int, checkpoints: Path | None = None,
     teacher: Path | None = None, log: Log = SILENT,
 ) -> None:  # fmt: skip
-    """Fit f by ranking; score every frame by an f that never saw its person.
-
-    With a teacher, the folder of a finished trial, f learns what its f and h say (objective: distill).
-    """
+    """Fit f by ranking; score every frame by an f that never saw its person."""
     from aupair.ranking.checkpoint import keep, settings
     from aupair.ranking.distributed import is_main
     from aupair.ranking.pseudo_intensity import train_f
@@ -75,6 +72,7 @@ def train_pseudo_intensity(
     from aupair.ranking.teacher import files, load_teacher
 
     training, seed = load_training_set(labels, faces, pairs), params.seed + trial
+    # objective: distill learns from f and h of a finished trial, whose folder `teacher` is
     teachers = None if teacher is None else partial(load_teacher, teacher, training.images.size)
     inputs = {"labels": labels, "faces": faces, "pairs": pairs} | ({} if teacher is None else files(teacher))
     name = f"train-pseudo-intensity-{trial}"
