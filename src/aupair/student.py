@@ -25,7 +25,7 @@ DONE = Path("work") / "done.json"
 SHARED = ("data", "labels", "info", "faces", "pairs")
 STAGES = ("train-pseudo-intensity", "train-uncertainty", "extract-features", "train-mapping", "evaluate")
 LONGER = 3
-"""times its teacher's steps: with as many it underfits, and the demo's loses .03 of mean F1 on validation"""
+"""times its teacher's steps: with as many it underfits (docs/log.md)"""
 SIDE = 96
 """pixels: a face is shrunk to the smallest side that is at least this"""
 

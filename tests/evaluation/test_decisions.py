@@ -8,7 +8,7 @@ from aupair.aus import AUS
 from aupair.evaluation.confidence import TERMS, Confidence, quantiles_of
 from aupair.evaluation.decisions import Decided, decision_evidence
 from aupair.evaluation.selective import abstention, selective
-from aupair.evaluation.uncertainty import risk_coverage
+from aupair.evaluation.uncertainty import ranked_risk, risk_coverage
 from aupair.params import Evaluate
 
 A = len(AUS)
@@ -54,7 +54,7 @@ def test_the_figures_are_those_of_loops() -> None:
             bins[min(int(q * 15), 14)].append((q, not w))
         gaps = [abs(sum(q for q, _ in part) - sum(right for _, right in part)) for part in bins]
         assert entry["confidence_ece"] == pytest.approx(sum(gaps) / len(p))
-    pooled = risk_coverage(wrong.ravel(), found.trust["confidence"].ravel())[1]
+    pooled = risk_coverage(ranked_risk(wrong.ravel(), found.trust["confidence"].ravel()))[1]
     assert tree["risk_coverage"]["confidence"]["risk"] == pooled[4::5].tolist()
 
 

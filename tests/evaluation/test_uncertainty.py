@@ -225,7 +225,7 @@ def test_auroc_between_judges_two_kinds_and_nothing_else() -> None:
 def test_risk_falls_when_trust_knows_and_ends_at_the_error_of_all() -> None:
     rng = np.random.default_rng(0)
     wrong = rng.random(1000) < 0.3
-    coverage, risk = risk_coverage(wrong, -wrong.astype(float))
+    coverage, risk = risk_coverage(ranked_risk(wrong, -wrong.astype(float)))
     assert (coverage[0], coverage[-1]) == (0.01, 1.0)
     assert risk[-1] == pytest.approx(wrong.mean())
     assert risk[59] == 0.0

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from aupair.errors import ArtifactError
-from aupair.mapping.extractor import CDF_POINTS, Course, Statistics, columns, extract
+from aupair.mapping.extractor import CDF_POINTS, Course, Statistics, columns
 from aupair.mapping.windows import BINS
 from aupair.params import ExtractFeatures
 
@@ -148,7 +148,7 @@ def naive(
 def test_every_column_equals_a_loop(name: str, params: ExtractFeatures) -> None:
     y_hat, sigma, time = VIDEOS[name]
     statistics = make_statistics()
-    got = extract(y_hat, sigma, time, statistics, params)
+    got = Course(y_hat, sigma, time, statistics, params).features()
     names = [column for column, _ in columns(params)]
     assert got.shape == (len(time), A, len(names))
     assert got.dtype == np.float32
@@ -168,7 +168,7 @@ def test_pieces_have_the_bits_of_the_whole_video(kind: str) -> None:
     y_hat, sigma, time = make_video((np.arange(n) / 30).tolist(), [0, *range(300, 380), *range(1000, 1600), n - 1])
     pool = (np.concatenate([y_hat[1:300], y_hat[-90:-1] + 1]), np.concatenate([sigma[1:300], sigma[-90:-1]]))
     for given in (None, pool):
-        whole = extract(y_hat, sigma, time, make_statistics(), params, given)
+        whole = Course(y_hat, sigma, time, make_statistics(), params, given).features()
         course = Course(y_hat, sigma, time, make_statistics(), params, given)
         assert course.shape == whole.shape
         for size in (7, 600, n):
@@ -188,7 +188,7 @@ def test_columns_are_named_once_and_counted(params: ExtractFeatures) -> None:
     assert len(set(names)) == len(names)
     assert {group for _, group in named} == {"plain", "uncertainty"}
     y_hat, sigma, time = VIDEOS["irregular"]
-    assert extract(y_hat, sigma, time, make_statistics(), params).shape[2] == len(names)
+    assert Course(y_hat, sigma, time, make_statistics(), params).features().shape[2] == len(names)
     for name, group in named:
         uncertain = "certainty" in name or "sure" in name or ".uncertainty." in name
         assert group == ("uncertainty" if uncertain else "plain")
@@ -197,17 +197,17 @@ def test_columns_are_named_once_and_counted(params: ExtractFeatures) -> None:
 def test_no_face_at_all_and_no_frame_at_all() -> None:
     count = len(columns(SMALL))
     nan = np.full((5, A), np.nan, np.float32)
-    out = extract(nan, nan, np.arange(5) / 25, make_statistics(), SMALL)
+    out = Course(nan, nan, np.arange(5) / 25, make_statistics(), SMALL).features()
     assert out.shape == (5, A, count)
     assert np.isnan(out).all()
-    assert extract(nan[:0], nan[:0], np.zeros(0), make_statistics(), SMALL).shape == (0, A, count)
+    assert Course(nan[:0], nan[:0], np.zeros(0), make_statistics(), SMALL).features().shape == (0, A, count)
 
 
 def test_plain_columns_do_not_know_sigma() -> None:
     y_hat, sigma, time = VIDEOS["gaps and ends"]
     plain = np.array([group == "plain" for _, group in columns(SMALL)])
-    one = extract(y_hat, sigma, time, make_statistics(), SMALL)
-    other = extract(y_hat, sigma[:, ::-1] ** 2 + 0.1, time, make_statistics(), SMALL)
+    one = Course(y_hat, sigma, time, make_statistics(), SMALL).features()
+    other = Course(y_hat, sigma[:, ::-1] ** 2 + 0.1, time, make_statistics(), SMALL).features()
     np.testing.assert_array_equal(one[:, :, plain], other[:, :, plain])
     known = ~np.isnan(y_hat[:, 0])
     assert not np.allclose(one[known][:, :, ~plain], other[known][:, :, ~plain])
@@ -244,7 +244,9 @@ def test_certainty_is_the_rank_within_fit() -> None:
 
 def test_a_constant_sigma_and_a_constant_y() -> None:
     statistics = Statistics.of(np.ones((50, A), np.float32), np.full((50, A), 0.7, np.float32))
-    out = extract(np.ones((9, A), np.float32), np.full((9, A), 0.7, np.float32), np.arange(9) / 9, statistics, SMALL)
+    out = Course(
+        np.ones((9, A), np.float32), np.full((9, A), 0.7, np.float32), np.arange(9) / 9, statistics, SMALL
+    ).features()
     assert np.isfinite(out).all()
 
 
@@ -252,10 +254,10 @@ def test_seconds_and_not_frames() -> None:
     """Twice the frame rate, each frame doubled: the same numbers."""
     y_hat, sigma, time = VIDEOS["25 fps"]
     twice = [np.repeat(a, 2, axis=0) for a in (y_hat, sigma)]
-    doubled = extract(*twice, np.repeat(time, 2), make_statistics(), SMALL)
+    doubled = Course(*twice, np.repeat(time, 2), make_statistics(), SMALL).features()
     names = [name for name, _ in columns(SMALL)]
     windows = [k for k, name in enumerate(names) if name.startswith(("window", "context", "own.y"))]
-    single = extract(y_hat, sigma, time, make_statistics(), SMALL)
+    single = Course(y_hat, sigma, time, make_statistics(), SMALL).features()
     np.testing.assert_allclose(doubled[::2][:, :, windows], single[:, :, windows], rtol=1e-5, atol=1e-5)
 
 

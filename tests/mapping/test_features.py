@@ -11,7 +11,7 @@ from aupair.data.frames import Frames
 from aupair.errors import ArtifactError, AupairError
 from aupair.faces.pool import Died
 from aupair.mapping import features as module
-from aupair.mapping.extractor import Statistics, columns, extract
+from aupair.mapping.extractor import Course, Statistics, columns
 from aupair.mapping.features import Features, open_features, write_features
 from aupair.params import ExtractFeatures
 
@@ -48,7 +48,7 @@ def test_round_trip(tmp_path: Path) -> None:
     statistics = Statistics.load(tmp_path / "features" / "statistics.safetensors")
     for v in range(len(LENGTHS)):
         rows = frames.video == v
-        expected = extract(y_hat[rows], sigma[rows], frames.time[rows], statistics, PARAMS)
+        expected = Course(y_hat[rows], sigma[rows], frames.time[rows], statistics, PARAMS).features()
         np.testing.assert_array_equal(features[rows], expected)
     assert (np.isnan(features[:, 0, 0]) == ~frames.ok).all()
 
@@ -60,7 +60,7 @@ def test_processes_write_the_same_bytes(tmp_path: Path, monkeypatch: pytest.Monk
     params = PARAMS.model_copy(update={"neutral": neutral})
     write_features(tmp_path / "here", frames, y_hat, sigma, params)
     monkeypatch.setattr(module, "SHARE", 1)
-    monkeypatch.setattr(module, "_cores", lambda: 2)
+    monkeypatch.setattr(module, "cores", lambda: 2)
     write_features(tmp_path / "there", frames, y_hat, sigma, params)
     names = sorted(path.relative_to(tmp_path / "here") for path in (tmp_path / "here").rglob("*.*"))
     assert len(names) == len(LENGTHS) + 2
@@ -71,7 +71,7 @@ def test_processes_write_the_same_bytes(tmp_path: Path, monkeypatch: pytest.Monk
 def test_a_process_that_dies_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     frames, y_hat, sigma = make()
     monkeypatch.setattr(module, "SHARE", 1)
-    monkeypatch.setattr(module, "_cores", lambda: 2)
+    monkeypatch.setattr(module, "cores", lambda: 2)
     monkeypatch.setattr(module, "each", lambda work, tasks, workers: (pair for pair in [(tasks[0], Died(-9))]))
     with pytest.raises(AupairError, match="a process ended: in video v0, got code -9"):
         write_features(tmp_path / "features", frames, y_hat, sigma, PARAMS)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import gaussian_kde
 
-from aupair.mapping.extractor import Statistics, columns, extract
+from aupair.mapping.extractor import Course, Statistics, columns
 from aupair.mapping.features import open_features, write_features
 from aupair.mapping.fit import Mapping, train
 from aupair.mapping.histogram import POINTS, density
@@ -49,10 +49,10 @@ def test_columns_are_36_plain_ones() -> None:
     assert len({name for name, _ in named}) == 36
     assert {group for _, group in named} == {"plain"}
     y_hat, sigma, time = video()
-    out = extract(y_hat, sigma, time, STATISTICS, PARAMS_2020)
+    out = Course(y_hat, sigma, time, STATISTICS, PARAMS_2020).features()
     known = ~np.isnan(y_hat[:, 0])
     assert out.shape == (50, 2, 36)
-    np.testing.assert_array_equal(out, extract(y_hat, sigma * 9, time, STATISTICS, PARAMS_2020))
+    np.testing.assert_array_equal(out, Course(y_hat, sigma * 9, time, STATISTICS, PARAMS_2020).features())
     assert (np.isnan(out).any(axis=(1, 2)) == ~known).all()
     at = {name: out[:, :, k] for k, (name, _) in enumerate(named)}
     np.testing.assert_allclose(at["own.y"], y_hat, atol=1e-6)

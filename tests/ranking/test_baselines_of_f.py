@@ -10,20 +10,19 @@ import torch
 from scipy.stats import norm
 
 from aupair.aus import AUS
-from aupair.data.frames import Frames
 from aupair.errors import ParamsError
 from aupair.log import SILENT
 from aupair.params import Params, check
 from aupair.ranking.fit import forward_all
 from aupair.ranking.losses import PairBatch, level_loss
 from aupair.ranking.networks import FLOOR, SecondHead, second_sigma
-from aupair.ranking.pairs import Pairs, all_pairs, assign_folds, cell_weights, draw_groups, draw_pairs
+from aupair.ranking.pairs import Pairs, all_pairs, cell_weights
 from aupair.ranking.pseudo_intensity import TrainingSet, integrated_loss, train_f
 from aupair.ranking.scores import Scorer, load_f, load_h, read_sigma, read_y_hat, save_f, save_h
 from aupair.ranking.uncertainty import train_h
+from training_sets import SIZE, small_training_set
 
-SIZE, LENGTH, VIDEOS, CPU = 32, 12, 8, torch.device("cpu")
-SPLIT = np.array((0, 0, 0, 0, 0, 1, 1, 2), np.int8)
+CPU = torch.device("cpu")
 
 
 class Faces:
@@ -41,18 +40,7 @@ class Faces:
 
 
 def make_data(levels: int = 2, folds: int = 2) -> TrainingSet:
-    n = VIDEOS * LENGTH
-    video = np.repeat(np.arange(VIDEOS, dtype=np.int32), LENGTH)
-    frame = np.tile(np.arange(LENGTH, dtype=np.int32), VIDEOS)
-    labels = np.random.default_rng(0).integers(0, levels, (n, 12)).astype(np.int8)
-    labels[3] = -1
-    ok = np.ones(n, bool)
-    ok[::7] = False
-    names = tuple(f"v{v}" for v in range(VIDEOS))
-    frames = Frames(names, names, video, video, SPLIT[video], frame, frame / 25.0, ok, labels)
-    pairs = {split: draw_pairs(frames, split, 40, (0, 2, k)) for k, split in enumerate(("fit", "select", "validation"))}
-    faces: Any = Faces(labels[:, 0])
-    return TrainingSet(frames, faces, draw_groups(frames, 6, 4, (0, 1)), pairs, assign_folds(frames, folds, (0, 3)))
+    return small_training_set(lambda labels: Faces(labels[:, 0]), levels, folds)
 
 
 def make_params(steps: int = 3, uncertainty: str = "network", **changes: Any) -> Params:

@@ -9,19 +9,16 @@ import pytest
 import torch
 from torch import nn
 
-from aupair.data.frames import Frames
 from aupair.errors import ArtifactError, ParamsError
 from aupair.params import Network, Params, check
 from aupair.ranking.distill import OFFSET, Taught, distillation_loss
 from aupair.ranking.networks import FLOOR, build
-from aupair.ranking.pairs import assign_folds, draw_groups, draw_pairs
 from aupair.ranking.pseudo_intensity import TrainingSet, judge, local_batch, train_f
 from aupair.ranking.scores import load_f, read_sigma, read_y_hat, save_f, save_h
 from aupair.ranking.teacher import load_teacher
 from aupair.ranking.uncertainty import train_h
+from training_sets import LENGTH, SIZE, small_training_set
 
-SIZE, LENGTH, VIDEOS = 32, 12, 8
-SPLIT = np.array((0, 0, 0, 0, 0, 1, 1, 2), np.int8)
 NARROW = {"width": 0.05, "batch_norm": True, "weights": "none", "frozen_convolutions": 0, "dropout": 0.0}
 STUDENT = Network(**NARROW, sharing="integrated")
 
@@ -56,18 +53,7 @@ class Brightness(nn.Module):
 
 
 def make_data(folds: int = 2) -> TrainingSet:
-    n = VIDEOS * LENGTH
-    video = np.repeat(np.arange(VIDEOS, dtype=np.int32), LENGTH)
-    frame = np.tile(np.arange(LENGTH, dtype=np.int32), VIDEOS)
-    labels = np.random.default_rng(0).integers(0, 2, (n, 12)).astype(np.int8)
-    labels[3] = -1
-    ok = np.ones(n, bool)
-    ok[::7] = False
-    names = tuple(f"v{v}" for v in range(VIDEOS))
-    frames = Frames(names, names, video, video, SPLIT[video], frame, frame / 25.0, ok, labels)
-    pairs = {split: draw_pairs(frames, split, 40, (0, 2, k)) for k, split in enumerate(("fit", "select", "validation"))}
-    images: Any = Faces(n)
-    return TrainingSet(frames, images, draw_groups(frames, 6, 4, (0, 1)), pairs, assign_folds(frames, folds, (0, 3)))
+    return small_training_set(lambda labels: Faces(len(labels)), folds=folds)
 
 
 def make_params(steps: int = 3, objective: str = "distill", h: str = "integrated", **changes: Any) -> Params:

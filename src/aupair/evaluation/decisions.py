@@ -10,7 +10,7 @@ from scipy.stats import rankdata
 from aupair.aus import AUS
 from aupair.data.frames import Frames
 from aupair.evaluation.selection import Cells
-from aupair.evaluation.uncertainty import along_coverage, aurc, auroc, ranked_risk, reliability
+from aupair.evaluation.uncertainty import aurc, auroc, ranked_risk, reliability, risk_coverage
 
 THIN = 5
 """of a risk-coverage curve's 100 points every fifth goes to metrics.json"""
@@ -89,7 +89,7 @@ def decision_evidence(found: Decided) -> dict[str, Any]:
 def _figures(wrong: np.ndarray, trust: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """Judge cells: wrong (n,) bool, trust (n,) for each way."""
     ranked = {name: ranked_risk(wrong, values) for name, values in trust.items()}
-    curves = {name: along_coverage(risk) for name, risk in ranked.items()}
+    curves = {name: risk_coverage(risk) for name, risk in ranked.items()}
     areas = {name: float(risk.mean()) for name, risk in ranked.items()}
     p = trust["confidence"]
     claimed, observed, share = reliability(p, ~wrong, low=0.0)

@@ -183,18 +183,12 @@ def ranked_risk(wrong: np.ndarray, trust: np.ndarray) -> np.ndarray:
     return np.cumsum(expected) / np.arange(1, len(wrong) + 1)
 
 
-def risk_coverage(wrong: np.ndarray, trust: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def risk_coverage(risk: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The share of wrong decisions among the most trusted ones: coverage (100,) .01..1 and risk (100,).
 
     Args:
-        wrong: (n,) bool.
-        trust: (n,) float, higher for more trusted.
+        risk: (n,), what `ranked_risk` gives.
     """
-    return along_coverage(ranked_risk(wrong, trust))
-
-
-def along_coverage(risk: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The curve of `risk_coverage` from `ranked_risk`, (n,)."""
     coverage = np.arange(1, 101) / 100
     return coverage, risk[np.maximum(np.ceil(coverage * len(risk)).astype(int), 1) - 1]
 

@@ -72,7 +72,7 @@ def preprocess(jobs: Sequence[Job], faces: Path, params: PreprocessFaces, log: L
     _tidy(faces, {job.name for job in jobs})
     # Long videos first, so that none is left alone at the end.
     tasks = sorted(jobs, key=lambda job: (_size(job.source), job.frames), reverse=True)
-    workers = params.workers or _cores()
+    workers = params.workers or pool.cores()
     reports = {}
     with closing(pool.each(partial(_process, faces=faces, params=params), tasks, workers)) as results:
         for job, result in log.progress(results, len(tasks), "faces"):
@@ -148,11 +148,6 @@ def _crashed(job: Job, faces: Path, cause: pool.Died | Exception) -> VideoReport
     _sweep(faces, f".{glob.escape(job.name)}.arrow.*")
     store.write_faces(_path(faces, job.name), [], {"status": "crashed", "message": message})
     return VideoReport(job.name, "crashed", 0, 0, message)
-
-
-def _cores() -> int:
-    """Count the cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _make_folder(faces: Path) -> None:

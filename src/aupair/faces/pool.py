@@ -3,6 +3,7 @@
 concurrent.futures cannot say which task killed a process (BrokenProcessPool ends them all), hence this small one.
 """
 
+import os
 import signal
 import sys
 from collections import deque
@@ -23,6 +24,12 @@ class Died:
 
     exit_code: int | None
     """negative: the signal that killed it (-9 often means too little memory, -11 a fault in a library)"""
+
+
+def cores() -> int:
+    """Count the cores that this process may use; those that torchrun starts on one machine share them."""
+    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, there // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def each(function: Callable[[T], R], tasks: Sequence[T], workers: int) -> Generator[tuple[T, R | Died], None, None]:

@@ -101,18 +101,6 @@ def columns(params: ExtractFeatures) -> list[tuple[str, str]]:
     return [(name, group) for name, group, _ in _columns(_Seen(none, none, np.zeros(0), params), slice(0, 0))]
 
 
-def extract(
-    y_hat: np.ndarray,
-    sigma: np.ndarray,
-    time: np.ndarray,
-    statistics: Statistics,
-    params: ExtractFeatures,
-    pool: Arrays | None = None,
-) -> np.ndarray:
-    """Compute G for the frames of one video: (n, A, F) float32; see `Course`."""
-    return Course(y_hat, sigma, time, statistics, params, pool).features(slice(0, len(y_hat)))
-
-
 class Course:
     """A video as G sees it: what features need of the whole of it is computed once, some 300 bytes a frame.
 
@@ -144,8 +132,8 @@ class Course:
         whole = own if pool is None else values(*pool)
         self._seen = _Seen(own, whole, time[self._known].astype(np.float64), params)
 
-    def features(self, rows: slice, out: np.ndarray | None = None) -> np.ndarray:
-        """Give G of some frames, whatever is asked for besides them; going on from those before is quickest.
+    def features(self, rows: slice = slice(None), out: np.ndarray | None = None) -> np.ndarray:
+        """Give G of some frames, or of all, whatever is asked for besides them; going on from those before is quickest.
 
         Args:
             out: where to; memory that was written before is quicker than new one.
@@ -153,11 +141,12 @@ class Course:
         Returns:
             (rows, A, F) float32, NaN rows where there is no face. F and its order: `columns(params)`.
         """
+        first, end, _ = rows.indices(self.shape[0])
         if out is None:
-            out = np.empty((rows.stop - rows.start, *self.shape[1:]), np.float32)
-        for start in range(rows.start, rows.stop, PIECE):
-            stop = min(start + PIECE, rows.stop)
-            self._fill(out[start - rows.start : stop - rows.start], start, stop)
+            out = np.empty((end - first, *self.shape[1:]), np.float32)
+        for start in range(first, end, PIECE):
+            stop = min(start + PIECE, end)
+            self._fill(out[start - first : stop - first], start, stop)
         return out
 
     def _fill(self, out: np.ndarray, start: int, stop: int) -> None:

@@ -1,7 +1,5 @@
 """G for every video, as files: videos/<video>.safetensors, the statistics of fit, and the names of the columns."""
 
-import json
-import os
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from functools import partial
@@ -14,7 +12,7 @@ from aupair import store
 from aupair.aus import AUS
 from aupair.data.frames import Frames
 from aupair.errors import ArtifactError, AupairError
-from aupair.faces.pool import Died, each
+from aupair.faces.pool import Died, cores, each
 from aupair.log import SILENT, Log
 from aupair.mapping.extractor import PIECE, Course, Statistics, columns
 from aupair.params import ExtractFeatures
@@ -86,7 +84,7 @@ def write_features(
             temporary / "columns.json", [{"name": name, "group": group} for name, group in columns(params)]
         )
         work = partial(_write, folder=temporary, statistics=statistics, params=params)
-        with closing(_spread(work, tasks, min(_cores(), len(frames) // SHARE))) as done:
+        with closing(_spread(work, tasks, min(cores(), len(frames) // SHARE))) as done:
             for _ in log.progress(done, len(tasks), "extracting features"):
                 pass
 
@@ -115,10 +113,6 @@ def _spread(
             yield
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _write(clips: list[_Clip], folder: Path, statistics: Statistics, params: ExtractFeatures) -> None:
     """Write the features of a person's clips, or of one video."""
     pool = None
@@ -129,21 +123,11 @@ def _write(clips: list[_Clip], folder: Path, statistics: Statistics, params: Ext
     for clip in clips:
         course = Course(clip.y_hat, clip.sigma, clip.time, statistics, params, pool)
         buffer = np.empty((PIECE, *course.shape[1:]), np.float32)
-        path = _path(folder, clip.name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "wb") as file:
-            file.write(_header(course.shape))
-            for start in range(0, len(clip.time), PIECE):
-                rows = slice(start, min(start + PIECE, len(clip.time)))
-                file.write(course.features(rows, buffer[: rows.stop - start]).data)
-
-
-def _header(shape: tuple[int, ...]) -> bytes:
-    """What stands in a safetensors file before `features`, float32: so it can be written in pieces."""
-    about = {"dtype": "F32", "shape": shape, "data_offsets": (0, 4 * int(np.prod(shape)))}
-    text = json.dumps({"features": about}, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text
+        pieces = (
+            course.features(slice(start, start + PIECE), buffer[: len(clip.time) - start])
+            for start in range(0, len(clip.time), PIECE)
+        )
+        store.write_pieces(_path(folder, clip.name), "features", course.shape, pieces)
 
 
 def open_features(folder: Path, frames: Frames) -> Features:

@@ -33,17 +33,14 @@ class Compiled:
     def __call__(self, x: Tensor, count: int) -> Tensor:
         """Forward this process's share of a batch of `count` frames: (b, ...) -> (b, A)."""
         if count != self._size:
-            return self._plain(x)
+            return self._network(x)
         try:
             return self._fast(x)
         except TorchDynamoException as error:
             reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
             self._log.line(f"not compiled: {reason[:160]}")
             self._size = 0
-            return self._plain(x)
-
-    def _plain(self, x: Tensor) -> Tensor:
-        return self._network(x)
+            return self._network(x)
 
 
 def full_size(sampler: Sampler, steps: int) -> int:

@@ -1,6 +1,5 @@
 """Aligned faces as arrays: decoded once and kept while they fit, else decoded by a few threads when asked for."""
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import numpy as np
 from aupair import store
 from aupair.data.frames import Frames
 from aupair.errors import ArtifactError
+from aupair.faces.pool import cores
 
 
 class FaceImages:
@@ -52,9 +52,3 @@ class FaceImages:
     def _decode(self, row: int) -> np.ndarray:
         video, frame = self._video[row], int(self._frame[row])
         return store.decode_jpeg(self._jpegs[video][frame].as_py(), f"{self._paths[video]} frame {frame}")
-
-
-def cores() -> int:
-    """Count the cores that this process may use; those that torchrun starts on one machine share them."""
-    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, there // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))

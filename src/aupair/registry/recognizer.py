@@ -188,7 +188,7 @@ class Recognizer:
         if ok.any():
             course = Course(y_hat, sigma, time, self.statistics, self.params.extract_features, pool)
             for start in range(0, len(ok), PIECE):
-                rows = slice(start, min(start + PIECE, len(ok)))
+                rows = slice(start, start + PIECE)
                 own = start + np.flatnonzero(ok[rows])
                 raw[own] = self.selection.raw(*self.mapping(course.features(rows)[ok[rows]]))
                 decision[own] = self.selection.decide(raw[own])
