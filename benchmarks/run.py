@@ -47,9 +47,14 @@ def machine() -> str:
 
 
 def commit() -> str:
-    """Name the code that is measured."""
-    words = ["git", "-C", str(HERE), "describe", "--always", "--dirty", "--abbrev=7"]
-    return subprocess.run(words, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
+    """Name the code that is measured: its commit, and whether more than these results was changed since."""
+    found = _git("rev-parse", "--short=7", "HEAD")
+    changed = _git("status", "--porcelain", "--", ":/", ":(exclude)results.*")
+    return (found or "unknown") + ("-dirty" if changed else "")
+
+
+def _git(*words: str) -> str:
+    return subprocess.run(["git", *words], cwd=HERE, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def run(name: str) -> dict[str, object]:
