@@ -83,12 +83,18 @@ def finished(tmp_path_factory: pytest.TempPathFactory, corpus: Path, tiny: Any) 
     return folder
 
 
+@pytest.fixture(autouse=True)
+def own_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give each test its folder's MLflow store: MLflow leaves the address of the last one in the environment."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")  # undone after the test, whatever MLflow has made of it by then
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+
+
 @pytest.fixture
 def home(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of that folder to work in, as the current one."""
     folder = Path(shutil.copytree(finished, tmp_path / "home"))
     monkeypatch.chdir(folder)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     return folder
 
 

@@ -54,12 +54,12 @@ def test_a_params_file_that_is_none(fresh: Path, aupair: Command) -> None:
 
 
 def test_bad_use_of_the_other_commands(fresh: Path, aupair: Command) -> None:
-    before = files_below(fresh)
+    before, no_store = files_below(fresh), f"no MLflow store yet: in sqlite:///{fresh}/mlflow.db"
     for arguments, code, message in (
         (("synth", "data"), 3, "not empty: in "),
         (("split", "nowhere"), 3, "no data folder: in nowhere"),
         (("report",), 4, "missing file: in reports/metrics.json; run the stage that writes it"),
-        (("predict", "data/videos", "--out", "p"), 5, "no MLflow store yet: in sqlite:///mlflow.db; run `dvc repro`"),
+        (("predict", "data/videos", "--out", "p"), 5, f"{no_store}; run `dvc repro`"),
         (("predict", "data/annotations", "--out", "p"), 3, "no video: in data/annotations"),
         (("predict", "data/videos", "--out", "p", "--model", "nowhere"), 4, "no such folder: in nowhere"),
         (
@@ -67,7 +67,7 @@ def test_bad_use_of_the_other_commands(fresh: Path, aupair: Command) -> None:
             3,
             "no such video or folder: in none.mp4; check the path",
         ),
-        (("registry", "list"), 5, "no MLflow store yet: in sqlite:///mlflow.db"),
+        (("registry", "list"), 5, no_store),
         (("registry", "promote", 1), 5, "no promotion gate: in mlflow/registry.yaml; run inside a checkout"),
         (("registry", "rollback"), 5, "no MLflow store yet"),
     ):

@@ -49,7 +49,6 @@ def home(graded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of that folder to work in, as the current one."""
     folder = Path(shutil.copytree(graded, tmp_path / "home"))
     monkeypatch.chdir(folder)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     return folder
 
 

@@ -87,11 +87,9 @@ def run_local(
 
 def variables(run_id: str, values: Mapping[str, Any], out: Path) -> dict[str, str]:
     """Give the environment that every task gets: the run's id, where MLflow is, where checkpoints are kept."""
-    uri = tracking.tracking_uri()
-    database = tracking.sqlite_path(uri)
     found = {
         live.RUN_ID: run_id,
-        "MLFLOW_TRACKING_URI": uri if database is None else f"sqlite:///{database.resolve()}",
+        "MLFLOW_TRACKING_URI": tracking.tracking_uri(),
         "AUPAIR_CHECKPOINTS": str(out.resolve() / "checkpoints"),
     }
     experiment = (values.get("register_model") or {}).get("experiment")

@@ -19,8 +19,10 @@ PROBE_SECONDS = 5.0
 
 
 def tracking_uri() -> str:
-    """Give the store's URI."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
+    """Give the store's URI; MLflow keeps connections by it, so a database file is named by its whole path."""
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
+    database = sqlite_path(uri)
+    return uri if database is None else f"sqlite:///{database.resolve()}"
 
 
 def connect(create: bool = False) -> "MlflowClient":
@@ -57,7 +59,7 @@ def experiment_id(client: "MlflowClient", name: str) -> str:
     from mlflow import MlflowException
 
     database = sqlite_path(tracking_uri())
-    location = None if database is None else str(database.resolve().parent / "mlruns")
+    location = None if database is None else str(database.parent / "mlruns")
     with told(f"experiment {name}"):
         found = client.get_experiment_by_name(name)
         if found is not None:
@@ -107,9 +109,9 @@ def _prepare(uri: str, database: Path, create: bool) -> None:
             where=uri,
             todo="run `dvc repro`, or set MLFLOW_TRACKING_URI to a store that has the model",
         )
-    if not os.access(database.resolve().parent, os.W_OK):
+    if not os.access(database.parent, os.W_OK):
         raise RegistryError("the MLflow store cannot be written", where=uri, expected="a writable folder")
-    with _alone(database.resolve().parent):
+    with _alone(database.parent):
         if not database.exists() or not database.stat().st_size:
             _upgrade(uri)
 
