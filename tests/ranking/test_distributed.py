@@ -268,6 +268,29 @@ def test_a_batch_norm_sees_the_whole_batch(runs: Path) -> None:
         np.testing.assert_allclose(two[key], one[key], rtol=1e-7, err_msg=key)
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("shape", [(4, 5, 6, 3), (4, 1, 6, 3), (4, 5, 1, 1)])
+@pytest.mark.parametrize(("dtype", "apart"), [(torch.float32, 2e-6), (torch.bfloat16, 2e-2)])
+def test_a_shared_batch_norm_is_torchs_in_any_layout_and_dtype(
+    shape: tuple[int, ...], layout: torch.memory_format, dtype: torch.dtype, apart: float
+) -> None:
+    torch.manual_seed(0)
+    x, pull = 3 + torch.randn(shape), torch.randn(shape)
+    found = []
+    for kind in (nn.BatchNorm2d, distributed.SharedBatchNorm):
+        norm, mine = kind(shape[1]), x.to(dtype, memory_format=layout).requires_grad_()
+        with torch.no_grad():
+            norm.weight.copy_(torch.linspace(0.5, 2, shape[1]))
+        y = nn.functional.relu(norm(mine), inplace=True)
+        (y * pull).sum().backward()
+        assert mine.grad is not None
+        assert (y.dtype, mine.grad.dtype) == (dtype, dtype)
+        assert y.is_contiguous(memory_format=layout)
+        found.append([y, mine.grad, norm.weight.grad, norm.bias.grad, norm.running_mean, norm.running_var])
+    for theirs, ours in zip(*found):
+        torch.testing.assert_close(ours, theirs, rtol=apart, atol=apart)
+
+
 @pytest.mark.parametrize("processes", [1, 2])
 def test_training_goes_on_after_breakdowns_to_the_bit(runs: Path, processes: int) -> None:
     found = by(runs, "breakdowns")[processes - 1]

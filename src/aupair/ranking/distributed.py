@@ -166,24 +166,64 @@ def stop_signal() -> Iterator[Callable[[], bool]]:
         signal.raise_signal(signal.SIGTERM)
 
 
-class Total(torch.autograd.Function):
-    """The sum over the processes; the gradient of each one's part is the sum of their gradients."""
+class Normalised(torch.autograd.Function):
+    """A batch norm over the batch of all processes: each way they talk once, for a wait at every layer is what costs."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        """(...) -> (...), the same in all processes."""
-        return _summed(x)
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, ...]:
+        """(share, C, H, W) -> it normalised; and the whole batch's mean (C,), variance (C,) and values a channel ()."""
+        ctx.layout = (
+            torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
+        )
+        flat = _flat(x, ctx.layout).float()
+        mean = flat.mean((0, 2))
+        centred = flat - mean[:, None]
+        y = torch.empty_like(x, dtype=flat.dtype, memory_format=ctx.layout)
+        squares = torch.mul(centred, centred, out=_flat(y, ctx.layout))
+        parts = _of_all(torch.cat([mean, squares.sum((0, 2)), mean.new_tensor([x[:, 0].numel()])]))
+        means, sums, sizes = parts.split([len(mean), len(mean), 1], 1)  # a row for each process
+        count = sizes.sum()
+        total = (means * sizes).sum(0) / count
+        variance = (sums + sizes * (means - total).square()).sum(0) / count
+        shift, scale = mean - total, torch.rsqrt(variance + eps)
+        ctx.save_for_backward(centred, shift, scale, weight, count)
+        ctx.mark_non_differentiable(total, variance, count)
+        factor = weight * scale
+        torch.addcmul(
+            (bias + shift * factor)[:, None], centred, factor[:, None], out=squares
+        )  # no view: ReLU is in place
+        return y.to(x.dtype), total, variance, count
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        """Sum what each process's share of the frames makes of it."""
-        return _summed(gradient)
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """The gradients of this share's frames; those of weight and bias are summed later, with all the others."""
+        centred, shift, scale, weight, count = ctx.saved_tensors
+        gradient = _flat(gradients[0], ctx.layout).float()
+        of_x = torch.empty_like(gradients[0], dtype=gradient.dtype, memory_format=ctx.layout)
+        products = torch.mul(centred, gradient, out=_flat(of_x, ctx.layout))
+        of_bias = gradient.sum((0, 2))
+        of_weight = (products.sum((0, 2)) + shift * of_bias) * scale
+        mean_of_weight, mean_of_bias = (_of_all(torch.stack([of_weight, of_bias])).sum(0) / count).unbind()
+        factor = weight * scale
+        slope = -factor * scale * mean_of_weight
+        constant = shift * slope - factor * mean_of_bias
+        torch.addcmul(constant[:, None], centred, slope[:, None], out=products).addcmul_(gradient, factor[:, None])
+        return of_x.to(gradients[0].dtype), of_weight, of_bias, None
 
 
-def _summed(x: Tensor) -> Tensor:
-    total = x.clone(memory_format=torch.contiguous_format)
-    dist.all_reduce(total)
-    return total
+def _flat(x: Tensor, layout: torch.memory_format) -> Tensor:
+    """(n, C, H, W) -> (n, C, H W), or (n H W, C, 1) where channels are last in memory: a view of what is laid out so."""
+    return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1], 1) if layout == torch.channels_last else x.flatten(2)
+
+
+def _of_all(mine: Tensor) -> Tensor:
+    """(...) -> (processes, ...): what each process has, the same in all of them."""
+    if world() == 1:
+        return mine[None]
+    parts = mine.new_zeros(world(), *mine.shape)
+    parts[rank()] = mine
+    dist.all_reduce(parts)
+    return parts
 
 
 class SharedBatchNorm(nn.BatchNorm2d):
@@ -197,18 +237,12 @@ class SharedBatchNorm(nn.BatchNorm2d):
         assert self.running_var is not None
         assert self.num_batches_tracked is not None
         assert self.momentum is not None
-        wide = x.float()
-        sums = Total.apply(torch.cat([wide.sum((0, 2, 3)), wide.new_tensor([wide[:, 0].numel()])]))
-        count = sums[-1].detach()
-        mean = sums[:-1] / count
-        centred = wide - mean.view(-1, 1, 1)
-        variance = Total.apply(centred.square().sum((0, 2, 3))) / count
+        y, mean, variance, count = Normalised.apply(x, self.weight, self.bias, self.eps)
         with torch.no_grad():
             self.num_batches_tracked += 1
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(variance * count / (count - 1), self.momentum)
-        scale = self.weight * torch.rsqrt(variance + self.eps)
-        return (centred * scale.view(-1, 1, 1) + self.bias.view(-1, 1, 1)).to(x.dtype)
+        return y
 
 
 def share_batch_norms(model: nn.Module) -> None:
