@@ -1,5 +1,5 @@
 """What do two processes bring to a training step of f? torchrun and gloo, one thread each, against one process of one
-thread; the same batches, at the demo's size."""
+thread; the same batches, at the demo's size, without batch norms as at Aff-Wild2's and with them as in the demo."""
 
 import argparse
 import json
@@ -37,26 +37,29 @@ gradient's size, to part the ways."""
 
 
 def measure() -> list[Row]:
+    """Ask for both kinds of network."""
+    return [compare("without batch norms", False), compare("with 13 batch norms of the whole batch", True)]
+
+
+def compare(kind: str, batch_norm: bool) -> Row:
     """Train with one process and with two, in turn."""
     results: dict[int, list[dict]] = {1: [], 2: []}
     for _ in range(ROUNDS):
         for processes, kept in results.items():
-            kept.append(train(processes))
+            kept.append(train(processes, batch_norm))
     one, two = (min(result["seconds"] for result in results[processes]) for processes in (1, 2))
     rough = apart(results[1][0], results[2][0])
-    exact = train(1, exact=True)
-    close = apart(exact, train(2, exact=True))
+    exact = train(1, batch_norm, exact=True)
+    close = apart(exact, train(2, batch_norm, exact=True))
     assert close.max() < APART, close
     curve = f"{STEPS} steps, loss {exact['losses'][0]:.3f} to {exact['losses'][-1]:.3f}"
-    return [
-        Row(
-            question="seconds a training step, two processes of one thread",
-            ours=f"{two:.3f} ({len(os.sched_getaffinity(0))} cores)",
-            reference=f"one process of one thread: {one:.3f}", ratio=one / two, goal=f"{GOAL:g} x", met=one / two >= GOAL,
-            same=f"{results[1][0]['frames']} frames a step; in float64 on {SMALL} pixels, {curve}: at most {close.max():.0e} "
-            f"apart; in the float32 that is timed {rough[0]:.0e} at the first step, {rough.max():.0e} at most",
-        )
-    ]  # fmt: skip
+    return Row(
+        question=f"seconds a training step, two processes of one thread, {kind}",
+        ours=f"{two:.3f} ({len(os.sched_getaffinity(0))} cores)",
+        reference=f"one process of one thread: {one:.3f}", ratio=one / two, goal=f"{GOAL:g} x", met=one / two >= GOAL,
+        same=f"{results[1][0]['frames']} frames a step; in float64 on {SMALL} pixels, {curve}: at most {close.max():.0e} "
+        f"apart; in the float32 that is timed {rough[0]:.0e} at the first step, {rough.max():.0e} at most",
+    )  # fmt: skip
 
 
 def apart(one: dict, two: dict) -> np.ndarray:
@@ -64,24 +67,26 @@ def apart(one: dict, two: dict) -> np.ndarray:
     return np.abs(np.subtract(one["losses"], two["losses"]))
 
 
-def train(processes: int, *, exact: bool = False) -> dict:
+def train(processes: int, batch_norm: bool, *, exact: bool = False) -> dict:
     """Train in processes of their own; give the seconds of a step, its frames and the loss of each step."""
     start = [sys.executable]
     if processes > 1:
         start += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "out.json"
-        command = [*start, __file__, "--child", str(out), *(["--exact"] if exact else [])]
+        flags = [*(["--exact"] if exact else []), *(["--batch-norm"] if batch_norm else [])]
+        command = [*start, __file__, "--child", str(out), *flags]
         subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
         return json.loads(out.read_text())
 
 
-def child(out: Path, exact: bool) -> None:
+def child(out: Path, exact: bool, batch_norm: bool) -> None:
     """Fit f for some steps, a look after each, and write what came of it."""
     torch.set_num_threads(1)
-    frames, settings = demo_frames(), ["train_pseudo_intensity.optimiser.evaluate_every=1"]
+    frames, f = demo_frames(), "train_pseudo_intensity"
+    settings = [f"{f}.optimiser.evaluate_every=1", f"{f}.network.batch_norm={batch_norm}"]
     if exact:
-        settings += [f"preprocess_faces.size={SMALL}", f"train_pseudo_intensity.network.width={WIDTH}"]
+        settings += [f"preprocess_faces.size={SMALL}", f"{f}.network.width={WIDTH}"]
         torch.set_default_dtype(torch.float64)
         torch.Tensor.float = torch.Tensor.double  # type: ignore[method-assign]  # what takes care to be float32
     params = load(ROOT / "params.yaml", settings)
@@ -112,8 +117,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("--child", type=Path)
     parser.add_argument("--exact", action="store_true")
+    parser.add_argument("--batch-norm", action="store_true")
     options, _ = parser.parse_known_args()
     if options.child:
-        child(options.child, options.exact)
+        child(options.child, options.exact, options.batch_norm)
     else:
         main(measure)
