@@ -1,7 +1,9 @@
 """What a stage is: its line in the table of contents, and where the artifacts lie on a laptop."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,19 @@ class Stage:
     def section(self) -> str:
         """Its own section of params.yaml."""
         return self.name.replace("-", "_")
+
+    def paths(self, root: Path, trials: Sequence[int], trial: int | None = None) -> dict[str, Any]:
+        """Give its artifacts as paths under a root, lists where it gathers all trials."""
+        found: dict[str, Any] = {}
+        for name in self.reads + self.writes:
+            place = ARTIFACTS[name]
+            if "{trial}" not in place:
+                found[name] = root / place
+            elif self.per_trial:
+                found[name] = root / place.format(trial=trial)
+            else:
+                found[name] = [root / place.format(trial=number) for number in trials]
+        return found
 
 
 ARTIFACTS: dict[str, str] = {

@@ -224,20 +224,6 @@ def find(name: str) -> Stage:
     raise ParamsError("no such stage", got=name, expected="one of " + ", ".join(stage.name for stage in FLOW))
 
 
-def paths(stage: Stage, root: Path, trials: Sequence[int], trial: int | None = None) -> dict[str, Any]:
-    """Give a stage's artifacts as paths under a root, lists where it gathers all trials."""
-    found: dict[str, Any] = {}
-    for name in stage.reads + stage.writes:
-        place = ARTIFACTS[name]
-        if "{trial}" not in place:
-            found[name] = root / place
-        elif stage.per_trial:
-            found[name] = root / place.format(trial=trial)
-        else:
-            found[name] = [root / place.format(trial=number) for number in trials]
-    return found
-
-
 def run(
     name: str, params: Params, *, root: Path = Path(), trial: int | None = None, log: Log = SILENT, **more: Path
 ) -> None:
@@ -265,7 +251,7 @@ def _run(stage: Stage, params: Params, root: Path, trial: int | None, log: Log, 
     if trial is not None and trial not in params.trials:
         raise ParamsError("no such trial", got=trial, expected=f"one of trials: {list(params.trials)}")
     numbers = [None] if not stage.per_trial else params.trials if trial is None else [trial]
-    calls = [paths(stage, root, params.trials, number) for number in numbers]
+    calls = [stage.paths(root, params.trials, number) for number in numbers]
     for places in calls:
         check_places(stage, places)
     more = more | ({"checkpoints": root / "work" / "checkpoints"} if stage.resumable else {})

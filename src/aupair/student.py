@@ -116,7 +116,7 @@ class Distillation:
             stage = stages.find(name)
             key = f"{stages.lineage(name, self.params)}-{source}"
             number = self.trial if stage.per_trial else None
-            places = stages.paths(stage, self.root, self.params.trials, number)
+            places = stage.paths(self.root, self.params.trials, number)
             if done.get(name) == key and all(places[artifact].exists() for artifact in stage.writes):
                 log.line(f"{name}: done before")
                 continue

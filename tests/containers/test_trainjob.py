@@ -77,7 +77,7 @@ def left_of_nodes() -> list[str]:
 
 def inputs(stage: stages.Stage, run: Run, root: Path) -> None:
     """Lay a stage's inputs of a run out as in a checkout."""
-    for name, place in stages.paths(stage, root, [0], 0).items():
+    for name, place in stage.paths(root, [0], 0).items():
         if name in stage.reads:
             place.parent.mkdir(parents=True, exist_ok=True)
             place.symlink_to(run.artifact(name))

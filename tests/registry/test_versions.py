@@ -158,7 +158,9 @@ def test_the_commands_see_a_model_of_any_name_and_speak_of_a_way_back_where_ther
     shutil.copy(GATE, home / "mlflow")
     name = ("--name", "commands")
     unseen = aupair("registry", "show", 1, "--name", "nobody")
-    assert re.fullmatch(r"no such model: in sqlite:///.*/mlflow\.db, got nobody, expected .*\bcommands\b.*", unseen.line)
+    assert re.fullmatch(
+        r"no such model: in sqlite:///.*/mlflow\.db, got nobody, expected .*\bcommands\b.*", unseen.line
+    )
     absent = aupair("registry", "list", "--name", "nobody")
     assert (absent.code, absent.out, absent.line) == (5, "", unseen.line)
     listed = aupair("registry", "list", *name).out

@@ -64,7 +64,7 @@ class Run:
     @classmethod
     def read(cls, root: Path, params: Params) -> "Run":
         """Read the run in a folder, its chosen trial alone."""
-        at = stages.paths(stages.find("evaluate"), root, params.trials)
+        at = stages.find("evaluate").paths(root, params.trials)
         frames = load_frames(at["labels"], at["faces"])
         selection = store.read_json(at["selection"])
         k = params.trials.index(selection["trial"])

@@ -76,7 +76,7 @@ def job_name(stage: stages.Stage, trial: int, run: str) -> str:
 
 def hand_over(stage: stages.Stage, params: Params, root: Path, folder: Path, trial: int) -> None:
     """Copy a stage's inputs and the params into a folder that the nodes reach."""
-    here, there = (stages.paths(stage, place, params.trials, trial) for place in (root, folder))
+    here, there = (stage.paths(place, params.trials, trial) for place in (root, folder))
     for artifact in stage.reads:
         with store.atomic(there[artifact]) as temporary:
             source = here[artifact].resolve()
@@ -93,7 +93,7 @@ def fetch(stage: stages.Stage, params: Params, root: Path, folder: Path, trial: 
     Raises:
         ArtifactError: it is not there.
     """
-    here, there = (stages.paths(stage, place, params.trials, trial) for place in (root, folder))
+    here, there = (stage.paths(place, params.trials, trial) for place in (root, folder))
     for artifact in stage.writes:
         if not there[artifact].exists():
             todo = "mount one volume that all nodes can write (ReadWriteMany) at the same place"

@@ -44,7 +44,7 @@ def run_stage(name: str, given: Mapping[str, Any]) -> None:
     trial = int(given["trial"]) if stage.per_trial else None
     params = params_of(stage, given, trial)
     with laid_out(stage, given, params.trials, trial) as root:
-        places = stages.paths(stage, root, params.trials, trial)
+        places = stage.paths(root, params.trials, trial)
         with _heard(stage, params, places, trial) as log:
             _run(stage, params, root, trial, log)
         views.show(places, given)
@@ -67,7 +67,7 @@ def laid_out(stage: stages.Stage, given: Mapping[str, Any], trials: Sequence[int
     beside.mkdir(parents=True, exist_ok=True)
     root = Path(tempfile.mkdtemp(prefix=".stage-", dir=beside))
     try:
-        places = stages.paths(stage, root, trials, trial)
+        places = stage.paths(root, trials, trial)
         for name in stage.reads:
             if isinstance(places[name], list):
                 links = zip(places[name], in_order(given[name], trials))
