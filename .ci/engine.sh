@@ -62,7 +62,7 @@ if [ -n "$root" ] && [ -z "${BASE:-}" ] && grep -qs '^VERSION_CODENAME=bookworm'
         say "making $base"
         command -v mmdebstrap >/dev/null || install mmdebstrap
         sources=$(find /etc/apt/sources.list.d/*debian.sources /etc/apt/sources.list -size +0 2>/dev/null | head -1) || true
-        id=$(mmdebstrap -q --variant=minbase --include=python3,python3-pip,python3-venv,ca-certificates bookworm - \
+        id=$(mmdebstrap -q --variant=minbase --include=python3,python3-dev,python3-pip,python3-venv,ca-certificates bookworm - \
             ${sources:+"$sources"} | podman import -q --change 'CMD ["python3"]' -)
         podman tag "$id" "$base" # now, so that a base is whole or absent
     fi

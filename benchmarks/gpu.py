@@ -1,6 +1,7 @@
 """The questions for a GPU, within eight minutes on a bare machine: `python benchmarks/gpu.py`, no installation.
 
-It needs torch, torchvision, numpy, pyarrow, opencv, pydantic, pyyaml and safetensors, and writes gpu.json and gpu.md.
+It needs torch, torchvision, numpy, pyarrow, opencv, pydantic, pyyaml and safetensors, and writes gpu.json and gpu.md
+(with `--tiny` gpu_tiny.json and gpu_tiny.md).
 How fast is a training step of f and h at the settings for Aff-Wild2 (params/affwild2.yaml) against the same network in
 float32 as torch runs it by itself, which part of the card's measured bfloat16 rate is that, does the loader keep up,
 how fast is scoring, what do two GPUs bring? Everything is computed by the product's own step on generated faces.
@@ -25,7 +26,7 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from gpu_bench import OURS, REFERENCE, WAYS, Bench, Fitting, Way, fitting_f, fitting_h  # noqa: E402
 from gpu_data import training_set  # noqa: E402
-from gpu_page import Answer, write  # noqa: E402
+from gpu_page import Answer, stem, write  # noqa: E402
 
 from aupair.aus import AUS  # noqa: E402
 from aupair.params import load  # noqa: E402
@@ -236,7 +237,7 @@ QUESTIONS: tuple[tuple[str, Callable[[Bench], None], float], ...] = (
 def main() -> None:
     """Ask all questions; what was answered is written after each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=HERE, help="the folder of gpu.json and gpu.md")
+    parser.add_argument("--out", type=Path, default=HERE, help="the folder to write to")
     parser.add_argument("--tiny", action="store_true", help="check the script on a CPU")
     parser.add_argument("--shared", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -260,7 +261,7 @@ def main() -> None:
             if device.type == "cuda":
                 torch.cuda.empty_cache()
             write(options.out, device, bench.answers, bench.figures, time.monotonic() - begun)
-    print(f"written to {options.out / 'gpu.md'} after {time.monotonic() - begun:.0f} s")
+    print(f"written to {options.out / stem(device)}.md after {time.monotonic() - begun:.0f} s")
 
 
 if __name__ == "__main__":

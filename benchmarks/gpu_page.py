@@ -1,4 +1,4 @@
-"""What gpu.py writes: gpu.json with every figure, gpu.md with the answers."""
+"""What gpu.py writes: gpu.json with every figure, gpu.md with the answers; gpu_tiny.* where it was only tried on a CPU."""
 
 import datetime
 import json
@@ -30,6 +30,17 @@ Written by `python benchmarks/gpu.py`: the product's own training step and scori
 params/affwild2.yaml, weights drawn at random. Reference and ours ran on the same card, one after the other.
 """
 
+TINY = """# The GPU's questions, tried on a CPU
+
+Written by `python benchmarks/gpu.py --tiny`: it shows that the script runs. A small network on small faces, nothing compiled, no
+GPU, two processes by gloo, a product of 128^3: whatever a row is called, its figures say nothing.
+"""
+
+
+def stem(device: torch.device) -> str:
+    """How both files are called."""
+    return "gpu" if device.type == "cuda" else "gpu_tiny"
+
 
 def write(
     folder: Path, device: torch.device, answers: Sequence[Answer], figures: dict[str, Any], seconds: float
@@ -43,14 +54,15 @@ def write(
         "seconds": round(seconds),
     }  # fmt: skip
     everything = {"machine": where, "answers": [answer._asdict() for answer in answers], "figures": figures}
-    (folder / "gpu.json").write_text(json.dumps(everything, indent=1) + "\n")
-    (folder / "gpu.md").write_text(page(where, answers, figures))
+    head = HEAD if device.type == "cuda" else TINY
+    (folder / f"{stem(device)}.json").write_text(json.dumps(everything, indent=1) + "\n")
+    (folder / f"{stem(device)}.md").write_text(page(head, where, answers, figures))
 
 
-def page(where: dict[str, Any], answers: Sequence[Answer], figures: dict[str, Any]) -> str:
-    """Lay out gpu.md."""
+def page(head: str, where: dict[str, Any], answers: Sequence[Answer], figures: dict[str, Any]) -> str:
+    """Lay out the page."""
     about = "; ".join(f"{key}: {value}" for key, value in where.items())
-    lines = [HEAD, about, "", *table(("question", "ours", "reference", "ratio", "goal", "met", "the same?"))]
+    lines = [head, about, "", *table(("question", "ours", "reference", "ratio", "goal", "met", "the same?"))]
     for answer in answers:
         ratio = "" if answer.ratio is None else f"{answer.ratio:.2f} x"
         met = {True: "yes", False: "no", None: ""}[answer.met]

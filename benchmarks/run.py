@@ -2,9 +2,11 @@
 
     python benchmarks/run.py [NAME ...]
 
-A named one replaces its rows in results.md and leaves the others. Needs a machine that does nothing else.
+A named one replaces its rows in results.md and leaves the others; one that fails leaves its own, too, and says so.
+Needs a machine that does nothing else.
 """
 
+import argparse
 import datetime
 import json
 import os
@@ -18,12 +20,16 @@ from pathlib import Path
 
 from harness import Row, cells
 
+from aupair import store
+
 HERE = Path(__file__).parent
 NAMES = (
     "startup", "faces", "videos", "pairs", "accuracy", "scores", "features", "mapping", "predict", "cost", "student",
     "processes",
 )  # fmt: skip
-"""In the order of the flow. affwild2_size.py, gpu.py and nodes.py (it needs an image) are commands of their own."""
+"""in the order of the flow"""
+OTHERS = ("affwild2_size.py", "gpu.py", "nodes.py")
+"""commands of their own: the full size, a GPU, an image"""
 
 HEAD = """# What the benchmarks said
 
@@ -73,26 +79,32 @@ def page(results: dict[str, dict]) -> str:
     for name in NAMES:
         lines += ["| " + " | ".join(cells(Row(**row))) + " |" for row in results.get(name, {}).get("rows", [])]
     lines += ["", "| file | seconds | measured on |", "|---|---|---|"]
-    for name, result in ((name, results[name]) for name in NAMES if name in results):
-        failed = f"failed with code {result['code']}; " if result["code"] else ""
-        lines.append(f"| {name}.py | {result['seconds']} | {failed}{result['machine']} |")
+    for name in NAMES:
+        result = results.get(name, {"seconds": "", "machine": "not yet", "code": 0})
+        failed = f"; the last run failed with code {result['code']}" if result["code"] else ""
+        lines.append(f"| {name}.py | {result['seconds']} | {result['machine']}{failed} |")
     return "\n".join(lines) + "\n"
 
 
 def main() -> None:
     """Run those that are named, or all."""
-    names = sys.argv[1:] or list(NAMES)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}; all if none is named")
+    names = parser.parse_args().names or list(NAMES)
     if unknown := sorted(set(names) - set(NAMES)):
-        sys.exit(f"no such benchmark: {', '.join(unknown)}; there are {', '.join(NAMES)}")
+        known = f"there are {', '.join(NAMES)}; by themselves run {', '.join(OTHERS)}"
+        sys.exit(f"no such benchmark: {', '.join(unknown)}; {known}")
     kept = HERE / "results.json"
     results = json.loads(kept.read_text()) if kept.exists() else {}
     for name in names:
         print(f"# {name}", flush=True)
-        results[name] = run(name)
-        kept.write_text(json.dumps(results, indent=1) + "\n")
-        (HERE / "results.md").write_text(page(results))
-    print(f"written to {HERE / 'results.md'}")
-    sys.exit(any(results[name]["code"] for name in names))
+        found = run(name)
+        results[name] = {**results.get(name, found), "code": found["code"]} if found["code"] else found
+        store.write_text(kept, json.dumps(results, indent=1) + "\n")
+        store.write_text(HERE / "results.md", page(results))
+    failed = [name for name in names if results[name]["code"]]
+    print(f"written to {HERE / 'results.md'}" + (f"; failed: {', '.join(failed)}" if failed else ""))
+    sys.exit(bool(failed))
 
 
 def _lines(path: str) -> list[str]:
@@ -101,4 +113,7 @@ def _lines(path: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -54,13 +54,13 @@ def test_it_runs_on_a_bare_machine_and_writes_both_files(tmp_path: Path) -> None
     command = [sys.executable, "-c", BARE, str(ROOT / "benchmarks" / "gpu.py"), "--tiny", "--out", str(tmp_path)]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=2400, cwd=tmp_path)
     assert ran.returncode == 0, ran.stderr
-    found = json.loads((tmp_path / "gpu.json").read_text())
+    found = json.loads((tmp_path / "gpu_tiny.json").read_text())
     assert found["machine"].keys() >= {"device", "torch", "date", "commit"}
     asked = [answer["question"] for answer in found["answers"]]
     assert len(asked) == 8
     assert all(answer["ours"] not in ("skipped", "failed") for answer in found["answers"])
     assert found["figures"]["agreement"]["apart"] < 0.02
-    page = (tmp_path / "gpu.md").read_text()
+    page = (tmp_path / "gpu_tiny.md").read_text()
     assert all(f"| {question} |" in page for question in asked)
 
 

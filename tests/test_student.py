@@ -99,6 +99,16 @@ def test_what_is_missing_or_wrong_is_one_line(home: Path, aupair: Any) -> None:
     assert "`aupair distill` finds one" in direct.err.splitlines()[-1]
 
 
+def test_several_processes_are_refused_before_they_train(
+    home: Path, aupair: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    outcome = aupair("distill")
+    assert (outcome.code, outcome.line) == (2, "distill is a flow of one process, got several; run it without torchrun")
+    assert not (home / "work" / "student").exists()
+
+
 @pytest.mark.parametrize(("name", "side"), [("params.yaml", 96), ("params/affwild2.yaml", 112)])
 def test_students_are_small_and_see_no_more_than_they_need(name: str, side: int) -> None:
     teacher = load(REPOSITORY / name)

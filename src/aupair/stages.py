@@ -71,12 +71,14 @@ def train_pseudo_intensity(
     from aupair.ranking.scores import save_f
     from aupair.ranking.teacher import files, load_teacher
 
-    training, seed = load_training_set(labels, faces, pairs), params.seed + trial
+    seed = params.seed + trial
+    asked = settings(params.train_pseudo_intensity, seed)  # first: a device that is not there is told without waiting
+    training = load_training_set(labels, faces, pairs)
     # objective: distill learns from f and h of a finished trial, whose folder `teacher` is
     teachers = None if teacher is None else partial(load_teacher, teacher, training.images.size)
     inputs = {"labels": labels, "faces": faces, "pairs": pairs} | ({} if teacher is None else files(teacher))
     name = f"train-pseudo-intensity-{trial}"
-    with keep(name, checkpoints, inputs, settings(params.train_pseudo_intensity, seed)) as kept:
+    with keep(name, checkpoints, inputs, asked) as kept:
         result = train_f(training, params, seed, log, kept, teachers)
         if is_main():
             save_f(f, result, params, training.images.size)
@@ -93,11 +95,13 @@ def train_uncertainty(
     from aupair.ranking.scores import load_f, read_y_hat, save_h
     from aupair.ranking.uncertainty import train_h
 
-    training, seed = load_training_set(labels, faces, pairs), params.seed + trial
+    seed = params.seed + trial
+    asked = settings(params.train_uncertainty, seed)
+    training = load_training_set(labels, faces, pairs)
     y_hat = read_y_hat(f, len(training.frames))
     inputs = {"labels": labels, "faces": faces, "pairs": pairs, "f": f}
     name = f"train-uncertainty-{trial}"
-    with keep(name, checkpoints, inputs, settings(params.train_uncertainty, seed)) as kept:
+    with keep(name, checkpoints, inputs, asked) as kept:
         result = train_h(training, y_hat, partial(load_f, f), params, seed, log, kept)
         if is_main():
             save_h(h, result, params, training.images.size)
@@ -233,8 +237,7 @@ def run(
     `more` is what only this stage takes, such as the teacher of train-pseudo-intensity.
     """
     stage = find(name)
-    several = "LOCAL_RANK" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
-    if not (stage.resumable or several):
+    if not (stage.resumable or several()):
         _run(stage, params, root, trial, log, more)
         return
     from aupair.ranking.distributed import is_main, process_group
@@ -243,6 +246,11 @@ def run(
         if not stage.resumable:
             raise ParamsError("a stage of one process", got=stage.name, todo="run it without torchrun")
         _run(stage, params, root, trial, log if is_main() else SILENT, more)
+
+
+def several() -> bool:
+    """Whether torchrun started several processes."""
+    return "LOCAL_RANK" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 def _run(stage: Stage, params: Params, root: Path, trial: int | None, log: Log, more: dict[str, Path]) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from aupair import stages, store
-from aupair.errors import ArtifactError
+from aupair.errors import ArtifactError, ParamsError
 from aupair.log import SILENT, Log
 from aupair.params import Params, check
 from aupair.record import override
@@ -109,6 +109,8 @@ class Distillation:
 
     def run(self, log: Log = SILENT) -> None:
         """Bring the student's flow up to evaluate; what is there already, of the same teacher and params, is kept."""
+        if stages.several():
+            raise ParamsError("distill is a flow of one process", got="several", todo="run it without torchrun")
         self._prepare()
         source, place = self.digest(), self.root / DONE
         done: dict[str, str] = store.read_json(place) if place.exists() else {}

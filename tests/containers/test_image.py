@@ -63,6 +63,11 @@ def test_any_user_can_work_in_it_without_a_place_to_write_but_tmp(image: str, us
     assert run(image, "python3", "-c", IMPORTS, options=options).splitlines()[-2:] == ["(2, 2) 0.0", "aupair"]
 
 
+def test_compile_finds_a_compiler_in_it(image: str) -> None:
+    step = "import torch; print(torch.compile(lambda x: (x.relu() * 2 + 1).sum())(torch.ones(8, 8)).item())"
+    assert run(image, "python3", "-c", step, options=LOCKED) == "192.0\n"
+
+
 def test_it_says_what_it_is_without_a_command(image: str) -> None:
     assert "Usage: aupair" in run(image)
 

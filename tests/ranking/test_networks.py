@@ -12,7 +12,7 @@ from torch import nn
 from torchvision.models import VGG16_Weights, vgg16
 
 from aupair.aus import AUS
-from aupair.errors import ArtifactError
+from aupair.errors import ArtifactError, ParamsError
 from aupair.params import Network
 from aupair.ranking.networks import MEAN, STD, AUNetwork, build, pick_device, read_factors
 
@@ -329,7 +329,7 @@ def test_factors_of_one_network_an_au_get_one_line() -> None:
 def test_device_by_name() -> None:
     assert pick_device("cpu").type == "cpu"
     assert pick_device("auto").type in ("cpu", "cuda")
-    with pytest.raises(ArtifactError, match="no such device, got toaster"):
+    with pytest.raises(ParamsError, match="no such device, got toaster"):
         pick_device("toaster")
 
 

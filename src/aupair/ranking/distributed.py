@@ -11,6 +11,7 @@ but for dropout, whose masks are drawn anew by each process at each step.
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -27,6 +28,10 @@ T = TypeVar("T")
 
 TIMEOUT = timedelta(minutes=30)
 """how long a process waits for the others: torchrun ends them all when one dies, this is for one that hangs"""
+
+
+HEARD = 2.0
+"""seconds for the first process to say its line: torchrun ends them all as soon as one ends"""
 
 
 class Stopped(AupairError):
@@ -54,6 +59,7 @@ def process_group() -> Iterator[None]:
     except (ParamsError, Stopped) as error:
         if is_main():
             raise
+        time.sleep(HEARD)
         raise SystemExit(error.exit_code) from error
     any_of(False)  # the first is still writing
     dist.destroy_process_group()  # not after an error: it would wait for those that hang

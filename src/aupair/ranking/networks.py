@@ -10,7 +10,7 @@ from torchvision.models import VGG16_Weights
 from torchvision.models.vgg import cfgs, make_layers
 
 from aupair.aus import AUS
-from aupair.errors import ArtifactError
+from aupair.errors import ArtifactError, ParamsError
 from aupair.params import Network
 
 MEAN = (0.485, 0.456, 0.406)
@@ -290,5 +290,5 @@ def pick_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise ArtifactError("no such device", got=name, expected="auto, cpu, or a GPU of this machine") from error
+        raise ParamsError("no such device", got=name, expected="auto, cpu, or a GPU of this machine") from error
     return device

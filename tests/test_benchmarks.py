@@ -1,0 +1,57 @@
+"""`benchmarks/run.py`: what a run keeps, what it says of one that failed, how it takes names."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+BAD, GOOD = "raise SystemExit(7)", "import pathlib, sys; pathlib.Path(sys.argv[2]).write_text({rows!r})"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with run.py, harness.py, and rows of an earlier run."""
+    for name in ("run.py", "harness.py"):
+        (tmp_path / name).write_text((BENCHMARKS / name).read_text())
+    write(tmp_path, "cost", GOOD, ours="first")
+    assert run(tmp_path, "cost").returncode == 0
+    return tmp_path
+
+
+def write(folder: Path, name: str, script: str, ours: str = "") -> None:
+    row = {"question": "how much", "ours": ours, "reference": "", "ratio": 1.239, "goal": "", "met": True, "same": ""}
+    (folder / f"{name}.py").write_text(script.format(rows=json.dumps([row])))
+
+
+def run(folder: Path, *names: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, folder / "run.py", *names], capture_output=True, text=True, timeout=120)
+
+
+def test_one_that_fails_leaves_the_rows_of_the_last_that_did_not(folder: Path) -> None:
+    write(folder, "cost", BAD)
+    failed = run(folder, "cost")
+    assert failed.returncode == 1
+    assert failed.stdout.splitlines()[-1].endswith("results.md; failed: cost")
+    page = (folder / "results.md").read_text()
+    assert "| how much | first |  | 1.23 x |" in page
+    assert "the last run failed with code 7 |" in page
+    write(folder, "cost", GOOD, ours="second")
+    assert run(folder, "cost").returncode == 0
+    page = (folder / "results.md").read_text()
+    assert ("first" not in page, "second" in page, "failed" not in page) == (True, True, True)
+
+
+def test_the_page_names_what_was_not_measured(folder: Path) -> None:
+    assert "| videos.py |  | not yet |" in (folder / "results.md").read_text()
+
+
+def test_a_wrong_name_is_one_line(folder: Path) -> None:
+    before = (folder / "results.json").read_bytes()
+    wrong = run(folder, "gpu")
+    assert wrong.returncode == 1
+    assert wrong.stderr.startswith("no such benchmark: gpu; there are startup, faces, ")
+    assert "by themselves run affwild2_size.py, gpu.py, nodes.py" in wrong.stderr
+    assert (folder / "results.json").read_bytes() == before
