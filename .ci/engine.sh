@@ -10,7 +10,7 @@ say() { echo "engine: $*" >&2; }
 root=$([ "$(id -u)" = 0 ] && echo yes || true)
 state=$([ -n "$root" ] && echo /run || echo "${XDG_RUNTIME_DIR:-/tmp/$(id -u)}")/aupair-engine
 socket=unix://$state/podman.sock
-base=localhost/aupair-base:bookworm
+base=localhost/aupair-base:bookworm-headers
 
 install() {
     say "installing $*"
