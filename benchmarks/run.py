@@ -53,9 +53,10 @@ def machine() -> str:
 
 
 def commit() -> str:
-    """Name the code that is measured: its commit, and whether more than these results was changed since."""
+    """Name the code that is measured: its commit, and whether it was changed since (pages and tests measure nothing)."""
     found = _git("rev-parse", "--short=7", "HEAD")
-    changed = _git("status", "--porcelain", "--", ":/", ":(exclude)results.*")
+    measured = (":/src", ":/benchmarks", ":/params", ":/params.yaml", ":(exclude)results.*")
+    changed = _git("status", "--porcelain", "--", *measured)
     return (found or "unknown") + ("-dirty" if changed else "")
 
 
