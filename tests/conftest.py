@@ -3,6 +3,7 @@
 import fcntl
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -12,6 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+"""A shell that runs tests in the background lets them ignore Ctrl-C, and what they start with them."""
 
 REPOSITORY = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
