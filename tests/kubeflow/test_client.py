@@ -194,7 +194,7 @@ def test_ctrl_c_stops_the_waiting_not_the_run(files: dict[str, Path], kfp: fake.
     while not any("runs/" in request.path for request in kfp.asked("GET", "runs")) and time.monotonic() < end:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=30)
     assert process.returncode == 130
     assert f"stopped waiting; the run goes on: {kfp.url}/#/runs/details/" in err.splitlines()[-1]
     assert not [request for request in kfp.requests if request.method == "DELETE" or ":terminate" in request.path]

@@ -177,13 +177,14 @@ class Normalised(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, ...]:
-        """(share, C, H, W) -> it normalised; and the whole batch's mean (C,), variance (C,) and values a channel ()."""
+        """x (share, C, H, W) -> y like x; the whole batch's mean (C,), variance (C,), number of values a channel ()."""
         ctx.layout = (
             torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
         )
         flat = _flat(x, ctx.layout).float()
         mean = flat.mean((0, 2))
         centred = flat - mean[:, None]
+        # Through views into y, since y must be none: ReLU works on it in place, and autograd would copy whole maps.
         y = torch.empty_like(x, dtype=flat.dtype, memory_format=ctx.layout)
         squares = torch.mul(centred, centred, out=_flat(y, ctx.layout))
         parts = _of_all(torch.cat([mean, squares.sum((0, 2)), mean.new_tensor([x[:, 0].numel()])]))
@@ -195,9 +196,7 @@ class Normalised(torch.autograd.Function):
         ctx.save_for_backward(centred, shift, scale, weight, count)
         ctx.mark_non_differentiable(total, variance, count)
         factor = weight * scale
-        torch.addcmul(
-            (bias + shift * factor)[:, None], centred, factor[:, None], out=squares
-        )  # no view: ReLU is in place
+        torch.addcmul((bias + shift * factor)[:, None], centred, factor[:, None], out=squares)
         return y.to(x.dtype), total, variance, count
 
     @staticmethod
