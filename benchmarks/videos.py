@@ -24,7 +24,7 @@ from aupair.faces.folder import Job, preprocess
 from aupair.params import PreprocessFaces
 from faces import FPS, HEIGHT, SECONDS, WIDTH, film
 
-COPIES = 4
+COPIES = 12
 """Of each of the two clips of two people: the list of videos."""
 SHORT, LONG = 6, 16
 """Times that the frames of a clip are repeated in a short and in a long video; two batches of 256 rows fill SHORT."""

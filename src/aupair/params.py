@@ -59,8 +59,8 @@ class SamplePairs(Record):
 class Network(Record):
     """What a VGG16 looks like here."""
 
-    width: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """share of VGG16's channels"""
+    width: Annotated[float, Field(gt=0, le=2)] = 1.0
+    """channels, as a share of VGG16's; up to twice as many"""
     batch_norm: bool = False
     """batch normalisation after every convolution"""
     weights: str = "imagenet"

@@ -25,7 +25,10 @@ def in_memory(params: TrainMapping, seed: int) -> tuple[dict[str, torch.Tensor],
     torch.manual_seed(seed)
     blank = [torch.from_numpy(a) for a in (PLAIN, center, np.maximum(scale, 1e-3))]
     networks = MappingNetworks(blank[0], blank[1], blank[2], params.width, params.dropout)
-    optimiser = torch.optim.AdamW(networks.parameters(), lr=params.learning_rate, weight_decay=params.weight_decay)
+    rate, decay = params.learning_rate, params.weight_decay
+    optimiser = torch.optim.AdamW(
+        networks.parameters(), lr=rate, weight_decay=decay, fused=True
+    )  # else the last bits differ
     x, y = torch.from_numpy(FEATURES), torch.from_numpy(FRAMES.labels.astype(np.float32))
     weight = torch.from_numpy(draw_probability(FRAMES.labels[selects], FRAMES.video[selects]).astype(np.float32))
     rng, au = np.random.default_rng([seed, 7]), torch.arange(12)[:, None]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from aupair.mapping.networks import BatchedLinear, MappingNetworks
+from aupair.mapping.networks import BatchedLinear, MappingNetworks, dropout
 
 AUS, FEATURES, WIDTH, BATCH = 12, 7, 5, 9
 
@@ -93,3 +93,15 @@ def test_initialised_as_torchs_linear() -> None:
         assert ours.detach().abs().max() <= bound
         assert float(ours.detach().std()) == pytest.approx(float(theirs.detach().std()), rel=0.25)
         assert float(ours.detach().std()) == pytest.approx(bound / math.sqrt(3), rel=0.05)
+
+
+def test_dropout_keeps_a_share_and_the_mean() -> None:
+    torch.manual_seed(0)
+    x = torch.full((200, 500), 3.0, requires_grad=True)
+    out = dropout(x, 0.3)
+    out.sum().backward()
+    assert sorted(out.detach().unique().tolist()) == pytest.approx([0, 3 / 0.7])
+    assert float((out == 0).float().mean()) == pytest.approx(0.3, abs=0.005)
+    assert x.grad is not None
+    torch.testing.assert_close(x.grad, out.detach() / 3)
+    assert dropout(x, 0.0) is x

@@ -15,6 +15,13 @@ Side = Literal["", "left", "right"]
 REACH = 0.6
 """How far around the last face it is looked for first, in its widths: a region of 2.2 widths."""
 
+AROUND = np.array([(x, y) for x in (-0.15, 0.0, 0.15) for y in (-0.15, 0.0, 0.15)])
+SIZES = np.array([0.75, 0.87, 1.0, 1.15, 1.32])
+"""Where O-Net looks for a covered face, in widths of the last one: (9, 2) shifts x, y; sides."""
+
+SURE = 0.85
+"""O-Net's probability that it must reach there: of so many places one may look like a face by chance."""
+
 SMALLEST_LOCAL = 20
 """Smallest face in that region, pixels; else half the last one."""
 
@@ -50,7 +57,8 @@ class Tracker:
     """Finds the one face of a video, frame by frame.
 
     `tracking`: O-Net judges and corrects the box of the last landmarks; where it sees no face there, a region of
-    2.2 widths is searched, then the whole frame. `reference`: the whole frame, every frame.
+    2.2 widths is searched, then the whole frame; at last O-Net looks at places around, since P-Net and R-Net lose a
+    covered face before it does. `reference`: the whole frame, every frame.
     """
 
     def __init__(self, models: Models, params: PreprocessFaces, side: Side = "") -> None:
@@ -72,7 +80,12 @@ class Tracker:
         if self._last is None or self._params.detector == "reference":
             return self._search(image)
         box = box_of_landmarks(self._last)
-        return self._follow(image, box) or self._search_near(image, box) or self._search(image)
+        return (
+            self._follow(image, box)
+            or self._search_near(image, box)
+            or self._search(image)
+            or self._look_around(image, box)
+        )
 
     def _follow(self, image: np.ndarray, box: np.ndarray) -> "_Found | None":
         """Let O-Net judge the place of the last face."""
@@ -95,6 +108,15 @@ class Tracker:
         middle = {"": None, "left": (width / 4, height / 2), "right": (3 * width / 4, height / 2)}[self._side]
         boxes, scores = self._models.detector.detect(image, self._params.min_face)
         return self._choose(image, boxes, scores, near=None if middle is None else np.array(middle))
+
+    def _look_around(self, image: np.ndarray, box: np.ndarray) -> "_Found | None":
+        """Let O-Net judge places around the last face."""
+        middles = (_centre(box) + (box[2] - box[0]) * AROUND)[:, None]
+        half = (box[2] - box[0]) * SIZES[:, None] / 2
+        places = np.concatenate([middles - half, middles + half], axis=2).reshape(-1, 4)
+        boxes, scores = self._models.detector.refine(image, places)
+        sure = scores > SURE
+        return self._choose(image, boxes[sure], scores[sure], near=_centre(box))
 
     def _choose(
         self,
