@@ -15,12 +15,12 @@ from aupair.params import check
         ({"thresholds": [0, 0.5, 0.5]}, "thresholds: in params, got [0, 0.5, 0.5], expected ascending thresholds"),
         (
             {"thresholds": [0, 1.5]},
-            "thresholds.1: in params, got 1.5, expected Input should be less than or equal to 1",
+            "thresholds.1: in params, got 1.5, expected less than or equal to 1",
         ),
-        ({"windows": [2.0, 0]}, "windows.1: in params, got 0, expected Input should be greater than 0"),
-        ({"windows": [-1]}, "windows.0: in params, got -1, expected Input should be greater than 0"),
-        ({"windows": [float("inf")]}, "windows.0: in params, got inf, expected Input should be a finite number"),
-        ({"context": 0}, "context: in params, got 0, expected Input should be greater than 0"),
+        ({"windows": [2.0, 0]}, "windows.1: in params, got 0, expected greater than 0"),
+        ({"windows": [-1]}, "windows.0: in params, got -1, expected greater than 0"),
+        ({"windows": [float("inf")]}, "windows.0: in params, got inf, expected a finite number"),
+        ({"context": 0}, "context: in params, got 0, expected greater than 0"),
     ],
 )
 def test_features_that_cannot_be_computed(values: dict[str, Any], said: str) -> None:

@@ -25,22 +25,22 @@ class ConsoleLog(Log):
         """Print one line."""
         self._console.print(text, markup=False, soft_wrap=True)
 
-    def progress(self, items: Iterable[T], total: int, what: str) -> Iterator[T]:
+    def progress(self, items: Iterable[T], total: int, what: str, done: int = 0) -> Iterator[T]:
         """Draw a bar; where there is no terminal, say how far it is every quarter of a minute."""
         if not what:
             yield from items
         elif self._console.is_terminal:
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
             with Progress(*columns, console=self._console, transient=True) as bar:
-                yield from bar.track(items, total=total, description=what)
+                yield from bar.track(items, total=total, completed=done, description=what)
         else:
-            yield from self._lines(items, total, what)
+            yield from self._lines(items, total, what, done)
 
-    def _lines(self, items: Iterable[T], total: int, what: str) -> Iterator[T]:
+    def _lines(self, items: Iterable[T], total: int, what: str, done: int) -> Iterator[T]:
         last = time.monotonic()
-        for done, item in enumerate(items):
+        for count, item in enumerate(items, done):
             if time.monotonic() - last > QUIET_SECONDS:
-                self.line(f"  {what}: {done} of {total}")
+                self.line(f"  {what}: {count} of {total}")
                 last = time.monotonic()
             yield item
 

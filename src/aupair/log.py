@@ -12,8 +12,8 @@ class Log:
     def line(self, text: str) -> None:
         """Say one line."""
 
-    def progress(self, items: Iterable[T], total: int, what: str) -> Iterator[T]:
-        """Pass `items` through, counting them against `total` under the heading `what`."""
+    def progress(self, items: Iterable[T], total: int, what: str, done: int = 0) -> Iterator[T]:
+        """Pass `items` through, counting them on from `done` against `total` under the heading `what`."""
         yield from items
 
     def metrics(self, step: int, **values: float) -> None:

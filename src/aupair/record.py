@@ -65,7 +65,7 @@ def validate(record: type[R], tree: dict[str, Any], where: str) -> R:
                 got=key,
                 todo=f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}",
             ) from error
-        expected = first["msg"].removeprefix("Value error, ")
+        expected = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
         got = repr(first["input"]) if first["loc"] else ""
         what = f"parameter {key}" if key else "parameters that do not fit each other"
         raise ParamsError(what, where=where, got=got, expected=expected) from error

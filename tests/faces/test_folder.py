@@ -31,7 +31,7 @@ class Heard(Log):
     def line(self, text: str) -> None:
         self.lines.append(text)
 
-    def progress(self, items: Iterable[T], total: int, what: str) -> Iterator[T]:
+    def progress(self, items: Iterable[T], total: int, what: str, done: int = 0) -> Iterator[T]:
         self.totals.append(total)
         for item in items:
             self.seen += 1

@@ -34,7 +34,7 @@ class Heard(Log):
     def line(self, text: str) -> None:
         self.lines.append(text)
 
-    def progress(self, items: Iterable[T], total: int, what: str) -> Iterator[T]:
+    def progress(self, items: Iterable[T], total: int, what: str, done: int = 0) -> Iterator[T]:
         count = 0
         for count, item in enumerate(items, 1):  # noqa: B007
             yield item

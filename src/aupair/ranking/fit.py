@@ -85,7 +85,7 @@ def fit(model: nn.Module, job: Fit, params: Optimiser, steps: int, log: Log = SI
         left = range(state.step, steps)
         forward = forward_of(model, job, steps, log)
         with closing(batches(job.sampler, job.images, left, job.device, depth_for(job.device))) as made:
-            for step in log.progress(left, len(left), f"training {job.name}"):
+            for step in log.progress(left, steps, f"training {job.name}", left.start):
                 take_step(state, job, next(made), forward)
                 if looked := (step + 1) % params.evaluate_every == 0 or step + 1 == steps:
                     take_look(state, job, params.keep, log)

@@ -132,9 +132,9 @@ class LiveLog(Log):
         """Pass it on."""
         self._log.line(text)
 
-    def progress(self, items: Iterable[T], total: int, what: str) -> Iterator[T]:
+    def progress(self, items: Iterable[T], total: int, what: str, done: int = 0) -> Iterator[T]:
         """Pass it on."""
-        yield from self._log.progress(items, total, what)
+        yield from self._log.progress(items, total, what, done)
 
     def metrics(self, step: int, **values: float) -> None:
         """Log values at a step; `network.value` is called `network/value`, as in the curves."""
