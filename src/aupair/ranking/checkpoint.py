@@ -20,7 +20,7 @@ from aupair import __version__, store
 from aupair.errors import AupairError
 from aupair.log import SILENT, Log
 from aupair.params import TrainPseudoIntensity, TrainUncertainty
-from aupair.ranking.distributed import from_main, is_main, world
+from aupair.ranking.distributed import check_device, from_main, is_main, world
 from aupair.ranking.networks import pick_device
 
 SHARED = "AUPAIR_CHECKPOINTS"
@@ -124,8 +124,14 @@ def keep(
 
 
 def settings(section: TrainPseudoIntensity | TrainUncertainty, seed: int) -> dict[str, Any]:
-    """Give what a training's numbers depend on besides its inputs: its section of the params, seed, kind of device."""
-    return {"seed": seed, "device": pick_device(section.device).type, "section": section.model_dump(mode="json")}
+    """Give what a training's numbers depend on besides its inputs: its section of the params, seed, kind of device.
+
+    Raises:
+        ParamsError: there is no such device, or not one for each process: told before anything is loaded.
+    """
+    device = pick_device(section.device)
+    check_device(device)
+    return {"seed": seed, "device": device.type, "section": section.model_dump(mode="json")}
 
 
 def digest(inputs: Mapping[str, Path], settings: Mapping[str, Any]) -> str:

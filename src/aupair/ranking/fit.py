@@ -71,7 +71,6 @@ def fit(model: nn.Module, job: Fit, params: Optimiser, steps: int, log: Log = SI
     Raises:
         Stopped: the process was told to end (SIGTERM) and has a checkpoint; it was saved.
     """
-    distributed.check_device(job.device)
     distributed.share_batch_norms(model)
     model.to(job.device)
     state = State(model, *make_optimiser(model, params, steps), torch.Generator().manual_seed(job.seed))
