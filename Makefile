@@ -26,9 +26,9 @@ check: $(ENV)
 	lint-imports
 
 # Ours against a reference, question by question, into benchmarks/results.md; on a machine that does nothing else.
-# NAME="faces mapping": only these.
+# ONLY="faces mapping": only these.
 bench: $(ENV)
-	python benchmarks/run.py $(NAME)
+	python benchmarks/run.py $(ONLY)
 
 # By docker where its engine answers (the client alone does not build), else by podman; Containerfile tells of BASE and
 # BUILD_FLAGS. The last line is the image's name.

@@ -32,3 +32,10 @@ def test_features_that_cannot_be_computed(values: dict[str, Any], said: str) -> 
 def test_lists_may_be_empty() -> None:
     features = check({"extract_features": {"thresholds": [], "windows": []}}).extract_features
     assert (features.thresholds, features.windows) == ((), ())
+
+
+def test_imagenets_weights_are_of_one_width() -> None:
+    with pytest.raises(
+        ParamsError, match=r"network: in params, got .*, expected width: 1 together with weights: imagenet"
+    ):
+        check({"train_pseudo_intensity": {"network": {"width": 0.5, "weights": "imagenet"}}})

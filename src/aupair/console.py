@@ -32,7 +32,10 @@ class ConsoleLog(Log):
         elif self._console.is_terminal:
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
             with Progress(*columns, console=self._console, transient=True) as bar:
-                yield from bar.track(items, total=total, completed=done, description=what)
+                task = bar.add_task(what, total=total, completed=done)
+                for item in items:
+                    yield item
+                    bar.advance(task)
         else:
             yield from self._lines(items, total, what, done)
 

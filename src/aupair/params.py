@@ -74,6 +74,13 @@ class Network(Record):
     shrink: Annotated[int, Field(ge=1, le=8)] = 1
     """the trunk sees the face averaged over so many x so many pixels: 2 makes 112 of 224"""
 
+    @model_validator(mode="after")
+    def _known_width(self) -> "Network":
+        """There are weights of ImageNet for VGG16 itself."""
+        if self.weights == "imagenet" and self.width != 1:
+            raise ValueError("width: 1 together with weights: imagenet; else weights: none, or a file")
+        return self
+
 
 class Optimiser(Record):
     """How a network is fitted."""
@@ -182,7 +189,7 @@ class TrainMapping(Record):
     loss: Literal["l1", "cross_entropy"] = "l1"
     """l1: the level, as in the paper; cross_entropy: a class for each level, as in 2020"""
     width: Positive = 4096
-    dropout: Share = 0.5
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
     learning_rate: Annotated[float, Field(gt=0)] = 5e-5
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     draws: Positive = 10000

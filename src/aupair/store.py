@@ -29,7 +29,7 @@ FACES_SCHEMA = pa.schema(
         ("landmarks", pa.list_(pa.float32(), 136)),  # (68, 2) x, y in pixels of the source frame; NaN unless ok
         ("transform", pa.list_(pa.float32(), 6)),  # (2, 3) source pixels -> aligned pixels; NaN unless ok
         ("detector_score", pa.float32()),  # O-Net's probability of a face, 0..1
-        ("tracked", pa.bool_()),  # the box came from the frame before, not from a search
+        ("tracked", pa.bool_()),  # O-Net found it at or around the place of the frame before
         ("pass_disagreement", pa.float32()),  # mean distance of the two landmark passes, in inter-ocular distances
         ("procrustes_residual", pa.float32()),  # RMS distance to the template after alignment, in aligned IODs
     ]

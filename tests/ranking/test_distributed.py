@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -22,8 +23,8 @@ from aupair import stages, store
 from aupair.data.frames import Frames
 from aupair.errors import ParamsError
 from aupair.log import Log
-from aupair.params import Network, Params
-from aupair.ranking import distributed
+from aupair.params import Network, Params, TrainPseudoIntensity
+from aupair.ranking import checkpoint, distributed
 from aupair.ranking.checkpoint import Checkpoints
 from aupair.ranking.networks import AUNetwork, build
 from aupair.ranking.pairs import assign_folds, draw_groups, draw_pairs
@@ -164,13 +165,19 @@ def broken_down(folder: Path) -> Arrays:
     }
 
 
+def asked(device: str) -> None:
+    """Ask for a device as a training stage does before it loads anything, on a machine that has it."""
+    with mock.patch.object(checkpoint, "pick_device", torch.device):
+        checkpoint.settings(TrainPseudoIntensity(device=device), 0)
+
+
 def refused() -> list[str]:
     """Give the lines of what several processes cannot do."""
     lines = []
     for call in (
         lambda: distributed.share(1),
-        lambda: distributed.check_device(torch.device("cuda", 1)),
-        lambda: distributed.check_device(torch.device("cuda")),
+        lambda: asked("cuda:1"),
+        lambda: asked("cuda"),
     ):
         try:
             call()

@@ -152,7 +152,8 @@ ROWS = (
     Row("integrated", "pairs", "one trunk for y_hat and sigma", "P1",
         {f"{IN_F}.network.sharing": "integrated", f"{IN_H}.kind": "integrated"}),
     Row("wide", "pairs", "a shared trunk of twice the width, at four times the cost", "no-uncertainty",
-        {f"{IN_F}.network": lambda base: _f_network(base, width=2 * base.train_pseudo_intensity.network.width)}),
+        {f"{IN_F}.network": lambda base: _f_network(
+            base, sharing="shared", width=2 * base.train_pseudo_intensity.network.width)}),
     Row("per-au-narrow", "pairs", "a network for each AU, all of them about the cost of the shared one",
         "no-uncertainty",
         PER_AU | {f"{IN_F}.network": lambda base: _f_network(

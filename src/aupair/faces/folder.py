@@ -25,7 +25,7 @@ from aupair.faces.video import align_video
 from aupair.log import SILENT, Log
 from aupair.params import PreprocessFaces
 
-VERSION = "1"
+VERSION = "2"
 """Changes whenever the same video and params would give other faces: files of another version are made anew."""
 
 Status = Literal["ok", "no_face", "empty", "unreadable", "crashed"]

@@ -35,7 +35,7 @@ class Face:
     score: float
     """O-Net's probability of a face, above .7"""
     tracked: bool
-    """the box came from the frame before, not from a search"""
+    """O-Net found it at or around the place of the frame before, without a search"""
     disagreement: float
     """mean distance of the two landmark passes, in inter-ocular distances"""
 
@@ -76,7 +76,7 @@ class Tracker:
         return Face(landmarks, found.score, found.tracked, disagreement)
 
     def _find(self, image: np.ndarray) -> "_Found | None":
-        """Find the face's box: where it was, near there, anywhere."""
+        """Find the face's box: where it was, near there, anywhere; or else, covered, around where it was."""
         if self._last is None or self._params.detector == "reference":
             return self._search(image)
         box = box_of_landmarks(self._last)
@@ -116,7 +116,7 @@ class Tracker:
         places = np.concatenate([middles - half, middles + half], axis=2).reshape(-1, 4)
         boxes, scores = self._models.detector.refine(image, places)
         sure = scores > SURE
-        return self._choose(image, boxes[sure], scores[sure], near=_centre(box))
+        return self._choose(image, boxes[sure], scores[sure], near=_centre(box), tracked=True)
 
     def _choose(
         self,
@@ -140,7 +140,7 @@ class Tracker:
 
 
 class _Found(NamedTuple):
-    """A box (4,), O-Net's score, and whether it came from the frame before."""
+    """A box (4,), O-Net's score, and whether O-Net judged places of the frame before instead of a search."""
 
     box: np.ndarray
     score: float

@@ -199,9 +199,10 @@ def batches(x: Tensor, y: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def make_optimiser(networks: MappingNetworks, params: TrainMapping) -> torch.optim.Optimizer:
-    """Make AdamW after the params; fused, since a step over layers this small is mostly calls."""
+    """Make AdamW after the params; fused where torch can, since a step over layers this small is mostly calls."""
     rate, decay = params.learning_rate, params.weight_decay
-    return torch.optim.AdamW(networks.parameters(), lr=rate, weight_decay=decay, fused=True)
+    fused = networks.center.device.type in ("cpu", "cuda")
+    return torch.optim.AdamW(networks.parameters(), lr=rate, weight_decay=decay, fused=fused)
 
 
 def take_step(networks: MappingNetworks, optimiser: torch.optim.Optimizer, x: Tensor, y: Tensor) -> float:

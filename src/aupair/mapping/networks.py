@@ -82,7 +82,7 @@ class MappingNetworks(nn.Module):
 
 
 def dropout(x: Tensor, rate: float) -> Tensor:
-    """Set a share of the values to zero and scale the others up, as F.dropout does.
+    """Set a share of the values, in [0, 1), to zero and scale the others up, as F.dropout does.
 
     On a CPU that draws its mask by torch's Bernoulli generator, which takes twice as long as uniform numbers do.
     """

@@ -60,6 +60,7 @@ class Fit:
 def fit(model: nn.Module, job: Fit, params: Optimiser, steps: int, log: Log = SILENT) -> list[dict[str, Any]]:
     """Fit a model in place and give its curves; with `keep: best` it ends with the weights of the best look.
 
+    That each process has a GPU of its own is for the caller to see to (`checkpoint.settings` does).
     With a checkpoint it goes on where an earlier call stood, to the bit.
 
     Args:
