@@ -147,8 +147,8 @@ class Watch:
             ended.set()
         follower.join(10 * POLL_SECONDS)  # not after an error: a pod has seconds left after SIGTERM
         if job.status != "Complete":
-            self._tell_the_others(job)
-            ours = (line.removeprefix("aupair: ") for line in reversed(self.said) if line.startswith("aupair: "))
+            said = [*self._tell_the_others(job), *self.said]  # the first node's words come first
+            ours = (line.removeprefix("aupair: ") for line in reversed(said) if line.startswith("aupair: "))
             states = ", ".join(f"{step.name} {step.status}" for step in job.steps)
             raise RunFailedError(f"{what} failed", where=self.name, got=next(ours, states), todo="see the log above")
 
@@ -189,13 +189,14 @@ class Watch:
                 return
             ended.wait(POLL_SECONDS)
 
-    def _tell(self, text: str, before: str = "") -> None:
+    def _tell(self, text: str) -> None:
         for line in text.splitlines():
             self.said.append(line)
-            self.log.line(before + line)
+            self.log.line(line)
 
-    def _tell_the_others(self, job: Any) -> None:
-        """Tell the last lines of the nodes whose log was not followed."""
+    def _tell_the_others(self, job: Any) -> list[str]:
+        """Tell the last lines of the nodes whose log was not followed, and give all: torchrun's come after our words."""
+        said: list[str] = []
         for step in job.steps:
             if step.name == "node-0":
                 continue
@@ -203,8 +204,11 @@ class Watch:
                 text = "\n".join(self.client.get_job_logs(self.name, step=step.name))
             except (RuntimeError, ValueError) as error:
                 text = str(error)
-            for line in text.splitlines()[-TAIL:]:
-                self._tell(line, f"{step.name}: ")
+            lines = text.splitlines()
+            said += lines
+            for line in lines[-TAIL:]:
+                self.log.line(f"{step.name}: {line}")
+        return said
 
 
 @contextmanager
