@@ -38,7 +38,7 @@ from aupair.ranking.uncertainty import Sigma  # noqa: E402
 LIMIT = 450.0
 """seconds after which no further question is begun"""
 TINY = [f"train_{part}.{key}" for part in ("pseudo_intensity", "uncertainty")
-        for key in ("network.width=0.05", "optimiser.pairs=4")] + ["preprocess_faces.size=32"]  # fmt: skip
+        for key in ("network.width=0.05", "network.weights=none", "optimiser.pairs=4")] + ["preprocess_faces.size=32"]  # fmt: skip
 AGREE = 0.02
 """relative difference of two losses that bfloat16, whose numbers have 8 bits, may make in a few steps"""
 
