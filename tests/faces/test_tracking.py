@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from skimage import data
 
+from aupair.faces import tracking
 from aupair.faces.landmarks import interocular
 from aupair.faces.tracking import Face, Models, Tracker, load_models
 from aupair.params import PreprocessFaces
@@ -118,13 +119,20 @@ def test_a_face_that_left_is_not_imagined(models: Models) -> None:
     assert tracker(draw(background(), 0, (160, 120))) is not None
 
 
-def test_of_many_places_hardly_one_looks_like_a_face(models: Models) -> None:
-    imagined = 0
-    for seed in range(40):
-        tracker = Tracker(models, PreprocessFaces())
-        assert tracker(draw(background(), seed, (160, 120))) is not None
-        imagined += tracker(background(seed)) is not None
-    assert imagined <= 1
+def test_one_of_many_places_looks_like_a_face_by_chance(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So O-Net must be surer there than elsewhere: at its usual .7 one of these pictures is taken for the face."""
+
+    def imagined() -> int:
+        count = 0
+        for seed in range(12, 24):
+            tracker = Tracker(models, PreprocessFaces())
+            assert tracker(draw(background(), 0, (160, 120))) is not None
+            count += tracker(background(seed)) is not None
+        return count
+
+    assert imagined() == 0
+    monkeypatch.setattr(tracking, "SURE", 0.7)
+    assert imagined() == 1
 
 
 @pytest.mark.parametrize("detector", ["tracking", "reference"])

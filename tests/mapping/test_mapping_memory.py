@@ -26,9 +26,8 @@ def in_memory(params: TrainMapping, seed: int) -> tuple[dict[str, torch.Tensor],
     blank = [torch.from_numpy(a) for a in (PLAIN, center, np.maximum(scale, 1e-3))]
     networks = MappingNetworks(blank[0], blank[1], blank[2], params.width, params.dropout)
     rate, decay = params.learning_rate, params.weight_decay
-    optimiser = torch.optim.AdamW(
-        networks.parameters(), lr=rate, weight_decay=decay, fused=True
-    )  # else the last bits differ
+    # fused, as fit's is: else the last bits differ
+    optimiser = torch.optim.AdamW(networks.parameters(), lr=rate, weight_decay=decay, fused=True)
     x, y = torch.from_numpy(FEATURES), torch.from_numpy(FRAMES.labels.astype(np.float32))
     weight = torch.from_numpy(draw_probability(FRAMES.labels[selects], FRAMES.video[selects]).astype(np.float32))
     rng, au = np.random.default_rng([seed, 7]), torch.arange(12)[:, None]
