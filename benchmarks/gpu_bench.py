@@ -95,15 +95,23 @@ class Bench:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
+    def forget(self) -> None:
+        """Give back what nothing holds any more, and measure memory anew."""
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats(self.device)
+
     def peak(self) -> float:
-        """Peak memory since the last question, GiB; 0 on a CPU."""
-        return torch.cuda.max_memory_allocated(self.device) / 2**30 if self.device.type == "cuda" else 0.0
+        """What was taken from the card at most since `forget`, GiB, the memory of CUDA graphs with it; 0 on a CPU."""
+        return torch.cuda.max_memory_reserved(self.device) / 2**30 if self.device.type == "cuda" else 0.0
 
 
 class Fitting:
     """A network in training, step by step as `fit` takes them."""
 
     def __init__(self, bench: Bench, model: nn.Module, job: Fit, way: Way, part: str) -> None:
+        torch.compiler.reset()  # or the memory of the last one's CUDA graphs would count as this one's
+        bench.forget()
         self.bench, self.way = bench, way
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = way.tf32
         for module in model.modules():
@@ -138,8 +146,7 @@ class Fitting:
     def measure(self, steps: Sequence[int]) -> dict[str, Any]:
         """Warm up, then time the steps and their memory."""
         first = self.time(self.held(steps, 4))
-        if self.bench.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self.bench.device)
+        self.bench.forget()
         made = list(self.held(steps, self.bench.count))
         seconds = self.time(made) / len(made)
         images = len(made[0].rows)

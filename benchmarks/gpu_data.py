@@ -21,8 +21,8 @@ RATE = 0.2
 """share of the faces that show an AU: a bright patch in its place"""
 
 
-def training_set(folder: Path, size: int, count: int) -> TrainingSet:
-    """Write `count` faces of `size` pixels and draw 3,000 pairs for each AU; no face is kept once decoded."""
+def training_set(folder: Path, size: int, count: int, each: int) -> TrainingSet:
+    """Write `count` faces of `size` pixels and draw `each` pairs for each AU; no face is kept once decoded."""
     rng = np.random.default_rng(0)
     shows = (rng.random((min(DIFFERENT, count), len(AUS))) < RATE).astype(np.int8)
     jpegs = [store.encode_jpeg(face(size, levels, rng), QUALITY) for levels in shows]
@@ -35,7 +35,7 @@ def training_set(folder: Path, size: int, count: int) -> TrainingSet:
     names, ok = tuple(f"v{v}" for v in range(VIDEOS)), np.ones(len(video), bool)
     split = np.zeros(len(video), np.int8)
     frames = Frames(names, names, video, video, split, frame, frame / 30.0, ok, shows[which])
-    pairs = {"fit": draw_pairs(frames, "fit", 3000 if count >= 3000 else 20, (0,))}
+    pairs = {"fit": draw_pairs(frames, "fit", each, (0,))}
     return TrainingSet(frames, FaceImages(folder, frames, cache_bytes=0), None, pairs, np.full(VIDEOS, -1, np.int8))
 
 

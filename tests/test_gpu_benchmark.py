@@ -57,7 +57,7 @@ def test_it_runs_on_a_bare_machine_and_writes_both_files(tmp_path: Path) -> None
     found = json.loads((tmp_path / "gpu_tiny.json").read_text())
     assert found["machine"].keys() >= {"device", "torch", "date", "commit"}
     asked = [answer["question"] for answer in found["answers"]]
-    assert len(asked) == 8
+    assert len(asked) == 9
     assert all(answer["ours"] not in ("skipped", "failed") for answer in found["answers"])
     assert found["figures"]["agreement"]["apart"] < 0.02
     page = (tmp_path / "gpu_tiny.md").read_text()

@@ -189,12 +189,12 @@ def decode_jpeg(data: bytes, where: object = "") -> np.ndarray:
     """
     import cv2
 
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB) if data else None
     if image is None:
         raise ArtifactError(
             "a JPEG that cannot be decoded", where=where, got=f"{len(data)} bytes", todo="run preprocess-faces again"
         )
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    return image
 
 
 def encode_jpeg(image: np.ndarray, quality: int = 95) -> bytes:

@@ -18,7 +18,9 @@ class Compiled:
 
     A batch of another size takes the plain way: each size would be compiled for itself, for a minute. Which size is
     the full one depends on the sampler alone, so that a fit that is taken up computes each step as it would have.
-    Dropout draws what it draws without compiling.
+    Dropout draws what it draws without compiling. On a GPU the kernels of a step are recorded once and replayed as a
+    CUDA graph: Python has 2.4 ms to do in a step of 12 ms instead of 8.4, and lets the thread that makes the next batch
+    have its turn (docs/log.md, 2026-11-26).
 
     Args:
         size: frames of a full batch, all processes together.
@@ -27,8 +29,11 @@ class Compiled:
 
     def __init__(self, network: nn.Module, size: int, log: Log) -> None:
         self._network, self._size, self._log = network, size, log
+        on_gpu = next(network.parameters()).is_cuda
         # one graph or none: a network that is compiled in parts could fail in the midst of a step
-        self._fast = torch.compile(network, fullgraph=True, dynamic=False, options={"fallback_random": True})
+        self._fast = torch.compile(
+            network, fullgraph=True, dynamic=False, options={"fallback_random": True, "triton.cudagraphs": on_gpu}
+        )
 
     def __call__(self, x: Tensor, count: int) -> Tensor:
         """Forward this process's share of a batch of `count` frames: (b, ...) -> (b, A)."""

@@ -10,6 +10,9 @@ from aupair.data.frames import Frames
 from aupair.errors import ArtifactError
 from aupair.faces.pool import cores
 
+THREADS = 8
+"""decoders at most: with more of them they wait for each other longer than they decode (docs/log.md, 2026-11-26)"""
+
 
 class FaceImages:
     """The aligned face of each row of `frames`.
@@ -17,8 +20,8 @@ class FaceImages:
     Args:
         folder: the faces, one Arrow file a video.
         cache_bytes: decoded faces are kept up to this size, so that a small corpus is decoded once.
-        threads: decoders (OpenCV lets go of the interpreter's lock); None: one a core, shared with the other
-            processes that torchrun started here.
+        threads: decoders (OpenCV lets go of the interpreter's lock); None: one a core, but THREADS at most; the
+            processes that torchrun started here share the cores.
 
     Attributes:
         size: side of the faces, pixels.
@@ -28,7 +31,8 @@ class FaceImages:
         self._paths = [Path(folder) / f"{name}.arrow" for name in frames.videos]
         self._jpegs = [store.read_faces(path)["jpeg"] for path in self._paths]
         self._video, self._frame, self._ok = frames.video, frames.frame, frames.ok
-        self._pool = ThreadPoolExecutor(threads or cores())
+        self._threads = threads or min(THREADS, cores())
+        self._pool = ThreadPoolExecutor(self._threads)
         first = np.flatnonzero(self._ok)
         if len(first) == 0:
             raise ArtifactError(
@@ -42,12 +46,22 @@ class FaceImages:
     def __call__(self, rows: np.ndarray) -> np.ndarray:
         """Give the faces of some rows, all with a face: (B,) int -> (B, S, S, 3) uint8 RGB."""
         if self._cache is None:
-            return np.stack(list(self._pool.map(self._decode, map(int, rows))))
+            faces = np.empty((len(rows), self.size, self.size, 3), np.uint8)
+            self._decode_into(faces, np.arange(len(rows)), rows)
+            return faces
         new = np.unique(rows[~self._cached[rows]])
-        for row, image in zip(new, self._pool.map(self._decode, map(int, new))):
-            self._cache[row] = image
+        self._decode_into(self._cache, new, new)
         self._cached[new] = True
         return self._cache[rows]
+
+    def _decode_into(self, faces: np.ndarray, places: np.ndarray, rows: np.ndarray) -> None:
+        """Put the face of each row in its place; a thread has one task, since a task for each face costs most of them."""
+
+        def part(start: int) -> None:
+            for place, row in zip(places[start :: self._threads], rows[start :: self._threads]):
+                faces[place] = self._decode(int(row))
+
+        list(self._pool.map(part, range(min(self._threads, len(rows)))))
 
     def _decode(self, row: int) -> np.ndarray:
         video, frame = self._video[row], int(self._frame[row])
