@@ -24,7 +24,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "src")]
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
-from gpu_bench import OURS, REFERENCE, WAYS, Bench, Fitting, Way, fitting_f, fitting_h  # noqa: E402
+from gpu_bench import OURS, REFERENCE, WAYS, Bench, Fitting, agreement, fitting_f, fitting_h  # noqa: E402
 from gpu_data import training_set  # noqa: E402
 from gpu_page import Answer, stem, write  # noqa: E402
 
@@ -42,8 +42,6 @@ LIMIT = 450.0
 """seconds after which no further question is begun"""
 TINY = ["train_mapping.width=8"] + [f"train_{part}.{key}" for part in ("pseudo_intensity", "uncertainty")
         for key in ("network.width=0.05", "network.weights=none", "optimiser.pairs=4")] + ["preprocess_faces.size=32"]  # fmt: skip
-AGREE = 0.02
-"""relative difference of two losses that bfloat16, whose numbers have 8 bits, may make in a few steps"""
 
 
 def ask_rate(bench: Bench) -> None:
@@ -108,26 +106,14 @@ def ask_f(bench: Bench) -> None:
     reference, ours = rows[0], rows[len(WAYS) - 1]
     share, ratio = 1000 * tflop / ours["ms"] / matmul, reference["ms"] / ours["ms"]
     bench.figures["share_of_matmul"] = share
-    one, two = (losses(bench, way) for way in (REFERENCE, OURS))
-    apart = float(np.max(np.abs(one - two) / np.abs(one)))
-    bench.figures["agreement"] = {"reference": one.tolist(), "ours": two.tolist(), "apart": apart}
-    same = f"losses of {len(one)} steps without dropout: {one[0]:.3f} to {one[-1]:.3f}, {apart:.1e} apart at most"
-    same += f" ({AGREE} allowed)"
+    agree, same = agreement(bench)
     bench.answers += [
         Answer("a training step of f", f"{ours['ms']:.1f} ms, {ours['images_s']:.0f} images/s, {ours['peak_gib']:.1f} GiB",
-               f"{reference['ms']:.1f} ms, {reference['peak_gib']:.1f} GiB", ratio, "4 x", ratio >= 4 and apart < AGREE, same),
+               f"{reference['ms']:.1f} ms, {reference['peak_gib']:.1f} GiB", ratio, "4 x", ratio >= 4 and agree, same),
         Answer("what it computes, against a bfloat16 product of 8192^3", f"{1000 * tflop / ours['ms']:.0f} TFLOP/s",
                f"{matmul:.0f} TFLOP/s (median {bench.figures['matmul_tflops_median']:.0f})", share, "0.5 x", share >= 0.5,
                "operations counted by torch"),
     ]  # fmt: skip
-
-
-def losses(bench: Bench, way: Way) -> np.ndarray:
-    """Take steps without dropout, whose masks differ between number formats: their losses."""
-    fitting = fitting_f(bench, way, dropout=0.0)
-    _, steps = bench.batches("pseudo_intensity")
-    fitting.time(fitting.held(steps, 4 if bench.tiny else 12))
-    return np.array(fitting.state.read_losses())
 
 
 def ask_loader(bench: Bench, fitting: Fitting, steps: Sequence[int]) -> None:
@@ -178,6 +164,7 @@ def ask_batches(bench: Bench) -> None:
 def ask_scoring(bench: Bench) -> None:
     """Time the scoring of frames by f and h, which the stages do in float32 (convolutions in TF32), and in bfloat16."""
     torch.backends.cudnn.allow_tf32, rows = True, np.arange(min(len(bench.data.frames), 64 if bench.tiny else 2048))
+    bench.clear()
     decoded = bench.data.images(rows)
     section = bench.params.train_uncertainty
     h = Sigma(bench.network(section.network), np.ones(len(AUS)), section.floor)
@@ -210,6 +197,7 @@ def ask_mapping(bench: Bench) -> None:
     optimiser = mapping.make_optimiser(networks, params)
     x = torch.randn(len(AUS), params.batch, features, device=bench.device)
     y = (torch.rand(len(AUS), params.batch, device=bench.device) < 0.3).float()
+    bench.clear()
     first, *_ = (mapping.take_step(networks, optimiser, x, y) for _ in range(3))
     bench.forget()
     bench.wait()

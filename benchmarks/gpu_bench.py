@@ -35,11 +35,15 @@ class Way(NamedTuple):
 
 
 REFERENCE = Way("float32, eager", "float32", False, False)
+COMPILED = Way("float32, channels last, compiled", "float32")
+PLAIN = Way("bfloat16, eager", channels_last=False, compile=False)
 OURS = Way("bfloat16, channels last, compiled")
+AGREE = 0.02
+"""relative difference of losses that other kernels may make in a dozen steps of float32"""
 WAYS = (
     REFERENCE,
     Way("float32 with TF32, eager", "float32", False, False, True),
-    Way("bfloat16, eager", channels_last=False, compile=False),
+    PLAIN,
     Way("bfloat16, channels last, eager", compile=False),
     OURS,
 )
@@ -95,6 +99,11 @@ class Bench:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
+    def clear(self) -> None:
+        """Forget compiled steps too, whose CUDA graphs keep their memory."""
+        torch.compiler.reset()
+        self.forget()
+
     def forget(self) -> None:
         """Give back what nothing holds any more, and measure memory anew."""
         if self.device.type == "cuda":
@@ -110,8 +119,7 @@ class Fitting:
     """A network in training, step by step as `fit` takes them."""
 
     def __init__(self, bench: Bench, model: nn.Module, job: Fit, way: Way, part: str) -> None:
-        torch.compiler.reset()  # or the memory of the last one's CUDA graphs would count as this one's
-        bench.forget()
+        bench.clear()
         self.bench, self.way = bench, way
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = way.tf32
         for module in model.modules():
@@ -154,6 +162,49 @@ class Fitting:
             "way": self.way.name, "images": images, "ms": 1000 * seconds, "images_s": images / seconds,
             "peak_gib": self.bench.peak(), "first_four_steps_s": first, "losses": self.state.read_losses(),
         }  # fmt: skip
+
+
+def agreement(bench: Bench) -> tuple[bool, str]:
+    """Say whether ours computes what the reference does, and in words how far it is off.
+
+    In float32 compiled steps must give the reference's losses. In bfloat16 the gradient must be about as far from
+    float32's as torch's own bfloat16 is: to follow its losses says little, since the paths of any two part where the
+    loss falls fast, whatever made the first small difference.
+    """
+    losses = {way.name: losses_by(bench, way) for way in (REFERENCE, COMPILED, PLAIN, OURS)}
+    one = losses[REFERENCE.name]
+    apart = {name: float(np.max(np.abs(one - two) / np.abs(one))) for name, two in losses.items()}
+    exact = gradient_by(bench, REFERENCE)
+    off = {way.name: float((gradient_by(bench, way) - exact).norm() / exact.norm()) for way in (PLAIN, OURS)}
+    bench.figures["agreement"] = {
+        "losses": {name: two.tolist() for name, two in losses.items()}, "losses_apart": apart, "gradient_off": off,
+    }  # fmt: skip
+    print(f"  {bench.figures['agreement']}", flush=True)
+    return apart[COMPILED.name] < AGREE and off[OURS.name] <= 1.5 * off[PLAIN.name], (
+        f"compiled in float32 {len(one)} losses, {one[0]:.3f} to {one[-1]:.3f}, are {apart[COMPILED.name]:.1e} apart at"
+        f" most ({AGREE} allowed); the gradient in bfloat16 is {off[OURS.name]:.1e} off, {off[PLAIN.name]:.1e} eager"
+    )
+
+
+def losses_by(bench: Bench, way: Way) -> np.ndarray:
+    """Take steps of f without dropout, whose masks differ between number formats: their losses."""
+    fitting = fitting_f(bench, way, dropout=0.0)
+    _, steps = bench.batches("pseudo_intensity")
+    fitting.time(fitting.held(steps, 4 if bench.tiny else 12))
+    return np.array(fitting.state.read_losses())
+
+
+def gradient_by(bench: Bench, way: Way) -> Tensor:
+    """Give the gradient of f's first weights on a batch, (weights,) float32, by a step like those that are timed."""
+    fitting = fitting_f(bench, way, dropout=0.0)
+    _, steps = bench.batches("pseudo_intensity")
+    first = {name: value.clone() for name, value in fitting.state.model.state_dict().items()}
+    (batch, *_) = made = list(fitting.held(steps, 4))
+    fitting.time(made)  # compiles, and records what is replayed from here on
+    fitting.state.model.load_state_dict(first)
+    fitting.step(batch)
+    grads = [p.grad.float().flatten() for p in fitting.state.model.parameters() if p.grad is not None]
+    return torch.cat(grads)
 
 
 def fitting_f(bench: Bench, way: Way, pairs: int | None = None, dropout: float | None = None) -> Fitting:
