@@ -38,8 +38,9 @@ REFERENCE = Way("float32, eager", "float32", False, False)
 COMPILED = Way("float32, channels last, compiled", "float32")
 PLAIN = Way("bfloat16, eager", channels_last=False, compile=False)
 OURS = Way("bfloat16, channels last, compiled")
-AGREE = 0.02
-"""relative difference of losses that other kernels may make in a dozen steps of float32"""
+AGREE = 0.05
+"""relative difference of a gradient that other kernels may make in float32: a CPU's make .008, by values that a ReLU or a
+pool decides the other way; what computes something else makes about 1"""
 WAYS = (
     REFERENCE,
     Way("float32 with TF32, eager", "float32", False, False, True),
@@ -167,31 +168,27 @@ class Fitting:
 def agreement(bench: Bench) -> tuple[bool, str]:
     """Say whether ours computes what the reference does, and in words how far it is off.
 
-    In float32 compiled steps must give the reference's losses. In bfloat16 the gradient must be about as far from
-    float32's as torch's own bfloat16 is: to follow its losses says little, since the paths of any two part where the
-    loss falls fast, whatever made the first small difference.
+    The gradient of a compiled step is held against the reference's, in float32; in bfloat16 it must be about as far off as
+    torch's own. Losses of steps in a row are kept as figures alone: Adam's first steps are little but signs, so that any
+    two paths part by per cents in a dozen of them, whatever made the first small difference.
     """
     losses = {way.name: losses_by(bench, way) for way in (REFERENCE, COMPILED, PLAIN, OURS)}
-    one = losses[REFERENCE.name]
-    apart = {name: float(np.max(np.abs(one - two) / np.abs(one))) for name, two in losses.items()}
     exact = gradient_by(bench, REFERENCE)
-    off = {way.name: float((gradient_by(bench, way) - exact).norm() / exact.norm()) for way in (PLAIN, OURS)}
-    bench.figures["agreement"] = {
-        "losses": {name: two.tolist() for name, two in losses.items()}, "losses_apart": apart, "gradient_off": off,
-    }  # fmt: skip
+    off = {way.name: float((gradient_by(bench, way) - exact).norm() / exact.norm()) for way in (COMPILED, PLAIN, OURS)}
+    bench.figures["agreement"] = {"losses": losses, "gradient_off": off}
     print(f"  {bench.figures['agreement']}", flush=True)
-    return apart[COMPILED.name] < AGREE and off[OURS.name] <= 1.5 * off[PLAIN.name], (
-        f"compiled in float32 {len(one)} losses, {one[0]:.3f} to {one[-1]:.3f}, are {apart[COMPILED.name]:.1e} apart at"
-        f" most ({AGREE} allowed); the gradient in bfloat16 is {off[OURS.name]:.1e} off, {off[PLAIN.name]:.1e} eager"
+    return off[COMPILED.name] < AGREE and off[OURS.name] <= 1.5 * off[PLAIN.name], (
+        f"the gradient, compiled: in float32 {off[COMPILED.name]:.1e} off ({AGREE} allowed), in bfloat16"
+        f" {off[OURS.name]:.1e}, eager {off[PLAIN.name]:.1e}"
     )
 
 
-def losses_by(bench: Bench, way: Way) -> np.ndarray:
+def losses_by(bench: Bench, way: Way) -> list[float]:
     """Take steps of f without dropout, whose masks differ between number formats: their losses."""
     fitting = fitting_f(bench, way, dropout=0.0)
     _, steps = bench.batches("pseudo_intensity")
     fitting.time(fitting.held(steps, 4 if bench.tiny else 12))
-    return np.array(fitting.state.read_losses())
+    return fitting.state.read_losses()
 
 
 def gradient_by(bench: Bench, way: Way) -> Tensor:
