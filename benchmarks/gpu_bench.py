@@ -1,7 +1,7 @@
 """A training as gpu.py times it: the device, the settings, and the product's own steps, computed in some way."""
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
 from typing import Any, NamedTuple
@@ -39,8 +39,8 @@ COMPILED = Way("float32, channels last, compiled", "float32")
 PLAIN = Way("bfloat16, eager", channels_last=False, compile=False)
 OURS = Way("bfloat16, channels last, compiled")
 AGREE = 0.05
-"""relative difference of a gradient that other kernels may make in float32: a CPU's make .008, by values that a ReLU or a
-pool decides the other way; what computes something else makes about 1"""
+"""relative difference of a gradient that other kernels may make in float32, most of it by values that a ReLU or a pool
+decides the other way"""
 WAYS = (
     REFERENCE,
     Way("float32 with TF32, eager", "float32", False, False, True),
@@ -165,55 +165,51 @@ class Fitting:
         }  # fmt: skip
 
 
-def agreement(bench: Bench) -> tuple[bool, str]:
+def agreement(bench: Bench, start: Callable[[Way], Fitting], part: str) -> tuple[bool, str]:
     """Say whether ours computes what the reference does, and in words how far it is off.
 
     The gradient of a compiled step is held against the reference's, in float32; in bfloat16 it must be about as far off as
-    torch's own. Losses of steps in a row are kept as figures alone: Adam's first steps are little but signs, so that any
-    two paths part by per cents in a dozen of them, whatever made the first small difference.
+    torch's own. Losses of steps in a row would say little: Adam's first steps are little but signs, so that any two
+    paths part by per cents in a dozen of them, whatever made the first small difference.
+
+    Args:
+        start: starts a training without dropout, whose masks differ between number formats.
+        part: of the params, whose batches are taken.
     """
-    losses = {way.name: losses_by(bench, way) for way in (REFERENCE, COMPILED, PLAIN, OURS)}
-    exact = gradient_by(bench, REFERENCE)
-    off = {way.name: float((gradient_by(bench, way) - exact).norm() / exact.norm()) for way in (COMPILED, PLAIN, OURS)}
-    bench.figures["agreement"] = {"losses": losses, "gradient_off": off}
-    print(f"  {bench.figures['agreement']}", flush=True)
+    _, steps = bench.batches(part)
+    exact = gradient_of(start(REFERENCE), steps)
+    off = {}
+    for way in (COMPILED, PLAIN, OURS):
+        off[way.name] = float((gradient_of(start(way), steps) - exact).norm() / exact.norm())
+    bench.figures[f"gradient_off.{part}"] = off
+    print(f"  gradients off: {off}", flush=True)
     return off[COMPILED.name] < AGREE and off[OURS.name] <= 1.5 * off[PLAIN.name], (
         f"the gradient, compiled: in float32 {off[COMPILED.name]:.1e} off ({AGREE} allowed), in bfloat16"
         f" {off[OURS.name]:.1e}, eager {off[PLAIN.name]:.1e}"
     )
 
 
-def losses_by(bench: Bench, way: Way) -> list[float]:
-    """Take steps of f without dropout, whose masks differ between number formats: their losses."""
-    fitting = fitting_f(bench, way, dropout=0.0)
-    _, steps = bench.batches("pseudo_intensity")
-    fitting.time(fitting.held(steps, 4 if bench.tiny else 12))
-    return fitting.state.read_losses()
-
-
-def gradient_by(bench: Bench, way: Way) -> Tensor:
-    """Give the gradient of f's first weights on a batch, (weights,) float32, by a step like those that are timed."""
-    fitting = fitting_f(bench, way, dropout=0.0)
-    _, steps = bench.batches("pseudo_intensity")
-    first = {name: value.clone() for name, value in fitting.state.model.state_dict().items()}
+def gradient_of(fitting: Fitting, steps: Sequence[int]) -> Tensor:
+    """Give the gradient of the first weights on a batch, (weights,) float32, by a step like those that are timed."""
+    model = fitting.state.model
+    first = {name: value.clone() for name, value in model.state_dict().items()}
     (batch, *_) = made = list(fitting.held(steps, 4))
     fitting.time(made)  # compiles, and records what is replayed from here on
-    fitting.state.model.load_state_dict(first)
+    model.load_state_dict(first)
     fitting.step(batch)
-    grads = [p.grad.float().flatten() for p in fitting.state.model.parameters() if p.grad is not None]
-    return torch.cat(grads)
+    return torch.cat([p.grad.float().flatten() for p in model.parameters() if p.grad is not None])
 
 
 def fitting_f(bench: Bench, way: Way, pairs: int | None = None, dropout: float | None = None) -> Fitting:
     """Start a training of f."""
     section = bench.params.train_pseudo_intensity
-    network = section.network if dropout is None else section.network.model_copy(update={"dropout": dropout})
+    network = with_dropout(section.network, dropout)
     sampler, _ = bench.batches("pseudo_intensity", pairs)
     job = Fit(bench.data.images, sampler, loss_of(bench.data, section), lambda model: {}, seed=0, name="f")
     return Fitting(bench, bench.network(network), job, way, "pseudo_intensity")
 
 
-def fitting_h(bench: Bench, way: Way, kind: str) -> Fitting:
+def fitting_h(bench: Bench, way: Way, kind: str, dropout: float | None = None) -> Fitting:
     """Start a training of h on values drawn at random."""
     section, rng = bench.params.train_uncertainty, np.random.default_rng(0)
     y_hat = torch.from_numpy(rng.normal(0, 1, (len(bench.data.frames), len(AUS))).astype(np.float32))
@@ -222,7 +218,7 @@ def fitting_h(bench: Bench, way: Way, kind: str) -> Fitting:
         mine = y_hat[rows].to(outputs.device, non_blocking=True)
         return uncertainty_loss(mine, outputs, pairs, section.loss, section.margin, section.log_sigma_penalty)
 
-    network: nn.Module = bench.network(section.network)
+    network: nn.Module = bench.network(with_dropout(section.network, dropout))
     faces: Any = bench.data.images
     if kind == "factors":
         network = read_factors(bench.network(bench.params.train_pseudo_intensity.network), section.block, 2, 0)
@@ -231,3 +227,8 @@ def fitting_h(bench: Bench, way: Way, kind: str) -> Fitting:
     sampler, _ = bench.batches("uncertainty")
     job = Fit(faces, sampler, loss, lambda model: {}, seed=0, name="h")
     return Fitting(bench, Sigma(network, np.ones(len(AUS)), section.floor), job, way, "uncertainty")
+
+
+def with_dropout(network: Network, dropout: float | None) -> Network:
+    """Give a network's settings with this dropout, or as they are."""
+    return network if dropout is None else network.model_copy(update={"dropout": dropout})

@@ -57,10 +57,12 @@ class Faces:
         return Fit(**{**values, **changes})
 
 
-def trained(job: Fit, log: Log = SILENT, steps: int = 6) -> tuple[dict[str, np.ndarray], list[dict[str, Any]]]:
+def trained(
+    job: Fit, log: Log = SILENT, steps: int = 6, rate: float = 3e-3
+) -> tuple[dict[str, np.ndarray], list[dict[str, Any]]]:
     """Fit a small network: its weights and its curves."""
     network = Network(width=0.03, batch_norm=True, weights="none", frozen_convolutions=0, dropout=0.5)
     model = build(network, SIZE, 0)
-    params = Optimiser(name="adamw", learning_rate=3e-3, schedule="one_cycle", weight_decay=0.01, evaluate_every=3)
+    params = Optimiser(name="adamw", learning_rate=rate, schedule="one_cycle", weight_decay=0.01, evaluate_every=3)
     curves = fit(model, job, params, steps, log)
     return {key: value.cpu().numpy() for key, value in model.state_dict().items()}, curves

@@ -14,16 +14,17 @@ SIZE, LENGTHS = 16, (5, 3)
 OK = np.array([1, 1, 0, 1, 1, 0, 1, 1], bool)
 
 
-def write(folder: Path, lengths: tuple[int, ...] = LENGTHS, ok: np.ndarray = OK) -> Frames:
-    """Faces whose colour tells the row."""
+def colour(row: int, side: int = SIZE) -> np.ndarray:
+    return np.full((side, side, 3), (20 * row, 10 * row, 5), np.uint8)
+
+
+def write(folder: Path, lengths: tuple[int, ...] = LENGTHS, ok: np.ndarray = OK, last: int = SIZE) -> Frames:
+    """Faces whose colour tells the row, red most of it; those of the last video have another side."""
     folder.mkdir(exist_ok=True)
     start = 0
     for v, n in enumerate(lengths):
-        nan = np.full(n, np.nan, np.float32)
-        jpegs = [
-            store.encode_jpeg(np.full((SIZE, SIZE, 3), 20 * row, np.uint8)) if ok[row] else b""
-            for row in range(start, start + n)
-        ]
+        nan, side = np.full(n, np.nan, np.float32), last if v + 1 == len(lengths) else SIZE
+        jpegs = [store.encode_jpeg(colour(row, side)) if ok[row] else b"" for row in range(start, start + n)]
         columns = {
             "frame": np.arange(n, dtype=np.int32), "time": np.arange(n) / 25.0, "jpeg": jpegs,
             "status": ["ok" if good else "no_face" for good in ok[start : start + n]],
@@ -48,7 +49,23 @@ def test_cached_equals_uncached_equals_the_colour(tmp_path: Path) -> None:
         assert one.shape == (len(rows), SIZE, SIZE, 3)
         assert one.dtype == np.uint8
         assert (one == other).all()
-        assert np.abs(one[:, 8, 8, 0].astype(int) - 20 * np.array(rows)).max() <= 2
+        assert np.abs(one.astype(int) - [colour(row) for row in rows]).max() <= 3
+
+
+@pytest.mark.parametrize("threads", [1, 3, 8])
+def test_each_face_is_in_its_place_whatever_the_threads(tmp_path: Path, threads: int) -> None:
+    rows = np.array([7, 0, 3, 3, 1, 6, 4, 0, 7, 1, 1, 6, 3])
+    images = FaceImages(tmp_path, write(tmp_path), cache_bytes=0, threads=threads)
+    assert np.abs(images(rows).astype(int) - [colour(row) for row in rows]).max() <= 3
+    assert images(rows[:0]).shape == (0, SIZE, SIZE, 3)
+
+
+@pytest.mark.parametrize("cache_bytes", [0, 1 << 20])
+def test_faces_of_another_size_are_refused(tmp_path: Path, cache_bytes: int) -> None:
+    images = FaceImages(tmp_path, write(tmp_path, last=1), cache_bytes)
+    message = r"faces of different sizes: in .*v1\.arrow frame 1, got \(1, 1\), expected \(16, 16\); run preprocess-faces again"
+    with pytest.raises(ArtifactError, match=message):
+        images(np.array([0, 6]))
 
 
 def test_a_cached_face_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ import pytest
 
 from aupair.data.frames import Frames
 from aupair.ranking.pairs import Pairs, all_pairs, cell_weights, draw_groups, draw_pairs
-from aupair.ranking.sampling import GroupSampler, ListSampler, Sampler
+from aupair.ranking.sampling import GroupSampler, ListSampler, Sampler, order_of
 
 VIDEOS, LENGTH = 5, 20
 
@@ -76,6 +76,14 @@ def test_an_epoch_of_the_list_gives_each_pair_once() -> None:
     epochs = [[pair for batch in range(3) for pair in as_rows(*sampler(3 * epoch + batch)[:2])] for epoch in range(2)]
     assert sorted(epochs[0]) == sorted(epochs[1]) == expected
     assert epochs[0] != epochs[1]
+
+
+def test_the_order_of_an_epoch_is_kept_as_it_was_drawn() -> None:
+    order = order_of((0, 3), 2, 30)
+    assert (order == np.random.default_rng([0, 3, 2]).permutation(30)).all()
+    assert order_of((0, 3), 2, 30) is order
+    with pytest.raises(ValueError, match="read-only"):
+        order[0] = 1
 
 
 def test_a_list_shorter_than_a_batch() -> None:

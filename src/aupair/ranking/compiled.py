@@ -4,7 +4,7 @@ from itertools import islice
 
 import torch
 from torch import Tensor, nn
-from torch._dynamo.exc import TorchDynamoException
+from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException
 
 from aupair.log import Log
 from aupair.ranking.sampling import Sampler
@@ -24,7 +24,8 @@ class Compiled:
 
     Args:
         size: frames of a full batch, all processes together.
-        log: is told in one line if it cannot be compiled here; then every batch takes the plain way.
+        log: is told in one line if it cannot be compiled here; then every batch takes the plain way. What a GPU cannot
+            record it raises at the second full batch.
     """
 
     def __init__(self, network: nn.Module, size: int, log: Log) -> None:
@@ -41,7 +42,7 @@ class Compiled:
             return self._network(x)
         try:
             return self._fast(x)
-        except TorchDynamoException as error:
+        except (TorchDynamoException, FailOnRecompileLimitHit) as error:
             reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
             self._log.line(f"not compiled: {reason[:160]}")
             self._size = 0

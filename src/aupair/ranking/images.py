@@ -59,10 +59,19 @@ class FaceImages:
 
         def part(start: int) -> None:
             for place, row in zip(places[start :: self._threads], rows[start :: self._threads]):
-                faces[place] = self._decode(int(row))
+                face = self._decode(int(row))
+                if face.shape != faces.shape[1:]:
+                    raise ArtifactError(
+                        "faces of different sizes", where=self._where(int(row)), got=face.shape[:2],
+                        expected=faces.shape[1:3], todo="run preprocess-faces again",
+                    )  # fmt: skip
+                faces[place] = face
 
         list(self._pool.map(part, range(min(self._threads, len(rows)))))
 
     def _decode(self, row: int) -> np.ndarray:
         video, frame = self._video[row], int(self._frame[row])
-        return store.decode_jpeg(self._jpegs[video][frame].as_py(), f"{self._paths[video]} frame {frame}")
+        return store.decode_jpeg(self._jpegs[video][frame].as_py(), self._where(row))
+
+    def _where(self, row: int) -> str:
+        return f"{self._paths[self._video[row]]} frame {self._frame[row]}"
