@@ -11,7 +11,7 @@ from aupair.errors import ArtifactError
 from aupair.faces.pool import cores
 
 THREADS = 8
-"""decoders at most: with more of them they wait for each other longer than they decode (docs/log.md, 2026-11-26)"""
+"""decoders at most: sixteen were no faster, and more in the way of a training (docs/log.md, 2026-11-26)"""
 
 
 class FaceImages:

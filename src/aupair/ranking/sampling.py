@@ -67,7 +67,7 @@ class ListSampler:
 
 @lru_cache(maxsize=16)
 def order_of(seed: tuple[int, ...], epoch: int, count: int) -> np.ndarray:
-    """Give the order of an epoch's pairs, (count,) int64: drawn once: at 120,000 pairs it is most of a batch's drawing."""
+    """Give the order of an epoch's pairs, (count,) int64. Drawn once: of 120,000 that is most of what a batch takes to draw."""
     order = np.random.default_rng([*seed, epoch]).permutation(count)
     order.flags.writeable = False
     return order
