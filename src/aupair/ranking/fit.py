@@ -95,7 +95,6 @@ def fit(model: nn.Module, job: Fit, params: Optimiser, steps: int, log: Log = SI
                 if stopped:
                     at = f"SIGTERM at step {step + 1} of {steps}"
                     raise distributed.Stopped("stopped", where=job.name, got=at, todo="run it again to go on")
-        state.optimiser.zero_grad(set_to_none=True)  # or they take memory for as long as the model lives
         if state.kept is not None:
             model.load_state_dict(state.kept)
         if job.checkpoint and left:
