@@ -47,7 +47,7 @@ TINY = ["train_mapping.width=8"] + [f"train_{part}.{key}" for part in ("pseudo_i
 def ask_rate(bench: Bench) -> None:
     """Measure the rates of a large matrix product in bfloat16 and of a copy within the card's memory.
 
-    A card that is warm turns its clock down: the fastest of many products is what ours is held against.
+    A warm card may turn its clock down: the fastest of many products is what ours is held against.
     """
     size = 128 if bench.tiny else 8192
     a, b = (torch.randn(size, size, device=bench.device, dtype=torch.bfloat16) for _ in range(2))

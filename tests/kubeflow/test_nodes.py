@@ -19,6 +19,7 @@ from aupair.kubeflow.trainjob import TrainJob
 from aupair.log import Log
 from aupair.params import Params
 from conftest import REPOSITORY
+from listener import Listener
 from services.trainer_server import Cluster, trainer_server
 
 F = stages.find("train-pseudo-intensity")
@@ -33,16 +34,6 @@ class Artifact:
 
     def log_metric(self, name: str, value: float) -> None:
         self.metadata[name] = value
-
-
-class Listener(Log):
-    """Keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def line(self, text: str) -> None:
-        self.lines.append(text)
 
 
 @pytest.fixture

@@ -22,22 +22,13 @@ from aupair.ranking.fit import Fit, fit, forward_all
 from aupair.ranking.losses import PairBatch, ranking_loss
 from aupair.ranking.networks import build
 from aupair.ranking.pairs import Pairs, all_pairs, cell_weights
+from listener import Listener
 
 SIZE, FRAMES, STEPS = 32, 24, 7
 LABELS = np.full((FRAMES, 12), -1, np.int8)
 LABELS[:, 0] = np.arange(FRAMES) % 2
 PIXELS = np.random.default_rng(0).integers(0, 200, (FRAMES, SIZE, SIZE, 3)).astype(np.uint8)
 NARROW = Network(width=0.05, batch_norm=True, weights="none", frozen_convolutions=0, dropout=0.5)
-
-
-class Listener(Log):
-    """Keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def line(self, text: str) -> None:
-        self.lines.append(text)
 
 
 class Batches:

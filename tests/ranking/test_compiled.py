@@ -16,22 +16,13 @@ from aupair.ranking.compiled import Compiled, full_size
 from aupair.ranking.fit import Fit, fit, forward_of
 from aupair.ranking.losses import ranking_loss
 from aupair.ranking.pairs import Pairs, all_pairs, cell_weights
+from listener import Listener
 
 SIZE, FRAMES, STEPS = 8, 24, 6
 LABELS = np.full((FRAMES, 12), -1, np.int8)
 LABELS[:, 0] = np.arange(FRAMES) % 2
 PIXELS = np.random.default_rng(0).integers(0, 200, (FRAMES, SIZE, SIZE, 3)).astype(np.uint8)
 PARAMS = Optimiser(name="adamw", learning_rate=3e-3, schedule="one_cycle", weight_decay=0.01, evaluate_every=2)
-
-
-class Listener(Log):
-    """Keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def line(self, text: str) -> None:
-        self.lines.append(text)
 
 
 class Small(nn.Module):

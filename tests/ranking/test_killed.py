@@ -13,22 +13,12 @@ import numpy as np
 import pytest
 
 from aupair import stages, store
-from aupair.log import Log
 from aupair.params import Params, check
 from conftest import as_yaml
+from listener import Listener
 
 FORK = multiprocessing.get_context("forkserver")
 FORK.set_forkserver_preload(["aupair.ranking.samples", "aupair.ranking.scores", "aupair.ranking.uncertainty"])
-
-
-class Listener(Log):
-    """Keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def line(self, text: str) -> None:
-        self.lines.append(text)
 
 
 def longer(tiny: Params, steps: int = 24, **h: Any) -> Params:

@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
-from aupair.log import Log
 from aupair.params import Network
 from aupair.ranking.checkpoint import Checkpoint
 from aupair.ranking.fit import forward_all
 from aupair.ranking.networks import build
 from aupair.ranking.pairs import Pairs, all_pairs, cell_weights
 from face_files import Faces, trained
+from listener import Listener
 
 STEPS = 12
 """the first full batches are warmed up and recorded, the others replayed"""
@@ -22,16 +22,6 @@ RATE = 1e-4
 """so small that a gradient of nearly zero, whose sign other kernels may turn, moves no loss by much"""
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-
-
-class Listener(Log):
-    """Keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def line(self, text: str) -> None:
-        self.lines.append(text)
 
 
 @pytest.fixture(autouse=True)
@@ -56,19 +46,20 @@ def losses(fitted: Any) -> list[float]:
     return [row["train_loss"] for row in fitted[1]]
 
 
-def test_compiled_fits_one_after_another_follow_plain_ones(tmp_path: Path) -> None:
-    faces, log = Faces(tmp_path, "cuda"), Listener()
+def test_compiled_fits_one_after_another_follow_plain_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    faces, log, replayed = Faces(tmp_path, "cuda"), Listener(), list[torch.cuda.CUDAGraph]()
+    replay = torch.cuda.CUDAGraph.replay
+    monkeypatch.setattr(torch.cuda.CUDAGraph, "replay", lambda graph: (replayed.append(graph), replay(graph)))
     counters.clear()
     plain = [losses(trained(faces.job(seed=seed, sampler=full), steps=STEPS, rate=RATE)) for seed in range(3)]
     compiled = [
         losses(trained(faces.job(seed=seed, sampler=full, compile=True), log, STEPS, RATE)) for seed in range(3)
     ]
     np.testing.assert_allclose(compiled, plain, rtol=2e-3)
-    assert np.ptp(plain, axis=0).max() > 0.05, (
-        plain
-    )  # each seed has its own masks: with others the curves would not agree
+    assert np.ptp(plain, axis=0).max() > 0.05  # each seed has its own masks: with others the curves would not agree
     assert log.lines == []
     assert counters["inductor"]["cudagraph_skips"] == 0, counters
+    assert len(replayed) >= 3 * (STEPS - 3)  # a fit's first steps compile, warm up and record
 
 
 @pytest.mark.parametrize("compiled", [False, True])

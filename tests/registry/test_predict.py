@@ -15,12 +15,12 @@ from aupair.errors import ArtifactError, AupairError, DataError, ParamsError
 from aupair.evaluation.confidence import Confidence
 from aupair.evaluation.selection import Selection
 from aupair.faces.decode import read_frames
-from aupair.log import Log
 from aupair.registry import predict as module
 from aupair.registry import versions
 from aupair.registry.predict import find_videos, output_names, predict, share_to_abstain, write_csv
 from aupair.registry.recognizer import Predictions, VideoPredictions
 from aupair.registry.timeline import draw_timeline
+from listener import Listener
 
 A = len(AUS)
 
@@ -46,16 +46,6 @@ class StandIn:
 
     def decide_video(self, scores: VideoPredictions, pool: None) -> VideoPredictions:
         return scores
-
-
-class Heard(Log):
-    """Keeps what was said."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def line(self, text: str) -> None:
-        self.lines.append(text)
 
 
 @pytest.fixture(autouse=True)
@@ -123,7 +113,7 @@ def test_the_least_confident_share_of_each_decision_abstains(tmp_path: Path) -> 
 
 
 def test_coverage_and_risk_become_a_share_to_abstain_from() -> None:
-    heard = Heard()
+    heard = Listener()
     assert share_to_abstain(StandIn()) is None
     assert share_to_abstain(StandIn(), abstain=0.2) == 0.2
     assert share_to_abstain(StandIn(), coverage=0.8) == pytest.approx(0.2)
@@ -179,7 +169,7 @@ def test_one_bad_video_is_a_row_and_the_run_goes_on(tmp_path: Path) -> None:
 
 def test_nothing_readable_is_an_error_after_the_summary(tmp_path: Path) -> None:
     (tmp_path / "bad.mp4").write_bytes(b"no")
-    log = Heard()
+    log = Listener()
     with pytest.raises(DataError, match=r"no video could be read: in .*summary\.csv; its column message") as caught:
         predict([tmp_path / "bad.mp4"], StandIn(), tmp_path / "out", log=log)
     assert "\n" not in str(caught.value)
@@ -202,7 +192,7 @@ def test_a_path_that_does_not_exist_stops_the_run_before_it_begins(tmp_path: Pat
 def test_a_cut_video_is_ok_and_says_so(tmp_path: Path) -> None:
     video = write_video(tmp_path / "clip.avi", 30)
     video.write_bytes(video.read_bytes()[: video.stat().st_size // 2])
-    log = Heard()
+    log = Listener()
     (done,) = predict([video], StandIn(), tmp_path / "out", log=log)
     assert done.status == "ok"
     assert 0 < done.frames < 28
