@@ -190,7 +190,7 @@ def read(root: Path) -> None:
 
 def submit(root: Path) -> None:
     """Write a submission of all videos from tables as predict writes them."""
-    from aupair.registry.submission import write_submission
+    from aupair.inference.submission import write_submission
 
     rows = write_submission(root / "predictions", root / "submission")
     print(f"{sum(row.frames for row in rows):,} rows")

@@ -20,9 +20,9 @@ from harness import Child, Row, in_child, main
 from aupair.aus import AUS
 from aupair.faces import video
 from aupair.faces.row import FaceRow
+from aupair.inference.predict import predict
+from aupair.inference.recognizer import Recognizer
 from aupair.params import Params, load
-from aupair.registry.predict import predict
-from aupair.registry.recognizer import Recognizer
 
 ROOT = Path(__file__).parents[1]
 HOUR, MINUTES, FPS = 3600, 300, 30

@@ -132,8 +132,8 @@ def of_random(folder: Path, params: Params, clip: Path) -> Speed:
 
 def of_trained(root: Path, trial: int, clip: Path) -> Speed:
     """Predict with the networks of a trial."""
-    from aupair.registry.bundle import Parts, write_bundle
-    from aupair.registry.recognizer import Recognizer
+    from aupair.inference.bundle import Parts, write_bundle
+    from aupair.inference.recognizer import Recognizer
     from aupair.stage import ARTIFACTS
 
     place = {name: root / path.format(trial=trial) for name, path in ARTIFACTS.items()}
@@ -153,6 +153,7 @@ def random_recognizer(folder: Path, params: Params) -> Any:
     from aupair.aus import AUS
     from aupair.evaluation.confidence import TERMS, Confidence
     from aupair.evaluation.selection import Selection
+    from aupair.inference.recognizer import Recognizer
     from aupair.mapping.extractor import CDF_POINTS, Statistics, columns
     from aupair.mapping.fit import Mapping
     from aupair.mapping.networks import MappingNetworks
@@ -160,7 +161,6 @@ def random_recognizer(folder: Path, params: Params) -> Any:
     from aupair.ranking.pseudo_intensity import PseudoIntensity
     from aupair.ranking.scores import Scorer, save_f, save_h
     from aupair.ranking.uncertainty import Sigma, Uncertainty
-    from aupair.registry.recognizer import Recognizer
 
     f, h, size, a = params.train_pseudo_intensity, params.train_uncertainty, params.preprocess_faces.size, len(AUS)
     ones, none = np.ones(a, np.float32), np.empty((0, a), np.float32)
@@ -187,7 +187,7 @@ def predicted(recognizer: Any, clip: Path) -> Speed:
     import torch
 
     from aupair.faces.video import iter_faces
-    from aupair.registry.predict import predict
+    from aupair.inference.predict import predict
 
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
     torch.set_num_threads(CORES)

@@ -115,7 +115,7 @@ def fresh(corpus: Path, tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 @pytest.fixture
 def aupair(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
     """Run a command line in this process, and give what came of it; capfd hears what native code prints, too."""
-    from aupair import cli
+    from aupair.cli import main as cli
 
     def call(*arguments: object) -> Outcome:
         monkeypatch.setattr(sys, "argv", ["aupair", *map(str, arguments)])

@@ -13,12 +13,12 @@ from aupair import stages, store
 from aupair.aus import AUS
 from aupair.data.frames import Frames, load_frames
 from aupair.errors import ArtifactError
+from aupair.inference.recognizer import read_selection
 from aupair.mapping.features import Features
 from aupair.mapping.fit import train
 from aupair.params import Params, TrainMapping, check
 from aupair.ranking.pairs import Pairs
 from aupair.ranking.samples import load_samples, load_training_set
-from aupair.registry.recognizer import read_selection
 from conftest import run_flow
 
 Command = Callable[..., Any]

@@ -155,7 +155,7 @@ def test_the_layers_hold() -> None:
 HELP = """
 import sys
 sys.argv = ["aupair", *{arguments!r}]
-from aupair import cli
+from aupair.cli import main as cli
 try:
     cli.main()
 except SystemExit as stop:
@@ -179,8 +179,8 @@ def test_help_imports_nothing_heavy_and_shows_an_example(arguments: list[str]) -
 
 
 def test_every_command_has_an_example() -> None:
-    from aupair.cli import app
-    from aupair.cli_registry import app as registry
+    from aupair.cli.main import app
+    from aupair.cli.registry import app as registry
 
     for command in (*app.registered_commands, *registry.registered_commands):
         assert command.callback is not None

@@ -75,7 +75,7 @@ def test_another_teacher_is_learned_from_anew_and_not_taken_for_the_judged_one(h
     assert f"student.of.trial │ {1 - chosen}" in " ".join(shown.out.split())
     assert "student.of.version" not in shown.out, "that teacher is not registered"
 
-    from aupair.registry.recognizer import Recognizer
+    from aupair.inference.recognizer import Recognizer
     from aupair.registry.versions import resolve
 
     recognizer = Recognizer.load(resolve(f"models:/aupair/{number}"), "cpu")

@@ -1,6 +1,6 @@
 """`python -m aupair` is `aupair`; torchrun starts it so."""
 
-from aupair.cli import main
+from aupair.cli.main import main
 
 if __name__ == "__main__":
     main()

@@ -144,10 +144,10 @@ def evaluate(
     from aupair.data.frames import load_frames
     from aupair.evaluation.conditions import load_conditions
     from aupair.evaluation.evaluate import evaluate as judge
-    from aupair.evaluation.page import Sources, Trained
-    from aupair.evaluation.reports import Places, write_reports
     from aupair.evaluation.trials import read_trial
     from aupair.ranking.samples import load_samples
+    from aupair.report.page import Sources, Trained
+    from aupair.report.reports import Places, write_reports
 
     frames = load_frames(labels, faces)
     trials = [
@@ -169,7 +169,7 @@ def register_model(
     registered: Path, params: Params, log: Log = SILENT,
 ) -> None:  # fmt: skip
     """Put the chosen trial into the MLflow registry as one version, unless it is there already."""
-    from aupair.registry.bundle import Parts
+    from aupair.inference.bundle import Parts
     from aupair.registry.register import register_model as register
     from aupair.registry.runs import left
 

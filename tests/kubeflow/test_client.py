@@ -187,7 +187,7 @@ def test_ctrl_c_stops_the_waiting_not_the_run(files: dict[str, Path], kfp: fake.
     kfp.states = ["RUNNING"]
     command = ["pipeline", "submit", str(files["plain"]), "--param", SOURCE, "--host", kfp.url, "--wait"]
     process = subprocess.Popen(
-        [sys.executable, "-c", "from aupair.cli import main; main()", *command],
+        [sys.executable, "-c", "from aupair.cli.main import main; main()", *command],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     end = time.monotonic() + 120

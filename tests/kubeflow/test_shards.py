@@ -9,8 +9,8 @@ import pytest
 
 from aupair import store
 from aupair.errors import DataError, ParamsError
+from aupair.inference.predict import Summary
 from aupair.kubeflow.shards import deal, gather_predictions, overview_of, plan_shards, predict_shard
-from aupair.registry.predict import Summary
 
 
 class Artifact:

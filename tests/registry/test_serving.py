@@ -13,6 +13,8 @@ import torch
 from aupair import store
 from aupair.aus import AUS
 from aupair.evaluation.confidence import TERMS
+from aupair.inference.bundle import Parts
+from aupair.inference.recognizer import Recognizer
 from aupair.mapping.extractor import Statistics, columns
 from aupair.mapping.fit import Mapping
 from aupair.mapping.networks import MappingNetworks
@@ -21,8 +23,6 @@ from aupair.ranking.networks import build
 from aupair.ranking.pseudo_intensity import PseudoIntensity
 from aupair.ranking.scores import save_f, save_h
 from aupair.ranking.uncertainty import Sigma, Uncertainty
-from aupair.registry.bundle import Parts
-from aupair.registry.recognizer import Recognizer
 from aupair.registry.register import register_model
 from aupair.registry.runs import StageRun
 
@@ -145,7 +145,7 @@ def test_a_fresh_process_without_the_working_tree_predicts_the_same(parts: Parts
 
 
 def test_no_pickle_in_the_bundle_and_nothing_of_the_training_frames(parts: Parts, tmp_path: Path) -> None:
-    from aupair.registry.bundle import write_bundle
+    from aupair.inference.bundle import write_bundle
 
     write_bundle(tmp_path / "bundle", parts, tiny_params())
     files = [path for path in (tmp_path / "bundle").rglob("*") if path.is_file()]
@@ -154,7 +154,7 @@ def test_no_pickle_in_the_bundle_and_nothing_of_the_training_frames(parts: Parts
 
 
 def test_chunks_do_not_change_the_result(parts: Parts, tmp_path: Path) -> None:
-    from aupair.registry.bundle import write_bundle
+    from aupair.inference.bundle import write_bundle
 
     write_bundle(tmp_path / "bundle", parts, tiny_params())
     recognizer = Recognizer.load(tmp_path / "bundle", "cpu")
@@ -167,7 +167,7 @@ def test_chunks_do_not_change_the_result(parts: Parts, tmp_path: Path) -> None:
 @pytest.mark.parametrize("part", ["f/final.safetensors", "statistics.safetensors", "mapping/mapping.safetensors"])
 def test_a_corrupt_part_is_one_line(parts: Parts, tmp_path: Path, part: str) -> None:
     from aupair.errors import ArtifactError
-    from aupair.registry.bundle import write_bundle
+    from aupair.inference.bundle import write_bundle
 
     write_bundle(tmp_path / "bundle", parts, tiny_params())
     (tmp_path / "bundle" / part).write_bytes(b"no weights")

@@ -14,9 +14,9 @@ from aupair import store
 from aupair.aus import AUS
 from aupair.errors import ArtifactError, RegistryError
 from aupair.evaluation.confidence import TERMS
+from aupair.inference.bundle import Parts
 from aupair.params import Params, check
 from aupair.registry import versions
-from aupair.registry.bundle import Parts
 from aupair.registry.register import Registration, register_model
 from aupair.registry.runs import StageRun
 

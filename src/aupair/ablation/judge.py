@@ -11,7 +11,6 @@ from aupair import stages, store
 from aupair.aus import AUS
 from aupair.data.frames import Frames, load_frames
 from aupair.evaluation.baselines import constants
-from aupair.evaluation.fill import fill_nearest
 from aupair.evaluation.metrics import (
     Counts,
     accuracy,
@@ -24,6 +23,7 @@ from aupair.evaluation.metrics import (
     per_au,
     resamples,
 )
+from aupair.evaluation.nearest_face import fill_nearest
 from aupair.evaluation.selection import Cells, Trial, cells_of, tune
 from aupair.evaluation.trials import read_trial
 from aupair.params import Params

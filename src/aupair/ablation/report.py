@@ -14,7 +14,7 @@ from aupair.ablation.rows import GROUPS, REFERENCE
 from aupair.aus import AUS
 from aupair.aus import SPLITS as ALL_SPLITS
 from aupair.evaluation.uncertainty import spearman
-from aupair.evaluation.words import UNKNOWN, interval, markdown_table, number
+from aupair.report.formatting import UNKNOWN, interval, markdown_table, number
 
 HEAD = (
     "row", "mean F1", "less P2's", "P(higher)", "2021 score", "F1 on select", "pair accuracy", "pair NLL",
@@ -128,7 +128,7 @@ def page(tree: Mapping[str, Any]) -> str:
     """Give the text of ablation.html: the picture of all rows, then the tables; it loads nothing."""
     from markdown_it import MarkdownIt
 
-    from aupair.evaluation.page import document
+    from aupair.report.page import document
 
     render = MarkdownIt("commonmark", {"html": False}).enable("table").render
     words = {name: _scrolling(render(text)) for name, text in sections({**tree, "note": ""}).items()}

@@ -14,8 +14,8 @@ from aupair.evaluation.calibration import HeldOut, calibrate, deal, tune_held_ou
 from aupair.evaluation.conditions import Conditions
 from aupair.evaluation.decisions import decided, decision_evidence
 from aupair.evaluation.evidence import FixedPairs, Scored, pair_evidence, uncertainty_evidence
-from aupair.evaluation.fill import fill_nearest
 from aupair.evaluation.intensity import judge as judge_intensity
+from aupair.evaluation.nearest_face import fill_nearest
 from aupair.evaluation.rows import JUDGED, judge
 from aupair.evaluation.selection import Cells, Choice, Selection, Trial, best_trial, cells_of, choose, filled
 from aupair.evaluation.selective import abstention, selective

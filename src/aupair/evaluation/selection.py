@@ -8,9 +8,9 @@ import numpy as np
 from aupair.aus import AUS
 from aupair.data.frames import Frames
 from aupair.evaluation.confidence import Confidence
-from aupair.evaluation.fill import fill_nearest
 from aupair.evaluation.intensity import Sums, add_up, icc, mae
 from aupair.evaluation.metrics import Counts, accuracy, au_score, count, f1, headline, interval, macro, resamples
+from aupair.evaluation.nearest_face import fill_nearest
 from aupair.params import Evaluate
 
 VARIANTS = ("P2", "P1")

@@ -14,8 +14,8 @@ from aupair.console import ConsoleLog
 from aupair.data.fetch import fetch_items, list_source
 from aupair.data.staging import Item
 from aupair.errors import DataError, ParamsError
+from aupair.inference.predict import SUFFIXES, SUMMARY, Summary, output_names, predict_each, write_summary
 from aupair.kubeflow.step import Artifact
-from aupair.registry.predict import SUFFIXES, SUMMARY, Summary, output_names, predict_each, write_summary
 from aupair.registry.versions import pin, resolve
 
 SHOWN = 50
@@ -72,7 +72,7 @@ def predict_shard(shard: int, abstain: float, plan: Artifact, tables: Artifact) 
         ParamsError: `abstain` is not a share.
         AupairError: the videos cannot be fetched, or the model cannot be loaded.
     """
-    from aupair.registry.recognizer import Recognizer
+    from aupair.inference.recognizer import Recognizer
 
     if not 0 <= abstain <= 1:
         raise ParamsError("parameter abstain", got=abstain, expected="a share from 0 to 1")

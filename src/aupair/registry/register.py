@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 from aupair import store
 from aupair.aus import AUS
 from aupair.errors import ArtifactError
+from aupair.inference.bundle import Parts, data_hash, write_bundle
+from aupair.inference.recognizer import read_selection
 from aupair.log import SILENT, Log
 from aupair.params import Params
 from aupair.registry import live, tracking, versions
-from aupair.registry.bundle import Parts, data_hash, write_bundle
-from aupair.registry.recognizer import read_selection
 from aupair.registry.runs import PARENT, Flow, StageRun, flow_id, log_flow, numbers
 
 if TYPE_CHECKING:

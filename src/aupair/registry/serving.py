@@ -17,7 +17,7 @@ from mlflow.models import set_model
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
-from aupair.registry.recognizer import Recognizer
+from aupair.inference.recognizer import Recognizer
 
 
 class Serving(PythonModel):

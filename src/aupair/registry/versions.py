@@ -13,9 +13,9 @@ import yaml
 
 from aupair import store
 from aupair.errors import ArtifactError, RegistryError
+from aupair.inference.bundle import bundle_hash, check_bundle
 from aupair.registry import gate as gates
 from aupair.registry import tracking
-from aupair.registry.bundle import bundle_hash, check_bundle
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

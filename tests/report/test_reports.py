@@ -10,9 +10,9 @@ import pytest
 from aupair.aus import AUS
 from aupair.errors import AupairError
 from aupair.evaluation.evaluate import Evaluation, evaluate
-from aupair.evaluation.plots import SECONDS, timelines, video_to_show
-from aupair.evaluation.reports import Places, write_reports
-from aupair.evaluation.table import terminal
+from aupair.report.plots import SECONDS, timelines, video_to_show
+from aupair.report.reports import Places, write_reports
+from aupair.report.table import terminal
 from evaluation.worlds import QUICK, world
 
 PLOTS = ["f1", "reliability", "risk_coverage", "timelines"]

@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 
 from aupair.data.frames import Frames
 from aupair.evaluation.evaluate import Evaluation
-from aupair.evaluation.page import about, faces, scores, timelines, trust
-from aupair.evaluation.page.about import Trained
-from aupair.evaluation.page.markup import text
 from aupair.params import Params
+from aupair.report.page import about, faces, scores, timelines, trust
+from aupair.report.page.about import Trained
+from aupair.report.page.markup import text
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 """what a browser lets the page load: nothing that is not in it"""

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 
 from aupair.aus import AUS
-from aupair.evaluation import table
-from aupair.evaluation.page import markup
-from aupair.evaluation.page.charts import Axis, Chart, axis
-from aupair.evaluation.page.markup import folded, grid, paragraph
-from aupair.evaluation.words import number
+from aupair.report import table
+from aupair.report.formatting import number
+from aupair.report.page import markup
+from aupair.report.page.charts import Axis, Chart, axis
+from aupair.report.page.markup import folded, grid, paragraph
 
 Tree = Mapping[str, Any]
 

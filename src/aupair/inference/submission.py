@@ -18,9 +18,9 @@ from aupair import store
 from aupair.aus import AUS
 from aupair.data.crops import frame_of
 from aupair.errors import ArtifactError, DataError, ParamsError
-from aupair.evaluation.fill import fill_nearest
+from aupair.evaluation.nearest_face import fill_nearest
+from aupair.inference.predict import ABSTAIN, SUFFIXES, SUMMARY
 from aupair.log import SILENT, Log
-from aupair.registry.predict import ABSTAIN, SUFFIXES, SUMMARY
 
 FORMS = ("files", "table")
 """files: `<video>.txt` for each; table: `predictions.txt` with a line `<video>/00001.jpg,0,1,...` for each frame."""

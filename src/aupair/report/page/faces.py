@@ -12,8 +12,8 @@ from aupair import store
 from aupair.aus import AUS, NAMES
 from aupair.data.frames import Frames
 from aupair.evaluation.evaluate import Evaluation
-from aupair.evaluation.page.markup import grid, paragraph, text
-from aupair.evaluation.words import number, percent
+from aupair.report.formatting import number, percent
+from aupair.report.page.markup import grid, paragraph, text
 
 SIDE = 96
 """largest side of a thumbnail, pixels"""

@@ -15,11 +15,11 @@ from aupair.errors import ArtifactError, AupairError, DataError, ParamsError
 from aupair.evaluation.confidence import Confidence
 from aupair.evaluation.selection import Selection
 from aupair.faces.decode import read_frames
-from aupair.registry import predict as module
+from aupair.inference import predict as module
+from aupair.inference.predict import find_videos, output_names, predict, share_to_abstain, write_csv
+from aupair.inference.recognizer import Predictions, VideoPredictions
+from aupair.inference.timeline import draw_timeline
 from aupair.registry import versions
-from aupair.registry.predict import find_videos, output_names, predict, share_to_abstain, write_csv
-from aupair.registry.recognizer import Predictions, VideoPredictions
-from aupair.registry.timeline import draw_timeline
 from listener import Listener
 
 A = len(AUS)

@@ -13,14 +13,14 @@ from aupair.data.frames import load_frames
 from aupair.errors import ArtifactError
 from aupair.evaluation.confidence import TERMS, Confidence
 from aupair.evaluation.selection import Selection
+from aupair.inference import recognizer as module
+from aupair.inference.bundle import Parts, write_bundle
+from aupair.inference.recognizer import Recognizer, read_selection
 from aupair.mapping.extractor import Statistics, columns
 from aupair.mapping.fit import Mapping
 from aupair.mapping.networks import MappingNetworks
 from aupair.params import Params, check
 from aupair.ranking.scores import read_sigma, read_y_hat
-from aupair.registry import recognizer as module
-from aupair.registry.bundle import Parts, write_bundle
-from aupair.registry.recognizer import Recognizer, read_selection
 
 A = len(AUS)
 

@@ -9,8 +9,8 @@ import pytest
 from aupair import store
 from aupair.aus import AUS
 from aupair.errors import ArtifactError
+from aupair.inference.bundle import Parts, bundle_hash, write_bundle
 from aupair.params import Params, check
-from aupair.registry.bundle import Parts, bundle_hash, write_bundle
 
 
 def make_parts(work: Path) -> Parts:

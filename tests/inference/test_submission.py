@@ -12,13 +12,13 @@ from aupair.aus import AUS
 from aupair.errors import ArtifactError, DataError, ParamsError
 from aupair.evaluation.confidence import Confidence
 from aupair.evaluation.selection import Selection
+from aupair.inference import predict as module
+from aupair.inference.predict import find_videos, predict
+from aupair.inference.recognizer import Recognizer
+from aupair.inference.submission import SubmissionRow, fill, read_decisions, read_expected, write_submission
 from aupair.log import Log
 from aupair.mapping.extractor import Statistics
 from aupair.params import check
-from aupair.registry import predict as module
-from aupair.registry.predict import find_videos, predict
-from aupair.registry.recognizer import Recognizer
-from aupair.registry.submission import SubmissionRow, fill, read_decisions, read_expected, write_submission
 
 A = len(AUS)
 HEADER = ",".join(AUS)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from aupair.aus import AUS
-from aupair.registry.recognizer import Predictions, VideoPredictions
-from aupair.registry.timeline import _thin, draw_timeline, spans
+from aupair.inference.recognizer import Predictions, VideoPredictions
+from aupair.inference.timeline import _thin, draw_timeline, spans
 
 A = len(AUS)
 

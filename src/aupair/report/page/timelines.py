@@ -7,10 +7,10 @@ import numpy as np
 from aupair.aus import AUS, NAMES
 from aupair.data.frames import Frames
 from aupair.evaluation.evaluate import Evaluation
-from aupair.evaluation.page.charts import Axis, Chart, axis, strip
-from aupair.evaluation.page.faces import Thumbnail, picture
-from aupair.evaluation.page.markup import folded, paragraph, text
-from aupair.evaluation.plots import stretch, videos_to_show
+from aupair.report.page.charts import Axis, Chart, axis, strip
+from aupair.report.page.faces import Thumbnail, picture
+from aupair.report.page.markup import folded, paragraph, text
+from aupair.report.plots import stretch, videos_to_show
 
 VIDEOS, OPEN, FACES = 2, 4, 10
 """videos shown, AUs of each that are not folded away, faces along the time"""

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 
 from aupair.aus import AUS, NAMES
-from aupair.evaluation import table
-from aupair.evaluation.page import markup
-from aupair.evaluation.page.charts import Axis, Chart
-from aupair.evaluation.page.markup import folded, paragraph
-from aupair.evaluation.words import interval, number, percent
+from aupair.report import table
+from aupair.report.formatting import interval, number, percent
+from aupair.report.page import markup
+from aupair.report.page.charts import Axis, Chart
+from aupair.report.page.markup import folded, paragraph
 
 Tree = Mapping[str, Any]
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from aupair.aus import AUS, NAMES
 from aupair.evaluation.metrics import HEADLINE
-from aupair.evaluation.words import UNKNOWN, interval, markdown_table, number, percent
+from aupair.report.formatting import UNKNOWN, interval, markdown_table, number, percent
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from aupair.evaluation.page.markup import text
+from aupair.report.page.markup import text
 
 SIDE = 1000
 """both sides of a chart, in its own units"""

@@ -8,7 +8,7 @@ import numpy as np
 
 from aupair import store
 from aupair.aus import AUS, NAMES
-from aupair.registry.recognizer import VideoPredictions
+from aupair.inference.recognizer import VideoPredictions
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -15,8 +15,8 @@ import numpy as np
 from aupair import store
 from aupair.aus import AUS
 from aupair.errors import ArtifactError
+from aupair.inference.bundle import check_bundle
 from aupair.params import Params, check
-from aupair.registry.bundle import check_bundle
 
 if TYPE_CHECKING:
     from aupair.evaluation.selection import Selection

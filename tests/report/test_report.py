@@ -14,13 +14,13 @@ from aupair import stages, store
 from aupair.aus import AUS
 from aupair.data.frames import Frames
 from aupair.errors import ArtifactError
-from aupair.evaluation import words
 from aupair.evaluation.evaluate import Evaluation
-from aupair.evaluation.page import about, faces, markup, scores
-from aupair.evaluation.page.charts import Axis, Chart, axis
-from aupair.evaluation.page.timelines import timelines
 from aupair.evaluation.selection import Trial
 from aupair.params import Params
+from aupair.report import formatting as words
+from aupair.report.page import about, faces, markup, scores
+from aupair.report.page.charts import Axis, Chart, axis
+from aupair.report.page.timelines import timelines
 
 VOID = {"meta", "link", "br", "img"}
 SIZE, LENGTH = 32, 6

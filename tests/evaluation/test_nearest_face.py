@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from aupair.evaluation.fill import fill_nearest, nearest_face
+from aupair.evaluation.nearest_face import fill_nearest, nearest_face
 
 
 def naive(ok: np.ndarray, video: np.ndarray) -> list[int]:

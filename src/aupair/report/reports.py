@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 from aupair import store
 from aupair.data.frames import Frames
-from aupair.evaluation import plots
 from aupair.evaluation.evaluate import Evaluation
-from aupair.evaluation.page import NONE, Sources, page
-from aupair.evaluation.table import markdown
+from aupair.report import plots
+from aupair.report.page import NONE, Sources, page
+from aupair.report.table import markdown
 
 
 class Places(NamedTuple):

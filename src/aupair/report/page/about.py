@@ -10,11 +10,11 @@ from aupair import __version__, store
 from aupair.aus import AUS, SPLITS
 from aupair.data.frames import Frames
 from aupair.evaluation.cost import cost_of_files
-from aupair.evaluation.page import markup
-from aupair.evaluation.page.charts import Chart, axis
-from aupair.evaluation.page.markup import folded, grid, paragraph
-from aupair.evaluation.words import percent
 from aupair.params import Params
+from aupair.report.formatting import percent
+from aupair.report.page import markup
+from aupair.report.page.charts import Chart, axis
+from aupair.report.page.markup import folded, grid, paragraph
 
 COLOURS = ("blue", "orange", "green", "red", "purple", "grey")
 QUANTITIES = {

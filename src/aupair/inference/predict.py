@@ -18,9 +18,9 @@ from aupair.aus import AUS
 from aupair.data.crops import FOLDER, find_crops, is_crops
 from aupair.data.layout import read_subjects
 from aupair.errors import DataError, ParamsError
+from aupair.inference.recognizer import PIECE, Predictions, Recognizer, Scores, VideoPredictions, pooled
+from aupair.inference.timeline import draw_timeline
 from aupair.log import SILENT, Log
-from aupair.registry.recognizer import PIECE, Predictions, Recognizer, Scores, VideoPredictions, pooled
-from aupair.registry.timeline import draw_timeline
 
 SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".3gp", ".ogv")
 """What counts as a video inside a folder; a file that is named is always tried."""

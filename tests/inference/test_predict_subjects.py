@@ -14,11 +14,11 @@ from aupair.errors import DataError, ParamsError
 from aupair.evaluation.confidence import Confidence
 from aupair.evaluation.selection import Selection
 from aupair.faces.decode import read_frames
+from aupair.inference import predict as module
+from aupair.inference.predict import predict
+from aupair.inference.recognizer import Recognizer, Scores, pooled
 from aupair.mapping.extractor import Statistics, columns
 from aupair.params import check
-from aupair.registry import predict as module
-from aupair.registry.predict import predict
-from aupair.registry.recognizer import Recognizer, Scores, pooled
 
 A = len(AUS)
 DARK, BRIGHT = 40, 200

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from aupair import __version__, cli_ablation, cli_distill, cli_pipeline, cli_registry
+from aupair import __version__
+from aupair.cli import ablation, distill, pipeline, registry
 from aupair.errors import AupairError
 
 app = typer.Typer(
@@ -19,16 +20,16 @@ app = typer.Typer(
     help="Recognise facial Action Units in video by pairwise ranking with learned uncertainty.",
     epilog="Start with `make demo`, then `aupair flow` and `aupair predict VIDEO --out predictions`.",
 )
-app.add_typer(cli_registry.app, name="registry")
-app.add_typer(cli_pipeline.app, name="pipeline")
+app.add_typer(registry.app, name="registry")
+app.add_typer(pipeline.app, name="pipeline")
 app.command(
     epilog="Examples: `aupair ablate --plan`, `aupair ablate --budget 60`, `aupair ablate no-pairs uncertainty`, "
     "`aupair ablate --beside ../other/reports/ablation.json`"
-)(cli_ablation.ablate)
+)(ablation.ablate)
 app.command(
     epilog="Examples: `aupair distill`, `aupair distill --trial 1 --register`, "
     "`aupair distill --set train_pseudo_intensity.network.width=.0625`"
-)(cli_distill.distill)
+)(distill.distill)
 
 NEXT = """\
 all of it on one page     reports/report.html
@@ -114,7 +115,7 @@ def report(
 ) -> None:
     """Show the scores of the last evaluation, and where to look next."""
     from aupair.console import show_lines
-    from aupair.evaluation.table import terminal
+    from aupair.report.table import terminal
     from aupair.store import read_json
 
     show_lines(terminal(read_json(root / "reports" / "metrics.json")), NEXT)
@@ -196,9 +197,9 @@ def predict(
 ) -> None:
     """Recognise AUs in videos: a row for every frame, with uncertainty and confidence."""
     from aupair.console import ConsoleLog
-    from aupair.registry.predict import find_videos, share_to_abstain
-    from aupair.registry.predict import predict as predict_videos
-    from aupair.registry.recognizer import Recognizer
+    from aupair.inference.predict import find_videos, share_to_abstain
+    from aupair.inference.predict import predict as predict_videos
+    from aupair.inference.recognizer import Recognizer
     from aupair.registry.versions import resolve
 
     videos = find_videos(sources)
@@ -224,7 +225,7 @@ def submission(
 ) -> None:
     """Write the competition's files from predictions: 0 or 1 for every frame, with or without a face."""
     from aupair.console import ConsoleLog, show_table
-    from aupair.registry.submission import write_submission
+    from aupair.inference.submission import write_submission
 
     rows = write_submission(predictions, out, expected, form=form, missing=missing, log=ConsoleLog())
     odd = [(row.video, row.frames, row.message) for row in rows if row.message]

@@ -4,7 +4,7 @@ import numpy as np
 
 from aupair.aus import AUS
 from aupair.data.frames import Frames
-from aupair.evaluation.plots import SECONDS, stretch, video_to_show, videos_to_show
+from aupair.report.plots import SECONDS, stretch, video_to_show, videos_to_show
 
 
 def frames_of(activity: list[int], subjects: list[int], length: int = 10) -> Frames:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from aupair import stages
-from aupair.evaluation.page import POLICY
+from aupair.report.page import POLICY
 from services.chromium import Tab, chromium
 
 WIDE, PHONE, PAPER = 1280, 390, 720

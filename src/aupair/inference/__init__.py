@@ -1,0 +1,1 @@
+"""A bundle at work: recognise AUs in videos and in aligned faces."""
