@@ -28,8 +28,8 @@ NAMES = (
     "processes",
 )  # fmt: skip
 """in the order of the flow"""
-OTHERS = ("affwild2_size.py", "gpu.py", "nodes.py")
-"""commands of their own: the full size, a GPU, an image"""
+OTHERS = ("affwild2_size.py", "gpu.py")
+"""commands of their own: the full size, a GPU"""
 
 HEAD = """# What the benchmarks said
 

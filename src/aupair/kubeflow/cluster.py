@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from aupair.kubeflow.trainjob import TrainJob
 from aupair.params import Params
 from aupair.record import Record, override, read, validate
 from aupair.registry.live import EXPERIMENT, RUN_ID
@@ -33,10 +32,6 @@ USER = re.compile(r"\w+://[^/]*@")
 
 CHECKPOINTS = "AUPAIR_CHECKPOINTS"
 PROCESSES = "AUPAIR_PROCESSES"
-NODES = "AUPAIR_NODES"
-"""the TrainJob to ask for, as JSON; empty: train in this pod"""
-RUN = "AUPAIR_RUN"
-"""the pipeline's run, by which a TrainJob is found again"""
 
 WORKERS = {"plan-shards": Needs(), "predict-shard": Needs(gpus=1, memory=8), "gather-predictions": Needs()}
 """The tasks of pipelines/predict.py, beside fetch-data and summarise, which need nothing special."""
@@ -72,8 +67,6 @@ class Cluster(Record):
     """GPUs for each stage that can use one (`aupair flow`); training uses several by torchrun, in one pod"""
     gpu_type: str = "nvidia.com/gpu"
     """the resource's name"""
-    nodes: dict[str, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
-    """pods that train together, by stage, such as {train-pseudo-intensity: 2}: from 2 on by a TrainJob, each with `gpus`"""
     memory: bool | dict[str, Annotated[int, Field(ge=1)]] = False
     """GiB: true: what the flow says each stage needs; a mapping stage: GiB: only those"""
     cpu: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
@@ -97,7 +90,7 @@ class Cluster(Record):
     pvcs: dict[str, Mount] = Field(default_factory=dict)
     """volume claim: where it is mounted, in every task"""
     checkpoints: Annotated[str, Field(pattern="^(/.*)?$")] = ""
-    """a folder on one of those volumes: a training stage that is retried goes on from there; `nodes` meet there"""
+    """a folder on one of those volumes: a training stage that is retried goes on from there"""
     timeout: Count = 0
     """seconds after which a task's pod is stopped; 0: never"""
     deadline: Count = 0
@@ -124,10 +117,6 @@ class Cluster(Record):
             raise ValueError(
                 f"checkpoints on a volume of pvcs; {self.checkpoints} is on none, and would go with its pod"
             )
-        if set(self.nodes) - set(TRAINING):
-            raise ValueError(f"nodes of {' or '.join(TRAINING)}; got {', '.join(self.nodes)}")
-        if max(self.nodes.values(), default=1) > 1 and not self.checkpoints:
-            raise ValueError("several nodes need checkpoints, on a volume that all can write (ReadWriteMany)")
         mounts = [*self.pvcs.values(), *(["/tmp"] if self.scratch else [])]
         if len({Path(mount) for mount in mounts}) < len(mounts) or Path("/") in map(Path, mounts):
             raise ValueError(f"each volume at a place of its own, and none at /; got {', '.join(mounts)}")
@@ -188,9 +177,6 @@ class Placement:
         for key, value in self.env.items():
             task.set_env_variable(key, value)
         self._kubernetes(task)
-        if cluster.nodes.get(name, 1) > 1:
-            self._hand_over(task, name, needs)
-            return task
         self._resources(task, name, needs)
         if needs.gpus and cluster.gpus:
             self._accelerate(task, name)
@@ -225,24 +211,6 @@ class Placement:
             kubernetes.add_toleration(task, **{k: v or None for k, v in toleration.model_dump().items()})
         for key, value in cluster.node_selector.items():
             kubernetes.add_node_selector(task, key, value)
-
-    def _hand_over(self, task: "PipelineTask", name: str, needs: Needs) -> None:
-        """Let the task ask for a TrainJob and wait: the nodes get what the task would have got."""
-        from kfp import kubernetes
-
-        cluster = self.cluster
-        on_gpus: dict[str, Any] = (
-            {"gpus": cluster.gpus, "gpu_type": cluster.gpu_type, "cpu": cluster.cpu.get(name, 0), "shm": cluster.shm,
-             "tolerations": [row.model_dump() for row in cluster.tolerations], "node_selector": cluster.node_selector}
-            if cluster.gpus
-            else {}
-        )  # fmt: skip
-        job = TrainJob(
-            nodes=cluster.nodes[name], image=cluster.image, image_pull_secrets=cluster.image_pull_secrets,
-            memory=self._memory(name, needs), env=cluster.env, pvcs=cluster.pvcs, timeout=cluster.timeout, **on_gpus,
-        )  # fmt: skip
-        task.set_env_variable(NODES, job.model_dump_json(exclude_defaults=True))
-        kubernetes.use_field_path_as_env(task, RUN, RUN_ID_FIELD)
 
     def _kubernetes(self, task: "PipelineTask") -> None:
         from kfp import kubernetes

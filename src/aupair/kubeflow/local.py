@@ -16,7 +16,6 @@ from typing import Any
 
 from aupair import store
 from aupair.errors import ParamsError, RunFailedError
-from aupair.kubeflow.cluster import NODES
 from aupair.kubeflow.compiled import Compiled, effective
 from aupair.kubeflow.tasks import Containers, Subprocesses, Tasks
 from aupair.log import SILENT, Log
@@ -68,8 +67,6 @@ def run_local(
     except OSError as error:
         raise store.unwritable(folder, error) from error
     environment = variables(run_id, effective(compiled, given), out)
-    if containers:
-        environment[NODES] = ""  # a container cannot ask this machine's engine for others
     kind = Containers if containers else Subprocesses
     tasks = kind(folder / "logs", environment, folders(given, environment), log)
     with tasks.watched() as runner, _stopped_by_a_signal(tasks), _quiet(folder / "kfp.log"):

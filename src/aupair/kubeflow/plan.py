@@ -1,11 +1,9 @@
 """Say what a compiled file would run: each task, how often, with what, what for; and what a runner does not heed."""
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from aupair.kubeflow.cluster import NODES
 from aupair.kubeflow.compiled import Compiled, effective
 
 Runner = Literal["subprocesses", "containers", "cluster"]
@@ -56,7 +54,6 @@ def not_heeded(compiled: Compiled, runner: Runner) -> list[str]:
         "secrets": "the environment of this shell",
         "pvcs": "folders of this machine; checkpoints lie in the run's folder",
         "run id": "an id of its own",
-        "nodes": "a container of the image each" if runner == "subprocesses" else "the task's own container",
     }
     lines = [f"{key}: {instead.get(key, 'not heeded')}" for key in asked]
     if runner == "subprocesses":
@@ -123,9 +120,7 @@ def _asks(compiled: Compiled, label: str, task: Mapping[str, Any]) -> dict[str, 
     kubernetes = (
         compiled.platform.get("platforms", {}).get("kubernetes", {}).get("deploymentSpec", {}).get("executors", {})
     ).get(label, {})
-    nodes = next((item["value"] for item in container.get("env", ()) if item["name"] == NODES), "")
     found = {
-        "nodes": str(json.loads(nodes)["nodes"]) if nodes else "",
         "GPU": f"{gpu.get('resourceCount', gpu.get('count'))} {gpu.get('resourceType', gpu.get('type'))}"
         if gpu
         else "",

@@ -19,7 +19,7 @@ from aupair import __version__, stages, store
 from aupair.console import ConsoleLog
 from aupair.errors import RunFailedError
 from aupair.kubeflow import views
-from aupair.kubeflow.cluster import NODES, PROCESSES
+from aupair.kubeflow.cluster import PROCESSES
 from aupair.log import Log
 from aupair.params import Params, check
 
@@ -119,14 +119,7 @@ def _heard(stage: stages.Stage, params: Params, places: Mapping[str, Any], trial
 
 
 def _run(stage: stages.Stage, params: Params, root: Path, trial: int | None, log: Log) -> None:
-    """Run the stage in this process; on several GPUs, in one process for each; or on several nodes."""
-    if stage.resumable and os.environ.get(NODES):
-        from aupair.kubeflow import nodes
-        from aupair.kubeflow.trainjob import TrainJob
-
-        assert trial is not None
-        nodes.train(stage, params, root, trial, TrainJob.model_validate_json(os.environ[NODES]), log)
-        return
+    """Run the stage in this process; on several GPUs, in one process for each."""
     processes = int(os.environ.get(PROCESSES, "1"))
     if processes == 1 or not stage.resumable:
         stages.run(stage.name, params, root=root, trial=trial, log=log)
