@@ -16,6 +16,7 @@ from aupair import stages, store
 from aupair.aus import AUS, SPLITS
 from aupair.data.frames import load_frames
 from aupair.errors import ArtifactError
+from aupair.evaluation.selection import MAPPINGS
 from aupair.params import Params
 from aupair.ranking.scores import read_sigma, read_y_hat
 
@@ -137,10 +138,10 @@ def test_the_selection_names_a_mapping_and_its_evidence_for_each_au(finished: Pa
     selection = store.read_json(artifact(finished, "selection"))
     assert selection["trial"] in tiny.trials
     for au in AUS:
-        assert selection[au]["variant"] in ("P1", "P2")
+        assert selection[au]["mapping"] in MAPPINGS
         assert {"threshold", "difference", "difference_interval", "probability_with_better"} <= set(selection[au])
-        chosen = "P1" if selection[au]["difference"] > selection["tie"] else "P2"
-        assert selection[au]["variant"] == chosen, au
+        chosen = MAPPINGS[selection[au]["difference"] > selection["tie"]]
+        assert selection[au]["mapping"] == chosen, au
 
 
 def test_the_reports_can_be_opened(finished: Path) -> None:

@@ -13,6 +13,7 @@ from aupair import stages, store
 from aupair.aus import AUS
 from aupair.data.frames import Frames, load_frames
 from aupair.errors import ArtifactError
+from aupair.evaluation.selection import MAPPINGS
 from aupair.inference.recognizer import read_selection
 from aupair.mapping.features import Features
 from aupair.mapping.fit import train
@@ -150,9 +151,9 @@ def test_the_choice_goes_by_icc_and_says_so(graded: Path) -> None:
         assert entry["chosen_by"] == "icc"
         difference = rows["P1"][au]["icc"] - rows["no-uncertainty"][au]["icc"]
         assert entry["difference"] == pytest.approx(difference)
-        assert entry["variant"] == ("P1" if difference > tree["tie"] else "P2")
+        assert entry["mapping"] == MAPPINGS[difference > tree["tie"]]
         assert rows["P2"][au]["icc"] == pytest.approx(
-            rows["P1" if entry["variant"] == "P1" else "no-uncertainty"][au]["icc"]
+            rows["P1" if difference > tree["tie"] else "no-uncertainty"][au]["icc"]
         )
     assert read_selection(artifact(graded, "selection")).thresholds.shape == (len(AUS),)
 

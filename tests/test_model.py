@@ -12,6 +12,7 @@ import pytest
 from aupair import stages, store
 from aupair.aus import AUS
 from aupair.data.frames import load_frames
+from aupair.evaluation.selection import MAPPINGS
 from aupair.ranking.scores import read_sigma, read_y_hat
 
 Command = Callable[..., Any]
@@ -118,7 +119,9 @@ def _check_version(home: Path) -> None:
     (version,) = _versions()
     selection, metrics = store.read_json(artifact(home, "selection")), store.read_json(artifact(home, "metrics"))
     assert version.aliases == ("challenger",)
-    assert {au: version.tags[f"selection.{au}"] for au in AUS} == {au: selection[au]["variant"] for au in AUS}
+    assert {au: MAPPINGS[version.tags[f"selection.{au}"] == "P1"] for au in AUS} == {
+        au: selection[au]["mapping"] for au in AUS
+    }
     assert version.tags["data.md5"] == store.read_json(artifact(home, "info"))["md5"]
     select = {row["name"]: row["score"] for row in metrics["rows"] if row["split"] == "select"}
     assert float(version.tags["score.p1"]) == pytest.approx(select["P1"], abs=1e-6)

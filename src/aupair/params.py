@@ -205,7 +205,7 @@ class Evaluate(Record):
     thresholds: Literal["tuned", "half"] = "tuned"
     """tuned: each AU's threshold maximises 1/2 (F1 + accuracy) on `select`; half: .5"""
     tie: Share = 0.01
-    """P1 must beat P2's simpler mapping by more than this on `select` to be chosen"""
+    """the mapping with uncertainty must beat the simpler one by more than this on `select` to be chosen"""
     bootstrap: Positive = 1000
     """resamples of the videos behind each interval"""
     protocol: Literal["ours", "paper"] = "ours"

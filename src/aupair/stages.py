@@ -140,7 +140,7 @@ def evaluate(
     features: Sequence[Path], mapping: Sequence[Path], selection: Path, metrics: Path, table: Path, plots: Path,
     report: Path, params: Params, log: Log = SILENT,
 ) -> None:  # fmt: skip
-    """Choose trial, thresholds and P1 or P2 on `select`; judge once on `validation`; write the reports."""
+    """Choose trial, thresholds and mappings on `select`; score them once on `validation`; write the reports."""
     from aupair.data.frames import load_frames
     from aupair.evaluation.conditions import load_conditions
     from aupair.evaluation.evaluate import evaluate as judge

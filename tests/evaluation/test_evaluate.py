@@ -12,7 +12,7 @@ from aupair.errors import ArtifactError, DataError
 from aupair.evaluation.evaluate import Evaluation, evaluate
 from aupair.evaluation.metrics import resamples
 from aupair.evaluation.pair_order import pair_accuracy
-from aupair.evaluation.selection import Selection, cells_of, filled
+from aupair.evaluation.selection import MAPPINGS, Selection, cells_of, filled
 from aupair.evaluation.uncertainty import best_constant_sigma, ece_of_order, pair_nll
 from aupair.log import Log
 from aupair.params import Evaluate
@@ -93,7 +93,7 @@ def test_a_comparison_is_that_of_a_loop_over_resamples_of_videos(found: Evaluati
     drawn = resamples(3, QUICK.bootstrap, (QUICK.seed, SPLITS.index("validation")))
     decided = {}
     for name, raw in zip(("no-uncertainty", "P1"), filled(trial, frames)):
-        side = "without" if name == "no-uncertainty" else "with_uncertainty"
+        side = "without_uncertainty" if name == "no-uncertainty" else "with_uncertainty"
         decided[name] = raw[cells.rows] >= np.array([found.selection[au][side]["threshold"] for au in AUS])
     gaps = []
     for weights in drawn:
@@ -111,8 +111,8 @@ def test_each_row_is_decided_by_its_mapping_at_its_threshold(found: Evaluation) 
     rows = {r["name"]: r["per_au"] for r in found.rows if r["split"] == "select"}
     for au in AUS:
         entry = found.selection[au]
-        chosen = "with_uncertainty" if entry["variant"] == "P1" else "without"
-        for name, side in (("P1", "with_uncertainty"), ("no-uncertainty", "without"), ("P2", chosen)):
+        chosen = entry["mapping"]
+        for name, side in (("P1", "with_uncertainty"), ("no-uncertainty", "without_uncertainty"), ("P2", chosen)):
             assert rows[name][au]["f1"] == pytest.approx(entry[side]["f1"])
             assert rows[name][au]["accuracy"] == pytest.approx(entry[side]["accuracy"])
     assert rows["P1"] != rows["no-uncertainty"]
@@ -214,14 +214,16 @@ def test_the_selection_survives_json_and_decides_alike(found: Evaluation, tmp_pa
     selection = Selection.from_json(store.read_json(tmp_path / "selection.json"))
     frames, trial, *_ = world()
     assert selection.trial == 3
-    raw = selection.raw(trial.with_uncertainty, trial.without)
+    raw = selection.raw(trial.with_uncertainty, trial.without_uncertainty)
     np.testing.assert_array_equal(selection.decide(raw)[frames.ok], found.decisions[frames.ok])
     np.testing.assert_array_equal(selection.trust(raw, trial.sigma), found.confidence)
     assert selection.confidence.limits(0.2).shape == (2, A)
     assert selection.confidence.bounds is not None
     for au in AUS:
-        assert found.selection[au]["variant"] in ("P1", "P2")
-        assert {"threshold", "with_uncertainty", "without", "probability_with_better"} <= set(found.selection[au])
+        assert found.selection[au]["mapping"] in MAPPINGS
+        assert {"threshold", "with_uncertainty", "without_uncertainty", "probability_with_better"} <= set(
+            found.selection[au]
+        )
 
 
 def test_choices_do_not_see_validation() -> None:
@@ -249,7 +251,9 @@ def test_the_papers_protocol_chooses_on_validation_and_is_marked() -> None:
 
 def test_the_better_trial_is_chosen_and_the_result_is_repeatable() -> None:
     frames, trial, pairs, conditions = world()
-    worse = replace(trial, number=0, with_uncertainty=-trial.with_uncertainty, without=-trial.without)
+    worse = replace(
+        trial, number=0, with_uncertainty=-trial.with_uncertainty, without_uncertainty=-trial.without_uncertainty
+    )
     once, again = (evaluate(frames, [worse, trial], pairs, conditions, QUICK) for _ in range(2))
     assert once.metrics["chosen_trial"] == 3
     assert [t["trial"] for t in once.metrics["trials"]] == [0, 3]

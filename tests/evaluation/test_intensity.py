@@ -158,26 +158,34 @@ def test_an_au_whose_figure_is_undefined_is_left_out_of_the_mean() -> None:
 
 def trial_of(raws: tuple[np.ndarray, np.ndarray]) -> Trial:
     without, with_uncertainty = (raw.astype(np.float32) for raw in raws)
-    return Trial(0, without, np.ones_like(without), with_uncertainty=with_uncertainty, without=without)
+    return Trial(0, without, np.ones_like(without), with_uncertainty=with_uncertainty, without_uncertainty=without)
 
 
 def test_p1_is_chosen_where_its_icc_is_higher_by_more_than_a_tie() -> None:
     frames, raws = world()
     cells = cells_of(frames, "select")
     choice = choose(trial_of(raws), frames, cells, Evaluate(bootstrap=100), "intensity")
-    np.testing.assert_array_equal(choice.uses, np.arange(A) % 2 == 1)
+    np.testing.assert_array_equal(choice.uses_uncertainty, np.arange(A) % 2 == 1)
     for au, entry in enumerate(choice.evidence):
         values = [naive_icc(np.clip(raw[cells.rows, au], 0, 5), frames.labels[cells.rows, au]) for raw in raws]
-        assert [entry[side]["icc"] for side in ("without", "with_uncertainty")] == pytest.approx(values, abs=1e-6)
+        assert [entry[side]["icc"] for side in ("without_uncertainty", "with_uncertainty")] == pytest.approx(
+            values, abs=1e-6
+        )
         assert entry["chosen_by"] == "icc"
         assert entry["difference"] == pytest.approx(values[1] - values[0], abs=1e-6)
-        assert (entry["difference_interval"][0] > 0) == (entry["probability_with_better"] == 1) == choice.uses[au]
-    best = [max(entry[side]["icc"] for side in ("without", "with_uncertainty")) for entry in choice.evidence]
+        assert (
+            (entry["difference_interval"][0] > 0)
+            == (entry["probability_with_better"] == 1)
+            == choice.uses_uncertainty[au]
+        )
+    best = [
+        max(entry[side]["icc"] for side in ("without_uncertainty", "with_uncertainty")) for entry in choice.evidence
+    ]
     assert choice.result["icc"] == pytest.approx(np.mean(best))
     gains = np.array([entry["difference"] for entry in choice.evidence])
     tie = float(np.median(gains[gains > 0]))
     stricter = choose(trial_of(raws), frames, cells, Evaluate(bootstrap=10, tie=tie), "intensity")
-    np.testing.assert_array_equal(stricter.uses, gains > tie)
+    np.testing.assert_array_equal(stricter.uses_uncertainty, gains > tie)
 
 
 def test_the_target_decides_which_figure_chooses() -> None:
@@ -188,8 +196,8 @@ def test_the_target_decides_which_figure_chooses() -> None:
     noise = np.random.default_rng(1).normal(0, 0.5, level.shape)
     trial, cells = trial_of((binary, level + noise)), cells_of(frames, "select")
     by_score, by_icc = (choose(trial, frames, cells, Evaluate(bootstrap=20), t) for t in ("occurrence", "intensity"))
-    assert not by_score.uses.any()
-    assert by_icc.uses.all()
+    assert not by_score.uses_uncertainty.any()
+    assert by_icc.uses_uncertainty.all()
     assert {entry["chosen_by"] for entry in by_score.evidence} == {"score"}
     np.testing.assert_array_equal(by_score.thresholds, by_icc.thresholds)
 
@@ -201,7 +209,7 @@ def test_an_undefined_icc_chooses_the_simpler_mapping() -> None:
     none = replace(frames, labels=np.where(np.arange(A) == 2, np.minimum(frames.labels, 0), frames.labels))
     trial = trial_of((without, with_uncertainty))
     choice = choose(trial, none, cells_of(none, "select"), Evaluate(bootstrap=20), "intensity")
-    assert not choice.uses[2]
+    assert not choice.uses_uncertainty[2]
     assert np.isnan(choice.evidence[2]["difference"])
     assert choice.evidence[2]["probability_with_better"] == 0.5
     assert np.isfinite(choice.result["icc"])

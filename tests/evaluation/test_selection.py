@@ -5,7 +5,18 @@ import pytest
 
 from aupair.aus import AUS
 from aupair.data.frames import Frames
-from aupair.evaluation.selection import Choice, Trial, best_trial, cells_of, choose, tune
+from aupair.evaluation.confidence import TERMS
+from aupair.evaluation.selection import (
+    MAPPINGS,
+    Choice,
+    Selection,
+    Trial,
+    best_trial,
+    cells_of,
+    choose,
+    tune,
+    uses_uncertainty,
+)
 from aupair.params import Evaluate
 
 A = len(AUS)
@@ -74,17 +85,19 @@ def world(better: float, n: int = 200, videos: int = 6) -> tuple[Frames, Trial]:
     arrays = [(labels + s * noise).astype(np.float32) for s in (0.5, 0.5 - better)]
     for array in arrays:
         array[~ok] = np.nan
-    return frames, Trial(0, arrays[0], np.abs(arrays[0]), with_uncertainty=arrays[1], without=arrays[0])
+    return frames, Trial(0, arrays[0], np.abs(arrays[0]), with_uncertainty=arrays[1], without_uncertainty=arrays[0])
 
 
 def test_p1_is_chosen_where_it_is_better_and_the_evidence_says_so() -> None:
     frames, trial = world(better=0.2)
     choice = choose(trial, frames, cells_of(frames, "select"), QUICK)
-    assert choice.uses.all()
+    assert choice.uses_uncertainty.all()
     for entry in choice.evidence:
-        assert entry["variant"] == "P1"
+        assert entry["mapping"] == "with_uncertainty"
         assert entry["threshold"] == entry["with_uncertainty"]["threshold"]
-        assert entry["difference"] == pytest.approx(entry["with_uncertainty"]["score"] - entry["without"]["score"])
+        assert entry["difference"] == pytest.approx(
+            entry["with_uncertainty"]["score"] - entry["without_uncertainty"]["score"]
+        )
         assert entry["probability_with_better"] > 0.95
         assert entry["difference_interval"][0] > 0
 
@@ -92,14 +105,14 @@ def test_p1_is_chosen_where_it_is_better_and_the_evidence_says_so() -> None:
 def test_p2_is_chosen_where_it_is_better() -> None:
     frames, trial = world(better=-0.3)
     choice = choose(trial, frames, cells_of(frames, "select"), QUICK)
-    assert not choice.uses.any()
+    assert not choice.uses_uncertainty.any()
     assert all(entry["probability_with_better"] < 0.05 for entry in choice.evidence)
 
 
 def test_a_tie_goes_to_the_simpler_one() -> None:
     frames, trial = world(better=0.0)
     choice = choose(trial, frames, cells_of(frames, "select"), QUICK)
-    assert not choice.uses.any()
+    assert not choice.uses_uncertainty.any()
     assert {entry["probability_with_better"] for entry in choice.evidence} == {0.5}
 
 
@@ -108,7 +121,7 @@ def test_the_tolerance_of_a_tie_counts() -> None:
     cells = cells_of(frames, "select")
     gains = [entry["difference"] for entry in choose(trial, frames, cells, QUICK).evidence]
     for tie in (0.0, 0.01, 0.05):
-        uses = choose(trial, frames, cells, Evaluate(bootstrap=10, tie=tie)).uses
+        uses = choose(trial, frames, cells, Evaluate(bootstrap=10, tie=tie)).uses_uncertainty
         assert uses.tolist() == [gain > tie for gain in gains]
 
 
@@ -129,3 +142,22 @@ def test_the_trial_with_the_best_score_is_chosen_and_the_first_of_equal_ones() -
     none = np.zeros((2, A))
     choices = [Choice(none, none[0] > 0, [], {"score": s}) for s in (0.5, 0.7, 0.7)]
     assert best_trial(choices) == 1
+
+
+@pytest.mark.parametrize(("key", "names"), [("mapping", MAPPINGS), ("variant", ("P2", "P1"))])
+def test_a_selection_names_the_mapping_of_each_au_one_of_version_0_1_by_a_letter(
+    key: str, names: tuple[str, str]
+) -> None:
+    entry = {"threshold": 0.5, "confidence": dict.fromkeys(TERMS, 0.25)}
+    tree = {au: {key: names[k % 2], **entry} for k, au in enumerate(AUS)}
+    selection = Selection.from_json({**tree, "trial": 3})
+    np.testing.assert_array_equal(selection.uses_uncertainty, np.arange(len(AUS)) % 2 == 1)
+    assert (selection.trial, selection.thresholds.tolist()) == (3, [0.5] * len(AUS))
+
+
+@pytest.mark.parametrize(
+    ("entry", "error"), [({}, KeyError), ({"variant": "P3"}, KeyError), ({"mapping": "P1"}, ValueError)]
+)
+def test_an_entry_without_a_mapping_that_exists_is_an_error(entry: dict[str, str], error: type[Exception]) -> None:
+    with pytest.raises(error):
+        uses_uncertainty(entry)

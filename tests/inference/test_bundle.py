@@ -9,6 +9,7 @@ import pytest
 from aupair import store
 from aupair.aus import AUS
 from aupair.errors import ArtifactError
+from aupair.evaluation.selection import MAPPINGS
 from aupair.inference.bundle import Parts, bundle_hash, write_bundle
 from aupair.params import Params, check
 
@@ -22,7 +23,7 @@ def make_parts(work: Path) -> Parts:
     (work / "mapping" / "mapping.safetensors").write_bytes(b"m")
     (work / "f" / "y_hat.safetensors").write_bytes(b"scores of frames")
     (work / "statistics.safetensors").write_bytes(b"s")
-    choices = {au: {"variant": "P1" if au == "AU6" else "P2"} for au in AUS}
+    choices = {au: {"mapping": MAPPINGS[au == "AU6"]} for au in AUS}
     rows = [{"name": "P2", "split": "validation", "f1": 0.1234, "accuracy": 0.5, "score": None}]
     store.write_json(work / "selection.json", {**choices, "trial": 3})
     store.write_json(work / "data.json", {"md5": "0123.dir"})
@@ -70,7 +71,7 @@ def test_the_card_says_data_scores_choices_and_limits(parts: Parts, tmp_path: Pa
     card = (tmp_path / "a" / "MODEL_CARD.md").read_text()
     for text in (
         "0123.dir", "trial: 3", "| P2 | validation | 0.123 | 0.500 | undefined |",
-        "| AU6 | P1 |", "| AU26 | P2 |", "iBUG 300-W", "(n, 224, 224, 3)",
+        "| AU6 | with |", "| AU26 | without |", "iBUG 300-W", "(n, 224, 224, 3)",
     ):  # fmt: skip
         assert text in card
     assert "ImageNet's weights are" not in card, "the terms are the data set's"

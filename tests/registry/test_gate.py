@@ -51,7 +51,7 @@ def test_other_data_are_refused_unless_the_gate_says_so() -> None:
 def test_all_twelve_choices_must_be_there() -> None:
     assert incomplete(tags()) == []
     lacking = {key: value for key, value in tags().items() if key != "selection.AU12"} | {"selection.AU26": "P3"}
-    assert incomplete(lacking) == ["no P1|P2 selection tag for AU12, AU26"]
+    assert incomplete(lacking) == ["no selection tag (P1: with uncertainty, P2: without) for AU12, AU26"]
 
 
 def test_the_repository_s_gate_is_valid_and_says_all() -> None:

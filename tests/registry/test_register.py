@@ -8,6 +8,7 @@ import pytest
 from aupair import store
 from aupair.aus import AUS
 from aupair.evaluation.confidence import TERMS
+from aupair.evaluation.selection import MAPPINGS
 from aupair.registry.register import git_commit, headline, version_tags
 
 
@@ -37,7 +38,7 @@ def test_the_parent_run_has_a_handful_of_metrics_and_evaluate_all_of_them() -> N
 def test_the_tags_say_what_was_chosen_and_why(tmp_path: Path) -> None:
     entry = {"threshold": 0.5, "confidence": dict.fromkeys(TERMS, 0.0)}
     why = {"difference": 0.025, "probability_with_better": 0.875}
-    tree = {au: {**entry, "variant": "P1" if au == "AU4" else "P2", **why} for au in AUS}
+    tree = {au: {**entry, "mapping": MAPPINGS[au == "AU4"], **why} for au in AUS}
     del tree["AU26"]["difference"]
     store.write_json(tmp_path / "selection.json", {**tree, "trial": 0, "tie": 0.01})
     figures = {"score": 0.7, "per_au": {au: {"f1": 0.5} for au in AUS}}

@@ -13,6 +13,7 @@ import torch
 from aupair import store
 from aupair.aus import AUS
 from aupair.evaluation.confidence import TERMS
+from aupair.evaluation.selection import MAPPINGS
 from aupair.inference.bundle import Parts
 from aupair.inference.recognizer import Recognizer
 from aupair.mapping.extractor import Statistics, columns
@@ -66,7 +67,7 @@ def tiny_params() -> Params:
 def selection() -> dict:
     entries = {
         au: {
-            "variant": "P1" if k % 2 else "P2",
+            "mapping": MAPPINGS[k % 2],
             "threshold": 0.4 + 0.01 * k,
             "confidence": dict(zip(TERMS, (0.3, 1.0, 0.1, 0.2, -0.4))),
         }

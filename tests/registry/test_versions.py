@@ -14,6 +14,7 @@ from aupair import store
 from aupair.aus import AUS
 from aupair.errors import ArtifactError, RegistryError
 from aupair.evaluation.confidence import TERMS
+from aupair.evaluation.selection import MAPPINGS
 from aupair.inference.bundle import Parts
 from aupair.params import Params, check
 from aupair.registry import versions
@@ -41,7 +42,7 @@ def write_parts(work: Path, score: float, f1: float, data: str) -> Parts:
         (work / folder / f"{name}.safetensors").write_bytes(b"weights")
     (work / "statistics.safetensors").write_bytes(b"s")
     entry = {"threshold": 0.5, "confidence": dict.fromkeys(TERMS, 0.0)}
-    choices = {au: {"variant": "P1" if k < 3 else "P2", **entry} for k, au in enumerate(AUS)}
+    choices = {au: {"mapping": MAPPINGS[k < 3], **entry} for k, au in enumerate(AUS)}
     tree = {**choices, "trial": 0, "confidence_quantiles": np.linspace(0, 1, 101).tolist()}
     figures = {"f1": f1, "accuracy": 0.8, "score": score, "per_au": {au: {"f1": f1} for au in AUS}}
     rows = [{"name": n, "split": s, **figures} for n in ("P1", "P2") for s in ("select", "validation")]
@@ -212,7 +213,7 @@ def test_no_force_makes_up_for_a_missing_choice(home: Path) -> None:
 
     number = register(home, "choice").version
     mlflow.MlflowClient().delete_model_version_tag("choice", str(number), "selection.AU12")
-    with pytest.raises(RegistryError, match=r"no P1\|P2 selection tag for AU12"):
+    with pytest.raises(RegistryError, match=r"no selection tag .* for AU12"):
         versions.promote(number, "because", GATE, "choice")
 
 

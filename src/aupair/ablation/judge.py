@@ -24,7 +24,7 @@ from aupair.evaluation.metrics import (
     resamples,
 )
 from aupair.evaluation.nearest_face import fill_nearest
-from aupair.evaluation.selection import Cells, Trial, cells_of, tune
+from aupair.evaluation.selection import MAPPINGS, Cells, Trial, cells_of, tune, uses_uncertainty
 from aupair.evaluation.trials import read_trial
 from aupair.params import Params
 
@@ -80,12 +80,10 @@ class Run:
             return np.broadcast_to(guesses[judged], frames.labels.shape), {}
         if judged.startswith("value"):
             return self._by_value(judged, cells)
-        sides = ("without", "with_uncertainty")
-        uses = {"no-uncertainty": False, "P1": True}
-        chosen = [sides[uses.get(judged, self.selection[au]["variant"] == "P1")] for au in AUS]
-        with_it = np.array([side == sides[1] for side in chosen])
-        raw = fill_nearest(self.trial.raw(with_it), frames.ok, frames.video)
-        thresholds = np.array([self.selection[au][side]["threshold"] for au, side in zip(AUS, chosen)])
+        chosen = {"no-uncertainty": np.zeros(len(AUS), bool), "P1": np.ones(len(AUS), bool)}
+        uses = chosen.get(judged, np.array([uses_uncertainty(self.selection[au]) for au in AUS]))
+        raw = fill_nearest(self.trial.raw(uses), frames.ok, frames.video)
+        thresholds = np.array([self.selection[au][MAPPINGS[int(use)]]["threshold"] for au, use in zip(AUS, uses)])
         return raw >= thresholds, {}
 
     def _by_value(self, judged: str, cells: Cells) -> tuple[np.ndarray, dict[str, Any]]:

@@ -40,7 +40,7 @@ def list_versions(name: Name = "aupair") -> None:
 
 @app.command(epilog="Example: `aupair registry show 3`")
 def show(version: Annotated[int, typer.Argument(help="Its number.")], name: Name = "aupair") -> None:
-    """Show a version's tags: the choice of P1 or P2 for each AU, scores, data."""
+    """Show a version's tags: the mapping of each AU (P1: with uncertainty, P2: without), scores, data."""
     from aupair.console import show_table
     from aupair.registry.versions import show as show_version
 

@@ -17,7 +17,7 @@ from aupair.evaluation.evidence import FixedPairs, Scored, pair_evidence, uncert
 from aupair.evaluation.intensity import judge as judge_intensity
 from aupair.evaluation.nearest_face import fill_nearest
 from aupair.evaluation.rows import JUDGED, judge
-from aupair.evaluation.selection import Cells, Choice, Selection, Trial, best_trial, cells_of, choose, filled
+from aupair.evaluation.selection import MAPPINGS, Cells, Choice, Selection, Trial, best_trial, cells_of, choose, filled
 from aupair.evaluation.selective import abstention, selective
 from aupair.log import SILENT, Log
 from aupair.params import Evaluate
@@ -60,7 +60,7 @@ def evaluate(
         trials: what each trial says of them.
         pairs: the fixed pairs of fit, select and validation.
         conditions: None for data without conditions.csv; what needs them is None then.
-        target: occurrence, or intensity: P1 or P2 goes by ICC(3,1) then, and there are `intensity_rows` too.
+        target: occurrence, or intensity: mappings are chosen by ICC(3,1) then, and there are `intensity_rows` too.
 
     Raises:
         DataError: a split has no annotated frame with a face.
@@ -75,13 +75,13 @@ def evaluate(
     best = best_trial(choices)
     trial, choice = trials[best], choices[best]
     selection = _select(frames, cells["select"], trial, choice, params)
-    raw = trial.raw(selection.uses)
+    raw = trial.raw(selection.uses_uncertainty)
     decisions = selection.decide(fill_nearest(raw, frames.ok, frames.video))
     confidence = selection.trust(raw, trial.sigma)
     raws, intensity = filled(trial, frames), {}
     rows, comparisons = judge(cells, raws, choice, chosen_on, params)
     if target == "intensity":
-        intensity["intensity_rows"], apart = judge_intensity(frames, raws, choice.uses, chosen_on, params)
+        intensity["intensity_rows"], apart = judge_intensity(frames, raws, choice.uses_uncertainty, chosen_on, params)
         comparisons += apart
     blocks = _uncertainty(frames, trial, pairs, conditions, params, log)
     trust = {"confidence": confidence, "margin": np.abs(raw - selection.thresholds), "sigma": trial.sigma}
@@ -105,8 +105,8 @@ def evaluate(
 
 def _select(frames: Frames, cells: Cells, trial: Trial, choice: Choice, params: Evaluate) -> Selection:
     """Put the choice together with a confidence calibrated on select's frames with a face, thresholds held out."""
-    thresholds = choice.chosen_thresholds(choice.uses)
-    raw, person = trial.raw(choice.uses), frames.subject[cells.rows]
+    thresholds = choice.chosen_thresholds(choice.uses_uncertainty)
+    raw, person = trial.raw(choice.uses_uncertainty), frames.subject[cells.rows]
     fold = deal(person, params.seed)
     held = np.broadcast_to(thresholds, cells.truth.shape)
     if params.thresholds == "tuned" and params.protocol == "ours":  # the paper's were not tuned on select
@@ -114,7 +114,7 @@ def _select(frames: Frames, cells: Cells, trial: Trial, choice: Choice, params: 
     seen = frames.ok[cells.rows]
     rows = cells.rows[seen]
     known = HeldOut(raw[rows], trial.sigma[rows], held[seen], cells.truth[seen], person[seen], fold[seen])
-    return Selection(trial.number, choice.uses, thresholds, calibrate(known))
+    return Selection(trial.number, choice.uses_uncertainty, thresholds, calibrate(known))
 
 
 def _selection_tree(selection: Selection, choice: Choice, how: dict[str, Any]) -> dict[str, Any]:
@@ -140,7 +140,7 @@ def _check(frames: Frames, trials: Sequence[Trial], target: str, log: Log) -> No
         todo = "run the flow again from check-data on"
         raise ArtifactError("labels of another target", got="intensity", expected=target, todo=todo)
     for trial in trials:
-        for name in ("y_hat", "sigma", "with_uncertainty", "without"):
+        for name in ("y_hat", "sigma", *MAPPINGS):
             _check_array(getattr(trial, name), f"trial {trial.number}, {name}", frames)
     for split in SPLITS:
         usable = frames.of_split(split) & frames.usable

@@ -65,7 +65,7 @@ def _candidates(
         decisions = np.broadcast_to(guess, own.truth.shape)
         yield name, decisions, decisions.astype(np.float64)
     none = np.zeros(len(AUS), bool)
-    for name, uses in zip(OURS, (none, ~none, choice.uses)):
+    for name, uses in zip(OURS, (none, ~none, choice.uses_uncertainty)):
         raw = np.where(uses, raws[1][own.rows], raws[0][own.rows])
         yield name, raw >= choice.chosen_thresholds(uses), raw
 

@@ -1,5 +1,6 @@
-"""What is chosen on `select`, never on what is reported: thresholds, P1 or P2 for each AU, the trial."""
+"""The choices made on `select`, never on the split that is reported: thresholds, a mapping for each AU, the trial."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +14,10 @@ from aupair.evaluation.metrics import Counts, accuracy, au_score, count, f1, hea
 from aupair.evaluation.nearest_face import fill_nearest
 from aupair.params import Evaluate
 
-VARIANTS = ("P2", "P1")
-"""P2: the mapping without uncertainty, the simpler one; P1: the mapping with it. False and True index them."""
+MAPPINGS = ("without_uncertainty", "with_uncertainty")
+"""The two mappings of an AU: without, the simpler one, cannot see sigma. False and True index them."""
+_OLD_MAPPINGS = {"P2": MAPPINGS[0], "P1": MAPPINGS[1]}
+"""The names in a selection.json of version 0.1."""
 HALF = 0.5
 
 
@@ -27,18 +30,18 @@ class Trial:
         y_hat: pseudo-intensities, standardised; those of fit out of fold.
         sigma: their uncertainties, in the same unit.
         with_uncertainty: raw output of the mapping that sees sigma.
-        without: raw output of the mapping that does not.
+        without_uncertainty: raw output of the mapping that does not.
     """
 
     number: int
     y_hat: np.ndarray
     sigma: np.ndarray
     with_uncertainty: np.ndarray
-    without: np.ndarray
+    without_uncertainty: np.ndarray
 
     def raw(self, uses: np.ndarray) -> np.ndarray:
         """The raw output of the mapping that each AU uses: (N, A); uses: (A,) bool, with uncertainty."""
-        return np.where(uses, self.with_uncertainty, self.without)
+        return np.where(uses, self.with_uncertainty, self.without_uncertainty)
 
 
 @dataclass(frozen=True)
@@ -66,14 +69,14 @@ class Choice:
 
     Attributes:
         thresholds: (2, A) float64, of the mapping without uncertainty and of the one with it.
-        uses: (A,) bool, the AU is decided with uncertainty (P1).
+        uses_uncertainty: (A,) bool, the AU is decided by the mapping with uncertainty.
         evidence: a dict for each AU.
         result: f1, accuracy, exact_match, score of the row P2 on the frames that the choice was made on; with intensity
             as the target icc too.
     """
 
     thresholds: np.ndarray
-    uses: np.ndarray
+    uses_uncertainty: np.ndarray
     evidence: list[dict[str, Any]]
     result: dict[str, float]
 
@@ -88,26 +91,26 @@ class Selection:
 
     Attributes:
         trial: whose networks are used.
-        uses: (A,) bool, the AU is decided by the mapping with uncertainty (P1).
+        uses_uncertainty: (A,) bool, the AU is decided by the mapping with uncertainty.
         thresholds: (A,) float64, active where raw >= threshold.
         confidence: gives the probability that a decision is right.
     """
 
     trial: int
-    uses: np.ndarray
+    uses_uncertainty: np.ndarray
     thresholds: np.ndarray
     confidence: Confidence
 
     @classmethod
     def from_json(cls, tree: dict[str, Any]) -> "Selection":
         """Read the tree of `selection.json`."""
-        uses = np.array([tree[au]["variant"] == VARIANTS[1] for au in AUS])
+        uses = np.array([uses_uncertainty(tree[au]) for au in AUS])
         thresholds = np.array([tree[au]["threshold"] for au in AUS])
         return cls(tree["trial"], uses, thresholds, Confidence.from_json(tree))
 
-    def raw(self, with_uncertainty: np.ndarray, without: np.ndarray) -> np.ndarray:
+    def raw(self, with_uncertainty: np.ndarray, without_uncertainty: np.ndarray) -> np.ndarray:
         """The outputs (n, A) that count, from those of both mappings, each (n, A) and unclamped."""
-        return np.where(self.uses, with_uncertainty, without)
+        return np.where(self.uses_uncertainty, with_uncertainty, without_uncertainty)
 
     def decide(self, raw: np.ndarray) -> np.ndarray:
         """Decide from unclamped outputs (n, A): bool, active; NaN is not."""
@@ -118,6 +121,17 @@ class Selection:
         return self.confidence(raw, sigma, self.thresholds)
 
 
+def uses_uncertainty(entry: Mapping[str, Any]) -> bool:
+    """Return whether an AU's entry of selection.json names the mapping with uncertainty.
+
+    Raises:
+        KeyError: the entry names no mapping.
+        ValueError: it names one that does not exist.
+    """
+    name = entry["mapping"] if "mapping" in entry else _OLD_MAPPINGS[entry["variant"]]
+    return bool(MAPPINGS.index(name))
+
+
 def cells_of(frames: Frames, split: str) -> Cells:
     """Give the annotated frames of a split, those without a face included."""
     rows = np.flatnonzero(frames.of_split(split) & (frames.labels[:, 0] >= 0))
@@ -125,9 +139,9 @@ def cells_of(frames: Frames, split: str) -> Cells:
 
 
 def filled(trial: Trial, frames: Frames) -> tuple[np.ndarray, np.ndarray]:
-    """The outputs without and with uncertainty, each (N, A), over frames without a face too: in VARIANTS' order."""
+    """The outputs without and with uncertainty, each (N, A), over frames without a face too: in MAPPINGS' order."""
     return (
-        fill_nearest(trial.without, frames.ok, frames.video),
+        fill_nearest(trial.without_uncertainty, frames.ok, frames.video),
         fill_nearest(trial.with_uncertainty, frames.ok, frames.video),
     )
 
@@ -158,10 +172,10 @@ def tune(raw: np.ndarray, truth: np.ndarray) -> float:
 
 
 def choose(trial: Trial, frames: Frames, cells: Cells, params: Evaluate, target: str = "occurrence") -> Choice:
-    """Choose thresholds, then P1 or P2 for each AU, on the given frames.
+    """Choose thresholds, then the mapping of each AU, on the given frames.
 
-    P1 is chosen where its 1/2 (F1 + accuracy) is higher by more than `params.tie`, or its ICC(3,1) where the target is
-    intensity; the simpler P2 otherwise.
+    The mapping with uncertainty is chosen where its 1/2 (F1 + accuracy) is higher by more than `params.tie`, or its
+    ICC(3,1) where the target is intensity; the simpler one without uncertainty otherwise.
     """
     raws = filled(trial, frames)
     thresholds = np.full((len(raws), len(AUS)), HALF)
@@ -212,10 +226,9 @@ def _evidence(
         ]
         evidence.append(
             {
-                "variant": VARIANTS[int(uses[au])],
+                "mapping": MAPPINGS[int(uses[au])],
                 "threshold": sides[int(uses[au])]["threshold"],
-                "without": sides[0],
-                "with_uncertainty": sides[1],
+                **dict(zip(MAPPINGS, sides)),
                 "chosen_by": chosen_by,
                 "difference": sides[1][chosen_by] - sides[0][chosen_by],
                 "difference_interval": interval(difference[:, au]),

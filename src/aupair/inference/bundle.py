@@ -42,7 +42,7 @@ Output for each frame and AU: decision, raw output, pseudo-intensity, uncertaint
 
 Rows of `select` are those that choices were made on; `validation` was touched once.
 
-## P1 (with uncertainty) or P2's simpler mapping, for each AU
+## The mapping of each AU, with uncertainty or without
 
 {choices}
 
@@ -150,6 +150,8 @@ def requirements() -> str:
 
 def model_card(data: str, selection: dict[str, Any], metrics: dict[str, Any], size: int) -> str:
     """Write the card: what it is, its data, scores, choices and limits."""
+    from aupair.evaluation.selection import uses_uncertainty
+
     scores = ["| | split | F1 | accuracy | score |", "|---|---|---|---|---|"]
     for row in metrics["rows"]:
         numbers = " | ".join(_number(row[key]) for key in ("f1", "accuracy", "score"))
@@ -159,7 +161,12 @@ def model_card(data: str, selection: dict[str, Any], metrics: dict[str, Any], si
         for row in intensities:
             numbers = " | ".join(_number(row[key]) for key in ("icc", "mae", "pcc"))
             scores.append(f"| {row['name']} | {row['split']} | {numbers} |")
-    choices = ["| AU | mapping |", "|---|---|", *(f"| {au} | {selection[au]['variant']} |" for au in AUS)]
+    mappings = ("without", "with")
+    choices = [
+        "| AU | mapping |",
+        "|---|---|",
+        *(f"| {au} | {mappings[uses_uncertainty(selection[au])]} |" for au in AUS),
+    ]
     return CARD.format(
         size=size, data=data, trial=selection["trial"], scores="\n".join(scores), choices="\n".join(choices)
     )

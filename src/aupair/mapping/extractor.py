@@ -2,7 +2,7 @@
 
 For each frame and AU: its own y' and certainty, the distribution over the video (or all clips of the person), over
 windows around the frame, and the values some seconds before and after. Columns of the group `plain` need no
-uncertainty: P2 reads those alone, P1 all.
+uncertainty: the mapping without uncertainty reads those alone, the one with it all.
 """
 
 from collections.abc import Iterator

@@ -42,16 +42,16 @@ class Mapping:
             full = np.zeros((part.shape[0], CHUNK, part.shape[2]), np.float32)  # one size: the same sums for any n
             full[:, : part.shape[1]] = part
             parts.append(self.networks(torch.from_numpy(full)).numpy()[:, :, : part.shape[1]])
-        with_uncertainty, without = np.concatenate(parts, axis=2).swapaxes(1, 2)
+        with_uncertainty, without_uncertainty = np.concatenate(parts, axis=2).swapaxes(1, 2)
         same = bool(self.networks.mask.all())  # else chance would choose between two of the same columns
-        return without if same else with_uncertainty, without
+        return without_uncertainty if same else with_uncertainty, without_uncertainty
 
     def map_all(self, features: Features) -> tuple[np.ndarray, np.ndarray]:
         """Map all N frames, (N, A) float32 twice; no more than some chunks of features are held."""
         rows = np.arange(len(features))
         parts = [np.stack(self(part)) for part in features.chunks(rows, 8 * CHUNK)]
-        with_uncertainty, without = np.concatenate([np.zeros((2, 0, len(AUS)), np.float32), *parts], axis=1)
-        return with_uncertainty, without
+        with_uncertainty, without_uncertainty = np.concatenate([np.zeros((2, 0, len(AUS)), np.float32), *parts], axis=1)
+        return with_uncertainty, without_uncertainty
 
     def save(self, folder: Path, curves: list[dict[str, Any]]) -> None:
         """Write safetensors, a readable json and the curves."""

@@ -48,7 +48,7 @@ def load(path: Path = PATH) -> Gate:
 def incomplete(tags: Mapping[str, str]) -> list[str]:
     """Say what a version lacks that no force can make up for."""
     lacking = [au for au in AUS if tags.get(f"selection.{au}") not in ("P1", "P2")]
-    return [f"no P1|P2 selection tag for {', '.join(lacking)}"] if lacking else []
+    return [f"no selection tag (P1: with uncertainty, P2: without) for {', '.join(lacking)}"] if lacking else []
 
 
 def refusals(gate: Gate, version: Mapping[str, str], champion: Mapping[str, str]) -> list[str]:

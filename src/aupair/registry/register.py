@@ -90,13 +90,14 @@ def register_model(
 
 
 def version_tags(bundle: Path, metrics: Mapping[str, Any], data: str, sha256: str) -> dict[str, str]:
-    """Give a version's tags: the choice for each AU, scores and F1 on `select`, scores on `validation`, the hashes.
+    """Give a version's tags: the mapping of each AU, scores and F1 on `select`, scores on `validation`, the hashes.
 
-    The evidence of an AU's choice is beside it: `selection.AU1.difference` is 1/2 (F1 + accuracy) of P1 less P2's where
-    it was chosen, `selection.AU1.probability` that P1 is better; above `selection.tie` P1 is chosen.
+    `selection.AU1` is P1 where the mapping with uncertainty decides, P2 where the one without does. The evidence is
+    beside it: `selection.AU1.difference` is 1/2 (F1 + accuracy) with uncertainty less without, where it was chosen,
+    `selection.AU1.probability` that with is better; above `selection.tie` uncertainty is used.
     A model of intensities has ICC and MAE too: `icc.p2` of `select`, `validation.icc.p2` and so on.
     """
-    uses = read_selection(bundle / "selection.json").uses
+    uses = read_selection(bundle / "selection.json").uses_uncertainty
     tags = {f"selection.{au}": "P1" if used else "P2" for au, used in zip(AUS, uses)}
     tags |= _evidence(store.read_json(bundle / "selection.json"))
     select = {name: _row(metrics, name, "select") for name in ("P1", "P2")}

@@ -7,6 +7,7 @@ import numpy as np
 
 from aupair.aus import AUS, NAMES
 from aupair.data.frames import Frames
+from aupair.evaluation.selection import uses_uncertainty
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -92,7 +93,7 @@ def f1_per_au(metrics: dict[str, Any], selection: dict[str, Any], split: str = "
     axis.bar(place - 0.2, f1["no-uncertainty"], 0.38, color=GREY, label="without uncertainty")
     axis.bar(place + 0.2, f1["P1"], 0.38, color=BLUE, label="P1: with uncertainty")
     axis.hlines(f1["all-one"], place - 0.42, place + 0.42, color=RED, linewidth=2, label="all one")
-    chosen = place + np.where([selection[au]["variant"] == "P1" for au in AUS], 0.2, -0.2)
+    chosen = place + np.where([uses_uncertainty(selection[au]) for au in AUS], 0.2, -0.2)
     axis.plot(chosen, f1["P2"] + 0.025, "v", color=DARK, markersize=6, label="P2: the one chosen")
     axis.set_xticks(place, AUS)
     axis.set_xlim(-0.6, len(AUS) - 0.4)

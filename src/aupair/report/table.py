@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from aupair.aus import AUS, NAMES
 from aupair.evaluation.metrics import HEADLINE
+from aupair.evaluation.selection import uses_uncertainty
 from aupair.report.formatting import UNKNOWN, interval, markdown_table, number, percent
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ MEANING = {
     "best-constant": "best constant",
     "no-uncertainty": "ours, no uncertainty",
     "P1": "P1: uncertainty for all AUs",
-    "P2": "P2: chosen for each AU",
+    "P2": "P2: uncertainty for the AUs where it helps",
 }
 INTENSITY = {"icc": "ICC(3,1)", "mae": "MAE", "mae_rounded": "MAE, rounded", "pcc": "PCC"}
 CONSTANT = {"fit-median": "median of fit", "fit-mean": "mean of fit"}
@@ -37,11 +38,11 @@ HOW_TO_READ = (
     "a frame without a face has the decision of the nearest frame of its video that has one. "
 )
 OURS = (
-    "Thresholds, trial and P1 or P2 for each AU were chosen on `select`: its rows are optimistic; `validation` was "
+    "Thresholds, trial and the mapping of each AU were chosen on `select`: its rows are optimistic; `validation` was "
     "touched once."
 )
 PAPER = (
-    "The paper's protocol: thresholds, trial and P1 or P2 for each AU were **chosen on validation**; its rows are "
+    "The paper's protocol: thresholds, trial and the mapping of each AU were **chosen on validation**; its rows are "
     "optimistic."
 )
 
@@ -80,7 +81,7 @@ def markdown(metrics: dict[str, Any], selection: dict[str, Any], pairs: Sequence
     figure = INTENSITY["icc"] if "intensity_rows" in metrics else "1/2 (F1 + accuracy)"
     parts.append(
         f"Difference: {figure} with uncertainty less without, where the choice was made "
-        f"(`{selection['chosen_on']}`); above {number(selection['tie'])} P1 (with) is chosen, else P2 (without)."
+        f"(`{selection['chosen_on']}`); above {number(selection['tie'])} uncertainty is used, else not."
     )
     parts += ["## Which row is better", markdown_table(list(comparisons(metrics))), COMPARED]
     parts += ["## Pseudo-intensity and uncertainty", markdown_table(list(uncertainty(metrics)))]
@@ -153,7 +154,7 @@ def aus(metrics: dict[str, Any], selection: dict[str, Any]) -> Iterator[list[str
             f"{au} {NAMES[au]}",
             percent(rows["P2"]["per_au"][au]["positives"]),
             *(number(rows[name]["per_au"][au]["f1"]) for name in names),
-            entry["variant"],
+            "with" if uses_uncertainty(entry) else "without",
             number(entry["threshold"]),
             f"{number(entry['difference'])} {interval(entry['difference_interval'])}",
             number(entry["probability_with_better"]),

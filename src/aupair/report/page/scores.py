@@ -1,4 +1,4 @@
-"""The scores: headline figures, the table, a bar for each AU, and the choice between P1 and P2 with its evidence."""
+"""The scores: headline figures, the table, a bar for each AU, and the choice of each AU's mapping with its evidence."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from aupair.aus import AUS, NAMES
+from aupair.evaluation.selection import uses_uncertainty
 from aupair.report import table
 from aupair.report.formatting import interval, number, percent
 from aupair.report.page import markup
@@ -50,11 +51,11 @@ def scores(metrics: Tree) -> str:
 
 
 def choice(metrics: Tree, selection: Tree) -> str:
-    """Say how P1 or P2 was chosen for each AU, with the difference, its interval and what it stands on."""
+    """Say how the mapping of each AU was chosen, with the difference, its interval and what it stands on."""
     tie, where, by = selection["tie"], selection["chosen_on"], _chosen_by(selection)
     words = (
-        f"P1 sees sigma, P2 does not. P1 is chosen where its {by} on `{where}` is higher by more than "
-        f"{number(tie)}; else the simpler P2. The interval is a paired bootstrap over videos."
+        f"Each AU has a mapping with uncertainty and a simpler one without. The one with uncertainty is chosen where "
+        f"its {by} on `{where}` is higher by more than {number(tie)}. The interval is a paired bootstrap over videos."
     )
     lines = list(table.aus(dict(metrics), dict(selection)))
     parts = [
@@ -153,12 +154,12 @@ def _whisker(chart: Chart, edges: Sequence[float | None] | None, y: float) -> No
 
 
 def _chosen_by(selection: Tree) -> str:
-    """Name the figure that P1 and P2 were compared by."""
+    """Name the figure that the two mappings were compared by."""
     return table.INTENSITY["icc"] if selection[AUS[0]]["chosen_by"] == "icc" else "1/2 (F1 + accuracy)"
 
 
 def _differences(selection: Tree) -> str:
-    """The difference that chose, an AU a line: right of the dashed line P1 is chosen."""
+    """The difference that chose, an AU a line: right of the dashed line uncertainty is used."""
     spans = np.array([selection[au]["difference_interval"] for au in AUS], np.float64)
     values = np.array([selection[au]["difference"] for au in AUS], np.float64)
     reach = max(0.05, float(np.nanmax(np.abs(np.append(spans, values)), initial=0.0)))
@@ -167,10 +168,10 @@ def _differences(selection: Tree) -> str:
     chart = rows_chart(Axis(-1.05 * reach, 1.05 * reach, ticks, label=label), 30)
     ends = np.array([-0.5, len(AUS) - 0.5])
     chart.line(np.zeros(2), ends, "grey")
-    chart.line(np.full(2, float(selection["tie"])), ends, "dark dashed", "the tie: above it P1")
+    chart.line(np.full(2, float(selection["tie"])), ends, "dark dashed", "the tie: uncertainty is used above it")
     for k, au in enumerate(AUS):
-        y, css = float(len(AUS) - 1 - k), "blue" if selection[au]["variant"] == "P1" else "orange"
-        legend = {"blue": "P1 chosen", "orange": "P2 chosen"}[css]
+        y, css = float(len(AUS) - 1 - k), "blue" if uses_uncertainty(selection[au]) else "orange"
+        legend = {"blue": "with uncertainty", "orange": "without uncertainty"}[css]
         chart.line(spans[k], np.full(2, y), css).dots(values[k : k + 1], np.array([y]), css, legend)
     said = (
         f"{au} {number(value)}, P(better with) {number(selection[au]['probability_with_better'], 2)}"
