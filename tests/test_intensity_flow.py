@@ -159,11 +159,11 @@ def test_the_choice_goes_by_icc_and_says_so(graded: Path) -> None:
 
 
 def test_register_and_predict_say_levels(home: Path, aupair: Command) -> None:
-    from aupair.registry.versions import versions
+    from aupair.registry.versions import list_versions
 
     done = aupair("run", "register-model")
     assert done.code == 0, done.err
-    (version,) = versions()
+    (version,) = list_versions()
     metrics = store.read_json(artifact(home, "metrics"))
     row = next(r for r in metrics["intensity_rows"] if (r["name"], r["split"]) == ("P2", "validation"))
     assert float(version.tags["validation.icc.p2"]) == pytest.approx(row["icc"], abs=1e-6)
@@ -190,9 +190,9 @@ def test_register_and_predict_say_levels(home: Path, aupair: Command) -> None:
 
 def _check_run(run_id: str, row: dict[str, Any]) -> None:
     """The run of the flow has the headline."""
-    from aupair.registry import tracking
+    from aupair.registry import mlflow_store
 
-    kept = tracking.connect().get_run(run_id).data.metrics
+    kept = mlflow_store.open_mlflow().get_run(run_id).data.metrics
     for key in ("icc", "mae"):
         assert kept[f"intensity_rows.P2.validation.{key}"] == pytest.approx(row[key])
 

@@ -95,9 +95,9 @@ def _register(home: Path, aupair: Command, *more: str) -> dict[str, Any]:
 
 
 def _versions() -> list[Any]:
-    from aupair.registry.versions import versions
+    from aupair.registry.versions import list_versions
 
-    return versions()
+    return list_versions()
 
 
 def _champion() -> int:
@@ -106,15 +106,15 @@ def _champion() -> int:
 
 def _runs() -> set[str]:
     """The ids of all runs."""
-    from aupair.registry import tracking
+    from aupair.registry import mlflow_store
 
-    client = tracking.connect()
-    return {run.info.run_id for run in client.search_runs([tracking.experiment_id(client, "aupair")])}
+    client = mlflow_store.open_mlflow()
+    return {run.info.run_id for run in client.search_runs([mlflow_store.get_or_create_experiment(client, "aupair")])}
 
 
 def _check_version(home: Path) -> None:
     """The version says what the files say; its flow has a run for each stage and trial, with curves and reports."""
-    from aupair.registry import tracking
+    from aupair.registry import mlflow_store
 
     (version,) = _versions()
     selection, metrics = store.read_json(artifact(home, "selection")), store.read_json(artifact(home, "metrics"))
@@ -126,9 +126,9 @@ def _check_version(home: Path) -> None:
     select = {row["name"]: row["score"] for row in metrics["rows"] if row["split"] == "select"}
     assert float(version.tags["score.p1"]) == pytest.approx(select["P1"], abs=1e-6)
     assert float(version.tags["score.p2"]) == pytest.approx(select["P2"], abs=1e-6)
-    client = tracking.connect()
+    client = mlflow_store.open_mlflow()
     nested = client.search_runs(
-        [tracking.experiment_id(client, "aupair")], f"tags.mlflow.parentRunId = '{version.run_id}'"
+        [mlflow_store.get_or_create_experiment(client, "aupair")], f"tags.mlflow.parentRunId = '{version.run_id}'"
     )
     assert sorted(run.info.run_name for run in nested) == sorted(
         name for s in stages.FLOW[:-1] for name in ([f"{s.name}-{t}" for t in (0, 1)] if s.per_trial else [s.name])

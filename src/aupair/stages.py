@@ -170,8 +170,8 @@ def register_model(
 ) -> None:  # fmt: skip
     """Put the chosen trial into the MLflow registry as one version, unless it is there already."""
     from aupair.inference.bundle import Parts
-    from aupair.registry.register import register_model as register
-    from aupair.registry.runs import left
+    from aupair.registry.register import register_bundle
+    from aupair.registry.runs import collect_stage_run
 
     k = params.trials.index(store.read_json(selection)["trial"])
     parts = Parts(f[k], h[k], mapping[k], features[k] / "statistics.safetensors", selection, info, metrics)
@@ -181,8 +181,8 @@ def register_model(
         for n, trial in enumerate(params.trials if stage.per_trial else (None,)):
             reports = {"metrics": metrics, "table": table, "plots": plots, "report": report}
             places = reports | {key: v[n] for key, v in of_trials.items()}
-            runs.append(left(stage, params, places, trial))
-    result = register(registered.parent / "bundle", parts, runs, (table, plots, report, metrics), params, log)
+            runs.append(collect_stage_run(stage, params, places, trial))
+    result = register_bundle(registered.parent / "bundle", parts, runs, (table, plots, report, metrics), params, log)
     store.write_json(registered, vars(result))
 
 

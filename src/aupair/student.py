@@ -150,7 +150,7 @@ class Distillation:
 
     def register(self, log: Log = SILENT) -> int:
         """Register the student as a version of the model, with tags that name its teacher; give the version's number."""
-        from aupair.registry import tracking
+        from aupair.registry import mlflow_store
 
         stages.run("register-model", self.params, root=self.root, log=log)
         number = int(store.read_json(self.root / ARTIFACTS["registered"])["version"])
@@ -158,8 +158,8 @@ class Distillation:
         theirs = self.home / ARTIFACTS["registered"]
         if theirs.exists() and self._chosen():
             tags["student.of.version"] = str(store.read_json(theirs)["version"])
-        client, name = tracking.connect(), self.params.register_model.name
-        with tracking.told(f"model {name}"):
+        client, name = mlflow_store.open_mlflow(), self.params.register_model.name
+        with mlflow_store.mlflow_errors(f"model {name}"):
             for key, value in tags.items():
                 client.set_model_version_tag(name, str(number), key, value)
         return number

@@ -194,12 +194,12 @@ def test_the_object_store(aupair: Command, s3: S3, monkeypatch: pytest.MonkeyPat
 
 
 def test_the_registry(aupair: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from aupair.registry import tracking
+    from aupair.registry import mlflow_store
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     done = aupair("pipeline", "doctor")
     assert (done.code, "no MLflow store yet" in seen(done)["mlflow"]) == (5, True)
-    tracking.connect(create=True).create_registered_model("aupair")
+    mlflow_store.open_mlflow(create=True).create_registered_model("aupair")
     done = aupair("pipeline", "doctor")
     assert (done.code, seen(done)["mlflow"].endswith("models aupair")) == (0, True)
 

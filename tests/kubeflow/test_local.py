@@ -13,7 +13,7 @@ from aupair import stages, store
 from aupair.kubeflow import cluster as clusters
 from aupair.kubeflow.compile import compile_pipeline
 from aupair.params import Params
-from aupair.registry import tracking
+from aupair.registry import mlflow_store
 
 pytestmark = pytest.mark.slow
 REPOSITORY = Path(__file__).parents[2]
@@ -94,7 +94,7 @@ def test_kfp_gives_the_bytes_that_dvc_and_one_process_give(whole: Run, finished:
 
 def test_mlflow_has_the_flow_as_it_went(whole: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{whole.root}/mlflow.db")
-    client = tracking.connect()
+    client = mlflow_store.open_mlflow()
     runs = client.search_runs([client.get_experiment_by_name("aupair").experiment_id])
     assert len(runs) == 1 + 5 + 2 * 4, "the parent, five stages, four of each trial"
     assert {run.info.status for run in runs} == {"FINISHED"}

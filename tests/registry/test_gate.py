@@ -6,7 +6,7 @@ import pytest
 
 from aupair.aus import AUS
 from aupair.errors import RegistryError
-from aupair.registry.gate import Gate, incomplete, load, refusals
+from aupair.registry.gate import Gate, list_refusals, load_gate, missing_selection_tags
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -17,45 +17,45 @@ def tags(score: float = 0.6, f1: float = 0.5, data: str = "a.dir") -> dict[str, 
 
 
 def test_equal_and_better_pass() -> None:
-    assert refusals(Gate(), tags(), tags()) == []
-    assert refusals(Gate(), tags(score=0.7, f1=0.9), tags()) == []
+    assert list_refusals(Gate(), tags(), tags()) == []
+    assert list_refusals(Gate(), tags(score=0.7, f1=0.9), tags()) == []
 
 
 def test_a_lower_score_is_refused_unless_within_the_margin() -> None:
-    assert refusals(Gate(), tags(score=0.599), tags()) == ["score.p2 0.599 against 0.600"]
-    assert refusals(Gate(score_margin=0.01), tags(score=0.599), tags()) == []
-    assert refusals(Gate(score_margin=0.01), tags(score=0.59), tags()) == []
+    assert list_refusals(Gate(), tags(score=0.599), tags()) == ["score.p2 0.599 against 0.600"]
+    assert list_refusals(Gate(score_margin=0.01), tags(score=0.599), tags()) == []
+    assert list_refusals(Gate(score_margin=0.01), tags(score=0.59), tags()) == []
 
 
 def test_one_au_that_is_much_worse_is_named() -> None:
     worse = tags(score=0.9) | {"f1.AU15": "0.440000"}
-    assert refusals(Gate(), worse, tags()) == ["f1.AU15 0.440 against 0.500"]
-    assert refusals(Gate(), worse | {"f1.AU15": "0.460000"}, tags()) == []
+    assert list_refusals(Gate(), worse, tags()) == ["f1.AU15 0.440 against 0.500"]
+    assert list_refusals(Gate(), worse | {"f1.AU15": "0.460000"}, tags()) == []
 
 
 def test_a_number_that_only_the_champion_has_is_worse() -> None:
     lacking = {key: value for key, value in tags().items() if key not in ("score.p2", "f1.AU4")}
-    assert refusals(Gate(), lacking, tags()) == ["no score.p2", "no f1.AU4"]
-    assert refusals(Gate(), tags(), lacking) == []
+    assert list_refusals(Gate(), lacking, tags()) == ["no score.p2", "no f1.AU4"]
+    assert list_refusals(Gate(), tags(), lacking) == []
 
 
 def test_not_a_number_is_worse() -> None:
-    assert refusals(Gate(), tags(score=float("nan")), tags()) != []
+    assert list_refusals(Gate(), tags(score=float("nan")), tags()) != []
 
 
 def test_other_data_are_refused_unless_the_gate_says_so() -> None:
-    assert refusals(Gate(), tags(data="b.dir"), tags()) == ["other data (b.dir, the champion's a.dir)"]
-    assert refusals(Gate(same_data=False), tags(data="b.dir"), tags()) == []
+    assert list_refusals(Gate(), tags(data="b.dir"), tags()) == ["other data (b.dir, the champion's a.dir)"]
+    assert list_refusals(Gate(same_data=False), tags(data="b.dir"), tags()) == []
 
 
 def test_all_twelve_choices_must_be_there() -> None:
-    assert incomplete(tags()) == []
+    assert missing_selection_tags(tags()) == []
     lacking = {key: value for key, value in tags().items() if key != "selection.AU12"} | {"selection.AU26": "P3"}
-    assert incomplete(lacking) == ["no selection tag (P1: with uncertainty, P2: without) for AU12, AU26"]
+    assert missing_selection_tags(lacking) == ["no selection tag (P1: with uncertainty, P2: without) for AU12, AU26"]
 
 
 def test_the_repository_s_gate_is_valid_and_says_all() -> None:
-    assert load(REPOSITORY / "mlflow" / "registry.yaml") == Gate()
+    assert load_gate(REPOSITORY / "mlflow" / "registry.yaml") == Gate()
     text = (REPOSITORY / "mlflow" / "registry.yaml").read_text()
     assert all(f"\n{key}:" in text for key in Gate.model_fields)
 
@@ -73,10 +73,10 @@ def test_mlflow_s_folder_holds_no_python() -> None:
 def test_a_wrong_gate_is_one_line(tmp_path: Path, text: str, said: str) -> None:
     (tmp_path / "registry.yaml").write_text(text)
     with pytest.raises(RegistryError, match=said) as caught:
-        load(tmp_path / "registry.yaml")
+        load_gate(tmp_path / "registry.yaml")
     assert "\n" not in str(caught.value)
 
 
 def test_without_a_gate_nothing_is_promoted(tmp_path: Path) -> None:
     with pytest.raises(RegistryError, match="no promotion gate"):
-        load(tmp_path / "registry.yaml")
+        load_gate(tmp_path / "registry.yaml")

@@ -7,7 +7,7 @@ import pytest
 
 from aupair.errors import RegistryError
 from aupair.log import Log
-from aupair.registry import live, tracking
+from aupair.registry import live_logging, mlflow_store
 from aupair.registry.runs import Flow, StageRun, log_flow
 
 STAGE = StageRun("train-mapping", 1, {"epochs": 2})
@@ -26,7 +26,7 @@ def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     for name in ("KFP_RUN_ID", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_NAME"):
         monkeypatch.delenv(name, raising=False)
-    return tracking.connect(create=True)
+    return mlflow_store.open_mlflow(create=True)
 
 
 def runs(client: Any) -> dict[str, Any]:
@@ -35,13 +35,15 @@ def runs(client: Any) -> dict[str, Any]:
 
 
 def test_without_a_pipeline_nothing_is_live(client: Any) -> None:
-    assert not live.is_live()
-    assert live.flow_id(client, "of the params") == "of the params"
+    assert not live_logging.runs_in_pipeline()
+    assert live_logging.current_flow_id(client, "of the params") == "of the params"
 
 
 def test_values_are_there_while_the_stage_runs(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KFP_RUN_ID", "k1")
-    with live.logged(STAGE, "test", lambda: StageRun("train-mapping", 1, metrics={"done": 1})) as log:
+    with live_logging.log_while_running(
+        STAGE, "test", lambda: StageRun("train-mapping", 1, metrics={"done": 1})
+    ) as log:
         log.metrics(3, **{"f.final.loss": 0.5})
         found = runs(client)["train-mapping"]
         assert (found.info.status, found.data.metrics["f.final/loss"]) == ("RUNNING", 0.5)
@@ -57,7 +59,7 @@ def test_two_stages_have_one_parent_and_a_named_experiment(client: Any, monkeypa
     monkeypatch.setenv("KFP_RUN_ID", "k1")
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "named")
     for name in ("evaluate", "check-data"):
-        with live.logged(StageRun(name), "test", lambda: STAGE):
+        with live_logging.log_while_running(StageRun(name), "test", lambda: STAGE):
             pass
     found = runs(client)
     assert {found[name].data.tags["mlflow.parentRunId"] for name in ("evaluate", "check-data")} == {
@@ -68,7 +70,7 @@ def test_two_stages_have_one_parent_and_a_named_experiment(client: Any, monkeypa
 
 def test_a_stage_that_fails_has_a_failed_run(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KFP_RUN_ID", "k1")
-    with pytest.raises(ZeroDivisionError), live.logged(STAGE, "test", lambda: STAGE):
+    with pytest.raises(ZeroDivisionError), live_logging.log_while_running(STAGE, "test", lambda: STAGE):
         1 / 0  # noqa: B018
     assert runs(client)["train-mapping"].info.status == "FAILED"
 
@@ -79,14 +81,14 @@ def test_the_servers_own_run_is_used_and_left_to_the_server(client: Any, monkeyp
     parent = client.create_run(experiment).info.run_id
     nested = client.create_run(experiment, tags={"mlflow.parentRunId": parent}).info.run_id
     monkeypatch.setenv("MLFLOW_RUN_ID", nested)
-    with live.logged(STAGE, "test", lambda: STAGE) as log:
+    with live_logging.log_while_running(STAGE, "test", lambda: STAGE) as log:
         log.metrics(1, loss=2.0)
     found = client.get_run(nested)
     assert (found.info.status, found.data.metrics["loss"], found.data.params["epochs"]) == ("RUNNING", 2.0, "2")
     assert found.data.tags["flow_id"] == parent, "no id of the pipeline's: the parent's"
     assert client.get_run(parent).data.tags["stage"] == "flow"
     assert client.get_experiment_by_name("test") is None
-    assert live.experiment_of(client, "test") == experiment
+    assert live_logging.current_experiment(client, "test") == experiment
 
 
 def test_a_store_that_goes_away_costs_a_line_and_not_the_stage(
@@ -94,7 +96,7 @@ def test_a_store_that_goes_away_costs_a_line_and_not_the_stage(
 ) -> None:
     monkeypatch.setenv("KFP_RUN_ID", "k1")
     heard = Heard()
-    with live.logged(STAGE, "test", lambda: STAGE, heard) as log:
+    with live_logging.log_while_running(STAGE, "test", lambda: STAGE, heard) as log:
         (tmp_path / "mlflow.db").rename(tmp_path / "away.db")
         (tmp_path / "mlflow.db").write_text("")
         for step in range(3):
@@ -108,18 +110,23 @@ def test_a_store_that_goes_away_costs_a_line_and_not_the_stage(
 def test_a_store_that_cannot_be_reached_stops_the_stage_at_its_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KFP_RUN_ID", "k1")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    with pytest.raises(RegistryError, match="does not answer"), live.logged(STAGE, "test", lambda: STAGE):
+    with (
+        pytest.raises(RegistryError, match="does not answer"),
+        live_logging.log_while_running(STAGE, "test", lambda: STAGE),
+    ):
         pytest.fail("the stage must not begin")
 
 
 def test_register_model_adds_what_is_missing_and_leaves_the_rest(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KFP_RUN_ID", "k1")
-    with live.logged(StageRun("evaluate"), "test", lambda: StageRun("evaluate", metrics={"score": 1})):
+    with live_logging.log_while_running(
+        StageRun("evaluate"), "test", lambda: StageRun("evaluate", metrics={"score": 1})
+    ):
         pass
-    with pytest.raises(KeyboardInterrupt), live.logged(STAGE, "test", lambda: STAGE):
+    with pytest.raises(KeyboardInterrupt), live_logging.log_while_running(STAGE, "test", lambda: STAGE):
         raise KeyboardInterrupt
-    experiment = live.experiment_of(client, "test")
-    parent = live.parent_run(client, experiment, "k1")
+    experiment = live_logging.current_experiment(client, "test")
+    parent = live_logging.get_or_create_parent_run(client, experiment, "k1")
     rest = [StageRun("evaluate", metrics={"score": 2}), STAGE, StageRun("check-data", params={"few_positives": 5})]
     whole = StageRun("flow", metrics={"score": 1})
     assert log_flow(client, Flow("k1", experiment, whole, rest, {"data.md5": "d"}, "k1", parent)) == parent

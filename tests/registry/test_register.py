@@ -9,7 +9,7 @@ from aupair import store
 from aupair.aus import AUS
 from aupair.evaluation.confidence import TERMS
 from aupair.evaluation.selection import MAPPINGS
-from aupair.registry.register import git_commit, headline, version_tags
+from aupair.registry.register import git_commit_tag, headline_metrics, version_tags
 
 
 def test_the_parent_run_has_a_handful_of_metrics_and_evaluate_all_of_them() -> None:
@@ -24,7 +24,7 @@ def test_the_parent_run_has_a_handful_of_metrics_and_evaluate_all_of_them() -> N
         },
     }
     rows = [{"name": name, "split": split, **figures} for name in names for split in ("select", "validation")]
-    found = headline({"rows": rows, **evidence, "select": evidence})
+    found = headline_metrics({"rows": rows, **evidence, "select": evidence})
     expected = {
         f"rows.{name}.{split}.{key}": figures[key]
         for name in names[1:]
@@ -56,10 +56,10 @@ def test_the_commit_of_the_working_folder_or_none(tmp_path: Path, monkeypatch: p
 
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     monkeypatch.chdir(tmp_path)
-    assert git_commit() == {}, "no repository"
+    assert git_commit_tag() == {}, "no repository"
     git("init", "-q")
-    assert git_commit() == {}, "no commit yet"
+    assert git_commit_tag() == {}, "no commit yet"
     git("-c", "user.name=t", "-c", "user.email=t@localhost", "commit", "-qm", "1", "--allow-empty")
-    assert git_commit() == {"git.commit": git("rev-parse", "HEAD")}
+    assert git_commit_tag() == {"git.commit": git("rev-parse", "HEAD")}
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert git_commit() == {}, "no git"
+    assert git_commit_tag() == {}, "no git"

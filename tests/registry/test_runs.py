@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from aupair.errors import RegistryError
-from aupair.registry import tracking
-from aupair.registry.runs import Flow, StageRun, curve_points, flatten, flow_id, log_flow, numbers
+from aupair.registry import mlflow_store
+from aupair.registry.runs import Flow, StageRun, curve_points, finite_numbers, flatten, hash_flow, log_flow
 
 
 def test_rows_go_by_name_and_split() -> None:
@@ -22,7 +22,7 @@ def test_rows_go_by_name_and_split() -> None:
 
 def test_only_finite_numbers_are_metrics_and_intervals_have_two() -> None:
     tree = {"a": 1, "b": True, "c": None, "d": float("nan"), "e": "x", "f": [0.1, 0.2], "g": [1, 2, 3]}
-    assert numbers(tree) == {"a": 1.0, "f.low": 0.1, "f.high": 0.2}
+    assert finite_numbers(tree) == {"a": 1.0, "f.low": 0.1, "f.high": 0.2}
 
 
 def test_curves_keep_their_step_and_their_network() -> None:
@@ -31,26 +31,31 @@ def test_curves_keep_their_step_and_their_network() -> None:
 
 
 def test_the_id_depends_on_every_part_and_on_where_it_ends() -> None:
-    assert flow_id("a", "b") == flow_id("a", "b")
-    assert len({flow_id("a", "b"), flow_id("ab", ""), flow_id("a", "c")}) == 3
+    assert hash_flow("a", "b") == hash_flow("a", "b")
+    assert len({hash_flow("a", "b"), hash_flow("ab", ""), hash_flow("a", "c")}) == 3
 
 
 def test_a_run_that_was_cut_off_is_logged_again_and_a_finished_one_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    client = tracking.connect(create=True)
+    client = mlflow_store.open_mlflow(create=True)
     curves = tmp_path / "curves.jsonl"
     curves.write_text("".join(json.dumps({"step": step, "loss": step / 2}) + "\n" for step in range(1500)))
     stages = [StageRun("train-mapping", 0, curves=(curves,)), StageRun("evaluate", artifacts=(tmp_path / "table.md",))]
-    flow = Flow("f1", tracking.experiment_id(client, "test"), StageRun("flow", params={"long": "x" * 9000}), stages)
+    flow = Flow(
+        "f1",
+        mlflow_store.get_or_create_experiment(client, "test"),
+        StageRun("flow", params={"long": "x" * 9000}),
+        stages,
+    )
     with pytest.raises(RegistryError, match="a report that is not there"):
         log_flow(client, flow)
     (tmp_path / "table.md").write_text("now")
     parent = log_flow(client, flow)
     assert log_flow(client, flow) == parent
 
-    runs = client.search_runs([tracking.experiment_id(client, "test")])
+    runs = client.search_runs([mlflow_store.get_or_create_experiment(client, "test")])
     assert sorted((run.data.tags["stage"], run.info.status) for run in runs) == [
         ("evaluate", "FINISHED"), ("flow", "FINISHED"), ("train-mapping", "FINISHED"),
     ]  # fmt: skip
@@ -64,12 +69,16 @@ def test_a_run_that_was_cut_off_is_logged_again_and_a_finished_one_is_not(
 
 def test_a_pipelines_run_id_is_on_every_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    client = tracking.connect(create=True)
+    client = mlflow_store.open_mlflow(create=True)
     log_flow(
         client,
         Flow(
-            "f1", tracking.experiment_id(client, "test"), StageRun("flow"), [StageRun("evaluate")], pipeline_run_id="r7"
+            "f1",
+            mlflow_store.get_or_create_experiment(client, "test"),
+            StageRun("flow"),
+            [StageRun("evaluate")],
+            pipeline_run_id="r7",
         ),
     )
-    runs = client.search_runs([tracking.experiment_id(client, "test")])
+    runs = client.search_runs([mlflow_store.get_or_create_experiment(client, "test")])
     assert [(run.data.tags["flow_id"], run.data.tags["pipeline_run_id"]) for run in runs] == [("f1", "r7")] * 2

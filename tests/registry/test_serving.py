@@ -24,7 +24,7 @@ from aupair.ranking.networks import build
 from aupair.ranking.pseudo_intensity import PseudoIntensity
 from aupair.ranking.scores import save_f, save_h
 from aupair.ranking.uncertainty import Sigma, Uncertainty
-from aupair.registry.register import register_model
+from aupair.registry.register import register_bundle
 from aupair.registry.runs import StageRun
 
 SIZE = 32
@@ -118,7 +118,7 @@ def test_a_fresh_process_without_the_working_tree_predicts_the_same(parts: Parts
     reports = tmp_path / "reports"
     reports.mkdir()
     (reports / "table.md").write_text("| |\n")
-    done = register_model(tmp_path / "bundle", parts, [StageRun("evaluate")], [reports], tiny_params())
+    done = register_bundle(tmp_path / "bundle", parts, [StageRun("evaluate")], [reports], tiny_params())
     assert (done.version, done.created) == (1, True)
 
     np.save(tmp_path / "faces.npy", faces())

@@ -18,7 +18,7 @@ from aupair.evaluation.selection import MAPPINGS
 from aupair.inference.bundle import Parts
 from aupair.params import Params, check
 from aupair.registry import versions
-from aupair.registry.register import Registration, register_model
+from aupair.registry.register import Registration, register_bundle
 from aupair.registry.runs import StageRun
 
 GATE = Path(__file__).parents[2] / "mlflow" / "registry.yaml"
@@ -72,12 +72,12 @@ def register(
         StageRun("train-pseudo-intensity", 1),
         StageRun("evaluate", metrics={"score": score}),
     ]
-    return register_model(home / "bundle", parts, stages if whole else (), [reports], params(name))
+    return register_bundle(home / "bundle", parts, stages if whole else (), [reports], params(name))
 
 
 def test_a_version_has_its_tags_its_alias_and_its_runs(home: Path) -> None:
     done = register(home, "tags", whole=True)
-    version = versions.show(done.version, "tags")
+    version = versions.get_version(done.version, "tags")
     assert version.aliases == ("challenger",)
     assert [version.tags[f"selection.{au}"] for au in AUS] == ["P1"] * 3 + ["P2"] * 9
     expected = {"score.p1": "0.600000", "score.p2": "0.600000", "data.md5": "a.dir", "bundle.sha256": done.sha256}
@@ -105,10 +105,10 @@ def test_the_commit_is_a_tag_of_the_run_and_the_version(home: Path, monkeypatch:
     import mlflow
 
     without = register(home, "commit")
-    assert "git.commit" not in versions.show(without.version, "commit").tags
-    monkeypatch.setattr("aupair.registry.register.git_commit", lambda: {"git.commit": "abc"})
+    assert "git.commit" not in versions.get_version(without.version, "commit").tags
+    monkeypatch.setattr("aupair.registry.register.git_commit_tag", lambda: {"git.commit": "abc"})
     assert register(home, "commit").sha256 == without.sha256, "the bundle does not know the commit"
-    version = versions.show(register(home, "commit", score=0.7).version, "commit")
+    version = versions.get_version(register(home, "commit", score=0.7).version, "commit")
     assert version.tags["git.commit"] == "abc"
     assert mlflow.MlflowClient().get_run(version.run_id).data.tags["git.commit"] == "abc"
 
@@ -120,7 +120,7 @@ def test_the_same_bundle_again_creates_nothing(home: Path) -> None:
         client = mlflow.MlflowClient()
         experiment = client.get_experiment_by_name("again").experiment_id
         models = mlflow.search_logged_models([experiment], output_format="list")
-        return len(client.search_runs([experiment])), len(versions.versions("again")), len(models)
+        return len(client.search_runs([experiment])), len(versions.list_versions("again")), len(models)
 
     first = register(home, "again", whole=True)
     before = count()
@@ -128,26 +128,26 @@ def test_the_same_bundle_again_creates_nothing(home: Path) -> None:
     assert (second.version, second.created, second.sha256) == (first.version, False, first.sha256)
     assert count() == before
     assert register(home, "again", score=0.7).version == 2
-    assert versions.show(2, "again").aliases == ("challenger",)
+    assert versions.get_version(2, "again").aliases == ("challenger",)
 
 
 def test_promotion_by_the_gate_and_back(home: Path) -> None:
     one, worse = register(home, "gate").version, register(home, "gate", score=0.5, f1=0.4).version
-    assert versions.promote(one, gate=GATE, name="gate").aliases == ("champion",)
+    assert versions.promote_version(one, gate=GATE, name="gate").aliases == ("champion",)
     with pytest.raises(RegistryError, match=r"score.p2 0.500 against 0.600; f1.AU1 0.400 against 0.500") as caught:
-        versions.promote(worse, gate=GATE, name="gate")
+        versions.promote_version(worse, gate=GATE, name="gate")
     assert "\n" not in str(caught.value)
-    assert versions.show(one, "gate").aliases == ("champion",)
-    assert "promotion.forced" not in versions.show(worse, "gate").tags
+    assert versions.get_version(one, "gate").aliases == ("champion",)
+    assert "promotion.forced" not in versions.get_version(worse, "gate").tags
 
     better = register(home, "gate", score=0.8).version
-    assert versions.promote(better, gate=GATE, name="gate").aliases == ("champion",)
-    assert versions.show(one, "gate").aliases == ("previous",)
-    assert versions.promote(better, gate=GATE, name="gate").aliases == ("champion",)
-    assert versions.rollback("gate").number == one
-    assert [v.aliases for v in versions.versions("gate")] == [("champion",), (), ()]
+    assert versions.promote_version(better, gate=GATE, name="gate").aliases == ("champion",)
+    assert versions.get_version(one, "gate").aliases == ("previous",)
+    assert versions.promote_version(better, gate=GATE, name="gate").aliases == ("champion",)
+    assert versions.roll_back("gate").number == one
+    assert [v.aliases for v in versions.list_versions("gate")] == [("champion",), (), ()]
     with pytest.raises(RegistryError, match="no version to roll back to"):
-        versions.rollback("gate")
+        versions.roll_back("gate")
 
 
 def test_the_commands_see_a_model_of_any_name_and_speak_of_a_way_back_where_there_is_one(
@@ -190,19 +190,19 @@ def test_the_commands_see_a_model_of_any_name_and_speak_of_a_way_back_where_ther
 
 def test_the_champion_registered_again_is_no_challenger(home: Path) -> None:
     number = register(home, "same").version
-    versions.promote(number, gate=GATE, name="same")
+    versions.promote_version(number, gate=GATE, name="same")
     assert register(home, "same").version == number
-    assert versions.show(number, "same").aliases == ("champion",)
+    assert versions.get_version(number, "same").aliases == ("champion",)
 
 
 def test_force_needs_a_reason_and_keeps_it(home: Path) -> None:
-    versions.promote(register(home, "force").version, gate=GATE, name="force")
+    versions.promote_version(register(home, "force").version, gate=GATE, name="force")
     other = register(home, "force", data="b.dir").version
     with pytest.raises(RegistryError, match="other data"):
-        versions.promote(other, gate=GATE, name="force")
+        versions.promote_version(other, gate=GATE, name="force")
     with pytest.raises(RegistryError, match="without a reason"):
-        versions.promote(other, "  ", GATE, "force")
-    forced = versions.promote(other, "new\n consent forms", GATE, "force")
+        versions.promote_version(other, "  ", GATE, "force")
+    forced = versions.promote_version(other, "new\n consent forms", GATE, "force")
     assert forced.aliases == ("champion",)
     assert forced.tags["promotion.forced"] == "new consent forms"
     assert forced.tags["promotion.refusals"] == "other data (b.dir, the champion's a.dir)"
@@ -214,26 +214,26 @@ def test_no_force_makes_up_for_a_missing_choice(home: Path) -> None:
     number = register(home, "choice").version
     mlflow.MlflowClient().delete_model_version_tag("choice", str(number), "selection.AU12")
     with pytest.raises(RegistryError, match=r"no selection tag .* for AU12"):
-        versions.promote(number, "because", GATE, "choice")
+        versions.promote_version(number, "because", GATE, "choice")
 
 
 def test_resolve_gives_the_registered_bundle(home: Path) -> None:
     number = register(home, "resolve").version
     with pytest.raises(RegistryError, match=r"has no champion yet.*aupair registry promote VERSION"):
-        versions.resolve("models:/resolve@champion")
-    versions.promote(number, gate=GATE, name="resolve")
-    folder = versions.resolve("models:/resolve@champion")
-    assert folder == versions.resolve(f"models:/resolve/{number}")
+        versions.resolve_bundle("models:/resolve@champion")
+    versions.promote_version(number, gate=GATE, name="resolve")
+    folder = versions.resolve_bundle("models:/resolve@champion")
+    assert folder == versions.resolve_bundle(f"models:/resolve/{number}")
     assert folder != home / "bundle"
     assert (folder / "selection.json").read_bytes() == (home / "bundle" / "selection.json").read_bytes()
-    assert versions.resolve(str(home / "bundle")) == home / "bundle"
+    assert versions.resolve_bundle(str(home / "bundle")) == home / "bundle"
 
     (folder / "f" / "final.safetensors").write_bytes(b"touched")
     with pytest.raises(RegistryError, match="not what was registered"):
-        versions.resolve("models:/resolve@champion")
+        versions.resolve_bundle("models:/resolve@champion")
     (folder / "f" / "final.safetensors").unlink()
     with pytest.raises(RegistryError, match=r"no f/final\.safetensors"):
-        versions.resolve("models:/resolve@champion")
+        versions.resolve_bundle("models:/resolve@champion")
 
 
 @pytest.mark.parametrize(
@@ -252,32 +252,32 @@ def test_resolve_gives_the_registered_bundle(home: Path) -> None:
 def test_what_is_not_there_is_one_line(home: Path, model: str, said: str) -> None:
     register(home, "tags")
     with pytest.raises(RegistryError, match=said) as caught:
-        versions.resolve(model)
+        versions.resolve_bundle(model)
     assert "\n" not in str(caught.value)
 
 
 def test_a_folder_that_is_no_bundle_is_one_line(home: Path, tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="not a whole model bundle"):
-        versions.resolve(str(tmp_path))
+        versions.resolve_bundle(str(tmp_path))
 
 
 def test_no_such_version(home: Path) -> None:
     register(home, "tags")
     with pytest.raises(RegistryError, match=r"got 77, expected 1\.\.1"):
-        versions.show(77, "tags")
+        versions.get_version(77, "tags")
 
 
 def test_without_a_store_reading_makes_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     with pytest.raises(RegistryError, match="no MLflow store yet"):
-        versions.versions()
+        versions.list_versions()
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_server_that_does_not_answer_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     with pytest.raises(RegistryError, match=r"does not answer: in http://127.0.0.1:9") as caught:
-        versions.resolve("models:/aupair@champion")
+        versions.resolve_bundle("models:/aupair@champion")
     assert "\n" not in str(caught.value)
 
 
@@ -286,7 +286,7 @@ def test_a_store_that_cannot_be_opened_is_one_line(tmp_path: Path, monkeypatch: 
     (tmp_path / "mlflow.db").write_text("this is no database at all, but it is not empty either\n" * 50)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri.format(tmp_path))
     with pytest.raises(RegistryError, match="refused") as caught:
-        versions.versions()
+        versions.list_versions()
     assert "\n" not in str(caught.value)
 
 

@@ -200,10 +200,10 @@ def predict(
     from aupair.inference.predict import find_videos, share_to_abstain
     from aupair.inference.predict import predict as predict_videos
     from aupair.inference.recognizer import Recognizer
-    from aupair.registry.versions import resolve
+    from aupair.registry.versions import resolve_bundle
 
     videos = find_videos(sources)
-    recognizer, log = Recognizer.load(resolve(model), device), ConsoleLog()
+    recognizer, log = Recognizer.load(resolve_bundle(model), device), ConsoleLog()
     share = share_to_abstain(recognizer, abstain, coverage, risk, log)
     predict_videos(videos, recognizer, out, share, log, subjects)
 

@@ -11,11 +11,11 @@ Name = Annotated[str, typer.Option(help="The registered model: register_model.na
 
 
 @app.command("list", epilog="Example: `aupair registry list`")
-def list_versions(name: Name = "aupair") -> None:
+def list_command(name: Name = "aupair") -> None:
     """List the versions, their scores and aliases."""
     from aupair.aus import AUS
     from aupair.console import show_table
-    from aupair.registry.versions import versions
+    from aupair.registry.versions import list_versions
 
     scores = {
         "score P1 (select)": "score.p1",
@@ -33,18 +33,18 @@ def list_versions(name: Name = "aupair") -> None:
                 " ".join(au for au in AUS if version.tags.get(f"selection.{au}") == "P1"),
                 version.tags.get("data.md5", ""),
             )
-            for version in versions(name)
+            for version in list_versions(name)
         ),
     )
 
 
-@app.command(epilog="Example: `aupair registry show 3`")
-def show(version: Annotated[int, typer.Argument(help="Its number.")], name: Name = "aupair") -> None:
+@app.command("show", epilog="Example: `aupair registry show 3`")
+def show_version(version: Annotated[int, typer.Argument(help="Its number.")], name: Name = "aupair") -> None:
     """Show a version's tags: the mapping of each AU (P1: with uncertainty, P2: without), scores, data."""
     from aupair.console import show_table
-    from aupair.registry.versions import show as show_version
+    from aupair.registry.versions import get_version
 
-    found = show_version(version, name)
+    found = get_version(version, name)
     aliases = f" ({', '.join(found.aliases)})" if found.aliases else ""
     tags = sorted(found.tags.items(), key=_natural)
     show_table(f"{name} version {found.number}{aliases}", ("tag", "value"), tags)
@@ -64,18 +64,17 @@ def promote(
     name: Name = "aupair",
 ) -> None:
     """Make a version the champion, if the gate in mlflow/registry.yaml lets it."""
-    from aupair.registry.versions import PREVIOUS, command, versions
-    from aupair.registry.versions import promote as promote_version
+    from aupair.registry.versions import PREVIOUS, list_versions, promote_version, registry_command
 
     found = promote_version(version, force, name=name)
-    back = any(PREVIOUS in other.aliases for other in versions(name))
-    more = f"; {command('rollback', name)} takes that back" if back else ""
+    back = any(PREVIOUS in other.aliases for other in list_versions(name))
+    more = f"; {registry_command('rollback', name)} takes that back" if back else ""
     typer.echo(f"version {found.number} is the champion{more}")
 
 
 @app.command(epilog="Example: `aupair registry rollback`")
 def rollback(name: Name = "aupair") -> None:
     """Give the champion's place back to the previous one."""
-    from aupair.registry.versions import rollback as roll_back
+    from aupair.registry.versions import roll_back
 
     typer.echo(f"version {roll_back(name).number} is the champion again")

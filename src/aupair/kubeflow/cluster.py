@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from aupair.params import Params
 from aupair.record import Record, override, read, validate
-from aupair.registry.live import EXPERIMENT, RUN_ID
+from aupair.registry.live_logging import EXPERIMENT, RUN_ID
 from aupair.stages import FLOW, Needs
 
 if TYPE_CHECKING:

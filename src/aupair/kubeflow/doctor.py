@@ -17,7 +17,7 @@ from aupair.kubeflow import skew
 from aupair.kubeflow.api import Kfp, Server
 from aupair.kubeflow.compiled import Compiled, load
 from aupair.kubeflow.refusals import told
-from aupair.registry import tracking
+from aupair.registry import mlflow_store
 
 SECONDS = 5
 """How long anything but the KFP server, which has its own limits, may take to answer."""
@@ -207,11 +207,11 @@ class Doctor:
         """Ask the registry for a model."""
         uri = os.environ.get(TRACKING, "")
         if not uri:
-            raise Unsure(f"{TRACKING} is not set: {tracking.DEFAULT_URI} of this folder, which no pod can reach")
+            raise Unsure(f"{TRACKING} is not set: {mlflow_store.DEFAULT_URI} of this folder, which no pod can reach")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(SECONDS))
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-        client = tracking.connect()
-        with tracking.told("the registry"):
+        client = mlflow_store.open_mlflow()
+        with mlflow_store.mlflow_errors("the registry"):
             names = [model.name for model in client.search_registered_models(max_results=5)]
         return f"{scrub(uri)}: models {', '.join(names) or 'none yet'}"
 

@@ -19,7 +19,7 @@ from aupair.errors import ParamsError, RunFailedError
 from aupair.kubeflow.compiled import Compiled, effective
 from aupair.kubeflow.tasks import Containers, Subprocesses, Tasks
 from aupair.log import SILENT, Log
-from aupair.registry import live, tracking
+from aupair.registry import live_logging, mlflow_store
 
 KFP = "2.17."
 """The versions of kfp whose task handlers are known to be as `aupair.kubeflow.tasks` takes them."""
@@ -85,18 +85,18 @@ def run_local(
 def variables(run_id: str, values: Mapping[str, Any], out: Path) -> dict[str, str]:
     """Give the environment that every task gets: the run's id, where MLflow is, where checkpoints are kept."""
     found = {
-        live.RUN_ID: run_id,
-        "MLFLOW_TRACKING_URI": tracking.tracking_uri(),
+        live_logging.RUN_ID: run_id,
+        "MLFLOW_TRACKING_URI": mlflow_store.tracking_uri(),
         "AUPAIR_CHECKPOINTS": str(out.resolve() / "checkpoints"),
     }
     experiment = (values.get("register_model") or {}).get("experiment")
-    return found | ({live.EXPERIMENT: experiment} if experiment else {})
+    return found | ({live_logging.EXPERIMENT: experiment} if experiment else {})
 
 
 def folders(given: Mapping[str, Any], environment: Mapping[str, str]) -> dict[Path, bool]:
     """Give the folders of this machine that tasks use, and whether they write there: what containers must see."""
     found = {Path(environment["AUPAIR_CHECKPOINTS"]): True}
-    database = tracking.sqlite_path(environment["MLFLOW_TRACKING_URI"])
+    database = mlflow_store.sqlite_path(environment["MLFLOW_TRACKING_URI"])
     if database is not None:
         found[database.parent] = True
     source = str(given.get("source", "")).removeprefix("git+").removeprefix("file://")

@@ -16,7 +16,7 @@ from aupair.data.staging import Item
 from aupair.errors import DataError, ParamsError
 from aupair.inference.predict import SUFFIXES, SUMMARY, Summary, output_names, predict_each, write_summary
 from aupair.kubeflow.step import Artifact
-from aupair.registry.versions import pin, resolve
+from aupair.registry.versions import pin_version, resolve_bundle
 
 SHOWN = 50
 """Videos that the overview names; summary.csv has all."""
@@ -48,7 +48,7 @@ def plan_shards(source: str, model: str, shards: int, plan: Artifact) -> list[in
     names = output_names([top / item.name for item in items])
     shard_of = deal([item.size for item in items], shards)
     videos = [{**asdict(item), "output": name, "shard": k} for item, name, k in zip(items, names, shard_of)]
-    store.write_json(Path(plan.path), {"source": source, "model": pin(model), "videos": videos})
+    store.write_json(Path(plan.path), {"source": source, "model": pin_version(model), "videos": videos})
     return sorted(set(shard_of))
 
 
@@ -79,7 +79,7 @@ def predict_shard(shard: int, abstain: float, plan: Artifact, tables: Artifact) 
     planned = store.read_json(Path(plan.path))
     mine: list[dict[str, Any]] = [video for video in planned["videos"] if video["shard"] == shard]
     items = [Item(video["name"], video["size"], video["etag"]) for video in mine]
-    recognizer, log = Recognizer.load(resolve(planned["model"])), ConsoleLog()
+    recognizer, log = Recognizer.load(resolve_bundle(planned["model"])), ConsoleLog()
     with tempfile.TemporaryDirectory() as folder, store.atomic(Path(tables.path)) as out:
         fetch_items(planned["source"], items, Path(folder, "videos"), log)
         videos = [(Path(folder, "videos", video["name"]), video["output"]) for video in mine]

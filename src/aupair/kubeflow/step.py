@@ -105,16 +105,16 @@ def fetch_data(source: str, revision: str, remote: str, data: Artifact) -> None:
 @contextmanager
 def _heard(stage: stages.Stage, params: Params, places: Mapping[str, Any], trial: int | None) -> Iterator[Log]:
     """Give the stage's log: the console, and in a pipeline's run MLflow as well."""
-    from aupair.registry import live
-    from aupair.registry.runs import left
+    from aupair.registry import live_logging
+    from aupair.registry.runs import collect_stage_run
 
     console = ConsoleLog()
-    if not live.is_live():
+    if not live_logging.runs_in_pipeline():
         yield console
         return
-    begun = left(stage, params, {}, trial)
-    rest = partial(left, stage, params, places, trial)
-    with live.logged(begun, params.register_model.experiment, rest, console) as log:
+    begun = collect_stage_run(stage, params, {}, trial)
+    rest = partial(collect_stage_run, stage, params, places, trial)
+    with live_logging.log_while_running(begun, params.register_model.experiment, rest, console) as log:
         yield log
 
 

@@ -29,15 +29,15 @@ def summarise(state: str, error: str, summary: Artifact) -> None:
 
 def _of_mlflow(state: str) -> list[str]:
     """Say what MLflow knows of the run; that it cannot be asked is part of the summary, not the end of it."""
-    from aupair.registry import live, tracking
+    from aupair.registry import live_logging, mlflow_store
 
-    if not live.is_live():
+    if not live_logging.runs_in_pipeline():
         return [
             "MLflow was told by register-model alone: this run has no id of its own (compile with `--set run_id=true`)."
         ]
     try:
-        client = tracking.connect()
-        with tracking.told("the run's summary"):
+        client = mlflow_store.open_mlflow()
+        with mlflow_store.mlflow_errors("the run's summary"):
             return _told(client, state)
     except AupairError as problem:
         return [f"MLflow: {problem}"]
@@ -45,10 +45,10 @@ def _of_mlflow(state: str) -> list[str]:
 
 def _told(client: "MlflowClient", state: str) -> list[str]:
     """Read the flow's runs: the failed stages, the score table, the version; and end the parent."""
-    from aupair.registry import live, tracking
+    from aupair.registry import live_logging, mlflow_store
     from aupair.registry.runs import PARENT
 
-    flow = live.flow_id(client)
+    flow = live_logging.current_flow_id(client)
     experiments = [e.experiment_id for e in client.search_experiments()]
     runs = client.search_runs(experiments, f"tags.flow_id = '{flow}'", max_results=1000)
     if not runs:
@@ -60,8 +60,8 @@ def _told(client: "MlflowClient", state: str) -> list[str]:
     lines += [f"* failed: {', '.join(failed)}"] if failed else []
     lines += [f"* data: `{parent.data.tags['data.md5']}`"] if parent and "data.md5" in parent.data.tags else []
     if parent is not None:
-        lines.append(f"* MLflow: {link(tracking.tracking_uri(), parent)}")
-        if not live.given_run():
+        lines.append(f"* MLflow: {link(mlflow_store.tracking_uri(), parent)}")
+        if not live_logging.server_run_id():
             client.set_terminated(parent.info.run_id, "FINISHED" if state == "SUCCEEDED" else "FAILED")
     return lines + _table(client, of_stage.get("evaluate"))
 

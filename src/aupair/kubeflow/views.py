@@ -39,9 +39,9 @@ def show(places: Mapping[str, Any], given: Mapping[str, Any]) -> None:
             given["scores"].log_metric(name, value)
         store.write_text(Path(given["curves"].path), curves_page(rows))
     if "metrics" in given and "report" in given:
-        from aupair.registry.register import headline
+        from aupair.registry.register import headline_metrics
 
-        for name, value in headline(store.read_json(places["metrics"])).items():
+        for name, value in headline_metrics(store.read_json(places["metrics"])).items():
             given["metrics"].log_metric(name, value)
 
 

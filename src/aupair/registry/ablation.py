@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from aupair.registry import tracking
+from aupair.registry import mlflow_store
 from aupair.registry.runs import Flow, StageRun, log_flow
 
 PARENT = "ablation"
@@ -22,7 +22,7 @@ def log_ablation(tree: Mapping[str, Any], reports: tuple[Path, ...], experiment:
     Raises:
         RegistryError: MLflow refused, or does not answer.
     """
-    client = tracking.connect(create=True)
+    client = mlflow_store.open_mlflow(create=True)
     judged = [row for row in tree["rows"] if row["state"] == "judged"]
     identity = hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:16]
     runs = [
@@ -35,4 +35,6 @@ def log_ablation(tree: Mapping[str, Any], reports: tuple[Path, ...], experiment:
     ]
     parent = StageRun(PARENT, artifacts=reports)
     tags = {"data.md5": str(tree.get("data", "")), "mlflow.runName": PARENT}
-    return log_flow(client, Flow(identity, tracking.experiment_id(client, experiment), parent, runs, tags))
+    return log_flow(
+        client, Flow(identity, mlflow_store.get_or_create_experiment(client, experiment), parent, runs, tags)
+    )

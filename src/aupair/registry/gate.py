@@ -25,7 +25,7 @@ class Gate(Record):
     """the data hash must be the champion's"""
 
 
-def load(path: Path = PATH) -> Gate:
+def load_gate(path: Path = PATH) -> Gate:
     """Read the gate.
 
     Raises:
@@ -45,13 +45,13 @@ def load(path: Path = PATH) -> Gate:
         ) from error
 
 
-def incomplete(tags: Mapping[str, str]) -> list[str]:
+def missing_selection_tags(tags: Mapping[str, str]) -> list[str]:
     """Say what a version lacks that no force can make up for."""
     lacking = [au for au in AUS if tags.get(f"selection.{au}") not in ("P1", "P2")]
     return [f"no selection tag (P1: with uncertainty, P2: without) for {', '.join(lacking)}"] if lacking else []
 
 
-def refusals(gate: Gate, version: Mapping[str, str], champion: Mapping[str, str]) -> list[str]:
+def list_refusals(gate: Gate, version: Mapping[str, str], champion: Mapping[str, str]) -> list[str]:
     """Say why a version, by its tags, must not follow the champion; empty if it may."""
     reasons: list[str] = []
     if gate.same_data and version.get("data.md5") != champion.get("data.md5"):

@@ -19,8 +19,8 @@ from aupair.inference.bundle import Parts, data_hash, write_bundle
 from aupair.inference.recognizer import read_selection
 from aupair.log import SILENT, Log
 from aupair.params import Params
-from aupair.registry import live, tracking, versions
-from aupair.registry.runs import PARENT, Flow, StageRun, flow_id, log_flow, numbers
+from aupair.registry import live_logging, mlflow_store, versions
+from aupair.registry.runs import PARENT, Flow, StageRun, finite_numbers, hash_flow, log_flow
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -51,7 +51,7 @@ class Registration:
     sha256: str
 
 
-def register_model(
+def register_bundle(
     bundle: Path, parts: Parts, stages: Sequence[StageRun], reports: Sequence[Path], params: Params, log: Log = SILENT
 ) -> Registration:
     """Write the bundle, log the flow, register the bundle, and point `challenger` to it.
@@ -67,24 +67,26 @@ def register_model(
         RegistryError: MLflow cannot be reached or refuses.
     """
     sha256 = write_bundle(bundle, parts, params)
-    client, name = tracking.connect(create=True), params.register_model.name
-    version = versions.find(client, sha256, name)
+    client, name = mlflow_store.open_mlflow(create=True), params.register_model.name
+    version = versions.find_version(client, sha256, name)
     created = version is None
     if version is None:
         metrics, data = store.read_json(parts.metrics), data_hash(store.read_json(parts.data))
-        tags = version_tags(bundle, metrics, data, sha256) | origin()
-        experiment = live.experiment_of(client, params.register_model.experiment)
-        flow = live.flow_id(client, flow_id(params.model_dump_json(), data, sha256))
+        tags = version_tags(bundle, metrics, data, sha256) | origin_tags()
+        experiment = live_logging.current_experiment(client, params.register_model.experiment)
+        flow = live_logging.current_flow_id(client, hash_flow(params.model_dump_json(), data, sha256))
         whole = StageRun(
-            PARENT, params=params.model_dump(mode="json"), metrics=headline(metrics), artifacts=tuple(reports)
+            PARENT, params=params.model_dump(mode="json"), metrics=headline_metrics(metrics), artifacts=tuple(reports)
         )
-        about = {"data.md5": data, versions.HASH_TAG: sha256} | origin()
-        parent = live.parent_run(client, experiment, flow) if live.is_live() else ""
-        run_id = log_flow(client, Flow(flow, experiment, whole, stages, about, live.pipeline_run_id(), parent))
-        version = versions.create(client, log_bundle(client, bundle, run_id, params), run_id, tags, name)
+        about = {"data.md5": data, versions.HASH_TAG: sha256} | origin_tags()
+        parent = (
+            live_logging.get_or_create_parent_run(client, experiment, flow) if live_logging.runs_in_pipeline() else ""
+        )
+        run_id = log_flow(client, Flow(flow, experiment, whole, stages, about, live_logging.pipeline_run_id(), parent))
+        version = versions.create_version(client, log_bundle(client, bundle, run_id, params), run_id, tags, name)
         if parent:
             client.update_run(parent, "RUNNING")  # logging a model has ended it, but the pipeline goes on
-    versions.challenge(client, version, name)
+    versions.set_challenger(client, version, name)
     log.line(f"{name} version {version}: {'registered' if created else 'registered before, nothing new'}")
     return Registration(version, created, sha256)
 
@@ -113,18 +115,18 @@ def version_tags(bundle: Path, metrics: Mapping[str, Any], data: str, sha256: st
     return {key: value for key, value in tags.items() if value} | {"data.md5": data, versions.HASH_TAG: sha256}
 
 
-def headline(metrics: Mapping[str, Any]) -> dict[str, float]:
+def headline_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
     """Pick the handful of metrics.json that flows are compared by."""
-    return {key: value for key, value in numbers(metrics).items() if HEADLINE.fullmatch(key)}
+    return {key: value for key, value in finite_numbers(metrics).items() if HEADLINE.fullmatch(key)}
 
 
-def origin() -> dict[str, str]:
+def origin_tags() -> dict[str, str]:
     """Give the tags that say what made a version: git.commit, and the pipeline's run, where one runs the flow."""
-    run = live.pipeline_run_id()
-    return git_commit() | ({"pipeline_run_id": run} if run else {})
+    run = live_logging.pipeline_run_id()
+    return git_commit_tag() | ({"pipeline_run_id": run} if run else {})
 
 
-def git_commit() -> dict[str, str]:
+def git_commit_tag() -> dict[str, str]:
     """Give the tag git.commit: of the image (AUPAIR_GIT_COMMIT), else of the working folder.
 
     None outside a repository, before its first commit, without git.
@@ -143,7 +145,7 @@ def log_bundle(client: "MlflowClient", bundle: Path, run_id: str, params: Params
     import mlflow
 
     package = Path(__file__).parents[1]
-    with tracking.told(f"bundle {bundle}"), warnings.catch_warnings():
+    with mlflow_store.mlflow_errors(f"bundle {bundle}"), warnings.catch_warnings():
         # MLflow wants an input example and type hints; the signature says more than both
         warnings.simplefilter("ignore", UserWarning)
         with mlflow.start_run(run_id=run_id):
@@ -152,13 +154,13 @@ def log_bundle(client: "MlflowClient", bundle: Path, run_id: str, params: Params
                 python_model=str(package / "registry" / "serving.py"),
                 artifacts={"bundle": str(bundle)},
                 code_paths=[str(package)],
-                signature=signature(params),
+                signature=serving_signature(params),
                 pip_requirements=str(bundle / "requirements.txt"),
             )
     return str(info.model_uri)
 
 
-def signature(params: Params) -> "ModelSignature":
+def serving_signature(params: Params) -> "ModelSignature":
     """Give what is served: (n, size, size, 3) uint8 and `fps` in; a row of numbers for each face out."""
     import numpy as np
     from mlflow.models import ModelSignature

@@ -1,7 +1,7 @@
 """A flow as MLflow runs: a parent, and below it a run for each stage and trial. Logging again adds nothing.
 
 Files stay the truth: what a stage wrote (curves.jsonl, metrics, reports) is logged from there. In a pipeline the stages
-log themselves (`aupair.registry.live`), and what they could not log is added here.
+log themselves (`aupair.registry.live_logging`), and what they could not log is added here.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from aupair import store
 from aupair.errors import RegistryError
 from aupair.params import Params
-from aupair.registry import tracking
+from aupair.registry import mlflow_store
 from aupair.stage import Stage
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class StageRun:
         return self.stage if self.trial is None else f"{self.stage}-{self.trial}"
 
 
-def left(stage: Stage, params: Params, places: Mapping[str, Path], trial: int | None = None) -> StageRun:
+def collect_stage_run(stage: Stage, params: Params, places: Mapping[str, Path], trial: int | None = None) -> StageRun:
     """Tell what MLflow keeps of a stage: its section of the params, curves, metrics and reports.
 
     Args:
@@ -98,7 +98,7 @@ class Flow:
     parent_id: str = ""
 
 
-def flow_id(*parts: str) -> str:
+def hash_flow(*parts: str) -> str:
     """Give an id that depends on the parts alone (params, data's hash, bundle's hash)."""
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
@@ -112,12 +112,12 @@ def log_flow(client: "MlflowClient", flow: Flow) -> str:
     Raises:
         RegistryError: MLflow refused, or a value is not a number.
     """
-    with tracking.told(f"flow {flow.flow_id}"):
+    with mlflow_store.mlflow_errors(f"flow {flow.flow_id}"):
         parent = flow.parent_id
         if parent:
             for key, value in flow.tags.items():
                 client.set_tag(parent, key, value)
-            fill(client, parent, flow.parent)
+            log_run(client, parent, flow.parent)
         else:
             parent = _once(client, flow, flow.parent, flow.tags)
         for stage in flow.stages:
@@ -125,19 +125,19 @@ def log_flow(client: "MlflowClient", flow: Flow) -> str:
     return parent
 
 
-def flow_tags(flow: str, pipeline_run_id: str) -> dict[str, str]:
+def parent_run_tags(flow: str, pipeline_run_id: str) -> dict[str, str]:
     """Give the tags by which the parent run of a flow is found."""
-    return stage_tags(StageRun(PARENT), flow, pipeline_run_id)
+    return stage_run_tags(StageRun(PARENT), flow, pipeline_run_id)
 
 
-def stage_tags(stage: StageRun, flow: str, pipeline_run_id: str) -> dict[str, str]:
+def stage_run_tags(stage: StageRun, flow: str, pipeline_run_id: str) -> dict[str, str]:
     """Give the tags by which the run of a stage is found."""
     trial = "none" if stage.trial is None else str(stage.trial)
     tags = {"flow_id": flow, "stage": stage.stage, "trial": trial, "au": "all"}
     return tags | ({"pipeline_run_id": pipeline_run_id} if pipeline_run_id else {})
 
 
-def fill(client: "MlflowClient", run_id: str, stage: StageRun, curves: bool = True) -> None:
+def log_run(client: "MlflowClient", run_id: str, stage: StageRun, curves: bool = True) -> None:
     """Log into a run: params, curves, metrics, artifacts."""
     from mlflow.entities import Param
 
@@ -145,13 +145,13 @@ def fill(client: "MlflowClient", run_id: str, stage: StageRun, curves: bool = Tr
     for some in _batches(params, 100):
         client.log_batch(run_id, params=some)
     points = [point for path in stage.curves for point in curve_points(store.read_jsonl(path))] if curves else []
-    points += [(key, value, 0) for key, value in numbers(dict(stage.metrics)).items()]
-    log_points(client, run_id, points, int(client.get_run(run_id).info.start_time))
+    points += [(key, value, 0) for key, value in finite_numbers(dict(stage.metrics)).items()]
+    log_metric_points(client, run_id, points, int(client.get_run(run_id).info.start_time))
     for path in stage.artifacts:
         _log_artifact(client, run_id, path)
 
 
-def log_points(client: "MlflowClient", run_id: str, points: Sequence[tuple[str, float, int]], time: int) -> None:
+def log_metric_points(client: "MlflowClient", run_id: str, points: Sequence[tuple[str, float, int]], time: int) -> None:
     """Log (name, value, step) of some metrics; `time` in milliseconds."""
     from mlflow.entities import Metric
 
@@ -175,7 +175,7 @@ def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def numbers(tree: Any) -> dict[str, float]:
+def finite_numbers(tree: Any) -> dict[str, float]:
     """Give the finite numbers of a tree of metrics; a pair of numbers is an interval: `.low`, `.high`."""
     found: dict[str, float] = {}
     for key, value in flatten(tree).items():
@@ -191,13 +191,13 @@ def curve_points(rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, float
     for index, row in enumerate(rows):
         step = int(row.get("step", row.get("epoch", index)))
         prefix = "/".join(value for value in row.values() if isinstance(value, str))
-        for key, value in numbers({k: v for k, v in row.items() if k not in ("step", "epoch")}).items():
+        for key, value in finite_numbers({k: v for k, v in row.items() if k not in ("step", "epoch")}).items():
             yield (f"{prefix}/{key}" if prefix else key), value, step
 
 
 def _once(client: "MlflowClient", flow: Flow, stage: StageRun, tags: Mapping[str, str]) -> str:
     """Find the whole run of a stage in this flow, or log it; it is finished only when all is there."""
-    shared = stage_tags(stage, flow.flow_id, flow.pipeline_run_id)
+    shared = stage_run_tags(stage, flow.flow_id, flow.pipeline_run_id)
     query = " and ".join(f"tags.{key} = '{shared[key]}'" for key in ("flow_id", "stage", "trial"))
     parts: list[str] = []
     for run in client.search_runs([flow.experiment], query):
@@ -210,7 +210,7 @@ def _once(client: "MlflowClient", flow: Flow, stage: StageRun, tags: Mapping[str
         for part in parts:
             client.delete_run(part)
         run_id = str(client.create_run(flow.experiment, tags={**shared, **tags}, run_name=stage.name).info.run_id)
-    fill(client, run_id, stage)
+    log_run(client, run_id, stage)
     client.set_tag(run_id, LOGGED, "yes")
     client.set_terminated(run_id, "FINISHED")
     return run_id

@@ -15,7 +15,7 @@ from aupair import store
 from aupair.errors import ArtifactError, RegistryError
 from aupair.inference.bundle import bundle_hash, check_bundle
 from aupair.registry import gate as gates
-from aupair.registry import tracking
+from aupair.registry import mlflow_store
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -43,55 +43,57 @@ class Version:
     run_id: str
 
 
-def command(what: str, name: str = NAME) -> str:
+def registry_command(what: str, name: str = NAME) -> str:
     """Give the command of the registry that a user should run on a model."""
     return f"`aupair registry {what}{'' if name == NAME else f' --name {name}'}`"
 
 
-def find(client: "MlflowClient", sha256: str, name: str = NAME) -> int | None:
+def find_version(client: "MlflowClient", sha256: str, name: str = NAME) -> int | None:
     """Find the version of a bundle by its hash; None if there is none."""
-    with tracking.told(f"model {name}"):
+    with mlflow_store.mlflow_errors(f"model {name}"):
         found = client.search_model_versions(f"name = '{name}' and tags.`{HASH_TAG}` = '{sha256}'")
     return min((int(version.version) for version in found), default=None)
 
 
-def create(client: "MlflowClient", model_uri: str, run_id: str, tags: Mapping[str, str], name: str = NAME) -> int:
+def create_version(
+    client: "MlflowClient", model_uri: str, run_id: str, tags: Mapping[str, str], name: str = NAME
+) -> int:
     """Make a version with all its tags in one step, so that a killed process leaves none without."""
-    with tracking.told(f"model {name}"):
+    with mlflow_store.mlflow_errors(f"model {name}"):
         if not client.search_registered_models(f"name = '{name}'"):
             client.create_registered_model(name)
         model_id = model_uri.removeprefix("models:/")
         return int(client.create_model_version(name, model_uri, run_id, dict(tags), model_id=model_id).version)
 
 
-def challenge(client: "MlflowClient", number: int, name: str = NAME) -> None:
+def set_challenger(client: "MlflowClient", number: int, name: str = NAME) -> None:
     """Point `challenger` to a version, unless it is the champion already."""
     aliases = _aliases(client, name)
     if number not in (aliases.get(CHAMPION), aliases.get(CHALLENGER)):
-        with tracking.told(f"model {name}"):
+        with mlflow_store.mlflow_errors(f"model {name}"):
             client.set_registered_model_alias(name, CHALLENGER, str(number))
 
 
-def versions(name: str = NAME) -> list[Version]:
+def list_versions(name: str = NAME) -> list[Version]:
     """List all versions, oldest first.
 
     Raises:
         RegistryError: there is no such model.
     """
-    client = tracking.connect()
+    client = mlflow_store.open_mlflow()
     aliases = _aliases(client, name)
-    with tracking.told(f"model {name}"):
+    with mlflow_store.mlflow_errors(f"model {name}"):
         found = client.search_model_versions(f"name = '{name}'")
     return sorted((_version(version, aliases) for version in found), key=lambda version: version.number)
 
 
-def show(number: int, name: str = NAME) -> Version:
+def get_version(number: int, name: str = NAME) -> Version:
     """Give one version.
 
     Raises:
         RegistryError: there is none of that number.
     """
-    for version in (known := versions(name)):
+    for version in (known := list_versions(name)):
         if version.number == number:
             return version
     raise RegistryError(
@@ -99,11 +101,11 @@ def show(number: int, name: str = NAME) -> Version:
         where=f"model {name}",
         got=number,
         expected=_range(known),
-        todo=f"see {command('list', name)}",
+        todo=f"see {registry_command('list', name)}",
     )
 
 
-def promote(number: int, force: str | None = None, gate: Path = gates.PATH, name: str = NAME) -> Version:
+def promote_version(number: int, force: str | None = None, gate: Path = gates.PATH, name: str = NAME) -> Version:
     """Make a version the champion, if the gate lets it; the old champion becomes `previous`.
 
     Args:
@@ -112,19 +114,19 @@ def promote(number: int, force: str | None = None, gate: Path = gates.PATH, name
     Raises:
         RegistryError: the gate refuses, the reason is empty, or there is no such version.
     """
-    rules, version = gates.load(gate), show(number, name)
+    rules, version = gates.load_gate(gate), get_version(number, name)
     if force is not None and not force.strip():
         raise RegistryError("--force without a reason", where=f"version {number}", todo="say why: it is recorded")
-    champion = next((v for v in versions(name) if CHAMPION in v.aliases), None)
+    champion = next((v for v in list_versions(name) if CHAMPION in v.aliases), None)
     if champion is not None and champion.number == number:
         return version
-    against = gates.refusals(rules, version.tags, champion.tags) if champion else []
-    lacking = gates.incomplete(version.tags)
+    against = gates.list_refusals(rules, version.tags, champion.tags) if champion else []
+    lacking = gates.missing_selection_tags(version.tags)
     if lacking or (against and force is None):
         todo = "register it again" if lacking else "keep the champion, or give a reason with --force"
         raise RegistryError("the gate refuses", where=f"version {number}", got="; ".join(lacking + against), todo=todo)
-    client = tracking.connect()
-    with tracking.told(f"version {number}"):
+    client = mlflow_store.open_mlflow()
+    with mlflow_store.mlflow_errors(f"version {number}"):
         if force is not None:
             client.set_model_version_tag(name, str(number), "promotion.forced", " ".join(force.split()))
             client.set_model_version_tag(name, str(number), "promotion.refusals", "; ".join(against) or "none")
@@ -133,16 +135,16 @@ def promote(number: int, force: str | None = None, gate: Path = gates.PATH, name
         client.set_registered_model_alias(name, CHAMPION, str(number))
         if CHALLENGER in version.aliases:
             client.delete_registered_model_alias(name, CHALLENGER)
-    return show(number, name)
+    return get_version(number, name)
 
 
-def rollback(name: str = NAME) -> Version:
+def roll_back(name: str = NAME) -> Version:
     """Make the previous champion the champion again; the one rolled back stays a plain version.
 
     Raises:
         RegistryError: there is no previous champion.
     """
-    client = tracking.connect()
+    client = mlflow_store.open_mlflow()
     previous = _aliases(client, name).get(PREVIOUS)
     if previous is None:
         raise RegistryError(
@@ -151,13 +153,13 @@ def rollback(name: str = NAME) -> Version:
             got="no alias previous",
             todo=f"promote a second version first: {_promote(name)}",
         )
-    with tracking.told(f"version {previous}"):
+    with mlflow_store.mlflow_errors(f"version {previous}"):
         client.set_registered_model_alias(name, CHAMPION, str(previous))
         client.delete_registered_model_alias(name, PREVIOUS)
-    return show(previous, name)
+    return get_version(previous, name)
 
 
-def resolve(model: str) -> Path:
+def resolve_bundle(model: str) -> Path:
     """Give the local folder of a model's bundle; from a server it is fetched once and kept in the user's cache.
 
     Args:
@@ -170,10 +172,10 @@ def resolve(model: str) -> Path:
     if not model.startswith("models:/"):
         check_bundle(Path(model))
         return Path(model)
-    client = tracking.connect()
+    client = mlflow_store.open_mlflow()
     version = _named(client, model)
     sha256 = version.tags.get(HASH_TAG, "")
-    with tracking.told(model):
+    with mlflow_store.mlflow_errors(model):
         folder = _fetch(f"models:/{version.name}/{version.version}", sha256)
     try:
         actual = bundle_hash(folder)
@@ -190,7 +192,7 @@ def resolve(model: str) -> Path:
     return folder
 
 
-def pin(model: str) -> str:
+def pin_version(model: str) -> str:
     """Give `models:/NAME/VERSION` of an alias, so that all who use it use the same; a folder stays what it is.
 
     Raises:
@@ -198,7 +200,7 @@ def pin(model: str) -> str:
     """
     if not model.startswith("models:/"):
         return model
-    version = _named(tracking.connect(), model)
+    version = _named(mlflow_store.open_mlflow(), model)
     return f"models:/{version.name}/{version.version}"
 
 
@@ -219,14 +221,14 @@ def _named(client: "MlflowClient", model: str) -> "ModelVersion":
         return client.get_model_version(name, str(aliases[alias]) if alias else number)
     except MlflowException as error:
         raise RegistryError(
-            "no such version", where=f"model {name}", got=number, todo=f"see {command('list', name)}"
+            "no such version", where=f"model {name}", got=number, todo=f"see {registry_command('list', name)}"
         ) from error
 
 
 def _no_alias(name: str, alias: str, aliases: Mapping[str, int]) -> RegistryError:
     """Say which aliases there are; of a missing champion, how to make one."""
     if alias == CHAMPION:
-        where = tracking.tracking_uri()
+        where = mlflow_store.tracking_uri()
         return RegistryError(
             f"the model {name} has no champion yet", where=where, todo=f"promote one: {_promote(name)}"
         )
@@ -235,22 +237,22 @@ def _no_alias(name: str, alias: str, aliases: Mapping[str, int]) -> RegistryErro
         f"no alias {alias}",
         where=f"model {name}",
         got=f"aliases {got}" if got else "no alias at all",
-        todo=f"see {command('list', name)}",
+        todo=f"see {registry_command('list', name)}",
     )
 
 
 def _promote(name: str) -> str:
-    return f"{command('list', name)}, then {command('promote VERSION', name)}"
+    return f"{registry_command('list', name)}, then {registry_command('promote VERSION', name)}"
 
 
 def _aliases(client: "MlflowClient", name: str) -> dict[str, int]:
     """Give what each alias points to; refuse a model that is not there."""
-    with tracking.told(f"model {name}"):
+    with mlflow_store.mlflow_errors(f"model {name}"):
         known = [model.name for model in client.search_registered_models()]
         if name not in known:
             raise RegistryError(
                 "no such model",
-                where=tracking.tracking_uri(),
+                where=mlflow_store.tracking_uri(),
                 got=name,
                 expected=" | ".join(known) or "none is registered",
                 todo="" if known else "run `dvc repro`",
@@ -272,7 +274,7 @@ def _fetch(uri: str, sha256: str) -> Path:
     """Give the bundle's folder: in place where the store is on this machine, else from the cache."""
     from mlflow.artifacts import download_artifacts
 
-    if tracking.sqlite_path(tracking.tracking_uri()) is not None:
+    if mlflow_store.sqlite_path(mlflow_store.tracking_uri()) is not None:
         return _inside(Path(download_artifacts(artifact_uri=uri)))
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "aupair" / (sha256 or "unknown")
     if not cache.exists():

@@ -25,7 +25,7 @@ def tracking_uri() -> str:
     return uri if database is None else f"sqlite:///{database.resolve()}"
 
 
-def connect(create: bool = False) -> "MlflowClient":
+def open_mlflow(create: bool = False) -> "MlflowClient":
     """Open the store, and make it MLflow's current one.
 
     Args:
@@ -43,7 +43,7 @@ def connect(create: bool = False) -> "MlflowClient":
         _probe(uri)
     import mlflow
 
-    with told("opening the store"):
+    with mlflow_errors("opening the store"):
         mlflow.set_tracking_uri(uri)
         mlflow.set_registry_uri(uri)
         return mlflow.MlflowClient(uri)
@@ -54,13 +54,13 @@ def sqlite_path(uri: str) -> Path | None:
     return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
 
 
-def experiment_id(client: "MlflowClient", name: str) -> str:
+def get_or_create_experiment(client: "MlflowClient", name: str) -> str:
     """Find or make the experiment; a local store keeps its files in `mlruns` beside the database."""
     from mlflow import MlflowException
 
     database = sqlite_path(tracking_uri())
     location = None if database is None else str(database.parent / "mlruns")
-    with told(f"experiment {name}"):
+    with mlflow_errors(f"experiment {name}"):
         found = client.get_experiment_by_name(name)
         if found is not None:
             return str(found.experiment_id)
@@ -74,7 +74,7 @@ def experiment_id(client: "MlflowClient", name: str) -> str:
 
 
 @contextmanager
-def told(where: str) -> Iterator[None]:
+def mlflow_errors(where: str) -> Iterator[None]:
     """Turn what MLflow or its database raises inside into one line about `where`.
 
     Raises:
@@ -123,7 +123,7 @@ def _upgrade(uri: str) -> None:
     from mlflow.db import commands
 
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    with told("db upgrade"):
+    with mlflow_errors("db upgrade"):
         commands.main(["upgrade", uri], standalone_mode=False)
 
 

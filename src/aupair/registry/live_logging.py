@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from aupair.errors import RegistryError
 from aupair.log import SILENT, Log
-from aupair.registry import tracking
-from aupair.registry.runs import LOGGED, PARENT, StageRun, fill, flow_tags, log_points, stage_tags
+from aupair.registry import mlflow_store
+from aupair.registry.runs import LOGGED, PARENT, StageRun, log_metric_points, log_run, parent_run_tags, stage_run_tags
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -31,48 +31,54 @@ def pipeline_run_id() -> str:
     return os.environ.get(RUN_ID, "")
 
 
-def given_run() -> str:
+def server_run_id() -> str:
     """Give the MLflow run that the pipeline's server made for this task; empty where it made none."""
     return os.environ.get(GIVEN, "")
 
 
-def is_live() -> bool:
+def runs_in_pipeline() -> bool:
     """Say whether stages log themselves."""
-    return bool(pipeline_run_id() or given_run())
+    return bool(pipeline_run_id() or server_run_id())
 
 
-def flow_id(client: "MlflowClient", otherwise: str = "") -> str:
+def current_flow_id(client: "MlflowClient", otherwise: str = "") -> str:
     """Give what all runs of this flow are found by: the pipeline's run, else the given run's parent, else `otherwise`."""
-    if pipeline_run_id() or not given_run():
+    if pipeline_run_id() or not server_run_id():
         return pipeline_run_id() or otherwise
-    with tracking.told(f"run {given_run()}"):
-        return str(client.get_run(given_run()).data.tags.get("mlflow.parentRunId", given_run()))
+    with mlflow_store.mlflow_errors(f"run {server_run_id()}"):
+        return str(client.get_run(server_run_id()).data.tags.get("mlflow.parentRunId", server_run_id()))
 
 
-def experiment_of(client: "MlflowClient", name: str) -> str:
+def current_experiment(client: "MlflowClient", name: str) -> str:
     """Give the experiment of the given run; else, in a pipeline, of the variable's name; else the one of that name."""
-    if not given_run():
-        return tracking.experiment_id(client, os.environ.get(EXPERIMENT, name) if is_live() else name)
-    with tracking.told(f"run {given_run()}"):
-        return str(client.get_run(given_run()).info.experiment_id)
+    if not server_run_id():
+        return mlflow_store.get_or_create_experiment(
+            client, os.environ.get(EXPERIMENT, name) if runs_in_pipeline() else name
+        )
+    with mlflow_store.mlflow_errors(f"run {server_run_id()}"):
+        return str(client.get_run(server_run_id()).info.experiment_id)
 
 
-def parent_run(client: "MlflowClient", experiment: str, flow: str) -> str:
+def get_or_create_parent_run(client: "MlflowClient", experiment: str, flow: str) -> str:
     """Find the flow's parent run, or make it: the first task does, before others run side by side."""
-    with tracking.told(f"flow {flow}"):
-        if given_run():
-            parent = str(client.get_run(given_run()).data.tags.get("mlflow.parentRunId", given_run()))
-            for key, value in flow_tags(flow, pipeline_run_id()).items():
+    with mlflow_store.mlflow_errors(f"flow {flow}"):
+        if server_run_id():
+            parent = str(client.get_run(server_run_id()).data.tags.get("mlflow.parentRunId", server_run_id()))
+            for key, value in parent_run_tags(flow, pipeline_run_id()).items():
                 client.set_tag(parent, key, value)
             return parent
         found = client.search_runs([experiment], f"tags.flow_id = '{flow}' and tags.stage = '{PARENT}'")
         if found:
             return str(min(found, key=lambda run: run.info.start_time).info.run_id)
-        return str(client.create_run(experiment, tags=flow_tags(flow, pipeline_run_id()), run_name=flow).info.run_id)
+        return str(
+            client.create_run(experiment, tags=parent_run_tags(flow, pipeline_run_id()), run_name=flow).info.run_id
+        )
 
 
 @contextmanager
-def logged(stage: StageRun, experiment: str, left: Callable[[], StageRun], log: Log = SILENT) -> Iterator[Log]:
+def log_while_running(
+    stage: StageRun, experiment: str, left: Callable[[], StageRun], log: Log = SILENT
+) -> Iterator[Log]:
     """Log a stage while it runs: its params at once, metrics as they come, what it left at the end.
 
     A store that cannot be reached at the start stops the stage before it has cost anything; one that goes away later
@@ -86,13 +92,13 @@ def logged(stage: StageRun, experiment: str, left: Callable[[], StageRun], log: 
     Raises:
         RegistryError: the store cannot be reached, or refuses, at the start.
     """
-    client = tracking.connect(create=True)
-    flow, place = flow_id(client), experiment_of(client, experiment)
-    parent = parent_run(client, place, flow)
-    tags = stage_tags(stage, flow, pipeline_run_id())
-    with tracking.told(f"run {stage.name}"):
-        if given_run():
-            run_id = given_run()
+    client = mlflow_store.open_mlflow(create=True)
+    flow, place = current_flow_id(client), current_experiment(client, experiment)
+    parent = get_or_create_parent_run(client, place, flow)
+    tags = stage_run_tags(stage, flow, pipeline_run_id())
+    with mlflow_store.mlflow_errors(f"run {stage.name}"):
+        if server_run_id():
+            run_id = server_run_id()
             for key, value in tags.items():
                 client.set_tag(run_id, key, value)
         else:
@@ -102,7 +108,7 @@ def logged(stage: StageRun, experiment: str, left: Callable[[], StageRun], log: 
     try:
         yield live
     except BaseException:
-        live.attempt(lambda: client.set_terminated(run_id, "FAILED") if not given_run() else None)
+        live.attempt(lambda: client.set_terminated(run_id, "FAILED") if not server_run_id() else None)
         raise
     rest = left()
     live.attempt(lambda: _finish(client, run_id, rest, live.count == 0))
@@ -110,9 +116,9 @@ def logged(stage: StageRun, experiment: str, left: Callable[[], StageRun], log: 
 
 def _finish(client: "MlflowClient", run_id: str, rest: StageRun, curves: bool) -> None:
     """Log what a stage left, and mark its run as whole."""
-    fill(client, run_id, rest, curves)
+    log_run(client, run_id, rest, curves)
     client.set_tag(run_id, LOGGED, "yes")
-    if not given_run():
+    if not server_run_id():
         client.set_terminated(run_id, "FINISHED")
 
 
@@ -140,7 +146,7 @@ class LiveLog(Log):
         """Log values at a step; `network.value` is called `network/value`, as in the curves."""
         self._log.metrics(step, **values)
         points = [("/".join(key.rsplit(".", 1)), value, step) for key, value in values.items()]
-        self.attempt(lambda: log_points(self._client, self._run_id, points, int(time.time() * 1000)))
+        self.attempt(lambda: log_metric_points(self._client, self._run_id, points, int(time.time() * 1000)))
         self.count += len(points) if not self._lost else 0
 
     def attempt(self, what: Callable[[], object]) -> None:
@@ -148,7 +154,7 @@ class LiveLog(Log):
         if self._lost:
             return
         try:
-            with tracking.told(f"run {self._run_id}"):
+            with mlflow_store.mlflow_errors(f"run {self._run_id}"):
                 what()
         except RegistryError as error:
             self._lost = True
