@@ -1,5 +1,7 @@
 """One base class for every error that a user can cause; its text is one line that says what to do."""
 
+import re
+
 
 class AupairError(Exception):
     """A problem with the user's input, told in one line: what, where, got, expected, what to do.
@@ -82,3 +84,8 @@ class TimedOutError(AupairError):
     """A pipeline run did not end in the time that was given."""
 
     exit_code = 10
+
+
+def scrub(text: str) -> str:
+    """Remove user names and passwords from every URL in a text, up to the last @: a password may contain a slash."""
+    return re.sub(r"(?<!file)(://)[^\s'\"]*@", r"\1", text)

@@ -257,6 +257,21 @@ def unwritable(path: Path, error: OSError) -> AupairError:
     return AupairError("cannot write", where=path, got=error.strerror or error, expected="a writable folder", todo=todo)
 
 
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Translate an OSError of the block into one line about `path`; an error of the network has no number and passes.
+
+    Raises:
+        AupairError: the disk is full, read-only or the like.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise unwritable(path, error) from error
+
+
 def missing(path: Path) -> ArtifactError:
     """The error for a file that an earlier stage should have written."""
     return ArtifactError(

@@ -41,11 +41,6 @@ class Flaky:
         """The URL that a client uses."""
         return f"http://127.0.0.1:{self.port}"
 
-    def ranges(self) -> list[str]:
-        """Give the Range headers of all GET requests that had one, in order."""
-        found = (re.search(r"(?im)^range: *(\S+)", text) for text in self.requests if text.startswith("GET "))
-        return [match[1] for match in found if match]
-
     def listen(self) -> None:
         """Start to accept connections, on the same port as before."""
         self._listener = socket.create_server(("127.0.0.1", self.port))

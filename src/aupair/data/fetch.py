@@ -1,34 +1,36 @@
-"""Bring data to where a stage reads it: from an S3 bucket, from a git repository with DVC, or from a mounted folder.
+"""Fetch data from an S3 bucket, a git repository with DVC, or a mounted folder, for `fetch-data` and predictions.
 
-What was fetched is kept in a folder beside the target until all of it is there and verified; a second call goes on
-from there. Only then does the target come into being.
+Files are collected in `.<target>.fetching` beside the target, which appears only when all are there and verified.
+What a killed call left incomplete is deleted by the next one, which goes on with the files that are complete.
 """
 
 import os
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 from urllib.parse import unquote, urlsplit
 
-from aupair.data import clone, s3
-from aupair.data.staging import PATIENCE, Item, Patience, Staging, check_names, prepare, scrub, writing
-from aupair.errors import DataError, ParamsError
+from aupair import store
+from aupair.data import git
+from aupair.data.s3 import Item, Patience, download_objects, list_objects
+from aupair.errors import DataError, ParamsError, scrub
 from aupair.log import SILENT, Log
 
-Kind = Literal["s3", "git", "folder"]
+PATIENCE = Patience()
 
 
 @dataclass(frozen=True)
-class Fetched:
-    """What was fetched.
+class FetchSummary:
+    """Origin and size of fetched data.
 
     Attributes:
         source: where it came from, without user name and password.
         commit: the git commit of a git source, else empty.
-        files: how many.
+        files: number of files.
         bytes: their sizes together.
     """
 
@@ -46,7 +48,7 @@ def fetch(
     remote: str = "",
     log: Log = SILENT,
     patience: Patience = PATIENCE,
-) -> Fetched:
+) -> FetchSummary:
     """Fetch all of a source; `target` appears, or is replaced, when everything is there and verified.
 
     Args:
@@ -56,26 +58,23 @@ def fetch(
         remote: the DVC remote of a git source; empty: its default one.
 
     Raises:
-        ParamsError: the source is of no known form, or an argument does not fit it.
+        ParamsError: the source has an unknown form, or an argument does not fit it.
         DataError: there is nothing, or something is damaged.
-        AuthError, UnreachableError, RejectedError: the server's refusal.
+        AuthError, UnreachableError, RejectedError: the server refuses or does not answer.
         AupairError: the target cannot be written.
     """
-    if _kind(source) == "git":
-        commit = clone.fetch_data(source, revision, remote, target, log, patience)
+    if _source_kind(source) == "git":
+        git.check_source(source, revision, remote)
+        with _staging(target) as folder:
+            commit = git.fetch_data(source, revision, remote, folder, log, patience)
         sizes = [path.stat().st_size for path in Path(target).rglob("*") if path.is_file()]
-        return Fetched(scrub(source), commit, len(sizes), sum(sizes))
+        return FetchSummary(scrub(source), commit, len(sizes), sum(sizes))
     if revision or remote:
         raise ParamsError(
             "a revision or a remote without a git source",
             got=revision or remote,
             todo="leave it empty, or name a git+https:// source",
         )
-    for _ in range(patience.attempts - 1):
-        try:
-            return fetch_items(source, list_source(source, patience), target, log, patience)
-        except s3.Changed as error:
-            log.line(f"{error}: listing again")
     return fetch_items(source, list_source(source, patience), target, log, patience)
 
 
@@ -83,50 +82,54 @@ def list_source(source: str, patience: Patience = PATIENCE) -> list[Item]:
     """List the files of an `s3://` source or of a folder, sorted by name.
 
     Raises:
-        ParamsError: the source is of no such form.
-        DataError: there is nothing.
-        AuthError, UnreachableError, RejectedError: the server's refusal.
+        ParamsError: the source has another form.
+        DataError: there is nothing, or a name that cannot be a file.
+        AuthError, UnreachableError, RejectedError: the server refuses or does not answer.
     """
-    kind = _kind(source)
+    kind = _source_kind(source)
     if kind == "git":
         raise ParamsError("a git source cannot be listed", where=scrub(source), todo="fetch it first")
-    return s3.list_objects(s3.place(source), patience) if kind == "s3" else _list_folder(_folder(source))
+    if kind == "folder":
+        return _list_folder(_folder_path(source))
+    source = source.rstrip("/")
+    items = list_objects(source, patience)
+    _check_item_names(items, source)
+    return items
 
 
 def fetch_items(
     source: str, items: Sequence[Item], target: Path, log: Log = SILENT, patience: Patience = PATIENCE
-) -> Fetched:
-    """Fetch only these items of an `s3://` source or of a folder, as `list_source` gave them.
+) -> FetchSummary:
+    """Fetch only these items of an `s3://` source or of a folder, as returned by `list_source`.
 
     Raises:
-        ParamsError: the source is of no such form, or there are no items.
+        ParamsError: the source has another form, or there are no items.
         DataError: an item has changed since it was listed, is gone or is damaged.
-        AuthError, UnreachableError, RejectedError: the server's refusal.
+        AuthError, UnreachableError, RejectedError: the server refuses or does not answer.
         AupairError: the target cannot be written.
     """
-    kind = _kind(source)
+    kind = _source_kind(source)
     if kind == "git" or not items:
         raise ParamsError("no items of a bucket or a folder", where=scrub(source), todo="list the source first")
-    clean = str(s3.place(source)) if kind == "s3" else str(_folder(source))
-    check_names(items, clean)
-    if kind == "folder":
-        _check_apart(Path(clean), target)
-    staging = prepare(target, clean, items=items)
-    with staging.room():
-        if kind == "s3":
-            s3.fetch_objects(s3.place(source), items, staging, log, patience)
-        else:
+    folder = _folder_path(source) if kind == "folder" else None
+    origin = str(folder or source.rstrip("/"))
+    _check_item_names(items, origin)
+    if folder:
+        _check_separate(folder, target)
+    with _staging(target, {item.name for item in items}) as staged:
+        if folder:
             for item in log.progress(items, len(items), "linking files"):
-                _take(Path(clean), item, staging)
-    staging.finish()
-    return Fetched(clean, "", len(items), sum(item.size for item in items))
+                _link_file(folder, item, staged)
+        else:
+            download_objects(origin, items, staged, log, patience)
+    return FetchSummary(origin, "", len(items), sum(item.size for item in items))
 
 
-def _kind(source: str) -> Kind:
-    """Tell what a source is by its beginning.
+def _source_kind(source: str) -> Literal["s3", "git", "folder"]:
+    """Return what a source is, by its scheme.
 
     Raises:
-        ParamsError: it is of no known form.
+        ParamsError: the scheme is unknown.
     """
     scheme = re.match(r"git\+|[A-Za-z][\w+.-]*(?=://)", source)
     if scheme is None and source:
@@ -139,14 +142,14 @@ def _kind(source: str) -> Kind:
         case "file":
             return "folder"
     raise ParamsError(
-        "a source of no known form",
+        "a source of an unknown form",
         got=repr(scrub(source)),
         expected="s3://bucket/prefix, git+https://host/repository.git or the path of a folder",
     )
 
 
-def _folder(source: str) -> Path:
-    """Give the path of a folder source."""
+def _folder_path(source: str) -> Path:
+    """Return the path of a folder source."""
     if not source.startswith("file://"):
         return Path(source).absolute()
     url = urlsplit(source)
@@ -177,38 +180,89 @@ def _list_folder(folder: Path) -> list[Item]:
     return sorted(items, key=lambda item: item.name)
 
 
-def _check_apart(folder: Path, target: Path) -> None:
-    """Make sure that neither of two folders lies in the other: the target is replaced."""
+def _check_item_names(items: Sequence[Item], where: str) -> None:
+    """Raise a DataError for a name that would leave the folder, and for one that is both a file and a folder."""
+    names = {item.name for item in items}
+    for name in sorted(names):
+        parts = name.split("/")
+        if any(part in ("", ".", "..") or "\0" in part for part in parts):
+            raise DataError(
+                "a name that cannot be a file in a folder",
+                where=where,
+                got=repr(name),
+                expected="no empty part, no . and no ..",
+                todo="rename the object",
+            )
+        above = next((p for p in ("/".join(parts[:k]) for k in range(1, len(parts))) if p in names), None)
+        if above is not None:
+            raise DataError(
+                "a name that is both a file and a folder", where=where, got=f"{above} and {name}", todo="rename one"
+            )
+
+
+def _check_separate(folder: Path, target: Path) -> None:
+    """Raise a ParamsError where one of two folders lies in the other: the target is replaced."""
     one, other = folder.resolve(), Path(target).resolve()
     if one.is_relative_to(other) or other.is_relative_to(one):
         raise ParamsError("source and target lie in each other", where=target, got=folder, todo="name another target")
 
 
-def _take(folder: Path, item: Item, staging: Staging) -> None:
-    """Hard-link a local file into the staging folder, or copy it where links cannot be made."""
-    source = (folder / item.name).resolve()
-    whole, part = staging.paths(item.name)
+def _link_file(source: Path, item: Item, staged: Path) -> None:
+    """Hard-link a local file to `staged/whole`, or copy it where links cannot be made."""
+    path, whole, part = (source / item.name).resolve(), staged / "whole" / item.name, staged / "parts" / "copy"
     try:
-        now = source.stat()
+        now = path.stat()
     except OSError as error:
-        raise DataError("a file that cannot be read", where=folder / item.name, got=error.strerror) from error
+        raise DataError("a file that cannot be read", where=source / item.name, got=error.strerror) from error
     if now.st_size != item.size:
-        raise s3.Changed(
+        raise DataError(
             "a file has changed since it was listed",
-            where=folder / item.name,
+            where=source / item.name,
             got=f"{now.st_size} bytes",
             expected=f"{item.size} bytes",
-            todo="list it again",
+            todo="fetch again",
         )
-    with writing(whole):
-        if whole.exists():
-            there = whole.stat()
-            if (there.st_size, there.st_mtime_ns) == (now.st_size, now.st_mtime_ns):
+    with store.writing(whole):
+        whole.parent.mkdir(parents=True, exist_ok=True)
+        if whole.exists():  # from an earlier call; copies keep the time of the file
+            earlier = whole.stat()
+            if (earlier.st_size, earlier.st_mtime_ns) == (now.st_size, now.st_mtime_ns):
                 return
             whole.unlink()
-        part.unlink(missing_ok=True)
         try:
-            os.link(source, part)
+            os.link(path, whole)
         except OSError:  # another file system, or one without links
-            shutil.copy2(source, part)
-        part.replace(whole)
+            shutil.copy2(path, part)
+            part.replace(whole)
+
+
+@contextmanager
+def _staging(target: Path, names: Collection[str] = ()) -> Iterator[Path]:
+    """Yield the folder `.<target>.fetching`; on success its `whole` replaces the target.
+
+    Of an earlier call's files, those of `whole` with one of these names are kept, and `cache`. `parts` is for
+    incomplete files: it is emptied before and after the block.
+    """
+    target = Path(target).absolute()
+    staged = target.with_name(f".{target.name}.fetching")
+    whole, parts = staged / "whole", staged / "parts"
+    with store.writing(target):
+        for path in (parts, staged / "old", staged / "repository"):
+            shutil.rmtree(path, ignore_errors=True)
+        for root, _, files in os.walk(whole, topdown=False):
+            for path in (Path(root, file) for file in files):
+                if path.relative_to(whole).as_posix() not in names:
+                    path.unlink()
+            if not os.listdir(root):
+                os.rmdir(root)
+        for path in (whole, parts):
+            path.mkdir(parents=True, exist_ok=True)
+    try:
+        yield staged
+    finally:
+        shutil.rmtree(parts, ignore_errors=True)
+    with store.writing(target):
+        if target.exists():
+            target.rename(staged / "old")
+        whole.rename(target)
+        shutil.rmtree(staged)

@@ -1,59 +1,71 @@
-"""Objects of an S3 bucket: listed, fetched in parallel, taken up where they broke off, each one verified.
+"""Objects of an S3 bucket: listed, downloaded by boto3's transfer manager, each one verified.
 
-boto3 reads who we are and where the server is from the environment: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY,
+boto3 reads the credentials and the server's address from the environment: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY,
 AWS_ENDPOINT_URL and the rest of its variables and files.
 """
 
 import hashlib
 import math
-import os
 import re
-import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
-from contextlib import closing
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from aupair.data.s3_errors import code, explain, status, troubles, will_pass
-from aupair.data.staging import Item, Patience, Staging, check_names, scrub, writing
-from aupair.errors import DataError, ParamsError
+from aupair import store
+from aupair.errors import AupairError, AuthError, DataError, ParamsError, RejectedError, UnreachableError, scrub
 from aupair.log import Log
 
 WORKERS = 4
-BLOCK = 1 << 16
-"""Bytes read at once; as much is lost when a connection breaks."""
+"""Objects that are downloaded and verified at the same time."""
 
-SOMEWHERE = 1 << 20
-"""A try that brought this many bytes has got somewhere."""
+KEYS = (
+    "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY to keys that may read it (and AWS_SESSION_TOKEN if there is one)"
+)
+EXPIRED = ("ExpiredToken", "InvalidToken", "TokenRefreshRequired", "ExpiredTokenException")
+"""Error codes for credentials that are no longer valid; they come with status 400."""
 
-
-class Changed(DataError):
-    """An object is not the one that was listed any more."""
-
-
-class Damaged(DataError):
-    """What came is not the object."""
+CHANGED = ("NoSuchKey", "PreconditionFailed", "404", "412")
+"""Error codes for an object that was deleted or replaced; a HEAD request gets the status alone."""
 
 
 @dataclass(frozen=True)
-class Place:
-    """A bucket, and a prefix that is empty or ends in "/"."""
+class Item:
+    """One file of a source.
 
-    bucket: str
-    prefix: str
+    Attributes:
+        name: relative path with "/" between its parts.
+        size: bytes.
+        etag: the object store's ETag without quotes; empty for a local file.
+    """
 
-    def __str__(self) -> str:
-        return f"s3://{self.bucket}/{self.prefix}".rstrip("/")
+    name: str
+    size: int
+    etag: str = ""
 
 
-def place(source: str) -> Place:
-    """Read `s3://bucket/prefix`.
+@dataclass(frozen=True)
+class Patience:
+    """Limits on how long a server is waited for.
+
+    Attributes:
+        attempts: tries of a request, and of a file whose content is wrong.
+        timeout: seconds without an answer, or without a byte, that make a try fail.
+        longest: seconds that a whole git or DVC command may take.
+    """
+
+    attempts: int = 5
+    timeout: float = 30.0
+    longest: float = 6 * 3600.0
+
+
+def parse_address(source: str) -> tuple[str, str]:
+    """Return the bucket of `s3://bucket/prefix`, and the prefix, which is empty or ends in "/".
 
     Raises:
-        ParamsError: there is no bucket's name in it.
+        ParamsError: there is no valid name of a bucket in it.
     """
     bucket, _, prefix = source.removeprefix("s3://").partition("/")
     if not re.fullmatch(r"[\w.-]{3,63}", bucket):
@@ -63,161 +75,189 @@ def place(source: str) -> Place:
             todo="keys go into AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, the server into AWS_ENDPOINT_URL",
         )
     prefix = prefix.strip("/")
-    return Place(bucket, prefix and prefix + "/")
+    return bucket, prefix and prefix + "/"
 
 
-def list_objects(where: Place, patience: Patience) -> list[Item]:
-    """List every object under a prefix, but for the empty ones that only mark a folder.
+@contextmanager
+def s3_client(where: str, patience: Patience, todo: str = "") -> Iterator[Any]:
+    """Yield an S3 client, and translate what boto3 raises inside the block into one line about `where`.
+
+    Args:
+        todo: the next step after a failure that may pass.
 
     Raises:
-        DataError: there is no such bucket, nothing under the prefix, or a key that cannot be a file.
-        AuthError: no or wrong credentials.
+        AuthError: there are no credentials, or the server refuses them.
         UnreachableError: the server does not answer.
+        DataError, RejectedError, ParamsError: there is no such bucket, or the server refuses the request.
     """
+    from boto3.session import Session
+    from botocore.config import Config
+    from botocore.exceptions import BotoCoreError, ClientError
+    from botocore.parsers import ResponseParserError
+    from s3transfer.exceptions import RetriesExceededError, S3ValidationError
+    from urllib3.exceptions import HTTPError
+
+    config = Config(
+        connect_timeout=min(10.0, patience.timeout),
+        read_timeout=patience.timeout,
+        retries={"mode": "standard", "total_max_attempts": patience.attempts},
+    )
     endpoint = ""
     try:
-        client = _client(patience)
-        endpoint = client.meta.endpoint_url
-        pages = client.get_paginator("list_objects_v2").paginate(Bucket=where.bucket, Prefix=where.prefix)
-        found = [_item(entry, where) for page in pages for entry in page.get("Contents", [])]
-    except troubles() as error:
-        raise explain(error, str(where), scrub(endpoint)) from error
-    items = [item for item in found if item.size or (item.name and not item.name.endswith("/"))]
+        try:
+            client = Session().client("s3", config=config)
+        except ValueError as error:
+            expected = "http(s)://host:port"
+            raise ParamsError("not the URL of a server", where="AWS_ENDPOINT_URL", expected=expected) from error
+        endpoint = scrub(client.meta.endpoint_url)
+        yield client
+    except (
+        BotoCoreError,
+        ClientError,
+        ResponseParserError,
+        RetriesExceededError,
+        S3ValidationError,
+        HTTPError,
+    ) as error:
+        raise _translate(getattr(error, "last_exception", error), where, endpoint, todo) from error
+
+
+def list_objects(source: str, patience: Patience) -> list[Item]:
+    """List every object below `s3://bucket/prefix`, except for the empty ones that only mark a folder.
+
+    Raises:
+        ParamsError: not the address of a bucket.
+        DataError: there is no such bucket, or nothing under the prefix.
+        AuthError, UnreachableError, RejectedError: see `s3_client`.
+    """
+    bucket, prefix = parse_address(source)
+    with s3_client(source, patience) as client:
+        pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+        items = [
+            Item(entry["Key"].removeprefix(prefix), int(entry["Size"]), _identifying_etag(entry))
+            for page in pages
+            for entry in page.get("Contents", [])
+            if entry["Size"] or not entry["Key"].endswith("/")
+        ]
     if not items:
-        raise DataError("nothing under this prefix", where=where, todo="check the bucket's name and the prefix")
-    check_names(items, str(where))
+        raise DataError("nothing under this prefix", where=source, todo="check the bucket's name and the prefix")
     return sorted(items, key=lambda item: item.name)
 
 
-def fetch_objects(where: Place, items: Sequence[Item], staging: Staging, log: Log, patience: Patience) -> None:
-    """Fetch objects into the staging folder, a few at a time, and verify every one.
+def download_objects(source: str, items: Sequence[Item], folder: Path, log: Log, patience: Patience) -> None:
+    """Download objects to `folder/whole`, a few at a time, and verify every one.
+
+    A file that is already there is kept if its content is verified. What is incomplete lies in `folder/parts`.
 
     Raises:
-        Changed: an object is not the one listed any more.
-        DataError: an object stays truncated or does not match its checksum.
-        AuthError, UnreachableError, RejectedError: the server's refusal; what is there stays.
+        DataError: an object has changed since it was listed, stays truncated or does not match its checksum.
+        AuthError, UnreachableError, RejectedError: see `s3_client`.
         AupairError: the disk is full or cannot be written.
     """
-    by_size, stop, endpoint = 0, threading.Event(), ""
-    try:
-        client = _client(patience)
-        endpoint = client.meta.endpoint_url
-        transfer = _Transfer(client, where, staging, patience, stop)
-        with ThreadPoolExecutor(WORKERS) as pool:
+    from s3transfer.manager import TransferConfig, TransferManager
+
+    by_size = 0
+    with s3_client(source, patience, "run it again to go on: complete files are kept") as client:
+        config = TransferConfig(num_download_attempts=patience.attempts)
+        # leaving the inner block cancels the downloads that the pool's threads wait for
+        with ThreadPoolExecutor(WORKERS) as pool, TransferManager(client, config) as manager:
+            downloads = _Downloads(client, manager, *parse_address(source), patience.attempts)
+            futures = [pool.submit(downloads.fetch, item, folder, str(k)) for k, item in enumerate(items)]
             try:
-                futures = [pool.submit(transfer.fetch, item) for item in items]
                 for future in log.progress(as_completed(futures), len(futures), "fetching files"):
                     by_size += not future.result()
             except BaseException:
-                stop.set()
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
-    except troubles() as error:
-        there = sum((staging.whole / item.name).exists() for item in items)
-        todo = f"{there} of {len(items)} files are there; run it again to go on"
-        raise explain(error, str(where), scrub(endpoint), todo) from error
     if by_size:
         log.line(f"checked by size alone, the server gives no usable checksum: {by_size} of {len(items)} files")
 
 
 @dataclass(frozen=True)
-class _Transfer:
-    """Fetches one object of a place at a time; threads share it."""
+class _Downloads:
+    """Downloads from one bucket; threads share it."""
 
     client: Any
-    place: Place
-    staging: Staging
-    patience: Patience
-    stop: threading.Event
+    manager: Any
+    bucket: str
+    prefix: str
+    attempts: int
 
-    def fetch(self, item: Item) -> bool:
-        """Fetch one object with patience, and tell whether its content, not its size alone, was verified."""
-        whole, part = self.staging.paths(item.name)
-        failed = 0
-        caught: tuple[type[Exception], ...] = (*troubles(), Damaged)
-        while True:
-            before = _size(part)
-            try:
-                return self._once(item, whole, part)
-            except caught as error:
-                failed = 1 if _size(part) >= before + SOMEWHERE else failed + 1
-                if failed >= self.patience.attempts or not (isinstance(error, Damaged) or will_pass(error)):
-                    raise
-            if self.stop.wait(self.patience.backoff * 2 ** (failed - 1)):
-                raise CancelledError
+    def fetch(self, item: Item, folder: Path, part_name: str) -> bool:
+        """Bring one object to `folder/whole`; return whether its content was verified, not its size alone."""
+        from botocore.exceptions import ClientError
+        from s3transfer.exceptions import S3DownloadFailedError
 
-    def _once(self, item: Item, whole: Path, part: Path) -> bool:
-        """Go on with an object from what is there; what an earlier call left is verified like the rest."""
-        if whole.exists():
-            try:
-                return self._verify(item, whole)
-            except Damaged:  # spoilt in between; a short one is gone on with
-                if whole.exists():
-                    whole.replace(part)
-        if _size(part) > item.size:
-            part.unlink()
-        if not part.exists() or _size(part) < item.size:
-            self._download(item, part)
-        verified = self._verify(item, part)
-        with writing(whole):
+        whole, part = folder / "whole" / item.name, folder / "parts" / part_name
+        try:
+            if whole.exists() and whole.stat().st_size == item.size and self._content_matches(item, whole):
+                return True
+            verified = self._download(item, part)
+        except (ClientError, S3DownloadFailedError) as error:
+            if isinstance(error, ClientError) and _status_and_code(error)[1] not in CHANGED:
+                raise
+            raise self._changed(item) from error
+        with store.writing(whole):
+            whole.parent.mkdir(parents=True, exist_ok=True)
             part.replace(whole)
         return verified
 
-    def _download(self, item: Item, part: Path) -> None:
-        """Append what is missing of an object to its part."""
-        from botocore.exceptions import ClientError, FlexibleChecksumError
+    def _download(self, item: Item, part: Path) -> bool:
+        """Download one object, again where its content is wrong; return whether the content was verified."""
+        from botocore.exceptions import FlexibleChecksumError
 
-        have = _size(part)
-        asked = {"IfMatch": f'"{item.etag}"'} if item.etag else {}
-        asked |= {"Range": f"bytes={have}-"} if have else {}
-        try:
-            answer = self.client.get_object(Bucket=self.place.bucket, Key=self.place.prefix + item.name, **asked)
-        except ClientError as error:
-            if status(error) == 412 or code(error) == "NoSuchKey":
-                raise Changed(
-                    "an object has changed since it was listed", where=self._name(item), todo="list it again"
-                ) from error
-            if status(error) == 416:
-                part.unlink()
-                raise self._damaged("a truncated object", item, f"no byte after {have}") from error
-            raise
-        mode = "ab" if have and "ContentRange" in answer else "wb"  # a server may ignore the range
-        try:
-            with closing(answer["Body"]) as body, writing(part), open(part, mode) as file:
-                for block in iter(partial(body.read, BLOCK), b""):
-                    if self.stop.is_set():
-                        raise CancelledError
-                    file.write(block)
-        except FlexibleChecksumError as error:
-            if _size(part) == item.size:  # else it only ended early
-                part.unlink()
-                raise self._damaged("an object that does not match its checksum", item) from error
+        size: int | None = None
+        for _ in range(self.attempts):
+            try:
+                with store.writing(part):
+                    key = self.prefix + item.name
+                    self.manager.download(self.bucket, key, str(part), subscribers=[_ListedMetadata(item)]).result()
+            except FlexibleChecksumError:
+                size = None
+                continue
+            size = part.stat().st_size
+            # the transfer manager verifies no object that it downloads in parts
+            if size == item.size and (matches := self._content_matches(item, part)) is not False:
+                return bool(matches)
+            if self._is_encrypted(item) and size == item.size:
+                return False
+        truncated = size is not None and size < item.size
+        raise DataError(
+            "a truncated object" if truncated else "an object that does not match its checksum",
+            where=self._url(item),
+            got=f"{size} bytes" if truncated else "",
+            expected=f"{item.size} bytes" if truncated else "",
+            todo="upload it again if it stays so",
+        )
 
-    def _verify(self, item: Item, part: Path) -> bool:
-        """Hold a part against size and ETag; a wrong one is deleted, a short one stays to be gone on with."""
-        size = _size(part)
-        if size < item.size:
-            raise self._damaged("a truncated object", item, f"{size} bytes", f"{item.size} bytes")
-        matches = None if size > item.size else self._matches(item, part)
-        if size > item.size or matches is False:
-            part.unlink()
-            raise self._damaged("an object that does not match its checksum", item, f"{size} bytes")
-        return bool(matches)
+    def _is_encrypted(self, item: Item) -> bool:
+        """Return whether an object is encrypted in a way that makes its ETag something else than an MD5.
 
-    def _matches(self, item: Item, part: Path) -> bool | None:
-        """Hold content against the ETag; None where that is no checksum of the content."""
+        Raises:
+            DataError: the object has changed since it was listed.
+        """
+        head = self._head(item)
+        if _identifying_etag(head) != item.etag:
+            raise self._changed(item)
+        return head.get("ServerSideEncryption", "AES256") != "AES256" or "SSECustomerAlgorithm" in head
+
+    def _content_matches(self, item: Item, path: Path) -> bool | None:
+        """Return whether the content has this ETag; None where the ETag is no checksum of the content."""
         form = re.fullmatch(r"[0-9a-f]{32}(?:-(\d+))?", item.etag)
         if form is None:
             return None
-        cut = False
-        for sizes in self._layouts(item, int(form[1])) if form[1] else [[item.size]]:
-            cut = True
-            if _etag(part, sizes, multipart=form[1] is not None) == item.etag:
+        compared = False
+        for sizes in self._part_layouts(item, int(form[1])) if form[1] else [[item.size]]:
+            compared = True
+            if _etag(path, sizes, multipart=form[1] is not None) == item.etag:
                 return True
-        return None if not cut or self._encrypted(item) else False
+        return False if compared else None
 
-    def _layouts(self, item: Item, count: int) -> Iterator[list[int]]:
-        """Give how the object may have been cut: into equal parts, which takes one question, or as each part says."""
+    def _part_layouts(self, item: Item, count: int) -> Iterator[list[int]]:
+        """Yield the sizes of the parts that an object may have been uploaded in.
+
+        First equal parts, which takes one request; then the size of each part, which takes one request a part.
+        """
         first = self._part_size(item, 1)
         if first and math.ceil(item.size / first) == count:
             yield [first] * (count - 1) + [item.size - first * (count - 1)]
@@ -226,63 +266,42 @@ class _Transfer:
             yield sizes
 
     def _part_size(self, item: Item, number: int) -> int:
-        """Ask for the size of one part; 0 where the server doesn't know parts."""
+        """Return the size of one part as the server gives it; 0 where the server does not know parts."""
         from botocore.exceptions import ClientError
 
         try:
             return int(self._head(item, PartNumber=number)["ContentLength"])
         except ClientError as error:
-            if status(error) in (400, 416, 501):
+            if _status_and_code(error)[0] in (400, 416, 501):
                 return 0
             raise
 
-    def _encrypted(self, item: Item) -> bool:
-        """Tell whether the object is encrypted in a way that makes its ETag something else than an MD5."""
-        head = self._head(item)
-        return head.get("ServerSideEncryption", "AES256") != "AES256" or "SSECustomerAlgorithm" in head
-
     def _head(self, item: Item, **more: Any) -> dict[str, Any]:
-        return dict(self.client.head_object(Bucket=self.place.bucket, Key=self.place.prefix + item.name, **more))
+        return dict(self.client.head_object(Bucket=self.bucket, Key=self.prefix + item.name, **more))
 
-    def _damaged(self, what: str, item: Item, got: object = "", expected: object = "") -> Damaged:
-        return Damaged(what, where=self._name(item), got=got, expected=expected, todo="upload it again if it stays so")
+    def _changed(self, item: Item) -> DataError:
+        return DataError("an object has changed since it was listed", where=self._url(item), todo="fetch again")
 
-    def _name(self, item: Item) -> str:
-        return f"s3://{self.place.bucket}/{self.place.prefix}{item.name}"
-
-
-def _client(patience: Patience) -> Any:
-    """Make a client whose every wait has an end."""
-    from boto3.session import Session
-    from botocore.config import Config
-
-    config = Config(
-        connect_timeout=min(10.0, patience.timeout),
-        read_timeout=patience.timeout,
-        retries={"mode": "standard", "total_max_attempts": min(3, patience.attempts)},
-    )
-    try:
-        return Session().client("s3", config=config)
-    except ValueError as error:
-        raise ParamsError(
-            "not the URL of a server", where="AWS_ENDPOINT_URL", expected="http(s)://host:port"
-        ) from error
+    def _url(self, item: Item) -> str:
+        return f"s3://{self.bucket}/{self.prefix}{item.name}"
 
 
-def _item(entry: dict[str, Any], where: Place) -> Item:
-    """Read an entry of a listing; a weak ETag says nothing about content."""
-    etag = entry.get("ETag", "")
-    return Item(
-        entry["Key"].removeprefix(where.prefix), int(entry["Size"]), "" if etag[:2] == "W/" else etag.strip('"')
-    )
+@dataclass(frozen=True)
+class _ListedMetadata:
+    """A subscriber of the transfer manager that spares it a HEAD request for size and ETag."""
+
+    item: Item
+
+    def on_queued(self, future: Any, **_: object) -> None:
+        future.meta.provide_transfer_size(self.item.size)
+        if self.item.etag:
+            future.meta.provide_object_etag(f'"{self.item.etag}"')
 
 
-def _size(path: Path) -> int:
-    """Give a file's size, 0 where there is none."""
-    try:
-        return os.stat(path).st_size
-    except FileNotFoundError:
-        return 0
+def _identifying_etag(answer: dict[str, Any]) -> str:
+    """Return the ETag of an answer without quotes; empty for a weak one, which does not identify the content."""
+    etag = str(answer.get("ETag", ""))
+    return "" if etag.startswith("W/") else etag.strip('"')
 
 
 def _etag(path: Path, sizes: Sequence[int], multipart: bool) -> str:
@@ -290,12 +309,47 @@ def _etag(path: Path, sizes: Sequence[int], multipart: bool) -> str:
     digests = []
     with open(path, "rb") as file:
         for size in sizes:
-            md5, left = hashlib.md5(usedforsecurity=False), size
-            while left and (block := file.read(min(BLOCK, left))):
+            md5, remaining = hashlib.md5(usedforsecurity=False), size
+            while remaining and (block := file.read(min(1 << 20, remaining))):
                 md5.update(block)
-                left -= len(block)
+                remaining -= len(block)
             digests.append(md5)
     if not multipart:
         return digests[0].hexdigest()
     joined = b"".join(md5.digest() for md5 in digests)
     return f"{hashlib.md5(joined, usedforsecurity=False).hexdigest()}-{len(sizes)}"
+
+
+def _status_and_code(error: Exception) -> tuple[int, str]:
+    """Return the HTTP status of a server's answer and its error code; 0 and empty where there was no answer."""
+    answer: dict[str, Any] = getattr(error, "response", None) or {}
+    status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    return int(status), str(answer.get("Error", {}).get("Code", ""))
+
+
+def _translate(error: Exception, where: str, endpoint: str, todo: str) -> AupairError:
+    """Return the error of ours for one of boto3's; it has the server's error code, not its text, and no credentials."""
+    from botocore import exceptions as boto
+    from urllib3.exceptions import HTTPError
+
+    no_credentials = (boto.NoCredentialsError, boto.PartialCredentialsError, boto.CredentialRetrievalError)
+    no_login = (boto.ProfileNotFound, boto.TokenRetrievalError, boto.SSOError)
+    no_connection = (boto.ConnectionError, boto.HTTPClientError, boto.IncompleteReadError, HTTPError, OSError)
+    status, code = _status_and_code(error)
+    cause = f"{code} (HTTP {status})" if status else type(error).__name__
+    if isinstance(error, (*no_credentials, *no_login)):
+        return AuthError("no usable credentials for the object store", where=where, got=cause, todo=KEYS)
+    if code in EXPIRED or (status in (401, 403) and code != "InvalidObjectState"):
+        return AuthError("the object store refuses these credentials", where=where, got=cause, todo=KEYS)
+    got = f"{cause} from {endpoint}"
+    if isinstance(error, no_connection) or status >= 500 or status == 429 or code == "RequestTimeout":
+        what = "the object store reports a failure of its own" if status else "the object store does not answer"
+        todo = todo or "check AWS_ENDPOINT_URL and the network"
+        return UnreachableError(what, where=where, got=got, todo=todo)
+    if status == 404:
+        what = "no such bucket" if code == "NoSuchBucket" else "no such object, or no object store"
+        return DataError(what, where=where, got=got, todo="check the bucket and AWS_ENDPOINT_URL")
+    if isinstance(error, boto.ParamValidationError):
+        return ParamsError("not the address of a bucket", where=where, expected="s3://bucket/prefix")
+    todo = "check AWS_ENDPOINT_URL, AWS_DEFAULT_REGION and the bucket"
+    return RejectedError("the object store refuses the request", where=where, got=got, todo=todo)

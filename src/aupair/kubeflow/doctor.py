@@ -7,12 +7,9 @@ from contextlib import closing
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
-from aupair.data.s3 import place
-from aupair.data.s3_errors import explain, troubles
-from aupair.data.staging import scrub
-from aupair.errors import AupairError, DataError, ParamsError
+from aupair.data.s3 import Patience, parse_address, s3_client
+from aupair.errors import AupairError, DataError, ParamsError, scrub
 from aupair.kubeflow import skew
 from aupair.kubeflow.api import Kfp, Server
 from aupair.kubeflow.compiled import Compiled, load
@@ -190,15 +187,13 @@ class Doctor:
             raise Unsure("not asked", todo="give --source s3://bucket/prefix, and AWS_ENDPOINT_URL where it is not AWS")
         if self.source and not self.source.startswith("s3://"):
             raise ParamsError("--source", got=self.source, expected="s3://bucket/prefix")
-        where = place(self.source) if self.source else None
-        try:
-            client = _s3_client()
+        where = self.source.rstrip("/") or "the list of buckets"
+        bucket, prefix = parse_address(self.source) if self.source else ("", "")
+        with s3_client(where, Patience(attempts=1, timeout=SECONDS)) as client:
             endpoint = scrub(client.meta.endpoint_url)
-            if where is None:
+            if not bucket:
                 return f"{endpoint}: {len(client.list_buckets()['Buckets'])} buckets"
-            found = client.list_objects_v2(Bucket=where.bucket, Prefix=where.prefix, MaxKeys=1)
-        except troubles() as error:
-            raise explain(error, str(where or "the list of buckets"), endpoint) from error
+            found = client.list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=1)
         if not found.get("KeyCount"):
             raise DataError("nothing under this prefix", where=where, todo="check the bucket's name and the prefix")
         return f"{where} can be read at {endpoint}"
@@ -250,17 +245,3 @@ def _head() -> str:
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return found.stdout.strip()
-
-
-def _s3_client() -> Any:
-    """Make a client that gives up soon."""
-    from boto3.session import Session
-    from botocore.config import Config
-
-    config = Config(connect_timeout=SECONDS, read_timeout=SECONDS, retries={"total_max_attempts": 1})
-    try:
-        return Session().client("s3", config=config)
-    except ValueError as error:
-        raise ParamsError(
-            "not the URL of a server", where="AWS_ENDPOINT_URL", expected="http(s)://HOST:PORT"
-        ) from error

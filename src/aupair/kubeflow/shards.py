@@ -12,7 +12,7 @@ from typing import Any
 from aupair import store
 from aupair.console import ConsoleLog
 from aupair.data.fetch import fetch_items, list_source
-from aupair.data.staging import Item
+from aupair.data.s3 import Item
 from aupair.errors import DataError, ParamsError
 from aupair.inference.predict import SUFFIXES, SUMMARY, Summary, output_names, predict_each, write_summary
 from aupair.kubeflow.step import Artifact

@@ -1,4 +1,4 @@
-"""The data folder of a git repository, by real git and real DVC: every kind of revision, every kind of failure."""
+"""Tests of fetching the data folder of a git repository, by real git and real DVC."""
 
 import os
 import shutil
@@ -16,25 +16,14 @@ from typing import Any
 import pytest
 import yaml
 
-from aupair.data.fetch import Fetched, fetch
+from aupair.data.fetch import FetchSummary, fetch
 from aupair.data.hashing import dvc_hash
-from aupair.data.staging import Patience
+from aupair.data.s3 import Patience
 from aupair.errors import AupairError, AuthError, DataError, ParamsError, UnreachableError
-from services.bucket import one_line
+from services.bucket import content, one_line, write
 from services.s3 import s3_server
 
-QUICK = Patience(attempts=2, backoff=0.02, timeout=5, longest=60)
-
-
-def write(folder: Path, files: dict[str, str]) -> Path:
-    for name, text in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(text)
-    return folder
-
-
-def content(folder: Path) -> dict[str, str]:
-    return {path.relative_to(folder).as_posix(): path.read_text() for path in folder.rglob("*") if path.is_file()}
+QUICK = Patience(attempts=2, timeout=5, longest=60)
 
 
 @dataclass(frozen=True)
@@ -70,8 +59,8 @@ class Origin:
         return str(yaml.safe_load(self.git("show", f"{revision}:data.dvc"))["outs"][0]["md5"])
 
 
-ONE = {"a": "a", "deep/b": "b", "empty": ""}
-TWO = {**ONE, "a": "A", "new": "n"}
+ONE = {"a": b"a", "deep/b": b"b", "empty": b""}
+TWO = {**ONE, "a": b"A", "new": b"n"}
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -92,9 +81,9 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def origin(tmp_path_factory: pytest.TempPathFactory, settings: None) -> Origin:
     """A repository with a DVC remote inside it, as ours has. Not to be changed."""
     folder = tmp_path_factory.mktemp("origin") / "repo"
-    write(folder, {".dvc/config": "[core]\n    analytics = false\n['remote \"demo\"']\n    url = ../demo\n"})
-    write(folder, dict.fromkeys(("dvc.py", "yaml.py"), "raise SystemExit('ran')"))
-    write(folder, {".dvc/.gitignore": "/cache\n/tmp\n/config.local\n", ".gitignore": "/data\n"})
+    write(folder, {".dvc/config": b"[core]\n    analytics = false\n['remote \"demo\"']\n    url = ../demo\n"})
+    write(folder, dict.fromkeys(("dvc.py", "yaml.py"), b"raise SystemExit('ran')"))
+    write(folder, {".dvc/.gitignore": b"/cache\n/tmp\n/config.local\n", ".gitignore": b"/data\n"})
     origin = Origin(folder, "", "")
     origin.git("init", "-q", "-b", "main")
     commits = []
@@ -121,23 +110,23 @@ def copied(origin: Origin, tmp_path: Path) -> Origin:
 
 
 @pytest.mark.parametrize("revision", ["", "v1", "{first}", "{first:.8}"])
-def test_a_revision_of_a_repository_gives_its_data(origin: Origin, tmp_path: Path, revision: str) -> None:
+def test_a_revision_of_a_repository_brings_its_data(origin: Origin, tmp_path: Path, revision: str) -> None:
     first = revision != ""
     name = revision.format(first=origin.first)
-    fetched = fetch(origin.source, tmp_path / "out", revision=name, remote="demo", patience=QUICK)
+    summary = fetch(origin.source, tmp_path / "out", revision=name, remote="demo", patience=QUICK)
     files = ONE if first else TWO
     assert content(tmp_path / "out") == files
-    assert fetched == Fetched(
+    assert summary == FetchSummary(
         origin.source, origin.first if first else origin.second, len(files), sum(map(len, files.values()))
     )
-    assert dvc_hash(tmp_path / "out") == origin.md5(fetched.commit), "what check-data finds is what data.dvc says"
+    assert dvc_hash(tmp_path / "out") == origin.md5(summary.commit), "what check-data finds is what data.dvc says"
     assert os.listdir(tmp_path) == ["out"], "no clone, no cache"
     assert not any(path.is_symlink() for path in (tmp_path / "out").rglob("*"))
     (tmp_path / "out" / "a").open("a").close()
     assert (tmp_path / "out" / "a").stat().st_mode & 0o222 == 0o200
 
 
-def test_a_repository_without_the_revision_or_the_data_is_told(origin: Origin, tmp_path: Path) -> None:
+def test_a_repository_without_the_revision_or_the_data_is_an_error(origin: Origin, tmp_path: Path) -> None:
     for revision in ("nix", "0123456789", "0123456789" * 4):
         with pytest.raises(DataError, match=f"no such revision: in file://.*, got {revision}, expected a branch"):
             fetch(origin.source, tmp_path / "out", revision=revision, patience=QUICK)
@@ -149,18 +138,20 @@ def test_a_repository_without_the_revision_or_the_data_is_told(origin: Origin, t
     assert not (tmp_path / "out").exists()
 
 
-def test_a_remote_that_is_not_there_is_told(origin: Origin, tmp_path: Path) -> None:
-    for remote, told in (("", "no default one"), ("nix", "nix")):
-        with pytest.raises(ParamsError, match=f"no such DVC remote: .*got {told}; name one as remote"):
+def test_a_missing_remote_is_an_error(origin: Origin, tmp_path: Path) -> None:
+    for remote, got in (("", "no default one"), ("nix", "nix")):
+        with pytest.raises(ParamsError, match=f"no such DVC remote: .*got {got}; name one as remote"):
             fetch(origin.source, tmp_path / "out", remote=remote, patience=QUICK)
 
 
 def objects(origin: Origin) -> Iterator[Path]:
-    """Give the remote's objects that are files of the data."""
+    """Yield the remote's objects that are files of the data."""
     return (path for path in (origin.folder / "demo").rglob("*") if path.is_file() and path.suffix != ".dir")
 
 
-def test_files_that_the_remote_lacks_are_told_and_then_only_they_are_pulled(copied: Origin, tmp_path: Path) -> None:
+def test_files_that_the_remote_lacks_are_an_error_and_a_later_call_pulls_only_them(
+    copied: Origin, tmp_path: Path
+) -> None:
     lacking = next(path for path in objects(copied) if path.read_text() == "A")
     lacking.unlink()
     copied.commit()
@@ -179,7 +170,7 @@ def test_files_that_the_remote_lacks_are_told_and_then_only_they_are_pulled(copi
     assert content(tmp_path / "out") == TWO
 
 
-def test_a_damaged_file_of_a_remote_is_noticed(copied: Origin, tmp_path: Path) -> None:
+def test_a_damaged_file_of_a_remote_is_an_error(copied: Origin, tmp_path: Path) -> None:
     spoilt = next(path for path in objects(copied) if path.read_text() == "A")
     spoilt.chmod(0o644)
     spoilt.write_text("X")
@@ -187,7 +178,8 @@ def test_a_damaged_file_of_a_remote_is_noticed(copied: Origin, tmp_path: Path) -
     with pytest.raises(DataError, match=f"does not match its checksum.*expected {copied.md5('main')}") as caught:
         fetch(copied.source, tmp_path / "out", remote="demo", patience=QUICK)
     one_line(caught)
-    assert sorted(os.listdir(tmp_path)) == ["origin"], "nothing damaged is kept"
+    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / ".out.fetching" / "cache").exists(), "the next call would use the damaged file again"
 
 
 def test_a_remote_in_a_bucket(origin: Origin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,7 +195,7 @@ def test_a_remote_in_a_bucket(origin: Origin, tmp_path: Path, monkeypatch: pytes
         fetch(copied.source, tmp_path / "out", remote="s3", patience=QUICK)
         assert content(tmp_path / "out") == TWO
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hush")
-        with pytest.raises(AuthError, match=r"the DVC remote refuses.*Forbidden.*AWS_ACCESS_KEY_ID") as caught:
+        with pytest.raises(AuthError, match=r"the DVC remote refuses access.*Forbidden.*AWS_ACCESS_KEY_ID") as caught:
             fetch(copied.source, tmp_path / "out2", remote="s3", patience=QUICK)
         assert "hush" not in one_line(caught)
     with pytest.raises(UnreachableError, match="the DVC remote does not answer"):
@@ -211,10 +203,10 @@ def test_a_remote_in_a_bucket(origin: Origin, tmp_path: Path, monkeypatch: pytes
 
 
 @pytest.mark.parametrize(
-    ("status", "told"), [(401, AuthError), (403, AuthError), (404, DataError), (503, UnreachableError)]
+    ("status", "expected"), [(401, AuthError), (403, AuthError), (404, DataError), (503, UnreachableError)]
 )
-def test_a_git_server_s_refusal_is_told_without_the_password(
-    tmp_path: Path, status: int, told: type[AupairError]
+def test_a_git_server_s_refusal_is_an_error_without_the_password(
+    tmp_path: Path, status: int, expected: type[AupairError]
 ) -> None:
     class Server(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -230,30 +222,30 @@ def test_a_git_server_s_refusal_is_told_without_the_password(
         threading.Thread(target=server.serve_forever, daemon=True).start()
         host = f"127.0.0.1:{server.server_port}/repo.git"
         for user in ("", "user:hush@"):
-            with pytest.raises(told, match=rf"in http://{host}, got") as caught:
+            with pytest.raises(expected, match=rf"in http://{host}, got") as caught:
                 fetch(f"git+http://{user}{host}", tmp_path / "out", patience=QUICK)
             assert "hush" not in one_line(caught)
         server.shutdown()
-    assert "hush" not in "".join(content(tmp_path / ".out.fetching").values())
+    assert b"hush" not in b"".join(content(tmp_path / ".out.fetching").values())
 
 
 @pytest.mark.parametrize(
-    ("patience", "told"),
+    ("patience", "expected"),
     [
         (Patience(longest=1), "git did not end, got 1 s"),
         (Patience(timeout=1, longest=60), "the git server does not answer"),
     ],
 )
-def test_a_git_server_that_hangs_is_told_in_time(tmp_path: Path, patience: Patience, told: str) -> None:
+def test_a_git_server_that_hangs_is_an_error_in_time(tmp_path: Path, patience: Patience, expected: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/hanging.git"
         start = time.monotonic()
-        with pytest.raises(UnreachableError, match=told):
+        with pytest.raises(UnreachableError, match=expected):
             fetch(f"git+{url}", tmp_path / "out", patience=patience)
         assert time.monotonic() - start < 10
 
 
-def test_a_machine_without_git_is_told(origin: Origin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_without_git_is_an_error(origin: Origin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(AupairError, match="a program is not there, got git; install git"):
         fetch(origin.source, tmp_path / "out", patience=QUICK)
