@@ -20,7 +20,8 @@ from pathlib import Path
 import cv2
 from harness import Row, in_child, in_turn, main
 
-from aupair.faces.folder import Job, preprocess
+from aupair.data.layout import VideoJob
+from aupair.faces.folder import preprocess
 from aupair.params import PreprocessFaces
 from faces import FPS, HEIGHT, SECONDS, WIDTH, film
 
@@ -30,9 +31,9 @@ SHORT, LONG = 6, 16
 """Times that the frames of a clip are repeated in a short and in a long video; two batches of 256 rows fill SHORT."""
 
 
-def jobs_of(clips: list[Path]) -> list[Job]:
+def jobs_of(clips: list[Path]) -> list[VideoJob]:
     """Give a job for each video."""
-    return [Job(clip.stem, clip) for clip in clips]
+    return [VideoJob(clip.stem, clip) for clip in clips]
 
 
 def align(clips: list[Path], faces: Path, workers: int) -> int:

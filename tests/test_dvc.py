@@ -98,6 +98,24 @@ def test_a_second_time_runs_register_model_alone_and_makes_no_version(
     assert (folder / "data.dvc").read_bytes() == before
 
 
+def test_faces_of_earlier_params_come_from_the_run_cache(
+    checkout: tuple[Path, str], environment: dict[str, str]
+) -> None:
+    folder, _ = checkout
+    path, lock = folder / "params.yaml", folder / "dvc.lock"
+    before, locked = path.read_text(), lock.read_bytes()
+    try:
+        path.write_text(before.replace("quality: 95", "quality: 90"))
+        assert ran(call(folder, environment, "dvc", "repro", "preprocess-faces")) == ["preprocess-faces"]
+    finally:
+        path.write_text(before)
+    output = call(folder, environment, "dvc", "repro", "preprocess-faces")
+    assert ran(output) == []
+    assert "cached" in output
+    assert lock.read_bytes() == locked
+    assert not list((folder / "work").glob(".faces*"))
+
+
 def changed(folder: Path, environment: dict[str, str]) -> set[str]:
     """The stages whose own inputs or params differ from dvc.lock, without the one that always runs."""
     import json

@@ -40,10 +40,9 @@ def check_data(*, data: Path, labels: Path, info: Path, data_docs: Path, params:
 def preprocess_faces(*, data: Path, labels: Path, faces: Path, params: Params, log: Log = SILENT) -> None:
     """Turn each video into a file of aligned faces."""
     from aupair.data.layout import jobs
-    from aupair.faces.folder import Job, preprocess
+    from aupair.faces.folder import preprocess
 
-    tasks = [Job(*job) for job in jobs(data, labels)]
-    reports = preprocess(tasks, faces, params.preprocess_faces, log)
+    reports = preprocess(jobs(data, labels), faces, params.preprocess_faces, log)
     frames, found = sum(report.frames for report in reports), sum(report.faces for report in reports)
     log.line(f"{len(reports)} videos, {frames} frames, {found} with a face ({found / max(frames, 1):.1%})")
 

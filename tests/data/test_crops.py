@@ -12,7 +12,7 @@ from aupair import store
 from aupair.aus import AUS
 from aupair.data.checks import check
 from aupair.data.crops import Crops, count, find_crops, frame_of, images
-from aupair.data.layout import Job, jobs, read_layout
+from aupair.data.layout import VideoJob, jobs, read_layout
 from aupair.data.splits import split
 from aupair.errors import DataError
 from aupair.params import CheckData
@@ -146,7 +146,7 @@ def test_a_release_without_movies(data: Path) -> None:
     assert found == []
     table = store.read_table(labels)
     assert table["time"].to_pylist() == [k / 30 for _ in SETS for k in range(ROWS)]
-    assert jobs(data, labels) == [Job(video, data / "cropped_aligned" / video, "", ROWS) for video in sorted(SETS)]
+    assert jobs(data, labels) == [VideoJob(video, data / "cropped_aligned" / video, "", ROWS) for video in sorted(SETS)]
 
 
 def test_splits_need_no_movies(data: Path) -> None:

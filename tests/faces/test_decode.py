@@ -12,7 +12,7 @@ import pytest
 from aupair.data.layout import USUAL_FPS, Header
 from aupair.errors import DataError
 from aupair.faces import decode
-from aupair.faces.decode import EmptyVideoError, VideoError, _next_time, _sane_fps, read_frames, shortfall
+from aupair.faces.decode import EmptyVideoError, VideoError, _next_time, _sane_fps, describe_missing_frames, read_frames
 
 
 def write(path: Path, frames: int, fps: float = 25, codec: str = "mp4v") -> Path:
@@ -59,16 +59,21 @@ def test_a_cut_avi_ends_where_it_was_cut(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     frames = len(list(read_frames(path)))
     assert 5 <= frames < 15
-    assert shortfall(path, frames) == f"{frames} of 20 frames decoded, by the header"
+    assert describe_missing_frames(path, frames) == f"{frames} of 20 frames decoded, by the header"
 
 
 def test_only_a_clear_shortfall_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "a.mp4", 20)
-    assert shortfall(path, 20) == shortfall(path, 19) == shortfall(path, 25) == ""
-    assert shortfall(path, 18) == "18 of 20 frames decoded, by the header"
+    assert (
+        describe_missing_frames(path, 20)
+        == describe_missing_frames(path, 19)
+        == describe_missing_frames(path, 25)
+        == ""
+    )
+    assert describe_missing_frames(path, 18) == "18 of 20 frames decoded, by the header"
     for header in (None, Header(0, 25.0), Header(1000, 0.0)):
         monkeypatch.setattr(decode, "probe", lambda _, header=header: header)
-        assert shortfall(path, 18) == "", header
+        assert describe_missing_frames(path, 18) == "", header
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 
 from aupair import store
+from aupair.data.layout import VideoJob
 from aupair.faces import folder
 from aupair.faces.crops import iter_crops, read_crop
 from aupair.faces.decode import EmptyVideoError, VideoError
-from aupair.faces.folder import Job, VideoReport, preprocess
+from aupair.faces.folder import VideoReport, preprocess
 from aupair.params import PreprocessFaces
 
 PARAMS = PreprocessFaces(size=48, workers=1)
@@ -62,7 +63,7 @@ EXPECTED = [
 def test_image_k_is_row_k_minus_1_and_every_label_row_has_a_row(
     crops: Path, tmp_path: Path, labels: int, more: int, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    (report,) = preprocess([Job("v", crops, "", labels)], tmp_path / "faces", PARAMS)
+    (report,) = preprocess([VideoJob("v", crops, "", labels)], tmp_path / "faces", PARAMS)
     assert shown(tmp_path / "faces" / "v.arrow") == EXPECTED + [(6 + k, "no_face", None) for k in range(more)]
     assert report == VideoReport("v", "ok", 6 + more, 3, "1 of 4 images are damaged")
     assert capfd.readouterr().err == "", "decoders would say so too"
@@ -70,7 +71,7 @@ def test_image_k_is_row_k_minus_1_and_every_label_row_has_a_row(
 
 @pytest.mark.usefixtures("in_process")
 def test_rows_keep_the_schema_and_know_neither_landmarks_nor_scores(crops: Path, tmp_path: Path) -> None:
-    preprocess([Job("v", crops)], tmp_path, PARAMS)
+    preprocess([VideoJob("v", crops)], tmp_path, PARAMS)
     table = store.read_faces(tmp_path / "v.arrow")
     assert table["time"].to_pylist() == [k / 30 for k in range(6)]
     for name in ("landmarks", "transform", "detector_score", "pass_disagreement", "procrustes_residual"):
@@ -122,75 +123,77 @@ def test_one_bad_folder_harms_no_other(crops: Path, tmp_path: Path) -> None:
     for path in (empty, blind):
         path.mkdir()
     sources = [(bad, 2), (empty, 0), (blind, 4), (crops, 6)]
-    jobs = [Job(path.name, path, "", frames) for path, frames in sources]
+    jobs = [VideoJob(path.name, path, "", frames) for path, frames in sources]
     reports = preprocess(jobs, tmp_path / "faces", PARAMS)
     assert [(r.name, r.status, r.frames, r.faces) for r in reports] == [
         ("bad", "unreadable", 0, 0), ("empty", "empty", 0, 0), ("blind", "no_face", 4, 0), ("v", "ok", 6, 3),
     ]  # fmt: skip
     assert "number 0" in reports[0].message
     assert reports[2].message == "no face in any frame"
-    assert preprocess(jobs, tmp_path / "faces", PARAMS) == reports, "told again from the files"
+    assert preprocess(jobs, tmp_path / "faces", PARAMS) == reports, "the second time from the files"
 
 
 @pytest.mark.usefixtures("in_process")
-def test_done_is_done_until_something_changes(crops: Path, tmp_path: Path) -> None:
+def test_a_file_is_used_until_a_crop_or_an_option_changes(crops: Path, tmp_path: Path) -> None:
     path = tmp_path / "faces" / "v.arrow"
 
-    def made_anew(frames: int = 6, **change: object) -> bool:
+    def made_again(frames: int = 6, **change: object) -> bool:
         before = (path.stat().st_mtime_ns, path.stat().st_ino) if path.exists() else None
-        preprocess([Job("v", crops, "", frames)], path.parent, PARAMS.model_copy(update=change))
+        preprocess([VideoJob("v", crops, "", frames)], path.parent, PARAMS.model_copy(update=change))
         return before != (path.stat().st_mtime_ns, path.stat().st_ino)
 
-    assert made_anew()
-    assert not made_anew()
+    assert made_again()
+    assert not made_again()
     os.utime(crops / "00001.jpg", (0, 0))
     (crops / "notes.txt").touch()
-    assert not made_anew(), "neither dates nor other files count"
-    assert not made_anew(detector="reference", min_face=30), "no face is searched for"
-    assert made_anew(size=40)
-    assert made_anew(quality=80)
-    assert made_anew(frames=9)
-    assert made_anew(), "back again"
+    assert not made_again(), "neither dates nor other files count"
+    assert not made_again(detector="reference", min_face=30), "no face is searched for"
+    assert made_again(size=40)
+    assert made_again(quality=80)
+    assert made_again(frames=9)
+    assert made_again(), "back again"
     crop(crops / "00002.jpg", 9)
-    assert made_anew()
+    assert made_again()
     (crops / "00006.jpg").rename(crops / "00005.jpg")
-    assert made_anew()
+    assert made_again()
     path.write_bytes(path.read_bytes()[:99])
-    assert made_anew()
+    assert made_again()
 
 
 KILLED = """
 import sys
 from pathlib import Path
+from aupair.data.layout import VideoJob
 from aupair.faces import folder
 from aupair.params import PreprocessFaces
 
 if __name__ == "__main__":
     top, faces = Path(sys.argv[1]), Path(sys.argv[2])
-    jobs = [folder.Job(path.name, path) for path in sorted(top.iterdir())]
+    jobs = [VideoJob(path.name, path) for path in sorted(top.iterdir())]
     folder.preprocess(jobs, faces, PreprocessFaces(size=48, workers=1))
 """
 
 
-def test_a_killed_run_is_taken_up_where_it_was(tmp_path: Path) -> None:
-    top, faces = tmp_path / "cropped_aligned", tmp_path / "faces"
+def test_after_a_kill_the_next_run_goes_on_with_the_unfinished_videos(tmp_path: Path) -> None:
+    top, faces, in_progress = tmp_path / "cropped_aligned", tmp_path / "faces", tmp_path / ".faces-in-progress"
     for name in "abcdef":
         for number in range(1, 201):
             crop(top / name / f"{number:05d}.jpg", number % 12)
     (tmp_path / "work.py").write_text(KILLED)
     process = subprocess.Popen([sys.executable, tmp_path / "work.py", top, faces], start_new_session=True)
     deadline = time.monotonic() + 60
-    while len(list(faces.glob("*.arrow"))) < 2 and process.poll() is None:
+    while len(list(in_progress.glob("*.arrow"))) < 2 and process.poll() is None:
         assert time.monotonic() < deadline
         time.sleep(0.002)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    first = {path.name: path.stat().st_mtime_ns for path in faces.glob("*.arrow")}
+    first = {path.name: path.stat().st_mtime_ns for path in in_progress.glob("*.arrow")}
     assert 2 <= len(first) < 6
-    reports = preprocess([Job(path.name, path) for path in sorted(top.iterdir())], faces, PARAMS)
+    assert not faces.exists()
+    reports = preprocess([VideoJob(path.name, path) for path in sorted(top.iterdir())], faces, PARAMS)
     assert [(r.status, r.frames, r.faces) for r in reports] == [("ok", 200, 200)] * 6
     after = {path.name: path.stat().st_mtime_ns for path in faces.glob("*.arrow")}
-    assert {name: after[name] for name in first} == first, "what was done stays"
+    assert {name: after[name] for name in first} == first
     assert sorted(path.name for path in faces.iterdir()) == [f"{name}.arrow" for name in "abcdef"]
 
 
@@ -199,10 +202,10 @@ import os, signal
 from aupair.faces import folder
 real = folder._process
 
-def process(job, faces, params):
+def process(job, **options):
     if job.name == "bad":
         os.kill(os.getpid(), signal.SIGKILL)
-    return real(job, faces, params)
+    return real(job, **options)
 """
 
 
@@ -213,6 +216,6 @@ def test_a_folder_that_kills_its_process_costs_that_folder(
     (tmp_path / "crops_crash.py").write_text(CRASH)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(folder, "_process", importlib.import_module("crops_crash").process)
-    jobs = [Job("bad", crops.parent / "bad"), Job("v", crops)]
+    jobs = [VideoJob("bad", crops.parent / "bad"), VideoJob("v", crops)]
     bad, good = preprocess(jobs, tmp_path / "faces", PARAMS)
     assert (bad.status, good.status) == ("crashed", "ok")

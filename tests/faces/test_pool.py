@@ -11,7 +11,7 @@ from types import ModuleType
 import pytest
 
 from aupair.errors import DataError
-from aupair.faces.pool import Died, each
+from aupair.faces.pool import ProcessDeath, run_in_processes
 
 
 @pytest.fixture
@@ -48,25 +48,25 @@ def has_torch(task):
 
 @pytest.mark.parametrize("workers", [1, 3])
 def test_the_dead_are_named_and_the_rest_goes_on(work: ModuleType, workers: int) -> None:
-    results = dict(each(work.double_or_die, range(8), workers))
-    assert results == {0: 0, 1: 2, 2: 4, 3: Died(-9), 4: 8, 5: Died(7), 6: 12, 7: 14}
+    results = dict(run_in_processes(work.double_or_die, range(8), workers))
+    assert results == {0: 0, 1: 2, 2: 4, 3: ProcessDeath(-9), 4: 8, 5: ProcessDeath(7), 6: 12, 7: 14}
 
 
 def test_an_error_comes_through_as_it_is(work: ModuleType) -> None:
     with pytest.raises(DataError, match="no such thing, got 4"):
-        list(each(work.refuse, [4], 2))
+        list(run_in_processes(work.refuse, [4], 2))
 
 
 def test_no_more_processes_than_workers(work: ModuleType) -> None:
-    assert len({pid for _, pid in each(work.process_id, range(5), 2)}) == 2
+    assert len({pid for _, pid in run_in_processes(work.process_id, range(5), 2)}) == 2
 
 
 def test_nothing_to_do(work: ModuleType) -> None:
-    assert list(each(work.double_or_die, [], 2)) == []
+    assert list(run_in_processes(work.double_or_die, [], 2)) == []
 
 
 def test_processes_are_light(work: ModuleType) -> None:
-    assert list(each(work.has_torch, [0], 1)) == [(0, False)]
+    assert list(run_in_processes(work.has_torch, [0], 1)) == [(0, False)]
 
 
 def test_an_interrupt_unwinds_the_processes(tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_an_interrupt_unwinds_the_processes(tmp_path: Path) -> None:
 import sys, time
 from pathlib import Path
 from types import ModuleType
-from aupair.faces.pool import each
+from aupair.faces.pool import run_in_processes
 
 def work(folder):
     mark = Path(folder) / "half-written"
@@ -88,7 +88,7 @@ def work(folder):
         mark.unlink()
 
 if __name__ == "__main__":
-    list(each(work, [sys.argv[1]], 1))
+    list(run_in_processes(work, [sys.argv[1]], 1))
 """
     )
     folder = tmp_path / "work"

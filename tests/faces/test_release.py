@@ -12,7 +12,7 @@ from aupair.aus import AUS, SPLITS
 from aupair.data.checks import check
 from aupair.data.frames import Frames, load_frames
 from aupair.data.layout import Header, jobs, probe
-from aupair.faces.folder import Job, preprocess
+from aupair.faces.folder import preprocess
 from aupair.params import CheckData, PreprocessFaces
 
 FRAMES = 6
@@ -64,7 +64,7 @@ def flow(data: Path) -> tuple[Frames, list[str]]:
     out = data.parent / "out"
     labels, info, faces = out / "labels.parquet", out / "data.json", out / "faces"
     check(data, labels=labels, info=info, docs=out / "docs", params=CheckData(few_positives=0))
-    preprocess([Job(*job) for job in jobs(data, labels)], faces, PreprocessFaces(size=32, workers=1))
+    preprocess(jobs(data, labels), faces, PreprocessFaces(size=32, workers=1))
     return load_frames(labels, faces), store.read_json(info)["warnings"]
 
 

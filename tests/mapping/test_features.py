@@ -9,7 +9,7 @@ import pytest
 from aupair import store
 from aupair.data.frames import Frames
 from aupair.errors import ArtifactError, AupairError
-from aupair.faces.pool import Died
+from aupair.faces.pool import ProcessDeath
 from aupair.mapping import features as module
 from aupair.mapping.extractor import Course, Statistics, columns
 from aupair.mapping.features import Features, open_features, write_features
@@ -60,7 +60,7 @@ def test_processes_write_the_same_bytes(tmp_path: Path, monkeypatch: pytest.Monk
     params = PARAMS.model_copy(update={"neutral": neutral})
     write_features(tmp_path / "here", frames, y_hat, sigma, params)
     monkeypatch.setattr(module, "SHARE", 1)
-    monkeypatch.setattr(module, "cores", lambda: 2)
+    monkeypatch.setattr(module, "count_cores", lambda: 2)
     write_features(tmp_path / "there", frames, y_hat, sigma, params)
     names = sorted(path.relative_to(tmp_path / "here") for path in (tmp_path / "here").rglob("*.*"))
     assert len(names) == len(LENGTHS) + 2
@@ -71,8 +71,10 @@ def test_processes_write_the_same_bytes(tmp_path: Path, monkeypatch: pytest.Monk
 def test_a_process_that_dies_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     frames, y_hat, sigma = make()
     monkeypatch.setattr(module, "SHARE", 1)
-    monkeypatch.setattr(module, "cores", lambda: 2)
-    monkeypatch.setattr(module, "each", lambda work, tasks, workers: (pair for pair in [(tasks[0], Died(-9))]))
+    monkeypatch.setattr(module, "count_cores", lambda: 2)
+    monkeypatch.setattr(
+        module, "run_in_processes", lambda work, tasks, workers: (pair for pair in [(tasks[0], ProcessDeath(-9))])
+    )
     with pytest.raises(AupairError, match="a process ended: in video v0, got code -9"):
         write_features(tmp_path / "features", frames, y_hat, sigma, PARAMS)
     assert list(tmp_path.iterdir()) == []

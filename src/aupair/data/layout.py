@@ -56,19 +56,20 @@ class Annotation:
     path: Path
 
 
-class Job(NamedTuple):
-    """A labelled video to find faces in.
+class VideoJob(NamedTuple):
+    """A video whose faces are to be aligned.
 
     Attributes:
+        name: the annotation's name, with _left or _right where the movie shows two persons.
         source: its movie, or its folder of crops.
-        side: `left`, `right`, or empty (the movie has one person of interest).
+        side: the half of the image that shows the person, or empty (the movie has one person of interest).
         frames: label rows; crops get at least as many.
     """
 
     name: str
     source: Path
-    side: Side
-    frames: int
+    side: Side = ""
+    frames: int = 0
 
 
 class Header(NamedTuple):
@@ -173,7 +174,7 @@ def check_names(annotations: tuple[Annotation, ...]) -> None:
             )
 
 
-def jobs(data: Path, labels: Path) -> list[Job]:
+def jobs(data: Path, labels: Path) -> list[VideoJob]:
     """List the videos of the labels table with their movies or crops, for preprocess-faces.
 
     Raises:
@@ -188,7 +189,7 @@ def jobs(data: Path, labels: Path) -> list[Job]:
             raise DataError(
                 "a labelled video without a file", where=layout.root / "videos", got=video, todo="run check-data again"
             )
-        result.append(Job(video, path, layout.side(video), frames))
+        result.append(VideoJob(video, path, layout.side(video), frames))
     return result
 
 

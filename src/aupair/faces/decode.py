@@ -76,7 +76,7 @@ def read_frames(source: Path) -> Iterator[Frame]:
         raise EmptyVideoError("no frame", where=source, todo="remove it or export it again")
 
 
-def shortfall(source: Path, decoded: int) -> str:
+def describe_missing_frames(source: Path, decoded: int) -> str:
     """Say that the header promises clearly more frames than were decoded; "" where it does not.
 
     A message and no more: the header may be what is wrong, and one without a sane rate is not asked.

@@ -1,10 +1,13 @@
-"""Many videos -> one Arrow file each: in parallel, resumable, whatever a single video does."""
+"""Align the faces of many videos in parallel and write one Arrow file a video (`aupair run preprocess-faces`).
+
+Finished files wait in a hidden folder beside the output until all videos are done: DVC deletes the output before it
+runs the stage, and a stage that was killed must not start from the first video again.
+"""
 
 import glob
 import hashlib
 import os
 import shutil
-import tempfile
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -17,36 +20,23 @@ import pyarrow.compute as pc
 
 from aupair import store
 from aupair.data.crops import frame_of
+from aupair.data.layout import VideoJob
 from aupair.errors import AupairError
 from aupair.faces import pool
-from aupair.faces.decode import VideoError, shortfall
-from aupair.faces.tracking import Side
+from aupair.faces.decode import VideoError, describe_missing_frames
 from aupair.faces.video import align_video
 from aupair.log import SILENT, Log
 from aupair.params import PreprocessFaces
 
 VERSION = "2"
-"""Changes whenever the same video and params would give other faces: files of another version are made anew."""
+"""Changes whenever the same video and params would give other faces: files of another version are made again."""
 
 Status = Literal["ok", "no_face", "empty", "unreadable", "crashed"]
 
 
 @dataclass(frozen=True)
-class Job:
-    """A video to align."""
-
-    name: str
-    """the annotation's name, with _left or _right where there are two persons"""
-    source: Path
-    """a movie, or a folder of crops"""
-    side: Side = ""
-    frames: int = 0
-    """label rows: crops get at least as many rows"""
-
-
-@dataclass(frozen=True)
 class VideoReport:
-    """What became of a video."""
+    """The outcome of one video."""
 
     name: str
     status: Status
@@ -57,10 +47,11 @@ class VideoReport:
     """one line on what went wrong; of an ok one, that it ends before its header says, or that images are damaged"""
 
 
-def preprocess(jobs: Sequence[Job], faces: Path, params: PreprocessFaces, log: Log = SILENT) -> list[VideoReport]:
-    """Write `faces/<name>.arrow` for every job and remove those of no job.
+def preprocess(jobs: Sequence[VideoJob], faces: Path, params: PreprocessFaces, log: Log = SILENT) -> list[VideoReport]:
+    """Write `faces/<name>.arrow` for every job and remove the files of videos that have no job.
 
-    A file made from the same video with the same options is kept; a crashed video is tried again the next time.
+    A file that an earlier run made from the same video with the same options is used again, whether that run
+    finished or was killed. A video whose process crashed is tried again in the next run.
 
     Returns:
         One report a job, in their order.
@@ -68,124 +59,141 @@ def preprocess(jobs: Sequence[Job], faces: Path, params: PreprocessFaces, log: L
     Raises:
         AupairError: the folder cannot be written, or a model is not installed.
     """
-    _make_folder(faces)
-    _tidy(faces, {job.name for job in jobs})
+    finished = _in_progress_folder(faces)
+    _collect_earlier_files(finished, faces, {job.name for job in jobs})
     # Long videos first, so that none is left alone at the end.
     tasks = sorted(jobs, key=lambda job: (_size(job.source), job.frames), reverse=True)
-    workers = params.workers or pool.cores()
+    workers = params.workers or pool.count_cores()
     reports = {}
-    with closing(pool.each(partial(_process, faces=faces, params=params), tasks, workers)) as results:
+    with closing(pool.run_in_processes(partial(_process, folder=finished, params=params), tasks, workers)) as results:
         for job, result in log.progress(results, len(tasks), "faces"):
-            report = _crashed(job, faces, result) if isinstance(result, pool.Died) else result
+            report = _report_crash(job, finished, result) if isinstance(result, pool.ProcessDeath) else result
             reports[job.name] = report
             if report.message:
                 log.line(f"{report.name}: {report.status}: {report.message}")
+    _publish(finished, faces)
     return [reports[job.name] for job in jobs]
 
 
-def _process(job: Job, faces: Path, params: PreprocessFaces) -> VideoReport:
-    """Align one video, in a process of the pool, unless its file is there already."""
+def _process(job: VideoJob, folder: Path, params: PreprocessFaces) -> VideoReport:
+    """Align one video, in a process of the pool, unless its file is in the folder already."""
     import cv2
 
     cv2.setNumThreads(1)
-    path, meta = _path(faces, job.name), _meta(job, params)
-    done = _done(path, meta)
-    if done is not None:
-        return _report(job, done)
+    path, meta = _faces_path(folder, job.name), _origin(job, params)
+    table = _read_if_current(path, meta)
+    if table is not None:
+        return _summarise(job, table)
     try:
         store.write_faces(path, align_video(job.source, params, job.side, job.frames), meta)
     except VideoError as error:
         store.write_faces(path, [], {**meta, "status": error.status, "message": str(error)})
     except (cv2.error, MemoryError) as error:
-        return _crashed(job, faces, error)
-    return _report(job, store.read_faces(path))
+        return _report_crash(job, folder, error)
+    return _summarise(job, store.read_faces(path))
 
 
-def _meta(job: Job, params: PreprocessFaces) -> dict[str, str]:
-    """Give what the rows of a video follow from."""
-    given = {"version": VERSION, "source": job.source.name}
+def _origin(job: VideoJob, params: PreprocessFaces) -> dict[str, str]:
+    """Return everything that the rows of a video depend on, as metadata of its file."""
+    origin: dict[str, object] = {"version": VERSION, "source": job.source.name}
     if job.source.is_dir():
-        found: dict[str, object] = {"images_sha256": _sha256_of_images(job.source), "frames": job.frames}
-        options = {"size", "quality"}  # faces are not searched for
+        origin |= {"images_sha256": _sha256_of_images(job.source), "frames": job.frames}
+        options = {"size", "quality"}  # nothing is searched for in crops
     else:
-        found = {"source_bytes": _size(job.source), "source_sha256": _sha256(job.source), "side": job.side}
+        origin |= {"source_bytes": _size(job.source), "source_sha256": _sha256(job.source), "side": job.side}
         options = {"size", "detector", "min_face", "quality"}
-    return given | {key: str(value) for key, value in (found | params.model_dump(include=options)).items()}
+    return {key: str(value) for key, value in (origin | params.model_dump(include=options)).items()}
 
 
-def _done(path: Path, meta: dict[str, str]) -> pa.Table | None:
-    """Give the faces at `path` if they are whole and follow from `meta`."""
+def _read_if_current(path: Path, origin: dict[str, str]) -> pa.Table | None:
+    """Return the faces at `path` if the file is whole and has this origin, else None."""
     if not path.is_file():
         return None
     try:
         table = store.read_faces(path)
     except AupairError:
-        return None  # corrupt, or of another schema: made anew
-    known = store.faces_meta(table)
-    return table if {key: known.get(key) for key in meta} == meta else None
+        return None  # corrupt, or of another schema: made again
+    meta = store.faces_meta(table)
+    return table if {key: meta.get(key) for key in origin} == origin else None
 
 
-def _report(job: Job, table: pa.Table) -> VideoReport:
-    """Sum up a file of faces."""
+def _summarise(job: VideoJob, table: pa.Table) -> VideoReport:
+    """Return the report of a video from its file."""
     counts = {row["values"]: row["counts"] for row in pc.value_counts(table["status"]).to_pylist()}
-    frames, found = len(table), counts.get("ok", 0)
+    frames, faces = len(table), counts.get("ok", 0)
     meta = store.faces_meta(table)
     if not frames:
         return VideoReport(job.name, meta["status"], 0, 0, meta["message"])  # type: ignore[arg-type]
     damaged = counts.get("unreadable", 0)
     if damaged == frames:
         return VideoReport(job.name, "unreadable", frames, 0, "no frame can be decoded")
-    crops = f"{damaged} of {damaged + found} images are damaged" if damaged else ""
-    cut = crops if job.source.is_dir() else shortfall(job.source, frames - damaged)
-    messages = ("" if found else "no face in any frame", cut)
-    return VideoReport(job.name, "ok" if found else "no_face", frames, found, "; ".join(filter(None, messages)))
+    if job.source.is_dir():
+        gaps = f"{damaged} of {damaged + faces} images are damaged" if damaged else ""
+    else:
+        gaps = describe_missing_frames(job.source, frames - damaged)
+    messages = ("" if faces else "no face in any frame", gaps)
+    return VideoReport(job.name, "ok" if faces else "no_face", frames, faces, "; ".join(filter(None, messages)))
 
 
-def _crashed(job: Job, faces: Path, cause: pool.Died | Exception) -> VideoReport:
-    """Write a file without rows, and without the options that would make it count as done."""
-    text = f"the process ended with code {cause.exit_code}" if isinstance(cause, pool.Died) else repr(cause)
+def _report_crash(job: VideoJob, folder: Path, cause: pool.ProcessDeath | Exception) -> VideoReport:
+    """Write a file without rows and without an origin, so that the next run tries the video again; report it."""
+    text = f"the process ended with code {cause.exit_code}" if isinstance(cause, pool.ProcessDeath) else repr(cause)
     message = " ".join(f"{text} at {job.source}; it is tried again the next time".split())
-    _sweep(faces, f".{glob.escape(job.name)}.arrow.*")
-    store.write_faces(_path(faces, job.name), [], {"status": "crashed", "message": message})
+    _remove_temporary(folder, f".{glob.escape(job.name)}.arrow.*")
+    store.write_faces(_faces_path(folder, job.name), [], {"status": "crashed", "message": message})
     return VideoReport(job.name, "crashed", 0, 0, message)
 
 
-def _make_folder(faces: Path) -> None:
-    """Make the folder, and find out now rather than after the first video whether it can be written."""
-    try:
-        faces.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=faces):
-            pass
-    except OSError as error:
-        raise store.unwritable(faces, error) from error
+def _in_progress_folder(faces: Path) -> Path:
+    """Return the folder of finished videos while the stage runs: on the same disk, so that files can be renamed."""
+    output = faces.resolve()
+    return output.with_name(f".{output.name}-in-progress")
 
 
-def _tidy(faces: Path, names: set[str]) -> None:
-    """Remove the files of videos that are no longer asked for, and what killed processes left."""
+def _collect_earlier_files(finished: Path, faces: Path, names: set[str]) -> None:
+    """Move the files of an earlier run from the output into `finished`, and delete those without a job.
+
+    A killed run left newer files in `finished` than those in the output: these stay.
+    """
+    store.check_writable(finished / "a video")  # before the first video is aligned
+    finished.mkdir(parents=True, exist_ok=True)
     for path in faces.glob("*.arrow"):
+        if (finished / path.name).exists():
+            path.unlink()
+        else:
+            path.rename(finished / path.name)
+    for path in finished.glob("*.arrow"):
         if path.stem not in names:
             path.unlink()
-    _sweep(faces, ".*.arrow.*")
+    _remove_temporary(finished, ".*.arrow.*")
 
 
-def _sweep(faces: Path, pattern: str) -> None:
-    """Remove the folders in which store.atomic builds its files."""
-    for path in faces.glob(pattern):
+def _publish(finished: Path, faces: Path) -> None:
+    """Move all files into the output and remove the folder of finished videos."""
+    faces.mkdir(parents=True, exist_ok=True)
+    for path in finished.iterdir():
+        path.rename(faces / path.name)
+    finished.rmdir()
+
+
+def _remove_temporary(folder: Path, pattern: str) -> None:
+    """Remove the folders in which store.atomic builds its files, which killed processes leave."""
+    for path in folder.glob(pattern):
         shutil.rmtree(path)
 
 
-def _path(faces: Path, name: str) -> Path:
-    """Give the file of a video's faces."""
-    return faces / f"{name}.arrow"
+def _faces_path(folder: Path, name: str) -> Path:
+    """Return the path of a video's faces."""
+    return folder / f"{name}.arrow"
 
 
 def _size(source: Path) -> int:
-    """Give a file's size in bytes; 0 where there is none (decoding it says so)."""
+    """Return a file's size in bytes; 0 where there is none, which decoding reports."""
     return source.stat().st_size if source.is_file() else 0
 
 
 def _sha256(source: Path) -> str:
-    """Give the hash of a file's content; "" where it cannot be read (decoding it says so)."""
+    """Return the hash of a file's content; "" where it cannot be read, which decoding reports."""
     if not (source.is_file() and os.access(source, os.R_OK)):
         return ""
     with source.open("rb") as file:
@@ -193,7 +201,7 @@ def _sha256(source: Path) -> str:
 
 
 def _sha256_of_images(folder: Path) -> str:
-    """Give the hash of the names and contents of a folder's crops; "" where it cannot be read (reading it says so)."""
+    """Return the hash of the names and contents of a folder's crops; "" where it cannot be read."""
     try:
         names = sorted(name for name in os.listdir(folder) if frame_of(name) is not None)
     except OSError:

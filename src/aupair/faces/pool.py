@@ -1,6 +1,6 @@
 """Spread tasks over processes, each of which may die without harm to the others.
 
-concurrent.futures cannot say which task killed a process (BrokenProcessPool ends them all), hence this small one.
+concurrent.futures cannot tell which task killed a process (BrokenProcessPool ends them all), hence this module.
 """
 
 import os
@@ -19,45 +19,47 @@ R = TypeVar("R")
 
 
 @dataclass(frozen=True)
-class Died:
-    """A process ended in the middle of a task."""
+class ProcessDeath:
+    """The end of a process in the middle of a task."""
 
     exit_code: int | None
     """negative: the signal that killed it (-9 often means too little memory, -11 a fault in a library)"""
 
 
-def cores() -> int:
-    """Count the cores that this process may use; those that torchrun starts on one machine share them."""
-    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, there // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+def count_cores() -> int:
+    """Return how many cores this process may use; those that torchrun starts on one machine share them."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
-def each(function: Callable[[T], R], tasks: Sequence[T], workers: int) -> Generator[tuple[T, R | Died], None, None]:
+def run_in_processes(
+    function: Callable[[T], R], tasks: Sequence[T], workers: int
+) -> Generator[tuple[T, R | ProcessDeath], None, None]:
     """Yield each task with its result, in the order in which they finish.
 
     Args:
-        function: what to do, in a fresh process ("spawn"): it and the tasks can be pickled.
+        function: called in a fresh process ("spawn"); it and the tasks can be pickled.
         workers: processes at once; each takes one task at a time.
 
     Raises:
         Exception: what the function raised; the other processes are ended first, as on KeyboardInterrupt.
     """
-    waiting, crew = deque(tasks), dict[Connection, _Worker[T]]()
+    waiting, workers_by_connection = deque(tasks), dict[Connection, _Worker[T]]()
     try:
-        while waiting or crew:
-            while waiting and len(crew) < workers:
-                worker = _hire(function, waiting.popleft())
-                crew[worker.connection] = worker
-            for connection in wait(list(crew)):
-                worker = crew[connection]  # type: ignore[index]
-                result, task = worker.result(), worker.task
-                if waiting and not isinstance(result, Died):
-                    worker.give(waiting.popleft())
+        while waiting or workers_by_connection:
+            while waiting and len(workers_by_connection) < workers:
+                worker = _start_worker(function, waiting.popleft())
+                workers_by_connection[worker.connection] = worker
+            for connection in wait(list(workers_by_connection)):
+                worker = workers_by_connection[connection]  # type: ignore[index]
+                result, task = worker.receive(), worker.task
+                if waiting and not isinstance(result, ProcessDeath):
+                    worker.send(waiting.popleft())
                 else:
-                    crew.pop(worker.connection).end()
+                    workers_by_connection.pop(worker.connection).end()
                 yield task, result
     finally:
-        for worker in crew.values():
+        for worker in workers_by_connection.values():
             worker.end()
 
 
@@ -69,45 +71,46 @@ class _Worker(Generic[T]):
     connection: Connection
     task: T
 
-    def give(self, task: T) -> None:
-        """Hand over the next task."""
+    def send(self, task: T) -> None:
+        """Send the next task to the process."""
         self.task = task
-        with suppress(BrokenPipeError):  # it died since: `result` will say so
+        with suppress(BrokenPipeError):  # the process died meanwhile: `receive` reports it
             self.connection.send(task)
 
-    def result(self) -> Any:
-        """Receive what became of the task; raises what the function raised."""
+    def receive(self) -> Any:
+        """Return the function's result or the process's death, or raise what the function raised."""
         try:
-            ok, value = self.connection.recv()
+            succeeded, value = self.connection.recv()
         except (EOFError, ConnectionResetError):
             self.process.join()
-            return Died(self.process.exitcode)
-        if not ok:
+            return ProcessDeath(self.process.exitcode)
+        if not succeeded:
             raise value
         return value
 
     def end(self) -> None:
-        """End the process; what it was writing is cleaned up by it."""
+        """End the process, which removes its temporary files first."""
         self.process.terminate()
         self.process.join()
         self.connection.close()
 
 
-def _hire(function: Callable[[T], R], task: T) -> _Worker[T]:
+def _start_worker(function: Callable[[T], R], task: T) -> _Worker[T]:
     """Start a process with its first task."""
     context = get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(function, theirs), daemon=True)
+    connection, of_child = context.Pipe()
+    process = context.Process(target=_serve, args=(function, of_child), daemon=True)
     process.start()
-    theirs.close()
-    worker = _Worker(process, ours, task)
-    worker.give(task)
+    of_child.close()
+    worker = _Worker(process, connection, task)
+    worker.send(task)
     return worker
 
 
 def _serve(function: Callable[[T], R], connection: Connection) -> None:
-    """Work until the other end closes."""
-    # The parent decides: on its word (SIGTERM) unwind, so that temporary files go; Ctrl-C is the parent's alone.
+    """Call the function on each task that arrives, until the parent closes the connection."""
+    # The parent ends its children by SIGTERM, which unwinds the stack so that temporary files are removed.
+    # Ctrl-C reaches children too, but only the parent reacts to it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     with suppress(EOFError, BrokenPipeError):

@@ -1,16 +1,14 @@
 """Follow one face through a video: cheap while it is easy, the whole frame when it is lost."""
 
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from aupair.data.layout import Side
 from aupair.faces.landmarks import box_of_landmarks, find_landmarks, load_predictor
 from aupair.faces.mtcnn import Mtcnn
 from aupair.params import PreprocessFaces
-
-Side = Literal["", "left", "right"]
-"""Which of two persons of one movie: the one in that half of the image, or "" where there is one person."""
 
 REACH = 0.6
 """How far around the last face it is looked for first, in its widths: a region of 2.2 widths."""

@@ -10,11 +10,12 @@ import numpy as np
 import pyarrow as pa
 
 from aupair import store
+from aupair.data.layout import Side
 from aupair.faces.align import procrustes_residual, template, umeyama, warp
 from aupair.faces.crops import iter_crops
 from aupair.faces.decode import Frame, read_frames
 from aupair.faces.row import FaceRow
-from aupair.faces.tracking import Face, Models, Side, Tracker, load_models
+from aupair.faces.tracking import Face, Models, Tracker, load_models
 from aupair.params import PreprocessFaces
 
 BATCH = 256

@@ -252,12 +252,12 @@ def _score(recognizer: Recognizer, video: Path) -> Scores | Summary:
 
 def _write(result: VideoPredictions, video: Path, target: Path, limit: np.ndarray | None) -> Summary:
     """Write a video's table and picture, and say what became of it."""
-    from aupair.faces.decode import shortfall
+    from aupair.faces.decode import describe_missing_frames
 
     write_csv(target.with_name(f"{target.name}.csv"), result, limit)
     draw_timeline(target.with_name(f"{target.name}.png"), result, target.name, limit)
     status, message = ("ok", "") if result.faces else ("no_face", "no face in any frame")
-    cut = shortfall(video, len(result.frame) - result.status.count("unreadable"))
+    cut = describe_missing_frames(video, len(result.frame) - result.status.count("unreadable"))
     message = "; ".join(filter(None, (message, cut)))
     return Summary(str(video), status, len(result.frame), result.faces, message, target.name)
 

@@ -12,7 +12,7 @@ from aupair import store
 from aupair.aus import AUS
 from aupair.data.frames import Frames
 from aupair.errors import ArtifactError, AupairError
-from aupair.faces.pool import Died, cores, each
+from aupair.faces.pool import ProcessDeath, count_cores, run_in_processes
 from aupair.log import SILENT, Log
 from aupair.mapping.extractor import PIECE, Course, Statistics, columns
 from aupair.params import ExtractFeatures
@@ -84,7 +84,7 @@ def write_features(
             temporary / "columns.json", [{"name": name, "group": group} for name, group in columns(params)]
         )
         work = partial(_write, folder=temporary, statistics=statistics, params=params)
-        with closing(_spread(work, tasks, min(cores(), len(frames) // SHARE))) as done:
+        with closing(_spread(work, tasks, min(count_cores(), len(frames) // SHARE))) as done:
             for _ in log.progress(done, len(tasks), "extracting features"):
                 pass
 
@@ -105,9 +105,9 @@ def _spread(
     if workers < 2:
         yield from map(work, tasks)
         return
-    with closing(each(work, tasks, workers)) as results:
+    with closing(run_in_processes(work, tasks, workers)) as results:
         for task, result in results:
-            if isinstance(result, Died):
+            if isinstance(result, ProcessDeath):
                 got, todo = f"code {result.exit_code}", "give the machine more memory (-9 is a kill for want of it)"
                 raise AupairError("a process ended", where=f"video {task[0].name}", got=got, todo=todo)
             yield

@@ -8,7 +8,7 @@ import numpy as np
 from aupair import store
 from aupair.data.frames import Frames
 from aupair.errors import ArtifactError
-from aupair.faces.pool import cores
+from aupair.faces.pool import count_cores
 
 THREADS = 8
 """decoders at most: sixteen were no faster, and more in the way of a training (docs/log.md, 2026-11-26)"""
@@ -31,7 +31,7 @@ class FaceImages:
         self._paths = [Path(folder) / f"{name}.arrow" for name in frames.videos]
         self._jpegs = [store.read_faces(path)["jpeg"] for path in self._paths]
         self._video, self._frame, self._ok = frames.video, frames.frame, frames.ok
-        self._threads = threads or min(THREADS, cores())
+        self._threads = threads or min(THREADS, count_cores())
         self._pool = ThreadPoolExecutor(self._threads)
         first = np.flatnonzero(self._ok)
         if len(first) == 0:
