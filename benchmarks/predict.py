@@ -87,7 +87,9 @@ def recognizer(params: Params, folder: Path) -> Recognizer:
     confidence = Confidence(rng.normal(size=(len(AUS), 5)))
     return Recognizer(
         Scorer.load(folder / "f", folder / "h", "cpu"),
-        Statistics.of(rng.normal(size=(999, len(AUS))).astype("f4"), rng.lognormal(size=(999, len(AUS))).astype("f4")),
+        Statistics.from_fit_frames(
+            rng.normal(size=(999, len(AUS))).astype("f4"), rng.lognormal(size=(999, len(AUS))).astype("f4")
+        ),
         Mapping(networks, params.train_mapping.width),
         Selection(0, rng.random(len(AUS)) < 0.5, np.full(len(AUS), 0.5), confidence),
         params,

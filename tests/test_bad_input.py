@@ -194,8 +194,8 @@ BAD_ARTIFACTS: dict[str, tuple[str, Damage, str]] = {
     "no f": ("extract-features", gone("work/trials/1/f"), "missing input: in work/trials/1/f; run train-pseudo-in"),
     "features": (
         "train-mapping",
-        garbage("work/trials/0/features/videos/s000c0.safetensors"),
-        TENSORS + "features/videos/s000c0",
+        cut("work/trials/0/features/features.npy"),
+        "a cut or changed file: in work/trials/0/features/features.npy",
     ),
     "mapping": ("evaluate", cut("work/trials/0/mapping/mapping.safetensors"), TENSORS + "mapping/mapping"),
     "about": ("evaluate", garbage("work/trials/0/mapping/about.json"), "not JSON: in work/trials/0/mapping/about"),

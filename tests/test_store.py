@@ -23,15 +23,6 @@ def test_the_same_arrays_give_the_same_bytes_in_any_order(tmp_path: Path) -> Non
     assert all((values == arrays[name]).all() for name, values in store.read_arrays(tmp_path / "a").items())
 
 
-def test_an_array_in_pieces_has_the_bytes_of_the_whole(tmp_path: Path) -> None:
-    for n in (0, 1, 7):
-        whole = np.random.default_rng(n).normal(size=(n, 3, 5)).astype(np.float32)
-        store.write_arrays(tmp_path / "whole", {"features": whole})
-        pieces = (whole[start : start + 3] for start in range(0, n, 3))
-        store.write_pieces(tmp_path / "pieces", "features", whole.shape, pieces)
-        assert (tmp_path / "pieces").read_bytes() == (tmp_path / "whole").read_bytes()
-
-
 @pytest.mark.parametrize(
     ("number", "todo"),
     [

@@ -5,7 +5,6 @@ Formats of others (Aff-Wild2's text files) are read in `aupair.data`, nowhere el
 
 import errno
 import json
-import math
 import os
 import shutil
 import tempfile
@@ -213,22 +212,6 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
     with atomic(path) as temporary:
         save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, temporary)
-
-
-def write_pieces(path: Path, name: str, shape: tuple[int, ...], pieces: Iterable[np.ndarray]) -> None:
-    """Write one named float32 array piece by piece: the bytes that `write_arrays` gives of all of it (it needs all).
-
-    Args:
-        shape: of the whole array.
-        pieces: rows of it, in order; each is written before the next is asked for, so they may share memory.
-    """
-    about = {name: {"dtype": "F32", "shape": shape, "data_offsets": (0, 4 * math.prod(shape))}}
-    header = json.dumps(about, separators=(",", ":")).encode()
-    header += b" " * (-len(header) % 8)
-    with atomic(path) as temporary, open(temporary, "wb") as file:
-        file.write(len(header).to_bytes(8, "little") + header)
-        for piece in pieces:
-            file.write(np.ascontiguousarray(piece, np.float32).data)
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:

@@ -9,9 +9,10 @@ from torch.nn import functional
 
 from aupair import store
 from aupair.errors import ArtifactError
+from aupair.mapping.features import Features
 from aupair.mapping.fit import Mapping, balanced_loss, draw_probability
 from aupair.mapping.networks import MappingNetworks
-from mapping.toy import FEATURES, FRAMES, PARAMS, PLAIN, F, fit, lazy, make
+from mapping.toy import FEATURES, FRAMES, PARAMS, PLAIN, F, fit, make
 
 CLASSES = PARAMS.model_copy(update={"loss": "cross_entropy", "epochs": 12})
 
@@ -77,14 +78,16 @@ def test_the_kept_epoch_is_that_of_the_balanced_cross_entropy() -> None:
     mapping, curves = fit(FRAMES, FEATURES, params, 0)
     rows = np.flatnonzero(FRAMES.usable & FRAMES.of_split("select"))
     weight = draw_probability(FRAMES.labels[rows], FRAMES.video[rows])
-    kept = float(balanced_loss(mapping.networks, lazy(FEATURES), FRAMES, rows, weight.astype(np.float32)).mean())
+    kept = float(
+        balanced_loss(mapping.networks, Features(FEATURES, PLAIN), FRAMES, rows, weight.astype(np.float32)).mean()
+    )
     seen = [row["select_loss"] for row in curves]
     assert kept <= min(seen) + 1e-6
     assert kept < seen[-1]
     p = np.clip(mapping(FEATURES[rows])[0].astype(np.float64), 1e-12, 1 - 1e-12)
     y = FRAMES.labels[rows]
     own = (-(np.log(np.where(y == 1, p, 1 - p))) * weight.T).sum(axis=0)
-    got = balanced_loss(mapping.networks, lazy(FEATURES), FRAMES, rows, weight.astype(np.float32))[0].numpy()
+    got = balanced_loss(mapping.networks, Features(FEATURES, PLAIN), FRAMES, rows, weight.astype(np.float32))[0].numpy()
     np.testing.assert_allclose(got, own, rtol=1e-3, atol=1e-4)
 
 

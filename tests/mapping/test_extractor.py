@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from aupair.errors import ArtifactError
-from aupair.mapping.extractor import CDF_POINTS, Course, Statistics, columns
+from aupair.mapping.extractor import CDF_POINTS, Statistics, VideoFeatures, columns
 from aupair.mapping.windows import BINS
 from aupair.params import ExtractFeatures
 
@@ -23,7 +23,9 @@ LINE = SMALL.model_copy(update={"certainty": "min_max"})
 
 def make_statistics(seed: int = 0) -> Statistics:
     rng = np.random.default_rng(seed)
-    return Statistics.of(rng.normal(size=(400, A)).astype(np.float32), rng.lognormal(size=(400, A)).astype(np.float32))
+    return Statistics.from_fit_frames(
+        rng.normal(size=(400, A)).astype(np.float32), rng.lognormal(size=(400, A)).astype(np.float32)
+    )
 
 
 def make_video(times: list[float], missing: list[int], seed: int = 1) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -148,7 +150,7 @@ def naive(
 def test_every_column_equals_a_loop(name: str, params: ExtractFeatures) -> None:
     y_hat, sigma, time = VIDEOS[name]
     statistics = make_statistics()
-    got = Course(y_hat, sigma, time, statistics, params).features()
+    got = VideoFeatures(y_hat, sigma, time, statistics, params).features()
     names = [column for column, _ in columns(params)]
     assert got.shape == (len(time), A, len(names))
     assert got.dtype == np.float32
@@ -168,8 +170,8 @@ def test_pieces_have_the_bits_of_the_whole_video(kind: str) -> None:
     y_hat, sigma, time = make_video((np.arange(n) / 30).tolist(), [0, *range(300, 380), *range(1000, 1600), n - 1])
     pool = (np.concatenate([y_hat[1:300], y_hat[-90:-1] + 1]), np.concatenate([sigma[1:300], sigma[-90:-1]]))
     for given in (None, pool):
-        whole = Course(y_hat, sigma, time, make_statistics(), params, given).features()
-        course = Course(y_hat, sigma, time, make_statistics(), params, given)
+        whole = VideoFeatures(y_hat, sigma, time, make_statistics(), params, given).features()
+        course = VideoFeatures(y_hat, sigma, time, make_statistics(), params, given)
         assert course.shape == whole.shape
         for size in (7, 600, n):
             parts = [course.features(slice(k, min(k + size, n))) for k in range(0, n, size)]
@@ -188,7 +190,7 @@ def test_columns_are_named_once_and_counted(params: ExtractFeatures) -> None:
     assert len(set(names)) == len(names)
     assert {group for _, group in named} == {"plain", "uncertainty"}
     y_hat, sigma, time = VIDEOS["irregular"]
-    assert Course(y_hat, sigma, time, make_statistics(), params).features().shape[2] == len(names)
+    assert VideoFeatures(y_hat, sigma, time, make_statistics(), params).features().shape[2] == len(names)
     for name, group in named:
         uncertain = "certainty" in name or "sure" in name or ".uncertainty." in name
         assert group == ("uncertainty" if uncertain else "plain")
@@ -197,17 +199,17 @@ def test_columns_are_named_once_and_counted(params: ExtractFeatures) -> None:
 def test_no_face_at_all_and_no_frame_at_all() -> None:
     count = len(columns(SMALL))
     nan = np.full((5, A), np.nan, np.float32)
-    out = Course(nan, nan, np.arange(5) / 25, make_statistics(), SMALL).features()
+    out = VideoFeatures(nan, nan, np.arange(5) / 25, make_statistics(), SMALL).features()
     assert out.shape == (5, A, count)
     assert np.isnan(out).all()
-    assert Course(nan[:0], nan[:0], np.zeros(0), make_statistics(), SMALL).features().shape == (0, A, count)
+    assert VideoFeatures(nan[:0], nan[:0], np.zeros(0), make_statistics(), SMALL).features().shape == (0, A, count)
 
 
 def test_plain_columns_do_not_know_sigma() -> None:
     y_hat, sigma, time = VIDEOS["gaps and ends"]
     plain = np.array([group == "plain" for _, group in columns(SMALL)])
-    one = Course(y_hat, sigma, time, make_statistics(), SMALL).features()
-    other = Course(y_hat, sigma[:, ::-1] ** 2 + 0.1, time, make_statistics(), SMALL).features()
+    one = VideoFeatures(y_hat, sigma, time, make_statistics(), SMALL).features()
+    other = VideoFeatures(y_hat, sigma[:, ::-1] ** 2 + 0.1, time, make_statistics(), SMALL).features()
     np.testing.assert_array_equal(one[:, :, plain], other[:, :, plain])
     known = ~np.isnan(y_hat[:, 0])
     assert not np.allclose(one[known][:, :, ~plain], other[known][:, :, ~plain])
@@ -229,22 +231,22 @@ def test_one_outlier_does_not_make_all_others_sure() -> None:
     """What the quantile is for: the authors' 1 - sigma / sigma_max goes up to .99 for all but the outlier."""
     sigma = np.random.default_rng(0).uniform(0.5, 1.5, (1000, 1)).astype(np.float32)
     sigma[0] = 1e4
-    statistics = Statistics.of(np.zeros((1000, 1), np.float32), sigma)
+    statistics = Statistics.from_fit_frames(np.zeros((1000, 1), np.float32), sigma)
     assert np.median(statistics.certainty(sigma, "min_max")) > 0.99
     assert np.median(statistics.certainty(sigma, "quantile")) == pytest.approx(0.5, abs=0.02)
 
 
 def test_certainty_is_the_rank_within_fit() -> None:
     sigma = np.random.default_rng(0).lognormal(size=(5000, A)).astype(np.float32)
-    statistics = Statistics.of(np.zeros((5000, A), np.float32), sigma)
+    statistics = Statistics.from_fit_frames(np.zeros((5000, A), np.float32), sigma)
     for au in range(A):
         rank = np.array([(sigma[:, au] > value).mean() for value in sigma[:200, au]])
         np.testing.assert_allclose(statistics.certainty(sigma[:200], "quantile")[:, au], rank, atol=0.006)
 
 
 def test_a_constant_sigma_and_a_constant_y() -> None:
-    statistics = Statistics.of(np.ones((50, A), np.float32), np.full((50, A), 0.7, np.float32))
-    out = Course(
+    statistics = Statistics.from_fit_frames(np.ones((50, A), np.float32), np.full((50, A), 0.7, np.float32))
+    out = VideoFeatures(
         np.ones((9, A), np.float32), np.full((9, A), 0.7, np.float32), np.arange(9) / 9, statistics, SMALL
     ).features()
     assert np.isfinite(out).all()
@@ -254,17 +256,17 @@ def test_seconds_and_not_frames() -> None:
     """Twice the frame rate, each frame doubled: the same numbers."""
     y_hat, sigma, time = VIDEOS["25 fps"]
     twice = [np.repeat(a, 2, axis=0) for a in (y_hat, sigma)]
-    doubled = Course(*twice, np.repeat(time, 2), make_statistics(), SMALL).features()
+    doubled = VideoFeatures(*twice, np.repeat(time, 2), make_statistics(), SMALL).features()
     names = [name for name, _ in columns(SMALL)]
     windows = [k for k, name in enumerate(names) if name.startswith(("window", "context", "own.y"))]
-    single = Course(y_hat, sigma, time, make_statistics(), SMALL).features()
+    single = VideoFeatures(y_hat, sigma, time, make_statistics(), SMALL).features()
     np.testing.assert_allclose(doubled[::2][:, :, windows], single[:, :, windows], rtol=1e-5, atol=1e-5)
 
 
 def test_statistics_round_trip_and_range(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     y = rng.normal(size=(100, A)).astype(np.float32)
-    statistics = Statistics.of(y, rng.lognormal(size=(100, A)).astype(np.float32))
+    statistics = Statistics.from_fit_frames(y, rng.lognormal(size=(100, A)).astype(np.float32))
     scaled = statistics.scaled(y)
     np.testing.assert_allclose(scaled.min(axis=0), -1, atol=1e-6)
     np.testing.assert_allclose(scaled.max(axis=0), 1, atol=1e-6)
@@ -276,7 +278,7 @@ def test_statistics_round_trip_and_range(tmp_path: Path) -> None:
 
 def test_no_fit_frame_with_a_face() -> None:
     with pytest.raises(ArtifactError, match="no frame of fit has a face; look at the statuses"):
-        Statistics.of(np.zeros((0, A), np.float32), np.zeros((0, A), np.float32))
+        Statistics.from_fit_frames(np.zeros((0, A), np.float32), np.zeros((0, A), np.float32))
 
 
 def test_corrupt_statistics(tmp_path: Path) -> None:

@@ -1,17 +1,18 @@
-"""G as files: a round trip, statistics from fit alone, every bad file in one line, nothing half-written."""
+"""The features as files: a round trip, statistics of fit alone, one line for each bad file, nothing half-written."""
 
+import errno
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from aupair import store
 from aupair.data.frames import Frames
 from aupair.errors import ArtifactError, AupairError
 from aupair.faces.pool import ProcessDeath
 from aupair.mapping import features as module
-from aupair.mapping.extractor import Course, Statistics, columns
+from aupair.mapping.extractor import Statistics, VideoFeatures, columns
 from aupair.mapping.features import Features, open_features, write_features
 from aupair.params import ExtractFeatures
 
@@ -48,7 +49,7 @@ def test_round_trip(tmp_path: Path) -> None:
     statistics = Statistics.load(tmp_path / "features" / "statistics.safetensors")
     for v in range(len(LENGTHS)):
         rows = frames.video == v
-        expected = Course(y_hat[rows], sigma[rows], frames.time[rows], statistics, PARAMS).features()
+        expected = VideoFeatures(y_hat[rows], sigma[rows], frames.time[rows], statistics, PARAMS).features()
         np.testing.assert_array_equal(features[rows], expected)
     assert (np.isnan(features[:, 0, 0]) == ~frames.ok).all()
 
@@ -59,18 +60,18 @@ def test_processes_write_the_same_bytes(tmp_path: Path, monkeypatch: pytest.Monk
     frames = replace(frames, subject=(frames.video // 2).astype(np.int32))
     params = PARAMS.model_copy(update={"neutral": neutral})
     write_features(tmp_path / "here", frames, y_hat, sigma, params)
-    monkeypatch.setattr(module, "SHARE", 1)
+    monkeypatch.setattr(module, "FRAMES_PER_PROCESS", 1)
     monkeypatch.setattr(module, "count_cores", lambda: 2)
     write_features(tmp_path / "there", frames, y_hat, sigma, params)
     names = sorted(path.relative_to(tmp_path / "here") for path in (tmp_path / "here").rglob("*.*"))
-    assert len(names) == len(LENGTHS) + 2
+    assert len(names) == 3
     for name in names:
         assert (tmp_path / "here" / name).read_bytes() == (tmp_path / "there" / name).read_bytes()
 
 
 def test_a_process_that_dies_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     frames, y_hat, sigma = make()
-    monkeypatch.setattr(module, "SHARE", 1)
+    monkeypatch.setattr(module, "FRAMES_PER_PROCESS", 1)
     monkeypatch.setattr(module, "count_cores", lambda: 2)
     monkeypatch.setattr(
         module, "run_in_processes", lambda work, tasks, workers: (pair for pair in [(tasks[0], ProcessDeath(-9))])
@@ -78,14 +79,6 @@ def test_a_process_that_dies_is_one_line(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(AupairError, match="a process ended: in video v0, got code -9"):
         write_features(tmp_path / "features", frames, y_hat, sigma, PARAMS)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_file_in_pieces_has_the_bytes_of_one_at_once(tmp_path: Path) -> None:
-    frames, y_hat, sigma = make()
-    write_features(tmp_path / "features", frames, y_hat, sigma, PARAMS)
-    for path in (tmp_path / "features" / "videos").iterdir():
-        store.write_arrays(tmp_path / "again", store.read_arrays(path))
-        assert path.read_bytes() == (tmp_path / "again").read_bytes()
 
 
 def test_statistics_come_from_all_faces_of_fit_alone(tmp_path: Path) -> None:
@@ -97,17 +90,6 @@ def test_statistics_come_from_all_faces_of_fit_alone(tmp_path: Path) -> None:
     np.testing.assert_array_equal(got.y_max, y_hat[rows].max(axis=0))
     np.testing.assert_array_equal(got.sigma_max, sigma[rows].max(axis=0))
     np.testing.assert_allclose(got.log_sigma[:, 100], np.median(np.log(sigma[rows]), axis=0), rtol=1e-5)
-
-
-def test_a_video_may_have_any_name(tmp_path: Path) -> None:
-    frames, y_hat, sigma = make()
-    write_features(tmp_path / "plain", frames, y_hat, sigma, PARAMS)
-    odd = replace(frames, videos=("statistics", "columns", "videos", "v3"))
-    write_features(tmp_path / "odd", odd, y_hat, sigma, PARAMS)
-    one, two = open_features(tmp_path / "odd", odd), open_features(tmp_path / "plain", frames)
-    np.testing.assert_array_equal(whole(one), whole(two))
-    for name in ("statistics.safetensors", "columns.json"):
-        assert (tmp_path / "odd" / name).read_bytes() == (tmp_path / "plain" / name).read_bytes()
 
 
 def test_other_faces(tmp_path: Path) -> None:
@@ -122,24 +104,65 @@ def test_other_faces(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError) as caught:
         open_features(tmp_path / "features", fewer)
     assert str(caught.value).startswith(
-        f"features of other faces: in {tmp_path / 'features' / 'videos' / 'v0.safetensors'}, got (9"
+        f"features of other faces: in {tmp_path / 'features' / 'features.npy'}, got ({len(frames)}, "
     )
     assert str(caught.value).endswith("run extract-features again")
 
 
-@pytest.mark.parametrize("name", ["columns.json", "videos/v2.safetensors"])
-def test_a_corrupt_or_missing_file_gets_one_line(tmp_path: Path, name: str) -> None:
+def _cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-30])
+
+
+def _change(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "message"),
+    [
+        ("features.json", _cut, "not JSON: in "),
+        ("features.json", Path.unlink, "missing file: in "),
+        ("features.npy", _cut, "a cut or changed file: in .*, got 1"),
+        ("features.npy", _change, "a changed file: in .*run extract-features again"),
+        ("features.npy", Path.unlink, "missing file: in "),
+    ],
+)
+def test_a_damaged_or_missing_file_gets_one_line(
+    tmp_path: Path, name: str, damage: Callable[[Path], None], message: str
+) -> None:
     frames, y_hat, sigma = make()
     write_features(tmp_path / "features", frames, y_hat, sigma, PARAMS)
-    path = tmp_path / "features" / name
-    path.write_bytes(path.read_bytes()[:30])
-    with pytest.raises(ArtifactError) as caught:
+    damage(tmp_path / "features" / name)
+    with pytest.raises(ArtifactError, match=f"^{message}") as caught:
         open_features(tmp_path / "features", frames)
-    assert str(path) in str(caught.value)
+    assert name in str(caught.value)
     assert "\n" not in str(caught.value)
-    path.unlink()
-    with pytest.raises(ArtifactError, match="missing file"):
+
+
+def test_of_a_large_file_the_format_is_checked_and_not_the_hash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames, y_hat, sigma = make()
+    write_features(tmp_path / "features", frames, y_hat, sigma, PARAMS)
+    monkeypatch.setattr(module, "HASHED_BYTES", 0)
+    path = tmp_path / "features" / "features.npy"
+    _change(path)
+    assert len(open_features(tmp_path / "features", frames)) == len(frames)
+    path.write_bytes(b"x" * path.stat().st_size)
+    with pytest.raises(ArtifactError, match=r"^not a readable \.npy file: in ") as caught:
         open_features(tmp_path / "features", frames)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_full_disk_gets_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fill(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(module.os, "posix_fallocate", fill)
+    frames, y_hat, sigma = make()
+    with pytest.raises(AupairError, match=r"^cannot write: in .*features, got No space left on device.*; make room"):
+        write_features(tmp_path / "features", frames, y_hat, sigma, PARAMS)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_no_face_in_fit_and_nothing_half_written(tmp_path: Path) -> None:

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from scipy.stats import gaussian_kde
 
-from aupair.mapping.extractor import Course, Statistics, columns
+from aupair.mapping.extractor import Statistics, VideoFeatures, columns
 from aupair.mapping.features import open_features, write_features
 from aupair.mapping.fit import Mapping, train
-from aupair.mapping.histogram import POINTS, density
+from aupair.mapping.histogram import POINTS, estimate_density
 from aupair.params import ExtractFeatures
 from mapping.toy import FEATURES, FRAMES, PARAMS
 
@@ -29,7 +29,7 @@ def video(n: int = 50) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("n", [2, 5, 300])
 def test_the_density_is_scipys(n: int) -> None:
     values = np.random.default_rng(n).normal([0.0, -0.5, 0.3], [0.5, 0.2, 0.05], (n, 3))
-    got = density(values)
+    got = estimate_density(values)
     assert got.shape == (24, 3)
     for au in range(3):
         expected = gaussian_kde(values[:, au], "scott")(POINTS)
@@ -38,8 +38,8 @@ def test_the_density_is_scipys(n: int) -> None:
 
 def test_a_constant_one_value_and_values_beyond_the_points_have_a_density_too() -> None:
     for values in (np.full((9, 1), 0.3), np.full((1, 1), 0.3)):
-        assert int(density(values).argmax()) == int(np.abs(POINTS - 0.3).argmin())
-    beyond = density(np.linspace(40, 40.1, 9)[:, None])
+        assert int(estimate_density(values).argmax()) == int(np.abs(POINTS - 0.3).argmin())
+    beyond = estimate_density(np.linspace(40, 40.1, 9)[:, None])
     np.testing.assert_allclose(beyond.sum(axis=0), 1)
     assert int(beyond.argmax()) == 23
 
@@ -49,10 +49,10 @@ def test_columns_are_36_plain_ones() -> None:
     assert len({name for name, _ in named}) == 36
     assert {group for _, group in named} == {"plain"}
     y_hat, sigma, time = video()
-    out = Course(y_hat, sigma, time, STATISTICS, PARAMS_2020).features()
+    out = VideoFeatures(y_hat, sigma, time, STATISTICS, PARAMS_2020).features()
     known = ~np.isnan(y_hat[:, 0])
     assert out.shape == (50, 2, 36)
-    np.testing.assert_array_equal(out, Course(y_hat, sigma * 9, time, STATISTICS, PARAMS_2020).features())
+    np.testing.assert_array_equal(out, VideoFeatures(y_hat, sigma * 9, time, STATISTICS, PARAMS_2020).features())
     assert (np.isnan(out).any(axis=(1, 2)) == ~known).all()
     at = {name: out[:, :, k] for k, (name, _) in enumerate(named)}
     np.testing.assert_allclose(at["own.y"], y_hat, atol=1e-6)
@@ -83,5 +83,7 @@ def test_the_flow_takes_features_without_uncertainty(tmp_path: Path) -> None:
 
 def test_the_order_of_the_values_does_not_change_a_bit() -> None:
     values = np.random.default_rng(0).normal(size=(500, 3)) * [1, 1e-3, 1e3]
-    np.testing.assert_array_equal(density(values[::-1]), density(values))
-    np.testing.assert_array_equal(density(np.random.default_rng(1).permutation(values)), density(values))
+    np.testing.assert_array_equal(estimate_density(values[::-1]), estimate_density(values))
+    np.testing.assert_array_equal(
+        estimate_density(np.random.default_rng(1).permutation(values)), estimate_density(values)
+    )

@@ -10,9 +10,10 @@ from scipy.stats import chisquare
 
 from aupair import store
 from aupair.errors import ArtifactError
+from aupair.mapping.features import Features
 from aupair.mapping.fit import Mapping, balanced_loss, batches, draw, draw_probability, take_step
 from aupair.mapping.networks import MappingNetworks
-from mapping.toy import FEATURES, FRAMES, PARAMS, PLAIN, F, fit, lazy, make
+from mapping.toy import FEATURES, FRAMES, PARAMS, PLAIN, F, fit, make
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +101,7 @@ def test_each_network_keeps_its_own_best_epoch() -> None:
     mapping, curves = fit(FRAMES, FEATURES, params, 0)
     rows = np.flatnonzero(FRAMES.usable & FRAMES.of_split("select"))
     weight = draw_probability(FRAMES.labels[rows], FRAMES.video[rows]).astype(np.float32)
-    kept = float(balanced_loss(mapping.networks, lazy(FEATURES), FRAMES, rows, weight).mean())
+    kept = float(balanced_loss(mapping.networks, Features(FEATURES, PLAIN), FRAMES, rows, weight).mean())
     seen = [row["select_loss"] for row in curves]
     assert kept <= min(seen) + 1e-6
     assert kept < seen[-1]
@@ -178,7 +179,7 @@ def test_balanced_loss_equals_a_loop() -> None:
     networks = make_networks()
     rows = np.flatnonzero(FRAMES.usable)[:20]
     y, weight = FRAMES.labels[rows], np.random.default_rng(0).random((12, 20)).astype(np.float32)
-    got = balanced_loss(networks, lazy(FEATURES), FRAMES, rows, weight)
+    got = balanced_loss(networks, Features(FEATURES, PLAIN), FRAMES, rows, weight)
     out = Mapping(networks, 8)(FEATURES[rows])
     for variant in range(2):
         for au in range(12):

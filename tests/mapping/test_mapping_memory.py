@@ -1,6 +1,5 @@
 """Features stay on disk: what is read, that nothing depends on it, and that weights are those of training in memory."""
 
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +10,10 @@ from aupair.aus import AUS
 from aupair.data.frames import Frames
 from aupair.mapping import fit as module
 from aupair.mapping.features import Features, open_features, write_features
-from aupair.mapping.fit import CHUNK, draw, draw_probability, moments, train
+from aupair.mapping.fit import CHUNK, draw, draw_probability, moments
 from aupair.mapping.networks import MappingNetworks
 from aupair.params import ExtractFeatures, TrainMapping
-from mapping.toy import FEATURES, FRAMES, LENGTH, PARAMS, PLAIN, F, fit, lazy
+from mapping.toy import FEATURES, FRAMES, PARAMS, PLAIN, F, fit
 
 
 def in_memory(params: TrainMapping, seed: int) -> tuple[dict[str, torch.Tensor], list[float]]:
@@ -74,52 +73,39 @@ def test_select_is_judged_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_moments_are_numpys_to_the_bit() -> None:
     rng = np.random.default_rng(0)
     array = rng.normal(3, 100, (9001, 12, F)).astype(np.float32)
-    slices = [slice(0, 4000), slice(4000, 4000), slice(4000, 9001)]
     rows = np.flatnonzero(rng.random(9001) < 0.95)
-    center, spread = moments(Features(slices, PLAIN, lambda video: array[slices[video]]), rows)
+    center, spread = moments(Features(array, PLAIN), rows)
     np.testing.assert_array_equal(center, array[rows].mean(axis=0, dtype=np.float64))
     np.testing.assert_array_equal(spread, array[rows].std(axis=0, dtype=np.float64))
 
 
-def test_what_is_asked_for_is_what_the_array_holds() -> None:
-    features, rng = lazy(FEATURES), np.random.default_rng(0)
+def test_rows_are_those_of_the_array() -> None:
+    features, rng = Features(FEATURES, PLAIN), np.random.default_rng(0)
     rows = rng.integers(0, len(FRAMES), 50)  # in any order, some twice
     np.testing.assert_array_equal(np.concatenate(list(features.chunks(rows, 7))), FEATURES[rows])
     drawn = rng.integers(0, len(FRAMES), (12, 30))
-    np.testing.assert_array_equal(features.drawn(drawn), FEATURES[drawn, np.arange(12)[:, None]])
+    np.testing.assert_array_equal(features.of_each_au(drawn), FEATURES[drawn, np.arange(12)[:, None]])
     assert len(features) == len(FRAMES)
     assert list(features.chunks(rows[:0])) == []
 
 
-def test_only_the_videos_that_are_asked_for_are_read() -> None:
-    read: list[int] = []
-    slices = FRAMES.slices()
-
-    def spy(video: int) -> np.ndarray:
-        read.append(video)
-        return FEATURES[slices[video]]
-
-    features = Features(slices, PLAIN, spy)
-    list(features.chunks(np.arange(2 * LENGTH - 3, 2 * LENGTH + 3)))
-    assert read == [1, 2]
-    read.clear()
-    train(FRAMES, features, 2, PARAMS, 0)
-    assert set(read) == set(range(6)), "validation is not touched"
+def test_training_does_not_read_features_of_validation() -> None:
+    other = np.where(FRAMES.of_split("validation")[:, None, None], np.nan, FEATURES)
+    mapping, curves = fit(FRAMES, other, PARAMS, 0)
+    expected, same = fit(FRAMES, FEATURES, PARAMS, 0)
+    np.testing.assert_array_equal(mapping(FEATURES), expected(FEATURES))
+    assert curves == same
 
 
 def test_mapping_all_equals_mapping_an_array() -> None:
     mapping, _ = fit(FRAMES, FEATURES, PARAMS, 0)
     times = 8 * CHUNK // len(FRAMES) + 2  # more than a chunk
     array = np.concatenate([FEATURES] * times)
-    edges = np.arange(0, len(array) + 1, LENGTH)
-    slices = [slice(int(a), int(b)) for a, b in pairwise(edges)]
-    features = Features(slices, PLAIN, lambda video: array[slices[video]])
-    np.testing.assert_array_equal(mapping.map_all(features), mapping(array))
-    nothing = Features([], PLAIN, lambda video: array)
-    assert mapping.map_all(nothing)[0].shape == (0, 12)
+    np.testing.assert_array_equal(mapping.map_all(Features(array, PLAIN)), mapping(array))
+    assert mapping.map_all(Features(array[:0], PLAIN))[0].shape == (0, 12)
 
 
-def test_files_are_mapped_and_not_loaded(tmp_path: Path) -> None:
+def test_the_file_is_mapped_and_not_loaded(tmp_path: Path) -> None:
     """Opening and taking a little of 60 MB of features needs a small part of it."""
     n, params = 12_000, ExtractFeatures(windows=(1.0,), context_points=20)
     video = np.repeat(np.arange(2, dtype=np.int32), n // 2)
@@ -129,7 +115,7 @@ def test_files_are_mapped_and_not_loaded(tmp_path: Path) -> None:
     )
     y_hat = np.random.default_rng(0).normal(size=(n, len(AUS))).astype(np.float32)
     write_features(tmp_path / "features", frames, y_hat, np.ones_like(y_hat), params)
-    size = sum(path.stat().st_size for path in (tmp_path / "features" / "videos").iterdir())
+    size = (tmp_path / "features" / "features.npy").stat().st_size
     assert size > 50e6
     before = resident()
     features = open_features(tmp_path / "features", frames)
@@ -139,5 +125,5 @@ def test_files_are_mapped_and_not_loaded(tmp_path: Path) -> None:
 
 
 def resident() -> int:
-    """Give the memory of this process, bytes."""
+    """Return the memory of this process, bytes."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096

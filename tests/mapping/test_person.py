@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from aupair.data.frames import Frames
-from aupair.mapping.extractor import Course, Statistics, columns
+from aupair.mapping.extractor import Statistics, VideoFeatures, columns
 from aupair.mapping.features import open_features, write_features
 from aupair.mapping.fit import train
 from aupair.params import ExtractFeatures, TrainMapping
@@ -42,11 +42,11 @@ def test_a_smile_that_is_held_is_neutral_in_its_video_alone_but_not_among_the_pe
     neutral = 2 + noise(4)  # of somebody whose y_hat lies higher: offsets of people are arbitrary
     sigma = sigmas(5)
     pool = np.concatenate([held, varied]), np.concatenate([sigma, sigmas(6)])
-    like, unlike = (Course(y, sigma, TIME, statistics(), VIDEO).features() for y in (held, neutral))
+    like, unlike = (VideoFeatures(y, sigma, TIME, statistics(), VIDEO).features() for y in (held, neutral))
     plain = np.array([group == "plain" and name != "own.rank" for name, group in columns(VIDEO)])
     np.testing.assert_allclose(like[..., plain], unlike[..., plain], atol=0.2)
     assert abs(float(like[..., 1].mean() - 0.5)) < 1e-6, "ranks of a video are even"
-    pooled = Course(held, sigma, TIME, statistics(), PERSON, pool).features()
+    pooled = VideoFeatures(held, sigma, TIME, statistics(), PERSON, pool).features()
     at = {name: pooled[..., k] for k, (name, _) in enumerate(columns(PERSON))}
     assert (at["own.y"] - at["person.p10"]).min() > 0.25
     assert at["own.rank"].min() > 0.2
@@ -58,7 +58,7 @@ def test_a_smile_that_is_held_is_neutral_in_its_video_alone_but_not_among_the_pe
 def test_percentiles_shares_and_ranks_are_those_of_the_pool(params: ExtractFeatures) -> None:
     one, two, sigma, other = noise(1), 1 + noise(2), sigmas(3), sigmas(4)
     pool = np.concatenate([one, two]), np.concatenate([sigma, other])
-    got = Course(one, sigma, TIME, statistics(), params, pool).features()
+    got = VideoFeatures(one, sigma, TIME, statistics(), params, pool).features()
     at = {name: got[..., k] for k, (name, _) in enumerate(columns(params))}
     y, c = pool[0] / 4, statistics().certainty(pool[1], "quantile")
     for p in (0, 10, 50):
@@ -72,7 +72,7 @@ def test_percentiles_shares_and_ranks_are_those_of_the_pool(params: ExtractFeatu
         np.testing.assert_allclose(at["person.sure0.5.share"][:, au], len(sure) / (2 * N), atol=1e-6)
         below = [(y[:, au] < v).mean() + (y[:, au] == v).mean() / 2 for v in y[:N, au]]
         np.testing.assert_allclose(at["own.rank"][:, au], below, atol=1e-6)
-    alone = Course(one, sigma, TIME, statistics(), VIDEO).features()
+    alone = VideoFeatures(one, sigma, TIME, statistics(), VIDEO).features()
     stay = [k for k, (name, _) in enumerate(columns(VIDEO)) if name.startswith(("own.y", "own.c", "window", "context"))]
     np.testing.assert_array_equal(got[..., stay], alone[..., stay])  # windows and context stay within the video
 
@@ -83,11 +83,11 @@ def test_the_order_of_the_pool_does_not_matter_and_a_person_of_one_clip_is_a_vid
     pool = np.concatenate([one, noise(3)]), np.concatenate([sigma, sigmas(4)])
     order = np.random.default_rng(0).permutation(2 * N)
     shuffled = pool[0][order], pool[1][order]
-    first, second = (Course(one, sigma, TIME, statistics(), params, p).features() for p in (pool, shuffled))
+    first, second = (VideoFeatures(one, sigma, TIME, statistics(), params, p).features() for p in (pool, shuffled))
     np.testing.assert_array_equal(first, second)
-    own = Course(one, sigma, TIME, statistics(), params.model_copy(update={"neutral": "video"})).features()
-    np.testing.assert_array_equal(Course(one, sigma, TIME, statistics(), params).features(), own)
-    np.testing.assert_array_equal(Course(one, sigma, TIME, statistics(), params, (one, sigma)).features(), own)
+    own = VideoFeatures(one, sigma, TIME, statistics(), params.model_copy(update={"neutral": "video"})).features()
+    np.testing.assert_array_equal(VideoFeatures(one, sigma, TIME, statistics(), params).features(), own)
+    np.testing.assert_array_equal(VideoFeatures(one, sigma, TIME, statistics(), params, (one, sigma)).features(), own)
 
 
 def corpus(people: tuple[int, int, int], seed: int = 0) -> tuple[Frames, np.ndarray, np.ndarray]:
@@ -130,7 +130,7 @@ def test_write_features_pools_over_the_subject_and_nobody_else(tmp_path: Path) -
         for v in (2 * subject, 2 * subject + 1):
             rows = np.flatnonzero(frames.video == v)
             (got,) = features.chunks(rows)
-            expected = Course(
+            expected = VideoFeatures(
                 y_hat[rows], sigma[rows], frames.time[rows], fitted, PERSON, (y_hat[mine], sigma[mine])
             ).features()
             np.testing.assert_array_equal(got, expected)

@@ -35,14 +35,8 @@ def make(levels: int = 2) -> tuple[Frames, np.ndarray]:
 FRAMES, FEATURES = make()
 
 
-def lazy(array: np.ndarray, plain: np.ndarray = PLAIN) -> Features:
-    """Features as a stage opens them, of an array."""
-    slices = FRAMES.slices()
-    return Features(slices, plain, lambda video: array[slices[video]])
-
-
 def fit(
     frames: Frames, array: np.ndarray, params: TrainMapping, seed: int, levels: int = 2
 ) -> tuple[Mapping, list[dict[str, float]]]:
     """Train on an array."""
-    return train(frames, lazy(array), levels, params, seed)
+    return train(frames, Features(array, PLAIN), levels, params, seed)

@@ -93,7 +93,7 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Parts:
         work / "f", PseudoIntensity({"final": f}, {"final": np.zeros(A, np.float32)}, ones, scores, []), params, SIZE
     )
     save_h(work / "h", Uncertainty({"final": h}, np.exp(scores), []), params, SIZE)
-    Statistics.of(scores, np.exp(scores)).save(work / "statistics.safetensors")
+    Statistics.from_fit_frames(scores, np.exp(scores)).save(work / "statistics.safetensors")
     names = columns(params.extract_features)
     plain = torch.tensor([group == "plain" for _, group in names])
     torch.manual_seed(0)

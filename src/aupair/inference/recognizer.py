@@ -179,14 +179,14 @@ class Recognizer:
             pool: y_hat and sigma of all clips of the person, of which the neutral face is taken; else of this video.
         """
         from aupair.evaluation.intensity import clamp
-        from aupair.mapping.extractor import Course
+        from aupair.mapping.extractor import VideoFeatures
 
         ok = np.isfinite(y_hat).all(axis=1)
         decision = np.full(y_hat.shape, NO_DECISION, np.int8)
         raw = np.full(y_hat.shape, np.nan, np.float32)
         confidence = np.full(y_hat.shape, np.nan, np.float32)
         if ok.any():
-            course = Course(y_hat, sigma, time, self.statistics, self.params.extract_features, pool)
+            course = VideoFeatures(y_hat, sigma, time, self.statistics, self.params.extract_features, pool)
             for start in range(0, len(ok), PIECE):
                 rows = slice(start, start + PIECE)
                 own = start + np.flatnonzero(ok[rows])

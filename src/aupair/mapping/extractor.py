@@ -1,8 +1,8 @@
-"""G: what the video says about a frame (paper: section 3.3; columns and deviations in docs/method.md).
+"""Compute G, the features of a frame in its video (paper: section 3.3; columns and deviations in docs/method.md).
 
 For each frame and AU: its own y' and certainty, the distribution over the video (or all clips of the person), over
 windows around the frame, and the values some seconds before and after. Columns of the group `plain` need no
-uncertainty: the mapping without uncertainty reads those alone, the one with it all.
+uncertainty: the mapping without uncertainty reads those alone, the mapping with uncertainty all.
 """
 
 from collections.abc import Iterator
@@ -14,8 +14,8 @@ import numpy as np
 
 from aupair import store
 from aupair.errors import ArtifactError
-from aupair.mapping.histogram import histogram_2020
-from aupair.mapping.windows import Sums, bins_of, percentiles
+from aupair.mapping.histogram import histogram_columns
+from aupair.mapping.windows import WindowSums, assign_bins, binned_percentiles
 from aupair.params import ExtractFeatures
 
 Arrays = tuple[np.ndarray, np.ndarray]
@@ -28,7 +28,7 @@ PIECE = 512
 
 @dataclass(frozen=True)
 class Statistics:
-    """What G takes from the fit split (out of fold), per AU.
+    """The ranges and quantiles of each AU on the fit split (out of fold), by which G scales y_hat and ranks sigma.
 
     Attributes:
         y_min, y_max: (A,) float32, range of y_hat.
@@ -42,8 +42,8 @@ class Statistics:
     log_sigma: np.ndarray
 
     @classmethod
-    def of(cls, y_hat: np.ndarray, sigma: np.ndarray) -> "Statistics":
-        """Take them from the fit frames with a face: y_hat, sigma (n, A).
+    def from_fit_frames(cls, y_hat: np.ndarray, sigma: np.ndarray) -> "Statistics":
+        """Compute the statistics of the fit frames with a face: y_hat, sigma (n, A).
 
         Raises:
             ArtifactError: there is no such frame.
@@ -56,7 +56,7 @@ class Statistics:
         return cls(*(a.astype(np.float32) for a in (y_hat.min(0), y_hat.max(0), sigma.max(0), quantiles)))
 
     def save(self, path: Path) -> None:
-        """Write them as safetensors."""
+        """Write the statistics as safetensors."""
         store.write_arrays(path, vars(self))
 
     @classmethod
@@ -64,13 +64,13 @@ class Statistics:
         """Read what `save` wrote."""
         return cls(**store.read_arrays(path))
 
-    def scaled(self, y_hat: np.ndarray) -> np.ndarray:
-        """y' = 2 (y_hat - min) / (max - min) - 1: (n, A) -> (n, A) float64, in [-1, 1] on fit (# authors)."""
+    def scale(self, y_hat: np.ndarray) -> np.ndarray:
+        """Return y' = 2 (y_hat - min) / (max - min) - 1: (n, A) -> (n, A) float64, in [-1, 1] on fit (# authors)."""
         span = np.maximum(self.y_max - self.y_min, 1e-6).astype(np.float64)
         return 2 * (y_hat - self.y_min) / span - 1
 
     def certainty(self, sigma: np.ndarray, kind: str) -> np.ndarray:
-        """conf in 0..1: (n, A) -> (n, A) float64; NaN where sigma is.
+        """Return the certainty of sigma, 0..1: (n, A) -> (n, A) float64; NaN where sigma is.
 
         `quantile` is 1 - CDF_fit(log sigma) (# ours: one outlier cannot push all others to 1),
         `min_max` is clamp(1 - sigma / sigma_max, 0, 1) (# authors).
@@ -84,7 +84,7 @@ class Statistics:
 
 
 def _increasing(quantiles: np.ndarray) -> np.ndarray:
-    """Make quantiles strictly increasing, so that a constant sigma has a rank too."""
+    """Return strictly increasing quantiles, so that a constant sigma has a rank too."""
     return quantiles.astype(np.float64) + np.arange(len(quantiles)) * 1e-9
 
 
@@ -96,13 +96,14 @@ class Values(NamedTuple):
 
 
 def columns(params: ExtractFeatures) -> list[tuple[str, str]]:
-    """Name G's columns: (name, group), the group `plain` or `uncertainty`."""
-    none = Values(np.zeros((0, 1)), np.zeros((0, 1)))
-    return [(name, group) for name, group, _ in _columns(_Seen(none, none, np.zeros(0), params), slice(0, 0))]
+    """Return the name and the group of each column, `plain` or `uncertainty`."""
+    no_frames = Values(np.zeros((0, 1)), np.zeros((0, 1)))
+    empty = _FaceFrames(no_frames, no_frames, np.zeros(0), params)
+    return [(name, group) for name, group, _ in _columns(empty, slice(0, 0))]
 
 
-class Course:
-    """A video as G sees it: what features need of the whole of it is computed once, some 300 bytes a frame.
+class VideoFeatures:
+    """The features of one video: what they need of the whole video is computed once, some 300 bytes a frame.
 
     Args:
         y_hat, sigma: (n, A), NaN where there is no face.
@@ -120,23 +121,25 @@ class Course:
         params: ExtractFeatures,
         pool: Arrays | None = None,
     ) -> None:
-        self._known = ~np.isnan(y_hat[:, 0])
+        self._has_face = ~np.isnan(y_hat[:, 0])
         self.shape = (*y_hat.shape, len(columns(params)))
         """(n, A, F)"""
         self._scratch = np.empty((PIECE, *self.shape[1:]), np.float32)
 
-        def values(y: np.ndarray, s: np.ndarray) -> Values:
-            return Values(statistics.scaled(y), statistics.certainty(s, params.certainty))
+        def scale(y: np.ndarray, s: np.ndarray) -> Values:
+            return Values(statistics.scale(y), statistics.certainty(s, params.certainty))
 
-        own = values(y_hat[self._known], sigma[self._known])
-        whole = own if pool is None else values(*pool)
-        self._seen = _Seen(own, whole, time[self._known].astype(np.float64), params)
+        own = scale(y_hat[self._has_face], sigma[self._has_face])
+        pooled = own if pool is None else scale(*pool)
+        self._face_frames = _FaceFrames(own, pooled, time[self._has_face].astype(np.float64), params)
 
     def features(self, rows: slice = slice(None), out: np.ndarray | None = None) -> np.ndarray:
-        """Give G of some frames, or of all, whatever is asked for besides them; going on from those before is quickest.
+        """Return the features of some frames, or of all; a frame's do not depend on the other rows of the call.
+
+        Calls for consecutive rows are quickest.
 
         Args:
-            out: where to; memory that was written before is quicker than new one.
+            out: the array to write to; memory that was written before is quicker than new one.
 
         Returns:
             (rows, A, F) float32, NaN rows where there is no face. F and its order: `columns(params)`.
@@ -146,66 +149,66 @@ class Course:
             out = np.empty((end - first, *self.shape[1:]), np.float32)
         for start in range(first, end, PIECE):
             stop = min(start + PIECE, end)
-            self._fill(out[start - first : stop - first], start, stop)
+            self._write(out[start - first : stop - first], start, stop)
         return out
 
-    def _fill(self, out: np.ndarray, start: int, stop: int) -> None:
-        """Write the features of frames start to stop."""
-        known = self._known[start:stop]
-        first, count = int(np.count_nonzero(self._known[:start])), int(np.count_nonzero(known))
-        filled = out if count == len(known) else self._scratch[:count]
+    def _write(self, out: np.ndarray, start: int, stop: int) -> None:
+        """Write the features of frames start to stop to `out`."""
+        has_face = self._has_face[start:stop]
+        first, count = int(np.count_nonzero(self._has_face[:start])), int(np.count_nonzero(has_face))
+        features = out if count == len(has_face) else self._scratch[:count]
         if count:
-            for k, (_, _, values) in enumerate(_columns(self._seen, slice(first, first + count))):
-                filled[:, :, k] = values
-        if count < len(known):
-            out[~known] = np.nan
-            out[known] = filled
+            for k, (_, _, values) in enumerate(_columns(self._face_frames, slice(first, first + count))):
+                features[:, :, k] = values
+        if count < len(has_face):
+            out[~has_face] = np.nan
+            out[has_face] = features
 
 
-class _Seen:
-    """The n frames with a face, and what each column takes of all of them."""
+class _FaceFrames:
+    """The n frames of a video with a face, and what the columns need of all of them."""
 
     def __init__(self, own: Values, pool: Values, time: np.ndarray, params: ExtractFeatures) -> None:
         self.own, self.time, self.params = own, time, params
         if params.kind == "histogram":
-            self.rows = [(name, "plain", row) for name, row in histogram_2020(pool.y, params.neutral)]
+            self.shared = [(name, "plain", row) for name, row in histogram_columns(pool.y, params.neutral)]
             return
         self.rank = _rank(own.y, pool.y)
-        self.rows = list(_neutral(pool, params))
-        self.sums = Sums(*own)
-        self.bins = [bins_of(time, length) for length in params.windows]
+        self.shared = list(_neutral(pool, params))
+        self.sums = WindowSums(*own)
+        self.bins = [assign_bins(time, length) for length in params.windows]
 
     def before(self, rows: slice, seconds: np.ndarray) -> np.ndarray:
-        """The first frame not before each row's time less so many seconds, (k,): (k, m) int64."""
-        return self._place(self.time[rows] - seconds[:, None] - 1e-9, "left")
+        """Return the first frame not before each row's time minus `seconds` (k,): (k, m) int64."""
+        return self._search(self.time[rows] - seconds[:, None] - 1e-9, "left")
 
     def after(self, rows: slice, seconds: np.ndarray) -> np.ndarray:
-        """The first frame after each row's time and so many seconds more, (k,): (k, m) int64."""
-        return self._place(self.time[rows] + seconds[:, None] + 1e-9, "right")
+        """Return the first frame after each row's time plus `seconds` (k,): (k, m) int64."""
+        return self._search(self.time[rows] + seconds[:, None] + 1e-9, "right")
 
-    def _place(self, wanted: np.ndarray, side: Literal["left", "right"]) -> np.ndarray:
-        """Search the times among those near: all of them are in another cache."""
-        if not wanted.size:
-            return np.zeros(wanted.shape, np.int64)
-        low, high = np.searchsorted(self.time, [wanted[:, 0].min(), wanted[:, -1].max()], side)
-        return low + np.searchsorted(self.time[low:high], wanted, side)
+    def _search(self, moments: np.ndarray, side: Literal["left", "right"]) -> np.ndarray:
+        """Search sorted times for moments, only among those near them: these are in the processor's cache."""
+        if not moments.size:
+            return np.zeros(moments.shape, np.int64)
+        low, high = np.searchsorted(self.time, [moments[:, 0].min(), moments[:, -1].max()], side)
+        return low + np.searchsorted(self.time[low:high], moments, side)
 
 
-def _columns(seen: _Seen, rows: slice) -> Iterator[tuple[str, str, np.ndarray]]:
-    """Give every column of some frames with a face: name, group, values (rows, A), or (A,) where they are alike."""
-    y, c = (values[rows] for values in seen.own)
+def _columns(frames: _FaceFrames, rows: slice) -> Iterator[tuple[str, str, np.ndarray]]:
+    """Yield every column of some frames with a face: name, group, values (rows, A), or (A,) where all rows share them."""
+    y, c = (values[rows] for values in frames.own)
     yield "own.y", "plain", y
-    if seen.params.kind != "histogram":
-        yield "own.rank", "plain", seen.rank[rows]
+    if frames.params.kind != "histogram":
+        yield "own.rank", "plain", frames.rank[rows]
         yield "own.certainty", "uncertainty", c
-    yield from seen.rows
-    if seen.params.kind != "histogram":
-        yield from _windows(seen, rows)
-        yield from _context(seen, rows)
+    yield from frames.shared
+    if frames.params.kind != "histogram":
+        yield from _windows(frames, rows)
+        yield from _context(frames, rows)
 
 
 def _rank(y: np.ndarray, pool: np.ndarray) -> np.ndarray:
-    """The share of the pool's values that lie below one's own, ties half: (n, A), (m, A) -> (n, A) float32."""
+    """Return the share of the pool's values below each value, ties counted half: (n, A), (m, A) -> (n, A) float32."""
     out = np.empty(y.shape, np.float32)
     for au in range(y.shape[1]):
         values, counts = np.unique(pool[:, au], return_counts=True)
@@ -217,40 +220,40 @@ def _rank(y: np.ndarray, pool: np.ndarray) -> np.ndarray:
 
 
 def _neutral(pool: Values, params: ExtractFeatures) -> Iterator[tuple[str, str, np.ndarray]]:
-    """Percentiles of y' over the pool, then over the frames that reach each certainty, and their share (# authors).
+    """Yield percentiles of y' over the pool, then over the frames that reach each certainty, and their share (# authors).
 
-    An empty set takes the percentiles of the next lower threshold and the share 0. Rows (A,), named after the pool.
+    An empty set takes the percentiles of the next lower threshold and the share 0. Each column is one row (A,).
     """
     y, c = pool
     base = np.percentile(y, params.percentiles, axis=0) if len(y) else np.zeros((len(params.percentiles), y.shape[1]))
     for p, row in zip(params.percentiles, base):
         yield f"{params.neutral}.p{p:g}", "plain", row
     for threshold in params.thresholds:
-        sure = c >= threshold
-        some = sure.any(axis=0) if len(y) else np.zeros(y.shape[1], bool)
+        certain = c >= threshold
+        some = certain.any(axis=0) if len(y) else np.zeros(y.shape[1], bool)
         if some.any():
-            selected = np.nanpercentile(np.where(sure | ~some, y, np.nan), params.percentiles, axis=0)
+            selected = np.nanpercentile(np.where(certain | ~some, y, np.nan), params.percentiles, axis=0)
             base = np.where(some, selected, base)
         for p, row in zip(params.percentiles, base):
             yield f"{params.neutral}.sure{threshold:g}.p{p:g}", "uncertainty", row
-        share = sure.mean(axis=0) if len(y) else np.zeros(y.shape[1])
+        share = certain.mean(axis=0) if len(y) else np.zeros(y.shape[1])
         yield f"{params.neutral}.sure{threshold:g}.share", "uncertainty", share
 
 
-def _windows(seen: _Seen, rows: slice) -> Iterator[tuple[str, str, np.ndarray]]:
-    """Mean, standard deviation and percentiles over the frames within length / 2, plain and weighted by certainty.
+def _windows(frames: _FaceFrames, rows: slice) -> Iterator[tuple[str, str, np.ndarray]]:
+    """Yield mean, standard deviation and percentiles over the frames within length / 2, plain and weighted by certainty.
 
     # ours: the paper's text speaks of variance and distribution in windows of a few seconds, its code has neither.
     """
-    params = seen.params
+    params = frames.params
     half = np.array(params.windows) / 2
-    low, high = seen.before(rows, half), seen.after(rows, half)
+    low, high = frames.before(rows, half), frames.after(rows, half)
     if low.size:
-        seen.sums.hold(int(low.min()), int(high.max()))
+        frames.sums.prepare(int(low.min()), int(high.max()))
     for k, length in enumerate(params.windows):
-        y, y_y, w, w_y, w_y_y, c = seen.sums.between(low[k], high[k])
+        y, y_y, w, w_y, w_y_y, c = frames.sums.between(low[k], high[k])
         number = (high[k] - low[k])[:, None]
-        ranked = percentiles(*seen.own, seen.bins[k], rows, params.window_percentiles)
+        ranked = binned_percentiles(*frames.own, frames.bins[k], rows, params.window_percentiles)
         for group, own, total, first, second in zip(GROUPS, ranked, (number, w), (y, w_y), (y_y, w_y_y)):
             mean = first / total
             yield f"window{length:g}.{group}.mean", group, mean
@@ -260,16 +263,16 @@ def _windows(seen: _Seen, rows: slice) -> Iterator[tuple[str, str, np.ndarray]]:
         yield f"window{length:g}.certainty", "uncertainty", c / number
 
 
-def _context(seen: _Seen, rows: slice) -> Iterator[tuple[str, str, np.ndarray]]:
-    """y' and certainty k steps before and after, gaps and ends filled outward from the frame itself (# authors).
+def _context(frames: _FaceFrames, rows: slice) -> Iterator[tuple[str, str, np.ndarray]]:
+    """Yield y' and certainty k steps before and after, gaps and ends filled outward from the frame itself (# authors).
 
-    Only frames with a face are rows here, so that the last row not after t + k step is that fill, likewise before.
+    Only frames with a face are rows here: the last row not after t + k step is that fill, likewise before.
     """
-    params = seen.params
+    params = frames.params
     step = params.context / max(params.context_points, 1)
     seconds = np.arange(1, params.context_points + 1) * step
-    after, before = seen.after(rows, seconds) - 1, seen.before(rows, seconds)
+    after, before = frames.after(rows, seconds) - 1, frames.before(rows, seconds)
     for k, away in enumerate(seconds):
         for name, index in ((f"+{away:g}s", after[k]), (f"-{away:g}s", before[k])):
-            yield f"context{name}.y", "plain", seen.own.y[index]
-            yield f"context{name}.certainty", "uncertainty", seen.own.c[index]
+            yield f"context{name}.y", "plain", frames.own.y[index]
+            yield f"context{name}.certainty", "uncertainty", frames.own.c[index]

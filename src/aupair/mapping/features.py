@@ -1,5 +1,11 @@
-"""G for every video, as files: videos/<video>.safetensors, the statistics of fit, and the names of the columns."""
+"""Write and read the features of all frames as one .npy memory map (`aupair run extract-features`).
 
+The folder holds features.npy, (N, A, F) float32; features.json with its columns, size and hash; and the statistics of
+fit that the features were scaled by.
+"""
+
+import hashlib
+import os
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from functools import partial
@@ -7,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from numpy.lib.format import open_memmap
 
 from aupair import store
 from aupair.aus import AUS
@@ -14,94 +21,103 @@ from aupair.data.frames import Frames
 from aupair.errors import ArtifactError, AupairError
 from aupair.faces.pool import ProcessDeath, count_cores, run_in_processes
 from aupair.log import SILENT, Log
-from aupair.mapping.extractor import PIECE, Course, Statistics, columns
+from aupair.mapping.extractor import Statistics, VideoFeatures, columns
 from aupair.params import ExtractFeatures
 
 CHUNK = 4096
 """frames read at once"""
-SHARE = 100_000
+FRAMES_PER_PROCESS = 100_000
 """frames that are worth a process"""
+HASHED_BYTES = 2**30
+"""largest file whose hash is checked each time it is opened, which takes about a second for so many bytes"""
+AGAIN = "run extract-features again"
 
 
 class Features:
-    """G of N frames, read when asked for: there may be more of it than memory.
+    """The features of N frames, of which only what is used is read: there may be more than memory holds.
 
     Args:
-        slices: the rows of each video.
+        matrix: (N, A, F) float32, NaN where there is no face; usually a memory map.
         plain: (F,) bool, the columns that need no uncertainty.
-        read: the features of a video by its index, (n, A, F) float32, NaN where there is no face; mapped, not loaded.
     """
 
-    def __init__(self, slices: list[slice], plain: np.ndarray, read: Callable[[int], np.ndarray]) -> None:
-        self.plain = plain
-        self._edges = np.array([0, *(rows.stop for rows in slices)])
-        self._read = read
+    def __init__(self, matrix: np.ndarray, plain: np.ndarray) -> None:
+        self._matrix, self.plain = np.asarray(matrix), plain
 
     def __len__(self) -> int:
-        return int(self._edges[-1])
+        return len(self._matrix)
 
     def chunks(self, rows: np.ndarray, size: int = CHUNK) -> Iterator[np.ndarray]:
-        """Give the features of rows (n,), some at a time: (size, A, F)."""
+        """Yield the features of rows (n,), some at a time: (size, A, F)."""
         for start in range(0, len(rows), size):
-            yield self._take(rows[start : start + size], slice(None), (len(AUS), len(self.plain)))
+            yield self._matrix[rows[start : start + size]]
 
-    def drawn(self, rows: np.ndarray) -> np.ndarray:
-        """Give those of each AU's own rows: (A, n) -> (A, n, F)."""
+    def of_each_au(self, rows: np.ndarray) -> np.ndarray:
+        """Return the features of each AU at rows of its own: (A, n) -> (A, n, F)."""
         aus = np.repeat(np.arange(len(rows)), rows.shape[1])
-        return self._take(rows.ravel(), aus, (len(self.plain),)).reshape(*rows.shape, -1)
-
-    def _take(self, rows: np.ndarray, aus: np.ndarray | slice, shape: tuple[int, ...]) -> np.ndarray:
-        """Gather video by video: of all AUs, or of one for each row."""
-        out = np.empty((len(rows), *shape), np.float32)
-        order = np.argsort(rows, kind="stable")
-        bounds = np.searchsorted(rows[order], self._edges)
-        for video in np.flatnonzero(np.diff(bounds)):
-            at = order[bounds[video] : bounds[video + 1]]
-            which = aus if isinstance(aus, slice) else aus[at]
-            out[at] = self._read(int(video))[rows[at] - self._edges[video], which]
-        return out
+        order = np.argsort(rows, axis=None, kind="stable")  # a disk is read quickest in the order of the file
+        out = np.empty((rows.size, len(self.plain)), np.float32)
+        out[order] = self._matrix[rows.ravel()[order], aus[order]]
+        return out.reshape(*rows.shape, -1)
 
 
 def write_features(
     folder: Path, frames: Frames, y_hat: np.ndarray, sigma: np.ndarray, params: ExtractFeatures, log: Log = SILENT
 ) -> None:
-    """Apply G to every video and write the folder: `videos/<video>.safetensors` with `features` (n, A, F) float32.
+    """Compute the features of every video and write the folder.
 
     Args:
         y_hat, sigma: (N, A) float32, out of fold on fit, NaN where there is no face.
+
+    Raises:
+        ArtifactError: no frame of fit has a face.
+        AupairError: the folder cannot be written, or a process died.
     """
-    seen = frames.of_split("fit") & frames.ok
-    statistics = Statistics.of(y_hat[seen], sigma[seen])
+    fit_faces = frames.of_split("fit") & frames.ok
+    statistics = Statistics.from_fit_frames(y_hat[fit_faces], sigma[fit_faces])
     people: dict[int, list[_Clip]] = {}
     for k, (name, rows) in enumerate(zip(frames.videos, frames.slices())):
         person = int(frames.subject[rows.start]) if params.neutral == "person" and rows.stop > rows.start else ~k
-        people.setdefault(person, []).append(_Clip(name, y_hat[rows], sigma[rows], frames.time[rows]))
+        people.setdefault(person, []).append(_Clip(name, rows, y_hat[rows], sigma[rows], frames.time[rows]))
     tasks = sorted(people.values(), key=lambda clips: -sum(len(clip.time) for clip in clips))  # the longest first
     with store.atomic(folder) as temporary:
         temporary.mkdir()
         statistics.save(temporary / "statistics.safetensors")
-        store.write_json(
-            temporary / "columns.json", [{"name": name, "group": group} for name, group in columns(params)]
-        )
-        work = partial(_write, folder=temporary, statistics=statistics, params=params)
-        with closing(_spread(work, tasks, min(count_cores(), len(frames) // SHARE))) as done:
-            for _ in log.progress(done, len(tasks), "extracting features"):
+        path, shape = temporary / "features.npy", (*y_hat.shape, len(columns(params)))
+        try:
+            _create_matrix(path, shape)
+        except OSError as error:
+            raise store.unwritable(folder, error) from error
+        work = partial(_write_person, path=path, statistics=statistics, params=params)
+        with closing(_run(work, tasks, min(count_cores(), len(frames) // FRAMES_PER_PROCESS))) as results:
+            for _ in log.progress(results, len(tasks), "extracting features"):
                 pass
+        about = {"columns": [{"name": name, "group": group} for name, group in columns(params)], "shape": shape}
+        store.write_json(temporary / "features.json", about | {"bytes": path.stat().st_size, "sha256": _sha256(path)})
 
 
 class _Clip(NamedTuple):
-    """A video: y_hat and sigma (n, A) float32, NaN where there is no face; time (n,) float64."""
+    """A video: its rows in the matrix; y_hat and sigma (n, A) float32, NaN where there is no face; time (n,) float64."""
 
     name: str
+    rows: slice
     y_hat: np.ndarray
     sigma: np.ndarray
     time: np.ndarray
 
 
-def _spread(
+def _create_matrix(path: Path, shape: tuple[int, ...]) -> None:
+    """Create the .npy file and reserve its space: writing to a memory map on a full disk would kill the process."""
+    open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
+    if hasattr(os, "posix_fallocate"):
+        with open(path, "r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+
+
+def _run(
     work: Callable[[list[_Clip]], None], tasks: Sequence[list[_Clip]], workers: int
 ) -> Generator[None, None, None]:
-    """Do all tasks: here, or in processes, if there is work for several."""
+    """Do all tasks: in this process, or in several if there is work for them."""
     if workers < 2:
         yield from map(work, tasks)
         return
@@ -113,55 +129,53 @@ def _spread(
             yield
 
 
-def _write(clips: list[_Clip], folder: Path, statistics: Statistics, params: ExtractFeatures) -> None:
-    """Write the features of a person's clips, or of one video."""
+def _write_person(clips: list[_Clip], path: Path, statistics: Statistics, params: ExtractFeatures) -> None:
+    """Write the features of a person's clips, or of one video, into their rows of the matrix."""
     pool = None
     if params.neutral == "person":
-        seen = [~np.isnan(clip.y_hat[:, 0]) for clip in clips]
-        y_hat, sigma = ([getattr(clip, key)[ok] for clip, ok in zip(clips, seen)] for key in ("y_hat", "sigma"))
+        has_face = [~np.isnan(clip.y_hat[:, 0]) for clip in clips]
+        y_hat, sigma = ([getattr(clip, key)[ok] for clip, ok in zip(clips, has_face)] for key in ("y_hat", "sigma"))
         pool = np.concatenate(y_hat), np.concatenate(sigma)
+    matrix = np.asarray(open_memmap(path, mode="r+"))
     for clip in clips:
-        course = Course(clip.y_hat, clip.sigma, clip.time, statistics, params, pool)
-        buffer = np.empty((PIECE, *course.shape[1:]), np.float32)
-        pieces = (
-            course.features(slice(start, start + PIECE), buffer[: len(clip.time) - start])
-            for start in range(0, len(clip.time), PIECE)
-        )
-        store.write_pieces(_path(folder, clip.name), "features", course.shape, pieces)
+        video = VideoFeatures(clip.y_hat, clip.sigma, clip.time, statistics, params, pool)
+        video.features(out=matrix[clip.rows])
 
 
 def open_features(folder: Path, frames: Frames) -> Features:
-    """Open the features of every frame; of their files only the headers are read yet.
+    """Open the features of every frame as a memory map.
 
     Raises:
-        ArtifactError: a video's file is missing, corrupt, or of another number of frames.
+        ArtifactError: a file is missing or corrupt, or the features are those of other frames.
     """
-    groups = [column["group"] for column in store.read_json(Path(folder) / "columns.json")]
-    paths, slices = [_path(folder, name) for name in frames.videos], frames.slices()
-    for path, rows in zip(paths, slices):
-        got, expected = _mapped(path).shape, (rows.stop - rows.start, len(AUS), len(groups))
-        if got != expected:
-            raise ArtifactError(
-                "features of other faces", where=path, got=got, expected=expected, todo="run extract-features again"
-            )
-    return Features(slices, np.array(groups) == "plain", lambda video: _mapped(paths[video]))
+    path, about = Path(folder) / "features.npy", store.read_json(Path(folder) / "features.json")
+    plain = np.array([column["group"] == "plain" for column in about["columns"]])
+    got, expected = tuple(about["shape"]), (len(frames), len(AUS), len(plain))
+    if got != expected:
+        raise ArtifactError("features of other faces", where=path, got=got, expected=expected, todo=AGAIN)
+    return Features(_open_matrix(path, about["bytes"], about["sha256"]), plain)
 
 
-def _mapped(path: Path) -> np.ndarray:
-    """Map a video's features into memory: pages are read when they are touched."""
-    from safetensors import SafetensorError, safe_open
+def _open_matrix(path: Path, size: int, sha256: str) -> np.ndarray:
+    """Map a .npy file into memory after a check of its size, and of its hash where that is quick.
 
+    Raises:
+        ArtifactError: it is missing or corrupt.
+    """
     try:
-        with safe_open(path, framework="pt") as file:  # as torch's tensor, since as numpy's it would be copied
-            return file.get_tensor("features").numpy()
+        if path.stat().st_size != size:
+            got, expected = f"{path.stat().st_size} bytes", f"{size} bytes, as features.json has it"
+            raise ArtifactError("a cut or changed file", where=path, got=got, expected=expected, todo=AGAIN)
+        if size <= HASHED_BYTES and _sha256(path) != sha256:
+            raise ArtifactError("a changed file", where=path, expected="the hash in features.json", todo=AGAIN)
+        return open_memmap(path, mode="r")
     except FileNotFoundError as error:
         raise store.missing(path) from error
-    except (SafetensorError, OSError) as error:
-        raise ArtifactError(
-            "not a readable safetensors file", where=path, got=error, todo="delete it and run the stage again"
-        ) from error
+    except (ValueError, OSError) as error:
+        raise ArtifactError("not a readable .npy file", where=path, got=error, todo=AGAIN) from error
 
 
-def _path(folder: Path, video: str) -> Path:
-    """Give a video's file, in a folder of its own: a video may have any name."""
-    return Path(folder) / "videos" / f"{video}.safetensors"
+def _sha256(path: Path) -> str:
+    """Return the hash of a file's content."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

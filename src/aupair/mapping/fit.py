@@ -121,7 +121,7 @@ def train(
         kept, curves = _Best(networks), []
         for epoch in log.progress(range(params.epochs), params.epochs, "training the mapping"):
             draws = fit_rows[draw(probability, params.draws, rng)]
-            x, y = (torch.from_numpy(a).to(device) for a in (features.drawn(draws), labels_of(frames, draws)))
+            x, y = (torch.from_numpy(a).to(device) for a in (features.of_each_au(draws), labels_of(frames, draws)))
             losses = [take_step(networks, optimiser, *part) for part in batches(x, y, params.batch)]
             loss = balanced_loss(networks, features, frames, select_rows, weight)
             kept.update(loss)

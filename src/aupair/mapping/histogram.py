@@ -1,6 +1,6 @@
-"""The authors' features of 2020 (arXiv 2010.00288), a baseline without uncertainty: 36 numbers a frame and AU.
+"""Compute the authors' features of 2020 (arXiv 2010.00288), a baseline without uncertainty: 36 numbers a frame and AU.
 
-The distribution of y' over the video, as a histogram and as percentiles, and the frame's own y'.
+They are the frame's own y' and the distribution of y' over the video, as a histogram and as percentiles.
 """
 
 from collections.abc import Iterator
@@ -8,25 +8,25 @@ from collections.abc import Iterator
 import numpy as np
 
 POINTS = np.linspace(-1, 1, 24)
-"""where the density is taken; y' lies in [-1, 1] on fit"""
+"""where the density is estimated; y' lies in [-1, 1] on fit"""
 PERCENTILES = range(0, 101, 10)
 NARROWEST = 1e-3
 """smallest bandwidth: a video of one value has none of its own"""
 
 
-def histogram_2020(pool: np.ndarray, prefix: str) -> Iterator[tuple[str, np.ndarray]]:
-    """Name and give each column that all frames share: y' of the pool (m, A) -> 35 of (A,)."""
-    for k, row in enumerate(density(pool)):
+def histogram_columns(pool: np.ndarray, prefix: str) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield the name and values (A,) of the 35 columns that all frames share, from y' of the pool (m, A)."""
+    for k, row in enumerate(estimate_density(pool)):
         yield f"{prefix}.histogram{k}", row
-    some = pool if len(pool) else np.zeros((1, pool.shape[1]))
-    for p, row in zip(PERCENTILES, np.percentile(some, PERCENTILES, axis=0)):
+    values = pool if len(pool) else np.zeros((1, pool.shape[1]))
+    for p, row in zip(PERCENTILES, np.percentile(values, PERCENTILES, axis=0)):
         yield f"{prefix}.p{p}", row
 
 
-def density(values: np.ndarray) -> np.ndarray:
+def estimate_density(values: np.ndarray) -> np.ndarray:
     """Estimate a density by Gaussian kernels, sd m^(-1/5) wide (Scott), at POINTS: (m, A) -> (24, A), of sum 1.
 
-    In logarithms: values far from all points have a nearest one, too.
+    It is computed in logarithms: else the density of values far from all points would be 0 everywhere.
     """
     m = len(values)
     if m == 0:

@@ -1,4 +1,4 @@
-"""The mapping: for each AU two small fully connected networks, all of them in one batched pass."""
+"""The networks of the mapping: for each AU two small fully connected ones, all of them in one batched pass."""
 
 import math
 
@@ -17,14 +17,15 @@ class BatchedLinear(nn.Module):
         self.bias = nn.Parameter(torch.empty(count, 1, outputs).uniform_(-bound, bound))
 
     def forward(self, x: Tensor) -> Tensor:
-        """One matrix product for all K."""
+        """Apply all K layers in one matrix product."""
         return torch.baddbmm(self.bias, x, self.weight)
 
 
 class MappingNetworks(nn.Module):
-    """in - W - ReLU - dropout - W - ReLU - dropout - out for each AU, with sigma and without (paper: section 3.3).
+    """Networks in - W - ReLU - dropout - W - ReLU - dropout - out, two for each AU (paper: section 3.3).
 
-    The two of an AU differ by what they see alone: the columns of the group `uncertainty` are zero for the second.
+    The two of an AU, with uncertainty and without, differ only in their inputs: the columns of the group `uncertainty`
+    are zero for the second.
 
     Args:
         plain: (F,) bool, the columns that need no uncertainty.
@@ -57,14 +58,14 @@ class MappingNetworks(nn.Module):
         )
 
     def forward(self, features: Tensor) -> Tensor:
-        """(A, B, F) -> (2, A, B): with uncertainty, without; unclamped levels, or the expected ones sum_k k P(k)."""
+        """Return unclamped levels, or expected ones sum_k k P(k): (A, B, F) -> (2, A, B), with uncertainty and without."""
         out = self._out(features)
         if self.outputs == 1:
             return out.squeeze(-1)
         return out.softmax(-1) @ torch.arange(self.outputs, dtype=out.dtype, device=out.device)
 
     def loss(self, features: Tensor, levels: Tensor) -> Tensor:
-        """The loss of every frame, L1 or cross-entropy: (A, B, F), levels (A, B) -> (2, A, B)."""
+        """Return the loss of every frame, L1 or cross-entropy: (A, B, F), levels (A, B) -> (2, A, B)."""
         if self.outputs == 1:
             return (self(features) - levels).abs()
         out = self._out(features)
@@ -72,7 +73,7 @@ class MappingNetworks(nn.Module):
         return F.cross_entropy(out.flatten(0, -2), truth.flatten(), reduction="none").view_as(truth)
 
     def _out(self, features: Tensor) -> Tensor:
-        """(A, B, F) -> (2, A, B, outputs)."""
+        """Return the outputs of the last layer: (A, B, F) -> (2, A, B, outputs)."""
         x = (features - self.center[:, None]) / self.scale[:, None]
         x = torch.cat([x, x]) * self.mask
         for layer in self.layers[:-1]:
@@ -82,11 +83,11 @@ class MappingNetworks(nn.Module):
 
 
 def dropout(x: Tensor, rate: float) -> Tensor:
-    """Set a share of the values, in [0, 1), to zero and scale the others up, as F.dropout does.
+    """Set a share `rate` of the values, in [0, 1), to zero and scale the others up, as F.dropout does.
 
-    On a CPU that draws its mask by torch's Bernoulli generator, which takes twice as long as uniform numbers do.
+    On a CPU, F.dropout draws its mask by torch's Bernoulli generator, which takes twice as long as uniform numbers do.
     """
     if rate == 0:
         return x
-    keep = 1 - rate
-    return x * torch.rand_like(x).lt_(keep).div_(keep)
+    share = 1 - rate
+    return x * torch.rand_like(x).lt_(share).div_(share)

@@ -1,22 +1,22 @@
-"""Windows of a few seconds around each frame: sums and percentiles, for some rows at a time.
+"""Compute sums and percentiles over windows of a few seconds around each frame, for some rows at a time.
 
-What is asked for in pieces has the bits of what is asked for at once.
+The results are the same bits whether rows are computed in pieces or all at once.
 """
 
 import numpy as np
 
 BINS = 16
 """a window's percentiles are taken over bins of 1/16 of its length: O(n), and no frame rate in them"""
-NOTHING_SURE = 1e-3
-"""added to the weights: a window of which nothing is sure is weighed evenly"""
+LEAST_WEIGHT = 1e-3
+"""added to the certainty as a weight: a window in which no frame is certain is weighted evenly"""
 STEP = 4096
 """rows summed at once"""
 
 
-class Sums:
-    """Sums of y, y^2, w, w y, w y^2 and c over stretches of rows, w = c + .001.
+class WindowSums:
+    """Sums of y, y^2, w, w y, w y^2 and c over ranges of rows, w = c + .001.
 
-    They are differences of one cumulative sum over all rows, of which only a part is held.
+    They are differences of one cumulative sum over all rows, of which only a part is in memory.
 
     Args:
         y, c: (n, A) float64.
@@ -29,42 +29,42 @@ class Sums:
     def _restart(self) -> None:
         self._first, self._table = 0, np.zeros((1, 6, self._y.shape[1]))
 
-    def hold(self, first: int, end: int) -> None:
-        """Make the stretches within rows first to end ready; going on from those before is quick."""
+    def prepare(self, first: int, end: int) -> None:
+        """Compute the cumulative sums of rows first to end; continuing from the rows before is quick."""
         if first < self._first:
             self._restart()
         while (done := self._first + len(self._table) - 1) < end:
             rows = slice(done, min(done + STEP, end))
             terms = np.concatenate([self._table[-1:], _terms(self._y[rows], self._c[rows])])
-            kept = self._table[max(first - self._first, 0) : -1]
+            table = self._table[max(first - self._first, 0) : -1]
             self._first = max(self._first, min(first, done))
-            self._table = np.concatenate([kept, np.cumsum(terms, axis=0)])
+            self._table = np.concatenate([table, np.cumsum(terms, axis=0)])
 
     def between(self, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-        """Sum rows low to high (exclusive), (m,) int each, within those held: (6, m, A)."""
+        """Return the sums of rows low to high (exclusive), (m,) int each, within the prepared rows: (6, m, A)."""
         sums = self._table[high - self._first]
         sums -= self._table[low - self._first]
         return sums.swapaxes(0, 1)
 
 
 def _terms(y: np.ndarray, c: np.ndarray) -> np.ndarray:
-    """What is summed: (m, A) each -> (m, 6, A)."""
+    """Return the six terms that are summed: (m, A) each -> (m, 6, A)."""
     out = np.empty((len(y), 6, y.shape[1]))
-    w = c + NOTHING_SURE
+    w = c + LEAST_WEIGHT
     out[:, 0], out[:, 1], out[:, 2], out[:, 3], out[:, 5] = y, y * y, w, w * y, c
     out[:, 4] = out[:, 3] * y
     return out
 
 
-def bins_of(time: np.ndarray, length: float) -> np.ndarray:
-    """Number the bins, 1/16 of the length in seconds each, from the first frame on: (n,) -> (n,) int64, ascending."""
+def assign_bins(time: np.ndarray, length: float) -> np.ndarray:
+    """Return each frame's bin, 1/16 of `length` seconds long, counted from the first frame: (n,) -> (n,) int64."""
     return np.floor((time - time[:1]) / (length / BINS) + 1e-9).astype(np.int64)
 
 
-def percentiles(
-    y: np.ndarray, c: np.ndarray, bin_of: np.ndarray, rows: slice, wanted: tuple[float, ...]
+def binned_percentiles(
+    y: np.ndarray, c: np.ndarray, bin_of: np.ndarray, rows: slice, percentiles: tuple[float, ...]
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Percentiles of the means of the bins around a row's own, BINS / 2 each way: plain, and weighted by c + .001.
+    """Return percentiles of the means of the bins around a row's own, BINS / 2 each way: plain, and weighted by c + .001.
 
     The percentile p is the smallest bin mean up to which p % of the window's weight lies.
 
@@ -74,38 +74,38 @@ def percentiles(
         rows: m of them.
 
     Returns:
-        for each percentile (m, A), twice.
+        the plain ones and the weighted ones: (m, A) for each percentile.
     """
     if rows.stop <= rows.start:
-        return [y[:0] for _ in wanted], [y[:0] for _ in wanted]
+        return [y[:0] for _ in percentiles], [y[:0] for _ in percentiles]
     reach = BINS // 2
     own = bin_of[rows]
     near = slice(*np.searchsorted(bin_of, [own[0] - reach, own[-1] + reach + 1]))
     edges = np.flatnonzero(np.diff(bin_of[near], prepend=-1 - reach))
-    bins = bin_of[near][edges]  # bins without a frame are not there
+    bins = bin_of[near][edges]  # bins without a frame are missing
     here = slice(*np.searchsorted(bins, [own[0], own[-1] + 1]))
     around = bins[here, None] + np.arange(-reach, reach + 1)
     index = np.searchsorted(bins, around).clip(max=len(bins) - 1)
-    there = bins[index] == around
+    exists = bins[index] == around
     inverse = np.searchsorted(bins[here], own)
     size = np.diff(edges, append=near.stop - near.start)[:, None].astype(np.float64)
-    weight = c[near] + NOTHING_SURE
+    weight = c[near] + LEAST_WEIGHT
     total = np.add.reduceat(weight, edges, axis=0)
     results = []
     for mass, first in ((np.broadcast_to(size, total.shape), y[near]), (total, weight * y[near])):
         mean = np.add.reduceat(first, edges, axis=0) / mass
-        means, masses = np.where(there, mean.T[:, index], np.inf), np.where(there, mass.T[:, index], 0.0)
-        results.append([values.T[inverse] for values in _weighted(means, masses, wanted)])
+        means, masses = np.where(exists, mean.T[:, index], np.inf), np.where(exists, mass.T[:, index], 0.0)
+        results.append([values.T[inverse] for values in _weighted(means, masses, percentiles)])
     return results[0], results[1]
 
 
-def _weighted(values: np.ndarray, weight: np.ndarray, wanted: tuple[float, ...]) -> list[np.ndarray]:
-    """Weighted percentiles over the last axis: (A, m, K) each -> (A, m) for each percentile."""
+def _weighted(values: np.ndarray, weight: np.ndarray, percentiles: tuple[float, ...]) -> list[np.ndarray]:
+    """Return weighted percentiles over the last axis: (A, m, K) each -> (A, m) for each percentile."""
     lanes = np.arange(values.shape[0] * values.shape[1]).reshape(*values.shape[:2], 1) * values.shape[2]
     order = np.argsort(values, axis=-1, kind="stable") + lanes
     ordered, sums = values.take(order), np.cumsum(weight.take(order), axis=-1)
-    found = []
-    for p in wanted:
+    results = []
+    for p in percentiles:
         at = (sums < p / 100 * sums[..., -1:] * (1 - 1e-12)).sum(axis=-1, keepdims=True)
-        found.append(ordered.take(at + lanes)[..., 0])
-    return found
+        results.append(ordered.take(at + lanes)[..., 0])
+    return results
