@@ -192,15 +192,15 @@ def ask_mapping(bench: Bench) -> None:
     features = len(columns(bench.params.extract_features))
     center = torch.zeros(len(AUS), features)
     networks = MappingNetworks(torch.ones(features), center, center + 1, params.width, params.dropout).to(bench.device)
-    optimiser = mapping.make_optimiser(networks, params)
+    optimiser = mapping.make_mapping_optimiser(networks, params)
     x = torch.randn(len(AUS), params.batch, features, device=bench.device)
     y = (torch.rand(len(AUS), params.batch, device=bench.device) < 0.3).float()
     bench.clear()
-    first, *_ = (mapping.take_step(networks, optimiser, x, y) for _ in range(3))
+    first, *_ = (mapping.take_mapping_step(networks, optimiser, x, y) for _ in range(3))
     bench.forget()
     bench.wait()
     start = time.perf_counter()
-    losses = [mapping.take_step(networks, optimiser, x, y) for _ in range(bench.count)]
+    losses = [mapping.take_mapping_step(networks, optimiser, x, y) for _ in range(bench.count)]
     ms = 1000 * (time.perf_counter() - start) / len(losses)
     weights = sum(p.numel() for p in networks.parameters())
     floor = 28 * weights / bench.figures["copy_tb_s"] / 1e9

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from aupair.aus import AUS
 from aupair.mapping.extractor import columns
-from aupair.mapping.fit import batches, make_optimiser, take_step
+from aupair.mapping.fit import make_mapping_optimiser, mapping_batches, take_mapping_step
 from aupair.mapping.networks import MappingNetworks, dropout
 from aupair.params import Params, TrainMapping, load
 
@@ -80,8 +80,8 @@ def row(task: Task, params: TrainMapping, question: str) -> Row:
 def batched(task: Task, params: TrainMapping) -> tuple[np.ndarray, MappingNetworks]:
     """Fit as train-mapping does; give the loss of each step, (steps,)."""
     networks = task.networks(params)
-    optimiser = make_optimiser(networks, params)
-    losses = [take_step(networks, optimiser, *part) for part in batches(task.x, task.y, params.batch)]
+    optimiser = make_mapping_optimiser(networks, params)
+    losses = [take_mapping_step(networks, optimiser, *part) for part in mapping_batches(task.x, task.y, params.batch)]
     return np.array(losses), networks
 
 

@@ -16,7 +16,7 @@ from aupair.errors import ArtifactError
 from aupair.evaluation.selection import MAPPINGS
 from aupair.inference.recognizer import read_selection
 from aupair.mapping.features import Features
-from aupair.mapping.fit import train
+from aupair.mapping.fit import fit_mappings
 from aupair.params import Params, TrainMapping, check
 from aupair.ranking.pairs import Pairs
 from aupair.ranking.samples import load_samples, load_training_set
@@ -111,7 +111,7 @@ def test_a_mapping_learns_the_order_of_levels(loss: str) -> None:
     values = np.tanh(labels[..., None] / 3) + rng.normal(0, 0.02, (size, len(AUS), 2))
     features = Features(values.astype(np.float32), np.array([True, False]))
     settings = TrainMapping(loss=loss, width=16, dropout=0.0, learning_rate=0.01, draws=512, epochs=20, device="cpu")
-    mapping, _ = train(frames, features, 6, settings, 0)
+    mapping, _ = fit_mappings(frames, features, 6, settings, 0)
     for raw in mapping.map_all(features):
         said = [
             [raw[frames.of_split("validation") & (labels[:, au] == k), au].mean() for k in range(6)] for au in range(12)

@@ -126,11 +126,11 @@ def train_mapping(
     """Fit the two mappings of each AU."""
     from aupair.data.frames import load_frames
     from aupair.mapping.features import open_features
-    from aupair.mapping.fit import train
+    from aupair.mapping.fit import fit_mappings
 
     frames = load_frames(labels, faces)
     opened, seed = open_features(features, frames), params.seed + trial
-    result, curves = train(frames, opened, params.levels, params.train_mapping, seed, log)
+    result, curves = fit_mappings(frames, opened, params.levels, params.train_mapping, seed, log)
     result.save(mapping, curves)
 
 

@@ -10,7 +10,7 @@ from torch.nn import functional
 from aupair import store
 from aupair.errors import ArtifactError
 from aupair.mapping.features import Features
-from aupair.mapping.fit import Mapping, balanced_loss, draw_probability
+from aupair.mapping.fit import Mapping, _balanced_loss, _draw_probability
 from aupair.mapping.networks import MappingNetworks
 from mapping.toy import FEATURES, FRAMES, PARAMS, PLAIN, F, fit, make
 
@@ -77,9 +77,9 @@ def test_the_kept_epoch_is_that_of_the_balanced_cross_entropy() -> None:
     params = CLASSES.model_copy(update={"learning_rate": 0.1, "dropout": 0.5, "epochs": 6})
     mapping, curves = fit(FRAMES, FEATURES, params, 0)
     rows = np.flatnonzero(FRAMES.usable & FRAMES.of_split("select"))
-    weight = draw_probability(FRAMES.labels[rows], FRAMES.video[rows])
+    weight = _draw_probability(FRAMES.labels[rows], FRAMES.video[rows])
     kept = float(
-        balanced_loss(mapping.networks, Features(FEATURES, PLAIN), FRAMES, rows, weight.astype(np.float32)).mean()
+        _balanced_loss(mapping.networks, Features(FEATURES, PLAIN), FRAMES, rows, weight.astype(np.float32)).mean()
     )
     seen = [row["select_loss"] for row in curves]
     assert kept <= min(seen) + 1e-6
@@ -87,7 +87,9 @@ def test_the_kept_epoch_is_that_of_the_balanced_cross_entropy() -> None:
     p = np.clip(mapping(FEATURES[rows])[0].astype(np.float64), 1e-12, 1 - 1e-12)
     y = FRAMES.labels[rows]
     own = (-(np.log(np.where(y == 1, p, 1 - p))) * weight.T).sum(axis=0)
-    got = balanced_loss(mapping.networks, Features(FEATURES, PLAIN), FRAMES, rows, weight.astype(np.float32))[0].numpy()
+    got = _balanced_loss(mapping.networks, Features(FEATURES, PLAIN), FRAMES, rows, weight.astype(np.float32))[
+        0
+    ].numpy()
     np.testing.assert_allclose(got, own, rtol=1e-3, atol=1e-4)
 
 

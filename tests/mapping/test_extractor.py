@@ -267,7 +267,7 @@ def test_statistics_round_trip_and_range(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     y = rng.normal(size=(100, A)).astype(np.float32)
     statistics = Statistics.from_fit_frames(y, rng.lognormal(size=(100, A)).astype(np.float32))
-    scaled = statistics.scaled(y)
+    scaled = statistics.scale(y)
     np.testing.assert_allclose(scaled.min(axis=0), -1, atol=1e-6)
     np.testing.assert_allclose(scaled.max(axis=0), 1, atol=1e-6)
     statistics.save(tmp_path / "s.safetensors")

@@ -8,7 +8,7 @@ from scipy.stats import gaussian_kde
 
 from aupair.mapping.extractor import Statistics, VideoFeatures, columns
 from aupair.mapping.features import open_features, write_features
-from aupair.mapping.fit import Mapping, train
+from aupair.mapping.fit import Mapping, fit_mappings
 from aupair.mapping.histogram import POINTS, estimate_density
 from aupair.params import ExtractFeatures
 from mapping.toy import FEATURES, FRAMES, PARAMS
@@ -71,7 +71,7 @@ def test_the_flow_takes_features_without_uncertainty(tmp_path: Path) -> None:
     write_features(tmp_path / "features", FRAMES, y_hat, sigma, PARAMS_2020)
     features = open_features(tmp_path / "features", FRAMES)
     assert features.plain.all()
-    mapping, _ = train(FRAMES, features, 2, PARAMS.model_copy(update={"epochs": 12}), 0)
+    mapping, _ = fit_mappings(FRAMES, features, 2, PARAMS.model_copy(update={"epochs": 12}), 0)
     assert (mapping.networks.mask == 1).all()
     mapping.save(tmp_path / "mapping", [])
     rows = FRAMES.of_split("validation") & FRAMES.usable

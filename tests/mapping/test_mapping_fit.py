@@ -11,7 +11,7 @@ from scipy.stats import chisquare
 from aupair import store
 from aupair.errors import ArtifactError
 from aupair.mapping.features import Features
-from aupair.mapping.fit import Mapping, balanced_loss, batches, draw, draw_probability, take_step
+from aupair.mapping.fit import Mapping, _balanced_loss, _draw, _draw_probability, mapping_batches, take_mapping_step
 from aupair.mapping.networks import MappingNetworks
 from mapping.toy import FEATURES, FRAMES, PARAMS, PLAIN, F, fit, make
 
@@ -100,8 +100,8 @@ def test_each_network_keeps_its_own_best_epoch() -> None:
     params = PARAMS.model_copy(update={"learning_rate": 0.1, "dropout": 0.5, "epochs": 6})
     mapping, curves = fit(FRAMES, FEATURES, params, 0)
     rows = np.flatnonzero(FRAMES.usable & FRAMES.of_split("select"))
-    weight = draw_probability(FRAMES.labels[rows], FRAMES.video[rows]).astype(np.float32)
-    kept = float(balanced_loss(mapping.networks, Features(FEATURES, PLAIN), FRAMES, rows, weight).mean())
+    weight = _draw_probability(FRAMES.labels[rows], FRAMES.video[rows]).astype(np.float32)
+    kept = float(_balanced_loss(mapping.networks, Features(FEATURES, PLAIN), FRAMES, rows, weight).mean())
     seen = [row["select_loss"] for row in curves]
     assert kept <= min(seen) + 1e-6
     assert kept < seen[-1]
@@ -121,7 +121,7 @@ def test_probabilities_equal_a_loop() -> None:
     labels = rng.integers(0, 3, (60, 3)).astype(np.int8)
     labels[:, 2] = 1  # an AU of one level
     video = np.sort(rng.integers(0, 4, 60)).astype(np.int32)
-    got = draw_probability(labels, video)
+    got = _draw_probability(labels, video)
     for au in range(3):
         levels = sorted(set(labels[:, au].tolist()))
         for n in range(60):
@@ -136,20 +136,20 @@ def test_draws_follow_the_probabilities() -> None:
     rng = np.random.default_rng(0)
     labels = (rng.random((50, 2)) < 0.1).astype(np.int8)
     labels[0] = 1
-    probability = draw_probability(labels, np.repeat([0, 1], 25).astype(np.int32))
-    drawn = draw(probability, 20000, np.random.default_rng(1))
+    probability = _draw_probability(labels, np.repeat([0, 1], 25).astype(np.int32))
+    drawn = _draw(probability, 20000, np.random.default_rng(1))
     assert drawn.shape == (2, 20000)
     for au in range(2):
         counts = np.bincount(drawn[au], minlength=50)
         assert chisquare(counts, probability[au] * 20000).pvalue > 1e-3
         assert abs(labels[drawn[au], au].mean() - 0.5) < 0.02  # rare positives are half of the draws
     none = np.array([[0.0, 0.5, 0.0, 0.5, 0.0]])
-    assert set(np.unique(draw(none, 1000, rng)).tolist()) == {1, 3}
+    assert set(np.unique(_draw(none, 1000, rng)).tolist()) == {1, 3}
 
 
 def test_batches_cut_all_draws() -> None:
     y = torch.arange(2 * 10).reshape(2, 10)
-    parts = list(batches(y[..., None] + torch.arange(3), y, 4))
+    parts = list(mapping_batches(y[..., None] + torch.arange(3), y, 4))
     assert [tuple(part.shape) for _, part in parts] == [(2, 4), (2, 4), (2, 2)]
     assert torch.equal(torch.cat([part for _, part in parts], dim=1), y)
     assert all(torch.equal(x[..., 0], part) for x, part in parts)
@@ -171,15 +171,15 @@ def test_a_step_is_l1_of_each_network_by_itself() -> None:
             terms.append((out - y[au]).abs().mean(dim=1))
     expected = float(torch.stack(terms).mean())
     optimiser = torch.optim.SGD(networks.parameters(), lr=1e-3)
-    assert take_step(networks, optimiser, x, y) == pytest.approx(expected, rel=1e-5)
-    assert take_step(networks, optimiser, x, y) < expected
+    assert take_mapping_step(networks, optimiser, x, y) == pytest.approx(expected, rel=1e-5)
+    assert take_mapping_step(networks, optimiser, x, y) < expected
 
 
 def test_balanced_loss_equals_a_loop() -> None:
     networks = make_networks()
     rows = np.flatnonzero(FRAMES.usable)[:20]
     y, weight = FRAMES.labels[rows], np.random.default_rng(0).random((12, 20)).astype(np.float32)
-    got = balanced_loss(networks, Features(FEATURES, PLAIN), FRAMES, rows, weight)
+    got = _balanced_loss(networks, Features(FEATURES, PLAIN), FRAMES, rows, weight)
     out = Mapping(networks, 8)(FEATURES[rows])
     for variant in range(2):
         for au in range(12):

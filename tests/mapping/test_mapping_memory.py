@@ -10,7 +10,7 @@ from aupair.aus import AUS
 from aupair.data.frames import Frames
 from aupair.mapping import fit as module
 from aupair.mapping.features import Features, open_features, write_features
-from aupair.mapping.fit import CHUNK, draw, draw_probability, moments
+from aupair.mapping.fit import CHUNK, _compute_moments, _draw, _draw_probability
 from aupair.mapping.networks import MappingNetworks
 from aupair.params import ExtractFeatures, TrainMapping
 from mapping.toy import FEATURES, FRAMES, PARAMS, PLAIN, F, fit
@@ -28,11 +28,11 @@ def in_memory(params: TrainMapping, seed: int) -> tuple[dict[str, torch.Tensor],
     # fused, as fit's is: else the last bits differ
     optimiser = torch.optim.AdamW(networks.parameters(), lr=rate, weight_decay=decay, fused=True)
     x, y = torch.from_numpy(FEATURES), torch.from_numpy(FRAMES.labels.astype(np.float32))
-    weight = torch.from_numpy(draw_probability(FRAMES.labels[selects], FRAMES.video[selects]).astype(np.float32))
+    weight = torch.from_numpy(_draw_probability(FRAMES.labels[selects], FRAMES.video[selects]).astype(np.float32))
     rng, au = np.random.default_rng([seed, 7]), torch.arange(12)[:, None]
     best, kept, curve = torch.full((2, 12), torch.inf), {}, []
     for _ in range(params.epochs):
-        drawn = fits[draw(draw_probability(FRAMES.labels[fits], FRAMES.video[fits]), params.draws, rng)]
+        drawn = fits[_draw(_draw_probability(FRAMES.labels[fits], FRAMES.video[fits]), params.draws, rng)]
         networks.train()
         for start in range(0, params.draws, params.batch):
             rows = torch.from_numpy(drawn[:, start : start + params.batch])
@@ -74,7 +74,7 @@ def test_moments_are_numpys_to_the_bit() -> None:
     rng = np.random.default_rng(0)
     array = rng.normal(3, 100, (9001, 12, F)).astype(np.float32)
     rows = np.flatnonzero(rng.random(9001) < 0.95)
-    center, spread = moments(Features(array, PLAIN), rows)
+    center, spread = _compute_moments(Features(array, PLAIN), rows)
     np.testing.assert_array_equal(center, array[rows].mean(axis=0, dtype=np.float64))
     np.testing.assert_array_equal(spread, array[rows].std(axis=0, dtype=np.float64))
 

@@ -8,7 +8,7 @@ import pytest
 from aupair.data.frames import Frames
 from aupair.mapping.extractor import Statistics, VideoFeatures, columns
 from aupair.mapping.features import open_features, write_features
-from aupair.mapping.fit import train
+from aupair.mapping.fit import fit_mappings
 from aupair.params import ExtractFeatures, TrainMapping
 
 VIDEO = ExtractFeatures(percentiles=(0, 10, 50), thresholds=(0, 0.5), windows=(1.0,), context=0.4, context_points=2)
@@ -143,7 +143,7 @@ def f1_on_constant_clips(folder: Path, params: ExtractFeatures) -> float:
     write_features(folder, frames, y_hat, sigma, params)
     features = open_features(folder, frames)
     settings = TrainMapping(width=32, dropout=0.1, learning_rate=3e-3, draws=1500, epochs=6, batch=32, device="cpu")
-    mapping, _ = train(frames, features, 2, settings, 0)
+    mapping, _ = fit_mappings(frames, features, 2, settings, 0)
     rows = frames.of_split("validation") & frames.ok & constant(len(frames.videos))
     said, truth = mapping.map_all(features)[1][rows] >= 0.5, frames.labels[rows] == 1
     return float(2 * (said & truth).sum() / (said.sum() + truth.sum()))

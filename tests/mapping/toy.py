@@ -4,7 +4,7 @@ import numpy as np
 
 from aupair.data.frames import Frames
 from aupair.mapping.features import Features
-from aupair.mapping.fit import Mapping, train
+from aupair.mapping.fit import Mapping, fit_mappings
 from aupair.params import TrainMapping
 
 F, LENGTH, VIDEOS = 6, 40, 8
@@ -39,4 +39,4 @@ def fit(
     frames: Frames, array: np.ndarray, params: TrainMapping, seed: int, levels: int = 2
 ) -> tuple[Mapping, list[dict[str, float]]]:
     """Train on an array."""
-    return train(frames, Features(array, PLAIN), levels, params, seed)
+    return fit_mappings(frames, Features(array, PLAIN), levels, params, seed)

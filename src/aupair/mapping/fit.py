@@ -1,4 +1,4 @@
-"""Fit the mapping on balanced draws (paper: section 3.3), and use it."""
+"""Fit the mappings from features to levels on balanced draws (paper: section 3.3), and apply them."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,11 +21,11 @@ from aupair.ranking.networks import pick_device
 CHUNK = 512
 """frames mapped at once"""
 ACTIVATIONS = 2**25
-"""numbers of one layer of all networks held at once while `select` is judged"""
+"""numbers of one layer of all networks in memory at once while the loss on `select` is computed"""
 
 
 class Mapping:
-    """The fitted mappings of all AUs: features in, levels out."""
+    """The fitted mappings of all AUs, from features to levels."""
 
     def __init__(self, networks: MappingNetworks, width: int) -> None:
         self.networks, self.width = networks.eval(), width
@@ -34,7 +34,7 @@ class Mapping:
     def __call__(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Map features (n, A, F) to unclamped levels with uncertainty (n, A) and without (n, A), float32.
 
-        Rows of NaN (no face) give NaN. Where no column is of uncertainty, the two are one.
+        Rows of NaN (no face) give NaN. Where no column needs uncertainty, both are the levels without.
         """
         parts = [np.zeros((2, features.shape[1], 0), np.float32)]
         for start in range(0, len(features), CHUNK):
@@ -47,14 +47,14 @@ class Mapping:
         return without_uncertainty if same else with_uncertainty, without_uncertainty
 
     def map_all(self, features: Features) -> tuple[np.ndarray, np.ndarray]:
-        """Map all N frames, (N, A) float32 twice; no more than some chunks of features are held."""
+        """Map all N frames to (N, A) float32 with uncertainty and without; only some chunks of features are in memory."""
         rows = np.arange(len(features))
         parts = [np.stack(self(part)) for part in features.chunks(rows, 8 * CHUNK)]
         with_uncertainty, without_uncertainty = np.concatenate([np.zeros((2, 0, len(AUS)), np.float32), *parts], axis=1)
         return with_uncertainty, without_uncertainty
 
     def save(self, folder: Path, curves: list[dict[str, Any]]) -> None:
-        """Write safetensors, a readable json and the curves."""
+        """Write the weights as safetensors, their description as json, and the curves of the training."""
         with store.atomic(folder) as temporary:
             temporary.mkdir()
             state = {k: v.cpu().numpy() for k, v in self.networks.state_dict().items()}
@@ -77,7 +77,7 @@ class Mapping:
         about = store.read_json(Path(folder) / "about.json")
         shape = len(about["aus"]), about["features"]
         plain, center, scale = torch.zeros(about["features"]), torch.zeros(shape), torch.ones(shape)
-        outputs = about["levels"] if about.get("loss") == "cross_entropy" else 1  # files of before have no loss
+        outputs = about["levels"] if about.get("loss") == "cross_entropy" else 1  # older files have no loss
         networks = MappingNetworks(plain, center, scale, about["width"], 0.0, outputs)
         state = {k: torch.from_numpy(v) for k, v in store.read_arrays(Path(folder) / "mapping.safetensors").items()}
         try:
@@ -89,16 +89,16 @@ class Mapping:
         return cls(networks, about["width"])
 
 
-def train(
+def fit_mappings(
     frames: Frames, features: Features, levels: int, params: TrainMapping, seed: int, log: Log = SILENT
 ) -> tuple[Mapping, list[dict[str, Any]]]:
-    """Fit all mappings on fit; of each network the epoch with the lowest balanced loss on `select` is kept.
+    """Fit all mappings on fit; each network keeps the weights of its epoch with the lowest balanced loss on `select`.
 
     Args:
-        levels: how many the target has, 2 (occurrence) or 6; cross-entropy has a class for each.
+        levels: how many levels the target has, 2 (occurrence) or 6; cross-entropy has a class for each.
 
     Returns:
-        the mapping, and for each epoch {epoch, train_loss, select_loss}: means over the networks.
+        the mapping; and for each epoch {epoch, train_loss, select_loss}, means over the networks.
 
     Raises:
         ArtifactError: a label has no class: the labels were made for another target.
@@ -109,30 +109,30 @@ def train(
         got, expected = frames.labels.max(), f"0 to {levels - 1}"
         raise ArtifactError("a level beyond the target's", got=got, expected=expected, todo="run check-data again")
     fit_rows, select_rows = (np.flatnonzero(frames.usable & frames.of_split(s)) for s in ("fit", "select"))
-    center, spread = (moment.astype(np.float32) for moment in moments(features, fit_rows))
+    center, spread = (moment.astype(np.float32) for moment in _compute_moments(features, fit_rows))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         blank = [torch.from_numpy(a) for a in (features.plain, center, np.maximum(spread, 1e-3))]
         networks = MappingNetworks(blank[0], blank[1], blank[2], params.width, params.dropout, outputs).to(device)
-        optimiser = make_optimiser(networks, params)
-        probability = draw_probability(frames.labels[fit_rows], frames.video[fit_rows])
-        weight = draw_probability(frames.labels[select_rows], frames.video[select_rows]).astype(np.float32)
+        optimiser = make_mapping_optimiser(networks, params)
+        probability = _draw_probability(frames.labels[fit_rows], frames.video[fit_rows])
+        weight = _draw_probability(frames.labels[select_rows], frames.video[select_rows]).astype(np.float32)
         rng = np.random.default_rng([seed, 7])
-        kept, curves = _Best(networks), []
+        best, curves = _BestWeights(networks), []
         for epoch in log.progress(range(params.epochs), params.epochs, "training the mapping"):
-            draws = fit_rows[draw(probability, params.draws, rng)]
-            x, y = (torch.from_numpy(a).to(device) for a in (features.of_each_au(draws), labels_of(frames, draws)))
-            losses = [take_step(networks, optimiser, *part) for part in batches(x, y, params.batch)]
-            loss = balanced_loss(networks, features, frames, select_rows, weight)
-            kept.update(loss)
+            draws = fit_rows[_draw(probability, params.draws, rng)]
+            x, y = (torch.from_numpy(a).to(device) for a in (features.of_each_au(draws), _labels_at(frames, draws)))
+            losses = [take_mapping_step(networks, optimiser, *part) for part in mapping_batches(x, y, params.batch)]
+            loss = _balanced_loss(networks, features, frames, select_rows, weight)
+            best.update(loss)
             curves.append({"epoch": epoch + 1, "train_loss": float(np.mean(losses)), "select_loss": float(loss.mean())})
             log.metrics(epoch + 1, **{k: v for k, v in curves[-1].items() if k != "epoch"})
-        kept.restore()
+        best.restore()
     return Mapping(networks.cpu(), params.width), curves
 
 
-def moments(features: Features, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of the rows, each (A, F) float64: in two passes, the same bits as numpy's."""
+def _compute_moments(features: Features, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and standard deviation of the rows, each (A, F) float64: in two passes, the same bits as numpy's."""
 
     def mean(values: Iterator[np.ndarray]) -> np.ndarray:
         total = np.zeros((len(AUS), len(features.plain)))
@@ -144,30 +144,30 @@ def moments(features: Features, rows: np.ndarray) -> tuple[np.ndarray, np.ndarra
     return center, np.sqrt(mean((part - center) ** 2 for part in features.chunks(rows, CHUNK)))
 
 
-class _Best:
-    """The weights of each network's best epoch."""
+class _BestWeights:
+    """The weights of each network's best epoch so far."""
 
     def __init__(self, networks: MappingNetworks) -> None:
         self.parameters = dict(networks.named_parameters())
-        self.kept = {name: value.detach().clone() for name, value in self.parameters.items()}
+        self.weights = {name: value.detach().clone() for name, value in self.parameters.items()}
         self.loss: Tensor | None = None
 
     def update(self, loss: Tensor) -> None:
-        """Keep the weights of the networks whose loss (2, A) fell."""
+        """Copy the weights of the networks whose loss (2, A) fell below their lowest."""
         better = torch.ones_like(loss, dtype=torch.bool) if self.loss is None else loss < self.loss
         self.loss = loss if self.loss is None else torch.minimum(self.loss, loss)
         for name, value in self.parameters.items():
-            self.kept[name][better.flatten()] = value.detach()[better.flatten()]
+            self.weights[name][better.flatten()] = value.detach()[better.flatten()]
 
     @torch.no_grad()
     def restore(self) -> None:
-        """Put them back."""
+        """Copy the best weights into the networks."""
         for name, value in self.parameters.items():
-            value.copy_(self.kept[name])
+            value.copy_(self.weights[name])
 
 
-def draw_probability(labels: np.ndarray, video: np.ndarray) -> np.ndarray:
-    """The probability of each frame in a draw balanced over levels, then over videos: (n, A) -> (A, n) float64.
+def _draw_probability(labels: np.ndarray, video: np.ndarray) -> np.ndarray:
+    """Return the probability of each frame in a draw balanced over levels, then videos: (n, A) -> (A, n) float64.
 
     An AU of one level alone is drawn evenly over its videos.
     """
@@ -181,32 +181,32 @@ def draw_probability(labels: np.ndarray, video: np.ndarray) -> np.ndarray:
     return out
 
 
-def draw(probability: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+def _draw(probability: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
     """Draw frames for each AU with replacement: (A, n) probabilities -> (A, count) positions."""
-    reach = np.cumsum(probability, axis=1)
-    return np.stack([np.searchsorted(r, rng.random(count) * r[-1], "right").clip(max=len(r) - 1) for r in reach])
+    sums = np.cumsum(probability, axis=1)
+    return np.stack([np.searchsorted(s, rng.random(count) * s[-1], "right").clip(max=len(s) - 1) for s in sums])
 
 
-def labels_of(frames: Frames, draws: np.ndarray) -> np.ndarray:
-    """The levels of each AU's own rows: (A, n) -> (A, n) float32."""
+def _labels_at(frames: Frames, draws: np.ndarray) -> np.ndarray:
+    """Return the levels of each AU at rows of its own: (A, n) -> (A, n) float32."""
     return frames.labels[draws, np.arange(len(draws))[:, None]].astype(np.float32)
 
 
-def batches(x: Tensor, y: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Cut (A, count, F) and (A, count) into parts of `size` frames."""
+def mapping_batches(x: Tensor, y: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield features (A, count, F) and levels (A, count) in parts of `size` frames."""
     for start in range(0, x.shape[1], size):
         yield x[:, start : start + size], y[:, start : start + size]
 
 
-def make_optimiser(networks: MappingNetworks, params: TrainMapping) -> torch.optim.Optimizer:
-    """Make AdamW after the params; fused where torch can, since a step over layers this small is mostly calls."""
+def make_mapping_optimiser(networks: MappingNetworks, params: TrainMapping) -> torch.optim.Optimizer:
+    """Return AdamW for the networks; fused where torch can, since steps over layers this small are mostly overhead."""
     rate, decay = params.learning_rate, params.weight_decay
     fused = networks.center.device.type in ("cpu", "cuda")
     return torch.optim.AdamW(networks.parameters(), lr=rate, weight_decay=decay, fused=fused)
 
 
-def take_step(networks: MappingNetworks, optimiser: torch.optim.Optimizer, x: Tensor, y: Tensor) -> float:
-    """Take one step on the loss of drawn frames, x (A, B, F), y (A, B); each network's mean counts by itself: the sum."""
+def take_mapping_step(networks: MappingNetworks, optimiser: torch.optim.Optimizer, x: Tensor, y: Tensor) -> float:
+    """Take a step on the sum of the networks' mean losses on drawn frames, x (A, B, F), y (A, B); return their mean."""
     networks.train()
     loss = networks.loss(x, y).mean(dim=2)
     optimiser.zero_grad(set_to_none=True)
@@ -216,10 +216,10 @@ def take_step(networks: MappingNetworks, optimiser: torch.optim.Optimizer, x: Te
 
 
 @torch.no_grad()
-def balanced_loss(
+def _balanced_loss(
     networks: MappingNetworks, features: Features, frames: Frames, rows: np.ndarray, weight: np.ndarray
 ) -> Tensor:
-    """The loss of each network on rows (n,), weighed as the draws are: weight (A, n) float32 -> (2, A)."""
+    """Return the loss (2, A) of each network on rows (n,), weighted as the draws are: weight (A, n) float32."""
     networks.eval()
     size = max(1, min(CHUNK, ACTIVATIONS // (2 * len(AUS) * max(networks.width, len(features.plain)))))
     w = torch.from_numpy(weight).to(networks.center.device)
