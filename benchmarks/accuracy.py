@@ -35,7 +35,7 @@ from torch import Tensor, nn
 
 from aupair import stages
 from aupair.aus import AUS
-from aupair.params import Params, load
+from aupair.params import Params, load_params
 from aupair.ranking.fit import Fit, fit, forward_all
 from aupair.ranking.networks import build
 from aupair.ranking.pairs import Pairs, draw_pairs
@@ -202,7 +202,7 @@ def pick(data: TrainingSet, which: str) -> list[int]:
 
 def measure(options: argparse.Namespace) -> list[Row]:
     """Train ours, then the reference, and compare."""
-    params = load(ROOT / "params.yaml", ["train_pseudo_intensity.device=cpu"])
+    params = load_params(ROOT / "params.yaml", ["train_pseudo_intensity.device=cpu"])
     with tempfile.TemporaryDirectory() as folder:
         root = options.root or Path(folder)
         if options.root is None:

@@ -23,7 +23,7 @@ import numpy as np
 
 from aupair import stages, store
 from aupair.aus import AUS
-from aupair.params import Params, load
+from aupair.params import Params, load_params
 
 ROOT = Path(__file__).parents[1]
 WEIGHTS = (5.3, 12.4, 3.9, 2.4, 1.6, 1.8, 2.6, 22.7, 20.0, 22.0, 1.0, 8.3)
@@ -108,7 +108,7 @@ def save_scores(trial: Path, y_hat: np.ndarray, sigma: np.ndarray) -> None:
 
 def settings(overrides: Sequence[str]) -> Params:
     """Give the settings for Aff-Wild2."""
-    return load(ROOT / "params" / "affwild2.yaml", overrides)
+    return load_params(ROOT / "params" / "affwild2.yaml", overrides)
 
 
 def sheet(path: Path, labels: np.ndarray) -> None:

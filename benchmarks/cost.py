@@ -8,7 +8,7 @@ from torchvision.models import VGG16_Weights
 
 from aupair.aus import AUS
 from aupair.evaluation.cost import cost_of
-from aupair.params import load
+from aupair.params import load_params
 
 ROOT = Path(__file__).parents[1]
 PAPER = ROOT / "params" / "affwild2.yaml"
@@ -19,7 +19,7 @@ FACTORS = ("train_uncertainty.kind=factors",)
 
 def measure() -> list[Row]:
     """Count multiplications with an addition at the paper's settings."""
-    ours, theirs, factors = (cost_of(load(PAPER, settings)) for settings in ((), SEPARATE, FACTORS))
+    ours, theirs, factors = (cost_of(load_params(PAPER, settings)) for settings in ((), SEPARATE, FACTORS))
     same, both, all_parts = check(ours), ("f", "h"), ("f", "h", "mapping")
     return [
         row("f and h", both, ours, theirs, same),

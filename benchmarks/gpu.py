@@ -32,7 +32,7 @@ from aupair.aus import AUS  # noqa: E402
 from aupair.mapping import fit as mapping  # noqa: E402
 from aupair.mapping.extractor import columns  # noqa: E402
 from aupair.mapping.networks import MappingNetworks  # noqa: E402
-from aupair.params import load  # noqa: E402
+from aupair.params import load_params  # noqa: E402
 from aupair.ranking import distributed  # noqa: E402
 from aupair.ranking.ahead import batches, depth_for  # noqa: E402
 from aupair.ranking.fit import autocast, cudnn_search, forward_all  # noqa: E402
@@ -41,7 +41,7 @@ from aupair.ranking.uncertainty import Sigma  # noqa: E402
 LIMIT = 450.0
 """seconds after which no further question is begun"""
 TINY = ["train_mapping.width=8"] + [f"train_{part}.{key}" for part in ("pseudo_intensity", "uncertainty")
-        for key in ("network.width=0.05", "network.weights=none", "optimiser.pairs=4")] + ["preprocess_faces.size=32"]  # fmt: skip
+        for key in ("network.width=0.05", "network.weights=none", "optimiser.batch=8")] + ["preprocess_faces.size=32"]  # fmt: skip
 
 
 def ask_rate(bench: Bench) -> None:
@@ -152,7 +152,7 @@ def ask_h(bench: Bench) -> None:
 
 def ask_batches(bench: Bench) -> None:
     """Time a step of f with four times the pairs."""
-    pairs = 4 * bench.params.train_pseudo_intensity.optimiser.pairs
+    pairs = 4 * bench.params.train_pseudo_intensity.optimiser.batch // 2
     _, steps = bench.batches("pseudo_intensity", pairs)
     row = fitting_f(bench, OURS, pairs).measure(steps)
     bench.figures["f"].append({**row, "way": f"{OURS.name}; {row['images']} images"})
@@ -252,7 +252,7 @@ def shared(bench: Bench, out: Path) -> None:
     """Be one of several processes: time f with the same batch and with one for each process."""
     rows = []
     for times in (1, distributed.world()):
-        pairs = times * bench.params.train_pseudo_intensity.optimiser.pairs
+        pairs = times * bench.params.train_pseudo_intensity.optimiser.batch // 2
         rows.append(fitting_f(bench, OURS, pairs).measure(bench.batches("pseudo_intensity", pairs)[1]))
     if distributed.is_main():
         out.write_text(json.dumps(rows))
@@ -277,7 +277,7 @@ def main() -> None:
     if not torch.cuda.is_available() and not options.tiny:
         sys.exit("gpu.py: no GPU here; --tiny checks the script on a CPU")
     device = torch.device("cpu" if options.tiny else "cuda")
-    params = load(HERE.parent / "params" / "affwild2.yaml", TINY if options.tiny else ())
+    params = load_params(HERE.parent / "params" / "affwild2.yaml", TINY if options.tiny else ())
     with tempfile.TemporaryDirectory() as folder, distributed.process_group(), cudnn_search():
         pairs = 20 if options.tiny else params.sample_pairs.train_pairs
         data = training_set(Path(folder), params.preprocess_faces.size, 400 if options.tiny else 20_000, pairs)

@@ -86,7 +86,7 @@ class Bench:
     def batches(self, part: str, pairs: int | None = None) -> tuple[Any, list[int]]:
         """Give the sampler of a part, and the steps whose batches are full."""
         optimiser = getattr(self.params, f"train_{part}").optimiser
-        optimiser = optimiser.model_copy(update={"pairs": pairs or optimiser.pairs})
+        optimiser = optimiser.model_copy(update={"batch": 2 * pairs if pairs else optimiser.batch})
         sampler = self.data.sampler(np.ones(len(self.data.frames), bool), optimiser, (0, 0))
         size = full_size(sampler, LOOK)
         return sampler, [step for step in range(LOOK if self.tiny else 60) if len(sampler(step)[0]) == size]
@@ -221,7 +221,7 @@ def fitting_h(bench: Bench, way: Way, kind: str, dropout: float | None = None) -
     network: nn.Module = bench.network(with_dropout(section.network, dropout))
     faces: Any = bench.data.images
     if kind == "factors":
-        network = read_factors(bench.network(bench.params.train_pseudo_intensity.network), section.block, 2, 0)
+        network = read_factors(bench.network(bench.params.train_pseudo_intensity.network), 5, 2, 0)
         phi = rng.normal(0, 1, (64, network.center.numel())).astype(np.float32)  # type: ignore[operator, union-attr]
         faces = lambda rows: phi[rows % len(phi)]  # noqa: E731
     sampler, _ = bench.batches("uncertainty")

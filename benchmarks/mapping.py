@@ -17,7 +17,7 @@ from aupair.aus import AUS
 from aupair.mapping.extractor import columns
 from aupair.mapping.fit import make_mapping_optimiser, mapping_batches, take_mapping_step
 from aupair.mapping.networks import MappingNetworks, dropout
-from aupair.params import Params, TrainMapping, load
+from aupair.params import Params, TrainMapping, load_params
 
 ROOT = Path(__file__).parents[1]
 GOAL = 5.0
@@ -57,7 +57,7 @@ class Task:
 def measure() -> list[Row]:
     """Fit at the demo's width and at a larger one."""
     torch.set_num_threads(1)
-    params = load(ROOT / "params.yaml", ())
+    params = load_params(ROOT / "params.yaml", ())
     demo = params.train_mapping
     return [
         row(Task.draw(params, demo.draws), demo, f"the mapping's 24 networks, an epoch of {demo.draws} draws"),

@@ -14,7 +14,7 @@ from harness import Row, main
 
 from aupair.aus import AUS, NOT_ANNOTATED, SPLITS
 from aupair.data.frames import Frames
-from aupair.params import Optimiser, Params, load
+from aupair.params import ListedPairs, Params, load_params
 from aupair.ranking.pairs import Pairs, draw_groups, draw_pairs
 from aupair.ranking.sampling import GroupSampler, ListSampler, Sampler
 from aupair.synth import corpus, script, subject
@@ -22,7 +22,8 @@ from aupair.synth import corpus, script, subject
 ROOT = Path(__file__).parents[1]
 GOAL = 40.0
 EPOCHS = 10
-SHORTER = ("sample_pairs.frames=12", "train_pseudo_intensity.optimiser.videos=4")
+GROUPS = ("sample_pairs.mode=groups", "sample_pairs.frames=16", "train_pseudo_intensity.optimiser.batch=48")
+SHORTER = (*GROUPS, "sample_pairs.frames=12")
 """An image meets all others of its group: the longer, the more terms it gives, and the fewer videos fit a step."""
 
 Count = tuple[int, int]
@@ -33,17 +34,17 @@ def measure() -> list[Row]:
     """Count on both."""
     demo, paper, large = ROOT / "params.yaml", ROOT / "params" / "affwild2.yaml", affwild2()
     return [
-        row(large, load(paper, ()), "at Aff-Wild2's size and rates"),
-        row(large, load(paper, SHORTER), "the same, as many images a step"),
-        row(demo_frames(), load(demo, ()), "on the demo's labels"),
+        row(large, load_params(paper, GROUPS), "at Aff-Wild2's size and rates"),
+        row(large, load_params(paper, SHORTER), "the same, as many images a step"),
+        row(demo_frames(), load_params(demo, ()), "on the demo's labels"),
     ]
 
 
 def row(frames: Frames, params: Params, where: str) -> Row:
     """Count the terms of both in some epochs."""
-    sections, optimiser = params.sample_pairs, params.train_pseudo_intensity.optimiser
+    sections = params.sample_pairs
     ours = count(ours_of(frames, params), frames)
-    theirs = count(theirs_of(draw_pairs(frames, "fit", sections.train_pairs, (0, 2, 0)), optimiser), frames)
+    theirs = count(theirs_of(draw_pairs(frames, "fit", ListedPairs().train_pairs, (0, 2, 0))), frames)
     mine, reference = (terms / images for terms, images in (ours, theirs))
     return Row(
         question=f"pair terms for each image forwarded, {len(AUS)} AUs, {where}, groups of {sections.frames}",
@@ -60,15 +61,16 @@ def ours_of(frames: Frames, params: Params) -> Iterator[tuple[np.ndarray, Pairs]
     sections, optimiser = params.sample_pairs, params.train_pseudo_intensity.optimiser
     groups = draw_groups(frames, sections.frames, sections.groups, (0, 1))
     videos = len(np.unique(frames.video[groups[:, 0]]))
-    sampler = GroupSampler(frames, groups, optimiser.videos, (0, 0))
-    return steps(sampler, EPOCHS * (videos // min(videos, optimiser.videos)))
+    each = optimiser.batch // groups.shape[1]
+    sampler = GroupSampler(frames, groups, each, (0, 0))
+    return steps(sampler, EPOCHS * (videos // min(videos, each)))
 
 
-def theirs_of(pairs: Pairs, optimiser: Optimiser) -> Iterator[tuple[np.ndarray, Pairs]]:
+def theirs_of(pairs: Pairs) -> Iterator[tuple[np.ndarray, Pairs]]:
     """Give the batches of an epoch of each AU's own list; a frame that a batch has twice is forwarded once."""
     for au in range(len(AUS)):
         own = pairs[pairs.au == au]
-        yield from steps(ListSampler(own, optimiser.pairs, (0, au)), len(own) // optimiser.pairs)
+        yield from steps(ListSampler(own, 32, (0, au)), len(own) // 32)
 
 
 def steps(sampler: Sampler, number: int) -> Iterator[tuple[np.ndarray, Pairs]]:

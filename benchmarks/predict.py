@@ -22,7 +22,7 @@ from aupair.faces import video
 from aupair.faces.row import FaceRow
 from aupair.inference.predict import predict
 from aupair.inference.recognizer import Recognizer
-from aupair.params import Params, load
+from aupair.params import Params, load_params
 
 ROOT = Path(__file__).parents[1]
 HOUR, MINUTES, FPS = 3600, 300, 30
@@ -101,7 +101,7 @@ def run(source: Path, out: Path, batch: int, stand_in: bool) -> tuple[float, int
     import torch
 
     torch.manual_seed(0)
-    params = load(ROOT / "params.yaml", [f"extract_features.batch={batch}"])
+    params = load_params(ROOT / "params.yaml", [f"extract_features.batch={batch}"])
     with tempfile.TemporaryDirectory() as folder:
         model = recognizer(params, Path(folder))
     if stand_in:

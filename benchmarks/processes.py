@@ -15,7 +15,7 @@ import torch
 from harness import Row, main
 from pairs import demo_frames
 
-from aupair.params import load
+from aupair.params import load_params
 from aupair.ranking.distributed import is_main, process_group
 from aupair.ranking.fit import Fit, fit
 from aupair.ranking.losses import ranking_loss
@@ -89,10 +89,10 @@ def child(out: Path, exact: bool, batch_norm: bool) -> None:
         settings += [f"preprocess_faces.size={SMALL}", f"{f}.network.width={WIDTH}"]
         torch.set_default_dtype(torch.float64)
         torch.Tensor.float = torch.Tensor.double  # type: ignore[method-assign]  # what takes care to be float32
-    params = load(ROOT / "params.yaml", settings)
+    params = load_params(ROOT / "params.yaml", settings)
     section, size = params.train_pseudo_intensity, params.preprocess_faces.size
     groups = draw_groups(frames, params.sample_pairs.frames, 4, (0, 1))
-    sampler = GroupSampler(frames, groups, section.optimiser.videos, (0, 0))
+    sampler = GroupSampler(frames, groups, section.optimiser.batch // groups.shape[1], (0, 0))
     noise = np.random.default_rng(0).integers(0, 128, (len(frames), size, size, 3), np.uint8)
     pixels = noise + (frames.labels.sum(1)[:, None, None, None] * 8).astype(np.uint8)
     ends: list[float] = []

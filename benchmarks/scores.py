@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from aupair.aus import AUS
 from aupair.data.frames import Frames
-from aupair.params import Params, load
+from aupair.params import ListedPairs, Params, load_params
 from aupair.ranking.fit import chunked, to_images
 from aupair.ranking.networks import AUNetwork, Vgg, build, read_factors
 from aupair.ranking.pairs import Pairs, assign_folds, draw_groups, draw_pairs
@@ -50,8 +50,8 @@ class Noise:
 def measure() -> list[Row]:
     """Count in training; time in scoring."""
     torch.set_num_threads(1)
-    frames, params = demo_frames(), load(ROOT / "params.yaml", ())
-    return [training(frames, load(ROOT / "params.yaml", SHORT)), *scoring(frames, params)]
+    frames, params = demo_frames(), load_params(ROOT / "params.yaml", ())
+    return [training(frames, load_params(ROOT / "params.yaml", SHORT)), *scoring(frames, params)]
 
 
 def training(frames: Frames, params: Params) -> Row:
@@ -77,7 +77,7 @@ def training(frames: Frames, params: Params) -> Row:
     often = {count / len(done) for count in faces.asked.values()}
     assert len(faces.asked) == there
     assert all(count <= there + 32 for count in done.values()), "the last chunk is filled up"
-    drawn = 2 * len(AUS) * params.sample_pairs.train_pairs
+    drawn = 2 * len(AUS) * ListedPairs().train_pairs
     return Row(
         question="forwards of a network of f for a frame while h is trained",
         ours=f"{max(often):g}", reference=f"each pair of the authors' list forwards its two: {drawn / there:.0f} an epoch",
@@ -100,7 +100,7 @@ def scoring(frames: Frames, params: Params) -> list[Row]:
     def two_passes() -> tuple[np.ndarray, np.ndarray]:
         return (chunked(f, x) - center) / scale, chunked(h, x)
 
-    listed = draw_pairs(frames, "fit", params.sample_pairs.train_pairs, (0, 2, 0))
+    listed = draw_pairs(frames, "fit", ListedPairs().train_pairs, (0, 2, 0))
     mine = listed[frames.video[listed.i] == frames.video[video.start]]
     some = mine[np.random.default_rng(0).permutation(len(mine))[:SAMPLE]]
 

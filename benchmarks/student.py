@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from harness import Row, in_child, main
 
-from aupair.params import Params, load
+from aupair.params import Params, load_params
 from faces import film
 
 HERE = Path(__file__).parent
@@ -44,7 +44,7 @@ def measure() -> list[Row]:
     """Predict a clip with a teacher and its student, each in a process of its own."""
     from aupair.student import FOLDER, student_of
 
-    teacher = load(HERE.parent / "params" / "affwild2.yaml")
+    teacher = load_params(HERE.parent / "params" / "affwild2.yaml")
     student = student_of(teacher, 0)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -142,7 +142,7 @@ def of_trained(root: Path, trial: int, clip: Path) -> Speed:
         place["info"], place["metrics"],
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as name:
-        write_bundle(Path(name) / "bundle", parts, load(root / "params.yaml"))
+        write_bundle(Path(name) / "bundle", parts, load_params(root / "params.yaml"))
         return predicted(Recognizer.load(Path(name) / "bundle", "cpu"), clip)
 
 

@@ -22,7 +22,7 @@ BIN = Path(sys.executable).parent
 """Where `aupair`, `dvc` and `git`'s hooks of the environment are."""
 
 NETWORK = {"width": 0.05, "batch_norm": True, "weights": "none", "frozen_convolutions": 0, "dropout": 0.1}
-OPTIMISER = {"name": "adamw", "learning_rate": 0.003, "steps": 3, "fold_steps": 2, "videos": 2, "evaluate_every": 2}
+OPTIMISER = {"name": "adamw", "learning_rate": 0.003, "steps": 3, "fold_steps": 2, "batch": 12, "evaluate_every": 2}
 TINY: dict[str, Any] = {
     "trials": [0, 1],
     "preprocess_faces": {"size": 32, "workers": 2},
@@ -59,9 +59,9 @@ Command = Callable[..., Outcome]
 @pytest.fixture(scope="session")
 def tiny() -> Any:
     """The tiny settings as Params."""
-    from aupair.params import check
+    from aupair.params import parse_params
 
-    return check(TINY)
+    return parse_params(TINY)
 
 
 @pytest.fixture(scope="session")

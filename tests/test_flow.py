@@ -63,10 +63,10 @@ for name in [name for name in sys.modules if name.partition(".")[0] in refused]:
     del sys.modules[name]
 from pathlib import Path
 from aupair import stages
-from aupair.params import load
+from aupair.params import load_params
 
 for name in ("train-pseudo-intensity", "train-uncertainty", "extract-features", "train-mapping"):
-    stages.run(name, load(Path("params.yaml")), trial=1)
+    stages.run(name, load_params(Path("params.yaml")), trial=1)
 """
 
 

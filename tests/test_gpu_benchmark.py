@@ -85,10 +85,10 @@ def test_a_step_is_counted_as_torch_counts_it() -> None:
     from torch.utils.flop_counter import FlopCounterMode
 
     from aupair.evaluation.cost import cost_of
-    from aupair.params import load
+    from aupair.params import load_params
     from aupair.ranking.networks import AUNetwork
 
-    params = load(ROOT / "params" / "affwild2.yaml")
+    params = load_params(ROOT / "params" / "affwild2.yaml")
     forward = 2e9 * cost_of(params)["parts"]["f"]["gmac_per_frame"]
     with torch.device("meta"):
         network, faces = AUNetwork(params.train_pseudo_intensity.network, 224), torch.empty(1, 3, 224, 224)

@@ -17,7 +17,7 @@ from aupair.evaluation.selection import MAPPINGS
 from aupair.inference.recognizer import read_selection
 from aupair.mapping.features import Features
 from aupair.mapping.fit import fit_mappings
-from aupair.params import Params, TrainMapping, check
+from aupair.params import Params, TrainMapping, parse_params
 from aupair.ranking.pairs import Pairs
 from aupair.ranking.samples import load_samples, load_training_set
 from conftest import run_flow
@@ -34,7 +34,7 @@ def artifact(root: Path, name: str, trial: int = 0) -> Path:
 def settings(tiny: Params) -> Params:
     """The tiny settings, levels as the target, one trial."""
     tree = tiny.model_dump(mode="json") | {"target": "intensity", "trials": [0]}
-    return check(tree)
+    return parse_params(tree)
 
 
 @pytest.fixture(scope="module")
@@ -212,7 +212,7 @@ def _check_served(home: Path, said: list[dict[str, str]]) -> None:
 
 
 def test_labels_and_choices_of_another_target_are_told(home: Path, settings: Params) -> None:
-    occurrence = check(settings.model_dump(mode="json") | {"target": "occurrence"})
+    occurrence = parse_params(settings.model_dump(mode="json") | {"target": "occurrence"})
     with pytest.raises(ArtifactError, match=r"^labels of another target, got intensity, expected occurrence; run the"):
         stages.run("evaluate", occurrence, root=home)
     with pytest.raises(

@@ -11,7 +11,7 @@ from aupair import store, student
 from aupair.aus import AUS
 from aupair.errors import ParamsError
 from aupair.evaluation.cost import cost_of
-from aupair.params import load
+from aupair.params import load_params
 
 REPOSITORY = Path(__file__).parents[1]
 ROOT = Path("work") / "student"
@@ -111,7 +111,7 @@ def test_several_processes_are_refused_before_they_train(
 
 @pytest.mark.parametrize(("name", "side"), [("params.yaml", 96), ("params/affwild2.yaml", 112)])
 def test_students_are_small_and_see_no_more_than_they_need(name: str, side: int) -> None:
-    teacher = load(REPOSITORY / name)
+    teacher = load_params(REPOSITORY / name)
     params = student.student_of(teacher, 3)
     network = params.train_pseudo_intensity.network
     assert params.trials == (3,)

@@ -1,13 +1,17 @@
-"""The parameters: one frozen record a stage; every number of a run stands in `params.yaml`."""
+"""The parameters: one frozen record for each stage; every number of a run stands in `params.yaml`.
+
+A section that comes in several kinds is a union of records, told apart by a tag (`mode`, `objective`, `kind`, `sharing`,
+`loss`): a kind has only the keys that count for it, and the first one is the default.
+"""
 
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, TypeAdapter, field_validator, model_validator
 
-from aupair.record import Record, read, validate
+from aupair.record import Record, apply_overrides, default_tags, drop_unknown_keys, parse_settings, read_settings
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
@@ -16,16 +20,16 @@ Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class CheckData(Record):
-    """Which annotations are read and how strict the checks are."""
+    """Settings of check-data: which annotations are read and how strict the checks are."""
 
     max_missing_videos: Annotated[int, Field(ge=0)] = 0
-    """labelled videos without a file that are counted instead of stopping the flow"""
+    """as many labelled videos may lack their file; they are counted, and more of them stop the flow"""
     few_positives: Annotated[int, Field(ge=0)] = 50
-    """an AU with fewer positive frames in a split is pointed out"""
+    """check-data warns of an AU with fewer positive frames in a split"""
 
 
 class PreprocessFaces(Record):
-    """From a video to aligned faces."""
+    """Settings of preprocess-faces: from a video to aligned faces."""
 
     size: Annotated[int, Field(ge=32, le=512)] = 224
     """side of the aligned face, pixels"""
@@ -36,28 +40,42 @@ class PreprocessFaces(Record):
     quality: Annotated[int, Field(ge=1, le=100)] = 95
     """JPEG quality of the stored face"""
     workers: Annotated[int, Field(ge=0)] = 0
-    """processes, one video each; 0: one a core"""
+    """processes, one video each; 0: one for each core"""
 
 
-class SamplePairs(Record):
-    """Which frames are compared."""
+class _SamplePairs(Record):
+    """Settings of sample-pairs that both modes have."""
 
-    mode: Literal["groups", "reference"] = "groups"
-    """groups: all ordered pairs inside groups of frames; reference: the authors' explicit list"""
-    frames: Annotated[int, Field(ge=2)] = 12
-    """frames in a group, all of one video"""
-    groups: Positive = 40
-    """groups drawn for each video"""
-    train_pairs: Positive = 10000
-    """pairs for each AU to train on (reference mode)"""
     valid_pairs: Positive = 500
-    """fixed pairs for each AU and split to validate on"""
+    """fixed pairs for each AU and split, on which networks are evaluated"""
     folds: Annotated[int, Field(ge=1)] = 1
     """folds by subject for cross-fitting; 1: no cross-fitting"""
 
 
-class Network(Record):
-    """What a VGG16 looks like here."""
+class PairsInGroups(_SamplePairs):
+    """Settings of sample-pairs: all ordered pairs inside groups of frames of one video."""
+
+    mode: Literal["groups"] = "groups"
+    frames: Annotated[int, Field(ge=2)] = 12
+    """frames in a group, all of one video"""
+    groups: Positive = 40
+    """groups drawn for each video"""
+
+
+class ListedPairs(_SamplePairs):
+    """Settings of sample-pairs: an explicit list of pairs, as the authors draw it."""
+
+    mode: Literal["reference"] = "reference"
+    train_pairs: Positive = 10000
+    """pairs for each AU to train on"""
+
+
+SamplePairs = Annotated[PairsInGroups | ListedPairs, Field(discriminator="mode"), default_tags(mode="groups")]
+"""Settings of sample-pairs: which frames are compared."""
+
+
+class _Network(Record):
+    """Settings of a VGG16, full or narrow."""
 
     width: Annotated[float, Field(gt=0, le=2)] = 1.0
     """channels, as a share of VGG16's; up to twice as many"""
@@ -67,23 +85,39 @@ class Network(Record):
     """imagenet | none | the path of a state dict of torchvision's VGG16"""
     frozen_convolutions: Annotated[int, Field(ge=0, le=13)] = 2
     """how many of the first convolutions keep their weights"""
-    sharing: Literal["shared", "per_au", "integrated"] = "shared"
-    """shared: one trunk with a head for each AU; per_au: one network for each AU; integrated: a trunk of f whose
-    second head says sigma (for f alone, with train_uncertainty.kind: integrated)"""
     dropout: Share = 0.5
     shrink: Annotated[int, Field(ge=1, le=8)] = 1
     """the trunk sees the face averaged over so many x so many pixels: 2 makes 112 of 224"""
 
     @model_validator(mode="after")
-    def _known_width(self) -> "Network":
-        """There are weights of ImageNet for VGG16 itself."""
+    def _check_width(self) -> "_Network":
+        """Check that ImageNet's weights, which exist for VGG16 itself, are asked for at its width."""
         if self.weights == "imagenet" and self.width != 1:
             raise ValueError("width: 1 together with weights: imagenet; else weights: none, or a file")
         return self
 
 
+class Network(_Network):
+    """Settings of a network with one number for each AU."""
+
+    sharing: Literal["shared", "per_au"] = "shared"
+    """shared: one trunk with a head for each AU; per_au: one network for each AU"""
+
+
+class IntegratedNetwork(_Network):
+    """Settings of a trunk of f whose second head learns sigma (with train_uncertainty.kind: integrated)."""
+
+    sharing: Literal["integrated"] = "integrated"
+    uncertainty_weight: Annotated[float, Field(ge=0)] = 1.0
+    """weight of sigma's loss beside that of the values"""
+
+
+AnyNetwork = Annotated[Network | IntegratedNetwork, Field(discriminator="sharing"), default_tags(sharing="shared")]
+"""Settings of a network of f."""
+
+
 class Optimiser(Record):
-    """How a network is fitted."""
+    """Settings of fitting a network."""
 
     name: Literal["adam", "adamw"] = "adam"
     learning_rate: Annotated[float, Field(gt=0)] = 5e-5
@@ -93,27 +127,19 @@ class Optimiser(Record):
     """optimiser steps of the final network"""
     fold_steps: Positive = 3000
     """optimiser steps of each cross-fitting network"""
-    videos: Positive = 4
-    """groups in a batch, each of another video (groups mode)"""
-    pairs: Positive = 32
-    """pairs in a batch (reference mode)"""
+    batch: Annotated[int, Field(ge=2)] = 48
+    """frames in a batch: whole groups of different videos, at least one (sample_pairs.mode: groups), or pairs of two"""
     evaluate_every: Positive = 300
-    """steps between two looks at the fixed pairs of `select`"""
+    """steps between two evaluations on the fixed pairs of `select`"""
     keep: Literal["best", "last"] = "best"
-    """which weights are kept: of the best look at `select`, or the last"""
+    """which weights are kept: those of the best evaluation on `select`, or the last"""
 
 
-class TrainPseudoIntensity(Record):
-    """f: pseudo-intensities by ranking."""
+class _TrainPseudoIntensity(Record):
+    """Settings of train-pseudo-intensity that all objectives have."""
 
-    network: Network = Network()
+    network: AnyNetwork = Network()
     optimiser: Optimiser = Optimiser()
-    objective: Literal["pairs", "single", "distill"] = "pairs"
-    """pairs: which of two frames shows more (the paper); single: the level of one frame, a baseline without pairs;
-    distill: what a teacher says of one frame, value and sigma (`aupair distill`, sharing: integrated)"""
-    margin: Annotated[float, Field(gt=0)] = 1.0
-    uncertainty_weight: Annotated[float, Field(ge=0)] = 1.0
-    """weight of sigma's loss beside that of the values (sharing: integrated)"""
     augment: Share = 0.5
     """strength of the augmentation while training: none to full"""
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -123,40 +149,130 @@ class TrainPseudoIntensity(Record):
     """auto: a GPU where there is one"""
 
 
-class TrainUncertainty(Record):
-    """h: how far a pseudo-intensity can be trusted."""
+class RankPairs(_TrainPseudoIntensity):
+    """Settings of an f that learns which of two frames shows more of an AU, as in the paper."""
 
-    kind: Literal["network", "factors", "integrated"] = "network"
-    """network: a network of its own, as in the paper; factors: a few factors read from f's frozen trunk; integrated:
-    f's second head, trained with f"""
-    factors: Positive = 2
-    """how many factors all AUs share (kind factors)"""
-    block: Annotated[int, Field(ge=1, le=5)] = 5
-    """the block of f's trunk that they are read from (kind factors)"""
-    network: Network = Network()
-    optimiser: Optimiser = Optimiser()
-    loss: Literal["nll", "nll_margin", "misorder", "printed"] = "nll"
+    objective: Literal["pairs"] = "pairs"
     margin: Annotated[float, Field(gt=0)] = 1.0
-    """m of the losses that have one"""
+
+
+class GradeFrames(_TrainPseudoIntensity):
+    """Settings of an f that learns the level of one frame: a baseline without pairs."""
+
+    objective: Literal["single"] = "single"
+    network: Network = Network()
+
+
+class ImitateTeacher(_TrainPseudoIntensity):
+    """Settings of an f that learns a teacher's value and sigma of one frame (`aupair distill`)."""
+
+    objective: Literal["distill"] = "distill"
+    network: IntegratedNetwork = IntegratedNetwork()
+
+
+TrainPseudoIntensity = Annotated[
+    RankPairs | GradeFrames | ImitateTeacher, Field(discriminator="objective"), default_tags(objective="pairs")
+]
+"""Settings of train-pseudo-intensity: f, pseudo-intensities by ranking."""
+
+
+class _LossWithoutMargin(Record):
+    """The loss of h that has no margin."""
+
+    loss: Literal["nll"] = "nll"
+    margin: ClassVar[float] = 0.0
+
+
+class _LossWithMargin(Record):
+    """A loss of h with a margin."""
+
+    loss: Literal["nll_margin", "misorder", "printed"] = "nll_margin"
+    margin: Annotated[float, Field(gt=0)] = 1.0
+
+
+class _FitUncertainty(Record):
+    """Settings of an h that is trained by itself."""
+
+    optimiser: Optimiser = Optimiser()
     floor: Annotated[float, Field(gt=0)] = 0.05
     """smallest sigma"""
     log_sigma_penalty: Annotated[float, Field(ge=0)] = 1e-3
     """weight of the mean squared log sigma (fixes the gauge of bipartite pairs)"""
-    augment: Share = 0.5
-    """as for f; kind factors has none, its faces are forwarded once"""
     precision: Literal["float32", "bfloat16"] = "float32"
-    compile: bool = False
-    """as for f; kind factors has so little to compute that it is not compiled"""
     device: str = "auto"
 
 
-class ExtractFeatures(Record):
-    """G: the distribution of y_hat and sigma over the video and over windows."""
+class _UncertaintyNetwork(_FitUncertainty):
+    """Settings of an h that is a network of its own, as in the paper."""
 
-    kind: Literal["distribution", "histogram"] = "distribution"
-    """distribution: all of what follows; histogram: the authors' features of 2020, without uncertainty"""
+    kind: Literal["network"] = "network"
+    network: Network = Network()
+    augment: Share = 0.5
+    """as for f"""
+    compile: bool = False
+    """as for f"""
+
+
+class _UncertaintyFactors(_FitUncertainty):
+    """Settings of an h that reads a few factors from f's frozen trunk; faces are forwarded once."""
+
+    kind: Literal["factors"] = "factors"
+    factors: Positive = 2
+    """how many factors all AUs share"""
+    block: Annotated[int, Field(ge=1, le=5)] = 5
+    """the block of f's trunk that they are read from"""
+
+
+class UncertaintyNetwork(_LossWithoutMargin, _UncertaintyNetwork):
+    """Settings of an h that is a network of its own; its loss has no margin."""
+
+
+class UncertaintyNetworkWithMargin(_LossWithMargin, _UncertaintyNetwork):
+    """Settings of an h that is a network of its own; its loss has a margin."""
+
+
+class UncertaintyFactors(_LossWithoutMargin, _UncertaintyFactors):
+    """Settings of an h of factors; its loss has no margin."""
+
+
+class UncertaintyFactorsWithMargin(_LossWithMargin, _UncertaintyFactors):
+    """Settings of an h of factors; its loss has a margin."""
+
+
+class UncertaintyHead(Record):
+    """Settings of an h that is f's second head: it was trained with f."""
+
+    kind: Literal["integrated"] = "integrated"
+    device: str = "auto"
+
+
+FitUncertainty = (
+    Annotated[UncertaintyNetwork | UncertaintyNetworkWithMargin, Field(discriminator="loss"), default_tags(loss="nll")]
+    | Annotated[
+        UncertaintyFactors | UncertaintyFactorsWithMargin, Field(discriminator="loss"), default_tags(loss="nll")
+    ]
+)
+"""Settings of an h that is trained by itself."""
+
+TrainUncertainty = Annotated[
+    FitUncertainty | UncertaintyHead, Field(discriminator="kind"), default_tags(kind="network")
+]
+"""Settings of train-uncertainty: h, the uncertainty of a pseudo-intensity."""
+
+
+class _ExtractFeatures(Record):
+    """Settings of extract-features that both kinds have."""
+
     neutral: Literal["video", "person"] = "video"
-    """whose values the percentiles and the rank are taken over: the video's, or all of the person's clips (subjects)"""
+    """the values that percentiles, rank and histogram are taken over: the video's, or those of all clips of the person"""
+    batch: Positive = 64
+    """frames scored at once by predict (the numbers do not depend on it)"""
+
+
+class DistributionFeatures(_ExtractFeatures):
+    """Settings of extract-features: the distribution of y_hat and sigma over the video and over windows."""
+
+    kind: Literal["distribution"] = "distribution"
     percentiles: tuple[Percent, ...] = (0.0, 10.0, 20.0)
     """percentiles of y_hat over the video"""
     thresholds: tuple[Share, ...] = (0.0, 0.25, 0.5, 0.75)
@@ -170,21 +286,31 @@ class ExtractFeatures(Record):
     context_points: Annotated[int, Field(ge=0)] = 20
     """neighbours each way, evenly spaced in time"""
     certainty: Literal["quantile", "min_max"] = "quantile"
-    """quantile: rank of log sigma within fit; min_max: the authors' 1 - sigma / sigma_max"""
-    batch: Positive = 64
-    """frames scored at once by predict (the numbers don't depend on it)"""
+    """quantile: 1 - the rank of log sigma within fit; min_max: the authors' 1 - sigma / sigma_max"""
 
     @field_validator("thresholds")
     @classmethod
-    def _ascending(cls, thresholds: tuple[float, ...]) -> tuple[float, ...]:
-        """An empty set takes the percentiles of the threshold before, which must be the next lower one."""
+    def _check_ascending(cls, thresholds: tuple[float, ...]) -> tuple[float, ...]:
+        """Check the order: an empty set takes the percentiles of the threshold before, the next lower one."""
         if any(low >= high for low, high in pairwise(thresholds)):
             raise ValueError("ascending thresholds")
         return thresholds
 
 
+class HistogramFeatures(_ExtractFeatures):
+    """Settings of extract-features: the authors' features of 2020, without uncertainty."""
+
+    kind: Literal["histogram"] = "histogram"
+
+
+ExtractFeatures = Annotated[
+    DistributionFeatures | HistogramFeatures, Field(discriminator="kind"), default_tags(kind="distribution")
+]
+"""Settings of extract-features: G, the features of a frame within its video."""
+
+
 class TrainMapping(Record):
-    """From features to AUs: two fully connected networks for each AU."""
+    """Settings of train-mapping: two fully connected networks for each AU, from features to levels."""
 
     loss: Literal["l1", "cross_entropy"] = "l1"
     """l1: the level, as in the paper; cross_entropy: a class for each level, as in 2020"""
@@ -200,12 +326,12 @@ class TrainMapping(Record):
 
 
 class Evaluate(Record):
-    """What is chosen on `select`, and how it is judged."""
+    """Settings of evaluate: what is chosen on `select`, and how it is scored."""
 
     thresholds: Literal["tuned", "half"] = "tuned"
     """tuned: each AU's threshold maximises 1/2 (F1 + accuracy) on `select`; half: .5"""
     tie: Share = 0.01
-    """the mapping with uncertainty must beat the simpler one by more than this on `select` to be chosen"""
+    """an AU's mapping with uncertainty is chosen if it is better by more than this on `select`"""
     bootstrap: Positive = 1000
     """resamples of the videos behind each interval"""
     protocol: Literal["ours", "paper"] = "ours"
@@ -214,7 +340,7 @@ class Evaluate(Record):
 
 
 class RegisterModel(Record):
-    """The registered model."""
+    """Settings of register-model: names in MLflow."""
 
     name: str = "aupair"
     experiment: str = "aupair"
@@ -229,51 +355,75 @@ class Params(Record):
     trials: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0,)
     check_data: CheckData = CheckData()
     preprocess_faces: PreprocessFaces = PreprocessFaces()
-    sample_pairs: SamplePairs = SamplePairs()
-    train_pseudo_intensity: TrainPseudoIntensity = TrainPseudoIntensity()
-    train_uncertainty: TrainUncertainty = TrainUncertainty()
-    extract_features: ExtractFeatures = ExtractFeatures()
+    sample_pairs: SamplePairs = PairsInGroups()
+    train_pseudo_intensity: TrainPseudoIntensity = RankPairs()
+    train_uncertainty: TrainUncertainty = UncertaintyNetwork()
+    extract_features: ExtractFeatures = DistributionFeatures()
     train_mapping: TrainMapping = TrainMapping()
     evaluate: Evaluate = Evaluate()
     register_model: RegisterModel = RegisterModel()
 
     @property
     def levels(self) -> int:
-        """How many levels the target has."""
+        """Return how many levels the target has."""
         return 2 if self.target == "occurrence" else 6
 
     @model_validator(mode="after")
-    def _integrated(self) -> "Params":
-        """Sigma is f's second head, or it is not: both sections must say so."""
+    def _check_integrated(self) -> "Params":
+        """Check that f and h agree on whether sigma is f's second head, where both are given."""
         f, h = self.train_pseudo_intensity, self.train_uncertainty
-        if h.network.sharing == "integrated" or (f.network.sharing == "integrated") != (h.kind == "integrated"):
+        both_given = {"train_pseudo_intensity", "train_uncertainty"} <= self.model_fields_set  # a KFP task has one
+        if both_given and (f.network.sharing == "integrated") != (h.kind == "integrated"):
             raise ValueError("train_uncertainty.kind: integrated together with f's network.sharing: integrated")
-        if f.objective == "distill" and f.network.sharing != "integrated":
-            raise ValueError("objective: distill together with f's network.sharing: integrated")
         return self
 
     @model_validator(mode="after")
-    def _seen(self) -> "Params":
-        """Five times a trunk halves what it sees."""
-        size = self.preprocess_faces.size
-        if any(size // part.network.shrink < 32 for part in (self.train_pseudo_intensity, self.train_uncertainty)):
+    def _check_size(self) -> "Params":
+        """Check that a trunk, which halves the face five times, sees enough of it."""
+        size, networks = self.preprocess_faces.size, [self.train_pseudo_intensity.network]
+        if self.train_uncertainty.kind == "network":
+            networks.append(self.train_uncertainty.network)
+        if any(size // network.shrink < 32 for network in networks):
             raise ValueError(f"at least 32 pixels of preprocess_faces.size ({size}) after shrink")
         return self
 
 
-def load(path: Path, overrides: Sequence[str] = ()) -> Params:
-    """Read and check a params file, then apply overrides such as `train_mapping.epochs=3`.
+def load_params(path: Path, overrides: Sequence[str] = ()) -> Params:
+    """Load a params file with overrides such as `train_mapping.epochs=3`.
+
+    An override that changes a section's kind drops the keys of the file that the new kind does not have.
 
     Raises:
         ParamsError: the file is missing, is not a mapping, or a key or value is not allowed.
     """
-    return check(read(path, overrides), where=str(path))
+    sections: dict[str, Any] = {
+        name: {} for name, field in Params.model_fields.items() if isinstance(field.default, Record)
+    }
+    tree = apply_overrides(Params, sections | read_settings(path), overrides)
+    return parse_params(tree, where=str(path))
 
 
-def check(tree: dict[str, Any], where: str = "params") -> Params:
+def parse_params(tree: dict[str, Any], where: str = "params") -> Params:
     """Turn a tree of sections into Params; a whole float stands for an int, as KFP hands them over.
 
     Raises:
         ParamsError: an unknown key (with the nearest known one) or a wrong value.
     """
-    return validate(Params, tree, where)
+    return parse_settings(Params, tree, where)
+
+
+def parse_stored_params(tree: dict[str, Any], where: str) -> Params:
+    """Turn the params that a bundle or a trained network has beside it into Params.
+
+    Former versions wrote the keys of all kinds: what has no effect with the kind at hand is dropped.
+
+    Raises:
+        ParamsError: a wrong value.
+    """
+    return parse_params(drop_unknown_keys(Params, tree), where)
+
+
+def parse_network(tree: dict[str, Any]) -> AnyNetwork:
+    """Turn the network settings that a trained network has beside it into a record."""
+    network: AnyNetwork = TypeAdapter(AnyNetwork).validate_python(tree)
+    return network

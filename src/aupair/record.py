@@ -1,15 +1,17 @@
-"""Records of settings: frozen, and they know their keys; read from a file of keys and values, with overrides.
+"""Records of settings: frozen pydantic models that refuse unknown keys, read from YAML, with overrides.
 
-An unknown key is refused with the nearest known one; a wrong type or range with what was expected.
+A section may come in several kinds, such as `train_uncertainty` with `kind: network` or `kind: factors`. It is a union
+of records, one for each kind, and a record has only the keys that count for its kind.
 """
 
+import copy
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from aupair.errors import ParamsError
 
@@ -17,16 +19,21 @@ R = TypeVar("R", bound=BaseModel)
 
 
 class Record(BaseModel):
-    """A frozen record that knows its keys."""
+    """A frozen record that refuses unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-def read(path: Path, overrides: Sequence[str] = (), option: str = "--set") -> dict[str, Any]:
-    """Read a file of keys and values, unchecked, and apply overrides such as `section.key=value`.
+def default_tags(**tags: str) -> BeforeValidator:
+    """Return a validator that gives a section without `kind` (or another tag) its default one."""
+    return BeforeValidator(lambda value: tags | value if isinstance(value, dict) else value)
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """Read a YAML file of keys and values without checking them.
 
     Raises:
-        ParamsError: the file is missing or is not a mapping, or an override is not of that form.
+        ParamsError: the file is missing, cannot be read, or is not a mapping.
     """
     try:
         tree = yaml.safe_load(Path(path).read_text()) or {}
@@ -40,65 +47,170 @@ def read(path: Path, overrides: Sequence[str] = (), option: str = "--set") -> di
         raise ParamsError("not YAML", where=path, got=error) from error
     if not isinstance(tree, dict):
         raise ParamsError("not a mapping", where=path, got=type(tree).__name__)
-    for text in overrides:
-        override(tree, text, option)
     return tree
 
 
-def validate(record: type[R], tree: dict[str, Any], where: str) -> R:
-    """Turn a tree into a record.
+def apply_overrides(
+    record: type[BaseModel], tree: Mapping[str, Any], texts: Sequence[str], option: str = "--set"
+) -> dict[str, Any]:
+    """Return the tree with overrides such as `section.key=value` applied, the values read as YAML.
+
+    Where an override changes a section's kind, the section loses the keys that the new kind does not have.
+
+    Args:
+        option: the command line's option that the overrides come from, for the error message.
 
     Raises:
-        ParamsError: an unknown key (with the nearest known one) or a wrong value.
+        ParamsError: an override is not of that form.
+    """
+    settings: dict[str, Any] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip().split(".")[-1]:
+            raise ParamsError(option, got=text, expected="section.key=value")
+        try:
+            settings[key.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ParamsError(option, got=text, expected="a value in YAML") from error
+    return apply_settings(record, tree, settings, option)
+
+
+def apply_settings(
+    record: type[BaseModel], tree: Mapping[str, Any], settings: Mapping[str, Any], where: str
+) -> dict[str, Any]:
+    """Return the tree with each `section.key` set to its value, as `apply_overrides` does for texts."""
+    changed = copy.deepcopy(dict(tree))
+    for key, value in settings.items():
+        *sections, last = key.split(".")
+        section = changed
+        for name in sections:
+            child = section.setdefault(name, {})
+            if not isinstance(child, dict):
+                raise ParamsError(where, got=f"{key}={value}", expected=f"{name} to be a section")
+            section = child
+        section[last] = value
+    _drop_keys_of_old_kinds(record, record, tree, changed)
+    return changed
+
+
+def _drop_keys_of_old_kinds(
+    old: type[BaseModel], new: type[BaseModel], before: Mapping[str, Any], after: dict[str, Any]
+) -> None:
+    """Delete from sections whose kind changed what only the old kind has; a key that was set itself stays."""
+    for key in (old.model_fields.keys() - new.model_fields.keys()) & before.keys() & after.keys():
+        if after[key] == before[key]:
+            del after[key]
+    for key in old.model_fields.keys() & new.model_fields.keys():
+        if isinstance(before.get(key), dict) and isinstance(after.get(key), dict):
+            old_kind = _kind_of(old.model_fields[key].annotation, before[key])
+            new_kind = _kind_of(new.model_fields[key].annotation, after[key])
+            if old_kind and new_kind:
+                _drop_keys_of_old_kinds(old_kind, new_kind, before[key], after[key])
+
+
+def drop_unknown_keys(record: type[BaseModel], tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the tree without the keys that the records of its kinds do not have, at every depth."""
+    kept = {}
+    for key, value in tree.items():
+        if key in record.model_fields:
+            kind = _kind_of(record.model_fields[key].annotation, value) if isinstance(value, dict) else None
+            kept[key] = drop_unknown_keys(kind, value) if kind else value
+    return kept
+
+
+def parse_settings(record: type[R], tree: Mapping[str, Any], where: str) -> R:
+    """Turn a tree of keys and values into a record.
+
+    Raises:
+        ParamsError: an unknown key (with the nearest known one of its kind) or a wrong value.
     """
     try:
         return record.model_validate(tree)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        if first["type"] == "extra_forbidden":
-            known = _known_keys(record, first["loc"][:-1])
-            near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
-            raise ParamsError(
-                "unknown parameter",
-                where=where,
-                got=key,
-                todo=f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}",
-            ) from error
-        expected = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-        got = repr(first["input"]) if first["loc"] else ""
-        what = f"parameter {key}" if key else "parameters that do not fit each other"
-        raise ParamsError(what, where=where, got=got, expected=expected) from error
+        raise _settings_error(record, error, where) from error
 
 
-def override(tree: dict[str, Any], text: str, option: str = "--set") -> None:
-    """Set section.key=value in the tree, the value read as YAML.
+def _settings_error(record: type[BaseModel], error: ValidationError, where: str) -> ParamsError:
+    """Return the error for the first thing that pydantic found wrong."""
+    first = error.errors()[0]
+    loc, context = first["loc"], first.get("ctx", {})
+    key, _, _ = _resolve(record, loc)
+    if first["type"] == "extra_forbidden":
+        _, (kind,), family = _resolve(record, loc[:-1])
+        todo = _advice(key[-1], kind, family)
+        return ParamsError("unknown parameter", where=where, got=".".join(key), todo=todo)
+    if first["type"] == "union_tag_invalid":
+        what = "parameter " + ".".join([*key, context["discriminator"].strip("'")])
+        return ParamsError(what, where=where, got=repr(context["tag"]), expected=f"one of {context['expected_tags']}")
+    expected = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    if not key:
+        return ParamsError("parameters that do not fit each other", where=where, expected=expected)
+    return ParamsError(f"parameter {'.'.join(key)}", where=where, got=repr(first["input"]), expected=expected)
 
-    Raises:
-        ParamsError: it is not of that form; `option` is named.
+
+def _advice(key: str, kind: type[BaseModel], family: Sequence[type[BaseModel]]) -> str:
+    """Return what to do about a key that a record does not have."""
+    if any(key in other.model_fields for other in family):
+        tags = ", ".join(f"{tag}: {'|'.join(values)}" for tag, values in _tags(kind, family).items())
+        return f"leave it out, it has no effect with {tags}"
+    near = difflib.get_close_matches(key, kind.model_fields, n=1)
+    return f"did you mean {near[0]}?" if near else f"known: {', '.join(kind.model_fields)}"
+
+
+def _resolve(
+    record: type[BaseModel], loc: Sequence[int | str]
+) -> tuple[list[str], list[type[BaseModel]], list[type[BaseModel]]]:
+    """Follow a location of pydantic's, which names the tag of a union's member after the union's key.
+
+    Returns:
+        the key without tags, the record found there (none where it is a value), and all members of its union.
     """
-    key, equals, value = text.partition("=")
-    *sections, last = key.strip().split(".")
-    if not equals or not last:
-        raise ParamsError(option, got=text, expected="section.key=value")
-    for section in sections:
-        child = tree.setdefault(section, {})
-        if not isinstance(child, dict):
-            raise ParamsError(option, got=text, expected=f"{section} to be a section")
-        tree = child
-    try:
-        tree[last] = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise ParamsError(option, got=text, expected="a value in YAML") from error
-
-
-def _known_keys(record: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
-    """Give the keys of the record at `loc`."""
+    key: list[str] = []
+    kinds = family = [record]
     for part in loc:
-        if isinstance(part, str) and part in record.model_fields:
-            annotation = record.model_fields[part].annotation
-            inner = [t for t in (annotation, *get_args(annotation)) if isinstance(t, type) and issubclass(t, BaseModel)]
-            if not inner:
-                return []
-            record = inner[0]
-    return list(record.model_fields)
+        if len(kinds) > 1:
+            kinds = [kind for kind in kinds if any(part in values for values in _literals(kind).values())]
+            continue
+        key.append(str(part))
+        if isinstance(part, str):
+            field = kinds[0].model_fields.get(part) if kinds else None
+            kinds = family = _records_in(field.annotation) if field else []
+    return key, kinds, family
+
+
+def _records_in(annotation: Any) -> list[type[BaseModel]]:
+    """Return the records that an annotation names, such as the members of a union."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [record for inner in get_args(annotation) for record in _records_in(inner)]
+
+
+def _kind_of(annotation: Any, tree: Mapping[str, Any]) -> type[BaseModel] | None:
+    """Return the member of a union whose tags the tree has; a tag that is missing is that of the first member."""
+    family = _records_in(annotation)
+
+    def fits(kind: type[BaseModel]) -> bool:
+        return all(
+            tree.get(tag, kind.model_fields[tag].default) in values for tag, values in _tags(kind, family).items()
+        )
+
+    return next((kind for kind in family if fits(kind)), None)
+
+
+def _tags(kind: type[BaseModel], family: Sequence[type[BaseModel]]) -> dict[str, tuple[str, ...]]:
+    """Return the fields, and their values, by which a record differs from the others of its union."""
+    others = [_literals(other) for other in family if other is not kind]
+    return {
+        name: values
+        for name, values in _literals(kind).items()
+        if any(set(values).isdisjoint(other[name]) for other in others if name in other)
+    }
+
+
+def _literals(record: type[BaseModel]) -> dict[str, tuple[str, ...]]:
+    """Return the fields of a record that take one of a few texts, and these texts."""
+    return {
+        name: get_args(field.annotation)
+        for name, field in record.model_fields.items()
+        if get_origin(field.annotation) is Literal
+    }

@@ -16,8 +16,8 @@ import yaml
 from aupair import stages, store
 from aupair.errors import ArtifactError, ParamsError
 from aupair.log import SILENT, Log
-from aupair.params import Params, check
-from aupair.record import override
+from aupair.params import Params, parse_params
+from aupair.record import apply_overrides, apply_settings
 from aupair.stage import ARTIFACTS
 
 FOLDER = Path("work") / "student"
@@ -31,23 +31,24 @@ SIDE = 96
 
 
 def settings(teacher: Params) -> dict[str, Any]:
-    """Give what a student's params have other than its teacher's, as a tree: small and fast."""
+    """Return the settings in which a student differs from its teacher, by key: small and fast."""
     f = teacher.train_pseudo_intensity
-    network = f.network.model_dump(mode="json") | {
+    network = {
         "width": min(0.125, f.network.width / 2), "batch_norm": True, "weights": "none", "frozen_convolutions": 0,
         "sharing": "integrated", "dropout": 0.0, "shrink": max(1, teacher.preprocess_faces.size // SIDE),
     }  # fmt: skip
-    optimiser = f.optimiser.model_dump(mode="json") | {
+    optimiser = {
         "name": "adamw", "learning_rate": 0.003, "schedule": "one_cycle", "weight_decay": 0.05, "keep": "last",
         "steps": LONGER * f.optimiser.steps, "fold_steps": LONGER * f.optimiser.fold_steps,
     }  # fmt: skip
-    distilled = {"objective": "distill", "network": network, "optimiser": optimiser, "augment": 0.25}
-    width = min(teacher.train_mapping.width, 256)
+    section = "train_pseudo_intensity"
     return {
-        "train_pseudo_intensity": f.model_dump(mode="json") | distilled,
-        "train_uncertainty": teacher.train_uncertainty.model_dump(mode="json") | {"kind": "integrated"},
-        "train_mapping": teacher.train_mapping.model_dump(mode="json") | {"width": width},
-    }
+        f"{section}.objective": "distill", f"{section}.augment": 0.25,
+        **{f"{section}.network.{key}": value for key, value in network.items()},
+        **{f"{section}.optimiser.{key}": value for key, value in optimiser.items()},
+        "train_uncertainty.kind": "integrated",
+        "train_mapping.width": min(teacher.train_mapping.width, 256),
+    }  # fmt: skip
 
 
 def student_of(teacher: Params, trial: int, overrides: Sequence[str] = ()) -> Params:
@@ -56,10 +57,9 @@ def student_of(teacher: Params, trial: int, overrides: Sequence[str] = ()) -> Pa
     Raises:
         ParamsError: an override is unknown or wrong.
     """
-    tree = teacher.model_dump(mode="json") | settings(teacher) | {"trials": [trial]}
-    for text in overrides:
-        override(tree, text)
-    return check(tree, where="the student's params")
+    where = "the student's params"
+    tree = apply_settings(Params, teacher.model_dump(mode="json"), settings(teacher) | {"trials": [trial]}, where)
+    return parse_params(apply_overrides(Params, tree, overrides), where)
 
 
 @dataclass(frozen=True)

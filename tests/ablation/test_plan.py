@@ -7,9 +7,9 @@ import pytest
 from aupair import stages, store
 from aupair.ablation.plan import Times, cost, plan, whole_seconds, work
 from aupair.ablation.rows import ROWS, Row, pick
-from aupair.params import load
+from aupair.params import load_params
 
-BASE = load(Path(__file__).parents[2] / "params.yaml")
+BASE = load_params(Path(__file__).parents[2] / "params.yaml")
 SECONDS = {
     "check-data": 10.0, "preprocess-faces": 20.0, "sample-pairs": 5.0, "train-pseudo-intensity": 200.0,
     "train-uncertainty": 40.0, "extract-features": 10.0, "train-mapping": 12.0, "evaluate": 15.0,

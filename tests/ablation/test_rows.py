@@ -9,14 +9,14 @@ from aupair import stages
 from aupair.ablation.ablate import changed
 from aupair.ablation.rows import GROUPS, REFERENCE, ROWS, pick
 from aupair.errors import ParamsError
-from aupair.params import Params, load
+from aupair.params import Params, load_params
 
 REPOSITORY = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module", params=["params.yaml", "params/affwild2.yaml"])
 def base(request: pytest.FixtureRequest) -> Params:
-    return load(REPOSITORY / request.param)
+    return load_params(REPOSITORY / request.param)
 
 
 def test_names_are_one_each_and_groups_are_known() -> None:
@@ -39,6 +39,9 @@ def test_a_row_changes_the_keys_that_it_names_and_no_other(base: Params) -> None
     settings = {row.name: row.settings for row in ROWS}
     for name, params in parsed(base).items():
         for key in changed(base, params):
+            section, _, last = key.partition(".")
+            if "." not in last and not hasattr(getattr(base, section), last):
+                continue  # a key of a new kind has that kind's default
             assert any(key == own or key.startswith(f"{own}.") for own in settings[name]), (name, key)
 
 
@@ -58,12 +61,11 @@ def test_a_loss_of_h_leaves_the_stages_before_h_as_they_are(base: Params) -> Non
 
 def test_explicit_pairs_see_as_many_images_a_step(base: Params) -> None:
     row = next(row for row in ROWS if row.name == "explicit")
-    section = row.params(base).train_pseudo_intensity.optimiser
     if base.sample_pairs.mode == "reference":
         assert row.unfit(base) == "params.yaml says so already"
     else:
         assert row.unfit(base) == ""
-        assert 2 * section.pairs == section.videos * base.sample_pairs.frames
+        assert row.params(base).train_pseudo_intensity.optimiser == base.train_pseudo_intensity.optimiser
 
 
 def test_a_row_that_changes_nothing_or_does_not_fit_says_so(base: Params) -> None:
@@ -74,7 +76,7 @@ def test_a_row_that_changes_nothing_or_does_not_fit_says_so(base: Params) -> Non
     found = {row.name: row.unfit(integrated) for row in ROWS}
     assert found["integrated"] == "params.yaml says so already"
     assert "kind: integrated together with" in found["network"]
-    assert found["printed"] == ""
+    assert "no effect with kind: integrated" in found["printed"]
 
 
 def test_pick_takes_names_and_groups_and_always_the_reference() -> None:

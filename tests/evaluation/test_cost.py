@@ -9,7 +9,7 @@ from aupair import stages, store
 from aupair.aus import AUS
 from aupair.evaluation.cost import cost_of, cost_of_files
 from aupair.mapping.extractor import columns
-from aupair.params import Params, check
+from aupair.params import Params, parse_params
 
 BLOCKS = ((64, 64), (128, 128), (256,) * 3, (512,) * 3, (512,) * 3)
 """VGG16's convolutions, each block ending in a pooling by two"""
@@ -18,13 +18,14 @@ BLOCKS = ((64, 64), (128, 128), (256,) * 3, (512,) * 3, (512,) * 3)
 def settings(sharing: str = "shared", kind: str = "network", **more: Any) -> Params:
     """Networks of an eighth of VGG16, without batch normalisation."""
     network = {"width": 0.125, "batch_norm": False, "weights": "none"}
+    own = {"network": {"network": network}, "factors": {"factors": 3, "block": 4}, "integrated": {}}[kind]
     tree = {
         "preprocess_faces": {"size": 64},
         "train_pseudo_intensity": {"network": network | {"sharing": sharing}},
-        "train_uncertainty": {"network": network, "kind": kind, "factors": 3, "block": 4},
+        "train_uncertainty": {"kind": kind, **own},
         "train_mapping": {"width": 10},
     }
-    return check(tree | more)
+    return parse_params(tree | more)
 
 
 def trunk(size: int = 64, blocks: int = 5) -> tuple[int, int, int]:
@@ -93,7 +94,7 @@ def test_factors_read_the_map_of_f_but_keep_a_copy_of_its_weights() -> None:
 
 
 def test_vgg16_is_what_everybody_says_it_is() -> None:
-    found = cost_of(check({}))["parts"]["f"]
+    found = cost_of(parse_params({}))["parts"]["f"]
     assert found["gmac_per_frame"] == pytest.approx(15.47, abs=0.01)
     assert found["parameters"] == 138357544 - 1000 * 4097 + 12 * 4097
 

@@ -11,7 +11,7 @@ from aupair.aus import AUS
 from aupair.errors import ArtifactError
 from aupair.evaluation.selection import MAPPINGS
 from aupair.inference.bundle import Parts, bundle_hash, write_bundle
-from aupair.params import Params, check
+from aupair.params import Params, parse_params
 
 
 def make_parts(work: Path) -> Parts:
@@ -44,7 +44,7 @@ def test_equal_inputs_give_the_same_hash_and_any_change_another(parts: Parts, tm
     for path in (tmp_path / "work").rglob("*"):
         os.utime(path, (1, 1))
     assert write_bundle(tmp_path / "b", parts, Params()) == first
-    assert write_bundle(tmp_path / "b", parts, check({"seed": 1})) != first
+    assert write_bundle(tmp_path / "b", parts, parse_params({"seed": 1})) != first
     (parts.f / "final.safetensors").write_bytes(b"g")
     assert write_bundle(tmp_path / "b", parts, Params()) != first
 

@@ -18,7 +18,7 @@ from aupair.inference import predict as module
 from aupair.inference.predict import predict
 from aupair.inference.recognizer import Recognizer, Scores, pooled
 from aupair.mapping.extractor import Statistics, columns
-from aupair.params import check
+from aupair.params import parse_params
 
 A = len(AUS)
 DARK, BRIGHT = 40, 200
@@ -42,7 +42,9 @@ def score(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def recognizer(neutral: str = "person", batch: int = 4) -> Bright:
     """Active where y' is .5 above its neutral, the lowest of the video or of the person; y' = y_hat / 128 - 1."""
-    params = check({"extract_features": {"neutral": neutral, "batch": batch, "percentiles": [0], "context_points": 0}})
+    params = parse_params(
+        {"extract_features": {"neutral": neutral, "batch": batch, "percentiles": [0], "context_points": 0}}
+    )
     names = [name for name, _ in columns(params.extract_features)]
     own, low = names.index("own.y"), names.index(f"{neutral}.p0")
     statistics = Statistics(

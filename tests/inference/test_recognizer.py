@@ -19,7 +19,7 @@ from aupair.inference.recognizer import Recognizer, read_selection
 from aupair.mapping.extractor import Statistics, columns
 from aupair.mapping.fit import Mapping
 from aupair.mapping.networks import MappingNetworks
-from aupair.params import Params, check
+from aupair.params import Params, parse_params
 from aupair.ranking.scores import read_sigma, read_y_hat
 
 A = len(AUS)
@@ -55,7 +55,7 @@ def recognizer(scorer: Scorer, uses: np.ndarray | None = None) -> Recognizer:
     return Recognizer(
         scorer, statistics, lambda features: (features[:, :, 0], -features[:, :, 0]),
         Selection(0, chosen, np.full(A, 0.5), Confidence(coefficients, np.linspace(0.5, 1, 101))),
-        check({"extract_features": {"batch": 4, "context_points": 0}}),
+        parse_params({"extract_features": {"batch": 4, "context_points": 0}}),
     )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from aupair.inference.recognizer import Recognizer
 from aupair.inference.submission import SubmissionRow, fill, read_decisions, read_expected, write_submission
 from aupair.log import Log
 from aupair.mapping.extractor import Statistics
-from aupair.params import check
+from aupair.params import parse_params
 
 A = len(AUS)
 HEADER = ",".join(AUS)
@@ -273,7 +273,7 @@ def recognizer() -> Recognizer:
     ones = np.ones(A, np.float32)
     statistics = Statistics(0 * ones, 255 * ones, ones, np.zeros((A, 201), np.float32))
     chosen = Selection(0, ones > 0, np.zeros(A), Confidence(np.zeros((A, 5)), np.linspace(0.5, 1, 101)))
-    params = check({"extract_features": {"batch": 4, "context_points": 0}, "preprocess_faces": {"size": 32}})
+    params = parse_params({"extract_features": {"batch": 4, "context_points": 0}, "preprocess_faces": {"size": 32}})
     return Recognizer(score, statistics, lambda x: (x[:, :, 0], -x[:, :, 0]), chosen, params)
 
 

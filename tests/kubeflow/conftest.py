@@ -21,7 +21,7 @@ FULL = [
 @pytest.fixture(scope="session")
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The pipeline of prediction with nothing asked for, which is small, and that of training with everything."""
-    folder, defaults = tmp_path_factory.mktemp("compiled"), params.load(REPOSITORY / "params.yaml")
+    folder, defaults = tmp_path_factory.mktemp("compiled"), params.load_params(REPOSITORY / "params.yaml")
     made = {}
     for name, pipeline, options in (("plain", "predict", []), ("full", "train", FULL)):
         made[name] = folder / f"{name}.yaml"

@@ -33,7 +33,7 @@ def test_a_run_has_exactly_the_arguments_and_both_documents(
     assert done.out == f"run {run['run_id']}: first, in experiment aupair\n{kfp.url}/#/runs/details/{run['run_id']}\n"
     assert not done.err
     (sent,) = [request.body for request in kfp.asked("POST", "runs")]
-    defaults = params.load(REPOSITORY / "params.yaml").model_dump(mode="json")
+    defaults = params.load_params(REPOSITORY / "params.yaml").model_dump(mode="json")
     assert sent["runtime_config"] == {
         "parameters": {
             "source": "s3://bucket/data",

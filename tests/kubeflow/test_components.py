@@ -98,9 +98,11 @@ def test_the_pipeline_joins_the_stages_as_the_flow_does(compiled: dict[str, Comp
 def test_the_inputs_are_the_params_and_where_the_data_are(compiled: dict[str, Compiled], tiny: Params) -> None:
     inputs = compiled["train"].inputs
     assert set(inputs) == {"source", "revision", "remote", *Params.model_fields}
-    from aupair.params import check
+    from aupair.params import parse_params
 
-    assert check({name: inputs[name].default for name in Params.model_fields}) == tiny, "whole floats are ints again"
+    assert parse_params({name: inputs[name].default for name in Params.model_fields}) == tiny, (
+        "whole floats are ints again"
+    )
     assert inputs["source"].default is None, "no data by accident"
 
 

@@ -31,7 +31,7 @@ FULL = [
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The pipeline of prediction, compiled with nothing asked for, and with what a cluster must have."""
-    folder, defaults = tmp_path_factory.mktemp("compiled"), params.load(REPOSITORY / "params.yaml")
+    folder, defaults = tmp_path_factory.mktemp("compiled"), params.load_params(REPOSITORY / "params.yaml")
     made = {}
     for name, options in (("plain", []), ("full", FULL)):
         made[name] = folder / f"{name}.yaml"

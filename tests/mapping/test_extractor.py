@@ -11,10 +11,10 @@ import pytest
 from aupair.errors import ArtifactError
 from aupair.mapping.extractor import CDF_POINTS, Statistics, VideoFeatures, columns
 from aupair.mapping.windows import BINS
-from aupair.params import ExtractFeatures
+from aupair.params import DistributionFeatures, ExtractFeatures
 
 A = 3
-SMALL = ExtractFeatures(
+SMALL = DistributionFeatures(
     percentiles=(0, 10, 20), thresholds=(0, 0.25, 0.75, 1.0), windows=(0.7, 3.0), window_percentiles=(0, 10, 50, 100),
     context=2.0, context_points=4,
 )  # fmt: skip
@@ -183,7 +183,9 @@ def test_pieces_have_the_bits_of_the_whole_video(kind: str) -> None:
         assert buffer.tobytes() == whole[280:330].tobytes()
 
 
-@pytest.mark.parametrize("params", [SMALL, LINE, ExtractFeatures(), SMALL.model_copy(update={"context_points": 0})])
+@pytest.mark.parametrize(
+    "params", [SMALL, LINE, DistributionFeatures(), SMALL.model_copy(update={"context_points": 0})]
+)
 def test_columns_are_named_once_and_counted(params: ExtractFeatures) -> None:
     named = columns(params)
     names = [name for name, _ in named]

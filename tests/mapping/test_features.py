@@ -14,10 +14,10 @@ from aupair.faces.pool import ProcessDeath
 from aupair.mapping import features as module
 from aupair.mapping.extractor import Statistics, VideoFeatures, columns
 from aupair.mapping.features import Features, open_features, write_features
-from aupair.params import ExtractFeatures
+from aupair.params import DistributionFeatures
 
 LENGTHS, SPLIT = (9, 7, 5, 6), (0, 0, 1, 2)
-PARAMS = ExtractFeatures(windows=(1.0,), context_points=2)
+PARAMS = DistributionFeatures(windows=(1.0,), context_points=2)
 
 
 def make() -> tuple[Frames, np.ndarray, np.ndarray]:

@@ -10,10 +10,10 @@ from aupair.mapping.extractor import Statistics, VideoFeatures, columns
 from aupair.mapping.features import open_features, write_features
 from aupair.mapping.fit import Mapping, fit_mappings
 from aupair.mapping.histogram import POINTS, estimate_density
-from aupair.params import ExtractFeatures
+from aupair.params import HistogramFeatures
 from mapping.toy import FEATURES, FRAMES, PARAMS
 
-PARAMS_2020 = ExtractFeatures(kind="histogram")
+PARAMS_2020 = HistogramFeatures()
 STATISTICS = Statistics(
     np.full(2, -1, np.float32), np.ones(2, np.float32), np.ones(2, np.float32), np.zeros((2, 201), np.float32)
 )  # y' = y_hat

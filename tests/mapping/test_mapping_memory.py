@@ -12,7 +12,7 @@ from aupair.mapping import fit as module
 from aupair.mapping.features import Features, open_features, write_features
 from aupair.mapping.fit import CHUNK, _compute_moments, _draw, _draw_probability
 from aupair.mapping.networks import MappingNetworks
-from aupair.params import ExtractFeatures, TrainMapping
+from aupair.params import DistributionFeatures, TrainMapping
 from mapping.toy import FEATURES, FRAMES, PARAMS, PLAIN, F, fit
 
 
@@ -107,7 +107,7 @@ def test_mapping_all_equals_mapping_an_array() -> None:
 
 def test_the_file_is_mapped_and_not_loaded(tmp_path: Path) -> None:
     """Opening and taking a little of 60 MB of features needs a small part of it."""
-    n, params = 12_000, ExtractFeatures(windows=(1.0,), context_points=20)
+    n, params = 12_000, DistributionFeatures(windows=(1.0,), context_points=20)
     video = np.repeat(np.arange(2, dtype=np.int32), n // 2)
     zero, frame = np.zeros(n, np.int8), np.tile(np.arange(n // 2, dtype=np.int32), 2)
     frames = Frames(

@@ -9,11 +9,13 @@ from aupair.data.frames import Frames
 from aupair.mapping.extractor import Statistics, VideoFeatures, columns
 from aupair.mapping.features import open_features, write_features
 from aupair.mapping.fit import fit_mappings
-from aupair.params import ExtractFeatures, TrainMapping
+from aupair.params import DistributionFeatures, ExtractFeatures, HistogramFeatures, TrainMapping
 
-VIDEO = ExtractFeatures(percentiles=(0, 10, 50), thresholds=(0, 0.5), windows=(1.0,), context=0.4, context_points=2)
+VIDEO = DistributionFeatures(
+    percentiles=(0, 10, 50), thresholds=(0, 0.5), windows=(1.0,), context=0.4, context_points=2
+)
 PERSON = VIDEO.model_copy(update={"neutral": "person"})
-PERSON_2020 = PERSON.model_copy(update={"kind": "histogram"})
+PERSON_2020 = HistogramFeatures(neutral="person")
 N, A, RATE = 40, 12, 10
 TIME = np.arange(N) / RATE
 

@@ -12,7 +12,7 @@ from scipy.stats import norm
 from aupair.aus import AUS
 from aupair.errors import ParamsError
 from aupair.log import SILENT
-from aupair.params import Params, check
+from aupair.params import Params, parse_params
 from aupair.ranking.fit import forward_all
 from aupair.ranking.losses import PairBatch, level_loss
 from aupair.ranking.networks import FLOOR, SecondHead, second_sigma
@@ -47,12 +47,12 @@ def make_params(steps: int = 3, uncertainty: str = "network", **changes: Any) ->
     network = {"width": 0.05, "batch_norm": True, "weights": "none", "frozen_convolutions": 0, "dropout": 0.0}
     network["sharing"] = "integrated" if uncertainty == "integrated" else "shared"
     optimiser = {
-        "name": "adamw", "learning_rate": 3e-3, "steps": steps, "fold_steps": 2, "videos": 3, "evaluate_every": steps,
+        "name": "adamw", "learning_rate": 3e-3, "steps": steps, "fold_steps": 2, "batch": 18, "evaluate_every": steps,
         "keep": "last",
     }  # fmt: skip
     f = {"network": network, "optimiser": optimiser, "augment": 0.0, "device": "cpu", **changes}
     h = {"kind": uncertainty, "device": "cpu"}
-    return check({"train_pseudo_intensity": f, "train_uncertainty": h})
+    return parse_params({"train_pseudo_intensity": f, "train_uncertainty": h})
 
 
 @pytest.mark.parametrize("levels", [2, 6])
@@ -88,8 +88,7 @@ def test_the_integrated_loss_equals_a_loop_and_leaves_the_values_to_the_order() 
     pairs = all_pairs(labels, video)
     weight = cell_weights(pairs, video)
     outputs = torch.from_numpy(rng.normal(size=(8, 24))).requires_grad_(True)
-    params = make_params(uncertainty="integrated", uncertainty_weight=0.7, margin=0.9).train_pseudo_intensity
-    loss = integrated_loss(outputs, PairBatch.of(pairs, weight), params)
+    loss = integrated_loss(outputs, PairBatch.of(pairs, weight), margin=0.9, uncertainty_weight=0.7)
     values = outputs.detach().numpy()
     sigma = FLOOR + np.log1p(np.exp(values[:, 12:] + 0.54))
     total = 0.7 * 1e-3 * float((np.log(sigma) ** 2).mean())
@@ -101,8 +100,7 @@ def test_the_integrated_loss_equals_a_loop_and_leaves_the_values_to_the_order() 
     loss.backward()
     assert outputs.grad is not None
     alone = outputs.detach().clone().requires_grad_(True)
-    without = make_params(uncertainty="integrated", uncertainty_weight=0.0, margin=0.9).train_pseudo_intensity
-    integrated_loss(alone, PairBatch.of(pairs, weight), without).backward()
+    integrated_loss(alone, PairBatch.of(pairs, weight), margin=0.9, uncertainty_weight=0.0).backward()
     assert alone.grad is not None
     torch.testing.assert_close(outputs.grad[:, :12], alone.grad[:, :12])
     assert float(outputs.grad[:, 12:].abs().max()) > 0
@@ -151,9 +149,13 @@ def test_the_scorer_takes_both_from_one_pass(
     [
         ({"network": {"sharing": "integrated"}}, {}),
         ({}, {"kind": "integrated"}),
-        ({}, {"network": {"sharing": "integrated"}}),
     ],
 )
 def test_integrated_is_said_in_both_sections_or_in_none(f: dict[str, Any], h: dict[str, Any]) -> None:
     with pytest.raises(ParamsError, match="kind: integrated together with"):
-        check({"train_pseudo_intensity": f, "train_uncertainty": h})
+        parse_params({"train_pseudo_intensity": f, "train_uncertainty": h})
+
+
+def test_a_network_of_h_has_one_head() -> None:
+    with pytest.raises(ParamsError, match=r"train_uncertainty\.network\.sharing.*expected 'shared' or 'per_au'"):
+        parse_params({"train_uncertainty": {"network": {"sharing": "integrated"}}})

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from aupair.errors import ArtifactError, ParamsError
-from aupair.params import Network, Params, check
+from aupair.params import IntegratedNetwork, Params, parse_params
 from aupair.ranking.distill import OFFSET, Taught, distillation_loss
 from aupair.ranking.networks import FLOOR, build
 from aupair.ranking.pseudo_intensity import TrainingSet, judge, local_batch, train_f
@@ -20,7 +20,7 @@ from aupair.ranking.uncertainty import train_h
 from training_sets import LENGTH, SIZE, small_training_set
 
 NARROW = {"width": 0.05, "batch_norm": True, "weights": "none", "frozen_convolutions": 0, "dropout": 0.0}
-STUDENT = Network(**NARROW, sharing="integrated")
+STUDENT = IntegratedNetwork(**NARROW)
 
 
 class Faces:
@@ -59,12 +59,16 @@ def make_data(folds: int = 2) -> TrainingSet:
 def make_params(steps: int = 3, objective: str = "distill", h: str = "integrated", **changes: Any) -> Params:
     sharing = "integrated" if h == "integrated" else "shared"
     optimiser = {
-        "name": "adamw", "learning_rate": 5e-3, "steps": steps, "fold_steps": 2, "videos": 3, "evaluate_every": steps,
+        "name": "adamw", "learning_rate": 5e-3, "steps": steps, "fold_steps": 2, "batch": 18, "evaluate_every": steps,
         "keep": "last",
     }  # fmt: skip
     f = {"network": NARROW | {"sharing": sharing}, "optimiser": optimiser, "augment": 0.0, "device": "cpu"}
-    own = {"kind": h, "network": NARROW, "optimiser": optimiser, "device": "cpu"}
-    return check({"train_pseudo_intensity": f | {"objective": objective} | changes, "train_uncertainty": own})
+    own: dict[str, Any] = {"kind": h, "device": "cpu"}
+    if h != "integrated":
+        own |= {"optimiser": optimiser}
+    if h == "network":
+        own |= {"network": NARROW}
+    return parse_params({"train_pseudo_intensity": f | {"objective": objective} | changes, "train_uncertainty": own})
 
 
 def test_the_loss_equals_a_loop() -> None:
@@ -136,7 +140,7 @@ def test_the_look_is_at_the_teacher_too() -> None:
         outputs, targets = student(images), Brightness()(images)
     found = judge(student, data, params, targets)
     expected = distillation_loss(
-        torch.cat([outputs, targets], 1), torch.from_numpy(data.frames.video[rows]), params.uncertainty_weight
+        torch.cat([outputs, targets], 1), torch.from_numpy(data.frames.video[rows]), params.network.uncertainty_weight
     )
     assert found["loss"] == pytest.approx(float(expected), rel=1e-4)
     d = batch.difference(outputs[:, :12])
@@ -170,7 +174,14 @@ def test_without_a_teacher_it_is_refused() -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"train_pseudo_intensity": {"objective": "distill"}}, "objective: distill together with .*integrated"),
+        (
+            {"train_pseudo_intensity": {"objective": "distill", "network": {"sharing": "shared"}}},
+            r"train_pseudo_intensity\.network\.sharing.*got 'shared', expected 'integrated'",
+        ),
+        (
+            {"train_pseudo_intensity": {"objective": "distill"}, "train_uncertainty": {}},
+            "kind: integrated together with",
+        ),
         ({"train_pseudo_intensity": {"network": {"shrink": 8}}}, "at least 32 pixels .* after shrink"),
         ({"train_uncertainty": {"network": {"shrink": 8}}}, "at least 32 pixels .* after shrink"),
         ({"train_pseudo_intensity": {"network": {"shrink": 0}}}, "shrink"),
@@ -178,4 +189,4 @@ def test_without_a_teacher_it_is_refused() -> None:
 )
 def test_params_that_cannot_be(changes: dict[str, Any], said: str) -> None:
     with pytest.raises(ParamsError, match=said):
-        check(changes)
+        parse_params(changes)

@@ -23,7 +23,7 @@ from aupair import stages, store
 from aupair.data.frames import Frames
 from aupair.errors import ParamsError
 from aupair.log import Log
-from aupair.params import Network, Params, TrainPseudoIntensity
+from aupair.params import Network, Params, RankPairs
 from aupair.ranking import checkpoint, distributed
 from aupair.ranking.checkpoint import Checkpoints
 from aupair.ranking.networks import AUNetwork, build
@@ -37,7 +37,7 @@ CASES: dict[str, dict[str, Any]] = {
     "f with batch norm": {"batch_norm": True, "folds": 2},
     "f without": {"batch_norm": False},
     "f by a list of pairs": {"batch_norm": True, "mode": "reference"},
-    "f of fewer videos than processes": {"batch_norm": True, "videos": 1},
+    "f of fewer videos than processes": {"batch_norm": True, "batch": 5},
     "h with batch norm": {"batch_norm": True, "kind": "network"},
     "h without": {"batch_norm": False, "kind": "network"},
     "h of factors": {"batch_norm": True, "kind": "factors", "folds": 2},
@@ -97,14 +97,17 @@ def make_data(
     return TrainingSet(frames, faces, groups, pairs, assign_folds(frames, folds, (0, 3)))
 
 
-def make_params(batch_norm: bool, videos: int = 3, kind: str = "network", dropout: float = 0.0) -> Params:
+def make_params(batch_norm: bool, batch: int = 15, kind: str = "network", dropout: float = 0.0) -> Params:
     network = {"width": 0.05, "batch_norm": batch_norm, "weights": "none", "frozen_convolutions": 0, "dropout": dropout}
     optimiser = {
-        "name": "adamw", "learning_rate": 1e-3, "steps": STEPS, "fold_steps": 2, "videos": videos, "pairs": 7,
+        "name": "adamw", "learning_rate": 1e-3, "steps": STEPS, "fold_steps": 2, "batch": batch,
         "evaluate_every": 2,
     }  # fmt: skip
     section = {"network": network, "optimiser": optimiser, "device": "cpu"}
-    return Params.model_validate({"train_pseudo_intensity": section, "train_uncertainty": {**section, "kind": kind}})
+    h = {**section, "kind": kind}
+    if kind == "factors":
+        del h["network"]
+    return Params.model_validate({"train_pseudo_intensity": section, "train_uncertainty": h})
 
 
 def make_f(name: str) -> tuple[AUNetwork, np.ndarray, np.ndarray]:
@@ -168,7 +171,7 @@ def broken_down(folder: Path) -> Arrays:
 def asked(device: str) -> None:
     """Ask for a device as a training stage does before it loads anything, on a machine that has it."""
     with mock.patch.object(checkpoint, "pick_device", torch.device):
-        checkpoint.settings(TrainPseudoIntensity(device=device), 0)
+        checkpoint.settings(RankPairs(device=device), 0)
 
 
 def refused() -> list[str]:

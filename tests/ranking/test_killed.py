@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from aupair import stages, store
-from aupair.params import Params, check
+from aupair.params import Params, parse_params
+from aupair.record import apply_settings
 from conftest import as_yaml
 from listener import Listener
 
@@ -26,8 +27,8 @@ def longer(tiny: Params, steps: int = 24, **h: Any) -> Params:
     tree = tiny.model_dump()
     for name in ("train_pseudo_intensity", "train_uncertainty"):
         tree[name]["optimiser"] |= {"steps": steps, "fold_steps": 12}
-    tree["train_uncertainty"] |= h
-    return check(tree)
+    tree = apply_settings(Params, tree, {f"train_uncertainty.{key}": value for key, value in h.items()}, "the test")
+    return parse_params(tree)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -108,7 +109,7 @@ def test_other_settings_do_not_take_it_up(home: Path, tiny: Params, monkeypatch:
     def broken(*arguments: Any) -> None:
         raise InterruptedError
 
-    other = check(
+    other = parse_params(
         {**tiny.model_dump(), "train_pseudo_intensity": {**tiny.train_pseudo_intensity.model_dump(), "margin": 2}}
     )
     with monkeypatch.context() as patch:

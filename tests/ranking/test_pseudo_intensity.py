@@ -9,7 +9,7 @@ import torch
 
 from aupair.aus import AUS
 from aupair.data.frames import Frames
-from aupair.params import Optimiser, Params, TrainPseudoIntensity
+from aupair.params import Optimiser, Params, RankPairs
 from aupair.ranking.fit import forward_all
 from aupair.ranking.pairs import Pairs, assign_folds, draw_groups, draw_pairs
 from aupair.ranking.pseudo_intensity import PseudoIntensity, TrainingSet, judge, local_batch, train_f
@@ -23,7 +23,7 @@ PARAMS = Params.model_validate(
         "train_pseudo_intensity": {
             "network": {"width": 0.05, "batch_norm": True, "weights": "none", "frozen_convolutions": 0},
             "optimiser": {
-                "name": "adamw", "learning_rate": 1e-3, "steps": 4, "fold_steps": 3, "videos": 2, "pairs": 5,
+                "name": "adamw", "learning_rate": 1e-3, "steps": 4, "fold_steps": 3, "batch": 10,
                 "evaluate_every": 2,
             },
         }
@@ -185,14 +185,14 @@ def test_a_person_without_annotations_is_scored_too() -> None:
 
 
 def test_sampler_by_mode_takes_its_own_batch_size() -> None:
-    optimiser = Optimiser(videos=3, pairs=5)
+    optimiser = Optimiser(batch=14)
     trained = make_data().frames.of_split("fit")
     groups = TrainingSet.sampler(make_data(), trained, optimiser, (0,))
     assert isinstance(groups, GroupSampler)
     assert len(groups(0)[0]) == 3 * 4
     pairs = TrainingSet.sampler(make_data(mode="reference"), trained, optimiser, (0,))
     assert isinstance(pairs, ListSampler)
-    assert len(pairs(0)[1]) == 5
+    assert len(pairs(0)[1]) == 7
 
 
 def test_judge_equals_a_loop(crossed: tuple[Recording, PseudoIntensity]) -> None:
@@ -206,7 +206,7 @@ def test_judge_equals_a_loop(crossed: tuple[Recording, PseudoIntensity]) -> None
         d = float(r) * float(out[i, au] - out[j, au])
         losses.append(max(0.0, 0.8 - d))
         right.append(1.0 if d > 0 else 0.5 if d == 0 else 0.0)
-    got = judge(model, data, TrainPseudoIntensity(margin=0.8, device="cpu"))
+    got = judge(model, data, RankPairs(margin=0.8, device="cpu"))
     assert got["loss"] == pytest.approx(np.mean(losses), rel=1e-5)
     assert got["pair_accuracy"] == pytest.approx(np.mean(right), rel=1e-5)
 

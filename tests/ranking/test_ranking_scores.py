@@ -21,9 +21,10 @@ from aupair.ranking.uncertainty import Sigma, Uncertainty
 
 SIZE, COUNT, CPU = 32, 41, torch.device("cpu")
 NETWORK = {"width": 0.05, "batch_norm": True, "weights": "none", "frozen_convolutions": 0}
-UNCERTAINTY = {"network": NETWORK, "floor": 0.07, "factors": 3, "block": 4}
-PARAMS = Params.model_validate({"train_pseudo_intensity": {"network": NETWORK}, "train_uncertainty": UNCERTAINTY})
-FACTORS = Params.model_validate({"train_uncertainty": {**UNCERTAINTY, "kind": "factors"}})
+PARAMS = Params.model_validate(
+    {"train_pseudo_intensity": {"network": NETWORK}, "train_uncertainty": {"network": NETWORK, "floor": 0.07}}
+)
+FACTORS = Params.model_validate({"train_uncertainty": {"kind": "factors", "floor": 0.07, "factors": 3, "block": 4}})
 """of another f, at full width: what h's trunk looks like is f's matter, whatever the params say of f"""
 
 

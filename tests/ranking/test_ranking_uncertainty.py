@@ -14,7 +14,7 @@ from aupair.aus import AUS
 from aupair.data.frames import Frames
 from aupair.errors import ArtifactError
 from aupair.log import SILENT
-from aupair.params import Network, Optimiser, Params, TrainUncertainty
+from aupair.params import Network, Optimiser, Params, UncertaintyNetwork, parse_params
 from aupair.ranking.fit import forward_all
 from aupair.ranking.networks import AUNetwork, Factors, build
 from aupair.ranking.pairs import Pairs, assign_folds, draw_groups, draw_pairs
@@ -29,8 +29,10 @@ NETWORK = {"width": 0.05, "batch_norm": True, "weights": "none", "frozen_convolu
 
 
 def make_params(**changes: Any) -> Params:
-    optimiser = {"name": "adamw", "learning_rate": 1e-3, "steps": 4, "fold_steps": 3, "videos": 2, "evaluate_every": 2}
-    section = {"network": NETWORK, "optimiser": optimiser, "augment": 0.0, **changes}
+    optimiser = {"name": "adamw", "learning_rate": 1e-3, "steps": 4, "fold_steps": 3, "batch": 16, "evaluate_every": 2}
+    section = {"optimiser": optimiser, **changes}
+    if section.get("kind") != "factors":
+        section |= {"network": NETWORK, "augment": 0.0}
     return Params.model_validate({"train_uncertainty": section})
 
 
@@ -146,7 +148,7 @@ NAIVE = {
 @pytest.mark.parametrize("loss", list(NAIVE))
 def test_best_constant_against_scipy(loss: str) -> None:
     data, y_hat, _ = make_data()
-    section = TrainUncertainty(loss=loss)  # type: ignore[arg-type]
+    section = parse_params({"train_uncertainty": {"loss": loss}}).train_uncertainty
     trained = data.networks()["fold0"]
     got = best_constant(data.pairs["fit"], y_hat, trained, section)
     assert got.shape == (12,)
@@ -169,7 +171,7 @@ def test_best_constant_against_scipy(loss: str) -> None:
 def test_best_constant_of_an_au_without_a_pair_is_one() -> None:
     data, y_hat, _ = make_data()
     pairs = data.pairs["fit"]
-    got = best_constant(pairs[pairs.au != 4], y_hat, data.frames.of_split("fit"), TrainUncertainty())
+    got = best_constant(pairs[pairs.au != 4], y_hat, data.frames.of_split("fit"), UncertaintyNetwork())
     assert got[4] == 1
     assert got[3] != 1
 
@@ -179,7 +181,7 @@ def test_h_starts_at_the_best_constant(kind: str) -> None:
     data, y_hat, _ = make_data()
     params = make_params(kind=kind)
     start = best_constant(data.pairs["fit"], y_hat, data.networks()["fold0"], params.train_uncertainty)
-    network, faces = prepare(data, asked(kind), "fold0", params, 3, SILENT)
+    network, faces = prepare(data, asked(kind), "fold0", params.train_uncertainty, 3, SILENT)
     rows = np.flatnonzero(data.frames.ok)
     sigma = forward_all(Sigma(network, start, 0.05), faces, rows, CPU)
     np.testing.assert_allclose(sigma, np.tile(start, (len(rows), 1)), rtol=1e-4 if kind == "network" else 0.03)
@@ -326,7 +328,7 @@ def test_h_learns_which_faces_are_noise_and_the_printed_loss_the_reverse(
 ) -> None:
     data, y_hat, noisy = make_data(folds=1)
     rate, steps = STEPS[kind]
-    optimiser = {"name": "adamw", "learning_rate": rate, "steps": steps, "videos": 3, "evaluate_every": steps}
+    optimiser = {"name": "adamw", "learning_rate": rate, "steps": steps, "batch": 24, "evaluate_every": steps}
     params = make_params(kind=kind, loss=loss, optimiser={**optimiser, "keep": "last"})
     result = train_h(data, y_hat, asked(kind), params, 0)
     ok = data.frames.ok & data.frames.of_split("validation")

@@ -11,13 +11,15 @@ from aupair import store
 from aupair.aus import AUS, SPLITS
 from aupair.data.frames import Frames
 from aupair.errors import ArtifactError, DataError
-from aupair.params import SamplePairs
+from aupair.params import ListedPairs, PairsInGroups
 from aupair.ranking.pairs import Pairs, count_pairs
 from aupair.ranking.samples import draw_samples, load_samples, load_training_set
 
 LENGTH = 12
 SPLIT = (0, 0, 0, 0, 1, 1, 2)
-PARAMS = SamplePairs(frames=4, groups=3, valid_pairs=5, train_pairs=9, folds=2)
+GROUPS = PairsInGroups(frames=4, groups=3, valid_pairs=5, folds=2)
+LISTED = ListedPairs(valid_pairs=5, train_pairs=9, folds=2)
+PARAMS = {"groups": GROUPS, "reference": LISTED}
 
 
 def make_frames(split: tuple[int, ...] = SPLIT, active: tuple[int, ...] | None = None) -> Frames:
@@ -40,7 +42,7 @@ def equal(one: Pairs, other: Pairs) -> bool:
 @pytest.mark.parametrize("mode", ["groups", "reference"])
 def test_round_trip(tmp_path: Path, mode: str) -> None:
     frames = make_frames()
-    samples = draw_samples(frames, PARAMS.model_copy(update={"mode": mode}), 0)
+    samples = draw_samples(frames, PARAMS[mode], 0)
     samples.save(tmp_path / "pairs")
     loaded = load_samples(tmp_path / "pairs", frames)
     assert all(equal(samples.pairs[split], loaded.pairs[split]) for split in SPLITS)
@@ -59,7 +61,7 @@ def test_round_trip(tmp_path: Path, mode: str) -> None:
 
 def test_the_same_seed_draws_the_same_and_folds_hold_people() -> None:
     frames = make_frames()
-    one, again, other = (draw_samples(frames, PARAMS, seed) for seed in (0, 0, 1))
+    one, again, other = (draw_samples(frames, GROUPS, seed) for seed in (0, 0, 1))
     assert all(equal(one.pairs[split], again.pairs[split]) for split in SPLITS)
     assert not equal(one.pairs["fit"], other.pairs["fit"])
     assert sorted(one.folds[:4].tolist()) == [0, 0, 1, 1]
@@ -67,7 +69,7 @@ def test_the_same_seed_draws_the_same_and_folds_hold_people() -> None:
 
 
 def test_counts_can_be_read(tmp_path: Path) -> None:
-    samples = draw_samples(make_frames(), PARAMS, 0)
+    samples = draw_samples(make_frames(), GROUPS, 0)
     samples.save(tmp_path / "pairs")
     counts = store.read_json(tmp_path / "pairs" / "counts.json")["pairs"]
     assert list(counts["select"]) == list(AUS)
@@ -81,7 +83,7 @@ def test_counts_can_be_read(tmp_path: Path) -> None:
 
 
 def test_each_au_has_a_row_of_pairs_drawn_and_possible() -> None:
-    samples = draw_samples(make_frames(), PARAMS, 0)
+    samples = draw_samples(make_frames(), GROUPS, 0)
     head, *rows = samples.table()
     assert head == ["AU", "fit", "select", "validation"]
     assert [row[0] for row in rows] == list(AUS)
@@ -94,7 +96,7 @@ def test_each_au_has_a_row_of_pairs_drawn_and_possible() -> None:
 
 def test_validation_may_have_no_pair(tmp_path: Path) -> None:
     frames = make_frames(active=(0, 1, 2, 3, 4))
-    samples = draw_samples(frames, PARAMS, 0)
+    samples = draw_samples(frames, GROUPS, 0)
     samples.save(tmp_path / "pairs")
     assert len(load_samples(tmp_path / "pairs", frames).pairs["validation"]) == 0
 
@@ -102,7 +104,7 @@ def test_validation_may_have_no_pair(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("active", "split"), [((4, 5, 6), "fit"), ((0, 1, 2, 3, 6), "select")])
 def test_no_pair_at_all(active: tuple[int, ...], split: str) -> None:
     with pytest.raises(DataError) as caught:
-        draw_samples(make_frames(active=active), PARAMS, 0)
+        draw_samples(make_frames(active=active), GROUPS, 0)
     assert str(caught.value).startswith(f"no pair of frames in {split}, got no video with a face in which an AU has")
     assert "\n" not in str(caught.value)
 
@@ -110,21 +112,21 @@ def test_no_pair_at_all(active: tuple[int, ...], split: str) -> None:
 @pytest.mark.parametrize("mode", ["groups", "reference"])
 def test_more_folds_than_people(mode: str) -> None:
     with pytest.raises(DataError, match="too few people for cross-fitting, got 4, expected 5 in fit at least"):
-        draw_samples(make_frames(), PARAMS.model_copy(update={"folds": 5, "mode": mode}), 0)
+        draw_samples(make_frames(), PARAMS[mode].model_copy(update={"folds": 5}), 0)
 
 
 @pytest.mark.parametrize("mode", ["groups", "reference"])
 def test_a_fold_network_without_a_pair(mode: str) -> None:
     frames = make_frames(active=(0, 4, 6))
     with pytest.raises(DataError, match="got all pairs of fit in people of one fold"):
-        draw_samples(frames, PARAMS.model_copy(update={"mode": mode}), 0)
-    assert len(draw_samples(frames, PARAMS.model_copy(update={"mode": mode, "folds": 1}), 0).pairs["fit"]) > 0
+        draw_samples(frames, PARAMS[mode], 0)
+    assert len(draw_samples(frames, PARAMS[mode].model_copy(update={"folds": 1}), 0).pairs["fit"]) > 0
 
 
 @pytest.fixture
 def saved(tmp_path: Path) -> tuple[Path, Frames]:
     frames = make_frames()
-    draw_samples(frames, PARAMS, 0).save(tmp_path / "pairs")
+    draw_samples(frames, GROUPS, 0).save(tmp_path / "pairs")
     return tmp_path / "pairs", frames
 
 
@@ -175,7 +177,7 @@ def test_nothing_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     def full(path: Path, value: object) -> None:
         raise OSError("no space left on device")
 
-    samples = draw_samples(make_frames(), PARAMS, 0)
+    samples = draw_samples(make_frames(), GROUPS, 0)
     monkeypatch.setattr(store, "write_json", full)
     with pytest.raises(OSError, match="no space left"):
         samples.save(tmp_path / "pairs")
@@ -202,7 +204,7 @@ def test_the_training_set_from_files(tmp_path: Path) -> None:
         "time": frames.time, **{au: frames.labels[:, a] for a, au in enumerate(AUS)},
     }  # fmt: skip
     store.write_table(tmp_path / "labels.parquet", pa.table(table))
-    draw_samples(frames, PARAMS, 0).save(tmp_path / "pairs")
+    draw_samples(frames, GROUPS, 0).save(tmp_path / "pairs")
     store.write_table(tmp_path / "empty.parquet", pa.table(table)[:0])
     with pytest.raises(ArtifactError, match=r"no label: in .*empty\.parquet, got an empty table; run check-data again"):
         load_training_set(tmp_path / "empty.parquet", faces, tmp_path / "pairs")

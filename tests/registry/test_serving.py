@@ -19,7 +19,7 @@ from aupair.inference.recognizer import Recognizer
 from aupair.mapping.extractor import Statistics, columns
 from aupair.mapping.fit import Mapping
 from aupair.mapping.networks import MappingNetworks
-from aupair.params import Params, check
+from aupair.params import Params, parse_params
 from aupair.ranking.networks import build
 from aupair.ranking.pseudo_intensity import PseudoIntensity
 from aupair.ranking.scores import save_f, save_h
@@ -54,7 +54,7 @@ print(json.dumps({{"file": aupair.__file__, "refused": refused, "table": table.t
 
 def tiny_params() -> Params:
     network = {"width": 0.05, "weights": "none", "frozen_convolutions": 0}
-    return check(
+    return parse_params(
         {
             "preprocess_faces": {"size": SIZE},
             "train_pseudo_intensity": {"network": network},

@@ -16,7 +16,7 @@ from aupair.errors import ArtifactError, RegistryError
 from aupair.evaluation.confidence import TERMS
 from aupair.evaluation.selection import MAPPINGS
 from aupair.inference.bundle import Parts
-from aupair.params import Params, check
+from aupair.params import Params, parse_params
 from aupair.registry import versions
 from aupair.registry.register import Registration, register_bundle
 from aupair.registry.runs import StageRun
@@ -55,7 +55,7 @@ def write_parts(work: Path, score: float, f1: float, data: str) -> Parts:
 
 
 def params(name: str) -> Params:
-    return check({"register_model": {"name": name, "experiment": name}})
+    return parse_params({"register_model": {"name": name, "experiment": name}})
 
 
 def register(

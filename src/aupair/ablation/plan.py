@@ -53,8 +53,7 @@ def work(stage: str, params: Params) -> float:
     folds, optimiser = params.sample_pairs.folds, section.optimiser
     gmac = forward_gmac(stage, params)
     steps = optimiser.steps + (folds * optimiser.fold_steps if folds > 1 else 0)
-    grouped = params.sample_pairs.mode == "groups"
-    images = optimiser.videos * params.sample_pairs.frames if grouped else 2 * optimiser.pairs
+    images = optimiser.batch
     if stage == "train-uncertainty" and params.train_uncertainty.kind != "network":
         images = 0  # faces are forwarded once, before
     networks = 1 + (folds if folds > 1 else 0)

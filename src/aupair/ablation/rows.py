@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aupair.errors import ParamsError
-from aupair.params import Params, check
+from aupair.params import Params, parse_params
+from aupair.record import apply_settings
 
 Setting = Any | Callable[[Params], Any]
 
@@ -48,14 +49,9 @@ class Row:
         Raises:
             ParamsError: the settings do not fit the user's params.
         """
-        tree = base.model_dump(mode="json")
-        for key, value in self.settings.items():
-            *sections, last = key.split(".")
-            section = tree
-            for name in sections:
-                section = section[name]
-            section[last] = value(base) if callable(value) else value
-        return check(tree, where=f"ablation row {self.name}")
+        settings = {key: value(base) if callable(value) else value for key, value in self.settings.items()}
+        where = f"ablation row {self.name}"
+        return parse_params(apply_settings(Params, base.model_dump(mode="json"), settings, where), where)
 
     def unfit(self, base: Params) -> str:
         """Say why the row makes no sense with these params; empty where it does."""
@@ -71,18 +67,6 @@ HISTOGRAM = {"extract_features.kind": "histogram", "train_mapping.loss": "cross_
 IN_F, IN_H = "train_pseudo_intensity", "train_uncertainty"
 
 
-def _halves(section: str) -> Callable[[Params], int]:
-    """Half the images of a batch of groups: as many pairs, or as many videos with two frames, are as many images."""
-
-    def half(base: Params) -> int:
-        optimiser = getattr(base, section).optimiser
-        if base.sample_pairs.mode == "reference":
-            return int(optimiser.pairs)
-        return max(1, optimiser.videos * base.sample_pairs.frames // 2)
-
-    return half
-
-
 def _like_f(base: Params) -> dict[str, Any]:
     """f's optimiser, with 100 steps: more only learns the people of fit by heart (docs/log.md)."""
     if base.train_uncertainty.kind == "network":
@@ -92,7 +76,16 @@ def _like_f(base: Params) -> dict[str, Any]:
 
 
 def _f_network(base: Params, **changes: Any) -> dict[str, Any]:
-    return base.train_pseudo_intensity.network.model_dump(mode="json") | changes
+    return base.train_pseudo_intensity.network.model_dump(mode="json", exclude={"uncertainty_weight"}) | changes
+
+
+def _augment(base: Params) -> float:
+    h = base.train_uncertainty
+    return h.augment if h.kind == "network" else base.train_pseudo_intensity.augment
+
+
+def _windows(base: Params) -> list[float]:
+    return sorted(base.extract_features.windows) if base.extract_features.kind == "distribution" else []
 
 
 PER_AU: dict[str, Setting] = {
@@ -100,6 +93,7 @@ PER_AU: dict[str, Setting] = {
     f"{IN_H}.kind": "network",
     f"{IN_H}.network": lambda base: _f_network(base, sharing="shared"),
     f"{IN_H}.optimiser": _like_f,
+    f"{IN_H}.augment": _augment,
 }
 """Judged without uncertainty, so that h is only there for the flow to be whole."""
 
@@ -130,9 +124,9 @@ ROWS = (
         {"extract_features.certainty": "min_max"}),
     Row("no-windows", "features", "no windows", "no-uncertainty", {"extract_features.windows": []}),
     Row("short-window", "features", "one window, the shorter", "no-uncertainty",
-        {"extract_features.windows": lambda base: sorted(base.extract_features.windows)[:1]}),
+        {"extract_features.windows": lambda base: _windows(base)[:1]}),
     Row("long-window", "features", "one window, the longer", "no-uncertainty",
-        {"extract_features.windows": lambda base: sorted(base.extract_features.windows)[-1:]}),
+        {"extract_features.windows": lambda base: _windows(base)[-1:]}),
     Row("no-context", "features", "no values before and after", "no-uncertainty",
         {"extract_features.context_points": 0}),
     Row("cross-entropy", "features", "a class for each level instead of L1", "no-uncertainty",
@@ -140,15 +134,12 @@ ROWS = (
     Row("person", "features", "the neutral level over all clips of a person",
         "no-uncertainty", {"extract_features.neutral": "person"}),
     Row("single-spread", "no-pairs", "single image, many videos a batch and two frames of each, a threshold", "value",
-        SINGLE | {"sample_pairs.mode": "groups", "sample_pairs.frames": 2, "sample_pairs.folds": 1,
-                  f"{IN_F}.optimiser.videos": _halves(IN_F),
-                  f"{IN_H}.optimiser.videos": _halves(IN_H)}),
+        SINGLE | {"sample_pairs.mode": "groups", "sample_pairs.frames": 2, "sample_pairs.folds": 1}),
     Row("network", "uncertainty", "h a network of its own, as in the paper", "P1",
         {f"{IN_H}.kind": "network", f"{IN_H}.network": lambda base: _f_network(base, sharing="shared"),
-         f"{IN_H}.optimiser": _like_f}),
+         f"{IN_H}.optimiser": _like_f, f"{IN_H}.augment": _augment}),
     Row("explicit", "pairs", "an explicit list of pairs, as many images a step", "no-uncertainty",
-        {"sample_pairs.mode": "reference", f"{IN_F}.optimiser.pairs": _halves(IN_F),
-         f"{IN_H}.optimiser.pairs": _halves(IN_H)}),
+        {"sample_pairs.mode": "reference"}),
     Row("integrated", "pairs", "one trunk for y_hat and sigma", "P1",
         {f"{IN_F}.network.sharing": "integrated", f"{IN_H}.kind": "integrated"}),
     Row("wide", "pairs", "a shared trunk of twice the width, at four times the cost", "no-uncertainty",

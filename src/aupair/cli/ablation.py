@@ -35,9 +35,9 @@ def ablate(
     """Run the flow again without each of its parts, and with other ones, and set the scores side by side."""
     from aupair.ablation.ablate import Ablation
     from aupair.console import ConsoleLog
-    from aupair.params import load
+    from aupair.params import load_params
 
-    base, log = load(params, overrides or ()), ConsoleLog()
+    base, log = load_params(params, overrides or ()), ConsoleLog()
     ablation = Ablation.of(Path(), base, rows or ())
     seconds = None if budget is None else 60 * budget
     if plan:

@@ -24,11 +24,11 @@ def distill(
     Stopped, it goes on where it was.
     """
     from aupair.console import ConsoleLog, show_table
-    from aupair.params import load
+    from aupair.params import load_params
     from aupair.student import Distillation
 
     log = ConsoleLog()
-    distillation = Distillation.of(root, load(params), trial, overrides or ())
+    distillation = Distillation.of(root, load_params(params), trial, overrides or ())
     distillation.run(log)
     if register:
         distillation.register(log)

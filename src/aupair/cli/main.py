@@ -80,9 +80,9 @@ def run(
     """Run one stage of the flow on this machine; training that was stopped goes on from its last checkpoint."""
     from aupair import stages
     from aupair.console import ConsoleLog
-    from aupair.params import load
+    from aupair.params import load_params
 
-    stages.run(stage, load(params, overrides or ()), root=root, trial=trial, log=ConsoleLog())
+    stages.run(stage, load_params(params, overrides or ()), root=root, trial=trial, log=ConsoleLog())
 
 
 @app.command(epilog="Example: `aupair flow`")

@@ -40,7 +40,7 @@ def compile_(
     """Compile a pipeline into the one file that is planned, run locally and submitted."""
     from aupair.kubeflow.cluster import load
     from aupair.kubeflow.compile import compile_pipeline
-    from aupair.params import load as load_params
+    from aupair.params import load_params
 
     options = load(cluster, [*(overrides or ()), *([f"image={image}"] if image is not None else ())])
     compile_pipeline(name, load_params(params), options, out)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aupair import store
 from aupair.aus import AUS
-from aupair.params import Network, Params, TrainUncertainty
+from aupair.params import AnyNetwork, Params, TrainUncertainty, parse_network, parse_stored_params
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -49,12 +49,12 @@ def cost_of_files(f: Path, h: Path, mapping: Path) -> dict[str, Any]:
         ArtifactError: a folder has no about.json.
     """
     of_f, of_h, of_mapping = (store.read_json(Path(folder) / "about.json") for folder in (f, h, mapping))
-    section = TrainUncertainty(**{key: of_h[key] for key in TrainUncertainty.model_fields if key in of_h})
+    section = parse_stored_params({"train_uncertainty": of_h}, where=str(h)).train_uncertainty
     shape = Shape(of_mapping["features"], of_mapping["width"], of_mapping.get("levels", 1))
-    return _cost(Network(**of_f["network"]), section, of_f["size"], shape)
+    return _cost(parse_network(of_f["network"]), section, of_f["size"], shape)
 
 
-def _cost(f: Network, h: TrainUncertainty, size: int, mapping: Shape) -> dict[str, Any]:
+def _cost(f: AnyNetwork, h: TrainUncertainty, size: int, mapping: Shape) -> dict[str, Any]:
     """Count the parts; an integrated h is f's second head and costs nothing of its own."""
     import numpy as np
     import torch
@@ -64,7 +64,7 @@ def _cost(f: Network, h: TrainUncertainty, size: int, mapping: Shape) -> dict[st
     from aupair.ranking.uncertainty import Sigma
 
     def sigma(network: "nn.Module") -> Sigma:
-        return Sigma(network, np.ones(len(AUS)), h.floor)
+        return Sigma(network, np.ones(len(AUS)), floor=0.05)
 
     with torch.device("meta"):
         face = torch.empty(1, 3, size, size)

@@ -16,7 +16,7 @@ from aupair import store
 from aupair.aus import AUS
 from aupair.errors import ArtifactError
 from aupair.inference.bundle import check_bundle
-from aupair.params import Params, check
+from aupair.params import Params, parse_stored_params
 
 if TYPE_CHECKING:
     from aupair.evaluation.selection import Selection
@@ -161,7 +161,7 @@ class Recognizer:
             statistics=Statistics.load(folder / "statistics.safetensors"),
             mapping=Mapping.load(folder / "mapping"),
             selection=read_selection(folder / "selection.json"),
-            params=check(store.read_json(folder / "params.json"), where=str(folder / "params.json")),
+            params=parse_stored_params(store.read_json(folder / "params.json"), where=str(folder / "params.json")),
         )
 
     def score(self, images: np.ndarray) -> Arrays:

@@ -6,12 +6,12 @@ An example with every key: params/cluster.yaml.
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from aupair.params import Params
-from aupair.record import Record, override, read, validate
+from aupair.record import Record, apply_overrides, parse_settings, read_settings
 from aupair.registry.live_logging import EXPERIMENT, RUN_ID
 from aupair.stages import FLOW, Needs
 
@@ -141,10 +141,8 @@ def load(path: Path | None, overrides: "Sequence[str]" = ()) -> Cluster:
     Raises:
         ParamsError: the file is missing, or a key or value is not allowed.
     """
-    tree: dict[str, Any] = read(path) if path else {}
-    for text in overrides:
-        override(tree, text)
-    return validate(Cluster, tree, str(path or "the cluster's options"))
+    tree = apply_overrides(Cluster, read_settings(path) if path else {}, overrides)
+    return parse_settings(Cluster, tree, str(path or "the cluster's options"))
 
 
 def needs_of(name: str) -> Needs:

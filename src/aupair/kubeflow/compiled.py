@@ -11,9 +11,8 @@ from urllib.parse import urlsplit
 import yaml
 
 from aupair.errors import ArtifactError, ParamsError
-from aupair.params import Params
-from aupair.params import check as check_params
-from aupair.record import override
+from aupair.params import Params, parse_params
+from aupair.record import apply_overrides
 
 TYPES: dict[str, tuple[type, ...]] = {
     "STRING": (str,),
@@ -119,6 +118,7 @@ def arguments(compiled: Compiled, given: Sequence[str], also: Mapping[str, Any] 
         ParamsError: an unknown name or key (with the nearest known one), a wrong type or value, or one that is missing.
     """
     tree: dict[str, Any] = {}
+    texts: list[str] = []
     for text in given:
         name = text.partition("=")[0].partition(".")[0].strip()
         found = compiled.inputs.get(name)
@@ -131,9 +131,11 @@ def arguments(compiled: Compiled, given: Sequence[str], also: Mapping[str, Any] 
         if found.kind == "STRING" and "=" in text:
             tree[name] = text.partition("=")[2]  # as it stands: `1` or `a: b` would be something else in YAML
         else:
-            override(tree, text, "--param")
-        _check_type(found, tree[name], compiled.path)
-        if found.kind == "NUMBER_DOUBLE":
+            texts.append(text)
+    tree = apply_overrides(Params, tree, texts, "--param")
+    for name in tree:
+        _check_type(compiled.inputs[name], tree[name], compiled.path)
+        if compiled.inputs[name].kind == "NUMBER_DOUBLE":
             tree[name] = float(tree[name])
     tree = {**(also or {}), **tree}
     missing = [name for name, found in compiled.inputs.items() if found.default is None and name not in tree]
@@ -190,4 +192,4 @@ def _check_type(found: Input, value: Any, where: Path) -> None:
 def _check_sections(compiled: Compiled, tree: Mapping[str, Any]) -> None:
     """Check what belongs to params.yaml as params.yaml is checked; the file's own values, too."""
     whole = {**{name: found.default for name, found in compiled.inputs.items()}, **tree}
-    check_params({name: whole[name] for name in Params.model_fields if name in whole}, where=str(compiled.path))
+    parse_params({name: whole[name] for name in Params.model_fields if name in whole}, where=str(compiled.path))

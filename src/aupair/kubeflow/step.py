@@ -21,7 +21,7 @@ from aupair.errors import RunFailedError
 from aupair.kubeflow import views
 from aupair.kubeflow.cluster import PROCESSES
 from aupair.log import Log
-from aupair.params import Params, check
+from aupair.params import Params, parse_params
 
 
 class Artifact(Protocol):
@@ -56,7 +56,9 @@ def run_stage(name: str, given: Mapping[str, Any]) -> None:
 def params_of(stage: stages.Stage, given: Mapping[str, Any], trial: int | None) -> Params:
     """Give Params of the sections that a component gets; KFP hands whole numbers over as floats."""
     sections = {key: value for key, value in given.items() if key in Params.model_fields}
-    return check(({} if trial is None else {"trials": [trial]}) | sections, where=f"the arguments of {stage.name}")
+    return parse_params(
+        ({} if trial is None else {"trials": [trial]}) | sections, where=f"the arguments of {stage.name}"
+    )
 
 
 @contextmanager

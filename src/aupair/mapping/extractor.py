@@ -16,7 +16,7 @@ from aupair import store
 from aupair.errors import ArtifactError
 from aupair.mapping.histogram import histogram_columns
 from aupair.mapping.windows import WindowSums, assign_bins, binned_percentiles
-from aupair.params import ExtractFeatures
+from aupair.params import DistributionFeatures, ExtractFeatures
 
 Arrays = tuple[np.ndarray, np.ndarray]
 
@@ -126,8 +126,10 @@ class VideoFeatures:
         """(n, A, F)"""
         self._scratch = np.empty((PIECE, *self.shape[1:]), np.float32)
 
+        certainty = params.certainty if params.kind == "distribution" else "quantile"
+
         def scale(y: np.ndarray, s: np.ndarray) -> Values:
-            return Values(statistics.scale(y), statistics.certainty(s, params.certainty))
+            return Values(statistics.scale(y), statistics.certainty(s, certainty))
 
         own = scale(y_hat[self._has_face], sigma[self._has_face])
         pooled = own if pool is None else scale(*pool)
@@ -202,9 +204,9 @@ def _columns(frames: _FaceFrames, rows: slice) -> Iterator[tuple[str, str, np.nd
         yield "own.rank", "plain", frames.rank[rows]
         yield "own.certainty", "uncertainty", c
     yield from frames.shared
-    if frames.params.kind != "histogram":
-        yield from _windows(frames, rows)
-        yield from _context(frames, rows)
+    if frames.params.kind == "distribution":
+        yield from _windows(frames, frames.params, rows)
+        yield from _context(frames, frames.params, rows)
 
 
 def _rank(y: np.ndarray, pool: np.ndarray) -> np.ndarray:
@@ -219,7 +221,7 @@ def _rank(y: np.ndarray, pool: np.ndarray) -> np.ndarray:
     return out
 
 
-def _neutral(pool: Values, params: ExtractFeatures) -> Iterator[tuple[str, str, np.ndarray]]:
+def _neutral(pool: Values, params: DistributionFeatures) -> Iterator[tuple[str, str, np.ndarray]]:
     """Yield percentiles of y' over the pool, then over the frames that reach each certainty, and their share (# authors).
 
     An empty set takes the percentiles of the next lower threshold and the share 0. Each column is one row (A,).
@@ -240,12 +242,11 @@ def _neutral(pool: Values, params: ExtractFeatures) -> Iterator[tuple[str, str, 
         yield f"{params.neutral}.sure{threshold:g}.share", "uncertainty", share
 
 
-def _windows(frames: _FaceFrames, rows: slice) -> Iterator[tuple[str, str, np.ndarray]]:
+def _windows(frames: _FaceFrames, params: DistributionFeatures, rows: slice) -> Iterator[tuple[str, str, np.ndarray]]:
     """Yield mean, standard deviation and percentiles over the frames within length / 2, plain and weighted by certainty.
 
     # ours: the paper's text speaks of variance and distribution in windows of a few seconds, its code has neither.
     """
-    params = frames.params
     half = np.array(params.windows) / 2
     low, high = frames.before(rows, half), frames.after(rows, half)
     if low.size:
@@ -263,12 +264,11 @@ def _windows(frames: _FaceFrames, rows: slice) -> Iterator[tuple[str, str, np.nd
         yield f"window{length:g}.certainty", "uncertainty", c / number
 
 
-def _context(frames: _FaceFrames, rows: slice) -> Iterator[tuple[str, str, np.ndarray]]:
+def _context(frames: _FaceFrames, params: DistributionFeatures, rows: slice) -> Iterator[tuple[str, str, np.ndarray]]:
     """Yield y' and certainty k steps before and after, gaps and ends filled outward from the frame itself (# authors).
 
     Only frames with a face are rows here: the last row not after t + k step is that fill, likewise before.
     """
-    params = frames.params
     step = params.context / max(params.context_points, 1)
     seconds = np.arange(1, params.context_points + 1) * step
     after, before = frames.after(rows, seconds) - 1, frames.before(rows, seconds)

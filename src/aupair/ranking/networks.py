@@ -11,7 +11,7 @@ from torchvision.models.vgg import cfgs, make_layers
 
 from aupair.aus import AUS
 from aupair.errors import ArtifactError, ParamsError
-from aupair.params import Network
+from aupair.params import AnyNetwork
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
@@ -27,7 +27,7 @@ class Vgg(nn.Module):
         outputs: how many numbers an image gets.
     """
 
-    def __init__(self, params: Network, size: int, outputs: int) -> None:
+    def __init__(self, params: AnyNetwork, size: int, outputs: int) -> None:
         super().__init__()
         channels = [c if c == "M" else max(1, round(c * params.width)) for c in cfgs["D"]]
         hidden = max(outputs, round(4096 * params.width))
@@ -68,7 +68,7 @@ class AUNetwork(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, params: Network, size: int) -> None:
+    def __init__(self, params: AnyNetwork, size: int) -> None:
         super().__init__()
         self.params = params
         count, outputs = {"shared": (1, len(AUS)), "per_au": (len(AUS), 1), "integrated": (1, 2 * len(AUS))}[
@@ -98,7 +98,7 @@ class AUNetwork(nn.Module):
         return ((shrunk(images, self.params) - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
 
 
-def shrunk(images: Tensor, params: Network) -> Tensor:
+def shrunk(images: Tensor, params: AnyNetwork) -> Tensor:
     """Average images over blocks of `shrink` x `shrink` pixels: (B, 3, S, S) -> (B, 3, S // shrink, S // shrink)."""
     return nn.functional.avg_pool2d(images.float(), params.shrink) if params.shrink > 1 else images
 
@@ -158,7 +158,7 @@ class Factors(nn.Module):
     center: Tensor
     scale: Tensor
 
-    def __init__(self, trunk: nn.Sequential, channels: int, factors: int, f: Network) -> None:
+    def __init__(self, trunk: nn.Sequential, channels: int, factors: int, f: AnyNetwork) -> None:
         super().__init__()
         self.f = f
         self.trunk = trunk.eval().requires_grad_(False)
@@ -213,7 +213,7 @@ def read_factors(f: AUNetwork, block: int, factors: int, seed: int) -> Factors:
         return Factors(trunk, channels, factors, f.params)
 
 
-def build(params: Network, size: int, seed: int) -> AUNetwork:
+def build(params: AnyNetwork, size: int, seed: int) -> AUNetwork:
     """Build a network with seeded random weights, load what `weights` asks for, freeze the first convolutions."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -227,7 +227,7 @@ def build(params: Network, size: int, seed: int) -> AUNetwork:
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
 
 
-def load_vgg16(model: AUNetwork, params: Network) -> None:
+def load_vgg16(model: AUNetwork, params: AnyNetwork) -> None:
     """Load a state dict of torchvision's VGG16 into every network but for the last layer.
 
     `imagenet` takes torchvision's own file, from its cache or by download; else `weights` is a path

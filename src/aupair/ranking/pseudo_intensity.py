@@ -69,8 +69,9 @@ class TrainingSet:
         """Make the batches of a network from the fit frames it may see."""
         if self.groups is None:
             pairs = self.pairs["fit"]
-            return ListSampler(pairs[trained[pairs.i]], params.pairs, seed)
-        return GroupSampler(self.frames, self.groups[trained[self.groups[:, 0]]], params.videos, seed)
+            return ListSampler(pairs[trained[pairs.i]], params.batch // 2, seed)
+        videos = max(1, params.batch // self.groups.shape[1])
+        return GroupSampler(self.frames, self.groups[trained[self.groups[:, 0]]], videos, seed)
 
 
 @dataclass(frozen=True)
@@ -151,24 +152,26 @@ def loss_of(data: TrainingSet, params: TrainPseudoIntensity) -> LossOf:
     """Give the loss of a batch: of its pairs, of its frames (`single`, `distill`), or of pairs and sigma (`integrated`)."""
     if params.objective == "distill":
         video = torch.from_numpy(data.frames.video)
-        return lambda outputs, rows, pairs: distillation_loss(outputs, video[rows], params.uncertainty_weight)
+        weight = params.network.uncertainty_weight
+        return lambda outputs, rows, pairs: distillation_loss(outputs, video[rows], weight)
     if params.objective == "single":
         levels = torch.from_numpy(data.frames.labels)
         binary = int(data.frames.labels.max()) <= 1
         return lambda outputs, rows, pairs: level_loss(outputs[:, : len(AUS)], levels[rows].to(outputs.device), binary)
-    if params.network.sharing == "integrated":
-        return lambda outputs, rows, pairs: integrated_loss(outputs, pairs, params)
-    return lambda outputs, rows, pairs: ranking_loss(outputs, pairs, params.margin)
+    margin, network = params.margin, params.network
+    if network.sharing == "integrated":
+        return lambda outputs, rows, pairs: integrated_loss(outputs, pairs, margin, network.uncertainty_weight)
+    return lambda outputs, rows, pairs: ranking_loss(outputs, pairs, margin)
 
 
-def integrated_loss(outputs: Tensor, pairs: PairBatch, params: TrainPseudoIntensity) -> Tensor:
+def integrated_loss(outputs: Tensor, pairs: PairBatch, margin: float, uncertainty_weight: float) -> Tensor:
     """The ranking loss of the first head and the likelihood of the orders for the second: (B, 2A) -> scalar.
 
     The likelihood moves sigma and the trunk below it, never the values: they are learned from the order alone.
     """
     values, sigma = outputs[:, : len(AUS)], second_sigma(outputs)
-    likelihood = uncertainty_loss(values.detach(), sigma, pairs, "nll", params.margin, INTEGRATED_PENALTY)
-    return ranking_loss(values, pairs, params.margin) + params.uncertainty_weight * likelihood
+    likelihood = uncertainty_loss(values.detach(), sigma, pairs, "nll", 0.0, INTEGRATED_PENALTY)
+    return ranking_loss(values, pairs, margin) + uncertainty_weight * likelihood
 
 
 def judge(
@@ -184,8 +187,9 @@ def judge(
     outputs = torch.from_numpy(forward_all(model, data.images, rows, device))
     d = batch.difference(outputs[:, : len(AUS)])
     right = (d > 0).float() + 0.5 * (d == 0).float()
-    loss = ranking(d, params.margin).mean()
-    if params.objective != "pairs":
+    if params.objective == "pairs":
+        loss = ranking(d, params.margin).mean()
+    else:
         both = outputs if targets is None else torch.cat([outputs, targets], dim=1)
         loss = loss_of(data, params)(both, rows, batch)
     return {"loss": float(loss), "pair_accuracy": float(right.mean())}

@@ -87,12 +87,12 @@ def draw_samples(frames: Frames, params: SamplePairs, seed: int) -> Samples:
     Raises:
         DataError: fit or select have no pair at all, or too few people have some for that many folds.
     """
-    groups = draw_groups(frames, params.frames, params.groups, (seed, 1)) if params.mode == "groups" else None
-    counts = {"fit": params.train_pairs if groups is None else params.valid_pairs}
-    pairs = {
-        split: draw_pairs(frames, split, counts.get(split, params.valid_pairs), (seed, 2, k))
-        for k, split in enumerate(SPLITS)
-    }
+    groups, counts = None, dict.fromkeys(SPLITS, params.valid_pairs)
+    if params.mode == "groups":
+        groups = draw_groups(frames, params.frames, params.groups, (seed, 1))
+    else:
+        counts["fit"] = params.train_pairs
+    pairs = {split: draw_pairs(frames, split, counts[split], (seed, 2, k)) for k, split in enumerate(SPLITS)}
     for split in ("fit", "select"):
         if len(pairs[split]) == 0:
             raise DataError(

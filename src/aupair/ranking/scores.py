@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from aupair import store
 from aupair.aus import AUS
 from aupair.errors import ArtifactError
-from aupair.params import Network, Params
+from aupair.params import Params, parse_network
 from aupair.ranking.fit import chunked, to_images
 from aupair.ranking.networks import AUNetwork, Factors, SecondHead, Vgg, pick_device, read_factors
 from aupair.ranking.pseudo_intensity import PseudoIntensity
@@ -67,7 +67,7 @@ def _save(
 def load_f(folder: Path, name: str = "final") -> tuple[AUNetwork, np.ndarray, np.ndarray]:
     """Load a network of f with its center and scale, (A,) float32 each."""
     about = store.read_json(Path(folder) / "about.json")
-    model = AUNetwork(Network(**about["network"]), about["size"])
+    model = AUNetwork(parse_network(about["network"]), about["size"])
     _load_state(model, Path(folder) / f"{name}.safetensors")
     standard = about["standardisation"][name]
     return model, np.array(standard["center"], np.float32), np.array(standard["scale"], np.float32)
@@ -77,7 +77,7 @@ def load_h(folder: Path, name: str = "final") -> Sigma | SecondHead:
     """Load a network of h."""
     about = store.read_json(Path(folder) / "about.json")
     kind = about["kind"]
-    network = AUNetwork(Network(**about["network" if kind == "network" else "trunk"]), about["size"])
+    network = AUNetwork(parse_network(about["network" if kind == "network" else "trunk"]), about["size"])
     if kind == "integrated":
         model: Sigma | SecondHead = SecondHead(network, np.ones(len(AUS)))
     else:

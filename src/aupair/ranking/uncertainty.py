@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from aupair.aus import AUS
 from aupair.log import SILENT, Log
-from aupair.params import Params, TrainUncertainty
+from aupair.params import FitUncertainty, Params
 from aupair.ranking.checkpoint import Checkpoints
 from aupair.ranking.fit import Faces, Fit, fit, forward_all
 from aupair.ranking.losses import UNCERTAINTY_LOSSES, PairBatch, uncertainty_loss
@@ -71,9 +71,15 @@ def train_h(
             Kind `integrated` takes its second head, and nothing is left to train.
         checkpoints: where the state of each network is kept while it is fitted; what is found there is taken up.
     """
-    section = params.train_uncertainty
-    device = pick_device(section.device)
+    device = pick_device(params.train_uncertainty.device)
     result = Uncertainty({}, np.full((len(data.frames), len(AUS)), np.nan, np.float32), [])
+    if params.train_uncertainty.kind == "integrated":
+        for name in data.networks():
+            with_two_heads, _, scale = f(name)
+            result.models[name] = SecondHead(with_two_heads, scale)
+            result.score(name, data, data.images, device, log)
+        return result
+    section: FitUncertainty = params.train_uncertainty
     frozen = torch.from_numpy(y_hat)
 
     def loss_of(outputs: Tensor, rows: np.ndarray, pairs: PairBatch) -> Tensor:
@@ -81,19 +87,14 @@ def train_h(
         return uncertainty_loss(mine, outputs, pairs, section.loss, section.margin, section.log_sigma_penalty)
 
     for k, (name, trained) in enumerate(data.networks().items()):
-        if section.kind == "integrated":
-            with_two_heads, _, scale = f(name)
-            result.models[name] = SecondHead(with_two_heads, scale)
-            result.score(name, data, data.images, device, log)
-            continue
         start = best_constant(data.pairs["fit"], y_hat, trained, section)
-        network, faces = prepare(data, f, name, params, seed * 1000 + 500 + k, log)
+        network, faces = prepare(data, f, name, section, seed * 1000 + 500 + k, log)
         model = result.models[name] = Sigma(network, start, section.floor)
         job = Fit(
             images=faces, sampler=data.sampler(trained, section.optimiser, (seed, 100 + k)), loss_of=loss_of,
             look=partial(judge, data=data, faces=faces, y_hat=y_hat, params=section),
-            seed=seed * 1000 + 500 + k, name=f"h.{name}", augment=section.augment if faces is data.images else 0.0,
-            precision=section.precision, compile=section.compile and faces is data.images, device=device,
+            seed=seed * 1000 + 500 + k, name=f"h.{name}", augment=section.augment if section.kind == "network" else 0.0,
+            precision=section.precision, compile=section.kind == "network" and section.compile, device=device,
             checkpoint=checkpoints.of(f"h.{name}") if checkpoints else None,
         )  # fmt: skip
         steps = section.optimiser.steps if name == "final" else section.optimiser.fold_steps
@@ -102,12 +103,13 @@ def train_h(
     return result
 
 
-def prepare(data: TrainingSet, f: LoadF, name: str, params: Params, seed: int, log: Log) -> tuple[nn.Module, Faces]:
+def prepare(
+    data: TrainingSet, f: LoadF, name: str, section: FitUncertainty, seed: int, log: Log
+) -> tuple[nn.Module, Faces]:
     """Make a network of h, and what it is fed: the faces, or phi of every face, forwarded once.
 
     phi is standardised on the frames that this network may see.
     """
-    section = params.train_uncertainty
     if section.kind == "network":
         network = build(section.network, data.images.size, seed)
         for head in network.heads():  # h starts as the constant
@@ -137,7 +139,7 @@ class Describe(nn.Module):
         return self.factors.describe(images)
 
 
-def best_constant(pairs: Pairs, y_hat: np.ndarray, trained: np.ndarray, params: TrainUncertainty) -> np.ndarray:
+def best_constant(pairs: Pairs, y_hat: np.ndarray, trained: np.ndarray, params: FitUncertainty) -> np.ndarray:
     """Find, for each AU, the single sigma that minimises the loss over the fixed fit pairs a network may see.
 
     A grid is enough: it is where training starts, not a result.
@@ -157,7 +159,7 @@ def best_constant(pairs: Pairs, y_hat: np.ndarray, trained: np.ndarray, params: 
 
 
 def judge(
-    model: nn.Module, data: TrainingSet, faces: Faces, y_hat: np.ndarray, params: TrainUncertainty
+    model: nn.Module, data: TrainingSet, faces: Faces, y_hat: np.ndarray, params: FitUncertainty
 ) -> dict[str, float]:
     """Judge h on the fixed pairs of `select`: its loss there, a mean over pairs."""
     rows, batch = local_batch(data.pairs["select"])
