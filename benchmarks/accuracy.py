@@ -36,10 +36,10 @@ from torch import Tensor, nn
 from aupair import stages
 from aupair.aus import AUS
 from aupair.params import Params, load_params
-from aupair.ranking.fit import Fit, fit, forward_all
-from aupair.ranking.networks import build
+from aupair.ranking.fit import FitJob, fit, forward_all
+from aupair.ranking.networks import build_network
 from aupair.ranking.pairs import Pairs, draw_pairs
-from aupair.ranking.pseudo_intensity import TrainingSet, local_batch, loss_of
+from aupair.ranking.pseudo_intensity import TrainingSet, make_batch_loss, make_pair_batch
 from aupair.ranking.samples import load_training_set
 from aupair.ranking.sampling import ListSampler, Sampler
 
@@ -159,10 +159,10 @@ class Bench:
         """Train until a look says `done`, `steps` at most."""
         section, seed = self.params.train_pseudo_intensity, self.params.seed
         optimiser = section.optimiser.model_copy(update={"evaluate_every": 1, "keep": "last"})
-        model = build(section.network, self.data.images.size, seed)
+        model = build_network(section.network, self.data.images.size, seed)
         watch = Watch(partial(self.judge, aus=aus), done)
         model.register_forward_pre_hook(watch.count)
-        job = Fit(self.data.images, sampler, loss_of(self.data, section), watch, seed, "f", section.augment)
+        job = FitJob(self.data.images, sampler, make_batch_loss(self.data, section), watch, seed, "f", section.augment)
         with suppress(Enough):
             fit(model, job, optimiser, steps)
             watch(model, last=True)
@@ -172,7 +172,7 @@ class Bench:
         """(A,) pair accuracy on the fixed pairs of `select`, a tie counting 1/2."""
         pairs = self.data.pairs["select"]
         pairs = pairs[np.isin(pairs.au, aus)]
-        rows, batch = local_batch(pairs)
+        rows, batch = make_pair_batch(pairs)
         d = batch.difference(torch.from_numpy(forward_all(model, self.data.images, rows, torch.device("cpu")))).numpy()
         right = (d > 0) + 0.5 * (d == 0)
         return np.array([right[pairs.au == au].mean() if au in aus else np.nan for au in range(len(AUS))])

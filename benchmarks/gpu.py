@@ -34,8 +34,8 @@ from aupair.mapping.extractor import columns  # noqa: E402
 from aupair.mapping.networks import MappingNetworks  # noqa: E402
 from aupair.params import load_params  # noqa: E402
 from aupair.ranking import distributed  # noqa: E402
-from aupair.ranking.ahead import batches, depth_for  # noqa: E402
-from aupair.ranking.fit import autocast, cudnn_search, forward_all  # noqa: E402
+from aupair.ranking.fit import autocast, cudnn_autotuning, forward_all  # noqa: E402
+from aupair.ranking.prefetch import batch_loader, prefetch_depth  # noqa: E402
 from aupair.ranking.uncertainty import Sigma  # noqa: E402
 
 LIMIT = 450.0
@@ -118,10 +118,10 @@ def ask_loader(bench: Bench, fitting: Fitting, steps: Sequence[int]) -> None:
     many = list(islice(cycle(steps), count))
     there = fitting.time(list(fitting.held(steps, count)))
     seconds = {
-        depth: fitting.time(batches(fitting.job.sampler, fitting.job.images, many, bench.device, depth))
-        for depth in (depth_for(bench.device), 0)
+        depth: fitting.time(batch_loader(fitting.job.sampler, fitting.job.images, many, bench.device, depth))
+        for depth in (prefetch_depth(bench.device), 0)
     }
-    ours, waiting = seconds[depth_for(bench.device)], seconds[0]
+    ours, waiting = seconds[prefetch_depth(bench.device)], seconds[0]
     bench.figures["loader"] = {"steps": count, "there_s": there, "ahead_s": ours, "fetched_when_asked_s": waiting}
     ratio = there / ours
     bench.answers.append(Answer(
@@ -251,7 +251,7 @@ def show(row: dict[str, Any], tflop: float) -> None:
 def shared(bench: Bench, out: Path) -> None:
     """Be one of several processes: time f with the same batch and with one for each process."""
     rows = []
-    for times in (1, distributed.world()):
+    for times in (1, distributed.world_size()):
         pairs = times * bench.params.train_pseudo_intensity.optimiser.batch // 2
         rows.append(fitting_f(bench, OURS, pairs).measure(bench.batches("pseudo_intensity", pairs)[1]))
     if distributed.is_main():
@@ -278,7 +278,7 @@ def main() -> None:
         sys.exit("gpu.py: no GPU here; --tiny checks the script on a CPU")
     device = torch.device("cpu" if options.tiny else "cuda")
     params = load_params(HERE.parent / "params" / "affwild2.yaml", TINY if options.tiny else ())
-    with tempfile.TemporaryDirectory() as folder, distributed.process_group(), cudnn_search():
+    with tempfile.TemporaryDirectory() as folder, distributed.process_group(), cudnn_autotuning():
         pairs = 20 if options.tiny else params.sample_pairs.train_pairs
         data = training_set(Path(folder), params.preprocess_faces.size, 400 if options.tiny else 20_000, pairs)
         bench = Bench(device, params, data, options.tiny, 4 if options.tiny else 30, [], {})

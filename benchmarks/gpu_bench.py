@@ -15,12 +15,12 @@ from aupair.aus import AUS
 from aupair.log import Log
 from aupair.params import Network, Params
 from aupair.ranking import distributed
-from aupair.ranking.ahead import Batch, batches
-from aupair.ranking.compiled import LOOK, full_size
-from aupair.ranking.fit import Fit, State, forward_of, make_optimiser, take_step
+from aupair.ranking.compilation import LOOK, full_batch_size
+from aupair.ranking.fit import FitJob, TrainingState, build_optimiser, train_step, training_forward
 from aupair.ranking.losses import PairBatch, uncertainty_loss
-from aupair.ranking.networks import AUNetwork, build, read_factors
-from aupair.ranking.pseudo_intensity import TrainingSet, loss_of
+from aupair.ranking.networks import AUNetwork, build_factors, build_network
+from aupair.ranking.prefetch import Batch, batch_loader
+from aupair.ranking.pseudo_intensity import TrainingSet, make_batch_loss
 from aupair.ranking.uncertainty import Sigma
 
 
@@ -88,12 +88,12 @@ class Bench:
         optimiser = getattr(self.params, f"train_{part}").optimiser
         optimiser = optimiser.model_copy(update={"batch": 2 * pairs if pairs else optimiser.batch})
         sampler = self.data.sampler(np.ones(len(self.data.frames), bool), optimiser, (0, 0))
-        size = full_size(sampler, LOOK)
+        size = full_batch_size(sampler, LOOK)
         return sampler, [step for step in range(LOOK if self.tiny else 60) if len(sampler(step)[0]) == size]
 
     def network(self, network: Network) -> AUNetwork:
         """Build one without ImageNet's weights, which a bare machine lacks."""
-        return build(network.model_copy(update={"weights": "none"}), self.data.images.size, 0)
+        return build_network(network.model_copy(update={"weights": "none"}), self.data.images.size, 0)
 
     def wait(self) -> None:
         """Wait until the device has done all that it was given."""
@@ -119,7 +119,7 @@ class Bench:
 class Fitting:
     """A network in training, step by step as `fit` takes them."""
 
-    def __init__(self, bench: Bench, model: nn.Module, job: Fit, way: Way, part: str) -> None:
+    def __init__(self, bench: Bench, model: nn.Module, job: FitJob, way: Way, part: str) -> None:
         bench.clear()
         self.bench, self.way = bench, way
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = way.tf32
@@ -130,17 +130,19 @@ class Fitting:
         distributed.share_batch_norms(model.to(bench.device, memory_format=layout))  # type: ignore[call-overload]
         self.job, self.optimiser = job, getattr(bench.params, f"train_{part}").optimiser
         job.precision, job.compile, job.device = way.precision, way.compile and not bench.tiny, bench.device
-        self.state = State(model, *make_optimiser(model, self.optimiser, 10_000), torch.Generator().manual_seed(0))
-        self.forward = forward_of(model, job, 10_000, Says(bench.figures.setdefault("said", [])))
+        self.state = TrainingState(
+            model, *build_optimiser(model, self.optimiser, 10_000), torch.Generator().manual_seed(0)
+        )
+        self.forward = training_forward(model, job, 10_000, Says(bench.figures.setdefault("said", [])))
         torch.manual_seed(0)
 
     def step(self, batch: Batch) -> None:
         """Take one."""
-        take_step(self.state, self.job, batch, self.forward)
+        train_step(self.state, self.job, batch, self.forward)
 
     def held(self, steps: Sequence[int], count: int) -> Iterable[Batch]:
         """Give so many batches that lie in the device's memory already, some of them again and again."""
-        made = batches(self.job.sampler, self.job.images, steps[:8], self.bench.device, 0)
+        made = batch_loader(self.job.sampler, self.job.images, steps[:8], self.bench.device, 0)
         return islice(cycle([batch.to(self.bench.device) for batch in made]), count)
 
     def time(self, made: Iterable[Batch]) -> float:
@@ -205,7 +207,7 @@ def fitting_f(bench: Bench, way: Way, pairs: int | None = None, dropout: float |
     section = bench.params.train_pseudo_intensity
     network = with_dropout(section.network, dropout)
     sampler, _ = bench.batches("pseudo_intensity", pairs)
-    job = Fit(bench.data.images, sampler, loss_of(bench.data, section), lambda model: {}, seed=0, name="f")
+    job = FitJob(bench.data.images, sampler, make_batch_loss(bench.data, section), lambda model: {}, seed=0, name="f")
     return Fitting(bench, bench.network(network), job, way, "pseudo_intensity")
 
 
@@ -221,11 +223,11 @@ def fitting_h(bench: Bench, way: Way, kind: str, dropout: float | None = None) -
     network: nn.Module = bench.network(with_dropout(section.network, dropout))
     faces: Any = bench.data.images
     if kind == "factors":
-        network = read_factors(bench.network(bench.params.train_pseudo_intensity.network), 5, 2, 0)
+        network = build_factors(bench.network(bench.params.train_pseudo_intensity.network), 5, 2, 0)
         phi = rng.normal(0, 1, (64, network.center.numel())).astype(np.float32)  # type: ignore[operator, union-attr]
         faces = lambda rows: phi[rows % len(phi)]  # noqa: E731
     sampler, _ = bench.batches("uncertainty")
-    job = Fit(faces, sampler, loss, lambda model: {}, seed=0, name="h")
+    job = FitJob(faces, sampler, loss, lambda model: {}, seed=0, name="h")
     return Fitting(bench, Sigma(network, np.ones(len(AUS)), section.floor), job, way, "uncertainty")
 
 

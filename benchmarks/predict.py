@@ -69,14 +69,14 @@ def recognizer(params: Params, folder: Path) -> Recognizer:
     from aupair.mapping.extractor import Statistics, columns
     from aupair.mapping.fit import Mapping
     from aupair.mapping.networks import MappingNetworks
-    from aupair.ranking.networks import build, read_factors
+    from aupair.ranking.networks import build_factors, build_network
     from aupair.ranking.pseudo_intensity import PseudoIntensity
     from aupair.ranking.scores import Scorer, save_f, save_h
     from aupair.ranking.uncertainty import Sigma, Uncertainty
 
     section, size = params.train_uncertainty, params.preprocess_faces.size
-    f = build(params.train_pseudo_intensity.network, size, seed=0)
-    h = Sigma(read_factors(f, section.block, section.factors, seed=0), np.ones(len(AUS)), section.floor)
+    f = build_network(params.train_pseudo_intensity.network, size, seed=0)
+    h = Sigma(build_factors(f, section.block, section.factors, seed=0), np.ones(len(AUS)), section.floor)
     none, zero, one = np.zeros((0, len(AUS)), np.float32), [0.0] * len(AUS), [1.0] * len(AUS)
     save_f(folder / "f", PseudoIntensity({"final": f}, {"final": zero}, {"final": one}, none, []), params, size)
     save_h(folder / "h", Uncertainty({"final": h}, none, []), params, size)
@@ -86,7 +86,7 @@ def recognizer(params: Params, folder: Path) -> Recognizer:
     networks = MappingNetworks(plain, 0 * spread, spread, params.train_mapping.width, 0.0)
     confidence = Confidence(rng.normal(size=(len(AUS), 5)))
     return Recognizer(
-        Scorer.load(folder / "f", folder / "h", "cpu"),
+        Scorer(folder / "f", folder / "h", "cpu"),
         Statistics.from_fit_frames(
             rng.normal(size=(999, len(AUS))).astype("f4"), rng.lognormal(size=(999, len(AUS))).astype("f4")
         ),

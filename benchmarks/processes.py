@@ -17,9 +17,9 @@ from pairs import demo_frames
 
 from aupair.params import load_params
 from aupair.ranking.distributed import is_main, process_group
-from aupair.ranking.fit import Fit, fit
+from aupair.ranking.fit import FitJob, fit
 from aupair.ranking.losses import ranking_loss
-from aupair.ranking.networks import build
+from aupair.ranking.networks import build_network
 from aupair.ranking.pairs import draw_groups
 from aupair.ranking.sampling import GroupSampler
 
@@ -97,16 +97,17 @@ def child(out: Path, exact: bool, batch_norm: bool) -> None:
     pixels = noise + (frames.labels.sum(1)[:, None, None, None] * 8).astype(np.uint8)
     ends: list[float] = []
 
-    def look(model: torch.nn.Module) -> dict[str, float]:
+    def evaluate_on_select(model: torch.nn.Module) -> dict[str, float]:
         ends.append(time.perf_counter())
         return {"loss": 0.0}
 
-    job = Fit(
-        images=pixels.__getitem__, sampler=sampler, look=look, seed=0, name="f", augment=section.augment,
-        loss_of=lambda outputs, rows, pairs: ranking_loss(outputs, pairs, section.margin),
+    job = FitJob(
+        images=pixels.__getitem__, sampler=sampler, evaluate_on_select=evaluate_on_select, seed=0, name="f",
+        augment=section.augment,
+        batch_loss=lambda outputs, rows, pairs: ranking_loss(outputs, pairs, section.margin),
     )  # fmt: skip
     with process_group():
-        curves = fit(build(section.network, size, 0), job, section.optimiser, STEPS)
+        curves = fit(build_network(section.network, size, 0), job, section.optimiser, STEPS)
         if is_main():
             seconds = (ends[-1] - ends[WARM - 1]) / (STEPS - WARM)
             losses = [row["train_loss"] for row in curves]

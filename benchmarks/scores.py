@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from aupair.aus import AUS
 from aupair.data.frames import Frames
 from aupair.params import ListedPairs, Params, load_params
-from aupair.ranking.fit import chunked, to_images
-from aupair.ranking.networks import AUNetwork, Vgg, build, read_factors
+from aupair.ranking.fit import forward_in_chunks, to_network_input
+from aupair.ranking.networks import AUNetwork, Vgg, build_factors, build_network
 from aupair.ranking.pairs import Pairs, assign_folds, draw_groups, draw_pairs
 from aupair.ranking.pseudo_intensity import PseudoIntensity, TrainingSet
 from aupair.ranking.scores import Scorer, load_f, load_h, save_f, save_h
@@ -64,7 +64,7 @@ def training(frames: Frames, params: Params) -> Row:
     done = Counter[str]()
 
     def f(name: str) -> tuple[AUNetwork, np.ndarray, np.ndarray]:
-        model = build(params.train_pseudo_intensity.network, faces.size, 0)
+        model = build_network(params.train_pseudo_intensity.network, faces.size, 0)
         vgg = model.networks[0]
         assert isinstance(vgg, Vgg)
         vgg.features[0].register_forward_hook(
@@ -94,11 +94,11 @@ def scoring(frames: Frames, params: Params) -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         f_at, h_at = save(Path(folder), params, size, images)
         scorer, (f, center, scale), h = Scorer(f_at, h_at, "cpu"), load_f(f_at), load_h(h_at)
-    f, h, x = f.eval(), h.eval(), to_images(images, CPU)
+    f, h, x = f.eval(), h.eval(), to_network_input(images, CPU)
 
     @torch.no_grad()
     def two_passes() -> tuple[np.ndarray, np.ndarray]:
-        return (chunked(f, x) - center) / scale, chunked(h, x)
+        return (forward_in_chunks(f, x) - center) / scale, forward_in_chunks(h, x)
 
     listed = draw_pairs(frames, "fit", ListedPairs().train_pairs, (0, 2, 0))
     mine = listed[frames.video[listed.i] == frames.video[video.start]]
@@ -107,7 +107,7 @@ def scoring(frames: Frames, params: Params) -> list[Row]:
     @torch.no_grad()
     def each_pair() -> np.ndarray:
         both = np.stack([some.i, some.j], axis=1).ravel() - video.start
-        said = ((chunked(f, x[both]) - center) / scale).reshape(len(some), 2, len(AUS))
+        said = ((forward_in_chunks(f, x[both]) - center) / scale).reshape(len(some), 2, len(AUS))
         return said[:, 0] - said[:, 1]
 
     layers, convolutions = forwards(scorer, images), 13 * -(-count // 32)
@@ -134,10 +134,10 @@ def scoring(frames: Frames, params: Params) -> list[Row]:
 
 def save(folder: Path, params: Params, size: int, images: np.ndarray) -> tuple[Path, Path]:
     """Write an f with batch norms that have seen faces, and an h that reads its trunk."""
-    f = build(params.train_pseudo_intensity.network, size, 0)
-    f.train()(to_images(images, CPU))
+    f = build_network(params.train_pseudo_intensity.network, size, 0)
+    f.train()(to_network_input(images, CPU))
     section = params.train_uncertainty
-    h = Sigma(read_factors(f, section.block, section.factors, 0), np.ones(len(AUS)), section.floor)
+    h = Sigma(build_factors(f, section.block, section.factors, 0), np.ones(len(AUS)), section.floor)
     nothing: Any = np.zeros((0, len(AUS)), np.float32)
     standard = {"final": np.linspace(0.5, 1.5, len(AUS)).astype(np.float32)}
     save_f(folder / "f", PseudoIntensity({"final": f}, standard, standard, nothing, []), params, size)

@@ -157,7 +157,7 @@ def random_recognizer(folder: Path, params: Params) -> Any:
     from aupair.mapping.extractor import CDF_POINTS, Statistics, columns
     from aupair.mapping.fit import Mapping
     from aupair.mapping.networks import MappingNetworks
-    from aupair.ranking.networks import SecondHead, build
+    from aupair.ranking.networks import SecondHead, build_network
     from aupair.ranking.pseudo_intensity import PseudoIntensity
     from aupair.ranking.scores import Scorer, save_f, save_h
     from aupair.ranking.uncertainty import Sigma, Uncertainty
@@ -165,10 +165,10 @@ def random_recognizer(folder: Path, params: Params) -> Any:
     f, h, size, a = params.train_pseudo_intensity, params.train_uncertainty, params.preprocess_faces.size, len(AUS)
     ones, none = np.ones(a, np.float32), np.empty((0, a), np.float32)
     blank = {"weights": "none", "frozen_convolutions": 0}
-    network = build(f.network.model_copy(update=blank), size, 0)
+    network = build_network(f.network.model_copy(update=blank), size, 0)
     sigma: Any = SecondHead(network, ones)
     if h.kind == "network":
-        sigma = Sigma(build(h.network.model_copy(update=blank), size, 1), ones, h.floor)
+        sigma = Sigma(build_network(h.network.model_copy(update=blank), size, 1), ones, h.floor)
     save_f(
         folder / "f", PseudoIntensity({"final": network}, {"final": 0 * ones}, {"final": ones}, none, []), params, size
     )
@@ -179,7 +179,7 @@ def random_recognizer(folder: Path, params: Params) -> Any:
     mapping = Mapping(MappingNetworks(plain, center, center + 1, width, 0.0), width)
     statistics = Statistics(-ones, ones, ones, np.zeros((a, CDF_POINTS), np.float32))
     selection = Selection(0, ones > 0, 0.5 * ones, Confidence(np.zeros((a, len(TERMS)))))
-    return Recognizer(Scorer.load(folder / "f", folder / "h", "cpu"), statistics, mapping, selection, params)
+    return Recognizer(Scorer(folder / "f", folder / "h", "cpu"), statistics, mapping, selection, params)
 
 
 def predicted(recognizer: Any, clip: Path) -> Speed:

@@ -11,10 +11,10 @@ from aupair import store
 from aupair.data.frames import Frames
 from aupair.log import SILENT, Log
 from aupair.params import Network, Optimiser
-from aupair.ranking.fit import Fit, fit, forward_all
+from aupair.ranking.fit import FitJob, fit, forward_all
 from aupair.ranking.images import FaceImages
 from aupair.ranking.losses import ranking_loss
-from aupair.ranking.networks import build
+from aupair.ranking.networks import build_network
 from aupair.ranking.pairs import draw_pairs
 from aupair.ranking.sampling import ListSampler
 
@@ -46,23 +46,24 @@ class Faces:
         self.images = FaceImages(folder, self.frames, cache_bytes=0)
         self.sampler = ListSampler(draw_pairs(self.frames, "fit", 40, (0,)), 4, (0,))
 
-    def job(self, **changes: Any) -> Fit:
-        def look(model: nn.Module) -> dict[str, float]:
+    def job(self, **changes: Any) -> FitJob:
+        def evaluate_on_select(model: nn.Module) -> dict[str, float]:
             return {"loss": float(forward_all(model, self.images, np.arange(24), self.device)[:, 0].mean())}
 
         values: dict[str, Any] = {
-            "images": self.images, "sampler": self.sampler, "look": look, "seed": 3, "name": "toy", "augment": 0.5,
-            "loss_of": lambda outputs, rows, pairs: ranking_loss(outputs, pairs), "device": self.device,
+            "images": self.images, "sampler": self.sampler, "evaluate_on_select": evaluate_on_select, "seed": 3,
+            "name": "toy", "augment": 0.5,
+            "batch_loss": lambda outputs, rows, pairs: ranking_loss(outputs, pairs), "device": self.device,
         }  # fmt: skip
-        return Fit(**{**values, **changes})
+        return FitJob(**{**values, **changes})
 
 
 def trained(
-    job: Fit, log: Log = SILENT, steps: int = 6, rate: float = 3e-3
+    job: FitJob, log: Log = SILENT, steps: int = 6, rate: float = 3e-3
 ) -> tuple[dict[str, np.ndarray], list[dict[str, Any]]]:
     """Fit a small network: its weights and its curves."""
     network = Network(width=0.03, batch_norm=True, weights="none", frozen_convolutions=0, dropout=0.5)
-    model = build(network, SIZE, 0)
+    model = build_network(network, SIZE, 0)
     params = Optimiser(name="adamw", learning_rate=rate, schedule="one_cycle", weight_decay=0.01, evaluate_every=3)
     curves = fit(model, job, params, steps, log)
     return {key: value.cpu().numpy() for key, value in model.state_dict().items()}, curves

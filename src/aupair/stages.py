@@ -63,21 +63,23 @@ def train_pseudo_intensity(
     teacher: Path | None = None, log: Log = SILENT,
 ) -> None:  # fmt: skip
     """Fit f by ranking; score every frame by an f that never saw its person."""
-    from aupair.ranking.checkpoint import keep, settings
+    from aupair.ranking.checkpoint import checkpointing, training_settings
     from aupair.ranking.distributed import is_main
     from aupair.ranking.pseudo_intensity import train_f
     from aupair.ranking.samples import load_training_set
     from aupair.ranking.scores import save_f
-    from aupair.ranking.teacher import files, load_teacher
+    from aupair.ranking.teacher import load_teacher, teacher_folders
 
     seed = params.seed + trial
-    asked = settings(params.train_pseudo_intensity, seed)  # first: a device that is not there is told without waiting
+    asked = training_settings(
+        params.train_pseudo_intensity, seed
+    )  # first: a device that is not there is told without waiting
     training = load_training_set(labels, faces, pairs)
     # objective: distill learns from f and h of a finished trial, whose folder `teacher` is
     teachers = None if teacher is None else partial(load_teacher, teacher, training.images.size)
-    inputs = {"labels": labels, "faces": faces, "pairs": pairs} | ({} if teacher is None else files(teacher))
+    inputs = {"labels": labels, "faces": faces, "pairs": pairs} | ({} if teacher is None else teacher_folders(teacher))
     name = f"train-pseudo-intensity-{trial}"
-    with keep(name, checkpoints, inputs, asked) as kept:
+    with checkpointing(name, checkpoints, inputs, asked) as kept:
         result = train_f(training, params, seed, log, kept, teachers)
         if is_main():
             save_f(f, result, params, training.images.size)
@@ -88,19 +90,19 @@ def train_uncertainty(
     checkpoints: Path | None = None, log: Log = SILENT,
 ) -> None:  # fmt: skip
     """Fit h on the frozen scores of f; give every frame a sigma."""
-    from aupair.ranking.checkpoint import keep, settings
+    from aupair.ranking.checkpoint import checkpointing, training_settings
     from aupair.ranking.distributed import is_main
     from aupair.ranking.samples import load_training_set
     from aupair.ranking.scores import load_f, read_y_hat, save_h
     from aupair.ranking.uncertainty import train_h
 
     seed = params.seed + trial
-    asked = settings(params.train_uncertainty, seed)
+    asked = training_settings(params.train_uncertainty, seed)
     training = load_training_set(labels, faces, pairs)
     y_hat = read_y_hat(f, len(training.frames))
     inputs = {"labels": labels, "faces": faces, "pairs": pairs, "f": f}
     name = f"train-uncertainty-{trial}"
-    with keep(name, checkpoints, inputs, asked) as kept:
+    with checkpointing(name, checkpoints, inputs, asked) as kept:
         result = train_h(training, y_hat, partial(load_f, f), params, seed, log, kept)
         if is_main():
             save_h(h, result, params, training.images.size)

@@ -131,11 +131,11 @@ class Distillation:
     def digest(self) -> str:
         """Give a hash of the teacher's files and of what it was taught with."""
         from aupair.ranking.checkpoint import digest
-        from aupair.ranking.teacher import files
+        from aupair.ranking.teacher import teacher_folders
 
-        return digest(files(self.teacher) | {name: self.home / ARTIFACTS[name] for name in ("labels", "pairs")}, {})[
-            :16
-        ]
+        return digest(
+            teacher_folders(self.teacher) | {name: self.home / ARTIFACTS[name] for name in ("labels", "pairs")}, {}
+        )[:16]
 
     def _prepare(self) -> None:
         """Make the folder: links to what both share, and the student's params.yaml."""
@@ -207,7 +207,7 @@ def scoring_speed(f: Path, h: Path, size: int, device: str) -> float:
     from aupair.ranking.fit import CHUNK
     from aupair.ranking.scores import Scorer
 
-    scorer = Scorer.load(f, h, device)
+    scorer = Scorer(f, h, device)
     images = np.random.default_rng(0).integers(0, 256, (CHUNK, size, size, 3)).astype(np.uint8)
     seconds = []
     for _ in range(4):  # the first one warms up

@@ -15,7 +15,7 @@ from aupair.log import SILENT
 from aupair.params import Params, parse_params
 from aupair.ranking.fit import forward_all
 from aupair.ranking.losses import PairBatch, level_loss
-from aupair.ranking.networks import FLOOR, SecondHead, second_sigma
+from aupair.ranking.networks import FLOOR, SecondHead, second_head_sigma
 from aupair.ranking.pairs import Pairs, all_pairs, cell_weights
 from aupair.ranking.pseudo_intensity import TrainingSet, integrated_loss, train_f
 from aupair.ranking.scores import Scorer, load_f, load_h, read_sigma, read_y_hat, save_f, save_h
@@ -88,7 +88,7 @@ def test_the_integrated_loss_equals_a_loop_and_leaves_the_values_to_the_order() 
     pairs = all_pairs(labels, video)
     weight = cell_weights(pairs, video)
     outputs = torch.from_numpy(rng.normal(size=(8, 24))).requires_grad_(True)
-    loss = integrated_loss(outputs, PairBatch.of(pairs, weight), margin=0.9, uncertainty_weight=0.7)
+    loss = integrated_loss(outputs, PairBatch.from_pairs(pairs, weight), margin=0.9, uncertainty_weight=0.7)
     values = outputs.detach().numpy()
     sigma = FLOOR + np.log1p(np.exp(values[:, 12:] + 0.54))
     total = 0.7 * 1e-3 * float((np.log(sigma) ** 2).mean())
@@ -100,7 +100,7 @@ def test_the_integrated_loss_equals_a_loop_and_leaves_the_values_to_the_order() 
     loss.backward()
     assert outputs.grad is not None
     alone = outputs.detach().clone().requires_grad_(True)
-    integrated_loss(alone, PairBatch.of(pairs, weight), margin=0.9, uncertainty_weight=0.0).backward()
+    integrated_loss(alone, PairBatch.from_pairs(pairs, weight), margin=0.9, uncertainty_weight=0.0).backward()
     assert alone.grad is not None
     torch.testing.assert_close(outputs.grad[:, :12], alone.grad[:, :12])
     assert float(outputs.grad[:, 12:].abs().max()) > 0
@@ -123,11 +123,11 @@ def test_a_second_head_gives_sigma_in_the_unit_of_y_hat_out_of_fold(integrated: 
     data, folder = integrated
     sigma = read_sigma(folder / "h", len(data.frames))
     assert (np.isnan(sigma).any(axis=1) == ~data.frames.ok).all()
-    for name in data.networks():
+    for name in data.training_masks():
         model, _, scale = load_f(folder / "f", name)
-        rows = np.flatnonzero(data.unseen(name) & data.frames.ok)
+        rows = np.flatnonzero(data.scoring_mask(name) & data.frames.ok)
         outputs = torch.from_numpy(forward_all(model, data.images, rows, CPU, SILENT))
-        np.testing.assert_allclose(sigma[rows], second_sigma(outputs).numpy() / scale, rtol=1e-5)
+        np.testing.assert_allclose(sigma[rows], second_head_sigma(outputs).numpy() / scale, rtol=1e-5)
 
 
 def test_the_scorer_takes_both_from_one_pass(
@@ -135,7 +135,7 @@ def test_the_scorer_takes_both_from_one_pass(
 ) -> None:
     data, folder = integrated
     assert isinstance(load_h(folder / "h"), SecondHead)
-    scorer = Scorer.load(folder / "f", folder / "h", "cpu")
+    scorer = Scorer(folder / "f", folder / "h", "cpu")
     monkeypatch.setattr(SecondHead, "forward", None)  # it would forward the face again
     rows = np.flatnonzero(data.frames.ok & data.frames.of_split("validation"))
     y_hat, sigma = scorer(data.images(rows))

@@ -17,10 +17,10 @@ from aupair.errors import AupairError
 from aupair.log import Log
 from aupair.params import Network, Optimiser
 from aupair.ranking import checkpoint, distributed
-from aupair.ranking.checkpoint import SHARED, Checkpoint, digest, keep
-from aupair.ranking.fit import Fit, fit, forward_all
+from aupair.ranking.checkpoint import SHARED, Checkpoint, checkpointing, digest
+from aupair.ranking.fit import FitJob, fit, forward_all
 from aupair.ranking.losses import PairBatch, ranking_loss
-from aupair.ranking.networks import build
+from aupair.ranking.networks import build_network
 from aupair.ranking.pairs import Pairs, all_pairs, cell_weights
 from listener import Listener
 
@@ -46,12 +46,12 @@ class Batches:
         return rows, pairs, cell_weights(pairs, np.zeros(8, np.int64))
 
 
-def look(model: nn.Module) -> dict[str, float]:
+def evaluate_on_select(model: nn.Module) -> dict[str, float]:
     out = forward_all(model, PIXELS.__getitem__, np.arange(FRAMES), torch.device("cpu"))[:, 0]
     return {"loss": float(np.maximum(0, 1 - (out[1::2, None] - out[::2])).mean())}
 
 
-def loss_of(outputs: torch.Tensor, rows: np.ndarray, pairs: PairBatch) -> torch.Tensor:
+def batch_loss(outputs: torch.Tensor, rows: np.ndarray, pairs: PairBatch) -> torch.Tensor:
     return ranking_loss(outputs, pairs)
 
 
@@ -59,8 +59,17 @@ def toy(
     params: Optimiser, kept: Checkpoint | None = None, batches: Batches | None = None, log: Log | None = None
 ) -> Any:
     """Fit a small network; give its weights and curves."""
-    model = build(NARROW, SIZE, 0)
-    job = Fit(PIXELS.__getitem__, batches or Batches(), loss_of, look, seed=3, name="toy", augment=1.0, checkpoint=kept)
+    model = build_network(NARROW, SIZE, 0)
+    job = FitJob(
+        PIXELS.__getitem__,
+        batches or Batches(),
+        batch_loss,
+        evaluate_on_select,
+        seed=3,
+        name="toy",
+        augment=1.0,
+        checkpoint=kept,
+    )
     curves = fit(model, job, params, STEPS, log or Listener())
     return {key: value.numpy() for key, value in model.state_dict().items()}, curves
 
@@ -193,9 +202,9 @@ def test_the_key_is_of_contents_and_not_of_places(tmp_path: Path) -> None:
 
 
 def break_off(folder: Path, seed: int) -> None:
-    with keep("f-0", folder, {}, {"seed": seed}) as kept:
+    with checkpointing("f-0", folder, {}, {"seed": seed}) as kept:
         assert kept is not None
-        kept.of("f.final").save({"step": seed})
+        kept.for_network("f.final").save({"step": seed})
         raise InterruptedError
 
 
@@ -203,12 +212,12 @@ def test_kept_until_the_stage_has_written(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.delenv(SHARED, raising=False)
     with pytest.raises(InterruptedError):
         break_off(tmp_path, 0)
-    with keep("f-0", tmp_path, {}, {"seed": 1}) as kept:
+    with checkpointing("f-0", tmp_path, {}, {"seed": 1}) as kept:
         assert kept is not None
-        assert kept.of("f.final").load() is None  # and in this folder nothing piles up:
-        kept.of("f.final").save({"step": 2})
+        assert kept.for_network("f.final").load() is None  # and in this folder nothing piles up:
+        kept.for_network("f.final").save({"step": 2})
     assert list(tmp_path.iterdir()) == []
-    with keep("f-0", None, {}, {}) as kept:
+    with checkpointing("f-0", None, {}, {}) as kept:
         assert kept is None
 
 
@@ -220,9 +229,9 @@ def test_a_shared_folder_holds_many_runs(tmp_path: Path, monkeypatch: pytest.Mon
     assert len(list((tmp_path / "volume").iterdir())) == 2
     assert not (tmp_path / "local").exists()
     for seed in (0, 1):
-        with keep("f-0", None, {}, {"seed": seed}) as kept:
+        with checkpointing("f-0", None, {}, {"seed": seed}) as kept:
             assert kept is not None
-            assert kept.of("f.final").load() == {"step": seed}
+            assert kept.for_network("f.final").load() == {"step": seed}
     assert list((tmp_path / "volume").iterdir()) == []
 
 
@@ -232,7 +241,7 @@ def test_a_place_that_cannot_be_written_is_said_before_training(
     (tmp_path / "file").write_text("")
     monkeypatch.setenv(SHARED, str(tmp_path / "file"))
     with pytest.raises(AupairError, match=r"^cannot write: in .*/file/f-0-"):
-        with keep("f-0", None, {}, {}):
+        with checkpointing("f-0", None, {}, {}):
             raise AssertionError
 
 
@@ -246,7 +255,7 @@ def heard() -> Iterator[list[int]]:
 
 
 def test_a_signal_after_the_last_question_is_passed_on(heard: list[int]) -> None:
-    with distributed.stop_signal() as stop:
+    with distributed.catch_sigterm() as stop:
         assert not stop()
         signal.raise_signal(signal.SIGTERM)
         assert heard == []

@@ -11,9 +11,9 @@ from torch import nn
 
 from aupair.errors import ArtifactError, ParamsError
 from aupair.params import IntegratedNetwork, Params, parse_params
-from aupair.ranking.distill import OFFSET, Taught, distillation_loss
-from aupair.ranking.networks import FLOOR, build
-from aupair.ranking.pseudo_intensity import TrainingSet, judge, local_batch, train_f
+from aupair.ranking.distill import OFFSET, StudentWithTeacher, distillation_loss
+from aupair.ranking.networks import FLOOR, build_network
+from aupair.ranking.pseudo_intensity import TrainingSet, evaluate_f, make_pair_batch, train_f
 from aupair.ranking.scores import load_f, read_sigma, read_y_hat, save_f, save_h
 from aupair.ranking.teacher import load_teacher
 from aupair.ranking.uncertainty import train_h
@@ -85,8 +85,8 @@ def test_the_loss_equals_a_loop() -> None:
 
 
 def test_both_see_one_image_and_only_the_student_is_fitted() -> None:
-    student, teacher = build(STUDENT, SIZE, 0), Brightness()
-    both = Taught(student, teacher).train()
+    student, teacher = build_network(STUDENT, SIZE, 0), Brightness()
+    both = StudentWithTeacher(student, teacher).train()
     images = torch.rand(4, 3, SIZE, SIZE) * 255
     outputs = both(images)
     assert outputs.shape == (4, 48)
@@ -118,10 +118,10 @@ def test_no_label_is_learned_from() -> None:
 
 def test_each_network_learns_from_its_own_teacher_on_the_frames_it_may_see() -> None:
     data = make_data()
-    teachers = {name: Brightness() for name in data.networks()}
+    teachers = {name: Brightness() for name in data.training_masks()}
     train_f(data, make_params(), 0, teachers=teachers.__getitem__)
     faces = [face.tobytes() for face in data.images(np.arange(len(data.frames)))]
-    for name, may_see in data.networks().items():
+    for name, may_see in data.training_masks().items():
         seen = {
             image.permute(1, 2, 0).to(torch.uint8).numpy().tobytes() for batch in teachers[name].seen for image in batch
         }
@@ -133,12 +133,12 @@ def test_each_network_learns_from_its_own_teacher_on_the_frames_it_may_see() -> 
 
 def test_the_look_is_at_the_teacher_too() -> None:
     data, params = make_data(), make_params().train_pseudo_intensity
-    student = build(STUDENT, SIZE, 0).eval()
-    rows, batch = local_batch(data.pairs["select"])
+    student = build_network(STUDENT, SIZE, 0).eval()
+    rows, batch = make_pair_batch(data.pairs["select"])
     images = torch.from_numpy(data.images(rows)).permute(0, 3, 1, 2).float()
     with torch.no_grad():
         outputs, targets = student(images), Brightness()(images)
-    found = judge(student, data, params, targets)
+    found = evaluate_f(student, data, params, targets)
     expected = distillation_loss(
         torch.cat([outputs, targets], 1), torch.from_numpy(data.frames.video[rows]), params.network.uncertainty_weight
     )
@@ -154,8 +154,8 @@ def test_a_teacher_says_what_its_trial_wrote(kind: str, tmp_path: Path) -> None:
     save_f(tmp_path / "f", f, params, SIZE)
     save_h(tmp_path / "h", train_h(data, f.y_hat, lambda name: load_f(tmp_path / "f", name), params, 0), params, SIZE)
     y_hat, sigma = read_y_hat(tmp_path / "f", len(data.frames)), read_sigma(tmp_path / "h", len(data.frames))
-    for name in data.networks():
-        rows = np.flatnonzero(data.unseen(name) & data.frames.ok)
+    for name in data.training_masks():
+        rows = np.flatnonzero(data.scoring_mask(name) & data.frames.ok)
         images = torch.from_numpy(data.images(rows)).permute(0, 3, 1, 2).float()
         with torch.no_grad():
             said = load_teacher(tmp_path, SIZE, name).eval()(images).numpy()

@@ -26,7 +26,7 @@ from aupair.log import Log
 from aupair.params import Network, Params, RankPairs
 from aupair.ranking import checkpoint, distributed
 from aupair.ranking.checkpoint import Checkpoints
-from aupair.ranking.networks import AUNetwork, build
+from aupair.ranking.networks import AUNetwork, build_network
 from aupair.ranking.pairs import assign_folds, draw_groups, draw_pairs
 from aupair.ranking.pseudo_intensity import TrainingSet, train_f
 from aupair.ranking.uncertainty import train_h
@@ -68,7 +68,7 @@ def break_down() -> None:
 
 
 def tell_the_last_to_stop() -> None:
-    if distributed.rank() == distributed.world() - 1:
+    if distributed.rank() == distributed.world_size() - 1:
         signal.raise_signal(signal.SIGTERM)
 
 
@@ -111,7 +111,7 @@ def make_params(batch_norm: bool, batch: int = 15, kind: str = "network", dropou
 
 
 def make_f(name: str) -> tuple[AUNetwork, np.ndarray, np.ndarray]:
-    f = build(Network(width=0.05, batch_norm=True, weights="none", frozen_convolutions=0), SIZE, len(name))
+    f = build_network(Network(width=0.05, batch_norm=True, weights="none", frozen_convolutions=0), SIZE, len(name))
     return f, np.zeros(12), np.ones(12)
 
 
@@ -135,13 +135,13 @@ def normalised() -> Arrays:
     """Give what a batch norm makes of a batch far from zero: values, gradients, running statistics."""
     torch.manual_seed(0)
     norm, x = nn.Sequential(nn.BatchNorm2d(3)), 1000 + torch.randn(5, 3, 4, 4)
-    mine = x[distributed.share(5)].requires_grad_()
+    mine = x[distributed.local_slice(5)].requires_grad_()
     distributed.share_batch_norms(norm)
-    y = distributed.gather(norm(mine), 5)
+    y = distributed.gather_shares(norm(mine), 5)
     (y**3 + y * x).sum().backward()
     distributed.sum_gradients(norm)
     assert mine.grad is not None
-    found = {"y": y.detach(), "gradient": distributed.gather(mine.grad, 5)}
+    found = {"y": y.detach(), "gradient": distributed.gather_shares(mine.grad, 5)}
     found |= {"evaluated": norm.eval()(x).detach(), **norm.state_dict()}
     found |= {f"gradient.{key}": p.grad for key, p in norm.named_parameters() if p.grad is not None}
     return {key: value.numpy() for key, value in found.items()}
@@ -171,14 +171,14 @@ def broken_down(folder: Path) -> Arrays:
 def asked(device: str) -> None:
     """Ask for a device as a training stage does before it loads anything, on a machine that has it."""
     with mock.patch.object(checkpoint, "pick_device", torch.device):
-        checkpoint.settings(RankPairs(device=device), 0)
+        checkpoint.training_settings(RankPairs(device=device), 0)
 
 
 def refused() -> list[str]:
     """Give the lines of what several processes cannot do."""
     lines = []
     for call in (
-        lambda: distributed.share(1),
+        lambda: distributed.local_slice(1),
         lambda: asked("cuda:1"),
         lambda: asked("cuda"),
     ):

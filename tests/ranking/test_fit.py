@@ -9,9 +9,9 @@ from torch import nn
 
 from aupair.log import Log
 from aupair.params import Network, Optimiser
-from aupair.ranking.fit import CHUNK, Fit, chunked, fit, forward_all, make_optimiser, to_images
+from aupair.ranking.fit import CHUNK, FitJob, build_optimiser, fit, forward_all, forward_in_chunks, to_network_input
 from aupair.ranking.losses import PairBatch, ranking_loss
-from aupair.ranking.networks import build
+from aupair.ranking.networks import build_network
 from aupair.ranking.pairs import Pairs, all_pairs, cell_weights
 
 SIZE, FRAMES = 32, 48
@@ -46,7 +46,7 @@ def batch(step: int) -> tuple[np.ndarray, Pairs, np.ndarray]:
     return rows, pairs, cell_weights(pairs, video)
 
 
-def look(model: nn.Module) -> dict[str, float]:
+def evaluate_on_select(model: nn.Module) -> dict[str, float]:
     out = forward_all(model, PATCHES, np.arange(FRAMES), CPU)[:, 0]  # type: ignore[arg-type]
     high, low = out[PATCHES.labels[:, 0] == 1], out[PATCHES.labels[:, 0] == 0]
     return {
@@ -55,19 +55,20 @@ def look(model: nn.Module) -> dict[str, float]:
     }
 
 
-def job(**changes: Any) -> Fit:
+def job(**changes: Any) -> FitJob:
     values: dict[str, Any] = {
-        "images": PATCHES, "sampler": batch, "look": look, "seed": 3, "name": "toy", "augment": 1.0,
-        "loss_of": lambda outputs, rows, pairs: ranking_loss(outputs, pairs, 1.0),
+        "images": PATCHES, "sampler": batch, "evaluate_on_select": evaluate_on_select, "seed": 3, "name": "toy",
+        "augment": 1.0,
+        "batch_loss": lambda outputs, rows, pairs: ranking_loss(outputs, pairs, 1.0),
     }  # fmt: skip
-    return Fit(**{**values, **changes})
+    return FitJob(**{**values, **changes})
 
 
 def test_training_lowers_the_loss_and_ranks() -> None:
-    model = build(NARROW, SIZE, 0)
-    before = look(model)
+    model = build_network(NARROW, SIZE, 0)
+    before = evaluate_on_select(model)
     curves = fit(model, job(), OPTIMISER, 60)
-    after = look(model)
+    after = evaluate_on_select(model)
     assert after["loss"] < 0.5 * before["loss"]
     assert after["right"] > 0.95
     assert [row["step"] for row in curves] == [15, 30, 45, 60]
@@ -77,7 +78,7 @@ def test_training_lowers_the_loss_and_ranks() -> None:
 
 
 def state_after(seed: int, **changes: Any) -> dict[str, torch.Tensor]:
-    model = build(NARROW, SIZE, 0)
+    model = build_network(NARROW, SIZE, 0)
     fit(model, job(seed=seed, **changes), OPTIMISER, 6)
     return model.state_dict()
 
@@ -103,16 +104,16 @@ def test_keep(keep: str, expected: int) -> None:
         states.append({k: v.clone() for k, v in model.state_dict().items()})
         return {"loss": next(losses)}
 
-    model = build(NARROW, SIZE, 0)
+    model = build_network(NARROW, SIZE, 0)
     params = OPTIMISER.model_copy(update={"keep": keep, "evaluate_every": 1})
-    fit(model, job(look=scripted), params, 4)
+    fit(model, job(evaluate_on_select=scripted), params, 4)
     kept = model.state_dict()
     equal = [all(torch.equal(state[name], kept[name]) for name in kept) for state in states]
     assert equal == [k == expected for k in range(4)]
 
 
 def test_frozen_convolutions_do_not_move() -> None:
-    model = build(NARROW.model_copy(update={"frozen_convolutions": 2, "batch_norm": False}), SIZE, 0)
+    model = build_network(NARROW.model_copy(update={"frozen_convolutions": 2, "batch_norm": False}), SIZE, 0)
     convolutions = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
     before = [(m.weight.clone(), m.bias.clone()) for m in convolutions if m.bias is not None]
     fit(model, job(), OPTIMISER.model_copy(update={"weight_decay": 0.1, "keep": "last"}), 3)
@@ -121,8 +122,8 @@ def test_frozen_convolutions_do_not_move() -> None:
 
 
 def test_weight_decay_acts_on_weights_alone() -> None:
-    model = build(NARROW, SIZE, 0)
-    optimiser, _ = make_optimiser(model, OPTIMISER, 5)
+    model = build_network(NARROW, SIZE, 0)
+    optimiser, _ = build_optimiser(model, OPTIMISER, 5)
     decayed, spared = optimiser.param_groups
     assert decayed["weight_decay"] == 1e-2
     assert spared["weight_decay"] == 0
@@ -134,7 +135,7 @@ def test_weight_decay_acts_on_weights_alone() -> None:
 def test_schedules() -> None:
     def rates(schedule: str) -> list[float]:
         model = nn.Linear(2, 2)
-        optimiser, scheduler = make_optimiser(model, OPTIMISER.model_copy(update={"schedule": schedule}), 20)
+        optimiser, scheduler = build_optimiser(model, OPTIMISER.model_copy(update={"schedule": schedule}), 20)
         found = []
         for _ in range(20):
             found.append(optimiser.param_groups[0]["lr"])
@@ -150,7 +151,7 @@ def test_schedules() -> None:
 
 
 def test_dropout_and_augmentation_are_off_outside_training() -> None:
-    model = build(NARROW.model_copy(update={"dropout": 0.5}), SIZE, 0)
+    model = build_network(NARROW.model_copy(update={"dropout": 0.5}), SIZE, 0)
     model.train()
     rows = np.arange(5)
     one = forward_all(model, PATCHES, rows, CPU)  # type: ignore[arg-type]
@@ -160,20 +161,20 @@ def test_dropout_and_augmentation_are_off_outside_training() -> None:
 
 @pytest.mark.parametrize("batch_norm", [True, False])
 def test_a_frame_has_the_same_bits_in_any_batch(batch_norm: bool) -> None:
-    model = build(NARROW.model_copy(update={"batch_norm": batch_norm, "width": 0.1}), SIZE, 0).eval()
-    x = to_images(PATCHES.pixels, CPU)
+    model = build_network(NARROW.model_copy(update={"batch_norm": batch_norm, "width": 0.1}), SIZE, 0).eval()
+    x = to_network_input(PATCHES.pixels, CPU)
     with torch.no_grad():
-        whole = chunked(model, x)
+        whole = forward_in_chunks(model, x)
         assert whole.shape == (FRAMES, 12)
         for size in (1, 7, CHUNK, CHUNK + 1):
-            parts = [chunked(model, x[start : start + size]) for start in range(0, FRAMES, size)]
+            parts = [forward_in_chunks(model, x[start : start + size]) for start in range(0, FRAMES, size)]
             assert (np.concatenate(parts) == whole).all()
         order = np.random.default_rng(0).permutation(FRAMES)
-        assert (chunked(model, x[order]) == whole[order]).all()
+        assert (forward_in_chunks(model, x[order]) == whole[order]).all()
 
 
 def test_images_become_planes() -> None:
-    x = to_images(PATCHES.pixels[:3], CPU)
+    x = to_network_input(PATCHES.pixels[:3], CPU)
     assert x.shape == (3, 3, SIZE, SIZE)
     assert x.dtype == torch.float32
     assert (x[1, 2].numpy() == PATCHES.pixels[1, :, :, 2]).all()
@@ -182,12 +183,12 @@ def test_images_become_planes() -> None:
 def test_bfloat16_trains_in_float32_weights() -> None:
     seen: list[torch.dtype] = []
 
-    def loss_of(outputs: torch.Tensor, rows: np.ndarray, pairs: PairBatch) -> torch.Tensor:
+    def batch_loss(outputs: torch.Tensor, rows: np.ndarray, pairs: PairBatch) -> torch.Tensor:
         seen.append(outputs.dtype)
         return ranking_loss(outputs, pairs)
 
-    model = build(NARROW, SIZE, 0)
-    fit(model, job(precision="bfloat16", loss_of=loss_of), OPTIMISER, 2)
+    model = build_network(NARROW, SIZE, 0)
+    fit(model, job(precision="bfloat16", batch_loss=batch_loss), OPTIMISER, 2)
     assert seen == [torch.float32] * 2
     assert {p.dtype for p in model.parameters()} == {torch.float32}
 
@@ -199,26 +200,31 @@ def test_progress_and_metrics_are_told() -> None:
         def metrics(self, step: int, **values: float) -> None:
             told.append((step, values))
 
-    fit(build(NARROW, SIZE, 0), job(), OPTIMISER.model_copy(update={"evaluate_every": 2}), 4, Listener())
+    fit(build_network(NARROW, SIZE, 0), job(), OPTIMISER.model_copy(update={"evaluate_every": 2}), 4, Listener())
     assert [step for step, _ in told] == [2, 4]
     assert set(told[0][1]) == {"toy.train_loss", "toy.loss", "toy.right"}
 
 
 def test_images_lie_channels_last_from_the_start() -> None:
-    x = to_images(PATCHES.pixels[:3], CPU)
+    x = to_network_input(PATCHES.pixels[:3], CPU)
     assert x.is_contiguous(memory_format=torch.channels_last)  # the network's own .contiguous() copies nothing
     assert not x.is_contiguous()
-    assert torch.equal(to_images(torch.from_numpy(PATCHES.pixels[:3]), CPU), x)
-    assert to_images(np.ones((3, 5), np.float32), CPU).shape == (3, 5)
+    assert torch.equal(to_network_input(torch.from_numpy(PATCHES.pixels[:3]), CPU), x)
+    assert to_network_input(np.ones((3, 5), np.float32), CPU).shape == (3, 5)
 
 
 def test_the_loss_of_a_curve_is_the_mean_of_its_steps() -> None:
     losses: list[float] = []
 
-    def loss_of(outputs: torch.Tensor, rows: np.ndarray, pairs: PairBatch) -> torch.Tensor:
+    def batch_loss(outputs: torch.Tensor, rows: np.ndarray, pairs: PairBatch) -> torch.Tensor:
         loss = ranking_loss(outputs, pairs)
         losses.append(float(loss.detach()))
         return loss
 
-    curves = fit(build(NARROW, SIZE, 0), job(loss_of=loss_of), OPTIMISER.model_copy(update={"evaluate_every": 4}), 6)
+    curves = fit(
+        build_network(NARROW, SIZE, 0),
+        job(batch_loss=batch_loss),
+        OPTIMISER.model_copy(update={"evaluate_every": 4}),
+        6,
+    )
     assert [row["train_loss"] for row in curves] == [float(np.mean(losses[:4])), float(np.mean(losses[4:]))]

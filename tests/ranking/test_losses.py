@@ -55,7 +55,7 @@ def test_ranking_loss_equals_a_loop(seed: int, dtype: torch.dtype) -> None:
     expected = 0.0
     for i, j, au, r, w in zip(pairs.i, pairs.j, pairs.au, pairs.r, weight):
         expected += float(w) * max(0.0, M - float(r) * float(y[i, au] - y[j, au]))
-    got = ranking_loss(y.to(dtype), PairBatch.of(pairs, weight), M)
+    got = ranking_loss(y.to(dtype), PairBatch.from_pairs(pairs, weight), M)
     assert float(got) == pytest.approx(expected, rel=1e-5)
 
 
@@ -71,7 +71,7 @@ def test_uncertainty_loss_equals_a_loop(seed: int, name: str, dtype: torch.dtype
         expected += float(w) * float(NAIVE[name](d, s, M))
     logs = [math.log(float(value)) ** 2 for row in sigma for value in row]
     expected += 0.01 * sum(logs) / len(logs)
-    got = uncertainty_loss(y.to(dtype), sigma.to(dtype), PairBatch.of(pairs, weight), name, M, 0.01)
+    got = uncertainty_loss(y.to(dtype), sigma.to(dtype), PairBatch.from_pairs(pairs, weight), name, M, 0.01)
     assert got.dtype == torch.float32
     assert float(got) == pytest.approx(expected, rel=2e-5)
 
@@ -124,7 +124,7 @@ def noisy_frames() -> tuple[torch.Tensor, PairBatch, np.ndarray]:
     noisy = np.arange(60) % 3 == 0
     y = np.where(noisy, 2.5 - 3.0 * level, 2.0 * level) + np.random.default_rng(0).normal(size=60) * 0.1
     pairs = all_pairs(level.astype(np.int8)[:, None], np.zeros(60))
-    return torch.from_numpy(y[:, None]), PairBatch.of(pairs, cell_weights(pairs, np.zeros(60))), noisy
+    return torch.from_numpy(y[:, None]), PairBatch.from_pairs(pairs, cell_weights(pairs, np.zeros(60))), noisy
 
 
 @pytest.mark.parametrize(("name", "noisy_is_higher"), [("nll", 1), ("nll_margin", 1), ("misorder", 1), ("printed", 0)])
@@ -146,7 +146,7 @@ def test_which_frames_get_a_large_sigma(name: str, noisy_is_higher: int) -> None
 def test_the_penalty_fixes_the_gauge() -> None:
     level = (np.arange(10) % 2).astype(np.int8)
     pairs = all_pairs(level[:, None], np.zeros(10))
-    batch = PairBatch.of(pairs, cell_weights(pairs, np.zeros(10)))
+    batch = PairBatch.from_pairs(pairs, cell_weights(pairs, np.zeros(10)))
     y = torch.randn(10, 1, generator=torch.Generator().manual_seed(0))
 
     def loss(c: float, penalty: float) -> float:
@@ -162,7 +162,7 @@ def test_the_penalty_fixes_the_gauge() -> None:
 def test_ranking_pulls_the_higher_level_up_until_the_margin_holds() -> None:
     y = torch.tensor([[0.0], [0.5], [9.0]], requires_grad=True)
     pairs = Pairs(np.array([0, 2]), np.array([1, 1]), np.array([0, 0]), np.array([1, 1], np.int8))
-    ranking_loss(y, PairBatch.of(pairs, np.array([0.25, 0.75])), 1.0).backward()
+    ranking_loss(y, PairBatch.from_pairs(pairs, np.array([0.25, 0.75])), 1.0).backward()
     assert y.grad is not None
     assert y.grad[:, 0].tolist() == [-0.25, 0.25, 0.0]  # gradient descent raises 0, lowers 1; 2 is far enough
 
@@ -171,13 +171,13 @@ def test_swapping_a_pair_changes_nothing() -> None:
     y, sigma, pairs, weight = random_pairs(7)
     swapped = Pairs(pairs.j, pairs.i, pairs.au, -pairs.r)
     for name in NAIVE:
-        one = uncertainty_loss(y, sigma, PairBatch.of(pairs, weight), name, M, 0.0)
-        torch.testing.assert_close(one, uncertainty_loss(y, sigma, PairBatch.of(swapped, weight), name, M, 0.0))
+        one = uncertainty_loss(y, sigma, PairBatch.from_pairs(pairs, weight), name, M, 0.0)
+        torch.testing.assert_close(one, uncertainty_loss(y, sigma, PairBatch.from_pairs(swapped, weight), name, M, 0.0))
 
 
 def test_no_pair_is_no_loss_and_still_has_a_gradient() -> None:
     y = torch.randn(3, 2, requires_grad=True)
-    loss = ranking_loss(y, PairBatch.of(Pairs.concatenate([]), np.zeros(0)))
+    loss = ranking_loss(y, PairBatch.from_pairs(Pairs.concatenate([]), np.zeros(0)))
     loss.backward()
     assert float(loss.detach()) == 0.0
     assert y.grad is not None

@@ -14,7 +14,7 @@ from torchvision.models import VGG16_Weights, vgg16
 from aupair.aus import AUS
 from aupair.errors import ArtifactError, ParamsError
 from aupair.params import Network
-from aupair.ranking.networks import MEAN, STD, AUNetwork, build, pick_device, read_factors
+from aupair.ranking.networks import MEAN, STD, AUNetwork, build_factors, build_network, pick_device
 
 NARROW = Network(width=0.05, batch_norm=True, weights="none", frozen_convolutions=0)
 PLAIN = Network(width=0.05, weights="none", frozen_convolutions=0)
@@ -47,7 +47,7 @@ def test_full_width_is_torchvisions_vgg16(tmp_path: Path, monkeypatch: pytest.Mo
     path = tmp_path / "vgg16.pth"
     torch.save(reference.state_dict(), path)
     del reference
-    model = build(Network(weights=str(path)), 224, 0).eval()
+    model = build_network(Network(weights=str(path)), 224, 0).eval()
     network = model.networks[0]
     seen: list[torch.Tensor] = []
     network.classifier[6].register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
@@ -82,7 +82,7 @@ def test_imagenet_mean_and_std() -> None:
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_weights_load_from_a_file_but_for_the_last_layer(tmp_path: Path, suffix: str) -> None:
-    source = build(PLAIN, 32, 1).networks[0].state_dict()
+    source = build_network(PLAIN, 32, 1).networks[0].state_dict()
     path = tmp_path / f"weights{suffix}"
     if suffix == ".pth":
         torch.save(source, path)
@@ -90,7 +90,7 @@ def test_weights_load_from_a_file_but_for_the_last_layer(tmp_path: Path, suffix:
         save_file({k: v.contiguous() for k, v in source.items()}, path)
     for sharing in ("shared", "per_au"):
         params = PLAIN.model_copy(update={"weights": str(path), "sharing": sharing})
-        model, blank = build(params, 32, 2), build(params.model_copy(update={"weights": "none"}), 32, 2)
+        model, blank = build_network(params, 32, 2), build_network(params.model_copy(update={"weights": "none"}), 32, 2)
         for network, before in zip(model.networks, blank.networks):
             for name, value in network.state_dict().items():
                 kept = before.state_dict() if name.startswith("classifier.6.") else source
@@ -99,13 +99,13 @@ def test_weights_load_from_a_file_but_for_the_last_layer(tmp_path: Path, suffix:
 
 def bad_file(path: Path, kind: str) -> None:
     if kind == "narrow":
-        torch.save(build(PLAIN, 32, 0).networks[0].state_dict(), path)
+        torch.save(build_network(PLAIN, 32, 0).networks[0].state_dict(), path)
     elif kind == "empty state":
         torch.save({}, path)
     elif kind == "not weights":
         path.write_text("hello")
     elif kind == "cut":
-        torch.save(build(PLAIN, 32, 0).networks[0].state_dict(), path)
+        torch.save(build_network(PLAIN, 32, 0).networks[0].state_dict(), path)
         path.write_bytes(path.read_bytes()[:5000])
 
 
@@ -125,7 +125,7 @@ def test_a_bad_weights_file_gets_one_line(tmp_path: Path, kind: str, suffix: str
     bad_file(path, kind)
     wide = PLAIN.model_copy(update={"width": 0.1, "weights": str(path)})
     with pytest.raises(ArtifactError) as caught:
-        build(wide, 32, 0)
+        build_network(wide, 32, 0)
     assert one_line(caught).startswith(message.format(path))
 
 
@@ -143,7 +143,7 @@ def test_a_pickle_with_code_is_refused_unrun(tmp_path: Path) -> None:
     path, mark = tmp_path / "evil.pth", tmp_path / "mark"
     torch.save({"features.0.weight": Evil(mark)}, path)
     with pytest.raises(ArtifactError) as caught:
-        build(PLAIN.model_copy(update={"weights": str(path)}), 32, 0)
+        build_network(PLAIN.model_copy(update={"weights": str(path)}), 32, 0)
     assert one_line(caught).startswith(f"weights cannot be read: in {path}")
     assert not mark.exists()
 
@@ -155,7 +155,7 @@ def test_no_network_names_the_file_to_download(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr("torch.hub.download_url_to_file", offline)
     monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path))
     with pytest.raises(ArtifactError) as caught:
-        build(PLAIN.model_copy(update={"weights": "imagenet"}), 32, 0)
+        build_network(PLAIN.model_copy(update={"weights": "imagenet"}), 32, 0)
     text = one_line(caught)
     assert "no route to host" in text
     assert "vgg16-397923af.pth" in text
@@ -166,11 +166,11 @@ def test_a_narrow_network_cannot_take_imagenet(monkeypatch: pytest.MonkeyPatch, 
     torch.save({"features.0.weight": torch.zeros(64, 3, 3, 3)}, tmp_path / "checkpoints" / "vgg16-397923af.pth")
     monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path))
     with pytest.raises(ArtifactError, match="set weights: none"):
-        build(PLAIN.model_copy(update={"weights": "imagenet"}), 32, 0)
+        build_network(PLAIN.model_copy(update={"weights": "imagenet"}), 32, 0)
 
 
 def test_narrow_with_batch_norm() -> None:
-    model = build(NARROW.model_copy(update={"width": 0.25}), 96, 0)
+    model = build_network(NARROW.model_copy(update={"width": 0.25}), 96, 0)
     network = model.networks[0]
     widths = [m.out_channels for m in network.modules() if isinstance(m, nn.Conv2d)]
     assert widths == [16, 16, 32, 32, 64, 64, 64, 128, 128, 128, 128, 128, 128]
@@ -180,7 +180,7 @@ def test_narrow_with_batch_norm() -> None:
 
 
 def test_one_network_an_au() -> None:
-    model = build(PLAIN.model_copy(update={"sharing": "per_au"}), 32, 0)
+    model = build_network(PLAIN.model_copy(update={"sharing": "per_au"}), 32, 0)
     assert len(model.networks) == len(AUS)
     out = model(images(2))
     assert out.shape == (2, len(AUS))
@@ -193,7 +193,7 @@ def test_one_network_an_au() -> None:
 
 def test_weights_are_seeded_and_leave_the_global_generator_alone() -> None:
     before = torch.get_rng_state()
-    one, same, other = build(NARROW, 32, 5), build(NARROW, 32, 5), build(NARROW, 32, 6)
+    one, same, other = build_network(NARROW, 32, 5), build_network(NARROW, 32, 5), build_network(NARROW, 32, 6)
     assert torch.equal(torch.get_rng_state(), before)
     state, again = one.state_dict(), same.state_dict()
     assert all(torch.equal(state[name], again[name]) for name in state)
@@ -201,14 +201,14 @@ def test_weights_are_seeded_and_leave_the_global_generator_alone() -> None:
 
 
 def test_uint8_images_are_taken_too() -> None:
-    model = build(NARROW, 32, 0).eval()
+    model = build_network(NARROW, 32, 0).eval()
     with torch.no_grad():
         torch.testing.assert_close(model(images(2).to(torch.uint8)), model(images(2)))
 
 
 def test_heads_are_the_last_layers() -> None:
     for sharing, count, outputs in (("shared", 1, len(AUS)), ("per_au", len(AUS), 1)):
-        model = build(PLAIN.model_copy(update={"sharing": sharing}), 32, 0)
+        model = build_network(PLAIN.model_copy(update={"sharing": sharing}), 32, 0)
         assert [head.out_features for head in model.heads()] == [outputs] * count
         for head in model.heads():
             nn.init.zeros_(head.weight)
@@ -218,7 +218,7 @@ def test_heads_are_the_last_layers() -> None:
 
 def worn(size: int = 96) -> AUNetwork:
     """A network whose batch statistics are not those of a new one."""
-    model = build(NARROW, size, 0)
+    model = build_network(NARROW, size, 0)
     for _ in range(20):
         model.train()(images(4, size))
     return model
@@ -242,9 +242,9 @@ def naive_phi(f: AUNetwork, block: int, x: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("block", [1, 2, 3, 4, 5])
 def test_phi_equals_a_forward_through_the_first_blocks_of_f(block: int) -> None:
     f, x = worn(), images(3, 96)
-    factors = read_factors(f, block, 2, 0)  # not put into eval mode: its trunk is, always
+    factors = build_factors(f, block, 2, 0)  # not put into eval mode: its trunk is, always
     with torch.no_grad():
-        phi = factors.describe(x)
+        phi = factors.phi(x)
         torch.testing.assert_close(phi, naive_phi(f, block, x), rtol=1e-4, atol=1e-4)
     assert phi.shape == (3, round((64, 128, 256, 512, 512)[block - 1] * NARROW.width) * 9)
     assert factors.center.shape == phi.shape[1:]
@@ -253,7 +253,7 @@ def test_phi_equals_a_forward_through_the_first_blocks_of_f(block: int) -> None:
 def test_the_trunk_is_a_frozen_copy_whatever_the_mode() -> None:
     f, x = worn(), images(3, 96)
     before = {k: v.clone() for k, v in f.state_dict().items()}
-    factors = read_factors(f, 4, 2, 0)
+    factors = build_factors(f, 4, 2, 0)
     of_f = {k: v.clone() for k, v in factors.trunk.state_dict().items()}
     assert all(torch.equal(value, before[f"networks.0.features.{key}"]) for key, value in of_f.items())
     holder = nn.Sequential(factors)
@@ -273,10 +273,10 @@ def test_the_trunk_is_a_frozen_copy_whatever_the_mode() -> None:
 
 
 def test_factors_equal_a_loop_and_take_images_or_their_phi() -> None:
-    factors, x = read_factors(worn(), 5, 3, 0).eval(), images(4, 96)
+    factors, x = build_factors(worn(), 5, 3, 0).eval(), images(4, 96)
     rng = np.random.default_rng(0)
     with torch.no_grad():
-        phi = factors.describe(x)
+        phi = factors.phi(x)
         factors.center.copy_(phi.mean(0))
         factors.scale.copy_(torch.from_numpy(rng.uniform(0.02, 0.5, phi.shape[1])))
         out = factors(x)
@@ -297,7 +297,7 @@ def test_factors_equal_a_loop_and_take_images_or_their_phi() -> None:
 
 
 def test_a_strange_number_is_cut() -> None:
-    factors = read_factors(worn(32), 3, 2, 0).eval()
+    factors = build_factors(worn(32), 3, 2, 0).eval()
     count = factors.center.shape[0]
     phi = torch.zeros(4, count)
     phi[:, 5] = torch.tensor([3.9, 4.0, 4.1, 1e9])
@@ -311,7 +311,7 @@ def test_a_strange_number_is_cut() -> None:
 def test_factors_are_seeded_and_leave_the_global_generator_alone() -> None:
     f = worn(32)
     before = torch.get_rng_state()
-    one, same, other = (read_factors(f, 5, 2, seed) for seed in (1, 1, 2))
+    one, same, other = (build_factors(f, 5, 2, seed) for seed in (1, 1, 2))
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.equal(one.down, same.down)
     assert torch.equal(one.up, same.up)
@@ -319,9 +319,9 @@ def test_factors_are_seeded_and_leave_the_global_generator_alone() -> None:
 
 
 def test_factors_of_one_network_an_au_get_one_line() -> None:
-    f = build(PLAIN.model_copy(update={"sharing": "per_au"}), 32, 0)
+    f = build_network(PLAIN.model_copy(update={"sharing": "per_au"}), 32, 0)
     with pytest.raises(ArtifactError) as caught:
-        read_factors(f, 5, 2, 0)
+        build_factors(f, 5, 2, 0)
     assert one_line(caught).startswith("no shared trunk to read factors from")
     assert "kind: network" in one_line(caught)
 
@@ -336,11 +336,11 @@ def test_device_by_name() -> None:
 @pytest.mark.parametrize("block", [1, 5])
 def test_a_shrunk_network_sees_means_of_blocks(block: int) -> None:
     params = Network(width=0.05, batch_norm=True, weights="none", frozen_convolutions=0, shrink=2)
-    model, x = build(params, 64, 0).eval(), images(3, 64)
+    model, x = build_network(params, 64, 0).eval(), images(3, 64)
     means = torch.stack([x[:, :, i::2, j::2] for i in range(2) for j in range(2)]).mean(0)
-    plain = build(params.model_copy(update={"shrink": 1}), 32, 0).eval()
-    factors = read_factors(model, block, 2, seed=0)
+    plain = build_network(params.model_copy(update={"shrink": 1}), 32, 0).eval()
+    factors = build_factors(model, block, 2, seed=0)
     with torch.no_grad():
         torch.testing.assert_close(model(x), plain(means))
         torch.testing.assert_close(model(x.to(torch.uint8)), plain(means))
-        torch.testing.assert_close(factors.describe(x), read_factors(plain, block, 2, seed=0).describe(means))
+        torch.testing.assert_close(factors.phi(x), build_factors(plain, block, 2, seed=0).phi(means))

@@ -11,7 +11,7 @@ from torch._dynamo.utils import counters
 from aupair.params import Network
 from aupair.ranking.checkpoint import Checkpoint
 from aupair.ranking.fit import forward_all
-from aupair.ranking.networks import build
+from aupair.ranking.networks import build_network
 from aupair.ranking.pairs import Pairs, all_pairs, cell_weights
 from face_files import Faces, trained
 from listener import Listener
@@ -86,7 +86,8 @@ def test_a_gpu_scores_as_a_cpu_does(tmp_path: Path) -> None:
     faces, rows = Faces(tmp_path), np.arange(24)
     network = Network(width=0.1, batch_norm=True, weights="none", frozen_convolutions=0)
     scores = [
-        forward_all(build(network, 32, 0), faces.images, rows, torch.device(device)) for device in ("cpu", "cuda")
+        forward_all(build_network(network, 32, 0), faces.images, rows, torch.device(device))
+        for device in ("cpu", "cuda")
     ]
     np.testing.assert_allclose(scores[1], scores[0], rtol=1e-3, atol=1e-4)
     assert scores[0].std(axis=0).min() > 0.001

@@ -12,7 +12,7 @@ from aupair.data.frames import Frames
 from aupair.params import Optimiser, Params, RankPairs
 from aupair.ranking.fit import forward_all
 from aupair.ranking.pairs import Pairs, assign_folds, draw_groups, draw_pairs
-from aupair.ranking.pseudo_intensity import PseudoIntensity, TrainingSet, judge, local_batch, train_f
+from aupair.ranking.pseudo_intensity import PseudoIntensity, TrainingSet, evaluate_f, make_pair_batch, train_f
 from aupair.ranking.sampling import GroupSampler, ListSampler, Sampler
 
 SIZE, LENGTH, CPU = 32, 10, torch.device("cpu")
@@ -99,15 +99,15 @@ def test_no_batch_holds_a_held_out_person_or_another_split(mode: str) -> None:
         rows = np.concatenate(batches)
         assert frames.of_split("fit")[rows].all()
         assert frames.usable[rows].all()
-        scored = data.unseen(name)
+        scored = data.scoring_mask(name)
         people = set(frames.subject[rows].tolist())
         assert people.isdisjoint(frames.subject[scored].tolist())  # it never saw anyone whose y_hat it gives
-        assert (data.networks()[name][rows]).all()
+        assert (data.training_masks()[name][rows]).all()
 
 
 def test_every_face_is_scored_by_exactly_one_network(crossed: tuple[Recording, PseudoIntensity]) -> None:
     data, result = crossed
-    times = sum(data.unseen(name).astype(int) for name in result.models)
+    times = sum(data.scoring_mask(name).astype(int) for name in result.models)
     assert (times == 1).all()
     assert (np.isnan(result.y_hat).any(axis=1) == ~data.frames.ok).all()
     assert (np.isnan(result.y_hat).all(axis=1) == ~data.frames.ok).all()
@@ -117,7 +117,7 @@ def test_every_face_is_scored_by_exactly_one_network(crossed: tuple[Recording, P
 def test_y_hat_is_the_output_of_the_right_network(crossed: tuple[Recording, PseudoIntensity]) -> None:
     data, result = crossed
     for name, model in result.models.items():
-        rows = np.flatnonzero(data.unseen(name) & data.frames.ok)
+        rows = np.flatnonzero(data.scoring_mask(name) & data.frames.ok)
         outputs = forward_all(model, data.images, rows, CPU)
         np.testing.assert_array_equal(result.y_hat[rows], (outputs - result.center[name]) / result.scale[name])
 
@@ -126,7 +126,7 @@ def test_standardised_on_unseen_frames_and_never_on_validation(crossed: tuple[Re
     data, result = crossed
     frames = data.frames
     for name in result.models:
-        judged = frames.of_split("select") if name == "final" else data.unseen(name)
+        judged = frames.of_split("select") if name == "final" else data.scoring_mask(name)
         y = result.y_hat[judged & frames.ok]
         np.testing.assert_allclose(np.median(y, axis=0), 0, atol=1e-5)
         np.testing.assert_allclose(y.std(axis=0), 1, atol=1e-4)
@@ -206,14 +206,14 @@ def test_judge_equals_a_loop(crossed: tuple[Recording, PseudoIntensity]) -> None
         d = float(r) * float(out[i, au] - out[j, au])
         losses.append(max(0.0, 0.8 - d))
         right.append(1.0 if d > 0 else 0.5 if d == 0 else 0.0)
-    got = judge(model, data, RankPairs(margin=0.8, device="cpu"))
+    got = evaluate_f(model, data, RankPairs(margin=0.8, device="cpu"))
     assert got["loss"] == pytest.approx(np.mean(losses), rel=1e-5)
     assert got["pair_accuracy"] == pytest.approx(np.mean(right), rel=1e-5)
 
 
-def test_local_batch_names_each_row_once() -> None:
+def test_make_pair_batch_names_each_row_once() -> None:
     pairs = make_data().pairs["fit"]
-    rows, batch = local_batch(pairs)
+    rows, batch = make_pair_batch(pairs)
     assert (np.diff(rows) > 0).all()
     assert (rows[batch.i.numpy()] == pairs.i).all()
     assert (rows[batch.j.numpy()] == pairs.j).all()

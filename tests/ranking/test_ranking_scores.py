@@ -14,9 +14,9 @@ from aupair.aus import AUS
 from aupair.errors import ArtifactError
 from aupair.params import Params
 from aupair.ranking.fit import forward_all
-from aupair.ranking.networks import AUNetwork, Factors, build, read_factors
+from aupair.ranking.networks import AUNetwork, Factors, build_factors, build_network
 from aupair.ranking.pseudo_intensity import PseudoIntensity
-from aupair.ranking.scores import Scorer, is_copy, load_f, load_h, read_sigma, read_y_hat, save_f, save_h
+from aupair.ranking.scores import Scorer, load_f, load_h, read_sigma, read_y_hat, save_f, save_h, shares_trunk
 from aupair.ranking.uncertainty import Sigma, Uncertainty
 
 SIZE, COUNT, CPU = 32, 41, torch.device("cpu")
@@ -43,9 +43,9 @@ FACES = Faces()
 
 def make_factors(f: AUNetwork, seed: int) -> Factors:
     """Factors with a center, a scale and weights as after training."""
-    factors, rng = read_factors(f, 4, 3, seed), np.random.default_rng(seed)
+    factors, rng = build_factors(f, 4, 3, seed), np.random.default_rng(seed)
     with torch.no_grad():
-        phi = factors.describe(torch.from_numpy(FACES.pixels).permute(0, 3, 1, 2).float())
+        phi = factors.phi(torch.from_numpy(FACES.pixels).permute(0, 3, 1, 2).float())
         factors.center.copy_(phi.mean(0))
         factors.scale.copy_(phi.std(0) + 0.01)
         factors.down.copy_(torch.from_numpy(rng.normal(size=tuple(factors.down.shape))))
@@ -54,8 +54,10 @@ def make_factors(f: AUNetwork, seed: int) -> Factors:
 
 def trained(kind: str = "network") -> tuple[PseudoIntensity, Uncertainty]:
     """f and h as training would give them, batch norms not at their start."""
-    models = {name: build(PARAMS.train_pseudo_intensity.network, SIZE, k) for k, name in enumerate(("final", "fold0"))}
-    networks = {name: build(PARAMS.train_uncertainty.network, SIZE, 9 + k) for k, name in enumerate(models)}
+    models = {
+        name: build_network(PARAMS.train_pseudo_intensity.network, SIZE, k) for k, name in enumerate(("final", "fold0"))
+    }
+    networks = {name: build_network(PARAMS.train_uncertainty.network, SIZE, 9 + k) for k, name in enumerate(models)}
     for model in (*models.values(), *networks.values()):
         model.train()(torch.from_numpy(FACES.pixels[:8]).permute(0, 3, 1, 2).float())
     sigmas = {
@@ -88,7 +90,7 @@ def test_the_scorer_gives_what_training_stored(
     saved: tuple[Path, Path, PseudoIntensity, Uncertainty], size: int
 ) -> None:
     f, h, _, _ = saved
-    scorer = Scorer.load(f, h, "cpu")
+    scorer = Scorer(f, h, "cpu")
     parts = [scorer(FACES.pixels[start : start + size]) for start in range(0, COUNT, size)]
     y_hat, sigma = (np.concatenate([part[k] for part in parts]) for k in range(2))
     np.testing.assert_array_equal(y_hat, read_y_hat(f, COUNT))
@@ -128,19 +130,19 @@ def test_a_trunk_that_both_read_is_forwarded_once(
 
 @pytest.mark.parametrize("name", ["0.weight", "1.running_mean", "21.bias"])
 def test_a_trunk_that_differs_in_one_number_is_no_copy(name: str) -> None:
-    f = build(PARAMS.train_pseudo_intensity.network, SIZE, 0)
-    factors = read_factors(f, 3, 2, 0)
-    assert is_copy(factors, f)
+    f = build_network(PARAMS.train_pseudo_intensity.network, SIZE, 0)
+    factors = build_factors(f, 3, 2, 0)
+    assert shares_trunk(factors, f)
     value = factors.trunk.state_dict()[name]
     value[(-1,) * value.ndim].add_(1e-6)
-    assert not is_copy(factors, f)
+    assert not shares_trunk(factors, f)
 
 
 def test_the_same_weights_under_other_settings_are_no_copy() -> None:
-    f = build(PARAMS.train_pseudo_intensity.network, SIZE, 0)
-    factors = read_factors(f, 3, 2, 0)
+    f = build_network(PARAMS.train_pseudo_intensity.network, SIZE, 0)
+    factors = build_factors(f, 3, 2, 0)
     factors.f = factors.f.model_copy(update={"shrink": 2})
-    assert not is_copy(factors, f)
+    assert not shares_trunk(factors, f)
 
 
 def test_every_network_comes_back_as_it_was(saved: tuple[Path, Path, PseudoIntensity, Uncertainty]) -> None:
@@ -185,20 +187,20 @@ def test_a_corrupt_or_missing_file_gets_one_line(copied: tuple[Path, Path], name
     path = f.parent / name
     path.write_bytes(path.read_bytes()[:50])
     with pytest.raises(ArtifactError) as caught:
-        Scorer.load(f, h, "cpu")
+        Scorer(f, h, "cpu")
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
     path.unlink()
     with pytest.raises(ArtifactError, match="missing file"):
-        Scorer.load(f, h, "cpu")
+        Scorer(f, h, "cpu")
 
 
 def test_weights_of_another_network_get_one_line(copied: tuple[Path, Path]) -> None:
     f, h = copied
-    wide = build(PARAMS.train_pseudo_intensity.network.model_copy(update={"width": 0.1}), SIZE, 0)
+    wide = build_network(PARAMS.train_pseudo_intensity.network.model_copy(update={"width": 0.1}), SIZE, 0)
     store.write_arrays(f / "final.safetensors", {k: v.numpy() for k, v in wide.state_dict().items()})
     with pytest.raises(ArtifactError) as caught:
-        Scorer.load(f, h, "cpu")
+        Scorer(f, h, "cpu")
     assert str(caught.value).startswith(f"weights do not fit their network: in {f / 'final.safetensors'}, got ")
     assert "\n" not in str(caught.value)
 
@@ -220,7 +222,7 @@ def test_factors_of_another_trunk_get_one_line(tmp_path: Path) -> None:
     about = store.read_json(tmp_path / "h" / "about.json")
     store.write_json(tmp_path / "h" / "about.json", {**about, "trunk": {**about["trunk"], "width": 0.1}})
     with pytest.raises(ArtifactError) as caught:
-        Scorer.load(tmp_path / "f", tmp_path / "h", "cpu")
+        Scorer(tmp_path / "f", tmp_path / "h", "cpu")
     assert str(caught.value).startswith("weights do not fit their network: in ")
     assert "\n" not in str(caught.value)
 

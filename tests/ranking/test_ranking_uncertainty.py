@@ -16,11 +16,19 @@ from aupair.errors import ArtifactError
 from aupair.log import SILENT
 from aupair.params import Network, Optimiser, Params, UncertaintyNetwork, parse_params
 from aupair.ranking.fit import forward_all
-from aupair.ranking.networks import AUNetwork, Factors, build
+from aupair.ranking.networks import AUNetwork, Factors, build_network
 from aupair.ranking.pairs import Pairs, assign_folds, draw_groups, draw_pairs
 from aupair.ranking.pseudo_intensity import TrainingSet
 from aupair.ranking.sampling import Sampler
-from aupair.ranking.uncertainty import LoadF, Sigma, Uncertainty, best_constant, judge, prepare, train_h
+from aupair.ranking.uncertainty import (
+    LoadF,
+    Sigma,
+    Uncertainty,
+    best_constant_sigma,
+    build_h_network,
+    evaluate_h,
+    train_h,
+)
 
 SIZE, LENGTH, CPU = 32, 24, torch.device("cpu")
 SPLIT = (0, 0, 0, 0, 1, 1, 2)
@@ -38,7 +46,7 @@ def make_params(**changes: Any) -> Params:
 
 def make_f(name: str) -> AUNetwork:
     """f's network of a name: each another one, with batch statistics of its own."""
-    f = build(Network.model_validate(NETWORK), SIZE, ("final", "fold0", "fold1").index(name))
+    f = build_network(Network.model_validate(NETWORK), SIZE, ("final", "fold0", "fold1").index(name))
     images = np.random.default_rng(7).integers(0, 256, (16, 3, SIZE, SIZE)).astype(np.float32)
     for _ in range(20):
         f.train()(torch.from_numpy(images))
@@ -149,8 +157,8 @@ NAIVE = {
 def test_best_constant_against_scipy(loss: str) -> None:
     data, y_hat, _ = make_data()
     section = parse_params({"train_uncertainty": {"loss": loss}}).train_uncertainty
-    trained = data.networks()["fold0"]
-    got = best_constant(data.pairs["fit"], y_hat, trained, section)
+    trained = data.training_masks()["fold0"]
+    got = best_constant_sigma(data.pairs["fit"], y_hat, trained, section)
     assert got.shape == (12,)
     assert got.dtype == np.float32
     pairs = data.pairs["fit"]
@@ -171,7 +179,7 @@ def test_best_constant_against_scipy(loss: str) -> None:
 def test_best_constant_of_an_au_without_a_pair_is_one() -> None:
     data, y_hat, _ = make_data()
     pairs = data.pairs["fit"]
-    got = best_constant(pairs[pairs.au != 4], y_hat, data.frames.of_split("fit"), UncertaintyNetwork())
+    got = best_constant_sigma(pairs[pairs.au != 4], y_hat, data.frames.of_split("fit"), UncertaintyNetwork())
     assert got[4] == 1
     assert got[3] != 1
 
@@ -180,8 +188,8 @@ def test_best_constant_of_an_au_without_a_pair_is_one() -> None:
 def test_h_starts_at_the_best_constant(kind: str) -> None:
     data, y_hat, _ = make_data()
     params = make_params(kind=kind)
-    start = best_constant(data.pairs["fit"], y_hat, data.networks()["fold0"], params.train_uncertainty)
-    network, faces = prepare(data, asked(kind), "fold0", params.train_uncertainty, 3, SILENT)
+    start = best_constant_sigma(data.pairs["fit"], y_hat, data.training_masks()["fold0"], params.train_uncertainty)
+    network, faces = build_h_network(data, asked(kind), "fold0", params.train_uncertainty, 3, SILENT)
     rows = np.flatnonzero(data.frames.ok)
     sigma = forward_all(Sigma(network, start, 0.05), faces, rows, CPU)
     np.testing.assert_allclose(sigma, np.tile(start, (len(rows), 1)), rtol=1e-4 if kind == "network" else 0.03)
@@ -217,7 +225,7 @@ def test_no_batch_holds_a_held_out_person_or_another_split(trained: Any) -> None
     for name, batches in zip(result.models, data.batches):
         rows = np.concatenate(batches)
         assert data.frames.of_split("fit")[rows].all()
-        assert set(data.frames.subject[rows].tolist()).isdisjoint(data.frames.subject[data.unseen(name)].tolist())
+        assert set(data.frames.subject[rows].tolist()).isdisjoint(data.frames.subject[data.scoring_mask(name)].tolist())
 
 
 def test_sigma_comes_from_the_right_network(trained: Any) -> None:
@@ -226,7 +234,7 @@ def test_sigma_comes_from_the_right_network(trained: Any) -> None:
     assert (np.isnan(result.sigma).any(axis=1) == ~data.frames.ok).all()
     assert np.nanmin(result.sigma) >= 0.05
     for name, model in result.models.items():
-        rows = np.flatnonzero(data.unseen(name) & data.frames.ok)
+        rows = np.flatnonzero(data.scoring_mask(name) & data.frames.ok)
         np.testing.assert_array_equal(result.sigma[rows], forward_all(model, data.images, rows, CPU))
 
 
@@ -246,7 +254,7 @@ def test_validation_leaves_no_trace_and_a_seed_repeats(trained: Any) -> None:
 def test_scores_of_held_out_people_do_not_reach_their_network(trained: Any) -> None:
     data, y_hat, result = trained
     other_y = y_hat.copy()
-    other_y[data.unseen("fold0")] *= -3
+    other_y[data.scoring_mask("fold0")] *= -3
     other = again_with(result, make_data()[0], other_y)
     same = [same_weights(model, other.models[name]) for name, model in result.models.items()]
     assert same == [False, True, False]
@@ -256,7 +264,7 @@ def test_faces_of_held_out_people_do_not_reach_their_network(trained: Any) -> No
     data, y_hat, result = trained
     again, _, noisy = make_data()
     altered = Faces(noisy)
-    altered.pixels[data.unseen("fold0")] = 255 - altered.pixels[data.unseen("fold0")]
+    altered.pixels[data.scoring_mask("fold0")] = 255 - altered.pixels[data.scoring_mask("fold0")]
     other = again_with(result, replace(again, images=altered), y_hat)  # type: ignore[arg-type]
     same = [same_weights(model, other.models[name]) for name, model in result.models.items()]
     assert same == [False, True, False]
@@ -288,10 +296,10 @@ def test_each_h_reads_the_trunk_of_its_own_f_and_leaves_it_as_it_is(trained: Any
 def test_phi_is_standardised_on_the_frames_that_h_may_see(trained: Any) -> None:
     data, _, result = trained
     for name, model in result.models.items():
-        rows = np.flatnonzero(data.networks()[name] & data.frames.ok)
+        rows = np.flatnonzero(data.training_masks()[name] & data.frames.ok)
         images = torch.from_numpy(data.images(rows)).permute(0, 3, 1, 2).float()
         with torch.no_grad():
-            phi = model.eval().network.describe(images).numpy().astype(np.float64)
+            phi = model.eval().network.phi(images).numpy().astype(np.float64)
         np.testing.assert_allclose(model.network.center.numpy(), phi.mean(axis=0), rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(model.network.scale.numpy(), np.maximum(phi.std(axis=0), 1e-3), rtol=1e-3, atol=1e-5)
 
@@ -301,7 +309,7 @@ def test_offset_and_factors_learn(trained: Any) -> None:
     kind = kind_of(result)
     for name, model in result.models.items():
         params = make_params(kind=kind)
-        start = best_constant(data.pairs["fit"], y_hat, data.networks()[name], params.train_uncertainty)
+        start = best_constant_sigma(data.pairs["fit"], y_hat, data.training_masks()[name], params.train_uncertainty)
         assert not torch.equal(model.offset, Sigma(Zero(), start, 0.05).offset)
     moved = [name for name, p in result.models["final"].named_parameters() if p.requires_grad]
     if kind == "factors":
@@ -312,7 +320,7 @@ def test_offset_and_factors_learn(trained: Any) -> None:
 
 def test_factors_need_a_shared_trunk() -> None:
     data, y_hat, _ = make_data(folds=1)
-    f = build(Network.model_validate({**NETWORK, "sharing": "per_au"}), SIZE, 0)
+    f = build_network(Network.model_validate({**NETWORK, "sharing": "per_au"}), SIZE, 0)
     with pytest.raises(ArtifactError) as caught:
         train_h(data, y_hat, lambda name: (f, np.zeros(12), np.ones(12)), make_params(kind="factors"), 0)
     assert str(caught.value) == ("no shared trunk to read factors from, got sharing: per_au; use kind: network for h")
@@ -346,4 +354,4 @@ def test_judge_equals_a_loop(trained: Any) -> None:
         d = float(r) * float(y_hat[i, au] - y_hat[j, au])
         s = np.sqrt(float(sigma[i, au]) ** 2 + float(sigma[j, au]) ** 2 + 1e-6)
         losses.append(-norm.logcdf(d / s))
-    assert judge(model, data, data.images, y_hat, section)["loss"] == pytest.approx(np.mean(losses), rel=1e-4)
+    assert evaluate_h(model, data, data.images, y_hat, section)["loss"] == pytest.approx(np.mean(losses), rel=1e-4)

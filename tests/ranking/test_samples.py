@@ -211,4 +211,4 @@ def test_the_training_set_from_files(tmp_path: Path) -> None:
     data = load_training_set(tmp_path / "labels.parquet", faces, tmp_path / "pairs")
     assert (data.frames.labels == frames.labels).all()
     assert data.images.size == 32
-    assert list(data.networks()) == ["final", "fold0", "fold1"]
+    assert list(data.training_masks()) == ["final", "fold0", "fold1"]

@@ -5,7 +5,7 @@ import pytest
 
 from aupair.data.frames import Frames
 from aupair.ranking.pairs import Pairs, all_pairs, cell_weights, draw_groups, draw_pairs
-from aupair.ranking.sampling import GroupSampler, ListSampler, Sampler, order_of
+from aupair.ranking.sampling import GroupSampler, ListSampler, Sampler, epoch_order
 
 VIDEOS, LENGTH = 5, 20
 
@@ -79,9 +79,9 @@ def test_an_epoch_of_the_list_gives_each_pair_once() -> None:
 
 
 def test_the_order_of_an_epoch_is_kept_as_it_was_drawn() -> None:
-    order = order_of((0, 3), 2, 30)
+    order = epoch_order((0, 3), 2, 30)
     assert (order == np.random.default_rng([0, 3, 2]).permutation(30)).all()
-    assert order_of((0, 3), 2, 30) is order
+    assert epoch_order((0, 3), 2, 30) is order
     with pytest.raises(ValueError, match="read-only"):
         order[0] = 1
 

@@ -20,7 +20,7 @@ from aupair.mapping.extractor import Statistics, columns
 from aupair.mapping.fit import Mapping
 from aupair.mapping.networks import MappingNetworks
 from aupair.params import Params, parse_params
-from aupair.ranking.networks import build
+from aupair.ranking.networks import build_network
 from aupair.ranking.pseudo_intensity import PseudoIntensity
 from aupair.ranking.scores import save_f, save_h
 from aupair.ranking.uncertainty import Sigma, Uncertainty
@@ -87,8 +87,8 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Parts:
     work, params, rng = tmp_path_factory.mktemp("work"), tiny_params(), np.random.default_rng(0)
     scores = rng.normal(size=(50, A)).astype(np.float32)
     ones = {"final": np.ones(A, np.float32)}
-    f = build(params.train_pseudo_intensity.network, SIZE, 1)
-    h = Sigma(build(params.train_uncertainty.network, SIZE, 2), np.ones(A), 0.05)
+    f = build_network(params.train_pseudo_intensity.network, SIZE, 1)
+    h = Sigma(build_network(params.train_uncertainty.network, SIZE, 2), np.ones(A), 0.05)
     save_f(
         work / "f", PseudoIntensity({"final": f}, {"final": np.zeros(A, np.float32)}, ones, scores, []), params, SIZE
     )

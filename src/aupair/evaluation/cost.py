@@ -60,7 +60,7 @@ def _cost(f: AnyNetwork, h: TrainUncertainty, size: int, mapping: Shape) -> dict
     import torch
 
     from aupair.mapping.networks import MappingNetworks
-    from aupair.ranking.networks import AUNetwork, read_factors
+    from aupair.ranking.networks import AUNetwork, build_factors
     from aupair.ranking.uncertainty import Sigma
 
     def sigma(network: "nn.Module") -> Sigma:
@@ -73,7 +73,7 @@ def _cost(f: AnyNetwork, h: TrainUncertainty, size: int, mapping: Shape) -> dict
         if h.kind == "network":
             counted["h"] = _count(sigma(AUNetwork(h.network, size)), face)
         elif h.kind == "factors":
-            factors = read_factors(of_f, h.block, h.factors, seed=0)
+            factors = build_factors(of_f, h.block, h.factors, seed=0)
             counted["h"] = _count(sigma(factors), factors.center[None])
         features = torch.empty(len(AUS), mapping.features)
         networks = MappingNetworks(features[0], features, features, mapping.width, 0.0, mapping.outputs)

@@ -157,7 +157,7 @@ class Recognizer:
         folder = Path(folder)
         check_bundle(folder)
         return cls(
-            scorer=Scorer.load(folder / "f", folder / "h", device),
+            scorer=Scorer(folder / "f", folder / "h", device),
             statistics=Statistics.load(folder / "statistics.safetensors"),
             mapping=Mapping.load(folder / "mapping"),
             selection=read_selection(folder / "selection.json"),

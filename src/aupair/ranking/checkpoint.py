@@ -20,7 +20,7 @@ from aupair import __version__, store
 from aupair.errors import AupairError
 from aupair.log import SILENT, Log
 from aupair.params import TrainPseudoIntensity, TrainUncertainty
-from aupair.ranking.distributed import check_device, from_main, is_main, world
+from aupair.ranking.distributed import broadcast_from_main, check_device, is_main, world_size
 from aupair.ranking.networks import pick_device
 
 SHARED = "AUPAIR_CHECKPOINTS"
@@ -42,7 +42,7 @@ class Checkpoint:
 
     def load(self, log: Log = SILENT) -> dict[str, Any] | None:
         """Give the state that was saved last, tensors on the CPU, or None; all processes get the first one's."""
-        return from_main(self._read(log) if is_main() else None)
+        return broadcast_from_main(self._read(log) if is_main() else None)
 
     def _read(self, log: Log) -> dict[str, Any] | None:
         try:
@@ -90,13 +90,13 @@ class Checkpoints:
     folder: Path
     key: str
 
-    def of(self, name: str) -> Checkpoint:
+    def for_network(self, name: str) -> Checkpoint:
         """Give a network's."""
         return Checkpoint(self.folder / f"{name}.pt", self.key)
 
 
 @contextmanager
-def keep(
+def checkpointing(
     name: str, folder: Path | None, inputs: Mapping[str, Path], settings: Mapping[str, Any]
 ) -> Iterator[Checkpoints | None]:
     """Keep checkpoints while a stage runs; they are deleted when the block ends, and stay when it fails.
@@ -111,7 +111,7 @@ def keep(
     if not shared and folder is None:
         yield None
         return
-    machine = {"version": __version__, "torch": torch.__version__, "processes": world()}
+    machine = {"version": __version__, "torch": torch.__version__, "processes": world_size()}
     key = digest(inputs, {"stage": name, **machine, **settings}) if is_main() else ""
     if shared:
         folder, name = Path(shared), f"{name}-{key[:16]}"  # elsewhere another run replaces what it finds: no pile grows
@@ -123,7 +123,7 @@ def keep(
         shutil.rmtree(checkpoints.folder, ignore_errors=True)
 
 
-def settings(section: TrainPseudoIntensity | TrainUncertainty, seed: int) -> dict[str, Any]:
+def training_settings(section: TrainPseudoIntensity | TrainUncertainty, seed: int) -> dict[str, Any]:
     """Give what a training's numbers depend on besides its inputs: its section of the params, seed, kind of device.
 
     Raises:

@@ -9,13 +9,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from aupair.ranking.networks import AUNetwork, second_sigma
+from aupair.ranking.networks import AUNetwork, second_head_sigma
 
 Teachers = Callable[[str], nn.Module]
 """the teacher of a network by its name: images (B, 3, S, S) -> y_hat, then log sigma, (B, 2A)"""
 
 
-class Taught(nn.Module):
+class StudentWithTeacher(nn.Module):
     """A student with its teacher beside it, as the training loop takes it: one batch goes through both.
 
     Args:
@@ -55,4 +55,4 @@ def distillation_loss(outputs: Tensor, video: Tensor, weight: float) -> Tensor:
     _, which, count = torch.unique(video.to(error.device), return_inverse=True, return_counts=True)
     shared = (error.new_zeros(len(count), error.shape[1]).index_add(0, which, error) / count[:, None])[which]
     of_values = (error - shared).square().mean() + OFFSET * shared.square().mean()
-    return of_values + weight * nn.functional.mse_loss(torch.log(second_sigma(student)), log_sigma)
+    return of_values + weight * nn.functional.mse_loss(torch.log(second_head_sigma(student)), log_sigma)

@@ -61,11 +61,11 @@ def process_group() -> Iterator[None]:
             raise
         time.sleep(HEARD)
         raise SystemExit(error.exit_code) from error
-    any_of(False)  # the first is still writing
+    any_process(False)  # the first is still writing
     dist.destroy_process_group()  # not after an error: it would wait for those that hang
 
 
-def world() -> int:
+def world_size() -> int:
     """How many processes fit the network."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
@@ -86,7 +86,7 @@ def check_device(device: torch.device) -> None:
     Raises:
         ParamsError: they would share one.
     """
-    if world() == 1 or device.type != "cuda":
+    if world_size() == 1 or device.type != "cuda":
         return
     if device.index is not None:
         raise ParamsError("one GPU for several processes", got=device, expected="device: auto or cuda")
@@ -97,25 +97,25 @@ def check_device(device: torch.device) -> None:
         )
 
 
-def share(count: int) -> slice:
+def local_slice(count: int) -> slice:
     """Give this process's share of `count` frames; shares differ by one frame at most.
 
     Raises:
         ParamsError: there is no frame for some process.
     """
-    if 0 < count < world():
+    if 0 < count < world_size():
         raise ParamsError(
-            "more processes than frames to share", got=world(), expected=f"at most {count}",
+            "more processes than frames to share", got=world_size(), expected=f"at most {count}",
             todo="lower --nproc-per-node or take larger batches",
         )  # fmt: skip
-    return slice(count * rank() // world(), count * (rank() + 1) // world())
+    return slice(count * rank() // world_size(), count * (rank() + 1) // world_size())
 
 
-def gather(mine: Tensor, count: int) -> Tensor:
+def gather_shares(mine: Tensor, count: int) -> Tensor:
     """Put the shares of all processes together: (share, ...) -> (count, ...); gradients reach this share only."""
-    if world() == 1:
+    if world_size() == 1:
         return mine
-    whole, part = mine.new_zeros(count, *mine.shape[1:]), share(count)
+    whole, part = mine.new_zeros(count, *mine.shape[1:]), local_slice(count)
     whole[part] = mine.detach()
     dist.all_reduce(whole)
     return torch.cat([whole[: part.start], mine, whole[part.stop :]])
@@ -123,7 +123,7 @@ def gather(mine: Tensor, count: int) -> Tensor:
 
 def sum_gradients(model: nn.Module) -> None:
     """Replace each gradient by its sum over the processes."""
-    if world() == 1:
+    if world_size() == 1:
         return
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
     flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
@@ -132,40 +132,40 @@ def sum_gradients(model: nn.Module) -> None:
         gradient.copy_(part.view(gradient.shape))
 
 
-def from_main(value: T) -> T:
+def broadcast_from_main(value: T) -> T:
     """Give all processes what the first one has, so that all decide alike."""
-    if world() == 1:
+    if world_size() == 1:
         return value
     held: list[Any] = [value]
     dist.broadcast_object_list(held)
     return held[0]
 
 
-def any_of(flag: bool) -> bool:
+def any_process(flag: bool) -> bool:
     """Whether any process says yes."""
-    if world() == 1:
+    if world_size() == 1:
         return flag
     votes = torch.tensor([float(flag)])
     dist.all_reduce(votes)
     return bool(votes > 0)
 
 
-def seed_step(seed: int, step: int) -> None:
+def seed_dropout(seed: int, step: int) -> None:
     """Seed this process's dropout for a step; a single process goes on with the generator that it has."""
-    if world() > 1:
+    if world_size() > 1:
         torch.manual_seed(int(np.random.SeedSequence([seed, step, rank()]).generate_state(1, np.uint64)[0]))
 
 
 @contextmanager
-def stop_signal() -> Iterator[Callable[[], bool]]:
+def catch_sigterm() -> Iterator[Callable[[], bool]]:
     """Note SIGTERM instead of dying of it; give the question whether any process was told to stop."""
     told = threading.Event()
     if threading.current_thread() is not threading.main_thread():  # Python hears signals there only
-        yield lambda: any_of(False)
+        yield lambda: any_process(False)
         return
     before = signal.signal(signal.SIGTERM, lambda *_: told.set())
     try:
-        yield lambda: any_of(told.is_set())
+        yield lambda: any_process(told.is_set())
     finally:
         signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
     if told.is_set():  # after the last question
@@ -223,9 +223,9 @@ def _flat(x: Tensor, layout: torch.memory_format) -> Tensor:
 
 def _of_all(mine: Tensor) -> Tensor:
     """(...) -> (processes, ...): what each process has, the same in all of them."""
-    if world() == 1:
+    if world_size() == 1:
         return mine[None]
-    parts = mine.new_zeros(world(), *mine.shape)
+    parts = mine.new_zeros(world_size(), *mine.shape)
     parts[rank()] = mine
     dist.all_reduce(parts)
     return parts
@@ -253,5 +253,5 @@ class SharedBatchNorm(nn.BatchNorm2d):
 def share_batch_norms(model: nn.Module) -> None:
     """Let the batch norms of a model see the whole batch; parameters, buffers and their names stay."""
     for module in model.modules():
-        if world() > 1 and type(module) is nn.BatchNorm2d:
+        if world_size() > 1 and type(module) is nn.BatchNorm2d:
             module.__class__ = SharedBatchNorm

@@ -14,10 +14,10 @@ from aupair.aus import AUS
 from aupair.log import SILENT, Log
 from aupair.params import Optimiser
 from aupair.ranking import distributed
-from aupair.ranking.ahead import Batch, Faces, ahead, batches, depth_for, host
 from aupair.ranking.augment import augment
 from aupair.ranking.checkpoint import Checkpoint
 from aupair.ranking.losses import PairBatch
+from aupair.ranking.prefetch import Batch, Faces, batch_loader, pin, prefetch, prefetch_depth
 from aupair.ranking.sampling import Sampler
 
 CHUNK = 32
@@ -25,19 +25,19 @@ CHUNK = 32
 FETCHED = 4 * CHUNK
 """frames fetched at once there"""
 
-LossOf = Callable[[Tensor, np.ndarray, PairBatch], Tensor]
+BatchLoss = Callable[[Tensor, np.ndarray, PairBatch], Tensor]
 """(outputs (B, A), rows (B,), pairs) -> scalar."""
 
 
 @dataclass
-class Fit:
+class FitJob:
     """What the loop needs besides the model: where images, batches and the judgement come from.
 
     Attributes:
         images: the faces.
         sampler: the batch of each step.
-        loss_of: the loss of a batch.
-        look: judge the model between steps: {"loss": ..., more}; lower loss is better.
+        batch_loss: the loss of a batch.
+        evaluate_on_select: evaluate the model between steps: {"loss": ..., more}; lower loss is better.
         seed: seed of augmentation and dropout.
         name: how the curves call this network.
         compile: let torch.compile make the training step faster, where it can.
@@ -46,8 +46,8 @@ class Fit:
 
     images: Faces
     sampler: Sampler
-    loss_of: LossOf
-    look: Callable[[nn.Module], dict[str, float]]
+    batch_loss: BatchLoss
+    evaluate_on_select: Callable[[nn.Module], dict[str, float]]
     seed: int
     name: str
     augment: float = 0.0
@@ -57,7 +57,7 @@ class Fit:
     checkpoint: Checkpoint | None = None
 
 
-def fit(model: nn.Module, job: Fit, params: Optimiser, steps: int, log: Log = SILENT) -> list[dict[str, Any]]:
+def fit(model: nn.Module, job: FitJob, params: Optimiser, steps: int, log: Log = SILENT) -> list[dict[str, Any]]:
     """Fit a model in place and give its curves; with `keep: best` it ends with the weights of the best look.
 
     That each process has a GPU of its own is for the caller to see to (`checkpoint.settings` does).
@@ -74,21 +74,21 @@ def fit(model: nn.Module, job: Fit, params: Optimiser, steps: int, log: Log = SI
     """
     distributed.share_batch_norms(model)
     model.to(job.device)
-    state = State(model, *make_optimiser(model, params, steps), torch.Generator().manual_seed(job.seed))
+    state = TrainingState(model, *build_optimiser(model, params, steps), torch.Generator().manual_seed(job.seed))
     rng = torch.random.fork_rng(devices=[job.device] if job.device.type == "cuda" else [])
-    stopping = distributed.stop_signal() if job.checkpoint else nullcontext(lambda: False)
-    with rng, cudnn_search(), stopping as stop:
+    stopping = distributed.catch_sigterm() if job.checkpoint else nullcontext(lambda: False)
+    with rng, cudnn_autotuning(), stopping as stop:
         torch.manual_seed(job.seed)
         if job.checkpoint and (saved := job.checkpoint.load(log)):
             state.take_up(saved, job.device)
             log.line(f"taking up {job.name} at step {state.step} of {steps}")
         left = range(state.step, steps)
-        forward = forward_of(model, job, steps, log)
-        with closing(batches(job.sampler, job.images, left, job.device, depth_for(job.device))) as made:
+        forward = training_forward(model, job, steps, log)
+        with closing(batch_loader(job.sampler, job.images, left, job.device, prefetch_depth(job.device))) as made:
             for step in log.progress(left, steps, f"training {job.name}", left.start):
-                take_step(state, job, next(made), forward)
+                train_step(state, job, next(made), forward)
                 if looked := (step + 1) % params.evaluate_every == 0 or step + 1 == steps:
-                    take_look(state, job, params.keep, log)
+                    record_evaluation(state, job, params.keep, log)
                 stopped = stop()
                 if job.checkpoint and (stopped or (step + 1 < steps and (looked or job.checkpoint.due()))):
                     job.checkpoint.save(state.saved(job.device))
@@ -103,7 +103,7 @@ def fit(model: nn.Module, job: Fit, params: Optimiser, steps: int, log: Log = SI
 
 
 @dataclass
-class State:
+class TrainingState:
     """Where a fit stands: all that its next step depends on.
 
     Attributes:
@@ -160,30 +160,30 @@ Forward = Callable[[Tensor, int], Tensor]
 """this process's share of a batch (b, ...), and the frames of the whole batch -> outputs (b, A)"""
 
 
-def forward_of(model: nn.Module, job: Fit, steps: int, log: Log) -> Forward:
+def training_forward(model: nn.Module, job: FitJob, steps: int, log: Log) -> Forward:
     """Give what forwards a batch while training."""
     shared = any(isinstance(module, distributed.SharedBatchNorm) for module in model.modules())
     if job.compile and shared:
         log.line(f"not compiled: {job.name} has batch norms that talk to other processes")
     if not job.compile or shared:
         return lambda x, count: model(x)
-    from aupair.ranking.compiled import Compiled, full_size  # slow to import
+    from aupair.ranking.compilation import CompiledForward, full_batch_size  # slow to import
 
-    return Compiled(model, full_size(job.sampler, steps), log)
+    return CompiledForward(model, full_batch_size(job.sampler, steps), log)
 
 
-def take_step(state: State, job: Fit, batch: Batch, forward: Forward) -> None:
+def train_step(state: TrainingState, job: FitJob, batch: Batch, forward: Forward) -> None:
     """Take the next step: all processes have the same batch, and each forwards its share of the frames."""
     count = len(batch.rows)
-    distributed.seed_step(job.seed, state.step)
+    distributed.seed_dropout(job.seed, state.step)
     state.model.train()
     batch = batch.to(job.device)
-    x = to_images(batch.images, job.device)
-    x = augment(x, job.augment, state.generator, count, distributed.share(count)) if job.augment else x
+    x = to_network_input(batch.images, job.device)
+    x = augment(x, job.augment, state.generator, count, distributed.local_slice(count)) if job.augment else x
     with autocast(job.precision, job.device):
         outputs = forward(x, count)
-    outputs = distributed.gather(outputs.float(), count)
-    loss = job.loss_of(outputs, batch.rows, batch.pairs)
+    outputs = distributed.gather_shares(outputs.float(), count)
+    loss = job.batch_loss(outputs, batch.rows, batch.pairs)
     state.optimiser.zero_grad(set_to_none=True)
     loss.backward()
     distributed.sum_gradients(state.model)
@@ -193,9 +193,9 @@ def take_step(state: State, job: Fit, batch: Batch, forward: Forward) -> None:
     state.step += 1
 
 
-def take_look(state: State, job: Fit, keep: str, log: Log) -> None:
+def record_evaluation(state: TrainingState, job: FitJob, keep: str, log: Log) -> None:
     """Judge the model, add a row to the curves, and keep the weights if they are the best so far."""
-    seen = distributed.from_main(job.look(state.model))
+    seen = distributed.broadcast_from_main(job.evaluate_on_select(state.model))
     row = {"train_loss": float(np.mean(state.read_losses())), **seen}
     state.curves.append({"network": job.name, "step": state.step, **row})
     log.metrics(state.step, **{f"{job.name}.{key}": value for key, value in row.items()})
@@ -204,7 +204,7 @@ def take_look(state: State, job: Fit, keep: str, log: Log) -> None:
         state.best, state.kept = seen["loss"], {k: v.clone() for k, v in state.model.state_dict().items()}
 
 
-def make_optimiser(
+def build_optimiser(
     model: nn.Module, params: Optimiser, steps: int
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
     """Make the optimiser and its schedule; weight decay acts on weights, never on biases or norms."""
@@ -221,7 +221,7 @@ def make_optimiser(
     return optimiser, torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 1.0)
 
 
-def to_images(images: np.ndarray | Tensor, device: torch.device) -> Tensor:
+def to_network_input(images: np.ndarray | Tensor, device: torch.device) -> Tensor:
     """(B, S, S, 3) uint8 -> (B, 3, S, S) float32 in 0..255, channels last in memory; (B, D) stays as it is."""
     x = torch.as_tensor(images).to(device, non_blocking=True)  # a quarter of the bytes as long as they are uint8
     return x.permute(0, 3, 1, 2).float() if x.ndim == 4 else x.float()
@@ -233,7 +233,7 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any
 
 
 @contextmanager
-def cudnn_search() -> Iterator[None]:
+def cudnn_autotuning() -> Iterator[None]:
     """Let cuDNN try which of its convolutions is fastest for each size; the CPU has no part in it."""
     before, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, True
     try:
@@ -251,19 +251,21 @@ def forward_all(
     Several processes share them, and each gets them all.
     """
     model.to(device).eval()
-    mine = rows[distributed.share(len(rows))]
+    mine = rows[distributed.local_slice(len(rows))]
     starts = range(0, len(mine), FETCHED)
 
     def fetch(start: int) -> Tensor:
-        return host(torch.from_numpy(images(mine[start : start + FETCHED])), device)
+        return pin(torch.from_numpy(images(mine[start : start + FETCHED])), device)
 
-    with closing(ahead(fetch, starts, depth_for(device))) as fetched:
-        parts = [chunked(model, to_images(x, device)) for x in log.progress(fetched, len(starts), name)]
+    with closing(prefetch(fetch, starts, prefetch_depth(device))) as fetched:
+        parts = [
+            forward_in_chunks(model, to_network_input(x, device)) for x in log.progress(fetched, len(starts), name)
+        ]
     outputs = np.concatenate(parts) if parts else np.zeros((0, len(AUS)), np.float32)
-    return distributed.gather(torch.from_numpy(outputs), len(rows)).numpy()
+    return distributed.gather_shares(torch.from_numpy(outputs), len(rows)).numpy()
 
 
-def chunked(model: Callable[[Tensor], Tensor], x: Tensor) -> np.ndarray:
+def forward_in_chunks(model: Callable[[Tensor], Tensor], x: Tensor) -> np.ndarray:
     """Forward (n, ...) in chunks of always the same size, the last one filled up: (n, A) or (n, D) float32.
 
     A convolution sums in another order for another batch size: with one size a frame's numbers are the same

@@ -29,7 +29,7 @@ class PairBatch:
     weight: Tensor
 
     @staticmethod
-    def of(pairs: Pairs, weight: np.ndarray, device: torch.device | str = "cpu") -> "PairBatch":
+    def from_pairs(pairs: Pairs, weight: np.ndarray, device: torch.device | str = "cpu") -> "PairBatch":
         """Move pairs and their weights to a device."""
         index = (torch.from_numpy(np.asarray(a, np.int64)).to(device) for a in (pairs.i, pairs.j, pairs.au))
         numbers = (torch.from_numpy(np.asarray(a, np.float32)).to(device) for a in (pairs.r, weight))

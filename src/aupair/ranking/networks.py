@@ -49,7 +49,7 @@ class Vgg(nn.Module):
         """(B, 3, S, S) -> (B, outputs)."""
         return self.classifier(self.avgpool(self.features(x)).flatten(1))
 
-    def with_map(self, x: Tensor, layers: int) -> tuple[Tensor, Tensor]:
+    def forward_with_map(self, x: Tensor, layers: int) -> tuple[Tensor, Tensor]:
         """What `forward` gives, (B, outputs), and the map after the first `layers` of `features`, (B, C, H, W)."""
         seen = self.features[:layers](x)
         return self.classifier(self.avgpool(self.features[layers:](seen)).flatten(1)), seen
@@ -84,21 +84,23 @@ class AUNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, S, S), RGB in 0..255, any dtype -> (B, A), or (B, 2A) if integrated."""
-        x = self.prepare(images)
+        x = self.normalise(images)
         return torch.cat([network(x) for network in self.networks], dim=1)
 
-    def with_map(self, images: Tensor, layers: int) -> tuple[Tensor, Tensor]:
+    def forward_with_map(self, images: Tensor, layers: int) -> tuple[Tensor, Tensor]:
         """What `forward` gives, and the map after the first `layers` of the one trunk's features, (B, C, H, W)."""
         (network,) = self.networks
         assert isinstance(network, Vgg)
-        return network.with_map(self.prepare(images), layers)
+        return network.forward_with_map(self.normalise(images), layers)
 
-    def prepare(self, images: Tensor) -> Tensor:
+    def normalise(self, images: Tensor) -> Tensor:
         """RGB (B, 3, S, S) in 0..255 -> what the trunk takes: shrunk, standardised, channels last."""
-        return ((shrunk(images, self.params) - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        return ((shrink_images(images, self.params) - self.mean) / self.std).contiguous(
+            memory_format=torch.channels_last
+        )
 
 
-def shrunk(images: Tensor, params: AnyNetwork) -> Tensor:
+def shrink_images(images: Tensor, params: AnyNetwork) -> Tensor:
     """Average images over blocks of `shrink` x `shrink` pixels: (B, 3, S, S) -> (B, 3, S // shrink, S // shrink)."""
     return nn.functional.avg_pool2d(images.float(), params.shrink) if params.shrink > 1 else images
 
@@ -107,7 +109,7 @@ FLOOR = 0.05
 """smallest sigma of a second head, in the unit of f's outputs"""
 
 
-def second_sigma(outputs: Tensor) -> Tensor:
+def second_head_sigma(outputs: Tensor) -> Tensor:
     """Sigma of a network with a second head, about 1 at the start: (B, 2A) -> (B, A), at least FLOOR."""
     return FLOOR + nn.functional.softplus(outputs[:, outputs.shape[1] // 2 :].float() + 0.54)
 
@@ -133,7 +135,7 @@ class SecondHead(nn.Module):
 
     def of(self, outputs: Tensor) -> Tensor:
         """Sigma from what the network said already, (B, 2A) -> (B, A): a face is forwarded once for both."""
-        return second_sigma(outputs) / self.scale
+        return second_head_sigma(outputs) / self.scale
 
 
 class Factors(nn.Module):
@@ -176,9 +178,9 @@ class Factors(nn.Module):
         self.trunk.eval()
         return self
 
-    def describe(self, images: Tensor) -> Tensor:
+    def phi(self, images: Tensor) -> Tensor:
         """phi: (B, 3, S, S), RGB in 0..255 -> (B, D), not yet standardised."""
-        x = ((shrunk(images, self.f) - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        x = ((shrink_images(images, self.f) - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
         return self.pool(self.trunk(x))
 
     def pool(self, seen: Tensor) -> Tensor:
@@ -187,12 +189,12 @@ class Factors(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Images (B, 3, S, S) or their phi (B, D) -> (B, A)."""
-        phi = self.describe(x) if x.ndim == 4 else x
+        phi = self.phi(x) if x.ndim == 4 else x
         standard = ((phi - self.center) / self.scale).clamp(-self.CLIP, self.CLIP) / phi.shape[1] ** 0.5
         return standard @ self.down @ self.up
 
 
-def read_factors(f: AUNetwork, block: int, factors: int, seed: int) -> Factors:
+def build_factors(f: AUNetwork, block: int, factors: int, seed: int) -> Factors:
     """Make `Factors` over a copy of the first blocks of f's trunk.
 
     Raises:
@@ -213,13 +215,13 @@ def read_factors(f: AUNetwork, block: int, factors: int, seed: int) -> Factors:
         return Factors(trunk, channels, factors, f.params)
 
 
-def build(params: AnyNetwork, size: int, seed: int) -> AUNetwork:
+def build_network(params: AnyNetwork, size: int, seed: int) -> AUNetwork:
     """Build a network with seeded random weights, load what `weights` asks for, freeze the first convolutions."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = AUNetwork(params, size)
     if params.weights != "none":
-        load_vgg16(model, params)
+        _load_vgg16(model, params)
     for network in model.networks:
         convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
         for convolution in convolutions[: params.frozen_convolutions]:
@@ -227,7 +229,7 @@ def build(params: AnyNetwork, size: int, seed: int) -> AUNetwork:
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
 
 
-def load_vgg16(model: AUNetwork, params: AnyNetwork) -> None:
+def _load_vgg16(model: AUNetwork, params: AnyNetwork) -> None:
     """Load a state dict of torchvision's VGG16 into every network but for the last layer.
 
     `imagenet` takes torchvision's own file, from its cache or by download; else `weights` is a path

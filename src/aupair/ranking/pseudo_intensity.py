@@ -19,11 +19,11 @@ from aupair.errors import ParamsError
 from aupair.log import SILENT, Log
 from aupair.params import Optimiser, Params, TrainPseudoIntensity
 from aupair.ranking.checkpoint import Checkpoints
-from aupair.ranking.distill import Taught, Teachers, distillation_loss
-from aupair.ranking.fit import Fit, LossOf, fit, forward_all
+from aupair.ranking.distill import StudentWithTeacher, Teachers, distillation_loss
+from aupair.ranking.fit import BatchLoss, FitJob, fit, forward_all
 from aupair.ranking.images import FaceImages
 from aupair.ranking.losses import PairBatch, level_loss, ranking, ranking_loss, uncertainty_loss
-from aupair.ranking.networks import AUNetwork, build, pick_device, second_sigma
+from aupair.ranking.networks import AUNetwork, build_network, pick_device, second_head_sigma
 from aupair.ranking.pairs import Pairs
 from aupair.ranking.sampling import GroupSampler, ListSampler, Sampler
 
@@ -49,13 +49,13 @@ class TrainingSet:
     pairs: dict[str, Pairs]
     folds: np.ndarray
 
-    def networks(self) -> dict[str, np.ndarray]:
+    def training_masks(self) -> dict[str, np.ndarray]:
         """(N,) bool for each network: the fit frames it is trained on. `final` first, then `fold0` ..."""
         fit_rows = self.frames.of_split("fit")
         fold = self.folds[self.frames.subject]
         return {"final": fit_rows} | {f"fold{k}": fit_rows & (fold != k) for k in range(int(self.folds.max()) + 1)}
 
-    def unseen(self, name: str) -> np.ndarray:
+    def scoring_mask(self, name: str) -> np.ndarray:
         """(N,) bool: the frames whose y_hat and sigma a network gives: its held-out fold; `final`: the other splits.
 
         Without cross-fitting `final` gives those of fit as well.
@@ -110,23 +110,23 @@ def train_f(
     device = pick_device(section.device)
     frames = data.frames
     result = PseudoIntensity({}, {}, {}, np.full((len(frames), len(AUS)), np.nan, np.float32), [])
-    for k, (name, trained) in enumerate(data.networks().items()):
-        model = build(section.network, data.images.size, seed * 1000 + k)
+    for k, (name, trained) in enumerate(data.training_masks().items()):
+        model = build_network(section.network, data.images.size, seed * 1000 + k)
         fitted: nn.Module = model
-        look = partial(judge, data=data, params=section)
+        look = partial(evaluate_f, data=data, params=section)
         if section.objective == "distill":
-            fitted, targets = taught(model, teachers, name, data, device)
+            fitted, targets = add_teacher(model, teachers, name, data, device)
             look = partial(look, targets=targets)
-        job = Fit(
+        job = FitJob(
             images=data.images, sampler=data.sampler(trained, section.optimiser, (seed, k)),
-            loss_of=loss_of(data, section), look=look,
+            batch_loss=make_batch_loss(data, section), evaluate_on_select=look,
             seed=seed * 1000 + k, name=f"f.{name}", augment=section.augment, precision=section.precision,
             compile=section.compile, device=device,
-            checkpoint=checkpoints.of(f"f.{name}") if checkpoints else None,
+            checkpoint=checkpoints.for_network(f"f.{name}") if checkpoints else None,
         )  # fmt: skip
         steps = section.optimiser.steps if name == "final" else section.optimiser.fold_steps
         result.curves.extend(fit(fitted, job, section.optimiser, steps, log))
-        rows = np.flatnonzero(data.unseen(name) & frames.ok)
+        rows = np.flatnonzero(data.scoring_mask(name) & frames.ok)
         outputs = forward_all(model, data.images, rows, device, log, f"scoring frames by f.{name}")[:, : len(AUS)]
         judged = frames.of_split("select")[rows] if name == "final" else np.ones(len(rows), bool)
         center = np.median(outputs[judged], axis=0)
@@ -136,19 +136,19 @@ def train_f(
     return result
 
 
-def taught(
+def add_teacher(
     model: AUNetwork, teachers: Teachers | None, name: str, data: TrainingSet, device: torch.device
-) -> tuple[Taught, Tensor]:
-    """Set a student beside its teacher; give both, and what the teacher says of the frames that `judge` looks at."""
+) -> tuple[StudentWithTeacher, Tensor]:
+    """Set a student beside its teacher; give both, and what the teacher says of the frames that `evaluate_f` looks at."""
     if teachers is None:
         todo = "`aupair distill` finds one and runs the stage with it"
         raise ParamsError("objective: distill", got="no teacher", expected="a finished trial", todo=todo)
     teacher = teachers(name).to(device)
-    rows, _ = local_batch(data.pairs["select"])
-    return Taught(model, teacher), torch.from_numpy(forward_all(teacher, data.images, rows, device))
+    rows, _ = make_pair_batch(data.pairs["select"])
+    return StudentWithTeacher(model, teacher), torch.from_numpy(forward_all(teacher, data.images, rows, device))
 
 
-def loss_of(data: TrainingSet, params: TrainPseudoIntensity) -> LossOf:
+def make_batch_loss(data: TrainingSet, params: TrainPseudoIntensity) -> BatchLoss:
     """Give the loss of a batch: of its pairs, of its frames (`single`, `distill`), or of pairs and sigma (`integrated`)."""
     if params.objective == "distill":
         video = torch.from_numpy(data.frames.video)
@@ -169,12 +169,12 @@ def integrated_loss(outputs: Tensor, pairs: PairBatch, margin: float, uncertaint
 
     The likelihood moves sigma and the trunk below it, never the values: they are learned from the order alone.
     """
-    values, sigma = outputs[:, : len(AUS)], second_sigma(outputs)
+    values, sigma = outputs[:, : len(AUS)], second_head_sigma(outputs)
     likelihood = uncertainty_loss(values.detach(), sigma, pairs, "nll", 0.0, INTEGRATED_PENALTY)
     return ranking_loss(values, pairs, margin) + uncertainty_weight * likelihood
 
 
-def judge(
+def evaluate_f(
     model: nn.Module, data: TrainingSet, params: TrainPseudoIntensity, targets: Tensor | None = None
 ) -> dict[str, float]:
     """Judge f on the fixed pairs of `select`: its loss and the pair accuracy, means over pairs (else over cells).
@@ -183,7 +183,7 @@ def judge(
         targets: what the teacher says of their frames, (n, 2A) (`distill`).
     """
     device = pick_device(params.device)
-    rows, batch = local_batch(data.pairs["select"])
+    rows, batch = make_pair_batch(data.pairs["select"])
     outputs = torch.from_numpy(forward_all(model, data.images, rows, device))
     d = batch.difference(outputs[:, : len(AUS)])
     right = (d > 0).float() + 0.5 * (d == 0).float()
@@ -191,13 +191,13 @@ def judge(
         loss = ranking(d, params.margin).mean()
     else:
         both = outputs if targets is None else torch.cat([outputs, targets], dim=1)
-        loss = loss_of(data, params)(both, rows, batch)
+        loss = make_batch_loss(data, params)(both, rows, batch)
     return {"loss": float(loss), "pair_accuracy": float(right.mean())}
 
 
-def local_batch(pairs: Pairs) -> tuple[np.ndarray, PairBatch]:
+def make_pair_batch(pairs: Pairs) -> tuple[np.ndarray, PairBatch]:
     """Turn pairs of rows into the rows they need, each once, and pairs that point into those."""
     rows, local = np.unique(np.concatenate([pairs.i, pairs.j]), return_inverse=True)
     count = len(pairs)
     weight = np.full(count, 1 / max(count, 1), np.float32)
-    return rows, PairBatch.of(Pairs(local[:count], local[count:], pairs.au, pairs.r), weight)
+    return rows, PairBatch.from_pairs(Pairs(local[:count], local[count:], pairs.au, pairs.r), weight)

@@ -11,8 +11,8 @@ from aupair import store
 from aupair.aus import AUS
 from aupair.errors import ArtifactError
 from aupair.params import Params, parse_network
-from aupair.ranking.fit import chunked, to_images
-from aupair.ranking.networks import AUNetwork, Factors, SecondHead, Vgg, pick_device, read_factors
+from aupair.ranking.fit import forward_in_chunks, to_network_input
+from aupair.ranking.networks import AUNetwork, Factors, SecondHead, Vgg, build_factors, pick_device
 from aupair.ranking.pseudo_intensity import PseudoIntensity
 from aupair.ranking.uncertainty import Sigma, Uncertainty
 
@@ -81,7 +81,7 @@ def load_h(folder: Path, name: str = "final") -> Sigma | SecondHead:
     if kind == "integrated":
         model: Sigma | SecondHead = SecondHead(network, np.ones(len(AUS)))
     else:
-        says = read_factors(network, about["block"], about["factors"], seed=0) if kind == "factors" else network
+        says = build_factors(network, about["block"], about["factors"], seed=0) if kind == "factors" else network
         model = Sigma(says, np.ones(len(AUS)), about["floor"])
     _load_state(model, Path(folder) / f"{name}.safetensors")
     return model
@@ -120,7 +120,7 @@ def _load_state(model: nn.Module, path: Path) -> None:
         ) from error
 
 
-class Both(nn.Module):
+class JointScorer(nn.Module):
     """f and h side by side; where h reads f's trunk, a face goes through it once.
 
     Args:
@@ -130,7 +130,7 @@ class Both(nn.Module):
     def __init__(self, f: AUNetwork, h: Sigma | SecondHead) -> None:
         super().__init__()
         self.f, self.h = f, h
-        self.shared = isinstance(h.network, Factors) and is_copy(h.network, f)
+        self.shared = isinstance(h.network, Factors) and shares_trunk(h.network, f)
 
     def forward(self, images: Tensor) -> Tensor:
         """RGB (B, 3, S, S) in 0..255 -> (B, 2A): what f says, not yet standardised, and sigma."""
@@ -139,12 +139,12 @@ class Both(nn.Module):
             return torch.cat([values[:, : len(AUS)], self.h.of(values)], dim=1)
         if self.shared:
             assert isinstance(self.h.network, Factors)
-            values, seen = self.f.with_map(images, len(self.h.network.trunk))
+            values, seen = self.f.forward_with_map(images, len(self.h.network.trunk))
             return torch.cat([values, self.h(self.h.network.pool(seen))], dim=1)
         return torch.cat([self.f(images), self.h(images)], dim=1)
 
 
-def is_copy(factors: Factors, f: AUNetwork) -> bool:
+def shares_trunk(factors: Factors, f: AUNetwork) -> bool:
     """Whether the trunk that h reads is, to the bit, the first layers of f's: then f's map will do."""
     vgg = f.networks[0]
     if len(f.networks) > 1 or not isinstance(vgg, Vgg) or f.params != factors.f:
@@ -164,7 +164,7 @@ class Scorer:
         self.device = pick_device(device)
         self.size: int = store.read_json(Path(f) / "about.json")["size"]
         model, self._center, self._scale = load_f(f)
-        self._both = Both(model, load_h(h)).to(self.device).eval()
+        self._both = JointScorer(model, load_h(h)).to(self.device).eval()
 
     @classmethod
     def load(cls, f: Path, h: Path, device: str = "auto") -> "Scorer":
@@ -180,6 +180,6 @@ class Scorer:
         """
         if images.shape[1:] != (self.size, self.size, 3):
             raise ArtifactError("faces of another size", got=images.shape, expected=f"(n, {self.size}, {self.size}, 3)")
-        outputs = chunked(self._both, to_images(images, self.device))
+        outputs = forward_in_chunks(self._both, to_network_input(images, self.device))
         values, sigma = outputs[:, : len(AUS)], outputs[:, -len(AUS) :]  # no face gives (0, A)
         return (values - self._center) / self._scale, sigma

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from aupair import store
 from aupair.errors import ArtifactError
-from aupair.ranking.scores import Both, load_f, load_h
+from aupair.ranking.scores import JointScorer, load_f, load_h
 
 
 class Teacher(nn.Module):
@@ -22,7 +22,7 @@ class Teacher(nn.Module):
     center: Tensor
     scale: Tensor
 
-    def __init__(self, both: Both, center: np.ndarray, scale: np.ndarray) -> None:
+    def __init__(self, both: JointScorer, center: np.ndarray, scale: np.ndarray) -> None:
         super().__init__()
         self.both = both
         self.register_buffer("center", torch.from_numpy(center))
@@ -34,7 +34,7 @@ class Teacher(nn.Module):
         return torch.cat([(values - self.center) / self.scale, torch.log(sigma)], dim=1)
 
 
-def files(trial: Path) -> dict[str, Path]:
+def teacher_folders(trial: Path) -> dict[str, Path]:
     """Name the folders of a trial that a teacher is made of."""
     return {"teacher.f": Path(trial) / "f", "teacher.h": Path(trial) / "h"}
 
@@ -48,9 +48,9 @@ def load_teacher(trial: Path, size: int, name: str) -> Teacher:
     Raises:
         ArtifactError: it has no such network, or takes faces of another size.
     """
-    f, h = files(trial).values()
+    f, h = teacher_folders(trial).values()
     own = store.read_json(f / "about.json")["size"]
     if own != size:
         raise ArtifactError("a teacher of faces of another size", where=f, got=own, expected=size)
     model, center, scale = load_f(f, name)
-    return Teacher(Both(model, load_h(h, name)), center, scale)
+    return Teacher(JointScorer(model, load_h(h, name)), center, scale)

@@ -14,11 +14,11 @@ from aupair.aus import AUS
 from aupair.log import SILENT, Log
 from aupair.params import FitUncertainty, Params
 from aupair.ranking.checkpoint import Checkpoints
-from aupair.ranking.fit import Faces, Fit, fit, forward_all
+from aupair.ranking.fit import Faces, FitJob, fit, forward_all
 from aupair.ranking.losses import UNCERTAINTY_LOSSES, PairBatch, uncertainty_loss
-from aupair.ranking.networks import AUNetwork, Factors, SecondHead, build, pick_device, read_factors
+from aupair.ranking.networks import AUNetwork, Factors, SecondHead, build_factors, build_network, pick_device
 from aupair.ranking.pairs import Pairs
-from aupair.ranking.pseudo_intensity import TrainingSet, local_batch
+from aupair.ranking.pseudo_intensity import TrainingSet, make_pair_batch
 
 
 class Sigma(nn.Module):
@@ -51,7 +51,7 @@ class Uncertainty:
 
     def score(self, name: str, data: TrainingSet, faces: Faces, device: torch.device, log: Log) -> None:
         """Give the frames that a network never saw their sigma."""
-        rows = np.flatnonzero(data.unseen(name) & data.frames.ok)
+        rows = np.flatnonzero(data.scoring_mask(name) & data.frames.ok)
         self.sigma[rows] = forward_all(self.models[name], faces, rows, device, log, f"scoring frames by h.{name}")
 
 
@@ -74,7 +74,7 @@ def train_h(
     device = pick_device(params.train_uncertainty.device)
     result = Uncertainty({}, np.full((len(data.frames), len(AUS)), np.nan, np.float32), [])
     if params.train_uncertainty.kind == "integrated":
-        for name in data.networks():
+        for name in data.training_masks():
             with_two_heads, _, scale = f(name)
             result.models[name] = SecondHead(with_two_heads, scale)
             result.score(name, data, data.images, device, log)
@@ -82,20 +82,20 @@ def train_h(
     section: FitUncertainty = params.train_uncertainty
     frozen = torch.from_numpy(y_hat)
 
-    def loss_of(outputs: Tensor, rows: np.ndarray, pairs: PairBatch) -> Tensor:
+    def batch_loss(outputs: Tensor, rows: np.ndarray, pairs: PairBatch) -> Tensor:
         mine = frozen[rows].to(outputs.device, non_blocking=True)
         return uncertainty_loss(mine, outputs, pairs, section.loss, section.margin, section.log_sigma_penalty)
 
-    for k, (name, trained) in enumerate(data.networks().items()):
-        start = best_constant(data.pairs["fit"], y_hat, trained, section)
-        network, faces = prepare(data, f, name, section, seed * 1000 + 500 + k, log)
+    for k, (name, trained) in enumerate(data.training_masks().items()):
+        start = best_constant_sigma(data.pairs["fit"], y_hat, trained, section)
+        network, faces = build_h_network(data, f, name, section, seed * 1000 + 500 + k, log)
         model = result.models[name] = Sigma(network, start, section.floor)
-        job = Fit(
-            images=faces, sampler=data.sampler(trained, section.optimiser, (seed, 100 + k)), loss_of=loss_of,
-            look=partial(judge, data=data, faces=faces, y_hat=y_hat, params=section),
+        job = FitJob(
+            images=faces, sampler=data.sampler(trained, section.optimiser, (seed, 100 + k)), batch_loss=batch_loss,
+            evaluate_on_select=partial(evaluate_h, data=data, faces=faces, y_hat=y_hat, params=section),
             seed=seed * 1000 + 500 + k, name=f"h.{name}", augment=section.augment if section.kind == "network" else 0.0,
             precision=section.precision, compile=section.kind == "network" and section.compile, device=device,
-            checkpoint=checkpoints.of(f"h.{name}") if checkpoints else None,
+            checkpoint=checkpoints.for_network(f"h.{name}") if checkpoints else None,
         )  # fmt: skip
         steps = section.optimiser.steps if name == "final" else section.optimiser.fold_steps
         result.curves.extend(fit(model, job, section.optimiser, steps, log))
@@ -103,7 +103,7 @@ def train_h(
     return result
 
 
-def prepare(
+def build_h_network(
     data: TrainingSet, f: LoadF, name: str, section: FitUncertainty, seed: int, log: Log
 ) -> tuple[nn.Module, Faces]:
     """Make a network of h, and what it is fed: the faces, or phi of every face, forwarded once.
@@ -111,23 +111,23 @@ def prepare(
     phi is standardised on the frames that this network may see.
     """
     if section.kind == "network":
-        network = build(section.network, data.images.size, seed)
+        network = build_network(section.network, data.images.size, seed)
         for head in network.heads():  # h starts as the constant
             nn.init.zeros_(head.weight)
             nn.init.zeros_(head.bias)
         return network, data.images
-    factors = read_factors(f(name)[0], section.block, section.factors, seed)
+    factors = build_factors(f(name)[0], section.block, section.factors, seed)
     rows = np.flatnonzero(data.frames.ok)
     device = pick_device(section.device)
     phi = np.zeros((len(data.frames), len(factors.center)), np.float32)
-    phi[rows] = forward_all(Describe(factors), data.images, rows, device, log, f"reading f's trunk for h.{name}")
-    seen = phi[data.networks()[name] & data.frames.ok]
+    phi[rows] = forward_all(_Phi(factors), data.images, rows, device, log, f"reading f's trunk for h.{name}")
+    seen = phi[data.training_masks()[name] & data.frames.ok]
     factors.center.copy_(torch.from_numpy(seen.mean(0, dtype=np.float64)))
     factors.scale.copy_(torch.from_numpy(np.maximum(seen.std(0, dtype=np.float64), 1e-3)))
     return factors, phi.__getitem__
 
 
-class Describe(nn.Module):
+class _Phi(nn.Module):
     """`Factors.describe` as a module: images -> phi."""
 
     def __init__(self, factors: Factors) -> None:
@@ -136,10 +136,10 @@ class Describe(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, S, S) -> (B, D)."""
-        return self.factors.describe(images)
+        return self.factors.phi(images)
 
 
-def best_constant(pairs: Pairs, y_hat: np.ndarray, trained: np.ndarray, params: FitUncertainty) -> np.ndarray:
+def best_constant_sigma(pairs: Pairs, y_hat: np.ndarray, trained: np.ndarray, params: FitUncertainty) -> np.ndarray:
     """Find, for each AU, the single sigma that minimises the loss over the fixed fit pairs a network may see.
 
     A grid is enough: it is where training starts, not a result.
@@ -158,11 +158,11 @@ def best_constant(pairs: Pairs, y_hat: np.ndarray, trained: np.ndarray, params: 
     return constants
 
 
-def judge(
+def evaluate_h(
     model: nn.Module, data: TrainingSet, faces: Faces, y_hat: np.ndarray, params: FitUncertainty
 ) -> dict[str, float]:
     """Judge h on the fixed pairs of `select`: its loss there, a mean over pairs."""
-    rows, batch = local_batch(data.pairs["select"])
+    rows, batch = make_pair_batch(data.pairs["select"])
     sigma = torch.from_numpy(forward_all(model, faces, rows, pick_device(params.device)))
     d, s = batch.difference(torch.from_numpy(y_hat[rows])), batch.spread(sigma)
     return {"loss": float(UNCERTAINTY_LOSSES[params.loss](d, s, params.margin).mean()), "sigma": float(sigma.mean())}

@@ -12,8 +12,8 @@ from aupair.log import Log
 from aupair.params import Optimiser
 from aupair.ranking import checkpoint, distributed
 from aupair.ranking.checkpoint import Checkpoint
-from aupair.ranking.compiled import Compiled, full_size
-from aupair.ranking.fit import Fit, fit, forward_of
+from aupair.ranking.compilation import CompiledForward, full_batch_size
+from aupair.ranking.fit import FitJob, fit, training_forward
 from aupair.ranking.losses import ranking_loss
 from aupair.ranking.pairs import Pairs, all_pairs, cell_weights
 from listener import Listener
@@ -65,7 +65,7 @@ class Breaks:
 def trained(kept: Checkpoint | None = None, sampler: Any = batch, log: Log | None = None, **changes: Any) -> Any:
     model = Small()
     look = lambda model: {"loss": float(next(model.parameters()).detach().abs().sum())}  # noqa: E731
-    job = Fit(
+    job = FitJob(
         PIXELS.__getitem__, sampler, lambda outputs, rows, pairs: ranking_loss(outputs, pairs), look,
         seed=3, name="toy", checkpoint=kept, **changes,
     )  # fmt: skip
@@ -123,7 +123,7 @@ def test_other_errors_are_not_taken_for_a_lack_of_a_compiler(monkeypatch: pytest
         raise torch.OutOfMemoryError
 
     log = Listener()
-    compiled = Compiled(Small(), 2, log)
+    compiled = CompiledForward(Small(), 2, log)
     monkeypatch.setattr(compiled, "_fast", full)
     with pytest.raises(torch.OutOfMemoryError):
         compiled(torch.zeros(2, 3, SIZE, SIZE), 2)
@@ -134,16 +134,16 @@ def test_other_errors_are_not_taken_for_a_lack_of_a_compiler(monkeypatch: pytest
 def test_the_full_size_is_the_largest_of_the_first_batches() -> None:
     sizes = [3, 5, 4, 5, 2, 1, 1, 1, 9]
     sampler: Any = lambda step: (np.zeros(sizes[step], np.int64), None, None)  # noqa: E731
-    assert full_size(sampler, 9) == 5
-    assert full_size(sampler, 1) == 3
+    assert full_batch_size(sampler, 9) == 5
+    assert full_batch_size(sampler, 1) == 3
 
 
 def test_batch_norms_of_several_processes_stay_uncompiled() -> None:
     model, log = Small(), Listener()
     model.features[1].__class__ = distributed.SharedBatchNorm
-    job = Fit(PIXELS.__getitem__, batch, lambda *_: torch.zeros(()), lambda _: {}, seed=0, name="toy", compile=True)
-    assert not isinstance(forward_of(model, job, STEPS, log), Compiled)
+    job = FitJob(PIXELS.__getitem__, batch, lambda *_: torch.zeros(()), lambda _: {}, seed=0, name="toy", compile=True)
+    assert not isinstance(training_forward(model, job, STEPS, log), CompiledForward)
     assert log.lines == ["not compiled: toy has batch norms that talk to other processes"]
     log.lines.clear()
-    assert isinstance(forward_of(Small(), job, STEPS, log), Compiled)
+    assert isinstance(training_forward(Small(), job, STEPS, log), CompiledForward)
     assert log.lines == []

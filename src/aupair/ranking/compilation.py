@@ -13,7 +13,7 @@ LOOK = 8
 """batches whose sizes are looked at"""
 
 
-class Compiled:
+class CompiledForward:
     """A network whose full batches go through what torch.compile makes of it; the network itself stays as it is.
 
     A batch of another size takes the plain way: each size would be compiled for itself, for a minute. Which size is
@@ -49,6 +49,6 @@ class Compiled:
             return self._network(x)
 
 
-def full_size(sampler: Sampler, steps: int) -> int:
+def full_batch_size(sampler: Sampler, steps: int) -> int:
     """Give the size of a full batch: the largest of the first few."""
     return max(len(sampler(step)[0]) for step in islice(range(steps), LOOK))

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from aupair.ranking import fit as loop
-from aupair.ranking.ahead import DEPTH, ahead, batches, depth_for
 from aupair.ranking.checkpoint import Checkpoint
 from aupair.ranking.pairs import Pairs
+from aupair.ranking.prefetch import DEPTH, batch_loader, prefetch, prefetch_depth
 from face_files import Faces, trained
 
 CPU = torch.device("cpu")
@@ -25,14 +25,14 @@ def test_all_come_in_order_whatever_the_depth(depth: int) -> None:
         time.sleep(0.002 * (item % 3 == 0))  # some take longer than the next
         return item * item
 
-    assert list(ahead(make, range(3, 11), depth)) == [item * item for item in range(3, 11)]
-    assert list(ahead(make, range(0), depth)) == []
+    assert list(prefetch(make, range(3, 11), depth)) == [item * item for item in range(3, 11)]
+    assert list(prefetch(make, range(0), depth)) == []
 
 
 @pytest.mark.parametrize("depth", [0, 2])
 def test_so_many_are_made_before_they_are_asked_for(depth: int) -> None:
     made: list[int] = []
-    with closing(ahead(lambda item: made.append(item) or item, range(9), depth)) as items:  # type: ignore[func-returns-value]
+    with closing(prefetch(lambda item: made.append(item) or item, range(9), depth)) as items:  # type: ignore[func-returns-value]
         assert next(items) == 0
         end = time.monotonic() + 10
         while len(made) < 1 + depth and time.monotonic() < end:
@@ -42,7 +42,7 @@ def test_so_many_are_made_before_they_are_asked_for(depth: int) -> None:
     before = len(made)
     time.sleep(0.02)
     assert len(made) == before
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("ahead")]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("prefetch")]
 
 
 @pytest.mark.parametrize("depth", [0, 2])
@@ -52,16 +52,16 @@ def test_an_error_is_raised_where_its_item_is_asked_for(depth: int) -> None:
             raise InterruptedError
         return item
 
-    items = ahead(make, range(9), depth)
+    items = prefetch(make, range(9), depth)
     assert [next(items) for _ in range(3)] == [0, 1, 2]
     with pytest.raises(InterruptedError):
         next(items)
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("ahead")]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("prefetch")]
 
 
 def test_a_cpu_makes_none_ahead() -> None:
-    assert depth_for(CPU) == 0
-    assert depth_for(torch.device("cuda")) == DEPTH > 0
+    assert prefetch_depth(CPU) == 0
+    assert prefetch_depth(torch.device("cuda")) == DEPTH > 0
 
 
 def equal(one: Any, other: Any) -> bool:
@@ -71,7 +71,7 @@ def equal(one: Any, other: Any) -> bool:
 def test_a_fit_has_the_same_bits_with_batches_made_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     faces = Faces(tmp_path / "faces")
     plain = trained(faces.job())
-    monkeypatch.setattr(loop, "depth_for", lambda device: 2)
+    monkeypatch.setattr(loop, "prefetch_depth", lambda device: 2)
     assert equal(trained(faces.job()), plain)
 
     def breaks(step: int) -> tuple[np.ndarray, Pairs, np.ndarray]:
@@ -88,7 +88,7 @@ def test_a_fit_has_the_same_bits_with_batches_made_ahead(tmp_path: Path, monkeyp
 
 def test_a_batch_is_what_the_sampler_says(tmp_path: Path) -> None:
     faces = Faces(tmp_path)
-    for step, batch in zip(range(4, 7), batches(faces.sampler, faces.images, range(4, 7), CPU, 2)):
+    for step, batch in zip(range(4, 7), batch_loader(faces.sampler, faces.images, range(4, 7), CPU, 2)):
         rows, pairs, weight = faces.sampler(step)
         assert (batch.rows == rows).all()
         assert (batch.images.numpy() == faces.images(rows)).all()

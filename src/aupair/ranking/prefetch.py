@@ -24,12 +24,12 @@ DEPTH = 2
 """how many are made ahead: one may be ready while the next is in the making"""
 
 
-def depth_for(device: torch.device) -> int:
+def prefetch_depth(device: torch.device) -> int:
     """Say how many to make ahead: none for a CPU, whose cores the step needs itself."""
     return DEPTH if device.type == "cuda" else 0
 
 
-def ahead(make: Callable[[int], T], items: Sequence[int], depth: int) -> Generator[T, None, None]:
+def prefetch(make: Callable[[int], T], items: Sequence[int], depth: int) -> Generator[T, None, None]:
     """Give `make` of each item, in order; a thread makes up to `depth` of them before they are asked for.
 
     What `make` raises is raised where its item is asked for. Close it if it isn't asked to the end.
@@ -38,7 +38,7 @@ def ahead(make: Callable[[int], T], items: Sequence[int], depth: int) -> Generat
         yield from map(make, items)
         return
     waiting = iter(items)
-    with ThreadPoolExecutor(1, thread_name_prefix="ahead") as maker:
+    with ThreadPoolExecutor(1, thread_name_prefix="prefetch") as maker:
         made = deque(maker.submit(make, item) for item in islice(waiting, depth))
         try:
             while made:
@@ -70,21 +70,21 @@ class Batch:
         return Batch(self.rows, self.images.to(device, non_blocking=True), pairs)
 
 
-def batches(
+def batch_loader(
     sampler: Sampler, faces: Faces, steps: Sequence[int], device: torch.device, depth: int
 ) -> Generator[Batch, None, None]:
     """Give the batches of some steps, in host memory; the numbers don't depend on `depth`."""
 
     def make(step: int) -> Batch:
         rows, pairs, weight = sampler(step)
-        images = torch.from_numpy(faces(rows[distributed.share(len(rows))]))
-        on_host = PairBatch.of(pairs, weight)
-        pinned = PairBatch(*(host(tensor, device) for tensor in vars(on_host).values()))
-        return Batch(rows, host(images, device), pinned)
+        images = torch.from_numpy(faces(rows[distributed.local_slice(len(rows))]))
+        on_host = PairBatch.from_pairs(pairs, weight)
+        pinned = PairBatch(*(pin(tensor, device) for tensor in vars(on_host).values()))
+        return Batch(rows, pin(images, device), pinned)
 
-    return ahead(make, steps, depth)
+    return prefetch(make, steps, depth)
 
 
-def host(tensor: Tensor, device: torch.device) -> Tensor:
+def pin(tensor: Tensor, device: torch.device) -> Tensor:
     """Put a tensor where a device can copy it from while it computes: pinned memory for a GPU."""
     return tensor.pin_memory() if device.type == "cuda" else tensor
