@@ -32,7 +32,7 @@ from aupair.faces.landmarks import box_of_landmarks, dlib_box, interocular, load
 from aupair.faces.video import align_video
 from aupair.params import PreprocessFaces
 from aupair.synth import covers, sprites, subject
-from aupair.synth.corpus import Corpus, direct, shoot
+from aupair.synth.corpus import Corpus, draw_frame, plan_clip
 from aupair.synth.portrait import SIZE
 from aupair.synth.script import Deck, wander
 
@@ -48,17 +48,17 @@ AWAY = 0.5
 
 def film(folder: Path, person: int) -> tuple[Path, Path, np.ndarray]:
     """Film a person without and with hands: both clips, and the share of the face that the hands cover, (N,)."""
-    folk = subject.make(np.random.default_rng([7, person]))
+    folk = subject.make_subject(np.random.default_rng([7, person]))
     rng = np.random.default_rng([7, person, 1])
-    plan = direct(rng, Corpus(seconds=SECONDS, fps=FPS), folk, Deck(rng), "fit")
+    plan = plan_clip(rng, Corpus(seconds=SECONDS, fps=FPS), folk, Deck(rng), "fit")
     plan = replace(plan, passes=hands(rng, folk))
     alone, stage, covered = replace(plan, passes=[]), Stage(rng, plan.times), np.zeros(len(plan.times))
     clips = folder / f"alone{person}.mp4", folder / f"hands{person}.mp4"
     writers = [cv2.VideoWriter(str(clip), cv2.VideoWriter.fourcc(*"mp4v"), FPS, (WIDTH, HEIGHT)) for clip in clips]
     noise = [np.random.default_rng([7, person, 2]) for _ in clips]
     for k in range(len(plan.times)):
-        writers[0].write(stage.show(shoot(alone, k, folk, noise[0])[0], k))
-        image, covered[k], _ = shoot(plan, k, folk, noise[1])
+        writers[0].write(stage.show(draw_frame(alone, k, folk, noise[0])[0], k))
+        image, covered[k], _ = draw_frame(plan, k, folk, noise[1])
         writers[1].write(stage.show(image, k))
     for writer in writers:
         writer.release()
@@ -69,7 +69,7 @@ def hands(rng: np.random.Generator, folk: subject.Subject) -> list[covers.Pass]:
     """Plan a hand a second, each over another part of the face."""
     passes = []
     for k, aim in zip(range(SECONDS), ("upper", "lower", "left", "right")):
-        sprite = sprites.DRAW["hand"](rng, sprites.palette(rng, folk.skin, folk.hair))
+        sprite = sprites.DRAW["hand"](rng, sprites.choose_palette(rng, folk.skin, folk.hair))
         angle, scale = float(rng.uniform(-0.8, 0.8)), float(rng.uniform(0.85, 1.1))
         passes.append(covers.Pass("hand", aim, k + 0.05, 0.9, angle, scale, (0.0, 0.0), 1, sprite))
     return passes

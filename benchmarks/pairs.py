@@ -116,11 +116,11 @@ def demo_frames() -> Frames:
     """Make the labels of the demo corpus, frame by frame as `aupair synth` writes them."""
     settings, labels = corpus.Corpus(), []
     for number in range(settings.subjects):
-        person = subject.make(np.random.default_rng([settings.seed, number]))
+        person = subject.make_subject(np.random.default_rng([settings.seed, number]))
         deck = script.Deck(np.random.default_rng([settings.seed, number, 1]))
         for clip in range(settings.clips):
             rng = np.random.default_rng([settings.seed, number, 2, clip])
-            plan = corpus.direct(rng, settings, person, deck, corpus.split_of(number))
+            plan = corpus.plan_clip(rng, settings, person, deck, corpus.split_of(number))
             labels.append((np.floor(plan.intensity + 1e-9) >= 1).astype(np.int8))
     split = np.array([SPLITS.index(corpus.split_of(k)) for k in range(settings.subjects)], np.int8)
     return framed(labels, np.repeat(split, settings.clips), settings.fps, np.random.default_rng(0))

@@ -89,17 +89,17 @@ def test_conditions_are_shares_and_small_angles(tiny: Path) -> None:
 
 
 def test_another_seed_gives_other_people(tiny: Path) -> None:
-    one, other = (subject.make(np.random.default_rng([seed, 0])) for seed in (3, 4))
+    one, other = (subject.make_subject(np.random.default_rng([seed, 0])) for seed in (3, 4))
     assert np.abs(one.landmarks - other.landmarks).max() > 1
     assert np.abs(one.image - other.image).mean() > 3
 
 
 def test_covers_do_not_change_what_the_face_does() -> None:
-    person = subject.make(np.random.default_rng(0))
+    person = subject.make_subject(np.random.default_rng(0))
     clips = []
     for split in ("fit", "validation"):
         deck = script.Deck(np.random.default_rng(1))
-        clips.append(corpus.direct(np.random.default_rng(2), TINY, person, deck, split))
+        clips.append(corpus.plan_clip(np.random.default_rng(2), TINY, person, deck, split))
     assert np.array_equal(clips[0].intensity, clips[1].intensity)
     assert clips[0].poses == clips[1].poses
     assert np.array_equal(clips[0].light, clips[1].light)

@@ -5,13 +5,13 @@ import pytest
 
 from aupair.aus import AUS
 from aupair.synth import expression, subject
-from aupair.synth.portrait import IOD, mirror
+from aupair.synth.portrait import IOD, mirror_landmarks
 from aupair.synth.shape import Pose
 
 
 @pytest.fixture(scope="module")
 def person() -> subject.Subject:
-    return subject.make(np.random.default_rng(7))
+    return subject.make_subject(np.random.default_rng(7))
 
 
 def show(person: subject.Subject, **levels: float) -> np.ndarray:
@@ -67,7 +67,10 @@ def test_an_open_mouth_is_dark_inside(person: subject.Subject) -> None:
 
 
 def test_furrows_mirror_with_the_face(person: subject.Subject) -> None:
-    straight, mirrored = expression.furrows(person.landmarks), expression.furrows(mirror(person.landmarks))
+    straight, mirrored = (
+        expression.paint_furrows(person.landmarks),
+        expression.paint_furrows(mirror_landmarks(person.landmarks)),
+    )
     assert np.abs(straight - mirrored[:, :, ::-1]).max() < 1e-5
     creased = [au for au, relief in zip(AUS, straight) if np.abs(relief).max() > 0.04]
     assert creased == [au for au in AUS if au != "AU25"]
@@ -83,8 +86,8 @@ def test_asymmetry_moves_one_side_more() -> None:
 
 
 def test_people_differ_and_are_drawn_the_same_twice() -> None:
-    people = [subject.make(np.random.default_rng([0, k])) for k in range(6)]
-    again = subject.make(np.random.default_rng([0, 0]))
+    people = [subject.make_subject(np.random.default_rng([0, k])) for k in range(6)]
+    again = subject.make_subject(np.random.default_rng([0, 0]))
     assert np.array_equal(people[0].image, again.image)
     pictures = np.stack([person.image for person in people])
     gaps = [np.abs(pictures[i] - pictures[j]).mean() for i in range(6) for j in range(i)]

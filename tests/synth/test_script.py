@@ -10,7 +10,9 @@ TIMES = np.arange(round(SECONDS * FPS)) / FPS
 
 def clip(seed: int, times: np.ndarray = TIMES) -> np.ndarray:
     rng = np.random.default_rng([seed, 1])
-    return script.intensities(script.expressions(rng, SECONDS, script.Deck(np.random.default_rng(seed))), times)
+    return script.intensity_curves(
+        script.plan_expressions(rng, SECONDS, script.Deck(np.random.default_rng(seed))), times
+    )
 
 
 @pytest.fixture(scope="module")
@@ -73,14 +75,16 @@ def test_event_equals_a_naive_loop() -> None:
 
 
 def test_the_head_never_turns_beyond_its_limit_but_does_turn() -> None:
-    yaws = np.array([[pose.yaw for pose in script.poses(np.random.default_rng(seed), TIMES)] for seed in range(40)])
+    yaws = np.array(
+        [[pose.yaw for pose in script.plan_poses(np.random.default_rng(seed), TIMES)] for seed in range(40)]
+    )
     assert np.abs(yaws).max() <= script.MAX_YAW < 0.5
     assert (np.abs(yaws) > 0.3).any(1).mean() > 0.4
     assert (np.abs(yaws) < 0.3).mean() > 0.6
 
 
 def test_blinks_are_short() -> None:
-    closed = np.stack([script.blinks(np.random.default_rng(seed), np.arange(600) / 100) for seed in range(10)])
+    closed = np.stack([script.plan_blinks(np.random.default_rng(seed), np.arange(600) / 100) for seed in range(10)])
     assert closed.max() == 1
     assert closed.min() < 1e-9
     assert 0.03 < (closed > 0.5).mean() < 0.12

@@ -1,6 +1,6 @@
-"""The demo corpus: short videos of synthetic people with known AU intensities, laid out as Aff-Wild2 is.
+"""Write the demo corpus (`aupair synth DIR`): short videos of synthetic people with known AU intensities.
 
-`aupair synth DIR` calls `synthesise`. The same parameters give the same bytes, whatever the number of workers.
+The layout is that of Aff-Wild2. The same parameters give the same bytes, whatever the number of workers.
 """
 
 import multiprocessing
@@ -28,7 +28,7 @@ TURN = ("fit", "select", "fit", "validation")
 
 
 class Corpus(Record):
-    """How many people, how many clips of each, how long."""
+    """Parameters of a synthetic corpus."""
 
     subjects: Annotated[int, Field(ge=4, le=999)] = 96
     clips: Annotated[int, Field(ge=1, le=9)] = 1
@@ -64,7 +64,7 @@ def synthesise(directory: Path, params: Corpus, log: Log = SILENT) -> None:
     """Write a corpus into a new or empty folder, all of it or nothing.
 
     Raises:
-        DataError: the folder holds something already.
+        DataError: the folder is not empty.
     """
     directory = Path(directory).resolve()
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
@@ -84,7 +84,7 @@ def synthesise(directory: Path, params: Corpus, log: Log = SILENT) -> None:
 
 @contextmanager
 def _single_threaded() -> Iterator[None]:
-    """Let the processes started inside use one BLAS thread."""
+    """Restrict processes that are started inside the block to one BLAS thread each."""
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
     before = {name: os.environ.get(name) for name in names}
     os.environ.update(dict.fromkeys(names, "1"))
@@ -98,18 +98,18 @@ def _single_threaded() -> Iterator[None]:
 
 
 def split_of(number: int) -> str:
-    """Give the split of a subject."""
+    """Return the split of a subject."""
     return TURN[number % len(TURN)]
 
 
-def names(number: int, params: Corpus) -> list[str]:
-    """Name the videos of a subject."""
+def video_names(number: int, params: Corpus) -> list[str]:
+    """Return the names of a subject's videos."""
     return [f"s{number:03d}c{clip}" for clip in range(params.clips)]
 
 
 def _write_tables(root: Path, params: Corpus, conditions: str) -> None:
     """Write subjects.csv, splits.csv and conditions.csv."""
-    people = [(name, f"s{k:03d}", split_of(k)) for k in range(params.subjects) for name in names(k, params)]
+    people = [(name, f"s{k:03d}", split_of(k)) for k in range(params.subjects) for name in video_names(k, params)]
     (root / "subjects.csv").write_text("video,subject\n" + "".join(f"{v},{s}\n" for v, s, _ in people))
     (root / "splits.csv").write_text("video,subject,split\n" + "".join(f"{v},{s},{p}\n" for v, s, p in people))
     header = ",".join(["video", "frame", "covered", *(f"hidden_{au}" for au in AUS), "yaw"])
@@ -117,17 +117,17 @@ def _write_tables(root: Path, params: Corpus, conditions: str) -> None:
 
 
 def _write_subject(task: tuple[Path, Corpus, int]) -> str:
-    """Write the videos and annotations of one subject; give its rows of conditions.csv."""
+    """Write the videos and annotations of one subject; return its rows of conditions.csv."""
     import cv2
 
     root, params, number = task
     cv2.setNumThreads(1)
-    person = subject.make(np.random.default_rng([params.seed, number]))
+    person = subject.make_subject(np.random.default_rng([params.seed, number]))
     deck = script.Deck(np.random.default_rng([params.seed, number, 1]))
     rows = []
-    for clip, name in enumerate(names(number, params)):
+    for clip, name in enumerate(video_names(number, params)):
         rng = np.random.default_rng([params.seed, number, 2, clip])
-        plan = direct(rng, params, person, deck, split_of(number))
+        plan = plan_clip(rng, params, person, deck, split_of(number))
         rows += [f"{name},{row}\n" for row in _film(root / "videos" / f"{name}.mp4", params.fps, plan, person, rng)]
         levels = np.floor(plan.intensity + 1e-9).astype(int)
         annotation = Path(FOLDERS[split_of(number)]) / f"{name}.txt"
@@ -142,25 +142,25 @@ def _write_labels(path: Path, labels: np.ndarray) -> None:
     path.write_text("\n".join(lines) + "\n")
 
 
-def direct(rng: np.random.Generator, params: Corpus, person: subject.Subject, deck: script.Deck, split: str) -> Clip:
-    """Write the script of one clip; what passes before the face is drawn from a stream of its own."""
+def plan_clip(rng: np.random.Generator, params: Corpus, person: subject.Subject, deck: script.Deck, split: str) -> Clip:
+    """Plan one clip; covers and light have random streams of their own, so that they do not change the expressions."""
     times = np.arange(round(params.seconds * params.fps)) / params.fps
     cover_rng, light_rng = rng.spawn(2)
     brightness = 1 + script.wander(light_rng, times, 0.12, 5.6) + light_rng.uniform(-0.15, 0.1)
     slope = light_rng.uniform(-0.3, 0.3) + script.wander(light_rng, times, 0.14, 6.4)
     return Clip(
         times=times,
-        intensity=script.intensities(script.expressions(rng, params.seconds, deck), times),
-        poses=script.poses(rng, times),
-        blink=script.blinks(rng, times),
-        passes=covers.passes(cover_rng, params.seconds, split, person),
+        intensity=script.intensity_curves(script.plan_expressions(rng, params.seconds, deck), times),
+        poses=script.plan_poses(rng, times),
+        blink=script.plan_blinks(rng, times),
+        passes=covers.plan_passes(cover_rng, params.seconds, split, person),
         light=np.stack([brightness, slope], 1),
         noise=float(light_rng.uniform(0.2, 0.8)),
     )
 
 
 def _film(path: Path, fps: float, plan: Clip, person: subject.Subject, rng: np.random.Generator) -> list[str]:
-    """Write a video; give the rows of conditions.csv without the video's name.
+    """Write a video; return its rows of conditions.csv without the video's name.
 
     Raises:
         DataError: OpenCV cannot write the video.
@@ -172,7 +172,7 @@ def _film(path: Path, fps: float, plan: Clip, person: subject.Subject, rng: np.r
         raise DataError("cannot write a video", where=path, expected="OpenCV with the mp4v codec")
     rows = []
     for k in range(len(plan.times)):
-        image, covered, hidden = shoot(plan, k, person, rng)
+        image, covered, hidden = draw_frame(plan, k, person, rng)
         writer.write(image)
         values = [covered, *hidden.tolist(), plan.poses[k].yaw]
         rows.append(",".join([str(k), *(f"{round(value, 3) + 0.0:g}" for value in values)]))
@@ -180,7 +180,7 @@ def _film(path: Path, fps: float, plan: Clip, person: subject.Subject, rng: np.r
     return rows
 
 
-def shoot(
+def draw_frame(
     plan: Clip, k: int, person: subject.Subject, rng: np.random.Generator
 ) -> tuple[np.ndarray, float, np.ndarray]:
     """Draw frame k of a clip.
@@ -193,9 +193,9 @@ def shoot(
     for event in plan.passes:
         presence = event.presence(plan.times[k])
         if presence is not None:
-            image, cover = covers.lay(image, event, presence, points)
+            image, cover = covers.overlay(image, event, presence, points)
     brightness, slope = plan.light[k]
     image *= (brightness * (1 + slope * np.linspace(-1, 1, SIZE))).astype(np.float32)[:, None]
     noise = rng.standard_normal((SIZE // 2, SIZE // 2, 3), np.float32) * np.float32(plan.noise)
     image += noise.repeat(2, 0).repeat(2, 1)
-    return np.clip(image, 0, 255).astype(np.uint8), *regions.hidden(points, cover)
+    return np.clip(image, 0, 255).astype(np.uint8), *regions.measure_hidden(points, cover)

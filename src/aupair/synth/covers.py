@@ -1,11 +1,11 @@
-"""Covers: what passes before a face or beside it, when, where, and the pixels that it hides."""
+"""Plan and draw covers: things that pass before a face or beside it, and hide some of its pixels."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
 from aupair.synth.portrait import IOD, SIZE
-from aupair.synth.sprites import DRAW, ORIGIN, Sprite, palette
+from aupair.synth.sprites import DRAW, ORIGIN, Sprite, choose_palette
 from aupair.synth.subject import Subject
 
 KINDS: dict[str, tuple[str, ...]] = {
@@ -13,7 +13,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "select": ("hand", "mug", "paper", "microphone", "strand", "cap", "phone"),
     "validation": ("hand", "mug", "paper", "microphone", "strand", "cap", "phone", "scarf", "glasses"),
 }
-"""What passes in each split: fit never sees a phone, a scarf or glasses; select never sees the last two."""
+"""Kinds of each split: a phone is never in fit; scarves and glasses are only in validation."""
 WORN = ("strand", "cap", "scarf", "glasses")
 """kinds that hang on the head and turn with it; an arm carries the others"""
 AIMS: dict[str, tuple[str, ...]] = {
@@ -27,7 +27,7 @@ AIMS: dict[str, tuple[str, ...]] = {
     "cap": ("upper",),
     "glasses": ("upper",),
 }
-"""parts of the face that a kind hides, as often as they are named"""
+"""parts of the face that a kind hides; a part that is named twice is chosen twice as often"""
 BESIDE = 0.25
 """share of the passes that hide nothing"""
 HALF_WIDTH = {"hand": 0.8, "mug": 0.85, "paper": 0.9, "microphone": 0.5, "strand": 0.7, "phone": 0.6}
@@ -36,7 +36,7 @@ HALF_WIDTH = {"hand": 0.8, "mug": 0.85, "paper": 0.9, "microphone": 0.5, "strand
 
 @dataclass(frozen=True)
 class Pass:
-    """One thing that comes, stays and goes."""
+    """A thing that comes into the picture, stays and goes."""
 
     kind: str
     aim: str
@@ -49,13 +49,13 @@ class Pass:
     """of the arm from upright, radians"""
     scale: float
     jitter: tuple[float, float]
-    """where it stops, off its aim, IODs"""
+    """distance of its place from its aim, IODs"""
     side: int
     """-1: passes beside the face on the image's left; 1: on its right"""
     sprite: Sprite
 
     def presence(self, time: float) -> float | None:
-        """How far it has come at `time`: 0 outside the picture .. 1 there; None before and after."""
+        """Return how far it has come at `time`, from 0 (outside the picture) to 1 (at its place); None before and after."""
         inside = min(time - self.start, self.start + self.length - time)
         if inside < 0:
             return None
@@ -66,20 +66,20 @@ FROM = {"strand": -4.0, "cap": -3.2, "glasses": -3.2, "scarf": 3.2}
 """how far above (-) or below (+) its aim a worn kind comes from, IODs"""
 
 
-def passes(rng: np.random.Generator, seconds: float, split: str, subject: Subject) -> list[Pass]:
-    """Plan the passes of a clip, one in each stretch of about 1.8 seconds, whatever the face does meanwhile."""
+def plan_passes(rng: np.random.Generator, seconds: float, split: str, subject: Subject) -> list[Pass]:
+    """Plan the passes of a clip, one in each stretch of about 1.8 seconds, independent of the expressions."""
     count = max(1, round(seconds / 1.8))
     stretch = seconds / count
-    return [_plan(rng, k * stretch, stretch, split, subject) for k in range(count)]
+    return [_plan_pass(rng, k * stretch, stretch, split, subject) for k in range(count)]
 
 
-def _plan(rng: np.random.Generator, begin: float, stretch: float, split: str, subject: Subject) -> Pass:
-    """Draw one pass inside begin .. begin + stretch."""
+def _plan_pass(rng: np.random.Generator, begin: float, stretch: float, split: str, subject: Subject) -> Pass:
+    """Draw one random pass between `begin` and `begin + stretch`, seconds."""
     kind = str(rng.choice(KINDS[split]))
     aim = "beside" if rng.random() < BESIDE else str(rng.choice(AIMS[kind]))
     length = min(stretch, float(rng.uniform(0.85, 1.25)))
     tilt = 0.1 if kind in WORN else 0.3 if aim == "beside" else 1.2 if (kind, aim) == ("hand", "upper") else 0.9
-    sprite = DRAW[kind](rng, palette(rng, subject.skin, subject.hair))
+    sprite = DRAW[kind](rng, choose_palette(rng, subject.skin, subject.hair))
     return Pass(
         kind=kind,
         aim=aim,
@@ -93,11 +93,11 @@ def _plan(rng: np.random.Generator, begin: float, stretch: float, split: str, su
     )
 
 
-def place(event: Pass, presence: float, points: np.ndarray) -> np.ndarray:
-    """Give the matrix that puts the sprite into the frame: (2, 3), sprite pixels -> frame pixels.
+def _placement(event: Pass, presence: float, points: np.ndarray) -> np.ndarray:
+    """Return the matrix that moves the sprite into the frame: (2, 3), sprite pixels -> frame pixels.
 
     Args:
-        points: (POINTS, 2) pixels of the face, which it follows.
+        points: (POINTS, 2) pixels of the face, which the sprite follows.
     """
     across = points[45] - points[36]
     roll = float(np.arctan2(across[1], across[0]))
@@ -114,7 +114,7 @@ def place(event: Pass, presence: float, points: np.ndarray) -> np.ndarray:
 
 
 def _target(event: Pass, points: np.ndarray) -> np.ndarray:
-    """Where the pass stops: (2,) pixels."""
+    """Return the place where the pass stops: (2,) pixels."""
     eyes, lips = points[36:48].mean(0), points[48:68].mean(0)
     jitter = IOD * np.array(event.jitter)
     if event.aim != "beside":
@@ -134,18 +134,18 @@ def _target(event: Pass, points: np.ndarray) -> np.ndarray:
     return np.array([edge + event.side * reach * IOD, (eyes + lips)[1] / 2]) + abs(jitter) * [event.side, 1]
 
 
-def lay(image: np.ndarray, event: Pass, presence: float, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Put the pass into the picture, with its shadow on what is behind.
+def overlay(image: np.ndarray, event: Pass, presence: float, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Draw the pass over the picture, with its shadow.
 
     Args:
         image: (SIZE, SIZE, 3) float32 BGR 0..255.
 
     Returns:
-        the picture; (SIZE, SIZE) bool: where it hides what is behind.
+        the picture; (SIZE, SIZE) bool, the pixels that the pass hides.
     """
     import cv2
 
-    matrix = place(event, presence, points)
+    matrix = _placement(event, presence, points)
     colour = cv2.warpAffine(event.sprite.colour, matrix, (SIZE, SIZE), flags=cv2.INTER_LINEAR)
     alpha = cv2.warpAffine(event.sprite.alpha, matrix, (SIZE, SIZE), flags=cv2.INTER_LINEAR)
     shadow = cv2.GaussianBlur(np.roll(alpha, (5, 4), (0, 1)), (0, 0), 5)

@@ -1,12 +1,12 @@
-"""What each AU does to a face: how the control points move, and which furrows it draws on the skin."""
+"""The effects of each AU on a face: the control points that it moves and the furrows that it draws on the skin."""
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from aupair.aus import AUS
-from aupair.synth.portrait import IOD, MIRROR, SIZE, mirror
-from aupair.synth.shape import POINTS, Key, index
+from aupair.synth.portrait import IOD, MIRROR, SIZE, mirror_landmarks
+from aupair.synth.shape import POINTS, Key, point_index
 
 Offsets = Mapping[Key, tuple[float, float]]
 
@@ -57,7 +57,7 @@ MOVES: dict[str, Offsets] = {
 
 
 def displacements(gain: np.ndarray, asymmetry: np.ndarray) -> np.ndarray:
-    """Spread MOVES over both halves of one person's face.
+    """Return the displacements of MOVES for both halves of one person's face.
 
     Args:
         gain: (A,) how strongly the person shows each AU, about 1.
@@ -73,17 +73,20 @@ def displacements(gain: np.ndarray, asymmetry: np.ndarray) -> np.ndarray:
             for side, sign in enumerate((1, -1)):
                 if not (central and side):
                     x = 0 if central else sign * dx
-                    moves[a, index(key, side)] = IOD * gain[a] * (1 + sign * asymmetry[a]) * np.array([x, dy])
+                    moves[a, point_index(key, side)] = IOD * gain[a] * (1 + sign * asymmetry[a]) * np.array([x, dy])
     return moves
 
 
-def furrows(landmarks: np.ndarray) -> np.ndarray:
-    """Paint each AU's furrows and bulges as relative brightness: (A, SIZE, SIZE) float32, 0: unchanged, at intensity 5.
+def paint_furrows(landmarks: np.ndarray) -> np.ndarray:
+    """Paint each AU's furrows and bulges at intensity 5.
 
     Args:
         landmarks: (68, 2) pixels of the face at rest.
+
+    Returns:
+        (A, SIZE, SIZE) float32, relative brightness; 0: unchanged.
     """
-    left, right = _left_furrows(landmarks), _left_furrows(mirror(landmarks))
+    left, right = _left_furrows(landmarks), _left_furrows(mirror_landmarks(landmarks))
     return np.stack([left[au] + right[au][:, ::-1] for au in AUS])
 
 
@@ -97,7 +100,7 @@ def _left_furrows(p: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _brow_furrows(p: np.ndarray, maps: dict[str, np.ndarray]) -> None:
-    """Lines across the forehead (AU1, AU2), between the brows (AU4)."""
+    """Paint lines across the forehead (AU1, AU2) and between the brows (AU4)."""
     for height in (0.15, 0.22, 0.29):
         middle = np.array([p[27, 0], p[21, 1]])
         path = [_at(p[20], 0, -height), _at(p[21], 0, -height - 0.02), _at(middle, 0, 0.01 - height)]
@@ -110,7 +113,7 @@ def _brow_furrows(p: np.ndarray, maps: dict[str, np.ndarray]) -> None:
 
 
 def _eye_furrows(p: np.ndarray, maps: dict[str, np.ndarray]) -> None:
-    """Crow's feet and a raised cheek (AU6), the crease of a tight lower lid (AU7)."""
+    """Paint crow's feet and a raised cheek (AU6), and the crease of a tight lower lid (AU7)."""
     lid, corner = (p[40] + p[41]) / 2, _at(p[36], -0.09, 0)
     for degrees in (-35, -8, 20):
         angle = np.deg2rad(degrees)
@@ -121,7 +124,7 @@ def _eye_furrows(p: np.ndarray, maps: dict[str, np.ndarray]) -> None:
 
 
 def _mouth_furrows(p: np.ndarray, maps: dict[str, np.ndarray]) -> None:
-    """Nose-to-mouth folds (AU10, AU12), corners (AU12, AU15, AU23), tight and pressed lips (AU23, AU24), chin."""
+    """Paint folds beside the nose (AU10, AU12), corners (AU12, AU15, AU23), tight lips (AU23, AU24) and the chin."""
     lid, chin = (p[40] + p[41]) / 2, 0.4 * p[57] + 0.6 * p[8]
     fold = [_at(p[31], -0.05, -0.06), _at(p[31], -0.17, 0.08), _at((p[48] + p[31]) / 2, -0.2, 0)]
     _line(maps["AU10"], fold, 0.48)
@@ -142,7 +145,7 @@ def _mouth_furrows(p: np.ndarray, maps: dict[str, np.ndarray]) -> None:
 
 
 def _at(point: np.ndarray, dx: float, dy: float) -> np.ndarray:
-    """Step from a point by x, y in IODs."""
+    """Return the point that lies dx, dy IODs from a point."""
     return point + IOD * np.array([dx, dy])
 
 

@@ -1,4 +1,4 @@
-"""The inside of the mouth, which the portrait hides: a dark gap, teeth, a tongue, or the seam of closed lips."""
+"""Paint the inside of the mouth, which the portrait lacks: a dark gap, teeth, a tongue, or the seam of closed lips."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ GAP, TEETH, TONGUE, SHADOW = (28, 22, 52), (175, 195, 205), (70, 65, 140), (40, 
 """colours, BGR"""
 
 
-def paint(image: np.ndarray, points: np.ndarray, press: float) -> None:
+def paint_mouth(image: np.ndarray, points: np.ndarray, press: float) -> None:
     """Paint the mouth between the inner lips, in place.
 
     Args:
@@ -22,27 +22,27 @@ def paint(image: np.ndarray, points: np.ndarray, press: float) -> None:
     lips = points[60:68] - low
     gap = float(np.linalg.norm(lips[6] - lips[2])) / IOD
     if gap > SEAM + 0.012:
-        _open(part, lips, gap)
+        _paint_opening(part, lips, gap)
     else:
-        _closed(part, lips, press)
+        _paint_seam(part, lips, press)
 
 
-def _open(part: np.ndarray, lips: np.ndarray, gap: float) -> None:
-    """Fill the opening: teeth hang from the upper lip, the tongue lies where the gap is wide."""
+def _paint_opening(part: np.ndarray, lips: np.ndarray, gap: float) -> None:
+    """Fill the opening with teeth along the upper lip, and with the tongue where the gap is wide."""
     inside = np.empty_like(part)
     inside[:] = GAP
     height = IOD * min(0.10, 0.55 * (gap - SEAM))
     edge = lips[:5] + np.outer([0, 0.9, 1, 0.9, 0], [0, height])
-    _blend(inside, _mask(part, np.concatenate([lips[:5], edge[::-1]]), 0.8), TEETH)
+    _blend(inside, _rasterise(part, np.concatenate([lips[:5], edge[::-1]]), 0.8), TEETH)
     if gap > 0.15:
         angles = np.linspace(0, 2 * np.pi, 24, endpoint=False)
         oval = np.stack([0.22 * np.cos(angles), 0.06 + 0.09 * np.sin(angles)], 1) * IOD
-        _blend(inside, 0.8 * _mask(part, 0.75 * lips[6] + 0.25 * lips[2] + oval, 2.0), TONGUE)
-    opening = _mask(part, lips, 0.7)
+        _blend(inside, 0.8 * _rasterise(part, 0.75 * lips[6] + 0.25 * lips[2] + oval, 2.0), TONGUE)
+    opening = _rasterise(part, lips, 0.7)
     part += opening * (inside - part)
 
 
-def _closed(part: np.ndarray, lips: np.ndarray, press: float) -> None:
+def _paint_seam(part: np.ndarray, lips: np.ndarray, press: float) -> None:
     """Draw the line where the lips meet."""
     import cv2
 
@@ -53,7 +53,7 @@ def _closed(part: np.ndarray, lips: np.ndarray, press: float) -> None:
     _blend(part, (0.5 + 0.25 * press) * soft, SHADOW)
 
 
-def _mask(part: np.ndarray, polygon: np.ndarray, blur: float) -> np.ndarray:
+def _rasterise(part: np.ndarray, polygon: np.ndarray, blur: float) -> np.ndarray:
     """Rasterise a polygon with soft edges: (H, W, 1) float32 0..1."""
     import cv2
 
@@ -63,5 +63,5 @@ def _mask(part: np.ndarray, polygon: np.ndarray, blur: float) -> np.ndarray:
 
 
 def _blend(part: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int]) -> None:
-    """Lay a colour over the part, in place."""
+    """Blend a colour over the part, in place."""
     part += mask * (np.array(colour, np.float32) - part)

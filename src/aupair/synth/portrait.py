@@ -1,4 +1,4 @@
-"""The portrait behind the demo corpus: scikit-image's astronaut (NASA, public domain), levelled and at rest."""
+"""Load the portrait that the demo corpus is made of: scikit-image's astronaut (NASA, public domain)."""
 
 from functools import cache
 
@@ -36,14 +36,14 @@ MIRROR = np.array(
 """MIRROR[k] is the point that takes the place of point k in the mirrored image."""
 
 
-def mirror(landmarks: np.ndarray) -> np.ndarray:
-    """Give the 68 points of the mirrored image: (68, 2) pixels from (68, 2) pixels."""
+def mirror_landmarks(landmarks: np.ndarray) -> np.ndarray:
+    """Return the 68 points of the mirrored image: (68, 2) pixels from (68, 2) pixels."""
     return np.stack([SIZE - 1 - landmarks[MIRROR, 0], landmarks[MIRROR, 1]], 1)
 
 
 @cache
-def levelled() -> tuple[np.ndarray, np.ndarray]:
-    """Give the portrait with level eyes at the standard distance and the teeth painted over.
+def load_portrait() -> tuple[np.ndarray, np.ndarray]:
+    """Return the portrait with level eyes at the standard distance and the teeth painted over.
 
     Returns:
         image (SIZE, SIZE, 3) uint8 BGR; landmarks (68, 2) float64 pixels. Callers must not write into them.
@@ -66,8 +66,8 @@ def levelled() -> tuple[np.ndarray, np.ndarray]:
     return cv2.inpaint(image, cv2.dilate(teeth, np.ones((3, 3), np.uint8)), 3, cv2.INPAINT_TELEA), points
 
 
-def at_rest(points: np.ndarray) -> np.ndarray:
-    """Take the smile out of the portrait's shape: mouth closed, corners level, eyes and chin relaxed.
+def relax(points: np.ndarray) -> np.ndarray:
+    """Return the portrait's landmarks without the smile: mouth closed, corners level, eyes and chin relaxed.
 
     Args:
         points: (68, 2) pixels, the levelled portrait's landmarks.

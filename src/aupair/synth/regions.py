@@ -1,10 +1,10 @@
-"""Which part of the face each AU is read from, and how much of it a cover hides."""
+"""Measure how much a cover hides of the part of the face that each AU is read from."""
 
 import numpy as np
 
 from aupair.aus import AUS
 from aupair.synth.portrait import SIZE
-from aupair.synth.shape import Key, index
+from aupair.synth.shape import Key, point_index
 
 LIPS: tuple[Key, ...] = (48, 49, 50, 51, 57, 58, 59)
 REGIONS: dict[str, tuple[Key, ...]] = {
@@ -24,18 +24,20 @@ REGIONS: dict[str, tuple[Key, ...]] = {
 """Points whose convex hull is the AU's own region, on the image's left half; the mirrored hull belongs to it too."""
 
 
-def masks(points: np.ndarray) -> np.ndarray:
-    """Draw every AU's own region, both sides: (A, SIZE, SIZE) bool from (POINTS, 2) pixels."""
-    return np.stack([_hulls([[index(key, side) for key in REGIONS[au]] for side in (0, 1)], points) for au in AUS])
+def _region_masks(points: np.ndarray) -> np.ndarray:
+    """Return every AU's own region, both sides: (A, SIZE, SIZE) bool from (POINTS, 2) pixels."""
+    return np.stack(
+        [_hulls([[point_index(key, side) for key in REGIONS[au]] for side in (0, 1)], points) for au in AUS]
+    )
 
 
-def face_mask(points: np.ndarray) -> np.ndarray:
-    """Draw the convex hull of the 68 landmarks: (SIZE, SIZE) bool."""
+def _face_mask(points: np.ndarray) -> np.ndarray:
+    """Return the convex hull of the 68 landmarks: (SIZE, SIZE) bool."""
     return _hulls([list(range(68))], points)
 
 
-def hidden(points: np.ndarray, cover: np.ndarray | None) -> tuple[float, np.ndarray]:
-    """Measure what a cover hides.
+def measure_hidden(points: np.ndarray, cover: np.ndarray | None) -> tuple[float, np.ndarray]:
+    """Measure the shares of the face that a cover hides.
 
     Args:
         points: (POINTS, 2) pixels of the face drawn.
@@ -46,11 +48,11 @@ def hidden(points: np.ndarray, cover: np.ndarray | None) -> tuple[float, np.ndar
     """
     if cover is None:
         return 0.0, np.zeros(len(AUS))
-    return float(cover[face_mask(points)].mean()), np.array([cover[mask].mean() for mask in masks(points)])
+    return float(cover[_face_mask(points)].mean()), np.array([cover[mask].mean() for mask in _region_masks(points)])
 
 
 def _hulls(groups: list[list[int]], points: np.ndarray) -> np.ndarray:
-    """Fill the convex hulls of groups of points: (SIZE, SIZE) bool."""
+    """Return the convex hulls of groups of points: (SIZE, SIZE) bool."""
     import cv2
 
     mask = np.zeros((SIZE, SIZE), np.uint8)

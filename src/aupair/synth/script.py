@@ -1,4 +1,4 @@
-"""What happens in a clip, in seconds: expressions, head pose, blinks, light, and what passes before the face."""
+"""Plan a clip in seconds: expressions, head poses and blinks."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -43,7 +43,7 @@ CLASHES = (("AU12", "AU15"), ("AU23", "AU25"), ("AU23", "AU26"), ("AU24", "AU25"
 
 @dataclass(frozen=True)
 class Event:
-    """One AU that rises, holds and falls; all times in seconds."""
+    """One AU that rises, stays at its peak and falls; all times in seconds."""
 
     au: int
     start: float
@@ -55,25 +55,25 @@ class Event:
 
     @property
     def end(self) -> float:
-        """When it is over."""
+        """The time at which the AU is at 0 again."""
         return self.start + self.onset + self.hold + self.offset
 
     def at(self, times: np.ndarray) -> np.ndarray:
-        """Give the intensity at `times` (N,): raised cosines around a hold."""
+        """Return the intensity at `times` (N,): raised cosines around the constant peak."""
         rise = np.clip((times - self.start) / self.onset, 0, 1)
         fall = np.clip((self.end - times) / self.offset, 0, 1)
         return self.peak * (0.5 - 0.5 * np.cos(np.pi * np.minimum(rise, fall)))
 
 
-def expressions(rng: np.random.Generator, seconds: float, deck: "Deck") -> list[Event]:
-    """Play cards one after another, each before the last is over, so that several AUs are active at once."""
+def plan_expressions(rng: np.random.Generator, seconds: float, deck: "Deck") -> list[Event]:
+    """Plan expressions that overlap in time, so that several AUs are active at once."""
     events: list[Event] = []
     now = rng.uniform(0.25, 0.7)
     while now < seconds - 0.5:
         onset, hold, offset = rng.uniform([0.2, 0.12, 0.24], [0.55, 0.85, 0.7])
         running = {e.au for e in events if e.end > now - 0.1}
         strength = rng.choice([1.7, 2.7, 3.7, 4.7, 5.6]) * rng.uniform(0.9, 1.0)
-        for name, weight in deck.play(running, onset + hold + offset).items():
+        for name, weight in deck.draw_card(running, onset + hold + offset).items():
             # The peak clears level 1, or a weak card would show an AU that counts as absent.
             peak = float(np.clip(strength * weight, 1.2, 5))
             start = max(0.0, now + rng.uniform(-0.08, 0.12))
@@ -83,44 +83,44 @@ def expressions(rng: np.random.Generator, seconds: float, deck: "Deck") -> list[
 
 
 class Deck:
-    """A shuffled deck of cards that plays first what a subject has shown least."""
+    """A shuffled deck of expressions, from which those that a subject has shown least are drawn first."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         self.rng = rng
-        self.shown = rng.uniform(0, 0.5, len(AUS))
+        self.seconds_shown = rng.uniform(0, 0.5, len(AUS))
         """seconds of each AU so far, with a random head start"""
 
-    def play(self, running: set[int], seconds: float) -> dict[str, float]:
-        """Take the card whose AUs were shown least, among those that clash with nothing running.
+    def draw_card(self, running: set[int], seconds: float) -> dict[str, float]:
+        """Draw the card whose AUs were shown least, among those that do not clash with the running AUs.
 
         Args:
             running: AUs (indices) that are active now.
             seconds: how long the card will be shown.
         """
         order = self.rng.permutation(len(CARDS))
-        # Nothing that would keep the rarest AU waiting, either.
-        taken = running | {int(np.argmin(self.shown))}
-        fitting = [CARDS[k] for k in order if not _clashes(CARDS[k], taken)] or [CARDS[0]]
-        card = min(fitting, key=lambda card: self.cost(card, running))
+        # Nor may a card clash with the rarest AU, which would have to wait longer.
+        reserved = running | {int(np.argmin(self.seconds_shown))}
+        fitting = [CARDS[k] for k in order if not _clashes(CARDS[k], reserved)] or [CARDS[0]]
+        card = min(fitting, key=lambda card: self._cost(card, running))
         for name in card:
-            self.shown[AUS.index(name)] += seconds
+            self.seconds_shown[AUS.index(name)] += seconds
         return card
 
-    def cost(self, card: dict[str, float], running: set[int]) -> float:
-        """Seconds that the card's rarest AU was shown, and a little for the others; one active now costs more."""
-        costs = [self.shown[AUS.index(name)] + 2 * (AUS.index(name) in running) for name in card]
+    def _cost(self, card: dict[str, float], running: set[int]) -> float:
+        """Return the seconds that the card's rarest AU was shown, plus a little for the others; running AUs cost more."""
+        costs = [self.seconds_shown[AUS.index(name)] + 2 * (AUS.index(name) in running) for name in card]
         return float(min(costs) + 0.2 * np.mean(costs))
 
 
 def _clashes(card: dict[str, float], running: set[int]) -> bool:
-    """Tell whether a card needs what the mouth cannot do beside the running AUs."""
-    mine = {AUS.index(name) for name in card}
+    """Return whether the mouth cannot show a card beside the running AUs."""
+    own = {AUS.index(name) for name in card}
     pairs = [(AUS.index(a), AUS.index(b)) for a, b in CLASHES]
-    return any((a in mine and b in running) or (b in mine and a in running) for a, b in pairs)
+    return any((a in own and b in running) or (b in own and a in running) for a, b in pairs)
 
 
-def intensities(events: Sequence[Event], times: np.ndarray) -> np.ndarray:
-    """Give each AU's intensity at `times` (N,): (N, A) 0..5. The strongest event counts; a dropped jaw parts the lips."""
+def intensity_curves(events: Sequence[Event], times: np.ndarray) -> np.ndarray:
+    """Return each AU's intensity at `times` (N,): (N, A), 0..5, the strongest event's; a dropped jaw parts the lips."""
     values = np.zeros((len(times), len(AUS)))
     for event in events:
         values[:, event.au] = np.maximum(values[:, event.au], event.at(times))
@@ -130,14 +130,14 @@ def intensities(events: Sequence[Event], times: np.ndarray) -> np.ndarray:
 
 
 def wander(rng: np.random.Generator, times: np.ndarray, amount: float, period: float) -> np.ndarray:
-    """Drift smoothly around 0, within about +-amount: (N,) at `times`; period in seconds."""
+    """Return a smooth random curve around 0, within about +-amount: (N,) at `times`; period in seconds."""
     phases = rng.uniform(0, 2 * np.pi, 3)
     waves = zip((1, 0.61, 2.3), phases, (0.5, 0.25, 0.35))
     return amount * sum(w * np.sin(2 * np.pi * times / (period * k) + p) for k, p, w in waves)
 
 
-def poses(rng: np.random.Generator, times: np.ndarray) -> list[Pose]:
-    """Move the head mildly; in most clips it also turns aside once."""
+def plan_poses(rng: np.random.Generator, times: np.ndarray) -> list[Pose]:
+    """Plan the head's pose at `times` (N,): small movements, and in most clips one turn to the side."""
     yaw = wander(rng, times, 0.16, 3.6)
     pitch, roll = wander(rng, times, 0.08, 4.4), wander(rng, times, 0.06, 5.2)
     x, y, scale = wander(rng, times, 5, 4.8), wander(rng, times, 4, 5.6), 1 + wander(rng, times, 0.04, 6.0)
@@ -151,8 +151,8 @@ def poses(rng: np.random.Generator, times: np.ndarray) -> list[Pose]:
     return [Pose(a, b, c, s, (u, v)) for a, b, c, s, u, v in columns]
 
 
-def blinks(rng: np.random.Generator, times: np.ndarray) -> np.ndarray:
-    """Close the eyes for a quarter of a second every two to five seconds: (N,) 0 open, 1 closed."""
+def plan_blinks(rng: np.random.Generator, times: np.ndarray) -> np.ndarray:
+    """Plan blinks of a quarter of a second every two to five seconds: (N,), 0 open, 1 closed."""
     closed = np.zeros(len(times))
     now = rng.uniform(0.4, 2.5)
     while now < times[-1]:

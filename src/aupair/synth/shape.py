@@ -1,10 +1,10 @@
-"""Shapes: 68 landmarks and 28 control points more, their depth, head pose, and thin-plate-spline warps."""
+"""Shape a face by 68 landmarks and 28 more control points: depth, head pose and thin-plate-spline warps."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from aupair.synth.portrait import IOD, MIRROR, SIZE, mirror
+from aupair.synth.portrait import IOD, MIRROR, SIZE, mirror_landmarks
 
 EXTRAS = {
     "brow_in": 0.28, "brow_out": 0.1, "hair_in": 0.15, "hair_out": 0.0, "lid_cheek": 0.22, "cheek_out": 0.05,
@@ -19,7 +19,7 @@ Key = int | str
 
 @dataclass(frozen=True)
 class Pose:
-    """Where the head is in one frame."""
+    """Position and rotation of the head in one frame."""
 
     yaw: float = 0.0
     """radians, |yaw| < .5: beyond that the cheeks fold"""
@@ -32,22 +32,22 @@ class Pose:
     """x, y in pixels"""
 
 
-def index(key: Key, side: int) -> int:
-    """Give the row of a key's point: side 0 as named, side 1 its mirror image."""
+def point_index(key: Key, side: int) -> int:
+    """Return the row of a key's point: side 0 as named, side 1 its mirror image."""
     if isinstance(key, str):
         return 68 + 2 * list(EXTRAS).index(key) + side
     return int(MIRROR[key]) if side else key
 
 
 def control_points(landmarks: np.ndarray) -> np.ndarray:
-    """Add the extras to the landmarks: (68, 2) -> (POINTS, 2), pixels."""
-    left, right = _left_extras(landmarks), _left_extras(mirror(landmarks))
+    """Return the landmarks and the extra points: (68, 2) -> (POINTS, 2), pixels."""
+    left, right = _left_extras(landmarks), _left_extras(mirror_landmarks(landmarks))
     right = np.stack([SIZE - 1 - right[:, 0], right[:, 1]], 1)
     return np.concatenate([landmarks, np.stack([left, right], 1).reshape(-1, 2)])
 
 
 def _left_extras(p: np.ndarray) -> np.ndarray:
-    """Place the extras of the left half, in the order of EXTRAS: (68, 2) -> (14, 2), pixels."""
+    """Return the extra points of the left half, in the order of EXTRAS: (68, 2) -> (14, 2), pixels."""
     lid = (p[40] + p[41]) / 2
     offsets = (
         (p[21], (-0.02, -0.30)),
@@ -68,8 +68,8 @@ def _left_extras(p: np.ndarray) -> np.ndarray:
     return np.array([base + IOD * np.array(offset) for base, offset in offsets])
 
 
-def depth(landmarks: np.ndarray) -> np.ndarray:
-    """Guess how far each control point stands out: (68, 2) pixels -> (POINTS,) pixels, + toward the camera."""
+def estimate_depth(landmarks: np.ndarray) -> np.ndarray:
+    """Estimate the depth of each control point: (68, 2) pixels -> (POINTS,) pixels, + toward the camera."""
     x = np.abs(landmarks[:, 0] - landmarks[27, 0]) / IOD
     z = 0.25 - 0.55 * x**2
     z[:17] = 0.25 - 0.9 * x[:17] ** 1.5
@@ -81,7 +81,7 @@ def depth(landmarks: np.ndarray) -> np.ndarray:
 
 
 def project(points: np.ndarray, z: np.ndarray, centre: np.ndarray, pose: Pose) -> np.ndarray:
-    """Turn the head and look at it with a weak perspective: (POINTS, 2) -> (POINTS, 2), pixels."""
+    """Rotate the head and project it with a weak perspective: (POINTS, 2) -> (POINTS, 2), pixels."""
     x, y = (points - centre).T
     x, z = x * np.cos(pose.yaw) + z * np.sin(pose.yaw), z * np.cos(pose.yaw) - x * np.sin(pose.yaw)
     y, z = y * np.cos(pose.pitch) - z * np.sin(pose.pitch), y * np.sin(pose.pitch) + z * np.cos(pose.pitch)
@@ -90,8 +90,8 @@ def project(points: np.ndarray, z: np.ndarray, centre: np.ndarray, pose: Pose) -
     return np.stack([x * near, y * near], 1) @ np.array([[c, s], [-s, c]]) + centre + pose.shift
 
 
-def frame_points(count: int = 7, beyond: int = 8) -> np.ndarray:
-    """Give fixed points around the image, so that a warp leaves its border alone: (4 count - 4, 2) pixels."""
+def _border_points(count: int = 7, beyond: int = 8) -> np.ndarray:
+    """Return fixed points around the image, so that a warp does not move its border: (4 count - 4, 2) pixels."""
     low, high = -beyond, SIZE - 1 + beyond
     side = np.linspace(low, high, count)
     rows = [(t, edge) for edge in (low, high) for t in side]
@@ -99,25 +99,25 @@ def frame_points(count: int = 7, beyond: int = 8) -> np.ndarray:
     return np.array(rows + columns)
 
 
-def warp_maps(
+def fit_warp(
     target: np.ndarray, source: np.ndarray, cells: int = 64, stiffness: float = 2e-3
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Fit a thin-plate spline that takes `target` points back to `source`, as maps for cv2.remap.
+    """Fit a thin-plate spline that maps `target` points back to `source`, as maps for cv2.remap.
 
     D(p) = sum_k w_k U(|p - t_k|) + a + A p, U(r) = r^2 log r, evaluated on cells x cells centres and interpolated.
 
     Args:
-        target: (K, 2) pixels of the image to make.
-        source: (K, 2) pixels of the image to read.
-        stiffness: added to the diagonal; more of it bends less.
+        target: (K, 2) pixels of the new image.
+        source: (K, 2) pixels of the given image.
+        stiffness: added to the diagonal; the larger, the less the spline bends.
 
     Returns:
-        x and y in the source of each target pixel, two (SIZE, SIZE) float32.
+        x and y of each target pixel in the source, two (SIZE, SIZE) float32.
     """
     import cv2
 
-    anchors = np.concatenate([target, frame_points()])
-    offsets = np.concatenate([source, frame_points()]) - anchors
+    anchors = np.concatenate([target, _border_points()])
+    offsets = np.concatenate([source, _border_points()]) - anchors
     t = anchors / IOD
     weights = _spline(t, offsets, stiffness).astype(np.float32)
     centres = ((np.arange(cells) + 0.5) * SIZE / cells - 0.5).astype(np.float32) / np.float32(IOD)
@@ -143,9 +143,9 @@ def _spline(t: np.ndarray, offsets: np.ndarray, stiffness: float) -> np.ndarray:
     return np.linalg.solve(system, np.concatenate([offsets, np.zeros((3, 2))]))
 
 
-def warp(image: np.ndarray, target: np.ndarray, source: np.ndarray) -> np.ndarray:
-    """Move the `source` points of an image to `target`: (SIZE, SIZE, 3), cubic and on a fine grid."""
+def warp_portrait(image: np.ndarray, target: np.ndarray, source: np.ndarray) -> np.ndarray:
+    """Move the `source` points of an image to `target`: (SIZE, SIZE, 3), with cubic interpolation on a fine grid."""
     import cv2
 
-    x, y = warp_maps(target, source, cells=96)
+    x, y = fit_warp(target, source, cells=96)
     return cv2.remap(image, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101)

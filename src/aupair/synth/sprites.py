@@ -1,4 +1,4 @@
-"""Things that come between a face and the camera, each drawn once as a picture with transparency.
+"""Draw the things that come between a face and the camera as pictures with transparency.
 
 Coordinates are IODs around the point that is moved to its aim, y downward; an arm leads down and out of the picture.
 """
@@ -12,7 +12,7 @@ from aupair.synth.portrait import IOD
 
 WIDTH, HEIGHT = 340, 480
 ORIGIN = (170.0, 170.0)
-"""where the moved point lies in a sprite, pixels"""
+"""position in a sprite of the point that is moved to the aim, pixels"""
 Xy = tuple[float, float]
 Colour = np.ndarray
 
@@ -26,8 +26,8 @@ class Sprite:
     alpha: np.ndarray = field(default_factory=lambda: np.zeros((HEIGHT, WIDTH), np.float32))
     """(HEIGHT, WIDTH) 0..1"""
 
-    def lay(self, mask: np.ndarray, colour: Colour, rounding: float = 0.15) -> None:
-        """Lay a shape over what is there, its rim darker over `rounding` IODs as if it were round.
+    def draw(self, mask: np.ndarray, colour: Colour, rounding: float = 0.15) -> None:
+        """Draw a shape over the picture, with a rim of `rounding` IODs that is darker, as if the shape were round.
 
         Args:
             mask: (HEIGHT, WIDTH) uint8, 255 inside.
@@ -53,8 +53,8 @@ class Sprite:
         self.colour *= 1 + amount * cv2.resize(noise, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)[..., None]
 
 
-def capsule(start: Xy, end: Xy, radius: float) -> np.ndarray:
-    """Mask of a thick line with round ends."""
+def _capsule(start: Xy, end: Xy, radius: float) -> np.ndarray:
+    """Return the mask of a thick line with round ends."""
     import cv2
 
     mask = np.zeros((HEIGHT, WIDTH), np.uint8)
@@ -63,8 +63,8 @@ def capsule(start: Xy, end: Xy, radius: float) -> np.ndarray:
     return mask
 
 
-def polygon(points: Sequence[Xy] | np.ndarray) -> np.ndarray:
-    """Mask of a filled polygon."""
+def _polygon(points: Sequence[Xy] | np.ndarray) -> np.ndarray:
+    """Return the mask of a filled polygon."""
     import cv2
 
     mask = np.zeros((HEIGHT, WIDTH), np.uint8)
@@ -72,23 +72,23 @@ def polygon(points: Sequence[Xy] | np.ndarray) -> np.ndarray:
     return mask
 
 
-def ellipse(centre: Xy, rx: float, ry: float) -> np.ndarray:
-    """Mask of a filled ellipse."""
+def _ellipse(centre: Xy, rx: float, ry: float) -> np.ndarray:
+    """Return the mask of a filled ellipse."""
     t = np.linspace(0, 2 * np.pi, 48, endpoint=False)
-    return polygon(np.stack([centre[0] + rx * np.cos(t), centre[1] + ry * np.sin(t)], 1))
+    return _polygon(np.stack([centre[0] + rx * np.cos(t), centre[1] + ry * np.sin(t)], 1))
 
 
-def rectangle(x: Xy, y: Xy, corner: float = 0.0) -> np.ndarray:
-    """Mask of a rectangle x[0]..x[1], y[0]..y[1] with rounded corners."""
+def _rectangle(x: Xy, y: Xy, corner: float = 0.0) -> np.ndarray:
+    """Return the mask of a rectangle x[0]..x[1], y[0]..y[1] with rounded corners."""
     import cv2
 
-    mask = polygon([(x[0], y[0]), (x[1], y[0]), (x[1], y[1]), (x[0], y[1])])
+    mask = _polygon([(x[0], y[0]), (x[1], y[0]), (x[1], y[1]), (x[0], y[1])])
     size = 2 * round(corner * IOD) + 1
     return cv2.morphologyEx(mask, cv2.MORPH_OPEN, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size)))
 
 
 def _pixels(points: Sequence[Xy] | np.ndarray) -> np.ndarray:
-    """Turn IODs around the origin into sprite pixels: (N, 2)."""
+    """Convert points in IODs around the origin to sprite pixels: (N, 2)."""
     return np.asarray(points, np.float64) * IOD + ORIGIN
 
 
@@ -102,8 +102,8 @@ class Palette:
     thing: Colour
 
 
-def palette(rng: np.random.Generator, skin: Colour, hair: Colour) -> Palette:
-    """Choose colours: the hand is about the person's own, sleeve and thing are anything."""
+def choose_palette(rng: np.random.Generator, skin: Colour, hair: Colour) -> Palette:
+    """Choose random colours: skin and hair near the person's own, any for sleeve and thing."""
     return Palette(
         skin=np.clip(skin * rng.uniform(0.75, 1.1) * np.array([0.97, 1, 1.03]), 0, 255),
         hair=np.clip(hair * rng.uniform(0.6, 1.0), 0, 255),
@@ -112,94 +112,94 @@ def palette(rng: np.random.Generator, skin: Colour, hair: Colour) -> Palette:
     )
 
 
-def _arm(sprite: Sprite, colours: Palette, x: float = 0.0, top: float = 0.5) -> None:
+def _draw_arm(sprite: Sprite, colours: Palette, x: float = 0.0, top: float = 0.5) -> None:
     """Draw a forearm, sleeved from the wrist on, that leads down out of the picture."""
-    sprite.lay(capsule((x, top), (x, 1.7), 0.3), colours.skin, 0.25)
-    sprite.lay(polygon([(x - 0.38, 1.3), (x + 0.38, 1.3), (x + 0.55, 5.5), (x - 0.55, 5.5)]), colours.cloth, 0.4)
+    sprite.draw(_capsule((x, top), (x, 1.7), 0.3), colours.skin, 0.25)
+    sprite.draw(_polygon([(x - 0.38, 1.3), (x + 0.38, 1.3), (x + 0.55, 5.5), (x - 0.55, 5.5)]), colours.cloth, 0.4)
 
 
-def _grip(sprite: Sprite, colours: Palette, side: float, low: float, reach: float = 0.45) -> None:
+def _draw_grip(sprite: Sprite, colours: Palette, side: float, low: float, reach: float = 0.45) -> None:
     """Draw four fingers around a thing, coming from its left (side -1) or right (+1) edge, the lowest at `low`."""
     for k in range(4):
         y = low - 0.21 * k
-        sprite.lay(capsule((side * (reach + 0.12), y + 0.04), (side * (reach - 0.28), y), 0.105), colours.skin, 0.1)
+        sprite.draw(_capsule((side * (reach + 0.12), y + 0.04), (side * (reach - 0.28), y), 0.105), colours.skin, 0.1)
 
 
-def hand(rng: np.random.Generator, colours: Palette) -> Sprite:
-    """A hand's back, fingers up, a little spread."""
+def _draw_hand(rng: np.random.Generator, colours: Palette) -> Sprite:
+    """Draw the back of a hand, fingers up and a little spread."""
     sprite = Sprite()
-    _arm(sprite, colours)
+    _draw_arm(sprite, colours)
     thumb, spread = rng.choice([-1.0, 1.0]), rng.uniform(0.8, 1.6)
-    sprite.lay(capsule((0.3 * thumb, 0.6), (0.72 * thumb, 0.15), 0.13), colours.skin, 0.12)
-    sprite.lay(capsule((0, 0.3), (0, 0.65), 0.42), colours.skin, 0.3)
+    sprite.draw(_capsule((0.3 * thumb, 0.6), (0.72 * thumb, 0.15), 0.13), colours.skin, 0.12)
+    sprite.draw(_capsule((0, 0.3), (0, 0.65), 0.42), colours.skin, 0.3)
     for x, tip in ((-0.3, -0.58), (-0.1, -0.75), (0.1, -0.7), (0.3, -0.5)):
-        sprite.lay(capsule((x, 0.15), (x * spread, tip), 0.125), colours.skin, 0.12)
+        sprite.draw(_capsule((x, 0.15), (x * spread, tip), 0.125), colours.skin, 0.12)
     sprite.texture(rng, 0.04)
     return sprite
 
 
-def mug(rng: np.random.Generator, colours: Palette) -> Sprite:
-    """A mug with a stripe, held by its side."""
+def _draw_mug(rng: np.random.Generator, colours: Palette) -> Sprite:
+    """Draw a mug with a stripe, held by its side."""
     sprite, side = Sprite(), rng.choice([-1.0, 1.0])
-    _arm(sprite, colours, 0.25 * side, 0.6)
-    ring = ellipse((-0.5 * side, 0.05), 0.3, 0.34)
-    ring[ellipse((-0.5 * side, 0.05), 0.18, 0.22) > 127] = 0
-    sprite.lay(ring, 0.85 * colours.thing, 0.08)
-    sprite.lay(rectangle((-0.48, 0.48), (-0.5, 0.62), 0.12), colours.thing, 0.35)
-    sprite.lay(rectangle((-0.48, 0.48), (rng.uniform(-0.2, 0.1), 0.25)), colours.cloth, 0.3)
-    sprite.lay(ellipse((0, -0.5), 0.48, 0.1), 0.75 * colours.thing, 0.06)
-    sprite.lay(ellipse((0, -0.49), 0.42, 0.07), np.array([25.0, 35, 50]), 0.05)
-    _grip(sprite, colours, side, 0.5)
+    _draw_arm(sprite, colours, 0.25 * side, 0.6)
+    ring = _ellipse((-0.5 * side, 0.05), 0.3, 0.34)
+    ring[_ellipse((-0.5 * side, 0.05), 0.18, 0.22) > 127] = 0
+    sprite.draw(ring, 0.85 * colours.thing, 0.08)
+    sprite.draw(_rectangle((-0.48, 0.48), (-0.5, 0.62), 0.12), colours.thing, 0.35)
+    sprite.draw(_rectangle((-0.48, 0.48), (rng.uniform(-0.2, 0.1), 0.25)), colours.cloth, 0.3)
+    sprite.draw(_ellipse((0, -0.5), 0.48, 0.1), 0.75 * colours.thing, 0.06)
+    sprite.draw(_ellipse((0, -0.49), 0.42, 0.07), np.array([25.0, 35, 50]), 0.05)
+    _draw_grip(sprite, colours, side, 0.5)
     sprite.texture(rng, 0.03, 16)
     return sprite
 
 
-def phone(rng: np.random.Generator, colours: Palette) -> Sprite:
-    """A telephone's back with its lenses, held upright."""
+def _draw_phone(rng: np.random.Generator, colours: Palette) -> Sprite:
+    """Draw a telephone's back with its lenses, held upright."""
     sprite, side = Sprite(), rng.choice([-1.0, 1.0])
-    _arm(sprite, colours, 0.15 * side, 0.6)
+    _draw_arm(sprite, colours, 0.15 * side, 0.6)
     body = 0.35 * colours.thing
-    sprite.lay(rectangle((-0.42, 0.42), (-0.85, 0.85), 0.1), body, 0.06)
-    sprite.lay(rectangle((-0.34, -0.02), (-0.77, -0.45), 0.06), 0.6 * body, 0.04)
+    sprite.draw(_rectangle((-0.42, 0.42), (-0.85, 0.85), 0.1), body, 0.06)
+    sprite.draw(_rectangle((-0.34, -0.02), (-0.77, -0.45), 0.06), 0.6 * body, 0.04)
     for x, y in ((-0.25, -0.68), (-0.25, -0.54), (-0.1, -0.61)):
-        sprite.lay(ellipse((x, y), 0.055, 0.055), np.array([60.0, 50, 45]), 0.04)
-    sprite.lay(polygon([(-0.1, -0.83), (0.1, -0.83), (-0.25, 0.83), (-0.4, 0.83)]), 1.25 * body + 12, 0.01)
-    _grip(sprite, colours, side, 0.65, 0.42)
+        sprite.draw(_ellipse((x, y), 0.055, 0.055), np.array([60.0, 50, 45]), 0.04)
+    sprite.draw(_polygon([(-0.1, -0.83), (0.1, -0.83), (-0.25, 0.83), (-0.4, 0.83)]), 1.25 * body + 12, 0.01)
+    _draw_grip(sprite, colours, side, 0.65, 0.42)
     sprite.texture(rng, 0.02, 16)
     return sprite
 
 
-def paper(rng: np.random.Generator, colours: Palette) -> Sprite:
-    """A written sheet, a little bent, held at its lower edge."""
+def _draw_paper(rng: np.random.Generator, colours: Palette) -> Sprite:
+    """Draw a written sheet, a little bent, held at its lower edge."""
     sprite = Sprite()
-    _arm(sprite, colours, 0.0, 1.0)
+    _draw_arm(sprite, colours, 0.0, 1.0)
     sheet = rng.uniform(205, 245) * np.array([0.97, 1.0, 1.0])
     bend = rng.uniform(-0.08, 0.08)
     corners = [(-0.85, -0.9), (0, -0.9 + bend), (0.85, -0.9), (0.85, 1.0), (0, 1.0 + bend), (-0.85, 1.0)]
-    sprite.lay(polygon(corners), sheet, 0.03)
+    sprite.draw(_polygon(corners), sheet, 0.03)
     for y in np.arange(-0.7, 0.75, 0.14):
-        sprite.lay(rectangle((-0.68, rng.uniform(0.2, 0.68)), (y, y + 0.045)), np.array([95.0, 85, 80]), 0.01)
-    sprite.lay(capsule((-0.05, 1.25), (0.02, 0.82), 0.13), colours.skin, 0.12)
+        sprite.draw(_rectangle((-0.68, rng.uniform(0.2, 0.68)), (y, y + 0.045)), np.array([95.0, 85, 80]), 0.01)
+    sprite.draw(_capsule((-0.05, 1.25), (0.02, 0.82), 0.13), colours.skin, 0.12)
     sprite.texture(rng, 0.03, 24)
     return sprite
 
 
-def microphone(rng: np.random.Generator, colours: Palette) -> Sprite:
-    """A microphone with its wire mesh, in a fist."""
+def _draw_microphone(rng: np.random.Generator, colours: Palette) -> Sprite:
+    """Draw a microphone with its wire mesh, in a fist."""
     sprite, side = Sprite(), rng.choice([-1.0, 1.0])
-    _arm(sprite, colours, 0.0, 0.9)
-    sprite.lay(polygon([(-0.19, 0.2), (0.19, 0.2), (0.13, 1.5), (-0.13, 1.5)]), np.array([48.0, 45, 45]), 0.15)
-    sprite.lay(ellipse((0, -0.05), 0.36, 0.4), 60 + 0.45 * colours.thing, 0.3)
+    _draw_arm(sprite, colours, 0.0, 0.9)
+    sprite.draw(_polygon([(-0.19, 0.2), (0.19, 0.2), (0.13, 1.5), (-0.13, 1.5)]), np.array([48.0, 45, 45]), 0.15)
+    sprite.draw(_ellipse((0, -0.05), 0.36, 0.4), 60 + 0.45 * colours.thing, 0.3)
     y, x = np.mgrid[0:HEIGHT, 0:WIDTH]
-    mesh = (((x + y) % 6 < 2) | ((x - y) % 6 < 2)) & (ellipse((0, -0.05), 0.34, 0.38) > 127)
+    mesh = (((x + y) % 6 < 2) | ((x - y) % 6 < 2)) & (_ellipse((0, -0.05), 0.34, 0.38) > 127)
     sprite.colour[mesh] *= 0.7
-    sprite.lay(rectangle((-0.36, 0.36), (0.0, 0.09)), np.array([120.0, 120, 125]), 0.04)
-    _grip(sprite, colours, side, 1.3, 0.25)
+    sprite.draw(_rectangle((-0.36, 0.36), (0.0, 0.09)), np.array([120.0, 120, 125]), 0.04)
+    _draw_grip(sprite, colours, side, 1.3, 0.25)
     return sprite
 
 
-def strand(rng: np.random.Generator, colours: Palette) -> Sprite:
-    """A thick strand of hair that falls from above."""
+def _draw_strand(rng: np.random.Generator, colours: Palette) -> Sprite:
+    """Draw a thick strand of hair that falls from above."""
     import cv2
 
     sprite, curl = Sprite(), rng.uniform(-0.3, 0.3)
@@ -212,60 +212,60 @@ def strand(rng: np.random.Generator, colours: Palette) -> Sprite:
         mask = np.zeros((HEIGHT, WIDTH), np.uint8)
         path = [np.round(16 * _pixels(line)).astype(np.int32)]
         cv2.polylines(mask, path, False, 255, int(rng.integers(3, 7)), cv2.LINE_AA, 4)
-        sprite.lay(mask, colours.hair * rng.uniform(0.6, 1.35), 0.05)
+        sprite.draw(mask, colours.hair * rng.uniform(0.6, 1.35), 0.05)
     return sprite
 
 
-def scarf(rng: np.random.Generator, colours: Palette) -> Sprite:
-    """A striped scarf, wrapped around, its upper edge sagging."""
+def _draw_scarf(rng: np.random.Generator, colours: Palette) -> Sprite:
+    """Draw a striped scarf with a sagging upper edge."""
     sprite = Sprite()
     x = np.linspace(-1.05, 1.05, 24)
     top = -0.3 - 0.35 * (x / 1.05) ** 2
     hem = [(1.2, 0.4), (1.45, 1.6), (-1.45, 1.6), (-1.2, 0.4)]
-    sprite.lay(polygon(np.concatenate([np.stack([x, top], 1), hem])), colours.cloth, 0.2)
+    sprite.draw(_polygon(np.concatenate([np.stack([x, top], 1), hem])), colours.cloth, 0.2)
     for k in range(4):
         drop = 0.18 + 0.32 * k + 0.12 * np.sin(x + rng.uniform(0, 6))
         fold = np.concatenate([np.stack([x, top + drop], 1), np.stack([x, top + drop + 0.1], 1)[::-1]])
-        sprite.lay(polygon(fold), colours.thing if k % 2 else 0.8 * colours.cloth, 0.05)
+        sprite.draw(_polygon(fold), colours.thing if k % 2 else 0.8 * colours.cloth, 0.05)
     sprite.texture(rng, 0.06, 3)
     return sprite
 
 
-def cap(rng: np.random.Generator, colours: Palette) -> Sprite:
-    """A knitted cap with a turned-up brim, its lower edge at the origin."""
+def _draw_cap(rng: np.random.Generator, colours: Palette) -> Sprite:
+    """Draw a knitted cap with a turned-up brim, its lower edge at the origin."""
     sprite = Sprite()
     t = np.linspace(np.pi, 2 * np.pi, 24)
-    sprite.lay(polygon(np.stack([1.12 * np.cos(t), 1.5 * np.sin(t)], 1)), colours.cloth, 0.4)
+    sprite.draw(_polygon(np.stack([1.12 * np.cos(t), 1.5 * np.sin(t)], 1)), colours.cloth, 0.4)
     x = np.linspace(-1.15, 1.15, 24)
     brim = np.concatenate([np.stack([x, 0.16 - 0.1 * x**2], 1), np.stack([x, -0.3 - 0.1 * x**2], 1)[::-1]])
-    sprite.lay(polygon(brim), 0.85 * colours.cloth + 0.15 * colours.thing, 0.1)
+    sprite.draw(_polygon(brim), 0.85 * colours.cloth + 0.15 * colours.thing, 0.1)
     ribs = 1 + 0.1 * np.sin(np.arange(WIDTH) * 2 * np.pi / rng.uniform(6, 10) + rng.uniform(0, 6))
     sprite.colour *= ribs.astype(np.float32)[:, None]
     return sprite
 
 
-def glasses(rng: np.random.Generator, colours: Palette) -> Sprite:
-    """Dark glasses: two lenses with a reflex, bridge and temples."""
+def _draw_glasses(rng: np.random.Generator, colours: Palette) -> Sprite:
+    """Draw dark glasses: two lenses with a reflex, bridge and temples."""
     sprite, frame = Sprite(), 0.3 * colours.thing
     rx, ry = rng.uniform(0.38, 0.44), rng.uniform(0.26, 0.36)
-    sprite.lay(capsule((-0.95, -0.06), (0.95, -0.06), 0.045), frame, 0.04)
+    sprite.draw(_capsule((-0.95, -0.06), (0.95, -0.06), 0.045), frame, 0.04)
     for x in (-0.5, 0.5):
-        lens = rectangle((x - rx, x + rx), (-ry, ry), 0.2) if ry < 0.31 else ellipse((x, 0), rx, ry)
-        sprite.lay(lens, frame, 0.04)
-        sprite.lay(ellipse((x, 0), rx - 0.05, ry - 0.05), np.array([32.0, 28, 26]), 0.1)
+        lens = _rectangle((x - rx, x + rx), (-ry, ry), 0.2) if ry < 0.31 else _ellipse((x, 0), rx, ry)
+        sprite.draw(lens, frame, 0.04)
+        sprite.draw(_ellipse((x, 0), rx - 0.05, ry - 0.05), np.array([32.0, 28, 26]), 0.1)
         reflex = [(x - 0.2, -0.2), (x - 0.08, -0.2), (x - 0.2, 0.14), (x - 0.27, 0.08)]
-        sprite.lay(polygon(reflex), np.array([85.0, 80, 78]), 0.01)
+        sprite.draw(_polygon(reflex), np.array([85.0, 80, 78]), 0.01)
     return sprite
 
 
 DRAW: dict[str, Callable[[np.random.Generator, Palette], Sprite]] = {
-    "hand": hand,
-    "mug": mug,
-    "paper": paper,
-    "microphone": microphone,
-    "strand": strand,
-    "cap": cap,
-    "phone": phone,
-    "scarf": scarf,
-    "glasses": glasses,
+    "hand": _draw_hand,
+    "mug": _draw_mug,
+    "paper": _draw_paper,
+    "microphone": _draw_microphone,
+    "strand": _draw_strand,
+    "cap": _draw_cap,
+    "phone": _draw_phone,
+    "scarf": _draw_scarf,
+    "glasses": _draw_glasses,
 }

@@ -1,4 +1,4 @@
-"""One synthetic person: the portrait reshaped, recoloured, aged; drawn with any expression and head pose."""
+"""Make a synthetic person from the portrait and draw it with any expression and head pose."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -7,8 +7,8 @@ import numpy as np
 
 from aupair.aus import AUS
 from aupair.synth import expression, mouth
-from aupair.synth.portrait import IOD, SEAM, SIZE, at_rest, levelled, mirror
-from aupair.synth.shape import Pose, control_points, depth, index, project, warp, warp_maps
+from aupair.synth.portrait import IOD, SEAM, SIZE, load_portrait, mirror_landmarks, relax
+from aupair.synth.shape import Pose, control_points, estimate_depth, fit_warp, point_index, project, warp_portrait
 
 LIDS = ((37, 41), (38, 40), (43, 47), (44, 46))
 """upper and lower lid, pairs of landmarks"""
@@ -18,7 +18,7 @@ LIPS = ((61, 67), (62, 66), (63, 65))
 
 @dataclass(frozen=True)
 class Subject:
-    """A person, ready to be drawn."""
+    """A synthetic person that can be drawn."""
 
     landmarks: np.ndarray
     """(68, 2) pixels, at rest"""
@@ -36,8 +36,8 @@ class Subject:
 
     @cached_property
     def depth(self) -> np.ndarray:
-        """How far the control points stand out: (POINTS,) pixels."""
-        return depth(self.landmarks)
+        """The depth of the control points: (POINTS,) pixels."""
+        return estimate_depth(self.landmarks)
 
     @cached_property
     def skin(self) -> np.ndarray:
@@ -70,16 +70,16 @@ class Subject:
         centre = np.array([self.landmarks[27, 0], self.landmarks[29, 1]])
         points = project(points, self.depth, centre, pose)
         # A turned head compresses a cheek: there the spline must bend less, or it folds.
-        x, y = warp_maps(points, self.points, stiffness=2e-3 + 0.03 * max(0.0, abs(pose.yaw) - 0.2))
+        x, y = fit_warp(points, self.points, stiffness=2e-3 + 0.03 * max(0.0, abs(pose.yaw) - 0.2))
         active = np.flatnonzero(share)
         shade = 1 + np.tensordot(share[active].astype(np.float32), self.relief[active], 1)
         image = cv2.remap(self.image * shade[..., None], x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
-        mouth.paint(image, points, press=float(share[AUS.index("AU24")]))
+        mouth.paint_mouth(image, points, press=float(share[AUS.index("AU24")]))
         return image, points
 
 
 def _keep_lips_apart(points: np.ndarray) -> None:
-    """Push the inner lips to at least SEAM, in place."""
+    """Move the inner lips at least SEAM apart, in place."""
     for upper, lower in LIPS:
         missing = SEAM * IOD - (points[lower, 1] - points[upper, 1])
         if missing > 0:
@@ -96,14 +96,14 @@ def _close_lids(points: np.ndarray, blink: float) -> None:
             points[upper, 1], points[lower, 1] = middle - 0.015 * IOD, middle + 0.015 * IOD
 
 
-def make(rng: np.random.Generator) -> Subject:
-    """Draw a person's traits and build the face at rest."""
-    image, portrait = levelled()
+def make_subject(rng: np.random.Generator) -> Subject:
+    """Draw a person's random traits and make the face at rest."""
+    image, portrait = load_portrait()
     if rng.random() < 0.5:
-        image, portrait = np.ascontiguousarray(image[:, ::-1]), mirror(portrait)
-    landmarks = _reshape(at_rest(portrait), rng)
-    face = warp(image, control_points(landmarks), control_points(portrait)).astype(np.float32)
-    relief = expression.furrows(landmarks)
+        image, portrait = np.ascontiguousarray(image[:, ::-1]), mirror_landmarks(portrait)
+    landmarks = _reshape(relax(portrait), rng)
+    face = warp_portrait(image, control_points(landmarks), control_points(portrait)).astype(np.float32)
+    relief = expression.paint_furrows(landmarks)
     face = _age(_recolour(np.clip(face, 0, 255), landmarks, rng), landmarks, relief, rng)
     count = len(AUS)
     moves = expression.displacements(rng.uniform(0.8, 1.25, count), rng.uniform(-0.15, 0.15, count))
@@ -112,7 +112,7 @@ def make(rng: np.random.Generator) -> Subject:
 
 
 def _reshape(points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Vary the proportions of a face at rest: (68, 2) -> (68, 2), pixels."""
+    """Vary the proportions of a face at rest at random: (68, 2) -> (68, 2), pixels."""
     centre = points[27].copy()
     p = (points - centre) / IOD
     p[:, 0] *= rng.uniform(0.93, 1.07)
@@ -139,7 +139,7 @@ def _recolour(image: np.ndarray, landmarks: np.ndarray, rng: np.random.Generator
     import cv2
 
     skin = _skin(landmarks)
-    # The lens is on the face: hair and background are soft, which also halves their bytes in the video.
+    # Hair and background are blurred as if out of focus, which also halves their bytes in the video.
     soft = cv2.GaussianBlur(image, (0, 0), 1.6)
     lab = cv2.cvtColor((soft + skin[..., None] * (image - soft)) / 255, cv2.COLOR_BGR2LAB)
     light = cv2.GaussianBlur(lab[..., 0], (0, 0), 1.5)
@@ -157,10 +157,10 @@ def _recolour(image: np.ndarray, landmarks: np.ndarray, rng: np.random.Generator
 
 
 def _skin(landmarks: np.ndarray) -> np.ndarray:
-    """Tell where the portrait's face and neck are: (SIZE, SIZE) float32 0..1, soft."""
+    """Return a soft mask of face and neck: (SIZE, SIZE) float32, 0..1."""
     import cv2
 
-    beyond = [index(key, side) for key in ("brow_in", "brow_out", "hair_in", "neck") for side in (0, 1)]
+    beyond = [point_index(key, side) for key in ("brow_in", "brow_out", "hair_in", "neck") for side in (0, 1)]
     points = np.round(control_points(landmarks)[[*range(68), *beyond]]).astype(np.int32)
     mask = np.zeros((SIZE, SIZE), np.float32)
     cv2.fillConvexPoly(mask, cv2.convexHull(points), 1.0)
@@ -168,7 +168,7 @@ def _skin(landmarks: np.ndarray) -> np.ndarray:
 
 
 def _age(image: np.ndarray, landmarks: np.ndarray, relief: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Add wrinkles that stay and moles: what looks like an AU at rest and is none."""
+    """Add permanent wrinkles and moles, which look like an AU without being one."""
     import cv2
 
     wrinkles = rng.uniform(0, 0.45, len(AUS)) * (rng.random(len(AUS)) < 0.5)
