@@ -176,7 +176,7 @@ def add_images(root: Path) -> None:
 
 def split(root: Path) -> None:
     """Write splits.csv."""
-    from aupair.data.splits import split as write
+    from aupair.data.splits import split_data as write
 
     write(root / "data")
 

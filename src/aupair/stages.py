@@ -32,17 +32,19 @@ def note(data: Path) -> str:
 
 def check_data(*, data: Path, labels: Path, info: Path, data_docs: Path, params: Params, log: Log = SILENT) -> None:
     """Read the annotations and splits, check them, hash the data."""
-    from aupair.data.checks import check
+    from aupair.data.checks import check_data_folder
 
-    check(data, labels=labels, info=info, docs=data_docs, params=params.check_data, target=params.target, log=log)
+    check_data_folder(
+        data, labels=labels, info=info, docs=data_docs, params=params.check_data, target=params.target, log=log
+    )
 
 
 def preprocess_faces(*, data: Path, labels: Path, faces: Path, params: Params, log: Log = SILENT) -> None:
     """Turn each video into a file of aligned faces."""
-    from aupair.data.layout import jobs
+    from aupair.data.layout import list_video_jobs
     from aupair.faces.folder import preprocess
 
-    reports = preprocess(jobs(data, labels), faces, params.preprocess_faces, log)
+    reports = preprocess(list_video_jobs(data, labels), faces, params.preprocess_faces, log)
     frames, found = sum(report.frames for report in reports), sum(report.faces for report in reports)
     log.line(f"{len(reports)} videos, {frames} frames, {found} with a face ({found / max(frames, 1):.1%})")
 

@@ -10,10 +10,10 @@ import pytest
 
 from aupair import store
 from aupair.aus import AUS
-from aupair.data.checks import check
-from aupair.data.crops import Crops, count, find_crops, frame_of, images
-from aupair.data.layout import VideoJob, jobs, read_layout
-from aupair.data.splits import split
+from aupair.data.checks import check_data_folder
+from aupair.data.crops import Crops, count_crops, find_crops, frame_number, image_names
+from aupair.data.layout import VideoJob, list_video_jobs, read_layout
+from aupair.data.splits import split_data
 from aupair.errors import DataError
 from aupair.params import CheckData
 
@@ -59,7 +59,7 @@ def data(tmp_path: Path) -> Path:
 def run(data: Path, **params: int) -> tuple[Path, list[str]]:
     out = data.parent / "out"
     settings = CheckData(**{"few_positives": 0, **params})
-    check(data, labels=out / "labels.parquet", info=out / "data.json", docs=out / "docs", params=settings)
+    check_data_folder(data, labels=out / "labels.parquet", info=out / "data.json", docs=out / "docs", params=settings)
     return out / "labels.parquet", store.read_json(out / "data.json")["warnings"]
 
 
@@ -71,21 +71,21 @@ def run(data: Path, **params: int) -> tuple[Path, list[str]]:
     ],
 )  # fmt: skip
 def test_image_k_shows_frame_k_minus_1(name: str, frame: int | None) -> None:
-    assert frame_of(name) == frame
+    assert frame_number(name) == frame
 
 
 def test_images_are_counted_by_their_names(tmp_path: Path) -> None:
     folder = crops(tmp_path / "v", (2, 3, 7))
     (folder / "Thumbs.db").touch()
     crops(folder, (3,), ".png")
-    assert count(folder) == Crops(images=3, frames=7)
-    assert images(folder) == {1: "00002.jpg", 2: "00003.jpg", 6: "00007.jpg"}
-    assert count(crops(tmp_path / "w", ())) is None
+    assert count_crops(folder) == Crops(images=3, frames=7)
+    assert image_names(folder) == {1: "00002.jpg", 2: "00003.jpg", 6: "00007.jpg"}
+    assert count_crops(crops(tmp_path / "w", ())) is None
 
 
 def test_images_that_count_from_0_are_refused(tmp_path: Path) -> None:
     folder = crops(tmp_path / "v", range(3))
-    for read in (count, images):
+    for read in (count_crops, image_names):
         with pytest.raises(DataError, match=r"^an image with the number 0: in \S*v, expected 00001\.jpg"):
             read(folder)
 
@@ -146,12 +146,14 @@ def test_a_release_without_movies(data: Path) -> None:
     assert found == []
     table = store.read_table(labels)
     assert table["time"].to_pylist() == [k / 30 for _ in SETS for k in range(ROWS)]
-    assert jobs(data, labels) == [VideoJob(video, data / "cropped_aligned" / video, "", ROWS) for video in sorted(SETS)]
+    assert list_video_jobs(data, labels) == [
+        VideoJob(video, data / "cropped_aligned" / video, "", ROWS) for video in sorted(SETS)
+    ]
 
 
 def test_splits_need_no_movies(data: Path) -> None:
     (data / "splits.csv").unlink()
-    assert split(data, select=0.5).written
+    assert split_data(data, select=0.5).written
 
 
 def test_what_does_not_fit_the_labels_is_counted(data: Path) -> None:

@@ -11,7 +11,15 @@ import pytest
 
 from aupair import store
 from aupair.aus import AUS
-from aupair.data.layout import Header, check_names, jobs, probe, read_csv, read_layout, read_subjects
+from aupair.data.layout import (
+    Header,
+    check_annotation_names,
+    list_video_jobs,
+    read_csv,
+    read_layout,
+    read_movie_header,
+    read_subjects,
+)
 from aupair.errors import DataError
 
 SHEET = ",".join(AUS) + "\n" + ",".join("0" * len(AUS)) + "\n"
@@ -123,7 +131,7 @@ def test_ambiguity_is_refused(tmp_path: Path) -> None:
         read_layout(root).source("a")
     twice = touch(root / "annotations" / "AU_Set" / "Validation_Set" / "a.txt", SHEET)
     with pytest.raises(DataError, match=rf"^a video annotated twice: in {twice}"):
-        check_names(read_layout(root).annotations)
+        check_annotation_names(read_layout(root).annotations)
     touch(root / "annotations" / "AU_Detection_Challenge" / "Train_Set" / "a.txt", SHEET)
     with pytest.raises(DataError, match=r"^two folders of annotations"):
         read_layout(root)
@@ -162,18 +170,16 @@ def test_probe_reads_the_header_and_refuses_what_is_no_movie(tmp_path: Path) -> 
     for level in range(6):
         writer.write(np.full((32, 32, 3), 40 * level, np.uint8))
     writer.release()
-    assert probe(path) == Header(6, 25.0)
+    assert read_movie_header(path) == Header(6, 25.0)
     broken = touch(tmp_path / "b.mp4", "not a movie")
-    assert probe(broken) is None
-    assert probe(touch(tmp_path / "c.avi")) is None
-    assert probe(tmp_path / "absent.mp4") is None
+    assert read_movie_header(broken) is None
+    assert read_movie_header(touch(tmp_path / "c.avi")) is None
+    assert read_movie_header(tmp_path / "absent.mp4") is None
 
 
 def test_probe_of_a_broken_movie_prints_nothing(tmp_path: Path) -> None:
     broken = touch(tmp_path / "b.mp4", "not a movie")
-    code = (
-        f"from pathlib import Path; from aupair.data.layout import probe; assert probe(Path({str(broken)!r})) is None"
-    )
+    code = f"from pathlib import Path; from aupair.data.layout import read_movie_header; assert read_movie_header(Path({str(broken)!r})) is None"
     outcome = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert (outcome.stdout, outcome.stderr) == ("", "")
 
@@ -182,10 +188,10 @@ def test_jobs_resolve_the_labels_videos(tmp_path: Path) -> None:
     root = plain(tmp_path / "data")
     labels = tmp_path / "labels.parquet"
     store.write_table(labels, pa.table({"video": ["b_left", "a", "a"], "frame": [0, 0, 1]}))
-    assert jobs(root, labels) == [
+    assert list_video_jobs(root, labels) == [
         ("a", root / "videos" / "a.mp4", "", 2),
         ("b_left", root / "videos" / "b.avi", "left", 1),
     ]
     (root / "videos" / "b.avi").unlink()
     with pytest.raises(DataError, match=r"^a labelled video without a file: in .*videos, got b_left"):
-        jobs(root, labels)
+        list_video_jobs(root, labels)

@@ -7,7 +7,7 @@ import pytest
 
 from aupair.aus import AUS, SPLITS
 from aupair.data import splits
-from aupair.data.splits import check_rows, choose, read_splits, split
+from aupair.data.splits import check_split_rows, choose_subjects, read_splits, split_data
 from aupair.errors import AupairError, DataError, ParamsError
 
 HEADER = ",".join(AUS)
@@ -36,7 +36,7 @@ def test_official_folders_and_subjects_are_respected(tmp_path: Path) -> None:
     root = make(tmp_path)
     pairs = [f"v{k:02d},person{k // 3}" for k in range(30)]
     write(root / "subjects.csv", "\n".join(["video,subject", *pairs]) + "\n")
-    summary = split(root)
+    summary = split_data(root)
     rows = read_splits(root)
     assert summary.written
     assert summary.path == root / "splits.csv"
@@ -51,7 +51,7 @@ def test_official_folders_and_subjects_are_respected(tmp_path: Path) -> None:
 
 def test_summary_equals_a_loop(tmp_path: Path) -> None:
     root = make(tmp_path, train=6, validation=2, rows=25)
-    summary = split(root, select=0.4)
+    summary = split_data(root, select=0.4)
     row_of = {row.video: row for row in read_splits(root)}
     for counts in summary.counts:
         frames = ready = videos = 0
@@ -81,11 +81,11 @@ def test_summary_equals_a_loop(tmp_path: Path) -> None:
 
 def test_same_seed_same_bytes_and_another_seed_another_split(tmp_path: Path) -> None:
     root = make(tmp_path, train=40, rows=12)
-    path = split(root, seed=3).path
+    path = split_data(root, seed=3).path
     first = path.read_bytes()
-    split(root, seed=3, overwrite=True)
+    split_data(root, seed=3, overwrite=True)
     assert path.read_bytes() == first
-    split(root, seed=4, overwrite=True)
+    split_data(root, seed=4, overwrite=True)
     assert path.read_bytes() != first
 
 
@@ -93,11 +93,11 @@ def test_a_supplied_file_wins_unless_overwritten(tmp_path: Path) -> None:
     root = make(tmp_path, train=4, validation=1)
     lines = ["video,subject,split", "v00,x,select", *(f"v0{k},s{k},fit" for k in (1, 2, 3)), "v04,s4,validation", ""]
     path = write(root / "splits.csv", "\n".join(lines))
-    summary = split(root)
+    summary = split_data(root)
     assert not summary.written
     assert path.read_text() == "\n".join(lines)
     assert [c.videos for c in summary.counts] == [3, 1, 1]
-    assert split(root, overwrite=True).written
+    assert split_data(root, overwrite=True).written
     assert "v00,x,select" not in path.read_text()
 
 
@@ -105,7 +105,7 @@ def test_balance_beats_random_draws() -> None:
     rng = np.random.default_rng(0)
     counts = rng.gamma(0.3, 10.0, (60, 13))
     weights = counts / counts.sum(axis=0)
-    cost = float(((weights[choose(weights, 0.2, 0)].sum(axis=0) - 0.2) ** 2).sum())
+    cost = float(((weights[choose_subjects(weights, 0.2, 0)].sum(axis=0) - 0.2) ** 2).sum())
     drawn = [((weights[rng.permutation(60)[:12]].sum(axis=0) - 0.2) ** 2).sum() for _ in range(2000)]
     assert cost < 0.5 * min(drawn)
 
@@ -116,7 +116,7 @@ def test_balance_equals_the_best_of_all_on_a_small_case() -> None:
     weights = np.random.default_rng(5).gamma(0.5, 1.0, (8, 5))
     weights /= weights.sum(axis=0)
     best = min(((weights[list(c)].sum(axis=0) - 0.25) ** 2).sum() for c in combinations(range(8), 2))
-    chosen = choose(weights, 0.25, 0)
+    chosen = choose_subjects(weights, 0.25, 0)
     assert chosen.sum() == 2
     assert ((weights[chosen].sum(axis=0) - 0.25) ** 2).sum() == pytest.approx(best)
 
@@ -126,21 +126,21 @@ def test_an_au_of_one_person_stays_on_fit() -> None:
     weights[:, 1] = np.eye(10)[4]
     weights[:, 2] = 0.0
     for seed in range(10):
-        chosen = choose(weights, 0.2, seed)
+        chosen = choose_subjects(weights, 0.2, seed)
         assert not chosen[4]
         assert chosen.sum() == 2
 
 
 def test_two_subjects_can_be_split_at_any_share() -> None:
     for share in (0.01, 0.99):
-        assert choose(np.full((2, 13), 0.5), share, 0).sum() == 1
+        assert choose_subjects(np.full((2, 13), 0.5), share, 0).sum() == 1
 
 
 @pytest.mark.parametrize("select", [0.0, 1.0, -0.1, 1.5, float("nan")])
 def test_share_out_of_range(tmp_path: Path, select: float) -> None:
     root = make(tmp_path, train=2, validation=1, rows=2)
     with pytest.raises(ParamsError, match=r"^share of select"):
-        split(root, select=select)
+        split_data(root, select=select)
     assert not (root / "splits.csv").exists()
 
 
@@ -148,7 +148,7 @@ def test_share_out_of_range(tmp_path: Path, select: float) -> None:
 def test_too_few_subjects(tmp_path: Path, train: int, validation: int) -> None:
     root = make(tmp_path, train=train, validation=validation, rows=2)
     with pytest.raises(DataError, match=rf"^too few subjects to split: .*got {train} in Train_Set, {validation} in"):
-        split(root)
+        split_data(root)
     assert not (root / "splits.csv").exists()
 
 
@@ -156,7 +156,7 @@ def test_a_subject_in_both_official_sets(tmp_path: Path) -> None:
     root = make(tmp_path, train=3, validation=1, rows=2)
     write(root / "subjects.csv", "video,subject\nv00,anna\nv03,anna\n")
     with pytest.raises(DataError, match=r"^a subject in both official sets: in .*v03\.txt, got anna: also .*v00\.txt"):
-        split(root)
+        split_data(root)
     assert not (root / "splits.csv").exists()
 
 
@@ -179,7 +179,7 @@ def test_no_splits_file(tmp_path: Path) -> None:
 def test_bad_splits_file(tmp_path: Path, lines: list[str], message: str) -> None:
     path = write(tmp_path / "splits.csv", "\n".join(["video,subject,split", *lines]) + "\n")
     with pytest.raises(DataError) as caught:
-        check_rows(read_splits(tmp_path), path)
+        check_split_rows(read_splits(tmp_path), path)
     assert str(caught.value).startswith(message.format(path))
 
 
@@ -187,7 +187,7 @@ def test_a_supplied_file_must_cover_every_video(tmp_path: Path) -> None:
     root = make(tmp_path, train=3, validation=1, rows=2)
     write(root / "splits.csv", "video,subject,split\nv00,a,fit\nv01,b,select\nv03,c,validation\n")
     with pytest.raises(DataError, match=r"^a labelled video without a split: in .*v02\.txt, expected a row in"):
-        split(root)
+        split_data(root)
 
 
 def test_nothing_half_written_where_the_folder_cannot_be_written(
@@ -200,6 +200,6 @@ def test_nothing_half_written_where_the_folder_cannot_be_written(
 
     monkeypatch.setattr("aupair.store.tempfile.mkdtemp", refuse)
     with pytest.raises(AupairError, match=r"^cannot write: in .*splits\.csv, got Permission denied"):
-        split(root)
+        split_data(root)
     assert sorted(path.name for path in root.iterdir()) == ["annotations", "videos"]
     assert splits.COLUMNS == ("video", "subject", "split")

@@ -72,7 +72,7 @@ def test_only_a_clear_shortfall_is_told(tmp_path: Path, monkeypatch: pytest.Monk
     )
     assert describe_missing_frames(path, 18) == "18 of 20 frames decoded, by the header"
     for header in (None, Header(0, 25.0), Header(1000, 0.0)):
-        monkeypatch.setattr(decode, "probe", lambda _, header=header: header)
+        monkeypatch.setattr(decode, "read_movie_header", lambda _, header=header: header)
         assert describe_missing_frames(path, 18) == "", header
 
 

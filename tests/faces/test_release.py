@@ -9,9 +9,9 @@ import pytest
 
 from aupair import store
 from aupair.aus import AUS, SPLITS
-from aupair.data.checks import check
+from aupair.data.checks import check_data_folder
 from aupair.data.frames import Frames, load_frames
-from aupair.data.layout import Header, jobs, probe
+from aupair.data.layout import Header, list_video_jobs, read_movie_header
 from aupair.faces.folder import preprocess
 from aupair.params import CheckData, PreprocessFaces
 
@@ -63,8 +63,8 @@ def flow(data: Path) -> tuple[Frames, list[str]]:
     """check-data, preprocess-faces, and what the later stages see; the warnings."""
     out = data.parent / "out"
     labels, info, faces = out / "labels.parquet", out / "data.json", out / "faces"
-    check(data, labels=labels, info=info, docs=out / "docs", params=CheckData(few_positives=0))
-    preprocess(jobs(data, labels), faces, PreprocessFaces(size=32, workers=1))
+    check_data_folder(data, labels=labels, info=info, docs=out / "docs", params=CheckData(few_positives=0))
+    preprocess(list_video_jobs(data, labels), faces, PreprocessFaces(size=32, workers=1))
     return load_frames(labels, faces), store.read_json(info)["warnings"]
 
 
@@ -128,7 +128,7 @@ def test_a_header_that_lies_about_the_frames_is_not_believed(tmp_path: Path, pro
     for name in "abd":
         grey_movie(data / "videos" / f"{name}.avi", FRAMES)
     lie(data / "videos" / "a.avi", promised)
-    assert probe(data / "videos" / "a.avi") == Header(promised, 25.0)
+    assert read_movie_header(data / "videos" / "a.avi") == Header(promised, 25.0)
     frames, warnings = flow(data)
     assert [len(of(frames, video)) for video in VIDEOS] == [FRAMES] * 4
     assert told(frames.labels[of(frames, "a")]) == list(range(FRAMES))

@@ -148,7 +148,7 @@ def split(
 ) -> None:
     """Write data/splits.csv by person, balanced over AUs; a file that is there already wins."""
     from aupair.console import show_table
-    from aupair.data.splits import split as split_data
+    from aupair.data.splits import split_data
 
     summary = split_data(data, select, seed, overwrite)
     show_table(f"{data / 'splits.csv'}", summary.HEADER, summary.rows())

@@ -155,7 +155,7 @@ def read_layout(data: Path) -> Layout:
     return Layout(data, found, intensities, movies, crops, read_subjects(subjects) if subjects.exists() else {})
 
 
-def check_names(annotations: tuple[Annotation, ...]) -> None:
+def check_annotation_names(annotations: tuple[Annotation, ...]) -> None:
     """Refuse a video with two annotation files: (video, frame) would not be unique.
 
     Raises:
@@ -174,7 +174,7 @@ def check_names(annotations: tuple[Annotation, ...]) -> None:
             )
 
 
-def jobs(data: Path, labels: Path) -> list[VideoJob]:
+def list_video_jobs(data: Path, labels: Path) -> list[VideoJob]:
     """List the videos of the labels table with their movies or crops, for preprocess-faces.
 
     Raises:
@@ -231,7 +231,7 @@ def read_csv(path: Path, columns: tuple[str, ...]) -> list[tuple[str, ...]]:
     return [tuple(row[k] for k in at) for row in rows]
 
 
-def probe(path: Path) -> Header | None:
+def read_movie_header(path: Path) -> Header | None:
     """Read a movie's header: None where OpenCV cannot open it. The count may be wrong: only decoding tells."""
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # a broken movie gets one line from us, none from ffmpeg
     import cv2

@@ -1,10 +1,10 @@
-"""Intensity as a target: what the labels table holds then, level = floor(intensity), 0..5."""
+"""Levels, the labels where intensity is the target: level = floor(intensity), 0..5."""
 
 from pathlib import Path
 
 import numpy as np
 
-from aupair.aus import AUS
+from aupair.aus import AUS, NOT_ANNOTATED
 from aupair.data import sheets as sh
 from aupair.data import splits as sp
 from aupair.errors import DataError
@@ -14,10 +14,11 @@ TOP = 5
 
 
 def level_sheets(occurrences: sh.Sheets, intensities: sh.Sheets | None, annotations: Path) -> sh.Sheets:
-    """Give the levels of the videos that have occurrences, in their order; values (N, A) int16, -1 not annotated.
+    """Return the levels of the videos that have occurrences, in their order; values (N, A) int16, -1 not annotated.
 
     Args:
-        intensities: checked; None where there is no set of them. Videos without occurrences are left out.
+        intensities: None where there is no set of them. Videos without occurrences are left out. Values are not
+            checked: what is no number counts as not annotated.
         annotations: the folder in which the sets lie.
 
     Raises:
@@ -27,15 +28,15 @@ def level_sheets(occurrences: sh.Sheets, intensities: sh.Sheets | None, annotati
     if intensities is None:
         expected = "AU_Intensity_Set/Train_Set/<video>.txt and so on"
         raise DataError("no intensities", where=annotations, expected=expected, todo=f"put them there, {todo}")
-    place = {annotation.video: k for k, annotation in enumerate(intensities.annotations)}
-    lacking = [annotation for annotation in occurrences.annotations if annotation.video not in place]
+    index_of = {annotation.video: k for k, annotation in enumerate(intensities.annotations)}
+    lacking = [annotation for annotation in occurrences.annotations if annotation.video not in index_of]
     if lacking:
         more = f" (and {len(lacking) - 1} more)" if len(lacking) > 1 else ""
         got = f"no intensities of {lacking[0].video}{more}"
         raise DataError(
             "a labelled video without intensities", where=lacking[0].path, got=got, todo=f"add them, {todo}"
         )
-    order = [place[annotation.video] for annotation in occurrences.annotations]
+    order = [index_of[annotation.video] for annotation in occurrences.annotations]
     for annotation, rows, k in zip(occurrences.annotations, occurrences.lengths, order):
         if rows != intensities.lengths[k]:
             raise DataError(
@@ -43,40 +44,41 @@ def level_sheets(occurrences: sh.Sheets, intensities: sh.Sheets | None, annotati
                 where=intensities.annotations[k].path,
                 got=f"{intensities.lengths[k]} rows",
                 expected=f"{rows}, as in {annotation.path}",
-                todo=f"mend one, {todo}",
+                todo=f"correct one, {todo}",
             )
     edges = intensities.edges
     parts = [intensities.values[edges[k] : edges[k + 1]] for k in order]
-    levels = np.floor(np.concatenate(parts)).astype(np.int16)
+    values = np.nan_to_num(np.concatenate(parts), nan=NOT_ANNOTATED)
+    levels = np.floor(np.clip(values, NOT_ANNOTATED, TOP)).astype(np.int16)
     return sh.Sheets(tuple(intensities.annotations[k] for k in order), occurrences.edges, levels)
 
 
-def remarks(occurrences: sh.Sheets, levels: sh.Sheets, rows: list[sp.Row]) -> list[str]:
-    """Say in a line each where the two sets of labels disagree, and which levels cannot be learned."""
-    seen, graded = sh.annotated(occurrences.values), sh.annotated(levels.values)
-    both = seen & graded
+def level_warnings(occurrences: sh.Sheets, levels: sh.Sheets, rows: list[sp.SplitRow]) -> list[str]:
+    """Return a line each on cells where the two sets of labels disagree, and on levels that cannot be learned."""
+    labelled, graded = sh.annotated_rows(occurrences.values), sh.annotated_rows(levels.values)
+    both = labelled & graded
     differ = both[:, None] & ((occurrences.values >= 1) != (levels.values >= 1))
-    found = []
+    lines = []
     if differ.any():
         row, au = (int(k) for k in np.argwhere(differ)[0])
         video, frame = levels.annotations[levels.video[row]].video, int(levels.frame[row])
         example = (
             f"{AUS[au]} in frame {frame} of {video}: {occurrences.values[row, au]} but level {levels.values[row, au]}"
         )
-        found.append(
+        lines.append(
             f"occurrence and intensity disagree in {int(differ.sum()):,} of {int(both.sum()) * len(AUS):,} cells, "
             f"the level counts; {example}"
         )
-    if (lone := int((seen != graded).sum())) > 0:
-        found.append(
-            f"{lone:,} of {len(seen):,} label rows are annotated in one of the two sets only, intensity counts"
+    if (lone := int((labelled != graded).sum())) > 0:
+        lines.append(
+            f"{lone:,} of {len(labelled):,} label rows are annotated in one of the two sets only, intensity counts"
         )
-    lacking = _unseen(levels, graded, rows)
-    return found + ([f"levels that fit never shows: {', '.join(lacking)}"] if lacking else [])
+    lacking = _missing_levels(levels, graded, rows)
+    return lines + ([f"levels that fit never shows: {', '.join(lacking)}"] if lacking else [])
 
 
-def _unseen(levels: sh.Sheets, graded: np.ndarray, rows: list[sp.Row]) -> list[str]:
-    """Name the levels up to TOP that no annotated frame of fit has, by AU."""
+def _missing_levels(levels: sh.Sheets, graded: np.ndarray, rows: list[sp.SplitRow]) -> list[str]:
+    """Return the levels up to TOP that no annotated frame of fit has, by AU."""
     fit = {row.video for row in rows if row.split == "fit"}
     of_fit = np.array([annotation.video in fit for annotation in levels.annotations], bool)[levels.video] & graded
     lacking = [sorted({*range(TOP + 1)} - {*np.unique(column).tolist()}) for column in levels.values[of_fit].T]

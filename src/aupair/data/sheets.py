@@ -1,4 +1,4 @@
-"""Annotation files: a header with the AUs, then one row a frame; read by the column, never by the value."""
+"""Annotation files: a header with the AUs, then one row a frame; parsed by Arrow, a column at a time."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from aupair.errors import DataError
 from aupair.log import SILENT, Log
 
 AUS_2020 = ("AU1", "AU2", "AU4", "AU6", "AU12", "AU15", "AU20", "AU25")
-"""What the release of 2020 had."""
+"""The AUs of the release of 2020."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Sheets:
 
 
 def read_sheets(annotations: Sequence[Annotation], dtype: type, log: Log = SILENT) -> Sheets:
-    """Read annotation files; see `read_sheet`."""
+    """Read annotation files, see `read_sheet`."""
     parts = [read_sheet(a.path, dtype) for a in log.progress(annotations, len(annotations), "reading annotations")]
     edges = np.cumsum([0, *map(len, parts)])
     return Sheets(tuple(annotations), edges, np.concatenate(parts) if parts else np.empty((0, len(AUS)), dtype))
@@ -72,18 +72,18 @@ def read_sheet(path: Path, dtype: type = np.int16) -> np.ndarray:
         header, _, body = path.read_bytes().removeprefix(b"\xef\xbb\xbf").partition(b"\n")
     except OSError as error:
         raise DataError("an unreadable annotation file", where=path, got=error.strerror or error) from error
-    check_header(path, header.decode(errors="replace"))
+    _check_header(path, header.decode(errors="replace"))
     body = body.rstrip()
     if not body:
         return np.empty((0, len(AUS)), dtype)
     try:
         table = _parse(body, pa.from_numpy_dtype(np.dtype(dtype)))
     except pa.ArrowInvalid as error:
-        raise _fault(path, body, dtype, error) from error
+        raise _parse_error(path, body, dtype, error) from error
     return np.stack([column.to_numpy() for column in table.columns], axis=1)
 
 
-def check_header(path: Path, line: str) -> None:
+def _check_header(path: Path, line: str) -> None:
     """Compare a header with the 12 AUs.
 
     Raises:
@@ -97,37 +97,18 @@ def check_header(path: Path, line: str) -> None:
         what, todo = "AU columns in another order", "reorder the columns of the file"
     elif got == AUS_2020:
         what, todo = "the 8 AUs of the 2020 release", "use the annotations of 2021 or later"
-    raise DataError(what, where=f"{path} line 1", got=_shown(line) or "nothing", expected=",".join(AUS), todo=todo)
+    raise DataError(what, where=f"{path} line 1", got=_printable(line) or "nothing", expected=",".join(AUS), todo=todo)
 
 
-def check_occurrences(sheets: Sheets) -> None:
-    """Refuse a label that is not -1, 0 or 1.
-
-    Raises:
-        DataError: names file, line and column.
-    """
-    _refuse(sheets, (sheets.values < NOT_ANNOTATED) | (sheets.values > 1), "-1, 0 or 1")
-
-
-def check_intensities(sheets: Sheets) -> None:
-    """Refuse an intensity that is neither -1 nor in 0..5 (NaN included).
-
-    Raises:
-        DataError: names file, line and column.
-    """
-    values = sheets.values
-    _refuse(sheets, ~((values == NOT_ANNOTATED) | ((values >= 0) & (values <= 5))), "-1 or 0 to 5")
-
-
-def annotated(values: np.ndarray) -> np.ndarray:
-    """(N,) bool: no -1 in the row, (N, A)."""
+def annotated_rows(values: np.ndarray) -> np.ndarray:
+    """Return which rows of (N, A) have no -1: (N,) bool."""
     return (values != NOT_ANNOTATED).all(axis=1)
 
 
-def mask(values: np.ndarray) -> np.ndarray:
-    """Give checked labels as (N, A) int8: any -1 makes the whole row -1."""
+def mask_partial_rows(values: np.ndarray) -> np.ndarray:
+    """Return checked labels as (N, A) int8: any -1 makes the whole row -1."""
     result: np.ndarray = values.astype(np.int8)
-    result[~annotated(values)] = NOT_ANNOTATED
+    result[~annotated_rows(values)] = NOT_ANNOTATED
     return result
 
 
@@ -141,8 +122,8 @@ def _parse(body: bytes, kind: pa.DataType) -> pa.Table:
     )
 
 
-def _fault(path: Path, body: bytes, dtype: type, error: Exception) -> DataError:
-    """Find the first line that Arrow refused; slow, and only run on a file that is refused."""
+def _parse_error(path: Path, body: bytes, dtype: type, error: Exception) -> DataError:
+    """Return the error for the first line that Arrow cannot parse; slow, and only run on a file with such a line."""
     kind, expected = (float, "-1 or 0 to 5") if np.issubdtype(dtype, np.floating) else (int, "-1, 0 or 1")
     for number, line in enumerate(body.decode(errors="replace").split("\n"), start=2):
         cells, where = line.strip().split(","), f"{path} line {number}"
@@ -157,18 +138,7 @@ def _fault(path: Path, body: bytes, dtype: type, error: Exception) -> DataError:
     return DataError("not a table of numbers", where=path, got=error)
 
 
-def _shown(line: str) -> str:
-    """Give a line for a message; of one that is no plain text (a binary file) 40 characters, escaped."""
+def _printable(line: str) -> str:
+    """Return a line for a message; of one that is no plain text (a binary file) 40 characters, escaped."""
     text = line.strip()
     return text[:200] if text.isascii() and text.isprintable() else ascii(text[:40])
-
-
-def _refuse(sheets: Sheets, wrong: np.ndarray, expected: str) -> None:
-    """Raise for the first True of `wrong`, (N, A)."""
-    if not wrong.any():
-        return
-    row, column = (int(k) for k in np.argwhere(wrong)[0])
-    file = int(np.searchsorted(sheets.edges, row, side="right")) - 1
-    line = row - int(sheets.edges[file]) + 2
-    where = f"{sheets.annotations[file].path} line {line} column {AUS[column]}"
-    raise DataError("a label out of range", where=where, got=f"{sheets.values[row, column]:g}", expected=expected)

@@ -1,4 +1,4 @@
-"""Splits are data: data/splits.csv (video, subject, split), written once, by subject, balanced over AUs.
+"""The splits fit, select and validation: data/splits.csv (video, subject, split), by subject, balanced over AUs.
 
 aupair split data --select .2 --seed 0
 """
@@ -14,14 +14,14 @@ import numpy as np
 from aupair import store
 from aupair.aus import AUS, SPLITS
 from aupair.data import sheets as sh
-from aupair.data.layout import Annotation, Layout, check_names, read_csv, read_layout
+from aupair.data.layout import Annotation, Layout, check_annotation_names, read_csv, read_layout
 from aupair.errors import DataError, ParamsError
 
 COLUMNS = ("video", "subject", "split")
 RESTARTS = 8
 
 
-class Row(NamedTuple):
+class SplitRow(NamedTuple):
     """A line of splits.csv."""
 
     video: str
@@ -31,7 +31,7 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class SplitCounts:
-    """What is in a split; `positives` has a count for each of AUS, over annotated frames."""
+    """Sizes of a split; `positives` has a count for each of AUS, over annotated frames."""
 
     split: str
     subjects: int
@@ -43,7 +43,7 @@ class SplitCounts:
 
 @dataclass(frozen=True)
 class SplitSummary:
-    """The outcome of `split`: where the file is, whether it was written now, and what is in each split."""
+    """The outcome of `split_data`: path of the file, whether it was written now, and the counts of each split."""
 
     path: Path
     written: bool
@@ -52,14 +52,14 @@ class SplitSummary:
     HEADER = ("split", "subjects", "videos", "frames", "annotated", *AUS)
 
     def rows(self) -> list[tuple[str, ...]]:
-        """The lines of a table under HEADER, a split each."""
+        """Return the lines of a table under HEADER, a split each."""
         return [
             (c.split, *(f"{n:,}" for n in (c.subjects, c.videos, c.frames, c.annotated, *c.positives)))
             for c in self.counts
         ]
 
 
-def split(data: Path, select: float = 0.2, seed: int = 0, overwrite: bool = False) -> SplitSummary:
+def split_data(data: Path, select: float = 0.2, seed: int = 0, overwrite: bool = False) -> SplitSummary:
     """Write splits.csv: Validation_Set is `validation`, the subjects of Train_Set go to `fit` or `select`.
 
     A splits.csv that is there already wins, unless `overwrite`.
@@ -74,20 +74,19 @@ def split(data: Path, select: float = 0.2, seed: int = 0, overwrite: bool = Fals
     if not 0 < select < 1:
         raise ParamsError("share of select", got=select, expected="more than 0 and less than 1")
     layout = read_layout(data)
-    check_names(layout.annotations)
+    check_annotation_names(layout.annotations)
     labels = sh.read_sheets(layout.annotations, np.int16)
-    sh.check_occurrences(labels)
     path = layout.root / "splits.csv"
     written = overwrite or not path.exists()
     if written:
-        _write(path, make_rows(layout, labels, select, seed))
+        _write(path, _assign_splits(layout, labels, select, seed))
     rows = read_splits(layout.root)
-    check_rows(rows, path)
+    check_split_rows(rows, path)
     check_cover(rows, layout.annotations, path)
-    return SplitSummary(path, written, count(rows, labels))
+    return SplitSummary(path, written, count_splits(rows, labels))
 
 
-def make_rows(layout: Layout, labels: sh.Sheets, select: float, seed: int) -> list[Row]:
+def _assign_splits(layout: Layout, labels: sh.Sheets, select: float, seed: int) -> list[SplitRow]:
     """Assign every annotated video to a split, by subject."""
     official: dict[str, Annotation] = {}
     for annotation in layout.annotations:
@@ -109,12 +108,12 @@ def make_rows(layout: Layout, labels: sh.Sheets, select: float, seed: int) -> li
             expected="at least 2 and 1",
         )
     subject_of = [layout.subject(a.video) for a in layout.annotations]
-    chosen = choose(_weigh(labels, subject_of, train), select, seed)
+    chosen = choose_subjects(_subject_shares(labels, subject_of, train), select, seed)
     part = dict.fromkeys(official, "validation") | {s: "select" if c else "fit" for s, c in zip(train, chosen)}
-    return [Row(a.video, s, part[s]) for a, s in zip(layout.annotations, subject_of)]
+    return [SplitRow(a.video, s, part[s]) for a, s in zip(layout.annotations, subject_of)]
 
 
-def choose(weights: np.ndarray, share: float, seed: int) -> np.ndarray:
+def choose_subjects(weights: np.ndarray, share: float, seed: int) -> np.ndarray:
     """Choose about `share` of S subjects so that they hold about `share` of every column.
 
     From several seeded draws, swaps the pair of subjects that lowers sum_k (held_k - share)^2 most until none does.
@@ -137,7 +136,7 @@ def choose(weights: np.ndarray, share: float, seed: int) -> np.ndarray:
     return best
 
 
-def read_splits(data: Path) -> list[Row]:
+def read_splits(data: Path) -> list[SplitRow]:
     """Read splits.csv; row k stands in line k + 2.
 
     Raises:
@@ -146,11 +145,11 @@ def read_splits(data: Path) -> list[Row]:
     path = Path(data) / "splits.csv"
     if not path.exists():
         raise DataError("no splits file", where=path, todo=f"run `aupair split {data}`")
-    return [Row(*cells) for cells in read_csv(path, COLUMNS)]
+    return [SplitRow(*cells) for cells in read_csv(path, COLUMNS)]
 
 
-def check_rows(rows: list[Row], path: Path) -> None:
-    """Refuse an unknown split, a video twice, a subject in two splits, or a split without a video.
+def check_split_rows(rows: list[SplitRow], path: Path) -> None:
+    """Check for unknown splits, a video twice, a subject in two splits, and a split without a video.
 
     Raises:
         DataError: names file and line.
@@ -169,7 +168,7 @@ def check_rows(rows: list[Row], path: Path) -> None:
                 where=where,
                 got=f"{row.subject}: {row.split}",
                 expected=split_of[row.subject],
-                todo="give all videos of a person the same split",
+                todo="use one split for all videos of a person",
             )
         videos.add(row.video)
     for name in SPLITS:
@@ -179,8 +178,8 @@ def check_rows(rows: list[Row], path: Path) -> None:
             )
 
 
-def check_cover(rows: list[Row], annotations: tuple[Annotation, ...], path: Path) -> None:
-    """Refuse an annotated video without a split.
+def check_cover(rows: list[SplitRow], annotations: tuple[Annotation, ...], path: Path) -> None:
+    """Check that every annotated video has a split.
 
     Raises:
         DataError: names the annotation file.
@@ -196,31 +195,31 @@ def check_cover(rows: list[Row], annotations: tuple[Annotation, ...], path: Path
             )
 
 
-def count(rows: list[Row], labels: sh.Sheets) -> tuple[SplitCounts, ...]:
+def count_splits(rows: list[SplitRow], labels: sh.Sheets) -> tuple[SplitCounts, ...]:
     """Count each split; videos of `rows` without labels do not count."""
     row_of = {row.video: row for row in rows}
-    mine = [row_of[a.video] for a in labels.annotations]
-    usable = sh.annotated(labels.values)
-    ready, positives = labels.totals(usable), labels.totals((labels.values == 1) & usable[:, None])
+    split_rows = [row_of[a.video] for a in labels.annotations]
+    usable = sh.annotated_rows(labels.values)
+    annotated, positives = labels.totals(usable), labels.totals((labels.values == 1) & usable[:, None])
     result = []
     for name in SPLITS:
-        at = np.array([row.split == name for row in mine], bool)
+        at = np.array([row.split == name for row in split_rows], bool)
         result.append(
             SplitCounts(
                 split=name,
-                subjects=len({row.subject for row in mine if row.split == name}),
+                subjects=len({row.subject for row in split_rows if row.split == name}),
                 videos=int(at.sum()),
                 frames=int(labels.lengths[at].sum()),
-                annotated=int(ready[at].sum()),
+                annotated=int(annotated[at].sum()),
                 positives=tuple(positives[at].sum(axis=0).tolist()),
             )
         )
     return tuple(result)
 
 
-def _weigh(labels: sh.Sheets, subject_of: list[str], train: list[str]) -> np.ndarray:
-    """(S, A + 1) float64: each training subject's share of each AU's positives and of the annotated frames."""
-    usable = sh.annotated(labels.values)
+def _subject_shares(labels: sh.Sheets, subject_of: list[str], train: list[str]) -> np.ndarray:
+    """Return each training subject's share of each AU's positives and of the annotated frames: (S, A + 1) float64."""
+    usable = sh.annotated_rows(labels.values)
     rows = np.concatenate([(labels.values == 1) & usable[:, None], usable[:, None]], axis=1)
     index, totals = {subject: k for k, subject in enumerate(train)}, labels.totals(rows)
     counts = np.zeros((len(train), rows.shape[1]))
@@ -244,7 +243,7 @@ def _swap(columns: np.ndarray, inside: np.ndarray, outside: np.ndarray, share: f
         inside[i], outside[o] = outside[o], inside[i]
 
 
-def _write(path: Path, rows: list[Row]) -> None:
+def _write(path: Path, rows: list[SplitRow]) -> None:
     """Write splits.csv."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([COLUMNS, *rows])

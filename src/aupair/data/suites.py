@@ -1,31 +1,78 @@
-"""Great Expectations: the rules that the data must keep, checked over whole tables, shown as Data Docs (HTML).
+"""Great Expectations: the rules that parsed data must obey, checked over whole tables, shown as Data Docs (HTML).
 
 The only module that imports great_expectations; it takes seconds to import, so only inside functions.
 """
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aupair import store
-from aupair.aus import AUS, NOT_ANNOTATED, SPLITS
+from aupair.aus import AUS, NOT_ANNOTATED
+from aupair.errors import DataError
 
 if TYPE_CHECKING:
     import pandas as pd
 
+EXAMPLES = 3
+"""Rows that are shown for a rule that is broken."""
 
-def validate(tables: Mapping[str, "pd.DataFrame"], docs: Path, missing_videos: int = 0) -> list[str]:
+
+@dataclass(frozen=True)
+class _Breach:
+    """The error for a table's broken rule: texts with fields for the first row that breaks it.
+
+    Attributes:
+        index: the columns that name a row.
+        what, where, got, expected, todo: texts of the error; `{column}` and `{value}` are of the cell.
+    """
+
+    index: tuple[str, ...]
+    what: str
+    where: str
+    got: str
+    expected: str
+    todo: str = ""
+
+
+CELL = "{file} line {line} column {column}"
+BREACHES = {
+    "videos": _Breach(
+        ("video", "path", "problem"),
+        "{problem}",
+        "{path}",
+        "no readable movie, no crops of {video}{more}",
+        "at most {missing_videos} missing",
+        "add the file, or raise check_data.max_missing_videos",
+    ),
+    "annotations": _Breach(("file", "line"), "a label out of range", CELL, "{value:g}", "-1, 0 or 1"),
+    "intensities": _Breach(("file", "line"), "a label out of range", CELL, "{value:g}", "-1 or 0 to 5"),
+    "annotated": _Breach(("folder", "rows"), "no annotated frame", "{folder}", "{rows} label rows, none annotated", ""),
+    "positives": _Breach(
+        ("au", "annotated", "splits"),
+        "an AU without a positive",
+        "{splits}",
+        "{au}: 0 of {annotated} annotated frames of fit",
+        "at least 1",
+        "move a subject who shows it to fit",
+    ),
+}
+"""The tables that are checked, in the order in which their errors are reported."""
+
+
+def validate_tables(tables: Mapping[str, "pd.DataFrame"], docs: Path, missing_videos: int = 0) -> list[DataError]:
     """Check tables against the suites of their names and write the Data Docs.
 
     Args:
-        tables: any of `annotations` and `intensities` (video, frame, AUs), `videos` (video, file, split),
-            `splits` (video, subject, split, splits_of_subject), `positives` (au, fit, select, validation).
+        tables: `videos` (video, path, problem, file), `annotations` and `intensities` (file, line, AUs), `annotated`
+            (folder, rows, annotated), `positives` (au, splits, annotated, fit); those of BREACHES or some of them.
         docs: folder of the Data Docs, replaced.
         missing_videos: how many labelled videos may lack a file.
 
     Returns:
-        The rules that are broken, in words; empty when all hold.
+        An error for each rule that is broken, which names the first row that breaks it; empty when all hold.
     """
     os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
     import great_expectations as gx
@@ -34,63 +81,63 @@ def validate(tables: Mapping[str, "pd.DataFrame"], docs: Path, missing_videos: i
     context: Any = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = ProgressBarsConfig(globally=False, metric_calculations=False)
     source = context.data_sources.add_pandas("aupair")
-    broken: list[str] = []
-    for name, table in tables.items():
+    errors: list[DataError] = []
+    for name, breach in BREACHES.items():
+        if name not in tables:
+            continue
         batch = source.add_dataframe_asset(name).add_batch_definition_whole_dataframe("all")
-        suite = context.suites.add(
-            gx.ExpectationSuite(name=name, expectations=_expectations(name, table, missing_videos))
-        )
+        expectations = _expectations(name, len(tables[name]), missing_videos)
+        suite = context.suites.add(gx.ExpectationSuite(name=name, expectations=expectations))
         definition = context.validation_definitions.add(gx.ValidationDefinition(name=name, data=batch, suite=suite))
-        outcome = definition.run(batch_parameters={"dataframe": table})
-        broken += [_describe(name, result) for result in outcome.results if not result.success]
+        outcome = definition.run(
+            batch_parameters={"dataframe": tables[name]},
+            result_format={
+                "result_format": "SUMMARY",
+                "unexpected_index_column_names": list(breach.index),
+                "partial_unexpected_count": EXAMPLES,
+            },
+        )
+        errors += [_error(breach, result, missing_videos) for result in outcome.results if not result.success]
     with store.atomic(docs) as folder:
         _write_docs(context, folder)
-    return broken
+    return errors
 
 
-def _expectations(name: str, table: "pd.DataFrame", missing_videos: int) -> list[Any]:
-    """The suite of a table."""
-    import great_expectations.expectations as gxe
-
-    unique = gxe.ExpectCompoundColumnsToBeUnique(column_list=["video", "frame"])
-    if name == "annotations":
-        # not ExpectColumnDistinctValuesToBeInSet: the Data Docs of a failing one cannot be rendered
-        return [*(gxe.ExpectColumnValuesToBeInSet(column=au, value_set=[NOT_ANNOTATED, 0, 1]) for au in AUS), unique]
-    if name == "intensities":
-        filled = [gxe.ExpectColumnValuesToNotBeNull(column=au) for au in AUS]
-        return [*filled, *(_intensity_range(au) for au in AUS), unique]
-    if name == "videos":
-        present = max(len(table) - missing_videos, 0) / max(len(table), 1) - 1e-9
-        return [
-            gxe.ExpectColumnValuesToBeUnique(column="video"),
-            gxe.ExpectColumnValuesToNotBeNull(column="file", mostly=max(present, 0)),
-            gxe.ExpectColumnValuesToNotBeNull(column="split"),
-        ]
-    if name == "splits":
-        return [
-            gxe.ExpectColumnValuesToBeUnique(column="video"),
-            gxe.ExpectColumnValuesToBeInSet(column="split", value_set=list(SPLITS)),
-            gxe.ExpectColumnDistinctValuesToContainSet(column="split", value_set=list(SPLITS)),
-            gxe.ExpectColumnValuesToBeBetween(column="splits_of_subject", min_value=1, max_value=1),
-        ]
-    return [gxe.ExpectColumnValuesToBeBetween(column="fit", min_value=1)]
-
-
-def _intensity_range(au: str) -> Any:
-    """0 to 5 wherever an intensity is annotated."""
+def _expectations(name: str, rows: int, missing_videos: int) -> list[Any]:
+    """Return the rules of a table."""
     import great_expectations.expectations as gxe
     from great_expectations.expectations.row_conditions import Column
 
-    return gxe.ExpectColumnValuesToBeBetween(
-        column=au, min_value=0, max_value=5, row_condition=Column(au) != NOT_ANNOTATED
-    )
+    if name == "annotations":
+        # not ExpectColumnDistinctValuesToBeInSet: the Data Docs of a failing one cannot be rendered
+        return [gxe.ExpectColumnValuesToBeInSet(column=au, value_set=[NOT_ANNOTATED, 0, 1]) for au in AUS]
+    if name == "intensities":
+        return [gxe.ExpectColumnValuesToNotBeNull(column=au) for au in AUS] + [
+            gxe.ExpectColumnValuesToBeBetween(
+                column=au, min_value=0, max_value=5, row_condition=Column(au) != NOT_ANNOTATED
+            )
+            for au in AUS
+        ]
+    if name == "videos":
+        present = max(rows - missing_videos, 0) / max(rows, 1) - 1e-9
+        return [gxe.ExpectColumnValuesToNotBeNull(column="file", mostly=max(present, 0))]
+    return [gxe.ExpectColumnValuesToBeBetween(column="annotated" if name == "annotated" else "fit", min_value=1)]
 
 
-def _describe(name: str, result: Any) -> str:
-    """Say in words which rule of which table is broken."""
-    config = result.expectation_config
-    kwargs = {key: value for key, value in config.kwargs.items() if key != "batch_id"}
-    return f"{name}: {config.type} {kwargs}"
+def _error(breach: _Breach, result: Any, missing_videos: int) -> DataError:
+    """Return the error for a broken rule; it names the first row, and how many there are."""
+    column, others = result.expectation_config.kwargs["column"], result.result["unexpected_count"] - 1
+    row = result.result["partial_unexpected_index_list"][0]
+    fields = {
+        **row,
+        "column": column,
+        "value": row[column],
+        "more": f" (and {others} more)" if others else "",
+        "missing_videos": missing_videos,
+    }
+    texts = (breach.what, breach.where, breach.got, breach.expected)
+    what, where, got, expected = (text.format(**fields) for text in texts)
+    return DataError(what, where=where, got=got, expected=expected, todo=breach.todo)
 
 
 def _write_docs(context: Any, folder: Path) -> None:

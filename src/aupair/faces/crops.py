@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from aupair.data.crops import images
+from aupair.data.crops import image_names
 from aupair.data.layout import USUAL_FPS
 from aupair.errors import DataError
 from aupair.faces.decode import EmptyVideoError, VideoError
@@ -28,7 +28,7 @@ def iter_crops(folder: Path, size: int, frames: int = 0) -> Iterator[FaceRow]:
         EmptyVideoError: there is no image and no frame.
     """
     try:
-        names = images(folder)
+        names = image_names(folder)
     except DataError as error:
         raise VideoError(str(error)) from error
     total = max(frames, max(names, default=-1) + 1)

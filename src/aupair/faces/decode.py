@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from aupair.data.layout import USUAL_FPS, probe
+from aupair.data.layout import USUAL_FPS, read_movie_header
 from aupair.errors import DataError
 
 PATIENCE = 1000
@@ -81,7 +81,7 @@ def describe_missing_frames(source: Path, decoded: int) -> str:
 
     A message and no more: the header may be what is wrong, and one without a sane rate is not asked.
     """
-    header = probe(source)
+    header = read_movie_header(source)
     if header is None or not header.fps or decoded >= ENOUGH * header.frames:
         return ""
     return f"{decoded} of {header.frames} frames decoded, by the header"

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from aupair import store
-from aupair.data.crops import frame_of
+from aupair.data.crops import frame_number
 from aupair.data.layout import VideoJob
 from aupair.errors import AupairError
 from aupair.faces import pool
@@ -203,7 +203,7 @@ def _sha256(source: Path) -> str:
 def _sha256_of_images(folder: Path) -> str:
     """Return the hash of the names and contents of a folder's crops; "" where it cannot be read."""
     try:
-        names = sorted(name for name in os.listdir(folder) if frame_of(name) is not None)
+        names = sorted(name for name in os.listdir(folder) if frame_number(name) is not None)
     except OSError:
         return ""
     total = hashlib.sha256()

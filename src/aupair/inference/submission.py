@@ -16,7 +16,7 @@ import pyarrow.csv
 
 from aupair import store
 from aupair.aus import AUS
-from aupair.data.crops import frame_of
+from aupair.data.crops import frame_number
 from aupair.errors import ArtifactError, DataError, ParamsError
 from aupair.evaluation.nearest_face import fill_nearest
 from aupair.inference.predict import ABSTAIN, SUFFIXES, SUMMARY
@@ -250,7 +250,7 @@ def _expected(line: str, where: str, first: bool) -> tuple[str, int | None]:
     cells = [cell.strip() for cell in line.split(",")] if "," in line else line.split()
     video, slash, image = cells[0].partition("/")
     if slash:
-        frame = frame_of(image)
+        frame = frame_number(image)
         if frame is None or frame < 0:
             raise DataError("not an image's place", where=where, got=cells[0], expected="video/00001.jpg")
         return video, frame + 1

@@ -1,29 +1,25 @@
-"""What is odd about the data and does not stop the flow: a line each, with how often and an example."""
-
-from typing import TYPE_CHECKING
+"""Warnings of check-data: irregularities of the data that do not stop the flow, a line each with count and examples."""
 
 from aupair.aus import AUS
 from aupair.data import sheets as sh
 from aupair.data import splits as sp
+from aupair.data.corpus import Corpus
 from aupair.data.crops import Crops
 from aupair.data.layout import USUAL_FPS, Header
 from aupair.params import CheckData
 
-if TYPE_CHECKING:
-    from aupair.data.checks import Evidence
 
-
-def warnings(evidence: "Evidence", counts: tuple[sp.SplitCounts, ...], params: CheckData) -> list[str]:
-    """Say in a line each what is odd but does not stop the flow, with how often and an example."""
-    layout, labels = evidence.layout, evidence.labels
+def data_warnings(corpus: Corpus, counts: tuple[sp.SplitCounts, ...], params: CheckData) -> list[str]:
+    """Return the warnings about a corpus whose values are checked."""
+    layout, labels = corpus.layout, corpus.labels
     names = [a.video for a in labels.annotations]
-    row_of = {row.video: row for row in evidence.rows}
+    row_of = {row.video: row for row in corpus.rows}
     lists = {
-        "labelled videos without a readable file, left out": [n for n, h in zip(names, evidence.headers) if h is None],
-        **_movies(evidence, names),
-        **_crops(evidence, names),
+        "labelled videos without a readable file, left out": [n for n, h in zip(names, corpus.headers) if h is None],
+        **_movie_warnings(corpus, names),
+        **_crop_warnings(corpus, names),
         "annotation files without a row": [n for n, k in zip(names, labels.lengths) if not k],
-        "rows of splits.csv without an annotation": [row.video for row in evidence.rows if row.video not in set(names)],
+        "rows of splits.csv without an annotation": [row.video for row in corpus.rows if row.video not in set(names)],
         "videos whose split differs from their official set": [
             a.video
             for a in labels.annotations
@@ -32,20 +28,20 @@ def warnings(evidence: "Evidence", counts: tuple[sp.SplitCounts, ...], params: C
         "videos whose subject differs between splits.csv and subjects.csv": [
             n for n in names if layout.subjects.get(n, row_of[n].subject) != row_of[n].subject
         ],
-        "intensity files whose rows differ in number from the occurrences'": _intensity_mismatch(evidence),
+        "intensity files whose rows differ in number from the occurrences'": _intensity_mismatch(corpus),
     }
-    result = [f"{len(found)} {what}: {_some(found)}" for what, found in lists.items() if found]
+    result = [f"{len(videos)} {what}: {_examples(videos)}" for what, videos in lists.items() if videos]
     result += _few_positives(counts, params.few_positives)
-    blank = int((~sh.annotated(labels.values)).sum())
+    blank = int((~sh.annotated_rows(labels.values)).sum())
     return [f"{blank:,} of {len(labels.values):,} label rows are not annotated", *result] if blank else result
 
 
-def _movies(evidence: "Evidence", names: list[str]) -> dict[str, list[str]]:
-    """List what is odd about movies."""
-    layout = evidence.layout
+def _movie_warnings(corpus: Corpus, names: list[str]) -> dict[str, list[str]]:
+    """Return the videos of each irregularity of movies."""
+    layout = corpus.layout
     headers = [
         (name, int(rows), header)
-        for name, rows, header in zip(names, evidence.labels.lengths, evidence.headers)
+        for name, rows, header in zip(names, corpus.labels.lengths, corpus.headers)
         if isinstance(header, Header)
     ]
     return {
@@ -57,15 +53,15 @@ def _movies(evidence: "Evidence", names: list[str]) -> dict[str, list[str]]:
     }
 
 
-def _crops(evidence: "Evidence", names: list[str]) -> dict[str, list[str]]:
-    """List what is odd about crops; a frame without an image is not odd by itself, it had no face."""
-    layout = evidence.layout
+def _crop_warnings(corpus: Corpus, names: list[str]) -> dict[str, list[str]]:
+    """Return the videos of each irregularity of crops; a frame without an image is none, it had no face."""
+    layout = corpus.layout
     crops = [
-        (name, int(rows), found)
-        for name, rows, found in zip(names, evidence.labels.lengths, evidence.headers)
-        if isinstance(found, Crops)
+        (name, int(rows), header)
+        for name, rows, header in zip(names, corpus.labels.lengths, corpus.headers)
+        if isinstance(header, Crops)
     ]
-    mixed = any(isinstance(header, Header) for header in evidence.headers)
+    mixed = any(isinstance(header, Header) for header in corpus.headers)
     return {
         "videos with crops beyond their last label row": [
             f"{name} ({rows} rows, {c.frames} frames)" for name, rows, c in crops if c.frames > rows
@@ -83,25 +79,25 @@ def _crops(evidence: "Evidence", names: list[str]) -> dict[str, list[str]]:
     }
 
 
-def _intensity_mismatch(evidence: "Evidence") -> list[str]:
-    """Name the intensity files that have another number of rows than the occurrence file of the video."""
-    if evidence.intensities is None:
+def _intensity_mismatch(corpus: Corpus) -> list[str]:
+    """Return the intensity files that have another number of rows than the occurrence file of the video."""
+    if corpus.intensities is None:
         return []
-    length = dict(zip((a.video for a in evidence.labels.annotations), evidence.labels.lengths))
-    pairs = zip(evidence.intensities.annotations, evidence.intensities.lengths)
+    length = dict(zip((a.video for a in corpus.labels.annotations), corpus.labels.lengths))
+    pairs = zip(corpus.intensities.annotations, corpus.intensities.lengths)
     return [f"{a.video} ({n}, {length.get(a.video, 0)})" for a, n in pairs if n != length.get(a.video, 0)]
 
 
 def _few_positives(counts: tuple[sp.SplitCounts, ...], few: int) -> list[str]:
-    """Name, in a line for each split, the AUs with fewer positive frames than `few`."""
+    """Return a line for each split that has AUs with fewer positive frames than `few`."""
     lines = []
     for c in counts:
-        found = [f"{au} ({n})" for au, n in zip(AUS, c.positives) if n < few]
-        if found:
-            lines.append(f"{len(found)} AUs with fewer than {few} positive frames in {c.split}: {', '.join(found)}")
+        rare = [f"{au} ({n})" for au, n in zip(AUS, c.positives) if n < few]
+        if rare:
+            lines.append(f"{len(rare)} AUs with fewer than {few} positive frames in {c.split}: {', '.join(rare)}")
     return lines
 
 
-def _some(names: list[str], most: int = 3) -> str:
-    """The first few of a list, in one line."""
+def _examples(names: list[str], most: int = 3) -> str:
+    """Return the first few of a list, in one line."""
     return ", ".join(names[:most]) + (" ..." if len(names) > most else "")
