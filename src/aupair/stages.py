@@ -149,8 +149,8 @@ def evaluate(
     from aupair.evaluation.evaluate import evaluate as judge
     from aupair.evaluation.trials import read_trial
     from aupair.ranking.samples import load_samples
-    from aupair.report.page import Sources, Trained
     from aupair.report.reports import Places, write_reports
+    from aupair.report.sections import Sources, Trained
 
     frames = load_frames(labels, faces)
     trials = [

@@ -18,7 +18,7 @@ from aupair.faces.decode import read_frames
 from aupair.inference import predict as module
 from aupair.inference.predict import find_videos, output_names, predict, share_to_abstain, write_csv
 from aupair.inference.recognizer import Predictions, VideoPredictions
-from aupair.inference.timeline import draw_timeline
+from aupair.inference.timeline import save_timeline
 from aupair.registry import versions
 from listener import Listener
 
@@ -51,7 +51,7 @@ class StandIn:
 @pytest.fixture(autouse=True)
 def no_picture(monkeypatch: pytest.MonkeyPatch) -> None:
     """The picture takes half a second and has a test of its own."""
-    monkeypatch.setattr(module, "draw_timeline", lambda path, *_: path.write_bytes(b"a picture"))
+    monkeypatch.setattr(module, "save_timeline", lambda path, *_: path.write_bytes(b"a picture"))
 
 
 def write_video(path: Path, frames: int = 6) -> Path:
@@ -70,7 +70,7 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 
 
 def test_a_row_for_every_frame_and_empty_cells_without_a_face(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "draw_timeline", draw_timeline)
+    monkeypatch.setattr(module, "save_timeline", save_timeline)
     video = write_video(tmp_path / "clip.mp4")
     (done,) = predict([video], StandIn(), tmp_path / "out")
     rows = rows_of(tmp_path / "out" / "clip.csv")

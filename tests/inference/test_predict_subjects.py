@@ -59,7 +59,7 @@ def recognizer(neutral: str = "person", batch: int = 4) -> Bright:
 
 @pytest.fixture(autouse=True)
 def no_picture(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "draw_timeline", lambda path, *_: path.write_bytes(b"a picture"))
+    monkeypatch.setattr(module, "save_timeline", lambda path, *_: path.write_bytes(b"a picture"))
 
 
 def write_video(path: Path, *values: int) -> Path:

@@ -281,7 +281,7 @@ def test_a_test_release_of_crops_is_predicted_and_submitted(
     tmp_path: Path, recognizer: Recognizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Image k is row k - 1 of the submission; frames without an image take the nearest one's decision."""
-    monkeypatch.setattr(module, "draw_timeline", lambda path, *_: path.write_bytes(b"a picture"))
+    monkeypatch.setattr(module, "save_timeline", lambda path, *_: path.write_bytes(b"a picture"))
     top = tmp_path / "cropped_aligned" / "batch1"
     shown = {"v.1_left": {2: 250, 3: 10, 7: 250}, "v.1_right": {1: 10, 2: 10, 4: 250}}
     for video, images in shown.items():

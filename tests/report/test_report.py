@@ -1,7 +1,7 @@
-"""The page: what it shows is what was found, each face is its frame's, and it needs nothing but itself."""
+"""The page and the table show what evaluate computed, each face is its frame's, and the page needs nothing else."""
 
-import base64
 import html
+import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -13,26 +13,31 @@ import pytest
 from aupair import stages, store
 from aupair.aus import AUS
 from aupair.data.frames import Frames
-from aupair.errors import ArtifactError
-from aupair.evaluation.evaluate import Evaluation
+from aupair.errors import ArtifactError, AupairError
+from aupair.evaluation.evaluate import Evaluation, evaluate
 from aupair.evaluation.selection import Trial
 from aupair.params import Params
-from aupair.report import formatting as words
-from aupair.report.page import about, faces, markup, scores
-from aupair.report.page.charts import Axis, Chart, axis
-from aupair.report.page.timelines import timelines
+from aupair.report import faces, formatting, sections
+from aupair.report.document import Face, Folded, Grid, Section, Text, html_page, markdown
+from aupair.report.reports import Places, write_reports
+from aupair.report.tables import Table, headline, rows_of
+from evaluation.worlds import QUICK, world
 
 VOID = {"meta", "link", "br", "img"}
 SIZE, LENGTH = 32, 6
+PLOTS = ["f1", "reliability", "risk_coverage", "timelines"]
+PAIRS = [["AU", "fit", "select", "validation"], ["AU1", "500 of 1,234", "5 of 6", "0 of 0"]]
 
 
 class Outline(HTMLParser):
     """Checks that what is opened is closed, and keeps the attributes of every tag."""
 
-    def __init__(self) -> None:
+    def __init__(self, page: str) -> None:
         super().__init__()
         self.open: list[str] = []
         self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(page)
+        assert self.open == []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
@@ -45,18 +50,11 @@ class Outline(HTMLParser):
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
 
-    def of(self, tag: str) -> list[dict[str, str | None]]:
+    def attributes(self, tag: str) -> list[dict[str, str | None]]:
         return [attributes for name, attributes in self.tags if name == tag]
 
 
-def outline(page: str) -> Outline:
-    parser = Outline()
-    parser.feed(page)
-    assert parser.open == []
-    return parser
-
-
-def world(folder: Path) -> tuple[Evaluation, Frames]:
+def colours(folder: Path) -> tuple[Evaluation, Frames]:
     """Four videos of validation; a face's colour says which row it is, and nothing is active, decided or unsure."""
     rows = np.arange(4 * LENGTH)
     for video in range(4):
@@ -81,36 +79,27 @@ def world(folder: Path) -> tuple[Evaluation, Frames]:
     return Evaluation([], {}, {}, trial, np.zeros(shape, bool), np.full(shape, 0.9)), frames
 
 
-def rows_shown(page: str) -> list[int]:
-    """Which rows the pictures of a page show, by their colour."""
-    shown = re.findall(r"data:image/jpeg;base64,([^\"]+)", page)
-    return [round(store.decode_jpeg(base64.b64decode(data)).mean() / 10) for data in shown]
+def row_of(face: Face) -> int:
+    """Return the row that a face shows, by its colour."""
+    return round(store.decode_jpeg(face.jpeg).mean() / 10)
 
 
 def test_the_faces_shown_are_the_most_unsure_and_the_most_wrong(tmp_path: Path) -> None:
-    evaluation, frames = world(tmp_path)
+    evaluation, frames = colours(tmp_path)
     evaluation.trial.sigma[13, 4] = 5.0  # the third video's second frame
     evaluation.decisions[20, 7] = True
     evaluation.confidence[20, 7] = 0.97
     evaluation.decisions[21, 7] = True
-    page = faces.montages(evaluation, frames, faces.thumbnails(tmp_path, frames))
-    unsure, _, _, wrong = re.split("<h3>", page)[1:]
-    assert rows_shown(unsure)[4] == 13
-    figure = re.findall(r"<figure>.*?</figure>", unsure)[4]
-    for said in (
-        "AU7",
-        "decided not active",
-        "truth: not active",
-        "confidence 0.90",
-        "sigma 5.00",
-        "v2, frame 1, 0.5 s",
-    ):
-        assert said in figure
-    assert rows_shown(wrong) == [20], "an AU without a wrong decision is left out"
-    assert "decided active" in wrong
-    assert 'class="error"' in wrong
-    assert "confidence 0.97" in wrong
-    outline(page)
+    blocks = faces.montages(evaluation, frames, faces.thumbnails(tmp_path, frames))
+    unsure, _, _, wrong = [block.parts for block in blocks if isinstance(block, Grid)]
+    face = unsure[4]
+    assert row_of(face) == 13
+    assert (face.au, face.frame) == ("AU7 lid tightener", "v2, frame 1, 0.5 s")
+    assert (face.decision, face.right) == ("decided not active", True)
+    assert face.lines[:2] == ("truth: not active", "confidence 0.90")
+    assert face.lines[2].startswith("sigma 5.00, above ")
+    (face,) = wrong  # an AU without a wrong decision is left out
+    assert (row_of(face), face.decision, face.right, face.lines[1]) == (20, "decided active", False, "confidence 0.97")
 
 
 def test_each_face_is_of_another_video_as_long_as_there_is_one() -> None:
@@ -128,69 +117,24 @@ def test_each_face_is_of_another_video_as_long_as_there_is_one() -> None:
 
 
 def test_a_missing_face_is_one_line(tmp_path: Path) -> None:
-    evaluation, frames = world(tmp_path)
+    evaluation, frames = colours(tmp_path)
     (tmp_path / "v2.arrow").unlink()
     with pytest.raises(ArtifactError, match=r"missing file: in .*v2\.arrow"):
         faces.montages(evaluation, frames, faces.thumbnails(tmp_path, frames))
 
 
-def test_a_timeline_shows_truth_decision_and_where_they_differ(tmp_path: Path) -> None:
-    evaluation, frames = world(tmp_path)
-    frames.labels[6:9, 2] = 1
-    evaluation.decisions[7:10, 2] = True
-    evaluation.confidence[11, 2] = 0.1
-    page = timelines(evaluation, frames, faces.thumbnails(tmp_path, frames))
-    outline(page)
-    first = page.split("<h3>")[1]
-    assert first.startswith("v1<"), "the video in which something happens"
-    assert rows_shown(first) == sorted(rows_shown(first))
-    assert set(rows_shown(first)) == set(range(6, 12))
-    panel = next(part for part in first.split("<h4>") if part.startswith("AU4 "))
-    strips = re.findall(r'<div class="strip"><span>(\w+)</span>.*?</svg>', panel)
-    spans = [
-        [(round(float(a) / 1000 * LENGTH), round(float(b) / 1000 * LENGTH)) for a, b in re.findall(r'x="([\d.]+)".*?width="([\d.]+)"', body)]
-        for body in re.findall(r'<div class="strip">(.*?)</svg>', panel)
-    ]  # fmt: skip
-    assert dict(zip(strips, spans))["truth"] == [(0, 3)]
-    assert dict(zip(strips, spans))["decided"] == [(1, 3)]
-    assert dict(zip(strips, spans))["wrong"] == [(0, 1), (3, 1)]
-    assert (5, 1) in dict(zip(strips, spans))["unsure"]
-
-
-def test_a_chart_puts_more_above_and_right_and_leaves_gaps() -> None:
-    x, y = np.arange(5.0), np.array([0.0, 1.0, np.nan, 1.0, 2.0])
-    drawn = Chart(Axis(0, 4), Axis(0, 2)).line(x, y, "blue", "seen").html("a chart")
-    lines = [
-        [tuple(map(float, point.split(","))) for point in points.split()]
-        for points in re.findall(r'points="(.*?)"', drawn)
-    ]
-    assert lines == [[(0, 1000), (250, 500)], [(750, 500), (1000, 0)]]
-    assert 'aria-label="a chart"' in drawn
-    assert "</i>seen</li>" in drawn
-    bar = Chart(Axis(0, 1), Axis(0, 1)).bar((0.25, 0.75), (0.5, 1), "blue").html("a bar")
-    assert 'x="250" y="0" width="500" height="500"' in bar
-
-
-def test_axes_hold_what_they_are_made_for() -> None:
-    for values in ([0.3, 17.2], [-2.0, 5.0], [4.0, 4.0], [np.nan, 1.0], []):
-        made = axis(values)
-        finite = np.array([value for value in values if np.isfinite(value)])
-        assert made.low < made.high
-        assert np.all((made.place(finite) >= 0) & (made.place(finite) <= 1))
-        assert len(made.labels()) >= 2
-
-
-def test_words_are_escaped_and_unknown_numbers_are_dashes() -> None:
-    assert markup.text("<b> `a<b` **c**") == "&lt;b&gt; <code>a&lt;b</code> <strong>c</strong>"
-    assert words.number(None) == words.number(float("nan")) == words.percent(None) == "–"
-    assert "[0.1,\u00a00.2]" in markup.table([["", "x"], ["a", "0 [0.1, 0.2]"]], "t")
-
-
-def test_curves_are_sorted_by_quantity_and_network() -> None:
-    rows = [{"network": name, "step": step, "loss": step / 2} for name in ("f", "g") for step in (1, 2)]
-    step, value = about.curves(rows)["loss"]["g"]
-    assert (step.tolist(), value.tolist()) == ([1, 2], [0.5, 1])
-    assert list(about.curves([{"epoch": 3, "select_loss": 0.5}])["select_loss"]) == [""]
+def test_a_table_is_the_same_as_markdown_and_as_html_and_words_are_escaped() -> None:
+    table = Table("a <caption>", ["", "x"], [["<b> `a<b` **c**", "0 [0.1, 0.2]"], ["d", "–"]], [1])
+    parts = [Section("First", [Text("words"), Folded("more", [table])]), Section("Nothing", [])]
+    text = markdown("Title", parts[:1])
+    assert text.startswith("# Title\n\n## First\n\nwords\n\n**a <caption>**\n\n|  | x |\n| --- | ---: |\n")
+    page = html_page("t", "h & h", parts)
+    outline = Outline(page)
+    assert [link["href"] for link in outline.attributes("a")] == ["#first"], "a section without blocks is left out"
+    assert "<h1>h &amp; h</h1>" in page
+    assert '<th scope="row">&lt;b&gt; <code>a&lt;b</code> <strong>c</strong></th><td>0 [0.1,\u00a00.2]</td>' in page
+    assert '<tr class="strong"><th scope="row">d</th>' in page
+    assert formatting.number(None) == formatting.number(float("nan")) == formatting.percent(None) == "–"
 
 
 def place(finished: Path, name: str) -> Path:
@@ -200,63 +144,92 @@ def place(finished: Path, name: str) -> Path:
 def test_the_page_says_what_the_files_say(finished: Path) -> None:
     page = place(finished, "report").read_text()
     metrics, selection = (store.read_json(place(finished, name)) for name in ("metrics", "selection"))
-    seen = outline(page)
-    assert [part["id"] for part in seen.of("section")] == [
+    outline = Outline(page)
+    assert [part["id"] for part in outline.attributes("section")] == [
         "data", "headline", "scores", "choice", "timelines", "faces", "calibration", "abstaining", "evidence",
         "training", "cost", "settings",
     ]  # fmt: skip
     assert stages.SYNTHETIC in html.unescape(page.split("<table>")[0]), "said first"
-    row = scores.of_row(metrics, "P2")
+    row = rows_of(metrics, "validation")["P2"]
     low, high = row["intervals"]["f1"]
-    assert f"<b>{row['f1']:.3f}</b><span>[{low:.3f}, {high:.3f}]</span>" in page
-    chart = next(svg["aria-label"] for svg in seen.of("svg") if (svg["aria-label"] or "").startswith("Difference"))
+    assert f"<b>{row['f1']:.3f}</b><span>[{low:.3f},\u00a0{high:.3f}]</span>" in page
+    charts = [svg["aria-label"] or "" for svg in outline.attributes("svg")]
+    differences = next(label for label in charts if label.startswith("Difference"))
     for au in AUS:
-        assert f"{au} {selection[au]['difference']:.3f}" in (chart or "")
+        assert f"{selection[au]['difference']:.3f}" in differences
     for name in ("f", "h", "mapping"):
         last = store.read_jsonl(finished / f"work/trials/{metrics['chosen_trial']}/{name}/curves.jsonl")[-1]
-        assert f"{last['train_loss']:.4g}" in page
-    assert len(re.findall("<figure>", page)) >= 3 * len(AUS)
+        assert any(f"{last['train_loss']:.4g}" in label for label in charts)
+    assert len(outline.attributes("img")) >= 3 * len(AUS)
 
 
 def test_the_page_is_whole_small_and_asks_for_nothing(finished: Path) -> None:
-    path = place(finished, "report")
-    page, seen = path.read_text(), outline(path.read_text())
-    assert path.stat().st_size < 3e6
-    assert not seen.of("script")
-    assert all((image["src"] or "").startswith("data:image/jpeg;base64,") for image in seen.of("img"))
-    assert all(image["alt"] for image in seen.of("img"))
-    assert all(drawing["aria-label"] for drawing in seen.of("svg"))
-    assert [link["href"] for link in seen.of("link")] == ["data:,"]
-    assert not re.search(r"https?:|//[a-z]|url\(|@import", page.replace("http-equiv", ""))
-    ids = {part["id"] for part in seen.of("section")}
-    assert {(link["href"] or "")[1:] for link in seen.of("a")} == ids
-    assert seen.of("html") == [{"lang": "en"}]
+    page = place(finished, "report").read_text()
+    outline = Outline(page)
+    assert len(page) < 3e6
+    assert not outline.attributes("script")
+    assert all((image["src"] or "").startswith("data:image/jpeg;base64,") for image in outline.attributes("img"))
+    assert all(image["alt"] for image in outline.attributes("img"))
+    assert all(drawing["aria-label"] for drawing in outline.attributes("svg"))
+    assert [link["href"] for link in outline.attributes("link")] == ["data:,"]
+    text = re.sub(r'(src|xlink:href)="data:[^"]*"', "", page.replace("http-equiv", ""))
+    assert not re.search(r"https?:|//[a-z]|url\((?!#)|@import", text)
+    ids = [attributes["id"] for _, attributes in outline.tags if "id" in attributes]
+    assert {(link["href"] or "")[1:] for link in outline.attributes("a")} <= set(ids)
+    assert outline.attributes("html") == [{"lang": "en"}]
 
 
 def test_equal_runs_give_equal_bytes(home: Path, tiny: Params) -> None:
-    before = place(home, "report").read_bytes()
+    before = {name: place(home, name).read_bytes() for name in ("report", "table")}
     place(home, "report").unlink()
     stages.run("evaluate", tiny, root=home)
-    assert place(home, "report").read_bytes() == before
-
-
-def test_an_interval_is_drawn_where_there_is_one(finished: Path) -> None:
-    metrics = store.read_json(place(finished, "metrics"))
-    for row in metrics["rows"]:
-        for figures in row["per_au"].values():
-            figures.pop("f1_interval", None)
-    bare = scores.scores(metrics).count('class="line dark"')
-    for row in metrics["rows"]:
-        for figures in row["per_au"].values():
-            figures["f1_interval"] = [0.25, 0.75]
-    drawn = scores.scores(metrics)
-    assert drawn.count('class="line dark"') == bare + 2 * len(AUS)
-    assert re.search(r'class="line dark" points="250,[\d.]+ 750,', drawn)
+    assert {name: place(home, name).read_bytes() for name in before} == before
 
 
 def test_real_faces_are_somebodys(tmp_path: Path) -> None:
-    _, frames = world(tmp_path)
-    assert about.SHARE in html.unescape(about.data(frames, "", [["AU"], ["AU1"]]))
-    assert about.SHARE not in html.unescape(about.data(frames, stages.SYNTHETIC, [["AU"], ["AU1"]]))
-    none = replace(frames, labels=np.full_like(frames.labels, -1))
-    assert "–" in about.data(none, "", [["AU"], ["AU1"]]), "no annotation, no share of positives"
+    _, frames = colours(tmp_path)
+    words = [sections.data_blocks(frames, note, PAIRS)[0].words for note in ("", stages.SYNTHETIC)]
+    assert words == [sections.SHARE, stages.SYNTHETIC]
+    unlabelled = replace(frames, labels=np.full_like(frames.labels, -1))
+    positives = sections.data_blocks(unlabelled, "", PAIRS)[2].blocks[0]
+    assert positives.rows[0] == ["AU1", "–", "–", "–"], "no annotation, no share of positives"
+
+
+@pytest.fixture(scope="module")
+def evaluation() -> Evaluation:
+    frames, trial, pairs, conditions = world()
+    return evaluate(frames, [trial], pairs, conditions, QUICK)
+
+
+def write(evaluation: Evaluation, folder: Path) -> None:
+    """Write all reports into one folder, of a run without faces, networks and settings."""
+    places = Places(folder / "metrics.json", folder / "table.md", folder / "plots", folder / "report.html")
+    write_reports(evaluation, world()[0], places, PAIRS, "**Synthetic.**")
+
+
+def test_reports_are_written_whole(evaluation: Evaluation, tmp_path: Path) -> None:
+    folder = tmp_path / "reports"
+    for _ in range(2):
+        write(evaluation, folder)
+    assert sorted(path.name for path in folder.iterdir()) == ["metrics.json", "plots", "report.html", "table.md"]
+    assert sorted(path.stem for path in (folder / "plots").iterdir()) == PLOTS
+    for name in PLOTS:
+        assert (folder / "plots" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    metrics = json.loads((folder / "metrics.json").read_text())
+    lines = (folder / "table.md").read_text().splitlines()
+    assert lines[:3] == ["# Results", "", "**Synthetic.**"]
+    p2 = rows_of(metrics, "validation")["P2"]
+    gain = metrics["decisions"]["selective"]["gain_at_80"]["f1"]["difference"]
+    for start, number in (("| P2: uncertainty", p2["score"]), ("| confidence less random, mean", gain)):
+        assert f"{number:.3f}" in next(line for line in lines if line.startswith(start))
+    assert not any("(chosen on validation)" in line for line in lines)
+    assert lines[-1] == "| AU1 | 500 of 1,234 | 5 of 6 | 0 of 0 |", "the counts of pairs are the last table"
+    for name in (*(f"{au} " for au in AUS), "P2 - best-constant", "confidence-ungrouped", "certainty", "80.0 %"):
+        assert any(line.startswith(f"| {name}") for line in lines)
+    assert headline(metrics).row_count == 6
+
+
+def test_an_unwritable_folder_is_one_line(evaluation: Evaluation, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(AupairError, match="cannot write"):
+        write(evaluation, tmp_path / "file" / "reports")

@@ -1,10 +1,8 @@
 """The rows as reports/ablation.{json,md,html}: figures with intervals, each AU, the cost, and what was left out."""
 
-import html
-import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,7 +12,12 @@ from aupair.ablation.rows import GROUPS, REFERENCE
 from aupair.aus import AUS
 from aupair.aus import SPLITS as ALL_SPLITS
 from aupair.evaluation.uncertainty import spearman
-from aupair.report.formatting import UNKNOWN, interval, markdown_table, number
+from aupair.report.document import Section, Text, html_page, markdown
+from aupair.report.formatting import UNKNOWN, interval, number
+from aupair.report.tables import Table
+
+if TYPE_CHECKING:
+    from aupair.report.figures import Drawing
 
 HEAD = (
     "row", "mean F1", "less P2's", "P(higher)", "2021 score", "F1 on select", "pair accuracy", "pair NLL",
@@ -82,96 +85,60 @@ def write(folder: Path, tree: Mapping[str, Any]) -> None:
         AupairError: the folder cannot be written.
     """
     store.write_json(folder / "ablation.json", dict(tree))
-    store.write_text(folder / "ablation.md", markdown(tree))
-    store.write_text(folder / "ablation.html", page(tree))
+    store.write_text(folder / "ablation.md", markdown("Ablation", sections(tree)))
+    page = html_page("aupair: ablation", "Does each part earn its place?", sections(tree))
+    store.write_text(folder / "ablation.html", page)
 
 
-def markdown(tree: Mapping[str, Any]) -> str:
-    """Give the text of ablation.md."""
-    parts = [f"## {name}\n\n{text}" for name, text in sections(tree).items()]
-    return "\n\n".join(["# Ablation", *parts]) + "\n"
-
-
-def sections(tree: Mapping[str, Any]) -> dict[str, str]:
-    """Give what the report says, as Markdown by heading."""
-    note = str(tree.get("note", ""))
-    found = {"Rows": "\n\n".join(filter(None, (note, HOW_TO_READ, markdown_table(list(lines(tree))))))}
-    found["F1 of each AU"] = "On validation.\n\n" + markdown_table(list(_aus(tree)))
+def sections(tree: Mapping[str, Any]) -> list[Section]:
+    """Return the sections of ablation.md and ablation.html."""
+    note = [Text(str(tree["note"]), "note")] if tree.get("note") else []
+    parts = [Section("Rows", [*note, Text(HOW_TO_READ), forest(tree), scores(tree)])]
+    parts.append(Section("F1 of each AU", [_of_aus(tree)]))
     if other := tree.get("beside"):
-        found["Another corpus"] = _of_other(other) + "\n\n" + markdown_table(list(_both(other)))
-    found["What each row changes"] = markdown_table(list(_settings(tree)))
-    if left := [row for row in tree["rows"] if row["state"] != "judged"]:
-        found["Not judged"] = "\n".join(f"* {row['name']} ({row['text']}): {row['why']}" for row in left)
-    return found
+        parts.append(Section("Another corpus", [Text(_of_other(other)), _both(other)]))
+    parts.append(Section("What each row changes", [_settings(tree)]))
+    failed = [row for row in tree["rows"] if row["state"] != "judged"]
+    if failed:
+        lines = [[row["name"], row["text"], row["why"]] for row in failed]
+        parts.append(Section("Not judged", [Table("Rows without figures", ["row", "what", "why"], lines)]))
+    return parts
 
 
-def lines(tree: Mapping[str, Any]) -> Iterator[list[str]]:
-    """Give the head of the table and a line a judged row, those of a group below each other."""
-    yield list(HEAD)
+def scores(tree: Mapping[str, Any]) -> Table:
+    """Return the judged rows with all their figures, those of a group below each other."""
+    lines: list[list[str]] = []
     for group, text in GROUPS.items():
-        mine = [row for row in tree["rows"] if row["group"] == group and row["state"] == "judged"]
-        if mine:
-            yield [f"**{text}**", *[""] * (len(HEAD) - 1)]
-        for row in mine:
-            yield _line(row)
+        judged = [row for row in _judged(tree) if row["group"] == group]
+        lines += [[f"**{text}**", *[""] * (len(HEAD) - 1)]] if judged else []
+        lines += [_line(row) for row in judged]
+    return Table("Validation, if nothing else is said", HEAD, lines)
 
 
-def brief(tree: Mapping[str, Any]) -> list[list[str]]:
-    """Give the head and a line a judged row for a terminal: names and the figures that are looked at first."""
-    kept = [HEAD.index(name) for name in ("mean F1", "less P2's", "P(higher)", "2021 score", "pair NLL", "seconds")]
-    rows = [row for group in GROUPS for row in tree["rows"] if row["group"] == group and row["state"] == "judged"]
-    lines = [[row["name"], *(_line(row)[k] for k in kept)] for row in rows]
-    return [["row", *(HEAD[k] for k in kept)], *lines]
+def brief(tree: Mapping[str, Any]) -> Table:
+    """Return the judged rows with the figures that are looked at first, for a terminal."""
+    columns = [HEAD.index(name) for name in ("mean F1", "less P2's", "P(higher)", "2021 score", "pair NLL", "seconds")]
+    lines = [[row["name"], *(_line(row)[k] for k in columns)] for row in _judged(tree)]
+    return Table("Ablation, validation", ["row", *(HEAD[k] for k in columns)], lines)
 
 
-def page(tree: Mapping[str, Any]) -> str:
-    """Give the text of ablation.html: the picture of all rows, then the tables; it loads nothing."""
-    from markdown_it import MarkdownIt
+def forest(tree: Mapping[str, Any]) -> "Drawing":
+    """Draw mean F1 of every judged row with its interval."""
+    from aupair.report.figures import BLUE, RED, Interval, intervals
 
-    from aupair.report.page import document
-
-    render = MarkdownIt("commonmark", {"html": False}).enable("table").render
-    words = {name: _scrolling(render(text)) for name, text in sections({**tree, "note": ""}).items()}
-    first, *rest = words
-    warned = f'<p class="note">{html.escape(str(tree["note"]))}</p>\n' if tree.get("note") else ""
-    pictured = {first: f"{warned}<figure>{forest(tree)}</figure>\n{words[first]}"} | {
-        name: words[name] for name in rest
-    }
-    return document("aupair: ablation", "Does each part earn its place?", pictured)
+    lines: list[Interval] = []
+    marks: dict[str, float] = {}
+    for row in _judged(tree):
+        found, is_reference = row["validation"], row["name"] == REFERENCE
+        marks |= {"P2": found["f1"]} if is_reference else {}
+        colour = RED if is_reference else BLUE
+        lines.append(Interval(row["text"], found["f1"], found["intervals"]["f1"], colour))
+    return intervals(lines, "Mean F1 of every row", "mean F1 on validation, 95 % intervals over videos", marks)
 
 
-def _scrolling(text: str) -> str:
-    """Let wide tables scroll on a phone."""
-    return text.replace("<table>", '<div class="scroll"><table>').replace("</table>", "</table></div>")
-
-
-def forest(tree: Mapping[str, Any]) -> str:
-    """Draw mean F1 of every row with its interval, as SVG."""
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
-
-    rows = [row for group in GROUPS for row in tree["rows"] if row["group"] == group and row["state"] == "judged"]
-    with rc_context({"svg.hashsalt": "aupair", "svg.fonttype": "none", "font.family": "sans-serif"}):
-        figure = Figure(figsize=(9, 1 + 0.3 * max(len(rows), 1)), layout="constrained")
-        axis = figure.subplots()
-        for place, row in enumerate(rows):
-            value, (low, high) = row["validation"]["f1"], row["validation"]["intervals"]["f1"]
-            color = "#D55E00" if row["name"] == REFERENCE else "#0072B2"
-            axis.plot([low, high], [place, place], color=color, linewidth=2)
-            axis.plot([value], [place], "o", color=color, markersize=5)
-            if row["name"] == REFERENCE:
-                axis.axvline(value, color=color, linewidth=0.8, linestyle=":")
-        axis.set_yticks(range(len(rows)), [row["text"] for row in rows], fontsize=9)
-        axis.invert_yaxis()
-        axis.set_xlabel("mean F1 on validation, 95 % intervals over videos")
-        axis.grid(axis="x", alpha=0.3)
-        for side in ("top", "right", "left"):
-            axis.spines[side].set_visible(False)
-        text = io.StringIO()
-        figure.savefig(text, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
-    drawn = text.getvalue()
-    label = html.escape("mean F1 of every row with its interval")
-    return drawn[drawn.index("<svg") :].replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
+def _judged(tree: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the judged rows by group."""
+    return [row for group in GROUPS for row in tree["rows"] if row["group"] == group and row["state"] == "judged"]
 
 
 def _line(row: Mapping[str, Any]) -> list[str]:
@@ -195,24 +162,30 @@ def _line(row: Mapping[str, Any]) -> list[str]:
     return [*cells, number(seconds, 0)]
 
 
-def _aus(tree: Mapping[str, Any]) -> Iterator[list[str]]:
-    yield ["row", *AUS]
-    for row in tree["rows"]:
-        if row["state"] == "judged":
-            yield [row["name"], *(f"{row['validation']['per_au'][au]['f1']:.2f}" for au in AUS)]
+def _of_aus(tree: Mapping[str, Any]) -> Table:
+    """Return the F1 of each AU for every judged row."""
+    lines = [
+        [row["name"], *(f"{row['validation']['per_au'][au]['f1']:.2f}" for au in AUS)]
+        for row in tree["rows"]
+        if row["state"] == "judged"
+    ]
+    return Table("F1 on validation", ["row", *AUS], lines)
 
 
-def _settings(tree: Mapping[str, Any]) -> Iterator[list[str]]:
-    yield ["row", "what", "judged", "settings"]
+def _settings(tree: Mapping[str, Any]) -> Table:
+    """Return what each row changes in the settings."""
+    lines = []
     for row in tree["rows"]:
         settings = ", ".join(f"`{key}: {value}`" for key, value in row["settings"].items())
-        yield [row["name"], row["text"], row["judged"], settings or UNKNOWN]
+        lines.append([row["name"], row["text"], row["judged"], settings or UNKNOWN])
+    return Table("Settings of each row", ["row", "what", "judged", "settings"], lines)
 
 
-def _both(found: Mapping[str, Any]) -> Iterator[list[str]]:
-    yield ["row", "F1 here", "F1 there"]
-    for name, (here, there) in sorted(found["f1"].items(), key=lambda item: -item[1][0]):
-        yield [name, f"{here:.3f}", f"{there:.3f}"]
+def _both(other: Mapping[str, Any]) -> Table:
+    """Return mean F1 of the rows that two corpora share."""
+    rows = sorted(other["f1"].items(), key=lambda item: -item[1][0])
+    lines = [[name, f"{here:.3f}", f"{there:.3f}"] for name, (here, there) in rows]
+    return Table("Mean F1 on validation", ["row", "F1 here", "F1 there"], lines)
 
 
 def _of_other(found: Mapping[str, Any]) -> str:

@@ -91,8 +91,8 @@ def _report(ablation: "Ablation", found: list[dict[str, Any]], other: dict[str, 
     if other is not None:
         tree["beside"] = report.beside(tree, other)
     report.write(ablation.home / "reports", tree)
-    head, *lines = report.brief(tree)
-    show_table("Ablation, validation", head, lines, note)
+    table = report.brief(tree)
+    show_table(table.caption, table.head, table.rows, note)
     for row in found:
         if row["state"] != "judged":
             typer.echo(f"{row['name']}: {row['state']}: {row['why']}")

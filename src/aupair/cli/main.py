@@ -115,10 +115,10 @@ def report(
 ) -> None:
     """Show the scores of the last evaluation, and where to look next."""
     from aupair.console import show_lines
-    from aupair.report.table import terminal
+    from aupair.report.tables import headline
     from aupair.store import read_json
 
-    show_lines(terminal(read_json(root / "reports" / "metrics.json")), NEXT)
+    show_lines(headline(read_json(root / "reports" / "metrics.json")), NEXT)
 
 
 @app.command(epilog="Example: `aupair synth data --subjects 24 --clips 1 --seconds 5 --seed 0`")

@@ -19,7 +19,7 @@ from aupair.data.crops import FOLDER, find_crops, is_crops
 from aupair.data.layout import read_subjects
 from aupair.errors import DataError, ParamsError
 from aupair.inference.recognizer import PIECE, Predictions, Recognizer, Scores, VideoPredictions, pooled
-from aupair.inference.timeline import draw_timeline
+from aupair.inference.timeline import save_timeline
 from aupair.log import SILENT, Log
 
 SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".3gp", ".ogv")
@@ -255,7 +255,7 @@ def _write(result: VideoPredictions, video: Path, target: Path, limit: np.ndarra
     from aupair.faces.decode import describe_missing_frames
 
     write_csv(target.with_name(f"{target.name}.csv"), result, limit)
-    draw_timeline(target.with_name(f"{target.name}.png"), result, target.name, limit)
+    save_timeline(target.with_name(f"{target.name}.png"), result, target.name, limit)
     status, message = ("ok", "") if result.faces else ("no_face", "no face in any frame")
     cut = describe_missing_frames(video, len(result.frame) - result.status.count("unreadable"))
     message = "; ".join(filter(None, (message, cut)))

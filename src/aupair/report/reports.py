@@ -1,15 +1,20 @@
-"""Write what evaluate found: metrics.json, table.md, the plots and report.html, each whole or not at all."""
+"""The files that evaluate writes: metrics.json, table.md, the plots and report.html, each whole or not at all."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from aupair import store
 from aupair.data.frames import Frames
 from aupair.evaluation.evaluate import Evaluation
-from aupair.report import plots
-from aupair.report.page import NONE, Sources, page
-from aupair.report.table import markdown
+from aupair.report import tables
+from aupair.report.document import Section, Text, html_page, markdown
+from aupair.report.figures import Drawing, au_bars, risk_coverage
+from aupair.report.sections import Sources, data_blocks, order_reliability, report_sections
+from aupair.report.timelines import draw_timeline, stretch, validation_series, videos_to_show
+
+NO_SOURCES = Sources()
+TABLE = ("Scores", "Choice", "Calibration", "Abstaining", "Evidence", "Data")
+"""The sections of the report that table.md holds."""
 
 
 class Places(NamedTuple):
@@ -22,8 +27,8 @@ class Places(NamedTuple):
 
 
 def write_reports(
-    evaluation: Evaluation, frames: Frames, places: Places, pairs: Sequence[Sequence[str]], note: str = "",
-    sources: Sources = NONE,
+    evaluation: Evaluation, frames: Frames, places: Places, pairs: tables.Rows, note: str = "",
+    sources: Sources = NO_SOURCES,
 ) -> None:  # fmt: skip
     """Write metrics.json, table.md, a folder of PNGs, and the page that shows it all.
 
@@ -35,18 +40,27 @@ def write_reports(
     Raises:
         AupairError: a folder cannot be written, or a file of a source cannot be read.
     """
-    figures, selection, trial = evaluation.metrics, evaluation.selection, evaluation.trial
-    drawn = {
-        "timelines": plots.timelines(frames, trial.y_hat, trial.sigma, evaluation.decisions),
-        "f1": plots.f1_per_au(figures, selection),
-        "risk_coverage": plots.risk_coverage(figures["decisions"]["risk_coverage"]),
-        "reliability": plots.reliability(figures["uncertainty"]["reliability"]),
-    }
     with store.atomic(places.plots) as temporary:
         temporary.mkdir()
-        for name, figure in drawn.items():
-            figure.savefig(temporary / f"{name}.png", metadata={"Software": None})
-    store.write_json(places.metrics, figures)
-    store.write_text(places.table, markdown(figures, selection, pairs, note))
-    as_written = store.read_json(places.metrics)
-    store.write_text(places.report, page(evaluation, as_written, frames, pairs, note, sources))
+        for name, drawing in _plots(evaluation, frames).items():
+            drawing.save_png(temporary / f"{name}.png")
+    store.write_json(places.metrics, evaluation.metrics)
+    metrics = store.read_json(places.metrics)
+    page = report_sections(evaluation, metrics, frames, data_blocks(frames, note, pairs), sources)
+    store.write_text(places.report, html_page("aupair: report", "What the recognizer can do", page))
+    by_name = {section.name: section for section in page}
+    first = Section("", [Text(note)] if note else [])
+    store.write_text(places.table, markdown("Results", [first, *(by_name[name] for name in TABLE)]))
+
+
+def _plots(evaluation: Evaluation, frames: Frames) -> dict[str, Drawing]:
+    """Draw the plots by the names of their files."""
+    metrics, video = evaluation.metrics, videos_to_show(frames, 1)[0]
+    series = validation_series(evaluation, frames, stretch(frames, frames.slices()[video]))
+    decisions = metrics["decisions"]
+    return {
+        "timelines": draw_timeline(series, f"Pseudo-intensity in {frames.videos[video]}", columns=2),
+        "f1": au_bars(tables.rows_of(metrics, "validation"), "f1", "F1 of the positive class"),
+        "risk_coverage": risk_coverage(decisions["risk_coverage"], decisions["error"]),
+        "reliability": order_reliability(metrics),
+    }

@@ -1,0 +1,106 @@
+"""Faces for the report: those the model was most unsure of, and those it was most wrong about."""
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from aupair import store
+from aupair.aus import AUS, NAMES
+from aupair.data.frames import Frames
+from aupair.evaluation.evaluate import Evaluation
+from aupair.report.document import Block, Face, Grid, Text
+from aupair.report.formatting import number, percent
+
+SIDE = 96
+"""Largest side of a thumbnail, pixels."""
+QUALITY = 80
+SPLIT = "validation"
+
+Thumbnail = Callable[[int], np.ndarray]
+"""The index of a frame that has a face -> its picture, (S, S, 3) uint8 RGB."""
+
+
+def thumbnails(folder: Path, frames: Frames) -> Thumbnail:
+    """Return a function that reads the aligned face of a frame from the files of preprocess-faces.
+
+    Raises:
+        ArtifactError: when that function is called, if a file is missing or corrupt.
+    """
+    import cv2
+
+    slices = frames.slices()
+    table_of = cache(store.read_faces)
+
+    def read(row: int) -> np.ndarray:
+        video = int(frames.video[row])
+        path = Path(folder) / f"{frames.videos[video]}.arrow"
+        image = store.decode_jpeg(table_of(path)["jpeg"][row - slices[video].start].as_py(), where=path)
+        if len(image) > SIDE:
+            image = np.asarray(cv2.resize(image, (SIDE, SIDE), interpolation=cv2.INTER_AREA))
+        return image
+
+    return read
+
+
+def montages(evaluation: Evaluation, frames: Frames, thumbnail: Thumbnail) -> list[Block]:
+    """Return a face for each AU where sigma is highest and lowest, and where a decision is least sure and most wrong.
+
+    All are annotated frames of validation, each of another video as long as there is one.
+    """
+    sigma, confidence = evaluation.trial.sigma, evaluation.confidence
+    judged = np.broadcast_to((frames.usable & frames.of_split(SPLIT))[:, None], sigma.shape)
+    wrong = judged & (evaluation.decisions != (frames.labels >= 1))
+    groups = (
+        ("Most unsure: the highest sigma", "What hides, turns or blurs the face should be here.", sigma, judged),
+        ("Least unsure: the lowest sigma", "The same for comparison: these should be clear.", -sigma, judged),
+        ("Least confident decisions", "Close to the threshold, or sigma is high.", -confidence, judged),
+        ("Most wrong: confident, and wrong", "What to look at first.", confidence, wrong),
+    )
+    blocks: list[Block] = []
+    for title, words, score, allowed in groups:
+        cells = pick(score, allowed, frames.video)
+        if cells:
+            faces = [_face(evaluation, frames, thumbnail, row, au) for row, au in cells]
+            blocks += [Text(title, "heading"), Text(words), Grid(faces, "montage")]
+    return blocks
+
+
+def pick(score: np.ndarray, allowed: np.ndarray, video: np.ndarray) -> list[tuple[int, int]]:
+    """Return (row, AU) of each AU's highest score, in a video that is not picked yet where there is one.
+
+    Args:
+        score: (N, A) float.
+        allowed: (N, A) bool; an AU without any is left out.
+        video: (N,) int.
+    """
+    cells: list[tuple[int, int]] = []
+    used: set[int] = set()
+    for au in range(score.shape[1]):
+        rows = np.flatnonzero(allowed[:, au] & np.isfinite(score[:, au]))
+        rows = rows[np.argsort(-score[rows, au], kind="stable")]
+        if len(rows):
+            row = next((int(row) for row in rows if int(video[row]) not in used), int(rows[0]))
+            used.add(int(video[row]))
+            cells.append((row, au))
+    return cells
+
+
+def _face(evaluation: Evaluation, frames: Frames, thumbnail: Thumbnail, row: int, au: int) -> Face:
+    """Return a face with the decision, the truth, the confidence and sigma."""
+    sigma = evaluation.trial.sigma
+    level, active = int(frames.labels[row, au]), bool(evaluation.decisions[row, au])
+    rank = float((sigma[frames.usable & frames.of_split(SPLIT), au] < sigma[row, au]).mean())
+    return Face(
+        jpeg=store.encode_jpeg(thumbnail(row), QUALITY),
+        frame=f"{frames.videos[frames.video[row]]}, frame {frames.frame[row]}, {frames.time[row]:.1f} s",
+        au=f"{AUS[au]} {NAMES[AUS[au]]}",
+        decision=f"decided {'active' if active else 'not active'}",
+        right=active == (level >= 1),
+        lines=(
+            f"truth: {'active' if level else 'not active'}" + (f", level {level}" if level > 1 else ""),
+            f"confidence {number(float(evaluation.confidence[row, au]), 2)}",
+            f"sigma {number(float(sigma[row, au]), 2)}, above {percent(rank)}",
+        ),
+    )

@@ -1,0 +1,290 @@
+"""Figures of an evaluation, of training and of a video, drawn once and used as SVG in a page and as PNG files.
+
+Every function returns a `Drawing`; nothing is shown or saved before `Drawing.svg` or `Drawing.save_png`. Equal input
+gives equal bytes on one machine and one environment.
+"""
+
+import hashlib
+import html
+import io
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from aupair import store
+from aupair.aus import AUS, NAMES
+from aupair.report.formatting import interval, number
+
+BLUE, ORANGE, GREEN, RED, PURPLE, GREY, INK = (
+    "#0072b2",
+    "#e69f00",
+    "#009e73",
+    "#d55e00",
+    "#aa4499",
+    "#9a9a9a",
+    "#1d1d1f",
+)
+"""The colours of Okabe and Ito, which colour-blind readers can tell apart, and the colour of text."""
+COLOURS = (BLUE, ORANGE, GREEN, RED, PURPLE, GREY)
+STYLE: dict[Any, Any] = {
+    "font.family": "sans-serif", "font.size": 9, "axes.titlesize": 9, "axes.titlelocation": "left",
+    "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": GREY, "xtick.color": INK, "ytick.color": INK,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": GREY, "grid.alpha": 0.3,
+    "axes.axisbelow": True, "lines.linewidth": 1.6, "legend.frameon": False, "figure.facecolor": "none",
+    "axes.facecolor": "none",
+}  # fmt: skip
+DPI = 150
+"""Resolution of the PNG files, pixels an inch."""
+WIDE, SMALL = (4.8, 3.4), (2.7, 1.8)
+"""Sizes of a figure by itself and of one in a grid, inches: text stays readable on a phone."""
+
+Tree = Mapping[str, Any]
+
+BASES = {
+    "confidence": ("confidence (margin and sigma)", BLUE, "-"),
+    "margin": ("margin to the threshold alone", ORANGE, "--"),
+    "certainty": ("certainty (sigma) alone", GREEN, "-."),
+}
+"""What decisions can be ranked by before the lowest are left out: its description, colour and line style."""
+QUANTITIES = {
+    "train_loss": "loss on fit",
+    "loss": "loss on select",
+    "select_loss": "loss on select",
+    "pair_accuracy": "pair accuracy on select",
+    "sigma": "mean sigma on select",
+}
+"""The titles of training curves by their key in curves.jsonl."""
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure with its title and a description for readers who cannot see it.
+
+    Attributes:
+        figure: a figure of matplotlib.
+        title: what it shows, in a few words.
+        description: its most important numbers in words.
+    """
+
+    figure: Figure
+    title: str
+    description: str
+    kind = "drawing"
+
+    def svg(self) -> str:
+        """Return an `<svg>` element for an HTML page; text takes the page's font and colour."""
+        buffer = io.StringIO()
+        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "aupair"}):
+            self.figure.savefig(buffer, format="svg", metadata=nothing)
+        text = buffer.getvalue()
+        text = re.sub(r"<metadata>.*?</metadata>\s*", "", text[text.index("<svg") :], flags=re.DOTALL)
+        text = re.sub(r' (xmlns(:xlink)?|version)="[^"]*"| id="[a-z]+(_[a-z]+)*_\d+"', "", text)
+        # matplotlib's ids depend on the last digits of the layout, which are not the same each time, and two figures of
+        # a page may share some: they are numbered anew
+        label = f"{self.title}. {self.description}"
+        prefix = hashlib.sha256(label.encode()).hexdigest()[:8]
+        for count, name in enumerate(dict.fromkeys(re.findall(r' id="(\w+)"', text))):
+            text = re.sub(rf"\b{name}\b", f"i{prefix}-{count}", text)
+        text = re.sub(r"\n\s*", "\n", text).replace(INK, "currentColor")
+        return text.replace("<svg", f'<svg role="img" aria-label="{html.escape(label)}"', 1)
+
+    def save_png(self, path: Path) -> None:
+        """Write a PNG with the title above the figure."""
+        self.figure.suptitle(self.title, x=0.01, ha="left", fontsize=10, fontweight="bold", color=INK)
+        with store.atomic(path) as temporary:
+            self.figure.savefig(temporary, format="png", dpi=DPI, facecolor="white", metadata={"Software": None})
+
+
+class Interval(NamedTuple):
+    """A value with its interval, a line of `intervals`.
+
+    Attributes:
+        name: written at its left.
+        value, edges: the value and the ends of its interval, NaN or None where unknown.
+        colour: of the line.
+        legend: what the colour means; "" where it needs no word.
+    """
+
+    name: str
+    value: float
+    edges: Sequence[float | None] | None
+    colour: str = BLUE
+    legend: str = ""
+
+
+@mpl.rc_context(STYLE)
+def intervals(rows: Sequence[Interval], title: str, label: str, marks: Mapping[str, float]) -> Drawing:
+    """Draw values with their intervals below each other.
+
+    Args:
+        label: what the axis shows, with its unit.
+        marks: dashed vertical lines by what they mean.
+    """
+    figure, axes = _figure((4.8, 0.9 + 0.24 * max(len(rows), 1)))
+    axis = axes[0, 0]
+    for place, row in enumerate(rows):
+        _whisker(axis, row.edges, place, row.colour, 2.0)
+        axis.plot([row.value], [place], "o", color=row.colour, markersize=5, label=row.legend or "_")
+    for (text, value), style in zip(marks.items(), ("--", ":")):
+        axis.axvline(value, color=INK, linewidth=1, linestyle=style, label=text)
+    _name_rows(axis, [row.name for row in rows])
+    axis.set_xlabel(label)
+    _legend(figure, axis, 2)
+    described = (f"{row.name} {number(row.value)} {interval(row.edges)}".strip() for row in rows)
+    return Drawing(figure, title, "; ".join(described))
+
+
+@mpl.rc_context(STYLE)
+def au_bars(rows: Mapping[str, Tree], key: str, label: str) -> Drawing:
+    """Draw a figure of merit of each AU without and with uncertainty, with intervals where there are some.
+
+    Args:
+        rows: the rows of metrics.json of one split by name; one named `all-one` is drawn as the constant to beat.
+        key: the figure in `per_au`, such as f1 or icc.
+        label: its name on the axis.
+    """
+    values = {name: np.array([_of_au(row, au).get(key) for au in AUS], np.float64) for name, row in rows.items()}
+    figure, axes = _figure((4.8, 5.4))
+    axis, place = axes[0, 0], np.arange(len(AUS))
+    for name, text, colour, shift in ((WITHOUT, "without uncertainty", GREY, -0.2), (WITH, "P1: with it", BLUE, 0.2)):
+        axis.barh(place + shift, np.nan_to_num(values[name]), 0.36, color=colour, label=text)
+        for k, au in enumerate(AUS):
+            _whisker(axis, _of_au(rows[name], au).get(f"{key}_interval"), k + shift, INK, 1.0)
+    if "all-one" in rows:
+        axis.vlines(values["all-one"], place - 0.42, place + 0.42, color=RED, linewidth=2.5, label="all one")
+    chosen = np.where(values["P2"] == values[WITHOUT], -0.2, 0.2)
+    differ = values[WITHOUT] != values[WITH]
+    dots = {"marker": "o", "s": 16, "facecolor": "white", "edgecolor": INK, "linewidth": 1, "zorder": 3}
+    axis.scatter(np.full(differ.sum(), 0.02), (place + chosen)[differ], **dots, label="chosen (P2)")
+    axis.set_xlim(min(0.0, float(np.nanmin([values[WITHOUT], values[WITH]], initial=0.0))), 1)
+    _name_rows(axis, [f"{au} {NAMES[au]}" for au in AUS])
+    axis.set_xlabel(label)
+    _legend(figure, axis, 2)
+    described = (f"{au} {number(a)}, P1 {number(b)}" for au, a, b in zip(AUS, values[WITHOUT], values[WITH]))
+    return Drawing(figure, f"{label} of each AU on validation", "Without uncertainty: " + "; ".join(described))
+
+
+WITHOUT, WITH = "no-uncertainty", "P1"
+"""The rows of metrics.json in which all AUs are decided without or with uncertainty."""
+
+
+@mpl.rc_context(STYLE)
+def risk_coverage(curves: Mapping[str, Tree], error: float | None, au: str = "") -> Drawing:
+    """Draw the share of wrong decisions among those kept, the least confident left out first.
+
+    Args:
+        curves: for each key of `BASES` its coverage and risk, (C,) each, 0..1.
+        error: the share of wrong decisions when all are kept.
+        au: the AU that it is about, for a small figure without a legend; all AUs if empty.
+    """
+    figure, axes = _figure(SMALL if au else WIDE)
+    axis = axes[0, 0]
+    described = []
+    for name, curve in curves.items():
+        text, colour, style = BASES.get(name, (name, INK, "-"))
+        coverage, risk = (100 * np.array(curve[key], np.float64) for key in ("coverage", "risk"))
+        axis.plot(coverage, risk, color=colour, linestyle=style, label=text)
+        described.append(f"by {name} {np.interp(80, coverage, risk):.1f} %")
+    if error is not None:
+        axis.axhline(100 * error, color=GREY, linestyle=":", label="at random")
+    axis.set(xlim=(0, 100), xlabel="decisions kept (%)", ylabel="wrong (%)" if au else "wrong among them (%)")
+    axis.set_ylim(bottom=0)
+    if not au:
+        _legend(figure, axis, 2)
+    title = au or "Wrong decisions when the least confident are left out (validation, P2)"
+    return Drawing(figure, title, f"Wrong at 80 % kept: {', '.join(described)}")
+
+
+@mpl.rc_context(STYLE)
+def reliability(curves: Mapping[str, Tree], low: float, title: str, label: str) -> Drawing:
+    """Draw the observed share of right answers against the claimed probability, and how often each is claimed.
+
+    Args:
+        curves: by name claimed, observed and share, (bins,) each.
+        low: the lowest probability that can be claimed: 0.5 for the order of two frames, 0 for a decision.
+        label: what is claimed.
+    """
+    figure, axes = _figure((4.6, 4.6), 2, 1, sharex=True, height_ratios=(4, 1))
+    axis, below = axes[:, 0]
+    axis.plot([low, 1], [low, 1], color=GREY, linestyle=":", label="perfectly calibrated")
+    least, markers = low, "os^"
+    for k, (name, curve) in enumerate(curves.items()):
+        claimed, observed, share = (np.array(curve[key], np.float64) for key in ("claimed", "observed", "share"))
+        axis.plot(claimed, observed, color=COLOURS[k], marker=markers[k], markersize=4, label=name)
+        below.stairs(100 * share, np.linspace(low, 1, len(share) + 1), color=COLOURS[k], linewidth=1.6)
+        least = min(least, float(np.nanmin(observed, initial=1)))
+    axis.set(ylabel="observed share that is right", ylim=(max(0.0, least - 0.03), 1.02))
+    below.set(xlabel=label, ylabel="cases (%)", xlim=(low, 1.005))
+    _legend(figure, axis, 3)
+    return Drawing(figure, title, f"Observed against {label}: {', '.join(curves)}")
+
+
+def training_curves(rows: Sequence[Tree]) -> list[Drawing]:
+    """Draw the rows of a curves.jsonl: a small figure for each quantity, a line for each network."""
+    quantities: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    for row in rows:
+        step, network = row.get("step", row.get("epoch", 0)), str(row.get("network", ""))
+        for key, value in row.items():
+            if key not in ("step", "epoch", "network") and isinstance(value, int | float):
+                quantities.setdefault(key, {}).setdefault(network, []).append((step, value))
+    unit = "epoch" if rows and "epoch" in rows[0] else "step"
+    return [_curves(QUANTITIES.get(key, key), networks, unit) for key, networks in quantities.items()]
+
+
+@mpl.rc_context(STYLE)
+def _curves(title: str, networks: Mapping[str, Sequence[tuple[float, float]]], unit: str) -> Drawing:
+    """Draw one quantity of all networks."""
+    figure, axes = _figure((2.9, 2.1 + 0.17 * len(networks)))
+    axis = axes[0, 0]
+    for k, (name, points) in enumerate(networks.items()):
+        step, value = np.array(points, np.float64).T
+        marker = "o" if len(step) < 30 else ""
+        axis.plot(step, value, color=COLOURS[k % len(COLOURS)], marker=marker, markersize=3, label=name or "_")
+    axis.set_xlabel(unit)
+    axis.locator_params(nbins=5)
+    _legend(figure, axis, 1)
+    described = (f"{name or 'last'} {points[-1][1]:.4g}" for name, points in networks.items())
+    return Drawing(figure, title, f"At the end: {'; '.join(described)}")
+
+
+def _of_au(row: Tree, au: str) -> Tree:
+    """Return the figures of an AU in a row of metrics.json."""
+    figures: Tree = row["per_au"][au]
+    return figures
+
+
+def _figure(
+    size: tuple[float, float], rows: int = 1, columns: int = 1, **options: Any
+) -> "tuple[Figure, np.ndarray[Any, Any]]":
+    """Return a figure of a size in inches, without pyplot's global state, and its axes as (rows, columns)."""
+    figure = Figure(figsize=size, layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False, **options)
+
+
+def _name_rows(axis: Axes, names: Sequence[str]) -> None:
+    """Write a name at each line of a figure, the first on top."""
+    axis.set_yticks(range(len(names)), names)
+    axis.set_ylim(max(len(names), 1) - 0.5, -0.5)
+    axis.tick_params(axis="y", length=0)
+    axis.grid(axis="y", visible=False)
+
+
+def _whisker(axis: Axes, edges: Sequence[float | None] | None, place: float, colour: str, width: float) -> None:
+    """Draw an interval as a horizontal line, if both of its ends are known."""
+    if edges is not None and None not in edges:
+        axis.plot(np.array(edges, np.float64), [place, place], color=colour, linewidth=width, solid_capstyle="butt")
+
+
+def _legend(figure: Figure, axis: Axes, columns: int) -> None:
+    """Put the legend below the axes, where it covers nothing; each label once."""
+    entries = dict(zip(*reversed(axis.get_legend_handles_labels())))
+    if entries:
+        figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=columns)

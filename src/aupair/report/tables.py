@@ -1,0 +1,253 @@
+"""The tables of a report; each is written as Markdown, shown on a terminal and put into an HTML page from the same rows.
+
+The functions take the tree of metrics.json, and of selection.json where the choice for each AU is shown.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from aupair.aus import AUS, NAMES
+from aupair.evaluation.metrics import HEADLINE
+from aupair.evaluation.selection import uses_uncertainty
+from aupair.report.formatting import UNKNOWN, interval, number, percent
+
+if TYPE_CHECKING:
+    from rich.table import Table as RichTable
+
+Tree = Mapping[str, Any]
+Rows = Sequence[Sequence[str]]
+
+COLUMNS = {
+    "f1": "mean F1",
+    "accuracy": "accuracy",
+    "exact_match": "exact match",
+    "score": "2021 score",
+    "balanced_accuracy": "balanced accuracy",
+    "average_precision": "average precision",
+}
+INTENSITY = {"icc": "ICC(3,1)", "mae": "MAE", "mae_rounded": "MAE, rounded", "pcc": "PCC"}
+ROWS = {
+    "all-zero": "all zero",
+    "all-one": "all one",
+    "best-constant": "best constant",
+    "fit-median": "median of fit",
+    "fit-mean": "mean of fit",
+    "no-uncertainty": "ours, no uncertainty",
+    "P1": "P1: uncertainty for all AUs",
+    "P2": "P2: uncertainty for the AUs where it helps",
+}
+"""The rows of metrics.json by name, and how a table calls them."""
+OURS = ("no-uncertainty", "P1", "P2")
+EVIDENCE = (
+    ("pair accuracy, nothing over the face and nearly frontal", "pair_accuracy.clear"),
+    ("pair accuracy, all frames", "pair_accuracy.mean"),
+    ("pair NLL with h (lower is better)", "uncertainty.pair_nll.h"),
+    ("pair NLL, best constant sigma of fit", "uncertainty.pair_nll.constant"),
+    ("pair NLL, best constant sigma of select", "uncertainty.pair_nll.constant_select"),
+    ("AUROC of abs(d) for the order being right", "uncertainty.auroc_correct.margin"),
+    ("AUROC of abs(d)/s for the order being right", "uncertainty.auroc_correct.margin_over_sigma"),
+    ("gain in pair accuracy, most uncertain 20 % left out", "uncertainty.gain_at_80.sigma"),
+    ("the same, random 20 %", "uncertainty.gain_at_80.random"),
+    ("the same, most covered 20 %", "uncertainty.gain_at_80.cover"),
+    ("Spearman of sigma with the misorder rate", "uncertainty.spearman_misorder.mean"),
+    ("AUROC of sigma for the AU's own region hidden", "uncertainty.auroc_own_region.mean"),
+    ("the same, against another region hidden", "uncertainty.auroc_other_region.mean"),
+    ("AUROC of sigma for a turned face, uncovered", "uncertainty.auroc_turned.mean"),
+    ("ECE of P(order) with h", "uncertainty.ece"),
+    ("ECE of P(order), best constant sigma of fit", "uncertainty.ece_constant"),
+)
+"""The figures of pseudo-intensity and uncertainty: what a table calls them, and where they are in metrics.json."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of cells under a head.
+
+    Attributes:
+        caption: what it shows.
+        head: the names of the columns; the first column names the rows.
+        rows: as many cells each.
+        strong: indices of the rows that stand out.
+    """
+
+    caption: str
+    head: Sequence[str]
+    rows: Rows
+    strong: Collection[int] = ()
+    kind = "table"
+
+    def markdown(self) -> str:
+        """Return the rows as a table of Markdown, without the caption."""
+        rule = ["---"] + ["---:"] * (len(self.head) - 1)
+        return "\n".join("| " + " | ".join(row) + " |" for row in [self.head, rule, *self.rows])
+
+    def rich(self, note: str = "") -> "RichTable":
+        """Return a table for a terminal, with a note below it."""
+        from rich import box
+        from rich.table import Table as RichTable
+
+        table = RichTable(title=self.caption, caption=note or None, box=box.SIMPLE_HEAD, pad_edge=False)
+        for index, name in enumerate(self.head):
+            table.add_column(name, justify="right" if index else "left", no_wrap=True)
+        for index, row in enumerate(self.rows):
+            table.add_row(*row, style="bold" if index in self.strong else None)
+        return table
+
+
+def headline(metrics: Tree, split: str = "validation") -> "RichTable":
+    """Return the most important scores of a split as a table for a terminal."""
+    rows = [row for row in metrics["rows"] if row["split"] == split]
+    cells = [
+        [
+            ROWS[row["name"]],
+            *(number(row[key]) for key in HEADLINE),
+            "{}-{}".format(*map(number, row["intervals"]["score"])),
+        ]
+        for row in rows
+    ]
+    head = ["", *(COLUMNS[key] for key in HEADLINE), "95 % interval"]
+    table = Table(f"Scores on {split}", head, cells, [k for k, row in enumerate(rows) if row["name"] == "P2"])
+    return table.rich("chosen on validation" if metrics["chosen_on"] == "validation" else "")
+
+
+def scores(metrics: Tree, split: str) -> Table:
+    """Return the scores of a split, a row for each way to decide."""
+    return _of_rows(metrics["rows"], split, f"Scores on {split}", COLUMNS)
+
+
+def intensities(metrics: Tree, split: str) -> Table:
+    """Return how well the levels of a split are met, a row for each way to predict one."""
+    return _of_rows(metrics["intensity_rows"], split, f"Intensity on {split}", INTENSITY)
+
+
+def intensity_of_aus(metrics: Tree) -> Table:
+    """Return how well the levels of each AU are met on validation."""
+    rows = rows_of(metrics, "validation", "intensity_rows")
+    lines = []
+    for au in AUS:
+        row, ours = rows["P2"]["per_au"][au], [rows[name]["per_au"][au]["icc"] for name in OURS]
+        icc = [number(ours[0]), number(ours[1]), f"{number(ours[2])} {interval(row['icc_interval'])}"]
+        errors = (row["pcc"], row["mae"], rows["fit-median"]["per_au"][au]["mae"])
+        lines.append([f"{au} {NAMES[au]}", *icc, *map(number, errors)])
+    head = ["AU", *(f"ICC(3,1), {name}" for name in OURS), "PCC, P2", "MAE, P2", f"MAE, {ROWS['fit-median']}"]
+    return Table("Intensity of each AU on validation", head, lines)
+
+
+def choice(metrics: Tree, selection: Tree) -> Table:
+    """Return the F1 of each AU on validation, and whether its mapping uses uncertainty, with the evidence for that."""
+    rows, names = rows_of(metrics, "validation"), ("all-one", *OURS)
+    lines = []
+    for au in AUS:
+        entry, row = selection[au], [rows[name]["per_au"][au] for name in names]
+        difference = f"{number(entry['difference'])} {interval(entry['difference_interval'])}"
+        uses = "with" if uses_uncertainty(entry) else "without"
+        numbers = [*(number(figures["f1"]) for figures in row), uses, number(entry["threshold"])]
+        evidence = [difference, number(entry["probability_with_better"])]
+        lines.append([f"{au} {NAMES[au]}", percent(row[-1]["positives"]), *numbers, *evidence])
+    head = ["AU", "positives", *names, "chosen", "threshold", "difference", "P(with is better)"]
+    return Table("F1 of each AU on validation, and the choice", head, lines)
+
+
+def uncertainty(metrics: Tree) -> Table:
+    """Return the figures of pseudo-intensity and uncertainty, validation beside select."""
+    lines = [[text, *(number(_at(tree, path)) for tree in (metrics, metrics["select"]))] for text, path in EVIDENCE]
+    block = metrics["decisions"]
+    only_validation = {
+        "wrong decisions, all cells": percent(block["error"]),
+        "wrong decisions, least confident 20 % left out": percent(block["error_at_80"]["confidence"]),
+        "area under risk-coverage by confidence": number(block["aurc"]["confidence"]),
+        "the same, by sigma alone": number(block["aurc"]["certainty"]),
+        "the same, at random": number(block["aurc"]["random"]),
+        "ECE of the confidence of a decision": number(block["confidence_ece"]),
+        "Brier score of the confidence": number(block["confidence_brier"]),
+    }
+    lines += [[text, value, UNKNOWN] for text, value in only_validation.items()]
+    return Table("Pseudo-intensity and uncertainty", ["figure", "validation", "select"], lines)
+
+
+def comparisons(metrics: Tree) -> Table:
+    """Return the difference of each two compared rows, validation beside select."""
+    compared = {(row["name"], row["split"]): row for row in metrics["comparisons"]}
+    lines = []
+    for name, row in ((name, row) for (name, split), row in compared.items() if split == "validation"):
+        sides = (row, compared[name, "select"])
+        cells = [cell for side in sides for cell in (_difference(side), number(side["probability"]))]
+        lines.append([f"{row['a']} - {row['b']}: {(COLUMNS | INTENSITY)[row['figure']]}", *cells])
+    return Table("First row less the second", ["", "validation", "P(better)", "select", "P(better)"], lines)
+
+
+def selective(metrics: Tree) -> Table:
+    """Return the scores of the decisions that are kept, for each rule to abstain and each coverage."""
+    block = metrics["decisions"]["selective"]
+    cells = {
+        (row["way"], row["coverage"]): f"{number(row['f1'])} / {number(row['accuracy'])}" for row in block["table"]
+    }
+    coverages = sorted({coverage for _, coverage in cells}, reverse=True)
+    lines = [[way, *(cells[way, coverage] for coverage in coverages)] for way in dict.fromkeys(way for way, _ in cells)]
+    for key, text in (("f1", "mean F1"), ("accuracy", "accuracy")):
+        gain = [_difference(block["gain_at_80"][key]) if coverage == 0.8 else UNKNOWN for coverage in coverages]
+        lines.append([f"confidence less random, {text}", *gain])
+    return Table("Mean F1 / accuracy on validation", ["kept", *(f"{100 * c:.0f} %" for c in coverages)], lines)
+
+
+def abstention(metrics: Tree) -> Table:
+    """Return what the limits that were found on select bring on validation, a row for each coverage asked for."""
+    lines = []
+    for row in metrics["decisions"]["abstention"]:
+        shares = (row[key] for key in ("asked", "coverage", "error", "risk_select", "risk_bound"))
+        lines.append([*map(percent, shares), number(row["f1"]), number(row["accuracy"])])
+    head = ["asked", "kept", "wrong among them", "on select", "upper bound", "mean F1", "accuracy"]
+    return Table("Limits of select, on validation", head, lines)
+
+
+def uncertainty_of_aus(metrics: Tree) -> Table:
+    """Return for each AU the evidence of its pairs, of sigma and of its decisions on validation."""
+    block, decisions = metrics["uncertainty"], metrics["decisions"]["per_au"]
+    lines = []
+    for au in AUS:
+        nll, right, own = block["pair_nll"]["per_au"][au], block["auroc_correct"]["per_au"][au], decisions[au]
+        regions = (block[f"auroc_{name}"]["per_au"] or {} for name in ("own_region", "other_region", "turned"))
+        numbers = [nll["h"], nll["constant"], block["ece_per_au"][au]["h"], right["margin_over_sigma"], right["margin"]]
+        numbers += [region.get(au) for region in regions]
+        area = (own["aurc"]["confidence"], own["aurc"]["random"], own["confidence_ece"])
+        lines.append([au, *map(number, numbers), percent(own["error"]), *map(number, area)])
+    head = [
+        *("AU", "pair NLL", "constant", "ECE", "AUROC abs(d)/s", "abs(d)", "own region", "other region", "turned"),
+        *("wrong", "AURC", "random", "ECE of confidence"),
+    ]
+    return Table("Uncertainty of each AU on validation", head, lines)
+
+
+def pair_counts(lines: Rows) -> Table:
+    """Return the counts of fixed pairs; lines: of cells, the first being the head, as `Samples.table` has them."""
+    return Table("Fixed pairs of each AU: drawn, of all there are in a split", lines[0], lines[1:])
+
+
+def rows_of(metrics: Tree, split: str, key: str = "rows") -> dict[str, Tree]:
+    """Return the rows of a split by their names."""
+    return {row["name"]: row for row in metrics[key] if row["split"] == split}
+
+
+def _of_rows(rows: Sequence[Tree], split: str, caption: str, columns: Mapping[str, str]) -> Table:
+    """Return columns of the rows of a split, with intervals where there are some."""
+    lines: list[list[str]] = []
+    strong: list[int] = []
+    for row in (row for row in rows if row["split"] == split):
+        mark = " (chosen on validation)" if row["chosen_on"] == "validation" else ""
+        strong += [len(lines)] if row["name"] == "P2" else []
+        cells = (f"{number(row[key])} {interval(row['intervals'].get(key))}".rstrip() for key in columns)
+        lines.append([ROWS[row["name"]] + mark, *cells])
+    return Table(caption, ["", *columns.values()], lines, strong)
+
+
+def _difference(row: Tree) -> str:
+    """Return a difference and its interval."""
+    return f"{number(row['difference'])} {interval(row['interval'])}"
+
+
+def _at(tree: Any, path: str) -> Any:
+    """Return what is in a tree below keys that are joined by points."""
+    for key in path.split("."):
+        tree = tree[key]
+    return tree

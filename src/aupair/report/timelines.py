@@ -1,0 +1,272 @@
+"""Timelines of a video: y_hat with its uncertainty, and below it what is decided, what is true and what is unsure.
+
+The same drawing shows videos of validation in the report and each video that `aupair predict` reads.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
+
+from aupair.aus import AUS, NAMES
+from aupair.data.frames import Frames
+from aupair.evaluation.evaluate import Evaluation
+from aupair.report.figures import BLUE, INK, ORANGE, PURPLE, RED, STYLE, Drawing
+
+SECONDS = 20.0
+"""The longest stretch of a video that the report shows."""
+UNSURE = 0.2
+"""The share of all decisions on validation that the report marks as unsure."""
+FACES = 10
+"""Faces above a timeline."""
+FACE_HEIGHT = 0.85
+"""Height of the faces above a timeline, inches."""
+POINTS = 2000
+"""Most points that are drawn; of a longer video bins of equal size: mean, lowest and highest."""
+STRIP = 0.11
+"""Height of a strip below the curve, as a share of the curve's height."""
+UNKNOWN = "#d9d9d9"
+"""The colour of frames without a face and of those without annotation."""
+
+Strips = Mapping[str, Sequence[tuple[np.ndarray, str]]]
+
+
+@dataclass(frozen=True)
+class Series:
+    """What is drawn of n frames of one video, or of n bins of frames.
+
+    Attributes:
+        time: (n,) float64, seconds, ascending.
+        y_hat, sigma: (n, A) float, NaN without a face.
+        no_face: (n,) bool, or the share of a bin's frames.
+        strips: by name the masks (n, A) bool, or the shares of a bin's frames, and their colours.
+        extremes: the lowest and the highest y_hat of each bin, (n, A) each.
+    """
+
+    time: np.ndarray
+    y_hat: np.ndarray
+    sigma: np.ndarray
+    no_face: np.ndarray
+    strips: Strips
+    extremes: tuple[np.ndarray, np.ndarray] | None = None
+
+    def binned(self) -> "Series":
+        """Return the same in at most POINTS bins of equal size."""
+        size = -(-len(self.time) // POINTS)
+        if size <= 1:
+            return self
+        return Series(
+            time=self.time[::size],
+            y_hat=bin_means(self.y_hat, size),
+            sigma=bin_means(self.sigma, size),
+            no_face=bin_means(self.no_face[:, None], size)[:, 0],
+            strips={
+                name: [(bin_means(mask, size), colour) for mask, colour in layers]
+                for name, layers in self.strips.items()
+            },
+            extremes=(_in_bins(self.y_hat, size, np.fmin), _in_bins(self.y_hat, size, np.fmax)),
+        )
+
+
+def bin_means(values: np.ndarray, size: int) -> np.ndarray:
+    """Return the means of bins of `size` frames, (n, A) -> (bins, A) float64; a bin without any number stays NaN."""
+    totals = _in_bins(np.nan_to_num(values.astype(np.float64)), size, np.add)
+    counts = _in_bins(np.isfinite(values).astype(np.float64), size, np.add)
+    return np.where(counts > 0, totals / np.maximum(counts, 1), np.nan)
+
+
+def _in_bins(values: np.ndarray, size: int, reduce: np.ufunc) -> np.ndarray:
+    """Reduce (n, A) by bins of `size` frames; the last one may be shorter."""
+    return np.asarray(reduce.reduceat(values, np.arange(0, len(values), size), axis=0))
+
+
+def runs(values: np.ndarray, time: np.ndarray) -> list[tuple[float, float, float]]:
+    """Return start and duration in seconds of each run of equal, non-zero values, and its value.
+
+    A run lasts to the next frame's time; the last frame lasts as long as the usual step.
+
+    Args:
+        values: (n,) bool or float.
+        time: (n,) float64, seconds, ascending.
+    """
+    edges = [0, *(np.flatnonzero(values[1:] != values[:-1]) + 1), len(values)]
+    ends = np.append(time, time[-1:] + _step(time))
+    pairs = pairwise(edges)
+    return [(float(ends[a]), float(ends[b] - ends[a]), float(values[a])) for a, b in pairs if b > a and values[a] > 0]
+
+
+@mpl.rc_context({**STYLE, "font.size": 8, "axes.titlesize": 8})
+def draw_timeline(
+    series: Series, title: str, aus: Sequence[int] = range(len(AUS)), columns: int = 1, faces: Sequence[np.ndarray] = ()
+) -> Drawing:
+    """Draw one panel for each AU, and faces above them.
+
+    Args:
+        aus: indices of the AUs.
+        columns: panels side by side; the AUs go down the first column, then down the next.
+        faces: images (S, S, 3) uint8 RGB at even distances over the time.
+    """
+    series, rows, above = series.binned(), -(-len(aus) // columns), int(len(faces) > 0)
+    panel = 0.8 + 0.11 * len(series.strips)
+    size = (9.0 if columns == 1 else 6.5 * columns, rows * panel + above * FACE_HEIGHT + 0.7)
+    figure = Figure(figsize=size, layout="constrained")
+    grid = figure.add_gridspec(above + rows, columns, height_ratios=[FACE_HEIGHT] * above + [panel] * rows)
+    low, high = _range(series)
+    axes: list[Axes] = []
+    for k, au in enumerate(aus):
+        shared = axes[0] if axes else None
+        axes.append(figure.add_subplot(grid[above + k % rows, k // rows], sharex=shared, sharey=shared))
+        _draw_au(axes[-1], series, au, low, high)
+        last = k % rows == rows - 1 or k == len(aus) - 1
+        axes[-1].tick_params(axis="x", labelbottom=last, length=3 if last else 0)
+        axes[-1].set_xlabel("time in the video (s)" if last else "")
+    if above:
+        _draw_faces(figure.add_subplot(grid[0, :]), faces)
+    figure.supylabel("y_hat (standardised)", fontsize=8)
+    _legend(figure, series)
+    names = ", ".join(AUS[au] for au in aus)
+    return Drawing(figure, title, f"y_hat and sigma over time, {', '.join(series.strips)} of {names}")
+
+
+def _draw_au(axis: Axes, series: Series, au: int, low: float, high: float) -> None:
+    """Draw the curve of an AU between low and high, and a strip below it for each kind of mark."""
+    time, height = series.time, STRIP * (high - low)
+    y, s = series.y_hat[:, au], series.sigma[:, au]
+    floor = low - (0.4 + 1.5 * len(series.strips)) * height
+    _draw_runs(axis, series.no_face, time, (floor, high - floor), UNKNOWN)
+    if series.extremes:
+        lowest, highest = (np.clip(values[:, au], low, high) for values in series.extremes)
+        axis.fill_between(time, lowest, highest, color=BLUE, alpha=0.12, linewidth=0)
+    axis.fill_between(time, np.clip(y - s, low, high), np.clip(y + s, low, high), color=BLUE, alpha=0.25, linewidth=0)
+    axis.plot(time, y, color=BLUE, linewidth=1.3)
+    ticks = {
+        float(tick): f"{tick:g}" for tick in MaxNLocator(3, integer=True).tick_values(low, high) if low <= tick <= high
+    }
+    for k, (name, layers) in enumerate(series.strips.items(), 1):
+        bottom = low - 1.5 * k * height
+        for mask, colour in layers:
+            _draw_runs(axis, mask[:, au], time, (bottom, height), colour)
+        ticks[bottom + height / 2] = name
+    axis.set_yticks(list(ticks), list(ticks.values()), fontsize=7)
+    axis.tick_params(axis="y", length=0)
+    axis.set_title(f"{AUS[au]} {NAMES[AUS[au]]}", pad=2, fontweight="bold")
+    start, end = (time[0], time[-1] + _step(time)) if len(time) else (0.0, 1.0)
+    axis.set(xlim=(start, end), ylim=(floor, high))
+    axis.grid(axis="x", visible=False)
+
+
+def _draw_runs(axis: Axes, values: np.ndarray, time: np.ndarray, span: tuple[float, float], colour: str) -> None:
+    """Draw bars where values, (n,) from 0 to 1, are above 0, the more opaque the higher; span: lower edge and height."""
+    bars = runs(values, time)
+    faces = [to_rgba(colour, value) for _, _, value in bars]
+    axis.broken_barh([bar[:2] for bar in bars], span, facecolors=faces, linewidth=0, zorder=0)
+
+
+def _draw_faces(axis: Axes, faces: Sequence[np.ndarray]) -> None:
+    """Draw faces side by side over the width of the panels below."""
+    axis.set(xlim=(0, len(faces)), ylim=(0, 1))
+    for k, face in enumerate(faces):
+        axis.imshow(face, extent=(k + 0.02, k + 0.98, 0.02, 0.98), aspect="auto", interpolation="antialiased")
+    axis.set(xlim=(0, len(faces)), ylim=(0, 1))
+    axis.set_axis_off()
+
+
+def _legend(figure: Figure, series: Series) -> None:
+    """Explain the curve once for all panels."""
+    handles: list[Line2D | Patch] = [
+        Line2D([], [], color=BLUE, label="y_hat"),
+        Patch(color=BLUE, alpha=0.25, label="y_hat ± sigma"),
+    ]
+    if series.extremes:
+        handles.append(Patch(color=BLUE, alpha=0.12, label="lowest to highest y_hat"))
+    if series.no_face.any():
+        handles.append(Patch(color=UNKNOWN, label="no face, or not annotated"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+
+
+def _range(series: Series) -> tuple[float, float]:
+    """Return the y limits: all of y_hat, and of its band as much as is usual, not its rare bursts."""
+    y_hat, sigma = series.y_hat, series.sigma
+    known = np.isfinite(y_hat)
+    if not known.any():
+        return -1.0, 1.0
+    low = min(y_hat[known].min(), np.percentile((y_hat - sigma)[known], 10))
+    high = max(y_hat[known].max(), np.percentile((y_hat + sigma)[known], 90))
+    room = max(0.05 * (high - low), 1e-3)
+    return float(low - room), float(high + room)
+
+
+def _step(time: np.ndarray) -> float:
+    """Return the usual time between two frames, seconds."""
+    return float(np.median(np.diff(time))) if len(time) > 1 else 0.04
+
+
+def videos_to_show(frames: Frames, count: int = 2, split: str = "validation") -> list[int]:
+    """Return the videos of a split with the most AUs that come and go, then with the most active cells.
+
+    They are of different people as long as there are other people.
+    """
+    activity: dict[int, tuple[int, int]] = {}
+    usable, slices = frames.of_split(split) & frames.usable, frames.slices()
+    for video, rows in enumerate(slices):
+        active = frames.labels[rows][usable[rows]] >= 1
+        if len(active):
+            activity[video] = int((active.any(0) & ~active.all(0)).sum()), int(active.sum())
+    person = {video: int(frames.subject[slices[video].start]) for video in activity}
+    shown: list[int] = []
+    while activity and len(shown) < count:
+        people = {person[video] for video in shown}
+        others = [video for video in activity if person[video] not in people]
+        shown.append(max(others or activity, key=lambda video: activity[video]))
+        del activity[shown[-1]]
+    return shown
+
+
+def stretch(frames: Frames, rows: slice) -> slice:
+    """Return the SECONDS of a video in which most labels change; all rows of a shorter one."""
+    time = frames.time[rows]
+    if not len(time) or time[-1] - time[0] <= SECONDS:
+        return rows
+    active = frames.labels[rows] >= 1
+    changes = np.concatenate([[0], np.cumsum((active[1:] != active[:-1]).sum(1))])
+    ends = np.searchsorted(time, time + SECONDS, "right") - 1
+    start = int(np.argmax(changes[ends] - changes))
+    return slice(rows.start + start, rows.start + int(ends[start]) + 1)
+
+
+def validation_series(evaluation: Evaluation, frames: Frames, rows: slice) -> Series:
+    """Return what is drawn of a stretch of a validation video: truth, decisions, errors, and what is unsure."""
+    usable = frames.usable & frames.of_split("validation")
+    known = evaluation.confidence[usable]
+    limit = np.nanquantile(known, UNSURE) if np.isfinite(known).any() else 0.0
+    labels, decided = frames.labels[rows], evaluation.decisions[rows]
+    return Series(
+        time=frames.time[rows],
+        y_hat=evaluation.trial.y_hat[rows],
+        sigma=evaluation.trial.sigma[rows],
+        no_face=~frames.ok[rows],
+        strips={
+            "truth": [(labels >= 1, ORANGE), (labels < 0, UNKNOWN)],
+            "decided": [(decided, INK)],
+            "wrong": [((labels >= 0) & (decided != (labels >= 1)), RED)],
+            "unsure": [(frames.ok[rows, None] & (evaluation.confidence[rows] < limit), PURPLE)],
+        },
+    )
+
+
+def face_rows(frames: Frames, rows: slice) -> list[int]:
+    """Return rows with a face at even distances over a stretch, each the nearest one; none where there is no face."""
+    seen = rows.start + np.flatnonzero(frames.ok[rows])
+    if not len(seen):
+        return []
+    time = frames.time[rows]
+    wanted = time[0] + (np.arange(FACES) + 0.5) / FACES * (time[-1] - time[0])
+    return [int(row) for row in seen[np.abs(frames.time[seen][None] - wanted[:, None]).argmin(1)]]

@@ -1,0 +1,144 @@
+"""Which part of a video is shown, and that its timeline shows what is true, decided, wrong and unsure."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.collections import PolyCollection
+
+from aupair.aus import AUS
+from aupair.data.frames import Frames
+from aupair.evaluation.evaluate import Evaluation
+from aupair.evaluation.selection import Trial
+from aupair.report.figures import ORANGE, Drawing
+from aupair.report.timelines import (
+    SECONDS,
+    Series,
+    bin_means,
+    draw_timeline,
+    face_rows,
+    runs,
+    stretch,
+    validation_series,
+    videos_to_show,
+)
+
+A = len(AUS)
+
+
+def frames_of(activity: list[int], subjects: list[int], length: int = 10) -> Frames:
+    """Return videos of validation, two frames a second, with as many AUs that come and go as `activity` says."""
+    labels = np.zeros((len(activity) * length, A), np.int8)
+    for video, changing in enumerate(activity):
+        labels[video * length + 3 : video * length + 6, :changing] = 1
+    video = np.repeat(np.arange(len(activity), dtype=np.int32), length)
+    return Frames(
+        videos=tuple(f"v{k}" for k in range(len(activity))), subjects=("a", "b", "c"), video=video,
+        subject=np.array(subjects, np.int32)[video], split=np.full(len(video), 2, np.int8),
+        frame=np.tile(np.arange(length, dtype=np.int32), len(activity)),
+        time=np.tile(np.arange(length) / 2.0, len(activity)), ok=np.ones(len(video), bool), labels=labels,
+    )  # fmt: skip
+
+
+def test_the_second_video_shown_is_of_another_person() -> None:
+    frames = frames_of([2, 9, 8, 3], subjects=[0, 1, 1, 2])
+    assert videos_to_show(frames, 3) == [1, 3, 0]
+    assert videos_to_show(frames, 9) == [1, 3, 0, 2], "of the same person where there is nobody else"
+
+
+def test_only_videos_of_the_split_with_a_face_in_which_something_changes_are_shown_first() -> None:
+    frames = frames_of([2, 9, 8, 3], subjects=[0, 1, 1, 2])
+    frames.split[frames.video == 1] = 0
+    frames.ok[frames.video == 3] = False
+    frames.labels[frames.video == 2] = 1
+    assert videos_to_show(frames, 4) == [0, 2], "always active: nothing to see"
+
+
+def test_the_stretch_of_a_long_video_holds_its_changes() -> None:
+    frames = frames_of([5], subjects=[0], length=200)
+    frames.labels[:] = 0
+    frames.labels[150:160, :5] = 1
+    rows = stretch(frames, slice(0, 200))
+    assert rows.start <= 150
+    assert rows.stop >= 160
+    assert frames.time[rows][-1] - frames.time[rows][0] <= SECONDS
+
+
+def test_faces_are_at_even_distances_and_only_of_frames_that_have_one() -> None:
+    frames = frames_of([1, 1], subjects=[0, 1], length=40)
+    frames.ok[45:60] = False
+    rows = face_rows(frames, slice(40, 80))
+    assert rows == sorted(rows)
+    assert frames.ok[rows].all()
+    assert rows[-1] == 77, "the middle of the last tenth"
+    frames.ok[:] = False
+    assert face_rows(frames, slice(40, 80)) == []
+
+
+def test_the_strips_of_a_validation_video() -> None:
+    frames = frames_of([3], subjects=[0])
+    shape = frames.labels.shape
+    trial = Trial(0, np.zeros(shape, np.float32), np.ones(shape, np.float32), np.zeros(shape), np.zeros(shape))
+    evaluation = Evaluation([], {}, {}, trial, np.zeros(shape, bool), np.full(shape, 0.9))
+    evaluation.decisions[4:7, 2] = True
+    evaluation.confidence[8:, 2] = 0.1
+    frames.labels[0] = -1
+    frames.ok[9] = False
+    strips = validation_series(evaluation, frames, slice(0, 10)).strips
+    rows = {name: np.flatnonzero(layers[0][0][:, 2]).tolist() for name, layers in strips.items()}
+    assert rows == {"truth": [3, 4, 5], "decided": [4, 5, 6], "wrong": [3, 6], "unsure": [8]}
+    assert np.flatnonzero(strips["truth"][1][0][:, 2]).tolist() == [0], "not annotated"
+
+
+def test_runs_equal_a_loop_and_end_with_the_next_frame() -> None:
+    rng = np.random.default_rng(0)
+    for n in (1, 2, 50):
+        mask, time = rng.random(n) < 0.5, np.arange(n) / 10
+        bars = runs(mask, time)
+        assert [any(start <= t < start + width - 1e-9 for start, width, _ in bars) for t in time] == mask.tolist()
+    bars = runs(np.array([1, 1, 0, 0.5]), np.array([0.0, 0.1, 0.2, 0.5]))
+    assert bars == [(0.0, 0.2, 1.0), (0.5, pytest.approx(0.1), 0.5)]
+    assert runs(np.zeros(0), np.zeros(0)) == []
+
+
+def test_bins_of_a_long_video() -> None:
+    values = np.arange(5003.0)[:, None]
+    values[9:12] = np.nan
+    means = bin_means(values, 3)
+    assert len(means) == 1668
+    assert np.isnan(means[3]), "of three frames without a face"
+    known = np.delete(np.arange(1668), 3)
+    np.testing.assert_allclose(means[known, 0], [np.nanmean(values[3 * k : 3 * k + 3]) for k in known])
+    rng = np.random.default_rng(0)
+    y_hat, active = rng.normal(size=(5003, A)), rng.random((5003, A)) < 0.3
+    time = np.arange(5003) / 25
+    series = Series(time, y_hat, np.ones((5003, A)), np.zeros(5003, bool), {"active": [(active, ORANGE)]}).binned()
+    lowest, highest = series.extremes or (np.zeros(0), np.zeros(0))
+    np.testing.assert_array_equal(lowest[7], y_hat[21:24].min(axis=0))
+    np.testing.assert_array_equal(highest[-1], y_hat[5001:].max(axis=0))
+    np.testing.assert_allclose(series.strips["active"][0][0][7], active[21:24].mean(axis=0))
+
+
+def bars_of(drawing: Drawing, colour: str) -> list[tuple[float, float]]:
+    """Return where the bars of a colour begin and end in the first panel, seconds."""
+    from matplotlib.colors import to_rgb
+
+    collections = drawing.figure.axes[0].collections
+    bars = [bar for bar in collections if isinstance(bar, PolyCollection) and len(bar.get_facecolor())]
+    own = [bar for bar in bars if np.allclose(bar.get_facecolor()[0][:3], to_rgb(colour))]
+    corners = [path.vertices[:, 0] for bar in own for path in bar.get_paths()]
+    return [(float(x.min()), float(x.max())) for x in corners]
+
+
+def test_the_drawing_has_a_bar_for_each_run_and_faces_above(tmp_path: Path) -> None:
+    active = np.zeros((10, A), bool)
+    active[2:4, 5] = active[7, 5] = True
+    zeros = np.zeros((10, A))
+    series = Series(np.arange(10) / 2, zeros, zeros + 1, np.arange(10) == 9, {"active": [(active, ORANGE)]})
+    faces = [np.full((8, 8, 3), 20 * k, np.uint8) for k in range(3)]
+    drawing = draw_timeline(series, "a video", [5, 0], faces=faces)
+    assert bars_of(drawing, ORANGE) == [(1.0, 2.0), (3.5, 4.0)]
+    assert [len(axes.images) for axes in drawing.figure.axes] == [0, 0, 3]
+    assert "AU10, AU1" in drawing.description
+    drawing.save_png(tmp_path / "a.png")
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
