@@ -71,7 +71,7 @@ def test_the_card_says_data_scores_choices_and_limits(parts: Parts, tmp_path: Pa
     card = (tmp_path / "a" / "MODEL_CARD.md").read_text()
     for text in (
         "0123.dir", "trial: 3", "| P2 | validation | 0.123 | 0.500 | undefined |",
-        "| AU6 | with |", "| AU26 | without |", "iBUG 300-W", "(n, 224, 224, 3)",
+        "| AU6 | with |", "| AU26 | without |", "iBUG 300-W", "ipazc/mtcnn", "(n, 224, 224, 3)",
     ):  # fmt: skip
         assert text in card
     assert "ImageNet's weights are" not in card, "the terms are the data set's"

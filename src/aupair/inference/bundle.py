@@ -54,6 +54,8 @@ Rows of `select` are those that choices were made on; `validation` was touched o
 * Where training started from ImageNet weights (`weights: imagenet`): ImageNet's terms, which are those of its images,
   allow research and education without commercial purpose.
 * dlib's 68 landmarks were trained on iBUG 300-W, whose licence excludes commercial use.
+* The maintainer of the package that MTCNN's weights come from says that they should not be used for commercial purposes
+  (ipazc/mtcnn, issue 53).
 * An AU is a movement of the face, not an emotion. Do not decide about people by it.
 """
 
