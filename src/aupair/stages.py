@@ -146,8 +146,8 @@ def evaluate(
     """Choose trial, thresholds and mappings on `select`; score them once on `validation`; write the reports."""
     from aupair.data.frames import load_frames
     from aupair.evaluation.conditions import load_conditions
-    from aupair.evaluation.evaluate import evaluate as judge
-    from aupair.evaluation.trials import read_trial
+    from aupair.evaluation.evaluate import evaluate_trials
+    from aupair.evaluation.selection import read_trial
     from aupair.ranking.samples import load_samples
     from aupair.report.reports import Places, write_reports
     from aupair.report.sections import Sources, Trained
@@ -159,7 +159,7 @@ def evaluate(
     ]
     conditions = load_conditions(data / "conditions.csv", frames)
     samples = load_samples(pairs, frames)
-    evaluation = judge(frames, trials, samples.pairs, conditions, params.evaluate, log, params.target)
+    evaluation = evaluate_trials(frames, trials, samples.pairs, conditions, params.evaluate, log, params.target)
     k = params.trials.index(evaluation.trial.number)
     sources = Sources(faces, Trained(f[k], h[k], mapping[k]), params)
     write_reports(evaluation, frames, Places(metrics, table, plots, report), samples.table(), note(data), sources)

@@ -8,7 +8,7 @@ import pytest
 from aupair.ablation.judge import Run, as_tree, counted, figures, from_tree, person_percentile
 from aupair.aus import AUS
 from aupair.evaluation.metrics import Counts
-from aupair.evaluation.selection import cells_of
+from aupair.evaluation.selection import annotated_cells
 from aupair.params import Params
 
 
@@ -64,7 +64,7 @@ def test_counts_survive_a_file(run: Run) -> None:
         for key, value in vars(part).items():
             np.testing.assert_array_equal(value, getattr(back[split], key))
     assert set(chosen["percentile"]) == set(AUS)
-    assert len(counts["validation"].frames) == len(np.unique(cells_of(run.frames, "validation").video))
+    assert len(counts["validation"].frames) == len(np.unique(annotated_cells(run.frames, "validation").video))
 
 
 def test_the_difference_is_of_the_same_draws() -> None:

@@ -7,9 +7,16 @@ from scipy.stats import beta
 
 from aupair.aus import AUS
 from aupair.errors import ParamsError
-from aupair.evaluation.calibration import FOLDS, HeldOut, calibrate, deal, tune_held_out, upper_bound
-from aupair.evaluation.confidence import Confidence, fit_confidence
-from aupair.evaluation.selection import tune
+from aupair.evaluation.confidence import (
+    FOLDS,
+    Confidence,
+    HeldOut,
+    assign_folds,
+    calibrate,
+    fit_confidence,
+    upper_bound,
+)
+from aupair.evaluation.selection import tune_held_out, tune_threshold
 
 A = len(AUS)
 
@@ -26,14 +33,14 @@ def people(seed: int, number: int, frames: int = 40) -> tuple[np.ndarray, np.nda
 
 def held_out(seed: int, number: int) -> HeldOut:
     raw, sigma, truth, person = people(seed, number)
-    fold = deal(person, 0)
+    fold = assign_folds(person, 0)
     return HeldOut(raw, sigma, tune_held_out(raw, truth, fold), truth, person, fold)
 
 
 @pytest.mark.parametrize("number", [1, 3, 12])
 def test_people_are_dealt_whole_and_evenly(number: int) -> None:
     person = np.repeat(np.arange(number), 7) * 10
-    fold = deal(person, 0)
+    fold = assign_folds(person, 0)
     of_person = [set(fold[person == one]) for one in np.unique(person)]
     assert all(len(folds) == 1 for folds in of_person)
     sizes = np.bincount([folds.pop() for folds in of_person])
@@ -43,10 +50,10 @@ def test_people_are_dealt_whole_and_evenly(number: int) -> None:
 
 def test_a_frames_thresholds_have_not_seen_its_person() -> None:
     raw, _, truth, person = people(0, 10)
-    fold = deal(person, 0)
+    fold = assign_folds(person, 0)
     found = tune_held_out(raw, truth, fold)
     mine = fold == 2
-    assert found[mine, 3] == pytest.approx(tune(raw[~mine, 3], truth[~mine, 3]))
+    assert found[mine, 3] == pytest.approx(tune_threshold(raw[~mine, 3], truth[~mine, 3]))
     other = raw.copy()
     other[mine] = -other[mine]
     np.testing.assert_array_equal(tune_held_out(other, truth, fold)[mine], found[mine])
@@ -55,9 +62,9 @@ def test_a_frames_thresholds_have_not_seen_its_person() -> None:
 
 def test_one_person_alone_is_judged_by_their_own() -> None:
     raw, sigma, truth, person = people(0, 1)
-    fold = deal(person, 0)
+    fold = assign_folds(person, 0)
     found = tune_held_out(raw, truth, fold)
-    assert found[0, 3] == pytest.approx(tune(raw[:, 3], truth[:, 3]))
+    assert found[0, 3] == pytest.approx(tune_threshold(raw[:, 3], truth[:, 3]))
     confidence = calibrate(HeldOut(raw, sigma, found, truth, person, fold))
     assert confidence.bounds is not None
     assert (confidence.bounds == 1).all(), "nothing can be promised of other people"
@@ -67,8 +74,8 @@ def test_held_out_decisions_make_the_confidence_less_rosy() -> None:
     gaps = []
     for seed in range(6):
         raw, sigma, truth, person = people(seed, 4)
-        thresholds = np.array([tune(x, y) for x, y in zip(raw.T, truth.T)])
-        held = tune_held_out(raw, truth, deal(person, 0))
+        thresholds = np.array([tune_threshold(x, y) for x, y in zip(raw.T, truth.T)])
+        held = tune_held_out(raw, truth, assign_folds(person, 0))
         new, new_sigma, new_truth, _ = people(100 + seed, 60)
         right = ((new >= thresholds) == new_truth).mean()
         sides = [
@@ -110,7 +117,7 @@ def test_the_risk_falls_with_the_share_left_out_and_holds_for_new_people() -> No
     assert (confidence.bounds >= confidence.risks).all()
     assert confidence.risks[0] > confidence.risks[20] > confidence.risks[50]
     raw, sigma, truth, _ = people(1, 200)
-    thresholds = np.array([tune(x, y) for x, y in zip(cells.raw.T, cells.truth.T)])
+    thresholds = np.array([tune_threshold(x, y) for x, y in zip(cells.raw.T, cells.truth.T)])
     values, active = confidence(raw, sigma, thresholds), raw >= thresholds
     for share in (0, 20, 50):
         limits = confidence.limits(share / 100)

@@ -7,7 +7,15 @@ from sklearn.linear_model import LogisticRegression
 
 from aupair.aus import AUS
 from aupair.errors import ArtifactError, ParamsError
-from aupair.evaluation.confidence import SIDES, TERMS, Confidence, fit_confidence, logistic, quantiles_of, terms
+from aupair.evaluation.confidence import (
+    SIDES,
+    TERMS,
+    Confidence,
+    confidence_quantiles,
+    fit_confidence,
+    fit_logistic,
+    regression_terms,
+)
 
 A = len(AUS)
 
@@ -25,12 +33,12 @@ def test_logistic_equals_scikit_learn() -> None:
     x = rng.normal(size=(500, 4))
     y = (rng.random(500) < expit(x @ [1.0, -2.0, 0.5, 0.0])).astype(float)
     reference = LogisticRegression(C=1 / 3.0, fit_intercept=False, tol=1e-8).fit(x, y)
-    np.testing.assert_allclose(logistic(x, y, np.zeros(4), 3.0), reference.coef_[0], atol=1e-4)
+    np.testing.assert_allclose(fit_logistic(x, y, np.zeros(4), 3.0), reference.coef_[0], atol=1e-4)
 
 
 def test_logistic_is_drawn_to_its_prior() -> None:
     x, y, prior = np.ones((4, 1)), np.array([1.0, 1.0, 1.0, 0.0]), np.array([-2.0])
-    pulled = [logistic(x, y, prior, ridge)[0] for ridge in (1e-6, 1.0, 1e6)]
+    pulled = [fit_logistic(x, y, prior, ridge)[0] for ridge in (1e-6, 1.0, 1e6)]
     assert pulled[0] == pytest.approx(np.log(3), abs=1e-3)
     assert pulled[0] > pulled[1] > pulled[2]
     assert pulled[2] == pytest.approx(-2, abs=1e-3)
@@ -38,7 +46,9 @@ def test_logistic_is_drawn_to_its_prior() -> None:
 
 def test_terms_are_those_named() -> None:
     raw, sigma = np.array([[0.9, 0.1]]), np.array([[1.0, np.e]])
-    np.testing.assert_allclose(terms(raw, sigma, np.array([0.5, 0.5]))[0], [[1, 0.4, 1, 0.4, 0], [1, 0.4, 0, 0, 1]])
+    np.testing.assert_allclose(
+        regression_terms(raw, sigma, np.array([0.5, 0.5]))[0], [[1, 0.4, 1, 0.4, 0], [1, 0.4, 0, 0, 1]]
+    )
 
 
 def test_it_is_calibrated_on_unseen_frames() -> None:
@@ -78,13 +88,13 @@ def test_a_single_kind_of_outcome_and_a_constant_sigma_are_no_obstacle() -> None
 def test_thresholds_may_be_those_of_a_frame() -> None:
     raw, sigma, thresholds, _ = draw(n=50)
     each = np.broadcast_to(thresholds, raw.shape)
-    np.testing.assert_array_equal(terms(raw, sigma, each), terms(raw, sigma, thresholds))
+    np.testing.assert_array_equal(regression_terms(raw, sigma, each), regression_terms(raw, sigma, thresholds))
 
 
 def test_the_limits_leave_out_the_same_share_of_each_au_and_decision() -> None:
     raw, sigma, thresholds, truth = draw()
     p, active = fit_confidence(raw, sigma, thresholds, truth)(raw, sigma, thresholds), raw >= thresholds
-    confidence = Confidence(np.zeros((A, len(TERMS))), quantiles_of(p, active))
+    confidence = Confidence(np.zeros((A, len(TERMS))), confidence_quantiles(p, active))
     for share in (0.0, 0.2, 0.205, 0.9, 1.0):
         limits = confidence.limits(share)
         assert limits.shape == (2, A)
@@ -98,9 +108,9 @@ def test_an_au_that_was_never_decided_so_has_the_limits_of_the_others() -> None:
     rng = np.random.default_rng(0)
     p, active = rng.random((500, 3)), rng.random((500, 3)) < 0.3
     active[:, 1] = False
-    found = quantiles_of(p, active)
+    found = confidence_quantiles(p, active)
     np.testing.assert_allclose(found[:, 1, 1], np.quantile(p[active], np.linspace(0, 1, 101)))
-    nobody = quantiles_of(p, np.zeros_like(active))
+    nobody = confidence_quantiles(p, np.zeros_like(active))
     np.testing.assert_allclose(nobody[:, 1, 0], np.quantile(p, np.linspace(0, 1, 101)))
 
 
@@ -126,7 +136,9 @@ def test_a_share_after_one_that_fails_is_not_looked_at() -> None:
 
 
 def test_a_risk_that_cannot_be_had_says_the_lowest_that_can() -> None:
-    with pytest.raises(ParamsError, match=r"got a risk of 0.02, expected 0.05 or more, which keeps 50 % of them$"):
+    with pytest.raises(
+        ParamsError, match=r"got a risk of 0.02, expected 0.05 or more, which keeps 50 % of the decisions$"
+    ):
         promising(BOUNDS).share_for_risk(0.02)
     odd = BOUNDS + 0.0004
     with pytest.raises(ParamsError, match=r"expected 0.051 or more") as error:
@@ -138,9 +150,9 @@ def test_a_risk_that_cannot_be_had_says_the_lowest_that_can() -> None:
 def test_it_survives_json() -> None:
     raw, sigma, thresholds, truth = draw(n=200)
     fitted = fit_confidence(raw, sigma, thresholds, truth)
-    quantiles = quantiles_of(fitted(raw, sigma, thresholds), raw >= thresholds)
+    quantiles = confidence_quantiles(fitted(raw, sigma, thresholds), raw >= thresholds)
     confidence = Confidence(fitted.coefficients, quantiles, BOUNDS - 0.01, BOUNDS)
-    tree = {au: confidence.of_au(k) for k, au in enumerate(AUS)} | confidence.of_all()
+    tree = {au: confidence.au_to_json(k) for k, au in enumerate(AUS)} | confidence.risks_to_json()
     assert set(tree["AU7"]["confidence_quantiles"]) == set(SIDES)
     again = Confidence.from_json(tree)
     for name in ("coefficients", "quantiles", "risks", "bounds"):

@@ -9,11 +9,11 @@ import pytest
 from aupair import store
 from aupair.aus import AUS, SPLITS
 from aupair.errors import ArtifactError, DataError
-from aupair.evaluation.evaluate import Evaluation, evaluate
-from aupair.evaluation.metrics import resamples
+from aupair.evaluation.evaluate import Evaluation, evaluate_trials
+from aupair.evaluation.metrics import draw_resamples
 from aupair.evaluation.pair_order import pair_accuracy
-from aupair.evaluation.selection import MAPPINGS, Selection, cells_of, filled
-from aupair.evaluation.uncertainty import best_constant_sigma, ece_of_order, pair_nll
+from aupair.evaluation.selection import MAPPINGS, Selection, annotated_cells, filled_outputs
+from aupair.evaluation.uncertainty import best_constant_sigma, ece_of_orders, pair_nll
 from aupair.log import Log
 from aupair.params import Evaluate
 from evaluation.worlds import QUICK, A, some, world
@@ -24,7 +24,7 @@ ROWS = ["all-zero", "all-one", "best-constant", "no-uncertainty", "P1", "P2"]
 @pytest.fixture(scope="module")
 def found() -> Evaluation:
     frames, trial, pairs, conditions = world()
-    return evaluate(frames, [trial], pairs, conditions, QUICK)
+    return evaluate_trials(frames, [trial], pairs, conditions, QUICK)
 
 
 def test_metrics_have_every_key_of_the_contract(found: Evaluation) -> None:
@@ -89,10 +89,10 @@ def naive_f1(truth: np.ndarray, decisions: np.ndarray) -> float:
 
 def test_a_comparison_is_that_of_a_loop_over_resamples_of_videos(found: Evaluation) -> None:
     frames, trial, *_ = world()
-    cells = cells_of(frames, "validation")
-    drawn = resamples(3, QUICK.bootstrap, (QUICK.seed, SPLITS.index("validation")))
+    cells = annotated_cells(frames, "validation")
+    drawn = draw_resamples(3, QUICK.bootstrap, (QUICK.seed, SPLITS.index("validation")))
     decided = {}
-    for name, raw in zip(("no-uncertainty", "P1"), filled(trial, frames)):
+    for name, raw in zip(("no-uncertainty", "P1"), filled_outputs(trial, frames)):
         side = "without_uncertainty" if name == "no-uncertainty" else "with_uncertainty"
         decided[name] = raw[cells.rows] >= np.array([found.selection[au][side]["threshold"] for au in AUS])
     gaps = []
@@ -144,7 +144,7 @@ def test_sigma_of_the_own_region_is_told_from_that_of_another() -> None:
     known = replace(conditions, hidden=hidden, covered=0.2 * (kind > 0))
     sigma = np.where(kind[:, None] == 1, 2.0, 1.0) * np.exp(0.2 * np.random.default_rng(6).normal(size=hidden.shape))
     sigma = np.where(frames.ok[:, None], sigma, np.nan).astype(np.float32)  # AU1's cover raises the sigma of all AUs
-    block = evaluate(frames, [replace(trial, sigma=sigma)], pairs, known, QUICK).metrics["uncertainty"]
+    block = evaluate_trials(frames, [replace(trial, sigma=sigma)], pairs, known, QUICK).metrics["uncertainty"]
     assert block["auroc_own_region"]["per_au"]["AU1"] > 0.95
     assert block["auroc_other_region"]["per_au"]["AU1"] > 0.95
     assert block["auroc_own_region"]["per_au"]["AU2"] == pytest.approx(0.5, abs=0.15)
@@ -175,7 +175,7 @@ def test_the_constants_to_beat_were_chosen_on_fit_and_on_select(found: Evaluatio
         assert block["pair_nll"][key] == pytest.approx(values.mean())
         assert block["pair_nll"]["per_au"]["AU12"][key] == pytest.approx(values[6])
     fit = np.broadcast_to(best_constant_sigma(trial.y_hat, pairs["fit"]), trial.sigma.shape)
-    assert block["ece_constant"] == pytest.approx(ece_of_order(trial.y_hat, fit, own).mean())
+    assert block["ece_constant"] == pytest.approx(ece_of_orders(trial.y_hat, fit, own).mean())
     assert block["pair_nll"]["h"] == pytest.approx(pair_nll(trial.y_hat, trial.sigma, own).mean())
 
 
@@ -183,7 +183,7 @@ def test_a_sigma_that_knows_nothing_is_found_out(found: Evaluation) -> None:
     frames, trial, pairs, conditions = world()
     shuffled = trial.sigma.copy()
     shuffled[frames.ok] = np.random.default_rng(0).permutation(trial.sigma[frames.ok])
-    block = evaluate(frames, [replace(trial, sigma=shuffled)], pairs, conditions, QUICK).metrics["uncertainty"]
+    block = evaluate_trials(frames, [replace(trial, sigma=shuffled)], pairs, conditions, QUICK).metrics["uncertainty"]
     assert block["pair_nll"]["h"] > block["pair_nll"]["constant"]
     known = found.metrics["uncertainty"]["auroc_correct"]["margin_over_sigma"]
     assert block["auroc_correct"]["margin_over_sigma"] < known - 0.1
@@ -202,7 +202,7 @@ def test_pair_accuracy_is_that_of_clear_validation_frames(found: Evaluation) -> 
 
 def test_real_data_without_conditions_leaves_those_figures_empty() -> None:
     frames, trial, pairs, _ = world()
-    metrics = evaluate(frames, [trial], pairs, None, QUICK).metrics
+    metrics = evaluate_trials(frames, [trial], pairs, None, QUICK).metrics
     assert metrics["pair_accuracy"]["clear"] is None
     assert metrics["uncertainty"]["gain_at_80"]["cover"] is None
     for name in ("auroc_own_region", "auroc_other_region", "auroc_turned"):
@@ -216,7 +216,7 @@ def test_the_selection_survives_json_and_decides_alike(found: Evaluation, tmp_pa
     assert selection.trial == 3
     raw = selection.raw(trial.with_uncertainty, trial.without_uncertainty)
     np.testing.assert_array_equal(selection.decide(raw)[frames.ok], found.decisions[frames.ok])
-    np.testing.assert_array_equal(selection.trust(raw, trial.sigma), found.confidence)
+    np.testing.assert_array_equal(selection.confidence_of(raw, trial.sigma), found.confidence)
     assert selection.confidence.limits(0.2).shape == (2, A)
     assert selection.confidence.bounds is not None
     for au in AUS:
@@ -233,15 +233,16 @@ def test_choices_do_not_see_validation() -> None:
     labels[rows] = labels[np.random.default_rng(0).permutation(rows)]
     other = replace(frames, labels=labels)
     trees = [
-        evaluate(f, [trial], {s: some(f, s) for s in SPLITS}, conditions, QUICK).selection for f in (frames, other)
+        evaluate_trials(f, [trial], {s: some(f, s) for s in SPLITS}, conditions, QUICK).selection
+        for f in (frames, other)
     ]
     assert trees[0] == trees[1]
 
 
 def test_the_papers_protocol_chooses_on_validation_and_is_marked() -> None:
     frames, trial, pairs, conditions = world()
-    paper = evaluate(frames, [trial], pairs, conditions, Evaluate(bootstrap=50, protocol="paper"))
-    ours = evaluate(frames, [trial], pairs, conditions, QUICK)
+    paper = evaluate_trials(frames, [trial], pairs, conditions, Evaluate(bootstrap=50, protocol="paper"))
+    ours = evaluate_trials(frames, [trial], pairs, conditions, QUICK)
     ending = [e.rows[-1] for e in (paper, ours)]
     assert ending[0]["score"] > ending[1]["score"]
     marks = {r["name"]: r["chosen_on"] for r in paper.rows if r["split"] == "validation"}
@@ -254,7 +255,7 @@ def test_the_better_trial_is_chosen_and_the_result_is_repeatable() -> None:
     worse = replace(
         trial, number=0, with_uncertainty=-trial.with_uncertainty, without_uncertainty=-trial.without_uncertainty
     )
-    once, again = (evaluate(frames, [worse, trial], pairs, conditions, QUICK) for _ in range(2))
+    once, again = (evaluate_trials(frames, [worse, trial], pairs, conditions, QUICK) for _ in range(2))
     assert once.metrics["chosen_trial"] == 3
     assert [t["trial"] for t in once.metrics["trials"]] == [0, 3]
     assert store._plain(once.metrics) == store._plain(again.metrics)
@@ -270,7 +271,7 @@ def test_an_au_without_a_positive_is_said_and_never_called() -> None:
             said.append(text)
 
     bare = replace(frames, labels=labels)
-    result = evaluate(bare, [trial], {s: some(bare, s) for s in SPLITS}, conditions, QUICK, Listening())
+    result = evaluate_trials(bare, [trial], {s: some(bare, s) for s in SPLITS}, conditions, QUICK, Listening())
     assert [line.split(":")[0] for line in said] == list(SPLITS)
     assert all("AU7" in line for line in said)
     p2 = next(r for r in result.rows if (r["name"], r["split"]) == ("P2", "select"))
@@ -285,10 +286,10 @@ def test_bad_input_is_refused_in_one_line() -> None:
     hole[row, 2] = np.nan
     place = f"trial 3, sigma, video {frames.videos[frames.video[row]]}, frame {frames.frame[row]}"
     with pytest.raises(ArtifactError, match=place):
-        evaluate(frames, [replace(trial, sigma=hole)], pairs, conditions, QUICK)
-    with pytest.raises(ArtifactError, match="not of these frames: in trial 3, y_hat"):
-        evaluate(frames, [replace(trial, y_hat=trial.y_hat[1:])], pairs, conditions, QUICK)
+        evaluate_trials(frames, [replace(trial, sigma=hole)], pairs, conditions, QUICK)
+    with pytest.raises(ArtifactError, match="outputs of other frames: in trial 3, y_hat"):
+        evaluate_trials(frames, [replace(trial, y_hat=trial.y_hat[1:])], pairs, conditions, QUICK)
     bare = replace(frames, ok=frames.ok & ~frames.of_split("select"))
-    with pytest.raises(DataError, match="nothing to judge by: in split select") as error:
-        evaluate(bare, [trial], pairs, conditions, QUICK)
+    with pytest.raises(DataError, match="a split cannot be scored: in split select") as error:
+        evaluate_trials(bare, [trial], pairs, conditions, QUICK)
     assert "\n" not in str(error.value)

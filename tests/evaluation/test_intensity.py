@@ -1,17 +1,20 @@
 """Figures of intensities against loops, known values and resamples of frames; their rows, and what is chosen by them."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
-from aupair.aus import AUS
+from aupair.aus import AUS, SPLITS
 from aupair.data.frames import Frames
-from aupair.evaluation.intensity import FIGURES, add_up, clamp, constants, icc, judge, mae, mae_rounded, pcc
-from aupair.evaluation.selection import Choice, Trial, best_trial, cells_of, choose
+from aupair.evaluation.metrics import clamp_levels, constant_levels, icc, mae, mae_rounded, pcc, sum_levels
+from aupair.evaluation.rows import score_rows
+from aupair.evaluation.selection import Choice, Trial, annotated_cells, best_trial, choose_mappings
 from aupair.params import Evaluate
 
 A = len(AUS)
+FIGURES = {"icc": icc, "mae": mae, "mae_rounded": mae_rounded, "pcc": pcc}
 
 
 def naive_icc(x: np.ndarray, y: np.ndarray) -> float:
@@ -28,7 +31,7 @@ def naive_icc(x: np.ndarray, y: np.ndarray) -> float:
 
 def one(x: np.ndarray, y: np.ndarray, figure: str = "icc") -> float:
     """A figure of one AU and one video."""
-    return float(FIGURES[figure](add_up(x[:, None], y[:, None], np.zeros(len(x), int)).total())[0])
+    return float(FIGURES[figure](sum_levels(x[:, None], y[:, None], np.zeros(len(x), int)).total())[0])
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -36,7 +39,7 @@ def test_figures_equal_a_loop(seed: int) -> None:
     rng = np.random.default_rng(seed)
     level = rng.integers(0, 6, (80, A))
     raw = (0.7 * level + rng.normal(0.5, 1, (80, A))).astype(np.float32)
-    sums = add_up(raw, level, rng.integers(0, 5, 80)).total()
+    sums = sum_levels(raw, level, rng.integers(0, 5, 80)).total()
     for au in range(A):
         x, y = [min(max(float(v), 0.0), 5.0) for v in raw[:, au]], level[:, au]
         assert icc(sums)[au] == pytest.approx(naive_icc(np.array(x), y))
@@ -61,7 +64,7 @@ def test_known_values() -> None:
 
 
 def test_outputs_are_clamped_and_not_rounded() -> None:
-    np.testing.assert_array_equal(clamp(np.array([-1, 0.3, 7, np.nan])), [0, 0.3, 5, np.nan])
+    np.testing.assert_array_equal(clamp_levels(np.array([-1, 0.3, 7, np.nan])), [0, 0.3, 5, np.nan])
     level = np.array([0, 5, 0, 3])
     assert one(np.array([-4.0, 9.0, np.nan, 2.6]), level, "mae") == pytest.approx(0.1), "no face at all is level 0"
     assert one(np.array([-4.0, 9.0, np.nan, 2.5]), level, "mae_rounded") == 0, "half is rounded up, as in decisions"
@@ -73,10 +76,10 @@ def test_resamples_of_videos_equal_resamples_of_their_frames() -> None:
     level = rng.integers(0, 6, (48, A))
     raw = level + rng.normal(0, 1, (48, A))
     weights = np.array([[1, 1, 1, 1], [2, 0, 1, 1], [0, 0, 4, 0]])
-    drawn = add_up(raw, level, video).weighted(weights)
+    drawn = sum_levels(raw, level, video).weighted(weights)
     for row, own in enumerate(weights):
         frames = np.concatenate([np.flatnonzero(video == v) for v, times in enumerate(own) for _ in range(times)])
-        again = add_up(raw[frames], level[frames], np.zeros(len(frames), int)).total()
+        again = sum_levels(raw[frames], level[frames], np.zeros(len(frames), int)).total()
         for figure in FIGURES.values():
             np.testing.assert_allclose(figure(drawn)[row], figure(again), rtol=1e-9)
 
@@ -89,7 +92,7 @@ def test_a_million_frames_of_a_constant_are_still_a_constant() -> None:
 
 def test_no_constant_has_a_smaller_error_than_the_median() -> None:
     level = np.random.default_rng(0).choice(6, (101, A), p=[0.3, 0.1, 0.2, 0.2, 0.1, 0.1])
-    found = constants(level)
+    found = constant_levels(level)
     errors = [np.abs(level - guess).mean(0) for guess in np.arange(0, 5.01, 0.25)]
     np.testing.assert_allclose(np.abs(level - found["fit-median"]).mean(0), np.min(errors, axis=0))
     assert set(found["fit-median"]) <= set(range(6))
@@ -111,10 +114,19 @@ def world(n: int = 60, videos: int = 9) -> tuple[Frames, tuple[np.ndarray, np.nd
     return frames, (without, with_uncertainty)
 
 
+def score(
+    frames: Frames, raws: tuple[np.ndarray, np.ndarray], uses: np.ndarray, draws: int
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Score the rows of intensity for mappings chosen on select."""
+    cells = {split: annotated_cells(frames, split) for split in SPLITS}
+    choice = Choice("select", np.full((2, A), 0.5), uses, [], {})
+    return score_rows("intensity", cells, raws, choice, Evaluate(bootstrap=draws))
+
+
 def test_rows_are_of_their_split_and_their_outputs() -> None:
     frames, raws = world()
     uses = np.arange(A) % 2 == 1
-    rows, comparisons = judge(frames, raws, uses, "select", Evaluate(bootstrap=100))
+    rows, comparisons = score(frames, raws, uses, 100)
     names = ["all-zero", "fit-median", "fit-mean", "no-uncertainty", "P1", "P2"]
     assert [(row["name"], row["split"]) for row in rows] == [(n, s) for s in ("select", "validation") for n in names]
     assert [row["chosen_on"] for row in rows[:6]] == [None, "fit", "fit", "select", "select", "select"]
@@ -145,7 +157,7 @@ def test_an_au_whose_figure_is_undefined_is_left_out_of_the_mean() -> None:
     frames, raws = world()
     labels = frames.labels.copy()
     labels[:, 3] = np.minimum(labels[:, 3], 0)
-    rows, _ = judge(replace(frames, labels=labels), raws, np.zeros(A, bool), "select", Evaluate(bootstrap=20))
+    rows, _ = score(replace(frames, labels=labels), raws, np.zeros(A, bool), 20)
     zero = next(row for row in rows if row["name"] == "all-zero")
     assert np.isnan(zero["per_au"][AUS[3]]["icc"])
     assert np.isnan(zero["per_au"][AUS[3]]["icc_interval"]).all()
@@ -163,8 +175,8 @@ def trial_of(raws: tuple[np.ndarray, np.ndarray]) -> Trial:
 
 def test_p1_is_chosen_where_its_icc_is_higher_by_more_than_a_tie() -> None:
     frames, raws = world()
-    cells = cells_of(frames, "select")
-    choice = choose(trial_of(raws), frames, cells, Evaluate(bootstrap=100), "intensity")
+    cells = annotated_cells(frames, "select")
+    choice = choose_mappings(trial_of(raws), frames, cells, Evaluate(bootstrap=100), "intensity")
     np.testing.assert_array_equal(choice.uses_uncertainty, np.arange(A) % 2 == 1)
     for au, entry in enumerate(choice.evidence):
         values = [naive_icc(np.clip(raw[cells.rows, au], 0, 5), frames.labels[cells.rows, au]) for raw in raws]
@@ -184,7 +196,7 @@ def test_p1_is_chosen_where_its_icc_is_higher_by_more_than_a_tie() -> None:
     assert choice.result["icc"] == pytest.approx(np.mean(best))
     gains = np.array([entry["difference"] for entry in choice.evidence])
     tie = float(np.median(gains[gains > 0]))
-    stricter = choose(trial_of(raws), frames, cells, Evaluate(bootstrap=10, tie=tie), "intensity")
+    stricter = choose_mappings(trial_of(raws), frames, cells, Evaluate(bootstrap=10, tie=tie), "intensity")
     np.testing.assert_array_equal(stricter.uses_uncertainty, gains > tie)
 
 
@@ -194,8 +206,10 @@ def test_the_target_decides_which_figure_chooses() -> None:
     level = frames.labels.astype(float)
     binary = np.where(level >= 1, 3 + 2 * (level % 2), 0)
     noise = np.random.default_rng(1).normal(0, 0.5, level.shape)
-    trial, cells = trial_of((binary, level + noise)), cells_of(frames, "select")
-    by_score, by_icc = (choose(trial, frames, cells, Evaluate(bootstrap=20), t) for t in ("occurrence", "intensity"))
+    trial, cells = trial_of((binary, level + noise)), annotated_cells(frames, "select")
+    by_score, by_icc = (
+        choose_mappings(trial, frames, cells, Evaluate(bootstrap=20), t) for t in ("occurrence", "intensity")
+    )
     assert not by_score.uses_uncertainty.any()
     assert by_icc.uses_uncertainty.all()
     assert {entry["chosen_by"] for entry in by_score.evidence} == {"score"}
@@ -208,7 +222,7 @@ def test_an_undefined_icc_chooses_the_simpler_mapping() -> None:
     without[:, 2] = with_uncertainty[:, 2] = -1.0
     none = replace(frames, labels=np.where(np.arange(A) == 2, np.minimum(frames.labels, 0), frames.labels))
     trial = trial_of((without, with_uncertainty))
-    choice = choose(trial, none, cells_of(none, "select"), Evaluate(bootstrap=20), "intensity")
+    choice = choose_mappings(trial, none, annotated_cells(none, "select"), Evaluate(bootstrap=20), "intensity")
     assert not choice.uses_uncertainty[2]
     assert np.isnan(choice.evidence[2]["difference"])
     assert choice.evidence[2]["probability_with_better"] == 0.5
@@ -218,6 +232,7 @@ def test_an_undefined_icc_chooses_the_simpler_mapping() -> None:
 def test_the_trial_with_the_best_icc_is_chosen() -> None:
     none = np.zeros((2, A))
     choices = [
-        Choice(none, none[0] > 0, [], {"score": s, "icc": i}) for s, i in ((0.9, np.nan), (0.9, 0.1), (0.5, 0.6))
+        Choice("select", none, none[0] > 0, [], {"score": s, "icc": i})
+        for s, i in ((0.9, np.nan), (0.9, 0.1), (0.5, 0.6))
     ]
     assert best_trial(choices) == 2

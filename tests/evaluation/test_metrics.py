@@ -2,19 +2,24 @@
 
 import numpy as np
 import pytest
+from scipy.stats import spearmanr
 from sklearn import metrics as sk
 
 from aupair.evaluation.metrics import (
     Counts,
     accuracy,
+    auroc,
     average_precision,
     balanced_accuracy,
-    count,
+    calibration_bins,
+    challenge_figures,
+    constant_decisions,
+    count_decisions,
+    draw_resamples,
     f1,
-    headline,
-    interval,
     macro,
-    resamples,
+    percentile_interval,
+    spearman,
 )
 
 
@@ -28,12 +33,12 @@ def draw(seed: int, n: int = 300, a: int = 12) -> tuple[np.ndarray, np.ndarray, 
 @pytest.mark.parametrize("seed", range(5))
 def test_figures_equal_scikit_learn(seed: int) -> None:
     decisions, truth, video = draw(seed)
-    counts = count(decisions, truth, video).total()
+    counts = count_decisions(decisions, truth, video).total()
     columns = list(zip(decisions.T, truth.T))
     np.testing.assert_allclose(f1(counts), [sk.f1_score(t, d, zero_division=0) for d, t in columns])
     np.testing.assert_allclose(accuracy(counts), [sk.accuracy_score(t, d) for d, t in columns])
     np.testing.assert_allclose(balanced_accuracy(counts), [sk.balanced_accuracy_score(t, d) for d, t in columns])
-    head = headline(counts)
+    head = challenge_figures(counts)
     assert head["f1"] == pytest.approx(sk.f1_score(truth, decisions, average="macro", zero_division=0))
     assert head["accuracy"] == pytest.approx((decisions == truth).mean())
     assert head["exact_match"] == pytest.approx(sk.accuracy_score(truth, decisions))
@@ -42,7 +47,7 @@ def test_figures_equal_scikit_learn(seed: int) -> None:
 
 def test_counts_per_video_equal_a_loop() -> None:
     decisions, truth, video = draw(3)
-    counts = count(decisions, truth, video)
+    counts = count_decisions(decisions, truth, video)
     for index, name in enumerate(np.unique(video)):
         d, t = decisions[video == name], truth[video == name]
         assert counts.frames[index] == len(d)
@@ -55,9 +60,9 @@ def test_counts_per_video_equal_a_loop() -> None:
 def test_a_resample_equals_repeating_the_videos_frames() -> None:
     decisions, truth, video = draw(4)
     names = np.unique(video)
-    weights = resamples(len(names), 20, (0, 1))
+    weights = draw_resamples(len(names), 20, (0, 1))
     assert (weights.sum(1) == len(names)).all()
-    drawn = headline(count(decisions, truth, video).weighted(weights))
+    drawn = challenge_figures(count_decisions(decisions, truth, video).weighted(weights))
     for b, weight in enumerate(weights):
         rows = np.concatenate([np.tile(np.flatnonzero(video == v), k) for v, k in zip(names, weight)])
         assert drawn["f1"][b] == pytest.approx(
@@ -67,14 +72,16 @@ def test_a_resample_equals_repeating_the_videos_frames() -> None:
 
 
 def test_resamples_depend_on_the_seed_alone() -> None:
-    np.testing.assert_array_equal(resamples(7, 10, (5, 2)), resamples(7, 10, (5, 2)))
-    assert (resamples(7, 10, (5, 2)) != resamples(7, 10, (6, 2))).any()
+    np.testing.assert_array_equal(draw_resamples(7, 10, (5, 2)), draw_resamples(7, 10, (5, 2)))
+    assert (draw_resamples(7, 10, (5, 2)) != draw_resamples(7, 10, (6, 2))).any()
 
 
 def test_one_video_gives_an_interval_of_no_width() -> None:
     decisions, truth, _ = draw(0)
-    drawn = headline(count(decisions, truth, np.zeros(len(truth), int)).weighted(resamples(1, 50, (0,))))
-    low, high = interval(drawn["score"])
+    drawn = challenge_figures(
+        count_decisions(decisions, truth, np.zeros(len(truth), int)).weighted(draw_resamples(1, 50, (0,)))
+    )
+    low, high = percentile_interval(drawn["score"])
     assert low == high
 
 
@@ -103,3 +110,38 @@ def test_average_precision_of_a_constant_is_the_share_of_positives() -> None:
 def test_macro_leaves_out_what_is_not_known() -> None:
     assert macro(np.array([1.0, np.nan, 3.0])) == 2
     assert np.isnan(macro(np.array([np.nan])))
+
+
+def test_the_best_constant_maximises_half_f1_plus_accuracy() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.random((400, 12)) < np.linspace(0.1, 0.9, 12)
+    for au, guess in enumerate(constant_decisions(truth)["best-constant"]):
+        one = 0.5 * (sk.f1_score(truth[:, au], np.ones(400)) + truth[:, au].mean())
+        assert guess == (one > 0.5 * (1 - truth[:, au].mean()))
+    assert constant_decisions(truth)["best-constant"].any()
+    assert not constant_decisions(truth)["best-constant"].all()
+    assert not constant_decisions(np.zeros((5, 12), bool))["best-constant"].any()
+    rows = constant_decisions(truth)
+    assert (rows["all-zero"].any(), rows["all-one"].all()) == (False, True)
+
+
+def test_auroc_equals_scikit_learn_with_ties() -> None:
+    rng = np.random.default_rng(1)
+    score, positive = rng.integers(0, 9, 200) / 3, rng.random(200) < 0.3
+    assert auroc(score, positive) == pytest.approx(sk.roc_auc_score(positive, score))
+    assert np.isnan(auroc(score, np.ones(200, bool)))
+
+
+def test_shares_of_calibration_bins_sum_to_one_and_empty_bins_are_nan() -> None:
+    bins = calibration_bins(np.array([0.5, 0.51, 1.0]), np.array([1.0, 0.0, 1.0]), low=0.5)
+    claimed, observed, share = (bins[name] for name in ("claimed", "observed", "share"))
+    assert share.sum() == pytest.approx(1)
+    assert (observed[0], observed[14], claimed[14]) == (0.5, 1.0, 1.0)
+    assert np.isnan(observed[1:14]).all()
+
+
+def test_spearman_equals_scipy_and_is_unknown_for_a_constant() -> None:
+    rng = np.random.default_rng(2)
+    x, y = rng.integers(0, 8, 100), rng.normal(size=100)
+    assert spearman(x, y) == pytest.approx(spearmanr(x, y).statistic)
+    assert np.isnan(spearman(np.ones(9), np.arange(9)))

@@ -11,10 +11,10 @@ from aupair.evaluation.selection import (
     Choice,
     Selection,
     Trial,
+    annotated_cells,
     best_trial,
-    cells_of,
-    choose,
-    tune,
+    choose_mappings,
+    tune_threshold,
     uses_uncertainty,
 )
 from aupair.params import Evaluate
@@ -38,14 +38,14 @@ def test_no_threshold_is_better_than_the_tuned_one(seed: int) -> None:
     truth = rng.random(60) < rng.uniform(0.05, 0.9)
     raw = (np.round(rng.normal(0.3 + 0.3 * truth, 0.3), 1 + seed % 2)).astype(np.float32)
     raw[rng.random(60) < 0.1] = np.nan
-    found = tune(raw, truth)
+    found = tune_threshold(raw, truth)
     best = max(score(raw, truth, t) for t in [-9.0, 9.0, *(np.unique(raw[np.isfinite(raw)]).astype(float) - 1e-4)])
     assert score(raw, truth, found) == pytest.approx(best)
 
 
 def test_the_middle_of_the_optimal_interval_is_taken() -> None:
     # any threshold between .2 and .9 is perfect
-    assert tune(np.array([0.1, 0.2, 0.9, 1.0]), np.array([False, False, True, True])) == pytest.approx(0.55)
+    assert tune_threshold(np.array([0.1, 0.2, 0.9, 1.0]), np.array([False, False, True, True])) == pytest.approx(0.55)
 
 
 # one positive missed, or two more negatives called: thresholds below the 3rd and below the 6th value score alike
@@ -62,13 +62,13 @@ TIED = np.array([0, 0, 1, 0, 0, 1, 0, 0, 0], bool)
 )
 def test_of_equally_good_intervals_the_widest_is_taken(raw: list[float], expected: float) -> None:
     assert score(np.array(raw), TIED, raw[2] - 0.01) == pytest.approx(score(np.array(raw), TIED, raw[5] - 0.01))
-    assert tune(np.array(raw), TIED) == pytest.approx(expected)
+    assert tune_threshold(np.array(raw), TIED) == pytest.approx(expected)
 
 
 def test_all_or_nothing_active() -> None:
-    assert tune(np.array([0.2, 0.8]), np.array([False, False])) == pytest.approx(1.3)
-    assert tune(np.array([0.2, 0.8]), np.array([True, True])) == pytest.approx(-0.3)
-    assert tune(np.array([np.nan, np.nan]), np.array([True, False])) == 0.5
+    assert tune_threshold(np.array([0.2, 0.8]), np.array([False, False])) == pytest.approx(1.3)
+    assert tune_threshold(np.array([0.2, 0.8]), np.array([True, True])) == pytest.approx(-0.3)
+    assert tune_threshold(np.array([np.nan, np.nan]), np.array([True, False])) == 0.5
 
 
 def world(better: float, n: int = 200, videos: int = 6) -> tuple[Frames, Trial]:
@@ -90,7 +90,7 @@ def world(better: float, n: int = 200, videos: int = 6) -> tuple[Frames, Trial]:
 
 def test_p1_is_chosen_where_it_is_better_and_the_evidence_says_so() -> None:
     frames, trial = world(better=0.2)
-    choice = choose(trial, frames, cells_of(frames, "select"), QUICK)
+    choice = choose_mappings(trial, frames, annotated_cells(frames, "select"), QUICK)
     assert choice.uses_uncertainty.all()
     for entry in choice.evidence:
         assert entry["mapping"] == "with_uncertainty"
@@ -104,43 +104,47 @@ def test_p1_is_chosen_where_it_is_better_and_the_evidence_says_so() -> None:
 
 def test_p2_is_chosen_where_it_is_better() -> None:
     frames, trial = world(better=-0.3)
-    choice = choose(trial, frames, cells_of(frames, "select"), QUICK)
+    choice = choose_mappings(trial, frames, annotated_cells(frames, "select"), QUICK)
     assert not choice.uses_uncertainty.any()
     assert all(entry["probability_with_better"] < 0.05 for entry in choice.evidence)
 
 
 def test_a_tie_goes_to_the_simpler_one() -> None:
     frames, trial = world(better=0.0)
-    choice = choose(trial, frames, cells_of(frames, "select"), QUICK)
+    choice = choose_mappings(trial, frames, annotated_cells(frames, "select"), QUICK)
     assert not choice.uses_uncertainty.any()
     assert {entry["probability_with_better"] for entry in choice.evidence} == {0.5}
 
 
 def test_the_tolerance_of_a_tie_counts() -> None:
     frames, trial = world(better=0.02)
-    cells = cells_of(frames, "select")
-    gains = [entry["difference"] for entry in choose(trial, frames, cells, QUICK).evidence]
+    cells = annotated_cells(frames, "select")
+    gains = [entry["difference"] for entry in choose_mappings(trial, frames, cells, QUICK).evidence]
     for tie in (0.0, 0.01, 0.05):
-        uses = choose(trial, frames, cells, Evaluate(bootstrap=10, tie=tie)).uses_uncertainty
+        uses = choose_mappings(trial, frames, cells, Evaluate(bootstrap=10, tie=tie)).uses_uncertainty
         assert uses.tolist() == [gain > tie for gain in gains]
 
 
 def test_thresholds_of_half_are_half() -> None:
     frames, trial = world(better=0.1)
-    choice = choose(trial, frames, cells_of(frames, "select"), Evaluate(bootstrap=10, thresholds="half"))
+    choice = choose_mappings(
+        trial, frames, annotated_cells(frames, "select"), Evaluate(bootstrap=10, thresholds="half")
+    )
     assert (choice.thresholds == 0.5).all()
 
 
 def test_frames_without_a_face_are_judged_by_their_neighbour() -> None:
     frames, trial = world(better=0.2)
-    cells = cells_of(frames, "select")
+    cells = annotated_cells(frames, "select")
     assert len(cells.rows) == len(frames)
-    assert choose(trial, frames, cells, QUICK).evidence[0]["positives"] == int((frames.labels[:, 0] == 1).sum())
+    assert choose_mappings(trial, frames, cells, QUICK).evidence[0]["positives"] == int(
+        (frames.labels[:, 0] == 1).sum()
+    )
 
 
 def test_the_trial_with_the_best_score_is_chosen_and_the_first_of_equal_ones() -> None:
     none = np.zeros((2, A))
-    choices = [Choice(none, none[0] > 0, [], {"score": s}) for s in (0.5, 0.7, 0.7)]
+    choices = [Choice("select", none, none[0] > 0, [], {"score": s}) for s in (0.5, 0.7, 0.7)]
     assert best_trial(choices) == 1
 
 

@@ -8,20 +8,14 @@ from scipy.stats import norm, spearmanr
 from sklearn.metrics import roc_auc_score
 
 from aupair.data.frames import Frames
+from aupair.evaluation.abstention import leave_out
 from aupair.evaluation.pair_order import Order
 from aupair.evaluation.uncertainty import (
-    aurc,
-    auroc,
     auroc_between,
-    auroc_correct,
+    auroc_of_orders,
     best_constant_sigma,
-    ece_of_order,
-    leave_out,
+    ece_of_orders,
     pair_nll,
-    ranked_risk,
-    reliability,
-    risk_coverage,
-    spearman,
     spearman_misorder,
 )
 
@@ -88,17 +82,10 @@ def test_the_best_constant_is_the_best_of_a_grid_and_the_true_sigma_beats_it() -
     assert (pair_nll(y_hat, sigma, pairs)[:-1] < nll[:-1]).all()
 
 
-def test_auroc_equals_scikit_learn_with_ties() -> None:
-    rng = np.random.default_rng(1)
-    score, positive = rng.integers(0, 9, 200) / 3, rng.random(200) < 0.3
-    assert auroc(score, positive) == pytest.approx(roc_auc_score(positive, score))
-    assert np.isnan(auroc(score, np.ones(200, bool)))
-
-
 def test_auroc_correct_equals_a_loop_and_leaves_out_ties() -> None:
     y_hat, sigma, pairs = draw()
     y_hat[:20] = 0.0
-    found = auroc_correct(y_hat, sigma, pairs)
+    found = auroc_of_orders(y_hat, sigma, pairs)
     for au in range(A - 1):
         own = [(i, j, r) for i, j, a, r in zip(pairs.i, pairs.j, pairs.au, pairs.r) if a == au]
         d = np.array([r * (y_hat[i, au] - y_hat[j, au]) for i, j, r in own])
@@ -110,13 +97,13 @@ def test_auroc_correct_equals_a_loop_and_leaves_out_ties() -> None:
 
 
 def test_the_true_sigma_tells_right_orders_better_than_the_margin_alone() -> None:
-    found = auroc_correct(*draw(n=400, m=6000))
+    found = auroc_of_orders(*draw(n=400, m=6000))
     assert (found["margin_over_sigma"][:-1] > found["margin"][:-1]).all()
 
 
 def test_ece_equals_a_loop() -> None:
     y_hat, sigma, pairs = draw(m=900)
-    found = ece_of_order(y_hat, sigma, pairs)
+    found = ece_of_orders(y_hat, sigma, pairs)
     for au in range(A - 1):
         bins: list[list[tuple[float, float]]] = [[] for _ in range(15)]
         for i, j, a, r in zip(pairs.i, pairs.j, pairs.au, pairs.r):
@@ -132,43 +119,14 @@ def test_ece_equals_a_loop() -> None:
 
 def test_the_true_sigma_is_calibrated_and_a_tenth_of_it_is_not() -> None:
     y_hat, sigma, pairs = draw(n=400, m=8000)
-    assert (ece_of_order(y_hat, sigma, pairs)[:-1] < 0.04).all()
-    assert (ece_of_order(y_hat, sigma / 10, pairs)[:-1] > 0.15).all()
+    assert (ece_of_orders(y_hat, sigma, pairs)[:-1] < 0.04).all()
+    assert (ece_of_orders(y_hat, sigma / 10, pairs)[:-1] > 0.15).all()
 
 
 def test_ece_does_not_depend_on_how_pairs_are_turned() -> None:
     y_hat, sigma, pairs = draw()
     turned = Some(pairs.j, pairs.i, pairs.au, -pairs.r)
-    np.testing.assert_allclose(ece_of_order(y_hat, sigma, turned), ece_of_order(y_hat, sigma, pairs))
-
-
-def test_reliability_shares_sum_to_one_and_empty_bins_are_nan() -> None:
-    claimed, observed, share = reliability(np.array([0.5, 0.51, 1.0]), np.array([1.0, 0.0, 1.0]))
-    assert share.sum() == pytest.approx(1)
-    assert (observed[0], observed[14], claimed[14]) == (0.5, 1.0, 1.0)
-    assert np.isnan(observed[1:14]).all()
-
-
-def test_leave_out_drops_the_highest_of_the_usable_only() -> None:
-    score = np.array([[9.0], [1.0], [5.0], [3.0], [4.0], [2.0]])
-    usable = np.array([False, True, True, True, True, True])
-    kept = leave_out(score, usable, 0.2, np.random.default_rng(0))
-    assert kept[:, 0].tolist() == [False, True, False, True, True, True]
-    draws = [leave_out(np.zeros((6, 1)), usable, 0.2, np.random.default_rng(s))[:, 0].tobytes() for s in range(20)]
-    assert len(set(draws)) > 1  # equal scores: at random
-
-
-@pytest.mark.parametrize("share", [0.0, 0.2, 0.999])
-def test_leave_out_equals_sorting(share: float) -> None:
-    rng = np.random.default_rng(3)
-    score = np.stack([rng.integers(0, 4, 301) / 2, np.zeros(301), rng.normal(size=301)], axis=1)
-    usable = rng.random(301) < 0.7
-    rows, chance = np.flatnonzero(usable), np.random.default_rng(4)
-    expected = np.zeros(score.shape, bool)
-    for au in range(3):
-        order = np.lexsort((chance.random(len(rows)), score[rows, au]))
-        expected[rows[order[: len(rows) - int(share * len(rows))]], au] = True
-    np.testing.assert_array_equal(leave_out(score, usable, share, np.random.default_rng(4)), expected)
+    np.testing.assert_allclose(ece_of_orders(y_hat, sigma, turned), ece_of_orders(y_hat, sigma, pairs))
 
 
 def noisy(seed: int = 0) -> tuple[np.ndarray, np.ndarray, Frames]:
@@ -199,11 +157,8 @@ def test_leaving_out_noisy_frames_gains_and_leaving_out_good_ones_loses() -> Non
     assert gains[2] < -0.005
 
 
-def test_spearman_equals_scipy_and_is_unknown_for_a_constant() -> None:
+def test_spearman_misorder_equals_scipy_over_the_frames_with_a_rate() -> None:
     rng = np.random.default_rng(2)
-    x, y = rng.integers(0, 8, 100), rng.normal(size=100)
-    assert spearman(x, y) == pytest.approx(spearmanr(x, y).statistic)
-    assert np.isnan(spearman(np.ones(9), np.arange(9)))
     rate = np.where(rng.random((100, 2)) < 0.3, np.nan, rng.random((100, 2)))
     sigma = rng.random((100, 2))
     expected = [spearmanr(sigma[:, a], rate[:, a], nan_policy="omit").statistic for a in range(2)]
@@ -220,36 +175,3 @@ def test_auroc_between_judges_two_kinds_and_nothing_else() -> None:
     assert auroc_between(-sigma, high, low)[0] == 0.0
     own = np.array([[False, False], [True, False], [False, False], [False, True]])  # a kind of its own for each AU
     assert auroc_between(sigma, high, own)[0] == 1.0
-
-
-def test_risk_falls_when_trust_knows_and_ends_at_the_error_of_all() -> None:
-    rng = np.random.default_rng(0)
-    wrong = rng.random(1000) < 0.3
-    coverage, risk = risk_coverage(ranked_risk(wrong, -wrong.astype(float)))
-    assert (coverage[0], coverage[-1]) == (0.01, 1.0)
-    assert risk[-1] == pytest.approx(wrong.mean())
-    assert risk[59] == 0.0
-    order = np.argsort(wrong, kind="stable")
-    for k, c in enumerate(coverage):
-        assert risk[k] == pytest.approx(wrong[order[: round(1000 * c)]].mean())
-
-
-def test_risk_at_every_coverage_equals_a_loop_over_all_orders_of_ties() -> None:
-    wrong, trust = np.array([True, False, False, True]), np.array([1.0, 2.0, 1.0, 0.0])
-    orders = [[1, 0, 2, 3], [1, 2, 0, 3]]  # the two of trust 1 in either order
-    expected = np.mean([[np.mean(wrong[order[: k + 1]]) for k in range(4)] for order in orders], axis=0)
-    np.testing.assert_allclose(ranked_risk(wrong, trust), expected)
-    assert aurc(wrong, trust) == pytest.approx(expected.mean())
-
-
-def test_the_area_is_below_random_for_a_trust_that_knows_and_above_for_one_that_is_upside_down() -> None:
-    rng = np.random.default_rng(0)
-    wrong = rng.random(2000) < 0.3
-    knows = np.where(wrong, 0.0, 1.0) + rng.normal(size=2000)
-    assert aurc(wrong, knows) < wrong.mean() - 0.05
-    assert aurc(wrong, -knows) > wrong.mean() + 0.05
-    assert aurc(wrong, np.zeros(2000)) == pytest.approx(wrong.mean())
-    assert aurc(wrong, rng.random(2000)) == pytest.approx(wrong.mean(), abs=0.03)
-    number = np.arange(1, 2001)
-    best = np.mean(np.maximum(number - (~wrong).sum(), 0) / number)
-    assert aurc(wrong, (~wrong).astype(float)) == pytest.approx(best)

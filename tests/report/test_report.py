@@ -14,7 +14,7 @@ from aupair import stages, store
 from aupair.aus import AUS
 from aupair.data.frames import Frames
 from aupair.errors import ArtifactError, AupairError
-from aupair.evaluation.evaluate import Evaluation, evaluate
+from aupair.evaluation.evaluate import Evaluation, evaluate_trials
 from aupair.evaluation.selection import Trial
 from aupair.params import Params
 from aupair.report import faces, formatting, sections
@@ -198,7 +198,7 @@ def test_real_faces_are_somebodys(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def evaluation() -> Evaluation:
     frames, trial, pairs, conditions = world()
-    return evaluate(frames, [trial], pairs, conditions, QUICK)
+    return evaluate_trials(frames, [trial], pairs, conditions, QUICK)
 
 
 def write(evaluation: Evaluation, folder: Path) -> None:

@@ -10,22 +10,29 @@ import numpy as np
 from aupair import stages, store
 from aupair.aus import AUS
 from aupair.data.frames import Frames, load_frames
-from aupair.evaluation.baselines import constants
 from aupair.evaluation.metrics import (
     Counts,
     accuracy,
     au_score,
-    count,
+    challenge_figures,
+    constant_decisions,
+    count_decisions,
+    draw_resamples,
     f1,
-    headline,
-    interval,
-    paired,
-    per_au,
-    resamples,
+    figures_by_au,
+    paired_difference,
+    percentile_interval,
 )
 from aupair.evaluation.nearest_face import fill_nearest
-from aupair.evaluation.selection import MAPPINGS, Cells, Trial, cells_of, tune, uses_uncertainty
-from aupair.evaluation.trials import read_trial
+from aupair.evaluation.selection import (
+    MAPPINGS,
+    Cells,
+    Trial,
+    annotated_cells,
+    read_trial,
+    tune_threshold,
+    uses_uncertainty,
+)
 from aupair.params import Params
 
 SPLITS = ("select", "validation")
@@ -74,8 +81,8 @@ class Run:
 
     def decide(self, judged: str) -> tuple[np.ndarray, dict[str, Any]]:
         """Give the decisions of one way to decide, (N, A) bool, and what was chosen for it on select."""
-        frames, cells = self.frames, cells_of(self.frames, "select")
-        guesses = constants(cells_of(frames, "fit").truth)
+        frames, cells = self.frames, annotated_cells(self.frames, "select")
+        guesses = constant_decisions(annotated_cells(frames, "fit").truth)
         if judged in guesses:
             return np.broadcast_to(guesses[judged], frames.labels.shape), {}
         if judged.startswith("value"):
@@ -98,9 +105,11 @@ class Run:
                 raw = raw - person_percentile(raw, frames, level)
             raw = fill_nearest(raw, frames.ok, frames.video)
             for au in range(len(AUS)):
-                threshold = tune(raw[cells.rows, au], cells.truth[:, au])
+                threshold = tune_threshold(raw[cells.rows, au], cells.truth[:, au])
                 mine = raw[:, au] >= threshold
-                score = float(au_score(count(mine[cells.rows, None], cells.truth[:, [au]], cells.video).total())[0])
+                score = float(
+                    au_score(count_decisions(mine[cells.rows, None], cells.truth[:, [au]], cells.video).total())[0]
+                )
                 if score > best[au]:
                     best[au], decisions[:, au], kept[au] = score, mine, level
         return decisions, {"percentile": dict(zip(AUS, kept))} if judged == "value-lowest" else {}
@@ -126,27 +135,27 @@ def counted(run: Run, judged: str) -> tuple[dict[str, Counts], dict[str, Any]]:
     decisions, chosen = run.decide(judged)
     found = {}
     for split in SPLITS:
-        cells = cells_of(run.frames, split)
-        found[split] = count(decisions[cells.rows], cells.truth, cells.video)
+        cells = annotated_cells(run.frames, split)
+        found[split] = count_decisions(decisions[cells.rows], cells.truth, cells.video)
     return found, chosen
 
 
 def figures(counts: Counts, reference: Counts | None, draws: int, seed: Sequence[int]) -> dict[str, Any]:
-    """Give a row's figures with 95 % intervals, bootstrap over videos, and its distance to the reference (`metrics.paired`).
+    """Return a row's figures with 95 % intervals, and its difference to the reference: a bootstrap over videos.
 
     Args:
         counts, reference: with the leading axis V, of the same videos, which are drawn alike for all rows.
         seed: of the draws.
     """
-    weights = resamples(len(counts.frames), draws, seed)
-    total, drawn = headline(counts.total()), headline(counts.weighted(weights))
+    weights = draw_resamples(len(counts.frames), draws, seed)
+    total, drawn = challenge_figures(counts.total()), challenge_figures(counts.weighted(weights))
     found: dict[str, Any] = {key: float(value) for key, value in total.items()}
-    found["intervals"] = {key: interval(values) for key, values in drawn.items()}
-    found["per_au"] = per_au({"f1": f1(counts.total()), "accuracy": accuracy(counts.total())})
+    found["intervals"] = {key: percentile_interval(values) for key, values in drawn.items()}
+    found["per_au"] = figures_by_au({"f1": f1(counts.total()), "accuracy": accuracy(counts.total())})
     if reference is not None:
-        there, there_drawn = headline(reference.total()), headline(reference.weighted(weights))
+        there, there_drawn = challenge_figures(reference.total()), challenge_figures(reference.weighted(weights))
         found["less_reference"] = {
-            key: paired(total[key], there[key], (drawn[key], there_drawn[key])) for key in ("f1", "score")
+            key: paired_difference(total[key], there[key], (drawn[key], there_drawn[key])) for key in ("f1", "score")
         }
     return found
 

@@ -11,7 +11,7 @@ from aupair.ablation.judge import SPLITS, figures, from_tree
 from aupair.ablation.rows import GROUPS, REFERENCE
 from aupair.aus import AUS
 from aupair.aus import SPLITS as ALL_SPLITS
-from aupair.evaluation.uncertainty import spearman
+from aupair.evaluation.metrics import spearman
 from aupair.report.document import Section, Text, html_page, markdown
 from aupair.report.formatting import UNKNOWN, interval, number
 from aupair.report.tables import Table

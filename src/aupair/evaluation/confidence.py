@@ -1,29 +1,37 @@
-"""The probability that a decision is right: a logistic regression of each AU, fitted on `select`.
+"""The confidence, P(a decision is right), and the risk that is left when the least confident decisions are left out.
 
-It sees how far the raw output is from the threshold, which side it is on, and log sigma. So that thresholds which were
-tuned on the same frames do not make it too high, it is fitted on decisions at held-out thresholds: see `calibration`.
+The confidence is a logistic regression of each AU, fitted on `select`. It sees how far the raw output is from the
+threshold, which side it is on, and log sigma. On frames by which thresholds were tuned errors are too few and
+confidences too high. So the people of `select` are assigned to folds: each fold is decided at the thresholds that the
+others give, and the regression is fitted on those decisions. For the risk, each fold's confidence, and the limit that
+it must reach, come from a regression that was fitted on the other folds.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit
+from scipy.stats import beta
+from scipy.stats import t as student
 
 from aupair.aus import AUS
 from aupair.errors import ArtifactError, ParamsError
 
 TERMS = ("intercept", "margin", "active", "margin_if_active", "log_sigma")
-RIDGE = 1.0
-"""weight of the squared coefficients (standardised terms) that all AUs share"""
-SHRINKAGE = 20.0
-"""weight of the squared distance from the shared ones: an AU with few errors stays near them"""
 QUANTILES = 101
-MOST = 0.5
-"""the largest share of decisions that is given up for a risk"""
+FOLDS = 5
 SIDES = ("inactive", "active")
-"""what was decided; False and True index them"""
+"""the two decisions; False and True index them"""
+_RIDGE = 1.0
+"""weight of the squared coefficients (standardised terms) that all AUs share"""
+_SHRINKAGE = 20.0
+"""weight of the squared distance from the shared ones: an AU with few errors stays near them"""
+_LARGEST_SHARE = 0.5
+"""the largest share of decisions that is left out for a risk"""
+_LEVEL = 0.95
+"""of the upper bound of a risk"""
 
 
 @dataclass(frozen=True)
@@ -33,7 +41,7 @@ class Confidence:
     Attributes:
         coefficients: (A, K) float64 of the terms in TERMS.
         quantiles: (101, 2, A) float64, the confidence below which k percent of an AU's inactive (0) and active (1)
-            decisions on `select` are; None, as the others, in a selection.json from before it was kept.
+            decisions on `select` are; None, as the others, in a selection.json from before it was stored.
         risks: (101,) float64, the share of wrong ones among the held-out decisions at or above the quantiles k.
         bounds: (101,) float64, the one-sided 95 % upper bounds of `risks`.
     """
@@ -44,74 +52,79 @@ class Confidence:
     bounds: np.ndarray | None = None
 
     def __call__(self, raw: np.ndarray, sigma: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
-        """Give P(the decision is right): (n, A) float64, 0..1; NaN where there is no face.
+        """Return P(the decision is right): (n, A) float64, 0..1; NaN where there is no face.
 
         Args:
             raw: (n, A) float, the chosen mapping's output.
             sigma: (n, A) float.
             thresholds: (A,) float, or (n, A).
         """
-        return expit(np.einsum("nak,ak->na", terms(raw, sigma, thresholds), self.coefficients))
+        return expit(np.einsum("nak,ak->na", regression_terms(raw, sigma, thresholds), self.coefficients))
 
     def limits(self, share: float) -> np.ndarray:
-        """The confidences under which to abstain from a share of the decisions: (2, A), of inactive and active ones.
+        """Return the confidences below which a share of the decisions is left out: (2, A), of inactive and active ones.
 
         Each AU abstains from the least confident share of its inactive decisions and of its active ones. Ranked
         together the active ones would go first: most frames are inactive, so that an active decision is seldom as
-        sure, and with a fifth left out hardly any would be left of a rare AU.
+        confident, and with a fifth left out hardly any would be left of a rare AU.
 
         Raises:
-            ArtifactError: the selection is from before this was kept.
+            ArtifactError: the selection is from before this was stored.
         """
-        quantiles = self._kept(self.quantiles)
+        quantiles = self._required(self.quantiles)
         place = share * (QUANTILES - 1)
         low = min(int(place), QUANTILES - 2)
         return quantiles[low] + (place - low) * (quantiles[low + 1] - quantiles[low])
 
     def share_for_risk(self, risk: float) -> float:
-        """The smallest share of decisions to abstain from with at most `risk` wrong ones among those kept: 0..MOST.
+        """Return the smallest share of decisions to leave out so that at most `risk` of those kept are wrong: 0 to .5.
 
-        From MOST down, share after share is tested as long as its upper bound (`calibration.upper_bound`) is at most
-        `risk`; the last that passes is given. Tests in a fixed order need no correction for their number: among new
-        people of the kind in `select` more than that are wrong in about one case in twenty.
+        From one half down, share after share is tested as long as its upper bound (`upper_bound`) is at most `risk`;
+        the last that passes is returned. Tests in a fixed order need no correction for their number: among new people
+        of the kind in `select` more than that are wrong in about one case in twenty.
 
         Raises:
-            ParamsError: not even with MOST left out; what risk is kept then is said.
-            ArtifactError: the selection is from before this was kept.
+            ParamsError: the risk cannot be kept even with one half left out; the lowest that can be is named.
+            ArtifactError: the selection is from before this was stored.
         """
-        bounds = self._kept(self.bounds)
-        most = round(MOST * (QUANTILES - 1))
+        bounds = self._required(self.bounds)
+        most = round(_LARGEST_SHARE * (QUANTILES - 1))
         failed = np.flatnonzero(bounds[: most + 1] > risk)
         share = 0 if not len(failed) else int(failed[-1]) + 1
         if share > most:
-            lowest = f"{np.ceil(1000 * bounds[most]) / 1000:g} or more, which keeps {100 * (1 - MOST):.0f} % of them"
-            raise ParamsError("no decisions are that sure", got=f"a risk of {risk:g}", expected=lowest)
+            kept = f"{100 * (1 - _LARGEST_SHARE):.0f} % of the decisions"
+            expected = f"{np.ceil(1000 * bounds[most]) / 1000:g} or more, which keeps {kept}"
+            raise ParamsError("no decisions are that certain to be right", got=f"a risk of {risk:g}", expected=expected)
         return share / (QUANTILES - 1)
 
     @staticmethod
-    def _kept(values: np.ndarray | None) -> np.ndarray:
-        """Give what abstention needs, or say that it is not there."""
+    def _required(values: np.ndarray | None) -> np.ndarray:
+        """Return values that abstention needs.
+
+        Raises:
+            ArtifactError: they are None.
+        """
         if values is None:
             todo = "run evaluate and register-model again, or predict without abstaining"
             raise ArtifactError("this model cannot abstain: its selection.json is of an older version", todo=todo)
         return values
 
-    def of_au(self, au: int) -> dict[str, Any]:
-        """Give what an AU's entry in `selection.json` keeps: its coefficients, and its quantiles of both decisions."""
+    def au_to_json(self, au: int) -> dict[str, Any]:
+        """Return the part of an AU's entry in `selection.json`: coefficients, and quantiles of both decisions."""
         tree: dict[str, Any] = {"confidence": dict(zip(TERMS, map(float, self.coefficients[au])))}
         if self.quantiles is not None:
             sides = {name: self.quantiles[:, k, au].tolist() for k, name in enumerate(SIDES)}
             tree["confidence_quantiles"] = sides
         return tree
 
-    def of_all(self) -> dict[str, list[float]]:
-        """Give what `selection.json` keeps for all AUs."""
-        kept = {"confidence_risks": self.risks, "confidence_risk_bounds": self.bounds}
-        return {name: values.tolist() for name, values in kept.items() if values is not None}
+    def risks_to_json(self) -> dict[str, list[float]]:
+        """Return the part of `selection.json` that holds for all AUs: the risks and their bounds."""
+        arrays = {"confidence_risks": self.risks, "confidence_risk_bounds": self.bounds}
+        return {name: values.tolist() for name, values in arrays.items() if values is not None}
 
     @classmethod
     def from_json(cls, tree: dict[str, Any]) -> "Confidence":
-        """Read what `selection.json` keeps; one of an older version has neither quantiles of its AUs nor risks."""
+        """Return the confidence of a tree of `selection.json`; of an older version it has coefficients alone."""
         coefficients = np.array([[tree[au]["confidence"][term] for term in TERMS] for au in AUS])
         if "confidence_risk_bounds" not in tree:
             return cls(coefficients)
@@ -120,8 +133,75 @@ class Confidence:
         return cls(coefficients, quantiles, risks, bounds)
 
 
-def terms(raw: np.ndarray, sigma: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
-    """Give the terms of the regression: (n, A, K) float64, in the order of TERMS; thresholds (A,) or (n, A)."""
+@dataclass(frozen=True)
+class HeldOut:
+    """Decisions to calibrate on: the annotated frames with a face of `select`, n of them.
+
+    Attributes:
+        raw, sigma: (n, A) float, finite.
+        thresholds: (n, A) float64, each frame's: tuned without its person, or fixed.
+        truth: (n, A) bool, active.
+        person: (n,) int.
+        fold: (n,) int, the same for all frames of a person.
+    """
+
+    raw: np.ndarray
+    sigma: np.ndarray
+    thresholds: np.ndarray
+    truth: np.ndarray
+    person: np.ndarray
+    fold: np.ndarray
+
+    @property
+    def active(self) -> np.ndarray:
+        """(n, A) bool: the decisions at these thresholds."""
+        return self.raw >= self.thresholds
+
+
+def assign_folds(person: np.ndarray, seed: int) -> np.ndarray:
+    """Assign people at random to at most FOLDS folds of about as many people: (n,) int, from each frame's person (n,)."""
+    people, index = np.unique(person, return_inverse=True)
+    return (np.random.default_rng(seed).permutation(len(people)) % FOLDS)[index]
+
+
+def calibrate(cells: HeldOut) -> Confidence:
+    """Fit the confidence on held-out decisions, with its quantiles and the risk at each of them."""
+    fitted = _fit_with_quantiles(cells, cells.fold >= 0)
+    reached = np.empty(cells.truth.shape, np.int64)
+    for one in (folds := np.unique(cells.fold)):
+        own = cells.fold == one
+        reached[own] = _quantiles_reached(cells, own, _fit_with_quantiles(cells, ~own) if len(folds) > 1 else fitted)
+    number = _cells_above_quantiles(reached, cells.person, np.ones(reached.shape, bool))
+    errors = _cells_above_quantiles(reached, cells.person, cells.active != cells.truth)
+    risks = errors.sum(0) / np.maximum(number.sum(0), 1)
+    return replace(fitted, risks=risks, bounds=upper_bound(errors, number))
+
+
+def upper_bound(errors: np.ndarray, number: np.ndarray) -> np.ndarray:
+    """Return the one-sided 95 % upper bound of a risk from counts per person: (K,); Korn and Graubard, 1998.
+
+    Cells of one person are alike, so that they count for less than as many cells of different people. The effective
+    number of cells is risk (1 - risk) over the variance between people (linearised), lowered for how few they
+    are; Clopper and Pearson's exact bound is taken with it. Without any error, or any right one, the people are the
+    number. A simulation in tests/evaluation/test_calibration.py counts how often a promise made by it is broken.
+
+    Args:
+        errors, number: (P, K) how many of each person's kept cells are wrong, and how many are kept.
+    """
+    people, total = (number > 0).sum(0), number.sum(0)  # a person of whom nothing is kept is no evidence
+    freedom = np.maximum(people - 1, 1)
+    risk = errors.sum(0) / np.maximum(total, 1)
+    spread = ((errors - risk * number) ** 2).sum(0) * people / freedom
+    alike = np.where(spread > 0, risk * (1 - risk) * total**2 / np.where(spread > 0, spread, 1), total)
+    effective = np.where((risk == 0) | (risk == 1), people, np.minimum(alike, total))
+    few = student.ppf(_LEVEL, np.maximum(total - 1, 1)) / student.ppf(_LEVEL, freedom)
+    effective = np.minimum(effective * few**2, total)
+    bound = beta.ppf(_LEVEL, risk * effective + 1, np.maximum((1 - risk) * effective, 1e-9))
+    return np.where(people > 1, bound, 1.0)
+
+
+def regression_terms(raw: np.ndarray, sigma: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+    """Return the terms of the regression: (n, A, K) float64, in the order of TERMS; thresholds (A,) or (n, A)."""
     margin, active = np.abs(raw.astype(np.float64) - thresholds), (raw >= thresholds).astype(np.float64)
     log_sigma = np.log(sigma.astype(np.float64))
     return np.stack([np.ones_like(margin), margin, active, margin * active, log_sigma], axis=-1)
@@ -135,39 +215,20 @@ def fit_confidence(raw: np.ndarray, sigma: np.ndarray, thresholds: np.ndarray, t
         thresholds: (A,) float, or (n, A): those of a frame.
         truth: (n, A) bool, active.
     """
-    x, right = terms(raw, sigma, thresholds), ((raw >= thresholds) == truth).astype(np.float64)
+    x, right = regression_terms(raw, sigma, thresholds), ((raw >= thresholds) == truth).astype(np.float64)
     flat = x.reshape(-1, len(TERMS))
     center, spread = flat.mean(0), flat.std(0)
     center[0], spread[0] = 0.0, 1.0
     spread[spread < 1e-9] = 1.0
     x = (x - center) / spread
-    shared = logistic(x.reshape(-1, len(TERMS)), right.ravel(), np.zeros(len(TERMS)), RIDGE)
-    own = np.stack([logistic(x[:, au], right[:, au], shared, SHRINKAGE) for au in range(x.shape[1])])
+    shared = fit_logistic(x.reshape(-1, len(TERMS)), right.ravel(), np.zeros(len(TERMS)), _RIDGE)
+    own = np.stack([fit_logistic(x[:, au], right[:, au], shared, _SHRINKAGE) for au in range(x.shape[1])])
     coefficients = own / spread
     coefficients[:, 0] -= coefficients @ center
     return Confidence(coefficients)
 
 
-def quantiles_of(values: np.ndarray, active: np.ndarray) -> np.ndarray:
-    """The quantiles of confidences by AU and by what was decided: (101, 2, A).
-
-    An AU that was never decided so has those of all AUs that were; if none was, of all decisions.
-
-    Args:
-        values: (n, A) float, confidences.
-        active: (n, A) bool, the decisions.
-    """
-    levels, found = np.linspace(0, 1, QUANTILES), np.empty((QUANTILES, len(SIDES), values.shape[1]))
-    for side in range(len(SIDES)):
-        use = active == bool(side)
-        everywhere = values[use] if use.any() else values.ravel()
-        for au in range(values.shape[1]):
-            own = values[use[:, au], au]
-            found[:, side, au] = np.quantile(own if len(own) else everywhere, levels)
-    return found
-
-
-def logistic(x: np.ndarray, y: np.ndarray, prior: np.ndarray, ridge: float) -> np.ndarray:
+def fit_logistic(x: np.ndarray, y: np.ndarray, prior: np.ndarray, ridge: float) -> np.ndarray:
     """Minimise -sum log P(y | x w) + ridge/2 |w - prior|^2: (K,) float64.
 
     Args:
@@ -186,3 +247,50 @@ def logistic(x: np.ndarray, y: np.ndarray, prior: np.ndarray, ridge: float) -> n
         return (x.T * (p * (1 - p))) @ x + ridge * np.eye(len(w))
 
     return minimize(loss, prior, jac=True, hess=curvature, method="trust-exact", options={"gtol": 1e-5}).x
+
+
+def confidence_quantiles(values: np.ndarray, active: np.ndarray) -> np.ndarray:
+    """Return the quantiles of confidences by AU and by decision: (101, 2, A).
+
+    An AU that was never decided so has those of all AUs that were; if none was, of all decisions.
+
+    Args:
+        values: (n, A) float, confidences.
+        active: (n, A) bool, the decisions.
+    """
+    levels, quantiles = np.linspace(0, 1, QUANTILES), np.empty((QUANTILES, len(SIDES), values.shape[1]))
+    for side in range(len(SIDES)):
+        use = active == bool(side)
+        everywhere = values[use] if use.any() else values.ravel()
+        for au in range(values.shape[1]):
+            own = values[use[:, au], au]
+            quantiles[:, side, au] = np.quantile(own if len(own) else everywhere, levels)
+    return quantiles
+
+
+def _fit_with_quantiles(cells: HeldOut, rows: np.ndarray) -> Confidence:
+    """Fit the confidence on some frames, (n,) bool, with its quantiles there."""
+    raw, sigma, thresholds = cells.raw[rows], cells.sigma[rows], cells.thresholds[rows]
+    confidence = fit_confidence(raw, sigma, thresholds, cells.truth[rows])
+    values = confidence(raw, sigma, thresholds)
+    return replace(confidence, quantiles=confidence_quantiles(values, cells.active[rows]))
+
+
+def _quantiles_reached(cells: HeldOut, rows: np.ndarray, confidence: Confidence) -> np.ndarray:
+    """Count the quantiles of its AU and decision that each confidence is at or above: (n, A) int, 0..101."""
+    assert confidence.quantiles is not None
+    values = confidence(cells.raw[rows], cells.sigma[rows], cells.thresholds[rows])
+    reached = np.empty(values.shape, np.int64)
+    for au, active in enumerate(cells.active[rows].T):
+        sides = (np.searchsorted(confidence.quantiles[:, side, au], values[:, au], "right") for side in (0, 1))
+        reached[:, au] = np.choose(active.astype(int), list(sides))
+    return reached
+
+
+def _cells_above_quantiles(reached: np.ndarray, person: np.ndarray, use: np.ndarray) -> np.ndarray:
+    """Count each person's cells, those in use (n, A) bool, at or above each quantile: (P, 101)."""
+    people, index = np.unique(person, return_inverse=True)
+    width = QUANTILES + 1
+    place = (index[:, None] * width + reached)[use]
+    number = np.bincount(place, minlength=len(people) * width).reshape(len(people), width)
+    return number[:, ::-1].cumsum(1)[:, ::-1][:, 1:]

@@ -1,6 +1,6 @@
-"""From the outputs of all trials to rows, figures and the selection: pure, in memory."""
+"""Choose among the trials and measure the chosen one, in memory: the core of the stage `evaluate`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,25 +10,35 @@ from aupair.aus import AUS, SPLITS
 from aupair.data.frames import Frames
 from aupair.data.levels import TOP
 from aupair.errors import ArtifactError, DataError
-from aupair.evaluation.calibration import HeldOut, calibrate, deal, tune_held_out
+from aupair.evaluation.abstention import abstention_at_limits, decision_figures, rank_decisions, selective_risk
 from aupair.evaluation.conditions import Conditions
-from aupair.evaluation.decisions import decided, decision_evidence
-from aupair.evaluation.evidence import FixedPairs, Scored, pair_evidence, uncertainty_evidence
-from aupair.evaluation.intensity import judge as judge_intensity
+from aupair.evaluation.confidence import HeldOut, assign_folds, calibrate
 from aupair.evaluation.nearest_face import fill_nearest
-from aupair.evaluation.rows import JUDGED, judge
-from aupair.evaluation.selection import MAPPINGS, Cells, Choice, Selection, Trial, best_trial, cells_of, choose, filled
-from aupair.evaluation.selective import abstention, selective
+from aupair.evaluation.rows import SCORED_SPLITS, score_rows
+from aupair.evaluation.selection import (
+    MAPPINGS,
+    Cells,
+    Choice,
+    Selection,
+    Trial,
+    annotated_cells,
+    best_trial,
+    choose_mappings,
+    filled_outputs,
+    tune_held_out,
+)
+from aupair.evaluation.uncertainty import ScoredSplit, pair_accuracy_figures, uncertainty_figures
 from aupair.log import SILENT, Log
 from aupair.params import Evaluate
+from aupair.ranking.pairs import Pairs
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All that evaluate found.
+    """The results of an evaluation.
 
     Attributes:
-        rows: what the table shows, `metrics["rows"]`.
+        rows: the rows of the score table, `metrics["rows"]`.
         metrics: the tree of metrics.json.
         selection: the tree of selection.json; `Selection.from_json` reads it.
         trial: the chosen trial's outputs.
@@ -44,22 +54,22 @@ class Evaluation:
     confidence: np.ndarray
 
 
-def evaluate(
+def evaluate_trials(
     frames: Frames,
     trials: Sequence[Trial],
-    pairs: FixedPairs,
+    pairs: Mapping[str, Pairs],
     conditions: Conditions | None,
     params: Evaluate,
     log: Log = SILENT,
     target: str = "occurrence",
 ) -> Evaluation:
-    """Choose on `select` (protocol paper: on `validation`), then judge on `select` and once on `validation`.
+    """Choose on `select` (protocol paper: on `validation`), then score on `select` and once on `validation`.
 
     Args:
         frames: N of them.
-        trials: what each trial says of them.
+        trials: the outputs of each trial.
         pairs: the fixed pairs of fit, select and validation.
-        conditions: None for data without conditions.csv; what needs them is None then.
+        conditions: None for data without conditions.csv; figures that need them are None then.
         target: occurrence, or intensity: mappings are chosen by ICC(3,1) then, and there are `intensity_rows` too.
 
     Raises:
@@ -68,26 +78,32 @@ def evaluate(
     """
     _check(frames, trials, target, log)
     chosen_on = "validation" if params.protocol == "paper" else "select"
-    cells = {split: cells_of(frames, split) for split in SPLITS}
+    cells = {split: annotated_cells(frames, split) for split in SPLITS}
     choices = [
-        choose(trial, frames, cells[chosen_on], params, target) for trial in log.progress(trials, len(trials), "choose")
+        choose_mappings(trial, frames, cells[chosen_on], params, target)
+        for trial in log.progress(trials, len(trials), "choosing mappings")
     ]
     best = best_trial(choices)
     trial, choice = trials[best], choices[best]
     selection = _select(frames, cells["select"], trial, choice, params)
     raw = trial.raw(selection.uses_uncertainty)
-    decisions = selection.decide(fill_nearest(raw, frames.ok, frames.video))
-    confidence = selection.trust(raw, trial.sigma)
-    raws, intensity = filled(trial, frames), {}
-    rows, comparisons = judge(cells, raws, choice, chosen_on, params)
+    active = selection.decide(fill_nearest(raw, frames.ok, frames.video))
+    confidence = selection.confidence_of(raw, trial.sigma)
+    raws, intensity = filled_outputs(trial, frames), {}
+    rows, comparisons = score_rows("occurrence", cells, raws, choice, params)
     if target == "intensity":
-        intensity["intensity_rows"], apart = judge_intensity(frames, raws, choice.uses_uncertainty, chosen_on, params)
-        comparisons += apart
-    blocks = _uncertainty(frames, trial, pairs, conditions, params, log)
-    trust = {"confidence": confidence, "margin": np.abs(raw - selection.thresholds), "sigma": trial.sigma}
-    judged = decided(frames, cells["validation"], decisions, trust)
-    found = decision_evidence(judged)
-    found |= {"selective": selective(judged, params), "abstention": abstention(judged, selection.confidence)}
+        intensity["intensity_rows"], of_intensity = score_rows("intensity", cells, raws, choice, params)
+        comparisons += of_intensity
+    figures = {
+        split: _figures_of_scores(ScoredSplit(frames, split, trial.y_hat, trial.sigma, pairs, conditions, params.seed))
+        for split in log.progress(SCORED_SPLITS, len(SCORED_SPLITS), "measuring uncertainty")
+    }
+    margin = np.abs(raw - selection.thresholds)
+    ranked = rank_decisions(frames, cells["validation"], active, confidence, margin, trial.sigma)
+    decisions = decision_figures(ranked) | {
+        "selective": selective_risk(ranked, params),
+        "abstention": abstention_at_limits(ranked, selection.confidence),
+    }
     how = {
         "target": target,
         "levels": TOP + 1 if target == "intensity" else 2,
@@ -96,46 +112,45 @@ def evaluate(
         "thresholds": params.thresholds,
         "trials": [{"trial": one.number, **its.result} for one, its in zip(trials, choices)],
     }
-    beside = {"select": blocks["select"], "comparisons": comparisons, "decisions": found}
-    metrics = {"rows": rows, **intensity, **blocks["validation"], **beside, "chosen_trial": trial.number, **how}
-    own = [one for one in comparisons if one["split"] == chosen_on]
-    tree = _selection_tree(selection, choice, {**how, "tie": params.tie, "comparisons": own})
-    return Evaluation(rows, metrics, tree, trial, decisions, confidence)
+    beside = {"select": figures["select"], "comparisons": comparisons, "decisions": decisions}
+    metrics = {"rows": rows, **intensity, **figures["validation"], **beside, "chosen_trial": trial.number, **how}
+    evidence = [one for one in comparisons if one["split"] == chosen_on]
+    tree = _selection_tree(selection, choice, {**how, "tie": params.tie, "comparisons": evidence})
+    return Evaluation(rows, metrics, tree, trial, active, confidence)
+
+
+def _figures_of_scores(scored: ScoredSplit) -> dict[str, Any]:
+    """Return the trees `pair_accuracy` and `uncertainty` of metrics.json for a split."""
+    return {"pair_accuracy": pair_accuracy_figures(scored), "uncertainty": uncertainty_figures(scored)}
 
 
 def _select(frames: Frames, cells: Cells, trial: Trial, choice: Choice, params: Evaluate) -> Selection:
-    """Put the choice together with a confidence calibrated on select's frames with a face, thresholds held out."""
+    """Join the choice with a confidence that is calibrated on select's frames with a face, thresholds held out."""
     thresholds = choice.chosen_thresholds(choice.uses_uncertainty)
     raw, person = trial.raw(choice.uses_uncertainty), frames.subject[cells.rows]
-    fold = deal(person, params.seed)
-    held = np.broadcast_to(thresholds, cells.truth.shape)
+    fold = assign_folds(person, params.seed)
+    held_out = np.broadcast_to(thresholds, cells.truth.shape)
     if params.thresholds == "tuned" and params.protocol == "ours":  # the paper's were not tuned on select
-        held = tune_held_out(fill_nearest(raw, frames.ok, frames.video)[cells.rows], cells.truth, fold)
-    seen = frames.ok[cells.rows]
-    rows = cells.rows[seen]
-    known = HeldOut(raw[rows], trial.sigma[rows], held[seen], cells.truth[seen], person[seen], fold[seen])
+        held_out = tune_held_out(fill_nearest(raw, frames.ok, frames.video)[cells.rows], cells.truth, fold)
+    face = frames.ok[cells.rows]
+    rows = cells.rows[face]
+    known = HeldOut(raw[rows], trial.sigma[rows], held_out[face], cells.truth[face], person[face], fold[face])
     return Selection(trial.number, choice.uses_uncertainty, thresholds, calibrate(known))
 
 
 def _selection_tree(selection: Selection, choice: Choice, how: dict[str, Any]) -> dict[str, Any]:
-    """The tree of selection.json: an entry for each AU, then what holds for all."""
-    entries = {au: {**choice.evidence[k], **selection.confidence.of_au(k)} for k, au in enumerate(AUS)}
-    return {**entries, "trial": selection.trial, **how, **selection.confidence.of_all()}
-
-
-def _uncertainty(
-    frames: Frames, trial: Trial, pairs: FixedPairs, conditions: Conditions | None, params: Evaluate, log: Log
-) -> dict[str, dict[str, Any]]:
-    """`pair_accuracy` and `uncertainty` of select and validation."""
-    blocks = {}
-    for split in log.progress(JUDGED, len(JUDGED), "judge"):
-        scored = Scored(frames, split, trial.y_hat, trial.sigma, pairs, conditions, params.seed)
-        blocks[split] = {"pair_accuracy": pair_evidence(scored), "uncertainty": uncertainty_evidence(scored)}
-    return blocks
+    """Return the tree of selection.json: an entry for each AU, then values that hold for all."""
+    entries = {au: {**choice.evidence[k], **selection.confidence.au_to_json(k)} for k, au in enumerate(AUS)}
+    return {**entries, "trial": selection.trial, **how, **selection.confidence.risks_to_json()}
 
 
 def _check(frames: Frames, trials: Sequence[Trial], target: str, log: Log) -> None:
-    """Check that the trials fit the frames and that every split can be judged; say which AUs cannot be."""
+    """Check that the trials fit the frames and that every split can be scored; log the AUs that cannot be.
+
+    Raises:
+        ArtifactError: labels of another target, or a trial's array does not fit the frames.
+        DataError: a split has no annotated frame with a face.
+    """
     if target == "occurrence" and frames.labels.max(initial=0) > 1:
         todo = "run the flow again from check-data on"
         raise ArtifactError("labels of another target", got="intensity", expected=target, todo=todo)
@@ -146,7 +161,7 @@ def _check(frames: Frames, trials: Sequence[Trial], target: str, log: Log) -> No
         usable = frames.of_split(split) & frames.usable
         if not usable.any():
             raise DataError(
-                "nothing to judge by",
+                "a split cannot be scored",
                 where=f"split {split}",
                 got="no annotated frame with a face",
                 expected="some",
@@ -154,15 +169,19 @@ def _check(frames: Frames, trials: Sequence[Trial], target: str, log: Log) -> No
             )
         lacking = [au for au, some in zip(AUS, (frames.labels[usable] >= 1).any(0)) if not some]
         if lacking:
-            log.line(f"{split}: no positive of {', '.join(lacking)}: F1 is 0 there, and nothing can be chosen")
+            log.line(f"{split}: {', '.join(lacking)} never active: F1 is 0 there, and nothing can be chosen by it")
 
 
 def _check_array(values: np.ndarray, where: str, frames: Frames) -> None:
-    """Check that an array of a trial fits the frames and has a number for every face."""
+    """Check that an array of a trial fits the frames and has a number for every face.
+
+    Raises:
+        ArtifactError: it does not.
+    """
     shape = frames.labels.shape
     if values.shape != shape:
         todo = "run extract-features and train-mapping again"
-        raise ArtifactError("not of these frames", where=where, got=values.shape, expected=shape, todo=todo)
+        raise ArtifactError("outputs of other frames", where=where, got=values.shape, expected=shape, todo=todo)
     bad = frames.ok & ~np.isfinite(values).all(1)
     if bad.any():
         row = int(np.argmax(bad))

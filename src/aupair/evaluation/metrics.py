@@ -1,6 +1,7 @@
-"""Scores of yes/no decisions, computed from counts per video so that a bootstrap never walks the frames again.
+"""Figures of merit, a bootstrap over videos, and the constant guesses to compare with.
 
-An AU without a positive, called by nobody, has F1 = 0 (as in scikit-learn and in the challenge).
+Decisions and levels are summed up once for each video. A bootstrap draws videos, so it weighs these sums and never
+reads the frames again.
 """
 
 from collections.abc import Iterable, Mapping
@@ -8,16 +9,21 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.stats import rankdata
 
 from aupair.aus import AUS
+from aupair.data.levels import TOP
 
-HEADLINE = ("f1", "accuracy", "exact_match", "score")
-"""The figures that get an interval."""
+CHALLENGE_FIGURES = ("f1", "accuracy", "exact_match", "score")
+"""the figures of the 2021 challenge, see `challenge_figures`"""
+BINS = 15
+_ROUNDING = 1e-10
+"""a variance below this share of the mean square is the rounding error of a constant"""
 
 
 @dataclass(frozen=True)
 class Counts:
-    """How decisions met the truth; the leading axes are videos, resamples, or nothing.
+    """Decisions compared with the truth; the leading axes are videos, resamples, or nothing.
 
     Attributes:
         cells: (..., A, 4) tp, fp, fn, tn of each AU.
@@ -30,16 +36,38 @@ class Counts:
     frames: np.ndarray
 
     def weighted(self, weights: np.ndarray) -> "Counts":
-        """Sum over videos with weights (..., V): how often each video was drawn."""
+        """Return the sums over videos with weights (..., V): how often each video was drawn."""
         return Counts(np.tensordot(weights, self.cells, 1), weights @ self.exact, weights @ self.frames)
 
     def total(self) -> "Counts":
-        """Sum over videos."""
+        """Return the sums over videos."""
         return Counts(self.cells.sum(0), self.exact.sum(0), self.frames.sum(0))
 
 
-def count(decisions: np.ndarray, truth: np.ndarray, video: np.ndarray, kept: np.ndarray | None = None) -> Counts:
-    """Count per video.
+@dataclass(frozen=True)
+class LevelSums:
+    """Outputs compared with levels; the leading axes of `values` are videos, resamples, or nothing.
+
+    Attributes:
+        values: (..., A, 8) float64, sums over frames of 1, x, y, x^2, y^2, xy, |x - y| and |round(x) - y|, with the
+            output x and the level y.
+    """
+
+    values: np.ndarray
+
+    def weighted(self, weights: np.ndarray) -> "LevelSums":
+        """Return the sums over videos with weights (..., V): how often each video was drawn."""
+        return LevelSums(np.tensordot(weights, self.values, 1))
+
+    def total(self) -> "LevelSums":
+        """Return the sums over videos."""
+        return LevelSums(self.values.sum(0))
+
+
+def count_decisions(
+    decisions: np.ndarray, truth: np.ndarray, video: np.ndarray, kept: np.ndarray | None = None
+) -> Counts:
+    """Count right and wrong decisions for each video.
 
     Args:
         decisions: (n, A) bool.
@@ -59,105 +87,228 @@ def count(decisions: np.ndarray, truth: np.ndarray, video: np.ndarray, kept: np.
     return Counts(cells, exact, np.bincount(index, minlength=len(names)))
 
 
+def sum_levels(raw: np.ndarray, level: np.ndarray, video: np.ndarray) -> LevelSums:
+    """Compute the sums of outputs and levels for each video.
+
+    Args:
+        raw: (n, A) float, clamped here; NaN (a video without a face) is 0.
+        level: (n, A) int, 0..5.
+        video: (n,) int, any numbers; V of them are different.
+
+    Returns:
+        LevelSums with the leading axis V, in the order of the numbers.
+    """
+    names, index = np.unique(video, return_inverse=True)
+    columns = []
+    for x, y in zip(np.nan_to_num(clamp_levels(raw)).astype(np.float64).T, level.astype(np.float64).T):
+        off, off_rounded = np.abs(x - y), np.abs(np.floor(x + 0.5) - y)
+        terms = (np.ones_like(x), x, y, x * x, y * y, x * y, off, off_rounded)
+        columns.append(np.stack([np.bincount(index, term, len(names)) for term in terms], axis=1))
+    return LevelSums(np.stack(columns, axis=1))
+
+
+def clamp_levels(raw: np.ndarray) -> np.ndarray:
+    """Return the intensities of raw outputs: 0..5, not rounded; NaN stays NaN."""
+    return np.clip(raw, 0, TOP)
+
+
 def f1(counts: Counts) -> np.ndarray:
-    """F1 = 2 tp / (2 tp + fp + fn) of the positive class: (..., A), 0..1."""
+    """Return F1 = 2 tp / (2 tp + fp + fn) of the active class: (..., A), 0..1.
+
+    It is 0 for an AU that is never active and never decided active, as in scikit-learn and in the challenge.
+    """
     tp, fp, fn, _ = np.moveaxis(counts.cells, -1, 0)
     return _ratio(2 * tp, 2 * tp + fp + fn, 0.0)
 
 
 def accuracy(counts: Counts) -> np.ndarray:
-    """The share of right decisions: (..., A), 0..1."""
+    """Return the share of right decisions: (..., A), 0..1."""
     tp, _, _, tn = np.moveaxis(counts.cells, -1, 0)
-    return _ratio(tp + tn, counts.cells.sum(-1), np.nan)
+    return _ratio(tp + tn, counts.cells.sum(-1))
 
 
 def au_score(counts: Counts) -> np.ndarray:
-    """1/2 (F1 + accuracy) of each AU: (..., A), what thresholds and variants are chosen by."""
+    """Return 1/2 (F1 + accuracy) of each AU, by which thresholds and mappings are chosen: (..., A)."""
     return 0.5 * (f1(counts) + accuracy(counts))
 
 
 def balanced_accuracy(counts: Counts) -> np.ndarray:
-    """The mean of the two classes' recalls: (..., A), 0..1; the recall of the one class where there is only one."""
+    """Return the mean of the two classes' recalls: (..., A), 0..1; of one class where the other does not occur."""
     tp, fp, fn, tn = np.moveaxis(counts.cells, -1, 0)
-    recalls = np.stack([_ratio(tp, tp + fn, np.nan), _ratio(tn, tn + fp, np.nan)])
-    return _ratio(np.nansum(recalls, 0), np.isfinite(recalls).sum(0), np.nan)
+    recalls = np.stack([_ratio(tp, tp + fn), _ratio(tn, tn + fp)])
+    return _ratio(np.nansum(recalls, 0), np.isfinite(recalls).sum(0))
 
 
-def headline(counts: Counts) -> dict[str, np.ndarray]:
-    """The figures of the 2021 challenge, each (...,): score = 1/2 mean F1 + 1/2 accuracy over all cells.
+def challenge_figures(counts: Counts) -> dict[str, np.ndarray]:
+    """Return the figures of the 2021 challenge, each (...,): score = 1/2 mean F1 + 1/2 accuracy over all cells.
 
     # paper: eq. (2). Every annotated frame has all AUs, so that the mean over AUs is the accuracy over cells.
     """
     mean_f1, mean_accuracy = f1(counts).mean(-1), accuracy(counts).mean(-1)
-    return {
-        "f1": mean_f1,
-        "accuracy": mean_accuracy,
-        "exact_match": _ratio(counts.exact, counts.frames, np.nan),
-        "score": 0.5 * mean_f1 + 0.5 * mean_accuracy,
-    }
+    exact_match = _ratio(counts.exact, counts.frames)
+    return dict(zip(CHALLENGE_FIGURES, (mean_f1, mean_accuracy, exact_match, 0.5 * mean_f1 + 0.5 * mean_accuracy)))
+
+
+def icc(sums: LevelSums) -> np.ndarray:
+    """Return ICC(3,1) = (BMS - EMS) / (BMS + EMS): (..., A), -1..1; NaN where BMS + EMS = 0.
+
+    The output x and the level y are two raters of n frames. With centred sums BMS = (Sxx + Syy + 2 Sxy) / (2 (n - 1))
+    between frames and EMS = (Sxx + Syy - 2 Sxy) / (2 (n - 1)): an offset between the raters does not count, a
+    different scale does.
+    """
+    sxx, syy, sxy = _centred(sums)
+    bms, ems = sxx + syy + 2 * sxy, sxx + syy - 2 * sxy  # the common factor cancels
+    return _ratio(bms - ems, bms + ems)
+
+
+def pcc(sums: LevelSums) -> np.ndarray:
+    """Return Pearson's correlation: (..., A), -1..1; NaN where the output or the level is constant."""
+    sxx, syy, sxy = _centred(sums)
+    return _ratio(sxy, np.sqrt(sxx * syy))
+
+
+def mae(sums: LevelSums) -> np.ndarray:
+    """Return the mean |output - level|: (..., A), 0..5."""
+    return sums.values[..., 6] / sums.values[..., 0]
+
+
+def mae_rounded(sums: LevelSums) -> np.ndarray:
+    """Return the mean |rounded output - level|: (..., A), 0..5."""
+    return sums.values[..., 7] / sums.values[..., 0]
 
 
 def average_precision(score: np.ndarray, truth: np.ndarray) -> float:
-    """The mean precision at each positive, ties taken together; NaN without a positive.
+    """Return the mean precision at each positive, ties taken together; NaN without a positive.
 
     Args:
-        score: (n,) float, higher for active; NaN stands below every number.
+        score: (n,) float, higher for active; NaN ranks below every number.
         truth: (n,) bool.
     """
+    from sklearn.metrics import average_precision_score
+
     if not truth.any():
         return float("nan")
-    score = np.where(np.isnan(score), -np.inf, score)
-    order = np.argsort(-score, kind="stable")
-    last_of_ties = np.append(np.flatnonzero(score[order][1:] != score[order][:-1]), len(score) - 1)
-    tp = np.cumsum(truth[order])[last_of_ties]
-    return float(np.sum(np.diff(tp, prepend=0) * tp / (last_of_ties + 1)) / tp[-1])
+    lowest = np.nanmin(score, initial=0.0) - 1
+    return float(average_precision_score(truth, np.where(np.isnan(score), lowest, score)))
 
 
-def resamples(videos: int, draws: int, seed: Iterable[int]) -> np.ndarray:
-    """How often each video is drawn in bootstrap resamples over videos: (draws, videos) int64, rows sum to `videos`."""
+def auroc(score: np.ndarray, positive: np.ndarray) -> float:
+    """Return the probability that a positive scores above a negative, a tie 1/2; NaN where either is missing.
+
+    Args:
+        score: (n,) float.
+        positive: (n,) bool.
+    """
+    from sklearn.metrics import roc_auc_score
+
+    return float(roc_auc_score(positive, score)) if 0 < positive.sum() < len(positive) else float("nan")
+
+
+def spearman(x: np.ndarray, y: np.ndarray) -> float:
+    """Return the rank correlation of two (n,) arrays, ties at their mean rank; NaN where one is constant or n < 2."""
+    if len(x) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
+        return float("nan")
+    return float(np.corrcoef(rankdata(x), rankdata(y))[0, 1])
+
+
+def calibration_bins(p: np.ndarray, outcome: np.ndarray, low: float = 0.0) -> dict[str, np.ndarray]:
+    """Group predicted probabilities (n,) in [low, 1] into 15 equal bins.
+
+    Returns:
+        claimed, observed: (15,) mean probability and mean outcome, NaN in empty bins; share: (15,) of the n, sums to 1.
+    """
+    index = np.clip(((p - low) / (1 - low) * BINS).astype(int), 0, BINS - 1)
+    number = np.bincount(index, minlength=BINS)
+    divisor = np.where(number > 0, number, np.nan)
+    claimed, observed = (np.bincount(index, values, BINS) / divisor for values in (p, outcome))
+    return {"claimed": claimed, "observed": observed, "share": number / max(len(p), 1)}
+
+
+def expected_calibration_error(p: np.ndarray, outcome: np.ndarray, low: float = 0.0) -> float:
+    """Return the mean distance of claimed and observed over the bins of `calibration_bins`, weighed by share: 0..1."""
+    bins = calibration_bins(p, outcome, low)
+    return float(np.nansum(bins["share"] * np.abs(bins["claimed"] - bins["observed"])))
+
+
+def draw_resamples(videos: int, draws: int, seed: Iterable[int]) -> np.ndarray:
+    """Draw how often each video is in a bootstrap resample of videos: (draws, videos) int64, rows sum to `videos`."""
     return np.random.default_rng(list(seed)).multinomial(videos, np.full(videos, 1 / videos), size=draws)
 
 
-def interval(values: np.ndarray) -> list[float]:
-    """The middle 95 % of bootstrap values (B,): [low, high]."""
-    return [float(edge) for edge in np.quantile(values, [0.025, 0.975])]
+def percentile_interval(values: np.ndarray) -> list[float]:
+    """Return the middle 95 % of the bootstrap values (B,) that are defined: [low, high]; NaN twice where none is."""
+    known = values[np.isfinite(values)]
+    return [float(edge) for edge in np.quantile(known, [0.025, 0.975])] if len(known) else [float("nan")] * 2
 
 
-def by_au(values: np.ndarray) -> dict[str, Any]:
-    """Name (A,) values."""
-    return {au: float(value) for au, value in zip(AUS, values)}
-
-
-def per_au(values: Mapping[str, np.ndarray]) -> dict[str, dict[str, float]]:
-    """Name several figures, (A,) each: AU -> figure -> value."""
-    return {au: {name: float(own[k]) for name, own in values.items()} for k, au in enumerate(AUS)}
-
-
-def paired(ours: np.ndarray, other: np.ndarray, resampled: tuple[np.ndarray, np.ndarray]) -> dict[str, Any]:
-    """How far one figure is above another, and how sure that is: a paired bootstrap over videos.
+def paired_difference(a: np.ndarray, b: np.ndarray, draws: tuple[np.ndarray, np.ndarray]) -> dict[str, Any]:
+    """Return how far figure a is above figure b, and how certain that is: a paired bootstrap over videos.
 
     Args:
-        ours, other: a number each.
-        resampled: both in the same resamples, (B,) each.
+        a, b: a number each.
+        draws: both in the same resamples, (B,) each.
 
     Returns:
-        difference, its 95 % interval, and the probability that ours is better: the share of resamples, ties half.
+        difference, its 95 % interval, and the probability that a is higher: the share of resamples, ties half.
     """
-    drawn = resampled[0] - resampled[1]
+    drawn = draws[0] - draws[1]
     return {
-        "difference": float(ours - other),
-        "interval": interval(drawn),
+        "difference": float(a - b),
+        "interval": percentile_interval(drawn),
         "probability": float((drawn > 0).mean() + 0.5 * (drawn == 0).mean()),
     }
 
 
+def mean_over_aus(values: np.ndarray) -> np.ndarray:
+    """Return the mean over the AUs that have a value: (..., A) -> (...,); NaN where none has."""
+    known = np.isfinite(values)
+    return _ratio(np.where(known, values, 0).sum(-1), known.sum(-1))
+
+
 def macro(values: np.ndarray) -> float:
-    """The mean over the AUs that have a value; NaN where none has."""
-    known = np.asarray(values)[np.isfinite(values)]
-    return float(known.mean()) if len(known) else float("nan")
+    """Return the mean of (A,) values over the AUs that have one; NaN where none has."""
+    return float(mean_over_aus(values))
 
 
-def _ratio(above: np.ndarray, below: np.ndarray, empty: float) -> np.ndarray:
-    """above / below, and `empty` where below is 0."""
-    safe = np.maximum(below, 1)
-    return np.where(below > 0, above / safe, empty)
+def by_au(values: np.ndarray) -> dict[str, Any]:
+    """Return (A,) values as AU -> value."""
+    return {au: float(value) for au, value in zip(AUS, values)}
+
+
+def figures_by_au(figures: Mapping[str, np.ndarray]) -> dict[str, dict[str, float]]:
+    """Return several figures, (A,) each, as AU -> figure -> value."""
+    return {au: {name: float(own[k]) for name, own in figures.items()} for k, au in enumerate(AUS)}
+
+
+def constant_decisions(truth: np.ndarray) -> dict[str, np.ndarray]:
+    """Return constant guesses, (A,) bool each: all inactive, all active, the better one for each AU.
+
+    On rare AUs they score high, so every table shows them. The better one has the higher 1/2 (F1 + accuracy) on the
+    annotated frames of `fit`, truth (n, A) bool; inactive on a tie.
+    """
+    one_video = np.zeros(len(truth), int)
+    guesses = [np.full(truth.shape[1], guess) for guess in (False, True)]
+    scores = [au_score(count_decisions(np.broadcast_to(g, truth.shape), truth, one_video).total()) for g in guesses]
+    return {"all-zero": guesses[0], "all-one": guesses[1], "best-constant": scores[1] > scores[0]}
+
+
+def constant_levels(level: np.ndarray) -> dict[str, np.ndarray]:
+    """Return constant guesses from the levels of `fit` (n, A): 0, the one with the smallest MAE, the mean; (A,) each."""
+    return {
+        "all-zero": np.zeros(level.shape[1]),
+        "fit-median": np.quantile(level, 0.5, axis=0, method="inverted_cdf").astype(np.float64),
+        "fit-mean": level.mean(0),
+    }
+
+
+def _centred(sums: LevelSums) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return Sxx, Syy, Sxy, each (..., A): sums of squares and products of the distances from the means."""
+    n, x, y, xx, yy, xy = np.moveaxis(sums.values[..., :6], -1, 0)
+    sxx, syy = xx - x * x / n, yy - y * y / n
+    sxx, syy = np.where(sxx > _ROUNDING * xx, sxx, 0.0), np.where(syy > _ROUNDING * yy, syy, 0.0)
+    return sxx, syy, np.where((sxx > 0) & (syy > 0), xy - x * y / n, 0.0)
+
+
+def _ratio(above: np.ndarray, below: np.ndarray, empty: float = np.nan) -> np.ndarray:
+    """Return above / below, and `empty` where below is 0."""
+    return np.where(below > 0, above / np.where(below > 0, below, 1), empty)

@@ -1,119 +1,186 @@
-"""The rows of the table: constant guesses and the three ways to decide, each with intervals over videos."""
+"""The rows of the score table, for both targets: constant guesses and the three ways to decide, with intervals."""
 
-from collections.abc import Iterator
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from aupair.aus import AUS, SPLITS
-from aupair.evaluation.baselines import constants
+from aupair.aus import SPLITS
 from aupair.evaluation.metrics import (
-    HEADLINE,
     Counts,
     accuracy,
     average_precision,
     balanced_accuracy,
-    count,
+    by_au,
+    challenge_figures,
+    constant_decisions,
+    constant_levels,
+    count_decisions,
+    draw_resamples,
     f1,
-    headline,
-    interval,
+    icc,
     macro,
-    paired,
-    resamples,
+    mae,
+    mae_rounded,
+    mean_over_aus,
+    paired_difference,
+    pcc,
+    percentile_interval,
+    sum_levels,
 )
 from aupair.evaluation.selection import Cells, Choice
 from aupair.params import Evaluate
 
-JUDGED = SPLITS[1:]
-"""The splits that get rows."""
+SCORED_SPLITS = SPLITS[1:]
+"""the splits that get rows: select and validation"""
 OURS = ("no-uncertainty", "P1", "P2")
-"""All AUs without uncertainty; all with it; as chosen for each AU."""
-COMPARED = (("P2", "P1"), ("P2", "no-uncertainty"), ("P1", "no-uncertainty"), ("P2", "best-constant"))
+"""all AUs without uncertainty; all with it; with uncertainty for the AUs where it helps"""
 
 
-def judge(
-    cells: dict[str, Cells], raws: tuple[np.ndarray, np.ndarray], choice: Choice, chosen_on: str, params: Evaluate
+@dataclass(frozen=True)
+class _Candidate:
+    """A row that is not scored yet, on the n annotated frames of a split.
+
+    Attributes:
+        chosen_on: the split on which its choices were made; None for a row without a choice.
+        output: (n, A) float.
+        thresholds: (A,) float, active where output >= threshold.
+    """
+
+    chosen_on: str | None
+    output: np.ndarray
+    thresholds: np.ndarray
+
+
+@dataclass(frozen=True)
+class _Target:
+    """What the rows of a target consist of. Sums are `Counts` of decisions or `LevelSums`.
+
+    Attributes:
+        constants: guesses (A,) by name, from the annotated frames of fit.
+        add_up: the sums of a candidate for each video.
+        means: figures over all AUs from sums, (...,) each; they get an interval.
+        each_au: figures of each AU from sums, (..., A) each; they get an interval.
+        without_interval: more figures of each AU, (A,) each, from the total of a candidate.
+        compared: pairs of rows; figures: the means by which they are compared.
+    """
+
+    constants: Callable[[Cells], dict[str, np.ndarray]]
+    add_up: Callable[[_Candidate, Cells], Any]
+    means: Callable[[Any], dict[str, np.ndarray]]
+    each_au: Callable[[Any], dict[str, np.ndarray]]
+    without_interval: Callable[[Any, _Candidate, Cells], dict[str, np.ndarray]]
+    compared: tuple[tuple[str, str], ...]
+    figures: tuple[str, ...]
+
+
+def score_rows(
+    target: str,
+    cells: dict[str, Cells],
+    raws: tuple[np.ndarray, np.ndarray],
+    choice: Choice,
+    params: Evaluate,
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Give the rows of select and validation, and how far some of them are above others.
+    """Return a target's rows of select and validation, and the comparisons of some of them.
 
-    All rows of a split are resampled alike, so that their differences have intervals of their own.
+    All rows of a split are resampled alike, so that their differences have intervals of their own. A comparison has
+    name (`P2-P1.score`), split, a, b, figure, difference (a less b), interval and probability (a is higher).
 
     Args:
+        target: occurrence, or intensity.
         cells: the annotated frames of each split.
         raws: outputs without and with uncertainty, each (N, A), filled over frames without a face.
-        choice: thresholds and variants.
-        chosen_on: the split that they were chosen on.
+        choice: thresholds and mappings.
     """
+    parts = _TARGETS[target]
     rows, comparisons = [], []
-    for split in JUDGED:
+    for split in SCORED_SPLITS:
         own = cells[split]
-        weights = resamples(len(np.unique(own.video)), params.bootstrap, (params.seed, SPLITS.index(split)))
-        counted = {}
-        for name, decisions, score in _candidates(cells["fit"], own, raws, choice):
-            counted[name] = count(decisions, own.truth, own.video)
-            marks = {"name": name, "split": split, "chosen_on": _chosen_on(name, chosen_on)}
-            rows.append(marks | _row(counted[name], weights, score, own.truth))
-        comparisons += _compare(counted, weights, split)
+        weights = draw_resamples(len(np.unique(own.video)), params.bootstrap, (params.seed, SPLITS.index(split)))
+        totals, draws = {}, {}
+        for name, candidate in _candidates(parts, cells["fit"], own, raws, choice).items():
+            sums = parts.add_up(candidate, own)
+            totals[name], draws[name] = parts.means(sums.total()), parts.means(sums.weighted(weights))
+            row: dict[str, Any] = {"name": name, "split": split, "chosen_on": candidate.chosen_on}
+            row |= {key: float(value) for key, value in totals[name].items()}
+            row["intervals"] = {key: percentile_interval(values) for key, values in draws[name].items()}
+            columns = parts.without_interval(sums.total(), candidate, own)
+            row |= {key: macro(values) for key, values in columns.items() if key in _MEANS_OF_COLUMNS}
+            rows.append(row | {"per_au": _each_au(parts, sums, weights, columns)})
+        for a, b in parts.compared:
+            for key in parts.figures:
+                pair = (np.nan_to_num(draws[a][key]), np.nan_to_num(draws[b][key]))
+                about = {"name": f"{a}-{b}.{key}", "split": split, "a": a, "b": b, "figure": key}
+                comparisons.append(about | paired_difference(totals[a][key], totals[b][key], pair))
     return rows, comparisons
 
 
 def _candidates(
-    fit: Cells, own: Cells, raws: tuple[np.ndarray, np.ndarray], choice: Choice
-) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """Give name, decisions (n, A) bool and scores to rank by (n, A) of every row."""
-    for name, guess in constants(fit.truth).items():
-        decisions = np.broadcast_to(guess, own.truth.shape)
-        yield name, decisions, decisions.astype(np.float64)
-    none = np.zeros(len(AUS), bool)
-    for name, uses in zip(OURS, (none, ~none, choice.uses_uncertainty)):
-        raw = np.where(uses, raws[1][own.rows], raws[0][own.rows])
-        yield name, raw >= choice.chosen_thresholds(uses), raw
+    parts: _Target,
+    fit: Cells,
+    own: Cells,
+    raws: tuple[np.ndarray, np.ndarray],
+    choice: Choice,
+) -> dict[str, _Candidate]:
+    """Return the rows by name: constants, and all ways to use the two mappings."""
+    shape = own.truth.shape
+    rows = {}
+    for name, guess in parts.constants(fit).items():
+        output = np.broadcast_to(guess.astype(np.float64), shape)
+        chosen = None if name.startswith("all-") else "fit"
+        rows[name] = _Candidate(chosen, output, np.full(shape[1], 0.5))
+    nowhere = np.zeros(shape[1], bool)
+    for name, uses in zip(OURS, (nowhere, ~nowhere, choice.uses_uncertainty)):
+        output = np.where(uses, raws[1][own.rows], raws[0][own.rows])
+        rows[name] = _Candidate(choice.chosen_on, output, choice.chosen_thresholds(uses))
+    return rows
 
 
-def _row(counts: Counts, weights: np.ndarray, score: np.ndarray, truth: np.ndarray) -> dict[str, Any]:
-    """Give the figures of one row; counts per video, weights (B, V), score and truth (n, A)."""
-    total = counts.total()
-    drawn = headline(counts.weighted(weights))
-    of_aus = f1(counts.weighted(weights))
-    balanced = balanced_accuracy(total)
-    precision = np.array([average_precision(score[:, au], truth[:, au]) for au in range(len(AUS))])
-    columns = {
-        "f1": f1(total),
-        "accuracy": accuracy(total),
-        "balanced_accuracy": balanced,
-        "average_precision": precision,
-        "positives": truth.mean(0),
-    }
+def _each_au(
+    parts: _Target, sums: Any, weights: np.ndarray, columns: dict[str, np.ndarray]
+) -> dict[str, dict[str, Any]]:
+    """Return AU -> figure -> value, with intervals from resamples by weights (B, V) where the target gives them."""
+    trees: dict[str, dict[str, Any]] = {key: by_au(values) for key, values in columns.items()}
+    draws = parts.each_au(sums.weighted(weights))
+    for key, values in parts.each_au(sums.total()).items():
+        trees[key] = by_au(values)
+        trees[f"{key}_interval"] = {au: percentile_interval(own) for au, own in zip(trees[key], draws[key].T)}
+    return {au: {key: tree[au] for key, tree in trees.items()} for au in next(iter(trees.values()))}
+
+
+_MEANS_OF_COLUMNS = ("balanced_accuracy", "average_precision")
+"""the figures without an interval whose mean over AUs stands in the row"""
+_LEVEL_FIGURES = {"icc": icc, "mae": mae, "mae_rounded": mae_rounded, "pcc": pcc}
+
+
+def _decision_columns(total: Counts, row: _Candidate, cells: Cells) -> dict[str, np.ndarray]:
+    """Return the figures of each AU's decisions, (A,) each, of which no interval is given."""
     return {
-        **{name: float(value) for name, value in headline(total).items()},
-        "balanced_accuracy": macro(balanced),
-        "average_precision": macro(precision),
-        "intervals": {name: interval(drawn[name]) for name in HEADLINE},
-        "per_au": {
-            au: {key: float(values[index]) for key, values in columns.items()}
-            | {"f1_interval": interval(of_aus[:, index])}
-            for index, au in enumerate(AUS)
-        },
+        "accuracy": accuracy(total),
+        "balanced_accuracy": balanced_accuracy(total),
+        "average_precision": np.array([average_precision(x, y) for x, y in zip(row.output.T, cells.truth.T)]),
+        "positives": cells.truth.mean(0),
     }
 
 
-def _compare(counted: dict[str, Counts], weights: np.ndarray, split: str) -> list[dict[str, Any]]:
-    """Give `comparisons` of a split: score and mean F1 of one row less those of another, see `metrics.paired`.
-
-    Each has name (`P2-P1.score`), split, a, b, figure, difference (a less b), interval and probability (a is better).
-    """
-    totals = {name: headline(counts.total()) for name, counts in counted.items()}
-    drawn = {name: headline(counts.weighted(weights)) for name, counts in counted.items()}
-    return [
-        {"name": f"{a}-{b}.{figure}", "split": split, "a": a, "b": b, "figure": figure}
-        | paired(totals[a][figure], totals[b][figure], (drawn[a][figure], drawn[b][figure]))
-        for a, b in COMPARED
-        for figure in ("score", "f1")
-    ]
-
-
-def _chosen_on(name: str, chosen_on: str) -> str | None:
-    """On which split the row's choices were made; None for a row without a choice."""
-    if name in OURS:
-        return chosen_on
-    return "fit" if name == "best-constant" else None
+_TARGETS = {
+    "occurrence": _Target(
+        constants=lambda fit: constant_decisions(fit.truth),
+        add_up=lambda row, cells: count_decisions(row.output >= row.thresholds, cells.truth, cells.video),
+        means=challenge_figures,
+        each_au=lambda counts: {"f1": f1(counts)},
+        without_interval=_decision_columns,
+        compared=(("P2", "P1"), ("P2", "no-uncertainty"), ("P1", "no-uncertainty"), ("P2", "best-constant")),
+        figures=("score", "f1"),
+    ),
+    "intensity": _Target(
+        constants=lambda fit: constant_levels(fit.level),
+        add_up=lambda row, cells: sum_levels(row.output, cells.level, cells.video),
+        means=lambda sums: {name: mean_over_aus(figure(sums)) for name, figure in _LEVEL_FIGURES.items()},
+        each_au=lambda sums: {name: figure(sums) for name, figure in _LEVEL_FIGURES.items()},
+        without_interval=lambda *_: {},
+        compared=(("P2", "P1"), ("P2", "no-uncertainty"), ("P1", "no-uncertainty"), ("P2", "fit-mean")),
+        figures=("icc",),
+    ),
+}

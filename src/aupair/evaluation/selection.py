@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,26 +10,39 @@ import numpy as np
 from aupair.aus import AUS
 from aupair.data.frames import Frames
 from aupair.evaluation.confidence import Confidence
-from aupair.evaluation.intensity import Sums, add_up, icc, mae
-from aupair.evaluation.metrics import Counts, accuracy, au_score, count, f1, headline, interval, macro, resamples
+from aupair.evaluation.metrics import (
+    Counts,
+    LevelSums,
+    accuracy,
+    au_score,
+    challenge_figures,
+    count_decisions,
+    draw_resamples,
+    f1,
+    icc,
+    macro,
+    mae,
+    percentile_interval,
+    sum_levels,
+)
 from aupair.evaluation.nearest_face import fill_nearest
 from aupair.params import Evaluate
 
 MAPPINGS = ("without_uncertainty", "with_uncertainty")
-"""The two mappings of an AU: without, the simpler one, cannot see sigma. False and True index them."""
+"""the two mappings of an AU: without, the simpler one, cannot see sigma; False and True index them"""
 _OLD_MAPPINGS = {"P2": MAPPINGS[0], "P1": MAPPINGS[1]}
-"""The names in a selection.json of version 0.1."""
-HALF = 0.5
+"""the names in a selection.json of version 0.1"""
+DEFAULT_THRESHOLD = 0.5
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What one trial says of the N frames; every array (N, A) float32, NaN where there is no face.
+    """The outputs of one trial for the N frames; every array (N, A) float32, NaN where there is no face.
 
     Attributes:
         number: which trial.
         y_hat: pseudo-intensities, standardised; those of fit out of fold.
-        sigma: their uncertainties, in the same unit.
+        sigma: the outputs of h, in the unit of y_hat.
         with_uncertainty: raw output of the mapping that sees sigma.
         without_uncertainty: raw output of the mapping that does not.
     """
@@ -40,7 +54,7 @@ class Trial:
     without_uncertainty: np.ndarray
 
     def raw(self, uses: np.ndarray) -> np.ndarray:
-        """The raw output of the mapping that each AU uses: (N, A); uses: (A,) bool, with uncertainty."""
+        """Return the raw output of the mapping that each AU uses: (N, A); uses: (A,) bool, with uncertainty."""
         return np.where(uses, self.with_uncertainty, self.without_uncertainty)
 
 
@@ -49,51 +63,59 @@ class Cells:
     """The annotated frames of one split, n of them.
 
     Attributes:
+        split: its name.
         rows: (n,) int64, their rows in `Frames`.
         video: (n,) int32.
-        truth: (n, A) bool, active.
+        level: (n, A) int8, 0 or 1; 0..5 where the target is intensity.
     """
 
+    split: str
     rows: np.ndarray
     video: np.ndarray
-    truth: np.ndarray
+    level: np.ndarray
+
+    @property
+    def truth(self) -> np.ndarray:
+        """(n, A) bool: the AU is active."""
+        return self.level >= 1
 
     def count(self, raw: np.ndarray, thresholds: np.ndarray) -> Counts:
         """Count the decisions raw >= threshold per video; raw: (N, A) filled, thresholds: (A,)."""
-        return count(raw[self.rows] >= thresholds, self.truth, self.video)
+        return count_decisions(raw[self.rows] >= thresholds, self.truth, self.video)
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What was chosen for one trial.
+    """The choices made for one trial.
 
     Attributes:
+        chosen_on: the split that they were made on.
         thresholds: (2, A) float64, of the mapping without uncertainty and of the one with it.
         uses_uncertainty: (A,) bool, the AU is decided by the mapping with uncertainty.
         evidence: a dict for each AU.
-        result: f1, accuracy, exact_match, score of the row P2 on the frames that the choice was made on; with intensity
-            as the target icc too.
+        result: f1, accuracy, exact_match, score of the row P2 on that split; with intensity as the target icc too.
     """
 
+    chosen_on: str
     thresholds: np.ndarray
     uses_uncertainty: np.ndarray
     evidence: list[dict[str, Any]]
     result: dict[str, float]
 
     def chosen_thresholds(self, uses: np.ndarray) -> np.ndarray:
-        """The thresholds (A,) that belong to `uses`, (A,) bool."""
+        """Return the thresholds (A,) that belong to `uses`, (A,) bool."""
         return np.where(uses, self.thresholds[1], self.thresholds[0])
 
 
 @dataclass(frozen=True)
 class Selection:
-    """What predict needs to decide: read from `selection.json`.
+    """The choices that predict needs, as read from `selection.json`.
 
     Attributes:
         trial: whose networks are used.
         uses_uncertainty: (A,) bool, the AU is decided by the mapping with uncertainty.
         thresholds: (A,) float64, active where raw >= threshold.
-        confidence: gives the probability that a decision is right.
+        confidence: the calibrated confidence of these decisions.
     """
 
     trial: int
@@ -103,21 +125,21 @@ class Selection:
 
     @classmethod
     def from_json(cls, tree: dict[str, Any]) -> "Selection":
-        """Read the tree of `selection.json`."""
+        """Return the selection of a tree of `selection.json`."""
         uses = np.array([uses_uncertainty(tree[au]) for au in AUS])
         thresholds = np.array([tree[au]["threshold"] for au in AUS])
         return cls(tree["trial"], uses, thresholds, Confidence.from_json(tree))
 
     def raw(self, with_uncertainty: np.ndarray, without_uncertainty: np.ndarray) -> np.ndarray:
-        """The outputs (n, A) that count, from those of both mappings, each (n, A) and unclamped."""
+        """Return the chosen outputs (n, A) of those of both mappings, each (n, A) and unclamped."""
         return np.where(self.uses_uncertainty, with_uncertainty, without_uncertainty)
 
     def decide(self, raw: np.ndarray) -> np.ndarray:
-        """Decide from unclamped outputs (n, A): bool, active; NaN is not."""
+        """Return the decisions of unclamped outputs (n, A): bool, active; NaN is not active."""
         return raw >= self.thresholds
 
-    def trust(self, raw: np.ndarray, sigma: np.ndarray) -> np.ndarray:
-        """P(the decision is right): (n, A) float64, NaN where there is no face."""
+    def confidence_of(self, raw: np.ndarray, sigma: np.ndarray) -> np.ndarray:
+        """Return P(the decision is right): (n, A) float64, NaN where there is no face."""
         return self.confidence(raw, sigma, self.thresholds)
 
 
@@ -132,25 +154,40 @@ def uses_uncertainty(entry: Mapping[str, Any]) -> bool:
     return bool(MAPPINGS.index(name))
 
 
-def cells_of(frames: Frames, split: str) -> Cells:
-    """Give the annotated frames of a split, those without a face included."""
+def read_trial(frames: Frames, number: int, *, f: Path, h: Path, features: Path, mapping: Path) -> Trial:
+    """Read y_hat and sigma of every frame, and map the features, video by video.
+
+    Raises:
+        ArtifactError: a file is missing, corrupt, or of other frames.
+    """
+    from aupair.mapping.features import open_features
+    from aupair.mapping.fit import Mapping
+    from aupair.ranking.scores import read_sigma, read_y_hat
+
+    raw = Mapping.load(mapping).map_all(open_features(features, frames))
+    return Trial(number, read_y_hat(f, len(frames)), read_sigma(h, len(frames)), *raw)
+
+
+def annotated_cells(frames: Frames, split: str) -> Cells:
+    """Return the annotated frames of a split, those without a face included."""
     rows = np.flatnonzero(frames.of_split(split) & (frames.labels[:, 0] >= 0))
-    return Cells(rows, frames.video[rows], frames.labels[rows] >= 1)
+    return Cells(split, rows, frames.video[rows], frames.labels[rows])
 
 
-def filled(trial: Trial, frames: Frames) -> tuple[np.ndarray, np.ndarray]:
-    """The outputs without and with uncertainty, each (N, A), over frames without a face too: in MAPPINGS' order."""
+def filled_outputs(trial: Trial, frames: Frames) -> tuple[np.ndarray, np.ndarray]:
+    """Return the outputs without and with uncertainty, each (N, A), frames without a face filled by `fill_nearest`."""
     return (
         fill_nearest(trial.without_uncertainty, frames.ok, frames.video),
         fill_nearest(trial.with_uncertainty, frames.ok, frames.video),
     )
 
 
-def tune(raw: np.ndarray, truth: np.ndarray) -> float:
-    """Find the threshold that maximises 1/2 (F1 + accuracy) of one AU.
+def tune_threshold(raw: np.ndarray, truth: np.ndarray) -> float:
+    """Return the threshold that maximises 1/2 (F1 + accuracy) of one AU.
 
-    Between two neighbouring outputs every threshold decides alike. Of the best intervals the middle of the widest
-    is taken, which a small shift of the outputs does not leave; of equally wide ones the nearest to .5. Beyond the extreme outputs (all or nothing active) an interval is given the width 1.
+    All thresholds between two neighbouring outputs decide alike. Of the best intervals the middle of the widest is
+    taken, since a small shift of the outputs does not leave it; of equally wide ones the nearest to .5. Beyond the
+    extreme outputs (all or nothing active) an interval counts as 1 wide.
 
     Args:
         raw: (n,) float; NaN (a video without a face) is never active.
@@ -158,7 +195,7 @@ def tune(raw: np.ndarray, truth: np.ndarray) -> float:
     """
     known = np.isfinite(raw)
     if not known.any():
-        return HALF
+        return DEFAULT_THRESHOLD
     values, index = np.unique(raw[known], return_inverse=True)
     positives, negatives = (np.bincount(index, truth[known] == side, len(values)) for side in (True, False))
     # tp[k], fp[k]: of the threshold in the interval below values[k]; the last one calls nothing active
@@ -168,57 +205,77 @@ def tune(raw: np.ndarray, truth: np.ndarray) -> float:
     edges = np.concatenate([values[:1] - 1.0, values, values[-1:] + 1.0]).astype(np.float64)
     best = np.flatnonzero(score >= score.max() - 1e-12)
     middle, width = (edges[best] + edges[best + 1]) / 2, edges[best + 1] - edges[best]
-    return float(middle[np.lexsort((np.abs(middle - HALF), -width))[0]])
+    return float(middle[np.lexsort((np.abs(middle - DEFAULT_THRESHOLD), -width))[0]])
 
 
-def choose(trial: Trial, frames: Frames, cells: Cells, params: Evaluate, target: str = "occurrence") -> Choice:
+def tune_held_out(raw: np.ndarray, truth: np.ndarray, fold: np.ndarray) -> np.ndarray:
+    """Return each frame's thresholds, tuned on the frames of the other folds: (n, A); with one fold alone, on all.
+
+    Args:
+        raw: (n, A) float, NaN in a video without a face.
+        truth: (n, A) bool.
+        fold: (n,) int.
+    """
+    thresholds = np.empty(truth.shape)
+    for one in (folds := np.unique(fold)):
+        others = fold != one if len(folds) > 1 else fold == one
+        thresholds[fold == one] = [tune_threshold(x, y) for x, y in zip(raw[others].T, truth[others].T)]
+    return thresholds
+
+
+def choose_mappings(trial: Trial, frames: Frames, cells: Cells, params: Evaluate, target: str = "occurrence") -> Choice:
     """Choose thresholds, then the mapping of each AU, on the given frames.
 
     The mapping with uncertainty is chosen where its 1/2 (F1 + accuracy) is higher by more than `params.tie`, or its
     ICC(3,1) where the target is intensity; the simpler one without uncertainty otherwise.
     """
-    raws = filled(trial, frames)
-    thresholds = np.full((len(raws), len(AUS)), HALF)
+    raws = filled_outputs(trial, frames)
+    thresholds = np.full((len(raws), len(AUS)), DEFAULT_THRESHOLD)
     if params.thresholds == "tuned":
-        thresholds = np.array([[tune(x, y) for x, y in zip(raw[cells.rows].T, cells.truth.T)] for raw in raws])
+        thresholds = np.array(
+            [[tune_threshold(x, y) for x, y in zip(raw[cells.rows].T, cells.truth.T)] for raw in raws]
+        )
     counts = [cells.count(raw, own) for raw, own in zip(raws, thresholds)]
-    graded: list[Sums] = []
-    if target == "intensity":
-        graded = [add_up(raw[cells.rows], frames.labels[cells.rows], cells.video) for raw in raws]
-    scores = [icc(part.total()) for part in graded] or [au_score(part.total()) for part in counts]
+    sums = [sum_levels(raw[cells.rows], cells.level, cells.video) for raw in raws] if target == "intensity" else []
+    scores = [part["icc" if sums else "score"] for part in _figures(counts, sums)]
     uses = scores[1] - scores[0] > params.tie
-    evidence = _evidence(counts, graded, thresholds, uses, params)
     chosen = cells.count(np.where(uses, raws[1], raws[0]), np.where(uses, thresholds[1], thresholds[0]))
-    result = {k: float(v) for k, v in headline(chosen.total()).items()}
-    return Choice(
-        thresholds, uses, evidence, result | ({"icc": macro(np.where(uses, scores[1], scores[0]))} if graded else {})
-    )
+    result = {k: float(v) for k, v in challenge_figures(chosen.total()).items()}
+    if sums:
+        result["icc"] = macro(np.where(uses, scores[1], scores[0]))
+    return Choice(cells.split, thresholds, uses, _evidence(counts, sums, thresholds, uses, params), result)
 
 
 def best_trial(choices: list[Choice]) -> int:
-    """The index of the trial with the highest score of P2, or its ICC with intensities; the first of equal ones."""
+    """Return the index of the trial with the highest score of P2, or its ICC with intensities; the first of equals."""
     values = [choice.result.get("icc", choice.result["score"]) for choice in choices]
     return int(np.argmax(np.nan_to_num(values, nan=-np.inf)))
 
 
-def _evidence(
-    counts: list[Counts], graded: list[Sums], thresholds: np.ndarray, uses: np.ndarray, params: Evaluate
-) -> list[dict[str, Any]]:
-    """Say for each AU how both mappings did, and how sure the difference is: a paired bootstrap over videos.
-
-    Args:
-        graded: how levels were met, what the choice goes by then; empty where the target is occurrence.
-    """
-    weights = resamples(len(counts[0].frames), params.bootstrap, (params.seed, 1))
-    drawn = [icc(part.weighted(weights)) for part in graded] or [au_score(part.weighted(weights)) for part in counts]
-    difference = np.nan_to_num(drawn[1] - drawn[0])
-    chosen_by = "icc" if graded else "score"
-    better = (difference > 0).mean(0) + 0.5 * (difference == 0).mean(0)
+def _figures(counts: list[Counts], sums: list[LevelSums]) -> list[dict[str, np.ndarray]]:
+    """Return the figures of each mapping, (A,) each, from sums per video; those of levels where there are any."""
     totals = [part.total() for part in counts]
     figures = [{"f1": f1(total), "accuracy": accuracy(total), "score": au_score(total)} for total in totals]
-    for side, part in zip(figures, graded):
+    for side, part in zip(figures, sums):
         side |= {"icc": icc(part.total()), "mae": mae(part.total())}
-    evidence = []
+    return figures
+
+
+def _evidence(
+    counts: list[Counts], sums: list[LevelSums], thresholds: np.ndarray, uses: np.ndarray, params: Evaluate
+) -> list[dict[str, Any]]:
+    """Return each AU's figures of both mappings, and the probability that one is better: a paired bootstrap.
+
+    Args:
+        sums: those of levels, by which the choice is made; empty where the target is occurrence.
+    """
+    weights = draw_resamples(len(counts[0].frames), params.bootstrap, (params.seed, 1))
+    drawn = [icc(part.weighted(weights)) for part in sums] or [au_score(part.weighted(weights)) for part in counts]
+    difference = np.nan_to_num(drawn[1] - drawn[0])
+    chosen_by = "icc" if sums else "score"
+    better = (difference > 0).mean(0) + 0.5 * (difference == 0).mean(0)
+    positives = counts[0].total().cells[:, [0, 2]].sum(1)
+    figures, evidence = _figures(counts, sums), []
     for au in range(len(AUS)):
         sides = [
             {"threshold": float(own[au]), **{name: float(values[au]) for name, values in side.items()}}
@@ -231,9 +288,9 @@ def _evidence(
                 **dict(zip(MAPPINGS, sides)),
                 "chosen_by": chosen_by,
                 "difference": sides[1][chosen_by] - sides[0][chosen_by],
-                "difference_interval": interval(difference[:, au]),
+                "difference_interval": percentile_interval(difference[:, au]),
                 "probability_with_better": float(better[au]),
-                "positives": int(totals[0].cells[au, 0] + totals[0].cells[au, 2]),
+                "positives": int(positives[au]),
                 "videos": len(counts[0].frames),
             }
         )

@@ -1,50 +1,123 @@
-"""Is sigma worth anything? Judged by the likelihood of orders, by telling right from wrong, by leaving frames out.
+"""The evidence of what sigma is worth: the likelihood of orders, right against wrong, frames left out.
 
-d = r (y_hat_i - y_hat_j), s = sqrt(sigma_i^2 + sigma_j^2 + 1e-6), P(the order is right) = Phi(d / s).
+For a pair of frames i, j whose order is r: d = r (y_hat_i - y_hat_j), s = sqrt(sigma_i^2 + sigma_j^2 + 1e-6), and
+P(the order is right) = Phi(d / s).
 """
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import log_ndtr, ndtr
-from scipy.stats import rankdata
 
+from aupair.aus import SPLITS
+from aupair.data.frames import Frames
+from aupair.evaluation.abstention import DRAWS, leave_out
+from aupair.evaluation.conditions import Conditions
+from aupair.evaluation.metrics import (
+    auroc,
+    by_au,
+    calibration_bins,
+    expected_calibration_error,
+    figures_by_au,
+    macro,
+    spearman,
+)
+from aupair.evaluation.pair_order import Order, misorder_rate, pair_accuracy
 from aupair.ranking.pairs import Pairs
 
 EPSILON = 1e-6
 """added under the root of s, as in the loss"""
 SIGMA_RANGE = (1e-2, 1e2)
 """where the best constant sigma is searched for, in units of the standardised y_hat"""
-BINS = 15
+LEFT_OUT = 0.2
+"""the share of frames left out in gain_at_80"""
 
 
-def difference(y_hat: np.ndarray, pairs: Pairs) -> np.ndarray:
-    """d = r (y_hat_i - y_hat_j): (M,) float64, positive where the order is right."""
-    y = y_hat.astype(np.float64)
-    return pairs.r * (y[pairs.i, pairs.au] - y[pairs.j, pairs.au])
+@dataclass(frozen=True)
+class ScoredSplit:
+    """The pseudo-intensities of all N frames, of which those of one split are measured.
+
+    Attributes:
+        frames: all N of them.
+        split: the one that is measured.
+        y_hat, sigma: (N, A) float32.
+        pairs: split -> its fixed pairs.
+        conditions: None for data without conditions.csv.
+        seed: of the random draws.
+    """
+
+    frames: Frames
+    split: str
+    y_hat: np.ndarray
+    sigma: np.ndarray
+    pairs: Mapping[str, Pairs]
+    conditions: Conditions | None
+    seed: int
+
+    @property
+    def subset(self) -> np.ndarray:
+        """(N,) bool: the frames of the split that have a face and labels."""
+        return self.frames.of_split(self.split) & self.frames.usable
+
+    def best_constant(self, split: str) -> np.ndarray:
+        """Return the constant sigma of each AU that is best on a split's pairs: (N, A)."""
+        return np.broadcast_to(best_constant_sigma(self.y_hat, self.pairs[split]), self.sigma.shape)
 
 
-def scale(sigma: np.ndarray, pairs: Pairs) -> np.ndarray:
-    """s = sqrt(sigma_i^2 + sigma_j^2 + 1e-6): (M,) float64."""
-    square = sigma.astype(np.float64) ** 2
-    return np.sqrt(square[pairs.i, pairs.au] + square[pairs.j, pairs.au] + EPSILON)
+def pair_accuracy_figures(scored: ScoredSplit) -> dict[str, Any]:
+    """Return pair accuracy over all frames of the split, and over its clear ones (None without conditions)."""
+    everywhere = pair_accuracy(scored.y_hat, scored.frames, scored.subset)
+    clear, clear_per_au = None, None
+    if scored.conditions is not None:
+        values = pair_accuracy(scored.y_hat, scored.frames, scored.subset & scored.conditions.clear)
+        clear, clear_per_au = macro(values), by_au(values)
+    return {"clear": clear, "mean": macro(everywhere), "per_au": by_au(everywhere), "clear_per_au": clear_per_au}
+
+
+def uncertainty_figures(scored: ScoredSplit) -> dict[str, Any]:
+    """Return the tree `uncertainty` of metrics.json: figures of sigma beside those of constants to be beaten.
+
+    The best constant sigma of each AU is chosen on fit; for the pair NLL another one, chosen on select, is beside it.
+    """
+    y_hat, sigma, pairs = scored.y_hat, scored.sigma, scored.pairs[scored.split]
+    constant = scored.best_constant("fit")
+    rate = misorder_rate(y_hat, scored.frames, scored.subset)
+    rank = spearman_misorder(sigma[scored.subset], rate[scored.subset])
+    right = auroc_of_orders(y_hat, sigma, pairs)
+    ece = {"h": ece_of_orders(y_hat, sigma, pairs), "constant": ece_of_orders(y_hat, constant, pairs)}
+    return {
+        "pair_nll": _pair_nll_figures(scored),
+        "auroc_correct": {name: macro(values) for name, values in right.items()} | {"per_au": figures_by_au(right)},
+        "gain_at_80": _gains_of_leaving_out(scored),
+        "spearman_misorder": {"mean": macro(rank), "per_au": by_au(rank)},
+        **_auroc_of_conditions(scored),
+        "ece": macro(ece["h"]),
+        "ece_constant": macro(ece["constant"]),
+        "ece_per_au": figures_by_au(ece),
+        "reliability": {"h": _order_bins(y_hat, sigma, pairs), "constant": _order_bins(y_hat, constant, pairs)},
+    }
 
 
 def pair_nll(y_hat: np.ndarray, sigma: np.ndarray, pairs: Pairs) -> np.ndarray:
-    """Mean -log Phi(d / s) of each AU's pairs: (A,), lower is better; NaN for an AU without pairs.
+    """Return the mean -log Phi(d / s) of each AU's pairs: (A,), lower is better; NaN for an AU without pairs.
 
     Args:
         y_hat, sigma: (N, A) float.
     """
-    loss = -log_ndtr(difference(y_hat, pairs) / scale(sigma, pairs))
-    return _mean_per_au(loss, pairs.au, y_hat.shape[1])
+    loss = -log_ndtr(_difference(y_hat, pairs) / _scale(sigma, pairs))
+    number = np.bincount(pairs.au, minlength=y_hat.shape[1])
+    return np.bincount(pairs.au, loss, y_hat.shape[1]) / np.where(number > 0, number, np.nan)
 
 
 def best_constant_sigma(y_hat: np.ndarray, pairs: Pairs) -> np.ndarray:
-    """The one sigma that minimises an AU's pair NLL: (A,), within SIGMA_RANGE; NaN for an AU without pairs.
+    """Return the one sigma that minimises an AU's pair NLL: (A,), within SIGMA_RANGE; NaN for an AU without pairs.
 
     -log Phi(d u) is convex in u = 1/s, so that the minimum over log sigma is the only one.
     """
-    d, best = difference(y_hat, pairs), np.full(y_hat.shape[1], np.nan)
+    d, best = _difference(y_hat, pairs), np.full(y_hat.shape[1], np.nan)
     for au in np.unique(pairs.au):
         own = d[pairs.au == au]
 
@@ -55,23 +128,9 @@ def best_constant_sigma(y_hat: np.ndarray, pairs: Pairs) -> np.ndarray:
     return best
 
 
-def auroc(score: np.ndarray, positive: np.ndarray) -> float:
-    """The probability that a positive scores above a negative, a tie 1/2; NaN where either is missing.
-
-    Args:
-        score: (n,) float.
-        positive: (n,) bool.
-    """
-    p = int(positive.sum())
-    n = len(positive) - p
-    if p == 0 or n == 0:
-        return float("nan")
-    return float((rankdata(score)[positive].sum() - p * (p + 1) / 2) / (p * n))
-
-
-def auroc_correct(y_hat: np.ndarray, sigma: np.ndarray, pairs: Pairs) -> dict[str, np.ndarray]:
-    """Do |d| and |d|/s tell right orders (positives) from wrong ones? Each (A,); pairs with d = 0 are left out."""
-    d, s = difference(y_hat, pairs), scale(sigma, pairs)
+def auroc_of_orders(y_hat: np.ndarray, sigma: np.ndarray, pairs: Pairs) -> dict[str, np.ndarray]:
+    """Return the AUROC of |d| and of |d| / s for right orders against wrong ones: (A,) each; d = 0 is left out."""
+    d, s = _difference(y_hat, pairs), _scale(sigma, pairs)
     untied = d != 0
     result = {}
     for name, score in (("margin", np.abs(d)), ("margin_over_sigma", np.abs(d) / s)):
@@ -83,125 +142,115 @@ def auroc_correct(y_hat: np.ndarray, sigma: np.ndarray, pairs: Pairs) -> dict[st
     return result
 
 
-def ece_of_order(y_hat: np.ndarray, sigma: np.ndarray, pairs: Pairs) -> np.ndarray:
-    """Expected calibration error of P(order), each pair oriented by the sign of its y_hat difference: (A,), 0..1.
+def ece_of_orders(y_hat: np.ndarray, sigma: np.ndarray, pairs: Pairs) -> np.ndarray:
+    """Return the expected calibration error of P(order), each pair oriented by its y_hat difference: (A,), 0..1.
 
-    Oriented so, P = Phi(|d|/s) is in [.5, 1], cut into 15 equal bins; an exact tie is right by 1/2.
+    Oriented so, P = Phi(|d| / s) is in [.5, 1], cut into 15 equal bins; an exact tie is right by 1/2.
     """
-    p, right = oriented(y_hat, sigma, pairs)
+    p, right = _oriented(y_hat, sigma, pairs)
     values = np.full(y_hat.shape[1], np.nan)
     for au in np.unique(pairs.au[np.isfinite(p)]):
         own = pairs.au == au
-        claimed, observed, share = reliability(p[own], right[own])
-        values[au] = np.nansum(share * np.abs(claimed - observed))
+        values[au] = expected_calibration_error(p[own], right[own], low=0.5)
     return values
 
 
-def oriented(y_hat: np.ndarray, sigma: np.ndarray, pairs: Pairs) -> tuple[np.ndarray, np.ndarray]:
-    """P(order) = Phi(|d|/s), (M,) in [.5, 1], and whether that order is right, (M,): 1, 0, or 1/2 for a tie."""
-    d, s = difference(y_hat, pairs), scale(sigma, pairs)
-    return ndtr(np.abs(d) / s), 0.5 * (np.sign(d) + 1)
-
-
-def reliability(
-    p: np.ndarray, right: np.ndarray, low: float = 0.5, bins: int = BINS
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Group probabilities (n,) in [low, 1] into equal bins.
-
-    Returns:
-        claimed, observed: (bins,) mean probability and mean outcome, NaN in empty bins; share: (bins,) sums to 1.
-    """
-    index = np.clip(((p - low) / (1 - low) * bins).astype(int), 0, bins - 1)
-    number = np.bincount(index, minlength=bins)
-    below = np.where(number > 0, number, np.nan)
-    claimed, observed = np.bincount(index, p, bins) / below, np.bincount(index, right, bins) / below
-    return claimed, observed, number / max(len(p), 1)
-
-
-def leave_out(score: np.ndarray, usable: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
-    """Leave out, for each AU, the share of usable frames with the highest score: (N, A) bool, what is kept.
-
-    Args:
-        score: (N, A) float without NaN; equal scores are ordered at random.
-        usable: (N,) bool, the frames under test.
-    """
-    rows = np.flatnonzero(usable)
-    count = len(rows) - int(share * len(rows))
-    kept = np.zeros(score.shape, bool)
-    for au in range(score.shape[1]):
-        kept[rows, au] = _lowest(count, score[rows, au], rng.random(len(rows)))
-    return kept
-
-
-def _lowest(count: int, *keys: np.ndarray) -> np.ndarray:
-    """Which `count` of n come first by the keys, (n,) each, one after the other, then by place: (n,) bool; no sorting."""
-    kept = np.ones(len(keys[0]), bool)
-    if count < len(kept):
-        edge = np.partition(keys[0], max(count - 1, 0))[max(count - 1, 0)]
-        kept = keys[0] < edge
-        tied = np.flatnonzero(keys[0] == edge)
-        left = count - int(kept.sum())
-        kept[tied[_lowest(left, *(key[tied] for key in keys[1:]))] if keys[1:] else tied[:left]] = True
-    return kept
-
-
-def spearman(x: np.ndarray, y: np.ndarray) -> float:
-    """The rank correlation of two (n,) arrays, ties at their mean rank; NaN where one is constant or n < 2."""
-    if len(x) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
-        return float("nan")
-    return float(np.corrcoef(rankdata(x), rankdata(y))[0, 1])
-
-
 def spearman_misorder(sigma: np.ndarray, rate: np.ndarray) -> np.ndarray:
-    """How sigma (N, A) goes with the misorder rate (N, A), over the frames that have a rate: (A,), -1..1."""
+    """Return the rank correlation of sigma (N, A) and misorder rate (N, A), over frames with a rate: (A,), -1..1."""
     return np.array([spearman(s[known], m[known]) for s, m in zip(sigma.T, rate.T) for known in [np.isfinite(m)]])
 
 
 def auroc_between(sigma: np.ndarray, high: np.ndarray, low: np.ndarray) -> np.ndarray:
-    """Does sigma tell one kind of frames, `high`, from another, `low`? (A,), NaN without both kinds.
+    """Return the AUROC of sigma for the frames of one kind, `high`, against another: (A,), NaN without both kinds.
 
     Args:
         sigma: (n, A) float.
-        high, low: (n, A) bool, or (n, 1) for all AUs alike; a frame of neither kind is not judged.
+        high, low: (n, A) bool, or (n, 1) for all AUs alike; a frame of neither kind does not count.
     """
     high, low = np.broadcast_to(high, sigma.shape), np.broadcast_to(low, sigma.shape)
-    judged = high | low
-    return np.array([auroc(s[use], h[use]) for s, h, use in zip(sigma.T, high.T, judged.T)])
+    either = high | low
+    return np.array([auroc(s[use], h[use]) for s, h, use in zip(sigma.T, high.T, either.T)])
 
 
-def ranked_risk(wrong: np.ndarray, trust: np.ndarray) -> np.ndarray:
-    """The share of wrong decisions among the k most trusted, for every k: (n,).
+def _difference(y_hat: np.ndarray, pairs: Pairs) -> np.ndarray:
+    """Return d = r (y_hat_i - y_hat_j): (M,) float64, positive where the order is right."""
+    y = y_hat.astype(np.float64)
+    return pairs.r * (y[pairs.i, pairs.au] - y[pairs.j, pairs.au])
 
-    Equally trusted ones are in random order: the mean over all such orders is given.
 
-    Args:
-        wrong: (n,) bool.
-        trust: (n,) float, higher for more trusted.
+def _scale(sigma: np.ndarray, pairs: Pairs) -> np.ndarray:
+    """Return s = sqrt(sigma_i^2 + sigma_j^2 + 1e-6): (M,) float64."""
+    square = sigma.astype(np.float64) ** 2
+    return np.sqrt(square[pairs.i, pairs.au] + square[pairs.j, pairs.au] + EPSILON)
+
+
+def _oriented(y_hat: np.ndarray, sigma: np.ndarray, pairs: Pairs) -> tuple[np.ndarray, np.ndarray]:
+    """Return P(order) = Phi(|d| / s), (M,) in [.5, 1], and whether that order is right, (M,): 1, 0, or 1/2 for a tie."""
+    d, s = _difference(y_hat, pairs), _scale(sigma, pairs)
+    return ndtr(np.abs(d) / s), 0.5 * (np.sign(d) + 1)
+
+
+def _order_bins(y_hat: np.ndarray, sigma: np.ndarray, pairs: Pairs) -> dict[str, list[float]]:
+    """Return claimed and observed P(order) and the share of pairs in 15 bins of [.5, 1], all AUs' pairs pooled."""
+    p, right = _oriented(y_hat, sigma, pairs)
+    known = np.isfinite(p)
+    return {name: values.tolist() for name, values in calibration_bins(p[known], right[known], low=0.5).items()}
+
+
+def _pair_nll_figures(scored: ScoredSplit) -> dict[str, Any]:
+    """Return the pair NLL with h and with constants; means over the AUs that have pairs here, on fit and on select."""
+    sigmas = {"h": scored.sigma, "constant": scored.best_constant("fit")}
+    sigmas["constant_select"] = scored.best_constant("select")
+    values = {name: pair_nll(scored.y_hat, sigma, scored.pairs[scored.split]) for name, sigma in sigmas.items()}
+    shared = np.isfinite(np.stack(list(values.values()))).all(0)
+    means = {name: macro(np.where(shared, value, np.nan)) for name, value in values.items()}
+    return {**means, "per_au": figures_by_au(values)}
+
+
+def _gains_of_leaving_out(scored: ScoredSplit) -> dict[str, float | None]:
+    """Return the gain in mean pair accuracy when 20 % of the split's usable frames are left out of each AU's pairs.
+
+    sigma: those with the highest sigma of that AU. random: the mean of 20 draws, each AU its own. cover: those with
+    the largest share of the face covered, the same for all AUs but for the order of equally covered ones, which is
+    random. The frames of all videos are ranked together.
     """
-    _, group, size = np.unique(-trust, return_inverse=True, return_counts=True)
-    expected = np.repeat(np.bincount(group, wrong) / size, size)
-    return np.cumsum(expected) / np.arange(1, len(wrong) + 1)
+    rng = np.random.default_rng([scored.seed, SPLITS.index(scored.split)])
+    subset = scored.subset
+    order = Order(scored.y_hat, scored.frames, subset)
+    whole = order.accuracy(subset)
+
+    def gain(score: np.ndarray) -> float:
+        return macro(order.accuracy(leave_out(score, subset, LEFT_OUT, rng)) - whole)
+
+    cover = None
+    if scored.conditions is not None:
+        covered = np.nan_to_num(scored.conditions.covered)
+        cover = gain(np.broadcast_to(covered[:, None], scored.sigma.shape))
+    equal = np.zeros(scored.sigma.shape)
+    random = float(np.mean([gain(equal) for _ in range(DRAWS)]))
+    return {"sigma": gain(scored.sigma), "random": random, "cover": cover}
 
 
-def risk_coverage(risk: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The share of wrong decisions among the most trusted ones: coverage (100,) .01..1 and risk (100,).
+def _auroc_of_conditions(scored: ScoredSplit) -> dict[str, Any]:
+    """Return the AUROC of sigma for one kind of frames with a face against another; None without conditions.
 
-    Args:
-        risk: (n,), what `ranked_risk` gives.
+    auroc_own_region: the AU's own region hidden, against nothing over the face and nearly frontal.
+    auroc_other_region: the AU's own region hidden, against another AU's hidden and the own not at all.
+    auroc_turned: a turned face against a nearly frontal one, both with nothing over the face.
     """
-    coverage = np.arange(1, 101) / 100
-    return coverage, risk[np.maximum(np.ceil(coverage * len(risk)).astype(int), 1) - 1]
-
-
-def aurc(wrong: np.ndarray, trust: np.ndarray) -> float:
-    """The area under the risk-coverage curve: the mean risk over all coverages, 0..1, lower is better.
-
-    A trust that knows nothing has the share of wrong decisions, as random abstention has.
-    """
-    return float(ranked_risk(wrong, trust).mean())
-
-
-def _mean_per_au(values: np.ndarray, au: np.ndarray, width: int) -> np.ndarray:
-    """The mean of pair values of each AU: (width,), NaN without pairs."""
-    number = np.bincount(au, minlength=width)
-    return np.bincount(au, values, width) / np.where(number > 0, number, np.nan)
+    names = ("auroc_own_region", "auroc_other_region", "auroc_turned")
+    conditions = scored.conditions
+    if conditions is None:
+        return {name: {"mean": None, "per_au": None} for name in names}
+    rows = scored.frames.of_split(scored.split) & scored.frames.ok
+    uncovered = (conditions.covered == 0)[:, None]
+    kinds = (
+        (conditions.own_hidden, conditions.clear[:, None]),
+        (conditions.own_hidden, conditions.other_hidden),
+        (uncovered & conditions.turned[:, None], uncovered & ~conditions.turned[:, None]),
+    )
+    figures = {}
+    for name, (high, low) in zip(names, kinds):
+        values = auroc_between(scored.sigma[rows], high[rows], low[rows])
+        figures[name] = {"mean": macro(values), "per_au": by_au(values)}
+    return figures

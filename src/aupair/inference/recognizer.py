@@ -178,7 +178,7 @@ class Recognizer:
             time: (n,) float64, seconds, ascending.
             pool: y_hat and sigma of all clips of the person, of which the neutral face is taken; else of this video.
         """
-        from aupair.evaluation.intensity import clamp
+        from aupair.evaluation.metrics import clamp_levels
         from aupair.mapping.extractor import VideoFeatures
 
         ok = np.isfinite(y_hat).all(axis=1)
@@ -192,8 +192,8 @@ class Recognizer:
                 own = start + np.flatnonzero(ok[rows])
                 raw[own] = self.selection.raw(*self.mapping(course.features(rows)[ok[rows]]))
                 decision[own] = self.selection.decide(raw[own])
-                confidence[own] = self.selection.trust(raw[own], sigma[own])
-        intensity = clamp(raw) if self.params.target == "intensity" else None
+                confidence[own] = self.selection.confidence_of(raw[own], sigma[own])
+        intensity = clamp_levels(raw) if self.params.target == "intensity" else None
         return Predictions(decision, raw, y_hat, sigma, confidence, intensity)
 
     def predict_faces(self, images: np.ndarray, fps: float) -> Predictions:

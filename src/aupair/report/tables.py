@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from aupair.aus import AUS, NAMES
-from aupair.evaluation.metrics import HEADLINE
+from aupair.evaluation.metrics import CHALLENGE_FIGURES
 from aupair.evaluation.selection import uses_uncertainty
 from aupair.report.formatting import UNKNOWN, interval, number, percent
 
@@ -101,12 +101,12 @@ def headline(metrics: Tree, split: str = "validation") -> "RichTable":
     cells = [
         [
             ROWS[row["name"]],
-            *(number(row[key]) for key in HEADLINE),
+            *(number(row[key]) for key in CHALLENGE_FIGURES),
             "{}-{}".format(*map(number, row["intervals"]["score"])),
         ]
         for row in rows
     ]
-    head = ["", *(COLUMNS[key] for key in HEADLINE), "95 % interval"]
+    head = ["", *(COLUMNS[key] for key in CHALLENGE_FIGURES), "95 % interval"]
     table = Table(f"Scores on {split}", head, cells, [k for k, row in enumerate(rows) if row["name"] == "P2"])
     return table.rich("chosen on validation" if metrics["chosen_on"] == "validation" else "")
 

@@ -1,0 +1,266 @@
+"""The risk and the scores that are left when the least confident decisions are left out.
+
+A decision that is left out counts nowhere, neither as an error nor as an inactive cell. A ranking of the decisions is
+useful where it beats leaving out as many at random. Rankings that mix an AU's active and inactive decisions leave out
+active ones first: errors fall, and F1 with them, since hardly any active cell is kept. `predict` therefore leaves out
+the same share of both, and so does the ranking `confidence` of `selective_risk`.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.stats import rankdata
+
+from aupair.aus import AUS, SPLITS
+from aupair.data.frames import Frames
+from aupair.evaluation.confidence import QUANTILES, Confidence
+from aupair.evaluation.metrics import (
+    Counts,
+    accuracy,
+    auroc,
+    calibration_bins,
+    count_decisions,
+    draw_resamples,
+    expected_calibration_error,
+    f1,
+    figures_by_au,
+    macro,
+    paired_difference,
+)
+from aupair.evaluation.selection import Cells
+from aupair.params import Evaluate
+
+SHARES = (0.0, 0.1, 0.2, 0.5)
+"""shares left out: the coverages are 1, .9, .8 and .5"""
+RANKINGS = ("confidence", "confidence-ungrouped", "certainty", "random")
+"""each AU leaves out: the least confident of its active and of its inactive decisions, the same share of both; the
+least confident of all its decisions; those with the highest sigma; any"""
+DRAWS = 20
+"""random draws; their mean is the row `random`"""
+COMPARED_SHARE = 0.2
+"""the share at which confidence is compared with random abstention"""
+THINNING = 5
+"""of a risk-coverage curve's 100 points every fifth goes to metrics.json"""
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """The decisions on the annotated frames with a face of one split, n of them; other frames have no confidence.
+
+    Attributes:
+        active: (n, A) bool, decided to be active.
+        truth: (n, A) bool, active.
+        video: (n,) int32.
+        rankings: values to rank the cells by, (n, A) each; the lowest are left out first. confidence: P(the decision
+            is right); margin: the distance to the threshold; certainty: the rank of -sigma within its AU, since
+            sigmas of different AUs are not compared.
+    """
+
+    active: np.ndarray
+    truth: np.ndarray
+    video: np.ndarray
+    rankings: dict[str, np.ndarray]
+
+    @property
+    def wrong(self) -> np.ndarray:
+        """(n, A) bool."""
+        return self.active != self.truth
+
+
+def rank_decisions(
+    frames: Frames, cells: Cells, active: np.ndarray, confidence: np.ndarray, margin: np.ndarray, sigma: np.ndarray
+) -> Decisions:
+    """Return the decisions on the cells' frames with a face, with their rankings; the arrays are (N, A)."""
+    with_face = frames.ok[cells.rows]
+    rows = cells.rows[with_face]
+    rankings = {"confidence": confidence[rows], "margin": margin[rows], "certainty": -rankdata(sigma[rows], axis=0)}
+    return Decisions(active[rows], cells.truth[with_face], cells.video[with_face], rankings)
+
+
+def decision_figures(decisions: Decisions) -> dict[str, Any]:
+    """Return errors, risk at coverages and the confidence's calibration: the tree `decisions` of metrics.json.
+
+    Returns:
+        For all cells, and below `per_au` for each AU's,
+            error: the share of wrong cells;
+            error_at_80: the risk at coverage .8, for each ranking;
+            aurc: the area under risk-coverage for each ranking; `random`: of random abstention, the error itself;
+                `best`: with every wrong cell left out first;
+            auroc_right: the probability that the ranking puts a right cell above a wrong one;
+            confidence_ece, confidence_brier: of the confidence, 15 bins of [0, 1];
+            risk_coverage: coverage (20,) .05 ... 1 and risk (20,), for each ranking;
+        for all cells also their number, `cells`, and `reliability`: claimed, observed, share, (15,) each.
+    """
+    wrong, pooled = decisions.wrong, {name: values.ravel() for name, values in decisions.rankings.items()}
+    columns = (
+        (au, wrong[:, k], {name: values[:, k] for name, values in decisions.rankings.items()})
+        for k, au in enumerate(AUS)
+    )
+    bins = calibration_bins(pooled["confidence"], ~wrong.ravel())
+    return {
+        "cells": int(wrong.size),
+        **_ranking_figures(wrong.ravel(), pooled),
+        "reliability": {name: values.tolist() for name, values in bins.items()},
+        "per_au": {au: _ranking_figures(errors, rankings) for au, errors, rankings in columns},
+    }
+
+
+def _ranking_figures(wrong: np.ndarray, rankings: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Return the figures of `decision_figures` of some cells: wrong (n,) bool, rankings (n,) each."""
+    ranked = {name: ranked_risk(wrong, values) for name, values in rankings.items()}
+    curves = {name: risk_at_coverages(risk) for name, risk in ranked.items()}
+    p = rankings["confidence"]
+    areas = {name: float(risk.mean()) for name, risk in ranked.items()}
+    best = float(ranked_risk(wrong, (~wrong).astype(np.float64)).mean())
+    return {
+        "error": float(wrong.mean()),
+        "error_at_80": {name: float(risk[79]) for name, (_, risk) in curves.items()},
+        "aurc": {**areas, "random": float(wrong.mean()), "best": best},
+        "auroc_right": {name: auroc(values, ~wrong) for name, values in rankings.items()},
+        "confidence_ece": expected_calibration_error(p, ~wrong),
+        "confidence_brier": float(np.mean((p - ~wrong) ** 2)),
+        "risk_coverage": {
+            name: {
+                "coverage": coverage[THINNING - 1 :: THINNING].tolist(),
+                "risk": risk[THINNING - 1 :: THINNING].tolist(),
+            }
+            for name, (coverage, risk) in curves.items()
+        },
+    }
+
+
+def ranked_risk(wrong: np.ndarray, ranking: np.ndarray) -> np.ndarray:
+    """Return the share of wrong decisions among the k highest, for every k: (n,). Its mean is the area under the curve.
+
+    Equal ones are in random order: the mean over all such orders is returned. A ranking that knows nothing has the
+    share of wrong decisions everywhere, as random abstention has.
+
+    Args:
+        wrong: (n,) bool.
+        ranking: (n,) float; the lowest are left out first.
+    """
+    _, group, size = np.unique(-ranking, return_inverse=True, return_counts=True)
+    expected = np.repeat(np.bincount(group, wrong) / size, size)
+    return np.cumsum(expected) / np.arange(1, len(wrong) + 1)
+
+
+def risk_at_coverages(risk: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return coverage (100,) .01..1 and the risk there (100,), from the risks (n,) of `ranked_risk`."""
+    coverage = np.arange(1, 101) / 100
+    return coverage, risk[np.maximum(np.ceil(coverage * len(risk)).astype(int), 1) - 1]
+
+
+def selective_risk(decisions: Decisions, params: Evaluate) -> dict[str, Any]:
+    """Return the tree `decisions.selective` of metrics.json.
+
+    Returns:
+        table: a row for each ranking and coverage: name, way (the ranking), coverage, mean F1, accuracy over the kept
+            cells, and per_au f1, accuracy, and positives: the share of active cells among the kept.
+        gain_at_80: f1 and accuracy of `confidence` less those of `random` at coverage .8: difference, interval,
+            probability; a paired bootstrap over videos, in which the cells that are kept stay the same.
+    """
+    table, compared = [], {}
+    for ranking in RANKINGS:
+        for share in SHARES:
+            counts = _count_kept(decisions, ranking, share, params.seed)
+            row = {"name": f"{ranking}-{round(100 * (1 - share))}", "way": ranking, "coverage": 1 - share}
+            table.append(row | _selective_row([part.total() for part in counts]))
+            if share == COMPARED_SHARE:
+                compared[ranking] = counts
+    seed = (params.seed, SPLITS.index("validation"))
+    weights = draw_resamples(len(np.unique(decisions.video)), params.bootstrap, seed)
+    gains = {}
+    for name, figure in (("f1", f1), ("accuracy", accuracy)):
+        sides = [compared[ranking] for ranking in ("confidence", "random")]
+        whole = [np.mean([figure(part.total()).mean() for part in side]) for side in sides]
+        drawn = [np.mean([figure(part.weighted(weights)).mean(-1) for part in side], axis=0) for side in sides]
+        gains[name] = paired_difference(whole[0], whole[1], (drawn[0], drawn[1]))
+    return {"table": table, "gain_at_80": gains}
+
+
+def abstention_at_limits(decisions: Decisions, confidence: Confidence) -> list[dict[str, Any]]:
+    """Return the effect of `predict --abstain` with the limits of select: `decisions.abstention` of metrics.json.
+
+    Returns:
+        For each share: name, asked (the coverage asked for), coverage (of all cells), risk_select, risk_bound (its 95 %
+        upper bound), and error, f1 (mean) and accuracy (mean over AUs) over the cells that are kept.
+    """
+    rows = []
+    for share in SHARES:
+        limits, k = confidence.limits(share), round(share * (QUANTILES - 1))
+        kept = decisions.rankings["confidence"] >= np.where(decisions.active, limits[1], limits[0])
+        counts = count_decisions(decisions.active, decisions.truth, decisions.video, kept).total()
+        risks = {"risk_select": confidence.risks, "risk_bound": confidence.bounds}
+        rows.append(
+            {
+                "name": str(round(100 * (1 - share))),
+                "asked": 1 - share,
+                "coverage": float(kept.mean()),
+                **{name: float(values[k]) for name, values in risks.items() if values is not None},
+                "error": float(decisions.wrong[kept].mean()) if kept.any() else float("nan"),
+                "f1": float(f1(counts).mean()),
+                "accuracy": macro(accuracy(counts)),
+            }
+        )
+    return rows
+
+
+def leave_out(score: np.ndarray, usable: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
+    """Leave out, for each AU, the share of usable frames with the highest score: (N, A) bool, the ones kept.
+
+    Args:
+        score: (N, A) float without NaN; equal scores are ordered at random.
+        usable: (N,) bool.
+    """
+    rows = np.flatnonzero(usable)
+    number = len(rows) - int(share * len(rows))
+    kept = np.zeros(score.shape, bool)
+    for au in range(score.shape[1]):
+        kept[rows, au] = _lowest(number, score[rows, au], rng.random(len(rows)))
+    return kept
+
+
+def _lowest(number: int, *keys: np.ndarray) -> np.ndarray:
+    """Mark the `number` of n that come first by the keys, (n,) each in turn, then by place: (n,) bool; without sorting."""
+    first = np.ones(len(keys[0]), bool)
+    if number < len(first):
+        edge = np.partition(keys[0], max(number - 1, 0))[max(number - 1, 0)]
+        first = keys[0] < edge
+        tied = np.flatnonzero(keys[0] == edge)
+        missing = number - int(first.sum())
+        first[tied[_lowest(missing, *(key[tied] for key in keys[1:]))] if keys[1:] else tied[:missing]] = True
+    return first
+
+
+def _count_kept(decisions: Decisions, ranking: str, share: float, seed: int) -> list[Counts]:
+    """Count the kept cells per video: once, or for each random draw."""
+    rng, everything = np.random.default_rng([seed, DRAWS]), np.ones(len(decisions.truth), bool)
+    order = _leaving_order(decisions, ranking)
+    draws = DRAWS if ranking == "random" else 1
+    kept = (leave_out(order, everything, share, rng) for _ in range(draws))
+    return [count_decisions(decisions.active, decisions.truth, decisions.video, own) for own in kept]
+
+
+def _leaving_order(decisions: Decisions, ranking: str) -> np.ndarray:
+    """Return values by which cells are left out, the highest first: (n, A)."""
+    if ranking == "random":
+        return np.zeros(decisions.truth.shape)
+    if ranking != "confidence":
+        return -decisions.rankings[ranking.removesuffix("-ungrouped")]
+    order, confidence = np.empty(decisions.truth.shape), decisions.rankings["confidence"]
+    for au, active in enumerate(decisions.active.T):
+        for side in (active, ~active):
+            order[side, au] = (rankdata(-confidence[side, au]) - 0.5) / max(side.sum(), 1)
+    return order
+
+
+def _selective_row(draws: list[Counts]) -> dict[str, Any]:
+    """Return the figures of a row, the mean over draws: counts without a leading axis."""
+    columns = {
+        "f1": np.mean([f1(part) for part in draws], axis=0),
+        "accuracy": np.mean([accuracy(part) for part in draws], axis=0),
+        "positives": np.mean([part.cells[:, [0, 2]].sum(-1) / part.cells.sum(-1) for part in draws], axis=0),
+    }
+    means = {name: float(columns[name].mean()) for name in ("f1", "accuracy")}
+    return {**means, "per_au": figures_by_au(columns)}
