@@ -37,10 +37,11 @@ from aupair import stages
 from aupair.aus import AUS
 from aupair.params import Params, load_params
 from aupair.ranking.fit import FitJob, fit, forward_all
+from aupair.ranking.losses import make_pair_batch
 from aupair.ranking.networks import build_network
 from aupair.ranking.pairs import Pairs, draw_pairs
-from aupair.ranking.pseudo_intensity import TrainingSet, make_batch_loss, make_pair_batch
-from aupair.ranking.samples import load_training_set
+from aupair.ranking.pseudo_intensity import make_batch_loss
+from aupair.ranking.samples import TrainingSet, load_training_set
 from aupair.ranking.sampling import ListSampler, Sampler
 
 ROOT = Path(__file__).parents[1]

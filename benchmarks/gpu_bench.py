@@ -15,12 +15,14 @@ from aupair.aus import AUS
 from aupair.log import Log
 from aupair.params import Network, Params
 from aupair.ranking import distributed
-from aupair.ranking.compilation import LOOK, full_batch_size
-from aupair.ranking.fit import FitJob, TrainingState, build_optimiser, train_step, training_forward
+from aupair.ranking.checkpoint import TrainingState
+from aupair.ranking.compilation import SAMPLED_BATCHES, compile_forward, full_batch_size
+from aupair.ranking.fit import FitJob, build_optimiser, train_step
 from aupair.ranking.losses import PairBatch, uncertainty_loss
 from aupair.ranking.networks import AUNetwork, build_factors, build_network
 from aupair.ranking.prefetch import Batch, batch_loader
-from aupair.ranking.pseudo_intensity import TrainingSet, make_batch_loss
+from aupair.ranking.pseudo_intensity import make_batch_loss
+from aupair.ranking.samples import TrainingSet
 from aupair.ranking.uncertainty import Sigma
 
 
@@ -88,8 +90,8 @@ class Bench:
         optimiser = getattr(self.params, f"train_{part}").optimiser
         optimiser = optimiser.model_copy(update={"batch": 2 * pairs if pairs else optimiser.batch})
         sampler = self.data.sampler(np.ones(len(self.data.frames), bool), optimiser, (0, 0))
-        size = full_batch_size(sampler, LOOK)
-        return sampler, [step for step in range(LOOK if self.tiny else 60) if len(sampler(step)[0]) == size]
+        size = full_batch_size(sampler, SAMPLED_BATCHES)
+        return sampler, [step for step in range(SAMPLED_BATCHES if self.tiny else 60) if len(sampler(step)[0]) == size]
 
     def network(self, network: Network) -> AUNetwork:
         """Build one without ImageNet's weights, which a bare machine lacks."""
@@ -131,9 +133,13 @@ class Fitting:
         self.job, self.optimiser = job, getattr(bench.params, f"train_{part}").optimiser
         job.precision, job.compile, job.device = way.precision, way.compile and not bench.tiny, bench.device
         self.state = TrainingState(
-            model, *build_optimiser(model, self.optimiser, 10_000), torch.Generator().manual_seed(0)
+            model,
+            *build_optimiser(model, self.optimiser, 10_000),
+            torch.Generator().manual_seed(0),
+            bench.device,
         )
-        self.forward = training_forward(model, job, 10_000, Says(bench.figures.setdefault("said", [])))
+        said = Says(bench.figures.setdefault("said", []))
+        self.forward = compile_forward(model, job.sampler, 10_000, said) if job.compile else lambda x, _: model(x)
         torch.manual_seed(0)
 
     def step(self, batch: Batch) -> None:

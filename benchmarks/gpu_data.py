@@ -11,7 +11,7 @@ from aupair.aus import AUS
 from aupair.data.frames import Frames
 from aupair.ranking.images import FaceImages
 from aupair.ranking.pairs import draw_pairs
-from aupair.ranking.pseudo_intensity import TrainingSet
+from aupair.ranking.samples import TrainingSet
 
 VIDEOS = 8
 DIFFERENT = 256

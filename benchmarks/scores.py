@@ -21,7 +21,8 @@ from aupair.params import ListedPairs, Params, load_params
 from aupair.ranking.fit import forward_in_chunks, to_network_input
 from aupair.ranking.networks import AUNetwork, Vgg, build_factors, build_network
 from aupair.ranking.pairs import Pairs, assign_folds, draw_groups, draw_pairs
-from aupair.ranking.pseudo_intensity import PseudoIntensity, TrainingSet
+from aupair.ranking.pseudo_intensity import PseudoIntensity
+from aupair.ranking.samples import TrainingSet
 from aupair.ranking.scores import Scorer, load_f, load_h, save_f, save_h
 from aupair.ranking.uncertainty import Sigma, Uncertainty, train_h
 

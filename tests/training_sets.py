@@ -7,7 +7,7 @@ import numpy as np
 
 from aupair.data.frames import Frames
 from aupair.ranking.pairs import assign_folds, draw_groups, draw_pairs
-from aupair.ranking.pseudo_intensity import TrainingSet
+from aupair.ranking.samples import TrainingSet
 
 SIZE, LENGTH, VIDEOS = 32, 12, 8
 SPLIT = np.array((0, 0, 0, 0, 0, 1, 1, 2), np.int8)

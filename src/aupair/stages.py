@@ -64,7 +64,11 @@ def train_pseudo_intensity(
     *, labels: Path, faces: Path, pairs: Path, f: Path, params: Params, trial: int, checkpoints: Path | None = None,
     teacher: Path | None = None, log: Log = SILENT,
 ) -> None:  # fmt: skip
-    """Fit f by ranking; score every frame by an f that never saw its person."""
+    """Train f by ranking, and score every frame with an f that never saw its person.
+
+    Args:
+        teacher: folder of the finished trial whose f and h are imitated (objective: distill).
+    """
     from aupair.ranking.checkpoint import checkpointing, training_settings
     from aupair.ranking.distributed import is_main
     from aupair.ranking.pseudo_intensity import train_f
@@ -73,25 +77,21 @@ def train_pseudo_intensity(
     from aupair.ranking.teacher import load_teacher, teacher_folders
 
     seed = params.seed + trial
-    asked = training_settings(
-        params.train_pseudo_intensity, seed
-    )  # first: a device that is not there is told without waiting
-    training = load_training_set(labels, faces, pairs)
-    # objective: distill learns from f and h of a finished trial, whose folder `teacher` is
-    teachers = None if teacher is None else partial(load_teacher, teacher, training.images.size)
+    settings = training_settings(params.train_pseudo_intensity, seed)  # raises before anything is loaded
+    data = load_training_set(labels, faces, pairs)
     inputs = {"labels": labels, "faces": faces, "pairs": pairs} | ({} if teacher is None else teacher_folders(teacher))
-    name = f"train-pseudo-intensity-{trial}"
-    with checkpointing(name, checkpoints, inputs, asked) as kept:
-        result = train_f(training, params, seed, log, kept, teachers)
+    teachers = None if teacher is None else partial(load_teacher, teacher, data.images.size)
+    with checkpointing(f"train-pseudo-intensity-{trial}", checkpoints, inputs, settings) as of_networks:
+        result = train_f(data, params, seed, log, of_networks, teachers)
         if is_main():
-            save_f(f, result, params, training.images.size)
+            save_f(f, result, params, data.images.size)
 
 
 def train_uncertainty(
     *, labels: Path, faces: Path, pairs: Path, f: Path, h: Path, params: Params, trial: int,
     checkpoints: Path | None = None, log: Log = SILENT,
 ) -> None:  # fmt: skip
-    """Fit h on the frozen scores of f; give every frame a sigma."""
+    """Train h on the frozen scores of f, and compute sigma of every frame."""
     from aupair.ranking.checkpoint import checkpointing, training_settings
     from aupair.ranking.distributed import is_main
     from aupair.ranking.samples import load_training_set
@@ -99,15 +99,14 @@ def train_uncertainty(
     from aupair.ranking.uncertainty import train_h
 
     seed = params.seed + trial
-    asked = training_settings(params.train_uncertainty, seed)
-    training = load_training_set(labels, faces, pairs)
-    y_hat = read_y_hat(f, len(training.frames))
+    settings = training_settings(params.train_uncertainty, seed)  # raises before anything is loaded
+    data = load_training_set(labels, faces, pairs)
+    y_hat = read_y_hat(f, len(data.frames))
     inputs = {"labels": labels, "faces": faces, "pairs": pairs, "f": f}
-    name = f"train-uncertainty-{trial}"
-    with checkpointing(name, checkpoints, inputs, asked) as kept:
-        result = train_h(training, y_hat, partial(load_f, f), params, seed, log, kept)
+    with checkpointing(f"train-uncertainty-{trial}", checkpoints, inputs, settings) as of_networks:
+        result = train_h(data, y_hat, partial(load_f, f), params, seed, log, of_networks)
         if is_main():
-            save_h(h, result, params, training.images.size)
+            save_h(h, result, params, data.images.size)
 
 
 def extract_features(

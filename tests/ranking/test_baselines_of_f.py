@@ -17,7 +17,8 @@ from aupair.ranking.fit import forward_all
 from aupair.ranking.losses import PairBatch, level_loss
 from aupair.ranking.networks import FLOOR, SecondHead, second_head_sigma
 from aupair.ranking.pairs import Pairs, all_pairs, cell_weights
-from aupair.ranking.pseudo_intensity import TrainingSet, integrated_loss, train_f
+from aupair.ranking.pseudo_intensity import integrated_loss, train_f
+from aupair.ranking.samples import TrainingSet
 from aupair.ranking.scores import Scorer, load_f, load_h, read_sigma, read_y_hat, save_f, save_h
 from aupair.ranking.uncertainty import train_h
 from training_sets import SIZE, small_training_set

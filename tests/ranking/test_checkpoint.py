@@ -17,7 +17,7 @@ from aupair.errors import AupairError
 from aupair.log import Log
 from aupair.params import Network, Optimiser
 from aupair.ranking import checkpoint, distributed
-from aupair.ranking.checkpoint import SHARED, Checkpoint, checkpointing, digest
+from aupair.ranking.checkpoint import FOLDER_VARIABLE, Checkpoint, checkpointing, digest
 from aupair.ranking.fit import FitJob, fit, forward_all
 from aupair.ranking.losses import PairBatch, ranking_loss
 from aupair.ranking.networks import build_network
@@ -103,7 +103,7 @@ def test_broken_down_at_each_step_it_ends_with_the_same_bits(
         with pytest.raises(InterruptedError):
             toy(params, Checkpoint(tmp_path / "toy.pt", "key"), Batches(last), log)
     assert same(toy(params, Checkpoint(tmp_path / "toy.pt", "key"), log=log), whole)
-    assert log.lines == [f"taking up toy at step {step} of {STEPS}" for step in range(1, STEPS)]
+    assert log.lines == [f"resuming toy at step {step} of {STEPS}" for step in range(1, STEPS)]
 
 
 def test_saving_changes_no_number(tmp_path: Path, each_step: None) -> None:
@@ -115,7 +115,7 @@ def test_without_time_gone_by_it_saves_at_each_look(tmp_path: Path) -> None:
         toy(OPTIMISERS[0], Checkpoint(tmp_path / "toy.pt", "key"), Batches(5))
     log = Listener()
     toy(OPTIMISERS[0], Checkpoint(tmp_path / "toy.pt", "key"), log=log)
-    assert log.lines == [f"taking up toy at step 3 of {STEPS}"]
+    assert log.lines == [f"resuming toy at step 3 of {STEPS}"]
 
 
 def test_what_is_finished_is_not_trained_again_and_needs_less_room(tmp_path: Path) -> None:
@@ -209,7 +209,7 @@ def break_off(folder: Path, seed: int) -> None:
 
 
 def test_kept_until_the_stage_has_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(SHARED, raising=False)
+    monkeypatch.delenv(FOLDER_VARIABLE, raising=False)
     with pytest.raises(InterruptedError):
         break_off(tmp_path, 0)
     with checkpointing("f-0", tmp_path, {}, {"seed": 1}) as kept:
@@ -222,7 +222,7 @@ def test_kept_until_the_stage_has_written(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_a_shared_folder_holds_many_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(SHARED, str(tmp_path / "volume"))
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path / "volume"))
     for seed in (0, 1):
         with pytest.raises(InterruptedError):
             break_off(tmp_path / "local", seed)
@@ -239,7 +239,7 @@ def test_a_place_that_cannot_be_written_is_said_before_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("")
-    monkeypatch.setenv(SHARED, str(tmp_path / "file"))
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path / "file"))
     with pytest.raises(AupairError, match=r"^cannot write: in .*/file/f-0-"):
         with checkpointing("f-0", None, {}, {}):
             raise AssertionError
@@ -275,7 +275,7 @@ def test_a_signal_during_a_step_ends_it_with_a_checkpoint(tmp_path: Path, heard:
     assert str(caught.value) == f"stopped: in toy, got SIGTERM at step 5 of {STEPS}; run it again to go on"
     assert caught.value.exit_code == 143
     assert same(toy(OPTIMISERS[0], kept, log=log), toy(OPTIMISERS[0]))
-    assert log.lines == [f"taking up toy at step 5 of {STEPS}"]
+    assert log.lines == [f"resuming toy at step 5 of {STEPS}"]
     assert heard == []
     signal.raise_signal(signal.SIGTERM)
     assert heard == [signal.SIGTERM]

@@ -12,8 +12,8 @@ from aupair.log import Log
 from aupair.params import Optimiser
 from aupair.ranking import checkpoint, distributed
 from aupair.ranking.checkpoint import Checkpoint
-from aupair.ranking.compilation import CompiledForward, full_batch_size
-from aupair.ranking.fit import FitJob, fit, training_forward
+from aupair.ranking.compilation import CompiledForward, compile_forward, full_batch_size
+from aupair.ranking.fit import FitJob, fit
 from aupair.ranking.losses import ranking_loss
 from aupair.ranking.pairs import Pairs, all_pairs, cell_weights
 from listener import Listener
@@ -124,7 +124,7 @@ def test_other_errors_are_not_taken_for_a_lack_of_a_compiler(monkeypatch: pytest
 
     log = Listener()
     compiled = CompiledForward(Small(), 2, log)
-    monkeypatch.setattr(compiled, "_fast", full)
+    monkeypatch.setattr(compiled, "_compiled", full)
     with pytest.raises(torch.OutOfMemoryError):
         compiled(torch.zeros(2, 3, SIZE, SIZE), 2)
     assert compiled(torch.zeros(3, 3, SIZE, SIZE), 3).shape == (3, 12)
@@ -141,9 +141,8 @@ def test_the_full_size_is_the_largest_of_the_first_batches() -> None:
 def test_batch_norms_of_several_processes_stay_uncompiled() -> None:
     model, log = Small(), Listener()
     model.features[1].__class__ = distributed.SharedBatchNorm
-    job = FitJob(PIXELS.__getitem__, batch, lambda *_: torch.zeros(()), lambda _: {}, seed=0, name="toy", compile=True)
-    assert not isinstance(training_forward(model, job, STEPS, log), CompiledForward)
-    assert log.lines == ["not compiled: toy has batch norms that talk to other processes"]
+    assert not isinstance(compile_forward(model, batch, STEPS, log), CompiledForward)
+    assert log.lines == ["not compiled: the batch norms exchange statistics with other processes"]
     log.lines.clear()
-    assert isinstance(training_forward(Small(), job, STEPS, log), CompiledForward)
+    assert isinstance(compile_forward(Small(), batch, STEPS, log), CompiledForward)
     assert log.lines == []

@@ -12,8 +12,10 @@ from torch import nn
 from aupair.errors import ArtifactError, ParamsError
 from aupair.params import IntegratedNetwork, Params, parse_params
 from aupair.ranking.distill import OFFSET, StudentWithTeacher, distillation_loss
+from aupair.ranking.losses import make_pair_batch
 from aupair.ranking.networks import FLOOR, build_network
-from aupair.ranking.pseudo_intensity import TrainingSet, evaluate_f, make_pair_batch, train_f
+from aupair.ranking.pseudo_intensity import evaluate_f, train_f
+from aupair.ranking.samples import TrainingSet
 from aupair.ranking.scores import load_f, read_sigma, read_y_hat, save_f, save_h
 from aupair.ranking.teacher import load_teacher
 from aupair.ranking.uncertainty import train_h

@@ -28,7 +28,8 @@ from aupair.ranking import checkpoint, distributed
 from aupair.ranking.checkpoint import Checkpoints
 from aupair.ranking.networks import AUNetwork, build_network
 from aupair.ranking.pairs import assign_folds, draw_groups, draw_pairs
-from aupair.ranking.pseudo_intensity import TrainingSet, train_f
+from aupair.ranking.pseudo_intensity import train_f
+from aupair.ranking.samples import TrainingSet
 from aupair.ranking.uncertainty import train_h
 
 SIZE, LENGTH, STEPS = 32, 15, 10
@@ -157,7 +158,7 @@ def broken_down(folder: Path) -> Arrays:
     with pytest.raises(distributed.Stopped):  # all of them, although one was told
         train_f(make_data(calls=2, happens=tell_the_last_to_stop), params, 0, log, kept)
     results["again"] = train_f(make_data(), params, 0, log, kept)
-    assert log.lines == [f"taking up f.final at step {step} of {STEPS}" for step in (2, 8, 10)]
+    assert log.lines == [f"resuming f.final at step {step} of {STEPS}" for step in (2, 8, 10)]
     return {
         f"{run}.{key}": np.asarray(value)
         for run, result in results.items()

@@ -79,7 +79,7 @@ def test_killed_at_any_moment_a_stage_ends_with_the_same_bytes(home: Path, tiny:
     assert sum(killed) >= 3
     assert not output.exists()
     stages.run(name, params, root=home, trial=0, log=log)
-    assert log.lines[0].startswith(f"taking up {output.name}.final at step ")
+    assert log.lines[0].startswith(f"resuming {output.name}.final at step ")
     assert contents(output) == expected
     assert not checkpoints.exists()
 
@@ -97,7 +97,7 @@ def test_the_command_told_to_stop_says_so_and_goes_on(home: Path, tiny: Params) 
     assert process.returncode == 143, said
     assert said.splitlines()[-1].startswith("aupair: stopped: in f.final, got SIGTERM at step "), said
     stages.run("train-pseudo-intensity", params, root=home, trial=0, log=log)
-    assert log.lines[0].startswith("taking up f.final at step ")
+    assert log.lines[0].startswith("resuming f.final at step ")
     steps = [row["step"] for row in store.read_jsonl(output / "curves.jsonl") if row["network"] == "f.final"]
     assert steps == list(range(2, 121, 2))
     assert not checkpoints.exists()

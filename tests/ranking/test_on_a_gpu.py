@@ -79,7 +79,7 @@ def test_broken_off_and_taken_up_it_ends_where_it_would_have(tmp_path: Path, com
     torch.compiler.reset()
     again = losses(trained(faces.job(sampler=full, checkpoint=kept, compile=compiled), log, STEPS, RATE))
     np.testing.assert_allclose(again, whole, rtol=2e-3)
-    assert log.lines == ["taking up toy at step 6 of 12"]
+    assert log.lines == ["resuming toy at step 6 of 12"]
 
 
 def test_a_gpu_scores_as_a_cpu_does(tmp_path: Path) -> None:

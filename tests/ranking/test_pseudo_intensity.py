@@ -11,8 +11,10 @@ from aupair.aus import AUS
 from aupair.data.frames import Frames
 from aupair.params import Optimiser, Params, RankPairs
 from aupair.ranking.fit import forward_all
+from aupair.ranking.losses import make_pair_batch
 from aupair.ranking.pairs import Pairs, assign_folds, draw_groups, draw_pairs
-from aupair.ranking.pseudo_intensity import PseudoIntensity, TrainingSet, evaluate_f, make_pair_batch, train_f
+from aupair.ranking.pseudo_intensity import PseudoIntensity, evaluate_f, train_f
+from aupair.ranking.samples import TrainingSet
 from aupair.ranking.sampling import GroupSampler, ListSampler, Sampler
 
 SIZE, LENGTH, CPU = 32, 10, torch.device("cpu")

@@ -18,7 +18,7 @@ from aupair.params import Network, Optimiser, Params, UncertaintyNetwork, parse_
 from aupair.ranking.fit import forward_all
 from aupair.ranking.networks import AUNetwork, Factors, build_network
 from aupair.ranking.pairs import Pairs, assign_folds, draw_groups, draw_pairs
-from aupair.ranking.pseudo_intensity import TrainingSet
+from aupair.ranking.samples import TrainingSet
 from aupair.ranking.sampling import Sampler
 from aupair.ranking.uncertainty import (
     LoadF,

@@ -1,53 +1,112 @@
-"""Checkpoints: a training stage that was killed goes on where it stood, and ends with the same bits.
+"""Checkpoints: an interrupted training stage continues where it stopped, and ends with the same bits.
 
-They lie outside the stage's output, since DVC deletes that before it runs a stage again, and go when it is written.
+They lie outside the stage's output, since DVC deletes that before it runs a stage again, and are deleted when the
+output has been written.
 """
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from aupair import __version__, store
 from aupair.errors import AupairError
 from aupair.log import SILENT, Log
 from aupair.params import TrainPseudoIntensity, TrainUncertainty
-from aupair.ranking.distributed import broadcast_from_main, check_device, is_main, world_size
+from aupair.ranking.distributed import Stopped, broadcast_from_main, catch_sigterm, check_device, is_main, world_size
 from aupair.ranking.networks import pick_device
 
-SHARED = "AUPAIR_CHECKPOINTS"
-"""names a folder that outlives the machine, such as a volume of a cluster; many runs may share it"""
+FOLDER_VARIABLE = "AUPAIR_CHECKPOINTS"
+"""environment variable that names a folder which outlives the machine, such as a volume of a cluster; many runs may
+share it"""
 
 SECONDS = 60.0
-"""a step that ends longer than this after the last checkpoint writes one"""
+"""a checkpoint is due this long after the last one"""
 SHARE = 0.05
-"""but writing must not take more than this of the time"""
+"""but writing must not take more than this share of the time"""
+
+
+@dataclass
+class TrainingState:
+    """All that the next step of a fit depends on.
+
+    Attributes:
+        generator: random numbers of the augmentation.
+        step: number of steps done.
+        losses: of the steps since the last evaluation; they stay on the device, since to read one is to wait for it.
+        best_loss, best_weights: the lowest loss of an evaluation, and the weights that had it (`keep: best`).
+    """
+
+    model: nn.Module
+    optimiser: torch.optim.Optimizer
+    schedule: torch.optim.lr_scheduler.LRScheduler
+    generator: torch.Generator
+    device: torch.device
+    step: int = 0
+    losses: list[Tensor] = field(default_factory=list)
+    curves: list[dict[str, Any]] = field(default_factory=list)
+    best_loss: float = math.inf
+    best_weights: dict[str, Tensor] | None = None
+
+    def read_losses(self) -> list[float]:
+        """Wait for the steps and return their losses."""
+        return torch.stack(self.losses).tolist() if self.losses else []
+
+    def finished(self) -> dict[str, Any]:
+        """Return what is needed of a fit that has ended."""
+        return {"step": self.step, "model": self.model.state_dict(), "curves": self.curves}
+
+    def unfinished(self) -> dict[str, Any]:
+        """Return the whole state as plain values; torch's own generators are part of it."""
+        return self.finished() | {
+            "optimiser": self.optimiser.state_dict(), "schedule": self.schedule.state_dict(),
+            "generator": self.generator.get_state(), "torch": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
+            "losses": self.read_losses(), "best": self.best_loss, "kept": self.best_weights,
+        }  # fmt: skip
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        """Go back to the state that `unfinished` or `finished` returned."""
+        self.step, self.curves = saved["step"], saved["curves"]
+        self.model.load_state_dict(saved["model"])
+        if "optimiser" not in saved:
+            return
+        self.optimiser.load_state_dict(saved["optimiser"])
+        self.schedule.load_state_dict(saved["schedule"])
+        self.generator.set_state(saved["generator"])
+        torch.set_rng_state(saved["torch"])
+        if saved["cuda"] is not None:
+            torch.cuda.set_rng_state(saved["cuda"], self.device)
+        self.losses = list(torch.tensor(saved["losses"], device=self.device))
+        self.best_loss, self.best_weights = saved["best"], saved["kept"]
 
 
 @dataclass
 class Checkpoint:
-    """The state of one network's training, as a file that only runs of the same key take up."""
+    """A file with the training state of one network; only a run with the same key continues from it."""
 
     path: Path
     key: str
     _next: float = field(default_factory=lambda: time.monotonic() + SECONDS)
 
     def load(self, log: Log = SILENT) -> dict[str, Any] | None:
-        """Give the state that was saved last, tensors on the CPU, or None; all processes get the first one's."""
+        """Return the last saved state, tensors on the CPU, or None; all processes get that of the first."""
         return broadcast_from_main(self._read(log) if is_main() else None)
 
     def _read(self, log: Log) -> dict[str, Any] | None:
         try:
-            found = torch.load(self.path, map_location="cpu", weights_only=True)
-            key, state = found["key"], found["state"]
+            content = torch.load(self.path, map_location="cpu", weights_only=True)
+            key, state = content["key"], content["state"]
         except FileNotFoundError:
             return None
         except Exception as error:  # torch and pickle raise a dozen kinds on a broken file; none is worth stopping for
@@ -60,11 +119,11 @@ class Checkpoint:
         return state
 
     def due(self) -> bool:
-        """Whether the last one is so old that too much would be lost."""
+        """Return whether the last one is so old that an interruption would lose too much."""
         return time.monotonic() >= self._next
 
     def save(self, state: Mapping[str, Any]) -> None:
-        """Replace the last one: tensors, numbers, strings, lists and dicts; the first process alone writes.
+        """Replace the file; the first process alone writes. A state holds tensors, numbers, strings, lists and dicts.
 
         Raises:
             AupairError: it cannot be written.
@@ -77,21 +136,56 @@ class Checkpoint:
             except (OSError, RuntimeError) as error:  # torch makes a RuntimeError of a full disk
                 raise AupairError(
                     "cannot write a checkpoint", where=self.path, got=str(error).partition("\n")[0],
-                    todo=f"make room, or name another folder in {SHARED}",
+                    todo=f"make room, or name another folder in {FOLDER_VARIABLE}",
                 ) from error  # fmt: skip
         now = time.monotonic()
         self._next = now + max(SECONDS, (now - start) / SHARE)
 
 
+@contextmanager
+def resumable(
+    state: TrainingState, checkpoint: Checkpoint | None, name: str, steps: int, log: Log
+) -> Iterator[Callable[[bool], None]]:
+    """Restore a fit from its checkpoint, and save it once more when the block ends; without a checkpoint do nothing.
+
+    Yields:
+        A function to call after each step with whether the model was evaluated after it. It saves the state after an
+        evaluation and when a checkpoint is due, and after SIGTERM it saves and raises.
+
+    Raises:
+        Stopped: a process received SIGTERM.
+    """
+    if checkpoint is None:
+        yield lambda evaluated: None
+        return
+    with catch_sigterm() as stop_requested:
+        if saved := checkpoint.load(log):
+            state.restore(saved)
+            log.line(f"resuming {name} at step {state.step} of {steps}")
+        first = state.step
+
+        def save_if_due(evaluated: bool) -> None:
+            stop = stop_requested()
+            if stop or (state.step < steps and (evaluated or checkpoint.due())):
+                checkpoint.save(state.unfinished())
+            if stop:
+                at = f"SIGTERM at step {state.step} of {steps}"
+                raise Stopped("stopped", where=name, got=at, todo="run it again to go on")
+
+        yield save_if_due
+        if first < steps:
+            checkpoint.save(state.finished())
+
+
 @dataclass(frozen=True)
 class Checkpoints:
-    """The checkpoints of one run of a stage, a file for each network."""
+    """The checkpoints of one run of a stage, one file per network."""
 
     folder: Path
     key: str
 
     def for_network(self, name: str) -> Checkpoint:
-        """Give a network's."""
+        """Return the checkpoint of one network."""
         return Checkpoint(self.folder / f"{name}.pt", self.key)
 
 
@@ -99,22 +193,22 @@ class Checkpoints:
 def checkpointing(
     name: str, folder: Path | None, inputs: Mapping[str, Path], settings: Mapping[str, Any]
 ) -> Iterator[Checkpoints | None]:
-    """Keep checkpoints while a stage runs; they are deleted when the block ends, and stay when it fails.
+    """Yield the checkpoints of a stage; they are deleted when the block ends, and stay when it fails.
 
     Args:
-        name: the stage and the trial.
-        folder: where they lie, unless AUPAIR_CHECKPOINTS names another; None: without it there are none.
+        name: name of the stage and the trial.
+        folder: folder of the checkpoints, unless AUPAIR_CHECKPOINTS names another; without either there are none.
         inputs: files and folders that the stage reads.
         settings: what else its numbers depend on, as JSON.
     """
-    shared = os.environ.get(SHARED)
+    shared = os.environ.get(FOLDER_VARIABLE)
     if not shared and folder is None:
         yield None
         return
     machine = {"version": __version__, "torch": torch.__version__, "processes": world_size()}
     key = digest(inputs, {"stage": name, **machine, **settings}) if is_main() else ""
-    if shared:
-        folder, name = Path(shared), f"{name}-{key[:16]}"  # elsewhere another run replaces what it finds: no pile grows
+    if shared:  # elsewhere the next run of the stage replaces the files, so that they do not pile up
+        folder, name = Path(shared), f"{name}-{key[:16]}"
     checkpoints = Checkpoints(Path(folder or "") / name, key)
     if is_main():
         store.check_writable(checkpoints.folder)
@@ -124,10 +218,10 @@ def checkpointing(
 
 
 def training_settings(section: TrainPseudoIntensity | TrainUncertainty, seed: int) -> dict[str, Any]:
-    """Give what a training's numbers depend on besides its inputs: its section of the params, seed, kind of device.
+    """Return what a training's numbers depend on besides its inputs: section of the params, seed, kind of device.
 
     Raises:
-        ParamsError: there is no such device, or not one for each process: told before anything is loaded.
+        ParamsError: there is no such device, or not one for each process. Call it before anything is loaded.
     """
     device = pick_device(section.device)
     check_device(device)
@@ -135,7 +229,7 @@ def training_settings(section: TrainPseudoIntensity | TrainUncertainty, seed: in
 
 
 def digest(inputs: Mapping[str, Path], settings: Mapping[str, Any]) -> str:
-    """Hash settings and the content of files and folders; where those lie does not matter."""
+    """Return a hash of settings and of the content of files and folders; their location does not matter."""
     total = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for name, root in sorted(inputs.items()):
         for path in sorted(path for path in (root, *root.rglob("*")) if path.is_file()):

@@ -44,6 +44,14 @@ class PairBatch:
         return torch.sqrt(sigma[self.i, self.au] ** 2 + sigma[self.j, self.au] ** 2 + 1e-6)
 
 
+def make_pair_batch(pairs: Pairs) -> tuple[np.ndarray, PairBatch]:
+    """Return the rows that pairs refer to, each once, and the pairs as indices into them, all of the same weight."""
+    rows, local = np.unique(np.concatenate([pairs.i, pairs.j]), return_inverse=True)
+    count = len(pairs)
+    weight = np.full(count, 1 / max(count, 1), np.float32)
+    return rows, PairBatch.from_pairs(Pairs(local[:count], local[count:], pairs.au, pairs.r), weight)
+
+
 def ranking(d: Tensor, m: float = 1.0) -> Tensor:
     """max(0, m - d), elementwise."""
     return torch.relu(m - d)

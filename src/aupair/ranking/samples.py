@@ -1,4 +1,4 @@
-"""What sample-pairs writes: fixed pairs, groups to train on, folds of people; and the training set they make."""
+"""The output of sample-pairs (fixed pairs, groups to train on, folds of people), and the training set made of it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,10 +12,10 @@ from aupair import store
 from aupair.aus import AUS, SPLITS
 from aupair.data.frames import Frames, load_frames
 from aupair.errors import ArtifactError, DataError
-from aupair.params import SamplePairs
+from aupair.params import Optimiser, SamplePairs
 from aupair.ranking.images import FaceImages
 from aupair.ranking.pairs import Pairs, assign_folds, count_pairs, draw_groups, draw_pairs
-from aupair.ranking.pseudo_intensity import TrainingSet
+from aupair.ranking.sampling import GroupSampler, ListSampler, Sampler
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Samples:
             store.write_json(temporary / "counts.json", {"fingerprint": self.fingerprint, "pairs": self.counts()})
 
     def counts(self) -> dict[str, dict[str, Any]]:
-        """Count, for each split and AU, the pairs there are and those drawn."""
+        """Return for each split and AU the number of possible and of drawn pairs."""
         return {
             split: {
                 au: {"possible": int(self.possible[split][a]), "drawn": int((self.pairs[split].au == a).sum())}
@@ -60,7 +60,7 @@ class Samples:
         }
 
     def summary(self) -> list[str]:
-        """Say in lines what was drawn."""
+        """Return lines that describe what was drawn."""
         lines = [f"{split}: {len(self.pairs[split])} fixed pairs" for split in SPLITS]
         if self.groups is not None:
             lines.append(f"fit: {len(self.groups)} groups of {self.groups.shape[1]} frames")
@@ -69,20 +69,20 @@ class Samples:
         return [*lines, "pairs drawn, of all there are:", *_aligned(self.table())]
 
     def table(self) -> list[list[str]]:
-        """Lay out the counts: a head, then a row for each AU with the pairs drawn and all there are, by split."""
+        """Return a table: a header, then a row for each AU with the number of pairs drawn and possible, by split."""
         counts = self.counts()
         cells = ([f"{n['drawn']:,} of {n['possible']:,}" for n in (counts[s][au] for s in SPLITS)] for au in AUS)
         return [["AU", *SPLITS], *([au, *row] for au, row in zip(AUS, cells))]
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Pad the cells so that the columns stand below each other."""
+    """Pad the cells so that columns are aligned."""
     widths = [max(map(len, column)) for column in zip(*rows)]
     return ["  " + "  ".join(cell.rjust(width) for cell, width in zip(row, widths)) for row in rows]
 
 
 def draw_samples(frames: Frames, params: SamplePairs, seed: int) -> Samples:
-    """Draw all that training needs.
+    """Draw pairs, groups and folds.
 
     Raises:
         DataError: fit or select have no pair at all, or too few people have some for that many folds.
@@ -105,7 +105,7 @@ def draw_samples(frames: Frames, params: SamplePairs, seed: int) -> Samples:
 
 
 def _check_folds(frames: Frames, rows: np.ndarray, folds: np.ndarray, count: int) -> None:
-    """Refuse folds of which one has nobody, or all `rows` to train on, so that its network has none."""
+    """Raise if a fold has nobody, or has all `rows` to train on, so that its own network has none."""
     if count < 2:
         return
     people = np.unique(frames.subject[frames.usable & frames.of_split("fit")])
@@ -119,7 +119,7 @@ def _check_folds(frames: Frames, rows: np.ndarray, folds: np.ndarray, count: int
 
 
 def load_samples(folder: Path, frames: Frames) -> Samples:
-    """Read what `Samples.save` wrote.
+    """Load the folder that `Samples.save` wrote.
 
     Raises:
         ArtifactError: a file is missing or corrupt, or faces, labels or splits have changed since.
@@ -144,8 +144,51 @@ def load_samples(folder: Path, frames: Frames) -> Samples:
     return Samples(fingerprint, pairs, arrays.get("groups"), arrays["folds"], possible)
 
 
+@dataclass(frozen=True)
+class TrainingSet:
+    """The data that f and h are trained on.
+
+    Attributes:
+        frames: all frames of all splits.
+        images: their faces.
+        groups: (G, K) rows of fit frames (groups mode), or None.
+        pairs: fixed pairs of each split; those of fit are the training list in reference mode.
+        folds: (subjects,) int8, the fold of each fit subject, -1 without cross-fitting.
+    """
+
+    frames: Frames
+    images: FaceImages
+    groups: np.ndarray | None
+    pairs: dict[str, Pairs]
+    folds: np.ndarray
+
+    def training_masks(self) -> dict[str, np.ndarray]:
+        """Return for each network the fit frames it is trained on, (N,) bool; `final` first, then `fold0` ..."""
+        fit_rows = self.frames.of_split("fit")
+        fold = self.folds[self.frames.subject]
+        return {"final": fit_rows} | {f"fold{k}": fit_rows & (fold != k) for k in range(int(self.folds.max()) + 1)}
+
+    def scoring_mask(self, name: str) -> np.ndarray:
+        """Return the frames that a network scores, (N,) bool: those of its held-out fold; `final`: the other splits.
+
+        Without cross-fitting `final` scores those of fit as well.
+        """
+        fit_rows, fold = self.frames.of_split("fit"), self.folds[self.frames.subject]
+        if name == "final":
+            return ~fit_rows if self.folds.max() >= 0 else np.ones(len(fit_rows), bool)
+        return fit_rows & (fold == int(name.removeprefix("fold")))
+
+    def sampler(self, trained: np.ndarray, params: Optimiser, seed: tuple[int, ...]) -> Sampler:
+        """Return the sampler of a network's batches, from the fit frames that it may see."""
+        if self.groups is None:
+            pairs = self.pairs["fit"]
+            return ListSampler(pairs[trained[pairs.i]], params.batch // 2, seed)
+        videos = max(1, params.batch // self.groups.shape[1])
+        return GroupSampler(self.frames, self.groups[trained[self.groups[:, 0]]], videos, seed)
+
+
 def load_training_set(labels: Path, faces: Path, pairs: Path) -> TrainingSet:
-    """Put together what f and h learn from."""
+    """Load the training set from the artifacts of three stages."""
     frames = load_frames(labels, faces)
     samples = load_samples(pairs, frames)
     return TrainingSet(frames, FaceImages(faces, frames), samples.groups, samples.pairs, samples.folds)

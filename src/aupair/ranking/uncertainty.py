@@ -1,4 +1,7 @@
-"""h: the uncertainty of a pseudo-intensity, fitted where f is honest (paper: section 3.2; see docs/method.md)."""
+"""h: the uncertainty sigma of a pseudo-intensity, fitted on y_hat of people that f never saw (paper: section 3.2).
+
+`train_h` is the body of the stage train-uncertainty; docs/method.md says why it is so.
+"""
 
 import math
 from collections.abc import Callable
@@ -14,19 +17,20 @@ from aupair.aus import AUS
 from aupair.log import SILENT, Log
 from aupair.params import FitUncertainty, Params
 from aupair.ranking.checkpoint import Checkpoints
-from aupair.ranking.fit import Faces, FitJob, fit, forward_all
-from aupair.ranking.losses import UNCERTAINTY_LOSSES, PairBatch, uncertainty_loss
+from aupair.ranking.fit import FitJob, fit, forward_all
+from aupair.ranking.losses import UNCERTAINTY_LOSSES, PairBatch, make_pair_batch, uncertainty_loss
 from aupair.ranking.networks import AUNetwork, Factors, SecondHead, build_factors, build_network, pick_device
 from aupair.ranking.pairs import Pairs
-from aupair.ranking.pseudo_intensity import TrainingSet, make_pair_batch
+from aupair.ranking.prefetch import Faces
+from aupair.ranking.samples import TrainingSet
 
 
 class Sigma(nn.Module):
     """sigma = floor + softplus(h(x) + b); b, which is trained too, starts where h = 0 gives a constant for each AU.
 
     Args:
-        network: images (B, 3, S, S), or what stands for them -> (B, A).
-        start: (A,) sigma where the network says 0.
+        network: images (B, 3, S, S), or numbers computed from them -> (B, A).
+        start: (A,) sigma where the network returns 0.
         floor: smallest sigma.
     """
 
@@ -37,76 +41,78 @@ class Sigma(nn.Module):
         self.offset = nn.Parameter(torch.log(torch.expm1(above)))
 
     def forward(self, x: Tensor) -> Tensor:
-        """What the network takes, such as RGB (B, 3, S, S) in 0..255 -> (B, A), at least `floor`."""
+        """Compute sigma from the network's input, such as RGB (B, 3, S, S) in 0..255: (B, A), at least `floor`."""
         return self.floor + nn.functional.softplus(self.network(x).float() + self.offset)
 
 
 @dataclass(frozen=True)
 class Uncertainty:
-    """What training h gives: models (`final`, one a fold), sigma (N, A) float32 out of fold on fit, curves."""
+    """The result of training h: models (`final`, one per fold), sigma (N, A) float32 out of fold on fit, curves."""
 
     models: dict[str, Sigma | SecondHead]
     sigma: np.ndarray
     curves: list[dict[str, Any]]
 
-    def score(self, name: str, data: TrainingSet, faces: Faces, device: torch.device, log: Log) -> None:
-        """Give the frames that a network never saw their sigma."""
-        rows = np.flatnonzero(data.scoring_mask(name) & data.frames.ok)
-        self.sigma[rows] = forward_all(self.models[name], faces, rows, device, log, f"scoring frames by h.{name}")
-
 
 LoadF = Callable[[str], tuple[AUNetwork, np.ndarray, np.ndarray]]
-"""a network of f by its name, with its center and scale, (A,) float32 each"""
+"""name of a network of f -> the network, its center and its scale, (A,) float32 each"""
 
 
 def train_h(
     data: TrainingSet, y_hat: np.ndarray, f: LoadF, params: Params, seed: int,
     log: Log = SILENT, checkpoints: Checkpoints | None = None,
 ) -> Uncertainty:  # fmt: skip
-    """Train h on frozen y_hat, and one for each fold of people, then give every frame a sigma.
+    """Train h on frozen y_hat, and one network per fold of people, and compute sigma of every frame.
 
     Args:
         y_hat: (N, A) float32, standardised, out of fold on fit: f is never forwarded for a pair.
-        f: gives f's network of a name, whose trunk kind `factors` reads: a fold's, and so it never saw who is held out.
-            Kind `integrated` takes its second head, and nothing is left to train.
-        checkpoints: where the state of each network is kept while it is fitted; what is found there is taken up.
+        f: loads a network of f. Kind `factors` reads the trunk of the same fold's, which never saw the people who are
+            held out; kind `integrated` takes its second head, and there is nothing left to train.
+        checkpoints: files of the training states; a fit continues from the one it finds.
     """
-    device = pick_device(params.train_uncertainty.device)
+    section = params.train_uncertainty
+    device = pick_device(section.device)
     result = Uncertainty({}, np.full((len(data.frames), len(AUS)), np.nan, np.float32), [])
-    if params.train_uncertainty.kind == "integrated":
-        for name in data.training_masks():
-            with_two_heads, _, scale = f(name)
-            result.models[name] = SecondHead(with_two_heads, scale)
-            result.score(name, data, data.images, device, log)
-        return result
-    section: FitUncertainty = params.train_uncertainty
+    for k, (name, trained) in enumerate(data.training_masks().items()):
+        faces: Faces = data.images
+        if section.kind == "integrated":
+            network, _, scale = f(name)
+            result.models[name] = SecondHead(network, scale)
+        else:
+            start = best_constant_sigma(data.pairs["fit"], y_hat, trained, section)
+            h, faces = build_h_network(data, f, name, section, seed * 1000 + 500 + k, log)
+            model = result.models[name] = Sigma(h, start, section.floor)
+            job = FitJob(
+                images=faces, sampler=data.sampler(trained, section.optimiser, (seed, 100 + k)),
+                batch_loss=_make_batch_loss(y_hat, section),
+                evaluate_on_select=partial(evaluate_h, data=data, faces=faces, y_hat=y_hat, params=section),
+                seed=seed * 1000 + 500 + k, name=f"h.{name}", augment=section.augment if section.kind == "network" else 0.0,
+                precision=section.precision, compile=section.kind == "network" and section.compile, device=device,
+                checkpoint=checkpoints.for_network(f"h.{name}") if checkpoints else None,
+            )  # fmt: skip
+            steps = section.optimiser.steps if name == "final" else section.optimiser.fold_steps
+            result.curves.extend(fit(model, job, section.optimiser, steps, log))
+        rows = np.flatnonzero(data.scoring_mask(name) & data.frames.ok)
+        heading = f"scoring frames by h.{name}"
+        result.sigma[rows] = forward_all(result.models[name], faces, rows, device, log, heading)
+    return result
+
+
+def _make_batch_loss(y_hat: np.ndarray, params: FitUncertainty) -> Callable[[Tensor, np.ndarray, PairBatch], Tensor]:
+    """Return the loss of a batch of sigma, (B, A), given the frozen y_hat of its rows."""
     frozen = torch.from_numpy(y_hat)
 
-    def batch_loss(outputs: Tensor, rows: np.ndarray, pairs: PairBatch) -> Tensor:
-        mine = frozen[rows].to(outputs.device, non_blocking=True)
-        return uncertainty_loss(mine, outputs, pairs, section.loss, section.margin, section.log_sigma_penalty)
+    def batch_loss(sigma: Tensor, rows: np.ndarray, pairs: PairBatch) -> Tensor:
+        values = frozen[rows].to(sigma.device, non_blocking=True)
+        return uncertainty_loss(values, sigma, pairs, params.loss, params.margin, params.log_sigma_penalty)
 
-    for k, (name, trained) in enumerate(data.training_masks().items()):
-        start = best_constant_sigma(data.pairs["fit"], y_hat, trained, section)
-        network, faces = build_h_network(data, f, name, section, seed * 1000 + 500 + k, log)
-        model = result.models[name] = Sigma(network, start, section.floor)
-        job = FitJob(
-            images=faces, sampler=data.sampler(trained, section.optimiser, (seed, 100 + k)), batch_loss=batch_loss,
-            evaluate_on_select=partial(evaluate_h, data=data, faces=faces, y_hat=y_hat, params=section),
-            seed=seed * 1000 + 500 + k, name=f"h.{name}", augment=section.augment if section.kind == "network" else 0.0,
-            precision=section.precision, compile=section.kind == "network" and section.compile, device=device,
-            checkpoint=checkpoints.for_network(f"h.{name}") if checkpoints else None,
-        )  # fmt: skip
-        steps = section.optimiser.steps if name == "final" else section.optimiser.fold_steps
-        result.curves.extend(fit(model, job, section.optimiser, steps, log))
-        result.score(name, data, faces, device, log)
-    return result
+    return batch_loss
 
 
 def build_h_network(
     data: TrainingSet, f: LoadF, name: str, section: FitUncertainty, seed: int, log: Log
 ) -> tuple[nn.Module, Faces]:
-    """Make a network of h, and what it is fed: the faces, or phi of every face, forwarded once.
+    """Return a network of h and its input: the faces, or phi of every face, computed once.
 
     phi is standardised on the frames that this network may see.
     """
@@ -121,28 +127,30 @@ def build_h_network(
     device = pick_device(section.device)
     phi = np.zeros((len(data.frames), len(factors.center)), np.float32)
     phi[rows] = forward_all(_Phi(factors), data.images, rows, device, log, f"reading f's trunk for h.{name}")
-    seen = phi[data.training_masks()[name] & data.frames.ok]
-    factors.center.copy_(torch.from_numpy(seen.mean(0, dtype=np.float64)))
-    factors.scale.copy_(torch.from_numpy(np.maximum(seen.std(0, dtype=np.float64), 1e-3)))
+    trained = phi[data.training_masks()[name] & data.frames.ok]
+    factors.center.copy_(torch.from_numpy(trained.mean(0, dtype=np.float64)))
+    factors.scale.copy_(torch.from_numpy(np.maximum(trained.std(0, dtype=np.float64), 1e-3)))
     return factors, phi.__getitem__
 
 
 class _Phi(nn.Module):
-    """`Factors.describe` as a module: images -> phi."""
+    """`Factors.phi` as a module: images (B, 3, S, S) -> (B, D)."""
 
     def __init__(self, factors: Factors) -> None:
         super().__init__()
         self.factors = factors
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, S, S) -> (B, D)."""
         return self.factors.phi(images)
 
 
 def best_constant_sigma(pairs: Pairs, y_hat: np.ndarray, trained: np.ndarray, params: FitUncertainty) -> np.ndarray:
-    """Find, for each AU, the single sigma that minimises the loss over the fixed fit pairs a network may see.
+    """Return, for each AU, the single sigma that minimises the loss over the fixed fit pairs a network may see.
 
     A grid is enough: it is where training starts, not a result.
+
+    Args:
+        trained: (N,) bool, the frames that the network may see.
 
     Returns:
         (A,) float32; 1 for an AU without pairs.
@@ -152,17 +160,17 @@ def best_constant_sigma(pairs: Pairs, y_hat: np.ndarray, trained: np.ndarray, pa
     d = torch.from_numpy(pairs.r * (y_hat[pairs.i, pairs.au] - y_hat[pairs.j, pairs.au]))
     constants = np.ones(len(AUS), np.float32)
     for au in np.unique(pairs.au):
-        mine = d[torch.from_numpy(pairs.au == au)][:, None]
-        terms = UNCERTAINTY_LOSSES[params.loss](mine, math.sqrt(2) * grid[None], params.margin).mean(0)
-        constants[au] = float(grid[terms.argmin()])
+        d_of_au = d[torch.from_numpy(pairs.au == au)][:, None]
+        losses = UNCERTAINTY_LOSSES[params.loss](d_of_au, math.sqrt(2) * grid[None], params.margin).mean(0)
+        constants[au] = float(grid[losses.argmin()])
     return constants
 
 
 def evaluate_h(
     model: nn.Module, data: TrainingSet, faces: Faces, y_hat: np.ndarray, params: FitUncertainty
 ) -> dict[str, float]:
-    """Judge h on the fixed pairs of `select`: its loss there, a mean over pairs."""
-    rows, batch = make_pair_batch(data.pairs["select"])
+    """Return the loss of h on the fixed pairs of `select`, a mean over pairs, and its mean sigma there."""
+    rows, pairs = make_pair_batch(data.pairs["select"])
     sigma = torch.from_numpy(forward_all(model, faces, rows, pick_device(params.device)))
-    d, s = batch.difference(torch.from_numpy(y_hat[rows])), batch.spread(sigma)
+    d, s = pairs.difference(torch.from_numpy(y_hat[rows])), pairs.spread(sigma)
     return {"loss": float(UNCERTAINTY_LOSSES[params.loss](d, s, params.margin).mean()), "sigma": float(sigma.mean())}
