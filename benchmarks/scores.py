@@ -149,7 +149,7 @@ def save(folder: Path, params: Params, size: int, images: np.ndarray) -> tuple[P
 def forwards(scorer: Scorer, images: np.ndarray) -> int:
     """Count the convolutions that a call does."""
     done: list[Tensor] = []
-    layers = [layer for layer in scorer._both.modules() if isinstance(layer, nn.Conv2d)]
+    layers = [layer for layer in scorer._networks.modules() if isinstance(layer, nn.Conv2d)]
     hooks = [layer.register_forward_hook(lambda layer, given, out: done.append(out)) for layer in layers]
     scorer(images)
     for hook in hooks:

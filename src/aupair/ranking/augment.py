@@ -1,4 +1,4 @@
-"""Light augmentation, all images of a batch at once: a random similarity with mirroring, then colour and noise."""
+"""Light augmentation of all images of a batch at once: a random similarity with mirroring, then colour and noise."""
 
 import math
 
@@ -18,11 +18,12 @@ NOISE = 6.0  # of 255
 def augment(
     images: Tensor, strength: float, generator: torch.Generator, batch: int | None = None, part: slice = slice(None)
 ) -> Tensor:
-    """Vary (B, 3, S, S) float32 RGB in 0..255; AUs are labelled for both sides, so that mirroring keeps labels.
+    """Augment (B, 3, S, S) float32 RGB in 0..255; AUs are labelled for both sides, so mirroring keeps the labels.
 
     Args:
-        strength: 0..1, share of the amounts above; mirroring is a coin at any strength above 0.
-        batch, part: the images are this part of a batch of so many: an image varies alike whatever its part.
+        strength: 0..1, share of the amounts above; half of the images are mirrored at any strength above 0.
+        batch, part: the images are this part of a batch of so many images. The random numbers of an image do not
+            depend on how a batch is divided into parts.
     """
     b, device = batch or len(images), images.device
 
@@ -44,7 +45,7 @@ def augment(
     )
     x = x * (1 + strength * CHANNEL * uniform(3, 1, 1))
     amount = (uniform(1, 1, 1) * strength * NOISE).abs()
-    if device.type == "cuda":  # a CPU takes longer to draw that much than a GPU for the whole step
+    if device.type == "cuda":  # a CPU would need longer for these numbers than a GPU for the whole step
         seed = int(torch.randint(2**62, (), generator=generator))
         generator = torch.Generator(device).manual_seed(seed)
     noise = torch.randn(b, *x.shape[1:], generator=generator, device=generator.device)[part]

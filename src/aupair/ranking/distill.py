@@ -1,7 +1,7 @@
-"""Distillation: a small f with a second head learns to say what a finished trial's f and h say of the same image.
+"""Distillation: a small f with a second head learns to reproduce the outputs of a finished trial's f and h.
 
 # ours: function matching (Beyer et al. 2021, arXiv 2106.05237). Teacher and student see one and the same augmented
-image; the batches are those of the pairs, rare AUs first, but no label is looked at.
+image; the batches are those of the pairs, rare AUs first, but no label is used.
 """
 
 from collections.abc import Callable
@@ -12,41 +12,42 @@ from torch import Tensor, nn
 from aupair.ranking.networks import AUNetwork, second_head_sigma
 
 Teachers = Callable[[str], nn.Module]
-"""the teacher of a network by its name: images (B, 3, S, S) -> y_hat, then log sigma, (B, 2A)"""
+"""name of a network -> its teacher: images (B, 3, S, S) -> y_hat, then log sigma, (B, 2A)"""
 
 
 class StudentWithTeacher(nn.Module):
-    """A student with its teacher beside it, as the training loop takes it: one batch goes through both.
+    """A student and its teacher as one module for the training loop: each batch goes through both.
 
     Args:
-        student: f, sharing `integrated`; the only part with parameters to fit, to move and to save.
-        teacher: stays as it is, in eval mode.
+        student: f, sharing `integrated`; the only part whose parameters are trained, moved and saved.
+        teacher: frozen and in eval mode.
     """
 
     def __init__(self, student: AUNetwork, teacher: nn.Module) -> None:
         super().__init__()
         self.student = student
-        self._teacher = (teacher.eval().requires_grad_(False),)  # in a tuple, or it would be a part of this module
+        self._teacher = (teacher.eval().requires_grad_(False),)  # in a tuple: else nn.Module would register it
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, S, S), RGB in 0..255 -> the student's (B, 2A); while training the teacher's beside it, (B, 4A)."""
+        """Forward RGB (B, 3, S, S) in 0..255: the student's outputs, (B, 2A), and in training the teacher's too, (B, 4A)."""
         outputs: Tensor = self.student(images)
         if not self.training:
             return outputs
         with torch.no_grad():
-            said = self._teacher[0](images)
-        return torch.cat([outputs.float(), said], dim=1)
+            targets = self._teacher[0](images)
+        return torch.cat([outputs.float(), targets], dim=1)
 
 
 OFFSET = 0.25
-"""weight of the error that all frames of a video share: what follows compares a frame with others of its video"""
+"""weight of the error that all frames of a video share; it is small, since the mapping compares frames of one video"""
 
 
 def distillation_loss(outputs: Tensor, video: Tensor, weight: float) -> Tensor:
-    """Mean squared error of y_hat within a video, OFFSET x that of its mean, and weight x that of log sigma.
+    """Return the mean squared error of y_hat within videos, plus OFFSET x that of their means, plus weight x that of
+    log sigma.
 
     Args:
-        outputs: student and teacher, (B, 4A).
+        outputs: of student and teacher, (B, 4A).
         video: (B,) integers, the video of each frame.
     """
     student, teacher = outputs.float().chunk(2, dim=1)

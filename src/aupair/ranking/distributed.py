@@ -1,11 +1,11 @@
-"""Several processes that fit one network together, as torchrun starts them; one process passes through untouched.
+"""Several processes, started by torchrun, that fit one network together; for a single process nothing changes.
 
     torchrun --standalone --nproc-per-node 2 -m aupair run train-pseudo-intensity --trial 0
 
-All draw the same batch, and each forwards its share of the frames. The outputs are gathered, so that each knows the
-loss of all pairs, but its gradients come from its own frames only: their sum over the processes is one process's
-gradient. Batch norms take the statistics of the whole batch. What one process computes is met up to the order of sums;
-but for dropout, whose masks are drawn anew by each process at each step.
+All draw the same batch, and each forwards its share of the frames. The outputs are gathered, so that each process
+computes the loss of all pairs, but its gradients come from its own frames only: their sum over the processes is the
+gradient of a single process. Batch norms use the statistics of the whole batch. The results equal those of a single
+process up to the order of sums, except for dropout, whose masks each process draws by itself at each step.
 """
 
 import os
@@ -27,25 +27,24 @@ from aupair.errors import AupairError, ParamsError
 T = TypeVar("T")
 
 TIMEOUT = timedelta(minutes=30)
-"""how long a process waits for the others: torchrun ends them all when one dies, this is for one that hangs"""
+"""how long a process waits for one that hangs; if one dies, torchrun ends them all"""
 
-
-HEARD = 2.0
-"""seconds for the first process to say its line: torchrun ends them all as soon as one ends"""
+MESSAGE_SECONDS = 2.0
+"""time for the first process to print its error, since torchrun ends all processes as soon as one ends"""
 
 
 class Stopped(AupairError):
-    """The machine asked the process to end (SIGTERM); a checkpoint was written before it did."""
+    """The process received SIGTERM, and wrote a checkpoint before it ended."""
 
     exit_code = 128 + signal.SIGTERM
 
 
 @contextmanager
 def process_group() -> Iterator[None]:
-    """Join the processes that torchrun started and leave them together; without torchrun do nothing.
+    """Connect the processes that torchrun started until the block ends; without torchrun do nothing.
 
     Raises:
-        ParamsError, Stopped: in the first process; the others, where it is the same, end without a word.
+        ParamsError, Stopped: in the first process; the others, which meet the same error, end without a message.
     """
     if not {"RANK", "LOCAL_RANK"} <= os.environ.keys() or int(os.environ.get("WORLD_SIZE", "1")) < 2:
         yield
@@ -59,33 +58,29 @@ def process_group() -> Iterator[None]:
     except (ParamsError, Stopped) as error:
         if is_main():
             raise
-        time.sleep(HEARD)
+        time.sleep(MESSAGE_SECONDS)
         raise SystemExit(error.exit_code) from error
-    any_process(False)  # the first is still writing
-    dist.destroy_process_group()  # not after an error: it would wait for those that hang
+    any_process(False)  # wait: the first is still writing
+    dist.destroy_process_group()  # not after an error: it would wait for processes that hang
 
 
 def world_size() -> int:
-    """How many processes fit the network."""
+    """Return the number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """Which of them this is, from 0."""
+    """Return the index of this process, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def is_main() -> bool:
-    """Whether this is the process that writes and talks."""
+    """Return whether this is the process that writes files and messages."""
     return rank() == 0
 
 
 def check_device(device: torch.device) -> None:
-    """Make sure that each process has a GPU of its own, where they use some.
-
-    Raises:
-        ParamsError: they would share one.
-    """
+    """Raise a ParamsError if several processes would share a GPU."""
     if world_size() == 1 or device.type != "cuda":
         return
     if device.index is not None:
@@ -98,10 +93,10 @@ def check_device(device: torch.device) -> None:
 
 
 def local_slice(count: int) -> slice:
-    """Give this process's share of `count` frames; shares differ by one frame at most.
+    """Return this process's share of `count` frames; the shares differ by one frame at most.
 
     Raises:
-        ParamsError: there is no frame for some process.
+        ParamsError: there are fewer frames than processes.
     """
     if 0 < count < world_size():
         raise ParamsError(
@@ -111,14 +106,14 @@ def local_slice(count: int) -> slice:
     return slice(count * rank() // world_size(), count * (rank() + 1) // world_size())
 
 
-def gather_shares(mine: Tensor, count: int) -> Tensor:
-    """Put the shares of all processes together: (share, ...) -> (count, ...); gradients reach this share only."""
+def gather_shares(share: Tensor, count: int) -> Tensor:
+    """Concatenate the shares of all processes: (share, ...) -> (count, ...); gradients flow to this share only."""
     if world_size() == 1:
-        return mine
-    whole, part = mine.new_zeros(count, *mine.shape[1:]), local_slice(count)
-    whole[part] = mine.detach()
+        return share
+    whole, part = share.new_zeros(count, *share.shape[1:]), local_slice(count)
+    whole[part] = share.detach()
     dist.all_reduce(whole)
-    return torch.cat([whole[: part.start], mine, whole[part.stop :]])
+    return torch.cat([whole[: part.start], share, whole[part.stop :]])
 
 
 def sum_gradients(model: nn.Module) -> None:
@@ -133,16 +128,16 @@ def sum_gradients(model: nn.Module) -> None:
 
 
 def broadcast_from_main(value: T) -> T:
-    """Give all processes what the first one has, so that all decide alike."""
+    """Return the value of the first process in all processes, so that all decide alike."""
     if world_size() == 1:
         return value
-    held: list[Any] = [value]
-    dist.broadcast_object_list(held)
-    return held[0]
+    values: list[Any] = [value]
+    dist.broadcast_object_list(values)
+    return values[0]
 
 
 def any_process(flag: bool) -> bool:
-    """Whether any process says yes."""
+    """Return whether the flag is set in any process."""
     if world_size() == 1:
         return flag
     votes = torch.tensor([float(flag)])
@@ -151,43 +146,43 @@ def any_process(flag: bool) -> bool:
 
 
 def seed_dropout(seed: int, step: int) -> None:
-    """Seed this process's dropout for a step; a single process goes on with the generator that it has."""
+    """Seed the dropout of this process for a step; a single process uses its generator as it is."""
     if world_size() > 1:
         torch.manual_seed(int(np.random.SeedSequence([seed, step, rank()]).generate_state(1, np.uint64)[0]))
 
 
 @contextmanager
 def catch_sigterm() -> Iterator[Callable[[], bool]]:
-    """Note SIGTERM instead of dying of it; give the question whether any process was told to stop."""
-    told = threading.Event()
-    if threading.current_thread() is not threading.main_thread():  # Python hears signals there only
+    """Catch SIGTERM; yield a function that returns whether any process has received it."""
+    received = threading.Event()
+    if threading.current_thread() is not threading.main_thread():  # Python delivers signals there only
         yield lambda: any_process(False)
         return
-    before = signal.signal(signal.SIGTERM, lambda *_: told.set())
+    before = signal.signal(signal.SIGTERM, lambda *_: received.set())
     try:
-        yield lambda: any_process(told.is_set())
+        yield lambda: any_process(received.is_set())
     finally:
         signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
-    if told.is_set():  # after the last question
+    if received.is_set():  # after the last call of that function
         signal.raise_signal(signal.SIGTERM)
 
 
-class Normalised(torch.autograd.Function):
-    """A batch norm over the batch of all processes: each way they talk once, for a wait at every layer is what costs."""
+class _SharedNormalisation(torch.autograd.Function):
+    """A batch norm over the whole batch, with one exchange between processes each way, since waiting is what costs."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, ...]:
-        """x (share, C, H, W) -> y like x; the whole batch's mean (C,), variance (C,), number of values a channel ()."""
+        """Return y like x (share, C, H, W), and of the whole batch mean (C,), variance (C,), values per channel ()."""
         ctx.layout = (
             torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
         )
         flat = _flat(x, ctx.layout).float()
         mean = flat.mean((0, 2))
         centred = flat - mean[:, None]
-        # Through views into y, since y must be none: ReLU works on it in place, and autograd would copy whole maps.
+        # y is written through views, and is none itself: ReLU works on it in place, and autograd would copy whole maps.
         y = torch.empty_like(x, dtype=flat.dtype, memory_format=ctx.layout)
         squares = torch.mul(centred, centred, out=_flat(y, ctx.layout))
-        parts = _of_all(torch.cat([mean, squares.sum((0, 2)), mean.new_tensor([x[:, 0].numel()])]))
+        parts = _all_gather(torch.cat([mean, squares.sum((0, 2)), mean.new_tensor([x[:, 0].numel()])]))
         means, sums, sizes = parts.split([len(mean), len(mean), 1], 1)  # a row for each process
         count = sizes.sum()
         total = (means * sizes).sum(0) / count
@@ -201,14 +196,14 @@ class Normalised(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        """The gradients of this share's frames; those of weight and bias are summed later, with all the others."""
+        """Return the gradients of this share's frames; those of weight and bias are summed later, like all others."""
         centred, shift, scale, weight, count = ctx.saved_tensors
         gradient = _flat(gradients[0], ctx.layout).float()
         of_x = torch.empty_like(gradients[0], dtype=gradient.dtype, memory_format=ctx.layout)
         products = torch.mul(centred, gradient, out=_flat(of_x, ctx.layout))
         of_bias = gradient.sum((0, 2))
         of_weight = (products.sum((0, 2)) + shift * of_bias) * scale
-        mean_of_weight, mean_of_bias = (_of_all(torch.stack([of_weight, of_bias])).sum(0) / count).unbind()
+        mean_of_weight, mean_of_bias = (_all_gather(torch.stack([of_weight, of_bias])).sum(0) / count).unbind()
         factor = weight * scale
         slope = -factor * scale * mean_of_weight
         constant = shift * slope - factor * mean_of_bias
@@ -217,16 +212,16 @@ class Normalised(torch.autograd.Function):
 
 
 def _flat(x: Tensor, layout: torch.memory_format) -> Tensor:
-    """(n, C, H, W) -> (n, C, H W), or (n H W, C, 1) where channels are last in memory: a view of what is laid out so."""
+    """Return a view of (n, C, H, W) as (n, C, H W), or as (n H W, C, 1) where channels are last in memory."""
     return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1], 1) if layout == torch.channels_last else x.flatten(2)
 
 
-def _of_all(mine: Tensor) -> Tensor:
-    """(...) -> (processes, ...): what each process has, the same in all of them."""
+def _all_gather(own: Tensor) -> Tensor:
+    """Stack the tensors of all processes: (...) -> (processes, ...), the same in all of them."""
     if world_size() == 1:
-        return mine[None]
-    parts = mine.new_zeros(world_size(), *mine.shape)
-    parts[rank()] = mine
+        return own[None]
+    parts = own.new_zeros(world_size(), *own.shape)
+    parts[rank()] = own
     dist.all_reduce(parts)
     return parts
 
@@ -235,14 +230,14 @@ class SharedBatchNorm(nn.BatchNorm2d):
     """Batch norm with the statistics of the whole batch (torch's SyncBatchNorm needs GPUs)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """(share, C, H, W) -> the same shape and dtype; outside training it is torch's own."""
+        """Normalise (share, C, H, W) to the same shape and dtype; in eval mode torch's own batch norm does it."""
         if not self.training:
             return super().forward(x)
         assert self.running_mean is not None
         assert self.running_var is not None
         assert self.num_batches_tracked is not None
         assert self.momentum is not None
-        y, mean, variance, count = Normalised.apply(x, self.weight, self.bias, self.eps)
+        y, mean, variance, count = _SharedNormalisation.apply(x, self.weight, self.bias, self.eps)
         with torch.no_grad():
             self.num_batches_tracked += 1
             self.running_mean.lerp_(mean, self.momentum)
@@ -251,7 +246,7 @@ class SharedBatchNorm(nn.BatchNorm2d):
 
 
 def share_batch_norms(model: nn.Module) -> None:
-    """Let the batch norms of a model see the whole batch; parameters, buffers and their names stay."""
+    """Make the batch norms of a model use the whole batch; parameters, buffers and their names stay."""
     for module in model.modules():
         if world_size() > 1 and type(module) is nn.BatchNorm2d:
             module.__class__ = SharedBatchNorm

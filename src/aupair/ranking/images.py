@@ -1,4 +1,4 @@
-"""Aligned faces as arrays: decoded once and kept while they fit, else decoded by a few threads when asked for."""
+"""Aligned faces as arrays: decoded once if they fit into memory, else each time, by a few threads."""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,7 +11,7 @@ from aupair.errors import ArtifactError
 from aupair.faces.pool import count_cores
 
 THREADS = 8
-"""decoders at most: sixteen were no faster, and more in the way of a training (docs/log.md, 2026-11-26)"""
+"""decoders at most: sixteen were no faster, and more in the way of a training (docs/log, 2026-11-26)"""
 
 
 class FaceImages:
@@ -19,9 +19,9 @@ class FaceImages:
 
     Args:
         folder: the faces, one Arrow file a video.
-        cache_bytes: decoded faces are kept up to this size, so that a small corpus is decoded once.
-        threads: decoders (OpenCV lets go of the interpreter's lock); None: one a core, but THREADS at most; the
-            processes that torchrun started here share the cores.
+        cache_bytes: if all decoded faces fit into this size they are cached, and each is decoded once.
+        threads: number of decoding threads (OpenCV releases the interpreter's lock); None: one per core, THREADS at
+            most. The processes that torchrun started here share the cores.
 
     Attributes:
         size: side of the faces, pixels.
@@ -44,7 +44,7 @@ class FaceImages:
         self._cache = np.empty((len(frames), self.size, self.size, 3), np.uint8) if fits else None
 
     def __call__(self, rows: np.ndarray) -> np.ndarray:
-        """Give the faces of some rows, all with a face: (B,) int -> (B, S, S, 3) uint8 RGB."""
+        """Return the faces of some rows, which must all have one: (B,) int -> (B, S, S, 3) uint8 RGB."""
         if self._cache is None:
             faces = np.empty((len(rows), self.size, self.size, 3), np.uint8)
             self._decode_into(faces, np.arange(len(rows)), rows)
@@ -55,9 +55,9 @@ class FaceImages:
         return self._cache[rows]
 
     def _decode_into(self, faces: np.ndarray, places: np.ndarray, rows: np.ndarray) -> None:
-        """Put the face of each row in its place; a thread has one task, since a task for each face costs most of them."""
+        """Write the face of each row to its place, with one task per thread, since a task per face has a high overhead."""
 
-        def part(start: int) -> None:
+        def decode_part(start: int) -> None:
             for place, row in zip(places[start :: self._threads], rows[start :: self._threads]):
                 face = self._decode(int(row))
                 if face.shape != faces.shape[1:]:
@@ -67,7 +67,7 @@ class FaceImages:
                     )  # fmt: skip
                 faces[place] = face
 
-        list(self._pool.map(part, range(min(self._threads, len(rows)))))
+        list(self._pool.map(decode_part, range(min(self._threads, len(rows)))))
 
     def _decode(self, row: int) -> np.ndarray:
         video, frame = self._video[row], int(self._frame[row])

@@ -15,16 +15,16 @@ from aupair.params import AnyNetwork
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
-"""ImageNet's, per RGB channel of images in 0..1."""
+"""of ImageNet, per RGB channel of images in 0..1"""
 
 
 class Vgg(nn.Module):
-    """VGG16 from images to numbers: the layers and names of torchvision's, so that its weights load.
+    """VGG16 with the layers and names of torchvision's, so that its weights load.
 
     Args:
         params: width (share of the channels), batch_norm, dropout.
         size: side of the images; the trunk's map is pooled to size // 32 a side (7 for 224), 7 at most.
-        outputs: how many numbers an image gets.
+        outputs: how many numbers it computes per image.
     """
 
     def __init__(self, params: AnyNetwork, size: int, outputs: int) -> None:
@@ -46,19 +46,20 @@ class Vgg(nn.Module):
                     nn.init.zeros_(module.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, 3, S, S) -> (B, outputs)."""
+        """Forward images (B, 3, S, S) -> (B, outputs)."""
         return self.classifier(self.avgpool(self.features(x)).flatten(1))
 
     def forward_with_map(self, x: Tensor, layers: int) -> tuple[Tensor, Tensor]:
-        """What `forward` gives, (B, outputs), and the map after the first `layers` of `features`, (B, C, H, W)."""
-        seen = self.features[:layers](x)
-        return self.classifier(self.avgpool(self.features[layers:](seen)).flatten(1)), seen
+        """Return the outputs (B, outputs), and the feature map after the first `layers` of `features`, (B, C, H, W)."""
+        feature_map = self.features[:layers](x)
+        return self.classifier(self.avgpool(self.features[layers:](feature_map)).flatten(1)), feature_map
 
 
 class AUNetwork(nn.Module):
-    """One number for each AU and image, from a shared trunk with 12 heads or from one network an AU.
+    """A network with one number for each AU and image: a shared trunk with 12 heads, or one network per AU.
 
-    With sharing `integrated` two numbers from one trunk: the values of all AUs, then what their sigmas are made of.
+    With sharing `integrated` there are two numbers from one trunk: the values of all AUs, then the second head's
+    outputs, from which `second_head_sigma` computes their sigmas.
 
     Args:
         params: the Network section.
@@ -79,22 +80,22 @@ class AUNetwork(nn.Module):
         self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1) * 255, persistent=False)
 
     def heads(self) -> list[nn.Linear]:
-        """The last layer of each network."""
+        """Return the last layer of each network."""
         return [[layer for layer in network.modules() if isinstance(layer, nn.Linear)][-1] for network in self.networks]
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, S, S), RGB in 0..255, any dtype -> (B, A), or (B, 2A) if integrated."""
+        """Forward RGB (B, 3, S, S) in 0..255, of any dtype -> (B, A), or (B, 2A) if integrated."""
         x = self.normalise(images)
         return torch.cat([network(x) for network in self.networks], dim=1)
 
     def forward_with_map(self, images: Tensor, layers: int) -> tuple[Tensor, Tensor]:
-        """What `forward` gives, and the map after the first `layers` of the one trunk's features, (B, C, H, W)."""
+        """Return the outputs, and the feature map after the first `layers` of the only trunk, (B, C, H, W)."""
         (network,) = self.networks
         assert isinstance(network, Vgg)
         return network.forward_with_map(self.normalise(images), layers)
 
     def normalise(self, images: Tensor) -> Tensor:
-        """RGB (B, 3, S, S) in 0..255 -> what the trunk takes: shrunk, standardised, channels last."""
+        """Convert RGB (B, 3, S, S) in 0..255 to the trunk's input: shrunk, standardised, channels last."""
         return ((shrink_images(images, self.params) - self.mean) / self.std).contiguous(
             memory_format=torch.channels_last
         )
@@ -110,12 +111,12 @@ FLOOR = 0.05
 
 
 def second_head_sigma(outputs: Tensor) -> Tensor:
-    """Sigma of a network with a second head, about 1 at the start: (B, 2A) -> (B, A), at least FLOOR."""
+    """Compute sigma from the outputs of a network with a second head, (B, 2A) -> (B, A); it starts at about 1."""
     return FLOOR + nn.functional.softplus(outputs[:, outputs.shape[1] // 2 :].float() + 0.54)
 
 
 class SecondHead(nn.Module):
-    """The sigma that an integrated f gives along with its values, in the unit of y_hat.
+    """The sigma of an integrated f, in the unit of y_hat.
 
     Args:
         network: f, sharing `integrated`.
@@ -130,30 +131,31 @@ class SecondHead(nn.Module):
         self.register_buffer("scale", torch.as_tensor(scale, dtype=torch.float32))
 
     def forward(self, images: Tensor) -> Tensor:
-        """RGB (B, 3, S, S) in 0..255 -> (B, A)."""
-        return self.of(self.network(images))
+        """Compute sigma (B, A) of RGB (B, 3, S, S) in 0..255."""
+        return self.sigma_from_outputs(self.network(images))
 
-    def of(self, outputs: Tensor) -> Tensor:
-        """Sigma from what the network said already, (B, 2A) -> (B, A): a face is forwarded once for both."""
+    def sigma_from_outputs(self, outputs: Tensor) -> Tensor:
+        """Compute sigma from the network's outputs, (B, 2A) -> (B, A), so that a face is forwarded once for both."""
         return second_head_sigma(outputs) / self.scale
 
 
 class Factors(nn.Module):
-    """A few numbers an image, read linearly from a frozen trunk, spread over the AUs: (phi(x) - c) / s . A . B.
+    """A few factors per image, linear in the features phi of a frozen trunk, and spread over the AUs:
+    (phi(x) - c) / s . A . B.
 
-    # ours: what hides one AU's region, turns or blurs the face is seen by f's trunk already, and concerns all AUs
-    more or less. Some thousand weights say it where a second network has millions and learns 48 people by heart.
+    # ours: f's trunk already sees what hides, turns or blurs a face, and this concerns all AUs more or less. Some
+    thousand weights are enough for it, where a second network has millions and memorises 48 people.
 
     Args:
-        trunk: the first blocks of f's trunk; it is kept frozen and in eval mode.
-        channels: of its map, which is pooled to SIDE x SIDE: D = channels * SIDE^2.
-        factors: how many numbers stand between.
-        f: the Network section of f: a file of h must say what its trunk looks like.
+        trunk: the first blocks of f's trunk; it stays frozen and in eval mode.
+        channels: channels of its feature map, which is pooled to SIDE x SIDE: D = channels * SIDE^2.
+        factors: number of factors.
+        f: settings of f's network, which a file of h needs in order to build the trunk.
     """
 
     SIDE = 3
     CLIP = 4.0
-    """a standardised input further out is cut: one strange pixel must not decide"""
+    """standardised inputs are clipped to this, so that a single outlier does not decide"""
 
     mean: Tensor
     std: Tensor
@@ -173,32 +175,32 @@ class Factors(nn.Module):
         self.up = nn.Parameter(torch.ones(factors, len(AUS)) / factors**0.5 + 0.3 * torch.randn(factors, len(AUS)))
 
     def train(self, mode: bool = True) -> "Factors":
-        """Set the mode, but for the trunk, whose batch statistics stay f's."""
+        """Set the mode, except of the trunk, whose batch statistics stay those of f."""
         super().train(mode)
         self.trunk.eval()
         return self
 
     def phi(self, images: Tensor) -> Tensor:
-        """phi: (B, 3, S, S), RGB in 0..255 -> (B, D), not yet standardised."""
+        """Compute phi, (B, D), not yet standardised, from RGB (B, 3, S, S) in 0..255."""
         x = ((shrink_images(images, self.f) - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
-        return self.pool(self.trunk(x))
+        return self.phi_from_map(self.trunk(x))
 
-    def pool(self, seen: Tensor) -> Tensor:
-        """phi from the trunk's map: (B, C, H, W) -> (B, D)."""
-        return nn.functional.adaptive_avg_pool2d(seen, self.SIDE).flatten(1)
+    def phi_from_map(self, feature_map: Tensor) -> Tensor:
+        """Compute phi from the trunk's feature map: (B, C, H, W) -> (B, D)."""
+        return nn.functional.adaptive_avg_pool2d(feature_map, self.SIDE).flatten(1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images (B, 3, S, S) or their phi (B, D) -> (B, A)."""
+        """Forward images (B, 3, S, S) or their phi (B, D) -> (B, A)."""
         phi = self.phi(x) if x.ndim == 4 else x
         standard = ((phi - self.center) / self.scale).clamp(-self.CLIP, self.CLIP) / phi.shape[1] ** 0.5
         return standard @ self.down @ self.up
 
 
 def build_factors(f: AUNetwork, block: int, factors: int, seed: int) -> Factors:
-    """Make `Factors` over a copy of the first blocks of f's trunk.
+    """Build `Factors` on a copy of the first blocks of f's trunk.
 
     Raises:
-        ArtifactError: f has a trunk for each AU.
+        ArtifactError: f has no shared trunk.
     """
     if len(f.networks) > 1:
         raise ArtifactError(
@@ -216,7 +218,7 @@ def build_factors(f: AUNetwork, block: int, factors: int, seed: int) -> Factors:
 
 
 def build_network(params: AnyNetwork, size: int, seed: int) -> AUNetwork:
-    """Build a network with seeded random weights, load what `weights` asks for, freeze the first convolutions."""
+    """Build a network: seeded random weights, then those that `weights` names; the first convolutions are frozen."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = AUNetwork(params, size)
@@ -230,13 +232,13 @@ def build_network(params: AnyNetwork, size: int, seed: int) -> AUNetwork:
 
 
 def _load_vgg16(model: AUNetwork, params: AnyNetwork) -> None:
-    """Load a state dict of torchvision's VGG16 into every network but for the last layer.
+    """Load a state dict of torchvision's VGG16 into every network, except for the last layer.
 
-    `imagenet` takes torchvision's own file, from its cache or by download; else `weights` is a path
+    `imagenet` means torchvision's own file, from its cache or by download; else `weights` is a path
     (.safetensors, or .pth read with weights_only=True).
 
     Raises:
-        ArtifactError: no such file, no such shape (a narrow network cannot take VGG16's weights), or no download.
+        ArtifactError: the file is missing, has other shapes (VGG16's weights need width 1), or cannot be downloaded.
     """
     state = _imagenet() if params.weights == "imagenet" else _read_state(Path(params.weights))
     for network in model.networks:
@@ -253,7 +255,7 @@ def _load_vgg16(model: AUNetwork, params: AnyNetwork) -> None:
 
 
 def _imagenet() -> dict[str, Tensor]:
-    """Get torchvision's ImageNet weights from its cache, or download them; their hash stands in the file's name."""
+    """Load torchvision's ImageNet weights from its cache, or download them; their hash is part of the file's name."""
     url = VGG16_Weights.IMAGENET1K_V1.url
     path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
     if not path.is_file():
@@ -262,7 +264,7 @@ def _imagenet() -> dict[str, Tensor]:
             torch.hub.download_url_to_file(url, str(path), hash_prefix=path.stem.rpartition("-")[2], progress=False)
         except (OSError, RuntimeError) as error:
             raise ArtifactError(
-                "ImageNet weights cannot be had",
+                "ImageNet weights cannot be downloaded",
                 where=url,
                 got=error,
                 todo=f"fetch {path.name} elsewhere and give its path as `weights`",
@@ -271,7 +273,7 @@ def _imagenet() -> dict[str, Tensor]:
 
 
 def _read_state(path: Path) -> dict[str, Tensor]:
-    """Read a state dict without running any code that it may hold."""
+    """Read a state dict without running any code in it."""
     if not path.is_file():
         raise ArtifactError("no weights", where=path, expected="imagenet, none, or a file of VGG16 weights")
     try:
@@ -285,7 +287,7 @@ def _read_state(path: Path) -> dict[str, Tensor]:
 
 
 def pick_device(name: str) -> torch.device:
-    """Turn `auto` into a GPU where there is one, else the CPU."""
+    """Return the device of a name; `auto` is a GPU where there is one, else the CPU."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

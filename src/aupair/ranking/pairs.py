@@ -1,6 +1,6 @@
-"""The currency of the method: pairs of frames of one video whose levels of one AU differ.
+"""Pairs of frames of one video whose levels of one AU differ (paper: section 3.1, equation 1).
 
-`Pairs(i, j, au, r)` is what samplers make, losses take and metrics count (paper: section 3.1, equation 1).
+Samplers draw `Pairs(i, j, au, r)`, losses compute on them, and metrics count them.
 """
 
 from collections.abc import Sequence
@@ -35,16 +35,16 @@ class Pairs:
 
     @staticmethod
     def concatenate(parts: Sequence["Pairs"]) -> "Pairs":
-        """Put pairs one after another."""
+        """Return all pairs of several parts, in order."""
         if not parts:
             return Pairs(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.int8))
         return Pairs(*(np.concatenate([getattr(part, key) for part in parts]) for key in ("i", "j", "au", "r")))
 
 
 def all_pairs(labels: np.ndarray, video: np.ndarray) -> Pairs:
-    """Give every unordered pair i < j of one video with different levels, for all AUs.
+    """Return every unordered pair i < j of one video with different levels, for all AUs.
 
-    Each stands once: the losses are symmetric, the pair (j, i) with -r would count the same term again.
+    Each occurs once: the losses are symmetric, and the pair (j, i) with -r would count the same term again.
 
     Args:
         labels: (n, A) int8, levels, -1 not annotated.
@@ -61,7 +61,7 @@ def all_pairs(labels: np.ndarray, video: np.ndarray) -> Pairs:
 
 
 def cell_weights(pairs: Pairs, video: np.ndarray) -> np.ndarray:
-    """Weigh pairs so that a sum is the mean over (video, AU) cells of the mean inside each cell.
+    """Return weights with which a sum over pairs is the mean over (video, AU) cells of the mean inside each cell.
 
     # ours: frequent AUs and long videos do not dominate. The authors average over pairs.
 
@@ -77,12 +77,12 @@ def cell_weights(pairs: Pairs, video: np.ndarray) -> np.ndarray:
 
 
 def draw_groups(frames: Frames, size: int, count: int, seed: Sequence[int]) -> np.ndarray:
-    """Draw groups of frames to train on: `count` for each fit video, each of `size` frames of that video.
+    """Draw groups of frames to train on: `count` for each fit video, with `size` frames of that video each.
 
     Half of a group are positives: of the rarest AU that has none in the group yet, as long as there is one (so that
     an AU on 3 % of the frames is in every group of a video that has it), then of one AU after another in an order
     that changes from group to group; the rest is spread over the video.
-    Frames closer than a hundredth of the video to a chosen one are avoided while others are left.
+    Frames closer than a hundredth of the video to a chosen one are avoided as long as there are others.
 
     Returns:
         (groups, size) int64 rows of `frames`, sorted by video; videos with fewer than two levels in every AU,
@@ -103,7 +103,7 @@ def draw_groups(frames: Frames, size: int, count: int, seed: Sequence[int]) -> n
 
 
 def _group(levels: np.ndarray, time: np.ndarray, aus: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw one group: positions of `size` frames within a video's usable ones."""
+    """Draw one group: the positions of `size` frames among a video's usable ones."""
     gap = (time[-1] - time[0]) / 100
     free = np.ones(len(time), bool)
     chosen: list[int] = []
@@ -128,8 +128,8 @@ def _group(levels: np.ndarray, time: np.ndarray, aus: np.ndarray, size: int, rng
 def draw_pairs(frames: Frames, split: str, count: int, seed: Sequence[int]) -> Pairs:
     """Draw a fixed list of pairs for each AU: balanced over level pairs, then over videos (# authors).
 
-    Of each level pair (high, low) every video that has both gives about as many; which frame stands first is a coin.
-    A pair may come twice only where a video has fewer than asked for.
+    For each pair of levels (high, low), every video that has both contributes about the same number; which frame comes
+    first is random. A pair may occur twice only where a video has fewer than asked for.
 
     Args:
         count: pairs for each AU (fewer where no video has two levels).
@@ -140,8 +140,9 @@ def draw_pairs(frames: Frames, split: str, count: int, seed: Sequence[int]) -> P
         rng = np.random.default_rng([*seed, au])
         cells: dict[tuple[int, int], list[tuple[np.ndarray, np.ndarray]]] = {}
         for rows in frames.slices():
-            mine = np.flatnonzero(usable[rows]) + rows.start
-            by_level = {int(v): mine[frames.labels[mine, au] == v] for v in np.unique(frames.labels[mine, au])}
+            candidates = np.flatnonzero(usable[rows]) + rows.start
+            levels = frames.labels[candidates, au]
+            by_level = {int(v): candidates[levels == v] for v in np.unique(levels)}
             for high in by_level:
                 for low in by_level:
                     if high > low:
@@ -154,12 +155,12 @@ def draw_pairs(frames: Frames, split: str, count: int, seed: Sequence[int]) -> P
 
 
 def _shares(total: int, parts: int) -> list[int]:
-    """Split a total into nearly equal parts, the larger first."""
+    """Split a total into nearly equal parts, the larger ones first."""
     return [total // parts + (k < total % parts) for k in range(parts)] if parts else []
 
 
 def _draw(high: np.ndarray, low: np.ndarray, n: int, au: int, rng: np.random.Generator) -> Pairs:
-    """Draw n pairs of one video and level pair, different ones as long as there are."""
+    """Draw n pairs of one video and two levels, without repetition as long as there are enough."""
     possible = len(high) * len(low)
     code = rng.choice(possible, n, replace=n > possible)
     a, b = high[code // len(low)], low[code % len(low)]
@@ -168,9 +169,9 @@ def _draw(high: np.ndarray, low: np.ndarray, n: int, au: int, rng: np.random.Gen
 
 
 def assign_folds(frames: Frames, folds: int, seed: Sequence[int]) -> np.ndarray:
-    """Assign each fit subject to a fold for cross-fitting, so that every fold has about as many usable frames.
+    """Assign each fit subject to a fold for cross-fitting, with about the same number of usable frames in each.
 
-    One without a usable frame gets a fold too: its faces are scored like all others.
+    A subject without a usable frame gets a fold too: its faces are scored like all others.
 
     Returns:
         (subjects,) int8, the fold of each subject, -1 for those that are not in fit or when `folds` is 1.
@@ -189,7 +190,7 @@ def assign_folds(frames: Frames, folds: int, seed: Sequence[int]) -> np.ndarray:
 
 
 def count_pairs(frames: Frames) -> dict[str, np.ndarray]:
-    """Count, for each split, each AU's possible pairs (frames of one video with different levels): (A,) int64."""
+    """Return for each split the number of possible pairs of each AU, (A,) int64."""
     counts = {}
     for split in ("fit", "select", "validation"):
         usable = frames.usable & frames.of_split(split)

@@ -1,4 +1,4 @@
-"""What a training step sees: rows of frames and the pairs among them, from groups or from an explicit list."""
+"""Samplers: the frames of a training step and the pairs among them, from groups or from an explicit list."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -11,19 +11,19 @@ from aupair.ranking.pairs import Pairs, all_pairs, cell_weights
 
 
 class Sampler(Protocol):
-    """Gives the batch of a step; the same step of the same sampler is always the same batch."""
+    """A function from a step to its batch; the same step of the same sampler is always the same batch."""
 
     def __call__(self, step: int) -> tuple[np.ndarray, Pairs, np.ndarray]:
-        """Give rows (B,), pairs whose i and j point into them, and the pairs' weights."""
+        """Return the rows (B,), pairs whose i and j are indices into them, and the weights of the pairs."""
 
 
 @dataclass(frozen=True)
 class GroupSampler:
-    """Batches of `videos` groups, each of another video, with every pair of a video (# ours).
+    """Batches of `videos` groups, each of a different video, with all pairs inside a video (# ours).
 
     Attributes:
         frames: all frames.
-        groups: (G, K) rows; groups of one video stand together.
+        groups: (G, K) rows; groups of one video are adjacent.
         videos: groups in a batch; fewer where there are fewer videos.
         seed: seed of the order.
     """
@@ -37,7 +37,7 @@ class GroupSampler:
         video_of_group = self.frames.video[self.groups[:, 0]]
         _, first, counts = np.unique(video_of_group, return_index=True, return_counts=True)
         per_batch = min(self.videos, len(first))
-        batches = len(first) // per_batch  # an epoch shows each video once; the rest waits for the next order
+        batches = len(first) // per_batch  # an epoch has each video at most once
         epoch, batch = divmod(step, batches)
         order = np.random.default_rng([*self.seed, epoch]).permutation(len(first))
         chosen = order[batch * per_batch : (batch + 1) * per_batch]
@@ -49,7 +49,7 @@ class GroupSampler:
 
 @dataclass(frozen=True)
 class ListSampler:
-    """Batches of explicit pairs in a new order each epoch, averaged over pairs (# authors)."""
+    """Batches of explicit pairs, in a new order each epoch and averaged over pairs (# authors)."""
 
     pairs: Pairs
     size: int
@@ -67,7 +67,7 @@ class ListSampler:
 
 @lru_cache(maxsize=16)
 def epoch_order(seed: tuple[int, ...], epoch: int, count: int) -> np.ndarray:
-    """Give the order of an epoch's pairs, (count,) int64. Drawn once: of 120,000 that is most of what a batch takes to draw."""
+    """Return the order of an epoch's pairs, (count,) int64; cached, since drawing it takes longer than a batch."""
     order = np.random.default_rng([*seed, epoch]).permutation(count)
     order.flags.writeable = False
     return order

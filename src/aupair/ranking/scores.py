@@ -1,4 +1,4 @@
-"""f and h as files, and as one scorer of aligned faces."""
+"""Files of f and h, and the scorer that computes y_hat and sigma of aligned faces from them."""
 
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ Y_HAT, SIGMA = "y_hat.safetensors", "sigma.safetensors"
 
 
 def save_f(folder: Path, f: PseudoIntensity, params: Params, size: int) -> None:
-    """Write f into a folder: a safetensors file a network, y_hat of every frame, a readable json, the curves."""
+    """Write f to a folder: a safetensors file per network, y_hat of every frame, about.json, the curves."""
     about = {
         "aus": AUS,
         "size": size,
@@ -31,7 +31,7 @@ def save_f(folder: Path, f: PseudoIntensity, params: Params, size: int) -> None:
 
 
 def save_h(folder: Path, h: Uncertainty, params: Params, size: int) -> None:
-    """Write h into a folder, as `save_f` does for f."""
+    """Write h to a folder, as `save_f` does for f."""
     section = params.train_uncertainty
     about = {"aus": AUS, "size": size} | section.model_dump(
         include={"kind", "factors", "block", "network", "floor", "loss"}
@@ -81,8 +81,10 @@ def load_h(folder: Path, name: str = "final") -> Sigma | SecondHead:
     if kind == "integrated":
         model: Sigma | SecondHead = SecondHead(network, np.ones(len(AUS)))
     else:
-        says = build_factors(network, about["block"], about["factors"], seed=0) if kind == "factors" else network
-        model = Sigma(says, np.ones(len(AUS)), about["floor"])
+        network_of_h = (
+            build_factors(network, about["block"], about["factors"], seed=0) if kind == "factors" else network
+        )
+        model = Sigma(network_of_h, np.ones(len(AUS)), about["floor"])
     _load_state(model, Path(folder) / f"{name}.safetensors")
     return model
 
@@ -121,10 +123,10 @@ def _load_state(model: nn.Module, path: Path) -> None:
 
 
 class JointScorer(nn.Module):
-    """f and h side by side; where h reads f's trunk, a face goes through it once.
+    """f and h as one module; where h reads f's trunk, a face is forwarded through it once.
 
     Args:
-        f, h: networks as `load_f` and `load_h` give them.
+        f, h: networks as `load_f` and `load_h` return them.
     """
 
     def __init__(self, f: AUNetwork, h: Sigma | SecondHead) -> None:
@@ -133,28 +135,31 @@ class JointScorer(nn.Module):
         self.shared = isinstance(h.network, Factors) and shares_trunk(h.network, f)
 
     def forward(self, images: Tensor) -> Tensor:
-        """RGB (B, 3, S, S) in 0..255 -> (B, 2A): what f says, not yet standardised, and sigma."""
+        """Compute f's outputs, not yet standardised, and sigma, (B, 2A), of RGB (B, 3, S, S) in 0..255."""
         if isinstance(self.h, SecondHead):
             values = self.f(images)
-            return torch.cat([values[:, : len(AUS)], self.h.of(values)], dim=1)
+            return torch.cat([values[:, : len(AUS)], self.h.sigma_from_outputs(values)], dim=1)
         if self.shared:
             assert isinstance(self.h.network, Factors)
-            values, seen = self.f.forward_with_map(images, len(self.h.network.trunk))
-            return torch.cat([values, self.h(self.h.network.pool(seen))], dim=1)
+            values, feature_map = self.f.forward_with_map(images, len(self.h.network.trunk))
+            return torch.cat([values, self.h(self.h.network.phi_from_map(feature_map))], dim=1)
         return torch.cat([self.f(images), self.h(images)], dim=1)
 
 
 def shares_trunk(factors: Factors, f: AUNetwork) -> bool:
-    """Whether the trunk that h reads is, to the bit, the first layers of f's: then f's map will do."""
+    """Return whether the trunk that h reads equals the first layers of f's to the bit, and can be left out."""
     vgg = f.networks[0]
     if len(f.networks) > 1 or not isinstance(vgg, Vgg) or f.params != factors.f:
         return False
-    theirs = vgg.features[: len(factors.trunk)].state_dict()
-    return all(torch.equal(value, theirs[key]) for key, value in factors.trunk.state_dict().items())
+    of_f = vgg.features[: len(factors.trunk)].state_dict()
+    return all(torch.equal(value, of_f[key]) for key, value in factors.trunk.state_dict().items())
 
 
 class Scorer:
-    """f and h of a trial: aligned faces in, pseudo-intensities and uncertainties out, whatever the batch.
+    """The final networks of f and h of a trial; the scores of a face do not depend on the batch.
+
+    Args:
+        f, h: folders that the training stages wrote.
 
     Attributes:
         size: side of the faces it takes, pixels.
@@ -164,12 +169,7 @@ class Scorer:
         self.device = pick_device(device)
         self.size: int = store.read_json(Path(f) / "about.json")["size"]
         model, self._center, self._scale = load_f(f)
-        self._both = JointScorer(model, load_h(h)).to(self.device).eval()
-
-    @classmethod
-    def load(cls, f: Path, h: Path, device: str = "auto") -> "Scorer":
-        """Load the final networks from the folders that the training stages wrote."""
-        return cls(f, h, device)
+        self._networks = JointScorer(model, load_h(h)).to(self.device).eval()
 
     @torch.no_grad()
     def __call__(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -180,6 +180,6 @@ class Scorer:
         """
         if images.shape[1:] != (self.size, self.size, 3):
             raise ArtifactError("faces of another size", got=images.shape, expected=f"(n, {self.size}, {self.size}, 3)")
-        outputs = forward_in_chunks(self._both, to_network_input(images, self.device))
-        values, sigma = outputs[:, : len(AUS)], outputs[:, -len(AUS) :]  # no face gives (0, A)
+        outputs = forward_in_chunks(self._networks, to_network_input(images, self.device))
+        values, sigma = outputs[:, : len(AUS)], outputs[:, -len(AUS) :]  # without a face the outputs are (0, A)
         return (values - self._center) / self._scale, sigma
