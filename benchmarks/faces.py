@@ -27,7 +27,7 @@ import numpy as np
 from harness import Row, main
 
 from aupair import store
-from aupair.faces.align import template, umeyama, warp
+from aupair.faces.align import align_image, scaled_template, umeyama
 from aupair.faces.landmarks import box_of_landmarks, dlib_box, interocular, load_predictor
 from aupair.faces.video import align_video
 from aupair.params import PreprocessFaces
@@ -116,7 +116,7 @@ class Naive:
             points = self.points(image, dlib_box(np.array([x, y, x + width, y + height])))
             if self.passes == 2:
                 points = self.points(image, box_of_landmarks(points))
-            aligned = warp(image, umeyama(points, template(PARAMS.size)), PARAMS.size)
+            aligned = align_image(image, umeyama(points, scaled_template(PARAMS.size)), PARAMS.size)
             store.encode_jpeg(aligned, PARAMS.quality)
             yield points
 

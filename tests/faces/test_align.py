@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.optimize import least_squares
 
-from aupair.faces.align import TEMPLATE, apply, procrustes_residual, template, umeyama, warp
+from aupair.faces.align import TEMPLATE, align_image, procrustes_residual, scaled_template, transform_points, umeyama
 from aupair.faces.landmarks import LEFT_EYE, RIGHT_EYE, interocular
 
 
@@ -17,7 +17,7 @@ def similarity(scale: float, angle: float, shift: tuple[float, float]) -> np.nda
 def test_umeyama_recovers_a_known_transform(angle: float) -> None:
     source = np.random.default_rng([0]).normal(size=(68, 2)) * 40
     known = similarity(0.37, angle, (12.0, -5.0))
-    np.testing.assert_allclose(umeyama(source, apply(known, source)), known, atol=1e-10)
+    np.testing.assert_allclose(umeyama(source, transform_points(known, source)), known, atol=1e-10)
 
 
 def test_umeyama_equals_naive_least_squares() -> None:
@@ -66,7 +66,7 @@ def test_template_is_level_symmetric_and_inside() -> None:
 
 
 def test_residual_is_zero_on_the_template_and_counts_in_interocular_distances() -> None:
-    goal = template(224)
+    goal = scaled_template(224)
     assert procrustes_residual(goal, umeyama(goal, goal), 224) == pytest.approx(0, abs=1e-9)
     off = goal + np.array([0.1 * interocular(goal), 0])
     still = np.array([[1.0, 0, 0], [0, 1, 0]])
@@ -81,7 +81,7 @@ def test_warp_moves_a_spot_to_where_the_transform_says(scale: float) -> None:
     image = np.repeat((255 * spot[..., None]).astype(np.uint8), 3, 2)
     transform = similarity(1 / scale, 0.3, (0, 0))
     transform[:, 2] = (50, 40) - transform[:, :2] @ (400, 250)
-    out = warp(image, transform, 96)[..., 0].astype(float)
+    out = align_image(image, transform, 96)[..., 0].astype(float)
     assert out.shape == (96, 96)
     rows, columns = np.mgrid[:96, :96]
     assert (out * columns).sum() / out.sum() == pytest.approx(50, abs=0.1)
@@ -91,4 +91,4 @@ def test_warp_moves_a_spot_to_where_the_transform_says(scale: float) -> None:
 def test_warp_averages_what_shrinks() -> None:
     """A fine checkerboard becomes grey, not stripes."""
     image = np.repeat((np.indices((900, 900)).sum(0) % 2 * 255).astype(np.uint8)[..., None], 3, 2)
-    assert warp(image, similarity(0.25, 0.1, (-20, 0)), 128)[40:90, 40:90].std() < 12
+    assert align_image(image, similarity(0.25, 0.1, (-20, 0)), 128)[40:90, 40:90].std() < 12

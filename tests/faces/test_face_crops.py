@@ -15,7 +15,7 @@ import pytest
 from aupair import store
 from aupair.data.layout import VideoJob
 from aupair.faces import folder
-from aupair.faces.crops import iter_crops, read_crop
+from aupair.faces.crops import _read_crop, iter_crops
 from aupair.faces.decode import EmptyVideoError, VideoError
 from aupair.faces.folder import VideoReport, preprocess
 from aupair.params import PreprocessFaces
@@ -87,7 +87,7 @@ def test_a_crop_is_resized_and_stays_rgb(tmp_path: Path, suffix: str, size: int)
     ramp[..., 0] = np.linspace(0, 240, 112)[None].astype(np.uint8)  # red grows to the right
     path = tmp_path / f"00001{suffix}"
     cv2.imwrite(str(path), cv2.cvtColor(ramp, cv2.COLOR_RGB2BGR))
-    image = read_crop(path, size)
+    image = _read_crop(path, size)
     assert image is not None
     assert image.shape == (size, size, 3)
     assert image.dtype == np.uint8
@@ -100,10 +100,10 @@ def test_a_crop_is_resized_and_stays_rgb(tmp_path: Path, suffix: str, size: int)
 def test_a_damaged_image_is_none(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "00001.jpg"
     path.write_bytes(content)
-    assert read_crop(path, 48) is None
+    assert _read_crop(path, 48) is None
     path.unlink()
     path.mkdir()
-    assert read_crop(path, 48) is None
+    assert _read_crop(path, 48) is None
 
 
 def test_a_folder_that_cannot_be_used(tmp_path: Path) -> None:

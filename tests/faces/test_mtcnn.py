@@ -9,7 +9,7 @@ import pytest
 from skimage import data
 
 from aupair.errors import ArtifactError
-from aupair.faces.mtcnn import Mtcnn, package_folder, square, suppress
+from aupair.faces.mtcnn import Mtcnn, _grow_to_squares, _suppress_overlaps, package_folder
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def test_finds_nothing_where_nothing_is(detector: Mtcnn) -> None:
 def test_refine_corrects_a_box_and_refuses_the_background(detector: Mtcnn) -> None:
     image = data.astronaut()
     (face,), _ = detector.detect(image, 40)
-    (corrected,), (score,) = detector.refine(image, square(face[None] + 6))
+    (corrected,), (score,) = detector.refine(image, _grow_to_squares(face[None] + 6))
     assert score > 0.9
     assert np.abs(corrected - face).max() < 8
     assert len(detector.refine(image, np.array([[0.0, 0, 80, 80]]))[0]) == 0
@@ -77,7 +77,7 @@ def test_suppress_equals_a_naive_loop() -> None:
             if all(overlap(boxes[k], boxes[other], smaller) <= 0.3 for other in kept):
                 kept.append(k)
         assert 1 < len(kept) < 40
-        assert suppress(boxes, scores, 0.3, smaller).tolist() == kept
+        assert _suppress_overlaps(boxes, scores, 0.3, smaller).tolist() == kept
 
 
 def overlap(a: np.ndarray, b: np.ndarray, smaller: bool) -> float:

@@ -97,7 +97,7 @@ def test_is_not_lost_under_a_hand_that_stays(models: Models, monkeypatch: pytest
         assert truth is not None
         away = np.linalg.norm(face.landmarks - truth.landmarks, axis=1).mean() / interocular(truth.landmarks)
         assert away < 0.3
-    monkeypatch.setattr(Tracker, "_look_around", lambda *_: None)
+    monkeypatch.setattr(Tracker, "_try_around", lambda *_: None)
     assert sum(face is None for face, _ in found()) >= 3
 
 
@@ -131,7 +131,7 @@ def test_one_of_many_places_looks_like_a_face_by_chance(models: Models, monkeypa
         return count
 
     assert imagined() == 0
-    monkeypatch.setattr(tracking, "SURE", 0.7)
+    monkeypatch.setattr(tracking, "COVERED_SCORE", 0.7)
     assert imagined() == 1
 
 

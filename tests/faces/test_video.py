@@ -13,11 +13,11 @@ from skimage import data
 
 from aupair import store
 from aupair.faces import video
-from aupair.faces.align import apply, template
+from aupair.faces.align import scaled_template, transform_points
 from aupair.faces.decode import EmptyVideoError, VideoError
 from aupair.faces.landmarks import LEFT_EYE, RIGHT_EYE
 from aupair.faces.row import FaceRow
-from aupair.faces.video import align_video, face_columns, iter_faces
+from aupair.faces.video import _face_columns, align_video, iter_faces
 from aupair.params import PreprocessFaces
 
 PARAMS = PreprocessFaces(size=96)
@@ -59,14 +59,14 @@ def test_a_row_for_every_frame(clip: Path) -> None:
 
 def test_faces_stand_level_in_one_place(clip: Path) -> None:
     """Turned by 15 degrees, at half or twice the size: the eyes lie where the template has them."""
-    goal = template(96)
+    goal = scaled_template(96)
     images = []
     for row in iter_faces(clip, PARAMS):
         if row.image is None:
             continue
         assert row.image.shape == (96, 96, 3)
         assert row.image.dtype == np.uint8
-        points = apply(row.transform, row.landmarks)
+        points = transform_points(row.transform, row.landmarks)
         for eye in (LEFT_EYE, RIGHT_EYE):
             np.testing.assert_allclose(points[eye].mean(0), goal[eye].mean(0), atol=3)
         assert row.procrustes_residual < 0.2
@@ -83,7 +83,7 @@ def test_colours_are_red_green_blue(clip: Path) -> None:
 
 def test_columns_fit_the_schema_and_come_back(clip: Path, tmp_path: Path) -> None:
     rows = list(iter_faces(clip, PARAMS))
-    store.write_faces(tmp_path / "a.arrow", [face_columns(rows, 95)], {})
+    store.write_faces(tmp_path / "a.arrow", [_face_columns(rows, 95)], {})
     table = store.read_faces(tmp_path / "a.arrow")
     for row, got in zip(rows, table.to_pylist(), strict=True):
         if row.status != "ok":

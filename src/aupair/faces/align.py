@@ -1,4 +1,4 @@
-"""Put a face in its fixed place: a similarity to a template, straight from the source frame.
+"""Align faces: fit a similarity from landmarks to a template and resample the source frame once.
 
 Points are (N, 2): x to the right, y down, in pixels; the middle of the top left pixel is (0, 0), as in OpenCV.
 """
@@ -27,32 +27,32 @@ TEMPLATE: tuple[tuple[float, float], ...] = (
     (0.5395, 0.6959), (0.5000, 0.7004), (0.4605, 0.6959),
 )
 # fmt: on
-"""Where the 68 points belong, x and y as shares of the aligned image's side.
+"""The places of the 68 points in an aligned image, x and y as shares of its side.
 
 The Procrustes median of 100 small faces (scikit-image's lfw_subset), one large one (its astronaut) and their mirror
 images: symmetric, eyes level, a closed mouth, room for the forehead's wrinkles above the brows.
 """
 
 MOST_SAMPLES = 4
-"""Samples each way behind one aligned pixel, at most, where a large face shrinks."""
+"""Most samples in x and in y that are averaged into one aligned pixel, where a large face is made smaller."""
 
 
 @cache
-def template(size: int) -> np.ndarray:
-    """Give the template in an aligned image of `size` pixels a side: (68, 2) float64, x, y in pixels; read-only."""
+def scaled_template(size: int) -> np.ndarray:
+    """Return the template for an aligned image of `size` pixels a side: (68, 2) float64, x, y in pixels; read-only."""
     points = np.array(TEMPLATE) * size - 0.5
     points.flags.writeable = False
     return points
 
 
 def umeyama(source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Give the similarity, never a reflection, that moves `source` closest to `target` (least squares).
+    """Return the similarity, never a reflection, that moves `source` closest to `target` (least squares).
 
     With centred points a, b and the singular value decomposition of b' a = U S V', the rotation is
     R = U diag(1, det U V') V', the scale tr(S diag(1, det U V')) / |a|^2 (Umeyama 1991, equations 40 to 42).
 
     Args:
-        source: (N, 2) float, not all one point.
+        source: (N, 2) float, not all the same point.
         target: (N, 2) float.
 
     Returns:
@@ -66,22 +66,22 @@ def umeyama(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     return np.hstack([matrix, (goal - matrix @ middle)[:, None]])
 
 
-def apply(transform: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Move points (N, 2) by a transform (2, 3)."""
+def transform_points(transform: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Return points (N, 2) moved by a transform (2, 3)."""
     return points @ transform[:, :2].T + transform[:, 2]
 
 
 def procrustes_residual(landmarks: np.ndarray, transform: np.ndarray, size: int) -> float:
-    """Give the RMS distance of the moved landmarks (68, 2) to the template, in its inter-ocular distances."""
-    goal = template(size)
-    distance = ((apply(transform, landmarks) - goal) ** 2).sum(1)
+    """Return the RMS distance of the moved landmarks (68, 2) to the template, in its inter-ocular distances."""
+    goal = scaled_template(size)
+    distance = ((transform_points(transform, landmarks) - goal) ** 2).sum(1)
     return float(np.sqrt(distance.mean()) / interocular(goal))
 
 
-def warp(image: np.ndarray, transform: np.ndarray, size: int) -> np.ndarray:
-    """Draw the aligned face: (size, size, 3) uint8 from a frame (H, W, 3) uint8, black outside it.
+def align_image(image: np.ndarray, transform: np.ndarray, size: int) -> np.ndarray:
+    """Return the aligned face (size, size, 3) uint8 of a frame (H, W, 3) uint8, black outside the frame.
 
-    A face that shrinks is drawn larger first and averaged down, else its wrinkles would alias.
+    A large face is resampled at a multiple of the size first and then averaged, else its wrinkles would alias.
     """
     import cv2
 

@@ -1,4 +1,4 @@
-"""A folder of crops -> a row for every frame: the releasers have found and aligned the faces, we resize them."""
+"""Read a folder of crops: faces that the data set's authors have found and aligned, and that are only resized here."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +12,7 @@ from aupair.faces.decode import EmptyVideoError, VideoError
 from aupair.faces.row import FaceRow
 
 TAIL = 1024
-"""Bytes at the end of a whole file within which its format's last marker stands."""
+"""Bytes at the end of an image file among which the last marker of its format must be."""
 
 
 def iter_crops(folder: Path, size: int, frames: int = 0) -> Iterator[FaceRow]:
@@ -21,7 +21,7 @@ def iter_crops(folder: Path, size: int, frames: int = 0) -> Iterator[FaceRow]:
     A frame without an image had no face; a damaged image is `unreadable`. Times are those of the usual frame rate.
 
     Args:
-        size: side of the faces to give, pixels.
+        size: side of the resized faces, pixels.
 
     Raises:
         VideoError: the folder cannot be read, or its images do not count from 1 (before any row).
@@ -39,23 +39,23 @@ def iter_crops(folder: Path, size: int, frames: int = 0) -> Iterator[FaceRow]:
         if frame not in names:
             yield FaceRow(frame, time, "no_face")
             continue
-        image = read_crop(folder / names[frame], size)
+        image = _read_crop(folder / names[frame], size)
         yield FaceRow(frame, time, "unreadable" if image is None else "ok", image)
 
 
-def read_crop(path: Path, size: int) -> np.ndarray | None:
-    """Read an image as (size, size, 3) uint8 RGB; None where it is damaged, which a cut file is too."""
+def _read_crop(path: Path, size: int) -> np.ndarray | None:
+    """Return an image as (size, size, 3) uint8 RGB; None where the file is damaged or cut."""
     import cv2
 
     try:
         data = path.read_bytes()
     except OSError:
         return None
-    # the decoders would refuse a cut file too, but speak of it on stderr
+    # The decoders refuse a cut file too, but they write about it to stderr.
     if not (b"\xff\xd9" in data[-TAIL:] if data[:2] == b"\xff\xd8" else b"IEND" in data[-TAIL:]):
         return None
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     if image is None:
         return None
-    how = cv2.INTER_AREA if max(image.shape[:2]) > size else cv2.INTER_LINEAR
-    return cv2.cvtColor(cv2.resize(image, (size, size), interpolation=how), cv2.COLOR_BGR2RGB)
+    interpolation = cv2.INTER_AREA if max(image.shape[:2]) > size else cv2.INTER_LINEAR
+    return cv2.cvtColor(cv2.resize(image, (size, size), interpolation=interpolation), cv2.COLOR_BGR2RGB)

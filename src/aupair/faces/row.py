@@ -1,4 +1,4 @@
-"""What preprocess-faces says about one frame."""
+"""The result of preprocess-faces for one frame."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,9 +8,9 @@ import numpy as np
 
 @dataclass(frozen=True)
 class FaceRow:
-    """What became of one frame. All but the first three are None or NaN unless the status is ok.
+    """A frame with its aligned face; all but the first three fields are None or NaN unless the status is ok.
 
-    Of a crop, cut by others, landmarks, transform and the quality signals are not known: None or NaN as well.
+    A crop has no landmarks, transform or quality signals: these are None or NaN as well.
     """
 
     frame: int

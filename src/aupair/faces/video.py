@@ -1,4 +1,4 @@
-"""One video, or a folder of crops -> its aligned faces, a row for every frame, one frame in memory at a time."""
+"""Align the faces of one video or folder of crops: a row for every frame, one frame in memory at a time."""
 
 from collections.abc import Iterator, Sequence
 from functools import cache
@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from aupair import store
 from aupair.data.layout import Side
-from aupair.faces.align import procrustes_residual, template, umeyama, warp
+from aupair.faces.align import align_image, procrustes_residual, scaled_template, umeyama
 from aupair.faces.crops import iter_crops
 from aupair.faces.decode import Frame, read_frames
 from aupair.faces.row import FaceRow
@@ -27,8 +27,8 @@ def iter_faces(source: Path, params: PreprocessFaces, side: Side = "", frames: i
 
     Args:
         source: a movie, or a folder of crops.
-        side: the half of the image that shows our person, where the movie shows two.
-        frames: rows there are at least, of crops: their last frames may have no face, and so no image.
+        side: the half of the image that shows the person, where the movie shows two.
+        frames: least number of rows of a folder of crops, whose last frames may have no face and so no image.
 
     Raises:
         VideoError: the video cannot be opened or has no frame (before any row).
@@ -39,25 +39,25 @@ def iter_faces(source: Path, params: PreprocessFaces, side: Side = "", frames: i
         return
     tracker = Tracker(_models(), params, side)
     for frame in read_frames(source):
-        yield _row(frame, None if frame.image is None else tracker(frame.image), params.size)
+        yield _align_frame(frame, None if frame.image is None else tracker(frame.image), params.size)
 
 
 def align_video(source: Path, params: PreprocessFaces, side: Side = "", frames: int = 0) -> Iterator[dict[str, Any]]:
-    """Yield the columns of store.FACES_SCHEMA, some rows at a time; arguments and errors as of `iter_faces`."""
+    """Yield the columns of store.FACES_SCHEMA, BATCH rows at a time; arguments and errors are those of `iter_faces`."""
     rows = iter_faces(source, params, side, frames)
-    for first in rows:  # no name for the whole batch: its images go before those of the next come
-        yield face_columns([first, *islice(rows, BATCH - 1)], params.quality)
+    for first in rows:  # the batch has no name: its images are freed before the next is read
+        yield _face_columns([first, *islice(rows, BATCH - 1)], params.quality)
 
 
-def face_columns(rows: Sequence[FaceRow], quality: int) -> dict[str, Any]:
-    """Turn rows into columns of store.FACES_SCHEMA, the faces as JPEG of that quality."""
+def _face_columns(rows: Sequence[FaceRow], quality: int) -> dict[str, Any]:
+    """Return the columns of store.FACES_SCHEMA for some rows, the faces as JPEG of that quality."""
     return {
         "frame": [row.frame for row in rows],
         "time": [row.time for row in rows],
         "status": [row.status for row in rows],
         "jpeg": [b"" if row.image is None else store.encode_jpeg(row.image, quality) for row in rows],
-        "landmarks": _fixed([row.landmarks for row in rows], 136),
-        "transform": _fixed([row.transform for row in rows], 6),
+        "landmarks": _fixed_size_lists([row.landmarks for row in rows], 136),
+        "transform": _fixed_size_lists([row.transform for row in rows], 6),
         "detector_score": [row.detector_score for row in rows],
         "tracked": [row.tracked for row in rows],
         "pass_disagreement": [row.pass_disagreement for row in rows],
@@ -67,22 +67,22 @@ def face_columns(rows: Sequence[FaceRow], quality: int) -> dict[str, Any]:
 
 @cache
 def _models() -> Models:
-    """Load the models once a process."""
+    """Return the models, loaded once a process."""
     return load_models()
 
 
-def _row(frame: Frame, face: Face | None, size: int) -> FaceRow:
-    """Align the face of a frame."""
+def _align_frame(frame: Frame, face: Face | None, size: int) -> FaceRow:
+    """Return the row of a frame, with its face aligned."""
     if frame.image is None:
         return FaceRow(frame.index, frame.time, "unreadable")
     if face is None:
         return FaceRow(frame.index, frame.time, "no_face")
-    transform = umeyama(face.landmarks, template(size))
+    transform = umeyama(face.landmarks, scaled_template(size))
     return FaceRow(
         frame.index,
         frame.time,
         "ok",
-        warp(frame.image, transform, size),
+        align_image(frame.image, transform, size),
         face.landmarks,
         transform,
         face.score,
@@ -92,8 +92,8 @@ def _row(frame: Frame, face: Face | None, size: int) -> FaceRow:
     )
 
 
-def _fixed(arrays: Sequence[np.ndarray | None], length: int) -> pa.FixedSizeListArray:
-    """Lay arrays of `length` numbers, NaN for None, side by side as float32."""
+def _fixed_size_lists(arrays: Sequence[np.ndarray | None], length: int) -> pa.FixedSizeListArray:
+    """Return arrays of `length` numbers as one Arrow array of float32, NaN for None."""
     gap = np.full(length, np.nan)
     flat = np.array([gap if array is None else array.reshape(length) for array in arrays], np.float32).reshape(-1)
     return pa.FixedSizeListArray.from_arrays(pa.array(flat), length)
