@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from aupair.aus import AUS
 from aupair.mapping.extractor import columns
-from aupair.mapping.fit import make_mapping_optimiser, mapping_batches, take_mapping_step
+from aupair.mapping.fit import make_mapping_optimiser, take_mapping_step
 from aupair.mapping.networks import MappingNetworks, dropout
 from aupair.params import Params, TrainMapping, load_params
 
@@ -81,7 +81,8 @@ def batched(task: Task, params: TrainMapping) -> tuple[np.ndarray, MappingNetwor
     """Fit as train-mapping does; give the loss of each step, (steps,)."""
     networks = task.networks(params)
     optimiser = make_mapping_optimiser(networks, params)
-    losses = [take_mapping_step(networks, optimiser, *part) for part in mapping_batches(task.x, task.y, params.batch)]
+    batches = zip(task.x.split(params.batch, dim=1), task.y.split(params.batch, dim=1))
+    losses = [take_mapping_step(networks, optimiser, *batch) for batch in batches]
     return np.array(losses), networks
 
 

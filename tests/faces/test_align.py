@@ -1,38 +1,15 @@
-"""The similarity is the least-squares one, never a reflection, and puts eyes where the template has them."""
+"""The similarity is the least-squares one and never a reflection, and images are resampled by it without aliasing."""
 
 import numpy as np
 import pytest
-from scipy.optimize import least_squares
 
-from aupair.faces.align import TEMPLATE, align_image, procrustes_residual, scaled_template, transform_points, umeyama
+from aupair.faces.align import TEMPLATE, align_image, procrustes_residual, scaled_template, umeyama
 from aupair.faces.landmarks import LEFT_EYE, RIGHT_EYE, interocular
 
 
 def similarity(scale: float, angle: float, shift: tuple[float, float]) -> np.ndarray:
     c, s = scale * np.cos(angle), scale * np.sin(angle)
     return np.array([[c, -s, shift[0]], [s, c, shift[1]]])
-
-
-@pytest.mark.parametrize("angle", [-3.0, -0.4, 0.0, 1.2, 2.9])
-def test_umeyama_recovers_a_known_transform(angle: float) -> None:
-    source = np.random.default_rng([0]).normal(size=(68, 2)) * 40
-    known = similarity(0.37, angle, (12.0, -5.0))
-    np.testing.assert_allclose(umeyama(source, transform_points(known, source)), known, atol=1e-10)
-
-
-def test_umeyama_equals_naive_least_squares() -> None:
-    rng = np.random.default_rng([1])
-    for _ in range(5):
-        source, target = rng.normal(size=(20, 2)) * 30, rng.normal(size=(20, 2)) * 10 + 5
-        target += source @ np.array([[0.5, 0.3], [-0.3, 0.5]])
-
-        def error(p: np.ndarray, source: np.ndarray = source, target: np.ndarray = target) -> np.ndarray:
-            # c, s free: any similarity without reflection
-            moved = [(p[0] * x - p[1] * y + p[2], p[1] * x + p[0] * y + p[3]) for x, y in source]
-            return (np.array(moved) - target).ravel()
-
-        c, s, x, y = least_squares(error, [1, 0, 0, 0]).x
-        np.testing.assert_allclose(umeyama(source, target), [[c, -s, x], [s, c, y]], atol=1e-5)
 
 
 def test_umeyama_never_reflects() -> None:
@@ -75,7 +52,7 @@ def test_residual_is_zero_on_the_template_and_counts_in_interocular_distances() 
 
 
 @pytest.mark.parametrize("scale", [0.5, 1.0, 2.6, 5.0])
-def test_warp_moves_a_spot_to_where_the_transform_says(scale: float) -> None:
+def test_a_spot_moves_as_the_transform_says(scale: float) -> None:
     y, x = np.mgrid[:600, :800]
     spot = np.exp(-((x - 400) ** 2 + (y - 250) ** 2) / (2 * (6 * scale) ** 2))
     image = np.repeat((255 * spot[..., None]).astype(np.uint8), 3, 2)
@@ -88,7 +65,7 @@ def test_warp_moves_a_spot_to_where_the_transform_says(scale: float) -> None:
     assert (out * rows).sum() / out.sum() == pytest.approx(40, abs=0.1)
 
 
-def test_warp_averages_what_shrinks() -> None:
+def test_an_image_that_is_made_smaller_is_averaged() -> None:
     """A fine checkerboard becomes grey, not stripes."""
     image = np.repeat((np.indices((900, 900)).sum(0) % 2 * 255).astype(np.uint8)[..., None], 3, 2)
     assert align_image(image, similarity(0.25, 0.1, (-20, 0)), 128)[40:90, 40:90].std() < 12

@@ -1,6 +1,5 @@
-"""Crops become rows like any other faces: each at its label's frame, resized, gaps and damage told apart."""
+"""Crops become rows of faces at the frames of their labels; missing and damaged images have rows of their own."""
 
-import importlib
 import os
 import signal
 import subprocess
@@ -14,7 +13,6 @@ import pytest
 
 from aupair import store
 from aupair.data.layout import VideoJob
-from aupair.faces import folder
 from aupair.faces.crops import _read_crop, iter_crops
 from aupair.faces.decode import EmptyVideoError, VideoError
 from aupair.faces.folder import VideoReport, preprocess
@@ -24,7 +22,7 @@ PARAMS = PreprocessFaces(size=48, workers=1)
 
 
 def level(number: int) -> int:
-    """The grey of image `number`, so that a face tells which image it came from."""
+    """Return the grey of image `number`, which identifies the image that a face came from."""
     return 20 * number
 
 
@@ -45,8 +43,8 @@ def crops(tmp_path: Path) -> Path:
     return top
 
 
-def shown(faces: Path) -> list[tuple[int, str, int | None]]:
-    """Frame, status, and the number of the image that the face came from."""
+def read_rows(faces: Path) -> list[tuple[int, str, int | None]]:
+    """Return frame, status, and the number of the image that each face came from."""
     rows = store.read_faces(faces).to_pylist()
     images = [store.decode_jpeg(row["jpeg"]) if row["jpeg"] else None for row in rows]
     numbers = [None if image is None else round(float(image.mean()) / 20) for image in images]
@@ -64,13 +62,13 @@ def test_image_k_is_row_k_minus_1_and_every_label_row_has_a_row(
     crops: Path, tmp_path: Path, labels: int, more: int, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (report,) = preprocess([VideoJob("v", crops, "", labels)], tmp_path / "faces", PARAMS)
-    assert shown(tmp_path / "faces" / "v.arrow") == EXPECTED + [(6 + k, "no_face", None) for k in range(more)]
+    assert read_rows(tmp_path / "faces" / "v.arrow") == EXPECTED + [(6 + k, "no_face", None) for k in range(more)]
     assert report == VideoReport("v", "ok", 6 + more, 3, "1 of 4 images are damaged")
-    assert capfd.readouterr().err == "", "decoders would say so too"
+    assert capfd.readouterr().err == "", "decoders would print an error too"
 
 
 @pytest.mark.usefixtures("in_process")
-def test_rows_keep_the_schema_and_know_neither_landmarks_nor_scores(crops: Path, tmp_path: Path) -> None:
+def test_rows_of_crops_have_neither_landmarks_nor_scores(crops: Path, tmp_path: Path) -> None:
     preprocess([VideoJob("v", crops)], tmp_path, PARAMS)
     table = store.read_faces(tmp_path / "v.arrow")
     assert table["time"].to_pylist() == [k / 30 for k in range(6)]
@@ -116,7 +114,7 @@ def test_a_folder_that_cannot_be_used(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("in_process")
-def test_one_bad_folder_harms_no_other(crops: Path, tmp_path: Path) -> None:
+def test_one_bad_folder_does_not_affect_the_others(crops: Path, tmp_path: Path) -> None:
     bad, empty, blind = (crops.parent / name for name in ("bad", "empty", "blind"))
     crop(bad / "00000.jpg", 1)
     crop(bad / "00001.jpg", 1)
@@ -146,7 +144,7 @@ def test_a_file_is_used_until_a_crop_or_an_option_changes(crops: Path, tmp_path:
     assert not made_again()
     os.utime(crops / "00001.jpg", (0, 0))
     (crops / "notes.txt").touch()
-    assert not made_again(), "neither dates nor other files count"
+    assert not made_again(), "dates and other files do not matter"
     assert not made_again(detector="reference", min_face=30), "no face is searched for"
     assert made_again(size=40)
     assert made_again(quality=80)
@@ -195,27 +193,3 @@ def test_after_a_kill_the_next_run_goes_on_with_the_unfinished_videos(tmp_path: 
     after = {path.name: path.stat().st_mtime_ns for path in faces.glob("*.arrow")}
     assert {name: after[name] for name in first} == first
     assert sorted(path.name for path in faces.iterdir()) == [f"{name}.arrow" for name in "abcdef"]
-
-
-CRASH = """
-import os, signal
-from aupair.faces import folder
-real = folder._process
-
-def process(job, **options):
-    if job.name == "bad":
-        os.kill(os.getpid(), signal.SIGKILL)
-    return real(job, **options)
-"""
-
-
-def test_a_folder_that_kills_its_process_costs_that_folder(
-    crops: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    crop(crops.parent / "bad" / "00001.jpg", 1)
-    (tmp_path / "crops_crash.py").write_text(CRASH)
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(folder, "_process", importlib.import_module("crops_crash").process)
-    jobs = [VideoJob("bad", crops.parent / "bad"), VideoJob("v", crops)]
-    bad, good = preprocess(jobs, tmp_path / "faces", PARAMS)
-    assert (bad.status, good.status) == ("crashed", "ok")

@@ -1,4 +1,4 @@
-"""Two passes of dlib's points, and the boxes between them."""
+"""Landmarks are found in two passes, with boxes computed from the first one's points."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ def predictor() -> object:
 
 
 FACE = np.array([182.0, 63, 269, 174])
-"""MTCNN's box of the astronaut."""
+"""The box of the astronaut by MTCNN."""
 
 
 def test_points_lie_where_the_portrait_has_them(predictor: object) -> None:
@@ -29,7 +29,7 @@ def test_points_lie_where_the_portrait_has_them(predictor: object) -> None:
     assert 0 <= disagreement < 0.1
 
 
-def test_the_second_pass_calms_a_jittering_box(predictor: object) -> None:
+def test_the_second_pass_reduces_the_effect_of_a_jittering_box(predictor: object) -> None:
     rng = np.random.default_rng([0])
     image, once, twice = data.astronaut(), [], []
     for _ in range(40):

@@ -1,4 +1,4 @@
-"""The heap in huge pages: asked for where Linux can, and nothing but speed depends on it."""
+"""The heap moves to huge pages where Linux can do it, and its content stays the same."""
 
 import subprocess
 import sys
@@ -14,15 +14,15 @@ def huge():
     lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("AnonHugePages"))
 
-kept = [bytes([k % 251]) * 600 for k in range(50000)]  # small pieces: the heap, 30 MB
-given = collapse_heap()
-assert given % HUGE == 0
-assert huge() >= given
-assert all(piece == bytes([k % 251]) * 600 for k, piece in enumerate(kept))
+pieces = [bytes([k % 251]) * 600 for k in range(50000)]  # small pieces: the heap, 30 MB
+collapsed = collapse_heap()
+assert collapsed % HUGE == 0
+assert huge() >= collapsed
+assert all(piece == bytes([k % 251]) * 600 for k, piece in enumerate(pieces))
 """
 
 
-def test_the_heap_is_in_huge_pages_and_holds_what_it_held() -> None:
+def test_the_heap_is_in_huge_pages_and_unchanged() -> None:
     subprocess.run([sys.executable, "-c", SCRIPT], check=True)
 
 

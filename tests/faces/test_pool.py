@@ -1,4 +1,4 @@
-"""A process that dies takes its own task with it and no other."""
+"""A process that dies affects its own task and no other."""
 
 import importlib
 import signal
@@ -16,7 +16,7 @@ from aupair.faces.pool import ProcessDeath, run_in_processes
 
 @pytest.fixture
 def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """Give functions that a fresh process can import."""
+    """Return a module of functions that a fresh process can import."""
     (tmp_path / "pool_work.py").write_text(
         """
 import os, signal, sys, time
@@ -29,7 +29,7 @@ def double_or_die(task):
         os._exit(7)
     return 2 * task
 
-def refuse(task):
+def fail(task):
     raise DataError("no such thing", got=task)
 
 def process_id(task):
@@ -47,30 +47,30 @@ def has_torch(task):
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_the_dead_are_named_and_the_rest_goes_on(work: ModuleType, workers: int) -> None:
+def test_a_death_is_reported_and_the_other_tasks_go_on(work: ModuleType, workers: int) -> None:
     results = dict(run_in_processes(work.double_or_die, range(8), workers))
     assert results == {0: 0, 1: 2, 2: 4, 3: ProcessDeath(-9), 4: 8, 5: ProcessDeath(7), 6: 12, 7: 14}
 
 
-def test_an_error_comes_through_as_it_is(work: ModuleType) -> None:
+def test_an_error_is_raised_unchanged(work: ModuleType) -> None:
     with pytest.raises(DataError, match="no such thing, got 4"):
-        list(run_in_processes(work.refuse, [4], 2))
+        list(run_in_processes(work.fail, [4], 2))
 
 
 def test_no_more_processes_than_workers(work: ModuleType) -> None:
     assert len({pid for _, pid in run_in_processes(work.process_id, range(5), 2)}) == 2
 
 
-def test_nothing_to_do(work: ModuleType) -> None:
+def test_no_tasks(work: ModuleType) -> None:
     assert list(run_in_processes(work.double_or_die, [], 2)) == []
 
 
-def test_processes_are_light(work: ModuleType) -> None:
+def test_processes_do_not_import_torch(work: ModuleType) -> None:
     assert list(run_in_processes(work.has_torch, [0], 1)) == [(0, False)]
 
 
 def test_an_interrupt_unwinds_the_processes(tmp_path: Path) -> None:
-    """On Ctrl-C each process runs its `finally`, and none is left."""
+    """On Ctrl-C each process runs its `finally` blocks, and no process remains."""
     script = tmp_path / "script.py"
     script.write_text(
         """

@@ -1,4 +1,4 @@
-"""From a release's folder to the table of frames: every label meets the frame that it was made for, whatever lies."""
+"""From the folder of a release to the table of frames: every label is at the frame that it was made for."""
 
 import struct
 from pathlib import Path
@@ -31,12 +31,12 @@ RELEASES = {
 
 
 def truth(rows: int) -> np.ndarray:
-    """AU k is active in frame t if bit k of t + 1 is set, k < 3: the labels tell their frame."""
+    """Return labels that encode their frame: AU k is active in frame t if bit k of t + 1 is set, k < 3."""
     return ((np.arange(rows)[:, None] + 1) >> (np.arange(12) % 3)) & 1
 
 
-def told(labels: np.ndarray) -> list[int]:
-    """The frame that rows of `truth` tell; -1 for a row without a label."""
+def decode_frames(labels: np.ndarray) -> list[int]:
+    """Return the frames that rows of `truth` encode; -1 for a row without a label."""
     return [-1 if row[0] < 0 else int(row[0] + 2 * row[1] + 4 * row[2] - 1) for row in labels]
 
 
@@ -52,15 +52,15 @@ def build(root: Path, release: str, rows: dict[str, int]) -> Path:
     return root
 
 
-def images(folder: Path, numbers: list[int]) -> None:
-    """Image `number` is of the grey 20 x number."""
+def write_images(folder: Path, numbers: list[int]) -> None:
+    """Write images, of which `number` has the grey 20 x number."""
     folder.mkdir(parents=True, exist_ok=True)
     for number in numbers:
         cv2.imwrite(str(folder / f"{number:05d}.jpg"), np.full((112, 112, 3), 20 * number, np.uint8))
 
 
 def flow(data: Path) -> tuple[Frames, list[str]]:
-    """check-data, preprocess-faces, and what the later stages see; the warnings."""
+    """Run check-data and preprocess-faces; return the frames that later stages load, and the warnings."""
     out = data.parent / "out"
     labels, info, faces = out / "labels.parquet", out / "data.json", out / "faces"
     check_data_folder(data, labels=labels, info=info, docs=out / "docs", params=CheckData(few_positives=0))
@@ -68,25 +68,25 @@ def flow(data: Path) -> tuple[Frames, list[str]]:
     return load_frames(labels, faces), store.read_json(info)["warnings"]
 
 
-def of(frames: Frames, video: str) -> np.ndarray:
+def rows_of(frames: Frames, video: str) -> np.ndarray:
     return np.flatnonzero(frames.video == frames.videos.index(video))
 
 
-def seen(faces: Path) -> list[int]:
-    """The frame that each face shows, by its grey; -1 without a face."""
+def frames_of_faces(faces: Path) -> list[int]:
+    """Return the frame that each face shows, by its grey; -1 without a face."""
     rows = store.read_faces(faces)["jpeg"].to_pylist()
     return [round(float(store.decode_jpeg(jpeg).mean()) / 20) - 1 if jpeg else -1 for jpeg in rows]
 
 
 @pytest.mark.parametrize("release", RELEASES)
 def test_crops_meet_their_labels(tmp_path: Path, release: str) -> None:
-    """More images than labels, fewer, gaps, and none beyond the middle: a face always stands at its own label."""
+    """More images than labels, fewer, gaps, and none after the middle: each face is at its own label."""
     data = build(tmp_path / "data", release, {"a": 4})
     top = data / RELEASES[release][3]
-    images(top / "a", [1, 2, 3, 4, 5, 6])
-    images(top / "b_left", [2, 3, 6])
-    images(top / "b_right", [1, 2])
-    images(top / "d", [1, 2, 3, 4, 5, 6])
+    write_images(top / "a", [1, 2, 3, 4, 5, 6])
+    write_images(top / "b_left", [2, 3, 6])
+    write_images(top / "b_right", [1, 2])
+    write_images(top / "d", [1, 2, 3, 4, 5, 6])
     frames, warnings = flow(data)
     assert frames.videos == tuple(VIDEOS)
     expected = {
@@ -96,10 +96,10 @@ def test_crops_meet_their_labels(tmp_path: Path, release: str) -> None:
         "d": ([0, 1, 2, 3, 4, 5], [0, 1, 2, 3, 4, 5]),
     }
     for video, (faces, labels) in expected.items():
-        rows = of(frames, video)
-        assert seen(tmp_path / "out" / "faces" / f"{video}.arrow") == faces, video
+        rows = rows_of(frames, video)
+        assert frames_of_faces(tmp_path / "out" / "faces" / f"{video}.arrow") == faces, video
         assert frames.ok[rows].tolist() == [face >= 0 for face in faces], video
-        assert told(frames.labels[rows]) == labels, video
+        assert decode_frames(frames.labels[rows]) == labels, video
         assert frames.frame[rows].tolist() == list(range(FRAMES))
         assert {SPLITS[k] for k in frames.split[rows]} == {VIDEOS[video][1]}
     assert len(warnings) == 2
@@ -114,29 +114,27 @@ def grey_movie(path: Path, frames: int) -> Path:
     return path
 
 
-def lie(path: Path, frames: int) -> None:
-    """Let an AVI's header promise another number of frames, in the file's header and in the stream's."""
+def change_header(path: Path, frames: int) -> None:
+    """Write another number of frames into an AVI's header, in the file's and in the stream's."""
     content = bytearray(path.read_bytes())
     for chunk, offset in ((b"avih", 8 + 16), (b"strh", 8 + 32)):
         struct.pack_into("<I", content, content.index(chunk) + offset, frames)
     path.write_bytes(content)
 
 
-@pytest.mark.parametrize("promised", [2, 400])
-def test_a_header_that_lies_about_the_frames_is_not_believed(tmp_path: Path, promised: int) -> None:
+@pytest.mark.parametrize("stated", [2, 400])
+def test_a_wrong_number_of_frames_in_the_header_does_not_matter(tmp_path: Path, stated: int) -> None:
     data = build(tmp_path / "data", "2021", {"b_left": 4, "b_right": 9})
     for name in "abd":
         grey_movie(data / "videos" / f"{name}.avi", FRAMES)
-    lie(data / "videos" / "a.avi", promised)
-    assert read_movie_header(data / "videos" / "a.avi") == Header(promised, 25.0)
+    change_header(data / "videos" / "a.avi", stated)
+    assert read_movie_header(data / "videos" / "a.avi") == Header(stated, 25.0)
     frames, warnings = flow(data)
-    assert [len(of(frames, video)) for video in VIDEOS] == [FRAMES] * 4
-    assert told(frames.labels[of(frames, "a")]) == list(range(FRAMES))
-    assert told(frames.labels[of(frames, "b_left")]) == [0, 1, 2, 3, -1, -1], "a frame without a label"
-    assert len(of(frames, "b_right")) == FRAMES, "labels without a frame are dropped"
-    start = (
-        f"3 videos whose label rows and frames differ in number, by the header: a (6 rows, {promised} frames), b_left"
-    )
+    assert [len(rows_of(frames, video)) for video in VIDEOS] == [FRAMES] * 4
+    assert decode_frames(frames.labels[rows_of(frames, "a")]) == list(range(FRAMES))
+    assert decode_frames(frames.labels[rows_of(frames, "b_left")]) == [0, 1, 2, 3, -1, -1], "a frame without a label"
+    assert len(rows_of(frames, "b_right")) == FRAMES, "labels without a frame are dropped"
+    start = f"3 videos whose label rows and frames differ in number, by the header: a (6 rows, {stated} frames), b_left"
     assert warnings[0].startswith(start)
 
 
@@ -144,15 +142,15 @@ def test_a_header_that_lies_about_the_frames_is_not_believed(tmp_path: Path, pro
 def test_one_minus_one_masks_the_frame(tmp_path: Path, au: int) -> None:
     data = build(tmp_path / "data", "2021", {})
     for video in VIDEOS:
-        images(data / "cropped_aligned" / video, list(range(1, FRAMES + 1)))
+        write_images(data / "cropped_aligned" / video, list(range(1, FRAMES + 1)))
     path = data / "annotations" / "AU_Set" / "Train_Set" / "a.txt"
     values = truth(FRAMES)
     values[2, au] = -1
     values[4] = -1
     path.write_text("\n".join([",".join(AUS), *(",".join(map(str, row)) for row in values)]) + "\n")
     frames, warnings = flow(data)
-    rows = of(frames, "a")
+    rows = rows_of(frames, "a")
     assert frames.labels[rows][[2, 4]].tolist() == [[-1] * 12] * 2
-    assert told(frames.labels[rows]) == [0, 1, -1, 3, -1, 5]
+    assert decode_frames(frames.labels[rows]) == [0, 1, -1, 3, -1, 5]
     assert frames.usable[rows].tolist() == [True, True, False, True, False, True]
     assert warnings == [f"2 of {4 * FRAMES} label rows are not annotated"]

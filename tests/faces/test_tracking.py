@@ -1,4 +1,4 @@
-"""Tracking finds what searching every frame finds, and finds the face again."""
+"""Tracking finds the same faces as a search of every frame, and finds a lost face again."""
 
 from collections.abc import Iterator
 
@@ -57,32 +57,32 @@ def test_tracking_deviates_little_from_reference(models: Models) -> None:
 
 
 def test_recovers_after_a_hand(models: Models) -> None:
-    """A skin-coloured slab passes over the face and leaves: afterwards the points are as if it had never come."""
+    """A skin-coloured slab passes over the face: afterwards the points are those of a face that was never covered."""
     tracker, clear = Tracker(models, PreprocessFaces()), Tracker(models, PreprocessFaces())
-    found, last = [], None
+    faces, last = [], None
     for k, image in enumerate(frames(36)):
         last = clear(image)
         covered = image.copy()
         if 8 <= k < 26:
             x = 40 + 10 * (k - 8)
             covered[70:190, x : x + 70] = (205, 150, 120)
-        found.append(tracker(covered))
-    assert sum(face is not None for face in found) >= 20
-    assert all(face is not None for face in found[-6:])
-    assert found[-1] is not None
+        faces.append(tracker(covered))
+    assert sum(face is not None for face in faces) >= 20
+    assert all(face is not None for face in faces[-6:])
+    assert faces[-1] is not None
     assert last is not None
-    deviation = np.linalg.norm(found[-1].landmarks - last.landmarks, axis=1).mean() / interocular(last.landmarks)
+    deviation = np.linalg.norm(faces[-1].landmarks - last.landmarks, axis=1).mean() / interocular(last.landmarks)
     assert deviation < 0.03
 
 
 def test_is_not_lost_under_a_hand_that_stays(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A slab comes over the mouth and the nose and stays: the points stay near those of the clear face, in every frame.
+    """A slab covers mouth and nose and stays: the points stay near those of the clear face in every frame.
 
-    Without a look around, the face is lost in some: else this shows nothing.
+    Without the boxes around the last place the face is lost in some frames, or the test would show nothing.
     """
     slab = [min(10 * max(k - 7, 0), 60) for k in range(30)]
 
-    def found() -> list[tuple[Face | None, Face | None]]:
+    def track() -> list[tuple[Face | None, Face | None]]:
         tracker, clear = Tracker(models, PreprocessFaces()), Tracker(models, PreprocessFaces())
         both = []
         for height, image in zip(slab, frames(30)):
@@ -91,18 +91,18 @@ def test_is_not_lost_under_a_hand_that_stays(models: Models, monkeypatch: pytest
             both.append((tracker(covered), clear(image)))
         return both
 
-    faces = found()
+    faces = track()
     for face, truth in faces:
         assert face is not None
         assert truth is not None
         away = np.linalg.norm(face.landmarks - truth.landmarks, axis=1).mean() / interocular(truth.landmarks)
         assert away < 0.3
     monkeypatch.setattr(Tracker, "_try_around", lambda *_: None)
-    assert sum(face is None for face, _ in found()) >= 3
+    assert sum(face is None for face, _ in track()) >= 3
 
 
 def test_a_cut_to_another_place_is_followed(models: Models) -> None:
-    """Where O-Net loses the face the frame is searched: near the last place, then everywhere, before O-Net may guess."""
+    """A lost face is searched near its last place, then everywhere, before O-Net tries boxes around that place."""
     tracker = Tracker(models, PreprocessFaces())
     before, after = tracker(draw(background(), 0, (80, 110), 0.6)), tracker(draw(background(), 0, (250, 130), 0.6))
     assert before is not None
@@ -111,7 +111,7 @@ def test_a_cut_to_another_place_is_followed(models: Models) -> None:
     assert after.landmarks[:, 0].mean() - before.landmarks[:, 0].mean() == pytest.approx(170, abs=8)
 
 
-def test_a_face_that_left_is_not_imagined(models: Models) -> None:
+def test_a_face_that_left_is_not_found(models: Models) -> None:
     tracker = Tracker(models, PreprocessFaces())
     assert tracker(draw(background(), 0, (160, 120))) is not None
     assert tracker(background()) is None
@@ -120,9 +120,9 @@ def test_a_face_that_left_is_not_imagined(models: Models) -> None:
 
 
 def test_one_of_many_places_looks_like_a_face_by_chance(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So O-Net must be surer there than elsewhere: at its usual .7 one of these pictures is taken for the face."""
+    """Hence the higher threshold there: at the usual .7 one of these pictures is taken for the face."""
 
-    def imagined() -> int:
+    def count_false_faces() -> int:
         count = 0
         for seed in range(12, 24):
             tracker = Tracker(models, PreprocessFaces())
@@ -130,9 +130,9 @@ def test_one_of_many_places_looks_like_a_face_by_chance(models: Models, monkeypa
             count += tracker(background(seed)) is not None
         return count
 
-    assert imagined() == 0
+    assert count_false_faces() == 0
     monkeypatch.setattr(tracking, "COVERED_SCORE", 0.7)
-    assert imagined() == 1
+    assert count_false_faces() == 1
 
 
 @pytest.mark.parametrize("detector", ["tracking", "reference"])
@@ -141,8 +141,8 @@ def test_each_side_has_its_own_person(models: Models, detector: str) -> None:
     left, right, largest = (Tracker(models, params, side) for side in ("left", "right", ""))
     for k in range(4):
         image = draw(draw(background(), k, (80, 120), 0.55), k + 9, (240, 120), 0.75)
-        found = [tracker(image) for tracker in (left, right, largest)]
-        x = [face.landmarks[:, 0].mean() for face in found if face is not None]
+        faces = [tracker(image) for tracker in (left, right, largest)]
+        x = [face.landmarks[:, 0].mean() for face in faces if face is not None]
         assert x[0] < 150
         assert x[1] > 170
         assert x[2] == pytest.approx(x[1], abs=2)

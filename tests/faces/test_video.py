@@ -1,4 +1,4 @@
-"""A video becomes a row for every frame, face or none."""
+"""A video becomes one row for every frame, with or without a face."""
 
 import weakref
 from collections import Counter
@@ -58,7 +58,7 @@ def test_a_row_for_every_frame(clip: Path) -> None:
 
 
 def test_faces_stand_level_in_one_place(clip: Path) -> None:
-    """Turned by 15 degrees, at half or twice the size: the eyes lie where the template has them."""
+    """Eyes are where the template has them, in faces turned by 15 degrees and of half or twice the size."""
     goal = scaled_template(96)
     images = []
     for row in iter_faces(clip, PARAMS):
@@ -110,8 +110,8 @@ def test_batches_are_the_rows_in_order(clip: Path, monkeypatch: pytest.MonkeyPat
     assert joined["jpeg"].to_pylist() == whole["jpeg"].to_pylist()
 
 
-def test_frames_are_not_held(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A row is out before the next frame is read."""
+def test_frames_are_read_one_at_a_time(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row is yielded before the next frame is read."""
     read = Counter()
 
     def counted(source: Path) -> object:
@@ -127,8 +127,8 @@ def test_frames_are_not_held(clip: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert read["frames"] == 2
 
 
-def test_images_of_one_batch_are_held(monkeypatch: pytest.MonkeyPatch) -> None:
-    """While a batch is filled, those of the one before are gone."""
+def test_only_images_of_one_batch_are_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The images of a batch are freed before the next batch is filled."""
     images, most = list[weakref.ref[np.ndarray]](), 0
 
     def rows(*_: object) -> Iterator[FaceRow]:
@@ -141,8 +141,8 @@ def test_images_of_one_batch_are_held(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(video, "BATCH", 5)
     monkeypatch.setattr(video, "iter_faces", rows)
-    found = [columns["frame"] for columns in align_video(Path("any.mp4"), PARAMS)]
-    assert found == [list(range(k, k + 5)) for k in range(0, 20, 5)]
+    batches = [columns["frame"] for columns in align_video(Path("any.mp4"), PARAMS)]
+    assert batches == [list(range(k, k + 5)) for k in range(0, 20, 5)]
     assert most <= 5 + 2  # the generator's own last one and the next batch's first
 
 

@@ -1,4 +1,4 @@
-"""A class for each level: the loss against torch's on a loop, the expected level as output, files, levels never seen."""
+"""With a class for each level: loss, expected level, files, and levels that never occur."""
 
 from pathlib import Path
 
@@ -9,8 +9,7 @@ from torch.nn import functional
 
 from aupair import store
 from aupair.errors import ArtifactError
-from aupair.mapping.features import Features
-from aupair.mapping.fit import Mapping, _balanced_loss, _draw_probability
+from aupair.mapping.fit import Mapping
 from aupair.mapping.networks import MappingNetworks
 from mapping.toy import FEATURES, FRAMES, PARAMS, PLAIN, F, fit, make
 
@@ -28,7 +27,7 @@ def make_networks(levels: int) -> MappingNetworks:
 
 
 def logits(networks: MappingNetworks, variant: int, au: int, x: torch.Tensor) -> torch.Tensor:
-    """One of the 24 by hand: (B, F) -> (B, levels)."""
+    """Return the logits of one of the 24 networks by plain products: (B, F) -> (B, levels)."""
     x = x * torch.from_numpy(PLAIN).float() if variant else x
     *hidden, last = [(layer.weight[variant * 12 + au], layer.bias[variant * 12 + au]) for layer in networks.layers]
     for weight, bias in hidden:
@@ -71,26 +70,6 @@ def test_six_levels_of_which_one_never_occurs() -> None:
     out = mapping(features[rows])[0]
     assert np.abs(out - frames.labels[rows]).mean() < 0.5
     assert out.max() > 3.5
-
-
-def test_the_kept_epoch_is_that_of_the_balanced_cross_entropy() -> None:
-    params = CLASSES.model_copy(update={"learning_rate": 0.1, "dropout": 0.5, "epochs": 6})
-    mapping, curves = fit(FRAMES, FEATURES, params, 0)
-    rows = np.flatnonzero(FRAMES.usable & FRAMES.of_split("select"))
-    weight = _draw_probability(FRAMES.labels[rows], FRAMES.video[rows])
-    kept = float(
-        _balanced_loss(mapping.networks, Features(FEATURES, PLAIN), FRAMES, rows, weight.astype(np.float32)).mean()
-    )
-    seen = [row["select_loss"] for row in curves]
-    assert kept <= min(seen) + 1e-6
-    assert kept < seen[-1]
-    p = np.clip(mapping(FEATURES[rows])[0].astype(np.float64), 1e-12, 1 - 1e-12)
-    y = FRAMES.labels[rows]
-    own = (-(np.log(np.where(y == 1, p, 1 - p))) * weight.T).sum(axis=0)
-    got = _balanced_loss(mapping.networks, Features(FEATURES, PLAIN), FRAMES, rows, weight.astype(np.float32))[
-        0
-    ].numpy()
-    np.testing.assert_allclose(got, own, rtol=1e-3, atol=1e-4)
 
 
 def test_round_trip_and_levels_that_do_not_fit(tmp_path: Path, fitted: tuple[Mapping, list[dict[str, float]]]) -> None:

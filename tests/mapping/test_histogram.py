@@ -1,4 +1,4 @@
-"""The baseline of 2020: its density is scipy's, its 36 columns know no sigma, and the flow takes it."""
+"""The baseline of 2020: its density is scipy's, its 36 columns do not depend on sigma, and a mapping is fitted to them."""
 
 from pathlib import Path
 
@@ -76,7 +76,7 @@ def test_the_flow_takes_features_without_uncertainty(tmp_path: Path) -> None:
     mapping.save(tmp_path / "mapping", [])
     rows = FRAMES.of_split("validation") & FRAMES.usable
     both = Mapping.load(tmp_path / "mapping").map_all(features)
-    np.testing.assert_array_equal(both[0], both[1])  # nothing for P1 to add
+    np.testing.assert_array_equal(both[0], both[1])  # there are no columns of uncertainty
     for out in both:
         assert ((out[rows] >= 0.5) == FRAMES.labels[rows]).mean() > 0.7  # four people to learn from
 

@@ -1,4 +1,4 @@
-"""Features stay on disk: what is read, that nothing depends on it, and that weights are those of training in memory."""
+"""Features are read from disk in parts, and the weights are those of training in memory."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from mapping.toy import FEATURES, FRAMES, PARAMS, PLAIN, F, fit
 
 
 def in_memory(params: TrainMapping, seed: int) -> tuple[dict[str, torch.Tensor], list[float]]:
-    """Train with L1 on arrays of everything: the weights of each network's best epoch, and the losses on `select`."""
+    """Train with L1 on arrays; return the weights of each network's best epoch and the losses on `select`."""
     fits, selects = (np.flatnonzero(FRAMES.usable & FRAMES.of_split(s)) for s in ("fit", "select"))
     seen = FEATURES[fits]
     center, scale = (m(0, dtype=np.float64).astype(np.float32) for m in (seen.mean, seen.std))
@@ -30,7 +30,7 @@ def in_memory(params: TrainMapping, seed: int) -> tuple[dict[str, torch.Tensor],
     x, y = torch.from_numpy(FEATURES), torch.from_numpy(FRAMES.labels.astype(np.float32))
     weight = torch.from_numpy(_draw_probability(FRAMES.labels[selects], FRAMES.video[selects]).astype(np.float32))
     rng, au = np.random.default_rng([seed, 7]), torch.arange(12)[:, None]
-    best, kept, curve = torch.full((2, 12), torch.inf), {}, []
+    best, weights, curve = torch.full((2, 12), torch.inf), {}, []
     for _ in range(params.epochs):
         drawn = fits[_draw(_draw_probability(FRAMES.labels[fits], FRAMES.video[fits]), params.draws, rng)]
         networks.train()
@@ -46,9 +46,9 @@ def in_memory(params: TrainMapping, seed: int) -> tuple[dict[str, torch.Tensor],
         best = torch.minimum(best, loss)
         curve.append(float(loss.mean()))
         for name, value in networks.named_parameters():
-            old = kept.setdefault(name, value.detach().clone())
+            old = weights.setdefault(name, value.detach().clone())
             old[better] = value.detach()[better]
-    return kept, curve
+    return weights, curve
 
 
 def test_the_weights_are_those_of_training_in_memory_to_the_bit() -> None:
@@ -56,12 +56,12 @@ def test_the_weights_are_those_of_training_in_memory_to_the_bit() -> None:
     with torch.random.fork_rng(devices=[]):
         expected, curve = in_memory(params, 3)
     mapping, curves = fit(FRAMES, FEATURES, params, 3)
-    found = dict(mapping.networks.named_parameters())
-    assert all(torch.equal(found[name], value) for name, value in expected.items())
+    weights = dict(mapping.networks.named_parameters())
+    assert all(torch.equal(weights[name], value) for name, value in expected.items())
     assert [row["select_loss"] for row in curves] == curve
 
 
-def test_select_is_judged_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_loss_on_select_is_computed_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     whole, curves = fit(FRAMES, FEATURES, PARAMS, 0)
     monkeypatch.setattr(module, "ACTIVATIONS", 24 * PARAMS.width * 7)
     parts, again = fit(FRAMES, FEATURES, PARAMS, 0)
@@ -89,14 +89,6 @@ def test_rows_are_those_of_the_array() -> None:
     assert list(features.chunks(rows[:0])) == []
 
 
-def test_training_does_not_read_features_of_validation() -> None:
-    other = np.where(FRAMES.of_split("validation")[:, None, None], np.nan, FEATURES)
-    mapping, curves = fit(FRAMES, other, PARAMS, 0)
-    expected, same = fit(FRAMES, FEATURES, PARAMS, 0)
-    np.testing.assert_array_equal(mapping(FEATURES), expected(FEATURES))
-    assert curves == same
-
-
 def test_mapping_all_equals_mapping_an_array() -> None:
     mapping, _ = fit(FRAMES, FEATURES, PARAMS, 0)
     times = 8 * CHUNK // len(FRAMES) + 2  # more than a chunk
@@ -106,7 +98,7 @@ def test_mapping_all_equals_mapping_an_array() -> None:
 
 
 def test_the_file_is_mapped_and_not_loaded(tmp_path: Path) -> None:
-    """Opening and taking a little of 60 MB of features needs a small part of it."""
+    """Opening 60 MB of features and reading a few rows needs a small part of that memory."""
     n, params = 12_000, DistributionFeatures(windows=(1.0,), context_points=20)
     video = np.repeat(np.arange(2, dtype=np.int32), n // 2)
     zero, frame = np.zeros(n, np.int8), np.tile(np.arange(n // 2, dtype=np.int32), 2)

@@ -1,4 +1,4 @@
-"""A person's neutral face over all their clips: pooled values, whose they are, and what it is for: held expressions."""
+"""Statistics over all clips of a person: pooled values, and the held expressions that need them."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ TIME = np.arange(N) / RATE
 
 
 def statistics() -> Statistics:
-    """y' = y_hat / 4; every sigma has a rank of its own."""
+    """Return statistics with y' = y_hat / 4 and a different rank for every sigma."""
     quantiles = np.tile(np.linspace(-1, 1, 201, dtype=np.float32), (A, 1))
     return Statistics(np.full(A, -4, np.float32), np.full(A, 4, np.float32), np.full(A, 3, np.float32), quantiles)
 
@@ -31,7 +31,7 @@ def noise(seed: int) -> np.ndarray:
 
 
 def bursts(seed: int) -> np.ndarray:
-    """An expression now and then, (N, A) bool: half a second at a time."""
+    """Return random expressions of half a second each, (N, A) bool."""
     return np.repeat(np.random.default_rng(seed).random((N // 5, A)) < 0.3, 5, axis=0)
 
 
@@ -44,16 +44,18 @@ def test_a_smile_that_is_held_is_neutral_in_its_video_alone_but_not_among_the_pe
     neutral = 2 + noise(4)  # of somebody whose y_hat lies higher: offsets of people are arbitrary
     sigma = sigmas(5)
     pool = np.concatenate([held, varied]), np.concatenate([sigma, sigmas(6)])
-    like, unlike = (VideoFeatures(y, sigma, TIME, statistics(), VIDEO).features() for y in (held, neutral))
+    smile_alone, neutral_alone = (
+        VideoFeatures(y, sigma, TIME, statistics(), VIDEO).features() for y in (held, neutral)
+    )
     plain = np.array([group == "plain" and name != "own.rank" for name, group in columns(VIDEO)])
-    np.testing.assert_allclose(like[..., plain], unlike[..., plain], atol=0.2)
-    assert abs(float(like[..., 1].mean() - 0.5)) < 1e-6, "ranks of a video are even"
+    np.testing.assert_allclose(smile_alone[..., plain], neutral_alone[..., plain], atol=0.2)
+    assert abs(float(smile_alone[..., 1].mean() - 0.5)) < 1e-6, "ranks of a video are even"
     pooled = VideoFeatures(held, sigma, TIME, statistics(), PERSON, pool).features()
     at = {name: pooled[..., k] for k, (name, _) in enumerate(columns(PERSON))}
     assert (at["own.y"] - at["person.p10"]).min() > 0.25
     assert at["own.rank"].min() > 0.2
     assert at["own.rank"].mean() > 0.6
-    assert (like[..., 0] - like[..., 4]).max() < 0.15  # own.y - video.p10
+    assert (smile_alone[..., 0] - smile_alone[..., 4]).max() < 0.15  # own.y - video.p10
 
 
 @pytest.mark.parametrize("params", [PERSON, PERSON_2020], ids=["distribution", "histogram"])
@@ -93,7 +95,7 @@ def test_the_order_of_the_pool_does_not_matter_and_a_person_of_one_clip_is_a_vid
 
 
 def corpus(people: tuple[int, int, int], seed: int = 0) -> tuple[Frames, np.ndarray, np.ndarray]:
-    """Two clips a person, of fit, select and validation: y_hat = an offset of the person + 2 where active + noise.
+    """Return two clips a person of fit, select and validation: y_hat = offset of the person + 2 where active + noise.
 
     The first clip of every other person is constant in each AU: held, or never shown. Their number: constant().
     """
@@ -118,7 +120,7 @@ def corpus(people: tuple[int, int, int], seed: int = 0) -> tuple[Frames, np.ndar
 
 
 def constant(videos: int) -> np.ndarray:
-    """(frames,) bool: those of the constant clips."""
+    """Return a mask of the frames of the constant clips, (frames,) bool."""
     return np.repeat(np.arange(videos) % 4 == 0, N)
 
 
@@ -128,36 +130,36 @@ def test_write_features_pools_over_the_subject_and_nobody_else(tmp_path: Path) -
     features = open_features(tmp_path / "features", frames)
     fitted = Statistics.load(tmp_path / "features" / "statistics.safetensors")
     for subject in range(4):
-        mine = (frames.subject == subject) & frames.ok
+        own = (frames.subject == subject) & frames.ok
         for v in (2 * subject, 2 * subject + 1):
             rows = np.flatnonzero(frames.video == v)
             (got,) = features.chunks(rows)
             expected = VideoFeatures(
-                y_hat[rows], sigma[rows], frames.time[rows], fitted, PERSON, (y_hat[mine], sigma[mine])
+                y_hat[rows], sigma[rows], frames.time[rows], fitted, PERSON, (y_hat[own], sigma[own])
             ).features()
             np.testing.assert_array_equal(got, expected)
             assert (np.isnan(got[:, 0, 0]) == ~frames.ok[rows]).all()
 
 
 def f1_on_constant_clips(folder: Path, params: ExtractFeatures) -> float:
-    """Train a small mapping, decide at .5, and give the F1 over the constant clips of validation."""
+    """Train a small mapping and return the F1 over the constant clips of validation, decided at .5."""
     frames, y_hat, sigma = corpus((60, 12, 24))
     write_features(folder, frames, y_hat, sigma, params)
     features = open_features(folder, frames)
     settings = TrainMapping(width=32, dropout=0.1, learning_rate=3e-3, draws=1500, epochs=6, batch=32, device="cpu")
     mapping, _ = fit_mappings(frames, features, 2, settings, 0)
     rows = frames.of_split("validation") & frames.ok & constant(len(frames.videos))
-    said, truth = mapping.map_all(features)[1][rows] >= 0.5, frames.labels[rows] == 1
-    return float(2 * (said & truth).sum() / (said.sum() + truth.sum()))
+    decided, truth = mapping.map_all(features)[1][rows] >= 0.5, frames.labels[rows] == 1
+    return float(2 * (decided & truth).sum() / (decided.sum() + truth.sum()))
 
 
 @pytest.mark.parametrize("kind", ["distribution", "histogram"])
 def test_held_expressions_are_recognised_where_the_person_has_another_clip(tmp_path: Path, kind: str) -> None:
-    of = {
+    f1 = {
         neutral: f1_on_constant_clips(
             tmp_path / neutral, VIDEO.model_copy(update={"kind": kind, "neutral": neutral, "thresholds": ()})
         )
         for neutral in ("video", "person")
     }
-    assert of["person"] > 0.85
-    assert of["person"] > of["video"] + 0.15, of
+    assert f1["person"] > 0.85
+    assert f1["person"] > f1["video"] + 0.15, f1

@@ -1,4 +1,4 @@
-"""Toy frames and features that the tests of the mapping share."""
+"""Frames and features of a toy corpus for the tests of the mapping."""
 
 import numpy as np
 
@@ -14,7 +14,7 @@ PARAMS = TrainMapping(width=16, dropout=0.1, learning_rate=3e-3, draws=256, epoc
 
 
 def make(levels: int = 2) -> tuple[Frames, np.ndarray]:
-    """Odd AUs can be read off column 0, even ones off column 4, which is one of uncertainty; some frames lack a face."""
+    """Return frames and features: column 0 determines odd AUs, column 4 (of uncertainty) even ones; some frames lack a face."""
     rng = np.random.default_rng(0)
     n = VIDEOS * LENGTH
     video = np.repeat(np.arange(VIDEOS, dtype=np.int32), LENGTH)
@@ -38,5 +38,5 @@ FRAMES, FEATURES = make()
 def fit(
     frames: Frames, array: np.ndarray, params: TrainMapping, seed: int, levels: int = 2
 ) -> tuple[Mapping, list[dict[str, float]]]:
-    """Train on an array."""
+    """Fit the mappings on an array of features."""
     return fit_mappings(frames, Features(array, PLAIN), levels, params, seed)

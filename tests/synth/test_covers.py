@@ -1,3 +1,5 @@
+"""Covers hide the parts of the face that they aim at, and the hidden shares are counted right."""
+
 from dataclasses import replace
 from itertools import pairwise
 
@@ -92,7 +94,7 @@ def test_each_aim_hides_its_part(person: subject.Subject) -> None:
     assert max(cap["AU12"], cap["AU26"]) == 0
 
 
-def test_it_comes_stays_and_goes(person: subject.Subject) -> None:
+def test_a_pass_comes_stays_and_goes(person: subject.Subject) -> None:
     event = draw_pass("hand", "lower", person)
     assert event.presence(-0.01) is None
     assert event.presence(1.01) is None
@@ -101,7 +103,7 @@ def test_it_comes_stays_and_goes(person: subject.Subject) -> None:
     assert event.presence(0.1) == pytest.approx(0.5)
 
 
-def test_hidden_equals_a_naive_recount(person: subject.Subject) -> None:
+def test_hidden_shares_equal_a_count_of_pixels(person: subject.Subject) -> None:
     _, points = person.draw(np.zeros(len(AUS)), Pose(yaw=0.2))
     cover = np.zeros((SIZE, SIZE), bool)
     cover[90:150, 60:128] = True
@@ -113,6 +115,8 @@ def test_hidden_equals_a_naive_recount(person: subject.Subject) -> None:
                 inside += mask[y, x]
                 both += mask[y, x] and cover[y, x]
         assert value == pytest.approx(both / inside)
+    covered, hidden = regions.measure_hidden(points, None)
+    assert (covered, hidden.tolist()) == (0, [0] * len(AUS))
 
 
 def test_a_region_is_on_both_sides_and_holds_its_points(person: subject.Subject) -> None:
@@ -121,10 +125,3 @@ def test_a_region_is_on_both_sides_and_holds_its_points(person: subject.Subject)
         for side in (0, 1):
             x, y = np.mean([points[point_index(key, side)] for key in regions.REGIONS[au]], 0)
             assert mask[round(y), round(x)], (au, side)
-
-
-def test_nothing_in_the_picture_hides_nothing(person: subject.Subject) -> None:
-    covered, hidden = regions.measure_hidden(person.points, None)
-    assert covered == 0
-    assert hidden.shape == (len(AUS),)
-    assert not hidden.any()

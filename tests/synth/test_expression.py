@@ -1,3 +1,5 @@
+"""Each AU moves its points and draws its furrows, and people differ."""
+
 from itertools import pairwise
 
 import numpy as np
@@ -15,7 +17,7 @@ def person() -> subject.Subject:
 
 
 def show(person: subject.Subject, **levels: float) -> np.ndarray:
-    """Points of the face, in IODs."""
+    """Return the points of the face, in IODs."""
     intensity = np.array([levels.get(au, 0.0) for au in AUS])
     return person.draw(intensity, Pose())[1] / IOD
 

@@ -1,3 +1,5 @@
+"""Clips show every AU at every level, and never AUs that exclude each other."""
+
 import numpy as np
 import pytest
 

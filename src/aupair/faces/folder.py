@@ -80,7 +80,7 @@ def _process(job: VideoJob, folder: Path, params: PreprocessFaces) -> VideoRepor
     import cv2
 
     cv2.setNumThreads(1)
-    path, meta = _faces_path(folder, job.name), _origin(job, params)
+    path, meta = folder / f"{job.name}.arrow", _origin(job, params)
     table = _read_if_current(path, meta)
     if table is not None:
         return _summarise(job, table)
@@ -140,7 +140,7 @@ def _report_crash(job: VideoJob, folder: Path, cause: pool.ProcessDeath | Except
     text = f"the process ended with code {cause.exit_code}" if isinstance(cause, pool.ProcessDeath) else repr(cause)
     message = " ".join(f"{text} at {job.source}; it is tried again the next time".split())
     _remove_temporary(folder, f".{glob.escape(job.name)}.arrow.*")
-    store.write_faces(_faces_path(folder, job.name), [], {"status": "crashed", "message": message})
+    store.write_faces(folder / f"{job.name}.arrow", [], {"status": "crashed", "message": message})
     return VideoReport(job.name, "crashed", 0, 0, message)
 
 
@@ -180,11 +180,6 @@ def _remove_temporary(folder: Path, pattern: str) -> None:
     """Remove the folders in which store.atomic builds its files, which killed processes leave."""
     for path in folder.glob(pattern):
         shutil.rmtree(path)
-
-
-def _faces_path(folder: Path, name: str) -> Path:
-    """Return the path of a video's faces."""
-    return folder / f"{name}.arrow"
 
 
 def _size(source: Path) -> int:

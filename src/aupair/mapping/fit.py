@@ -122,7 +122,8 @@ def fit_mappings(
         for epoch in log.progress(range(params.epochs), params.epochs, "training the mapping"):
             draws = fit_rows[_draw(probability, params.draws, rng)]
             x, y = (torch.from_numpy(a).to(device) for a in (features.of_each_au(draws), _labels_at(frames, draws)))
-            losses = [take_mapping_step(networks, optimiser, *part) for part in mapping_batches(x, y, params.batch)]
+            batches = zip(x.split(params.batch, dim=1), y.split(params.batch, dim=1))
+            losses = [take_mapping_step(networks, optimiser, *batch) for batch in batches]
             loss = _balanced_loss(networks, features, frames, select_rows, weight)
             best.update(loss)
             curves.append({"epoch": epoch + 1, "train_loss": float(np.mean(losses)), "select_loss": float(loss.mean())})
@@ -190,12 +191,6 @@ def _draw(probability: np.ndarray, count: int, rng: np.random.Generator) -> np.n
 def _labels_at(frames: Frames, draws: np.ndarray) -> np.ndarray:
     """Return the levels of each AU at rows of its own: (A, n) -> (A, n) float32."""
     return frames.labels[draws, np.arange(len(draws))[:, None]].astype(np.float32)
-
-
-def mapping_batches(x: Tensor, y: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield features (A, count, F) and levels (A, count) in parts of `size` frames."""
-    for start in range(0, x.shape[1], size):
-        yield x[:, start : start + size], y[:, start : start + size]
 
 
 def make_mapping_optimiser(networks: MappingNetworks, params: TrainMapping) -> torch.optim.Optimizer:
