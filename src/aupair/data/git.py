@@ -21,7 +21,10 @@ GIT_PLACES = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTOR
 """Variables that would send git to another repository than the folder it runs in."""
 
 # What git and DVC print, by cause.
-NO_REVISION = r"couldn't find remote ref|not our ref|unadvertised object"
+NO_REVISION = (
+    r"couldn't find remote ref|not our ref|unadvertised object|does not take a path argument|is not a tree"
+    r"|unable to read tree"
+)
 REFUSED = (
     r"Authentication failed|could not read (Username|Password)|Permission denied|terminal prompts disabled"
     r"|error: 40[13]|Host key verification failed|Access ?Denied|Forbidden|InvalidAccessKeyId|SignatureDoesNotMatch"
@@ -86,39 +89,34 @@ def fetch_data(source: str, revision: str, remote: str, folder: Path, log: Log, 
 def _clone(url: str, revision: str, repository: Path, patience: Patience) -> str:
     """Check out one revision, without history where the server can do that, and return its commit."""
 
-    def git(*arguments: str) -> tuple[int, str]:
-        return _run(["git", *arguments], repository, patience)
-
-    def must(code: int, output: str) -> str:
+    def git(*arguments: str) -> str:
+        code, output = _run(["git", *arguments], repository, patience)
         if code:
             raise _git_error(output, url, revision)
         return output
 
-    must(*git("init", "-q"))
-    head, (code, output) = "FETCH_HEAD", git("fetch", "-q", "--no-tags", "--depth=1", url, revision or "HEAD")
-    if code and re.search(NO_REVISION, output) and re.fullmatch(r"[0-9a-f]{4,64}", revision):
+    git("init", "-q")
+    try:
+        git("fetch", "-q", "--no-tags", "--depth=1", url, revision or "HEAD")
+        git("checkout", "-q", "--detach", "FETCH_HEAD")
+    except DataError:
+        if not re.fullmatch(r"[0-9a-f]{4,64}", revision):
+            raise
         # a commit that the server does not give by its name, or the beginning of one
-        must(*git("fetch", "-q", "--tags", url, "+refs/heads/*:refs/remotes/origin/*"))
-        head = f"{revision}^{{commit}}"
-        code, _ = git("rev-parse", "-q", "--verify", head)
-    must(code, output)
-    must(*git("checkout", "-q", "--detach", head))
-    return must(*git("rev-parse", "HEAD")).split()[-1]
+        git("fetch", "-q", "--tags", url, "+refs/heads/*:refs/remotes/origin/*")
+        git("checkout", "-q", "--detach", revision)
+    return git("rev-parse", "HEAD").split()[-1]
 
 
 def _git_error(output: str, url: str, revision: str) -> AupairError:
     """Return the error for what git printed when it failed."""
-    where, got = scrub(url), _last_line(output)
-    output = scrub(output).replace(where.partition("://")[2], "")  # a name must not be taken for a cause
+    where = scrub(url)
     if re.search(NO_REVISION, output):
         expected = "a branch, a tag or a commit"
         return DataError("no such revision", where=where, got=revision or "HEAD", expected=expected)
-    if re.search(REFUSED, output):
-        todo = "give git a key or a credential helper; the server may also say this of a repository that is not there"
-        return AuthError("the git server refuses access", where=where, got=got, todo=todo)
-    if re.search(UNREACHABLE, output):
-        return UnreachableError("the git server does not answer", where=where, got=got, todo="check host and network")
-    return DataError("no such git repository", where=where, got=got, todo="check the URL")
+    no_repository = DataError("no such git repository", where=where, got=_cause(output), todo="check the URL")
+    # a name must not be taken for a cause
+    return _server_error("the git server", where, scrub(output).replace(where.partition("://")[2], ""), no_repository)
 
 
 def _pull(remote: str, repository: Path, where: str, patience: Patience) -> None:
@@ -129,27 +127,27 @@ def _pull(remote: str, repository: Path, where: str, patience: Patience) -> None
     # -P: no module of the repository may pose as one of DVC's
     command = [sys.executable, "-P", "-m", "dvc", "pull", *(("-r", remote) if remote else ()), "data.dvc"]
     code, output = _run(command, repository, patience)
+    if code and re.search(r"No remote provided|remote '.*' doesn't exist", output):
+        got = remote or "no default one"
+        raise ParamsError("no such DVC remote", where=where, got=got, todo="name one as remote")
     if code:
-        raise _dvc_error(output, remote, where)
+        what, todo = "the DVC remote lacks files of data.dvc", "run `dvc push` where they are"
+        lacking = DataError(what, where=where, got=_cause(output), todo=todo)
+        raise _server_error("the DVC remote", where, output, lacking)
     if not (repository / "data").is_dir():
         raise DataError("data.dvc tracks no folder data", where=where, todo="run `dvc add data` there")
 
 
-def _dvc_error(output: str, remote: str, where: str) -> AupairError:
-    """Return the error for what DVC printed when it failed."""
-    cause = re.search(r"(?m)^(?:ERROR: |WARNING: (?=Some of the cache files))(.+)", output)
-    got = scrub(cause[1])[:300] if cause else _last_line(output)
-    if re.search(r"No remote provided|remote '.*' doesn't exist", output):
-        got = remote or "no default one"
-        return ParamsError("no such DVC remote", where=where, got=got, todo="name one as remote")
+def _server_error(server: str, where: str, output: str, otherwise: AupairError) -> AupairError:
+    """Return the error for the output of a command that failed: one of the server, or `otherwise`."""
+    got = _cause(output)
     if re.search(REFUSED, output):
-        todo = "give it credentials (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for s3)"
-        return AuthError("the DVC remote refuses access", where=where, got=got, todo=todo)
+        todo = "give it credentials (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for s3), and check the address"
+        return AuthError(f"{server} refuses access", where=where, got=got, todo=todo)
     if re.search(UNREACHABLE, output):
-        todo = "check it; run it again to go on"
-        return UnreachableError("the DVC remote does not answer", where=where, got=got, todo=todo)
-    todo = "run `dvc push` where they are"
-    return DataError("the DVC remote lacks files of data.dvc", where=where, got=got, todo=todo)
+        todo = "check host and network; run it again to go on"
+        return UnreachableError(f"{server} does not answer", where=where, got=got, todo=todo)
+    return otherwise
 
 
 def _verify(repository: Path, cache: Path, log: Log) -> None:
@@ -213,8 +211,10 @@ def _run(command: Sequence[str], folder: Path, patience: Patience) -> tuple[int,
     return process.returncode, output
 
 
-def _last_line(output: str) -> str:
-    """Return the last line of a command's output that names a cause."""
+def _cause(output: str) -> str:
+    """Return the line of a command's output that names a cause: DVC's error, else the last informative line."""
+    if error := re.search(r"(?m)^(?:ERROR: |WARNING: (?=Some of the cache files))(.+)", output):
+        return scrub(error[1])[:300]
     lines = [line.strip() for line in output.splitlines()]
     causes = [line for line in lines if line and not re.match(UNINFORMATIVE, line)]
     return scrub(causes[-1])[:300] if causes else "nothing"

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from aupair import store
@@ -206,12 +207,18 @@ class _Downloads:
         """Download one object, again where its content is wrong; return whether the content was verified."""
         from botocore.exceptions import FlexibleChecksumError
 
+        def spare_head_request(future: Any, **_: object) -> None:
+            future.meta.provide_transfer_size(item.size)
+            if item.etag:
+                future.meta.provide_object_etag(f'"{item.etag}"')
+
         size: int | None = None
+        subscriber = SimpleNamespace(on_queued=spare_head_request)
         for _ in range(self.attempts):
             try:
                 with store.writing(part):
                     key = self.prefix + item.name
-                    self.manager.download(self.bucket, key, str(part), subscribers=[_ListedMetadata(item)]).result()
+                    self.manager.download(self.bucket, key, str(part), subscribers=[subscriber]).result()
             except FlexibleChecksumError:
                 size = None
                 continue
@@ -284,18 +291,6 @@ class _Downloads:
 
     def _url(self, item: Item) -> str:
         return f"s3://{self.bucket}/{self.prefix}{item.name}"
-
-
-@dataclass(frozen=True)
-class _ListedMetadata:
-    """A subscriber of the transfer manager that spares it a HEAD request for size and ETag."""
-
-    item: Item
-
-    def on_queued(self, future: Any, **_: object) -> None:
-        future.meta.provide_transfer_size(self.item.size)
-        if self.item.etag:
-            future.meta.provide_object_etag(f'"{self.item.etag}"')
 
 
 def _identifying_etag(answer: dict[str, Any]) -> str:
