@@ -14,10 +14,10 @@ from aupair.errors import DataError
 FOLDER = "cropped_aligned"
 """The beginning of those folders' names, in any case: cropped_aligned, cropped_aligned_images ..."""
 
-HIDDEN = (".", "@", "__MACOSX")
+_HIDDEN = (".", "@", "__MACOSX")
 """Beginnings of folder names that operating systems and archives leave beside data."""
 
-IMAGE = re.compile(r"(\d{1,6})\.(jpe?g|png)", re.IGNORECASE | re.ASCII)
+_IMAGE = re.compile(r"(\d{1,6})\.(jpe?g|png)", re.IGNORECASE | re.ASCII)
 """Six digits are more than nine hours; a longer number is a date or the like."""
 
 
@@ -33,7 +33,7 @@ def frame_number(name: str) -> int | None:
 
     None for other names; -1 for number 0, which a folder that counts from 1 does not have.
     """
-    match = IMAGE.fullmatch(name)
+    match = _IMAGE.fullmatch(name)
     return int(match[1]) - 1 if match else None
 
 
@@ -110,7 +110,7 @@ def _walk(folder: Path, inside: bool, visited: set[str]) -> Iterator[Path]:
             if inside and frame_number(entry.name) is not None:
                 yield folder
                 return
-            if not entry.name.startswith(HIDDEN) and entry.is_dir():
+            if not entry.name.startswith(_HIDDEN) and entry.is_dir():
                 below.append(folder / entry.name)
     if inside and not below and not folder.name.lower().startswith(FOLDER):
         yield folder

@@ -1,4 +1,4 @@
-"""Every frame of every video as rows of flat arrays: what the stages from sample-pairs on compute with."""
+"""All frames of all videos as rows of flat arrays, for the stages from sample-pairs on."""
 
 import hashlib
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from aupair.errors import ArtifactError
 
 @dataclass(frozen=True)
 class Frames:
-    """N frames, sorted by video, then frame; a row for every frame that the decoder gave.
+    """N frames, sorted by video, then frame; a row for every frame that the decoder returned.
 
     Attributes:
         videos: V names.
@@ -44,11 +44,11 @@ class Frames:
         return len(self.video)
 
     def of_split(self, split: str) -> np.ndarray:
-        """(N,) bool: the frames of a split."""
+        """Return which frames belong to a split: (N,) bool."""
         return self.split == SPLITS.index(split)
 
     def fingerprint(self) -> str:
-        """Give the sha256 of what draws of rows depend on: videos, people, splits, frames, faces and labels."""
+        """Return the sha256 of all that random draws of rows depend on: videos, people, splits, frames, faces, labels."""
         total = hashlib.sha256("\0".join(self.videos + self.subjects).encode())
         for values in (self.video, self.subject, self.split, self.frame, self.ok, self.labels):
             total.update(np.ascontiguousarray(values).tobytes())
@@ -56,17 +56,17 @@ class Frames:
 
     @property
     def usable(self) -> np.ndarray:
-        """(N,) bool: a face and an annotation, so that the frame may stand in a pair or be drawn."""
+        """Which frames have a face and an annotation, and may therefore be sampled: (N,) bool."""
         return self.ok & (self.labels[:, 0] != NOT_ANNOTATED)
 
     def slices(self) -> list[slice]:
-        """The rows of each video, in the order of `videos`."""
+        """Return the rows of each video, in the order of `videos`."""
         edges = np.searchsorted(self.video, np.arange(len(self.videos) + 1))
         return [slice(int(a), int(b)) for a, b in pairwise(edges)]
 
 
-def label_matrix(table: pa.Table) -> np.ndarray:
-    """Give the AU columns of a table as (rows, A) int8."""
+def _label_matrix(table: pa.Table) -> np.ndarray:
+    """Return the AU columns of a table as (rows, A) int8."""
     return np.stack([table[au].to_numpy().astype(np.int8) for au in AUS], axis=1)
 
 
@@ -87,7 +87,7 @@ def load_frames(labels: Path, faces: Path) -> Frames:
     edges = np.searchsorted(row_video[order], np.arange(len(names) + 1))
     subject_of, split_of = (table[key].take(order[edges[:-1]]).to_pylist() for key in ("subject", "split"))
     subjects, subject_index = np.unique(subject_of, return_inverse=True)
-    row_frame, row_labels = table["frame"].to_numpy(), label_matrix(table)
+    row_frame, row_labels = table["frame"].to_numpy(), _label_matrix(table)
     parts: list[dict[str, np.ndarray]] = []
     for index, name in enumerate(names):
         path = Path(faces) / f"{name}.arrow"
@@ -95,10 +95,10 @@ def load_frames(labels: Path, faces: Path) -> Frames:
             raise ArtifactError("a labelled video has no faces", where=path, todo="run preprocess-faces")
         rows = store.read_faces(path)
         n = len(rows)
-        mine = order[edges[index] : edges[index + 1]]
-        mine = mine[row_frame[mine] < n]
+        label_rows = order[edges[index] : edges[index + 1]]
+        label_rows = label_rows[row_frame[label_rows] < n]
         matrix = np.full((n, len(AUS)), NOT_ANNOTATED, np.int8)
-        matrix[row_frame[mine]] = row_labels[mine]
+        matrix[row_frame[label_rows]] = row_labels[label_rows]
         parts.append(
             {
                 "video": np.full(n, index, np.int32),

@@ -17,24 +17,24 @@ from aupair.data.s3 import Patience
 from aupair.errors import AupairError, AuthError, DataError, ParamsError, UnreachableError, scrub
 from aupair.log import Log
 
-GIT_PLACES = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR", "GIT_PREFIX")
+_GIT_PLACES = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR", "GIT_PREFIX")
 """Variables that would send git to another repository than the folder it runs in."""
 
 # What git and DVC print, by cause.
-NO_REVISION = (
+_NO_REVISION = (
     r"couldn't find remote ref|not our ref|unadvertised object|does not take a path argument|is not a tree"
     r"|unable to read tree"
 )
-REFUSED = (
+_REFUSED = (
     r"Authentication failed|could not read (Username|Password)|Permission denied|terminal prompts disabled"
     r"|error: 40[13]|Host key verification failed|Access ?Denied|Forbidden|InvalidAccessKeyId|SignatureDoesNotMatch"
     r"|Unable to locate credentials|NoCredentials|Partial credentials"
 )
-UNREACHABLE = (
+_UNREACHABLE = (
     r"Could not resolve host|Couldn't connect|Could not connect|Failed to connect|Connection (refused|timed out|reset)"
     r"|Connection was closed|timed out|SSL|certificate|early EOF|hung up|Operation too slow|error: 5\d\d|unreachable"
 )
-UNINFORMATIVE = r"^(Please make sure|and the repository exists|fatal: Could not read from remote repository|From )"
+_UNINFORMATIVE = r"^(Please make sure|and the repository exists|fatal: Could not read from remote repository|From )"
 
 
 def check_source(source: str, revision: str, remote: str) -> None:
@@ -111,7 +111,7 @@ def _clone(url: str, revision: str, repository: Path, patience: Patience) -> str
 def _git_error(output: str, url: str, revision: str) -> AupairError:
     """Return the error for what git printed when it failed."""
     where = scrub(url)
-    if re.search(NO_REVISION, output):
+    if re.search(_NO_REVISION, output):
         expected = "a branch, a tag or a commit"
         return DataError("no such revision", where=where, got=revision or "HEAD", expected=expected)
     no_repository = DataError("no such git repository", where=where, got=_cause(output), todo="check the URL")
@@ -141,10 +141,10 @@ def _pull(remote: str, repository: Path, where: str, patience: Patience) -> None
 def _server_error(server: str, where: str, output: str, otherwise: AupairError) -> AupairError:
     """Return the error for the output of a command that failed: one of the server, or `otherwise`."""
     got = _cause(output)
-    if re.search(REFUSED, output):
+    if re.search(_REFUSED, output):
         todo = "give it credentials (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for s3), and check the address"
         return AuthError(f"{server} refuses access", where=where, got=got, todo=todo)
-    if re.search(UNREACHABLE, output):
+    if re.search(_UNREACHABLE, output):
         todo = "check host and network; run it again to go on"
         return UnreachableError(f"{server} does not answer", where=where, got=got, todo=todo)
     return otherwise
@@ -178,7 +178,7 @@ def _run(command: Sequence[str], folder: Path, patience: Patience) -> tuple[int,
         "DVC_SITE_CACHE_DIR": str(folder.parent / "site"),
         "AWS_RETRY_MODE": "standard",  # DVC's own retries go on for most of a minute
         "AWS_MAX_ATTEMPTS": "3",
-        **{key: value for key, value in os.environ.items() if key not in GIT_PLACES},
+        **{key: value for key, value in os.environ.items() if key not in _GIT_PLACES},
         "LC_ALL": "C",
         "GIT_TERMINAL_PROMPT": "0",
         "GIT_HTTP_LOW_SPEED_LIMIT": "1",
@@ -216,5 +216,5 @@ def _cause(output: str) -> str:
     if error := re.search(r"(?m)^(?:ERROR: |WARNING: (?=Some of the cache files))(.+)", output):
         return scrub(error[1])[:300]
     lines = [line.strip() for line in output.splitlines()]
-    causes = [line for line in lines if line and not re.match(UNINFORMATIVE, line)]
+    causes = [line for line in lines if line and not re.match(_UNINFORMATIVE, line)]
     return scrub(causes[-1])[:300] if causes else "nothing"

@@ -1,4 +1,4 @@
-"""The hash that `dvc add data` writes into data.dvc, so that it exists where DVC does not run (Kubeflow).
+"""The hash that `dvc add data` writes into data.dvc, computed without DVC, which does not run on Kubeflow.
 
 DVC hashes a folder as the MD5 of a JSON list of {"md5", "relpath"}, sorted by relpath, with ".dir" appended.
 `.git`, `.hg` and `.dvc` folders are left out, as DVC does; a `.dvcignore` inside the folder is refused, as DVC does;
@@ -14,7 +14,7 @@ from pathlib import Path
 from aupair.errors import DataError
 from aupair.log import SILENT, Log
 
-IGNORED = (".git", ".hg", ".dvc")
+_IGNORED = (".git", ".hg", ".dvc")
 
 
 def dvc_hash(folder: Path, log: Log = SILENT) -> str:
@@ -34,12 +34,12 @@ def dvc_hash(folder: Path, log: Log = SILENT) -> str:
 
 
 def _files(folder: str) -> Iterator[str]:
-    """Walk the files that DVC would track, as paths with `/` below the folder.
+    """Yield the files that DVC would track, as paths with `/` below the folder.
 
     A link to a file is followed, one to a folder is left out, as DVC does.
     """
     for root, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if name not in IGNORED]
+        folders[:] = [name for name in folders if name not in _IGNORED]
         if ".dvcignore" in names:
             raise DataError(
                 "a .dvcignore inside the data", where=root, todo="move it above the data folder (DVC refuses it too)"
@@ -50,7 +50,7 @@ def _files(folder: str) -> Iterator[str]:
 
 
 def _md5(path: str) -> str:
-    """Hash one file, a block at a time."""
+    """Return the MD5 of one file."""
     try:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()

@@ -1,4 +1,4 @@
-"""Aff-Wild2 as it is on disk: where annotations, movies and crops lie.
+"""The data folder, laid out as Aff-Wild2 is: where annotations, movies and crops lie.
 
 `<data>/annotations/AU_Set/{Train_Set,Validation_Set}/<video>[_left|_right].txt` and `<data>/videos/<video>.mp4`, or
 `<data>/cropped_aligned/<video>/` where there is no movie; the folder names of other releases are known too, in any case.
@@ -19,9 +19,9 @@ from aupair import store
 from aupair.data.crops import FOLDER, find_crops
 from aupair.errors import DataError
 
-AU_FOLDERS = ("au_set", "au_detection_challenge")
-INTENSITY_FOLDERS = ("au_intensity_set",)
-OFFICIAL = {
+_AU_FOLDERS = ("au_set", "au_detection_challenge")
+_INTENSITY_FOLDERS = ("au_intensity_set",)
+_OFFICIAL = {
     "train_set": "train",
     "training_set": "train",
     "train": "train",
@@ -30,15 +30,15 @@ OFFICIAL = {
     "val_set": "validation",
     "validation": "validation",
 }
-"""What releases call the two official sets, in lower case."""
+"""Folder names of the two official sets in several releases, in lower case."""
 
 USUAL_FPS = 30.0
-"""Frames a second, where a video says nothing sensible; most of Aff-Wild2 has this rate."""
+"""Frames a second of a video whose header has no sensible rate; most of Aff-Wild2 has this one."""
 
 Side = Literal["", "left", "right"]
-"""Which person of a movie; empty where the movie is the person's own."""
+"""The person of a movie by the half of the image; empty where the movie shows one person of interest."""
 
-EXTENSIONS = (".mp4", ".avi", ".mov", ".mkv", ".webm")
+_EXTENSIONS = (".mp4", ".avi", ".mov", ".mkv", ".webm")
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class VideoJob(NamedTuple):
 
 
 class Header(NamedTuple):
-    """What a movie's header says; both may be wrong, 0 where the header says nothing."""
+    """Number of frames and frame rate by a movie's header; both may be wrong, 0 where the header lacks them."""
 
     frames: int
     fps: float
@@ -81,7 +81,7 @@ class Header(NamedTuple):
 
 @dataclass(frozen=True)
 class Layout:
-    """What is in a data folder.
+    """The contents of a data folder.
 
     Attributes:
         root: the data folder.
@@ -89,7 +89,7 @@ class Layout:
         intensities: intensity files, sorted by video; often none.
         movies: the files of each movie's name (its stem).
         crops: the folders of each video's name.
-        subjects: the person of a video, where subjects.csv tells.
+        subjects: the person of a video by subjects.csv; videos that are not there are missing here.
     """
 
     root: Path
@@ -100,31 +100,31 @@ class Layout:
     subjects: dict[str, str]
 
     def movie(self, video: str) -> str | None:
-        """Name the movie of a video: its own name first, then without `_left` or `_right`; None where there is none."""
+        """Return the name of a video's movie: the video's own, else without `_left` or `_right`; None without a movie."""
         candidates = (video, re.sub(r"_(left|right)$", "", video))
         return next((name for name in candidates if name in self.movies), None)
 
     def source(self, video: str) -> Path | None:
-        """Find a video's movie, else the folder of its crops; None where there is neither.
+        """Return the path of a video's movie, else the folder of its crops; None where there is neither.
 
         Raises:
             DataError: two files carry the movie's name, or two folders that of the crops.
         """
         name = self.movie(video)
-        found = self.crops.get(video, ()) if name is None else self.movies[name]
-        if len(found) > 1:
+        paths = self.crops.get(video, ()) if name is None else self.movies[name]
+        if len(paths) > 1:
             what = "two folders of crops for one video" if name is None else "two files for one video"
-            raise DataError(what, where=found[0], got=found[1], expected="one", todo="remove one")
-        return found[0] if found else None
+            raise DataError(what, where=paths[0], got=paths[1], expected="one", todo="remove one")
+        return paths[0] if paths else None
 
     def side(self, video: str) -> Side:
-        """Say which person of the movie a video is: `left`, `right`, or empty where the movie is the video's own."""
+        """Return the person of the movie: `left`, `right`, or empty where the movie is the video's own."""
         if self.movie(video) in (video, None):
             return ""
         return "left" if video.endswith("_left") else "right"
 
     def subject(self, video: str) -> str:
-        """Name the person: after subjects.csv, else the video itself (`_left` and `_right` are two persons)."""
+        """Return the person by subjects.csv, else the video's name (`_left` and `_right` are two persons)."""
         return self.subjects.get(video, video)
 
 
@@ -140,30 +140,30 @@ def read_layout(data: Path) -> Layout:
     if not any(data.iterdir()):
         raise DataError("an empty data folder", where=data, expected="annotations/ and videos/")
     annotations = data / "annotations"
-    movies = _index((path.stem, path) for path in _movies(data / "videos"))
-    crops = _index((path.name, path) for path in find_crops(data))
-    folder = _find_folder(annotations, AU_FOLDERS)
-    found = _annotations(folder) if folder else ()
-    if not found:
-        raise _unlabelled(annotations, folder, bool(movies or crops))
+    movies = _group_by_name((path.stem, path) for path in _list_movies(data / "videos"))
+    crops = _group_by_name((path.name, path) for path in find_crops(data))
+    folder = _find_folder(annotations, _AU_FOLDERS)
+    occurrences = _list_annotations(folder) if folder else ()
+    if not occurrences:
+        raise _no_labels_error(annotations, folder, bool(movies or crops))
     if not (movies or crops):
-        expected = f"<video>{'|'.join(EXTENSIONS)}, or {data / FOLDER}/<video>/00001.jpg"
+        expected = f"<video>{'|'.join(_EXTENSIONS)}, or {data / FOLDER}/<video>/00001.jpg"
         raise DataError("no videos", where=data / "videos", expected=expected)
-    intensity_folder = _find_folder(annotations, INTENSITY_FOLDERS)
-    intensities = _annotations(intensity_folder) if intensity_folder else ()
+    intensity_folder = _find_folder(annotations, _INTENSITY_FOLDERS)
+    intensities = _list_annotations(intensity_folder) if intensity_folder else ()
     subjects = data / "subjects.csv"
-    return Layout(data, found, intensities, movies, crops, read_subjects(subjects) if subjects.exists() else {})
+    return Layout(data, occurrences, intensities, movies, crops, read_subjects(subjects) if subjects.exists() else {})
 
 
 def check_annotation_names(annotations: tuple[Annotation, ...]) -> None:
-    """Refuse a video with two annotation files: (video, frame) would not be unique.
+    """Check that no video has two annotation files: (video, frame) would not be unique.
 
     Raises:
         DataError: names both files.
     """
-    seen: dict[str, Path] = {}
+    paths: dict[str, Path] = {}
     for annotation in annotations:
-        other = seen.setdefault(annotation.video, annotation.path)
+        other = paths.setdefault(annotation.video, annotation.path)
         if other != annotation.path:
             raise DataError(
                 "a video annotated twice",
@@ -194,7 +194,7 @@ def list_video_jobs(data: Path, labels: Path) -> list[VideoJob]:
 
 
 def read_subjects(path: Path) -> dict[str, str]:
-    """Read whose each video is from a table `video,subject`.
+    """Read the subject of each video from a table `video,subject`.
 
     Raises:
         DataError: a wrong header or row, or a video with two subjects.
@@ -233,7 +233,7 @@ def read_csv(path: Path, columns: tuple[str, ...]) -> list[tuple[str, ...]]:
 
 def read_movie_header(path: Path) -> Header | None:
     """Read a movie's header: None where OpenCV cannot open it. The count may be wrong: only decoding tells."""
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # a broken movie gets one line from us, none from ffmpeg
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # a broken movie gets one line of aupair's, none of ffmpeg's
     import cv2
 
     level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
@@ -250,54 +250,54 @@ def read_movie_header(path: Path) -> Header | None:
 
 def _find_folder(annotations: Path, names: tuple[str, ...]) -> Path | None:
     """Find a folder by one of its names, in any case, directly in `annotations` or one level below."""
-    found = sorted(
+    folders = sorted(
         path
         for pattern in ("*", "*/*")
         for path in annotations.glob(pattern)
         if path.name.lower() in names and path.is_dir()
     )
-    if len(found) > 1:
+    if len(folders) > 1:
         raise DataError(
-            "two folders of annotations", where=found[0], got=found[1], expected="one", todo="move one away"
+            "two folders of annotations", where=folders[0], got=folders[1], expected="one", todo="move one away"
         )
-    return found[0] if found else None
+    return folders[0] if folders else None
 
 
-def _unlabelled(annotations: Path, folder: Path | None, videos: bool) -> DataError:
-    """The error for a data folder without labels; one with videos may be a test release."""
+def _no_labels_error(annotations: Path, folder: Path | None, videos: bool) -> DataError:
+    """Return the error for a data folder without labels; one with videos may be a test release."""
     what, expected = "no annotation files", "Train_Set/<video>.txt and Validation_Set/<video>.txt"
     if folder is None:
-        there = annotations.is_dir()
-        what = "no AU annotations" if there else "no annotations"
-        expected = "AU_Set/ or AU_Detection_Challenge/" if there else "a folder as in Aff-Wild2"
+        exists = annotations.is_dir()
+        what = "no AU annotations" if exists else "no annotations"
+        expected = "AU_Set/ or AU_Detection_Challenge/" if exists else "a folder as in Aff-Wild2"
     todo = "for a test release run `aupair predict`, then `aupair submission`" if videos else ""
     return DataError(what, where=folder or annotations, expected=expected, todo=todo)
 
 
-def _annotations(folder: Path) -> tuple[Annotation, ...]:
+def _list_annotations(folder: Path) -> tuple[Annotation, ...]:
     """List the annotation files of both official sets, sorted by video."""
-    found = [
-        Annotation(path.stem, OFFICIAL[part.name.lower()], path)
+    annotations = [
+        Annotation(path.stem, _OFFICIAL[part.name.lower()], path)
         for part in folder.iterdir()
-        if part.is_dir() and part.name.lower() in OFFICIAL
+        if part.is_dir() and part.name.lower() in _OFFICIAL
         for path in part.iterdir()
         if path.suffix.lower() == ".txt" and not path.name.startswith(".")
     ]
-    return tuple(sorted(found, key=lambda annotation: (annotation.video, annotation.official, annotation.path)))
+    return tuple(sorted(annotations, key=lambda annotation: (annotation.video, annotation.official, annotation.path)))
 
 
-def _movies(folder: Path) -> list[Path]:
+def _list_movies(folder: Path) -> list[Path]:
     """List the movies; batches may lie in folders of their own."""
     return [
         path
         for path in (sorted(folder.rglob("*")) if folder.is_dir() else ())
-        if path.suffix.lower() in EXTENSIONS and not path.name.startswith(".") and path.is_file()
+        if path.suffix.lower() in _EXTENSIONS and not path.name.startswith(".") and path.is_file()
     ]
 
 
-def _index(named: Iterable[tuple[str, Path]]) -> dict[str, tuple[Path, ...]]:
-    """Gather the paths of each name."""
-    found: dict[str, list[Path]] = defaultdict(list)
+def _group_by_name(named: Iterable[tuple[str, Path]]) -> dict[str, tuple[Path, ...]]:
+    """Group paths by their names."""
+    groups: dict[str, list[Path]] = defaultdict(list)
     for name, path in named:
-        found[name].append(path)
-    return {name: tuple(paths) for name, paths in found.items()}
+        groups[name].append(path)
+    return {name: tuple(paths) for name, paths in groups.items()}

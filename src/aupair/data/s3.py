@@ -19,16 +19,16 @@ from aupair import store
 from aupair.errors import AupairError, AuthError, DataError, ParamsError, RejectedError, UnreachableError, scrub
 from aupair.log import Log
 
-WORKERS = 4
+_WORKERS = 4
 """Objects that are downloaded and verified at the same time."""
 
-KEYS = (
+_KEYS = (
     "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY to keys that may read it (and AWS_SESSION_TOKEN if there is one)"
 )
-EXPIRED = ("ExpiredToken", "InvalidToken", "TokenRefreshRequired", "ExpiredTokenException")
+_EXPIRED = ("ExpiredToken", "InvalidToken", "TokenRefreshRequired", "ExpiredTokenException")
 """Error codes for credentials that are no longer valid; they come with status 400."""
 
-CHANGED = ("NoSuchKey", "PreconditionFailed", "404", "412")
+_CHANGED = ("NoSuchKey", "PreconditionFailed", "404", "412")
 """Error codes for an object that was deleted or replaced; a HEAD request gets the status alone."""
 
 
@@ -161,7 +161,7 @@ def download_objects(source: str, items: Sequence[Item], folder: Path, log: Log,
     with s3_client(source, patience, "run it again to go on: complete files are kept") as client:
         config = TransferConfig(num_download_attempts=patience.attempts)
         # leaving the inner block cancels the downloads that the pool's threads wait for
-        with ThreadPoolExecutor(WORKERS) as pool, TransferManager(client, config) as manager:
+        with ThreadPoolExecutor(_WORKERS) as pool, TransferManager(client, config) as manager:
             downloads = _Downloads(client, manager, *parse_address(source), patience.attempts)
             futures = [pool.submit(downloads.fetch, item, folder, str(k)) for k, item in enumerate(items)]
             try:
@@ -195,7 +195,7 @@ class _Downloads:
                 return True
             verified = self._download(item, part)
         except (ClientError, S3DownloadFailedError) as error:
-            if isinstance(error, ClientError) and _status_and_code(error)[1] not in CHANGED:
+            if isinstance(error, ClientError) and _status_and_code(error)[1] not in _CHANGED:
                 raise
             raise self._changed(item) from error
         with store.writing(whole):
@@ -333,9 +333,9 @@ def _translate(error: Exception, where: str, endpoint: str, todo: str) -> Aupair
     status, code = _status_and_code(error)
     cause = f"{code} (HTTP {status})" if status else type(error).__name__
     if isinstance(error, (*no_credentials, *no_login)):
-        return AuthError("no usable credentials for the object store", where=where, got=cause, todo=KEYS)
-    if code in EXPIRED or (status in (401, 403) and code != "InvalidObjectState"):
-        return AuthError("the object store refuses these credentials", where=where, got=cause, todo=KEYS)
+        return AuthError("no usable credentials for the object store", where=where, got=cause, todo=_KEYS)
+    if code in _EXPIRED or (status in (401, 403) and code != "InvalidObjectState"):
+        return AuthError("the object store refuses these credentials", where=where, got=cause, todo=_KEYS)
     got = f"{cause} from {endpoint}"
     if isinstance(error, no_connection) or status >= 500 or status == 429 or code == "RequestTimeout":
         what = "the object store reports a failure of its own" if status else "the object store does not answer"

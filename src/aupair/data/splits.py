@@ -18,7 +18,7 @@ from aupair.data.layout import Annotation, Layout, check_annotation_names, read_
 from aupair.errors import DataError, ParamsError
 
 COLUMNS = ("video", "subject", "split")
-RESTARTS = 8
+_RESTARTS = 8
 
 
 class SplitRow(NamedTuple):
@@ -128,7 +128,7 @@ def choose_subjects(weights: np.ndarray, share: float, seed: int) -> np.ndarray:
     size = min(max(round(share * len(columns)), 1), len(columns) - 1)
     rng = np.random.default_rng([seed])
     best, best_cost = np.zeros(len(columns), bool), np.inf
-    for _ in range(RESTARTS):
+    for _ in range(_RESTARTS):
         order = rng.permutation(len(columns))
         cost = _swap(columns, order[:size], order[size:], share)
         if cost < best_cost - 1e-12:

@@ -16,7 +16,7 @@ from aupair.errors import DataError
 if TYPE_CHECKING:
     import pandas as pd
 
-EXAMPLES = 3
+_EXAMPLES = 3
 """Rows that are shown for a rule that is broken."""
 
 
@@ -37,8 +37,8 @@ class _Breach:
     todo: str = ""
 
 
-CELL = "{file} line {line} column {column}"
-BREACHES = {
+_CELL = "{file} line {line} column {column}"
+_BREACHES = {
     "videos": _Breach(
         ("video", "path", "problem"),
         "{problem}",
@@ -47,8 +47,8 @@ BREACHES = {
         "at most {missing_videos} missing",
         "add the file, or raise check_data.max_missing_videos",
     ),
-    "annotations": _Breach(("file", "line"), "a label out of range", CELL, "{value:g}", "-1, 0 or 1"),
-    "intensities": _Breach(("file", "line"), "a label out of range", CELL, "{value:g}", "-1 or 0 to 5"),
+    "annotations": _Breach(("file", "line"), "a label out of range", _CELL, "{value:g}", "-1, 0 or 1"),
+    "intensities": _Breach(("file", "line"), "a label out of range", _CELL, "{value:g}", "-1 or 0 to 5"),
     "annotated": _Breach(("folder", "rows"), "no annotated frame", "{folder}", "{rows} label rows, none annotated", ""),
     "positives": _Breach(
         ("au", "annotated", "splits"),
@@ -67,7 +67,7 @@ def validate_tables(tables: Mapping[str, "pd.DataFrame"], docs: Path, missing_vi
 
     Args:
         tables: `videos` (video, path, problem, file), `annotations` and `intensities` (file, line, AUs), `annotated`
-            (folder, rows, annotated), `positives` (au, splits, annotated, fit); those of BREACHES or some of them.
+            (folder, rows, annotated), `positives` (au, splits, annotated, fit); these or some of them.
         docs: folder of the Data Docs, replaced.
         missing_videos: how many labelled videos may lack a file.
 
@@ -82,7 +82,7 @@ def validate_tables(tables: Mapping[str, "pd.DataFrame"], docs: Path, missing_vi
     context.variables.progress_bars = ProgressBarsConfig(globally=False, metric_calculations=False)
     source = context.data_sources.add_pandas("aupair")
     errors: list[DataError] = []
-    for name, breach in BREACHES.items():
+    for name, breach in _BREACHES.items():
         if name not in tables:
             continue
         batch = source.add_dataframe_asset(name).add_batch_definition_whole_dataframe("all")
@@ -94,7 +94,7 @@ def validate_tables(tables: Mapping[str, "pd.DataFrame"], docs: Path, missing_vi
             result_format={
                 "result_format": "SUMMARY",
                 "unexpected_index_column_names": list(breach.index),
-                "partial_unexpected_count": EXAMPLES,
+                "partial_unexpected_count": _EXAMPLES,
             },
         )
         errors += [_error(breach, result, missing_videos) for result in outcome.results if not result.success]
