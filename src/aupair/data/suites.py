@@ -5,7 +5,6 @@ The only module that imports great_expectations; it takes seconds to import, so 
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,46 +19,36 @@ _EXAMPLES = 3
 """Rows that are shown for a rule that is broken."""
 
 
-@dataclass(frozen=True)
-class _Breach:
-    """The error for a table's broken rule: texts with fields for the first row that breaks it.
-
-    Attributes:
-        index: the columns that name a row.
-        what, where, got, expected, todo: texts of the error; `{column}` and `{value}` are of the cell.
-    """
-
-    index: tuple[str, ...]
-    what: str
-    where: str
-    got: str
-    expected: str
-    todo: str = ""
-
-
-_CELL = "{file} line {line} column {column}"
-_BREACHES = {
-    "videos": _Breach(
-        ("video", "path", "problem"),
-        "{problem}",
-        "{path}",
-        "no readable movie, no crops of {video}{more}",
-        "at most {missing_videos} missing",
-        "add the file, or raise check_data.max_missing_videos",
-    ),
-    "annotations": _Breach(("file", "line"), "a label out of range", _CELL, "{value:g}", "-1, 0 or 1"),
-    "intensities": _Breach(("file", "line"), "a label out of range", _CELL, "{value:g}", "-1 or 0 to 5"),
-    "annotated": _Breach(("folder", "rows"), "no annotated frame", "{folder}", "{rows} label rows, none annotated", ""),
-    "positives": _Breach(
-        ("au", "annotated", "splits"),
-        "an AU without a positive",
-        "{splits}",
-        "{au}: 0 of {annotated} annotated frames of fit",
-        "at least 1",
-        "move a subject who shows it to fit",
-    ),
+_INDEX = {
+    "videos": ("video", "path", "problem"),
+    "annotations": ("file", "line"),
+    "intensities": ("file", "line"),
+    "annotated": ("folder", "rows"),
+    "positives": ("au", "annotated", "splits"),
 }
-"""The tables that are checked, in the order in which their errors are reported."""
+"""The tables, in the order in which their errors are reported, and the columns that describe a row in an error."""
+
+_CELL = {"what": "a label out of range", "where": "{file} line {line} column {column}", "got": "{value:g}"}
+_ERRORS: dict[str, dict[str, str]] = {
+    "videos": {
+        "what": "{problem}",
+        "where": "{path}",
+        "got": "no readable movie, no crops of {video}{more}",
+        "expected": "at most {missing_videos} missing",
+        "todo": "add the file, or raise check_data.max_missing_videos",
+    },
+    "annotations": {**_CELL, "expected": "-1, 0 or 1"},
+    "intensities": {**_CELL, "expected": "-1 or 0 to 5"},
+    "annotated": {"what": "no annotated frame", "where": "{folder}", "got": "{rows} label rows, none annotated"},
+    "positives": {
+        "what": "an AU without a positive",
+        "where": "{splits}",
+        "got": "{au}: 0 of {annotated} annotated frames of fit",
+        "expected": "at least 1",
+        "todo": "move a subject who shows it to fit",
+    },
+}
+"""The error for a broken rule of each table, with fields for the first row that breaks it."""
 
 
 def validate_tables(tables: Mapping[str, "pd.DataFrame"], docs: Path, missing_videos: int = 0) -> list[DataError]:
@@ -82,7 +71,7 @@ def validate_tables(tables: Mapping[str, "pd.DataFrame"], docs: Path, missing_vi
     context.variables.progress_bars = ProgressBarsConfig(globally=False, metric_calculations=False)
     source = context.data_sources.add_pandas("aupair")
     errors: list[DataError] = []
-    for name, breach in _BREACHES.items():
+    for name, index in _INDEX.items():
         if name not in tables:
             continue
         batch = source.add_dataframe_asset(name).add_batch_definition_whole_dataframe("all")
@@ -93,11 +82,11 @@ def validate_tables(tables: Mapping[str, "pd.DataFrame"], docs: Path, missing_vi
             batch_parameters={"dataframe": tables[name]},
             result_format={
                 "result_format": "SUMMARY",
-                "unexpected_index_column_names": list(breach.index),
+                "unexpected_index_column_names": list(index),
                 "partial_unexpected_count": _EXAMPLES,
             },
         )
-        errors += [_error(breach, result, missing_videos) for result in outcome.results if not result.success]
+        errors += [_error(name, result, missing_videos) for result in outcome.results if not result.success]
     with store.atomic(docs) as folder:
         _write_docs(context, folder)
     return errors
@@ -124,20 +113,13 @@ def _expectations(name: str, rows: int, missing_videos: int) -> list[Any]:
     return [gxe.ExpectColumnValuesToBeBetween(column="annotated" if name == "annotated" else "fit", min_value=1)]
 
 
-def _error(breach: _Breach, result: Any, missing_videos: int) -> DataError:
-    """Return the error for a broken rule; it names the first row, and how many there are."""
+def _error(name: str, result: Any, missing_videos: int) -> DataError:
+    """Return the error for a broken rule of a table; it names the first row that breaks it."""
     column, others = result.expectation_config.kwargs["column"], result.result["unexpected_count"] - 1
     row = result.result["partial_unexpected_index_list"][0]
-    fields = {
-        **row,
-        "column": column,
-        "value": row[column],
-        "more": f" (and {others} more)" if others else "",
-        "missing_videos": missing_videos,
-    }
-    texts = (breach.what, breach.where, breach.got, breach.expected)
-    what, where, got, expected = (text.format(**fields) for text in texts)
-    return DataError(what, where=where, got=got, expected=expected, todo=breach.todo)
+    more = f" (and {others} more)" if others else ""
+    fields = {**row, "column": column, "value": row[column], "more": more, "missing_videos": missing_videos}
+    return DataError(**{key: text.format(**fields) for key, text in _ERRORS[name].items()})
 
 
 def _write_docs(context: Any, folder: Path) -> None:
