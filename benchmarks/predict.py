@@ -20,8 +20,8 @@ from harness import Child, Row, in_child, main
 from aupair.aus import AUS
 from aupair.faces import video
 from aupair.faces.row import FaceRow
-from aupair.inference.predict import predict
-from aupair.inference.recognizer import Recognizer
+from aupair.inference.predict import predict_videos
+from aupair.inference.recognizer import BundleRecognizer
 from aupair.params import Params, load_params
 
 ROOT = Path(__file__).parents[1]
@@ -60,7 +60,7 @@ def flicker() -> list[np.ndarray]:
     return list(np.random.default_rng(0).integers(0, 256, (311, 4, 4, 3), np.uint8).repeat(8, 1).repeat(8, 2))
 
 
-def recognizer(params: Params, folder: Path) -> Recognizer:
+def recognizer(params: Params, folder: Path) -> BundleRecognizer:
     """Give one of the demo's shape with random weights."""
     from torch import ones, tensor
 
@@ -85,7 +85,7 @@ def recognizer(params: Params, folder: Path) -> Recognizer:
     spread = ones(len(AUS), len(plain))
     networks = MappingNetworks(plain, 0 * spread, spread, params.train_mapping.width, 0.0)
     confidence = Confidence(rng.normal(size=(len(AUS), 5)))
-    return Recognizer(
+    return BundleRecognizer(
         Scorer(folder / "f", folder / "h", "cpu"),
         Statistics.from_fit_frames(
             rng.normal(size=(999, len(AUS))).astype("f4"), rng.lognormal(size=(999, len(AUS))).astype("f4")
@@ -106,10 +106,10 @@ def run(source: Path, out: Path, batch: int, stand_in: bool) -> tuple[float, int
         model = recognizer(params, Path(folder))
     if stand_in:
         video.iter_faces = found
-        model = Recognizer(score, model.statistics, model.mapping, model.selection, params)
+        model = BundleRecognizer(score, model.statistics, model.mapping, model.selection, params)
     next(video.iter_faces(source, params.preprocess_faces))  # so that its models are there
     begun = time.perf_counter()
-    (row,) = predict([source], model, out)
+    (row,) = predict_videos([source], model, out)
     return time.perf_counter() - begun, row.frames
 
 

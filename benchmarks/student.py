@@ -133,7 +133,7 @@ def of_random(folder: Path, params: Params, clip: Path) -> Speed:
 def of_trained(root: Path, trial: int, clip: Path) -> Speed:
     """Predict with the networks of a trial."""
     from aupair.inference.bundle import Parts, write_bundle
-    from aupair.inference.recognizer import Recognizer
+    from aupair.inference.recognizer import BundleRecognizer
     from aupair.stage import ARTIFACTS
 
     place = {name: root / path.format(trial=trial) for name, path in ARTIFACTS.items()}
@@ -143,7 +143,7 @@ def of_trained(root: Path, trial: int, clip: Path) -> Speed:
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as name:
         write_bundle(Path(name) / "bundle", parts, load_params(root / "params.yaml"))
-        return predicted(Recognizer.load(Path(name) / "bundle", "cpu"), clip)
+        return predicted(BundleRecognizer.load(Path(name) / "bundle", "cpu"), clip)
 
 
 def random_recognizer(folder: Path, params: Params) -> Any:
@@ -153,7 +153,7 @@ def random_recognizer(folder: Path, params: Params) -> Any:
     from aupair.aus import AUS
     from aupair.evaluation.confidence import TERMS, Confidence
     from aupair.evaluation.selection import Selection
-    from aupair.inference.recognizer import Recognizer
+    from aupair.inference.recognizer import BundleRecognizer
     from aupair.mapping.extractor import CDF_POINTS, Statistics, columns
     from aupair.mapping.fit import Mapping
     from aupair.mapping.networks import MappingNetworks
@@ -179,7 +179,7 @@ def random_recognizer(folder: Path, params: Params) -> Any:
     mapping = Mapping(MappingNetworks(plain, center, center + 1, width, 0.0), width)
     statistics = Statistics(-ones, ones, ones, np.zeros((a, CDF_POINTS), np.float32))
     selection = Selection(0, ones > 0, 0.5 * ones, Confidence(np.zeros((a, len(TERMS)))))
-    return Recognizer(Scorer(folder / "f", folder / "h", "cpu"), statistics, mapping, selection, params)
+    return BundleRecognizer(Scorer(folder / "f", folder / "h", "cpu"), statistics, mapping, selection, params)
 
 
 def predicted(recognizer: Any, clip: Path) -> Speed:
@@ -187,14 +187,14 @@ def predicted(recognizer: Any, clip: Path) -> Speed:
     import torch
 
     from aupair.faces.video import iter_faces
-    from aupair.inference.predict import predict
+    from aupair.inference.predict import predict_videos
 
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
     torch.set_num_threads(CORES)
     with tempfile.TemporaryDirectory() as name:
-        predict([clip], recognizer, Path(name))  # the first time loads libraries and wakes the threads
+        predict_videos([clip], recognizer, Path(name))  # the first time loads libraries and wakes the threads
         start = time.perf_counter()
-        (row,) = predict([clip], recognizer, Path(name))
+        (row,) = predict_videos([clip], recognizer, Path(name))
         whole = time.perf_counter() - start
     start = time.perf_counter()
     faces = [face.image for face in iter_faces(clip, recognizer.params.preprocess_faces) if face.image is not None]

@@ -7,6 +7,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
 
 from aupair import stages, store
@@ -84,6 +85,19 @@ def test_what_is_served_is_what_was_trained(home: Path, aupair: Command) -> None
         served = np.array([[float(row[f"{au}_{column}"] or "nan") for au in AUS] for row in found])
         stored = values[mine]
         np.testing.assert_allclose(served, stored, rtol=0, atol=1e-5, err_msg=column)  # NaN where there is no face
+
+
+@pytest.mark.parametrize("model", ["work/bundle", "models:/aupair/1"])
+def test_the_python_interface_returns_the_table_that_the_command_writes(
+    home: Path, aupair: Command, model: str
+) -> None:
+    from aupair import Recognizer
+
+    _register(home, aupair)
+    assert aupair("predict", "data/videos/s003c0.mp4", "--model", model, "--out", "out").code == 0
+    table = Recognizer.load(model).predict("data/videos/s003c0.mp4")
+    written = pd.read_csv(home / "out" / "s003c0.csv", dtype=dict.fromkeys(AUS, "Int8"))
+    pd.testing.assert_frame_equal(table, written, check_dtype=False, atol=1e-5)
 
 
 def _register(home: Path, aupair: Command, *more: str) -> dict[str, Any]:

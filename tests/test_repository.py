@@ -178,6 +178,22 @@ def test_help_imports_nothing_heavy_and_shows_an_example(arguments: list[str]) -
         assert re.search(r"Example|Start with|Look at", done.stdout)
 
 
+LIGHT = """
+import sys, aupair
+assert aupair.__version__
+print("HEAVY", [name for name in ("torch", "mlflow", "pandas", "numpy", "yaml") if name in sys.modules])
+try:
+    aupair.nothing
+except AttributeError as error:
+    print(error)
+"""
+
+
+def test_importing_the_package_imports_nothing_heavy() -> None:
+    done = subprocess.run([sys.executable, "-c", LIGHT], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["HEAVY []", "module 'aupair' has no attribute 'nothing'"]
+
+
 def test_every_command_has_an_example() -> None:
     from aupair.cli.main import app
     from aupair.cli.registry import app as registry

@@ -75,10 +75,9 @@ def test_another_teacher_is_learned_from_anew_and_not_taken_for_the_judged_one(h
     assert f"student.of.trial │ {1 - chosen}" in " ".join(shown.out.split())
     assert "student.of.version" not in shown.out, "that teacher is not registered"
 
-    from aupair.inference.recognizer import Recognizer
-    from aupair.registry.versions import resolve_bundle
+    from aupair import Recognizer
 
-    recognizer = Recognizer.load(resolve_bundle(f"models:/aupair/{number}"), "cpu")
+    recognizer = Recognizer.load(f"models:/aupair/{number}", "cpu")
     rows = store.read_faces(next(iter(sorted((home / "work" / "faces").glob("*.arrow"))))).to_pylist()
     faces = np.stack([store.decode_jpeg(row["jpeg"]) for row in rows if row["status"] == "ok"])
     assert recognizer.predict_faces(faces, 6.0).decision.shape == (len(faces), len(AUS))

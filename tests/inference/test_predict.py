@@ -1,25 +1,26 @@
 """predict: tables, pictures, and what becomes of bad videos; the recognizer is a stand-in, the videos are real."""
 
 import csv
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
 
+from aupair import Recognizer
 from aupair.aus import AUS
 from aupair.errors import ArtifactError, AupairError, DataError, ParamsError
 from aupair.evaluation.confidence import Confidence
 from aupair.evaluation.selection import Selection
 from aupair.faces.decode import read_frames
 from aupair.inference import predict as module
-from aupair.inference.predict import find_videos, output_names, predict, share_to_abstain, write_csv
-from aupair.inference.recognizer import Predictions, VideoPredictions
+from aupair.inference.predict import choose_abstain_share, find_videos, output_names, predict_videos
+from aupair.inference.predictions import Predictions, VideoPredictions
 from aupair.inference.timeline import save_timeline
-from aupair.registry import versions
 from listener import Listener
 
 A = len(AUS)
@@ -72,7 +73,7 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 def test_a_row_for_every_frame_and_empty_cells_without_a_face(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "save_timeline", save_timeline)
     video = write_video(tmp_path / "clip.mp4")
-    (done,) = predict([video], StandIn(), tmp_path / "out")
+    (done,) = predict_videos([video], StandIn(), tmp_path / "out")
     rows = rows_of(tmp_path / "out" / "clip.csv")
     assert list(rows[0])[:8] == [
         "frame", "time_s", "status", "AU1", "AU1_raw", "AU1_pseudo_intensity", "AU1_uncertainty", "AU1_confidence",
@@ -92,8 +93,7 @@ def test_the_command_says_where_to_compute(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, aupair: Callable[..., Any], more: tuple[str, ...], device: str
 ) -> None:
     asked: list[object] = []
-    monkeypatch.setattr(versions, "resolve", lambda model: asked.append(model))
-    monkeypatch.setattr(module.Recognizer, "load", lambda folder, device: asked.append(device) or StandIn())
+    monkeypatch.setattr(Recognizer, "load", lambda model, device: asked.extend((model, device)) or StandIn())
     video = write_video(tmp_path / "clip.avi")
     assert aupair("predict", video, "--out", tmp_path / "out", "--model", "models:/a/1", *more).code == 0
     assert asked == ["models:/a/1", device]
@@ -104,7 +104,7 @@ def test_the_least_confident_share_of_each_decision_abstains(tmp_path: Path) -> 
     video = write_video(tmp_path / "clip.avi", 12)
     told = {}
     for share in (0.0, 0.4, 1.0):
-        predict([video], StandIn(), tmp_path / "out", abstain=share)
+        predict_videos([video], StandIn(), tmp_path / "out", abstain=share)
         told[share] = [row["AU1"] for row in rows_of(tmp_path / "out" / "clip.csv")]
     # confidences 0, 1/12 ...: under .4 an inactive decision abstains, under .2 an active one
     assert told[0.0] == ["1", "0", "", "0", "1", "", "1", "0", "", "0", "1", ""]
@@ -112,13 +112,13 @@ def test_the_least_confident_share_of_each_decision_abstains(tmp_path: Path) -> 
     assert told[1.0] == ["abstain", "abstain", "", "abstain", "abstain", "", "1", "abstain", "", "abstain", "1", ""]
 
 
-def test_coverage_and_risk_become_a_share_to_abstain_from() -> None:
+def test_coverage_and_risk_become_a_choose_abstain_share_from() -> None:
     heard = Listener()
-    assert share_to_abstain(StandIn()) is None
-    assert share_to_abstain(StandIn(), abstain=0.2) == 0.2
-    assert share_to_abstain(StandIn(), coverage=0.8) == pytest.approx(0.2)
+    assert choose_abstain_share(StandIn()) is None
+    assert choose_abstain_share(StandIn(), abstain=0.2) == 0.2
+    assert choose_abstain_share(StandIn(), coverage=0.8) == pytest.approx(0.2)
     assert not heard.lines
-    assert share_to_abstain(StandIn(), risk=0.2, log=heard) == pytest.approx(0.25)
+    assert choose_abstain_share(StandIn(), risk=0.2, log=heard) == pytest.approx(0.25)
     assert heard.lines == [
         "abstaining from 25 % of the decisions, so that at most 20 % are wrong (95 % confidence, people like those of select)"
     ]
@@ -135,7 +135,7 @@ def test_coverage_and_risk_become_a_share_to_abstain_from() -> None:
 )
 def test_what_cannot_be_asked_is_one_line(asked: dict[str, float], message: str) -> None:
     with pytest.raises(ParamsError, match=message) as error:
-        share_to_abstain(StandIn(), **asked)
+        choose_abstain_share(StandIn(), **asked)
     assert "\n" not in str(error.value)
 
 
@@ -143,8 +143,11 @@ def test_a_model_of_an_older_version_says_that_it_cannot_abstain(tmp_path: Path)
     old = StandIn()
     old.selection = replace(old.selection, confidence=Confidence(np.zeros((A, 5))))
     video = write_video(tmp_path / "clip.avi")
-    predict([video], old, tmp_path / "out")
-    for ask in (lambda: predict([video], old, tmp_path / "out", abstain=0.1), lambda: share_to_abstain(old, risk=0.1)):
+    predict_videos([video], old, tmp_path / "out")
+    for ask in (
+        lambda: predict_videos([video], old, tmp_path / "out", abstain=0.1),
+        lambda: choose_abstain_share(old, risk=0.1),
+    ):
         with pytest.raises(
             ArtifactError, match=r"this model cannot abstain: its selection\.json is of an older version"
         ):
@@ -157,7 +160,7 @@ def test_one_bad_video_is_a_row_and_the_run_goes_on(tmp_path: Path) -> None:
     (folder / "bad.mp4").write_bytes(b"no video at all" * 9)
     (folder / "empty.avi").write_bytes(b"")
     (folder / "notes.txt").write_text("not looked at")
-    predict([folder], StandIn(), tmp_path / "out")
+    predict_videos([folder], StandIn(), tmp_path / "out")
     rows = rows_of(tmp_path / "out" / "summary.csv")
     assert list(rows[0]) == ["video", "status", "frames", "faces", "message", "output"]
     assert {Path(row["video"]).name: row["status"] for row in rows} == {
@@ -171,7 +174,7 @@ def test_nothing_readable_is_an_error_after_the_summary(tmp_path: Path) -> None:
     (tmp_path / "bad.mp4").write_bytes(b"no")
     log = Listener()
     with pytest.raises(DataError, match=r"no video could be read: in .*summary\.csv; its column message") as caught:
-        predict([tmp_path / "bad.mp4"], StandIn(), tmp_path / "out", log=log)
+        predict_videos([tmp_path / "bad.mp4"], StandIn(), tmp_path / "out", log=log)
     assert "\n" not in str(caught.value)
     assert len(rows_of(tmp_path / "out" / "summary.csv")) == 1
     (line,) = log.lines
@@ -184,7 +187,7 @@ def test_a_path_that_does_not_exist_stops_the_run_before_it_begins(tmp_path: Pat
     with pytest.raises(
         DataError, match=r"no such video or folder: in \S*none\.mp4, \S*nowhere; check the path"
     ) as caught:
-        predict([video, tmp_path / "none.mp4", tmp_path / "nowhere"], StandIn(), tmp_path / "out")
+        predict_videos([video, tmp_path / "none.mp4", tmp_path / "nowhere"], StandIn(), tmp_path / "out")
     assert caught.value.exit_code == 3
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
@@ -193,7 +196,7 @@ def test_a_cut_video_is_ok_and_says_so(tmp_path: Path) -> None:
     video = write_video(tmp_path / "clip.avi", 30)
     video.write_bytes(video.read_bytes()[: video.stat().st_size // 2])
     log = Listener()
-    (done,) = predict([video], StandIn(), tmp_path / "out", log=log)
+    (done,) = predict_videos([video], StandIn(), tmp_path / "out", log=log)
     assert done.status == "ok"
     assert 0 < done.frames < 28
     assert done.message == f"{done.frames} of 30 frames decoded, by the header"
@@ -203,9 +206,9 @@ def test_a_cut_video_is_ok_and_says_so(tmp_path: Path) -> None:
 
 def test_an_empty_folder_and_a_wrong_share_are_one_line(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no video"):
-        predict([tmp_path], StandIn(), tmp_path / "out")
+        predict_videos([tmp_path], StandIn(), tmp_path / "out")
     with pytest.raises(ParamsError, match="a share from 0 to 1"):
-        predict([tmp_path], StandIn(), tmp_path / "out", abstain=1.5)
+        predict_videos([tmp_path], StandIn(), tmp_path / "out", abstain=1.5)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -215,14 +218,14 @@ def test_an_unwritable_folder_stops_the_run(tmp_path: Path, monkeypatch: pytest.
     unused = StandIn()
     monkeypatch.setattr(unused, "score_video", None)  # found out before any work
     with pytest.raises(AupairError, match=r"cannot write: in .*; name another folder"):
-        predict([video], unused, tmp_path / "out")
+        predict_videos([video], unused, tmp_path / "out")
     assert (tmp_path / "out").read_text() == "a file is in the way"
 
 
 def test_two_videos_of_one_stem_have_two_outputs(tmp_path: Path) -> None:
     for name in ("a/clip.mp4", "b/clip.mp4", "b/clip.avi", "b/other.mp4"):
         write_video(tmp_path / name, 2)
-    predict([tmp_path], StandIn(), tmp_path / "out")
+    predict_videos([tmp_path], StandIn(), tmp_path / "out")
     outputs = {
         Path(row["video"]).relative_to(tmp_path).as_posix(): row["output"]
         for row in rows_of(tmp_path / "out" / "summary.csv")
@@ -252,24 +255,26 @@ def test_a_video_named_twice_is_read_once(tmp_path: Path) -> None:
     assert find_videos([video, tmp_path, tmp_path / "." / "clip.mp4"]) == [video]
 
 
-def test_writing_in_pieces_changes_no_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    result, limit = StandIn().score_video(write_video(tmp_path / "clip.mp4", 20)), np.full((2, A), 0.3)
-    tables = set()
-    for size in (1, 7, 4096):
-        monkeypatch.setattr(module, "PIECE", size)
-        write_csv(tmp_path / "out.csv", result, limit)
-        tables.add((tmp_path / "out.csv").read_bytes())
-    assert len(tables) == 1
-    assert [row["AU1"] for row in rows_of(tmp_path / "out.csv")][:5] == ["abstain", "abstain", "", "abstain", "abstain"]
-
-
-def test_a_table_that_cannot_be_finished_leaves_nothing(tmp_path: Path) -> None:
-    class Failing(list[str]):
-        def __getitem__(self, rows: object) -> Iterator[str]:
-            yield "ok"
-            raise OSError("the disk is full")
+def test_a_table_that_cannot_be_finished_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(table: pd.DataFrame, path: Path, **options: object) -> None:
+        path.write_text("frame,time_s")
+        raise OSError("the disk is full")
 
     result = StandIn().score_video(write_video(tmp_path / "in" / "clip.mp4"))
+    monkeypatch.setattr(pd.DataFrame, "to_csv", fail)
     with pytest.raises(OSError, match="the disk is full"):
-        write_csv(tmp_path / "out.csv", replace(result, status=Failing()))
+        result.write_csv(tmp_path / "out.csv")
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+def test_the_table_has_the_columns_and_values_of_the_file(tmp_path: Path) -> None:
+    result = StandIn().score_video(write_video(tmp_path / "clip.mp4"))
+    table = result.to_table()
+    result.write_csv(tmp_path / "out.csv")
+    written = pd.read_csv(tmp_path / "out.csv", dtype=dict.fromkeys(AUS, "Int8"))
+    pd.testing.assert_frame_equal(table, written, check_dtype=False, atol=1e-5)
+    assert table["AU1"].tolist()[:2] == [1, 0]
+    assert table["AU1"].isna().tolist() == [status == "no_face" for status in result.status]
+    abstained = result.to_table(np.full((2, A), 0.3))["AU1"].tolist()
+    assert abstained[:2] == ["abstain", "abstain"]
+    assert abstained[3:5] == [0, 1]

@@ -15,8 +15,9 @@ from aupair.evaluation.confidence import Confidence
 from aupair.evaluation.selection import Selection
 from aupair.faces.decode import read_frames
 from aupair.inference import predict as module
-from aupair.inference.predict import predict
-from aupair.inference.recognizer import Recognizer, Scores, pooled
+from aupair.inference.predict import predict_videos
+from aupair.inference.predictions import VideoScores, pool_scores
+from aupair.inference.recognizer import BundleRecognizer
 from aupair.mapping.extractor import Statistics, columns
 from aupair.params import parse_params
 
@@ -24,10 +25,10 @@ A = len(AUS)
 DARK, BRIGHT = 40, 200
 
 
-class Bright(Recognizer):
+class Bright(BundleRecognizer):
     """Takes every whole frame for a face."""
 
-    def score_video(self, source: Path) -> Scores:
+    def score_video(self, source: Path) -> VideoScores:
         return self.score_rows(
             SimpleNamespace(frame=frame.index, time=frame.time, status="ok", image=frame.image)
             for frame in read_frames(source)
@@ -93,8 +94,8 @@ def decisions(table: Path) -> str:
 
 def test_a_held_expression_is_seen_beside_the_persons_other_clip(tmp_path: Path, clips: list[Path]) -> None:
     people = listed(tmp_path / "people.csv", "held,anna", "calm,anna", "unused,bob")
-    predict(clips, recognizer(), tmp_path / "alone")
-    rows = predict(clips, recognizer(), tmp_path / "out", subjects=people)
+    predict_videos(clips, recognizer(), tmp_path / "alone")
+    rows = predict_videos(clips, recognizer(), tmp_path / "out", subjects=people)
     assert [decisions(tmp_path / "alone" / f"{name}.csv") for name in ("held", "calm")] == ["000000", "00000001"]
     assert [decisions(tmp_path / "out" / f"{name}.csv") for name in ("held", "calm")] == ["111111", "00000001"]
     for folder in ("alone", "out"):
@@ -104,8 +105,8 @@ def test_a_held_expression_is_seen_beside_the_persons_other_clip(tmp_path: Path,
 
 def test_neither_the_order_of_the_videos_nor_the_batch_changes_a_byte(tmp_path: Path, clips: list[Path]) -> None:
     people = listed(tmp_path / "people.csv", "calm,anna", "held,anna")
-    predict(clips, recognizer(), tmp_path / "one", subjects=people)
-    predict(clips[::-1], recognizer(batch=1), tmp_path / "two", subjects=people)
+    predict_videos(clips, recognizer(), tmp_path / "one", subjects=people)
+    predict_videos(clips[::-1], recognizer(batch=1), tmp_path / "two", subjects=people)
     for clip in clips:
         name = f"{clip.stem}.csv"
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
@@ -115,7 +116,7 @@ def test_a_clip_that_cannot_be_read_is_a_row_and_the_persons_others_go_on(tmp_pa
     bad = tmp_path / "in" / "bad.avi"
     bad.write_bytes(b"no video" * 20)
     people = listed(tmp_path / "people.csv", "held,anna", "bad,anna", "calm,anna")
-    rows = predict([bad, *clips], recognizer(), tmp_path / "out", subjects=people)
+    rows = predict_videos([bad, *clips], recognizer(), tmp_path / "out", subjects=people)
     assert [row.status for row in rows] == ["unreadable", "ok", "ok", "ok"]
     assert decisions(tmp_path / "out" / "held.csv") == "111111"
     with open(tmp_path / "out" / "summary.csv", newline="") as file:
@@ -126,7 +127,7 @@ def test_all_clips_of_a_person_unreadable(tmp_path: Path, clips: list[Path]) -> 
     for clip in (clips[0], clips[2]):
         clip.write_bytes(b"no video" * 20)
     people = listed(tmp_path / "people.csv", "held,anna", "calm,anna")
-    rows = predict(clips, recognizer(), tmp_path / "out", subjects=people)
+    rows = predict_videos(clips, recognizer(), tmp_path / "out", subjects=people)
     assert [row.status for row in rows] == ["unreadable", "ok", "unreadable"]
 
 
@@ -136,35 +137,35 @@ def test_a_person_is_scored_before_anything_of_them_is_decided_and_no_image_is_k
     order: list[str] = []
 
     class Spy(Bright):
-        def score_video(self, source: Path) -> Scores:
+        def score_video(self, source: Path) -> VideoScores:
             order.append(f"score {source.stem}")
             scores = super().score_video(source)
             assert sum(values.nbytes for values in vars(scores).values() if isinstance(values, np.ndarray)) < 200 * 8
             return scores
 
-        def decide_video(self, scores: Scores, pool: tuple[np.ndarray, np.ndarray] | None = None) -> object:
+        def decide_video(self, scores: VideoScores, pool: tuple[np.ndarray, np.ndarray] | None = None) -> object:
             order.append(f"decide {len(scores.frame)} of {len(scores.frame) if pool is None else len(pool[0])}")
             return super().decide_video(scores, pool)
 
     people = listed(tmp_path / "people.csv", "held,anna", "calm,anna")
-    predict(clips, Spy(**vars(recognizer())), tmp_path / "out", subjects=people)
+    predict_videos(clips, Spy(**vars(recognizer())), tmp_path / "out", subjects=people)
     assert order == ["score held", "score calm", "decide 6 of 14", "decide 8 of 14", "score other", "decide 5 of 5"]
 
 
 def test_only_frames_with_a_face_are_pooled(clips: list[Path]) -> None:
     one, two = (recognizer().score_video(clip) for clip in clips[:2])
     one.y_hat[2], one.sigma[2] = np.nan, np.nan
-    y_hat, sigma = pooled([one, two])
+    y_hat, sigma = pool_scores([one, two])
     assert len(y_hat) == len(sigma) == 10
     assert np.isfinite(y_hat).all()
     nothing = replace(one, y_hat=one.y_hat * np.nan)
-    assert pooled([nothing])[0].shape == (0, A)
+    assert pool_scores([nothing])[0].shape == (0, A)
 
 
 def test_a_model_of_the_videos_neutral_face_has_no_use_for_it(tmp_path: Path, clips: list[Path]) -> None:
     people = listed(tmp_path / "people.csv", "held,anna", "calm,anna")
     with pytest.raises(ParamsError) as caught:
-        predict(clips, recognizer("video"), tmp_path / "out", subjects=people)
+        predict_videos(clips, recognizer("video"), tmp_path / "out", subjects=people)
     assert str(caught.value) == (
         "--subjects, got a model of neutral: video, expected a model of extract_features.neutral: person; leave it out"
     )
@@ -193,10 +194,10 @@ def test_a_list_that_cannot_be_right_is_one_line(
 ) -> None:
     people = listed(tmp_path / "people.csv", *rows, header=header)
     with pytest.raises(DataError, match=message) as caught:
-        predict(clips, recognizer(), tmp_path / "out", subjects=people)
+        predict_videos(clips, recognizer(), tmp_path / "out", subjects=people)
     assert "\n" not in str(caught.value)
     with pytest.raises(DataError, match="not a readable table"):
-        predict(clips, recognizer(), tmp_path / "out", subjects=tmp_path / "none.csv")
+        predict_videos(clips, recognizer(), tmp_path / "out", subjects=tmp_path / "none.csv")
     assert not (tmp_path / "out").exists()
 
 

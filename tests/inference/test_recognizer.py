@@ -1,5 +1,6 @@
 """The recognizer with parts that can be worked out by hand."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from aupair.evaluation.confidence import TERMS, Confidence
 from aupair.evaluation.selection import Selection
 from aupair.inference import recognizer as module
 from aupair.inference.bundle import Parts, write_bundle
-from aupair.inference.recognizer import Recognizer, read_selection
+from aupair.inference.predictions import VideoPredictions
+from aupair.inference.recognizer import BundleRecognizer, read_selection
 from aupair.mapping.extractor import Statistics, columns
 from aupair.mapping.fit import Mapping
 from aupair.mapping.networks import MappingNetworks
@@ -45,14 +47,14 @@ class Scorer:
         return np.repeat(mean[:, None], A, axis=1), np.ones((len(images), A), np.float32)
 
 
-def recognizer(scorer: Scorer, uses: np.ndarray | None = None) -> Recognizer:
+def recognizer(scorer: Scorer, uses: np.ndarray | None = None) -> BundleRecognizer:
     """The mapping with uncertainty gives y' (own value, scaled), the one without gives -y'."""
     coefficients = np.tile([0.0, 1.0, 0.0, 0.0, 0.0], (A, 1))
     chosen = np.ones(A, bool) if uses is None else uses
     statistics = Statistics(
         np.zeros(A, np.float32), np.full(A, 2, np.float32), np.ones(A, np.float32), np.zeros((A, 201), np.float32)
     )
-    return Recognizer(
+    return BundleRecognizer(
         scorer, statistics, lambda features: (features[:, :, 0], -features[:, :, 0]),
         Selection(0, chosen, np.full(A, 0.5), Confidence(coefficients, np.linspace(0.5, 1, 101))),
         parse_params({"extract_features": {"batch": 4, "context_points": 0}}),
@@ -65,8 +67,12 @@ def video(values: list[int | None]) -> list[Row]:
     return [Row(k, k / 10, "no_face" if image is None else "ok", image) for k, image in enumerate(images)]
 
 
+def predict_rows(recognizer: BundleRecognizer, rows: Iterable[Row]) -> VideoPredictions:
+    return recognizer.decide_video(recognizer.score_rows(rows))
+
+
 def test_every_frame_has_a_row_and_no_face_has_no_numbers() -> None:
-    result = recognizer(Scorer()).predict_rows(iter(video([0, None, 2, 1])))
+    result = predict_rows(recognizer(Scorer()), iter(video([0, None, 2, 1])))
     assert result.status == ["ok", "no_face", "ok", "ok"]
     assert result.faces == 3
     np.testing.assert_array_equal(result.frame, [0, 1, 2, 3])
@@ -81,7 +87,7 @@ def test_every_frame_has_a_row_and_no_face_has_no_numbers() -> None:
 
 def test_each_au_takes_the_mapping_that_was_chosen() -> None:
     uses = np.arange(A) % 2 == 0
-    said = recognizer(Scorer(), uses).predict_rows(video([0, 2])).predictions
+    said = predict_rows(recognizer(Scorer(), uses), video([0, 2])).predictions
     np.testing.assert_array_equal(said.decision[0], (~uses).astype(int))
     np.testing.assert_array_equal(said.decision[1], uses.astype(int))
 
@@ -95,7 +101,7 @@ def test_a_batch_of_images_is_held_and_not_more() -> None:
             yield row
             alive.append(len(scorer.batches))
 
-    said = recognizer(scorer).predict_rows(rows())
+    said = predict_rows(recognizer(scorer), rows())
     assert scorer.batches == [4, 4, 2]
     assert alive == [0, 0, 0, 1, 1, 1, 1, 2, 2, 2], "a batch is scored as soon as it is full"
     assert len(said.frame) == 10
@@ -121,7 +127,7 @@ def test_deciding_in_pieces_changes_no_bit(monkeypatch: pytest.MonkeyPatch, size
         assert np.isfinite(whole.raw).any(axis=1).sum() == 45
 
 
-def network_inputs(one: Recognizer, rng: np.random.Generator) -> list[np.ndarray]:
+def network_inputs(one: BundleRecognizer, rng: np.random.Generator) -> list[np.ndarray]:
     """Give what a mapping of its features takes: plain, center, scale."""
     plain = np.array([group == "plain" for _, group in columns(one.params.extract_features)])
     return [plain, *(rng.random((2, A, len(plain))).astype(np.float32) + 0.5)]
@@ -130,7 +136,7 @@ def network_inputs(one: Recognizer, rng: np.random.Generator) -> list[np.ndarray
 @pytest.mark.parametrize("values", [[None, None], []])
 def test_a_video_without_a_face_asks_no_network(values: list[None]) -> None:
     scorer = Scorer()
-    result = recognizer(scorer).predict_rows(video(list(values)))
+    result = predict_rows(recognizer(scorer), video(list(values)))
     assert scorer.batches == []
     assert result.predictions.decision.shape == (len(values), A)
     assert (result.predictions.decision == -1).all()
@@ -146,7 +152,7 @@ def test_predict_gives_the_very_scores_that_evaluate_judged(finished: Path, tiny
         work / "selection.json", work / "data.json", finished / "reports" / "metrics.json",
     )  # fmt: skip
     write_bundle(tmp_path / "bundle", parts, tiny)
-    loaded = Recognizer.load(tmp_path / "bundle", "cpu")
+    loaded = BundleRecognizer.load(tmp_path / "bundle", "cpu")
     frames = load_frames(work / "labels.parquet", work / "faces")
     y_hat, sigma = read_y_hat(trial / "f", len(frames)), read_sigma(trial / "h", len(frames))
     for split in ("select", "validation"):
@@ -159,7 +165,7 @@ def test_predict_gives_the_very_scores_that_evaluate_judged(finished: Path, tiny
 
 
 def test_columns_are_five_for_each_au_in_order() -> None:
-    columns = recognizer(Scorer()).predict_rows(video([0])).predictions.columns()
+    columns = predict_rows(recognizer(Scorer()), video([0])).predictions.columns()
     expected = [f"{au}{end}" for au in AUS for end in ("", "_raw", "_pseudo_intensity", "_uncertainty", "_confidence")]
     assert list(columns) == expected
 

@@ -13,8 +13,8 @@ from aupair.errors import ArtifactError, DataError, ParamsError
 from aupair.evaluation.confidence import Confidence
 from aupair.evaluation.selection import Selection
 from aupair.inference import predict as module
-from aupair.inference.predict import find_videos, predict
-from aupair.inference.recognizer import Recognizer
+from aupair.inference.predict import find_videos, predict_videos
+from aupair.inference.recognizer import BundleRecognizer
 from aupair.inference.submission import SubmissionRow, fill, read_decisions, read_expected, write_submission
 from aupair.log import Log
 from aupair.mapping.extractor import Statistics
@@ -263,7 +263,7 @@ def test_wrong_choices_and_places_are_one_line(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def recognizer() -> Recognizer:
+def recognizer() -> BundleRecognizer:
     """Says 1 for bright faces, 0 for dark ones."""
 
     def score(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -274,11 +274,11 @@ def recognizer() -> Recognizer:
     statistics = Statistics(0 * ones, 255 * ones, ones, np.zeros((A, 201), np.float32))
     chosen = Selection(0, ones > 0, np.zeros(A), Confidence(np.zeros((A, 5)), np.linspace(0.5, 1, 101)))
     params = parse_params({"extract_features": {"batch": 4, "context_points": 0}, "preprocess_faces": {"size": 32}})
-    return Recognizer(score, statistics, lambda x: (x[:, :, 0], -x[:, :, 0]), chosen, params)
+    return BundleRecognizer(score, statistics, lambda x: (x[:, :, 0], -x[:, :, 0]), chosen, params)
 
 
 def test_a_test_release_of_crops_is_predicted_and_submitted(
-    tmp_path: Path, recognizer: Recognizer, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, recognizer: BundleRecognizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Image k is row k - 1 of the submission; frames without an image take the nearest one's decision."""
     monkeypatch.setattr(module, "save_timeline", lambda path, *_: path.write_bytes(b"a picture"))
@@ -288,7 +288,7 @@ def test_a_test_release_of_crops_is_predicted_and_submitted(
         (top / video).mkdir(parents=True)
         for number, grey in images.items():
             cv2.imwrite(str(top / video / f"{number:05d}.jpg"), np.full((112, 112, 3), grey, np.uint8))
-    done = predict([tmp_path / "cropped_aligned"], recognizer, tmp_path / "predictions")
+    done = predict_videos([tmp_path / "cropped_aligned"], recognizer, tmp_path / "predictions")
     assert [(row.output, row.status, row.frames, row.faces, row.message) for row in done] == [
         ("v.1_left", "ok", 7, 3, ""), ("v.1_right", "ok", 4, 3, ""),
     ]  # fmt: skip

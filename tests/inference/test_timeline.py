@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from aupair.aus import AUS
-from aupair.inference.recognizer import Predictions, VideoPredictions
+from aupair.inference.predictions import Predictions, VideoPredictions
 from aupair.inference.timeline import prediction_series, save_timeline
 
 A = len(AUS)

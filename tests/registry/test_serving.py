@@ -15,7 +15,7 @@ from aupair.aus import AUS
 from aupair.evaluation.confidence import TERMS
 from aupair.evaluation.selection import MAPPINGS
 from aupair.inference.bundle import Parts
-from aupair.inference.recognizer import Recognizer
+from aupair.inference.recognizer import BundleRecognizer
 from aupair.mapping.extractor import Statistics, columns
 from aupair.mapping.fit import Mapping
 from aupair.mapping.networks import MappingNetworks
@@ -139,7 +139,7 @@ def test_a_fresh_process_without_the_working_tree_predicts_the_same(parts: Parts
     assert [line.split(",")[0] for line, _ in rates] == [
         f"param fps: got {fps}" for fps in ("0", "0", "-25", "nan", "inf")
     ]
-    expected = Recognizer.load(tmp_path / "bundle", "cpu").predict_faces(faces(), 10.0).columns()
+    expected = BundleRecognizer.load(tmp_path / "bundle", "cpu").predict_faces(faces(), 10.0).columns()
     assert list(said["table"]) == list(expected)
     for name, values in expected.items():
         np.testing.assert_allclose(said["table"][name], values, rtol=1e-4, atol=1e-5, err_msg=name)
@@ -158,7 +158,7 @@ def test_chunks_do_not_change_the_result(parts: Parts, tmp_path: Path) -> None:
     from aupair.inference.bundle import write_bundle
 
     write_bundle(tmp_path / "bundle", parts, tiny_params())
-    recognizer = Recognizer.load(tmp_path / "bundle", "cpu")
+    recognizer = BundleRecognizer.load(tmp_path / "bundle", "cpu")
     whole = [recognizer.scorer(face[None]) for face in faces()]
     y_hat, sigma = recognizer.score(faces())
     np.testing.assert_allclose(y_hat, np.concatenate([y for y, _ in whole]), atol=1e-5)
@@ -173,6 +173,6 @@ def test_a_corrupt_part_is_one_line(parts: Parts, tmp_path: Path, part: str) -> 
     write_bundle(tmp_path / "bundle", parts, tiny_params())
     (tmp_path / "bundle" / part).write_bytes(b"no weights")
     with pytest.raises(ArtifactError) as caught:
-        Recognizer.load(tmp_path / "bundle", "cpu")
+        BundleRecognizer.load(tmp_path / "bundle", "cpu")
     assert "\n" not in str(caught.value)
     assert part in str(caught.value)

@@ -196,15 +196,13 @@ def predict(
     ] = None,
 ) -> None:
     """Recognise AUs in videos: a row for every frame, with uncertainty and confidence."""
+    from aupair.api import Recognizer
     from aupair.console import ConsoleLog
-    from aupair.inference.predict import find_videos, share_to_abstain
-    from aupair.inference.predict import predict as predict_videos
-    from aupair.inference.recognizer import Recognizer
-    from aupair.registry.versions import resolve_bundle
+    from aupair.inference.predict import choose_abstain_share, find_videos, predict_videos
 
     videos = find_videos(sources)
-    recognizer, log = Recognizer.load(resolve_bundle(model), device), ConsoleLog()
-    share = share_to_abstain(recognizer, abstain, coverage, risk, log)
+    recognizer, log = Recognizer.load(model, device), ConsoleLog()
+    share = choose_abstain_share(recognizer, abstain, coverage, risk, log)
     predict_videos(videos, recognizer, out, share, log, subjects)
 
 

@@ -1,6 +1,4 @@
-"""Predict: videos in, for each a table with a row for every frame and a picture of its course.
-
-    aupair predict clip.mp4 folder/ --model models:/aupair@champion --out predictions
+"""`aupair predict`: for each video a table with a row for every frame, and a picture of its course over time.
 
 A frame without a face has its row and its status, and empty cells. A video that cannot be read is a row in summary.csv.
 """
@@ -14,24 +12,23 @@ from pathlib import Path
 import numpy as np
 
 from aupair import store
-from aupair.aus import AUS
 from aupair.data.crops import FOLDER, find_crops, is_crops
 from aupair.data.layout import read_subjects
 from aupair.errors import DataError, ParamsError
-from aupair.inference.recognizer import PIECE, Predictions, Recognizer, Scores, VideoPredictions, pooled
+from aupair.inference.predictions import VideoPredictions, VideoScores, pool_scores
+from aupair.inference.recognizer import BundleRecognizer
 from aupair.inference.timeline import save_timeline
 from aupair.log import SILENT, Log
 
 SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".3gp", ".ogv")
-"""What counts as a video inside a folder; a file that is named is always tried."""
+"""Which files inside a folder are videos; a file that is named itself is always tried."""
 
 SUMMARY = "summary"
-ABSTAIN = "abstain"
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What became of one video: a row of summary.csv.
+    """A row of summary.csv: the outcome of one video.
 
     Attributes:
         video: its path as given.
@@ -50,9 +47,9 @@ class Summary:
     output: str = ""
 
 
-def predict(
+def predict_videos(
     sources: Sequence[Path],
-    recognizer: Recognizer,
+    recognizer: BundleRecognizer,
     out: Path,
     abstain: float | None = None,
     log: Log = SILENT,
@@ -62,8 +59,7 @@ def predict(
 
     Args:
         sources: videos, and folders that are searched for videos.
-        recognizer: a loaded bundle.
-        abstain: the share of decisions to give as `abstain`, see `share_to_abstain`; 0..1.
+        abstain: the share of decisions to write as `abstain`, 0..1, see `choose_abstain_share`.
         subjects: a table `video,subject`, video being the name without suffix: the clips of a person are decided
             together, for a model of `neutral: person`. A video that is not in it is a person of its own.
 
@@ -78,37 +74,37 @@ def predict(
         expected = "a model of extract_features.neutral: person"
         raise ParamsError("--subjects", got="a model of neutral: video", expected=expected, todo="leave it out")
     videos = find_videos(sources)
-    persons = None if subjects is None else read_persons(subjects, videos)
+    persons = None if subjects is None else _read_persons(subjects, videos)
     store.check_writable(out / f"{SUMMARY}.csv")
-    rows = predict_each(list(zip(videos, output_names(videos))), recognizer, out, abstain, log, persons)
+    rows = write_predictions(list(zip(videos, output_names(videos))), recognizer, out, abstain, log, persons)
     if not any(row.frames for row in rows):
         raise DataError("no video could be read", where=out / f"{SUMMARY}.csv", todo="its column message says why")
     return rows
 
 
-def share_to_abstain(
-    recognizer: Recognizer,
+def choose_abstain_share(
+    recognizer: BundleRecognizer,
     abstain: float | None = None,
     coverage: float | None = None,
     risk: float | None = None,
     log: Log = SILENT,
 ) -> float | None:
-    """Turn what a user asks for, at most one of three, into the share of decisions that `predict` abstains from.
+    """Return the share of decisions to abstain from, given at most one of three options; None: from none.
 
     Each AU abstains from that share of its active decisions and of its inactive ones, the least confident of `select`.
 
     Args:
         abstain: the share itself, 0..1.
         coverage: the share to keep, 0..1.
-        risk: the share of wrong ones among the kept that is accepted, 0..1, promised with 95 % confidence for people
-            like those of `select`; says in the log what share it takes.
+        risk: the accepted share of wrong decisions among those kept, 0..1, at 95 % confidence for people like those of
+            `select`; the log says which share that takes.
 
     Raises:
-        ParamsError: more than one is given, it is not a share, or no decisions are that sure.
-        ArtifactError: the model is from before risks were kept.
+        ParamsError: more than one is given, it is not a share, or no decisions have so low a risk.
+        ArtifactError: the model is of a former version that kept no risks.
     """
-    asked = {"--abstain": abstain, "--coverage": coverage, "--risk": risk}
-    given = {option: value for option, value in asked.items() if value is not None}
+    options = {"--abstain": abstain, "--coverage": coverage, "--risk": risk}
+    given = {option: value for option, value in options.items() if value is not None}
     if len(given) > 1:
         raise ParamsError("options that exclude each other", got=" and ".join(given), expected="one of them")
     for option, value in given.items():
@@ -119,31 +115,31 @@ def share_to_abstain(
         promise = f"at most {100 * risk:g} % are wrong (95 % confidence, people like those of select)"
         log.line(f"abstaining from {100 * share:.0f} % of the decisions, so that {promise}")
         return share
-    asked_for = abstain if coverage is None else 1 - coverage
-    return asked_for or None  # none of them: not those either that are less sure than all of select
+    share_given = abstain if coverage is None else 1 - coverage
+    return share_given or None  # a share of 0 keeps those too that are less confident than all of select
 
 
-def predict_each(
+def write_predictions(
     videos: Sequence[tuple[Path, str]],
-    recognizer: Recognizer,
+    recognizer: BundleRecognizer,
     out: Path,
     abstain: float | None,
     log: Log = SILENT,
     persons: Sequence[str | int] | None = None,
 ) -> list[Summary]:
-    """Write `<name>.csv` and `<name>.png` for each video and its name, and summary.csv; one that fails is a row there.
+    """Write `<name>.csv` and `<name>.png` for each video and name, and summary.csv with a row even for one that fails.
 
     Args:
-        persons: whose each video is; without it each is of a person of its own.
+        persons: the person of each video; None: each video is of another person.
     """
-    limit = None if abstain is None else recognizer.selection.confidence.limits(abstain)
-    people: dict[str | int, list[int]] = {}
+    limits = None if abstain is None else recognizer.selection.confidence.limits(abstain)
+    videos_of: dict[str | int, list[int]] = {}
     for k, person in enumerate(range(len(videos)) if persons is None else persons):
-        people.setdefault(person, []).append(k)
+        videos_of.setdefault(person, []).append(k)
     rows: dict[int, Summary] = {}
-    for mine in log.progress(people.values(), len(people), "videos" if persons is None else "people"):
-        clips = [(video, out / name) for video, name in (videos[k] for k in mine)]
-        for k, row in zip(mine, _predict_person(recognizer, clips, limit)):
+    for numbers in log.progress(videos_of.values(), len(videos_of), "videos" if persons is None else "people"):
+        clips = [(video, out / name) for video, name in (videos[k] for k in numbers)]
+        for k, row in zip(numbers, _predict_person(recognizer, clips, limits)):
             rows[k] = row
             message = f": {row.message}" if row.message else ""
             log.line(f"{row.video}: {row.status}, {row.frames} frames, {row.faces} faces{message}")
@@ -151,11 +147,54 @@ def predict_each(
     return [rows[k] for k in sorted(rows)]
 
 
-def read_persons(path: Path, videos: Sequence[Path]) -> list[str | int]:
-    """Say whose each video is after a table `video,subject`: the subject, or a number of its own where it is not listed.
+def _predict_person(
+    recognizer: BundleRecognizer, clips: Sequence[tuple[Path, Path]], limits: np.ndarray | None
+) -> Iterator[Summary]:
+    """Predict a person's clips, each with its output: all are scored first, since they share their neutral face."""
+    scored = [_score(recognizer, video) for video, _ in clips]
+    pool = pool_scores([scores for scores in scored if isinstance(scores, VideoScores)]) if len(clips) > 1 else None
+    for (video, target), scores in zip(clips, scored):
+        if isinstance(scores, Summary):
+            yield scores
+        else:
+            yield _write(recognizer.decide_video(scores, pool), video, target, limits)
+
+
+def _score(recognizer: BundleRecognizer, video: Path) -> VideoScores | Summary:
+    """Return a video's scores, or the row of the summary for one that cannot be read."""
+    from aupair.faces.decode import VideoError
+
+    try:
+        return recognizer.score_video(video)
+    except VideoError as error:
+        return Summary(str(video), error.status, 0, 0, str(error))
+
+
+def _write(result: VideoPredictions, video: Path, target: Path, limits: np.ndarray | None) -> Summary:
+    """Write a video's table and picture, and return its row of the summary."""
+    from aupair.faces.decode import describe_missing_frames
+
+    result.write_csv(target.with_name(f"{target.name}.csv"), limits)
+    save_timeline(target.with_name(f"{target.name}.png"), result, target.name, limits)
+    status, message = ("ok", "") if result.faces else ("no_face", "no face in any frame")
+    cut = describe_missing_frames(video, len(result.frame) - result.status.count("unreadable"))
+    message = "; ".join(filter(None, (message, cut)))
+    return Summary(str(video), status, len(result.frame), result.faces, message, target.name)
+
+
+def write_summary(path: Path, rows: Sequence[Summary]) -> None:
+    """Write the outcomes of videos as a table."""
+    with store.atomic(path) as temporary, open(temporary, "w", newline="") as file:
+        writer = csv.DictWriter(file, [field.name for field in fields(Summary)], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(asdict(row) for row in rows)
+
+
+def _read_persons(path: Path, videos: Sequence[Path]) -> list[str | int]:
+    """Read the person of each video from a table `video,subject`; one that is not listed gets a number of its own.
 
     Raises:
-        DataError: the table cannot be read, gives a video two subjects, or lists none of the videos.
+        DataError: the table cannot be read, has two subjects for a video, or lists none of the videos.
     """
     subjects = read_subjects(path)
     names = [_stem(video) for video in videos]
@@ -165,7 +204,7 @@ def read_persons(path: Path, videos: Sequence[Path]) -> list[str | int]:
 
 
 def find_videos(sources: Sequence[Path]) -> list[Path]:
-    """List the files, and the videos and folders of crops in the folders and below, each once.
+    """Return the files, and the videos and folders of crops in the folders and below, each once.
 
     Raises:
         DataError: a source does not exist, or there is no video.
@@ -173,30 +212,30 @@ def find_videos(sources: Sequence[Path]) -> list[Path]:
     missing = [str(source) for source in sources if not Path(source).exists()]
     if missing:
         raise DataError("no such video or folder", where=", ".join(missing), todo="check the path")
-    found: dict[Path, Path] = {}
+    videos: dict[Path, Path] = {}
     for source in map(Path, sources):
-        for path in _inside(source) if source.is_dir() else [source]:
-            found.setdefault(path.resolve(), path)
-    if not found:
+        for path in _videos_in(source) if source.is_dir() else [source]:
+            videos.setdefault(path.resolve(), path)
+    if not videos:
         raise DataError("no video", where=", ".join(map(str, sources)), expected=f"files such as *{SUFFIXES[0]}")
-    return list(found.values())
+    return list(videos.values())
 
 
-def _inside(folder: Path) -> list[Path]:
-    """List the videos in a folder and below, then the folders of crops of other videos."""
+def _videos_in(folder: Path) -> list[Path]:
+    """Return the videos in a folder and below, then the folders of crops of other videos."""
     videos: list[Path] = []
     for root, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.lower().startswith(FOLDER)]
-        known = (name for name in names if name.lower().endswith(SUFFIXES) and not name.startswith("."))
-        videos += [path for path in (Path(root, name) for name in known) if path.is_file()]
+        files = (Path(root, name) for name in names if name.lower().endswith(SUFFIXES) and not name.startswith("."))
+        videos += [path for path in files if path.is_file()]
     stems = {video.stem for video in videos}
     return [*sorted(videos), *(path for path in find_crops(folder, is_crops(folder)) if path.name not in stems)]
 
 
 def output_names(videos: Sequence[Path]) -> list[str]:
-    """Name the output of each video: its stem, or, where two share it, more of its path until no two do.
+    """Return the name of each video's output: its stem, or, where two share it, more of its path until no two do.
 
-    `a/clip.mp4` and `b/clip.mp4` give `a__clip.mp4` and `b__clip.mp4`. Letter case does not tell two apart.
+    `a/clip.mp4` and `b/clip.mp4` become `a__clip.mp4` and `b__clip.mp4`. Letter case does not tell two apart.
     """
     depth = [0] * len(videos)
     while True:
@@ -211,87 +250,11 @@ def output_names(videos: Sequence[Path]) -> list[str]:
     return [f"{name}-{index}" if c else name for index, (name, c) in enumerate(zip(names, clash))]
 
 
-def write_csv(path: Path, result: VideoPredictions, limit: np.ndarray | None = None) -> None:
-    """Write a row for every frame.
-
-    Args:
-        limit: decisions of a lower confidence are given as `abstain`; see `Predictions.unsure`.
-    """
-    with store.atomic(path) as temporary, open(temporary, "w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["frame", "time_s", "status", *result.predictions.columns()])
-        for start in range(0, len(result.frame), PIECE):
-            rows = slice(start, start + PIECE)
-            times = [f"{time:.6f}" for time in result.time[rows]]
-            cells = _cells(result.predictions.part(rows), limit)
-            writer.writerows(zip(result.frame[rows].tolist(), times, result.status[rows], *cells))
-
-
-def _predict_person(
-    recognizer: Recognizer, clips: Sequence[tuple[Path, Path]], limit: np.ndarray | None
-) -> Iterator[Summary]:
-    """Predict a person's clips, each with its target: all are scored, then decided with the neutral face of all."""
-    scored = [_score(recognizer, video) for video, _ in clips]
-    pool = pooled([scores for scores in scored if isinstance(scores, Scores)]) if len(clips) > 1 else None
-    for (video, target), scores in zip(clips, scored):
-        if isinstance(scores, Summary):
-            yield scores
-        else:
-            yield _write(recognizer.decide_video(scores, pool), video, target, limit)
-
-
-def _score(recognizer: Recognizer, video: Path) -> Scores | Summary:
-    """Score a video; one that cannot be read gives a row that says so."""
-    from aupair.faces.decode import VideoError
-
-    try:
-        return recognizer.score_video(video)
-    except VideoError as error:
-        return Summary(str(video), error.status, 0, 0, str(error))
-
-
-def _write(result: VideoPredictions, video: Path, target: Path, limit: np.ndarray | None) -> Summary:
-    """Write a video's table and picture, and say what became of it."""
-    from aupair.faces.decode import describe_missing_frames
-
-    write_csv(target.with_name(f"{target.name}.csv"), result, limit)
-    save_timeline(target.with_name(f"{target.name}.png"), result, target.name, limit)
-    status, message = ("ok", "") if result.faces else ("no_face", "no face in any frame")
-    cut = describe_missing_frames(video, len(result.frame) - result.status.count("unreadable"))
-    message = "; ".join(filter(None, (message, cut)))
-    return Summary(str(video), status, len(result.frame), result.faces, message, target.name)
-
-
-def write_summary(path: Path, rows: Sequence[Summary]) -> None:
-    """Write what became of the videos."""
-    with store.atomic(path) as temporary, open(temporary, "w", newline="") as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(Summary)], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(asdict(row) for row in rows)
-
-
 def _name(video: Path, depth: int) -> str:
-    """Give the stem, and from depth 1 on the last `depth` parts of the path."""
+    """Return the stem, and from depth 1 on the last `depth` parts of the path."""
     return "__".join(video.resolve().parts[-depth:]).replace("/", "") if depth else _stem(video)
 
 
 def _stem(video: Path) -> str:
-    """Give a file's name without its suffix, a folder's whole name."""
+    """Return a file's name without its suffix, a folder's whole name."""
     return video.name if video.is_dir() else video.stem
-
-
-def _cells(predictions: Predictions, limit: np.ndarray | None) -> list[list[str]]:
-    """Write the columns of `Predictions.columns`, each as the texts of its cells."""
-    unsure = predictions.unsure(limit)
-    texts = {au: _decisions(predictions.decision[:, k], unsure[:, k]) for k, au in enumerate(AUS)}
-    return [texts[name] if name in texts else _numbers(values) for name, values in predictions.columns().items()]
-
-
-def _numbers(values: np.ndarray) -> list[str]:
-    """Write numbers with five decimals, NaN as an empty cell."""
-    return ["" if value != value else f"{value:.5f}" for value in values.tolist()]
-
-
-def _decisions(decision: np.ndarray, unsure: np.ndarray) -> list[str]:
-    """Write 0 or 1, `abstain` where unsure, and an empty cell where there is no face."""
-    return ["" if d < 0 else ABSTAIN if u else str(d) for d, u in zip(decision.tolist(), unsure.tolist())]

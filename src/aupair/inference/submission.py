@@ -19,7 +19,8 @@ from aupair.aus import AUS
 from aupair.data.crops import frame_number
 from aupair.errors import ArtifactError, DataError, ParamsError
 from aupair.evaluation.nearest_face import fill_nearest
-from aupair.inference.predict import ABSTAIN, SUFFIXES, SUMMARY
+from aupair.inference.predict import SUFFIXES, SUMMARY
+from aupair.inference.predictions import ABSTAIN
 from aupair.log import SILENT, Log
 
 FORMS = ("files", "table")

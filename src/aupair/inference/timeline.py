@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from aupair.inference.recognizer import VideoPredictions
+from aupair.inference.predictions import VideoPredictions
 
 if TYPE_CHECKING:
     from aupair.report.timelines import Series
@@ -15,7 +15,7 @@ def save_timeline(path: Path, result: VideoPredictions, title: str, limits: np.n
     """Write a PNG with a panel for each AU: y_hat with its sigma, where it is active, and where it is abstained.
 
     Args:
-        limits: decisions of a lower confidence are marked as abstained; see `Predictions.unsure`.
+        limits: decisions of a lower confidence are marked as abstained; see `Predictions.abstained`.
     """
     from aupair.report.timelines import draw_timeline
 
@@ -31,6 +31,6 @@ def prediction_series(result: VideoPredictions, limits: np.ndarray | None = None
     predictions = result.predictions
     strips = {"active": [(predictions.decision == 1, ORANGE)]}
     if limits is not None:
-        strips["abstained"] = [(predictions.unsure(limits), PURPLE)]
+        strips["abstained"] = [(predictions.abstained(limits), PURPLE)]
     no_face = np.array([status != "ok" for status in result.status], bool)
     return Series(result.time, predictions.pseudo_intensity, predictions.uncertainty, no_face, strips)

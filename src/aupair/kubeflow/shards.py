@@ -14,9 +14,9 @@ from aupair.console import ConsoleLog
 from aupair.data.fetch import fetch_items, list_source
 from aupair.data.s3 import Item
 from aupair.errors import DataError, ParamsError
-from aupair.inference.predict import SUFFIXES, SUMMARY, Summary, output_names, predict_each, write_summary
+from aupair.inference.predict import SUFFIXES, SUMMARY, Summary, output_names, write_predictions, write_summary
 from aupair.kubeflow.step import Artifact
-from aupair.registry.versions import pin_version, resolve_bundle
+from aupair.registry.versions import pin_version
 
 SHOWN = 50
 """Videos that the overview names; summary.csv has all."""
@@ -72,18 +72,18 @@ def predict_shard(shard: int, abstain: float, plan: Artifact, tables: Artifact) 
         ParamsError: `abstain` is not a share.
         AupairError: the videos cannot be fetched, or the model cannot be loaded.
     """
-    from aupair.inference.recognizer import Recognizer
+    from aupair.api import Recognizer
 
     if not 0 <= abstain <= 1:
         raise ParamsError("parameter abstain", got=abstain, expected="a share from 0 to 1")
     planned = store.read_json(Path(plan.path))
     mine: list[dict[str, Any]] = [video for video in planned["videos"] if video["shard"] == shard]
     items = [Item(video["name"], video["size"], video["etag"]) for video in mine]
-    recognizer, log = Recognizer.load(resolve_bundle(planned["model"])), ConsoleLog()
+    recognizer, log = Recognizer.load(planned["model"]), ConsoleLog()
     with tempfile.TemporaryDirectory() as folder, store.atomic(Path(tables.path)) as out:
         fetch_items(planned["source"], items, Path(folder, "videos"), log)
         videos = [(Path(folder, "videos", video["name"]), video["output"]) for video in mine]
-        rows = predict_each(videos, recognizer, out, abstain or None, log)
+        rows = write_predictions(videos, recognizer, out, abstain or None, log)
         # by their names in the source: where they lay here means nothing to anyone
         write_summary(out / f"{SUMMARY}.csv", [replace(row, video=item.name) for row, item in zip(rows, items)])
 

@@ -17,7 +17,7 @@ from mlflow.models import set_model
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
-from aupair.inference.recognizer import Recognizer
+from aupair.inference.recognizer import BundleRecognizer
 
 
 class Serving(PythonModel):
@@ -25,7 +25,7 @@ class Serving(PythonModel):
 
     def load_context(self, context: PythonModelContext) -> None:
         """Load the bundle that was logged with this file."""
-        self._recognizer = Recognizer.load(Path(context.artifacts["bundle"]))
+        self._recognizer = BundleRecognizer.load(Path(context.artifacts["bundle"]))
 
     def predict(
         self, context: PythonModelContext, model_input: np.ndarray, params: dict[str, Any] | None = None

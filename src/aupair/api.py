@@ -1,0 +1,39 @@
+"""The Python interface: `from aupair import Recognizer`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from aupair.inference.recognizer import BundleRecognizer
+from aupair.registry.versions import resolve_bundle
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class Recognizer(BundleRecognizer):
+    """A trained model that recognises Action Units in videos."""
+
+    @classmethod
+    def load(cls, model: str | Path, device: str = "auto") -> Self:
+        """Load a model.
+
+        Args:
+            model: `models:/NAME@ALIAS`, `models:/NAME/VERSION`, or the folder of a bundle such as `work/bundle`.
+            device: auto (a GPU where there is one), cpu, cuda, cuda:1 ...
+
+        Raises:
+            RegistryError: the registry, model, version or alias is missing.
+            ArtifactError: the folder is not a whole bundle.
+        """
+        return super().load(resolve_bundle(str(model)), device)
+
+    def predict(self, video: str | Path) -> "pd.DataFrame":
+        """Recognise the Action Units of a video.
+
+        Returns:
+            a row for every frame, with the columns that `aupair predict` writes; missing values where there is no face.
+
+        Raises:
+            DataError: the video cannot be read.
+        """
+        return self.predict_video(Path(video)).to_table()
