@@ -14,20 +14,9 @@ from scipy.stats import rankdata
 
 from aupair.aus import AUS, SPLITS
 from aupair.data.frames import Frames
+from aupair.evaluation import metrics
 from aupair.evaluation.confidence import QUANTILES, Confidence
-from aupair.evaluation.metrics import (
-    Counts,
-    accuracy,
-    auroc,
-    calibration_bins,
-    count_decisions,
-    draw_resamples,
-    expected_calibration_error,
-    f1,
-    figures_by_au,
-    macro,
-    paired_difference,
-)
+from aupair.evaluation.metrics import Counts
 from aupair.evaluation.selection import Cells
 from aupair.params import Evaluate
 
@@ -97,7 +86,7 @@ def decision_figures(decisions: Decisions) -> dict[str, Any]:
         (au, wrong[:, k], {name: values[:, k] for name, values in decisions.rankings.items()})
         for k, au in enumerate(AUS)
     )
-    bins = calibration_bins(pooled["confidence"], ~wrong.ravel())
+    bins = metrics.calibration_bins(pooled["confidence"], ~wrong.ravel())
     return {
         "cells": int(wrong.size),
         **_ranking_figures(wrong.ravel(), pooled),
@@ -117,8 +106,8 @@ def _ranking_figures(wrong: np.ndarray, rankings: dict[str, np.ndarray]) -> dict
         "error": float(wrong.mean()),
         "error_at_80": {name: float(risk[79]) for name, (_, risk) in curves.items()},
         "aurc": {**areas, "random": float(wrong.mean()), "best": best},
-        "auroc_right": {name: auroc(values, ~wrong) for name, values in rankings.items()},
-        "confidence_ece": expected_calibration_error(p, ~wrong),
+        "auroc_right": {name: metrics.auroc(values, ~wrong) for name, values in rankings.items()},
+        "confidence_ece": metrics.expected_calibration_error(p, ~wrong),
         "confidence_brier": float(np.mean((p - ~wrong) ** 2)),
         "risk_coverage": {
             name: {
@@ -169,13 +158,13 @@ def selective_risk(decisions: Decisions, params: Evaluate) -> dict[str, Any]:
             if share == COMPARED_SHARE:
                 compared[ranking] = counts
     seed = (params.seed, SPLITS.index("validation"))
-    weights = draw_resamples(len(np.unique(decisions.video)), params.bootstrap, seed)
+    weights = metrics.draw_resamples(len(np.unique(decisions.video)), params.bootstrap, seed)
     gains = {}
-    for name, figure in (("f1", f1), ("accuracy", accuracy)):
+    for name, figure in (("f1", metrics.f1), ("accuracy", metrics.accuracy)):
         sides = [compared[ranking] for ranking in ("confidence", "random")]
         whole = [np.mean([figure(part.total()).mean() for part in side]) for side in sides]
         drawn = [np.mean([figure(part.weighted(weights)).mean(-1) for part in side], axis=0) for side in sides]
-        gains[name] = paired_difference(whole[0], whole[1], (drawn[0], drawn[1]))
+        gains[name] = metrics.paired_difference(whole[0], whole[1], (drawn[0], drawn[1]))
     return {"table": table, "gain_at_80": gains}
 
 
@@ -190,7 +179,7 @@ def abstention_at_limits(decisions: Decisions, confidence: Confidence) -> list[d
     for share in SHARES:
         limits, k = confidence.limits(share), round(share * (QUANTILES - 1))
         kept = decisions.rankings["confidence"] >= np.where(decisions.active, limits[1], limits[0])
-        counts = count_decisions(decisions.active, decisions.truth, decisions.video, kept).total()
+        counts = metrics.count_decisions(decisions.active, decisions.truth, decisions.video, kept).total()
         risks = {"risk_select": confidence.risks, "risk_bound": confidence.bounds}
         rows.append(
             {
@@ -199,8 +188,8 @@ def abstention_at_limits(decisions: Decisions, confidence: Confidence) -> list[d
                 "coverage": float(kept.mean()),
                 **{name: float(values[k]) for name, values in risks.items() if values is not None},
                 "error": float(decisions.wrong[kept].mean()) if kept.any() else float("nan"),
-                "f1": float(f1(counts).mean()),
-                "accuracy": macro(accuracy(counts)),
+                "f1": float(metrics.f1(counts).mean()),
+                "accuracy": metrics.macro(metrics.accuracy(counts)),
             }
         )
     return rows
@@ -239,7 +228,7 @@ def _count_kept(decisions: Decisions, ranking: str, share: float, seed: int) -> 
     order = _leaving_order(decisions, ranking)
     draws = DRAWS if ranking == "random" else 1
     kept = (leave_out(order, everything, share, rng) for _ in range(draws))
-    return [count_decisions(decisions.active, decisions.truth, decisions.video, own) for own in kept]
+    return [metrics.count_decisions(decisions.active, decisions.truth, decisions.video, own) for own in kept]
 
 
 def _leaving_order(decisions: Decisions, ranking: str) -> np.ndarray:
@@ -258,9 +247,9 @@ def _leaving_order(decisions: Decisions, ranking: str) -> np.ndarray:
 def _selective_row(draws: list[Counts]) -> dict[str, Any]:
     """Return the figures of a row, the mean over draws: counts without a leading axis."""
     columns = {
-        "f1": np.mean([f1(part) for part in draws], axis=0),
-        "accuracy": np.mean([accuracy(part) for part in draws], axis=0),
+        "f1": np.mean([metrics.f1(part) for part in draws], axis=0),
+        "accuracy": np.mean([metrics.accuracy(part) for part in draws], axis=0),
         "positives": np.mean([part.cells[:, [0, 2]].sum(-1) / part.cells.sum(-1) for part in draws], axis=0),
     }
     means = {name: float(columns[name].mean()) for name in ("f1", "accuracy")}
-    return {**means, "per_au": figures_by_au(columns)}
+    return {**means, "per_au": metrics.figures_by_au(columns)}

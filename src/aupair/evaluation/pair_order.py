@@ -1,107 +1,87 @@
-"""Does y_hat put the frames of a video in the right order? Over all pairs, without listing them."""
+"""Pair accuracy: whether y_hat puts the frames of a video in the right order, over all pairs without listing them."""
+
+from collections.abc import Iterator
 
 import numpy as np
 
 from aupair.data.frames import Frames
 
 
-def misorders(y_hat: np.ndarray, frames: Frames, subset: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Count for each frame and AU its pairs, and those in the wrong order (a tie counts 1/2).
-
-    A pair is two frames of one video with different levels, both in the subset. O(n log n) for a video, AU and level.
-
-    Args:
-        y_hat: (N, A) float, finite where the frame is usable.
-        subset: (N,) or (N, A) bool; frames without a face or annotation never count.
-
-    Returns:
-        wrong (N, A) and pairs (N, A), float64; 0 outside of the subset.
-    """
-    subset = subset if subset.ndim == 2 else subset[:, None]
-    inside = np.broadcast_to(subset & frames.usable[:, None], y_hat.shape)
-    wrong, pairs = np.zeros(y_hat.shape), np.zeros(y_hat.shape)
-    for rows in frames.slices():
-        for au in range(y_hat.shape[1]):
-            mine = rows.start + np.flatnonzero(inside[rows, au])
-            wrong[mine, au], pairs[mine, au] = _misorders(y_hat[mine, au], frames.labels[mine, au])
-    return wrong, pairs
-
-
 class Order:
     """Frames sorted once by video and y_hat, so that the pairs of any part of them are counted without sorting again.
 
+    A pair is two frames of one video with different levels. It is in the wrong order where the frame with the higher
+    level has the lower y_hat; a tie counts 1/2.
+
     Args:
         y_hat: (N, A) float, finite where the frame is usable.
-        within: (N,) bool, the frames of which parts will be asked for; those without a face or annotation never count.
+        within: (N,) bool, the frames of which parts are counted; those without a face or annotation never count.
     """
 
     def __init__(self, y_hat: np.ndarray, frames: Frames, within: np.ndarray) -> None:
         rows = np.flatnonzero(within & frames.usable)
         video = frames.video[rows]
-        fresh = np.diff(video, prepend=-1) != 0
-        self._first, self._end = _runs(fresh)
+        new_video = np.diff(video, prepend=-1) != 0
+        self._shape = y_hat.shape
+        self._first, self._end = _runs(new_video)
         self._columns = []
         for au in range(y_hat.shape[1]):
             value = y_hat[rows, au]
             order = np.lexsort((value, video))
-            tied, beyond = _runs(fresh | (np.diff(value[order], prepend=0) != 0))
-            mine = rows[order]
-            self._columns.append((mine, frames.labels[mine, au], tied, beyond))
+            tied, beyond = _runs(new_video | (np.diff(value[order], prepend=0) != 0))
+            self._columns.append((rows[order], frames.labels[rows[order], au], tied, beyond))
 
     def accuracy(self, kept: np.ndarray) -> np.ndarray:
-        """The share of pairs in the right order, pooled over videos: (A,), 0..1; NaN for an AU without a pair.
-
-        A pair is two frames of one video with different levels, both kept; a tie counts 1/2.
+        """Return the share of pairs in the right order, pooled over videos: (A,), 0..1; NaN for an AU without a pair.
 
         Args:
-            kept: (N,) or (N, A) bool.
+            kept: (N,) or (N, A) bool, the frames that count.
         """
-        wrong, pairs = np.zeros((2, len(self._columns)))
-        for au, (rows, level, tied, beyond) in enumerate(self._columns):
-            use = kept[rows] if kept.ndim == 1 else kept[rows, au]
-            for high in np.unique(level)[1:]:
-                lower = np.concatenate([[0], np.cumsum(use & (level < high))])
-                at = np.flatnonzero(use & (level == high))
-                above, level_with = lower[self._end[at]] - lower[beyond[at]], lower[beyond[at]] - lower[tied[at]]
-                wrong[au] += above.sum() + level_with.sum() / 2
-                pairs[au] += (lower[self._end[at]] - lower[self._first[at]]).sum()
+        wrong, pairs = np.zeros((2, self._shape[1]))
+        for au, _, wrong_here, pairs_here in self._count(kept):
+            wrong[au] += wrong_here.sum()
+            pairs[au] += pairs_here.sum()
         return 1 - _share(wrong, pairs)
 
+    def misorder_rate(self, kept: np.ndarray) -> np.ndarray:
+        """Return the share of a frame's pairs in the wrong order: (N, A), 0..1; NaN for a frame without a pair.
 
-def _runs(fresh: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Give each place's run, of which the first is `fresh`, (n,) bool: where it starts, and where the next does; int32."""
-    starts = np.flatnonzero(fresh).astype(np.int32)
-    run = np.cumsum(fresh) - 1
-    return starts[run], np.append(starts[1:], np.int32(len(fresh)))[run]
+        Args:
+            kept: (N,) or (N, A) bool, the frames that count.
+        """
+        wrong, pairs = np.zeros((2, *self._shape))
+        for au, rows, wrong_here, pairs_here in self._count(kept):
+            wrong[rows, au], pairs[rows, au] = wrong_here, pairs_here
+        return _share(wrong, pairs)
+
+    def _count(self, kept: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
+        """Yield for each AU and level: AU, rows (n,), and for each row its pairs in the wrong order and all of them."""
+        kept = np.broadcast_to(kept if kept.ndim == 2 else kept[:, None], self._shape)
+        for au, (rows, level, tied, beyond) in enumerate(self._columns):
+            use = kept[rows, au]
+            for own in np.unique(level):
+                at = np.flatnonzero(use & (level == own))
+                first, end, start, stop = self._first[at], self._end[at], tied[at], beyond[at]
+                lower, higher = (np.concatenate([[0], np.cumsum(use & other)]) for other in (level < own, level > own))
+                # frames of a lower level that are above, of a higher level that are below; ties are from start to stop
+                wrong = (
+                    lower[end] - (lower[stop] + lower[start]) / 2 + (higher[stop] + higher[start]) / 2 - higher[first]
+                )
+                yield au, rows[at], wrong, lower[end] - lower[first] + higher[end] - higher[first]
 
 
 def pair_accuracy(y_hat: np.ndarray, frames: Frames, subset: np.ndarray) -> np.ndarray:
-    """What `Order.accuracy` says of one subset, (N,) or (N, A) bool."""
-    within = subset if subset.ndim == 1 else np.any(subset, axis=1)
-    return Order(y_hat, frames, np.asarray(within)).accuracy(subset)
+    """Return `Order.accuracy` of one subset, (N,) bool: (A,)."""
+    return Order(y_hat, frames, subset).accuracy(subset)
 
 
-def misorder_rate(y_hat: np.ndarray, frames: Frames, subset: np.ndarray) -> np.ndarray:
-    """The share of a frame's pairs in the wrong order: (N, A), 0..1; NaN for a frame without a pair."""
-    return _share(*misorders(y_hat, frames, subset))
-
-
-def _misorders(value: np.ndarray, level: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`misorders` of one video and AU: values (n,), levels (n,)."""
-    wrong, pairs = np.zeros(len(value)), np.zeros(len(value))
-    for here in np.unique(level):
-        mine = level == here
-        lower, higher = np.sort(value[level < here]), np.sort(value[level > here])
-        wrong[mine] = len(lower) - _below(lower, value[mine]) + _below(higher, value[mine])
-        pairs[mine] = len(lower) + len(higher)
-    return wrong, pairs
-
-
-def _below(ordered: np.ndarray, value: np.ndarray) -> np.ndarray:
-    """How many of the sorted numbers are below each value, ties counting 1/2."""
-    return 0.5 * (np.searchsorted(ordered, value, "left") + np.searchsorted(ordered, value, "right"))
+def _runs(first: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return where each place's run starts and where the next one does, (n,) int32; first: (n,) bool, starts a run."""
+    starts = np.flatnonzero(first).astype(np.int32)
+    run = np.cumsum(first) - 1
+    return starts[run], np.append(starts[1:], np.int32(len(first)))[run]
 
 
 def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """part / whole, NaN where whole is 0."""
+    """Return part / whole, NaN where whole is 0."""
     return np.where(whole > 0, part / np.maximum(whole, 1), np.nan)

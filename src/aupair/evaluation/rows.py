@@ -7,28 +7,8 @@ from typing import Any
 import numpy as np
 
 from aupair.aus import SPLITS
-from aupair.evaluation.metrics import (
-    Counts,
-    accuracy,
-    average_precision,
-    balanced_accuracy,
-    by_au,
-    challenge_figures,
-    constant_decisions,
-    constant_levels,
-    count_decisions,
-    draw_resamples,
-    f1,
-    icc,
-    macro,
-    mae,
-    mae_rounded,
-    mean_over_aus,
-    paired_difference,
-    pcc,
-    percentile_interval,
-    sum_levels,
-)
+from aupair.evaluation import metrics
+from aupair.evaluation.metrics import Counts
 from aupair.evaluation.selection import Cells, Choice
 from aupair.params import Evaluate
 
@@ -97,22 +77,24 @@ def score_rows(
     rows, comparisons = [], []
     for split in SCORED_SPLITS:
         own = cells[split]
-        weights = draw_resamples(len(np.unique(own.video)), params.bootstrap, (params.seed, SPLITS.index(split)))
+        weights = metrics.draw_resamples(
+            len(np.unique(own.video)), params.bootstrap, (params.seed, SPLITS.index(split))
+        )
         totals, draws = {}, {}
         for name, candidate in _candidates(parts, cells["fit"], own, raws, choice).items():
             sums = parts.add_up(candidate, own)
             totals[name], draws[name] = parts.means(sums.total()), parts.means(sums.weighted(weights))
             row: dict[str, Any] = {"name": name, "split": split, "chosen_on": candidate.chosen_on}
             row |= {key: float(value) for key, value in totals[name].items()}
-            row["intervals"] = {key: percentile_interval(values) for key, values in draws[name].items()}
+            row["intervals"] = {key: metrics.percentile_interval(values) for key, values in draws[name].items()}
             columns = parts.without_interval(sums.total(), candidate, own)
-            row |= {key: macro(values) for key, values in columns.items() if key in _MEANS_OF_COLUMNS}
+            row |= {key: metrics.macro(values) for key, values in columns.items() if key in _MEANS_OF_COLUMNS}
             rows.append(row | {"per_au": _each_au(parts, sums, weights, columns)})
         for a, b in parts.compared:
             for key in parts.figures:
                 pair = (np.nan_to_num(draws[a][key]), np.nan_to_num(draws[b][key]))
                 about = {"name": f"{a}-{b}.{key}", "split": split, "a": a, "b": b, "figure": key}
-                comparisons.append(about | paired_difference(totals[a][key], totals[b][key], pair))
+                comparisons.append(about | metrics.paired_difference(totals[a][key], totals[b][key], pair))
     return rows, comparisons
 
 
@@ -141,43 +123,43 @@ def _each_au(
     parts: _Target, sums: Any, weights: np.ndarray, columns: dict[str, np.ndarray]
 ) -> dict[str, dict[str, Any]]:
     """Return AU -> figure -> value, with intervals from resamples by weights (B, V) where the target gives them."""
-    trees: dict[str, dict[str, Any]] = {key: by_au(values) for key, values in columns.items()}
+    trees: dict[str, dict[str, Any]] = {key: metrics.by_au(values) for key, values in columns.items()}
     draws = parts.each_au(sums.weighted(weights))
     for key, values in parts.each_au(sums.total()).items():
-        trees[key] = by_au(values)
-        trees[f"{key}_interval"] = {au: percentile_interval(own) for au, own in zip(trees[key], draws[key].T)}
+        trees[key] = metrics.by_au(values)
+        trees[f"{key}_interval"] = {au: metrics.percentile_interval(own) for au, own in zip(trees[key], draws[key].T)}
     return {au: {key: tree[au] for key, tree in trees.items()} for au in next(iter(trees.values()))}
 
 
 _MEANS_OF_COLUMNS = ("balanced_accuracy", "average_precision")
 """the figures without an interval whose mean over AUs stands in the row"""
-_LEVEL_FIGURES = {"icc": icc, "mae": mae, "mae_rounded": mae_rounded, "pcc": pcc}
+_LEVEL_FIGURES = {"icc": metrics.icc, "mae": metrics.mae, "mae_rounded": metrics.mae_rounded, "pcc": metrics.pcc}
 
 
 def _decision_columns(total: Counts, row: _Candidate, cells: Cells) -> dict[str, np.ndarray]:
     """Return the figures of each AU's decisions, (A,) each, of which no interval is given."""
     return {
-        "accuracy": accuracy(total),
-        "balanced_accuracy": balanced_accuracy(total),
-        "average_precision": np.array([average_precision(x, y) for x, y in zip(row.output.T, cells.truth.T)]),
+        "accuracy": metrics.accuracy(total),
+        "balanced_accuracy": metrics.balanced_accuracy(total),
+        "average_precision": np.array([metrics.average_precision(x, y) for x, y in zip(row.output.T, cells.truth.T)]),
         "positives": cells.truth.mean(0),
     }
 
 
 _TARGETS = {
     "occurrence": _Target(
-        constants=lambda fit: constant_decisions(fit.truth),
-        add_up=lambda row, cells: count_decisions(row.output >= row.thresholds, cells.truth, cells.video),
-        means=challenge_figures,
-        each_au=lambda counts: {"f1": f1(counts)},
+        constants=lambda fit: metrics.constant_decisions(fit.truth),
+        add_up=lambda row, cells: metrics.count_decisions(row.output >= row.thresholds, cells.truth, cells.video),
+        means=metrics.challenge_figures,
+        each_au=lambda counts: {"f1": metrics.f1(counts)},
         without_interval=_decision_columns,
         compared=(("P2", "P1"), ("P2", "no-uncertainty"), ("P1", "no-uncertainty"), ("P2", "best-constant")),
         figures=("score", "f1"),
     ),
     "intensity": _Target(
-        constants=lambda fit: constant_levels(fit.level),
-        add_up=lambda row, cells: sum_levels(row.output, cells.level, cells.video),
-        means=lambda sums: {name: mean_over_aus(figure(sums)) for name, figure in _LEVEL_FIGURES.items()},
+        constants=lambda fit: metrics.constant_levels(fit.level),
+        add_up=lambda row, cells: metrics.sum_levels(row.output, cells.level, cells.video),
+        means=lambda sums: {name: metrics.mean_over_aus(figure(sums)) for name, figure in _LEVEL_FIGURES.items()},
         each_au=lambda sums: {name: figure(sums) for name, figure in _LEVEL_FIGURES.items()},
         without_interval=lambda *_: {},
         compared=(("P2", "P1"), ("P2", "no-uncertainty"), ("P1", "no-uncertainty"), ("P2", "fit-mean")),

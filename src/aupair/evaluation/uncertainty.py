@@ -25,7 +25,7 @@ from aupair.evaluation.metrics import (
     macro,
     spearman,
 )
-from aupair.evaluation.pair_order import Order, misorder_rate, pair_accuracy
+from aupair.evaluation.pair_order import Order, pair_accuracy
 from aupair.ranking.pairs import Pairs
 
 EPSILON = 1e-6
@@ -74,7 +74,12 @@ def pair_accuracy_figures(scored: ScoredSplit) -> dict[str, Any]:
     if scored.conditions is not None:
         values = pair_accuracy(scored.y_hat, scored.frames, scored.subset & scored.conditions.clear)
         clear, clear_per_au = macro(values), by_au(values)
-    return {"clear": clear, "mean": macro(everywhere), "per_au": by_au(everywhere), "clear_per_au": clear_per_au}
+    return {
+        "clear": clear,
+        "mean": macro(everywhere),
+        "per_au": by_au(everywhere),
+        "clear_per_au": clear_per_au,
+    }
 
 
 def uncertainty_figures(scored: ScoredSplit) -> dict[str, Any]:
@@ -84,14 +89,15 @@ def uncertainty_figures(scored: ScoredSplit) -> dict[str, Any]:
     """
     y_hat, sigma, pairs = scored.y_hat, scored.sigma, scored.pairs[scored.split]
     constant = scored.best_constant("fit")
-    rate = misorder_rate(y_hat, scored.frames, scored.subset)
+    order = Order(y_hat, scored.frames, scored.subset)
+    rate = order.misorder_rate(scored.subset)
     rank = spearman_misorder(sigma[scored.subset], rate[scored.subset])
     right = auroc_of_orders(y_hat, sigma, pairs)
     ece = {"h": ece_of_orders(y_hat, sigma, pairs), "constant": ece_of_orders(y_hat, constant, pairs)}
     return {
         "pair_nll": _pair_nll_figures(scored),
         "auroc_correct": {name: macro(values) for name, values in right.items()} | {"per_au": figures_by_au(right)},
-        "gain_at_80": _gains_of_leaving_out(scored),
+        "gain_at_80": _gains_of_leaving_out(scored, order),
         "spearman_misorder": {"mean": macro(rank), "per_au": by_au(rank)},
         **_auroc_of_conditions(scored),
         "ece": macro(ece["h"]),
@@ -207,7 +213,7 @@ def _pair_nll_figures(scored: ScoredSplit) -> dict[str, Any]:
     return {**means, "per_au": figures_by_au(values)}
 
 
-def _gains_of_leaving_out(scored: ScoredSplit) -> dict[str, float | None]:
+def _gains_of_leaving_out(scored: ScoredSplit, order: Order) -> dict[str, float | None]:
     """Return the gain in mean pair accuracy when 20 % of the split's usable frames are left out of each AU's pairs.
 
     sigma: those with the highest sigma of that AU. random: the mean of 20 draws, each AU its own. cover: those with
@@ -216,7 +222,6 @@ def _gains_of_leaving_out(scored: ScoredSplit) -> dict[str, float | None]:
     """
     rng = np.random.default_rng([scored.seed, SPLITS.index(scored.split)])
     subset = scored.subset
-    order = Order(scored.y_hat, scored.frames, subset)
     whole = order.accuracy(subset)
 
     def gain(score: np.ndarray) -> float:
