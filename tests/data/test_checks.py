@@ -4,33 +4,26 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 
 from aupair import store
 from aupair.aus import AUS
-from aupair.data.checks import check_data_folder
 from aupair.data.hashing import dvc_hash
 from aupair.data.layout import list_video_jobs
 from aupair.data.splits import SplitCounts
 from aupair.data.warnings_ import _few_positives
 from aupair.errors import DataError
-from aupair.log import Log
-from aupair.params import CheckData
+from data.folders import run_check, write_movie, write_sheet
 from listener import Listener
 
-HEADER = ",".join(AUS)
 ROWS = 8
 SETS = {"a": "Train_Set", "b_left": "Train_Set", "b_right": "Train_Set", "c": "Train_Set", "d": "Validation_Set"}
 SPLITS = "video,subject,split\na,anna,fit\nb_left,bo,fit\nb_right,bea,select\nc,anna,fit\nd,dan,validation\n"
 
 
 def sheet(root: Path, video: str, values: np.ndarray, folder: str = "AU_Set") -> Path:
-    path = root / "annotations" / folder / SETS[video] / f"{video}.txt"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(HEADER + "\n" + "".join(",".join(f"{v:g}" for v in row) + "\n" for row in values))
-    return path
+    return write_sheet(root / "annotations" / folder / SETS[video] / f"{video}.txt", values)
 
 
 def values_of(video: str) -> np.ndarray:
@@ -42,13 +35,8 @@ def values_of(video: str) -> np.ndarray:
 @pytest.fixture(scope="module")
 def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("good") / "data"
-    (root / "videos").mkdir(parents=True)
     for name in ("a.mp4", "b.mp4", "c.avi", "d.mp4"):
-        code = "MJPG" if name.endswith("avi") else "mp4v"
-        writer = cv2.VideoWriter(str(root / "videos" / name), cv2.VideoWriter.fourcc(*code), 25, (32, 32))
-        for level in range(ROWS):
-            writer.write(np.full((32, 32, 3), 30 * level, np.uint8))
-        writer.release()
+        write_movie(root / "videos" / name, ROWS)
     for video in SETS:
         sheet(root, video, values_of(video))
     (root / "splits.csv").write_text(SPLITS)
@@ -60,19 +48,11 @@ def data(good: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(good, tmp_path / "data"))
 
 
-def run(data: Path, log: Log | None = None, **params: int) -> tuple[Path, Path, Path]:
-    out = data.parent / "out"
-    labels, info, docs = out / "labels.parquet", out / "data.json", out / "docs"
-    settings = CheckData(**{"few_positives": 0, **params})
-    check_data_folder(data, labels=labels, info=info, docs=docs, params=settings, log=log or Log())
-    return labels, info, docs
-
-
 def test_a_good_folder(data: Path) -> None:
     sheet(data, "c", np.where(np.eye(ROWS, 12), -1, values_of("c")))
     sheet(data, "c", np.full((ROWS, 12), 2.5), "AU_Intensity_Set")
     log = Listener()
-    labels, info, docs = run(data, log)
+    labels, info, docs = run_check(data, log)
     table = store.read_table(labels)
     assert table.column_names == ["video", "subject", "split", "frame", "time", *AUS]
     subject = {line.split(",")[0]: line.split(",")[1:] for line in SPLITS.splitlines()}
@@ -106,13 +86,9 @@ def test_irregularities_are_warnings(data: Path) -> None:
     (data / "splits.csv").write_text(SPLITS.replace("b_right,bea,select", "b_right,bea,fit") + "d2,x,fit\ne,y,select\n")
     (data / "subjects.csv").write_text("video,subject\nd,doris\n")
     shutil.copy(data / "videos" / "a.mp4", data / "videos" / "e.mp4")
-    SETS["e"] = "Validation_Set"
-    try:
-        sheet(data, "e", values_of("a"))
-    finally:
-        del SETS["e"]
+    write_sheet(data / "annotations" / "AU_Set" / "Validation_Set" / "e.txt", values_of("a"))
     log = Listener()
-    labels, info, _ = run(data, log, max_missing_videos=2, few_positives=3)
+    labels, info, _ = run_check(data, log, max_missing_videos=2, few_positives=3)
     assert set(store.read_table(labels)["video"].to_pylist()) == {"a", "d", "e"}
     warnings = store.read_json(info)["warnings"]
     assert warnings == log.lines
@@ -137,15 +113,6 @@ def test_aus_with_few_positives_are_named_by_split() -> None:
     assert _few_positives(counts, 5) == ["2 AUs with fewer than 5 positive frames in fit: AU25 (0), AU26 (4)"]
     assert _few_positives(counts, 0) == []
     assert [line.count(" (5)") for line in _few_positives(counts, 6)] == [10, 12], "all are named"
-
-
-def rewrite(name: str, old: str, new: str) -> Callable[[Path], None]:
-    def breach(data: Path) -> None:
-        path = data / name
-        assert old in path.read_text()
-        path.write_text(path.read_text().replace(old, new, 1))
-
-    return breach
 
 
 def value(video: str, row: int, column: int, number: float, folder: str = "AU_Set") -> Callable[[Path], None]:
@@ -220,7 +187,7 @@ def test_a_broken_rule_stops_after_the_data_docs(data: Path, name: str) -> None:
     breach, message = BREACHES[name]
     breach(data)
     with pytest.raises(DataError) as caught:
-        run(data)
+        run_check(data)
     assert str(caught.value).startswith(message.format(data))
     assert "\n" not in str(caught.value)
     out = data.parent / "out"
@@ -228,49 +195,9 @@ def test_a_broken_rule_stops_after_the_data_docs(data: Path, name: str) -> None:
     assert (out / "docs" / "index.html").exists()
 
 
-def emptied(data: Path) -> None:
-    shutil.rmtree(data)
-    data.mkdir()
-
-
-def twice(data: Path) -> None:
-    shutil.copy(data / "annotations/AU_Set/Train_Set/a.txt", data / "annotations/AU_Set/Validation_Set/a.txt")
-
-
-STRUCTURE: dict[str, tuple[Callable[[Path], None], str]] = {
-    "subject": (
-        rewrite("splits.csv", "c,anna,fit", "c,anna,select"),
-        "a subject in two splits: in {}/splits.csv line 5, got anna",
-    ),
-    "uncovered": (
-        rewrite("splits.csv", "c,anna,fit\n", ""),
-        "a labelled video without a split: in {}/annotations/AU_Set/Train_Set/c.txt",
-    ),
-    "same name": (twice, "a video annotated twice: in {}/annotations/AU_Set/Validation_Set/a.txt"),
-    "splits": (remove("splits.csv"), "no splits file: in {}/splits.csv; run `aupair split {}`"),
-    "order": (
-        rewrite("annotations/AU_Set/Train_Set/a.txt", "AU1,AU2", "AU2,AU1"),
-        "AU columns in another order: in {}/",
-    ),
-    "header": (rewrite("annotations/AU_Set/Train_Set/a.txt", "AU26", "AU27"), "wrong header: in {}/"),
-    "videos": (lambda d: shutil.rmtree(d / "videos"), "no videos: in {}/videos"),
-    "empty": (emptied, "an empty data folder: in {}"),
-}
-
-
-@pytest.mark.parametrize("name", STRUCTURE)
-def test_what_cannot_be_read_or_split_leaves_nothing_behind(data: Path, name: str) -> None:
-    breach, message = STRUCTURE[name]
-    breach(data)
-    with pytest.raises(DataError) as caught:
-        run(data)
-    assert str(caught.value).startswith(message.replace("{}", str(data)))
-    assert not (data.parent / "out").exists()
-
-
 def test_running_again_replaces_all(data: Path) -> None:
-    labels, info, docs = run(data)
+    labels, info, docs = run_check(data)
     first = labels.read_bytes(), info.read_bytes()
-    assert run(data) == (labels, info, docs)
+    assert run_check(data) == (labels, info, docs)
     assert (labels.read_bytes(), info.read_bytes()) == first
     assert len(list((docs / "validations" / "videos").rglob("*.html"))) == 1

@@ -1,30 +1,22 @@
-"""Crops that the releasers made, as they are on disk: which frame an image shows, where the folders lie, what is odd."""
+"""Tests of crops that the releasers made: the frame of an image, where the folders lie, warnings."""
 
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 
 from aupair import store
-from aupair.aus import AUS
-from aupair.data.checks import check_data_folder
 from aupair.data.crops import Crops, count_crops, find_crops, frame_number, image_names
 from aupair.data.layout import VideoJob, list_video_jobs, read_layout
 from aupair.data.splits import split_data
 from aupair.errors import DataError
-from aupair.params import CheckData
+from data.folders import run_check, write_movie, write_sheet, write_text
 
 ROWS = 6
 SETS = {"a": "Train_Set", "b_left": "Train_Set", "b_right": "Train_Set", "d": "Validation_Set"}
 SPLITS = "video,subject,split\na,a,fit\nb_left,b_left,fit\nb_right,b_right,select\nd,d,validation\n"
-
-
-def sheet(path: Path, values: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(",".join(AUS) + "\n" + "".join(",".join(map(str, row)) + "\n" for row in values))
 
 
 def crops(folder: Path, numbers: Iterable[int], suffix: str = ".jpg") -> Path:
@@ -35,32 +27,21 @@ def crops(folder: Path, numbers: Iterable[int], suffix: str = ".jpg") -> Path:
     return folder
 
 
-def movie(path: Path, frames: int = ROWS) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 25, (32, 32))
-    for level in range(frames):
-        writer.write(np.full((32, 32, 3), 30 * level, np.uint8))
-    writer.release()
-    return path
-
-
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     """A release with crops and no movies: every frame has an image."""
     root = tmp_path / "data"
     for video, official in SETS.items():
         half = np.arange(ROWS)[:, None] % 2 == np.arange(12) % 2
-        sheet(root / "annotations" / "AU_Set" / official / f"{video}.txt", half.astype(int))
+        write_sheet(root / "annotations" / "AU_Set" / official / f"{video}.txt", half.astype(int))
         crops(root / "cropped_aligned" / video, range(1, ROWS + 1))
     (root / "splits.csv").write_text(SPLITS)
     return root
 
 
-def run(data: Path, **params: int) -> tuple[Path, list[str]]:
-    out = data.parent / "out"
-    settings = CheckData(**{"few_positives": 0, **params})
-    check_data_folder(data, labels=out / "labels.parquet", info=out / "data.json", docs=out / "docs", params=settings)
-    return out / "labels.parquet", store.read_json(out / "data.json")["warnings"]
+def run(data: Path, max_missing_videos: int = 0) -> tuple[Path, list[str]]:
+    labels, info, _ = run_check(data, max_missing_videos=max_missing_videos)
+    return labels, store.read_json(info)["warnings"]
 
 
 @pytest.mark.parametrize(
@@ -83,7 +64,7 @@ def test_images_are_counted_by_their_names(tmp_path: Path) -> None:
     assert count_crops(crops(tmp_path / "w", ())) is None
 
 
-def test_images_that_count_from_0_are_refused(tmp_path: Path) -> None:
+def test_images_that_count_from_0_are_an_error(tmp_path: Path) -> None:
     folder = crops(tmp_path / "v", range(3))
     for read in (count_crops, image_names):
         with pytest.raises(DataError, match=r"^an image with the number 0: in \S*v, expected 00001\.jpg"):
@@ -116,9 +97,9 @@ def test_a_video_without_a_face_has_an_empty_folder(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_links_to_itself_is_walked_once(tmp_path: Path) -> None:
-    seen = crops(tmp_path / "cropped_aligned" / "v", (1,))
+    folder = crops(tmp_path / "cropped_aligned" / "v", (1,))
     (tmp_path / "cropped_aligned" / "again").symlink_to(tmp_path)
-    assert find_crops(tmp_path) == [seen]
+    assert find_crops(tmp_path) == [folder]
 
 
 def test_a_movie_goes_first_and_left_and_right_have_crops_of_their_own(data: Path) -> None:
@@ -135,15 +116,15 @@ def test_a_movie_goes_first_and_left_and_right_have_crops_of_their_own(data: Pat
     assert layout.source("a") == top / "a"
 
 
-def test_two_folders_of_one_video_are_refused(data: Path) -> None:
+def test_two_folders_of_one_video_are_an_error(data: Path) -> None:
     crops(data / "cropped_aligned_new" / "a", (1,))
     with pytest.raises(DataError, match=r"^two folders of crops for one video: in \S*, got \S*new/a, expected one"):
         read_layout(data).source("a")
 
 
 def test_a_release_without_movies(data: Path) -> None:
-    labels, found = run(data)
-    assert found == []
+    labels, warnings = run(data)
+    assert warnings == []
     table = store.read_table(labels)
     assert table["time"].to_pylist() == [k / 30 for _ in SETS for k in range(ROWS)]
     assert list_video_jobs(data, labels) == [
@@ -161,8 +142,8 @@ def test_what_does_not_fit_the_labels_is_counted(data: Path) -> None:
     (top / "a" / "00002.jpg").unlink()
     crops(top / "b_left", (ROWS + 1, ROWS + 3))
     crops(top / "z", (1,))
-    labels, found = run(data)
-    assert found == [
+    labels, warnings = run(data)
+    assert warnings == [
         f"1 videos with crops beyond their last label row: b_left ({ROWS} rows, {ROWS + 3} frames)",
         f"1 videos with fewer crops than label rows, the others count as without a face: a ({ROWS} rows, {ROWS - 1} images)",
         "1 folders of crops without an annotation: z",
@@ -170,61 +151,30 @@ def test_what_does_not_fit_the_labels_is_counted(data: Path) -> None:
     assert len(store.read_table(labels)) == ROWS * len(SETS)
 
 
-def test_movies_and_crops_side_by_side_are_told(data: Path) -> None:
-    movie(data / "videos" / "a.mp4")
-    _, found = run(data)
-    assert found == [
+def test_movies_and_crops_side_by_side_are_a_warning(data: Path) -> None:
+    write_movie(data / "videos" / "a.mp4", ROWS)
+    _, warnings = run(data)
+    assert warnings == [
         "3 videos from crops and the others from movies, so that faces are aligned in two ways: b_left, b_right, d",
         "1 videos whose crops are not read, since they have a movie: a",
     ]
 
 
-def from_0(data: Path) -> None:
-    crops(data / "cropped_aligned" / "a", (0,))
-
-
-def none_at_all(data: Path) -> None:
+def test_a_folder_without_an_image_counts_as_missing(data: Path) -> None:
     shutil.rmtree(data / "cropped_aligned" / "a")
     crops(data / "cropped_aligned" / "a", ()).joinpath("face.jpg").touch()
-
-
-def no_folder(data: Path) -> None:
-    shutil.rmtree(data / "cropped_aligned" / "a")
-
-
-BREACHES: dict[str, tuple[Callable[[Path], None], str]] = {
-    "from 0": (from_0, "an image with the number 0: in {}/cropped_aligned/a"),
-    "none": (none_at_all, "a labelled video that cannot be opened: in {}/cropped_aligned/a, got no readable movie, no"),
-    "no folder": (no_folder, "a labelled video without a file: in {}/annotations/AU_Set/Train_Set/a.txt, got no reada"),
-}
-
-
-@pytest.mark.parametrize("name", BREACHES)
-def test_a_breach_is_one_line(data: Path, name: str) -> None:
-    breach, message = BREACHES[name]
-    breach(data)
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(DataError, match=r"^a labelled video that cannot be opened: in \S*a, got no readable movie, no"):
         run(data)
-    assert str(caught.value).startswith(message.format(data))
-    assert "\n" not in str(caught.value)
-    assert not (data.parent / "out" / "labels.parquet").exists()
-
-
-def test_some_may_be_missing_if_it_is_allowed(data: Path) -> None:
-    none_at_all(data)
-    labels, found = run(data, max_missing_videos=1)
-    assert found == ["1 labelled videos without a readable file, left out: a"]
+    labels, warnings = run(data, max_missing_videos=1)
+    assert warnings == ["1 labelled videos without a readable file, left out: a"]
     assert sorted(set(store.read_table(labels)["video"].to_pylist())) == ["b_left", "b_right", "d"]
 
 
 @pytest.mark.parametrize("folder", ["", "annotations", "annotations/AU_Set/Test_Set"])
-@pytest.mark.parametrize("what", ["movies", "crops"])
-def test_a_test_release_is_told_what_to_do(tmp_path: Path, folder: str, what: str) -> None:
+@pytest.mark.parametrize("file", ["videos/t.mp4", "cropped_aligned/t/00001.jpg"])
+def test_the_error_for_a_test_release_names_the_commands(tmp_path: Path, folder: str, file: str) -> None:
     root = tmp_path / "data"
-    if what == "movies":
-        movie(root / "videos" / "t.mp4")
-    else:
-        crops(root / "cropped_aligned" / "t", (1,))
+    write_text(root / file)
     (root / folder).mkdir(parents=True, exist_ok=True)
     with pytest.raises(DataError) as caught:
         run(root)

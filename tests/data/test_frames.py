@@ -1,4 +1,4 @@
-"""The table of frames against a loop over labels and faces."""
+"""Tests of the table of frames, against a loop over labels and faces."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ import pytest
 
 from aupair import store
 from aupair.aus import AUS, SPLITS
-from aupair.data.frames import _label_matrix, load_frames
+from aupair.data.frames import load_frames
 from aupair.errors import ArtifactError
 
 VIDEOS = {"b": (7, 5), "a_left": (4, 4), "c": (3, 6), "a_right": (4, 0)}
@@ -100,11 +100,6 @@ def test_usable_split_and_slices(artifacts: tuple[Path, Path]) -> None:
     for index, rows in enumerate(frames.slices()):
         assert np.flatnonzero(frames.video == index).tolist() == list(range(rows.start, rows.stop))
     assert [rows.stop - rows.start for rows in frames.slices()] == [VIDEOS[video][1] for video in sorted(VIDEOS)]
-
-
-def test_label_matrix_keeps_the_order_of_aus(artifacts: tuple[Path, Path]) -> None:
-    table = store.read_table(artifacts[0])
-    assert _label_matrix(table).tolist() == [[row[au] for au in AUS] for row in table.to_pylist()]
 
 
 def test_missing_and_corrupt_files(artifacts: tuple[Path, Path]) -> None:

@@ -1,4 +1,4 @@
-"""The folder hash against the real DVC's."""
+"""Tests of the folder hash against the real DVC's."""
 
 import os
 import subprocess

@@ -1,11 +1,9 @@
-"""Where annotations and movies are found, in the folder names of several releases."""
+"""Tests of finding annotations and movies, in the folder names of several releases."""
 
 import subprocess
 import sys
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -21,22 +19,17 @@ from aupair.data.layout import (
     read_subjects,
 )
 from aupair.errors import DataError
+from data.folders import write_movie, write_text
 
 SHEET = ",".join(AUS) + "\n" + ",".join("0" * len(AUS)) + "\n"
 
 
-def touch(path: Path, text: str = "") -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
-    return path
-
-
 def plain(root: Path, folder: str = "AU_Set", train: str = "Train_Set", validation: str = "Validation_Set") -> Path:
-    touch(root / "annotations" / folder / train / "a.txt", SHEET)
-    touch(root / "annotations" / folder / train / "b_left.txt", SHEET)
-    touch(root / "annotations" / folder / validation / "c.txt", SHEET)
+    write_text(root / "annotations" / folder / train / "a.txt", SHEET)
+    write_text(root / "annotations" / folder / train / "b_left.txt", SHEET)
+    write_text(root / "annotations" / folder / validation / "c.txt", SHEET)
     for name in ("a.mp4", "b.avi", "c.MP4"):
-        touch(root / "videos" / name)
+        write_text(root / "videos" / name)
     return root
 
 
@@ -60,7 +53,7 @@ def test_folder_names_of_releases(tmp_path: Path, folder: str, train: str, valid
 
 def test_left_and_right_share_the_movie_without_the_suffix(tmp_path: Path) -> None:
     root = plain(tmp_path)
-    touch(root / "videos" / "batch2" / "d_right.mov")
+    write_text(root / "videos" / "batch2" / "d_right.mov")
     layout = read_layout(root)
     assert layout.source("b_left") == layout.source("b_right") == root / "videos" / "b.avi"
     assert (layout.side("b_left"), layout.side("b_right"), layout.side("b"), layout.side("a")) == (
@@ -77,39 +70,39 @@ def test_left_and_right_share_the_movie_without_the_suffix(tmp_path: Path) -> No
 
 def test_exact_stem_goes_before_the_shared_movie(tmp_path: Path) -> None:
     root = plain(tmp_path)
-    touch(root / "videos" / "b_left.mkv")
+    write_text(root / "videos" / "b_left.mkv")
     layout = read_layout(root)
     assert layout.source("b_left") == root / "videos" / "b_left.mkv"
     assert layout.side("b_left") == ""
     assert layout.side("b_right") == "right"
 
 
-def test_left_and_right_are_two_persons_unless_told(tmp_path: Path) -> None:
+def test_left_and_right_are_two_persons_unless_subjects_csv_names_them(tmp_path: Path) -> None:
     root = plain(tmp_path)
     layout = read_layout(root)
     assert (layout.subject("b_left"), layout.subject("b_right")) == ("b_left", "b_right")
-    touch(root / "subjects.csv", "subject,video\nanna,a\nanna,b_left\n")
+    write_text(root / "subjects.csv", "subject,video\nanna,a\nanna,b_left\n")
     assert read_subjects(root / "subjects.csv") == {"a": "anna", "b_left": "anna"}
     assert read_layout(root).subject("c") == "c"
 
 
 def test_hidden_files_and_other_files_are_no_annotations(tmp_path: Path) -> None:
     root = plain(tmp_path)
-    touch(root / "annotations" / "AU_Set" / "Train_Set" / "._a.txt")
-    touch(root / "annotations" / "AU_Set" / "Train_Set" / "readme.md")
-    touch(root / "annotations" / "AU_Set" / "Test_Set" / "t.txt")
-    touch(root / "videos" / "._a.mp4")
+    write_text(root / "annotations" / "AU_Set" / "Train_Set" / "._a.txt")
+    write_text(root / "annotations" / "AU_Set" / "Train_Set" / "readme.md")
+    write_text(root / "annotations" / "AU_Set" / "Test_Set" / "t.txt")
+    write_text(root / "videos" / "._a.mp4")
     assert [a.video for a in read_layout(root).annotations] == ["a", "b_left", "c"]
 
 
-def test_missing_parts_are_told_in_a_line_each(tmp_path: Path) -> None:
+def test_missing_parts_are_errors(tmp_path: Path) -> None:
     root = tmp_path / "data"
     with pytest.raises(DataError, match=r"^no data folder: in .*data; `dvc pull"):
         read_layout(root)
     root.mkdir()
     with pytest.raises(DataError, match=r"^an empty data folder"):
         read_layout(root)
-    touch(root / "videos" / "a.mp4")
+    write_text(root / "videos" / "a.mp4")
     with pytest.raises(DataError, match=r"^no annotations: in "):
         read_layout(root)
     (root / "annotations" / "VA_Set").mkdir(parents=True)
@@ -118,21 +111,21 @@ def test_missing_parts_are_told_in_a_line_each(tmp_path: Path) -> None:
     (root / "annotations" / "AU_Set" / "Train_Set").mkdir(parents=True)
     with pytest.raises(DataError, match=r"^no annotation files"):
         read_layout(root)
-    touch(root / "annotations" / "AU_Set" / "Train_Set" / "a.txt")
+    write_text(root / "annotations" / "AU_Set" / "Train_Set" / "a.txt")
     (root / "videos" / "a.mp4").unlink()
     with pytest.raises(DataError, match=r"^no videos"):
         read_layout(root)
 
 
-def test_ambiguity_is_refused(tmp_path: Path) -> None:
+def test_ambiguous_files_are_errors(tmp_path: Path) -> None:
     root = plain(tmp_path)
-    touch(root / "videos" / "other" / "a.avi")
+    write_text(root / "videos" / "other" / "a.avi")
     with pytest.raises(DataError, match=r"^two files for one video: in .*a\.mp4, got .*a\.avi"):
         read_layout(root).source("a")
-    twice = touch(root / "annotations" / "AU_Set" / "Validation_Set" / "a.txt", SHEET)
+    twice = write_text(root / "annotations" / "AU_Set" / "Validation_Set" / "a.txt", SHEET)
     with pytest.raises(DataError, match=rf"^a video annotated twice: in {twice}"):
         check_annotation_names(read_layout(root).annotations)
-    touch(root / "annotations" / "AU_Detection_Challenge" / "Train_Set" / "a.txt", SHEET)
+    write_text(root / "annotations" / "AU_Detection_Challenge" / "Train_Set" / "a.txt", SHEET)
     with pytest.raises(DataError, match=r"^two folders of annotations"):
         read_layout(root)
 
@@ -149,7 +142,7 @@ def test_ambiguity_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_bad_subjects_file(tmp_path: Path, text: str, message: str) -> None:
-    path = touch(tmp_path / "subjects.csv", text)
+    path = write_text(tmp_path / "subjects.csv", text)
     with pytest.raises(DataError) as caught:
         read_subjects(tmp_path / "subjects.csv")
     assert str(caught.value).startswith(message.format(path))
@@ -164,23 +157,17 @@ def test_table_that_is_no_text(tmp_path: Path) -> None:
     assert read_csv(path, ("split", "video")) == [("fit", "a")]
 
 
-def test_probe_reads_the_header_and_refuses_what_is_no_movie(tmp_path: Path) -> None:
-    path = tmp_path / "a.mp4"
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 25, (32, 32))
-    for level in range(6):
-        writer.write(np.full((32, 32, 3), 40 * level, np.uint8))
-    writer.release()
+def test_the_header_of_a_movie_and_of_files_that_are_none(tmp_path: Path) -> None:
+    path = write_movie(tmp_path / "a.mp4", 6)
     assert read_movie_header(path) == Header(6, 25.0)
-    broken = touch(tmp_path / "b.mp4", "not a movie")
-    assert read_movie_header(broken) is None
-    assert read_movie_header(touch(tmp_path / "c.avi")) is None
+    assert read_movie_header(write_text(tmp_path / "c.avi")) is None
     assert read_movie_header(tmp_path / "absent.mp4") is None
 
 
-def test_probe_of_a_broken_movie_prints_nothing(tmp_path: Path) -> None:
-    broken = touch(tmp_path / "b.mp4", "not a movie")
-    code = f"from pathlib import Path; from aupair.data.layout import read_movie_header; assert read_movie_header(Path({str(broken)!r})) is None"
-    outcome = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+def test_the_header_of_a_broken_movie_prints_nothing(tmp_path: Path) -> None:
+    broken = write_text(tmp_path / "b.mp4", "not a movie")
+    code = "import sys; from aupair.data.layout import *; assert read_movie_header(Path(sys.argv[1])) is None"
+    outcome = subprocess.run([sys.executable, "-c", code, broken], capture_output=True, text=True, check=True)
     assert (outcome.stdout, outcome.stderr) == ("", "")
 
 

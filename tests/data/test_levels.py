@@ -1,4 +1,4 @@
-"""check-data with intensity as the target: levels in the labels table, what is refused, what is said."""
+"""Tests of check-data with intensity as the target: levels in the labels table, errors and warnings."""
 
 import shutil
 from collections.abc import Callable
@@ -9,10 +9,9 @@ import pytest
 
 from aupair import store
 from aupair.aus import AUS
-from aupair.data.checks import check_data_folder
 from aupair.data.sheets import read_sheet
 from aupair.errors import DataError
-from aupair.params import CheckData
+from data.folders import run_check, write_sheet
 
 INTENSITY, OCCURRENCE = "AU_Intensity_Set", "AU_Set"
 
@@ -28,15 +27,8 @@ def path_of(data: Path, kind: str, video: str) -> Path:
     return found
 
 
-def rewrite(path: Path, values: np.ndarray) -> None:
-    path.write_text(",".join(AUS) + "\n" + "".join(",".join(f"{v:g}" for v in row) + "\n" for row in values))
-
-
 def run(data: Path, target: str = "intensity") -> tuple[Path, Path]:
-    labels, info = data.parent / "labels.parquet", data.parent / "data.json"
-    settings = CheckData(few_positives=0)
-    check_data_folder(data, labels=labels, info=info, docs=data.parent / "docs", params=settings, target=target)
-    return labels, info
+    return run_check(data, target=target)[:2]
 
 
 def table_of(labels: Path, video: str) -> np.ndarray:
@@ -50,7 +42,7 @@ def test_the_labels_are_floors_and_a_gap_masks_its_row(data: Path) -> None:
     values = read_sheet(intensities, np.float32) + 0.0
     fractions = np.minimum(values + 0.9, 5)
     fractions[4, 7] = -1
-    rewrite(intensities, fractions)
+    write_sheet(intensities, fractions)
     labels, info = run(data)
     found = table_of(labels, "s000c0")
     assert found.dtype == np.int8
@@ -85,7 +77,7 @@ def test_disagreements_are_counted_and_the_level_counts(data: Path) -> None:
     path = path_of(data, OCCURRENCE, "s001c0")
     values = read_sheet(path)
     values[2, 6], values[5, 1] = 1 - values[2, 6], 1 - values[5, 1]
-    rewrite(path, values)
+    write_sheet(path, values)
     labels, info = run(data)
     level = table_of(labels, "s001c0")
     np.testing.assert_array_equal(level, read_sheet(path_of(data, INTENSITY, "s001c0")))
@@ -100,7 +92,7 @@ def test_levels_that_cannot_be_learned_are_named(data: Path) -> None:
     for path in (data / "annotations" / INTENSITY).glob("*/*.txt"):
         values = read_sheet(path)
         values[:, 7] = np.minimum(values[:, 7], 3)
-        rewrite(path, values)
+        write_sheet(path, values)
     _, info = run(data)
     (line,) = [line for line in store.read_json(info)["warnings"] if line.startswith("levels that fit never shows")]
     assert "AU15 (4 5)" in line
@@ -117,19 +109,19 @@ def without_two(data: Path) -> None:
 
 def shorter(data: Path) -> None:
     path = path_of(data, INTENSITY, "s002c0")
-    rewrite(path, read_sheet(path)[:-1])
+    write_sheet(path, read_sheet(path)[:-1])
 
 
 def never_graded(data: Path) -> None:
     for path in (data / "annotations" / INTENSITY).glob("*/*.txt"):
-        rewrite(path, np.full_like(read_sheet(path), -1))
+        write_sheet(path, np.full_like(read_sheet(path), -1))
 
 
 def never_active(data: Path) -> None:
     for path in (data / "annotations" / INTENSITY).glob("*/*.txt"):
         values = read_sheet(path)
         values[:, 3] = 0
-        rewrite(path, values)
+        write_sheet(path, values)
 
 
 BREACHES: dict[Callable[[Path], None], str] = {
@@ -152,5 +144,5 @@ def test_a_breach_stops_and_leaves_no_labels(data: Path, breach: Callable[[Path]
     with pytest.raises(DataError) as caught:
         run(data)
     assert str(caught.value) == BREACHES[breach].format(data)
-    assert not (data.parent / "labels.parquet").exists()
+    assert not (data.parent / "out" / "labels.parquet").exists()
     run(data, "occurrence")

@@ -1,4 +1,4 @@
-"""Annotation files: parsed by the column, compared with a loop; each bad one gets a line."""
+"""Tests of annotation files: parsed values against a loop, one line for each bad file."""
 
 from pathlib import Path
 

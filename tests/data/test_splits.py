@@ -1,4 +1,4 @@
-"""Splits by subject: never a person in two, balanced over AUs, deterministic; a supplied file wins."""
+"""Tests of splits by subject: no person in two, balanced over AUs, deterministic; a supplied file wins."""
 
 from pathlib import Path
 
@@ -6,17 +6,11 @@ import numpy as np
 import pytest
 
 from aupair.aus import AUS, SPLITS
-from aupair.data import splits
 from aupair.data.splits import check_split_rows, choose_subjects, read_splits, split_data
-from aupair.errors import AupairError, DataError, ParamsError
+from aupair.errors import DataError, ParamsError
+from data.folders import write_text
 
 HEADER = ",".join(AUS)
-
-
-def write(path: Path, text: str) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
-    return path
 
 
 def make(root: Path, train: int = 30, validation: int = 4, rows: int = 60, seed: int = 0) -> Path:
@@ -27,15 +21,15 @@ def make(root: Path, train: int = 30, validation: int = 4, rows: int = 60, seed:
         values = (rng.random((rows, 12)) < rng.beta(0.3, 1.5, 12)).astype(int)
         values[::10, 3] = -1
         lines = "\n".join(",".join(map(str, row)) for row in values)
-        write(root / "annotations" / "AU_Set" / part / f"v{k:02d}.txt", f"{HEADER}\n{lines}\n")
-        write(root / "videos" / f"v{k:02d}.mp4", "")
+        write_text(root / "annotations" / "AU_Set" / part / f"v{k:02d}.txt", f"{HEADER}\n{lines}\n")
+        write_text(root / "videos" / f"v{k:02d}.mp4", "")
     return root
 
 
 def test_official_folders_and_subjects_are_respected(tmp_path: Path) -> None:
     root = make(tmp_path)
     pairs = [f"v{k:02d},person{k // 3}" for k in range(30)]
-    write(root / "subjects.csv", "\n".join(["video,subject", *pairs]) + "\n")
+    write_text(root / "subjects.csv", "\n".join(["video,subject", *pairs]) + "\n")
     summary = split_data(root)
     rows = read_splits(root)
     assert summary.written
@@ -45,8 +39,8 @@ def test_official_folders_and_subjects_are_respected(tmp_path: Path) -> None:
     by_subject: dict[str, set[str]] = {}
     for row in rows:
         by_subject.setdefault(row.subject, set()).add(row.split)
-    assert all(len(found) == 1 for found in by_subject.values())
-    assert sum(found == {"select"} for found in by_subject.values()) == 2, "a fifth of ten persons"
+    assert all(len(splits) == 1 for splits in by_subject.values())
+    assert sum(splits == {"select"} for splits in by_subject.values()) == 2, "a fifth of ten persons"
 
 
 def test_summary_equals_a_loop(tmp_path: Path) -> None:
@@ -92,7 +86,7 @@ def test_same_seed_same_bytes_and_another_seed_another_split(tmp_path: Path) -> 
 def test_a_supplied_file_wins_unless_overwritten(tmp_path: Path) -> None:
     root = make(tmp_path, train=4, validation=1)
     lines = ["video,subject,split", "v00,x,select", *(f"v0{k},s{k},fit" for k in (1, 2, 3)), "v04,s4,validation", ""]
-    path = write(root / "splits.csv", "\n".join(lines))
+    path = write_text(root / "splits.csv", "\n".join(lines))
     summary = split_data(root)
     assert not summary.written
     assert path.read_text() == "\n".join(lines)
@@ -154,7 +148,7 @@ def test_too_few_subjects(tmp_path: Path, train: int, validation: int) -> None:
 
 def test_a_subject_in_both_official_sets(tmp_path: Path) -> None:
     root = make(tmp_path, train=3, validation=1, rows=2)
-    write(root / "subjects.csv", "video,subject\nv00,anna\nv03,anna\n")
+    write_text(root / "subjects.csv", "video,subject\nv00,anna\nv03,anna\n")
     with pytest.raises(DataError, match=r"^a subject in both official sets: in .*v03\.txt, got anna: also .*v00\.txt"):
         split_data(root)
     assert not (root / "splits.csv").exists()
@@ -177,7 +171,7 @@ def test_no_splits_file(tmp_path: Path) -> None:
     ],
 )
 def test_bad_splits_file(tmp_path: Path, lines: list[str], message: str) -> None:
-    path = write(tmp_path / "splits.csv", "\n".join(["video,subject,split", *lines]) + "\n")
+    path = write_text(tmp_path / "splits.csv", "\n".join(["video,subject,split", *lines]) + "\n")
     with pytest.raises(DataError) as caught:
         check_split_rows(read_splits(tmp_path), path)
     assert str(caught.value).startswith(message.format(path))
@@ -185,21 +179,6 @@ def test_bad_splits_file(tmp_path: Path, lines: list[str], message: str) -> None
 
 def test_a_supplied_file_must_cover_every_video(tmp_path: Path) -> None:
     root = make(tmp_path, train=3, validation=1, rows=2)
-    write(root / "splits.csv", "video,subject,split\nv00,a,fit\nv01,b,select\nv03,c,validation\n")
+    write_text(root / "splits.csv", "video,subject,split\nv00,a,fit\nv01,b,select\nv03,c,validation\n")
     with pytest.raises(DataError, match=r"^a labelled video without a split: in .*v02\.txt, expected a row in"):
         split_data(root)
-
-
-def test_nothing_half_written_where_the_folder_cannot_be_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    root = make(tmp_path, train=3, validation=1, rows=2)
-
-    def refuse(**_: object) -> None:
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr("aupair.store.tempfile.mkdtemp", refuse)
-    with pytest.raises(AupairError, match=r"^cannot write: in .*splits\.csv, got Permission denied"):
-        split_data(root)
-    assert sorted(path.name for path in root.iterdir()) == ["annotations", "videos"]
-    assert splits.COLUMNS == ("video", "subject", "split")
