@@ -15,7 +15,7 @@ def check_data(
     data_docs: dsl.Output[dsl.Artifact],
 ) -> None:
     """Read the annotations and splits, check them, hash the data."""
-    given = dict(locals())
+    arguments = dict(locals())
     from aupair.kubeflow.step import run_stage
 
-    run_stage("check-data", given)
+    run_stage("check-data", arguments)

@@ -1,4 +1,4 @@
-"""evaluate: the choice on select, the judgement on validation; gathers all trials."""
+"""evaluate: choose on select and evaluate on validation, over all trials."""
 
 from kfp import dsl
 
@@ -25,7 +25,7 @@ def evaluate(
     report: dsl.Output[dsl.HTML],
 ) -> None:
     """Choose trial, thresholds and mappings on `select`; score them once on `validation`; write the reports."""
-    given = dict(locals())
+    arguments = dict(locals())
     from aupair.kubeflow.step import run_stage
 
-    run_stage("evaluate", given)
+    run_stage("evaluate", arguments)

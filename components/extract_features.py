@@ -16,7 +16,7 @@ def extract_features(
     features: dsl.Output[dsl.Dataset],
 ) -> None:
     """Apply G to y_hat and sigma of every video."""
-    given = dict(locals())
+    arguments = dict(locals())
     from aupair.kubeflow.step import run_stage
 
-    run_stage("extract-features", given)
+    run_stage("extract-features", arguments)

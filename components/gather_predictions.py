@@ -1,4 +1,4 @@
-"""gather-predictions: the shards' tables in one folder, with one summary."""
+"""gather-predictions: merge the tables of all shards into one folder with one summary."""
 
 from kfp import dsl
 
@@ -11,7 +11,7 @@ def gather_predictions(
     predictions: dsl.Output[dsl.Dataset],
     overview: dsl.Output[dsl.Markdown],
 ) -> None:
-    """Put the tables of all shards together; fail only where no video at all could be read."""
-    from aupair.kubeflow.shards import gather_predictions
+    """Merge the tables of all shards; fail only if no video at all could be read."""
+    from aupair.kubeflow.shards import merge_shard_tables
 
-    gather_predictions(tables, predictions, overview)
+    merge_shard_tables(tables, predictions, overview)

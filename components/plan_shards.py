@@ -1,4 +1,4 @@
-"""plan-shards: which videos there are, which version of the model judges them, and how they are dealt out."""
+"""plan-shards: list the videos, pin the version of the model, and assign the videos to shards."""
 
 from kfp import dsl
 
@@ -7,7 +7,7 @@ from components import IMAGE
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def plan_shards(source: str, model: str, shards: int, plan: dsl.Output[dsl.Artifact]) -> list:
-    """List the videos of a folder or a prefix, pin the model's version, and give the numbers of the shards."""
-    from aupair.kubeflow.shards import plan_shards
+    """List the videos of a folder or a prefix, pin the model's version, and return the numbers of the shards."""
+    from aupair.kubeflow.shards import write_shard_plan
 
-    return plan_shards(source, model, shards, plan)
+    return write_shard_plan(source, model, shards, plan)

@@ -13,7 +13,7 @@ def preprocess_faces(
     faces: dsl.Output[dsl.Dataset],
 ) -> None:
     """Turn each video into a file of aligned faces."""
-    given = dict(locals())
+    arguments = dict(locals())
     from aupair.kubeflow.step import run_stage
 
-    run_stage("preprocess-faces", given)
+    run_stage("preprocess-faces", arguments)

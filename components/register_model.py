@@ -32,7 +32,7 @@ def register_model(
     registered: dsl.Output[dsl.Artifact],
 ) -> None:
     """Put the chosen trial into the MLflow registry as one version, unless it is there already."""
-    given = dict(locals())
+    arguments = dict(locals())
     from aupair.kubeflow.step import run_stage
 
-    run_stage("register-model", given)
+    run_stage("register-model", arguments)

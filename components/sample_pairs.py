@@ -14,7 +14,7 @@ def sample_pairs(
     pairs: dsl.Output[dsl.Dataset],
 ) -> None:
     """Draw the fixed pairs, the groups to train on and the folds of people."""
-    given = dict(locals())
+    arguments = dict(locals())
     from aupair.kubeflow.step import run_stage
 
-    run_stage("sample-pairs", given)
+    run_stage("sample-pairs", arguments)

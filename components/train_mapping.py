@@ -19,7 +19,7 @@ def train_mapping(
     curves: dsl.Output[dsl.HTML],
 ) -> None:
     """Fit the two mappings of each AU."""
-    given = dict(locals())
+    arguments = dict(locals())
     from aupair.kubeflow.step import run_stage
 
-    run_stage("train-mapping", given)
+    run_stage("train-mapping", arguments)

@@ -18,7 +18,7 @@ def train_pseudo_intensity(
     curves: dsl.Output[dsl.HTML],
 ) -> None:
     """Fit f by ranking; score every frame by an f that never saw its person."""
-    given = dict(locals())
+    arguments = dict(locals())
     from aupair.kubeflow.step import run_stage
 
-    run_stage("train-pseudo-intensity", given)
+    run_stage("train-pseudo-intensity", arguments)

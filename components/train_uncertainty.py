@@ -19,7 +19,7 @@ def train_uncertainty(
     curves: dsl.Output[dsl.HTML],
 ) -> None:
     """Fit h on the frozen scores of f; give every frame a sigma."""
-    given = dict(locals())
+    arguments = dict(locals())
     from aupair.kubeflow.step import run_stage
 
-    run_stage("train-uncertainty", given)
+    run_stage("train-uncertainty", arguments)

@@ -1,6 +1,6 @@
-"""The training pipeline: data -> check -> faces -> pairs -> (f -> h -> features -> mapping) a trial -> evaluate -> register.
+"""The training pipeline, from videos to a registered model; f, h, features and mapping are trained once a trial.
 
-aupair pipeline compile -o train.yaml
+Command: aupair pipeline compile -o train.yaml
 """
 
 from collections.abc import Callable
@@ -21,11 +21,11 @@ from components.train_mapping import train_mapping as train_mapping_step
 from components.train_pseudo_intensity import train_pseudo_intensity as train_pseudo_intensity_step
 from components.train_uncertainty import train_uncertainty as train_uncertainty_step
 
-Place = Callable[[Any], Any]
+Configure = Callable[[Any], Any]
 
 
-def pipeline(params: Params, place: Place, parallelism: int | None, config: dsl.PipelineConfig) -> Any:
-    """Give the pipeline function; `params` are its defaults, `place` puts each task where the cluster's options say."""
+def pipeline(params: Params, configure: Configure, parallelism: int | None, config: dsl.PipelineConfig) -> Any:
+    """Return the pipeline function; `params` are its defaults, `configure` applies the cluster's options to a task."""
     default = params.model_dump(mode="json")
 
     @dsl.pipeline(name="aupair-train", description="From videos to a registered model.", pipeline_config=config)
@@ -46,38 +46,38 @@ def pipeline(params: Params, place: Place, parallelism: int | None, config: dsl.
         evaluate: dict = default["evaluate"],
         register_model: dict = default["register_model"],
     ) -> None:
-        with dsl.ExitHandler(place(summarise())):
-            data = place(fetch_data(source=source, revision=revision, remote=remote)).outputs["data"]
-            checked = place(check_data_step(target=target, check_data=check_data, data=data)).outputs
+        with dsl.ExitHandler(configure(summarise())):
+            data = configure(fetch_data(source=source, revision=revision, remote=remote)).outputs["data"]
+            checked = configure(check_data_step(target=target, check_data=check_data, data=data)).outputs
             labels = checked["labels"]
-            faces = place(preprocess_faces_step(preprocess_faces=preprocess_faces, data=data, labels=labels)).outputs[
-                "faces"
-            ]
-            pairs = place(sample_pairs_step(seed=seed, sample_pairs=sample_pairs, labels=labels, faces=faces)).outputs[
-                "pairs"
-            ]
+            faces = configure(
+                preprocess_faces_step(preprocess_faces=preprocess_faces, data=data, labels=labels)
+            ).outputs["faces"]
+            pairs = configure(
+                sample_pairs_step(seed=seed, sample_pairs=sample_pairs, labels=labels, faces=faces)
+            ).outputs["pairs"]
             frames = {"labels": labels, "faces": faces}
             with dsl.ParallelFor(trials, parallelism=parallelism) as trial:
-                f = place(
+                f = configure(
                     train_pseudo_intensity_step(
                         seed=seed, trial=trial, train_pseudo_intensity=train_pseudo_intensity, pairs=pairs, **frames
                     )
                 ).outputs["f"]
-                h = place(
+                h = configure(
                     train_uncertainty_step(
                         seed=seed, trial=trial, train_uncertainty=train_uncertainty, pairs=pairs, f=f, **frames
                     )
                 ).outputs["h"]
-                features = place(
+                features = configure(
                     extract_features_step(trial=trial, extract_features=extract_features, f=f, h=h, **frames)
                 ).outputs["features"]
-                mapping = place(
+                mapping = configure(
                     train_mapping_step(
                         seed=seed, target=target, trial=trial, train_mapping=train_mapping, features=features, **frames
                     )
                 ).outputs["mapping"]
             trained = {"f": f, "h": h, "features": features, "mapping": mapping}
-            judged = place(
+            evaluated = configure(
                 evaluate_step(
                     target=target,
                     trials=trials,
@@ -85,10 +85,10 @@ def pipeline(params: Params, place: Place, parallelism: int | None, config: dsl.
                     data=data,
                     pairs=pairs,
                     **frames,
-                    **collected(trained),
+                    **_collect(trained),
                 )
             ).outputs
-            place(
+            configure(
                 register_model_step(
                     seed=seed,
                     target=target,
@@ -103,18 +103,18 @@ def pipeline(params: Params, place: Place, parallelism: int | None, config: dsl.
                     evaluate=evaluate,
                     register_model=register_model,
                     info=checked["info"],
-                    selection=judged["selection"],
-                    metrics=judged["metrics"],
-                    table=judged["table"],
-                    plots=judged["plots"],
-                    report=judged["report"],
-                    **collected(trained),
+                    selection=evaluated["selection"],
+                    metrics=evaluated["metrics"],
+                    table=evaluated["table"],
+                    plots=evaluated["plots"],
+                    report=evaluated["report"],
+                    **_collect(trained),
                 )
             )
 
     return train
 
 
-def collected(outputs: dict[str, Any]) -> dict[str, Any]:
-    """Gather outputs over all trials; anew for each reader, since the compiler changes what it is given."""
+def _collect(outputs: dict[str, Any]) -> dict[str, Any]:
+    """Return outputs gathered over all trials; new objects for each reader, since the compiler changes them."""
     return {name: dsl.Collected(output) for name, output in outputs.items()}

@@ -1,18 +1,21 @@
-"""What the tests of submit, schedule and their server share."""
+"""Fixtures of the tests of submit, schedule and doctor."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from aupair import params
-from aupair.kubeflow import api, client, cluster
+from aupair.kubeflow import runs, server
+from aupair.kubeflow.cluster import load_cluster
 from aupair.kubeflow.compile import compile_pipeline
 from conftest import REPOSITORY
-from services import kfp_server as fake
+from services.kfp_server import KfpServer, kfp_server
 
 FULL = [
-    "gpus=2", "memory=true", "shm=8", "secrets.s3={access: AWS_ACCESS_KEY_ID}", "run_id=true", "pvcs.ckpt=/ckpt",
+    "image=localhost/aupair:abc", "gpus=2", "memory=true", "shm=8", "secrets.s3={access: AWS_ACCESS_KEY_ID}",
+    "secrets.mlflow={password: MLFLOW_TRACKING_PASSWORD}", "image_pull_secrets=[pull]", "run_id=true", "pvcs.ckpt=/ckpt",
     "checkpoints=/ckpt/a", "retries=2", "timeout=3600", "ttl=86400", "scratch=50", "parallelism=2", "cache=true",
     "tolerations=[{key: nvidia.com/gpu, operator: Exists}]", "env.MLFLOW_TRACKING_URI=http://mlflow:5000",
 ]  # fmt: skip
@@ -20,28 +23,28 @@ FULL = [
 
 @pytest.fixture(scope="session")
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The pipeline of prediction with nothing asked for, which is small, and that of training with everything."""
+    """Return a small pipeline without cluster options, and the training pipeline with all of them."""
     folder, defaults = tmp_path_factory.mktemp("compiled"), params.load_params(REPOSITORY / "params.yaml")
-    made = {}
+    paths = {}
     for name, pipeline, options in (("plain", "predict", []), ("full", "train", FULL)):
-        made[name] = folder / f"{name}.yaml"
-        compile_pipeline(pipeline, defaults, cluster.load(None, options), made[name], REPOSITORY)
-    return made
+        paths[name] = folder / f"{name}.yaml"
+        compile_pipeline(pipeline, defaults, load_cluster(None, options), paths[name], REPOSITORY)
+    return paths
 
 
 @pytest.fixture
-def nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No setting of the machine, a home of its own, and no pause between polls."""
-    for name in ("KFP_ENDPOINT", "KF_PIPELINES_ENDPOINT", "KF_PIPELINES_UI_ENDPOINT", "KFP_NAMESPACE", "KFP_CA_CERT"):
-        monkeypatch.delenv(name, raising=False)
-    for name in (api.TOKEN, api.COOKIE, api.POD_TOKEN, "AUPAIR_DEBUG", "http_proxy", "HTTP_PROXY"):
-        monkeypatch.delenv(name, raising=False)
+def clean_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Remove the machine's settings of servers, set a new home folder, and poll without a pause."""
+    prefixes = ("KFP_", "KF_", "AWS_", "MLFLOW_", "AUPAIR_DEBUG", "http_proxy", "HTTP_PROXY")
+    for name in [name for name in os.environ if name.startswith(prefixes)]:
+        monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr(client, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(runs, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(server, "PROBE_SECONDS", 0.3)
 
 
 @pytest.fixture
-def kfp() -> Iterator[fake.Server]:
-    """A server that lets everybody in."""
-    with fake.kfp_server() as server:
-        yield server
+def kfp() -> Iterator[KfpServer]:
+    """Yield a server that accepts everybody."""
+    with kfp_server() as running:
+        yield running

@@ -1,4 +1,4 @@
-"""components/ and pipelines/ say what FLOW says: the same stages, edges and parameters; compiled files ask for no more."""
+"""components/ and pipelines/ agree with FLOW in stages, edges and parameters; compiled files have the cluster's options."""
 
 import inspect
 import re
@@ -10,39 +10,39 @@ import yaml
 
 from aupair import stages
 from aupair.errors import ParamsError
-from aupair.kubeflow import cluster as clusters
-from aupair.kubeflow.compile import compile_pipeline, importable
-from aupair.kubeflow.compiled import Compiled, load
+from aupair.kubeflow.cluster import Cluster, load_cluster
+from aupair.kubeflow.compile import compile_pipeline, importable_checkout
+from aupair.kubeflow.pipeline_file import PipelineFile, read_pipeline_file
 from aupair.params import Params
 
 REPOSITORY = Path(__file__).parents[2]
 VIEWS = {"scores", "curves"}
-"""Outputs for people, beside the stage's artifacts."""
+"""Outputs for KFP's pages, in addition to the stage's artifacts."""
 OTHERS = {"fetch_data", "summarise", "plan_shards", "predict_shard", "gather_predictions"}
 
 
 def component(name: str) -> Any:
     import importlib
 
-    with importable(REPOSITORY):
+    with importable_checkout(REPOSITORY):
         return getattr(importlib.import_module(f"components.{name}"), name)
 
 
 @pytest.fixture(scope="module")
-def compiled(tmp_path_factory: pytest.TempPathFactory, tiny: Params) -> dict[str, Compiled]:
+def compiled(tmp_path_factory: pytest.TempPathFactory, tiny: Params) -> dict[str, PipelineFile]:
     folder = tmp_path_factory.mktemp("compiled")
-    full = clusters.load(REPOSITORY / "params/cluster.yaml")
+    full = load_cluster(REPOSITORY / "params/cluster.yaml")
     for name, pipeline, options in (
-        ("train", "train", clusters.Cluster()), ("predict", "predict", clusters.Cluster()), ("full", "train", full),
+        ("train", "train", Cluster()), ("predict", "predict", Cluster()), ("full", "train", full),
     ):  # fmt: skip
         compile_pipeline(pipeline, tiny, options, folder / f"{name}.yaml", REPOSITORY)
-    return {name: load(folder / f"{name}.yaml") for name in ("train", "predict", "full")}
+    return {name: read_pipeline_file(folder / f"{name}.yaml") for name in ("train", "predict", "full")}
 
 
-def graph(compiled: Compiled, name: str) -> dict[str, Any]:
+def graph(compiled: PipelineFile, name: str) -> dict[str, Any]:
     """The tasks of a part of the pipeline by their names."""
-    found: dict[str, Any] = compiled.spec["components"][name]["dag"]["tasks"]
-    return found
+    tasks: dict[str, Any] = compiled.spec["components"][name]["dag"]["tasks"]
+    return tasks
 
 
 def test_each_stage_has_a_component_of_its_name_and_no_other_is_there() -> None:
@@ -73,7 +73,7 @@ def test_a_component_is_thin_and_brings_nothing_along(stage: stages.Stage) -> No
     assert "pip install" not in " ".join(container.command)
 
 
-def test_the_pipeline_joins_the_stages_as_the_flow_does(compiled: dict[str, Compiled]) -> None:
+def test_the_pipeline_joins_the_stages_as_the_flow_does(compiled: dict[str, PipelineFile]) -> None:
     train = compiled["train"]
     outer, inner = graph(train, "comp-exit-handler-1"), graph(train, "comp-for-loop-2")
     writer = {name: stage.name for stage in stages.FLOW for name in stage.writes} | {"data": "fetch-data"}
@@ -95,7 +95,7 @@ def test_the_pipeline_joins_the_stages_as_the_flow_does(compiled: dict[str, Comp
                 assert (producer, key) == (writer[name], name), stage.name
 
 
-def test_the_inputs_are_the_params_and_where_the_data_are(compiled: dict[str, Compiled], tiny: Params) -> None:
+def test_the_inputs_are_the_params_and_where_the_data_are(compiled: dict[str, PipelineFile], tiny: Params) -> None:
     inputs = compiled["train"].inputs
     assert set(inputs) == {"source", "revision", "remote", *Params.model_fields}
     from aupair.params import parse_params
@@ -106,14 +106,14 @@ def test_the_inputs_are_the_params_and_where_the_data_are(compiled: dict[str, Co
     assert inputs["source"].default is None, "no data by accident"
 
 
-def test_the_exit_handler_runs_whatever_happened(compiled: dict[str, Compiled]) -> None:
+def test_the_exit_handler_runs_whatever_happened(compiled: dict[str, PipelineFile]) -> None:
     for name in ("train", "predict"):
         summarise = compiled[name].spec["root"]["dag"]["tasks"]["summarise"]
         assert summarise["triggerPolicy"]["strategy"] == "ALL_UPSTREAM_TASKS_COMPLETED"
         assert summarise["dependentTasks"] == ["exit-handler-1"]
 
 
-def test_nothing_is_asked_for_by_default(compiled: dict[str, Compiled]) -> None:
+def test_nothing_is_set_by_default(compiled: dict[str, PipelineFile]) -> None:
     for name in ("train", "predict"):
         assert compiled[name].platform == {}
         for executor in compiled[name].spec["deploymentSpec"]["executors"].values():
@@ -123,7 +123,7 @@ def test_nothing_is_asked_for_by_default(compiled: dict[str, Compiled]) -> None:
         assert "enableCache" not in compiled[name].path.read_text()
 
 
-def test_what_is_asked_for_is_there_and_where_it_belongs(compiled: dict[str, Compiled]) -> None:
+def test_options_are_set_on_the_tasks_that_they_are_for(compiled: dict[str, PipelineFile]) -> None:
     full = compiled["full"]
     executors = full.spec["deploymentSpec"]["executors"]
     platform = full.platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
@@ -148,9 +148,9 @@ def test_what_is_asked_for_is_there_and_where_it_belongs(compiled: dict[str, Com
 
 
 def test_only_tasks_without_a_side_effect_are_retried_or_cached(tmp_path: Path, tiny: Params) -> None:
-    options = clusters.load(None, ["retries=2", "cache=true"])
+    options = load_cluster(None, ["retries=2", "cache=true"])
     compile_pipeline("train", tiny, options, tmp_path / "x.yaml", REPOSITORY)
-    found = load(tmp_path / "x.yaml")
+    found = read_pipeline_file(tmp_path / "x.yaml")
     tasks = graph(found, "comp-exit-handler-1") | graph(found, "comp-for-loop-2") | found.spec["root"]["dag"]["tasks"]
     single = {name: task for name, task in tasks.items() if not name.startswith(("for-loop", "exit-handler"))}
     assert {name for name, task in single.items() if "retryPolicy" not in task} == {"register-model", "summarise"}
@@ -159,8 +159,8 @@ def test_only_tasks_without_a_side_effect_are_retried_or_cached(tmp_path: Path, 
 
 
 def test_several_gpus_are_for_the_training_stages(tmp_path: Path, tiny: Params) -> None:
-    compile_pipeline("train", tiny, clusters.load(None, ["gpus=4"]), tmp_path / "x.yaml", REPOSITORY)
-    executors = load(tmp_path / "x.yaml").spec["deploymentSpec"]["executors"]
+    compile_pipeline("train", tiny, load_cluster(None, ["gpus=4"]), tmp_path / "x.yaml", REPOSITORY)
+    executors = read_pipeline_file(tmp_path / "x.yaml").spec["deploymentSpec"]["executors"]
     for label, executor in executors.items():
         processes = {item["name"]: item["value"] for item in executor["container"].get("env", ())}
         training = label in ("exec-train-pseudo-intensity", "exec-train-uncertainty")
@@ -169,18 +169,20 @@ def test_several_gpus_are_for_the_training_stages(tmp_path: Path, tiny: Params) 
             assert executor["container"]["resources"]["accelerator"]["resourceCount"] == "4"
 
 
-def test_a_compiled_file_is_the_same_every_time(compiled: dict[str, Compiled], tmp_path: Path, tiny: Params) -> None:
-    full = clusters.load(REPOSITORY / "params/cluster.yaml")
+def test_a_compiled_file_is_the_same_every_time(
+    compiled: dict[str, PipelineFile], tmp_path: Path, tiny: Params
+) -> None:
+    full = load_cluster(REPOSITORY / "params/cluster.yaml")
     compile_pipeline("train", tiny, full, tmp_path / "again.yaml", REPOSITORY)
     assert (tmp_path / "again.yaml").read_bytes() == compiled["full"].path.read_bytes()
 
 
 def test_the_example_of_a_cluster_names_every_option() -> None:
     tree = yaml.safe_load((REPOSITORY / "params/cluster.yaml").read_text())
-    assert set(tree) == set(clusters.Cluster.model_fields)
+    assert set(tree) == set(Cluster.model_fields)
 
 
-def test_the_manifests_are_what_the_platforms_schema_knows(compiled: dict[str, Compiled]) -> None:
+def test_the_documents_fit_kfps_schema(compiled: dict[str, PipelineFile]) -> None:
     """The second document through kfp's own protobuf messages: an unknown field raises."""
     from google.protobuf import json_format
     from kfp.kubernetes import kubernetes_executor_config_pb2 as messages
@@ -213,12 +215,12 @@ def test_the_manifests_are_what_the_platforms_schema_knows(compiled: dict[str, C
 )
 def test_a_wrong_option_is_one_line(options: list[str], message: str) -> None:
     with pytest.raises(ParamsError, match=message.replace("?", r"\?")):
-        clusters.load(None, options)
+        load_cluster(None, options)
 
 
 def test_outside_a_checkout_nothing_is_compiled(tmp_path: Path, tiny: Params) -> None:
     with pytest.raises(ParamsError, match=r"no such pipeline.*run inside a checkout"):
-        compile_pipeline("train", tiny, clusters.Cluster(), tmp_path / "x.yaml", tmp_path)
+        compile_pipeline("train", tiny, Cluster(), tmp_path / "x.yaml", tmp_path)
     with pytest.raises(ParamsError, match=r"-o, got .*x\.json, expected a file named"):
-        compile_pipeline("train", tiny, clusters.Cluster(), tmp_path / "x.json", REPOSITORY)
+        compile_pipeline("train", tiny, Cluster(), tmp_path / "x.json", REPOSITORY)
     assert not list(tmp_path.iterdir())

@@ -1,6 +1,5 @@
-"""doctor through the command line: a stand-in for the API server; a real S3 server, MLflow store and container engine."""
+"""doctor through the command line, with a stand-in for the API server and real S3, MLflow store and container engine."""
 
-import os
 import shutil
 import subprocess
 import tarfile
@@ -12,31 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from aupair import params
-from aupair.kubeflow import api, cluster
-from aupair.kubeflow.compile import compile_pipeline
-from aupair.kubeflow.compiled import load
-from aupair.kubeflow.doctor import REVISION, needed, pinned
-from conftest import REPOSITORY, Command, Outcome
-from services import kfp_server as fake
+from aupair.kubeflow.doctor import REVISION, is_pinned, required_objects
+from aupair.kubeflow.pipeline_file import read_pipeline_file
+from conftest import Command, Outcome
+from services.kfp_server import HTML, Answer, KfpServer
 from services.s3 import S3, s3_server
 
 IMAGE = "localhost/aupair:abc"
-FULL = [
-    f"image={IMAGE}", "secrets.s3={access: AWS_ACCESS_KEY_ID}", "secrets.mlflow={password: MLFLOW_TRACKING_PASSWORD}",
-    "pvcs.ckpt=/ckpt", "image_pull_secrets=[pull]", "ttl=60", "env.MLFLOW_TRACKING_URI=http://mlflow:5000",
-]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The pipeline of prediction, compiled with nothing asked for, and with what a cluster must have."""
-    folder, defaults = tmp_path_factory.mktemp("compiled"), params.load_params(REPOSITORY / "params.yaml")
-    made = {}
-    for name, options in (("plain", []), ("full", FULL)):
-        made[name] = folder / f"{name}.yaml"
-        compile_pipeline("predict", defaults, cluster.load(None, options), made[name], REPOSITORY)
-    return made
 
 
 @pytest.fixture(scope="module")
@@ -48,12 +29,8 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
 
 
 @pytest.fixture(autouse=True)
-def nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No setting of the machine, in a folder that is no checkout."""
-    for name in [name for name in os.environ if name.startswith(("KFP_", "KF_", "AWS_", "MLFLOW_"))]:
-        monkeypatch.delenv(name)
-    monkeypatch.delenv(api.POD_TOKEN, raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path))
+def settings(clean_environment: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work without a container engine and waiting, in a folder that is no checkout."""
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
@@ -61,15 +38,8 @@ def nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.fixture
-def kfp() -> Iterator[fake.Server]:
-    """A server that lets everybody in."""
-    with fake.kfp_server() as server:
-        yield server
-
-
-def seen(done: Outcome) -> dict[str, str]:
-    """Give mark and line of each check by its name."""
+def checks_of(done: Outcome) -> dict[str, str]:
+    """Return mark and line of each check by its name."""
     assert not done.err
     return {line[2:12].strip(): f"{line[0]} {line[13:]}" for line in done.out.splitlines()}
 
@@ -77,83 +47,85 @@ def seen(done: Outcome) -> dict[str, str]:
 def test_with_nothing_given_nothing_fails(aupair: Command) -> None:
     done = aupair("pipeline", "doctor")
     assert done.code == 0
-    checks = seen(done)
+    checks = checks_of(done)
     assert checks["sdk"].startswith("✓ kfp 2.17.0, kfp-kubernetes 2.17")
     assert {name for name, line in checks.items() if line[0] == "?"} == {"server", "s3", "mlflow"}
     assert "give --host" in checks["server"]
 
 
-def test_a_server_that_is_well(aupair: Command, kfp: fake.Server, files: dict[str, Path]) -> None:
+def test_a_working_server(aupair: Command, kfp: KfpServer, files: dict[str, Path]) -> None:
     kfp.namespace = "mine"
     done = aupair("pipeline", "doctor", files["plain"], "--host", kfp.url, "--namespace", "mine")
     assert done.code == 0, done.out
-    checks = seen(done)
+    checks = checks_of(done)
     assert checks["server"] == f"✓ {kfp.url}: Kubeflow Pipelines 2.17.0, many users"
     assert checks["version"] == "✓ server 2.17.0, SDK 2.17.0"
     assert checks["namespace"].startswith("✓ mine")
     assert checks["file"].endswith("aupair-predict, 4 inputs; give --param source=...")
     assert checks["image"].startswith("? not pinned: aupair:latest;")
-    assert checks["secrets"] == "✓ the file asks for no secret and no volume"
-    assert checks["tracking"].startswith("? the tasks are not told")
+    assert checks["secrets"] == "✓ the file uses no secret and no volume"
+    assert checks["tracking"].startswith("? the tasks get no address")
 
 
 @pytest.mark.parametrize(
     ("answer", "code", "said"),
     [
-        (fake.HTML, 6, "this is a login page"),
+        (HTML, 6, "this is a login page"),
         ((404, {}, ""), 8, "/pipeline"),
         ((503, {}, ""), 8, "not ready"),
     ],
 )
-def test_the_code_is_that_of_the_first_that_fails(
-    aupair: Command, kfp: fake.Server, monkeypatch: pytest.MonkeyPatch, answer: fake.Answer, code: int, said: str
+def test_the_exit_code_is_that_of_the_first_failure(
+    aupair: Command, kfp: KfpServer, monkeypatch: pytest.MonkeyPatch, answer: Answer, code: int, said: str
 ) -> None:
     kfp.always = answer
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     done = aupair("pipeline", "doctor", "--host", kfp.url)
     assert done.code == code
-    checks = seen(done)
+    checks = checks_of(done)
     assert checks["server"].startswith("✗")
     assert said in checks["server"]
-    assert checks["mlflow"].startswith("✗ the MLflow server does not answer"), "what comes after is looked at, too"
+    assert checks["mlflow"].startswith("✗ the MLflow server does not answer"), "later checks still run"
     assert "namespace" not in checks
     assert len(kfp.requests) == 1
 
 
-def test_a_namespace_that_is_missing_or_another_s(aupair: Command, kfp: fake.Server) -> None:
+def test_a_namespace_that_is_missing_or_another_s(aupair: Command, kfp: KfpServer) -> None:
     kfp.namespace = "mine"
     done = aupair("pipeline", "doctor", "--host", kfp.url)
-    assert (done.code, seen(done)["namespace"][0]) == (2, "✗")
+    assert (done.code, checks_of(done)["namespace"][0]) == (2, "✗")
     done = aupair("pipeline", "doctor", "--host", kfp.url, "--namespace", "theirs")
     assert done.code == 6
-    assert "not allowed: listing the experiments of theirs" in seen(done)["namespace"]
+    assert "not allowed to list the experiments of theirs" in checks_of(done)["namespace"]
 
 
-def test_an_older_server_is_held_against_the_file(aupair: Command, kfp: fake.Server, files: dict[str, Path]) -> None:
+def test_an_older_server_is_compared_with_the_file(aupair: Command, kfp: KfpServer, files: dict[str, Path]) -> None:
     kfp.version = "2.16.1"
-    assert seen(aupair("pipeline", "doctor", "--host", kfp.url))["version"].startswith("? server 2.16.1, SDK 2.17.0")
-    line = seen(aupair("pipeline", "doctor", files["full"], "--host", kfp.url))["version"]
+    assert checks_of(aupair("pipeline", "doctor", "--host", kfp.url))["version"].startswith(
+        "? server 2.16.1, SDK 2.17.0"
+    )
+    line = checks_of(aupair("pipeline", "doctor", files["full"], "--host", kfp.url))["version"]
     assert line.startswith("? server 2.16.1 is older")
     assert line.endswith("compile without what it does not know: ttl (since 2.17)")
 
 
-def test_what_the_cluster_must_have_is_named(aupair: Command, files: dict[str, Path]) -> None:
-    checks = seen(aupair("pipeline", "doctor", files["full"]))
+def test_secrets_and_volumes_of_the_file_are_named(aupair: Command, files: dict[str, Path]) -> None:
+    checks = checks_of(aupair("pipeline", "doctor", files["full"]))
     assert checks["secrets"].endswith("kubectl -n NAMESPACE get secret/s3 secret/pull secret/mlflow pvc/ckpt")
     assert checks["tracking"] == "✓ the tasks log to http://mlflow:5000"
     assert checks["image"] == f"✓ {IMAGE}"
     assert checks["image here"].startswith(f"? {IMAGE} cannot be checked from here")
 
 
-def test_a_file_that_is_none(aupair: Command, tmp_path: Path) -> None:
+def test_a_file_that_is_no_pipeline(aupair: Command, tmp_path: Path) -> None:
     (tmp_path / "words.yaml").write_text("hello: world")
     done = aupair("pipeline", "doctor", tmp_path / "words.yaml")
     assert done.code == 4
-    assert seen(done)["file"].startswith("✗ not a compiled pipeline")
+    assert checks_of(done)["file"].startswith("✗ not a compiled pipeline")
 
 
 @pytest.mark.parametrize(
-    ("image", "is_pinned"),
+    ("image", "pinned"),
     [
         ("aupair", False),
         ("aupair:latest", False),
@@ -162,13 +134,13 @@ def test_a_file_that_is_none(aupair: Command, tmp_path: Path) -> None:
         ("aupair@sha256:" + "0" * 64, True),
     ],
 )
-def test_what_a_pinned_image_is(image: str, is_pinned: bool) -> None:
-    assert pinned(image) == is_pinned
+def test_a_pinned_image(image: str, pinned: bool) -> None:
+    assert is_pinned(image) == pinned
 
 
-def test_no_name_that_kubectl_gets_is_made_up(files: dict[str, Path]) -> None:
-    assert not needed(load(files["plain"]))
-    assert not [name for name in needed(load(files["full"])) if "None" in name]
+def test_every_name_for_kubectl_is_in_the_file(files: dict[str, Path]) -> None:
+    assert not required_objects(read_pipeline_file(files["plain"]))
+    assert not [name for name in required_objects(read_pipeline_file(files["full"])) if "None" in name]
 
 
 def test_the_object_store(aupair: Command, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,7 +149,7 @@ def test_the_object_store(aupair: Command, s3: S3, monkeypatch: pytest.MonkeyPat
             monkeypatch.setenv(name, value)
         done = aupair("pipeline", "doctor", *(("--source", *source) if source else ()))
         assert s3.secret_key not in done.out
-        return done.code, seen(done)["s3"]
+        return done.code, checks_of(done)["s3"]
 
     assert look("s3://data/corpus") == (0, f"✓ s3://data/corpus can be read at {s3.endpoint}")
     assert look() == (0, f"✓ {s3.endpoint}: 2 buckets")
@@ -198,15 +170,15 @@ def test_the_registry(aupair: Command, tmp_path: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     done = aupair("pipeline", "doctor")
-    assert (done.code, "no MLflow store yet" in seen(done)["mlflow"]) == (5, True)
+    assert (done.code, "no MLflow store yet" in checks_of(done)["mlflow"]) == (5, True)
     mlflow_store.open_mlflow(create=True).create_registered_model("aupair")
     done = aupair("pipeline", "doctor")
-    assert (done.code, seen(done)["mlflow"].endswith("models aupair")) == (0, True)
+    assert (done.code, checks_of(done)["mlflow"].endswith("models aupair")) == (0, True)
 
 
 @contextmanager
 def engine() -> Iterator[tuple[str, Callable[[str], None]]]:
-    """Run podman's Docker API, its images in a new folder (of a short name); give its address, and what makes IMAGE."""
+    """Serve podman's Docker API with images in a new folder of a short name; yield its address and a function that makes IMAGE."""
     podman = shutil.which("podman")
     if podman is None:
         pytest.skip("no podman on this machine")
@@ -229,14 +201,14 @@ def engine() -> Iterator[tuple[str, Callable[[str], None]]]:
 
 
 def label(podman: Sequence[str | Path], empty: Path, revision: str) -> None:
-    """Make IMAGE, with nothing in it but a label."""
+    """Make IMAGE, empty but for a label."""
     tarfile.open(empty, "w").close()
     change = f"LABEL {REVISION}={revision}"
     subprocess.run([*podman, "import", "--change", change, empty, IMAGE], check=True, capture_output=True)
 
 
 def git(folder: Path, *arguments: str) -> str:
-    """Run git as somebody."""
+    """Run git with a name and an address."""
     command = ["git", "-c", "user.name=t", "-c", "user.email=t@localhost", *arguments]
     return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout.strip()
 
@@ -249,7 +221,7 @@ def test_the_image_and_its_commit(
     head = git(tmp_path, "rev-parse", "HEAD")
     with engine() as (address, make):
         monkeypatch.setenv("DOCKER_HOST", address)
-        checks = seen(aupair("pipeline", "doctor", files["full"]))
+        checks = checks_of(aupair("pipeline", "doctor", files["full"]))
         assert checks["image here"].startswith(f"? {IMAGE} is not on this machine")
         assert "commit" not in checks
         said = {
@@ -260,6 +232,6 @@ def test_the_image_and_its_commit(
         }
         for revision, line in said.items():
             make(revision)
-            checks = seen(aupair("pipeline", "doctor", files["full"]))
+            checks = checks_of(aupair("pipeline", "doctor", files["full"]))
             assert checks["image here"].startswith(f"✓ {IMAGE}, sha256:")
             assert checks["commit"].startswith(line)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from aupair import stages, store
-from aupair.kubeflow import cluster as clusters
+from aupair.kubeflow.cluster import Cluster, load_cluster
 from aupair.kubeflow.compile import compile_pipeline
 from aupair.params import Params
 from aupair.registry import mlflow_store
@@ -49,7 +49,7 @@ def local(tmp_path_factory: pytest.TempPathFactory, tiny: Params, environment: d
     def run(data: Path, *given: str, options: tuple[str, ...] = ()) -> Run:
         root = tmp_path_factory.mktemp("local")
         (root / "data").symlink_to(data)
-        compile_pipeline("train", tiny, clusters.load(None, options), root / "train.yaml", REPOSITORY)
+        compile_pipeline("train", tiny, load_cluster(None, options), root / "train.yaml", REPOSITORY)
         command = ["aupair", "pipeline", "run", "train.yaml", "--local"]
         for text in given:
             command += ["--param", text]
@@ -145,7 +145,7 @@ def test_a_failing_stage_is_named_with_its_traceback_and_the_rest_is_not_run(
 def test_ctrl_c_ends_the_task_and_starts_no_other(
     corpus: Path, tiny: Params, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    compile_pipeline("train", tiny, clusters.Cluster(), tmp_path / "train.yaml", REPOSITORY)
+    compile_pipeline("train", tiny, Cluster(), tmp_path / "train.yaml", REPOSITORY)
     process = subprocess.Popen(
         ["aupair", "pipeline", "run", "train.yaml", "--local", "--param", f"source={corpus}"],
         cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True,

@@ -10,7 +10,13 @@ import pytest
 from aupair import store
 from aupair.errors import DataError, ParamsError
 from aupair.inference.predict import Summary
-from aupair.kubeflow.shards import deal, gather_predictions, overview_of, plan_shards, predict_shard
+from aupair.kubeflow.shards import (
+    _assign_shards,
+    _render_overview,
+    merge_shard_tables,
+    predict_shard_videos,
+    write_shard_plan,
+)
 
 
 class Artifact:
@@ -20,12 +26,12 @@ class Artifact:
 
 def test_every_video_has_one_shard_and_the_sums_are_near() -> None:
     sizes = [int(size) for size in np.random.default_rng(0).integers(1, 1000, 50)]
-    found = deal(sizes, 4)
+    found = _assign_shards(sizes, 4)
     sums = [sum(size for size, shard in zip(sizes, found) if shard == k) for k in range(4)]
     assert set(found) == {0, 1, 2, 3}
     assert max(sums) - min(sums) <= max(sizes)
-    assert deal([5, 5], 7) == [0, 1], "never an empty shard"
-    assert deal([0, 0, 0], 2) in ([0, 1, 0], [0, 1, 1]), "empty files are dealt out as well"
+    assert _assign_shards([5, 5], 7) == [0, 1], "never an empty shard"
+    assert _assign_shards([0, 0, 0], 2) in ([0, 1, 0], [0, 1, 1]), "empty files are dealt out as well"
 
 
 def test_shards_give_what_one_predict_gives(
@@ -43,16 +49,16 @@ def test_shards_give_what_one_predict_gives(
     (source / "notes.txt").write_text("no video either")
 
     plan = Artifact(tmp_path / "plan")
-    shards = plan_shards(str(source), "models:/aupair@champion", 2, plan)
+    shards = write_shard_plan(str(source), "models:/aupair@champion", 2, plan)
     assert shards == [0, 1]
     planned = store.read_json(Path(plan.path))
     assert planned["model"] == "models:/aupair/1", "one version for all shards, whatever becomes of the alias"
     assert len(planned["videos"]) == 4
     tables = [Artifact(tmp_path / f"tables{shard}") for shard in shards]
     for shard in shards:
-        predict_shard(shard, 0.2, plan, tables[shard])
+        predict_shard_videos(shard, 0.2, plan, tables[shard])
     predictions, overview = Artifact(tmp_path / "predictions"), Artifact(tmp_path / "overview")
-    gather_predictions(tables, predictions, overview)
+    merge_shard_tables(tables, predictions, overview)
 
     assert aupair("predict", source, "--out", tmp_path / "one", "--abstain", ".2").code == 0
     names = {path.name for path in (tmp_path / "one").iterdir()}
@@ -76,7 +82,7 @@ def test_without_a_readable_video_the_overview_is_there_and_the_task_fails(tmp_p
     (folder / "summary.csv").write_text(header + "a.mp4,unreadable,0,0,not a video,\n")
     predictions, overview = Artifact(tmp_path / "predictions"), Artifact(tmp_path / "overview")
     with pytest.raises(DataError, match="no video could be read, got not a video"):
-        gather_predictions([Artifact(folder)], predictions, overview)
+        merge_shard_tables([Artifact(folder)], predictions, overview)
     assert not Path(predictions.path).exists()
     assert "a.mp4" in Path(overview.path).read_text()
 
@@ -84,16 +90,16 @@ def test_without_a_readable_video_the_overview_is_there_and_the_task_fails(tmp_p
 def test_bad_input_is_one_line(tmp_path: Path) -> None:
     plan = Artifact(tmp_path / "plan")
     with pytest.raises(ParamsError, match="parameter shards, got 0"):
-        plan_shards(str(tmp_path), "x", 0, plan)
+        write_shard_plan(str(tmp_path), "x", 0, plan)
     (tmp_path / "notes.txt").write_text("x")
     with pytest.raises(DataError, match="no video: in"):
-        plan_shards(str(tmp_path), "x", 1, plan)
+        write_shard_plan(str(tmp_path), "x", 1, plan)
     with pytest.raises(ParamsError, match="parameter abstain, got 2"):
-        predict_shard(0, 2.0, plan, Artifact(tmp_path / "tables"))
+        predict_shard_videos(0, 2.0, plan, Artifact(tmp_path / "tables"))
 
 
 def test_an_overview_stays_short() -> None:
-    text = overview_of([Summary(f"v{k}.mp4", "unreadable", 0, 0, "cut | off") for k in range(60)])
+    text = _render_overview([Summary(f"v{k}.mp4", "unreadable", 0, 0, "cut | off") for k in range(60)])
     assert text.count(".mp4 |") == 50
     assert "and 10 more" in text
     assert "cut / off" in text

@@ -1,24 +1,41 @@
-"""`aupair pipeline`: the same stages on Kubeflow Pipelines; compile, plan, run locally, submit, schedule, doctor."""
+"""`aupair pipeline`: compile the flow for Kubeflow Pipelines, run it locally, submit and schedule it, check a cluster."""
 
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
-    from aupair.kubeflow.compiled import Compiled as CompiledFile
+    from aupair.kubeflow.pipeline_file import PipelineFile
+    from aupair.kubeflow.server import Connection
 
-app = typer.Typer(no_args_is_help=True, help="Run the same stages on Kubeflow Pipelines: compile, plan, run, submit.")
+app = typer.Typer(no_args_is_help=True, help="Run the same stages on Kubeflow Pipelines: compile, run, submit.")
 
 Name = Annotated[str, typer.Argument(metavar="[train|predict]", help="Which pipeline.")]
 ParamsFile = Annotated[Path, typer.Option("--params", help="The params file: the defaults of the pipeline's inputs.")]
-Compiled = Annotated[Path, typer.Argument(metavar="FILE.yaml", help="A compiled pipeline.")]
-Given = Annotated[
+CompiledFile = Annotated[Path, typer.Argument(metavar="FILE.yaml", help="A compiled pipeline.")]
+Arguments = Annotated[
     list[str] | None, typer.Option("--param", metavar="NAME=VALUE", help="An input, or section.key=value of one.")
 ]
+Host = Annotated[
+    str,
+    typer.Option(
+        envvar=["KFP_ENDPOINT", "KF_PIPELINES_ENDPOINT"],
+        help="The server, behind Kubeflow's gateway https://HOST/pipeline; not needed in a pod of the cluster.",
+    ),
+]
+Namespace = Annotated[str, typer.Option(envvar="KFP_NAMESPACE", help="Yours, on a server for many users.")]
+TokenFile = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="A file with the token; else the variable KFP_TOKEN.")
+]
+CaCert = Annotated[
+    Path | None, typer.Option(metavar="FILE", envvar="KFP_CA_CERT", help="Certificate authorities to trust (PEM).")
+]
+Debug = Annotated[bool, typer.Option("--debug", envvar="AUPAIR_DEBUG", help="Show the traceback of an error.")]
+Experiment = Annotated[str, typer.Option(help="Where the runs are listed; created if it does not exist.")]
 
 
 @app.command(
@@ -37,60 +54,18 @@ def compile_(
     ] = None,
     params: ParamsFile = Path("params.yaml"),
 ) -> None:
-    """Compile a pipeline into the one file that is planned, run locally and submitted."""
-    from aupair.kubeflow.cluster import load
+    """Compile a pipeline into the one file that is run locally and submitted, and show its tasks."""
+    from aupair.console import show_table
+    from aupair.kubeflow.cluster import load_cluster
     from aupair.kubeflow.compile import compile_pipeline
+    from aupair.kubeflow.pipeline_file import read_pipeline_file
+    from aupair.kubeflow.task_table import list_tasks
     from aupair.params import load_params
 
-    options = load(cluster, [*(overrides or ()), *([f"image={image}"] if image is not None else ())])
+    options = load_cluster(cluster, [*(overrides or ()), *([f"image={image}"] if image is not None else ())])
     compile_pipeline(name, load_params(params), options, out)
-    typer.echo(f"{out}: {name}, image {options.image}")
-
-
-@app.command(
-    epilog="Examples: `aupair pipeline plan train.yaml`, "
-    "`aupair pipeline plan train.yaml --runner containers --param trials=[0,1]`"
-)
-def plan(
-    compiled: Compiled,
-    given: Given = None,
-    runner: Annotated[
-        str, typer.Option(metavar="subprocesses|containers|cluster", help="Who would run it.")
-    ] = "cluster",
-) -> None:
-    """Show which tasks would run, how often, with what; and which settings the runner does not heed."""
-    from typing import get_args
-
-    from aupair.console import show_table
-    from aupair.errors import ParamsError
-    from aupair.kubeflow import compiled as files
-    from aupair.kubeflow import plan as plans
-
-    if runner not in get_args(plans.Runner):
-        raise ParamsError("--runner", got=runner, expected=" | ".join(get_args(plans.Runner)))
-    file = files.load(compiled)
-    also = here(file) or {name: "(to be given)" for name, found in file.inputs.items() if found.default is None}
-    arguments = files.arguments(file, given or (), also)
-    tasks = plans.plan(file, arguments, runner)  # type: ignore[arg-type]
-    show_table(
-        f"{file.name}, image {', '.join(file.images)}",
-        ("task", "times", "runs", "parameters", "asks for"),
-        (
-            (
-                task.name,
-                task.times,
-                task.why,
-                ", ".join(key if isinstance(value, dict) else f"{key}={value}" for key, value in task.params.items()),
-                ", ".join(f"{key} {value}" for key, value in task.asks.items()),
-            )
-            for task in tasks
-        ),
-    )
-    changed = [f"{key}: {value}" for key, value in files.changes(file, arguments).items()]
-    typer.echo("\n".join(["Other than the file's defaults:", *(f"  {line}" for line in changed or ["nothing"])]))
-    aside = plans.not_heeded(file, runner)  # type: ignore[arg-type]
-    if aside:
-        typer.echo("\n".join([f"Not heeded by {runner}:", *(f"  {line}" for line in aside)]))
+    header = ("task", "runs", "when", "inputs", "settings")
+    show_table(f"{out}: {name}, image {options.image}", header, list_tasks(read_pipeline_file(out)))
 
 
 @app.command(
@@ -98,65 +73,37 @@ def plan(
     "`aupair pipeline run train.yaml --local --containers --param trials=[0,1] --param train_mapping.epochs=3`"
 )
 def run(
-    compiled: Compiled,
-    given: Given = None,
+    path: CompiledFile,
+    texts: Arguments = None,
     local: Annotated[bool, typer.Option("--local", help="On this machine; on a cluster: `submit`.")] = False,
     containers: Annotated[
         bool, typer.Option("--containers", help="In containers of the compiled image, else in subprocesses.")
     ] = False,
     out: Annotated[Path, typer.Option(help="Where the run's folder goes: artifacts and logs.")] = Path("work/pipeline"),
 ) -> None:
-    """Run the compiled file on this machine, a log for each task; the data are ./data unless --param source=... says."""
+    """Run a compiled file on this machine, with a log for each task; by default on the data folder ./data."""
     from aupair.console import ConsoleLog
     from aupair.errors import ParamsError
-    from aupair.kubeflow import compiled as files
     from aupair.kubeflow.local import run_local
+    from aupair.kubeflow.pipeline_file import parse_arguments, read_pipeline_file
 
     if not local:
-        raise ParamsError(
-            "pipeline run", got="no --local", todo="add it, or use `aupair pipeline submit` for a cluster"
-        )
-    file, log = files.load(compiled), ConsoleLog()
-    arguments = files.arguments(file, given or (), here(file))
+        todo = "add it, or use `aupair pipeline submit` for a cluster"
+        raise ParamsError("pipeline run", got="no --local", todo=todo)
+    file, data = read_pipeline_file(path), Path("data")
+    defaults = {"source": str(data)} if file.name == "aupair-train" and data.is_dir() else {}
+    arguments = parse_arguments(file, texts or (), defaults)
     for name in ("source", "model"):  # a container has another working folder
         if Path(str(arguments.get(name))).exists():
             arguments[name] = str(Path(arguments[name]).resolve())
-    done = run_local(file, arguments, out, containers=containers, log=log)
-    typer.echo(done.summary)
-    typer.echo(f"run {done.run_id}: artifacts and logs in {done.folder}")
-
-
-def here(file: "CompiledFile") -> dict[str, str]:
-    """Give what a run on this machine takes unless told otherwise: the checkout's data folder."""
-    data = Path("data")
-    return (
-        {"source": str(data.resolve())}
-        if "source" in file.inputs and file.name == "aupair-train" and data.is_dir()
-        else {}
-    )
-
-
-Host = Annotated[
-    str,
-    typer.Option(
-        envvar=["KFP_ENDPOINT", "KF_PIPELINES_ENDPOINT"],
-        help="The server, behind Kubeflow's gateway https://HOST/pipeline; not needed in a pod of the cluster.",
-    ),
-]
-Namespace = Annotated[str, typer.Option(envvar="KFP_NAMESPACE", help="Yours, on a server for many users.")]
-TokenFile = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="A file with the token; else the variable KFP_TOKEN.")
-]
-CaCert = Annotated[
-    Path | None, typer.Option(metavar="FILE", envvar="KFP_CA_CERT", help="Certificate authorities to trust (PEM).")
-]
-Debug = Annotated[bool, typer.Option("--debug", envvar="AUPAIR_DEBUG", help="Show the trace behind an error.")]
-Experiment = Annotated[str, typer.Option(help="Where the runs are listed; made if it is missing.")]
+    folder, summary = run_local(file, arguments, out, containers=containers, log=ConsoleLog())
+    typer.echo(summary)
+    typer.echo(f"run {folder.name}: artifacts and logs in {folder}")
 
 
 @contextmanager
-def _traced(debug: bool) -> Iterator[None]:
-    """Show the trace of an error above its line."""
+def _traceback_if(debug: bool) -> Iterator[None]:
+    """Print the traceback of an exception inside the block, before its one line."""
     try:
         yield
     except Exception:
@@ -165,13 +112,35 @@ def _traced(debug: bool) -> Iterator[None]:
         raise
 
 
+def _prepare(path: Path, texts: list[str] | None) -> "tuple[PipelineFile, dict[str, Any]]":
+    """Return a compiled file and its checked arguments."""
+    from aupair.kubeflow.pipeline_file import parse_arguments, read_pipeline_file
+
+    file = read_pipeline_file(path)
+    return file, parse_arguments(file, texts or ())
+
+
+def _connect(
+    file: "PipelineFile", host: str, namespace: str, token_file: Path | None, ca_cert: Path | None
+) -> "Connection":
+    """Return the connection to a server; warn if it is older than the file."""
+    from aupair.console import ConsoleLog
+    from aupair.kubeflow.compat import warn_of_older_server
+    from aupair.kubeflow.server import Connection, find_server
+
+    connection = Connection(find_server(host, namespace, token_file, ca_cert))
+    if warning := warn_of_older_server(file, connection.version):
+        ConsoleLog().line(f"warning: {warning}")
+    return connection
+
+
 @app.command(
     epilog="Examples: `aupair pipeline submit train.yaml --param source=s3://bucket/data`, "
     "`aupair pipeline submit train.yaml --param source=s3://bucket/data --param trials=[0,1] --wait`"
 )
 def submit(
-    compiled: Compiled,
-    given: Given = None,
+    path: CompiledFile,
+    texts: Arguments = None,
     host: Host = "",
     namespace: Namespace = "",
     token_file: TokenFile = None,
@@ -179,26 +148,22 @@ def submit(
     experiment: Experiment = "aupair",
     name: Annotated[str, typer.Option(help="The run's name; else the pipeline's, and the time.")] = "",
     wait: Annotated[
-        bool, typer.Option("--wait", help="Wait until it has ended; Ctrl-C does not stop the run.")
+        bool, typer.Option("--wait", help="Wait until it has finished; Ctrl-C does not stop the run.")
     ] = False,
     timeout: Annotated[float, typer.Option(min=1, metavar="SECONDS", help="How long to wait.")] = 86400,
     debug: Debug = False,
 ) -> None:
     """Start a run of a compiled file on a cluster; --param is checked before anything is sent."""
     from aupair.console import ConsoleLog
-    from aupair.kubeflow import api, client, skew
-    from aupair.kubeflow import compiled as files
+    from aupair.kubeflow.runs import submit_run, wait_for_run
 
-    with _traced(debug):
-        file, log = files.load(compiled), ConsoleLog()
-        arguments = files.arguments(file, given or ())
-        kfp = api.Kfp(api.find(host, namespace, token_file, ca_cert))
-        if older := skew.compare(file, kfp.health.version):
-            log.line(f"warning: {older}")
-        run = client.submit(kfp, file, arguments, experiment=experiment, name=name)
+    with _traceback_if(debug):
+        file, arguments = _prepare(path, texts)
+        connection = _connect(file, host, namespace, token_file, ca_cert)
+        run = submit_run(connection, file, arguments, experiment=experiment, name=name)
         typer.echo(f"run {run.id}: {run.name}, in experiment {experiment}" + (f"\n{run.url}" if run.url else ""))
         if wait:
-            typer.echo(f"succeeded after {client.wait(kfp, run, file, timeout, log)}")
+            typer.echo(f"succeeded after {wait_for_run(connection, run, file, timeout, ConsoleLog())}")
 
 
 @app.command(
@@ -206,9 +171,9 @@ def submit(
     "`aupair pipeline schedule train.yaml --name weekly --interval 604800 --replace --param source=s3://bucket/data`"
 )
 def schedule(
-    compiled: Compiled,
+    path: CompiledFile,
     name: Annotated[str, typer.Option(help="The schedule's name.")],
-    given: Given = None,
+    texts: Arguments = None,
     cron: Annotated[
         str, typer.Option(metavar='"S M H DAY MONTH WEEKDAY"', help="Six fields, seconds first, UTC.")
     ] = "",
@@ -220,29 +185,22 @@ def schedule(
     token_file: TokenFile = None,
     ca_cert: CaCert = None,
     experiment: Experiment = "aupair",
-    concurrency: Annotated[int, typer.Option("--max-concurrency", min=1, max=10, help="Runs of it at once.")] = 1,
+    concurrency: Annotated[int, typer.Option("--max-concurrency", min=1, max=10, help="Runs that may overlap.")] = 1,
     catchup: Annotated[bool, typer.Option("--catchup", help="Make up for runs that were missed.")] = False,
-    disabled: Annotated[bool, typer.Option("--disabled", help="Make it, but do not start it.")] = False,
-    replace: Annotated[bool, typer.Option("--replace", help="In place of the one of this name.")] = False,
+    disabled: Annotated[bool, typer.Option("--disabled", help="Create it, but do not start it.")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace the schedule of this name.")] = False,
     debug: Debug = False,
 ) -> None:
-    """Have a compiled file run again and again on a cluster."""
-    from aupair.console import ConsoleLog
-    from aupair.kubeflow import api, client, skew
-    from aupair.kubeflow import compiled as files
+    """Let a cluster run a compiled file again and again."""
+    from aupair.kubeflow.runs import Schedule, create_schedule
 
-    with _traced(debug):
-        file = files.load(compiled)
-        arguments = files.arguments(file, given or ())
-        plan = client.Schedule(name, cron, interval or 0, concurrency, catchup, not disabled)
-        kfp = api.Kfp(api.find(host, namespace, token_file, ca_cert))
-        if older := skew.compare(file, kfp.health.version):
-            ConsoleLog().line(f"warning: {older}")
-        make = client.replace if replace else client.schedule
-        made = make(kfp, file, arguments, plan, experiment=experiment)
-        typer.echo(
-            f"schedule {made.id}: {name}, {cron or f'every {interval} s'}" + (f"\n{made.url}" if made.url else "")
-        )
+    with _traceback_if(debug):
+        file, arguments = _prepare(path, texts)
+        times = Schedule(name, cron, interval or 0, concurrency, catchup, not disabled)
+        connection = _connect(file, host, namespace, token_file, ca_cert)
+        created = create_schedule(connection, file, arguments, times, experiment=experiment, replace=replace)
+        when = cron or f"every {interval} s"
+        typer.echo(f"schedule {created.id}: {name}, {when}" + (f"\n{created.url}" if created.url else ""))
 
 
 @app.command(
@@ -250,23 +208,23 @@ def schedule(
     "`aupair pipeline doctor train.yaml --source s3://bucket/data`"
 )
 def doctor(
-    compiled: Annotated[Path | None, typer.Argument(metavar="[FILE.yaml]", help="A compiled pipeline.")] = None,
-    source: Annotated[str, typer.Option(metavar="s3://BUCKET/PREFIX", help="The data to ask for.")] = "",
+    path: Annotated[Path | None, typer.Argument(metavar="[FILE.yaml]", help="A compiled pipeline.")] = None,
+    source: Annotated[str, typer.Option(metavar="s3://BUCKET/PREFIX", help="The data to look for.")] = "",
     host: Host = "",
     namespace: Namespace = "",
     token_file: TokenFile = None,
     ca_cert: CaCert = None,
 ) -> None:
-    """Look at all that a run needs, a line for each; the exit code is that of the first that fails."""
-    from aupair.kubeflow import api
+    """Check all that a run needs, one line each; the exit code is that of the first check that fails."""
     from aupair.kubeflow.doctor import Doctor
+    from aupair.kubeflow.server import NoHostError, find_server
 
     try:
-        server = api.find(host, namespace, token_file, ca_cert)
-    except api.NoHostError:
+        server = find_server(host, namespace, token_file, ca_cert)
+    except NoHostError:
         server = None
-    checks = []
-    for check in Doctor(server, compiled, source).examine():
+    codes = []
+    for check in Doctor(server, path, source).run_checks():
         typer.echo(check)
-        checks.append(check)
-    raise typer.Exit(next((check.code for check in checks if check.code), 0))
+        codes.append(check.code)
+    raise typer.Exit(next(filter(None, codes), 0))

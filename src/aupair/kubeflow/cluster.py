@@ -1,6 +1,6 @@
-"""What a cluster is asked for when the pipelines are compiled: image, GPUs, memory, secrets, volumes, time.
+"""Settings of a cluster that are compiled into the pipelines: image, GPUs, memory, secrets, volumes, time limits.
 
-Nothing that was not asked for is emitted: a server older than the SDK refuses fields that it does not know.
+A setting with its default value is not written, since a server older than the SDK refuses fields that it does not know.
 An example with every key: params/cluster.yaml.
 """
 
@@ -20,28 +20,28 @@ if TYPE_CHECKING:
 
     from kfp.dsl import PipelineTask
 
-Count = Annotated[int, Field(ge=0, le=2**31 - 1)]
-Mount = Annotated[str, Field(pattern="^/")]
+_Count = Annotated[int, Field(ge=0, le=2**31 - 1)]
+_Mount = Annotated[str, Field(pattern="^/")]
 
-RUN_ID_FIELD = "metadata.labels['pipeline/runid']"
-"""Where a pod of Kubeflow Pipelines finds the id of its run; as an argument it would keep the cache from ever hitting."""
+_RUN_ID_FIELD = "metadata.labels['pipeline/runid']"
+"""The label of a pod with the id of its run; passed as an argument, the id would keep the cache from ever hitting."""
 
-SECRET = re.compile("SECRET|PASSWORD|TOKEN|KEY|CREDENTIAL|COOKIE")
-USER = re.compile(r"\w+://[^/]*@")
-"""What gives a secret away: the name of a variable, or a URL with a user in it."""
+_SECRET_NAME = re.compile("SECRET|PASSWORD|TOKEN|KEY|CREDENTIAL|COOKIE")
+_URL_WITH_USER = re.compile(r"\w+://[^/]*@")
+"""Signs of a secret: the name of a variable, or a URL with a user in it."""
 
 CHECKPOINTS = "AUPAIR_CHECKPOINTS"
 PROCESSES = "AUPAIR_PROCESSES"
 
-WORKERS = {"plan-shards": Needs(), "predict-shard": Needs(gpus=1, memory=8), "gather-predictions": Needs()}
-"""The tasks of pipelines/predict.py, beside fetch-data and summarise, which need nothing special."""
+_PREDICT_TASKS = {"plan-shards": Needs(), "predict-shard": Needs(gpus=1, memory=8), "gather-predictions": Needs()}
+"""The needs of the tasks of pipelines/predict.py."""
 
-ONCE = ("register-model", "summarise")
-"""Tasks with a side effect, which a cache must not skip and a retry is of no use to."""
+_SIDE_EFFECTS = ("register-model", "summarise")
+"""Tasks that are neither cached nor retried."""
 
 
 class Toleration(Record):
-    """A taint that the pods of GPU stages tolerate."""
+    """A taint that the pods of GPU stages tolerate; the fields are those of Kubernetes."""
 
     key: str = ""
     operator: Literal["Equal", "Exists"] = "Equal"
@@ -50,20 +50,20 @@ class Toleration(Record):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        """Refuse what Kubernetes refuses."""
+        """Check what Kubernetes would refuse."""
         if (self.operator == "Exists" and self.value) or (self.operator == "Equal" and not self.key):
             raise ValueError("Exists without a value, or Equal with a key")
         return self
 
 
 class Cluster(Record):
-    """Compile options; the defaults ask for nothing."""
+    """Options of `aupair pipeline compile`; the defaults set nothing."""
 
     image: Annotated[str, Field(pattern=r"^[^\s]+$")] = "aupair:latest"
     """the project's image, for every task; pin it by git sha or digest"""
     image_pull_policy: Literal["", "Always", "IfNotPresent", "Never"] = ""
     image_pull_secrets: tuple[str, ...] = ()
-    gpus: Count = 0
+    gpus: _Count = 0
     """GPUs for each stage that can use one (`aupair flow`); training uses several by torchrun, in one pod"""
     gpu_type: str = "nvidia.com/gpu"
     """the resource's name"""
@@ -71,9 +71,9 @@ class Cluster(Record):
     """GiB: true: what the flow says each stage needs; a mapping stage: GiB: only those"""
     cpu: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
     """CPUs by stage, such as {preprocess-faces: 8}"""
-    shm: Count = 0
+    shm: _Count = 0
     """GiB of /dev/shm for GPU stages"""
-    scratch: Count = 0
+    scratch: _Count = 0
     """GiB of ephemeral volume at /tmp for every task; artifacts lie elsewhere, in volumes of Kubeflow's launcher"""
     scratch_class: str = ""
     """its storage class; empty: the cluster's default"""
@@ -87,33 +87,33 @@ class Cluster(Record):
     """for GPU stages"""
     node_selector: dict[str, str] = Field(default_factory=dict)
     """for GPU stages"""
-    pvcs: dict[str, Mount] = Field(default_factory=dict)
+    pvcs: dict[str, _Mount] = Field(default_factory=dict)
     """volume claim: where it is mounted, in every task"""
     checkpoints: Annotated[str, Field(pattern="^(/.*)?$")] = ""
     """a folder on one of those volumes: a training stage that is retried goes on from there"""
-    timeout: Count = 0
+    timeout: _Count = 0
     """seconds after which a task's pod is stopped; 0: never"""
-    deadline: Count = 0
+    deadline: _Count = 0
     """seconds after which the whole run is stopped; 0: never"""
-    retries: Count = 0
+    retries: _Count = 0
     """of every task without a side effect"""
-    backoff: Count = 60
+    backoff: _Count = 60
     """seconds before the first retry, doubled each time (with retries)"""
-    parallelism: Count = 0
+    parallelism: _Count = 0
     """trials, or shards, at once; 0: as the server likes"""
-    ttl: Count = 0
+    ttl: _Count = 0
     """seconds that a finished run's pods are kept; 0: as the server likes"""
     cache: bool = False
     """let the server reuse the outputs of equal tasks; only with a source whose content never changes"""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        """Refuse what would only fail on the cluster."""
-        known = {stage.name for stage in FLOW} | {"fetch-data", "summarise", *WORKERS}
+        """Check what would otherwise fail on the cluster only."""
+        known = {stage.name for stage in FLOW} | {"fetch-data", "summarise", *_PREDICT_TASKS}
         named = set(self.cpu) | set(self.memory if isinstance(self.memory, dict) else ())
         if named - known:
             raise ValueError(f"stages among {', '.join(sorted(known))}; got {', '.join(sorted(named - known))}")
-        if self.checkpoints and not any(inside(self.checkpoints, mount) for mount in self.pvcs.values()):
+        if self.checkpoints and not any(Path(self.checkpoints).is_relative_to(mount) for mount in self.pvcs.values()):
             raise ValueError(
                 f"checkpoints on a volume of pvcs; {self.checkpoints} is on none, and would go with its pod"
             )
@@ -124,19 +124,16 @@ class Cluster(Record):
         if len(set(variables)) < len(variables):
             twice = next(name for name in variables if variables.count(name) > 1)
             raise ValueError(f"each variable once in env and secrets; got {twice} twice")
-        hidden = [name for name, value in self.env.items() if SECRET.search(name.upper()) or USER.match(value)]
+        hidden = [
+            name for name, value in self.env.items() if _SECRET_NAME.search(name.upper()) or _URL_WITH_USER.match(value)
+        ]
         if hidden:
             raise ValueError(f"no secret in env, where the compiled file would show it; put {hidden[0]} into secrets")
         return self
 
 
-def inside(path: str, folder: str) -> bool:
-    """Say whether an absolute path is a folder or lies below it."""
-    return Path(path).is_relative_to(folder)
-
-
-def load(path: Path | None, overrides: "Sequence[str]" = ()) -> Cluster:
-    """Read a file of compile options, or the defaults, and apply `key=value` overrides.
+def load_cluster(path: Path | None, overrides: "Sequence[str]" = ()) -> Cluster:
+    """Return the options of a file, or the defaults, with `key=value` overrides.
 
     Raises:
         ParamsError: the file is missing, or a key or value is not allowed.
@@ -145,13 +142,13 @@ def load(path: Path | None, overrides: "Sequence[str]" = ()) -> Cluster:
     return parse_settings(Cluster, tree, str(path or "the cluster's options"))
 
 
-def needs_of(name: str) -> Needs:
-    """Give what a task asks of a machine: a stage's needs, or those of the other components."""
-    return next((stage.needs for stage in FLOW if stage.name == name), WORKERS.get(name, Needs(memory=2)))
+def _needs(name: str) -> Needs:
+    """Return what a task needs of a machine."""
+    return next((stage.needs for stage in FLOW if stage.name == name), _PREDICT_TASKS.get(name, Needs(memory=2)))
 
 
-class Placement:
-    """Puts tasks where the cluster's options say: `place(task)`, in a pipeline function.
+class TaskSettings:
+    """Applies the cluster's options to the tasks of a pipeline: `configure(task)` returns the task.
 
     Args:
         cluster: the options.
@@ -160,46 +157,42 @@ class Placement:
 
     def __init__(self, cluster: Cluster, params: Params) -> None:
         self.cluster = cluster
-        # a task of the pipeline logs itself, and does not know register_model's section
-        named = {EXPERIMENT: params.register_model.experiment} if cluster.run_id else {}
-        self.env = named | cluster.env
+        # a task logs itself, and does not get the section of register_model
+        experiment = {EXPERIMENT: params.register_model.experiment} if cluster.run_id else {}
+        self.env = experiment | cluster.env
 
     def __call__(self, task: "PipelineTask") -> "PipelineTask":
-        """Apply the options to one task and give it back."""
+        """Apply the options to one task and return it."""
         name = str(task.component_spec.name).replace("_", "-")
-        cluster, needs = self.cluster, needs_of(name)
+        cluster, needs = self.cluster, _needs(name)
         task.set_container_image(cluster.image)
-        task.set_caching_options(cluster.cache and name not in ONCE)
-        if cluster.retries and name not in ONCE:
+        task.set_caching_options(cluster.cache and name not in _SIDE_EFFECTS)
+        if cluster.retries and name not in _SIDE_EFFECTS:
             task.set_retry(cluster.retries, backoff_duration=f"{cluster.backoff}s", backoff_factor=2.0)
         for key, value in self.env.items():
             task.set_env_variable(key, value)
-        self._kubernetes(task)
-        self._resources(task, name, needs)
+        self._set_kubernetes_options(task)
+        self._set_memory_and_cpu(task, name, needs)
         if needs.gpus and cluster.gpus:
-            self._accelerate(task, name)
+            self._set_gpus(task, name)
         return task
 
-    def _memory(self, name: str, needs: Needs) -> int:
-        """GiB that a stage asks for; 0: nothing."""
-        asked = self.cluster.memory
-        return asked.get(name, 0) if isinstance(asked, dict) else needs.memory * asked
-
-    def _resources(self, task: "PipelineTask", name: str, needs: Needs) -> None:
-        cluster, memory = self.cluster, self._memory(name, needs)
+    def _set_memory_and_cpu(self, task: "PipelineTask", name: str, needs: Needs) -> None:
+        cluster = self.cluster
+        memory = cluster.memory.get(name, 0) if isinstance(cluster.memory, dict) else needs.memory * cluster.memory
         if memory:
             task.set_memory_request(f"{memory}Gi").set_memory_limit(f"{memory}Gi")
         if name in cluster.cpu:
             cores = f"{cluster.cpu[name]:g}"
             task.set_cpu_request(cores).set_cpu_limit(cores)
 
-    def _accelerate(self, task: "PipelineTask", name: str) -> None:
-        """GPUs, and what only their pods need; the type comes first, or kfp warns."""
+    def _set_gpus(self, task: "PipelineTask", name: str) -> None:
+        """Set the GPUs and the options for GPU pods; the type first, or kfp warns."""
         from kfp import kubernetes
 
         cluster = self.cluster
-        # what runs in one process is given one GPU, however many the training stages get
-        count = cluster.gpus if name in TRAINING else 1
+        # only the training stages use several GPUs, one process each
+        count = cluster.gpus if any(stage.name == name and stage.resumable for stage in FLOW) else 1
         task.set_accelerator_type(cluster.gpu_type).set_accelerator_limit(count)
         if count > 1:
             task.set_env_variable(PROCESSES, str(count))
@@ -210,14 +203,14 @@ class Placement:
         for key, value in cluster.node_selector.items():
             kubernetes.add_node_selector(task, key, value)
 
-    def _kubernetes(self, task: "PipelineTask") -> None:
+    def _set_kubernetes_options(self, task: "PipelineTask") -> None:
         from kfp import kubernetes
 
         cluster = self.cluster
         for secret, keys in cluster.secrets.items():
             kubernetes.use_secret_as_env(task, secret, keys)
         if cluster.run_id:
-            kubernetes.use_field_path_as_env(task, RUN_ID, RUN_ID_FIELD)
+            kubernetes.use_field_path_as_env(task, RUN_ID, _RUN_ID_FIELD)
         for claim, mount in cluster.pvcs.items():
             kubernetes.mount_pvc(task, claim, mount)
         if cluster.checkpoints:
@@ -232,7 +225,3 @@ class Placement:
             kubernetes.set_image_pull_policy(task, cluster.image_pull_policy)
         if cluster.image_pull_secrets:
             kubernetes.set_image_pull_secrets(task, list(cluster.image_pull_secrets))
-
-
-TRAINING = tuple(stage.name for stage in FLOW if stage.resumable)
-"""The stages that use several GPUs, one process each."""

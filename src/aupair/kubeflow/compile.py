@@ -1,4 +1,4 @@
-"""Compile pipelines/*.py into the one file that is planned, run locally and submitted."""
+"""Compile pipelines/*.py into the one file that is run locally and submitted: `aupair pipeline compile`."""
 
 import importlib
 import sys
@@ -10,51 +10,52 @@ from pathlib import Path
 
 from aupair import __version__, store
 from aupair.errors import ParamsError
-from aupair.kubeflow.cluster import Cluster, Placement
+from aupair.kubeflow.cluster import Cluster, TaskSettings
 from aupair.params import Params
 
-PIPELINES = ("train", "predict")
+_PIPELINES = ("train", "predict")
 
 
 def compile_pipeline(name: str, params: Params, cluster: Cluster, out: Path, root: Path = Path()) -> None:
-    """Compile one of PIPELINES; the params are the defaults of its inputs.
+    """Write a pipeline as YAML, with the params as defaults of its inputs.
 
     Args:
-        out: the YAML to write; a second document in it holds what only Kubernetes understands.
-        root: the checkout, which has components/ and pipelines/.
+        name: `train` or `predict`.
+        out: the YAML; a second document in it holds the settings that only Kubernetes understands.
+        root: the checkout, with the folders components and pipelines.
 
     Raises:
         ParamsError: no such pipeline, not a checkout, or `out` is not a YAML file.
     """
     from kfp import compiler, dsl
 
-    if name not in PIPELINES:
-        raise ParamsError("no such pipeline", got=name, expected=" or ".join(PIPELINES))
+    if name not in _PIPELINES:
+        raise ParamsError("no such pipeline", got=name, expected=" or ".join(_PIPELINES))
     if out.suffix not in (".yaml", ".yml"):
         raise ParamsError("-o", got=out, expected="a file named *.yaml")
     config = dsl.PipelineConfig(
         ttl_seconds_after_finished=cluster.ttl or None, active_deadline_seconds=cluster.deadline or None
     )
-    with importable(root), tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+    with importable_checkout(root), tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # kfp's own, about its future defaults
         factory = importlib.import_module(f"pipelines.{name}").pipeline
-        function = factory(params, Placement(cluster, params), cluster.parallelism or None, config)
+        function = factory(params, TaskSettings(cluster, params), cluster.parallelism or None, config)
         compiled = Path(folder) / "pipeline.yaml"
         compiler.Compiler().compile(function, str(compiled))
-        # kfp's head of comments lists the inputs in an order that changes from run to run
+        # kfp writes comments at the top whose order changes from run to run
         lines = compiled.read_text().splitlines(keepends=True)
         body = "".join(lines[next(i for i, line in enumerate(lines) if not line.startswith("#")) :])
     store.write_text(out, f"# aupair-{name}, compiled by aupair {__version__}. Do not edit: compile it again.\n{body}")
 
 
 @contextmanager
-def importable(root: Path) -> Iterator[None]:
-    """Let components/ and pipelines/ of a checkout be imported; they are folders of the repository, not of the package.
+def importable_checkout(root: Path) -> Iterator[None]:
+    """Make a checkout's folders components and pipelines importable; they are not part of the package.
 
     Raises:
         ParamsError: it is not a checkout.
     """
-    missing = [name for name in PIPELINES if not (root / "pipelines" / f"{name}.py").is_file()]
+    missing = [name for name in _PIPELINES if not (root / "pipelines" / f"{name}.py").is_file()]
     if missing:
         where = root.resolve() / "pipelines"
         raise ParamsError("no such pipeline", where=where, got=f"no {missing[0]}.py", todo="run inside a checkout")

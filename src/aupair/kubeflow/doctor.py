@@ -1,4 +1,4 @@
-"""Look at everything that a submitted run needs, one line for each: what was seen, and how to mend it."""
+"""Check everything that a submitted run needs, one line for each check: `aupair pipeline doctor`."""
 
 import os
 import subprocess
@@ -10,29 +10,29 @@ from pathlib import Path
 
 from aupair.data.s3 import Patience, parse_address, s3_client
 from aupair.errors import AupairError, DataError, ParamsError, scrub
-from aupair.kubeflow import skew
-from aupair.kubeflow.api import Kfp, Server
-from aupair.kubeflow.compiled import Compiled, load
-from aupair.kubeflow.refusals import told
+from aupair.kubeflow.compat import parse_version, warn_of_older_server
+from aupair.kubeflow.pipeline_file import PipelineFile, read_pipeline_file
+from aupair.kubeflow.server import Connection, Server
+from aupair.kubeflow.server_errors import kfp_errors
 from aupair.registry import mlflow_store
 
-SECONDS = 5
-"""How long anything but the KFP server, which has its own limits, may take to answer."""
+_SECONDS = 5
+"""How long to wait for an answer; the KFP server has limits of its own."""
 
 REVISION = "org.opencontainers.image.revision"
-TRACKING = "MLFLOW_TRACKING_URI"
+_TRACKING = "MLFLOW_TRACKING_URI"
 
 
-class Unsure(AupairError):
-    """Nothing is wrong for certain: it cannot be told from here, or deserves a look."""
+class _Unsure(AupairError):
+    """Something that cannot be checked from here, or that deserves a look."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """What one look found.
+    """The result of one check.
 
     Attributes:
-        ok: None where it cannot be told.
+        ok: None if it cannot be told from here.
         code: the exit code of its error; 0 unless `ok` is False.
     """
 
@@ -46,164 +46,154 @@ class Check:
 
 
 class Doctor:
-    """Looks at a server, a compiled file and the stores behind them; a look is a method that says what it saw.
+    """Checks a server, a compiled file, and the stores of data and models; a check is a method that returns its result.
 
     Args:
-        server: None where no host was named.
-        file: a compiled pipeline, or None.
+        server: None if no host was named.
+        path: a compiled pipeline, or None.
         source: `s3://bucket/prefix` of the data, or empty.
     """
 
-    def __init__(self, server: Server | None, file: Path | None, source: str) -> None:
-        self.server, self.path, self.source = server, file, source
-        self.kfp: Kfp | None = None
-        self.compiled: Compiled | None = None
-        self.labels: dict[str, str] | None = None
+    def __init__(self, server: Server | None, path: Path | None, source: str) -> None:
+        self.server, self.path, self.source = server, path, source
+        self.connection: Connection
+        self.file: PipelineFile
+        self.image_commit: str | None = None
 
-    def examine(self) -> Iterator[Check]:
-        """Take every look that what was given, and the looks before it, allow."""
-        yield _look("sdk", self.sdk)
+    def run_checks(self) -> Iterator[Check]:
+        """Yield the result of every check that the arguments, and the checks before it, make possible."""
+        yield _run_check("sdk", self._sdk_versions)
         if self.path:
-            yield _look("file", self.file)
-        yield _look("server", self.answers)
-        if self.kfp:
-            yield _look("version", self.version)
-            yield _look("namespace", self.namespace)
-        if self.compiled:
-            yield _look("image", self.image)
-            yield _look("image here", self.image_here)
-            if self.labels is not None:
-                yield _look("commit", self.commit)
-            yield _look("secrets", self.secrets)
-            yield _look("tracking", self.tracked)
-        yield _look("s3", self.s3)
-        yield _look("mlflow", self.mlflow)
+            yield _run_check("file", self._read_file)
+        yield _run_check("server", self._connect)
+        if hasattr(self, "connection"):
+            yield _run_check("version", self._server_version)
+            yield _run_check("namespace", self._namespace)
+        if hasattr(self, "file"):
+            yield _run_check("image", self._image_name)
+            yield _run_check("image here", self._local_image)
+            if self.image_commit is not None:
+                yield _run_check("commit", self._commit)
+            yield _run_check("secrets", self._secrets)
+            yield _run_check("tracking", self._tracking_uri)
+        yield _run_check("s3", self._object_store)
+        yield _run_check("mlflow", self._registry)
 
-    def sdk(self) -> str:
-        """Name the SDK's versions."""
+    def _sdk_versions(self) -> str:
         return ", ".join(f"{name} {metadata.version(name)}" for name in ("kfp", "kfp-kubernetes", "kfp-server-api"))
 
-    def file(self) -> str:
-        """Read the compiled file."""
+    def _read_file(self) -> str:
         assert self.path is not None
-        self.compiled = load(self.path)
-        needed = [name for name, found in self.compiled.inputs.items() if found.default is None]
-        more = f"; give --param {'=... --param '.join(needed)}=..." if needed else ""
-        return f"{self.path}: {self.compiled.name}, {len(self.compiled.inputs)} inputs{more}"
+        self.file = read_pipeline_file(self.path)
+        required = "".join(f"; give --param {name}=..." for name in self.file.required)
+        return f"{self.path}: {self.file.name}, {len(self.file.inputs)} inputs{required}"
 
-    def answers(self) -> str:
-        """Ask the server who it is."""
+    def _connect(self) -> str:
         if self.server is None:
-            raise Unsure("not asked", todo="give --host, or set KFP_ENDPOINT")
-        self.kfp = Kfp(self.server)
-        users = "many users" if self.kfp.health.multi_user else "one user"
-        return f"{self.server.host}: Kubeflow Pipelines {self.kfp.health.version or 'of some version'}, {users}"
+            raise _Unsure("not checked", todo="give --host, or set KFP_ENDPOINT")
+        self.connection = Connection(self.server)
+        users = "many users" if self.connection.multi_user else "one user"
+        return f"{self.server.host}: Kubeflow Pipelines {self.connection.version or 'of unknown version'}, {users}"
 
-    def version(self) -> str:
-        """Compare the server with the SDK that compiled the file, else with ours."""
-        assert self.kfp is not None
-        theirs, ours = self.kfp.health.version, metadata.version("kfp")
+    def _server_version(self) -> str:
+        """Compare the server with the SDK that compiled the file, else with the one installed here."""
+        theirs, ours = self.connection.version, metadata.version("kfp")
         if not theirs:
-            raise Unsure("the server does not tell its version")
-        if self.compiled:
-            if older := skew.compare(self.compiled, theirs):
-                raise Unsure(older)
-        elif (skew.parse(theirs) or (0, 0)) < (skew.parse(ours) or (0, 0)):
-            raise Unsure(f"server {theirs}, SDK {ours}", todo="name the compiled file to see what that server lacks")
+            raise _Unsure("the server does not tell its version")
+        if hasattr(self, "file"):
+            if warning := warn_of_older_server(self.file, theirs):
+                raise _Unsure(warning)
+        elif (parse_version(theirs) or (0, 0)) < (parse_version(ours) or (0, 0)):
+            raise _Unsure(f"server {theirs}, SDK {ours}", todo="name the compiled file to see what that server lacks")
         return f"server {theirs}, SDK {ours}"
 
-    def namespace(self) -> str:
-        """List an experiment, which needs the rights that a run needs."""
-        assert self.kfp is not None
-        name = self.kfp.namespace
-        with told(self.kfp.server, f"listing the experiments of {name or 'the server'}"):
-            self.kfp.experiments.experiment_service_list_experiments(
-                page_size=1, **({"namespace": name} if name else {})
-            )
+    def _namespace(self) -> str:
+        """List an experiment, which needs the same rights as a run."""
+        name = self.connection.namespace
+        with kfp_errors(self.connection.server, f"list the experiments of {name or 'the server'}"):
+            self.connection.client.list_experiments(page_size=1, namespace=name)
         return f"{name or 'none is needed'}: experiments can be listed"
 
-    def image(self) -> str:
-        """See whether the images are pinned: the cache and the nodes know an image by its name alone."""
-        assert self.compiled is not None
-        loose = [image for image in self.compiled.images if not pinned(image)]
+    def _image_name(self) -> str:
+        """Check that images are pinned: the cache and the cluster's nodes know an image by its name alone."""
+        loose = [image for image in self.file.images if not is_pinned(image)]
         if loose:
-            raise Unsure(f"not pinned: {', '.join(loose)}", todo="compile with --image NAME:GIT_SHA or NAME@sha256:...")
-        return ", ".join(self.compiled.images)
+            todo = "compile with --image NAME:GIT_SHA or NAME@sha256:..."
+            raise _Unsure(f"not pinned: {', '.join(loose)}", todo=todo)
+        return ", ".join(self.file.images)
 
-    def image_here(self) -> str:
+    def _local_image(self) -> str:
         """Look for the image in the container engine of this machine."""
         import docker
 
-        assert self.compiled is not None
-        name = self.compiled.images[0]
+        name = self.file.images[0]
         try:
-            with closing(docker.from_env(timeout=SECONDS)) as engine:
-                found = engine.images.get(name)
+            with closing(docker.from_env(timeout=_SECONDS)) as engine:
+                image = engine.images.get(name)
         except docker.errors.ImageNotFound as error:
-            raise Unsure(f"{name} is not on this machine", todo="make image, or pull it, to have it checked") from error
+            raise _Unsure(f"{name} is not on this machine", todo="make image, or pull it, to check it") from error
         except (docker.errors.DockerException, OSError) as error:
-            raise Unsure(f"{name} cannot be checked from here: no docker or podman answers") from error
-        self.labels = dict(found.labels)
-        return f"{name}, {found.short_id}"
+            raise _Unsure(f"{name} cannot be checked from here: no docker or podman answers") from error
+        self.image_commit = str(image.labels.get(REVISION, ""))
+        return f"{name}, {image.short_id}"
 
-    def commit(self) -> str:
+    def _commit(self) -> str:
         """Compare the commit that the image was built from with the checkout's."""
-        assert self.labels is not None
-        built, head, mend = self.labels.get(REVISION, ""), _head(), "make image, push it, compile again"
-        if built in ("", "unknown"):
-            raise Unsure("the image does not tell its commit")
+        built, head, todo = self.image_commit or "unknown", _git_head(), "make image, push it, compile again"
+        if built == "unknown":
+            raise _Unsure("the image does not tell its commit")
         if not head:
-            raise Unsure(f"the image was built from {built[:12]}; this is no checkout to compare it with")
+            raise _Unsure(f"the image was built from {built[:12]}; this is no checkout to compare it with")
         if built.removesuffix("-dirty") != head:
-            raise Unsure(f"the image was built from {built[:12]}, the checkout is at {head[:12]}", todo=mend)
+            raise _Unsure(f"the image was built from {built[:12]}, the checkout is at {head[:12]}", todo=todo)
         if built != head:
-            raise Unsure(f"the image was built from {head[:12]} with changes that were not committed", todo=mend)
+            raise _Unsure(f"the image was built from {head[:12]} with changes that were not committed", todo=todo)
         return f"the image is of the checkout's commit, {head[:12]}"
 
-    def secrets(self) -> str:
-        """Name what must be there in the namespace before the first task starts."""
-        assert self.compiled is not None
-        wanted = needed(self.compiled)
-        if not wanted:
-            return "the file asks for no secret and no volume"
-        name = (self.server.namespace if self.server else "") or "NAMESPACE"
-        raise Unsure(f"cannot be seen from here: {', '.join(wanted)}", todo=f"kubectl -n {name} get {' '.join(wanted)}")
+    def _secrets(self) -> str:
+        """List what must exist in the namespace before the first task starts."""
+        names = required_objects(self.file)
+        if not names:
+            return "the file uses no secret and no volume"
+        namespace = (self.server.namespace if self.server else "") or "NAMESPACE"
+        todo = f"kubectl -n {namespace} get {' '.join(names)}"
+        raise _Unsure(f"cannot be checked from here: {', '.join(names)}", todo=todo)
 
-    def tracked(self) -> str:
-        """See where the tasks will log to."""
-        assert self.compiled is not None
-        executors = self.compiled.spec["deploymentSpec"]["executors"].values()
-        env = [entry for executor in executors for entry in executor.get("container", {}).get("env", ())]
-        found = {entry["value"] for entry in env if entry["name"] == TRACKING}
-        if not found:
-            todo = f"compile with --set env.{TRACKING}=http://..., unless the server gives each run its own"
-            raise Unsure("the tasks are not told where MLflow is", todo=todo)
-        return f"the tasks log to {', '.join(scrub(uri) for uri in sorted(found))}"
+    def _tracking_uri(self) -> str:
+        """Return where the tasks will log to."""
+        executors = self.file.spec["deploymentSpec"]["executors"].values()
+        variables = [entry for executor in executors for entry in executor.get("container", {}).get("env", ())]
+        uris = sorted({entry["value"] for entry in variables if entry["name"] == _TRACKING})
+        if not uris:
+            todo = f"compile with --set env.{_TRACKING}=http://..., unless the server gives each run its own"
+            raise _Unsure("the tasks get no address of MLflow", todo=todo)
+        return f"the tasks log to {', '.join(map(scrub, uris))}"
 
-    def s3(self) -> str:
+    def _object_store(self) -> str:
         """Ask the object store for the data, or for its buckets."""
         endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL", "")
         if not self.source and not endpoint:
-            raise Unsure("not asked", todo="give --source s3://bucket/prefix, and AWS_ENDPOINT_URL where it is not AWS")
+            todo = "give --source s3://bucket/prefix, and AWS_ENDPOINT_URL unless it is AWS"
+            raise _Unsure("not checked", todo=todo)
         if self.source and not self.source.startswith("s3://"):
             raise ParamsError("--source", got=self.source, expected="s3://bucket/prefix")
         where = self.source.rstrip("/") or "the list of buckets"
         bucket, prefix = parse_address(self.source) if self.source else ("", "")
-        with s3_client(where, Patience(attempts=1, timeout=SECONDS)) as client:
+        with s3_client(where, Patience(attempts=1, timeout=_SECONDS)) as client:
             endpoint = scrub(client.meta.endpoint_url)
             if not bucket:
                 return f"{endpoint}: {len(client.list_buckets()['Buckets'])} buckets"
-            found = client.list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=1)
-        if not found.get("KeyCount"):
+            listed = client.list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=1)
+        if not listed.get("KeyCount"):
             raise DataError("nothing under this prefix", where=where, todo="check the bucket's name and the prefix")
         return f"{where} can be read at {endpoint}"
 
-    def mlflow(self) -> str:
-        """Ask the registry for a model."""
-        uri = os.environ.get(TRACKING, "")
+    def _registry(self) -> str:
+        """Ask the registry for its models."""
+        uri = os.environ.get(_TRACKING, "")
         if not uri:
-            raise Unsure(f"{TRACKING} is not set: {mlflow_store.DEFAULT_URI} of this folder, which no pod can reach")
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(SECONDS))
+            raise _Unsure(f"{_TRACKING} is not set: {mlflow_store.DEFAULT_URI} of this folder, which no pod can reach")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(_SECONDS))
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
         client = mlflow_store.open_mlflow()
         with mlflow_store.mlflow_errors("the registry"):
@@ -211,37 +201,38 @@ class Doctor:
         return f"{scrub(uri)}: models {', '.join(names) or 'none yet'}"
 
 
-def pinned(image: str) -> bool:
-    """Say whether an image's name stays the same image: a digest, or a tag other than latest."""
+def is_pinned(image: str) -> bool:
+    """Return whether an image's name always means the same image: a digest, or a tag other than latest."""
     return "@sha256:" in image or image.rpartition("/")[2].partition(":")[2] not in ("", "latest")
 
 
-def needed(compiled: Compiled) -> list[str]:
-    """Give the secrets and volume claims that a compiled file refers to, as kubectl names them."""
-    tasks = skew.kubernetes(compiled).get("deploymentSpec", {}).get("executors", {}).values()
+def required_objects(file: PipelineFile) -> list[str]:
+    """Return the secrets and volume claims that a compiled file refers to, as kubectl names them."""
+    executors = file.kubernetes.get("deploymentSpec", {}).get("executors", {}).values()
     kinds = {"secretAsEnv": "secret", "secretAsVolume": "secret", "imagePullSecret": "secret", "pvcMount": "pvc"}
-    found = {
+    names = {
         f"{kind}/{entry.get('secretName') or entry.get('constant')}"
-        for task in tasks
+        for executor in executors
         for key, kind in kinds.items()
-        for entry in task.get(key, ())
+        for entry in executor.get(key, ())
     }
-    return sorted(found, reverse=True)
+    return sorted(names, reverse=True)
 
 
-def _look(name: str, look: Callable[[], str]) -> Check:
+def _run_check(name: str, check: Callable[[], str]) -> Check:
+    """Return what a check returned or raised."""
     try:
-        return Check(name, True, look())
-    except Unsure as doubt:
-        return Check(name, None, str(doubt))
+        return Check(name, True, check())
+    except _Unsure as unsure:
+        return Check(name, None, str(unsure))
     except AupairError as error:
         return Check(name, False, str(error), error.exit_code)
 
 
-def _head() -> str:
-    """Give the commit of the checkout in the working folder; empty where there is none."""
+def _git_head() -> str:
+    """Return the commit of the checkout in the working folder; empty if there is none."""
     try:
-        found = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=SECONDS)
+        done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=_SECONDS)
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    return found.stdout.strip()
+    return done.stdout.strip()

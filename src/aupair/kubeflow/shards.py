@@ -1,4 +1,4 @@
-"""The prediction pipeline's steps: list and deal out the videos, predict a share of them, put the shares together."""
+"""The steps of pipelines/predict.py: assign the videos to shards, predict the videos of one shard, merge the tables."""
 
 import csv
 import shutil
@@ -15,24 +15,24 @@ from aupair.data.fetch import fetch_items, list_source
 from aupair.data.s3 import Item
 from aupair.errors import DataError, ParamsError
 from aupair.inference.predict import SUFFIXES, SUMMARY, Summary, output_names, write_predictions, write_summary
-from aupair.kubeflow.step import Artifact
+from aupair.kubeflow.step import KfpArtifact
 from aupair.registry.versions import pin_version
 
-SHOWN = 50
-"""Videos that the overview names; summary.csv has all."""
+_SHOWN_VIDEOS = 50
+"""Videos that the overview lists; summary.csv has all."""
 
 
-def plan_shards(source: str, model: str, shards: int, plan: Artifact) -> list[int]:
-    """List the videos of a source, pin the model's version, and deal the videos out.
+def write_shard_plan(source: str, model: str, shards: int, plan: KfpArtifact) -> list[int]:
+    """Write which shard predicts which video, and which version of the model it uses.
 
     Args:
         source: `s3://bucket/prefix`, or a folder.
         model: `models:/NAME@ALIAS`, `models:/NAME/VERSION`, or a bundle's folder.
-        shards: at most how many shares.
-        plan: what each shard needs: the source, the model, its videos.
+        shards: the largest number of shards.
+        plan: written: the source, the model, and the videos with their shards.
 
     Returns:
-        the numbers of the shards.
+        The numbers of the shards.
 
     Raises:
         ParamsError: `shards` is not positive.
@@ -46,50 +46,50 @@ def plan_shards(source: str, model: str, shards: int, plan: Artifact) -> list[in
         raise DataError("no video", where=source, expected=f"files such as *{SUFFIXES[0]}")
     top = Path("/", Path(source).name or "videos")
     names = output_names([top / item.name for item in items])
-    shard_of = deal([item.size for item in items], shards)
+    shard_of = _assign_shards([item.size for item in items], shards)
     videos = [{**asdict(item), "output": name, "shard": k} for item, name, k in zip(items, names, shard_of)]
     store.write_json(Path(plan.path), {"source": source, "model": pin_version(model), "videos": videos})
     return sorted(set(shard_of))
 
 
-def deal(sizes: Sequence[int], shards: int) -> list[int]:
-    """Give each size a shard, so that the sums are near each other: the largest first, always to the smallest sum."""
+def _assign_shards(sizes: Sequence[int], shards: int) -> list[int]:
+    """Return a shard for each size, so that the sums are balanced: the largest first, always to the smallest sum."""
     sums = [0] * min(shards, len(sizes))
-    found = [0] * len(sizes)
+    assigned = [0] * len(sizes)
     for index in sorted(range(len(sizes)), key=lambda i: (-sizes[i], i)):
-        found[index] = sums.index(min(sums))
-        sums[found[index]] += max(sizes[index], 1)
-    return found
+        assigned[index] = sums.index(min(sums))
+        sums[assigned[index]] += max(sizes[index], 1)
+    return assigned
 
 
-def predict_shard(shard: int, abstain: float, plan: Artifact, tables: Artifact) -> None:
-    """Fetch a shard's videos and predict them; one that cannot be read is a row of the summary.
+def predict_shard_videos(shard: int, abstain: float, plan: KfpArtifact, tables: KfpArtifact) -> None:
+    """Fetch and predict the videos of one shard; an unreadable one becomes a row of the summary.
 
     Args:
-        abstain: the share of decisions to leave out, 0..1; 0: none.
+        abstain: the share of decisions to abstain from, 0..1; 0: none.
 
     Raises:
         ParamsError: `abstain` is not a share.
         AupairError: the videos cannot be fetched, or the model cannot be loaded.
     """
-    from aupair.api import Recognizer
+    from aupair.inference.recognizer import Recognizer
 
     if not 0 <= abstain <= 1:
         raise ParamsError("parameter abstain", got=abstain, expected="a share from 0 to 1")
     planned = store.read_json(Path(plan.path))
-    mine: list[dict[str, Any]] = [video for video in planned["videos"] if video["shard"] == shard]
-    items = [Item(video["name"], video["size"], video["etag"]) for video in mine]
+    assigned: list[dict[str, Any]] = [video for video in planned["videos"] if video["shard"] == shard]
+    items = [Item(video["name"], video["size"], video["etag"]) for video in assigned]
     recognizer, log = Recognizer.load(planned["model"]), ConsoleLog()
     with tempfile.TemporaryDirectory() as folder, store.atomic(Path(tables.path)) as out:
         fetch_items(planned["source"], items, Path(folder, "videos"), log)
-        videos = [(Path(folder, "videos", video["name"]), video["output"]) for video in mine]
+        videos = [(Path(folder, "videos", video["name"]), video["output"]) for video in assigned]
         rows = write_predictions(videos, recognizer, out, abstain or None, log)
-        # by their names in the source: where they lay here means nothing to anyone
+        # under their names in the source, not those of the temporary folder
         write_summary(out / f"{SUMMARY}.csv", [replace(row, video=item.name) for row, item in zip(rows, items)])
 
 
-def gather_predictions(tables: Sequence[Artifact], predictions: Artifact, overview: Artifact) -> None:
-    """Put the shards' tables into one folder with one summary, and say what became of the videos.
+def merge_shard_tables(tables: Sequence[KfpArtifact], predictions: KfpArtifact, overview: KfpArtifact) -> None:
+    """Copy the tables of all shards into one folder with one summary, and write an overview of the videos.
 
     Raises:
         DataError: no video at all could be read.
@@ -105,26 +105,27 @@ def gather_predictions(tables: Sequence[Artifact], predictions: Artifact, overvi
                     shutil.copyfile(path, out / path.name)
         rows.sort(key=lambda row: row.video)
         write_summary(out / f"{SUMMARY}.csv", rows)
-        store.write_text(Path(overview.path), overview_of(rows))
+        store.write_text(Path(overview.path), _render_overview(rows))
         if not any(row.frames for row in rows):
-            raise DataError("no video could be read", got=rows[0].message, todo="the overview names each")
+            raise DataError("no video could be read", got=rows[0].message, todo="see the overview for each")
 
 
-def overview_of(rows: Sequence[Summary]) -> str:
-    """Say how many videos became what, and name those that are not ok."""
+def _render_overview(rows: Sequence[Summary]) -> str:
+    """Return Markdown: how many videos have which status, and those that are not ok."""
     counts = Counter(row.status for row in rows)
     lines = [f"# {len(rows)} videos, {sum(row.frames for row in rows)} frames", ""]
     lines += [f"* {status}: {number}" for status, number in counts.most_common()]
-    told = [row for row in rows if row.status != "ok" or row.message]
-    if told:
+    listed = [row for row in rows if row.status != "ok" or row.message]
+    if listed:
         lines += ["", "| video | status | why |", "| --- | --- | --- |"]
-        lines += [f"| {row.video} | {row.status} | {row.message.replace('|', '/')} |" for row in told[:SHOWN]]
-    if len(told) > SHOWN:
-        lines.append(f"\n... and {len(told) - SHOWN} more, in summary.csv")
+        lines += [f"| {row.video} | {row.status} | {row.message.replace('|', '/')} |" for row in listed[:_SHOWN_VIDEOS]]
+    if len(listed) > _SHOWN_VIDEOS:
+        lines.append(f"\n... and {len(listed) - _SHOWN_VIDEOS} more, in summary.csv")
     return "\n".join(lines) + "\n"
 
 
 def _read_summary(path: Path) -> list[Summary]:
+    """Return the rows of a shard's summary.csv."""
     with open(path, newline="") as file:
         return [
             Summary(row["video"], row["status"], int(row["frames"]), int(row["faces"]), row["message"], row["output"])

@@ -1,7 +1,7 @@
-"""What a component's body calls: a stage on KFP's artifacts, by the very function that DVC and `aupair run` call.
+"""Run a stage inside its component: on KFP's artifacts, by the function that DVC and `aupair run` call as well.
 
-The artifacts of a task lie where KFP put them. They are linked into a folder laid out as a checkout is, the stage runs
-there, and what it wrote is moved to where KFP takes it from.
+The input artifacts are linked into a temporary folder laid out like a checkout, the stage runs there, and its outputs are
+moved to the places that KFP gave them.
 """
 
 import os
@@ -18,63 +18,76 @@ from typing import Any, Protocol
 from aupair import __version__, stages, store
 from aupair.console import ConsoleLog
 from aupair.errors import RunFailedError
-from aupair.kubeflow import views
 from aupair.kubeflow.cluster import PROCESSES
 from aupair.log import Log
 from aupair.params import Params, parse_params
 
 
-class Artifact(Protocol):
-    """What is used of `kfp.dsl.Artifact`: a file or folder, and what is said of it."""
+class KfpArtifact(Protocol):
+    """The part of `kfp.dsl.Artifact` that is used: a file or folder, and its metadata."""
 
     path: str
     metadata: dict[str, Any]
 
 
-def run_stage(name: str, given: Mapping[str, Any]) -> None:
+def run_stage(name: str, arguments: Mapping[str, Any]) -> None:
     """Run a stage of the flow inside its component.
 
     Args:
-        given: the component's arguments: artifacts and sections of the params by their names, and `trial`.
+        arguments: the component's: artifacts and sections of the params by their names, and `trial`.
 
     Raises:
         AupairError: as the stage does.
     """
     stage = stages.find(name)
-    trial = int(given["trial"]) if stage.per_trial else None
-    params = params_of(stage, given, trial)
-    with laid_out(stage, given, params.trials, trial) as root:
+    trial = int(arguments["trial"]) if stage.per_trial else None
+    params = params_for(stage, arguments, trial)
+    with _checkout_of_artifacts(stage, arguments, params.trials, trial) as root:
         places = stage.paths(root, params.trials, trial)
-        with _heard(stage, params, places, trial) as log:
-            _run(stage, params, root, trial, log)
-        views.show(places, given)
-        about = _about(places, trial)
+        with _stage_log(stage, params, places, trial) as log:
+            _execute(stage, params, root, trial, log)
+        _write_views(places, arguments)
+        metadata = _metadata(places, trial)
         for artifact in stage.writes:
-            given[artifact].metadata.update(about)
+            arguments[artifact].metadata.update(metadata)
 
 
-def params_of(stage: stages.Stage, given: Mapping[str, Any], trial: int | None) -> Params:
-    """Give Params of the sections that a component gets; KFP hands whole numbers over as floats."""
-    sections = {key: value for key, value in given.items() if key in Params.model_fields}
+def params_for(stage: stages.Stage, arguments: Mapping[str, Any], trial: int | None) -> Params:
+    """Return Params of the sections that a component gets; KFP passes whole numbers as floats."""
+    sections = {key: value for key, value in arguments.items() if key in Params.model_fields}
     return parse_params(
         ({} if trial is None else {"trials": [trial]}) | sections, where=f"the arguments of {stage.name}"
     )
 
 
+def fetch_data_folder(source: str, revision: str, remote: str, data: KfpArtifact) -> None:
+    """Fetch the data folder, and record in the artifact's metadata where it came from.
+
+    Raises:
+        AupairError: see `aupair.data.fetch`.
+    """
+    from aupair.data.fetch import fetch
+
+    fetched = fetch(source, Path(data.path), revision=revision, remote=remote, log=ConsoleLog())
+    data.metadata.update({"source": fetched.source, "data_commit": fetched.commit, "files": fetched.files})
+
+
 @contextmanager
-def laid_out(stage: stages.Stage, given: Mapping[str, Any], trials: Sequence[int], trial: int | None) -> Iterator[Path]:
-    """Give a folder in which the stage finds its inputs; on success move its outputs to their artifacts."""
-    outputs = {name: Path(given[name].path) for name in stage.writes}
-    beside = next(iter(outputs.values())).parent  # on the same disk, so that moving is renaming
-    beside.mkdir(parents=True, exist_ok=True)
-    root = Path(tempfile.mkdtemp(prefix=".stage-", dir=beside))
+def _checkout_of_artifacts(
+    stage: stages.Stage, arguments: Mapping[str, Any], trials: Sequence[int], trial: int | None
+) -> Iterator[Path]:
+    """Yield a folder in which the stage finds its inputs; after a success move its outputs to their artifacts."""
+    outputs = {name: Path(arguments[name].path) for name in stage.writes}
+    parent = next(iter(outputs.values())).parent  # on the same disk, so that moving is renaming
+    parent.mkdir(parents=True, exist_ok=True)
+    root = Path(tempfile.mkdtemp(prefix=".stage-", dir=parent))
     try:
         places = stage.paths(root, trials, trial)
         for name in stage.reads:
             if isinstance(places[name], list):
-                links = zip(places[name], in_order(given[name], trials))
+                links = zip(places[name], _sort_by_trial(arguments[name], trials))
             else:
-                links = zip([places[name]], [given[name]])
+                links = zip([places[name]], [arguments[name]])
             for place, artifact in links:
                 place.parent.mkdir(parents=True, exist_ok=True)
                 place.symlink_to(Path(artifact.path).resolve())
@@ -86,27 +99,15 @@ def laid_out(stage: stages.Stage, given: Mapping[str, Any], trials: Sequence[int
         shutil.rmtree(root, ignore_errors=True)
 
 
-def in_order(artifacts: Sequence[Artifact], trials: Sequence[int]) -> list[Artifact]:
-    """Put what all trials wrote into the order of `trials`, by the trial that each names, not by its place."""
-    of_trial = {int(artifact.metadata["trial"]): artifact for artifact in artifacts}
-    return [of_trial[trial] for trial in trials]
-
-
-def fetch_data(source: str, revision: str, remote: str, data: Artifact) -> None:
-    """Bring the data folder, and say on the artifact where it came from.
-
-    Raises:
-        AupairError: see `aupair.data.fetch`.
-    """
-    from aupair.data.fetch import fetch
-
-    found = fetch(source, Path(data.path), revision=revision, remote=remote, log=ConsoleLog())
-    data.metadata.update({"source": found.source, "data_commit": found.commit, "files": found.files})
+def _sort_by_trial(artifacts: Sequence[KfpArtifact], trials: Sequence[int]) -> list[KfpArtifact]:
+    """Return the artifacts of all trials in the order of `trials`, by their metadata, not by their position."""
+    by_trial = {int(artifact.metadata["trial"]): artifact for artifact in artifacts}
+    return [by_trial[trial] for trial in trials]
 
 
 @contextmanager
-def _heard(stage: stages.Stage, params: Params, places: Mapping[str, Any], trial: int | None) -> Iterator[Log]:
-    """Give the stage's log: the console, and in a pipeline's run MLflow as well."""
+def _stage_log(stage: stages.Stage, params: Params, places: Mapping[str, Any], trial: int | None) -> Iterator[Log]:
+    """Yield the stage's log: the console, and in a pipeline's run MLflow as well."""
     from aupair.registry import live_logging
     from aupair.registry.runs import collect_stage_run
 
@@ -120,27 +121,45 @@ def _heard(stage: stages.Stage, params: Params, places: Mapping[str, Any], trial
         yield log
 
 
-def _run(stage: stages.Stage, params: Params, root: Path, trial: int | None, log: Log) -> None:
-    """Run the stage in this process; on several GPUs, in one process for each."""
+def _execute(stage: stages.Stage, params: Params, root: Path, trial: int | None, log: Log) -> None:
+    """Run the stage in this process; with several GPUs, in one process for each, by torchrun."""
     processes = int(os.environ.get(PROCESSES, "1"))
     if processes == 1 or not stage.resumable:
         stages.run(stage.name, params, root=root, trial=trial, log=log)
         return
     store.write_json(root / "params.yaml", params.model_dump(mode="json"))  # JSON is YAML
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    stage_there = ["-m", "aupair", "run", stage.name, "--trial", str(trial)]
-    done = subprocess.run([*torchrun, *stage_there, "--root", str(root), "--params", str(root / "params.yaml")])
+    aupair = ["-m", "aupair", "run", stage.name, "--trial", str(trial)]
+    done = subprocess.run([*torchrun, *aupair, "--root", str(root), "--params", str(root / "params.yaml")])
     if done.returncode:
         raise RunFailedError(
             f"{stage.name} on {processes} processes", got=f"exit code {done.returncode}", todo="see above"
         )
 
 
-def _about(places: Mapping[str, Any], trial: int | None) -> dict[str, Any]:
-    """Say of the outputs what they are from."""
-    about: dict[str, Any] = {"aupair": __version__, "git_commit": os.environ.get("AUPAIR_GIT_COMMIT", "")}
+def _write_views(places: Mapping[str, Any], arguments: Mapping[str, Any]) -> None:
+    """Write what KFP's pages show beside the artifacts: scores and curves of a training stage, figures of evaluate."""
+    if "curves" in arguments:
+        from aupair.kubeflow.curves_page import render_curves
+        from aupair.registry.runs import curve_points
+
+        trained = next(places[name] for name in ("mapping", "h", "f") if name in places)  # the stage's own output
+        rows = store.read_jsonl(trained / "curves.jsonl")
+        for name, value in {name: value for name, value, _ in curve_points(rows)}.items():  # the last of each curve
+            arguments["scores"].log_metric(name, value)
+        store.write_text(Path(arguments["curves"].path), render_curves(rows))
+    if "metrics" in arguments and "report" in arguments:
+        from aupair.registry.register import headline_metrics
+
+        for name, value in headline_metrics(store.read_json(places["metrics"])).items():
+            arguments["metrics"].log_metric(name, value)
+
+
+def _metadata(places: Mapping[str, Any], trial: int | None) -> dict[str, Any]:
+    """Return where the outputs are from: version, commit, trial, the data's hash."""
+    metadata: dict[str, Any] = {"aupair": __version__, "git_commit": os.environ.get("AUPAIR_GIT_COMMIT", "")}
     if trial is not None:
-        about["trial"] = trial
+        metadata["trial"] = trial
     if "info" in places and places["info"].is_file():
-        about["data_md5"] = store.read_json(places["info"])["md5"]
-    return {key: value for key, value in about.items() if value != ""}
+        metadata["data_md5"] = store.read_json(places["info"])["md5"]
+    return {key: value for key, value in metadata.items() if value != ""}

@@ -1,4 +1,4 @@
-"""How one task of a local run is run: in a subprocess or a container, with a log file, its cause of failure kept.
+"""Run one task of a local run in a subprocess or a container, with a log file of its own.
 
 kfp 2.17 reports a container that failed as a success where it was removed before it was asked for its exit code
 (kubeflow/pipelines#13332); here it is removed afterwards.
@@ -25,11 +25,10 @@ from aupair.log import Log
 if TYPE_CHECKING:
     import docker
 
-PASSED = ("AWS_", "MLFLOW_", "AUPAIR_", "OMP_NUM_THREADS", "http_proxy", "https_proxy", "no_proxy")
-"""The variables of this machine that containers get, by how their names begin; subprocesses have all."""
+_PASSED = ("AWS_", "MLFLOW_", "AUPAIR_", "OMP_NUM_THREADS", "http_proxy", "https_proxy", "no_proxy")
+"""Beginnings of the names of the variables that containers get from this machine; subprocesses get all variables."""
 
-
-QUIET_SECONDS = 15.0
+_PROGRESS_SECONDS = 15.0
 
 
 @dataclass
@@ -38,9 +37,8 @@ class Task:
 
     Attributes:
         name: the component's, with hyphens.
-        item: which trial or shard; empty where there is one.
-        log: what it printed.
-        code: its exit code; None while it runs.
+        item: its trial or shard: `trial 1`; empty outside of loops.
+        code: the exit code; None while it runs.
     """
 
     name: str
@@ -48,6 +46,7 @@ class Task:
     log: Path
     code: int | None = None
     started: float = field(default_factory=time.monotonic)
+    last_shown: str = ""
 
     @property
     def title(self) -> str:
@@ -55,33 +54,32 @@ class Task:
         return f"{self.name} ({self.item})" if self.item else self.name
 
     def last_line(self) -> str:
-        """Give the last line that it has printed."""
+        """Return the last line of the log that a person can read; kfp's own lines are JSON."""
         with open(self.log, "rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))
             lines = [line.strip() for line in file.read().decode(errors="replace").splitlines()]
-        # kfp's own lines are of no use: what the task was given, as JSON, and where it wrote what it gave
         return next((line for line in reversed(lines) if re.match(r"[A-Za-z0-9]", line)), "")
 
     def traceback(self) -> str:
-        """Give the last traceback in the log; empty where there is none."""
+        """Return the last traceback in the log; empty if there is none."""
         text = self.log.read_text(errors="replace")
         _, head, rest = text.rpartition("Traceback (most recent call last):")
         return (head + rest).rstrip() if head else ""
 
     def cause(self) -> str:
-        """Give the line that says why: the exception, else the last line."""
+        """Return the line of the exception that ended the task, else the last line."""
         lines = [line.strip() for line in (self.traceback() or self.log.read_text(errors="replace")).splitlines()]
-        named = [line for line in lines if re.match(r"[\w.]+(Error|Exception|Interrupt|Exit)\b", line)]
-        last = (named or [line for line in lines if line] or [""])[-1]
+        exceptions = [line for line in lines if re.match(r"[\w.]+(Error|Exception|Interrupt|Exit)\b", line)]
+        last = (exceptions or [line for line in lines if line] or [""])[-1]
         return re.sub(r"^aupair\.errors\.\w+: ", "", last)
 
 
-class Tasks(ABC):
-    """The tasks of a run, and how kfp is made to run them our way.
+class TaskRunner(ABC):
+    """Runs the tasks that kfp hands over.
 
     Args:
-        logs: the folder of the logs.
-        environment: what every task gets besides.
+        logs: folder of the tasks' logs.
+        environment: variables that every task gets in addition.
         folders: folders of this machine that tasks use, and whether they write there.
         log: is told when a task starts and ends.
     """
@@ -90,71 +88,61 @@ class Tasks(ABC):
         self.logs, self.environment, self.folders, self.log = logs, environment, folders, log
         self.tasks: list[Task] = []
         self.stopped = False
-        self._live: dict[str, Callable[[], object]] = {}
+        self._kill: dict[Path, Callable[[], object]] = {}
         self._lock = threading.Lock()
 
     @abstractmethod
-    def watched(self) -> contextlib.AbstractContextManager[Any]:
-        """Let kfp run its tasks through `run`, and give kfp's runner."""
+    def installed(self) -> contextlib.AbstractContextManager[Any]:
+        """Make kfp hand its tasks to `run` inside the block, and yield kfp's own runner."""
 
     @abstractmethod
     def execute(self, image: str, command: Sequence[str], env: Mapping[str, str], task: Task) -> int:
-        """Run a command until its end, its output in the task's log, and give its exit code."""
+        """Run a command until its end, with its output in the task's log, and return its exit code."""
 
-    def run(self, image: str, command: Sequence[str], env: Mapping[str, str]) -> bool:
-        """Run one task; say whether it succeeded."""
+    def run(self, image: str, command: Sequence[str], env: Mapping[str, str]) -> Any:
+        """Run one task, and return kfp's status for it."""
+        from kfp.local.status import Status
+
         if self.stopped:
-            return False
-        task, ended = self._begin(command), threading.Event()
+            return Status.FAILURE
+        task = self._add(command)
         self.log.line(f"  > {task.title}")
-        threading.Thread(target=self._tell, args=(task, ended), daemon=True).start()
         try:
             task.code = self.execute(image, command, {**env, **self.environment}, task)
         finally:
-            ended.set()
+            self._kill.pop(task.log, None)
             task.code = -1 if task.code is None else task.code
             seconds = time.monotonic() - task.started
-            done = "ok" if task.code == 0 else "stopped" if self.stopped else f"FAILED with exit code {task.code}"
-            self.log.line(f"  < {task.title}: {done}, {seconds:.1f} s")
+            result = "ok" if task.code == 0 else "stopped" if self.stopped else f"FAILED with exit code {task.code}"
+            self.log.line(f"  < {task.title}: {result}, {seconds:.1f} s")
             if task.code and not self.stopped:
                 self.log.line(f"    {task.cause()}")
-        return task.code == 0
+        return Status.FAILURE if task.code else Status.SUCCESS
 
-    def failed(self) -> Task | None:
-        """Give the first task whose last try failed."""
+    def first_failed(self) -> Task | None:
+        """Return the first task whose last try failed."""
         last = {task.title: task for task in self.tasks}
         return next((task for task in last.values() if task.code), None)
 
     def stop(self) -> None:
-        """Kill what runs and start nothing more: kfp would wait for the end of it."""
+        """Kill the running tasks and start no other; kfp would wait until they end."""
         self.stopped = True
-        for kill in list(self._live.values()):
+        for kill in list(self._kill.values()):
             kill()
 
-    @contextlib.contextmanager
-    def _alive(self, task: Task, kill: Callable[[], object]) -> Iterator[None]:
-        """Know how to kill a task while it runs."""
-        self._live[str(task.log)] = kill
-        try:
-            yield
-        finally:
-            del self._live[str(task.log)]
+    def show_progress(self, task: Task) -> None:
+        """Log the last line of a running task, if it is a new one."""
+        line = task.last_line()
+        if line and line != task.last_shown:
+            self.log.line(f"  . {task.title}: {line[:160]}")
+            task.last_shown = line
 
-    def _tell(self, task: Task, ended: threading.Event) -> None:
-        """Say now and then what the task said last."""
-        told = ""
-        while not ended.wait(QUIET_SECONDS):
-            line = task.last_line()
-            if line and line != told:
-                self.log.line(f"  . {task.title}: {line[:160]}")
-                told = line
-
-    def _begin(self, command: Sequence[str]) -> Task:
-        """Name a task by its command: kfp hands over the function's name and the arguments as JSON."""
-        values = dict(itertools.pairwise(command))
-        name = values["--function_to_execute"].replace("_", "-")
-        given = json.loads(values["--executor_input"]).get("inputs", {}).get("parameterValues", {})
-        item = next((f"{key} {int(given[key])}" for key in ("trial", "shard") if key in given), "")
+    def _add(self, command: Sequence[str]) -> Task:
+        """Return a new task, named by its command: kfp hands over the function's name and its arguments as JSON."""
+        options = dict(itertools.pairwise(command))
+        name = options["--function_to_execute"].replace("_", "-")
+        arguments = json.loads(options["--executor_input"]).get("inputs", {}).get("parameterValues", {})
+        item = next((f"{key} {int(arguments[key])}" for key in ("trial", "shard") if key in arguments), "")
         with self._lock:
             tries = sum((task.name, task.item) == (name, item) for task in self.tasks)
             stem = "-".join([name, *item.split()[1:], *([f"try{tries + 1}"] if tries else [])])
@@ -164,93 +152,107 @@ class Tasks(ABC):
         return task
 
 
-class Subprocesses(Tasks):
+class SubprocessRunner(TaskRunner):
     """Each task in a process of this environment."""
 
     @contextlib.contextmanager
-    def watched(self) -> Iterator[Any]:
-        """See `Tasks.watched`."""
+    def installed(self) -> Iterator[Any]:
+        """See `TaskRunner.installed`."""
         from kfp import local
         from kfp.local import subprocess_task_handler as handlers
 
-        tasks = self
+        runner = self
 
         class Handler(handlers.SubprocessTaskHandler):
             def validate_image(self, image: str) -> None:
-                """Say nothing: the image is not used."""
+                """Accept any image: it is not used."""
 
             def run(self) -> Any:
                 command = handlers.replace_python_executable(self.full_command, sys.executable)
-                return _status(tasks.run(self.image, command, self.env_vars))
+                return runner.run(self.image, command, self.env_vars)
 
         with _replaced(handlers, "SubprocessTaskHandler", Handler):
             yield local.SubprocessRunner(use_venv=False)
 
     def execute(self, image: str, command: Sequence[str], env: Mapping[str, str], task: Task) -> int:
-        """See `Tasks.execute`."""
+        """See `TaskRunner.execute`."""
         with open(task.log, "w") as file:
             process = subprocess.Popen(command, env={**os.environ, **env}, stdout=file, stderr=subprocess.STDOUT)
-            with self._alive(task, process.terminate):
-                return process.wait()
+        self._kill[task.log] = process.terminate
+        while True:
+            try:
+                return process.wait(_PROGRESS_SECONDS)
+            except subprocess.TimeoutExpired:
+                self.show_progress(task)
 
 
-class Containers(Tasks):
+class ContainerRunner(TaskRunner):
     """Each task in a container of the compiled image, as this user, on this machine's network."""
 
+    artifacts = Path()
+    """kfp's folder of artifacts"""
+
     @contextlib.contextmanager
-    def watched(self) -> Iterator[Any]:
-        """See `Tasks.watched`.
+    def installed(self) -> Iterator[Any]:
+        """See `TaskRunner.installed`.
 
         Raises:
-            UnreachableError: there is no engine.
+            UnreachableError: there is no container engine.
         """
         from kfp import local
         from kfp.local import docker_task_handler as handlers
 
-        tasks = self
-        engine().close()
+        runner = self
+        _connect_engine().close()
         for folder, writes in self.folders.items():
             if writes:
                 folder.mkdir(parents=True, exist_ok=True)
 
         class Handler(handlers.DockerTaskHandler):
             def run(self) -> Any:
-                tasks.root = Path(self.pipeline_root)
-                return _status(tasks.run(self.image, self.full_command, self.env_vars))
+                runner.artifacts = Path(self.pipeline_root)
+                return runner.run(self.image, self.full_command, self.env_vars)
 
         with _replaced(handlers, "DockerTaskHandler", Handler):
             yield local.DockerRunner()
 
-    root = Path()
-    """kfp's folder of artifacts"""
-
     def execute(self, image: str, command: Sequence[str], env: Mapping[str, str], task: Task) -> int:
-        """See `Tasks.execute`."""
-        passed = {key: value for key, value in os.environ.items() if key.startswith(PASSED)}
-        mounts = {str(path): writes for path, writes in {**self.folders, self.root: True}.items()}
-        with contextlib.closing(engine()) as client:
-            container = client.containers.create(
-                present(client, image),
+        """See `TaskRunner.execute`."""
+        passed = {key: value for key, value in os.environ.items() if key.startswith(_PASSED)}
+        mounts = {str(path): writes for path, writes in {**self.folders, self.artifacts: True}.items()}
+        with contextlib.closing(_connect_engine()) as engine:
+            container = engine.containers.create(
+                _find_image(engine, image),
                 list(command),
                 environment={**passed, **env},
                 volumes={path: {"bind": path, "mode": "rw" if writes else "ro"} for path, writes in mounts.items()},
                 network_mode="host",
                 shm_size="2g",
-                user=f"{os.getuid()}:{os.getgid()}",  # what it writes belongs to who runs this
+                user=f"{os.getuid()}:{os.getgid()}",  # the files that it writes belong to the user
             )
             try:
                 container.start()
-                with open(task.log, "wb") as file, self._alive(task, container.kill):
-                    for part in container.logs(stream=True, follow=True):
-                        file.write(part)
-                        file.flush()
+                self._kill[task.log] = container.kill
+                self._follow(container, task)
+                del self._kill[task.log]  # one that has ended cannot be killed
                 return int(container.wait()["StatusCode"])
             finally:
                 container.remove(force=True)
 
+    def _follow(self, container: Any, task: Task) -> None:
+        """Write a container's output into the task's log until it ends."""
+        shown = time.monotonic()
+        with open(task.log, "wb") as file:
+            for part in container.logs(stream=True, follow=True):
+                file.write(part)
+                file.flush()
+                if time.monotonic() - shown > _PROGRESS_SECONDS:
+                    shown = time.monotonic()
+                    self.show_progress(task)
 
-def engine() -> "docker.DockerClient":
-    """Connect to the container engine that DOCKER_HOST names, or the usual one.
+
+def _connect_engine() -> "docker.DockerClient":
+    """Return a client of the container engine that DOCKER_HOST names, or the usual one.
 
     Raises:
         UnreachableError: there is none.
@@ -261,48 +263,40 @@ def engine() -> "docker.DockerClient":
         client = docker.from_env()
         client.ping()
     except docker.errors.DockerException as error:
-        raise UnreachableError(
-            "no container engine", where=os.environ.get("DOCKER_HOST", "the usual socket"), got=str(error)[:200],
-            todo="start docker or `podman system service`, and set DOCKER_HOST",
-        ) from error  # fmt: skip
+        where = os.environ.get("DOCKER_HOST", "the usual socket")
+        todo = "start docker or `podman system service`, and set DOCKER_HOST"
+        raise UnreachableError("no container engine", where=where, got=str(error)[:200], todo=todo) from error
     return client
 
 
-def present(client: "docker.DockerClient", image: str) -> str:
-    """Give an image's name with its tag; fetch it where the engine does not have it.
+def _find_image(client: "docker.DockerClient", image: str) -> str:
+    """Return an image's name with its tag; pull it if the engine does not have it.
 
     Raises:
-        ArtifactError: it is nowhere.
+        ArtifactError: it cannot be pulled.
     """
     import docker
 
     last = image.rpartition("/")[2]
-    full = image if ":" in last or "@" in last else f"{image}:latest"
+    name = image if ":" in last or "@" in last else f"{image}:latest"
     try:
-        client.images.get(full)
+        client.images.get(name)
     except docker.errors.ImageNotFound:
         try:
-            client.images.pull(full)
+            client.images.pull(name)
         except docker.errors.APIError as error:
             got = (error.explanation or str(error))[:200]
             todo = "build it with `make image`, and name it with `aupair pipeline compile --image`"
-            raise ArtifactError("no such image", where=full, got=got, todo=todo) from error
-    return full
+            raise ArtifactError("no such image", where=name, got=got, todo=todo) from error
+    return name
 
 
 @contextlib.contextmanager
 def _replaced(module: Any, name: str, value: Any) -> Iterator[None]:
-    """Let a module's name stand for something else for a while."""
+    """Replace an attribute of a module inside the block."""
     before = getattr(module, name)
     setattr(module, name, value)
     try:
         yield
     finally:
         setattr(module, name, before)
-
-
-def _status(succeeded: bool) -> Any:
-    """Say it in kfp's words."""
-    from kfp.local import status
-
-    return status.Status.SUCCESS if succeeded else status.Status.FAILURE

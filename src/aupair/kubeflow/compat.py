@@ -1,0 +1,90 @@
+"""Compare the versions of the SDK and the server: what an older server ignores in a compiled file, or refuses.
+
+A server refuses what it does not know in `pipelineConfig`. In the settings of a task it ignores it without a word, so that
+a task starts without its /dev/shm (since 2.4.1), or fails the task (before). The versions are those of the server's own
+protocol files.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from aupair.kubeflow.pipeline_file import PipelineFile
+
+Version = tuple[int, int]
+
+_PIPELINE_KEYS: dict[str, tuple[str, Version]] = {
+    "resourceTtlOnCompletion": ("ttl", (2, 17)),
+    "activeDeadlineSeconds": ("deadline", (2, 17)),
+}
+"""Keys of the pipeline's settings: the compile option that emits each, and the first version that knows it."""
+
+_TASK_KEYS: dict[str, tuple[str, Version]] = {
+    "secretNameParameter": ("secrets", (2, 5)),
+    "pvcNameParameter": ("pvcs", (2, 5)),
+    "emptyDirMounts": ("shm", (2, 3)),
+    "resourceCpuLimit": ("cpu", (2, 3)),
+    "resourceMemoryLimit": ("memory", (2, 3)),
+    "resourceCount": ("gpus", (2, 3)),
+    "genericEphemeralVolume": ("scratch", (2, 2)),
+    "fieldPathAsEnv": ("run_id", (2, 1)),
+    "tolerations": ("tolerations", (2, 1)),
+    "imagePullPolicy": ("image_pull_policy", (2, 1)),
+}
+"""Keys of a task's settings, likewise."""
+
+UNREADABLE_FILE = ("unknown template format", "pipeline spec is invalid", "platform spec is invalid")
+"""Server messages about a file that it cannot read."""
+
+
+def find_unknown_field(message: str) -> tuple[str, str] | None:
+    """Return the field that a server's message calls unknown, and how to leave it out; None if there is none."""
+    match = re.search(r'unknown field "(\w+)"', message)
+    if match is None:
+        return None
+    option, since = {**_TASK_KEYS, **_PIPELINE_KEYS}.get(match[1], ("", (0, 0)))
+    if not option:
+        return match[1], "compile for that server's version, or upgrade it"
+    return match[1], f"compile without {option}, or upgrade it to {since[0]}.{since[1]}"
+
+
+def parse_version(version: str) -> Version | None:
+    """Return the first two numbers of a version such as 2.17.0; None if it has none."""
+    match = re.match(r"v?(\d+)\.(\d+)", version)
+    return (int(match[1]), int(match[2])) if match else None
+
+
+def warn_of_older_server(file: PipelineFile, server: str) -> str:
+    """Return one line on what a server of that version does not know of a file; empty if it is new enough or unknown."""
+    sdk = str(file.spec.get("sdkVersion", "")).removeprefix("kfp-")
+    ours, theirs = parse_version(sdk), parse_version(server)
+    if ours is None or theirs is None or ours <= theirs:
+        return ""
+    missing = sorted(f"{option} (since {a}.{b})" for option, (a, b) in _used_options(file).items() if (a, b) > theirs)
+    advice = (
+        f"compile without what it does not know: {', '.join(missing)}" if missing else "it knows all that the file uses"
+    )
+    return f"server {server} is older than the SDK {sdk} that compiled {file.path}; {advice}"
+
+
+def _used_options(file: PipelineFile) -> dict[str, Version]:
+    """Return the compile options that show in the file, with the first version that knows each."""
+    executors = file.spec["deploymentSpec"]["executors"].values()
+    resources = [executor.get("container", {}).get("resources", {}) for executor in executors]
+    of_pipeline = set(_keys(file.kubernetes.get("pipelineConfig")))
+    of_tasks = {*_keys(file.kubernetes.get("deploymentSpec")), *_keys(resources)}
+    used = [
+        (table[key])
+        for table, keys in ((_PIPELINE_KEYS, of_pipeline), (_TASK_KEYS, of_tasks))
+        for key in table
+        if key in keys
+    ]
+    return dict(used)
+
+
+def _keys(tree: Any) -> Iterator[str]:
+    """Yield every key of a nested tree."""
+    if isinstance(tree, Mapping):
+        yield from tree
+    for child in tree.values() if isinstance(tree, Mapping) else tree if isinstance(tree, list) else ():
+        yield from _keys(child)

@@ -1,0 +1,281 @@
+"""Start a compiled pipeline as a run or as a schedule of runs, and wait for a run: `aupair pipeline submit | schedule`.
+
+Both documents of the file travel inside the request; nothing is uploaded first, and caching stays as it was compiled.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+from aupair.errors import AupairError, ParamsError, RejectedError, RunFailedError, TimedOutError, UnreachableError
+from aupair.kubeflow.pipeline_file import PipelineFile
+from aupair.kubeflow.server import Connection
+from aupair.kubeflow.server_errors import ExistsError, NotReadyError, kfp_errors
+from aupair.log import Log
+
+POLL_SECONDS = 5.0
+_LOG_SECONDS = 60.0
+_FAILED_POLLS = 60
+"""Polls in a row that may fail while waiting for a run: a server is restarted now and then."""
+
+FINISHED = ("SUCCEEDED", "SKIPPED", "FAILED", "CANCELED")
+_CRON_FIELDS = "second minute hour day month weekday"
+
+
+class StillRunning(AupairError):
+    """Ctrl-C ended the waiting for a run; the exit code is the shell's for it."""
+
+    exit_code = 130
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """A run or a schedule on the server.
+
+    Attributes:
+        url: its page in the user interface; empty if that is not known.
+    """
+
+    id: str
+    name: str
+    url: str
+
+    def __str__(self) -> str:
+        return self.url or f"run {self.id}"
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """When to run a pipeline again and again.
+
+    Attributes:
+        cron: six fields, seconds first, in the server's time zone (UTC by default); or @daily and the like.
+        interval: seconds from run to run, instead of cron.
+        concurrency: how many runs may overlap.
+        catchup: whether to make up for missed runs.
+        enabled: whether it starts now.
+    """
+
+    name: str
+    cron: str = ""
+    interval: int = 0
+    concurrency: int = 1
+    catchup: bool = False
+    enabled: bool = True
+
+    def __post_init__(self) -> None:
+        if bool(self.cron) == bool(self.interval):
+            got = "both" if self.cron else "neither"
+            raise ParamsError("no time for the schedule", got=got, expected="either --cron or --interval")
+        count = len(self.cron.split())
+        if self.cron and not self.cron.startswith("@") and count != 6:
+            example = f"0 {self.cron}" if count == 5 else "0 30 2 * * 1"
+            # a server would read five fields as the first five of six, without a word
+            expected = f'six fields "{_CRON_FIELDS}"'
+            raise ParamsError("--cron", got=f'"{self.cron}"', expected=expected, todo=f'try --cron "{example}"')
+
+
+def submit_run(
+    connection: Connection, file: PipelineFile, arguments: Mapping[str, Any], *, experiment: str, name: str = ""
+) -> Submitted:
+    """Start a run.
+
+    Args:
+        arguments: from `pipeline_file.parse_arguments`.
+        experiment: created if it does not exist.
+        name: of the run; by default the pipeline's name and the time.
+
+    Raises:
+        AupairError: the server refuses; see `server_errors.kfp_errors`.
+    """
+    from kfp_server_api import V2beta1Run, V2beta1RuntimeConfig
+
+    documents = {"pipeline_spec": file.spec, "platform_spec": file.platform} if file.platform else file.spec
+    name = name or f"{file.name} {time.strftime('%Y-%m-%d %H-%M-%S')}"
+    request = V2beta1Run(
+        experiment_id=_experiment_id(connection, experiment),
+        display_name=name,
+        description=_description(file),
+        pipeline_spec=documents,
+        runtime_config=V2beta1RuntimeConfig(parameters=dict(arguments)),
+    )
+    with kfp_errors(connection.server, "start the run"):
+        run = connection.client.runs.run_service_create_run(request)
+    return _submitted(connection, run.run_id, name, "runs")
+
+
+def create_schedule(
+    connection: Connection,
+    file: PipelineFile,
+    arguments: Mapping[str, Any],
+    schedule: Schedule,
+    *,
+    experiment: str,
+    replace: bool = False,
+) -> Submitted:
+    """Let a server run a file again and again.
+
+    Args:
+        replace: delete the schedules of the same name, after the new one has been accepted.
+
+    Raises:
+        ExistsError: there is a schedule of that name, and `replace` is False.
+        AupairError: the server refuses; see `server_errors.kfp_errors`.
+    """
+    old = schedule_ids(connection, schedule.name)
+    if old and not replace:
+        raise ExistsError("a schedule of this name exists already", got=schedule.name, todo="add --replace")
+    experiment_id = _experiment_id(connection, experiment)
+    with kfp_errors(connection.server, "create the schedule"):
+        created = connection.client.create_recurring_run(
+            experiment_id,
+            schedule.name,
+            description=_description(file),
+            cron_expression=schedule.cron or None,
+            interval_second=schedule.interval or None,
+            max_concurrency=schedule.concurrency,
+            no_catchup=not schedule.catchup,
+            enabled=schedule.enabled,
+            params=dict(arguments),
+            pipeline_package_path=str(file.path),
+        )
+    for schedule_id in old:
+        with kfp_errors(connection.server, f"delete the old schedule {schedule_id}; the new one exists"):
+            connection.client.delete_recurring_run(schedule_id)
+    return _submitted(connection, created.recurring_run_id, schedule.name, "recurringrun")
+
+
+def schedule_ids(connection: Connection, name: str) -> list[str]:
+    """Return the ids of the schedules of a name."""
+    with kfp_errors(connection.server, "list the schedules"):
+        answer = connection.client.list_recurring_runs(
+            page_size=100, namespace=connection.namespace, filter=_name_filter(name)
+        )
+    return [str(schedule.recurring_run_id) for schedule in answer.recurring_runs or ()]
+
+
+def wait_for_run(connection: Connection, run: Submitted, file: PipelineFile, timeout: float, log: Log) -> str:
+    """Wait until a run has finished, and return how long it took, in words.
+
+    Raises:
+        RunFailedError: it finished without success; the failed tasks are named.
+        TimedOutError: it did not finish within `timeout` seconds.
+        StillRunning: Ctrl-C.
+    """
+    try:
+        finished, duration = _poll(connection, run, timeout, log)
+    except KeyboardInterrupt:
+        raise StillRunning("stopped waiting", todo=f"the run goes on: {run}") from None
+    if finished.state not in ("SUCCEEDED", "SKIPPED"):
+        got = connection.server.scrub(_failed_tasks(finished, file)) or "no more than that from the server"
+        raise RunFailedError(f"the run {finished.state.lower()} after {duration}", where=run, got=got)
+    return duration
+
+
+def _poll(connection: Connection, run: Submitted, timeout: float, log: Log) -> tuple[Any, str]:
+    """Ask for the run until it has finished, also while the server is away for some minutes."""
+    start, logged, state, failures = time.monotonic(), 0.0, "", 0
+    while True:
+        answer, current = None, state
+        try:
+            with kfp_errors(connection.server, f"show run {run.id}"):
+                answer = connection.client.get_run(run.id)
+            failures, current = 0, str(answer.state or "PENDING")
+        except (UnreachableError, NotReadyError) as error:
+            failures += 1
+            if failures >= _FAILED_POLLS:
+                raise
+            if failures == 1:
+                log.line(f"  asking again: {error}")
+        elapsed = time.monotonic() - start
+        if current != state or elapsed - logged > _LOG_SECONDS:
+            state, logged = current, elapsed
+            log.line(f"  {state.lower()}, {_format_duration(elapsed)}")
+        if answer and state in FINISHED:
+            return answer, _format_duration(elapsed)
+        if elapsed >= timeout:
+            got = f"{state.lower()} after {_format_duration(elapsed)}"
+            raise TimedOutError("the run has not finished", where=run, got=got, todo="it goes on; look there")
+        time.sleep(min(POLL_SECONDS, timeout - elapsed))
+
+
+def _submitted(connection: Connection, identifier: str | None, name: str, page: str) -> Submitted:
+    """Return what the server created.
+
+    Raises:
+        RejectedError: the server gave it no id.
+    """
+    server = connection.server
+    if not identifier:
+        raise RejectedError("the server's answer has no id", where=server.host, got=name, todo="check --host")
+    return Submitted(identifier, name, f"{server.ui}/#/{page}/details/{identifier}" if server.ui else "")
+
+
+def _description(file: PipelineFile) -> str:
+    """Return which file and image a run is from."""
+    digest = hashlib.sha256(file.path.read_bytes()).hexdigest()
+    return f"{file.path.name}, sha256 {digest[:16]}, image {', '.join(file.images)}"
+
+
+def _experiment_id(connection: Connection, name: str) -> str:
+    """Return the id of an experiment; create it if it does not exist."""
+    from kfp_server_api import V2beta1Experiment
+
+    if existing := _existing_experiment_id(connection, name):
+        return existing
+    request = V2beta1Experiment(display_name=name, namespace=connection.namespace)
+    try:
+        with kfp_errors(connection.server, f"create experiment {name}"):
+            created = connection.client.experiments.experiment_service_create_experiment(request)
+    except ExistsError:  # another process was quicker
+        if existing := _existing_experiment_id(connection, name):
+            return existing
+        raise
+    return _submitted(connection, created.experiment_id, name, "experiments").id
+
+
+def _existing_experiment_id(connection: Connection, name: str) -> str:
+    """Return the id of an experiment; empty if there is none of that name.
+
+    Raises:
+        RejectedError: it is archived, and would hide its runs.
+    """
+    with kfp_errors(connection.server, "list the experiments"):
+        answer = connection.client.list_experiments(namespace=connection.namespace, filter=_name_filter(name))
+    experiment = next(iter(answer.experiments or ()), None)
+    if experiment and experiment.storage_state == "ARCHIVED":
+        todo = "restore it in the user interface, or name another with --experiment"
+        raise RejectedError(f"experiment {name} is archived", where=connection.server.host, todo=todo)
+    return str(experiment.experiment_id) if experiment else ""
+
+
+def _name_filter(name: str) -> str:
+    """Return the filter for a name; quoted, since the server unquotes it once more than HTTP does."""
+    predicate = {"operation": "EQUALS", "key": "display_name", "stringValue": name}
+    return quote(json.dumps({"predicates": [predicate]}), safe="")
+
+
+def _failed_tasks(run: Any, file: PipelineFile) -> str:
+    """Return the failed tasks with the server's messages; Kubeflow's own nodes only if no task failed."""
+    components = [file.spec["root"], *file.spec["components"].values()]
+    names = {name for component in components for name in component.get("dag", {}).get("tasks", {})}
+    details = (run.run_details.task_details if run.run_details else None) or ()
+    failed = [task for task in details if task.state == "FAILED"]
+    tasks = [task for task in failed if task.display_name in names] or failed
+    messages = [": ".join(filter(None, (f"task {task.display_name}", _error_message(task)))) for task in tasks]
+    return "; ".join(dict.fromkeys(filter(None, [*messages, _error_message(run)])))
+
+
+def _error_message(thing: Any) -> str:
+    """Return why a run or a task failed: its own error, or the last one of its history."""
+    errors = [thing.error, *(entry.error for entry in reversed(thing.state_history or ()))]
+    return next((" ".join(error.message.split())[:500] for error in errors if error and error.message), "")
+
+
+def _format_duration(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -1,0 +1,262 @@
+"""submit and schedule through the command line, against a stand-in for the API server (services/kfp_server.py)."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from aupair import params
+from aupair.kubeflow import runs
+from aupair.kubeflow.compat import warn_of_older_server
+from aupair.kubeflow.pipeline_file import read_pipeline_file
+from conftest import REPOSITORY, Command, Outcome
+from services.kfp_server import JSON, KfpServer
+
+pytestmark = pytest.mark.usefixtures("clean_environment")
+
+SOURCE = "source=s3://bucket/data"
+
+
+def submit(aupair: Command, kfp: KfpServer, path: Path, *options: object) -> Outcome:
+    """Submit a file with a source."""
+    return aupair("pipeline", "submit", path, "--param", SOURCE, "--host", kfp.url, *options)
+
+
+def create_schedule(aupair: Command, kfp: KfpServer, path: Path, *options: object) -> Outcome:
+    """Schedule a file with a source under the name nightly."""
+    return aupair("pipeline", "schedule", path, "--name", "nightly", "--param", SOURCE, "--host", kfp.url, *options)
+
+
+def test_a_run_has_exactly_the_arguments_and_both_documents(
+    kfp: KfpServer, files: dict[str, Path], aupair: Command
+) -> None:
+    options = [part for text in ("trials=[0,1]", "seed=7", "train_mapping.epochs=3") for part in ("--param", text)]
+    done = submit(aupair, kfp, files["full"], "--name", "first", *options)
+    assert done.code == 0, done.err
+    (run,) = kfp.runs.values()
+    assert done.out == f"run {run['run_id']}: first, in experiment aupair\n{kfp.url}/#/runs/details/{run['run_id']}\n"
+    assert not done.err
+    (body,) = [request.body for request in kfp.received("POST", "runs")]
+    defaults = params.load_params(REPOSITORY / "params.yaml").model_dump(mode="json")
+    arguments = body["runtime_config"].pop("parameters")
+    assert body["runtime_config"] == {}
+    assert arguments == {
+        "source": "s3://bucket/data",
+        "trials": [0, 1],
+        "seed": 7,
+        "train_mapping": {**defaults["train_mapping"], "epochs": 3},
+    }
+    numbers = [arguments["seed"], *arguments["trials"], arguments["train_mapping"]["epochs"]]
+    assert all(type(value) is int for value in numbers)
+    file = read_pipeline_file(files["full"])
+    assert body["pipeline_spec"] == {"pipeline_spec": file.spec, "platform_spec": file.platform}
+    assert body["display_name"] == "first"
+    assert "full.yaml, sha256 " in body["description"]
+
+
+def test_the_experiment_is_created_once(kfp: KfpServer, files: dict[str, Path], aupair: Command) -> None:
+    name = "50% a+b"  # breaks if a filter is quoted once instead of twice
+    for _ in range(2):
+        done = submit(aupair, kfp, files["plain"], "--experiment", name)
+        assert done.code == 0, done.err
+    assert [row["display_name"] for row in kfp.experiments.values()] == [name]
+    assert len({run["experiment_id"] for run in kfp.runs.values()}) == 1
+
+
+def test_an_archived_experiment_takes_no_run(kfp: KfpServer, files: dict[str, Path], aupair: Command) -> None:
+    kfp.experiments["old"] = {"experiment_id": "old", "display_name": "aupair", "storage_state": "ARCHIVED"}
+    done = submit(aupair, kfp, files["plain"])
+    assert (done.code, "restore it" in done.line) == (8, True)
+    assert not kfp.runs
+
+
+def test_an_answer_without_an_id_is_an_error(
+    kfp: KfpServer, files: dict[str, Path], aupair: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kfp, "_store", lambda *_: {})
+    kfp.experiments["ours"] = {"experiment_id": "ours", "display_name": "aupair"}
+    done = submit(aupair, kfp, files["plain"])
+    assert (done.code, done.line.partition(":")[0], done.out) == (8, "the server's answer has no id", "")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--param", "sorce=x"], "did you mean source?"),
+        (["--param", "train_mapping.epoch=3"], "did you mean epochs?"),
+        (["--param", "seed=many"], "expected integer"),
+    ],
+)
+def test_a_wrong_argument_is_not_sent(
+    kfp: KfpServer, files: dict[str, Path], aupair: Command, options: list[str], message: str
+) -> None:
+    done = submit(aupair, kfp, files["full"], *options)
+    assert done.code == 2
+    assert message in done.line
+    assert not kfp.requests
+
+
+def test_an_older_server_causes_a_warning_and_its_refusal_is_explained(
+    files: dict[str, Path], aupair: Command, kfp: KfpServer
+) -> None:
+    kfp.version, kfp.unknown = "2.5.0", frozenset({"resourceTtlOnCompletion"})
+    done = submit(aupair, kfp, files["full"])
+    warning, line = done.err.splitlines()
+    assert done.code == 8
+    assert "server 2.5.0 is older than the SDK 2.17.0" in warning
+    assert warning.endswith("it does not know: ttl (since 2.17)")
+    assert "does not know resourceTtlOnCompletion" in line
+    assert line.endswith("compile without ttl, or upgrade it to 2.17")
+    done = submit(aupair, kfp, files["plain"])
+    assert done.code == 0
+    assert "it knows all that the file uses" in done.err
+
+
+def test_the_options_that_each_version_lacks(files: dict[str, Path]) -> None:
+    full = read_pipeline_file(files["full"])
+    for version in ("2.17.3", "", "a-commit"):
+        assert not warn_of_older_server(full, version)
+    assert warn_of_older_server(full, "v2.2.0").endswith(
+        "gpus (since 2.3), memory (since 2.3), pvcs (since 2.5), secrets (since 2.5), shm (since 2.3), ttl (since 2.17)"
+    )
+
+
+def test_a_file_that_a_server_cannot_read(
+    files: dict[str, Path], tmp_path: Path, aupair: Command, kfp: KfpServer
+) -> None:
+    newer = tmp_path / "newer.yaml"
+    newer.write_text(files["plain"].read_text().replace("schemaVersion: 2.1.0", "schemaVersion: 2.1.0\nnewThing: 1"))
+    done = submit(aupair, kfp, newer)
+    assert done.code == 8
+    assert "cannot read the compiled file" in done.line
+    assert "newThing" in done.line
+
+
+def test_waiting_follows_a_run_to_its_success(files: dict[str, Path], aupair: Command, kfp: KfpServer) -> None:
+    kfp.states = ["PENDING", "RUNNING", 502, 503, "RUNNING", "SUCCEEDED"]
+    done = submit(aupair, kfp, files["plain"], "--wait")
+    assert done.code == 0, done.err
+    lines = [line.split(",")[0].strip() for line in done.err.splitlines()]
+    assert lines[:2] == ["pending", "running"]
+    assert "asking again" in lines[2]
+    assert lines[-1] == "succeeded"
+    assert done.out.splitlines()[-1].startswith("succeeded after ")
+
+
+@pytest.mark.parametrize("state", ["FAILED", "CANCELED"])
+def test_a_run_that_fails_names_the_task(files: dict[str, Path], aupair: Command, kfp: KfpServer, state: str) -> None:
+    kfp.states = ["RUNNING", state]
+    history = [{"state": "FAILED", "error": {"code": 2, "message": "exit code 3\nno videos"}}]
+    kfp.tasks = [
+        {"display_name": "check-data", "state": "SUCCEEDED"},
+        {"display_name": "train-mapping", "state": "FAILED", "state_history": history},
+        {"display_name": "for-loop-1", "state": "FAILED"},
+        {"display_name": "root", "state": "FAILED"},
+    ]
+    done = submit(aupair, kfp, files["full"], "--wait")
+    assert done.code == 9
+    last = done.err.splitlines()[-1]
+    assert f"the run {state.lower()} after" in last
+    assert last.endswith("got task train-mapping: exit code 3 no videos")
+    assert f"{kfp.url}/#/runs/details/" in last
+
+
+def test_waiting_ends_in_time_and_the_run_goes_on(files: dict[str, Path], aupair: Command, kfp: KfpServer) -> None:
+    kfp.states = ["RUNNING"]
+    done = submit(aupair, kfp, files["plain"], "--wait", "--timeout", "1")
+    assert done.code == 10
+    last = done.err.splitlines()[-1]
+    assert "got running after 1 s" in last
+    assert "it goes on" in last
+
+
+def test_ctrl_c_stops_the_waiting_not_the_run(files: dict[str, Path], kfp: KfpServer) -> None:
+    kfp.states = ["RUNNING"]
+    command = ["pipeline", "submit", str(files["plain"]), "--param", SOURCE, "--host", kfp.url, "--wait"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from aupair.cli.main import main; main()", *command],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    end = time.monotonic() + 120
+    while not kfp.received("GET", "runs/") and time.monotonic() < end:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert f"stopped waiting; the run goes on: {kfp.url}/#/runs/details/" in err.splitlines()[-1]
+    assert not [request for request in kfp.requests if request.method == "DELETE" or ":terminate" in request.path]
+
+
+@pytest.mark.parametrize(
+    ("options", "trigger", "mode"),
+    [
+        (["--cron", "0 30 2 * * 1-5"], {"cron_schedule": {"cron": "0 30 2 * * 1-5"}}, ("ENABLE", True, 1)),
+        (
+            ["--interval", 3600, "--catchup", "--disabled", "--max-concurrency", 3],
+            {"periodic_schedule": {"interval_second": 3600}}, ("DISABLE", False, 3),
+        ),
+    ],
+)  # fmt: skip
+def test_a_schedule_arrives_whole(
+    files: dict[str, Path], aupair: Command, kfp: KfpServer, options: list[object], trigger: object, mode: object
+) -> None:
+    done = create_schedule(aupair, kfp, files["full"], *options)
+    assert done.code == 0, done.err
+    (body,) = [request.body for request in kfp.received("POST", "recurringruns")]
+    assert body["trigger"] == trigger
+    assert (body["mode"], body["no_catchup"], body["max_concurrency"]) == mode
+    assert body["runtime_config"] == {"parameters": {"source": "s3://bucket/data"}}
+    assert body["pipeline_spec"]["platform_spec"]["platforms"]
+    assert "full.yaml, sha256 " in body["description"]
+    assert f"{kfp.url}/#/recurringrun/details/{next(iter(kfp.schedules))}" in done.out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--cron", "30 2 * * 1"], 'try --cron "0 30 2 * * 1"'),
+        (["--cron", "0 30 2 * * 1 2026"], "expected six fields"),
+        ([], "either --cron or --interval"),
+        (["--cron", "@daily", "--interval", 5], "either --cron or --interval"),
+    ],
+)
+def test_a_time_that_would_be_misread_is_not_sent(
+    files: dict[str, Path], aupair: Command, kfp: KfpServer, options: list[object], message: str
+) -> None:
+    done = create_schedule(aupair, kfp, files["plain"], *options)
+    assert done.code == 2
+    assert message in done.line
+    assert not kfp.requests
+
+
+def test_a_schedule_is_replaced_only_on_request_and_only_by_an_accepted_one(
+    files: dict[str, Path], aupair: Command, kfp: KfpServer
+) -> None:
+    assert create_schedule(aupair, kfp, files["full"], "--cron", "@daily").code == 0
+    (first,) = kfp.schedules
+    done = create_schedule(aupair, kfp, files["full"], "--cron", "@weekly")
+    assert (done.code, "--replace" in done.line) == (8, True)
+    kfp.unknown = frozenset({"resourceTtlOnCompletion"})
+    assert create_schedule(aupair, kfp, files["full"], "--cron", "@weekly", "--replace").code == 8
+    assert list(kfp.schedules) == [first], "the old one stays where the new one is refused"
+    kfp.unknown = frozenset()
+    assert create_schedule(aupair, kfp, files["full"], "--cron", "@weekly", "--replace").code == 0
+    (second,) = kfp.schedules
+    assert second != first
+    assert kfp.schedules[second]["trigger"] == {"cron_schedule": {"cron": "@weekly"}}
+
+
+def test_every_state_of_the_sdk_is_finished_or_known_to_go_on() -> None:
+    from kfp_server_api import V2beta1RuntimeState as State
+
+    going = {State.PENDING, State.RUNNING, State.CANCELING, State.PAUSED, State.RUNTIME_STATE_UNSPECIFIED}
+    assert set(State.allowable_values) == {*runs.FINISHED, *going}
+
+
+def test_a_proxys_json_without_a_run_is_not_waited_for(files: dict[str, Path], aupair: Command, kfp: KfpServer) -> None:
+    kfp.always = (200, JSON, '{"multi_user": false}')
+    done = submit(aupair, kfp, files["plain"], "--wait")
+    assert (done.code, done.out) == (8, "")
