@@ -72,7 +72,7 @@ def predict_shard_videos(shard: int, abstain: float, plan: KfpArtifact, tables: 
         ParamsError: `abstain` is not a share.
         AupairError: the videos cannot be fetched, or the model cannot be loaded.
     """
-    from aupair.inference.recognizer import Recognizer
+    from aupair.api import Recognizer
 
     if not 0 <= abstain <= 1:
         raise ParamsError("parameter abstain", got=abstain, expected="a share from 0 to 1")
