@@ -43,6 +43,7 @@ from aupair.ranking.pairs import Pairs, draw_pairs
 from aupair.ranking.pseudo_intensity import make_batch_loss
 from aupair.ranking.samples import TrainingSet, load_training_set
 from aupair.ranking.sampling import ListSampler, Sampler
+from aupair.stage import ARTIFACTS
 
 ROOT = Path(__file__).parents[1]
 GOAL = 10.0
@@ -208,7 +209,7 @@ def measure(options: argparse.Namespace) -> list[Row]:
         root = options.root or Path(folder)
         if options.root is None:
             prepare(root, params)
-        data = load_training_set(*(root / stages.ARTIFACTS[name] for name in ("labels", "faces", "pairs")))
+        data = load_training_set(*(root / ARTIFACTS[name] for name in ("labels", "faces", "pairs")))
         data.images(np.flatnonzero(data.frames.usable))
     bench, aus = Bench(data, params), pick(data, options.aus)
     print(f"the reference trains {', '.join(AUS[au] for au in aus)}; {torch.get_num_threads()} threads", flush=True)

@@ -1,7 +1,7 @@
 """Does a student run the whole of `aupair predict` on two cores as fast as a camera films, and what is lost by it?
 
 At the paper's settings (params/affwild2.yaml: VGG16, 224 pixels) with random weights: what a network says does not
-change how long it takes. Where the flow and then `aupair distill` have run, in this checkout or in the folder that
+change how long it takes. Where the flow and then `aupair distill` (and no `aupair ablate` since) have run, in this checkout or in the folder that
 AUPAIR_DEMO names, the same for the trained networks, and the mean F1 of both.
 
     AUPAIR_DEMO=FOLDER python benchmarks/student.py
@@ -42,7 +42,7 @@ class Speed:
 
 def measure() -> list[Row]:
     """Predict a clip with a teacher and its student, each in a process of its own."""
-    from aupair.student import FOLDER, student_of
+    from aupair.ablation.student import REPORTS, student_of
 
     teacher = load_params(HERE.parent / "params" / "affwild2.yaml")
     student = student_of(teacher, 0)
@@ -54,7 +54,7 @@ def measure() -> list[Row]:
         theirs = in_child(of_random, folder, teacher, short).result
         rows = [speed_row("VGG16, 224 pixels", ours, theirs, SHORT), cost_row(student, teacher)]
         home = Path(os.environ.get("AUPAIR_DEMO", HERE.parent))
-        if (home / FOLDER / "reports" / "student.json").exists():
+        if (home / REPORTS / "student.json").exists():
             rows += demo_rows(home, clip)
         else:
             print(f"no student in {home}: run `make demo` and `aupair distill` there, or let AUPAIR_DEMO name a folder")
@@ -64,10 +64,11 @@ def measure() -> list[Row]:
 def demo_rows(home: Path, clip: Path) -> list[Row]:
     """Do the same with the trained networks of a folder, and set their scores side by side."""
     from aupair import store
-    from aupair.student import FOLDER
+    from aupair.ablation.student import REPORTS
+    from aupair.ablation.workspace import Workspace
 
-    found = store.read_json(home / FOLDER / "reports" / "student.json")
-    ours, theirs = (in_child(of_trained, root, found["trial"], clip).result for root in (home / FOLDER, home))
+    found = store.read_json(home / REPORTS / "student.json")
+    ours, theirs = (in_child(of_trained, root, found["trial"], clip).result for root in (Workspace(home).root, home))
     f1 = {name: found[name]["f1_validation"] for name in ("student", "teacher")}
     select = {name: found[name]["f1_select"] for name in ("student", "teacher")}
     lost = f1["teacher"] - f1["student"]

@@ -10,6 +10,7 @@ import yaml
 
 from aupair import stages, store
 from aupair.params import Params
+from aupair.stage import ARTIFACTS
 
 pytestmark = pytest.mark.slow
 
@@ -72,7 +73,7 @@ def test_dvc_gives_the_bytes_that_the_same_stages_give_in_one_process(
     folder, _ = checkout
     for name in ("labels", "faces", "pairs", "f", "h", "features", "mapping", "selection", "metrics"):
         for trial in TRIALS:
-            place = stages.ARTIFACTS[name].format(trial=trial)
+            place = ARTIFACTS[name].format(trial=trial)
             mine = sorted(p for p in [folder / place, *(folder / place).rglob("*")] if p.is_file())
             assert mine
             for path in mine:
@@ -155,47 +156,39 @@ def test_a_changed_parameter_touches_the_stages_that_name_its_section(
     assert touched
 
 
-def test_an_ablation_runs_what_a_row_changes_and_leaves_the_workspace_alone(
+def test_an_ablation_runs_what_a_row_changes_and_leaves_the_users_files_alone(
     checkout: tuple[Path, str], environment: dict[str, str]
 ) -> None:
     folder, _ = checkout
-    before = {path: path.read_bytes() for path in _users(folder)}
-    call(folder, environment, "aupair", "ablate", "min-max", "value", "P1", "--budget", "60")
+    before = {path: path.read_bytes() for path in _users_files(folder)}
+    call(folder, environment, "aupair", "ablate", "min-max", "value", "P1")
     tree = store.read_json(folder / "reports" / "ablation.json")
-    states = {row["name"]: row["state"] for row in tree["rows"]}
-    assert states == {"P2": "judged", "P1": "judged", "value": "judged", "min-max": "judged"}
-    there = store.read_jsonl(folder / "work" / "ablation" / "checkout" / stages.TIMES)
-    assert [row["stage"] for row in there] == [  # the reference came from the cache
-        *["extract-features"] * 2, *["train-mapping"] * 2, "evaluate",
-    ]  # fmt: skip
-    assert before == {path: path.read_bytes() for path in _users(folder)}
+    assert {row["name"]: row["state"] for row in tree["rows"]} == dict.fromkeys(
+        ("P2", "P1", "value", "min-max"), "scored"
+    )
+    logs = folder / "work" / "variants" / "logs"
+    assert ran((logs / "P2.txt").read_text()) == [], "the user's own run comes from the cache"
+    changed_by_row = [f"{stage}@{trial}" for stage in ("extract-features", "train-mapping") for trial in TRIALS]
+    assert ran((logs / "min-max.txt").read_text()) == [*changed_by_row, "evaluate"]
+    assert before == {path: path.read_bytes() for path in _users_files(folder)}
     metrics = store.read_json(folder / "reports" / "metrics.json")
     for row in tree["rows"][:2]:
         (same,) = [r for r in metrics["rows"] if (r["name"], r["split"]) == (row["name"], "validation")]
         assert row["validation"]["f1"] == pytest.approx(same["f1"])
 
-
-def test_an_ablation_is_taken_up_where_it_was(checkout: tuple[Path, str], environment: dict[str, str]) -> None:
-    """Judged rows are kept, a row that does not fit is left with its reason, and MLflow gets the rows once."""
-    folder, _ = checkout
-    times = folder / "work" / "ablation" / "checkout" / stages.TIMES
-    before = times.read_bytes()
-    out = call(folder, environment, "aupair", "ablate", "min-max", "printed", "--budget", "0")
-    assert times.read_bytes() == before
-    rows = {row["name"]: row for row in store.read_json(folder / "reports" / "ablation.json")["rows"]}
-    assert [rows[name]["state"] for name in ("P2", "min-max", "printed")] == ["judged", "judged", "left"]
-    assert "budget" in rows["printed"]["why"]
-    assert "printed: left" in out
-    shown = call(folder, environment, "aupair", "ablate", "min-max", "printed", "--plan", "--budget", "0")
-    assert "left out" in shown
+    again = call(folder, environment, "aupair", "ablate", "min-max", "value", "P1")
+    assert "running stage" not in again
+    assert ran((logs / "min-max.txt").read_text()) == [], "what ran before comes from the cache"
+    assert store.read_json(folder / "reports" / "ablation.json") == tree
 
 
-def _users(folder: Path) -> list[Path]:
-    """What is the user's: params, dvc.lock, work and reports, but for the ablation's own."""
-    found = [folder / "params.yaml", folder / "dvc.lock", folder / "data.dvc", folder / "dvc.yaml"]
+def _users_files(folder: Path) -> list[Path]:
+    """Return the user's files: params, dvc.lock, work and reports without those of the ablation."""
+    files = [folder / name for name in ("params.yaml", "dvc.lock", "data.dvc", "dvc.yaml")]
     for name in ("work", "reports"):
-        found += [p for p in (folder / name).rglob("*") if p.is_file() and "ablation" not in str(p.relative_to(folder))]
-    return sorted(found)
+        files += [path for path in (folder / name).rglob("*") if path.is_file()]
+    variants = folder / "work" / "variants"
+    return sorted(path for path in files if variants not in path.parents and path.stem != "ablation")
 
 
 def test_fewer_trials_run_nothing_but_the_choice_again(checkout: tuple[Path, str], environment: dict[str, str]) -> None:

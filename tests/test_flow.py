@@ -19,6 +19,7 @@ from aupair.errors import ArtifactError
 from aupair.evaluation.selection import MAPPINGS
 from aupair.params import Params
 from aupair.ranking.scores import read_sigma, read_y_hat
+from aupair.stage import ARTIFACTS
 
 Command = Callable[..., Any]
 ROWS = ("all-zero", "all-one", "best-constant", "no-uncertainty", "P1", "P2")
@@ -71,7 +72,7 @@ for name in ("train-pseudo-intensity", "train-uncertainty", "extract-features", 
 
 
 def artifact(root: Path, name: str, trial: int = 0) -> Path:
-    return root / stages.ARTIFACTS[name].format(trial=trial)
+    return root / ARTIFACTS[name].format(trial=trial)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -20,6 +20,7 @@ from aupair.mapping.fit import fit_mappings
 from aupair.params import Params, TrainMapping, parse_params
 from aupair.ranking.pairs import Pairs
 from aupair.ranking.samples import load_samples, load_training_set
+from aupair.stage import ARTIFACTS
 from conftest import run_flow
 
 Command = Callable[..., Any]
@@ -27,7 +28,7 @@ ROWS = ("all-zero", "fit-median", "fit-mean", "no-uncertainty", "P1", "P2")
 
 
 def artifact(root: Path, name: str, trial: int = 0) -> Path:
-    return root / stages.ARTIFACTS[name].format(trial=trial)
+    return root / ARTIFACTS[name].format(trial=trial)
 
 
 @pytest.fixture(scope="module")

@@ -15,12 +15,13 @@ from aupair.aus import AUS
 from aupair.data.frames import load_frames
 from aupair.evaluation.selection import MAPPINGS
 from aupair.ranking.scores import read_sigma, read_y_hat
+from aupair.stage import ARTIFACTS
 
 Command = Callable[..., Any]
 
 
 def artifact(root: Path, name: str, trial: int = 0) -> Path:
-    return root / stages.ARTIFACTS[name].format(trial=trial)
+    return root / ARTIFACTS[name].format(trial=trial)
 
 
 def blank(path: Path, frames: int = 7) -> None:

@@ -15,6 +15,7 @@ import yaml
 
 from aupair import stages
 from aupair.params import Params, load_params
+from aupair.stage import ARTIFACTS
 
 REPOSITORY = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
@@ -33,7 +34,7 @@ def names_of(entries: list[Any]) -> list[str]:
 
 
 def place(artifact: str) -> str:
-    return stages.ARTIFACTS[artifact].format(trial=MATRIX)
+    return ARTIFACTS[artifact].format(trial=MATRIX)
 
 
 def test_a_stage_has_one_name_everywhere(pipeline: dict[str, Any]) -> None:
@@ -75,7 +76,7 @@ def test_every_artifact_has_one_writer_before_its_readers() -> None:
         assert set(stage.reads) <= known, stage.name
         assert not set(stage.writes) & known, stage.name
         known |= set(stage.writes)
-    assert known == set(stages.ARTIFACTS)
+    assert known == set(ARTIFACTS)
 
 
 def test_only_register_model_always_runs_and_metrics_stay_in_git(pipeline: dict[str, Any]) -> None:

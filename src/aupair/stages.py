@@ -4,10 +4,7 @@ A stage takes paths and one Params record; it imports neither kfp nor dvc, and h
 `FLOW` is the table of contents; dvc.yaml and params.yaml are held against it by a test.
 """
 
-import hashlib
-import json
 import os
-import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -17,10 +14,7 @@ from aupair import store
 from aupair.errors import ArtifactError, ParamsError
 from aupair.log import SILENT, Log
 from aupair.params import Params
-from aupair.stage import ARTIFACTS, Needs, Stage
-
-TIMES = "work/times.jsonl"
-"""how long each run of a stage took, a line each; no stage reads it"""
+from aupair.stage import Needs, Stage
 
 SYNTHETIC = "Synthetic faces (the demo corpus): these figures compare methods; they are not accuracy on people."
 
@@ -231,14 +225,24 @@ def find(name: str) -> Stage:
 
 
 def run(
-    name: str, params: Params, *, root: Path = Path(), trial: int | None = None, log: Log = SILENT, **more: Path
+    name: str,
+    params: Params,
+    *,
+    root: Path = Path(),
+    trial: int | None = None,
+    teacher: Path | None = None,
+    log: Log = SILENT,
 ) -> None:
     """Run one stage on the artifacts under `root`; a stage of trials runs those of `params.trials`, or just one.
 
     A stage that trains does so with all processes, if torchrun started several, and goes on where it was stopped.
-    `more` is what only this stage takes, such as the teacher of train-pseudo-intensity.
+    `teacher` is the folder of the trial that train-pseudo-intensity learns from with `objective: distill`.
     """
     stage = find(name)
+    more = {} if teacher is None else {"teacher": teacher}
+    if more and (stage.name, params.train_pseudo_intensity.objective) != ("train-pseudo-intensity", "distill"):
+        expected = "train-pseudo-intensity with objective: distill"
+        raise ParamsError("--teacher", got=stage.name, expected=expected, todo="leave --teacher out")
     if not (stage.resumable or several()):
         _run(stage, params, root, trial, log, more)
         return
@@ -266,12 +270,7 @@ def _run(stage: Stage, params: Params, root: Path, trial: int | None, log: Log, 
         check_places(stage, places)
     more = more | ({"checkpoints": root / "work" / "checkpoints"} if stage.resumable else {})
     for number, places in zip(numbers, calls):
-        begun = time.monotonic()
         stage.run(**places, params=params, log=log, **more, **({"trial": number} if stage.per_trial else {}))
-        if log is not SILENT:
-            data = store.read_json(root / ARTIFACTS["info"])["md5"] if (root / ARTIFACTS["info"]).exists() else None
-            took = {"stage": stage.name, "trial": number, "seconds": round(time.monotonic() - begun, 2)}
-            store.append_jsonl(root / TIMES, {**took, "lineage": lineage(stage.name, params), "data": data})
 
 
 def check_places(stage: Stage, places: dict[str, Any]) -> None:
@@ -282,21 +281,6 @@ def check_places(stage: Stage, places: dict[str, Any]) -> None:
                 raise ArtifactError("missing input", where=path, todo=f"run {writer(artifact)} first")
     for artifact in stage.writes:
         store.check_writable(places[artifact])
-
-
-def lineage(name: str, params: Params) -> str:
-    """Give a hash of all settings that a stage's outputs come from, its own and those of the stages before it.
-
-    Two runs on one data folder have an output in common where it is the same.
-    """
-    sections: set[str] = set()
-    waiting = [find(name)]
-    while waiting:
-        stage = waiting.pop()
-        sections |= set(stage.sections)
-        waiting += [find(writer(artifact)) for artifact in stage.reads if artifact != "data"]
-    tree = params.model_dump(mode="json", include=sections)
-    return hashlib.sha256(json.dumps([name, tree], sort_keys=True).encode()).hexdigest()[:16]
 
 
 def writer(artifact: str) -> str:

@@ -1,4 +1,4 @@
-"""What `aupair ablate` refuses, and that it can be stopped; runs of the flow themselves are in tests/test_dvc.py."""
+"""Wrong use of `aupair ablate`, its plan, and its workspace; tests/test_dvc.py runs rows."""
 
 import os
 import signal
@@ -9,52 +9,45 @@ from pathlib import Path
 
 import pytest
 
-from aupair import stages
-from aupair.ablation.ablate import Ablation, duration
-from aupair.errors import ArtifactError
+from aupair.ablation.ablate import run_ablation
+from aupair.ablation.workspace import Workspace
+from aupair.errors import ArtifactError, ParamsError, RunFailedError
+from aupair.log import SILENT
 from aupair.params import Params
 from conftest import Command
 
-DATA_DVC = "outs:\n- md5: abc.dir\n  path: data\n"
 
-
-def test_without_tracked_data_it_says_what_to_do(home: Path, aupair: Command) -> None:
-    outcome = aupair("ablate", "--budget", "1")
+def test_a_checkout_without_tracked_data_is_one_line(home: Path, aupair: Command) -> None:
+    (home / "dvc.yaml").touch()
+    outcome = aupair("ablate", "printed")
     assert outcome.code == ArtifactError.exit_code
-    assert outcome.line == "no data tracked by DVC: in data.dvc, got FileNotFoundError; dvc add data"
+    assert outcome.line == "variants of the flow run by DVC: in data.dvc, got nothing; dvc add data"
 
 
-def test_an_unknown_row_and_a_wrong_file_are_refused_before_any_work(home: Path, aupair: Command) -> None:
-    (home / "data.dvc").write_text(DATA_DVC)
+def test_unknown_rows_and_wrong_files_are_refused_before_any_work(home: Path, aupair: Command) -> None:
     assert "no such row or group, got printd" in aupair("ablate", "printd").line
     (home / "other.json").write_text("[]")
     assert "expected an ablation.json" in aupair("ablate", "--beside", "other.json").line
-    assert not (home / "work" / "ablation").exists()
+    assert "expected ours" in aupair("ablate", "--set", "evaluate.protocol=paper").line
+    assert not (home / "work" / "variants").exists()
 
 
-def test_the_plan_runs_nothing(home: Path, aupair: Command) -> None:
-    (home / "data.dvc").write_text(DATA_DVC)
-    outcome = aupair("ablate", "printed", "--plan", "--budget", "10")
+def test_the_plan_lists_what_rows_change_and_runs_nothing(home: Path, aupair: Command) -> None:
+    outcome = aupair("ablate", "printed", "wide", "half", "--plan", "--set", "evaluate.thresholds=half")
     assert outcome.code == 0
-    assert "printed" in outcome.out
-    assert not (home / "work" / "ablation").exists()
+    assert "train_uncertainty.loss: printed" in outcome.out
+    assert "train_pseudo_intensity.network.width: 0.1" in outcome.out
+    assert "left out: params.yaml has these settings already" in outcome.out
+    assert not (home / "work" / "variants").exists()
 
 
-def test_two_at_once_are_refused(tmp_path: Path, tiny: Params) -> None:
-    from aupair.ablation.ablate import _locked
-
-    ablation = Ablation(tmp_path, tiny, (), "abc")
-    with (
-        _locked(tmp_path / "work" / "ablation" / "lock"),
-        pytest.raises(ArtifactError, match="an ablation is running here already"),
-    ):
-        ablation.run(0.0)
-    assert ablation.run(0.0) == []
+def test_two_commands_at_once_are_refused(tmp_path: Path, tiny: Params) -> None:
+    with Workspace(tmp_path).locked(), pytest.raises(ArtifactError, match="`aupair ablate` or `distill` is running"):
+        run_ablation(tmp_path, tiny, ["P2"])
 
 
-def test_a_stop_reaches_the_stage_that_runs(tmp_path: Path) -> None:
-    """SIGTERM to the command ends DVC and the stage below it, which are in a session of their own."""
-    program = tmp_path / "dvc" / "__main__.py"  # stands for DVC: a shell with a child that would go on for a minute
+def test_sigterm_ends_dvc_and_the_stage_that_runs(tmp_path: Path) -> None:
+    program = tmp_path / "dvc" / "__main__.py"  # stands for DVC: a process with a child that would run for a minute
     program.parent.mkdir()
     program.write_text(
         "import subprocess, sys, pathlib\n"
@@ -65,19 +58,19 @@ def test_a_stop_reaches_the_stage_that_runs(tmp_path: Path) -> None:
     (tmp_path / "dvc" / "__init__.py").touch()
     script = (
         "from pathlib import Path\n"
-        "from aupair.ablation.ablate import _locked\n"
         "from aupair.ablation.workspace import Workspace\n"
         "from aupair.log import SILENT\n"
         "from aupair.params import Params\n"
-        f"root = Path({str(tmp_path)!r})\n"
-        "with _locked(root / 'lock'):\n"
-        "    Workspace(root, root).run(Params(), SILENT, root / 'heard.txt')\n"
+        f"workspace = Workspace(Path({str(tmp_path)!r}))\n"
+        "with workspace.locked():\n"
+        "    workspace.root.mkdir()\n"
+        "    workspace.run(Params(), 'slow', SILENT)\n"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
     with subprocess.Popen([sys.executable, "-c", script], env=environment, stderr=subprocess.PIPE) as process:
-        waited = time.monotonic()
+        start = time.monotonic()
         while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
-            assert time.monotonic() - waited < 60
+            assert time.monotonic() - start < 60
             time.sleep(0.05)
         child = int((tmp_path / "pid").read_text())
         process.send_signal(signal.SIGTERM)
@@ -88,16 +81,20 @@ def test_a_stop_reaches_the_stage_that_runs(tmp_path: Path) -> None:
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(0, "0 s"), (89, "89 s"), (600, "10 min"), (9000, "2.5 h")])
-def test_durations_are_said_for_a_person(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
+def test_a_run_that_fails_is_told_by_its_last_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "dvc").mkdir()
+    (tmp_path / "dvc" / "__init__.py").touch()
+    (tmp_path / "dvc" / "__main__.py").write_text("print('aupair: no faces'); print('ERROR: stage'); exit(1)")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    workspace = Workspace(tmp_path)
+    stale = workspace.root / "work" / "trials" / "7"
+    stale.mkdir(parents=True)
+    with pytest.raises(RunFailedError, match=r"the variant wide: in .*wide\.txt, got no faces;"):
+        workspace.run(Params(), "wide", SILENT)
+    assert not stale.exists(), "evaluate would depend on a trial that the params do not name"
 
 
-def test_lineage_follows_the_flow(tiny: Params) -> None:
-    """A stage's outputs depend on its own sections and on those of the stages it reads from, and on no other."""
-    other = tiny.model_copy(update={"train_mapping": tiny.train_mapping.model_copy(update={"epochs": 9})})
-    touched = [s.name for s in stages.FLOW[:-1] if stages.lineage(s.name, tiny) != stages.lineage(s.name, other)]
-    assert touched == ["train-mapping", "evaluate"]
-    seed = tiny.model_copy(update={"seed": 7})
-    touched = [s.name for s in stages.FLOW[:-1] if stages.lineage(s.name, tiny) != stages.lineage(s.name, seed)]
-    assert touched == [s.name for s in stages.FLOW[2:-1]]
+def test_the_papers_protocol_is_refused(tmp_path: Path, tiny: Params) -> None:
+    paper = tiny.model_copy(update={"evaluate": tiny.evaluate.model_copy(update={"protocol": "paper"})})
+    with pytest.raises(ParamsError, match="rows are chosen on select"):
+        run_ablation(tmp_path, paper, [])

@@ -8,38 +8,37 @@ import pytest
 
 from aupair import store
 from aupair.ablation import report
-from aupair.ablation.judge import as_tree
 from aupair.evaluation.metrics import Counts
 
 EVIDENCE = {"pair_accuracy": 0.9, "pair_nll": 0.17, "pair_nll_constant": 0.19, "ece_order": 0.03}
 
 
-def judged(name: str, group: str, right: int, text: str = "") -> dict[str, Any]:
+def scored(name: str, group: str, right: int, text: str = "") -> dict[str, Any]:
     """A row of 20 videos in which `right` of 40 positives and of 40 negatives are right, more or less."""
     wiggle = np.random.default_rng(0).integers(-2, 3, (20, 12))
     cells = np.stack([right + wiggle, 40 - right - wiggle, 40 - right - wiggle, right + wiggle], axis=-1)
     counts = Counts(cells, np.full(20, right // 2), np.full(20, 80))
     return {
-        "name": name, "group": group, "text": text or name, "judged": "P2", "settings": {"a.b": right},
-        "state": "judged", "counts": as_tree({"select": counts, "validation": counts}), "chosen": {}, "identity": "x",
+        "name": name, "group": group, "text": text or name, "rule": "P2", "settings": {"a.b": right},
+        "state": "scored", "counts": {"select": counts, "validation": counts}, "chosen": {},
         "evidence": {"select": EVIDENCE, "validation": EVIDENCE},
-        "cost": {"parameters": 2e6, "gmac_per_frame": 0.5, "seconds": None},
+        "cost": {"parameters": 2e6, "gmac_per_frame": 0.5},
     }  # fmt: skip
 
 
-LEFT = {
+FAILED = {
     "name": "per-au",
     "group": "pairs",
     "text": "wide",
-    "judged": "P2",
+    "rule": "P2",
     "settings": {},
-    "state": "left",
-    "why": "43 min",
+    "state": "failed",
+    "why": "no memory",
 }
 
 
 def tree(**rights: int) -> dict[str, Any]:
-    rows = [judged("P2", "ours", 30), *(judged(name, "features", right) for name, right in rights.items()), LEFT]
+    rows = [scored("P2", "ours", 30), *(scored(name, "features", right) for name, right in rights.items()), FAILED]
     return report.make(rows, {"note": "Synthetic.", "data": "abc"}, 200, 0)
 
 
@@ -51,7 +50,7 @@ def test_the_files_hold_every_row(tmp_path: Path) -> None:
     assert "counts" not in again["rows"][0]
     text = (tmp_path / "ablation.md").read_text()
     assert "Synthetic." in text
-    assert "| per-au | wide | 43 min |" in text
+    assert "| per-au | wide | no memory |" in text
     assert text.count("| half |") == 3, "scores, AUs, settings"
     page = (tmp_path / "ablation.html").read_text()
     assert page.count("<svg") == 1

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from aupair import __version__, stages
+from aupair.stage import ARTIFACTS
 
 Command = Callable[..., Any]
 
@@ -101,7 +102,7 @@ def test_flow_shows_every_stage_with_its_edges(aupair: Command) -> None:
     assert outcome.code == 0
     for stage in stages.FLOW:
         assert stage.name in outcome.out
-    assert all(artifact in outcome.out for artifact in stages.ARTIFACTS)
+    assert all(artifact in outcome.out for artifact in ARTIFACTS)
 
 
 def test_version(aupair: Command) -> None:

@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from aupair import stages, store
+from aupair import store
 from aupair.data.frames import load_frames
 from aupair.kubeflow.cluster import load_cluster
 from aupair.kubeflow.compile import compile_pipeline
 from aupair.params import Params
 from aupair.ranking.scores import read_y_hat
+from aupair.stage import ARTIFACTS
 from services.mlflow_server import BUCKET, MLflowServer, mlflow_server
 from services.s3 import S3, s3_server
 
@@ -100,16 +101,16 @@ def test_it_ends_with_the_results_of_one_process(whole: Run, finished: Path) -> 
     """
     assert whole.code == 0, whole.err
     labels = whole.artifacts / "check-data" / "labels"
-    assert labels.read_bytes() == (finished / stages.ARTIFACTS["labels"]).read_bytes(), "no arithmetic is in them"
-    count = len(load_frames(*(finished / stages.ARTIFACTS[name] for name in ("labels", "faces"))))
+    assert labels.read_bytes() == (finished / ARTIFACTS["labels"]).read_bytes(), "no arithmetic is in them"
+    count = len(load_frames(*(finished / ARTIFACTS[name] for name in ("labels", "faces"))))
     for trial in (0, 1):
         folder = whole.artifacts / f"for-loop-2-iteration-{trial}" / "train-pseudo-intensity" / "f"
-        on_host = read_y_hat(finished / stages.ARTIFACTS["f"].format(trial=trial), count)
+        on_host = read_y_hat(finished / ARTIFACTS["f"].format(trial=trial), count)
         inside = read_y_hat(folder, count)
         scored = np.isfinite(on_host)
         np.testing.assert_array_equal(np.isfinite(inside), scored)
         assert np.corrcoef(inside[scored], on_host[scored])[0, 1] > 0.98
-    expected = store.read_json(finished / stages.ARTIFACTS["metrics"])
+    expected = store.read_json(finished / ARTIFACTS["metrics"])
     metrics = store.read_json(whole.artifacts / "evaluate" / "metrics")
     assert metrics.keys() == expected.keys()
     assert len(metrics["rows"]) == len(expected["rows"]) > 6

@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 
-from aupair import stages, store
+from aupair import store
 from aupair.aus import AUS
 from aupair.evaluation.cost import cost_of, cost_of_files
 from aupair.mapping.extractor import columns
 from aupair.params import Params, parse_params
+from aupair.stage import ARTIFACTS
 
 BLOCKS = ((64, 64), (128, 128), (256,) * 3, (512,) * 3, (512,) * 3)
 """VGG16's convolutions, each block ending in a pooling by two"""
@@ -100,7 +101,7 @@ def test_vgg16_is_what_everybody_says_it_is() -> None:
 
 
 def test_files_cost_what_their_settings_do_and_hold_as_many_numbers(finished: Path, tiny: Params) -> None:
-    places = {name: finished / stages.ARTIFACTS[name].format(trial=0) for name in ("f", "h", "mapping")}
+    places = {name: finished / ARTIFACTS[name].format(trial=0) for name in ("f", "h", "mapping")}
     found = cost_of_files(**places)
     assert found == cost_of(tiny)
     buffers = ("running_", "num_batches", "center", "scale", "mask")

@@ -14,6 +14,7 @@ from aupair.kubeflow.cluster import Cluster, load_cluster
 from aupair.kubeflow.compile import compile_pipeline, importable_checkout
 from aupair.kubeflow.pipeline_file import PipelineFile, read_pipeline_file
 from aupair.params import Params
+from aupair.stage import ARTIFACTS
 
 REPOSITORY = Path(__file__).parents[2]
 VIEWS = {"scores", "curves"}
@@ -53,7 +54,7 @@ def test_each_stage_has_a_component_of_its_name_and_no_other_is_there() -> None:
 @pytest.mark.parametrize("stage", stages.FLOW, ids=lambda stage: stage.name)
 def test_a_component_takes_and_gives_what_the_flow_says(stage: stages.Stage) -> None:
     spec = component(stage.section).component_spec
-    gathers = {name for name in stage.reads if "{trial}" in stages.ARTIFACTS[name] and not stage.per_trial}
+    gathers = {name for name in stage.reads if "{trial}" in ARTIFACTS[name] and not stage.per_trial}
     artifacts = {name: value for name, value in spec.inputs.items() if value.type.startswith("system.")}
     parameters = set(spec.inputs) - set(artifacts)
     assert set(artifacts) == set(stage.reads)

@@ -14,6 +14,7 @@ from aupair.kubeflow.cluster import Cluster, load_cluster
 from aupair.kubeflow.compile import compile_pipeline
 from aupair.params import Params
 from aupair.registry import mlflow_store
+from aupair.stage import ARTIFACTS
 
 pytestmark = pytest.mark.slow
 REPOSITORY = Path(__file__).parents[2]
@@ -84,7 +85,7 @@ def test_kfp_gives_the_bytes_that_dvc_and_one_process_give(whole: Run, finished:
             for name in set(stage.writes) - {"data_docs"}:  # Great Expectations stamps the time into them
                 mine, theirs = (
                     whole.artifact(stage.name, name, trial),
-                    finished / stages.ARTIFACTS[name].format(trial=trial),
+                    finished / ARTIFACTS[name].format(trial=trial),
                 )
                 files = [path for path in [theirs, *theirs.rglob("*")] if path.is_file()]
                 assert files

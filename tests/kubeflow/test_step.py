@@ -14,6 +14,7 @@ from aupair.kubeflow import step
 from aupair.kubeflow.compile import importable_checkout
 from aupair.kubeflow.curves_page import render_curves
 from aupair.params import Params
+from aupair.stage import ARTIFACTS
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -42,7 +43,7 @@ def function(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
 
 
 def at(root: Path, name: str, trial: int = 0) -> Path:
-    return root / stages.ARTIFACTS[name].format(trial=trial)
+    return root / ARTIFACTS[name].format(trial=trial)
 
 
 def whole(tree: dict[str, Any]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from aupair.report import faces, formatting, sections
 from aupair.report.document import Face, Folded, Grid, Section, Text, html_page, markdown
 from aupair.report.reports import Places, write_reports
 from aupair.report.tables import Table, headline, rows_of
+from aupair.stage import ARTIFACTS
 from evaluation.worlds import QUICK, world
 
 VOID = {"meta", "link", "br", "img"}
@@ -138,7 +139,7 @@ def test_a_table_is_the_same_as_markdown_and_as_html_and_words_are_escaped() -> 
 
 
 def place(finished: Path, name: str) -> Path:
-    return finished / stages.ARTIFACTS[name].format(trial=0)
+    return finished / ARTIFACTS[name].format(trial=0)
 
 
 def test_the_page_says_what_the_files_say(finished: Path) -> None:

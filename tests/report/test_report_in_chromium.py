@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from aupair import stages
 from aupair.report.document import POLICY
+from aupair.stage import ARTIFACTS
 from services.chromium import Tab, chromium
 
 WIDE, PHONE, PAPER = 1280, 390, 720
@@ -33,7 +33,7 @@ def overflow(tab: Tab) -> list[str]:
 
 
 def test_the_page_loads_without_a_complaint_or_a_request(tab: Tab, finished: Path) -> None:
-    page = finished / stages.ARTIFACTS["report"]
+    page = finished / ARTIFACTS["report"]
     for width in (WIDE, PHONE):
         tab.open(page, width)
         assert tab.evaluate("document.documentElement.scrollWidth") <= width
@@ -48,7 +48,7 @@ def test_the_page_loads_without_a_complaint_or_a_request(tab: Tab, finished: Pat
 
 def test_text_in_a_figure_is_readable_on_a_phone(tab: Tab, finished: Path) -> None:
     """A figure fits the width of a phone, and its smallest text is at least 7 pixels high there."""
-    tab.open(finished / stages.ARTIFACTS["report"], PHONE)
+    tab.open(finished / ARTIFACTS["report"], PHONE)
     smallest = tab.evaluate("""Math.min(...[...document.querySelectorAll('#scores svg text, #choice svg text')]
         .map(e => parseFloat(getComputedStyle(e).fontSize) * e.getScreenCTM().a))""")
     assert smallest >= 7
@@ -56,7 +56,7 @@ def test_text_in_a_figure_is_readable_on_a_phone(tab: Tab, finished: Path) -> No
 
 
 def test_paper_shows_what_is_folded_and_cuts_nothing(tab: Tab, finished: Path) -> None:
-    page = finished / stages.ARTIFACTS["report"]
+    page = finished / ARTIFACTS["report"]
     visible = "[...document.querySelectorAll('details table')].filter(e => e.checkVisibility()).length"
     tab.open(page, PAPER)
     assert tab.evaluate(visible) == 0

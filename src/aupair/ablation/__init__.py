@@ -1,1 +1,1 @@
-"""`aupair ablate`: does each part of the method earn its place? Rows of one table, each a run with other settings."""
+"""Variants of the flow, run beside it: the rows of `aupair ablate` and the student of `aupair distill`."""

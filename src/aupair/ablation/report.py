@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aupair import store
-from aupair.ablation.judge import SPLITS, figures, from_tree
 from aupair.ablation.rows import GROUPS, REFERENCE
+from aupair.ablation.scoring import SPLITS, score_figures
 from aupair.aus import AUS
 from aupair.aus import SPLITS as ALL_SPLITS
 from aupair.evaluation.metrics import spearman
@@ -21,18 +21,17 @@ if TYPE_CHECKING:
 
 HEAD = (
     "row", "mean F1", "less P2's", "P(higher)", "2021 score", "F1 on select", "pair accuracy", "pair NLL",
-    "constant of fit", "of select", "ECE", "Mparam", "GMAC", "seconds",
+    "constant of fit", "of select", "ECE", "Mparam", "GMAC",
 )  # fmt: skip
 NLL = ("pair_nll", "pair_nll_constant", "pair_nll_constant_select")
 HOW_TO_READ = (
-    "Each row is a run of the flow with the settings that it names, judged on `validation`; thresholds, P1 or P2 and "
+    "Each row is a run of the flow with the settings that it names, scored on `validation`; thresholds, P1 or P2 and "
     "percentiles were chosen on `select`. In brackets: 95 % intervals, bootstrap over videos, drawn alike for all rows, "
     "so that the difference to P2 is of the same videos. P(higher): the share of draws in which the row's mean F1 is "
     "above P2's, ties half. Pair NLL: of the orders of fixed pairs with the row's sigma, lower is better, beside that of "
-    "the constant sigma that is best on the same run's fit pairs, and on select's; ECE: of P(order). The cost is that of "
-    "the row alone: parameters and giga multiply-adds a frame of the networks that it needs, and the seconds of its "
-    "stages, nothing shared. The intervals are of videos, not of training: another seed moves a row that is trained "
-    "anew, too, and of thirty rows one or two leave P2's value by chance. A row judged as P1, or without uncertainty, is "
+    "the constant sigma that is best on the same run's fit pairs, and on select's; ECE: of P(order). Mparam and "
+    "GMAC: millions of parameters, and giga multiply-adds a frame, of the networks that the row needs. The intervals are of videos, not of training: another seed moves a row that is trained "
+    "anew, too, and of thirty rows one or two leave P2's value by chance. A row with the decision rule P1 or no-uncertainty is "
     "best read beside that row: part of its distance to P2 is theirs."
 )
 
@@ -44,14 +43,14 @@ def make(rows: Sequence[Mapping[str, Any]], about: Mapping[str, Any], draws: int
         about: said first: note, data, budget.
         draws: bootstrap resamples.
     """
-    counts = {row["name"]: from_tree(row["counts"]) for row in rows if row["state"] == "judged"}
+    counts = {row["name"]: row["counts"] for row in rows if row["state"] == "scored"}
     reference = counts.get(REFERENCE, {})
     made = []
     for row in rows:
-        tree = {key: value for key, value in row.items() if key not in ("counts", "identity")}
+        tree = {key: value for key, value in row.items() if key != "counts"}
         if row["name"] in counts:
             for split in SPLITS:
-                tree[split] = figures(
+                tree[split] = score_figures(
                     counts[row["name"]][split], reference.get(split), draws, (seed, ALL_SPLITS.index(split))
                 )  # the draws of evaluate
         made.append(tree)
@@ -65,8 +64,8 @@ def beside(tree: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
         f1: (here, there) by row; spearman: of the two orders; swapped: pairs of rows whose order differs although
         their intervals of mean F1 do not meet, here and there.
     """
-    there = {row["name"]: row for row in other["rows"] if row["state"] == "judged"}
-    here = {row["name"]: row for row in tree["rows"] if row["state"] == "judged" and row["name"] in there}
+    there = {row["name"]: row for row in other["rows"] if row["state"] == "scored"}
+    here = {row["name"]: row for row in tree["rows"] if row["state"] == "scored" and row["name"] in there}
     f1 = {name: (row["validation"]["f1"], there[name]["validation"]["f1"]) for name, row in here.items()}
     here_f1, there_f1 = (np.array([value[k] for value in f1.values()]) for k in (0, 1))
     order = spearman(here_f1, there_f1)
@@ -98,37 +97,37 @@ def sections(tree: Mapping[str, Any]) -> list[Section]:
     if other := tree.get("beside"):
         parts.append(Section("Another corpus", [Text(_of_other(other)), _both(other)]))
     parts.append(Section("What each row changes", [_settings(tree)]))
-    failed = [row for row in tree["rows"] if row["state"] != "judged"]
+    failed = [row for row in tree["rows"] if row["state"] != "scored"]
     if failed:
         lines = [[row["name"], row["text"], row["why"]] for row in failed]
-        parts.append(Section("Not judged", [Table("Rows without figures", ["row", "what", "why"], lines)]))
+        parts.append(Section("Not scored", [Table("Rows without figures", ["row", "what", "why"], lines)]))
     return parts
 
 
 def scores(tree: Mapping[str, Any]) -> Table:
-    """Return the judged rows with all their figures, those of a group below each other."""
+    """Return the scored rows with all their figures, those of a group below each other."""
     lines: list[list[str]] = []
     for group, text in GROUPS.items():
-        judged = [row for row in _judged(tree) if row["group"] == group]
-        lines += [[f"**{text}**", *[""] * (len(HEAD) - 1)]] if judged else []
-        lines += [_line(row) for row in judged]
+        scored = [row for row in _scored(tree) if row["group"] == group]
+        lines += [[f"**{text}**", *[""] * (len(HEAD) - 1)]] if scored else []
+        lines += [_line(row) for row in scored]
     return Table("Validation, if nothing else is said", HEAD, lines)
 
 
 def brief(tree: Mapping[str, Any]) -> Table:
-    """Return the judged rows with the figures that are looked at first, for a terminal."""
-    columns = [HEAD.index(name) for name in ("mean F1", "less P2's", "P(higher)", "2021 score", "pair NLL", "seconds")]
-    lines = [[row["name"], *(_line(row)[k] for k in columns)] for row in _judged(tree)]
+    """Return the scored rows with the figures that are looked at first, for a terminal."""
+    columns = [HEAD.index(name) for name in ("mean F1", "less P2's", "P(higher)", "2021 score", "pair NLL")]
+    lines = [[row["name"], *(_line(row)[k] for k in columns)] for row in _scored(tree)]
     return Table("Ablation, validation", ["row", *(HEAD[k] for k in columns)], lines)
 
 
 def forest(tree: Mapping[str, Any]) -> "Drawing":
-    """Draw mean F1 of every judged row with its interval."""
+    """Draw mean F1 of every scored row with its interval."""
     from aupair.report.figures import BLUE, RED, Interval, intervals
 
     lines: list[Interval] = []
     marks: dict[str, float] = {}
-    for row in _judged(tree):
+    for row in _scored(tree):
         found, is_reference = row["validation"], row["name"] == REFERENCE
         marks |= {"P2": found["f1"]} if is_reference else {}
         colour = RED if is_reference else BLUE
@@ -136,9 +135,9 @@ def forest(tree: Mapping[str, Any]) -> "Drawing":
     return intervals(lines, "Mean F1 of every row", "mean F1 on validation, 95 % intervals over videos", marks)
 
 
-def _judged(tree: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Return the judged rows by group."""
-    return [row for group in GROUPS for row in tree["rows"] if row["group"] == group and row["state"] == "judged"]
+def _scored(tree: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the scored rows by group."""
+    return [row for group in GROUPS for row in tree["rows"] if row["group"] == group and row["state"] == "scored"]
 
 
 def _line(row: Mapping[str, Any]) -> list[str]:
@@ -154,20 +153,18 @@ def _line(row: Mapping[str, Any]) -> list[str]:
     cells += [number(found["score"]), number(row["select"]["f1"])]
     shown = {} if row["group"] == "constant" else evidence
     cells += [number(shown.get("pair_accuracy"))]
-    with_sigma = row["judged"] in ("P1", "P2")
+    with_sigma = row["rule"] in ("P1", "P2")
     cells += [number(shown.get(key) if with_sigma else None, 4) for key in NLL]
     cells += [number(shown.get("ece_order") if with_sigma else None)]
-    seconds = cost["seconds"]
-    cells += [f"{cost['parameters'] / 1e6:.2f}", f"{cost['gmac_per_frame']:.3f}"]
-    return [*cells, number(seconds, 0)]
+    return [*cells, f"{cost['parameters'] / 1e6:.2f}", f"{cost['gmac_per_frame']:.3f}"]
 
 
 def _of_aus(tree: Mapping[str, Any]) -> Table:
-    """Return the F1 of each AU for every judged row."""
+    """Return the F1 of each AU for every scored row."""
     lines = [
         [row["name"], *(f"{row['validation']['per_au'][au]['f1']:.2f}" for au in AUS)]
         for row in tree["rows"]
-        if row["state"] == "judged"
+        if row["state"] == "scored"
     ]
     return Table("F1 on validation", ["row", *AUS], lines)
 
@@ -177,8 +174,8 @@ def _settings(tree: Mapping[str, Any]) -> Table:
     lines = []
     for row in tree["rows"]:
         settings = ", ".join(f"`{key}: {value}`" for key, value in row["settings"].items())
-        lines.append([row["name"], row["text"], row["judged"], settings or UNKNOWN])
-    return Table("Settings of each row", ["row", "what", "judged", "settings"], lines)
+        lines.append([row["name"], row["text"], row["rule"], settings or UNKNOWN])
+    return Table("Settings of each row", ["row", "what", "decision rule", "settings"], lines)
 
 
 def _both(other: Mapping[str, Any]) -> Table:

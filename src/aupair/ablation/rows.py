@@ -1,4 +1,4 @@
-"""The rows of the ablation: what is changed, and which way to decide of that run is judged."""
+"""The rows of the ablation: the settings that each changes, and the decision rule that is scored on its run."""
 
 import difflib
 from collections.abc import Callable, Mapping, Sequence
@@ -29,22 +29,23 @@ class Row:
     """A row of the table.
 
     Attributes:
-        name: how the command line and the table call it.
+        name: its name on the command line and in the table.
         group: one of GROUPS.
-        text: what it is.
-        judged: a row of evaluate (`no-uncertainty`, `P1`, `P2`, a constant), or y_hat against a threshold: `value`,
-            `value-median` and `value-lowest` (the person's median, or a low percentile, subtracted).
-        settings: keys of params.yaml and what they are set to; a function of the user's params where it depends on them.
+        text: what it shows, in words.
+        rule: the decision rule that is scored: a row of evaluate (`no-uncertainty`, `P1`, `P2`, a constant), or y_hat
+            against a threshold: `value`, `value-median` and `value-lowest` (the person's median, or a low percentile,
+            subtracted).
+        settings: keys of params.yaml and their values; a value that depends on the user's params is a function of them.
     """
 
     name: str
     group: str
     text: str
-    judged: str
+    rule: str
     settings: Mapping[str, Setting] = field(default_factory=dict)
 
     def params(self, base: Params) -> Params:
-        """Give the params of its run.
+        """Return the params of its run.
 
         Raises:
             ParamsError: the settings do not fit the user's params.
@@ -53,13 +54,13 @@ class Row:
         where = f"ablation row {self.name}"
         return parse_params(apply_settings(Params, base.model_dump(mode="json"), settings, where), where)
 
-    def unfit(self, base: Params) -> str:
-        """Say why the row makes no sense with these params; empty where it does."""
+    def why_unfit(self, base: Params) -> str:
+        """Return why the row makes no sense with these params; empty if it does."""
         try:
             params = self.params(base)
         except ParamsError as error:
             return str(error)
-        return "params.yaml says so already" if self.settings and params == base else ""
+        return "params.yaml has these settings already" if self.settings and params == base else ""
 
 
 SINGLE = {"train_pseudo_intensity.objective": "single"}
@@ -68,7 +69,7 @@ IN_F, IN_H = "train_pseudo_intensity", "train_uncertainty"
 
 
 def _like_f(base: Params) -> dict[str, Any]:
-    """f's optimiser, with 100 steps: more only learns the people of fit by heart (docs/log.md)."""
+    """Return the optimiser of f with 100 steps: more of them only overfit to the people of fit (docs/log)."""
     if base.train_uncertainty.kind == "network":
         return base.train_uncertainty.optimiser.model_dump(mode="json")
     own = base.train_pseudo_intensity.optimiser.model_dump(mode="json")
@@ -95,7 +96,7 @@ PER_AU: dict[str, Setting] = {
     f"{IN_H}.optimiser": _like_f,
     f"{IN_H}.augment": _augment,
 }
-"""Judged without uncertainty, so that h is only there for the flow to be whole."""
+"""These rows are scored without uncertainty: h is trained only because evaluate needs one."""
 
 ROWS = (
     Row("all-zero", "constant", "all zero", "all-zero"),
@@ -151,11 +152,11 @@ ROWS = (
             base, sharing="per_au", width=base.train_pseudo_intensity.network.width / 12**0.5)}),
     Row("per-au", "pairs", "a network for each AU, each as wide as the shared one", "no-uncertainty", PER_AU),
 )  # fmt: skip
-"""In the order in which they are run: what a small budget should hold comes first."""
+"""In the order in which they are run: cheap and telling ones first."""
 
 
-def pick(names: Sequence[str]) -> list[Row]:
-    """Give the rows of these names and groups, in the order of ROWS, with the reference; all of them for none.
+def select_rows(names: Sequence[str]) -> list[Row]:
+    """Return the rows of these names and groups with the reference, in the order of ROWS; all rows if there is no name.
 
     Raises:
         ParamsError: no such row or group.

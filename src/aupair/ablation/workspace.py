@@ -1,17 +1,20 @@
-"""Where rows are run: a DVC repository of its own below work/, with the cache of the user's.
+"""The folder below work/ in which variants of the flow run: a DVC repository of its own with the cache of the user's.
 
-DVC shares what two rows have in common: an output that any run on this machine made from the same inputs and settings
-is taken from the cache. The user's own params, work and reports are not touched.
+Whatever a run on this machine made before from the same inputs and settings comes from that cache. So variants share
+what they have in common, and an interrupted command continues where it was. The user's params, work and reports are
+not touched.
 """
 
+import fcntl
 import os
 import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -20,61 +23,94 @@ from aupair.errors import ArtifactError, RunFailedError
 from aupair.log import Log
 from aupair.params import Params
 
+FOLDER = Path("work") / "variants"
 TARGET = "evaluate"
-"""The stage that a row needs; register-model is left out."""
+"""The last stage of a variant; register-model is left out."""
+CONFIG = """\
+[core]
+    no_scm = true
+    analytics = false
+[cache]
+    dir = "{cache}"
+    type = "reflink,hardlink,copy"
+"""
 
 
 @dataclass(frozen=True)
 class Workspace:
-    """A folder with its own dvc.yaml, params.yaml, data and work.
+    """The workspace of a checkout.
 
     Attributes:
         home: the user's checkout.
-        root: the folder.
     """
 
     home: Path
-    root: Path
+
+    @property
+    def root(self) -> Path:
+        """Return the folder that looks like the checkout: dvc.yaml, params.yaml, data, work and reports."""
+        return self.home / FOLDER / "checkout"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other commands out until the block ends; SIGTERM stops the block as Ctrl-C does.
+
+        Raises:
+            ArtifactError: another process is in the workspace.
+        """
+        path = self.home / FOLDER / "lock"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                todo = "wait for it, or stop it"
+                raise ArtifactError("`aupair ablate` or `distill` is running here", where=path, todo=todo) from error
+            before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+            try:
+                yield
+            finally:
+                signal.signal(signal.SIGTERM, before)
 
     def prepare(self, params: Params) -> None:
-        """Make the repository, and bring what the user's last run left: data, and the outputs in dvc.lock.
+        """Create the repository if needed, and check out the data and the outputs of the user's last run.
 
         Raises:
             ArtifactError: the checkout is no DVC repository, or its data is not tracked or not in the cache.
         """
         for name, todo in (("dvc.yaml", "run it in the checkout"), ("data.dvc", "dvc add data"), (".dvc", "dvc init")):
             if not (self.home / name).exists():
-                raise ArtifactError("the ablation runs by DVC", where=self.home / name, got="nothing", todo=todo)
-        cache = _dvc(self.home, "cache", "dir").strip()
-        if not (self.root / ".dvc").exists():
-            self.root.mkdir(parents=True, exist_ok=True)
-            _dvc(self.root, "init", "--no-scm")
-        (self.root / ".dvc" / "tmp" / "rwlock").unlink(missing_ok=True)  # a kill may have cut it; nobody else is here
-        _dvc(self.root, "config", "core.analytics", "false")
-        _dvc(self.root, "config", "cache.type", "reflink,hardlink,copy")
-        _dvc(self.root, "cache", "dir", str((self.home / cache).resolve()))
+                raise ArtifactError("variants of the flow run by DVC", where=self.home / name, got="nothing", todo=todo)
+        cache = (self.home / _dvc(self.home, "cache", "dir").strip()).resolve()
+        config = self.root / ".dvc" / "config"
+        store.write_text(config, CONFIG.format(cache=cache))
+        # A killed DVC can leave a damaged lock file; nobody else is in this repository.
+        (config.parent / "tmp" / "rwlock").unlink(missing_ok=True)
         for name in ("dvc.yaml", "data.dvc", "dvc.lock"):
             if (self.home / name).exists():
                 shutil.copyfile(self.home / name, self.root / name)
-        self._write(params)
+        self._write_params(params)
         _dvc(self.root, "checkout", "--force", "data.dvc", todo="dvc pull data.dvc")
         _dvc(self.root, "checkout", "--force", "--allow-missing")
 
-    def run(self, params: Params, log: Log, heard: Path) -> None:
-        """Bring the flow up to evaluate with these params; the stages' own words go to the file `heard`.
+    def run(self, params: Params, name: str, log: Log) -> None:
+        """Run the flow up to evaluate with these params; the output of DVC and the stages goes to logs/NAME.txt.
 
         Raises:
             RunFailedError: a stage failed.
         """
-        self._write(params)
-        heard.parent.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "dvc", "repro", TARGET]
+        self._write_params(params)
+        for folder in (self.root / "work" / "trials").glob("*"):
+            if folder.name not in map(str, params.trials):
+                shutil.rmtree(folder)  # evaluate depends on the whole of work/trials; the cache still has this one
+        output = self.home / FOLDER / "logs" / f"{name}.txt"
+        output.parent.mkdir(parents=True, exist_ok=True)
         with (
-            open(heard, "w") as file,
+            open(output, "w") as file,
             subprocess.Popen(
-                command,
+                [sys.executable, "-m", "dvc", "repro", TARGET],
                 cwd=self.root,
-                env=environment(),
+                env=_environment(),
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
@@ -89,39 +125,40 @@ class Workspace:
                     if line.startswith("Running stage"):
                         log.line("  " + line.strip().rstrip(":").lower())
             except KeyboardInterrupt:
-                os.killpg(child.pid, signal.SIGTERM)  # DVC and its stage: a training stage saves its state at that
+                os.killpg(child.pid, signal.SIGTERM)  # DVC and its stage: a training stage saves a checkpoint then
                 raise
         if child.returncode:
-            raise RunFailedError("a row's run", where=heard, got=_last_line(heard), todo="the file says more")
+            raise RunFailedError(
+                f"the variant {name}", where=output, got=_last_message(output), todo="read the whole of that file"
+            )
 
-    def _write(self, params: Params) -> None:
-        """Write params.yaml; without it DVC cannot read dvc.yaml."""
+    def _write_params(self, params: Params) -> None:
+        """Write params.yaml with every key; without that file DVC cannot read dvc.yaml."""
         store.write_text(self.root / "params.yaml", yaml.safe_dump(params.model_dump(mode="json"), sort_keys=False))
 
 
-def _dvc(folder: Path, *arguments: str, todo: str = "look whether `dvc status` works there") -> str:
-    """Run DVC in a folder and give what it printed.
+def _dvc(folder: Path, *arguments: str, todo: str = "check whether `dvc status` works there") -> str:
+    """Run DVC in a folder and return its output.
 
     Raises:
         ArtifactError: it failed.
     """
-    done = subprocess.run(
-        [sys.executable, "-m", "dvc", *arguments], cwd=folder, env=environment(), capture_output=True, text=True
-    )
+    command = [sys.executable, "-m", "dvc", *arguments]
+    done = subprocess.run(command, cwd=folder, env=_environment(), capture_output=True, text=True)
     if done.returncode:
-        said = (done.stderr.strip() or done.stdout.strip() or "no word").splitlines()[0]
-        raise ArtifactError(f"dvc {' '.join(arguments)}", where=folder, got=said, todo=todo)
+        message = (done.stderr.strip() or done.stdout.strip() or "no message").splitlines()[0]
+        raise ArtifactError(f"dvc {' '.join(arguments)}", where=folder, got=message, todo=todo)
     return done.stdout
 
 
-def environment() -> dict[str, Any]:
-    """Give the variables for DVC and the stages that it starts: this environment's programs first."""
+def _environment() -> dict[str, str]:
+    """Return the variables for DVC and the stages that it starts: the programs of this environment come first."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     return {**os.environ, "PATH": path, "DVC_NO_ANALYTICS": "true"}
 
 
-def _last_line(path: Path) -> str:
-    """Give the last line that a stage or DVC said, `aupair: ...` before all others."""
+def _last_message(path: Path) -> str:
+    """Return the last line of an output, preferably an error of a stage (`aupair: ...`)."""
     lines = [line.strip() for line in path.read_text(errors="replace").splitlines() if line.strip()]
-    own = [line for line in lines if line.startswith("aupair: ")]
-    return (own or lines or ["no word"])[-1].removeprefix("aupair: ")
+    errors = [line for line in lines if line.startswith("aupair: ")]
+    return (errors or lines or ["no message"])[-1].removeprefix("aupair: ")

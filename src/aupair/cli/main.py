@@ -23,7 +23,7 @@ app = typer.Typer(
 app.add_typer(registry.app, name="registry")
 app.add_typer(pipeline.app, name="pipeline")
 app.command(
-    epilog="Examples: `aupair ablate --plan`, `aupair ablate --budget 60`, `aupair ablate no-pairs uncertainty`, "
+    epilog="Examples: `aupair ablate --plan`, `aupair ablate no-pairs uncertainty`, "
     "`aupair ablate --beside ../other/reports/ablation.json`"
 )(ablation.ablate)
 app.command(
@@ -74,6 +74,12 @@ def run(
         list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override a parameter.")
     ] = None,
     trial: Annotated[int | None, typer.Option(help="Only this trial (of a stage that runs once a trial).")] = None,
+    teacher: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True, help="The trial's folder to learn from (objective: distill); `aupair distill` sets it."
+        ),
+    ] = None,
     params: ParamsFile = Path("params.yaml"),
     root: Annotated[Path, typer.Option(help="The folder that holds data/, work/ and reports/.")] = Path(),
 ) -> None:
@@ -82,14 +88,15 @@ def run(
     from aupair.console import ConsoleLog
     from aupair.params import load_params
 
-    stages.run(stage, load_params(params, overrides or ()), root=root, trial=trial, log=ConsoleLog())
+    stages.run(stage, load_params(params, overrides or ()), root=root, trial=trial, teacher=teacher, log=ConsoleLog())
 
 
 @app.command(epilog="Example: `aupair flow`")
 def flow() -> None:
     """Show the stages: what each reads, writes and needs."""
     from aupair.console import show_table
-    from aupair.stages import ARTIFACTS, FLOW
+    from aupair.stage import ARTIFACTS
+    from aupair.stages import FLOW
 
     show_table(
         "The flow",

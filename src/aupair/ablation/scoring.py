@@ -1,0 +1,198 @@
+"""The decisions of a finished run by every decision rule, their counts per video, and the figures that follow."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from aupair import stages, store
+from aupair.aus import AUS
+from aupair.data.frames import Frames, load_frames
+from aupair.evaluation.cost import cost_of
+from aupair.evaluation.metrics import (
+    Counts,
+    accuracy,
+    au_score,
+    challenge_figures,
+    constant_decisions,
+    count_decisions,
+    draw_resamples,
+    f1,
+    figures_by_au,
+    paired_difference,
+    percentile_interval,
+)
+from aupair.evaluation.nearest_face import fill_nearest
+from aupair.evaluation.selection import (
+    MAPPINGS,
+    Cells,
+    Trial,
+    annotated_cells,
+    read_trial,
+    tune_threshold,
+    uses_uncertainty,
+)
+from aupair.params import Params
+
+SPLITS = ("select", "validation")
+CONSTANTS = ("all-zero", "all-one", "best-constant")
+LOW_PERCENTILES = (1, 5, 10, 20, 30, 50)
+"""`value-lowest` takes the one of these that is best for an AU on select."""
+EVIDENCE = {
+    "pair_accuracy": ("pair_accuracy", "mean"),
+    "pair_accuracy_clear": ("pair_accuracy", "clear"),
+    "pair_nll": ("uncertainty", "pair_nll", "h"),
+    "pair_nll_constant": ("uncertainty", "pair_nll", "constant"),
+    "pair_nll_constant_select": ("uncertainty", "pair_nll", "constant_select"),
+    "auroc_margin": ("uncertainty", "auroc_correct", "margin"),
+    "auroc_margin_over_sigma": ("uncertainty", "auroc_correct", "margin_over_sigma"),
+    "gain_at_80": ("uncertainty", "gain_at_80", "sigma"),
+    "auroc_own_region": ("uncertainty", "auroc_own_region", "mean"),
+    "ece_order": ("uncertainty", "ece"),
+}
+"""Where metrics.json has what the report shows of a row beside its F1; `select` has the same below its own key."""
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A run of the flow that evaluate has finished, in memory.
+
+    Attributes:
+        params: those that it ran with.
+        frames: N of them.
+        trial: the outputs of the trial that evaluate chose.
+        selection, metrics: the trees that evaluate wrote.
+    """
+
+    params: Params
+    frames: Frames
+    trial: Trial
+    selection: dict[str, Any]
+    metrics: dict[str, Any]
+
+    @classmethod
+    def load(cls, root: Path, params: Params) -> "FinishedRun":
+        """Load the run in a folder."""
+        paths = stages.find("evaluate").paths(root, params.trials)
+        frames = load_frames(paths["labels"], paths["faces"])
+        selection = store.read_json(paths["selection"])
+        k = params.trials.index(selection["trial"])
+        outputs = {name: paths[name][k] for name in ("f", "h", "features", "mapping")}
+        trial = read_trial(frames, params.trials[k], **outputs)
+        return cls(params, frames, trial, selection, store.read_json(paths["metrics"]))
+
+    def score(self, rule: str) -> dict[str, Any]:
+        """Score a decision rule.
+
+        Returns:
+            counts: the counts per video of select and validation; chosen: what was chosen on select for the rule alone;
+            evidence: the figures of EVIDENCE by split; cost: see `rule_cost`.
+        """
+        decisions, chosen = self.decide(rule)
+        counts = {}
+        for split in SPLITS:
+            cells = annotated_cells(self.frames, split)
+            counts[split] = count_decisions(decisions[cells.rows], cells.truth, cells.video)
+        trees = {"select": self.metrics["select"], "validation": self.metrics}
+        evidence = {
+            split: {name: _at_path(tree, path) for name, path in EVIDENCE.items()} for split, tree in trees.items()
+        }
+        return {"counts": counts, "chosen": chosen, "evidence": evidence, "cost": rule_cost(rule, self.params)}
+
+    def decide(self, rule: str) -> tuple[np.ndarray, dict[str, Any]]:
+        """Return the decisions of a rule, (N, A) bool, and what was chosen on select for it alone."""
+        frames, cells = self.frames, annotated_cells(self.frames, "select")
+        if rule in CONSTANTS:
+            return np.broadcast_to(
+                constant_decisions(annotated_cells(frames, "fit").truth)[rule], frames.labels.shape
+            ), {}
+        if rule.startswith("value"):
+            return self._decide_by_value(rule, cells)
+        fixed = {"no-uncertainty": np.zeros(len(AUS), bool), "P1": np.ones(len(AUS), bool)}
+        uses = fixed.get(rule, np.array([uses_uncertainty(self.selection[au]) for au in AUS]))
+        raw = fill_nearest(self.trial.raw(uses), frames.ok, frames.video)
+        thresholds = np.array([self.selection[au][MAPPINGS[int(use)]]["threshold"] for au, use in zip(AUS, uses)])
+        return raw >= thresholds, {}
+
+    def _decide_by_value(self, rule: str, cells: Cells) -> tuple[np.ndarray, dict[str, Any]]:
+        """Compare y_hat, less a percentile of the person if the rule says so, with a threshold tuned on select."""
+        frames = self.frames
+        levels = {"value": (None,), "value-median": (50,), "value-lowest": LOW_PERCENTILES}[rule]
+        best_score, best = np.full(len(AUS), -np.inf), np.zeros(frames.labels.shape, bool)
+        best_level: list[int | None] = [None] * len(AUS)
+        for level in levels:
+            raw = self.trial.y_hat.astype(np.float64)
+            if level is not None:
+                raw = raw - person_percentile(raw, frames, level)
+            raw = fill_nearest(raw, frames.ok, frames.video)
+            for au in range(len(AUS)):
+                decisions = raw[:, au] >= tune_threshold(raw[cells.rows, au], cells.truth[:, au])
+                total = count_decisions(decisions[cells.rows, None], cells.truth[:, [au]], cells.video).total()
+                score = float(au_score(total)[0])
+                if score > best_score[au]:
+                    best_score[au], best[:, au], best_level[au] = score, decisions, level
+        return best, {"percentile": dict(zip(AUS, best_level))} if rule == "value-lowest" else {}
+
+
+def person_percentile(values: np.ndarray, frames: Frames, level: float) -> np.ndarray:
+    """Return for each frame a percentile of its person's values over all clips, (N, A); NaN without any face."""
+    percentiles = np.full(values.shape, np.nan)
+    for subject in np.unique(frames.subject):
+        rows = frames.subject == subject
+        if (rows & frames.ok).any():
+            percentiles[rows] = np.percentile(values[rows & frames.ok], level, axis=0)
+    return percentiles
+
+
+def rule_cost(rule: str, params: Params) -> dict[str, float]:
+    """Return `parameters` and `gmac_per_frame` (1e9 multiply-adds) of the networks that a decision rule needs."""
+    parts = _cost_parts(params)
+    if rule in CONSTANTS:
+        needed: tuple[str, ...] = ()
+    elif rule.startswith("value"):
+        needed = ("f",)
+    else:
+        needed = ("f", "mapping") if rule == "no-uncertainty" else ("f", "mapping", "h")
+    used = [parts[name] for name in needed if name in parts]
+    return {key: float(sum(part[key] for part in used)) for key in ("parameters", "gmac_per_frame")}
+
+
+@cache
+def _cost_parts(params: Params) -> dict[str, dict[str, float]]:
+    """Return the costs of f, h and the mapping; rows that share a run ask for them again."""
+    parts: dict[str, dict[str, float]] = cost_of(params)["parts"]
+    return parts
+
+
+def score_figures(counts: Counts, reference: Counts | None, draws: int, seed: Sequence[int]) -> dict[str, Any]:
+    """Return a row's figures with 95 % intervals and its difference to the reference .
+
+    Args:
+        counts, reference: counts of the same videos, which are drawn alike for all rows.
+        draws: bootstrap resamples of the videos.
+    """
+    weights = draw_resamples(len(counts.frames), draws, seed)
+    total, drawn = challenge_figures(counts.total()), challenge_figures(counts.weighted(weights))
+    found: dict[str, Any] = {key: float(value) for key, value in total.items()}
+    found["intervals"] = {key: percentile_interval(values) for key, values in drawn.items()}
+    found["per_au"] = figures_by_au({"f1": f1(counts.total()), "accuracy": accuracy(counts.total())})
+    if reference is not None:
+        of_reference, reference_drawn = (
+            challenge_figures(reference.total()),
+            challenge_figures(reference.weighted(weights)),
+        )
+        found["less_reference"] = {
+            key: paired_difference(total[key], of_reference[key], (drawn[key], reference_drawn[key]))
+            for key in ("f1", "score")
+        }
+    return found
+
+
+def _at_path(tree: Any, path: tuple[str, ...]) -> Any:
+    """Return the value at a path of keys, None where a key is missing."""
+    for key in path:
+        tree = tree.get(key) if isinstance(tree, dict) else None
+    return tree

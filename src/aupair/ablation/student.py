@@ -1,0 +1,200 @@
+"""The student of `aupair distill`: a small network that learns the outputs of a finished trial's f and h."""
+
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from aupair import stages, store
+from aupair.ablation.workspace import Workspace
+from aupair.errors import ArtifactError, ParamsError
+from aupair.log import SILENT, Log
+from aupair.params import Params, parse_params
+from aupair.record import apply_overrides, apply_settings
+from aupair.stage import ARTIFACTS
+
+REPORTS = Path("reports") / "student"
+TEACHER = Path("work") / "teacher"
+"""where the workspace has a copy of the teacher's f and h"""
+LONGER = 3
+"""times its teacher's steps: with as many it underfits (docs/log)"""
+SIDE = 96
+"""pixels: a face is shrunk to the smallest side that is at least this"""
+
+
+def _student_settings(teacher: Params) -> dict[str, Any]:
+    """Return the settings in which a student differs from its teacher, by key: small and fast."""
+    f = teacher.train_pseudo_intensity
+    network = {
+        "width": min(0.125, f.network.width / 2), "batch_norm": True, "weights": "none", "frozen_convolutions": 0,
+        "sharing": "integrated", "dropout": 0.0, "shrink": max(1, teacher.preprocess_faces.size // SIDE),
+    }  # fmt: skip
+    optimiser = {
+        "name": "adamw", "learning_rate": 0.003, "schedule": "one_cycle", "weight_decay": 0.05, "keep": "last",
+        "steps": LONGER * f.optimiser.steps, "fold_steps": LONGER * f.optimiser.fold_steps,
+    }  # fmt: skip
+    section = "train_pseudo_intensity"
+    return {
+        f"{section}.objective": "distill", f"{section}.augment": 0.25,
+        **{f"{section}.network.{key}": value for key, value in network.items()},
+        **{f"{section}.optimiser.{key}": value for key, value in optimiser.items()},
+        "train_uncertainty.kind": "integrated",
+        "train_mapping.width": min(teacher.train_mapping.width, 256),
+    }  # fmt: skip
+
+
+def student_of(teacher: Params, trial: int, overrides: Sequence[str] = ()) -> Params:
+    """Return the params of a trial's student.
+
+    Raises:
+        ParamsError: an override is unknown or wrong.
+    """
+    where = "the student's params"
+    tree = apply_settings(
+        Params, teacher.model_dump(mode="json"), _student_settings(teacher) | {"trials": [trial]}, where
+    )
+    return parse_params(apply_overrides(Params, tree, overrides), where)
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """A teacher and its student.
+
+    Attributes:
+        home: the checkout in which the teacher was trained.
+        trial: the teacher's number; the student's is the same.
+        params: the student's.
+    """
+
+    home: Path
+    trial: int
+    params: Params
+
+    @classmethod
+    def from_trial(
+        cls, home: Path, params: Params, trial: int | None = None, overrides: Sequence[str] = ()
+    ) -> "Distillation":
+        """Return the distillation of a trial, by default of the one that evaluate chose.
+
+        Args:
+            params: the teacher's.
+            overrides: of the student's params.
+
+        Raises:
+            ArtifactError: the trial is not there.
+            ParamsError: an override is unknown or wrong.
+        """
+        if trial is None:
+            chosen = home / ARTIFACTS["selection"]
+            if not chosen.exists():
+                todo = "run the flow first, or name a --trial"
+                raise ArtifactError("no teacher", where=chosen, got="nothing", todo=todo)
+            trial = int(store.read_json(chosen)["trial"])
+        distillation = cls(home, trial, student_of(params, trial, overrides))
+        for network in distillation._teacher().values():
+            if not network.exists():
+                raise ArtifactError("no teacher", where=network, got="nothing", todo="run the flow first")
+        return distillation
+
+    def run(self, register: bool = False, log: Log = SILENT) -> dict[str, dict[str, Any]]:
+        """Train and evaluate the student in the workspace; copy its reports and the comparison to REPORTS.
+
+        Args:
+            register: register the student as a version of the model, too, with tags that name its teacher.
+
+        Returns:
+            `teacher` and `student`, each with parameters, gmac_per_frame, f1_select and f1_validation of P2 (None if
+            evaluate chose another trial) and frames_per_second of f and h together.
+        """
+        if stages.several():
+            raise ParamsError("distill is a flow of one process", got="several", todo="run it without torchrun")
+        workspace = Workspace(self.home)
+        with workspace.locked():
+            workspace.prepare(self.params)
+            self._add_teacher(workspace.root)
+            workspace.run(self.params, "student", log)
+            figures = {
+                "teacher": self._figures(self.home, scored=self._is_chosen()),
+                "student": self._figures(workspace.root, scored=True),
+            }
+            with store.atomic(self.home / REPORTS) as folder:
+                shutil.copytree(workspace.root / "reports", folder, ignore=shutil.ignore_patterns("data_docs"))
+                store.write_json(folder / "student.json", {"trial": self.trial, **figures})
+            if register:
+                self._register(workspace.root, log)
+        return figures
+
+    def _teacher(self) -> dict[str, Path]:
+        """Return the folders of the teacher's networks."""
+        return {name: self.home / ARTIFACTS[name].format(trial=self.trial) for name in "fh"}
+
+    def _add_teacher(self, root: Path) -> None:
+        """Copy the teacher to a workspace, and make it an input of the first training there."""
+        tree = yaml.safe_load((root / "dvc.yaml").read_text())
+        stage = tree["stages"]["train-pseudo-intensity"]
+        stage["cmd"] += f" --teacher {TEACHER}"
+        for name, network in self._teacher().items():
+            with store.atomic(root / TEACHER / name) as folder:
+                shutil.copytree(network, folder)
+            stage["deps"].append(str(TEACHER / name))
+        store.write_text(root / "dvc.yaml", yaml.safe_dump(tree, sort_keys=False))
+
+    def _register(self, root: Path, log: Log) -> None:
+        """Register the student in a workspace, and tag its version with the trial, files and version of its teacher."""
+        from aupair.ranking.checkpoint import digest
+        from aupair.registry import mlflow_store
+
+        stages.run("register-model", self.params, root=root, log=log)
+        version = str(store.read_json(root / ARTIFACTS["registered"])["version"])
+        inputs = self._teacher() | {name: root / ARTIFACTS[name] for name in ("labels", "pairs")}
+        tags = {"student.of.trial": str(self.trial), "student.of.files": digest(inputs, {})[:16]}
+        registered = self.home / ARTIFACTS["registered"]
+        if registered.exists() and self._is_chosen():
+            tags["student.of.version"] = str(store.read_json(registered)["version"])
+        client, name = mlflow_store.open_mlflow(), self.params.register_model.name
+        with mlflow_store.mlflow_errors(f"model {name}"):
+            for key, value in tags.items():
+                client.set_model_version_tag(name, version, key, value)
+
+    def _is_chosen(self) -> bool:
+        """Return whether the user's reports are those of the teacher."""
+        metrics = self.home / ARTIFACTS["metrics"]
+        return metrics.exists() and store.read_json(metrics)["chosen_trial"] == self.trial
+
+    def _figures(self, root: Path, scored: bool) -> dict[str, Any]:
+        """Return the size, cost, F1 and speed of the trial in a folder; F1 only if evaluate scored it."""
+        from aupair.evaluation.cost import cost_of_files
+
+        f, h, mapping = (root / ARTIFACTS[name].format(trial=self.trial) for name in ("f", "h", "mapping"))
+        cost = cost_of_files(f, h, mapping)
+        rows = store.read_json(root / ARTIFACTS["metrics"])["rows"] if scored else []
+        f1 = {row["split"]: row["f1"] for row in rows if row["name"] == "P2"}
+        device = self.params.train_pseudo_intensity.device
+        return {
+            "parameters": cost["parameters"],
+            "gmac_per_frame": cost["gmac_per_frame"],
+            "f1_select": f1.get("select"),
+            "f1_validation": f1.get("validation"),
+            "frames_per_second": _scoring_speed(f, h, self.params.preprocess_faces.size, device),
+        }
+
+
+def _scoring_speed(f: Path, h: Path, size: int, device: str) -> float:
+    """Measure how many faces f and h score in a second together: the best of three passes over one chunk."""
+    import numpy as np
+
+    from aupair.ranking.fit import CHUNK
+    from aupair.ranking.scores import Scorer
+
+    scorer = Scorer(f, h, device)
+    images = np.random.default_rng(0).integers(0, 256, (CHUNK, size, size, 3)).astype(np.uint8)
+    seconds = []
+    for _ in range(4):  # the first pass warms up
+        start = time.perf_counter()
+        scorer(images)
+        seconds.append(time.perf_counter() - start)
+    return CHUNK / min(seconds[1:])

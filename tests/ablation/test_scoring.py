@@ -1,0 +1,86 @@
+"""The decision rules on a finished run: rows of evaluate come out again; y_hat against a threshold; the costs."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from aupair.ablation.scoring import FinishedRun, person_percentile, rule_cost, score_figures
+from aupair.aus import AUS
+from aupair.evaluation.metrics import Counts
+from aupair.evaluation.selection import annotated_cells
+from aupair.params import Params, load_params
+
+BASE = load_params(Path(__file__).parents[2] / "params.yaml")
+
+
+@pytest.fixture(scope="module")
+def run(finished: Path, tiny: Params) -> FinishedRun:
+    return FinishedRun.load(finished, tiny)
+
+
+@pytest.mark.parametrize("rule", ["all-zero", "all-one", "best-constant", "no-uncertainty", "P1", "P2"])
+def test_evaluates_rows_come_out_again(run: FinishedRun, rule: str) -> None:
+    for split, counts in run.score(rule)["counts"].items():
+        (row,) = [row for row in run.metrics["rows"] if (row["name"], row["split"]) == (rule, split)]
+        result = score_figures(counts, None, 10, (0,))
+        for key in ("f1", "accuracy", "exact_match", "score"):
+            assert result[key] == pytest.approx(row[key], abs=1e-12), (split, key)
+        assert result["per_au"]["AU12"]["f1"] == pytest.approx(row["per_au"]["AU12"]["f1"], abs=1e-12)
+
+
+def test_a_persons_percentile_is_over_all_its_clips(run: FinishedRun) -> None:
+    frames, values = run.frames, run.trial.y_hat.astype(np.float64)
+    percentiles = person_percentile(values, frames, 20)
+    for subject in range(len(frames.subjects)):
+        own = [v for v, s, ok in zip(values[:, 3], frames.subject, frames.ok) if s == subject and ok]
+        assert percentiles[frames.subject == subject, 3] == pytest.approx(np.percentile(own, 20))
+
+
+def test_subtracting_a_persons_percentile_removes_the_persons_offset(run: FinishedRun) -> None:
+    shifted = run.trial.y_hat + 50.0 * run.frames.subject[:, None]
+    other = replace(run, trial=type(run.trial)(0, shifted.astype(np.float64), *[run.trial.sigma] * 3))
+    for rule, same in (("value-median", True), ("value-lowest", True), ("value", False)):
+        a, b = run.decide(rule)[0], other.decide(rule)[0]
+        # 50 added in float32 moves a value by 1e-6: a frame at its threshold may turn over.
+        assert np.array_equal(a, b) is same or (same and (a == b).mean() > 0.99), rule
+
+
+def test_the_threshold_of_y_hat_is_chosen_on_select_alone(run: FinishedRun) -> None:
+    hidden, labels = run.frames.of_split("validation"), run.frames.labels.copy()
+    labels[hidden] = 1 - labels[hidden]
+    other = replace(run, frames=replace(run.frames, labels=labels))
+    for rule in ("value", "value-median", "value-lowest"):
+        np.testing.assert_array_equal(run.decide(rule)[0], other.decide(rule)[0])
+
+
+def test_a_score_has_a_count_for_each_video_and_the_percentile_of_each_au(run: FinishedRun) -> None:
+    result = run.score("value-lowest")
+    assert set(result["chosen"]["percentile"]) == set(AUS)
+    assert len(result["counts"]["validation"].frames) == len(np.unique(annotated_cells(run.frames, "validation").video))
+    assert result["evidence"]["select"].keys() == result["evidence"]["validation"].keys()
+
+
+def test_a_rule_costs_the_networks_that_it_needs() -> None:
+    value, plain, whole, none = (
+        rule_cost(rule, BASE)["gmac_per_frame"] for rule in ("value", "no-uncertainty", "P1", "all-zero")
+    )
+    assert 0 == none < value < plain < whole
+
+
+def test_the_difference_is_of_the_same_draws() -> None:
+    rng = np.random.default_rng(0)
+    right = rng.integers(20, 40, (30, 12))
+    cells = np.stack([right, 40 - right, 40 - right, right], axis=-1)
+    counts = Counts(cells, np.zeros(30, np.int64), np.full(30, 80))
+    better = Counts(cells + np.array([3, 0, 0, 3]), np.zeros(30, np.int64), np.full(30, 86))
+    same, more = (
+        score_figures(counts, counts, 500, (0,))["less_reference"]["f1"],
+        score_figures(better, counts, 500, (0,))["less_reference"]["f1"],
+    )
+    assert (same["difference"], same["interval"], same["probability"]) == (0, [0, 0], 0.5)
+    assert 0 < more["interval"][0] < more["difference"] < more["interval"][1]  # its own interval is far wider
+    assert more["probability"] == 1
+    alone = score_figures(better, counts, 500, (0,))["intervals"]["f1"]
+    assert alone[1] - alone[0] > 3 * (more["interval"][1] - more["interval"][0])

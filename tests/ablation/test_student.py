@@ -1,0 +1,149 @@
+"""`aupair distill`: a student in the workspace of variants, beside its teacher."""
+
+import hashlib
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from aupair import store
+from aupair.ablation.student import REPORTS, student_of
+from aupair.ablation.workspace import FOLDER
+from aupair.aus import AUS
+from aupair.errors import ParamsError
+from aupair.evaluation.cost import cost_of
+from aupair.params import load_params
+from conftest import Command
+
+REPOSITORY = Path(__file__).parents[2]
+ROOT = FOLDER / "checkout"
+NARROW = ("--set", "train_pseudo_intensity.network.width=.02")
+
+
+@pytest.fixture(scope="module")
+def checkout(finished: Path, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A finished flow that DVC tracks, with its settings in the environment; the tests of this file share it."""
+    folder = Path(shutil.copytree(finished, tmp_path_factory.mktemp("student") / "checkout"))
+    shutil.copyfile(REPOSITORY / "dvc.yaml", folder / "dvc.yaml")
+    for command in ("init -q --no-scm", "add -q data", "commit -q --force evaluate --with-deps"):
+        subprocess.run(["dvc", *command.split()], cwd=folder, env=environment, check=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for key in ("DVC_GLOBAL_CONFIG_DIR", "DVC_SYSTEM_CONFIG_DIR", "DVC_SITE_CACHE_DIR"):
+            patch.setenv(key, environment[key])
+        yield folder
+
+
+def fingerprint(*folders: str) -> str:
+    """Hash all files below some folders, but for those of the student."""
+    total = hashlib.sha256()
+    for path in sorted(path for folder in folders for path in Path(folder).rglob("*") if path.is_file()):
+        if not {FOLDER, REPORTS} & set(path.parents):
+            total.update(f"{path}\0".encode() + path.read_bytes())
+    return total.hexdigest()
+
+
+def test_a_student_goes_the_whole_way_and_leaves_its_teacher_alone(checkout: Path, aupair: Command) -> None:
+    before = fingerprint("data", "work", "reports")
+    done = aupair("distill", *NARROW)
+    assert done.code == 0, done.err
+    assert done.err.count("running stage") == 5
+    assert fingerprint("data", "work", "reports") == before
+    number = store.read_json(checkout / "work" / "selection.json")["trial"]
+    trial = ROOT / "work" / "trials" / str(number)
+    network = store.read_json(trial / "f" / "about.json")["network"]
+    assert (network["sharing"], network["width"]) == ("integrated", 0.02)
+    assert store.read_json(trial / "h" / "about.json")["kind"] == "integrated"
+
+    figures = store.read_json(REPORTS / "student.json")
+    for name, reports in (("teacher", Path("reports")), ("student", REPORTS)):
+        rows = store.read_json(reports / "metrics.json")["rows"]
+        f1 = {row["split"]: row["f1"] for row in rows if row["name"] == "P2"}
+        assert (figures[name]["f1_select"], figures[name]["f1_validation"]) == (f1["select"], f1["validation"])
+        assert f"{f1['validation']:.3f}" in done.out
+        assert figures[name]["frames_per_second"] > 0
+    assert figures["student"]["gmac_per_frame"] < figures["teacher"]["gmac_per_frame"]
+    assert figures["student"]["parameters"] < figures["teacher"]["parameters"]
+    assert f"{figures['student']['parameters']:,}" in done.out
+    assert (REPORTS / "report.html").exists()
+
+
+def test_what_was_trained_before_is_not_trained_again(checkout: Path, aupair: Command) -> None:
+    assert "running stage" not in aupair("distill", *NARROW).err
+    mapped = aupair("distill", *NARROW, "--set", "train_mapping.width=4")
+    assert mapped.err.count("running stage") == 2, "the mapping and evaluate"
+    (about,) = (ROOT / "work" / "trials").glob("*/mapping/about.json")
+    assert store.read_json(about)["width"] == 4
+
+
+def test_another_teacher_is_learned_from_anew_and_is_not_the_one_of_the_reports(
+    checkout: Path, aupair: Command
+) -> None:
+    other = 1 - store.read_json(checkout / "work" / "selection.json")["trial"]
+    done = aupair("distill", *NARROW, "--trial", other, "--register")
+    assert done.code == 0, done.err
+    assert done.err.count("running stage") == 5
+    assert [path.name for path in (ROOT / "work" / "trials").iterdir()] == [str(other)]
+    figures = store.read_json(REPORTS / "student.json")
+    assert figures["teacher"]["f1_validation"] is None, "the user's reports are of the other trial"
+    assert figures["student"]["f1_validation"] is not None
+    number = store.read_json(ROOT / "work" / "registered.json")["version"]
+    shown = aupair("registry", "show", number)
+    assert f"student.of.trial │ {other}" in " ".join(shown.out.split())
+    assert "student.of.version" not in shown.out, "that teacher is not registered"
+
+    from aupair import Recognizer
+
+    recognizer = Recognizer.load(f"models:/aupair/{number}", "cpu")
+    rows = store.read_faces(next(iter(sorted((checkout / "work" / "faces").glob("*.arrow"))))).to_pylist()
+    faces = np.stack([store.decode_jpeg(row["jpeg"]) for row in rows if row["status"] == "ok"])
+    assert recognizer.predict_faces(faces, 6.0).decision.shape == (len(faces), len(AUS))
+
+
+def test_what_is_missing_or_wrong_is_one_line(home: Path, aupair: Command) -> None:
+    assert "no teacher: in" in aupair("distill", "--trial", 7).line
+    assert "did you mean" in aupair("distill", "--set", "train_pseudo_intensity.networks=1").line
+    shared = aupair("distill", "--set", "train_pseudo_intensity.network.sharing=shared").line
+    assert "integrated" in shared
+    (home / "work" / "selection.json").unlink()
+    assert "or name a --trial" in aupair("distill").line
+    assert not FOLDER.exists(), "nothing is begun"
+    wrong = aupair("run", "train-mapping", "--trial", 0, "--teacher", "work/trials/0").line
+    assert wrong.startswith("--teacher, got train-mapping, expected train-pseudo-intensity with objective: distill")
+    direct = aupair(
+        "run", "train-pseudo-intensity", "--trial", 0, "--set", "train_pseudo_intensity.objective=distill", "--set",
+        "train_pseudo_intensity.network.sharing=integrated", "--set", "train_uncertainty.kind=integrated",
+    )  # fmt: skip
+    assert "`aupair distill` finds one" in direct.err.splitlines()[-1]
+
+
+def test_several_processes_are_refused_before_they_train(
+    home: Path, aupair: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    outcome = aupair("distill")
+    assert (outcome.code, outcome.line) == (2, "distill is a flow of one process, got several; run it without torchrun")
+    assert not FOLDER.exists()
+
+
+@pytest.mark.parametrize(("name", "side"), [("params.yaml", 96), ("params/affwild2.yaml", 112)])
+def test_students_are_small_and_see_no_more_than_they_need(name: str, side: int) -> None:
+    teacher = load_params(REPOSITORY / name)
+    params = student_of(teacher, 3)
+    network = params.train_pseudo_intensity.network
+    assert params.trials == (3,)
+    assert params.preprocess_faces == teacher.preprocess_faces
+    assert teacher.preprocess_faces.size // network.shrink == side
+    assert network.weights == "none"
+    ours, theirs = cost_of(params)["parts"], cost_of(teacher)["parts"]
+    assert sum(part["gmac_per_frame"] for part in ours.values()) < 0.4 * sum(
+        p["gmac_per_frame"] for p in theirs.values()
+    )
+    assert "h" not in ours, "a face is forwarded once for both"
+    assert student_of(teacher, 0, ["train_mapping.width=5"]).train_mapping.width == 5
+    with pytest.raises(ParamsError, match="did you mean width"):
+        student_of(teacher, 0, ["train_mapping.widht=5"])
