@@ -168,7 +168,7 @@ def _cost_parts(params: Params) -> dict[str, dict[str, float]]:
 
 
 def score_figures(counts: Counts, reference: Counts | None, draws: int, seed: Sequence[int]) -> dict[str, Any]:
-    """Return a row's figures with 95 % intervals and its difference to the reference .
+    """Return a row's figures with 95 % intervals and its difference to the reference.
 
     Args:
         counts, reference: counts of the same videos, which are drawn alike for all rows.

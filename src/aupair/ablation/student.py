@@ -130,17 +130,19 @@ class Distillation:
 
     def _teacher(self) -> dict[str, Path]:
         """Return the folders of the teacher's networks."""
-        return {name: self.home / ARTIFACTS[name].format(trial=self.trial) for name in "fh"}
+        from aupair.ranking.teacher import teacher_folders
+
+        return teacher_folders((self.home / ARTIFACTS["f"].format(trial=self.trial)).parent)
 
     def _add_teacher(self, root: Path) -> None:
         """Copy the teacher to a workspace, and make it an input of the first training there."""
         tree = yaml.safe_load((root / "dvc.yaml").read_text())
         stage = tree["stages"]["train-pseudo-intensity"]
         stage["cmd"] += f" --teacher {TEACHER}"
-        for name, network in self._teacher().items():
-            with store.atomic(root / TEACHER / name) as folder:
+        for network in self._teacher().values():
+            with store.atomic(root / TEACHER / network.name) as folder:
                 shutil.copytree(network, folder)
-            stage["deps"].append(str(TEACHER / name))
+            stage["deps"].append(str(TEACHER / network.name))
         store.write_text(root / "dvc.yaml", yaml.safe_dump(tree, sort_keys=False))
 
     def _register(self, root: Path, log: Log) -> None:
