@@ -1,6 +1,5 @@
 """Tests of fetching objects of a bucket, against a real server and a proxy in front of it that fails."""
 
-import io
 import os
 import re
 import shutil
@@ -37,6 +36,7 @@ from services.flaky import Flaky
 from services.s3 import S3, free_ports
 
 Put = Callable[..., str]
+DAMAGED = "an object that has changed since it was listed, or is damaged"
 
 
 def test_every_object_comes_under_its_name(speak: S3, put: Put, clients: dict[bool, Any], tmp_path: Path) -> None:
@@ -124,27 +124,19 @@ def test_what_a_killed_process_left_is_deleted(proxy: Flaky, put: Put, tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("pattern", "replacement", "message"),
-    [
-        (
-            rb"Content-Length: \d{6}\b",
-            b"Content-Length: 001000",
-            r"a truncated object: .*got 1000 bytes, expected 100006|match its checksum",
-        ),
-        (rb"MARKER", b"marker", "an object that does not match its checksum"),
-    ],
+    ("pattern", "replacement"), [(rb"Content-Length: \d{6}\b", b"Content-Length: 001000"), (rb"MARKER", b"marker")]
 )
 @pytest.mark.parametrize("plain", [True, False])
 def test_a_damaged_object_is_an_error_unless_the_next_try_is_right(
-    proxy: Flaky, put: Put, tmp_path: Path, pattern: bytes, replacement: bytes, message: str, plain: bool
+    proxy: Flaky, put: Put, tmp_path: Path, pattern: bytes, replacement: bytes, plain: bool
 ) -> None:
     good = b"MARKER" + noise(1, 100_000)
     source = put({"a.mp4": good}, plain=plain)
     items = list_source(source)
     proxy.rewrite = lambda data: re.sub(pattern, replacement, data)
-    with pytest.raises(DataError, match=message) as caught:
+    with pytest.raises(DataError, match=f"{DAMAGED}: in {re.escape(source)}/a.mp4, expected 100006 bytes") as caught:
         fetch_items(source, items, tmp_path / "out", patience=QUICK)
-    assert f"{source}/a.mp4" in one_line(caught)
+    one_line(caught)
     assert not (tmp_path / "out").exists()
     spoilt = iter([True])
     proxy.rewrite = lambda data: (
@@ -177,22 +169,8 @@ def test_an_object_of_parts_is_verified_by_its_parts(
     assert log.lines == []
     wrong = parts[-1][:3] + bytes([parts[-1][3] ^ 1])
     proxy.rewrite = lambda data: data.replace(parts[-1][:4], wrong)
-    with pytest.raises(DataError, match="does not match its checksum"):
+    with pytest.raises(DataError, match=DAMAGED):
         fetch(source, tmp_path / "out2", patience=ONE_TRY)
-
-
-def test_uploads_of_the_transfer_manager_are_verified(
-    speak: S3, put: Put, clients: dict[bool, Any], tmp_path: Path
-) -> None:
-    from boto3.s3.transfer import TransferConfig
-
-    bucket, prefix = split_address(put({}))
-    config = TransferConfig(multipart_threshold=5 << 20, multipart_chunksize=5 << 20)
-    clients[False].upload_fileobj(io.BytesIO(noise(1, 11 << 20)), bucket, f"{prefix}/a", Config=config)
-    log = Listener()
-    fetch(f"s3://{bucket}/{prefix}", tmp_path / "out", log=log, patience=QUICK)
-    assert (tmp_path / "out" / "a").read_bytes() == noise(1, 11 << 20)
-    assert log.lines == []
 
 
 def test_an_etag_that_is_no_md5_leaves_the_size_and_the_crc(proxy: Flaky, put: Put, tmp_path: Path) -> None:
@@ -207,7 +185,7 @@ def test_an_etag_that_is_no_md5_leaves_the_size_and_the_crc(proxy: Flaky, put: P
     assert (tmp_path / "out" / "a").read_bytes()[:6] == b"marker"
     assert log.lines == ["checked by size alone, the server gives no usable checksum: 1 of 2 files"]
     put(objects, plain=False)
-    with pytest.raises(DataError, match="does not match its checksum"):
+    with pytest.raises(DataError, match=DAMAGED):
         fetch(source, tmp_path / "out2", log=log, patience=QUICK)
 
 
@@ -277,7 +255,7 @@ def test_an_object_that_changed_since_the_listing_is_an_error(
         clients[True].delete_object(Bucket=BUCKET, Key=split_address(source)[1] + "/a")
     else:
         proxy.rewrite = replace
-    with pytest.raises(DataError, match=r"an object has changed since it was listed: in s3://.*/a; fetch again"):
+    with pytest.raises(DataError, match=rf"{DAMAGED}: in s3://.*/a, expected {size} bytes"):
         fetch_items(source, items, tmp_path / "out", patience=QUICK)
     assert not (tmp_path / "out").exists()
 
@@ -437,14 +415,19 @@ def test_a_server_of_another_kind_is_an_error(
     one_line(caught)
 
 
-@pytest.mark.parametrize("source", ["s3://", "s3:///x", "s3://ab", "s3://key:hush@bucket/x", "s3://a bucket/x"])
-def test_an_address_without_a_bucket_is_an_error(speak: S3, tmp_path: Path, source: str) -> None:
-    with pytest.raises(ParamsError, match="expected s3://bucket/prefix") as caught:
-        fetch(source, tmp_path / "out", patience=QUICK)
+@pytest.mark.parametrize(
+    ("source", "endpoint", "message"),
+    [
+        *((source, "", "expected s3://bucket/prefix") for source in ("s3://", "s3:///x", "s3://ab", "s3://a bucket/x")),
+        ("s3://key:hush@bucket/x", "", "expected s3://bucket/prefix"),
+        (f"s3://{BUCKET}/x", "seaweedfs:9000/ nonsense", "not the URL of a server: in AWS_ENDPOINT_URL"),
+    ],
+)
+def test_an_invalid_address_is_an_error(
+    speak: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, endpoint: str, message: str
+) -> None:
+    if endpoint:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    with pytest.raises(ParamsError, match=message) as caught:
+        fetch(source, tmp_path / "out", patience=ONE_TRY)
     assert "hush" not in one_line(caught)
-
-
-def test_an_endpoint_that_is_no_url_is_an_error(speak: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_ENDPOINT_URL", "seaweedfs:9000/ nonsense")
-    with pytest.raises(ParamsError, match="AWS_ENDPOINT_URL"):
-        fetch(f"s3://{BUCKET}/x", tmp_path / "out", patience=ONE_TRY)

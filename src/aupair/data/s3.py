@@ -28,9 +28,6 @@ _KEYS = (
 _EXPIRED = ("ExpiredToken", "InvalidToken", "TokenRefreshRequired", "ExpiredTokenException")
 """Error codes for credentials that are no longer valid; they come with status 400."""
 
-_CHANGED = ("NoSuchKey", "PreconditionFailed", "404", "412")
-"""Error codes for an object that was deleted or replaced; a HEAD request gets the status alone."""
-
 
 @dataclass(frozen=True)
 class Item:
@@ -103,6 +100,7 @@ def s3_client(where: str, patience: Patience, todo: str = "") -> Iterator[Any]:
         read_timeout=patience.timeout,
         retries={"mode": "standard", "total_max_attempts": patience.attempts},
     )
+    caught = (BotoCoreError, ClientError, ResponseParserError, RetriesExceededError, S3ValidationError, HTTPError)
     endpoint = ""
     try:
         try:
@@ -112,14 +110,7 @@ def s3_client(where: str, patience: Patience, todo: str = "") -> Iterator[Any]:
             raise ParamsError("not the URL of a server", where="AWS_ENDPOINT_URL", expected=expected) from error
         endpoint = scrub(client.meta.endpoint_url)
         yield client
-    except (
-        BotoCoreError,
-        ClientError,
-        ResponseParserError,
-        RetriesExceededError,
-        S3ValidationError,
-        HTTPError,
-    ) as error:
+    except caught as error:
         raise _translate(getattr(error, "last_exception", error), where, endpoint, todo) from error
 
 
@@ -151,7 +142,7 @@ def download_objects(source: str, items: Sequence[Item], folder: Path, log: Log,
     A file that is already there is kept if its content is verified. What is incomplete lies in `folder/parts`.
 
     Raises:
-        DataError: an object has changed since it was listed, stays truncated or does not match its checksum.
+        DataError: an object has changed since it was listed, or its content is wrong every time.
         AuthError, UnreachableError, RejectedError: see `s3_client`.
         AupairError: the disk is full or cannot be written.
     """
@@ -186,67 +177,55 @@ class _Downloads:
 
     def fetch(self, item: Item, folder: Path, part_name: str) -> bool:
         """Bring one object to `folder/whole`; return whether its content was verified, not its size alone."""
-        from botocore.exceptions import ClientError
-        from s3transfer.exceptions import S3DownloadFailedError
-
         whole, part = folder / "whole" / item.name, folder / "parts" / part_name
-        try:
-            if whole.exists() and whole.stat().st_size == item.size and self._content_matches(item, whole):
-                return True
+        if whole.exists() and whole.stat().st_size == item.size and self._content_matches(item, whole):
+            return True
+        for _ in range(self.attempts):
             verified = self._download(item, part)
-        except (ClientError, S3DownloadFailedError) as error:
-            if isinstance(error, ClientError) and _status_and_code(error)[1] not in _CHANGED:
-                raise
-            raise self._changed(item) from error
-        with store.writing(whole):
-            whole.parent.mkdir(parents=True, exist_ok=True)
-            part.replace(whole)
-        return verified
+            if verified is not None:
+                with store.writing(whole):
+                    whole.parent.mkdir(parents=True, exist_ok=True)
+                    part.replace(whole)
+                return verified
+        raise DataError(
+            "an object that has changed since it was listed, or is damaged",
+            where=f"s3://{self.bucket}/{self.prefix}{item.name}",
+            expected=f"{item.size} bytes with ETag {item.etag or '(none)'}",
+            todo="fetch again; upload it again if it stays so",
+        )
 
-    def _download(self, item: Item, part: Path) -> bool:
-        """Download one object, again where its content is wrong; return whether the content was verified."""
-        from botocore.exceptions import FlexibleChecksumError
+    def _download(self, item: Item, part: Path) -> bool | None:
+        """Download one object; return whether its content was verified, None where it differs from the listing."""
+        from botocore.exceptions import ClientError, FlexibleChecksumError
+        from s3transfer.exceptions import S3DownloadFailedError
 
         def spare_head_request(future: Any, **_: object) -> None:
             future.meta.provide_transfer_size(item.size)
             if item.etag:
                 future.meta.provide_object_etag(f'"{item.etag}"')
 
-        size: int | None = None
         subscriber = SimpleNamespace(on_queued=spare_head_request)
-        for _ in range(self.attempts):
-            try:
-                with store.writing(part):
-                    key = self.prefix + item.name
-                    self.manager.download(self.bucket, key, str(part), subscribers=[subscriber]).result()
-            except FlexibleChecksumError:
-                size = None
-                continue
-            size = part.stat().st_size
+        try:
+            with store.writing(part):
+                self.manager.download(
+                    self.bucket, self.prefix + item.name, str(part), subscribers=[subscriber]
+                ).result()
+            if part.stat().st_size != item.size:
+                return None
             # the transfer manager verifies no object that it downloads in parts
-            if size == item.size and (matches := self._content_matches(item, part)) is not False:
-                return bool(matches)
-            if self._is_encrypted(item) and size == item.size:
-                return False
-        truncated = size is not None and size < item.size
-        raise DataError(
-            "a truncated object" if truncated else "an object that does not match its checksum",
-            where=self._url(item),
-            got=f"{size} bytes" if truncated else "",
-            expected=f"{item.size} bytes" if truncated else "",
-            todo="upload it again if it stays so",
-        )
-
-    def _is_encrypted(self, item: Item) -> bool:
-        """Return whether an object is encrypted in a way that makes its ETag something else than an MD5.
-
-        Raises:
-            DataError: the object has changed since it was listed.
-        """
-        head = self._head(item)
-        if _identifying_etag(head) != item.etag:
-            raise self._changed(item)
-        return head.get("ServerSideEncryption", "AES256") != "AES256" or "SSECustomerAlgorithm" in head
+            matches = self._content_matches(item, part)
+            if matches is False:
+                # encrypted by another key than the store's own, the ETag is not the MD5 of the content
+                head = self._head(item)
+                encrypted = head.get("ServerSideEncryption", "AES256") != "AES256" or "SSECustomerAlgorithm" in head
+                return False if encrypted and _identifying_etag(head) == item.etag else None
+            return bool(matches)
+        except (FlexibleChecksumError, S3DownloadFailedError):  # the second: another ETag than the listed one
+            return None
+        except ClientError as error:
+            if _status_and_code(error)[0] == 404:
+                return None
+            raise
 
     def _content_matches(self, item: Item, path: Path) -> bool | None:
         """Return whether the content has this ETag; None where the ETag is no checksum of the content."""
@@ -285,12 +264,6 @@ class _Downloads:
 
     def _head(self, item: Item, **more: Any) -> dict[str, Any]:
         return dict(self.client.head_object(Bucket=self.bucket, Key=self.prefix + item.name, **more))
-
-    def _changed(self, item: Item) -> DataError:
-        return DataError("an object has changed since it was listed", where=self._url(item), todo="fetch again")
-
-    def _url(self, item: Item) -> str:
-        return f"s3://{self.bucket}/{self.prefix}{item.name}"
 
 
 def _identifying_etag(answer: dict[str, Any]) -> str:
