@@ -33,7 +33,7 @@ def test_the_same_arrays_give_the_same_bytes_in_any_order(tmp_path: Path) -> Non
     ],
 )
 def test_what_to_do_follows_from_why_it_cannot_be_written(number: int, todo: str) -> None:
-    assert str(store.unwritable(Path("p"), OSError(number, "so"))).endswith(f"; {todo}")
+    assert str(store.unwritable_error(Path("p"), OSError(number, "so"))).endswith(f"; {todo}")
 
 
 def test_a_file_in_the_way_is_found_and_left(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The Action Units (AUs): which, in which order, and what a label may be."""
+"""The Action Units (AUs): their order and names, the label of a frame without annotation, the splits."""
 
 AUS: tuple[str, ...] = (
     "AU1", "AU2", "AU4", "AU6", "AU7", "AU10", "AU12", "AU15", "AU23", "AU24", "AU25", "AU26",
@@ -19,10 +19,10 @@ NAMES: dict[str, str] = {
     "AU25": "lips part",
     "AU26": "jaw drop",
 }
-"""What each AU is called in the Facial Action Coding System."""
+"""The name of each AU in the Facial Action Coding System."""
 
 NOT_ANNOTATED = -1
-"""Any -1 in a row of Aff-Wild2 means that the whole frame is not annotated."""
+"""The label of every AU in a frame without annotation; in Aff-Wild2's files a single -1 in a row marks such a frame."""
 
 SPLITS: tuple[str, ...] = ("fit", "select", "validation")
-"""Networks are fitted on `fit`, every choice is made on `select`, `validation` is touched once."""
+"""Networks are trained on `fit`, every choice is made on `select`, and `validation` is scored once."""

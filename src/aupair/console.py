@@ -1,4 +1,4 @@
-"""How the command line shows a stage's log: bars on a terminal, a line now and then elsewhere."""
+"""The command line's output: progress bars on a terminal, a line now and then elsewhere, and tables."""
 
 import sys
 import time
@@ -12,21 +12,21 @@ from rich.table import Table
 from aupair.log import Log
 
 T = TypeVar("T")
-QUIET_SECONDS = 15.0
+_SECONDS_BETWEEN_LINES = 15.0
 
 
 class ConsoleLog(Log):
-    """Shows progress on standard error, so that standard output stays what the command is for."""
+    """Progress on standard error; standard output is left to a command's result."""
 
     def __init__(self) -> None:
         self._console = Console(stderr=True, highlight=False)
 
     def line(self, text: str) -> None:
-        """Print one line."""
+        """Print a line of text."""
         self._console.print(text, markup=False, soft_wrap=True)
 
     def progress(self, items: Iterable[T], total: int, what: str, done: int = 0) -> Iterator[T]:
-        """Draw a bar; where there is no terminal, say how far it is every quarter of a minute."""
+        """Draw a progress bar, or print a line every 15 seconds where there is no terminal; no heading, no output."""
         if not what:
             yield from items
         elif self._console.is_terminal:
@@ -37,32 +37,37 @@ class ConsoleLog(Log):
                     yield item
                     bar.advance(task)
         else:
-            yield from self._lines(items, total, what, done)
+            yield from self._progress_lines(items, total, what, done)
 
-    def _lines(self, items: Iterable[T], total: int, what: str, done: int) -> Iterator[T]:
+    def _progress_lines(self, items: Iterable[T], total: int, what: str, done: int) -> Iterator[T]:
         last = time.monotonic()
         for count, item in enumerate(items, done):
-            if time.monotonic() - last > QUIET_SECONDS:
+            if time.monotonic() - last > _SECONDS_BETWEEN_LINES:
                 self.line(f"  {what}: {count} of {total}")
                 last = time.monotonic()
             yield item
 
     def metrics(self, step: int, **values: float) -> None:
-        """Print the values that a person follows."""
-        shown = "  ".join(f"{key} {value:.4g}" for key, value in values.items())
-        self.line(f"  step {step}: {shown}")
+        """Print the values of a step."""
+        text = "  ".join(f"{key} {value:.4g}" for key, value in values.items())
+        self.line(f"  step {step}: {text}")
 
 
 def show_lines(table: Table, text: str) -> None:
-    """Print a table and lines below it on standard output."""
-    console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+    """Print a table, and lines of text below it, on standard output."""
+    console = _stdout()
     console.print(table)
     console.print(text, markup=False, soft_wrap=True)
 
 
 def show_table(title: str, header: Iterable[str], rows: Iterable[Iterable[object]], note: str = "") -> None:
-    """Print a table, and a note below it, on standard output; as wide as it needs where that is no terminal."""
+    """Print a table, and a note below it, on standard output."""
     table = Table(*header, title=title, title_justify="left", caption=note or None, caption_justify="left")
     for row in rows:
         table.add_row(*map(str, row))
-    Console(width=None if sys.stdout.isatty() else 160, highlight=False).print(table)
+    _stdout().print(table)
+
+
+def _stdout() -> Console:
+    """Return standard output as a console; where it is no terminal, wide enough for every table."""
+    return Console(width=None if sys.stdout.isatty() else 160, highlight=False)

@@ -1,16 +1,16 @@
-"""One base class for every error that a user can cause; its text is one line that says what to do."""
+"""Errors that a user can cause: one class for each exit code, each with a message of one line."""
 
 import re
 
 
 class AupairError(Exception):
-    """A problem with the user's input, told in one line: what, where, got, expected, what to do.
+    """A problem that the user can solve; the message is one line: what, where, got, expected, what to do.
 
     Args:
         what: the problem, in a few words.
         where: file, row or key.
-        got: what stood there.
-        expected: what should stand there.
+        got: the value found there.
+        expected: what is valid there.
         todo: the next step for the user.
     """
 
@@ -51,25 +51,25 @@ class ArtifactError(AupairError):
 
 
 class RegistryError(AupairError):
-    """The MLflow server or its registry refused or lacks something; or the promotion gate said no."""
+    """MLflow's server or registry refused a request or lacks something, or the promotion gate refused a version."""
 
     exit_code = 5
 
 
 class AuthError(AupairError):
-    """A server asks who you are: a token or a key is missing, wrong, or not enough."""
+    """A server wants credentials: a token or a key is missing, wrong, or does not permit the request."""
 
     exit_code = 6
 
 
 class UnreachableError(AupairError):
-    """A server does not answer: name, port, network, certificate."""
+    """A server cannot be reached: its name, port, network or certificate is wrong, or it is down."""
 
     exit_code = 7
 
 
 class RejectedError(AupairError):
-    """A server answered, and refused what it was asked."""
+    """A server answered and refused the request."""
 
     exit_code = 8
 
@@ -81,7 +81,7 @@ class RunFailedError(AupairError):
 
 
 class TimedOutError(AupairError):
-    """A pipeline run did not end in the time that was given."""
+    """A pipeline run did not end within the given time."""
 
     exit_code = 10
 

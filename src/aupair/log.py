@@ -1,4 +1,4 @@
-"""How a stage tells its caller how far it is: silent here, a progress bar in `cli.py`, MLflow elsewhere."""
+"""Progress callbacks of a stage: silent here; `aupair.console` prints them, `aupair.registry` logs them to MLflow."""
 
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
@@ -7,17 +7,17 @@ T = TypeVar("T")
 
 
 class Log:
-    """The silent log. A caller overrides what it wants to hear."""
+    """Progress callbacks that do nothing; a caller overrides those that it shows."""
 
     def line(self, text: str) -> None:
-        """Say one line."""
+        """Report a line of text."""
 
     def progress(self, items: Iterable[T], total: int, what: str, done: int = 0) -> Iterator[T]:
-        """Pass `items` through, counting them on from `done` against `total` under the heading `what`."""
+        """Yield the items and report how many of `total` are done, from `done` on, under the heading `what`."""
         yield from items
 
     def metrics(self, step: int, **values: float) -> None:
-        """Report values at a step of a stage (the same that go to curves.jsonl)."""
+        """Report values at a step, the same that are written to curves.jsonl."""
 
 
 SILENT = Log()

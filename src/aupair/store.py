@@ -1,6 +1,6 @@
-"""Every file format of ours: tables, faces, weights, json; all written to a temporary name and renamed.
+"""The file formats of artifacts: tables, faces, weights, JSON; each is written to a temporary name and then renamed.
 
-Formats of others (Aff-Wild2's text files) are read in `aupair.data`, nowhere else.
+Aff-Wild2's own formats are read in `aupair.data`.
 """
 
 import errno
@@ -21,28 +21,28 @@ from aupair.errors import ArtifactError, AupairError
 
 FACES_SCHEMA = pa.schema(
     [
-        ("frame", pa.int32()),  # 0-based: the k-th frame that the decoder gave
+        ("frame", pa.int32()),  # 0-based: the k-th frame that the decoder yielded
         ("time", pa.float64()),  # seconds from the start of the video
         ("status", pa.string()),  # one of STATUSES
         ("jpeg", pa.binary()),  # the aligned face, RGB order once decoded by `decode_jpeg`; empty unless ok
         ("landmarks", pa.list_(pa.float32(), 136)),  # (68, 2) x, y in pixels of the source frame; NaN unless ok
         ("transform", pa.list_(pa.float32(), 6)),  # (2, 3) source pixels -> aligned pixels; NaN unless ok
         ("detector_score", pa.float32()),  # O-Net's probability of a face, 0..1
-        ("tracked", pa.bool_()),  # O-Net found it at or around the place of the frame before
+        ("tracked", pa.bool_()),  # O-Net found the face at or near its place in the frame before
         ("pass_disagreement", pa.float32()),  # mean distance of the two landmark passes, in inter-ocular distances
         ("procrustes_residual", pa.float32()),  # RMS distance to the template after alignment, in aligned IODs
     ]
 )
-"""A video's faces: one row for every frame. Quality signals are NaN where there is no face."""
+"""A video's faces: a row for every frame. Quality signals are NaN where there is no face."""
 
 STATUSES = ("ok", "no_face", "unreadable")
 
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`; rename it to `path` on success, delete it on any error.
+    """Yield a temporary path beside `path`; rename it to `path` on success, delete it on any error.
 
-    The temporary path does not exist yet: the caller makes a file or a folder of it. An existing `path` is replaced.
+    The temporary path does not exist yet: the caller makes a file or a folder there. An existing `path` is replaced.
 
     Raises:
         AupairError: the folder of `path` cannot be written.
@@ -52,7 +52,7 @@ def atomic(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         holder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     except OSError as error:
-        raise unwritable(path, error) from error
+        raise unwritable_error(path, error) from error
     try:
         temporary = holder / path.name
         yield temporary
@@ -64,16 +64,16 @@ def atomic(path: Path) -> Iterator[Path]:
 
 
 def check_writable(path: Path) -> None:
-    """Find out whether `path` could be written, in the nearest folder that exists; nothing is made.
+    """Check that `path` could be written, in the nearest folder that exists, without writing it.
 
     Raises:
-        AupairError: it could not.
+        AupairError: the folder cannot be written.
     """
     folder = next(parent for parent in Path(path).absolute().parents if os.path.exists(parent))
     try:
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        raise unwritable(path, error) from error
+        raise unwritable_error(path, error) from error
 
 
 def write_text(path: Path, text: str) -> None:
@@ -96,23 +96,23 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(Path(path).read_text())
     except FileNotFoundError as error:
-        raise missing(path) from error
+        raise missing_file_error(path) from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ArtifactError("not JSON", where=path, got=error, todo="delete it and run the stage again") from error
 
 
 def append_jsonl(path: Path, row: Mapping[str, Any]) -> None:
-    """Add one JSON line to a file of curves."""
+    """Append a line of JSON to a file."""
     with open(path, "a") as file:
         file.write(json.dumps(_plain(row), allow_nan=False) + "\n")
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Read a file of JSON lines."""
+    """Read a file with a JSON value on each line."""
     try:
         return [json.loads(line) for line in Path(path).read_text().splitlines()]
     except FileNotFoundError as error:
-        raise missing(path) from error
+        raise missing_file_error(path) from error
 
 
 def write_table(path: Path, table: pa.Table) -> None:
@@ -130,28 +130,28 @@ def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
     try:
         return pq.read_table(path, columns=columns)
     except FileNotFoundError as error:
-        raise missing(path) from error
+        raise missing_file_error(path) from error
     except (pa.ArrowInvalid, pa.ArrowKeyError, OSError) as error:
         raise ArtifactError(
             "not a readable parquet table", where=path, got=error, todo="delete it and run the stage again"
         ) from error
 
 
-def write_faces(path: Path, batches: Iterable[Mapping[str, Any]], meta: Mapping[str, str]) -> None:
-    """Write one video's faces as an Arrow IPC file, some rows at a time: memory does not grow with its length.
+def write_faces(path: Path, batches: Iterable[Mapping[str, Any]], metadata: Mapping[str, str]) -> None:
+    """Write one video's faces as an Arrow IPC file, batch by batch: memory does not grow with the video's length.
 
     Args:
         batches: columns of FACES_SCHEMA, in equal lengths.
-        meta: strings kept in the schema's metadata: options, source.
+        metadata: strings that go into the schema, such as the options and the source.
     """
-    schema = FACES_SCHEMA.with_metadata(dict(meta))
+    schema = FACES_SCHEMA.with_metadata(dict(metadata))
     with atomic(path) as temporary, pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
         for columns in batches:
             writer.write_table(pa.table(dict(columns), schema=schema), max_chunksize=4096)
 
 
 def read_faces(path: Path) -> pa.Table:
-    """Open one video's faces, memory-mapped: only what is touched is read.
+    """Open one video's faces as a memory map: only rows that are used are read.
 
     Raises:
         ArtifactError: the file is missing, corrupt or of another schema.
@@ -159,7 +159,7 @@ def read_faces(path: Path) -> pa.Table:
     try:
         table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
     except FileNotFoundError as error:
-        raise missing(path) from error
+        raise missing_file_error(path) from error
     except (pa.ArrowInvalid, OSError) as error:
         raise ArtifactError(
             "not a readable Arrow file", where=path, got=error, todo="delete it and run preprocess-faces again"
@@ -175,8 +175,8 @@ def read_faces(path: Path) -> pa.Table:
     return table
 
 
-def faces_meta(table: pa.Table) -> dict[str, str]:
-    """Give what `write_faces` kept beside the rows."""
+def faces_metadata(table: pa.Table) -> dict[str, str]:
+    """Return the metadata that `write_faces` was given."""
     return {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
 
 
@@ -184,7 +184,7 @@ def decode_jpeg(data: bytes, where: object = "") -> np.ndarray:
     """Decode an aligned face: (S, S, 3) uint8, RGB.
 
     Raises:
-        ArtifactError: it cannot be decoded; `where` is told.
+        ArtifactError: it cannot be decoded; `where` names its place in the message.
     """
     import cv2
 
@@ -226,15 +226,15 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     try:
         return load_file(path)
     except FileNotFoundError as error:
-        raise missing(path) from error
+        raise missing_file_error(path) from error
     except (SafetensorError, OSError) as error:
         raise ArtifactError(
             "not a readable safetensors file", where=path, got=error, todo="delete it and run the stage again"
         ) from error
 
 
-def unwritable(path: Path, error: OSError) -> AupairError:
-    """The error for a place that cannot be written."""
+def unwritable_error(path: Path, error: OSError) -> AupairError:
+    """Return the error for a path that cannot be written."""
     denied = error.errno in (errno.EACCES, errno.EPERM)
     todo = "check its permissions" if denied else "make room" if error.errno == errno.ENOSPC else "name another folder"
     return AupairError("cannot write", where=path, got=error.strerror or error, expected="a writable folder", todo=todo)
@@ -252,18 +252,18 @@ def writing(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno is None:
             raise
-        raise unwritable(path, error) from error
+        raise unwritable_error(path, error) from error
 
 
-def missing(path: Path) -> ArtifactError:
-    """The error for a file that an earlier stage should have written."""
+def missing_file_error(path: Path) -> ArtifactError:
+    """Return the error for a file that an earlier stage should have written."""
     return ArtifactError(
         "missing file", where=os.fspath(path), todo="run the stage that writes it (`aupair flow` lists them)"
     )
 
 
 def _plain(value: Any) -> Any:
-    """Turn numpy values and NaN into what JSON knows."""
+    """Convert numpy values to Python's, and NaN and infinity to None."""
     if isinstance(value, Mapping):
         return {str(k): _plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):

@@ -114,13 +114,13 @@ def test_split_prints_its_table_and_leaves_a_supplied_file(fresh: Path, aupair: 
     supplied = (fresh / "data/splits.csv").read_bytes()
     kept = aupair("split", "data", "--select", ".4")
     assert kept.code == 0
-    assert kept.out.endswith("\nsplits.csv is there already: kept (--overwrite draws again)\n")
+    assert kept.out.endswith("\nsplits.csv exists and was kept; --overwrite replaces it\n")
     assert (fresh / "data/splits.csv").read_bytes() == supplied
     (fresh / "data/splits.csv").unlink()
     outcome = aupair("split", "data", "--select", ".4")
     assert outcome.code == 0
     assert all(text in outcome.out for text in ("fit", "select", "validation", "annotated", "AU1 ", "AU26"))
-    assert "kept" not in outcome.out
+    assert "was kept" not in outcome.out
     assert len((fresh / "data/splits.csv").read_text().splitlines()) == 9
 
 

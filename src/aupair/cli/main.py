@@ -1,4 +1,4 @@
-"""The command line: `aupair --help`. Each command imports what it needs when it runs, so that help is quick."""
+"""The command line `aupair`. Each command imports its libraries when it runs, so that `--help` answers at once."""
 
 import os
 import sys
@@ -31,26 +31,26 @@ app.command(
     "`aupair distill --set train_pseudo_intensity.network.width=.0625`"
 )(distill.distill)
 
-NEXT = """\
-all of it on one page     reports/report.html
-all figures               reports/table.md, reports/metrics.json
-pictures                  reports/plots
-the data's checks         reports/data_docs/index.html
+NEXT_STEPS = """\
+everything on one page    reports/report.html
+all numbers               reports/table.md, reports/metrics.json
+plots                     reports/plots
+checks of the data        reports/data_docs/index.html
 runs and curves           mlflow ui --backend-store-uri sqlite:///mlflow.db
 registered versions       aupair registry list
-make one the champion     aupair registry promote VERSION
-use it                    aupair predict VIDEO --out predictions
-does each part pay?       aupair ablate --plan"""
-"""Where to look after a flow."""
+promote to champion       aupair registry promote VERSION
+recognise AUs in a video  aupair predict VIDEO --out predictions
+what each part adds       aupair ablate --plan"""
+"""Printed below the scores: the results of a flow and the commands that follow it."""
 
-STOPPED = 130
-"""The exit code that typer makes of Ctrl-C, without a word."""
+_INTERRUPTED = 130
+"""The exit code with which typer ends after Ctrl-C, without a message."""
 
 ParamsFile = Annotated[Path, typer.Option("--params", help="The params file.")]
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _print_version(requested: bool) -> None:
+    if requested:
         typer.echo(f"aupair {__version__}")
         raise typer.Exit
 
@@ -58,7 +58,7 @@ def _version(asked: bool) -> None:
 @app.callback()
 def _main(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
     pass
@@ -71,9 +71,10 @@ def _main(
 def run(
     stage: Annotated[str, typer.Argument(help="A stage's name; `aupair flow` lists them.")],
     overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override a parameter.")
+        list[str] | None,
+        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override a parameter of the params file."),
     ] = None,
-    trial: Annotated[int | None, typer.Option(help="Only this trial (of a stage that runs once a trial).")] = None,
+    trial: Annotated[int | None, typer.Option(help="Run only this trial of a stage that runs once for each.")] = None,
     teacher: Annotated[
         Path | None,
         typer.Option(
@@ -83,7 +84,7 @@ def run(
     params: ParamsFile = Path("params.yaml"),
     root: Annotated[Path, typer.Option(help="The folder that holds data/, work/ and reports/.")] = Path(),
 ) -> None:
-    """Run one stage of the flow on this machine; training that was stopped goes on from its last checkpoint."""
+    """Run one stage of the flow on this machine; stopped training continues from its last checkpoint."""
     from aupair import stages
     from aupair.console import ConsoleLog
     from aupair.params import load_params
@@ -93,7 +94,7 @@ def run(
 
 @app.command(epilog="Example: `aupair flow`")
 def flow() -> None:
-    """Show the stages: what each reads, writes and needs."""
+    """Show the stages of the flow: what each reads and writes, its parameters, and the memory and GPUs it needs."""
     from aupair.console import show_table
     from aupair.stage import ARTIFACTS
     from aupair.stages import FLOW
@@ -120,26 +121,26 @@ def flow() -> None:
 def report(
     root: Annotated[Path, typer.Option(help="The folder that holds reports/.")] = Path(),
 ) -> None:
-    """Show the scores of the last evaluation, and where to look next."""
+    """Show the scores of the last evaluation, and the commands that follow."""
     from aupair.console import show_lines
     from aupair.report.tables import headline
     from aupair.store import read_json
 
-    show_lines(headline(read_json(root / "reports" / "metrics.json")), NEXT)
+    show_lines(headline(read_json(root / "reports" / "metrics.json")), NEXT_STEPS)
 
 
 @app.command(epilog="Example: `aupair synth data --subjects 24 --clips 1 --seconds 5 --seed 0`")
 def synth(
     directory: Annotated[Path, typer.Argument(help="A new or empty folder.")],
     subjects: Annotated[
-        int, typer.Option(min=4, max=999, help="Persons; half fit, a quarter select, a quarter validation.")
+        int, typer.Option(min=4, max=999, help="People: half in fit, a quarter in select, a quarter in validation.")
     ] = 96,
-    clips: Annotated[int, typer.Option(min=1, max=9, help="Videos a person.")] = 1,
-    seconds: Annotated[float, typer.Option(min=1, help="Length of a video.")] = 6.5,
-    fps: Annotated[float, typer.Option(min=5, max=60, help="Frames a second.")] = 10.0,
-    seed: Annotated[int, typer.Option(min=0, help="Another seed, other people.")] = 0,
+    clips: Annotated[int, typer.Option(min=1, max=9, help="Videos of each person.")] = 1,
+    seconds: Annotated[float, typer.Option(min=1, help="Length of each video.")] = 6.5,
+    fps: Annotated[float, typer.Option(min=5, max=60, help="Frames per second.")] = 10.0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed; another seed makes other people.")] = 0,
 ) -> None:
-    """Write a synthetic corpus in Aff-Wild2's layout (videos, annotations, subjects, splits, conditions)."""
+    """Write a synthetic corpus in Aff-Wild2's layout: videos, annotations, subjects, splits, conditions."""
     from aupair.console import ConsoleLog
     from aupair.synth.corpus import Corpus, synthesise
 
@@ -149,28 +150,28 @@ def synth(
 @app.command(epilog="Example: `aupair split data --select .2 --seed 0`")
 def split(
     data: Annotated[Path, typer.Argument(help="The data folder.")],
-    select: Annotated[float, typer.Option(help="Share of the training people kept for choices.")] = 0.2,
-    seed: Annotated[int, typer.Option(help="Seed of ties.")] = 0,
-    overwrite: Annotated[bool, typer.Option(help="Draw again although splits.csv exists.")] = False,
+    select: Annotated[float, typer.Option(help="Share of the training people that go to select.")] = 0.2,
+    seed: Annotated[int, typer.Option(help="Random seed; it decides between equally good splits.")] = 0,
+    overwrite: Annotated[bool, typer.Option(help="Replace an existing splits.csv.")] = False,
 ) -> None:
-    """Write data/splits.csv by person, balanced over AUs; a file that is there already wins."""
+    """Write splits.csv of a data folder: people are divided so that each AU is balanced. An existing file is kept."""
     from aupair.console import show_table
     from aupair.data.splits import split_data
 
     summary = split_data(data, select, seed, overwrite)
     show_table(f"{data / 'splits.csv'}", summary.HEADER, summary.rows())
     if not summary.written:
-        typer.echo("splits.csv is there already: kept (--overwrite draws again)")
+        typer.echo("splits.csv exists and was kept; --overwrite replaces it")
 
 
 @app.command(
     epilog="Examples: `aupair predict clip.mp4 --out predictions`, `aupair predict recordings --out predictions --abstain .2`"
 )
 def predict(
-    sources: Annotated[list[Path], typer.Argument(help="Videos, or folders of videos.")],
-    out: Annotated[Path, typer.Option(help="Where a CSV and a timeline go for each video.")],
+    sources: Annotated[list[Path], typer.Argument(help="Videos, and folders that are searched for videos.")],
+    out: Annotated[Path, typer.Option(help="The folder for a CSV and a picture of each video.")],
     model: Annotated[
-        str, typer.Option(help="models:/NAME@ALIAS, models:/NAME/VERSION or a bundle's folder.")
+        str, typer.Option(help="models:/NAME@ALIAS, models:/NAME/VERSION, or the folder of a bundle.")
     ] = "models:/aupair@champion",
     device: Annotated[str, typer.Option(help="auto (a GPU where there is one), cpu, cuda, cuda:1 ...")] = "auto",
     abstain: Annotated[
@@ -179,12 +180,12 @@ def predict(
             min=0,
             max=1,
             metavar="Q",
-            help="Leave out the least confident share of each AU's active and inactive decisions.",
+            help="Abstain from the least confident share of each AU's active and inactive decisions.",
         ),
     ] = None,
     coverage: Annotated[
         float | None,
-        typer.Option(min=0, max=1, metavar="C", help="Keep this share of the decisions: the same as --abstain 1-C."),
+        typer.Option(min=0, max=1, metavar="C", help="Keep this share of the decisions; the same as --abstain 1-C."),
     ] = None,
     risk: Annotated[
         float | None,
@@ -192,17 +193,18 @@ def predict(
             min=0,
             max=1,
             metavar="R",
-            help="Leave out as few decisions as keep the share of wrong ones, with 95 % confidence, at R.",
+            help="Abstain from as few decisions as it takes for at most a share R to be wrong, with 95 % confidence.",
         ),
     ] = None,
     subjects: Annotated[
         Path | None,
         typer.Option(
-            metavar="CSV", help="video,subject: whose clips share a neutral face (extract_features.neutral: person)."
+            metavar="CSV",
+            help="A table video,subject: the clips of a person share a neutral face (extract_features.neutral: person).",
         ),
     ] = None,
 ) -> None:
-    """Recognise AUs in videos: a row for every frame, with uncertainty and confidence."""
+    """Recognise Action Units in videos: a CSV with a row for every frame, with uncertainty and confidence."""
     from aupair.api import Recognizer
     from aupair.console import ConsoleLog
     from aupair.inference.predict import choose_abstain_share, find_videos, predict_videos
@@ -219,35 +221,35 @@ def predict(
 )
 def submission(
     predictions: Annotated[Path, typer.Argument(help="The folder that `aupair predict` wrote.")],
-    out: Annotated[Path, typer.Option(help="Where the competition's files go.")],
+    out: Annotated[Path, typer.Option(help="The folder for the competition's files.")],
     expected: Annotated[
-        Path | None, typer.Option(metavar="LIST", help="The release's videos and their numbers of frames.")
+        Path | None, typer.Option(metavar="LIST", help="The videos of the competition, and how many frames each has.")
     ] = None,
-    form: Annotated[str, typer.Option(help="files: a text file a video; table: one predictions.txt.")] = "files",
+    form: Annotated[str, typer.Option(help="files: a text file for each video; table: one predictions.txt.")] = "files",
     missing: Annotated[
-        str, typer.Option(help="error: stop at a video without prediction; zeros: fill it up.")
+        str, typer.Option(help="A video without prediction: error stops; zeros writes zeros.")
     ] = "error",
 ) -> None:
-    """Write the competition's files from predictions: 0 or 1 for every frame, with or without a face."""
+    """Write a competition's files from predictions: 0 or 1 for every frame, with or without a face."""
     from aupair.console import ConsoleLog, show_table
     from aupair.inference.submission import write_submission
 
     rows = write_submission(predictions, out, expected, form=form, missing=missing, log=ConsoleLog())
-    odd = [(row.video, row.frames, row.message) for row in rows if row.message]
-    if odd:
-        show_table("Not as predicted", ("video", "frames", "what was done"), odd)
+    changed = [(row.video, row.frames, row.message) for row in rows if row.message]
+    if changed:
+        show_table("Not as predicted", ("video", "frames", "what was done"), changed)
     typer.echo(f"{len(rows)} videos, {sum(row.frames for row in rows):,} frames: {out}")
 
 
 def main() -> None:
-    """Run the command line; an error that a user can mend is one line and an exit code, others keep their trace."""
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # a broken video gets one line from us, none from ffmpeg
+    """Run the command line: an AupairError becomes one line and an exit code, other errors keep their traceback."""
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # ffmpeg stays silent about broken videos: we report them
     try:
         app()
     except AupairError as error:
         print(f"aupair: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except SystemExit as stop:
-        if stop.code == STOPPED:
+        if stop.code == _INTERRUPTED:
             print("aupair: stopped; run it again to go on", file=sys.stderr)
         raise

@@ -1,18 +1,18 @@
-"""`aupair registry`: the versions of the registered model."""
+"""`aupair registry`: list, show, promote and roll back the versions of the registered model."""
 
 import re
 from typing import Annotated
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, help="Look at and move the versions of the registered model.")
+app = typer.Typer(no_args_is_help=True, help="List, promote and roll back the versions of the registered model.")
 
 Name = Annotated[str, typer.Option(help="The registered model: register_model.name of params.yaml.")]
 
 
 @app.command("list", epilog="Example: `aupair registry list`")
 def list_command(name: Name = "aupair") -> None:
-    """List the versions, their scores and aliases."""
+    """List the versions with their aliases and scores."""
     from aupair.aus import AUS
     from aupair.console import show_table
     from aupair.registry.versions import list_versions
@@ -39,42 +39,42 @@ def list_command(name: Name = "aupair") -> None:
 
 
 @app.command("show", epilog="Example: `aupair registry show 3`")
-def show_version(version: Annotated[int, typer.Argument(help="Its number.")], name: Name = "aupair") -> None:
+def show_version(version: Annotated[int, typer.Argument(help="The version's number.")], name: Name = "aupair") -> None:
     """Show a version's tags: the mapping of each AU (P1: with uncertainty, P2: without), scores, data."""
     from aupair.console import show_table
     from aupair.registry.versions import get_version
 
-    found = get_version(version, name)
-    aliases = f" ({', '.join(found.aliases)})" if found.aliases else ""
-    tags = sorted(found.tags.items(), key=_natural)
-    show_table(f"{name} version {found.number}{aliases}", ("tag", "value"), tags)
+    record = get_version(version, name)
+    aliases = f" ({', '.join(record.aliases)})" if record.aliases else ""
+    tags = sorted(record.tags.items(), key=_natural_key)
+    show_table(f"{name} version {record.number}{aliases}", ("tag", "value"), tags)
 
 
-def _natural(tag: tuple[str, str]) -> list[str | int]:
-    """Sort tags by name, numbers in it by value: AU2 stands before AU10."""
+def _natural_key(tag: tuple[str, str]) -> list[str | int]:
+    """Return a sort key by the tag's name with its numbers as numbers: AU2 comes before AU10."""
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", tag[0])]
 
 
 @app.command(epilog='Examples: `aupair registry promote 3`, `aupair registry promote 3 --force "new cameras"`')
 def promote(
-    version: Annotated[int, typer.Argument(help="Its number.")],
+    version: Annotated[int, typer.Argument(help="The version's number.")],
     force: Annotated[
-        str | None, typer.Option(metavar="REASON", help="Promote although the gate refuses; recorded.")
+        str | None, typer.Option(metavar="REASON", help="Promote even if the gate refuses; the reason is recorded.")
     ] = None,
     name: Name = "aupair",
 ) -> None:
-    """Make a version the champion, if the gate in mlflow/registry.yaml lets it."""
+    """Make a version the champion if it passes the gate in mlflow/registry.yaml."""
     from aupair.registry.versions import PREVIOUS, list_versions, promote_version, registry_command
 
-    found = promote_version(version, force, name=name)
-    back = any(PREVIOUS in other.aliases for other in list_versions(name))
-    more = f"; {registry_command('rollback', name)} takes that back" if back else ""
-    typer.echo(f"version {found.number} is the champion{more}")
+    champion = promote_version(version, force, name=name)
+    has_previous = any(PREVIOUS in other.aliases for other in list_versions(name))
+    hint = f"; {registry_command('rollback', name)} takes that back" if has_previous else ""
+    typer.echo(f"version {champion.number} is the champion{hint}")
 
 
 @app.command(epilog="Example: `aupair registry rollback`")
 def rollback(name: Name = "aupair") -> None:
-    """Give the champion's place back to the previous one."""
+    """Make the previous champion the champion again."""
     from aupair.registry.versions import roll_back
 
     typer.echo(f"version {roll_back(name).number} is the champion again")

@@ -113,7 +113,7 @@ def _read_if_current(path: Path, origin: dict[str, str]) -> pa.Table | None:
         table = store.read_faces(path)
     except AupairError:
         return None  # corrupt, or of another schema: made again
-    meta = store.faces_meta(table)
+    meta = store.faces_metadata(table)
     return table if {key: meta.get(key) for key in origin} == origin else None
 
 
@@ -121,7 +121,7 @@ def _summarise(job: VideoJob, table: pa.Table) -> VideoReport:
     """Return the report of a video from its file."""
     counts = {row["values"]: row["counts"] for row in pc.value_counts(table["status"]).to_pylist()}
     frames, faces = len(table), counts.get("ok", 0)
-    meta = store.faces_meta(table)
+    meta = store.faces_metadata(table)
     if not frames:
         return VideoReport(job.name, meta["status"], 0, 0, meta["message"])  # type: ignore[arg-type]
     damaged = counts.get("unreadable", 0)

@@ -183,4 +183,4 @@ def _copy(source: Path, target: Path) -> None:
     try:
         shutil.copyfile(source, target)
     except FileNotFoundError as error:
-        raise store.missing(source) from error
+        raise store.missing_file_error(source) from error

@@ -53,7 +53,7 @@ def run_local(
     try:
         (folder / "logs").mkdir(parents=True)
     except OSError as error:
-        raise store.unwritable(folder, error) from error
+        raise store.unwritable_error(folder, error) from error
     environment = _environment(run_id, file.values(arguments), out)
     kind = ContainerRunner if containers else SubprocessRunner
     runner = kind(folder / "logs", environment, _used_folders(arguments, environment), log)

@@ -87,7 +87,7 @@ def write_features(
         try:
             _create_matrix(path, shape)
         except OSError as error:
-            raise store.unwritable(folder, error) from error
+            raise store.unwritable_error(folder, error) from error
         work = partial(_write_person, path=path, statistics=statistics, params=params)
         with closing(_run(work, tasks, min(count_cores(), len(frames) // FRAMES_PER_PROCESS))) as results:
             for _ in log.progress(results, len(tasks), "extracting features"):
@@ -170,7 +170,7 @@ def _open_matrix(path: Path, size: int, sha256: str) -> np.ndarray:
             raise ArtifactError("a changed file", where=path, expected="the hash in features.json", todo=AGAIN)
         return open_memmap(path, mode="r")
     except FileNotFoundError as error:
-        raise store.missing(path) from error
+        raise store.missing_file_error(path) from error
     except (ValueError, OSError) as error:
         raise ArtifactError("not a readable .npy file", where=path, got=error, todo=AGAIN) from error
 
