@@ -60,8 +60,8 @@ def test_the_figures_are_those_of_loops() -> None:
             bins[min(int(q * 15), 14)].append((q, not w))
         gaps = [abs(sum(q for q, _ in part) - sum(right for _, right in part)) for part in bins]
         assert entry["confidence_ece"] == pytest.approx(sum(gaps) / len(p))
-    pooled = risk_at_coverages(ranked_risk(wrong.ravel(), found.rankings["confidence"].ravel()))[1]
-    assert tree["risk_coverage"]["confidence"]["risk"] == pooled[4::5].tolist()
+    pooled = risk_at_coverages(ranked_risk(wrong.ravel(), found.rankings["confidence"].ravel()))["risk"]
+    assert tree["risk_coverage"]["confidence"]["risk"] == pooled
 
 
 def test_a_confidence_that_knows_beats_random_and_one_upside_down_loses() -> None:
@@ -174,13 +174,14 @@ def test_leave_out_equals_sorting(share: float) -> None:
     np.testing.assert_array_equal(leave_out(score, usable, share, np.random.default_rng(4)), expected)
 
 
-def test_risk_falls_when_ranking_knows_and_ends_at_the_error_of_all() -> None:
+def test_risk_falls_when_the_ranking_is_right_and_ends_at_the_error_of_all() -> None:
     rng = np.random.default_rng(0)
     wrong = rng.random(1000) < 0.3
-    coverage, risk = risk_at_coverages(ranked_risk(wrong, -wrong.astype(float)))
-    assert (coverage[0], coverage[-1]) == (0.01, 1.0)
+    curve = risk_at_coverages(ranked_risk(wrong, -wrong.astype(float)))
+    coverage, risk = curve["coverage"], curve["risk"]
+    assert (coverage[0], coverage[-1]) == (0.05, 1.0)
     assert risk[-1] == pytest.approx(wrong.mean())
-    assert risk[59] == 0.0
+    assert risk[11] == 0.0, "at coverage .6"
     order = np.argsort(wrong, kind="stable")
     for k, c in enumerate(coverage):
         assert risk[k] == pytest.approx(wrong[order[: round(1000 * c)]].mean())

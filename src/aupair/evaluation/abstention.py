@@ -29,8 +29,6 @@ DRAWS = 20
 """random draws; their mean is the row `random`"""
 COMPARED_SHARE = 0.2
 """the share at which confidence is compared with random abstention"""
-THINNING = 5
-"""of a risk-coverage curve's 100 points every fifth goes to metrics.json"""
 
 
 @dataclass(frozen=True)
@@ -104,18 +102,12 @@ def _ranking_figures(wrong: np.ndarray, rankings: dict[str, np.ndarray]) -> dict
     best = float(ranked_risk(wrong, (~wrong).astype(np.float64)).mean())
     return {
         "error": float(wrong.mean()),
-        "error_at_80": {name: float(risk[79]) for name, (_, risk) in curves.items()},
+        "error_at_80": {name: curve["risk"][15] for name, curve in curves.items()},
         "aurc": {**areas, "random": float(wrong.mean()), "best": best},
         "auroc_right": {name: metrics.auroc(values, ~wrong) for name, values in rankings.items()},
         "confidence_ece": metrics.expected_calibration_error(p, ~wrong),
         "confidence_brier": float(np.mean((p - ~wrong) ** 2)),
-        "risk_coverage": {
-            name: {
-                "coverage": coverage[THINNING - 1 :: THINNING].tolist(),
-                "risk": risk[THINNING - 1 :: THINNING].tolist(),
-            }
-            for name, (coverage, risk) in curves.items()
-        },
+        "risk_coverage": curves,
     }
 
 
@@ -134,10 +126,11 @@ def ranked_risk(wrong: np.ndarray, ranking: np.ndarray) -> np.ndarray:
     return np.cumsum(expected) / np.arange(1, len(wrong) + 1)
 
 
-def risk_at_coverages(risk: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return coverage (100,) .01..1 and the risk there (100,), from the risks (n,) of `ranked_risk`."""
-    coverage = np.arange(1, 101) / 100
-    return coverage, risk[np.maximum(np.ceil(coverage * len(risk)).astype(int), 1) - 1]
+def risk_at_coverages(risk: np.ndarray) -> dict[str, list[float]]:
+    """Return coverage .05, .1 ... 1 and the risk at each of them, from the risks (n,) of `ranked_risk`."""
+    coverage = np.arange(1, 21) / 20
+    place = np.maximum(np.ceil(coverage * len(risk)).astype(int), 1) - 1
+    return {"coverage": coverage.tolist(), "risk": risk[place].tolist()}
 
 
 def selective_risk(decisions: Decisions, params: Evaluate) -> dict[str, Any]:

@@ -1,10 +1,11 @@
-"""What covered the face, from the demo corpus's `conditions.csv`: evidence for evaluation, never for training."""
+"""The cover and yaw of each face, from the demo corpus's `conditions.csv`: used in evaluation, never in training."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 
 from aupair.aus import AUS
@@ -20,7 +21,7 @@ COLUMNS = ("video", "frame", "covered", *(f"hidden_{au}" for au in AUS), "yaw")
 
 @dataclass(frozen=True)
 class Conditions:
-    """The conditions of the N frames of a `Frames`; NaN where the file says nothing.
+    """The conditions of the N frames of a `Frames`; NaN for a frame that the file lacks.
 
     Attributes:
         covered: (N,) float64, share of the face that something covers, 0..1.
@@ -61,34 +62,25 @@ def load_conditions(path: Path, frames: Frames) -> Conditions | None:
     """
     if not Path(path).exists():
         return None
-    table = _read(Path(path))
-    names = np.array(frames.videos)
-    video = table["video"].to_numpy(zero_copy_only=False).astype(str)
-    index = np.minimum(np.searchsorted(names, video), len(names) - 1)
-    known = names[index] == video
-    numbers = np.stack([table[name].to_numpy(zero_copy_only=False) for name in COLUMNS[2:]], axis=1)
-    keys = _key(index, table["frame"].to_numpy())[known]
-    unique, first, count = np.unique(keys, return_index=True, return_counts=True)
-    if np.any(count > 1):
-        row = np.flatnonzero(known)[first[np.argmax(count > 1)]]
-        where = f"{path}, video {video[row]}, frame {table['frame'][int(row)]}"
+    table, keys = _read(Path(path)), ["video", "frame"]
+    number = table.group_by(keys).aggregate([([], "count_all")])
+    twice = number.filter(pc.field("count_all") > 1)
+    if len(twice):
+        where = f"{path}, video {twice['video'][0]}, frame {twice['frame'][0]}"
         raise DataError("two rows for one frame", where=where, expected="one", todo="remove one of them")
-    values = np.full((len(frames), numbers.shape[1]), np.nan)
-    if len(unique):
-        wanted = _key(frames.video, frames.frame)
-        place = np.minimum(np.searchsorted(unique, wanted), len(unique) - 1)
-        found = unique[place] == wanted
-        values[found] = numbers[known][first[place[found]]]
+    video = pa.array(np.array(frames.videos, dtype=object)[frames.video], pa.string())
+    rows = pa.table({"video": video, "frame": pa.array(frames.frame, pa.int64()), "row": np.arange(len(frames))})
+    aligned = rows.join(table, keys).sort_by("row")
+    values = np.stack([aligned[name].to_numpy() for name in COLUMNS[2:]], axis=1)
     return Conditions(covered=values[:, 0], hidden=values[:, 1:-1], yaw=values[:, -1])
 
 
-def _key(video: np.ndarray, frame: np.ndarray) -> np.ndarray:
-    """One int64 for a (video, frame)."""
-    return (video.astype(np.int64) << 32) + frame.astype(np.int64)
-
-
 def _read(path: Path) -> pa.Table:
-    """Read the columns of COLUMNS with their types."""
+    """Read the columns of COLUMNS with their types.
+
+    Raises:
+        DataError: a column is missing, a value is no number, or a row lacks video or frame.
+    """
     types = dict.fromkeys(COLUMNS, pa.float64()) | {"video": pa.string(), "frame": pa.int64()}
     try:
         options = pa.csv.ConvertOptions(column_types=types, include_columns=list(COLUMNS))

@@ -5,7 +5,7 @@ counted in a second.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from aupair import store
 from aupair.aus import AUS
@@ -13,14 +13,6 @@ from aupair.params import AnyNetwork, Params, TrainUncertainty, parse_network, p
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-
-
-class _MappingShape(NamedTuple):
-    """The sizes of the mapping's networks: columns of features, width, outputs."""
-
-    features: int
-    width: int
-    outputs: int
 
 
 def cost_of(params: Params) -> dict[str, Any]:
@@ -36,7 +28,7 @@ def cost_of(params: Params) -> dict[str, Any]:
     f, size = params.train_pseudo_intensity.network, params.preprocess_faces.size
     mapping = params.train_mapping
     outputs = 1 if mapping.loss == "l1" else params.levels
-    shape = _MappingShape(len(columns(params.extract_features)), mapping.width, outputs)
+    shape = len(columns(params.extract_features)), mapping.width, outputs
     return _cost(f, params.train_uncertainty, size, shape)
 
 
@@ -48,12 +40,16 @@ def cost_of_files(f: Path, h: Path, mapping: Path) -> dict[str, Any]:
     """
     of_f, of_h, of_mapping = (store.read_json(Path(folder) / "about.json") for folder in (f, h, mapping))
     section = parse_stored_params({"train_uncertainty": of_h}, where=str(h)).train_uncertainty
-    shape = _MappingShape(of_mapping["features"], of_mapping["width"], of_mapping.get("levels", 1))
+    shape = of_mapping["features"], of_mapping["width"], of_mapping.get("levels", 1)
     return _cost(parse_network(of_f["network"]), section, of_f["size"], shape)
 
 
-def _cost(f: AnyNetwork, h: TrainUncertainty, size: int, mapping: _MappingShape) -> dict[str, Any]:
-    """Count the parts; an integrated h is f's second head and costs nothing of its own."""
+def _cost(f: AnyNetwork, h: TrainUncertainty, size: int, mapping: tuple[int, int, int]) -> dict[str, Any]:
+    """Count the parts; an integrated h is f's second head and costs nothing of its own.
+
+    Args:
+        mapping: columns of features, width and outputs of its networks.
+    """
     import numpy as np
     import torch
 
@@ -71,8 +67,9 @@ def _cost(f: AnyNetwork, h: TrainUncertainty, size: int, mapping: _MappingShape)
         elif h.kind == "factors":
             factors = build_factors(of_f, h.block, h.factors, seed=0)
             networks["h"] = Sigma(factors, start, floor=0.05), factors.center[None]
-        x = torch.empty(len(AUS), mapping.features)
-        of_mapping = MappingNetworks(x[0], x, x, mapping.width, 0.0, mapping.outputs)
+        features, width, outputs = mapping
+        x = torch.empty(len(AUS), features)
+        of_mapping = MappingNetworks(x[0], x, x, width, 0.0, outputs)
         networks["mapping"] = of_mapping, x[:, None]
         parts = {
             name: {

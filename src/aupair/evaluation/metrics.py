@@ -6,7 +6,7 @@ reads the frames again.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from scipy.stats import rankdata
@@ -22,8 +22,21 @@ _ROUNDING = 1e-10
 
 
 @dataclass(frozen=True)
-class Counts:
-    """Decisions compared with the truth; the leading axes are videos, resamples, or nothing.
+class _Sums:
+    """Arrays of sums; their leading axes are videos, resamples, or nothing."""
+
+    def weighted(self, weights: np.ndarray) -> Self:
+        """Return the sums over videos with weights (..., V): how often each video was drawn."""
+        return type(self)(*(np.tensordot(weights, values, 1) for values in vars(self).values()))
+
+    def total(self) -> Self:
+        """Return the sums over videos."""
+        return type(self)(*(values.sum(0) for values in vars(self).values()))
+
+
+@dataclass(frozen=True)
+class Counts(_Sums):
+    """Decisions compared with the truth.
 
     Attributes:
         cells: (..., A, 4) tp, fp, fn, tn of each AU.
@@ -35,18 +48,10 @@ class Counts:
     exact: np.ndarray
     frames: np.ndarray
 
-    def weighted(self, weights: np.ndarray) -> "Counts":
-        """Return the sums over videos with weights (..., V): how often each video was drawn."""
-        return Counts(np.tensordot(weights, self.cells, 1), weights @ self.exact, weights @ self.frames)
-
-    def total(self) -> "Counts":
-        """Return the sums over videos."""
-        return Counts(self.cells.sum(0), self.exact.sum(0), self.frames.sum(0))
-
 
 @dataclass(frozen=True)
-class LevelSums:
-    """Outputs compared with levels; the leading axes of `values` are videos, resamples, or nothing.
+class LevelSums(_Sums):
+    """Outputs compared with levels.
 
     Attributes:
         values: (..., A, 8) float64, sums over frames of 1, x, y, x^2, y^2, xy, |x - y| and |round(x) - y|, with the
@@ -54,14 +59,6 @@ class LevelSums:
     """
 
     values: np.ndarray
-
-    def weighted(self, weights: np.ndarray) -> "LevelSums":
-        """Return the sums over videos with weights (..., V): how often each video was drawn."""
-        return LevelSums(np.tensordot(weights, self.values, 1))
-
-    def total(self) -> "LevelSums":
-        """Return the sums over videos."""
-        return LevelSums(self.values.sum(0))
 
 
 def count_decisions(

@@ -1,10 +1,10 @@
-"""What a frame without a face is told: the decision of the nearest frame of its video that has one."""
+"""Values for frames without a face: those of the nearest frame of the video that has one."""
 
 import numpy as np
 
 
 def nearest_face(ok: np.ndarray, video: np.ndarray) -> np.ndarray:
-    """Give for every frame the row of the nearest frame of its video that has a face.
+    """Return for every frame the row of the nearest frame of its video that has a face.
 
     Rows stand for consecutive frames, so that nearest in rows is nearest in frames; of two equally near the earlier.
 
@@ -26,7 +26,7 @@ def nearest_face(ok: np.ndarray, video: np.ndarray) -> np.ndarray:
 
 
 def fill_nearest(values: np.ndarray, ok: np.ndarray, video: np.ndarray, empty: float = np.nan) -> np.ndarray:
-    """Give every frame the values of the nearest frame of its video that has a face.
+    """Return for every frame the values of the nearest frame of its video that has a face.
 
     Annotations exist for frames without a face too, and a challenge wants a row for each of them. A NaN is below
     every threshold, so that with `empty` NaN all decisions of a video without any face are "not active".

@@ -35,7 +35,7 @@ class _Candidate:
 
 @dataclass(frozen=True)
 class _Target:
-    """What the rows of a target consist of. Sums are `Counts` of decisions or `LevelSums`.
+    """The parts of a target's rows; its sums are `Counts` of decisions or `LevelSums`.
 
     Attributes:
         constants: guesses (A,) by name, from the annotated frames of fit.
