@@ -32,7 +32,7 @@ from aupair.faces.landmarks import box_of_landmarks, dlib_box, interocular, load
 from aupair.faces.video import align_video
 from aupair.params import PreprocessFaces
 from aupair.synth import covers, sprites, subject
-from aupair.synth.corpus import Corpus, draw_frame, plan_clip
+from aupair.synth.corpus import SynthParams, draw_frame, plan_clip
 from aupair.synth.portrait import SIZE
 from aupair.synth.script import Deck, wander
 
@@ -50,7 +50,7 @@ def film(folder: Path, person: int) -> tuple[Path, Path, np.ndarray]:
     """Film a person without and with hands: both clips, and the share of the face that the hands cover, (N,)."""
     folk = subject.make_subject(np.random.default_rng([7, person]))
     rng = np.random.default_rng([7, person, 1])
-    plan = plan_clip(rng, Corpus(seconds=SECONDS, fps=FPS), folk, Deck(rng), "fit")
+    plan = plan_clip(rng, SynthParams(seconds=SECONDS, fps=FPS), folk, Deck(rng), "fit")
     plan = replace(plan, passes=hands(rng, folk))
     alone, stage, covered = replace(plan, passes=[]), Stage(rng, plan.times), np.zeros(len(plan.times))
     clips = folder / f"alone{person}.mp4", folder / f"hands{person}.mp4"

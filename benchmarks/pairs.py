@@ -114,7 +114,7 @@ def affwild2() -> Frames:
 
 def demo_frames() -> Frames:
     """Make the labels of the demo corpus, frame by frame as `aupair synth` writes them."""
-    settings, labels = corpus.Corpus(), []
+    settings, labels = corpus.SynthParams(), []
     for number in range(settings.subjects):
         person = subject.make_subject(np.random.default_rng([settings.seed, number]))
         deck = script.Deck(np.random.default_rng([settings.seed, number, 1]))

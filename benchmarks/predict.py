@@ -46,12 +46,12 @@ def film(path: Path, seconds: int, fps: int, frames: list[np.ndarray]) -> Path:
 def face() -> list[np.ndarray]:
     """Give five seconds of a synthetic face."""
     from aupair.synth import subject
-    from aupair.synth.corpus import Corpus, draw_frame, plan_clip
+    from aupair.synth.corpus import SynthParams, draw_frame, plan_clip
     from aupair.synth.script import Deck
 
     rng = np.random.default_rng(0)
     person = subject.make_subject(rng)
-    plan = plan_clip(rng, Corpus(seconds=5, fps=CLIP_FPS), person, Deck(rng), "fit")
+    plan = plan_clip(rng, SynthParams(seconds=5, fps=CLIP_FPS), person, Deck(rng), "fit")
     return [draw_frame(plan, k, person, rng)[0] for k in range(len(plan.times))]
 
 

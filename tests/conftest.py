@@ -67,11 +67,11 @@ def tiny() -> Any:
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data folder of eight people, 30 frames each; every AU is active in every split. Not to be changed."""
-    from aupair.synth.corpus import Corpus, synthesise
+    from aupair.synth.corpus import SynthParams, synthesise
 
     with _once(tmp_path_factory, "corpus") as folder:
         if not folder.exists():
-            synthesise(folder, Corpus(subjects=8, seconds=5, fps=6, workers=2))
+            synthesise(folder, SynthParams(subjects=8, seconds=5, fps=6, workers=2))
     return folder
 
 

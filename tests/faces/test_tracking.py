@@ -9,7 +9,7 @@ from skimage import data
 
 from aupair.faces import tracking
 from aupair.faces.landmarks import interocular
-from aupair.faces.tracking import Face, Models, Tracker, load_models
+from aupair.faces.tracking import Models, TrackedFace, Tracker, load_models
 from aupair.params import PreprocessFaces
 
 SIZE = (320, 240)
@@ -38,7 +38,7 @@ def frames(count: int) -> Iterator[np.ndarray]:
         yield draw(background(), k, (160, 120))
 
 
-def follow(tracker: Tracker, images: Iterator[np.ndarray]) -> list[Face | None]:
+def follow(tracker: Tracker, images: Iterator[np.ndarray]) -> list[TrackedFace | None]:
     return [tracker(image) for image in images]
 
 
@@ -82,7 +82,7 @@ def test_is_not_lost_under_a_hand_that_stays(models: Models, monkeypatch: pytest
     """
     slab = [min(10 * max(k - 7, 0), 60) for k in range(30)]
 
-    def track() -> list[tuple[Face | None, Face | None]]:
+    def track() -> list[tuple[TrackedFace | None, TrackedFace | None]]:
         tracker, clear = Tracker(models, PreprocessFaces()), Tracker(models, PreprocessFaces())
         both = []
         for height, image in zip(slab, frames(30)):

@@ -13,10 +13,10 @@ import pytest
 from aupair.aus import AUS
 from aupair.errors import DataError
 from aupair.synth import corpus, script, subject
-from aupair.synth.corpus import Corpus, synthesise
+from aupair.synth.corpus import SynthParams, synthesise
 
-SMALLEST = Corpus(subjects=4, seconds=1.0, fps=5, workers=1)
-TINY = Corpus(subjects=5, clips=2, seconds=1.2, fps=10, seed=3, workers=1)
+SMALLEST = SynthParams(subjects=4, seconds=1.0, fps=5, workers=1)
+TINY = SynthParams(subjects=5, clips=2, seconds=1.2, fps=10, seed=3, workers=1)
 
 
 @pytest.fixture(scope="module")

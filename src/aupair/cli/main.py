@@ -142,9 +142,11 @@ def synth(
 ) -> None:
     """Write a synthetic corpus in Aff-Wild2's layout: videos, annotations, subjects, splits, conditions."""
     from aupair.console import ConsoleLog
-    from aupair.synth.corpus import Corpus, synthesise
+    from aupair.synth.corpus import SynthParams, synthesise
 
-    synthesise(directory, Corpus(subjects=subjects, clips=clips, seconds=seconds, fps=fps, seed=seed), ConsoleLog())
+    synthesise(
+        directory, SynthParams(subjects=subjects, clips=clips, seconds=seconds, fps=fps, seed=seed), ConsoleLog()
+    )
 
 
 @app.command(epilog="Example: `aupair split data --select .2 --seed 0`")

@@ -25,7 +25,7 @@ MIN_LOCAL_FACE = 20
 
 
 @dataclass(frozen=True)
-class Face:
+class TrackedFace:
     """A face in one frame."""
 
     landmarks: np.ndarray
@@ -63,7 +63,7 @@ class Tracker:
         self._models, self._params, self._side = models, params, side
         self._last: np.ndarray | None = None
 
-    def __call__(self, image: np.ndarray) -> Face | None:
+    def __call__(self, image: np.ndarray) -> TrackedFace | None:
         """Return the face in the next frame, (H, W, 3) uint8 RGB; None where there is none."""
         candidate = self._find(image)
         if candidate is None:
@@ -71,7 +71,7 @@ class Tracker:
             return None
         landmarks, disagreement = find_landmarks(self._models.predictor, image, candidate.box)
         self._last = landmarks
-        return Face(landmarks, candidate.score, candidate.tracked, disagreement)
+        return TrackedFace(landmarks, candidate.score, candidate.tracked, disagreement)
 
     def _find(self, image: np.ndarray) -> "_Candidate | None":
         """Find the face's box: at the last place, near it, anywhere; or, if it is covered, around the last place."""

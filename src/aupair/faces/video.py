@@ -15,7 +15,7 @@ from aupair.faces.align import align_image, procrustes_residual, scaled_template
 from aupair.faces.crops import iter_crops
 from aupair.faces.decode import Frame, read_frames
 from aupair.faces.row import FaceRow
-from aupair.faces.tracking import Face, Models, Tracker, load_models
+from aupair.faces.tracking import Models, TrackedFace, Tracker, load_models
 from aupair.params import PreprocessFaces
 
 BATCH = 256
@@ -71,7 +71,7 @@ def _models() -> Models:
     return load_models()
 
 
-def _align_frame(frame: Frame, face: Face | None, size: int) -> FaceRow:
+def _align_frame(frame: Frame, face: TrackedFace | None, size: int) -> FaceRow:
     """Return the row of a frame, with its face aligned."""
     if frame.image is None:
         return FaceRow(frame.index, frame.time, "unreadable")

@@ -27,7 +27,7 @@ TURN = ("fit", "select", "fit", "validation")
 """splits of the subjects, in turn: half, a quarter, a quarter"""
 
 
-class Corpus(Record):
+class SynthParams(Record):
     """Parameters of a synthetic corpus."""
 
     subjects: Annotated[int, Field(ge=4, le=999)] = 96
@@ -60,7 +60,7 @@ class Clip:
     """standard deviation of the camera's noise, grey levels"""
 
 
-def synthesise(directory: Path, params: Corpus, log: Log = SILENT) -> None:
+def synthesise(directory: Path, params: SynthParams, log: Log = SILENT) -> None:
     """Write a corpus into a new or empty folder, all of it or nothing.
 
     Raises:
@@ -102,12 +102,12 @@ def split_of(number: int) -> str:
     return TURN[number % len(TURN)]
 
 
-def video_names(number: int, params: Corpus) -> list[str]:
+def video_names(number: int, params: SynthParams) -> list[str]:
     """Return the names of a subject's videos."""
     return [f"s{number:03d}c{clip}" for clip in range(params.clips)]
 
 
-def _write_tables(root: Path, params: Corpus, conditions: str) -> None:
+def _write_tables(root: Path, params: SynthParams, conditions: str) -> None:
     """Write subjects.csv, splits.csv and conditions.csv."""
     people = [(name, f"s{k:03d}", split_of(k)) for k in range(params.subjects) for name in video_names(k, params)]
     (root / "subjects.csv").write_text("video,subject\n" + "".join(f"{v},{s}\n" for v, s, _ in people))
@@ -116,7 +116,7 @@ def _write_tables(root: Path, params: Corpus, conditions: str) -> None:
     (root / "conditions.csv").write_text(f"{header}\n{conditions}")
 
 
-def _write_subject(task: tuple[Path, Corpus, int]) -> str:
+def _write_subject(task: tuple[Path, SynthParams, int]) -> str:
     """Write the videos and annotations of one subject; return its rows of conditions.csv."""
     import cv2
 
@@ -142,7 +142,9 @@ def _write_labels(path: Path, labels: np.ndarray) -> None:
     path.write_text("\n".join(lines) + "\n")
 
 
-def plan_clip(rng: np.random.Generator, params: Corpus, person: subject.Subject, deck: script.Deck, split: str) -> Clip:
+def plan_clip(
+    rng: np.random.Generator, params: SynthParams, person: subject.Subject, deck: script.Deck, split: str
+) -> Clip:
     """Plan one clip; covers and light have random streams of their own, so that they do not change the expressions."""
     times = np.arange(round(params.seconds * params.fps)) / params.fps
     cover_rng, light_rng = rng.spawn(2)
