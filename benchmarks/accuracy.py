@@ -191,7 +191,7 @@ def prepare(root: Path, params: Params) -> None:
     subprocess.run(get, check=True)
     for name in ("check-data", "preprocess-faces", "sample-pairs"):
         print(name, flush=True)
-        stages.run(name, params, root=root)
+        stages.run_stage(name, params, root=root)
 
 
 def pick(data: TrainingSet, which: str) -> list[int]:

@@ -220,7 +220,7 @@ def child(options: argparse.Namespace) -> None:
     elif name in TOOLS:
         TOOLS[name](root)
     else:
-        stages.run(STEPS[name][0], settings(options.set), root=root)
+        stages.run_stage(STEPS[name][0], settings(options.set), root=root)
 
 
 def measure(root: Path, name: str, options: argparse.Namespace) -> tuple[float, float, float, int]:

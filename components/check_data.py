@@ -16,6 +16,6 @@ def check_data(
 ) -> None:
     """Read the annotations and splits, check them, hash the data."""
     arguments = dict(locals())
-    from aupair.kubeflow.step import run_stage
+    from aupair.kubeflow.step import run_component
 
-    run_stage("check-data", arguments)
+    run_component("check-data", arguments)

@@ -26,6 +26,6 @@ def evaluate(
 ) -> None:
     """Choose trial, thresholds and mappings on `select`; score them once on `validation`; write the reports."""
     arguments = dict(locals())
-    from aupair.kubeflow.step import run_stage
+    from aupair.kubeflow.step import run_component
 
-    run_stage("evaluate", arguments)
+    run_component("evaluate", arguments)

@@ -17,6 +17,6 @@ def extract_features(
 ) -> None:
     """Apply G to y_hat and sigma of every video."""
     arguments = dict(locals())
-    from aupair.kubeflow.step import run_stage
+    from aupair.kubeflow.step import run_component
 
-    run_stage("extract-features", arguments)
+    run_component("extract-features", arguments)

@@ -14,6 +14,6 @@ def preprocess_faces(
 ) -> None:
     """Turn each video into a file of aligned faces."""
     arguments = dict(locals())
-    from aupair.kubeflow.step import run_stage
+    from aupair.kubeflow.step import run_component
 
-    run_stage("preprocess-faces", arguments)
+    run_component("preprocess-faces", arguments)

@@ -33,6 +33,6 @@ def register_model(
 ) -> None:
     """Put the chosen trial into the MLflow registry as one version, unless it is there already."""
     arguments = dict(locals())
-    from aupair.kubeflow.step import run_stage
+    from aupair.kubeflow.step import run_component
 
-    run_stage("register-model", arguments)
+    run_component("register-model", arguments)

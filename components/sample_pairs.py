@@ -15,6 +15,6 @@ def sample_pairs(
 ) -> None:
     """Draw the fixed pairs, the groups to train on and the folds of people."""
     arguments = dict(locals())
-    from aupair.kubeflow.step import run_stage
+    from aupair.kubeflow.step import run_component
 
-    run_stage("sample-pairs", arguments)
+    run_component("sample-pairs", arguments)

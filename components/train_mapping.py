@@ -20,6 +20,6 @@ def train_mapping(
 ) -> None:
     """Fit the two mappings of each AU."""
     arguments = dict(locals())
-    from aupair.kubeflow.step import run_stage
+    from aupair.kubeflow.step import run_component
 
-    run_stage("train-mapping", arguments)
+    run_component("train-mapping", arguments)

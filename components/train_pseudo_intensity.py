@@ -19,6 +19,6 @@ def train_pseudo_intensity(
 ) -> None:
     """Fit f by ranking; score every frame by an f that never saw its person."""
     arguments = dict(locals())
-    from aupair.kubeflow.step import run_stage
+    from aupair.kubeflow.step import run_component
 
-    run_stage("train-pseudo-intensity", arguments)
+    run_component("train-pseudo-intensity", arguments)

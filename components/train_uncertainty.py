@@ -20,6 +20,6 @@ def train_uncertainty(
 ) -> None:
     """Fit h on the frozen scores of f; give every frame a sigma."""
     arguments = dict(locals())
-    from aupair.kubeflow.step import run_stage
+    from aupair.kubeflow.step import run_component
 
-    run_stage("train-uncertainty", arguments)
+    run_component("train-uncertainty", arguments)

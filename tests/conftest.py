@@ -171,7 +171,7 @@ def run_flow(root: Path, corpus: Path, params: Any) -> None:
     shutil.copytree(REPOSITORY / "mlflow", root / "mlflow")
     store.write_text(root / "params.yaml", as_yaml(params))
     for stage in stages.FLOW[:-1]:
-        stages.run(stage.name, params, root=root)
+        stages.run_stage(stage.name, params, root=root)
 
 
 def as_yaml(params: Any) -> str:

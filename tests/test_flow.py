@@ -67,7 +67,7 @@ from aupair import stages
 from aupair.params import load_params
 
 for name in ("train-pseudo-intensity", "train-uncertainty", "extract-features", "train-mapping"):
-    stages.run(name, load_params(Path("params.yaml")), trial=1)
+    stages.run_stage(name, load_params(Path("params.yaml")), trial=1)
 """
 
 
@@ -173,23 +173,23 @@ def test_no_stage_before_evaluate_can_read_the_conditions(home: Path, tiny: Para
     (home / "data" / "conditions.csv").unlink()
     shutil.rmtree(artifact(home, "faces"))
     for name in readers[:2]:
-        stages.run(name, tiny, root=home)
+        stages.run_stage(name, tiny, root=home)
     assert {name: contents(artifact(home, name)) for name in before} == before
 
 
 def test_evaluate_goes_by_the_list_of_trials_and_not_by_what_lies_there(home: Path, tiny: Params) -> None:
     only = tiny.model_copy(update={"trials": (1,)})
-    stages.run("evaluate", only, root=home)
+    stages.run_stage("evaluate", only, root=home)
     assert store.read_json(artifact(home, "selection"))["trial"] == 1
     shutil.rmtree(home / "work" / "trials" / "0")
-    stages.run("evaluate", only, root=home)
+    stages.run_stage("evaluate", only, root=home)
     with pytest.raises(ArtifactError, match=r"^missing input: in .*trials/0/f; run train-pseudo-intensity first$"):
-        stages.run("evaluate", tiny, root=home)
+        stages.run_stage("evaluate", tiny, root=home)
 
 
 def test_without_conditions_the_flow_ends_too(home: Path, tiny: Params) -> None:
     (home / "data" / "conditions.csv").unlink()
-    stages.run("evaluate", tiny, root=home)
+    stages.run_stage("evaluate", tiny, root=home)
     metrics = store.read_json(artifact(home, "metrics"))
     assert metrics["pair_accuracy"]["clear"] is None
     assert metrics["uncertainty"]["gain_at_80"]["cover"] is None

@@ -215,8 +215,8 @@ def _check_served(home: Path, said: list[dict[str, str]]) -> None:
 def test_labels_and_choices_of_another_target_are_told(home: Path, settings: Params) -> None:
     occurrence = parse_params(settings.model_dump(mode="json") | {"target": "occurrence"})
     with pytest.raises(ArtifactError, match=r"^labels of another target, got intensity, expected occurrence; run the"):
-        stages.run("evaluate", occurrence, root=home)
+        stages.run_stage("evaluate", occurrence, root=home)
     with pytest.raises(
         ArtifactError, match=r"^of another target: in .*selection\.json, got intensity, expected occurr"
     ):
-        stages.run("register-model", occurrence, root=home)
+        stages.run_stage("register-model", occurrence, root=home)

@@ -176,7 +176,7 @@ def test_help_imports_nothing_heavy_and_shows_an_example(arguments: list[str]) -
     assert done.stdout.rstrip().endswith("HEAVY []")
     if "--help" in arguments:
         assert "aupair" in done.stdout
-        assert re.search(r"Example|Start with|Look at", done.stdout)
+        assert re.search(r"Example|Start with|List, promote", done.stdout)
 
 
 LIGHT = """

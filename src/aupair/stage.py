@@ -1,4 +1,4 @@
-"""What a stage is: its line in the table of contents, and where the artifacts lie on a laptop."""
+"""The description of a stage of the flow, and the paths of the artifacts below a working folder."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Needs:
-    """What a stage asks of the machine: GPUs, memory in GiB."""
+    """GPUs, and memory in GiB, that a stage needs."""
 
     gpus: int = 0
     memory: int = 4
@@ -16,14 +16,14 @@ class Needs:
 
 @dataclass(frozen=True)
 class Stage:
-    """A line of the flow.
+    """A stage of the flow: its function, inputs, outputs and settings.
 
     Attributes:
-        name: the command, the DVC stage and the MLflow run; with underscores the function and the params section.
+        name: its name for `aupair run`, DVC and MLflow; with underscores the function and the params section.
         reads, writes: names of artifacts (the edges); the function takes them as keyword arguments.
         sections: sections of params.yaml that change its outputs.
-        per_trial: runs once a trial; a stage that does not and reads what one writes gets a list, one a trial.
-        resumable: takes a folder of checkpoints and goes on from them; torchrun may give it several processes.
+        per_trial: runs once for each trial; a stage that runs once gets lists of the artifacts of all trials.
+        resumable: takes a folder of checkpoints and continues from them; it may run in several processes of torchrun.
     """
 
     name: str
@@ -37,21 +37,21 @@ class Stage:
 
     @property
     def section(self) -> str:
-        """Its own section of params.yaml."""
+        """Return the name of its own section of params.yaml."""
         return self.name.replace("-", "_")
 
     def paths(self, root: Path, trials: Sequence[int], trial: int | None = None) -> dict[str, Any]:
-        """Give its artifacts as paths under a root, lists where it gathers all trials."""
-        found: dict[str, Any] = {}
+        """Return the path of each of its artifacts under a root; a list of paths where it gathers all trials."""
+        paths: dict[str, Any] = {}
         for name in self.reads + self.writes:
             place = ARTIFACTS[name]
             if "{trial}" not in place:
-                found[name] = root / place
+                paths[name] = root / place
             elif self.per_trial:
-                found[name] = root / place.format(trial=trial)
+                paths[name] = root / place.format(trial=trial)
             else:
-                found[name] = [root / place.format(trial=number) for number in trials]
-        return found
+                paths[name] = [root / place.format(trial=number) for number in trials]
+        return paths
 
 
 ARTIFACTS: dict[str, str] = {
@@ -72,4 +72,4 @@ ARTIFACTS: dict[str, str] = {
     "report": "reports/report.html",
     "registered": "work/registered.json",
 }
-"""Where each artifact lies on a laptop; `{trial}` is the number of the trial."""
+"""The path of each artifact below the working folder; `{trial}` stands for the number of the trial."""

@@ -1,7 +1,7 @@
-"""The flow: nine functions that read, call and write. DVC, Kubeflow and `aupair run` all call these.
+"""The flow: nine stages as functions, which `aupair run`, DVC and Kubeflow call.
 
-A stage takes paths and one Params record; it imports neither kfp nor dvc, and heavy libraries inside its body.
-`FLOW` is the table of contents; dvc.yaml and params.yaml are held against it by a test.
+A stage takes the paths of its artifacts and a Params record. It imports neither kfp nor dvc, and imports heavy libraries
+in its body. `FLOW` lists the stages; tests compare dvc.yaml and params.yaml with it.
 """
 
 import os
@@ -19,13 +19,13 @@ from aupair.stage import Needs, Stage
 SYNTHETIC = "Synthetic faces (the demo corpus): these figures compare methods; they are not accuracy on people."
 
 
-def note(data: Path) -> str:
-    """Say what must be said of a corpus before its figures: that it is synthetic, where it names conditions."""
+def synthetic_note(data: Path) -> str:
+    """Return the note that belongs to every figure of a synthetic corpus, which has conditions.csv; empty for others."""
     return SYNTHETIC if (data / "conditions.csv").exists() else ""
 
 
 def check_data(*, data: Path, labels: Path, info: Path, data_docs: Path, params: Params, log: Log = SILENT) -> None:
-    """Read the annotations and splits, check them, hash the data."""
+    """Read annotations and splits, check them, and hash the data."""
     from aupair.data.checks import check_data_folder
 
     check_data_folder(
@@ -39,8 +39,8 @@ def preprocess_faces(*, data: Path, labels: Path, faces: Path, params: Params, l
     from aupair.faces.folder import preprocess
 
     reports = preprocess(list_video_jobs(data, labels), faces, params.preprocess_faces, log)
-    frames, found = sum(report.frames for report in reports), sum(report.faces for report in reports)
-    log.line(f"{len(reports)} videos, {frames} frames, {found} with a face ({found / max(frames, 1):.1%})")
+    frames, faces_found = sum(report.frames for report in reports), sum(report.faces for report in reports)
+    log.line(f"{len(reports)} videos, {frames} frames, {faces_found} with a face ({faces_found / max(frames, 1):.1%})")
 
 
 def sample_pairs(*, labels: Path, faces: Path, pairs: Path, params: Params, log: Log = SILENT) -> None:
@@ -106,7 +106,7 @@ def train_uncertainty(
 def extract_features(
     *, labels: Path, faces: Path, f: Path, h: Path, features: Path, params: Params, trial: int, log: Log = SILENT
 ) -> None:
-    """Apply G to y_hat and sigma of every video."""
+    """Compute the features of every frame from y_hat and sigma over its video."""
     from aupair.data.frames import load_frames
     from aupair.mapping.features import write_features
     from aupair.ranking.scores import read_sigma, read_y_hat
@@ -120,7 +120,7 @@ def extract_features(
 def train_mapping(
     *, labels: Path, faces: Path, features: Path, mapping: Path, params: Params, trial: int, log: Log = SILENT
 ) -> None:
-    """Fit the two mappings of each AU."""
+    """Fit two mappings for each AU, with and without uncertainty, from features to levels."""
     from aupair.data.frames import load_frames
     from aupair.mapping.features import open_features
     from aupair.mapping.fit import fit_mappings
@@ -155,7 +155,9 @@ def evaluate(
     evaluation = evaluate_trials(frames, trials, samples.pairs, conditions, params.evaluate, log, params.target)
     k = params.trials.index(evaluation.trial.number)
     sources = Sources(faces, Trained(f[k], h[k], mapping[k]), params)
-    write_reports(evaluation, frames, Places(metrics, table, plots, report), samples.table(), note(data), sources)
+    write_reports(
+        evaluation, frames, Places(metrics, table, plots, report), samples.table(), synthetic_note(data), sources
+    )
     store.write_json(selection, evaluation.selection)
 
 
@@ -164,7 +166,7 @@ def register_model(
     mapping: Sequence[Path], selection: Path, metrics: Path, table: Path, plots: Path, report: Path,
     registered: Path, params: Params, log: Log = SILENT,
 ) -> None:  # fmt: skip
-    """Put the chosen trial into the MLflow registry as one version, unless it is there already."""
+    """Register the chosen trial in MLflow as a version of the model, unless it is registered already."""
     from aupair.inference.bundle import Parts
     from aupair.registry.register import register_bundle
     from aupair.registry.runs import collect_stage_run
@@ -213,18 +215,22 @@ FLOW: tuple[Stage, ...] = (
         ("registered",), tuple(Params.model_fields),  # the bundle holds the params
     ),
 )  # fmt: skip
-"""The flow, in order. Stages four to seven run once a trial."""
+"""The stages in the order in which they run."""
 
 
-def find(name: str) -> Stage:
-    """Find a stage by its name, with hyphens or underscores."""
+def get_stage(name: str) -> Stage:
+    """Return the stage of a name, which may have hyphens or underscores.
+
+    Raises:
+        ParamsError: there is no such stage.
+    """
     for stage in FLOW:
         if stage.name == name.replace("_", "-"):
             return stage
     raise ParamsError("no such stage", got=name, expected="one of " + ", ".join(stage.name for stage in FLOW))
 
 
-def run(
+def run_stage(
     name: str,
     params: Params,
     *,
@@ -233,33 +239,42 @@ def run(
     teacher: Path | None = None,
     log: Log = SILENT,
 ) -> None:
-    """Run one stage on the artifacts under `root`; a stage of trials runs those of `params.trials`, or just one.
+    """Run one stage on the artifacts under `root`.
 
-    A stage that trains does so with all processes, if torchrun started several, and goes on where it was stopped.
-    `teacher` is the folder of the trial that train-pseudo-intensity learns from with `objective: distill`.
+    A training stage uses all processes that torchrun started, and continues from its last checkpoint.
+
+    Args:
+        trial: one of `params.trials`, for a stage that runs once for each; None: all of them.
+        teacher: the folder of the trial that train-pseudo-intensity learns from with `objective: distill`.
+
+    Raises:
+        ParamsError: the stage, trial or teacher does not fit.
+        ArtifactError: an input is missing.
+        AupairError: an output cannot be written, or what the stage itself raises.
     """
-    stage = find(name)
+    stage = get_stage(name)
     more = {} if teacher is None else {"teacher": teacher}
     if more and (stage.name, params.train_pseudo_intensity.objective) != ("train-pseudo-intensity", "distill"):
         expected = "train-pseudo-intensity with objective: distill"
         raise ParamsError("--teacher", got=stage.name, expected=expected, todo="leave --teacher out")
-    if not (stage.resumable or several()):
-        _run(stage, params, root, trial, log, more)
+    if not (stage.resumable or is_multiprocess()):
+        _run_trials(stage, params, root, trial, log, more)
         return
     from aupair.ranking.distributed import is_main, process_group
 
     with process_group():
         if not stage.resumable:
             raise ParamsError("a stage of one process", got=stage.name, todo="run it without torchrun")
-        _run(stage, params, root, trial, log if is_main() else SILENT, more)
+        _run_trials(stage, params, root, trial, log if is_main() else SILENT, more)
 
 
-def several() -> bool:
-    """Whether torchrun started several processes."""
+def is_multiprocess() -> bool:
+    """Return whether torchrun started several processes, of which this is one."""
     return "LOCAL_RANK" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
-def _run(stage: Stage, params: Params, root: Path, trial: int | None, log: Log, more: dict[str, Path]) -> None:
+def _run_trials(stage: Stage, params: Params, root: Path, trial: int | None, log: Log, more: dict[str, Path]) -> None:
+    """Check the inputs and outputs of all runs of a stage, then run it for each trial, or once."""
     if trial is not None and not stage.per_trial:
         raise ParamsError("--trial on a stage that runs once", got=stage.name, todo="leave --trial out")
     if trial is not None and trial not in params.trials:
@@ -267,22 +282,22 @@ def _run(stage: Stage, params: Params, root: Path, trial: int | None, log: Log, 
     numbers = [None] if not stage.per_trial else params.trials if trial is None else [trial]
     calls = [stage.paths(root, params.trials, number) for number in numbers]
     for places in calls:
-        check_places(stage, places)
+        _check_paths(stage, places)
     more = more | ({"checkpoints": root / "work" / "checkpoints"} if stage.resumable else {})
     for number, places in zip(numbers, calls):
         stage.run(**places, params=params, log=log, **more, **({"trial": number} if stage.per_trial else {}))
 
 
-def check_places(stage: Stage, places: dict[str, Any]) -> None:
-    """Find out before hours of work what is missing or cannot be written; of `data` its readers say more themselves."""
+def _check_paths(stage: Stage, places: dict[str, Any]) -> None:
+    """Check before hours of work that inputs exist and outputs can be written; of `data` its readers check more."""
     for artifact in stage.reads:
         for path in places[artifact] if isinstance(places[artifact], list) else [places[artifact]]:
             if not path.exists() and artifact != "data":
-                raise ArtifactError("missing input", where=path, todo=f"run {writer(artifact)} first")
+                raise ArtifactError("missing input", where=path, todo=f"run {_stage_that_writes(artifact)} first")
     for artifact in stage.writes:
         store.check_writable(places[artifact])
 
 
-def writer(artifact: str) -> str:
-    """Name the stage that writes an artifact."""
+def _stage_that_writes(artifact: str) -> str:
+    """Return the name of the stage that writes an artifact."""
     return next(stage.name for stage in FLOW if artifact in stage.writes)

@@ -128,6 +128,6 @@ def test_ctrl_c_is_one_line(fresh: Path, aupair: Command, monkeypatch: pytest.Mo
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(stages, "run", interrupted)
+    monkeypatch.setattr(stages, "run_stage", interrupted)
     outcome = aupair("run", "check-data")
     assert (outcome.code, outcome.line) == (130, "stopped; run it again to go on")

@@ -69,7 +69,9 @@ def test_a_component_is_thin_and_brings_nothing_along(stage: stages.Stage) -> No
     text = (REPOSITORY / "components" / f"{stage.section}.py").read_text()
     body = text.partition("-> None:")[2]
     assert len([line for line in body.splitlines() if line.strip()]) <= 4
-    assert re.findall(r"^\s*from aupair\S* import .*", text, re.M) == ["    from aupair.kubeflow.step import run_stage"]
+    assert re.findall(r"^\s*from aupair\S* import .*", text, re.M) == [
+        "    from aupair.kubeflow.step import run_component"
+    ]
     container = component(stage.section).component_spec.implementation.container
     assert "pip install" not in " ".join(container.command)
 

@@ -118,7 +118,7 @@ def test_a_stage_that_fails_leaves_nothing(function: Callable[[str], Any], tmp_p
      ({"epoch": 2.0}, r"unknown parameter: in the arguments of train-mapping, got train_mapping.epoch; did you mean")],
 )  # fmt: skip
 def test_whole_floats_are_ints_and_others_are_refused(section: dict[str, float], message: str) -> None:
-    stage = stages.find("train-mapping")
+    stage = stages.get_stage("train-mapping")
     good = step.params_for(stage, {"seed": 3, "trial": 2, "train_mapping": {"epochs": 2.0}}, 2)
     assert (good.seed, good.trials, good.train_mapping.epochs) == (3, (2,), 2)
     assert isinstance(good.train_mapping.epochs, int)

@@ -332,7 +332,7 @@ def test_a_stage_that_does_not_train_refuses(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("LOCAL_RANK", "0")
     with pytest.raises(ParamsError, match=r"^a stage of one process, got sample-pairs; run it without torchrun$"):
-        stages.run("sample-pairs", Params(), root=tmp_path)
+        stages.run_stage("sample-pairs", Params(), root=tmp_path)
 
 
 def test_the_command_by_two_processes_writes_once(home: Path) -> None:

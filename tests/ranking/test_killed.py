@@ -36,7 +36,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def run_in_child(name: str, params: Params, home: Path) -> Any:
-    process = FORK.Process(target=stages.run, args=(name, params), kwargs={"root": home, "trial": 0})
+    process = FORK.Process(target=stages.run_stage, args=(name, params), kwargs={"root": home, "trial": 0})
     process.start()
     return process
 
@@ -78,7 +78,7 @@ def test_killed_at_any_moment_a_stage_ends_with_the_same_bytes(home: Path, tiny:
     killed = [kill_after_a_save(run_in_child(name, params, home), checkpoints, rng) for _ in range(5)]
     assert sum(killed) >= 3
     assert not output.exists()
-    stages.run(name, params, root=home, trial=0, log=log)
+    stages.run_stage(name, params, root=home, trial=0, log=log)
     assert log.lines[0].startswith(f"resuming {output.name}.final at step ")
     assert contents(output) == expected
     assert not checkpoints.exists()
@@ -96,7 +96,7 @@ def test_the_command_told_to_stop_says_so_and_goes_on(home: Path, tiny: Params) 
     said = process.communicate(timeout=600)[1]
     assert process.returncode == 143, said
     assert said.splitlines()[-1].startswith("aupair: stopped: in f.final, got SIGTERM at step "), said
-    stages.run("train-pseudo-intensity", params, root=home, trial=0, log=log)
+    stages.run_stage("train-pseudo-intensity", params, root=home, trial=0, log=log)
     assert log.lines[0].startswith("resuming f.final at step ")
     steps = [row["step"] for row in store.read_jsonl(output / "curves.jsonl") if row["network"] == "f.final"]
     assert steps == list(range(2, 121, 2))
@@ -115,11 +115,11 @@ def test_other_settings_do_not_take_it_up(home: Path, tiny: Params, monkeypatch:
     with monkeypatch.context() as patch:
         patch.setattr(scores, "save_f", broken)
         with pytest.raises(InterruptedError):
-            stages.run("train-pseudo-intensity", other, root=home, trial=0)
+            stages.run_stage("train-pseudo-intensity", other, root=home, trial=0)
     left = home / "work/checkpoints/train-pseudo-intensity-0"
     assert sorted(path.name for path in left.iterdir()) == ["f.final.pt", "f.fold0.pt", "f.fold1.pt"]
     before, log = contents(home / "work/trials/0/f"), Listener()
-    stages.run("train-pseudo-intensity", tiny, root=home, trial=0, log=log)
+    stages.run_stage("train-pseudo-intensity", tiny, root=home, trial=0, log=log)
     assert contents(home / "work/trials/0/f") == before
     assert len(log.lines) == 3
     assert all("is of other settings or data" in line for line in log.lines)

@@ -183,7 +183,7 @@ def test_the_page_is_whole_small_and_asks_for_nothing(finished: Path) -> None:
 def test_equal_runs_give_equal_bytes(home: Path, tiny: Params) -> None:
     before = {name: place(home, name).read_bytes() for name in ("report", "table")}
     place(home, "report").unlink()
-    stages.run("evaluate", tiny, root=home)
+    stages.run_stage("evaluate", tiny, root=home)
     assert {name: place(home, name).read_bytes() for name in before} == before
 
 

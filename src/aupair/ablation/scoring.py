@@ -76,7 +76,7 @@ class FinishedRun:
     @classmethod
     def load(cls, root: Path, params: Params) -> "FinishedRun":
         """Load the run in a folder."""
-        paths = stages.find("evaluate").paths(root, params.trials)
+        paths = stages.get_stage("evaluate").paths(root, params.trials)
         frames = load_frames(paths["labels"], paths["faces"])
         selection = store.read_json(paths["selection"])
         k = params.trials.index(selection["trial"])

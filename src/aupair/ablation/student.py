@@ -110,7 +110,7 @@ class Distillation:
             `teacher` and `student`, each with parameters, gmac_per_frame, f1_select and f1_validation of P2 (None if
             evaluate chose another trial) and frames_per_second of f and h together.
         """
-        if stages.several():
+        if stages.is_multiprocess():
             raise ParamsError("distill is a flow of one process", got="several", todo="run it without torchrun")
         workspace = Workspace(self.home)
         with workspace.locked():
@@ -150,7 +150,7 @@ class Distillation:
         from aupair.ranking.checkpoint import digest
         from aupair.registry import mlflow_store
 
-        stages.run("register-model", self.params, root=root, log=log)
+        stages.run_stage("register-model", self.params, root=root, log=log)
         version = str(store.read_json(root / ARTIFACTS["registered"])["version"])
         inputs = self._teacher() | {name: root / ARTIFACTS[name] for name in ("labels", "pairs")}
         tags = {"student.of.trial": str(self.trial), "student.of.files": digest(inputs, {})[:16]}

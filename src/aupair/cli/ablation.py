@@ -1,12 +1,14 @@
 """`aupair ablate`: list the rows of the ablation, or run and report them."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from aupair.errors import ArtifactError, ParamsError, RunFailedError
-from aupair.params import Params
+
+if TYPE_CHECKING:
+    from aupair.params import Params
 
 Rows = Annotated[list[str] | None, typer.Argument(help="Rows or groups, as `--plan` lists them; all without any.")]
 
@@ -49,7 +51,7 @@ def ablate(
         raise RunFailedError("rows that failed", got=", ".join(failed), todo="see work/variants/logs")
 
 
-def _show_rows(base: Params, names: list[str] | tuple[()]) -> None:
+def _show_rows(base: "Params", names: list[str] | tuple[()]) -> None:
     """Print the rows in their order, each with the settings that it changes, or why it makes no sense."""
     from aupair.ablation.ablate import changed_settings
     from aupair.ablation.rows import select_rows
@@ -65,14 +67,14 @@ def _show_rows(base: Params, names: list[str] | tuple[()]) -> None:
     show_table("The ablation", ("row", "group", "what it shows", "decision rule", "changes"), lines, note)
 
 
-def _report(base: Params, results: list[dict[str, Any]], other: dict[str, Any] | None) -> dict[str, Any]:
+def _report(base: "Params", results: list[dict[str, Any]], other: dict[str, Any] | None) -> dict[str, Any]:
     """Write the reports, print the table, and return the tree of ablation.json."""
     from aupair import stages
     from aupair.ablation import report
     from aupair.ablation.ablate import tracked_data_hash
     from aupair.console import show_table
 
-    note = stages.note(Path("data"))
+    note = stages.synthetic_note(Path("data"))
     about = {"note": note, "data": tracked_data_hash(Path())}
     tree = report.make(results, about, base.evaluate.bootstrap, base.evaluate.seed)
     if other is not None:

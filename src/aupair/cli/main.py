@@ -89,7 +89,9 @@ def run(
     from aupair.console import ConsoleLog
     from aupair.params import load_params
 
-    stages.run(stage, load_params(params, overrides or ()), root=root, trial=trial, teacher=teacher, log=ConsoleLog())
+    stages.run_stage(
+        stage, load_params(params, overrides or ()), root=root, trial=trial, teacher=teacher, log=ConsoleLog()
+    )
 
 
 @app.command(epilog="Example: `aupair flow`")

@@ -30,7 +30,7 @@ class KfpArtifact(Protocol):
     metadata: dict[str, Any]
 
 
-def run_stage(name: str, arguments: Mapping[str, Any]) -> None:
+def run_component(name: str, arguments: Mapping[str, Any]) -> None:
     """Run a stage of the flow inside its component.
 
     Args:
@@ -39,7 +39,7 @@ def run_stage(name: str, arguments: Mapping[str, Any]) -> None:
     Raises:
         AupairError: as the stage does.
     """
-    stage = stages.find(name)
+    stage = stages.get_stage(name)
     trial = int(arguments["trial"]) if stage.per_trial else None
     params = params_for(stage, arguments, trial)
     with _checkout_of_artifacts(stage, arguments, params.trials, trial) as root:
@@ -125,7 +125,7 @@ def _execute(stage: stages.Stage, params: Params, root: Path, trial: int | None,
     """Run the stage in this process; with several GPUs, in one process for each, by torchrun."""
     processes = int(os.environ.get(PROCESSES, "1"))
     if processes == 1 or not stage.resumable:
-        stages.run(stage.name, params, root=root, trial=trial, log=log)
+        stages.run_stage(stage.name, params, root=root, trial=trial, log=log)
         return
     store.write_json(root / "params.yaml", params.model_dump(mode="json"))  # JSON is YAML
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
