@@ -17,7 +17,7 @@ from components.summarise import summarise
 Configure = Callable[[Any], Any]
 
 
-def pipeline(params: Params, configure: Configure, parallelism: int | None, config: dsl.PipelineConfig) -> Any:
+def predict_pipeline(params: Params, configure: Configure, parallelism: int | None, config: dsl.PipelineConfig) -> Any:
     """Return the pipeline function; of `params` it uses the registered model's name."""
     champion = f"models:/{params.register_model.name}@champion"
 

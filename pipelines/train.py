@@ -24,7 +24,7 @@ from components.train_uncertainty import train_uncertainty as train_uncertainty_
 Configure = Callable[[Any], Any]
 
 
-def pipeline(params: Params, configure: Configure, parallelism: int | None, config: dsl.PipelineConfig) -> Any:
+def train_pipeline(params: Params, configure: Configure, parallelism: int | None, config: dsl.PipelineConfig) -> Any:
     """Return the pipeline function; `params` are its defaults, `configure` applies the cluster's options to a task."""
     default = params.model_dump(mode="json")
 

@@ -69,10 +69,11 @@ def compile_(
 
 
 @app.command(
+    "run",
     epilog="Examples: `aupair pipeline run train.yaml --local`, "
-    "`aupair pipeline run train.yaml --local --containers --param trials=[0,1] --param train_mapping.epochs=3`"
+    "`aupair pipeline run train.yaml --local --containers --param trials=[0,1] --param train_mapping.epochs=3`",
 )
-def run(
+def run_locally(
     path: CompiledFile,
     texts: Arguments = None,
     local: Annotated[bool, typer.Option("--local", help="On this machine; on a cluster: `submit`.")] = False,

@@ -1,1 +1,1 @@
-"""Kubeflow Pipelines: compile, plan, run locally, submit; what runs inside a component."""
+"""Kubeflow Pipelines: the code inside the components, and `aupair pipeline`, which compiles, runs and submits them."""

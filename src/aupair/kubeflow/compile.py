@@ -38,7 +38,7 @@ def compile_pipeline(name: str, params: Params, cluster: Cluster, out: Path, roo
     )
     with importable_checkout(root), tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # kfp's own, about its future defaults
-        factory = importlib.import_module(f"pipelines.{name}").pipeline
+        factory = getattr(importlib.import_module(f"pipelines.{name}"), f"{name}_pipeline")
         function = factory(params, TaskSettings(cluster, params), cluster.parallelism or None, config)
         compiled = Path(folder) / "pipeline.yaml"
         compiler.Compiler().compile(function, str(compiled))

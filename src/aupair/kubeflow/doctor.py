@@ -170,7 +170,7 @@ class Doctor:
         return f"the tasks log to {', '.join(map(scrub, uris))}"
 
     def _object_store(self) -> str:
-        """Ask the object store for the data, or for its buckets."""
+        """Look for the data in the object store; without --source, list its buckets."""
         endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL", "")
         if not self.source and not endpoint:
             todo = "give --source s3://bucket/prefix, and AWS_ENDPOINT_URL unless it is AWS"
@@ -189,7 +189,7 @@ class Doctor:
         return f"{where} can be read at {endpoint}"
 
     def _registry(self) -> str:
-        """Ask the registry for its models."""
+        """List the models in the registry."""
         uri = os.environ.get(_TRACKING, "")
         if not uri:
             raise _Unsure(f"{_TRACKING} is not set: {mlflow_store.DEFAULT_URI} of this folder, which no pod can reach")

@@ -16,13 +16,13 @@ from typing import Any
 from aupair import store
 from aupair.errors import ParamsError, RunFailedError
 from aupair.kubeflow.cluster import CHECKPOINTS
-from aupair.kubeflow.local_tasks import ContainerRunner, SubprocessRunner, TaskRunner
+from aupair.kubeflow.local_tasks import LocalTasks
 from aupair.kubeflow.pipeline_file import PipelineFile
 from aupair.log import SILENT, Log
 from aupair.registry import live_logging, mlflow_store
 
 _KFP = "2.17."
-"""The versions of kfp whose task handlers `aupair.kubeflow.local_tasks` replaces."""
+"""The versions of kfp whose functions `aupair.kubeflow.local_tasks` replaces."""
 _PAGES = ("gather-predictions/overview", "summarise/summary")
 
 
@@ -55,15 +55,14 @@ def run_local(
     except OSError as error:
         raise store.unwritable_error(folder, error) from error
     environment = _environment(run_id, file.values(arguments), out)
-    kind = ContainerRunner if containers else SubprocessRunner
-    runner = kind(folder / "logs", environment, _used_folders(arguments, environment), log)
-    with runner.installed() as kfp_runner, _stopped_by_a_signal(runner), _kfp_output_in(folder / "kfp.log"):
-        local.init(runner=kfp_runner, pipeline_root=str(folder / "artifacts"), raise_on_error=True)
+    tasks = LocalTasks(folder / "logs", environment, _used_folders(arguments, environment), log)
+    with tasks.kfp_runner(containers) as runner, _stopped_by_a_signal(tasks), _kfp_output_in(folder / "kfp.log"):
+        local.init(runner=runner, pipeline_root=str(folder / "artifacts"), raise_on_error=True)
         pipeline = components.load_component_from_file(str(file.path))
         try:
             pipeline(**arguments)
         except RuntimeError as error:
-            raise _failure(runner, error, folder, log) from error
+            raise _failure(tasks, error, folder, log) from error
     pages = (path for name in _PAGES for path in sorted(folder.glob(f"artifacts/*/{name}")))
     return folder, "\n".join(path.read_text() for path in pages)
 
@@ -92,9 +91,9 @@ def _used_folders(arguments: Mapping[str, Any], environment: Mapping[str, str]) 
     return folders
 
 
-def _failure(runner: TaskRunner, error: Exception, folder: Path, log: Log) -> RunFailedError:
+def _failure(tasks: LocalTasks, error: Exception, folder: Path, log: Log) -> RunFailedError:
     """Return the error of the first task that failed for good, and log its traceback; without one, kfp's error."""
-    task = runner.first_failed()
+    task = tasks.first_failed()
     if task is None:
         got = str(error).replace("\x1b", "").splitlines()[0]
         return RunFailedError("the local run failed", got=got, todo=f"see {folder / 'kfp.log'}")
@@ -104,11 +103,11 @@ def _failure(runner: TaskRunner, error: Exception, folder: Path, log: Log) -> Ru
 
 
 @contextlib.contextmanager
-def _stopped_by_a_signal(runner: TaskRunner) -> Iterator[None]:
+def _stopped_by_a_signal(tasks: LocalTasks) -> Iterator[None]:
     """End the tasks on Ctrl-C and SIGTERM; kfp would wait for them."""
 
     def stop(*_: object) -> None:
-        runner.stop()
+        tasks.stop()
         raise KeyboardInterrupt
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}

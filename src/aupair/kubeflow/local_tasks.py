@@ -10,10 +10,8 @@ import json
 import os
 import re
 import subprocess
-import sys
 import threading
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -74,158 +72,89 @@ class Task:
         return re.sub(r"^aupair\.errors\.\w+: ", "", last)
 
 
-class TaskRunner(ABC):
-    """Runs the tasks that kfp hands over.
+class LocalTasks:
+    """The tasks of a local run: kfp decides which task runs when, `kfp_runner` how.
 
     Args:
         logs: folder of the tasks' logs.
         environment: variables that every task gets in addition.
         folders: folders of this machine that tasks use, and whether they write there.
-        log: is told when a task starts and ends.
+        log: is told when a task starts and ends, and its last line now and then.
     """
 
     def __init__(self, logs: Path, environment: Mapping[str, str], folders: Mapping[Path, bool], log: Log) -> None:
-        self.logs, self.environment, self.folders, self.log = logs, environment, folders, log
-        self.tasks: list[Task] = []
-        self.stopped = False
+        self._logs, self._environment, self._folders, self._log = logs, environment, folders, log
+        self._tasks: list[Task] = []
         self._kill: dict[Path, Callable[[], object]] = {}
+        self._stopped = False
         self._lock = threading.Lock()
 
-    @abstractmethod
-    def installed(self) -> contextlib.AbstractContextManager[Any]:
-        """Make kfp hand its tasks to `run` inside the block, and yield kfp's own runner."""
+    @contextlib.contextmanager
+    def kfp_runner(self, containers: bool) -> Iterator[Any]:
+        """Yield kfp's runner of subprocesses or containers; inside the block it executes tasks by this object.
 
-    @abstractmethod
-    def execute(self, image: str, command: Sequence[str], env: Mapping[str, str], task: Task) -> int:
-        """Run a command until its end, with its output in the task's log, and return its exit code."""
+        Raises:
+            UnreachableError: containers are asked for, and there is no container engine.
+        """
+        from kfp import local
+        from kfp.local import docker_task_handler, subprocess_task_handler
 
-    def run(self, image: str, command: Sequence[str], env: Mapping[str, str]) -> Any:
-        """Run one task, and return kfp's status for it."""
-        from kfp.local.status import Status
-
-        if self.stopped:
-            return Status.FAILURE
-        task = self._add(command)
-        self.log.line(f"  > {task.title}")
-        try:
-            task.code = self.execute(image, command, {**env, **self.environment}, task)
-        finally:
-            self._kill.pop(task.log, None)
-            task.code = -1 if task.code is None else task.code
-            seconds = time.monotonic() - task.started
-            result = "ok" if task.code == 0 else "stopped" if self.stopped else f"FAILED with exit code {task.code}"
-            self.log.line(f"  < {task.title}: {result}, {seconds:.1f} s")
-            if task.code and not self.stopped:
-                self.log.line(f"    {task.cause()}")
-        return Status.FAILURE if task.code else Status.SUCCESS
+        if containers:
+            _connect_engine().close()
+            for folder, writes in self._folders.items():
+                if writes:
+                    folder.mkdir(parents=True, exist_ok=True)
+        with (
+            _replaced(subprocess_task_handler, "run_local_subprocess", self._run_subprocess),
+            _replaced(docker_task_handler, "run_docker_container", self._run_container),
+        ):
+            yield local.DockerRunner() if containers else local.SubprocessRunner(use_venv=False)
 
     def first_failed(self) -> Task | None:
         """Return the first task whose last try failed."""
-        last = {task.title: task for task in self.tasks}
+        last = {task.title: task for task in self._tasks}
         return next((task for task in last.values() if task.code), None)
 
     def stop(self) -> None:
         """Kill the running tasks and start no other; kfp would wait until they end."""
-        self.stopped = True
+        self._stopped = True
         for kill in list(self._kill.values()):
             kill()
 
-    def show_progress(self, task: Task) -> None:
-        """Log the last line of a running task, if it is a new one."""
-        line = task.last_line()
-        if line and line != task.last_shown:
-            self.log.line(f"  . {task.title}: {line[:160]}")
-            task.last_shown = line
+    def _run_subprocess(self, full_command: Sequence[str], env_vars: Mapping[str, str]) -> int:
+        """Run a task in a process of this environment, and return its exit code, as kfp's function does."""
 
-    def _add(self, command: Sequence[str]) -> Task:
-        """Return a new task, named by its command: kfp hands over the function's name and its arguments as JSON."""
-        options = dict(itertools.pairwise(command))
-        name = options["--function_to_execute"].replace("_", "-")
-        arguments = json.loads(options["--executor_input"]).get("inputs", {}).get("parameterValues", {})
-        item = next((f"{key} {int(arguments[key])}" for key in ("trial", "shard") if key in arguments), "")
-        with self._lock:
-            tries = sum((task.name, task.item) == (name, item) for task in self.tasks)
-            stem = "-".join([name, *item.split()[1:], *([f"try{tries + 1}"] if tries else [])])
-            task = Task(name, item, self.logs / f"{len(self.tasks):02d}-{stem}.log")
-            task.log.touch()
-            self.tasks.append(task)
-        return task
+        def execute(task: Task) -> int:
+            variables = {**os.environ, **env_vars, **self._environment}
+            with open(task.log, "w") as file:
+                process = subprocess.Popen(full_command, env=variables, stdout=file, stderr=subprocess.STDOUT)
+            self._kill[task.log] = process.terminate
+            while True:
+                try:
+                    return process.wait(_PROGRESS_SECONDS)
+                except subprocess.TimeoutExpired:
+                    self._show_progress(task)
 
+        return self._run(full_command, execute)
 
-class SubprocessRunner(TaskRunner):
-    """Each task in a process of this environment."""
+    def _run_container(
+        self,
+        client: "docker.DockerClient",
+        image: str,
+        command: Sequence[str],
+        volumes: Mapping[str, Any],
+        environment: Mapping[str, str] | None = None,
+    ) -> int:
+        """Run a task in a container, as this user and on this machine's network; return its exit code."""
 
-    @contextlib.contextmanager
-    def installed(self) -> Iterator[Any]:
-        """See `TaskRunner.installed`."""
-        from kfp import local
-        from kfp.local import subprocess_task_handler as handlers
-
-        runner = self
-
-        class Handler(handlers.SubprocessTaskHandler):
-            def validate_image(self, image: str) -> None:
-                """Accept any image: it is not used."""
-
-            def run(self) -> Any:
-                command = handlers.replace_python_executable(self.full_command, sys.executable)
-                return runner.run(self.image, command, self.env_vars)
-
-        with _replaced(handlers, "SubprocessTaskHandler", Handler):
-            yield local.SubprocessRunner(use_venv=False)
-
-    def execute(self, image: str, command: Sequence[str], env: Mapping[str, str], task: Task) -> int:
-        """See `TaskRunner.execute`."""
-        with open(task.log, "w") as file:
-            process = subprocess.Popen(command, env={**os.environ, **env}, stdout=file, stderr=subprocess.STDOUT)
-        self._kill[task.log] = process.terminate
-        while True:
-            try:
-                return process.wait(_PROGRESS_SECONDS)
-            except subprocess.TimeoutExpired:
-                self.show_progress(task)
-
-
-class ContainerRunner(TaskRunner):
-    """Each task in a container of the compiled image, as this user, on this machine's network."""
-
-    artifacts = Path()
-    """kfp's folder of artifacts"""
-
-    @contextlib.contextmanager
-    def installed(self) -> Iterator[Any]:
-        """See `TaskRunner.installed`.
-
-        Raises:
-            UnreachableError: there is no container engine.
-        """
-        from kfp import local
-        from kfp.local import docker_task_handler as handlers
-
-        runner = self
-        _connect_engine().close()
-        for folder, writes in self.folders.items():
-            if writes:
-                folder.mkdir(parents=True, exist_ok=True)
-
-        class Handler(handlers.DockerTaskHandler):
-            def run(self) -> Any:
-                runner.artifacts = Path(self.pipeline_root)
-                return runner.run(self.image, self.full_command, self.env_vars)
-
-        with _replaced(handlers, "DockerTaskHandler", Handler):
-            yield local.DockerRunner()
-
-    def execute(self, image: str, command: Sequence[str], env: Mapping[str, str], task: Task) -> int:
-        """See `TaskRunner.execute`."""
-        passed = {key: value for key, value in os.environ.items() if key.startswith(_PASSED)}
-        mounts = {str(path): writes for path, writes in {**self.folders, self.artifacts: True}.items()}
-        with contextlib.closing(_connect_engine()) as engine:
-            container = engine.containers.create(
-                _find_image(engine, image),
+        def execute(task: Task) -> int:
+            passed = {key: value for key, value in os.environ.items() if key.startswith(_PASSED)}
+            mounts = {str(path): {"bind": str(path), "mode": "rw" if w else "ro"} for path, w in self._folders.items()}
+            container = client.containers.create(
+                _find_image(client, image),
                 list(command),
-                environment={**passed, **env},
-                volumes={path: {"bind": path, "mode": "rw" if writes else "ro"} for path, writes in mounts.items()},
+                environment={**passed, **(environment or {}), **self._environment},
+                volumes={**volumes, **mounts},
                 network_mode="host",
                 shm_size="2g",
                 user=f"{os.getuid()}:{os.getgid()}",  # the files that it writes belong to the user
@@ -239,6 +168,26 @@ class ContainerRunner(TaskRunner):
             finally:
                 container.remove(force=True)
 
+        return self._run(command, execute)
+
+    def _run(self, command: Sequence[str], execute: Callable[[Task], int]) -> int:
+        """Run one task and log its start and its end."""
+        if self._stopped:
+            return 1
+        task = self._add(command)
+        self._log.line(f"  > {task.title}")
+        try:
+            task.code = execute(task)
+        finally:
+            self._kill.pop(task.log, None)
+            task.code = -1 if task.code is None else task.code
+            seconds = time.monotonic() - task.started
+            result = "ok" if task.code == 0 else "stopped" if self._stopped else f"FAILED with exit code {task.code}"
+            self._log.line(f"  < {task.title}: {result}, {seconds:.1f} s")
+            if task.code and not self._stopped:
+                self._log.line(f"    {task.cause()}")
+        return task.code
+
     def _follow(self, container: Any, task: Task) -> None:
         """Write a container's output into the task's log until it ends."""
         shown = time.monotonic()
@@ -248,7 +197,28 @@ class ContainerRunner(TaskRunner):
                 file.flush()
                 if time.monotonic() - shown > _PROGRESS_SECONDS:
                     shown = time.monotonic()
-                    self.show_progress(task)
+                    self._show_progress(task)
+
+    def _show_progress(self, task: Task) -> None:
+        """Log the last line of a running task, if it is a new one."""
+        line = task.last_line()
+        if line and line != task.last_shown:
+            self._log.line(f"  . {task.title}: {line[:160]}")
+            task.last_shown = line
+
+    def _add(self, command: Sequence[str]) -> Task:
+        """Return a new task, named by its command: kfp hands over the function's name and its arguments as JSON."""
+        options = dict(itertools.pairwise(command))
+        name = options["--function_to_execute"].replace("_", "-")
+        arguments = json.loads(options["--executor_input"]).get("inputs", {}).get("parameterValues", {})
+        item = next((f"{key} {int(arguments[key])}" for key in ("trial", "shard") if key in arguments), "")
+        with self._lock:
+            tries = sum((task.name, task.item) == (name, item) for task in self._tasks)
+            stem = "-".join([name, *item.split()[1:], *([f"try{tries + 1}"] if tries else [])])
+            task = Task(name, item, self._logs / f"{len(self._tasks):02d}-{stem}.log")
+            task.log.touch()
+            self._tasks.append(task)
+        return task
 
 
 def _connect_engine() -> "docker.DockerClient":

@@ -117,7 +117,7 @@ def create_schedule(
     experiment: str,
     replace: bool = False,
 ) -> Submitted:
-    """Let a server run a file again and again.
+    """Create a schedule that runs a file again and again.
 
     Args:
         replace: delete the schedules of the same name, after the new one has been accepted.
@@ -177,7 +177,7 @@ def wait_for_run(connection: Connection, run: Submitted, file: PipelineFile, tim
 
 
 def _poll(connection: Connection, run: Submitted, timeout: float, log: Log) -> tuple[Any, str]:
-    """Ask for the run until it has finished, also while the server is away for some minutes."""
+    """Poll the run until it has finished; tolerate a server that does not answer for some minutes."""
     start, logged, state, failures = time.monotonic(), 0.0, "", 0
     while True:
         answer, current = None, state
