@@ -28,13 +28,13 @@ SHOW = "import mlflow, sys; print(mlflow.MlflowClient().get_model_version_by_ali
 
 @dataclass(frozen=True)
 class Cloud:
-    """What a cluster has beside it."""
+    """The servers that a cluster has access to."""
 
     s3: S3
     mlflow: MLflowServer
 
     def environment(self) -> dict[str, str]:
-        """Give a user's variables: keys of S3, the address of MLflow, nothing of this machine's."""
+        """Return a user's variables: keys of S3, the address of MLflow, nothing of this machine's."""
         own = {key: value for key, value in os.environ.items() if not key.startswith(("AWS_", "MLFLOW_", "KFP_"))}
         return own | self.s3.environment() | self.mlflow.environment()
 
@@ -53,9 +53,9 @@ class Run:
 
     @property
     def artifacts(self) -> Path:
-        """Where KFP keeps the outputs."""
-        (found,) = self.root.glob("work/pipeline/local-*/artifacts/*")
-        return found
+        """KFP's folder of the outputs."""
+        (folder,) = self.root.glob("work/pipeline/local-*/artifacts/*")
+        return folder
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def image() -> str:
 
 @pytest.fixture(scope="module")
 def cloud(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Iterator[Cloud]:
-    """A bucket with the tiny corpus, and an MLflow server."""
+    """Yield a bucket with the tiny corpus, and an MLflow server."""
     with s3_server(tmp_path_factory.mktemp("s3"), ["data", BUCKET]) as s3:
         client = s3.client()
         for path in corpus.rglob("*"):
@@ -87,7 +87,7 @@ def run(root: Path, image: str, tiny: Params, environment: dict[str, str], *give
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory, image: str, tiny: Params, cloud: Cloud) -> Run:
-    """The whole pipeline, two trials."""
+    """Run the whole pipeline with two trials."""
     return run(tmp_path_factory.mktemp("whole"), image, tiny, cloud.environment(), "source=s3://data/corpus")
 
 
@@ -174,7 +174,7 @@ def failing(tmp_path: Path, image: str, tiny: Params, environment: dict[str, str
 def test_a_container_that_fails_is_a_failure(
     tmp_path: Path, image: str, tiny: Params, cloud: Cloud, attempt: int
 ) -> None:
-    """kfp 2.17 calls most of them a success: three times is more than luck."""
+    """kfp 2.17 reports most of them as a success, not all; hence three attempts."""
     done = failing(tmp_path, image, tiny, cloud.environment(), "source=s3://data/nothing-here")
     assert re.match(r"aupair: fetch-data failed: in .*00-fetch-data\.log, got .*s3://data/nothing-here", done.line)
     assert "Traceback (most recent call last):" in done.err
@@ -213,7 +213,7 @@ def test_an_image_that_is_nowhere_is_one_line(tmp_path: Path, tiny: Params, clou
     assert (done.code, done.line.partition(",")[0]) == (4, "aupair: no such image: in localhost/not-there:1")
 
 
-def test_without_an_engine_it_says_so(tmp_path: Path, image: str, tiny: Params, cloud: Cloud) -> None:
+def test_a_missing_engine_is_one_line(tmp_path: Path, image: str, tiny: Params, cloud: Cloud) -> None:
     environment: dict[str, Any] = cloud.environment() | {"DOCKER_HOST": f"unix://{tmp_path}/none.sock"}
     done = run(tmp_path, image, tiny, environment, "source=s3://data/corpus")
     assert (done.code, done.line.partition(",")[0]) == (

@@ -1,4 +1,4 @@
-"""The prediction pipeline's steps on a real bundle: dealt out, predicted in shares, put together."""
+"""The prediction pipeline's steps on a real bundle: videos are assigned to shards, predicted, and their tables merged."""
 
 import csv
 from pathlib import Path
@@ -17,27 +17,23 @@ from aupair.kubeflow.shards import (
     predict_shard_videos,
     write_shard_plan,
 )
-
-
-class Artifact:
-    def __init__(self, path: Path) -> None:
-        self.path, self.metadata = str(path), dict[str, Any]()
+from kfp_artifact import Artifact
 
 
 def test_every_video_has_one_shard_and_the_sums_are_near() -> None:
     sizes = [int(size) for size in np.random.default_rng(0).integers(1, 1000, 50)]
-    found = _assign_shards(sizes, 4)
-    sums = [sum(size for size, shard in zip(sizes, found) if shard == k) for k in range(4)]
-    assert set(found) == {0, 1, 2, 3}
+    assigned = _assign_shards(sizes, 4)
+    sums = [sum(size for size, shard in zip(sizes, assigned) if shard == k) for k in range(4)]
+    assert set(assigned) == {0, 1, 2, 3}
     assert max(sums) - min(sums) <= max(sizes)
-    assert _assign_shards([5, 5], 7) == [0, 1], "never an empty shard"
-    assert _assign_shards([0, 0, 0], 2) in ([0, 1, 0], [0, 1, 1]), "empty files are dealt out as well"
+    assert _assign_shards([5, 5], 7) == [0, 1], "no shard is empty"
+    assert _assign_shards([0, 0, 0], 2) in ([0, 1, 0], [0, 1, 1]), "empty files are spread as well"
 
 
 def test_shards_give_what_one_predict_gives(
     home: Path, tmp_path: Path, aupair: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # MLflow keeps its connections by their URI: a relative one would be another test's in this process
+    # MLflow caches connections by URI: a relative URI would be another test's store in this process
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{home}/mlflow.db")
     assert aupair("run", "register-model").code == 0
     assert aupair("registry", "promote", "1").code == 0
@@ -52,7 +48,7 @@ def test_shards_give_what_one_predict_gives(
     shards = write_shard_plan(str(source), "models:/aupair@champion", 2, plan)
     assert shards == [0, 1]
     planned = store.read_json(Path(plan.path))
-    assert planned["model"] == "models:/aupair/1", "one version for all shards, whatever becomes of the alias"
+    assert planned["model"] == "models:/aupair/1", "all shards use one version, even if the alias moves meanwhile"
     assert len(planned["videos"]) == 4
     tables = [Artifact(tmp_path / f"tables{shard}") for shard in shards]
     for shard in shards:

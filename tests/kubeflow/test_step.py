@@ -15,23 +15,13 @@ from aupair.kubeflow.compile import importable_checkout
 from aupair.kubeflow.curves_page import render_curves
 from aupair.params import Params
 from aupair.stage import ARTIFACTS
-
-REPOSITORY = Path(__file__).parents[2]
-
-
-class Artifact:
-    """As kfp.dsl.Artifact, for what a step uses of it."""
-
-    def __init__(self, path: Path, **metadata: Any) -> None:
-        self.path, self.metadata = str(path), metadata
-
-    def log_metric(self, name: str, value: float) -> None:
-        self.metadata[name] = value
+from conftest import REPOSITORY
+from kfp_artifact import Artifact
 
 
 @pytest.fixture
 def function(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
-    """The plain function of a component."""
+    """Return a component's plain function."""
     monkeypatch.delenv("KFP_RUN_ID", raising=False)
     monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
 
@@ -43,11 +33,12 @@ def function(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
 
 
 def at(root: Path, name: str, trial: int = 0) -> Path:
+    """Return the place of an artifact in a checkout."""
     return root / ARTIFACTS[name].format(trial=trial)
 
 
 def whole(tree: dict[str, Any]) -> dict[str, Any]:
-    """A section as KFP hands it over: every number a float."""
+    """Return a section as KFP passes it: every number is a float."""
     return {
         key: whole(value) if isinstance(value, dict) else float(value) if type(value) is int else value
         for key, value in tree.items()
@@ -64,7 +55,7 @@ def test_a_component_is_a_function_that_gives_the_stages_bytes(
     )  # fmt: skip
     for path in at(finished, "pairs").iterdir():
         assert (Path(pairs.path) / path.name).read_bytes() == path.read_bytes()
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["pairs"], "nothing is left beside it"
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["pairs"], "no temporary file is left"
     assert pairs.metadata["aupair"]
 
 
@@ -87,10 +78,10 @@ def test_training_shows_scores_and_curves_and_names_its_trial(
     assert "http" not in page.replace("http-equiv", "")
 
 
-def test_trials_are_taken_by_their_name_and_not_by_their_place(
+def test_trials_are_ordered_by_their_metadata(
     function: Callable[[str], Any], finished: Path, tiny: Params, tmp_path: Path
 ) -> None:
-    """KFP collects in the loop's order; whoever relies on it is wrong the day it doesn't."""
+    """KFP happens to collect in the loop's order; nothing guarantees that order."""
     gathered = {
         name: [Artifact(at(finished, name, trial), trial=float(trial)) for trial in (1, 0)]
         for name in ("f", "h", "features", "mapping")
@@ -129,7 +120,7 @@ def test_whole_floats_are_ints_and_others_are_refused(section: dict[str, float],
 def test_several_processes_that_fail_fail_the_stage(
     function: Callable[[str], Any], finished: Path, tiny: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Pairs of other faces: each of the two processes refuses them."""
+    """Each of the two processes refuses pairs of other faces."""
     monkeypatch.setenv("AUPAIR_PROCESSES", "2")
     pairs = Path(shutil.copytree(at(finished, "pairs"), tmp_path / "pairs"))
     store.write_json(pairs / "counts.json", {**store.read_json(pairs / "counts.json"), "fingerprint": "another"})

@@ -1,4 +1,4 @@
-"""A TCP proxy on loopback that fails as networks do: cuts connections, goes away, changes what passes, and counts."""
+"""A TCP proxy on loopback that fails like a network: it cuts connections, goes away, alters bytes, and counts them."""
 
 import re
 import socket
@@ -9,12 +9,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 RESET = struct.pack("ii", 1, 0)
-"""SO_LINGER that makes close() send a reset."""
+"""The value of SO_LINGER with which close() sends a reset."""
 
 
 @dataclass
 class Flaky:
-    """What the proxy does and what it has seen; a test sets and reads the attributes while it runs.
+    """The behaviour and the counters of the proxy; a test sets and reads the attributes while it runs.
 
     Attributes:
         upstream: the port of the real server.
