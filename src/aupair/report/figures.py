@@ -86,13 +86,13 @@ class Drawing:
             self.figure.savefig(buffer, format="svg", metadata=nothing)
         text = buffer.getvalue()
         text = re.sub(r"<metadata>.*?</metadata>\s*", "", text[text.index("<svg") :], flags=re.DOTALL)
-        text = re.sub(r' (xmlns(:xlink)?|version)="[^"]*"| id="[a-z]+(_[a-z]+)*_\d+"', "", text)
+        text = re.sub(r' (xmlns(:xlink)?|version)="[^"]*"| id="[\w.]+_\d+"', "", text)
         # matplotlib's ids depend on the last digits of the layout, which are not the same each time, and two figures of
         # a page may share some: they are numbered anew
         label = f"{self.title}. {self.description}"
-        prefix = hashlib.sha256(label.encode()).hexdigest()[:8]
-        for count, name in enumerate(dict.fromkeys(re.findall(r' id="(\w+)"', text))):
-            text = re.sub(rf"\b{name}\b", f"i{prefix}-{count}", text)
+        prefix = "f" + hashlib.sha256(label.encode()).hexdigest()[:8]
+        names = {name: f"{prefix}-{k}" for k, name in enumerate(dict.fromkeys(re.findall(r' id="(\w+)"', text)))}
+        text = re.sub(r'( id="|href="#|url\(#)(\w+)', lambda match: match[1] + names[match[2]], text)
         text = re.sub(r"\n\s*", "\n", text).replace(INK, "currentColor")
         return text.replace("<svg", f'<svg role="img" aria-label="{html.escape(label)}"', 1)
 
@@ -137,6 +137,7 @@ def intervals(rows: Sequence[Interval], title: str, label: str, marks: Mapping[s
         axis.axvline(value, color=INK, linewidth=1, linestyle=style, label=text)
     _name_rows(axis, [row.name for row in rows])
     axis.set_xlabel(label)
+    axis.locator_params(axis="x", nbins=5)
     _legend(figure, axis, 2)
     described = (f"{row.name} {number(row.value)} {interval(row.edges)}".strip() for row in rows)
     return Drawing(figure, title, "; ".join(described))
@@ -214,7 +215,7 @@ def reliability(curves: Mapping[str, Tree], low: float, title: str, label: str) 
     """
     figure, axes = _figure((4.6, 4.6), 2, 1, sharex=True, height_ratios=(4, 1))
     axis, below = axes[:, 0]
-    axis.plot([low, 1], [low, 1], color=GREY, linestyle=":", label="perfectly calibrated")
+    axis.plot([low, 1], [low, 1], color=GREY, linestyle=":", label="as claimed")
     least, markers = low, "os^"
     for k, (name, curve) in enumerate(curves.items()):
         claimed, observed, share = (np.array(curve[key], np.float64) for key in ("claimed", "observed", "share"))

@@ -219,9 +219,10 @@ def calibration(metrics: Tree) -> list[Block]:
     """Return whether P(order) and the confidence of a decision are as often right as they claim."""
     order, decisions = metrics["uncertainty"], metrics["decisions"]
     words = (
-        f"P(order) = Phi(|d|/s) is the probability that of two frames the one with more is known. ECE {number(order['ece'])}, "
-        f"with the best constant sigma {number(order['ece_constant'])}. A decision is right with its confidence: ECE "
-        f"{number(decisions['confidence_ece'])}, Brier score {number(decisions['confidence_brier'])}."
+        "P(order) = Phi(|d|/s) is the claimed probability that the frame with the higher y_hat shows more of the AU: ECE "
+        f"{number(order['ece'])}, with the best constant sigma {number(order['ece_constant'])}. The confidence is the "
+        f"claimed probability that a decision is right: ECE {number(decisions['confidence_ece'])}, Brier score "
+        f"{number(decisions['confidence_brier'])}."
     )
     return [Text(words), Grid([order_reliability(metrics), confidence_reliability(metrics)], "two")]
 

@@ -148,7 +148,7 @@ def _draw_au(axis: Axes, series: Series, au: int, low: float, high: float) -> No
     axis.fill_between(time, np.clip(y - s, low, high), np.clip(y + s, low, high), color=BLUE, alpha=0.25, linewidth=0)
     axis.plot(time, y, color=BLUE, linewidth=1.3)
     ticks = {
-        float(tick): f"{tick:g}" for tick in MaxNLocator(3, integer=True).tick_values(low, high) if low <= tick <= high
+        float(tick): f"{tick:g}" for tick in MaxNLocator(4, integer=True).tick_values(low, high) if low <= tick <= high
     }
     for k, (name, layers) in enumerate(series.strips.items(), 1):
         bottom = low - 1.5 * k * height
@@ -167,7 +167,7 @@ def _draw_runs(axis: Axes, values: np.ndarray, time: np.ndarray, span: tuple[flo
     """Draw bars where values, (n,) from 0 to 1, are above 0, the more opaque the higher; span: lower edge and height."""
     bars = runs(values, time)
     faces = [to_rgba(colour, value) for _, _, value in bars]
-    axis.broken_barh([bar[:2] for bar in bars], span, facecolors=faces, linewidth=0, zorder=0)
+    axis.broken_barh([bar[:2] for bar in bars], span, facecolors=faces, linewidth=0, zorder=1)
 
 
 def _draw_faces(axis: Axes, faces: Sequence[np.ndarray]) -> None:
