@@ -16,7 +16,7 @@ from aupair.report.timelines import (
     Series,
     bin_means,
     draw_timeline,
-    face_rows,
+    nearest_to_even,
     runs,
     stretch,
     validation_series,
@@ -65,14 +65,13 @@ def test_the_stretch_of_a_long_video_holds_its_changes() -> None:
 
 
 def test_faces_are_at_even_distances_and_only_of_frames_that_have_one() -> None:
-    frames = frames_of([1, 1], subjects=[0, 1], length=40)
-    frames.ok[45:60] = False
-    rows = face_rows(frames, slice(40, 80))
-    assert rows == sorted(rows)
-    assert frames.ok[rows].all()
-    assert rows[-1] == 77, "the middle of the last tenth"
-    frames.ok[:] = False
-    assert face_rows(frames, slice(40, 80)) == []
+    time, ok = np.arange(40) / 2, np.ones(40, bool)
+    ok[5:20] = False
+    frames = nearest_to_even(time, ok)
+    assert frames == sorted(frames)
+    assert ok[frames].all()
+    assert frames[-1] == 37, "the middle of the last tenth"
+    assert nearest_to_even(time, np.zeros(40, bool)) == []
 
 
 def test_the_strips_of_a_validation_video() -> None:

@@ -1,14 +1,19 @@
-"""The timeline of a video that `aupair predict` writes beside its table."""
+"""The timeline of a video that `aupair predict` writes beside its table, and the picture of README."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from aupair.aus import AUS
 from aupair.inference.predictions import VideoPredictions
 
 if TYPE_CHECKING:
+    from aupair.inference.recognizer import BundleRecognizer
     from aupair.report.timelines import Series
+PICTURE_ABSTAINS = 0.2
+"""The share of decisions from which the picture of README abstains."""
 
 
 def save_timeline(path: Path, result: VideoPredictions, title: str, limits: np.ndarray | None = None) -> None:
@@ -21,6 +26,29 @@ def save_timeline(path: Path, result: VideoPredictions, title: str, limits: np.n
 
     title = f"{title}: {len(result.frame)} frames, {result.faces} with a face"
     draw_timeline(prediction_series(result, limits), title, columns=2).save_png(path)
+
+
+def save_prediction_picture(
+    path: Path, recognizer: "BundleRecognizer", video: Path, title: str, aus: Sequence[str] = AUS
+) -> None:
+    """Predict a short video and write its timeline with faces above it, as docs/prediction.png shows it.
+
+    All of the video's faces are held in memory. The picture has 256 colours, so that it is small.
+
+    Args:
+        aus: the AUs to draw.
+    """
+    from aupair.faces.video import iter_faces
+    from aupair.report.timelines import draw_timeline, nearest_to_even
+
+    rows = list(iter_faces(video, recognizer.params.preprocess_faces))
+    result = recognizer.decide_video(recognizer.score_rows(rows))
+    images = [row.image for row in rows]
+    shown = nearest_to_even(result.time, np.array([image is not None for image in images]))
+    faces = [image for image in (images[k] for k in shown) if image is not None]
+    series = prediction_series(result, recognizer.selection.confidence.limits(PICTURE_ABSTAINS))
+    panels = [AUS.index(au) for au in aus]
+    draw_timeline(series, title, panels, faces=faces).save_png(path, colours=256)
 
 
 def prediction_series(result: VideoPredictions, limits: np.ndarray | None = None) -> "Series":

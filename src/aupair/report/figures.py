@@ -17,6 +17,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from PIL import Image
 
 from aupair import store
 from aupair.aus import AUS, NAMES
@@ -96,11 +97,14 @@ class Drawing:
         text = re.sub(r"\n\s*", "\n", text).replace(INK, "currentColor")
         return text.replace("<svg", f'<svg role="img" aria-label="{html.escape(label)}"', 1)
 
-    def save_png(self, path: Path) -> None:
-        """Write a PNG with the title above the figure."""
+    def save_png(self, path: Path, colours: int = 0) -> None:
+        """Write a PNG with the title above the figure; colours: at most so many, for a small file."""
         self.figure.suptitle(self.title, x=0.01, ha="left", fontsize=10, fontweight="bold", color=INK)
         with store.atomic(path) as temporary:
             self.figure.savefig(temporary, format="png", dpi=DPI, facecolor="white", metadata={"Software": None})
+            if colours:
+                with Image.open(temporary) as image:
+                    image.convert("RGB").quantize(colours).save(temporary, format="png", optimize=True)
 
 
 class Interval(NamedTuple):

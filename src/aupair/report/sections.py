@@ -18,7 +18,7 @@ from aupair.report.document import Block, Card, Folded, Grid, Section, Text
 from aupair.report.faces import Thumbnail, montages, thumbnails
 from aupair.report.formatting import interval, number, percent
 from aupair.report.tables import Table
-from aupair.report.timelines import draw_timeline, face_rows, stretch, validation_series, videos_to_show
+from aupair.report.timelines import draw_timeline, nearest_to_even, stretch, validation_series, videos_to_show
 
 Tree = Mapping[str, Any]
 
@@ -200,7 +200,7 @@ def timelines(evaluation: Evaluation, frames: Frames, thumbnail: Thumbnail | Non
     """Return some seconds of the videos of validation in which most can be seen, of different people if there are."""
     words = (
         "The line is y_hat (standardised), the band one sigma each way. Below it the truth, the decision, where the two "
-        "differ, and the least confident 20 % of all decisions."
+        "differ, and the least confident 20 % of all decisions; grey: no face, or no annotation."
     )
     blocks: list[Block] = [Text(words)]
     for video in videos_to_show(frames):
@@ -208,7 +208,8 @@ def timelines(evaluation: Evaluation, frames: Frames, thumbnail: Thumbnail | Non
         active = frames.labels[rows] >= 1
         order = np.argsort(-(active[1:] != active[:-1]).sum(0), kind="stable")
         series = validation_series(evaluation, frames, rows)
-        faces = [] if thumbnail is None else [thumbnail(row) for row in face_rows(frames, rows)]
+        even = nearest_to_even(frames.time[rows], frames.ok[rows])
+        faces = [] if thumbnail is None else [thumbnail(rows.start + k) for k in even]
         shown = draw_timeline(series, name, sorted(order[:OPEN]), faces=faces)
         others = draw_timeline(series, f"{name}: the other AUs", sorted(order[OPEN:]))
         blocks += [Grid([shown], "wide"), Folded("The other AUs", [Grid([others], "wide")])]

@@ -27,7 +27,7 @@ UNSURE = 0.2
 """The share of all decisions on validation that the report marks as unsure."""
 FACES = 10
 """Faces above a timeline."""
-FACE_HEIGHT = 0.85
+FACE_HEIGHT = 1.1
 """Height of the faces above a timeline, inches."""
 POINTS = 2000
 """Most points that are drawn; of a longer video bins of equal size: mean, lowest and highest."""
@@ -174,7 +174,7 @@ def _draw_faces(axis: Axes, faces: Sequence[np.ndarray]) -> None:
     """Draw faces side by side over the width of the panels below."""
     axis.set(xlim=(0, len(faces)), ylim=(0, 1))
     for k, face in enumerate(faces):
-        axis.imshow(face, extent=(k + 0.02, k + 0.98, 0.02, 0.98), aspect="auto", interpolation="antialiased")
+        axis.imshow(face, extent=(k + 0.02, k + 0.98, 0.02, 0.98), interpolation="antialiased")
     axis.set(xlim=(0, len(faces)), ylim=(0, 1))
     axis.set_axis_off()
 
@@ -188,7 +188,7 @@ def _legend(figure: Figure, series: Series) -> None:
     if series.extremes:
         handles.append(Patch(color=BLUE, alpha=0.12, label="lowest to highest y_hat"))
     if series.no_face.any():
-        handles.append(Patch(color=UNKNOWN, label="no face, or not annotated"))
+        handles.append(Patch(color=UNKNOWN, label="no face"))
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
 
 
@@ -262,11 +262,15 @@ def validation_series(evaluation: Evaluation, frames: Frames, rows: slice) -> Se
     )
 
 
-def face_rows(frames: Frames, rows: slice) -> list[int]:
-    """Return rows with a face at even distances over a stretch, each the nearest one; none where there is no face."""
-    seen = rows.start + np.flatnonzero(frames.ok[rows])
-    if not len(seen):
+def nearest_to_even(time: np.ndarray, ok: np.ndarray) -> list[int]:
+    """Return the frames nearest to FACES even distances over a stretch, of those that are ok; none where none is.
+
+    Args:
+        time: (n,) float64, seconds, ascending.
+        ok: (n,) bool, whether there is a face.
+    """
+    candidates = np.flatnonzero(ok)
+    if not len(candidates):
         return []
-    time = frames.time[rows]
     wanted = time[0] + (np.arange(FACES) + 0.5) / FACES * (time[-1] - time[0])
-    return [int(row) for row in seen[np.abs(frames.time[seen][None] - wanted[:, None]).argmin(1)]]
+    return [int(k) for k in candidates[np.abs(time[candidates][None] - wanted[:, None]).argmin(1)]]
