@@ -23,8 +23,8 @@ def data(corpus: Path, tmp_path: Path) -> Path:
 
 def path_of(data: Path, kind: str, video: str) -> Path:
     """The annotation file of a video."""
-    (found,) = (data / "annotations" / kind).glob(f"*/{video}.txt")
-    return found
+    (path,) = (data / "annotations" / kind).glob(f"*/{video}.txt")
+    return path
 
 
 def run(data: Path, target: str = "intensity") -> tuple[Path, Path]:
@@ -44,12 +44,12 @@ def test_the_labels_are_floors_and_a_gap_masks_its_row(data: Path) -> None:
     fractions[4, 7] = -1
     write_sheet(intensities, fractions)
     labels, info = run(data)
-    found = table_of(labels, "s000c0")
-    assert found.dtype == np.int8
+    levels = table_of(labels, "s000c0")
+    assert levels.dtype == np.int8
     expected = values.astype(int)
     expected[4] = -1
-    np.testing.assert_array_equal(found, expected)
-    assert found.max() > 1
+    np.testing.assert_array_equal(levels, expected)
+    assert levels.max() > 1
     every = store.read_table(labels).to_pandas()[list(AUS)].to_numpy()
     assert set(np.unique(every)) == {-1, 0, 1, 2, 3, 4, 5}
     record = store.read_json(info)
@@ -58,14 +58,13 @@ def test_the_labels_are_floors_and_a_gap_masks_its_row(data: Path) -> None:
     masked = every[(store.read_table(labels).to_pandas()["split"] == "fit").to_numpy()][:, 0] < 0
     active = (fit[list(AUS)].to_numpy() == 1)[~masked].sum(0)
     assert list(record["counts"]["fit"]["positives"].values()) == active.tolist(), "active is every level from 1 on"
-    said = [line for line in record["warnings"] if "levels" not in line]
-    assert said == [
+    assert [line for line in record["warnings"] if "levels" not in line] == [
         "1 of 240 label rows are not annotated",
         "1 of 240 label rows are annotated in one of the two sets only, intensity counts",
     ]
 
 
-def test_occurrence_takes_no_notice_of_intensities(data: Path) -> None:
+def test_occurrence_as_target_does_not_depend_on_intensities(data: Path) -> None:
     first = table_of(run(data, "occurrence")[0], "s001c0")
     assert set(np.unique(first)) == {0, 1}
     np.testing.assert_array_equal(first, table_of(run(data)[0], "s001c0") >= 1)

@@ -28,14 +28,14 @@ OFF = (
 
 @dataclass(frozen=True)
 class S3:
-    """Where a server is, and the keys of its administrator."""
+    """Address of a server and the keys of its administrator."""
 
     endpoint: str
     access_key: str = "test-access"
     secret_key: str = "test-secret-0123456789"
 
     def environment(self) -> dict[str, str]:
-        """Give the variables that boto3, DVC and MLflow read; nothing else of the machine may answer them."""
+        """Return the variables that boto3, DVC and MLflow read; no other setting of the machine applies."""
         return {
             "AWS_ENDPOINT_URL": self.endpoint,
             "AWS_ACCESS_KEY_ID": self.access_key,
@@ -45,7 +45,7 @@ class S3:
         }
 
     def client(self) -> Any:
-        """Give a boto3 client of the administrator."""
+        """Return a boto3 client of the administrator."""
         from boto3.session import Session
         from botocore.config import Config
 
@@ -57,7 +57,7 @@ class S3:
 def s3_server(folder: Path, buckets: Sequence[str]) -> Iterator[S3]:
     """Run a server with these buckets on 127.0.0.1 until the block ends; skip the test where there is no `weed`.
 
-    A folder that was used before gives its objects again.
+    A folder that was used before still has its objects.
     """
     weed = shutil.which("weed", path=str(Path(sys.executable).parent)) or shutil.which("weed")
     if weed is None:
@@ -78,7 +78,7 @@ def s3_server(folder: Path, buckets: Sequence[str]) -> Iterator[S3]:
         _wait(server, buckets, process, folder / "weed.log")
         yield server
     finally:
-        process.kill()  # asked politely it takes seconds, and objects are on the disk by then
+        process.kill()  # a clean stop takes seconds, and the objects are on the disk already
         process.wait()
         for port in ports.values():
             for path in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):
@@ -86,7 +86,7 @@ def s3_server(folder: Path, buckets: Sequence[str]) -> Iterator[S3]:
 
 
 def free_ports(count: int) -> list[int]:
-    """Find ports of 127.0.0.1 that nobody listens on."""
+    """Return ports of 127.0.0.1 that nobody listens on."""
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:
@@ -95,7 +95,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def _wait(server: S3, buckets: Sequence[str], process: subprocess.Popen[bytes], log: Path) -> None:
-    """Make the buckets as soon as the server lets us."""
+    """Make the buckets as soon as the server is ready."""
     from botocore.exceptions import BotoCoreError, ClientError
 
     client, end = server.client(), time.monotonic() + READY_SECONDS
@@ -109,6 +109,6 @@ def _wait(server: S3, buckets: Sequence[str], process: subprocess.Popen[bytes], 
             return
         except (BotoCoreError, ClientError) as error:
             if process.poll() is not None or time.monotonic() > end:
-                said = "\n".join(log.read_text(errors="replace").splitlines()[-5:])
-                raise RuntimeError(f"the S3 server is not ready: {error}\n{said}") from error
+                output = "\n".join(log.read_text(errors="replace").splitlines()[-5:])
+                raise RuntimeError(f"the S3 server is not ready: {error}\n{output}") from error
             time.sleep(0.05)

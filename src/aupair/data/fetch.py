@@ -137,7 +137,7 @@ def _source_kind(source: str) -> Literal["s3", "git", "folder"]:
     match scheme and scheme[0]:
         case "s3":
             return "s3"
-        case "git+" | "git+https" | "git+http" | "git+ssh" | "git+file":
+        case "git+":
             return "git"
         case "file":
             return "folder"

@@ -45,7 +45,8 @@ def check_source(source: str, revision: str, remote: str) -> None:
     """
     scheme, _, rest = source.removeprefix("git+").partition("://")
     host, _, path = rest.partition("/")
-    if not path or (scheme == "file") == bool(host) or (scheme != "file" and "@" in path):
+    known = scheme in ("https", "http", "ssh", "file")
+    if not known or not path or (scheme == "file") == bool(host) or (scheme != "file" and "@" in path):
         raise ParamsError(
             "not the address of a git repository",
             expected="git+https://host/repository.git without an @ after the host",
