@@ -1,5 +1,6 @@
 """The repository as a whole: its files agree with each other, its layers hold, its demo data stay where they are."""
 
+import importlib
 import inspect
 import json
 import os
@@ -7,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +131,17 @@ def test_links_in_the_docs_lead_somewhere() -> None:
         for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text()):
             if not target.startswith(("http://", "https://", "mailto:")):
                 assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_code_that_the_docs_name_exists() -> None:
+    missing = []
+    for page in (*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/*.md")):
+        for module, name in re.findall(r"`([a-z_.]+):([A-Za-z_][\w.]*)`", page.read_text()):
+            try:
+                attrgetter(name)(importlib.import_module(f"aupair.{module}"))
+            except (ImportError, AttributeError) as error:
+                missing.append(f"{page.name}: {module}:{name}: {error}")
+    assert not missing
 
 
 def test_mlflow_holds_configuration_only() -> None:
