@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from aupair.data.fetch import FetchSummary, fetch, fetch_items, list_source
+from aupair.data.fetch import FetchSummary, fetch, list_source
 from aupair.errors import AupairError, DataError, ParamsError
 from services.bucket import content, one_line, write
 
@@ -50,16 +50,16 @@ def test_only_the_requested_items_are_linked(tmp_path: Path) -> None:
     source = write(tmp_path / "in", {f"{k}.mp4": b"v" * k for k in (1, 2, 3)})
     items = list_source(str(source))
     assert [(item.name, item.size, item.etag) for item in items] == [(f"{k}.mp4", k, "") for k in (1, 2, 3)]
-    assert fetch_items(str(source), items[1:], tmp_path / "out") == FetchSummary(str(source), "", 2, 5)
+    assert fetch(str(source), tmp_path / "out", items=items[1:]) == FetchSummary(str(source), "", 2, 5)
     assert content(tmp_path / "out") == {"2.mp4": b"vv", "3.mp4": b"vvv"}
     write(source, {"2.mp4": b"longer"})
     with pytest.raises(DataError, match=r"changed since it was listed: in .*2\.mp4, got 6 bytes, expected 2 bytes"):
-        fetch_items(str(source), items, tmp_path / "out2")
+        fetch(str(source), tmp_path / "out2", items=items)
     (source / "2.mp4").unlink()
     with pytest.raises(DataError, match="cannot be read"):
-        fetch_items(str(source), items, tmp_path / "out2")
+        fetch(str(source), tmp_path / "out2", items=items)
     with pytest.raises(ParamsError, match="no items"):
-        fetch_items(str(source), [], tmp_path / "out2")
+        fetch(str(source), tmp_path / "out2", items=[])
     assert not (tmp_path / "out2").exists()
 
 
@@ -68,7 +68,7 @@ def test_a_file_of_an_earlier_call_is_replaced_when_it_has_changed(tmp_path: Pat
     items = list_source(str(source))
     (source / "b").unlink()
     with pytest.raises(DataError):
-        fetch_items(str(source), items, tmp_path / "out")
+        fetch(str(source), tmp_path / "out", items=items)
     assert (tmp_path / ".out.fetching" / "whole" / "a").exists()
     for leftover in (tmp_path / ".out.fetching" / "old", tmp_path / "out"):  # as if killed while it replaced a target
         write(leftover, {"x": b"x"})

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from aupair.data.fetch import FetchSummary, fetch, fetch_items, list_source
+from aupair.data.fetch import FetchSummary, fetch, list_source
 from aupair.data.s3 import Item
 from aupair.errors import AupairError, AuthError, DataError, ParamsError, RejectedError, UnreachableError
 from listener import Listener
@@ -68,7 +68,7 @@ def test_only_the_requested_items_come(proxy: Flaky, put: Put, tmp_path: Path) -
     source = put({f"{k}.mp4": noise(k, 400_000) for k in range(4)})
     items = list_source(source)
     assert [(item.name, item.size, len(item.etag)) for item in items] == [(f"{k}.mp4", 400_000, 32) for k in range(4)]
-    summary = fetch_items(source, items[2:3], tmp_path / "out", patience=QUICK)
+    summary = fetch(source, tmp_path / "out", items=items[2:3], patience=QUICK)
     assert content(tmp_path / "out") == {"2.mp4": noise(2, 400_000)}
     assert (summary.files, summary.bytes) == (1, 400_000)
     assert proxy.received < 400_000 + 100_000
@@ -135,14 +135,14 @@ def test_a_damaged_object_is_an_error_unless_the_next_try_is_right(
     items = list_source(source)
     proxy.rewrite = lambda data: re.sub(pattern, replacement, data)
     with pytest.raises(DataError, match=f"{DAMAGED}: in {re.escape(source)}/a.mp4, expected 100006 bytes") as caught:
-        fetch_items(source, items, tmp_path / "out", patience=QUICK)
+        fetch(source, tmp_path / "out", items=items, patience=QUICK)
     one_line(caught)
     assert not (tmp_path / "out").exists()
     spoilt = iter([True])
     proxy.rewrite = lambda data: (
         re.sub(pattern, replacement, data) if re.search(pattern, data) and next(spoilt, False) else data
     )
-    fetch_items(source, items, tmp_path / "out", patience=QUICK)
+    fetch(source, tmp_path / "out", items=items, patience=QUICK)
     assert content(tmp_path / "out") == {"a.mp4": good}
 
 
@@ -256,7 +256,7 @@ def test_an_object_that_changed_since_the_listing_is_an_error(
     else:
         proxy.rewrite = replace
     with pytest.raises(DataError, match=rf"{DAMAGED}: in s3://.*/a, expected {size} bytes"):
-        fetch_items(source, items, tmp_path / "out", patience=QUICK)
+        fetch(source, tmp_path / "out", items=items, patience=QUICK)
     assert not (tmp_path / "out").exists()
 
 
@@ -310,7 +310,7 @@ def test_wrong_keys_are_an_error_that_does_not_show_them(
         monkeypatch.setenv(key, str(tmp_path / "none"))
     proxy.requests.clear()
     with pytest.raises(AuthError, match="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY") as caught:
-        fetch_items(source, items, tmp_path / "out", patience=QUICK)
+        fetch(source, tmp_path / "out", items=items, patience=QUICK)
     assert code in one_line(caught)
     assert "hush" not in one_line(caught)
     assert len(proxy.requests) == ("HTTP" in code), "asked again with keys that are wrong"
@@ -337,7 +337,7 @@ def test_a_key_that_would_leave_the_folder_is_an_error(proxy: Flaky, put: Put, t
     calls: list[Callable[[], object]] = [
         lambda: fetch(source, tmp_path / "out", patience=QUICK),
         lambda: list_source(source, QUICK),
-        lambda: fetch_items(source, [Item(key, 1)], tmp_path / "out", patience=QUICK),
+        lambda: fetch(source, tmp_path / "out", items=[Item(key, 1)], patience=QUICK),
     ]
     for call in calls:
         with pytest.raises(DataError, match="a name that cannot be a file in a folder") as caught:
@@ -389,11 +389,11 @@ def test_a_server_in_trouble_is_tried_again(proxy: Flaky, put: Put, tmp_path: Pa
     items, bad = list_source(source), iter(range(1))
     trouble = b"HTTP/1.1 503 Slow Down\r\nContent-Length: 0\r\n\r\n"
     proxy.rewrite = lambda data: trouble if next(bad, None) is not None else data
-    fetch_items(source, items, tmp_path / "out", patience=QUICK)
+    fetch(source, tmp_path / "out", items=items, patience=QUICK)
     assert content(tmp_path / "out") == {"a": b"a" * 1000}
     proxy.rewrite = lambda data: trouble
     with pytest.raises(UnreachableError, match=r"HTTP 503.*complete files are kept"):
-        fetch_items(source, items, tmp_path / "out2", patience=ONE_TRY)
+        fetch(source, tmp_path / "out2", items=items, patience=ONE_TRY)
 
 
 @pytest.mark.parametrize(("status", "kind"), [(200, UnreachableError), (404, DataError), (405, RejectedError)])

@@ -44,38 +44,51 @@ def fetch(
     source: str,
     target: Path,
     *,
+    items: Sequence[Item] | None = None,
     revision: str = "",
     remote: str = "",
     log: Log = SILENT,
     patience: Patience = PATIENCE,
 ) -> FetchSummary:
-    """Fetch all of a source; `target` appears, or is replaced, when everything is there and verified.
+    """Fetch a source; `target` appears, or is replaced, when everything is there and verified.
 
     Args:
         source: `s3://bucket/prefix`; `git+https://`, `git+ssh://` or `git+file://` and a repository with a data.dvc;
             or the path of a folder, which may start with `file://`.
+        items: those of `list_source` to fetch; None: all.
         revision: branch, tag or commit of a git source; empty: its default branch.
         remote: the DVC remote of a git source; empty: its default one.
 
     Raises:
         ParamsError: the source has an unknown form, or an argument does not fit it.
-        DataError: there is nothing, or something is damaged.
+        DataError: there is nothing, something is damaged, or an item has changed since it was listed.
         AuthError, UnreachableError, RejectedError: the server refuses or does not answer.
         AupairError: the target cannot be written.
     """
-    if _source_kind(source) == "git":
+    kind, address = _parse_source(source)
+    if kind == "git" and items is None:
         git.check_source(source, revision, remote)
-        with _staging(target) as folder:
-            commit = git.fetch_data(source, revision, remote, folder, log, patience)
+        with _staging(target) as staged:
+            commit = git.fetch_data(source, revision, remote, staged, log, patience)
         sizes = [path.stat().st_size for path in Path(target).rglob("*") if path.is_file()]
-        return FetchSummary(scrub(source), commit, len(sizes), sum(sizes))
+        return FetchSummary(address, commit, len(sizes), sum(sizes))
     if revision or remote:
-        raise ParamsError(
-            "a revision or a remote without a git source",
-            got=revision or remote,
-            todo="leave it empty, or name a git+https:// source",
-        )
-    return fetch_items(source, list_source(source, patience), target, log, patience)
+        got, todo = revision or remote, "leave it empty, or name a git+https:// source"
+        raise ParamsError("a revision or a remote without a git source", got=got, todo=todo)
+    if items is None:
+        items = list_source(source, patience)
+    if kind == "git" or not items:
+        raise ParamsError("no items of a bucket or a folder", where=address, todo="list the source first")
+    _check_item_names(items, address)
+    if kind == "folder":
+        _check_separate(Path(address), target)
+    with _staging(target, {item.name for item in items}) as staged:
+        if kind == "s3":
+            download_objects(address, items, staged, log, patience)
+        else:
+            for item in log.progress(items, len(items), "linking files"):
+                _link_file(Path(address), item, staged)
+    return FetchSummary(address, "", len(items), sum(item.size for item in items))
 
 
 def list_source(source: str, patience: Patience = PATIENCE) -> list[Item]:
@@ -86,76 +99,38 @@ def list_source(source: str, patience: Patience = PATIENCE) -> list[Item]:
         DataError: there is nothing, or a name that cannot be a file.
         AuthError, UnreachableError, RejectedError: the server refuses or does not answer.
     """
-    kind = _source_kind(source)
+    kind, address = _parse_source(source)
     if kind == "git":
-        raise ParamsError("a git source cannot be listed", where=scrub(source), todo="fetch it first")
-    if kind == "folder":
-        return _list_folder(_folder_path(source))
-    source = source.rstrip("/")
-    items = list_objects(source, patience)
-    _check_item_names(items, source)
+        raise ParamsError("a git source cannot be listed", where=address, todo="fetch it first")
+    items = list_objects(address, patience) if kind == "s3" else _list_folder(Path(address))
+    _check_item_names(items, address)
     return items
 
 
-def fetch_items(
-    source: str, items: Sequence[Item], target: Path, log: Log = SILENT, patience: Patience = PATIENCE
-) -> FetchSummary:
-    """Fetch only these items of an `s3://` source or of a folder, as returned by `list_source`.
-
-    Raises:
-        ParamsError: the source has another form, or there are no items.
-        DataError: an item has changed since it was listed, is gone or is damaged.
-        AuthError, UnreachableError, RejectedError: the server refuses or does not answer.
-        AupairError: the target cannot be written.
-    """
-    kind = _source_kind(source)
-    if kind == "git" or not items:
-        raise ParamsError("no items of a bucket or a folder", where=scrub(source), todo="list the source first")
-    folder = _folder_path(source) if kind == "folder" else None
-    origin = str(folder or source.rstrip("/"))
-    _check_item_names(items, origin)
-    if folder:
-        _check_separate(folder, target)
-    with _staging(target, {item.name for item in items}) as staged:
-        if folder:
-            for item in log.progress(items, len(items), "linking files"):
-                _link_file(folder, item, staged)
-        else:
-            download_objects(origin, items, staged, log, patience)
-    return FetchSummary(origin, "", len(items), sum(item.size for item in items))
-
-
-def _source_kind(source: str) -> Literal["s3", "git", "folder"]:
-    """Return what a source is, by its scheme.
+def _parse_source(source: str) -> tuple[Literal["s3", "git", "folder"], str]:
+    """Return what a source is, and its address: of a folder its absolute path, else without credentials.
 
     Raises:
         ParamsError: the scheme is unknown.
     """
     scheme = re.match(r"git\+|[A-Za-z][\w+.-]*(?=://)", source)
     if scheme is None and source:
-        return "folder"
+        return "folder", str(Path(source).absolute())
     match scheme and scheme[0]:
         case "s3":
-            return "s3"
+            return "s3", source.rstrip("/")
         case "git+":
-            return "git"
+            return "git", scrub(source)
         case "file":
-            return "folder"
+            url = urlsplit(source)
+            if url.netloc not in ("", "localhost"):
+                raise ParamsError("a file: source on another host", got=scrub(source), expected="file:///path")
+            return "folder", unquote(url.path)
     raise ParamsError(
         "a source of an unknown form",
         got=repr(scrub(source)),
         expected="s3://bucket/prefix, git+https://host/repository.git or the path of a folder",
     )
-
-
-def _folder_path(source: str) -> Path:
-    """Return the path of a folder source."""
-    if not source.startswith("file://"):
-        return Path(source).absolute()
-    url = urlsplit(source)
-    if url.netloc not in ("", "localhost"):
-        raise ParamsError("a file: source on another host", got=scrub(source), expected="file:///path")
-    return Path(unquote(url.path))
 
 
 def _list_folder(folder: Path) -> list[Item]:

@@ -240,27 +240,25 @@ class _Downloads:
         return False if compared else None
 
     def _part_layouts(self, item: Item, count: int) -> Iterator[list[int]]:
-        """Yield the sizes of the parts that an object may have been uploaded in.
+        """Yield the sizes of the parts that an object may have been uploaded in; nothing where the server knows none.
 
         First equal parts, which takes one request; then the size of each part, which takes one request a part.
         """
-        first = self._part_size(item, 1)
-        if first and math.ceil(item.size / first) == count:
-            yield [first] * (count - 1) + [item.size - first * (count - 1)]
-        sizes = [first, *(self._part_size(item, number) for number in range(2, count + 1))]
-        if sum(sizes) == item.size:
-            yield sizes
-
-    def _part_size(self, item: Item, number: int) -> int:
-        """Return the size of one part as the server gives it; 0 where the server does not know parts."""
         from botocore.exceptions import ClientError
 
-        try:
+        def size_of(number: int) -> int:
             return int(self._head(item, PartNumber=number)["ContentLength"])
+
+        try:
+            first = size_of(1)
+            if first and math.ceil(item.size / first) == count:
+                yield [first] * (count - 1) + [item.size - first * (count - 1)]
+            sizes = [first, *(size_of(number) for number in range(2, count + 1))]
+            if sum(sizes) == item.size:
+                yield sizes
         except ClientError as error:
-            if _status_and_code(error)[0] in (400, 416, 501):
-                return 0
-            raise
+            if _status_and_code(error)[0] not in (400, 416, 501):
+                raise
 
     def _head(self, item: Item, **more: Any) -> dict[str, Any]:
         return dict(self.client.head_object(Bucket=self.bucket, Key=self.prefix + item.name, **more))

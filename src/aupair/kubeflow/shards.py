@@ -11,7 +11,7 @@ from typing import Any
 
 from aupair import store
 from aupair.console import ConsoleLog
-from aupair.data.fetch import fetch_items, list_source
+from aupair.data.fetch import fetch, list_source
 from aupair.data.s3 import Item
 from aupair.errors import DataError, ParamsError
 from aupair.inference.predict import SUFFIXES, SUMMARY, Summary, output_names, write_predictions, write_summary
@@ -81,7 +81,7 @@ def predict_shard_videos(shard: int, abstain: float, plan: KfpArtifact, tables: 
     items = [Item(video["name"], video["size"], video["etag"]) for video in assigned]
     recognizer, log = Recognizer.load(planned["model"]), ConsoleLog()
     with tempfile.TemporaryDirectory() as folder, store.atomic(Path(tables.path)) as out:
-        fetch_items(planned["source"], items, Path(folder, "videos"), log)
+        fetch(planned["source"], Path(folder, "videos"), items=items, log=log)
         videos = [(Path(folder, "videos", video["name"]), video["output"]) for video in assigned]
         rows = write_predictions(videos, recognizer, out, abstain or None, log)
         # under their names in the source, not those of the temporary folder
