@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from aupair.aus import AUS
 from aupair.log import Log
-from aupair.params import Network, Params
+from aupair.params import Params
 from aupair.ranking import distributed
 from aupair.ranking.checkpoint import TrainingState
 from aupair.ranking.compilation import SAMPLED_BATCHES, compile_forward, full_batch_size
@@ -24,6 +24,7 @@ from aupair.ranking.prefetch import Batch, batch_loader
 from aupair.ranking.pseudo_intensity import make_batch_loss
 from aupair.ranking.samples import TrainingSet
 from aupair.ranking.uncertainty import Sigma
+from aupair.training_params import Network
 
 
 class Way(NamedTuple):

@@ -10,13 +10,13 @@ from torch import nn
 from aupair import store
 from aupair.data.frames import Frames
 from aupair.log import SILENT, Log
-from aupair.params import Network, Optimiser
 from aupair.ranking.fit import FitJob, fit, forward_all
 from aupair.ranking.images import FaceImages
 from aupair.ranking.losses import ranking_loss
 from aupair.ranking.networks import build_network
 from aupair.ranking.pairs import draw_pairs
 from aupair.ranking.sampling import ListSampler
+from aupair.training_params import Network, Optimiser
 
 SIZE, LENGTHS = 32, (12, 12)
 

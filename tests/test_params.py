@@ -7,16 +7,8 @@ import pytest
 import yaml
 
 from aupair.errors import ParamsError
-from aupair.params import (
-    HistogramFeatures,
-    ListedPairs,
-    Params,
-    UncertaintyHead,
-    UncertaintyNetwork,
-    load_params,
-    parse_params,
-    parse_stored_params,
-)
+from aupair.params import HistogramFeatures, ListedPairs, Params, load_params, parse_params, parse_stored_params
+from aupair.training_params import UncertaintyHead, UncertaintyNetwork
 
 REPOSITORY = Path(__file__).parents[1]
 DEMO = REPOSITORY / "params.yaml"

@@ -7,14 +7,22 @@ A section that comes in several kinds is a union of records, told apart by a tag
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, TypeAdapter, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from aupair.record import Record, apply_overrides, default_tags, drop_unknown_keys, parse_settings, read_settings
+from aupair.record import (
+    Positive,
+    Record,
+    Share,
+    apply_overrides,
+    default_tags,
+    drop_unknown_keys,
+    parse_settings,
+    read_settings,
+)
+from aupair.training_params import RankPairs, TrainPseudoIntensity, TrainUncertainty, UncertaintyNetwork
 
-Share = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[int, Field(ge=1)]
 Percent = Annotated[float, Field(ge=0, le=100)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -72,192 +80,6 @@ class ListedPairs(_SamplePairs):
 
 SamplePairs = Annotated[PairsInGroups | ListedPairs, Field(discriminator="mode"), default_tags(mode="groups")]
 """Settings of sample-pairs: which frames are compared."""
-
-
-class _Network(Record):
-    """Settings of a VGG16, full or narrow."""
-
-    width: Annotated[float, Field(gt=0, le=2)] = 1.0
-    """channels, as a share of VGG16's; up to twice as many"""
-    batch_norm: bool = False
-    """batch normalisation after every convolution"""
-    weights: str = "imagenet"
-    """imagenet | none | the path of a state dict of torchvision's VGG16"""
-    frozen_convolutions: Annotated[int, Field(ge=0, le=13)] = 2
-    """how many of the first convolutions keep their weights"""
-    dropout: Share = 0.5
-    shrink: Annotated[int, Field(ge=1, le=8)] = 1
-    """the trunk sees the face averaged over so many x so many pixels: 2 makes 112 of 224"""
-
-    @model_validator(mode="after")
-    def _check_width(self) -> "_Network":
-        """Check that ImageNet's weights, which exist for VGG16 itself, are asked for at its width."""
-        if self.weights == "imagenet" and self.width != 1:
-            raise ValueError("width: 1 together with weights: imagenet; else weights: none, or a file")
-        return self
-
-
-class Network(_Network):
-    """Settings of a network with one number for each AU."""
-
-    sharing: Literal["shared", "per_au"] = "shared"
-    """shared: one trunk with a head for each AU; per_au: one network for each AU"""
-
-
-class IntegratedNetwork(_Network):
-    """Settings of a trunk of f whose second head learns sigma (with train_uncertainty.kind: integrated)."""
-
-    sharing: Literal["integrated"] = "integrated"
-    uncertainty_weight: Annotated[float, Field(ge=0)] = 1.0
-    """weight of sigma's loss beside that of the values"""
-
-
-AnyNetwork = Annotated[Network | IntegratedNetwork, Field(discriminator="sharing"), default_tags(sharing="shared")]
-"""Settings of a network of f."""
-
-
-class Optimiser(Record):
-    """Settings of fitting a network."""
-
-    name: Literal["adam", "adamw"] = "adam"
-    learning_rate: Annotated[float, Field(gt=0)] = 5e-5
-    schedule: Literal["constant", "one_cycle"] = "constant"
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    steps: Positive = 3000
-    """optimiser steps of the final network"""
-    fold_steps: Positive = 3000
-    """optimiser steps of each cross-fitting network"""
-    batch: Annotated[int, Field(ge=2)] = 48
-    """frames in a batch: whole groups of different videos, at least one (sample_pairs.mode: groups), or pairs of two"""
-    evaluate_every: Positive = 300
-    """steps between two evaluations on the fixed pairs of `select`"""
-    keep: Literal["best", "last"] = "best"
-    """which weights are kept: those of the best evaluation on `select`, or the last"""
-
-
-class _TrainPseudoIntensity(Record):
-    """Settings of train-pseudo-intensity that all objectives have."""
-
-    network: AnyNetwork = Network()
-    optimiser: Optimiser = Optimiser()
-    augment: Share = 0.5
-    """strength of the augmentation while training: none to full"""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    compile: bool = False
-    """let torch.compile make the steps faster: a minute for each network first, and a C compiler on the machine"""
-    device: str = "auto"
-    """auto: a GPU where there is one"""
-
-
-class RankPairs(_TrainPseudoIntensity):
-    """Settings of an f that learns which of two frames shows more of an AU, as in the paper."""
-
-    objective: Literal["pairs"] = "pairs"
-    margin: Annotated[float, Field(gt=0)] = 1.0
-
-
-class GradeFrames(_TrainPseudoIntensity):
-    """Settings of an f that learns the level of one frame: a baseline without pairs."""
-
-    objective: Literal["single"] = "single"
-    network: Network = Network()
-
-
-class ImitateTeacher(_TrainPseudoIntensity):
-    """Settings of an f that learns a teacher's value and sigma of one frame (`aupair distill`)."""
-
-    objective: Literal["distill"] = "distill"
-    network: IntegratedNetwork = IntegratedNetwork()
-
-
-TrainPseudoIntensity = Annotated[
-    RankPairs | GradeFrames | ImitateTeacher, Field(discriminator="objective"), default_tags(objective="pairs")
-]
-"""Settings of train-pseudo-intensity: f, pseudo-intensities by ranking."""
-
-
-class _LossWithoutMargin(Record):
-    """The loss of h that has no margin."""
-
-    loss: Literal["nll"] = "nll"
-    margin: ClassVar[float] = 0.0
-
-
-class _LossWithMargin(Record):
-    """A loss of h with a margin."""
-
-    loss: Literal["nll_margin", "misorder", "printed"] = "nll_margin"
-    margin: Annotated[float, Field(gt=0)] = 1.0
-
-
-class _FitUncertainty(Record):
-    """Settings of an h that is trained by itself."""
-
-    optimiser: Optimiser = Optimiser()
-    floor: Annotated[float, Field(gt=0)] = 0.05
-    """smallest sigma"""
-    log_sigma_penalty: Annotated[float, Field(ge=0)] = 1e-3
-    """weight of the mean squared log sigma (fixes the gauge of bipartite pairs)"""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    device: str = "auto"
-
-
-class _UncertaintyNetwork(_FitUncertainty):
-    """Settings of an h that is a network of its own, as in the paper."""
-
-    kind: Literal["network"] = "network"
-    network: Network = Network()
-    augment: Share = 0.5
-    """as for f"""
-    compile: bool = False
-    """as for f"""
-
-
-class _UncertaintyFactors(_FitUncertainty):
-    """Settings of an h that reads a few factors from f's frozen trunk; faces are forwarded once."""
-
-    kind: Literal["factors"] = "factors"
-    factors: Positive = 2
-    """how many factors all AUs share"""
-    block: Annotated[int, Field(ge=1, le=5)] = 5
-    """the block of f's trunk that they are read from"""
-
-
-class UncertaintyNetwork(_LossWithoutMargin, _UncertaintyNetwork):
-    """Settings of an h that is a network of its own; its loss has no margin."""
-
-
-class UncertaintyNetworkWithMargin(_LossWithMargin, _UncertaintyNetwork):
-    """Settings of an h that is a network of its own; its loss has a margin."""
-
-
-class UncertaintyFactors(_LossWithoutMargin, _UncertaintyFactors):
-    """Settings of an h of factors; its loss has no margin."""
-
-
-class UncertaintyFactorsWithMargin(_LossWithMargin, _UncertaintyFactors):
-    """Settings of an h of factors; its loss has a margin."""
-
-
-class UncertaintyHead(Record):
-    """Settings of an h that is f's second head: it was trained with f."""
-
-    kind: Literal["integrated"] = "integrated"
-    device: str = "auto"
-
-
-FitUncertainty = (
-    Annotated[UncertaintyNetwork | UncertaintyNetworkWithMargin, Field(discriminator="loss"), default_tags(loss="nll")]
-    | Annotated[
-        UncertaintyFactors | UncertaintyFactorsWithMargin, Field(discriminator="loss"), default_tags(loss="nll")
-    ]
-)
-"""Settings of an h that is trained by itself."""
-
-TrainUncertainty = Annotated[
-    FitUncertainty | UncertaintyHead, Field(discriminator="kind"), default_tags(kind="network")
-]
-"""Settings of train-uncertainty: h, the uncertainty of a pseudo-intensity."""
 
 
 class _ExtractFeatures(Record):
@@ -421,9 +243,3 @@ def parse_stored_params(tree: dict[str, Any], where: str) -> Params:
         ParamsError: a wrong value.
     """
     return parse_params(drop_unknown_keys(Params, tree), where)
-
-
-def parse_network(tree: dict[str, Any]) -> AnyNetwork:
-    """Turn the network settings that a trained network has beside it into a record."""
-    network: AnyNetwork = TypeAdapter(AnyNetwork).validate_python(tree)
-    return network

@@ -15,13 +15,13 @@ from torch import nn
 
 from aupair.errors import AupairError
 from aupair.log import Log
-from aupair.params import Network, Optimiser
 from aupair.ranking import checkpoint, distributed
 from aupair.ranking.checkpoint import FOLDER_VARIABLE, Checkpoint, checkpointing, digest
 from aupair.ranking.fit import FitJob, fit, forward_all
 from aupair.ranking.losses import PairBatch, ranking_loss
 from aupair.ranking.networks import build_network
 from aupair.ranking.pairs import Pairs, all_pairs, cell_weights
+from aupair.training_params import Network, Optimiser
 from listener import Listener
 
 SIZE, FRAMES, STEPS = 32, 24, 7

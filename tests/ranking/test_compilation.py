@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from aupair.log import Log
-from aupair.params import Optimiser
 from aupair.ranking import checkpoint, distributed
 from aupair.ranking.checkpoint import Checkpoint
 from aupair.ranking.compilation import CompiledForward, compile_forward, full_batch_size
 from aupair.ranking.fit import FitJob, fit
 from aupair.ranking.losses import ranking_loss
 from aupair.ranking.pairs import Pairs, all_pairs, cell_weights
+from aupair.training_params import Optimiser
 from listener import Listener
 
 SIZE, FRAMES, STEPS = 8, 24, 6

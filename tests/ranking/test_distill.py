@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from aupair.errors import ArtifactError, ParamsError
-from aupair.params import IntegratedNetwork, Params, parse_params
+from aupair.params import Params, parse_params
 from aupair.ranking.distill import OFFSET, StudentWithTeacher, distillation_loss
 from aupair.ranking.losses import make_pair_batch
 from aupair.ranking.networks import FLOOR, build_network
@@ -19,6 +19,7 @@ from aupair.ranking.samples import TrainingSet
 from aupair.ranking.scores import load_f, read_sigma, read_y_hat, save_f, save_h
 from aupair.ranking.teacher import load_teacher
 from aupair.ranking.uncertainty import train_h
+from aupair.training_params import IntegratedNetwork
 from training_sets import LENGTH, SIZE, small_training_set
 
 NARROW = {"width": 0.05, "batch_norm": True, "weights": "none", "frozen_convolutions": 0, "dropout": 0.0}

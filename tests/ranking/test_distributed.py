@@ -23,7 +23,7 @@ from aupair import stages, store
 from aupair.data.frames import Frames
 from aupair.errors import ParamsError
 from aupair.log import Log
-from aupair.params import Network, Params, RankPairs
+from aupair.params import Params
 from aupair.ranking import checkpoint, distributed
 from aupair.ranking.checkpoint import Checkpoints
 from aupair.ranking.networks import AUNetwork, build_network
@@ -31,6 +31,7 @@ from aupair.ranking.pairs import assign_folds, draw_groups, draw_pairs
 from aupair.ranking.pseudo_intensity import train_f
 from aupair.ranking.samples import TrainingSet
 from aupair.ranking.uncertainty import train_h
+from aupair.training_params import Network, RankPairs
 
 SIZE, LENGTH, STEPS = 32, 15, 10
 SPLIT = (0, 0, 0, 0, 1, 1, 2)

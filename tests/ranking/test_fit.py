@@ -8,11 +8,11 @@ import torch
 from torch import nn
 
 from aupair.log import Log
-from aupair.params import Network, Optimiser
 from aupair.ranking.fit import CHUNK, FitJob, build_optimiser, fit, forward_all, forward_in_chunks, to_network_input
 from aupair.ranking.losses import PairBatch, ranking_loss
 from aupair.ranking.networks import build_network
 from aupair.ranking.pairs import Pairs, all_pairs, cell_weights
+from aupair.training_params import Network, Optimiser
 
 SIZE, FRAMES = 32, 48
 NARROW = Network(width=0.05, batch_norm=True, weights="none", frozen_convolutions=0, dropout=0.1)

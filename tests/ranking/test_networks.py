@@ -13,8 +13,8 @@ from torchvision.models import VGG16_Weights, vgg16
 
 from aupair.aus import AUS
 from aupair.errors import ArtifactError, ParamsError
-from aupair.params import Network
 from aupair.ranking.networks import MEAN, STD, AUNetwork, build_factors, build_network, pick_device
+from aupair.training_params import Network
 
 NARROW = Network(width=0.05, batch_norm=True, weights="none", frozen_convolutions=0)
 PLAIN = Network(width=0.05, weights="none", frozen_convolutions=0)

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
-from aupair.params import Network
 from aupair.ranking.checkpoint import Checkpoint
 from aupair.ranking.fit import forward_all
 from aupair.ranking.networks import build_network
 from aupair.ranking.pairs import Pairs, all_pairs, cell_weights
+from aupair.training_params import Network
 from face_files import Faces, trained
 from listener import Listener
 

@@ -9,13 +9,14 @@ import torch
 
 from aupair.aus import AUS
 from aupair.data.frames import Frames
-from aupair.params import Optimiser, Params, RankPairs
+from aupair.params import Params
 from aupair.ranking.fit import forward_all
 from aupair.ranking.losses import make_pair_batch
 from aupair.ranking.pairs import Pairs, assign_folds, draw_groups, draw_pairs
 from aupair.ranking.pseudo_intensity import PseudoIntensity, evaluate_f, train_f
 from aupair.ranking.samples import TrainingSet
 from aupair.ranking.sampling import GroupSampler, ListSampler, Sampler
+from aupair.training_params import Optimiser, RankPairs
 
 SIZE, LENGTH, CPU = 32, 10, torch.device("cpu")
 SUBJECTS = (0, 0, 1, 2, 3, 4, 5, 6)  # of each video

@@ -14,7 +14,7 @@ from aupair.aus import AUS
 from aupair.data.frames import Frames
 from aupair.errors import ArtifactError
 from aupair.log import SILENT
-from aupair.params import Network, Optimiser, Params, UncertaintyNetwork, parse_params
+from aupair.params import Params, parse_params
 from aupair.ranking.fit import forward_all
 from aupair.ranking.networks import AUNetwork, Factors, build_network
 from aupair.ranking.pairs import Pairs, assign_folds, draw_groups, draw_pairs
@@ -29,6 +29,7 @@ from aupair.ranking.uncertainty import (
     evaluate_h,
     train_h,
 )
+from aupair.training_params import Network, Optimiser, UncertaintyNetwork
 
 SIZE, LENGTH, CPU = 32, 24, torch.device("cpu")
 SPLIT = (0, 0, 0, 0, 1, 1, 2)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from aupair import store
 from aupair.aus import AUS
-from aupair.params import AnyNetwork, Params, TrainUncertainty, parse_network, parse_stored_params
+from aupair.params import Params, parse_stored_params
+from aupair.training_params import AnyNetwork, TrainUncertainty, parse_network
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

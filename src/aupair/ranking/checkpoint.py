@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from aupair import __version__, store
 from aupair.errors import AupairError
 from aupair.log import SILENT, Log
-from aupair.params import TrainPseudoIntensity, TrainUncertainty
 from aupair.ranking.distributed import Stopped, broadcast_from_main, catch_sigterm, check_device, is_main, world_size
 from aupair.ranking.networks import pick_device
+from aupair.training_params import TrainPseudoIntensity, TrainUncertainty
 
 FOLDER_VARIABLE = "AUPAIR_CHECKPOINTS"
 """environment variable that names a folder which outlives the machine, such as a volume of a cluster; many runs may

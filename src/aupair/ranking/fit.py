@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from aupair.aus import AUS
 from aupair.log import SILENT, Log
-from aupair.params import Optimiser
 from aupair.ranking import distributed
 from aupair.ranking.augment import augment
 from aupair.ranking.checkpoint import Checkpoint, TrainingState, resumable
@@ -24,6 +23,7 @@ from aupair.ranking.compilation import Forward, compile_forward
 from aupair.ranking.losses import PairBatch
 from aupair.ranking.prefetch import Batch, Faces, batch_loader, pin, prefetch, prefetch_depth
 from aupair.ranking.sampling import Sampler
+from aupair.training_params import Optimiser
 
 CHUNK = 32
 """frames forwarded at once outside training"""

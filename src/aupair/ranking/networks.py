@@ -11,7 +11,7 @@ from torchvision.models.vgg import cfgs, make_layers
 
 from aupair.aus import AUS
 from aupair.errors import ArtifactError, ParamsError
-from aupair.params import AnyNetwork
+from aupair.training_params import AnyNetwork
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)

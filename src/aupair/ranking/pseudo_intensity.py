@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from aupair.aus import AUS
 from aupair.errors import ParamsError
 from aupair.log import SILENT, Log
-from aupair.params import Params, TrainPseudoIntensity
+from aupair.params import Params
 from aupair.ranking.checkpoint import Checkpoints
 from aupair.ranking.distill import StudentWithTeacher, Teachers, distillation_loss
 from aupair.ranking.fit import BatchLoss, FitJob, fit, forward_all
@@ -31,6 +31,7 @@ from aupair.ranking.losses import (
 )
 from aupair.ranking.networks import AUNetwork, build_network, pick_device, second_head_sigma
 from aupair.ranking.samples import TrainingSet
+from aupair.training_params import TrainPseudoIntensity
 
 INTEGRATED_PENALTY = 1e-3
 """weight of the mean squared log sigma of a second head (method: 1e-3 on every frame)"""

@@ -12,10 +12,11 @@ from aupair import store
 from aupair.aus import AUS, SPLITS
 from aupair.data.frames import Frames, load_frames
 from aupair.errors import ArtifactError, DataError
-from aupair.params import Optimiser, SamplePairs
+from aupair.params import SamplePairs
 from aupair.ranking.images import FaceImages
 from aupair.ranking.pairs import Pairs, assign_folds, count_pairs, draw_groups, draw_pairs
 from aupair.ranking.sampling import GroupSampler, ListSampler, Sampler
+from aupair.training_params import Optimiser
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from aupair import store
 from aupair.aus import AUS
 from aupair.errors import ArtifactError
-from aupair.params import Params, parse_network
+from aupair.params import Params
 from aupair.ranking.fit import forward_in_chunks, to_network_input
 from aupair.ranking.networks import AUNetwork, Factors, SecondHead, Vgg, build_factors, pick_device
 from aupair.ranking.pseudo_intensity import PseudoIntensity
 from aupair.ranking.uncertainty import Sigma, Uncertainty
+from aupair.training_params import parse_network
 
 Y_HAT, SIGMA = "y_hat.safetensors", "sigma.safetensors"
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from aupair.aus import AUS
 from aupair.log import SILENT, Log
-from aupair.params import FitUncertainty, Params
+from aupair.params import Params
 from aupair.ranking.checkpoint import Checkpoints
 from aupair.ranking.fit import FitJob, fit, forward_all
 from aupair.ranking.losses import UNCERTAINTY_LOSSES, PairBatch, make_pair_batch, uncertainty_loss
@@ -23,6 +23,7 @@ from aupair.ranking.networks import AUNetwork, Factors, SecondHead, build_factor
 from aupair.ranking.pairs import Pairs
 from aupair.ranking.prefetch import Faces
 from aupair.ranking.samples import TrainingSet
+from aupair.training_params import FitUncertainty
 
 
 class Sigma(nn.Module):
