@@ -8,7 +8,7 @@ import pytest
 from aupair.errors import RegistryError
 from aupair.log import Log
 from aupair.registry import live_logging, mlflow_store
-from aupair.registry.runs import Flow, StageRun, log_flow
+from aupair.registry.runs import FlowRun, StageRun, log_flow
 
 STAGE = StageRun("train-mapping", 1, {"epochs": 2})
 
@@ -129,7 +129,7 @@ def test_register_model_adds_what_is_missing_and_leaves_the_rest(client: Any, mo
     parent = live_logging.get_or_create_parent_run(client, experiment, "k1")
     rest = [StageRun("evaluate", metrics={"score": 2}), STAGE, StageRun("check-data", params={"few_positives": 5})]
     whole = StageRun("flow", metrics={"score": 1})
-    assert log_flow(client, Flow("k1", experiment, whole, rest, {"data.md5": "d"}, "k1", parent)) == parent
+    assert log_flow(client, FlowRun("k1", experiment, whole, rest, {"data.md5": "d"}, "k1", parent)) == parent
     found = runs(client)
     assert found["evaluate"].data.metrics["score"] == 1, "it was whole"
     assert (found["train-mapping"].info.status, found["train-mapping"].data.tags["logged"]) == ("FINISHED", "yes")

@@ -7,7 +7,7 @@ import pytest
 
 from aupair.errors import RegistryError
 from aupair.registry import mlflow_store
-from aupair.registry.runs import Flow, StageRun, curve_points, finite_numbers, flatten, hash_flow, log_flow
+from aupair.registry.runs import FlowRun, StageRun, curve_points, finite_numbers, flatten, hash_flow, log_flow
 
 
 def test_rows_go_by_name_and_split() -> None:
@@ -43,13 +43,13 @@ def test_a_run_that_was_cut_off_is_logged_again_and_a_finished_one_is_not(
     curves = tmp_path / "curves.jsonl"
     curves.write_text("".join(json.dumps({"step": step, "loss": step / 2}) + "\n" for step in range(1500)))
     stages = [StageRun("train-mapping", 0, curves=(curves,)), StageRun("evaluate", artifacts=(tmp_path / "table.md",))]
-    flow = Flow(
+    flow = FlowRun(
         "f1",
         mlflow_store.get_or_create_experiment(client, "test"),
         StageRun("flow", params={"long": "x" * 9000}),
         stages,
     )
-    with pytest.raises(RegistryError, match="a report that is not there"):
+    with pytest.raises(RegistryError, match="a report is missing"):
         log_flow(client, flow)
     (tmp_path / "table.md").write_text("now")
     parent = log_flow(client, flow)
@@ -72,7 +72,7 @@ def test_a_pipelines_run_id_is_on_every_run(tmp_path: Path, monkeypatch: pytest.
     client = mlflow_store.open_mlflow(create=True)
     log_flow(
         client,
-        Flow(
+        FlowRun(
             "f1",
             mlflow_store.get_or_create_experiment(client, "test"),
             StageRun("flow"),

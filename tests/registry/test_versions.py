@@ -229,7 +229,7 @@ def test_resolve_gives_the_registered_bundle(home: Path) -> None:
     assert versions.resolve_bundle(str(home / "bundle")) == home / "bundle"
 
     (folder / "f" / "final.safetensors").write_bytes(b"touched")
-    with pytest.raises(RegistryError, match="not what was registered"):
+    with pytest.raises(RegistryError, match="not the one that was registered"):
         versions.resolve_bundle("models:/resolve@champion")
     (folder / "f" / "final.safetensors").unlink()
     with pytest.raises(RegistryError, match=r"no f/final\.safetensors"):

@@ -1,1 +1,1 @@
-"""MLflow runs, the model bundle, its versions and their promotion; the recognizer that serves it."""
+"""MLflow: runs of the flow, the versions of the registered model, and the gate to their promotion."""

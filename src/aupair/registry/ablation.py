@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from aupair.registry import mlflow_store
-from aupair.registry.runs import Flow, StageRun, log_flow
+from aupair.registry.runs import FlowRun, StageRun, log_flow
 
 ABLATION = "ablation"
 
@@ -36,5 +36,5 @@ def log_ablation(tree: Mapping[str, Any], reports: tuple[Path, ...], experiment:
     parent = StageRun(ABLATION, artifacts=reports)
     tags = {"data.md5": str(tree.get("data", "")), "mlflow.runName": ABLATION}
     return log_flow(
-        client, Flow(identity, mlflow_store.get_or_create_experiment(client, experiment), parent, runs, tags)
+        client, FlowRun(identity, mlflow_store.get_or_create_experiment(client, experiment), parent, runs, tags)
     )

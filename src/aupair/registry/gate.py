@@ -1,4 +1,4 @@
-"""The promotion gate: what a version must show before it becomes the champion."""
+"""The promotion gate: the conditions under which a version may become the champion."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +15,7 @@ PATH = Path("mlflow/registry.yaml")
 
 
 class Gate(Record):
-    """What is asked of a version; its scores are tags, so nothing is downloaded."""
+    """Settings of the gate; it compares tags of versions, so that nothing is downloaded."""
 
     score_margin: Annotated[float, Field(ge=0, le=1)] = 0.0
     """how much lower than the champion's the score may be"""
@@ -26,10 +26,10 @@ class Gate(Record):
 
 
 def load_gate(path: Path = PATH) -> Gate:
-    """Read the gate.
+    """Load the gate.
 
     Raises:
-        RegistryError: the file is missing or wrong: without a gate nothing is promoted.
+        RegistryError: the file is missing or wrong: nothing is promoted without a gate.
     """
     try:
         return Gate.model_validate(yaml.safe_load(Path(path).read_text()) or {})
@@ -46,28 +46,28 @@ def load_gate(path: Path = PATH) -> Gate:
 
 
 def missing_selection_tags(tags: Mapping[str, str]) -> list[str]:
-    """Say what a version lacks that no force can make up for."""
+    """Return what a version lacks to be promoted at all, even with --force; empty if it lacks nothing."""
     lacking = [au for au in AUS if tags.get(f"selection.{au}") not in ("P1", "P2")]
     return [f"no selection tag (P1: with uncertainty, P2: without) for {', '.join(lacking)}"] if lacking else []
 
 
 def list_refusals(gate: Gate, version: Mapping[str, str], champion: Mapping[str, str]) -> list[str]:
-    """Say why a version, by its tags, must not follow the champion; empty if it may."""
+    """Return why a version must not replace the champion, by the tags of both; empty if it may."""
     reasons: list[str] = []
     if gate.same_data and version.get("data.md5") != champion.get("data.md5"):
         reasons.append(f"other data ({version.get('data.md5')}, the champion's {champion.get('data.md5')})")
-    reasons += _worse("score.p2", gate.score_margin, version, champion)
+    reasons += _compare_tag("score.p2", gate.score_margin, version, champion)
     for au in AUS:
-        reasons += _worse(f"f1.{au}", gate.f1_margin, version, champion)
+        reasons += _compare_tag(f"f1.{au}", gate.f1_margin, version, champion)
     return reasons
 
 
-def _worse(tag: str, margin: float, version: Mapping[str, str], champion: Mapping[str, str]) -> list[str]:
-    """Compare one number; one that the champion has and the version lacks counts as worse."""
+def _compare_tag(tag: str, margin: float, version: Mapping[str, str], champion: Mapping[str, str]) -> list[str]:
+    """Return in a list of one how a number is worse than the champion's; a missing one counts as worse."""
     if tag not in champion:
         return []
     if tag not in version:
         return [f"no {tag}"]
     new, old = float(version[tag]), float(champion[tag])
-    # a tag has six decimals: half of the last one is no difference
+    # A tag has six decimals: half of the last one is no difference.
     return [f"{tag} {new:.3f} against {old:.3f}"] if not new >= old - margin - 5e-7 else []

@@ -1,8 +1,8 @@
-"""Log a stage to MLflow while it runs, below its pipeline's run.
+"""Log a stage to MLflow while it runs in a pipeline.
 
-A pipeline's run is known by KFP_RUN_ID (of Kubeflow, or of a local run), or by the run that a server with MLflow built in
-gives each task in MLFLOW_RUN_ID. Without either, register-model logs the whole flow afterwards; and with one, what is
-missing.
+A pipeline's run is known by KFP_RUN_ID (of Kubeflow, or of a local run), or by MLFLOW_RUN_ID, the MLflow run that a KFP
+server with MLflow built in creates for each task. Without either, register-model logs the whole flow afterwards; with
+one, it logs only what is missing.
 """
 
 import os
@@ -22,27 +22,27 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 RUN_ID = "KFP_RUN_ID"
-GIVEN = "MLFLOW_RUN_ID"
+SERVER_RUN = "MLFLOW_RUN_ID"
 EXPERIMENT = "MLFLOW_EXPERIMENT_NAME"
 
 
 def pipeline_run_id() -> str:
-    """Give the id of the pipeline's run; empty where no pipeline runs."""
+    """Return the id of the pipeline's run; empty if no pipeline runs."""
     return os.environ.get(RUN_ID, "")
 
 
 def server_run_id() -> str:
-    """Give the MLflow run that the pipeline's server made for this task; empty where it made none."""
-    return os.environ.get(GIVEN, "")
+    """Return the MLflow run that the KFP server created for this task; empty if it created none."""
+    return os.environ.get(SERVER_RUN, "")
 
 
 def runs_in_pipeline() -> bool:
-    """Say whether stages log themselves."""
+    """Return whether a pipeline runs, in which stages log themselves."""
     return bool(pipeline_run_id() or server_run_id())
 
 
 def current_flow_id(client: "MlflowClient", otherwise: str = "") -> str:
-    """Give what all runs of this flow are found by: the pipeline's run, else the given run's parent, else `otherwise`."""
+    """Return the id of this flow: the pipeline's run, else the parent of the server's run, else `otherwise`."""
     if pipeline_run_id() or not server_run_id():
         return pipeline_run_id() or otherwise
     with mlflow_store.mlflow_errors(f"run {server_run_id()}"):
@@ -50,7 +50,10 @@ def current_flow_id(client: "MlflowClient", otherwise: str = "") -> str:
 
 
 def current_experiment(client: "MlflowClient", name: str) -> str:
-    """Give the experiment of the given run; else, in a pipeline, of the variable's name; else the one of that name."""
+    """Return the id of the experiment to log to.
+
+    It is that of the server's run; else the one that the pipeline's environment names; else the one called `name`.
+    """
     if not server_run_id():
         return mlflow_store.get_or_create_experiment(
             client, os.environ.get(EXPERIMENT, name) if runs_in_pipeline() else name
@@ -60,16 +63,16 @@ def current_experiment(client: "MlflowClient", name: str) -> str:
 
 
 def get_or_create_parent_run(client: "MlflowClient", experiment: str, flow: str) -> str:
-    """Find the flow's parent run, or make it: the first task does, before others run side by side."""
+    """Return the id of the flow's parent run; the first task creates it, before others run in parallel."""
     with mlflow_store.mlflow_errors(f"flow {flow}"):
         if server_run_id():
             parent = str(client.get_run(server_run_id()).data.tags.get("mlflow.parentRunId", server_run_id()))
             for key, value in parent_run_tags(flow, pipeline_run_id()).items():
                 client.set_tag(parent, key, value)
             return parent
-        found = client.search_runs([experiment], f"tags.flow_id = '{flow}' and tags.stage = '{PARENT}'")
-        if found:
-            return str(min(found, key=lambda run: run.info.start_time).info.run_id)
+        parents = client.search_runs([experiment], f"tags.flow_id = '{flow}' and tags.stage = '{PARENT}'")
+        if parents:
+            return str(min(parents, key=lambda run: run.info.start_time).info.run_id)
         return str(
             client.create_run(experiment, tags=parent_run_tags(flow, pipeline_run_id()), run_name=flow).info.run_id
         )
@@ -77,24 +80,24 @@ def get_or_create_parent_run(client: "MlflowClient", experiment: str, flow: str)
 
 @contextmanager
 def log_while_running(
-    stage: StageRun, experiment: str, left: Callable[[], StageRun], log: Log = SILENT
+    stage: StageRun, experiment: str, collect: Callable[[], StageRun], log: Log = SILENT
 ) -> Iterator[Log]:
-    """Log a stage while it runs: its params at once, metrics as they come, what it left at the end.
+    """Log the stage that runs in the block: its metrics at once, and all it wrote when it ends.
 
-    A store that cannot be reached at the start stops the stage before it has cost anything; one that goes away later
-    costs a line, and register-model makes up for it.
+    If the store cannot be reached at the start, the stage does not begin. If it is lost later, one line says so, the
+    stage runs on, and register-model logs what is missing.
 
     Args:
         stage: its name, trial and params.
-        left: gives what the stage left, once it is through.
-        log: what hears everything as well.
+        collect: returns what there is to log when the stage has ended.
+        log: gets everything that the stage logs, too.
 
     Raises:
         RegistryError: the store cannot be reached, or refuses, at the start.
     """
     client = mlflow_store.open_mlflow(create=True)
-    flow, place = current_flow_id(client), current_experiment(client, experiment)
-    parent = get_or_create_parent_run(client, place, flow)
+    flow, experiment_id = current_flow_id(client), current_experiment(client, experiment)
+    parent = get_or_create_parent_run(client, experiment_id, flow)
     tags = stage_run_tags(stage, flow, pipeline_run_id())
     with mlflow_store.mlflow_errors(f"run {stage.name}"):
         if server_run_id():
@@ -103,30 +106,30 @@ def log_while_running(
                 client.set_tag(run_id, key, value)
         else:
             tags["mlflow.parentRunId"] = parent
-            run_id = str(client.create_run(place, tags=tags, run_name=stage.name).info.run_id)
-    live = LiveLog(client, run_id, log)
+            run_id = str(client.create_run(experiment_id, tags=tags, run_name=stage.name).info.run_id)
+    live = MLflowLog(client, run_id, log)
     try:
         yield live
     except BaseException:
         live.attempt(lambda: client.set_terminated(run_id, "FAILED") if not server_run_id() else None)
         raise
-    rest = left()
-    live.attempt(lambda: _finish(client, run_id, rest, live.count == 0))
+    result = collect()
+    live.attempt(lambda: _finish(client, run_id, result, live.count == 0))
 
 
-def _finish(client: "MlflowClient", run_id: str, rest: StageRun, curves: bool) -> None:
-    """Log what a stage left, and mark its run as whole."""
-    log_run(client, run_id, rest, curves)
+def _finish(client: "MlflowClient", run_id: str, result: StageRun, curves: bool) -> None:
+    """Log what a stage wrote, and mark its run as complete."""
+    log_run(client, run_id, result, curves)
     client.set_tag(run_id, LOGGED, "yes")
     if not server_run_id():
         client.set_terminated(run_id, "FINISHED")
 
 
-class LiveLog(Log):
-    """Passes everything on, and metrics to an MLflow run.
+class MLflowLog(Log):
+    """A log that sends metrics to an MLflow run and passes everything on to another log.
 
     Attributes:
-        count: how many values went there.
+        count: how many values it has sent.
     """
 
     def __init__(self, client: "MlflowClient", run_id: str, log: Log) -> None:
@@ -135,27 +138,27 @@ class LiveLog(Log):
         self.count = 0
 
     def line(self, text: str) -> None:
-        """Pass it on."""
+        """Pass a line on."""
         self._log.line(text)
 
     def progress(self, items: Iterable[T], total: int, what: str, done: int = 0) -> Iterator[T]:
-        """Pass it on."""
+        """Pass the progress on."""
         yield from self._log.progress(items, total, what, done)
 
     def metrics(self, step: int, **values: float) -> None:
-        """Log values at a step; `network.value` is called `network/value`, as in the curves."""
+        """Send values at a step; `network.value` is named `network/value`, as in the curves."""
         self._log.metrics(step, **values)
         points = [("/".join(key.rsplit(".", 1)), value, step) for key, value in values.items()]
         self.attempt(lambda: log_metric_points(self._client, self._run_id, points, int(time.time() * 1000)))
         self.count += len(points) if not self._lost else 0
 
-    def attempt(self, what: Callable[[], object]) -> None:
-        """Call the store, unless it was lost before; tell if it is lost now."""
+    def attempt(self, call: Callable[[], object]) -> None:
+        """Call the store unless it was lost before; log one line if this call loses it."""
         if self._lost:
             return
         try:
             with mlflow_store.mlflow_errors(f"run {self._run_id}"):
-                what()
+                call()
         except RegistryError as error:
             self._lost = True
-            self._log.line(f"{error}; this stage is not logged any further, register-model will")
+            self._log.line(f"{error}; the rest of this stage is not logged now, register-model will log it")

@@ -1,4 +1,4 @@
-"""The way to MLflow: which store, made ready by one process, silent, and one line when it cannot be reached."""
+"""Open the MLflow store: find and create it, keep MLflow quiet, and turn its failures into errors of one line."""
 
 import fcntl
 import os
@@ -19,28 +19,28 @@ PROBE_SECONDS = 5.0
 
 
 def tracking_uri() -> str:
-    """Give the store's URI; MLflow keeps connections by it, so a database file is named by its whole path."""
+    """Return the URI of the store; a database file with its whole path, since MLflow caches connections by URI."""
     uri = os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
     database = sqlite_path(uri)
     return uri if database is None else f"sqlite:///{database.resolve()}"
 
 
 def open_mlflow(create: bool = False) -> "MlflowClient":
-    """Open the store, and make it MLflow's current one.
+    """Open the store, make it MLflow's current one, and return a client.
 
     Args:
-        create: make a local store that does not exist yet; else its absence is an error.
+        create: create a local store if there is none; otherwise its absence is an error.
 
     Raises:
         RegistryError: there is no store, it cannot be opened, or its server does not answer.
     """
     uri = tracking_uri()
-    _quiet()
+    _set_defaults()
     database = sqlite_path(uri)
     if database is not None:
-        _prepare(uri, database, create)
+        _create_database(uri, database, create)
     elif uri.startswith(("http://", "https://")):
-        _probe(uri)
+        _check_server(uri)
     import mlflow
 
     with mlflow_errors("opening the store"):
@@ -50,35 +50,38 @@ def open_mlflow(create: bool = False) -> "MlflowClient":
 
 
 def sqlite_path(uri: str) -> Path | None:
-    """Give the database file of a sqlite URI, or None for another kind of store."""
+    """Return the database file of a sqlite URI; None for another kind of store."""
     return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
 
 
 def get_or_create_experiment(client: "MlflowClient", name: str) -> str:
-    """Find or make the experiment; a local store keeps its files in `mlruns` beside the database."""
+    """Return the id of an experiment; a local store has its files in `mlruns` beside the database."""
     from mlflow import MlflowException
 
     database = sqlite_path(tracking_uri())
     location = None if database is None else str(database.parent / "mlruns")
     with mlflow_errors(f"experiment {name}"):
-        found = client.get_experiment_by_name(name)
-        if found is not None:
-            return str(found.experiment_id)
+        experiment = client.get_experiment_by_name(name)
+        if experiment is not None:
+            return str(experiment.experiment_id)
         try:
             return str(client.create_experiment(name, artifact_location=location))
-        except MlflowException:  # another process was quicker: then it is there now
-            found = client.get_experiment_by_name(name)
-            if found is None:
+        except MlflowException:  # another process may have created it in between
+            experiment = client.get_experiment_by_name(name)
+            if experiment is None:
                 raise
-            return str(found.experiment_id)
+            return str(experiment.experiment_id)
 
 
 @contextmanager
 def mlflow_errors(where: str) -> Iterator[None]:
-    """Turn what MLflow or its database raises inside into one line about `where`.
+    """Turn what MLflow or its database raises in the block into an error of one line.
+
+    Args:
+        where: the run, model or version at hand, named in the error.
 
     Raises:
-        RegistryError: the first line of what they said.
+        RegistryError: the first line of the original message.
     """
     from mlflow import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
@@ -90,8 +93,8 @@ def mlflow_errors(where: str) -> Iterator[None]:
         raise RegistryError(f"MLflow at {tracking_uri()} refused", where=where, got=first) from error
 
 
-def _quiet() -> None:
-    """Keep MLflow from phoning home, from chatting, and from retrying for minutes; a user's own settings win."""
+def _set_defaults() -> None:
+    """Turn off MLflow's telemetry, chatter and minutes of retries; but for telemetry a user's own settings win."""
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
@@ -99,8 +102,8 @@ def _quiet() -> None:
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
 
-def _prepare(uri: str, database: Path, create: bool) -> None:
-    """Make the tables of a fresh database, one process at a time: two at once would fail on a duplicate column."""
+def _create_database(uri: str, database: Path, create: bool) -> None:
+    """Create the tables of a new database, one process at a time: two at once fail on a duplicate column."""
     if database.exists() and database.stat().st_size and not create:
         return
     if not create:
@@ -111,13 +114,13 @@ def _prepare(uri: str, database: Path, create: bool) -> None:
         )
     if not os.access(database.parent, os.W_OK):
         raise RegistryError("the MLflow store cannot be written", where=uri, expected="a writable folder")
-    with _alone(database.parent):
+    with _locked(database.parent):
         if not database.exists() or not database.stat().st_size:
-            _upgrade(uri)
+            _create_tables(uri)
 
 
-def _upgrade(uri: str) -> None:
-    """Do what `mlflow db upgrade URI` does, without a second process and its seconds of import."""
+def _create_tables(uri: str) -> None:
+    """Run `mlflow db upgrade URI` in this process, which saves seconds of import."""
     import logging
 
     from mlflow.db import commands
@@ -128,8 +131,8 @@ def _upgrade(uri: str) -> None:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Hold a lock on a folder; it goes with the process, and leaves no file behind."""
+def _locked(folder: Path) -> Iterator[None]:
+    """Lock a folder until the block or the process ends; no file is left behind."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
@@ -138,8 +141,8 @@ def _alone(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _probe(uri: str) -> None:
-    """Ask the server for any answer at all, before MLflow's client retries for minutes."""
+def _check_server(uri: str) -> None:
+    """Check that a server answers at all, before MLflow's client retries for minutes."""
     import requests
 
     try:

@@ -1,6 +1,6 @@
-"""register-model: the chosen trial becomes a bundle, the flow a set of MLflow runs, the bundle one registered version.
+"""register-model: write the chosen trial as a bundle, log the flow to MLflow, and register the bundle as a version.
 
-It has a side effect, so it is idempotent: a bundle that is registered is found by its hash, and nothing is created.
+Running it again changes nothing: a bundle that is registered already is found by its hash.
 """
 
 import os
@@ -20,7 +20,7 @@ from aupair.inference.recognizer import read_selection
 from aupair.log import SILENT, Log
 from aupair.params import Params
 from aupair.registry import live_logging, mlflow_store, versions
-from aupair.registry.runs import PARENT, Flow, StageRun, finite_numbers, hash_flow, log_flow
+from aupair.registry.runs import PARENT, FlowRun, StageRun, finite_numbers, hash_flow, log_flow
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -33,17 +33,17 @@ HEADLINE = re.compile(
     r"|pair_accuracy\.(clear|mean)"
     r"|uncertainty\.(pair_nll\.(h|constant)|(auroc_correct|gain_at_80)\.\w+)"
 )
-"""The metrics that the parent run has, to compare flows by; evaluate's run has all."""
+"""The metrics of the parent run, by which flows are compared; the run of evaluate has all."""
 
 
 @dataclass(frozen=True)
 class Registration:
-    """What register-model did.
+    """The result of register-model.
 
     Attributes:
         version: the number of the version.
-        created: False if it was there already.
-        sha256: the bundle's hash.
+        created: False if it was registered before.
+        sha256: the hash of the bundle.
     """
 
     version: int
@@ -54,13 +54,13 @@ class Registration:
 def register_bundle(
     bundle: Path, parts: Parts, stages: Sequence[StageRun], reports: Sequence[Path], params: Params, log: Log = SILENT
 ) -> Registration:
-    """Write the bundle, log the flow, register the bundle, and point `challenger` to it.
+    """Write the bundle, log the flow, register the bundle, and set the alias `challenger` to it.
 
     Args:
         bundle: where the bundle is written.
-        parts: what goes into it, of the chosen trial.
-        stages: every run of a stage, to be logged below the flow.
-        reports: files and folders to keep with the flow.
+        parts: the files of the chosen trial that go into it.
+        stages: what to log for each run of a stage, below the flow.
+        reports: files and folders to log with the flow.
 
     Raises:
         ArtifactError: a part is missing.
@@ -75,33 +75,35 @@ def register_bundle(
         tags = version_tags(bundle, metrics, data, sha256) | origin_tags()
         experiment = live_logging.current_experiment(client, params.register_model.experiment)
         flow = live_logging.current_flow_id(client, hash_flow(params.model_dump_json(), data, sha256))
-        whole = StageRun(
+        summary = StageRun(
             PARENT, params=params.model_dump(mode="json"), metrics=headline_metrics(metrics), artifacts=tuple(reports)
         )
         about = {"data.md5": data, versions.HASH_TAG: sha256} | origin_tags()
         parent = (
             live_logging.get_or_create_parent_run(client, experiment, flow) if live_logging.runs_in_pipeline() else ""
         )
-        run_id = log_flow(client, Flow(flow, experiment, whole, stages, about, live_logging.pipeline_run_id(), parent))
+        run_id = log_flow(
+            client, FlowRun(flow, experiment, summary, stages, about, live_logging.pipeline_run_id(), parent)
+        )
         version = versions.create_version(client, log_bundle(client, bundle, run_id, params), run_id, tags, name)
         if parent:
-            client.update_run(parent, "RUNNING")  # logging a model has ended it, but the pipeline goes on
+            client.update_run(parent, "RUNNING")  # log_model ended the run, but the pipeline is not finished
     versions.set_challenger(client, version, name)
-    log.line(f"{name} version {version}: {'registered' if created else 'registered before, nothing new'}")
+    log.line(f"{name} version {version}: {'registered' if created else 'was registered before, nothing has changed'}")
     return Registration(version, created, sha256)
 
 
 def version_tags(bundle: Path, metrics: Mapping[str, Any], data: str, sha256: str) -> dict[str, str]:
-    """Give a version's tags: the mapping of each AU, scores and F1 on `select`, scores on `validation`, the hashes.
+    """Return a version's tags: the mapping of each AU, scores and F1 on `select`, scores on `validation`, the hashes.
 
-    `selection.AU1` is P1 where the mapping with uncertainty decides, P2 where the one without does. The evidence is
-    beside it: `selection.AU1.difference` is 1/2 (F1 + accuracy) with uncertainty less without, where it was chosen,
-    `selection.AU1.probability` that with is better; above `selection.tie` uncertainty is used.
-    A model of intensities has ICC and MAE too: `icc.p2` of `select`, `validation.icc.p2` and so on.
+    `selection.AU1` is P1 if the mapping with uncertainty decides, P2 if the one without does. The evidence is beside
+    it: `selection.AU1.difference` is 1/2 (F1 + accuracy) on `select` with uncertainty less that without,
+    `selection.AU1.probability` the probability that with is better; P1 needs a difference above `selection.tie`.
+    A model of intensities has ICC and MAE, too: `icc.p2` of `select`, `validation.icc.p2` and so on.
     """
     uses = read_selection(bundle / "selection.json").uses_uncertainty
     tags = {f"selection.{au}": "P1" if used else "P2" for au, used in zip(AUS, uses)}
-    tags |= _evidence(store.read_json(bundle / "selection.json"))
+    tags |= _selection_evidence(store.read_json(bundle / "selection.json"))
     select = {name: _row(metrics, name, "select") for name in ("P1", "P2")}
     for name, row in select.items():
         tags[f"score.{name.lower()}"] = _tag(row["score"])
@@ -116,37 +118,37 @@ def version_tags(bundle: Path, metrics: Mapping[str, Any], data: str, sha256: st
 
 
 def headline_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """Pick the handful of metrics.json that flows are compared by."""
+    """Return the few numbers of metrics.json by which flows are compared."""
     return {key: value for key, value in finite_numbers(metrics).items() if HEADLINE.fullmatch(key)}
 
 
 def origin_tags() -> dict[str, str]:
-    """Give the tags that say what made a version: git.commit, and the pipeline's run, where one runs the flow."""
+    """Return the tags of a version's origin: git.commit, and the pipeline's run if one runs the flow."""
     run = live_logging.pipeline_run_id()
     return git_commit_tag() | ({"pipeline_run_id": run} if run else {})
 
 
 def git_commit_tag() -> dict[str, str]:
-    """Give the tag git.commit: of the image (AUPAIR_GIT_COMMIT), else of the working folder.
+    """Return the tag git.commit: that of the image (AUPAIR_GIT_COMMIT), else that of the working folder.
 
-    None outside a repository, before its first commit, without git.
+    There is none outside a repository, before its first commit, and without git.
     """
     if of_image := os.environ.get("AUPAIR_GIT_COMMIT"):
         return {"git.commit": of_image}
     try:
         done = subprocess.run(["git", "rev-parse", "--verify", "HEAD"], capture_output=True, text=True)
-    except OSError:  # no git on this machine: the tag is a help, not a need
+    except OSError:  # no git on this machine; the tag is not needed
         return {}
     return {} if done.returncode else {"git.commit": done.stdout.strip()}
 
 
 def log_bundle(client: "MlflowClient", bundle: Path, run_id: str, params: Params) -> str:
-    """Log the bundle as a python function (models from code) beside this package, and give the model's URI."""
+    """Log the bundle as a Python function (models from code) with this package, and return the model's URI."""
     import mlflow
 
     package = Path(__file__).parents[1]
     with mlflow_store.mlflow_errors(f"bundle {bundle}"), warnings.catch_warnings():
-        # MLflow wants an input example and type hints; the signature says more than both
+        # MLflow warns without an input example and type hints; the signature contains more than both.
         warnings.simplefilter("ignore", UserWarning)
         with mlflow.start_run(run_id=run_id):
             info = mlflow.pyfunc.log_model(
@@ -161,7 +163,7 @@ def log_bundle(client: "MlflowClient", bundle: Path, run_id: str, params: Params
 
 
 def serving_signature(params: Params) -> "ModelSignature":
-    """Give what is served: (n, size, size, 3) uint8 and `fps` in; a row of numbers for each face out."""
+    """Return the signature of serving: faces (n, size, size, 3) uint8 and `fps` -> a row of numbers for each face."""
     import numpy as np
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
@@ -174,22 +176,22 @@ def serving_signature(params: Params) -> "ModelSignature":
     for au in AUS:
         columns.append(ColSpec("integer", au))
         columns += [ColSpec("float", f"{au}_{name}") for name in names]
-    # an unnamed tensor: with a name, predict would receive a dict
+    # The tensor has no name: with one, predict would receive a dict.
     faces = Schema([TensorSpec(np.dtype("uint8"), (-1, size, size, 3))])
-    # MLflow wants a default; predict refuses this one, since no rate is true of every video
+    # MLflow requires a default; predict refuses it, since no frame rate fits every video.
     return ModelSignature(faces, Schema(columns), ParamSchema([ParamSpec("fps", "double", 0.0)]))
 
 
 def _row(metrics: Mapping[str, Any], name: str, split: str) -> Mapping[str, Any]:
-    """Find a row of metrics.json."""
+    """Return a row of metrics.json."""
     for row in metrics["rows"]:
         if (row["name"], row["split"]) == (name, split):
             return row
     raise ArtifactError("no such row", where="metrics.json", got=f"{name} on {split}", todo="run evaluate again")
 
 
-def _evidence(selection: Mapping[str, Any]) -> dict[str, str]:
-    """Give the tags that say why each AU's mapping was chosen; what is not there gives an empty one."""
+def _selection_evidence(selection: Mapping[str, Any]) -> dict[str, str]:
+    """Return the tags that show why each AU's mapping was chosen; a missing number gives an empty tag."""
     tags = {"selection.tie": _tag(selection.get("tie"))}
     for au in AUS:
         tags[f"selection.{au}.difference"] = _tag(selection[au].get("difference"))
@@ -198,5 +200,5 @@ def _evidence(selection: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _tag(value: float | None) -> str:
-    """Write a number as a tag; an undefined one gives none."""
+    """Return a number as a tag; an empty one if it is undefined."""
     return "" if value is None else f"{value:.6f}"

@@ -1,7 +1,7 @@
-"""A flow as MLflow runs: a parent, and below it a run for each stage and trial. Logging again adds nothing.
+"""Log a flow to MLflow: a parent run, and below it a run for each stage and trial. Logging again adds nothing.
 
-Files stay the truth: what a stage wrote (curves.jsonl, metrics, reports) is logged from there. In a pipeline the stages
-log themselves (`aupair.registry.live_logging`), and what they could not log is added here.
+What is logged comes from the files that the stages wrote: curves.jsonl, metrics, reports. In a pipeline the stages log
+themselves (`aupair.registry.live_logging`), and this module adds what is missing.
 """
 
 import hashlib
@@ -25,26 +25,26 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 BATCH = 1000
-"""Most metrics that MLflow takes at once; of params it takes 100."""
+"""The most metrics that MLflow takes at once; it takes 100 params."""
 
 PARENT = "flow"
-"""The `stage` tag of a parent run."""
+"""The `stage` tag of the parent run of a flow."""
 
 LOGGED = "logged"
-"""The tag of a run in which all is logged that the stage left; a server may end its runs itself, whatever they hold."""
+"""The tag of a complete run; the status does not tell, since a KFP server ends its runs whatever they contain."""
 
 
 @dataclass(frozen=True)
 class StageRun:
-    """What one run of a stage left.
+    """What to log for one run of a stage.
 
     Attributes:
         stage: its name, with hyphens.
         trial: which trial, or None for a stage that runs once.
         params: its section of params.yaml.
-        curves: its files of JSON lines; `step` or `epoch` is the step, texts become a prefix of the metric's name.
+        curves: its files of JSON lines; `step` or `epoch` is the step, a text becomes a prefix of the metric's name.
         metrics: final values.
-        artifacts: small files or folders to keep beside the run.
+        artifacts: small files or folders to log with the run.
     """
 
     stage: str
@@ -56,15 +56,15 @@ class StageRun:
 
     @property
     def name(self) -> str:
-        """The run's name: the stage, and the trial where there is one."""
+        """Return the name of the run: the stage, and the trial if there is one."""
         return self.stage if self.trial is None else f"{self.stage}-{self.trial}"
 
 
 def collect_stage_run(stage: Stage, params: Params, places: Mapping[str, Path], trial: int | None = None) -> StageRun:
-    """Tell what MLflow keeps of a stage: its section of the params, curves, metrics and reports.
+    """Return the parameters, curves, metrics and reports to log for a stage.
 
     Args:
-        places: where its artifacts are; nothing is read of them, and an empty mapping leaves the params alone.
+        places: the paths of its artifacts; if empty, as before the stage has run, only the parameters are returned.
     """
     section = getattr(params, stage.section).model_dump(mode="json")
     trained = [places[name] for name in ("f", "h", "mapping") if name in stage.writes and name in places]
@@ -76,17 +76,17 @@ def collect_stage_run(stage: Stage, params: Params, places: Mapping[str, Path], 
 
 
 @dataclass(frozen=True)
-class Flow:
-    """One way through all stages.
+class FlowRun:
+    """One run of all stages.
 
     Attributes:
         flow_id: the same for the same params, data and bundle.
         experiment: the id of MLflow's experiment.
-        parent: what belongs to the flow as a whole, as if it were a stage.
-        stages: its runs.
-        tags: more tags of the parent.
-        pipeline_run_id: of the pipeline that runs the flow; empty where none does.
-        parent_id: the parent run, where a pipeline has made it; empty: it is found by the flow_id, or made.
+        parent: what to log for the flow as a whole.
+        stages: what to log for each run of a stage.
+        tags: more tags of the parent run.
+        pipeline_run_id: the run of the pipeline that runs the flow; empty if none does.
+        parent_id: the parent run if a pipeline has created it; if empty, it is found by the flow_id, or created.
     """
 
     flow_id: str
@@ -99,18 +99,18 @@ class Flow:
 
 
 def hash_flow(*parts: str) -> str:
-    """Give an id that depends on the parts alone (params, data's hash, bundle's hash)."""
+    """Return an id that depends on the parts alone (params, hash of the data, hash of the bundle)."""
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
-def log_flow(client: "MlflowClient", flow: Flow) -> str:
-    """Log what was not logged before, and give the parent's run id.
+def log_flow(client: "MlflowClient", flow: FlowRun) -> str:
+    """Log what was not logged before, and return the id of the parent run.
 
-    A run in which all is logged is left as it is. One that was cut off is deleted and logged again; in a pipeline, whose
-    runs may still be going on, it is filled up instead.
+    A complete run stays as it is. One that was interrupted is deleted and logged again; in a pipeline, where it may
+    still be in use, what is missing is added to it instead.
 
     Raises:
-        RegistryError: MLflow refused, or a value is not a number.
+        RegistryError: MLflow refused, or a report is missing.
     """
     with mlflow_store.mlflow_errors(f"flow {flow.flow_id}"):
         parent = flow.parent_id
@@ -119,31 +119,31 @@ def log_flow(client: "MlflowClient", flow: Flow) -> str:
                 client.set_tag(parent, key, value)
             log_run(client, parent, flow.parent)
         else:
-            parent = _once(client, flow, flow.parent, flow.tags)
+            parent = _log_once(client, flow, flow.parent, flow.tags)
         for stage in flow.stages:
-            _once(client, flow, stage, {"mlflow.parentRunId": parent})
+            _log_once(client, flow, stage, {"mlflow.parentRunId": parent})
     return parent
 
 
 def parent_run_tags(flow: str, pipeline_run_id: str) -> dict[str, str]:
-    """Give the tags by which the parent run of a flow is found."""
+    """Return the tags by which the parent run of a flow is found."""
     return stage_run_tags(StageRun(PARENT), flow, pipeline_run_id)
 
 
 def stage_run_tags(stage: StageRun, flow: str, pipeline_run_id: str) -> dict[str, str]:
-    """Give the tags by which the run of a stage is found."""
+    """Return the tags by which the run of a stage is found."""
     trial = "none" if stage.trial is None else str(stage.trial)
     tags = {"flow_id": flow, "stage": stage.stage, "trial": trial, "au": "all"}
     return tags | ({"pipeline_run_id": pipeline_run_id} if pipeline_run_id else {})
 
 
 def log_run(client: "MlflowClient", run_id: str, stage: StageRun, curves: bool = True) -> None:
-    """Log into a run: params, curves, metrics, artifacts."""
+    """Log the params, curves, metrics and artifacts of a stage to a run."""
     from mlflow.entities import Param
 
     params = [Param(key, _text(value)) for key, value in flatten(dict(stage.params)).items()]
-    for some in _batches(params, 100):
-        client.log_batch(run_id, params=some)
+    for batch in _batches(params, 100):
+        client.log_batch(run_id, params=batch)
     points = [point for path in stage.curves for point in curve_points(store.read_jsonl(path))] if curves else []
     points += [(key, value, 0) for key, value in finite_numbers(dict(stage.metrics)).items()]
     log_metric_points(client, run_id, points, int(client.get_run(run_id).info.start_time))
@@ -152,7 +152,7 @@ def log_run(client: "MlflowClient", run_id: str, stage: StageRun, curves: bool =
 
 
 def log_metric_points(client: "MlflowClient", run_id: str, points: Sequence[tuple[str, float, int]], time: int) -> None:
-    """Log (name, value, step) of some metrics; `time` in milliseconds."""
+    """Log metrics, given as (name, value, step); `time` is in milliseconds."""
     from mlflow.entities import Metric
 
     for batch in _batches([Metric(_metric_name(key), value, time, step) for key, value, step in points], BATCH):
@@ -160,7 +160,7 @@ def log_metric_points(client: "MlflowClient", run_id: str, points: Sequence[tupl
 
 
 def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
-    """Turn nested mappings into `a.b.c: value`; a row with a name (and a split) goes by it, not by its place."""
+    """Return nested mappings as `a.b.c: value`; a list of rows goes by their names (and splits), not by their index."""
     if isinstance(tree, Mapping):
         pairs = [(str(key), value) for key, value in tree.items()]
     elif isinstance(tree, list) and tree and all(isinstance(row, Mapping) and "name" in row for row in tree):
@@ -176,18 +176,18 @@ def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def finite_numbers(tree: Any) -> dict[str, float]:
-    """Give the finite numbers of a tree of metrics; a pair of numbers is an interval: `.low`, `.high`."""
-    found: dict[str, float] = {}
+    """Return the finite numbers of a tree of metrics; a pair of numbers is an interval: `.low`, `.high`."""
+    result: dict[str, float] = {}
     for key, value in flatten(tree).items():
         if isinstance(value, list) and len(value) == 2 and all(map(_is_number, value)):
-            found |= {f"{key}.low": float(value[0]), f"{key}.high": float(value[1])}
+            result |= {f"{key}.low": float(value[0]), f"{key}.high": float(value[1])}
         elif _is_number(value):
-            found[key] = float(value)
-    return found
+            result[key] = float(value)
+    return result
 
 
 def curve_points(rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, float, int]]:
-    """Give (name, value, step) of every number in rows of curves."""
+    """Yield (name, value, step) of every number in the rows of a curve."""
     for index, row in enumerate(rows):
         step = int(row.get("step", row.get("epoch", index)))
         prefix = "/".join(value for value in row.values() if isinstance(value, str))
@@ -195,21 +195,21 @@ def curve_points(rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, float
             yield (f"{prefix}/{key}" if prefix else key), value, step
 
 
-def _once(client: "MlflowClient", flow: Flow, stage: StageRun, tags: Mapping[str, str]) -> str:
-    """Find the whole run of a stage in this flow, or log it; it is finished only when all is there."""
-    shared = stage_run_tags(stage, flow.flow_id, flow.pipeline_run_id)
-    query = " and ".join(f"tags.{key} = '{shared[key]}'" for key in ("flow_id", "stage", "trial"))
-    parts: list[str] = []
+def _log_once(client: "MlflowClient", flow: FlowRun, stage: StageRun, tags: Mapping[str, str]) -> str:
+    """Return the id of the complete run of a stage in this flow; log it first if there is none."""
+    stage_tags = stage_run_tags(stage, flow.flow_id, flow.pipeline_run_id)
+    query = " and ".join(f"tags.{key} = '{stage_tags[key]}'" for key in ("flow_id", "stage", "trial"))
+    incomplete: list[str] = []
     for run in client.search_runs([flow.experiment], query):
         if (run.info.status == "FINISHED" and not flow.parent_id) or run.data.tags.get(LOGGED):
             return str(run.info.run_id)
-        parts.append(str(run.info.run_id))
-    if flow.parent_id and parts:
-        run_id = parts[0]
+        incomplete.append(str(run.info.run_id))
+    if flow.parent_id and incomplete:
+        run_id = incomplete[0]
     else:
-        for part in parts:
-            client.delete_run(part)
-        run_id = str(client.create_run(flow.experiment, tags={**shared, **tags}, run_name=stage.name).info.run_id)
+        for old in incomplete:
+            client.delete_run(old)
+        run_id = str(client.create_run(flow.experiment, tags={**stage_tags, **tags}, run_name=stage.name).info.run_id)
     log_run(client, run_id, stage)
     client.set_tag(run_id, LOGGED, "yes")
     client.set_terminated(run_id, "FINISHED")
@@ -217,21 +217,22 @@ def _once(client: "MlflowClient", flow: Flow, stage: StageRun, tags: Mapping[str
 
 
 def _log_artifact(client: "MlflowClient", run_id: str, path: Path) -> None:
+    """Log a file or a folder."""
     if path.is_dir():
         client.log_artifacts(run_id, str(path), path.name)
     elif path.exists():
         client.log_artifact(run_id, str(path))
     else:
-        raise RegistryError("a report that is not there", where=path, todo="run the stage that writes it")
+        raise RegistryError("a report is missing", where=path, todo="run the stage that writes it")
 
 
 def _metric_name(key: str) -> str:
-    """Replace what MLflow refuses in a metric's name."""
+    """Return a metric's name without the characters that MLflow refuses."""
     return "".join(c if c.isalnum() or c in "_-. :/" else "_" for c in key)
 
 
 def _text(value: Any) -> str:
-    """Give a param as text; MLflow takes 6,000 characters."""
+    """Return a param as text, cut to the 6,000 characters that MLflow takes."""
     return (value if isinstance(value, str) else json.dumps(value))[:6000]
 
 
@@ -240,7 +241,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _batches(items: Sequence[T], size: int) -> Iterator[list[T]]:
-    """Cut a sequence into lists of at most `size`."""
-    rest = iter(items)
-    while batch := list(islice(rest, size)):
+    """Yield the items in lists of at most `size`."""
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
         yield batch

@@ -1,4 +1,4 @@
-"""What MLflow runs to serve a bundle (models from code): it executes this file, and nothing else imports it.
+"""Serve a bundle by MLflow (models from code): MLflow executes this file, and nothing else imports it.
 
 Input: the aligned faces of one video, in order, (n, S, S, 3) uint8, RGB; param `fps`, frames a second, required.
 Output: a table with a row for each face: AU1, AU1_raw, AU1_pseudo_intensity, AU1_uncertainty, AU1_confidence, AU2, ...
@@ -21,7 +21,7 @@ from aupair.inference.recognizer import BundleRecognizer
 
 
 class Serving(PythonModel):
-    """The bundle among the artifacts as MLflow's python function."""
+    """The bundle as MLflow's Python function."""
 
     def load_context(self, context: PythonModelContext) -> None:
         """Load the bundle that was logged with this file."""
@@ -30,7 +30,7 @@ class Serving(PythonModel):
     def predict(
         self, context: PythonModelContext, model_input: np.ndarray, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
-        """Decide for the faces of one video.
+        """Return the decisions for the faces of one video.
 
         Raises:
             MlflowException: `fps` is left out or is no rate; over HTTP that is status 400.

@@ -1,6 +1,6 @@
-"""The versions of the registered model: register, list, show, promote through the gate, roll back, resolve.
+"""The versions of the registered model: create, list, promote through the gate, roll back, fetch.
 
-Aliases: `challenger` (the last registered), `champion` (what predict uses), `previous` (what `rollback` returns to).
+Aliases: `challenger` (the last registered), `champion` (used by predict), `previous` (`rollback` returns to it).
 """
 
 import os
@@ -32,7 +32,7 @@ class Version:
 
     Attributes:
         number: 1, 2, ...
-        aliases: those that point to it.
+        aliases: the aliases that name it.
         tags: selection.*, score.*, f1.*, data.md5, bundle.sha256, ...
         run_id: the parent run of its flow.
     """
@@ -43,22 +43,22 @@ class Version:
     run_id: str
 
 
-def registry_command(what: str, name: str = NAME) -> str:
-    """Give the command of the registry that a user should run on a model."""
-    return f"`aupair registry {what}{'' if name == NAME else f' --name {name}'}`"
+def registry_command(verb: str, name: str = NAME) -> str:
+    """Return the command of the registry that a user should run for a model."""
+    return f"`aupair registry {verb}{'' if name == NAME else f' --name {name}'}`"
 
 
 def find_version(client: "MlflowClient", sha256: str, name: str = NAME) -> int | None:
-    """Find the version of a bundle by its hash; None if there is none."""
+    """Return the number of the version with a bundle of this hash; None if there is none."""
     with mlflow_store.mlflow_errors(f"model {name}"):
-        found = client.search_model_versions(f"name = '{name}' and tags.`{HASH_TAG}` = '{sha256}'")
-    return min((int(version.version) for version in found), default=None)
+        matches = client.search_model_versions(f"name = '{name}' and tags.`{HASH_TAG}` = '{sha256}'")
+    return min((int(version.version) for version in matches), default=None)
 
 
 def create_version(
     client: "MlflowClient", model_uri: str, run_id: str, tags: Mapping[str, str], name: str = NAME
 ) -> int:
-    """Make a version with all its tags in one step, so that a killed process leaves none without."""
+    """Create a version with all its tags in one step, so that a killed process leaves none without tags."""
     with mlflow_store.mlflow_errors(f"model {name}"):
         if not client.search_registered_models(f"name = '{name}'"):
             client.create_registered_model(name)
@@ -67,7 +67,7 @@ def create_version(
 
 
 def set_challenger(client: "MlflowClient", number: int, name: str = NAME) -> None:
-    """Point `challenger` to a version, unless it is the champion already."""
+    """Set the alias `challenger` to a version, unless that is the champion."""
     aliases = _aliases(client, name)
     if number not in (aliases.get(CHAMPION), aliases.get(CHALLENGER)):
         with mlflow_store.mlflow_errors(f"model {name}"):
@@ -75,7 +75,7 @@ def set_challenger(client: "MlflowClient", number: int, name: str = NAME) -> Non
 
 
 def list_versions(name: str = NAME) -> list[Version]:
-    """List all versions, oldest first.
+    """Return all versions, oldest first.
 
     Raises:
         RegistryError: there is no such model.
@@ -83,40 +83,42 @@ def list_versions(name: str = NAME) -> list[Version]:
     client = mlflow_store.open_mlflow()
     aliases = _aliases(client, name)
     with mlflow_store.mlflow_errors(f"model {name}"):
-        found = client.search_model_versions(f"name = '{name}'")
-    return sorted((_version(version, aliases) for version in found), key=lambda version: version.number)
+        entries = client.search_model_versions(f"name = '{name}'")
+    return sorted((_version(entry, aliases) for entry in entries), key=lambda version: version.number)
 
 
 def get_version(number: int, name: str = NAME) -> Version:
-    """Give one version.
+    """Return one version.
 
     Raises:
         RegistryError: there is none of that number.
     """
-    for version in (known := list_versions(name)):
+    versions = list_versions(name)
+    for version in versions:
         if version.number == number:
             return version
+    expected = f"{versions[0].number}..{versions[-1].number}" if versions else "none is registered"
     raise RegistryError(
         "no such version",
         where=f"model {name}",
         got=number,
-        expected=_range(known),
+        expected=expected,
         todo=f"see {registry_command('list', name)}",
     )
 
 
 def promote_version(number: int, force: str | None = None, gate: Path = gates.PATH, name: str = NAME) -> Version:
-    """Make a version the champion, if the gate lets it; the old champion becomes `previous`.
+    """Make a version the champion if the gate permits it; the old champion becomes `previous`.
 
     Args:
-        force: a reason to promote although the comparison with the champion speaks against it; kept as a tag.
+        force: a reason to promote although the comparison with the champion is against it; recorded as a tag.
 
     Raises:
         RegistryError: the gate refuses, the reason is empty, or there is no such version.
     """
     rules, version = gates.load_gate(gate), get_version(number, name)
     if force is not None and not force.strip():
-        raise RegistryError("--force without a reason", where=f"version {number}", todo="say why: it is recorded")
+        raise RegistryError("--force without a reason", where=f"version {number}", todo="give one: it is recorded")
     champion = next((v for v in list_versions(name) if CHAMPION in v.aliases), None)
     if champion is not None and champion.number == number:
         return version
@@ -139,7 +141,7 @@ def promote_version(number: int, force: str | None = None, gate: Path = gates.PA
 
 
 def roll_back(name: str = NAME) -> Version:
-    """Make the previous champion the champion again; the one rolled back stays a plain version.
+    """Make the previous champion the champion again; the present one stays as a version without alias.
 
     Raises:
         RegistryError: there is no previous champion.
@@ -151,7 +153,7 @@ def roll_back(name: str = NAME) -> Version:
             "no version to roll back to",
             where=f"model {name}",
             got="no alias previous",
-            todo=f"promote a second version first: {_promote(name)}",
+            todo=f"promote a second version first: {_how_to_promote(name)}",
         )
     with mlflow_store.mlflow_errors(f"version {previous}"):
         client.set_registered_model_alias(name, CHAMPION, str(previous))
@@ -160,7 +162,7 @@ def roll_back(name: str = NAME) -> Version:
 
 
 def resolve_bundle(model: str) -> Path:
-    """Give the local folder of a model's bundle; from a server it is fetched once and kept in the user's cache.
+    """Return the local folder of a model's bundle; a bundle from a server is downloaded once, to the user's cache.
 
     Args:
         model: `models:/NAME@ALIAS`, `models:/NAME/VERSION`, or the folder of a bundle.
@@ -173,17 +175,17 @@ def resolve_bundle(model: str) -> Path:
         check_bundle(Path(model))
         return Path(model)
     client = mlflow_store.open_mlflow()
-    version = _named(client, model)
+    version = _find_named(client, model)
     sha256 = version.tags.get(HASH_TAG, "")
     with mlflow_store.mlflow_errors(model):
-        folder = _fetch(f"models:/{version.name}/{version.version}", sha256)
+        folder = _fetch_bundle(f"models:/{version.name}/{version.version}", sha256)
     try:
         actual = bundle_hash(folder)
     except ArtifactError as error:
         raise RegistryError("a damaged bundle", where=model, got=error, todo="register it again") from error
     if actual != sha256:
         raise RegistryError(
-            "a bundle that is not what was registered",
+            "the bundle is not the one that was registered",
             where=folder,
             got=actual[:12],
             expected=sha256[:12] or f"a tag {HASH_TAG}",
@@ -193,19 +195,19 @@ def resolve_bundle(model: str) -> Path:
 
 
 def pin_version(model: str) -> str:
-    """Give `models:/NAME/VERSION` of an alias, so that all who use it use the same; a folder stays what it is.
+    """Return `models:/NAME/VERSION` for an alias, which may move to another version later; a folder stays as it is.
 
     Raises:
         RegistryError: the store, model, version or alias is missing.
     """
     if not model.startswith("models:/"):
         return model
-    version = _named(mlflow_store.open_mlflow(), model)
+    version = _find_named(mlflow_store.open_mlflow(), model)
     return f"models:/{version.name}/{version.version}"
 
 
-def _named(client: "MlflowClient", model: str) -> "ModelVersion":
-    """Look up a models:/ URI, with one line for each thing that can be missing."""
+def _find_named(client: "MlflowClient", model: str) -> "ModelVersion":
+    """Return the version that a models:/ URI names; there is an error for each part that can be missing."""
     from mlflow import MlflowException
 
     text = model.removeprefix("models:/")
@@ -216,7 +218,7 @@ def _named(client: "MlflowClient", model: str) -> "ModelVersion":
         raise RegistryError("not a model's name", got=model, expected=expected)
     aliases = _aliases(client, name)
     if alias and alias not in aliases:
-        raise _no_alias(name, alias, aliases)
+        raise _missing_alias(name, alias, aliases)
     try:
         return client.get_model_version(name, str(aliases[alias]) if alias else number)
     except MlflowException as error:
@@ -225,12 +227,12 @@ def _named(client: "MlflowClient", model: str) -> "ModelVersion":
         ) from error
 
 
-def _no_alias(name: str, alias: str, aliases: Mapping[str, int]) -> RegistryError:
-    """Say which aliases there are; of a missing champion, how to make one."""
+def _missing_alias(name: str, alias: str, aliases: Mapping[str, int]) -> RegistryError:
+    """Return the error for a missing alias: the aliases that exist or, for the champion, how to promote one."""
     if alias == CHAMPION:
         where = mlflow_store.tracking_uri()
         return RegistryError(
-            f"the model {name} has no champion yet", where=where, todo=f"promote one: {_promote(name)}"
+            f"the model {name} has no champion yet", where=where, todo=f"promote one: {_how_to_promote(name)}"
         )
     got = ", ".join(f"{known} -> {number}" for known, number in sorted(aliases.items()))
     return RegistryError(
@@ -241,12 +243,17 @@ def _no_alias(name: str, alias: str, aliases: Mapping[str, int]) -> RegistryErro
     )
 
 
-def _promote(name: str) -> str:
+def _how_to_promote(name: str) -> str:
+    """Return the commands that promote a version."""
     return f"{registry_command('list', name)}, then {registry_command('promote VERSION', name)}"
 
 
 def _aliases(client: "MlflowClient", name: str) -> dict[str, int]:
-    """Give what each alias points to; refuse a model that is not there."""
+    """Return the version number of each alias.
+
+    Raises:
+        RegistryError: there is no such model.
+    """
     with mlflow_store.mlflow_errors(f"model {name}"):
         known = [model.name for model in client.search_registered_models()]
         if name not in known:
@@ -260,31 +267,28 @@ def _aliases(client: "MlflowClient", name: str) -> dict[str, int]:
         return {alias: int(number) for alias, number in client.get_registered_model(name).aliases.items()}
 
 
-def _version(version: "ModelVersion", aliases: Mapping[str, int]) -> Version:
-    number = int(version.version)
+def _version(entry: "ModelVersion", aliases: Mapping[str, int]) -> Version:
+    """Return an entry of MLflow's registry as a Version."""
+    number = int(entry.version)
     names = tuple(sorted(alias for alias, target in aliases.items() if target == number))
-    return Version(number, names, dict(version.tags), str(version.run_id))
+    return Version(number, names, dict(entry.tags), str(entry.run_id))
 
 
-def _range(known: list[Version]) -> str:
-    return f"{known[0].number}..{known[-1].number}" if known else "none is registered"
-
-
-def _fetch(uri: str, sha256: str) -> Path:
-    """Give the bundle's folder: in place where the store is on this machine, else from the cache."""
+def _fetch_bundle(uri: str, sha256: str) -> Path:
+    """Return the folder of the bundle: in place if the store is on this machine, else in the user's cache."""
     from mlflow.artifacts import download_artifacts
 
     if mlflow_store.sqlite_path(mlflow_store.tracking_uri()) is not None:
-        return _inside(Path(download_artifacts(artifact_uri=uri)))
+        return _bundle_within(Path(download_artifacts(artifact_uri=uri)))
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "aupair" / (sha256 or "unknown")
     if not cache.exists():
         with store.atomic(cache) as temporary:
             temporary.mkdir()
             download_artifacts(artifact_uri=uri, dst_path=str(temporary))
-    return _inside(cache)
+    return _bundle_within(cache)
 
 
-def _inside(folder: Path) -> Path:
-    """Find the bundle in a downloaded MLflow model."""
+def _bundle_within(folder: Path) -> Path:
+    """Return the folder of the bundle in a downloaded MLflow model."""
     flavor = yaml.safe_load((folder / "MLmodel").read_text())["flavors"]["python_function"]
     return folder / str(flavor["artifacts"]["bundle"]["path"])
