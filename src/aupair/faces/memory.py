@@ -10,7 +10,7 @@ MADV_COLLAPSE = 25
 
 
 def collapse_heap(maps: Path = Path("/proc/self/maps")) -> int:
-    """Ask Linux to collapse this process's heap into huge pages; return the bytes for which it did.
+    """Collapse this process's heap into huge pages where Linux can; return the bytes for which it did.
 
     dlib's trees are 120,000 small arrays, of which a face touches 7,500 here and there: with pages of 4 KiB most
     of its time is spent on looking up their addresses. Only speed depends on it; on other systems nothing happens.
