@@ -23,10 +23,7 @@ from harness import Row, cells
 from aupair import store
 
 HERE = Path(__file__).parent
-NAMES = (
-    "startup", "faces", "videos", "pairs", "accuracy", "scores", "features", "mapping", "predict", "cost", "student",
-    "processes",
-)  # fmt: skip
+NAMES = ("faces", "pairs", "accuracy", "features", "mapping", "predict", "processes")
 """in the order of the flow"""
 OTHERS = ("affwild2_size.py", "gpu.py")
 """commands of their own: the full size, a GPU"""

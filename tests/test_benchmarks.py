@@ -16,8 +16,8 @@ def folder(tmp_path: Path) -> Path:
     """A folder with run.py, harness.py, and rows of an earlier run."""
     for name in ("run.py", "harness.py"):
         (tmp_path / name).write_text((BENCHMARKS / name).read_text())
-    write(tmp_path, "cost", GOOD, ours="first")
-    assert run(tmp_path, "cost").returncode == 0
+    write(tmp_path, "pairs", GOOD, ours="first")
+    assert run(tmp_path, "pairs").returncode == 0
     return tmp_path
 
 
@@ -31,27 +31,27 @@ def run(folder: Path, *names: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_one_that_fails_leaves_the_rows_of_the_last_that_did_not(folder: Path) -> None:
-    write(folder, "cost", BAD)
-    failed = run(folder, "cost")
+    write(folder, "pairs", BAD)
+    failed = run(folder, "pairs")
     assert failed.returncode == 1
-    assert failed.stdout.splitlines()[-1].endswith("results.md; failed: cost")
+    assert failed.stdout.splitlines()[-1].endswith("results.md; failed: pairs")
     page = (folder / "results.md").read_text()
     assert "| how much | first |  | 1.23 x |" in page
     assert "the last run failed with code 7 |" in page
-    write(folder, "cost", GOOD, ours="second")
-    assert run(folder, "cost").returncode == 0
+    write(folder, "pairs", GOOD, ours="second")
+    assert run(folder, "pairs").returncode == 0
     page = (folder / "results.md").read_text()
     assert ("first" not in page, "second" in page, "failed" not in page) == (True, True, True)
 
 
 def test_the_page_names_what_was_not_measured(folder: Path) -> None:
-    assert "| videos.py |  | not yet |" in (folder / "results.md").read_text()
+    assert "| predict.py |  | not yet |" in (folder / "results.md").read_text()
 
 
 def test_a_wrong_name_is_one_line(folder: Path) -> None:
     before = (folder / "results.json").read_bytes()
     wrong = run(folder, "gpu")
     assert wrong.returncode == 1
-    assert wrong.stderr.startswith("no such benchmark: gpu; there are startup, faces, ")
+    assert wrong.stderr.startswith("no such benchmark: gpu; there are faces, pairs, ")
     assert "by themselves run affwild2_size.py, gpu.py" in wrong.stderr
     assert (folder / "results.json").read_bytes() == before
