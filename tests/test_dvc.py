@@ -69,7 +69,7 @@ def test_check_data_computes_the_hash_that_dvc_wrote(checkout: tuple[Path, str],
 def test_dvc_gives_the_bytes_that_the_same_stages_give_in_one_process(
     checkout: tuple[Path, str], finished: Path
 ) -> None:
-    """Networks, features and scores; other processes, threads and a cache in between change nothing."""
+    """Compare bytes: one machine, one environment, one thread count, whatever processes and caches are in between."""
     folder, _ = checkout
     for name in ("labels", "faces", "pairs", "f", "h", "features", "mapping", "selection", "metrics"):
         for trial in TRIALS:

@@ -1,4 +1,4 @@
-"""What holds of the Containerfile without an engine."""
+"""Checks of the Containerfile that need no container engine."""
 
 import re
 from pathlib import Path

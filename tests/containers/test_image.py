@@ -1,4 +1,4 @@
-"""The image as a user meets it: who runs in it, what it can do under any number, what it holds and must not hold."""
+"""The image as users get it: its user, its programs, its packages, and that no secret is in it."""
 
 import json
 import os
@@ -13,7 +13,7 @@ import pytest
 REPOSITORY = Path(__file__).parents[2]
 ENGINE = os.environ.get("ENGINE", "docker")
 LOCKED = ("--read-only", "--tmpfs", "/tmp", "--network", "none", "--cap-drop", "all")
-"""What a strict cluster leaves a task."""
+"""The restrictions of a strict cluster."""
 
 IMPORTS = """
 import cv2, dlib, dvc.repo, great_expectations, kfp.dsl.executor_main, kfp.kubernetes, mlflow, torch, torchvision
@@ -35,12 +35,12 @@ def image() -> str:
 
 @pytest.fixture(scope="module")
 def inspected(image: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(engine("image", "inspect", image))[0]
-    return found
+    settings: dict[str, Any] = json.loads(engine("image", "inspect", image))[0]
+    return settings
 
 
 def engine(*arguments: str) -> str:
-    """Run docker or podman and give what it says; its complaint is the error."""
+    """Run docker or podman and return its output."""
     done = subprocess.run([ENGINE, *arguments], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
@@ -123,11 +123,11 @@ def test_it_holds_the_package_alone(image: str) -> None:
 def test_no_secret_and_no_address_is_in_its_history_or_its_variables(image: str, inspected: dict[str, Any]) -> None:
     steps = engine("history", "--no-trunc", "--format", "{{.CreatedBy}}", image).splitlines()
     first = next(i for i, step in enumerate(steps) if "libglib2.0-0" in step)  # the newest is the first
-    said = "\n".join([*steps[: first + 1], *inspected["Config"]["Env"], json.dumps(inspected["Config"]["Labels"])])
-    assert not re.search(r"://|index-url|find-links|CERTIFICATE|\w+:\w+@", said)
+    shown = "\n".join([*steps[: first + 1], *inspected["Config"]["Env"], json.dumps(inspected["Config"]["Labels"])])
+    assert not re.search(r"://|index-url|find-links|CERTIFICATE|\w+:\w+@", shown)
     names = re.compile(r"TOKEN|PASSWORD|SECRET|CREDENTIAL|ACCESS_KEY|API_KEY|INDEX|PROXY")
     for name, value in os.environ.items():
-        assert not names.search(name) or len(value) < 6 or value not in said, name
+        assert not names.search(name) or len(value) < 6 or value not in shown, name
 
 
 def test_what_the_build_was_lent_is_not_in_its_files(image: str) -> None:

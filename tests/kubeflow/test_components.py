@@ -41,14 +41,14 @@ def compiled(tmp_path_factory: pytest.TempPathFactory, tiny: Params) -> dict[str
 
 
 def graph(compiled: PipelineFile, name: str) -> dict[str, Any]:
-    """The tasks of a part of the pipeline by their names."""
+    """Return the tasks of a part of the pipeline by their names."""
     tasks: dict[str, Any] = compiled.spec["components"][name]["dag"]["tasks"]
     return tasks
 
 
 def test_each_stage_has_a_component_of_its_name_and_no_other_is_there() -> None:
-    found = {path.stem for path in (REPOSITORY / "components").glob("*.py")} - {"__init__"}
-    assert found == {stage.section for stage in stages.FLOW} | OTHERS
+    files = {path.stem for path in (REPOSITORY / "components").glob("*.py")} - {"__init__"}
+    assert files == {stage.section for stage in stages.FLOW} | OTHERS
 
 
 @pytest.mark.parametrize("stage", stages.FLOW, ids=lambda stage: stage.name)
@@ -86,8 +86,8 @@ def test_the_pipeline_joins_the_stages_as_the_flow_does(compiled: dict[str, Pipe
         tasks = inner if stage.per_trial else outer
         for name, source in tasks[stage.name]["inputs"]["artifacts"].items():
             if "taskOutputArtifact" in source:
-                found = source["taskOutputArtifact"]
-                producer, key = found["producerTask"], found["outputArtifactKey"]
+                output = source["taskOutputArtifact"]
+                producer, key = output["producerTask"], output["outputArtifactKey"]
             else:
                 producer, key = re.fullmatch(
                     r"pipelinechannel--([a-z-]+)-(\w+)", source["componentInputArtifact"]
@@ -153,8 +153,8 @@ def test_options_are_set_on_the_tasks_that_they_are_for(compiled: dict[str, Pipe
 def test_only_tasks_without_a_side_effect_are_retried_or_cached(tmp_path: Path, tiny: Params) -> None:
     options = load_cluster(None, ["retries=2", "cache=true"])
     compile_pipeline("train", tiny, options, tmp_path / "x.yaml", REPOSITORY)
-    found = read_pipeline_file(tmp_path / "x.yaml")
-    tasks = graph(found, "comp-exit-handler-1") | graph(found, "comp-for-loop-2") | found.spec["root"]["dag"]["tasks"]
+    file = read_pipeline_file(tmp_path / "x.yaml")
+    tasks = graph(file, "comp-exit-handler-1") | graph(file, "comp-for-loop-2") | file.spec["root"]["dag"]["tasks"]
     single = {name: task for name, task in tasks.items() if not name.startswith(("for-loop", "exit-handler"))}
     assert {name for name, task in single.items() if "retryPolicy" not in task} == {"register-model", "summarise"}
     cached = {name for name, task in single.items() if task.get("cachingOptions", {}).get("enableCache")}

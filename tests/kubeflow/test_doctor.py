@@ -68,7 +68,7 @@ def test_a_working_server(aupair: Command, kfp: KfpServer, files: dict[str, Path
 
 
 @pytest.mark.parametrize(
-    ("answer", "code", "said"),
+    ("answer", "code", "message"),
     [
         (HTML, 6, "this is a login page"),
         ((404, {}, ""), 8, "/pipeline"),
@@ -76,7 +76,7 @@ def test_a_working_server(aupair: Command, kfp: KfpServer, files: dict[str, Path
     ],
 )
 def test_the_exit_code_is_that_of_the_first_failure(
-    aupair: Command, kfp: KfpServer, monkeypatch: pytest.MonkeyPatch, answer: Answer, code: int, said: str
+    aupair: Command, kfp: KfpServer, monkeypatch: pytest.MonkeyPatch, answer: Answer, code: int, message: str
 ) -> None:
     kfp.always = answer
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
@@ -84,7 +84,7 @@ def test_the_exit_code_is_that_of_the_first_failure(
     assert done.code == code
     checks = checks_of(done)
     assert checks["server"].startswith("✗")
-    assert said in checks["server"]
+    assert message in checks["server"]
     assert checks["mlflow"].startswith("✗ the MLflow server does not answer"), "later checks still run"
     assert "namespace" not in checks
     assert len(kfp.requests) == 1
@@ -224,13 +224,13 @@ def test_the_image_and_its_commit(
         checks = checks_of(aupair("pipeline", "doctor", files["full"]))
         assert checks["image here"].startswith(f"? {IMAGE} is not on this machine")
         assert "commit" not in checks
-        said = {
+        lines = {
             head: f"✓ the image is of the checkout's commit, {head[:12]}",
             f"{head}-dirty": "? the image was built from",
             "0" * 40: "? the image was built from 000000000000, the checkout is at",
             "unknown": "? the image does not tell its commit",
         }
-        for revision, line in said.items():
+        for revision, line in lines.items():
             make(revision)
             checks = checks_of(aupair("pipeline", "doctor", files["full"]))
             assert checks["image here"].startswith(f"✓ {IMAGE}, sha256:")

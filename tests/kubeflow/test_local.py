@@ -1,6 +1,7 @@
-"""The compiled files on this machine, in subprocesses, by the command line: to a registered version, and to failures."""
+"""Local runs of the compiled training pipeline in subprocesses: up to a registered version, and failures."""
 
 import re
+import shutil
 import signal
 import subprocess
 from collections.abc import Callable
@@ -22,7 +23,7 @@ REPOSITORY = Path(__file__).parents[2]
 
 @dataclass(frozen=True)
 class Run:
-    """A run in a folder of its own: what the command printed, and where its artifacts are."""
+    """The result of a local run: exit code, output, and its folder."""
 
     root: Path
     code: int
@@ -31,11 +32,11 @@ class Run:
 
     @property
     def folder(self) -> Path:
-        """The run's folder."""
+        """The folder of artifacts and logs."""
         return next((self.root / "work" / "pipeline").glob("local-*"))
 
     def artifact(self, stage: str, name: str, trial: int | None = None) -> Path:
-        """Where KFP keeps an output of a stage."""
+        """Return KFP's place of an output of a stage."""
         (pipeline,) = (self.folder / "artifacts").iterdir()
         return (pipeline if trial is None else pipeline / f"for-loop-2-iteration-{trial}") / stage / name
 
@@ -45,7 +46,7 @@ Local = Callable[..., Run]
 
 @pytest.fixture(scope="module")
 def local(tmp_path_factory: pytest.TempPathFactory, tiny: Params, environment: dict[str, str]) -> Local:
-    """Run the compiled training pipeline on a data folder, with options of its compilation and arguments."""
+    """Return a function that runs the training pipeline on a data folder, with arguments and compile options."""
 
     def run(data: Path, *given: str, options: tuple[str, ...] = ()) -> Run:
         root = tmp_path_factory.mktemp("local")
@@ -62,11 +63,11 @@ def local(tmp_path_factory: pytest.TempPathFactory, tiny: Params, environment: d
 
 @pytest.fixture(scope="module")
 def whole(local: Local, corpus: Path) -> Run:
-    """The pipeline with two trials, from the data to a registered version."""
+    """Run the pipeline with two trials, from the data to a registered version."""
     return local(corpus)
 
 
-def test_it_ends_with_a_registered_version_and_says_so(whole: Run) -> None:
+def test_it_ends_with_a_registered_version_and_a_summary(whole: Run) -> None:
     assert whole.code == 0, whole.err
     assert store.read_json(whole.artifact("register-model", "registered"))["version"] == 1
     assert whole.out.startswith("# SUCCEEDED")
@@ -79,21 +80,19 @@ def test_it_ends_with_a_registered_version_and_says_so(whole: Run) -> None:
 
 
 def test_kfp_gives_the_bytes_that_dvc_and_one_process_give(whole: Run, finished: Path) -> None:
-    """test_dvc.py holds `dvc repro` against the same folder: the three ways to run the flow give the same."""
+    """Compare bytes: one machine, one environment, one thread count. test_dvc.py compares `dvc repro` with the same folder."""
     for stage in stages.FLOW[:-1]:
         for trial in (0, 1) if stage.per_trial else (None,):
             for name in set(stage.writes) - {"data_docs"}:  # Great Expectations stamps the time into them
-                mine, theirs = (
-                    whole.artifact(stage.name, name, trial),
-                    finished / ARTIFACTS[name].format(trial=trial),
-                )
-                files = [path for path in [theirs, *theirs.rglob("*")] if path.is_file()]
+                expected = finished / ARTIFACTS[name].format(trial=trial)
+                files = [path for path in [expected, *expected.rglob("*")] if path.is_file()]
                 assert files
                 for path in files:
-                    assert (mine / path.relative_to(theirs)).read_bytes() == path.read_bytes(), path
+                    copy = whole.artifact(stage.name, name, trial) / path.relative_to(expected)
+                    assert copy.read_bytes() == path.read_bytes(), path
 
 
-def test_mlflow_has_the_flow_as_it_went(whole: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mlflow_has_every_stage_of_the_run(whole: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{whole.root}/mlflow.db")
     client = mlflow_store.open_mlflow()
     runs = client.search_runs([client.get_experiment_by_name("aupair").experiment_id])
@@ -105,7 +104,7 @@ def test_mlflow_has_the_flow_as_it_went(whole: Run, monkeypatch: pytest.MonkeyPa
     assert {run.data.tags.get("mlflow.parentRunId") for run in runs if run is not parent} == {parent.info.run_id}
     assert parent.data.tags["data.md5"] == store.read_json(whole.artifact("check-data", "info"))["md5"]
     history = client.get_metric_history(of_stage["train-pseudo-intensity"].info.run_id, "f.final/loss")
-    assert [point.step for point in history] == [2, 3], "live, and not once more afterwards"
+    assert [point.step for point in history] == [2, 3], "logged live, and not again at the end"
     version = client.get_model_version("aupair", "1")
     assert version.run_id == parent.info.run_id
     assert version.tags["pipeline_run_id"] == whole.folder.name
@@ -119,8 +118,6 @@ def test_no_checkpoint_is_left(whole: Run) -> None:
 def test_a_failing_stage_is_named_with_its_traceback_and_the_rest_is_not_run(
     local: Local, corpus: Path, tmp_path: Path
 ) -> None:
-    import shutil
-
     data = tmp_path / "data"
     shutil.copytree(corpus, data)
     (data / "splits.csv").unlink()
@@ -156,9 +153,9 @@ def test_ctrl_c_ends_the_task_and_starts_no_other(
         if line.startswith("  > check-data"):
             break
     process.send_signal(signal.SIGINT)  # to the run alone: a task must not outlive it
-    said = process.communicate(timeout=60)[1]
-    assert (process.returncode, said.splitlines()[-1]) == (130, "aupair: stopped; run it again to go on")
-    assert "  > " not in said
+    output = process.communicate(timeout=60)[1]
+    assert (process.returncode, output.splitlines()[-1]) == (130, "aupair: stopped; run it again to go on")
+    assert "  > " not in output
     pattern = str(tmp_path / "work")
     assert subprocess.run(["pgrep", "-f", pattern], capture_output=True, text=True).stdout == ""
 

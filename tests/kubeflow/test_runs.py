@@ -13,7 +13,7 @@ from aupair.kubeflow import runs
 from aupair.kubeflow.compat import warn_of_older_server
 from aupair.kubeflow.pipeline_file import read_pipeline_file
 from conftest import REPOSITORY, Command, Outcome
-from services.kfp_server import JSON, KfpServer
+from services.kfp_server import KfpServer
 
 pytestmark = pytest.mark.usefixtures("clean_environment")
 
@@ -254,9 +254,3 @@ def test_every_state_of_the_sdk_is_finished_or_known_to_go_on() -> None:
 
     going = {State.PENDING, State.RUNNING, State.CANCELING, State.PAUSED, State.RUNTIME_STATE_UNSPECIFIED}
     assert set(State.allowable_values) == {*runs.FINISHED, *going}
-
-
-def test_a_proxys_json_without_a_run_is_not_waited_for(files: dict[str, Path], aupair: Command, kfp: KfpServer) -> None:
-    kfp.always = (200, JSON, '{"multi_user": false}')
-    done = submit(aupair, kfp, files["plain"], "--wait")
-    assert (done.code, done.out) == (8, "")

@@ -143,7 +143,7 @@ def test_two_processes_in_a_component_train_what_one_trains(
 
     The tolerance: two processes sum gradients in another order than one, and which kernels run depends on the CPU. The
     curves are float32, and Adam divides a gradient by its size, so that a rounding error of a gradient near zero can move
-    a weight by as much as the learning rate (.003) in each of the three steps. Losses of .9798 and .9795 have been seen.
+    a weight by as much as the learning rate (.003) in each of the three steps. Losses of .9798 and .9795 have been observed.
     tests/ranking/test_distributed.py compares in float64 with a tolerance of 3e-7.
     """
     section = tiny.train_pseudo_intensity.model_dump()

@@ -102,7 +102,7 @@ class Cluster(Record):
     parallelism: _Count = 0
     """trials, or shards, at once; 0: as the server likes"""
     ttl: _Count = 0
-    """seconds that a finished run's pods are kept; 0: as the server likes"""
+    """seconds that a finished run's pods are kept; 0: the server's default"""
     cache: bool = False
     """let the server reuse the outputs of equal tasks; only with a source whose content never changes"""
 

@@ -57,10 +57,12 @@ def parse_version(version: str) -> Version | None:
 def warn_of_older_server(file: PipelineFile, server: str) -> str:
     """Return one line on what a server of that version does not know of a file; empty if it is new enough or unknown."""
     sdk = str(file.spec.get("sdkVersion", "")).removeprefix("kfp-")
-    ours, theirs = parse_version(sdk), parse_version(server)
-    if ours is None or theirs is None or ours <= theirs:
+    of_sdk, of_server = parse_version(sdk), parse_version(server)
+    if of_sdk is None or of_server is None or of_sdk <= of_server:
         return ""
-    missing = sorted(f"{option} (since {a}.{b})" for option, (a, b) in _used_options(file).items() if (a, b) > theirs)
+    missing = sorted(
+        f"{option} (since {a}.{b})" for option, (a, b) in _used_options(file).items() if (a, b) > of_server
+    )
     advice = (
         f"compile without what it does not know: {', '.join(missing)}" if missing else "it knows all that the file uses"
     )

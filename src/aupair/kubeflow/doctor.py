@@ -32,7 +32,7 @@ class Check:
     """The result of one check.
 
     Attributes:
-        ok: None if it cannot be told from here.
+        ok: None if the check cannot decide it.
         code: the exit code of its error; 0 unless `ok` is False.
     """
 
@@ -97,15 +97,15 @@ class Doctor:
 
     def _server_version(self) -> str:
         """Compare the server with the SDK that compiled the file, else with the one installed here."""
-        theirs, ours = self.connection.version, metadata.version("kfp")
-        if not theirs:
+        server, sdk = self.connection.version, metadata.version("kfp")
+        if not server:
             raise _Unsure("the server does not tell its version")
         if hasattr(self, "file"):
-            if warning := warn_of_older_server(self.file, theirs):
+            if warning := warn_of_older_server(self.file, server):
                 raise _Unsure(warning)
-        elif (parse_version(theirs) or (0, 0)) < (parse_version(ours) or (0, 0)):
-            raise _Unsure(f"server {theirs}, SDK {ours}", todo="name the compiled file to see what that server lacks")
-        return f"server {theirs}, SDK {ours}"
+        elif (parse_version(server) or (0, 0)) < (parse_version(sdk) or (0, 0)):
+            raise _Unsure(f"server {server}, SDK {sdk}", todo="name the compiled file to see what that server lacks")
+        return f"server {server}, SDK {sdk}"
 
     def _namespace(self) -> str:
         """List an experiment, which needs the same rights as a run."""

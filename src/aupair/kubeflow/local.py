@@ -122,5 +122,5 @@ def _stopped_by_a_signal(tasks: LocalTasks) -> Iterator[None]:
 def _kfp_output_in(path: Path) -> Iterator[None]:
     """Send what kfp prints into a file: tasks have logs of their own, and two at once would mix."""
     with open(path, "w") as file, contextlib.redirect_stdout(file), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # kfp: settings that only a cluster heeds
+        warnings.simplefilter("ignore")  # kfp warns of settings that only a cluster uses
         yield

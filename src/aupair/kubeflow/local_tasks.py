@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 _PASSED = ("AWS_", "MLFLOW_", "AUPAIR_", "OMP_NUM_THREADS", "http_proxy", "https_proxy", "no_proxy")
 """Beginnings of the names of the variables that containers get from this machine; subprocesses get all variables."""
 
-_PROGRESS_SECONDS = 15.0
-
 
 @dataclass
 class Task:
@@ -44,19 +42,11 @@ class Task:
     log: Path
     code: int | None = None
     started: float = field(default_factory=time.monotonic)
-    last_shown: str = ""
 
     @property
     def title(self) -> str:
         """The name for people: `train-mapping (trial 1)`."""
         return f"{self.name} ({self.item})" if self.item else self.name
-
-    def last_line(self) -> str:
-        """Return the last line of the log that a person can read; kfp's own lines are JSON."""
-        with open(self.log, "rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))
-            lines = [line.strip() for line in file.read().decode(errors="replace").splitlines()]
-        return next((line for line in reversed(lines) if re.match(r"[A-Za-z0-9]", line)), "")
 
     def traceback(self) -> str:
         """Return the last traceback in the log; empty if there is none."""
@@ -79,7 +69,7 @@ class LocalTasks:
         logs: folder of the tasks' logs.
         environment: variables that every task gets in addition.
         folders: folders of this machine that tasks use, and whether they write there.
-        log: is told when a task starts and ends, and its last line now and then.
+        log: gets a line when a task starts and when it ends.
     """
 
     def __init__(self, logs: Path, environment: Mapping[str, str], folders: Mapping[Path, bool], log: Log) -> None:
@@ -129,11 +119,7 @@ class LocalTasks:
             with open(task.log, "w") as file:
                 process = subprocess.Popen(full_command, env=variables, stdout=file, stderr=subprocess.STDOUT)
             self._kill[task.log] = process.terminate
-            while True:
-                try:
-                    return process.wait(_PROGRESS_SECONDS)
-                except subprocess.TimeoutExpired:
-                    self._show_progress(task)
+            return process.wait()
 
         return self._run(full_command, execute)
 
@@ -162,7 +148,9 @@ class LocalTasks:
             try:
                 container.start()
                 self._kill[task.log] = container.kill
-                self._follow(container, task)
+                with open(task.log, "wb", buffering=0) as file:
+                    for part in container.logs(stream=True, follow=True):
+                        file.write(part)
                 del self._kill[task.log]  # one that has ended cannot be killed
                 return int(container.wait()["StatusCode"])
             finally:
@@ -175,7 +163,7 @@ class LocalTasks:
         if self._stopped:
             return 1
         task = self._add(command)
-        self._log.line(f"  > {task.title}")
+        self._log.line(f"  > {task.title}: {task.log}")
         try:
             task.code = execute(task)
         finally:
@@ -187,24 +175,6 @@ class LocalTasks:
             if task.code and not self._stopped:
                 self._log.line(f"    {task.cause()}")
         return task.code
-
-    def _follow(self, container: Any, task: Task) -> None:
-        """Write a container's output into the task's log until it ends."""
-        shown = time.monotonic()
-        with open(task.log, "wb") as file:
-            for part in container.logs(stream=True, follow=True):
-                file.write(part)
-                file.flush()
-                if time.monotonic() - shown > _PROGRESS_SECONDS:
-                    shown = time.monotonic()
-                    self._show_progress(task)
-
-    def _show_progress(self, task: Task) -> None:
-        """Log the last line of a running task, if it is a new one."""
-        line = task.last_line()
-        if line and line != task.last_shown:
-            self._log.line(f"  . {task.title}: {line[:160]}")
-            task.last_shown = line
 
     def _add(self, command: Sequence[str]) -> Task:
         """Return a new task, named by its command: kfp hands over the function's name and its arguments as JSON."""
