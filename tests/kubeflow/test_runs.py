@@ -131,8 +131,10 @@ def test_a_file_that_a_server_cannot_read(
     newer.write_text(files["plain"].read_text().replace("schemaVersion: 2.1.0", "schemaVersion: 2.1.0\nnewThing: 1"))
     done = submit(aupair, kfp, newer)
     assert done.code == 8
-    assert "cannot read the compiled file" in done.line
+    assert "the server cannot read the compiled file" in done.line
     assert "newThing" in done.line
+    done = create_schedule(aupair, kfp, newer, "--cron", "@daily")
+    assert (done.code, "the SDK cannot read the compiled file" in done.line) == (4, True)
 
 
 def test_waiting_follows_a_run_to_its_success(files: dict[str, Path], aupair: Command, kfp: KfpServer) -> None:

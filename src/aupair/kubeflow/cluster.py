@@ -40,7 +40,7 @@ _SIDE_EFFECTS = ("register-model", "summarise")
 """Tasks that are neither cached nor retried."""
 
 
-class Toleration(Record):
+class _Toleration(Record):
     """A taint that the pods of GPU stages tolerate; the fields are those of Kubernetes."""
 
     key: str = ""
@@ -83,7 +83,7 @@ class Cluster(Record):
     """plain variables for every task, such as MLFLOW_TRACKING_URI, AWS_ENDPOINT_URL; never a secret"""
     run_id: bool = False
     """give every task its run's id from the pod's label, so that MLflow's runs are tagged with it"""
-    tolerations: tuple[Toleration, ...] = ()
+    tolerations: tuple[_Toleration, ...] = ()
     """for GPU stages"""
     node_selector: dict[str, str] = Field(default_factory=dict)
     """for GPU stages"""
@@ -100,7 +100,7 @@ class Cluster(Record):
     backoff: _Count = 60
     """seconds before the first retry, doubled each time (with retries)"""
     parallelism: _Count = 0
-    """trials, or shards, at once; 0: as the server likes"""
+    """trials, or shards, at once; 0: the server's default"""
     ttl: _Count = 0
     """seconds that a finished run's pods are kept; 0: the server's default"""
     cache: bool = False

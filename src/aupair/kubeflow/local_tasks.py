@@ -28,7 +28,7 @@ _PASSED = ("AWS_", "MLFLOW_", "AUPAIR_", "OMP_NUM_THREADS", "http_proxy", "https
 
 
 @dataclass
-class Task:
+class _Task:
     """One try of one task.
 
     Attributes:
@@ -74,7 +74,7 @@ class LocalTasks:
 
     def __init__(self, logs: Path, environment: Mapping[str, str], folders: Mapping[Path, bool], log: Log) -> None:
         self._logs, self._environment, self._folders, self._log = logs, environment, folders, log
-        self._tasks: list[Task] = []
+        self._tasks: list[_Task] = []
         self._kill: dict[Path, Callable[[], object]] = {}
         self._stopped = False
         self._lock = threading.Lock()
@@ -100,7 +100,7 @@ class LocalTasks:
         ):
             yield local.DockerRunner() if containers else local.SubprocessRunner(use_venv=False)
 
-    def first_failed(self) -> Task | None:
+    def first_failed(self) -> _Task | None:
         """Return the first task whose last try failed."""
         last = {task.title: task for task in self._tasks}
         return next((task for task in last.values() if task.code), None)
@@ -114,7 +114,7 @@ class LocalTasks:
     def _run_subprocess(self, full_command: Sequence[str], env_vars: Mapping[str, str]) -> int:
         """Run a task in a process of this environment, and return its exit code, as kfp's function does."""
 
-        def execute(task: Task) -> int:
+        def execute(task: _Task) -> int:
             variables = {**os.environ, **env_vars, **self._environment}
             with open(task.log, "w") as file:
                 process = subprocess.Popen(full_command, env=variables, stdout=file, stderr=subprocess.STDOUT)
@@ -133,7 +133,7 @@ class LocalTasks:
     ) -> int:
         """Run a task in a container, as this user and on this machine's network; return its exit code."""
 
-        def execute(task: Task) -> int:
+        def execute(task: _Task) -> int:
             passed = {key: value for key, value in os.environ.items() if key.startswith(_PASSED)}
             mounts = {str(path): {"bind": str(path), "mode": "rw" if w else "ro"} for path, w in self._folders.items()}
             container = client.containers.create(
@@ -158,7 +158,7 @@ class LocalTasks:
 
         return self._run(command, execute)
 
-    def _run(self, command: Sequence[str], execute: Callable[[Task], int]) -> int:
+    def _run(self, command: Sequence[str], execute: Callable[[_Task], int]) -> int:
         """Run one task and log its start and its end."""
         if self._stopped:
             return 1
@@ -176,7 +176,7 @@ class LocalTasks:
                 self._log.line(f"    {task.cause()}")
         return task.code
 
-    def _add(self, command: Sequence[str]) -> Task:
+    def _add(self, command: Sequence[str]) -> _Task:
         """Return a new task, named by its command: kfp hands over the function's name and its arguments as JSON."""
         options = dict(itertools.pairwise(command))
         name = options["--function_to_execute"].replace("_", "-")
@@ -185,7 +185,7 @@ class LocalTasks:
         with self._lock:
             tries = sum((task.name, task.item) == (name, item) for task in self._tasks)
             stem = "-".join([name, *item.split()[1:], *([f"try{tries + 1}"] if tries else [])])
-            task = Task(name, item, self._logs / f"{len(self._tasks):02d}-{stem}.log")
+            task = _Task(name, item, self._logs / f"{len(self._tasks):02d}-{stem}.log")
             task.log.touch()
             self._tasks.append(task)
         return task

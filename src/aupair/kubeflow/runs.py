@@ -11,7 +11,15 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from aupair.errors import AupairError, ParamsError, RejectedError, RunFailedError, TimedOutError, UnreachableError
+from aupair.errors import (
+    ArtifactError,
+    AupairError,
+    ParamsError,
+    RejectedError,
+    RunFailedError,
+    TimedOutError,
+    UnreachableError,
+)
 from aupair.kubeflow.pipeline_file import PipelineFile
 from aupair.kubeflow.server import Connection
 from aupair.kubeflow.server_errors import ExistsError, NotReadyError, kfp_errors
@@ -124,25 +132,32 @@ def create_schedule(
 
     Raises:
         ExistsError: there is a schedule of that name, and `replace` is False.
+        ArtifactError: the SDK reads the file, and refuses it.
         AupairError: the server refuses; see `server_errors.kfp_errors`.
     """
+    from google.protobuf.json_format import ParseError
+
     old = schedule_ids(connection, schedule.name)
     if old and not replace:
         raise ExistsError("a schedule of this name exists already", got=schedule.name, todo="add --replace")
     experiment_id = _experiment_id(connection, experiment)
-    with kfp_errors(connection.server, "create the schedule"):
-        created = connection.client.create_recurring_run(
-            experiment_id,
-            schedule.name,
-            description=_description(file),
-            cron_expression=schedule.cron or None,
-            interval_second=schedule.interval or None,
-            max_concurrency=schedule.concurrency,
-            no_catchup=not schedule.catchup,
-            enabled=schedule.enabled,
-            params=dict(arguments),
-            pipeline_package_path=str(file.path),
-        )
+    try:
+        with kfp_errors(connection.server, "create the schedule"):
+            created = connection.client.create_recurring_run(
+                experiment_id,
+                schedule.name,
+                description=_description(file),
+                cron_expression=schedule.cron or None,
+                interval_second=schedule.interval or None,
+                max_concurrency=schedule.concurrency,
+                no_catchup=not schedule.catchup,
+                enabled=schedule.enabled,
+                params=dict(arguments),
+                pipeline_package_path=str(file.path),
+            )
+    except (ParseError, ValueError) as error:
+        got = str(error).splitlines()[0]
+        raise ArtifactError("the SDK cannot read the compiled file", where=file.path, got=got) from error
     for schedule_id in old:
         with kfp_errors(connection.server, f"delete the old schedule {schedule_id}; the new one exists"):
             connection.client.delete_recurring_run(schedule_id)
