@@ -14,7 +14,7 @@ def check_data(
     info: dsl.Output[dsl.Artifact],
     data_docs: dsl.Output[dsl.Artifact],
 ) -> None:
-    """Read the annotations and splits, check them, hash the data."""
+    """Read annotations and splits, check them, and hash the data."""
     arguments = dict(locals())
     from aupair.kubeflow.step import run_component
 

@@ -15,7 +15,7 @@ def extract_features(
     h: dsl.Input[dsl.Model],
     features: dsl.Output[dsl.Dataset],
 ) -> None:
-    """Apply G to y_hat and sigma of every video."""
+    """Compute the features of every frame from y_hat and sigma over its video."""
     arguments = dict(locals())
     from aupair.kubeflow.step import run_component
 

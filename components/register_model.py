@@ -31,7 +31,7 @@ def register_model(
     report: dsl.Input[dsl.HTML],
     registered: dsl.Output[dsl.Artifact],
 ) -> None:
-    """Put the chosen trial into the MLflow registry as one version, unless it is there already."""
+    """Register the chosen trial in MLflow as a version of the model, unless it is registered already."""
     arguments = dict(locals())
     from aupair.kubeflow.step import run_component
 

@@ -18,7 +18,7 @@ def train_mapping(
     scores: dsl.Output[dsl.Metrics],
     curves: dsl.Output[dsl.HTML],
 ) -> None:
-    """Fit the two mappings of each AU."""
+    """Fit two mappings for each AU, with and without uncertainty, from features to levels."""
     arguments = dict(locals())
     from aupair.kubeflow.step import run_component
 
