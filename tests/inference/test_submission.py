@@ -15,7 +15,7 @@ from aupair.evaluation.selection import Selection
 from aupair.inference import predict as module
 from aupair.inference.predict import find_videos, predict_videos
 from aupair.inference.recognizer import BundleRecognizer
-from aupair.inference.submission import SubmissionRow, fill, read_decisions, read_expected, write_submission
+from aupair.inference.submission import SubmissionRow, fill_decisions, read_decisions, read_expected, write_submission
 from aupair.log import Log
 from aupair.mapping.extractor import Statistics
 from aupair.params import parse_params
@@ -84,7 +84,7 @@ def test_random_gaps_equal_a_loop() -> None:
     for _ in range(50):
         decisions = rng.choice([-1, 0, 1], (int(rng.integers(1, 30)), A), p=[0.6, 0.2, 0.2]).astype(np.int8)
         frames = int(rng.integers(1, 40))
-        full = fill(decisions, frames)
+        full = fill_decisions(decisions, frames)
         assert full.shape == (frames, A)
         for au in range(A):
             letters = "".join("-01"[value + 1] for value in decisions[:, au])

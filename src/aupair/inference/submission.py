@@ -1,11 +1,9 @@
-"""A submission to the competition: what predict wrote, as its files, with a row of 0 and 1 for every frame.
+"""`aupair submission`: a competition's files from the tables of `aupair predict`, with 0 or 1 for every frame and AU.
 
-    aupair submission predictions --out submission --expected test_set.txt
-
-A frame without a face, that cannot be decoded, or that abstains takes the nearest decision of its video.
+A frame without a face, one that cannot be decoded, and an abstained decision take the nearest decision of the video.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,27 +25,27 @@ FORMS = ("files", "table")
 """files: `<video>.txt` for each; table: `predictions.txt` with a line `<video>/00001.jpg,0,1,...` for each frame."""
 
 MISSING = ("error", "zeros")
-"""What is done about a video of the list without a prediction."""
+"""error: a video without prediction stops the command; zeros: zeros are written for it."""
 
 TABLE = "predictions.txt"
 LOCATION = "image_location"
 HEADERS = ("video", "video_name", "name", "file", LOCATION)
-"""What the first cell of a list's header may be, in any case."""
+"""The first cells, in lower case, by which a list's header is recognised."""
 
-OPEN = -1
-"""In an array of decisions: none yet."""
+UNDECIDED = -1
+"""Stands in an array of decisions where there is none."""
 
 
 @dataclass(frozen=True)
 class SubmissionRow:
-    """What became of one video.
+    """The outcome for one video.
 
     Attributes:
         video: its name in the submission.
         predicted: rows of its table; 0 where there is none.
         frames: rows that were written.
-        filled: rows with a decision that is another row's, or a zero for want of any.
-        message: what is odd: fewer or more rows than expected, no face at all, no prediction.
+        filled: rows with a decision taken from another row, or a zero because no row has any.
+        message: fewer or more rows than expected, no decision at all, or no prediction; else empty.
     """
 
     video: str
@@ -66,17 +64,17 @@ def write_submission(
     missing: str = "error",
     log: Log = SILENT,
 ) -> list[SubmissionRow]:
-    """Write the competition's files; nothing is written before all is read.
+    """Write the competition's files, after all predictions have been read.
 
     Args:
         predictions: the folder that predict wrote.
-        out: a folder; files of other names in it stay.
-        expected: the videos and how many frames each has, see `read_expected`; None: what is predicted, as it is.
+        out: a folder; other files in it stay.
+        expected: a list of the videos and their numbers of frames, see `read_expected`; None: all that is predicted.
         form: one of FORMS.
         missing: one of MISSING.
 
     Raises:
-        ParamsError: an unknown form or way.
+        ParamsError: an unknown form or way with missing videos.
         DataError: the list cannot be read, or a video of it has no prediction.
         ArtifactError: a table is not one of predict's.
     """
@@ -84,19 +82,19 @@ def write_submission(
         if value not in known:
             raise ParamsError(option, got=value, expected=" | ".join(known))
     tables = _tables(predictions)
-    wanted = _failed(predictions) | dict.fromkeys(tables) if expected is None else read_expected(expected)
+    frames_of = _unreadable_videos(predictions) | dict.fromkeys(tables) if expected is None else read_expected(expected)
     if missing == "error":
-        _check_missing(wanted, tables, predictions, expected)
+        _check_missing(frames_of, tables, predictions, expected)
     rows, decisions = [], {}
-    for video, frames in log.progress(wanted.items(), len(wanted), "videos"):
-        row, decisions[video] = _complete(video, frames, tables.get(video))
+    for video, frames in log.progress(frames_of.items(), len(frames_of), "videos"):
+        row, decisions[video] = _fill_video(video, frames, tables.get(video))
         rows.append(row)
         if row.message:
             log.line(f"{video}: {row.message}")
     (_write_files if form == "files" else _write_table)(out, decisions)
     written = {TABLE} if form == "table" else {f"{video}.txt" for video in decisions}
     others = {
-        "predicted videos are not in the list": sorted(set(tables) - set(wanted)),
+        "predicted videos are not in the list": sorted(set(tables) - set(frames_of)),
         f"other files lie in {out}": sorted({path.name for path in out.glob("*.txt")} - written),
     }
     for what, names in others.items():
@@ -106,33 +104,33 @@ def write_submission(
 
 
 def read_expected(path: Path) -> dict[str, int | None]:
-    """Read which videos a submission has, and how many frames each; None where the list does not say.
+    """Read the videos of a submission and how many frames each has; None where the list does not say.
 
-    A text file with a line a video, `name,frames` or `name frames` or `name`, a header or none; or the competition's
-    template, `name/00001.jpg,...` with a line for each frame; or a folder with a `<video>.txt` for each, whose rows
-    below the header are counted.
+    The list is one of three: a text file with or without a header and a line `name,frames`, `name frames` or `name` for
+    each video; the competition's template with a line `name/00001.jpg,...` for each frame; or a folder with a file
+    `<video>.txt` for each, whose rows below the header are counted.
 
     Raises:
-        DataError: it is missing, empty, or a line is of neither kind.
+        DataError: it is missing or empty, or a line is of no such form.
     """
     if path.is_dir():
-        found = {file.stem: _lines(file) for file in sorted(path.glob("*.txt")) if not file.name.startswith(".")}
-        wanted: dict[str, int | None] = {name: max(len(lines) - 1, 0) or None for name, lines in found.items()}
+        files = [file for file in sorted(path.glob("*.txt")) if not file.name.startswith(".")]
+        frames_of: dict[str, int | None] = {file.stem: max(len(_lines(file)) - 1, 0) or None for file in files}
     else:
-        wanted = {}
+        frames_of = {}
         for number, line in enumerate(_lines(path), start=1):
-            video, frames = _expected(line, f"{path} line {number}", first=number == 1)
-            if video in wanted and "/" not in line:
+            video, frames = _parse_line(line, f"{path} line {number}", first=number == 1)
+            if video in frames_of and "/" not in line:
                 raise DataError("a video twice", where=f"{path} line {number}", got=line, expected="one line a video")
             if video:
-                wanted[video] = max(frames, wanted.get(video) or 0) if frames else None
-    if not wanted:
+                frames_of[video] = max(frames, frames_of.get(video) or 0) if frames else None
+    if not frames_of:
         raise DataError("no video in the list", where=path, expected="lines such as video,frames")
-    return wanted
+    return frames_of
 
 
 def read_decisions(path: Path) -> np.ndarray:
-    """Read a table of predict: (n, A) int8, 1 active, 0 not, -1 without a face or abstained.
+    """Read the decisions of a table that predict wrote: (n, A) int8, 1 active, 0 not, -1 no face or abstained.
 
     Raises:
         ArtifactError: a column is missing, a frame is left out, or a cell is something else.
@@ -150,15 +148,17 @@ def read_decisions(path: Path) -> np.ndarray:
     unknown = next((au for au, column in zip(AUS, index) if column.null_count), None)
     if unknown:
         raise _no_table(path, f"another value in the column {unknown}")
-    kinds = np.stack([column.to_numpy() for column in index], axis=1) if len(table) else np.zeros((0, len(AUS)), int)
-    return np.array([0, 1, OPEN, OPEN], np.int8)[kinds]
+    codes_of_cells = (
+        np.stack([column.to_numpy() for column in index], axis=1) if len(table) else np.zeros((0, len(AUS)), int)
+    )
+    return np.array([0, 1, UNDECIDED, UNDECIDED], np.int8)[codes_of_cells]
 
 
-def fill(decisions: np.ndarray, frames: int | None) -> np.ndarray:
-    """Give every frame a decision: (n, A) int8 with -1 where there is none -> (frames, A) int8, 0 or 1.
+def fill_decisions(decisions: np.ndarray, frames: int | None) -> np.ndarray:
+    """Fill missing decisions: (n, A) int8 with -1 where there is none -> (frames, A) int8, 0 or 1.
 
-    Each AU takes the nearest decision of its own, the earlier of two; 0 where it has none at all. Rows after the last
-    are like the last, rows beyond `frames` are cut off. `frames` None: as many as there are.
+    Each AU takes its nearest decision, the earlier of two, or 0 where it has none at all. Missing rows at the end repeat
+    the last row, and rows beyond `frames` are cut off. `frames` None: n.
     """
     same_video = np.zeros(len(decisions), np.int64)
     columns = [fill_nearest(column, column >= 0, same_video, empty=0) for column in decisions.T]
@@ -169,76 +169,74 @@ def fill(decisions: np.ndarray, frames: int | None) -> np.ndarray:
     return np.concatenate([full, np.repeat(last, max(frames - len(full), 0), axis=0)])[:frames]
 
 
-def _complete(video: str, frames: int | None, table: Path | None) -> tuple[SubmissionRow, np.ndarray]:
-    """Read a video's decisions and fill them up."""
+def _fill_video(video: str, frames: int | None, table: Path | None) -> tuple[SubmissionRow, np.ndarray]:
+    """Read a video's decisions and fill those that are missing."""
     if table is None and frames is None:
         raise DataError(
             "a video without a prediction", where=video, todo="zeros need its number of frames: name it in --expected"
         )
     decisions = np.zeros((0, len(AUS)), np.int8) if table is None else read_decisions(table)
-    full = fill(decisions, frames)
-    known = (decisions[: len(full)] != OPEN).all(axis=1).sum()
+    full = fill_decisions(decisions, frames)
+    known = (decisions[: len(full)] != UNDECIDED).all(axis=1).sum()
     row = SubmissionRow(video, len(decisions), len(full), len(full) - int(known), _message(decisions, frames, table))
     return row, full
 
 
 def _message(decisions: np.ndarray, frames: int | None, table: Path | None) -> str:
-    """Say what is odd."""
+    """Return what differs from a complete prediction; empty where nothing does."""
     if table is None:
         return "no prediction, zeros are written"
-    decided = (decisions != OPEN).any(axis=0)
-    never = [au for au, some in zip(AUS, decided) if not some]
-    found = []
+    decided = (decisions != UNDECIDED).any(axis=0)
+    undecided = [au for au, some in zip(AUS, decided) if not some]
+    parts = []
     if not decided.any():
-        found.append("no frame with a decision, zeros are written")
-    elif never:
-        found.append(f"no decision for {', '.join(never)}, zeros are written")
+        parts.append("no frame with a decision, zeros are written")
+    elif undecided:
+        parts.append(f"no decision for {', '.join(undecided)}, zeros are written")
     if frames is not None and len(decisions) != frames:
         how = "the last is repeated" if len(decisions) < frames else "the rest is cut off"
-        found.append(f"{len(decisions)} rows predicted, {frames} expected, {how}")
-    return "; ".join(found)
+        parts.append(f"{len(decisions)} rows predicted, {frames} expected, {how}")
+    return "; ".join(parts)
 
 
 def _tables(predictions: Path) -> dict[str, Path]:
-    """List the tables of a folder that predict wrote, by video."""
+    """Return the tables of a folder that predict wrote, by video."""
     if not predictions.is_dir():
         raise DataError("no folder of predictions", where=predictions, todo="run `aupair predict` first")
-    found = {path.stem: path for path in sorted(predictions.glob("*.csv")) if path.stem != SUMMARY}
-    if not found:
+    tables = {path.stem: path for path in sorted(predictions.glob("*.csv")) if path.stem != SUMMARY}
+    if not tables:
         raise DataError("no prediction", where=predictions, expected="<video>.csv", todo="run `aupair predict` first")
-    return found
+    return tables
 
 
-def _failed(predictions: Path) -> dict[str, None]:
-    """Name the videos that predict could not read: they have a row in the summary, and no table."""
+def _unreadable_videos(predictions: Path) -> dict[str, None]:
+    """Return the videos that predict could not read: they have a row in the summary, and no table."""
     path = predictions / f"{SUMMARY}.csv"
     if not path.exists():
         return {}
-    kinds = pa.csv.ConvertOptions(column_types={"video": pa.string(), "output": pa.string()})
+    options = pa.csv.ConvertOptions(column_types={"video": pa.string(), "output": pa.string()})
     try:
-        rows = pa.csv.read_csv(path, convert_options=kinds).select(["video", "output"]).to_pylist()
+        rows = pa.csv.read_csv(path, convert_options=options).select(["video", "output"]).to_pylist()
     except (pa.ArrowInvalid, KeyError, OSError) as error:
         raise _no_table(path, error) from error
     return {_name(Path(row["video"]).name): None for row in rows if not row["output"]}
 
 
-def _check_missing(
-    wanted: Mapping[str, int | None], tables: Mapping[str, Path], predictions: Path, expected: Path | None
-) -> None:
-    """Refuse videos without a prediction."""
-    lost = [video for video in wanted if video not in tables]
-    if lost:
+def _check_missing(videos: Iterable[str], tables: Mapping[str, Path], predictions: Path, expected: Path | None) -> None:
+    """Check that every video has a prediction."""
+    missing = [video for video in videos if video not in tables]
+    if missing:
         raise DataError(
             "a video without a prediction",
             where=expected or predictions / f"{SUMMARY}.csv",
-            got=", ".join(lost[:3]) + (f" (and {len(lost) - 3} more)" if len(lost) > 3 else ""),
-            expected=predictions / f"{lost[0]}.csv",
+            got=", ".join(missing[:3]) + (f" (and {len(missing) - 3} more)" if len(missing) > 3 else ""),
+            expected=predictions / f"{missing[0]}.csv",
             todo="predict it, or write zeros by --missing zeros",
         )
 
 
 def _lines(path: Path) -> list[str]:
-    """Read the lines of a text file, without blank ones."""
+    """Read the lines of a text file that are not blank."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -246,8 +244,8 @@ def _lines(path: Path) -> list[str]:
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
-def _expected(line: str, where: str, first: bool) -> tuple[str, int | None]:
-    """Read a line of the list: a video, and a number of frames if it tells one; no video from a header."""
+def _parse_line(line: str, where: str, first: bool) -> tuple[str, int | None]:
+    """Return the video of a line, and its number of frames or None; the video of a header is empty."""
     cells = [cell.strip() for cell in line.split(",")] if "," in line else line.split()
     video, slash, image = cells[0].partition("/")
     if slash:
@@ -263,13 +261,13 @@ def _expected(line: str, where: str, first: bool) -> tuple[str, int | None]:
 
 
 def _name(text: str) -> str:
-    """Give a video's name, without the suffix of a movie or of a list."""
+    """Return a video's name without the suffix of a movie or of a list."""
     stem, dot, suffix = text.rpartition(".")
     return stem if stem and f"{dot}{suffix.lower()}" in (*SUFFIXES, ".txt") else text
 
 
 def _no_table(path: Path, got: object) -> ArtifactError:
-    """The error for a table that predict did not write so."""
+    """Return the error for a table that predict cannot have written."""
     return ArtifactError(
         "not a table of predictions", where=path, got=got, expected="frame,status,AU1 ...", todo="predict again"
     )
@@ -282,7 +280,7 @@ def _write_files(out: Path, decisions: Mapping[str, np.ndarray]) -> None:
 
 
 def _write_table(out: Path, decisions: Mapping[str, np.ndarray]) -> None:
-    """Write one file for all videos, a line for each image: image k is row k - 1."""
+    """Write one file for all videos, with a line for each image; images are counted from 1."""
     with store.atomic(out / TABLE) as temporary, open(temporary, "w") as file:
         file.write(",".join([LOCATION, *AUS]) + "\n")
         for video, rows in decisions.items():
@@ -290,5 +288,5 @@ def _write_table(out: Path, decisions: Mapping[str, np.ndarray]) -> None:
 
 
 def _cells(rows: Sequence[Sequence[int]] | np.ndarray) -> Iterator[str]:
-    """Give each row as comma-separated digits."""
+    """Yield each row as comma-separated digits."""
     return (",".join(map(str, row)) for row in np.asarray(rows).tolist())

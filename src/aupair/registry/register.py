@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from aupair import store
 from aupair.aus import AUS
 from aupair.errors import ArtifactError
-from aupair.inference.bundle import Parts, data_hash, write_bundle
+from aupair.inference.bundle import Parts, write_bundle
 from aupair.inference.recognizer import read_selection
 from aupair.log import SILENT, Log
 from aupair.params import Params
@@ -71,7 +71,7 @@ def register_bundle(
     version = versions.find_version(client, sha256, name)
     created = version is None
     if version is None:
-        metrics, data = store.read_json(parts.metrics), data_hash(store.read_json(parts.data))
+        metrics, data = store.read_json(parts.metrics), str(store.read_json(parts.data)["md5"])
         tags = version_tags(bundle, metrics, data, sha256) | origin_tags()
         experiment = live_logging.current_experiment(client, params.register_model.experiment)
         flow = live_logging.current_flow_id(client, hash_flow(params.model_dump_json(), data, sha256))
