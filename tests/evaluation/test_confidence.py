@@ -8,13 +8,13 @@ from sklearn.linear_model import LogisticRegression
 from aupair.aus import AUS
 from aupair.errors import ArtifactError, ParamsError
 from aupair.evaluation.confidence import (
-    SIDES,
+    _SIDES,
     TERMS,
     Confidence,
+    _fit_confidence,
+    _fit_logistic,
+    _regression_terms,
     confidence_quantiles,
-    fit_confidence,
-    fit_logistic,
-    regression_terms,
 )
 
 A = len(AUS)
@@ -33,12 +33,12 @@ def test_logistic_equals_scikit_learn() -> None:
     x = rng.normal(size=(500, 4))
     y = (rng.random(500) < expit(x @ [1.0, -2.0, 0.5, 0.0])).astype(float)
     reference = LogisticRegression(C=1 / 3.0, fit_intercept=False, tol=1e-8).fit(x, y)
-    np.testing.assert_allclose(fit_logistic(x, y, np.zeros(4), 3.0), reference.coef_[0], atol=1e-4)
+    np.testing.assert_allclose(_fit_logistic(x, y, np.zeros(4), 3.0), reference.coef_[0], atol=1e-4)
 
 
 def test_logistic_is_drawn_to_its_prior() -> None:
     x, y, prior = np.ones((4, 1)), np.array([1.0, 1.0, 1.0, 0.0]), np.array([-2.0])
-    pulled = [fit_logistic(x, y, prior, ridge)[0] for ridge in (1e-6, 1.0, 1e6)]
+    pulled = [_fit_logistic(x, y, prior, ridge)[0] for ridge in (1e-6, 1.0, 1e6)]
     assert pulled[0] == pytest.approx(np.log(3), abs=1e-3)
     assert pulled[0] > pulled[1] > pulled[2]
     assert pulled[2] == pytest.approx(-2, abs=1e-3)
@@ -47,24 +47,24 @@ def test_logistic_is_drawn_to_its_prior() -> None:
 def test_terms_are_those_named() -> None:
     raw, sigma = np.array([[0.9, 0.1]]), np.array([[1.0, np.e]])
     np.testing.assert_allclose(
-        regression_terms(raw, sigma, np.array([0.5, 0.5]))[0], [[1, 0.4, 1, 0.4, 0], [1, 0.4, 0, 0, 1]]
+        _regression_terms(raw, sigma, np.array([0.5, 0.5]))[0], [[1, 0.4, 1, 0.4, 0], [1, 0.4, 0, 0, 1]]
     )
 
 
 def test_it_is_calibrated_on_unseen_frames() -> None:
     raw, sigma, thresholds, truth = draw(0)
-    confidence = fit_confidence(raw, sigma, thresholds, truth)
+    confidence = _fit_confidence(raw, sigma, thresholds, truth)
     raw, sigma, thresholds, truth = draw(1)
     p, right = confidence(raw, sigma, thresholds), (raw >= thresholds) == truth
     for low in np.arange(0.5, 1.0, 0.1):
-        mine = (p >= low) & (p < low + 0.1)
-        assert mine.sum() > 300
-        assert p[mine].mean() == pytest.approx(right[mine].mean(), abs=0.04)
+        own_rows = (p >= low) & (p < low + 0.1)
+        assert own_rows.sum() > 300
+        assert p[own_rows].mean() == pytest.approx(right[own_rows].mean(), abs=0.04)
 
 
 def test_it_rises_with_the_margin_and_falls_with_sigma() -> None:
     raw, sigma, thresholds, truth = draw()
-    confidence = fit_confidence(raw, sigma, thresholds, truth)
+    confidence = _fit_confidence(raw, sigma, thresholds, truth)
     for side in (1, -1):
         near, far = (confidence(thresholds[None] + side * m, np.full((1, A), 0.4), thresholds) for m in (0.1, 0.6))
         assert (far > near).all()
@@ -72,28 +72,22 @@ def test_it_rises_with_the_margin_and_falls_with_sigma() -> None:
         assert (blurred < far).all()
 
 
-def test_an_au_without_errors_stays_near_the_shared_one_and_below_certainty() -> None:
+def test_an_au_without_errors_stays_near_the_shared_regression_and_below_1() -> None:
     raw, sigma, thresholds, truth = draw(n=60)
     truth[:, 3] = raw[:, 3] >= thresholds[3]
-    p = fit_confidence(raw, sigma, thresholds, truth)(thresholds[None] + 0.01, np.full((1, A), 0.5), thresholds)
+    p = _fit_confidence(raw, sigma, thresholds, truth)(thresholds[None] + 0.01, np.full((1, A), 0.5), thresholds)
     assert 0.5 < p[0, 3] < 0.99
 
 
 def test_a_single_kind_of_outcome_and_a_constant_sigma_are_no_obstacle() -> None:
     raw, _, thresholds, _ = draw(n=30)
-    confidence = fit_confidence(raw, np.ones_like(raw), thresholds, raw >= thresholds)
+    confidence = _fit_confidence(raw, np.ones_like(raw), thresholds, raw >= thresholds)
     assert (confidence(raw, np.ones_like(raw), thresholds) > 0.9).mean() > 0.9
-
-
-def test_thresholds_may_be_those_of_a_frame() -> None:
-    raw, sigma, thresholds, _ = draw(n=50)
-    each = np.broadcast_to(thresholds, raw.shape)
-    np.testing.assert_array_equal(regression_terms(raw, sigma, each), regression_terms(raw, sigma, thresholds))
 
 
 def test_the_limits_leave_out_the_same_share_of_each_au_and_decision() -> None:
     raw, sigma, thresholds, truth = draw()
-    p, active = fit_confidence(raw, sigma, thresholds, truth)(raw, sigma, thresholds), raw >= thresholds
+    p, active = _fit_confidence(raw, sigma, thresholds, truth)(raw, sigma, thresholds), raw >= thresholds
     confidence = Confidence(np.zeros((A, len(TERMS))), confidence_quantiles(p, active))
     for share in (0.0, 0.2, 0.205, 0.9, 1.0):
         limits = confidence.limits(share)
@@ -108,8 +102,8 @@ def test_an_au_that_was_never_decided_so_has_the_limits_of_the_others() -> None:
     rng = np.random.default_rng(0)
     p, active = rng.random((500, 3)), rng.random((500, 3)) < 0.3
     active[:, 1] = False
-    found = confidence_quantiles(p, active)
-    np.testing.assert_allclose(found[:, 1, 1], np.quantile(p[active], np.linspace(0, 1, 101)))
+    result = confidence_quantiles(p, active)
+    np.testing.assert_allclose(result[:, 1, 1], np.quantile(p[active], np.linspace(0, 1, 101)))
     nobody = confidence_quantiles(p, np.zeros_like(active))
     np.testing.assert_allclose(nobody[:, 1, 0], np.quantile(p, np.linspace(0, 1, 101)))
 
@@ -129,13 +123,13 @@ def test_a_risk_takes_the_smallest_share_that_keeps_its_bound() -> None:
     assert promising(BOUNDS).share_for_risk(0.2) == promising(BOUNDS).share_for_risk(1.0) == 0.0
 
 
-def test_a_share_after_one_that_fails_is_not_looked_at() -> None:
+def test_a_share_below_one_that_fails_is_not_tested() -> None:
     bumpy = BOUNDS.copy()
     bumpy[[10, 30]] = 0.06, 0.15  # 10 would do, but 30 does not
     assert promising(bumpy).share_for_risk(0.12) == 0.31
 
 
-def test_a_risk_that_cannot_be_had_says_the_lowest_that_can() -> None:
+def test_the_error_of_a_risk_that_is_too_low_names_the_lowest_possible() -> None:
     with pytest.raises(
         ParamsError, match=r"got a risk of 0.02, expected 0.05 or more, which keeps 50 % of the decisions$"
     ):
@@ -149,11 +143,11 @@ def test_a_risk_that_cannot_be_had_says_the_lowest_that_can() -> None:
 
 def test_it_survives_json() -> None:
     raw, sigma, thresholds, truth = draw(n=200)
-    fitted = fit_confidence(raw, sigma, thresholds, truth)
+    fitted = _fit_confidence(raw, sigma, thresholds, truth)
     quantiles = confidence_quantiles(fitted(raw, sigma, thresholds), raw >= thresholds)
     confidence = Confidence(fitted.coefficients, quantiles, BOUNDS - 0.01, BOUNDS)
     tree = {au: confidence.au_to_json(k) for k, au in enumerate(AUS)} | confidence.risks_to_json()
-    assert set(tree["AU7"]["confidence_quantiles"]) == set(SIDES)
+    assert set(tree["AU7"]["confidence_quantiles"]) == set(_SIDES)
     again = Confidence.from_json(tree)
     for name in ("coefficients", "quantiles", "risks", "bounds"):
         np.testing.assert_array_equal(getattr(again, name), getattr(confidence, name))
@@ -169,7 +163,7 @@ def test_a_selection_of_an_older_version_decides_but_cannot_abstain() -> None:
             ask(0.1)
 
 
-def test_a_frame_without_a_face_has_none() -> None:
+def test_a_frame_without_a_face_has_no_confidence() -> None:
     raw, sigma, thresholds, truth = draw(n=50)
-    confidence = fit_confidence(raw, sigma, thresholds, truth)
+    confidence = _fit_confidence(raw, sigma, thresholds, truth)
     assert np.isnan(confidence(np.full((1, A), np.nan), np.full((1, A), np.nan), thresholds)).all()

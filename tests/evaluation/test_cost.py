@@ -49,12 +49,12 @@ def whole(outputs: int) -> tuple[int, int]:
 
 
 def test_f_and_a_network_for_h_are_two_passes() -> None:
-    found = cost_of(settings())
+    cost = cost_of(settings())
     weights, macs = whole(12)
-    assert found["passes"] == 2
-    assert found["parts"]["f"] == {"parameters": weights, "gmac_per_frame": macs / 1e9}
-    assert found["parts"]["h"]["parameters"] == weights + len(AUS), "h has an offset for each AU"
-    assert found["parts"]["h"]["gmac_per_frame"] == macs / 1e9
+    assert cost["passes"] == 2
+    assert cost["parts"]["f"] == {"parameters": weights, "gmac_per_frame": macs / 1e9}
+    assert cost["parts"]["h"]["parameters"] == weights + len(AUS), "h has an offset for each AU"
+    assert cost["parts"]["h"]["gmac_per_frame"] == macs / 1e9
 
 
 def test_the_mapping_decides_twice_for_each_au() -> None:
@@ -69,43 +69,43 @@ def test_the_mapping_decides_twice_for_each_au() -> None:
 
 
 def test_a_network_for_each_au_costs_twelve_trunks() -> None:
-    found = cost_of(settings(sharing="per_au"))
+    cost = cost_of(settings(sharing="per_au"))
     weights, macs = whole(1)
-    assert found["parts"]["f"] == {"parameters": 12 * weights, "gmac_per_frame": 12 * macs / 1e9}
-    assert found["passes"] == 13
+    assert cost["parts"]["f"] == {"parameters": 12 * weights, "gmac_per_frame": 12 * macs / 1e9}
+    assert cost["passes"] == 13
 
 
 def test_an_integrated_sigma_costs_twelve_outputs() -> None:
-    found = cost_of(settings(sharing="integrated", kind="integrated"))
+    cost = cost_of(settings(sharing="integrated", kind="integrated"))
     weights, macs = whole(24)
-    assert list(found["parts"]) == ["f", "mapping"]
-    assert found["parts"]["f"] == {"parameters": weights, "gmac_per_frame": macs / 1e9}
-    assert found["passes"] == 1
+    assert list(cost["parts"]) == ["f", "mapping"]
+    assert cost["parts"]["f"] == {"parameters": weights, "gmac_per_frame": macs / 1e9}
+    assert cost["passes"] == 1
 
 
 def test_factors_read_the_map_of_f_but_keep_a_copy_of_its_weights() -> None:
-    found = cost_of(settings(kind="factors"))
+    cost = cost_of(settings(kind="factors"))
     weights, _, channels = trunk(blocks=4)
     inputs = channels * 9
-    assert found["parts"]["h"]["parameters"] == weights + inputs * 3 + 3 * 12 + 12
-    assert found["parts"]["h"]["gmac_per_frame"] == (inputs * 3 + 3 * 12) / 1e9
-    assert found["passes"] == 1
-    totals = {key: sum(part[key] for part in found["parts"].values()) for key in ("parameters", "gmac_per_frame")}
-    assert totals == {key: found[key] for key in totals}
+    assert cost["parts"]["h"]["parameters"] == weights + inputs * 3 + 3 * 12 + 12
+    assert cost["parts"]["h"]["gmac_per_frame"] == (inputs * 3 + 3 * 12) / 1e9
+    assert cost["passes"] == 1
+    totals = {key: sum(part[key] for part in cost["parts"].values()) for key in ("parameters", "gmac_per_frame")}
+    assert totals == {key: cost[key] for key in totals}
 
 
-def test_vgg16_is_what_everybody_says_it_is() -> None:
-    found = cost_of(parse_params({}))["parts"]["f"]
-    assert found["gmac_per_frame"] == pytest.approx(15.47, abs=0.01)
-    assert found["parameters"] == 138357544 - 1000 * 4097 + 12 * 4097
+def test_vgg16_has_its_published_cost() -> None:
+    cost = cost_of(parse_params({}))["parts"]["f"]
+    assert cost["gmac_per_frame"] == pytest.approx(15.47, abs=0.01)
+    assert cost["parameters"] == 138357544 - 1000 * 4097 + 12 * 4097
 
 
 def test_files_cost_what_their_settings_do_and_hold_as_many_numbers(finished: Path, tiny: Params) -> None:
     places = {name: finished / ARTIFACTS[name].format(trial=0) for name in ("f", "h", "mapping")}
-    found = cost_of_files(**places)
-    assert found == cost_of(tiny)
+    cost = cost_of_files(**places)
+    assert cost == cost_of(tiny)
     buffers = ("running_", "num_batches", "center", "scale", "mask")
     for name, file in (("f", "final"), ("h", "final"), ("mapping", "mapping")):
         arrays = store.read_arrays(places[name] / f"{file}.safetensors")
         learned = sum(array.size for key, array in arrays.items() if not any(word in key for word in buffers))
-        assert found["parts"][name]["parameters"] == learned, name
+        assert cost["parts"][name]["parameters"] == learned, name

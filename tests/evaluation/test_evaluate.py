@@ -13,7 +13,7 @@ from aupair.evaluation.evaluate import Evaluation, evaluate_trials
 from aupair.evaluation.metrics import draw_resamples
 from aupair.evaluation.pair_order import pair_accuracy
 from aupair.evaluation.selection import MAPPINGS, Selection, annotated_cells, filled_outputs
-from aupair.evaluation.uncertainty import best_constant_sigma, ece_of_orders, pair_nll
+from aupair.evaluation.uncertainty import _best_constant_sigma, _ece_of_orders, pair_nll
 from aupair.log import Log
 from aupair.params import Evaluate
 from evaluation.worlds import QUICK, A, some, world
@@ -22,13 +22,13 @@ ROWS = ["all-zero", "all-one", "best-constant", "no-uncertainty", "P1", "P2"]
 
 
 @pytest.fixture(scope="module")
-def found() -> Evaluation:
+def evaluation() -> Evaluation:
     frames, trial, pairs, conditions = world()
     return evaluate_trials(frames, [trial], pairs, conditions, QUICK)
 
 
-def test_metrics_have_every_key_of_the_contract(found: Evaluation) -> None:
-    metrics = found.metrics
+def test_metrics_have_every_key_of_the_contract(evaluation: Evaluation) -> None:
+    metrics = evaluation.metrics
     assert [(r["name"], r["split"]) for r in metrics["rows"]] == [(n, s) for s in SPLITS[1:] for n in ROWS]
     figures = {"f1", "accuracy", "exact_match", "score"}
     for row in metrics["rows"]:
@@ -53,21 +53,21 @@ def test_metrics_have_every_key_of_the_contract(found: Evaluation) -> None:
     assert (metrics["chosen_trial"], metrics["protocol"], metrics["chosen_on"]) == (3, "ours", "select")
 
 
-def test_the_rows_say_what_the_decisions_say(found: Evaluation) -> None:
+def test_the_rows_score_the_decisions(evaluation: Evaluation) -> None:
     frames, *_ = world()
     rows = frames.of_split("validation") & (frames.labels[:, 0] >= 0)
-    decisions, truth = found.decisions[rows], frames.labels[rows] >= 1
-    p2 = next(r for r in found.rows if (r["name"], r["split"]) == ("P2", "validation"))
+    decisions, truth = evaluation.decisions[rows], frames.labels[rows] >= 1
+    p2 = next(r for r in evaluation.rows if (r["name"], r["split"]) == ("P2", "validation"))
     assert p2["accuracy"] == pytest.approx((decisions == truth).mean())
     assert p2["exact_match"] == pytest.approx((decisions == truth).all(1).mean())
-    zero = next(r for r in found.rows if (r["name"], r["split"]) == ("all-zero", "validation"))
+    zero = next(r for r in evaluation.rows if (r["name"], r["split"]) == ("all-zero", "validation"))
     assert zero["accuracy"] == pytest.approx(1 - truth.mean())
 
 
-def test_rows_are_compared_in_the_same_resamples(found: Evaluation) -> None:
-    rows = {(r["name"], r["split"]): r for r in found.rows}
-    compared = {(one["name"], one["split"]): one for one in found.metrics["comparisons"]}
-    assert len(compared) == len(found.metrics["comparisons"]) == 2 * 4 * 2
+def test_rows_are_compared_in_the_same_resamples(evaluation: Evaluation) -> None:
+    rows = {(r["name"], r["split"]): r for r in evaluation.rows}
+    compared = {(one["name"], one["split"]): one for one in evaluation.metrics["comparisons"]}
+    assert len(compared) == len(evaluation.metrics["comparisons"]) == 2 * 4 * 2
     for (name, split), one in compared.items():
         assert name == f"{one['a']}-{one['b']}.{one['figure']}"
         sides = [rows[one[side], split][one["figure"]] for side in ("a", "b")]
@@ -75,7 +75,7 @@ def test_rows_are_compared_in_the_same_resamples(found: Evaluation) -> None:
         assert one["interval"][0] <= one["difference"] <= one["interval"][1]
     best = compared["P2-best-constant.score", "validation"]
     assert (best["difference"] > 0.1, best["probability"], best["interval"][0] > 0) == (True, 1.0, True)
-    assert found.selection["comparisons"] == [one for (_, split), one in compared.items() if split == "select"]
+    assert evaluation.selection["comparisons"] == [one for (_, split), one in compared.items() if split == "select"]
 
 
 def naive_f1(truth: np.ndarray, decisions: np.ndarray) -> float:
@@ -87,30 +87,32 @@ def naive_f1(truth: np.ndarray, decisions: np.ndarray) -> float:
     return float(np.mean(values))
 
 
-def test_a_comparison_is_that_of_a_loop_over_resamples_of_videos(found: Evaluation) -> None:
+def test_a_comparison_is_that_of_a_loop_over_resamples_of_videos(evaluation: Evaluation) -> None:
     frames, trial, *_ = world()
     cells = annotated_cells(frames, "validation")
     drawn = draw_resamples(3, QUICK.bootstrap, (QUICK.seed, SPLITS.index("validation")))
     decided = {}
     for name, raw in zip(("no-uncertainty", "P1"), filled_outputs(trial, frames)):
         side = "without_uncertainty" if name == "no-uncertainty" else "with_uncertainty"
-        decided[name] = raw[cells.rows] >= np.array([found.selection[au][side]["threshold"] for au in AUS])
+        decided[name] = raw[cells.rows] >= np.array([evaluation.selection[au][side]["threshold"] for au in AUS])
     gaps = []
     for weights in drawn:
         rows = np.concatenate([np.tile(np.flatnonzero(cells.video == 6 + v), w) for v, w in enumerate(weights)])
         f1 = {name: naive_f1(cells.truth[rows], own[rows]) for name, own in decided.items()}
         gaps.append(f1["P1"] - f1["no-uncertainty"])
     one = next(
-        c for c in found.metrics["comparisons"] if (c["name"], c["split"]) == ("P1-no-uncertainty.f1", "validation")
+        c
+        for c in evaluation.metrics["comparisons"]
+        if (c["name"], c["split"]) == ("P1-no-uncertainty.f1", "validation")
     )
     np.testing.assert_allclose(one["interval"], np.quantile(gaps, [0.025, 0.975]))
     assert one["probability"] == pytest.approx((np.array(gaps) > 0).mean() + 0.5 * (np.array(gaps) == 0).mean())
 
 
-def test_each_row_is_decided_by_its_mapping_at_its_threshold(found: Evaluation) -> None:
-    rows = {r["name"]: r["per_au"] for r in found.rows if r["split"] == "select"}
+def test_each_row_is_decided_by_its_mapping_at_its_threshold(evaluation: Evaluation) -> None:
+    rows = {r["name"]: r["per_au"] for r in evaluation.rows if r["split"] == "select"}
     for au in AUS:
-        entry = found.selection[au]
+        entry = evaluation.selection[au]
         chosen = entry["mapping"]
         for name, side in (("P1", "with_uncertainty"), ("no-uncertainty", "without_uncertainty"), ("P2", chosen)):
             assert rows[name][au]["f1"] == pytest.approx(entry[side]["f1"])
@@ -118,8 +120,8 @@ def test_each_row_is_decided_by_its_mapping_at_its_threshold(found: Evaluation) 
     assert rows["P1"] != rows["no-uncertainty"]
 
 
-def test_a_sigma_that_knows_is_found_to_know(found: Evaluation) -> None:
-    block = found.metrics["uncertainty"]
+def test_an_informative_sigma_beats_constants_and_random_abstention(evaluation: Evaluation) -> None:
+    block = evaluation.metrics["uncertainty"]
     assert block["pair_nll"]["h"] < block["pair_nll"]["constant"]
     assert block["auroc_correct"]["margin_over_sigma"] > block["auroc_correct"]["margin"]
     assert block["gain_at_80"]["sigma"] > block["gain_at_80"]["random"] + 0.02
@@ -127,16 +129,16 @@ def test_a_sigma_that_knows_is_found_to_know(found: Evaluation) -> None:
     assert abs(block["gain_at_80"]["random"]) < 0.01
     assert block["auroc_own_region"]["mean"] > 0.95
     assert block["spearman_misorder"]["mean"] > 0
-    assert found.metrics["pair_accuracy"]["clear"] > found.metrics["pair_accuracy"]["mean"]
+    assert evaluation.metrics["pair_accuracy"]["clear"] > evaluation.metrics["pair_accuracy"]["mean"]
     assert block["auroc_turned"]["mean"] == pytest.approx(0.5, abs=0.15), "turned faces are as good here"
-    decisions = found.metrics["decisions"]
+    decisions = evaluation.metrics["decisions"]
     assert decisions["error_at_80"]["confidence"] < decisions["error"]
     for part in (decisions, *decisions["per_au"].values()):
         assert part["aurc"]["confidence"] < part["aurc"]["random"]
     assert decisions["selective"]["gain_at_80"]["f1"]["difference"] > 0
 
 
-def test_sigma_of_the_own_region_is_told_from_that_of_another() -> None:
+def test_a_cover_of_the_own_region_is_distinguished_from_that_of_another() -> None:
     frames, trial, pairs, conditions = world()
     hidden = np.zeros_like(conditions.hidden)
     kind = np.random.default_rng(5).integers(0, 3, len(frames))  # nothing, the region of AU1, that of AU2
@@ -152,52 +154,54 @@ def test_sigma_of_the_own_region_is_told_from_that_of_another() -> None:
     assert np.isnan(block["auroc_other_region"]["per_au"]["AU4"]), "never hidden"
 
 
-def test_figures_of_each_au_have_the_mean_that_stands_above_them(found: Evaluation) -> None:
-    block = found.metrics["uncertainty"]
+def test_figures_of_each_au_have_the_mean_that_stands_above_them(evaluation: Evaluation) -> None:
+    block = evaluation.metrics["uncertainty"]
     for name in ("margin", "margin_over_sigma"):
         own = [block["auroc_correct"]["per_au"][au][name] for au in AUS]
         assert block["auroc_correct"][name] == pytest.approx(np.mean(own))
     assert block["ece"] == pytest.approx(np.mean([block["ece_per_au"][au]["h"] for au in AUS]))
     assert block["ece_constant"] == pytest.approx(np.mean([block["ece_per_au"][au]["constant"] for au in AUS]))
-    decisions = found.metrics["decisions"]
+    decisions = evaluation.metrics["decisions"]
     assert decisions["error"] == pytest.approx(np.mean([decisions["per_au"][au]["error"] for au in AUS]))
     for curve in (decisions["risk_coverage"]["confidence"], decisions["per_au"]["AU1"]["risk_coverage"]["confidence"]):
         np.testing.assert_allclose(curve["coverage"], np.arange(1, 21) / 20)
     assert decisions["risk_coverage"]["confidence"]["risk"][-1] == pytest.approx(decisions["error"])
 
 
-def test_the_constants_to_beat_were_chosen_on_fit_and_on_select(found: Evaluation) -> None:
+def test_the_constants_to_beat_were_chosen_on_fit_and_on_select(evaluation: Evaluation) -> None:
     _, trial, pairs, _ = world()
-    block, own = found.metrics["uncertainty"], pairs["validation"]
+    block, own = evaluation.metrics["uncertainty"], pairs["validation"]
     for key, split in (("constant", "fit"), ("constant_select", "select")):
-        sigma = np.broadcast_to(best_constant_sigma(trial.y_hat, pairs[split]), trial.sigma.shape)
+        sigma = np.broadcast_to(_best_constant_sigma(trial.y_hat, pairs[split]), trial.sigma.shape)
         values = pair_nll(trial.y_hat, sigma, own)
         assert block["pair_nll"][key] == pytest.approx(values.mean())
         assert block["pair_nll"]["per_au"]["AU12"][key] == pytest.approx(values[6])
-    fit = np.broadcast_to(best_constant_sigma(trial.y_hat, pairs["fit"]), trial.sigma.shape)
-    assert block["ece_constant"] == pytest.approx(ece_of_orders(trial.y_hat, fit, own).mean())
+    fit = np.broadcast_to(_best_constant_sigma(trial.y_hat, pairs["fit"]), trial.sigma.shape)
+    assert block["ece_constant"] == pytest.approx(_ece_of_orders(trial.y_hat, fit, own).mean())
     assert block["pair_nll"]["h"] == pytest.approx(pair_nll(trial.y_hat, trial.sigma, own).mean())
 
 
-def test_a_sigma_that_knows_nothing_is_found_out(found: Evaluation) -> None:
+def test_a_shuffled_sigma_beats_nothing(evaluation: Evaluation) -> None:
     frames, trial, pairs, conditions = world()
     shuffled = trial.sigma.copy()
     shuffled[frames.ok] = np.random.default_rng(0).permutation(trial.sigma[frames.ok])
     block = evaluate_trials(frames, [replace(trial, sigma=shuffled)], pairs, conditions, QUICK).metrics["uncertainty"]
     assert block["pair_nll"]["h"] > block["pair_nll"]["constant"]
-    known = found.metrics["uncertainty"]["auroc_correct"]["margin_over_sigma"]
+    known = evaluation.metrics["uncertainty"]["auroc_correct"]["margin_over_sigma"]
     assert block["auroc_correct"]["margin_over_sigma"] < known - 0.1
     assert abs(block["gain_at_80"]["sigma"]) < 0.02
 
 
-def test_pair_accuracy_is_that_of_clear_validation_frames(found: Evaluation) -> None:
+def test_pair_accuracy_is_that_of_clear_validation_frames(evaluation: Evaluation) -> None:
     frames, trial, _, conditions = world()
     validation = frames.of_split("validation")
     for key, subset in (
         ("mean", validation),
         ("clear", validation & (conditions.covered == 0) & (abs(conditions.yaw) < 0.3)),
     ):
-        assert found.metrics["pair_accuracy"][key] == pytest.approx(pair_accuracy(trial.y_hat, frames, subset).mean())
+        assert evaluation.metrics["pair_accuracy"][key] == pytest.approx(
+            pair_accuracy(trial.y_hat, frames, subset).mean()
+        )
 
 
 def test_real_data_without_conditions_leaves_those_figures_empty() -> None:
@@ -209,20 +213,20 @@ def test_real_data_without_conditions_leaves_those_figures_empty() -> None:
         assert metrics["uncertainty"][name] == {"mean": None, "per_au": None}
 
 
-def test_the_selection_survives_json_and_decides_alike(found: Evaluation, tmp_path: Path) -> None:
-    store.write_json(tmp_path / "selection.json", found.selection)
+def test_the_selection_survives_json_and_decides_alike(evaluation: Evaluation, tmp_path: Path) -> None:
+    store.write_json(tmp_path / "selection.json", evaluation.selection)
     selection = Selection.from_json(store.read_json(tmp_path / "selection.json"))
     frames, trial, *_ = world()
     assert selection.trial == 3
     raw = selection.raw(trial.with_uncertainty, trial.without_uncertainty)
-    np.testing.assert_array_equal(selection.decide(raw)[frames.ok], found.decisions[frames.ok])
-    np.testing.assert_array_equal(selection.confidence_of(raw, trial.sigma), found.confidence)
+    np.testing.assert_array_equal(selection.decide(raw)[frames.ok], evaluation.decisions[frames.ok])
+    np.testing.assert_array_equal(selection.confidence_of(raw, trial.sigma), evaluation.confidence)
     assert selection.confidence.limits(0.2).shape == (2, A)
     assert selection.confidence.bounds is not None
     for au in AUS:
-        assert found.selection[au]["mapping"] in MAPPINGS
+        assert evaluation.selection[au]["mapping"] in MAPPINGS
         assert {"threshold", "with_uncertainty", "without_uncertainty", "probability_with_better"} <= set(
-            found.selection[au]
+            evaluation.selection[au]
         )
 
 
@@ -261,19 +265,19 @@ def test_the_better_trial_is_chosen_and_the_result_is_repeatable() -> None:
     assert store._plain(once.metrics) == store._plain(again.metrics)
 
 
-def test_an_au_without_a_positive_is_said_and_never_called() -> None:
+def test_an_au_without_a_positive_is_logged_and_never_active() -> None:
     frames, trial, _, conditions = world()
     labels = np.where(np.arange(A) == 4, np.minimum(frames.labels, 0), frames.labels).astype(np.int8)
-    said: list[str] = []
+    lines: list[str] = []
 
     class Listening(Log):
         def line(self, text: str) -> None:
-            said.append(text)
+            lines.append(text)
 
     bare = replace(frames, labels=labels)
     result = evaluate_trials(bare, [trial], {s: some(bare, s) for s in SPLITS}, conditions, QUICK, Listening())
-    assert [line.split(":")[0] for line in said] == list(SPLITS)
-    assert all("AU7" in line for line in said)
+    assert [line.split(":")[0] for line in lines] == list(SPLITS)
+    assert all("AU7" in line for line in lines)
     p2 = next(r for r in result.rows if (r["name"], r["split"]) == ("P2", "select"))
     assert (p2["per_au"]["AU7"]["f1"], p2["per_au"]["AU7"]["accuracy"]) == (0.0, 1.0)
     assert np.isfinite(result.metrics["uncertainty"]["pair_nll"]["h"])

@@ -12,6 +12,7 @@ from aupair.evaluation.metrics import clamp_levels, constant_levels, icc, mae, m
 from aupair.evaluation.rows import score_rows
 from aupair.evaluation.selection import Choice, Trial, annotated_cells, best_trial, choose_mappings
 from aupair.params import Evaluate
+from evaluation.worlds import make_frames
 
 A = len(AUS)
 FIGURES = {"icc": icc, "mae": mae, "mae_rounded": mae_rounded, "pcc": pcc}
@@ -92,11 +93,11 @@ def test_a_million_frames_of_a_constant_are_still_a_constant() -> None:
 
 def test_no_constant_has_a_smaller_error_than_the_median() -> None:
     level = np.random.default_rng(0).choice(6, (101, A), p=[0.3, 0.1, 0.2, 0.2, 0.1, 0.1])
-    found = constant_levels(level)
+    result = constant_levels(level)
     errors = [np.abs(level - guess).mean(0) for guess in np.arange(0, 5.01, 0.25)]
-    np.testing.assert_allclose(np.abs(level - found["fit-median"]).mean(0), np.min(errors, axis=0))
-    assert set(found["fit-median"]) <= set(range(6))
-    np.testing.assert_allclose(found["fit-mean"], level.mean(0))
+    np.testing.assert_allclose(np.abs(level - result["fit-median"]).mean(0), np.min(errors, axis=0))
+    assert set(result["fit-median"]) <= set(range(6))
+    np.testing.assert_allclose(result["fit-mean"], level.mean(0))
 
 
 def world(n: int = 60, videos: int = 9) -> tuple[Frames, tuple[np.ndarray, np.ndarray]]:
@@ -105,10 +106,7 @@ def world(n: int = 60, videos: int = 9) -> tuple[Frames, tuple[np.ndarray, np.nd
     size = n * videos
     labels = rng.choice(6, (size, A), p=[0.5, 0.1, 0.1, 0.1, 0.1, 0.1]).astype(np.int8)
     labels[rng.random(size) < 0.1] = -1
-    video, frame = np.repeat(np.arange(videos, dtype=np.int32), n), np.tile(np.arange(n, dtype=np.int32), videos)
-    names = tuple(f"v{k}" for k in range(videos))
-    split = (video // 3).astype(np.int8)
-    frames = Frames(names, names, video, video, split, frame, frame / 25, np.ones(size, bool), labels)
+    frames = make_frames(labels, videos, np.arange(videos) // 3)
     noise = rng.normal(size=(size, A))
     without, with_uncertainty = labels + noise, labels + np.where(np.arange(A) % 2, 0.2, 2) * noise
     return frames, (without, with_uncertainty)
@@ -131,11 +129,11 @@ def test_rows_are_of_their_split_and_their_outputs() -> None:
     assert [(row["name"], row["split"]) for row in rows] == [(n, s) for s in ("select", "validation") for n in names]
     assert [row["chosen_on"] for row in rows[:6]] == [None, "fit", "fit", "select", "select", "select"]
     by_name = {row["name"]: row for row in rows if row["split"] == "validation"}
-    mine = frames.of_split("validation") & (frames.labels[:, 0] >= 0)
+    own_rows = frames.of_split("validation") & (frames.labels[:, 0] >= 0)
     for au, name in enumerate(AUS):
-        x = np.clip(raws[int(uses[au])][mine, au], 0, 5)
+        x = np.clip(raws[int(uses[au])][own_rows, au], 0, 5)
         entry = by_name["P2"]["per_au"][name]
-        assert entry["icc"] == pytest.approx(naive_icc(x, frames.labels[mine, au]))
+        assert entry["icc"] == pytest.approx(naive_icc(x, frames.labels[own_rows, au]))
         low, high = entry["icc_interval"]
         assert low <= entry["icc"] <= high
         assert entry["icc"] == max(by_name[way]["per_au"][name]["icc"] for way in ("no-uncertainty", "P1"))
@@ -143,12 +141,12 @@ def test_rows_are_of_their_split_and_their_outputs() -> None:
     assert p2["icc"] == pytest.approx(np.mean([p2["per_au"][au]["icc"] for au in AUS]))
     assert all(by_name[name]["icc"] == 0 and np.isnan(by_name[name]["pcc"]) for name in names[:3])
     assert by_name["fit-median"]["mae"] <= by_name["fit-mean"]["mae"]
-    found = {one["name"]: one for one in comparisons if one["split"] == "validation"}
-    assert list(found) == ["P2-P1.icc", "P2-no-uncertainty.icc", "P1-no-uncertainty.icc", "P2-fit-mean.icc"]
-    for one in found.values():
+    result = {one["name"]: one for one in comparisons if one["split"] == "validation"}
+    assert list(result) == ["P2-P1.icc", "P2-no-uncertainty.icc", "P1-no-uncertainty.icc", "P2-fit-mean.icc"]
+    for one in result.values():
         assert one["difference"] == pytest.approx(by_name[one["a"]]["icc"] - by_name[one["b"]]["icc"])
         assert one["interval"][0] < one["difference"] < one["interval"][1]
-    assert (found["P2-P1.icc"]["probability"], found["P2-fit-mean.icc"]["probability"]) == (1, 1)
+    assert (result["P2-P1.icc"]["probability"], result["P2-fit-mean.icc"]["probability"]) == (1, 1)
     for key in FIGURES:
         assert p2["intervals"][key][0] < p2[key] < p2["intervals"][key][1]
 

@@ -23,11 +23,6 @@ def test_equals_a_naive_search(share: float) -> None:
     assert nearest_face(ok, video).tolist() == naive(ok, video)
 
 
-def test_a_tie_goes_to_the_earlier_frame() -> None:
-    ok = np.array([True, False, True])
-    assert fill_nearest(np.array([1.0, np.nan, 3.0]), ok, np.zeros(3, int)).tolist() == [1.0, 1.0, 3.0]
-
-
 def test_no_value_crosses_a_video_and_a_video_without_a_face_stays_empty() -> None:
     values = np.array([[5.0], [np.nan], [np.nan], [2.0]])
     filled = fill_nearest(values, np.array([True, False, False, True]), np.array([0, 1, 1, 2]))

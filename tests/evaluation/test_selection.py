@@ -1,4 +1,4 @@
-"""Thresholds, P1 or P2, the trial: what is chosen, and that it follows the evidence."""
+"""The choice of thresholds, mappings and the trial, and its evidence."""
 
 import numpy as np
 import pytest
@@ -18,6 +18,7 @@ from aupair.evaluation.selection import (
     uses_uncertainty,
 )
 from aupair.params import Evaluate
+from evaluation.worlds import make_frames
 
 A = len(AUS)
 QUICK = Evaluate(bootstrap=200)
@@ -38,9 +39,9 @@ def test_no_threshold_is_better_than_the_tuned_one(seed: int) -> None:
     truth = rng.random(60) < rng.uniform(0.05, 0.9)
     raw = (np.round(rng.normal(0.3 + 0.3 * truth, 0.3), 1 + seed % 2)).astype(np.float32)
     raw[rng.random(60) < 0.1] = np.nan
-    found = tune_threshold(raw, truth)
+    result = tune_threshold(raw, truth)
     best = max(score(raw, truth, t) for t in [-9.0, 9.0, *(np.unique(raw[np.isfinite(raw)]).astype(float) - 1e-4)])
-    assert score(raw, truth, found) == pytest.approx(best)
+    assert score(raw, truth, result) == pytest.approx(best)
 
 
 def test_the_middle_of_the_optimal_interval_is_taken() -> None:
@@ -76,11 +77,8 @@ def world(better: float, n: int = 200, videos: int = 6) -> tuple[Frames, Trial]:
     rng = np.random.default_rng(0)
     size = n * videos
     labels = (rng.random((size, A)) < 0.3).astype(np.int8)
-    video = np.repeat(np.arange(videos, dtype=np.int32), n)
-    frame = np.tile(np.arange(n, dtype=np.int32), videos)
-    split, ok = np.ones(size, np.int8), rng.random(size) < 0.95
-    names = tuple(f"v{k}" for k in range(videos))
-    frames = Frames(names, names, video, video, split, frame, frame / 25, ok, labels)
+    ok = rng.random(size) < 0.95
+    frames = make_frames(labels, videos, np.ones(videos), ok)
     noise = rng.normal(size=(size, A))
     arrays = [(labels + s * noise).astype(np.float32) for s in (0.5, 0.5 - better)]
     for array in arrays:
@@ -88,32 +86,22 @@ def world(better: float, n: int = 200, videos: int = 6) -> tuple[Frames, Trial]:
     return frames, Trial(0, arrays[0], np.abs(arrays[0]), with_uncertainty=arrays[1], without_uncertainty=arrays[0])
 
 
-def test_p1_is_chosen_where_it_is_better_and_the_evidence_says_so() -> None:
-    frames, trial = world(better=0.2)
+@pytest.mark.parametrize(
+    ("better", "uses", "low", "high"), [(0.2, True, 0.95, 1), (-0.3, False, 0, 0.05), (0.0, False, 0.5, 0.5)]
+)
+def test_the_better_mapping_is_chosen_and_the_simpler_one_on_a_tie(
+    better: float, uses: bool, low: float, high: float
+) -> None:
+    frames, trial = world(better)
     choice = choose_mappings(trial, frames, annotated_cells(frames, "select"), QUICK)
-    assert choice.uses_uncertainty.all()
+    assert (choice.uses_uncertainty == uses).all()
     for entry in choice.evidence:
-        assert entry["mapping"] == "with_uncertainty"
-        assert entry["threshold"] == entry["with_uncertainty"]["threshold"]
-        assert entry["difference"] == pytest.approx(
-            entry["with_uncertainty"]["score"] - entry["without_uncertainty"]["score"]
-        )
-        assert entry["probability_with_better"] > 0.95
-        assert entry["difference_interval"][0] > 0
-
-
-def test_p2_is_chosen_where_it_is_better() -> None:
-    frames, trial = world(better=-0.3)
-    choice = choose_mappings(trial, frames, annotated_cells(frames, "select"), QUICK)
-    assert not choice.uses_uncertainty.any()
-    assert all(entry["probability_with_better"] < 0.05 for entry in choice.evidence)
-
-
-def test_a_tie_goes_to_the_simpler_one() -> None:
-    frames, trial = world(better=0.0)
-    choice = choose_mappings(trial, frames, annotated_cells(frames, "select"), QUICK)
-    assert not choice.uses_uncertainty.any()
-    assert {entry["probability_with_better"] for entry in choice.evidence} == {0.5}
+        assert entry["mapping"] == MAPPINGS[uses]
+        assert entry["threshold"] == entry[entry["mapping"]]["threshold"]
+        difference = entry["with_uncertainty"]["score"] - entry["without_uncertainty"]["score"]
+        assert entry["difference"] == pytest.approx(difference)
+        assert low <= entry["probability_with_better"] <= high
+        assert (entry["difference_interval"][0] > 0) == (better > 0)
 
 
 def test_the_tolerance_of_a_tie_counts() -> None:
@@ -133,7 +121,7 @@ def test_thresholds_of_half_are_half() -> None:
     assert (choice.thresholds == 0.5).all()
 
 
-def test_frames_without_a_face_are_judged_by_their_neighbour() -> None:
+def test_frames_without_a_face_count_with_the_outputs_of_their_neighbour() -> None:
     frames, trial = world(better=0.2)
     cells = annotated_cells(frames, "select")
     assert len(cells.rows) == len(frames)

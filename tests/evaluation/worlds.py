@@ -1,4 +1,4 @@
-"""A small world whose truth is known: frames, what a trial says of them, their pairs, and what covers the faces."""
+"""A small data set whose truth is known: frames, a trial's outputs, fixed pairs, and the covers of the faces."""
 
 import numpy as np
 
@@ -13,16 +13,25 @@ A = len(AUS)
 QUICK = Evaluate(bootstrap=50)
 
 
+def make_frames(labels: np.ndarray, videos: int, split: np.ndarray, ok: np.ndarray | None = None) -> Frames:
+    """Return frames of videos of equal length, each of a person of its own; split: (videos,) int."""
+    n = len(labels) // videos
+    video, frame = np.repeat(np.arange(videos, dtype=np.int32), n), np.tile(np.arange(n, dtype=np.int32), videos)
+    names = tuple(f"v{k}" for k in range(videos))
+    ok = np.ones(len(labels), bool) if ok is None else ok
+    return Frames(names, names, video, video, split.astype(np.int8)[video], frame, frame / 25, ok, labels)
+
+
 def some(frames: Frames, split: str) -> Pairs:
     """Pair each active frame with the next inactive one of its video."""
-    found = []
+    pairs = []
     for rows in frames.slices():
         usable = (frames.usable & frames.of_split(split))[rows]
         for au in range(A):
             high = rows.start + np.flatnonzero(usable & (frames.labels[rows, au] == 1))
             low = rows.start + np.flatnonzero(usable & (frames.labels[rows, au] == 0))
-            found += [(i, j, au, 1) if k % 2 else (j, i, au, -1) for k, (i, j) in enumerate(zip(high, low))]
-    return Pairs(*np.array(found).T)
+            pairs += [(i, j, au, 1) if k % 2 else (j, i, au, -1) for k, (i, j) in enumerate(zip(high, low))]
+    return Pairs(*np.array(pairs).T)
 
 
 def world(seed: int = 0, n: int = 50, videos: int = 9) -> tuple[Frames, Trial, dict[str, Pairs], Conditions]:
@@ -32,10 +41,8 @@ def world(seed: int = 0, n: int = 50, videos: int = 9) -> tuple[Frames, Trial, d
     labels = (rng.random((size, A)) < np.linspace(0.1, 0.5, A)).astype(np.int8)
     truth = labels.astype(float)
     labels[rng.random(size) < 0.05] = -1
-    video, frame = np.repeat(np.arange(videos, dtype=np.int32), n), np.tile(np.arange(n, dtype=np.int32), videos)
-    split, ok = (video // 3).astype(np.int8), rng.random(size) < 0.95
-    names = tuple(f"v{k}" for k in range(videos))
-    frames = Frames(names, names, video, video, split, frame, frame / 25, ok, labels)
+    ok = rng.random(size) < 0.95
+    frames = make_frames(labels, videos, np.arange(videos) // 3, ok)
     covered = rng.random(size) < 0.3
     noise = np.where(covered, 2.0, 0.3)[:, None]
     y_hat = truth + noise * rng.normal(size=(size, A))

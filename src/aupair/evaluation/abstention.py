@@ -20,14 +20,14 @@ from aupair.evaluation.metrics import Counts
 from aupair.evaluation.selection import Cells
 from aupair.params import Evaluate
 
-SHARES = (0.0, 0.1, 0.2, 0.5)
+_SHARES = (0.0, 0.1, 0.2, 0.5)
 """shares left out: the coverages are 1, .9, .8 and .5"""
-RANKINGS = ("confidence", "confidence-ungrouped", "certainty", "random")
+_RANKINGS = ("confidence", "confidence-ungrouped", "certainty", "random")
 """each AU leaves out: the least confident of its active and of its inactive decisions, the same share of both; the
 least confident of all its decisions; those with the highest sigma; any"""
 DRAWS = 20
 """random draws; their mean is the row `random`"""
-COMPARED_SHARE = 0.2
+_COMPARED_SHARE = 0.2
 """the share at which confidence is compared with random abstention"""
 
 
@@ -51,7 +51,7 @@ class Decisions:
 
     @property
     def wrong(self) -> np.ndarray:
-        """(n, A) bool."""
+        """Return which decisions are wrong: (n, A) bool."""
         return self.active != self.truth
 
 
@@ -94,15 +94,15 @@ def decision_figures(decisions: Decisions) -> dict[str, Any]:
 
 
 def _ranking_figures(wrong: np.ndarray, rankings: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Return the figures of `decision_figures` of some cells: wrong (n,) bool, rankings (n,) each."""
-    ranked = {name: ranked_risk(wrong, values) for name, values in rankings.items()}
-    curves = {name: risk_at_coverages(risk) for name, risk in ranked.items()}
+    """Return the figures that are described in `decision_figures` for some cells: wrong (n,) bool, rankings (n,) each."""
+    ranked = {name: _ranked_risk(wrong, values) for name, values in rankings.items()}
+    curves = {name: _risk_at_coverages(risk) for name, risk in ranked.items()}
     p = rankings["confidence"]
     areas = {name: float(risk.mean()) for name, risk in ranked.items()}
-    best = float(ranked_risk(wrong, (~wrong).astype(np.float64)).mean())
+    best = float(_ranked_risk(wrong, (~wrong).astype(np.float64)).mean())
     return {
         "error": float(wrong.mean()),
-        "error_at_80": {name: curve["risk"][15] for name, curve in curves.items()},
+        "error_at_80": {name: curve["risk"][15] for name, curve in curves.items()},  # 16 of 20 points
         "aurc": {**areas, "random": float(wrong.mean()), "best": best},
         "auroc_right": {name: metrics.auroc(values, ~wrong) for name, values in rankings.items()},
         "confidence_ece": metrics.expected_calibration_error(p, ~wrong),
@@ -111,7 +111,7 @@ def _ranking_figures(wrong: np.ndarray, rankings: dict[str, np.ndarray]) -> dict
     }
 
 
-def ranked_risk(wrong: np.ndarray, ranking: np.ndarray) -> np.ndarray:
+def _ranked_risk(wrong: np.ndarray, ranking: np.ndarray) -> np.ndarray:
     """Return the share of wrong decisions among the k highest, for every k: (n,). Its mean is the area under the curve.
 
     Equal ones are in random order: the mean over all such orders is returned. A ranking that knows nothing has the
@@ -126,8 +126,8 @@ def ranked_risk(wrong: np.ndarray, ranking: np.ndarray) -> np.ndarray:
     return np.cumsum(expected) / np.arange(1, len(wrong) + 1)
 
 
-def risk_at_coverages(risk: np.ndarray) -> dict[str, list[float]]:
-    """Return coverage .05, .1 ... 1 and the risk at each of them, from the risks (n,) of `ranked_risk`."""
+def _risk_at_coverages(risk: np.ndarray) -> dict[str, list[float]]:
+    """Return coverage .05, .1 ... 1 and the risk at each of them, from the risks (n,) of `_ranked_risk`."""
     coverage = np.arange(1, 21) / 20
     place = np.maximum(np.ceil(coverage * len(risk)).astype(int), 1) - 1
     return {"coverage": coverage.tolist(), "risk": risk[place].tolist()}
@@ -143,12 +143,12 @@ def selective_risk(decisions: Decisions, params: Evaluate) -> dict[str, Any]:
             probability; a paired bootstrap over videos, in which the cells that are kept stay the same.
     """
     table, compared = [], {}
-    for ranking in RANKINGS:
-        for share in SHARES:
+    for ranking in _RANKINGS:
+        for share in _SHARES:
             counts = _count_kept(decisions, ranking, share, params.seed)
             row = {"name": f"{ranking}-{round(100 * (1 - share))}", "way": ranking, "coverage": 1 - share}
             table.append(row | _selective_row([part.total() for part in counts]))
-            if share == COMPARED_SHARE:
+            if share == _COMPARED_SHARE:
                 compared[ranking] = counts
     seed = (params.seed, SPLITS.index("validation"))
     weights = metrics.draw_resamples(len(np.unique(decisions.video)), params.bootstrap, seed)
@@ -169,7 +169,7 @@ def abstention_at_limits(decisions: Decisions, confidence: Confidence) -> list[d
         upper bound), and error, f1 (mean) and accuracy (mean over AUs) over the cells that are kept.
     """
     rows = []
-    for share in SHARES:
+    for share in _SHARES:
         limits, k = confidence.limits(share), round(share * (QUANTILES - 1))
         kept = decisions.rankings["confidence"] >= np.where(decisions.active, limits[1], limits[0])
         counts = metrics.count_decisions(decisions.active, decisions.truth, decisions.video, kept).total()

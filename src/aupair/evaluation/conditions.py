@@ -12,9 +12,9 @@ from aupair.aus import AUS
 from aupair.data.frames import Frames
 from aupair.errors import DataError
 
-FRONTAL = 0.3
+_FRONTAL = 0.3
 """radians of yaw up to which a face counts as frontal"""
-HIDDEN = 0.5
+_HIDDEN = 0.5
 """share of an AU's own region from which the AU counts as hidden"""
 COLUMNS = ("video", "frame", "covered", *(f"hidden_{au}" for au in AUS), "yaw")
 
@@ -35,22 +35,22 @@ class Conditions:
 
     @property
     def clear(self) -> np.ndarray:
-        """(N,) bool: nothing over the face, and nearly frontal."""
-        return (self.covered == 0) & (np.abs(self.yaw) < FRONTAL)
+        """Return whether a face is nearly frontal with nothing over it: (N,) bool."""
+        return (self.covered == 0) & (np.abs(self.yaw) < _FRONTAL)
 
     @property
     def turned(self) -> np.ndarray:
-        """(N,) bool: not nearly frontal; False where yaw is unknown."""
-        return np.abs(self.yaw) >= FRONTAL
+        """Return whether a face is not nearly frontal: (N,) bool; False where yaw is unknown."""
+        return np.abs(self.yaw) >= _FRONTAL
 
     @property
     def own_hidden(self) -> np.ndarray:
-        """(N, A) bool: at least half of the AU's own region is hidden."""
-        return self.hidden >= HIDDEN
+        """Return whether at least half of an AU's own region is hidden: (N, A) bool."""
+        return self.hidden >= _HIDDEN
 
     @property
     def other_hidden(self) -> np.ndarray:
-        """(N, A) bool: nothing of the AU's own region is hidden, but at least half of another AU's is."""
+        """Return whether nothing of an AU's own region is hidden, but at least half of another AU's: (N, A) bool."""
         return (self.hidden == 0) & self.own_hidden.any(axis=1, keepdims=True)
 
 

@@ -21,8 +21,8 @@ from aupair.errors import ArtifactError, ParamsError
 
 TERMS = ("intercept", "margin", "active", "margin_if_active", "log_sigma")
 QUANTILES = 101
-FOLDS = 5
-SIDES = ("inactive", "active")
+_FOLDS = 5
+_SIDES = ("inactive", "active")
 """the two decisions; False and True index them"""
 _RIDGE = 1.0
 """weight of the squared coefficients (standardised terms) that all AUs share"""
@@ -59,7 +59,7 @@ class Confidence:
             sigma: (n, A) float.
             thresholds: (A,) float, or (n, A).
         """
-        return expit(np.einsum("nak,ak->na", regression_terms(raw, sigma, thresholds), self.coefficients))
+        return expit(np.einsum("nak,ak->na", _regression_terms(raw, sigma, thresholds), self.coefficients))
 
     def limits(self, share: float) -> np.ndarray:
         """Return the confidences below which a share of the decisions is left out: (2, A), of inactive and active ones.
@@ -79,7 +79,7 @@ class Confidence:
     def share_for_risk(self, risk: float) -> float:
         """Return the smallest share of decisions to leave out so that at most `risk` of those kept are wrong: 0 to .5.
 
-        From one half down, share after share is tested as long as its upper bound (`upper_bound`) is at most `risk`;
+        From one half down, share after share is tested as long as its upper bound (`_upper_bound`) is at most `risk`;
         the last that passes is returned. Tests in a fixed order need no correction for their number: among new people
         of the kind in `select` more than that are wrong in about one case in twenty.
 
@@ -113,7 +113,7 @@ class Confidence:
         """Return the part of an AU's entry in `selection.json`: coefficients, and quantiles of both decisions."""
         tree: dict[str, Any] = {"confidence": dict(zip(TERMS, map(float, self.coefficients[au])))}
         if self.quantiles is not None:
-            sides = {name: self.quantiles[:, k, au].tolist() for k, name in enumerate(SIDES)}
+            sides = {name: self.quantiles[:, k, au].tolist() for k, name in enumerate(_SIDES)}
             tree["confidence_quantiles"] = sides
         return tree
 
@@ -128,7 +128,7 @@ class Confidence:
         coefficients = np.array([[tree[au]["confidence"][term] for term in TERMS] for au in AUS])
         if "confidence_risk_bounds" not in tree:
             return cls(coefficients)
-        quantiles = np.array([[tree[au]["confidence_quantiles"][side] for side in SIDES] for au in AUS]).T
+        quantiles = np.array([[tree[au]["confidence_quantiles"][side] for side in _SIDES] for au in AUS]).T
         risks, bounds = (np.array(tree[key]) for key in ("confidence_risks", "confidence_risk_bounds"))
         return cls(coefficients, quantiles, risks, bounds)
 
@@ -154,14 +154,14 @@ class HeldOut:
 
     @property
     def active(self) -> np.ndarray:
-        """(n, A) bool: the decisions at these thresholds."""
+        """Return the decisions at these thresholds: (n, A) bool."""
         return self.raw >= self.thresholds
 
 
-def assign_folds(person: np.ndarray, seed: int) -> np.ndarray:
-    """Assign people at random to at most FOLDS folds of about as many people: (n,) int, from each frame's person (n,)."""
+def assign_calibration_folds(person: np.ndarray, seed: int) -> np.ndarray:
+    """Assign people at random to at most five folds of about as many people: (n,) int, from each frame's person (n,)."""
     people, index = np.unique(person, return_inverse=True)
-    return (np.random.default_rng(seed).permutation(len(people)) % FOLDS)[index]
+    return (np.random.default_rng(seed).permutation(len(people)) % _FOLDS)[index]
 
 
 def calibrate(cells: HeldOut) -> Confidence:
@@ -174,10 +174,10 @@ def calibrate(cells: HeldOut) -> Confidence:
     number = _cells_above_quantiles(reached, cells.person, np.ones(reached.shape, bool))
     errors = _cells_above_quantiles(reached, cells.person, cells.active != cells.truth)
     risks = errors.sum(0) / np.maximum(number.sum(0), 1)
-    return replace(fitted, risks=risks, bounds=upper_bound(errors, number))
+    return replace(fitted, risks=risks, bounds=_upper_bound(errors, number))
 
 
-def upper_bound(errors: np.ndarray, number: np.ndarray) -> np.ndarray:
+def _upper_bound(errors: np.ndarray, number: np.ndarray) -> np.ndarray:
     """Return the one-sided 95 % upper bound of a risk from counts per person: (K,); Korn and Graubard, 1998.
 
     Cells of one person are alike, so that they count for less than as many cells of different people. The effective
@@ -200,14 +200,14 @@ def upper_bound(errors: np.ndarray, number: np.ndarray) -> np.ndarray:
     return np.where(people > 1, bound, 1.0)
 
 
-def regression_terms(raw: np.ndarray, sigma: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+def _regression_terms(raw: np.ndarray, sigma: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
     """Return the terms of the regression: (n, A, K) float64, in the order of TERMS; thresholds (A,) or (n, A)."""
     margin, active = np.abs(raw.astype(np.float64) - thresholds), (raw >= thresholds).astype(np.float64)
     log_sigma = np.log(sigma.astype(np.float64))
     return np.stack([np.ones_like(margin), margin, active, margin * active, log_sigma], axis=-1)
 
 
-def fit_confidence(raw: np.ndarray, sigma: np.ndarray, thresholds: np.ndarray, truth: np.ndarray) -> Confidence:
+def _fit_confidence(raw: np.ndarray, sigma: np.ndarray, thresholds: np.ndarray, truth: np.ndarray) -> Confidence:
     """Fit the shared regression, then each AU's, drawn toward the shared one.
 
     Args:
@@ -215,20 +215,20 @@ def fit_confidence(raw: np.ndarray, sigma: np.ndarray, thresholds: np.ndarray, t
         thresholds: (A,) float, or (n, A): those of a frame.
         truth: (n, A) bool, active.
     """
-    x, right = regression_terms(raw, sigma, thresholds), ((raw >= thresholds) == truth).astype(np.float64)
+    x, right = _regression_terms(raw, sigma, thresholds), ((raw >= thresholds) == truth).astype(np.float64)
     flat = x.reshape(-1, len(TERMS))
     center, spread = flat.mean(0), flat.std(0)
     center[0], spread[0] = 0.0, 1.0
     spread[spread < 1e-9] = 1.0
     x = (x - center) / spread
-    shared = fit_logistic(x.reshape(-1, len(TERMS)), right.ravel(), np.zeros(len(TERMS)), _RIDGE)
-    own = np.stack([fit_logistic(x[:, au], right[:, au], shared, _SHRINKAGE) for au in range(x.shape[1])])
+    shared = _fit_logistic(x.reshape(-1, len(TERMS)), right.ravel(), np.zeros(len(TERMS)), _RIDGE)
+    own = np.stack([_fit_logistic(x[:, au], right[:, au], shared, _SHRINKAGE) for au in range(x.shape[1])])
     coefficients = own / spread
     coefficients[:, 0] -= coefficients @ center
     return Confidence(coefficients)
 
 
-def fit_logistic(x: np.ndarray, y: np.ndarray, prior: np.ndarray, ridge: float) -> np.ndarray:
+def _fit_logistic(x: np.ndarray, y: np.ndarray, prior: np.ndarray, ridge: float) -> np.ndarray:
     """Minimise -sum log P(y | x w) + ridge/2 |w - prior|^2: (K,) float64.
 
     Args:
@@ -258,8 +258,8 @@ def confidence_quantiles(values: np.ndarray, active: np.ndarray) -> np.ndarray:
         values: (n, A) float, confidences.
         active: (n, A) bool, the decisions.
     """
-    levels, quantiles = np.linspace(0, 1, QUANTILES), np.empty((QUANTILES, len(SIDES), values.shape[1]))
-    for side in range(len(SIDES)):
+    levels, quantiles = np.linspace(0, 1, QUANTILES), np.empty((QUANTILES, len(_SIDES), values.shape[1]))
+    for side in range(len(_SIDES)):
         use = active == bool(side)
         everywhere = values[use] if use.any() else values.ravel()
         for au in range(values.shape[1]):
@@ -271,7 +271,7 @@ def confidence_quantiles(values: np.ndarray, active: np.ndarray) -> np.ndarray:
 def _fit_with_quantiles(cells: HeldOut, rows: np.ndarray) -> Confidence:
     """Fit the confidence on some frames, (n,) bool, with its quantiles there."""
     raw, sigma, thresholds = cells.raw[rows], cells.sigma[rows], cells.thresholds[rows]
-    confidence = fit_confidence(raw, sigma, thresholds, cells.truth[rows])
+    confidence = _fit_confidence(raw, sigma, thresholds, cells.truth[rows])
     values = confidence(raw, sigma, thresholds)
     return replace(confidence, quantiles=confidence_quantiles(values, cells.active[rows]))
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def cost_of(params: Params) -> dict[str, Any]:
-    """Compute what `predict` does for a frame with a face, the detection of the face not counted.
+    """Compute the cost of `predict` for a frame with a face, the detection of the face not counted.
 
     Returns:
         parameters: of all networks in the bundle, a copied trunk counted again; gmac_per_frame: 1e9 multiplications
@@ -46,7 +46,7 @@ def cost_of_files(f: Path, h: Path, mapping: Path) -> dict[str, Any]:
 
 
 def _cost(f: AnyNetwork, h: TrainUncertainty, size: int, mapping: tuple[int, int, int]) -> dict[str, Any]:
-    """Count the parts; an integrated h is f's second head and costs nothing of its own.
+    """Count f, h and the mapping; an integrated h is f's second head and costs nothing of its own.
 
     Args:
         mapping: columns of features, width and outputs of its networks.

@@ -12,7 +12,7 @@ from aupair.data.levels import TOP
 from aupair.errors import ArtifactError, DataError
 from aupair.evaluation.abstention import abstention_at_limits, decision_figures, rank_decisions, selective_risk
 from aupair.evaluation.conditions import Conditions
-from aupair.evaluation.confidence import HeldOut, assign_folds, calibrate
+from aupair.evaluation.confidence import HeldOut, assign_calibration_folds, calibrate
 from aupair.evaluation.nearest_face import fill_nearest
 from aupair.evaluation.rows import SCORED_SPLITS, score_rows
 from aupair.evaluation.selection import (
@@ -128,7 +128,7 @@ def _select(frames: Frames, cells: Cells, trial: Trial, choice: Choice, params: 
     """Join the choice with a confidence that is calibrated on select's frames with a face, thresholds held out."""
     thresholds = choice.chosen_thresholds(choice.uses_uncertainty)
     raw, person = trial.raw(choice.uses_uncertainty), frames.subject[cells.rows]
-    fold = assign_folds(person, params.seed)
+    fold = assign_calibration_folds(person, params.seed)
     held_out = np.broadcast_to(thresholds, cells.truth.shape)
     if params.thresholds == "tuned" and params.protocol == "ours":  # the paper's were not tuned on select
         held_out = tune_held_out(fill_nearest(raw, frames.ok, frames.video)[cells.rows], cells.truth, fold)

@@ -16,7 +16,7 @@ from aupair.data.levels import TOP
 
 CHALLENGE_FIGURES = ("f1", "accuracy", "exact_match", "score")
 """the figures of the 2021 challenge, see `challenge_figures`"""
-BINS = 15
+_BINS = 15
 _ROUNDING = 1e-10
 """a variance below this share of the mean square is the rounding error of a constant"""
 
@@ -214,10 +214,10 @@ def calibration_bins(p: np.ndarray, outcome: np.ndarray, low: float = 0.0) -> di
     Returns:
         claimed, observed: (15,) mean probability and mean outcome, NaN in empty bins; share: (15,) of the n, sums to 1.
     """
-    index = np.clip(((p - low) / (1 - low) * BINS).astype(int), 0, BINS - 1)
-    number = np.bincount(index, minlength=BINS)
+    index = np.clip(((p - low) / (1 - low) * _BINS).astype(int), 0, _BINS - 1)
+    number = np.bincount(index, minlength=_BINS)
     divisor = np.where(number > 0, number, np.nan)
-    claimed, observed = (np.bincount(index, values, BINS) / divisor for values in (p, outcome))
+    claimed, observed = (np.bincount(index, values, _BINS) / divisor for values in (p, outcome))
     return {"claimed": claimed, "observed": observed, "share": number / max(len(p), 1)}
 
 
@@ -239,7 +239,7 @@ def percentile_interval(values: np.ndarray) -> list[float]:
 
 
 def paired_difference(a: np.ndarray, b: np.ndarray, draws: tuple[np.ndarray, np.ndarray]) -> dict[str, Any]:
-    """Return how far figure a is above figure b, and how certain that is: a paired bootstrap over videos.
+    """Return the difference of two figures with an interval, by a paired bootstrap over videos.
 
     Args:
         a, b: a number each.

@@ -56,11 +56,7 @@ class _Target:
 
 
 def score_rows(
-    target: str,
-    cells: dict[str, Cells],
-    raws: tuple[np.ndarray, np.ndarray],
-    choice: Choice,
-    params: Evaluate,
+    target: str, cells: dict[str, Cells], raws: tuple[np.ndarray, np.ndarray], choice: Choice, params: Evaluate
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Return a target's rows of select and validation, and the comparisons of some of them.
 
@@ -99,11 +95,7 @@ def score_rows(
 
 
 def _candidates(
-    parts: _Target,
-    fit: Cells,
-    own: Cells,
-    raws: tuple[np.ndarray, np.ndarray],
-    choice: Choice,
+    parts: _Target, fit: Cells, own: Cells, raws: tuple[np.ndarray, np.ndarray], choice: Choice
 ) -> dict[str, _Candidate]:
     """Return the rows by name: constants, and all ways to use the two mappings."""
     shape = own.truth.shape

@@ -32,7 +32,7 @@ MAPPINGS = ("without_uncertainty", "with_uncertainty")
 """the two mappings of an AU: without, the simpler one, cannot see sigma; False and True index them"""
 _OLD_MAPPINGS = {"P2": MAPPINGS[0], "P1": MAPPINGS[1]}
 """the names in a selection.json of version 0.1"""
-DEFAULT_THRESHOLD = 0.5
+_DEFAULT_THRESHOLD = 0.5
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Cells:
 
     @property
     def truth(self) -> np.ndarray:
-        """(n, A) bool: the AU is active."""
+        """Return whether an AU is active: (n, A) bool."""
         return self.level >= 1
 
     def count(self, raw: np.ndarray, thresholds: np.ndarray) -> Counts:
@@ -195,7 +195,7 @@ def tune_threshold(raw: np.ndarray, truth: np.ndarray) -> float:
     """
     known = np.isfinite(raw)
     if not known.any():
-        return DEFAULT_THRESHOLD
+        return _DEFAULT_THRESHOLD
     values, index = np.unique(raw[known], return_inverse=True)
     positives, negatives = (np.bincount(index, truth[known] == side, len(values)) for side in (True, False))
     # tp[k], fp[k]: of the threshold in the interval below values[k]; the last one calls nothing active
@@ -205,7 +205,7 @@ def tune_threshold(raw: np.ndarray, truth: np.ndarray) -> float:
     edges = np.concatenate([values[:1] - 1.0, values, values[-1:] + 1.0]).astype(np.float64)
     best = np.flatnonzero(score >= score.max() - 1e-12)
     middle, width = (edges[best] + edges[best + 1]) / 2, edges[best + 1] - edges[best]
-    return float(middle[np.lexsort((np.abs(middle - DEFAULT_THRESHOLD), -width))[0]])
+    return float(middle[np.lexsort((np.abs(middle - _DEFAULT_THRESHOLD), -width))[0]])
 
 
 def tune_held_out(raw: np.ndarray, truth: np.ndarray, fold: np.ndarray) -> np.ndarray:
@@ -230,7 +230,7 @@ def choose_mappings(trial: Trial, frames: Frames, cells: Cells, params: Evaluate
     ICC(3,1) where the target is intensity; the simpler one without uncertainty otherwise.
     """
     raws = filled_outputs(trial, frames)
-    thresholds = np.full((len(raws), len(AUS)), DEFAULT_THRESHOLD)
+    thresholds = np.full((len(raws), len(AUS)), _DEFAULT_THRESHOLD)
     if params.thresholds == "tuned":
         thresholds = np.array(
             [[tune_threshold(x, y) for x, y in zip(raw[cells.rows].T, cells.truth.T)] for raw in raws]

@@ -28,11 +28,11 @@ from aupair.evaluation.metrics import (
 from aupair.evaluation.pair_order import Order, pair_accuracy
 from aupair.ranking.pairs import Pairs
 
-EPSILON = 1e-6
+_EPSILON = 1e-6
 """added under the root of s, as in the loss"""
-SIGMA_RANGE = (1e-2, 1e2)
+_SIGMA_RANGE = (1e-2, 1e2)
 """where the best constant sigma is searched for, in units of the standardised y_hat"""
-LEFT_OUT = 0.2
+_LEFT_OUT = 0.2
 """the share of frames left out in gain_at_80"""
 
 
@@ -59,12 +59,12 @@ class ScoredSplit:
 
     @property
     def subset(self) -> np.ndarray:
-        """(N,) bool: the frames of the split that have a face and labels."""
+        """Return which frames are of the split and have a face and labels: (N,) bool."""
         return self.frames.of_split(self.split) & self.frames.usable
 
     def best_constant(self, split: str) -> np.ndarray:
         """Return the constant sigma of each AU that is best on a split's pairs: (N, A)."""
-        return np.broadcast_to(best_constant_sigma(self.y_hat, self.pairs[split]), self.sigma.shape)
+        return np.broadcast_to(_best_constant_sigma(self.y_hat, self.pairs[split]), self.sigma.shape)
 
 
 def pair_accuracy_figures(scored: ScoredSplit) -> dict[str, Any]:
@@ -91,9 +91,9 @@ def uncertainty_figures(scored: ScoredSplit) -> dict[str, Any]:
     constant = scored.best_constant("fit")
     order = Order(y_hat, scored.frames, scored.subset)
     rate = order.misorder_rate(scored.subset)
-    rank = spearman_misorder(sigma[scored.subset], rate[scored.subset])
-    right = auroc_of_orders(y_hat, sigma, pairs)
-    ece = {"h": ece_of_orders(y_hat, sigma, pairs), "constant": ece_of_orders(y_hat, constant, pairs)}
+    rank = _spearman_misorder(sigma[scored.subset], rate[scored.subset])
+    right = _auroc_of_orders(y_hat, sigma, pairs)
+    ece = {"h": _ece_of_orders(y_hat, sigma, pairs), "constant": _ece_of_orders(y_hat, constant, pairs)}
     return {
         "pair_nll": _pair_nll_figures(scored),
         "auroc_correct": {name: macro(values) for name, values in right.items()} | {"per_au": figures_by_au(right)},
@@ -118,8 +118,8 @@ def pair_nll(y_hat: np.ndarray, sigma: np.ndarray, pairs: Pairs) -> np.ndarray:
     return np.bincount(pairs.au, loss, y_hat.shape[1]) / np.where(number > 0, number, np.nan)
 
 
-def best_constant_sigma(y_hat: np.ndarray, pairs: Pairs) -> np.ndarray:
-    """Return the one sigma that minimises an AU's pair NLL: (A,), within SIGMA_RANGE; NaN for an AU without pairs.
+def _best_constant_sigma(y_hat: np.ndarray, pairs: Pairs) -> np.ndarray:
+    """Return the one sigma that minimises an AU's pair NLL: (A,), within _SIGMA_RANGE; NaN for an AU without pairs.
 
     -log Phi(d u) is convex in u = 1/s, so that the minimum over log sigma is the only one.
     """
@@ -128,13 +128,13 @@ def best_constant_sigma(y_hat: np.ndarray, pairs: Pairs) -> np.ndarray:
         own = d[pairs.au == au]
 
         def loss(log_sigma: float, own: np.ndarray = own) -> float:
-            return -float(log_ndtr(own / np.sqrt(2 * np.exp(2 * log_sigma) + EPSILON)).mean())
+            return -float(log_ndtr(own / np.sqrt(2 * np.exp(2 * log_sigma) + _EPSILON)).mean())
 
-        best[au] = np.exp(minimize_scalar(loss, bounds=np.log(SIGMA_RANGE), method="bounded").x)
+        best[au] = np.exp(minimize_scalar(loss, bounds=np.log(_SIGMA_RANGE), method="bounded").x)
     return best
 
 
-def auroc_of_orders(y_hat: np.ndarray, sigma: np.ndarray, pairs: Pairs) -> dict[str, np.ndarray]:
+def _auroc_of_orders(y_hat: np.ndarray, sigma: np.ndarray, pairs: Pairs) -> dict[str, np.ndarray]:
     """Return the AUROC of |d| and of |d| / s for right orders against wrong ones: (A,) each; d = 0 is left out."""
     d, s = _difference(y_hat, pairs), _scale(sigma, pairs)
     untied = d != 0
@@ -148,7 +148,7 @@ def auroc_of_orders(y_hat: np.ndarray, sigma: np.ndarray, pairs: Pairs) -> dict[
     return result
 
 
-def ece_of_orders(y_hat: np.ndarray, sigma: np.ndarray, pairs: Pairs) -> np.ndarray:
+def _ece_of_orders(y_hat: np.ndarray, sigma: np.ndarray, pairs: Pairs) -> np.ndarray:
     """Return the expected calibration error of P(order), each pair oriented by its y_hat difference: (A,), 0..1.
 
     Oriented so, P = Phi(|d| / s) is in [.5, 1], cut into 15 equal bins; an exact tie is right by 1/2.
@@ -161,12 +161,12 @@ def ece_of_orders(y_hat: np.ndarray, sigma: np.ndarray, pairs: Pairs) -> np.ndar
     return values
 
 
-def spearman_misorder(sigma: np.ndarray, rate: np.ndarray) -> np.ndarray:
+def _spearman_misorder(sigma: np.ndarray, rate: np.ndarray) -> np.ndarray:
     """Return the rank correlation of sigma (N, A) and misorder rate (N, A), over frames with a rate: (A,), -1..1."""
     return np.array([spearman(s[known], m[known]) for s, m in zip(sigma.T, rate.T) for known in [np.isfinite(m)]])
 
 
-def auroc_between(sigma: np.ndarray, high: np.ndarray, low: np.ndarray) -> np.ndarray:
+def _auroc_between(sigma: np.ndarray, high: np.ndarray, low: np.ndarray) -> np.ndarray:
     """Return the AUROC of sigma for the frames of one kind, `high`, against another: (A,), NaN without both kinds.
 
     Args:
@@ -187,7 +187,7 @@ def _difference(y_hat: np.ndarray, pairs: Pairs) -> np.ndarray:
 def _scale(sigma: np.ndarray, pairs: Pairs) -> np.ndarray:
     """Return s = sqrt(sigma_i^2 + sigma_j^2 + 1e-6): (M,) float64."""
     square = sigma.astype(np.float64) ** 2
-    return np.sqrt(square[pairs.i, pairs.au] + square[pairs.j, pairs.au] + EPSILON)
+    return np.sqrt(square[pairs.i, pairs.au] + square[pairs.j, pairs.au] + _EPSILON)
 
 
 def _oriented(y_hat: np.ndarray, sigma: np.ndarray, pairs: Pairs) -> tuple[np.ndarray, np.ndarray]:
@@ -225,7 +225,7 @@ def _gains_of_leaving_out(scored: ScoredSplit, order: Order) -> dict[str, float 
     whole = order.accuracy(subset)
 
     def gain(score: np.ndarray) -> float:
-        return macro(order.accuracy(leave_out(score, subset, LEFT_OUT, rng)) - whole)
+        return macro(order.accuracy(leave_out(score, subset, _LEFT_OUT, rng)) - whole)
 
     cover = None
     if scored.conditions is not None:
@@ -256,6 +256,6 @@ def _auroc_of_conditions(scored: ScoredSplit) -> dict[str, Any]:
     )
     figures = {}
     for name, (high, low) in zip(names, kinds):
-        values = auroc_between(scored.sigma[rows], high[rows], low[rows])
+        values = _auroc_between(scored.sigma[rows], high[rows], low[rows])
         figures[name] = {"mean": macro(values), "per_au": by_au(values)}
     return figures
