@@ -16,7 +16,7 @@ from services.s3 import S3, s3_server
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
-    """A server for a module; boto3 reads its descriptions of the API once, which would take half of the tests' time."""
+    """A server for a module. boto3 reads its descriptions of the API once only, which saves half of the tests' time."""
     import botocore.session
 
     with s3_server(tmp_path_factory.mktemp("s3"), [BUCKET]) as running, pytest.MonkeyPatch.context() as patch:
@@ -39,8 +39,8 @@ def clients(server: S3) -> dict[bool, Any]:
 
 
 @pytest.fixture
-def speak(server: S3, monkeypatch: pytest.MonkeyPatch) -> S3:
-    """The server, with its address and keys in the environment."""
+def s3_environment(server: S3, monkeypatch: pytest.MonkeyPatch) -> S3:
+    """The server, with its address and keys as the only settings of S3 in the environment."""
     for key in [key for key in os.environ if key.startswith("AWS_")]:
         monkeypatch.delenv(key)
     for key, value in server.environment().items():
@@ -49,16 +49,19 @@ def speak(server: S3, monkeypatch: pytest.MonkeyPatch) -> S3:
 
 
 @pytest.fixture
-def proxy(speak: S3, monkeypatch: pytest.MonkeyPatch) -> Iterator[Flaky]:
+def proxy(s3_environment: S3, monkeypatch: pytest.MonkeyPatch) -> Iterator[Flaky]:
     """A proxy in front of the server, its address in the environment."""
-    with flaky_proxy(urlsplit(speak.endpoint).port or 0) as running:
+    with flaky_proxy(urlsplit(s3_environment.endpoint).port or 0) as running:
         monkeypatch.setenv("AWS_ENDPOINT_URL", running.endpoint)
         yield running
 
 
 @pytest.fixture
 def put(clients: dict[bool, Any], request: pytest.FixtureRequest) -> Callable[..., str]:
-    """Upload objects under a prefix of the test's own, and give its address; `plain`: without a CRC beside the ETag."""
+    """Return a function that uploads objects under a prefix of the test and returns its address.
+
+    With `plain` they have no CRC beside the ETag.
+    """
     prefix = re.sub(r"\W+", "-", request.node.name)
 
     def upload(objects: dict[str, bytes], plain: bool = False) -> str:

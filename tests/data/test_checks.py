@@ -27,7 +27,7 @@ def sheet(root: Path, video: str, values: np.ndarray, folder: str = "AU_Set") ->
 
 
 def values_of(video: str) -> np.ndarray:
-    """Of each AU half of the frames active, so that every split has positives."""
+    """Return labels with half of the frames active for each AU, so that every split has positives."""
     half = np.repeat([[0], [1]], ROWS // 2, axis=0).repeat(12, axis=1)
     return np.random.default_rng([*video.encode()]).permuted(half, axis=0)
 

@@ -20,7 +20,7 @@ SPLITS = "video,subject,split\na,a,fit\nb_left,b_left,fit\nb_right,b_right,selec
 
 
 def crops(folder: Path, numbers: Iterable[int], suffix: str = ".jpg") -> Path:
-    """Make images that are none: here their names alone are read."""
+    """Write files named like images; only their names are read here."""
     folder.mkdir(parents=True, exist_ok=True)
     for number in numbers:
         (folder / f"{number:05d}{suffix}").write_text("no image")
@@ -89,7 +89,7 @@ def test_where_releases_put_them(tmp_path: Path, names: tuple[str, ...]) -> None
 
 def test_a_video_without_a_face_has_an_empty_folder(tmp_path: Path) -> None:
     top = tmp_path / "cropped_aligned"
-    expected = [crops(top / "batch" / "blind", ()), crops(top / "batch" / "seen", (1,))]
+    expected = [crops(top / "batch" / "blind", ()), crops(top / "batch" / "visible", (1,))]
     assert find_crops(tmp_path) == expected
     shutil.rmtree(top)
     top.mkdir()

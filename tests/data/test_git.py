@@ -79,7 +79,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def origin(tmp_path_factory: pytest.TempPathFactory, settings: None) -> Origin:
-    """A repository with a DVC remote inside it, as ours has. Not to be changed."""
+    """A repository with a DVC remote inside it, as this one has; tests do not change it."""
     folder = tmp_path_factory.mktemp("origin") / "repo"
     write(folder, {".dvc/config": b"[core]\n    analytics = false\n['remote \"demo\"']\n    url = ../demo\n"})
     write(folder, dict.fromkeys(("dvc.py", "yaml.py"), b"raise SystemExit('ran')"))

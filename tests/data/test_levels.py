@@ -22,7 +22,7 @@ def data(corpus: Path, tmp_path: Path) -> Path:
 
 
 def path_of(data: Path, kind: str, video: str) -> Path:
-    """The annotation file of a video."""
+    """Return the annotation file of a video."""
     (path,) = (data / "annotations" / kind).glob(f"*/{video}.txt")
     return path
 
@@ -32,7 +32,7 @@ def run(data: Path, target: str = "intensity") -> tuple[Path, Path]:
 
 
 def table_of(labels: Path, video: str) -> np.ndarray:
-    """The levels of a video in the labels table: (n, A)."""
+    """Return the levels of a video in the labels table: (n, A)."""
     table = store.read_table(labels).to_pandas()
     return table[table["video"] == video].sort_values("frame")[list(AUS)].to_numpy()
 

@@ -39,7 +39,9 @@ Put = Callable[..., str]
 DAMAGED = "an object that has changed since it was listed, or is damaged"
 
 
-def test_every_object_comes_under_its_name(speak: S3, put: Put, clients: dict[bool, Any], tmp_path: Path) -> None:
+def test_every_object_comes_under_its_name(
+    s3_environment: S3, put: Put, clients: dict[bool, Any], tmp_path: Path
+) -> None:
     objects = {
         "a.txt": b"a", "videos/1 ü+%20.mp4": noise(1, 200_000), "videos/deep/er/b": b"b", "empty": b"", "a.txt.part": b"p",
     }  # fmt: skip
@@ -53,7 +55,7 @@ def test_every_object_comes_under_its_name(speak: S3, put: Put, clients: dict[bo
     assert log.lines == [], "every ETag was an MD5"
 
 
-def test_a_target_is_replaced_only_by_complete_data(speak: S3, put: Put, tmp_path: Path) -> None:
+def test_a_target_is_replaced_only_by_complete_data(s3_environment: S3, put: Put, tmp_path: Path) -> None:
     source, out = put({"new": b"n"}), tmp_path / "out"
     out.mkdir()
     (out / "old").write_bytes(b"o")
@@ -200,7 +202,9 @@ def web_server(handler: type[BaseHTTPRequestHandler], monkeypatch: pytest.Monkey
         server.shutdown()
 
 
-def test_a_server_without_etags_is_checked_by_size(speak: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_without_etags_is_checked_by_size(
+    s3_environment: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     good, cut_answers = noise(1, 300_000), iter([200_000])
 
     class Simple(BaseHTTPRequestHandler):
@@ -277,7 +281,7 @@ def small_disk(folder: Path, size: str) -> Iterator[Path]:
         subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-def test_a_full_disk_keeps_complete_files_and_no_parts(speak: S3, put: Put, tmp_path: Path) -> None:
+def test_a_full_disk_keeps_complete_files_and_no_parts(s3_environment: S3, put: Put, tmp_path: Path) -> None:
     objects = {"a": noise(1, 100_000), "b": noise(2, 12_000_000), "c": noise(3, 4_000_000)}
     source = put(objects)
     with small_disk(tmp_path / "disk", "2m") as disk:
@@ -319,7 +323,7 @@ def test_wrong_keys_are_an_error_that_does_not_show_them(
     assert code in one_line(caught)
 
 
-def test_a_missing_bucket_and_an_empty_prefix_are_errors(speak: S3, put: Put, tmp_path: Path) -> None:
+def test_a_missing_bucket_and_an_empty_prefix_are_errors(s3_environment: S3, put: Put, tmp_path: Path) -> None:
     source = put({"dir/": b"", "deep/x": b"x"})
     with pytest.raises(DataError, match="no such bucket: in s3://nowhere/data, got NoSuchBucket"):
         fetch("s3://nowhere/data", tmp_path / "out", patience=QUICK)
@@ -346,7 +350,7 @@ def test_a_key_that_would_leave_the_folder_is_an_error(proxy: Flaky, put: Put, t
     assert os.listdir(tmp_path) == []
 
 
-def test_a_key_that_is_file_and_folder_is_an_error(speak: S3, put: Put, tmp_path: Path) -> None:
+def test_a_key_that_is_file_and_folder_is_an_error(s3_environment: S3, put: Put, tmp_path: Path) -> None:
     source = put({"a": b"a", "f": b"f", "f/deep/g": b"g", "f-": b"", "g/f": b""})
     message = r"both a file and a folder: in s3://.*, got f and f/deep/g; rename one"
     with pytest.raises(DataError, match=message) as caught:
@@ -356,7 +360,7 @@ def test_a_key_that_is_file_and_folder_is_an_error(speak: S3, put: Put, tmp_path
 
 @pytest.mark.parametrize("kind", ["refuses", "hangs"])
 def test_a_server_that_does_not_answer_is_an_error_in_time(
-    speak: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+    s3_environment: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1] if kind == "hangs" else free_ports(1)[0]
@@ -398,7 +402,7 @@ def test_a_server_in_trouble_is_tried_again(proxy: Flaky, put: Put, tmp_path: Pa
 
 @pytest.mark.parametrize(("status", "kind"), [(200, UnreachableError), (404, DataError), (405, RejectedError)])
 def test_a_server_of_another_kind_is_an_error(
-    speak: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, kind: type[AupairError]
+    s3_environment: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, kind: type[AupairError]
 ) -> None:
     class Page(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -424,7 +428,7 @@ def test_a_server_of_another_kind_is_an_error(
     ],
 )
 def test_an_invalid_address_is_an_error(
-    speak: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, endpoint: str, message: str
+    s3_environment: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, endpoint: str, message: str
 ) -> None:
     if endpoint:
         monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)

@@ -14,7 +14,7 @@ HEADER = ",".join(AUS)
 
 
 def make(root: Path, train: int = 30, validation: int = 4, rows: int = 60, seed: int = 0) -> Path:
-    """Videos whose AUs differ much in how often they are active; every tenth row is not annotated."""
+    """Write videos whose AUs differ much in how often they are active; every tenth row is not annotated."""
     rng = np.random.default_rng(seed)
     for k in range(train + validation):
         part = "Train_Set" if k < train else "Validation_Set"

@@ -1,7 +1,4 @@
-"""check-data: is the data folder what the other stages need? A breach that matters stops, others are counted.
-
-aupair run check-data
-"""
+"""The stage check-data (`aupair run check-data`): broken rules stop it, lesser irregularities become warnings."""
 
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -48,7 +45,7 @@ def check_data_folder(
         target: occurrence: the labels are 0 and 1; intensity: they are levels, 0..5.
 
     Raises:
-        DataError: a breach that matters; then neither `labels` nor `info` is written.
+        DataError: the first rule that is broken; then neither `labels` nor `info` is written.
     """
     corpus = read_corpus(Path(data), log)
     graded = _with_levels(corpus) if target == "intensity" else None
@@ -140,5 +137,5 @@ def _plain_counts(counts: tuple[sp.SplitCounts, ...]) -> dict[str, dict[str, obj
 
 
 def _fps(header: Header | Crops | None) -> float:
-    """Return the frames a second by the header, or the usual rate."""
+    """Return the frame rate in a movie's header, or the usual one."""
     return header.fps if isinstance(header, Header) and header.fps else USUAL_FPS

@@ -1,4 +1,4 @@
-"""All that check-data reads of a data folder before it checks the values."""
+"""A data folder as check-data reads it, before the values are checked."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -46,7 +46,7 @@ class Corpus:
 
 
 def read_corpus(data: Path, log: Log = SILENT) -> Corpus:
-    """Read a data folder.
+    """Read annotations, splits and the headers of movies of a data folder.
 
     Raises:
         DataError: something is missing or cannot be parsed, or splits.csv does not fit the annotations.

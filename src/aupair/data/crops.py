@@ -99,7 +99,7 @@ def _check_first(frames: set[int] | dict[int, str], folder: Path) -> None:
 
 
 def _walk(folder: Path, inside: bool, visited: set[str]) -> Iterator[Path]:
-    """Walk down; links to folders are followed, each folder once."""
+    """Yield the videos' folders below a folder; links to folders are followed, each folder once."""
     real = os.path.realpath(folder)
     if real in visited:
         return

@@ -232,7 +232,7 @@ def read_csv(path: Path, columns: tuple[str, ...]) -> list[tuple[str, ...]]:
 
 
 def read_movie_header(path: Path) -> Header | None:
-    """Read a movie's header: None where OpenCV cannot open it. The count may be wrong: only decoding tells."""
+    """Read a movie's header; None where OpenCV cannot open it. The number of frames may differ from the decoded ones."""
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # a broken movie gets one line of aupair's, none of ffmpeg's
     import cv2
 

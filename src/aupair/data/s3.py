@@ -228,7 +228,7 @@ class _Downloads:
             raise
 
     def _content_matches(self, item: Item, path: Path) -> bool | None:
-        """Return whether the content has this ETag; None where the ETag is no checksum of the content."""
+        """Return whether a file's content has the ETag of an item; None where the ETag is no checksum of the content."""
         form = re.fullmatch(r"[0-9a-f]{32}(?:-(\d+))?", item.etag)
         if form is None:
             return None

@@ -19,7 +19,7 @@ AUS_2020 = ("AU1", "AU2", "AU4", "AU6", "AU12", "AU15", "AU20", "AU25")
 
 @dataclass(frozen=True)
 class Sheets:
-    """The values of all annotation files, one below the other, as they stand on disk.
+    """The unchecked values of all annotation files, one below the other.
 
     Attributes:
         annotations: V files.
@@ -61,7 +61,7 @@ def read_sheets(annotations: Sequence[Annotation], dtype: type, log: Log = SILEN
 
 
 def read_sheet(path: Path, dtype: type = np.int16) -> np.ndarray:
-    """Read one annotation file: (rows, A) of `dtype`, the values as they stand there.
+    """Read one annotation file: (rows, A) of `dtype`, the values unchecked.
 
     Blank lines at the end are tolerated; anywhere else they would shift all later frames.
 
