@@ -17,10 +17,7 @@ def train_pseudo_intensity(
     scores: dsl.Output[dsl.Metrics],
     curves: dsl.Output[dsl.HTML],
 ) -> None:
-    """Train f by ranking, and score every frame with an f that never saw its person.
-
-    Args:
-        teacher: folder of the finished trial whose f and h are imitated (objective: distill)."""
+    """Train f by ranking, and score every frame with an f that never saw its person."""
     arguments = dict(locals())
     from aupair.kubeflow.step import run_component
 
