@@ -7,18 +7,19 @@ from sklearn.metrics import f1_score
 from aupair.aus import AUS
 from aupair.evaluation.abstention import (
     Decisions,
+    _abstention_at_limits,
     _ranked_risk,
     _risk_at_coverages,
-    abstention_at_limits,
+    _selective_risk,
     decision_figures,
     leave_out,
-    selective_risk,
 )
 from aupair.evaluation.confidence import TERMS, Confidence, confidence_quantiles
 from aupair.params import Evaluate
 
 A = len(AUS)
 QUICK = Evaluate(bootstrap=100)
+CONFIDENCE = Confidence(np.zeros((A, len(TERMS))), np.zeros((101, 2, A)))
 
 
 def draw(seed: int = 0, n: int = 600, sign: int = 1, surest: float = 0.99) -> Decisions:
@@ -38,7 +39,7 @@ def draw(seed: int = 0, n: int = 600, sign: int = 1, surest: float = 0.99) -> De
 
 def test_the_figures_are_those_of_loops() -> None:
     decisions = draw()
-    tree = decision_figures(decisions)
+    tree = decision_figures(decisions, CONFIDENCE, QUICK)
     wrong = decisions.active != decisions.truth
     assert tree["cells"] == wrong.size
     assert tree["error"] == pytest.approx(wrong.mean())
@@ -65,7 +66,7 @@ def test_the_figures_are_those_of_loops() -> None:
 
 
 def test_a_right_confidence_beats_random_and_a_reversed_one_loses() -> None:
-    knows, fooled = (decision_figures(draw(sign=sign)) for sign in (1, -1))
+    knows, fooled = (decision_figures(draw(sign=sign), CONFIDENCE, QUICK) for sign in (1, -1))
     for tree, better in ((knows, True), (fooled, False)):
         for part in (tree, *tree["per_au"].values()):
             assert (part["aurc"]["confidence"] < part["aurc"]["random"]) is better
@@ -75,7 +76,10 @@ def test_a_right_confidence_beats_random_and_a_reversed_one_loses() -> None:
 
 
 def test_the_reliability_of_a_true_probability_is_a_diagonal() -> None:
-    bins = {key: np.array(values) for key, values in decision_figures(draw(n=6000))["reliability"].items()}
+    bins = {
+        key: np.array(values)
+        for key, values in decision_figures(draw(n=6000), CONFIDENCE, QUICK)["reliability"].items()
+    }
     filled = bins["share"] > 0.01
     np.testing.assert_allclose(bins["claimed"][filled], bins["observed"][filled], atol=0.03)
     assert bins["share"].sum() == pytest.approx(1)
@@ -87,7 +91,7 @@ def row(tree: dict, name: str) -> dict:
 
 def test_the_selective_table_is_that_of_loops_over_the_kept_cells() -> None:
     decisions = draw()
-    tree = selective_risk(decisions, QUICK)
+    tree = _selective_risk(decisions, QUICK)
     p = decisions.rankings["confidence"]
     for share in (0.1, 0.2, 0.5):
         name, expected, rights = str(round(100 * (1 - share))), [], []
@@ -109,7 +113,7 @@ def test_the_selective_table_is_that_of_loops_over_the_kept_cells() -> None:
 
 def test_nothing_left_out_is_the_same_for_all_and_random_hardly_changes_it() -> None:
     decisions = draw()
-    tree = selective_risk(decisions, QUICK)
+    tree = _selective_risk(decisions, QUICK)
     whole = np.mean([f1_score(t, d) for t, d in zip(decisions.truth.T, decisions.active.T)])
     assert all(row(tree, f"{way}-100")["f1"] == pytest.approx(whole) for way in ("confidence", "certainty", "random"))
     for name in ("random-80", "random-50", "certainty-80"):
@@ -120,7 +124,7 @@ def test_nothing_left_out_is_the_same_for_all_and_random_hardly_changes_it() -> 
 
 def test_confidence_gains_over_random_and_a_reversed_one_loses() -> None:
     for sign in (1, -1):
-        tree = selective_risk(draw(sign=sign), QUICK)
+        tree = _selective_risk(draw(sign=sign), QUICK)
         for figure in ("f1", "accuracy"):
             gain = tree["gain_at_80"][figure]
             own, random = row(tree, "confidence-80")[figure], row(tree, "random-80")[figure]
@@ -130,7 +134,7 @@ def test_confidence_gains_over_random_and_a_reversed_one_loses() -> None:
 
 
 def test_ranked_together_the_active_decisions_go_first_and_f1_with_them() -> None:
-    tree = selective_risk(draw(surest=0.88), QUICK)  # most frames are inactive: no active decision is as sure
+    tree = _selective_risk(draw(surest=0.88), QUICK)  # most frames are inactive: no active decision is as sure
     kept, together = row(tree, "confidence-50"), row(tree, "confidence-ungrouped-50")
     assert together["accuracy"] > kept["accuracy"]
     assert together["f1"] < row(tree, "random-50")["f1"] < kept["f1"]
@@ -142,7 +146,7 @@ def test_the_effect_of_predict_is_measured_at_the_limits_of_select() -> None:
     quantiles = confidence_quantiles(select.rankings["confidence"], select.active)
     risks = np.linspace(0.2, 0.1, 101)
     confidence = Confidence(np.zeros((A, len(TERMS))), quantiles, risks, risks + 0.05)
-    rows = {one["name"]: one for one in abstention_at_limits(decisions, confidence)}
+    rows = {one["name"]: one for one in _abstention_at_limits(decisions, confidence)}
     assert list(rows) == ["100", "90", "80", "50"]
     for name, one in rows.items():
         assert one["coverage"] == pytest.approx(one["asked"], abs=0.02)

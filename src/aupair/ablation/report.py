@@ -25,7 +25,7 @@ HEAD = (
 )  # fmt: skip
 NLL = ("pair_nll", "pair_nll_constant", "pair_nll_constant_select")
 HOW_TO_READ = (
-    "Each row is a run of the flow with the settings that it names, scored on `validation`; thresholds, P1 or P2 and "
+    "Each row is a run of the flow with the settings that it names, scored on `validation`; thresholds, mappings and "
     "percentiles were chosen on `select`. In brackets: 95 % intervals, bootstrap over videos, drawn alike for all rows, "
     "so that the difference to P2 is of the same videos. P(higher): the share of draws in which the row's mean F1 is "
     "above P2's, ties half. Pair NLL: of the orders of fixed pairs with the row's sigma, lower is better, beside that of "

@@ -65,7 +65,7 @@ def rank_decisions(
     return Decisions(active[rows], cells.truth[with_face], cells.video[with_face], rankings)
 
 
-def decision_figures(decisions: Decisions) -> dict[str, Any]:
+def decision_figures(decisions: Decisions, confidence: Confidence, params: Evaluate) -> dict[str, Any]:
     """Return errors, risk at coverages and the confidence's calibration: the tree `decisions` of metrics.json.
 
     Returns:
@@ -77,7 +77,8 @@ def decision_figures(decisions: Decisions) -> dict[str, Any]:
             auroc_right: the probability that the ranking puts a right cell above a wrong one;
             confidence_ece, confidence_brier: of the confidence, 15 bins of [0, 1];
             risk_coverage: coverage (20,) .05 ... 1 and risk (20,), for each ranking;
-        for all cells also their number, `cells`, and `reliability`: claimed, observed, share, (15,) each.
+        for all cells also their number, `cells`, `reliability`: claimed, observed, share, (15,) each, and the trees
+        `selective` and `abstention`, which `_selective_risk` and `_abstention_at_limits` describe.
     """
     wrong, pooled = decisions.wrong, {name: values.ravel() for name, values in decisions.rankings.items()}
     columns = (
@@ -90,6 +91,8 @@ def decision_figures(decisions: Decisions) -> dict[str, Any]:
         **_ranking_figures(wrong.ravel(), pooled),
         "reliability": {name: values.tolist() for name, values in bins.items()},
         "per_au": {au: _ranking_figures(errors, rankings) for au, errors, rankings in columns},
+        "selective": _selective_risk(decisions, params),
+        "abstention": _abstention_at_limits(decisions, confidence),
     }
 
 
@@ -133,7 +136,7 @@ def _risk_at_coverages(risk: np.ndarray) -> dict[str, list[float]]:
     return {"coverage": coverage.tolist(), "risk": risk[place].tolist()}
 
 
-def selective_risk(decisions: Decisions, params: Evaluate) -> dict[str, Any]:
+def _selective_risk(decisions: Decisions, params: Evaluate) -> dict[str, Any]:
     """Return the tree `decisions.selective` of metrics.json.
 
     Returns:
@@ -161,7 +164,7 @@ def selective_risk(decisions: Decisions, params: Evaluate) -> dict[str, Any]:
     return {"table": table, "gain_at_80": gains}
 
 
-def abstention_at_limits(decisions: Decisions, confidence: Confidence) -> list[dict[str, Any]]:
+def _abstention_at_limits(decisions: Decisions, confidence: Confidence) -> list[dict[str, Any]]:
     """Return the effect of `predict --abstain` with the limits of select: `decisions.abstention` of metrics.json.
 
     Returns:

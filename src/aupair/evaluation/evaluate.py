@@ -10,7 +10,7 @@ from aupair.aus import AUS, SPLITS
 from aupair.data.frames import Frames
 from aupair.data.levels import TOP
 from aupair.errors import ArtifactError, DataError
-from aupair.evaluation.abstention import abstention_at_limits, decision_figures, rank_decisions, selective_risk
+from aupair.evaluation.abstention import decision_figures, rank_decisions
 from aupair.evaluation.conditions import Conditions
 from aupair.evaluation.confidence import HeldOut, assign_calibration_folds, calibrate
 from aupair.evaluation.nearest_face import fill_nearest
@@ -27,7 +27,7 @@ from aupair.evaluation.selection import (
     filled_outputs,
     tune_held_out,
 )
-from aupair.evaluation.uncertainty import ScoredSplit, pair_accuracy_figures, uncertainty_figures
+from aupair.evaluation.uncertainty import ScoredSplit, score_figures
 from aupair.log import SILENT, Log
 from aupair.params import Evaluate
 from aupair.ranking.pairs import Pairs
@@ -95,15 +95,11 @@ def evaluate_trials(
         intensity["intensity_rows"], of_intensity = score_rows("intensity", cells, raws, choice, params)
         comparisons += of_intensity
     figures = {
-        split: _figures_of_scores(ScoredSplit(frames, split, trial.y_hat, trial.sigma, pairs, conditions, params.seed))
+        split: score_figures(ScoredSplit(frames, split, trial.y_hat, trial.sigma, pairs, conditions, params.seed))
         for split in log.progress(SCORED_SPLITS, len(SCORED_SPLITS), "measuring uncertainty")
     }
     margin = np.abs(raw - selection.thresholds)
     ranked = rank_decisions(frames, cells["validation"], active, confidence, margin, trial.sigma)
-    decisions = decision_figures(ranked) | {
-        "selective": selective_risk(ranked, params),
-        "abstention": abstention_at_limits(ranked, selection.confidence),
-    }
     how = {
         "target": target,
         "levels": TOP + 1 if target == "intensity" else 2,
@@ -112,16 +108,15 @@ def evaluate_trials(
         "thresholds": params.thresholds,
         "trials": [{"trial": one.number, **its.result} for one, its in zip(trials, choices)],
     }
-    beside = {"select": figures["select"], "comparisons": comparisons, "decisions": decisions}
+    beside = {
+        "select": figures["select"],
+        "comparisons": comparisons,
+        "decisions": decision_figures(ranked, selection.confidence, params),
+    }
     metrics = {"rows": rows, **intensity, **figures["validation"], **beside, "chosen_trial": trial.number, **how}
     evidence = [one for one in comparisons if one["split"] == chosen_on]
     tree = _selection_tree(selection, choice, {**how, "tie": params.tie, "comparisons": evidence})
     return Evaluation(rows, metrics, tree, trial, active, confidence)
-
-
-def _figures_of_scores(scored: ScoredSplit) -> dict[str, Any]:
-    """Return the trees `pair_accuracy` and `uncertainty` of metrics.json for a split."""
-    return {"pair_accuracy": pair_accuracy_figures(scored), "uncertainty": uncertainty_figures(scored)}
 
 
 def _select(frames: Frames, cells: Cells, trial: Trial, choice: Choice, params: Evaluate) -> Selection:

@@ -67,7 +67,12 @@ class ScoredSplit:
         return np.broadcast_to(_best_constant_sigma(self.y_hat, self.pairs[split]), self.sigma.shape)
 
 
-def pair_accuracy_figures(scored: ScoredSplit) -> dict[str, Any]:
+def score_figures(scored: ScoredSplit) -> dict[str, Any]:
+    """Return the trees `pair_accuracy` and `uncertainty` of metrics.json for a split."""
+    return {"pair_accuracy": _pair_accuracy_figures(scored), "uncertainty": _uncertainty_figures(scored)}
+
+
+def _pair_accuracy_figures(scored: ScoredSplit) -> dict[str, Any]:
     """Return pair accuracy over all frames of the split, and over its clear ones (None without conditions)."""
     everywhere = pair_accuracy(scored.y_hat, scored.frames, scored.subset)
     clear, clear_per_au = None, None
@@ -82,7 +87,7 @@ def pair_accuracy_figures(scored: ScoredSplit) -> dict[str, Any]:
     }
 
 
-def uncertainty_figures(scored: ScoredSplit) -> dict[str, Any]:
+def _uncertainty_figures(scored: ScoredSplit) -> dict[str, Any]:
     """Return the tree `uncertainty` of metrics.json: figures of sigma beside those of constants to be beaten.
 
     The best constant sigma of each AU is chosen on fit; for the pair NLL another one, chosen on select, is beside it.
