@@ -1,4 +1,4 @@
-"""The ways to train f that are not the paper's: one image at a time, and a trunk with a second head for sigma."""
+"""The ways to train f beside the paper's: one image at a time, and a trunk with a second head for sigma."""
 
 import math
 from pathlib import Path
@@ -21,32 +21,24 @@ from aupair.ranking.pseudo_intensity import integrated_loss, train_f
 from aupair.ranking.samples import TrainingSet
 from aupair.ranking.scores import Scorer, load_f, load_h, read_sigma, read_y_hat, save_f, save_h
 from aupair.ranking.uncertainty import train_h
-from training_sets import SIZE, small_training_set
+from training_sets import NARROW, SIZE, Faces, small_training_set
 
 CPU = torch.device("cpu")
 
 
-class Faces:
-    """Faces whose brightness is AU1's level, and whose left half is noise."""
-
-    size = SIZE
-
-    def __init__(self, levels: np.ndarray) -> None:
-        rng = np.random.default_rng(1)
-        self.pixels = rng.integers(0, 100, (len(levels), SIZE, SIZE, 3)).astype(np.uint8)
-        self.pixels[:, :, SIZE // 2 :] = 40 + 40 * levels[:, None, None, None].clip(0)
-
-    def __call__(self, rows: np.ndarray) -> np.ndarray:
-        return self.pixels[rows]
+def make_faces(levels: np.ndarray) -> Faces:
+    """Return faces whose right half is as bright as the level, and whose left half is noise."""
+    pixels = np.random.default_rng(1).integers(0, 100, (len(levels), SIZE, SIZE, 3))
+    pixels[:, :, SIZE // 2 :] = 40 + 40 * levels[:, None, None, None].clip(0)
+    return Faces(pixels)
 
 
 def make_data(levels: int = 2, folds: int = 2) -> TrainingSet:
-    return small_training_set(lambda labels: Faces(labels[:, 0]), levels, folds)
+    return small_training_set(lambda labels: make_faces(labels[:, 0]), levels, folds)
 
 
 def make_params(steps: int = 3, uncertainty: str = "network", **changes: Any) -> Params:
-    network = {"width": 0.05, "batch_norm": True, "weights": "none", "frozen_convolutions": 0, "dropout": 0.0}
-    network["sharing"] = "integrated" if uncertainty == "integrated" else "shared"
+    network = {**NARROW, "dropout": 0.0, "sharing": "integrated" if uncertainty == "integrated" else "shared"}
     optimiser = {
         "name": "adamw", "learning_rate": 3e-3, "steps": steps, "fold_steps": 2, "batch": 18, "evaluate_every": steps,
         "keep": "last",
@@ -71,11 +63,11 @@ def test_the_loss_of_single_images_equals_a_loop(levels: int) -> None:
 
 
 @pytest.mark.parametrize("levels", [2, 6])
-def test_single_images_are_graded_and_no_pair_is_looked_at(levels: int) -> None:
+def test_single_images_are_graded_and_no_pair_is_used(levels: int) -> None:
     data = make_data(levels)
     result = train_f(data, make_params(steps=60, objective="single"), 0)
-    seen = data.frames.usable & data.frames.of_split("validation")
-    assert np.corrcoef(result.y_hat[seen, 0], data.frames.labels[seen, 0])[0, 1] > 0.7  # AU1 is the brightness
+    scored = data.frames.usable & data.frames.of_split("validation")
+    assert np.corrcoef(result.y_hat[scored, 0], data.frames.labels[scored, 0])[0, 1] > 0.7  # AU1 is the brightness
     turned = {name: Pairs(p.i, p.j, p.au, -p.r) for name, p in data.pairs.items()}
     other = train_f(
         TrainingSet(data.frames, data.images, data.groups, turned, data.folds), make_params(60, objective="single"), 0
@@ -152,7 +144,7 @@ def test_the_scorer_takes_both_from_one_pass(
         ({}, {"kind": "integrated"}),
     ],
 )
-def test_integrated_is_said_in_both_sections_or_in_none(f: dict[str, Any], h: dict[str, Any]) -> None:
+def test_integrated_is_set_in_both_sections_or_in_none(f: dict[str, Any], h: dict[str, Any]) -> None:
     with pytest.raises(ParamsError, match="kind: integrated together with"):
         parse_params({"train_pseudo_intensity": f, "train_uncertainty": h})
 

@@ -1,4 +1,4 @@
-"""Distillation: student and teacher see one image, a fold's student has a fold's teacher, and no label is looked at."""
+"""Distillation: student and teacher see the same image, a fold's student has a fold's teacher, no label is used."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -20,43 +20,36 @@ from aupair.ranking.scores import load_f, read_sigma, read_y_hat, save_f, save_h
 from aupair.ranking.teacher import load_teacher
 from aupair.ranking.uncertainty import train_h
 from aupair.training_params import IntegratedNetwork
-from training_sets import LENGTH, SIZE, small_training_set
+from training_sets import LENGTH, NARROW, SIZE, Faces, small_training_set
 
-NARROW = {"width": 0.05, "batch_norm": True, "weights": "none", "frozen_convolutions": 0, "dropout": 0.0}
-STUDENT = IntegratedNetwork(**NARROW)
+NETWORK = {**NARROW, "dropout": 0.0}
+STUDENT = IntegratedNetwork(**NETWORK)
 
 
-class Faces:
-    """Faces of one brightness each, and noise."""
-
-    size = SIZE
-
-    def __init__(self, count: int) -> None:
-        rng = np.random.default_rng(1)
-        noise = rng.integers(-20, 20, (count, SIZE, SIZE, 3))
-        self.pixels = (rng.integers(30, 220, (count, 1, 1, 1)) + noise).astype(np.uint8)
-
-    def __call__(self, rows: np.ndarray) -> np.ndarray:
-        return self.pixels[rows]
+def make_faces(count: int) -> Faces:
+    """Return noisy faces, each of another brightness."""
+    rng = np.random.default_rng(1)
+    noise = rng.integers(-20, 20, (count, SIZE, SIZE, 3))
+    return Faces(rng.integers(30, 220, (count, 1, 1, 1)) + noise)
 
 
 class Brightness(nn.Module):
-    """A teacher of one thing: y_hat of each AU is the brightness, log sigma its negative half; it notes what it sees."""
+    """A teacher whose y_hat of each AU is the brightness, and log sigma its negative half; it records its images."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.seen: list[torch.Tensor] = []
+        self.images: list[torch.Tensor] = []
         self.norm = nn.BatchNorm2d(3, affine=False)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        self.seen.append(images)
+        self.images.append(images)
         self.norm(images)  # alters its statistics unless it is in eval mode
         light = (images.mean(dim=(1, 2, 3))[:, None] - 125) / 55
         return torch.cat([light.expand(-1, 12), -0.5 * light.expand(-1, 12)], dim=1)
 
 
 def make_data(folds: int = 2) -> TrainingSet:
-    return small_training_set(lambda labels: Faces(len(labels)), folds=folds)
+    return small_training_set(lambda labels: make_faces(len(labels)), folds=folds)
 
 
 def make_params(steps: int = 3, objective: str = "distill", h: str = "integrated", **changes: Any) -> Params:
@@ -65,7 +58,7 @@ def make_params(steps: int = 3, objective: str = "distill", h: str = "integrated
         "name": "adamw", "learning_rate": 5e-3, "steps": steps, "fold_steps": 2, "batch": 18, "evaluate_every": steps,
         "keep": "last",
     }  # fmt: skip
-    f = {"network": NARROW | {"sharing": sharing}, "optimiser": optimiser, "augment": 0.0, "device": "cpu"}
+    f = {"network": NETWORK | {"sharing": sharing}, "optimiser": optimiser, "augment": 0.0, "device": "cpu"}
     own: dict[str, Any] = {"kind": h, "device": "cpu"}
     if h != "integrated":
         own |= {"optimiser": optimiser}
@@ -93,22 +86,22 @@ def test_both_see_one_image_and_only_the_student_is_fitted() -> None:
     images = torch.rand(4, 3, SIZE, SIZE) * 255
     outputs = both(images)
     assert outputs.shape == (4, 48)
-    assert teacher.seen[0] is images
+    assert teacher.images[0] is images
     torch.testing.assert_close(outputs[:, 24:], Brightness()(images))
     assert int(teacher.norm.num_batches_tracked) == 0, "the teacher is in eval mode while the student trains"
     distillation_loss(outputs, torch.tensor([0, 0, 1, 1]), 1.0).backward()
     assert student.heads()[0].weight.grad is not None
     assert all(key.startswith("student.") for key in both.state_dict()), "a checkpoint holds no teacher"
     assert both.eval()(images).shape == (4, 24)
-    assert len(teacher.seen) == 1, "judged alone"
+    assert len(teacher.images) == 1, "in eval mode the student runs alone"
 
 
-def test_a_student_comes_to_say_what_its_teacher_says() -> None:
+def test_a_student_learns_its_teachers_outputs() -> None:
     data = make_data(folds=1)
     result = train_f(data, make_params(steps=60), 0, teachers=lambda name: Brightness())
-    seen = data.frames.ok & data.frames.of_split("validation")
-    light = data.images(np.flatnonzero(seen)).mean(axis=(1, 2, 3))
-    assert min(np.corrcoef(result.y_hat[seen, a], light)[0, 1] for a in range(12)) > 0.9
+    scored = data.frames.ok & data.frames.of_split("validation")
+    light = data.images(np.flatnonzero(scored)).mean(axis=(1, 2, 3))
+    assert min(np.corrcoef(result.y_hat[scored, a], light)[0, 1] for a in range(12)) > 0.9
     assert result.curves[-1]["loss"] < 0.5
 
 
@@ -126,32 +119,34 @@ def test_each_network_learns_from_its_own_teacher_on_the_frames_it_may_see() -> 
     faces = [face.tobytes() for face in data.images(np.arange(len(data.frames)))]
     for name, may_see in data.training_masks().items():
         seen = {
-            image.permute(1, 2, 0).to(torch.uint8).numpy().tobytes() for batch in teachers[name].seen for image in batch
+            image.permute(1, 2, 0).to(torch.uint8).numpy().tobytes()
+            for batch in teachers[name].images
+            for image in batch
         }
         rows = np.flatnonzero([face in seen for face in faces])
-        assert (may_see | data.frames.of_split("select"))[rows].all(), "select is looked at, not learned from"
+        assert (may_see | data.frames.of_split("select"))[rows].all(), "select is used for evaluation, not for training"
         assert (data.frames.ok & may_see)[rows].sum() > LENGTH
         assert data.frames.ok[rows].all()
 
 
-def test_the_look_is_at_the_teacher_too() -> None:
+def test_evaluation_on_select_compares_with_the_teacher() -> None:
     data, params = make_data(), make_params().train_pseudo_intensity
     student = build_network(STUDENT, SIZE, 0).eval()
     rows, batch = make_pair_batch(data.pairs["select"])
     images = torch.from_numpy(data.images(rows)).permute(0, 3, 1, 2).float()
     with torch.no_grad():
         outputs, targets = student(images), Brightness()(images)
-    found = evaluate_f(student, data, params, targets)
+    figures = evaluate_f(student, data, params, targets)
     expected = distillation_loss(
         torch.cat([outputs, targets], 1), torch.from_numpy(data.frames.video[rows]), params.network.uncertainty_weight
     )
-    assert found["loss"] == pytest.approx(float(expected), rel=1e-4)
+    assert figures["loss"] == pytest.approx(float(expected), rel=1e-4)
     d = batch.difference(outputs[:, :12])
-    assert found["pair_accuracy"] == pytest.approx(float((d > 0).float().mean()), abs=1e-3)
+    assert figures["pair_accuracy"] == pytest.approx(float((d > 0).float().mean()), abs=1e-3)
 
 
 @pytest.mark.parametrize("kind", ["network", "factors", "integrated"])
-def test_a_teacher_says_what_its_trial_wrote(kind: str, tmp_path: Path) -> None:
+def test_a_teacher_returns_the_scores_that_its_trial_wrote(kind: str, tmp_path: Path) -> None:
     data, params = make_data(), make_params(objective="pairs", h=kind)
     f = train_f(data, params, 0)
     save_f(tmp_path / "f", f, params, SIZE)
@@ -161,21 +156,21 @@ def test_a_teacher_says_what_its_trial_wrote(kind: str, tmp_path: Path) -> None:
         rows = np.flatnonzero(data.scoring_mask(name) & data.frames.ok)
         images = torch.from_numpy(data.images(rows)).permute(0, 3, 1, 2).float()
         with torch.no_grad():
-            said = load_teacher(tmp_path, SIZE, name).eval()(images).numpy()
-        np.testing.assert_allclose(said[:, :12], y_hat[rows], atol=1e-3)
-        np.testing.assert_allclose(said[:, 12:], np.log(sigma[rows]), atol=1e-3)
+            outputs = load_teacher(tmp_path, SIZE, name).eval()(images).numpy()
+        np.testing.assert_allclose(outputs[:, :12], y_hat[rows], atol=1e-3)
+        np.testing.assert_allclose(outputs[:, 12:], np.log(sigma[rows]), atol=1e-3)
     with pytest.raises(ArtifactError, match="teacher of faces of another size") as caught:
         load_teacher(tmp_path, 64, "final")
     assert "got 32, expected 64" in str(caught.value)
 
 
-def test_without_a_teacher_it_is_refused() -> None:
+def test_without_a_teacher_training_is_refused() -> None:
     with pytest.raises(ParamsError, match=r"objective: distill, got no teacher.*aupair distill"):
         train_f(make_data(), make_params(), 0)
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         (
             {"train_pseudo_intensity": {"objective": "distill", "network": {"sharing": "shared"}}},
@@ -190,6 +185,6 @@ def test_without_a_teacher_it_is_refused() -> None:
         ({"train_pseudo_intensity": {"network": {"shrink": 0}}}, "shrink"),
     ],
 )
-def test_params_that_cannot_be(changes: dict[str, Any], said: str) -> None:
-    with pytest.raises(ParamsError, match=said):
+def test_params_that_cannot_be(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ParamsError, match=message):
         parse_params(changes)

@@ -1,7 +1,8 @@
-"""Several processes by torchrun: the loss curves and weights of one process; one writer; one line where it cannot be.
+"""Several processes by torchrun: the loss curves and weights of one process, one writer, errors of one line.
 
 This file is a script, too: `torchrun --standalone --nproc-per-node 2 test_distributed.py OUT` trains every case, in
-float64. There two orders of a sum differ by so little that Adam, which divides by a gradient's size, can't blow it up.
+float64. There two orders of a sum differ by so little that Adam, which divides by the size of a gradient, does not
+make the difference large.
 """
 
 import os
@@ -20,20 +21,20 @@ import torch
 from torch import nn
 
 from aupair import stages, store
-from aupair.data.frames import Frames
 from aupair.errors import ParamsError
-from aupair.log import Log
 from aupair.params import Params
 from aupair.ranking import checkpoint, distributed
 from aupair.ranking.checkpoint import Checkpoints
 from aupair.ranking.networks import AUNetwork, build_network
-from aupair.ranking.pairs import assign_folds, draw_groups, draw_pairs
+from aupair.ranking.pairs import draw_folds, draw_groups
 from aupair.ranking.pseudo_intensity import train_f
 from aupair.ranking.samples import TrainingSet
 from aupair.ranking.uncertainty import train_h
 from aupair.training_params import Network, RankPairs
+from listener import Listener
+from training_sets import SIZE, draw_fixed_pairs, make_frames
 
-SIZE, LENGTH, STEPS = 32, 15, 10
+LENGTH, STEPS = 15, 10
 SPLIT = (0, 0, 0, 0, 1, 1, 2)
 CASES: dict[str, dict[str, Any]] = {
     "f with batch norm": {"batch_norm": True, "folds": 2},
@@ -74,29 +75,15 @@ def tell_the_last_to_stop() -> None:
         signal.raise_signal(signal.SIGTERM)
 
 
-class Listener(Log):
-    """Keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def line(self, text: str) -> None:
-        self.lines.append(text)
-
-
 def make_data(
     mode: str = "groups", folds: int = 1, calls: int = 0, happens: Callable[[], None] = break_down
 ) -> TrainingSet:
-    rng, n = np.random.default_rng(0), len(SPLIT) * LENGTH
-    video = np.repeat(np.arange(len(SPLIT), dtype=np.int32), LENGTH)
-    frame = np.tile(np.arange(LENGTH, dtype=np.int32), len(SPLIT))
-    labels = (rng.random((n, 12)) < 0.4).astype(np.int8)
-    names, split, ok = tuple(f"v{v}" for v in range(len(SPLIT))), np.array(SPLIT, np.int8), np.arange(n) % 11 != 0
-    frames = Frames(names, names, video, video, split[video], frame, frame / 25.0, ok, labels)
-    pairs = {name: draw_pairs(frames, name, 9, (0, 2, k)) for k, name in enumerate(("fit", "select", "validation"))}
+    n = len(SPLIT) * LENGTH
+    labels = (np.random.default_rng(0).random((n, 12)) < 0.4).astype(np.int8)
+    frames = make_frames(SPLIT, labels, ok=np.arange(n) % 11 != 0)
     groups = draw_groups(frames, 5, 6, (0, 1)) if mode == "groups" else None
     faces: Any = Faces(labels, calls, happens)
-    return TrainingSet(frames, faces, groups, pairs, assign_folds(frames, folds, (0, 3)))
+    return TrainingSet(frames, faces, groups, draw_fixed_pairs(frames, 9), draw_folds(frames, folds, (0, 3)))
 
 
 def make_params(batch_norm: bool, batch: int = 15, kind: str = "network", dropout: float = 0.0) -> Params:
@@ -124,41 +111,41 @@ def trained(case: str) -> Arrays:
     params, h = make_params(**settings), "kind" in settings
     y_hat = np.random.default_rng(1).normal(data.frames.labels, 1)
     result: Any = train_h(data, y_hat, make_f, params, 0) if h else train_f(data, params, 0)
-    found = {"scores": result.sigma if h else result.y_hat}
-    found |= {f"curves.{key}": np.array([row[key] for row in result.curves]) for key in ("train_loss", "loss")}
+    results = {"scores": result.sigma if h else result.y_hat}
+    results |= {f"curves.{key}": np.array([row[key] for row in result.curves]) for key in ("train_loss", "loss")}
     for name, model in result.models.items():
-        found |= {f"{name}.{key}": value.numpy() for key, value in model.state_dict().items()}
+        results |= {f"{name}.{key}": value.numpy() for key, value in model.state_dict().items()}
         gradients = {key: p.grad.numpy() for key, p in model.named_parameters() if p.grad is not None}
-        found |= {f"gradient.{name}.{key}": value for key, value in gradients.items()}
-    return found
+        results |= {f"gradient.{name}.{key}": value for key, value in gradients.items()}
+    return results
 
 
 def normalised() -> Arrays:
     """Give what a batch norm makes of a batch far from zero: values, gradients, running statistics."""
     torch.manual_seed(0)
     norm, x = nn.Sequential(nn.BatchNorm2d(3)), 1000 + torch.randn(5, 3, 4, 4)
-    mine = x[distributed.local_slice(5)].requires_grad_()
+    share = x[distributed.local_slice(5)].requires_grad_()
     distributed.share_batch_norms(norm)
-    y = distributed.gather_shares(norm(mine), 5)
+    y = distributed.gather_shares(norm(share), 5)
     (y**3 + y * x).sum().backward()
     distributed.sum_gradients(norm)
-    assert mine.grad is not None
-    found = {"y": y.detach(), "gradient": distributed.gather_shares(mine.grad, 5)}
-    found |= {"evaluated": norm.eval()(x).detach(), **norm.state_dict()}
-    found |= {f"gradient.{key}": p.grad for key, p in norm.named_parameters() if p.grad is not None}
-    return {key: value.numpy() for key, value in found.items()}
+    assert share.grad is not None
+    results = {"y": y.detach(), "gradient": distributed.gather_shares(share.grad, 5)}
+    results |= {"evaluated": norm.eval()(x).detach(), **norm.state_dict()}
+    results |= {f"gradient.{key}": p.grad for key, p in norm.named_parameters() if p.grad is not None}
+    return {key: value.numpy() for key, value in results.items()}
 
 
 def broken_down(folder: Path) -> Arrays:
     """Train with breakdowns on the way, dropout included, and once without; give the weights and curves of both."""
-    params, log, kept = make_params(True, dropout=0.5), Listener(), Checkpoints(folder, "key")
+    params, log, checkpoints = make_params(True, dropout=0.5), Listener(), Checkpoints(folder, "key")
     results: dict[str, Any] = {"whole": train_f(make_data(), params, 0)}
     for calls in (5, 11):
         with pytest.raises(InterruptedError):
-            train_f(make_data(calls=calls), params, 0, log, kept)
+            train_f(make_data(calls=calls), params, 0, log, checkpoints)
     with pytest.raises(distributed.Stopped):  # all of them, although one was told
-        train_f(make_data(calls=2, happens=tell_the_last_to_stop), params, 0, log, kept)
-    results["again"] = train_f(make_data(), params, 0, log, kept)
+        train_f(make_data(calls=2, happens=tell_the_last_to_stop), params, 0, log, checkpoints)
+    results["again"] = train_f(make_data(), params, 0, log, checkpoints)
     assert log.lines == [f"resuming f.final at step {step} of {STEPS}" for step in (2, 8, 10)]
     return {
         f"{run}.{key}": np.asarray(value)
@@ -170,7 +157,7 @@ def broken_down(folder: Path) -> Arrays:
     }
 
 
-def asked(device: str) -> None:
+def request(device: str) -> None:
     """Ask for a device as a training stage does before it loads anything, on a machine that has it."""
     with mock.patch.object(checkpoint, "pick_device", torch.device):
         checkpoint.training_settings(RankPairs(device=device), 0)
@@ -181,8 +168,8 @@ def refused() -> list[str]:
     lines = []
     for call in (
         lambda: distributed.local_slice(1),
-        lambda: asked("cuda:1"),
-        lambda: asked("cuda"),
+        lambda: request("cuda:1"),
+        lambda: request("cuda"),
     ):
         try:
             call()
@@ -193,11 +180,11 @@ def refused() -> list[str]:
 
 def write(out: Path) -> None:
     """Do all that and write it down, by as many processes as there are."""
-    found = {case: trained(case) for case in CASES}
-    found |= {"batch norm": normalised(), "breakdowns": broken_down(out / "checkpoints")}
+    results = {case: trained(case) for case in CASES}
+    results |= {"batch norm": normalised(), "breakdowns": broken_down(out / "checkpoints")}
     lines = refused()
     if distributed.is_main():
-        for name, arrays in found.items():
+        for name, arrays in results.items():
             store.write_arrays(out / f"{name}.safetensors", arrays)
         store.write_json(out / "refused.json", lines)
 
@@ -205,7 +192,7 @@ def write(out: Path) -> None:
 def main(out: Path) -> None:
     """Let the first process do it alone, then all together, up to an error that all of them meet."""
     torch.set_default_dtype(torch.float64)
-    torch.Tensor.float = torch.Tensor.double  # type: ignore[method-assign]  # what takes care to be float32
+    torch.Tensor.float = torch.Tensor.double  # what takes care to be float32
     rank = os.environ["RANK"]
     if rank == "0":
         write(out / "1")
@@ -224,14 +211,15 @@ if __name__ == "__main__":
 def torchrun(*command: object, cwd: Path | None = None) -> subprocess.Popen[str]:
     """Start a script or a module twice."""
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    path = {"PYTHONPATH": str(Path(__file__).parents[1])}  # of this file's own imports
     return subprocess.Popen(
-        [*launch, *map(str, command)], cwd=cwd, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        [*launch, *map(str, command)], cwd=cwd, env={**os.environ, **path, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
 
 
 def output(process: subprocess.Popen[str]) -> str:
-    """Wait for the end; give what the launcher and both processes said."""
+    """Wait for the end; give what the launcher and both processes printed."""
     try:
         return process.communicate(timeout=400)[0]
     except subprocess.TimeoutExpired:
@@ -240,9 +228,9 @@ def output(process: subprocess.Popen[str]) -> str:
 
 
 def succeed(process: subprocess.Popen[str]) -> str:
-    said = output(process)
-    assert process.returncode == 0, said
-    return said
+    printed = output(process)
+    assert process.returncode == 0, printed
+    return printed
 
 
 @pytest.fixture(scope="module")
@@ -282,34 +270,34 @@ def test_a_batch_norm_sees_the_whole_batch(runs: Path) -> None:
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("shape", [(4, 5, 6, 3), (4, 1, 6, 3), (4, 5, 1, 1)])
-@pytest.mark.parametrize(("dtype", "apart"), [(torch.float32, 2e-6), (torch.bfloat16, 2e-2)])
+@pytest.mark.parametrize(("dtype", "apart"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
 def test_a_shared_batch_norm_is_torchs_in_any_layout_and_dtype(
     shape: tuple[int, ...], layout: torch.memory_format, dtype: torch.dtype, apart: float
 ) -> None:
     torch.manual_seed(0)
     x, pull = 3 + torch.randn(shape), torch.randn(shape)
-    found = []
+    results = []
     for kind in (nn.BatchNorm2d, distributed.SharedBatchNorm):
-        norm, mine = kind(shape[1]), x.to(dtype, memory_format=layout).requires_grad_()
+        norm, share = kind(shape[1]), x.to(dtype, memory_format=layout).requires_grad_()
         with torch.no_grad():
             norm.weight.copy_(torch.linspace(0.5, 2, shape[1]))
-        y = nn.functional.relu(norm(mine), inplace=True)
+        y = nn.functional.relu(norm(share), inplace=True)
         (y * pull).sum().backward()
-        assert mine.grad is not None
-        assert (y.dtype, mine.grad.dtype) == (dtype, dtype)
+        assert share.grad is not None
+        assert (y.dtype, share.grad.dtype) == (dtype, dtype)
         assert y.is_contiguous(memory_format=layout)
-        found.append([y, mine.grad, norm.weight.grad, norm.bias.grad, norm.running_mean, norm.running_var])
-    for theirs, ours in zip(*found):
+        results.append([y, share.grad, norm.weight.grad, norm.bias.grad, norm.running_mean, norm.running_var])
+    for theirs, ours in zip(*results):  # sums of up to 72 float32 in another order: 1e-5; one bfloat16 rounding: 8e-3
         torch.testing.assert_close(ours, theirs, rtol=apart, atol=apart)
 
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_training_goes_on_after_breakdowns_to_the_bit(runs: Path, processes: int) -> None:
-    found = by(runs, "breakdowns")[processes - 1]
-    whole = {key.removeprefix("whole."): value for key, value in found.items() if key.startswith("whole.")}
+    results = by(runs, "breakdowns")[processes - 1]
+    whole = {key.removeprefix("whole."): value for key, value in results.items() if key.startswith("whole.")}
     assert len(whole) > 90
     for key, value in whole.items():
-        np.testing.assert_array_equal(found[f"again.{key}"], value, err_msg=key)
+        np.testing.assert_array_equal(results[f"again.{key}"], value, err_msg=key)
 
 
 def test_dropout_differs_between_processes_and_from_one(runs: Path) -> None:
@@ -339,8 +327,8 @@ def test_a_stage_that_does_not_train_refuses(tmp_path: Path, monkeypatch: pytest
 def test_the_command_by_two_processes_writes_once(home: Path) -> None:
     folder = home / "work/trials/0/f"
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    said = succeed(torchrun("-m", "aupair", "run", "train-pseudo-intensity", "--trial", "0", cwd=home))
-    assert len(re.findall(r"^  step 3: f\.final", said, re.M)) == 1, said
+    printed = succeed(torchrun("-m", "aupair", "run", "train-pseudo-intensity", "--trial", "0", cwd=home))
+    assert len(re.findall(r"^  step 3: f\.final", printed, re.M)) == 1, printed
     after = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert after.keys() == before.keys()
     assert after["final.safetensors"] != before["final.safetensors"]  # dropout

@@ -1,4 +1,4 @@
-"""The training loop on a toy problem: it learns, repeats itself to the bit, keeps the best, and never sees a batch."""
+"""The training loop on a toy problem: it learns, repeats itself to the bit, and keeps the best weights."""
 
 from typing import Any
 
@@ -11,44 +11,30 @@ from aupair.log import Log
 from aupair.ranking.fit import CHUNK, FitJob, build_optimiser, fit, forward_all, forward_in_chunks, to_network_input
 from aupair.ranking.losses import PairBatch, ranking_loss
 from aupair.ranking.networks import build_network
-from aupair.ranking.pairs import Pairs, all_pairs, cell_weights
+from aupair.ranking.pairs import Pairs
 from aupair.training_params import Network, Optimiser
+from training_sets import NARROW, SIZE, Faces, alternating_labels, make_batch
 
-SIZE, FRAMES = 32, 48
-NARROW = Network(width=0.05, batch_norm=True, weights="none", frozen_convolutions=0, dropout=0.1)
+FRAMES = 48
+NETWORK = Network(**NARROW, dropout=0.1)
 OPTIMISER = Optimiser(name="adamw", learning_rate=3e-3, schedule="one_cycle", weight_decay=1e-2, evaluate_every=15)
 CPU = torch.device("cpu")
 
 
-class Patches:
-    """Noisy faces; the AU is a bright patch in the upper half."""
-
-    size = SIZE
-
-    def __init__(self) -> None:
-        rng = np.random.default_rng(0)
-        self.labels = np.full((FRAMES, 12), -1, np.int8)
-        self.labels[:, 0] = np.arange(FRAMES) % 2
-        self.pixels = rng.integers(60, 120, (FRAMES, SIZE, SIZE, 3)).astype(np.uint8)
-        self.pixels[self.labels[:, 0] == 1, 2:14, 8:24] += 120
-
-    def __call__(self, rows: np.ndarray) -> np.ndarray:
-        return self.pixels[rows]
-
-
-PATCHES = Patches()
+LABELS = alternating_labels(FRAMES)
+PIXELS = np.random.default_rng(0).integers(60, 120, (FRAMES, SIZE, SIZE, 3)).astype(np.uint8)
+PIXELS[LABELS[:, 0] == 1, 2:14, 8:24] += 120
+FACES = Faces(PIXELS)
+"""noisy faces; where AU1 is active, the upper half has a bright patch"""
 
 
 def batch(step: int) -> tuple[np.ndarray, Pairs, np.ndarray]:
-    rows = np.random.default_rng([0, step]).choice(FRAMES, 12, replace=False)
-    video = np.zeros(12, np.int64)
-    pairs = all_pairs(PATCHES.labels[rows], video)
-    return rows, pairs, cell_weights(pairs, video)
+    return make_batch(np.random.default_rng([0, step]).choice(FRAMES, 12, replace=False), LABELS)
 
 
 def evaluate_on_select(model: nn.Module) -> dict[str, float]:
-    out = forward_all(model, PATCHES, np.arange(FRAMES), CPU)[:, 0]  # type: ignore[arg-type]
-    high, low = out[PATCHES.labels[:, 0] == 1], out[PATCHES.labels[:, 0] == 0]
+    out = forward_all(model, FACES, np.arange(FRAMES), CPU)[:, 0]
+    high, low = out[LABELS[:, 0] == 1], out[LABELS[:, 0] == 0]
     return {
         "loss": float(np.maximum(0, 1 - (high[:, None] - low)).mean()),
         "right": float((high[:, None] > low).mean()),
@@ -57,7 +43,7 @@ def evaluate_on_select(model: nn.Module) -> dict[str, float]:
 
 def job(**changes: Any) -> FitJob:
     values: dict[str, Any] = {
-        "images": PATCHES, "sampler": batch, "evaluate_on_select": evaluate_on_select, "seed": 3, "name": "toy",
+        "images": FACES, "sampler": batch, "evaluate_on_select": evaluate_on_select, "seed": 3, "name": "toy",
         "augment": 1.0,
         "batch_loss": lambda outputs, rows, pairs: ranking_loss(outputs, pairs, 1.0),
     }  # fmt: skip
@@ -65,7 +51,7 @@ def job(**changes: Any) -> FitJob:
 
 
 def test_training_lowers_the_loss_and_ranks() -> None:
-    model = build_network(NARROW, SIZE, 0)
+    model = build_network(NETWORK, SIZE, 0)
     before = evaluate_on_select(model)
     curves = fit(model, job(), OPTIMISER, 60)
     after = evaluate_on_select(model)
@@ -78,7 +64,7 @@ def test_training_lowers_the_loss_and_ranks() -> None:
 
 
 def state_after(seed: int, **changes: Any) -> dict[str, torch.Tensor]:
-    model = build_network(NARROW, SIZE, 0)
+    model = build_network(NETWORK, SIZE, 0)
     fit(model, job(seed=seed, **changes), OPTIMISER, 6)
     return model.state_dict()
 
@@ -104,25 +90,25 @@ def test_keep(keep: str, expected: int) -> None:
         states.append({k: v.clone() for k, v in model.state_dict().items()})
         return {"loss": next(losses)}
 
-    model = build_network(NARROW, SIZE, 0)
+    model = build_network(NETWORK, SIZE, 0)
     params = OPTIMISER.model_copy(update={"keep": keep, "evaluate_every": 1})
     fit(model, job(evaluate_on_select=scripted), params, 4)
-    kept = model.state_dict()
-    equal = [all(torch.equal(state[name], kept[name]) for name in kept) for state in states]
+    final = model.state_dict()
+    equal = [all(torch.equal(state[name], final[name]) for name in final) for state in states]
     assert equal == [k == expected for k in range(4)]
 
 
 def test_frozen_convolutions_do_not_move() -> None:
-    model = build_network(NARROW.model_copy(update={"frozen_convolutions": 2, "batch_norm": False}), SIZE, 0)
+    model = build_network(NETWORK.model_copy(update={"frozen_convolutions": 2, "batch_norm": False}), SIZE, 0)
     convolutions = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
     before = [(m.weight.clone(), m.bias.clone()) for m in convolutions if m.bias is not None]
     fit(model, job(), OPTIMISER.model_copy(update={"weight_decay": 0.1, "keep": "last"}), 3)
-    moved = [not (torch.equal(m.weight, w) and torch.equal(m.bias, b)) for m, (w, b) in zip(convolutions, before)]  # type: ignore[arg-type]
+    moved = [not (torch.equal(m.weight, w) and torch.equal(m.bias, b)) for m, (w, b) in zip(convolutions, before)]
     assert moved == [False, False] + [True] * 11
 
 
 def test_weight_decay_acts_on_weights_alone() -> None:
-    model = build_network(NARROW, SIZE, 0)
+    model = build_network(NETWORK, SIZE, 0)
     optimiser, _ = build_optimiser(model, OPTIMISER, 5)
     decayed, spared = optimiser.param_groups
     assert decayed["weight_decay"] == 1e-2
@@ -136,12 +122,12 @@ def test_schedules() -> None:
     def rates(schedule: str) -> list[float]:
         model = nn.Linear(2, 2)
         optimiser, scheduler = build_optimiser(model, OPTIMISER.model_copy(update={"schedule": schedule}), 20)
-        found = []
+        rates = []
         for _ in range(20):
-            found.append(optimiser.param_groups[0]["lr"])
+            rates.append(optimiser.param_groups[0]["lr"])
             optimiser.step()
             scheduler.step()
-        return found
+        return rates
 
     assert rates("constant") == [3e-3] * 20
     cycle = rates("one_cycle")
@@ -151,18 +137,18 @@ def test_schedules() -> None:
 
 
 def test_dropout_and_augmentation_are_off_outside_training() -> None:
-    model = build_network(NARROW.model_copy(update={"dropout": 0.5}), SIZE, 0)
+    model = build_network(NETWORK.model_copy(update={"dropout": 0.5}), SIZE, 0)
     model.train()
     rows = np.arange(5)
-    one = forward_all(model, PATCHES, rows, CPU)  # type: ignore[arg-type]
-    assert (forward_all(model, PATCHES, rows, CPU) == one).all()  # type: ignore[arg-type]
-    assert forward_all(model, PATCHES, rows[:0], CPU).shape == (0, 12)  # type: ignore[arg-type]
+    one = forward_all(model, FACES, rows, CPU)
+    assert (forward_all(model, FACES, rows, CPU) == one).all()
+    assert forward_all(model, FACES, rows[:0], CPU).shape == (0, 12)
 
 
 @pytest.mark.parametrize("batch_norm", [True, False])
 def test_a_frame_has_the_same_bits_in_any_batch(batch_norm: bool) -> None:
-    model = build_network(NARROW.model_copy(update={"batch_norm": batch_norm, "width": 0.1}), SIZE, 0).eval()
-    x = to_network_input(PATCHES.pixels, CPU)
+    model = build_network(NETWORK.model_copy(update={"batch_norm": batch_norm, "width": 0.1}), SIZE, 0).eval()
+    x = to_network_input(PIXELS, CPU)
     with torch.no_grad():
         whole = forward_in_chunks(model, x)
         assert whole.shape == (FRAMES, 12)
@@ -174,42 +160,42 @@ def test_a_frame_has_the_same_bits_in_any_batch(batch_norm: bool) -> None:
 
 
 def test_images_become_planes() -> None:
-    x = to_network_input(PATCHES.pixels[:3], CPU)
+    x = to_network_input(PIXELS[:3], CPU)
     assert x.shape == (3, 3, SIZE, SIZE)
     assert x.dtype == torch.float32
-    assert (x[1, 2].numpy() == PATCHES.pixels[1, :, :, 2]).all()
+    assert (x[1, 2].numpy() == PIXELS[1, :, :, 2]).all()
 
 
 def test_bfloat16_trains_in_float32_weights() -> None:
-    seen: list[torch.dtype] = []
+    dtypes: list[torch.dtype] = []
 
     def batch_loss(outputs: torch.Tensor, rows: np.ndarray, pairs: PairBatch) -> torch.Tensor:
-        seen.append(outputs.dtype)
+        dtypes.append(outputs.dtype)
         return ranking_loss(outputs, pairs)
 
-    model = build_network(NARROW, SIZE, 0)
+    model = build_network(NETWORK, SIZE, 0)
     fit(model, job(precision="bfloat16", batch_loss=batch_loss), OPTIMISER, 2)
-    assert seen == [torch.float32] * 2
+    assert dtypes == [torch.float32] * 2
     assert {p.dtype for p in model.parameters()} == {torch.float32}
 
 
-def test_progress_and_metrics_are_told() -> None:
-    told: list[tuple[int, dict[str, float]]] = []
+def test_the_log_gets_the_metrics() -> None:
+    received: list[tuple[int, dict[str, float]]] = []
 
     class Listener(Log):
         def metrics(self, step: int, **values: float) -> None:
-            told.append((step, values))
+            received.append((step, values))
 
-    fit(build_network(NARROW, SIZE, 0), job(), OPTIMISER.model_copy(update={"evaluate_every": 2}), 4, Listener())
-    assert [step for step, _ in told] == [2, 4]
-    assert set(told[0][1]) == {"toy.train_loss", "toy.loss", "toy.right"}
+    fit(build_network(NETWORK, SIZE, 0), job(), OPTIMISER.model_copy(update={"evaluate_every": 2}), 4, Listener())
+    assert [step for step, _ in received] == [2, 4]
+    assert set(received[0][1]) == {"toy.train_loss", "toy.loss", "toy.right"}
 
 
 def test_images_lie_channels_last_from_the_start() -> None:
-    x = to_network_input(PATCHES.pixels[:3], CPU)
+    x = to_network_input(PIXELS[:3], CPU)
     assert x.is_contiguous(memory_format=torch.channels_last)  # the network's own .contiguous() copies nothing
     assert not x.is_contiguous()
-    assert torch.equal(to_network_input(torch.from_numpy(PATCHES.pixels[:3]), CPU), x)
+    assert torch.equal(to_network_input(torch.from_numpy(PIXELS[:3]), CPU), x)
     assert to_network_input(np.ones((3, 5), np.float32), CPU).shape == (3, 5)
 
 
@@ -222,7 +208,7 @@ def test_the_loss_of_a_curve_is_the_mean_of_its_steps() -> None:
         return loss
 
     curves = fit(
-        build_network(NARROW, SIZE, 0),
+        build_network(NETWORK, SIZE, 0),
         job(batch_loss=batch_loss),
         OPTIMISER.model_copy(update={"evaluate_every": 4}),
         6,

@@ -1,4 +1,4 @@
-"""Faces as arrays: the same cached or not, and bad files in one line."""
+"""Faces as arrays: the same cached or not; a bad file is an error of one line."""
 
 from pathlib import Path
 
@@ -9,8 +9,10 @@ from aupair import store
 from aupair.data.frames import Frames
 from aupair.errors import ArtifactError
 from aupair.ranking.images import FaceImages
+from face_files import write_faces
+from training_sets import make_frames
 
-SIZE, LENGTHS = 16, (5, 3)
+SIZE = 16
 OK = np.array([1, 1, 0, 1, 1, 0, 1, 1], bool)
 
 
@@ -18,26 +20,13 @@ def colour(row: int, side: int = SIZE) -> np.ndarray:
     return np.full((side, side, 3), (20 * row, 10 * row, 5), np.uint8)
 
 
-def write(folder: Path, lengths: tuple[int, ...] = LENGTHS, ok: np.ndarray = OK, last: int = SIZE) -> Frames:
-    """Faces whose colour tells the row, red most of it; those of the last video have another side."""
+def write(folder: Path, ok: np.ndarray = OK, last: int = SIZE) -> Frames:
+    """Write two videos of faces whose colour depends on the row; those of the last may have another size."""
     folder.mkdir(exist_ok=True)
-    start = 0
-    for v, n in enumerate(lengths):
-        nan, side = np.full(n, np.nan, np.float32), last if v + 1 == len(lengths) else SIZE
-        jpegs = [store.encode_jpeg(colour(row, side)) if ok[row] else b"" for row in range(start, start + n)]
-        columns = {
-            "frame": np.arange(n, dtype=np.int32), "time": np.arange(n) / 25.0, "jpeg": jpegs,
-            "status": ["ok" if good else "no_face" for good in ok[start : start + n]],
-            "landmarks": [np.zeros(136, np.float32)] * n, "transform": [np.zeros(6, np.float32)] * n,
-            "detector_score": nan, "tracked": np.zeros(n, bool), "pass_disagreement": nan, "procrustes_residual": nan,
-        }  # fmt: skip
-        store.write_faces(folder / f"v{v}.arrow", [columns], {})
-        start += n
-    video = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
-    frame = np.concatenate([np.arange(n, dtype=np.int32) for n in lengths])
-    names = tuple(f"v{v}" for v in range(len(lengths)))
-    labels = np.zeros((start, 12), np.int8)
-    return Frames(names, names, video, video, np.zeros(start, np.int8), frame, frame / 25.0, ok, labels)
+    for v, side in enumerate((SIZE, last)):
+        rows = range(4 * v, 4 * v + 4)
+        write_faces(folder / f"v{v}.arrow", [store.encode_jpeg(colour(r, side)) if ok[r] else b"" for r in rows])
+    return make_frames((0, 0), np.zeros((8, 12)), ok=ok)
 
 
 def test_cached_equals_uncached_equals_the_colour(tmp_path: Path) -> None:
@@ -63,23 +52,23 @@ def test_each_face_is_in_its_place_whatever_the_threads(tmp_path: Path, threads:
 @pytest.mark.parametrize("cache_bytes", [0, 1 << 20])
 def test_faces_of_another_size_are_refused(tmp_path: Path, cache_bytes: int) -> None:
     images = FaceImages(tmp_path, write(tmp_path, last=1), cache_bytes)
-    message = r"faces of different sizes: in .*v1\.arrow frame 1, got \(1, 1\), expected \(16, 16\); run preprocess-faces again"
+    message = r"faces of different sizes: in .*v1\.arrow frame 2, got \(1, 1\), expected \(16, 16\); run preprocess-faces again"
     with pytest.raises(ArtifactError, match=message):
         images(np.array([0, 6]))
 
 
 def test_a_cached_face_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    decode, seen = store.decode_jpeg, []
+    decode, decoded = store.decode_jpeg, []
 
     def counting(data: bytes, where: object = "") -> np.ndarray:
-        seen.append(where)
+        decoded.append(where)
         return decode(data, where)
 
     images = FaceImages(tmp_path, write(tmp_path))
     monkeypatch.setattr(store, "decode_jpeg", counting)
     for rows in ([0, 1, 1], [1, 3], [0, 3]):
         images(np.array(rows))
-    assert sorted(map(str, seen)) == [f"{tmp_path / 'v0.arrow'} frame {frame}" for frame in (0, 1, 3)]
+    assert sorted(map(str, decoded)) == [f"{tmp_path / 'v0.arrow'} frame {frame}" for frame in (0, 1, 3)]
 
 
 def test_what_is_given_is_a_copy(tmp_path: Path) -> None:

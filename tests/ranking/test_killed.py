@@ -1,4 +1,4 @@
-"""A training stage killed at any moment, or told to stop, and started again: the same bytes; other settings: afresh."""
+"""A training stage that is killed or told to stop, and started again, writes the same bytes."""
 
 import multiprocessing
 import shutil
@@ -42,18 +42,18 @@ def run_in_child(name: str, params: Params, home: Path) -> Any:
 
 
 def saved(folder: Path) -> set[tuple[str, int]]:
-    """What tells one checkpoint from the next."""
-    found = set()
+    """Return name and time of each checkpoint, by which two versions of it differ."""
+    versions = set()
     for path in folder.glob("*.pt"):
         try:
-            found.add((path.name, path.stat().st_mtime_ns))
+            versions.add((path.name, path.stat().st_mtime_ns))
         except FileNotFoundError:
             continue
-    return found
+    return versions
 
 
 def kill_after_a_save(process: Any, folder: Path, rng: np.random.Generator) -> bool:
-    """Kill a child some moments after it has saved something; say whether that was before its end."""
+    """Kill a child some moments after it has saved something; return whether that was before its end."""
     before = saved(folder)
     end = time.monotonic() + 120
     while process.is_alive() and saved(folder) <= before:
@@ -84,7 +84,7 @@ def test_killed_at_any_moment_a_stage_ends_with_the_same_bytes(home: Path, tiny:
     assert not checkpoints.exists()
 
 
-def test_the_command_told_to_stop_says_so_and_goes_on(home: Path, tiny: Params) -> None:
+def test_the_command_stops_after_sigterm_and_resumes(home: Path, tiny: Params) -> None:
     params, log = longer(tiny, steps=120), Listener()
     output, checkpoints = home / "work/trials/0/f", home / "work/checkpoints/train-pseudo-intensity-0"
     (home / "params.yaml").write_text(as_yaml(params))
@@ -93,17 +93,17 @@ def test_the_command_told_to_stop_says_so_and_goes_on(home: Path, tiny: Params) 
     while process.poll() is None and not saved(checkpoints):
         time.sleep(0.002)
     process.terminate()
-    said = process.communicate(timeout=600)[1]
-    assert process.returncode == 143, said
-    assert said.splitlines()[-1].startswith("aupair: stopped: in f.final, got SIGTERM at step "), said
-    stages.run_stage("train-pseudo-intensity", params, root=home, trial=0, log=log)
+    printed = process.communicate(timeout=600)[1]
+    assert process.returncode == 143, printed
+    assert printed.splitlines()[-1].startswith("aupair: stopped: in f.final, got SIGTERM at step "), printed
+    stages.run("train-pseudo-intensity", params, root=home, trial=0, log=log)
     assert log.lines[0].startswith("resuming f.final at step ")
     steps = [row["step"] for row in store.read_jsonl(output / "curves.jsonl") if row["network"] == "f.final"]
     assert steps == list(range(2, 121, 2))
     assert not checkpoints.exists()
 
 
-def test_other_settings_do_not_take_it_up(home: Path, tiny: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_checkpoint_of_other_settings_is_not_used(home: Path, tiny: Params, monkeypatch: pytest.MonkeyPatch) -> None:
     from aupair.ranking import scores
 
     def broken(*arguments: Any) -> None:
@@ -115,12 +115,12 @@ def test_other_settings_do_not_take_it_up(home: Path, tiny: Params, monkeypatch:
     with monkeypatch.context() as patch:
         patch.setattr(scores, "save_f", broken)
         with pytest.raises(InterruptedError):
-            stages.run_stage("train-pseudo-intensity", other, root=home, trial=0)
-    left = home / "work/checkpoints/train-pseudo-intensity-0"
-    assert sorted(path.name for path in left.iterdir()) == ["f.final.pt", "f.fold0.pt", "f.fold1.pt"]
+            stages.run("train-pseudo-intensity", other, root=home, trial=0)
+    checkpoints = home / "work/checkpoints/train-pseudo-intensity-0"
+    assert sorted(path.name for path in checkpoints.iterdir()) == ["f.final.pt", "f.fold0.pt", "f.fold1.pt"]
     before, log = contents(home / "work/trials/0/f"), Listener()
     stages.run_stage("train-pseudo-intensity", tiny, root=home, trial=0, log=log)
     assert contents(home / "work/trials/0/f") == before
     assert len(log.lines) == 3
     assert all("is of other settings or data" in line for line in log.lines)
-    assert not left.exists()
+    assert not checkpoints.exists()

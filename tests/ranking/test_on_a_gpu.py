@@ -1,4 +1,4 @@
-"""What only a GPU can show: compiled steps replayed as CUDA graphs beside the thread that makes batches, and scoring."""
+"""On a GPU: compiled steps, replayed as CUDA graphs while a thread makes the next batches, and scoring."""
 
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,13 @@ from torch._dynamo.utils import counters
 from aupair.ranking.checkpoint import Checkpoint
 from aupair.ranking.fit import forward_all
 from aupair.ranking.networks import build_network
-from aupair.ranking.pairs import Pairs, all_pairs, cell_weights
+from aupair.ranking.pairs import Pairs
 from aupair.training_params import Network
-from face_files import Faces, trained
+from face_files import FaceFiles, train_toy
 from listener import Listener
+from training_sets import alternating_labels, make_batch
 
+LABELS = alternating_labels(24)
 STEPS = 12
 """the first full batches are warmed up and recorded, the others replayed"""
 RATE = 1e-4
@@ -33,29 +35,25 @@ def full_precision() -> Any:
 
 
 def full(step: int) -> tuple[np.ndarray, Pairs, np.ndarray]:
-    """A batch of always the same size, so that each is compiled."""
-    rows = np.random.default_rng(step).choice(24, 8, replace=False)
-    labels = np.full((8, 12), -1, np.int8)
-    labels[:, 0] = rows % 2
-    pairs = all_pairs(labels, np.zeros(8, np.int64))
-    return rows, pairs, cell_weights(pairs, np.zeros(8, np.int64))
+    """Return a batch of always the same size, so that each is compiled."""
+    return make_batch(np.random.default_rng(step).choice(24, 8, replace=False), LABELS)
 
 
 def losses(fitted: Any) -> list[float]:
-    """The mean loss between looks."""
+    """Return the mean loss between evaluations."""
     return [row["train_loss"] for row in fitted[1]]
 
 
 def test_compiled_fits_one_after_another_follow_plain_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    faces, log, replayed = Faces(tmp_path, "cuda"), Listener(), list[torch.cuda.CUDAGraph]()
+    faces, log, replayed = FaceFiles(tmp_path, "cuda"), Listener(), list[torch.cuda.CUDAGraph]()
     replay = torch.cuda.CUDAGraph.replay
     monkeypatch.setattr(torch.cuda.CUDAGraph, "replay", lambda graph: (replayed.append(graph), replay(graph)))
     counters.clear()
-    plain = [losses(trained(faces.job(seed=seed, sampler=full), steps=STEPS, rate=RATE)) for seed in range(3)]
+    plain = [losses(train_toy(faces.job(seed=seed, sampler=full), steps=STEPS, rate=RATE)) for seed in range(3)]
     compiled = [
-        losses(trained(faces.job(seed=seed, sampler=full, compile=True), log, STEPS, RATE)) for seed in range(3)
+        losses(train_toy(faces.job(seed=seed, sampler=full, compile=True), log, STEPS, RATE)) for seed in range(3)
     ]
-    np.testing.assert_allclose(compiled, plain, rtol=2e-3)
+    np.testing.assert_allclose(compiled, plain, rtol=2e-3)  # float32 and other kernels, over twelve steps
     assert np.ptp(plain, axis=0).max() > 0.05  # each seed has its own masks: with others the curves would not agree
     assert log.lines == []
     assert counters["inductor"]["cudagraph_skips"] == 0, counters
@@ -63,27 +61,27 @@ def test_compiled_fits_one_after_another_follow_plain_ones(tmp_path: Path, monke
 
 
 @pytest.mark.parametrize("compiled", [False, True])
-def test_broken_off_and_taken_up_it_ends_where_it_would_have(tmp_path: Path, compiled: bool) -> None:
-    faces, log = Faces(tmp_path / "faces", "cuda"), Listener()
-    whole = losses(trained(faces.job(sampler=full, compile=compiled), steps=STEPS, rate=RATE))
+def test_interrupted_and_resumed_it_follows_the_same_curve(tmp_path: Path, compiled: bool) -> None:
+    faces, log = FaceFiles(tmp_path / "faces", "cuda"), Listener()
+    whole = losses(train_toy(faces.job(sampler=full, compile=compiled), steps=STEPS, rate=RATE))
 
     def breaks(step: int) -> tuple[np.ndarray, Pairs, np.ndarray]:
         if step == 8:
             raise InterruptedError
         return full(step)
 
-    kept = Checkpoint(tmp_path / "toy.pt", "key")
+    state_file = Checkpoint(tmp_path / "toy.pt", "key")
     torch.compiler.reset()  # another process would have nothing compiled
     with pytest.raises(InterruptedError):
-        trained(faces.job(sampler=breaks, checkpoint=kept, compile=compiled), steps=STEPS, rate=RATE)
+        train_toy(faces.job(sampler=breaks, checkpoint=state_file, compile=compiled), steps=STEPS, rate=RATE)
     torch.compiler.reset()
-    again = losses(trained(faces.job(sampler=full, checkpoint=kept, compile=compiled), log, STEPS, RATE))
+    again = losses(train_toy(faces.job(sampler=full, checkpoint=state_file, compile=compiled), log, STEPS, RATE))
     np.testing.assert_allclose(again, whole, rtol=2e-3)
     assert log.lines == ["resuming toy at step 6 of 12"]
 
 
 def test_a_gpu_scores_as_a_cpu_does(tmp_path: Path) -> None:
-    faces, rows = Faces(tmp_path), np.arange(24)
+    faces, rows = FaceFiles(tmp_path), np.arange(24)
     network = Network(width=0.1, batch_norm=True, weights="none", frozen_convolutions=0)
     scores = [
         forward_all(build_network(network, 32, 0), faces.images, rows, torch.device(device))

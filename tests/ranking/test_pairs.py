@@ -14,9 +14,9 @@ from aupair.data.frames import Frames
 from aupair.ranking.pairs import (
     Pairs,
     all_pairs,
-    assign_folds,
     cell_weights,
     count_pairs,
+    draw_folds,
     draw_groups,
     draw_pairs,
 )
@@ -183,11 +183,11 @@ def test_drawn_pairs_are_allowed_balanced_and_the_same_again(frames: Frames, spl
     assert frames.of_split(split)[both].all()
     for au in range(3):
         cells = _cells(frames, split, au)
-        mine = pairs[pairs.au == au]
-        assert len(mine) == (count if cells else 0)
+        of_au = pairs[pairs.au == au]
+        assert len(of_au) == (count if cells else 0)
         drawn = Counter(
             (*sorted((int(frames.labels[i, au]), int(frames.labels[j, au]))), int(frames.video[i]))
-            for i, j in zip(mine.i, mine.j)
+            for i, j in zip(of_au.i, of_au.j)
         )
         for key in {cell[:2] for cell in cells}:
             of_key = [drawn[cell] for cell in cells if cell[:2] == key]
@@ -204,12 +204,12 @@ def test_drawn_pairs_are_allowed_balanced_and_the_same_again(frames: Frames, spl
 def _cells(frames: Frames, split: str, au: int) -> set[tuple[int, int, int]]:
     """(low, high, video) that have a pair, by a loop."""
     rows = np.flatnonzero(frames.usable & frames.of_split(split))
-    found = set()
+    cells = set()
     for i, j in combinations(rows.tolist(), 2):
         a, b = sorted((int(frames.labels[i, au]), int(frames.labels[j, au])))
         if frames.video[i] == frames.video[j] and a != b:
-            found.add((a, b, int(frames.video[i])))
-    return found
+            cells.add((a, b, int(frames.video[i])))
+    return cells
 
 
 def test_drawn_pairs_are_different_while_there_are_enough_and_repeat_after() -> None:
@@ -238,31 +238,31 @@ def test_a_coin_says_which_frame_stands_first() -> None:
 @quick
 @given(any_frames(), st.integers(2, 4))
 def test_folds_are_by_subject_and_balanced(frames: Frames, folds: int) -> None:
-    fold = assign_folds(frames, folds, (0, 3))
+    fold = draw_folds(frames, folds, (0, 3))
     usable = frames.usable & frames.of_split("fit")
     load, largest = np.zeros(folds), 0
     for subject in range(len(frames.subjects)):
         in_fit = bool((frames.of_split("fit") & (frames.subject == subject)).any())
         assert (fold[subject] >= 0) == in_fit  # also one without a usable frame: its faces are scored too
         if in_fit:
-            mine = int((usable & (frames.subject == subject)).sum())
-            load[fold[subject]] += mine
-            largest = max(largest, mine)
+            frames_of_subject = int((usable & (frames.subject == subject)).sum())
+            load[fold[subject]] += frames_of_subject
+            largest = max(largest, frames_of_subject)
     assert load.max() - load.min() <= largest
-    assert (assign_folds(frames, 1, (0, 3)) == -1).all()
+    assert (draw_folds(frames, 1, (0, 3)) == -1).all()
 
 
 def test_folds_weigh_people_by_their_frames() -> None:
     lengths = [9, 3, 3, 3]
     frames = make_frames(np.zeros((18, 1)), np.repeat(range(4), lengths).tolist())
     for seed in range(5):
-        fold = assign_folds(frames, 2, (seed,))
+        fold = draw_folds(frames, 2, (seed,))
         assert np.bincount(fold, weights=lengths).tolist() == [9, 9]
 
 
 def test_a_person_of_many_videos_is_in_one_fold() -> None:
     frames = make_frames(np.tile([[0], [1]], (12, 1)), np.repeat(range(12), 2).tolist(), subject=[0, 1, 2] * 4)
-    fold = assign_folds(frames, 3, (0,))
+    fold = draw_folds(frames, 3, (0,))
     assert sorted(fold.tolist()) == [0, 1, 2]
     assert fold[frames.subject].reshape(12, 2).tolist() == [[fold[s]] * 2 for s in [0, 1, 2] * 4]
 

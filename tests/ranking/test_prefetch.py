@@ -1,10 +1,9 @@
-"""Batches made ahead: the same ones in the same order, errors where they belong, nothing left running."""
+"""Prefetching: the same items in the same order, errors where they belong, no thread left running."""
 
 import threading
 import time
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +13,8 @@ from aupair.ranking import fit as loop
 from aupair.ranking.checkpoint import Checkpoint
 from aupair.ranking.pairs import Pairs
 from aupair.ranking.prefetch import DEPTH, batch_loader, prefetch, prefetch_depth
-from face_files import Faces, trained
+from face_files import FaceFiles, train_toy
+from training_sets import same_fit
 
 CPU = torch.device("cpu")
 
@@ -30,9 +30,9 @@ def test_all_come_in_order_whatever_the_depth(depth: int) -> None:
 
 
 @pytest.mark.parametrize("depth", [0, 2])
-def test_so_many_are_made_before_they_are_asked_for(depth: int) -> None:
+def test_depth_is_the_number_of_items_made_in_advance(depth: int) -> None:
     made: list[int] = []
-    with closing(prefetch(lambda item: made.append(item) or item, range(9), depth)) as items:  # type: ignore[func-returns-value]
+    with closing(prefetch(lambda item: made.append(item) or item, range(9), depth)) as items:
         assert next(items) == 0
         end = time.monotonic() + 10
         while len(made) < 1 + depth and time.monotonic() < end:
@@ -59,35 +59,31 @@ def test_an_error_is_raised_where_its_item_is_asked_for(depth: int) -> None:
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("prefetch")]
 
 
-def test_a_cpu_makes_none_ahead() -> None:
+def test_a_cpu_prefetches_nothing() -> None:
     assert prefetch_depth(CPU) == 0
     assert prefetch_depth(torch.device("cuda")) == DEPTH > 0
 
 
-def equal(one: Any, other: Any) -> bool:
-    return one[1] == other[1] and all((one[0][key] == other[0][key]).all() for key in one[0])
-
-
-def test_a_fit_has_the_same_bits_with_batches_made_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    faces = Faces(tmp_path / "faces")
-    plain = trained(faces.job())
+def test_prefetching_does_not_change_a_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    faces = FaceFiles(tmp_path / "faces")
+    plain = train_toy(faces.job())
     monkeypatch.setattr(loop, "prefetch_depth", lambda device: 2)
-    assert equal(trained(faces.job()), plain)
+    assert same_fit(train_toy(faces.job()), plain)
 
     def breaks(step: int) -> tuple[np.ndarray, Pairs, np.ndarray]:
         if step == 5:
             raise InterruptedError
         return faces.sampler(step)
 
-    kept = Checkpoint(tmp_path / "toy.pt", "key")
+    state_file = Checkpoint(tmp_path / "toy.pt", "key")
     with pytest.raises(InterruptedError):
-        trained(faces.job(sampler=breaks, checkpoint=kept))
-    assert kept.load() is not None
-    assert equal(trained(faces.job(checkpoint=kept)), plain)
+        train_toy(faces.job(sampler=breaks, checkpoint=state_file))
+    assert state_file.load() is not None
+    assert same_fit(train_toy(faces.job(checkpoint=state_file)), plain)
 
 
-def test_a_batch_is_what_the_sampler_says(tmp_path: Path) -> None:
-    faces = Faces(tmp_path)
+def test_a_batch_is_that_of_the_sampler(tmp_path: Path) -> None:
+    faces = FaceFiles(tmp_path)
     for step, batch in zip(range(4, 7), batch_loader(faces.sampler, faces.images, range(4, 7), CPU, 2)):
         rows, pairs, weight = faces.sampler(step)
         assert (batch.rows == rows).all()

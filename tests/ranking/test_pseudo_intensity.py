@@ -1,6 +1,6 @@
-"""f out of fold: who is trained on whom is recorded, and validation can be altered without a trace."""
+"""f out of fold: no network scores people it was trained on, and validation has no influence on training."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,23 +8,22 @@ import pytest
 import torch
 
 from aupair.aus import AUS
-from aupair.data.frames import Frames
 from aupair.params import Params
 from aupair.ranking.fit import forward_all
 from aupair.ranking.losses import make_pair_batch
-from aupair.ranking.pairs import Pairs, assign_folds, draw_groups, draw_pairs
+from aupair.ranking.pairs import draw_folds, draw_groups, draw_pairs
 from aupair.ranking.pseudo_intensity import PseudoIntensity, evaluate_f, train_f
 from aupair.ranking.samples import TrainingSet
-from aupair.ranking.sampling import GroupSampler, ListSampler, Sampler
+from aupair.ranking.sampling import GroupSampler, ListSampler
 from aupair.training_params import Optimiser, RankPairs
+from training_sets import NARROW, SIZE, SPLIT, Faces, RecordingTrainingSet, draw_fixed_pairs, make_frames, same_weights
 
-SIZE, LENGTH, CPU = 32, 10, torch.device("cpu")
+LENGTH, CPU = 10, torch.device("cpu")
 SUBJECTS = (0, 0, 1, 2, 3, 4, 5, 6)  # of each video
-SPLIT = (0, 0, 0, 0, 0, 1, 1, 2)
 PARAMS = Params.model_validate(
     {
         "train_pseudo_intensity": {
-            "network": {"width": 0.05, "batch_norm": True, "weights": "none", "frozen_convolutions": 0},
+            "network": NARROW,
             "optimiser": {
                 "name": "adamw", "learning_rate": 1e-3, "steps": 4, "fold_steps": 3, "batch": 10,
                 "evaluate_every": 2,
@@ -34,59 +33,24 @@ PARAMS = Params.model_validate(
 )  # fmt: skip
 
 
-class Faces:
-    """Random faces of some rows; counts how often each row was asked for."""
-
-    size = SIZE
-
-    def __init__(self, count: int, seed: int = 0) -> None:
-        self.pixels = np.random.default_rng(seed).integers(0, 256, (count, SIZE, SIZE, 3)).astype(np.uint8)
-
-    def __call__(self, rows: np.ndarray) -> np.ndarray:
-        return self.pixels[rows]
+def random_faces(count: int) -> Faces:
+    return Faces(np.random.default_rng(0).integers(0, 256, (count, SIZE, SIZE, 3)))
 
 
-@dataclass(frozen=True)
-class Recording(TrainingSet):
-    """A training set that notes the rows of every batch, a list for each network."""
-
-    batches: list[list[np.ndarray]] = field(default_factory=list)
-
-    def sampler(self, trained: np.ndarray, params: Optimiser, seed: tuple[int, ...]) -> Sampler:
-        inner, notes = super().sampler(trained, params, seed), []
-        self.batches.append(notes)
-
-        def noting(step: int) -> tuple[np.ndarray, Pairs, np.ndarray]:
-            batch = inner(step)
-            notes.append(batch[0])
-            return batch
-
-        return noting
-
-
-def make_data(folds: int = 2, mode: str = "groups", **changes: Any) -> Recording:
+def make_data(folds: int = 2, mode: str = "groups", **changes: Any) -> RecordingTrainingSet:
     n = len(SUBJECTS) * LENGTH
-    video = np.repeat(np.arange(len(SUBJECTS), dtype=np.int32), LENGTH)
-    frame = np.tile(np.arange(LENGTH, dtype=np.int32), len(SUBJECTS))
     labels = (np.random.default_rng(0).random((n, 12)) < 0.4).astype(np.int8)
-    ok = np.ones(n, bool)
-    ok[::7] = False
-    frames = Frames(
-        videos=tuple(f"v{v}" for v in range(len(SUBJECTS))), subjects=tuple(f"s{s}" for s in range(7)), video=video,
-        subject=np.array(SUBJECTS, np.int32)[video], split=np.array(SPLIT, np.int8)[video], frame=frame,
-        time=frame / 25.0, ok=ok, labels=labels,
-    )  # fmt: skip
-    pairs = {split: draw_pairs(frames, split, 6, (0, 2, k)) for k, split in enumerate(("fit", "select", "validation"))}
+    frames = make_frames(SPLIT, labels, SUBJECTS, np.arange(n) % 7 != 0)
     groups = draw_groups(frames, 4, 3, (0, 1)) if mode == "groups" else None
     values: dict[str, Any] = {
-        "frames": frames, "images": Faces(n), "groups": groups, "pairs": pairs,
-        "folds": assign_folds(frames, folds, (0, 3)),
+        "frames": frames, "images": random_faces(n), "groups": groups, "pairs": draw_fixed_pairs(frames, 6),
+        "folds": draw_folds(frames, folds, (0, 3)),
     }  # fmt: skip
-    return Recording(**{**values, **changes})
+    return RecordingTrainingSet(**{**values, **changes})
 
 
 @pytest.fixture(scope="module")
-def crossed() -> tuple[Recording, PseudoIntensity]:
+def crossed() -> tuple[RecordingTrainingSet, PseudoIntensity]:
     data = make_data()
     return data, train_f(data, PARAMS, 0)
 
@@ -108,7 +72,7 @@ def test_no_batch_holds_a_held_out_person_or_another_split(mode: str) -> None:
         assert (data.training_masks()[name][rows]).all()
 
 
-def test_every_face_is_scored_by_exactly_one_network(crossed: tuple[Recording, PseudoIntensity]) -> None:
+def test_every_face_is_scored_by_exactly_one_network(crossed: tuple[RecordingTrainingSet, PseudoIntensity]) -> None:
     data, result = crossed
     times = sum(data.scoring_mask(name).astype(int) for name in result.models)
     assert (times == 1).all()
@@ -117,7 +81,7 @@ def test_every_face_is_scored_by_exactly_one_network(crossed: tuple[Recording, P
     assert result.y_hat.dtype == np.float32
 
 
-def test_y_hat_is_the_output_of_the_right_network(crossed: tuple[Recording, PseudoIntensity]) -> None:
+def test_y_hat_is_the_output_of_the_right_network(crossed: tuple[RecordingTrainingSet, PseudoIntensity]) -> None:
     data, result = crossed
     for name, model in result.models.items():
         rows = np.flatnonzero(data.scoring_mask(name) & data.frames.ok)
@@ -125,7 +89,9 @@ def test_y_hat_is_the_output_of_the_right_network(crossed: tuple[Recording, Pseu
         np.testing.assert_array_equal(result.y_hat[rows], (outputs - result.center[name]) / result.scale[name])
 
 
-def test_standardised_on_unseen_frames_and_never_on_validation(crossed: tuple[Recording, PseudoIntensity]) -> None:
+def test_standardised_on_unseen_frames_and_never_on_validation(
+    crossed: tuple[RecordingTrainingSet, PseudoIntensity],
+) -> None:
     data, result = crossed
     frames = data.frames
     for name in result.models:
@@ -139,12 +105,11 @@ def test_standardised_on_unseen_frames_and_never_on_validation(crossed: tuple[Re
 def test_validation_faces_leave_no_trace(folds: int) -> None:
     data = make_data(folds)
     hidden = data.frames.of_split("validation")
-    altered = Faces(len(data.frames))
+    altered = random_faces(len(data.frames))
     altered.pixels[hidden] = 255 - altered.pixels[hidden]
-    one, other = train_f(data, PARAMS, 0), train_f(replace(make_data(folds), images=altered), PARAMS, 0)  # type: ignore[arg-type]
+    one, other = train_f(data, PARAMS, 0), train_f(replace(make_data(folds), images=altered), PARAMS, 0)
     for name, model in one.models.items():
-        state, again = model.state_dict(), other.models[name].state_dict()
-        assert all(torch.equal(state[key], again[key]) for key in state)
+        assert same_weights(model, other.models[name])
         np.testing.assert_array_equal(one.center[name], other.center[name])
         np.testing.assert_array_equal(one.scale[name], other.scale[name])
     np.testing.assert_array_equal(one.y_hat[~hidden], other.y_hat[~hidden])
@@ -161,7 +126,7 @@ def test_without_cross_fitting_one_network_scores_all() -> None:
     np.testing.assert_allclose(np.median(select, axis=0), 0, atol=1e-5)
 
 
-def test_curves_name_their_network(crossed: tuple[Recording, PseudoIntensity]) -> None:
+def test_curves_name_their_network(crossed: tuple[RecordingTrainingSet, PseudoIntensity]) -> None:
     _, result = crossed
     assert [(row["network"], row["step"]) for row in result.curves] == [
         ("f.final", 2), ("f.final", 4), ("f.fold0", 2), ("f.fold0", 3), ("f.fold1", 2), ("f.fold1", 3),
@@ -169,7 +134,7 @@ def test_curves_name_their_network(crossed: tuple[Recording, PseudoIntensity]) -
     assert {"train_loss", "loss", "pair_accuracy"} <= result.curves[0].keys()
 
 
-def test_trials_differ_and_repeat(crossed: tuple[Recording, PseudoIntensity]) -> None:
+def test_trials_differ_and_repeat(crossed: tuple[RecordingTrainingSet, PseudoIntensity]) -> None:
     _, result = crossed
     np.testing.assert_array_equal(train_f(make_data(), PARAMS, 0).y_hat, result.y_hat)
     assert not np.allclose(train_f(make_data(), PARAMS, 1).y_hat, result.y_hat, equal_nan=True)
@@ -180,7 +145,7 @@ def test_a_person_without_annotations_is_scored_too() -> None:
     labels = data.frames.labels.copy()
     labels[data.frames.subject == 3] = -1
     frames = replace(data.frames, labels=labels)
-    folds = assign_folds(frames, 2, (0, 3))
+    folds = draw_folds(frames, 2, (0, 3))
     groups = draw_groups(frames, 4, 3, (0, 1))
     pairs = {**data.pairs, "fit": draw_pairs(frames, "fit", 6, (0, 2, 0))}
     result = train_f(replace(data, frames=frames, folds=folds, groups=groups, pairs=pairs), PARAMS, 0)
@@ -198,7 +163,7 @@ def test_sampler_by_mode_takes_its_own_batch_size() -> None:
     assert len(pairs(0)[1]) == 7
 
 
-def test_judge_equals_a_loop(crossed: tuple[Recording, PseudoIntensity]) -> None:
+def test_evaluation_on_select_equals_a_loop(crossed: tuple[RecordingTrainingSet, PseudoIntensity]) -> None:
     data, result = crossed
     model, pairs = result.models["final"], data.pairs["select"]
     out = np.full((len(data.frames), len(AUS)), np.nan, np.float32)

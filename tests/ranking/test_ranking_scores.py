@@ -18,27 +18,18 @@ from aupair.ranking.networks import AUNetwork, Factors, build_factors, build_net
 from aupair.ranking.pseudo_intensity import PseudoIntensity
 from aupair.ranking.scores import Scorer, load_f, load_h, read_sigma, read_y_hat, save_f, save_h, shares_trunk
 from aupair.ranking.uncertainty import Sigma, Uncertainty
+from training_sets import NARROW, SIZE, Faces
 
-SIZE, COUNT, CPU = 32, 41, torch.device("cpu")
-NETWORK = {"width": 0.05, "batch_norm": True, "weights": "none", "frozen_convolutions": 0}
+COUNT, CPU = 41, torch.device("cpu")
+NETWORK = NARROW
 PARAMS = Params.model_validate(
     {"train_pseudo_intensity": {"network": NETWORK}, "train_uncertainty": {"network": NETWORK, "floor": 0.07}}
 )
 FACTORS = Params.model_validate({"train_uncertainty": {"kind": "factors", "floor": 0.07, "factors": 3, "block": 4}})
-"""of another f, at full width: what h's trunk looks like is f's matter, whatever the params say of f"""
+"""its section of f has full width: the trunk in a file of h is that of the f it was trained with"""
 
 
-class Faces:
-    size = SIZE
-
-    def __init__(self) -> None:
-        self.pixels = np.random.default_rng(0).integers(0, 256, (COUNT, SIZE, SIZE, 3)).astype(np.uint8)
-
-    def __call__(self, rows: np.ndarray) -> np.ndarray:
-        return self.pixels[rows]
-
-
-FACES = Faces()
+FACES = Faces(np.random.default_rng(0).integers(0, 256, (COUNT, SIZE, SIZE, 3)))
 
 
 def make_factors(f: AUNetwork, seed: int) -> Factors:
@@ -66,9 +57,9 @@ def trained(kind: str = "network") -> tuple[PseudoIntensity, Uncertainty]:
         )
         for k, name in enumerate(models)
     }
-    out = forward_all(models["final"], FACES, np.arange(COUNT), CPU)  # type: ignore[arg-type]
+    out = forward_all(models["final"], FACES, np.arange(COUNT), CPU)
     center, scale = np.median(out, axis=0), out.std(axis=0)
-    y_hat, sigma = (out - center) / scale, forward_all(sigmas["final"], FACES, np.arange(COUNT), CPU)  # type: ignore[arg-type]
+    y_hat, sigma = (out - center) / scale, forward_all(sigmas["final"], FACES, np.arange(COUNT), CPU)
     center_of, scale_of = {"final": center, "fold0": center * 2}, {"final": scale, "fold0": scale * 2}
     curves = [{"network": "f.final", "step": 1, "loss": float("nan")}]
     return PseudoIntensity(dict(models), center_of, scale_of, y_hat, curves), Uncertainty(sigmas, sigma, curves)
@@ -125,7 +116,7 @@ def test_a_trunk_that_both_read_is_forwarded_once(
     assert convolutions_done(scorer) == 13 + 10, "ten in four blocks"
     y_hat, sigma = scorer(FACES.pixels)
     np.testing.assert_array_equal(y_hat, read_y_hat(f, COUNT))
-    np.testing.assert_array_equal(sigma, forward_all(load_h(other), FACES, np.arange(COUNT), CPU))  # type: ignore[arg-type]
+    np.testing.assert_array_equal(sigma, forward_all(load_h(other), FACES, np.arange(COUNT), CPU))
 
 
 @pytest.mark.parametrize("name", ["0.weight", "1.running_mean", "21.bias"])
@@ -136,13 +127,9 @@ def test_a_trunk_that_differs_in_one_number_is_no_copy(name: str) -> None:
     value = factors.trunk.state_dict()[name]
     value[(-1,) * value.ndim].add_(1e-6)
     assert not shares_trunk(factors, f)
-
-
-def test_the_same_weights_under_other_settings_are_no_copy() -> None:
-    f = build_network(PARAMS.train_pseudo_intensity.network, SIZE, 0)
     factors = build_factors(f, 3, 2, 0)
     factors.f = factors.f.model_copy(update={"shrink": 2})
-    assert not shares_trunk(factors, f)
+    assert not shares_trunk(factors, f), "the same weights, but other settings"
 
 
 def test_every_network_comes_back_as_it_was(saved: tuple[Path, Path, PseudoIntensity, Uncertainty]) -> None:

@@ -1,6 +1,6 @@
-"""h of both kinds: starts at the best constant, learns who is noisy, never sees the people whose sigma it gives."""
+"""h of both kinds: starts at the best constant, learns which frames are noisy, is out of fold."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,30 +11,28 @@ from scipy.stats import norm
 from torch import nn
 
 from aupair.aus import AUS
-from aupair.data.frames import Frames
-from aupair.errors import ArtifactError
 from aupair.log import SILENT
 from aupair.params import Params, parse_params
 from aupair.ranking.fit import forward_all
 from aupair.ranking.networks import AUNetwork, Factors, build_network
-from aupair.ranking.pairs import Pairs, assign_folds, draw_groups, draw_pairs
+from aupair.ranking.pairs import draw_folds, draw_groups
 from aupair.ranking.samples import TrainingSet
-from aupair.ranking.sampling import Sampler
 from aupair.ranking.uncertainty import (
     LoadF,
     Sigma,
     Uncertainty,
-    best_constant_sigma,
     build_h_network,
     evaluate_h,
+    initial_sigma,
     train_h,
 )
-from aupair.training_params import Network, Optimiser, UncertaintyNetwork
+from aupair.training_params import Network, UncertaintyNetwork
+from training_sets import NARROW, SIZE, Faces, RecordingTrainingSet, draw_fixed_pairs, make_frames, same_weights
 
-SIZE, LENGTH, CPU = 32, 24, torch.device("cpu")
+LENGTH, CPU = 24, torch.device("cpu")
 SPLIT = (0, 0, 0, 0, 1, 1, 2)
 KINDS = ("network", "factors")
-NETWORK = {"width": 0.05, "batch_norm": True, "weights": "none", "frozen_convolutions": 0, "dropout": 0.1}
+NETWORK = {**NARROW, "dropout": 0.1}
 
 
 def make_params(**changes: Any) -> Params:
@@ -46,7 +44,7 @@ def make_params(**changes: Any) -> Params:
 
 
 def make_f(name: str) -> AUNetwork:
-    """f's network of a name: each another one, with batch statistics of its own."""
+    """Return a network of f: a different one for each name, with its own batch statistics."""
     f = build_network(Network.model_validate(NETWORK), SIZE, ("final", "fold0", "fold1").index(name))
     images = np.random.default_rng(7).integers(0, 256, (16, 3, SIZE, SIZE)).astype(np.float32)
     for _ in range(20):
@@ -55,73 +53,40 @@ def make_f(name: str) -> AUNetwork:
 
 
 def loaded(name: str) -> tuple[AUNetwork, np.ndarray, np.ndarray]:
-    """The same with center and scale, as `load_f` gives it."""
+    """Return the same with center and scale, as `load_f` does."""
     return make_f(name), np.zeros(12), np.ones(12)
 
 
 def unused(name: str) -> tuple[AUNetwork, np.ndarray, np.ndarray]:
-    """An f that must not be asked for."""
+    """Fail: this kind of h needs no f."""
     raise AssertionError(name)
 
 
-def asked(kind: str) -> LoadF:
+def load_f_for(kind: str) -> LoadF:
     return loaded if kind == "factors" else unused
 
 
-class Faces:
-    """Dark faces; those whose y_hat is noise are bright."""
-
-    size = SIZE
-
-    def __init__(self, bright: np.ndarray) -> None:
-        base = np.random.default_rng(0).integers(20, 60, (len(bright), SIZE, SIZE, 3))
-        self.pixels = (base + 160 * bright[:, None, None, None]).astype(np.uint8)
-
-    def __call__(self, rows: np.ndarray) -> np.ndarray:
-        return self.pixels[rows]
+def make_faces(bright: np.ndarray) -> Faces:
+    """Return dark faces, and bright ones where y_hat is noise."""
+    base = np.random.default_rng(0).integers(20, 60, (len(bright), SIZE, SIZE, 3))
+    return Faces(base + 160 * bright[:, None, None, None])
 
 
-@dataclass(frozen=True)
-class Recording(TrainingSet):
-    """A training set that notes the rows of every batch, a list for each network."""
-
-    batches: list[list[np.ndarray]] = field(default_factory=list)
-
-    def sampler(self, trained: np.ndarray, params: Optimiser, seed: tuple[int, ...]) -> Sampler:
-        inner, notes = super().sampler(trained, params, seed), []
-        self.batches.append(notes)
-
-        def noting(step: int) -> tuple[np.ndarray, Pairs, np.ndarray]:
-            batch = inner(step)
-            notes.append(batch[0])
-            return batch
-
-        return noting
-
-
-def make_data(folds: int = 2) -> tuple[Recording, np.ndarray, np.ndarray]:
-    """A training set, y_hat, and (N,) bool: the frames whose y_hat misses the level."""
-    rng = np.random.default_rng(0)
-    n = len(SPLIT) * LENGTH
-    video = np.repeat(np.arange(len(SPLIT), dtype=np.int32), LENGTH)
-    frame = np.tile(np.arange(LENGTH, dtype=np.int32), len(SPLIT))
-    labels = (rng.random((n, 12)) < 0.4).astype(np.int8)
-    ok = np.arange(n) % 11 != 0
-    names = tuple(f"v{v}" for v in range(len(SPLIT)))
-    of_video = np.array(SPLIT, np.int8)
-    frames = Frames(names, names, video, video, of_video[video], frame, frame / 25.0, ok, labels)
+def make_data(folds: int = 2) -> tuple[RecordingTrainingSet, np.ndarray, np.ndarray]:
+    """Return a training set, y_hat, and (N,) bool: the frames whose y_hat misses the level."""
+    rng, n = np.random.default_rng(0), len(SPLIT) * LENGTH
+    labels, ok = (rng.random((n, 12)) < 0.4).astype(np.int8), np.arange(n) % 11 != 0
+    frames = make_frames(SPLIT, labels, ok=ok)
     noisy = np.arange(n) % 3 == 0
     y = np.where(noisy[:, None], 1.5 - 2.0 * labels, 2.0 * labels) + 0.2 * rng.normal(size=(n, 12))
     y_hat = np.where(ok[:, None], y, np.nan).astype(np.float32)
-    pairs = {split: draw_pairs(frames, split, 40, (0, 2, k)) for k, split in enumerate(("fit", "select", "validation"))}
-    data = Recording(
-        frames, Faces(noisy), draw_groups(frames, 8, 6, (0, 1)), pairs, assign_folds(frames, folds, (0, 3))  # type: ignore[arg-type]
-    )  # fmt: skip
+    groups, folds_of = draw_groups(frames, 8, 6, (0, 1)), draw_folds(frames, folds, (0, 3))
+    data = RecordingTrainingSet(frames, make_faces(noisy), groups, draw_fixed_pairs(frames, 40), folds_of)
     return data, y_hat, noisy
 
 
 class Zero(nn.Module):
-    """A network that says 0."""
+    """A network whose output is 0."""
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return torch.zeros(len(images), len(AUS))
@@ -159,7 +124,7 @@ def test_best_constant_against_scipy(loss: str) -> None:
     data, y_hat, _ = make_data()
     section = parse_params({"train_uncertainty": {"loss": loss}}).train_uncertainty
     trained = data.training_masks()["fold0"]
-    got = best_constant_sigma(data.pairs["fit"], y_hat, trained, section)
+    got = initial_sigma(data.pairs["fit"], y_hat, trained, section)
     assert got.shape == (12,)
     assert got.dtype == np.float32
     pairs = data.pairs["fit"]
@@ -173,14 +138,14 @@ def test_best_constant_against_scipy(loss: str) -> None:
         def mean_loss(log_sigma: float, d: list[float] = d) -> float:
             return float(NAIVE[loss](np.array(d), np.sqrt(2) * np.exp(log_sigma)).mean())
 
-        found = minimize_scalar(mean_loss, bounds=(np.log(0.06), np.log(10)), method="bounded")
-        assert mean_loss(float(np.log(got[au]))) < found.fun + 2e-3
+        best = minimize_scalar(mean_loss, bounds=(np.log(0.06), np.log(10)), method="bounded")
+        assert mean_loss(float(np.log(got[au]))) < best.fun + 2e-3
 
 
 def test_best_constant_of_an_au_without_a_pair_is_one() -> None:
     data, y_hat, _ = make_data()
     pairs = data.pairs["fit"]
-    got = best_constant_sigma(pairs[pairs.au != 4], y_hat, data.frames.of_split("fit"), UncertaintyNetwork())
+    got = initial_sigma(pairs[pairs.au != 4], y_hat, data.frames.of_split("fit"), UncertaintyNetwork())
     assert got[4] == 1
     assert got[3] != 1
 
@@ -189,8 +154,8 @@ def test_best_constant_of_an_au_without_a_pair_is_one() -> None:
 def test_h_starts_at_the_best_constant(kind: str) -> None:
     data, y_hat, _ = make_data()
     params = make_params(kind=kind)
-    start = best_constant_sigma(data.pairs["fit"], y_hat, data.training_masks()["fold0"], params.train_uncertainty)
-    network, faces = build_h_network(data, asked(kind), "fold0", params.train_uncertainty, 3, SILENT)
+    start = initial_sigma(data.pairs["fit"], y_hat, data.training_masks()["fold0"], params.train_uncertainty)
+    network, faces = build_h_network(data, load_f_for(kind), "fold0", params.train_uncertainty, 3, SILENT)
     rows = np.flatnonzero(data.frames.ok)
     sigma = forward_all(Sigma(network, start, 0.05), faces, rows, CPU)
     np.testing.assert_allclose(sigma, np.tile(start, (len(rows), 1)), rtol=1e-4 if kind == "network" else 0.03)
@@ -200,7 +165,7 @@ def test_h_starts_at_the_best_constant(kind: str) -> None:
 @pytest.fixture(scope="module", params=KINDS)
 def trained(request: pytest.FixtureRequest) -> Any:
     data, y_hat, _ = make_data()
-    return data, y_hat, train_h(data, y_hat, asked(request.param), make_params(kind=request.param), 0)
+    return data, y_hat, train_h(data, y_hat, load_f_for(request.param), make_params(kind=request.param), 0)
 
 
 def kind_of(result: Uncertainty) -> str:
@@ -210,12 +175,7 @@ def kind_of(result: Uncertainty) -> str:
 def again_with(result: Uncertainty, data: TrainingSet, y_hat: np.ndarray) -> Uncertainty:
     """Train once more with the settings behind a result."""
     kind = kind_of(result)
-    return train_h(data, y_hat, asked(kind), make_params(kind=kind), 0)
-
-
-def same_weights(one: nn.Module, two: nn.Module) -> bool:
-    state, other = one.state_dict(), two.state_dict()
-    return state.keys() == other.keys() and all(torch.equal(state[key], other[key]) for key in state)
+    return train_h(data, y_hat, load_f_for(kind), make_params(kind=kind), 0)
 
 
 def test_no_batch_holds_a_held_out_person_or_another_split(trained: Any) -> None:
@@ -243,10 +203,10 @@ def test_validation_leaves_no_trace_and_a_seed_repeats(trained: Any) -> None:
     data, y_hat, result = trained
     again, _, noisy = make_data()
     hidden = data.frames.of_split("validation")
-    altered, other_y = Faces(noisy), y_hat.copy()
+    altered, other_y = make_faces(noisy), y_hat.copy()
     altered.pixels[hidden] = 255 - altered.pixels[hidden]
     other_y[hidden] *= -3
-    other = again_with(result, replace(again, images=altered), other_y)  # type: ignore[arg-type]
+    other = again_with(result, replace(again, images=altered), other_y)
     assert all(same_weights(model, other.models[name]) for name, model in result.models.items())
     np.testing.assert_array_equal(result.sigma[~hidden], other.sigma[~hidden])
     assert result.curves == other.curves
@@ -264,9 +224,9 @@ def test_scores_of_held_out_people_do_not_reach_their_network(trained: Any) -> N
 def test_faces_of_held_out_people_do_not_reach_their_network(trained: Any) -> None:
     data, y_hat, result = trained
     again, _, noisy = make_data()
-    altered = Faces(noisy)
+    altered = make_faces(noisy)
     altered.pixels[data.scoring_mask("fold0")] = 255 - altered.pixels[data.scoring_mask("fold0")]
-    other = again_with(result, replace(again, images=altered), y_hat)  # type: ignore[arg-type]
+    other = again_with(result, replace(again, images=altered), y_hat)
     same = [same_weights(model, other.models[name]) for name, model in result.models.items()]
     assert same == [False, True, False]
 
@@ -310,21 +270,13 @@ def test_offset_and_factors_learn(trained: Any) -> None:
     kind = kind_of(result)
     for name, model in result.models.items():
         params = make_params(kind=kind)
-        start = best_constant_sigma(data.pairs["fit"], y_hat, data.training_masks()[name], params.train_uncertainty)
+        start = initial_sigma(data.pairs["fit"], y_hat, data.training_masks()[name], params.train_uncertainty)
         assert not torch.equal(model.offset, Sigma(Zero(), start, 0.05).offset)
     moved = [name for name, p in result.models["final"].named_parameters() if p.requires_grad]
     if kind == "factors":
         assert sorted(moved) == ["network.down", "network.up", "offset"]
     else:
         assert len(moved) > 30
-
-
-def test_factors_need_a_shared_trunk() -> None:
-    data, y_hat, _ = make_data(folds=1)
-    f = build_network(Network.model_validate({**NETWORK, "sharing": "per_au"}), SIZE, 0)
-    with pytest.raises(ArtifactError) as caught:
-        train_h(data, y_hat, lambda name: (f, np.zeros(12), np.ones(12)), make_params(kind="factors"), 0)
-    assert str(caught.value) == ("no shared trunk to read factors from, got sharing: per_au; use kind: network for h")
 
 
 STEPS = {"network": (3e-3, 40), "factors": (3e-2, 150)}
@@ -339,13 +291,13 @@ def test_h_learns_which_faces_are_noise_and_the_printed_loss_the_reverse(
     rate, steps = STEPS[kind]
     optimiser = {"name": "adamw", "learning_rate": rate, "steps": steps, "batch": 24, "evaluate_every": steps}
     params = make_params(kind=kind, loss=loss, optimiser={**optimiser, "keep": "last"})
-    result = train_h(data, y_hat, asked(kind), params, 0)
+    result = train_h(data, y_hat, load_f_for(kind), params, 0)
     ok = data.frames.ok & data.frames.of_split("validation")
     high, low = result.sigma[ok & noisy].mean(), result.sigma[ok & ~noisy].mean()
     assert (high > 1.2 * low) if noisy_is_higher else (low > 1.2 * high)
 
 
-def test_judge_equals_a_loop(trained: Any) -> None:
+def test_evaluation_on_select_equals_a_loop(trained: Any) -> None:
     data, y_hat, result = trained
     model, section = result.models["final"], make_params(device="cpu").train_uncertainty
     sigma = result.sigma  # select is scored by the final network

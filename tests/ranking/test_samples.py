@@ -1,4 +1,4 @@
-"""What sample-pairs draws and writes: a round trip, and every way it can be refused."""
+"""The output of sample-pairs: a round trip through files, and every way it can be refused."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +14,8 @@ from aupair.errors import ArtifactError, DataError
 from aupair.params import ListedPairs, PairsInGroups
 from aupair.ranking.pairs import Pairs, count_pairs
 from aupair.ranking.samples import draw_samples, load_samples, load_training_set
+from face_files import write_faces
+from training_sets import make_frames
 
 LENGTH = 12
 SPLIT = (0, 0, 0, 0, 1, 1, 2)
@@ -22,17 +24,12 @@ LISTED = ListedPairs(valid_pairs=5, train_pairs=9, folds=2)
 PARAMS = {"groups": GROUPS, "reference": LISTED}
 
 
-def make_frames(split: tuple[int, ...] = SPLIT, active: tuple[int, ...] | None = None) -> Frames:
-    """One video of one person for each entry; only those in `active` have an AU with two levels."""
-    n = len(split) * LENGTH
-    video = np.repeat(np.arange(len(split), dtype=np.int32), LENGTH)
-    frame = np.tile(np.arange(LENGTH, dtype=np.int32), len(split))
-    labels = (np.random.default_rng(0).random((n, 12)) < 0.4).astype(np.int8)
+def draw_frames(split: tuple[int, ...] = SPLIT, active: tuple[int, ...] | None = None) -> Frames:
+    """Return a video of one person for each entry; only those in `active` have an AU with two levels."""
+    labels = (np.random.default_rng(0).random((len(split) * LENGTH, 12)) < 0.4).astype(np.int8)
     if active is not None:
-        labels[~np.isin(video, active)] = 0
-    names = tuple(f"v{v}" for v in range(len(split)))
-    of_video = np.array(split, np.int8)
-    return Frames(names, names, video, video, of_video[video], frame, frame / 25.0, np.ones(n, bool), labels)
+        labels[~np.isin(np.arange(len(labels)) // LENGTH, active)] = 0
+    return make_frames(split, labels)
 
 
 def equal(one: Pairs, other: Pairs) -> bool:
@@ -41,7 +38,7 @@ def equal(one: Pairs, other: Pairs) -> bool:
 
 @pytest.mark.parametrize("mode", ["groups", "reference"])
 def test_round_trip(tmp_path: Path, mode: str) -> None:
-    frames = make_frames()
+    frames = draw_frames()
     samples = draw_samples(frames, PARAMS[mode], 0)
     samples.save(tmp_path / "pairs")
     loaded = load_samples(tmp_path / "pairs", frames)
@@ -60,7 +57,7 @@ def test_round_trip(tmp_path: Path, mode: str) -> None:
 
 
 def test_the_same_seed_draws_the_same_and_folds_hold_people() -> None:
-    frames = make_frames()
+    frames = draw_frames()
     one, again, other = (draw_samples(frames, GROUPS, seed) for seed in (0, 0, 1))
     assert all(equal(one.pairs[split], again.pairs[split]) for split in SPLITS)
     assert not equal(one.pairs["fit"], other.pairs["fit"])
@@ -69,33 +66,26 @@ def test_the_same_seed_draws_the_same_and_folds_hold_people() -> None:
 
 
 def test_counts_can_be_read(tmp_path: Path) -> None:
-    samples = draw_samples(make_frames(), GROUPS, 0)
+    samples = draw_samples(draw_frames(), GROUPS, 0)
     samples.save(tmp_path / "pairs")
     counts = store.read_json(tmp_path / "pairs" / "counts.json")["pairs"]
     assert list(counts["select"]) == list(AUS)
     assert counts["select"]["AU12"]["drawn"] == 5
     assert counts["fit"]["AU1"]["possible"] > 5
+    assert samples.table()[0] == ["AU", "fit", "select", "validation"]
+    possible = [f"5 of {counts[split]['AU12']['possible']:,}" for split in SPLITS]
+    assert samples.table()[7] == ["AU12", *possible]
     lines = samples.summary()
+    assert [line.split() for line in lines[6:]] == [" ".join(row).split() for row in samples.table()]
+    assert len({len(line) for line in lines[6:]}) == 1, "the columns are aligned"
     assert lines[:6] == [
         "fit: 60 fixed pairs", "select: 60 fixed pairs", "validation: 60 fixed pairs",
         "fit: 12 groups of 4 frames", "fit: 2 folds of people", "pairs drawn, of all there are:",
     ]  # fmt: skip
 
 
-def test_each_au_has_a_row_of_pairs_drawn_and_possible() -> None:
-    samples = draw_samples(make_frames(), GROUPS, 0)
-    head, *rows = samples.table()
-    assert head == ["AU", "fit", "select", "validation"]
-    assert [row[0] for row in rows] == list(AUS)
-    possible = {split: count_pairs(make_frames())[split] for split in SPLITS}
-    assert rows[6] == ["AU12", *(f"5 of {possible[split][6]:,}" for split in SPLITS)]
-    printed = samples.summary()[-13:]
-    assert [line.split() for line in printed] == [" ".join(row).split() for row in samples.table()]
-    assert len({len(line) for line in printed}) == 1, "the columns stand below each other"
-
-
 def test_validation_may_have_no_pair(tmp_path: Path) -> None:
-    frames = make_frames(active=(0, 1, 2, 3, 4))
+    frames = draw_frames(active=(0, 1, 2, 3, 4))
     samples = draw_samples(frames, GROUPS, 0)
     samples.save(tmp_path / "pairs")
     assert len(load_samples(tmp_path / "pairs", frames).pairs["validation"]) == 0
@@ -104,7 +94,7 @@ def test_validation_may_have_no_pair(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("active", "split"), [((4, 5, 6), "fit"), ((0, 1, 2, 3, 6), "select")])
 def test_no_pair_at_all(active: tuple[int, ...], split: str) -> None:
     with pytest.raises(DataError) as caught:
-        draw_samples(make_frames(active=active), GROUPS, 0)
+        draw_samples(draw_frames(active=active), GROUPS, 0)
     assert str(caught.value).startswith(f"no pair of frames in {split}, got no video with a face in which an AU has")
     assert "\n" not in str(caught.value)
 
@@ -112,12 +102,12 @@ def test_no_pair_at_all(active: tuple[int, ...], split: str) -> None:
 @pytest.mark.parametrize("mode", ["groups", "reference"])
 def test_more_folds_than_people(mode: str) -> None:
     with pytest.raises(DataError, match="too few people for cross-fitting, got 4, expected 5 in fit at least"):
-        draw_samples(make_frames(), PARAMS[mode].model_copy(update={"folds": 5}), 0)
+        draw_samples(draw_frames(), PARAMS[mode].model_copy(update={"folds": 5}), 0)
 
 
 @pytest.mark.parametrize("mode", ["groups", "reference"])
 def test_a_fold_network_without_a_pair(mode: str) -> None:
-    frames = make_frames(active=(0, 4, 6))
+    frames = draw_frames(active=(0, 4, 6))
     with pytest.raises(DataError, match="got all pairs of fit in people of one fold"):
         draw_samples(frames, PARAMS[mode], 0)
     assert len(draw_samples(frames, PARAMS[mode].model_copy(update={"folds": 1}), 0).pairs["fit"]) > 0
@@ -125,18 +115,18 @@ def test_a_fold_network_without_a_pair(mode: str) -> None:
 
 @pytest.fixture
 def saved(tmp_path: Path) -> tuple[Path, Frames]:
-    frames = make_frames()
+    frames = draw_frames()
     draw_samples(frames, GROUPS, 0).save(tmp_path / "pairs")
     return tmp_path / "pairs", frames
 
 
 def test_other_faces(saved: tuple[Path, Frames]) -> None:
     folder, _ = saved
-    other = make_frames(SPLIT[:-1])
+    other = draw_frames(SPLIT[:-1])
     with pytest.raises(ArtifactError) as caught:
         load_samples(folder, other)
     assert str(caught.value) == (
-        f"pairs of other faces, labels or splits: in {folder}, got {make_frames().fingerprint()[:12]}, "
+        f"pairs of other faces, labels or splits: in {folder}, got {draw_frames().fingerprint()[:12]}, "
         f"expected {other.fingerprint()[:12]}; run sample-pairs again"
     )
 
@@ -177,7 +167,7 @@ def test_nothing_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     def full(path: Path, value: object) -> None:
         raise OSError("no space left on device")
 
-    samples = draw_samples(make_frames(), GROUPS, 0)
+    samples = draw_samples(draw_frames(), GROUPS, 0)
     monkeypatch.setattr(store, "write_json", full)
     with pytest.raises(OSError, match="no space left"):
         samples.save(tmp_path / "pairs")
@@ -185,22 +175,15 @@ def test_nothing_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_the_training_set_from_files(tmp_path: Path) -> None:
-    frames = make_frames()
+    frames = draw_frames()
     faces = tmp_path / "faces"
     faces.mkdir()
     jpeg = store.encode_jpeg(np.full((32, 32, 3), 128, np.uint8))
-    nan = np.full(LENGTH, np.nan, np.float32)
     for name in frames.videos:
-        columns = {
-            "frame": np.arange(LENGTH, dtype=np.int32), "time": np.arange(LENGTH) / 25.0, "status": ["ok"] * LENGTH,
-            "jpeg": [jpeg] * LENGTH, "landmarks": [np.zeros(136, np.float32)] * LENGTH,
-            "transform": [np.zeros(6, np.float32)] * LENGTH, "detector_score": nan, "tracked": np.zeros(LENGTH, bool),
-            "pass_disagreement": nan, "procrustes_residual": nan,
-        }  # fmt: skip
-        store.write_faces(faces / f"{name}.arrow", [columns], {})
-    names = np.array(frames.videos)[frames.video]
+        write_faces(faces / f"{name}.arrow", [jpeg] * LENGTH)
     table = {
-        "video": names, "subject": names, "split": np.array(SPLITS)[frames.split], "frame": frames.frame,
+        "video": np.array(frames.videos)[frames.video], "subject": np.array(frames.subjects)[frames.subject],
+        "split": np.array(SPLITS)[frames.split], "frame": frames.frame,
         "time": frames.time, **{au: frames.labels[:, a] for a, au in enumerate(AUS)},
     }  # fmt: skip
     store.write_table(tmp_path / "labels.parquet", pa.table(table))

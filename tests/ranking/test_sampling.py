@@ -1,25 +1,17 @@
-"""Batches: the same again for the same step, each of other videos, pairs that point into their rows."""
+"""Samplers: the same batch for the same step, groups of different videos, pairs that point into the rows."""
 
 import numpy as np
 import pytest
 
-from aupair.data.frames import Frames
 from aupair.ranking.pairs import Pairs, all_pairs, cell_weights, draw_groups, draw_pairs
 from aupair.ranking.sampling import GroupSampler, ListSampler, Sampler, epoch_order
+from training_sets import make_frames
 
 VIDEOS, LENGTH = 5, 20
 
 
-def make_frames() -> Frames:
-    n = VIDEOS * LENGTH
-    video = np.repeat(np.arange(VIDEOS, dtype=np.int32), LENGTH)
-    frame = np.tile(np.arange(LENGTH, dtype=np.int32), VIDEOS)
-    labels = (np.random.default_rng(0).random((n, 12)) < 0.4).astype(np.int8)
-    names = tuple(f"v{v}" for v in range(VIDEOS))
-    return Frames(names, names, video, video, np.zeros(n, np.int8), frame, frame / 10, np.ones(n, bool), labels)
-
-
-FRAMES = make_frames()
+LABELS = (np.random.default_rng(0).random((VIDEOS * LENGTH, 12)) < 0.4).astype(np.int8)
+FRAMES = make_frames((0,) * VIDEOS, LABELS)
 GROUPS = draw_groups(FRAMES, 6, 3, (0,))
 LIST = draw_pairs(FRAMES, "fit", 7, (0,))
 SAMPLERS = {"groups": GroupSampler(FRAMES, GROUPS, 2, (1, 2)), "list": ListSampler(LIST, 10, (1, 2))}

@@ -60,7 +60,7 @@ def process_group() -> Iterator[None]:
             raise
         time.sleep(MESSAGE_SECONDS)
         raise SystemExit(error.exit_code) from error
-    any_process(False)  # wait: the first is still writing
+    _any_process(False)  # wait: the first is still writing
     dist.destroy_process_group()  # not after an error: it would wait for processes that hang
 
 
@@ -136,7 +136,7 @@ def broadcast_from_main(value: T) -> T:
     return values[0]
 
 
-def any_process(flag: bool) -> bool:
+def _any_process(flag: bool) -> bool:
     """Return whether the flag is set in any process."""
     if world_size() == 1:
         return flag
@@ -156,11 +156,11 @@ def catch_sigterm() -> Iterator[Callable[[], bool]]:
     """Catch SIGTERM; yield a function that returns whether any process has received it."""
     received = threading.Event()
     if threading.current_thread() is not threading.main_thread():  # Python delivers signals there only
-        yield lambda: any_process(False)
+        yield lambda: _any_process(False)
         return
     before = signal.signal(signal.SIGTERM, lambda *_: received.set())
     try:
-        yield lambda: any_process(received.is_set())
+        yield lambda: _any_process(received.is_set())
     finally:
         signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
     if received.is_set():  # after the last call of that function

@@ -36,7 +36,7 @@ BatchLoss = Callable[[Tensor, np.ndarray, PairBatch], Tensor]
 
 @dataclass
 class FitJob:
-    """What the training loop needs besides the model and the optimiser's settings.
+    """Inputs of the training loop besides the model and the optimiser's settings.
 
     Attributes:
         images: the faces.
@@ -85,15 +85,13 @@ def fit(model: nn.Module, job: FitJob, params: Optimiser, steps: int, log: Log =
     state = TrainingState(model, *build_optimiser(model, params, steps), generator, job.device)
     with _seeded(job), cudnn_autotuning(), resumable(state, job.checkpoint, job.name, steps, log) as save_if_due:
         forward = compile_forward(model, job.sampler, steps, log) if job.compile else lambda x, frames: model(x)
-        steps_left = range(state.step, steps)
-        with closing(
-            batch_loader(job.sampler, job.images, steps_left, job.device, prefetch_depth(job.device))
-        ) as loader:
+        depth = prefetch_depth(job.device)
+        with closing(batch_loader(job.sampler, job.images, range(state.step, steps), job.device, depth)) as loader:
             for batch in log.progress(loader, steps, f"training {job.name}", state.step):
                 train_step(state, job, batch, forward)
                 evaluated = state.step % params.evaluate_every == 0 or state.step == steps
                 if evaluated:
-                    record_evaluation(state, job, params.keep, log)
+                    _record_evaluation(state, job, params.keep, log)
                 save_if_due(evaluated)
         if state.best_weights is not None:
             model.load_state_dict(state.best_weights)
@@ -122,7 +120,7 @@ def train_step(state: TrainingState, job: FitJob, batch: Batch, forward: Forward
     state.step += 1
 
 
-def record_evaluation(state: TrainingState, job: FitJob, keep: str, log: Log) -> None:
+def _record_evaluation(state: TrainingState, job: FitJob, keep: str, log: Log) -> None:
     """Evaluate the model on `select`, add a row to the curves, and keep a copy of the weights if they are the best."""
     figures = distributed.broadcast_from_main(job.evaluate_on_select(state.model))
     row = {"train_loss": float(np.mean(state.read_losses())), **figures}
@@ -166,7 +164,7 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any
 
 @contextmanager
 def cudnn_autotuning() -> Iterator[None]:
-    """Let cuDNN measure which of its convolutions is fastest for each size; a CPU is not affected."""
+    """Make cuDNN measure which of its convolutions is fastest for each size; a CPU is not affected."""
     before, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, True
     try:
         yield

@@ -72,9 +72,8 @@ class AUNetwork(nn.Module):
     def __init__(self, params: AnyNetwork, size: int) -> None:
         super().__init__()
         self.params = params
-        count, outputs = {"shared": (1, len(AUS)), "per_au": (len(AUS), 1), "integrated": (1, 2 * len(AUS))}[
-            params.sharing
-        ]
+        sizes = {"shared": (1, len(AUS)), "per_au": (len(AUS), 1), "integrated": (1, 2 * len(AUS))}
+        count, outputs = sizes[params.sharing]
         self.networks = nn.ModuleList(Vgg(params, size // params.shrink, outputs) for _ in range(count))
         self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1) * 255, persistent=False)
@@ -96,12 +95,10 @@ class AUNetwork(nn.Module):
 
     def normalise(self, images: Tensor) -> Tensor:
         """Convert RGB (B, 3, S, S) in 0..255 to the trunk's input: shrunk, standardised, channels last."""
-        return ((shrink_images(images, self.params) - self.mean) / self.std).contiguous(
-            memory_format=torch.channels_last
-        )
+        return ((_shrink(images, self.params) - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
 
 
-def shrink_images(images: Tensor, params: AnyNetwork) -> Tensor:
+def _shrink(images: Tensor, params: AnyNetwork) -> Tensor:
     """Average images over blocks of `shrink` x `shrink` pixels: (B, 3, S, S) -> (B, 3, S // shrink, S // shrink)."""
     return nn.functional.avg_pool2d(images.float(), params.shrink) if params.shrink > 1 else images
 
@@ -182,7 +179,7 @@ class Factors(nn.Module):
 
     def phi(self, images: Tensor) -> Tensor:
         """Compute phi, (B, D), not yet standardised, from RGB (B, 3, S, S) in 0..255."""
-        x = ((shrink_images(images, self.f) - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        x = ((_shrink(images, self.f) - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
         return self.phi_from_map(self.trunk(x))
 
     def phi_from_map(self, feature_map: Tensor) -> Tensor:
@@ -263,12 +260,8 @@ def _imagenet() -> dict[str, Tensor]:
         try:
             torch.hub.download_url_to_file(url, str(path), hash_prefix=path.stem.rpartition("-")[2], progress=False)
         except (OSError, RuntimeError) as error:
-            raise ArtifactError(
-                "ImageNet weights cannot be downloaded",
-                where=url,
-                got=error,
-                todo=f"fetch {path.name} elsewhere and give its path as `weights`",
-            ) from error
+            todo = f"fetch {path.name} elsewhere and give its path as `weights`"
+            raise ArtifactError("ImageNet weights cannot be downloaded", where=url, got=error, todo=todo) from error
     return _read_state(path)
 
 

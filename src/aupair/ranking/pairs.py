@@ -168,7 +168,7 @@ def _draw(high: np.ndarray, low: np.ndarray, n: int, au: int, rng: np.random.Gen
     return Pairs(np.where(r > 0, a, b), np.where(r > 0, b, a), np.full(n, au, np.int64), r)
 
 
-def assign_folds(frames: Frames, folds: int, seed: Sequence[int]) -> np.ndarray:
+def draw_folds(frames: Frames, folds: int, seed: Sequence[int]) -> np.ndarray:
     """Assign each fit subject to a fold for cross-fitting, with about the same number of usable frames in each.
 
     A subject without a usable frame gets a fold too: its faces are scored like all others.

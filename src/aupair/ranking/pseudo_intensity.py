@@ -21,14 +21,7 @@ from aupair.params import Params
 from aupair.ranking.checkpoint import Checkpoints
 from aupair.ranking.distill import StudentWithTeacher, Teachers, distillation_loss
 from aupair.ranking.fit import BatchLoss, FitJob, fit, forward_all
-from aupair.ranking.losses import (
-    PairBatch,
-    level_loss,
-    make_pair_batch,
-    ranking,
-    ranking_loss,
-    uncertainty_loss,
-)
+from aupair.ranking.losses import PairBatch, level_loss, make_pair_batch, ranking, ranking_loss, uncertainty_loss
 from aupair.ranking.networks import AUNetwork, build_network, pick_device, second_head_sigma
 from aupair.ranking.samples import TrainingSet
 from aupair.training_params import TrainPseudoIntensity
@@ -78,7 +71,7 @@ def train_f(
         trainee: nn.Module = model
         evaluate = partial(evaluate_f, data=data, params=section)
         if section.objective == "distill":
-            trainee, targets = add_teacher(model, teachers, name, data, device)
+            trainee, targets = _add_teacher(model, teachers, name, data, device)
             evaluate = partial(evaluate, targets=targets)
         job = FitJob(
             images=data.images, sampler=data.sampler(trained, section.optimiser, (seed, k)),
@@ -145,7 +138,7 @@ def evaluate_f(
     return {"loss": float(loss), "pair_accuracy": float(right.mean())}
 
 
-def add_teacher(
+def _add_teacher(
     model: AUNetwork, teachers: Teachers | None, name: str, data: TrainingSet, device: torch.device
 ) -> tuple[StudentWithTeacher, Tensor]:
     """Return a student together with its teacher, and the teacher's outputs for the frames that `evaluate_f` uses.

@@ -14,7 +14,7 @@ from aupair.data.frames import Frames, load_frames
 from aupair.errors import ArtifactError, DataError
 from aupair.params import SamplePairs
 from aupair.ranking.images import FaceImages
-from aupair.ranking.pairs import Pairs, assign_folds, count_pairs, draw_groups, draw_pairs
+from aupair.ranking.pairs import Pairs, count_pairs, draw_folds, draw_groups, draw_pairs
 from aupair.ranking.sampling import GroupSampler, ListSampler, Sampler
 from aupair.training_params import Optimiser
 
@@ -100,7 +100,7 @@ def draw_samples(frames: Frames, params: SamplePairs, seed: int) -> Samples:
                 f"no pair of frames in {split}", got="no video with a face in which an AU has two levels",
                 todo="look at the statuses of preprocess-faces and the positives that `aupair split` prints",
             )  # fmt: skip
-    folds = assign_folds(frames, params.folds, (seed, 3))
+    folds = draw_folds(frames, params.folds, (seed, 3))
     _check_folds(frames, pairs["fit"].i if groups is None else groups[:, 0], folds, params.folds)
     return Samples(frames.fingerprint(), pairs, groups, folds, count_pairs(frames))
 
@@ -130,12 +130,9 @@ def load_samples(folder: Path, frames: Frames) -> Samples:
     drawn_from = str(counts.get("fingerprint"))
     if drawn_from != fingerprint:
         raise ArtifactError(
-            "pairs of other faces, labels or splits",
-            where=folder,
-            got=drawn_from[:12],
-            expected=fingerprint[:12],
+            "pairs of other faces, labels or splits", where=folder, got=drawn_from[:12], expected=fingerprint[:12],
             todo="run sample-pairs again",
-        )
+        )  # fmt: skip
     table = store.read_table(Path(folder) / "pairs.parquet")
     split = table["split"].to_numpy(zero_copy_only=False)
     columns = {key: table[key].to_numpy() for key in ("i", "j", "au", "r")}

@@ -22,46 +22,36 @@ Y_HAT, SIGMA = "y_hat.safetensors", "sigma.safetensors"
 
 def save_f(folder: Path, f: PseudoIntensity, params: Params, size: int) -> None:
     """Write f to a folder: a safetensors file per network, y_hat of every frame, about.json, the curves."""
-    about = {
-        "aus": AUS,
-        "size": size,
-        "network": params.train_pseudo_intensity.network.model_dump(),
-        "standardisation": {n: {"center": f.center[n], "scale": f.scale[n]} for n in f.models},
-    }
-    _save(folder, f.models, {"y_hat": f.y_hat}, Y_HAT, about, f.curves)
+    network = params.train_pseudo_intensity.network.model_dump()
+    standardisation = {name: {"center": f.center[name], "scale": f.scale[name]} for name in f.models}
+    about = {"aus": AUS, "size": size, "network": network, "standardisation": standardisation}
+    _save(folder, f, Y_HAT, {"y_hat": f.y_hat}, about)
 
 
 def save_h(folder: Path, h: Uncertainty, params: Params, size: int) -> None:
     """Write h to a folder, as `save_f` does for f."""
-    section = params.train_uncertainty
-    about = {"aus": AUS, "size": size} | section.model_dump(
-        include={"kind", "factors", "block", "network", "floor", "loss"}
-    )
+    keys = {"kind", "factors", "block", "network", "floor", "loss"}
+    about = {"aus": AUS, "size": size} | params.train_uncertainty.model_dump(include=keys)
     final = h.models["final"]
     if isinstance(final, SecondHead):
         about["trunk"] = final.network.params.model_dump()
     elif isinstance(final.network, Factors):
         about["trunk"] = final.network.f.model_dump()
-    _save(folder, h.models, {"sigma": h.sigma}, SIGMA, about, h.curves)
+    _save(folder, h, SIGMA, {"sigma": h.sigma}, about)
 
 
 def _save(
-    folder: Path,
-    models: Any,
-    arrays: dict[str, np.ndarray],
-    name: str,
-    about: dict[str, Any],
-    curves: list[dict[str, Any]],
+    folder: Path, result: PseudoIntensity | Uncertainty, name: str, arrays: dict[str, np.ndarray], about: dict[str, Any]
 ) -> None:
     with store.atomic(folder) as temporary:
         temporary.mkdir()
-        for key, model in models.items():
+        for key, model in result.models.items():
             state = {k: v.detach().cpu().numpy() for k, v in model.state_dict().items()}
             store.write_arrays(temporary / f"{key}.safetensors", state)
         store.write_arrays(temporary / name, arrays)
         store.write_json(temporary / "about.json", about)
         (temporary / "curves.jsonl").touch()
-        for row in curves:
+        for row in result.curves:
             store.append_jsonl(temporary / "curves.jsonl", row)
 
 
@@ -107,9 +97,8 @@ def read_sigma(folder: Path, count: int) -> np.ndarray:
 def _read_scores(path: Path, key: str, count: int) -> np.ndarray:
     values = store.read_arrays(path)[key]
     if len(values) != count:
-        raise ArtifactError(
-            "scores of other faces", where=path, got=f"{len(values)} frames", expected=count, todo="train again"
-        )
+        got = f"{len(values)} frames"
+        raise ArtifactError("scores of other faces", where=path, got=got, expected=count, todo="train again")
     return values
 
 
@@ -118,9 +107,8 @@ def _load_state(model: nn.Module, path: Path) -> None:
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
-        raise ArtifactError(
-            "weights do not fit their network", where=path, got=str(error).splitlines()[-1].strip()
-        ) from error
+        reason = str(error).splitlines()[-1].strip()
+        raise ArtifactError("weights do not fit their network", where=path, got=reason) from error
 
 
 class JointScorer(nn.Module):

@@ -80,7 +80,7 @@ def train_h(
             network, _, scale = f(name)
             result.models[name] = SecondHead(network, scale)
         else:
-            start = best_constant_sigma(data.pairs["fit"], y_hat, trained, section)
+            start = initial_sigma(data.pairs["fit"], y_hat, trained, section)
             h, faces = build_h_network(data, f, name, section, seed * 1000 + 500 + k, log)
             model = result.models[name] = Sigma(h, start, section.floor)
             job = FitJob(
@@ -146,7 +146,7 @@ class _Phi(nn.Module):
         return self.factors.phi(images)
 
 
-def best_constant_sigma(pairs: Pairs, y_hat: np.ndarray, trained: np.ndarray, params: FitUncertainty) -> np.ndarray:
+def initial_sigma(pairs: Pairs, y_hat: np.ndarray, trained: np.ndarray, params: FitUncertainty) -> np.ndarray:
     """Return, for each AU, the single sigma that minimises the loss over the fixed fit pairs a network may see.
 
     A grid is enough: it is where training starts, not a result.
