@@ -5,7 +5,8 @@ in its body. `FLOW` lists the stages; tests compare dvc.yaml and params.yaml wit
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -257,15 +258,27 @@ def run_stage(
     if more and (stage.name, params.train_pseudo_intensity.objective) != ("train-pseudo-intensity", "distill"):
         expected = "train-pseudo-intensity with objective: distill"
         raise ParamsError("--teacher", got=stage.name, expected=expected, todo="leave --teacher out")
+    with _connected_processes(stage) as is_main:
+        for arguments in _checked_arguments(stage, params, root, trial):
+            stage.run(**arguments, params=params, log=log if is_main else SILENT, **more)
+
+
+@contextmanager
+def _connected_processes(stage: Stage) -> Iterator[bool]:
+    """Connect the processes that torchrun started; yield whether this one writes messages.
+
+    Raises:
+        ParamsError: there are several, but the stage does not train.
+    """
     if not (stage.resumable or is_multiprocess()):
-        _run_trials(stage, params, root, trial, log, more)
+        yield True
         return
     from aupair.ranking.distributed import is_main, process_group
 
     with process_group():
         if not stage.resumable:
             raise ParamsError("a stage of one process", got=stage.name, todo="run it without torchrun")
-        _run_trials(stage, params, root, trial, log if is_main() else SILENT, more)
+        yield is_main()
 
 
 def is_multiprocess() -> bool:
@@ -273,8 +286,8 @@ def is_multiprocess() -> bool:
     return "LOCAL_RANK" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
-def _run_trials(stage: Stage, params: Params, root: Path, trial: int | None, log: Log, more: dict[str, Path]) -> None:
-    """Check the inputs and outputs of all runs of a stage, then run it for each trial, or once."""
+def _checked_arguments(stage: Stage, params: Params, root: Path, trial: int | None) -> list[dict[str, Any]]:
+    """Return the arguments of each run of a stage, one per trial or just one, and check all their paths first."""
     if trial is not None and not stage.per_trial:
         raise ParamsError("--trial on a stage that runs once", got=stage.name, todo="leave --trial out")
     if trial is not None and trial not in params.trials:
@@ -283,9 +296,8 @@ def _run_trials(stage: Stage, params: Params, root: Path, trial: int | None, log
     calls = [stage.paths(root, params.trials, number) for number in numbers]
     for places in calls:
         _check_paths(stage, places)
-    more = more | ({"checkpoints": root / "work" / "checkpoints"} if stage.resumable else {})
-    for number, places in zip(numbers, calls):
-        stage.run(**places, params=params, log=log, **more, **({"trial": number} if stage.per_trial else {}))
+    more = {"checkpoints": root / "work" / "checkpoints"} if stage.resumable else {}
+    return [places | more | ({"trial": number} if stage.per_trial else {}) for number, places in zip(numbers, calls)]
 
 
 def _check_paths(stage: Stage, places: dict[str, Any]) -> None:
