@@ -96,7 +96,7 @@ def test_the_command_stops_after_sigterm_and_resumes(home: Path, tiny: Params) -
     printed = process.communicate(timeout=600)[1]
     assert process.returncode == 143, printed
     assert printed.splitlines()[-1].startswith("aupair: stopped: in f.final, got SIGTERM at step "), printed
-    stages.run("train-pseudo-intensity", params, root=home, trial=0, log=log)
+    stages.run_stage("train-pseudo-intensity", params, root=home, trial=0, log=log)
     assert log.lines[0].startswith("resuming f.final at step ")
     steps = [row["step"] for row in store.read_jsonl(output / "curves.jsonl") if row["network"] == "f.final"]
     assert steps == list(range(2, 121, 2))
@@ -115,7 +115,7 @@ def test_a_checkpoint_of_other_settings_is_not_used(home: Path, tiny: Params, mo
     with monkeypatch.context() as patch:
         patch.setattr(scores, "save_f", broken)
         with pytest.raises(InterruptedError):
-            stages.run("train-pseudo-intensity", other, root=home, trial=0)
+            stages.run_stage("train-pseudo-intensity", other, root=home, trial=0)
     checkpoints = home / "work/checkpoints/train-pseudo-intensity-0"
     assert sorted(path.name for path in checkpoints.iterdir()) == ["f.final.pt", "f.fold0.pt", "f.fold1.pt"]
     before, log = contents(home / "work/trials/0/f"), Listener()
