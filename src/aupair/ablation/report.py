@@ -1,4 +1,4 @@
-"""The rows as reports/ablation.{json,md,html}: figures with intervals, each AU, the cost, and what was left out."""
+"""The report of the ablation: reports/ablation.{json,md,html}, and the comparison with that of another corpus."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,9 +8,8 @@ import numpy as np
 
 from aupair import store
 from aupair.ablation.rows import GROUPS, REFERENCE
-from aupair.ablation.scoring import SPLITS, score_figures
-from aupair.aus import AUS
-from aupair.aus import SPLITS as ALL_SPLITS
+from aupair.ablation.scoring import score_figures
+from aupair.aus import AUS, SPLITS
 from aupair.evaluation.metrics import spearman
 from aupair.report.document import Section, Text, html_page, markdown
 from aupair.report.formatting import UNKNOWN, interval, number
@@ -23,154 +22,119 @@ HEAD = (
     "row", "mean F1", "less P2's", "P(higher)", "2021 score", "F1 on select", "pair accuracy", "pair NLL",
     "constant of fit", "of select", "ECE", "Mparam", "GMAC",
 )  # fmt: skip
+BRIEF = ("mean F1", "less P2's", "P(higher)", "2021 score", "pair NLL")
 NLL = ("pair_nll", "pair_nll_constant", "pair_nll_constant_select")
 HOW_TO_READ = (
     "Each row is a run of the flow with the settings that it names, scored on `validation`; thresholds, mappings and "
-    "percentiles were chosen on `select`. In brackets: 95 % intervals, bootstrap over videos, drawn alike for all rows, "
-    "so that the difference to P2 is of the same videos. P(higher): the share of draws in which the row's mean F1 is "
-    "above P2's, ties half. Pair NLL: of the orders of fixed pairs with the row's sigma, lower is better, beside that of "
-    "the constant sigma that is best on the same run's fit pairs, and on select's; ECE: of P(order). Mparam and "
-    "GMAC: millions of parameters, and giga multiply-adds a frame, of the networks that the row needs. The intervals are of videos, not of training: another seed moves a row that is trained "
-    "anew, too, and of thirty rows one or two leave P2's value by chance. A row with the decision rule P1 or no-uncertainty is "
-    "best read beside that row: part of its distance to P2 is theirs."
+    "percentiles were chosen on `select`. In brackets: 95 % intervals of a bootstrap over videos, drawn alike for all "
+    "rows, so that the difference to P2 is one on the same videos. P(higher): the share of draws in which the row's mean "
+    "F1 is above that of P2; ties count half. Pair NLL: that of the orders of fixed pairs by the row's sigma, lower is "
+    "better; beside it that of the constant sigma that is best on the pairs of fit of the same run, and of the one that "
+    "is best on those of select. ECE: that of P(order). Mparam and GMAC: millions of parameters, and 1e9 multiply-adds "
+    "a frame, of the networks that the row needs. The intervals are over videos, not over trainings: another seed moves "
+    "a row that is trained anew, too, and one or two of thirty rows differ from P2 by chance. Compare a row with the "
+    "decision rule P1 or no-uncertainty with the row of that name: part of its difference to P2 is due to the rule."
 )
 
 
-def make(rows: Sequence[Mapping[str, Any]], about: Mapping[str, Any], draws: int, seed: int) -> dict[str, Any]:
-    """Give the tree of ablation.json: what `Ablation.collect` gave, with figures instead of counts.
+def build_report(
+    results: Sequence[Mapping[str, Any]], about: Mapping[str, Any], draws: int, seed: int
+) -> dict[str, Any]:
+    """Return the content of ablation.json: the results of `run_ablation` with figures in place of counts.
 
     Args:
-        about: said first: note, data, budget.
+        about: what comes first: `note` and `data`.
         draws: bootstrap resamples.
     """
-    counts = {row["name"]: row["counts"] for row in rows if row["state"] == "scored"}
+    counts = {row["name"]: row["counts"] for row in results if row["state"] == "scored"}
     reference = counts.get(REFERENCE, {})
-    made = []
-    for row in rows:
-        tree = {key: value for key, value in row.items() if key != "counts"}
-        if row["name"] in counts:
-            for split in SPLITS:
-                tree[split] = score_figures(
-                    counts[row["name"]][split], reference.get(split), draws, (seed, ALL_SPLITS.index(split))
-                )  # the draws of evaluate
-        made.append(tree)
-    return {**about, "reference": REFERENCE, "rows": made}
+    rows = []
+    for result in results:
+        row = {key: value for key, value in result.items() if key != "counts"}
+        for split, part in counts.get(row["name"], {}).items():
+            same_draws_as_evaluate = (seed, SPLITS.index(split))
+            row[split] = score_figures(part, reference.get(split), draws, same_draws_as_evaluate)
+        rows.append(row)
+    return {**about, "reference": REFERENCE, "rows": rows}
 
 
-def beside(tree: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    """Compare with the rows of another corpus: mean F1 of those that both have, and whether their order is the same.
+def compare_corpora(tree: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """Compare the rows with those of another corpus.
 
     Returns:
-        f1: (here, there) by row; spearman: of the two orders; swapped: pairs of rows whose order differs although
-        their intervals of mean F1 do not meet, here and there.
+        data: the other's hash; f1: mean F1 on validation, here and there, of the rows that both have; spearman: the rank
+        correlation of the two (None if it is not defined).
     """
-    there = {row["name"]: row for row in other["rows"] if row["state"] == "scored"}
-    here = {row["name"]: row for row in tree["rows"] if row["state"] == "scored" and row["name"] in there}
-    f1 = {name: (row["validation"]["f1"], there[name]["validation"]["f1"]) for name, row in here.items()}
-    here_f1, there_f1 = (np.array([value[k] for value in f1.values()]) for k in (0, 1))
-    order = spearman(here_f1, there_f1)
-    return {
-        "data": other.get("data"),
-        "f1": f1,
-        "spearman": None if np.isnan(order) else order,
-        "swapped": _swapped(here, there),
-    }
+    there = {row["name"]: row["validation"]["f1"] for row in _scored(other)}
+    f1 = {row["name"]: (row["validation"]["f1"], there[row["name"]]) for row in _scored(tree) if row["name"] in there}
+    correlation = spearman(*(np.array([value[k] for value in f1.values()]) for k in (0, 1)))
+    return {"data": other.get("data"), "f1": f1, "spearman": None if np.isnan(correlation) else correlation}
 
 
-def write(folder: Path, tree: Mapping[str, Any]) -> None:
+def write_report(folder: Path, tree: Mapping[str, Any]) -> None:
     """Write ablation.json, ablation.md and ablation.html.
 
     Raises:
         AupairError: the folder cannot be written.
     """
+    sections = _sections(tree)
     store.write_json(folder / "ablation.json", dict(tree))
-    store.write_text(folder / "ablation.md", markdown("Ablation", sections(tree)))
-    page = html_page("aupair: ablation", "Does each part earn its place?", sections(tree))
+    store.write_text(folder / "ablation.md", markdown("Ablation", sections))
+    page = html_page("aupair: ablation", "Does each part earn its place?", sections)
     store.write_text(folder / "ablation.html", page)
 
 
-def sections(tree: Mapping[str, Any]) -> list[Section]:
+def brief_table(tree: Mapping[str, Any]) -> Table:
+    """Return the scored rows with the figures that are looked at first, for a terminal."""
+    lines = [[row["name"], *(_cells(row)[HEAD.index(name)] for name in BRIEF)] for row in _scored(tree)]
+    return Table("Ablation, validation", ["row", *BRIEF], lines)
+
+
+def _sections(tree: Mapping[str, Any]) -> list[Section]:
     """Return the sections of ablation.md and ablation.html."""
     note = [Text(str(tree["note"]), "note")] if tree.get("note") else []
-    parts = [Section("Rows", [*note, Text(HOW_TO_READ), forest(tree), scores(tree)])]
-    parts.append(Section("F1 of each AU", [_of_aus(tree)]))
+    f1 = [[row["name"], *(f"{row['validation']['per_au'][au]['f1']:.2f}" for au in AUS)] for row in _scored(tree)]
+    parts = [
+        Section("Rows", [*note, Text(HOW_TO_READ), _drawing(tree), _table(tree)]),
+        Section("F1 of each AU", [Table("F1 on validation", ["row", *AUS], f1)]),
+    ]
     if other := tree.get("beside"):
-        parts.append(Section("Another corpus", [Text(_of_other(other)), _both(other)]))
+        pairs = sorted(other["f1"].items(), key=lambda item: -item[1][0])
+        lines = [[name, f"{here:.3f}", f"{there:.3f}"] for name, (here, there) in pairs]
+        text = Text(f"Rank correlation of the rows' mean F1: {number(other['spearman'], 2)}.")
+        table = Table("Mean F1 on validation", ["row", "F1 here", "F1 there"], lines)
+        parts.append(Section("Another corpus", [text, table]))
     parts.append(Section("What each row changes", [_settings(tree)]))
-    failed = [row for row in tree["rows"] if row["state"] != "scored"]
-    if failed:
-        lines = [[row["name"], row["text"], row["why"]] for row in failed]
-        parts.append(Section("Not scored", [Table("Rows without figures", ["row", "what", "why"], lines)]))
+    missing = [[row["name"], row["text"], row["why"]] for row in tree["rows"] if row["state"] != "scored"]
+    if missing:
+        parts.append(Section("Not scored", [Table("Rows without figures", ["row", "what", "why"], missing)]))
     return parts
 
 
-def scores(tree: Mapping[str, Any]) -> Table:
+def _table(tree: Mapping[str, Any]) -> Table:
     """Return the scored rows with all their figures, those of a group below each other."""
     lines: list[list[str]] = []
     for group, text in GROUPS.items():
-        scored = [row for row in _scored(tree) if row["group"] == group]
-        lines += [[f"**{text}**", *[""] * (len(HEAD) - 1)]] if scored else []
-        lines += [_line(row) for row in scored]
-    return Table("Validation, if nothing else is said", HEAD, lines)
+        rows = [_cells(row) for row in _scored(tree) if row["group"] == group]
+        lines += [[f"**{text}**", *[""] * (len(HEAD) - 1)], *rows] if rows else []
+    return Table("On validation unless the column names another split", HEAD, lines)
 
 
-def brief(tree: Mapping[str, Any]) -> Table:
-    """Return the scored rows with the figures that are looked at first, for a terminal."""
-    columns = [HEAD.index(name) for name in ("mean F1", "less P2's", "P(higher)", "2021 score", "pair NLL")]
-    lines = [[row["name"], *(_line(row)[k] for k in columns)] for row in _scored(tree)]
-    return Table("Ablation, validation", ["row", *(HEAD[k] for k in columns)], lines)
-
-
-def forest(tree: Mapping[str, Any]) -> "Drawing":
+def _drawing(tree: Mapping[str, Any]) -> "Drawing":
     """Draw mean F1 of every scored row with its interval."""
     from aupair.report.figures import BLUE, RED, Interval, intervals
 
     lines: list[Interval] = []
     marks: dict[str, float] = {}
     for row in _scored(tree):
-        found, is_reference = row["validation"], row["name"] == REFERENCE
-        marks |= {"P2": found["f1"]} if is_reference else {}
-        colour = RED if is_reference else BLUE
-        lines.append(Interval(row["text"], found["f1"], found["intervals"]["f1"], colour))
+        figures, is_reference = row["validation"], row["name"] == REFERENCE
+        marks |= {REFERENCE: figures["f1"]} if is_reference else {}
+        lines.append(Interval(row["text"], figures["f1"], figures["intervals"]["f1"], RED if is_reference else BLUE))
     return intervals(lines, "Mean F1 of every row", "mean F1 on validation, 95 % intervals over videos", marks)
 
 
-def _scored(tree: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Return the scored rows by group."""
-    return [row for group in GROUPS for row in tree["rows"] if row["group"] == group and row["state"] == "scored"]
-
-
-def _line(row: Mapping[str, Any]) -> list[str]:
-    """A line of the table."""
-    found, evidence, cost = row["validation"], row["evidence"]["validation"], row["cost"]
-    cells = [row["text"], f"{number(found['f1'])} {interval(found['intervals']['f1'])}"]
-    if "less_reference" in found and row["name"] != REFERENCE:
-        part = found["less_reference"]["f1"]
-        low, high = part["interval"]
-        cells += [f"{part['difference']:+.3f} [{low:+.3f}, {high:+.3f}]", number(part["probability"], 2)]
-    else:
-        cells += [UNKNOWN, UNKNOWN]
-    cells += [number(found["score"]), number(row["select"]["f1"])]
-    shown = {} if row["group"] == "constant" else evidence
-    cells += [number(shown.get("pair_accuracy"))]
-    with_sigma = row["rule"] in ("P1", "P2")
-    cells += [number(shown.get(key) if with_sigma else None, 4) for key in NLL]
-    cells += [number(shown.get("ece_order") if with_sigma else None)]
-    return [*cells, f"{cost['parameters'] / 1e6:.2f}", f"{cost['gmac_per_frame']:.3f}"]
-
-
-def _of_aus(tree: Mapping[str, Any]) -> Table:
-    """Return the F1 of each AU for every scored row."""
-    lines = [
-        [row["name"], *(f"{row['validation']['per_au'][au]['f1']:.2f}" for au in AUS)]
-        for row in tree["rows"]
-        if row["state"] == "scored"
-    ]
-    return Table("F1 on validation", ["row", *AUS], lines)
-
-
 def _settings(tree: Mapping[str, Any]) -> Table:
-    """Return what each row changes in the settings."""
+    """Return the decision rule and the changed settings of each row."""
     lines = []
     for row in tree["rows"]:
         settings = ", ".join(f"`{key}: {value}`" for key, value in row["settings"].items())
@@ -178,36 +142,22 @@ def _settings(tree: Mapping[str, Any]) -> Table:
     return Table("Settings of each row", ["row", "what", "decision rule", "settings"], lines)
 
 
-def _both(other: Mapping[str, Any]) -> Table:
-    """Return mean F1 of the rows that two corpora share."""
-    rows = sorted(other["f1"].items(), key=lambda item: -item[1][0])
-    lines = [[name, f"{here:.3f}", f"{there:.3f}"] for name, (here, there) in rows]
-    return Table("Mean F1 on validation", ["row", "F1 here", "F1 there"], lines)
+def _scored(tree: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the scored rows by group."""
+    return [row for group in GROUPS for row in tree["rows"] if row["group"] == group and row["state"] == "scored"]
 
 
-def _of_other(found: Mapping[str, Any]) -> str:
-    """Say how far the orders agree."""
-    text = f"Rank correlation of the rows' mean F1: {number(found['spearman'], 2)}. "
-    swapped = [f"{a} and {b}" for a, b in found["swapped"]]
-    return text + (
-        f"In another order there, beyond the intervals of both: {', '.join(swapped)}."
-        if swapped
-        else "No two rows that are apart by more than their intervals in both corpora stand in another order."
-    )
-
-
-def _swapped(here: Mapping[str, Any], there: Mapping[str, Any]) -> list[list[str]]:
-    """Name the pairs of rows whose order differs although their intervals of F1 are apart, here and there."""
-    names = list(here)
-    return [
-        [a, b]
-        for k, a in enumerate(names)
-        for b in names[k + 1 :]
-        if _apart(here[a], here[b]) * _apart(there[a], there[b]) < 0
-    ]
-
-
-def _apart(a: Mapping[str, Any], b: Mapping[str, Any]) -> int:
-    """1 where a's interval is above b's, -1 where it is below, 0 where they meet."""
-    (low_a, high_a), (low_b, high_b) = (row["validation"]["intervals"]["f1"] for row in (a, b))
-    return int(low_a > high_b) - int(high_a < low_b)
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    """Return the cells of a row under HEAD."""
+    figures, cost = row["validation"], row["cost"]
+    evidence = {} if row["group"] == "constant" else row["evidence"]["validation"]
+    of_sigma = evidence if row["rule"] in ("P1", "P2") else {}
+    cells = [row["text"], f"{number(figures['f1'])} {interval(figures['intervals']['f1'])}", UNKNOWN, UNKNOWN]
+    if "less_reference" in figures and row["name"] != REFERENCE:
+        part = figures["less_reference"]["f1"]
+        low, high = part["interval"]
+        cells[2:] = [f"{part['difference']:+.3f} [{low:+.3f}, {high:+.3f}]", number(part["probability"], 2)]
+    cells += [number(figures["score"]), number(row["select"]["f1"]), number(evidence.get("pair_accuracy"))]
+    cells += [number(of_sigma.get(key), 4) for key in NLL]
+    cells += [number(of_sigma.get("ece_order"))]
+    return [*cells, f"{cost['parameters'] / 1e6:.2f}", f"{cost['gmac_per_frame']:.3f}"]

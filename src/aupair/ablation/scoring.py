@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,6 @@ from aupair.evaluation.metrics import (
 from aupair.evaluation.nearest_face import fill_nearest
 from aupair.evaluation.selection import (
     MAPPINGS,
-    Cells,
     Trial,
     annotated_cells,
     read_trial,
@@ -88,11 +86,10 @@ class FinishedRun:
         """Score a decision rule.
 
         Returns:
-            counts: the counts per video of select and validation; chosen: what was chosen on select for the rule alone;
-            evidence: the figures of EVIDENCE by split; cost: see `rule_cost`.
+            counts: the counts per video of select and validation; evidence: the figures of EVIDENCE by split; cost: see
+            `rule_cost`.
         """
-        decisions, chosen = self.decide(rule)
-        counts = {}
+        decisions, counts = self.decide(rule), {}
         for split in SPLITS:
             cells = annotated_cells(self.frames, split)
             counts[split] = count_decisions(decisions[cells.rows], cells.truth, cells.video)
@@ -100,29 +97,26 @@ class FinishedRun:
         evidence = {
             split: {name: _at_path(tree, path) for name, path in EVIDENCE.items()} for split, tree in trees.items()
         }
-        return {"counts": counts, "chosen": chosen, "evidence": evidence, "cost": rule_cost(rule, self.params)}
+        return {"counts": counts, "evidence": evidence, "cost": rule_cost(rule, self.params)}
 
-    def decide(self, rule: str) -> tuple[np.ndarray, dict[str, Any]]:
-        """Return the decisions of a rule, (N, A) bool, and what was chosen on select for it alone."""
-        frames, cells = self.frames, annotated_cells(self.frames, "select")
+    def decide(self, rule: str) -> np.ndarray:
+        """Return the decisions of a rule, (N, A) bool; thresholds and percentiles are chosen on select."""
+        frames = self.frames
         if rule in CONSTANTS:
-            return np.broadcast_to(
-                constant_decisions(annotated_cells(frames, "fit").truth)[rule], frames.labels.shape
-            ), {}
+            return np.broadcast_to(constant_decisions(annotated_cells(frames, "fit").truth)[rule], frames.labels.shape)
         if rule.startswith("value"):
-            return self._decide_by_value(rule, cells)
+            return self._decide_by_value(rule)
         fixed = {"no-uncertainty": np.zeros(len(AUS), bool), "P1": np.ones(len(AUS), bool)}
         uses = fixed.get(rule, np.array([uses_uncertainty(self.selection[au]) for au in AUS]))
         raw = fill_nearest(self.trial.raw(uses), frames.ok, frames.video)
         thresholds = np.array([self.selection[au][MAPPINGS[int(use)]]["threshold"] for au, use in zip(AUS, uses)])
-        return raw >= thresholds, {}
+        return raw >= thresholds
 
-    def _decide_by_value(self, rule: str, cells: Cells) -> tuple[np.ndarray, dict[str, Any]]:
+    def _decide_by_value(self, rule: str) -> np.ndarray:
         """Compare y_hat, less a percentile of the person if the rule says so, with a threshold tuned on select."""
-        frames = self.frames
+        frames, cells = self.frames, annotated_cells(self.frames, "select")
         levels = {"value": (None,), "value-median": (50,), "value-lowest": LOW_PERCENTILES}[rule]
         best_score, best = np.full(len(AUS), -np.inf), np.zeros(frames.labels.shape, bool)
-        best_level: list[int | None] = [None] * len(AUS)
         for level in levels:
             raw = self.trial.y_hat.astype(np.float64)
             if level is not None:
@@ -130,11 +124,11 @@ class FinishedRun:
             raw = fill_nearest(raw, frames.ok, frames.video)
             for au in range(len(AUS)):
                 decisions = raw[:, au] >= tune_threshold(raw[cells.rows, au], cells.truth[:, au])
-                total = count_decisions(decisions[cells.rows, None], cells.truth[:, [au]], cells.video).total()
-                score = float(au_score(total)[0])
+                counts = count_decisions(decisions[cells.rows, None], cells.truth[:, [au]], cells.video)
+                score = float(au_score(counts.total())[0])
                 if score > best_score[au]:
-                    best_score[au], best[:, au], best_level[au] = score, decisions, level
-        return best, {"percentile": dict(zip(AUS, best_level))} if rule == "value-lowest" else {}
+                    best_score[au], best[:, au] = score, decisions
+        return best
 
 
 def person_percentile(values: np.ndarray, frames: Frames, level: float) -> np.ndarray:
@@ -149,7 +143,7 @@ def person_percentile(values: np.ndarray, frames: Frames, level: float) -> np.nd
 
 def rule_cost(rule: str, params: Params) -> dict[str, float]:
     """Return `parameters` and `gmac_per_frame` (1e9 multiply-adds) of the networks that a decision rule needs."""
-    parts = _cost_parts(params)
+    parts: dict[str, dict[str, float]] = cost_of(params)["parts"]
     if rule in CONSTANTS:
         needed: tuple[str, ...] = ()
     elif rule.startswith("value"):
@@ -158,13 +152,6 @@ def rule_cost(rule: str, params: Params) -> dict[str, float]:
         needed = ("f", "mapping") if rule == "no-uncertainty" else ("f", "mapping", "h")
     used = [parts[name] for name in needed if name in parts]
     return {key: float(sum(part[key] for part in used)) for key in ("parameters", "gmac_per_frame")}
-
-
-@cache
-def _cost_parts(params: Params) -> dict[str, dict[str, float]]:
-    """Return the costs of f, h and the mapping; rows that share a run ask for them again."""
-    parts: dict[str, dict[str, float]] = cost_of(params)["parts"]
-    return parts
 
 
 def score_figures(counts: Counts, reference: Counts | None, draws: int, seed: Sequence[int]) -> dict[str, Any]:

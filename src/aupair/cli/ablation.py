@@ -76,11 +76,11 @@ def _report(base: "Params", results: list[dict[str, Any]], other: dict[str, Any]
 
     note = stages.synthetic_note(Path("data"))
     about = {"note": note, "data": tracked_data_hash(Path())}
-    tree = report.make(results, about, base.evaluate.bootstrap, base.evaluate.seed)
+    tree = report.build_report(results, about, base.evaluate.bootstrap, base.evaluate.seed)
     if other is not None:
-        tree["beside"] = report.beside(tree, other)
-    report.write(Path("reports"), tree)
-    table = report.brief(tree)
+        tree["beside"] = report.compare_corpora(tree, other)
+    report.write_report(Path("reports"), tree)
+    table = report.brief_table(tree)
     show_table(table.caption, table.head, table.rows, note)
     for row in results:
         if row["state"] != "scored":
@@ -99,7 +99,7 @@ def _read_other(path: Path | None) -> dict[str, Any] | None:
     wrong = ParamsError("--beside", got=path, expected="an ablation.json that `aupair ablate` wrote")
     try:
         tree: dict[str, Any] = store.read_json(path)
-        report.beside(tree, tree)
+        report.compare_corpora(tree, tree)
     except (ArtifactError, KeyError, TypeError, AttributeError) as error:
         raise wrong from error
     return tree
