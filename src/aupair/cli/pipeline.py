@@ -192,7 +192,7 @@ def schedule(
     replace: Annotated[bool, typer.Option("--replace", help="Replace the schedule of this name.")] = False,
     debug: Debug = False,
 ) -> None:
-    """Let a cluster run a compiled file again and again."""
+    """Create a schedule by which a cluster runs a compiled file again and again."""
     from aupair.kubeflow.runs import Schedule, create_schedule
 
     with _traceback_if(debug):
