@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 from affwild2_size import lengths_of, settings
-from harness import Row, in_child, main
+from harness import Row, main, run_in_child
 
 from aupair.aus import AUS
 from aupair.data.frames import Frames
@@ -159,7 +159,7 @@ def measure() -> list[Row]:
     folder = Path(tempfile.mkdtemp())
     try:
         print("extract-features of 2.6 million frames", flush=True)
-        child = in_child(write, str(folder))
+        child = run_in_child(write, str(folder))
         (seconds, worker), workers = child.result, len(os.sched_getaffinity(0))
         memory = child.memory + workers * worker
         print(f"{seconds:.1f} s, {memory:.2f} GiB; now the loop", flush=True)

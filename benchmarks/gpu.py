@@ -1,15 +1,19 @@
-"""The questions for a GPU, within eight minutes on a bare machine: `python benchmarks/gpu.py`, no installation.
+"""Measure the package on a GPU, within eight minutes on a bare machine: `python benchmarks/gpu.py`, no installation.
 
 It needs torch, torchvision, numpy, pyarrow, opencv, pydantic, pyyaml and safetensors, and writes gpu.json and gpu.md
 (with `--tiny` gpu_tiny.json and gpu_tiny.md).
 How fast is a training step of f and h at the settings for Aff-Wild2 (params/affwild2.yaml) against the same network in
-float32 (without TF32, and with it), which part of the card's measured bfloat16 rate is that, does the loader keep up, how
-fast are scoring and a step of the mapping, what do two GPUs bring? Everything is computed by the product's own step on generated faces.
-`--tiny` asks the same of a CPU and of a small network, uncompiled: it shows that the script runs, its figures say nothing.
+float32 (without TF32, and with it), which share of the card's measured bfloat16 rate does it reach, does the loader
+keep up, how fast are scoring and a step of the mapping, what do two GPUs bring? The product's own step computes
+everything, on generated faces. `--tiny` does the same on a CPU with a small network, uncompiled: it shows that the
+script runs, its figures mean nothing.
 """
 
 import argparse
+import datetime
 import json
+import os
+import platform
 import subprocess
 import sys
 import tempfile
@@ -17,20 +21,30 @@ import time
 from collections.abc import Callable, Sequence
 from itertools import cycle, islice
 from pathlib import Path
-from typing import Any
 
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "src")]
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
-from gpu_bench import OURS, REFERENCE, WAYS, Bench, Fitting, agreement, fitting_f, fitting_h  # noqa: E402
-from gpu_data import training_set  # noqa: E402
-from gpu_page import Answer, stem, write  # noqa: E402
+from gpu_training import (  # noqa: E402
+    OURS,
+    REFERENCE,
+    REFERENCE_TF32,
+    VARIANTS,
+    Bench,
+    TimedTraining,
+    check_gradients,
+    generate_training_set,
+    start_f,
+    start_h,
+)
+from harness import HEADINGS, Row, format_row, markdown_table, read_commit  # noqa: E402
+from torch.utils.benchmark import Timer  # noqa: E402
 
 from aupair.aus import AUS  # noqa: E402
-from aupair.mapping import fit as mapping  # noqa: E402
 from aupair.mapping.extractor import columns  # noqa: E402
+from aupair.mapping.fit import make_mapping_optimiser, take_mapping_step  # noqa: E402
 from aupair.mapping.networks import MappingNetworks  # noqa: E402
 from aupair.params import load_params  # noqa: E402
 from aupair.ranking import distributed  # noqa: E402
@@ -39,262 +53,260 @@ from aupair.ranking.prefetch import batch_loader, prefetch_depth  # noqa: E402
 from aupair.ranking.uncertainty import Sigma  # noqa: E402
 
 LIMIT = 450.0
-"""seconds after which no further question is begun"""
+"""seconds after which no further question is started"""
 TINY = ["train_mapping.width=8"] + [f"train_{part}.{key}" for part in ("pseudo_intensity", "uncertainty")
         for key in ("network.width=0.05", "network.weights=none", "optimiser.batch=8")] + ["preprocess_faces.size=32"]  # fmt: skip
 
+INTRODUCTION = """# Measured on a GPU
 
-def ask_rate(bench: Bench) -> None:
+Written by `python benchmarks/gpu.py`: the product's own training step and scoring on generated faces, the settings of
+params/affwild2.yaml, random weights. Reference and ours ran on the same card, one after the other.
+"""
+INTRODUCTION_TINY = """# The script for GPUs, tried on a CPU
+
+Written by `python benchmarks/gpu.py --tiny`: it shows that the script runs. A small network on small faces, nothing
+compiled, no GPU, two processes by gloo, a product of 128^3: whatever the name of a row, its figures mean nothing.
+"""
+
+
+def measure_rates(bench: Bench) -> None:
     """Measure the rates of a large matrix product in bfloat16 and of a copy within the card's memory.
 
-    A warm card may turn its clock down: the fastest of many products is what ours is held against.
+    A warm card may lower its clock: ours is compared with the fastest of many products.
     """
     size = 128 if bench.tiny else 8192
     a, b = (torch.randn(size, size, device=bench.device, dtype=torch.bfloat16) for _ in range(2))
-    product = seconds_of(bench, lambda: a @ b)
-    rates = 2 * size**3 / product / 1e12
-    bench.figures["matmul_tflops"], bench.figures["matmul_tflops_median"] = float(rates.max()), float(np.median(rates))
-    full, empty = (torch.zeros(2**20 if bench.tiny else 2**30, device=bench.device) for _ in range(2))
-    copy = seconds_of(bench, lambda: empty.copy_(full))
-    bench.figures["copy_tb_s"] = 2 * 4 * len(full) / float(copy.min()) / 1e12
-    print(
-        f"  {rates.max():.0f} TFLOP/s, {np.median(rates):.0f} in the median; {bench.figures['copy_tb_s']:.2f} TB/s",
-        flush=True,
+    source, target = (torch.zeros(2**20 if bench.tiny else 2**30, device=bench.device) for _ in range(2))
+    tensors = {"a": a, "b": b, "source": source, "target": target}
+    product, copy = (
+        np.array(Timer(f"for _ in range(4): {call}", globals=tensors).blocked_autorange(min_run_time=1).times) / 4
+        for call in ("a @ b", "target.copy_(source)")
     )
+    rates = 2 * size**3 / product / 1e12
+    bench.figures |= {
+        "matmul_tflops": float(rates.max()), "matmul_tflops_median": float(np.median(rates)),
+        "copy_tb_s": 2 * 4 * len(source) / float(copy.min()) / 1e12,
+    }  # fmt: skip
+    print(f"  {bench.figures}", flush=True)
 
 
-def seconds_of(bench: Bench, work: Callable[[], object]) -> np.ndarray:
-    """Time something four times in a row, again and again for a second."""
-    seconds, end = [], time.perf_counter() + (0.1 if bench.tiny else 1)
-    while time.perf_counter() < end:
-        bench.wait()
-        start = time.perf_counter()
-        for _ in range(4):
-            work()
-        bench.wait()
-        seconds.append((time.perf_counter() - start) / 4)
-    return np.array(seconds[1:])
-
-
-def work_of(fitting: Fitting, steps: Sequence[int]) -> float:
-    """Count what one step computes, forward and back, in floating-point operations; frozen layers go one way."""
+def count_operations(training: TimedTraining, steps: Sequence[int]) -> float:
+    """Count the floating-point operations of one step, forward and backward; frozen layers have no backward pass."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    (batch,) = fitting.held(steps, 1)
+    (batch,) = training.batches_on_device(steps, 1)
     with FlopCounterMode(display=False) as counter:
-        fitting.step(batch)
+        training.take_step(batch)
     return float(counter.get_total_flops())
 
 
-def ask_f(bench: Bench) -> None:
-    """Time a step of f in five ways; with the last one the loader too."""
+def measure_f(bench: Bench) -> None:
+    """Measure a step of f in five ways, and the loader with our way."""
     _, steps = bench.batches("pseudo_intensity")
     rows, matmul = bench.figures.setdefault("f", []), bench.figures["matmul_tflops"]
-    for way in WAYS:
-        fitting = fitting_f(bench, way)
-        if way is REFERENCE:
-            bench.figures["tflop_of_a_step"] = tflop = work_of(fitting, steps) / 1e12
-        rows.append(fitting.measure(steps))
-        show(rows[-1], tflop)
-        if way is OURS:
-            ask_loader(bench, fitting, steps)
-        del fitting
-    reference, ours = rows[0], rows[len(WAYS) - 1]
-    share, ratio = 1000 * tflop / ours["ms"] / matmul, reference["ms"] / ours["ms"]
+    for variant in VARIANTS:
+        training = start_f(bench, variant)
+        if variant is REFERENCE:
+            bench.figures["tflop_of_a_step"] = count_operations(training, steps) / 1e12
+        rows.append(training.measure(steps))
+        if variant is OURS:
+            measure_loader(bench, training, steps)
+        del training  # frees its memory before the next one is built
+    reference, ours = rows[0], rows[-1]
+    share, ratio = ours["tflops"] / matmul, reference["ms"] / ours["ms"]
     bench.figures["share_of_matmul"] = share
-    agree, same = agreement(bench, lambda way: fitting_f(bench, way, dropout=0.0), "pseudo_intensity")
-    bench.answers += [
-        Answer("a training step of f", f"{ours['ms']:.1f} ms, {ours['images_s']:.0f} images/s, {ours['peak_gib']:.1f} GiB",
-               f"{reference['ms']:.1f} ms, {reference['peak_gib']:.1f} GiB", ratio, "4 x", ratio >= 4 and agree, same),
-        Answer("what it computes, against a bfloat16 product of 8192^3", f"{1000 * tflop / ours['ms']:.0f} TFLOP/s",
-               f"{matmul:.0f} TFLOP/s (median {bench.figures['matmul_tflops_median']:.0f})", share, "0.5 x", share >= 0.5,
-               "operations counted by torch"),
+    agree, same = check_gradients(bench, start_f, "pseudo_intensity")
+    bench.rows += [
+        Row("a training step of f", f"{ours['ms']:.1f} ms, {ours['images_s']:.0f} images/s, {ours['peak_gib']:.1f} GiB",
+            f"{reference['ms']:.1f} ms, {reference['peak_gib']:.1f} GiB", ratio, "4 x", ratio >= 4 and agree, same),
+        Row("its rate, against a bfloat16 product of 8192^3", f"{ours['tflops']:.0f} TFLOP/s",
+            f"{matmul:.0f} TFLOP/s (median {bench.figures['matmul_tflops_median']:.0f})", share, "0.5 x", share >= 0.5,
+            "operations counted by torch"),
     ]  # fmt: skip
 
 
-def ask_loader(bench: Bench, fitting: Fitting, steps: Sequence[int]) -> None:
-    """Time steps whose faces are decoded from JPEG rows meanwhile against steps whose faces are there already."""
+def measure_loader(bench: Bench, training: TimedTraining, steps: Sequence[int]) -> None:
+    """Compare steps whose faces are decoded from JPEG meanwhile with steps whose faces are in memory already."""
     count = 6 if bench.tiny else 100
-    many = list(islice(cycle(steps), count))
-    there = fitting.time(list(fitting.held(steps, count)))
-    seconds = {
-        depth: fitting.time(batch_loader(fitting.job.sampler, fitting.job.images, many, bench.device, depth))
+    repeated = list(islice(cycle(steps), count))
+    in_memory = training.time_steps(list(training.batches_on_device(steps, count)))
+    prefetched, on_demand = (
+        training.time_steps(batch_loader(training.job.sampler, training.job.images, repeated, bench.device, depth))
         for depth in (prefetch_depth(bench.device), 0)
-    }
-    ours, waiting = seconds[prefetch_depth(bench.device)], seconds[0]
-    bench.figures["loader"] = {"steps": count, "there_s": there, "ahead_s": ours, "fetched_when_asked_s": waiting}
-    ratio = there / ours
-    bench.answers.append(Answer(
-        "share of the time that the loader keeps the GPU busy, from JPEG rows", f"{1000 * ours / count:.1f} ms a step",
-        f"{1000 * there / count:.1f} ms with faces in GPU memory; {1000 * waiting / count:.1f} ms fetched when asked for",
+    )
+    bench.figures["loader"] = {
+        "steps": count, "in_memory_s": in_memory, "prefetched_s": prefetched, "on_demand_s": on_demand,
+    }  # fmt: skip
+    ratio = in_memory / prefetched
+    bench.rows.append(Row(
+        "share of the time that the loader keeps the GPU busy, from JPEG rows", f"{1000 * prefetched / count:.1f} ms a step",
+        f"{1000 * in_memory / count:.1f} ms with faces in GPU memory; {1000 * on_demand / count:.1f} ms without prefetching",
         ratio, "0.9 x", ratio >= 0.9, "the same batches",
     ))  # fmt: skip
     print(f"  loader: {bench.figures['loader']}", flush=True)
 
 
-def ask_h(bench: Bench) -> None:
-    """Time a step of h: a network of its own, and factors of f's trunk."""
+def measure_h(bench: Bench) -> None:
+    """Measure a step of h."""
     _, steps = bench.batches("uncertainty")
-    for kind, ours in (("network", OURS), ("factors", OURS._replace(name="bfloat16, eager", compile=False))):
-        rows = [fitting_h(bench, way, kind).measure(steps) for way in (REFERENCE, ours)]
-        bench.figures[f"h.{kind}"] = rows
-        one, two = (np.array(row["losses"]) for row in rows)
-        ratio, apart = rows[0]["ms"] / rows[1]["ms"], float(abs(one.mean() - two.mean()) / abs(one.mean()))
-        texts = [f"{row['ms']:.2f} ms, {row['peak_gib']:.1f} GiB" for row in rows]
-        goal, met, same = "none: a minute in all", True, f"mean loss of {len(one)} steps {apart:.1e} apart"
-        if kind == "network":
-            agree, same = agreement(bench, lambda way: fitting_h(bench, way, "network", 0.0), "uncertainty")
-            goal, met = "4 x", ratio >= 4 and agree
-        bench.answers.append(Answer(f"a training step of h, {kind}", texts[1], texts[0], ratio, goal, met, same))
-        for row in rows:
-            show(row, bench.figures["tflop_of_a_step"] if kind == "network" else 0)
+    rows = bench.figures["h"] = [
+        start_h(bench, variant).measure(steps) for variant in (REFERENCE, REFERENCE_TF32, OURS)
+    ]
+    agree, same = check_gradients(bench, start_h, "uncertainty")
+    reference, ours = (f"{row['ms']:.2f} ms, {row['peak_gib']:.1f} GiB" for row in (rows[0], rows[-1]))
+    ratio = rows[0]["ms"] / rows[-1]["ms"]
+    bench.rows.append(Row("a training step of h", ours, reference, ratio, "4 x", ratio >= 4 and agree, same))
 
 
-def ask_batches(bench: Bench) -> None:
-    """Time a step of f with four times the pairs."""
-    pairs = 4 * bench.params.train_pseudo_intensity.optimiser.batch // 2
-    _, steps = bench.batches("pseudo_intensity", pairs)
-    row = fitting_f(bench, OURS, pairs).measure(steps)
-    bench.figures["f"].append({**row, "way": f"{OURS.name}; {row['images']} images"})
-    show(bench.figures["f"][-1], bench.figures["tflop_of_a_step"] * row["images"] / bench.figures["f"][0]["images"])
-
-
-def ask_scoring(bench: Bench) -> None:
-    """Time the scoring of frames by f and h, which the stages do in float32 (convolutions in TF32), and in bfloat16."""
+def measure_scoring(bench: Bench) -> None:
+    """Measure the scoring of frames by f and h in float32 with TF32 in convolutions, as in the stages, and in bfloat16."""
     torch.backends.cudnn.allow_tf32, rows = True, np.arange(min(len(bench.data.frames), 64 if bench.tiny else 2048))
-    bench.clear()
+    bench.reset()
     decoded = bench.data.images(rows)
     section = bench.params.train_uncertainty
-    h = Sigma(bench.network(section.network), np.ones(len(AUS)), section.floor)
-    for name, model in (("f", bench.network(bench.params.train_pseudo_intensity.network)), ("h", h)):
-        found, texts = {}, {}
+    h = Sigma(bench.build_network(section.network), np.ones(len(AUS)), section.floor)
+    for name, model in (("f", bench.build_network(bench.params.train_pseudo_intensity.network)), ("h", h)):
+        outputs, rates, texts = [], [], []
         for precision in ("float32", "bfloat16"):
             with autocast(precision, bench.device):
                 forward_all(model, decoded.__getitem__, rows[:128], bench.device)
-                bench.forget()
+                bench.reset_memory()
                 start = time.perf_counter()
-                found[precision] = forward_all(model, decoded.__getitem__, rows, bench.device)
-            rate = len(rows) / (time.perf_counter() - start)
-            bench.figures[f"scoring.{name}.{precision}"] = {"frames_s": rate, "peak_gib": bench.peak()}
-            texts[precision] = (rate, f"{rate:.0f} frames/s, {bench.peak():.1f} GiB")
-        one, two = found["float32"], found["bfloat16"]
-        apart = float(np.abs(one - two).max() / one.std(axis=0).mean())
-        bench.answers.append(Answer(
-            f"scoring by {name}, as the stages do", texts["float32"][1], f"bfloat16: {texts['bfloat16'][1]}",
-            texts["float32"][0] / texts["bfloat16"][0], "none", True, f"{apart:.2g} sd apart at most",
+                outputs.append(forward_all(model, decoded.__getitem__, rows, bench.device))
+            rates.append(len(rows) / (time.perf_counter() - start))
+            texts.append(f"{rates[-1]:.0f} frames/s, {bench.peak_memory():.1f} GiB")
+            figures = {"frames_s": rates[-1], "peak_gib": bench.peak_memory()}
+            bench.figures[f"scoring.{name}.{precision}"] = figures
+        difference = float(np.abs(outputs[0] - outputs[1]).max() / outputs[0].std(axis=0).mean())
+        bench.rows.append(Row(
+            f"scoring by {name}, as in the stages", texts[0], f"bfloat16: {texts[1]}", rates[0] / rates[1], "none", True,
+            f"{difference:.2g} sd apart at most",
         ))  # fmt: skip
         print(f"  {name}: {texts}", flush=True)
 
 
-def ask_mapping(bench: Bench) -> None:
-    """Time a step of the mapping; its floor is what Adam must move: 28 bytes for each weight."""
-    params = bench.params.train_mapping
-    features = len(columns(bench.params.extract_features))
+def measure_mapping(bench: Bench) -> None:
+    """Measure a step of the mapping against the least time in which Adam can move 28 bytes for each weight."""
+    params, features = bench.params.train_mapping, len(columns(bench.params.extract_features))
     center = torch.zeros(len(AUS), features)
     networks = MappingNetworks(torch.ones(features), center, center + 1, params.width, params.dropout).to(bench.device)
-    optimiser = mapping.make_mapping_optimiser(networks, params)
+    optimiser = make_mapping_optimiser(networks, params)
     x = torch.randn(len(AUS), params.batch, features, device=bench.device)
     y = (torch.rand(len(AUS), params.batch, device=bench.device) < 0.3).float()
-    bench.clear()
-    first, *_ = (mapping.take_mapping_step(networks, optimiser, x, y) for _ in range(3))
-    bench.forget()
-    bench.wait()
+    bench.reset()
+    first, *_ = (take_mapping_step(networks, optimiser, x, y) for _ in range(3))
+    bench.reset_memory()
+    bench.synchronise()
     start = time.perf_counter()
-    losses = [mapping.take_mapping_step(networks, optimiser, x, y) for _ in range(bench.count)]
+    losses = [take_mapping_step(networks, optimiser, x, y) for _ in range(bench.steps)]
     ms = 1000 * (time.perf_counter() - start) / len(losses)
-    weights = sum(p.numel() for p in networks.parameters())
-    floor = 28 * weights / bench.figures["copy_tb_s"] / 1e9
-    bench.figures["mapping"] = {"ms": ms, "weights": weights, "peak_gib": bench.peak(), "losses": [first, *losses]}
-    bench.answers.append(Answer(
-        f"a step of the mapping, {2 * len(AUS)} networks of {params.width}", f"{ms:.1f} ms, {bench.peak():.1f} GiB",
-        f"{floor:.1f} ms: 28 B for each of {weights / 1e6:.0f} million weights at {bench.figures['copy_tb_s']:.2f} TB/s",
-        floor / ms, "none", True, f"its loss goes from {first:.3f} to {losses[-1]:.3f} on one batch",
+    weights, copy = sum(p.numel() for p in networks.parameters()), bench.figures["copy_tb_s"]
+    least = 28 * weights / copy / 1e9
+    bench.figures["mapping"] = {
+        "ms": ms, "weights": weights, "peak_gib": bench.peak_memory(), "losses": [first, *losses],
+    }  # fmt: skip
+    bench.rows.append(Row(
+        f"a step of the mapping, {2 * len(AUS)} networks of {params.width}", f"{ms:.1f} ms, {bench.peak_memory():.1f} GiB",
+        f"{least:.1f} ms: 28 B for each of {weights / 1e6:.0f} million weights at {copy:.2f} TB/s",
+        least / ms, "none", True, f"its loss goes from {first:.3f} to {losses[-1]:.3f} on one batch",
     ))  # fmt: skip
-    print(f"  {ms:.2f} ms, {floor:.2f} ms at the rate of a copy; loss {first:.3f} to {losses[-1]:.3f}", flush=True)
+    print(f"  {ms:.2f} ms, {least:.2f} ms at the rate of a copy; loss {first:.3f} to {losses[-1]:.3f}", flush=True)
 
 
-def ask_two(bench: Bench) -> None:
-    """Time a step of f by two processes with a GPU each, the same batch and twice the batch."""
+def measure_two_gpus(bench: Bench) -> None:
+    """Measure a step of f by two processes with a GPU each, for the same batch and for twice the batch."""
     gpus = torch.cuda.device_count()
     if gpus < 2 and not bench.tiny:
-        bench.answers.append(Answer("two GPUs", "skipped", f"{gpus} GPU", None, "1.7 x", None, ""))
+        bench.rows.append(Row("two GPUs", "skipped", f"{gpus} GPU", None, "1.7 x", None, ""))
         return
     with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "shared.json"
+        out = Path(folder) / "rows.json"
         launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", __file__]
         command = [*launch, "--shared", str(out), *(["--tiny"] if bench.tiny else [])]
-        try:
-            subprocess.run(command, check=True, timeout=1200 if bench.tiny else 150)
-        except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
-            why = f"{type(error).__name__}: its output stands above"
-            bench.answers.append(Answer("two GPUs", "failed", why, None, "1.7 x", False, ""))
-            print(f"  {error}", flush=True)
-            return
-        two = json.loads(out.read_text())
-    one = bench.figures["f"][len(WAYS) - 1]
-    bench.figures["two"] = two
-    ratio = one["ms"] / two[0]["ms"]
-    double = f"{two[1]['images']} images: {two[1]['images_s'] / one['images_s']:.2f} x the images/s"
-    bench.answers.append(Answer(
-        "two GPUs (nccl)", f"{two[0]['ms']:.1f} ms; {double}", f"{one['ms']:.1f} ms", ratio, "1.7 x", ratio >= 1.7,
-        f"last losses {two[0]['losses'][-1]:.3f} and {one['losses'][-1]:.3f}, other masks of dropout",
+        subprocess.run(command, check=True, timeout=1200 if bench.tiny else 150)
+        same, double = bench.figures["two"] = json.loads(out.read_text())
+    one = bench.figures["f"][-1]
+    ratio, rate = one["ms"] / same["ms"], double["images_s"] / one["images_s"]
+    bench.rows.append(Row(
+        "two GPUs (nccl)", f"{same['ms']:.1f} ms; {double['images']} images: {rate:.2f} x the images/s",
+        f"{one['ms']:.1f} ms", ratio, "1.7 x", ratio >= 1.7,
+        f"last losses {same['losses'][-1]:.3f} and {one['losses'][-1]:.3f}, other masks of dropout",
     ))  # fmt: skip
 
 
-def show(row: dict[str, Any], tflop: float) -> None:
-    """Print what was measured."""
-    row["tflops"] = 1000 * tflop / row["ms"]
-    print(f"  {row['way']}: {row['ms']:.2f} ms, {row['images_s']:.0f} images/s, {row['peak_gib']:.1f} GiB,"
-          f" {row['tflops']:.1f} TFLOP/s; first steps {row['first_four_steps_s']:.0f} s", flush=True)  # fmt: skip
-
-
-def shared(bench: Bench, out: Path) -> None:
-    """Be one of several processes: time f with the same batch and with one for each process."""
+def measure_shared(bench: Bench, out: Path) -> None:
+    """Measure f as one of several processes, with the same batch and with one for each process."""
     rows = []
     for times in (1, distributed.world_size()):
         pairs = times * bench.params.train_pseudo_intensity.optimiser.batch // 2
-        rows.append(fitting_f(bench, OURS, pairs).measure(bench.batches("pseudo_intensity", pairs)[1]))
+        _, steps = bench.batches("pseudo_intensity", pairs)
+        rows.append(start_f(bench, OURS, pairs=pairs).measure(steps))
     if distributed.is_main():
         out.write_text(json.dumps(rows))
 
 
+def write_results(folder: Path, bench: Bench, seconds: float) -> Path:
+    """Write the answers and figures so far as JSON and as a page, and return the page's path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    machine = {
+        "device": (platform.processor() or "a CPU") if bench.tiny else torch.cuda.get_device_name(),
+        "gpus": torch.cuda.device_count(), "cores": len(os.sched_getaffinity(0)), "torch": torch.__version__,
+        "cuda": torch.version.cuda, "date": datetime.date.today().isoformat(), "commit": read_commit(),
+        "seconds": round(seconds),
+    }  # fmt: skip
+    page = folder / ("gpu_tiny.md" if bench.tiny else "gpu.md")
+    results = {"machine": machine, "answers": [vars(row) for row in bench.rows], "figures": bench.figures}
+    page.with_suffix(".json").write_text(json.dumps(results, indent=1) + "\n")
+    lines = [INTRODUCTION_TINY if bench.tiny else INTRODUCTION, "; ".join(f"{k}: {v}" for k, v in machine.items()), ""]
+    lines += markdown_table(HEADINGS, map(format_row, bench.rows))
+    lines += [f"\n{text}" for text in dict.fromkeys(bench.figures.get("log", ()))]
+    for name in ("f", "h"):
+        steps = [
+            (row["way"], str(row["images"]), f"{row['ms']:.2f}", f"{row['images_s']:.0f}", f"{row['peak_gib']:.1f}",
+             f"{row['tflops']:.1f}")
+            for row in bench.figures.get(name, ())
+        ]  # fmt: skip
+        lines += ["", f"A step of {name}:", ""]
+        lines += markdown_table(("way", "images", "ms", "images/s", "GiB", "TFLOP/s"), steps)
+    page.write_text("\n".join(lines) + "\n")
+    return page
+
+
 QUESTIONS: tuple[tuple[str, Callable[[Bench], None], float], ...] = (
-    ("the rate of the card", ask_rate, 0), ("a step of f, and the loader", ask_f, 0), ("scoring", ask_scoring, 20),
-    ("a step of h", ask_h, 150), ("four times the batch", ask_batches, 80), ("the mapping", ask_mapping, 20),
-    ("two GPUs", ask_two, 110),
+    ("the rate of the card", measure_rates, 0), ("a step of f, and the loader", measure_f, 0),
+    ("scoring", measure_scoring, 20), ("a step of h", measure_h, 150), ("the mapping", measure_mapping, 20),
+    ("two GPUs", measure_two_gpus, 110),
 )  # fmt: skip
 """with the seconds that each may take"""
 
 
 def main() -> None:
-    """Ask all questions; what was answered is written after each."""
+    """Answer all questions; the results are written after each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=HERE, help="the folder to write to")
     parser.add_argument("--tiny", action="store_true", help="check the script on a CPU")
     parser.add_argument("--shared", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    begun = time.monotonic()
+    start = time.monotonic()
     if not torch.cuda.is_available() and not options.tiny:
         sys.exit("gpu.py: no GPU here; --tiny checks the script on a CPU")
-    device = torch.device("cpu" if options.tiny else "cuda")
     params = load_params(HERE.parent / "params" / "affwild2.yaml", TINY if options.tiny else ())
     with tempfile.TemporaryDirectory() as folder, distributed.process_group(), cudnn_autotuning():
-        pairs = 20 if options.tiny else params.sample_pairs.train_pairs
-        data = training_set(Path(folder), params.preprocess_faces.size, 400 if options.tiny else 20_000, pairs)
-        bench = Bench(device, params, data, options.tiny, 4 if options.tiny else 30, [], {})
+        count, pairs = (400, 20) if options.tiny else (20_000, params.sample_pairs.train_pairs)
+        data = generate_training_set(Path(folder), params.preprocess_faces.size, count, pairs)
+        bench = Bench(torch.device("cpu" if options.tiny else "cuda"), params, data, options.tiny)
         if options.shared:
-            shared(bench, options.shared)
+            measure_shared(bench, options.shared)
             return
-        for name, question, needs in QUESTIONS:
-            if time.monotonic() - begun + needs > LIMIT:
-                bench.answers.append(Answer(name, "skipped", "no time left", None, "", None, ""))
-                continue
-            print(f"# {name} ({time.monotonic() - begun:.0f} s)", flush=True)
-            question(bench)
-            if device.type == "cuda":
-                torch.cuda.empty_cache()
-            write(options.out, device, bench.answers, bench.figures, time.monotonic() - begun)
-    print(f"written to {options.out / stem(device)}.md after {time.monotonic() - begun:.0f} s")
+        for name, measure, seconds in QUESTIONS:
+            if time.monotonic() - start + seconds > LIMIT:
+                bench.rows.append(Row(name, "skipped", "no time left", None, "", None, ""))
+            else:
+                print(f"# {name} ({time.monotonic() - start:.0f} s)", flush=True)
+                measure(bench)
+                bench.reset_memory()
+            page = write_results(options.out, bench, time.monotonic() - start)
+    print(f"written to {page} after {time.monotonic() - start:.0f} s")
 
 
 if __name__ == "__main__":

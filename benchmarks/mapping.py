@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from harness import Row, in_turn, main
+from harness import Row, main, time_in_turn
 from torch import Tensor, nn
 
 from aupair.aus import AUS
@@ -68,8 +68,8 @@ def measure() -> list[Row]:
 def row(task: Task, params: TrainMapping, question: str) -> Row:
     """Compare and time both."""
     same = compare(task.double(), params.model_copy(update={"dropout": 0.0}))
-    ours, theirs = in_turn(lambda: batched(task, params), lambda: separate(task, params))
-    again, alike = in_turn(lambda: batched(task, params), lambda: separate(task, params, alike=True))
+    ours, theirs = time_in_turn(lambda: batched(task, params), lambda: separate(task, params))
+    again, alike = time_in_turn(lambda: batched(task, params), lambda: separate(task, params, alike=True))
     same += f"; {alike / again:.2f} x where the 24 have our masks and fused steps"
     return Row(
         question=f"{question}, {params.width} wide", ours=f"{ours:.2f} s", reference=f"one after another: {theirs:.2f} s",

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from harness import Child, Row, in_child, main
+from harness import Child, Row, main, run_in_child
 
 from aupair.aus import AUS
 from aupair.faces import video
@@ -130,7 +130,7 @@ def pair(question: str, clips: tuple[Path, Path], folder: Path, stand_in: bool, 
     """Predict a long video and a short one."""
     children: list[Child] = []
     for clip in clips:
-        children.append(in_child(run, clip, folder / "out", 64, stand_in))
+        children.append(run_in_child(run, clip, folder / "out", 64, stand_in))
         seconds, frames = children[-1].result
         print(f"{clip.name}: {frames} frames, {seconds:.1f} s, {1024 * children[-1].memory:.0f} MiB", flush=True)
     (long, n), (short, m) = (child.result for child in children)
@@ -152,7 +152,7 @@ def any_batch(clip: Path, folder: Path) -> str:
     """Check that the table's bytes are the same for some sizes of a batch."""
     tables = set()
     for size in BATCHES:
-        in_child(run, clip, folder / f"out{size}", size, False)
+        run_in_child(run, clip, folder / f"out{size}", size, False)
         tables.add((folder / f"out{size}" / f"{clip.stem}.csv").read_bytes())
     assert len(tables) == 1, "the table depends on the batch"
     return f"tables of batches of {', '.join(map(str, BATCHES))} have the same bytes"

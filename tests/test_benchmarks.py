@@ -1,4 +1,4 @@
-"""`benchmarks/run.py`: what a run keeps, what it says of one that failed, how it takes names."""
+"""Tests of `benchmarks/run.py`: rows of earlier runs, failures, names."""
 
 import json
 import subprocess
@@ -30,7 +30,7 @@ def run(folder: Path, *names: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, folder / "run.py", *names], capture_output=True, text=True, timeout=120)
 
 
-def test_one_that_fails_leaves_the_rows_of_the_last_that_did_not(folder: Path) -> None:
+def test_failed_benchmark_leaves_the_rows_of_its_last_run(folder: Path) -> None:
     write(folder, "pairs", BAD)
     failed = run(folder, "pairs")
     assert failed.returncode == 1
@@ -44,14 +44,14 @@ def test_one_that_fails_leaves_the_rows_of_the_last_that_did_not(folder: Path) -
     assert ("first" not in page, "second" in page, "failed" not in page) == (True, True, True)
 
 
-def test_the_page_names_what_was_not_measured(folder: Path) -> None:
+def test_page_lists_benchmarks_that_were_not_run(folder: Path) -> None:
     assert "| predict.py |  | not yet |" in (folder / "results.md").read_text()
 
 
-def test_a_wrong_name_is_one_line(folder: Path) -> None:
+def test_wrong_name_is_a_one_line_error(folder: Path) -> None:
     before = (folder / "results.json").read_bytes()
     wrong = run(folder, "gpu")
     assert wrong.returncode == 1
     assert wrong.stderr.startswith("no such benchmark: gpu; there are faces, pairs, ")
-    assert "by themselves run affwild2_size.py, gpu.py" in wrong.stderr
+    assert "run affwild2_size.py, gpu.py directly" in wrong.stderr
     assert (folder / "results.json").read_bytes() == before
