@@ -1,4 +1,4 @@
-"""What the tests of the whole share: a tiny corpus, settings that take seconds, the flow they give, the command line."""
+"""Shared by tests of the whole flow: a tiny corpus, settings that take seconds, a finished flow, the command line."""
 
 import fcntl
 import os
@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
-"""A shell that runs tests in the background lets them ignore Ctrl-C, and what they start with them."""
+"""A shell that runs tests in the background makes them, and what they start, ignore Ctrl-C: undo that."""
 
 REPOSITORY = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
-"""Where `aupair`, `dvc` and `git`'s hooks of the environment are."""
+"""The folder of the environment's programs: `aupair`, `dvc`, `lint-imports`."""
 
 NETWORK = {"width": 0.05, "batch_norm": True, "weights": "none", "frozen_convolutions": 0, "dropout": 0.1}
 OPTIMISER = {"name": "adamw", "learning_rate": 0.003, "steps": 3, "fold_steps": 2, "batch": 12, "evaluate_every": 2}
@@ -38,7 +38,7 @@ TINY: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a command did: its exit code, standard output, standard error."""
+    """The outcome of a command: its exit code, standard output and standard error."""
 
     code: int
     out: str
@@ -46,7 +46,7 @@ class Outcome:
 
     @property
     def line(self) -> str:
-        """The one line on standard error, without the program's name."""
+        """Return the only line on standard error, without the program's name."""
         lines = self.err.splitlines()
         assert len(lines) == 1, self.err
         assert lines[0].startswith("aupair: "), self.err
@@ -66,7 +66,7 @@ def tiny() -> Any:
 
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data folder of eight people, 30 frames each; every AU is active in every split. Not to be changed."""
+    """A data folder of eight people, 30 frames each; every AU is active in every split. Tests must not change it."""
     from aupair.synth.corpus import SynthParams, synthesise
 
     with _once(tmp_path_factory, "corpus") as folder:
@@ -77,7 +77,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory, corpus: Path, tiny: Any) -> Path:
-    """A folder in which the flow has run up to evaluate: data, work, reports, params.yaml, mlflow. Not to be changed."""
+    """A folder in which the flow has run up to evaluate, see `run_flow`. Tests must not change it."""
     from aupair import store
 
     with _once(tmp_path_factory, "finished") as folder:
@@ -89,14 +89,14 @@ def finished(tmp_path_factory: pytest.TempPathFactory, corpus: Path, tiny: Any) 
 
 @pytest.fixture(autouse=True)
 def own_store(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give each test its folder's MLflow store: MLflow leaves the address of the last one in the environment."""
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")  # undone after the test, whatever MLflow has made of it by then
+    """Let each test use the MLflow store of its folder: MLflow leaves the address of the last one in the environment."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")  # so that the variable is restored after the test
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
 
 
 @pytest.fixture
 def home(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of that folder to work in, as the current one."""
+    """A copy of the finished flow, as the current folder."""
     folder = Path(shutil.copytree(finished, tmp_path / "home"))
     monkeypatch.chdir(folder)
     return folder
@@ -104,7 +104,7 @@ def home(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 
 @pytest.fixture
 def fresh(corpus: Path, tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with data and params.yaml in which nothing has run, as the current one."""
+    """A folder with data and params.yaml in which no stage has run, as the current folder."""
     root = tmp_path / "fresh"
     shutil.copytree(corpus, root / "data")
     (root / "params.yaml").write_text(as_yaml(tiny))
@@ -114,7 +114,7 @@ def fresh(corpus: Path, tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 @pytest.fixture
 def aupair(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
-    """Run a command line in this process, and give what came of it; capfd hears what native code prints, too."""
+    """Run a command line in this process; the output of native code is captured as well."""
     from aupair.cli import main as cli
 
     def call(*arguments: object) -> Outcome:
@@ -130,7 +130,7 @@ def aupair(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.fixture(scope="session")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Copy the repository as it stands now, uncommitted files included, without what git ignores, into a new one."""
+    """Copy the working tree, with uncommitted and without ignored files, into a new git repository."""
 
     def make(name: str) -> Path:
         target = tmp_path_factory.mktemp(name) / "aupair"
@@ -149,7 +149,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 @pytest.fixture(scope="session")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Variables for commands in a clone: our programs first, nobody's settings, no caches of the machine."""
+    """Variables for commands in a clone: this environment's programs, and no settings or caches of the user."""
     own = tmp_path_factory.mktemp("settings")
     return {
         **{key: value for key, value in os.environ.items() if not key.startswith(("DVC_", "MLFLOW_", "GIT_"))},
@@ -164,7 +164,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 def run_flow(root: Path, corpus: Path, params: Any) -> None:
-    """Run the flow up to evaluate in a new folder: data, work, reports, params.yaml, mlflow."""
+    """Run the flow up to evaluate in a new folder; it then has data, work, reports, params.yaml and mlflow."""
     from aupair import stages, store
 
     shutil.copytree(corpus, root / "data")
@@ -174,8 +174,20 @@ def run_flow(root: Path, corpus: Path, params: Any) -> None:
         stages.run_stage(stage.name, params, root=root)
 
 
+def artifact(root: Path, name: str, trial: int = 0) -> Path:
+    """Return the path of an artifact below a working folder."""
+    from aupair.stage import ARTIFACTS
+
+    return root / ARTIFACTS[name].format(trial=trial)
+
+
+def files_below(folder: Path) -> dict[str, int]:
+    """Return every file below a folder with its time of change."""
+    return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
 def as_yaml(params: Any) -> str:
-    """Write Params as a params.yaml with every key."""
+    """Return Params as the text of a params.yaml."""
     import yaml
 
     return str(yaml.safe_dump(params.model_dump(mode="json"), sort_keys=False))
@@ -183,7 +195,7 @@ def as_yaml(params: Any) -> str:
 
 @contextmanager
 def _once(factory: pytest.TempPathFactory, name: str) -> Iterator[Path]:
-    """Give a folder that all workers of this run share, one of them at a time."""
+    """Yield a folder that all workers of this run share, to one of them at a time."""
     base = factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     with open(shared / f"{name}.lock", "w") as lock:

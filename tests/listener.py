@@ -1,10 +1,10 @@
-"""A log that tests read."""
+"""A log whose lines a test reads."""
 
 from aupair.log import Log
 
 
 class Listener(Log):
-    """Keeps what it is told."""
+    """Collects the lines of a stage."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []

@@ -4,7 +4,6 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -12,17 +11,12 @@ import pytest
 
 from aupair import store
 from aupair.aus import AUS
+from conftest import Command, files_below
 
-Command = Callable[..., Any]
 Damage = Callable[[Path], object]
 
 SHEET = "annotations/AU_Set/Train_Set/s000c0.txt"
 FIT = ("s000c0", "s002c0", "s004c0", "s006c0")
-
-
-def files_below(folder: Path) -> dict[str, int]:
-    """Every file below a folder with its time of change."""
-    return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 
 
 def edit(name: str, change: Callable[[str], str]) -> Damage:
@@ -124,9 +118,11 @@ def test_more_or_fewer_labels_than_frames_are_counted(fresh: Path, aupair: Comma
     fewer.write_text("\n".join(fewer.read_text().splitlines()[:-4]) + "\n")
     outcome = aupair("run", "check-data")
     assert outcome.code == 0
-    said = "2 videos whose label rows and frames differ in number, by the header: s000c0 (31 rows, 30 frames), s002c0"
-    assert said in outcome.err
-    assert any(text.startswith(said) for text in store.read_json(fresh / "work/data.json")["warnings"])
+    warning = (
+        "2 videos whose label rows and frames differ in number, by the header: s000c0 (31 rows, 30 frames), s002c0"
+    )
+    assert warning in outcome.err
+    assert any(text.startswith(warning) for text in store.read_json(fresh / "work/data.json")["warnings"])
 
 
 def test_videos_without_frames_without_faces_and_cut_off_get_a_status(home: Path, aupair: Command) -> None:
@@ -140,7 +136,7 @@ def test_videos_without_frames_without_faces_and_cut_off_get_a_status(home: Path
     assert outcome.code == 0, outcome.err
     assert "Traceback" not in outcome.err
     for name, status in (("s002c0", "no_face"), ("s004c0", "(empty|unreadable)"), ("s006c0", "unreadable")):
-        assert sum(line.startswith(f"{name}: ") for line in outcome.err.splitlines()) == 1, "told once"
+        assert sum(line.startswith(f"{name}: ") for line in outcome.err.splitlines()) == 1, "reported once"
         assert re.search(rf"^{name}: {status}: ", outcome.err, re.M), outcome.err
     faces = {name: store.read_faces(home / f"work/faces/{name}.arrow") for name in ("s000c0", "s002c0", "s004c0")}
     assert [len(table) for table in faces.values()] == [30, 5, 0]

@@ -25,14 +25,14 @@ ALL = [
 
 
 def call(folder: Path, environment: dict[str, str], *command: str) -> str:
-    """Run a program that must succeed; give what it printed."""
+    """Run a program that must succeed, and return its output."""
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, f"{' '.join(command)}:\n{done.stdout}\n{done.stderr}"
     return done.stdout
 
 
 def ran(output: str) -> list[str]:
-    """The stages that a `dvc repro` ran, in order."""
+    """Return the stages that a `dvc repro` ran, in order."""
     start = "Running stage '"
     return [line.removeprefix(start).partition("'")[0] for line in output.splitlines() if line.startswith(start)]
 
@@ -50,9 +50,9 @@ def checkout(clone: Callable[[str], Path], corpus: Path, tiny: Params, environme
 
 def test_every_stage_ran_once_a_trial_and_in_order(checkout: tuple[Path, str]) -> None:
     folder, output = checkout
-    found = ran(output)
-    assert sorted(found) == sorted(ALL)
-    place = {name.partition("@")[0]: index for index, name in enumerate(found)}
+    order = ran(output)
+    assert sorted(order) == sorted(ALL)
+    place = {name.partition("@")[0]: index for index, name in enumerate(order)}
     assert [place[stage.name] for stage in stages.FLOW] == sorted(place.values())
     assert store.read_json(folder / "work" / "registered.json")["version"] == 1
 
@@ -74,9 +74,9 @@ def test_dvc_gives_the_bytes_that_the_same_stages_give_in_one_process(
     for name in ("labels", "faces", "pairs", "f", "h", "features", "mapping", "selection", "metrics"):
         for trial in TRIALS:
             place = ARTIFACTS[name].format(trial=trial)
-            mine = sorted(p for p in [folder / place, *(folder / place).rglob("*")] if p.is_file())
-            assert mine
-            for path in mine:
+            files = sorted(p for p in [folder / place, *(folder / place).rglob("*")] if p.is_file())
+            assert files
+            for path in files:
                 assert path.read_bytes() == (finished / path.relative_to(folder)).read_bytes(), path
 
 
@@ -92,8 +92,8 @@ def test_a_second_time_runs_register_model_alone_and_makes_no_version(
     folder, _ = checkout
     before = (folder / "data.dvc").read_bytes()
     assert ran(call(folder, environment, "dvc", "repro")) == ["register-model"]
-    found = store.read_json(folder / "work" / "registered.json")
-    assert (found["version"], found["created"]) == (1, False)
+    registered = store.read_json(folder / "work" / "registered.json")
+    assert (registered["version"], registered["created"]) == (1, False)
     listed = call(folder, environment, "aupair", "registry", "list")
     assert sum(line.startswith("│ ") for line in listed.splitlines()) == 1
     assert (folder / "data.dvc").read_bytes() == before
@@ -118,7 +118,7 @@ def test_faces_of_earlier_params_come_from_the_run_cache(
 
 
 def changed(folder: Path, environment: dict[str, str]) -> set[str]:
-    """The stages whose own inputs or params differ from dvc.lock, without the one that always runs."""
+    """Return the stages whose own inputs or params differ from dvc.lock, without the one that always runs."""
     import json
 
     return {name.partition("@")[0] for name in json.loads(call(folder, environment, "dvc", "status", "--json"))} - {

@@ -4,9 +4,7 @@ import math
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -19,9 +17,8 @@ from aupair.errors import ArtifactError
 from aupair.evaluation.selection import MAPPINGS
 from aupair.params import Params
 from aupair.ranking.scores import read_sigma, read_y_hat
-from aupair.stage import ARTIFACTS
+from conftest import artifact
 
-Command = Callable[..., Any]
 ROWS = ("all-zero", "all-one", "best-constant", "no-uncertainty", "P1", "P2")
 INTERVALS = ("f1", "accuracy", "score")
 
@@ -69,10 +66,6 @@ from aupair.params import load_params
 for name in ("train-pseudo-intensity", "train-uncertainty", "extract-features", "train-mapping"):
     stages.run_stage(name, load_params(Path("params.yaml")), trial=1)
 """
-
-
-def artifact(root: Path, name: str, trial: int = 0) -> Path:
-    return root / ARTIFACTS[name].format(trial=trial)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -2,7 +2,6 @@
 
 import csv
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +19,9 @@ from aupair.mapping.fit import fit_mappings
 from aupair.params import Params, TrainMapping, parse_params
 from aupair.ranking.pairs import Pairs
 from aupair.ranking.samples import load_samples, load_training_set
-from aupair.stage import ARTIFACTS
-from conftest import run_flow
+from conftest import Command, artifact, run_flow
 
-Command = Callable[..., Any]
 ROWS = ("all-zero", "fit-median", "fit-mean", "no-uncertainty", "P1", "P2")
-
-
-def artifact(root: Path, name: str, trial: int = 0) -> Path:
-    return root / ARTIFACTS[name].format(trial=trial)
 
 
 @pytest.fixture(scope="module")
@@ -70,16 +63,16 @@ def test_f_is_trained_on_pairs_of_all_levels(graded: Path, settings: Params) -> 
     frames = frames_of(graded)
     assert set(np.unique(frames.labels)) == set(range(6))
     training = load_training_set(artifact(graded, "labels"), artifact(graded, "faces"), artifact(graded, "pairs"))
-    sampler = training.sampler(training.networks()["final"], settings.train_pseudo_intensity.optimiser, (0,))
-    seen: dict[tuple[int, int], int] = {}
+    sampler = training.sampler(training.training_masks()["final"], settings.train_pseudo_intensity.optimiser, (0,))
+    counts: dict[tuple[int, int], int] = {}
     for step in range(20):
         rows, pairs, weight = sampler(step)
         assert weight.sum() == pytest.approx(1, abs=1e-5)
         global_pairs = Pairs(rows[pairs.i], rows[pairs.j], pairs.au, pairs.r)
         for key, n in level_pairs(frames, global_pairs).items():
-            seen[key] = seen.get(key, 0) + n
+            counts[key] = counts.get(key, 0) + n
     every = {(high, low) for high in range(6) for low in range(high)}
-    assert set(seen) == every, "(4, 2) as well as (1, 0)"
+    assert set(counts) == every, "(4, 2) as well as (1, 0)"
 
 
 def test_fixed_pairs_are_balanced_over_level_pairs(graded: Path) -> None:
@@ -114,19 +107,19 @@ def test_a_mapping_learns_the_order_of_levels(loss: str) -> None:
     settings = TrainMapping(loss=loss, width=16, dropout=0.0, learning_rate=0.01, draws=512, epochs=20, device="cpu")
     mapping, _ = fit_mappings(frames, features, 6, settings, 0)
     for raw in mapping.map_all(features):
-        said = [
+        means = [
             [raw[frames.of_split("validation") & (labels[:, au] == k), au].mean() for k in range(6)] for au in range(12)
         ]
-        assert (np.diff(said, axis=1) > 0.25).all()
-        assert np.abs(np.mean(said, axis=0) - np.arange(6)).max() < 0.4
+        assert (np.diff(means, axis=1) > 0.25).all()
+        assert np.abs(np.mean(means, axis=0) - np.arange(6)).max() < 0.4
 
 
 def test_metrics_have_rows_of_levels_beside_those_of_occurrence(graded: Path, settings: Params) -> None:
     metrics = store.read_json(artifact(graded, "metrics"))
     assert (metrics["target"], metrics["levels"]) == ("intensity", 6)
-    found = {(row["name"], row["split"]): row for row in metrics["intensity_rows"]}
-    assert set(found) == {(name, split) for name in ROWS for split in ("select", "validation")}
-    for (name, _), row in found.items():
+    rows = {(row["name"], row["split"]): row for row in metrics["intensity_rows"]}
+    assert set(rows) == {(name, split) for name in ROWS for split in ("select", "validation")}
+    for (name, _), row in rows.items():
         assert set(row["per_au"]) == set(AUS)
         assert 0 <= row["mae"] <= 5
         assert -1 <= row["icc"] <= 1
@@ -135,15 +128,15 @@ def test_metrics_have_rows_of_levels_beside_those_of_occurrence(graded: Path, se
         assert low <= row["mae"] <= high
     assert {row["name"] for row in metrics["rows"]} >= {"all-zero", "best-constant", "no-uncertainty", "P1", "P2"}
     frames = frames_of(graded)
-    mine = frames.of_split("validation") & (frames.labels[:, 0] >= 0)
-    assert found["all-zero", "validation"]["mae"] == pytest.approx(frames.labels[mine].mean())
+    annotated = frames.of_split("validation") & (frames.labels[:, 0] >= 0)
+    assert rows["all-zero", "validation"]["mae"] == pytest.approx(frames.labels[annotated].mean())
     table = artifact(graded, "table").read_text()
-    assert "## Intensity on validation" in table
-    assert f"{found['P2', 'validation']['icc']:.3f}" in table
-    assert "Difference: ICC(3,1) with uncertainty less without" in table
+    assert "**Intensity on validation**" in table
+    assert f"{rows['P2', 'validation']['icc']:.3f}" in table
+    assert "where ICC(3,1) on `select` is higher with uncertainty" in table
 
 
-def test_the_choice_goes_by_icc_and_says_so(graded: Path) -> None:
+def test_the_choice_is_made_by_icc_and_recorded(graded: Path) -> None:
     tree = store.read_json(artifact(graded, "selection"))
     assert (tree["target"], tree["levels"]) == ("intensity", 6)
     rows = {r["name"]: r["per_au"] for r in store.read_json(artifact(graded, "metrics"))["intensity_rows"][:6]}
@@ -159,7 +152,7 @@ def test_the_choice_goes_by_icc_and_says_so(graded: Path) -> None:
     assert read_selection(artifact(graded, "selection")).thresholds.shape == (len(AUS),)
 
 
-def test_register_and_predict_say_levels(home: Path, aupair: Command) -> None:
+def test_register_and_predict_write_levels(home: Path, aupair: Command) -> None:
     from aupair.registry.versions import list_versions
 
     done = aupair("run", "register-model")
@@ -174,11 +167,11 @@ def test_register_and_predict_say_levels(home: Path, aupair: Command) -> None:
     done = aupair("predict", "data/videos/s003c0.mp4", "--model", "models:/aupair/1", "--out", "out")
     assert done.code == 0, done.err
     with open(home / "out" / "s003c0.csv", newline="") as file:
-        said = list(csv.DictReader(file))
-    assert list(said[0])[3:9] == [
+        lines = list(csv.DictReader(file))
+    assert list(lines[0])[3:9] == [
         "AU1", "AU1_intensity", "AU1_raw", "AU1_pseudo_intensity", "AU1_uncertainty", "AU1_confidence",
     ]  # fmt: skip
-    for line in said:
+    for line in lines:
         for au in AUS:
             if line["status"] == "ok":
                 assert float(line[f"{au}_intensity"]) == pytest.approx(
@@ -186,25 +179,25 @@ def test_register_and_predict_say_levels(home: Path, aupair: Command) -> None:
                 )
             else:
                 assert line[f"{au}_intensity"] == line[au] == ""
-    _check_served(home, said)
+    _check_served(home, lines)
 
 
 def _check_run(run_id: str, row: dict[str, Any]) -> None:
     """The run of the flow has the headline."""
     from aupair.registry import mlflow_store
 
-    kept = mlflow_store.open_mlflow().get_run(run_id).data.metrics
+    logged = mlflow_store.open_mlflow().get_run(run_id).data.metrics
     for key in ("icc", "mae"):
-        assert kept[f"intensity_rows.P2.validation.{key}"] == pytest.approx(row[key])
+        assert logged[f"intensity_rows.P2.validation.{key}"] == pytest.approx(row[key])
 
 
-def _check_served(home: Path, said: list[dict[str, str]]) -> None:
+def _check_served(home: Path, lines: list[dict[str, str]]) -> None:
     """The python function has the columns of the signature, and they are predict's."""
     import mlflow
 
     model = mlflow.pyfunc.load_model("models:/aupair/1")
     named = model.metadata.get_output_schema().input_names()
-    assert named == [name for name in said[0] if name.startswith("AU")]
+    assert named == [name for name in lines[0] if name.startswith("AU")]
     rows = store.read_faces(home / "work" / "faces" / "s003c0.arrow")
     faces = np.stack([store.decode_jpeg(jpeg) for jpeg in rows["jpeg"].to_pylist() if jpeg])
     table = model.predict(faces, params={"fps": 6.0})
@@ -212,7 +205,7 @@ def _check_served(home: Path, said: list[dict[str, str]]) -> None:
     assert table["AU12_intensity"].between(0, 5).all()
 
 
-def test_labels_and_choices_of_another_target_are_told(home: Path, settings: Params) -> None:
+def test_labels_and_choices_of_another_target_are_an_error(home: Path, settings: Params) -> None:
     occurrence = parse_params(settings.model_dump(mode="json") | {"target": "occurrence"})
     with pytest.raises(ArtifactError, match=r"^labels of another target, got intensity, expected occurrence; run the"):
         stages.run_stage("evaluate", occurrence, root=home)

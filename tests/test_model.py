@@ -1,7 +1,6 @@
 """From the flow's outputs to a registered model, the champion, and predictions; by the command line."""
 
 import csv
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +14,7 @@ from aupair.aus import AUS
 from aupair.data.frames import load_frames
 from aupair.evaluation.selection import MAPPINGS
 from aupair.ranking.scores import read_sigma, read_y_hat
-from aupair.stage import ARTIFACTS
-
-Command = Callable[..., Any]
-
-
-def artifact(root: Path, name: str, trial: int = 0) -> Path:
-    return root / ARTIFACTS[name].format(trial=trial)
+from conftest import Command, artifact
 
 
 def blank(path: Path, frames: int = 7) -> None:
@@ -77,14 +70,14 @@ def test_what_is_served_is_what_was_trained(home: Path, aupair: Command) -> None
     assert aupair("predict", "data/videos/s003c0.mp4", "--model", "models:/aupair/1", "--out", "out").code == 0
     trial = store.read_json(artifact(home, "selection"))["trial"]
     frames = load_frames(artifact(home, "labels"), artifact(home, "faces"))
-    mine = frames.video == frames.videos.index("s003c0")
-    found = rows(home / "out" / "s003c0.csv")
+    of_video = frames.video == frames.videos.index("s003c0")
+    lines = rows(home / "out" / "s003c0.csv")
     for column, values in (
         ("pseudo_intensity", read_y_hat(artifact(home, "f", trial), len(frames))),
         ("uncertainty", read_sigma(artifact(home, "h", trial), len(frames))),
     ):
-        served = np.array([[float(row[f"{au}_{column}"] or "nan") for au in AUS] for row in found])
-        stored = values[mine]
+        served = np.array([[float(row[f"{au}_{column}"] or "nan") for au in AUS] for row in lines])
+        stored = values[of_video]
         np.testing.assert_allclose(served, stored, rtol=0, atol=1e-5, err_msg=column)  # NaN where there is no face
 
 
@@ -102,11 +95,11 @@ def test_the_python_interface_returns_the_table_that_the_command_writes(
 
 
 def _register(home: Path, aupair: Command, *more: str) -> dict[str, Any]:
-    """Run register-model and give what it wrote."""
+    """Run register-model and return what it wrote."""
     outcome = aupair("run", "register-model", *more)
     assert outcome.code == 0, outcome.err
-    found: dict[str, Any] = store.read_json(artifact(home, "registered"))
-    return found
+    registered: dict[str, Any] = store.read_json(artifact(home, "registered"))
+    return registered
 
 
 def _versions() -> list[Any]:
@@ -120,7 +113,7 @@ def _champion() -> int:
 
 
 def _runs() -> set[str]:
-    """The ids of all runs."""
+    """Return the ids of all runs."""
     from aupair.registry import mlflow_store
 
     client = mlflow_store.open_mlflow()
@@ -128,7 +121,7 @@ def _runs() -> set[str]:
 
 
 def _check_version(home: Path) -> None:
-    """The version says what the files say; its flow has a run for each stage and trial, with curves and reports."""
+    """Check the version's tags against the files, and that its flow has a run for each stage and trial."""
     from aupair.registry import mlflow_store
 
     (version,) = _versions()
@@ -148,8 +141,8 @@ def _check_version(home: Path) -> None:
     assert sorted(run.info.run_name for run in nested) == sorted(
         name for s in stages.FLOW[:-1] for name in ([f"{s.name}-{t}" for t in (0, 1)] if s.per_trial else [s.name])
     )
-    kept = {entry.path for entry in client.list_artifacts(version.run_id)}
-    assert {"table.md", "plots", "metrics.json"} <= kept
+    logged = {entry.path for entry in client.list_artifacts(version.run_id)}
+    assert {"table.md", "plots", "metrics.json"} <= logged
     trained = next(run for run in nested if run.info.run_name == "train-pseudo-intensity-0")
     steps = {m.step for m in client.get_metric_history(trained.info.run_id, "f.final/train_loss")}
     assert steps == {row["step"] for row in _curves(home) if row["network"] == "f.final"}
@@ -160,7 +153,7 @@ def _curves(home: Path) -> list[dict[str, Any]]:
 
 
 def _check_predictions(home: Path, aupair: Command, video: Path) -> None:
-    """Two videos with faces, one without, one that is none: a row for every frame, a summary, exit code 0."""
+    """Predict two videos with faces, one without and a broken one: a row for every frame, a summary, exit code 0."""
     other = home / "data" / "videos" / "s000c0.mp4"
     blank(home / "blank.mp4")
     (home / "broken.mp4").write_bytes(b"no video")

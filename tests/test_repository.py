@@ -1,4 +1,4 @@
-"""The repository as a whole: its files agree with each other, its layers hold, its demo data stay where they are."""
+"""The repository as a whole: its files agree, its layers hold, help is quick, and the demo's data stay out of git."""
 
 import importlib
 import inspect
@@ -26,12 +26,12 @@ MATRIX = "${item.trial}"
 
 @pytest.fixture(scope="module")
 def pipeline() -> dict[str, Any]:
-    found: dict[str, Any] = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"]
-    return found
+    stages_of_dvc: dict[str, Any] = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"]
+    return stages_of_dvc
 
 
 def names_of(entries: list[Any]) -> list[str]:
-    """The names in a list of dvc.yaml whose entries may carry options."""
+    """Return the names in a list of dvc.yaml, whose entries may have options."""
     return [next(iter(entry)) if isinstance(entry, dict) else entry for entry in entries]
 
 
@@ -65,11 +65,11 @@ def test_dvc_runs_what_the_flow_says(pipeline: dict[str, Any], stage: stages.Sta
 
 @pytest.mark.parametrize("stage", stages.FLOW, ids=lambda stage: stage.name)
 def test_a_stage_takes_what_the_flow_names(stage: stages.Stage) -> None:
-    taken = inspect.signature(stage.run).parameters
+    parameters = inspect.signature(stage.run).parameters
     more = (["trial"] if stage.per_trial else []) + (["checkpoints"] if stage.resumable else [])
     more += ["teacher"] if stage.name == "train-pseudo-intensity" else []
-    assert sorted(taken) == sorted([*stage.reads, *stage.writes, "params", *more, "log"])
-    assert all(parameter.kind is inspect.Parameter.KEYWORD_ONLY for parameter in taken.values())
+    assert sorted(parameters) == sorted([*stage.reads, *stage.writes, "params", *more, "log"])
+    assert all(parameter.kind is inspect.Parameter.KEYWORD_ONLY for parameter in parameters.values())
 
 
 def test_every_artifact_has_one_writer_before_its_readers() -> None:
@@ -91,7 +91,7 @@ def tree_of(path: Path) -> Any:
 
 
 def keys_of(tree: Any, prefix: str = "") -> set[str]:
-    """Every key of nested mappings, as a.b.c."""
+    """Return every key of nested mappings, as a.b.c."""
     if not isinstance(tree, dict):
         return {prefix}
     return {key for name, child in tree.items() for key in keys_of(child, f"{prefix}.{name}".lstrip("."))}

@@ -113,12 +113,12 @@ def _drop_keys_of_old_kinds(
 
 def drop_unknown_keys(record: type[BaseModel], tree: Mapping[str, Any]) -> dict[str, Any]:
     """Return the tree without the keys that the records of its kinds do not have, at every depth."""
-    kept = {}
+    known = {}
     for key, value in tree.items():
         if key in record.model_fields:
             kind = _kind_of(record.model_fields[key].annotation, value) if isinstance(value, dict) else None
-            kept[key] = drop_unknown_keys(kind, value) if kind else value
-    return kept
+            known[key] = drop_unknown_keys(kind, value) if kind else value
+    return known
 
 
 def parse_settings(record: type[R], tree: Mapping[str, Any], where: str) -> R:

@@ -1,21 +1,12 @@
-"""The command line: wrong use gets one line and leaves nothing, each command says what it should."""
+"""The command line: wrong use is one line and writes nothing; each command prints what it should."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from aupair import __version__, stages
 from aupair.stage import ARTIFACTS
-
-Command = Callable[..., Any]
-
-
-def files_below(folder: Path) -> dict[str, int]:
-    """Every file below a folder with its time of change."""
-    return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
-
+from conftest import Command, files_below
 
 BAD_USE: dict[str, tuple[tuple[str, ...], str]] = {
     "stage": (("run", "train"), "no such stage, got train, expected one of check-data, preprocess-faces"),
@@ -112,9 +103,9 @@ def test_version(aupair: Command) -> None:
 
 def test_split_prints_its_table_and_leaves_a_supplied_file(fresh: Path, aupair: Command) -> None:
     supplied = (fresh / "data/splits.csv").read_bytes()
-    kept = aupair("split", "data", "--select", ".4")
-    assert kept.code == 0
-    assert kept.out.endswith("\nsplits.csv exists and was kept; --overwrite replaces it\n")
+    second = aupair("split", "data", "--select", ".4")
+    assert second.code == 0
+    assert second.out.endswith("\nsplits.csv exists and was kept; --overwrite replaces it\n")
     assert (fresh / "data/splits.csv").read_bytes() == supplied
     (fresh / "data/splits.csv").unlink()
     outcome = aupair("split", "data", "--select", ".4")

@@ -1,4 +1,4 @@
-"""predict: tables, pictures, and what becomes of bad videos; the recognizer is a stand-in, the videos are real."""
+"""predict: tables, pictures and bad videos; the recognizer is a stand-in, the videos are real."""
 
 import csv
 from collections.abc import Callable
@@ -27,7 +27,7 @@ A = len(AUS)
 
 
 class StandIn:
-    """Says 1 in even frames, 0 in odd ones, and sees no face in every third; confidence rises with the frame."""
+    """Decides 1 in even frames and 0 in odd ones, with no face in every third; confidence rises with the frame."""
 
     # of a confidence that is uniform for inactive decisions and half as high for active ones
     quantiles = np.repeat(np.linspace(0, 1, 101)[:, None] * np.array([1.0, 0.5]), A).reshape(101, 2, A)
@@ -42,8 +42,8 @@ class StandIn:
         known = np.where(blind, np.nan, index[:, None] / len(index)).astype(np.float32)
         decision = np.where(blind, -1, 1 - index[:, None] % 2).astype(np.int8)
         status = ["no_face" if k % 3 == 2 else "ok" for k in index]
-        said = Predictions(decision, known, known, known, known)
-        return VideoPredictions(index, np.array([t for _, t in frames]), status, said)
+        predictions = Predictions(decision, known, known, known, known)
+        return VideoPredictions(index, np.array([t for _, t in frames]), status, predictions)
 
     def decide_video(self, scores: VideoPredictions, pool: None) -> VideoPredictions:
         return scores
@@ -89,43 +89,56 @@ def test_a_row_for_every_frame_and_empty_cells_without_a_face(tmp_path: Path, mo
 
 
 @pytest.mark.parametrize(("more", "device"), [((), "auto"), (("--device", "cpu"), "cpu")])
-def test_the_command_says_where_to_compute(
+def test_the_command_passes_model_and_device_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, aupair: Callable[..., Any], more: tuple[str, ...], device: str
 ) -> None:
-    asked: list[object] = []
-    monkeypatch.setattr(Recognizer, "load", lambda model, device: asked.extend((model, device)) or StandIn())
+    arguments: list[object] = []
+    monkeypatch.setattr(Recognizer, "load", lambda model, device: arguments.extend((model, device)) or StandIn())
     video = write_video(tmp_path / "clip.avi")
     assert aupair("predict", video, "--out", tmp_path / "out", "--model", "models:/a/1", *more).code == 0
-    assert asked == ["models:/a/1", device]
+    assert arguments == ["models:/a/1", device]
     assert (tmp_path / "out" / "clip.csv").exists()
 
 
 def test_the_least_confident_share_of_each_decision_abstains(tmp_path: Path) -> None:
     video = write_video(tmp_path / "clip.avi", 12)
-    told = {}
+    decisions = {}
     for share in (0.0, 0.4, 1.0):
         predict_videos([video], StandIn(), tmp_path / "out", abstain=share)
-        told[share] = [row["AU1"] for row in rows_of(tmp_path / "out" / "clip.csv")]
+        decisions[share] = [row["AU1"] for row in rows_of(tmp_path / "out" / "clip.csv")]
     # confidences 0, 1/12 ...: under .4 an inactive decision abstains, under .2 an active one
-    assert told[0.0] == ["1", "0", "", "0", "1", "", "1", "0", "", "0", "1", ""]
-    assert told[0.4] == ["abstain", "abstain", "", "abstain", "1", "", "1", "0", "", "0", "1", ""]
-    assert told[1.0] == ["abstain", "abstain", "", "abstain", "abstain", "", "1", "abstain", "", "abstain", "1", ""]
+    assert decisions[0.0] == ["1", "0", "", "0", "1", "", "1", "0", "", "0", "1", ""]
+    assert decisions[0.4] == ["abstain", "abstain", "", "abstain", "1", "", "1", "0", "", "0", "1", ""]
+    assert decisions[1.0] == [
+        "abstain",
+        "abstain",
+        "",
+        "abstain",
+        "abstain",
+        "",
+        "1",
+        "abstain",
+        "",
+        "abstain",
+        "1",
+        "",
+    ]
 
 
 def test_coverage_and_risk_become_a_choose_abstain_share_from() -> None:
-    heard = Listener()
+    log = Listener()
     assert choose_abstain_share(StandIn()) is None
     assert choose_abstain_share(StandIn(), abstain=0.2) == 0.2
     assert choose_abstain_share(StandIn(), coverage=0.8) == pytest.approx(0.2)
-    assert not heard.lines
-    assert choose_abstain_share(StandIn(), risk=0.2, log=heard) == pytest.approx(0.25)
-    assert heard.lines == [
+    assert not log.lines
+    assert choose_abstain_share(StandIn(), risk=0.2, log=log) == pytest.approx(0.25)
+    assert log.lines == [
         "abstaining from 25 % of the decisions, so that at most 20 % are wrong (95 % confidence, people like those of select)"
     ]
 
 
 @pytest.mark.parametrize(
-    ("asked", "message"),
+    ("options", "message"),
     [
         ({"abstain": 0.1, "risk": 0.1}, "exclude each other, got --abstain and --risk, expected one of them"),
         ({"coverage": 1.5}, "--coverage, got 1.5, expected a share from 0 to 1"),
@@ -133,9 +146,9 @@ def test_coverage_and_risk_become_a_choose_abstain_share_from() -> None:
         ({"risk": 0.05}, "no decisions are that sure, got a risk of 0.05, expected 0.1 or more, which keeps 50 %"),
     ],
 )
-def test_what_cannot_be_asked_is_one_line(asked: dict[str, float], message: str) -> None:
+def test_options_that_do_not_fit_are_one_line(options: dict[str, float], message: str) -> None:
     with pytest.raises(ParamsError, match=message) as error:
-        choose_abstain_share(StandIn(), **asked)
+        choose_abstain_share(StandIn(), **options)
     assert "\n" not in str(error.value)
 
 
@@ -179,7 +192,7 @@ def test_nothing_readable_is_an_error_after_the_summary(tmp_path: Path) -> None:
     assert len(rows_of(tmp_path / "out" / "summary.csv")) == 1
     (line,) = log.lines
     assert line.startswith(f"{tmp_path / 'bad.mp4'}: unreadable, 0 frames, 0 faces: not a video")
-    assert "not a video" not in str(caught.value), "said once, by the video's own line"
+    assert "not a video" not in str(caught.value), "reported once, in the line of the video"
 
 
 def test_a_path_that_does_not_exist_stops_the_run_before_it_begins(tmp_path: Path) -> None:
@@ -216,7 +229,7 @@ def test_an_unwritable_folder_stops_the_run(tmp_path: Path, monkeypatch: pytest.
     video = write_video(tmp_path / "clip.mp4")
     (tmp_path / "out").write_text("a file is in the way")
     unused = StandIn()
-    monkeypatch.setattr(unused, "score_video", None)  # found out before any work
+    monkeypatch.setattr(unused, "score_video", None)  # the error comes before any video is scored
     with pytest.raises(AupairError, match=r"cannot write: in .*; name another folder"):
         predict_videos([video], unused, tmp_path / "out")
     assert (tmp_path / "out").read_text() == "a file is in the way"

@@ -1,4 +1,4 @@
-"""predict --subjects: a person's clips are scored, then decided together; the videos are real, each frame is a face."""
+"""predict --subjects: a person's clips are scored, then decided together; every frame of the videos is a face."""
 
 import csv
 from dataclasses import replace
@@ -26,7 +26,7 @@ DARK, BRIGHT = 40, 200
 
 
 class Bright(BundleRecognizer):
-    """Takes every whole frame for a face."""
+    """A recognizer that takes every whole frame for a face."""
 
     def score_video(self, source: Path) -> VideoScores:
         return self.score_rows(
@@ -203,5 +203,5 @@ def test_a_list_that_cannot_be_right_is_one_line(
 
 def test_served_faces_are_one_person_of_one_video() -> None:
     images = np.repeat(np.array([BRIGHT, DARK], np.uint8), 3)[:, None, None, None] * np.ones((1, 8, 8, 3), np.uint8)
-    said = recognizer().predict_faces(images, 10.0)
-    assert said.decision[:, 3].tolist() == [1, 1, 1, 0, 0, 0]
+    predictions = recognizer().predict_faces(images, 10.0)
+    assert predictions.decision[:, 3].tolist() == [1, 1, 1, 0, 0, 0]

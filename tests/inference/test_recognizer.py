@@ -1,4 +1,4 @@
-"""The recognizer with parts that can be worked out by hand."""
+"""The recognizer, with parts whose results can be computed by hand."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -77,19 +77,19 @@ def test_every_frame_has_a_row_and_no_face_has_no_numbers() -> None:
     assert result.faces == 3
     np.testing.assert_array_equal(result.frame, [0, 1, 2, 3])
     np.testing.assert_allclose(result.time, [0, 0.1, 0.2, 0.3])
-    said = result.predictions
-    np.testing.assert_array_equal(said.decision[:, 0], [0, -1, 1, 0])  # y' = -1, -, 1, 0 against .5
-    np.testing.assert_allclose(said.raw[:, 3], [-1, np.nan, 1, 0])
-    np.testing.assert_allclose(said.pseudo_intensity[:, 3], [0, np.nan, 2, 1])
+    predictions = result.predictions
+    np.testing.assert_array_equal(predictions.decision[:, 0], [0, -1, 1, 0])  # y' = -1, -, 1, 0 against .5
+    np.testing.assert_allclose(predictions.raw[:, 3], [-1, np.nan, 1, 0])
+    np.testing.assert_allclose(predictions.pseudo_intensity[:, 3], [0, np.nan, 2, 1])
     margins = np.array([1.5, np.nan, 0.5, 0.5])
-    np.testing.assert_allclose(said.confidence[:, 11], 1 / (1 + np.exp(-margins)), rtol=1e-6)
+    np.testing.assert_allclose(predictions.confidence[:, 11], 1 / (1 + np.exp(-margins)), rtol=1e-6)
 
 
 def test_each_au_takes_the_mapping_that_was_chosen() -> None:
     uses = np.arange(A) % 2 == 0
-    said = predict_rows(recognizer(Scorer(), uses), video([0, 2])).predictions
-    np.testing.assert_array_equal(said.decision[0], (~uses).astype(int))
-    np.testing.assert_array_equal(said.decision[1], uses.astype(int))
+    predictions = predict_rows(recognizer(Scorer(), uses), video([0, 2])).predictions
+    np.testing.assert_array_equal(predictions.decision[0], (~uses).astype(int))
+    np.testing.assert_array_equal(predictions.decision[1], uses.astype(int))
 
 
 def test_a_batch_of_images_is_held_and_not_more() -> None:
@@ -101,10 +101,10 @@ def test_a_batch_of_images_is_held_and_not_more() -> None:
             yield row
             alive.append(len(scorer.batches))
 
-    said = predict_rows(recognizer(scorer), rows())
+    predictions = predict_rows(recognizer(scorer), rows())
     assert scorer.batches == [4, 4, 2]
     assert alive == [0, 0, 0, 1, 1, 1, 1, 2, 2, 2], "a batch is scored as soon as it is full"
-    assert len(said.frame) == 10
+    assert len(predictions.frame) == 10
 
 
 @pytest.mark.parametrize("size", [1, 7, 100])
@@ -128,7 +128,7 @@ def test_deciding_in_pieces_changes_no_bit(monkeypatch: pytest.MonkeyPatch, size
 
 
 def network_inputs(one: BundleRecognizer, rng: np.random.Generator) -> list[np.ndarray]:
-    """Give what a mapping of its features takes: plain, center, scale."""
+    """Return the plain, center and scale arrays of a mapping for its features."""
     plain = np.array([group == "plain" for _, group in columns(one.params.extract_features)])
     return [plain, *(rng.random((2, A, len(plain))).astype(np.float32) + 0.5)]
 
@@ -157,11 +157,11 @@ def test_predict_gives_the_very_scores_that_evaluate_judged(finished: Path, tiny
     y_hat, sigma = read_y_hat(trial / "f", len(frames)), read_sigma(trial / "h", len(frames))
     for split in ("select", "validation"):
         video = frames.video[np.argmax(frames.of_split(split))]
-        mine = frames.video == video
-        said = loaded.predict_video(finished / "data" / "videos" / f"{frames.videos[video]}.mp4").predictions
-        assert np.isfinite(y_hat[mine]).any()
-        np.testing.assert_array_equal(said.pseudo_intensity, y_hat[mine])
-        np.testing.assert_array_equal(said.uncertainty, sigma[mine])
+        of_video = frames.video == video
+        predictions = loaded.predict_video(finished / "data" / "videos" / f"{frames.videos[video]}.mp4").predictions
+        assert np.isfinite(y_hat[of_video]).any()
+        np.testing.assert_array_equal(predictions.pseudo_intensity, y_hat[of_video])
+        np.testing.assert_array_equal(predictions.uncertainty, sigma[of_video])
 
 
 def test_columns_are_five_for_each_au_in_order() -> None:

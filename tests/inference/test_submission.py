@@ -1,4 +1,4 @@
-"""The competition's files from what predict wrote: a row for every frame, whatever became of it."""
+"""A competition's files from the tables of predict: a row for every frame, with or without a decision."""
 
 import csv
 from collections.abc import Callable
@@ -16,22 +16,12 @@ from aupair.inference import predict as module
 from aupair.inference.predict import find_videos, predict_videos
 from aupair.inference.recognizer import BundleRecognizer
 from aupair.inference.submission import SubmissionRow, fill_decisions, read_decisions, read_expected, write_submission
-from aupair.log import Log
 from aupair.mapping.extractor import Statistics
 from aupair.params import parse_params
+from listener import Listener
 
 A = len(AUS)
 HEADER = ",".join(AUS)
-
-
-class Heard(Log):
-    """Keeps what was said."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def line(self, text: str) -> None:
-        self.lines.append(text)
 
 
 def table(folder: Path, video: str, rows: str, last: str = "") -> Path:
@@ -50,7 +40,7 @@ def table(folder: Path, video: str, rows: str, last: str = "") -> Path:
 
 
 def written(path: Path) -> str:
-    """What stands in a file: the first AU of each row; all AUs but the last must say the same."""
+    """Return the decisions of the first AU in a file, after checking that all AUs but the last have the same."""
     header, *rows = path.read_text().splitlines()
     assert header == HEADER
     cells = [row.split(",") for row in rows]
@@ -99,8 +89,8 @@ def test_an_au_that_abstains_takes_its_own_nearest_decision(tmp_path: Path) -> N
     assert row == SubmissionRow("v", 4, 4, 2)
 
 
-def test_what_is_odd_is_said_of_each_video(tmp_path: Path) -> None:
-    predictions, log = tmp_path / "predictions", Heard()
+def test_what_differs_from_a_complete_prediction_is_reported_for_each_video(tmp_path: Path) -> None:
+    predictions, log = tmp_path / "predictions", Listener()
     for video, rows in {"short": "01", "long": "0110", "blind": "---", "fine": "101", "extra": "0"}.items():
         table(predictions, video, rows)
     table(predictions, "half", "000", last="aaa")
@@ -116,8 +106,8 @@ def test_what_is_odd_is_said_of_each_video(tmp_path: Path) -> None:
         "half": "no decision for AU26, zeros are written",
         "gone": "no prediction, zeros are written",
     }
-    said = [f"{video}: {message}" for video, message in messages.items() if message]
-    assert log.lines == [*said, "1 predicted videos are not in the list: extra"]
+    lines = [f"{video}: {message}" for video, message in messages.items() if message]
+    assert log.lines == [*lines, "1 predicted videos are not in the list: extra"]
     contents = {path.name: written(path) for path in (tmp_path / "out").iterdir()}
     assert contents == {
         "short.txt": "0111", "long.txt": "01", "blind.txt": "000", "fine.txt": "101", "half.txt": "000", "gone.txt": "00",
@@ -264,7 +254,7 @@ def test_wrong_choices_and_places_are_one_line(tmp_path: Path) -> None:
 
 @pytest.fixture
 def recognizer() -> BundleRecognizer:
-    """Says 1 for bright faces, 0 for dark ones."""
+    """A recognizer that decides 1 for bright faces and 0 for dark ones."""
 
     def score(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         mean = images.reshape(len(images), -1).mean(axis=1, dtype=np.float64).astype(np.float32)

@@ -59,6 +59,7 @@ def preprocess(jobs: Sequence[VideoJob], faces: Path, params: PreprocessFaces, l
     Raises:
         AupairError: the folder cannot be written, or a model is not installed.
     """
+    store.check_writable(faces / "video.arrow")  # a file may be in the place of the folder
     finished = _in_progress_folder(faces)
     _collect_earlier_files(finished, faces, {job.name for job in jobs})
     # Long videos first, so that none is left alone at the end.
