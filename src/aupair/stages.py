@@ -143,8 +143,7 @@ def evaluate(
     from aupair.evaluation.evaluate import evaluate_trials
     from aupair.evaluation.selection import read_trial
     from aupair.ranking.samples import load_samples
-    from aupair.report.reports import Places, write_reports
-    from aupair.report.sections import Sources, Trained
+    from aupair.report.reports import Places, Sources, Trained, write_reports
 
     frames = load_frames(labels, faces)
     trials = [

@@ -17,7 +17,7 @@ from aupair.errors import ArtifactError, AupairError
 from aupair.evaluation.evaluate import Evaluation, evaluate_trials
 from aupair.evaluation.selection import Trial
 from aupair.params import Params
-from aupair.report import faces, formatting, sections
+from aupair.report import faces, formatting, reports
 from aupair.report.document import Face, Folded, Grid, Section, Text, html_page, markdown
 from aupair.report.reports import Places, write_reports
 from aupair.report.tables import Table, headline, rows_of
@@ -189,10 +189,10 @@ def test_equal_runs_give_equal_bytes(home: Path, tiny: Params) -> None:
 
 def test_real_faces_are_somebodys(tmp_path: Path) -> None:
     _, frames = colours(tmp_path)
-    words = [sections.data_blocks(frames, note, PAIRS)[0].words for note in ("", stages.SYNTHETIC)]
-    assert words == [sections.SHARE, stages.SYNTHETIC]
+    words = [reports._data(frames, note, PAIRS)[0].words for note in ("", stages.SYNTHETIC)]
+    assert words == [reports.SHARE, stages.SYNTHETIC]
     unlabelled = replace(frames, labels=np.full_like(frames.labels, -1))
-    positives = sections.data_blocks(unlabelled, "", PAIRS)[2].blocks[0]
+    positives = reports._data(unlabelled, "", PAIRS)[2].blocks[0]
     assert positives.rows[0] == ["AU1", "–", "–", "–"], "no annotation, no share of positives"
 
 

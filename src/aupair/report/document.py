@@ -33,7 +33,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Card:
-    """A figure to remember: its name, its value and a few words on it."""
+    """A number to remember: its name, its value and a few words on it."""
 
     name: str
     value: str
@@ -42,15 +42,7 @@ class Card:
 
 @dataclass(frozen=True)
 class Face:
-    """A face of one frame and what was decided of one AU.
-
-    Attributes:
-        jpeg: the picture.
-        frame: the video, the frame and the time.
-        au: the AU's name.
-        decision: what was decided, and whether that is right.
-        lines: more to say.
-    """
+    """A face of one frame, the decision on one AU, whether that is right, and more lines to show below."""
 
     jpeg: bytes
     frame: str
@@ -59,9 +51,8 @@ class Face:
     right: bool
     lines: Sequence[str]
 
-    @property
-    def source(self) -> str:
-        """Return the image as the address that holds it."""
+    def address(self) -> str:
+        """Return the picture as an address that holds it."""
         return f"data:image/jpeg;base64,{base64.b64encode(self.jpeg).decode()}"
 
 
@@ -88,19 +79,10 @@ Block = Union[Text, Table, Grid, Folded, "Drawing"]
 
 @dataclass(frozen=True)
 class Section:
-    """Blocks under a heading.
-
-    Attributes:
-        name: the heading, and the text of the link to it.
-    """
+    """Blocks under a heading, which also names the link to it."""
 
     name: str
     blocks: Sequence[Block]
-
-    @property
-    def anchor(self) -> str:
-        """Return the id of the section in a page."""
-        return self.name.lower().replace(" ", "-")
 
 
 def html_page(title: str, heading: str, sections: Sequence[Section]) -> str:

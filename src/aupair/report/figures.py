@@ -48,6 +48,8 @@ WIDE, SMALL = (4.8, 3.4), (2.7, 1.8)
 
 Tree = Mapping[str, Any]
 
+WITHOUT, WITH = "no-uncertainty", "P1"
+"""The rows of metrics.json in which all AUs are decided without or with uncertainty."""
 BASES = {
     "confidence": ("confidence (margin and sigma)", BLUE, "-"),
     "margin": ("margin to the threshold alone", ORANGE, "--"),
@@ -66,13 +68,7 @@ QUANTITIES = {
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure with its title and a description for readers who cannot see it.
-
-    Attributes:
-        figure: a figure of matplotlib.
-        title: what it shows, in a few words.
-        description: its most important numbers in words.
-    """
+    """A figure with its title, and a description of its numbers for readers who cannot see it."""
 
     figure: Figure
     title: str
@@ -108,14 +104,7 @@ class Drawing:
 
 
 class Interval(NamedTuple):
-    """A value with its interval, a line of `intervals`.
-
-    Attributes:
-        name: written at its left.
-        value, edges: the value and the ends of its interval, NaN or None where unknown.
-        colour: of the line.
-        legend: what the colour means; "" where it needs no word.
-    """
+    """A named value with the ends of its interval, NaN or None where unknown; legend: what the colour means."""
 
     name: str
     value: float
@@ -156,13 +145,13 @@ def au_bars(rows: Mapping[str, Tree], key: str, label: str) -> Drawing:
         key: the figure in `per_au`, such as f1 or icc.
         label: its name on the axis.
     """
-    values = {name: np.array([_of_au(row, au).get(key) for au in AUS], np.float64) for name, row in rows.items()}
+    values = {name: np.array([row["per_au"][au].get(key) for au in AUS], np.float64) for name, row in rows.items()}
     figure, axes = _figure((4.8, 5.4))
     axis, place = axes[0, 0], np.arange(len(AUS))
     for name, text, colour, shift in ((WITHOUT, "without uncertainty", GREY, -0.2), (WITH, "P1: with it", BLUE, 0.2)):
         axis.barh(place + shift, np.nan_to_num(values[name]), 0.36, color=colour, label=text)
         for k, au in enumerate(AUS):
-            _whisker(axis, _of_au(rows[name], au).get(f"{key}_interval"), k + shift, INK, 1.0)
+            _whisker(axis, rows[name]["per_au"][au].get(f"{key}_interval"), k + shift, INK, 1.0)
     if "all-one" in rows:
         axis.vlines(values["all-one"], place - 0.42, place + 0.42, color=RED, linewidth=2.5, label="all one")
     chosen = np.where(values["P2"] == values[WITHOUT], -0.2, 0.2)
@@ -175,10 +164,6 @@ def au_bars(rows: Mapping[str, Tree], key: str, label: str) -> Drawing:
     _legend(figure, axis, 2)
     described = (f"{au} {number(a)}, P1 {number(b)}" for au, a, b in zip(AUS, values[WITHOUT], values[WITH]))
     return Drawing(figure, f"{label} of each AU on validation", "Without uncertainty: " + "; ".join(described))
-
-
-WITHOUT, WITH = "no-uncertainty", "P1"
-"""The rows of metrics.json in which all AUs are decided without or with uncertainty."""
 
 
 @mpl.rc_context(STYLE)
@@ -258,12 +243,6 @@ def _curves(title: str, networks: Mapping[str, Sequence[tuple[float, float]]], u
     _legend(figure, axis, 1)
     described = (f"{name or 'last'} {points[-1][1]:.4g}" for name, points in networks.items())
     return Drawing(figure, title, f"At the end: {'; '.join(described)}")
-
-
-def _of_au(row: Tree, au: str) -> Tree:
-    """Return the figures of an AU in a row of metrics.json."""
-    figures: Tree = row["per_au"][au]
-    return figures
 
 
 def _figure(

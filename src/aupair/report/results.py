@@ -1,24 +1,19 @@
-"""The sections of report.html and table.md: data, scores, choice, timelines, faces, calibration, cost and settings."""
+"""The results in report.html and table.md: scores, choice, calibration, abstaining and the evidence for sigma.
 
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+The functions take the tree of metrics.json as it is read back: what is not known is None.
+"""
+
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
-from aupair import __version__, store
-from aupair.aus import AUS, SPLITS
-from aupair.data.frames import Frames
-from aupair.evaluation.cost import cost_of_files
-from aupair.evaluation.evaluate import Evaluation
+from aupair.aus import AUS, NAMES
 from aupair.evaluation.selection import uses_uncertainty
-from aupair.params import Params
 from aupair.report import figures, tables
-from aupair.report.document import Block, Card, Folded, Grid, Section, Text
-from aupair.report.faces import Thumbnail, montages, thumbnails
+from aupair.report.document import Block, Card, Folded, Grid, Text
 from aupair.report.formatting import interval, number, percent
 from aupair.report.tables import Table
-from aupair.report.timelines import draw_timeline, nearest_to_even, stretch, validation_series, videos_to_show
 
 Tree = Mapping[str, Any]
 
@@ -51,87 +46,8 @@ LIMITS = (
     "The same with the limits that were found on `select`, as `predict --coverage` has them. The errors there are "
     "held out by person; `--risk` goes by their upper bound (95 %)."
 )
-SHARE = "The faces on this page are from the data: pass it on only as the data's licence allows."
-OPEN = 4
-"""AUs of a timeline that are not folded."""
 COVERAGE = 0.8
 """The coverage that the headline shows."""
-NOT_SETTINGS = ("aus", "standardisation")
-
-
-class Trained(NamedTuple):
-    """The folders of the chosen trial that the training stages wrote."""
-
-    f: Path
-    h: Path
-    mapping: Path
-
-
-class Sources(NamedTuple):
-    """Where the page finds what is no figure of merit; a section without its source is left out.
-
-    Attributes:
-        faces: the folder of aligned faces.
-        trained: the chosen trial's networks.
-        params: those of evaluate.
-    """
-
-    faces: Path | None = None
-    trained: Trained | None = None
-    params: Params | None = None
-
-
-def report_sections(
-    evaluation: Evaluation, metrics: Tree, frames: Frames, data: Sequence[Block], sources: Sources
-) -> list[Section]:
-    """Return the sections of report.html, of which table.md takes some; equal input gives equal ones.
-
-    Args:
-        metrics: the tree of metrics.json as it is read back: what is not known is None.
-        data: what is said of the data, see `data_blocks`.
-
-    Raises:
-        ArtifactError: a file of a source is missing or corrupt.
-    """
-    thumbnail = None if sources.faces is None else thumbnails(sources.faces, frames)
-    trained, params = sources.trained, sources.params
-    return [
-        Section("Data", data),
-        Section("Headline", [headline(metrics)]),
-        Section("Scores", scores(metrics)),
-        Section("Choice", choice(metrics, evaluation.selection)),
-        Section("Timelines", timelines(evaluation, frames, thumbnail)),
-        Section("Faces", [] if thumbnail is None else montages(evaluation, frames, thumbnail)),
-        Section("Calibration", calibration(metrics)),
-        Section("Abstaining", abstaining(metrics)),
-        Section("Evidence", evidence(metrics)),
-        Section("Training", [] if trained is None else training(trained)),
-        Section("Cost", [] if trained is None else cost(trained)),
-        Section("Settings", [] if trained is None or params is None else settings(trained, params, frames, metrics)),
-    ]
-
-
-def data_blocks(frames: Frames, note: str, pairs: tables.Rows) -> list[Block]:
-    """Return what the data is and how much of it there is."""
-    annotated, lines = frames.labels[:, 0] >= 0, []
-    for split in SPLITS:
-        own = frames.of_split(split)
-        people, videos = (len(np.unique(values[own])) for values in (frames.subject, frames.video))
-        counts = (videos, people, own.sum(), (own & frames.ok).sum(), (own & annotated).sum())
-        lines.append([split, *(f"{int(count):,}" for count in counts)])
-    positives = []
-    for k, au in enumerate(AUS):
-        active = [frames.labels[annotated & frames.of_split(split), k] >= 1 for split in SPLITS]
-        positives.append([au, *(percent(float(values.mean()) if len(values) else None) for values in active)])
-    head = ["", "videos", "people", "frames", "with a face", "annotated"]
-    caption = "Networks are fitted on fit, all is chosen on select, validation is for the final figures"
-    share = Table("Share of annotated frames in which the AU is active", ["AU", *SPLITS], positives)
-    return [
-        Text(note or SHARE, "note"),
-        Table(caption, head, lines),
-        Folded("Positives of each AU", [share]),
-        Folded("Fixed pairs of each AU", [tables.pair_counts(pairs)]),
-    ]
 
 
 def headline(metrics: Tree) -> Grid:
@@ -179,7 +95,7 @@ def choice(metrics: Tree, selection: Tree) -> list[Block]:
     )
     rows = []
     for au in AUS:
-        entry, name = selection[au], f"{au} {figures.NAMES[au]}"
+        entry, name = selection[au], f"{au} {NAMES[au]}"
         colour, legend = (figures.BLUE, "with") if uses_uncertainty(entry) else (figures.ORANGE, "without")
         value, edges = entry["difference"], entry["difference_interval"]
         rows.append(figures.Interval(name, np.nan if value is None else value, edges, colour, f"{legend} uncertainty"))
@@ -196,26 +112,6 @@ def choice(metrics: Tree, selection: Tree) -> list[Block]:
     return blocks + ([_trials(metrics)] if len(metrics["trials"]) > 1 else [])
 
 
-def timelines(evaluation: Evaluation, frames: Frames, thumbnail: Thumbnail | None) -> list[Block]:
-    """Return some seconds of the videos of validation in which most can be seen, of different people if there are."""
-    words = (
-        "The line is y_hat (standardised), the band one sigma each way. Below it the truth, the decision, where the two "
-        "differ, and the least confident 20 % of all decisions; grey: no face, or no annotation."
-    )
-    blocks: list[Block] = [Text(words)]
-    for video in videos_to_show(frames):
-        rows, name = stretch(frames, frames.slices()[video]), frames.videos[video]
-        active = frames.labels[rows] >= 1
-        order = np.argsort(-(active[1:] != active[:-1]).sum(0), kind="stable")
-        series = validation_series(evaluation, frames, rows)
-        even = nearest_to_even(frames.time[rows], frames.ok[rows])
-        faces = [] if thumbnail is None else [thumbnail(rows.start + k) for k in even]
-        shown = draw_timeline(series, name, sorted(order[:OPEN]), faces=faces)
-        others = draw_timeline(series, f"{name}: the other AUs", sorted(order[OPEN:]))
-        blocks += [Grid([shown], "wide"), Folded("The other AUs", [Grid([others], "wide")])]
-    return blocks
-
-
 def calibration(metrics: Tree) -> list[Block]:
     """Return whether P(order) and the confidence of a decision are as often right as they claim."""
     order, decisions = metrics["uncertainty"], metrics["decisions"]
@@ -225,7 +121,7 @@ def calibration(metrics: Tree) -> list[Block]:
         f"claimed probability that a decision is right: ECE {number(decisions['confidence_ece'])}, Brier score "
         f"{number(decisions['confidence_brier'])}."
     )
-    return [Text(words), Grid([order_reliability(metrics), confidence_reliability(metrics)], "two")]
+    return [Text(words), Grid([order_reliability(metrics), _confidence_reliability(metrics)], "two")]
 
 
 def order_reliability(metrics: Tree) -> figures.Drawing:
@@ -237,7 +133,7 @@ def order_reliability(metrics: Tree) -> figures.Drawing:
     )
 
 
-def confidence_reliability(metrics: Tree) -> figures.Drawing:
+def _confidence_reliability(metrics: Tree) -> figures.Drawing:
     """Draw how often a decision is right against its confidence."""
     named = {"confidence": metrics["decisions"]["reliability"]}
     return figures.reliability(named, 0.0, "The confidence of a decision (validation)", "claimed confidence")
@@ -274,49 +170,6 @@ def evidence(metrics: Tree) -> list[Block]:
     return [tables.uncertainty(metrics), Folded("For each AU", [tables.uncertainty_of_aus(metrics)])]
 
 
-def training(trained: Trained) -> list[Block]:
-    """Return the curves of f, h and the mapping."""
-    blocks: list[Block] = []
-    for name, folder in trained._asdict().items():
-        if drawings := figures.training_curves(store.read_jsonl(folder / "curves.jsonl")):
-            blocks += [Text(name, "heading"), Grid(drawings, "small")]
-    return blocks
-
-
-def cost(trained: Trained) -> list[Block]:
-    """Return what a frame with a face costs."""
-    total = cost_of_files(*trained)
-    lines = [
-        [name, f"{part['parameters']:,}", f"{part['gmac_per_frame']:.4f}"]
-        for name, part in (*total["parts"].items(), ("all", total))
-    ]
-    words = (
-        f"Passes of a face through a trunk: {total['passes']}; then comes the mapping of each AU, with and without "
-        "uncertainty. A MAC is a multiplication with an addition. Finding the face comes before this; how long stages "
-        "took stands in MLflow."
-    )
-    head = ["", "parameters", "GMAC a frame"]
-    return [Text(words), Table("Cost of the recognizer", head, lines, [len(lines) - 1])]
-
-
-def settings(trained: Trained, params: Params, frames: Frames, metrics: Tree) -> list[Block]:
-    """Return what the report was made from, and the settings as the trained files have them."""
-    made = [
-        ["aupair", __version__],
-        ["target", params.target],
-        ["protocol", str(metrics["protocol"])],
-        ["trials, the chosen one", f"{', '.join(map(str, params.trials))}; {metrics['chosen_trial']}"],
-        ["sha256 of splits, faces and labels", frames.fingerprint()[:16]],
-    ]
-    lines: list[list[str]] = []
-    for name, folder in trained._asdict().items():
-        about = store.read_json(folder / "about.json")
-        lines += _leaves(name, {key: value for key, value in about.items() if key not in NOT_SETTINGS})
-    lines += _leaves("evaluate", params.evaluate.model_dump(mode="json"))
-    chosen = Table("Settings of the chosen trial", ["setting", "value"], lines)
-    return [Table("Made from", ["", ""], made), Folded("Settings", [chosen])]
-
-
 def _chosen_by(selection: Tree) -> str:
     """Return the name of the figure by which the two mappings were compared."""
     return tables.INTENSITY["icc"] if selection[AUS[0]]["chosen_by"] == "icc" else "1/2 (F1 + accuracy)"
@@ -329,12 +182,3 @@ def _trials(metrics: Tree) -> Table:
     strong = [k for k, row in enumerate(rows) if row["trial"] == metrics["chosen_trial"]]
     caption = f"Trials on {metrics['chosen_on']}; the chosen one stands out"
     return Table(caption, ["trial", *(tables.COLUMNS[key] for key in keys)], lines, strong)
-
-
-def _leaves(prefix: str, tree: Tree) -> Iterator[list[str]]:
-    """Return the name and the value of each leaf of a tree."""
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(f"{prefix}.{key}", value)
-        else:
-            yield [f"{prefix}.{key}", str(value)]
