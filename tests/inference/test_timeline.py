@@ -1,6 +1,8 @@
 """The picture of a video's predictions is drawn whatever the video is like."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 
 from aupair.aus import AUS
 from aupair.inference.predictions import Predictions, VideoPredictions
-from aupair.inference.timeline import prediction_series, save_timeline
+from aupair.inference.timeline import prediction_series, save_prediction_picture, save_timeline
 
 A = len(AUS)
 
@@ -29,6 +31,21 @@ def test_a_picture_of_any_video(tmp_path: Path, n: int, faces: bool) -> None:
     grey = (image == 0xD9).all(axis=2).mean()
     assert (grey > 0.5) == (not faces), "a video without a face is grey all over"
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_the_picture_of_readme_has_faces_above_the_panels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = [None if k == 3 else np.full((16, 16, 3), 5 * k, np.uint8) for k in range(40)]
+    monkeypatch.setattr("aupair.faces.video.iter_faces", lambda *_: (SimpleNamespace(image=image) for image in images))
+    recognizer: Any = SimpleNamespace(
+        params=SimpleNamespace(preprocess_faces=None),
+        score_rows=list,
+        decide_video=lambda rows: result(len(rows)),
+        selection=SimpleNamespace(confidence=SimpleNamespace(limits=lambda share: np.full((2, A), share))),
+    )
+    save_prediction_picture(tmp_path / "a.png", recognizer, Path("a.mp4"), "title", ["AU1", "AU4"])
+    picture = cv2.imread(str(tmp_path / "a.png"))
+    for grey in (5 * 2, 5 * 37):  # the first and the last of ten
+        assert (abs(picture.astype(int) - grey).max(axis=2) <= 2).mean() > 0.005
 
 
 def test_abstained_decisions_are_marked_only_where_limits_are_given() -> None:

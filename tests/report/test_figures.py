@@ -77,9 +77,7 @@ def test_curves_and_lines_are_where_the_numbers_say() -> None:
     np.testing.assert_allclose(top.lines[1].get_xydata(), [[0.6, 0.65], [np.nan, np.nan], [0.9, 0.8]])
     assert below.patches[0].get_data().values.tolist() == [50, 0, 50]
     axis = intervals([Interval("a", 1.0, (0.5, 1.5), BLUE)], "t", "x", {"tie": 0.1}).figure.axes[0]
-    assert [line.get_xdata().tolist() if hasattr(line.get_xdata(), "tolist") else line.get_xdata() for line in axis.lines] == [
-        [0.5, 1.5], [1.0], [0.1, 0.1],
-    ]  # fmt: skip
+    assert [list(line.get_xdata()) for line in axis.lines] == [[0.5, 1.5], [1.0], [0.1, 0.1]]
 
 
 def test_training_curves_are_sorted_by_quantity_and_network() -> None:

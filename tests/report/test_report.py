@@ -12,10 +12,9 @@ import pytest
 
 from aupair import stages, store
 from aupair.aus import AUS
-from aupair.data.frames import Frames
+from aupair.data.frames import load_frames
 from aupair.errors import ArtifactError, AupairError
 from aupair.evaluation.evaluate import Evaluation, evaluate_trials
-from aupair.evaluation.selection import Trial
 from aupair.params import Params
 from aupair.report import faces, formatting, reports
 from aupair.report.document import Face, Folded, Grid, Section, Text, html_page, markdown
@@ -23,9 +22,9 @@ from aupair.report.reports import Places, write_reports
 from aupair.report.tables import Table, headline, rows_of
 from aupair.stage import ARTIFACTS
 from evaluation.worlds import QUICK, world
+from report.worlds import evaluation_of, frames_of
 
 VOID = {"meta", "link", "br", "img"}
-SIZE, LENGTH = 32, 6
 PLOTS = ["f1", "reliability", "risk_coverage", "timelines"]
 PAIRS = [["AU", "fit", "select", "validation"], ["AU1", "500 of 1,234", "5 of 6", "0 of 0"]]
 
@@ -55,29 +54,14 @@ class Outline(HTMLParser):
         return [attributes for name, attributes in self.tags if name == tag]
 
 
-def colours(folder: Path) -> tuple[Evaluation, Frames]:
-    """Four videos of validation; a face's colour says which row it is, and nothing is active, decided or unsure."""
-    rows = np.arange(4 * LENGTH)
-    for video in range(4):
-        own = rows[video * LENGTH : (video + 1) * LENGTH]
-        images = [np.full((SIZE, SIZE, 3), 10 * row, np.uint8) for row in own]
-        blank = {name: np.full((LENGTH, width), np.nan, np.float32) for name, width in (("l", 136), ("t", 6))}
-        columns = {
-            "frame": np.arange(LENGTH, dtype=np.int32), "time": np.arange(LENGTH) / 2.0, "status": ["ok"] * LENGTH,
-            "jpeg": [store.encode_jpeg(image) for image in images], "landmarks": list(blank["l"]),
-            "transform": list(blank["t"]), "detector_score": np.ones(LENGTH, np.float32), "tracked": [False] * LENGTH,
-            "pass_disagreement": np.zeros(LENGTH, np.float32), "procrustes_residual": np.zeros(LENGTH, np.float32),
-        }  # fmt: skip
-        store.write_faces(folder / f"v{video}.arrow", [columns], {})
-    frames = Frames(
-        videos=("v0", "v1", "v2", "v3"), subjects=("a", "b", "c", "d"), video=(rows // LENGTH).astype(np.int32),
-        subject=(rows // LENGTH).astype(np.int32), split=np.full(len(rows), 2, np.int8),
-        frame=(rows % LENGTH).astype(np.int32), time=(rows % LENGTH) / 2.0, ok=np.ones(len(rows), bool),
-        labels=np.zeros((len(rows), len(AUS)), np.int8),
-    )  # fmt: skip
-    shape = frames.labels.shape
-    trial = Trial(0, np.zeros(shape, np.float32), np.ones(shape, np.float32), np.zeros(shape), np.zeros(shape))
-    return Evaluation([], {}, {}, trial, np.zeros(shape, bool), np.full(shape, 0.9)), frames
+def place(finished: Path, name: str) -> Path:
+    """Return where an artifact of the finished run is."""
+    return finished / ARTIFACTS[name].format(trial=0)
+
+
+def picture(row: int) -> np.ndarray:
+    """Return a picture whose colour says which row it is."""
+    return np.full((32, 32, 3), 10 * row, np.uint8)
 
 
 def row_of(face: Face) -> int:
@@ -85,14 +69,15 @@ def row_of(face: Face) -> int:
     return round(store.decode_jpeg(face.jpeg).mean() / 10)
 
 
-def test_the_faces_shown_are_the_most_unsure_and_the_most_wrong(tmp_path: Path) -> None:
-    evaluation, frames = colours(tmp_path)
+def test_the_faces_shown_are_the_most_unsure_and_the_most_wrong() -> None:
+    frames = frames_of([0, 0, 0, 0], [0, 1, 2, 3], length=6)
+    evaluation = evaluation_of(frames)
     evaluation.trial.sigma[13, 4] = 5.0  # the third video's second frame
-    evaluation.decisions[20, 7] = True
+    evaluation.decisions[20:22, 7] = True
     evaluation.confidence[20, 7] = 0.97
-    evaluation.decisions[21, 7] = True
-    blocks = faces.montages(evaluation, frames, faces.thumbnails(tmp_path, frames))
-    unsure, _, _, wrong = [block.parts for block in blocks if isinstance(block, Grid)]
+    unsure, _, _, wrong = [
+        block.parts for block in faces.montages(evaluation, frames, picture) if isinstance(block, Grid)
+    ]
     face = unsure[4]
     assert row_of(face) == 13
     assert (face.au, face.frame) == ("AU7 lid tightener", "v2, frame 1, 0.5 s")
@@ -101,6 +86,17 @@ def test_the_faces_shown_are_the_most_unsure_and_the_most_wrong(tmp_path: Path) 
     assert face.lines[2].startswith("sigma 5.00, above ")
     (face,) = wrong  # an AU without a wrong decision is left out
     assert (row_of(face), face.decision, face.right, face.lines[1]) == (20, "decided active", False, "confidence 0.97")
+
+
+def test_a_thumbnail_is_the_face_of_its_frame(finished: Path) -> None:
+    frames = load_frames(place(finished, "labels"), place(finished, "faces"))
+    thumbnail = faces.thumbnails(place(finished, "faces"), frames)
+    rows = frames.slices()[3]
+    row = rows.start + int(np.flatnonzero(frames.ok[rows])[-1])
+    stored = store.read_faces(place(finished, "faces") / f"{frames.videos[3]}.arrow")["jpeg"][row - rows.start].as_py()
+    np.testing.assert_array_equal(thumbnail(row), store.decode_jpeg(stored))
+    with pytest.raises(ArtifactError, match=r"missing file: in .*\.arrow"):
+        faces.thumbnails(finished / "nowhere", frames)(row)
 
 
 def test_each_face_is_of_another_video_as_long_as_there_is_one() -> None:
@@ -117,13 +113,6 @@ def test_each_face_is_of_another_video_as_long_as_there_is_one() -> None:
     assert faces.pick(score, allowed, video) == [(0, 0), (1, 1)], "the same video again, rather than nothing"
 
 
-def test_a_missing_face_is_one_line(tmp_path: Path) -> None:
-    evaluation, frames = colours(tmp_path)
-    (tmp_path / "v2.arrow").unlink()
-    with pytest.raises(ArtifactError, match=r"missing file: in .*v2\.arrow"):
-        faces.montages(evaluation, frames, faces.thumbnails(tmp_path, frames))
-
-
 def test_a_table_is_the_same_as_markdown_and_as_html_and_words_are_escaped() -> None:
     table = Table("a <caption>", ["", "x"], [["<b> `a<b` **c**", "0 [0.1, 0.2]"], ["d", "–"]], [1])
     parts = [Section("First", [Text("words"), Folded("more", [table])]), Section("Nothing", [])]
@@ -136,10 +125,6 @@ def test_a_table_is_the_same_as_markdown_and_as_html_and_words_are_escaped() -> 
     assert '<th scope="row">&lt;b&gt; <code>a&lt;b</code> <strong>c</strong></th><td>0 [0.1,\u00a00.2]</td>' in page
     assert '<tr class="strong"><th scope="row">d</th>' in page
     assert formatting.number(None) == formatting.number(float("nan")) == formatting.percent(None) == "–"
-
-
-def place(finished: Path, name: str) -> Path:
-    return finished / ARTIFACTS[name].format(trial=0)
 
 
 def test_the_page_says_what_the_files_say(finished: Path) -> None:
@@ -187,8 +172,8 @@ def test_equal_runs_give_equal_bytes(home: Path, tiny: Params) -> None:
     assert {name: place(home, name).read_bytes() for name in before} == before
 
 
-def test_real_faces_are_somebodys(tmp_path: Path) -> None:
-    _, frames = colours(tmp_path)
+def test_real_faces_are_somebodys() -> None:
+    frames = frames_of([3], [0])
     words = [reports._data(frames, note, PAIRS)[0].words for note in ("", stages.SYNTHETIC)]
     assert words == [reports.SHARE, stages.SYNTHETIC]
     unlabelled = replace(frames, labels=np.full_like(frames.labels, -1))

@@ -7,9 +7,6 @@ import pytest
 from matplotlib.collections import PolyCollection
 
 from aupair.aus import AUS
-from aupair.data.frames import Frames
-from aupair.evaluation.evaluate import Evaluation
-from aupair.evaluation.selection import Trial
 from aupair.report.figures import ORANGE, Drawing
 from aupair.report.timelines import (
     SECONDS,
@@ -22,22 +19,9 @@ from aupair.report.timelines import (
     validation_series,
     videos_to_show,
 )
+from report.worlds import evaluation_of, frames_of
 
 A = len(AUS)
-
-
-def frames_of(activity: list[int], subjects: list[int], length: int = 10) -> Frames:
-    """Return videos of validation, two frames a second, with as many AUs that come and go as `activity` says."""
-    labels = np.zeros((len(activity) * length, A), np.int8)
-    for video, changing in enumerate(activity):
-        labels[video * length + 3 : video * length + 6, :changing] = 1
-    video = np.repeat(np.arange(len(activity), dtype=np.int32), length)
-    return Frames(
-        videos=tuple(f"v{k}" for k in range(len(activity))), subjects=("a", "b", "c"), video=video,
-        subject=np.array(subjects, np.int32)[video], split=np.full(len(video), 2, np.int8),
-        frame=np.tile(np.arange(length, dtype=np.int32), len(activity)),
-        time=np.tile(np.arange(length) / 2.0, len(activity)), ok=np.ones(len(video), bool), labels=labels,
-    )  # fmt: skip
 
 
 def test_the_second_video_shown_is_of_another_person() -> None:
@@ -76,9 +60,7 @@ def test_faces_are_at_even_distances_and_only_of_frames_that_have_one() -> None:
 
 def test_the_strips_of_a_validation_video() -> None:
     frames = frames_of([3], subjects=[0])
-    shape = frames.labels.shape
-    trial = Trial(0, np.zeros(shape, np.float32), np.ones(shape, np.float32), np.zeros(shape), np.zeros(shape))
-    evaluation = Evaluation([], {}, {}, trial, np.zeros(shape, bool), np.full(shape, 0.9))
+    evaluation = evaluation_of(frames)
     evaluation.decisions[4:7, 2] = True
     evaluation.confidence[8:, 2] = 0.1
     frames.labels[0] = -1

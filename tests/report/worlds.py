@@ -1,0 +1,29 @@
+"""Small videos of validation with a known truth, and an evaluation in which nothing is active, decided or unsure."""
+
+import numpy as np
+
+from aupair.aus import AUS
+from aupair.data.frames import Frames
+from aupair.evaluation.evaluate import Evaluation
+from aupair.evaluation.selection import Trial
+
+
+def frames_of(activity: list[int], subjects: list[int], length: int = 10) -> Frames:
+    """Return videos of validation, two frames a second, with as many AUs that come and go as `activity` says."""
+    labels = np.zeros((len(activity) * length, len(AUS)), np.int8)
+    for video, changing in enumerate(activity):
+        labels[video * length + 3 : video * length + 6, :changing] = 1
+    video = np.repeat(np.arange(len(activity), dtype=np.int32), length)
+    return Frames(
+        videos=tuple(f"v{k}" for k in range(len(activity))), subjects=("a", "b", "c", "d"), video=video,
+        subject=np.array(subjects, np.int32)[video], split=np.full(len(video), 2, np.int8),
+        frame=np.tile(np.arange(length, dtype=np.int32), len(activity)),
+        time=np.tile(np.arange(length) / 2.0, len(activity)), ok=np.ones(len(video), bool), labels=labels,
+    )  # fmt: skip
+
+
+def evaluation_of(frames: Frames) -> Evaluation:
+    """Return decisions that are all inactive with a confidence of 0.9 and a sigma of 1."""
+    shape = frames.labels.shape
+    trial = Trial(0, np.zeros(shape, np.float32), np.ones(shape, np.float32), np.zeros(shape), np.zeros(shape))
+    return Evaluation([], {}, {}, trial, np.zeros(shape, bool), np.full(shape, 0.9))
