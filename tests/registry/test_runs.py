@@ -35,7 +35,7 @@ def test_the_id_depends_on_every_part_and_on_where_it_ends() -> None:
     assert len({hash_flow("a", "b"), hash_flow("ab", ""), hash_flow("a", "c")}) == 3
 
 
-def test_a_run_that_was_cut_off_is_logged_again_and_a_finished_one_is_not(
+def test_an_interrupted_run_is_logged_again_and_a_finished_one_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")

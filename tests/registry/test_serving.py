@@ -8,27 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
-from aupair import store
-from aupair.aus import AUS
-from aupair.evaluation.confidence import TERMS
-from aupair.evaluation.selection import MAPPINGS
+from aupair import stages, store
 from aupair.inference.bundle import Parts
 from aupair.inference.recognizer import BundleRecognizer
-from aupair.mapping.extractor import Statistics, columns
-from aupair.mapping.fit import Mapping
-from aupair.mapping.networks import MappingNetworks
-from aupair.params import Params, parse_params
-from aupair.ranking.networks import build_network
-from aupair.ranking.pseudo_intensity import PseudoIntensity
-from aupair.ranking.scores import save_f, save_h
-from aupair.ranking.uncertainty import Sigma, Uncertainty
+from aupair.params import Params
 from aupair.registry.register import register_bundle
 from aupair.registry.runs import StageRun
 
 SIZE = 32
-A = len(AUS)
 
 SCRIPT = """
 import importlib.util, json, sys
@@ -52,73 +40,36 @@ print(json.dumps({{"file": aupair.__file__, "refused": refused, "table": table.t
 """
 
 
-def tiny_params() -> Params:
-    network = {"width": 0.05, "weights": "none", "frozen_convolutions": 0}
-    return parse_params(
-        {
-            "preprocess_faces": {"size": SIZE},
-            "train_pseudo_intensity": {"network": network},
-            "train_uncertainty": {"network": network},
-            "extract_features": {"batch": 4, "context_points": 2},
-        }
-    )
+@pytest.fixture
+def params(tiny: Params) -> Params:
+    """The params of the bundle: faces are scored in chunks of four."""
+    return tiny.model_copy(update={"extract_features": tiny.extract_features.model_copy(update={"batch": 4})})
 
 
-def selection() -> dict:
-    entries = {
-        au: {
-            "mapping": MAPPINGS[k % 2],
-            "threshold": 0.4 + 0.01 * k,
-            "confidence": dict(zip(TERMS, (0.3, 1.0, 0.1, 0.2, -0.4))),
-        }
-        for k, au in enumerate(AUS)
-    }
-    return {**entries, "trial": 0, "confidence_quantiles": np.linspace(0.5, 1, 101).tolist()}
-
-
-def metrics() -> dict:
-    per_au = {au: {"f1": 0.5} for au in AUS}
-    figures = {"f1": 0.5, "accuracy": 0.8, "score": 0.65, "per_au": per_au}
-    return {"rows": [{"name": n, "split": s, **figures} for n in ("P1", "P2") for s in ("select", "validation")]}
-
-
-@pytest.fixture(scope="module")
-def parts(tmp_path_factory: pytest.TempPathFactory) -> Parts:
-    work, params, rng = tmp_path_factory.mktemp("work"), tiny_params(), np.random.default_rng(0)
-    scores = rng.normal(size=(50, A)).astype(np.float32)
-    ones = {"final": np.ones(A, np.float32)}
-    f = build_network(params.train_pseudo_intensity.network, SIZE, 1)
-    h = Sigma(build_network(params.train_uncertainty.network, SIZE, 2), np.ones(A), 0.05)
-    save_f(
-        work / "f", PseudoIntensity({"final": f}, {"final": np.zeros(A, np.float32)}, ones, scores, []), params, SIZE
-    )
-    save_h(work / "h", Uncertainty({"final": h}, np.exp(scores), []), params, SIZE)
-    Statistics.from_fit_frames(scores, np.exp(scores)).save(work / "statistics.safetensors")
-    names = columns(params.extract_features)
-    plain = torch.tensor([group == "plain" for _, group in names])
-    torch.manual_seed(0)
-    networks = MappingNetworks(plain, torch.zeros(A, len(names)), torch.ones(A, len(names)), 8, 0.0)
-    Mapping(networks, 8).save(work / "mapping", [])
-    for name, tree in (("selection", selection()), ("data", {"md5": "abc.dir"}), ("metrics", metrics())):
-        store.write_json(work / f"{name}.json", tree)
-    return Parts(
-        work / "f", work / "h", work / "mapping", work / "statistics.safetensors",
-        work / "selection.json", work / "data.json", work / "metrics.json",
-    )  # fmt: skip
+@pytest.fixture
+def parts(finished: Path, tiny: Params) -> Parts:
+    """The parts of the trial that evaluate chose."""
+    paths = stages.find("register-model").paths(finished, tiny.trials)
+    k = tiny.trials.index(store.read_json(paths["selection"])["trial"])
+    f, h, mapping, features = (paths[name][k] for name in ("f", "h", "mapping", "features"))
+    statistics = features / "statistics.safetensors"
+    return Parts(f, h, mapping, statistics, paths["selection"], paths["info"], paths["metrics"])
 
 
 def faces(n: int = 11) -> np.ndarray:
     return np.random.default_rng(3).integers(0, 256, (n, SIZE, SIZE, 3), np.uint8)
 
 
-def test_a_fresh_process_without_the_working_tree_predicts_the_same(parts: Parts, tmp_path: Path, monkeypatch) -> None:
+def test_a_fresh_process_without_the_working_tree_predicts_the_same(
+    parts: Parts, params: Params, tmp_path: Path, monkeypatch
+) -> None:
     database = tmp_path / "mlflow.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{database}")
     monkeypatch.chdir(tmp_path)
     reports = tmp_path / "reports"
     reports.mkdir()
     (reports / "table.md").write_text("| |\n")
-    done = register_bundle(tmp_path / "bundle", parts, [StageRun("evaluate")], [reports], tiny_params())
+    done = register_bundle(tmp_path / "bundle", parts, [StageRun("evaluate")], [reports], params)
     assert (done.version, done.created) == (1, True)
 
     np.save(tmp_path / "faces.npy", faces())
@@ -145,19 +96,21 @@ def test_a_fresh_process_without_the_working_tree_predicts_the_same(parts: Parts
         np.testing.assert_allclose(said["table"][name], values, rtol=1e-4, atol=1e-5, err_msg=name)
 
 
-def test_no_pickle_in_the_bundle_and_nothing_of_the_training_frames(parts: Parts, tmp_path: Path) -> None:
+def test_no_pickle_in_the_bundle_and_nothing_of_the_training_frames(
+    parts: Parts, params: Params, tmp_path: Path
+) -> None:
     from aupair.inference.bundle import write_bundle
 
-    write_bundle(tmp_path / "bundle", parts, tiny_params())
+    write_bundle(tmp_path / "bundle", parts, params)
     files = [path for path in (tmp_path / "bundle").rglob("*") if path.is_file()]
     assert {path.suffix for path in files} == {".safetensors", ".json", ".txt", ".md"}
     assert not [path for path in files if path.name in ("y_hat.safetensors", "sigma.safetensors", "curves.jsonl")]
 
 
-def test_chunks_do_not_change_the_result(parts: Parts, tmp_path: Path) -> None:
+def test_chunks_do_not_change_the_result(parts: Parts, params: Params, tmp_path: Path) -> None:
     from aupair.inference.bundle import write_bundle
 
-    write_bundle(tmp_path / "bundle", parts, tiny_params())
+    write_bundle(tmp_path / "bundle", parts, params)
     recognizer = BundleRecognizer.load(tmp_path / "bundle", "cpu")
     whole = [recognizer.scorer(face[None]) for face in faces()]
     y_hat, sigma = recognizer.score(faces())
@@ -166,11 +119,11 @@ def test_chunks_do_not_change_the_result(parts: Parts, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("part", ["f/final.safetensors", "statistics.safetensors", "mapping/mapping.safetensors"])
-def test_a_corrupt_part_is_one_line(parts: Parts, tmp_path: Path, part: str) -> None:
+def test_a_corrupt_part_is_one_line(parts: Parts, params: Params, tmp_path: Path, part: str) -> None:
     from aupair.errors import ArtifactError
     from aupair.inference.bundle import write_bundle
 
-    write_bundle(tmp_path / "bundle", parts, tiny_params())
+    write_bundle(tmp_path / "bundle", parts, params)
     (tmp_path / "bundle" / part).write_bytes(b"no weights")
     with pytest.raises(ArtifactError) as caught:
         BundleRecognizer.load(tmp_path / "bundle", "cpu")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 from aupair.errors import RegistryError
 from aupair.log import SILENT, Log
 from aupair.registry import mlflow_store
-from aupair.registry.runs import LOGGED, PARENT, StageRun, log_metric_points, log_run, parent_run_tags, stage_run_tags
+from aupair.registry.runs import LOGGED, PARENT, StageRun, log_metric_points, log_run, stage_run_tags
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -45,6 +45,11 @@ def current_flow_id(client: "MlflowClient", otherwise: str = "") -> str:
     """Return the id of this flow: the pipeline's run, else the parent of the server's run, else `otherwise`."""
     if pipeline_run_id() or not server_run_id():
         return pipeline_run_id() or otherwise
+    return _server_parent(client)
+
+
+def _server_parent(client: "MlflowClient") -> str:
+    """Return the parent of the server's run, or that run itself if it has none."""
     with mlflow_store.mlflow_errors(f"run {server_run_id()}"):
         return str(client.get_run(server_run_id()).data.tags.get("mlflow.parentRunId", server_run_id()))
 
@@ -54,28 +59,26 @@ def current_experiment(client: "MlflowClient", name: str) -> str:
 
     It is that of the server's run; else the one that the pipeline's environment names; else the one called `name`.
     """
-    if not server_run_id():
-        return mlflow_store.get_or_create_experiment(
-            client, os.environ.get(EXPERIMENT, name) if runs_in_pipeline() else name
-        )
-    with mlflow_store.mlflow_errors(f"run {server_run_id()}"):
-        return str(client.get_run(server_run_id()).info.experiment_id)
+    if server_run_id():
+        with mlflow_store.mlflow_errors(f"run {server_run_id()}"):
+            return str(client.get_run(server_run_id()).info.experiment_id)
+    name = os.environ.get(EXPERIMENT, name) if runs_in_pipeline() else name
+    return mlflow_store.get_or_create_experiment(client, name)
 
 
 def get_or_create_parent_run(client: "MlflowClient", experiment: str, flow: str) -> str:
     """Return the id of the flow's parent run; the first task creates it, before others run in parallel."""
+    tags = stage_run_tags(StageRun(PARENT), flow, pipeline_run_id())
     with mlflow_store.mlflow_errors(f"flow {flow}"):
         if server_run_id():
-            parent = str(client.get_run(server_run_id()).data.tags.get("mlflow.parentRunId", server_run_id()))
-            for key, value in parent_run_tags(flow, pipeline_run_id()).items():
+            parent = _server_parent(client)
+            for key, value in tags.items():
                 client.set_tag(parent, key, value)
             return parent
         parents = client.search_runs([experiment], f"tags.flow_id = '{flow}' and tags.stage = '{PARENT}'")
         if parents:
             return str(min(parents, key=lambda run: run.info.start_time).info.run_id)
-        return str(
-            client.create_run(experiment, tags=parent_run_tags(flow, pipeline_run_id()), run_name=flow).info.run_id
-        )
+        return str(client.create_run(experiment, tags=tags, run_name=flow).info.run_id)
 
 
 @contextmanager

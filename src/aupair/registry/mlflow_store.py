@@ -116,18 +116,13 @@ def _create_database(uri: str, database: Path, create: bool) -> None:
         raise RegistryError("the MLflow store cannot be written", where=uri, expected="a writable folder")
     with _locked(database.parent):
         if not database.exists() or not database.stat().st_size:
-            _create_tables(uri)
+            import logging
 
+            from mlflow.db import commands
 
-def _create_tables(uri: str) -> None:
-    """Run `mlflow db upgrade URI` in this process, which saves seconds of import."""
-    import logging
-
-    from mlflow.db import commands
-
-    logging.getLogger("alembic").setLevel(logging.WARNING)
-    with mlflow_errors("db upgrade"):
-        commands.main(["upgrade", uri], standalone_mode=False)
+            logging.getLogger("alembic").setLevel(logging.WARNING)
+            with mlflow_errors("db upgrade"):  # in this process, which saves seconds of import
+                commands.main(["upgrade", uri], standalone_mode=False)
 
 
 @contextmanager

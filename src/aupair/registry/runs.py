@@ -125,11 +125,6 @@ def log_flow(client: "MlflowClient", flow: FlowRun) -> str:
     return parent
 
 
-def parent_run_tags(flow: str, pipeline_run_id: str) -> dict[str, str]:
-    """Return the tags by which the parent run of a flow is found."""
-    return stage_run_tags(StageRun(PARENT), flow, pipeline_run_id)
-
-
 def stage_run_tags(stage: StageRun, flow: str, pipeline_run_id: str) -> dict[str, str]:
     """Return the tags by which the run of a stage is found."""
     trial = "none" if stage.trial is None else str(stage.trial)
