@@ -27,7 +27,7 @@ PARAMS = Optimiser(name="adamw", learning_rate=3e-3, schedule="one_cycle", weigh
 
 
 class Small(nn.Module):
-    """What a VGG16 is made of, once."""
+    """A network with one layer of each kind that VGG16 has."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -70,7 +70,7 @@ def break_down() -> None:
     raise InterruptedError
 
 
-def tell_the_last_to_stop() -> None:
+def send_sigterm_to_the_last() -> None:
     if distributed.rank() == distributed.world_size() - 1:
         signal.raise_signal(signal.SIGTERM)
 
@@ -104,8 +104,8 @@ def make_f(name: str) -> tuple[AUNetwork, np.ndarray, np.ndarray]:
     return f, np.zeros(12), np.ones(12)
 
 
-def trained(case: str) -> Arrays:
-    """Train a case: its curves and scores, and the weights and last gradients of its networks."""
+def train_case(case: str) -> Arrays:
+    """Train a case, and return its curves and scores, and the weights and last gradients of its networks."""
     settings = dict(CASES[case])
     data = make_data(settings.pop("mode", "groups"), settings.pop("folds", 1))
     params, h = make_params(**settings), "kind" in settings
@@ -120,8 +120,8 @@ def trained(case: str) -> Arrays:
     return results
 
 
-def normalised() -> Arrays:
-    """Give what a batch norm makes of a batch far from zero: values, gradients, running statistics."""
+def run_batch_norm() -> Arrays:
+    """Return the outputs, gradients and running statistics of a batch norm for a batch far from zero."""
     torch.manual_seed(0)
     norm, x = nn.Sequential(nn.BatchNorm2d(3)), 1000 + torch.randn(5, 3, 4, 4)
     share = x[distributed.local_slice(5)].requires_grad_()
@@ -136,15 +136,15 @@ def normalised() -> Arrays:
     return {key: value.numpy() for key, value in results.items()}
 
 
-def broken_down(folder: Path) -> Arrays:
-    """Train with breakdowns on the way, dropout included, and once without; give the weights and curves of both."""
+def train_with_interruptions(folder: Path) -> Arrays:
+    """Train with interruptions, dropout included, and once without; return the weights and curves of both."""
     params, log, checkpoints = make_params(True, dropout=0.5), Listener(), Checkpoints(folder, "key")
     results: dict[str, Any] = {"whole": train_f(make_data(), params, 0)}
     for calls in (5, 11):
         with pytest.raises(InterruptedError):
             train_f(make_data(calls=calls), params, 0, log, checkpoints)
-    with pytest.raises(distributed.Stopped):  # all of them, although one was told
-        train_f(make_data(calls=2, happens=tell_the_last_to_stop), params, 0, log, checkpoints)
+    with pytest.raises(distributed.Stopped):  # all of them, although one received the signal
+        train_f(make_data(calls=2, happens=send_sigterm_to_the_last), params, 0, log, checkpoints)
     results["again"] = train_f(make_data(), params, 0, log, checkpoints)
     assert log.lines == [f"resuming f.final at step {step} of {STEPS}" for step in (2, 8, 10)]
     return {
@@ -158,19 +158,15 @@ def broken_down(folder: Path) -> Arrays:
 
 
 def request(device: str) -> None:
-    """Ask for a device as a training stage does before it loads anything, on a machine that has it."""
+    """Request a device as a training stage does, as if the machine had it."""
     with mock.patch.object(checkpoint, "pick_device", torch.device):
         checkpoint.training_settings(RankPairs(device=device), 0)
 
 
-def refused() -> list[str]:
-    """Give the lines of what several processes cannot do."""
+def collect_errors() -> list[str]:
+    """Return the messages of errors that only several processes can meet."""
     lines = []
-    for call in (
-        lambda: distributed.local_slice(1),
-        lambda: request("cuda:1"),
-        lambda: request("cuda"),
-    ):
+    for call in (lambda: distributed.local_slice(1), lambda: request("cuda:1"), lambda: request("cuda")):
         try:
             call()
         except ParamsError as error:
@@ -178,11 +174,11 @@ def refused() -> list[str]:
     return lines
 
 
-def write(out: Path) -> None:
-    """Do all that and write it down, by as many processes as there are."""
-    results = {case: trained(case) for case in CASES}
-    results |= {"batch norm": normalised(), "breakdowns": broken_down(out / "checkpoints")}
-    lines = refused()
+def run_all(out: Path) -> None:
+    """Run all of this with as many processes as there are, and write the results."""
+    results = {case: train_case(case) for case in CASES}
+    results |= {"batch norm": run_batch_norm(), "breakdowns": train_with_interruptions(out / "checkpoints")}
+    lines = collect_errors()
     if distributed.is_main():
         for name, arrays in results.items():
             store.write_arrays(out / f"{name}.safetensors", arrays)
@@ -190,15 +186,15 @@ def write(out: Path) -> None:
 
 
 def main(out: Path) -> None:
-    """Let the first process do it alone, then all together, up to an error that all of them meet."""
+    """Run all in the first process alone, then in all together, which finally meet the same error."""
     torch.set_default_dtype(torch.float64)
-    torch.Tensor.float = torch.Tensor.double  # what takes care to be float32
+    torch.Tensor.float = torch.Tensor.double  # also what is float32 elsewhere
     rank = os.environ["RANK"]
     if rank == "0":
-        write(out / "1")
+        run_all(out / "1")
     try:
         with distributed.process_group():  # once: gloo may find the addresses of an earlier group
-            write(out / "2")
+            run_all(out / "2")
             raise ParamsError("the same everywhere")
     except (ParamsError, SystemExit) as error:
         store.write_json(out / f"end{rank}.json", [type(error).__name__, str(error)])
@@ -209,7 +205,7 @@ if __name__ == "__main__":
 
 
 def torchrun(*command: object, cwd: Path | None = None) -> subprocess.Popen[str]:
-    """Start a script or a module twice."""
+    """Start a script or a module in two processes."""
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     path = {"PYTHONPATH": str(Path(__file__).parents[1])}  # of this file's own imports
     return subprocess.Popen(
@@ -218,8 +214,8 @@ def torchrun(*command: object, cwd: Path | None = None) -> subprocess.Popen[str]
     )  # fmt: skip
 
 
-def output(process: subprocess.Popen[str]) -> str:
-    """Wait for the end; give what the launcher and both processes printed."""
+def wait_for_output(process: subprocess.Popen[str]) -> str:
+    """Wait for the end, and return what the launcher and both processes printed."""
     try:
         return process.communicate(timeout=400)[0]
     except subprocess.TimeoutExpired:
@@ -228,21 +224,21 @@ def output(process: subprocess.Popen[str]) -> str:
 
 
 def succeed(process: subprocess.Popen[str]) -> str:
-    printed = output(process)
+    printed = wait_for_output(process)
     assert process.returncode == 0, printed
     return printed
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the script writes."""
+    """Return the folder of the script's results."""
     folder = tmp_path_factory.mktemp("runs")
     succeed(torchrun(__file__, folder))
     return folder
 
 
-def by(runs: Path, name: str) -> tuple[Arrays, Arrays]:
-    """The same by one process and by two."""
+def read_results(runs: Path, name: str) -> tuple[Arrays, Arrays]:
+    """Return the results of one process and of two."""
     one, two = (store.read_arrays(runs / n / f"{name}.safetensors") for n in ("1", "2"))
     assert one.keys() == two.keys()
     return one, two
@@ -250,7 +246,7 @@ def by(runs: Path, name: str) -> tuple[Arrays, Arrays]:
 
 @pytest.mark.parametrize("case", CASES)
 def test_several_processes_compute_what_one_does(runs: Path, case: str) -> None:
-    one, two = by(runs, case)
+    one, two = read_results(runs, case)
     assert len(one["curves.loss"]) == STEPS // 2 + (2 if "folds" in CASES[case] else 0)
     assert np.ptp(one["curves.train_loss"]) > 1e-4  # it moves at all
     for key in one:
@@ -261,7 +257,7 @@ def test_several_processes_compute_what_one_does(runs: Path, case: str) -> None:
 
 
 def test_a_batch_norm_sees_the_whole_batch(runs: Path) -> None:
-    one, two = by(runs, "batch norm")
+    one, two = read_results(runs, "batch norm")
     assert one["0.running_mean"].mean() > 50
     assert one["0.num_batches_tracked"] == 1
     for key in one:
@@ -293,7 +289,7 @@ def test_a_shared_batch_norm_is_torchs_in_any_layout_and_dtype(
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_training_goes_on_after_breakdowns_to_the_bit(runs: Path, processes: int) -> None:
-    results = by(runs, "breakdowns")[processes - 1]
+    results = read_results(runs, "breakdowns")[processes - 1]
     whole = {key.removeprefix("whole."): value for key, value in results.items() if key.startswith("whole.")}
     assert len(whole) > 90
     for key, value in whole.items():
@@ -301,12 +297,12 @@ def test_training_goes_on_after_breakdowns_to_the_bit(runs: Path, processes: int
 
 
 def test_dropout_differs_between_processes_and_from_one(runs: Path) -> None:
-    one, two = by(runs, "breakdowns")
+    one, two = read_results(runs, "breakdowns")
     assert not np.allclose(one["whole.curves"], two["whole.curves"], rtol=1e-6)
     np.testing.assert_allclose(one["whole.curves"], two["whole.curves"], rtol=0.2)
 
 
-def test_what_several_processes_cannot_do_is_said_by_one(runs: Path) -> None:
+def test_errors_of_several_processes_are_reported_by_one(runs: Path) -> None:
     assert store.read_json(runs / "1" / "refused.json") == []
     assert store.read_json(runs / "2" / "refused.json") == [
         "more processes than frames to share, got 2, expected at most 1; lower --nproc-per-node or take larger batches",

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a G
 
 @pytest.fixture(autouse=True)
 def full_precision() -> Any:
-    """Let convolutions compute in float32, not in TF32, so that two ways can be compared."""
+    """Compute convolutions in float32, not in TF32, so that two ways can be compared."""
     before, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, False
     yield
     torch.backends.cudnn.allow_tf32 = before

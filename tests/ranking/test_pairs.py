@@ -68,7 +68,7 @@ def as_set(pairs: Pairs) -> set[tuple[int, int, int, int]]:
 
 
 def check_pairs(pairs: Pairs, frames: Frames) -> None:
-    """What holds for every pair, whoever drew it."""
+    """Check what holds for every pair, however it was drawn."""
     for i, j, au, r in zip(pairs.i, pairs.j, pairs.au, pairs.r):
         high, low = int(frames.labels[i, au]), int(frames.labels[j, au])
         assert frames.video[i] == frames.video[j]

@@ -92,7 +92,7 @@ def test_the_scorer_gives_what_training_stored(
 
 
 def convolutions_done(scorer: Scorer) -> int:
-    """How many convolutions a chunk of faces takes."""
+    """Return the number of convolutions that a chunk of faces takes."""
     done: list[nn.Module] = []
     layers = [layer for layer in scorer._networks.modules() if isinstance(layer, nn.Conv2d)]
     hooks = [layer.register_forward_hook(lambda layer, *_: done.append(layer)) for layer in layers]
