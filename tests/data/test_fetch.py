@@ -16,7 +16,7 @@ def test_the_files_of_a_folder_are_hard_links(tmp_path: Path, form: str) -> None
     files = {"a": b"a", "deep/er/b c": b"b", "empty": b""}
     source = write(tmp_path / "in put", files)
     text = form.format(source if form == "{}" else str(source).replace(" ", "%20"))
-    assert fetch(text, tmp_path / "out") == FetchSummary(str(source), "", 3, 2)
+    assert fetch(text, tmp_path / "out") == FetchSummary(str(source), "", 3)
     assert content(tmp_path / "out") == files
     assert not any(path.is_symlink() for path in (tmp_path / "out").rglob("*"))
     assert (tmp_path / "out" / "a").stat().st_ino == (source / "a").stat().st_ino
@@ -50,7 +50,7 @@ def test_only_the_requested_items_are_linked(tmp_path: Path) -> None:
     source = write(tmp_path / "in", {f"{k}.mp4": b"v" * k for k in (1, 2, 3)})
     items = list_source(str(source))
     assert [(item.name, item.size, item.etag) for item in items] == [(f"{k}.mp4", k, "") for k in (1, 2, 3)]
-    assert fetch(str(source), tmp_path / "out", items=items[1:]) == FetchSummary(str(source), "", 2, 5)
+    assert fetch(str(source), tmp_path / "out", items=items[1:]) == FetchSummary(str(source), "", 2)
     assert content(tmp_path / "out") == {"2.mp4": b"vv", "3.mp4": b"vvv"}
     write(source, {"2.mp4": b"longer"})
     with pytest.raises(DataError, match=r"changed since it was listed: in .*2\.mp4, got 6 bytes, expected 2 bytes"):
@@ -58,8 +58,6 @@ def test_only_the_requested_items_are_linked(tmp_path: Path) -> None:
     (source / "2.mp4").unlink()
     with pytest.raises(DataError, match="cannot be read"):
         fetch(str(source), tmp_path / "out2", items=items)
-    with pytest.raises(ParamsError, match="no items"):
-        fetch(str(source), tmp_path / "out2", items=[])
     assert not (tmp_path / "out2").exists()
 
 
@@ -110,7 +108,7 @@ GIT = "git+https://host/repo"
             ParamsError,
             "a source of an unknown form, got 'https://host/repo.git'",
         ),
-        ("file://host/x", {}, ParamsError, "a file: source on another host"),
+        ("file://host/x", {}, ParamsError, "a source of an unknown form"),
         ("git+https://host", {}, ParamsError, "not the address of a git repository"),
         ("git+file://host/x", {}, ParamsError, "not the address of a git repository"),
         ("git+git@host:repo", {}, ParamsError, "not the address of a git repository"),

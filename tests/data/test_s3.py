@@ -50,7 +50,7 @@ def test_every_object_comes_under_its_name(
     log = Listener()
     summary = fetch(source + "/", tmp_path / "out", log=log, patience=QUICK)
     assert content(tmp_path / "out") == objects
-    assert summary == FetchSummary(source, "", 5, sum(map(len, objects.values())))
+    assert summary == FetchSummary(source, "", 5)
     assert os.listdir(tmp_path) == ["out"]
     assert log.lines == [], "every ETag was an MD5"
 
@@ -72,7 +72,7 @@ def test_only_the_requested_items_come(proxy: Flaky, put: Put, tmp_path: Path) -
     assert [(item.name, item.size, len(item.etag)) for item in items] == [(f"{k}.mp4", 400_000, 32) for k in range(4)]
     summary = fetch(source, tmp_path / "out", items=items[2:3], patience=QUICK)
     assert content(tmp_path / "out") == {"2.mp4": noise(2, 400_000)}
-    assert (summary.files, summary.bytes) == (1, 400_000)
+    assert summary.files == 1
     assert proxy.received < 400_000 + 100_000
 
 
@@ -89,7 +89,7 @@ def test_a_later_call_goes_on_with_the_complete_files(proxy: Flaky, put: Put, tm
     objects = {**small, "z.mp4": noise(2, 5_000_000)}
     source, whole = put(objects), tmp_path / ".out.fetching" / "whole"
     leave_when(proxy, lambda: all((whole / name).exists() for name in small))
-    with pytest.raises(UnreachableError, match=r"run it again to go on: complete files are kept") as caught:
+    with pytest.raises(UnreachableError, match=r"run it again to go on") as caught:
         fetch(source, tmp_path / "out", patience=ONE_TRY)
     assert proxy.endpoint in one_line(caught)
     assert sorted(content(tmp_path)) == [f".out.fetching/whole/{name}" for name in small]
@@ -112,15 +112,15 @@ def test_what_a_killed_process_left_is_deleted(proxy: Flaky, put: Put, tmp_path:
     proxy.rewrite = slowly
     code = "import sys; from pathlib import Path; from aupair.data.fetch import fetch; fetch(sys.argv[1], Path(sys.argv[2]))"
     process = subprocess.Popen([sys.executable, "-c", code, source + "/one", str(tmp_path / "out")])
-    parts = tmp_path / ".out.fetching" / "parts"
-    while not (parts.is_dir() and any(path.stat().st_size > 1_000_000 for path in parts.iterdir())):
+    whole = tmp_path / ".out.fetching" / "whole"
+    while not any(path.stat().st_size > 1_000_000 for path in whole.glob("a.mp4.*")):
         assert process.poll() is None
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (tmp_path / "out").exists()
     proxy.rewrite = bytes
-    (tmp_path / ".out.fetching" / "whole" / "a.mp4").write_bytes(b"a complete file of another source")
+    (whole / "a.mp4").write_bytes(b"a complete file of another source")
     fetch(source + "/two", tmp_path / "out", patience=QUICK)
     assert content(tmp_path) == {"out/b": b"b"}
 
@@ -129,7 +129,7 @@ def test_what_a_killed_process_left_is_deleted(proxy: Flaky, put: Put, tmp_path:
     ("pattern", "replacement"), [(rb"Content-Length: \d{6}\b", b"Content-Length: 001000"), (rb"MARKER", b"marker")]
 )
 @pytest.mark.parametrize("plain", [True, False])
-def test_a_damaged_object_is_an_error_unless_the_next_try_is_right(
+def test_a_damaged_object_is_an_error(
     proxy: Flaky, put: Put, tmp_path: Path, pattern: bytes, replacement: bytes, plain: bool
 ) -> None:
     good = b"MARKER" + noise(1, 100_000)
@@ -139,13 +139,7 @@ def test_a_damaged_object_is_an_error_unless_the_next_try_is_right(
     with pytest.raises(DataError, match=f"{DAMAGED}: in {re.escape(source)}/a.mp4, expected 100006 bytes") as caught:
         fetch(source, tmp_path / "out", items=items, patience=QUICK)
     one_line(caught)
-    assert not (tmp_path / "out").exists()
-    spoilt = iter([True])
-    proxy.rewrite = lambda data: (
-        re.sub(pattern, replacement, data) if re.search(pattern, data) and next(spoilt, False) else data
-    )
-    fetch(source, tmp_path / "out", items=items, patience=QUICK)
-    assert content(tmp_path / "out") == {"a.mp4": good}
+    assert content(tmp_path) == {}, "the damaged file was kept"
 
 
 def upload_parts(client: Any, source: str, name: str, parts: list[bytes]) -> None:
@@ -325,7 +319,7 @@ def test_wrong_keys_are_an_error_that_does_not_show_them(
 
 def test_a_missing_bucket_and_an_empty_prefix_are_errors(s3_environment: S3, put: Put, tmp_path: Path) -> None:
     source = put({"dir/": b"", "deep/x": b"x"})
-    with pytest.raises(DataError, match="no such bucket: in s3://nowhere/data, got NoSuchBucket"):
+    with pytest.raises(DataError, match="has no such bucket or object: in s3://nowhere/data, got NoSuchBucket"):
         fetch("s3://nowhere/data", tmp_path / "out", patience=QUICK)
     for nothing in ("/dir", "/nix", "/dee", "/deep/x"):
         with pytest.raises(DataError, match=f"nothing under this prefix: in {source + nothing};"):
@@ -366,7 +360,9 @@ def test_a_server_that_does_not_answer_is_an_error_in_time(
         port = silent.getsockname()[1] if kind == "hangs" else free_ports(1)[0]
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://user:hush@127.0.0.1:{port}")
         start = time.monotonic()
-        with pytest.raises(UnreachableError, match=f"from http://127.0.0.1:{port}; check AWS_ENDPOINT_URL") as caught:
+        with pytest.raises(
+            UnreachableError, match=f"does not answer: .* from http://127.0.0.1:{port}; check the address"
+        ) as caught:
             fetch(f"s3://{BUCKET}/x", tmp_path / "out", patience=ONE_TRY)
         assert time.monotonic() - start < 4
         assert "hush" not in one_line(caught)
@@ -396,7 +392,7 @@ def test_a_server_in_trouble_is_tried_again(proxy: Flaky, put: Put, tmp_path: Pa
     fetch(source, tmp_path / "out", items=items, patience=QUICK)
     assert content(tmp_path / "out") == {"a": b"a" * 1000}
     proxy.rewrite = lambda data: trouble
-    with pytest.raises(UnreachableError, match=r"HTTP 503.*complete files are kept"):
+    with pytest.raises(UnreachableError, match=r"reports a failure of its own.*HTTP 503.*to go on"):
         fetch(source, tmp_path / "out2", items=items, patience=ONE_TRY)
 
 

@@ -9,10 +9,9 @@ import re
 import shutil
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
-from urllib.parse import unquote, urlsplit
+from pathlib import Path, PurePosixPath
+from typing import Literal, NamedTuple
+from urllib.parse import unquote
 
 from aupair import store
 from aupair.data import git
@@ -23,21 +22,12 @@ from aupair.log import SILENT, Log
 PATIENCE = Patience()
 
 
-@dataclass(frozen=True)
-class FetchSummary:
-    """Origin and size of fetched data.
-
-    Attributes:
-        source: where it came from, without user name and password.
-        commit: the git commit of a git source, else empty.
-        files: number of files.
-        bytes: their sizes together.
-    """
+class FetchSummary(NamedTuple):
+    """Origin of fetched data, without user name and password; git commit, or empty; number of files."""
 
     source: str
     commit: str
     files: int
-    bytes: int
 
 
 def fetch(
@@ -70,35 +60,27 @@ def fetch(
         git.check_source(source, revision, remote)
         with _staging(target) as staged:
             commit = git.fetch_data(source, revision, remote, staged, log, patience)
-        sizes = [path.stat().st_size for path in Path(target).rglob("*") if path.is_file()]
-        return FetchSummary(address, commit, len(sizes), sum(sizes))
+        return FetchSummary(address, commit, sum(path.is_file() for path in Path(target).rglob("*")))
     if revision or remote:
         got, todo = revision or remote, "leave it empty, or name a git+https:// source"
         raise ParamsError("a revision or a remote without a git source", got=got, todo=todo)
     if items is None:
         items = list_source(source, patience)
-    if kind == "git" or not items:
-        raise ParamsError("no items of a bucket or a folder", where=address, todo="list the source first")
-    _check_item_names(items, address)
+    else:
+        _check_item_names(items, address)
     if kind == "folder":
         _check_separate(Path(address), target)
     with _staging(target, {item.name for item in items}) as staged:
         if kind == "s3":
-            download_objects(address, items, staged, log, patience)
+            download_objects(address, items, staged / "whole", log, patience)
         else:
             for item in log.progress(items, len(items), "linking files"):
-                _link_file(Path(address), item, staged)
-    return FetchSummary(address, "", len(items), sum(item.size for item in items))
+                _link_file(Path(address), item, staged / "whole")
+    return FetchSummary(address, "", len(items))
 
 
 def list_source(source: str, patience: Patience = PATIENCE) -> list[Item]:
-    """List the files of an `s3://` source or of a folder, sorted by name.
-
-    Raises:
-        ParamsError: the source has another form.
-        DataError: there is nothing, or a name that cannot be a file.
-        AuthError, UnreachableError, RejectedError: the server refuses or does not answer.
-    """
+    """List the files of an `s3://` source or of a folder, sorted by name; for the errors see `fetch`."""
     kind, address = _parse_source(source)
     if kind == "git":
         raise ParamsError("a git source cannot be listed", where=address, todo="fetch it first")
@@ -113,23 +95,18 @@ def _parse_source(source: str) -> tuple[Literal["s3", "git", "folder"], str]:
     Raises:
         ParamsError: the scheme is unknown.
     """
-    scheme = re.match(r"git\+|[A-Za-z][\w+.-]*(?=://)", source)
-    if scheme is None and source:
+    if source.startswith("s3://"):
+        return "s3", source.rstrip("/")
+    if source.startswith("git+"):
+        return "git", scrub(source)
+    if local := re.match(r"file://(localhost)?(?=/)", source):
+        return "folder", unquote(source[local.end() :])
+    if source and not re.match(r"[A-Za-z][\w+.-]*://", source):
         return "folder", str(Path(source).absolute())
-    match scheme and scheme[0]:
-        case "s3":
-            return "s3", source.rstrip("/")
-        case "git+":
-            return "git", scrub(source)
-        case "file":
-            url = urlsplit(source)
-            if url.netloc not in ("", "localhost"):
-                raise ParamsError("a file: source on another host", got=scrub(source), expected="file:///path")
-            return "folder", unquote(url.path)
     raise ParamsError(
         "a source of an unknown form",
         got=repr(scrub(source)),
-        expected="s3://bucket/prefix, git+https://host/repository.git or the path of a folder",
+        expected="s3://bucket/prefix, git+https://host/repository.git, file:///path or the path of a folder",
     )
 
 
@@ -159,8 +136,7 @@ def _check_item_names(items: Sequence[Item], where: str) -> None:
     """Raise a DataError for a name that would leave the folder, and for one that is both a file and a folder."""
     names = {item.name for item in items}
     for name in sorted(names):
-        parts = name.split("/")
-        if any(part in ("", ".", "..") or "\0" in part for part in parts):
+        if "\0" in name or {"", ".", ".."} & {*name.split("/")}:
             raise DataError(
                 "a name that cannot be a file in a folder",
                 where=where,
@@ -168,11 +144,9 @@ def _check_item_names(items: Sequence[Item], where: str) -> None:
                 expected="no empty part, no . and no ..",
                 todo="rename the object",
             )
-        above = next((p for p in ("/".join(parts[:k]) for k in range(1, len(parts))) if p in names), None)
-        if above is not None:
-            raise DataError(
-                "a name that is both a file and a folder", where=where, got=f"{above} and {name}", todo="rename one"
-            )
+        for above in names & {str(parent) for parent in PurePosixPath(name).parents}:
+            what = "a name that is both a file and a folder"
+            raise DataError(what, where=where, got=f"{above} and {name}", todo="rename one")
 
 
 def _check_separate(folder: Path, target: Path) -> None:
@@ -182,60 +156,51 @@ def _check_separate(folder: Path, target: Path) -> None:
         raise ParamsError("source and target lie in each other", where=target, got=folder, todo="name another target")
 
 
-def _link_file(source: Path, item: Item, staged: Path) -> None:
-    """Hard-link a local file to `staged/whole`, or copy it where links cannot be made."""
-    path, whole, part = (source / item.name).resolve(), staged / "whole" / item.name, staged / "parts" / "copy"
+def _link_file(folder: Path, item: Item, whole: Path) -> None:
+    """Hard-link a local file to its place in `whole`, or copy it where links cannot be made."""
+    source, place = folder / item.name, whole / item.name
     try:
+        path = source.resolve(strict=True)
         now = path.stat()
     except OSError as error:
-        raise DataError("a file that cannot be read", where=source / item.name, got=error.strerror) from error
+        raise DataError("a file that cannot be read", where=source, got=error.strerror) from error
     if now.st_size != item.size:
-        raise DataError(
-            "a file has changed since it was listed",
-            where=source / item.name,
-            got=f"{now.st_size} bytes",
-            expected=f"{item.size} bytes",
-            todo="fetch again",
-        )
-    with store.writing(whole):
-        whole.parent.mkdir(parents=True, exist_ok=True)
-        if whole.exists():  # from an earlier call; copies keep the time of the file
-            earlier = whole.stat()
-            if (earlier.st_size, earlier.st_mtime_ns) == (now.st_size, now.st_mtime_ns):
+        got, expected = f"{now.st_size} bytes", f"{item.size} bytes"
+        what = "a file has changed since it was listed"
+        raise DataError(what, where=source, got=got, expected=expected, todo="fetch again")
+    with store.writing(place):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if place.exists():  # from an earlier call; complete copies have the time of the file
+            if (place.stat().st_size, place.stat().st_mtime_ns) == (now.st_size, now.st_mtime_ns):
                 return
-            whole.unlink()
+            place.unlink()
         try:
-            os.link(path, whole)
+            os.link(path, place)
         except OSError:  # another file system, or one without links
-            shutil.copy2(path, part)
-            part.replace(whole)
+            shutil.copy2(path, place)
 
 
 @contextmanager
 def _staging(target: Path, names: Collection[str] = ()) -> Iterator[Path]:
     """Yield the folder `.<target>.fetching`; on success its `whole` replaces the target.
 
-    Of an earlier call's files, those of `whole` with one of these names are kept, and `cache`. `parts` is for
-    incomplete files: it is emptied before and after the block.
+    Of an earlier call, the files of `whole` with one of these names are kept, and `cache`. The others are deleted,
+    also what boto3 has written to temporary names.
     """
     target = Path(target).absolute()
     staged = target.with_name(f".{target.name}.fetching")
-    whole, parts = staged / "whole", staged / "parts"
+    whole = staged / "whole"
     with store.writing(target):
-        for path in (parts, staged / "old", staged / "repository"):
-            shutil.rmtree(path, ignore_errors=True)
+        for folder in ("old", "repository"):
+            shutil.rmtree(staged / folder, ignore_errors=True)
         for root, _, files in os.walk(whole, topdown=False):
             for path in (Path(root, file) for file in files):
                 if path.relative_to(whole).as_posix() not in names:
                     path.unlink()
             if not os.listdir(root):
                 os.rmdir(root)
-        for path in (whole, parts):
-            path.mkdir(parents=True, exist_ok=True)
-    try:
-        yield staged
-    finally:
-        shutil.rmtree(parts, ignore_errors=True)
+        whole.mkdir(parents=True, exist_ok=True)
+    yield staged
     with store.writing(target):
         if target.exists():
             target.rename(staged / "old")

@@ -3,9 +3,9 @@
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,28 +13,17 @@ import yaml
 
 from aupair import store
 from aupair.data.hashing import dvc_hash
-from aupair.data.s3 import Patience
-from aupair.errors import AupairError, AuthError, DataError, ParamsError, UnreachableError, scrub
+from aupair.data.s3 import Patience, server_error
+from aupair.errors import AupairError, DataError, ParamsError, UnreachableError, scrub
 from aupair.log import Log
 
-_GIT_PLACES = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR", "GIT_PREFIX")
+_GIT_PLACES = r"GIT_(DIR|WORK_TREE|INDEX_FILE|OBJECT_DIRECTORY|COMMON_DIR|PREFIX)"
 """Variables that would send git to another repository than the folder it runs in."""
 
-# What git and DVC print, by cause.
 _NO_REVISION = (
-    r"couldn't find remote ref|not our ref|unadvertised object|does not take a path argument|is not a tree"
-    r"|unable to read tree"
+    r"couldn't find remote ref|not our ref|unadvertised object|not take a path|not a tree|unable to read tree"
 )
-_REFUSED = (
-    r"Authentication failed|could not read (Username|Password)|Permission denied|terminal prompts disabled"
-    r"|error: 40[13]|Host key verification failed|Access ?Denied|Forbidden|InvalidAccessKeyId|SignatureDoesNotMatch"
-    r"|Unable to locate credentials|NoCredentials|Partial credentials"
-)
-_UNREACHABLE = (
-    r"Could not resolve host|Couldn't connect|Could not connect|Failed to connect|Connection (refused|timed out|reset)"
-    r"|Connection was closed|timed out|SSL|certificate|early EOF|hung up|Operation too slow|error: 5\d\d|unreachable"
-)
-_UNINFORMATIVE = r"^(Please make sure|and the repository exists|fatal: Could not read from remote repository|From )"
+_UNINFORMATIVE = r"(Please make sure|and the repository exists|fatal: Could not read from remote repository|From |$)"
 
 
 def check_source(source: str, revision: str, remote: str) -> None:
@@ -43,10 +32,8 @@ def check_source(source: str, revision: str, remote: str) -> None:
     Raises:
         ParamsError: it is not a URL, a password in it would be taken for a path and printed, or a name is invalid.
     """
-    scheme, _, rest = source.removeprefix("git+").partition("://")
-    host, _, path = rest.partition("/")
-    known = scheme in ("https", "http", "ssh", "file")
-    if not known or not path or (scheme == "file") == bool(host) or (scheme != "file" and "@" in path):
+    # of a file: URL no host, of the others one, and no @ after it
+    if not re.fullmatch(r"git\+(file:///.+|(https?|ssh)://[^/]+/[^@]+)", source):
         raise ParamsError(
             "not the address of a git repository",
             expected="git+https://host/repository.git without an @ after the host",
@@ -89,12 +76,20 @@ def fetch_data(source: str, revision: str, remote: str, folder: Path, log: Log, 
 
 def _clone(url: str, revision: str, repository: Path, patience: Patience) -> str:
     """Check out one revision, without history where the server can do that, and return its commit."""
+    where = scrub(url)
 
     def git(*arguments: str) -> str:
         code, output = _run(["git", *arguments], repository, patience)
-        if code:
-            raise _git_error(output, url, revision)
-        return output
+        if not code:
+            return output
+        if re.search(_NO_REVISION, output):
+            expected = "a branch, a tag or a commit"
+            raise DataError("no such revision", where=where, got=revision or "HEAD", expected=expected)
+        got = _cause(output)
+        no_repository = DataError("no such git repository", where=where, got=got, todo="check the URL")
+        # a name in the address must not be taken for a cause
+        report = scrub(output).replace(where.partition("://")[2], "")
+        raise server_error("the git server", where, got, report, no_repository)
 
     git("init", "-q")
     try:
@@ -109,17 +104,6 @@ def _clone(url: str, revision: str, repository: Path, patience: Patience) -> str
     return git("rev-parse", "HEAD").split()[-1]
 
 
-def _git_error(output: str, url: str, revision: str) -> AupairError:
-    """Return the error for what git printed when it failed."""
-    where = scrub(url)
-    if re.search(_NO_REVISION, output):
-        expected = "a branch, a tag or a commit"
-        return DataError("no such revision", where=where, got=revision or "HEAD", expected=expected)
-    no_repository = DataError("no such git repository", where=where, got=_cause(output), todo="check the URL")
-    # a name must not be taken for a cause
-    return _server_error("the git server", where, scrub(output).replace(where.partition("://")[2], ""), no_repository)
-
-
 def _pull(remote: str, repository: Path, where: str, patience: Patience) -> None:
     """Pull data.dvc, with a cache beside the clone that a second call goes on with."""
     with store.writing(repository):
@@ -132,23 +116,11 @@ def _pull(remote: str, repository: Path, where: str, patience: Patience) -> None
         got = remote or "no default one"
         raise ParamsError("no such DVC remote", where=where, got=got, todo="name one as remote")
     if code:
-        what, todo = "the DVC remote lacks files of data.dvc", "run `dvc push` where they are"
-        lacking = DataError(what, where=where, got=_cause(output), todo=todo)
-        raise _server_error("the DVC remote", where, output, lacking)
+        what, got, todo = "the DVC remote lacks files of data.dvc", _cause(output), "run `dvc push` where they are"
+        lacking = DataError(what, where=where, got=got, todo=todo)
+        raise server_error("the DVC remote", where, got, output, lacking)
     if not (repository / "data").is_dir():
         raise DataError("data.dvc tracks no folder data", where=where, todo="run `dvc add data` there")
-
-
-def _server_error(server: str, where: str, output: str, otherwise: AupairError) -> AupairError:
-    """Return the error for the output of a command that failed: one of the server, or `otherwise`."""
-    got = _cause(output)
-    if re.search(_REFUSED, output):
-        todo = "give it credentials (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for s3), and check the address"
-        return AuthError(f"{server} refuses access", where=where, got=got, todo=todo)
-    if re.search(_UNREACHABLE, output):
-        todo = "check host and network; run it again to go on"
-        return UnreachableError(f"{server} does not answer", where=where, got=got, todo=todo)
-    return otherwise
 
 
 def _verify(repository: Path, cache: Path, log: Log) -> None:
@@ -177,45 +149,37 @@ def _run(command: Sequence[str], folder: Path, patience: Patience) -> tuple[int,
     """Run a command that asks nothing and ends in bounded time; return its exit code and its output."""
     environment = {
         "DVC_SITE_CACHE_DIR": str(folder.parent / "site"),
-        "AWS_RETRY_MODE": "standard",  # DVC's own retries go on for most of a minute
-        "AWS_MAX_ATTEMPTS": "3",
-        **{key: value for key, value in os.environ.items() if key not in _GIT_PLACES},
+        **{key: value for key, value in os.environ.items() if not re.fullmatch(_GIT_PLACES, key)},
         "LC_ALL": "C",
         "GIT_TERMINAL_PROMPT": "0",
         "GIT_HTTP_LOW_SPEED_LIMIT": "1",
         "GIT_HTTP_LOW_SPEED_TIME": str(max(1, round(patience.timeout))),
         "DVC_NO_ANALYTICS": "true",
     }
-    try:
-        process = subprocess.Popen(
-            command,
-            cwd=folder,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            start_new_session=True,
-        )
-    except FileNotFoundError as error:
-        raise AupairError("a program is not there", got=command[0], todo=f"install {command[0]}") from error
-    with process:
+    # a file and no pipe: a helper of git that outlives it would keep a pipe open, and its end is waited for
+    with tempfile.TemporaryFile() as output:
         try:
-            output, _ = process.communicate(timeout=patience.longest)
-        except BaseException as error:
-            os.killpg(process.pid, signal.SIGKILL)  # git's helper programs too
-            if isinstance(error, subprocess.TimeoutExpired):
-                what, got = f"{command[0]} did not end", f"{patience.longest:g} s"
-                raise UnreachableError(what, got=got, todo="run it again to go on") from error
-            raise
-    return process.returncode, output
+            done = subprocess.run(
+                command,
+                cwd=folder,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # without a terminal that ssh could ask for a password
+                timeout=patience.longest,
+            )
+        except FileNotFoundError as error:
+            raise AupairError("a program is not there", got=command[0], todo=f"install {command[0]}") from error
+        except subprocess.TimeoutExpired as error:
+            what, got = f"{command[0]} did not end", f"{patience.longest:g} s"
+            raise UnreachableError(what, got=got, todo="run it again to go on") from error
+        output.seek(0)
+        return done.returncode, output.read().decode(errors="replace")
 
 
 def _cause(output: str) -> str:
     """Return the line of a command's output that names a cause: DVC's error, else the last informative line."""
-    if error := re.search(r"(?m)^(?:ERROR: |WARNING: (?=Some of the cache files))(.+)", output):
-        return scrub(error[1])[:300]
-    lines = [line.strip() for line in output.splitlines()]
-    causes = [line for line in lines if line and not re.match(_UNINFORMATIVE, line)]
-    return scrub(causes[-1])[:300] if causes else "nothing"
+    error = re.search(r"(?m)^(?:ERROR: |WARNING: (?=Some of the cache files))(.+)", output)
+    lines = [line for line in output.splitlines() if not re.match(_UNINFORMATIVE, line.strip())]
+    return scrub(error[1] if error else lines[-1].strip() if lines else "nothing")[:300]

@@ -5,12 +5,12 @@ AWS_ENDPOINT_URL and the rest of its variables and files.
 """
 
 import hashlib
-import math
 import re
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,10 +23,38 @@ _WORKERS = 4
 """Objects that are downloaded and verified at the same time."""
 
 _KEYS = (
-    "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY to keys that may read it (and AWS_SESSION_TOKEN if there is one)"
+    "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for a bucket (and AWS_SESSION_TOKEN if there is one), "
+    "or give git a user and a password or key"
 )
-_EXPIRED = ("ExpiredToken", "InvalidToken", "TokenRefreshRequired", "ExpiredTokenException")
-"""Error codes for credentials that are no longer valid; they come with status 400."""
+_NETWORK = "check the address (AWS_ENDPOINT_URL) and the network, then run it again to go on"
+_CAUSES: tuple[tuple[type[AupairError], str, str, str], ...] = (
+    (DataError, "has no such bucket or object", "check the address and AWS_ENDPOINT_URL", r"\(HTTP 404\)"),
+    (
+        AuthError,
+        "needs credentials",
+        _KEYS,
+        r"NoCredentials|PartialCredentials|CredentialRetrieval|ProfileNotFound|TokenRetrieval|SSO"
+        r"|Unable to locate credentials|Partial credentials|could not read (Username|Password)",
+    ),
+    (
+        AuthError,
+        "refuses access",
+        _KEYS,
+        r"(?<!InvalidObjectState) \(HTTP 40[13]\)|Expired|InvalidToken|TokenRefreshRequired|Authentication failed"
+        r"|Permission denied|terminal prompts disabled|error: 40[13]|Host key verification failed|Access ?Denied"
+        r"|Forbidden|InvalidAccessKeyId|SignatureDoesNotMatch",
+    ),
+    (UnreachableError, "reports a failure of its own", _NETWORK, r"\(HTTP (429|5\d\d)\)|error: 5\d\d"),
+    (
+        UnreachableError,
+        "does not answer",
+        _NETWORK,
+        r"RequestTimeout|ConnectionError|HTTPClientError|IncompleteReadError|HTTPError|OSError|Could not resolve host"
+        r"|Couldn't connect|Could not connect|Failed to connect|Connection (refused|timed out|reset|was closed)"
+        r"|timed out|SSL|certificate|early EOF|hung up|Operation too slow|unreachable",
+    ),
+)
+"""Failures of a server: the error, its text, the next step, and what boto3, git or DVC report for it. The first counts."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +77,7 @@ class Patience:
     """Limits on how long a server is waited for.
 
     Attributes:
-        attempts: tries of a request, and of a file whose content is wrong.
+        attempts: tries of a request to an object store.
         timeout: seconds without an answer, or without a byte, that make a try fail.
         longest: seconds that a whole git or DVC command may take.
     """
@@ -59,6 +87,14 @@ class Patience:
     longest: float = 6 * 3600.0
 
 
+def server_error(server: str, where: str, got: str, report: str, otherwise: AupairError) -> AupairError:
+    """Return the error for what boto3, git or DVC report of a server; `otherwise` where no known cause is in it."""
+    for kind, what, todo, pattern in _CAUSES:
+        if re.search(pattern, report):
+            return kind(f"{server} {what}", where=where, got=got, todo=todo)
+    return otherwise
+
+
 def parse_address(source: str) -> tuple[str, str]:
     """Return the bucket of `s3://bucket/prefix`, and the prefix, which is empty or ends in "/".
 
@@ -66,7 +102,7 @@ def parse_address(source: str) -> tuple[str, str]:
         ParamsError: there is no valid name of a bucket in it.
     """
     bucket, _, prefix = source.removeprefix("s3://").partition("/")
-    if not re.fullmatch(r"[\w.-]{3,63}", bucket):
+    if not re.fullmatch(r"[A-Za-z0-9._-]{3,63}", bucket):
         raise ParamsError(
             "not the address of a bucket",
             expected="s3://bucket/prefix",
@@ -77,11 +113,8 @@ def parse_address(source: str) -> tuple[str, str]:
 
 
 @contextmanager
-def s3_client(where: str, patience: Patience, todo: str = "") -> Iterator[Any]:
+def s3_client(where: str, patience: Patience) -> Iterator[Any]:
     """Yield an S3 client, and translate what boto3 raises inside the block into one line about `where`.
-
-    Args:
-        todo: the next step after a failure that may pass.
 
     Raises:
         AuthError: there are no credentials, or the server refuses them.
@@ -92,7 +125,7 @@ def s3_client(where: str, patience: Patience, todo: str = "") -> Iterator[Any]:
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError, ClientError
     from botocore.parsers import ResponseParserError
-    from s3transfer.exceptions import RetriesExceededError, S3ValidationError
+    from s3transfer.exceptions import RetriesExceededError
     from urllib3.exceptions import HTTPError
 
     config = Config(
@@ -100,7 +133,6 @@ def s3_client(where: str, patience: Patience, todo: str = "") -> Iterator[Any]:
         read_timeout=patience.timeout,
         retries={"mode": "standard", "total_max_attempts": patience.attempts},
     )
-    caught = (BotoCoreError, ClientError, ResponseParserError, RetriesExceededError, S3ValidationError, HTTPError)
     endpoint = ""
     try:
         try:
@@ -110,23 +142,27 @@ def s3_client(where: str, patience: Patience, todo: str = "") -> Iterator[Any]:
             raise ParamsError("not the URL of a server", where="AWS_ENDPOINT_URL", expected=expected) from error
         endpoint = scrub(client.meta.endpoint_url)
         yield client
-    except caught as error:
-        raise _translate(getattr(error, "last_exception", error), where, endpoint, todo) from error
+    except (BotoCoreError, ClientError, ResponseParserError, RetriesExceededError, HTTPError) as raised:
+        failure = getattr(raised, "last_exception", raised)
+        status, code = _status_and_code(failure)
+        cause = f"{code} (HTTP {status})" if status else type(failure).__name__
+        report = cause if status else " ".join(base.__name__ for base in type(failure).__mro__)
+        got, todo = f"{cause} from {endpoint}", "check AWS_ENDPOINT_URL, AWS_DEFAULT_REGION and the bucket"
+        refused = RejectedError("the object store refuses the request", where=where, got=got, todo=todo)
+        raise server_error("the object store", where, got, report, refused) from raised
 
 
 def list_objects(source: str, patience: Patience) -> list[Item]:
     """List every object below `s3://bucket/prefix`, except for the empty ones that only mark a folder.
 
     Raises:
-        ParamsError: not the address of a bucket.
-        DataError: there is no such bucket, or nothing under the prefix.
-        AuthError, UnreachableError, RejectedError: see `s3_client`.
+        DataError: there is nothing under the prefix; for other errors see `parse_address` and `s3_client`.
     """
     bucket, prefix = parse_address(source)
     with s3_client(source, patience) as client:
         pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
         items = [
-            Item(entry["Key"].removeprefix(prefix), int(entry["Size"]), _identifying_etag(entry))
+            Item(entry["Key"].removeprefix(prefix), int(entry["Size"]), entry.get("ETag", "").strip('"'))
             for page in pages
             for entry in page.get("Contents", [])
             if entry["Size"] or not entry["Key"].endswith("/")
@@ -137,144 +173,113 @@ def list_objects(source: str, patience: Patience) -> list[Item]:
 
 
 def download_objects(source: str, items: Sequence[Item], folder: Path, log: Log, patience: Patience) -> None:
-    """Download objects to `folder/whole`, a few at a time, and verify every one.
-
-    A file that is already there is kept if its content is verified. What is incomplete lies in `folder/parts`.
+    """Download objects to a folder, a few at a time, and verify every one; files whose content is verified are kept.
 
     Raises:
-        DataError: an object has changed since it was listed, or its content is wrong every time.
-        AuthError, UnreachableError, RejectedError: see `s3_client`.
+        DataError: an object has changed since it was listed, or is damaged; for other errors see `s3_client`.
         AupairError: the disk is full or cannot be written.
     """
     from s3transfer.manager import TransferConfig, TransferManager
 
-    by_size = 0
-    with s3_client(source, patience, "run it again to go on: complete files are kept") as client:
-        config = TransferConfig(num_download_attempts=patience.attempts)
-        # leaving the inner block cancels the downloads that the pool's threads wait for
-        with ThreadPoolExecutor(_WORKERS) as pool, TransferManager(client, config) as manager:
-            downloads = _Downloads(client, manager, *parse_address(source), patience.attempts)
-            futures = [pool.submit(downloads.fetch, item, folder, str(k)) for k, item in enumerate(items)]
-            try:
-                for future in log.progress(as_completed(futures), len(futures), "fetching files"):
-                    by_size += not future.result()
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+    config = TransferConfig(num_download_attempts=patience.attempts)
+    with (
+        s3_client(source, patience) as client,
+        TransferManager(client, config) as manager,  # an error in the block cancels all downloads
+        ThreadPool(_WORKERS) as pool,
+    ):
+        fetch_one = partial(_Bucket(client, manager, *parse_address(source)).fetch, folder)
+        verified = pool.imap_unordered(fetch_one, items)
+        by_size = sum(not content for content in log.progress(verified, len(items), "fetching files"))
     if by_size:
         log.line(f"checked by size alone, the server gives no usable checksum: {by_size} of {len(items)} files")
 
 
 @dataclass(frozen=True)
-class _Downloads:
-    """Downloads from one bucket; threads share it."""
+class _Bucket:
+    """A bucket to download from; threads share it."""
 
     client: Any
     manager: Any
-    bucket: str
+    name: str
     prefix: str
-    attempts: int
 
-    def fetch(self, item: Item, folder: Path, part_name: str) -> bool:
-        """Bring one object to `folder/whole`; return whether its content was verified, not its size alone."""
-        whole, part = folder / "whole" / item.name, folder / "parts" / part_name
-        if whole.exists() and whole.stat().st_size == item.size and self._content_matches(item, whole):
-            return True
-        for _ in range(self.attempts):
-            verified = self._download(item, part)
-            if verified is not None:
-                with store.writing(whole):
-                    whole.parent.mkdir(parents=True, exist_ok=True)
-                    part.replace(whole)
-                return verified
+    def fetch(self, folder: Path, item: Item) -> bool:
+        """Bring one object to its place in a folder; return whether its content was verified, not its size alone."""
+        from botocore.exceptions import ClientError, FlexibleChecksumError
+        from s3transfer.exceptions import S3DownloadFailedError, S3ValidationError
+
+        path = folder / item.name
+        try:
+            if path.exists() and self._verify(item, path):
+                return True
+            self._download(item, path)
+            verified = self._verify(item, path)
+            if verified is not False:
+                return bool(verified)
+        except (ClientError, FlexibleChecksumError, S3DownloadFailedError, S3ValidationError) as error:
+            if _status_and_code(error)[0] not in (0, 404):
+                raise
+        path.unlink(missing_ok=True)
         raise DataError(
             "an object that has changed since it was listed, or is damaged",
-            where=f"s3://{self.bucket}/{self.prefix}{item.name}",
+            where=f"s3://{self.name}/{self.prefix}{item.name}",
             expected=f"{item.size} bytes with ETag {item.etag or '(none)'}",
             todo="fetch again; upload it again if it stays so",
         )
 
-    def _download(self, item: Item, part: Path) -> bool | None:
-        """Download one object; return whether its content was verified, None where it differs from the listing."""
-        from botocore.exceptions import ClientError, FlexibleChecksumError
-        from s3transfer.exceptions import S3DownloadFailedError
+    def _download(self, item: Item, path: Path) -> None:
+        """Download one object by way of a temporary file beside `path`."""
 
         def spare_head_request(future: Any, **_: object) -> None:
             future.meta.provide_transfer_size(item.size)
             if item.etag:
                 future.meta.provide_object_etag(f'"{item.etag}"')
 
-        subscriber = SimpleNamespace(on_queued=spare_head_request)
-        try:
-            with store.writing(part):
-                self.manager.download(
-                    self.bucket, self.prefix + item.name, str(part), subscribers=[subscriber]
-                ).result()
-            if part.stat().st_size != item.size:
-                return None
-            # the transfer manager verifies no object that it downloads in parts
-            matches = self._content_matches(item, part)
-            if matches is False:
-                # encrypted by another key than the store's own, the ETag is not the MD5 of the content
-                head = self._head(item)
-                encrypted = head.get("ServerSideEncryption", "AES256") != "AES256" or "SSECustomerAlgorithm" in head
-                return False if encrypted and _identifying_etag(head) == item.etag else None
-            return bool(matches)
-        except (FlexibleChecksumError, S3DownloadFailedError):  # the second: another ETag than the listed one
-            return None
-        except ClientError as error:
-            if _status_and_code(error)[0] == 404:
-                return None
-            raise
+        subscribers = [SimpleNamespace(on_queued=spare_head_request)]
+        with store.writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.manager.download(self.name, self.prefix + item.name, str(path), subscribers=subscribers).result()
 
-    def _content_matches(self, item: Item, path: Path) -> bool | None:
-        """Return whether a file's content has the ETag of an item; None where the ETag is no checksum of the content."""
+    def _verify(self, item: Item, path: Path) -> bool | None:
+        """Compare a file with its item; None where the size is right and the ETag is no checksum of the content.
+
+        The transfer manager does not verify an object that it downloads in parts.
+        """
+        if path.stat().st_size != item.size:
+            return False
         form = re.fullmatch(r"[0-9a-f]{32}(?:-(\d+))?", item.etag)
         if form is None:
             return None
-        compared = False
-        for sizes in self._part_layouts(item, int(form[1])) if form[1] else [[item.size]]:
-            compared = True
-            if _etag(path, sizes, multipart=form[1] is not None) == item.etag:
-                return True
-        return False if compared else None
+        parts = self._part_sizes(item, int(form[1])) if form[1] else [item.size]
+        if sum(parts) != item.size:
+            return None
+        if _etag(path, parts, multipart=form[1] is not None) == item.etag:
+            return True
+        head = self._head(item)
+        # encrypted by another key than the store's own, the ETag is not the MD5 of the content
+        other_key = head.get("ServerSideEncryption", "AES256") != "AES256"
+        return None if other_key and head.get("ETag", "").strip('"') == item.etag else False
 
-    def _part_layouts(self, item: Item, count: int) -> Iterator[list[int]]:
-        """Yield the sizes of the parts that an object may have been uploaded in; nothing where the server knows none.
-
-        First equal parts, which takes one request; then the size of each part, which takes one request a part.
-        """
+    def _part_sizes(self, item: Item, count: int) -> list[int]:
+        """Return the sizes of the parts that an object was uploaded in; empty where the server does not know them."""
         from botocore.exceptions import ClientError
 
-        def size_of(number: int) -> int:
-            return int(self._head(item, PartNumber=number)["ContentLength"])
-
         try:
-            first = size_of(1)
-            if first and math.ceil(item.size / first) == count:
-                yield [first] * (count - 1) + [item.size - first * (count - 1)]
-            sizes = [first, *(size_of(number) for number in range(2, count + 1))]
-            if sum(sizes) == item.size:
-                yield sizes
+            return [int(self._head(item, PartNumber=number)["ContentLength"]) for number in range(1, count + 1)]
         except ClientError as error:
             if _status_and_code(error)[0] not in (400, 416, 501):
                 raise
+            return []
 
     def _head(self, item: Item, **more: Any) -> dict[str, Any]:
-        return dict(self.client.head_object(Bucket=self.bucket, Key=self.prefix + item.name, **more))
+        return dict(self.client.head_object(Bucket=self.name, Key=self.prefix + item.name, **more))
 
 
-def _identifying_etag(answer: dict[str, Any]) -> str:
-    """Return the ETag of an answer without quotes; empty for a weak one, which does not identify the content."""
-    etag = str(answer.get("ETag", ""))
-    return "" if etag.startswith("W/") else etag.strip('"')
-
-
-def _etag(path: Path, sizes: Sequence[int], multipart: bool) -> str:
+def _etag(path: Path, parts: Sequence[int], multipart: bool) -> str:
     """Compute a file's ETag: its MD5; of an object uploaded in parts, the MD5 of their MD5s, and their number."""
     digests = []
     with open(path, "rb") as file:
-        for size in sizes:
+        for size in parts:
             md5, remaining = hashlib.md5(usedforsecurity=False), size
             while remaining and (block := file.read(min(1 << 20, remaining))):
                 md5.update(block)
@@ -282,8 +287,7 @@ def _etag(path: Path, sizes: Sequence[int], multipart: bool) -> str:
             digests.append(md5)
     if not multipart:
         return digests[0].hexdigest()
-    joined = b"".join(md5.digest() for md5 in digests)
-    return f"{hashlib.md5(joined, usedforsecurity=False).hexdigest()}-{len(sizes)}"
+    return f"{hashlib.md5(b''.join(md5.digest() for md5 in digests), usedforsecurity=False).hexdigest()}-{len(parts)}"
 
 
 def _status_and_code(error: Exception) -> tuple[int, str]:
@@ -291,31 +295,3 @@ def _status_and_code(error: Exception) -> tuple[int, str]:
     answer: dict[str, Any] = getattr(error, "response", None) or {}
     status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     return int(status), str(answer.get("Error", {}).get("Code", ""))
-
-
-def _translate(error: Exception, where: str, endpoint: str, todo: str) -> AupairError:
-    """Return the error of ours for one of boto3's; it has the server's error code, not its text, and no credentials."""
-    from botocore import exceptions as boto
-    from urllib3.exceptions import HTTPError
-
-    no_credentials = (boto.NoCredentialsError, boto.PartialCredentialsError, boto.CredentialRetrievalError)
-    no_login = (boto.ProfileNotFound, boto.TokenRetrievalError, boto.SSOError)
-    no_connection = (boto.ConnectionError, boto.HTTPClientError, boto.IncompleteReadError, HTTPError, OSError)
-    status, code = _status_and_code(error)
-    cause = f"{code} (HTTP {status})" if status else type(error).__name__
-    if isinstance(error, (*no_credentials, *no_login)):
-        return AuthError("no usable credentials for the object store", where=where, got=cause, todo=_KEYS)
-    if code in _EXPIRED or (status in (401, 403) and code != "InvalidObjectState"):
-        return AuthError("the object store refuses these credentials", where=where, got=cause, todo=_KEYS)
-    got = f"{cause} from {endpoint}"
-    if isinstance(error, no_connection) or status >= 500 or status == 429 or code == "RequestTimeout":
-        what = "the object store reports a failure of its own" if status else "the object store does not answer"
-        todo = todo or "check AWS_ENDPOINT_URL and the network"
-        return UnreachableError(what, where=where, got=got, todo=todo)
-    if status == 404:
-        what = "no such bucket" if code == "NoSuchBucket" else "no such object, or no object store"
-        return DataError(what, where=where, got=got, todo="check the bucket and AWS_ENDPOINT_URL")
-    if isinstance(error, boto.ParamValidationError):
-        return ParamsError("not the address of a bucket", where=where, expected="s3://bucket/prefix")
-    todo = "check AWS_ENDPOINT_URL, AWS_DEFAULT_REGION and the bucket"
-    return RejectedError("the object store refuses the request", where=where, got=got, todo=todo)
