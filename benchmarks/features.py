@@ -2,22 +2,22 @@
 
     python benchmarks/features.py [--json PATH]
 
-Videos have random lengths, few are long, 4 % of their frames lack a face; the settings are params/affwild2.yaml's, the
-files are written. The reference computes the same columns as docs/method.md has them, frame by frame, all AUs at once
-in numpy, with what belongs to the whole video computed once; on a sample of frames of short and long videos, one core.
+Videos have random lengths, few are long, 4 % of their frames lack a face; the settings are those of
+params/affwild2.yaml, and the files are written. The reference computes the same columns from docs/method.md, frame by
+frame, all AUs at once in numpy, with what belongs to the whole video computed once; it takes a sample of frames of
+short and long videos, on one core.
 """
 
 import os
 import resource
-import shutil
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from affwild2_size import lengths_of, settings
-from harness import Row, main, run_in_child
+from affwild2_size import draw_lengths, load_affwild2_params
+from harness import Row, main, make_frames, run_in_child
 
 from aupair.aus import AUS
 from aupair.data.frames import Frames
@@ -26,58 +26,53 @@ from aupair.mapping.features import open_features, write_features
 from aupair.params import ExtractFeatures
 
 VIDEOS, ROWS = 540, 2_600_000
-SAMPLED, EACH = 24, 40
-"""videos that the reference looks at, evenly by length, and frames of each, evenly"""
-GOALS = "200 x; 120 s on 2 cores; 4 GiB"
+SAMPLED_VIDEOS, SAMPLED_FRAMES = 24, 40
+"""videos that the reference computes, evenly spaced by length, and frames of each, evenly spaced"""
 BINS = 16
 
 
-def corpus() -> tuple[Frames, np.ndarray, np.ndarray]:
-    """Give frames, y_hat and sigma, (N, A) float32 each."""
+def generate() -> tuple[Frames, np.ndarray, np.ndarray]:
+    """Return frames, y_hat and sigma, (N, A) float32 each."""
     rng = np.random.default_rng(0)
-    lengths = lengths_of(VIDEOS, ROWS, rng)
-    n, names = int(lengths.sum()), tuple(f"{k:03d}" for k in range(VIDEOS))
-    video = np.repeat(np.arange(VIDEOS, dtype=np.int32), lengths)
-    frame = np.concatenate([np.arange(length, dtype=np.int32) for length in lengths])
-    ok, labels = rng.random(n) > 0.04, np.zeros((n, len(AUS)), np.int8)
-    y_hat, sigma = (rng.standard_normal((n, len(AUS)), np.float32) for _ in range(2))
+    labels = [np.zeros((int(length), len(AUS)), np.int8) for length in draw_lengths(VIDEOS, ROWS, rng)]
+    frames = make_frames(labels, np.zeros(VIDEOS, np.int8), rng=rng)
+    y_hat, sigma = (rng.standard_normal(frames.labels.shape, np.float32) for _ in range(2))
     np.exp(0.5 * sigma - 1, out=sigma)
     for values in (y_hat, sigma):
-        values[~ok] = np.nan
-    frames = Frames(names, names, video, video, np.zeros(n, np.int8), frame, frame / 30, ok, labels)
+        values[~frames.ok] = np.nan
     return frames, y_hat, sigma
 
 
-def write(folder: str) -> tuple[float, float]:
-    """Do what the stage does once labels and faces are joined.
+def write(folder: Path) -> tuple[float, float]:
+    """Do what the stage does after labels and faces are joined.
 
     Returns:
         seconds; the peak memory of the largest process that it started, GiB.
     """
-    given = corpus()
-    begun = time.perf_counter()
-    write_features(Path(folder) / "features", *given, settings(()).extract_features)
-    return time.perf_counter() - begun, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
+    data = generate()
+    start = time.perf_counter()
+    write_features(folder, *data, load_affwild2_params().extract_features)
+    return time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
 
 
-def whole_video(y: np.ndarray, c: np.ndarray, params: ExtractFeatures) -> dict[str, np.ndarray]:
-    """Give what all frames of a video share: percentiles of y', of it where c reaches each threshold, and shares."""
-    base = np.percentile(y, params.percentiles, axis=0)
-    found = {f"video.p{p:g}": row.copy() for p, row in zip(params.percentiles, base)}
+def video_columns(y: np.ndarray, c: np.ndarray, params: ExtractFeatures) -> dict[str, np.ndarray]:
+    """Return the columns that all frames of a video share: percentiles of y' where c reaches each threshold, shares."""
+    values = np.percentile(y, params.percentiles, axis=0)
+    shared = {f"video.p{p:g}": row.copy() for p, row in zip(params.percentiles, values)}
     for t in params.thresholds:
         for au in range(y.shape[1]):
             sure = y[c[:, au] >= t, au]
             if len(sure):
-                base[:, au] = np.percentile(sure, params.percentiles)
-        found |= {f"video.sure{t:g}.p{p:g}": row.copy() for p, row in zip(params.percentiles, base)}
-        found[f"video.sure{t:g}.share"] = (c >= t).mean(axis=0)
-    return found
+                values[:, au] = np.percentile(sure, params.percentiles)
+        shared |= {f"video.sure{t:g}.p{p:g}": row.copy() for p, row in zip(params.percentiles, values)}
+        shared[f"video.sure{t:g}.share"] = (c >= t).mean(axis=0)
+    return shared
 
 
-def one_frame(
+def frame_columns(
     k: int, y: np.ndarray, c: np.ndarray, time: np.ndarray, params: ExtractFeatures
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """Give the columns of one frame, (A,) each, but for those of the whole video."""
+    """Yield the columns of one frame, (A,) each, without those of the whole video."""
     yield "own.y", y[k]
     yield "own.rank", ((y < y[k]).sum(axis=0) + (y == y[k]).sum(axis=0) / 2) / len(y)
     yield "own.certainty", c[k]
@@ -113,71 +108,65 @@ def one_frame(
             yield f"context{name}.certainty", c[index]
 
 
-def certainty(sigma: np.ndarray, statistics: Statistics) -> np.ndarray:
-    """1 - CDF_fit(log sigma): (n, A)."""
+def compute_certainty(sigma: np.ndarray, statistics: Statistics) -> np.ndarray:
+    """Compute 1 - CDF_fit(log sigma), (n, A)."""
     grid = np.linspace(0, 1, CDF_POINTS)
     return np.stack([1 - np.interp(np.log(s), q, grid) for s, q in zip(sigma.T, statistics.log_sigma)], axis=1)
 
 
-def reference(folder: Path) -> tuple[float, float, int]:
-    """Compute sampled frames in a loop, and compare.
+def run_reference(folder: Path) -> tuple[float, float]:
+    """Compute sampled frames in a loop, and compare them with those written.
 
     Returns:
-        seconds for all frames, scaled by length; the largest difference; how many frames.
+        seconds for all frames, scaled by length; the largest difference.
     """
-    frames, y_hat, sigma = corpus()
-    params = settings(()).extract_features
-    statistics, written = Statistics.load(folder / "statistics.safetensors"), open_features(folder, frames)
+    frames, y_hat, sigma = generate()
+    params = load_affwild2_params().extract_features
+    statistics, features = Statistics.load(folder / "statistics.safetensors"), open_features(folder, frames)
     names = [name for name, _ in columns(params)]
     slices = frames.slices()
-    by_length = np.argsort([rows.stop - rows.start for rows in slices])
-    taken = by_length[np.linspace(0, VIDEOS - 1, SAMPLED).round().astype(int)]
-    videos, off, count, rates = [], 0.0, 0, []
-    for video in taken:
+    lengths = np.array([rows.stop - rows.start for rows in slices])
+    sampled = np.argsort(lengths)[np.linspace(0, VIDEOS - 1, SAMPLED_VIDEOS).round().astype(int)]
+    video_seconds, frame_seconds, difference = [], [], 0.0
+    for video in sampled:
         rows = np.arange(slices[video].start, slices[video].stop)[frames.ok[slices[video]]]
-        begun = time.perf_counter()
+        start = time.perf_counter()
         y = 2 * (y_hat[rows] - statistics.y_min) / (statistics.y_max - statistics.y_min).astype(np.float64) - 1
-        c, moments = certainty(sigma[rows].astype(np.float64), statistics), frames.time[rows]
-        shared = whole_video(y, c, params)
-        videos.append(time.perf_counter() - begun)
-        chosen = np.linspace(0, len(rows) - 1, EACH).round().astype(int)
-        begun = time.perf_counter()
-        loop = [shared | dict(one_frame(int(k), y, c, moments, params)) for k in chosen]
-        rates.append((time.perf_counter() - begun) / EACH)
-        (ours,) = written.chunks(rows[chosen])
-        theirs = np.array([[found[name] for name in names] for found in loop]).swapaxes(1, 2)
-        off, count = max(off, float(np.abs(ours - theirs).max())), count + EACH
-    # a frame of a long video takes longer: seconds a frame are fitted as a line over the length
-    lengths = np.array([slices[v].stop - slices[v].start for v in taken])
-    every = np.array([rows.stop - rows.start for rows in slices])
-    scaled = float(np.interp(every, lengths, rates) @ every + np.interp(every, lengths, videos).sum())
-    return scaled, off, count
+        c, times = compute_certainty(sigma[rows].astype(np.float64), statistics), frames.time[rows]
+        shared = video_columns(y, c, params)
+        video_seconds.append(time.perf_counter() - start)
+        chosen = np.linspace(0, len(rows) - 1, SAMPLED_FRAMES).round().astype(int)
+        start = time.perf_counter()
+        loop = [shared | dict(frame_columns(int(k), y, c, times, params)) for k in chosen]
+        frame_seconds.append((time.perf_counter() - start) / SAMPLED_FRAMES)
+        (ours,) = features.chunks(rows[chosen])
+        reference = np.array([[values[name] for name in names] for values in loop]).swapaxes(1, 2)
+        difference = max(difference, float(np.abs(ours - reference).max()))
+    # a frame of a long video takes longer: seconds of a frame are interpolated over the length of its video
+    per_frame, per_video = (np.interp(lengths, lengths[sampled], values) for values in (frame_seconds, video_seconds))
+    return float(lengths @ per_frame + per_video.sum()), difference
 
 
 def measure() -> list[Row]:
     """Write the features of all videos, then compute some of them in a loop."""
-    folder = Path(tempfile.mkdtemp())
-    try:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) / "features"
         print("extract-features of 2.6 million frames", flush=True)
-        child = run_in_child(write, str(folder))
-        (seconds, worker), workers = child.result, len(os.sched_getaffinity(0))
-        memory = child.memory + workers * worker
-        print(f"{seconds:.1f} s, {memory:.2f} GiB; now the loop", flush=True)
-        theirs, off, count = reference(folder / "features")
-        size = (folder / "features" / "features.npy").stat().st_size / 1e9
-    finally:
-        shutil.rmtree(folder)
-    return [
-        Row(
-            "G for 12 AUs, 2.6 million frames, 540 videos",
-            f"{seconds:.1f} s on the clock, {memory:.2f} GiB in {workers} processes and theirs",
-            f"{theirs:.0f} s: a loop over frames, one core, scaled from {count}",
-            theirs / seconds,
-            GOALS,
-            theirs / seconds >= 200 and seconds <= 120 and memory <= 4,
-            f"{count} frames of {SAMPLED} videos: largest difference {off:.1g}; {size:.1f} GB written",
-        )
-    ]
+        child = run_in_child(write, folder)
+        (ours, worker_memory), workers = child.result, len(os.sched_getaffinity(0))
+        memory = child.memory + workers * worker_memory
+        print(f"{ours:.1f} s, {memory:.2f} GiB; now the loop", flush=True)
+        reference, difference = run_reference(folder)
+        size = (folder / "features.npy").stat().st_size / 1e9
+    count = SAMPLED_VIDEOS * SAMPLED_FRAMES
+    return [Row(
+        "G for 12 AUs, 2.6 million frames, 540 videos",
+        f"{ours:.1f} s on the clock, {memory:.2f} GiB in {workers} processes and theirs",
+        f"{reference:.0f} s: a loop over frames, one core, scaled from {count}",
+        reference / ours, "200 x; 120 s on 2 cores; 4 GiB",
+        reference / ours >= 200 and ours <= 120 and memory <= 4,
+        f"{count} frames of {SAMPLED_VIDEOS} videos: largest difference {difference:.1g}; {size:.1f} GB written",
+    )]  # fmt: skip
 
 
 if __name__ == "__main__":

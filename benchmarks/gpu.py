@@ -41,6 +41,7 @@ from gpu_training import (  # noqa: E402
 )
 from harness import HEADINGS, Row, format_row, markdown_table, read_commit  # noqa: E402
 from torch.utils.benchmark import Timer  # noqa: E402
+from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
 from aupair.aus import AUS  # noqa: E402
 from aupair.mapping.extractor import columns  # noqa: E402
@@ -74,30 +75,16 @@ def measure_rates(bench: Bench) -> None:
 
     A warm card may lower its clock: ours is compared with the fastest of many products.
     """
-    size = 128 if bench.tiny else 8192
-    a, b = (torch.randn(size, size, device=bench.device, dtype=torch.bfloat16) for _ in range(2))
-    source, target = (torch.zeros(2**20 if bench.tiny else 2**30, device=bench.device) for _ in range(2))
-    tensors = {"a": a, "b": b, "source": source, "target": target}
+    size, length = (128, 2**20) if bench.tiny else (8192, 2**30)
+    tensors = {name: torch.randn(size, size, device=bench.device, dtype=torch.bfloat16) for name in "ab"}
+    tensors |= {name: torch.zeros(length, device=bench.device) for name in ("source", "target")}
     product, copy = (
         np.array(Timer(f"for _ in range(4): {call}", globals=tensors).blocked_autorange(min_run_time=1).times) / 4
         for call in ("a @ b", "target.copy_(source)")
     )
     rates = 2 * size**3 / product / 1e12
-    bench.figures |= {
-        "matmul_tflops": float(rates.max()), "matmul_tflops_median": float(np.median(rates)),
-        "copy_tb_s": 2 * 4 * len(source) / float(copy.min()) / 1e12,
-    }  # fmt: skip
-    print(f"  {bench.figures}", flush=True)
-
-
-def count_operations(training: TimedTraining, steps: Sequence[int]) -> float:
-    """Count the floating-point operations of one step, forward and backward; frozen layers have no backward pass."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    (batch,) = training.batches_on_device(steps, 1)
-    with FlopCounterMode(display=False) as counter:
-        training.take_step(batch)
-    return float(counter.get_total_flops())
+    bench.figures["matmul_tflops"], bench.figures["matmul_tflops_median"] = float(rates.max()), float(np.median(rates))
+    bench.figures["copy_tb_s"] = 2 * 4 * length / float(copy.min()) / 1e12
 
 
 def measure_f(bench: Bench) -> None:
@@ -107,7 +94,9 @@ def measure_f(bench: Bench) -> None:
     for variant in VARIANTS:
         training = start_f(bench, variant)
         if variant is REFERENCE:
-            bench.figures["tflop_of_a_step"] = count_operations(training, steps) / 1e12
+            with FlopCounterMode(display=False) as counter:  # frozen layers have no backward pass
+                training.time_steps(training.batches_on_device(steps, 1))
+            bench.figures["tflop_of_a_step"] = counter.get_total_flops() / 1e12
         rows.append(training.measure(steps))
         if variant is OURS:
             measure_loader(bench, training, steps)
@@ -134,16 +123,12 @@ def measure_loader(bench: Bench, training: TimedTraining, steps: Sequence[int]) 
         training.time_steps(batch_loader(training.job.sampler, training.job.images, repeated, bench.device, depth))
         for depth in (prefetch_depth(bench.device), 0)
     )
-    bench.figures["loader"] = {
-        "steps": count, "in_memory_s": in_memory, "prefetched_s": prefetched, "on_demand_s": on_demand,
-    }  # fmt: skip
     ratio = in_memory / prefetched
     bench.rows.append(Row(
         "share of the time that the loader keeps the GPU busy, from JPEG rows", f"{1000 * prefetched / count:.1f} ms a step",
         f"{1000 * in_memory / count:.1f} ms with faces in GPU memory; {1000 * on_demand / count:.1f} ms without prefetching",
         ratio, "0.9 x", ratio >= 0.9, "the same batches",
     ))  # fmt: skip
-    print(f"  loader: {bench.figures['loader']}", flush=True)
 
 
 def measure_h(bench: Bench) -> None:
@@ -175,14 +160,11 @@ def measure_scoring(bench: Bench) -> None:
                 outputs.append(forward_all(model, decoded.__getitem__, rows, bench.device))
             rates.append(len(rows) / (time.perf_counter() - start))
             texts.append(f"{rates[-1]:.0f} frames/s, {bench.peak_memory():.1f} GiB")
-            figures = {"frames_s": rates[-1], "peak_gib": bench.peak_memory()}
-            bench.figures[f"scoring.{name}.{precision}"] = figures
         difference = float(np.abs(outputs[0] - outputs[1]).max() / outputs[0].std(axis=0).mean())
         bench.rows.append(Row(
             f"scoring by {name}, as in the stages", texts[0], f"bfloat16: {texts[1]}", rates[0] / rates[1], "none", True,
             f"{difference:.2g} sd apart at most",
         ))  # fmt: skip
-        print(f"  {name}: {texts}", flush=True)
 
 
 def measure_mapping(bench: Bench) -> None:
@@ -194,23 +176,18 @@ def measure_mapping(bench: Bench) -> None:
     x = torch.randn(len(AUS), params.batch, features, device=bench.device)
     y = (torch.rand(len(AUS), params.batch, device=bench.device) < 0.3).float()
     bench.reset()
-    first, *_ = (take_mapping_step(networks, optimiser, x, y) for _ in range(3))
+    losses = [take_mapping_step(networks, optimiser, x, y) for _ in range(3)]
     bench.reset_memory()
-    bench.synchronise()
-    start = time.perf_counter()
-    losses = [take_mapping_step(networks, optimiser, x, y) for _ in range(bench.steps)]
-    ms = 1000 * (time.perf_counter() - start) / len(losses)
+    start = time.perf_counter()  # each step waits for its loss
+    losses += [take_mapping_step(networks, optimiser, x, y) for _ in range(bench.steps)]
+    ms = 1000 * (time.perf_counter() - start) / bench.steps
     weights, copy = sum(p.numel() for p in networks.parameters()), bench.figures["copy_tb_s"]
     least = 28 * weights / copy / 1e9
-    bench.figures["mapping"] = {
-        "ms": ms, "weights": weights, "peak_gib": bench.peak_memory(), "losses": [first, *losses],
-    }  # fmt: skip
     bench.rows.append(Row(
         f"a step of the mapping, {2 * len(AUS)} networks of {params.width}", f"{ms:.1f} ms, {bench.peak_memory():.1f} GiB",
         f"{least:.1f} ms: 28 B for each of {weights / 1e6:.0f} million weights at {copy:.2f} TB/s",
-        least / ms, "none", True, f"its loss goes from {first:.3f} to {losses[-1]:.3f} on one batch",
+        least / ms, "none", True, f"its loss goes from {losses[0]:.3f} to {losses[-1]:.3f} on one batch",
     ))  # fmt: skip
-    print(f"  {ms:.2f} ms, {least:.2f} ms at the rate of a copy; loss {first:.3f} to {losses[-1]:.3f}", flush=True)
 
 
 def measure_two_gpus(bench: Bench) -> None:
@@ -303,8 +280,11 @@ def main() -> None:
                 bench.rows.append(Row(name, "skipped", "no time left", None, "", None, ""))
             else:
                 print(f"# {name} ({time.monotonic() - start:.0f} s)", flush=True)
+                answered = len(bench.rows)
                 measure(bench)
                 bench.reset_memory()
+                for row in bench.rows[answered:]:
+                    print("  " + " | ".join(format_row(row)), flush=True)
             page = write_results(options.out, bench, time.monotonic() - start)
     print(f"written to {page} after {time.monotonic() - start:.0f} s")
 

@@ -80,7 +80,7 @@ def generate_training_set(folder: Path, size: int, count: int, pairs_per_au: int
 
 @dataclass
 class Bench:
-    """The device, settings and data of all questions, the number of steps that are timed, and the answers so far."""
+    """The device, settings and data of all questions, and the answers so far."""
 
     device: torch.device
     params: Params
@@ -169,10 +169,6 @@ class TimedTraining:
         )
         torch.manual_seed(0)
 
-    def take_step(self, batch: Batch) -> None:
-        """Take one step."""
-        train_step(self.state, self.job, batch, self.forward)
-
     def batches_on_device(self, steps: Sequence[int], count: int) -> Iterable[Batch]:
         """Return `count` batches in the memory of the device, of which there are eight different ones."""
         batches = batch_loader(self.job.sampler, self.job.images, steps[:8], self.bench.device, 0)
@@ -183,7 +179,7 @@ class TimedTraining:
         self.bench.synchronise()
         start = time.perf_counter()
         for batch in batches:
-            self.take_step(batch)
+            train_step(self.state, self.job, batch, self.forward)
         self.bench.synchronise()
         return time.perf_counter() - start
 
@@ -209,7 +205,7 @@ class TimedTraining:
         batches = list(self.batches_on_device(steps, 4))
         self.time_steps(batches)  # compiles, and records the CUDA graph that is replayed from here on
         model.load_state_dict(initial)
-        self.take_step(batches[0])
+        self.time_steps(batches[:1])
         return torch.cat([p.grad.float().flatten() for p in model.parameters() if p.grad is not None])
 
 
@@ -253,7 +249,6 @@ def check_gradients(bench: Bench, start: Start, part: str) -> tuple[bool, str]:
     for variant in (FLOAT32_COMPILED, BFLOAT16_EAGER, OURS):
         off[variant] = float((start(bench, variant, dropout=0.0).gradient(steps) - exact).norm() / exact.norm())
     bench.figures[f"gradient_off.{part}"] = {variant.name: value for variant, value in off.items()}
-    print(f"  relative differences of gradients: {bench.figures[f'gradient_off.{part}']}", flush=True)
     return off[FLOAT32_COMPILED] < TOLERANCE and off[OURS] <= 1.5 * off[BFLOAT16_EAGER], (
         f"the gradient, compiled: in float32 {off[FLOAT32_COMPILED]:.1e} off ({TOLERANCE} allowed), in bfloat16"
         f" {off[OURS]:.1e}, eager {off[BFLOAT16_EAGER]:.1e}"
