@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from aupair.ablation.scoring import FinishedRun, person_percentile, rule_cost, score_figures
+from aupair.ablation.scoring import FinishedRun, person_percentile, row_figures, rule_cost
 from aupair.evaluation.metrics import Counts
 from aupair.evaluation.selection import annotated_cells
 from aupair.params import Params, load_params
@@ -23,7 +23,7 @@ def run(finished: Path, tiny: Params) -> FinishedRun:
 def test_evaluates_rows_come_out_again(run: FinishedRun, rule: str) -> None:
     for split, counts in run.score(rule)["counts"].items():
         (row,) = [row for row in run.metrics["rows"] if (row["name"], row["split"]) == (rule, split)]
-        result = score_figures(counts, None, 10, (0,))
+        result = row_figures(counts, None, 10, (0,))
         for key in ("f1", "accuracy", "exact_match", "score"):
             assert result[key] == pytest.approx(row[key], abs=1e-12), (split, key)
         assert result["per_au"]["AU12"]["f1"] == pytest.approx(row["per_au"]["AU12"]["f1"], abs=1e-12)
@@ -74,11 +74,11 @@ def test_the_difference_is_of_the_same_draws() -> None:
     counts = Counts(cells, np.zeros(30, np.int64), np.full(30, 80))
     better = Counts(cells + np.array([3, 0, 0, 3]), np.zeros(30, np.int64), np.full(30, 86))
     same, more = (
-        score_figures(counts, counts, 500, (0,))["less_reference"]["f1"],
-        score_figures(better, counts, 500, (0,))["less_reference"]["f1"],
+        row_figures(counts, counts, 500, (0,))["less_reference"]["f1"],
+        row_figures(better, counts, 500, (0,))["less_reference"]["f1"],
     )
     assert (same["difference"], same["interval"], same["probability"]) == (0, [0, 0], 0.5)
     assert 0 < more["interval"][0] < more["difference"] < more["interval"][1]  # its own interval is far wider
     assert more["probability"] == 1
-    alone = score_figures(better, counts, 500, (0,))["intervals"]["f1"]
+    alone = row_figures(better, counts, 500, (0,))["intervals"]["f1"]
     assert alone[1] - alone[0] > 3 * (more["interval"][1] - more["interval"][0])

@@ -49,7 +49,7 @@ def params(tiny: Params) -> Params:
 @pytest.fixture
 def parts(finished: Path, tiny: Params) -> Parts:
     """The parts of the trial that evaluate chose."""
-    paths = stages.find("register-model").paths(finished, tiny.trials)
+    paths = stages.get_stage("register-model").paths(finished, tiny.trials)
     k = tiny.trials.index(store.read_json(paths["selection"])["trial"])
     f, h, mapping, features = (paths[name][k] for name in ("f", "h", "mapping", "features"))
     statistics = features / "statistics.safetensors"

@@ -73,9 +73,9 @@ def changed_settings(base: Params, params: Params) -> dict[str, Any]:
     def changes(a: Any, b: Any, prefix: str) -> dict[str, Any]:
         if not (isinstance(a, dict) and isinstance(b, dict)):
             return {} if a == b else {prefix: b}
-        found: dict[str, Any] = {}
+        changed: dict[str, Any] = {}
         for key in b:
-            found |= changes(a.get(key), b[key], f"{prefix}.{key}" if prefix else key)
-        return found
+            changed |= changes(a.get(key), b[key], f"{prefix}.{key}" if prefix else key)
+        return changed
 
     return changes(base.model_dump(mode="json"), params.model_dump(mode="json"), "")

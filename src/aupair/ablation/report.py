@@ -8,7 +8,7 @@ import numpy as np
 
 from aupair import store
 from aupair.ablation.rows import GROUPS, REFERENCE
-from aupair.ablation.scoring import score_figures
+from aupair.ablation.scoring import row_figures
 from aupair.aus import AUS, SPLITS
 from aupair.evaluation.metrics import spearman
 from aupair.report.document import Section, Text, html_page, markdown
@@ -53,7 +53,7 @@ def build_report(
         row = {key: value for key, value in result.items() if key != "counts"}
         for split, part in counts.get(row["name"], {}).items():
             same_draws_as_evaluate = (seed, SPLITS.index(split))
-            row[split] = score_figures(part, reference.get(split), draws, same_draws_as_evaluate)
+            row[split] = row_figures(part, reference.get(split), draws, same_draws_as_evaluate)
         rows.append(row)
     return {**about, "reference": REFERENCE, "rows": rows}
 

@@ -154,7 +154,7 @@ def rule_cost(rule: str, params: Params) -> dict[str, float]:
     return {key: float(sum(part[key] for part in used)) for key in ("parameters", "gmac_per_frame")}
 
 
-def score_figures(counts: Counts, reference: Counts | None, draws: int, seed: Sequence[int]) -> dict[str, Any]:
+def row_figures(counts: Counts, reference: Counts | None, draws: int, seed: Sequence[int]) -> dict[str, Any]:
     """Return a row's figures with 95 % intervals and its difference to the reference.
 
     Args:
@@ -163,19 +163,19 @@ def score_figures(counts: Counts, reference: Counts | None, draws: int, seed: Se
     """
     weights = draw_resamples(len(counts.frames), draws, seed)
     total, drawn = challenge_figures(counts.total()), challenge_figures(counts.weighted(weights))
-    found: dict[str, Any] = {key: float(value) for key, value in total.items()}
-    found["intervals"] = {key: percentile_interval(values) for key, values in drawn.items()}
-    found["per_au"] = figures_by_au({"f1": f1(counts.total()), "accuracy": accuracy(counts.total())})
+    result: dict[str, Any] = {key: float(value) for key, value in total.items()}
+    result["intervals"] = {key: percentile_interval(values) for key, values in drawn.items()}
+    result["per_au"] = figures_by_au({"f1": f1(counts.total()), "accuracy": accuracy(counts.total())})
     if reference is not None:
         of_reference, reference_drawn = (
             challenge_figures(reference.total()),
             challenge_figures(reference.weighted(weights)),
         )
-        found["less_reference"] = {
+        result["less_reference"] = {
             key: paired_difference(total[key], of_reference[key], (drawn[key], reference_drawn[key]))
             for key in ("f1", "score")
         }
-    return found
+    return result
 
 
 def _at_path(tree: Any, path: tuple[str, ...]) -> Any:

@@ -36,7 +36,7 @@ LOGGED = "logged"
 
 @dataclass(frozen=True)
 class StageRun:
-    """What to log for one run of a stage.
+    """The content to log for one run of a stage.
 
     Attributes:
         stage: its name, with hyphens.
