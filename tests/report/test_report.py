@@ -106,11 +106,11 @@ def test_each_face_is_of_another_video_as_long_as_there_is_one() -> None:
     score[4, 1] = 1
     score[6] = np.nan
     video = np.array([0, 0, 0, 0, 1, 1, 2, 3])
-    assert faces.pick(score, np.ones((8, 3), bool), video) == [(0, 0), (4, 1), (7, 2)]
+    assert faces._pick(score, np.ones((8, 3), bool), video) == [(0, 0), (4, 1), (7, 2)]
     allowed = np.ones((8, 3), bool)
     allowed[4:] = False
     allowed[:, 2] = False
-    assert faces.pick(score, allowed, video) == [(0, 0), (1, 1)], "the same video again, rather than nothing"
+    assert faces._pick(score, allowed, video) == [(0, 0), (1, 1)], "the same video again, rather than nothing"
 
 
 def test_a_table_is_the_same_as_markdown_and_as_html_and_words_are_escaped() -> None:

@@ -11,10 +11,10 @@ from aupair.report.figures import ORANGE, Drawing
 from aupair.report.timelines import (
     SECONDS,
     Series,
-    bin_means,
+    _bin_means,
+    _runs,
     draw_timeline,
     nearest_to_even,
-    runs,
     stretch,
     validation_series,
     videos_to_show,
@@ -75,17 +75,17 @@ def test_runs_equal_a_loop_and_end_with_the_next_frame() -> None:
     rng = np.random.default_rng(0)
     for n in (1, 2, 50):
         mask, time = rng.random(n) < 0.5, np.arange(n) / 10
-        bars = runs(mask, time)
+        bars = _runs(mask, time)
         assert [any(start <= t < start + width - 1e-9 for start, width, _ in bars) for t in time] == mask.tolist()
-    bars = runs(np.array([1, 1, 0, 0.5]), np.array([0.0, 0.1, 0.2, 0.5]))
+    bars = _runs(np.array([1, 1, 0, 0.5]), np.array([0.0, 0.1, 0.2, 0.5]))
     assert bars == [(0.0, 0.2, 1.0), (0.5, pytest.approx(0.1), 0.5)]
-    assert runs(np.zeros(0), np.zeros(0)) == []
+    assert _runs(np.zeros(0), np.zeros(0)) == []
 
 
 def test_bins_of_a_long_video() -> None:
     values = np.arange(5003.0)[:, None]
     values[9:12] = np.nan
-    means = bin_means(values, 3)
+    means = _bin_means(values, 3)
     assert len(means) == 1668
     assert np.isnan(means[3]), "of three frames without a face"
     known = np.delete(np.arange(1668), 3)

@@ -60,14 +60,14 @@ def montages(evaluation: Evaluation, frames: Frames, thumbnail: Thumbnail) -> li
     )
     blocks: list[Block] = []
     for title, words, score, allowed in groups:
-        cells = pick(score, allowed, frames.video)
+        cells = _pick(score, allowed, frames.video)
         if cells:
             faces = [_face(evaluation, frames, thumbnail, row, au) for row, au in cells]
             blocks += [Text(title, "heading"), Text(words), Grid(faces, "montage")]
     return blocks
 
 
-def pick(score: np.ndarray, allowed: np.ndarray, video: np.ndarray) -> list[tuple[int, int]]:
+def _pick(score: np.ndarray, allowed: np.ndarray, video: np.ndarray) -> list[tuple[int, int]]:
     """Return (row, AU) of each AU's highest score, in a video that is not picked yet where there is one.
 
     Args:

@@ -270,7 +270,7 @@ def _whisker(axis: Axes, edges: Sequence[float | None] | None, place: float, col
 
 
 def _legend(figure: Figure, axis: Axes, columns: int) -> None:
-    """Put the legend below the axes, where it covers nothing; each label once."""
+    """Draw a legend below the axes, with each label once."""
     entries = dict(zip(*reversed(axis.get_legend_handles_labels())))
     if entries:
         figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=columns)

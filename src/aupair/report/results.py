@@ -50,7 +50,7 @@ COVERAGE = 0.8
 """The coverage that the headline shows."""
 
 
-def headline(metrics: Tree) -> Grid:
+def headline_cards(metrics: Tree) -> Grid:
     """Return the figures to remember, those of the row P2 on validation."""
     rows = tables.rows_of(metrics, "validation")
     cards = []
@@ -67,7 +67,7 @@ def headline(metrics: Tree) -> Grid:
     return Grid(cards, "cards")
 
 
-def scores(metrics: Tree) -> list[Block]:
+def score_blocks(metrics: Tree) -> list[Block]:
     """Return the scores of all ways to decide, those of select folded, and the F1 of each AU."""
     how = HOW_TO_READ + (PROTOCOL_PAPER if metrics["protocol"] == "paper" else PROTOCOL_OURS)
     blocks: list[Block] = [Text(how), tables.scores(metrics, "validation")]
@@ -85,7 +85,7 @@ def scores(metrics: Tree) -> list[Block]:
     return [*blocks, figures.au_bars(tables.rows_of(metrics, "validation"), "f1", "F1 of the positive class")]
 
 
-def choice(metrics: Tree, selection: Tree) -> list[Block]:
+def choice_blocks(metrics: Tree, selection: Tree) -> list[Block]:
     """Return which AUs use uncertainty, with the difference, its interval and what it rests on."""
     by, tie = _chosen_by(selection), float(selection["tie"])
     words = (
@@ -112,7 +112,7 @@ def choice(metrics: Tree, selection: Tree) -> list[Block]:
     return blocks + ([_trials(metrics)] if len(metrics["trials"]) > 1 else [])
 
 
-def calibration(metrics: Tree) -> list[Block]:
+def calibration_blocks(metrics: Tree) -> list[Block]:
     """Return whether P(order) and the confidence of a decision are as often right as they claim."""
     order, decisions = metrics["uncertainty"], metrics["decisions"]
     words = (
@@ -139,7 +139,7 @@ def _confidence_reliability(metrics: Tree) -> figures.Drawing:
     return figures.reliability(named, 0.0, "The confidence of a decision (validation)", "claimed confidence")
 
 
-def abstaining(metrics: Tree) -> list[Block]:
+def abstention_blocks(metrics: Tree) -> list[Block]:
     """Return what leaving out the least confident decisions brings: risk and coverage, and the scores of the rest."""
     decisions = metrics["decisions"]
     areas = (f"{figures.BASES.get(way, (way,))[0]} {number(area)}" for way, area in decisions["aurc"].items())
@@ -165,7 +165,7 @@ def abstaining(metrics: Tree) -> list[Block]:
     ]
 
 
-def evidence(metrics: Tree) -> list[Block]:
+def evidence_blocks(metrics: Tree) -> list[Block]:
     """Return the figures of pseudo-intensity and uncertainty, those of each AU folded."""
     return [tables.uncertainty(metrics), Folded("For each AU", [tables.uncertainty_of_aus(metrics)])]
 

@@ -41,7 +41,7 @@ Strips = Mapping[str, Sequence[tuple[np.ndarray, str]]]
 
 @dataclass(frozen=True)
 class Series:
-    """What is drawn of n frames of one video, or of n bins of frames.
+    """The data of a timeline: n frames of one video, or n bins of frames.
 
     Attributes:
         time: (n,) float64, seconds, ascending.
@@ -65,18 +65,18 @@ class Series:
             return self
         return Series(
             time=self.time[::size],
-            y_hat=bin_means(self.y_hat, size),
-            sigma=bin_means(self.sigma, size),
-            no_face=bin_means(self.no_face[:, None], size)[:, 0],
+            y_hat=_bin_means(self.y_hat, size),
+            sigma=_bin_means(self.sigma, size),
+            no_face=_bin_means(self.no_face[:, None], size)[:, 0],
             strips={
-                name: [(bin_means(mask, size), colour) for mask, colour in layers]
+                name: [(_bin_means(mask, size), colour) for mask, colour in layers]
                 for name, layers in self.strips.items()
             },
             extremes=(_in_bins(self.y_hat, size, np.fmin), _in_bins(self.y_hat, size, np.fmax)),
         )
 
 
-def bin_means(values: np.ndarray, size: int) -> np.ndarray:
+def _bin_means(values: np.ndarray, size: int) -> np.ndarray:
     """Return the means of bins of `size` frames, (n, A) -> (bins, A) float64; a bin without any number stays NaN."""
     totals = _in_bins(np.nan_to_num(values.astype(np.float64)), size, np.add)
     counts = _in_bins(np.isfinite(values).astype(np.float64), size, np.add)
@@ -88,7 +88,7 @@ def _in_bins(values: np.ndarray, size: int, reduce: np.ufunc) -> np.ndarray:
     return np.asarray(reduce.reduceat(values, np.arange(0, len(values), size), axis=0))
 
 
-def runs(values: np.ndarray, time: np.ndarray) -> list[tuple[float, float, float]]:
+def _runs(values: np.ndarray, time: np.ndarray) -> list[tuple[float, float, float]]:
     """Return start and duration in seconds of each run of equal, non-zero values, and its value.
 
     A run lasts to the next frame's time; the last frame lasts as long as the usual step.
@@ -165,7 +165,7 @@ def _draw_au(axis: Axes, series: Series, au: int, low: float, high: float) -> No
 
 def _draw_runs(axis: Axes, values: np.ndarray, time: np.ndarray, span: tuple[float, float], colour: str) -> None:
     """Draw bars where values, (n,) from 0 to 1, are above 0, the more opaque the higher; span: lower edge and height."""
-    bars = runs(values, time)
+    bars = _runs(values, time)
     faces = [to_rgba(colour, value) for _, _, value in bars]
     axis.broken_barh([bar[:2] for bar in bars], span, facecolors=faces, linewidth=0, zorder=1)
 
