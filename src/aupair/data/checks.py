@@ -13,7 +13,6 @@ from aupair.data import sheets as sh
 from aupair.data import splits as sp
 from aupair.data import suites
 from aupair.data.corpus import Corpus, read_corpus
-from aupair.data.crops import Crops
 from aupair.data.hashing import dvc_hash
 from aupair.data.layout import USUAL_FPS, Header
 from aupair.data.levels import level_sheets, level_warnings
@@ -48,7 +47,10 @@ def check_data_folder(
         DataError: the first rule that is broken; then neither `labels` nor `info` is written.
     """
     corpus = read_corpus(Path(data), log)
-    graded = _with_levels(corpus) if target == "intensity" else None
+    graded = None
+    if target == "intensity":
+        levels = level_sheets(corpus.labels, corpus.intensities, corpus.layout.root / "annotations")
+        graded = replace(corpus, labels=levels)
     errors = suites.validate_tables(_tables(corpus, graded), docs, params.max_missing_videos)
     if errors:
         raise errors[0]
@@ -63,16 +65,6 @@ def check_data_folder(
     md5 = dvc_hash(corpus.layout.root, log)
     store.write_table(labels, _labels_table(corpus))
     store.write_json(info, {"md5": md5, "counts": _plain_counts(counts), "warnings": warnings})
-
-
-def _with_levels(corpus: Corpus) -> Corpus:
-    """Return the corpus with levels as its labels.
-
-    Raises:
-        DataError: no intensities, not those of every labelled video, or of another length.
-    """
-    levels = level_sheets(corpus.labels, corpus.intensities, corpus.layout.root / "annotations")
-    return replace(corpus, labels=levels)
 
 
 def _tables(corpus: Corpus, graded: Corpus | None) -> dict[str, "pd.DataFrame"]:
@@ -118,10 +110,10 @@ def _labels_table(corpus: Corpus) -> pa.Table:
     """Return the labels table of the videos with a readable file; `time` is frame / fps by the movie's header."""
     labels = corpus.readable_labels()
     row_of = {row.video: row for row in corpus.rows}
-    header_of = dict(zip((a.video for a in corpus.labels.annotations), corpus.headers))
     video, frame = pa.array(labels.video), labels.frame
     rows = [row_of[a.video] for a in labels.annotations]
-    fps = np.array([_fps(header_of[a.video]) for a in labels.annotations])
+    headers = [header for header in corpus.headers if header is not None]
+    fps = np.array([(isinstance(header, Header) and header.fps) or USUAL_FPS for header in headers])
     columns: dict[str, pa.Array] = {
         key: pa.array([getattr(row, key) for row in rows], pa.string()).take(video) for key in sp.COLUMNS
     }
@@ -132,10 +124,5 @@ def _labels_table(corpus: Corpus) -> pa.Table:
 
 def _plain_counts(counts: tuple[sp.SplitCounts, ...]) -> dict[str, dict[str, object]]:
     """Return the counts by split, with the positives by AU."""
-    plain = {c.split: {**asdict(c), "positives": dict(zip(AUS, c.positives))} for c in counts}
-    return {name: {key: value for key, value in row.items() if key != "split"} for name, row in plain.items()}
-
-
-def _fps(header: Header | Crops | None) -> float:
-    """Return the frame rate in a movie's header, or the usual one."""
-    return header.fps if isinstance(header, Header) and header.fps else USUAL_FPS
+    plain = [{**asdict(c), "positives": dict(zip(AUS, c.positives))} for c in counts]
+    return {row.pop("split"): row for row in plain}

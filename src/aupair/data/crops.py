@@ -57,45 +57,27 @@ def image_names(folder: Path) -> dict[int, str]:
     """Return the name of each frame's image; of two images for one frame the first by name.
 
     Raises:
-        DataError: an image has the number 0, so that all would be off by one.
+        DataError: the folder cannot be read, or an image has the number 0, so that all would be off by one.
     """
-    names: dict[int, str] = {}
-    for name in sorted(_list_names(folder)):
-        frame = frame_number(name)
-        if frame is not None:
-            names.setdefault(frame, name)
-    _check_first(names, folder)
-    return names
-
-
-def count_crops(folder: Path) -> Crops | None:
-    """Count a video's images by their names; None where there is none.
-
-    Raises:
-        DataError: an image has the number 0.
-    """
-    frames = {frame for name in _list_names(folder) if (frame := frame_number(name)) is not None}
-    _check_first(frames, folder)
-    return Crops(len(frames), max(frames) + 1) if frames else None
-
-
-def _list_names(folder: Path) -> list[str]:
-    """List a folder; one that cannot be read is a DataError."""
     try:
-        return os.listdir(folder)
+        every = sorted(os.listdir(folder), reverse=True)
     except OSError as error:
         raise DataError("an unreadable folder", where=folder, got=error.strerror or error) from error
-
-
-def _check_first(frames: set[int] | dict[int, str], folder: Path) -> None:
-    """Raise a DataError where an image has the number 0."""
-    if -1 in frames:
+    names = {frame: name for name in every if (frame := frame_number(name)) is not None}
+    if -1 in names:
         raise DataError(
             "an image with the number 0",
             where=folder,
             expected="00001.jpg for the first frame",
             todo="rename the images of this folder, all are off by one",
         )
+    return names
+
+
+def count_crops(folder: Path) -> Crops | None:
+    """Count a video's images by their names, see `image_names`; None where there is none."""
+    names = image_names(folder)
+    return Crops(len(names), max(names) + 1) if names else None
 
 
 def _walk(folder: Path, inside: bool, visited: set[str]) -> Iterator[Path]:

@@ -65,11 +65,6 @@ class Frames:
         return [slice(int(a), int(b)) for a, b in pairwise(edges)]
 
 
-def _label_matrix(table: pa.Table) -> np.ndarray:
-    """Return the AU columns of a table as (rows, A) int8."""
-    return np.stack([table[au].to_numpy().astype(np.int8) for au in AUS], axis=1)
-
-
 def load_frames(labels: Path, faces: Path) -> Frames:
     """Join the labels with the faces: a row for every decoded frame of every labelled video.
 
@@ -87,7 +82,8 @@ def load_frames(labels: Path, faces: Path) -> Frames:
     edges = np.searchsorted(row_video[order], np.arange(len(names) + 1))
     subject_of, split_of = (table[key].take(order[edges[:-1]]).to_pylist() for key in ("subject", "split"))
     subjects, subject_index = np.unique(subject_of, return_inverse=True)
-    row_frame, row_labels = table["frame"].to_numpy(), _label_matrix(table)
+    row_frame = table["frame"].to_numpy()
+    row_labels = np.stack([table[au].to_numpy().astype(np.int8) for au in AUS], axis=1)
     parts: list[dict[str, np.ndarray]] = []
     for index, name in enumerate(names):
         path = Path(faces) / f"{name}.arrow"

@@ -19,16 +19,9 @@ from aupair import store
 from aupair.data.crops import FOLDER, find_crops
 from aupair.errors import DataError
 
-_AU_FOLDERS = ("au_set", "au_detection_challenge")
-_INTENSITY_FOLDERS = ("au_intensity_set",)
 _OFFICIAL = {
-    "train_set": "train",
-    "training_set": "train",
-    "train": "train",
-    "validation_set": "validation",
-    "valid_set": "validation",
-    "val_set": "validation",
-    "validation": "validation",
+    **dict.fromkeys(("train_set", "training_set", "train"), "train"),
+    **dict.fromkeys(("validation_set", "valid_set", "val_set", "validation"), "validation"),
 }
 """Folder names of the two official sets in several releases, in lower case."""
 
@@ -41,15 +34,8 @@ Side = Literal["", "left", "right"]
 _EXTENSIONS = (".mp4", ".avi", ".mov", ".mkv", ".webm")
 
 
-@dataclass(frozen=True)
-class Annotation:
-    """One annotation file: a person in a movie.
-
-    Attributes:
-        video: the file's name without `.txt`, `_left` or `_right` included.
-        official: `train` or `validation`, after the folder.
-        path: the file.
-    """
+class Annotation(NamedTuple):
+    """An annotation file: its name without `.txt`, `train` or `validation` after its folder, and its path."""
 
     video: str
     official: str
@@ -140,27 +126,26 @@ def read_layout(data: Path) -> Layout:
     if not any(data.iterdir()):
         raise DataError("an empty data folder", where=data, expected="annotations/ and videos/")
     annotations = data / "annotations"
-    movies = _group_by_name((path.stem, path) for path in _list_movies(data / "videos"))
+    # movies may lie in folders of their own, a batch each
+    movies = _group_by_name(
+        (path.stem, path)
+        for path in sorted((data / "videos").rglob("*"))
+        if path.suffix.lower() in _EXTENSIONS and not path.name.startswith(".") and path.is_file()
+    )
     crops = _group_by_name((path.name, path) for path in find_crops(data))
-    folder = _find_folder(annotations, _AU_FOLDERS)
-    occurrences = _list_annotations(folder) if folder else ()
+    folder, occurrences = _list_annotations(annotations, ("au_set", "au_detection_challenge"))
     if not occurrences:
         raise _no_labels_error(annotations, folder, bool(movies or crops))
     if not (movies or crops):
         expected = f"<video>{'|'.join(_EXTENSIONS)}, or {data / FOLDER}/<video>/00001.jpg"
         raise DataError("no videos", where=data / "videos", expected=expected)
-    intensity_folder = _find_folder(annotations, _INTENSITY_FOLDERS)
-    intensities = _list_annotations(intensity_folder) if intensity_folder else ()
+    _, intensities = _list_annotations(annotations, ("au_intensity_set",))
     subjects = data / "subjects.csv"
     return Layout(data, occurrences, intensities, movies, crops, read_subjects(subjects) if subjects.exists() else {})
 
 
 def check_annotation_names(annotations: tuple[Annotation, ...]) -> None:
-    """Check that no video has two annotation files: (video, frame) would not be unique.
-
-    Raises:
-        DataError: names both files.
-    """
+    """Raise a DataError for a video with two annotation files: (video, frame) would not be unique."""
     paths: dict[str, Path] = {}
     for annotation in annotations:
         other = paths.setdefault(annotation.video, annotation.path)
@@ -248,8 +233,12 @@ def read_movie_header(path: Path) -> Header | None:
     return Header(int(frames) if 0 < frames < 2**31 else 0, fps if np.isfinite(fps) and 0 < fps <= 1000 else 0.0)
 
 
-def _find_folder(annotations: Path, names: tuple[str, ...]) -> Path | None:
-    """Find a folder by one of its names, in any case, directly in `annotations` or one level below."""
+def _list_annotations(annotations: Path, names: tuple[str, ...]) -> tuple[Path | None, tuple[Annotation, ...]]:
+    """Find a folder by one of its names, in any case, in `annotations` or one level below, and list its files.
+
+    Returns:
+        The folder, or None, and the files of both official sets, sorted by video.
+    """
     folders = sorted(
         path
         for pattern in ("*", "*/*")
@@ -260,7 +249,15 @@ def _find_folder(annotations: Path, names: tuple[str, ...]) -> Path | None:
         raise DataError(
             "two folders of annotations", where=folders[0], got=folders[1], expected="one", todo="move one away"
         )
-    return folders[0] if folders else None
+    files = [
+        Annotation(path.stem, _OFFICIAL[part.name.lower()], path)
+        for folder in folders
+        for part in folder.iterdir()
+        if part.is_dir() and part.name.lower() in _OFFICIAL
+        for path in part.iterdir()
+        if path.suffix.lower() == ".txt" and not path.name.startswith(".")
+    ]
+    return (folders[0] if folders else None), tuple(sorted(files))
 
 
 def _no_labels_error(annotations: Path, folder: Path | None, videos: bool) -> DataError:
@@ -272,27 +269,6 @@ def _no_labels_error(annotations: Path, folder: Path | None, videos: bool) -> Da
         expected = "AU_Set/ or AU_Detection_Challenge/" if exists else "a folder as in Aff-Wild2"
     todo = "for a test release run `aupair predict`, then `aupair submission`" if videos else ""
     return DataError(what, where=folder or annotations, expected=expected, todo=todo)
-
-
-def _list_annotations(folder: Path) -> tuple[Annotation, ...]:
-    """List the annotation files of both official sets, sorted by video."""
-    annotations = [
-        Annotation(path.stem, _OFFICIAL[part.name.lower()], path)
-        for part in folder.iterdir()
-        if part.is_dir() and part.name.lower() in _OFFICIAL
-        for path in part.iterdir()
-        if path.suffix.lower() == ".txt" and not path.name.startswith(".")
-    ]
-    return tuple(sorted(annotations, key=lambda annotation: (annotation.video, annotation.official, annotation.path)))
-
-
-def _list_movies(folder: Path) -> list[Path]:
-    """List the movies; batches may lie in folders of their own."""
-    return [
-        path
-        for path in (sorted(folder.rglob("*")) if folder.is_dir() else ())
-        if path.suffix.lower() in _EXTENSIONS and not path.name.startswith(".") and path.is_file()
-    ]
 
 
 def _group_by_name(named: Iterable[tuple[str, Path]]) -> dict[str, tuple[Path, ...]]:

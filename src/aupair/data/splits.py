@@ -79,7 +79,9 @@ def split_data(data: Path, select: float = 0.2, seed: int = 0, overwrite: bool =
     path = layout.root / "splits.csv"
     written = overwrite or not path.exists()
     if written:
-        _write(path, _assign_splits(layout, labels, select, seed))
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([COLUMNS, *_assign_splits(layout, labels, select, seed)])
+        store.write_text(path, text.getvalue())
     rows = read_splits(layout.root)
     check_split_rows(rows, path)
     check_cover(rows, layout.annotations, path)
@@ -89,8 +91,8 @@ def split_data(data: Path, select: float = 0.2, seed: int = 0, overwrite: bool =
 def _assign_splits(layout: Layout, labels: sh.Sheets, select: float, seed: int) -> list[SplitRow]:
     """Assign every annotated video to a split, by subject."""
     official: dict[str, Annotation] = {}
-    for annotation in layout.annotations:
-        subject = layout.subject(annotation.video)
+    subject_of = [layout.subject(annotation.video) for annotation in layout.annotations]
+    for annotation, subject in zip(layout.annotations, subject_of):
         if official.setdefault(subject, annotation).official != annotation.official:
             raise DataError(
                 "a subject in both official sets",
@@ -107,7 +109,6 @@ def _assign_splits(layout: Layout, labels: sh.Sheets, select: float, seed: int) 
             got=f"{len(train)} in Train_Set, {len(official) - len(train)} in Validation_Set",
             expected="at least 2 and 1",
         )
-    subject_of = [layout.subject(a.video) for a in layout.annotations]
     chosen = choose_subjects(_subject_shares(labels, subject_of, train), select, seed)
     part = dict.fromkeys(official, "validation") | {s: "select" if c else "fit" for s, c in zip(train, chosen)}
     return [SplitRow(a.video, s, part[s]) for a, s in zip(layout.annotations, subject_of)]
@@ -149,11 +150,7 @@ def read_splits(data: Path) -> list[SplitRow]:
 
 
 def check_split_rows(rows: list[SplitRow], path: Path) -> None:
-    """Check for unknown splits, a video twice, a subject in two splits, and a split without a video.
-
-    Raises:
-        DataError: names file and line.
-    """
+    """Raise a DataError for an unknown split, a video twice, a subject in two splits, and a split without a video."""
     videos: set[str] = set()
     split_of: dict[str, str] = {}
     for line, row in enumerate(rows, start=2):
@@ -179,11 +176,7 @@ def check_split_rows(rows: list[SplitRow], path: Path) -> None:
 
 
 def check_cover(rows: list[SplitRow], annotations: tuple[Annotation, ...], path: Path) -> None:
-    """Check that every annotated video has a split.
-
-    Raises:
-        DataError: names the annotation file.
-    """
+    """Raise a DataError for an annotated video without a split."""
     known = {row.video for row in rows}
     for annotation in annotations:
         if annotation.video not in known:
@@ -204,16 +197,10 @@ def count_splits(rows: list[SplitRow], labels: sh.Sheets) -> tuple[SplitCounts, 
     result = []
     for name in SPLITS:
         at = np.array([row.split == name for row in split_rows], bool)
-        result.append(
-            SplitCounts(
-                split=name,
-                subjects=len({row.subject for row in split_rows if row.split == name}),
-                videos=int(at.sum()),
-                frames=int(labels.lengths[at].sum()),
-                annotated=int(annotated[at].sum()),
-                positives=tuple(positives[at].sum(axis=0).tolist()),
-            )
-        )
+        subjects = len({row.subject for row in split_rows if row.split == name})
+        frames, usable_frames = int(labels.lengths[at].sum()), int(annotated[at].sum())
+        active = tuple(positives[at].sum(axis=0).tolist())
+        result.append(SplitCounts(name, subjects, int(at.sum()), frames, usable_frames, active))
     return tuple(result)
 
 
@@ -221,11 +208,8 @@ def _subject_shares(labels: sh.Sheets, subject_of: list[str], train: list[str]) 
     """Return each training subject's share of each AU's positives and of the annotated frames: (S, A + 1) float64."""
     usable = sh.annotated_rows(labels.values)
     rows = np.concatenate([(labels.values == 1) & usable[:, None], usable[:, None]], axis=1)
-    index, totals = {subject: k for k, subject in enumerate(train)}, labels.totals(rows)
-    counts = np.zeros((len(train), rows.shape[1]))
-    for subject, row in zip(subject_of, totals):
-        if subject in index:
-            counts[index[subject]] += row
+    member = np.array(subject_of)[None] == np.array(train)[:, None]
+    counts = member.astype(np.float64) @ labels.totals(rows)
     return counts / np.maximum(counts.sum(axis=0), 1)
 
 
@@ -241,10 +225,3 @@ def _swap(columns: np.ndarray, inside: np.ndarray, outside: np.ndarray, share: f
             return cost
         cost = float(costs[i, o])
         inside[i], outside[o] = outside[o], inside[i]
-
-
-def _write(path: Path, rows: list[SplitRow]) -> None:
-    """Write splits.csv."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([COLUMNS, *rows])
-    store.write_text(path, text.getvalue())

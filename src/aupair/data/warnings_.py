@@ -16,8 +16,7 @@ def data_warnings(corpus: Corpus, counts: tuple[sp.SplitCounts, ...], params: Ch
     row_of = {row.video: row for row in corpus.rows}
     lists = {
         "labelled videos without a readable file, left out": [n for n, h in zip(names, corpus.headers) if h is None],
-        **_movie_warnings(corpus, names),
-        **_crop_warnings(corpus, names),
+        **_file_warnings(corpus, names),
         "annotation files without a row": [n for n, k in zip(names, labels.lengths) if not k],
         "rows of splits.csv without an annotation": [row.video for row in corpus.rows if row.video not in set(names)],
         "videos whose split differs from their official set": [
@@ -36,33 +35,17 @@ def data_warnings(corpus: Corpus, counts: tuple[sp.SplitCounts, ...], params: Ch
     return [f"{blank:,} of {len(labels.values):,} label rows are not annotated", *result] if blank else result
 
 
-def _movie_warnings(corpus: Corpus, names: list[str]) -> dict[str, list[str]]:
-    """Return the videos of each irregularity of movies."""
-    layout = corpus.layout
-    headers = [
-        (name, int(rows), header)
-        for name, rows, header in zip(names, corpus.labels.lengths, corpus.headers)
-        if isinstance(header, Header)
-    ]
+def _file_warnings(corpus: Corpus, names: list[str]) -> dict[str, list[str]]:
+    """Return the videos of each irregularity of movies and crops; a frame without a crop is none, it had no face."""
+    layout, sizes = corpus.layout, list(zip(names, corpus.labels.lengths.tolist(), corpus.headers))
+    headers = [(name, rows, header) for name, rows, header in sizes if isinstance(header, Header)]
+    crops = [(name, rows, header) for name, rows, header in sizes if isinstance(header, Crops)]
     return {
         "videos whose label rows and frames differ in number, by the header": [
             f"{name} ({rows} rows, {h.frames} frames)" for name, rows, h in headers if h.frames not in (0, rows)
         ],
         f"videos without a frame rate in the header, taken as {USUAL_FPS:g}": [n for n, _, h in headers if not h.fps],
         "movies without an annotation": sorted(set(layout.movies) - {layout.movie(name) for name in names}),
-    }
-
-
-def _crop_warnings(corpus: Corpus, names: list[str]) -> dict[str, list[str]]:
-    """Return the videos of each irregularity of crops; a frame without an image is none, it had no face."""
-    layout = corpus.layout
-    crops = [
-        (name, int(rows), header)
-        for name, rows, header in zip(names, corpus.labels.lengths, corpus.headers)
-        if isinstance(header, Crops)
-    ]
-    mixed = any(isinstance(header, Header) for header in corpus.headers)
-    return {
         "videos with crops beyond their last label row": [
             f"{name} ({rows} rows, {c.frames} frames)" for name, rows, c in crops if c.frames > rows
         ],
@@ -70,7 +53,7 @@ def _crop_warnings(corpus: Corpus, names: list[str]) -> dict[str, list[str]]:
             f"{name} ({rows} rows, {c.images} images)" for name, rows, c in crops if c.images < rows
         ],
         "videos from crops and the others from movies, so that faces are aligned in two ways": [
-            name for name, _, _ in crops if mixed
+            name for name, _, _ in crops if headers
         ],
         "videos whose crops are not read, since they have a movie": [
             name for name in names if name in layout.crops and layout.movie(name)
@@ -90,12 +73,9 @@ def _intensity_mismatch(corpus: Corpus) -> list[str]:
 
 def _few_positives(counts: tuple[sp.SplitCounts, ...], few: int) -> list[str]:
     """Return a line for each split that has AUs with fewer positive frames than `few`."""
-    lines = []
-    for c in counts:
-        rare = [f"{au} ({n})" for au, n in zip(AUS, c.positives) if n < few]
-        if rare:
-            lines.append(f"{len(rare)} AUs with fewer than {few} positive frames in {c.split}: {', '.join(rare)}")
-    return lines
+    rare = {c.split: [f"{au} ({n})" for au, n in zip(AUS, c.positives) if n < few] for c in counts}
+    what = f"AUs with fewer than {few} positive frames in"
+    return [f"{len(aus)} {what} {split}: {', '.join(aus)}" for split, aus in rare.items() if aus]
 
 
 def _examples(names: list[str], most: int = 3) -> str:
