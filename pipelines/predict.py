@@ -18,7 +18,13 @@ Configure = Callable[[Any], Any]
 
 
 def predict_pipeline(params: Params, configure: Configure, parallelism: int | None, config: dsl.PipelineConfig) -> Any:
-    """Return the pipeline function; of `params` it uses the registered model's name."""
+    """Return the pipeline function.
+
+    Args:
+        params: only the name of the registered model is used.
+        configure: sets the resources of a task.
+        parallelism: number of shards that run at the same time; None: no limit.
+    """
     champion = f"models:/{params.register_model.name}@champion"
 
     @dsl.pipeline(name="aupair-predict", description="From videos to Action Units.", pipeline_config=config)

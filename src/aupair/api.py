@@ -23,7 +23,7 @@ class Recognizer(BundleRecognizer):
 
         Raises:
             RegistryError: the registry, model, version or alias is missing.
-            ArtifactError: the folder is not a whole bundle.
+            ArtifactError: the folder is not a complete bundle.
         """
         return super().load(resolve_bundle(str(model)), device)
 

@@ -57,7 +57,7 @@ class RegistryError(AupairError):
 
 
 class AuthError(AupairError):
-    """A server wants credentials: a token or a key is missing, wrong, or does not permit the request."""
+    """A server refused access: a token or key is missing, is wrong, or does not permit the request."""
 
     exit_code = 6
 

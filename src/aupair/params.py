@@ -61,7 +61,7 @@ class _SamplePairs(Record):
 
 
 class PairsInGroups(_SamplePairs):
-    """Settings of sample-pairs: all ordered pairs inside groups of frames of one video."""
+    """Settings of sample-pairs: groups of frames of one video, whose pairs with different levels are all trained on."""
 
     mode: Literal["groups"] = "groups"
     frames: Annotated[int, Field(ge=2)] = 12
@@ -187,7 +187,7 @@ class Params(Record):
 
     @property
     def levels(self) -> int:
-        """Return how many levels the target has."""
+        """Return the number of levels: 2 for occurrence, 6 for intensity."""
         return 2 if self.target == "occurrence" else 6
 
     @model_validator(mode="after")

@@ -264,10 +264,10 @@ def run_stage(
 
 @contextmanager
 def _connected_processes(stage: Stage) -> Iterator[bool]:
-    """Connect the processes that torchrun started; yield whether this one writes messages.
+    """Connect the processes that torchrun started; yield True in the one process that may write messages.
 
     Raises:
-        ParamsError: there are several, but the stage does not train.
+        ParamsError: torchrun started several processes, but the stage supports only one.
     """
     if not (stage.resumable or is_multiprocess()):
         yield True

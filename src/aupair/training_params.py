@@ -83,21 +83,21 @@ class _TrainPseudoIntensity(Record):
 
 
 class RankPairs(_TrainPseudoIntensity):
-    """Settings of an f that learns which of two frames shows more of an AU, as in the paper."""
+    """Settings for training f on pairs, as in the paper: f learns which of two frames shows more of an AU."""
 
     objective: Literal["pairs"] = "pairs"
     margin: Annotated[float, Field(gt=0)] = 1.0
 
 
 class GradeFrames(_TrainPseudoIntensity):
-    """Settings of an f that learns the level of one frame: a baseline without pairs."""
+    """Settings for training f on single frames: f learns the level of a frame, a baseline without pairs."""
 
     objective: Literal["single"] = "single"
     network: Network = Network()
 
 
 class ImitateTeacher(_TrainPseudoIntensity):
-    """Settings of an f that learns a teacher's value and sigma of one frame (`aupair distill`)."""
+    """Settings for training f as a student: f learns a teacher's y_hat and sigma of a frame (`aupair distill`)."""
 
     objective: Literal["distill"] = "distill"
     network: IntegratedNetwork = IntegratedNetwork()
@@ -110,14 +110,14 @@ TrainPseudoIntensity = Annotated[
 
 
 class _LossWithoutMargin(Record):
-    """The loss of h that has no margin."""
+    """The choice of a loss of h without a margin: nll is the only one."""
 
     loss: Literal["nll"] = "nll"
     margin: ClassVar[float] = 0.0
 
 
 class _LossWithMargin(Record):
-    """A loss of h with a margin."""
+    """The choice of a loss of h with a margin, and that margin."""
 
     loss: Literal["nll_margin", "misorder", "printed"] = "nll_margin"
     margin: Annotated[float, Field(gt=0)] = 1.0

@@ -40,11 +40,11 @@ HOW_TO_READ = (
 def build_report(
     results: Sequence[Mapping[str, Any]], about: Mapping[str, Any], draws: int, seed: int
 ) -> dict[str, Any]:
-    """Return the content of ablation.json: the results of `run_ablation` with figures in place of counts.
+    """Return the content of ablation.json: the results of `run_ablation`, with scores computed from their counts.
 
     Args:
-        about: what comes first: `note` and `data`.
-        draws: bootstrap resamples.
+        about: entries that are written before the rows: `note` and `data`.
+        draws: number of bootstrap resamples.
     """
     counts = {row["name"]: row["counts"] for row in results if row["state"] == "scored"}
     reference = counts.get(REFERENCE, {})
@@ -62,11 +62,11 @@ def compare_corpora(tree: Mapping[str, Any], other: Mapping[str, Any]) -> dict[s
     """Compare the rows with those of another corpus.
 
     Returns:
-        data: the other's hash; f1: mean F1 on validation, here and there, of the rows that both have; spearman: the rank
-        correlation of the two (None if it is not defined).
+        data: the hash of the other corpus; f1: for each row that both have, mean F1 on validation of this corpus and of
+        the other; spearman: the rank correlation of the two (None if it is not defined).
     """
-    there = {row["name"]: row["validation"]["f1"] for row in _scored(other)}
-    f1 = {row["name"]: (row["validation"]["f1"], there[row["name"]]) for row in _scored(tree) if row["name"] in there}
+    others = {row["name"]: row["validation"]["f1"] for row in _scored(other)}
+    f1 = {row["name"]: (row["validation"]["f1"], others[row["name"]]) for row in _scored(tree) if row["name"] in others}
     correlation = spearman(*(np.array([value[k] for value in f1.values()]) for k in (0, 1)))
     return {"data": other.get("data"), "f1": f1, "spearman": None if np.isnan(correlation) else correlation}
 
@@ -100,7 +100,7 @@ def _sections(tree: Mapping[str, Any]) -> list[Section]:
     ]
     if other := tree.get("beside"):
         pairs = sorted(other["f1"].items(), key=lambda item: -item[1][0])
-        lines = [[name, f"{here:.3f}", f"{there:.3f}"] for name, (here, there) in pairs]
+        lines = [[name, *(f"{value:.3f}" for value in values)] for name, values in pairs]
         text = Text(f"Rank correlation of the rows' mean F1: {number(other['spearman'], 2)}.")
         table = Table("Mean F1 on validation", ["row", "F1 here", "F1 there"], lines)
         parts.append(Section("Another corpus", [text, table]))

@@ -100,7 +100,10 @@ class FinishedRun:
         return {"counts": counts, "evidence": evidence, "cost": rule_cost(rule, self.params)}
 
     def decide(self, rule: str) -> np.ndarray:
-        """Return the decisions of a rule, (N, A) bool; thresholds and percentiles are chosen on select."""
+        """Return the decisions (N, A) bool that a decision rule makes for all frames.
+
+        Its thresholds and percentiles are chosen on `select`.
+        """
         frames = self.frames
         if rule in CONSTANTS:
             return np.broadcast_to(constant_decisions(annotated_cells(frames, "fit").truth)[rule], frames.labels.shape)

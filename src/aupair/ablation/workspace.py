@@ -144,11 +144,11 @@ def _dvc(folder: Path, *arguments: str, todo: str = "check whether `dvc status` 
         ArtifactError: it failed.
     """
     command = [sys.executable, "-m", "dvc", *arguments]
-    done = subprocess.run(command, cwd=folder, env=_environment(), capture_output=True, text=True)
-    if done.returncode:
-        message = (done.stderr.strip() or done.stdout.strip() or "no message").splitlines()[0]
+    process = subprocess.run(command, cwd=folder, env=_environment(), capture_output=True, text=True)
+    if process.returncode:
+        message = (process.stderr.strip() or process.stdout.strip() or "no message").splitlines()[0]
         raise ArtifactError(f"dvc {' '.join(arguments)}", where=folder, got=message, todo=todo)
-    return done.stdout
+    return process.stdout
 
 
 def _environment() -> dict[str, str]:

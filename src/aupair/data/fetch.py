@@ -156,9 +156,9 @@ def _check_separate(folder: Path, target: Path) -> None:
         raise ParamsError("source and target lie in each other", where=target, got=folder, todo="name another target")
 
 
-def _link_file(folder: Path, item: Item, whole: Path) -> None:
-    """Hard-link a local file to its place in `whole`, or copy it where links cannot be made."""
-    source, place = folder / item.name, whole / item.name
+def _link_file(folder: Path, item: Item, target: Path) -> None:
+    """Hard-link a file of a folder into the folder `target`, or copy it where links cannot be made."""
+    source, place = folder / item.name, target / item.name
     try:
         path = source.resolve(strict=True)
         now = path.stat()
@@ -182,10 +182,10 @@ def _link_file(folder: Path, item: Item, whole: Path) -> None:
 
 @contextmanager
 def _staging(target: Path, names: Collection[str] = ()) -> Iterator[Path]:
-    """Yield the folder `.<target>.fetching`; on success its `whole` replaces the target.
+    """Yield the folder `.<target>.fetching`; on success its subfolder `whole` replaces the target.
 
-    Of an earlier call, the files of `whole` with one of these names are kept, and `cache`. The others are deleted,
-    also what boto3 has written to temporary names.
+    An interrupted call may have left files there. Files of `whole` with one of `names` are used again, and so is the
+    subfolder `cache`. All others are deleted, temporary files of boto3 included.
     """
     target = Path(target).absolute()
     staged = target.with_name(f".{target.name}.fetching")

@@ -45,9 +45,9 @@ def check_source(source: str, revision: str, remote: str) -> None:
 
 
 def fetch_data(source: str, revision: str, remote: str, folder: Path, log: Log, patience: Patience) -> str:
-    """Bring the folder `data` of a git repository to `folder/whole`, and return the commit.
+    """Write the folder `data` of a git repository to `folder/whole`, and return the commit.
 
-    What DVC has pulled stays in `folder/cache`: a second call pulls only the rest.
+    Files that DVC has pulled stay in `folder/cache`, so that a second call pulls only the missing ones.
 
     Raises:
         ParamsError: there is no such DVC remote.
@@ -105,7 +105,7 @@ def _clone(url: str, revision: str, repository: Path, patience: Patience) -> str
 
 
 def _pull(remote: str, repository: Path, where: str, patience: Patience) -> None:
-    """Pull data.dvc, with a cache beside the clone that a second call goes on with."""
+    """Pull the files of data.dvc into a cache beside the clone, where a second call finds them again."""
     with store.writing(repository):
         config = '[cache]\n    dir = ../../cache\n    type = "hardlink,copy"\n'
         (repository / ".dvc" / "config.local").write_text(config)
@@ -124,7 +124,7 @@ def _pull(remote: str, repository: Path, where: str, patience: Patience) -> None
 
 
 def _verify(repository: Path, cache: Path, log: Log) -> None:
-    """Compare the folder's hash with data.dvc: DVC trusts its remotes and accepts a damaged file.
+    """Compare the hash of the pulled folder with data.dvc, since DVC itself accepts a damaged file from a remote.
 
     Raises:
         DataError: the hashes differ; the cache, which has the damaged file, is deleted.
@@ -159,7 +159,7 @@ def _run(command: Sequence[str], folder: Path, patience: Patience) -> tuple[int,
     # a file and no pipe: a helper of git that outlives it would keep a pipe open, and its end is waited for
     with tempfile.TemporaryFile() as output:
         try:
-            done = subprocess.run(
+            process = subprocess.run(
                 command,
                 cwd=folder,
                 env=environment,
@@ -175,7 +175,7 @@ def _run(command: Sequence[str], folder: Path, patience: Patience) -> tuple[int,
             what, got = f"{command[0]} did not end", f"{patience.longest:g} s"
             raise UnreachableError(what, got=got, todo="run it again to go on") from error
         output.seek(0)
-        return done.returncode, output.read().decode(errors="replace")
+        return process.returncode, output.read().decode(errors="replace")
 
 
 def _cause(output: str) -> str:

@@ -88,7 +88,14 @@ class Patience:
 
 
 def server_error(server: str, where: str, got: str, report: str, otherwise: AupairError) -> AupairError:
-    """Return the error for what boto3, git or DVC report of a server; `otherwise` where no known cause is in it."""
+    """Return the error that fits a message of boto3, git or DVC about a server.
+
+    Args:
+        server: what the error message calls the server.
+        where, got: what the error message shows as address and as cause.
+        report: the message, which is searched for known causes.
+        otherwise: the error to return if no known cause is in the message.
+    """
     for kind, what, todo, pattern in _CAUSES:
         if re.search(pattern, report):
             return kind(f"{server} {what}", where=where, got=got, todo=todo)
@@ -276,7 +283,11 @@ class _Bucket:
 
 
 def _etag(path: Path, parts: Sequence[int], multipart: bool) -> str:
-    """Compute a file's ETag: its MD5; of an object uploaded in parts, the MD5 of their MD5s, and their number."""
+    """Compute the ETag that S3 gives a file.
+
+    It is the file's MD5. For an object that was uploaded in parts it is the MD5 of the MD5s of the parts, followed by
+    the number of parts.
+    """
     digests = []
     with open(path, "rb") as file:
         for size in parts:

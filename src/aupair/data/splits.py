@@ -43,7 +43,13 @@ class SplitCounts:
 
 @dataclass(frozen=True)
 class SplitSummary:
-    """The outcome of `split_data`: path of the file, whether it was written now, and the counts of each split."""
+    """The result of `split_data`.
+
+    Attributes:
+        path: path of splits.csv.
+        written: whether this call wrote it; False if it existed already.
+        counts: the counts of each split.
+    """
 
     path: Path
     written: bool

@@ -36,7 +36,10 @@ def data_warnings(corpus: Corpus, counts: tuple[sp.SplitCounts, ...], params: Ch
 
 
 def _file_warnings(corpus: Corpus, names: list[str]) -> dict[str, list[str]]:
-    """Return the videos of each irregularity of movies and crops; a frame without a crop is none, it had no face."""
+    """Return each irregularity of the movies and crops with the names of the videos that show it.
+
+    A frame without a crop is not an irregularity: no face was found in it.
+    """
     layout, sizes = corpus.layout, list(zip(names, corpus.labels.lengths.tolist(), corpus.headers))
     headers = [(name, rows, header) for name, rows, header in sizes if isinstance(header, Header)]
     crops = [(name, rows, header) for name, rows, header in sizes if isinstance(header, Crops)]

@@ -158,9 +158,9 @@ def _selective_risk(decisions: Decisions, params: Evaluate) -> dict[str, Any]:
     gains = {}
     for name, figure in (("f1", metrics.f1), ("accuracy", metrics.accuracy)):
         sides = [compared[ranking] for ranking in ("confidence", "random")]
-        whole = [np.mean([figure(part.total()).mean() for part in side]) for side in sides]
+        observed = [np.mean([figure(part.total()).mean() for part in side]) for side in sides]
         drawn = [np.mean([figure(part.weighted(weights)).mean(-1) for part in side], axis=0) for side in sides]
-        gains[name] = metrics.paired_difference(whole[0], whole[1], (drawn[0], drawn[1]))
+        gains[name] = metrics.paired_difference(observed[0], observed[1], (drawn[0], drawn[1]))
     return {"table": table, "gain_at_80": gains}
 
 
@@ -219,7 +219,11 @@ def _lowest(number: int, *keys: np.ndarray) -> np.ndarray:
 
 
 def _count_kept(decisions: Decisions, ranking: str, share: float, seed: int) -> list[Counts]:
-    """Count the kept cells per video: once, or for each random draw."""
+    """Count the right and wrong decisions among the kept cells of each video.
+
+    Returns:
+        One entry, or one for each random draw where `ranking` is random.
+    """
     rng, everything = np.random.default_rng([seed, DRAWS]), np.ones(len(decisions.truth), bool)
     order = _leaving_order(decisions, ranking)
     draws = DRAWS if ranking == "random" else 1
@@ -228,7 +232,7 @@ def _count_kept(decisions: Decisions, ranking: str, share: float, seed: int) -> 
 
 
 def _leaving_order(decisions: Decisions, ranking: str) -> np.ndarray:
-    """Return values by which cells are left out, the highest first: (n, A)."""
+    """Return a value for each cell, (n, A); the cells with the highest values are left out first."""
     if ranking == "random":
         return np.zeros(decisions.truth.shape)
     if ranking != "confidence":

@@ -124,7 +124,7 @@ class Confidence:
 
     @classmethod
     def from_json(cls, tree: dict[str, Any]) -> "Confidence":
-        """Return the confidence of a tree of `selection.json`; of an older version it has coefficients alone."""
+        """Return the confidence stored in `selection.json`; files of older versions hold the coefficients only."""
         coefficients = np.array([[tree[au]["confidence"][term] for term in TERMS] for au in AUS])
         if "confidence_risk_bounds" not in tree:
             return cls(coefficients)
@@ -208,12 +208,12 @@ def _regression_terms(raw: np.ndarray, sigma: np.ndarray, thresholds: np.ndarray
 
 
 def _fit_confidence(raw: np.ndarray, sigma: np.ndarray, thresholds: np.ndarray, truth: np.ndarray) -> Confidence:
-    """Fit the shared regression, then each AU's, drawn toward the shared one.
+    """Fit one logistic regression on the decisions of all AUs, then one for each AU that is regularised toward it.
 
     Args:
-        raw, sigma: (n, A) float, finite: the annotated frames of `select` that have a face.
-        thresholds: (A,) float, or (n, A): those of a frame.
-        truth: (n, A) bool, active.
+        raw, sigma: (n, A) float, finite, of the annotated frames of `select` that have a face.
+        thresholds: (A,) float, one for each AU; or (n, A), one for each frame and AU.
+        truth: (n, A) bool, whether the AU is active.
     """
     x, right = _regression_terms(raw, sigma, thresholds), ((raw >= thresholds) == truth).astype(np.float64)
     flat = x.reshape(-1, len(TERMS))
@@ -234,7 +234,7 @@ def _fit_logistic(x: np.ndarray, y: np.ndarray, prior: np.ndarray, ridge: float)
     Args:
         x: (n, K) float64.
         y: (n,) float64, 0 or 1.
-        prior: (K,) float64, where w is drawn to.
+        prior: (K,) float64, the weights that the penalty pulls w toward.
     """
 
     def loss(w: np.ndarray) -> tuple[float, np.ndarray]:

@@ -68,9 +68,9 @@ def count_decisions(
 
     Args:
         decisions: (n, A) bool.
-        truth: (n, A) bool, active.
+        truth: (n, A) bool, whether the AU is active.
         video: (n,) int, any numbers; V of them are different.
-        kept: (n, A) bool, the cells that count; a frame is exact without an error among them. None: all.
+        kept: (n, A) bool, the cells that are counted; a frame is an exact match if none of them is wrong. None: all.
 
     Returns:
         Counts with the leading axis V.
@@ -233,7 +233,10 @@ def draw_resamples(videos: int, draws: int, seed: Iterable[int]) -> np.ndarray:
 
 
 def percentile_interval(values: np.ndarray) -> list[float]:
-    """Return the middle 95 % of the bootstrap values (B,) that are defined: [low, high]; NaN twice where none is."""
+    """Return the 95 % percentile interval of bootstrap values (B,): [low, high].
+
+    Values that are not finite are left out; if there are no others, both ends are NaN.
+    """
     known = values[np.isfinite(values)]
     return [float(edge) for edge in np.quantile(known, [0.025, 0.975])] if len(known) else [float("nan")] * 2
 

@@ -82,6 +82,6 @@ def _runs(first: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return starts[run], np.append(starts[1:], np.int32(len(first)))[run]
 
 
-def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """Return part / whole, NaN where whole is 0."""
-    return np.where(whole > 0, part / np.maximum(whole, 1), np.nan)
+def _share(part: np.ndarray, total: np.ndarray) -> np.ndarray:
+    """Return part / total, NaN where the total is 0."""
+    return np.where(total > 0, part / np.maximum(total, 1), np.nan)

@@ -158,7 +158,7 @@ def read_trial(frames: Frames, number: int, *, f: Path, h: Path, features: Path,
     """Read y_hat and sigma of every frame, and map the features, video by video.
 
     Raises:
-        ArtifactError: a file is missing, corrupt, or of other frames.
+        ArtifactError: a file is missing, corrupt, or belongs to other frames.
     """
     from aupair.mapping.features import open_features
     from aupair.mapping.fit import Mapping
@@ -209,7 +209,7 @@ def tune_threshold(raw: np.ndarray, truth: np.ndarray) -> float:
 
 
 def tune_held_out(raw: np.ndarray, truth: np.ndarray, fold: np.ndarray) -> np.ndarray:
-    """Return each frame's thresholds, tuned on the frames of the other folds: (n, A); with one fold alone, on all.
+    """Return each frame's thresholds, tuned on the frames of the other folds: (n, A); on all frames if there is only one fold.
 
     Args:
         raw: (n, A) float, NaN in a video without a face.
@@ -217,9 +217,9 @@ def tune_held_out(raw: np.ndarray, truth: np.ndarray, fold: np.ndarray) -> np.nd
         fold: (n,) int.
     """
     thresholds = np.empty(truth.shape)
-    for one in (folds := np.unique(fold)):
-        others = fold != one if len(folds) > 1 else fold == one
-        thresholds[fold == one] = [tune_threshold(x, y) for x, y in zip(raw[others].T, truth[others].T)]
+    for held_out in (folds := np.unique(fold)):
+        others = fold != held_out if len(folds) > 1 else fold == held_out
+        thresholds[fold == held_out] = [tune_threshold(x, y) for x, y in zip(raw[others].T, truth[others].T)]
     return thresholds
 
 

@@ -227,10 +227,10 @@ def _gains_of_leaving_out(scored: ScoredSplit, order: Order) -> dict[str, float 
     """
     rng = np.random.default_rng([scored.seed, SPLITS.index(scored.split)])
     subset = scored.subset
-    whole = order.accuracy(subset)
+    of_all_frames = order.accuracy(subset)
 
     def gain(score: np.ndarray) -> float:
-        return macro(order.accuracy(leave_out(score, subset, _LEFT_OUT, rng)) - whole)
+        return macro(order.accuracy(leave_out(score, subset, _LEFT_OUT, rng)) - of_all_frames)
 
     cover = None
     if scored.conditions is not None:

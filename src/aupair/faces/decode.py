@@ -88,7 +88,7 @@ def describe_missing_frames(source: Path, decoded: int) -> str:
 
 
 def _open(source: Path) -> Any:
-    """Open a video with OpenCV: by FFmpeg on one thread, else by another of its backends."""
+    """Open a video with OpenCV: with FFmpeg on one thread, or if that fails with another of OpenCV's backends."""
     import cv2
 
     if not source.is_file():

@@ -95,7 +95,10 @@ def _process(job: VideoJob, folder: Path, params: PreprocessFaces) -> VideoRepor
 
 
 def _origin(job: VideoJob, params: PreprocessFaces) -> dict[str, str]:
-    """Return everything that the rows of a video depend on, as metadata of its file."""
+    """Return everything that a video's faces depend on: the hash of its source, and the settings.
+
+    It is stored as the metadata of the video's file, which shows whether that file is still up to date.
+    """
     origin: dict[str, object] = {"version": VERSION, "source": job.source.name}
     if job.source.is_dir():
         origin |= {"images_sha256": _sha256_of_images(job.source), "frames": job.frames}
@@ -107,7 +110,7 @@ def _origin(job: VideoJob, params: PreprocessFaces) -> dict[str, str]:
 
 
 def _read_if_current(path: Path, origin: dict[str, str]) -> pa.Table | None:
-    """Return the faces at `path` if the file is whole and has this origin, else None."""
+    """Return the faces at `path` if the file is complete and was made from this origin, else None."""
     if not path.is_file():
         return None
     try:

@@ -147,8 +147,8 @@ def _suppress_overlaps(boxes: np.ndarray, scores: np.ndarray, max_overlap: float
         low = np.maximum(boxes[best, :2], boxes[order, :2])
         high = np.minimum(boxes[best, 2:], boxes[order, 2:])
         shared = np.maximum(high - low + 1, 0).prod(1)
-        whole = np.minimum(area[best], area[order]) if smaller else area[best] + area[order] - shared
-        order = order[shared / whole <= max_overlap]
+        reference_area = np.minimum(area[best], area[order]) if smaller else area[best] + area[order] - shared
+        order = order[shared / reference_area <= max_overlap]
     return np.array(chosen, dtype=np.int64)
 
 

@@ -124,10 +124,19 @@ class Tracker:
         near: np.ndarray | None = None,
         tracked: bool = False,
     ) -> "_Candidate | None":
-        """Return the largest face of the person's half, or the one whose centre is nearest to `near`."""
+        """Choose a face in the person's half of the image, or in all of it where a video shows one person.
+
+        Args:
+            near: a point (2,): the face whose centre is nearest to it is chosen; None: the largest face.
+            tracked: whether the boxes come from the last place of the face, without a search.
+
+        Returns:
+            The chosen face; None where there is none.
+        """
         centre = _centre(boxes)
-        left = centre[:, 0] < image.shape[1] / 2
-        allowed = np.flatnonzero({"": left | True, "left": left, "right": ~left}[self._side])
+        in_left_half = centre[:, 0] < image.shape[1] / 2
+        in_half = {"": np.ones_like(in_left_half), "left": in_left_half, "right": ~in_left_half}[self._side]
+        allowed = np.flatnonzero(in_half)
         if not allowed.size:
             return None
         rank = (

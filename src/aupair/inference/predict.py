@@ -161,7 +161,7 @@ def _predict_person(
 
 
 def _score(recognizer: BundleRecognizer, video: Path) -> VideoScores | Summary:
-    """Return a video's scores, or the row of the summary for one that cannot be read."""
+    """Return a video's scores; for a video that cannot be read, return its row of the summary instead."""
     from aupair.faces.decode import VideoError
 
     try:
@@ -256,5 +256,5 @@ def _name(video: Path, depth: int) -> str:
 
 
 def _stem(video: Path) -> str:
-    """Return a file's name without its suffix, a folder's whole name."""
+    """Return the name of a video: a file's name without its suffix, or a folder's full name."""
     return video.name if video.is_dir() else video.stem

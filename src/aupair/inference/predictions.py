@@ -135,7 +135,7 @@ class VideoPredictions:
         return pd.DataFrame(columns)
 
     def write_csv(self, path: Path, limits: np.ndarray | None = None) -> None:
-        """Write `to_table` with five decimals, and six of the time; a missing value is an empty cell."""
+        """Write the table of `to_table` as CSV: five decimals, six for the time, and empty cells for missing values."""
         table = self.to_table(limits)
         table["time_s"] = [f"{time:.6f}" for time in self.time]
         with store.atomic(path) as temporary:

@@ -261,7 +261,7 @@ def _parse_line(line: str, where: str, first: bool) -> tuple[str, int | None]:
 
 
 def _name(text: str) -> str:
-    """Return a video's name without the suffix of a movie or of a list."""
+    """Return a video's name without a suffix such as .mp4 or .txt."""
     stem, dot, suffix = text.rpartition(".")
     return stem if stem and f"{dot}{suffix.lower()}" in (*SUFFIXES, ".txt") else text
 

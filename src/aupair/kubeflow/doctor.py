@@ -138,7 +138,7 @@ class Doctor:
         return f"{name}, {image.short_id}"
 
     def _commit(self) -> str:
-        """Compare the commit that the image was built from with the checkout's."""
+        """Compare the commit that the image was built from with the commit of the checkout."""
         built, head, todo = self.image_commit or "unknown", _git_head(), "make image, push it, compile again"
         if built == "unknown":
             raise _Unsure("the image does not tell its commit")
@@ -220,7 +220,7 @@ def required_objects(file: PipelineFile) -> list[str]:
 
 
 def _run_check(name: str, check: Callable[[], str]) -> Check:
-    """Return what a check returned or raised."""
+    """Run a check and return its outcome: passed, failed, or not decidable from here."""
     try:
         return Check(name, True, check())
     except _Unsure as unsure:
@@ -232,7 +232,7 @@ def _run_check(name: str, check: Callable[[], str]) -> Check:
 def _git_head() -> str:
     """Return the commit of the checkout in the working folder; empty if there is none."""
     try:
-        done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=_SECONDS)
+        process = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=_SECONDS)
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    return done.stdout.strip()
+    return process.stdout.strip()

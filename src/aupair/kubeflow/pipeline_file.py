@@ -119,8 +119,8 @@ def parse_arguments(
 ) -> dict[str, Any]:
     """Return the arguments of a run from texts such as `name=value` and `section.key=value`.
 
-    A section of which one key is given is sent whole, with the other keys at their defaults: KFP replaces a struct, it does
-    not merge it.
+    If a text changes one key of a section, the arguments hold all keys of that section, the others with their defaults,
+    since KFP replaces a struct and does not merge it.
 
     Args:
         defaults: values of inputs that the texts do not give.
@@ -170,10 +170,13 @@ def _find_input(file: PipelineFile, key: str) -> _Input:
 
 
 def _check_type(entry: _Input, value: Any, where: Path) -> None:
-    """Refuse a value of another type; a whole float stands for an int, a bool for no number."""
-    whole = entry.kind == "NUMBER_INTEGER" and isinstance(value, float) and value.is_integer()
+    """Raise a ParamsError if a value does not have the type of an input.
+
+    A float without a fraction is accepted as an integer; a bool is not accepted as a number.
+    """
+    is_whole_number = entry.kind == "NUMBER_INTEGER" and isinstance(value, float) and value.is_integer()
     wrong_bool = isinstance(value, bool) and entry.kind != "BOOLEAN"
-    if wrong_bool or not (whole or isinstance(value, _TYPES[entry.kind])):
+    if wrong_bool or not (is_whole_number or isinstance(value, _TYPES[entry.kind])):
         expected = entry.kind.removeprefix("NUMBER_").lower()
         raise ParamsError(f"parameter {entry.name}", where=where, got=repr(value), expected=expected)
 

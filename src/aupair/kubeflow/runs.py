@@ -35,7 +35,7 @@ _CRON_FIELDS = "second minute hour day month weekday"
 
 
 class StillRunning(AupairError):
-    """Ctrl-C ended the waiting for a run; the exit code is the shell's for it."""
+    """Ctrl-C ended the wait for a run, which continues on the server; the exit code is that of shells for Ctrl-C."""
 
     exit_code = 130
 
@@ -269,7 +269,7 @@ def _existing_experiment_id(connection: Connection, name: str) -> str:
 
 
 def _name_filter(name: str) -> str:
-    """Return the filter for a name; quoted, since the server unquotes it once more than HTTP does."""
+    """Return the filter for a name, URL-quoted because the server unquotes it once more than HTTP does."""
     predicate = {"operation": "EQUALS", "key": "display_name", "stringValue": name}
     return quote(json.dumps({"predicates": [predicate]}), safe="")
 
@@ -292,5 +292,5 @@ def _error_message(thing: Any) -> str:
 
 
 def _format_duration(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+    minutes, seconds = divmod(int(seconds), 60)
+    return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"

@@ -74,7 +74,7 @@ class Server:
         return _check_secret(token, str(self.token_file))
 
     def scrub(self, text: str) -> str:
-        """Return a text without the credentials."""
+        """Return a text in which the token and the cookie are replaced by ***."""
         for secret in filter(None, (self.current_token(), self.cookie)):
             text = text.replace(secret, "***")
         return text
@@ -150,9 +150,9 @@ class Connection:
 
     def __init__(self, server: Server) -> None:
         self.server = server
-        rest = _rest_client(server)
-        self.version, self.multi_user = _probe(server, rest)
-        self.client = _kfp_client(server, rest)
+        http_client = _rest_client(server)
+        self.version, self.multi_user = _probe(server, http_client)
+        self.client = _kfp_client(server, http_client)
 
     @property
     def namespace(self) -> str | None:
@@ -190,14 +190,19 @@ def _rest_client(server: Server) -> "RESTClientObject":
     return JsonClient(config)
 
 
-def _probe(server: Server, rest: "RESTClientObject") -> tuple[str, bool]:
-    """Return version and multi-user mode, as the API tells them, or the user interface that stands in front of it."""
+def _probe(server: Server, http_client: "RESTClientObject") -> tuple[str, bool]:
+    """Ask the server for its version (empty if unknown) and whether it serves several users.
+
+    The answer comes from the API itself or from the user interface, which forwards requests to the API.
+    """
     token = server.current_token()
     headers = {"Accept": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
     headers |= {"Cookie": server.cookie} if server.cookie else {}
     limits = (_CONNECT_SECONDS, PROBE_SECONDS)
     with kfp_errors(server, HEALTH):
-        answer = rest.request("GET", f"{server.host}/apis/v2beta1/healthz", headers=headers, _request_timeout=limits)
+        answer = http_client.request(
+            "GET", f"{server.host}/apis/v2beta1/healthz", headers=headers, _request_timeout=limits
+        )
     parsed = parse_answer(server, answer.data)
     health = parsed if isinstance(parsed, dict) else {}
     if health.get("apiServerReady") is False:
@@ -210,7 +215,7 @@ def _probe(server: Server, rest: "RESTClientObject") -> tuple[str, bool]:
     return "" if version == "unknown" else version, multi_user
 
 
-def _kfp_client(server: Server, rest: "RESTClientObject") -> "kfp.Client":
+def _kfp_client(server: Server, http_client: "RESTClientObject") -> "kfp.Client":
     """Return the SDK's client on top of our HTTP client."""
     import kfp
     from kfp.client.token_credentials_base import TokenCredentialsBase
@@ -230,5 +235,5 @@ def _kfp_client(server: Server, rest: "RESTClientObject") -> "kfp.Client":
         warnings.simplefilter("ignore", FutureWarning)  # "only works with Kubeflow Pipelines v2"
         credentials = Token() if server.current_token() else None
         client = Client(server.host, credentials=credentials, cookies=server.cookie, ui_host=server.ui or None)
-    client.runs.api_client.rest_client = rest  # all services share one API client
+    client.runs.api_client.rest_client = http_client  # all services share one API client
     return client

@@ -99,7 +99,7 @@ def _refusal(server: "Server", action: str, status: int, headers: Mapping[str, s
 
 
 def _redirect(server: "Server", location: str) -> AupairError:
-    """Return the error for a redirect: the server wants https, or a login."""
+    """Return the error for a redirect, which leads either to the https address of the server or to a login page."""
     target, host = urlsplit(location), urlsplit(server.host)
     if target.netloc == host.netloc and target.scheme == "https" != host.scheme:
         return RejectedError("the server wants https", where=server.host, todo=f"give --host https{server.host[4:]}")
@@ -111,7 +111,10 @@ def _login_page(server: "Server", got: str) -> AuthError:
 
 
 def _message(body: str) -> str:
-    """Return the server's own message in one line; of a long one the end too, where Go puts the cause."""
+    """Return the server's own message in one line.
+
+    A long message is shortened in the middle: its end is kept, since servers written in Go put the cause there.
+    """
     try:
         answer = json.loads(body)
         text = " ".join(str(answer.get("message") or answer.get("error") or "").split())

@@ -130,10 +130,10 @@ def _execute(stage: stages.Stage, params: Params, root: Path, trial: int | None,
     store.write_json(root / "params.yaml", params.model_dump(mode="json"))  # JSON is YAML
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     aupair = ["-m", "aupair", "run", stage.name, "--trial", str(trial)]
-    done = subprocess.run([*torchrun, *aupair, "--root", str(root), "--params", str(root / "params.yaml")])
-    if done.returncode:
+    process = subprocess.run([*torchrun, *aupair, "--root", str(root), "--params", str(root / "params.yaml")])
+    if process.returncode:
         raise RunFailedError(
-            f"{stage.name} on {processes} processes", got=f"exit code {done.returncode}", todo="see above"
+            f"{stage.name} on {processes} processes", got=f"exit code {process.returncode}", todo="see above"
         )
 
 

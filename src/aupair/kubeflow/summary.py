@@ -28,7 +28,10 @@ def write_run_summary(state: str, error: str, summary: KfpArtifact) -> None:
 
 
 def _mlflow_lines(state: str) -> list[str]:
-    """Return what MLflow knows of the run; if it does not answer, the summary says so and the task succeeds."""
+    """Return the lines about the run's stages and scores in MLflow.
+
+    If MLflow does not answer, a line says so, and the task succeeds all the same.
+    """
     from aupair.registry import live_logging, mlflow_store
 
     if not live_logging.runs_in_pipeline():

@@ -42,12 +42,12 @@ def _walk(file: PipelineFile, tasks: Mapping[str, Any], times: str) -> Iterator[
 
 def _sort_by_dependency(tasks: Mapping[str, Any]) -> list[str]:
     """Return the names of the tasks, each after those it depends on, else by name."""
-    remaining, done = dict(sorted(tasks.items())), []
+    remaining, ordered = dict(sorted(tasks.items())), []
     while remaining:
         ready = [name for name, task in remaining.items() if not set(task.get("dependentTasks", ())) & set(remaining)]
-        done += ready
+        ordered += ready
         remaining = {name: task for name, task in remaining.items() if name not in ready}
-    return done
+    return ordered
 
 
 def _times(file: PipelineFile, task: Mapping[str, Any]) -> str:

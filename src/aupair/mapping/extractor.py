@@ -28,12 +28,14 @@ PIECE = 512
 
 @dataclass(frozen=True)
 class Statistics:
-    """The ranges and quantiles of each AU on the fit split (out of fold), by which G scales y_hat and ranks sigma.
+    """Statistics of y_hat and sigma on the fit split: G uses them to scale y_hat and to turn sigma into a certainty.
+
+    They are computed from out-of-fold values: each frame is scored by networks that were not trained on its person.
 
     Attributes:
-        y_min, y_max: (A,) float32, range of y_hat.
-        sigma_max: (A,) float32.
-        log_sigma: (A, CDF_POINTS) float32, quantiles of log sigma at 0..1.
+        y_min, y_max: (A,) float32, the lowest and highest y_hat of each AU.
+        sigma_max: (A,) float32, the highest sigma of each AU.
+        log_sigma: (A, CDF_POINTS) float32, quantiles of log sigma at evenly spaced probabilities from 0 to 1.
     """
 
     y_min: np.ndarray
@@ -43,10 +45,13 @@ class Statistics:
 
     @classmethod
     def from_fit_frames(cls, y_hat: np.ndarray, sigma: np.ndarray) -> "Statistics":
-        """Compute the statistics of the fit frames with a face: y_hat, sigma (n, A).
+        """Compute the statistics.
+
+        Args:
+            y_hat, sigma: (n, A) float, of the fit frames that have a face.
 
         Raises:
-            ArtifactError: there is no such frame.
+            ArtifactError: n is 0.
         """
         if len(y_hat) == 0:
             raise ArtifactError(
@@ -61,7 +66,7 @@ class Statistics:
 
     @classmethod
     def load(cls, path: Path) -> "Statistics":
-        """Read what `save` wrote."""
+        """Read statistics that `save` has written."""
         return cls(**store.read_arrays(path))
 
     def scale(self, y_hat: np.ndarray) -> np.ndarray:

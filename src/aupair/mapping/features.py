@@ -157,7 +157,7 @@ def open_features(folder: Path, frames: Frames) -> Features:
 
 
 def _open_matrix(path: Path, size: int, sha256: str) -> np.ndarray:
-    """Map a .npy file into memory after a check of its size, and of its hash where that is quick.
+    """Check the size of a .npy file, and its hash if the file is small, and map it into memory.
 
     Raises:
         ArtifactError: it is missing or corrupt.

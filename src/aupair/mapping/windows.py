@@ -33,11 +33,11 @@ class WindowSums:
         """Compute the cumulative sums of rows first to end; continuing from the rows before is quick."""
         if first < self._first:
             self._restart()
-        while (done := self._first + len(self._table) - 1) < end:
-            rows = slice(done, min(done + STEP, end))
+        while (computed := self._first + len(self._table) - 1) < end:
+            rows = slice(computed, min(computed + STEP, end))
             terms = np.concatenate([self._table[-1:], _terms(self._y[rows], self._c[rows])])
             table = self._table[max(first - self._first, 0) : -1]
-            self._first = max(self._first, min(first, done))
+            self._first = max(self._first, min(first, computed))
             self._table = np.concatenate([table, np.cumsum(terms, axis=0)])
 
     def between(self, low: np.ndarray, high: np.ndarray) -> np.ndarray:
@@ -57,7 +57,10 @@ def _terms(y: np.ndarray, c: np.ndarray) -> np.ndarray:
 
 
 def assign_bins(time: np.ndarray, length: float) -> np.ndarray:
-    """Return each frame's bin, 1/16 of `length` seconds long, counted from the first frame: (n,) -> (n,) int64."""
+    """Return the number of each frame's bin: (n,) -> (n,) int64.
+
+    A bin is 1/16 of `length` seconds long; bins are counted from the time of the first frame.
+    """
     return np.floor((time - time[:1]) / (length / BINS) + 1e-9).astype(np.int64)
 
 

@@ -110,10 +110,10 @@ def gather_shares(share: Tensor, count: int) -> Tensor:
     """Concatenate the shares of all processes: (share, ...) -> (count, ...); gradients flow to this share only."""
     if world_size() == 1:
         return share
-    whole, part = share.new_zeros(count, *share.shape[1:]), local_slice(count)
-    whole[part] = share.detach()
-    dist.all_reduce(whole)
-    return torch.cat([whole[: part.start], share, whole[part.stop :]])
+    gathered, part = share.new_zeros(count, *share.shape[1:]), local_slice(count)
+    gathered[part] = share.detach()
+    dist.all_reduce(gathered)
+    return torch.cat([gathered[: part.start], share, gathered[part.stop :]])
 
 
 def sum_gradients(model: nn.Module) -> None:
@@ -246,7 +246,10 @@ class SharedBatchNorm(nn.BatchNorm2d):
 
 
 def share_batch_norms(model: nn.Module) -> None:
-    """Make the batch norms of a model use the whole batch; parameters, buffers and their names stay."""
+    """Make the batch norms of a model use the statistics of the batch over all processes.
+
+    Parameters and buffers, and their names, stay the same.
+    """
     for module in model.modules():
         if world_size() > 1 and type(module) is nn.BatchNorm2d:
             module.__class__ = SharedBatchNorm

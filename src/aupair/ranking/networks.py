@@ -113,11 +113,13 @@ def second_head_sigma(outputs: Tensor) -> Tensor:
 
 
 class SecondHead(nn.Module):
-    """The sigma of an integrated f, in the unit of y_hat.
+    """An h that is the second head of f: it returns the sigma of a network that computes y_hat and sigma together.
+
+    sigma is divided by `scale`, so that it has the unit of y_hat.
 
     Args:
-        network: f, sharing `integrated`.
-        scale: (A,) of f: y_hat = (output - center) / scale.
+        network: f, with `sharing: integrated`.
+        scale: (A,), by which f's outputs are standardised: y_hat = (output - center) / scale.
     """
 
     scale: Tensor

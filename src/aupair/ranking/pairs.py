@@ -1,6 +1,9 @@
 """Pairs of frames of one video whose levels of one AU differ (paper: section 3.1, equation 1).
 
-Samplers draw `Pairs(i, j, au, r)`, losses compute on them, and metrics count them.
+A level is 0 or 1, or 0 to 5 for intensities. sample-pairs draws what the networks are trained and evaluated on: groups of
+frames (`draw_groups`), of which every training step takes all pairs (`all_pairs`), or an explicit list of pairs
+(`draw_pairs`). The comments `# paper`, `# authors` and `# ours` say whether code follows the printed paper, the authors'
+published code, or neither; docs/method.md explains each.
 """
 
 from collections.abc import Sequence
@@ -61,9 +64,9 @@ def all_pairs(labels: np.ndarray, video: np.ndarray) -> Pairs:
 
 
 def cell_weights(pairs: Pairs, video: np.ndarray) -> np.ndarray:
-    """Return weights with which a sum over pairs is the mean over (video, AU) cells of the mean inside each cell.
+    """Return weights that make a weighted sum over pairs the mean over (video, AU) cells of the mean inside each cell.
 
-    # ours: frequent AUs and long videos do not dominate. The authors average over pairs.
+    # ours: with them frequent AUs and long videos do not dominate the loss. The authors average over pairs.
 
     Args:
         video: the video of each row that `pairs` points to.
@@ -77,16 +80,17 @@ def cell_weights(pairs: Pairs, video: np.ndarray) -> np.ndarray:
 
 
 def draw_groups(frames: Frames, size: int, count: int, seed: Sequence[int]) -> np.ndarray:
-    """Draw groups of frames to train on: `count` for each fit video, with `size` frames of that video each.
+    """Draw groups of frames to train on: `count` groups for each fit video, of `size` frames each.
 
-    Half of a group are positives: of the rarest AU that has none in the group yet, as long as there is one (so that
-    an AU on 3 % of the frames is in every group of a video that has it), then of one AU after another in an order
-    that changes from group to group; the rest is spread over the video.
-    Frames closer than a hundredth of the video to a chosen one are avoided as long as there are others.
+    The first half of a group are frames in which a given AU is active. That AU is the rarest one of the video that is
+    not active in the group yet, so that an AU on 3 % of the frames is in every group of a video that shows it. Once all
+    AUs of the video are in the group, they take turns, in an order that changes from group to group. The second half
+    is drawn at random from the whole video. Frames closer to a chosen frame than a hundredth of the video's duration
+    are avoided as long as there are others.
 
     Returns:
-        (groups, size) int64 rows of `frames`, sorted by video; videos with fewer than two levels in every AU,
-        or fewer than two usable frames, have none.
+        (groups, size) int64, rows of `frames`, sorted by video. A video has no groups if it has fewer than two usable
+        frames, or if no AU has two different levels in it.
     """
     groups: list[np.ndarray] = []
     usable = frames.usable & frames.of_split("fit")
@@ -103,7 +107,16 @@ def draw_groups(frames: Frames, size: int, count: int, seed: Sequence[int]) -> n
 
 
 def _group(levels: np.ndarray, time: np.ndarray, aus: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw one group: the positions of `size` frames among a video's usable ones."""
+    """Draw one group of a video, as described in `draw_groups`.
+
+    Args:
+        levels: (n, A), of the video's usable frames.
+        time: (n,) seconds.
+        aus: the AUs that have two levels in the video.
+
+    Returns:
+        (size,) int, indices into the n frames.
+    """
     gap = (time[-1] - time[0]) / 100
     free = np.ones(len(time), bool)
     chosen: list[int] = []
@@ -117,7 +130,7 @@ def _group(levels: np.ndarray, time: np.ndarray, aus: np.ndarray, size: int, rng
             positive = active[:, lacking[0] if len(lacking) else order[k % len(order)]]
             pool = free & positive if (free & positive).any() else positive if len(lacking) else free
         options = np.flatnonzero(pool)
-        if len(options) == 0:  # a short video: frames may come again
+        if len(options) == 0:  # a short video: frames may be drawn again
             options = np.arange(len(time))
         pick = int(rng.choice(options))
         chosen.append(pick)
@@ -126,13 +139,14 @@ def _group(levels: np.ndarray, time: np.ndarray, aus: np.ndarray, size: int, rng
 
 
 def draw_pairs(frames: Frames, split: str, count: int, seed: Sequence[int]) -> Pairs:
-    """Draw a fixed list of pairs for each AU: balanced over level pairs, then over videos (# authors).
+    """Draw a fixed list of pairs for each AU, balanced over pairs of levels, then over videos (# authors).
 
-    For each pair of levels (high, low), every video that has both contributes about the same number; which frame comes
-    first is random. A pair may occur twice only where a video has fewer than asked for.
+    Every pair of levels (high, low) gets about the same number of pairs, which come in about equal numbers from the
+    videos that show both levels. Which frame comes first is random. A pair is drawn twice only if its video has fewer
+    different pairs than are drawn from it.
 
     Args:
-        count: pairs for each AU (fewer where no video has two levels).
+        count: number of pairs for each AU; an AU without two levels in any video gets none.
     """
     usable = frames.usable & frames.of_split(split)
     parts = []
@@ -155,7 +169,7 @@ def draw_pairs(frames: Frames, split: str, count: int, seed: Sequence[int]) -> P
 
 
 def _shares(total: int, parts: int) -> list[int]:
-    """Split a total into nearly equal parts, the larger ones first."""
+    """Split a total into nearly equal whole numbers, the larger ones first; return an empty list for no parts."""
     return [total // parts + (k < total % parts) for k in range(parts)] if parts else []
 
 
@@ -198,7 +212,7 @@ def count_pairs(frames: Frames) -> dict[str, np.ndarray]:
         for rows in frames.slices():
             levels = frames.labels[rows][usable[rows]]
             n = len(levels)
-            same = sum(((levels == v).sum(axis=0, dtype=np.int64) ** 2 for v in np.unique(levels)), np.int64(0))
-            total += (n * n - same) // 2 if n else 0
+            same_level = sum(((levels == v).sum(axis=0, dtype=np.int64) ** 2 for v in np.unique(levels)), np.int64(0))
+            total += (n * n - same_level) // 2 if n else 0
         counts[split] = total
     return counts

@@ -19,13 +19,13 @@ class Sampler(Protocol):
 
 @dataclass(frozen=True)
 class GroupSampler:
-    """Batches of `videos` groups, each of a different video, with all pairs inside a video (# ours).
+    """A sampler whose batches hold one group of each of `videos` videos, and all pairs inside each group (# ours).
 
     Attributes:
         frames: all frames.
-        groups: (G, K) rows; groups of one video are adjacent.
-        videos: groups in a batch; fewer where there are fewer videos.
-        seed: seed of the order.
+        groups: (G, K), rows of `frames`; the groups of one video are adjacent.
+        videos: number of groups in a batch, at most the number of videos.
+        seed: seed of the order in which videos and groups are drawn.
     """
 
     frames: Frames
@@ -49,7 +49,7 @@ class GroupSampler:
 
 @dataclass(frozen=True)
 class ListSampler:
-    """Batches of explicit pairs, in a new order each epoch and averaged over pairs (# authors)."""
+    """A sampler of an explicit list of pairs, all of the same weight, in a new order in each epoch (# authors)."""
 
     pairs: Pairs
     size: int

@@ -101,7 +101,10 @@ def train_h(
 
 
 def _make_batch_loss(y_hat: np.ndarray, params: FitUncertainty) -> Callable[[Tensor, np.ndarray, PairBatch], Tensor]:
-    """Return the loss of a batch of sigma, (B, A), given the frozen y_hat of its rows."""
+    """Return the function that computes the loss of h for a batch.
+
+    It takes sigma (B, A), the rows (B,) of the batch in `y_hat`, and its pairs. y_hat is not trained.
+    """
     frozen = torch.from_numpy(y_hat)
 
     def batch_loss(sigma: Tensor, rows: np.ndarray, pairs: PairBatch) -> Tensor:

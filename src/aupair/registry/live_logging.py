@@ -67,7 +67,10 @@ def current_experiment(client: "MlflowClient", name: str) -> str:
 
 
 def get_or_create_parent_run(client: "MlflowClient", experiment: str, flow: str) -> str:
-    """Return the id of the flow's parent run; the first task creates it, before others run in parallel."""
+    """Return the id of the flow's parent run, and create the run if there is none.
+
+    The first task of a pipeline creates it, before other tasks run in parallel.
+    """
     tags = stage_run_tags(StageRun(PARENT), flow, pipeline_run_id())
     with mlflow_store.mlflow_errors(f"flow {flow}"):
         if server_run_id():

@@ -42,8 +42,8 @@ class Registration:
 
     Attributes:
         version: the number of the version.
-        created: False if it was registered before.
-        sha256: the hash of the bundle.
+        created: False if this bundle was registered already, so that no new version was created.
+        sha256: the SHA-256 of the bundle.
     """
 
     version: int
@@ -136,10 +136,10 @@ def git_commit_tag() -> dict[str, str]:
     if of_image := os.environ.get("AUPAIR_GIT_COMMIT"):
         return {"git.commit": of_image}
     try:
-        done = subprocess.run(["git", "rev-parse", "--verify", "HEAD"], capture_output=True, text=True)
+        process = subprocess.run(["git", "rev-parse", "--verify", "HEAD"], capture_output=True, text=True)
     except OSError:  # no git on this machine; the tag is not needed
         return {}
-    return {} if done.returncode else {"git.commit": done.stdout.strip()}
+    return {} if process.returncode else {"git.commit": process.stdout.strip()}
 
 
 def log_bundle(client: "MlflowClient", bundle: Path, run_id: str, params: Params) -> str:

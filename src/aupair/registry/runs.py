@@ -126,7 +126,7 @@ def log_flow(client: "MlflowClient", flow: FlowRun) -> str:
 
 
 def stage_run_tags(stage: StageRun, flow: str, pipeline_run_id: str) -> dict[str, str]:
-    """Return the tags by which the run of a stage is found."""
+    """Return the tags that identify the MLflow run of a stage."""
     trial = "none" if stage.trial is None else str(stage.trial)
     tags = {"flow_id": flow, "stage": stage.stage, "trial": trial, "au": "all"}
     return tags | ({"pipeline_run_id": pipeline_run_id} if pipeline_run_id else {})

@@ -33,7 +33,7 @@ class Serving(PythonModel):
         """Return the decisions for the faces of one video.
 
         Raises:
-            MlflowException: `fps` is left out or is no rate; over HTTP that is status 400.
+            MlflowException: `fps` is missing or not a positive number; over HTTP this is status 400.
         """
         fps = float((params or {}).get("fps", 0.0))
         if not 0 < fps < np.inf:

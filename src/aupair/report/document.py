@@ -79,14 +79,14 @@ Block = Union[Text, Table, Grid, Folded, "Drawing"]
 
 @dataclass(frozen=True)
 class Section:
-    """Blocks under a heading, which also names the link to it."""
+    """A section of a page: a heading, which is also the text of the link to it, and the blocks below."""
 
     name: str
     blocks: Sequence[Block]
 
 
 def html_page(title: str, heading: str, sections: Sequence[Section]) -> str:
-    """Return a whole page with links to its sections; sections without blocks are left out."""
+    """Return a complete page with links to its sections; sections without blocks are left out."""
     shown = [section for section in sections if section.blocks]
     return _template().render(title=title, heading=heading, sections=shown, policy=POLICY).strip() + "\n"
 

@@ -39,7 +39,7 @@ class Trained(NamedTuple):
 
 
 class Sources(NamedTuple):
-    """The aligned faces, the networks and the settings that the page shows; a section without its source is left out."""
+    """The aligned faces, networks and settings that the report page shows; None leaves out the sections that need it."""
 
     faces: Path | None = None
     trained: Trained | None = None
@@ -47,7 +47,7 @@ class Sources(NamedTuple):
 
 
 class Places(NamedTuple):
-    """Where the reports go: metrics.json, table.md, a folder of pictures, report.html."""
+    """The paths that the reports are written to: metrics.json, table.md, a folder of pictures, report.html."""
 
     metrics: Path
     table: Path

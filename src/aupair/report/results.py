@@ -61,8 +61,8 @@ def headline_cards(metrics: Tree) -> Grid:
     pairs, decisions = metrics["pair_accuracy"], metrics["decisions"]
     clear = () if pairs["clear"] is None else (f"clear faces {percent(pairs['clear'])}",)
     cards.append(Card("two frames in the right order", percent(pairs["mean"]), clear))
-    (kept,) = (row for row in decisions["abstention"] if row["asked"] == COVERAGE)
-    words = f"{percent(kept['error'])} of the {percent(kept['coverage'])} kept by --coverage {COVERAGE:g}"
+    (limited,) = (row for row in decisions["abstention"] if row["asked"] == COVERAGE)
+    words = f"{percent(limited['error'])} of the {percent(limited['coverage'])} kept by --coverage {COVERAGE:g}"
     cards.append(Card("wrong decisions, frames with a face", percent(decisions["error"]), (words,)))
     return Grid(cards, "cards")
 

@@ -117,12 +117,12 @@ def scores(metrics: Tree, split: str) -> Table:
 
 
 def intensities(metrics: Tree, split: str) -> Table:
-    """Return how well the levels of a split are met, a row for each way to predict one."""
+    """Return the scores of the predicted intensities on a split, a row for each way to predict them."""
     return _of_rows(metrics["intensity_rows"], split, f"Intensity on {split}", INTENSITY)
 
 
 def intensity_of_aus(metrics: Tree) -> Table:
-    """Return how well the levels of each AU are met on validation."""
+    """Return the scores of the predicted intensities of each AU on validation: ICC, PCC and MAE."""
     rows = rows_of(metrics, "validation", "intensity_rows")
     lines = []
     for au in AUS:
@@ -202,7 +202,7 @@ def abstention(metrics: Tree) -> Table:
 
 
 def uncertainty_of_aus(metrics: Tree) -> Table:
-    """Return for each AU the evidence of its pairs, of sigma and of its decisions on validation."""
+    """Return the figures that show for each AU what sigma and the confidence are worth on validation."""
     block, decisions = metrics["uncertainty"], metrics["decisions"]["per_au"]
     lines = []
     for au in AUS:
@@ -220,7 +220,11 @@ def uncertainty_of_aus(metrics: Tree) -> Table:
 
 
 def pair_counts(lines: Rows) -> Table:
-    """Return the counts of fixed pairs; lines: of cells, the first being the head, as `Samples.table` has them."""
+    """Return the table of the numbers of fixed pairs.
+
+    Args:
+        lines: the header, then a row for each AU, as `Samples.table` returns them.
+    """
     return Table("Fixed pairs of each AU: drawn, of all there are in a split", lines[0], lines[1:])
 
 

@@ -137,7 +137,7 @@ def draw_timeline(
 
 
 def _draw_au(axis: Axes, series: Series, au: int, low: float, high: float) -> None:
-    """Draw the curve of an AU between low and high, and a strip below it for each kind of mark."""
+    """Draw the curve of an AU, clipped to low and high, and below it a strip for each of `series.strips`."""
     time, height = series.time, STRIP * (high - low)
     y, s = series.y_hat[:, au], series.sigma[:, au]
     floor = low - (0.4 + 1.5 * len(series.strips)) * height
@@ -180,7 +180,7 @@ def _draw_faces(axis: Axes, faces: Sequence[np.ndarray]) -> None:
 
 
 def _legend(figure: Figure, series: Series) -> None:
-    """Explain the curve once for all panels."""
+    """Draw one legend for all panels of the figure."""
     handles: list[Line2D | Patch] = [
         Line2D([], [], color=BLUE, label="y_hat"),
         Patch(color=BLUE, alpha=0.25, label="y_hat ± sigma"),
@@ -193,7 +193,7 @@ def _legend(figure: Figure, series: Series) -> None:
 
 
 def _range(series: Series) -> tuple[float, float]:
-    """Return the y limits: all of y_hat, and of its band as much as is usual, not its rare bursts."""
+    """Return the y limits: they include all of y_hat, and its band of sigma except for rare extremes."""
     y_hat, sigma = series.y_hat, series.sigma
     known = np.isfinite(y_hat)
     if not known.any():

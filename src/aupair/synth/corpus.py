@@ -44,7 +44,7 @@ class SynthParams(Record):
 
 @dataclass(frozen=True)
 class Clip:
-    """The script of one clip."""
+    """All that is needed to draw one clip: for each frame the AUs, head pose, blink and light, and the covers."""
 
     times: np.ndarray
     """(N,) seconds"""

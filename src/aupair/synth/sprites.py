@@ -46,7 +46,7 @@ class Sprite:
         self.alpha[box] = np.maximum(self.alpha[box], over)
 
     def texture(self, rng: np.random.Generator, amount: float, grain: int = 8) -> None:
-        """Vary the brightness by smooth noise of `grain` pixels."""
+        """Vary the brightness with smooth noise whose spots are about `grain` pixels large."""
         import cv2
 
         noise = rng.standard_normal((HEIGHT // grain, WIDTH // grain)).astype(np.float32)
