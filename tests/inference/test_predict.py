@@ -143,7 +143,10 @@ def test_coverage_and_risk_become_a_choose_abstain_share_from() -> None:
         ({"abstain": 0.1, "risk": 0.1}, "exclude each other, got --abstain and --risk, expected one of them"),
         ({"coverage": 1.5}, "--coverage, got 1.5, expected a share from 0 to 1"),
         ({"risk": -0.1}, "--risk, got -0.1, expected a share from 0 to 1"),
-        ({"risk": 0.05}, "no decisions are that sure, got a risk of 0.05, expected 0.1 or more, which keeps 50 %"),
+        (
+            {"risk": 0.05},
+            "no decisions are that certain to be right, got a risk of 0.05, expected 0.1 or more, which keeps 50 %",
+        ),
     ],
 )
 def test_options_that_do_not_fit_are_one_line(options: dict[str, float], message: str) -> None:
