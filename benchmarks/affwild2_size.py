@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +48,7 @@ STAGES: dict[str, tuple[str, ...]] = {
     "evaluate": (),
 }
 """with the params of each"""
+STEPS = ("split", "check-data", "load_frames", *(name for name in STAGES if name != "check-data"), "submission")
 
 
 def draw_lengths(videos: int, rows: int, rng: np.random.Generator) -> np.ndarray:
@@ -144,40 +145,27 @@ def add_images(root: Path) -> None:
     shutil.rmtree(data / "videos")
 
 
-def split(root: Path) -> None:
-    """Write splits.csv."""
-    from aupair.data.splits import split_data
-
-    split_data(root / "data")
-
-
-def load_all_frames(root: Path) -> None:
-    """Join labels and faces, as every stage does first."""
-    from aupair.data.frames import load_frames
-
-    print(f"{len(load_frames(root / 'work/labels.parquet', root / 'work/faces')):,} frames")
-
-
-def submit(root: Path) -> None:
-    """Write a submission of all videos from their predictions."""
-    from aupair.inference.submission import write_submission
-
-    rows = write_submission(root / "predictions", root / "submission")
-    print(f"{sum(row.frames for row in rows):,} rows")
-
-
-OTHER_STEPS: dict[str, Callable[[Path], None]] = {"split": split, "load_frames": load_all_frames, "submission": submit}
-STEPS = ("split", "check-data", "load_frames", *(name for name in STAGES if name != "check-data"), "submission")
-
-
 def run_step(options: argparse.Namespace) -> None:
     """Do one step in this process."""
-    if options.step == "generate":
-        generate(options.folder, options.videos, options.rows)
-    elif options.step in OTHER_STEPS:
-        OTHER_STEPS[options.step](options.folder)
-    else:
-        stages.run_stage(options.step.split(" ")[0], load_affwild2_params(options.set), root=options.folder)
+    root = options.folder
+    match options.step:
+        case "generate":
+            generate(root, options.videos, options.rows)
+        case "split":
+            from aupair.data.splits import split_data
+
+            split_data(root / "data")
+        case "load_frames":  # joins labels and faces, as every stage does first
+            from aupair.data.frames import load_frames
+
+            print(f"{len(load_frames(root / 'work/labels.parquet', root / 'work/faces')):,} frames")
+        case "submission":
+            from aupair.inference.submission import write_submission
+
+            rows = write_submission(root / "predictions", root / "submission")
+            print(f"{sum(row.frames for row in rows):,} rows")
+        case stage:
+            stages.run_stage(stage.split(" ")[0], load_affwild2_params(options.set), root=root)
 
 
 def measure_step(root: Path, name: str, options: argparse.Namespace) -> tuple[float, float, float, int]:

@@ -152,9 +152,9 @@ def measure() -> list[Row]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "features"
         print("extract-features of 2.6 million frames", flush=True)
-        child = run_in_child(write, folder)
-        (ours, worker_memory), workers = child.result, len(os.sched_getaffinity(0))
-        memory = child.memory + workers * worker_memory
+        (ours, worker_memory), memory = run_in_child(write, folder)
+        workers = len(os.sched_getaffinity(0))
+        memory += workers * worker_memory
         print(f"{ours:.1f} s, {memory:.2f} GiB; now the loop", flush=True)
         reference, difference = run_reference(folder)
         size = (folder / "features.npy").stat().st_size / 1e9

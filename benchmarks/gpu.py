@@ -40,7 +40,6 @@ from gpu_training import (  # noqa: E402
     start_h,
 )
 from harness import HEADINGS, Row, format_row, markdown_table, read_commit  # noqa: E402
-from torch.utils.benchmark import Timer  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
 from aupair.aus import AUS  # noqa: E402
@@ -76,15 +75,29 @@ def measure_rates(bench: Bench) -> None:
     A warm card may lower its clock: ours is compared with the fastest of many products.
     """
     size, length = (128, 2**20) if bench.tiny else (8192, 2**30)
-    tensors = {name: torch.randn(size, size, device=bench.device, dtype=torch.bfloat16) for name in "ab"}
-    tensors |= {name: torch.zeros(length, device=bench.device) for name in ("source", "target")}
-    product, copy = (
-        np.array(Timer(f"for _ in range(4): {call}", globals=tensors).blocked_autorange(min_run_time=1).times) / 4
-        for call in ("a @ b", "target.copy_(source)")
-    )
+    a, b = (torch.randn(size, size, device=bench.device, dtype=torch.bfloat16) for _ in range(2))
+    source, target = (torch.zeros(length, device=bench.device) for _ in range(2))
+    product, copy = time_calls(bench, lambda: a @ b), time_calls(bench, lambda: target.copy_(source))
     rates = 2 * size**3 / product / 1e12
     bench.figures["matmul_tflops"], bench.figures["matmul_tflops_median"] = float(rates.max()), float(np.median(rates))
     bench.figures["copy_tb_s"] = 2 * 4 * length / float(copy.min()) / 1e12
+
+
+def time_calls(bench: Bench, call: Callable[[], object]) -> np.ndarray:
+    """Repeat four calls in a row for about a second; return the seconds of a call in each row but the first, (rows - 1,).
+
+    torch.utils.benchmark would need setuptools.
+    """
+    seconds: list[float] = []
+    end = time.perf_counter() + (0.1 if bench.tiny else 1)
+    while time.perf_counter() < end or len(seconds) < 2:
+        bench.synchronise()
+        start = time.perf_counter()
+        for _ in range(4):
+            call()
+        bench.synchronise()
+        seconds.append((time.perf_counter() - start) / 4)
+    return np.array(seconds[1:])
 
 
 def measure_f(bench: Bench) -> None:

@@ -53,16 +53,6 @@ class Row:
     same: str
 
 
-@dataclass(frozen=True)
-class Child:
-    """The outcome of a process of its own: its result, wall and processor seconds, peak memory in GiB."""
-
-    result: Any
-    seconds: float
-    cpu_seconds: float
-    memory: float
-
-
 def time_in_turn(ours: Callable[[], object], reference: Callable[[], object], rounds: int = 3) -> tuple[float, float]:
     """Time both alternately and return the shortest time of each, seconds: other load can only add to a time."""
     times: tuple[list[float], list[float]] = ([], [])
@@ -74,15 +64,15 @@ def time_in_turn(ours: Callable[[], object], reference: Callable[[], object], ro
     return min(times[0]), min(times[1])
 
 
-def run_in_child(call: Callable[..., Any], *args: Any) -> Child:
-    """Run a module's function in a fresh process, so that its memory is its own.
+def run_in_child(call: Callable[..., Any], *args: Any) -> tuple[Any, float]:
+    """Run a module's function in a fresh process, and return its result and the peak memory of the process in GiB.
 
     Raises:
         RuntimeError: the process died.
     """
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_send_outcome, args=(sender, call, args))
+    process = context.Process(target=_send_result, args=(sender, call, args))
     process.start()
     sender.close()
     try:
@@ -94,12 +84,10 @@ def run_in_child(call: Callable[..., Any], *args: Any) -> Child:
         process.join()
 
 
-def _send_outcome(pipe: Any, call: Callable[..., Any], args: tuple[Any, ...]) -> None:
-    """Call a function and send its outcome to the parent process."""
-    start = time.perf_counter()
+def _send_result(pipe: Any, call: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    """Call a function and send its result and the peak memory to the parent process."""
     result = call(*args)
-    seconds, usage = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF)
-    pipe.send(Child(result, seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 2**20))
+    pipe.send((result, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20))
 
 
 def main(measure: Callable[[], list[Row]]) -> None:

@@ -118,9 +118,8 @@ def compare(question: str, clips: tuple[Path, Path], folder: Path, substitutes: 
     """Compare a long video with a short one."""
     memory, ms, frames = [], [], []
     for clip in clips:
-        child = run_in_child(predict, clip, folder / "out", 64, substitutes)
-        seconds, count = child.result
-        memory.append(1024 * child.memory)
+        (seconds, count), gib = run_in_child(predict, clip, folder / "out", 64, substitutes)
+        memory.append(1024 * gib)
         ms.append(1e3 * seconds / count)
         frames.append(count)
         print(f"{clip.name}: {count} frames, {seconds:.1f} s, {memory[-1]:.0f} MiB", flush=True)
