@@ -3,73 +3,45 @@
 import csv
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
-import cv2
 import numpy as np
 import pytest
 
-from aupair.aus import AUS
 from aupair.errors import DataError, ParamsError
-from aupair.evaluation.confidence import Confidence
-from aupair.evaluation.selection import Selection
 from aupair.faces.decode import read_frames
+from aupair.faces.row import FaceRow
 from aupair.inference import predict as module
 from aupair.inference.predict import predict_videos
 from aupair.inference.predictions import VideoScores, pool_scores
 from aupair.inference.recognizer import BundleRecognizer
-from aupair.mapping.extractor import Statistics, columns
+from aupair.mapping.extractor import columns
 from aupair.params import parse_params
+from brightness import A, make_recognizer, write_video
 
-A = len(AUS)
 DARK, BRIGHT = 40, 200
 
 
-class Bright(BundleRecognizer):
+class WholeFrames(BundleRecognizer):
     """A recognizer that takes every whole frame for a face."""
 
     def score_video(self, source: Path) -> VideoScores:
-        return self.score_rows(
-            SimpleNamespace(frame=frame.index, time=frame.time, status="ok", image=frame.image)
-            for frame in read_frames(source)
-        )
+        return self.score_rows(FaceRow(frame.index, frame.time, "ok", frame.image) for frame in read_frames(source))
 
 
-def score(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """y_hat is the image's mean, sigma 1."""
-    mean = images.reshape(len(images), -1).mean(axis=1, dtype=np.float64).astype(np.float32)
-    return np.repeat(mean[:, None], A, axis=1), np.ones((len(images), A), np.float32)
-
-
-def recognizer(neutral: str = "person", batch: int = 4) -> Bright:
-    """Active where y' is .5 above its neutral, the lowest of the video or of the person; y' = y_hat / 128 - 1."""
-    params = parse_params(
-        {"extract_features": {"neutral": neutral, "batch": batch, "percentiles": [0], "context_points": 0}}
-    )
-    names = [name for name, _ in columns(params.extract_features)]
+def recognizer(neutral: str = "person", batch: int = 4) -> WholeFrames:
+    """Active where the brightness is .5 above its neutral, the lowest of the video or of the person."""
+    section = {"neutral": neutral, "batch": batch, "percentiles": [0], "context_points": 0}
+    names = [name for name, _ in columns(parse_params({"extract_features": section}).extract_features)]
     own, low = names.index("own.y"), names.index(f"{neutral}.p0")
-    statistics = Statistics(
-        np.zeros(A, np.float32), np.full(A, 256, np.float32), np.ones(A, np.float32), np.zeros((A, 201), np.float32)
+    made = make_recognizer(
+        {"extract_features": section}, 256, lambda features: (features[:, :, own] - features[:, :, low],) * 2
     )
-    return Bright(
-        score, statistics, lambda features: (features[:, :, own] - features[:, :, low],) * 2,
-        Selection(0, np.ones(A, bool), np.full(A, 0.5), Confidence(np.zeros((A, 5)), np.linspace(0.5, 1, 101))),
-        params,
-    )  # fmt: skip
+    return WholeFrames(**vars(made))
 
 
 @pytest.fixture(autouse=True)
 def no_picture(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "save_timeline", lambda path, *_: path.write_bytes(b"a picture"))
-
-
-def write_video(path: Path, *values: int) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10, (64, 64))
-    for value in values:
-        writer.write(np.full((64, 64, 3), value, np.uint8))
-    writer.release()
-    return path
 
 
 @pytest.fixture
@@ -136,7 +108,7 @@ def test_a_person_is_scored_before_anything_of_them_is_decided_and_no_image_is_k
 ) -> None:
     order: list[str] = []
 
-    class Spy(Bright):
+    class Spy(WholeFrames):
         def score_video(self, source: Path) -> VideoScores:
             order.append(f"score {source.stem}")
             scores = super().score_video(source)
@@ -144,7 +116,7 @@ def test_a_person_is_scored_before_anything_of_them_is_decided_and_no_image_is_k
             return scores
 
         def decide_video(self, scores: VideoScores, pool: tuple[np.ndarray, np.ndarray] | None = None) -> object:
-            order.append(f"decide {len(scores.frame)} of {len(scores.frame) if pool is None else len(pool[0])}")
+            order.append(f"decide {len(scores.time)} of {len(scores.time) if pool is None else len(pool[0])}")
             return super().decide_video(scores, pool)
 
     people = listed(tmp_path / "people.csv", "held,anna", "calm,anna")

@@ -1,7 +1,7 @@
 """The recognizer, with parts whose results can be computed by hand."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,82 +12,61 @@ from aupair import store
 from aupair.aus import AUS
 from aupair.data.frames import load_frames
 from aupair.errors import ArtifactError
-from aupair.evaluation.confidence import TERMS, Confidence
-from aupair.evaluation.selection import Selection
+from aupair.evaluation.confidence import TERMS
+from aupair.faces.row import FaceRow
 from aupair.inference import recognizer as module
 from aupair.inference.bundle import Parts, write_bundle
-from aupair.inference.predictions import VideoPredictions
+from aupair.inference.predictions import Arrays, VideoPredictions, VideoScores
 from aupair.inference.recognizer import BundleRecognizer, read_selection
-from aupair.mapping.extractor import Statistics, columns
+from aupair.mapping.extractor import columns
 from aupair.mapping.fit import Mapping
 from aupair.mapping.networks import MappingNetworks
-from aupair.params import Params, parse_params
+from aupair.params import Params
 from aupair.ranking.scores import read_sigma, read_y_hat
-
-A = len(AUS)
-
-
-@dataclass
-class Row:
-    frame: int
-    time: float
-    status: str
-    image: np.ndarray | None
+from brightness import A, make_recognizer, score_brightness
 
 
 class Scorer:
-    """y_hat is the image's mean, sigma 1; it remembers how many images it held at once."""
+    """Scores the brightness, and remembers how many images it was given at once."""
 
     def __init__(self) -> None:
         self.batches: list[int] = []
 
-    def __call__(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def __call__(self, images: np.ndarray) -> Arrays:
         self.batches.append(len(images))
-        mean = images.reshape(len(images), -1).mean(axis=1, dtype=np.float64).astype(np.float32)
-        return np.repeat(mean[:, None], A, axis=1), np.ones((len(images), A), np.float32)
+        return score_brightness(images)
 
 
 def recognizer(scorer: Scorer, uses: np.ndarray | None = None) -> BundleRecognizer:
-    """The mapping with uncertainty gives y' (own value, scaled), the one without gives -y'."""
-    coefficients = np.tile([0.0, 1.0, 0.0, 0.0, 0.0], (A, 1))
-    chosen = np.ones(A, bool) if uses is None else uses
-    statistics = Statistics(
-        np.zeros(A, np.float32), np.full(A, 2, np.float32), np.ones(A, np.float32), np.zeros((A, 201), np.float32)
-    )
-    return BundleRecognizer(
-        scorer, statistics, lambda features: (features[:, :, 0], -features[:, :, 0]),
-        Selection(0, chosen, np.full(A, 0.5), Confidence(coefficients, np.linspace(0.5, 1, 101))),
-        parse_params({"extract_features": {"batch": 4, "context_points": 0}}),
-    )  # fmt: skip
+    """Scale brightnesses from 0 to 2 to -1 to 1, in batches of four."""
+    return make_recognizer({"extract_features": {"batch": 4, "context_points": 0}}, 2, scorer=scorer, uses=uses)
 
 
-def video(values: list[int | None]) -> list[Row]:
+def video(values: list[int | None]) -> list[FaceRow]:
     """A frame for each value; None has no face."""
     images = [None if value is None else np.full((8, 8, 3), value, np.uint8) for value in values]
-    return [Row(k, k / 10, "no_face" if image is None else "ok", image) for k, image in enumerate(images)]
+    return [FaceRow(k, k / 10, "no_face" if image is None else "ok", image) for k, image in enumerate(images)]
 
 
-def predict_rows(recognizer: BundleRecognizer, rows: Iterable[Row]) -> VideoPredictions:
+def predict_rows(recognizer: BundleRecognizer, rows: Iterable[FaceRow]) -> VideoPredictions:
     return recognizer.decide_video(recognizer.score_rows(rows))
 
 
 def test_every_frame_has_a_row_and_no_face_has_no_numbers() -> None:
     result = predict_rows(recognizer(Scorer()), iter(video([0, None, 2, 1])))
-    assert result.status == ["ok", "no_face", "ok", "ok"]
+    assert result.scores.status == ["ok", "no_face", "ok", "ok"]
     assert result.faces == 3
-    np.testing.assert_array_equal(result.frame, [0, 1, 2, 3])
-    np.testing.assert_allclose(result.time, [0, 0.1, 0.2, 0.3])
-    predictions = result.predictions
-    np.testing.assert_array_equal(predictions.decision[:, 0], [0, -1, 1, 0])  # y' = -1, -, 1, 0 against .5
-    np.testing.assert_allclose(predictions.raw[:, 3], [-1, np.nan, 1, 0])
-    np.testing.assert_allclose(predictions.pseudo_intensity[:, 3], [0, np.nan, 2, 1])
+    np.testing.assert_allclose(result.scores.time, [0, 0.1, 0.2, 0.3])
+    np.testing.assert_array_equal(result.decision[:, 0], [0, -1, 1, 0])  # y' = -1, -, 1, 0 against .5
+    np.testing.assert_allclose(result.raw[:, 3], [-1, np.nan, 1, 0])
+    np.testing.assert_allclose(result.scores.y_hat[:, 3], [0, np.nan, 2, 1])
     margins = np.array([1.5, np.nan, 0.5, 0.5])
-    np.testing.assert_allclose(predictions.confidence[:, 11], 1 / (1 + np.exp(-margins)), rtol=1e-6)
+    np.testing.assert_allclose(result.confidence[:, 11], 1 / (1 + np.exp(-margins)), rtol=1e-6)
 
 
 def test_each_au_takes_the_mapping_that_was_chosen() -> None:
     uses = np.arange(A) % 2 == 0
-    predictions = predict_rows(recognizer(Scorer(), uses), video([0, 2])).predictions
+    predictions = predict_rows(recognizer(Scorer(), uses), video([0, 2]))
     np.testing.assert_array_equal(predictions.decision[0], (~uses).astype(int))
     np.testing.assert_array_equal(predictions.decision[1], uses.astype(int))
 
@@ -104,7 +83,7 @@ def test_a_batch_of_images_is_held_and_not_more() -> None:
     predictions = predict_rows(recognizer(scorer), rows())
     assert scorer.batches == [4, 4, 2]
     assert alive == [0, 0, 0, 1, 1, 1, 1, 2, 2, 2], "a batch is scored as soon as it is full"
-    assert len(predictions.frame) == 10
+    assert len(predictions.decision) == 10
 
 
 @pytest.mark.parametrize("size", [1, 7, 100])
@@ -113,14 +92,15 @@ def test_deciding_in_pieces_changes_no_bit(monkeypatch: pytest.MonkeyPatch, size
     y_hat, sigma = rng.normal(size=(60, A)).astype(np.float32), rng.lognormal(size=(60, A)).astype(np.float32)
     for values in (y_hat, sigma):
         values[[0, 30, 31, *range(40, 52)]] = np.nan
+    scores = VideoScores(np.arange(60) / 25, ["ok"] * 60, y_hat, sigma)
     pool = rng.normal(size=(90, A)).astype(np.float32), rng.lognormal(size=(90, A)).astype(np.float32)
     one = recognizer(Scorer(), rng.random(A) < 0.5)
     mapping = MappingNetworks(*(torch.from_numpy(a) for a in network_inputs(one, rng)), 8, 0.0)
     one = replace(one, mapping=Mapping(mapping, 8))
     for given in (None, pool):
-        whole = one.decide(y_hat, sigma, np.arange(60) / 25, given)
-        monkeypatch.setattr(module, "PIECE", size)
-        parts = one.decide(y_hat, sigma, np.arange(60) / 25, given)
+        whole = one.decide_video(scores, given)
+        monkeypatch.setattr(module, "_PIECE", size)
+        parts = one.decide_video(scores, given)
         monkeypatch.undo()
         for name in ("decision", "raw", "confidence"):
             assert getattr(parts, name).tobytes() == getattr(whole, name).tobytes()
@@ -138,9 +118,9 @@ def test_a_video_without_a_face_asks_no_network(values: list[None]) -> None:
     scorer = Scorer()
     result = predict_rows(recognizer(scorer), video(list(values)))
     assert scorer.batches == []
-    assert result.predictions.decision.shape == (len(values), A)
-    assert (result.predictions.decision == -1).all()
-    assert np.isnan(result.predictions.confidence).all()
+    assert result.decision.shape == (len(values), A)
+    assert (result.decision == -1).all()
+    assert np.isnan(result.confidence).all()
 
 
 def test_predict_gives_the_very_scores_that_evaluate_judged(finished: Path, tiny: Params, tmp_path: Path) -> None:
@@ -158,14 +138,14 @@ def test_predict_gives_the_very_scores_that_evaluate_judged(finished: Path, tiny
     for split in ("select", "validation"):
         video = frames.video[np.argmax(frames.of_split(split))]
         of_video = frames.video == video
-        predictions = loaded.predict_video(finished / "data" / "videos" / f"{frames.videos[video]}.mp4").predictions
+        scores = loaded.predict_video(finished / "data" / "videos" / f"{frames.videos[video]}.mp4").scores
         assert np.isfinite(y_hat[of_video]).any()
-        np.testing.assert_array_equal(predictions.pseudo_intensity, y_hat[of_video])
-        np.testing.assert_array_equal(predictions.uncertainty, sigma[of_video])
+        np.testing.assert_array_equal(scores.y_hat, y_hat[of_video])
+        np.testing.assert_array_equal(scores.sigma, sigma[of_video])
 
 
 def test_columns_are_five_for_each_au_in_order() -> None:
-    columns = predict_rows(recognizer(Scorer()), video([0])).predictions.columns()
+    columns = predict_rows(recognizer(Scorer()), video([0])).columns()
     expected = [f"{au}{end}" for au in AUS for end in ("", "_raw", "_pseudo_intensity", "_uncertainty", "_confidence")]
     assert list(columns) == expected
 

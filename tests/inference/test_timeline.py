@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from aupair.aus import AUS
-from aupair.inference.predictions import Predictions, VideoPredictions
-from aupair.inference.timeline import prediction_series, save_prediction_picture, save_timeline
+from aupair.inference.predictions import VideoPredictions, VideoScores
+from aupair.inference.timeline import _prediction_series, save_prediction_picture, save_timeline
 
 A = len(AUS)
 
@@ -19,9 +19,8 @@ def result(n: int, faces: bool = True) -> VideoPredictions:
     rng = np.random.default_rng(n)
     y_hat = np.where(faces, rng.normal(size=(n, A)), np.nan).astype(np.float32)
     decision = np.where(faces, y_hat > 0, -1).astype(np.int8)
-    predictions = Predictions(decision, y_hat, y_hat, np.abs(y_hat), np.clip(np.abs(y_hat), 0, 1))
-    status = ["ok" if faces else "no_face"] * n
-    return VideoPredictions(np.arange(n, dtype=np.int32), np.arange(n) / 25, status, predictions)
+    scores = VideoScores(np.arange(n) / 25, ["ok" if faces else "no_face"] * n, y_hat, np.abs(y_hat))
+    return VideoPredictions(scores, decision, y_hat, np.clip(np.abs(y_hat), 0, 1))
 
 
 @pytest.mark.parametrize(("n", "faces"), [(1, True), (60, True), (5, False), (2100, True), (2100, False)])
@@ -50,7 +49,7 @@ def test_the_picture_of_readme_has_faces_above_the_panels(tmp_path: Path, monkey
 
 def test_abstained_decisions_are_marked_only_where_limits_are_given() -> None:
     predictions = result(50)
-    strips = prediction_series(predictions, np.full((2, A), 0.5)).strips
-    np.testing.assert_array_equal(strips["abstained"][0][0], predictions.predictions.confidence < 0.5)
-    np.testing.assert_array_equal(strips["active"][0][0], predictions.predictions.decision == 1)
-    assert list(prediction_series(predictions).strips) == ["active"]
+    strips = _prediction_series(predictions, np.full((2, A), 0.5)).strips
+    np.testing.assert_array_equal(strips["abstained"][0][0], predictions.confidence < 0.5)
+    np.testing.assert_array_equal(strips["active"][0][0], predictions.decision == 1)
+    assert list(_prediction_series(predictions).strips) == ["active"]

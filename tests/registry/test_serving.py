@@ -113,9 +113,9 @@ def test_chunks_do_not_change_the_result(parts: Parts, params: Params, tmp_path:
     write_bundle(tmp_path / "bundle", parts, params)
     recognizer = BundleRecognizer.load(tmp_path / "bundle", "cpu")
     whole = [recognizer.scorer(face[None]) for face in faces()]
-    y_hat, sigma = recognizer.score(faces())
-    np.testing.assert_allclose(y_hat, np.concatenate([y for y, _ in whole]), atol=1e-5)
-    np.testing.assert_allclose(sigma, np.concatenate([s for _, s in whole]), atol=1e-5)
+    scores = recognizer.predict_faces(faces(), 10.0).scores
+    np.testing.assert_allclose(scores.y_hat, np.concatenate([y for y, _ in whole]), atol=1e-5)
+    np.testing.assert_allclose(scores.sigma, np.concatenate([s for _, s in whole]), atol=1e-5)
 
 
 @pytest.mark.parametrize("part", ["f/final.safetensors", "statistics.safetensors", "mapping/mapping.safetensors"])

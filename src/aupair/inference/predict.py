@@ -1,11 +1,12 @@
-"""`aupair predict`: for each video a table with a row for every frame, and a picture of its course over time.
+"""`aupair predict`: for each video a table with a row for every frame, and a timeline as a picture.
 
 A frame without a face has its row and its status, and empty cells. A video that cannot be read is a row in summary.csv.
 """
 
 import csv
 import os
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -14,7 +15,8 @@ import numpy as np
 from aupair import store
 from aupair.data.crops import FOLDER, find_crops, is_crops
 from aupair.data.layout import read_subjects
-from aupair.errors import DataError, ParamsError
+from aupair.errors import ArtifactError, DataError, ParamsError
+from aupair.faces.decode import VideoError, describe_missing_frames
 from aupair.inference.predictions import VideoPredictions, VideoScores, pool_scores
 from aupair.inference.recognizer import BundleRecognizer
 from aupair.inference.timeline import save_timeline
@@ -48,7 +50,7 @@ class Summary:
 
 
 def predict_videos(
-    sources: Sequence[Path],
+    videos: Sequence[Path],
     recognizer: BundleRecognizer,
     out: Path,
     abstain: float | None = None,
@@ -58,22 +60,19 @@ def predict_videos(
     """Write `<name>.csv` and `<name>.png` for each video, and summary.csv.
 
     Args:
-        sources: videos, and folders that are searched for videos.
-        abstain: the share of decisions to write as `abstain`, 0..1, see `choose_abstain_share`.
+        videos: files and folders of crops, as of `find_videos`.
+        abstain: the share of decisions to write as `abstain`, as of `choose_abstain_share`.
         subjects: a table `video,subject`, video being the name without suffix: the clips of a person are decided
             together, for a model of `neutral: person`. A video that is not in it is a person of its own.
 
     Raises:
-        DataError: a source is missing, there is no video, none of them could be read, or `subjects` fits none.
-        ParamsError: `abstain` is not a share, or the model has no use for `subjects`.
+        DataError: none of the videos could be read, or `subjects` lists none of them.
+        ParamsError: the model has no use for `subjects`.
         AupairError: `out` cannot be written.
     """
-    if abstain is not None and not 0 <= abstain <= 1:
-        raise ParamsError("--abstain", got=abstain, expected="a share from 0 to 1")
     if subjects is not None and recognizer.params.extract_features.neutral != "person":
         expected = "a model of extract_features.neutral: person"
         raise ParamsError("--subjects", got="a model of neutral: video", expected=expected, todo="leave it out")
-    videos = find_videos(sources)
     persons = None if subjects is None else _read_persons(subjects, videos)
     store.check_writable(out / f"{SUMMARY}.csv")
     rows = write_predictions(list(zip(videos, output_names(videos))), recognizer, out, abstain, log, persons)
@@ -110,13 +109,13 @@ def choose_abstain_share(
     for option, value in given.items():
         if not 0 <= value <= 1:
             raise ParamsError(option, got=value, expected="a share from 0 to 1")
-    if risk is not None:
-        share = recognizer.selection.confidence.share_for_risk(risk)
-        promise = f"at most {100 * risk:g} % are wrong (95 % confidence, people like those of select)"
-        log.line(f"abstaining from {100 * share:.0f} % of the decisions, so that {promise}")
-        return share
-    share_given = abstain if coverage is None else 1 - coverage
-    return share_given or None  # a share of 0 keeps those too that are less confident than all of select
+    if risk is None:
+        share = abstain if coverage is None else 1 - coverage
+        return share or None  # a share of 0 keeps those too that are less confident than all of select
+    share = recognizer.selection.confidence.share_for_risk(risk)
+    promise = f"at most {100 * risk:g} % are wrong (95 % confidence, people like those of select)"
+    log.line(f"abstaining from {100 * share:.0f} % of the decisions, so that {promise}")
+    return share
 
 
 def write_predictions(
@@ -138,8 +137,15 @@ def write_predictions(
         videos_of.setdefault(person, []).append(k)
     rows: dict[int, Summary] = {}
     for numbers in log.progress(videos_of.values(), len(videos_of), "videos" if persons is None else "people"):
-        clips = [(video, out / name) for video, name in (videos[k] for k in numbers)]
-        for k, row in zip(numbers, _predict_person(recognizer, clips, limits)):
+        scored = [_score(recognizer, videos[k][0]) for k in numbers]  # all first: they share their neutral face
+        readable = [scores for scores in scored if isinstance(scores, VideoScores)]
+        pool = pool_scores(readable) if len(numbers) > 1 else None
+        for k, scores in zip(numbers, scored):
+            video, name = videos[k]
+            if isinstance(scores, Summary):
+                row = scores
+            else:
+                row = _write(recognizer.decide_video(scores, pool), video, out / name, limits)
             rows[k] = row
             message = f": {row.message}" if row.message else ""
             log.line(f"{row.video}: {row.status}, {row.frames} frames, {row.faces} faces{message}")
@@ -147,23 +153,8 @@ def write_predictions(
     return [rows[k] for k in sorted(rows)]
 
 
-def _predict_person(
-    recognizer: BundleRecognizer, clips: Sequence[tuple[Path, Path]], limits: np.ndarray | None
-) -> Iterator[Summary]:
-    """Predict a person's clips, each with its output: all are scored first, since they share their neutral face."""
-    scored = [_score(recognizer, video) for video, _ in clips]
-    pool = pool_scores([scores for scores in scored if isinstance(scores, VideoScores)]) if len(clips) > 1 else None
-    for (video, target), scores in zip(clips, scored):
-        if isinstance(scores, Summary):
-            yield scores
-        else:
-            yield _write(recognizer.decide_video(scores, pool), video, target, limits)
-
-
 def _score(recognizer: BundleRecognizer, video: Path) -> VideoScores | Summary:
     """Return a video's scores; for a video that cannot be read, return its row of the summary instead."""
-    from aupair.faces.decode import VideoError
-
     try:
         return recognizer.score_video(video)
     except VideoError as error:
@@ -172,14 +163,14 @@ def _score(recognizer: BundleRecognizer, video: Path) -> VideoScores | Summary:
 
 def _write(result: VideoPredictions, video: Path, target: Path, limits: np.ndarray | None) -> Summary:
     """Write a video's table and picture, and return its row of the summary."""
-    from aupair.faces.decode import describe_missing_frames
-
     result.write_csv(target.with_name(f"{target.name}.csv"), limits)
     save_timeline(target.with_name(f"{target.name}.png"), result, target.name, limits)
-    status, message = ("ok", "") if result.faces else ("no_face", "no face in any frame")
-    cut = describe_missing_frames(video, len(result.frame) - result.status.count("unreadable"))
-    message = "; ".join(filter(None, (message, cut)))
-    return Summary(str(video), status, len(result.frame), result.faces, message, target.name)
+    frames = len(result.decision)
+    cut = describe_missing_frames(video, frames - result.scores.status.count("unreadable"))
+    if result.faces:
+        return Summary(str(video), "ok", frames, result.faces, cut, target.name)
+    message = "; ".join(filter(None, ("no face in any frame", cut)))
+    return Summary(str(video), "no_face", frames, 0, message, target.name)
 
 
 def write_summary(path: Path, rows: Sequence[Summary]) -> None:
@@ -188,6 +179,24 @@ def write_summary(path: Path, rows: Sequence[Summary]) -> None:
         writer = csv.DictWriter(file, [field.name for field in fields(Summary)], lineterminator="\n")
         writer.writeheader()
         writer.writerows(asdict(row) for row in rows)
+
+
+def read_summary(path: Path) -> list[Summary]:
+    """Read a summary.csv.
+
+    Raises:
+        ArtifactError: it is not one that predict wrote.
+    """
+    try:
+        with open(path, newline="") as file:
+            rows = list(csv.DictReader(file))
+        return [
+            Summary(row["video"], row["status"], int(row["frames"]), int(row["faces"]), row["message"], row["output"])
+            for row in rows
+        ]
+    except (OSError, csv.Error, KeyError, TypeError, ValueError) as error:
+        expected = ",".join(field.name for field in fields(Summary))
+        raise ArtifactError("not a summary", where=path, got=error, expected=expected, todo="predict again") from error
 
 
 def _read_persons(path: Path, videos: Sequence[Path]) -> list[str | int]:
@@ -209,11 +218,11 @@ def find_videos(sources: Sequence[Path]) -> list[Path]:
     Raises:
         DataError: a source does not exist, or there is no video.
     """
-    missing = [str(source) for source in sources if not Path(source).exists()]
+    missing = [str(source) for source in sources if not source.exists()]
     if missing:
         raise DataError("no such video or folder", where=", ".join(missing), todo="check the path")
     videos: dict[Path, Path] = {}
-    for source in map(Path, sources):
+    for source in sources:
         for path in _videos_in(source) if source.is_dir() else [source]:
             videos.setdefault(path.resolve(), path)
     if not videos:
@@ -240,14 +249,13 @@ def output_names(videos: Sequence[Path]) -> list[str]:
     depth = [0] * len(videos)
     while True:
         names = [_name(video, d) for video, d in zip(videos, depth)]
-        keys = [name.lower() for name in names]
-        clash = [keys.count(key) > 1 or key == SUMMARY for key in keys]
+        count = Counter(name.lower() for name in [*names, SUMMARY])
+        clash = [count[name.lower()] > 1 for name in names]
         deeper = [d + 1 if c and d <= len(v.resolve().parts) else d for v, d, c in zip(videos, depth, clash)]
         if deeper == depth:
-            break
+            # only paths that differ by letter case or by `__` are still alike here
+            return [f"{name}-{index}" if c else name for index, (name, c) in enumerate(zip(names, clash))]
         depth = deeper
-    # only paths that differ by letter case or by `__` are still alike here
-    return [f"{name}-{index}" if c else name for index, (name, c) in enumerate(zip(names, clash))]
 
 
 def _name(video: Path, depth: int) -> str:

@@ -16,24 +16,22 @@ if TYPE_CHECKING:
 Arrays = tuple[np.ndarray, np.ndarray]
 
 NO_DECISION = -1
-"""The decision for a frame without a face; all other columns are NaN there."""
+"""Stands in an array of decisions where there is none."""
 
 ABSTAIN = "abstain"
-"""What stands in the table in place of a decision of too low a confidence."""
+"""Stands in a table in place of a decision of too low a confidence."""
 
 
 @dataclass(frozen=True)
 class VideoScores:
-    """Pseudo-intensities and uncertainties of every frame of a video, from which decisions are made.
+    """Pseudo-intensities and uncertainties of all n frames of a video, from which decisions are made.
 
     Attributes:
-        frame: (n,) int32, 0-based.
-        time: (n,) float64, seconds.
+        time: (n,) float64, seconds, ascending.
         status: n texts, of store.STATUSES.
         y_hat, sigma: (n, A) float32, NaN in frames without a face.
     """
 
-    frame: np.ndarray
     time: np.ndarray
     status: list[str]
     y_hat: np.ndarray
@@ -56,24 +54,27 @@ def join_scores(parts: Sequence[Arrays]) -> Arrays:
 
 
 @dataclass(frozen=True)
-class Predictions:
-    """Decisions and their figures for n frames of one video and A AUs.
+class VideoPredictions:
+    """The decisions for all n frames of a video; NaN where there is no face.
 
     Attributes:
-        decision: (n, A) int8, 1 active, 0 not, -1 no face.
-        raw: (n, A) float32, the chosen mapping's output, unclamped; NaN without a face, as below.
-        pseudo_intensity: (n, A) float32, y_hat.
-        uncertainty: (n, A) float32, sigma.
+        scores: what the decisions are made from.
+        decision: (n, A) int8, 1 active, 0 not, NO_DECISION without a face.
+        raw: (n, A) float32, the chosen mapping's output, unclamped.
         confidence: (n, A) float32, the probability that the decision is right, 0..1.
         intensity: (n, A) float32, 0..5, unrounded; None where the target is occurrence.
     """
 
+    scores: VideoScores
     decision: np.ndarray
     raw: np.ndarray
-    pseudo_intensity: np.ndarray
-    uncertainty: np.ndarray
     confidence: np.ndarray
     intensity: np.ndarray | None = None
+
+    @property
+    def faces(self) -> int:
+        """Return how many frames have a face."""
+        return self.scores.status.count("ok")
 
     def abstained(self, limits: np.ndarray | None) -> np.ndarray:
         """Return which decisions are of too low a confidence, (n, A) bool.
@@ -90,46 +91,28 @@ class Predictions:
 
         AU1_intensity stands after AU1 where intensity is the target.
         """
-        columns: dict[str, np.ndarray] = {}
-        for k, au in enumerate(AUS):
-            columns[au] = self.decision[:, k]
-            if self.intensity is not None:
-                columns[f"{au}_intensity"] = self.intensity[:, k]
-            for name in ("raw", "pseudo_intensity", "uncertainty", "confidence"):
-                columns[f"{au}_{name}"] = getattr(self, name)[:, k]
-        return columns
-
-
-@dataclass(frozen=True)
-class VideoPredictions:
-    """Predictions for every frame of a video; frame, time and status as of `VideoScores`."""
-
-    frame: np.ndarray
-    time: np.ndarray
-    status: list[str]
-    predictions: Predictions
-
-    @property
-    def faces(self) -> int:
-        """Return how many frames have a face."""
-        return self.status.count("ok")
+        arrays = {"": self.decision} | ({} if self.intensity is None else {"_intensity": self.intensity})
+        arrays |= {"_raw": self.raw, "_pseudo_intensity": self.scores.y_hat}
+        arrays |= {"_uncertainty": self.scores.sigma, "_confidence": self.confidence}
+        return {f"{au}{ending}": array[:, k] for k, au in enumerate(AUS) for ending, array in arrays.items()}
 
     def to_table(self, limits: np.ndarray | None = None) -> "pd.DataFrame":
-        """Return a row for every frame: frame, time_s, status, and the columns of `Predictions`.
+        """Return a row for every frame: frame (0-based), time_s, status, and `columns`.
 
         Args:
-            limits: as of `Predictions.abstained`; a decision of a lower confidence is `abstain`.
+            limits: as of `abstained`; a decision of a lower confidence is `abstain`.
 
         Returns:
             decisions as nullable integers, missing where there is no face, or as objects where one may be `abstain`.
         """
         import pandas as pd
 
-        columns: dict[str, Any] = {"frame": self.frame, "time_s": self.time, "status": self.status}
-        columns |= self.predictions.columns()
-        abstained = self.predictions.abstained(limits)
+        frame = np.arange(len(self.decision), dtype=np.int32)
+        columns: dict[str, Any] = {"frame": frame, "time_s": self.scores.time, "status": self.scores.status}
+        columns |= self.columns()
+        abstained = self.abstained(limits)
         for k, au in enumerate(AUS):
-            decision = self.predictions.decision[:, k]
+            decision = self.decision[:, k]
             values = pd.arrays.IntegerArray(decision, decision == NO_DECISION)
             columns[au] = values if limits is None else pd.Series(values, dtype=object).mask(abstained[:, k], ABSTAIN)
         return pd.DataFrame(columns)
@@ -137,6 +120,6 @@ class VideoPredictions:
     def write_csv(self, path: Path, limits: np.ndarray | None = None) -> None:
         """Write the table of `to_table` as CSV: five decimals, six for the time, and empty cells for missing values."""
         table = self.to_table(limits)
-        table["time_s"] = [f"{time:.6f}" for time in self.time]
+        table["time_s"] = [f"{time:.6f}" for time in self.scores.time]
         with store.atomic(path) as temporary:
             table.to_csv(temporary, index=False, float_format="%.5f", lineterminator="\n")

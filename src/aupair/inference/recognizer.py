@@ -4,28 +4,28 @@ A video streams through it: images are dropped once they are scored, features on
 grows by some hundred bytes a frame.
 """
 
-from array import array
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
 from aupair import store
 from aupair.aus import AUS
 from aupair.errors import ArtifactError
+from aupair.faces.row import FaceRow
 from aupair.inference.bundle import check_bundle
-from aupair.inference.predictions import NO_DECISION, Arrays, Predictions, VideoPredictions, VideoScores, join_scores
+from aupair.inference.predictions import NO_DECISION, Arrays, VideoPredictions, VideoScores, join_scores
 from aupair.params import Params, parse_stored_params
 
 if TYPE_CHECKING:
     from aupair.evaluation.selection import Selection
-    from aupair.faces.video import FaceRow
     from aupair.mapping.extractor import Statistics
 
-PIECE = 4096
-"""frames decided at once: their features take some 6 kB each"""
+_PIECE = 4096
+"""Frames decided at once; the features of one take some 6 kB."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,6 @@ class BundleRecognizer:
         from aupair.mapping.fit import Mapping
         from aupair.ranking.scores import Scorer
 
-        folder = Path(folder)
         check_bundle(folder)
         return cls(
             scorer=Scorer(folder / "f", folder / "h", device),
@@ -75,15 +74,10 @@ class BundleRecognizer:
         """
         return self.decide_video(self.score_video(source))
 
-    def predict_faces(self, images: np.ndarray, fps: float) -> Predictions:
+    def predict_faces(self, images: np.ndarray, fps: float) -> VideoPredictions:
         """Decide for the aligned faces of one video, in order, at a fixed rate: (n, S, S, 3) uint8 RGB."""
-        y_hat, sigma = self.score(images)
-        return self.decide(y_hat, sigma, np.arange(len(images)) / fps)
-
-    def score(self, images: np.ndarray) -> Arrays:
-        """Score aligned faces in batches: (n, S, S, 3) uint8 RGB -> y_hat, sigma, (n, A) float32 each."""
-        batch = self.params.extract_features.batch
-        return join_scores([self.scorer(images[start : start + batch]) for start in range(0, len(images), batch)])
+        rows = (FaceRow(k, k / fps, "ok", image) for k, image in enumerate(images))
+        return self.decide_video(self.score_rows(rows))
 
     def score_video(self, source: Path) -> VideoScores:
         """Decode a video, find its faces, and score every frame of it.
@@ -95,60 +89,50 @@ class BundleRecognizer:
 
         return self.score_rows(map(self._recompress, iter_faces(source, self.params.preprocess_faces)))
 
-    def score_rows(self, rows: Iterable[Any]) -> VideoScores:
-        """Score the frames of one video as `iter_faces` yields them; no more than a batch of images is held."""
-        frame, time = array("i"), array("d")
+    def score_rows(self, rows: Iterable[FaceRow]) -> VideoScores:
+        """Score all frames of one video, in order; no more than a batch of images is held."""
+        time: list[float] = []
         status: list[str] = []
-        images: list[np.ndarray] = []
-        parts: list[Arrays] = []
-        for row in rows:
-            frame.append(row.frame)
-            time.append(row.time)
-            status.append(row.status)
-            if row.status == "ok":
-                images.append(row.image)
-            if len(images) == self.params.extract_features.batch:
-                parts.append(self.scorer(np.stack(images)))
-                images.clear()
-        if images:
-            parts.append(self.scorer(np.stack(images)))
+
+        def faces() -> Iterator[np.ndarray]:
+            for row in rows:
+                time.append(row.time)
+                status.append(row.status)
+                if row.image is not None:
+                    yield row.image
+
+        images, batch = faces(), self.params.extract_features.batch
+        parts = [self.scorer(np.stack([first, *islice(images, batch - 1)])) for first in images]
         ok = np.array([text == "ok" for text in status], bool)
         y_hat, sigma = (np.full((len(ok), len(AUS)), np.nan, np.float32) for _ in range(2))
         y_hat[ok], sigma[ok] = join_scores(parts)
-        return VideoScores(np.array(frame, np.int32), np.array(time, np.float64), status, y_hat, sigma)
+        return VideoScores(np.array(time, np.float64), status, y_hat, sigma)
 
     def decide_video(self, scores: VideoScores, pool: Arrays | None = None) -> VideoPredictions:
-        """Decide for every frame of a scored video; `pool` as of `decide`."""
-        predictions = self.decide(scores.y_hat, scores.sigma, scores.time, pool)
-        return VideoPredictions(scores.frame, scores.time, scores.status, predictions)
-
-    def decide(self, y_hat: np.ndarray, sigma: np.ndarray, time: np.ndarray, pool: Arrays | None = None) -> Predictions:
-        """Decide for all frames of one video.
+        """Decide for every frame of a scored video.
 
         Args:
-            y_hat, sigma: (n, A) float32, NaN in frames without a face.
-            time: (n,) float64, seconds, ascending.
             pool: y_hat and sigma of all clips of the person, among which the neutral face is found; None: this video's.
         """
         from aupair.evaluation.metrics import clamp_levels
         from aupair.mapping.extractor import VideoFeatures
 
+        y_hat, sigma = scores.y_hat, scores.sigma
         ok = np.isfinite(y_hat).all(axis=1)
         decision = np.full(y_hat.shape, NO_DECISION, np.int8)
-        raw = np.full(y_hat.shape, np.nan, np.float32)
-        confidence = np.full(y_hat.shape, np.nan, np.float32)
+        raw, confidence = (np.full(y_hat.shape, np.nan, np.float32) for _ in range(2))
         if ok.any():
-            video = VideoFeatures(y_hat, sigma, time, self.statistics, self.params.extract_features, pool)
-            for start in range(0, len(ok), PIECE):
-                rows = slice(start, start + PIECE)
+            video = VideoFeatures(y_hat, sigma, scores.time, self.statistics, self.params.extract_features, pool)
+            for start in range(0, len(ok), _PIECE):
+                rows = slice(start, start + _PIECE)
                 own = start + np.flatnonzero(ok[rows])
                 raw[own] = self.selection.raw(*self.mapping(video.features(rows)[ok[rows]]))
                 decision[own] = self.selection.decide(raw[own])
                 confidence[own] = self.selection.confidence_of(raw[own], sigma[own])
         intensity = clamp_levels(raw) if self.params.target == "intensity" else None
-        return Predictions(decision, raw, y_hat, sigma, confidence, intensity)
+        return VideoPredictions(scores, decision, raw, confidence, intensity)
 
-    def _recompress(self, row: "FaceRow") -> "FaceRow":
+    def _recompress(self, row: FaceRow) -> FaceRow:
         """Pass a face through the JPEG that training read it from, so that the networks see the same pixels."""
         if row.image is None:
             return row

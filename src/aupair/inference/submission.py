@@ -3,7 +3,7 @@
 A frame without a face, one that cannot be decoded, and an abstained decision take the nearest decision of the video.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,23 +17,20 @@ from aupair.aus import AUS
 from aupair.data.crops import frame_number
 from aupair.errors import ArtifactError, DataError, ParamsError
 from aupair.evaluation.nearest_face import fill_nearest
-from aupair.inference.predict import SUFFIXES, SUMMARY
-from aupair.inference.predictions import ABSTAIN
+from aupair.inference.predict import SUFFIXES, SUMMARY, read_summary
+from aupair.inference.predictions import ABSTAIN, NO_DECISION
 from aupair.log import SILENT, Log
 
-FORMS = ("files", "table")
+_FORMS = ("files", "table")
 """files: `<video>.txt` for each; table: `predictions.txt` with a line `<video>/00001.jpg,0,1,...` for each frame."""
 
-MISSING = ("error", "zeros")
+_MISSING = ("error", "zeros")
 """error: a video without prediction stops the command; zeros: zeros are written for it."""
 
-TABLE = "predictions.txt"
-LOCATION = "image_location"
-HEADERS = ("video", "video_name", "name", "file", LOCATION)
+_TABLE = "predictions.txt"
+_LOCATION = "image_location"
+_HEADERS = ("video", "video_name", "name", "file", _LOCATION)
 """The first cells, in lower case, by which a list's header is recognised."""
-
-UNDECIDED = -1
-"""Stands in an array of decisions where there is none."""
 
 
 @dataclass(frozen=True)
@@ -42,16 +39,12 @@ class SubmissionRow:
 
     Attributes:
         video: its name in the submission.
-        predicted: rows of its table; 0 where there is none.
         frames: rows that were written.
-        filled: rows with a decision taken from another row, or a zero because no row has any.
         message: fewer or more rows than expected, no decision at all, or no prediction; else empty.
     """
 
     video: str
-    predicted: int
     frames: int
-    filled: int
     message: str = ""
 
 
@@ -69,20 +62,20 @@ def write_submission(
     Args:
         predictions: the folder that predict wrote.
         out: a folder; other files in it stay.
-        expected: a list of the videos and their numbers of frames, see `read_expected`; None: all that is predicted.
-        form: one of FORMS.
-        missing: one of MISSING.
+        expected: a list of the videos and their numbers of frames, see `_read_expected`; None: all that is predicted.
+        form: one of _FORMS.
+        missing: one of _MISSING.
 
     Raises:
         ParamsError: an unknown form or way with missing videos.
         DataError: the list cannot be read, or a video of it has no prediction.
         ArtifactError: a table is not one of predict's.
     """
-    for option, value, known in (("--form", form, FORMS), ("--missing", missing, MISSING)):
+    for option, value, known in (("--form", form, _FORMS), ("--missing", missing, _MISSING)):
         if value not in known:
             raise ParamsError(option, got=value, expected=" | ".join(known))
-    tables = _tables(predictions)
-    frames_of = _unreadable_videos(predictions) | dict.fromkeys(tables) if expected is None else read_expected(expected)
+    tables = _list_tables(predictions)
+    frames_of = _predicted_videos(predictions, tables) if expected is None else _read_expected(expected)
     if missing == "error":
         _check_missing(frames_of, tables, predictions, expected)
     rows, decisions = [], {}
@@ -92,7 +85,7 @@ def write_submission(
         if row.message:
             log.line(f"{video}: {row.message}")
     (_write_files if form == "files" else _write_table)(out, decisions)
-    written = {TABLE} if form == "table" else {f"{video}.txt" for video in decisions}
+    written = {_TABLE} if form == "table" else {f"{video}.txt" for video in decisions}
     others = {
         "predicted videos are not in the list": sorted(set(tables) - set(frames_of)),
         f"other files lie in {out}": sorted({path.name for path in out.glob("*.txt")} - written),
@@ -103,7 +96,7 @@ def write_submission(
     return rows
 
 
-def read_expected(path: Path) -> dict[str, int | None]:
+def _read_expected(path: Path) -> dict[str, int | None]:
     """Read the videos of a submission and how many frames each has; None where the list does not say.
 
     The list is one of three: a text file with or without a header and a line `name,frames`, `name frames` or `name` for
@@ -129,7 +122,7 @@ def read_expected(path: Path) -> dict[str, int | None]:
     return frames_of
 
 
-def read_decisions(path: Path) -> np.ndarray:
+def _read_decisions(path: Path) -> np.ndarray:
     """Read the decisions of a table that predict wrote: (n, A) int8, 1 active, 0 not, -1 no face or abstained.
 
     Raises:
@@ -140,53 +133,46 @@ def read_decisions(path: Path) -> np.ndarray:
     try:
         table = pa.csv.read_csv(path, convert_options=options)
     except (pa.ArrowInvalid, pa.ArrowKeyError, OSError) as error:
-        raise _no_table(path, error) from error
+        raise _not_a_table(path, error) from error
     if table["frame"].to_pylist() != [str(k) for k in range(len(table))]:
-        raise _no_table(path, "frames that are not 0, 1, 2 ...")
-    codes = pa.array(["0", "1", "", ABSTAIN])
-    index = [pc.index_in(table[au], codes) for au in AUS]
-    unknown = next((au for au, column in zip(AUS, index) if column.null_count), None)
-    if unknown:
-        raise _no_table(path, f"another value in the column {unknown}")
-    codes_of_cells = (
-        np.stack([column.to_numpy() for column in index], axis=1) if len(table) else np.zeros((0, len(AUS)), int)
-    )
-    return np.array([0, 1, UNDECIDED, UNDECIDED], np.int8)[codes_of_cells]
+        raise _not_a_table(path, "frames that are not 0, 1, 2 ...")
+    meanings = {"0": 0, "1": 1, "": NO_DECISION, ABSTAIN: NO_DECISION}
+    decisions = np.empty((len(table), len(AUS)), np.int8)
+    for k, au in enumerate(AUS):
+        cells = pc.index_in(table[au], pa.array(meanings))
+        if cells.null_count:
+            raise _not_a_table(path, f"another value in the column {au}")
+        decisions[:, k] = np.array(list(meanings.values()))[cells.to_numpy()]
+    return decisions
 
 
-def fill_decisions(decisions: np.ndarray, frames: int | None) -> np.ndarray:
+def _fill_decisions(decisions: np.ndarray, frames: int | None) -> np.ndarray:
     """Fill missing decisions: (n, A) int8 with -1 where there is none -> (frames, A) int8, 0 or 1.
 
-    Each AU takes its nearest decision, the earlier of two, or 0 where it has none at all. Missing rows at the end repeat
-    the last row, and rows beyond `frames` are cut off. `frames` None: n.
+    Each AU takes its nearest decision, the earlier of two, or 0 where it has none at all. `frames` None: n.
     """
-    same_video = np.zeros(len(decisions), np.int64)
-    columns = [fill_nearest(column, column >= 0, same_video, empty=0) for column in decisions.T]
-    full = np.stack(columns, axis=1)
-    if frames is None:
-        return full
-    last = full[-1:] if len(full) else np.zeros((1, full.shape[1]), np.int8)
-    return np.concatenate([full, np.repeat(last, max(frames - len(full), 0), axis=0)])[:frames]
+    frames = len(decisions) if frames is None else frames
+    missing = np.full((max(frames - len(decisions), 0), len(AUS)), NO_DECISION, np.int8)
+    rows = np.concatenate([decisions, missing])
+    same_video = np.zeros(len(rows), np.int64)
+    columns = [fill_nearest(column, column != NO_DECISION, same_video, empty=0) for column in rows.T]
+    return np.stack(columns, axis=1)[:frames]
 
 
 def _fill_video(video: str, frames: int | None, table: Path | None) -> tuple[SubmissionRow, np.ndarray]:
     """Read a video's decisions and fill those that are missing."""
     if table is None and frames is None:
-        raise DataError(
-            "a video without a prediction", where=video, todo="zeros need its number of frames: name it in --expected"
-        )
-    decisions = np.zeros((0, len(AUS)), np.int8) if table is None else read_decisions(table)
-    full = fill_decisions(decisions, frames)
-    known = (decisions[: len(full)] != UNDECIDED).all(axis=1).sum()
-    row = SubmissionRow(video, len(decisions), len(full), len(full) - int(known), _message(decisions, frames, table))
-    return row, full
+        todo = "zeros need its number of frames: name it in --expected"
+        raise DataError("a video without a prediction", where=video, todo=todo)
+    decisions = np.empty((0, len(AUS)), np.int8) if table is None else _read_decisions(table)
+    full = _fill_decisions(decisions, frames)
+    message = "no prediction, zeros are written" if table is None else _message(decisions, frames)
+    return SubmissionRow(video, len(full), message), full
 
 
-def _message(decisions: np.ndarray, frames: int | None, table: Path | None) -> str:
+def _message(decisions: np.ndarray, frames: int | None) -> str:
     """Return what differs from a complete prediction; empty where nothing does."""
-    if table is None:
-        return "no prediction, zeros are written"
-    decided = (decisions != UNDECIDED).any(axis=0)
+    decided = (decisions != NO_DECISION).any(axis=0)
     undecided = [au for au, some in zip(AUS, decided) if not some]
     parts = []
     if not decided.any():
@@ -199,7 +185,7 @@ def _message(decisions: np.ndarray, frames: int | None, table: Path | None) -> s
     return "; ".join(parts)
 
 
-def _tables(predictions: Path) -> dict[str, Path]:
+def _list_tables(predictions: Path) -> dict[str, Path]:
     """Return the tables of a folder that predict wrote, by video."""
     if not predictions.is_dir():
         raise DataError("no folder of predictions", where=predictions, todo="run `aupair predict` first")
@@ -209,17 +195,11 @@ def _tables(predictions: Path) -> dict[str, Path]:
     return tables
 
 
-def _unreadable_videos(predictions: Path) -> dict[str, None]:
-    """Return the videos that predict could not read: they have a row in the summary, and no table."""
+def _predicted_videos(predictions: Path, tables: Mapping[str, Path]) -> dict[str, int | None]:
+    """Return the videos of a folder, those first that predict could not read: they are in the summary alone."""
     path = predictions / f"{SUMMARY}.csv"
-    if not path.exists():
-        return {}
-    options = pa.csv.ConvertOptions(column_types={"video": pa.string(), "output": pa.string()})
-    try:
-        rows = pa.csv.read_csv(path, convert_options=options).select(["video", "output"]).to_pylist()
-    except (pa.ArrowInvalid, KeyError, OSError) as error:
-        raise _no_table(path, error) from error
-    return {_name(Path(row["video"]).name): None for row in rows if not row["output"]}
+    rows = read_summary(path) if path.exists() else []
+    return dict.fromkeys([*(_name(Path(row.video).name) for row in rows if not row.output), *tables])
 
 
 def _check_missing(videos: Iterable[str], tables: Mapping[str, Path], predictions: Path, expected: Path | None) -> None:
@@ -253,7 +233,7 @@ def _parse_line(line: str, where: str, first: bool) -> tuple[str, int | None]:
         if frame is None or frame < 0:
             raise DataError("not an image's place", where=where, got=cells[0], expected="video/00001.jpg")
         return video, frame + 1
-    if first and cells[0].lower() in HEADERS:
+    if first and cells[0].lower() in _HEADERS:
         return "", None
     if not cells[0] or len(cells) > 2 or (len(cells) == 2 and not (cells[1].isdecimal() and int(cells[1]))):
         raise DataError("not a line of the list", where=where, got=line, expected="video,frames")
@@ -266,11 +246,10 @@ def _name(text: str) -> str:
     return stem if stem and f"{dot}{suffix.lower()}" in (*SUFFIXES, ".txt") else text
 
 
-def _no_table(path: Path, got: object) -> ArtifactError:
+def _not_a_table(path: Path, got: object) -> ArtifactError:
     """Return the error for a table that predict cannot have written."""
-    return ArtifactError(
-        "not a table of predictions", where=path, got=got, expected="frame,status,AU1 ...", todo="predict again"
-    )
+    expected = "frame,status,AU1 ..."
+    return ArtifactError("not a table of predictions", where=path, got=got, expected=expected, todo="predict again")
 
 
 def _write_files(out: Path, decisions: Mapping[str, np.ndarray]) -> None:
@@ -281,12 +260,12 @@ def _write_files(out: Path, decisions: Mapping[str, np.ndarray]) -> None:
 
 def _write_table(out: Path, decisions: Mapping[str, np.ndarray]) -> None:
     """Write one file for all videos, with a line for each image; images are counted from 1."""
-    with store.atomic(out / TABLE) as temporary, open(temporary, "w") as file:
-        file.write(",".join([LOCATION, *AUS]) + "\n")
+    with store.atomic(out / _TABLE) as temporary, open(temporary, "w") as file:
+        file.write(",".join([_LOCATION, *AUS]) + "\n")
         for video, rows in decisions.items():
             file.writelines(f"{video}/{k:05d}.jpg,{cells}\n" for k, cells in enumerate(_cells(rows), start=1))
 
 
-def _cells(rows: Sequence[Sequence[int]] | np.ndarray) -> Iterator[str]:
+def _cells(rows: np.ndarray) -> Iterator[str]:
     """Yield each row as comma-separated digits."""
-    return (",".join(map(str, row)) for row in np.asarray(rows).tolist())
+    return (",".join(map(str, row)) for row in rows.tolist())

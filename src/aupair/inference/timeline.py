@@ -12,7 +12,8 @@ from aupair.inference.predictions import VideoPredictions
 if TYPE_CHECKING:
     from aupair.inference.recognizer import BundleRecognizer
     from aupair.report.timelines import Series
-PICTURE_ABSTAINS = 0.2
+
+_PICTURE_ABSTAINS = 0.2
 """The share of decisions from which the picture of README abstains."""
 
 
@@ -20,12 +21,12 @@ def save_timeline(path: Path, result: VideoPredictions, title: str, limits: np.n
     """Write a PNG with a panel for each AU: y_hat with its sigma, where it is active, and where it is abstained.
 
     Args:
-        limits: decisions of a lower confidence are marked as abstained; see `Predictions.abstained`.
+        limits: decisions of a lower confidence are marked as abstained; see `VideoPredictions.abstained`.
     """
     from aupair.report.timelines import draw_timeline
 
-    title = f"{title}: {len(result.frame)} frames, {result.faces} with a face"
-    draw_timeline(prediction_series(result, limits), title, columns=2).save_png(path)
+    title = f"{title}: {len(result.decision)} frames, {result.faces} with a face"
+    draw_timeline(_prediction_series(result, limits), title, columns=2).save_png(path)
 
 
 def save_prediction_picture(
@@ -44,21 +45,21 @@ def save_prediction_picture(
     rows = list(iter_faces(video, recognizer.params.preprocess_faces))
     result = recognizer.decide_video(recognizer.score_rows(rows))
     images = [row.image for row in rows]
-    shown = nearest_to_even(result.time, np.array([image is not None for image in images]))
+    shown = nearest_to_even(result.scores.time, np.array([image is not None for image in images]))
     faces = [image for image in (images[k] for k in shown) if image is not None]
-    series = prediction_series(result, recognizer.selection.confidence.limits(PICTURE_ABSTAINS))
+    series = _prediction_series(result, recognizer.selection.confidence.limits(_PICTURE_ABSTAINS))
     panels = [AUS.index(au) for au in aus]
     draw_timeline(series, title, panels, faces=faces).save_png(path, colours=256)
 
 
-def prediction_series(result: VideoPredictions, limits: np.ndarray | None = None) -> "Series":
+def _prediction_series(result: VideoPredictions, limits: np.ndarray | None = None) -> "Series":
     """Return what is drawn of a video's predictions; see `save_timeline`."""
     from aupair.report.figures import ORANGE, PURPLE
     from aupair.report.timelines import Series
 
-    predictions = result.predictions
-    strips = {"active": [(predictions.decision == 1, ORANGE)]}
+    scores = result.scores
+    strips = {"active": [(result.decision == 1, ORANGE)]}
     if limits is not None:
-        strips["abstained"] = [(predictions.abstained(limits), PURPLE)]
-    no_face = np.array([status != "ok" for status in result.status], bool)
-    return Series(result.time, predictions.pseudo_intensity, predictions.uncertainty, no_face, strips)
+        strips["abstained"] = [(result.abstained(limits), PURPLE)]
+    no_face = np.array([status != "ok" for status in scores.status], bool)
+    return Series(scores.time, scores.y_hat, scores.sigma, no_face, strips)

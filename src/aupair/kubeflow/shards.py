@@ -1,6 +1,5 @@
 """The steps of pipelines/predict.py: assign the videos to shards, predict the videos of one shard, merge the tables."""
 
-import csv
 import shutil
 import tempfile
 from collections import Counter
@@ -14,7 +13,15 @@ from aupair.console import ConsoleLog
 from aupair.data.fetch import fetch, list_source
 from aupair.data.s3 import Item
 from aupair.errors import DataError, ParamsError
-from aupair.inference.predict import SUFFIXES, SUMMARY, Summary, output_names, write_predictions, write_summary
+from aupair.inference.predict import (
+    SUFFIXES,
+    SUMMARY,
+    Summary,
+    output_names,
+    read_summary,
+    write_predictions,
+    write_summary,
+)
 from aupair.kubeflow.step import KfpArtifact
 from aupair.registry.versions import pin_version
 
@@ -100,7 +107,7 @@ def merge_shard_tables(tables: Sequence[KfpArtifact], predictions: KfpArtifact, 
         for artifact in tables:
             for path in sorted(Path(artifact.path).iterdir()):
                 if path.name == f"{SUMMARY}.csv":
-                    rows += _read_summary(path)
+                    rows += read_summary(path)
                 else:
                     shutil.copyfile(path, out / path.name)
         rows.sort(key=lambda row: row.video)
@@ -122,12 +129,3 @@ def _render_overview(rows: Sequence[Summary]) -> str:
     if len(listed) > _SHOWN_VIDEOS:
         lines.append(f"\n... and {len(listed) - _SHOWN_VIDEOS} more, in summary.csv")
     return "\n".join(lines) + "\n"
-
-
-def _read_summary(path: Path) -> list[Summary]:
-    """Return the rows of a shard's summary.csv."""
-    with open(path, newline="") as file:
-        return [
-            Summary(row["video"], row["status"], int(row["frames"]), int(row["faces"]), row["message"], row["output"])
-            for row in csv.DictReader(file)
-        ]

@@ -1,0 +1,56 @@
+"""Grey videos, and a recognizer that takes the brightness of a face for its pseudo-intensity."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from aupair.aus import AUS
+from aupair.evaluation.confidence import Confidence
+from aupair.evaluation.selection import Selection
+from aupair.inference.predictions import Arrays
+from aupair.inference.recognizer import BundleRecognizer
+from aupair.mapping.extractor import Statistics
+from aupair.params import parse_params
+
+A = len(AUS)
+
+
+def write_video(path: Path, *greys: int) -> Path:
+    """Write a video with a frame of each grey, 10 a second."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    code = "MJPG" if path.suffix == ".avi" else "mp4v"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*code), 10, (64, 64))
+    for grey in greys:
+        writer.write(np.full((64, 64, 3), grey, np.uint8))
+    writer.release()
+    return path
+
+
+def score_brightness(images: np.ndarray) -> Arrays:
+    """Return the mean of each image as y_hat, and 1 as sigma."""
+    mean = images.reshape(len(images), -1).mean(axis=1, dtype=np.float64).astype(np.float32)
+    return np.repeat(mean[:, None], A, axis=1), np.ones((len(images), A), np.float32)
+
+
+def make_recognizer(
+    params: dict[str, Any],
+    top: float,
+    mapping: Callable[[np.ndarray], Arrays] = lambda features: (features[:, :, 0], -features[:, :, 0]),
+    scorer: Callable[[np.ndarray], Arrays] = score_brightness,
+    uses: np.ndarray | None = None,
+) -> BundleRecognizer:
+    """Return a recognizer with the threshold .5 and a confidence that rises with the distance from it.
+
+    Args:
+        top: the brightness that is scaled to 1; 0 is scaled to -1.
+        mapping: by default the scaled brightness with uncertainty, and the negative of it without.
+        uses: (A,) bool, the AU is decided with uncertainty; None: each is.
+    """
+    ones = np.ones(A, np.float32)
+    statistics = Statistics(0 * ones, top * ones, ones, np.zeros((A, 201), np.float32))
+    confidence = Confidence(np.tile([0.0, 1.0, 0.0, 0.0, 0.0], (A, 1)), np.linspace(0.5, 1, 101))
+    selection = Selection(0, np.ones(A, bool) if uses is None else uses, np.full(A, 0.5), confidence)
+    return BundleRecognizer(scorer, statistics, mapping, selection, parse_params(params))
