@@ -35,12 +35,12 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture
 def clean_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Remove the machine's settings of servers, set a new home folder, and poll without a pause."""
-    prefixes = ("KFP_", "KF_", "AWS_", "MLFLOW_", "AUPAIR_DEBUG", "http_proxy", "HTTP_PROXY")
+    prefixes = ("KFP_", "KF_", "AWS_", "MLFLOW_", "http_proxy", "HTTP_PROXY")
     for name in [name for name in os.environ if name.startswith(prefixes)]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr(runs, "POLL_SECONDS", 0.01)
-    monkeypatch.setattr(server, "PROBE_SECONDS", 0.3)
+    monkeypatch.setattr(runs, "_POLL_SECONDS", 0.01)
+    monkeypatch.setattr(server, "_PROBE_SECONDS", 0.3)
 
 
 @pytest.fixture

@@ -1,8 +1,5 @@
 """`aupair pipeline`: compile the flow for Kubeflow Pipelines, run it locally, submit and schedule it, check a cluster."""
 
-import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -34,7 +31,6 @@ TokenFile = Annotated[
 CaCert = Annotated[
     Path | None, typer.Option(metavar="FILE", envvar="KFP_CA_CERT", help="Certificate authorities to trust (PEM).")
 ]
-Debug = Annotated[bool, typer.Option("--debug", envvar="AUPAIR_DEBUG", help="Show the traceback of an error.")]
 Experiment = Annotated[str, typer.Option(help="Where the runs are listed; created if it does not exist.")]
 
 
@@ -102,37 +98,21 @@ def run_locally(
     typer.echo(f"run {folder.name}: artifacts and logs in {folder}")
 
 
-@contextmanager
-def _traceback_if(debug: bool) -> Iterator[None]:
-    """Print the traceback of an exception inside the block, before its one line."""
-    try:
-        yield
-    except Exception:
-        if debug:
-            traceback.print_exc()
-        raise
-
-
-def _prepare(path: Path, texts: list[str] | None) -> "tuple[PipelineFile, dict[str, Any]]":
-    """Return a compiled file and its checked arguments."""
-    from aupair.kubeflow.pipeline_file import parse_arguments, read_pipeline_file
-
-    file = read_pipeline_file(path)
-    return file, parse_arguments(file, texts or ())
-
-
-def _connect(
-    file: "PipelineFile", host: str, namespace: str, token_file: Path | None, ca_cert: Path | None
-) -> "Connection":
-    """Return the connection to a server; warn if it is older than the file."""
+def _prepare(
+    path: Path, texts: list[str] | None, host: str, namespace: str, token_file: Path | None, ca_cert: Path | None
+) -> "tuple[PipelineFile, dict[str, Any], Connection]":
+    """Return a compiled file, its checked arguments, and a connection; warn of a server that is older than the file."""
     from aupair.console import ConsoleLog
     from aupair.kubeflow.compat import warn_of_older_server
+    from aupair.kubeflow.pipeline_file import parse_arguments, read_pipeline_file
     from aupair.kubeflow.server import Connection, find_server
 
+    file = read_pipeline_file(path)
+    arguments = parse_arguments(file, texts or ())
     connection = Connection(find_server(host, namespace, token_file, ca_cert))
     if warning := warn_of_older_server(file, connection.version):
         ConsoleLog().line(f"warning: {warning}")
-    return connection
+    return file, arguments, connection
 
 
 @app.command(
@@ -152,19 +132,16 @@ def submit(
         bool, typer.Option("--wait", help="Wait until it has finished; Ctrl-C does not stop the run.")
     ] = False,
     timeout: Annotated[float, typer.Option(min=1, metavar="SECONDS", help="How long to wait.")] = 86400,
-    debug: Debug = False,
 ) -> None:
     """Start a run of a compiled file on a cluster; --param is checked before anything is sent."""
     from aupair.console import ConsoleLog
     from aupair.kubeflow.runs import submit_run, wait_for_run
 
-    with _traceback_if(debug):
-        file, arguments = _prepare(path, texts)
-        connection = _connect(file, host, namespace, token_file, ca_cert)
-        run = submit_run(connection, file, arguments, experiment=experiment, name=name)
-        typer.echo(f"run {run.id}: {run.name}, in experiment {experiment}" + (f"\n{run.url}" if run.url else ""))
-        if wait:
-            typer.echo(f"succeeded after {wait_for_run(connection, run, file, timeout, ConsoleLog())}")
+    file, arguments, connection = _prepare(path, texts, host, namespace, token_file, ca_cert)
+    run = submit_run(connection, file, arguments, experiment=experiment, name=name)
+    typer.echo(f"run {run.id}: {run.name}, in experiment {experiment}" + (f"\n{run.url}" if run.url else ""))
+    if wait:
+        typer.echo(f"succeeded after {wait_for_run(connection, run, file, timeout, ConsoleLog())}")
 
 
 @app.command(
@@ -190,18 +167,15 @@ def schedule(
     catchup: Annotated[bool, typer.Option("--catchup", help="Make up for runs that were missed.")] = False,
     disabled: Annotated[bool, typer.Option("--disabled", help="Create it, but do not start it.")] = False,
     replace: Annotated[bool, typer.Option("--replace", help="Replace the schedule of this name.")] = False,
-    debug: Debug = False,
 ) -> None:
     """Create a schedule by which a cluster runs a compiled file again and again."""
     from aupair.kubeflow.runs import Schedule, create_schedule
 
-    with _traceback_if(debug):
-        file, arguments = _prepare(path, texts)
-        times = Schedule(name, cron, interval or 0, concurrency, catchup, not disabled)
-        connection = _connect(file, host, namespace, token_file, ca_cert)
-        created = create_schedule(connection, file, arguments, times, experiment=experiment, replace=replace)
-        when = cron or f"every {interval} s"
-        typer.echo(f"schedule {created.id}: {name}, {when}" + (f"\n{created.url}" if created.url else ""))
+    times = Schedule(name, cron, interval or 0, concurrency, catchup, not disabled)
+    file, arguments, connection = _prepare(path, texts, host, namespace, token_file, ca_cert)
+    created = create_schedule(connection, file, arguments, times, experiment=experiment, replace=replace)
+    when = cron or f"every {interval} s"
+    typer.echo(f"schedule {created.id}: {name}, {when}" + (f"\n{created.url}" if created.url else ""))
 
 
 @app.command(

@@ -33,19 +33,21 @@ _TASK_KEYS: dict[str, tuple[str, Version]] = {
 }
 """Keys of a task's settings, likewise."""
 
-UNREADABLE_FILE = ("unknown template format", "pipeline spec is invalid", "platform spec is invalid")
+_UNREADABLE_FILE = ("unknown template format", "pipeline spec is invalid", "platform spec is invalid")
 """Server messages about a file that it cannot read."""
 
 
-def find_unknown_field(message: str) -> tuple[str, str] | None:
-    """Return the field that a server's message calls unknown, and how to leave it out; None if there is none."""
-    match = re.search(r'unknown field "(\w+)"', message)
-    if match is None:
-        return None
-    option, since = {**_TASK_KEYS, **_PIPELINE_KEYS}.get(match[1], ("", (0, 0)))
-    if not option:
-        return match[1], "compile for that server's version, or upgrade it"
-    return match[1], f"compile without {option}, or upgrade it to {since[0]}.{since[1]}"
+def advice_for_refusal(message: str) -> str:
+    """Return what to do about a server's message, if it says that the server is older than the file; else nothing."""
+    if match := re.search(r'unknown field "(\w+)"', message):
+        option, since = (_TASK_KEYS | _PIPELINE_KEYS).get(match[1], ("", (0, 0)))
+        if option:
+            return (
+                f"the server is older than the file: compile without {option}, or upgrade it to {since[0]}.{since[1]}"
+            )
+    if match or any(words in message for words in _UNREADABLE_FILE):
+        return "the server may be older than the SDK: try `aupair pipeline doctor FILE.yaml`"
+    return ""
 
 
 def parse_version(version: str) -> Version | None:

@@ -111,7 +111,7 @@ class Doctor:
         """List an experiment, which needs the same rights as a run."""
         name = self.connection.namespace
         with kfp_errors(self.connection.server, f"list the experiments of {name or 'the server'}"):
-            self.connection.client.list_experiments(page_size=1, namespace=name)
+            self.connection.experiments.experiment_service_list_experiments(page_size=1, namespace=name)
         return f"{name or 'none is needed'}: experiments can be listed"
 
     def _image_name(self) -> str:

@@ -11,27 +11,18 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from aupair.errors import (
-    ArtifactError,
-    AupairError,
-    ParamsError,
-    RejectedError,
-    RunFailedError,
-    TimedOutError,
-    UnreachableError,
-)
+from aupair.errors import AupairError, ParamsError, RejectedError, RunFailedError, TimedOutError, UnreachableError
 from aupair.kubeflow.pipeline_file import PipelineFile
 from aupair.kubeflow.server import Connection
-from aupair.kubeflow.server_errors import ExistsError, NotReadyError, kfp_errors
+from aupair.kubeflow.server_errors import NotReadyError, kfp_errors
 from aupair.log import Log
 
-POLL_SECONDS = 5.0
+_POLL_SECONDS = 5.0
 _LOG_SECONDS = 60.0
 _FAILED_POLLS = 60
 """Polls in a row that may fail while waiting for a run: a server is restarted now and then."""
 
-FINISHED = ("SUCCEEDED", "SKIPPED", "FAILED", "CANCELED")
-_CRON_FIELDS = "second minute hour day month weekday"
+_FINISHED = ("SUCCEEDED", "SKIPPED", "FAILED", "CANCELED")
 
 
 class StillRunning(AupairError):
@@ -79,12 +70,10 @@ class Schedule:
         if bool(self.cron) == bool(self.interval):
             got = "both" if self.cron else "neither"
             raise ParamsError("no time for the schedule", got=got, expected="either --cron or --interval")
-        count = len(self.cron.split())
-        if self.cron and not self.cron.startswith("@") and count != 6:
-            example = f"0 {self.cron}" if count == 5 else "0 30 2 * * 1"
-            # a server would read five fields as the first five of six, without a word
-            expected = f'six fields "{_CRON_FIELDS}"'
-            raise ParamsError("--cron", got=f'"{self.cron}"', expected=expected, todo=f'try --cron "{example}"')
+        # a server would read five fields as the first five of six, without a word
+        if self.cron and not self.cron.startswith("@") and len(self.cron.split()) != 6:
+            expected, todo = 'six fields "second minute hour day month weekday"', 'try --cron "0 30 2 * * 1"'
+            raise ParamsError("--cron", got=f'"{self.cron}"', expected=expected, todo=todo)
 
 
 def submit_run(
@@ -100,19 +89,12 @@ def submit_run(
     Raises:
         AupairError: the server refuses; see `server_errors.kfp_errors`.
     """
-    from kfp_server_api import V2beta1Run, V2beta1RuntimeConfig
+    from kfp_server_api import V2beta1Run
 
-    documents = {"pipeline_spec": file.spec, "platform_spec": file.platform} if file.platform else file.spec
     name = name or f"{file.name} {time.strftime('%Y-%m-%d %H-%M-%S')}"
-    request = V2beta1Run(
-        experiment_id=_experiment_id(connection, experiment),
-        display_name=name,
-        description=_description(file),
-        pipeline_spec=documents,
-        runtime_config=V2beta1RuntimeConfig(parameters=dict(arguments)),
-    )
+    request = V2beta1Run(display_name=name, **_job(connection, file, arguments, experiment))
     with kfp_errors(connection.server, "start the run"):
-        run = connection.client.runs.run_service_create_run(request)
+        run = connection.runs.run_service_create_run(request)
     return _submitted(connection, run.run_id, name, "runs")
 
 
@@ -131,43 +113,39 @@ def create_schedule(
         replace: delete the schedules of the same name, after the new one has been accepted.
 
     Raises:
-        ExistsError: there is a schedule of that name, and `replace` is False.
-        ArtifactError: the SDK reads the file, and refuses it.
+        RejectedError: there is a schedule of that name, and `replace` is False.
         AupairError: the server refuses; see `server_errors.kfp_errors`.
     """
-    from google.protobuf.json_format import ParseError
+    from kfp_server_api import V2beta1CronSchedule, V2beta1PeriodicSchedule, V2beta1RecurringRun, V2beta1Trigger
 
     old = schedule_ids(connection, schedule.name)
     if old and not replace:
-        raise ExistsError("a schedule of this name exists already", got=schedule.name, todo="add --replace")
-    experiment_id = _experiment_id(connection, experiment)
-    try:
-        with kfp_errors(connection.server, "create the schedule"):
-            created = connection.client.create_recurring_run(
-                experiment_id,
-                schedule.name,
-                description=_description(file),
-                cron_expression=schedule.cron or None,
-                interval_second=schedule.interval or None,
-                max_concurrency=schedule.concurrency,
-                no_catchup=not schedule.catchup,
-                enabled=schedule.enabled,
-                params=dict(arguments),
-                pipeline_package_path=str(file.path),
-            )
-    except (ParseError, ValueError) as error:
-        got = str(error).splitlines()[0]
-        raise ArtifactError("the SDK cannot read the compiled file", where=file.path, got=got) from error
+        raise RejectedError("a schedule of this name exists already", got=schedule.name, todo="add --replace")
+    if schedule.cron:
+        trigger = V2beta1Trigger(cron_schedule=V2beta1CronSchedule(cron=schedule.cron))
+    else:
+        trigger = V2beta1Trigger(periodic_schedule=V2beta1PeriodicSchedule(interval_second=schedule.interval))
+    request = V2beta1RecurringRun(
+        display_name=schedule.name,
+        trigger=trigger,
+        mode="ENABLE" if schedule.enabled else "DISABLE",
+        max_concurrency=schedule.concurrency,
+        no_catchup=not schedule.catchup,
+        **_job(connection, file, arguments, experiment),
+    )
+    with kfp_errors(connection.server, "create the schedule"):
+        created = connection.schedules.recurring_run_service_create_recurring_run(request)
+    submitted = _submitted(connection, created.recurring_run_id, schedule.name, "recurringrun")
     for schedule_id in old:
         with kfp_errors(connection.server, f"delete the old schedule {schedule_id}; the new one exists"):
-            connection.client.delete_recurring_run(schedule_id)
-    return _submitted(connection, created.recurring_run_id, schedule.name, "recurringrun")
+            connection.schedules.recurring_run_service_delete_recurring_run(schedule_id)
+    return submitted
 
 
 def schedule_ids(connection: Connection, name: str) -> list[str]:
     """Return the ids of the schedules of a name."""
     with kfp_errors(connection.server, "list the schedules"):
-        answer = connection.client.list_recurring_runs(
+        answer = connection.schedules.recurring_run_service_list_recurring_runs(
             page_size=100, namespace=connection.namespace, filter=_name_filter(name)
         )
     return [str(schedule.recurring_run_id) for schedule in answer.recurring_runs or ()]
@@ -195,10 +173,10 @@ def _poll(connection: Connection, run: Submitted, timeout: float, log: Log) -> t
     """Poll the run until it has finished; tolerate a server that does not answer for some minutes."""
     start, logged, state, failures = time.monotonic(), 0.0, "", 0
     while True:
-        answer, current = None, state
+        current = state
         try:
             with kfp_errors(connection.server, f"show run {run.id}"):
-                answer = connection.client.get_run(run.id)
+                answer = connection.runs.run_service_get_run(run.id)
             failures, current = 0, str(answer.state or "PENDING")
         except (UnreachableError, NotReadyError) as error:
             failures += 1
@@ -210,12 +188,12 @@ def _poll(connection: Connection, run: Submitted, timeout: float, log: Log) -> t
         if current != state or elapsed - logged > _LOG_SECONDS:
             state, logged = current, elapsed
             log.line(f"  {state.lower()}, {_format_duration(elapsed)}")
-        if answer and state in FINISHED:
+        if state in _FINISHED:
             return answer, _format_duration(elapsed)
         if elapsed >= timeout:
             got = f"{state.lower()} after {_format_duration(elapsed)}"
             raise TimedOutError("the run has not finished", where=run, got=got, todo="it goes on; look there")
-        time.sleep(min(POLL_SECONDS, timeout - elapsed))
+        time.sleep(min(_POLL_SECONDS, timeout - elapsed))
 
 
 def _submitted(connection: Connection, identifier: str | None, name: str, page: str) -> Submitted:
@@ -230,42 +208,41 @@ def _submitted(connection: Connection, identifier: str | None, name: str, page: 
     return Submitted(identifier, name, f"{server.ui}/#/{page}/details/{identifier}" if server.ui else "")
 
 
-def _description(file: PipelineFile) -> str:
-    """Return which file and image a run is from."""
+def _job(connection: Connection, file: PipelineFile, arguments: Mapping[str, Any], experiment: str) -> dict[str, Any]:
+    """Return what the requests for a run and for a schedule have in common."""
+    from kfp_server_api import V2beta1RuntimeConfig
+
     digest = hashlib.sha256(file.path.read_bytes()).hexdigest()
-    return f"{file.path.name}, sha256 {digest[:16]}, image {', '.join(file.images)}"
+    return {
+        "experiment_id": _experiment_id(connection, experiment),
+        "description": f"{file.path.name}, sha256 {digest[:16]}, image {', '.join(file.images)}",
+        "pipeline_spec": {"pipeline_spec": file.spec, "platform_spec": file.platform} if file.platform else file.spec,
+        "runtime_config": V2beta1RuntimeConfig(parameters=dict(arguments)),
+    }
 
 
 def _experiment_id(connection: Connection, name: str) -> str:
-    """Return the id of an experiment; create it if it does not exist."""
-    from kfp_server_api import V2beta1Experiment
-
-    if existing := _existing_experiment_id(connection, name):
-        return existing
-    request = V2beta1Experiment(display_name=name, namespace=connection.namespace)
-    try:
-        with kfp_errors(connection.server, f"create experiment {name}"):
-            created = connection.client.experiments.experiment_service_create_experiment(request)
-    except ExistsError:  # another process was quicker
-        if existing := _existing_experiment_id(connection, name):
-            return existing
-        raise
-    return _submitted(connection, created.experiment_id, name, "experiments").id
-
-
-def _existing_experiment_id(connection: Connection, name: str) -> str:
-    """Return the id of an experiment; empty if there is none of that name.
+    """Return the id of an experiment; create it if it does not exist.
 
     Raises:
         RejectedError: it is archived, and would hide its runs.
     """
+    from kfp_server_api import V2beta1Experiment
+
     with kfp_errors(connection.server, "list the experiments"):
-        answer = connection.client.list_experiments(namespace=connection.namespace, filter=_name_filter(name))
-    experiment = next(iter(answer.experiments or ()), None)
-    if experiment and experiment.storage_state == "ARCHIVED":
+        answer = connection.experiments.experiment_service_list_experiments(
+            namespace=connection.namespace, filter=_name_filter(name)
+        )
+    if answer.experiments:
+        experiment = answer.experiments[0]
+    else:
+        request = V2beta1Experiment(display_name=name, namespace=connection.namespace)
+        with kfp_errors(connection.server, f"create experiment {name}"):
+            experiment = connection.experiments.experiment_service_create_experiment(request)
+    if experiment.storage_state == "ARCHIVED":
         todo = "restore it in the user interface, or name another with --experiment"
         raise RejectedError(f"experiment {name} is archived", where=connection.server.host, todo=todo)
-    return str(experiment.experiment_id) if experiment else ""
+    return _submitted(connection, experiment.experiment_id, name, "experiments").id
 
 
 def _name_filter(name: str) -> str:

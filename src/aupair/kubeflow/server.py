@@ -1,36 +1,30 @@
-"""The connection to a Kubeflow Pipelines server: its address, the credentials, and a `kfp.Client` made safe.
+"""The connection to a Kubeflow Pipelines server: its address, the credentials, and the SDK's API client made safe.
 
-By itself `kfp.Client` takes a login page for an answer whose fields are all None, follows redirects, waits for ever for a
-server that is silent, and reads the namespace and a cookie from a file in the home folder.
+The client is `kfp_server_api`, on which `kfp.Client` is built. By itself it takes a login page for an answer whose fields
+are all None, follows redirects, and waits for ever for a server that is silent.
 """
 
 import os
 import ssl
 import urllib.request
-import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from aupair.errors import ParamsError, RejectedError
-from aupair.kubeflow.server_errors import COOKIE, HEALTH, HOW_TO_LOG_IN, TOKEN, NotReadyError, kfp_errors, parse_answer
+from aupair.kubeflow.server_errors import HOW_TO_LOG_IN, NotReadyError, check_json, kfp_errors
 
 if TYPE_CHECKING:
-    import kfp
-    from kfp_server_api.rest import RESTClientObject
-
-UI = "KF_PIPELINES_UI_ENDPOINT"
-POD_TOKEN = "KF_PIPELINES_SA_TOKEN_PATH"
-"""The SDK's names for the address of the user interface, and for the file of a pod's token."""
+    from kfp_server_api import ApiClient
 
 _POD_TOKEN_FILE = Path("/var/run/secrets/kubeflow/pipelines/token")
 _POD_NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
-POD_HOST = "http://ml-pipeline.kubeflow.svc.cluster.local:8888"
+_POD_HOST = "http://ml-pipeline.kubeflow.svc.cluster.local:8888"
 
 _CONNECT_SECONDS = 5.0
 _READ_SECONDS = 60.0
-PROBE_SECONDS = 10.0
+_PROBE_SECONDS = 10.0
 
 
 class NoHostError(ParamsError):
@@ -91,18 +85,20 @@ def find_server(host: str, namespace: str = "", token_file: Path | None = None, 
         ssl.create_default_context(cafile=ca)
     except OSError as error:
         raise ParamsError("--ca-cert", got=ca, expected="a file of certificates (PEM)") from error
-    token, cookie = (_check_secret(os.environ.get(name, "").strip(), name) for name in (TOKEN, COOKIE))
-    if not host:
-        pod = Path(os.environ.get(POD_TOKEN, _POD_TOKEN_FILE))
-        if not pod.is_file():
+    token, cookie = (_check_secret(os.environ.get(name, "").strip(), name) for name in ("KFP_TOKEN", "KFP_COOKIE"))
+    if host:
+        host = ui = _check_host(host)
+    else:
+        host, ui = _POD_HOST, ""
+        pod_token = Path(os.environ.get("KF_PIPELINES_SA_TOKEN_PATH", _POD_TOKEN_FILE))
+        if not pod_token.is_file():
             todo = "give --host https://HOST/pipeline, or set KFP_ENDPOINT"
             raise NoHostError("which Kubeflow Pipelines server?", got="no --host, and no pod of a cluster", todo=todo)
         if not namespace and _POD_NAMESPACE_FILE.is_file():
             namespace = _POD_NAMESPACE_FILE.read_text().strip()
-        token_file = token_file or (None if token else pod)
-        return Server(POD_HOST, namespace, token, token_file, cookie, ca, os.environ.get(UI, "").rstrip("/"))
-    host = _check_host(host)
-    return Server(host, namespace, token, token_file, cookie, ca, os.environ.get(UI, host).rstrip("/"))
+        token_file = token_file or (None if token else pod_token)
+    ui = os.environ.get("KF_PIPELINES_UI_ENDPOINT", ui).rstrip("/")
+    return Server(host, namespace, token, token_file, cookie, ca, ui)
 
 
 def _check_secret(secret: str, where: str) -> str:
@@ -123,15 +119,15 @@ def _check_host(host: str) -> str:
         ParamsError: it is no URL of a server, or holds a user.
     """
     host = host.partition("#")[0].rstrip("/")
-    expected = "http(s)://HOST, behind Kubeflow's gateway https://HOST/pipeline"
     try:
         parts = urlsplit(host)
         usable = parts.scheme in ("http", "https") and parts.hostname and not parts.query and parts.port != 0
-    except ValueError as error:
-        raise ParamsError("--host", got=host, expected=expected) from error
-    if parts.username or parts.password:
+    except ValueError:
+        usable = False
+    if "@" in host:
         raise ParamsError("--host", got="a URL with a user in it", todo=HOW_TO_LOG_IN)
     if not usable:
+        expected = "http(s)://HOST, behind Kubeflow's gateway https://HOST/pipeline"
         raise ParamsError("--host", got=host, expected=expected)
     return host
 
@@ -140,7 +136,7 @@ class Connection:
     """A connection to a server that has proven to be a Kubeflow Pipelines API.
 
     Attributes:
-        client: the SDK's client; wrap its calls in `kfp_errors`.
+        experiments, runs, schedules: the SDK's services; wrap their calls in `kfp_errors`.
         version: the server's, such as 2.17.0; empty if it does not tell.
         multi_user: whether everything belongs to a namespace.
 
@@ -149,10 +145,14 @@ class Connection:
     """
 
     def __init__(self, server: Server) -> None:
+        import kfp_server_api
+
         self.server = server
-        http_client = _rest_client(server)
-        self.version, self.multi_user = _probe(server, http_client)
-        self.client = _kfp_client(server, http_client)
+        api = _api_client(server)
+        self.version, self.multi_user = _probe(server, api)
+        self.experiments = kfp_server_api.ExperimentServiceApi(api)
+        self.runs = kfp_server_api.RunServiceApi(api)
+        self.schedules = kfp_server_api.RecurringRunServiceApi(api)
 
     @property
     def namespace(self) -> str | None:
@@ -169,42 +169,50 @@ class Connection:
         return self.server.namespace
 
 
-def _rest_client(server: Server) -> "RESTClientObject":
-    """Return the HTTP side of the SDK: no redirects, a time limit for each request, and JSON answers only."""
-    from kfp_server_api import Configuration
+def _api_client(server: Server) -> "ApiClient":
+    """Return the SDK's API client: no redirects, a time limit for each request, and JSON answers only."""
+    from kfp_server_api import ApiClient, ApiException, Configuration
     from kfp_server_api.rest import RESTClientObject
     from urllib3 import Retry
 
     class JsonClient(RESTClientObject):
         def request(self, *args: Any, **options: Any) -> Any:
             options["_request_timeout"] = options.get("_request_timeout") or (_CONNECT_SECONDS, _READ_SECONDS)
-            response = super().request(*args, **options)
-            parse_answer(server, response.data)
+            try:
+                response = super().request(*args, **options)
+            except ApiException as error:  # its caller needs a body, and UTF-8
+                error.body = (error.body or b"").decode(errors="replace").encode()
+                raise
+            check_json(server, response.data)
             return response
+
+    def read_token(config: Configuration) -> None:
+        config.api_key["authorization"] = server.current_token()
 
     config = Configuration(host=server.host)
     config.retries = Retry(total=1, read=False, redirect=False, respect_retry_after_header=False, backoff_factor=0.2)
     config.ssl_ca_cert = str(server.ca) if server.ca else None
     if not urllib.request.proxy_bypass(urlsplit(server.host).netloc):
         config.proxy = urllib.request.getproxies().get(urlsplit(server.host).scheme)
-    return JsonClient(config)
+    if token := server.current_token():
+        config.api_key, config.api_key_prefix = {"authorization": token}, {"authorization": "Bearer"}
+        config.refresh_api_key_hook = read_token
+    client = ApiClient(config, cookie=server.cookie)
+    client.rest_client = JsonClient(config)
+    return client
 
 
-def _probe(server: Server, http_client: "RESTClientObject") -> tuple[str, bool]:
+def _probe(server: Server, api: "ApiClient") -> tuple[str, bool]:
     """Ask the server for its version (empty if unknown) and whether it serves several users.
 
     The answer comes from the API itself or from the user interface, which forwards requests to the API.
     """
-    token = server.current_token()
-    headers = {"Accept": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
-    headers |= {"Cookie": server.cookie} if server.cookie else {}
-    limits = (_CONNECT_SECONDS, PROBE_SECONDS)
-    with kfp_errors(server, HEALTH):
-        answer = http_client.request(
-            "GET", f"{server.host}/apis/v2beta1/healthz", headers=headers, _request_timeout=limits
-        )
-    parsed = parse_answer(server, answer.data)
-    health = parsed if isinstance(parsed, dict) else {}
+    with kfp_errors(server, "read the server's health"):
+        answer = api.call_api(
+            "/apis/v2beta1/healthz", "GET", response_type="object", auth_settings=["Bearer"],
+            _return_http_data_only=True, _request_timeout=(_CONNECT_SECONDS, _PROBE_SECONDS),
+        )  # fmt: skip
+    health = answer if isinstance(answer, dict) else {}
     if health.get("apiServerReady") is False:
         raise NotReadyError("the API behind the user interface does not answer", where=server.host, todo="try again")
     if not {"multi_user", "tag_name", "apiServerReady"} & set(health):
@@ -213,27 +221,3 @@ def _probe(server: Server, http_client: "RESTClientObject") -> tuple[str, bool]:
     version = str(health.get("tag_name") or health.get("apiServerTagName") or "")
     multi_user = bool(health.get("multi_user") or health.get("apiServerMultiUser"))
     return "" if version == "unknown" else version, multi_user
-
-
-def _kfp_client(server: Server, http_client: "RESTClientObject") -> "kfp.Client":
-    """Return the SDK's client on top of our HTTP client."""
-    import kfp
-    from kfp.client.token_credentials_base import TokenCredentialsBase
-
-    class Token(TokenCredentialsBase):
-        def refresh_api_key_hook(self, config: Any) -> None:
-            config.api_key["authorization"] = server.current_token()
-
-    class Client(kfp.Client):
-        def _load_context_setting_or_default(self) -> None:  # from a file in the home folder
-            self._context_setting = {"namespace": ""}
-
-        def get_kfp_healthz(self, sleep_duration: int = 5) -> Any:  # the probe has been made
-            return self.api_models.V2beta1GetHealthzResponse(multi_user=False)
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # "only works with Kubeflow Pipelines v2"
-        credentials = Token() if server.current_token() else None
-        client = Client(server.host, credentials=credentials, cookies=server.cookie, ui_host=server.ui or None)
-    client.runs.api_client.rest_client = http_client  # all services share one API client
-    return client
