@@ -1,7 +1,13 @@
 """The flow: nine stages as functions, which `aupair run`, DVC and Kubeflow call.
 
-A stage takes the paths of its artifacts and a Params record. It imports neither kfp nor dvc, and imports heavy libraries
-in its body. `FLOW` lists the stages; tests compare dvc.yaml and params.yaml with it.
+A stage takes the paths of its artifacts and a Params record. The parameters `f` and `h` are folders with a trained network f
+(pseudo-intensity) or h (uncertainty) and its output for every frame; `aupair.stage.ARTIFACTS` names the path of each artifact.
+A trial is one training of all networks with its own seed. Data is split by person: networks are fitted on `fit`, choices are
+made on `select`, and results are reported on `validation`. The people of `fit` are divided into folds, so that each frame is
+scored by a network that was not trained on its person.
+
+A stage imports neither kfp nor dvc, and imports heavy libraries in its body. `FLOW` lists the stages; tests compare dvc.yaml
+and params.yaml with it.
 """
 
 import os
@@ -21,7 +27,7 @@ SYNTHETIC = "Synthetic faces (the demo corpus): these figures compare methods; t
 
 
 def synthetic_note(data: Path) -> str:
-    """Return the note that belongs to every figure of a synthetic corpus, which has conditions.csv; empty for others."""
+    """Return the note for reports on a synthetic corpus, recognised by its conditions.csv; empty for other data."""
     return SYNTHETIC if (data / "conditions.csv").exists() else ""
 
 
@@ -45,7 +51,7 @@ def preprocess_faces(*, data: Path, labels: Path, faces: Path, params: Params, l
 
 
 def sample_pairs(*, labels: Path, faces: Path, pairs: Path, params: Params, log: Log = SILENT) -> None:
-    """Draw the fixed pairs, the groups to train on and the folds of people."""
+    """Draw fixed pairs to evaluate networks on, pairs or groups to train on, and the folds of people."""
     from aupair.data.frames import load_frames
     from aupair.ranking.samples import draw_samples
 
@@ -59,7 +65,7 @@ def train_pseudo_intensity(
     *, labels: Path, faces: Path, pairs: Path, f: Path, params: Params, trial: int, checkpoints: Path | None = None,
     teacher: Path | None = None, log: Log = SILENT,
 ) -> None:  # fmt: skip
-    """Train f by ranking, and score every frame with an f that never saw its person.
+    """Train f by ranking, and compute y_hat of every frame with an f that was not trained on its person.
 
     Args:
         teacher: folder of the finished trial whose f and h are imitated (objective: distill).
@@ -86,7 +92,7 @@ def train_uncertainty(
     *, labels: Path, faces: Path, pairs: Path, f: Path, h: Path, params: Params, trial: int,
     checkpoints: Path | None = None, log: Log = SILENT,
 ) -> None:  # fmt: skip
-    """Train h on the frozen scores of f, and compute sigma of every frame."""
+    """Train h on the y_hat that f has computed, and compute sigma of every frame."""
     from aupair.ranking.checkpoint import checkpointing, training_settings
     from aupair.ranking.distributed import is_main
     from aupair.ranking.samples import load_training_set
@@ -107,7 +113,7 @@ def train_uncertainty(
 def extract_features(
     *, labels: Path, faces: Path, f: Path, h: Path, features: Path, params: Params, trial: int, log: Log = SILENT
 ) -> None:
-    """Compute the features of every frame from y_hat and sigma over its video."""
+    """Compute the features of every frame from y_hat and sigma of its video, and the statistics that scale them."""
     from aupair.data.frames import load_frames
     from aupair.mapping.features import write_features
     from aupair.ranking.scores import read_sigma, read_y_hat
@@ -137,7 +143,10 @@ def evaluate(
     features: Sequence[Path], mapping: Sequence[Path], selection: Path, metrics: Path, table: Path, plots: Path,
     report: Path, params: Params, log: Log = SILENT,
 ) -> None:  # fmt: skip
-    """Choose trial, thresholds and mappings on `select`; score them once on `validation`; write the reports."""
+    """Choose trial, thresholds and mappings on `select`; score them once on `validation`; write the reports.
+
+    `f`, `h`, `features` and `mapping` have an entry for each trial.
+    """
     from aupair.data.frames import load_frames
     from aupair.evaluation.conditions import load_conditions
     from aupair.evaluation.evaluate import evaluate_trials
@@ -166,7 +175,7 @@ def register_model(
     mapping: Sequence[Path], selection: Path, metrics: Path, table: Path, plots: Path, report: Path,
     registered: Path, params: Params, log: Log = SILENT,
 ) -> None:  # fmt: skip
-    """Register the chosen trial in MLflow as a version of the model, unless it is registered already."""
+    """Log the flow to MLflow and register the chosen trial as a version of the model, unless it is registered already."""
     from aupair.inference.bundle import Parts
     from aupair.registry.register import register_bundle
     from aupair.registry.runs import collect_stage_run
@@ -250,7 +259,7 @@ def run_stage(
     Raises:
         ParamsError: the stage, trial or teacher does not fit.
         ArtifactError: an input is missing.
-        AupairError: an output cannot be written, or what the stage itself raises.
+        AupairError: an output cannot be written, or the stage fails.
     """
     stage = get_stage(name)
     more = {} if teacher is None else {"teacher": teacher}
@@ -300,7 +309,10 @@ def _checked_arguments(stage: Stage, params: Params, root: Path, trial: int | No
 
 
 def _check_paths(stage: Stage, places: dict[str, Any]) -> None:
-    """Check before hours of work that inputs exist and outputs can be written; of `data` its readers check more."""
+    """Check, before hours of work, that the inputs exist and the outputs can be written.
+
+    The folder `data` is not checked here: the code that reads it checks it in detail.
+    """
     for artifact in stage.reads:
         for path in places[artifact] if isinstance(places[artifact], list) else [places[artifact]]:
             if not path.exists() and artifact != "data":

@@ -1,4 +1,8 @@
-"""The choices made on `select`, never on the split that is reported: thresholds, a mapping for each AU, the trial."""
+"""The choices: a threshold and a mapping for each AU, and the trial. By default they are made on the split `select`.
+
+A mapping's raw output is compared with a threshold to decide whether the AU is active. P1 and P2 are rows of the score table,
+named as in the paper: P1 uses the mapping with uncertainty for all AUs, P2 only for the AUs where it scores higher.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,7 +33,7 @@ from aupair.evaluation.nearest_face import fill_nearest
 from aupair.params import Evaluate
 
 MAPPINGS = ("without_uncertainty", "with_uncertainty")
-"""the two mappings of an AU: without, the simpler one, cannot see sigma; False and True index them"""
+"""the two mappings of an AU; the one without uncertainty does not read sigma. They are indexed by False and True"""
 _OLD_MAPPINGS = {"P2": MAPPINGS[0], "P1": MAPPINGS[1]}
 """the names in a selection.json of version 0.1"""
 _DEFAULT_THRESHOLD = 0.5
@@ -37,14 +41,14 @@ _DEFAULT_THRESHOLD = 0.5
 
 @dataclass(frozen=True)
 class Trial:
-    """The outputs of one trial for the N frames; every array (N, A) float32, NaN where there is no face.
+    """The outputs of one trial for all N frames; every array is (N, A) float32, NaN where there is no face.
 
     Attributes:
-        number: which trial.
-        y_hat: pseudo-intensities, standardised; those of fit out of fold.
+        number: the number of the trial.
+        y_hat: standardised pseudo-intensities; those of `fit` are out of fold.
         sigma: the outputs of h, in the unit of y_hat.
-        with_uncertainty: raw output of the mapping that sees sigma.
-        without_uncertainty: raw output of the mapping that does not.
+        with_uncertainty: raw output of the mapping that reads sigma.
+        without_uncertainty: raw output of the mapping that does not read sigma.
     """
 
     number: int
@@ -60,13 +64,13 @@ class Trial:
 
 @dataclass(frozen=True)
 class Cells:
-    """The annotated frames of one split, n of them.
+    """The n annotated frames of one split; a cell is a frame and an AU.
 
     Attributes:
-        split: its name.
-        rows: (n,) int64, their rows in `Frames`.
-        video: (n,) int32.
-        level: (n, A) int8, 0 or 1; 0..5 where the target is intensity.
+        split: the name of the split.
+        rows: (n,) int64, the rows of these frames in `Frames`.
+        video: (n,) int32, the video of each frame.
+        level: (n, A) int8, 0 or 1, or 0..5 if the target is intensity.
     """
 
     split: str
@@ -80,7 +84,12 @@ class Cells:
         return self.level >= 1
 
     def count(self, raw: np.ndarray, thresholds: np.ndarray) -> Counts:
-        """Count the decisions raw >= threshold per video; raw: (N, A) filled, thresholds: (A,)."""
+        """Count right and wrong decisions raw >= threshold for each video.
+
+        Args:
+            raw: (N, A), with frames without a face filled by `fill_nearest`.
+            thresholds: (A,).
+        """
         return count_decisions(raw[self.rows] >= thresholds, self.truth, self.video)
 
 
@@ -90,10 +99,10 @@ class Choice:
 
     Attributes:
         chosen_on: the split that they were made on.
-        thresholds: (2, A) float64, of the mapping without uncertainty and of the one with it.
-        uses_uncertainty: (A,) bool, the AU is decided by the mapping with uncertainty.
-        evidence: a dict for each AU.
-        result: f1, accuracy, exact_match, score of the row P2 on that split; with intensity as the target icc too.
+        thresholds: (2, A) float64, in the order of MAPPINGS.
+        uses_uncertainty: (A,) bool, whether the AU is decided by the mapping with uncertainty.
+        evidence: for each AU the scores that the choice is based on, as `selection.json` has them.
+        result: f1, accuracy, exact_match and score of P2 on that split, and icc if the target is intensity.
     """
 
     chosen_on: str
@@ -112,9 +121,9 @@ class Selection:
     """The choices that predict needs, as read from `selection.json`.
 
     Attributes:
-        trial: whose networks are used.
-        uses_uncertainty: (A,) bool, the AU is decided by the mapping with uncertainty.
-        thresholds: (A,) float64, active where raw >= threshold.
+        trial: the number of the trial whose networks are used.
+        uses_uncertainty: (A,) bool, whether the AU is decided by the mapping with uncertainty.
+        thresholds: (A,) float64; an AU is active where raw >= threshold.
         confidence: the calibrated confidence of these decisions.
     """
 
@@ -125,17 +134,17 @@ class Selection:
 
     @classmethod
     def from_json(cls, tree: dict[str, Any]) -> "Selection":
-        """Return the selection of a tree of `selection.json`."""
+        """Return the selection stored in the content of `selection.json`."""
         uses = np.array([uses_uncertainty(tree[au]) for au in AUS])
         thresholds = np.array([tree[au]["threshold"] for au in AUS])
         return cls(tree["trial"], uses, thresholds, Confidence.from_json(tree))
 
     def raw(self, with_uncertainty: np.ndarray, without_uncertainty: np.ndarray) -> np.ndarray:
-        """Return the chosen outputs (n, A) of those of both mappings, each (n, A) and unclamped."""
+        """Return for each AU the output of the mapping chosen for it, (n, A), from the unclamped outputs of both."""
         return np.where(self.uses_uncertainty, with_uncertainty, without_uncertainty)
 
     def decide(self, raw: np.ndarray) -> np.ndarray:
-        """Return the decisions of unclamped outputs (n, A): bool, active; NaN is not active."""
+        """Return whether each AU is active, (n, A) bool, from unclamped outputs (n, A); NaN is not active."""
         return raw >= self.thresholds
 
     def confidence_of(self, raw: np.ndarray, sigma: np.ndarray) -> np.ndarray:
@@ -155,7 +164,7 @@ def uses_uncertainty(entry: Mapping[str, Any]) -> bool:
 
 
 def read_trial(frames: Frames, number: int, *, f: Path, h: Path, features: Path, mapping: Path) -> Trial:
-    """Read y_hat and sigma of every frame, and map the features, video by video.
+    """Read y_hat and sigma of every frame, and compute the outputs of both mappings, video by video.
 
     Raises:
         ArtifactError: a file is missing, corrupt, or belongs to other frames.
@@ -185,9 +194,9 @@ def filled_outputs(trial: Trial, frames: Frames) -> tuple[np.ndarray, np.ndarray
 def tune_threshold(raw: np.ndarray, truth: np.ndarray) -> float:
     """Return the threshold that maximises 1/2 (F1 + accuracy) of one AU.
 
-    All thresholds between two neighbouring outputs decide alike. Of the best intervals the middle of the widest is
-    taken, since a small shift of the outputs does not leave it; of equally wide ones the nearest to .5. Beyond the
-    extreme outputs (all or nothing active) an interval counts as 1 wide.
+    All thresholds between two neighbouring outputs give the same decisions. Among the intervals with the best score the
+    widest is chosen, since it tolerates the largest shift of the outputs; of equally wide ones the one nearest to .5. Its
+    middle is returned. The intervals beyond the lowest and highest output (all or nothing active) count as 1 wide.
 
     Args:
         raw: (n,) float; NaN (a video without a face) is never active.
@@ -214,7 +223,7 @@ def tune_held_out(raw: np.ndarray, truth: np.ndarray, fold: np.ndarray) -> np.nd
     Args:
         raw: (n, A) float, NaN in a video without a face.
         truth: (n, A) bool.
-        fold: (n,) int.
+        fold: (n,) int, the fold of each frame.
     """
     thresholds = np.empty(truth.shape)
     for held_out in (folds := np.unique(fold)):
@@ -224,10 +233,10 @@ def tune_held_out(raw: np.ndarray, truth: np.ndarray, fold: np.ndarray) -> np.nd
 
 
 def choose_mappings(trial: Trial, frames: Frames, cells: Cells, params: Evaluate, target: str = "occurrence") -> Choice:
-    """Choose thresholds, then the mapping of each AU, on the given frames.
+    """Choose the thresholds of both mappings, then a mapping for each AU, on the annotated frames `cells`.
 
-    The mapping with uncertainty is chosen where its 1/2 (F1 + accuracy) is higher by more than `params.tie`, or its
-    ICC(3,1) where the target is intensity; the simpler one without uncertainty otherwise.
+    The mapping with uncertainty is chosen if its score is higher by more than `params.tie`, otherwise the simpler one
+    without uncertainty. The score is 1/2 (F1 + accuracy), or ICC(3,1) if the target is intensity.
     """
     raws = filled_outputs(trial, frames)
     thresholds = np.full((len(raws), len(AUS)), _DEFAULT_THRESHOLD)
@@ -247,13 +256,16 @@ def choose_mappings(trial: Trial, frames: Frames, cells: Cells, params: Evaluate
 
 
 def best_trial(choices: list[Choice]) -> int:
-    """Return the index of the trial with the highest score of P2, or its ICC with intensities; the first of equals."""
+    """Return the index of the trial in which P2 has the highest score, or the highest ICC if the target is intensity.
+
+    Of several equally good trials it is the first.
+    """
     values = [choice.result.get("icc", choice.result["score"]) for choice in choices]
     return int(np.argmax(np.nan_to_num(values, nan=-np.inf)))
 
 
 def _figures(counts: list[Counts], sums: list[LevelSums]) -> list[dict[str, np.ndarray]]:
-    """Return the figures of each mapping, (A,) each, from sums per video; those of levels where there are any."""
+    """Return the scores of each mapping, (A,) each, from counts per video, and from sums of levels if `sums` has them."""
     totals = [part.total() for part in counts]
     figures = [{"f1": f1(total), "accuracy": accuracy(total), "score": au_score(total)} for total in totals]
     for side, part in zip(figures, sums):
@@ -264,10 +276,12 @@ def _figures(counts: list[Counts], sums: list[LevelSums]) -> list[dict[str, np.n
 def _evidence(
     counts: list[Counts], sums: list[LevelSums], thresholds: np.ndarray, uses: np.ndarray, params: Evaluate
 ) -> list[dict[str, Any]]:
-    """Return each AU's figures of both mappings, and the probability that one is better: a paired bootstrap.
+    """Return for each AU the scores of both mappings, and how sure it is that the one with uncertainty is better.
+
+    The interval of the difference and the probability come from a paired bootstrap over videos.
 
     Args:
-        sums: those of levels, by which the choice is made; empty where the target is occurrence.
+        sums: sums of levels of both mappings, from which ICC is computed; empty if the target is occurrence.
     """
     weights = draw_resamples(len(counts[0].frames), params.bootstrap, (params.seed, 1))
     drawn = [icc(part.weighted(weights)) for part in sums] or [au_score(part.weighted(weights)) for part in counts]

@@ -1,8 +1,11 @@
-"""Compute G, the features of a frame in its video (paper: section 3.3; columns and deviations in docs/method.md).
+"""Compute the features of a frame, which relate it to its video: G in section 3.3 of the paper.
 
-For each frame and AU: its own y' and certainty, the distribution over the video (or all clips of the person), over
-windows around the frame, and the values some seconds before and after. Columns of the group `plain` need no
-uncertainty: the mapping without uncertainty reads those alone, the mapping with uncertainty all.
+y' is y_hat scaled to -1..1, and the certainty c is 1 for the smallest sigma and 0 for the largest (`Statistics`). The features of
+a frame and AU are its own y' and c; their distribution over the whole video (or all clips of the person); their distribution
+over windows of some seconds around the frame; and their values some seconds before and after it. Each feature is a named
+column (`columns`); docs/method.md lists them and their deviations from the paper. Columns of the group `plain` are computed
+from y' only; those of the group `uncertainty` also use c. The mapping without uncertainty reads the `plain` columns, the
+mapping with uncertainty reads all columns.
 """
 
 from collections.abc import Iterator
@@ -23,7 +26,7 @@ Arrays = tuple[np.ndarray, np.ndarray]
 GROUPS = ("plain", "uncertainty")
 CDF_POINTS = 201
 PIECE = 512
-"""frames whose features are computed at once: what they need stays in the processor's cache"""
+"""number of frames whose features are computed at once, small enough for the processor's cache"""
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,7 @@ class Statistics:
         return 2 * (y_hat - self.y_min) / span - 1
 
     def certainty(self, sigma: np.ndarray, kind: str) -> np.ndarray:
-        """Return the certainty of sigma, 0..1: (n, A) -> (n, A) float64; NaN where sigma is.
+        """Return the certainty of sigma, 0..1: (n, A) -> (n, A) float64; NaN where sigma is NaN.
 
         `quantile` is 1 - CDF_fit(log sigma) (# ours: one outlier cannot push all others to 1),
         `min_max` is clamp(1 - sigma / sigma_max, 0, 1) (# authors).
@@ -108,13 +111,15 @@ def columns(params: ExtractFeatures) -> list[tuple[str, str]]:
 
 
 class VideoFeatures:
-    """The features of one video: what they need of the whole video is computed once, some 300 bytes a frame.
+    """Computes the features of the frames of one video.
+
+    Values that depend on the whole video are computed once, when it is created; they take about 300 bytes for each frame.
 
     Args:
         y_hat, sigma: (n, A), NaN where there is no face.
         time: (n,) seconds, increasing.
-        pool: y_hat and sigma (m, A) of all frames with a face of the person, this video's among them, over which
-            percentiles, rank and histogram are taken; without it the video's own. Its order does not matter.
+        pool: y_hat and sigma (m, A) of all frames with a face in all clips of the person, this video included, in any
+            order. Percentiles, rank and histogram are taken over them; None: over this video alone.
     """
 
     def __init__(
@@ -141,15 +146,16 @@ class VideoFeatures:
         self._face_frames = _FaceFrames(own, pooled, time[self._has_face].astype(np.float64), params)
 
     def features(self, rows: slice = slice(None), out: np.ndarray | None = None) -> np.ndarray:
-        """Return the features of some frames, or of all; a frame's do not depend on the other rows of the call.
+        """Return the features of some frames, or of all frames.
 
-        Calls for consecutive rows are quickest.
+        The features of a frame do not depend on which other rows are asked for. Calls are quickest when each continues
+        where the last one ended.
 
         Args:
-            out: the array to write to; memory that was written before is quicker than new one.
+            out: the array to write to; reusing one is quicker than allocating a new one.
 
         Returns:
-            (rows, A, F) float32, NaN rows where there is no face. F and its order: `columns(params)`.
+            (rows, A, F) float32, NaN in frames without a face; the F columns are those of `columns(params)`.
         """
         first, end, _ = rows.indices(self.shape[0])
         if out is None:
@@ -173,7 +179,13 @@ class VideoFeatures:
 
 
 class _FaceFrames:
-    """The n frames of a video with a face, and what the columns need of all of them."""
+    """The n frames of a video that have a face, with the values that columns share over all of them.
+
+    Args:
+        own: y' and certainty of these frames.
+        pool: y' and certainty of the frames that percentiles, rank and histogram are taken over.
+        time: (n,) seconds.
+    """
 
     def __init__(self, own: Values, pool: Values, time: np.ndarray, params: ExtractFeatures) -> None:
         self.own, self.time, self.params = own, time, params
@@ -186,15 +198,15 @@ class _FaceFrames:
         self.bins = [assign_bins(time, length) for length in params.windows]
 
     def before(self, rows: slice, seconds: np.ndarray) -> np.ndarray:
-        """Return the first frame not before each row's time minus `seconds` (k,): (k, m) int64."""
+        """Return the first frame at or after each row's time minus `seconds` (k,): (k, m) int64."""
         return self._search(self.time[rows] - seconds[:, None] - 1e-9, "left")
 
     def after(self, rows: slice, seconds: np.ndarray) -> np.ndarray:
-        """Return the first frame after each row's time plus `seconds` (k,): (k, m) int64."""
+        """Return the first frame after each row's time plus `seconds` (k,), or n: (k, m) int64."""
         return self._search(self.time[rows] + seconds[:, None] + 1e-9, "right")
 
     def _search(self, moments: np.ndarray, side: Literal["left", "right"]) -> np.ndarray:
-        """Search sorted times for moments, only among those near them: these are in the processor's cache."""
+        """Search `self.time` for moments (k, m), only in the range that contains them, which fits into the cache."""
         if not moments.size:
             return np.zeros(moments.shape, np.int64)
         low, high = np.searchsorted(self.time, [moments[:, 0].min(), moments[:, -1].max()], side)
@@ -215,7 +227,7 @@ def _columns(frames: _FaceFrames, rows: slice) -> Iterator[tuple[str, str, np.nd
 
 
 def _rank(y: np.ndarray, pool: np.ndarray) -> np.ndarray:
-    """Return the share of the pool's values below each value, ties counted half: (n, A), (m, A) -> (n, A) float32."""
+    """Return the share of the pool's values below each value, equal ones counted half: (n, A), (m, A) -> (n, A) float32."""
     out = np.empty(y.shape, np.float32)
     for au in range(y.shape[1]):
         values, counts = np.unique(pool[:, au], return_counts=True)
@@ -227,9 +239,10 @@ def _rank(y: np.ndarray, pool: np.ndarray) -> np.ndarray:
 
 
 def _neutral(pool: Values, params: DistributionFeatures) -> Iterator[tuple[str, str, np.ndarray]]:
-    """Yield percentiles of y' over the pool, then over the frames that reach each certainty, and their share (# authors).
+    """Yield percentiles of y' over the pool, which contains the person's neutral face (# authors).
 
-    An empty set takes the percentiles of the next lower threshold and the share 0. Each column is one row (A,).
+    They follow for all frames, then, for each threshold, for the frames of at least that certainty, with the share of these
+    frames. If there are none, the percentiles are those of the next lower threshold, and the share is 0. Each column is (A,).
     """
     y, c = pool
     base = np.percentile(y, params.percentiles, axis=0) if len(y) else np.zeros((len(params.percentiles), y.shape[1]))
@@ -250,7 +263,7 @@ def _neutral(pool: Values, params: DistributionFeatures) -> Iterator[tuple[str, 
 def _windows(frames: _FaceFrames, params: DistributionFeatures, rows: slice) -> Iterator[tuple[str, str, np.ndarray]]:
     """Yield mean, standard deviation and percentiles over the frames within length / 2, plain and weighted by certainty.
 
-    # ours: the paper's text speaks of variance and distribution in windows of a few seconds, its code has neither.
+    # ours: the paper describes variance and distribution in windows of a few seconds; the authors' code has neither.
     """
     half = np.array(params.windows) / 2
     low, high = frames.before(rows, half), frames.after(rows, half)
@@ -270,9 +283,10 @@ def _windows(frames: _FaceFrames, params: DistributionFeatures, rows: slice) -> 
 
 
 def _context(frames: _FaceFrames, params: DistributionFeatures, rows: slice) -> Iterator[tuple[str, str, np.ndarray]]:
-    """Yield y' and certainty k steps before and after, gaps and ends filled outward from the frame itself (# authors).
+    """Yield y' and certainty at evenly spaced times before and after each frame (# authors).
 
-    Only frames with a face are rows here: the last row not after t + k step is that fill, likewise before.
+    The value at t + k is that of the last frame with a face up to t + k, the value at t - k that of the first one from
+    t - k on. Gaps without a face, and the times beyond both ends of the video, thus repeat the nearest value on the frame's side.
     """
     step = params.context / max(params.context_points, 1)
     seconds = np.arange(1, params.context_points + 1) * step

@@ -1,11 +1,14 @@
-"""The losses of f and h, as pure functions of pair differences; the paper's symbols (see docs/method.md).
+"""The losses of f and h, as pure functions of pair differences, in the paper's symbols (see docs/method.md).
 
-With d = r_ij (y_i - y_j) and s = sqrt(sigma_i^2 + sigma_j^2):
-    ranking     max(0, m - d)                       f: section 3.1
-    printed     Phi((d - m) / s)                    h: section 3.2 to the letter, inverted
-    misorder    Phi((m - d) / s)                    h: what its sentence says
-    nll_margin  -log Phi((d - m) / s)               h: what the authors ran
-    nll         -log Phi(d / s)                     h: ours
+A pair (i, j) with r_ij = +1 means that frame i shows more of the AU than frame j, r_ij = -1 that it shows less. m is a margin,
+Phi the normal distribution function, d = r_ij (y_i - y_j) and s = sqrt(sigma_i^2 + sigma_j^2 + 1e-6). d > 0 means that f
+puts the pair in the right order.
+
+    ranking     max(0, m - d)           loss of f, section 3.1
+    printed     Phi((d - m) / s)        loss of h as printed in section 3.2; its sign is wrong
+    misorder    Phi((m - d) / s)        loss of h as the text of section 3.2 describes it
+    nll_margin  -log Phi((d - m) / s)   loss of h in the authors' code
+    nll         -log Phi(d / s)         our loss of h, the default
 """
 
 from collections.abc import Callable
@@ -20,7 +23,13 @@ from aupair.ranking.pairs import Pairs
 
 @dataclass(frozen=True)
 class PairBatch:
-    """Pairs of a batch as tensors: i, j, au (M,) int64; r, weight (M,) float32, the weights summing to 1."""
+    """The M pairs of a batch as tensors.
+
+    Attributes:
+        i, j, au: (M,) int64, the rows of the two frames in the batch, and the AU.
+        r: (M,) float32, +1 or -1, see `Pairs`.
+        weight: (M,) float32, summing to 1.
+    """
 
     i: Tensor
     j: Tensor
@@ -45,7 +54,7 @@ class PairBatch:
 
 
 def make_pair_batch(pairs: Pairs) -> tuple[np.ndarray, PairBatch]:
-    """Return the rows that pairs refer to, each once, and the pairs as indices into them, all of the same weight."""
+    """Return the sorted rows that pairs refer to, and the pairs as indices into these rows, all of the same weight."""
     rows, local = np.unique(np.concatenate([pairs.i, pairs.j]), return_inverse=True)
     count = len(pairs)
     weight = np.full(count, 1 / max(count, 1), np.float32)
@@ -60,27 +69,27 @@ def ranking(d: Tensor, m: float = 1.0) -> Tensor:
 def printed(d: Tensor, s: Tensor, m: float = 1.0) -> Tensor:
     """Return 1 - 1/2 {1 + erf((m - d) / (sqrt 2 s))} = Phi((d - m) / s), as printed in the paper (# paper).
 
-    It is the probability of the RIGHT order. Minimised, it raises sigma where d > m and lowers it where d < m: an
-    ablation, never a default.
+    This is the probability of the RIGHT order. Minimising it raises sigma where d > m and lowers it where d < m, the
+    opposite of what is wanted. It is kept for comparison only.
     """
     return torch.special.ndtr((d - m) / s)
 
 
 def misorder(d: Tensor, s: Tensor, m: float = 1.0) -> Tensor:
-    """Return Phi((m - d) / s), the probability of the wrong order with the margin, as the paper's sentence says."""
+    """Return Phi((m - d) / s), the probability of the wrong order by the margin m, as the paper's text describes it."""
     return torch.special.ndtr((m - d) / s)
 
 
 def nll_margin(d: Tensor, s: Tensor, m: float = 1.0) -> Tensor:
     """Return -log Phi((d - m) / s) (# authors).
 
-    It is computed by log_ndtr instead of a clamped log, whose gradient is 0 below z = -5.5.
+    It is computed with log_ndtr; the gradient of a clamped logarithm would be 0 below z = (d - m) / s = -5.5.
     """
     return -torch.special.log_ndtr((d - m) / s)
 
 
 def nll(d: Tensor, s: Tensor, m: float = 0.0) -> Tensor:
-    """Return -log Phi(d / s), a proper score of P(order) (# ours); `m` is there for the common signature."""
+    """Return -log Phi(d / s), a proper score of P(order) (# ours); `m` is ignored."""
     return -torch.special.log_ndtr(d / s)
 
 
@@ -98,12 +107,12 @@ def ranking_loss(y_hat: Tensor, pairs: PairBatch, margin: float = 1.0) -> Tensor
 
 
 def level_loss(outputs: Tensor, levels: Tensor, binary: bool) -> Tensor:
-    """Return the loss of a network that grades one image, the baseline without pairs: the mean over annotated cells.
+    """Return the loss of the baseline without pairs, a network that grades one image: the mean over annotated cells.
 
     Args:
-        outputs: (B, A).
-        levels: (B, A) integers, -1 not annotated.
-        binary: there are two levels: cross-entropy, with the output as logit. Else the squared distance to the level.
+        outputs: (B, A) float.
+        levels: (B, A) int, -1 where not annotated.
+        binary: True for levels 0 and 1: cross-entropy with the outputs as logits. False: squared distance to the level.
     """
     known = levels >= 0
     values, truth = outputs.float()[known], levels[known].float()
@@ -117,11 +126,14 @@ def uncertainty_loss(
 ) -> Tensor:
     """Return the weighted mean of a loss of h over a batch's pairs, plus penalty x mean (log sigma)^2 over its frames.
 
-    Pairs of two levels are bipartite: sigma^2 + c on the active and - c on the inactive frames leaves the likelihood
-    as it is. The penalty fixes that gauge.
+    With two levels every pair has one active and one inactive frame. Adding a constant to sigma^2 of all active frames
+    and subtracting it from sigma^2 of all inactive ones then does not change the likelihood; the penalty makes sigma unique.
 
     Args:
-        y_hat: (B, A), frozen; sigma: (B, A) > 0. Both are converted to float32: the tails need it.
+        y_hat: (B, A), not trained.
+        sigma: (B, A), > 0. Both are converted to float32, since half precision is too coarse for small probabilities.
+        pairs: the pairs; i and j are rows of y_hat and sigma.
+        loss: a key of UNCERTAINTY_LOSSES.
     """
     sigma = sigma.float()
     terms = UNCERTAINTY_LOSSES[loss](pairs.difference(y_hat.float()), pairs.spread(sigma), margin)
