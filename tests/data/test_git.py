@@ -5,13 +5,10 @@ import shutil
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -20,7 +17,7 @@ from aupair.data.fetch import FetchSummary, fetch
 from aupair.data.hashing import dvc_hash
 from aupair.data.s3 import Patience
 from aupair.errors import AupairError, AuthError, DataError, ParamsError, UnreachableError
-from services.bucket import content, one_line, write
+from services.bucket import content, one_line, web_server, write
 from services.s3 import s3_server
 
 QUICK = Patience(attempts=2, timeout=5, longest=60)
@@ -114,9 +111,9 @@ def test_a_revision_of_a_repository_brings_its_data(origin: Origin, tmp_path: Pa
     first = revision != ""
     name = revision.format(first=origin.first)
     summary = fetch(origin.source, tmp_path / "out", revision=name, remote="demo", patience=QUICK)
-    files = ONE if first else TWO
+    files, commit = (ONE, origin.first) if first else (TWO, origin.second)
     assert content(tmp_path / "out") == files
-    assert summary == FetchSummary(origin.source, origin.first if first else origin.second, len(files))
+    assert summary == FetchSummary(origin.source, commit, len(files))
     assert dvc_hash(tmp_path / "out") == origin.md5(summary.commit), "what check-data finds is what data.dvc says"
     assert os.listdir(tmp_path) == ["out"], "no clone, no cache"
     assert not any(path.is_symlink() for path in (tmp_path / "out").rglob("*"))
@@ -206,24 +203,12 @@ def test_a_remote_in_a_bucket(origin: Origin, tmp_path: Path, monkeypatch: pytes
 def test_a_git_server_s_refusal_is_an_error_without_the_password(
     tmp_path: Path, status: int, expected: type[AupairError]
 ) -> None:
-    class Server(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(status)
-            if status == 401:
-                self.send_header("WWW-Authenticate", "Basic realm=git")
-            self.end_headers()
-
-        def log_message(self, *arguments: Any) -> None:
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), Server) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        host = f"127.0.0.1:{server.server_port}/repo.git"
+    with web_server(lambda path: (status, b"")) as address:
+        host = f"{address.removeprefix('http://')}/repo.git"
         for user in ("", "user:hush@"):
             with pytest.raises(expected, match=rf"in http://{host}, got") as caught:
                 fetch(f"git+http://{user}{host}", tmp_path / "out", patience=QUICK)
             assert "hush" not in one_line(caught)
-        server.shutdown()
     assert b"hush" not in b"".join(content(tmp_path / ".out.fetching").values())
 
 

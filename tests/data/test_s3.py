@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,8 @@ from services.bucket import (
     noise,
     one_line,
     split_address,
+    web_server,
+    write,
 )
 from services.flaky import Flaky
 from services.s3 import S3, free_ports
@@ -53,17 +54,6 @@ def test_every_object_comes_under_its_name(
     assert summary == FetchSummary(source, "", 5)
     assert os.listdir(tmp_path) == ["out"]
     assert log.lines == [], "every ETag was an MD5"
-
-
-def test_a_target_is_replaced_only_by_complete_data(s3_environment: S3, put: Put, tmp_path: Path) -> None:
-    source, out = put({"new": b"n"}), tmp_path / "out"
-    out.mkdir()
-    (out / "old").write_bytes(b"o")
-    with pytest.raises(DataError):
-        fetch(source + "/nothing", out, patience=QUICK)
-    assert content(out) == {"old": b"o"}
-    fetch(source, out, patience=QUICK)
-    assert content(out) == {"new": b"n"}
 
 
 def test_only_the_requested_items_come(proxy: Flaky, put: Put, tmp_path: Path) -> None:
@@ -185,41 +175,14 @@ def test_an_etag_that_is_no_md5_leaves_the_size_and_the_crc(proxy: Flaky, put: P
         fetch(source, tmp_path / "out2", log=log, patience=QUICK)
 
 
-@contextmanager
-def web_server(handler: type[BaseHTTPRequestHandler], monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Run a handler as the object store; yield its address."""
-    with HTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        address = f"http://127.0.0.1:{server.server_port}"
-        monkeypatch.setenv("AWS_ENDPOINT_URL", address)
-        yield address
-        server.shutdown()
-
-
 def test_a_server_without_etags_is_checked_by_size(
     s3_environment: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    good, cut_answers = noise(1, 300_000), iter([200_000])
-
-    class Simple(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            listing = (
-                f"<ListBucketResult><Contents><Key>x/a</Key><Size>{len(good)}</Size></Contents></ListBucketResult>"
-            )
-            body = listing.encode() if "list-type" in self.path else good
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            if self.command == "GET":
-                self.wfile.write(body[: next(cut_answers, None)] if body is good else body)
-
-        do_HEAD = do_GET
-
-        def log_message(self, *arguments: Any) -> None:
-            pass
-
-    log = Listener()
-    with web_server(Simple, monkeypatch):
+    good, log = noise(1, 300_000), Listener()
+    entry = f"<Contents><Key>x/a</Key><Size>{len(good)}</Size></Contents>"
+    listing = f"<ListBucketResult>{entry}</ListBucketResult>".encode()
+    with web_server(lambda path: (200, listing if "list-type" in path else good)) as address:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", address)
         fetch(f"s3://{BUCKET}/x", tmp_path / "out", log=log, patience=QUICK)
     assert content(tmp_path / "out") == {"a": good}
     assert log.lines == ["checked by size alone, the server gives no usable checksum: 1 of 1 files"]
@@ -227,12 +190,7 @@ def test_a_server_without_etags_is_checked_by_size(
 
 @pytest.mark.parametrize(
     ("change", "size"),
-    [
-        ("replaced before", 1_000),
-        ("deleted before", 1_000),
-        ("replaced before", 20_000_000),
-        ("replaced meanwhile", 20_000_000),
-    ],
+    [("replaced before", 1_000), ("deleted before", 1_000), ("replaced meanwhile", 20_000_000)],
 )
 def test_an_object_that_changed_since_the_listing_is_an_error(
     proxy: Flaky, put: Put, clients: dict[bool, Any], tmp_path: Path, change: str, size: int
@@ -312,19 +270,19 @@ def test_wrong_keys_are_an_error_that_does_not_show_them(
     assert code in one_line(caught)
     assert "hush" not in one_line(caught)
     assert len(proxy.requests) == ("HTTP" in code), "asked again with keys that are wrong"
-    with pytest.raises(AuthError) as caught:
-        fetch(source, tmp_path / "out", patience=QUICK)
-    assert code in one_line(caught)
 
 
 def test_a_missing_bucket_and_an_empty_prefix_are_errors(s3_environment: S3, put: Put, tmp_path: Path) -> None:
     source = put({"dir/": b"", "deep/x": b"x"})
     with pytest.raises(DataError, match="has no such bucket or object: in s3://nowhere/data, got NoSuchBucket"):
         fetch("s3://nowhere/data", tmp_path / "out", patience=QUICK)
+    out = write(tmp_path / "out", {"old": b"o"})
     for nothing in ("/dir", "/nix", "/dee", "/deep/x"):
         with pytest.raises(DataError, match=f"nothing under this prefix: in {source + nothing};"):
-            fetch(source + nothing, tmp_path / "out", patience=QUICK)
-    assert os.listdir(tmp_path) == []
+            fetch(source + nothing, out, patience=QUICK)
+    assert content(tmp_path) == {"out/old": b"o"}
+    fetch(source, out, patience=QUICK)
+    assert content(tmp_path) == {"out/deep/x": b"x"}, "the target is replaced by complete data"
 
 
 @pytest.mark.parametrize("key", ["../../evil", "/aa/../evil", "aa/./evil/x", "aa//evil/xx"])
@@ -332,14 +290,9 @@ def test_a_key_that_would_leave_the_folder_is_an_error(proxy: Flaky, put: Put, t
     harmless = "z" * len(key)
     source = put({"a": b"a", harmless: b"z"})
     proxy.rewrite = lambda data: data.replace(f"/{harmless}<".encode(), f"/{key}<".encode())
-    calls: list[Callable[[], object]] = [
-        lambda: fetch(source, tmp_path / "out", patience=QUICK),
-        lambda: list_source(source, QUICK),
-        lambda: fetch(source, tmp_path / "out", items=[Item(key, 1)], patience=QUICK),
-    ]
-    for call in calls:
+    for items in (None, [Item(key, 1)]):
         with pytest.raises(DataError, match="a name that cannot be a file in a folder") as caught:
-            call()
+            fetch(source, tmp_path / "out", items=items, patience=QUICK)
         assert repr(key) in one_line(caught)
     assert os.listdir(tmp_path) == []
 
@@ -400,16 +353,8 @@ def test_a_server_in_trouble_is_tried_again(proxy: Flaky, put: Put, tmp_path: Pa
 def test_a_server_of_another_kind_is_an_error(
     s3_environment: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, kind: type[AupairError]
 ) -> None:
-    class Page(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(status)
-            self.end_headers()
-            self.wfile.write(b"<html><body><p>Please log in<br></body></html>")
-
-        def log_message(self, *arguments: Any) -> None:
-            pass
-
-    with web_server(Page, monkeypatch) as address:
+    with web_server(lambda path: (status, b"<html><body><p>Please log in<br></body></html>")) as address:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", address)
         with pytest.raises(kind, match=f"from {address}; check") as caught:
             fetch(f"s3://{BUCKET}/x", tmp_path / "out", patience=ONE_TRY)
     one_line(caught)

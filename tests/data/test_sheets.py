@@ -7,13 +7,7 @@ import pytest
 
 from aupair.aus import AUS
 from aupair.data.layout import Annotation
-from aupair.data.sheets import (
-    AUS_2020,
-    annotated_rows,
-    mask_partial_rows,
-    read_sheet,
-    read_sheets,
-)
+from aupair.data.sheets import AUS_2020, annotated_rows, mask_partial_rows, read_sheet, read_sheets
 from aupair.errors import DataError
 
 HEADER = ",".join(AUS)
@@ -25,16 +19,12 @@ def sheet(path: Path, *lines: str, end: str = "\n") -> Path:
     return path
 
 
-def naive(path: Path) -> list[list[float]]:
-    return [[float(cell) for cell in line.split(",")] for line in path.read_text().splitlines()[1:] if line.strip()]
-
-
-def test_values_equal_a_loop(tmp_path: Path) -> None:
+def test_values_of_every_row(tmp_path: Path) -> None:
     values = np.random.default_rng(0).integers(-1, 2, (500, 12))
     path = sheet(tmp_path / "a.txt", HEADER, *(",".join(map(str, row)) for row in values))
     got = read_sheet(path)
     assert got.dtype == np.int16
-    assert got.tolist() == naive(path)
+    assert got.tolist() == values.tolist()
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
@@ -44,11 +34,8 @@ def test_blank_lines_at_the_end_line_ends_and_spaces(tmp_path: Path, end: str) -
     assert read_sheet(path).tolist() == [[0] * 12, [1] * 12]
 
 
-def test_no_row_at_all(tmp_path: Path) -> None:
+def test_no_row_at_all_and_fractions_of_intensities(tmp_path: Path) -> None:
     assert read_sheet(sheet(tmp_path / "a.txt", HEADER, "")).shape == (0, 12)
-
-
-def test_intensities_may_be_fractions(tmp_path: Path) -> None:
     path = sheet(tmp_path / "a.txt", HEADER, ",".join(["2.5"] * 12), ",".join(["-1"] * 12))
     assert read_sheet(path, np.float32)[:, 0].tolist() == [2.5, -1.0]
 
@@ -89,12 +76,6 @@ def test_a_binary_file_is_not_echoed(tmp_path: Path) -> None:
     assert str(caught.value).count("[31m") == 6  # 40 characters of it
 
 
-def two(tmp_path: Path, dtype: type, *rows: str) -> object:
-    first = sheet(tmp_path / "a.txt", HEADER, *[ZEROS] * 3)
-    second = sheet(tmp_path / "b.txt", HEADER, *rows)
-    return read_sheets((Annotation("a", "train", first), Annotation("b", "train", second)), dtype)
-
-
 def test_any_minus_one_leaves_the_whole_frame_unannotated() -> None:
     values = np.random.default_rng(1).integers(-1, 2, (200, 12), np.int16)
     values[:50] = np.abs(values[:50])
@@ -106,7 +87,9 @@ def test_any_minus_one_leaves_the_whole_frame_unannotated() -> None:
 
 
 def test_places_and_totals_equal_loops(tmp_path: Path) -> None:
-    labels = two(tmp_path, np.int16, *[",".join(["1"] * 12)] * 2)
+    rows = {"a": [ZEROS] * 3, "b": [",".join(["1"] * 12)] * 2}
+    paths = {name: sheet(tmp_path / f"{name}.txt", HEADER, *lines) for name, lines in rows.items()}
+    labels = read_sheets([Annotation(name, "train", path) for name, path in paths.items()], np.int16)
     assert labels.video.tolist() == [0, 0, 0, 1, 1]
     assert labels.frame.tolist() == [0, 1, 2, 0, 1]
     assert labels.lengths.tolist() == [3, 2]
