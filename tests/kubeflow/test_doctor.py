@@ -1,18 +1,13 @@
-"""doctor through the command line, with a stand-in for the API server and real S3, MLflow store and container engine."""
+"""doctor through the command line, with a stand-in for the API server and for a container engine; S3 and the MLflow store are real."""
 
-import shutil
 import subprocess
-import tarfile
-import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from aupair.kubeflow.doctor import REVISION, is_pinned, required_objects
-from aupair.kubeflow.pipeline_file import read_pipeline_file
+from aupair.kubeflow.doctor import _is_pinned
 from conftest import Command, Outcome
 from services.kfp_server import HTML, Answer, KfpServer
 from services.s3 import S3, s3_server
@@ -114,7 +109,7 @@ def test_secrets_and_volumes_of_the_file_are_named(aupair: Command, files: dict[
     assert checks["secrets"].endswith("kubectl -n NAMESPACE get secret/s3 secret/pull secret/mlflow pvc/ckpt")
     assert checks["tracking"] == "✓ the tasks log to http://mlflow:5000"
     assert checks["image"] == f"✓ {IMAGE}"
-    assert checks["image here"].startswith(f"? {IMAGE} cannot be checked from here")
+    assert checks["commit"].startswith(f"? {IMAGE} cannot be checked from here")
 
 
 def test_a_file_that_is_no_pipeline(aupair: Command, tmp_path: Path) -> None:
@@ -135,12 +130,7 @@ def test_a_file_that_is_no_pipeline(aupair: Command, tmp_path: Path) -> None:
     ],
 )
 def test_a_pinned_image(image: str, pinned: bool) -> None:
-    assert is_pinned(image) == pinned
-
-
-def test_every_name_for_kubectl_is_in_the_file(files: dict[str, Path]) -> None:
-    assert not required_objects(read_pipeline_file(files["plain"]))
-    assert not [name for name in required_objects(read_pipeline_file(files["full"])) if "None" in name]
+    assert _is_pinned(image) == pinned
 
 
 def test_the_object_store(aupair: Command, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,7 +142,6 @@ def test_the_object_store(aupair: Command, s3: S3, monkeypatch: pytest.MonkeyPat
         return done.code, checks_of(done)["s3"]
 
     assert look("s3://data/corpus") == (0, f"✓ s3://data/corpus can be read at {s3.endpoint}")
-    assert look() == (0, f"✓ {s3.endpoint}: 2 buckets")
     code, line = look("s3://empty/corpus")
     assert (code, "nothing under this prefix" in line) == (3, True)
     code, line = look("s3://none/corpus")
@@ -176,62 +165,21 @@ def test_the_registry(aupair: Command, tmp_path: Path, monkeypatch: pytest.Monke
     assert (done.code, checks_of(done)["mlflow"].endswith("models aupair")) == (0, True)
 
 
-@contextmanager
-def engine() -> Iterator[tuple[str, Callable[[str], None]]]:
-    """Serve podman's Docker API with images in a new folder of a short name; yield its address and a function that makes IMAGE."""
-    podman = shutil.which("podman")
-    if podman is None:
-        pytest.skip("no podman on this machine")
-    with tempfile.TemporaryDirectory(prefix="pod-") as name:
-        folder = Path(name)
-        command = [podman, "--root", folder / "images", "--runroot", folder / "run", "--storage-driver", "vfs"]
-        address = f"unix://{folder}/engine.sock"
-        with open(folder / "podman.log", "wb") as log:
-            process = subprocess.Popen([*command, "system", "service", "--time", "0", address], stdout=log, stderr=log)
-        try:
-            end = time.monotonic() + 20
-            while not (folder / "engine.sock").exists():
-                assert process.poll() is None, (folder / "podman.log").read_text()
-                assert time.monotonic() < end
-                time.sleep(0.05)
-            yield address, lambda revision: label(command, folder / "empty.tar", revision)
-        finally:
-            process.terminate()
-            process.wait()
-
-
-def label(podman: Sequence[str | Path], empty: Path, revision: str) -> None:
-    """Make IMAGE, empty but for a label."""
-    tarfile.open(empty, "w").close()
-    change = f"LABEL {REVISION}={revision}"
-    subprocess.run([*podman, "import", "--change", change, empty, IMAGE], check=True, capture_output=True)
-
-
-def git(folder: Path, *arguments: str) -> str:
-    """Run git with a name and an address."""
-    command = ["git", "-c", "user.name=t", "-c", "user.email=t@localhost", *arguments]
-    return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout.strip()
-
-
 def test_the_image_and_its_commit(
     aupair: Command, files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    git(tmp_path, "init", "-q")
-    git(tmp_path, "commit", "-q", "--allow-empty", "-m", "a")
-    head = git(tmp_path, "rev-parse", "HEAD")
-    with engine() as (address, make):
-        monkeypatch.setenv("DOCKER_HOST", address)
-        checks = checks_of(aupair("pipeline", "doctor", files["full"]))
-        assert checks["image here"].startswith(f"? {IMAGE} is not on this machine")
-        assert "commit" not in checks
-        lines = {
-            head: f"✓ the image is of the checkout's commit, {head[:12]}",
-            f"{head}-dirty": "? the image was built from",
-            "0" * 40: "? the image was built from 000000000000, the checkout is at",
-            "unknown": "? the image does not tell its commit",
-        }
-        for revision, line in lines.items():
-            make(revision)
-            checks = checks_of(aupair("pipeline", "doctor", files["full"]))
-            assert checks["image here"].startswith(f"✓ {IMAGE}, sha256:")
-            assert checks["commit"].startswith(line)
+    identity = ["-c", "user.name=t", "-c", "user.email=t@localhost"]
+    for command in (["init", "-q"], [*identity, "commit", "-q", "--allow-empty", "-m", "a"]):
+        subprocess.run(["git", *command], check=True)
+    head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
+    labels: dict[str, str] = {}
+    image = SimpleNamespace(labels=labels)
+    engine = SimpleNamespace(images=SimpleNamespace(get={IMAGE: image}.get), close=lambda: None)
+    monkeypatch.setattr("docker.from_env", lambda timeout: engine)
+    for revision, line in {
+        head: f"✓ the image is of the checkout's commit, {head[:12]}",
+        f"{head}-dirty": f"? the image was built from {head}-dirty, the checkout is at {head}",
+        "": "? the image was built from an unknown commit",
+    }.items():
+        labels["org.opencontainers.image.revision"] = revision
+        assert checks_of(aupair("pipeline", "doctor", files["full"]))["commit"].startswith(line)

@@ -19,7 +19,7 @@ from aupair.registry import mlflow_store
 _SECONDS = 5
 """How long to wait for an answer; the KFP server has limits of its own."""
 
-REVISION = "org.opencontainers.image.revision"
+_REVISION = "org.opencontainers.image.revision"
 _TRACKING = "MLFLOW_TRACKING_URI"
 
 
@@ -58,7 +58,6 @@ class Doctor:
         self.server, self.path, self.source = server, path, source
         self.connection: Connection
         self.file: PipelineFile
-        self.image_commit: str | None = None
 
     def run_checks(self) -> Iterator[Check]:
         """Yield the result of every check that the arguments, and the checks before it, make possible."""
@@ -71,9 +70,7 @@ class Doctor:
             yield _run_check("namespace", self._namespace)
         if hasattr(self, "file"):
             yield _run_check("image", self._image_name)
-            yield _run_check("image here", self._local_image)
-            if self.image_commit is not None:
-                yield _run_check("commit", self._commit)
+            yield _run_check("commit", self._image_commit)
             yield _run_check("secrets", self._secrets)
             yield _run_check("tracking", self._tracking_uri)
         yield _run_check("s3", self._object_store)
@@ -116,43 +113,32 @@ class Doctor:
 
     def _image_name(self) -> str:
         """Check that images are pinned: the cache and the cluster's nodes know an image by its name alone."""
-        loose = [image for image in self.file.images if not is_pinned(image)]
-        if loose:
+        unpinned = [image for image in self.file.images if not _is_pinned(image)]
+        if unpinned:
             todo = "compile with --image NAME:GIT_SHA or NAME@sha256:..."
-            raise _Unsure(f"not pinned: {', '.join(loose)}", todo=todo)
+            raise _Unsure(f"not pinned: {', '.join(unpinned)}", todo=todo)
         return ", ".join(self.file.images)
 
-    def _local_image(self) -> str:
-        """Look for the image in the container engine of this machine."""
+    def _image_commit(self) -> str:
+        """Compare the commit that this machine's image was built from with the commit of the checkout."""
         import docker
 
-        name = self.file.images[0]
+        git = ["git", "rev-parse", "HEAD"]
         try:
             with closing(docker.from_env(timeout=_SECONDS)) as engine:
-                image = engine.images.get(name)
-        except docker.errors.ImageNotFound as error:
-            raise _Unsure(f"{name} is not on this machine", todo="make image, or pull it, to check it") from error
-        except (docker.errors.DockerException, OSError) as error:
-            raise _Unsure(f"{name} cannot be checked from here: no docker or podman answers") from error
-        self.image_commit = str(image.labels.get(REVISION, ""))
-        return f"{name}, {image.short_id}"
-
-    def _commit(self) -> str:
-        """Compare the commit that the image was built from with the commit of the checkout."""
-        built, head, todo = self.image_commit or "unknown", _git_head(), "make image, push it, compile again"
-        if built == "unknown":
-            raise _Unsure("the image does not tell its commit")
-        if not head:
-            raise _Unsure(f"the image was built from {built[:12]}; this is no checkout to compare it with")
-        if built.removesuffix("-dirty") != head:
-            raise _Unsure(f"the image was built from {built[:12]}, the checkout is at {head[:12]}", todo=todo)
-        if built != head:
-            raise _Unsure(f"the image was built from {head[:12]} with changes that were not committed", todo=todo)
+                built = engine.images.get(self.file.images[0]).labels.get(_REVISION)
+            head = subprocess.run(git, capture_output=True, text=True, timeout=_SECONDS).stdout.strip()
+        except (docker.errors.DockerException, OSError, subprocess.TimeoutExpired) as error:
+            todo = "it needs the image in docker or podman on this machine, and git"
+            raise _Unsure(f"{self.file.images[0]} cannot be checked from here", todo=todo) from error
+        if not head or built != head:  # changes that were not committed show as HEAD-dirty
+            got = f"the image was built from {built or 'an unknown commit'}, the checkout is at {head or 'none'}"
+            raise _Unsure(got, todo="make image, push it, compile again")
         return f"the image is of the checkout's commit, {head[:12]}"
 
     def _secrets(self) -> str:
         """List what must exist in the namespace before the first task starts."""
-        names = required_objects(self.file)
+        names = _required_objects(self.file)
         if not names:
             return "the file uses no secret and no volume"
         namespace = (self.server.namespace if self.server else "") or "NAMESPACE"
@@ -170,23 +156,18 @@ class Doctor:
         return f"the tasks log to {', '.join(map(scrub, uris))}"
 
     def _object_store(self) -> str:
-        """Look for the data in the object store; without --source, list its buckets."""
-        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL", "")
-        if not self.source and not endpoint:
-            todo = "give --source s3://bucket/prefix, and AWS_ENDPOINT_URL unless it is AWS"
-            raise _Unsure("not checked", todo=todo)
-        if self.source and not self.source.startswith("s3://"):
+        """Look for the data in the object store."""
+        if not self.source:
+            raise _Unsure("not checked", todo="give --source s3://bucket/prefix, and AWS_ENDPOINT_URL unless it is AWS")
+        if not self.source.startswith("s3://"):
             raise ParamsError("--source", got=self.source, expected="s3://bucket/prefix")
-        where = self.source.rstrip("/") or "the list of buckets"
-        bucket, prefix = parse_address(self.source) if self.source else ("", "")
-        with s3_client(where, Patience(attempts=1, timeout=_SECONDS)) as client:
-            endpoint = scrub(client.meta.endpoint_url)
-            if not bucket:
-                return f"{endpoint}: {len(client.list_buckets()['Buckets'])} buckets"
+        bucket, prefix = parse_address(self.source)
+        with s3_client(self.source, Patience(attempts=1, timeout=_SECONDS)) as client:
             listed = client.list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=1)
         if not listed.get("KeyCount"):
-            raise DataError("nothing under this prefix", where=where, todo="check the bucket's name and the prefix")
-        return f"{where} can be read at {endpoint}"
+            todo = "check the bucket's name and the prefix"
+            raise DataError("nothing under this prefix", where=self.source, todo=todo)
+        return f"{self.source} can be read at {scrub(client.meta.endpoint_url)}"
 
     def _registry(self) -> str:
         """List the models in the registry."""
@@ -201,12 +182,12 @@ class Doctor:
         return f"{scrub(uri)}: models {', '.join(names) or 'none yet'}"
 
 
-def is_pinned(image: str) -> bool:
+def _is_pinned(image: str) -> bool:
     """Return whether an image's name always means the same image: a digest, or a tag other than latest."""
     return "@sha256:" in image or image.rpartition("/")[2].partition(":")[2] not in ("", "latest")
 
 
-def required_objects(file: PipelineFile) -> list[str]:
+def _required_objects(file: PipelineFile) -> list[str]:
     """Return the secrets and volume claims that a compiled file refers to, as kubectl names them."""
     executors = file.kubernetes.get("deploymentSpec", {}).get("executors", {}).values()
     kinds = {"secretAsEnv": "secret", "secretAsVolume": "secret", "imagePullSecret": "secret", "pvcMount": "pvc"}
@@ -227,12 +208,3 @@ def _run_check(name: str, check: Callable[[], str]) -> Check:
         return Check(name, None, str(unsure))
     except AupairError as error:
         return Check(name, False, str(error), error.exit_code)
-
-
-def _git_head() -> str:
-    """Return the commit of the checkout in the working folder; empty if there is none."""
-    try:
-        process = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=_SECONDS)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return process.stdout.strip()
