@@ -49,20 +49,6 @@ def test_equals_dvc_add(tmp_path: Path) -> None:
     assert dvc_hash(data) == yaml.safe_load((tmp_path / "data.dvc").read_text())["outs"][0]["md5"]
 
 
-def test_every_byte_and_name_counts(tmp_path: Path) -> None:
-    fill(tmp_path)
-    first = dvc_hash(tmp_path)
-    assert first == dvc_hash(tmp_path)
-    assert len(first) == 36
-    (tmp_path / "a-b.txt").write_bytes(b"3")
-    second = dvc_hash(tmp_path)
-    (tmp_path / "a-b.txt").rename(tmp_path / "a-c.txt")
-    third = dvc_hash(tmp_path)
-    assert len({first, second, third}) == 3
-    (tmp_path / ".git" / "config").write_bytes(b"other")
-    assert dvc_hash(tmp_path) == third
-
-
 def test_what_dvc_refuses_is_refused(tmp_path: Path) -> None:
     (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
     with pytest.raises(DataError, match=r"^an unreadable file: in .*gone"):

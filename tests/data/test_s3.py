@@ -9,8 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -216,35 +215,22 @@ def test_an_object_that_changed_since_the_listing_is_an_error(
     assert not (tmp_path / "out").exists()
 
 
-@contextmanager
-def small_disk(folder: Path, size: str) -> Iterator[Path]:
-    """Mount a file system of this size; skip where that is not permitted."""
-    folder.mkdir()
-    if shutil.which("mount") is None:
-        pytest.skip("no file system of its own can be mounted: no program mount")
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], capture_output=True, text=True
-    )
-    if done.returncode:
-        pytest.skip(f"no file system of its own can be mounted: {done.stderr.strip()}")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
 def test_a_full_disk_keeps_complete_files_and_no_parts(s3_environment: S3, put: Put, tmp_path: Path) -> None:
     objects = {"a": noise(1, 100_000), "b": noise(2, 12_000_000), "c": noise(3, 4_000_000)}
     source = put(objects)
-    with small_disk(tmp_path / "disk", "2m") as disk:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(disk)]
+    if shutil.which("mount") is None or subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("no file system of its own can be mounted")
+    try:
         with pytest.raises(AupairError, match=r"cannot write.*No space left on device.*make room") as caught:
             fetch(source, disk / "out", patience=QUICK)
         assert caught.value.exit_code == 1
         one_line(caught)
         assert {path.name for path in disk.rglob("*") if path.is_file()} <= {"a"}
-        subprocess.run(["mount", "-o", "remount,size=32m", str(disk)], check=True)
-        fetch(source, disk / "out", patience=QUICK)
-        assert content(disk) == {f"out/{name}": data for name, data in objects.items()}
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
 @pytest.mark.parametrize(
@@ -337,19 +323,9 @@ def test_a_server_that_hangs_in_the_middle_is_an_error_in_time(proxy: Flaky, put
     wake.set()
 
 
-def test_a_server_in_trouble_is_tried_again(proxy: Flaky, put: Put, tmp_path: Path) -> None:
-    source = put({"a": b"a" * 1000})
-    items, bad = list_source(source), iter(range(1))
-    trouble = b"HTTP/1.1 503 Slow Down\r\nContent-Length: 0\r\n\r\n"
-    proxy.rewrite = lambda data: trouble if next(bad, None) is not None else data
-    fetch(source, tmp_path / "out", items=items, patience=QUICK)
-    assert content(tmp_path / "out") == {"a": b"a" * 1000}
-    proxy.rewrite = lambda data: trouble
-    with pytest.raises(UnreachableError, match=r"reports a failure of its own.*HTTP 503.*to go on"):
-        fetch(source, tmp_path / "out2", items=items, patience=ONE_TRY)
-
-
-@pytest.mark.parametrize(("status", "kind"), [(200, UnreachableError), (404, DataError), (405, RejectedError)])
+@pytest.mark.parametrize(
+    ("status", "kind"), [(200, UnreachableError), (503, UnreachableError), (404, DataError), (405, RejectedError)]
+)
 def test_a_server_of_another_kind_is_an_error(
     s3_environment: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, kind: type[AupairError]
 ) -> None:

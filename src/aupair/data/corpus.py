@@ -46,11 +46,7 @@ class Corpus:
 
 
 def read_corpus(data: Path, log: Log = SILENT) -> Corpus:
-    """Read annotations, splits and the headers of movies of a data folder.
-
-    Raises:
-        DataError: something is missing or cannot be parsed, or splits.csv does not fit the annotations.
-    """
+    """Read annotations, splits and headers of movies; what is missing, unparsable or does not fit is a DataError."""
     layout = read_layout(data)
     path = layout.root / "splits.csv"
     rows = sp.read_splits(data)

@@ -43,13 +43,9 @@ class Annotation(NamedTuple):
 
 
 class VideoJob(NamedTuple):
-    """A video whose faces are to be aligned.
+    """A video whose faces are to be aligned: the annotation's name, its movie or folder of crops, and its label rows.
 
-    Attributes:
-        name: the annotation's name, with _left or _right where the movie shows two persons.
-        source: its movie, or its folder of crops.
-        side: the half of the image that shows the person, or empty (the movie has one person of interest).
-        frames: label rows; crops get at least as many.
+    `side` is the half of the image that shows the person; empty where the movie has one person of interest.
     """
 
     name: str
@@ -179,11 +175,7 @@ def list_video_jobs(data: Path, labels: Path) -> list[VideoJob]:
 
 
 def read_subjects(path: Path) -> dict[str, str]:
-    """Read the subject of each video from a table `video,subject`.
-
-    Raises:
-        DataError: a wrong header or row, or a video with two subjects.
-    """
+    """Read the subject of each video from a table `video,subject`; a video with two subjects is a DataError."""
     subjects: dict[str, str] = {}
     for line, (video, subject) in enumerate(read_csv(path, ("video", "subject")), start=2):
         if subjects.setdefault(video, subject) != subject:

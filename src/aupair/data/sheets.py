@@ -77,18 +77,20 @@ def read_sheet(path: Path, dtype: type = np.int16) -> np.ndarray:
     if not body:
         return np.empty((0, len(AUS)), dtype)
     try:
-        table = _parse(body, pa.from_numpy_dtype(np.dtype(dtype)))
+        kind = pa.from_numpy_dtype(np.dtype(dtype))
+        table = pa.csv.read_csv(
+            pa.BufferReader(body),
+            pa.csv.ReadOptions(use_threads=False, column_names=list(AUS)),
+            pa.csv.ParseOptions(quote_char=False, ignore_empty_lines=False),
+            pa.csv.ConvertOptions(column_types=dict.fromkeys(AUS, kind), null_values=[], strings_can_be_null=False),
+        )
     except pa.ArrowInvalid as error:
         raise _parse_error(path, body, dtype, error) from error
     return np.stack([column.to_numpy() for column in table.columns], axis=1)
 
 
 def _check_header(path: Path, line: str) -> None:
-    """Compare a header with the 12 AUs.
-
-    Raises:
-        DataError: other AUs, or the same in another order.
-    """
+    """Raise a DataError for a header with other AUs than the 12, or with the same in another order."""
     got = tuple(cell.strip() for cell in line.split(","))
     if got == AUS:
         return
@@ -97,7 +99,10 @@ def _check_header(path: Path, line: str) -> None:
         what, todo = "AU columns in another order", "reorder the columns of the file"
     elif got == AUS_2020:
         what, todo = "the 8 AUs of the 2020 release", "use the annotations of 2021 or later"
-    raise DataError(what, where=f"{path} line 1", got=_printable(line) or "nothing", expected=",".join(AUS), todo=todo)
+    text = line.strip()
+    # of a line that is no plain text (a binary file) 40 characters, escaped
+    text = text[:200] if text.isascii() and text.isprintable() else ascii(text[:40])
+    raise DataError(what, where=f"{path} line 1", got=text or "nothing", expected=",".join(AUS), todo=todo)
 
 
 def annotated_rows(values: np.ndarray) -> np.ndarray:
@@ -110,16 +115,6 @@ def mask_partial_rows(values: np.ndarray) -> np.ndarray:
     result: np.ndarray = values.astype(np.int8)
     result[~annotated_rows(values)] = NOT_ANNOTATED
     return result
-
-
-def _parse(body: bytes, kind: pa.DataType) -> pa.Table:
-    """Parse the rows below the header; every cell must be a number."""
-    return pa.csv.read_csv(
-        pa.BufferReader(body),
-        pa.csv.ReadOptions(use_threads=False, column_names=list(AUS)),
-        pa.csv.ParseOptions(quote_char=False, ignore_empty_lines=False),
-        pa.csv.ConvertOptions(column_types=dict.fromkeys(AUS, kind), null_values=[], strings_can_be_null=False),
-    )
 
 
 def _parse_error(path: Path, body: bytes, dtype: type, error: Exception) -> DataError:
@@ -136,9 +131,3 @@ def _parse_error(path: Path, body: bytes, dtype: type, error: Exception) -> Data
             except (ValueError, OverflowError):
                 return DataError("not a number", where=f"{where} column {au}", got=ascii(cell[:40]), expected=expected)
     return DataError("not a table of numbers", where=path, got=error)
-
-
-def _printable(line: str) -> str:
-    """Return a line for a message; of one that is no plain text (a binary file) 40 characters, escaped."""
-    text = line.strip()
-    return text[:200] if text.isascii() and text.isprintable() else ascii(text[:40])
