@@ -1,17 +1,15 @@
 """Does the flow end at Aff-Wild2's size, and in how much memory? On a generated skeleton: 540 videos, 2.6 million rows.
 
-    python benchmarks/affwild2_size.py [--images] [--rows 2600000] [--set section.key=value ...]
+    python benchmarks/affwild2_size.py [--rows 2600000] [--set section.key=value ...]
 
 Labels have the published rates of positives; the videos are one tiny video, hard-linked; a face is one tiny JPEG; y_hat
-and sigma are the labels with noise. Every stage that needs no GPU runs in a process of its own. `--images` also makes a
-crop for every frame (hard links too), and checks the folder with those instead of videos.
+and sigma are the labels with noise. Every stage that needs no GPU runs in a process of its own.
 """
 
 import argparse
 import json
 import os
 import resource
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -33,8 +31,6 @@ RATES = 0.6 / np.array(INVERSE_RATES)
 SHARED_VIDEOS = 20
 """videos that show two people"""
 FIT_SHARE = 0.72
-LINKS = 50_000
-"""hard links to one file; file systems allow 65,000 or more"""
 
 OVERRIDES = ("trials=[0]", "check_data.few_positives=0", "train_mapping.width=128", "train_mapping.device=cpu")
 """for a machine without a GPU, where a mapping of 4096 units takes too long"""
@@ -127,24 +123,6 @@ def save_scores(trial: Path, y_hat: np.ndarray, sigma: np.ndarray) -> None:
     save_h(trial / "h", Uncertainty({"final": h}, sigma, curves), params, 224)
 
 
-def add_images(root: Path) -> None:
-    """Add a crop for every label row but one of 25, and delete the videos."""
-    data = root / "data"
-    jpeg = store.encode_jpeg(np.random.default_rng(0).integers(0, 255, (112, 112, 3), np.uint8), 80)
-    source, links = root / "crop-0.jpg", 0
-    for path in sorted((data / "annotations").rglob("*.txt")):
-        folder = data / "cropped_aligned" / path.stem
-        folder.mkdir(parents=True)
-        for number in range(1, len(path.read_bytes().splitlines())):
-            if number % 25:
-                if links % LINKS == 0:
-                    source = root / f"crop-{links}.jpg"
-                    source.write_bytes(jpeg)
-                os.link(source, folder / f"{number:05d}.jpg")
-                links += 1
-    shutil.rmtree(data / "videos")
-
-
 def run_step(options: argparse.Namespace) -> None:
     """Do one step in this process."""
     root = options.folder
@@ -190,7 +168,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--videos", type=int, default=540)
     parser.add_argument("--rows", type=int, default=2_600_000)
-    parser.add_argument("--images", action="store_true", help="also check a folder with a crop for every frame")
     parser.add_argument("--folder", type=Path, help="use this folder, with what is in it; else a temporary one")
     parser.add_argument("--only", nargs="*", help="the steps to run")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a parameter")
@@ -214,10 +191,6 @@ def main() -> None:
             print(f"generated in {measure_step(root, 'generate', options)[0]:.0f} s", flush=True)
         for name in STEPS:
             measure(name)
-        if options.images:
-            if not (root / "data" / "cropped_aligned").exists():
-                add_images(root)
-            measure("check-data")
     print(json.dumps({"rows": options.rows, "steps": rows}))
     sys.exit(any(code for *_, code in rows))
 
