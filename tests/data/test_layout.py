@@ -11,7 +11,6 @@ from aupair import store
 from aupair.aus import AUS
 from aupair.data.layout import (
     Header,
-    check_annotation_names,
     list_video_jobs,
     read_csv,
     read_layout,
@@ -111,7 +110,7 @@ def test_ambiguous_files_are_errors(tmp_path: Path) -> None:
         read_layout(root).source("a")
     twice = write_text(root / "annotations" / "AU_Set" / "Validation_Set" / "a.txt", SHEET)
     with pytest.raises(DataError, match=rf"^a video annotated twice: in {twice}"):
-        check_annotation_names(read_layout(root).annotations)
+        read_layout(root)
     write_text(root / "annotations" / "AU_Detection_Challenge" / "Train_Set" / "a.txt", SHEET)
     with pytest.raises(DataError, match=r"^two folders of annotations"):
         read_layout(root)

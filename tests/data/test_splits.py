@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from aupair.aus import AUS, SPLITS
-from aupair.data.splits import check_split_rows, choose_subjects, read_splits, split_data
+from aupair.data.layout import Layout, read_layout
+from aupair.data.splits import choose_subjects, read_splits, split_data
 from aupair.errors import AupairError, DataError, ParamsError
 from data.folders import write_text
 
@@ -31,7 +32,7 @@ def test_official_folders_and_subjects_are_respected(tmp_path: Path) -> None:
     pairs = [f"v{k:02d},person{k // 3}" for k in range(30)]
     write_text(root / "subjects.csv", "\n".join(["video,subject", *pairs]) + "\n")
     summary = split_data(root)
-    rows = read_splits(root)
+    rows = read_splits(read_layout(root))
     assert summary.written
     assert summary.path == root / "splits.csv"
     assert [row.video for row in rows] == [f"v{k:02d}" for k in range(34)]
@@ -44,7 +45,7 @@ def test_official_folders_and_subjects_are_respected(tmp_path: Path) -> None:
 def test_summary_equals_a_loop(tmp_path: Path) -> None:
     root = make(tmp_path, train=6, validation=2, rows=25)
     summary = split_data(root, select=0.4)
-    row_of = {row.video: row for row in read_splits(root)}
+    row_of = {row.video: row for row in read_splits(read_layout(root))}
     for counts in summary.counts:
         paths = [p for p in root.glob("annotations/AU_Set/*/*.txt") if row_of[p.stem].split == counts.split]
         lines = [line.split(",") for path in paths for line in path.read_text().splitlines()[1:]]
@@ -141,7 +142,7 @@ def test_what_cannot_be_split_is_an_error(
 
 def test_no_splits_file(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"^no splits file: in .*splits\.csv; run `aupair split "):
-        read_splits(tmp_path)
+        read_splits(Layout(tmp_path, (), (), {}, {}, {}))
 
 
 @pytest.mark.parametrize(
@@ -157,7 +158,7 @@ def test_no_splits_file(tmp_path: Path) -> None:
 def test_bad_splits_file(tmp_path: Path, lines: list[str], message: str) -> None:
     path = write_text(tmp_path / "splits.csv", "\n".join(["video,subject,split", *lines]) + "\n")
     with pytest.raises(DataError) as caught:
-        check_split_rows(read_splits(tmp_path), path)
+        read_splits(Layout(tmp_path, (), (), {}, {}, {}))
     assert str(caught.value).startswith(message.format(path))
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from aupair.data import sheets as sh
 from aupair.data import splits as sp
 from aupair.data.crops import Crops, count_crops
-from aupair.data.layout import Header, Layout, check_annotation_names, read_layout, read_movie_header
+from aupair.data.layout import Header, Layout, read_layout, read_movie_header
 from aupair.log import SILENT, Log
 
 
@@ -48,12 +48,7 @@ class Corpus:
 def read_corpus(data: Path, log: Log = SILENT) -> Corpus:
     """Read annotations, splits and headers of movies; what is missing, unparsable or does not fit is a DataError."""
     layout = read_layout(data)
-    path = layout.root / "splits.csv"
-    rows = sp.read_splits(data)
-    check_annotation_names(layout.annotations)
-    check_annotation_names(layout.intensities)
-    sp.check_split_rows(rows, path)
-    sp.check_cover(rows, layout.annotations, path)
+    rows = sp.read_splits(layout)
     labels = sh.read_sheets(layout.annotations, np.int16, log)
     intensities = sh.read_sheets(layout.intensities, np.float32, log) if layout.intensities else None
     files = [layout.source(a.video) for a in layout.annotations]

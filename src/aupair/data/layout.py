@@ -10,6 +10,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -140,21 +141,6 @@ def read_layout(data: Path) -> Layout:
     return Layout(data, occurrences, intensities, movies, crops, read_subjects(subjects) if subjects.exists() else {})
 
 
-def check_annotation_names(annotations: tuple[Annotation, ...]) -> None:
-    """Raise a DataError for a video with two annotation files: (video, frame) would not be unique."""
-    paths: dict[str, Path] = {}
-    for annotation in annotations:
-        other = paths.setdefault(annotation.video, annotation.path)
-        if other != annotation.path:
-            raise DataError(
-                "a video annotated twice",
-                where=annotation.path,
-                got=f"also {other}",
-                expected="one file",
-                todo="remove one",
-            )
-
-
 def list_video_jobs(data: Path, labels: Path) -> list[VideoJob]:
     """List the videos of the labels table with their movies or crops, for preprocess-faces.
 
@@ -249,7 +235,12 @@ def _list_annotations(annotations: Path, names: tuple[str, ...]) -> tuple[Path |
         for path in part.iterdir()
         if path.suffix.lower() == ".txt" and not path.name.startswith(".")
     ]
-    return (folders[0] if folders else None), tuple(sorted(files))
+    files.sort()
+    for one, other in pairwise(files):
+        if one.video == other.video:  # (video, frame) would not be unique
+            got, todo = f"also {one.path}", "remove one"
+            raise DataError("a video annotated twice", where=other.path, got=got, expected="one file", todo=todo)
+    return (folders[0] if folders else None), tuple(files)
 
 
 def _no_labels_error(annotations: Path, folder: Path | None, videos: bool) -> DataError:

@@ -14,7 +14,7 @@ import numpy as np
 from aupair import store
 from aupair.aus import AUS, SPLITS
 from aupair.data import sheets as sh
-from aupair.data.layout import Annotation, Layout, check_annotation_names, read_csv, read_layout
+from aupair.data.layout import Annotation, Layout, read_csv, read_layout
 from aupair.errors import DataError, ParamsError
 
 COLUMNS = ("video", "subject", "split")
@@ -80,7 +80,6 @@ def split_data(data: Path, select: float = 0.2, seed: int = 0, overwrite: bool =
     if not 0 < select < 1:
         raise ParamsError("share of select", got=select, expected="more than 0 and less than 1")
     layout = read_layout(data)
-    check_annotation_names(layout.annotations)
     labels = sh.read_sheets(layout.annotations, np.int16)
     path = layout.root / "splits.csv"
     written = overwrite or not path.exists()
@@ -88,9 +87,7 @@ def split_data(data: Path, select: float = 0.2, seed: int = 0, overwrite: bool =
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows([COLUMNS, *_assign_splits(layout, labels, select, seed)])
         store.write_text(path, text.getvalue())
-    rows = read_splits(layout.root)
-    check_split_rows(rows, path)
-    check_cover(rows, layout.annotations, path)
+    rows = read_splits(layout)
     return SplitSummary(path, written, count_splits(rows, labels))
 
 
@@ -143,20 +140,17 @@ def choose_subjects(weights: np.ndarray, share: float, seed: int) -> np.ndarray:
     return best
 
 
-def read_splits(data: Path) -> list[SplitRow]:
-    """Read splits.csv; row k stands in line k + 2.
+def read_splits(layout: Layout) -> list[SplitRow]:
+    """Read and check splits.csv of a data folder.
 
     Raises:
-        DataError: the file is missing, or has a wrong header or a ragged row.
+        DataError: the file is missing or no table of these columns, has an unknown split, a video twice, a subject in
+            two splits or a split without a video, or lacks an annotated video.
     """
-    path = Path(data) / "splits.csv"
+    path = layout.root / "splits.csv"
     if not path.exists():
-        raise DataError("no splits file", where=path, todo=f"run `aupair split {data}`")
-    return [SplitRow(*cells) for cells in read_csv(path, COLUMNS)]
-
-
-def check_split_rows(rows: list[SplitRow], path: Path) -> None:
-    """Raise a DataError for an unknown split, a video twice, a subject in two splits, and a split without a video."""
+        raise DataError("no splits file", where=path, todo=f"run `aupair split {layout.root}`")
+    rows = [SplitRow(*cells) for cells in read_csv(path, COLUMNS)]
     videos: set[str] = set()
     split_of: dict[str, str] = {}
     for line, row in enumerate(rows, start=2):
@@ -179,19 +173,15 @@ def check_split_rows(rows: list[SplitRow], path: Path) -> None:
             raise DataError(
                 "an empty split", where=path, got=f"no video in {name}", todo="run `aupair split` with --overwrite"
             )
-
-
-def check_cover(rows: list[SplitRow], annotations: tuple[Annotation, ...], path: Path) -> None:
-    """Raise a DataError for an annotated video without a split."""
-    known = {row.video for row in rows}
-    for annotation in annotations:
-        if annotation.video not in known:
+    for annotation in layout.annotations:
+        if annotation.video not in videos:
             raise DataError(
                 "a labelled video without a split",
                 where=annotation.path,
                 expected=f"a row in {path}",
                 todo="add it, or run `aupair split` with --overwrite",
             )
+    return rows
 
 
 def count_splits(rows: list[SplitRow], labels: sh.Sheets) -> tuple[SplitCounts, ...]:
