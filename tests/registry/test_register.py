@@ -9,7 +9,7 @@ from aupair import store
 from aupair.aus import AUS
 from aupair.evaluation.confidence import TERMS
 from aupair.evaluation.selection import MAPPINGS
-from aupair.registry.register import git_commit_tag, headline_metrics, version_tags
+from aupair.registry.register import _git_commit_tag, _version_tags, headline_metrics
 
 
 def test_the_parent_run_has_a_handful_of_metrics_and_evaluate_all_of_them() -> None:
@@ -43,7 +43,7 @@ def test_the_tags_say_what_was_chosen_and_why(tmp_path: Path) -> None:
     store.write_json(tmp_path / "selection.json", {**tree, "trial": 0, "tie": 0.01})
     figures = {"score": 0.7, "per_au": {au: {"f1": 0.5} for au in AUS}}
     rows = [{"name": n, "split": s, **figures} for n in ("P1", "P2") for s in ("select", "validation")]
-    tags = version_tags(tmp_path, {"rows": rows}, "md5", "sha")
+    tags = _version_tags(tmp_path, {"rows": rows})
     assert (tags["selection.AU4"], tags["selection.AU1"], tags["selection.tie"]) == ("P1", "P2", "0.010000")
     assert (tags["selection.AU4.difference"], tags["selection.AU4.probability"]) == ("0.025000", "0.875000")
     assert "selection.AU26.difference" not in tags, "one that is not known"
@@ -56,10 +56,10 @@ def test_the_commit_of_the_working_folder_or_none(tmp_path: Path, monkeypatch: p
 
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     monkeypatch.chdir(tmp_path)
-    assert git_commit_tag() == {}, "no repository"
+    assert _git_commit_tag() == {}, "no repository"
     git("init", "-q")
-    assert git_commit_tag() == {}, "no commit yet"
+    assert _git_commit_tag() == {}, "no commit yet"
     git("-c", "user.name=t", "-c", "user.email=t@localhost", "commit", "-qm", "1", "--allow-empty")
-    assert git_commit_tag() == {"git.commit": git("rev-parse", "HEAD")}
+    assert _git_commit_tag() == {"git.commit": git("rev-parse", "HEAD")}
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert git_commit_tag() == {}, "no git"
+    assert _git_commit_tag() == {}, "no git"

@@ -7,7 +7,7 @@ import pytest
 
 from aupair.errors import RegistryError
 from aupair.registry import mlflow_store
-from aupair.registry.runs import FlowRun, StageRun, curve_points, finite_numbers, flatten, hash_flow, log_flow
+from aupair.registry.runs import StageRun, curve_points, finite_numbers, flatten, hash_flow, log_flow
 
 
 def test_rows_go_by_name_and_split() -> None:
@@ -43,19 +43,15 @@ def test_an_interrupted_run_is_logged_again_and_a_finished_one_is_not(
     curves = tmp_path / "curves.jsonl"
     curves.write_text("".join(json.dumps({"step": step, "loss": step / 2}) + "\n" for step in range(1500)))
     stages = [StageRun("train-mapping", 0, curves=(curves,)), StageRun("evaluate", artifacts=(tmp_path / "table.md",))]
-    flow = FlowRun(
-        "f1",
-        mlflow_store.get_or_create_experiment(client, "test"),
-        StageRun("flow", params={"long": "x" * 9000}),
-        stages,
-    )
+    experiment = mlflow_store.get_or_create_experiment(client, "test")
+    whole = StageRun("flow", params={"long": "x" * 9000})
     with pytest.raises(RegistryError, match="a report is missing"):
-        log_flow(client, flow)
+        log_flow(client, experiment, "f1", whole, stages)
     (tmp_path / "table.md").write_text("now")
-    parent = log_flow(client, flow)
-    assert log_flow(client, flow) == parent
+    parent = log_flow(client, experiment, "f1", whole, stages)
+    assert log_flow(client, experiment, "f1", whole, stages) == parent
 
-    runs = client.search_runs([mlflow_store.get_or_create_experiment(client, "test")])
+    runs = client.search_runs([experiment])
     assert sorted((run.data.tags["stage"], run.info.status) for run in runs) == [
         ("evaluate", "FINISHED"), ("flow", "FINISHED"), ("train-mapping", "FINISHED"),
     ]  # fmt: skip
@@ -70,15 +66,8 @@ def test_an_interrupted_run_is_logged_again_and_a_finished_one_is_not(
 def test_a_pipelines_run_id_is_on_every_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     client = mlflow_store.open_mlflow(create=True)
-    log_flow(
-        client,
-        FlowRun(
-            "f1",
-            mlflow_store.get_or_create_experiment(client, "test"),
-            StageRun("flow"),
-            [StageRun("evaluate")],
-            pipeline_run_id="r7",
-        ),
-    )
-    runs = client.search_runs([mlflow_store.get_or_create_experiment(client, "test")])
+    monkeypatch.setenv("KFP_RUN_ID", "r7")
+    experiment = mlflow_store.get_or_create_experiment(client, "test")
+    log_flow(client, experiment, "f1", StageRun("flow"), [StageRun("evaluate")])
+    runs = client.search_runs([experiment])
     assert [(run.data.tags["flow_id"], run.data.tags["pipeline_run_id"]) for run in runs] == [("f1", "r7")] * 2

@@ -12,7 +12,8 @@ from pydantic import Field, model_validator
 
 from aupair.params import Params
 from aupair.record import Record, apply_overrides, parse_settings, read_settings
-from aupair.registry.live_logging import EXPERIMENT, RUN_ID
+from aupair.registry.live_logging import EXPERIMENT
+from aupair.registry.runs import RUN_ID
 from aupair.stages import FLOW, Needs
 
 if TYPE_CHECKING:

@@ -20,6 +20,7 @@ from aupair.kubeflow.local_tasks import LocalTasks
 from aupair.kubeflow.pipeline_file import PipelineFile
 from aupair.log import SILENT, Log
 from aupair.registry import live_logging, mlflow_store
+from aupair.registry.runs import RUN_ID
 
 _KFP = "2.17."
 """The versions of kfp whose functions `aupair.kubeflow.local_tasks` replaces."""
@@ -70,7 +71,7 @@ def run_local(
 def _environment(run_id: str, values: Mapping[str, Any], out: Path) -> dict[str, str]:
     """Return the variables that every task gets: the run's id, the MLflow server, the folder of the checkpoints."""
     environment = {
-        live_logging.RUN_ID: run_id,
+        RUN_ID: run_id,
         "MLFLOW_TRACKING_URI": mlflow_store.tracking_uri(),
         CHECKPOINTS: str(out.resolve() / "checkpoints"),
     }

@@ -1,15 +1,14 @@
 """Log an ablation to MLflow: a parent run, and below it a run for each scored row with its settings and figures."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from aupair.registry import mlflow_store
-from aupair.registry.runs import FlowRun, StageRun, log_flow
+from aupair.registry.runs import StageRun, hash_flow, log_flow
 
-ABLATION = "ablation"
+_ABLATION = "ablation"
 
 
 def log_ablation(tree: Mapping[str, Any], reports: tuple[Path, ...], experiment: str) -> str:
@@ -23,18 +22,16 @@ def log_ablation(tree: Mapping[str, Any], reports: tuple[Path, ...], experiment:
         RegistryError: MLflow refuses, or does not answer.
     """
     client = mlflow_store.open_mlflow(create=True)
-    scored = [row for row in tree["rows"] if row["state"] == "scored"]
-    identity = hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:16]
+    experiment_id = mlflow_store.get_or_create_experiment(client, experiment)
+    identity = hash_flow(json.dumps(tree, sort_keys=True))
     runs = [
         StageRun(
-            f"{ABLATION}.{row['name']}",
+            f"{_ABLATION}.{row['name']}",
             params={"row": row["name"], "rule": row["rule"], **row["settings"]},
             metrics={key: row[key] for key in ("validation", "select", "evidence", "cost")},
         )
-        for row in scored
+        for row in tree["rows"]
+        if row["state"] == "scored"
     ]
-    parent = StageRun(ABLATION, artifacts=reports)
-    tags = {"data.md5": str(tree.get("data", "")), "mlflow.runName": ABLATION}
-    return log_flow(
-        client, FlowRun(identity, mlflow_store.get_or_create_experiment(client, experiment), parent, runs, tags)
-    )
+    tags = {"data.md5": str(tree.get("data", "")), "mlflow.runName": _ABLATION}
+    return log_flow(client, experiment_id, identity, StageRun(_ABLATION, artifacts=reports, tags=tags), runs)

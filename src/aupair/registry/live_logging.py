@@ -14,26 +14,29 @@ from typing import TYPE_CHECKING, TypeVar
 from aupair.errors import RegistryError
 from aupair.log import SILENT, Log
 from aupair.registry import mlflow_store
-from aupair.registry.runs import LOGGED, PARENT, StageRun, log_metric_points, log_run, stage_run_tags
+from aupair.registry.runs import (
+    LOGGED,
+    PARENT,
+    StageRun,
+    log_metric_points,
+    log_run,
+    pipeline_run_id,
+    set_tags,
+    stage_run_tags,
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 T = TypeVar("T")
 
-RUN_ID = "KFP_RUN_ID"
-SERVER_RUN = "MLFLOW_RUN_ID"
+_SERVER_RUN = "MLFLOW_RUN_ID"
 EXPERIMENT = "MLFLOW_EXPERIMENT_NAME"
-
-
-def pipeline_run_id() -> str:
-    """Return the id of the pipeline's run; empty if no pipeline runs."""
-    return os.environ.get(RUN_ID, "")
 
 
 def server_run_id() -> str:
     """Return the MLflow run that the KFP server created for this task; empty if it created none."""
-    return os.environ.get(SERVER_RUN, "")
+    return os.environ.get(_SERVER_RUN, "")
 
 
 def runs_in_pipeline() -> bool:
@@ -43,9 +46,9 @@ def runs_in_pipeline() -> bool:
 
 def current_flow_id(client: "MlflowClient", otherwise: str = "") -> str:
     """Return the id of this flow: the pipeline's run, else the parent of the server's run, else `otherwise`."""
-    if pipeline_run_id() or not server_run_id():
-        return pipeline_run_id() or otherwise
-    return _server_parent(client)
+    if run := pipeline_run_id():
+        return run
+    return _server_parent(client) if server_run_id() else otherwise
 
 
 def _server_parent(client: "MlflowClient") -> str:
@@ -71,12 +74,11 @@ def get_or_create_parent_run(client: "MlflowClient", experiment: str, flow: str)
 
     The first task of a pipeline creates it, before other tasks run in parallel.
     """
-    tags = stage_run_tags(StageRun(PARENT), flow, pipeline_run_id())
+    tags = stage_run_tags(StageRun(PARENT), flow)
     with mlflow_store.mlflow_errors(f"flow {flow}"):
         if server_run_id():
             parent = _server_parent(client)
-            for key, value in tags.items():
-                client.set_tag(parent, key, value)
+            set_tags(client, parent, tags)
             return parent
         parents = client.search_runs([experiment], f"tags.flow_id = '{flow}' and tags.stage = '{PARENT}'")
         if parents:
@@ -104,34 +106,34 @@ def log_while_running(
     client = mlflow_store.open_mlflow(create=True)
     flow, experiment_id = current_flow_id(client), current_experiment(client, experiment)
     parent = get_or_create_parent_run(client, experiment_id, flow)
-    tags = stage_run_tags(stage, flow, pipeline_run_id())
+    tags = stage_run_tags(stage, flow)
     with mlflow_store.mlflow_errors(f"run {stage.name}"):
-        if server_run_id():
-            run_id = server_run_id()
-            for key, value in tags.items():
-                client.set_tag(run_id, key, value)
+        if run_id := server_run_id():
+            set_tags(client, run_id, tags)
         else:
             tags["mlflow.parentRunId"] = parent
             run_id = str(client.create_run(experiment_id, tags=tags, run_name=stage.name).info.run_id)
-    live = MLflowLog(client, run_id, log)
+    live = _MLflowLog(client, run_id, log)
+
+    def terminate(status: str) -> None:
+        if not server_run_id():  # the server ends its own runs
+            client.set_terminated(run_id, status)
+
+    def finish() -> None:
+        log_run(client, run_id, result, curves=live.count == 0)
+        client.set_tag(run_id, LOGGED, "yes")
+        terminate("FINISHED")
+
     try:
         yield live
     except BaseException:
-        live.attempt(lambda: client.set_terminated(run_id, "FAILED") if not server_run_id() else None)
+        live.attempt(lambda: terminate("FAILED"))
         raise
     result = collect()
-    live.attempt(lambda: _finish(client, run_id, result, live.count == 0))
+    live.attempt(finish)
 
 
-def _finish(client: "MlflowClient", run_id: str, result: StageRun, curves: bool) -> None:
-    """Log what a stage wrote, and mark its run as complete."""
-    log_run(client, run_id, result, curves)
-    client.set_tag(run_id, LOGGED, "yes")
-    if not server_run_id():
-        client.set_terminated(run_id, "FINISHED")
-
-
-class MLflowLog(Log):
+class _MLflowLog(Log):
     """A log that sends metrics to an MLflow run and passes everything on to another log.
 
     Attributes:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 DEFAULT_URI = "sqlite:///mlflow.db"
 """The store in the working folder, unless MLFLOW_TRACKING_URI names another."""
 
-PROBE_SECONDS = 5.0
+_PROBE_SECONDS = 5.0
 
 
 def tracking_uri() -> str:
@@ -61,16 +61,14 @@ def get_or_create_experiment(client: "MlflowClient", name: str) -> str:
     database = sqlite_path(tracking_uri())
     location = None if database is None else str(database.parent / "mlruns")
     with mlflow_errors(f"experiment {name}"):
-        experiment = client.get_experiment_by_name(name)
-        if experiment is not None:
+        if experiment := client.get_experiment_by_name(name):
             return str(experiment.experiment_id)
         try:
             return str(client.create_experiment(name, artifact_location=location))
-        except MlflowException:  # another process may have created it in between
-            experiment = client.get_experiment_by_name(name)
-            if experiment is None:
-                raise
-            return str(experiment.experiment_id)
+        except MlflowException:
+            if experiment := client.get_experiment_by_name(name):  # another process has created it in between
+                return str(experiment.experiment_id)
+            raise
 
 
 @contextmanager
@@ -107,11 +105,8 @@ def _create_database(uri: str, database: Path, create: bool) -> None:
     if database.exists() and database.stat().st_size and not create:
         return
     if not create:
-        raise RegistryError(
-            "no MLflow store yet",
-            where=uri,
-            todo="run `dvc repro`, or set MLFLOW_TRACKING_URI to a store that has the model",
-        )
+        todo = "run `dvc repro`, or set MLFLOW_TRACKING_URI to a store that has the model"
+        raise RegistryError("no MLflow store yet", where=uri, todo=todo)
     if not os.access(database.parent, os.W_OK):
         raise RegistryError("the MLflow store cannot be written", where=uri, expected="a writable folder")
     with _locked(database.parent):
@@ -141,11 +136,7 @@ def _check_server(uri: str) -> None:
     import requests
 
     try:
-        requests.get(uri.rstrip("/") + "/health", timeout=PROBE_SECONDS)
+        requests.get(uri.rstrip("/") + "/health", timeout=_PROBE_SECONDS)
     except requests.RequestException as error:
-        raise RegistryError(
-            "the MLflow server does not answer",
-            where=uri,
-            got=type(error).__name__,
-            todo="start it, or correct MLFLOW_TRACKING_URI",
-        ) from error
+        got, todo = type(error).__name__, "start it, or correct MLFLOW_TRACKING_URI"
+        raise RegistryError("the MLflow server does not answer", where=uri, got=got, todo=todo) from error

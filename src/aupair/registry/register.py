@@ -20,14 +20,14 @@ from aupair.inference.recognizer import read_selection
 from aupair.log import SILENT, Log
 from aupair.params import Params
 from aupair.registry import live_logging, mlflow_store, versions
-from aupair.registry.runs import PARENT, FlowRun, StageRun, finite_numbers, hash_flow, log_flow
+from aupair.registry.runs import PARENT, StageRun, finite_numbers, hash_flow, log_flow, pipeline_tag
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.models import ModelSignature
 
 
-HEADLINE = re.compile(
+_HEADLINE = re.compile(
     r"rows\.(P1|P2|no-uncertainty|best-constant)\.(select|validation)\.(score|f1|accuracy)"
     r"|intensity_rows\.(P1|P2|no-uncertainty|fit-median|fit-mean)\.(select|validation)\.(icc|mae)"
     r"|pair_accuracy\.(clear|mean)"
@@ -72,63 +72,60 @@ def register_bundle(
     created = version is None
     if version is None:
         metrics, data = store.read_json(parts.metrics), str(store.read_json(parts.data)["md5"])
-        tags = version_tags(bundle, metrics, data, sha256) | origin_tags()
+        origin = {"data.md5": data, versions.HASH_TAG: sha256} | _git_commit_tag() | pipeline_tag()
         experiment = live_logging.current_experiment(client, params.register_model.experiment)
         flow = live_logging.current_flow_id(client, hash_flow(params.model_dump_json(), data, sha256))
+        in_pipeline = live_logging.runs_in_pipeline()
         summary = StageRun(
-            PARENT, params=params.model_dump(mode="json"), metrics=headline_metrics(metrics), artifacts=tuple(reports)
+            PARENT,
+            params=params.model_dump(mode="json"),
+            metrics=headline_metrics(metrics),
+            artifacts=tuple(reports),
+            tags=origin,
+            run_id=live_logging.get_or_create_parent_run(client, experiment, flow) if in_pipeline else "",
         )
-        about = {"data.md5": data, versions.HASH_TAG: sha256} | origin_tags()
-        parent = (
-            live_logging.get_or_create_parent_run(client, experiment, flow) if live_logging.runs_in_pipeline() else ""
-        )
-        run_id = log_flow(
-            client, FlowRun(flow, experiment, summary, stages, about, live_logging.pipeline_run_id(), parent)
-        )
-        version = versions.create_version(client, log_bundle(client, bundle, run_id, params), run_id, tags, name)
-        if parent:
-            client.update_run(parent, "RUNNING")  # log_model ended the run, but the pipeline is not finished
+        tags = _version_tags(bundle, metrics) | origin
+        run_id = log_flow(client, experiment, flow, summary, stages)
+        version = versions.create_version(client, _log_bundle(client, bundle, run_id, params), run_id, tags, name)
+        if in_pipeline:
+            client.update_run(run_id, "RUNNING")  # log_model ended the run, but the pipeline is not finished
     versions.set_challenger(client, version, name)
     log.line(f"{name} version {version}: {'registered' if created else 'was registered before, nothing has changed'}")
     return Registration(version, created, sha256)
 
 
-def version_tags(bundle: Path, metrics: Mapping[str, Any], data: str, sha256: str) -> dict[str, str]:
-    """Return a version's tags: the mapping of each AU, scores and F1 on `select`, scores on `validation`, the hashes.
+def _version_tags(bundle: Path, metrics: Mapping[str, Any]) -> dict[str, str]:
+    """Return a version's tags: the mapping of each AU, scores and F1 on `select`, scores on `validation`.
 
     `selection.AU1` is P1 if the mapping with uncertainty decides, P2 if the one without does. The evidence is beside
     it: `selection.AU1.difference` is 1/2 (F1 + accuracy) on `select` with uncertainty less that without,
     `selection.AU1.probability` the probability that with is better; P1 needs a difference above `selection.tie`.
     A model of intensities has ICC and MAE, too: `icc.p2` of `select`, `validation.icc.p2` and so on.
     """
-    uses = read_selection(bundle / "selection.json").uses_uncertainty
-    tags = {f"selection.{au}": "P1" if used else "P2" for au, used in zip(AUS, uses)}
-    tags |= _selection_evidence(store.read_json(bundle / "selection.json"))
-    select = {name: _row(metrics, name, "select") for name in ("P1", "P2")}
-    for name, row in select.items():
-        tags[f"score.{name.lower()}"] = _tag(row["score"])
-        tags[f"validation.score.{name.lower()}"] = _tag(_row(metrics, name, "validation")["score"])
+    path = bundle / "selection.json"
+    selection, uses = store.read_json(path), read_selection(path).uses_uncertainty
+    numbers = {"selection.tie": selection.get("tie")}
     for au in AUS:
-        tags[f"f1.{au}"] = _tag(select["P2"]["per_au"][au]["f1"])
+        numbers[f"selection.{au}.difference"] = selection[au].get("difference")
+        numbers[f"selection.{au}.probability"] = selection[au].get("probability_with_better")
+        numbers[f"f1.{au}"] = _row(metrics, "P2", "select")["per_au"][au]["f1"]
+    for name in ("P1", "P2"):
+        for split, prefix in (("select", ""), ("validation", "validation.")):
+            numbers[f"{prefix}score.{name.lower()}"] = _row(metrics, name, split)["score"]
     for row in metrics.get("intensity_rows", ()):
         if row["name"] in ("P1", "P2"):
             prefix = "" if row["split"] == "select" else f"{row['split']}."
-            tags |= {f"{prefix}{key}.{row['name'].lower()}": _tag(row[key]) for key in ("icc", "mae")}
-    return {key: value for key, value in tags.items() if value} | {"data.md5": data, versions.HASH_TAG: sha256}
+            numbers |= {f"{prefix}{key}.{row['name'].lower()}": row[key] for key in ("icc", "mae")}
+    tags = {f"selection.{au}": "P1" if used else "P2" for au, used in zip(AUS, uses)}
+    return tags | {key: f"{value:.6f}" for key, value in numbers.items() if value is not None}
 
 
 def headline_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
     """Return the few numbers of metrics.json by which flows are compared."""
-    return {key: value for key, value in finite_numbers(metrics).items() if HEADLINE.fullmatch(key)}
+    return {key: value for key, value in finite_numbers(metrics).items() if _HEADLINE.fullmatch(key)}
 
 
-def origin_tags() -> dict[str, str]:
-    """Return the tags of a version's origin: git.commit, and the pipeline's run if one runs the flow."""
-    run = live_logging.pipeline_run_id()
-    return git_commit_tag() | ({"pipeline_run_id": run} if run else {})
-
-
-def git_commit_tag() -> dict[str, str]:
+def _git_commit_tag() -> dict[str, str]:
     """Return the tag git.commit: that of the image (AUPAIR_GIT_COMMIT), else that of the working folder.
 
     There is none outside a repository, before its first commit, and without git.
@@ -142,7 +139,7 @@ def git_commit_tag() -> dict[str, str]:
     return {} if process.returncode else {"git.commit": process.stdout.strip()}
 
 
-def log_bundle(client: "MlflowClient", bundle: Path, run_id: str, params: Params) -> str:
+def _log_bundle(client: "MlflowClient", bundle: Path, run_id: str, params: Params) -> str:
     """Log the bundle as a Python function (models from code) with this package, and return the model's URI."""
     import mlflow
 
@@ -156,13 +153,13 @@ def log_bundle(client: "MlflowClient", bundle: Path, run_id: str, params: Params
                 python_model=str(package / "registry" / "serving.py"),
                 artifacts={"bundle": str(bundle)},
                 code_paths=[str(package)],
-                signature=serving_signature(params),
+                signature=_serving_signature(params),
                 pip_requirements=str(bundle / "requirements.txt"),
             )
     return str(info.model_uri)
 
 
-def serving_signature(params: Params) -> "ModelSignature":
+def _serving_signature(params: Params) -> "ModelSignature":
     """Return the signature of serving: faces (n, size, size, 3) uint8 and `fps` -> a row of numbers for each face."""
     import numpy as np
     from mlflow.models import ModelSignature
@@ -188,17 +185,3 @@ def _row(metrics: Mapping[str, Any], name: str, split: str) -> Mapping[str, Any]
         if (row["name"], row["split"]) == (name, split):
             return row
     raise ArtifactError("no such row", where="metrics.json", got=f"{name} on {split}", todo="run evaluate again")
-
-
-def _selection_evidence(selection: Mapping[str, Any]) -> dict[str, str]:
-    """Return the tags that show why each AU's mapping was chosen; a missing number gives an empty tag."""
-    tags = {"selection.tie": _tag(selection.get("tie"))}
-    for au in AUS:
-        tags[f"selection.{au}.difference"] = _tag(selection[au].get("difference"))
-        tags[f"selection.{au}.probability"] = _tag(selection[au].get("probability_with_better"))
-    return tags
-
-
-def _tag(value: float | None) -> str:
-    """Return a number as a tag; an empty one if it is undefined."""
-    return "" if value is None else f"{value:.6f}"

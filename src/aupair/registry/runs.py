@@ -7,9 +7,10 @@ themselves (`aupair.registry.live_logging`), and this module adds what is missin
 import hashlib
 import json
 import math
+import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import islice
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -24,14 +25,17 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-BATCH = 1000
-"""The most metrics that MLflow takes at once; it takes 100 params."""
+RUN_ID = "KFP_RUN_ID"
+"""The environment variable with the id of the pipeline's run."""
 
 PARENT = "flow"
 """The `stage` tag of the parent run of a flow."""
 
 LOGGED = "logged"
 """The tag of a complete run; the status does not tell, since a KFP server ends its runs whatever they contain."""
+
+_LONGEST_PARAM = 6000
+"""Characters; MLflow takes no more."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,8 @@ class StageRun:
         curves: its files of JSON lines; `step` or `epoch` is the step, a text becomes a prefix of the metric's name.
         metrics: final values.
         artifacts: small files or folders to log with the run.
+        tags: tags beside those that identify the run.
+        run_id: the MLflow run, if it is there already.
     """
 
     stage: str
@@ -53,6 +59,8 @@ class StageRun:
     curves: tuple[Path, ...] = ()
     metrics: Mapping[str, Any] = field(default_factory=dict)
     artifacts: tuple[Path, ...] = ()
+    tags: Mapping[str, str] = field(default_factory=dict)
+    run_id: str = ""
 
     @property
     def name(self) -> str:
@@ -75,82 +83,107 @@ def collect_stage_run(stage: Stage, params: Params, places: Mapping[str, Path], 
     return StageRun(stage.name, trial, section, curves, metrics, (places["table"], places["plots"], places["report"]))
 
 
-@dataclass(frozen=True)
-class FlowRun:
-    """One run of all stages.
-
-    Attributes:
-        flow_id: the same for the same params, data and bundle.
-        experiment: the id of MLflow's experiment.
-        parent: what to log for the flow as a whole.
-        stages: what to log for each run of a stage.
-        tags: more tags of the parent run.
-        pipeline_run_id: the run of the pipeline that runs the flow; empty if none does.
-        parent_id: the parent run if a pipeline has created it; if empty, it is found by the flow_id, or created.
-    """
-
-    flow_id: str
-    experiment: str
-    parent: StageRun
-    stages: Sequence[StageRun]
-    tags: Mapping[str, str] = field(default_factory=dict)
-    pipeline_run_id: str = ""
-    parent_id: str = ""
-
-
 def hash_flow(*parts: str) -> str:
     """Return an id that depends on the parts alone (params, hash of the data, hash of the bundle)."""
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
-def log_flow(client: "MlflowClient", flow: FlowRun) -> str:
+def log_flow(client: "MlflowClient", experiment: str, flow: str, parent: StageRun, stages: Sequence[StageRun]) -> str:
     """Log what was not logged before, and return the id of the parent run.
 
     A complete run stays as it is. One that was interrupted is deleted and logged again; in a pipeline, where it may
     still be in use, what is missing is added to it instead.
 
+    Args:
+        experiment: the id of MLflow's experiment.
+        flow: the id of the flow: the same for the same params, data and bundle.
+        parent: what to log for the flow as a whole, with the `run_id` that it has in a pipeline.
+
     Raises:
         RegistryError: MLflow refused, or a report is missing.
     """
-    with mlflow_store.mlflow_errors(f"flow {flow.flow_id}"):
-        parent = flow.parent_id
-        if parent:
-            for key, value in flow.tags.items():
-                client.set_tag(parent, key, value)
-            log_run(client, parent, flow.parent)
+    in_pipeline = bool(parent.run_id)
+    with mlflow_store.mlflow_errors(f"flow {flow}"):
+        if in_pipeline:
+            set_tags(client, parent.run_id, parent.tags)
+            log_run(client, parent.run_id, parent)
+            parent_id = parent.run_id
         else:
-            parent = _log_once(client, flow, flow.parent, flow.tags)
-        for stage in flow.stages:
-            _log_once(client, flow, stage, {"mlflow.parentRunId": parent})
-    return parent
+            parent_id = _log_once(client, experiment, flow, parent, in_pipeline)
+        for stage in stages:
+            child = replace(stage, tags={**stage.tags, "mlflow.parentRunId": parent_id})
+            _log_once(client, experiment, flow, child, in_pipeline)
+    return parent_id
 
 
-def stage_run_tags(stage: StageRun, flow: str, pipeline_run_id: str) -> dict[str, str]:
+def _log_once(client: "MlflowClient", experiment: str, flow: str, stage: StageRun, in_pipeline: bool) -> str:
+    """Return the id of the complete run of a stage in this flow; log it first if there is none."""
+    tags = {**stage_run_tags(stage, flow), **stage.tags}
+    query = " and ".join(f"tags.{key} = '{tags[key]}'" for key in ("flow_id", "stage", "trial"))
+    runs = client.search_runs([experiment], query)
+    for run in runs:
+        if run.data.tags.get(LOGGED) or (run.info.status == "FINISHED" and not in_pipeline):
+            return str(run.info.run_id)
+    if runs and in_pipeline:
+        run_id = str(runs[0].info.run_id)
+    else:
+        for run in runs:
+            client.delete_run(run.info.run_id)
+        run_id = str(client.create_run(experiment, tags=tags, run_name=stage.name).info.run_id)
+    log_run(client, run_id, stage)
+    client.set_tag(run_id, LOGGED, "yes")
+    client.set_terminated(run_id, "FINISHED")
+    return run_id
+
+
+def pipeline_run_id() -> str:
+    """Return the id of the pipeline's run; empty if no pipeline runs."""
+    return os.environ.get(RUN_ID, "")
+
+
+def stage_run_tags(stage: StageRun, flow: str) -> dict[str, str]:
     """Return the tags that identify the MLflow run of a stage."""
     trial = "none" if stage.trial is None else str(stage.trial)
     tags = {"flow_id": flow, "stage": stage.stage, "trial": trial, "au": "all"}
-    return tags | ({"pipeline_run_id": pipeline_run_id} if pipeline_run_id else {})
+    return tags | pipeline_tag()
+
+
+def pipeline_tag() -> dict[str, str]:
+    """Return the tag pipeline_run_id; none if no pipeline runs."""
+    return {"pipeline_run_id": run} if (run := pipeline_run_id()) else {}
+
+
+def set_tags(client: "MlflowClient", run_id: str, tags: Mapping[str, str]) -> None:
+    """Set the tags of a run."""
+    for key, value in tags.items():
+        client.set_tag(run_id, key, value)
 
 
 def log_run(client: "MlflowClient", run_id: str, stage: StageRun, curves: bool = True) -> None:
     """Log the params, curves, metrics and artifacts of a stage to a run."""
     from mlflow.entities import Param
 
-    params = [Param(key, _text(value)) for key, value in flatten(dict(stage.params)).items()]
-    for batch in _batches(params, 100):
+    params = {
+        key: value if isinstance(value, str) else json.dumps(value) for key, value in flatten(stage.params).items()
+    }
+    for batch in _batches([Param(key, text[:_LONGEST_PARAM]) for key, text in params.items()], 100):
         client.log_batch(run_id, params=batch)
     points = [point for path in stage.curves for point in curve_points(store.read_jsonl(path))] if curves else []
-    points += [(key, value, 0) for key, value in finite_numbers(dict(stage.metrics)).items()]
+    points += [(key, value, 0) for key, value in finite_numbers(stage.metrics).items()]
     log_metric_points(client, run_id, points, int(client.get_run(run_id).info.start_time))
     for path in stage.artifacts:
-        _log_artifact(client, run_id, path)
+        if not path.exists():
+            raise RegistryError("a report is missing", where=path, todo="run the stage that writes it")
+        client.log_artifact(run_id, str(path))
 
 
 def log_metric_points(client: "MlflowClient", run_id: str, points: Sequence[tuple[str, float, int]], time: int) -> None:
     """Log metrics, given as (name, value, step); `time` is in milliseconds."""
     from mlflow.entities import Metric
 
-    for batch in _batches([Metric(_metric_name(key), value, time, step) for key, value, step in points], BATCH):
+    # MLflow refuses other characters in a name.
+    metrics = [Metric(re.sub(r"[^\w. :/-]", "_", key), value, time, step) for key, value, step in points]
+    for batch in _batches(metrics, 1000):
         client.log_batch(run_id, metrics=batch)
 
 
@@ -190,53 +223,11 @@ def curve_points(rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, float
             yield (f"{prefix}/{key}" if prefix else key), value, step
 
 
-def _log_once(client: "MlflowClient", flow: FlowRun, stage: StageRun, tags: Mapping[str, str]) -> str:
-    """Return the id of the complete run of a stage in this flow; log it first if there is none."""
-    stage_tags = stage_run_tags(stage, flow.flow_id, flow.pipeline_run_id)
-    query = " and ".join(f"tags.{key} = '{stage_tags[key]}'" for key in ("flow_id", "stage", "trial"))
-    incomplete: list[str] = []
-    for run in client.search_runs([flow.experiment], query):
-        if (run.info.status == "FINISHED" and not flow.parent_id) or run.data.tags.get(LOGGED):
-            return str(run.info.run_id)
-        incomplete.append(str(run.info.run_id))
-    if flow.parent_id and incomplete:
-        run_id = incomplete[0]
-    else:
-        for old in incomplete:
-            client.delete_run(old)
-        run_id = str(client.create_run(flow.experiment, tags={**stage_tags, **tags}, run_name=stage.name).info.run_id)
-    log_run(client, run_id, stage)
-    client.set_tag(run_id, LOGGED, "yes")
-    client.set_terminated(run_id, "FINISHED")
-    return run_id
-
-
-def _log_artifact(client: "MlflowClient", run_id: str, path: Path) -> None:
-    """Log a file or a folder."""
-    if path.is_dir():
-        client.log_artifacts(run_id, str(path), path.name)
-    elif path.exists():
-        client.log_artifact(run_id, str(path))
-    else:
-        raise RegistryError("a report is missing", where=path, todo="run the stage that writes it")
-
-
-def _metric_name(key: str) -> str:
-    """Return a metric's name without the characters that MLflow refuses."""
-    return "".join(c if c.isalnum() or c in "_-. :/" else "_" for c in key)
-
-
-def _text(value: Any) -> str:
-    """Return a param as text, cut to the 6,000 characters that MLflow takes."""
-    return (value if isinstance(value, str) else json.dumps(value))[:6000]
-
-
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _batches(items: Sequence[T], size: int) -> Iterator[list[T]]:
-    """Yield the items in lists of at most `size`."""
-    iterator = iter(items)
-    while batch := list(islice(iterator, size)):
-        yield batch
+    """Yield the items in lists of at most `size`, which MLflow limits."""
+    for start in range(0, len(items), size):
+        yield list(items[start : start + size])

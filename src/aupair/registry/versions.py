@@ -19,7 +19,6 @@ from aupair.registry import mlflow_store
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities.model_registry import ModelVersion
 
 NAME = "aupair"
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
@@ -31,8 +30,6 @@ class Version:
     """One version of the registered model.
 
     Attributes:
-        number: 1, 2, ...
-        aliases: the aliases that name it.
         tags: selection.*, score.*, f1.*, data.md5, bundle.sha256, ...
         run_id: the parent run of its flow.
     """
@@ -43,21 +40,19 @@ class Version:
     run_id: str
 
 
-def registry_command(verb: str, name: str = NAME) -> str:
+def registry_command(verb: str, name: str) -> str:
     """Return the command of the registry that a user should run for a model."""
     return f"`aupair registry {verb}{'' if name == NAME else f' --name {name}'}`"
 
 
-def find_version(client: "MlflowClient", sha256: str, name: str = NAME) -> int | None:
+def find_version(client: "MlflowClient", sha256: str, name: str) -> int | None:
     """Return the number of the version with a bundle of this hash; None if there is none."""
     with mlflow_store.mlflow_errors(f"model {name}"):
         matches = client.search_model_versions(f"name = '{name}' and tags.`{HASH_TAG}` = '{sha256}'")
     return min((int(version.version) for version in matches), default=None)
 
 
-def create_version(
-    client: "MlflowClient", model_uri: str, run_id: str, tags: Mapping[str, str], name: str = NAME
-) -> int:
+def create_version(client: "MlflowClient", model_uri: str, run_id: str, tags: Mapping[str, str], name: str) -> int:
     """Create a version with all its tags in one step, so that a killed process leaves none without tags."""
     with mlflow_store.mlflow_errors(f"model {name}"):
         if not client.search_registered_models(f"name = '{name}'"):
@@ -66,10 +61,9 @@ def create_version(
         return int(client.create_model_version(name, model_uri, run_id, dict(tags), model_id=model_id).version)
 
 
-def set_challenger(client: "MlflowClient", number: int, name: str = NAME) -> None:
+def set_challenger(client: "MlflowClient", number: int, name: str) -> None:
     """Set the alias `challenger` to a version, unless that is the champion."""
-    aliases = _aliases(client, name)
-    if number not in (aliases.get(CHAMPION), aliases.get(CHALLENGER)):
+    if not {CHAMPION, CHALLENGER} & set(get_version(number, name).aliases):
         with mlflow_store.mlflow_errors(f"model {name}"):
             client.set_registered_model_alias(name, CHALLENGER, str(number))
 
@@ -81,10 +75,24 @@ def list_versions(name: str = NAME) -> list[Version]:
         RegistryError: there is no such model.
     """
     client = mlflow_store.open_mlflow()
-    aliases = _aliases(client, name)
     with mlflow_store.mlflow_errors(f"model {name}"):
+        known = [model.name for model in client.search_registered_models()]
+        if name not in known:
+            raise RegistryError(
+                "no such model",
+                where=mlflow_store.tracking_uri(),
+                got=name,
+                expected=" | ".join(known) or "none is registered",
+                todo="" if known else "run `dvc repro`",
+            )
+        aliases = client.get_registered_model(name).aliases  # those of the entries below are empty
         entries = client.search_model_versions(f"name = '{name}'")
-    return sorted((_version(entry, aliases) for entry in entries), key=lambda version: version.number)
+    versions = []
+    for entry in sorted(entries, key=lambda entry: int(entry.version)):
+        number = int(entry.version)
+        names = tuple(sorted(alias for alias, target in aliases.items() if int(target) == number))
+        versions.append(Version(number, names, dict(entry.tags), str(entry.run_id)))
+    return versions
 
 
 def get_version(number: int, name: str = NAME) -> Version:
@@ -98,13 +106,13 @@ def get_version(number: int, name: str = NAME) -> Version:
         if version.number == number:
             return version
     expected = f"{versions[0].number}..{versions[-1].number}" if versions else "none is registered"
-    raise RegistryError(
-        "no such version",
-        where=f"model {name}",
-        got=number,
-        expected=expected,
-        todo=f"see {registry_command('list', name)}",
-    )
+    todo = f"see {registry_command('list', name)}"
+    raise RegistryError("no such version", where=f"model {name}", got=number, expected=expected, todo=todo)
+
+
+def _find_alias(alias: str, name: str) -> Version | None:
+    """Return the version that an alias names; None if there is no such alias."""
+    return next((version for version in list_versions(name) if alias in version.aliases), None)
 
 
 def promote_version(number: int, force: str | None = None, gate: Path = gates.PATH, name: str = NAME) -> Version:
@@ -119,9 +127,9 @@ def promote_version(number: int, force: str | None = None, gate: Path = gates.PA
     rules, version = gates.load_gate(gate), get_version(number, name)
     if force is not None and not force.strip():
         raise RegistryError("--force without a reason", where=f"version {number}", todo="give one: it is recorded")
-    champion = next((v for v in list_versions(name) if CHAMPION in v.aliases), None)
-    if champion is not None and champion.number == number:
+    if CHAMPION in version.aliases:
         return version
+    champion = _find_alias(CHAMPION, name)
     against = gates.list_refusals(rules, version.tags, champion.tags) if champion else []
     lacking = gates.missing_selection_tags(version.tags)
     if lacking or (against and force is None):
@@ -146,19 +154,15 @@ def roll_back(name: str = NAME) -> Version:
     Raises:
         RegistryError: there is no previous champion.
     """
-    client = mlflow_store.open_mlflow()
-    previous = _aliases(client, name).get(PREVIOUS)
+    previous = _find_alias(PREVIOUS, name)
     if previous is None:
-        raise RegistryError(
-            "no version to roll back to",
-            where=f"model {name}",
-            got="no alias previous",
-            todo=f"promote a second version first: {_how_to_promote(name)}",
-        )
-    with mlflow_store.mlflow_errors(f"version {previous}"):
-        client.set_registered_model_alias(name, CHAMPION, str(previous))
+        todo = f"promote a second version first: {_how_to_promote(name)}"
+        raise RegistryError("no version to roll back to", where=f"model {name}", got="no alias previous", todo=todo)
+    client = mlflow_store.open_mlflow()
+    with mlflow_store.mlflow_errors(f"version {previous.number}"):
+        client.set_registered_model_alias(name, CHAMPION, str(previous.number))
         client.delete_registered_model_alias(name, PREVIOUS)
-    return get_version(previous, name)
+    return get_version(previous.number, name)
 
 
 def resolve_bundle(model: str) -> Path:
@@ -174,11 +178,10 @@ def resolve_bundle(model: str) -> Path:
     if not model.startswith("models:/"):
         check_bundle(Path(model))
         return Path(model)
-    client = mlflow_store.open_mlflow()
-    version = _find_named(client, model)
+    name, version = _find_named(model)
     sha256 = version.tags.get(HASH_TAG, "")
     with mlflow_store.mlflow_errors(model):
-        folder = _fetch_bundle(f"models:/{version.name}/{version.version}", sha256)
+        folder = _fetch_bundle(f"models:/{name}/{version.number}", sha256)
     try:
         actual = bundle_hash(folder)
     except ArtifactError as error:
@@ -202,45 +205,39 @@ def pin_version(model: str) -> str:
     """
     if not model.startswith("models:/"):
         return model
-    version = _find_named(mlflow_store.open_mlflow(), model)
-    return f"models:/{version.name}/{version.version}"
+    name, version = _find_named(model)
+    return f"models:/{name}/{version.number}"
 
 
-def _find_named(client: "MlflowClient", model: str) -> "ModelVersion":
-    """Return the version that a models:/ URI names; there is an error for each part that can be missing."""
-    from mlflow import MlflowException
+def _find_named(model: str) -> tuple[str, Version]:
+    """Return the name of the registered model and the version that a models:/ URI names.
 
+    Raises:
+        RegistryError: the text is no such URI, or the model, version or alias is missing.
+    """
     text = model.removeprefix("models:/")
     name, at, alias = text.partition("@")
     name, _, number = (name, "", "") if at else text.partition("/")
     if not name or not (alias or number.isdigit()):
         expected = "models:/NAME@ALIAS, models:/NAME/VERSION or a folder"
         raise RegistryError("not a model's name", got=model, expected=expected)
-    aliases = _aliases(client, name)
-    if alias and alias not in aliases:
-        raise _missing_alias(name, alias, aliases)
-    try:
-        return client.get_model_version(name, str(aliases[alias]) if alias else number)
-    except MlflowException as error:
-        raise RegistryError(
-            "no such version", where=f"model {name}", got=number, todo=f"see {registry_command('list', name)}"
-        ) from error
+    if not alias:
+        return name, get_version(int(number), name)
+    version = _find_alias(alias, name)
+    if version is None:
+        raise _missing_alias(alias, name)
+    return name, version
 
 
-def _missing_alias(name: str, alias: str, aliases: Mapping[str, int]) -> RegistryError:
+def _missing_alias(alias: str, name: str) -> RegistryError:
     """Return the error for a missing alias: the aliases that exist or, for the champion, how to promote one."""
     if alias == CHAMPION:
-        where = mlflow_store.tracking_uri()
-        return RegistryError(
-            f"the model {name} has no champion yet", where=where, todo=f"promote one: {_how_to_promote(name)}"
-        )
-    got = ", ".join(f"{known} -> {number}" for known, number in sorted(aliases.items()))
-    return RegistryError(
-        f"no alias {alias}",
-        where=f"model {name}",
-        got=f"aliases {got}" if got else "no alias at all",
-        todo=f"see {registry_command('list', name)}",
-    )
+        where, todo = mlflow_store.tracking_uri(), f"promote one: {_how_to_promote(name)}"
+        return RegistryError(f"the model {name} has no champion yet", where=where, todo=todo)
+    known = sorted(f"{alias} -> {version.number}" for version in list_versions(name) for alias in version.aliases)
+    got = f"aliases {', '.join(known)}" if known else "no alias at all"
+    todo = f"see {registry_command('list', name)}"
+    return RegistryError(f"no alias {alias}", where=f"model {name}", got=got, todo=todo)
 
 
 def _how_to_promote(name: str) -> str:
@@ -248,47 +245,17 @@ def _how_to_promote(name: str) -> str:
     return f"{registry_command('list', name)}, then {registry_command('promote VERSION', name)}"
 
 
-def _aliases(client: "MlflowClient", name: str) -> dict[str, int]:
-    """Return the version number of each alias.
-
-    Raises:
-        RegistryError: there is no such model.
-    """
-    with mlflow_store.mlflow_errors(f"model {name}"):
-        known = [model.name for model in client.search_registered_models()]
-        if name not in known:
-            raise RegistryError(
-                "no such model",
-                where=mlflow_store.tracking_uri(),
-                got=name,
-                expected=" | ".join(known) or "none is registered",
-                todo="" if known else "run `dvc repro`",
-            )
-        return {alias: int(number) for alias, number in client.get_registered_model(name).aliases.items()}
-
-
-def _version(entry: "ModelVersion", aliases: Mapping[str, int]) -> Version:
-    """Return an entry of MLflow's registry as a Version."""
-    number = int(entry.version)
-    names = tuple(sorted(alias for alias, target in aliases.items() if target == number))
-    return Version(number, names, dict(entry.tags), str(entry.run_id))
-
-
 def _fetch_bundle(uri: str, sha256: str) -> Path:
     """Return the folder of the bundle: in place if the store is on this machine, else in the user's cache."""
     from mlflow.artifacts import download_artifacts
 
     if mlflow_store.sqlite_path(mlflow_store.tracking_uri()) is not None:
-        return _bundle_within(Path(download_artifacts(artifact_uri=uri)))
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "aupair" / (sha256 or "unknown")
-    if not cache.exists():
-        with store.atomic(cache) as temporary:
-            temporary.mkdir()
-            download_artifacts(artifact_uri=uri, dst_path=str(temporary))
-    return _bundle_within(cache)
-
-
-def _bundle_within(folder: Path) -> Path:
-    """Return the folder of the bundle in a downloaded MLflow model."""
+        folder = Path(download_artifacts(artifact_uri=uri))
+    else:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "aupair" / (sha256 or "unknown")
+        if not folder.exists():
+            with store.atomic(folder) as temporary:
+                temporary.mkdir()
+                download_artifacts(artifact_uri=uri, dst_path=str(temporary))
     flavor = yaml.safe_load((folder / "MLmodel").read_text())["flavors"]["python_function"]
     return folder / str(flavor["artifacts"]["bundle"]["path"])
