@@ -31,7 +31,8 @@ class Recognizer(BundleRecognizer):
         """Recognise the Action Units of a video.
 
         Returns:
-            a row for every frame, with the columns that `aupair predict` writes; missing values where there is no face.
+            A data frame with a row for every frame and the columns that `aupair predict` writes; values are missing where
+            there is no face.
 
         Raises:
             DataError: the video cannot be read.

@@ -99,7 +99,7 @@ def apply_settings(
 def _drop_keys_of_old_kinds(
     old: type[BaseModel], new: type[BaseModel], before: Mapping[str, Any], after: dict[str, Any]
 ) -> None:
-    """Delete from sections whose kind changed what only the old kind has; a key that was set itself stays."""
+    """Delete keys that only the old kind has from sections whose kind was changed, unless an override set the key."""
     for key in (old.model_fields.keys() - new.model_fields.keys()) & before.keys() & after.keys():
         if after[key] == before[key]:
             del after[key]

@@ -112,7 +112,7 @@ def _sections(tree: Mapping[str, Any]) -> list[Section]:
 
 
 def _table(tree: Mapping[str, Any]) -> Table:
-    """Return the scored rows with all their figures, those of a group below each other."""
+    """Return the table of all scored rows with their figures, ordered by group."""
     lines: list[list[str]] = []
     for group, text in GROUPS.items():
         rows = [_cells(row) for row in _scored(tree) if row["group"] == group]

@@ -31,7 +31,7 @@ class Row:
     Attributes:
         name: its name on the command line and in the table.
         group: one of GROUPS.
-        text: what it shows, in words.
+        text: a description of the row for the report.
         rule: the decision rule that is scored: a row of evaluate (`no-uncertainty`, `P1`, `P2`, a constant), or y_hat
             against a threshold: `value`, `value-median` and `value-lowest` (the person's median, or a low percentile,
             subtracted).
@@ -72,8 +72,8 @@ def _like_f(base: Params) -> dict[str, Any]:
     """Return the optimiser of f with 100 steps: more of them only overfit to the people of fit (docs/log)."""
     if base.train_uncertainty.kind == "network":
         return base.train_uncertainty.optimiser.model_dump(mode="json")
-    own = base.train_pseudo_intensity.optimiser.model_dump(mode="json")
-    return own | {"steps": min(100, own["steps"]), "fold_steps": min(100, own["fold_steps"])}
+    of_f = base.train_pseudo_intensity.optimiser.model_dump(mode="json")
+    return of_f | {"steps": min(100, of_f["steps"]), "fold_steps": min(100, of_f["fold_steps"])}
 
 
 def _f_network(base: Params, **changes: Any) -> dict[str, Any]:
@@ -167,5 +167,5 @@ def select_rows(names: Sequence[str]) -> list[Row]:
             near = difflib.get_close_matches(name, known, n=1)
             todo = f"did you mean {near[0]}?" if near else "`aupair ablate --plan` lists them"
             raise ParamsError("no such row or group", got=name, todo=todo)
-    wanted = set(names)
-    return [row for row in ROWS if not names or {row.name, row.group} & wanted or row.name == REFERENCE]
+    selected = {REFERENCE, *names}
+    return [row for row in ROWS if not names or {row.name, row.group} & selected]

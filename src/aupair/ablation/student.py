@@ -163,7 +163,7 @@ class Distillation:
                 client.set_model_version_tag(name, version, key, value)
 
     def _is_chosen(self) -> bool:
-        """Return whether the user's reports are those of the teacher."""
+        """Return whether the user's own reports are about the trial that the teacher comes from."""
         metrics = self.home / ARTIFACTS["metrics"]
         return metrics.exists() and store.read_json(metrics)["chosen_trial"] == self.trial
 

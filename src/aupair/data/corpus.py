@@ -46,7 +46,11 @@ class Corpus:
 
 
 def read_corpus(data: Path, log: Log = SILENT) -> Corpus:
-    """Read annotations, splits and headers of movies; what is missing, unparsable or does not fit is a DataError."""
+    """Read annotations, splits and the headers of movies.
+
+    Raises:
+        DataError: something is missing, cannot be parsed, or contradicts the rest.
+    """
     layout = read_layout(data)
     rows = sp.read_splits(layout)
     labels = sh.read_sheets(layout.annotations, np.int16, log)

@@ -17,9 +17,9 @@ def level_sheets(occurrences: sh.Sheets, intensities: sh.Sheets | None, annotati
     """Return the levels of the videos that have occurrences, in their order; values (N, A) int16, -1 not annotated.
 
     Args:
-        intensities: None where there is no set of them. Videos without occurrences are left out. Values are not
-            checked: what is no number counts as not annotated.
-        annotations: the folder in which the sets lie.
+        intensities: None if there are no intensity files. Videos without occurrences are left out. Values are not
+            checked here; one that is not a number counts as not annotated.
+        annotations: the folder that contains both sets.
 
     Raises:
         DataError: there are no intensities, a video has none, or another number of rows than its occurrences.

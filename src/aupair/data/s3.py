@@ -248,7 +248,9 @@ class _Bucket:
             self.manager.download(self.name, self.prefix + item.name, str(path), subscribers=subscribers).result()
 
     def _verify(self, item: Item, path: Path) -> bool | None:
-        """Compare a file with its item; None where the size is right and the ETag is no checksum of the content.
+        """Return whether a file has the size and the checksum of its object.
+
+        None means that the size is right, but the ETag is not a checksum of the content, so that nothing can be said.
 
         The transfer manager does not verify an object that it downloads in parts.
         """

@@ -33,11 +33,11 @@ _COMPARED_SHARE = 0.2
 
 @dataclass(frozen=True)
 class Decisions:
-    """The decisions on the annotated frames with a face of one split, n of them; other frames have no confidence.
+    """The decisions for the n annotated frames of one split that have a face; other frames have no confidence.
 
     Attributes:
-        active: (n, A) bool, decided to be active.
-        truth: (n, A) bool, active.
+        active: (n, A) bool, whether the AU was decided to be active.
+        truth: (n, A) bool, whether the AU is active.
         video: (n,) int32.
         rankings: values to rank the cells by, (n, A) each; the lowest are left out first. confidence: P(the decision
             is right); margin: the distance to the threshold; certainty: the rank of -sigma within its AU, since

@@ -79,21 +79,21 @@ class Confidence:
     def share_for_risk(self, risk: float) -> float:
         """Return the smallest share of decisions to leave out so that at most `risk` of those kept are wrong: 0 to .5.
 
-        From one half down, share after share is tested as long as its upper bound (`_upper_bound`) is at most `risk`;
-        the last that passes is returned. Tests in a fixed order need no correction for their number: among new people
-        of the kind in `select` more than that are wrong in about one case in twenty.
+        Starting with one half, smaller and smaller shares are tested, as long as the upper bound of their risk
+        (`_upper_bound`) is at most `risk`; the last one that passes is returned. Tests in a fixed order need no
+        correction for their number: for new people like those of `select`, the risk is exceeded in about one of 20 cases.
 
         Raises:
-            ParamsError: the risk cannot be kept even with one half left out; the lowest that can be is named.
-            ArtifactError: the selection is from before this was stored.
+            ParamsError: the risk is exceeded even if one half is left out; the message names the lowest possible risk.
+            ArtifactError: the selection was written by a version that did not store the bounds.
         """
         bounds = self._required(self.bounds)
         most = round(_LARGEST_SHARE * (QUANTILES - 1))
         failed = np.flatnonzero(bounds[: most + 1] > risk)
         share = 0 if not len(failed) else int(failed[-1]) + 1
         if share > most:
-            kept = f"{100 * (1 - _LARGEST_SHARE):.0f} % of the decisions"
-            expected = f"{np.ceil(1000 * bounds[most]) / 1000:g} or more, which keeps {kept}"
+            coverage = f"{100 * (1 - _LARGEST_SHARE):.0f} % of the decisions"
+            expected = f"{np.ceil(1000 * bounds[most]) / 1000:g} or more, which keeps {coverage}"
             raise ParamsError("no decisions are that certain to be right", got=f"a risk of {risk:g}", expected=expected)
         return share / (QUANTILES - 1)
 
@@ -168,9 +168,10 @@ def calibrate(cells: HeldOut) -> Confidence:
     """Fit the confidence on held-out decisions, with its quantiles and the risk at each of them."""
     fitted = _fit_with_quantiles(cells, cells.fold >= 0)
     reached = np.empty(cells.truth.shape, np.int64)
-    for one in (folds := np.unique(cells.fold)):
-        own = cells.fold == one
-        reached[own] = _quantiles_reached(cells, own, _fit_with_quantiles(cells, ~own) if len(folds) > 1 else fitted)
+    for fold in (folds := np.unique(cells.fold)):
+        held_out = cells.fold == fold
+        fitted_on_others = _fit_with_quantiles(cells, ~held_out) if len(folds) > 1 else fitted
+        reached[held_out] = _quantiles_reached(cells, held_out, fitted_on_others)
     number = _cells_above_quantiles(reached, cells.person, np.ones(reached.shape, bool))
     errors = _cells_above_quantiles(reached, cells.person, cells.active != cells.truth)
     risks = errors.sum(0) / np.maximum(number.sum(0), 1)
@@ -180,15 +181,17 @@ def calibrate(cells: HeldOut) -> Confidence:
 def _upper_bound(errors: np.ndarray, number: np.ndarray) -> np.ndarray:
     """Return the one-sided 95 % upper bound of a risk from counts per person: (K,); Korn and Graubard, 1998.
 
-    Cells of one person are alike, so that they count for less than as many cells of different people. The effective
-    number of cells is risk (1 - risk) over the variance between people (linearised), lowered for how few they
-    are; Clopper and Pearson's exact bound is taken with it. Without any error, or any right one, the people are the
-    number. A simulation in tests/evaluation/test_calibration.py counts how often a promise made by it is broken.
+    The cells of one person resemble each other, so they are weaker evidence than as many cells of different people. The
+    effective number of cells is therefore risk (1 - risk) divided by the (linearised) variance between people, with a
+    correction for few people. The bound is Clopper and Pearson's exact one for that number. If all cells are right, or all
+    wrong, the effective number is that of the people. A simulation in tests/evaluation/test_calibration.py counts how
+    often the bound is exceeded.
 
     Args:
-        errors, number: (P, K) how many of each person's kept cells are wrong, and how many are kept.
+        errors: (P, K), number of wrong cells among the kept cells of each person.
+        number: (P, K), number of kept cells of each person.
     """
-    people, total = (number > 0).sum(0), number.sum(0)  # a person of whom nothing is kept is no evidence
+    people, total = (number > 0).sum(0), number.sum(0)  # only people with kept cells count
     freedom = np.maximum(people - 1, 1)
     risk = errors.sum(0) / np.maximum(total, 1)
     spread = ((errors - risk * number) ** 2).sum(0) * people / freedom
@@ -250,9 +253,10 @@ def _fit_logistic(x: np.ndarray, y: np.ndarray, prior: np.ndarray, ridge: float)
 
 
 def confidence_quantiles(values: np.ndarray, active: np.ndarray) -> np.ndarray:
-    """Return the quantiles of confidences by AU and by decision: (101, 2, A).
+    """Return the quantiles of the confidences of each AU's inactive and active decisions: (101, 2, A).
 
-    An AU that was never decided so has those of all AUs that were; if none was, of all decisions.
+    If an AU has no decision of one kind, it gets the quantiles of all AUs' decisions of that kind; if there are none
+    either, those of all decisions.
 
     Args:
         values: (n, A) float, confidences.

@@ -114,7 +114,7 @@ def evaluate_trials(
         "decisions": decision_figures(ranked, selection.confidence, params),
     }
     metrics = {"rows": rows, **intensity, **figures["validation"], **beside, "chosen_trial": trial.number, **how}
-    evidence = [one for one in comparisons if one["split"] == chosen_on]
+    evidence = [comparison for comparison in comparisons if comparison["split"] == chosen_on]
     tree = _selection_tree(selection, choice, {**how, "tie": params.tie, "comparisons": evidence})
     return Evaluation(rows, metrics, tree, trial, active, confidence)
 

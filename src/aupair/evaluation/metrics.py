@@ -130,7 +130,7 @@ def au_score(counts: Counts) -> np.ndarray:
 
 
 def balanced_accuracy(counts: Counts) -> np.ndarray:
-    """Return the mean of the two classes' recalls: (..., A), 0..1; of one class where the other does not occur."""
+    """Return the mean of the recalls of both classes, (..., A), 0..1; if only one occurs, return its recall."""
     tp, fp, fn, tn = np.moveaxis(counts.cells, -1, 0)
     recalls = np.stack([_ratio(tp, tp + fn), _ratio(tn, tn + fp)])
     return _ratio(np.nansum(recalls, 0), np.isfinite(recalls).sum(0))

@@ -88,9 +88,9 @@ def _pair_accuracy_figures(scored: ScoredSplit) -> dict[str, Any]:
 
 
 def _uncertainty_figures(scored: ScoredSplit) -> dict[str, Any]:
-    """Return the tree `uncertainty` of metrics.json: figures of sigma beside those of constants to be beaten.
+    """Return the entry `uncertainty` of metrics.json: the figures of sigma, and those of constant sigmas as a baseline.
 
-    The best constant sigma of each AU is chosen on fit; for the pair NLL another one, chosen on select, is beside it.
+    The constant is the best one of each AU on fit; for the pair NLL there is a second one, the best on select.
     """
     y_hat, sigma, pairs = scored.y_hat, scored.sigma, scored.pairs[scored.split]
     constant = scored.best_constant("fit")

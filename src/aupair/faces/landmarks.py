@@ -81,7 +81,7 @@ def _square(x: float, y: float, side: float) -> np.ndarray:
 
 
 def _predict(predictor: Any, image: np.ndarray, box: np.ndarray) -> np.ndarray:
-    """Return the points of one pass of the trees: (68, 2) float64."""
+    """Return the landmarks that dlib's model (regression trees) predicts for a box: (68, 2) float64."""
     import dlib
 
     shape = predictor(image, dlib.rectangle(*(round(float(side)) for side in box)))

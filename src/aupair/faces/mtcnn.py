@@ -56,7 +56,7 @@ class Mtcnn:
         return self.refine(image, boxes)
 
     def refine(self, image: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return those of the square boxes (N, 4) that are faces by O-Net, corrected, and their scores, as `detect` does."""
+        """Return the corrected boxes and the scores of the square boxes (N, 4) that O-Net accepts as faces."""
         if not len(boxes):
             return np.zeros((0, 4)), np.zeros(0)
         boxes = np.fix(boxes)
@@ -98,7 +98,7 @@ class Mtcnn:
         return boxes[chosen], scores[0, column, row, 1], offsets[0, column, row]
 
     def _reject(self, image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-        """Return those of the square boxes that may be faces by R-Net, corrected and square."""
+        """Return the square boxes that R-Net accepts as possible faces, corrected and made square again."""
         if not len(boxes):
             return boxes
         offsets, scores = _forward(self._rnet, _crops(image, boxes, 24), ["dense_2", "softmax_1"])

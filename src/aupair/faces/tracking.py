@@ -54,9 +54,10 @@ def load_models() -> Models:
 class Tracker:
     """Finds the one face of a video, frame by frame.
 
-    `tracking`: O-Net checks and corrects the box of the last landmarks; if it finds no face there, a region of
-    2.2 widths is searched, then the whole frame; at last O-Net tries boxes around the last one, since P-Net and R-Net
-    lose a covered face earlier than O-Net. `reference`: the whole frame is searched every time.
+    With `detector: tracking`, O-Net checks and corrects the box of the last landmarks. If it finds no face there, the
+    surroundings (2.2 widths of the box) are searched, then the whole frame. Finally O-Net tries boxes around the last one,
+    since it recognises covered faces that P-Net and R-Net reject. With `detector: reference`, the whole frame is searched
+    every time.
     """
 
     def __init__(self, models: Models, params: PreprocessFaces, side: Side = "") -> None:

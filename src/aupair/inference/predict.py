@@ -99,8 +99,8 @@ def choose_abstain_share(
             `select`; the log says which share that takes.
 
     Raises:
-        ParamsError: more than one is given, it is not a share, or no decisions have so low a risk.
-        ArtifactError: the model is of a former version that kept no risks.
+        ParamsError: several options are given, one is not a share, or the risk cannot be achieved.
+        ArtifactError: the model was made by a version of aupair that did not store risks.
     """
     options = {"--abstain": abstain, "--coverage": coverage, "--risk": risk}
     given = {option: value for option, value in options.items() if value is not None}

@@ -103,7 +103,8 @@ class VideoPredictions:
             limits: as of `abstained`; a decision of a lower confidence is `abstain`.
 
         Returns:
-            decisions as nullable integers, missing where there is no face, or as objects where one may be `abstain`.
+            A data frame. Decisions are nullable integers, missing where there is no face; with limits they are objects,
+            since some of them may be `abstain`.
         """
         import pandas as pd
 

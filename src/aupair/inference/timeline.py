@@ -53,7 +53,7 @@ def save_prediction_picture(
 
 
 def _prediction_series(result: VideoPredictions, limits: np.ndarray | None = None) -> "Series":
-    """Return what is drawn of a video's predictions; see `save_timeline`."""
+    """Return the curves and marks that `save_timeline` draws for a video's predictions."""
     from aupair.report.figures import ORANGE, PURPLE
     from aupair.report.timelines import Series
 

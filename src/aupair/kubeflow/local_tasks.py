@@ -51,8 +51,8 @@ class _Task:
     def traceback(self) -> str:
         """Return the last traceback in the log; empty if there is none."""
         text = self.log.read_text(errors="replace")
-        _, head, rest = text.rpartition("Traceback (most recent call last):")
-        return (head + rest).rstrip() if head else ""
+        _, head, body = text.rpartition("Traceback (most recent call last):")
+        return (head + body).rstrip() if head else ""
 
     def cause(self) -> str:
         """Return the line of the exception that ended the task, else the last line."""
@@ -192,10 +192,10 @@ class LocalTasks:
 
 
 def _connect_engine() -> "docker.DockerClient":
-    """Return a client of the container engine that DOCKER_HOST names, or the usual one.
+    """Return a client of the container engine that DOCKER_HOST names, or of the one at the default socket.
 
     Raises:
-        UnreachableError: there is none.
+        UnreachableError: no container engine answers.
     """
     import docker
 

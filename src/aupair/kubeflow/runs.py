@@ -209,7 +209,7 @@ def _submitted(connection: Connection, identifier: str | None, name: str, page: 
 
 
 def _job(connection: Connection, file: PipelineFile, arguments: Mapping[str, Any], experiment: str) -> dict[str, Any]:
-    """Return what the requests for a run and for a schedule have in common."""
+    """Return the fields that the requests for a run and for a schedule share."""
     from kfp_server_api import V2beta1RuntimeConfig
 
     digest = hashlib.sha256(file.path.read_bytes()).hexdigest()

@@ -28,7 +28,7 @@ _PROBE_SECONDS = 10.0
 
 
 class NoHostError(ParamsError):
-    """No server is named, and this is no pod of a cluster."""
+    """No server was given, and this process does not run in a pod of Kubeflow, where there is a default."""
 
 
 @dataclass(frozen=True)

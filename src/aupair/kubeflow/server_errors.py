@@ -51,7 +51,7 @@ def check_json(server: "Server", data: bytes) -> None:
     """Check that an answer is JSON.
 
     Raises:
-        AuthError: it is none; usually a login page that came with status 200.
+        AuthError: it is not JSON; usually it is a login page that was sent with status 200.
     """
     try:
         json.loads(data)

@@ -107,7 +107,7 @@ def _sort_by_trial(artifacts: Sequence[KfpArtifact], trials: Sequence[int]) -> l
 
 @contextmanager
 def _stage_log(stage: stages.Stage, params: Params, places: Mapping[str, Any], trial: int | None) -> Iterator[Log]:
-    """Yield the stage's log: the console, and in a pipeline's run MLflow as well."""
+    """Yield the log of a stage, which writes to the console and, in a run of the pipeline, also to MLflow."""
     from aupair.registry import live_logging
     from aupair.registry.runs import collect_stage_run
 
@@ -116,8 +116,8 @@ def _stage_log(stage: stages.Stage, params: Params, places: Mapping[str, Any], t
         yield console
         return
     begun = collect_stage_run(stage, params, {}, trial)
-    rest = partial(collect_stage_run, stage, params, places, trial)
-    with live_logging.log_while_running(begun, params.register_model.experiment, rest, console) as log:
+    collect = partial(collect_stage_run, stage, params, places, trial)
+    with live_logging.log_while_running(begun, params.register_model.experiment, collect, console) as log:
         yield log
 
 

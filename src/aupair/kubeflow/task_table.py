@@ -51,7 +51,7 @@ def _sort_by_dependency(tasks: Mapping[str, Any]) -> list[str]:
 
 
 def _times(file: PipelineFile, task: Mapping[str, Any]) -> str:
-    """Return how often a loop runs; empty for a graph that is no loop."""
+    """Return how often the tasks of a loop run, such as "once a shard"; return "" for a graph that is not a loop."""
     items = task.get("parameterIterator", {}).get("items", {})
     if not items:
         return ""

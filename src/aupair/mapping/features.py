@@ -34,7 +34,7 @@ AGAIN = "run extract-features again"
 
 
 class Features:
-    """The features of N frames, of which only what is used is read: there may be more than memory holds.
+    """The features of N frames, which may be larger than memory: only the rows that are asked for are read.
 
     Args:
         matrix: (N, A, F) float32, NaN where there is no face; usually a memory map.
@@ -97,7 +97,14 @@ def write_features(
 
 
 class _Clip(NamedTuple):
-    """A video: its rows in the matrix; y_hat and sigma (n, A) float32, NaN where there is no face; time (n,) float64."""
+    """The n frames of one video.
+
+    Attributes:
+        name: the name of the video.
+        rows: its rows in the matrix of features.
+        y_hat, sigma: (n, A) float32, NaN where there is no face.
+        time: (n,) float64, seconds.
+    """
 
     name: str
     rows: slice

@@ -170,7 +170,7 @@ class _BestWeights:
 def _draw_probability(labels: np.ndarray, video: np.ndarray) -> np.ndarray:
     """Return the probability of each frame in a draw balanced over levels, then videos: (n, A) -> (A, n) float64.
 
-    An AU of one level alone is drawn evenly over its videos.
+    If an AU has only one level, its frames are balanced over videos only.
     """
     out = np.zeros(labels.T.shape)
     for au in range(labels.shape[1]):

@@ -63,7 +63,7 @@ class TrainingState:
         return torch.stack(self.losses).tolist() if self.losses else []
 
     def finished(self) -> dict[str, Any]:
-        """Return what is needed of a fit that has ended."""
+        """Return the part of the state that is kept once the fit has ended: step, weights and curves."""
         return {"step": self.step, "model": self.model.state_dict(), "curves": self.curves}
 
     def unfinished(self) -> dict[str, Any]:

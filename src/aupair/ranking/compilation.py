@@ -26,18 +26,18 @@ def compile_forward(network: nn.Module, sampler: Sampler, steps: int, log: Log) 
 
 
 class CompiledForward:
-    """A network of which torch.compile makes a faster forward pass for full batches; the network itself stays as it is.
+    """A faster forward pass of a network for full batches, made by torch.compile; the network itself is not changed.
 
-    A batch of another size takes the plain forward pass: each size would be compiled for itself, for a minute. The
-    size of a full batch depends on the sampler alone, so that a fit that is resumed computes each step as it would
-    have. Dropout draws the same masks as without compiling. On a GPU the kernels of a step are recorded once and
-    replayed as a CUDA graph: Python is busy for 2.4 ms of a step of 12 ms instead of 8.4, and the thread that makes
-    the next batch gets its turn (docs/log, 2026-11-26).
+    A batch of another size takes the plain forward pass, since compiling takes a minute for each size. The size of a full
+    batch depends only on the sampler, so that a resumed fit computes each step as an uninterrupted one does. Dropout
+    draws the same masks as without compiling. On a GPU the kernels of a step are recorded once and replayed as a CUDA
+    graph: Python is then busy for 2.4 ms of a step of 12 ms instead of 8.4, which leaves time for the thread that
+    prepares the next batch (docs/log, 2026-11-26).
 
     Args:
         size: frames of a full batch, all processes together.
-        log: gets one line if compiling fails; then every batch takes the plain forward pass. What a GPU cannot record
-            is raised at the second full batch.
+        log: gets one line if compiling fails; then every batch takes the plain forward pass. An operation that a GPU
+            cannot record raises an error at the second full batch.
     """
 
     def __init__(self, network: nn.Module, size: int, log: Log) -> None:

@@ -53,7 +53,7 @@ def distillation_loss(outputs: Tensor, video: Tensor, weight: float) -> Tensor:
     student, teacher = outputs.float().chunk(2, dim=1)
     (values, _), (y_hat, log_sigma) = student.chunk(2, dim=1), teacher.chunk(2, dim=1)
     error = values - y_hat
-    _, which, count = torch.unique(video.to(error.device), return_inverse=True, return_counts=True)
-    shared = (error.new_zeros(len(count), error.shape[1]).index_add(0, which, error) / count[:, None])[which]
+    _, index, count = torch.unique(video.to(error.device), return_inverse=True, return_counts=True)
+    shared = (error.new_zeros(len(count), error.shape[1]).index_add(0, index, error) / count[:, None])[index]
     of_values = (error - shared).square().mean() + OFFSET * shared.square().mean()
     return of_values + weight * nn.functional.mse_loss(torch.log(second_head_sigma(student)), log_sigma)

@@ -168,7 +168,10 @@ def catch_sigterm() -> Iterator[Callable[[], bool]]:
 
 
 class _SharedNormalisation(torch.autograd.Function):
-    """A batch norm over the whole batch, with one exchange between processes each way, since waiting is what costs."""
+    """A batch norm over the batch of all processes.
+
+    The processes exchange data once in the forward and once in the backward pass, since most time is spent waiting.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, ...]:

@@ -139,11 +139,12 @@ class SecondHead(nn.Module):
 
 
 class Factors(nn.Module):
-    """A few factors per image, linear in the features phi of a frozen trunk, and spread over the AUs:
-    (phi(x) - c) / s . A . B.
+    """A small h: (phi(x) - c) / s . A . B, with the features phi of f's frozen trunk, standardised with c and s.
 
-    # ours: f's trunk already sees what hides, turns or blurs a face, and this concerns all AUs more or less. Some
-    thousand weights are enough for it, where a second network has millions and memorises 48 people.
+    A reduces them to a few factors for each image; B combines the factors into a value for each AU.
+
+    # ours: f's trunk already represents what hides, turns or blurs a face, which affects all AUs to some degree. Some
+    thousand weights are enough to use that, while a second network has millions and memorises 48 people.
 
     Args:
         trunk: the first blocks of f's trunk; it stays frozen and in eval mode.

@@ -167,9 +167,10 @@ class TrainingSet:
         return {"final": fit_rows} | {f"fold{k}": fit_rows & (fold != k) for k in range(int(self.folds.max()) + 1)}
 
     def scoring_mask(self, name: str) -> np.ndarray:
-        """Return the frames that a network scores, (N,) bool: those of its held-out fold; `final`: the other splits.
+        """Return which frames a network scores: (N,) bool.
 
-        Without cross-fitting `final` scores those of fit as well.
+        The network of a fold scores the frames of that fold, which it was not trained on; `final` scores the splits
+        select and validation. Without cross-fitting `final` scores the frames of fit as well.
         """
         fit_rows, fold = self.frames.of_split("fit"), self.folds[self.frames.subject]
         if name == "final":

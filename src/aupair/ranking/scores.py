@@ -112,7 +112,7 @@ def _load_state(model: nn.Module, path: Path) -> None:
 
 
 class JointScorer(nn.Module):
-    """f and h as one module; where h reads f's trunk, a face is forwarded through it once.
+    """A module that computes the outputs of f and h; if h uses the same trunk as f, it is computed only once for a face.
 
     Args:
         f, h: networks as `load_f` and `load_h` return them.

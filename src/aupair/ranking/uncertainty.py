@@ -27,7 +27,9 @@ from aupair.training_params import FitUncertainty
 
 
 class Sigma(nn.Module):
-    """sigma = floor + softplus(h(x) + b); b, which is trained too, starts where h = 0 gives a constant for each AU.
+    """A network h with the output transformed to sigma = floor + softplus(h(x) + b).
+
+    The offset b is trained too; it is initialised so that h(x) = 0 gives the constant `start` for each AU.
 
     Args:
         network: images (B, 3, S, S), or numbers computed from them -> (B, A).

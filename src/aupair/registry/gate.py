@@ -63,7 +63,10 @@ def list_refusals(gate: Gate, version: Mapping[str, str], champion: Mapping[str,
 
 
 def _compare_tag(tag: str, margin: float, version: Mapping[str, str], champion: Mapping[str, str]) -> list[str]:
-    """Return in a list of one how a number is worse than the champion's; a missing one counts as worse."""
+    """Return a list with a description of how a number is worse than the champion's, or an empty list if it is not.
+
+    A number that only the champion has counts as worse.
+    """
     if tag not in champion:
         return []
     if tag not in version:

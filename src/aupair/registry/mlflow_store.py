@@ -19,7 +19,7 @@ _PROBE_SECONDS = 5.0
 
 
 def tracking_uri() -> str:
-    """Return the URI of the store; a database file with its whole path, since MLflow caches connections by URI."""
+    """Return the URI of the store; a database file has its absolute path, since MLflow caches connections by URI."""
     uri = os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
     database = sqlite_path(uri)
     return uri if database is None else f"sqlite:///{database.resolve()}"

@@ -128,7 +128,7 @@ def headline_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
 def _git_commit_tag() -> dict[str, str]:
     """Return the tag git.commit: that of the image (AUPAIR_GIT_COMMIT), else that of the working folder.
 
-    There is none outside a repository, before its first commit, and without git.
+    The result is empty if git is missing, or the folder is not in a repository with a commit.
     """
     if of_image := os.environ.get("AUPAIR_GIT_COMMIT"):
         return {"git.commit": of_image}

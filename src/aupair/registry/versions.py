@@ -149,7 +149,7 @@ def promote_version(number: int, force: str | None = None, gate: Path = gates.PA
 
 
 def roll_back(name: str = NAME) -> Version:
-    """Make the previous champion the champion again; the present one stays as a version without alias.
+    """Make the previous champion the champion again; the current champion loses its alias but is kept.
 
     Raises:
         RegistryError: there is no previous champion.

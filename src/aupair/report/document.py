@@ -52,7 +52,7 @@ class Face:
     lines: Sequence[str]
 
     def address(self) -> str:
-        """Return the picture as an address that holds it."""
+        """Return the picture as a data URL."""
         return f"data:image/jpeg;base64,{base64.b64encode(self.jpeg).decode()}"
 
 

@@ -104,7 +104,12 @@ class Drawing:
 
 
 class Interval(NamedTuple):
-    """A named value with the ends of its interval, NaN or None where unknown; legend: what the colour means."""
+    """A named value with an interval.
+
+    Attributes:
+        edges: both ends of the interval; NaN or None where an end is unknown.
+        legend: the meaning of the colour.
+    """
 
     name: str
     value: float
@@ -200,7 +205,7 @@ def reliability(curves: Mapping[str, Tree], low: float, title: str, label: str) 
     Args:
         curves: by name claimed, observed and share, (bins,) each.
         low: the lowest probability that can be claimed: 0.5 for the order of two frames, 0 for a decision.
-        label: what is claimed.
+        label: the event whose probability is claimed, for the axis.
     """
     figure, axes = _figure((4.6, 4.6), 2, 1, sharex=True, height_ratios=(4, 1))
     axis, below = axes[:, 0]

@@ -129,7 +129,7 @@ def _sections(
 
 
 def _data(frames: Frames, note: str, pairs: tables.Rows) -> list[Block]:
-    """Return what the data is and how much of it there is."""
+    """Return the description of the data and its size: videos, people, frames, and pairs of each AU."""
     annotated, lines = frames.labels[:, 0] >= 0, []
     for split in SPLITS:
         own = frames.of_split(split)
@@ -197,8 +197,8 @@ def _cost(trained: Trained) -> list[Block]:
 
 
 def _settings(trained: Trained, params: Params, frames: Frames, metrics: Tree) -> list[Block]:
-    """Return what the report was made from, and the settings as the trained files have them."""
-    made = [
+    """Return versions, hashes and trials behind the report, and the settings that are stored with the trained networks."""
+    origin = [
         ["aupair", __version__],
         ["target", params.target],
         ["protocol", str(metrics["protocol"])],
@@ -211,7 +211,7 @@ def _settings(trained: Trained, params: Params, frames: Frames, metrics: Tree) -
         lines += _leaves(name, {key: value for key, value in about.items() if key not in NOT_SETTINGS})
     lines += _leaves("evaluate", params.evaluate.model_dump(mode="json"))
     chosen = Table("Settings of the chosen trial", ["setting", "value"], lines)
-    return [Table("Made from", ["", ""], made), Folded("Settings", [chosen])]
+    return [Table("Made from", ["", ""], origin), Folded("Settings", [chosen])]
 
 
 def _leaves(prefix: str, tree: Tree) -> Iterator[list[str]]:

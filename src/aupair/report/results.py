@@ -51,7 +51,7 @@ COVERAGE = 0.8
 
 
 def headline_cards(metrics: Tree) -> Grid:
-    """Return the figures to remember, those of the row P2 on validation."""
+    """Return the most important figures: the scores of P2 on validation, pair accuracy, and wrong decisions."""
     rows = tables.rows_of(metrics, "validation")
     cards = []
     for key, baseline in (("f1", "all-one"), ("accuracy", "all-zero"), ("score", "best-constant")):
@@ -86,7 +86,7 @@ def score_blocks(metrics: Tree) -> list[Block]:
 
 
 def choice_blocks(metrics: Tree, selection: Tree) -> list[Block]:
-    """Return which AUs use uncertainty, with the difference, its interval and what it rests on."""
+    """Return which AUs use uncertainty, with the difference in score, its interval, and the data behind it."""
     by, tie = _chosen_by(selection), float(selection["tie"])
     words = (
         f"P1 decides every AU with uncertainty. P2 does so where {by} on `{selection['chosen_on']}` is higher with "

@@ -192,7 +192,7 @@ def selective(metrics: Tree) -> Table:
 
 
 def abstention(metrics: Tree) -> Table:
-    """Return what the limits that were found on select bring on validation, a row for each coverage asked for."""
+    """Return the effect on validation of the limits that were computed on select, a row for each coverage."""
     lines = []
     for row in metrics["decisions"]["abstention"]:
         shares = (row[key] for key in ("asked", "coverage", "error", "risk_select", "risk_bound"))
@@ -251,7 +251,7 @@ def _difference(row: Tree) -> str:
 
 
 def _at(tree: Any, path: str) -> Any:
-    """Return what is in a tree below keys that are joined by points."""
+    """Return the value in a tree at a path of keys such as `decisions.error`."""
     for key in path.split("."):
         tree = tree[key]
     return tree

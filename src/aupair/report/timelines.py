@@ -243,7 +243,7 @@ def stretch(frames: Frames, rows: slice) -> slice:
 
 
 def validation_series(evaluation: Evaluation, frames: Frames, rows: slice) -> Series:
-    """Return what is drawn of a stretch of a validation video: truth, decisions, errors, and what is unsure."""
+    """Return the series of a stretch of a validation video, with marks for truth, decisions, errors and low confidence."""
     usable = frames.usable & frames.of_split("validation")
     known = evaluation.confidence[usable]
     limit = np.nanquantile(known, UNSURE) if np.isfinite(known).any() else 0.0
@@ -272,5 +272,5 @@ def nearest_to_even(time: np.ndarray, ok: np.ndarray) -> list[int]:
     candidates = np.flatnonzero(ok)
     if not len(candidates):
         return []
-    wanted = time[0] + (np.arange(FACES) + 0.5) / FACES * (time[-1] - time[0])
-    return [int(k) for k in candidates[np.abs(time[candidates][None] - wanted[:, None]).argmin(1)]]
+    moments = time[0] + (np.arange(FACES) + 0.5) / FACES * (time[-1] - time[0])
+    return [int(k) for k in candidates[np.abs(time[candidates][None] - moments[:, None]).argmin(1)]]

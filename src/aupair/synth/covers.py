@@ -36,7 +36,7 @@ HALF_WIDTH = {"hand": 0.8, "mug": 0.85, "paper": 0.9, "microphone": 0.5, "strand
 
 @dataclass(frozen=True)
 class Pass:
-    """A thing that comes into the picture, stays and goes."""
+    """One pass of an object that covers the face: it enters the picture, stays and leaves."""
 
     kind: str
     aim: str
