@@ -152,7 +152,7 @@ def evaluate(
     from aupair.evaluation.evaluate import evaluate_trials
     from aupair.evaluation.selection import read_trial
     from aupair.ranking.samples import load_samples
-    from aupair.report.reports import Places, Sources, Trained, write_reports
+    from aupair.report.reports import Places, Sources, write_reports
 
     frames = load_frames(labels, faces)
     trials = [
@@ -163,7 +163,7 @@ def evaluate(
     samples = load_samples(pairs, frames)
     evaluation = evaluate_trials(frames, trials, samples.pairs, conditions, params.evaluate, log, params.target)
     k = params.trials.index(evaluation.trial.number)
-    sources = Sources(faces, Trained(f[k], h[k], mapping[k]), params)
+    sources = Sources(faces, f[k], h[k], mapping[k], params)
     write_reports(
         evaluation, frames, Places(metrics, table, plots, report), samples.table(), synthetic_note(data), sources
     )

@@ -1,4 +1,4 @@
-"""The report of the ablation: reports/ablation.{json,md,html}, and the comparison with that of another corpus."""
+"""The report of `aupair ablate`: reports/ablation.{json,md,html}, and the comparison with that of another corpus."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ from aupair.ablation.rows import GROUPS, REFERENCE
 from aupair.ablation.scoring import row_figures
 from aupair.aus import AUS, SPLITS
 from aupair.evaluation.metrics import spearman
-from aupair.report.document import Section, Text, html_page, markdown
+from aupair.report.document import html_page, markdown
 from aupair.report.formatting import UNKNOWN, interval, number
 from aupair.report.tables import Table
 
@@ -24,17 +24,6 @@ HEAD = (
 )  # fmt: skip
 BRIEF = ("mean F1", "less P2's", "P(higher)", "2021 score", "pair NLL")
 NLL = ("pair_nll", "pair_nll_constant", "pair_nll_constant_select")
-HOW_TO_READ = (
-    "Each row is a run of the flow with the settings that it names, scored on `validation`; thresholds, mappings and "
-    "percentiles were chosen on `select`. In brackets: 95 % intervals of a bootstrap over videos, drawn alike for all "
-    "rows, so that the difference to P2 is one on the same videos. P(higher): the share of draws in which the row's mean "
-    "F1 is above that of P2; ties count half. Pair NLL: that of the orders of fixed pairs by the row's sigma, lower is "
-    "better; beside it that of the constant sigma that is best on the pairs of fit of the same run, and of the one that "
-    "is best on those of select. ECE: that of P(order). Mparam and GMAC: millions of parameters, and 1e9 multiply-adds "
-    "a frame, of the networks that the row needs. The intervals are over videos, not over trainings: another seed moves "
-    "a row that is trained anew, too, and one or two of thirty rows differ from P2 by chance. Compare a row with the "
-    "decision rule P1 or no-uncertainty with the row of that name: part of its difference to P2 is due to the rule."
-)
 
 
 def build_report(
@@ -77,10 +66,20 @@ def write_report(folder: Path, tree: Mapping[str, Any]) -> None:
     Raises:
         AupairError: the folder cannot be written.
     """
-    sections = _sections(tree)
+    f1 = [[row["name"], *(f"{row['validation']['per_au'][au]['f1']:.2f}" for au in AUS)] for row in _scored(tree)]
+    missing = [[row["name"], row["text"], row["why"]] for row in tree["rows"] if row["state"] != "scored"]
+    values = {
+        "tree": {"note": "", "beside": None, **tree},
+        "drawing": _drawing(tree),
+        "scores": _table(tree),
+        "f1_of_aus": Table("F1 on validation", ["row", *AUS], f1),
+        "beside": _other_corpus(tree),
+        "settings": _settings(tree),
+        "not_scored": Table("Rows without figures", ["row", "what", "why"], missing),
+    }
     store.write_json(folder / "ablation.json", dict(tree))
-    store.write_text(folder / "ablation.md", markdown("Ablation", sections))
-    page = html_page("aupair: ablation", "Does each part earn its place?", sections)
+    store.write_text(folder / "ablation.md", markdown("ablation/report.j2", "Ablation", **values))
+    page = html_page("ablation/report.j2", "aupair: ablation", "Does each part earn its place?", **values)
     store.write_text(folder / "ablation.html", page)
 
 
@@ -90,25 +89,11 @@ def brief_table(tree: Mapping[str, Any]) -> Table:
     return Table("Ablation, validation", ["row", *BRIEF], lines)
 
 
-def _sections(tree: Mapping[str, Any]) -> list[Section]:
-    """Return the sections of ablation.md and ablation.html."""
-    note = [Text(str(tree["note"]), "note")] if tree.get("note") else []
-    f1 = [[row["name"], *(f"{row['validation']['per_au'][au]['f1']:.2f}" for au in AUS)] for row in _scored(tree)]
-    parts = [
-        Section("Rows", [*note, Text(HOW_TO_READ), _drawing(tree), _table(tree)]),
-        Section("F1 of each AU", [Table("F1 on validation", ["row", *AUS], f1)]),
-    ]
-    if other := tree.get("beside"):
-        pairs = sorted(other["f1"].items(), key=lambda item: -item[1][0])
-        lines = [[name, *(f"{value:.3f}" for value in values)] for name, values in pairs]
-        text = Text(f"Rank correlation of the rows' mean F1: {number(other['spearman'], 2)}.")
-        table = Table("Mean F1 on validation", ["row", "F1 here", "F1 there"], lines)
-        parts.append(Section("Another corpus", [text, table]))
-    parts.append(Section("What each row changes", [_settings(tree)]))
-    missing = [[row["name"], row["text"], row["why"]] for row in tree["rows"] if row["state"] != "scored"]
-    if missing:
-        parts.append(Section("Not scored", [Table("Rows without figures", ["row", "what", "why"], missing)]))
-    return parts
+def _other_corpus(tree: Mapping[str, Any]) -> Table:
+    """Return the mean F1 of the rows on this and on the other corpus, the best first."""
+    pairs = sorted(tree["beside"]["f1"].items(), key=lambda item: -item[1][0]) if tree.get("beside") else []
+    lines = [[name, f"{here:.3f}", f"{there:.3f}"] for name, (here, there) in pairs]
+    return Table("Mean F1 on validation", ["row", "F1 here", "F1 there"], lines)
 
 
 def _table(tree: Mapping[str, Any]) -> Table:

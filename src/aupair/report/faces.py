@@ -1,8 +1,9 @@
 """Faces for the report: those the model was most unsure of, and those it was most wrong about."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -10,13 +11,24 @@ from aupair import store
 from aupair.aus import AUS, NAMES
 from aupair.data.frames import Frames
 from aupair.evaluation.evaluate import Evaluation
-from aupair.report.document import Block, Face, Grid, Text
 from aupair.report.formatting import number, percent
 
 SIDE = 96
 """Largest side of a thumbnail, pixels."""
 QUALITY = 80
 SPLIT = "validation"
+
+
+class Face(NamedTuple):
+    """A face of one frame, the decision on one AU, whether that is right, and more lines to show below."""
+
+    jpeg: bytes
+    frame: str
+    au: str
+    decision: str
+    right: bool
+    lines: Sequence[str]
+
 
 Thumbnail = Callable[[int], np.ndarray]
 """The index of a frame that has a face -> its picture, (S, S, 3) uint8 RGB."""
@@ -44,27 +56,24 @@ def thumbnails(folder: Path, frames: Frames) -> Thumbnail:
     return read
 
 
-def montages(evaluation: Evaluation, frames: Frames, thumbnail: Thumbnail) -> list[Block]:
+def montages(evaluation: Evaluation, frames: Frames, thumbnail: Thumbnail) -> dict[str, list[Face]]:
     """Return a face for each AU where sigma is highest and lowest, and where a decision is least sure and most wrong.
 
     All are annotated frames of validation, each of another video as long as there is one.
     """
     sigma, confidence = evaluation.trial.sigma, evaluation.confidence
-    judged = np.broadcast_to((frames.usable & frames.of_split(SPLIT))[:, None], sigma.shape)
-    wrong = judged & (evaluation.decisions != (frames.labels >= 1))
-    groups = (
-        ("Most unsure: the highest sigma", "What hides, turns or blurs the face should be here.", sigma, judged),
-        ("Least unsure: the lowest sigma", "The same for comparison: these should be clear.", -sigma, judged),
-        ("Least confident decisions", "Close to the threshold, or sigma is high.", -confidence, judged),
-        ("Most wrong: confident, and wrong", "What to look at first.", confidence, wrong),
-    )
-    blocks: list[Block] = []
-    for title, words, score, allowed in groups:
-        cells = _pick(score, allowed, frames.video)
-        if cells:
-            faces = [_face(evaluation, frames, thumbnail, row, au) for row, au in cells]
-            blocks += [Text(title, "heading"), Text(words), Grid(faces, "montage")]
-    return blocks
+    usable = np.broadcast_to((frames.usable & frames.of_split(SPLIT))[:, None], sigma.shape)
+    wrong = usable & (evaluation.decisions != (frames.labels >= 1))
+    groups = {
+        "highest_sigma": (sigma, usable),
+        "lowest_sigma": (-sigma, usable),
+        "least_confident": (-confidence, usable),
+        "confident_errors": (confidence, wrong),
+    }
+    return {
+        name: [_face(evaluation, frames, thumbnail, row, au) for row, au in _pick(score, allowed, frames.video)]
+        for name, (score, allowed) in groups.items()
+    }
 
 
 def _pick(score: np.ndarray, allowed: np.ndarray, video: np.ndarray) -> list[tuple[int, int]]:

@@ -4,6 +4,7 @@ Every function returns a `Drawing`; nothing is shown or saved before `Drawing.sv
 gives equal bytes on one machine and one environment.
 """
 
+import base64
 import hashlib
 import html
 import io
@@ -73,7 +74,6 @@ class Drawing:
     figure: Figure
     title: str
     description: str
-    kind = "drawing"
 
     def svg(self) -> str:
         """Return an `<svg>` element for an HTML page; text takes the page's font and colour."""
@@ -84,6 +84,7 @@ class Drawing:
         text = buffer.getvalue()
         text = re.sub(r"<metadata>.*?</metadata>\s*", "", text[text.index("<svg") :], flags=re.DOTALL)
         text = re.sub(r' (xmlns(:xlink)?|version)="[^"]*"| id="[\w.]+_\d+"', "", text)
+        text = re.sub(r"data:image/png;base64,([^\"]*)", _png_as_jpeg, text)
         # matplotlib's ids depend on the last digits of the layout, which are not the same each time, and two figures of
         # a page may share some: they are numbered anew
         label = f"{self.title}. {self.description}"
@@ -101,6 +102,14 @@ class Drawing:
             if colours:
                 with Image.open(temporary) as image:
                     image.convert("RGB").quantize(colours).save(temporary, format="png", optimize=True)
+
+
+def _png_as_jpeg(address: re.Match[str]) -> str:
+    """Return the address of a PNG picture as that of a much smaller JPEG."""
+    buffer = io.BytesIO()
+    with Image.open(io.BytesIO(base64.b64decode(address[1]))) as image:
+        image.convert("RGB").save(buffer, format="jpeg", quality=85)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 class Interval(NamedTuple):

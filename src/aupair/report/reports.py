@@ -7,47 +7,28 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from aupair import __version__, store
-from aupair.aus import AUS, SPLITS
+from aupair.aus import AUS, NAMES
 from aupair.data.frames import Frames
 from aupair.evaluation.cost import cost_of_files
 from aupair.evaluation.evaluate import Evaluation
+from aupair.evaluation.selection import uses_uncertainty
 from aupair.params import Params
-from aupair.report import results, tables
-from aupair.report.document import Block, Folded, Grid, Section, Text, html_page, markdown
+from aupair.report import figures, tables
+from aupair.report.document import html_page, markdown
 from aupair.report.faces import Thumbnail, montages, thumbnails
-from aupair.report.figures import Drawing, au_bars, risk_coverage, training_curves
-from aupair.report.formatting import percent
+from aupair.report.figures import Drawing
 from aupair.report.tables import Table
 from aupair.report.timelines import draw_timeline, nearest_to_even, stretch, validation_series, videos_to_show
 
 Tree = Mapping[str, Any]
 
-TABLE = ("Scores", "Choice", "Calibration", "Abstaining", "Evidence", "Data")
-"""The sections of the report that table.md holds."""
-SHARE = "The faces on this page are from the data: pass it on only as the data's licence allows."
 OPEN = 4
 """AUs of a timeline that are not folded."""
 NOT_SETTINGS = ("aus", "standardisation")
 
 
-class Trained(NamedTuple):
-    """The folders of the chosen trial that the training stages wrote."""
-
-    f: Path
-    h: Path
-    mapping: Path
-
-
-class Sources(NamedTuple):
-    """The aligned faces, networks and settings that the report page shows; None leaves out the sections that need it."""
-
-    faces: Path | None = None
-    trained: Trained | None = None
-    params: Params | None = None
-
-
 class Places(NamedTuple):
-    """The paths that the reports are written to: metrics.json, table.md, a folder of pictures, report.html."""
+    """Where the reports go: metrics.json, table.md, a folder of pictures, report.html."""
 
     metrics: Path
     table: Path
@@ -55,109 +36,112 @@ class Places(NamedTuple):
     report: Path
 
 
-NO_SOURCES = Sources()
+class Sources(NamedTuple):
+    """What the page shows beside the figures: the aligned faces, the folders of the chosen trial, the params."""
+
+    faces: Path
+    f: Path
+    h: Path
+    mapping: Path
+    params: Params
+
+    @property
+    def trained(self) -> dict[str, Path]:
+        """The folders that the training stages wrote, by what they hold."""
+        return {"f": self.f, "h": self.h, "mapping": self.mapping}
 
 
 def write_reports(
     evaluation: Evaluation, frames: Frames, places: Places, pairs: tables.Rows, note: str = "",
-    sources: Sources = NO_SOURCES,
+    sources: Sources | None = None,
 ) -> None:  # fmt: skip
-    """Write metrics.json, table.md, a folder of PNGs, and the page that shows it all.
+    """Write metrics.json, table.md, a folder of PNGs, and the page that shows it all; equal input gives equal files.
 
     Args:
         pairs: the counts of pairs as lines of cells, the first being the head; see `Samples.table`.
         note: the first line under the table's title, such as what the data is.
-        sources: the faces, networks and settings that the page shows beside the figures.
-
-    Raises:
-        AupairError: a folder cannot be written, or a file of a source cannot be read.
-    """
-    with store.atomic(places.plots) as temporary:
-        temporary.mkdir()
-        for name, drawing in _plots(evaluation, frames).items():
-            drawing.save_png(temporary / f"{name}.png")
-    store.write_json(places.metrics, evaluation.metrics)
-    metrics = store.read_json(places.metrics)
-    page = _sections(evaluation, metrics, frames, _data(frames, note, pairs), sources)
-    store.write_text(places.report, html_page("aupair: report", "What the recognizer can do", page))
-    by_name = {section.name: section for section in page}
-    first = Section("", [Text(note)] if note else [])
-    store.write_text(places.table, markdown("Results", [first, *(by_name[name] for name in TABLE)]))
-
-
-def _plots(evaluation: Evaluation, frames: Frames) -> dict[str, Drawing]:
-    """Draw the plots by the names of their files."""
-    metrics, video = evaluation.metrics, videos_to_show(frames, 1)[0]
-    series = validation_series(evaluation, frames, stretch(frames, frames.slices()[video]))
-    decisions = metrics["decisions"]
-    return {
-        "timelines": draw_timeline(series, f"Pseudo-intensity in {frames.videos[video]}", columns=2),
-        "f1": au_bars(tables.rows_of(metrics, "validation"), "f1", "F1 of the positive class"),
-        "risk_coverage": risk_coverage(decisions["risk_coverage"], decisions["error"]),
-        "reliability": results.order_reliability(metrics),
-    }
-
-
-def _sections(
-    evaluation: Evaluation, metrics: Tree, frames: Frames, data: Sequence[Block], sources: Sources
-) -> list[Section]:
-    """Return the sections of report.html, of which table.md takes some; equal input gives equal ones.
-
-    Args:
-        metrics: the tree of metrics.json as it is read back: what is not known is None.
-        data: what is said of the data, see `_data`.
+        sources: without it the page shows no faces, training curves, cost and settings.
 
     Raises:
         ArtifactError: a file of a source is missing or corrupt.
+        AupairError: a folder cannot be written.
     """
-    thumbnail = None if sources.faces is None else thumbnails(sources.faces, frames)
-    trained, params = sources.trained, sources.params
-    return [
-        Section("Data", data),
-        Section("Headline", [results.headline_cards(metrics)]),
-        Section("Scores", results.score_blocks(metrics)),
-        Section("Choice", results.choice_blocks(metrics, evaluation.selection)),
-        Section("Timelines", _timelines(evaluation, frames, thumbnail)),
-        Section("Faces", [] if thumbnail is None else montages(evaluation, frames, thumbnail)),
-        Section("Calibration", results.calibration_blocks(metrics)),
-        Section("Abstaining", results.abstention_blocks(metrics)),
-        Section("Evidence", results.evidence_blocks(metrics)),
-        Section("Training", [] if trained is None else _training(trained)),
-        Section("Cost", [] if trained is None else _cost(trained)),
-        Section("Settings", [] if trained is None or params is None else _settings(trained, params, frames, metrics)),
-    ]
+    store.write_json(places.metrics, evaluation.metrics)
+    metrics = store.read_json(places.metrics)  # what is not known is None
+    drawings = _drawings(metrics, evaluation.selection)
+    with store.atomic(places.plots) as temporary:
+        temporary.mkdir()
+        plots = {"f1": drawings["f1"], "risk_coverage": drawings["risk_coverage"], "reliability": drawings["order"]}
+        for name, drawing in {**plots, "timelines": _first_timeline(evaluation, frames)}.items():
+            drawing.save_png(temporary / f"{name}.png")
+    data = {
+        "counts": tables.frame_counts(frames),
+        "positives": tables.positives(frames),
+        "pairs": Table("Fixed pairs of each AU: drawn, of all there are in a split", pairs[0], pairs[1:]),
+    }
+    thumbnail = None if sources is None else thumbnails(sources.faces, frames)
+    values = {
+        "metrics": metrics, "selection": evaluation.selection, "tables": tables, "ranked_by": figures.BASES,
+        "note": note, "data": data, "drawings": drawings, "sources": sources,
+        "timelines": list(_timelines(evaluation, frames, thumbnail)),
+    }  # fmt: skip
+    if sources is not None and thumbnail is not None:
+        values["faces"] = montages(evaluation, frames, thumbnail)
+        values |= _of_sources(sources, frames, metrics)
+    page = html_page("report/report.j2", "aupair: report", "What the recognizer can do", **values)
+    store.write_text(places.report, page)
+    store.write_text(places.table, markdown("report/report.j2", "Results", **values))
 
 
-def _data(frames: Frames, note: str, pairs: tables.Rows) -> list[Block]:
-    """Return the description of the data and its size: videos, people, frames, and pairs of each AU."""
-    annotated, lines = frames.labels[:, 0] >= 0, []
-    for split in SPLITS:
-        own = frames.of_split(split)
-        people, videos = (len(np.unique(values[own])) for values in (frames.subject, frames.video))
-        counts = (videos, people, own.sum(), (own & frames.ok).sum(), (own & annotated).sum())
-        lines.append([split, *(f"{int(count):,}" for count in counts)])
-    positives = []
-    for k, au in enumerate(AUS):
-        active = [frames.labels[annotated & frames.of_split(split), k] >= 1 for split in SPLITS]
-        positives.append([au, *(percent(float(values.mean()) if len(values) else None) for values in active)])
-    head = ["", "videos", "people", "frames", "with a face", "annotated"]
-    caption = "Networks are fitted on fit, all is chosen on select, validation is for the final figures"
-    share = Table("Share of annotated frames in which the AU is active", ["AU", *SPLITS], positives)
-    return [
-        Text(note or SHARE, "note"),
-        Table(caption, head, lines),
-        Folded("Positives of each AU", [share]),
-        Folded("Fixed pairs of each AU", [tables.pair_counts(pairs)]),
-    ]
+def _drawings(metrics: Tree, selection: Tree) -> dict[str, Any]:
+    """Draw the figures of the results, by the names that report.j2 uses."""
+    decisions, order = metrics["decisions"], metrics["uncertainty"]["reliability"]
+    sigmas = {"sigma of h": order["h"], "best constant sigma": order["constant"]}
+    confidence, claimed = {"confidence": decisions["reliability"]}, "claimed P(order) = Phi(|d|/s)"
+    intensity = None
+    if "intensity_rows" in metrics:
+        rows = tables.rows_of(metrics, "validation", "intensity_rows")
+        intensity = figures.au_bars(rows, "icc", tables.INTENSITY["icc"])
+    return {
+        "f1": figures.au_bars(tables.rows_of(metrics, "validation"), "f1", "F1 of the positive class"),
+        "intensity": intensity,
+        "choice": _choice(selection),
+        "order": figures.reliability(sigmas, 0.5, "The order of two frames (validation pairs)", claimed),
+        "confidence": figures.reliability(
+            confidence, 0.0, "The confidence of a decision (validation)", "claimed confidence"
+        ),
+        "risk_coverage": figures.risk_coverage(decisions["risk_coverage"], decisions["error"]),
+        "risk_coverage_of_aus": [
+            figures.risk_coverage(own["risk_coverage"], own["error"], au)
+            for au, own in ((au, decisions["per_au"][au]) for au in AUS)
+        ],
+    }
 
 
-def _timelines(evaluation: Evaluation, frames: Frames, thumbnail: Thumbnail | None) -> list[Block]:
-    """Return some seconds of the videos of validation in which most can be seen, of different people if there are."""
-    words = (
-        "The line is y_hat (standardised), the band one sigma each way. Below it the truth, the decision, where the two "
-        "differ, and the least confident 20 % of all decisions; grey: no face, or no annotation."
-    )
-    blocks: list[Block] = [Text(words)]
+def _choice(selection: Tree) -> Drawing:
+    """Draw the difference that uncertainty makes for each AU, with its interval and the mapping that is chosen."""
+    rows, tie = [], float(selection["tie"])
+    for au in AUS:
+        entry, name = selection[au], f"{au} {NAMES[au]}"
+        colour, legend = (figures.BLUE, "with") if uses_uncertainty(entry) else (figures.ORANGE, "without")
+        value, edges = entry["difference"], entry["difference_interval"]
+        rows.append(figures.Interval(name, np.nan if value is None else value, edges, colour, f"{legend} uncertainty"))
+    title = f"Difference for each AU on {selection['chosen_on']}"
+    label = f"{tables.compared_figure(selection)} with uncertainty less without"
+    return figures.intervals(rows, title, label, {f"above {tie:g}: with": tie, "no difference": 0.0})
+
+
+def _first_timeline(evaluation: Evaluation, frames: Frames) -> Drawing:
+    """Draw all AUs of the first video that the page shows."""
+    video = videos_to_show(frames, 1)[0]
+    series = validation_series(evaluation, frames, stretch(frames, frames.slices()[video]))
+    return draw_timeline(series, f"Pseudo-intensity in {frames.videos[video]}", columns=2)
+
+
+def _timelines(
+    evaluation: Evaluation, frames: Frames, thumbnail: Thumbnail | None
+) -> Iterator[tuple[Drawing, Drawing]]:
+    """Draw a stretch of each video to show: the AUs that change most below faces, and the other AUs."""
     for video in videos_to_show(frames):
         rows, name = stretch(frames, frames.slices()[video]), frames.videos[video]
         active = frames.labels[rows] >= 1
@@ -165,39 +149,19 @@ def _timelines(evaluation: Evaluation, frames: Frames, thumbnail: Thumbnail | No
         series = validation_series(evaluation, frames, rows)
         even = nearest_to_even(frames.time[rows], frames.ok[rows])
         faces = [] if thumbnail is None else [thumbnail(rows.start + k) for k in even]
-        shown = draw_timeline(series, name, sorted(order[:OPEN]), faces=faces)
-        others = draw_timeline(series, f"{name}: the other AUs", sorted(order[OPEN:]))
-        blocks += [Grid([shown], "wide"), Folded("The other AUs", [Grid([others], "wide")])]
-    return blocks
+        first = draw_timeline(series, name, sorted(order[:OPEN]), faces=faces)
+        yield first, draw_timeline(series, f"{name}: the other AUs", sorted(order[OPEN:]))
 
 
-def _training(trained: Trained) -> list[Block]:
-    """Return the curves of f, h and the mapping."""
-    blocks: list[Block] = []
-    for name, folder in trained._asdict().items():
-        if drawings := training_curves(store.read_jsonl(folder / "curves.jsonl")):
-            blocks += [Text(name, "heading"), Grid(drawings, "small")]
-    return blocks
-
-
-def _cost(trained: Trained) -> list[Block]:
-    """Return what a frame with a face costs."""
-    total = cost_of_files(*trained)
-    lines = [
-        [name, f"{part['parameters']:,}", f"{part['gmac_per_frame']:.4f}"]
-        for name, part in (*total["parts"].items(), ("all", total))
-    ]
-    words = (
-        f"Passes of a face through a trunk: {total['passes']}; then comes the mapping of each AU, with and without "
-        "uncertainty. A MAC is a multiplication with an addition. Finding the face comes before this; how long stages "
-        "took stands in MLflow."
-    )
-    head = ["", "parameters", "GMAC a frame"]
-    return [Text(words), Table("Cost of the recognizer", head, lines, [len(lines) - 1])]
-
-
-def _settings(trained: Trained, params: Params, frames: Frames, metrics: Tree) -> list[Block]:
-    """Return versions, hashes and trials behind the report, and the settings that are stored with the trained networks."""
+def _of_sources(sources: Sources, frames: Frames, metrics: Tree) -> dict[str, Any]:
+    """Return training curves, cost, the versions, hashes and trials behind the report, and the networks' settings."""
+    params, training = sources.params, {}
+    lines: list[Sequence[str]] = []
+    for name, folder in sources.trained.items():
+        training[name] = figures.training_curves(store.read_jsonl(folder / "curves.jsonl"))
+        about = store.read_json(folder / "about.json")
+        lines += _leaves(name, {key: value for key, value in about.items() if key not in NOT_SETTINGS})
+    lines += _leaves("evaluate", params.evaluate.model_dump(mode="json"))
     origin = [
         ["aupair", __version__],
         ["target", params.target],
@@ -205,16 +169,15 @@ def _settings(trained: Trained, params: Params, frames: Frames, metrics: Tree) -
         ["trials, the chosen one", f"{', '.join(map(str, params.trials))}; {metrics['chosen_trial']}"],
         ["sha256 of splits, faces and labels", frames.fingerprint()[:16]],
     ]
-    lines: list[list[str]] = []
-    for name, folder in trained._asdict().items():
-        about = store.read_json(folder / "about.json")
-        lines += _leaves(name, {key: value for key, value in about.items() if key not in NOT_SETTINGS})
-    lines += _leaves("evaluate", params.evaluate.model_dump(mode="json"))
-    chosen = Table("Settings of the chosen trial", ["setting", "value"], lines)
-    return [Table("Made from", ["", ""], origin), Folded("Settings", [chosen])]
+    return {
+        "training": training,
+        "cost": cost_of_files(*sources.trained.values()),
+        "made_from": Table("Made from", ["", ""], origin),
+        "settings": Table("Settings of the chosen trial", ["setting", "value"], lines),
+    }
 
 
-def _leaves(prefix: str, tree: Tree) -> Iterator[list[str]]:
+def _leaves(prefix: str, tree: Tree) -> Iterator[Sequence[str]]:
     """Return the name and the value of each leaf of a tree."""
     for key, value in tree.items():
         if isinstance(value, Mapping):

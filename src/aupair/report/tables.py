@@ -1,13 +1,16 @@
-"""The tables of a report; each is written as Markdown, shown on a terminal and put into an HTML page from the same rows.
+"""The tables of a report, which its templates write as HTML and as Markdown, and the headline for a terminal.
 
-The functions take the tree of metrics.json, and of selection.json where the choice for each AU is shown.
+Most functions take the tree of metrics.json, and of selection.json where the choice for each AU is shown.
 """
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from aupair.aus import AUS, NAMES
+import numpy as np
+
+from aupair.aus import AUS, NAMES, SPLITS
+from aupair.data.frames import Frames
 from aupair.evaluation.metrics import CHALLENGE_FIGURES
 from aupair.evaluation.selection import uses_uncertainty
 from aupair.report.formatting import UNKNOWN, interval, number, percent
@@ -75,40 +78,44 @@ class Table:
     head: Sequence[str]
     rows: Rows
     strong: Collection[int] = ()
-    kind = "table"
-
-    def markdown(self) -> str:
-        """Return the rows as a table of Markdown, without the caption."""
-        rule = ["---"] + ["---:"] * (len(self.head) - 1)
-        return "\n".join("| " + " | ".join(row) + " |" for row in [self.head, rule, *self.rows])
-
-    def rich(self, note: str = "") -> "RichTable":
-        """Return a table for a terminal, with a note below it."""
-        from rich import box
-        from rich.table import Table as RichTable
-
-        table = RichTable(title=self.caption, caption=note or None, box=box.SIMPLE_HEAD, pad_edge=False)
-        for index, name in enumerate(self.head):
-            table.add_column(name, justify="right" if index else "left", no_wrap=True)
-        for index, row in enumerate(self.rows):
-            table.add_row(*row, style="bold" if index in self.strong else None)
-        return table
 
 
 def headline(metrics: Tree, split: str = "validation") -> "RichTable":
     """Return the most important scores of a split as a table for a terminal."""
-    rows = [row for row in metrics["rows"] if row["split"] == split]
-    cells = [
-        [
-            ROWS[row["name"]],
-            *(number(row[key]) for key in CHALLENGE_FIGURES),
-            "{}-{}".format(*map(number, row["intervals"]["score"])),
-        ]
-        for row in rows
-    ]
-    head = ["", *(COLUMNS[key] for key in CHALLENGE_FIGURES), "95 % interval"]
-    table = Table(f"Scores on {split}", head, cells, [k for k, row in enumerate(rows) if row["name"] == "P2"])
-    return table.rich("chosen on validation" if metrics["chosen_on"] == "validation" else "")
+    from rich import box
+    from rich.table import Table as RichTable
+
+    note = "chosen on validation" if metrics["chosen_on"] == "validation" else None
+    table = RichTable("", title=f"Scores on {split}", caption=note, box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in (*(COLUMNS[key] for key in CHALLENGE_FIGURES), "95 % interval"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for name, row in rows_of(metrics, split).items():
+        edges = "{}-{}".format(*map(number, row["intervals"]["score"]))
+        cells = (number(row[key]) for key in CHALLENGE_FIGURES)
+        table.add_row(ROWS[name], *cells, edges, style="bold" if name == "P2" else None)
+    return table
+
+
+def frame_counts(frames: Frames) -> Table:
+    """Return how many videos, people and frames each split has."""
+    annotated, lines = frames.labels[:, 0] >= 0, []
+    for split in SPLITS:
+        own = frames.of_split(split)
+        people, videos = (len(np.unique(values[own])) for values in (frames.subject, frames.video))
+        counts = (videos, people, own.sum(), (own & frames.ok).sum(), (own & annotated).sum())
+        lines.append([split, *(f"{int(count):,}" for count in counts)])
+    head = ["", "videos", "people", "frames", "with a face", "annotated"]
+    caption = "Networks are fitted on fit, all is chosen on select, validation is for the final figures"
+    return Table(caption, head, lines)
+
+
+def positives(frames: Frames) -> Table:
+    """Return the share of active frames of each AU and split."""
+    annotated, lines = frames.labels[:, 0] >= 0, []
+    for k, au in enumerate(AUS):
+        active = [frames.labels[annotated & frames.of_split(split), k] >= 1 for split in SPLITS]
+        lines.append([au, *(percent(float(values.mean()) if len(values) else None) for values in active)])
+    return Table("Share of annotated frames in which the AU is active", ["AU", *SPLITS], lines)
 
 
 def scores(metrics: Tree, split: str) -> Table:
@@ -219,13 +226,25 @@ def uncertainty_of_aus(metrics: Tree) -> Table:
     return Table("Uncertainty of each AU on validation", head, lines)
 
 
-def pair_counts(lines: Rows) -> Table:
-    """Return the table of the numbers of fixed pairs.
+def trials(metrics: Tree) -> Table:
+    """Return the scores of all trials."""
+    keys, rows = ("score", "f1", "accuracy", "exact_match"), metrics["trials"]
+    lines = [[str(row["trial"]), *(number(row[key]) for key in keys)] for row in rows]
+    strong = [k for k, row in enumerate(rows) if row["trial"] == metrics["chosen_trial"]]
+    caption = f"Trials on {metrics['chosen_on']}; the chosen one stands out"
+    return Table(caption, ["trial", *(COLUMNS[key] for key in keys)], lines, strong)
 
-    Args:
-        lines: the header, then a row for each AU, as `Samples.table` returns them.
-    """
-    return Table("Fixed pairs of each AU: drawn, of all there are in a split", lines[0], lines[1:])
+
+def cost_of_parts(cost: Tree) -> Table:
+    """Return what a frame with a face costs; cost: see `cost_of_files`."""
+    parts = (*cost["parts"].items(), ("all", cost))
+    lines = [[name, f"{part['parameters']:,}", f"{part['gmac_per_frame']:.4f}"] for name, part in parts]
+    return Table("Cost of the recognizer", ["", "parameters", "GMAC a frame"], lines, [len(lines) - 1])
+
+
+def compared_figure(selection: Tree) -> str:
+    """Return the name of the figure by which the two mappings were compared."""
+    return INTENSITY["icc"] if selection[AUS[0]]["chosen_by"] == "icc" else "1/2 (F1 + accuracy)"
 
 
 def rows_of(metrics: Tree, split: str, key: str = "rows") -> dict[str, Tree]:

@@ -174,7 +174,7 @@ def _draw_faces(axis: Axes, faces: Sequence[np.ndarray]) -> None:
     """Draw faces side by side over the width of the panels below."""
     axis.set(xlim=(0, len(faces)), ylim=(0, 1))
     for k, face in enumerate(faces):
-        axis.imshow(face, extent=(k + 0.02, k + 0.98, 0.02, 0.98), interpolation="antialiased")
+        axis.imshow(face, extent=(k, k + 1, 0, 1), interpolation="antialiased")
     axis.set(xlim=(0, len(faces)), ylim=(0, 1))
     axis.set_axis_off()
 
