@@ -96,12 +96,14 @@ class Drawing:
 
     def save_png(self, path: Path, colours: int = 0) -> None:
         """Write a PNG with the title above the figure; colours: at most so many, for a small file."""
-        self.figure.suptitle(self.title, x=0.01, ha="left", fontsize=10, fontweight="bold", color=INK)
+        style: dict[str, Any] = {"x": 0.01, "ha": "left", "fontsize": 10, "fontweight": "bold", "color": INK}
+        heading = self.figure.suptitle(self.title, **style, in_layout=True)
         with store.atomic(path) as temporary:
             self.figure.savefig(temporary, format="png", dpi=DPI, facecolor="white", metadata={"Software": None})
             if colours:
                 with Image.open(temporary) as image:
                     image.convert("RGB").quantize(colours).save(temporary, format="png", optimize=True)
+        heading.set(text="", in_layout=False)  # a page shows the title beside the same figure
 
 
 def _png_as_jpeg(address: re.Match[str]) -> str:
