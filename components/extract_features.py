@@ -1,4 +1,4 @@
-"""extract-features: G, once a trial."""
+"""extract-features: the features of every frame, once for each trial."""
 
 from kfp import dsl
 

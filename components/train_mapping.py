@@ -1,4 +1,4 @@
-"""train-mapping: the two mappings of each AU, once a trial."""
+"""train-mapping: fit the two mappings of each AU, once for each trial."""
 
 from kfp import dsl
 

@@ -1,4 +1,4 @@
-"""train-pseudo-intensity: f, once a trial."""
+"""train-pseudo-intensity: train f, once for each trial."""
 
 from kfp import dsl
 

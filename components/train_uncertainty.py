@@ -1,4 +1,4 @@
-"""train-uncertainty: h, once a trial."""
+"""train-uncertainty: train h, once for each trial."""
 
 from kfp import dsl
 

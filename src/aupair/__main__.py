@@ -1,4 +1,4 @@
-"""`python -m aupair` is `aupair`; torchrun starts it so."""
+"""Run the command line as `python -m aupair`, which is how torchrun starts it."""
 
 from aupair.cli.main import main
 

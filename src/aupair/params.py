@@ -1,7 +1,7 @@
-"""The parameters: one frozen record for each stage; every number of a run stands in `params.yaml`.
+"""The parameters: one frozen record for each stage; every setting of a run is in `params.yaml`.
 
 A section that comes in several kinds is a union of records, told apart by a tag (`mode`, `objective`, `kind`, `sharing`,
-`loss`): a kind has only the keys that count for it, and the first one is the default.
+`loss`): a kind has only the keys that have an effect for it, and the first kind is the default.
 """
 
 from collections.abc import Sequence

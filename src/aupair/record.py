@@ -1,7 +1,7 @@
 """Records of settings: frozen pydantic models that refuse unknown keys, read from YAML, with overrides.
 
 A section may come in several kinds, such as `train_uncertainty` with `kind: network` or `kind: factors`. It is a union
-of records, one for each kind, and a record has only the keys that count for its kind.
+of records, one for each kind, and a record has only the keys that have an effect for its kind.
 """
 
 import copy

@@ -1,1 +1,1 @@
-"""Variants of the flow, run beside it: the rows of `aupair ablate` and the student of `aupair distill`."""
+"""Variants of the flow, run in a separate folder: the rows of `aupair ablate` and the student of `aupair distill`."""

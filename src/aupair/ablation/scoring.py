@@ -1,4 +1,4 @@
-"""The decisions of a finished run by every decision rule, their counts per video, and the figures that follow."""
+"""The decisions of a finished run by every decision rule, their counts per video, and the scores computed from these."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

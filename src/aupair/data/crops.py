@@ -1,6 +1,6 @@
-"""`cropped_aligned/`: faces that the releasers have cut and aligned, a folder a video, an image a frame with a face.
+"""`cropped_aligned/`: faces that the publishers have cropped and aligned: a folder for each video, an image for each face.
 
-`cropped_aligned/<video>/00001.jpg` shows the first frame. Batches may lie in folders of their own.
+`cropped_aligned/<video>/00001.jpg` shows the first frame. The batches of a release may be in separate folders.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""The data folder of a git repository: a shallow clone, then `dvc pull data.dvc`, both as commands of their own."""
+"""The data folder of a git repository: a shallow clone, then `dvc pull data.dvc`, both run as subprocesses."""
 
 import os
 import re

@@ -1,7 +1,7 @@
 """The data folder, laid out as Aff-Wild2 is: where annotations, movies and crops lie.
 
 `<data>/annotations/AU_Set/{Train_Set,Validation_Set}/<video>[_left|_right].txt` and `<data>/videos/<video>.mp4`, or
-`<data>/cropped_aligned/<video>/` where there is no movie; the folder names of other releases are known too, in any case.
+`<data>/cropped_aligned/<video>/` where there is no movie; the folder names of other releases are recognised too, in upper or lower case.
 """
 
 import csv

@@ -1,9 +1,9 @@
-"""The risk and the scores that are left when the least confident decisions are left out.
+"""The risk and the scores of the decisions that remain when the least confident ones are left out.
 
-A decision that is left out counts nowhere, neither as an error nor as an inactive cell. A ranking of the decisions is
-useful where it beats leaving out as many at random. Rankings that mix an AU's active and inactive decisions leave out
-active ones first: errors fall, and F1 with them, since hardly any active cell is kept. `predict` therefore leaves out
-the same share of both, and so does the ranking `confidence` of `selective_risk`.
+A decision that is left out is not counted at all, neither as an error nor as an inactive cell. A ranking of the decisions
+is useful if it gives better scores than leaving out as many at random. A ranking that mixes an AU's active and inactive
+decisions leaves out active ones first: there are fewer errors, but F1 falls too, since hardly any active cell is kept.
+`predict` therefore leaves out the same share of both, and so does the ranking `confidence` of `selective_risk`.
 """
 
 from dataclasses import dataclass

@@ -1,10 +1,10 @@
-"""The confidence, P(a decision is right), and the risk that is left when the least confident decisions are left out.
+"""The confidence, P(a decision is right), and the risk that remains when the least confident decisions are left out.
 
-The confidence is a logistic regression of each AU, fitted on `select`. It sees how far the raw output is from the
-threshold, which side it is on, and log sigma. On frames by which thresholds were tuned errors are too few and
-confidences too high. So the people of `select` are assigned to folds: each fold is decided at the thresholds that the
-others give, and the regression is fitted on those decisions. For the risk, each fold's confidence, and the limit that
-it must reach, come from a regression that was fitted on the other folds.
+The confidence is a logistic regression for each AU, fitted on `select`. Its inputs are the distance of the raw output from
+the threshold, the side of the threshold, and log sigma. On frames that thresholds were tuned on, there are too few errors
+and confidences would be too high. So the people of `select` are assigned to folds: the decisions of each fold are made with
+thresholds tuned on the other folds, and the regression is fitted on these decisions. To estimate the risk, the confidences
+of each fold, and the limits that they are compared with, come from a regression that was fitted on the other folds.
 """
 
 from dataclasses import dataclass, replace

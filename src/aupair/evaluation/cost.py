@@ -1,7 +1,7 @@
 """The cost of a recognizer: parameters, and multiplications for each frame, counted by torch's FlopCounterMode.
 
-The networks are built without memory (torch's device `meta`) and forwarded once, so that VGG16 twelve times over is
-counted in a second.
+The networks are built without allocating weights (torch's device `meta`) and run once, so that even twelve VGG16 networks
+are counted in a second.
 """
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The evidence of what sigma is worth: the likelihood of orders, right against wrong, frames left out.
+"""Measures of how useful sigma is: the likelihood of orders, right against wrong orders, and leaving out uncertain frames.
 
 For a pair of frames i, j whose order is r: d = r (y_hat_i - y_hat_j), s = sqrt(sigma_i^2 + sigma_j^2 + 1e-6), and
 P(the order is right) = Phi(d / s).

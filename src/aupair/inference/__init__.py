@@ -1,1 +1,1 @@
-"""A bundle at work: recognise AUs in videos and in aligned faces."""
+"""Predict with a trained model (a bundle): recognise AUs in videos and in aligned faces."""

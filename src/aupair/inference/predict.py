@@ -1,6 +1,6 @@
 """`aupair predict`: for each video a table with a row for every frame, and a timeline as a picture.
 
-A frame without a face has its row and its status, and empty cells. A video that cannot be read is a row in summary.csv.
+A frame without a face has a row with its status and empty cells. A video that cannot be read is listed in summary.csv.
 """
 
 import csv

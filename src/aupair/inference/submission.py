@@ -1,6 +1,6 @@
 """`aupair submission`: a competition's files from the tables of `aupair predict`, with 0 or 1 for every frame and AU.
 
-A frame without a face, one that cannot be decoded, and an abstained decision take the nearest decision of the video.
+Missing decisions (no face, a frame that cannot be decoded, or abstained) are replaced by the nearest one of the video.
 """
 
 from collections.abc import Iterable, Iterator, Mapping

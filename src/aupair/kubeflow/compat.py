@@ -1,7 +1,7 @@
 """Compare the versions of the SDK and the server: what an older server ignores in a compiled file, or refuses.
 
-A server refuses what it does not know in `pipelineConfig`. In the settings of a task it ignores it without a word, so that
-a task starts without its /dev/shm (since 2.4.1), or fails the task (before). The versions are those of the server's own
+A server refuses fields of `pipelineConfig` that it does not know. Unknown settings of a task are silently ignored since
+2.4.1, so that a task may start without its /dev/shm; older servers fail the task. The versions are those of the server's own
 protocol files.
 """
 

@@ -1,7 +1,7 @@
-"""The connection to a Kubeflow Pipelines server: its address, the credentials, and the SDK's API client made safe.
+"""The connection to a Kubeflow Pipelines server: its address, the credentials, and a client with timeouts and checks.
 
-The client is `kfp_server_api`, on which `kfp.Client` is built. By itself it takes a login page for an answer whose fields
-are all None, follows redirects, and waits for ever for a server that is silent.
+The client is `kfp_server_api`, on which `kfp.Client` is built. Without these checks it would read a login page as an answer
+whose fields are all None, follow redirects, and wait forever for a server that does not answer.
 """
 
 import os

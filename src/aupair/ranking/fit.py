@@ -1,8 +1,8 @@
 """The training loop of f and h (`fit`), and their forward pass over many frames (`forward_all`).
 
-The loop reads from top to bottom: a loader, a step, an evaluation. What stands around it has modules of its own:
-`checkpoint` saves and restores, `prefetch` makes batches in advance, `compilation` compiles the forward pass, and
-`distributed` shares the work between processes.
+The loop consists of a loader, a step and an evaluation. Everything else is in separate modules: `checkpoint` saves and
+restores the state, `prefetch` prepares batches in advance, `compilation` compiles the forward pass, and `distributed`
+divides the work among processes.
 """
 
 from collections.abc import Callable, Iterator

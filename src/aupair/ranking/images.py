@@ -1,4 +1,4 @@
-"""Aligned faces as arrays: decoded once if they fit into memory, else each time, by a few threads."""
+"""Aligned faces as arrays: decoded by a few threads, once if all of them fit into memory, otherwise each time they are used."""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path

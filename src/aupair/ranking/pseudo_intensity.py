@@ -1,6 +1,6 @@
-"""f: pseudo-intensities by ranking, out of fold for the people it is fitted on (paper: section 3.1).
+"""Train f and compute y_hat of every frame, out of fold for the people of fit (paper: section 3.1).
 
-`train_f` is the body of the stage train-pseudo-intensity. Beside the paper's loss there are three others:
+`train_f` is the body of the stage train-pseudo-intensity. There are three alternatives to the paper's loss:
 `objective: single` grades one image at a time (the baseline without pairs), sharing `integrated` gives the trunk a
 second head that learns sigma along with the order, and `objective: distill` trains such a network to reproduce the
 outputs of a teacher.

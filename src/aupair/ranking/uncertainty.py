@@ -1,6 +1,6 @@
-"""h: the uncertainty sigma of a pseudo-intensity, fitted on y_hat of people that f never saw (paper: section 3.2).
+"""Train h and compute sigma of every frame; h is fitted on y_hat of people that f was not trained on (paper: section 3.2).
 
-`train_h` is the body of the stage train-uncertainty; docs/method.md says why it is so.
+`train_h` is the body of the stage train-uncertainty; docs/method.md gives the reasons for its design.
 """
 
 import math

@@ -1,1 +1,1 @@
-"""MLflow: runs of the flow, the versions of the registered model, and the gate to their promotion."""
+"""MLflow: runs of the flow, the versions of the registered model, and the conditions for promoting them."""

@@ -1,4 +1,4 @@
-"""The files that evaluate writes: metrics.json, table.md, the plots and report.html, each whole or not at all."""
+"""The files that evaluate writes: metrics.json, table.md, the plots and report.html, each written completely or not at all."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path

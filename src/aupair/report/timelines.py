@@ -1,4 +1,4 @@
-"""Timelines of a video: y_hat with its uncertainty, and below it what is decided, what is true and what is unsure.
+"""Timelines of a video: y_hat with its uncertainty, and below it marks for decisions, annotations and low confidence.
 
 The same drawing shows videos of validation in the report and each video that `aupair predict` reads.
 """

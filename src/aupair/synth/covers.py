@@ -1,4 +1,4 @@
-"""Plan and draw covers: things that pass before a face or beside it, and hide some of its pixels."""
+"""Plan and draw covers: objects that pass in front of a face or beside it, and hide some of its pixels."""
 
 from dataclasses import dataclass
 

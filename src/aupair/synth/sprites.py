@@ -1,4 +1,4 @@
-"""Draw the things that come between a face and the camera as pictures with transparency.
+"""Draw the objects that come between a face and the camera as pictures with transparency.
 
 Coordinates are IODs around the point that is moved to its aim, y downward; an arm leads down and out of the picture.
 """
