@@ -9,7 +9,7 @@ import pytest
 
 from aupair.kubeflow.doctor import _is_pinned
 from conftest import Command, Outcome
-from services.kfp_server import HTML, Answer, KfpServer
+from services.kfp_server import HTML, KfpServer
 from services.s3 import S3, s3_server
 
 IMAGE = "localhost/aupair:abc"
@@ -62,24 +62,15 @@ def test_a_working_server(aupair: Command, kfp: KfpServer, files: dict[str, Path
     assert checks["tracking"].startswith("? the tasks get no address")
 
 
-@pytest.mark.parametrize(
-    ("answer", "code", "message"),
-    [
-        (HTML, 6, "this is a login page"),
-        ((404, {}, ""), 8, "/pipeline"),
-        ((503, {}, ""), 8, "not ready"),
-    ],
-)
 def test_the_exit_code_is_that_of_the_first_failure(
-    aupair: Command, kfp: KfpServer, monkeypatch: pytest.MonkeyPatch, answer: Answer, code: int, message: str
+    aupair: Command, kfp: KfpServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kfp.always = answer
+    kfp.always = HTML
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     done = aupair("pipeline", "doctor", "--host", kfp.url)
-    assert done.code == code
+    assert done.code == 6
     checks = checks_of(done)
-    assert checks["server"].startswith("✗")
-    assert message in checks["server"]
+    assert checks["server"].startswith("✗ this is a login page")
     assert checks["mlflow"].startswith("✗ the MLflow server does not answer"), "later checks still run"
     assert "namespace" not in checks
     assert len(kfp.requests) == 1

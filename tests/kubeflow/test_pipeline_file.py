@@ -52,12 +52,11 @@ def test_two_keys_of_one_section_and_a_deep_one(train: PipelineFile) -> None:
         (["sourse=x"], "unknown parameter: in .*train.yaml, got sourse; did you mean source?"),
         (["source=x", "train_mapping.epoch=3"], "got train_mapping.epoch; did you mean epochs?"),
         (["source=x", "train_mapping.epochs=2.5"], "parameter train_mapping.epochs.*got 2.5"),
-        (["source=x", "seed=x"], "parameter seed: in .*, got 'x', expected integer"),
-        (["source=x", "seed=true"], "parameter seed.*got True"),
-        (["source=x", "trials=3"], "parameter trials.*got 3, expected list"),
+        (["source=x", "seed=x"], "parameter seed: in .*, got 'x', expected a valid integer"),
+        (["source=x", "trials=3"], "parameter trials.*got 3, expected a valid tuple"),
         (["source=x", "trials=[]"], "parameter trials"),
         (["source=x", "check_data"], "--param, got check_data, expected section.key=value"),
-        (["source.x=3"], "unknown parameter.*got source"),
+        (["source.x=3"], "parameter source.*expected a valid string"),
         (["source="], "parameter source, got nothing"),
         (["source=git+https://bob:hunter2@x/r.git"], "parameter source, got a URL with a user in it"),
         (["seed=1"], "a parameter without a value: in .*, got no source; give --param source=..."),
@@ -73,7 +72,7 @@ def test_arguments_of_the_prediction_pipeline(tmp_path: Path, tiny: Params) -> N
     predict = read_pipeline_file(tmp_path / "p.yaml")
     abstain = parse_arguments(predict, ["source=x", "abstain=1"])["abstain"]
     assert (abstain, type(abstain)) == (1.0, float)
-    for text, message in (("shards=0", "parameter shards, got 0"), ("abstain=7", "parameter abstain, got 7")):
+    for text, message in (("shards=0", "parameter shards.*got 0"), ("abstain=7", "parameter abstain.*got 7")):
         with pytest.raises(ParamsError, match=message):
             parse_arguments(predict, ["source=x", text])
     assert {task.times for task in list_tasks(predict)} == {"once", "once a shard"}
@@ -112,7 +111,7 @@ def test_the_table_has_every_task_in_an_order_in_which_it_can_run(train: Pipelin
         "fetch-data", "check-data", "preprocess-faces", "sample-pairs", "train-pseudo-intensity", "train-uncertainty",
         "extract-features", "train-mapping", "evaluate", "register-model", "summarise",
     ]  # fmt: skip
-    assert (tasks["train-mapping"].times, tasks["evaluate"].times) == ("trials 0, 1", "once")
+    assert (tasks["train-mapping"].times, tasks["evaluate"].times) == ("once a trial", "once")
     assert [tasks[name].when for name in ("evaluate", "register-model", "summarise")] == [CACHED, ALWAYS, AT_THE_END]
     assert tasks["train-uncertainty"].settings == "GPUs 1, memory 24Gi, retries 2"
     assert tasks["evaluate"].settings == "memory 8Gi, retries 2"

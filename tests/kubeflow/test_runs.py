@@ -82,20 +82,10 @@ def test_an_answer_without_an_id_is_an_error(
     assert (done.code, done.line.partition(":")[0], done.out) == (8, "the server's answer has no id", "")
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["--param", "sorce=x"], "did you mean source?"),
-        (["--param", "train_mapping.epoch=3"], "did you mean epochs?"),
-        (["--param", "seed=many"], "expected integer"),
-    ],
-)
-def test_a_wrong_argument_is_not_sent(
-    kfp: KfpServer, files: dict[str, Path], aupair: Command, options: list[str], message: str
-) -> None:
-    done = submit(aupair, kfp, files["full"], *options)
+def test_a_wrong_argument_is_not_sent(kfp: KfpServer, files: dict[str, Path], aupair: Command) -> None:
+    done = submit(aupair, kfp, files["full"], "--param", "train_mapping.epoch=3")
     assert done.code == 2
-    assert message in done.line
+    assert "did you mean epochs?" in done.line
     assert not kfp.requests
 
 

@@ -12,7 +12,6 @@ from aupair import stages, store
 from aupair.errors import DataError, ParamsError, RunFailedError
 from aupair.kubeflow import step
 from aupair.kubeflow.compile import importable_checkout
-from aupair.kubeflow.curves_page import render_curves
 from aupair.params import Params
 from aupair.stage import ARTIFACTS
 from conftest import REPOSITORY
@@ -158,9 +157,3 @@ def test_two_processes_in_a_component_train_what_one_trains(
     for one, two in zip(curves[1], curves[2], strict=True):
         assert (two["network"], two["step"]) == (one["network"], one["step"])
         assert two["train_loss"] == pytest.approx(one["train_loss"], abs=0.005)
-
-
-def test_curves_have_a_panel_for_each_quantity() -> None:
-    rows = [{"network": name, "step": step, "loss": step / 2} for name in ("f.final", "f.fold0") for step in (1, 2)]
-    assert render_curves(rows) == render_curves(rows), "the same bytes each time"
-    assert render_curves(rows) != render_curves(rows[:2])

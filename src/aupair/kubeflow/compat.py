@@ -13,13 +13,13 @@ from aupair.kubeflow.pipeline_file import PipelineFile
 
 Version = tuple[int, int]
 
-_PIPELINE_KEYS: dict[str, tuple[str, Version]] = {
+_PIPELINE_OPTIONS: dict[str, tuple[str, Version]] = {
     "resourceTtlOnCompletion": ("ttl", (2, 17)),
     "activeDeadlineSeconds": ("deadline", (2, 17)),
 }
 """Keys of the pipeline's settings: the compile option that emits each, and the first version that knows it."""
 
-_TASK_KEYS: dict[str, tuple[str, Version]] = {
+_TASK_OPTIONS: dict[str, tuple[str, Version]] = {
     "secretNameParameter": ("secrets", (2, 5)),
     "pvcNameParameter": ("pvcs", (2, 5)),
     "emptyDirMounts": ("shm", (2, 3)),
@@ -40,7 +40,7 @@ _UNREADABLE_FILE = ("unknown template format", "pipeline spec is invalid", "plat
 def advice_for_refusal(message: str) -> str:
     """Return what to do about a server's message, if it says that the server is older than the file; else nothing."""
     if match := re.search(r'unknown field "(\w+)"', message):
-        option, since = (_TASK_KEYS | _PIPELINE_KEYS).get(match[1], ("", (0, 0)))
+        option, since = (_TASK_OPTIONS | _PIPELINE_OPTIONS).get(match[1], ("", (0, 0)))
         if option:
             return (
                 f"the server is older than the file: compile without {option}, or upgrade it to {since[0]}.{since[1]}"
@@ -73,17 +73,12 @@ def warn_of_older_server(file: PipelineFile, server: str) -> str:
 
 def _used_options(file: PipelineFile) -> dict[str, Version]:
     """Return the compile options that show in the file, with the first version that knows each."""
-    executors = file.spec["deploymentSpec"]["executors"].values()
-    resources = [executor.get("container", {}).get("resources", {}) for executor in executors]
     of_pipeline = set(_keys(file.kubernetes.get("pipelineConfig")))
-    of_tasks = {*_keys(file.kubernetes.get("deploymentSpec")), *_keys(resources)}
-    used = [
-        (table[key])
-        for table, keys in ((_PIPELINE_KEYS, of_pipeline), (_TASK_KEYS, of_tasks))
-        for key in table
-        if key in keys
-    ]
-    return dict(used)
+    of_tasks = {*_keys(file.kubernetes.get("deploymentSpec")), *_keys(file.spec["deploymentSpec"])}
+    return dict(
+        [option for key, option in _PIPELINE_OPTIONS.items() if key in of_pipeline]
+        + [option for key, option in _TASK_OPTIONS.items() if key in of_tasks]
+    )
 
 
 def _keys(tree: Any) -> Iterator[str]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from aupair import store
-from aupair.errors import ParamsError, RunFailedError
+from aupair.errors import RunFailedError
 from aupair.kubeflow.cluster import CHECKPOINTS
 from aupair.kubeflow.local_tasks import LocalTasks
 from aupair.kubeflow.pipeline_file import PipelineFile
@@ -22,8 +22,6 @@ from aupair.log import SILENT, Log
 from aupair.registry import live_logging, mlflow_store
 from aupair.registry.runs import RUN_ID
 
-_KFP = "2.17."
-"""The versions of kfp whose functions `aupair.kubeflow.local_tasks` replaces."""
 _PAGES = ("gather-predictions/overview", "summarise/summary")
 
 
@@ -44,11 +42,8 @@ def run_local(
         RunFailedError: a task failed; the error names it, its cause and its log.
         UnreachableError: there is no container engine.
     """
-    import kfp
     from kfp import components, local
 
-    if not kfp.__version__.startswith(_KFP):
-        raise ParamsError("local runs", got=f"kfp {kfp.__version__}", expected=f"kfp {_KFP}*", todo="install the lock")
     run_id = f"local-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
     folder = out.resolve() / run_id
     try:

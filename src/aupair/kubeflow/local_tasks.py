@@ -13,9 +13,10 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 from aupair.errors import ArtifactError, UnreachableError
 from aupair.log import Log
@@ -35,13 +36,14 @@ class _Task:
         name: the component's, with hyphens.
         item: its trial or shard: `trial 1`; empty outside of loops.
         code: the exit code; None while it runs.
+        kill: ends it; None if it does not run.
     """
 
     name: str
     item: str
     log: Path
     code: int | None = None
-    started: float = field(default_factory=time.monotonic)
+    kill: Callable[[], object] | None = None
 
     @property
     def title(self) -> str:
@@ -75,7 +77,6 @@ class LocalTasks:
     def __init__(self, logs: Path, environment: Mapping[str, str], folders: Mapping[Path, bool], log: Log) -> None:
         self._logs, self._environment, self._folders, self._log = logs, environment, folders, log
         self._tasks: list[_Task] = []
-        self._kill: dict[Path, Callable[[], object]] = {}
         self._stopped = False
         self._lock = threading.Lock()
 
@@ -95,8 +96,8 @@ class LocalTasks:
                 if writes:
                     folder.mkdir(parents=True, exist_ok=True)
         with (
-            _replaced(subprocess_task_handler, "run_local_subprocess", self._run_subprocess),
-            _replaced(docker_task_handler, "run_docker_container", self._run_container),
+            mock.patch.object(subprocess_task_handler, "run_local_subprocess", self._run_subprocess),
+            mock.patch.object(docker_task_handler, "run_docker_container", self._run_container),
         ):
             yield local.DockerRunner() if containers else local.SubprocessRunner(use_venv=False)
 
@@ -108,8 +109,9 @@ class LocalTasks:
     def stop(self) -> None:
         """Kill the running tasks and start no other; kfp would wait until they end."""
         self._stopped = True
-        for kill in list(self._kill.values()):
-            kill()
+        for task in self._tasks:
+            if task.kill:
+                task.kill()
 
     def _run_subprocess(self, full_command: Sequence[str], env_vars: Mapping[str, str]) -> int:
         """Run a task in a process of this environment, and return its exit code, as kfp's function does."""
@@ -118,7 +120,7 @@ class LocalTasks:
             variables = {**os.environ, **env_vars, **self._environment}
             with open(task.log, "w") as file:
                 process = subprocess.Popen(full_command, env=variables, stdout=file, stderr=subprocess.STDOUT)
-            self._kill[task.log] = process.terminate
+            task.kill = process.terminate
             return process.wait()
 
         return self._run(full_command, execute)
@@ -147,11 +149,11 @@ class LocalTasks:
             )
             try:
                 container.start()
-                self._kill[task.log] = container.kill
+                task.kill = container.kill
                 with open(task.log, "wb", buffering=0) as file:
                     for part in container.logs(stream=True, follow=True):
                         file.write(part)
-                del self._kill[task.log]  # one that has ended cannot be killed
+                task.kill = None  # one that has ended cannot be killed
                 return int(container.wait()["StatusCode"])
             finally:
                 container.remove(force=True)
@@ -162,16 +164,17 @@ class LocalTasks:
         """Run one task and log its start and its end."""
         if self._stopped:
             return 1
-        task = self._add(command)
+        task, start = self._add(command), time.monotonic()
         self._log.line(f"  > {task.title}: {task.log}")
         try:
             task.code = execute(task)
+        except BaseException:
+            task.code = -1
+            raise
         finally:
-            self._kill.pop(task.log, None)
-            task.code = -1 if task.code is None else task.code
-            seconds = time.monotonic() - task.started
+            task.kill = None
             result = "ok" if task.code == 0 else "stopped" if self._stopped else f"FAILED with exit code {task.code}"
-            self._log.line(f"  < {task.title}: {result}, {seconds:.1f} s")
+            self._log.line(f"  < {task.title}: {result}, {time.monotonic() - start:.1f} s")
             if task.code and not self._stopped:
                 self._log.line(f"    {task.cause()}")
         return task.code
@@ -229,14 +232,3 @@ def _find_image(client: "docker.DockerClient", image: str) -> str:
             todo = "build it with `make image`, and name it with `aupair pipeline compile --image`"
             raise ArtifactError("no such image", where=name, got=got, todo=todo) from error
     return name
-
-
-@contextlib.contextmanager
-def _replaced(module: Any, name: str, value: Any) -> Iterator[None]:
-    """Replace an attribute of a module inside the block."""
-    before = getattr(module, name)
-    setattr(module, name, value)
-    try:
-        yield
-    finally:
-        setattr(module, name, before)

@@ -140,14 +140,16 @@ def _execute(stage: stages.Stage, params: Params, root: Path, trial: int | None,
 def _write_views(places: Mapping[str, Any], arguments: Mapping[str, Any]) -> None:
     """Write what KFP's pages show beside the artifacts: scores and curves of a training stage, figures of evaluate."""
     if "curves" in arguments:
-        from aupair.kubeflow.curves_page import render_curves
         from aupair.registry.runs import curve_points
+        from aupair.report.document import html_page
+        from aupair.report.figures import training_curves
 
         trained = next(places[name] for name in ("mapping", "h", "f") if name in places)  # the stage's own output
         rows = store.read_jsonl(trained / "curves.jsonl")
         for name, value in {name: value for name, value, _ in curve_points(rows)}.items():  # the last of each curve
             arguments["scores"].log_metric(name, value)
-        store.write_text(Path(arguments["curves"].path), render_curves(rows))
+        page = html_page("report/curves.j2", "aupair: curves", "Training", drawings=training_curves(rows))
+        store.write_text(Path(arguments["curves"].path), page)
     if "metrics" in arguments and "report" in arguments:
         from aupair.registry.register import headline_metrics
 
