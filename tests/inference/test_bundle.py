@@ -7,36 +7,15 @@ from pathlib import Path
 import pytest
 
 from aupair import store
-from aupair.aus import AUS
 from aupair.errors import ArtifactError
-from aupair.evaluation.selection import MAPPINGS
 from aupair.inference.bundle import Parts, bundle_hash, write_bundle
 from aupair.params import Params, parse_params
-
-
-def make_parts(work: Path) -> Parts:
-    for folder in ("f", "h", "mapping"):
-        (work / folder).mkdir(parents=True)
-        (work / folder / "about.json").write_text("{}")
-        (work / folder / "final.safetensors").write_bytes(folder.encode())
-        (work / folder / "curves.jsonl").write_text("{}\n")
-    (work / "mapping" / "mapping.safetensors").write_bytes(b"m")
-    (work / "f" / "y_hat.safetensors").write_bytes(b"scores of frames")
-    (work / "statistics.safetensors").write_bytes(b"s")
-    choices = {au: {"mapping": MAPPINGS[au == "AU6"]} for au in AUS}
-    rows = [{"name": "P2", "split": "validation", "f1": 0.1234, "accuracy": 0.5, "score": None}]
-    store.write_json(work / "selection.json", {**choices, "trial": 3})
-    store.write_json(work / "data.json", {"md5": "0123.dir"})
-    store.write_json(work / "metrics.json", {"rows": rows})
-    return Parts(
-        work / "f", work / "h", work / "mapping", work / "statistics.safetensors",
-        work / "selection.json", work / "data.json", work / "metrics.json",
-    )  # fmt: skip
+from bundle_parts import write_parts
 
 
 @pytest.fixture
 def parts(tmp_path: Path) -> Parts:
-    return make_parts(tmp_path / "work")
+    return write_parts(tmp_path / "work")
 
 
 def test_equal_inputs_give_the_same_hash_and_any_change_another(parts: Parts, tmp_path: Path) -> None:
@@ -60,18 +39,22 @@ def test_the_hash_sees_names_and_where_one_file_ends(parts: Parts, tmp_path: Pat
 
 def test_curves_and_scores_of_frames_stay_behind(parts: Parts, tmp_path: Path) -> None:
     first = write_bundle(tmp_path / "a", parts, Params())
-    (parts.f / "curves.jsonl").write_text("{}\n{}\n")
-    (parts.f / "y_hat.safetensors").write_bytes(b"other frames")
+    (parts.f / "curves.jsonl").write_text("{}\n")
+    (parts.f / "y_hat.safetensors").write_bytes(b"scores of frames")
     assert write_bundle(tmp_path / "b", parts, Params()) == first
     assert sorted(path.name for path in (tmp_path / "b" / "f").iterdir()) == ["about.json", "final.safetensors"]
+    suffixes = {path.suffix for path in (tmp_path / "b").rglob("*") if path.is_file()}
+    assert suffixes == {".safetensors", ".json", ".txt", ".md"}, "no pickle"
 
 
 def test_the_card_says_data_scores_choices_and_limits(parts: Parts, tmp_path: Path) -> None:
+    rows = [{"name": "P2", "split": "validation", "f1": 0.1234, "accuracy": 0.5, "score": None}]
+    store.write_json(parts.metrics, {"rows": rows})
     write_bundle(tmp_path / "a", parts, Params())
     card = (tmp_path / "a" / "MODEL_CARD.md").read_text()
     for text in (
-        "0123.dir", "trial: 3", "| P2 | validation | 0.123 | 0.500 | undefined |",
-        "| AU6 | with |", "| AU26 | without |", "iBUG 300-W", "ipazc/mtcnn", "(n, 224, 224, 3)",
+        "a.dir", "trial: 0", "| P2 | validation | 0.123 | 0.500 | undefined |",
+        "| AU1 | with |", "| AU26 | without |", "iBUG 300-W", "ipazc/mtcnn", "(n, 224, 224, 3)",
     ):  # fmt: skip
         assert text in card
     assert "ImageNet's weights are" not in card, "the terms are the data set's"

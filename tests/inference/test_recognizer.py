@@ -15,7 +15,7 @@ from aupair.errors import ArtifactError
 from aupair.evaluation.confidence import TERMS
 from aupair.faces.row import FaceRow
 from aupair.inference import recognizer as module
-from aupair.inference.bundle import Parts, write_bundle
+from aupair.inference.bundle import write_bundle
 from aupair.inference.predictions import Arrays, VideoPredictions, VideoScores
 from aupair.inference.recognizer import BundleRecognizer, read_selection
 from aupair.mapping.extractor import columns
@@ -24,6 +24,7 @@ from aupair.mapping.networks import MappingNetworks
 from aupair.params import Params
 from aupair.ranking.scores import read_sigma, read_y_hat
 from brightness import A, make_recognizer, score_brightness
+from bundle_parts import parts_of_trial
 
 
 class Scorer:
@@ -127,11 +128,7 @@ def test_predict_gives_the_very_scores_that_evaluate_judged(finished: Path, tiny
     """Decoding, tracking, alignment and JPEG included, to the last bit, for videos that the final networks score."""
     work = finished / "work"
     trial = work / "trials" / "1"
-    parts = Parts(
-        trial / "f", trial / "h", trial / "mapping", trial / "features" / "statistics.safetensors",
-        work / "selection.json", work / "data.json", finished / "reports" / "metrics.json",
-    )  # fmt: skip
-    write_bundle(tmp_path / "bundle", parts, tiny)
+    write_bundle(tmp_path / "bundle", parts_of_trial(finished, tiny, 1), tiny)
     loaded = BundleRecognizer.load(tmp_path / "bundle", "cpu")
     frames = load_frames(work / "labels.parquet", work / "faces")
     y_hat, sigma = read_y_hat(trial / "f", len(frames)), read_sigma(trial / "h", len(frames))

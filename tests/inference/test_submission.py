@@ -1,7 +1,6 @@
 """A competition's files from the tables of predict: a row for every frame, with or without a decision."""
 
 import csv
-from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -214,30 +213,36 @@ def test_a_list_that_is_not_there_or_no_text(tmp_path: Path) -> None:
         _read_expected(tmp_path / "noise")
 
 
-def without_a_column(text: str) -> str:
-    return text.replace("AU26,", "AU27,", 1)
-
-
-def without_a_frame(text: str) -> str:
-    return "".join(line for line in text.splitlines(keepends=True) if not line.startswith("1,"))
-
-
-def with_another_value(text: str) -> str:
-    return text.replace("ok,0", "ok,7", 1)
-
-
-def ragged(text: str) -> str:
-    return text + "4,5\n"
-
-
-@pytest.mark.parametrize("spoil", [without_a_column, without_a_frame, with_another_value, ragged, lambda _: ""])
-def test_what_predict_did_not_write_is_refused(tmp_path: Path, spoil: Callable[[str], str]) -> None:
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("AU26,", "AU27,"),
+        ("\n1,", "\n2,"),
+        ("ok,0", "ok,7"),
+        ("\n0,", "\n4,5\n0,"),
+        ("frame", "\ufeff"),
+    ],
+    ids=["no column AU26", "no frame 1", "another value", "a ragged row", "no column frame"],
+)
+def test_what_predict_did_not_write_is_refused(tmp_path: Path, old: str, new: str) -> None:
     path = table(tmp_path / "predictions", "v", "0011")
-    path.write_text(spoil(path.read_text()))
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new, 1))
     with pytest.raises(ArtifactError, match=r"^not a table of predictions: in \S*v\.csv, got ") as caught:
         write_submission(tmp_path / "predictions", tmp_path / "out")
     assert "\n" not in str(caught.value)
+    path.write_text("")
+    with pytest.raises(ArtifactError, match=r"^not a table of predictions: in \S*v\.csv, got "):
+        write_submission(tmp_path / "predictions", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_summary_that_predict_did_not_write_is_refused(tmp_path: Path) -> None:
+    table(tmp_path / "predictions", "v", "0")
+    for text in ("video\nv.mp4\n", "video,status,frames,faces,message,output\nv.mp4,ok,many,1,,v\n"):
+        (tmp_path / "predictions" / "summary.csv").write_text(text)
+        with pytest.raises(ArtifactError, match=r"^not a summary: in \S*summary\.csv, got .*; predict again$"):
+            write_submission(tmp_path / "predictions", tmp_path / "out")
 
 
 def test_wrong_choices_and_places_are_one_line(tmp_path: Path) -> None:

@@ -66,12 +66,12 @@ def test_mlflow_s_folder_holds_no_python() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [("f1_margin: -1", "f1_margin = -1"), ("marge: 1", "marge"), ("a: [", "not YAML"), ("- 1", "Gate")],
 )
-def test_a_wrong_gate_is_one_line(tmp_path: Path, text: str, said: str) -> None:
+def test_a_wrong_gate_is_one_line(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "registry.yaml").write_text(text)
-    with pytest.raises(RegistryError, match=said) as caught:
+    with pytest.raises(RegistryError, match=message) as caught:
         load_gate(tmp_path / "registry.yaml")
     assert "\n" not in str(caught.value)
 

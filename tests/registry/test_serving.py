@@ -9,12 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from aupair import stages, store
-from aupair.inference.bundle import Parts
+from aupair import store
+from aupair.errors import ArtifactError
+from aupair.inference.bundle import Parts, write_bundle
 from aupair.inference.recognizer import BundleRecognizer
 from aupair.params import Params
 from aupair.registry.register import register_bundle
 from aupair.registry.runs import StageRun
+from bundle_parts import parts_of_trial
+from conftest import artifact
 
 SIZE = 32
 
@@ -49,11 +52,8 @@ def params(tiny: Params) -> Params:
 @pytest.fixture
 def parts(finished: Path, tiny: Params) -> Parts:
     """The parts of the trial that evaluate chose."""
-    paths = stages.get_stage("register-model").paths(finished, tiny.trials)
-    k = tiny.trials.index(store.read_json(paths["selection"])["trial"])
-    f, h, mapping, features = (paths[name][k] for name in ("f", "h", "mapping", "features"))
-    statistics = features / "statistics.safetensors"
-    return Parts(f, h, mapping, statistics, paths["selection"], paths["info"], paths["metrics"])
+    trial = store.read_json(artifact(finished, "selection"))["trial"]
+    return parts_of_trial(finished, tiny, trial)
 
 
 def faces(n: int = 11) -> np.ndarray:
@@ -69,8 +69,8 @@ def test_a_fresh_process_without_the_working_tree_predicts_the_same(
     reports = tmp_path / "reports"
     reports.mkdir()
     (reports / "table.md").write_text("| |\n")
-    done = register_bundle(tmp_path / "bundle", parts, [StageRun("evaluate")], [reports], params)
-    assert (done.version, done.created) == (1, True)
+    registered = register_bundle(tmp_path / "bundle", parts, [StageRun("evaluate")], [reports], params)
+    assert (registered.version, registered.created) == (1, True)
 
     np.save(tmp_path / "faces.npy", faces())
     elsewhere = tmp_path / "elsewhere"
@@ -81,35 +81,22 @@ def test_a_fresh_process_without_the_working_tree_predicts_the_same(
     command = [sys.executable, "-I", "-S", "-c", script]
     ran = subprocess.run(command, cwd=elsewhere, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
-    said = json.loads(ran.stdout.splitlines()[-1])
+    result = json.loads(ran.stdout.splitlines()[-1])
 
-    assert Path(said["file"]).is_relative_to(tmp_path / "mlruns")
-    shape, rates = said["refused"]
+    assert Path(result["file"]).is_relative_to(tmp_path / "mlruns")
+    shape, rates = result["refused"]
     assert shape, "faces of another size must not pass the signature"
     assert [status for _, status in rates] == [400] * 5
     assert [line.split(",")[0] for line, _ in rates] == [
         f"param fps: got {fps}" for fps in ("0", "0", "-25", "nan", "inf")
     ]
     expected = BundleRecognizer.load(tmp_path / "bundle", "cpu").predict_faces(faces(), 10.0).columns()
-    assert list(said["table"]) == list(expected)
+    assert list(result["table"]) == list(expected)
     for name, values in expected.items():
-        np.testing.assert_allclose(said["table"][name], values, rtol=1e-4, atol=1e-5, err_msg=name)
-
-
-def test_no_pickle_in_the_bundle_and_nothing_of_the_training_frames(
-    parts: Parts, params: Params, tmp_path: Path
-) -> None:
-    from aupair.inference.bundle import write_bundle
-
-    write_bundle(tmp_path / "bundle", parts, params)
-    files = [path for path in (tmp_path / "bundle").rglob("*") if path.is_file()]
-    assert {path.suffix for path in files} == {".safetensors", ".json", ".txt", ".md"}
-    assert not [path for path in files if path.name in ("y_hat.safetensors", "sigma.safetensors", "curves.jsonl")]
+        np.testing.assert_allclose(result["table"][name], values, rtol=1e-4, atol=1e-5, err_msg=name)
 
 
 def test_chunks_do_not_change_the_result(parts: Parts, params: Params, tmp_path: Path) -> None:
-    from aupair.inference.bundle import write_bundle
-
     write_bundle(tmp_path / "bundle", parts, params)
     recognizer = BundleRecognizer.load(tmp_path / "bundle", "cpu")
     whole = [recognizer.scorer(face[None]) for face in faces()]
@@ -120,9 +107,6 @@ def test_chunks_do_not_change_the_result(parts: Parts, params: Params, tmp_path:
 
 @pytest.mark.parametrize("part", ["f/final.safetensors", "statistics.safetensors", "mapping/mapping.safetensors"])
 def test_a_corrupt_part_is_one_line(parts: Parts, params: Params, tmp_path: Path, part: str) -> None:
-    from aupair.errors import ArtifactError
-    from aupair.inference.bundle import write_bundle
-
     write_bundle(tmp_path / "bundle", parts, params)
     (tmp_path / "bundle" / part).write_bytes(b"no weights")
     with pytest.raises(ArtifactError) as caught:

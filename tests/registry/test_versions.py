@@ -7,19 +7,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
-from aupair import store
 from aupair.aus import AUS
 from aupair.errors import ArtifactError, RegistryError
-from aupair.evaluation.confidence import TERMS
-from aupair.evaluation.selection import MAPPINGS
-from aupair.inference.bundle import Parts
 from aupair.params import Params, parse_params
 from aupair.registry import versions
 from aupair.registry.register import Registration, register_bundle
 from aupair.registry.runs import StageRun
+from bundle_parts import write_parts
 
 GATE = Path(__file__).parents[2] / "mlflow" / "registry.yaml"
 
@@ -30,28 +26,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
         yield folder
-
-
-def write_parts(work: Path, score: float, f1: float, data: str) -> Parts:
-    """Write parts that MLflow keeps, with networks that nobody loads."""
-    for folder, name in (("f", "final"), ("h", "final"), ("mapping", "mapping")):
-        (work / folder).mkdir(parents=True, exist_ok=True)
-        (work / folder / "about.json").write_text("{}")
-        (work / folder / f"{name}.safetensors").write_bytes(b"weights")
-    (work / "statistics.safetensors").write_bytes(b"s")
-    entry = {"threshold": 0.5, "confidence": dict.fromkeys(TERMS, 0.0)}
-    choices = {au: {"mapping": MAPPINGS[k < 3], **entry} for k, au in enumerate(AUS)}
-    tree = {**choices, "trial": 0, "confidence_quantiles": np.linspace(0, 1, 101).tolist()}
-    figures = {"f1": f1, "accuracy": 0.8, "score": score, "per_au": {au: {"f1": f1} for au in AUS}}
-    rows = [{"name": n, "split": s, **figures} for n in ("P1", "P2") for s in ("select", "validation")]
-    for name, content in (("selection", tree), ("data", {"md5": data}), ("metrics", {"rows": rows})):
-        store.write_json(work / f"{name}.json", content)
-    return Parts(
-        work / "f", work / "h", work / "mapping", work / "statistics.safetensors",
-        work / "selection.json", work / "data.json", work / "metrics.json",
-    )  # fmt: skip
 
 
 def params(name: str) -> Params:
@@ -83,6 +58,7 @@ def test_a_version_has_its_tags_its_alias_and_its_runs(home: Path) -> None:
     expected = {"score.p1": "0.600000", "score.p2": "0.600000", "data.md5": "a.dir", "bundle.sha256": done.sha256}
     assert expected.items() <= dict(version.tags).items()
     assert (home / "mlflow.db").exists()
+    assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
     assert not list((home / "mlruns").rglob("*.pkl"))
 
     import mlflow
@@ -231,34 +207,28 @@ def test_resolve_gives_the_registered_bundle(home: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "said"),
+    ("model", "message"),
     [
         ("models:/nobody@champion", r"^no such model: in .*, got nobody, expected .*tags"),
         (
             "models:/tags@nonsense",
             r"^no alias nonsense: in model tags, got aliases challenger -> 1; see `aupair registry list --name tags`$",
         ),
-        ("models:/tags/999", "no such version"),
+        ("models:/tags/999", r"^no such version: in model tags, got 999, expected 1\.\.1; see `aupair registry list"),
         ("models:/tags", "^not a model's name, got models:/tags, expected models:/NAME@ALIAS, models:/NAME/VERSION or"),
         ("models:/", "expected models:/NAME@ALIAS"),
     ],
 )
-def test_what_is_not_there_is_one_line(home: Path, model: str, said: str) -> None:
+def test_what_is_not_there_is_one_line(home: Path, model: str, message: str) -> None:
     register(home, "tags")
-    with pytest.raises(RegistryError, match=said) as caught:
+    with pytest.raises(RegistryError, match=message) as caught:
         versions.resolve_bundle(model)
     assert "\n" not in str(caught.value)
 
 
-def test_a_folder_that_is_no_bundle_is_one_line(home: Path, tmp_path: Path) -> None:
+def test_a_folder_that_is_no_bundle_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="not a whole model bundle"):
         versions.resolve_bundle(str(tmp_path))
-
-
-def test_no_such_version(home: Path) -> None:
-    register(home, "tags")
-    with pytest.raises(RegistryError, match=r"got 77, expected 1\.\.1"):
-        versions.get_version(77, "tags")
 
 
 def test_without_a_store_reading_makes_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -282,8 +252,3 @@ def test_a_store_that_cannot_be_opened_is_one_line(tmp_path: Path, monkeypatch: 
     with pytest.raises(RegistryError, match="refused") as caught:
         versions.list_versions()
     assert "\n" not in str(caught.value)
-
-
-def test_telemetry_is_off(home: Path) -> None:
-    register(home, "tags")
-    assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
