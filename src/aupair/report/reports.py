@@ -79,15 +79,15 @@ def write_reports(
         "positives": tables.positives(frames),
         "pairs": Table("Fixed pairs of each AU: drawn, of all there are in a split", pairs[0], pairs[1:]),
     }
-    thumbnail = None if sources is None else thumbnails(sources.faces, frames)
+    thumbnail, from_sources = None, {}
+    if sources is not None:
+        thumbnail = thumbnails(sources.faces, frames)
+        from_sources = _from_sources(sources, frames, metrics) | {"faces": montages(evaluation, frames, thumbnail)}
     values = {
         "metrics": metrics, "selection": evaluation.selection, "tables": tables, "ranked_by": figures.BASES,
         "note": note, "data": data, "drawings": drawings, "sources": sources,
-        "timelines": list(_timelines(evaluation, frames, thumbnail)),
+        "timelines": list(_timelines(evaluation, frames, thumbnail)), **from_sources,
     }  # fmt: skip
-    if sources is not None and thumbnail is not None:
-        values["faces"] = montages(evaluation, frames, thumbnail)
-        values |= _of_sources(sources, frames, metrics)
     page = html_page("report/report.j2", "aupair: report", "What the recognizer can do", **values)
     store.write_text(places.report, page)
     store.write_text(places.table, markdown("report/report.j2", "Results", **values))
@@ -112,8 +112,7 @@ def _drawings(metrics: Tree, selection: Tree) -> dict[str, Any]:
         ),
         "risk_coverage": figures.risk_coverage(decisions["risk_coverage"], decisions["error"]),
         "risk_coverage_of_aus": [
-            figures.risk_coverage(own["risk_coverage"], own["error"], au)
-            for au, own in ((au, decisions["per_au"][au]) for au in AUS)
+            figures.risk_coverage(own["risk_coverage"], own["error"], au) for au, own in decisions["per_au"].items()
         ],
     }
 
@@ -153,7 +152,7 @@ def _timelines(
         yield first, draw_timeline(series, f"{name}: the other AUs", sorted(order[OPEN:]))
 
 
-def _of_sources(sources: Sources, frames: Frames, metrics: Tree) -> dict[str, Any]:
+def _from_sources(sources: Sources, frames: Frames, metrics: Tree) -> dict[str, Any]:
     """Return training curves, cost, the versions, hashes and trials behind the report, and the networks' settings."""
     params, training = sources.params, {}
     lines: list[Sequence[str]] = []
