@@ -52,16 +52,13 @@ def test_the_page_is_read_on_a_desk_on_a_phone_and_on_paper(tab: Tab, finished: 
 
 def test_the_policy_holds_back_what_a_page_without_it_loads(tab: Tab, tmp_path: Path) -> None:
     parts = '<img src="http://127.0.0.1:9/face.png"><script>console.error("heard")</script>'
-    tab.open(write(tmp_path / "free.html", f"<!doctype html><title>t</title>{parts}"))
+    path = tmp_path / "page.html"
+    path.write_text(f"<!doctype html><title>t</title>{parts}")
+    tab.open(path)
     assert "heard" in tab.complaints
     assert "http://127.0.0.1:9/face.png" in requests(tab)
     tab.complaints.clear()
-    policy = f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
-    tab.open(write(tmp_path / "held.html", f"<!doctype html>{policy}{parts}"))
+    path.write_text(f'<!doctype html><meta http-equiv="Content-Security-Policy" content="{POLICY}">{parts}')
+    tab.open(path)
     assert len([text for text in tab.complaints if "Content Security Policy" in text]) >= 2, tab.complaints
     assert "heard" not in tab.complaints
-
-
-def write(path: Path, text: str) -> Path:
-    path.write_text(text)
-    return path

@@ -24,18 +24,14 @@ from report.worlds import evaluation_of, frames_of
 A = len(AUS)
 
 
-def test_the_second_video_shown_is_of_another_person() -> None:
+def test_the_videos_with_most_changes_are_shown_of_different_people_first() -> None:
     frames = frames_of([2, 9, 8, 3], subjects=[0, 1, 1, 2])
     assert videos_to_show(frames, 3) == [1, 3, 0]
     assert videos_to_show(frames, 9) == [1, 3, 0, 2], "of the same person where there is nobody else"
-
-
-def test_only_videos_of_the_split_with_a_face_in_which_something_changes_are_shown_first() -> None:
-    frames = frames_of([2, 9, 8, 3], subjects=[0, 1, 1, 2])
     frames.split[frames.video == 1] = 0
     frames.ok[frames.video == 3] = False
     frames.labels[frames.video == 2] = 1
-    assert videos_to_show(frames, 4) == [0, 2], "always active: nothing to see"
+    assert videos_to_show(frames, 4) == [0, 2], "another split, no face; always active: nothing to see"
 
 
 def test_the_stretch_of_a_long_video_holds_its_changes() -> None:
