@@ -112,7 +112,7 @@ def draw_timeline(
     Args:
         aus: indices of the AUs.
         columns: panels side by side; the AUs go down the first column, then down the next.
-        faces: images (S, S, 3) uint8 RGB at even distances over the time.
+        faces: images (S, S, 3) uint8 RGB, all of one size, at even distances over the time.
     """
     series, rows, above = series.binned(), -(-len(aus) // columns), int(len(faces) > 0)
     panel = 0.8 + 0.11 * len(series.strips)
@@ -129,7 +129,9 @@ def draw_timeline(
         axes[-1].tick_params(axis="x", labelbottom=last, length=3 if last else 0)
         axes[-1].set_xlabel("time in the video (s)" if last else "")
     if above:
-        _draw_faces(figure.add_subplot(grid[0, :]), faces)
+        axis = figure.add_subplot(grid[0, :])
+        axis.imshow(np.hstack(faces), extent=(0, len(faces), 0, 1), interpolation="antialiased")
+        axis.set_axis_off()
     figure.supylabel("y_hat (standardised)", fontsize=8)
     _legend(figure, series)
     names = ", ".join(AUS[au] for au in aus)
@@ -168,15 +170,6 @@ def _draw_runs(axis: Axes, values: np.ndarray, time: np.ndarray, span: tuple[flo
     bars = _runs(values, time)
     faces = [to_rgba(colour, value) for _, _, value in bars]
     axis.broken_barh([bar[:2] for bar in bars], span, facecolors=faces, linewidth=0, zorder=1)
-
-
-def _draw_faces(axis: Axes, faces: Sequence[np.ndarray]) -> None:
-    """Draw faces side by side over the width of the panels below."""
-    axis.set(xlim=(0, len(faces)), ylim=(0, 1))
-    for k, face in enumerate(faces):
-        axis.imshow(face, extent=(k, k + 1, 0, 1), interpolation="antialiased")
-    axis.set(xlim=(0, len(faces)), ylim=(0, 1))
-    axis.set_axis_off()
 
 
 def _legend(figure: Figure, series: Series) -> None:
