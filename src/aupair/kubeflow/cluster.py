@@ -34,7 +34,7 @@ _URL_WITH_USER = re.compile(r"\w+://[^/]*@")
 CHECKPOINTS = "AUPAIR_CHECKPOINTS"
 PROCESSES = "AUPAIR_PROCESSES"
 
-_PREDICT_TASKS = {"plan-shards": Needs(), "predict-shard": Needs(gpus=1, memory=8), "gather-predictions": Needs()}
+_OTHER_NEEDS = {"plan-shards": Needs(), "predict-shard": Needs(gpus=1, memory=8), "gather-predictions": Needs()}
 """The needs of the tasks of pipelines/predict.py."""
 
 _SIDE_EFFECTS = ("register-model", "summarise")
@@ -110,7 +110,7 @@ class Cluster(Record):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         """Check what would otherwise fail on the cluster only."""
-        known = {stage.name for stage in FLOW} | {"fetch-data", "summarise", *_PREDICT_TASKS}
+        known = {stage.name for stage in FLOW} | {"fetch-data", "summarise", *_OTHER_NEEDS}
         named = set(self.cpu) | set(self.memory if isinstance(self.memory, dict) else ())
         if named - known:
             raise ValueError(f"stages among {', '.join(sorted(known))}; got {', '.join(sorted(named - known))}")
@@ -143,11 +143,6 @@ def load_cluster(path: Path | None, overrides: "Sequence[str]" = ()) -> Cluster:
     return parse_settings(Cluster, tree, str(path or "the cluster's options"))
 
 
-def _needs(name: str) -> Needs:
-    """Return what a task needs of a machine."""
-    return next((stage.needs for stage in FLOW if stage.name == name), _PREDICT_TASKS.get(name, Needs(memory=2)))
-
-
 class TaskSettings:
     """Applies the cluster's options to the tasks of a pipeline: `configure(task)` returns the task.
 
@@ -165,7 +160,8 @@ class TaskSettings:
     def __call__(self, task: "PipelineTask") -> "PipelineTask":
         """Apply the options to one task and return it."""
         name = str(task.component_spec.name).replace("_", "-")
-        cluster, needs = self.cluster, _needs(name)
+        cluster = self.cluster
+        needs = next((stage.needs for stage in FLOW if stage.name == name), _OTHER_NEEDS.get(name, Needs(memory=2)))
         task.set_container_image(cluster.image)
         task.set_caching_options(cluster.cache and name not in _SIDE_EFFECTS)
         if cluster.retries and name not in _SIDE_EFFECTS:
@@ -173,19 +169,15 @@ class TaskSettings:
         for key, value in self.env.items():
             task.set_env_variable(key, value)
         self._set_kubernetes_options(task)
-        self._set_memory_and_cpu(task, name, needs)
         if needs.gpus and cluster.gpus:
             self._set_gpus(task, name)
-        return task
-
-    def _set_memory_and_cpu(self, task: "PipelineTask", name: str, needs: Needs) -> None:
-        cluster = self.cluster
         memory = cluster.memory.get(name, 0) if isinstance(cluster.memory, dict) else needs.memory * cluster.memory
         if memory:
             task.set_memory_request(f"{memory}Gi").set_memory_limit(f"{memory}Gi")
         if name in cluster.cpu:
             cores = f"{cluster.cpu[name]:g}"
             task.set_cpu_request(cores).set_cpu_limit(cores)
+        return task
 
     def _set_gpus(self, task: "PipelineTask", name: str) -> None:
         """Set the GPUs and the options for GPU pods; the type first, or kfp warns."""

@@ -29,12 +29,7 @@ class _Unsure(AupairError):
 
 @dataclass(frozen=True)
 class Check:
-    """The result of one check.
-
-    Attributes:
-        ok: None if the check cannot decide it.
-        code: the exit code of its error; 0 unless `ok` is False.
-    """
+    """The result of one check: `ok` is None if it cannot be decided, `code` is the exit code of a failure."""
 
     name: str
     ok: bool | None

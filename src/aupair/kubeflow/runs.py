@@ -49,14 +49,12 @@ class Submitted:
 
 @dataclass(frozen=True)
 class Schedule:
-    """When to run a pipeline again and again.
+    """When to run a pipeline again and again: at times (`cron`), or every `interval` seconds.
 
     Attributes:
         cron: six fields, seconds first, in the server's time zone (UTC by default); or @daily and the like.
-        interval: seconds from run to run, instead of cron.
         concurrency: how many runs may overlap.
         catchup: whether to make up for missed runs.
-        enabled: whether it starts now.
     """
 
     name: str
