@@ -102,9 +102,12 @@ def _failure(tasks: LocalTasks, error: Exception, folder: Path, log: Log) -> Run
 def _stopped_by_a_signal(tasks: LocalTasks) -> Iterator[None]:
     """End the tasks on Ctrl-C and SIGTERM; kfp would wait for them."""
 
+    stopped = False
+
     def stop(*_: object) -> None:
-        tasks.stop()
-        raise KeyboardInterrupt
+        nonlocal stopped
+        stopped = True
+        tasks.stop()  # raises nothing: a task that is being started would be lost
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -112,6 +115,8 @@ def _stopped_by_a_signal(tasks: LocalTasks) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        if stopped:
+            raise KeyboardInterrupt
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ import itertools
 import json
 import os
 import re
+import signal
 import subprocess
 import threading
 import time
@@ -111,7 +112,8 @@ class LocalTasks:
         self._stopped = True
         for task in self._tasks:
             if task.kill:
-                task.kill()
+                with contextlib.suppress(ProcessLookupError):  # it ended at this moment
+                    task.kill()
 
     def _run_subprocess(self, full_command: Sequence[str], env_vars: Mapping[str, str]) -> int:
         """Run a task in a process of this environment, and return its exit code, as kfp's function does."""
@@ -119,8 +121,12 @@ class LocalTasks:
         def execute(task: _Task) -> int:
             variables = {**os.environ, **env_vars, **self._environment}
             with open(task.log, "w") as file:
-                process = subprocess.Popen(full_command, env=variables, stdout=file, stderr=subprocess.STDOUT)
-            task.kill = process.terminate
+                process = subprocess.Popen(
+                    full_command, env=variables, stdout=file, stderr=subprocess.STDOUT, process_group=0
+                )
+            task.kill = lambda: os.killpg(process.pid, signal.SIGTERM)  # kfp's command is a shell with a child
+            if self._stopped:
+                task.kill()
             return process.wait()
 
         return self._run(full_command, execute)
@@ -150,6 +156,8 @@ class LocalTasks:
             try:
                 container.start()
                 task.kill = container.kill
+                if self._stopped:
+                    container.kill()
                 with open(task.log, "wb", buffering=0) as file:
                     for part in container.logs(stream=True, follow=True):
                         file.write(part)
