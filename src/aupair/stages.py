@@ -163,7 +163,7 @@ def evaluate(
     samples = load_samples(pairs, frames)
     evaluation = evaluate_trials(frames, trials, samples.pairs, conditions, params.evaluate, log, params.target)
     k = params.trials.index(evaluation.trial.number)
-    sources = Sources(faces, f[k], h[k], mapping[k], params)
+    sources = Sources(faces, {"f": f[k], "h": h[k], "mapping": mapping[k]}, params)
     write_reports(
         evaluation, frames, Places(metrics, table, plots, report), samples.table(), synthetic_note(data), sources
     )

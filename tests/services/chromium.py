@@ -51,7 +51,7 @@ class Tab:
         self._loaded = False
         self.call("Page.navigate", url=path.resolve().as_uri())
         while not self._loaded:
-            self._hear(self._next())
+            self._record(self._next())
         self.evaluate("new Promise(done => requestAnimationFrame(() => setTimeout(done, 50)))")
 
     def resize(self, width: int, height: int = 900) -> None:
@@ -79,20 +79,20 @@ class Tab:
         message: Message = {"id": self._last, "method": method, "params": arguments}
         os.write(self._writer, json.dumps(message | ({"sessionId": session} if session else {})).encode() + b"\0")
         while (answer := self._next()).get("id") != self._last:
-            self._hear(answer)
+            self._record(answer)
         assert "error" not in answer, answer
         return dict(answer["result"])
 
     def _next(self) -> Message:
         while b"\0" not in self._rest:
-            some = os.read(self._reader, 1 << 20)
-            assert some, "the browser has ended"
-            self._rest += some
+            chunk = os.read(self._reader, 1 << 20)
+            assert chunk, "the browser has ended"
+            self._rest += chunk
         message, _, self._rest = self._rest.partition(b"\0")
         return dict(json.loads(message))
 
-    def _hear(self, message: Message) -> None:
-        """Keep what an event says."""
+    def _record(self, message: Message) -> None:
+        """Record the request, the message or the error of an event."""
         event = message.get("params", {})
         match message.get("method"):
             case "Page.loadEventFired":
@@ -109,13 +109,14 @@ class Tab:
 
 @contextmanager
 def chromium() -> Iterator[Tab]:
-    """Start a browser with a profile of its own, or skip the test, and give a tab."""
+    """Start a browser with a profile of its own, or skip the test, and yield a tab."""
     program = next(filter(None, map(shutil.which, PROGRAMS)), None)
     if program is None:
         pytest.skip("no Chromium on this machine (Debian: apt-get install chromium)")
     # far from 3 and 4, which become the browser's
     from_us, to_us = ([fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for end in os.pipe()] for _ in range(2))
-    with tempfile.TemporaryDirectory() as profile:
+    # helpers of the browser can write into the profile a moment longer than it lives
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         shell = f'exec "$@" 3<&{from_us[0]} 4>&{to_us[1]}'  # the browser reads 3 and writes 4
         command = ["bash", "-c", shell, "bash", program, *FLAGS, f"--user-data-dir={profile}"]
         with subprocess.Popen(command, pass_fds=(from_us[0], to_us[1]), stderr=subprocess.DEVNULL) as browser:

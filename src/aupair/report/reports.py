@@ -37,18 +37,17 @@ class Places(NamedTuple):
 
 
 class Sources(NamedTuple):
-    """What the page shows beside the figures: the aligned faces, the folders of the chosen trial, the params."""
+    """Files and settings that the page shows beside the figures.
+
+    Attributes:
+        faces: the folder of the aligned faces.
+        trained: the folders f, h and mapping of the chosen trial, in this order, by these names.
+        params: the settings of the run.
+    """
 
     faces: Path
-    f: Path
-    h: Path
-    mapping: Path
+    trained: Mapping[str, Path]
     params: Params
-
-    @property
-    def trained(self) -> dict[str, Path]:
-        """The folders that the training stages wrote, by what they hold."""
-        return {"f": self.f, "h": self.h, "mapping": self.mapping}
 
 
 def write_reports(
