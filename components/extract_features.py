@@ -15,7 +15,7 @@ def extract_features(
     h: dsl.Input[dsl.Model],
     features: dsl.Output[dsl.Dataset],
 ) -> None:
-    """Compute the features of every frame from y_hat and sigma over its video."""
+    """Compute the features of every frame from y_hat and sigma of its video, and the statistics that scale them."""
     arguments = dict(locals())
     from aupair.kubeflow.step import run_component
 

@@ -31,7 +31,7 @@ def register_model(
     report: dsl.Input[dsl.HTML],
     registered: dsl.Output[dsl.Artifact],
 ) -> None:
-    """Register the chosen trial in MLflow as a version of the model, unless it is registered already."""
+    """Log the flow to MLflow and register the chosen trial as a version of the model, unless it is registered already."""
     arguments = dict(locals())
     from aupair.kubeflow.step import run_component
 

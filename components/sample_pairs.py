@@ -13,7 +13,7 @@ def sample_pairs(
     faces: dsl.Input[dsl.Dataset],
     pairs: dsl.Output[dsl.Dataset],
 ) -> None:
-    """Draw the fixed pairs, the groups to train on and the folds of people."""
+    """Draw fixed pairs to evaluate networks on, pairs or groups to train on, and the folds of people."""
     arguments = dict(locals())
     from aupair.kubeflow.step import run_component
 

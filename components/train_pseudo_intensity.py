@@ -17,7 +17,7 @@ def train_pseudo_intensity(
     scores: dsl.Output[dsl.Metrics],
     curves: dsl.Output[dsl.HTML],
 ) -> None:
-    """Train f by ranking, and score every frame with an f that never saw its person."""
+    """Train f by ranking, and compute y_hat of every frame with an f that was not trained on its person."""
     arguments = dict(locals())
     from aupair.kubeflow.step import run_component
 
