@@ -203,7 +203,7 @@ def _api_client(server: Server) -> "ApiClient":
 
 
 def _probe(server: Server, api: "ApiClient") -> tuple[str, bool]:
-    """Ask the server for its version (empty if unknown) and whether it serves several users.
+    """Request the version of the server (empty if unknown), and whether it serves several users.
 
     The answer comes from the API itself or from the user interface, which forwards requests to the API.
     """
