@@ -81,13 +81,16 @@ def test_a_later_call_goes_on_with_the_complete_files(proxy: Flaky, put: Put, tm
     with pytest.raises(UnreachableError, match=r"run it again to go on") as caught:
         fetch(source, tmp_path / "out", patience=ONE_TRY)
     assert proxy.endpoint in one_line(caught)
-    assert sorted(content(tmp_path)) == [f".out.fetching/whole/{name}" for name in small]
+    complete = content(tmp_path)
+    assert set(complete) <= {f".out.fetching/whole/{name}" for name in small}
+    assert len(complete) >= len(small) - 1, "only a file whose download was just ending may be missing"
     come_back(proxy)
     (whole / "spoilt").write_bytes(b"evil")
     put({"replaced": b"new"})
     fetch(source, tmp_path / "out", patience=QUICK)
     assert content(tmp_path / "out") == {**objects, "replaced": b"new"}
-    assert proxy.received < 5_500_000, "a.mp4 came again"
+    missing = 5_000_000 + (0 if ".out.fetching/whole/a.mp4" in complete else 600_000)
+    assert proxy.received < missing + 500_000, "complete files are not downloaded again"
     assert os.listdir(tmp_path) == ["out"]
 
 
