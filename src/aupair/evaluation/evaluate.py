@@ -92,30 +92,37 @@ def evaluate_trials(
     raws, intensity = filled_outputs(trial, frames), {}
     rows, comparisons = score_rows("occurrence", cells, raws, choice, params)
     if target == "intensity":
-        intensity["intensity_rows"], of_intensity = score_rows("intensity", cells, raws, choice, params)
-        comparisons += of_intensity
+        intensity["intensity_rows"], intensity_comparisons = score_rows("intensity", cells, raws, choice, params)
+        comparisons += intensity_comparisons
     figures = {
         split: score_figures(ScoredSplit(frames, split, trial.y_hat, trial.sigma, pairs, conditions, params.seed))
         for split in log.progress(SCORED_SPLITS, len(SCORED_SPLITS), "measuring uncertainty")
     }
     margin = np.abs(raw - selection.thresholds)
     ranked = rank_decisions(frames, cells["validation"], active, confidence, margin, trial.sigma)
-    how = {
+    settings = {
         "target": target,
         "levels": TOP + 1 if target == "intensity" else 2,
         "protocol": params.protocol,
         "chosen_on": chosen_on,
         "thresholds": params.thresholds,
-        "trials": [{"trial": one.number, **its.result} for one, its in zip(trials, choices)],
+        "trials": [{"trial": tried.number, **its_choice.result} for tried, its_choice in zip(trials, choices)],
     }
-    beside = {
+    more_figures = {
         "select": figures["select"],
         "comparisons": comparisons,
         "decisions": decision_figures(ranked, selection.confidence, params),
     }
-    metrics = {"rows": rows, **intensity, **figures["validation"], **beside, "chosen_trial": trial.number, **how}
+    metrics = {
+        "rows": rows,
+        **intensity,
+        **figures["validation"],
+        **more_figures,
+        "chosen_trial": trial.number,
+        **settings,
+    }
     evidence = [comparison for comparison in comparisons if comparison["split"] == chosen_on]
-    tree = _selection_tree(selection, choice, {**how, "tie": params.tie, "comparisons": evidence})
+    tree = _selection_tree(selection, choice, {**settings, "tie": params.tie, "comparisons": evidence})
     return Evaluation(rows, metrics, tree, trial, active, confidence)
 
 
