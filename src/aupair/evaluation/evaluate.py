@@ -140,10 +140,10 @@ def _select(frames: Frames, cells: Cells, trial: Trial, choice: Choice, params: 
     return Selection(trial.number, choice.uses_uncertainty, thresholds, calibrate(known))
 
 
-def _selection_tree(selection: Selection, choice: Choice, how: dict[str, Any]) -> dict[str, Any]:
+def _selection_tree(selection: Selection, choice: Choice, settings: dict[str, Any]) -> dict[str, Any]:
     """Return the tree of selection.json: an entry for each AU, then values that hold for all."""
     entries = {au: {**choice.evidence[k], **selection.confidence.au_to_json(k)} for k, au in enumerate(AUS)}
-    return {**entries, "trial": selection.trial, **how, **selection.confidence.risks_to_json()}
+    return {**entries, "trial": selection.trial, **settings, **selection.confidence.risks_to_json()}
 
 
 def _check(frames: Frames, trials: Sequence[Trial], target: str, log: Log) -> None:
