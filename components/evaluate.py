@@ -8,7 +8,7 @@ from components import IMAGE
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def evaluate(
     target: str,
-    trials: list,
+    trials: list[int],
     evaluate: dict,
     data: dsl.Input[dsl.Dataset],
     labels: dsl.Input[dsl.Dataset],

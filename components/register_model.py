@@ -9,7 +9,7 @@ from components import IMAGE
 def register_model(
     seed: int,
     target: str,
-    trials: list,
+    trials: list[int],
     check_data: dict,
     preprocess_faces: dict,
     sample_pairs: dict,

@@ -35,7 +35,7 @@ def train_pipeline(params: Params, configure: Configure, parallelism: int | None
         remote: str = "",
         seed: int = default["seed"],
         target: str = default["target"],
-        trials: list = default["trials"],
+        trials: list[int] = default["trials"],
         check_data: dict = default["check_data"],
         preprocess_faces: dict = default["preprocess_faces"],
         sample_pairs: dict = default["sample_pairs"],
