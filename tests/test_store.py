@@ -33,7 +33,9 @@ def test_the_same_arrays_give_the_same_bytes_in_any_order(tmp_path: Path) -> Non
     ],
 )
 def test_what_to_do_follows_from_why_it_cannot_be_written(number: int, todo: str) -> None:
-    assert str(store.unwritable_error(Path("p"), OSError(number, "so"))).endswith(f"; {todo}")
+    with pytest.raises(AupairError, match=f"^cannot write: in p, got so, expected a writable folder; {todo}$"):
+        with store.writing(Path("p")):
+            raise OSError(number, "so")
 
 
 def test_a_file_in_the_way_is_found_and_left(tmp_path: Path) -> None:

@@ -19,16 +19,9 @@ class AupairError(Exception):
     def __init__(
         self, what: str, *, where: object = "", got: object = "", expected: object = "", todo: str = ""
     ) -> None:
-        parts = [what]
-        if where != "":
-            parts.append(f"in {where}")
-        if got != "":
-            parts.append(f"got {got}")
-        if expected != "":
-            parts.append(f"expected {expected}")
-        line = ": ".join(parts[:2]) if where != "" else parts[0]
-        rest = parts[2:] if where != "" else parts[1:]
-        text = ", ".join([line, *rest]) + (f"; {todo}" if todo else "")
+        place = f": in {where}" if where != "" else ""
+        values = [f", {name} {value}" for name, value in (("got", got), ("expected", expected)) if value != ""]
+        text = "".join([what, place, *values]) + (f"; {todo}" if todo else "")
         super().__init__(" ".join(text.split()))
 
 

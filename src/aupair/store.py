@@ -4,6 +4,7 @@ Aff-Wild2's own formats are read in `aupair.data`.
 """
 
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -52,7 +53,7 @@ def atomic(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         holder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     except OSError as error:
-        raise unwritable_error(path, error) from error
+        raise _unwritable_error(path, error) from error
     try:
         temporary = holder / path.name
         yield temporary
@@ -73,7 +74,7 @@ def check_writable(path: Path) -> None:
     try:
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        raise unwritable_error(path, error) from error
+        raise _unwritable_error(path, error) from error
 
 
 def write_text(path: Path, text: str) -> None:
@@ -87,32 +88,40 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(_plain(value), indent=2, allow_nan=False) + "\n")
 
 
+@contextmanager
+def _reading(path: Path, what: str, *wrong: type[Exception], stage: str = "the stage") -> Iterator[None]:
+    """Translate the exceptions of a missing or corrupt file, `wrong`, into an ArtifactError."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise missing_file_error(path) from error
+    except wrong as error:
+        raise ArtifactError(what, where=path, got=error, todo=f"delete it and run {stage} again") from error
+
+
 def read_json(path: Path) -> Any:
     """Read a JSON file.
 
     Raises:
         ArtifactError: the file is missing or is not JSON.
     """
-    try:
+    with _reading(path, "not JSON", json.JSONDecodeError, UnicodeDecodeError):
         return json.loads(Path(path).read_text())
-    except FileNotFoundError as error:
-        raise missing_file_error(path) from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ArtifactError("not JSON", where=path, got=error, todo="delete it and run the stage again") from error
 
 
-def append_jsonl(path: Path, row: Mapping[str, Any]) -> None:
-    """Append a line of JSON to a file."""
-    with open(path, "a") as file:
-        file.write(json.dumps(_plain(row), allow_nan=False) + "\n")
+def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write a line of JSON for each row."""
+    write_text(path, "".join(json.dumps(_plain(row), allow_nan=False) + "\n" for row in rows))
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Read a file with a JSON value on each line."""
-    try:
+    """Read a file with a JSON value on each line.
+
+    Raises:
+        ArtifactError: the file is missing, or a line is not JSON.
+    """
+    with _reading(path, "not JSON", json.JSONDecodeError, UnicodeDecodeError):
         return [json.loads(line) for line in Path(path).read_text().splitlines()]
-    except FileNotFoundError as error:
-        raise missing_file_error(path) from error
 
 
 def write_table(path: Path, table: pa.Table) -> None:
@@ -127,14 +136,8 @@ def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
     Raises:
         ArtifactError: the file is missing, corrupt, or lacks a column.
     """
-    try:
+    with _reading(path, "not a readable parquet table", pa.ArrowInvalid, pa.ArrowKeyError, OSError):
         return pq.read_table(path, columns=columns)
-    except FileNotFoundError as error:
-        raise missing_file_error(path) from error
-    except (pa.ArrowInvalid, pa.ArrowKeyError, OSError) as error:
-        raise ArtifactError(
-            "not a readable parquet table", where=path, got=error, todo="delete it and run the stage again"
-        ) from error
 
 
 def write_faces(path: Path, batches: Iterable[Mapping[str, Any]], metadata: Mapping[str, str]) -> None:
@@ -156,22 +159,12 @@ def read_faces(path: Path) -> pa.Table:
     Raises:
         ArtifactError: the file is missing, corrupt or of another schema.
     """
-    try:
+    with _reading(path, "not a readable Arrow file", pa.ArrowInvalid, OSError, stage="preprocess-faces"):
         table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-    except FileNotFoundError as error:
-        raise missing_file_error(path) from error
-    except (pa.ArrowInvalid, OSError) as error:
-        raise ArtifactError(
-            "not a readable Arrow file", where=path, got=error, todo="delete it and run preprocess-faces again"
-        ) from error
     if not table.schema.equals(FACES_SCHEMA):
-        raise ArtifactError(
-            "not a table of faces",
-            where=path,
-            got=table.schema.names,
-            expected=FACES_SCHEMA.names,
-            todo="run preprocess-faces again",
-        )
+        got, expected = table.schema.names, FACES_SCHEMA.names
+        todo = "run preprocess-faces again"
+        raise ArtifactError("not a table of faces", where=path, got=got, expected=expected, todo=todo)
     return table
 
 
@@ -190,9 +183,8 @@ def decode_jpeg(data: bytes, where: object = "") -> np.ndarray:
 
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB) if data else None
     if image is None:
-        raise ArtifactError(
-            "a JPEG that cannot be decoded", where=where, got=f"{len(data)} bytes", todo="run preprocess-faces again"
-        )
+        got, todo = f"{len(data)} bytes", "run preprocess-faces again"
+        raise ArtifactError("a JPEG that cannot be decoded", where=where, got=got, todo=todo)
     return image
 
 
@@ -223,17 +215,17 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
-    try:
+    with _reading(path, "not a readable safetensors file", SafetensorError, OSError):
         return load_file(path)
-    except FileNotFoundError as error:
-        raise missing_file_error(path) from error
-    except (SafetensorError, OSError) as error:
-        raise ArtifactError(
-            "not a readable safetensors file", where=path, got=error, todo="delete it and run the stage again"
-        ) from error
 
 
-def unwritable_error(path: Path, error: OSError) -> AupairError:
+def sha256(path: Path) -> str:
+    """Return the hash of a file's content."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _unwritable_error(path: Path, error: OSError) -> AupairError:
     """Return the error for a path that cannot be written."""
     denied = error.errno in (errno.EACCES, errno.EPERM)
     todo = "check its permissions" if denied else "make room" if error.errno == errno.ENOSPC else "name another folder"
@@ -252,7 +244,7 @@ def writing(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno is None:
             raise
-        raise unwritable_error(path, error) from error
+        raise _unwritable_error(path, error) from error
 
 
 def missing_file_error(path: Path) -> ArtifactError:

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +97,8 @@ class FinishedRun:
             counts[split] = count_decisions(decisions[cells.rows], cells.truth, cells.video)
         trees = {"select": self.metrics["select"], "validation": self.metrics}
         evidence = {
-            split: {name: _at_path(tree, path) for name, path in EVIDENCE.items()} for split, tree in trees.items()
+            split: {name: reduce(getitem, path, tree) for name, path in EVIDENCE.items()}
+            for split, tree in trees.items()
         }
         return {"counts": counts, "evidence": evidence, "cost": rule_cost(rule, self.params)}
 
@@ -179,10 +182,3 @@ def row_figures(counts: Counts, reference: Counts | None, draws: int, seed: Sequ
             for key in ("f1", "score")
         }
     return result
-
-
-def _at_path(tree: Any, path: tuple[str, ...]) -> Any:
-    """Return the value at a path of keys, None where a key is missing."""
-    for key in path:
-        tree = tree.get(key) if isinstance(tree, dict) else None
-    return tree

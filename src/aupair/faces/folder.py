@@ -195,8 +195,7 @@ def _sha256(source: Path) -> str:
     """Return the hash of a file's content; "" where it cannot be read, which decoding reports."""
     if not (source.is_file() and os.access(source, os.R_OK)):
         return ""
-    with source.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return store.sha256(source)
 
 
 def _sha256_of_images(folder: Path) -> str:

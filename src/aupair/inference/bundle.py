@@ -115,9 +115,7 @@ def bundle_hash(folder: Path) -> str:
     total = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
         if path.is_file():
-            with open(path, "rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            total.update(f"{path.relative_to(folder).as_posix()}\0{digest}\n".encode())
+            total.update(f"{path.relative_to(folder).as_posix()}\0{store.sha256(path)}\n".encode())
     return total.hexdigest()
 
 

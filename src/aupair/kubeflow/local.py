@@ -46,10 +46,8 @@ def run_local(
 
     run_id = f"local-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
     folder = out.resolve() / run_id
-    try:
+    with store.writing(folder):
         (folder / "logs").mkdir(parents=True)
-    except OSError as error:
-        raise store.unwritable_error(folder, error) from error
     environment = _environment(run_id, file.values(arguments), out)
     tasks = LocalTasks(folder / "logs", environment, _used_folders(arguments, environment), log)
     with tasks.kfp_runner(containers) as runner, _stopped_by_a_signal(tasks), _kfp_output_in(folder / "kfp.log"):

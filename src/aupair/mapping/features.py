@@ -4,7 +4,6 @@ The folder holds features.npy, (N, A, F) float32; features.json with its columns
 fit that the features were scaled by.
 """
 
-import hashlib
 import os
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
@@ -84,16 +83,16 @@ def write_features(
         temporary.mkdir()
         statistics.save(temporary / "statistics.safetensors")
         path, shape = temporary / "features.npy", (*y_hat.shape, len(columns(params)))
-        try:
+        with store.writing(folder):
             _create_matrix(path, shape)
-        except OSError as error:
-            raise store.unwritable_error(folder, error) from error
         work = partial(_write_person, path=path, statistics=statistics, params=params)
         with closing(_run(work, tasks, min(count_cores(), len(frames) // FRAMES_PER_PROCESS))) as results:
             for _ in log.progress(results, len(tasks), "extracting features"):
                 pass
         about = {"columns": [{"name": name, "group": group} for name, group in columns(params)], "shape": shape}
-        store.write_json(temporary / "features.json", about | {"bytes": path.stat().st_size, "sha256": _sha256(path)})
+        store.write_json(
+            temporary / "features.json", about | {"bytes": path.stat().st_size, "sha256": store.sha256(path)}
+        )
 
 
 class _Clip(NamedTuple):
@@ -173,16 +172,10 @@ def _open_matrix(path: Path, size: int, sha256: str) -> np.ndarray:
         if path.stat().st_size != size:
             got, expected = f"{path.stat().st_size} bytes", f"{size} bytes, as features.json has it"
             raise ArtifactError("a cut or changed file", where=path, got=got, expected=expected, todo=AGAIN)
-        if size <= HASHED_BYTES and _sha256(path) != sha256:
+        if size <= HASHED_BYTES and store.sha256(path) != sha256:
             raise ArtifactError("a changed file", where=path, expected="the hash in features.json", todo=AGAIN)
         return open_memmap(path, mode="r")
     except FileNotFoundError as error:
         raise store.missing_file_error(path) from error
     except (ValueError, OSError) as error:
         raise ArtifactError("not a readable .npy file", where=path, got=error, todo=AGAIN) from error
-
-
-def _sha256(path: Path) -> str:
-    """Return the hash of a file's content."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -63,9 +63,7 @@ class Mapping:
             about = {"aus": AUS, "features": state["center"].shape[1], "width": self.width}
             about |= {"loss": "l1"} if outputs == 1 else {"loss": "cross_entropy", "levels": outputs}
             store.write_json(temporary / "about.json", about)
-            (temporary / "curves.jsonl").touch()
-            for row in curves:
-                store.append_jsonl(temporary / "curves.jsonl", row)
+            store.write_jsonl(temporary / "curves.jsonl", curves)
 
     @classmethod
     def load(cls, folder: Path) -> "Mapping":

@@ -50,9 +50,7 @@ def _save(
             store.write_arrays(temporary / f"{key}.safetensors", state)
         store.write_arrays(temporary / name, arrays)
         store.write_json(temporary / "about.json", about)
-        (temporary / "curves.jsonl").touch()
-        for row in result.curves:
-            store.append_jsonl(temporary / "curves.jsonl", row)
+        store.write_jsonl(temporary / "curves.jsonl", result.curves)
 
 
 def load_f(folder: Path, name: str = "final") -> tuple[AUNetwork, np.ndarray, np.ndarray]:

@@ -24,17 +24,11 @@ from aupair import store
 from aupair.aus import AUS, NAMES
 from aupair.report.formatting import interval, number
 
-BLUE, ORANGE, GREEN, RED, PURPLE, GREY, INK = (
-    "#0072b2",
-    "#e69f00",
-    "#009e73",
-    "#d55e00",
-    "#aa4499",
-    "#9a9a9a",
-    "#1d1d1f",
-)
-"""The colours of Okabe and Ito, which colour-blind readers can tell apart, and the colour of text."""
-COLOURS = (BLUE, ORANGE, GREEN, RED, PURPLE, GREY)
+COLOURS = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#aa4499", "#9a9a9a")
+"""The colours of Okabe and Ito, which colour-blind readers can tell apart."""
+BLUE, ORANGE, GREEN, RED, PURPLE, GREY = COLOURS
+INK = "#1d1d1f"
+"""The colour of text."""
 STYLE: dict[Any, Any] = {
     "font.family": "sans-serif", "font.size": 9, "axes.titlesize": 9, "axes.titlelocation": "left",
     "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": GREY, "xtick.color": INK, "ytick.color": INK,

@@ -5,6 +5,8 @@ Most functions take the tree of metrics.json, and of selection.json where the ch
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import getitem
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -158,7 +160,8 @@ def choice(metrics: Tree, selection: Tree) -> Table:
 
 def uncertainty(metrics: Tree) -> Table:
     """Return the figures of pseudo-intensity and uncertainty, validation beside select."""
-    lines = [[text, *(number(_at(tree, path)) for tree in (metrics, metrics["select"]))] for text, path in EVIDENCE]
+    splits: tuple[Any, Any] = (metrics, metrics["select"])
+    lines = [[text, *(number(reduce(getitem, path.split("."), tree)) for tree in splits)] for text, path in EVIDENCE]
     block = metrics["decisions"]
     only_validation = {
         "wrong decisions, all cells": percent(block["error"]),
@@ -267,10 +270,3 @@ def _of_rows(rows: Sequence[Tree], split: str, caption: str, columns: Mapping[st
 def _difference(row: Tree) -> str:
     """Return a difference and its interval."""
     return f"{number(row['difference'])} {interval(row['interval'])}"
-
-
-def _at(tree: Any, path: str) -> Any:
-    """Return the value in a tree at a path of keys such as `decisions.error`."""
-    for key in path.split("."):
-        tree = tree[key]
-    return tree
