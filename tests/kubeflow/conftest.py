@@ -11,22 +11,16 @@ from aupair.kubeflow import runs, server
 from aupair.kubeflow.cluster import load_cluster
 from aupair.kubeflow.compile import compile_pipeline
 from conftest import REPOSITORY
+from kubeflow_options import EVERY_OPTION
 from services.kfp_server import KfpServer, kfp_server
-
-FULL = [
-    "image=localhost/aupair:abc", "gpus=2", "memory=true", "shm=8", "secrets.s3={access: AWS_ACCESS_KEY_ID}",
-    "secrets.mlflow={password: MLFLOW_TRACKING_PASSWORD}", "image_pull_secrets=[pull]", "run_id=true", "pvcs.ckpt=/ckpt",
-    "checkpoints=/ckpt/a", "retries=2", "timeout=3600", "ttl=86400", "scratch=50", "parallelism=2", "cache=true",
-    "tolerations=[{key: nvidia.com/gpu, operator: Exists}]", "env.MLFLOW_TRACKING_URI=http://mlflow:5000",
-]  # fmt: skip
 
 
 @pytest.fixture(scope="session")
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Return a small pipeline without cluster options, and the training pipeline with all of them."""
+    """Return a small pipeline without cluster options, and the training pipeline with every option."""
     folder, defaults = tmp_path_factory.mktemp("compiled"), params.load_params(REPOSITORY / "params.yaml")
     paths = {}
-    for name, pipeline, options in (("plain", "predict", []), ("full", "train", FULL)):
+    for name, pipeline, options in (("plain", "predict", []), ("full", "train", EVERY_OPTION)):
         paths[name] = folder / f"{name}.yaml"
         compile_pipeline(pipeline, defaults, load_cluster(None, options), paths[name], REPOSITORY)
     return paths

@@ -161,6 +161,17 @@ def test_only_tasks_without_a_side_effect_are_retried_or_cached(tmp_path: Path, 
     assert set(single) - cached == {"register-model", "summarise"}
 
 
+def test_the_time_to_live_holds_after_a_success_and_after_a_failure(tmp_path: Path, tiny: Params) -> None:
+    """Argo prefers KFP's own settings of the last two to the first."""
+    compile_pipeline("predict", tiny, load_cluster(None, ["ttl=60", "deadline=9"]), tmp_path / "x.yaml", REPOSITORY)
+    assert read_pipeline_file(tmp_path / "x.yaml").kubernetes["pipelineConfig"] == {
+        "resourceTtlOnCompletion": 60,
+        "resourceTtlOnSuccess": 60,
+        "resourceTtlOnFailure": 60,
+        "activeDeadlineSeconds": 9,
+    }
+
+
 def test_several_gpus_are_for_the_training_stages(tmp_path: Path, tiny: Params) -> None:
     compile_pipeline("train", tiny, load_cluster(None, ["gpus=4"]), tmp_path / "x.yaml", REPOSITORY)
     executors = read_pipeline_file(tmp_path / "x.yaml").spec["deploymentSpec"]["executors"]

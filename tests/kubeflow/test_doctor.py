@@ -89,8 +89,8 @@ def test_an_older_server_is_compared_with_the_file(aupair: Command, kfp: KfpServ
         "? server 2.16.1, SDK 2.17.0"
     )
     line = checks_of(aupair("pipeline", "doctor", files["full"], "--host", kfp.url))["version"]
-    assert line.startswith("? server 2.16.1 is older")
-    assert line.endswith("compile without what it does not know: ttl (since 2.17)")
+    assert line.startswith("✗ options that the server does not know: in ")
+    assert line.endswith("compile without ttl and deadline, or upgrade the server")
 
 
 def test_secrets_and_volumes_of_the_file_are_named(aupair: Command, files: dict[str, Path]) -> None:

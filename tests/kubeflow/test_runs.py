@@ -10,7 +10,6 @@ import pytest
 
 from aupair import params
 from aupair.kubeflow import runs
-from aupair.kubeflow.compat import warn_of_older_server
 from aupair.kubeflow.pipeline_file import read_pipeline_file
 from conftest import REPOSITORY, Command, Outcome
 from services.kfp_server import KfpServer
@@ -89,29 +88,15 @@ def test_a_wrong_argument_is_not_sent(kfp: KfpServer, files: dict[str, Path], au
     assert not kfp.requests
 
 
-def test_an_older_server_causes_a_warning_and_its_refusal_is_explained(
+def test_nothing_is_sent_to_a_server_that_would_drop_a_part_of_the_file(
     files: dict[str, Path], aupair: Command, kfp: KfpServer
 ) -> None:
-    kfp.version, kfp.unknown = "2.5.0", frozenset({"resourceTtlOnCompletion"})
+    kfp.version = "2.16.1"
     done = submit(aupair, kfp, files["full"])
-    warning, line = done.err.splitlines()
     assert done.code == 8
-    assert "server 2.5.0 is older than the SDK 2.17.0" in warning
-    assert warning.endswith("it does not know: ttl (since 2.17)")
-    assert 'unknown field "resourceTtlOnCompletion"' in line
-    assert line.endswith("the server is older than the file: compile without ttl, or upgrade it to 2.17")
-    done = submit(aupair, kfp, files["plain"])
-    assert done.code == 0
-    assert "it knows all that the file uses" in done.err
-
-
-def test_the_options_that_each_version_lacks(files: dict[str, Path]) -> None:
-    full = read_pipeline_file(files["full"])
-    for version in ("2.17.3", "", "a-commit"):
-        assert not warn_of_older_server(full, version)
-    assert warn_of_older_server(full, "v2.2.0").endswith(
-        "gpus (since 2.3), memory (since 2.3), pvcs (since 2.5), secrets (since 2.5), shm (since 2.3), ttl (since 2.17)"
-    )
+    assert "got server 2.16.1, which would run the file without any secret" in done.line
+    assert not kfp.received("POST", "runs")
+    assert submit(aupair, kfp, files["plain"]).code == 0
 
 
 def test_a_file_that_a_server_cannot_read(

@@ -101,17 +101,15 @@ def run_locally(
 def _prepare(
     path: Path, texts: list[str] | None, host: str, namespace: str, token_file: Path | None, ca_cert: Path | None
 ) -> "tuple[PipelineFile, dict[str, Any], Connection]":
-    """Return a compiled file, its checked arguments, and a connection; warn of a server that is older than the file."""
-    from aupair.console import ConsoleLog
-    from aupair.kubeflow.compat import warn_of_older_server
+    """Return a compiled file, its checked arguments, and a connection to a server that can run it."""
+    from aupair.kubeflow.compat import check_server_version
     from aupair.kubeflow.pipeline_file import parse_arguments, read_pipeline_file
     from aupair.kubeflow.server import Connection, find_server
 
     file = read_pipeline_file(path)
     arguments = parse_arguments(file, texts or ())
     connection = Connection(find_server(host, namespace, token_file, ca_cert))
-    if warning := warn_of_older_server(file, connection.version):
-        ConsoleLog().line(f"warning: {warning}")
+    check_server_version(file, connection.version)
     return file, arguments, connection
 
 

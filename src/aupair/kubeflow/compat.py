@@ -1,35 +1,37 @@
-"""Compare the versions of the SDK and the server: what an older server ignores in a compiled file, or refuses.
+"""Compare a compiled file with the version of the server: what an older server would drop, or refuse.
 
-A server refuses fields of `pipelineConfig` that it does not know. Unknown settings of a task are silently ignored since
-2.4.1, so that a task may start without its /dev/shm; older servers fail the task. The versions are those of the server's own
-protocol files.
+A server reads a file by the protocol files of its own version. It does not recognise a second document in which a key of
+`pipelineConfig` is unknown to it, and runs the pipeline **without the whole document**: no secrets, no volumes, no node
+selectors, and no message. A task's unknown key makes it refuse the file. So a file is checked before it is sent.
+
+The versions are the first tags of kubeflow/pipelines whose server has the key in its protocol files
+(`api/v2alpha1/pipeline_spec.proto`, `kubernetes_platform/proto/kubernetes_executor_config.proto`; up to 2.4 in the revision
+that its go.mod names). Keys that every supported server knows are not listed.
 """
 
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from aupair.errors import RejectedError
 from aupair.kubeflow.pipeline_file import PipelineFile
 
 Version = tuple[int, int]
 
-_PIPELINE_OPTIONS: dict[str, tuple[str, Version]] = {
+MINIMUM_SERVER: Version = (2, 14)
+"""The first server that gathers the outputs of a loop's iterations into a list (`dsl.Collected`); both pipelines do."""
+
+_PIPELINE_KEYS: dict[str, tuple[str, Version]] = {
     "resourceTtlOnCompletion": ("ttl", (2, 17)),
+    "resourceTtlOnSuccess": ("ttl", (2, 17)),
+    "resourceTtlOnFailure": ("ttl", (2, 17)),
     "activeDeadlineSeconds": ("deadline", (2, 17)),
 }
-"""Keys of the pipeline's settings: the compile option that emits each, and the first version that knows it."""
+"""Keys of the pipeline's settings: the compile option that writes each, and the first version that knows it."""
 
-_TASK_OPTIONS: dict[str, tuple[str, Version]] = {
-    "secretNameParameter": ("secrets", (2, 5)),
-    "pvcNameParameter": ("pvcs", (2, 5)),
-    "emptyDirMounts": ("shm", (2, 3)),
-    "resourceCpuLimit": ("cpu", (2, 3)),
-    "resourceMemoryLimit": ("memory", (2, 3)),
-    "resourceCount": ("gpus", (2, 3)),
-    "genericEphemeralVolume": ("scratch", (2, 2)),
-    "fieldPathAsEnv": ("run_id", (2, 1)),
-    "tolerations": ("tolerations", (2, 1)),
-    "imagePullPolicy": ("image_pull_policy", (2, 1)),
+_TASK_KEYS: dict[str, tuple[str, Version]] = {
+    "securityContext": ("run_as_user", (2, 16)),
+    "optional": ("secrets", (2, 15)),  # kfp writes `optional: false` beside each secret
 }
 """Keys of a task's settings, likewise."""
 
@@ -37,14 +39,45 @@ _UNREADABLE_FILE = ("unknown template format", "pipeline spec is invalid", "plat
 """Server messages about a file that it cannot read."""
 
 
+def check_server_version(file: PipelineFile, version: str) -> None:
+    """Check that a server of a version neither drops nor refuses a part of a file.
+
+    Args:
+        version: such as `2.17.0`; a text without a number, such as `unknown`, stands for the oldest supported server.
+
+    Raises:
+        RejectedError: the server is too old for the pipelines, or for an option that the file was compiled with.
+    """
+    server = parse_version(version) or MINIMUM_SERVER
+    name = f"server {version}" if parse_version(version) else "a server that does not say its version"
+    if server < MINIMUM_SERVER:
+        raise RejectedError(
+            "a server that is too old", got=name, expected=f"{_text(MINIMUM_SERVER)} or newer, {_WHY_MINIMUM}"
+        )
+    newer = {option: since for option, since in _used_options(file).items() if since > server}
+    if newer:
+        needs = ", ".join(f"{option} ({_text(since)})" for option, since in newer.items())
+        dropped = any(option in newer for option, _ in _PIPELINE_KEYS.values())
+        effect = "run the file without any secret, volume or node selector" if dropped else "refuse the file"
+        upgrade = "upgrade the server" if parse_version(version) else "name its version by --server-version"
+        raise RejectedError(
+            "options that the server does not know",
+            where=file.path,
+            got=f"{name}, which would {effect}",
+            expected=f"the version that each option needs: {needs}",
+            todo=f"compile without {' and '.join(newer)}, or {upgrade}",
+        )
+
+
+_WHY_MINIMUM = "since older ones do not gather the outputs of trials or shards"
+
+
 def advice_for_refusal(message: str) -> str:
     """Return what to do about a server's message, if it says that the server is older than the file; else nothing."""
     if match := re.search(r'unknown field "(\w+)"', message):
-        option, since = (_TASK_OPTIONS | _PIPELINE_OPTIONS).get(match[1], ("", (0, 0)))
+        option, since = (_TASK_KEYS | _PIPELINE_KEYS).get(match[1], ("", (0, 0)))
         if option:
-            return (
-                f"the server is older than the file: compile without {option}, or upgrade it to {since[0]}.{since[1]}"
-            )
+            return f"the server is older than the file: compile without {option}, or upgrade it to {_text(since)}"
     if match or any(words in message for words in _UNREADABLE_FILE):
         return "the server may be older than the SDK: try `aupair pipeline doctor FILE.yaml`"
     return ""
@@ -56,28 +89,18 @@ def parse_version(version: str) -> Version | None:
     return (int(match[1]), int(match[2])) if match else None
 
 
-def warn_of_older_server(file: PipelineFile, server: str) -> str:
-    """Return one line on what a server of that version does not know of a file; empty if it is new enough or unknown."""
-    sdk = str(file.spec.get("sdkVersion", "")).removeprefix("kfp-")
-    of_sdk, of_server = parse_version(sdk), parse_version(server)
-    if of_sdk is None or of_server is None or of_sdk <= of_server:
-        return ""
-    missing = sorted(
-        f"{option} (since {a}.{b})" for option, (a, b) in _used_options(file).items() if (a, b) > of_server
-    )
-    advice = (
-        f"compile without what it does not know: {', '.join(missing)}" if missing else "it knows all that the file uses"
-    )
-    return f"server {server} is older than the SDK {sdk} that compiled {file.path}; {advice}"
+def _text(version: Version) -> str:
+    """Return a version as people write it: 2.17."""
+    return ".".join(map(str, version))
 
 
 def _used_options(file: PipelineFile) -> dict[str, Version]:
     """Return the compile options that show in the file, with the first version that knows each."""
     of_pipeline = set(_keys(file.kubernetes.get("pipelineConfig")))
-    of_tasks = {*_keys(file.kubernetes.get("deploymentSpec")), *_keys(file.spec["deploymentSpec"])}
+    of_tasks = set(_keys(file.kubernetes.get("deploymentSpec")))
     return dict(
-        [option for key, option in _PIPELINE_OPTIONS.items() if key in of_pipeline]
-        + [option for key, option in _TASK_OPTIONS.items() if key in of_tasks]
+        [option for key, option in _PIPELINE_KEYS.items() if key in of_pipeline]
+        + [option for key, option in _TASK_KEYS.items() if key in of_tasks]
     )
 
 

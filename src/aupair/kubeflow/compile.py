@@ -33,8 +33,13 @@ def compile_pipeline(name: str, params: Params, cluster: Cluster, out: Path, roo
         raise ParamsError("no such pipeline", got=name, expected=" or ".join(_PIPELINES))
     if out.suffix not in (".yaml", ".yml"):
         raise ParamsError("-o", got=out, expected="a file named *.yaml")
+    ttl = cluster.ttl or None
     config = dsl.PipelineConfig(
-        ttl_seconds_after_finished=cluster.ttl or None, active_deadline_seconds=cluster.deadline or None
+        ttl_seconds_after_finished=ttl,
+        # KFP's own settings of these two would win over the one above
+        ttl_seconds_after_success=ttl,
+        ttl_seconds_after_failure=ttl,
+        active_deadline_seconds=cluster.deadline or None,
     )
     with importable_checkout(root), tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # kfp's own, about its future defaults

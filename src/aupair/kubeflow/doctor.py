@@ -10,7 +10,7 @@ from pathlib import Path
 
 from aupair.data.s3 import Patience, parse_address, s3_client
 from aupair.errors import AupairError, DataError, ParamsError, scrub
-from aupair.kubeflow.compat import parse_version, warn_of_older_server
+from aupair.kubeflow.compat import check_server_version, parse_version
 from aupair.kubeflow.pipeline_file import PipelineFile, read_pipeline_file
 from aupair.kubeflow.server import Connection, Server
 from aupair.kubeflow.server_errors import kfp_errors
@@ -90,12 +90,11 @@ class Doctor:
     def _server_version(self) -> str:
         """Compare the server with the SDK that compiled the file, else with the one installed here."""
         server, sdk = self.connection.version, metadata.version("kfp")
+        if hasattr(self, "file"):
+            check_server_version(self.file, server)
         if not server:
             raise _Unsure("the server does not tell its version")
-        if hasattr(self, "file"):
-            if warning := warn_of_older_server(self.file, server):
-                raise _Unsure(warning)
-        elif (parse_version(server) or (0, 0)) < (parse_version(sdk) or (0, 0)):
+        if not hasattr(self, "file") and (parse_version(server) or (0, 0)) < (parse_version(sdk) or (0, 0)):
             raise _Unsure(f"server {server}, SDK {sdk}", todo="name the compiled file to see what that server lacks")
         return f"server {server}, SDK {sdk}"
 
