@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from services.clock import FakeClock
+
 signal.signal(signal.SIGINT, signal.default_int_handler)
 """A shell that runs tests in the background makes them, and what they start, ignore Ctrl-C: undo that."""
 
@@ -92,6 +94,20 @@ def own_store(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let each test use the MLflow store of its folder: MLflow leaves the address of the last one in the environment."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "")  # so that the variable is restored after the test
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
+
+
+@pytest.fixture(autouse=True)
+def no_answer_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let each test be the first that speaks to a service, as a process is."""
+    monkeypatch.setattr("aupair.retry._answered", set())
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
+    """A clock of aupair.retry on which time passes by sleeping alone."""
+    fake = FakeClock()
+    monkeypatch.setattr("aupair.retry.time", fake)
+    return fake
 
 
 @pytest.fixture

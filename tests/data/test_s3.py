@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from services.bucket import (
     BUCKET,
     ONE_TRY,
     QUICK,
+    RETRIED,
     come_back,
     content,
     leave_when,
@@ -32,7 +34,8 @@ from services.bucket import (
     web_server,
     write,
 )
-from services.flaky import Flaky
+from services.clock import FakeClock
+from services.flaky import Flaky, refuse
 from services.s3 import S3, free_ports
 
 Put = Callable[..., str]
@@ -73,13 +76,67 @@ def test_cut_connections_are_tried_again(proxy: Flaky, put: Put, tmp_path: Path)
     assert proxy.cuts == 0
 
 
+@pytest.mark.parametrize("fault", ["503 Slow Down", "429 Too Many Requests", "500 Internal Error", "cut", "gone"])
+def test_a_fault_after_the_first_answer_is_waited_out(
+    proxy: Flaky, put: Put, clock: FakeClock, tmp_path: Path, fault: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = put({"a": noise(1, 1000), "b": noise(2, 1000)})
+    items = list_source(source)
+    if fault == "cut":
+        proxy.cuts, proxy.after = 4, 0
+    elif fault == "gone":
+        proxy.go_away()
+        clock.on_sleep = lambda: proxy.listen() if len(clock.sleeps) == 3 else None
+    else:
+        proxy.rewrite = refuse(4, fault)
+    fetch(source, tmp_path / "out", items=items, patience=RETRIED)
+    assert content(tmp_path) == {"out/a": noise(1, 1000), "out/b": noise(2, 1000)}
+    assert clock.sleeps
+    assert re.fullmatch(
+        r"s3://videos: fetching [ab] failed \(.*\); trying again in 1 s, for 600 s more", caplog.messages[0]
+    )
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [("403 Forbidden", AuthError), ("404 Not Found", DataError), ("400 Bad Request", RejectedError),
+     ("501 Not Implemented", UnreachableError)],
+)  # fmt: skip
+def test_a_refusal_is_not_tried_again(
+    proxy: Flaky, put: Put, clock: FakeClock, tmp_path: Path, status: str, error: type[AupairError]
+) -> None:
+    source = put({"a": b"a"})
+    items = list_source(source)
+    proxy.rewrite = refuse(1, status)
+    with pytest.raises(error):
+        fetch(source, tmp_path / "out", items=items, patience=RETRIED)
+    assert clock.sleeps == []
+
+
+def test_a_fault_at_the_first_contact_is_an_error_at_once(proxy: Flaky, put: Put, clock: FakeClock) -> None:
+    source = put({"a": b"a"})
+    proxy.rewrite = refuse(1, "503 Slow Down")
+    with pytest.raises(UnreachableError):
+        list_source(source)
+    assert (clock.sleeps, len(proxy.requests)) == ([], 1)
+
+
+def test_an_outage_ends_after_ten_minutes(proxy: Flaky, put: Put, clock: FakeClock, tmp_path: Path) -> None:
+    source = put({"a": b"a"})
+    items = list_source(source)
+    proxy.go_away()
+    with pytest.raises(UnreachableError, match="does not answer"):
+        fetch(source, tmp_path / "out", items=items, patience=RETRIED)
+    assert 500 < sum(clock.sleeps) <= 600
+
+
 def test_a_later_call_goes_on_with_the_complete_files(proxy: Flaky, put: Put, tmp_path: Path) -> None:
     small = {"a.mp4": noise(1, 600_000), "b": b"b", "replaced": b"old", "spoilt": b"good"}
     objects = {**small, "z.mp4": noise(2, 5_000_000)}
     source, whole = put(objects), tmp_path / ".out.fetching" / "whole"
     leave_when(proxy, lambda: all((whole / name).exists() for name in small))
     with pytest.raises(UnreachableError, match=r"run it again to go on") as caught:
-        fetch(source, tmp_path / "out", patience=ONE_TRY)
+        fetch(source, tmp_path / "out", patience=replace(ONE_TRY, timeout=30.0))  # the proxy holds data back
     assert proxy.endpoint in one_line(caught)
     complete = content(tmp_path)
     assert set(complete) <= {f".out.fetching/whole/{name}" for name in small}
@@ -200,7 +257,7 @@ def test_an_object_that_changed_since_the_listing_is_an_error(
     source, replaced = put({"a": noise(1, size), "b": b"b"}), threading.Event()
     items = list_source(source)
 
-    def replace(data: bytes) -> bytes:
+    def replace_meanwhile(data: bytes) -> bytes:
         if proxy.received > 1_000_000 and not replaced.is_set():
             replaced.set()
             put({"a": noise(2, size)})
@@ -212,7 +269,7 @@ def test_an_object_that_changed_since_the_listing_is_an_error(
     elif change == "deleted before":
         clients[True].delete_object(Bucket=BUCKET, Key=split_address(source)[1] + "/a")
     else:
-        proxy.rewrite = replace
+        proxy.rewrite = replace_meanwhile
     with pytest.raises(DataError, match=rf"{DAMAGED}: in s3://.*/a, expected {size} bytes"):
         fetch(source, tmp_path / "out", items=items, patience=QUICK)
     assert not (tmp_path / "out").exists()

@@ -16,8 +16,10 @@ from aupair.errors import AupairError
 from services.flaky import Flaky
 
 BUCKET = "videos"
-QUICK = Patience(attempts=3, timeout=2.0)
-ONE_TRY = Patience(attempts=1, timeout=1.0)
+QUICK = Patience(attempts=3, timeout=2.0, outage=0.0)
+ONE_TRY = Patience(attempts=1, timeout=1.0, outage=0.0)
+RETRIED = Patience(attempts=1, timeout=2.0)
+"""With the `clock` of the tests: boto3 tries once, aupair.retry for ten minutes."""
 
 
 def content(folder: Path) -> dict[str, bytes]:

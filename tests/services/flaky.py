@@ -111,6 +111,18 @@ class Flaky:
             self._open.discard(each)
 
 
+def refuse(times: int, status: str) -> Callable[[bytes], bytes]:
+    """Return a `rewrite` that puts an empty one with a status, such as "503 Slow Down", for the next `times` answers."""
+    remaining = iter(range(times))
+    answer = f"HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode()
+
+    def rewrite(data: bytes) -> bytes:
+        begins = re.match(rb"HTTP/1\.\d (?!100)\d{3} ", data)
+        return answer if begins and next(remaining, None) is not None else data
+
+    return rewrite
+
+
 @contextmanager
 def flaky_proxy(upstream: int) -> Iterator[Flaky]:
     """Run a proxy in front of a port of 127.0.0.1 until the block ends."""

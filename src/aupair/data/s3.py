@@ -6,18 +6,20 @@ AWS_ENDPOINT_URL and the rest of its variables and files.
 
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 
 from aupair import store
 from aupair.errors import AupairError, AuthError, DataError, ParamsError, RejectedError, UnreachableError, scrub
 from aupair.log import Log
+from aupair.retry import LONGEST, has_answered, retry
+
+T = TypeVar("T")
 
 _WORKERS = 4
 """Objects that are downloaded and verified at the same time."""
@@ -77,13 +79,15 @@ class Patience:
     """Limits on how long a server is waited for.
 
     Attributes:
-        attempts: tries of a request to an object store.
+        attempts: tries that boto3 makes of a request; of the first one to a bucket, only one.
         timeout: seconds without an answer, or without a byte, that make a try fail.
+        outage: seconds for which a bucket that has answered before is waited for when it does not answer.
         longest: seconds that a whole git or DVC command may take.
     """
 
     attempts: int = 5
     timeout: float = 30.0
+    outage: float = LONGEST
     longest: float = 6 * 3600.0
 
 
@@ -130,33 +134,61 @@ def s3_client(where: str, patience: Patience) -> Iterator[Any]:
     """
     from boto3.session import Session
     from botocore.config import Config
+
+    config = Config(
+        connect_timeout=min(10.0, patience.timeout),
+        read_timeout=patience.timeout,
+        retries={
+            "mode": "standard",
+            "total_max_attempts": patience.attempts if has_answered(_service(where)) else 1,
+        },
+    )
+    try:
+        client = Session().client("s3", config=config)
+    except ValueError as error:
+        expected = "http(s)://host:port"
+        raise ParamsError("not the URL of a server", where="AWS_ENDPOINT_URL", expected=expected) from error
+    try:
+        yield client
+    except _boto3_errors() as error:
+        raise _translate(error, where, scrub(client.meta.endpoint_url)) from error
+
+
+def _boto3_errors() -> tuple[type[Exception], ...]:
+    """Return what boto3 raises when a server refuses or does not answer."""
     from botocore.exceptions import BotoCoreError, ClientError
     from botocore.parsers import ResponseParserError
     from s3transfer.exceptions import RetriesExceededError
     from urllib3.exceptions import HTTPError
 
-    config = Config(
-        connect_timeout=min(10.0, patience.timeout),
-        read_timeout=patience.timeout,
-        retries={"mode": "standard", "total_max_attempts": patience.attempts},
-    )
-    endpoint = ""
-    try:
-        try:
-            client = Session().client("s3", config=config)
-        except ValueError as error:
-            expected = "http(s)://host:port"
-            raise ParamsError("not the URL of a server", where="AWS_ENDPOINT_URL", expected=expected) from error
-        endpoint = scrub(client.meta.endpoint_url)
-        yield client
-    except (BotoCoreError, ClientError, ResponseParserError, RetriesExceededError, HTTPError) as raised:
-        failure = getattr(raised, "last_exception", raised)
-        status, code = _status_and_code(failure)
-        cause = f"{code} (HTTP {status})" if status else type(failure).__name__
-        report = cause if status else " ".join(base.__name__ for base in type(failure).__mro__)
-        got, todo = f"{cause} from {endpoint}", "check AWS_ENDPOINT_URL, AWS_DEFAULT_REGION and the bucket"
-        refused = RejectedError("the object store refuses the request", where=where, got=got, todo=todo)
-        raise server_error("the object store", where, got, report, refused) from raised
+    return BotoCoreError, ClientError, ResponseParserError, RetriesExceededError, HTTPError
+
+
+def _translate(error: Exception, where: str, endpoint: str) -> AupairError:
+    """Return the error of one line for what boto3 has raised."""
+    failure = getattr(error, "last_exception", error)
+    status, code = _status_and_code(failure)
+    cause = f"{code} (HTTP {status})" if status else type(failure).__name__
+    report = cause if status else " ".join(base.__name__ for base in type(failure).__mro__)
+    got, todo = f"{cause} from {endpoint}", "check AWS_ENDPOINT_URL, AWS_DEFAULT_REGION and the bucket"
+    refused = RejectedError("the object store refuses the request", where=where, got=got, todo=todo)
+    return server_error("the object store", where, got, report, refused)
+
+
+def _retry(call: Callable[[], T], what: str, where: str, patience: Patience) -> T:
+    """Return what `call` returns, and repeat it while the object store throttles, fails or does not answer."""
+
+    def is_transient(error: Exception) -> bool:
+        if not isinstance(error, _boto3_errors()) or _status_and_code(error)[0] == 501:
+            return False
+        return isinstance(_translate(error, where, ""), UnreachableError)
+
+    return retry(call, what, _service(where), is_transient, patience.outage)
+
+
+def _service(source: str) -> str:
+    """Return the name of a bucket as a service that may have answered before."""
+    return f"s3://{parse_address(source)[0]}"
 
 
 def list_objects(source: str, patience: Patience) -> list[Item]:
@@ -170,7 +202,7 @@ def list_objects(source: str, patience: Patience) -> list[Item]:
         pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
         items = [
             Item(entry["Key"].removeprefix(prefix), int(entry["Size"]), entry.get("ETag", "").strip('"'))
-            for page in pages
+            for page in _retry(lambda: list(pages), "listing", source, patience)
             for entry in page.get("Contents", [])
             if entry["Size"] or not entry["Key"].endswith("/")
         ]
@@ -194,7 +226,11 @@ def download_objects(source: str, items: Sequence[Item], folder: Path, log: Log,
         TransferManager(client, config) as manager,  # an error in the block cancels all downloads
         ThreadPool(_WORKERS) as pool,
     ):
-        fetch_one = partial(_Bucket(client, manager, *parse_address(source)).fetch, folder)
+        bucket = _Bucket(client, manager, *parse_address(source))
+
+        def fetch_one(item: Item) -> bool:
+            return _retry(lambda: bucket.fetch(folder, item), f"fetching {item.name}", source, patience)
+
         verified = pool.imap_unordered(fetch_one, items)
         by_size = sum(not content for content in log.progress(verified, len(items), "fetching files"))
     if by_size:
