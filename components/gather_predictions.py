@@ -12,6 +12,9 @@ def gather_predictions(
     overview: dsl.Output[dsl.Markdown],
 ) -> None:
     """Merge the tables of all shards; fail only if no video at all could be read."""
+    from aupair.console import ConsoleLog
+    from aupair.kubeflow.run_record import recorded
     from aupair.kubeflow.shards import merge_shard_tables
 
-    merge_shard_tables(tables, predictions, overview)
+    with recorded("gather-predictions", ConsoleLog()):
+        merge_shard_tables(tables, predictions, overview)

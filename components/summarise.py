@@ -1,4 +1,4 @@
-"""summarise: the exit handler, which writes status, score table and a link to MLflow, also after a failure."""
+"""summarise: the exit handler, which writes the run's result, score table and links, also after a failure."""
 
 from kfp import dsl
 
@@ -6,8 +6,10 @@ from components import IMAGE
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def summarise(status: dsl.PipelineTaskFinalStatus, summary: dsl.Output[dsl.Markdown]) -> None:
-    """Write a summary of the run for people."""
+def summarise(
+    last_task: str, run_id: str, status: dsl.PipelineTaskFinalStatus, summary: dsl.Output[dsl.Markdown]
+) -> None:
+    """Write a summary of the run for people: it is good if the record of its last task says so."""
     from aupair.kubeflow.summary import write_run_summary
 
-    write_run_summary(status.state, status.error_message, summary)
+    write_run_summary(status.state, last_task, run_id, summary)

@@ -29,7 +29,8 @@ def predict_pipeline(params: Params, configure: Configure, parallelism: int | No
 
     @dsl.pipeline(name="aupair-predict", description="From videos to Action Units.", pipeline_config=config)
     def predict(source: str, model: str = champion, shards: int = 4, abstain: float = 0.0) -> None:
-        with dsl.ExitHandler(configure(summarise())):
+        exit_task = summarise(last_task="gather-predictions", run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER)
+        with dsl.ExitHandler(configure(exit_task)):
             planned = configure(plan_shards(source=source, model=model, shards=shards)).outputs
             with dsl.ParallelFor(planned["Output"], parallelism=parallelism) as shard:
                 tables = configure(predict_shard(shard=shard, abstain=abstain, plan=planned["plan"])).outputs["tables"]

@@ -46,7 +46,8 @@ def train_pipeline(params: Params, configure: Configure, parallelism: int | None
         evaluate: dict = default["evaluate"],
         register_model: dict = default["register_model"],
     ) -> None:
-        with dsl.ExitHandler(configure(summarise())):
+        exit_task = summarise(last_task="register-model", run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER)
+        with dsl.ExitHandler(configure(exit_task)):
             data = configure(fetch_data(source=source, revision=revision, remote=remote)).outputs["data"]
             checked = configure(check_data_step(target=target, check_data=check_data, data=data)).outputs
             labels = checked["labels"]

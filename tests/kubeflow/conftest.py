@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from aupair import params
-from aupair.kubeflow import runs, server
+from aupair.kubeflow import run_status, server
 from aupair.kubeflow.cluster import load_cluster
 from aupair.kubeflow.compile import compile_pipeline
 from conftest import REPOSITORY
@@ -33,7 +33,7 @@ def clean_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith(prefixes)]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr(runs, "_POLL_SECONDS", 0.01)
+    monkeypatch.setattr(run_status, "_POLL_SECONDS", 0.01)
     monkeypatch.setattr(server, "_PROBE_SECONDS", 0.3)
 
 

@@ -9,10 +9,13 @@ from pathlib import Path
 import pytest
 
 from aupair import params
+from aupair.errors import RejectedError
 from aupair.kubeflow import runs
 from aupair.kubeflow.pipeline_file import read_pipeline_file
+from aupair.kubeflow.run_tasks import FINISHED
+from aupair.kubeflow.server import Connection, find_server
 from conftest import REPOSITORY, Command, Outcome
-from services.kfp_server import KfpServer
+from services.kfp_server import KfpServer, node
 
 pytestmark = pytest.mark.usefixtures("clean_environment")
 
@@ -106,8 +109,43 @@ def test_a_file_that_a_server_cannot_read(
     newer.write_text(files["plain"].read_text().replace("schemaVersion: 2.1.0", "schemaVersion: 2.1.0\nnewThing: 1"))
     for done in (submit(aupair, kfp, newer), create_schedule(aupair, kfp, newer, "--cron", "@daily")):
         assert done.code == 8
-        assert "newThing" in done.line
+        assert "HTTP 500" in done.line
+        assert "unknown template format" in done.line
         assert "try `aupair pipeline doctor FILE.yaml`" in done.line
+
+
+def test_a_server_refuses_an_unknown_key_of_a_task_and_drops_all_settings_for_one_of_the_pipeline(
+    files: dict[str, Path], aupair: Command, kfp: KfpServer
+) -> None:
+    """What check_server_version prevents, on servers whose version is not what they say."""
+    kfp.unknown = frozenset({"secretAsEnv"})
+    done = submit(aupair, kfp, files["full"])
+    assert done.code == 8
+    assert 'failed to unmarshal kubernetes config: proto: (line 1:2): unknown field "secretAsEnv"' in done.line
+    assert "v2_template.go" not in done.line, "a stack trace"
+    kfp.unknown = frozenset({"resourceTtlOnCompletion"})
+    assert submit(aupair, kfp, files["full"]).code == 0
+    assert list(kfp.settings.values()) == [{}]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({}, "parameter source is not optional"),
+        ({"source": "s3://a/b", "shards": "4"}, "input parameter shards requires type double or integer"),
+        ({"source": "s3://a/b", "shards": True}, "input parameter shards requires type double or integer"),
+        ({"source": 1}, "input parameter source requires type string"),
+        ({"source": "s3://a/b", "trials": [0]}, "parameter(s) provided are not required by pipeline: trials"),
+    ],
+)
+def test_arguments_that_a_server_refuses(
+    files: dict[str, Path], kfp: KfpServer, arguments: dict[str, object], message: str
+) -> None:
+    """They do not pass `parse_arguments`; a server that gets them all the same refuses with HTTP 400."""
+    connection = Connection(find_server(kfp.url))
+    with pytest.raises(RejectedError, match="HTTP 400") as caught:
+        runs.submit_run(connection, read_pipeline_file(files["plain"]), arguments, experiment="aupair")
+    assert message in str(caught.value)
 
 
 def test_waiting_follows_a_run_to_its_success(files: dict[str, Path], aupair: Command, kfp: KfpServer) -> None:
@@ -122,21 +160,47 @@ def test_waiting_follows_a_run_to_its_success(files: dict[str, Path], aupair: Co
 
 
 @pytest.mark.parametrize("state", ["FAILED", "CANCELED"])
-def test_a_run_that_fails_names_the_task(files: dict[str, Path], aupair: Command, kfp: KfpServer, state: str) -> None:
+def test_a_run_that_fails_names_its_tasks_and_where_their_logs_are(
+    files: dict[str, Path], aupair: Command, kfp: KfpServer, state: str
+) -> None:
     kfp.states = ["RUNNING", state]
-    history = [{"state": "FAILED", "error": {"code": 2, "message": "exit code 3\nno videos"}}]
-    kfp.tasks = [
-        {"display_name": "check-data", "state": "SUCCEEDED"},
-        {"display_name": "train-mapping", "state": "FAILED", "state_history": history},
-        {"display_name": "for-loop-1", "state": "FAILED"},
-        {"display_name": "root", "state": "FAILED"},
+    loop = "root.exit-handler-1.for-loop-2.for-loop-2-iterations"
+    kfp.nodes = [
+        node("w", "root", "FAILED"),
+        node("w", "root.exit-handler-1.check-data", "SUCCEEDED"),
+        node("w", "root.exit-handler-1.for-loop-2", "FAILED"),
+        node("w", f"{loop}(0:0).train-mapping", "FAILED"),
+        node("w", f"{loop}(1:1).train-mapping", "FAILED"),
+        node("w", f"{loop}(1:1).train-mapping.executor", "FAILED"),
+        node("w", "root.exit-handler-1.evaluate", "RUNTIME_STATE_UNSPECIFIED"),
+        node("w", "root.exit-handler-1.evaluate-driver", "FAILED"),
     ]
     done = submit(aupair, kfp, files["full"], "--wait")
     assert done.code == 9
+    (run_id,) = kfp.runs
     last = done.err.splitlines()[-1]
     assert f"the run {state.lower()} after" in last
-    assert last.endswith("got task train-mapping: exit code 3 no videos")
-    assert f"{kfp.url}/#/runs/details/" in last
+    assert f"{kfp.url}/#/runs/details/{run_id}" in last
+    assert "failed tasks: evaluate-driver, train-mapping (2 times)" in last
+    assert last.endswith(f"see `aupair pipeline logs {run_id}`")
+
+
+def test_a_run_that_fails_before_any_task(files: dict[str, Path], aupair: Command, kfp: KfpServer) -> None:
+    kfp.states = ["FAILED"]
+    done = submit(aupair, kfp, files["plain"], "--wait")
+    assert done.code == 9
+    assert "got no failed task; see `aupair pipeline logs run-" in done.err.splitlines()[-1]
+
+
+def test_items_of_a_loop_that_the_driver_refuses_fail_the_run(
+    files: dict[str, Path], tmp_path: Path, aupair: Command, kfp: KfpServer
+) -> None:
+    text = files["full"].read_text()
+    old = "pipelinechannel--trials-loop-item:\n          parameterType: NUMBER_INTEGER"
+    assert text.count(old) == 1
+    (tmp_path / "bare.yaml").write_text(text.replace(old, old.replace("NUMBER_INTEGER", "STRING")))
+    done = submit(aupair, kfp, tmp_path / "bare.yaml", "--wait")
+    assert done.code == 9, done.err
 
 
 def test_waiting_ends_in_time_and_the_run_goes_on(files: dict[str, Path], aupair: Command, kfp: KfpServer) -> None:
@@ -214,7 +278,7 @@ def test_a_schedule_is_replaced_only_on_request_and_only_by_an_accepted_one(
     (first,) = kfp.schedules
     done = create_schedule(aupair, kfp, files["full"], "--cron", "@weekly")
     assert (done.code, "--replace" in done.line) == (8, True)
-    kfp.unknown = frozenset({"resourceTtlOnCompletion"})
+    kfp.unknown = frozenset({"fieldPathAsEnv"})
     assert create_schedule(aupair, kfp, files["full"], "--cron", "@weekly", "--replace").code == 8
     assert list(kfp.schedules) == [first], "the old one stays where the new one is refused"
     kfp.unknown = frozenset()
@@ -228,4 +292,4 @@ def test_every_state_of_the_sdk_is_finished_or_known_to_go_on() -> None:
     from kfp_server_api import V2beta1RuntimeState as State
 
     going = {State.PENDING, State.RUNNING, State.CANCELING, State.PAUSED, State.RUNTIME_STATE_UNSPECIFIED}
-    assert set(State.allowable_values) == {*runs._FINISHED, *going}
+    assert set(State.allowable_values) == {*FINISHED, *going}

@@ -1,9 +1,15 @@
 """A stand-in for the API server of Kubeflow Pipelines on loopback: the real one needs Kubernetes, which tests don't have.
 
-It serves the v2beta1 paths that a submission uses, and is strict where the server's own source is: it refuses, with the
-server's messages, unknown keys in a body, documents that are no PipelineSpec or PlatformSpec, and arguments that the
-pipeline does not take. Bodies are read by kfp_server_api's models and kfp's protocol buffers. It runs nothing: a run goes
-through `states`, one at each request. It cannot show what only a cluster has (Argo, drivers, quotas, roles).
+It answers as the code of the server does, tag 2.17.0 (`backend/src/apiserver`): it refuses unknown keys in a body, a first
+document that is no PipelineSpec (HTTP 500), arguments of a wrong name or type, and unknown keys in a task's settings (HTTP
+500 with a stack trace); it drops a second document with an unknown key in `pipelineConfig` in silence; the details of the
+tasks hold no error text; a run that somebody stopped ends as FAILED; a log that does not exist has status 200.
+
+It does not behave as the server in this: it runs nothing, so a run goes through `states`, one at each request; a run whose
+arguments the driver would refuse fails at its first request; whatever Kubernetes and Argo refuse is accepted (names of
+nodes, quotas, roles, images, cron); everybody may do everything in `namespace`; a page holds all rows; filters know only
+the equality of names; there are no SDK-side v1beta1 paths. Set as `ui`, it answers as Kubeflow's user interface, which
+forwards the API.
 """
 
 import datetime
@@ -20,9 +26,16 @@ from types import SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qs, unquote_plus, urlsplit
 
+import yaml
+
+from services.kfp_driver import type_errors
+from services.kfp_spec import Refusal, check_arguments, check_task_settings, read_settings, read_spec
+
 Answer = tuple[int, Mapping[str, str], str]
 
 JSON = {"Content-Type": "application/json"}
+TEXT = {"Content-Type": "text/plain; charset=utf-8"}
+INTERNAL = "InternalServerError"
 HTML: Answer = (200, {"Content-Type": "text/html"}, "<!doctype html><title>Sign in</title>")
 REDIRECT: Answer = (302, {"Location": "https://login.example.org/dex/auth?state=very-secret"}, "")
 
@@ -47,8 +60,11 @@ class KfpServer:
         token: the only accepted one; empty: everybody is accepted.
         namespace: the only one that its user may see, on a server for several users.
         states: of a run, one at each request, the last one for ever; a number from 400 on is a failing HTTP status.
-        tasks: details of a finished run.
+        nodes: of the Argo workflow of every run, from `node`.
+        logs: by the name of the pod.
         unknown: keys that an older server does not know.
+        settings: what the server took of the second document, by run; empty where it dropped it.
+        ui: answer as the user interface.
     """
 
     url: str = ""
@@ -57,12 +73,17 @@ class KfpServer:
     token: str = ""
     always: Answer | None = None
     states: list[str | int] = field(default_factory=lambda: ["SUCCEEDED"])
-    tasks: list[dict[str, Any]] = field(default_factory=list)
+    nodes: list[dict[str, Any]] = field(default_factory=list)
+    logs: dict[str, str] = field(default_factory=dict)
     unknown: frozenset[str] = frozenset()
+    settings: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    ui: bool = False
     requests: list[Request] = field(default_factory=list)
     experiments: dict[str, dict[str, Any]] = field(default_factory=dict)
     runs: dict[str, dict[str, Any]] = field(default_factory=dict)
     schedules: dict[str, dict[str, Any]] = field(default_factory=dict)
+    pipelines: dict[str, dict[str, Any]] = field(default_factory=dict)
+    versions: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def received(self, method: str, resource: str) -> list[Request]:
         """Return the requests for a resource."""
@@ -76,39 +97,92 @@ class KfpServer:
         try:
             if self.token and request.headers.get("Authorization") != f"Bearer {self.token}":
                 raise Refusal(401, f"Unauthenticated: no user for {request.headers.get('Authorization')}")
-            return 200, JSON, json.dumps(self._route(request))
+            answer = self._route(request)
+            return (200, TEXT, answer) if isinstance(answer, str) else (200, JSON, json.dumps(answer))
         except Refusal as refusal:
-            return refusal.status, JSON, json.dumps({"error": refusal.text, "message": refusal.text, "details": []})
+            text = {"code": 13, "message": refusal.text, "details": []}
+            if request.path.startswith("/apis/v2beta1/pipelines/upload"):
+                text = {"error_message": refusal.text, "error_details": refusal.text}
+            return refusal.status, JSON, json.dumps(text)
 
     def _route(self, request: Request) -> Any:
         resource, _, identifier = request.path.removeprefix("/apis/v2beta1/").partition("/")
+        run_id, _, action = identifier.partition(":")
         match request.method, resource, identifier:
             case "GET", "healthz", "":
-                return {"commit_sha": "1a2b3c", "tag_name": self.version, "multi_user": bool(self.namespace)}
+                return self._health()
             case "GET", "experiments", "":
                 return {"experiments": self._list(self.experiments, request)}
             case "POST", "experiments", "":
                 return self._add_experiment(read_body(request.body, "V2beta1Experiment"))
             case "POST", "runs", "":
-                return self._add("run", self.runs, read_body(request.body, "V2beta1Run"), request.body)
-            case "GET", "runs", run_id if run_id in self.runs:
+                return self._add_run(read_body(request.body, "V2beta1Run"), request.body)
+            case "GET", "runs", "":
+                return {"runs": self._list(self.runs, request)[::-1]}
+            case "GET", "runs", _ if run_id in self.runs:
                 return self._run(run_id)
+            case "POST", "runs", _ if run_id in self.runs and action == "terminate":
+                return self._terminate(run_id)
+            case _, "runs", _:
+                raise Refusal(404, f"Failed to get a run: ResourceNotFoundError: Run {run_id} not found")
             case "GET", "recurringruns", "":
                 return {"recurringRuns": self._list(self.schedules, request)}
             case "POST", "recurringruns", "":
                 schedule = read_body(request.body, "V2beta1RecurringRun")
                 check_trigger(schedule)
-                return self._add("recurring_run", self.schedules, schedule, request.body)
+                text = "Failed to create a recurring run"
+                self._check(schedule, f"{text}: {INTERNAL}: {text} with an invalid pipeline spec manifest")
+                return self._store("recurring_run", self.schedules, dict(request.body))
             case "DELETE", "recurringruns", schedule_id if schedule_id in self.schedules:
                 del self.schedules[schedule_id]
                 return {}
+            case _, "pipelines", _:
+                return self._route_pipelines(request, identifier)
+        return self._log(request)
+
+    def _route_pipelines(self, request: Request, identifier: str) -> Any:
+        pipeline_id, _, rest = identifier.partition("/")
+        match request.method, identifier, rest:
+            case "GET", "", "":
+                return {"pipelines": self._list(self.pipelines, request)}
+            case "POST", "", "":
+                read_body(request.body, "V2beta1Pipeline")
+                self._authorize(request.body.get("namespace", ""))
+                return self._store("pipeline", self.pipelines, dict(request.body))
+            case "POST", "upload_version", "":
+                return self._upload(request)
+            case "DELETE", _, "" if pipeline_id in self.pipelines:
+                return self.pipelines.pop(pipeline_id)
+            case "GET", _, "versions" if pipeline_id in self.pipelines:
+                rows = [row for row in self._list(self.versions, request) if row["pipeline_id"] == pipeline_id]
+                return {"pipeline_versions": rows}
+        raise Refusal(404, "Not Found")
+
+    def _health(self) -> dict[str, Any]:
+        if self.ui:
+            users = {"apiServerMultiUser": bool(self.namespace), "multi_user": bool(self.namespace)}
+            return {"apiServerTagName": self.version, "apiServerReady": True, "frontendTagName": self.version, **users}
+        users = {"multi_user": bool(self.namespace), "pipeline_store": "database"}
+        return {"commit_sha": "1a2b3c", "tag_name": self.version, **users}
+
+    def _log(self, request: Request) -> str:
+        """Return a pod's log; the API sends status 200 before it looks for it."""
+        parts = request.path.split("/")
+        if self.ui and request.path == "/k8s/pod/logs":
+            if request.query["podname"] not in self.logs:
+                raise Refusal(404, "pod not found")
+            return self.logs[request.query["podname"]]
+        if not self.ui and request.path.startswith("/apis/v1alpha1/runs/") and parts[5:] == ["nodes", parts[6], "log"]:
+            missing = f'BadRequestError: Failed to read logs for run {parts[4]}: pods "{parts[6]}" not found'
+            return self.logs.get(parts[6], json.dumps({"error_message": missing, "error_details": missing}))
         raise Refusal(404, "Not Found")
 
     def _list(self, table: Mapping[str, dict[str, Any]], request: Request) -> list[dict[str, Any]]:
         """Return the rows that a filter accepts; the server unquotes a filter once more than HTTP did."""
         if unknown := set(request.query) - {"page_token", "page_size", "sort_by", "namespace", "filter"}:
             raise Refusal(400, f"unknown query parameters {unknown}")
-        self._authorize(request.query.get("namespace", ""))
+        if not request.path.endswith("/versions"):
+            self._authorize(request.query.get("namespace", ""))
         predicates = json.loads(unquote_plus(request.query.get("filter", "%7B%7D"))).get("predicates", [])
         assert all(p["operation"] == "EQUALS" and p["key"] == "display_name" for p in predicates)
         return [row for row in table.values() if all(row["display_name"] == p["stringValue"] for p in predicates)]
@@ -125,11 +199,27 @@ class KfpServer:
             raise Refusal(409, f"Already exist error: experiment {experiment.display_name}")
         return self._store("experiment", self.experiments, {"display_name": experiment.display_name})
 
-    def _add(self, kind: str, table: dict[str, dict[str, Any]], parsed: Any, body: Mapping[str, Any]) -> dict[str, Any]:
-        if parsed.experiment_id not in self.experiments:
-            raise Refusal(404, f"Experiment {parsed.experiment_id} not found")
-        check_spec(parsed.pipeline_spec, parsed.runtime_config.parameters or {}, self.unknown)
-        return self._store(kind, table, dict(body))
+    def _check(self, job: Any, context: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+        """Return both documents of a run or a schedule, after the checks of the server."""
+        if job.experiment_id not in self.experiments:
+            raise Refusal(404, f"Experiment {job.experiment_id} not found")
+        document = read_spec(job.pipeline_spec, context)
+        settings = read_settings(job.pipeline_spec, self.unknown)
+        check_arguments(document, job.runtime_config.parameters or {})
+        check_task_settings(settings, self.unknown)
+        return document, settings
+
+    def _add_run(self, run: Any, body: Mapping[str, Any]) -> dict[str, Any]:
+        document, settings = self._check(
+            run, f"Failed to create a new run: {INTERNAL}: Failed to create a run due to error fetching manifest"
+        )
+        created = {**body, "created_at": "2026-11-30T06:00:00Z", "state": "PENDING"}
+        row = self._store("run", self.runs, created)
+        self.settings[row.get("run_id", "")] = settings
+        if type_errors(document):  # a driver refuses an argument
+            self.states = ["FAILED"]
+            self.nodes = [node("w", "root.check-data-driver", "FAILED")]
+        return row
 
     def _store(self, kind: str, table: dict[str, dict[str, Any]], row: dict[str, Any]) -> dict[str, Any]:
         identifier = f"{kind.replace('_', '-')}-{len(self.requests)}"
@@ -140,16 +230,61 @@ class KfpServer:
         state = self.states[0] if len(self.states) == 1 else self.states.pop(0)
         if isinstance(state, int):
             raise Refusal(state, "no healthy upstream")
-        details = {"run_details": {"task_details": self.tasks}} if state in ("FAILED", "CANCELED") else {}
-        return {**self.runs[run_id], "state": state, **details}
+        self.runs[run_id]["state"] = state
+        ended = state in ("SUCCEEDED", "SKIPPED", "FAILED", "CANCELED")
+        times = {"finished_at": "2026-11-30T06:10:00Z" if ended else "1970-01-01T00:00:00Z"}
+        details = {"run_details": {"task_details": self.nodes}} if self.nodes else {}
+        return {**self.runs[run_id], **times, **details}
+
+    def _terminate(self, run_id: str) -> dict[str, Any]:
+        if self.runs[run_id]["state"] not in ("PENDING", "RUNNING", "PAUSED"):
+            text = f"Invalid input error: Failed to terminate a run {run_id}. Row not found"
+            raise Refusal(400, f"Failed to terminate a run: Failed to terminate run {run_id}: {text}")
+        self.states = ["CANCELING", "FAILED"]
+        return {}
+
+    def _upload(self, request: Request) -> dict[str, Any]:
+        """Add a version: its file is the only part of the form."""
+        pipeline_id, name = request.query["pipelineid"], request.query["name"]
+        if pipeline_id not in self.pipelines:
+            raise Refusal(400, "Failed to create a pipeline version")
+        if any((row["pipeline_id"], row["display_name"]) == (pipeline_id, name) for row in self.versions.values()):
+            raise Refusal(409, "Failed to create a pipeline version")
+        documents = list(yaml.safe_load_all(request.body.split("\r\n\r\n", 1)[1].rsplit("\r\n--", 1)[0]))
+        try:
+            read_spec(documents[0], "")
+        except Refusal as refusal:
+            raise Refusal(400, "unknown template format") from refusal
+        row = {"pipeline_id": pipeline_id, "display_name": name, "description": request.query.get("description", "")}
+        return self._store("pipeline_version", self.versions, row)
 
 
-class Refusal(Exception):
-    """A failing HTTP status and its message."""
+def node(workflow: str, name: str, state: str, *children: str, seconds: int = 60) -> dict[str, Any]:
+    """Return a node of a workflow as the server lists it: without its own id, its pod and any message.
 
-    def __init__(self, status: int, text: str) -> None:
-        super().__init__(text)
-        self.status, self.text = status, text
+    Args:
+        name: the full name, such as `root.exit-handler-1.check-data`.
+        children: full names.
+    """
+    start = datetime.datetime(2026, 11, 30, 6, 0, tzinfo=datetime.UTC)
+    return {
+        "run_id": "run-1",
+        "task_id": name,
+        "display_name": name.rpartition(".")[2],
+        "create_time": start.isoformat(),
+        "start_time": start.isoformat(),
+        "end_time": (start + datetime.timedelta(seconds=seconds)).isoformat(),
+        "state": state,
+        "child_tasks": [{"pod_name": f"{workflow}-{fnv(f'{workflow}.{child}')}"} for child in children],
+    }
+
+
+def fnv(text: str) -> int:
+    """Return the FNV-1a hash of 32 bits, by which Argo names nodes and pods."""
+    number = 0x811C9DC5
+    for byte in text.encode():
+        number = (number ^ byte) * 0x01000193 % 2**32
+    return number
 
 
 def read_body(body: Any, model: str) -> Any:
@@ -169,34 +304,6 @@ def check_trigger(schedule: Any) -> None:
         raise Refusal(400, "Invalid input error: a recurring run needs a name and a trigger")
 
 
-def check_spec(spec: Mapping[str, Any], arguments: Mapping[str, Any], unknown: frozenset[str]) -> None:
-    """Read both documents by their protocol buffers, and check the arguments against the pipeline's inputs."""
-    from google.protobuf import json_format
-    from kfp.kubernetes.kubernetes_executor_config_pb2 import KubernetesExecutorConfig
-    from kfp.pipeline_spec import pipeline_spec_pb2 as pb
-
-    platform = spec.get("platform_spec", {}) if "pipeline_spec" in spec else {}
-    kubernetes = platform.get("platforms", {}).get("kubernetes", {})
-    for key in unknown & set(kubernetes.get("pipelineConfig", {})):
-        text = f'cannot unmarshal platform specific configs: proto:\xa0(line 1:9): unknown field "{key}"'
-        raise Refusal(400, f"Failed to create a run: InvalidInputError: {text}: platform spec is invalid")
-    try:
-        parsed = json_format.ParseDict(spec.get("pipeline_spec", spec), pb.PipelineSpec())
-        json_format.ParseDict(platform, pb.PlatformSpec())
-        for options in kubernetes.get("deploymentSpec", {}).get("executors", {}).values():
-            json_format.ParseDict(options, KubernetesExecutorConfig())
-    except json_format.ParseError as error:
-        raise Refusal(400, f"unknown template format: pipeline spec is invalid: {error}") from error
-    inputs = parsed.root.input_definitions.parameters
-    for name in set(arguments) - set(inputs):
-        raise Refusal(400, f"unknown parameter {name}")
-    for name, entry in inputs.items():
-        if not entry.is_optional and name not in arguments:
-            raise Refusal(
-                400, f"parameter {name} is not optional, yet has neither default value nor user provided value"
-            )
-
-
 @contextmanager
 def kfp_server(certificate: Path | None = None) -> Iterator[KfpServer]:
     """Serve on a free port of 127.0.0.1 until the block ends; with a certificate, over TLS."""
@@ -210,7 +317,9 @@ def kfp_server(certificate: Path | None = None) -> Iterator[KfpServer]:
             target = urlsplit(self.path)
             query = {key: values[0] for key, values in parse_qs(target.query).items()}
             headers = {key.title(): value for key, value in self.headers.items()}
-            request = Request(self.command, target.path, query, headers, json.loads(body) if body else None)
+            form = headers.get("Content-Type", "").startswith("multipart/form-data")
+            content = body.decode() if form else json.loads(body) if body else None
+            request = Request(self.command, target.path, query, headers, content)
             status, sent, text = server.answer(request)
             self.send_response(status)
             for key, value in {**sent, "Content-Length": str(len(text.encode()))}.items():

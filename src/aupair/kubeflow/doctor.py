@@ -47,10 +47,11 @@ class Doctor:
         server: None if no host was named.
         path: a compiled pipeline, or None.
         source: `s3://bucket/prefix` of the data, or empty.
+        version: the server's, where it does not tell it.
     """
 
-    def __init__(self, server: Server | None, path: Path | None, source: str) -> None:
-        self.server, self.path, self.source = server, path, source
+    def __init__(self, server: Server | None, path: Path | None, source: str, version: str = "") -> None:
+        self.server, self.path, self.source, self.version = server, path, source, version
         self.connection: Connection
         self.file: PipelineFile
 
@@ -83,17 +84,17 @@ class Doctor:
     def _connect(self) -> str:
         if self.server is None:
             raise _Unsure("not checked", todo="give --host, or set KFP_ENDPOINT")
-        self.connection = Connection(self.server)
+        self.connection = Connection(self.server, self.version)
         users = "many users" if self.connection.multi_user else "one user"
         return f"{self.server.host}: Kubeflow Pipelines {self.connection.version or 'of unknown version'}, {users}"
 
     def _server_version(self) -> str:
-        """Compare the server with the SDK that compiled the file, else with the one installed here."""
+        """Compare the server with what the file needs, as submit does."""
         server, sdk = self.connection.version, metadata.version("kfp")
         if hasattr(self, "file"):
             check_server_version(self.file, server)
         if not server:
-            raise _Unsure("the server does not tell its version")
+            raise _Unsure("the server does not tell its version", todo="give --server-version X.Y")
         if not hasattr(self, "file") and (parse_version(server) or (0, 0)) < (parse_version(sdk) or (0, 0)):
             raise _Unsure(f"server {server}, SDK {sdk}", todo="name the compiled file to see what that server lacks")
         return f"server {server}, SDK {sdk}"

@@ -1,6 +1,7 @@
 """Read a compiled pipeline file, and check the arguments that a user gives it."""
 
 import difflib
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,6 +66,11 @@ class PipelineFile:
         """The images of its tasks, each once."""
         executors = self.spec["deploymentSpec"]["executors"].values()
         return sorted({executor["container"]["image"] for executor in executors if "container" in executor})
+
+    @property
+    def digest(self) -> str:
+        """The beginning of the file's SHA-256."""
+        return hashlib.sha256(self.path.read_bytes()).hexdigest()[:16]
 
     @property
     def kubernetes(self) -> Mapping[str, Any]:

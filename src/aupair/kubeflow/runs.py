@@ -1,9 +1,9 @@
-"""Start a compiled pipeline as a run or as a schedule of runs, and wait for a run: `aupair pipeline submit | schedule`.
+"""Start a compiled pipeline as a run or as a schedule of runs: `aupair pipeline submit | schedule`.
 
 Both documents of the file travel inside the request; nothing is uploaded first, and caching stays as it was compiled.
+What comes afterwards is in `aupair.kubeflow.run_status`.
 """
 
-import hashlib
 import json
 import time
 from collections.abc import Mapping
@@ -11,29 +11,15 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from aupair.errors import AupairError, ParamsError, RejectedError, RunFailedError, TimedOutError, UnreachableError
+from aupair.errors import ParamsError, RejectedError
 from aupair.kubeflow.pipeline_file import PipelineFile
 from aupair.kubeflow.server import Connection
-from aupair.kubeflow.server_errors import NotReadyError, kfp_errors
-from aupair.log import Log
-
-_POLL_SECONDS = 5.0
-_LOG_SECONDS = 60.0
-_FAILED_POLLS = 60
-"""Polls in a row that may fail while waiting for a run: a server is restarted now and then."""
-
-_FINISHED = ("SUCCEEDED", "SKIPPED", "FAILED", "CANCELED")
-
-
-class StillRunning(AupairError):
-    """Ctrl-C ended the wait for a run, which continues on the server; the exit code is that of shells for Ctrl-C."""
-
-    exit_code = 130
+from aupair.kubeflow.server_errors import kfp_errors
 
 
 @dataclass(frozen=True)
 class Submitted:
-    """A run or a schedule on the server.
+    """A run, a schedule or a version of a pipeline on the server.
 
     Attributes:
         url: its page in the user interface; empty if that is not known.
@@ -144,54 +130,9 @@ def schedule_ids(connection: Connection, name: str) -> list[str]:
     """Return the ids of the schedules of a name."""
     with kfp_errors(connection.server, "list the schedules"):
         answer = connection.schedules.recurring_run_service_list_recurring_runs(
-            page_size=100, namespace=connection.namespace, filter=_name_filter(name)
+            page_size=100, namespace=connection.namespace, filter=name_filter(name)
         )
     return [str(schedule.recurring_run_id) for schedule in answer.recurring_runs or ()]
-
-
-def wait_for_run(connection: Connection, run: Submitted, file: PipelineFile, timeout: float, log: Log) -> str:
-    """Wait until a run has finished, and return how long it took, in words.
-
-    Raises:
-        RunFailedError: it finished without success; the failed tasks are named.
-        TimedOutError: it did not finish within `timeout` seconds.
-        StillRunning: Ctrl-C.
-    """
-    try:
-        finished, duration = _poll(connection, run, timeout, log)
-    except KeyboardInterrupt:
-        raise StillRunning("stopped waiting", todo=f"the run goes on: {run}") from None
-    if finished.state not in ("SUCCEEDED", "SKIPPED"):
-        got = connection.server.scrub(_failed_tasks(finished, file)) or "no more than that from the server"
-        raise RunFailedError(f"the run {finished.state.lower()} after {duration}", where=run, got=got)
-    return duration
-
-
-def _poll(connection: Connection, run: Submitted, timeout: float, log: Log) -> tuple[Any, str]:
-    """Poll the run until it has finished; tolerate a server that does not answer for some minutes."""
-    start, logged, state, failures = time.monotonic(), 0.0, "", 0
-    while True:
-        current = state
-        try:
-            with kfp_errors(connection.server, f"show run {run.id}"):
-                answer = connection.runs.run_service_get_run(run.id)
-            failures, current = 0, str(answer.state or "PENDING")
-        except (UnreachableError, NotReadyError) as error:
-            failures += 1
-            if failures >= _FAILED_POLLS:
-                raise
-            if failures == 1:
-                log.line(f"  asking again: {error}")
-        elapsed = time.monotonic() - start
-        if current != state or elapsed - logged > _LOG_SECONDS:
-            state, logged = current, elapsed
-            log.line(f"  {state.lower()}, {_format_duration(elapsed)}")
-        if state in _FINISHED:
-            return answer, _format_duration(elapsed)
-        if elapsed >= timeout:
-            got = f"{state.lower()} after {_format_duration(elapsed)}"
-            raise TimedOutError("the run has not finished", where=run, got=got, todo="it goes on; look there")
-        time.sleep(min(_POLL_SECONDS, timeout - elapsed))
 
 
 def _submitted(connection: Connection, identifier: str | None, name: str, page: str) -> Submitted:
@@ -210,10 +151,9 @@ def _job(connection: Connection, file: PipelineFile, arguments: Mapping[str, Any
     """Return the fields that the requests for a run and for a schedule share."""
     from kfp_server_api import V2beta1RuntimeConfig
 
-    digest = hashlib.sha256(file.path.read_bytes()).hexdigest()
     return {
         "experiment_id": _experiment_id(connection, experiment),
-        "description": f"{file.path.name}, sha256 {digest[:16]}, image {', '.join(file.images)}",
+        "description": f"{file.path.name}, sha256 {file.digest}, image {', '.join(file.images)}",
         "pipeline_spec": {"pipeline_spec": file.spec, "platform_spec": file.platform} if file.platform else file.spec,
         "runtime_config": V2beta1RuntimeConfig(parameters=dict(arguments)),
     }
@@ -229,7 +169,7 @@ def _experiment_id(connection: Connection, name: str) -> str:
 
     with kfp_errors(connection.server, "list the experiments"):
         answer = connection.experiments.experiment_service_list_experiments(
-            namespace=connection.namespace, filter=_name_filter(name)
+            namespace=connection.namespace, filter=name_filter(name)
         )
     if answer.experiments:
         experiment = answer.experiments[0]
@@ -243,29 +183,7 @@ def _experiment_id(connection: Connection, name: str) -> str:
     return _submitted(connection, experiment.experiment_id, name, "experiments").id
 
 
-def _name_filter(name: str) -> str:
+def name_filter(name: str) -> str:
     """Return the filter for a name, URL-quoted because the server unquotes it once more than HTTP does."""
     predicate = {"operation": "EQUALS", "key": "display_name", "stringValue": name}
     return quote(json.dumps({"predicates": [predicate]}), safe="")
-
-
-def _failed_tasks(run: Any, file: PipelineFile) -> str:
-    """Return the failed tasks with the server's messages; Kubeflow's own nodes only if no task failed."""
-    components = [file.spec["root"], *file.spec["components"].values()]
-    names = {name for component in components for name in component.get("dag", {}).get("tasks", {})}
-    details = (run.run_details.task_details if run.run_details else None) or ()
-    failed = [task for task in details if task.state == "FAILED"]
-    tasks = [task for task in failed if task.display_name in names] or failed
-    messages = [": ".join(filter(None, (f"task {task.display_name}", _error_message(task)))) for task in tasks]
-    return "; ".join(dict.fromkeys(filter(None, [*messages, _error_message(run)])))
-
-
-def _error_message(thing: Any) -> str:
-    """Return why a run or a task failed: its own error, or the last one of its history."""
-    errors = [thing.error, *(entry.error for entry in reversed(thing.state_history or ()))]
-    return next((" ".join(error.message.split())[:500] for error in errors if error and error.message), "")
-
-
-def _format_duration(seconds: float) -> str:
-    minutes, seconds = divmod(int(seconds), 60)
-    return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"

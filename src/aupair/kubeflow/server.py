@@ -7,13 +7,15 @@ whose fields are all None, follow redirects, and wait forever for a server that 
 import os
 import ssl
 import urllib.request
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from aupair.errors import ParamsError, RejectedError
-from aupair.kubeflow.server_errors import HOW_TO_LOG_IN, NotReadyError, check_json, kfp_errors
+from aupair.kubeflow.compat import parse_version
+from aupair.kubeflow.server_errors import HOW_TO_LOG_IN, NotReadyError, check_json, check_log, kfp_errors
 
 if TYPE_CHECKING:
     from kfp_server_api import ApiClient
@@ -94,11 +96,23 @@ def find_server(host: str, namespace: str = "", token_file: Path | None = None, 
         if not pod_token.is_file():
             todo = "give --host https://HOST/pipeline, or set KFP_ENDPOINT"
             raise NoHostError("which Kubeflow Pipelines server?", got="no --host, and no pod of a cluster", todo=todo)
-        if not namespace and _POD_NAMESPACE_FILE.is_file():
-            namespace = _POD_NAMESPACE_FILE.read_text().strip()
+        namespace = namespace or pod_namespace()
         token_file = token_file or (None if token else pod_token)
     ui = os.environ.get("KF_PIPELINES_UI_ENDPOINT", ui).rstrip("/")
     return Server(host, namespace, token, token_file, cookie, ca, ui)
+
+
+def server_of_this_pod() -> Server | None:
+    """Return the server that runs the pipeline of which this process is a task; None outside of a cluster."""
+    if "KUBERNETES_SERVICE_HOST" not in os.environ:
+        return None
+    token = Path(os.environ.get("KF_PIPELINES_SA_TOKEN_PATH", _POD_TOKEN_FILE))
+    return Server(_POD_HOST, pod_namespace(), token_file=token if token.is_file() else None)
+
+
+def pod_namespace() -> str:
+    """Return the namespace of this pod; empty if there is none."""
+    return _POD_NAMESPACE_FILE.read_text().strip() if _POD_NAMESPACE_FILE.is_file() else ""
 
 
 def _check_secret(secret: str, where: str) -> str:
@@ -136,23 +150,32 @@ class Connection:
     """A connection to a server that has proven to be a Kubeflow Pipelines API.
 
     Attributes:
-        experiments, runs, schedules: the SDK's services; wrap their calls in `kfp_errors`.
-        version: the server's, such as 2.17.0; empty if it does not tell.
+        experiments, runs, schedules, pipelines, uploads: the SDK's services; wrap their calls in `kfp_errors`.
+        version: the server's, such as 2.17.0; empty if neither it nor the user tells.
         multi_user: whether everything belongs to a namespace.
+
+    Args:
+        version: the user's word for a server that does not tell its version.
 
     Raises:
         AupairError: the server does not answer, or refuses; see `kfp_errors`.
     """
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, version: str = "") -> None:
         import kfp_server_api
 
         self.server = server
-        api = _api_client(server)
-        self.version, self.multi_user = _probe(server, api)
+        self._api = api = _api_client(server)
+        health = _probe(server, api)
+        self._behind_ui = "apiServerReady" in health
+        answer = str(health.get("tag_name") or health.get("apiServerTagName") or "")
+        self.version = answer if parse_version(answer) else version
+        self.multi_user = bool(health.get("multi_user") or health.get("apiServerMultiUser"))
         self.experiments = kfp_server_api.ExperimentServiceApi(api)
         self.runs = kfp_server_api.RunServiceApi(api)
         self.schedules = kfp_server_api.RecurringRunServiceApi(api)
+        self.pipelines = kfp_server_api.PipelineServiceApi(api)
+        self.uploads = kfp_server_api.PipelineUploadServiceApi(api)
 
     @property
     def namespace(self) -> str | None:
@@ -167,6 +190,29 @@ class Connection:
             todo = "give --namespace, or set KFP_NAMESPACE: your profile's name in Kubeflow"
             raise ParamsError("a namespace is needed", where=self.server.host, got="a server for many users", todo=todo)
         return self.server.namespace
+
+    def read_log(self, run_id: str, pod: str, day: str) -> str:
+        """Return the log of a pod of a run, from the API or from the user interface, whichever answers at the host.
+
+        Args:
+            day: when the run was created, such as 2026-11-30; the interface looks up an archived log by it.
+
+        Raises:
+            RejectedError: there is no such log (any more).
+        """
+        path, query = f"/apis/v1alpha1/runs/{run_id}/nodes/{pod}/log", []
+        if self._behind_ui:  # it forwards no other path than those of v1beta1 and v2beta1
+            path, query = "/k8s/pod/logs", [("podname", pod), ("runid", run_id), ("createdat", day)]
+            query += [("podnamespace", self.server.namespace)] if self.server.namespace else []
+        action = f"read the log of pod {pod}"
+        with kfp_errors(self.server, action):
+            answer = self._api.call_api(
+                path, "GET", query_params=query, auth_settings=["Bearer"],
+                _return_http_data_only=True, _preload_content=False,
+            )  # fmt: skip
+            text = str(answer.data.decode(errors="replace"))
+        check_log(self.server, action, text)
+        return text
 
 
 def _api_client(server: Server) -> "ApiClient":
@@ -183,7 +229,8 @@ def _api_client(server: Server) -> "ApiClient":
             except ApiException as error:  # its caller needs a body, and UTF-8
                 error.body = (error.body or b"").decode(errors="replace").encode()
                 raise
-            check_json(server, response.data)
+            if options.get("_preload_content", True):
+                check_json(server, response.data)
             return response
 
     def read_token(config: Configuration) -> None:
@@ -202,8 +249,8 @@ def _api_client(server: Server) -> "ApiClient":
     return client
 
 
-def _probe(server: Server, api: "ApiClient") -> tuple[str, bool]:
-    """Request the version of the server (empty if unknown), and whether it serves several users.
+def _probe(server: Server, api: "ApiClient") -> Mapping[str, Any]:
+    """Request the server's health, as it answers: the SDK's own model drops the version.
 
     The answer comes from the API itself or from the user interface, which forwards requests to the API.
     """
@@ -212,12 +259,10 @@ def _probe(server: Server, api: "ApiClient") -> tuple[str, bool]:
             "/apis/v2beta1/healthz", "GET", response_type="object", auth_settings=["Bearer"],
             _return_http_data_only=True, _request_timeout=(_CONNECT_SECONDS, _PROBE_SECONDS),
         )  # fmt: skip
-    health = answer if isinstance(answer, dict) else {}
+    health: Mapping[str, Any] = answer if isinstance(answer, dict) else {}
     if health.get("apiServerReady") is False:
         raise NotReadyError("the API behind the user interface does not answer", where=server.host, todo="try again")
     if not {"multi_user", "tag_name", "apiServerReady"} & set(health):
         got = f"JSON with {', '.join(health) or 'nothing in it'}"
         raise RejectedError("no Kubeflow Pipelines API here", where=server.host, got=got[:100], todo="check --host")
-    version = str(health.get("tag_name") or health.get("apiServerTagName") or "")
-    multi_user = bool(health.get("multi_user") or health.get("apiServerMultiUser"))
-    return "" if version == "unknown" else version, multi_user
+    return health

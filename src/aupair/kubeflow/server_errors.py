@@ -59,6 +59,20 @@ def check_json(server: "Server", data: bytes) -> None:
         raise _login_page(server, "HTML" if b"<" in data[:100] else "no JSON") from error
 
 
+def check_log(server: "Server", action: str, text: str) -> None:
+    """Check the text that was sent for a log: the API sends its refusals with status 200, too.
+
+    Raises:
+        RejectedError: it is a refusal.
+        AuthError: it is a login page.
+    """
+    if text.startswith('{"error_message"'):
+        got = _message(text)
+        raise RejectedError(f"the server refused to {action}", where=server.host, got=server.scrub(got))
+    if text.lstrip()[:9].lower() in ("<!doctype", "<html>"):
+        raise _login_page(server, "HTML")
+
+
 def _refusal(server: "Server", action: str, status: int, headers: Mapping[str, str], body: str) -> AupairError:
     """Return the error for an HTTP status that is no success."""
     message, where = _message(body), server.host
@@ -92,10 +106,16 @@ def _login_page(server: "Server", got: str) -> AuthError:
 
 
 def _message(body: str) -> str:
-    """Return the server's own message in one line: of a long one the end, since servers written in Go put the cause there."""
+    """Return the server's own message in one line: of a long one the end, since servers written in Go put the cause there.
+
+    An internal error comes with a stack trace, and there the first line holds the cause.
+    """
     try:
         answer = json.loads(body)
-        text = " ".join(str(answer.get("message") or answer.get("error") or "").split())
+        text = str(answer.get("message") or answer.get("error_message") or answer.get("error") or "")
     except (ValueError, AttributeError):
         return ""
+    if text.startswith("Internal error: "):
+        text = text.splitlines()[0]
+    text = " ".join(text.split())
     return text if len(text) <= _SHOWN_CHARACTERS else f"... {text[-_SHOWN_CHARACTERS:]}"

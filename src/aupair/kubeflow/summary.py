@@ -1,72 +1,162 @@
-"""The exit handler of both pipelines: a page with the run's status, its score table and links, also after a failure."""
+"""The exit handler of both pipelines: a page with the run's result, its score table and links, also after a failure.
+
+The state that a server hands to the exit task is COMPLETE, FAILED or RUNNING, and RUNNING may be a good run as well as a
+dead one. The result is therefore read from the record of the last task: in MLflow, else in the server's own list of tasks.
+"""
 
 import os
 import tempfile
+import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aupair import store
 from aupair.errors import AupairError
+from aupair.kubeflow.run_record import RunRecord, TaskState, read_run_record
+from aupair.kubeflow.run_status import kubectl_logs
+from aupair.kubeflow.run_tasks import failed_tasks, get_run, list_tasks
+from aupair.kubeflow.server import Connection, pod_namespace, server_of_this_pod
 from aupair.kubeflow.step import KfpArtifact
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
+_ASKED_AGAIN = 6
+_PAUSE_SECONDS = 5.0
+"""The server's list of tasks follows the pods by some seconds."""
 
-def write_run_summary(state: str, error: str, summary: KfpArtifact) -> None:
+SUCCEEDED, FAILED, CANCELED, UNKNOWN = "SUCCEEDED", "FAILED", "CANCELED", "STATE UNKNOWN"
+_MLFLOW_STATUS = {SUCCEEDED: "FINISHED", FAILED: "FAILED", CANCELED: "KILLED"}
+_TASK_STATES = {"SUCCEEDED": TaskState.COMPLETE, "FAILED": TaskState.FAILED, "RUNNING": TaskState.UNFINISHED}
+
+
+@dataclass(frozen=True)
+class _ServerRecord:
+    """What the Kubeflow server says of the run.
+
+    Attributes:
+        state: of the last task; None if the server could not be asked.
+        failed: names of the tasks that failed.
+        canceled: whether somebody stopped the run.
+        problem: why the server could not be asked.
+    """
+
+    state: TaskState | None = None
+    failed: tuple[str, ...] = ()
+    canceled: bool = False
+    problem: str = ""
+
+
+def write_run_summary(state: str, last_task: str, run_id: str, summary: KfpArtifact) -> None:
     """Write and print a run's summary, and end its parent run in MLflow.
 
+    If MLflow or the server does not answer, a line says so, and the task succeeds all the same.
+
     Args:
-        state: KFP's: SUCCEEDED, FAILED or CANCELLED.
-        error: KFP's message about a failure; may be empty.
+        state: the server's word: COMPLETE, FAILED, RUNNING; SUCCEEDED or FAILED of a local run.
+        last_task: the task whose success makes the run good.
+        run_id: Kubeflow's id of the run.
     """
-    lines = [f"# {state}", "", *([error, ""] if error else []), *_mlflow_lines(state)]
-    text = "\n".join(lines) + "\n"
+    problems, record, lines = [], None, list[str]()
+    try:
+        record = _read_mlflow()
+    except AupairError as problem:
+        problems.append(f"* MLflow: {problem}")
+    recorded = record.state(last_task) if record else None
+    server = _ServerRecord() if recorded is TaskState.COMPLETE else _ask_server(run_id, last_task)
+    result = CANCELED if server.canceled else decide_result(state, recorded, server.state)
+    if record:
+        try:
+            lines = _record_lines(record, result)
+        except AupairError as problem:
+            problems.append(f"* MLflow: {problem}")
+    if result == UNKNOWN:
+        problems.insert(0, f"Kubeflow calls the run {state or 'nothing'}, and there is no record of {last_task}.\n")
+    problems += [f"* failed, by Kubeflow's list: {', '.join(server.failed)}"] if server.failed else []
+    problems += [f"* Kubeflow's API: {server.problem}"] if server.problem else []
+    if result != SUCCEEDED and server_of_this_pod():
+        problems.append(f"* logs: `aupair pipeline logs {run_id}`, or `{kubectl_logs(run_id, pod_namespace())}`")
+    text = "\n".join([f"# {result}", "", *problems, *lines]) + "\n"
     print(text)
     store.write_text(Path(summary.path), text)
 
 
-def _mlflow_lines(state: str) -> list[str]:
-    """Return the lines about the run's stages and scores in MLflow.
+def decide_result(state: str, recorded: TaskState | None, listed: TaskState | None) -> str:
+    """Return the result of a run.
 
-    If MLflow does not answer, a line says so, and the task succeeds all the same.
+    Args:
+        state: the server's word for the exit task.
+        recorded: the last task in MLflow; None if MLflow has no record of this run's tasks.
+        listed: the last task in the server's list of tasks; None if the server could not be asked.
+    """
+    records = (recorded, listed)
+    if TaskState.COMPLETE in records:
+        return SUCCEEDED
+    if state == "FAILED" or TaskState.FAILED in records or TaskState.UNFINISHED in records:
+        return FAILED
+    if state in (SUCCEEDED, CANCELED):  # only the local runner says SUCCEEDED, and it is right
+        return state
+    if state == "RUNNING" and TaskState.MISSING in records:
+        return FAILED
+    return UNKNOWN
+
+
+def _read_mlflow() -> RunRecord:
+    """Return MLflow's record of the run.
+
+    Raises:
+        AupairError: there is none, or MLflow does not answer.
     """
     from aupair.registry import live_logging, mlflow_store
 
     if not live_logging.runs_in_pipeline():
-        return [
-            "Only register-model logged to MLflow: this run has no id of its own (compile with `--set run_id=true`)."
-        ]
+        raise AupairError("only register-model logs", got="no id of this run", todo="compile with `--set run_id=true`")
+    record = read_run_record(mlflow_store.open_mlflow())
+    if not record.stages and mlflow_store.sqlite_path(mlflow_store.tracking_uri()) is not None:
+        raise AupairError(f"no task of `{record.flow}` was logged")  # by predict, which needs no store of its own
+    return record
+
+
+def _ask_server(run_id: str, last_task: str) -> _ServerRecord:
+    """Return what the server's list of tasks says, after waiting for it to catch up."""
+    server = server_of_this_pod()
+    if server is None:
+        return _ServerRecord()
     try:
-        client = mlflow_store.open_mlflow()
-        with mlflow_store.mlflow_errors("the run's summary"):
-            return _logged_runs(client, state)
+        connection = Connection(server)
+        for attempt in range(_ASKED_AGAIN):
+            time.sleep(_PAUSE_SECONDS if attempt else 0)
+            run = get_run(connection, run_id)
+            states = [_TASK_STATES.get(task.state) for task in list_tasks(run) if task.name == last_task]
+            failed, canceled = tuple(failed_tasks(run)), run.state in ("CANCELING", "CANCELED")
+            if failed or canceled or TaskState.COMPLETE in states:
+                break
     except AupairError as problem:
-        return [f"MLflow: {problem}"]
+        return _ServerRecord(problem=str(problem))
+    state = next((state for state in TaskState if state in states), TaskState.MISSING)
+    return _ServerRecord(state, failed, canceled)
 
 
-def _logged_runs(client: "MlflowClient", state: str) -> list[str]:
-    """Return the flow's logged stages, the failed ones and the score table; end the parent run."""
+def _record_lines(record: RunRecord, result: str) -> list[str]:
+    """Return the lines about the logged stages and the scores, and end the parent run."""
     from aupair.registry import live_logging, mlflow_store
-    from aupair.registry.runs import PARENT
 
-    flow = live_logging.current_flow_id(client)
-    experiments = [e.experiment_id for e in client.search_experiments()]
-    runs = client.search_runs(experiments, f"tags.flow_id = '{flow}'", max_results=1000)
-    if not runs:
-        return [f"No stage of `{flow}` was logged to MLflow."]
-    by_stage = {run.data.tags["stage"]: run for run in runs}
-    parent = by_stage.get(PARENT)
-    lines = [f"* run: `{flow}`", f"* stages logged: {len(runs) - (parent is not None)}"]
-    failed = sorted({run.data.tags["stage"] for run in runs if run.info.status == "FAILED"} - {PARENT})
-    lines += [f"* failed: {', '.join(failed)}"] if failed else []
-    lines += [f"* data: `{parent.data.tags['data.md5']}`"] if parent and "data.md5" in parent.data.tags else []
-    if parent is not None:
-        lines.append(f"* MLflow: {_mlflow_link(mlflow_store.tracking_uri(), parent)}")
-        if not live_logging.server_run_id():
-            client.set_terminated(parent.info.run_id, "FINISHED" if state == "SUCCEEDED" else "FAILED")
-    return lines + _score_table(client, by_stage.get("evaluate"))
+    client, parent, states = mlflow_store.open_mlflow(), record.parent, record.states()
+    lines = [f"* run: `{record.flow}`", f"* stages logged: {sum(map(len, record.stages.values()))}"]
+    for state in (TaskState.FAILED, TaskState.UNFINISHED):
+        titles = sorted(title for title, value in states.items() if value is state)
+        lines += [f"* {state.value}: {', '.join(titles)}"] if titles else []
+    with mlflow_store.mlflow_errors("the run's summary"):
+        if parent is not None:
+            lines += [f"* data: `{parent.data.tags['data.md5']}`"] if "data.md5" in parent.data.tags else []
+            lines.append(f"* MLflow: {_mlflow_link(mlflow_store.tracking_uri(), parent)}")
+            if result in _MLFLOW_STATUS and not live_logging.server_run_id():
+                client.set_terminated(parent.info.run_id, _MLFLOW_STATUS[result])
+        if "evaluate" in states:
+            lines += _score_table(client, record.complete_run("evaluate"))
+    return lines
 
 
 def _mlflow_link(uri: str, run: "Run") -> str:
@@ -80,9 +170,6 @@ def _mlflow_link(uri: str, run: "Run") -> str:
 def _score_table(client: "MlflowClient", evaluate: "Run | None") -> list[str]:
     """Return the first part of the table that evaluate logged: the scores on validation."""
     if evaluate is None:
-        return ["", "No scores: evaluate did not run."]
-    names = {item.path for item in client.list_artifacts(evaluate.info.run_id)}
-    if "table.md" not in names:
         return ["", "No scores: evaluate did not end."]
     with tempfile.TemporaryDirectory() as folder:
         text = Path(client.download_artifacts(evaluate.info.run_id, "table.md", folder)).read_text()

@@ -1,0 +1,153 @@
+"""Runs on a server: list them, wait for one, stop one, read the logs of its tasks: `aupair pipeline status | logs | cancel`."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from aupair.errors import AupairError, RejectedError, RunFailedError, TimedOutError, UnreachableError
+from aupair.kubeflow.run_tasks import FINISHED, duration, failed_tasks, format_duration, get_run, list_tasks
+from aupair.kubeflow.server import Connection
+from aupair.kubeflow.server_errors import NotReadyError, kfp_errors
+from aupair.log import Log
+
+if TYPE_CHECKING:
+    from kfp_server_api import V2beta1Run
+
+_POLL_SECONDS = 5.0
+_LOG_SECONDS = 60.0
+_FAILED_POLLS = 60
+"""Polls in a row that may fail while waiting for a run: a server is restarted now and then."""
+
+
+class StillRunning(AupairError):
+    """Ctrl-C ended the wait for a run, which continues on the server; the exit code is that of shells for Ctrl-C."""
+
+    exit_code = 130
+
+
+@dataclass(frozen=True)
+class TaskLog:
+    """The log of one pod of a task.
+
+    Attributes:
+        task: the task's name and state.
+        text: the log; None if the server has none.
+        reason: why there is none.
+    """
+
+    task: str
+    pod: str
+    text: str | None
+    reason: str = ""
+
+
+def list_runs(connection: Connection, count: int) -> list[tuple[str, str, str, str, str]]:
+    """Return the latest runs: id, name, state, when it was created, and how long it took."""
+    with kfp_errors(connection.server, "list the runs"):
+        answer = connection.runs.run_service_list_runs(
+            namespace=connection.namespace, page_size=count, sort_by="created_at desc"
+        )
+    return [_run_row(run) for run in answer.runs or ()]
+
+
+def _run_row(run: "V2beta1Run") -> tuple[str, str, str, str, str]:
+    created = f"{run.created_at:%Y-%m-%d %H:%M}" if run.created_at else ""
+    seconds = duration(run.created_at, run.finished_at)
+    return str(run.run_id), str(run.display_name), run.state or "PENDING", created, format_duration(seconds)
+
+
+def wait_for_run(connection: Connection, run_id: str, where: str, timeout: float, log: Log) -> str:
+    """Wait until a run has finished, and return how long it took, in words.
+
+    Args:
+        where: its page, or another name for people.
+
+    Raises:
+        RunFailedError: it finished without success; the failed tasks are named.
+        TimedOutError: it did not finish within `timeout` seconds.
+        StillRunning: Ctrl-C.
+    """
+    try:
+        run, seconds = _poll(connection, run_id, where, timeout, log)
+    except KeyboardInterrupt:
+        raise StillRunning("stopped waiting", todo=f"the run goes on: {where}") from None
+    took, state = format_duration(seconds), str(run.state)
+    if state not in ("SUCCEEDED", "SKIPPED"):
+        names = ", ".join(failed_tasks(run))
+        got = f"failed tasks: {names}" if names else "no failed task"
+        if run.error and run.error.message:
+            got += f": {connection.server.scrub(run.error.message)[:300]}"
+        todo = f"see `aupair pipeline logs {run_id}`"
+        raise RunFailedError(f"the run {state.lower()} after {took}", where=where, got=got, todo=todo)
+    return took
+
+
+def cancel_run(connection: Connection, run_id: str) -> None:
+    """Stop a run; its exit task still runs.
+
+    Raises:
+        RejectedError: it has ended already, or the server refuses.
+    """
+    run = get_run(connection, run_id)
+    if run.state in FINISHED:
+        raise RejectedError("the run has ended already", where=run_id, got=run.state)
+    with kfp_errors(connection.server, f"stop run {run_id}"):
+        connection.runs.run_service_terminate_run(run_id)
+
+
+def wait_for_end(connection: Connection, run_id: str, timeout: float, log: Log) -> str:
+    """Wait until a run has ended, however it ends, and return its state."""
+    run, _ = _poll(connection, run_id, f"run {run_id}", timeout, log)
+    return str(run.state)
+
+
+def _poll(connection: Connection, run_id: str, where: str, timeout: float, log: Log) -> "tuple[V2beta1Run, float]":
+    """Poll the run until it has finished; tolerate a server that does not answer for some minutes."""
+    start, logged, state, failures = time.monotonic(), 0.0, "", 0
+    while True:
+        current = state
+        try:
+            run = get_run(connection, run_id)
+            failures, current = 0, str(run.state or "PENDING")
+        except (UnreachableError, NotReadyError) as error:
+            failures += 1
+            if failures >= _FAILED_POLLS:
+                raise
+            if failures == 1:
+                log.line(f"  asking again: {error}")
+        elapsed = time.monotonic() - start
+        if current != state or elapsed - logged > _LOG_SECONDS:
+            state, logged = current, elapsed
+            log.line(f"  {state.lower()}, {format_duration(elapsed)}")
+        if state in FINISHED:
+            return run, elapsed
+        if elapsed >= timeout:
+            got = f"{state.lower()} after {format_duration(elapsed)}"
+            raise TimedOutError("the run has not finished", where=where, got=got, todo="it goes on; look there")
+        time.sleep(min(_POLL_SECONDS, timeout - elapsed))
+
+
+def read_logs(connection: Connection, run: "V2beta1Run", task: str = "") -> Iterator[TaskLog]:
+    """Yield the logs of one task, or of the failed ones, or of all if none failed.
+
+    Raises:
+        RejectedError: there is no task of that name, or none has begun.
+    """
+    tasks = list_tasks(run)
+    chosen = [row for row in tasks if (row.name == task if task else row.state == "FAILED")]
+    if task and not chosen:
+        todo = f"known: {', '.join(dict.fromkeys(row.name for row in tasks)) or 'none yet'}"
+        raise RejectedError("no such task", where=f"run {run.run_id}", got=task, todo=todo)
+    for row in chosen or tasks:
+        for pod in row.pods:
+            title = f"{row.name}, {row.state}"
+            try:
+                yield TaskLog(title, pod, connection.read_log(str(run.run_id), pod, f"{run.created_at:%Y-%m-%d}"))
+            except RejectedError as error:
+                yield TaskLog(title, pod, None, str(error))
+
+
+def kubectl_logs(run_id: str, namespace: str = "") -> str:
+    """Return the command that shows the logs of all pods of a run, also those of Kubeflow's drivers."""
+    return f"kubectl -n {namespace or 'NAMESPACE'} logs -l pipeline/runid={run_id} -c main --prefix --tail=-1"

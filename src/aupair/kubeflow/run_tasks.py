@@ -1,0 +1,140 @@
+"""The tasks of a run on a Kubeflow server: their states, durations and pods.
+
+The server lists every node of the Argo workflow: each task, and beside it drivers, executors, loops and handlers. It hands
+out no error text, and a node's children by their ids in Argo, from which the names of the pods follow.
+"""
+
+import itertools
+import re
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from aupair.kubeflow.server_errors import kfp_errors
+
+if TYPE_CHECKING:
+    from kfp_server_api import V2beta1Run
+
+    from aupair.kubeflow.server import Connection
+
+FINISHED = ("SUCCEEDED", "SKIPPED", "FAILED", "CANCELED")
+"""The states of a run that has ended."""
+
+_NO_STATE = "RUNTIME_STATE_UNSPECIFIED"
+"""What the server says of a task that Argo left out, since one before it failed."""
+
+_PLUMBING = re.compile(r"executor|.*\.onExit|root|exit-handler-\d+|for-loop-\d+|condition-.*|iteration-.*|.*\(\d.*\)")
+"""Nodes of Argo that are no task of a user."""
+
+
+@dataclass(frozen=True)
+class RunTask:
+    """One task of a run; a task in a loop is there once for each turn.
+
+    Attributes:
+        name: as in the pipeline; the name of its driver if that failed: `train-mapping-driver`.
+        state: the server's word, or OMITTED.
+        seconds: how long it took, with the time in which its pod waited for a node; None if it has not ended.
+        pods: the names of its pods: one, or one for each try; none for a driver.
+    """
+
+    name: str
+    state: str
+    seconds: float | None
+    pods: tuple[str, ...]
+
+
+def get_run(connection: "Connection", run_id: str) -> "V2beta1Run":
+    """Return a run.
+
+    Raises:
+        AupairError: there is none of this id, or the server refuses; see `server_errors.kfp_errors`.
+    """
+    with kfp_errors(connection.server, f"show run {run_id}"):
+        return connection.runs.run_service_get_run(run_id)
+
+
+def list_tasks(run: "V2beta1Run") -> list[RunTask]:
+    """Return the tasks of a run in the order in which they began; drivers only if they failed."""
+    details = (run.run_details.task_details if run.run_details else None) or ()
+    templates = _templates(run.pipeline_spec or {})
+    nodes = {node for row in details for node in _children(row)}
+    rows = [row for row in details if not templates or row.display_name.removesuffix("-driver") in templates]
+    rows = [row for row in rows if not _PLUMBING.fullmatch(row.display_name)]
+    rows = [row for row in rows if not row.display_name.endswith("-driver") or row.state == "FAILED"]
+    rows.sort(key=lambda row: (row.start_time is None, row.start_time or 0, row.display_name))
+    return [_task(row, templates.get(row.display_name, "system-container-impl"), nodes) for row in rows]
+
+
+def failed_tasks(run: "V2beta1Run") -> list[str]:
+    """Return the names of the failed tasks of a run; of a loop with the number of turns that failed."""
+    count = Counter(task.name for task in list_tasks(run) if task.state == "FAILED")
+    return [name if number == 1 else f"{name} ({number} times)" for name, number in count.items()]
+
+
+def duration(start: datetime | None, end: datetime | None) -> float | None:
+    """Return the seconds between two times of the server, which writes 1970 for a time that has not come."""
+    if start is None or end is None or min(start.year, end.year) <= 1970:
+        return None
+    return (end - start).total_seconds()
+
+
+def format_duration(seconds: float | None) -> str:
+    """Return a duration for people: `2 h 3 min`, `3 min 4 s`, `5 s`; empty for None."""
+    if seconds is None:
+        return ""
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes_left = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes_left} min"
+    return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
+
+
+def _task(row: Any, template: str, nodes: Collection[str]) -> RunTask:
+    state = "OMITTED" if row.state in (None, _NO_STATE) else row.state
+    below = [] if row.display_name.endswith("-driver") else _children(row)
+    pods = tuple(pod for node in below for pod in _pod_names(node, template, nodes))
+    return RunTask(row.display_name, state, duration(row.start_time, row.end_time), pods)
+
+
+def _children(row: Any) -> list[str]:
+    """Return the ids of the nodes below a node."""
+    names = [child.pod_name or "" for child in row.child_tasks or ()]
+    return [name for name in names if name.rpartition("-")[2].isdigit()]
+
+
+def _templates(spec: Mapping[str, Any]) -> dict[str, str]:
+    """Return the tasks that run a container, each with its template in Argo; empty for a run without a spec."""
+    spec = spec.get("pipeline_spec", spec)
+    components = spec.get("components", {})
+    return {
+        name: "retry-system-container-impl" if "retryPolicy" in task else "system-container-impl"
+        for component in (spec.get("root", {}), *components.values())
+        for name, task in component.get("dag", {}).get("tasks", {}).items()
+        if "executorLabel" in components.get(task["componentRef"]["name"], {})
+    }
+
+
+def _pod_names(node: str, template: str, nodes: Collection[str]) -> Iterator[str]:
+    """Yield the names of the pods below a node, `workflow-template-hash`; a node's id is `workflow-hash`.
+
+    A node that is retried has a node for each try, named like it with `(0)`, `(1)` ... behind; a task has its `executor`.
+    """
+    tries = list(itertools.takewhile(nodes.__contains__, (_below(node, f"({i})") for i in itertools.count())))
+    executor = _below(node, ".executor")
+    for below in tries or ([executor] if executor in nodes else ()):
+        yield from _pod_names(below, template, nodes)
+    if not tries and executor not in nodes:
+        workflow, _, digest = node.rpartition("-")
+        yield f"{workflow}-{template}-{digest}"
+
+
+def _below(node: str, suffix: str) -> str:
+    """Return the id of the node whose full name is that of another one with a suffix; ids hold an FNV-1a hash of the name."""
+    workflow, _, digest = node.rpartition("-")
+    number = int(digest)
+    for byte in suffix.encode():
+        number = (number ^ byte) * 0x01000193 & 0xFFFFFFFF
+    return f"{workflow}-{number}"

@@ -1,0 +1,129 @@
+"""What a KFP server checks of a submitted pipeline, in its order and its words (tag 2.17.0).
+
+The places: `apiserver/template/v2_template.go` (both documents, the arguments), `v2/compiler/argocompiler/container.go` (a
+task's settings), `common/util/error.go` (which failures have which status). What the driver checks when a task starts is
+in `services.kfp_driver`.
+"""
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+from google.protobuf import json_format
+
+_KINDS = {
+    "STRING": ("string", str),
+    "NUMBER_INTEGER": ("double or integer", int | float),
+    "NUMBER_DOUBLE": ("double or integer", int | float),
+    "BOOLEAN": ("bool", bool),
+    "LIST": ("list", list),
+    "STRUCT": ("struct", dict),
+}
+"""The server's word for each type of an input, and what its value must be."""
+
+_STACK = (
+    "\nFailed to compile job\ngithub.com/kubeflow/pipelines/backend/src/apiserver/template.(*V2Spec).RunWorkflow\n\t"
+)
+_STACK += "/go/src/github.com/kubeflow/pipelines/backend/src/apiserver/template/v2_template.go:402\n" * 8
+
+
+class Refusal(Exception):
+    """A failing HTTP status and its message."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status, self.text = status, text
+
+
+def read_spec(spec: Mapping[str, Any], context: str) -> Mapping[str, Any]:
+    """Return the first document; refuse one that is no PipelineSpec: the server calls that an error of its own.
+
+    Args:
+        context: the server's words for what it was doing.
+    """
+    from kfp.pipeline_spec import pipeline_spec_pb2 as pb
+
+    document: Mapping[str, Any] = spec.get("pipeline_spec", spec)
+    reason = ""
+    try:
+        parsed = json_format.ParseDict(document, pb.PipelineSpec())
+        if not parsed.pipeline_info.name or not parsed.HasField("root"):
+            reason = "unknown template format"
+        elif parsed.schema_version != "2.1.0":
+            reason = (
+                f"KFP only supports schema version 2.1.0, but the pipeline spec has version {parsed.schema_version}"
+            )
+    except json_format.ParseError:
+        reason = "unknown template format"
+    if reason:
+        text = "Failed to fetch a template with an invalid pipeline spec manifest: InvalidInputError"
+        raise Refusal(500, f"{context}: {text}: {reason}: pipeline spec is invalid")
+    return document
+
+
+def read_settings(spec: Mapping[str, Any], unknown: Collection[str]) -> Mapping[str, Any]:
+    """Return Kubernetes' part of the second document; empty if a key of it is unknown: the server drops all, in silence.
+
+    Args:
+        unknown: keys that an older server does not know.
+    """
+    from kfp.pipeline_spec import pipeline_spec_pb2 as pb
+
+    platform = spec.get("platform_spec", {}) if "pipeline_spec" in spec else {}
+    settings: Mapping[str, Any] = platform.get("platforms", {}).get("kubernetes", {})
+    try:
+        json_format.ParseDict(platform, pb.PlatformSpec())
+    except json_format.ParseError:
+        return {}
+    return {} if set(unknown) & set(settings.get("pipelineConfig", {})) else settings
+
+
+def check_arguments(document: Mapping[str, Any], arguments: Mapping[str, Any]) -> None:
+    """Refuse arguments that are missing, unknown or of another type."""
+    inputs = document["root"].get("inputDefinitions", {}).get("parameters", {})
+    for name, definition in inputs.items():
+        word, kind = _KINDS[definition["parameterType"]]
+        if name not in arguments:
+            if not definition.get("isOptional") and "defaultValue" not in definition:
+                text = f"parameter {name} is not optional, yet has neither default value nor user provided value"
+                raise _invalid_input(text)
+        elif not isinstance(arguments[name], kind) or (word != "bool" and isinstance(arguments[name], bool)):
+            rest = (
+                "but the parameter value is not of number value type"
+                if word == "double or integer"
+                else f"but the input parameter is not of {word} value type"
+            )
+            raise _invalid_input(f"input parameter {name} requires type {word}, {rest}")
+    if extra := set(arguments) - set(inputs):
+        raise _invalid_input(f"parameter(s) provided are not required by pipeline: {', '.join(sorted(extra))}")
+
+
+def check_task_settings(settings: Mapping[str, Any], unknown: Collection[str]) -> None:
+    """Refuse an unknown key in the settings of a task; the message ends in Go's stack trace."""
+    from kfp.kubernetes.kubernetes_executor_config_pb2 import KubernetesExecutorConfig
+
+    for label, options in settings.get("deploymentSpec", {}).get("executors", {}).items():
+        problem = next((f'proto: (line 1:2): unknown field "{key}"' for key in _keys(options) if key in unknown), "")
+        try:
+            json_format.ParseDict(options, KubernetesExecutorConfig())
+        except json_format.ParseError as error:
+            problem = f"proto: {error}"
+        if problem:
+            task = label.removeprefix("exec-")
+            text = (
+                f'compiling task "{task}": error creating executor for "{task}": failed to unmarshal kubernetes config'
+            )
+            text = f'error processing component name="comp-exit-handler-1": compiling DAG "comp-exit-handler-1": {text}'
+            raise Refusal(500, f"Internal error: {text}: {problem}{_STACK}")
+
+
+def _invalid_input(text: str) -> Refusal:
+    where = "Failed to generate the ExecutionSpec: invalid pipeline job inputs"
+    return Refusal(400, f"Failed to create a new run: {where}: Invalid input error: {text}")
+
+
+def _keys(tree: Any) -> Iterator[str]:
+    """Yield every key of a nested tree."""
+    if isinstance(tree, Mapping):
+        yield from tree
+    for child in tree.values() if isinstance(tree, Mapping) else tree if isinstance(tree, list) else ():
+        yield from _keys(child)
