@@ -40,6 +40,7 @@ def compiled(tmp_path_factory: pytest.TempPathFactory, tiny: Params) -> Any:
         ([], "2.14.0", "2.5.0", "a server that is too old, got server 2.5.0, expected 2.14 or newer"),
         (["pvcs.a=/a", "shm=1", "memory=true", "timeout=9", "retries=1"], "2.14.0", "2.4.1", "expected 2.14 or newer"),
         ([SECRETS], "2.15.0", "2.14.4", "which would refuse the file, expected .*: secrets .2.15.; compile without secrets"),
+        (["run_as_user=7"], "2.16.0", "2.15.9", "refuse the file.*: run_as_user and run_as_group .2.16."),
         (["ttl=9"], "2.17.0", "v2.16.1", "run the file without any secret, volume.*: ttl .2.17.; compile without ttl"),
         (["deadline=9"], "2.17.3", "2.16.0", "without any secret.*: deadline .2.17."),
         (["ttl=9", SECRETS], "2.17.0", "2.14.0", "ttl .2.17., secrets .2.15.; compile without ttl and secrets, or upgrade"),
@@ -63,7 +64,7 @@ def test_a_server_without_a_version_gets_no_newer_keys(compiled: Any, version: s
 
 def test_a_servers_refusal_names_the_option() -> None:
     text = 'failed to unmarshal kubernetes config: proto: (line 1:2): unknown field "securityContext"'
-    assert advice_for_refusal(text).endswith("compile without run_as_user, or upgrade it to 2.16")
+    assert advice_for_refusal(text).endswith("compile without run_as_user and run_as_group, or upgrade it to 2.16")
     assert "doctor" in advice_for_refusal("unknown template format: pipeline spec is invalid")
     assert not advice_for_refusal("Already exist error")
 
@@ -97,7 +98,9 @@ def test_every_newer_key_of_our_files_is_in_the_table(compiled: Any) -> None:
         ]
         used = {key for message in (spec, deployment, platform, *tasks) for key in _keys(message)}
         newer = used - set(KNOWN_IN_2_14.split())
-        assert newer <= set(_PIPELINE_KEYS) | set(_TASK_KEYS)
+        assert newer - {"runAsUser", "runAsGroup"} == (set(_PIPELINE_KEYS) | set(_TASK_KEYS)) - {
+            "activeDeadlineSeconds"
+        }
 
 
 def _keys(message: Message) -> Iterator[str]:

@@ -11,12 +11,15 @@ import yaml
 from aupair import stages
 from aupair.errors import ParamsError
 from aupair.kubeflow.cluster import Cluster, load_cluster
+from aupair.kubeflow.compat import check_server_version
 from aupair.kubeflow.compile import compile_pipeline, importable_checkout
 from aupair.kubeflow.pipeline_file import PipelineFile, read_pipeline_file
 from aupair.params import Params
 from aupair.stage import ARTIFACTS
+from kubeflow_options import EVERY_OPTION
 
 REPOSITORY = Path(__file__).parents[2]
+EXAMPLE = REPOSITORY / "params/cluster.yaml"
 VIEWS = {"scores", "curves"}
 """Outputs for KFP's pages, in addition to the stage's artifacts."""
 OTHERS = {"fetch_data", "summarise", "plan_shards", "predict_shard", "gather_predictions"}
@@ -32,12 +35,15 @@ def component(name: str) -> Any:
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory: pytest.TempPathFactory, tiny: Params) -> dict[str, PipelineFile]:
     folder = tmp_path_factory.mktemp("compiled")
-    full = load_cluster(REPOSITORY / "params/cluster.yaml")
+    full, example = load_cluster(None, EVERY_OPTION), load_cluster(EXAMPLE)
+    files = {}
     for name, pipeline, options in (
         ("train", "train", Cluster()), ("predict", "predict", Cluster()), ("full", "train", full),
+        ("example train", "train", example), ("example predict", "predict", example),
     ):  # fmt: skip
         compile_pipeline(pipeline, tiny, options, folder / f"{name}.yaml", REPOSITORY)
-    return {name: read_pipeline_file(folder / f"{name}.yaml") for name in ("train", "predict", "full")}
+        files[name] = read_pipeline_file(folder / f"{name}.yaml")
+    return files
 
 
 def graph(compiled: PipelineFile, name: str) -> dict[str, Any]:
@@ -135,19 +141,21 @@ def test_options_are_set_on_the_tasks_that_they_are_for(compiled: dict[str, Pipe
         resources = executors[label]["container"]["resources"]
         assert resources["resourceMemoryLimit"] == f"{need.memory}Gi"
         assert ("accelerator" in resources) == bool(need.gpus)
-        for key in ("tolerations", "nodeSelector", "emptyDirMounts"):
+        for key in ("tolerations", "nodeSelector", "emptyDirMounts"):  # of /dev/shm
             assert (key in platform[label]) == bool(need.gpus), (label, key)
-    assert executors["exec-train-uncertainty"]["container"]["resources"]["accelerator"]["resourceCount"] == "1"
+    assert executors["exec-train-uncertainty"]["container"]["resources"]["accelerator"]["resourceCount"] == "2"
     assert executors["exec-preprocess-faces"]["container"]["resources"]["resourceCpuLimit"] == "8"
     for label in executors:
-        assert {secret["secretName"] for secret in platform[label]["secretAsEnv"]} == {"aupair-s3", "aupair-mlflow"}
-        assert platform[label]["pvcMount"][0]["mountPath"] == "/checkpoints"
-        assert platform[label]["activeDeadlineSeconds"] == "86400"
+        assert {secret["secretName"] for secret in platform[label]["secretAsEnv"]} == {"s3", "mlflow"}
+        assert platform[label]["pvcMount"][0]["mountPath"] == "/ckpt"
+        assert platform[label]["activeDeadlineSeconds"] == "3600"
         assert platform[label]["fieldPathAsEnv"][0]["fieldPath"] == "metadata.labels['pipeline/runid']"
         env = {item["name"]: item["value"] for item in executors[label]["container"]["env"]}
-        assert env["AUPAIR_CHECKPOINTS"] == "/checkpoints/aupair"
+        assert env["AUPAIR_CHECKPOINTS"] == "/ckpt/a"
         assert env["MLFLOW_EXPERIMENT_NAME"] == "aupair"
-    assert graph(full, "comp-exit-handler-1")["for-loop-2"]["iteratorPolicy"]["parallelismLimit"] == 5
+        assert env.get("AUPAIR_VOLUMES") == ("/ckpt:/ckpt/a" if label == "exec-fetch-data" else None)
+        assert platform[label]["securityContext"] == {"runAsUser": "1234", "runAsGroup": "5678"}
+    assert graph(full, "comp-exit-handler-1")["for-loop-2"]["iteratorPolicy"]["parallelismLimit"] == 2
 
 
 def test_only_tasks_without_a_side_effect_are_retried_or_cached(tmp_path: Path, tiny: Params) -> None:
@@ -172,6 +180,43 @@ def test_the_time_to_live_holds_after_a_success_and_after_a_failure(tmp_path: Pa
     }
 
 
+@pytest.mark.parametrize(
+    ("options", "seconds"),
+    [
+        (["timeout=3600", "backoff=60"], 3 * 3600 + 60 + 120),
+        ([], 7 * 86400),
+        (["timeout=3600", "retry_window=50"], 50),
+        (["timeout=2147483647"], 2**31 - 1),
+    ],
+)
+def test_retries_have_time_for_the_whole_stage(tmp_path: Path, tiny: Params, options: list[str], seconds: int) -> None:
+    """Argo counts the window from the first attempt's start, and stops a retried pod at its end."""
+    cluster = load_cluster(None, ["retries=2", *options])
+    compile_pipeline("predict", tiny, cluster, tmp_path / "x.yaml", REPOSITORY)
+    task = graph(read_pipeline_file(tmp_path / "x.yaml"), "comp-for-loop-2")["predict-shard"]
+    assert task["retryPolicy"]["backoffMaxDuration"] == f"{seconds}s"
+
+
+def test_retries_without_checkpoints_are_worth_a_warning() -> None:
+    (warning,) = load_cluster(None, ["retries=2"]).warnings
+    assert warning.startswith("retries without checkpoints")
+    assert not load_cluster(None, ["retries=2", "pvcs.a=/a", "checkpoints=/a"]).warnings
+    assert not Cluster().warnings
+
+
+def test_scratch_is_on_the_nodes_disk_unless_a_storage_class_is_named(tmp_path: Path, tiny: Params) -> None:
+    """A fresh volume of a class may belong to root; an emptyDir is for everybody."""
+    settings = []
+    for options in (["scratch=50"], ["scratch=50", "scratch_class=fast"]):
+        compile_pipeline("predict", tiny, load_cluster(None, options), tmp_path / "x.yaml", REPOSITORY)
+        platform = read_pipeline_file(tmp_path / "x.yaml").kubernetes["deploymentSpec"]["executors"]
+        settings.append(platform["exec-predict-shard"])
+    directory, volume = settings
+    assert directory == {"emptyDirMounts": [{"volumeName": "scratch", "mountPath": "/tmp", "sizeLimit": "50Gi"}]}
+    assert volume["genericEphemeralVolume"][0]["storageClassName"] == "fast"
+    assert "emptyDirMounts" not in volume
+
+
 def test_several_gpus_are_for_the_training_stages(tmp_path: Path, tiny: Params) -> None:
     compile_pipeline("train", tiny, load_cluster(None, ["gpus=4"]), tmp_path / "x.yaml", REPOSITORY)
     executors = read_pipeline_file(tmp_path / "x.yaml").spec["deploymentSpec"]["executors"]
@@ -186,14 +231,35 @@ def test_several_gpus_are_for_the_training_stages(tmp_path: Path, tiny: Params) 
 def test_a_compiled_file_is_the_same_every_time(
     compiled: dict[str, PipelineFile], tmp_path: Path, tiny: Params
 ) -> None:
-    full = load_cluster(REPOSITORY / "params/cluster.yaml")
+    full = load_cluster(None, EVERY_OPTION)
     compile_pipeline("train", tiny, full, tmp_path / "again.yaml", REPOSITORY)
     assert (tmp_path / "again.yaml").read_bytes() == compiled["full"].path.read_bytes()
 
 
-def test_the_example_of_a_cluster_names_every_option() -> None:
-    tree = yaml.safe_load((REPOSITORY / "params/cluster.yaml").read_text())
-    assert set(tree) == set(Cluster.model_fields)
+def test_the_example_of_a_cluster_names_every_option(tmp_path: Path) -> None:
+    text, every = EXAMPLE.read_text(), tmp_path / "every.yaml"
+    every.write_text(re.sub(r"^#(?=\w|  \w)", "", text, flags=re.M))
+    assert set(yaml.safe_load(every.read_text())) == set(Cluster.model_fields)
+    load_cluster(every)
+    assert {option.partition("=")[0].partition(".")[0] for option in EVERY_OPTION} == set(Cluster.model_fields)
+
+
+@pytest.mark.parametrize("name", ["example train", "example predict"])
+def test_the_example_asks_for_cpu_and_memory_of_every_task_and_for_nothing_that_a_cluster_may_lack(
+    compiled: dict[str, PipelineFile], name: str
+) -> None:
+    """A namespace with a ResourceQuota refuses pods without requests and limits."""
+    file = compiled[name]
+    for label, executor in file.spec["deploymentSpec"]["executors"].items():
+        resources = executor["container"]["resources"]
+        wanted = {f"resource{kind}{bound}" for kind in ("Cpu", "Memory") for bound in ("Request", "Limit")}
+        assert wanted <= set(resources), label
+        assert "accelerator" not in resources
+    assert {key for task in file.kubernetes["deploymentSpec"]["executors"].values() for key in task} == {
+        "fieldPathAsEnv"
+    }
+    assert "pipelineConfig" not in file.kubernetes
+    check_server_version(file, "2.14.0")
 
 
 def test_the_documents_fit_kfps_schema(compiled: dict[str, PipelineFile]) -> None:
@@ -224,6 +290,8 @@ def test_the_documents_fit_kfps_schema(compiled: dict[str, PipelineFile]) -> Non
         (["secrets={a: {k: X}, b: {k: X}}"], "each variable once in env and secrets; got X twice"),
         (["tolerations=[{key: a, operator: Exists, value: b}]"], "Exists without a value"),
         (["image=''"], "parameter image"),
+        (["scratch_class=fast"], "the size of the volume, in scratch"),
+        (["run_as_user=-1"], "parameter run_as_user"),
         (["gpus=99999999999999999999"], "parameter gpus"),
     ],
 )

@@ -13,14 +13,14 @@ from aupair.kubeflow.pipeline_file import PipelineFile, parse_arguments, read_pi
 from aupair.kubeflow.task_table import ALWAYS, AT_THE_END, CACHED, list_tasks
 from aupair.params import Params
 from conftest import REPOSITORY, Command
+from kubeflow_options import EVERY_OPTION
 
 
 @pytest.fixture(scope="module")
 def train(tmp_path_factory: pytest.TempPathFactory, tiny: Params) -> PipelineFile:
-    """Return the training pipeline with the example's cluster options."""
+    """Return the training pipeline with every option of a cluster."""
     path = tmp_path_factory.mktemp("compiled") / "train.yaml"
-    options = load_cluster(REPOSITORY / "params/cluster.yaml", ["image=example.org/aupair:1", "cache=true"])
-    compile_pipeline("train", tiny, options, path, REPOSITORY)
+    compile_pipeline("train", tiny, load_cluster(None, EVERY_OPTION), path, REPOSITORY)
     return read_pipeline_file(path)
 
 
@@ -55,6 +55,7 @@ def test_two_keys_of_one_section_and_a_deep_one(train: PipelineFile) -> None:
         (["source=x", "seed=x"], "parameter seed: in .*, got 'x', expected a valid integer"),
         (["source=x", "trials=3"], "parameter trials.*got 3, expected a valid tuple"),
         (["source=x", "trials=[]"], "parameter trials"),
+        (["source=x", f"trials={[*range(21)]}"], "parameter trials, got 21 trials, expected at most 20"),
         (["source=x", "check_data"], "--param, got check_data, expected section.key=value"),
         (["source.x=3"], "parameter source.*expected a valid string"),
         (["source="], "parameter source, got nothing"),
@@ -72,7 +73,11 @@ def test_arguments_of_the_prediction_pipeline(tmp_path: Path, tiny: Params) -> N
     predict = read_pipeline_file(tmp_path / "p.yaml")
     abstain = parse_arguments(predict, ["source=x", "abstain=1"])["abstain"]
     assert (abstain, type(abstain)) == (1.0, float)
-    for text, message in (("shards=0", "parameter shards.*got 0"), ("abstain=7", "parameter abstain.*got 7")):
+    for text, message in (
+        ("shards=0", "parameter shards.*got 0"),
+        ("shards=101", "got 101 shards, expected at most 100, .*; a shard holds any number of videos"),
+        ("abstain=7", "parameter abstain.*got 7"),
+    ):
         with pytest.raises(ParamsError, match=message):
             parse_arguments(predict, ["source=x", text])
     assert {task.times for task in list_tasks(predict)} == {"once", "once a shard"}
@@ -113,7 +118,7 @@ def test_the_table_has_every_task_in_an_order_in_which_it_can_run(train: Pipelin
     ]  # fmt: skip
     assert (tasks["train-mapping"].times, tasks["evaluate"].times) == ("once a trial", "once")
     assert [tasks[name].when for name in ("evaluate", "register-model", "summarise")] == [CACHED, ALWAYS, AT_THE_END]
-    assert tasks["train-uncertainty"].settings == "GPUs 1, memory 24Gi, retries 2"
+    assert tasks["train-uncertainty"].settings == "GPUs 2, memory 24Gi, retries 2"
     assert tasks["evaluate"].settings == "memory 8Gi, retries 2"
     assert tasks["check-data"].inputs == "check_data, target"
 

@@ -31,7 +31,7 @@ def compile_(
     params: ParamsFile = Path("params.yaml"),
 ) -> None:
     """Compile a pipeline into the one file that is run locally and submitted, and show its tasks."""
-    from aupair.console import show_table
+    from aupair.console import ConsoleLog, show_table
     from aupair.kubeflow.cluster import load_cluster
     from aupair.kubeflow.compile import compile_pipeline
     from aupair.kubeflow.pipeline_file import read_pipeline_file
@@ -40,6 +40,8 @@ def compile_(
 
     options = load_cluster(cluster, [*(overrides or ()), *([f"image={image}"] if image is not None else ())])
     compile_pipeline(name, load_params(params), options, out)
+    for warning in options.warnings if name == "train" else ():
+        ConsoleLog().line(f"warning: {warning}")
     header = ("task", "runs", "when", "inputs", "settings")
     show_table(f"{out}: {name}, image {options.image}", header, list_tasks(read_pipeline_file(out)))
 

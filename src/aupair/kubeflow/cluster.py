@@ -33,9 +33,15 @@ _URL_WITH_USER = re.compile(r"\w+://[^/]*@")
 
 CHECKPOINTS = "AUPAIR_CHECKPOINTS"
 PROCESSES = "AUPAIR_PROCESSES"
+VOLUMES = "AUPAIR_VOLUMES"
+"""Variable of the first task: the folders to check, separated by colons."""
 
 _OTHER_NEEDS = {"plan-shards": Needs(), "predict-shard": Needs(gpus=1, memory=8), "gather-predictions": Needs()}
 """The needs of the tasks of pipelines/predict.py."""
+
+_FIRST_TASKS = ("fetch-data", "plan-shards")
+
+_WEEK = 7 * 86400
 
 _SIDE_EFFECTS = ("register-model", "summarise")
 """Tasks that are neither cached nor retried."""
@@ -75,9 +81,9 @@ class Cluster(Record):
     shm: _Count = 0
     """GiB of /dev/shm for GPU stages"""
     scratch: _Count = 0
-    """GiB of ephemeral volume at /tmp for every task; artifacts lie elsewhere, in volumes of Kubeflow's launcher"""
+    """GiB at most that a task may write to /tmp, on the node's disk; artifacts lie elsewhere, in volumes of KFP's launcher"""
     scratch_class: str = ""
-    """its storage class; empty: the cluster's default"""
+    """a storage class: /tmp is then a fresh volume of that size and class, which must let run_as_user write"""
     secrets: dict[str, dict[str, str]] = Field(default_factory=dict)
     """secret: {key in it: environment variable}, for every task; values never come near the compiled file"""
     env: dict[str, str] = Field(default_factory=dict)
@@ -92,14 +98,21 @@ class Cluster(Record):
     """volume claim: where it is mounted, in every task"""
     checkpoints: Annotated[str, Field(pattern="^(/.*)?$")] = ""
     """a folder on one of those volumes: a training stage that is retried goes on from there"""
+    run_as_user: _Count = 0
+    """number of the user that tasks run as; 0: the image's, 1000. KFP has no fsGroup: volumes must let this user write"""
+    run_as_group: _Count = 0
+    """number of its group; 0: the image's, 0"""
     timeout: _Count = 0
     """seconds after which a task's pod is stopped; 0: never"""
     deadline: _Count = 0
     """seconds after which the whole run is stopped; 0: never"""
     retries: _Count = 0
-    """of every task without a side effect"""
+    """of every task without a side effect; a training stage goes on from where it was only with checkpoints"""
     backoff: _Count = 60
     """seconds before the first retry, doubled each time (with retries)"""
+    retry_window: _Count = 0
+    """seconds since a task's first start after which Argo retries it no more, and stops a retried pod (with retries);
+    0: enough for all retries to run up to their timeout, or a week without timeout"""
     parallelism: _Count = 0
     """trials, or shards, at once; 0: the server's default"""
     ttl: _Count = 0
@@ -118,6 +131,8 @@ class Cluster(Record):
             raise ValueError(
                 f"checkpoints on a volume of pvcs; {self.checkpoints} is on none, and would go with its pod"
             )
+        if self.scratch_class and not self.scratch:
+            raise ValueError("the size of the volume, in scratch, together with scratch_class")
         mounts = [*self.pvcs.values(), *(["/tmp"] if self.scratch else [])]
         if len({Path(mount) for mount in mounts}) < len(mounts) or Path("/") in map(Path, mounts):
             raise ValueError(f"each volume at a place of its own, and none at /; got {', '.join(mounts)}")
@@ -131,6 +146,20 @@ class Cluster(Record):
         if hidden:
             raise ValueError(f"no secret in env, where the compiled file would show it; put {hidden[0]} into secrets")
         return self
+
+    @property
+    def window(self) -> int:
+        """The seconds since a task's first start in which it may be retried."""
+        pauses = self.backoff * (2 ** min(self.retries, 31) - 1)
+        enough = (self.retries + 1) * self.timeout + pauses if self.timeout else _WEEK
+        return min(self.retry_window or enough, 2**31 - 1)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What is allowed, but rarely meant."""
+        if self.retries and not self.checkpoints:
+            return ["retries without checkpoints: a training stage that is retried begins again from its first step"]
+        return []
 
 
 def load_cluster(path: Path | None, overrides: "Sequence[str]" = ()) -> Cluster:
@@ -165,10 +194,12 @@ class TaskSettings:
         task.set_container_image(cluster.image)
         task.set_caching_options(cluster.cache and name not in _SIDE_EFFECTS)
         if cluster.retries and name not in _SIDE_EFFECTS:
-            task.set_retry(cluster.retries, backoff_duration=f"{cluster.backoff}s", backoff_factor=2.0)
+            # KFP's default window of an hour is shorter than many a training
+            task.set_retry(cluster.retries, f"{cluster.backoff}s", 2.0, backoff_max_duration=f"{cluster.window}s")
         for key, value in self.env.items():
             task.set_env_variable(key, value)
         self._set_kubernetes_options(task)
+        self._set_volumes(task, name)
         if needs.gpus and cluster.gpus:
             self._set_gpus(task, name)
         memory = cluster.memory.get(name, 0) if isinstance(cluster.memory, dict) else needs.memory * cluster.memory
@@ -204,17 +235,31 @@ class TaskSettings:
             kubernetes.use_secret_as_env(task, secret, keys)
         if cluster.run_id:
             kubernetes.use_field_path_as_env(task, RUN_ID, _RUN_ID_FIELD)
-        for claim, mount in cluster.pvcs.items():
-            kubernetes.mount_pvc(task, claim, mount)
-        if cluster.checkpoints:
-            task.set_env_variable(CHECKPOINTS, cluster.checkpoints)
-        if cluster.scratch:
-            kubernetes.add_ephemeral_volume(
-                task, "scratch", "/tmp", ["ReadWriteOnce"], f"{cluster.scratch}Gi", cluster.scratch_class or None
-            )
+        if cluster.run_as_user or cluster.run_as_group:
+            kubernetes.set_security_context(task, cluster.run_as_user or None, cluster.run_as_group or None)
         if cluster.timeout:
             kubernetes.set_timeout(task, cluster.timeout)
         if cluster.image_pull_policy:
             kubernetes.set_image_pull_policy(task, cluster.image_pull_policy)
         if cluster.image_pull_secrets:
             kubernetes.set_image_pull_secrets(task, list(cluster.image_pull_secrets))
+
+    def _set_volumes(self, task: "PipelineTask", name: str) -> None:
+        """Mount the volumes, and let the first task check them."""
+        from kfp import kubernetes
+
+        cluster = self.cluster
+        for claim, mount in cluster.pvcs.items():
+            kubernetes.mount_pvc(task, claim, mount)
+        if cluster.checkpoints:
+            task.set_env_variable(CHECKPOINTS, cluster.checkpoints)
+        if cluster.pvcs and name in _FIRST_TASKS:
+            folders = {*cluster.pvcs.values(), *([cluster.checkpoints] if cluster.checkpoints else [])}
+            task.set_env_variable(VOLUMES, ":".join(sorted(folders)))
+        size = f"{cluster.scratch}Gi"
+        if cluster.scratch and cluster.scratch_class:
+            kubernetes.add_ephemeral_volume(
+                task, "scratch", "/tmp", ["ReadWriteOnce"], size, storage_class_name=cluster.scratch_class
+            )
+        elif cluster.scratch:
+            kubernetes.empty_dir_mount(task, "scratch", "/tmp", size_limit=size)

@@ -30,7 +30,7 @@ _PIPELINE_KEYS: dict[str, tuple[str, Version]] = {
 """Keys of the pipeline's settings: the compile option that writes each, and the first version that knows it."""
 
 _TASK_KEYS: dict[str, tuple[str, Version]] = {
-    "securityContext": ("run_as_user", (2, 16)),
+    "securityContext": ("run_as_user and run_as_group", (2, 16)),
     "optional": ("secrets", (2, 15)),  # kfp writes `optional: false` beside each secret
 }
 """Keys of a task's settings, likewise."""

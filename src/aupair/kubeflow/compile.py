@@ -11,6 +11,7 @@ from pathlib import Path
 from aupair import __version__, store
 from aupair.errors import ParamsError
 from aupair.kubeflow.cluster import Cluster, TaskSettings
+from aupair.kubeflow.limits import check_trials
 from aupair.params import Params
 
 _PIPELINES = ("train", "predict")
@@ -25,12 +26,13 @@ def compile_pipeline(name: str, params: Params, cluster: Cluster, out: Path, roo
         root: the checkout, with the folders components and pipelines.
 
     Raises:
-        ParamsError: no such pipeline, not a checkout, or `out` is not a YAML file.
+        ParamsError: no such pipeline, too many trials, not a checkout, or `out` is not a YAML file.
     """
     from kfp import compiler, dsl
 
     if name not in _PIPELINES:
         raise ParamsError("no such pipeline", got=name, expected=" or ".join(_PIPELINES))
+    check_trials(len(params.trials))
     if out.suffix not in (".yaml", ".yml"):
         raise ParamsError("-o", got=out, expected="a file named *.yaml")
     ttl = cluster.ttl or None

@@ -15,7 +15,7 @@ from typing import Any
 
 from aupair import store
 from aupair.errors import RunFailedError
-from aupair.kubeflow.cluster import CHECKPOINTS
+from aupair.kubeflow.cluster import CHECKPOINTS, VOLUMES
 from aupair.kubeflow.local_tasks import LocalTasks
 from aupair.kubeflow.pipeline_file import PipelineFile
 from aupair.log import SILENT, Log
@@ -67,6 +67,7 @@ def _environment(run_id: str, values: Mapping[str, Any], out: Path) -> dict[str,
         RUN_ID: run_id,
         "MLFLOW_TRACKING_URI": mlflow_store.tracking_uri(),
         CHECKPOINTS: str(out.resolve() / "checkpoints"),
+        VOLUMES: "",  # a cluster's
     }
     experiment = (values.get("register_model") or {}).get("experiment")
     return environment | ({live_logging.EXPERIMENT: experiment} if experiment else {})

@@ -5,13 +5,14 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, Self
 from urllib.parse import urlsplit
 
 import yaml
-from pydantic import AfterValidator, ValidationInfo
+from pydantic import AfterValidator, ValidationInfo, model_validator
 
 from aupair.errors import ArtifactError, ParamsError
+from aupair.kubeflow.limits import check_shards, check_trials
 from aupair.params import Params
 from aupair.record import Positive, Share, apply_overrides, parse_settings
 
@@ -35,6 +36,13 @@ class _Inputs(Params):
     model: Annotated[str, AfterValidator(_check_address)] = "models:/aupair@champion"
     shards: Positive = 1
     abstain: Share = 0
+
+    @model_validator(mode="after")
+    def _check_numbers(self) -> Self:
+        """Check that the outputs of all trials, or shards, fit into one argument."""
+        check_trials(len(self.trials))
+        check_shards(self.shards)
+        return self
 
 
 class _Input(NamedTuple):

@@ -22,7 +22,9 @@ from aupair.inference.predict import (
     write_predictions,
     write_summary,
 )
+from aupair.kubeflow.limits import check_shards
 from aupair.kubeflow.step import KfpArtifact
+from aupair.kubeflow.volumes import check_volumes
 from aupair.registry.versions import pin_version
 
 _SHOWN_VIDEOS = 50
@@ -42,12 +44,14 @@ def write_shard_plan(source: str, model: str, shards: int, plan: KfpArtifact) ->
         The numbers of the shards.
 
     Raises:
-        ParamsError: `shards` is not positive.
-        DataError: there is no video.
+        ParamsError: `shards` is not positive, or too large for Kubeflow.
+        DataError: there is no video, or a volume cannot be written.
         RegistryError: the model is missing.
     """
     if shards < 1:
         raise ParamsError("parameter shards", got=shards, expected="at least 1")
+    check_shards(shards)
+    check_volumes(source, model)
     items = [item for item in list_source(source) if Path(item.name).suffix.lower() in SUFFIXES]
     if not items:
         raise DataError("no video", where=source, expected=f"files such as *{SUFFIXES[0]}")

@@ -19,6 +19,7 @@ from aupair import __version__, stages, store
 from aupair.console import ConsoleLog
 from aupair.errors import RunFailedError
 from aupair.kubeflow.cluster import PROCESSES
+from aupair.kubeflow.volumes import check_volumes
 from aupair.log import Log
 from aupair.params import Params, parse_params
 
@@ -64,10 +65,11 @@ def fetch_data_folder(source: str, revision: str, remote: str, data: KfpArtifact
     """Fetch the data folder, and record in the artifact's metadata where it came from.
 
     Raises:
-        AupairError: see `aupair.data.fetch`.
+        AupairError: a volume of this pod cannot be written; otherwise see `aupair.data.fetch`.
     """
     from aupair.data.fetch import fetch
 
+    check_volumes(source)
     fetched = fetch(source, Path(data.path), revision=revision, remote=remote, log=ConsoleLog())
     data.metadata.update({"source": fetched.source, "data_commit": fetched.commit, "files": fetched.files})
 
