@@ -226,8 +226,11 @@ def cancel(
 
     connection = _connect(host, namespace, token_file, ca_cert)
     cancel_run(connection, run_id)
-    state = wait_for_end(connection, run_id, timeout, ConsoleLog()) if wait else "CANCELING"
-    typer.echo(f"run {run_id}: {state.lower()}")
+    if not wait:
+        typer.echo(f"run {run_id}: stopping")
+        return
+    state = wait_for_end(connection, run_id, timeout, ConsoleLog())
+    typer.echo(f"run {run_id}: stopped; the server calls it {state}")
 
 
 @app.command(
