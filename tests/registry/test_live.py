@@ -1,5 +1,8 @@
 """A stage logs itself while it runs in a pipeline; what it could not log, register-model adds."""
 
+import json
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -66,20 +69,88 @@ def test_a_stage_that_fails_has_a_failed_run(client: Any, monkeypatch: pytest.Mo
     assert runs(client)["train-mapping"].info.status == "FAILED"
 
 
-def test_the_servers_own_run_is_used_and_left_to_the_server(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As KEP-12862 has it: a parent for the pipeline's run, and a nested one for the task in MLFLOW_RUN_ID."""
+@pytest.fixture
+def task_run(client: Any) -> Callable[[str], str]:
+    """Return a function that creates the runs of KFP's MLflow plugin (2.17.0) for a task, and returns the task's.
+
+    The API server creates one for the pipeline's run; a driver one for the exit handler, for the loop and for each task,
+    the id of which is MLFLOW_RUN_ID in the task's container.
+    """
     experiment = client.create_experiment("the server's")
-    parent = client.create_run(experiment).info.run_id
-    nested = client.create_run(experiment, tags={"mlflow.parentRunId": parent}).info.run_id
-    monkeypatch.setenv("MLFLOW_RUN_ID", nested)
-    with live_logging.log_while_running(STAGE, "test", lambda: STAGE) as log:
+
+    def create(name: str, parent: str = "") -> str:
+        tags = {"mlflow.parentRunId": parent} if parent else {"kfp.pipeline_run_id": "k1"}
+        return str(client.create_run(experiment, run_name=name, tags=tags).info.run_id)
+
+    flow = create("nightly")
+    handler = create("exit-handler-1", flow)
+    loop = create("for-loop-1", handler)
+    above = {"summarise": flow, "evaluate": handler, "train-mapping": loop}
+    return lambda name: create(name, above[name])
+
+
+def launcher_ends(client: Any, run_id: str, metrics: dict[str, float], inputs: dict[str, Any]) -> None:
+    """Log what the launcher of KFP 2.17.0 logs at a task's end, and end its run."""
+    from mlflow.entities import Metric, Param
+
+    params = [Param(key, json.dumps(value)) for key, value in inputs.items()]
+    client.log_batch(run_id, [Metric(key, value, 0, 0) for key, value in metrics.items()], params)
+    client.set_terminated(run_id, "FINISHED")
+
+
+def test_nothing_is_logged_twice_beside_the_server(
+    client: Any, task_run: Callable[[str], str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    curve = tmp_path / "curves.jsonl"
+    curve.write_text('{"epoch": 1, "loss": 2.0}\n{"epoch": 2, "loss": 1.0}\n')
+    task = task_run("train-mapping")
+    monkeypatch.setenv("MLFLOW_RUN_ID", task)
+    result = StageRun("train-mapping", 1, {"epochs": 2}, (curve,))
+    with live_logging.log_while_running(STAGE, "test", lambda: result) as log:
         log.metrics(1, loss=2.0)
-    logged = client.get_run(nested)
-    assert (logged.info.status, logged.data.metrics["loss"], logged.data.params["epochs"]) == ("RUNNING", 2.0, "2")
-    assert logged.data.tags["flow_id"] == parent, "no id of the pipeline's: the parent's"
-    assert client.get_run(parent).data.tags["stage"] == "flow"
+        log.metrics(2, loss=1.0)
+    assert client.get_run(task).info.status == "RUNNING", "the server ends its own runs"
+    launcher_ends(client, task, {"loss": 1.0}, {"train_mapping": {"epochs": 2}, "trial": 1})
+    ours = runs(client)["train-mapping"]
+    assert ours.data.tags["mlflow.parentRunId"] == task
+    assert (ours.info.status, ours.data.params) == ("FINISHED", {"epochs": "2"})
+    assert [(m.step, m.value) for m in client.get_metric_history(ours.info.run_id, "loss")] == [(1, 2.0), (2, 1.0)]
+    assert [(m.step, m.value) for m in client.get_metric_history(task, "loss")] == [(0, 1.0)], "the server's alone"
     assert client.get_experiment_by_name("test") is None
-    assert live_logging.current_experiment(client, "test") == experiment
+    assert live_logging.current_experiment(client, "test") == ours.info.experiment_id
+
+
+def test_all_tasks_of_the_server_are_one_flow(
+    client: Any, task_run: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tasks in a loop, in the exit handler's group and outside of it have parents of different kinds."""
+    flows = set()
+    for name in ("train-mapping", "evaluate", "summarise"):
+        monkeypatch.setenv("MLFLOW_RUN_ID", task_run(name))
+        with live_logging.log_while_running(StageRun(name), "test", lambda name=name: StageRun(name)):
+            flows.add(live_logging.current_flow_id(client))
+    logged = runs(client)
+    assert flows == {logged["flow"].info.run_id}
+    assert {logged[name].data.tags["flow_id"] for name in ("train-mapping", "evaluate", "summarise")} == flows
+    assert logged["flow"].info.run_name == "nightly"
+
+
+def test_a_stage_that_starts_again_goes_on_in_its_run(
+    client: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As in a pod that takes over from one that was lost, and whose training goes on from a checkpoint."""
+    monkeypatch.setenv("KFP_RUN_ID", "k1")
+    with suppress(KeyboardInterrupt), live_logging.log_while_running(STAGE, "test", lambda: STAGE) as log:
+        log.metrics(1, **{"fold 0.loss (x)": 3.0})
+        log.metrics(2, **{"fold 0.loss (x)": 2.0})
+        raise KeyboardInterrupt
+    with live_logging.log_while_running(STAGE, "test", lambda: STAGE) as log:
+        assert runs(client)["train-mapping"].info.status == "RUNNING"
+        log.metrics(2, **{"fold 0.loss (x)": 2.0})
+        log.metrics(3, **{"fold 0.loss (x)": 1.0})
+    assert len(client.search_runs([live_logging.current_experiment(client, "test")])) == 2, "the flow and the stage"
+    run_id = runs(client)["train-mapping"].info.run_id
+    assert [point.step for point in client.get_metric_history(run_id, "fold 0/loss _x_")] == [1, 2, 3]
 
 
 def test_a_store_that_goes_away_costs_a_line_and_not_the_stage(

@@ -21,6 +21,7 @@ class Flaky:
         cuts: how many more connections to end early.
         after: bytes from the server after which they are.
         rewrite: changes what the server sends, a block at a time.
+        lose: whether the answer to a request is lost, given its method and path; the server has done its work.
         received: bytes that went from the server to the client.
         requests: method, path and headers of every request.
     """
@@ -29,6 +30,7 @@ class Flaky:
     cuts: int = 0
     after: int = 0
     rewrite: Callable[[bytes], bytes] = lambda data: data
+    lose: Callable[[str], bool] = lambda request: False
     received: int = 0
     requests: list[str] = field(default_factory=list)
     port: int = 0
@@ -71,21 +73,26 @@ class Flaky:
                 gone = self._listener is not listener
             if gone:
                 self._reset(client)
-            threading.Thread(target=self._up, args=(client, server), daemon=True).start()
-            threading.Thread(target=self._down, args=(server, client), daemon=True).start()
+            asked: list[str] = []
+            threading.Thread(target=self._up, args=(client, server, asked), daemon=True).start()
+            threading.Thread(target=self._down, args=(server, client, asked), daemon=True).start()
 
-    def _up(self, client: socket.socket, server: socket.socket) -> None:
+    def _up(self, client: socket.socket, server: socket.socket, asked: list[str]) -> None:
         with suppress(OSError):
             while data := client.recv(1 << 16):
-                if re.match(rb"(GET|HEAD|PUT|POST|DELETE) ", data):
+                if re.match(rb"(GET|HEAD|PUT|POST|PATCH|DELETE) ", data):
                     self.requests.append(data.partition(b"\r\n\r\n")[0].decode(errors="replace"))
+                    asked.append(self.requests[-1].partition(" HTTP/")[0])
                 server.sendall(data)
         self._reset(server)
 
-    def _down(self, server: socket.socket, client: socket.socket) -> None:
+    def _down(self, server: socket.socket, client: socket.socket, asked: list[str]) -> None:
         passed = 0
         with suppress(OSError):
             while data := server.recv(1 << 16):
+                if data.startswith(b"HTTP/1.") and asked and self.lose(asked[-1]):
+                    self._reset(client)
+                    break
                 data = self.rewrite(data)
                 if self.cuts and passed + len(data) > self.after:
                     data = data[: max(0, self.after - passed)]

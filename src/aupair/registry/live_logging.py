@@ -1,14 +1,15 @@
 """Log a stage to MLflow while it runs in a pipeline.
 
 A pipeline's run is known by KFP_RUN_ID (of Kubeflow, or of a local run), or by MLFLOW_RUN_ID, the MLflow run that a KFP
-server with MLflow built in creates for each task. Without either, register-model logs the whole flow afterwards; with
-one, it logs only what is missing.
+server with MLflow built in creates for each task, and to which it logs the task's inputs and scalar metrics. Without
+either, register-model logs the whole flow afterwards; with one, it logs only what is missing.
 """
 
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from aupair.errors import RegistryError
@@ -18,8 +19,10 @@ from aupair.registry.runs import (
     LOGGED,
     PARENT,
     StageRun,
+    get_or_create_run,
     log_metric_points,
     log_run,
+    logged_steps,
     pipeline_run_id,
     set_tags,
     stage_run_tags,
@@ -45,16 +48,22 @@ def runs_in_pipeline() -> bool:
 
 
 def current_flow_id(client: "MlflowClient", otherwise: str = "") -> str:
-    """Return the id of this flow: the pipeline's run, else the parent of the server's run, else `otherwise`."""
+    """Return the id of this flow: the pipeline's run, else the server's run of the whole flow, else `otherwise`."""
     if run := pipeline_run_id():
         return run
-    return _server_parent(client) if server_run_id() else otherwise
+    return _server_flow_run(client) if server_run_id() else otherwise
 
 
-def _server_parent(client: "MlflowClient") -> str:
-    """Return the parent of the server's run, or that run itself if it has none."""
-    with mlflow_store.mlflow_errors(f"run {server_run_id()}"):
-        return str(client.get_run(server_run_id()).data.tags.get("mlflow.parentRunId", server_run_id()))
+def _server_flow_run(client: "MlflowClient") -> str:
+    """Return the run that the KFP server made for the whole flow: the topmost above its run of this task.
+
+    Between the two are its runs of the exit handler and of the loop.
+    """
+    run_id = server_run_id()
+    with mlflow_store.mlflow_errors(f"run {run_id}"):
+        while parent := client.get_run(run_id).data.tags.get("mlflow.parentRunId"):
+            run_id = str(parent)
+    return run_id
 
 
 def current_experiment(client: "MlflowClient", name: str) -> str:
@@ -74,16 +83,13 @@ def get_or_create_parent_run(client: "MlflowClient", experiment: str, flow: str)
 
     The first task of a pipeline creates it, before other tasks run in parallel.
     """
-    tags = stage_run_tags(StageRun(PARENT), flow)
+    parent = StageRun(PARENT)
     with mlflow_store.mlflow_errors(f"flow {flow}"):
         if server_run_id():
-            parent = _server_parent(client)
-            set_tags(client, parent, tags)
-            return parent
-        parents = client.search_runs([experiment], f"tags.flow_id = '{flow}' and tags.stage = '{PARENT}'")
-        if parents:
-            return str(min(parents, key=lambda run: run.info.start_time).info.run_id)
-        return str(client.create_run(experiment, tags=tags, run_name=flow).info.run_id)
+            run_id = _server_flow_run(client)
+            set_tags(client, run_id, stage_run_tags(parent, flow))
+            return run_id
+        return get_or_create_run(client, experiment, flow, parent)
 
 
 @contextmanager
@@ -92,8 +98,8 @@ def log_while_running(
 ) -> Iterator[Log]:
     """Log the stage that runs in the block: its metrics at once, and all it wrote when it ends.
 
-    If the store cannot be reached at the start, the stage does not begin. If it is lost later, one line says so, the
-    stage runs on, and register-model logs what is missing.
+    If the store cannot be reached at the start, the stage does not begin. If it is lost later for more than ten
+    minutes, one line says so, the stage runs on, and register-model logs what is missing.
 
     Args:
         stage: its name, trial and params.
@@ -106,44 +112,34 @@ def log_while_running(
     client = mlflow_store.open_mlflow(create=True)
     flow, experiment_id = current_flow_id(client), current_experiment(client, experiment)
     parent = get_or_create_parent_run(client, experiment_id, flow)
-    tags = stage_run_tags(stage, flow)
+    # The KFP server logs to its own run of the task as well: below it, nothing is logged to one run twice.
+    above = {"mlflow.parentRunId": server_run_id() or parent}
     with mlflow_store.mlflow_errors(f"run {stage.name}"):
-        if run_id := server_run_id():
-            set_tags(client, run_id, tags)
-        else:
-            tags["mlflow.parentRunId"] = parent
-            run_id = str(client.create_run(experiment_id, tags=tags, run_name=stage.name).info.run_id)
-    live = _MLflowLog(client, run_id, log)
-
-    def terminate(status: str) -> None:
-        if not server_run_id():  # the server ends its own runs
-            client.set_terminated(run_id, status)
+        run_id = get_or_create_run(client, experiment_id, flow, replace(stage, tags={**stage.tags, **above}))
+        client.update_run(run_id, "RUNNING")  # it may be of an earlier try that failed
+        live = _MLflowLog(client, run_id, log)
 
     def finish() -> None:
-        log_run(client, run_id, result, curves=live.count == 0)
+        log_run(client, run_id, result)
         client.set_tag(run_id, LOGGED, "yes")
-        terminate("FINISHED")
+        client.set_terminated(run_id, "FINISHED")
 
     try:
         yield live
     except BaseException:
-        live.attempt(lambda: terminate("FAILED"))
+        live.attempt(lambda: client.set_terminated(run_id, "FAILED"))
         raise
     result = collect()
     live.attempt(finish)
 
 
 class _MLflowLog(Log):
-    """A log that sends metrics to an MLflow run and passes everything on to another log.
-
-    Attributes:
-        count: how many values it has sent.
-    """
+    """A log that sends metrics to an MLflow run and passes everything on to another log."""
 
     def __init__(self, client: "MlflowClient", run_id: str, log: Log) -> None:
         self._client, self._run_id, self._log = client, run_id, log
         self._lost = False
-        self.count = 0
+        self._logged = logged_steps(client, run_id)  # by an earlier try of the stage
 
     def line(self, text: str) -> None:
         """Pass a line on."""
@@ -157,8 +153,8 @@ class _MLflowLog(Log):
         """Send values at a step; `network.value` is named `network/value`, as in the curves."""
         self._log.metrics(step, **values)
         points = [("/".join(key.rsplit(".", 1)), value, step) for key, value in values.items()]
-        self.attempt(lambda: log_metric_points(self._client, self._run_id, points, int(time.time() * 1000)))
-        self.count += len(points) if not self._lost else 0
+        now = int(time.time() * 1000)
+        self.attempt(lambda: log_metric_points(self._client, self._run_id, points, now, self._logged))
 
     def attempt(self, call: Callable[[], object]) -> None:
         """Call the store unless it was lost before; log one line if this call loses it."""

@@ -2,20 +2,31 @@
 
 import fcntl
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from aupair.errors import RegistryError
+from aupair.errors import RegistryError, scrub
+from aupair.retry import retry
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+
+T = TypeVar("T")
 
 DEFAULT_URI = "sqlite:///mlflow.db"
 """The store in the working folder, unless MLFLOW_TRACKING_URI names another."""
 
 _PROBE_SECONDS = 5.0
+
+_TRANSIENT_STATUS = {429, *range(500, 600)} - {501}
+_TRANSIENT_TEXT = re.compile(
+    r"API request to \S+ failed with (timeout )?exception|failed with error code (429|5\d\d)"
+    r"|(429 Client|5\d\d Server) Error|Connection (aborted|broken|reset)|IncompleteRead|database( table)? is locked"
+)
+"""What MLflow writes of a failure that can pass, when only its text is there, such as of a download in parts."""
 
 
 def tracking_uri() -> str:
@@ -46,7 +57,49 @@ def open_mlflow(create: bool = False) -> "MlflowClient":
     with mlflow_errors("opening the store"):
         mlflow.set_tracking_uri(uri)
         mlflow.set_registry_uri(uri)
-        return mlflow.MlflowClient(uri)
+        return cast("MlflowClient", _RetryingClient(mlflow.MlflowClient(uri)))
+
+
+class _RetryingClient:
+    """An MlflowClient that repeats its calls while MLflow's server or database does not answer.
+
+    Calls that create something are not repeated, since a lost answer would create it twice: their callers look for it
+    first, in a function that they hand to `retrying`.
+    """
+
+    def __init__(self, client: "MlflowClient") -> None:
+        self._client = client
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._client, name)
+        if name.startswith("create_"):
+            return method
+        return lambda *args, **kwargs: retrying(name, lambda: method(*args, **kwargs))
+
+
+def retrying(what: str, call: Callable[[], T]) -> T:
+    """Return what `call` returns; call it again while MLflow's server or database does not answer, see `retry`.
+
+    Args:
+        what: the action, for the log.
+        call: something that may be done twice.
+    """
+    return retry(call, what, f"MLflow at {scrub(tracking_uri())}", _is_transient)
+
+
+def _is_transient(error: Exception) -> bool:
+    """Return whether a failure can pass: no answer, throttling, 5xx, a locked database or a lost connection to one."""
+    import requests
+    from mlflow.exceptions import RestException
+    from sqlalchemy.exc import OperationalError
+
+    if isinstance(error, requests.HTTPError):  # of an artifact
+        return error.response.status_code in _TRANSIENT_STATUS
+    if isinstance(error, RestException):
+        return error.get_http_status_code() in _TRANSIENT_STATUS
+    if isinstance(error.__cause__, OperationalError) and sqlite_path(tracking_uri()) is None:
+        return True
+    return isinstance(error, requests.RequestException) or bool(_TRANSIENT_TEXT.search(str(error)))
 
 
 def sqlite_path(uri: str) -> Path | None:
@@ -60,7 +113,8 @@ def get_or_create_experiment(client: "MlflowClient", name: str) -> str:
 
     database = sqlite_path(tracking_uri())
     location = None if database is None else str(database.parent / "mlruns")
-    with mlflow_errors(f"experiment {name}"):
+
+    def find_or_create() -> str:
         if experiment := client.get_experiment_by_name(name):
             return str(experiment.experiment_id)
         try:
@@ -69,6 +123,9 @@ def get_or_create_experiment(client: "MlflowClient", name: str) -> str:
             if experiment := client.get_experiment_by_name(name):  # another process has created it in between
                 return str(experiment.experiment_id)
             raise
+
+    with mlflow_errors(f"experiment {name}"):
+        return retrying(f"experiment {name}", find_or_create)
 
 
 @contextmanager
@@ -82,20 +139,22 @@ def mlflow_errors(where: str) -> Iterator[None]:
         RegistryError: the first line of the original message.
     """
     from mlflow import MlflowException
+    from requests import RequestException
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
         yield
-    except (MlflowException, SQLAlchemyError) as error:
+    except (MlflowException, RequestException, SQLAlchemyError) as error:
         first = str(error).strip().splitlines()[0][:300]
-        raise RegistryError(f"MLflow at {tracking_uri()} refused", where=where, got=first) from error
+        raise RegistryError(f"MLflow at {scrub(tracking_uri())} refused", where=where, got=first) from error
 
 
 def _set_defaults() -> None:
-    """Turn off MLflow's telemetry, chatter and minutes of retries; but for telemetry a user's own settings win."""
+    """Turn off MLflow's telemetry, chatter and retries; for its chatter a user's own settings win."""
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    # MLflow repeats every request, also one that creates something: after a lost answer there would be two of it
+    os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
@@ -132,11 +191,17 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _check_server(uri: str) -> None:
-    """Check that a server answers at all, before MLflow's client retries for minutes."""
+    """Check that a server answers at all; one that has answered before is waited for."""
     import requests
 
+    def probe() -> None:
+        response = requests.get(uri.rstrip("/") + "/health", timeout=_PROBE_SECONDS)
+        if response.status_code >= 500:  # of a gateway, with no server behind it
+            response.raise_for_status()
+
     try:
-        requests.get(uri.rstrip("/") + "/health", timeout=_PROBE_SECONDS)
+        retrying("health check", probe)
     except requests.RequestException as error:
-        got, todo = type(error).__name__, "start it, or correct MLFLOW_TRACKING_URI"
-        raise RegistryError("the MLflow server does not answer", where=uri, got=got, todo=todo) from error
+        status = getattr(error.response, "status_code", None)
+        got, todo = f"HTTP {status}" if status else type(error).__name__, "start it, or correct MLFLOW_TRACKING_URI"
+        raise RegistryError("the MLflow server does not answer", where=scrub(uri), got=got, todo=todo) from error

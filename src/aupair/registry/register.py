@@ -68,7 +68,8 @@ def register_bundle(
     """
     sha256 = write_bundle(bundle, parts, params)
     client, name = mlflow_store.open_mlflow(create=True), params.register_model.name
-    version = versions.find_version(client, sha256, name)
+    with mlflow_store.mlflow_errors(f"model {name}"):
+        version = versions.find_version(client, sha256, name)
     created = version is None
     if version is None:
         metrics, data = store.read_json(parts.metrics), str(store.read_json(parts.data)["md5"])
@@ -86,7 +87,8 @@ def register_bundle(
         )
         tags = _version_tags(bundle, metrics) | origin
         run_id = log_flow(client, experiment, flow, summary, stages)
-        version = versions.create_version(client, _log_bundle(client, bundle, run_id, params), run_id, tags, name)
+        model_uri = _log_bundle(client, bundle, run_id, params)
+        version = versions.get_or_create_version(client, model_uri, run_id, tags, name)
         if in_pipeline:
             client.update_run(run_id, "RUNNING")  # log_model ended the run, but the pipeline is not finished
     versions.set_challenger(client, version, name)
@@ -143,10 +145,11 @@ def _log_bundle(client: "MlflowClient", bundle: Path, run_id: str, params: Param
     """Log the bundle as a Python function (models from code) with this package, and return the model's URI."""
     import mlflow
 
-    package = Path(__file__).parents[1]
-    with mlflow_store.mlflow_errors(f"bundle {bundle}"), warnings.catch_warnings():
-        # MLflow warns without an input example and type hints; the signature contains more than both.
-        warnings.simplefilter("ignore", UserWarning)
+    package, experiment = Path(__file__).parents[1], client.get_run(run_id).info.experiment_id
+
+    def log_model() -> str:
+        for unfinished in client.search_logged_models([experiment], f"source_run_id = '{run_id}'"):
+            client.delete_logged_model(unfinished.model_id)  # of an earlier try: no version has this bundle
         with mlflow.start_run(run_id=run_id):
             info = mlflow.pyfunc.log_model(
                 name=params.register_model.name,
@@ -156,7 +159,12 @@ def _log_bundle(client: "MlflowClient", bundle: Path, run_id: str, params: Param
                 signature=_serving_signature(params),
                 pip_requirements=str(bundle / "requirements.txt"),
             )
-    return str(info.model_uri)
+        return str(info.model_uri)
+
+    with mlflow_store.mlflow_errors(f"bundle {bundle}"), warnings.catch_warnings():
+        # MLflow warns without an input example and type hints; the signature contains more than both.
+        warnings.simplefilter("ignore", UserWarning)
+        return mlflow_store.retrying(f"logging {bundle}", log_model)
 
 
 def _serving_signature(params: Params) -> "ModelSignature":

@@ -9,7 +9,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -22,6 +22,7 @@ from aupair.stage import Stage
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 T = TypeVar("T")
 
@@ -116,20 +117,37 @@ def log_flow(client: "MlflowClient", experiment: str, flow: str, parent: StageRu
     return parent_id
 
 
+def get_or_create_run(client: "MlflowClient", experiment: str, flow: str, stage: StageRun) -> str:
+    """Return the id of the run of a stage in this flow, and create it if there is none.
+
+    So a stage that starts again after its pod was lost goes on in its first run.
+    """
+
+    def find_or_create() -> str:
+        if runs := _find_runs(client, experiment, flow, stage):
+            return str(min(runs, key=lambda run: run.info.start_time).info.run_id)
+        tags = {**stage_run_tags(stage, flow), **stage.tags}
+        name = flow if stage.stage == PARENT else stage.name
+        return str(client.create_run(experiment, tags=tags, run_name=name).info.run_id)
+
+    return mlflow_store.retrying(f"the run of {stage.name}", find_or_create)
+
+
+def _find_runs(client: "MlflowClient", experiment: str, flow: str, stage: StageRun) -> "list[Run]":
+    """Return the runs of a stage in this flow."""
+    tags = stage_run_tags(stage, flow)
+    query = " and ".join(f"tags.{key} = '{tags[key]}'" for key in ("flow_id", "stage", "trial"))
+    return list(client.search_runs([experiment], query))
+
+
 def _log_once(client: "MlflowClient", experiment: str, flow: str, stage: StageRun, in_pipeline: bool) -> str:
     """Return the id of the complete run of a stage in this flow; log it first if there is none."""
-    tags = {**stage_run_tags(stage, flow), **stage.tags}
-    query = " and ".join(f"tags.{key} = '{tags[key]}'" for key in ("flow_id", "stage", "trial"))
-    runs = client.search_runs([experiment], query)
-    for run in runs:
+    for run in _find_runs(client, experiment, flow, stage):
         if run.data.tags.get(LOGGED) or (run.info.status == "FINISHED" and not in_pipeline):
             return str(run.info.run_id)
-    if runs and in_pipeline:
-        run_id = str(runs[0].info.run_id)
-    else:
-        for run in runs:
+        if not in_pipeline:
             client.delete_run(run.info.run_id)
-        run_id = str(client.create_run(experiment, tags=tags, run_name=stage.name).info.run_id)
+    run_id = get_or_create_run(client, experiment, flow, stage)
     log_run(client, run_id, stage)
     client.set_tag(run_id, LOGGED, "yes")
     client.set_terminated(run_id, "FINISHED")
@@ -159,8 +177,8 @@ def set_tags(client: "MlflowClient", run_id: str, tags: Mapping[str, str]) -> No
         client.set_tag(run_id, key, value)
 
 
-def log_run(client: "MlflowClient", run_id: str, stage: StageRun, curves: bool = True) -> None:
-    """Log the params, curves, metrics and artifacts of a stage to a run."""
+def log_run(client: "MlflowClient", run_id: str, stage: StageRun) -> None:
+    """Log the params, metrics and artifacts of a stage to a run, and the points of its curves that the run lacks."""
     from mlflow.entities import Param
 
     params = {
@@ -168,23 +186,45 @@ def log_run(client: "MlflowClient", run_id: str, stage: StageRun, curves: bool =
     }
     for batch in _batches([Param(key, text[:_LONGEST_PARAM]) for key, text in params.items()], 100):
         client.log_batch(run_id, params=batch)
-    points = [point for path in stage.curves for point in curve_points(store.read_jsonl(path))] if curves else []
+    points = [point for path in stage.curves for point in curve_points(store.read_jsonl(path))]
     points += [(key, value, 0) for key, value in finite_numbers(stage.metrics).items()]
-    log_metric_points(client, run_id, points, int(client.get_run(run_id).info.start_time))
+    log_metric_points(client, run_id, points, int(client.get_run(run_id).info.start_time), logged_steps(client, run_id))
     for path in stage.artifacts:
         if not path.exists():
             raise RegistryError("a report is missing", where=path, todo="run the stage that writes it")
         client.log_artifact(run_id, str(path))
 
 
-def log_metric_points(client: "MlflowClient", run_id: str, points: Sequence[tuple[str, float, int]], time: int) -> None:
-    """Log metrics, given as (name, value, step); `time` is in milliseconds."""
+def log_metric_points(
+    client: "MlflowClient",
+    run_id: str,
+    points: Iterable[tuple[str, float, int]],
+    time: int,
+    logged: Collection[tuple[str, int]] = (),
+) -> None:
+    """Log metrics, given as (name, value, step).
+
+    Args:
+        time: milliseconds. MLflow takes a point with the same name, value, step and time as the same point, so that a
+            call may be repeated.
+        logged: the names and steps to leave out, see `logged_steps`.
+    """
     from mlflow.entities import Metric
 
-    # MLflow refuses other characters in a name.
-    metrics = [Metric(re.sub(r"[^\w. :/-]", "_", key), value, time, step) for key, value, step in points]
-    for batch in _batches(metrics, 1000):
+    metrics = [Metric(_metric_name(key), value, time, step) for key, value, step in points]
+    for batch in _batches([metric for metric in metrics if (metric.key, metric.step) not in logged], 1000):
         client.log_batch(run_id, metrics=batch)
+
+
+def logged_steps(client: "MlflowClient", run_id: str) -> set[tuple[str, int]]:
+    """Return the name and step of every point that a run has."""
+    names = client.get_run(run_id).data.metrics
+    return {(name, point.step) for name in names for point in client.get_metric_history(run_id, name)}
+
+
+def _metric_name(key: str) -> str:
+    """Return a name without the characters that MLflow refuses."""
+    return re.sub(r"[^\w. :/-]", "_", key)
 
 
 def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:

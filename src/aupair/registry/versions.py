@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import yaml
 
 from aupair import store
-from aupair.errors import ArtifactError, RegistryError
+from aupair.errors import ArtifactError, RegistryError, scrub
 from aupair.inference.bundle import bundle_hash, check_bundle
 from aupair.registry import gate as gates
 from aupair.registry import mlflow_store
@@ -47,18 +47,28 @@ def registry_command(verb: str, name: str) -> str:
 
 def find_version(client: "MlflowClient", sha256: str, name: str) -> int | None:
     """Return the number of the version with a bundle of this hash; None if there is none."""
-    with mlflow_store.mlflow_errors(f"model {name}"):
-        matches = client.search_model_versions(f"name = '{name}' and tags.`{HASH_TAG}` = '{sha256}'")
+    matches = client.search_model_versions(f"name = '{name}' and tags.`{HASH_TAG}` = '{sha256}'")
     return min((int(version.version) for version in matches), default=None)
 
 
-def create_version(client: "MlflowClient", model_uri: str, run_id: str, tags: Mapping[str, str], name: str) -> int:
-    """Create a version with all its tags in one step, so that a killed process leaves none without tags."""
-    with mlflow_store.mlflow_errors(f"model {name}"):
+def get_or_create_version(
+    client: "MlflowClient", model_uri: str, run_id: str, tags: Mapping[str, str], name: str
+) -> int:
+    """Return the number of the version with the bundle's hash among `tags`, and create the version if there is none.
+
+    It is created with all its tags in one step, so that a killed process leaves none without tags.
+    """
+
+    def find_or_create() -> int:
+        if (number := find_version(client, tags[HASH_TAG], name)) is not None:
+            return number
         if not client.search_registered_models(f"name = '{name}'"):
             client.create_registered_model(name)
         model_id = model_uri.removeprefix("models:/")
         return int(client.create_model_version(name, model_uri, run_id, dict(tags), model_id=model_id).version)
+
+    with mlflow_store.mlflow_errors(f"model {name}"):
+        return mlflow_store.retrying(f"a version of {name}", find_or_create)
 
 
 def set_challenger(client: "MlflowClient", number: int, name: str) -> None:
@@ -80,7 +90,7 @@ def list_versions(name: str = NAME) -> list[Version]:
         if name not in known:
             raise RegistryError(
                 "no such model",
-                where=mlflow_store.tracking_uri(),
+                where=scrub(mlflow_store.tracking_uri()),
                 got=name,
                 expected=" | ".join(known) or "none is registered",
                 todo="" if known else "run `dvc repro`",
@@ -232,7 +242,7 @@ def _find_named(model: str) -> tuple[str, Version]:
 def _missing_alias(alias: str, name: str) -> RegistryError:
     """Return the error for a missing alias: the aliases that exist or, for the champion, how to promote one."""
     if alias == CHAMPION:
-        where, todo = mlflow_store.tracking_uri(), f"promote one: {_how_to_promote(name)}"
+        where, todo = scrub(mlflow_store.tracking_uri()), f"promote one: {_how_to_promote(name)}"
         return RegistryError(f"the model {name} has no champion yet", where=where, todo=todo)
     known = sorted(f"{alias} -> {version.number}" for version in list_versions(name) for alias in version.aliases)
     got = f"aliases {', '.join(known)}" if known else "no alias at all"
@@ -249,13 +259,18 @@ def _fetch_bundle(uri: str, sha256: str) -> Path:
     """Return the folder of the bundle: in place if the store is on this machine, else in the user's cache."""
     from mlflow.artifacts import download_artifacts
 
+    def download(folder: str | None = None) -> Path:
+        return Path(
+            mlflow_store.retrying(f"downloading {uri}", lambda: download_artifacts(artifact_uri=uri, dst_path=folder))
+        )
+
     if mlflow_store.sqlite_path(mlflow_store.tracking_uri()) is not None:
-        folder = Path(download_artifacts(artifact_uri=uri))
+        folder = download()
     else:
         folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "aupair" / (sha256 or "unknown")
         if not folder.exists():
             with store.atomic(folder) as temporary:
                 temporary.mkdir()
-                download_artifacts(artifact_uri=uri, dst_path=str(temporary))
+                download(str(temporary))
     flavor = yaml.safe_load((folder / "MLmodel").read_text())["flavors"]["python_function"]
     return folder / str(flavor["artifacts"]["bundle"]["path"])
