@@ -188,6 +188,16 @@ def _records_in(annotation: Any) -> list[type[BaseModel]]:
     return [record for inner in get_args(annotation) for record in _records_in(inner)]
 
 
+def list_keys(annotation: Any) -> list[str]:
+    """Return the keys of a section of any of its kinds, those of a section in it as `optimiser.steps`."""
+    keys: dict[str, None] = {}
+    for record in _records_in(annotation):
+        for name, field in record.model_fields.items():
+            below = list_keys(field.annotation)
+            keys |= dict.fromkeys([f"{name}.{key}" for key in below] or [name])
+    return list(keys)
+
+
 def _kind_of(annotation: Any, tree: Mapping[str, Any]) -> type[BaseModel] | None:
     """Return the member of a union whose tags the tree has; a tag that is missing is that of the first member."""
     family = _records_in(annotation)

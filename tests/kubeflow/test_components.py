@@ -13,6 +13,7 @@ from aupair.errors import ParamsError
 from aupair.kubeflow.cluster import Cluster, load_cluster
 from aupair.kubeflow.compat import check_server_version
 from aupair.kubeflow.compile import compile_pipeline, importable_checkout
+from aupair.kubeflow.descriptions import _ARTIFACTS, _INPUTS
 from aupair.kubeflow.pipeline_file import PipelineFile, read_pipeline_file
 from aupair.params import Params
 from aupair.stage import ARTIFACTS
@@ -113,6 +114,40 @@ def test_the_inputs_are_the_params_and_where_the_data_are(compiled: dict[str, Pi
         "whole floats are ints again"
     )
     assert inputs["source"].default is None, "no data by accident"
+
+
+@pytest.mark.parametrize("name", ["train", "predict"])
+def test_every_input_and_output_is_described(compiled: dict[str, PipelineFile], name: str) -> None:
+    spec = compiled[name].spec
+    tasks = [component for component in spec["components"].values() if "executorLabel" in component]
+    for component in (spec["root"], *tasks):
+        for side in ("inputDefinitions", "outputDefinitions"):
+            for kind in component.get(side, {}).values():
+                assert all(definition["description"] for definition in kind.values())
+    for key, definition in spec["root"]["inputDefinitions"]["parameters"].items():
+        assert f"* `{key}`: {definition['description']}" in spec["pipelineInfo"]["description"], "what KFP's pages show"
+
+
+def test_the_description_of_a_section_has_its_keys_of_all_kinds(compiled: dict[str, PipelineFile]) -> None:
+    inputs = compiled["train"].spec["root"]["inputDefinitions"]["parameters"]
+    for key in ("network.width", "optimiser.steps", "objective", "margin"):
+        assert f" {key}," in inputs["train_pseudo_intensity"]["description"] + ","
+    assert inputs["sample_pairs"]["description"].endswith("valid_pairs, folds, mode, frames, groups, train_pairs"), (
+        "groups and reference"
+    )
+    assert "at most 20" in inputs["trials"]["description"]
+
+
+def test_no_description_is_left_over(compiled: dict[str, PipelineFile]) -> None:
+    used = {
+        key
+        for name in ("train", "predict")
+        for component in compiled[name].spec["components"].values()
+        for side in ("inputDefinitions", "outputDefinitions")
+        for kind in component.get(side, {}).values()
+        for key in kind
+    }
+    assert set(_INPUTS) | set(_ARTIFACTS) <= used | set(compiled["train"].inputs) | set(compiled["predict"].inputs)
 
 
 def test_the_exit_handler_runs_whatever_happened(compiled: dict[str, PipelineFile]) -> None:

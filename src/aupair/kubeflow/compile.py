@@ -8,9 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import yaml
+
 from aupair import __version__, store
 from aupair.errors import ParamsError
 from aupair.kubeflow.cluster import Cluster, TaskSettings
+from aupair.kubeflow.descriptions import describe
 from aupair.kubeflow.limits import check_trials
 from aupair.params import Params
 
@@ -49,9 +52,9 @@ def compile_pipeline(name: str, params: Params, cluster: Cluster, out: Path, roo
         function = factory(params, TaskSettings(cluster, params), cluster.parallelism or None, config)
         compiled = Path(folder) / "pipeline.yaml"
         compiler.Compiler().compile(function, str(compiled))
-        # kfp writes comments at the top whose order changes from run to run
-        lines = compiled.read_text().splitlines(keepends=True)
-        body = "".join(lines[next(i for i, line in enumerate(lines) if not line.startswith("#")) :])
+        spec, *platform = yaml.safe_load_all(compiled.read_text())
+    describe(spec)
+    body = yaml.safe_dump_all([spec, *platform])
     store.write_text(out, f"# aupair-{name}, compiled by aupair {__version__}. Do not edit: compile it again.\n{body}")
 
 

@@ -1,0 +1,101 @@
+"""The descriptions of inputs and outputs in a compiled file, for those who read it or start a run on KFP's pages.
+
+They are the same words for an artifact or an input wherever it comes up, so they are written once, here. The keys of a
+section of the params are those of its records. KFP's pages (2.17) show the description of a pipeline, and not those of its
+inputs: so that of the pipeline lists them.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from aupair.kubeflow.limits import MAX_SHARDS, MAX_TRIALS
+from aupair.params import Params
+from aupair.record import Record, list_keys
+
+_INPUTS = {
+    "source": "where the data, or the videos to predict, lie: s3://bucket/prefix, a folder on a mounted volume; "
+    "for training also git+URL of a repository with a data.dvc",
+    "revision": "the git revision, with git+URL",
+    "remote": "the DVC remote to pull the data from, with git+URL; empty: the repository's default",
+    "seed": "base of all seeds; each trial adds its number",
+    "target": "occurrence: 0 or 1; intensity: levels 0 to 5",
+    "trials": f"numbers of the trials, such as [0, 1]: networks are trained once for each; at most {MAX_TRIALS}",
+    "trial": "number of the trial",
+    "model": "models:/NAME@ALIAS, models:/NAME/VERSION, or the folder of a bundle on a mounted volume",
+    "shards": f"the largest number of shards, at most {MAX_SHARDS}; each holds any number of videos",
+    "shard": "number of the shard",
+    "abstain": "share of decisions to abstain from, 0 to 1",
+    "last_task": "the task whose record says that the run is good",
+    "run_id": "the run's id",
+    "status": "the state of the tasks before, from KFP",
+}
+
+_ARTIFACTS = {
+    "data": "videos, annotations, subjects and splits",
+    "labels": "a row for every annotated frame: video, subject, split, time, levels of the AUs",
+    "info": "the data's hash and counts",
+    "data_docs": "pages of the checks of the annotations",
+    "faces": "a file of aligned faces for each video",
+    "pairs": "pairs, or groups of frames, to train and evaluate on, and the folds",
+    "f": "the network of pseudo-intensity, and y_hat of every frame",
+    "h": "the network of uncertainty, and sigma of every frame",
+    "features": "the features of every frame",
+    "mapping": "the two mappings of each AU",
+    "scores": "the last values of the training's curves",
+    "curves": "the training's curves",
+    "selection": "the chosen trial, thresholds and mappings, with the evidence",
+    "metrics": "scores on select and validation",
+    "table": "the table of scores, as text",
+    "plots": "the curves of the report, as tables",
+    "report": "the report, one page",
+    "registered": "name and version of the registered model",
+    "plan": "which shard predicts which video, and the version of the model",
+    "tables": "a table of predictions for each video of the shard, and the status of each",
+    "predictions": "a table of predictions for each video, and one summary",
+    "overview": "how many videos were read, and which were not, and why",
+    "summary": "the run's result, scores and links",
+    "Output": "the numbers of the shards",
+}
+
+
+def describe(spec: dict[str, Any]) -> None:
+    """Add descriptions to the inputs and outputs of a compiled pipeline and its tasks, in place.
+
+    Args:
+        spec: the first document of a compiled file.
+
+    Raises:
+        KeyError: an input or an output has no description here.
+    """
+    lines = [spec["pipelineInfo"]["description"], ""]
+    inputs = spec["root"]["inputDefinitions"]["parameters"]
+    for name, definition in sorted(inputs.items(), key=lambda item: "defaultValue" in item[1]):  # required ones first
+        definition["description"] = _describe_section(name) if _is_section(name) else _INPUTS[name]
+        lines.append(f"* `{name}`: {definition['description']}")
+    spec["pipelineInfo"]["description"] = "\n".join(lines)
+    for component in spec["components"].values():
+        if "executorLabel" in component:
+            for name, definition in _definitions(component):
+                definition["description"] = _describe(name)
+
+
+def _definitions(component: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the names and definitions of a component's inputs and outputs."""
+    for side in ("inputDefinitions", "outputDefinitions"):
+        for kind in ("parameters", "artifacts"):
+            yield from component.get(side, {}).get(kind, {}).items()
+
+
+def _describe(name: str) -> str:
+    """Return the short description of a component's input or output: sections are described with the pipeline."""
+    return f"section of the params, of {name.replace('_', '-')}" if _is_section(name) else (_INPUTS | _ARTIFACTS)[name]
+
+
+def _is_section(name: str) -> bool:
+    return name in Params.model_fields and isinstance(Params.model_fields[name].default, Record)
+
+
+def _describe_section(name: str) -> str:
+    """Return the description of a section, with its keys."""
+    keys = ", ".join(list_keys(Params.model_fields[name].annotation))
+    return f"settings of {name.replace('_', '-')}, as in params.yaml; give all of them, KFP does not merge: {keys}"
