@@ -168,6 +168,18 @@ class TestInAPod:
         kfp._run = run  # type: ignore[method-assign]
         assert summarise("COMPLETE", tmp_path, "run-7", "gather-predictions").startswith("# SUCCEEDED")
 
+    def test_a_list_that_stays_behind_proves_nothing(self, tmp_path: Path, kfp: KfpServer) -> None:
+        kfp.nodes = [node("w", "root.exit-handler-1.gather-predictions", "RUNNING"), node("w", "summarise", "RUNNING")]
+        text = summarise("RUNNING", tmp_path, "run-7", "gather-predictions")
+        assert text.startswith("# STATE UNKNOWN")
+        assert "* Kubeflow's API: its list of tasks is not up to date" in text
+
+    def test_a_last_task_that_never_began_is_a_failure(self, tmp_path: Path, kfp: KfpServer) -> None:
+        kfp.nodes = [node("w", "a.plan-shards-driver", "FAILED"), node("w", "a.gather-predictions", "")]
+        lines = summarise("RUNNING", tmp_path, "run-7", "gather-predictions").splitlines()
+        assert lines[0] == "# FAILED"
+        assert "* failed, by Kubeflow's list: plan-shards-driver" in lines
+
     def test_a_run_that_somebody_stopped_is_neither_good_nor_bad(
         self, tmp_path: Path, run_id: str, kfp: KfpServer
     ) -> None:

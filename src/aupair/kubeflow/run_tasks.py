@@ -22,8 +22,11 @@ if TYPE_CHECKING:
 FINISHED = ("SUCCEEDED", "SKIPPED", "FAILED", "CANCELED")
 """The states of a run that has ended."""
 
+OMITTED = "OMITTED"
+"""The state of a task that did not run, since one before it failed."""
+
 _NO_STATE = "RUNTIME_STATE_UNSPECIFIED"
-"""What the server says of a task that Argo left out, since one before it failed."""
+"""The server's word for it."""
 
 _PLUMBING = re.compile(r"executor|.*\.onExit|root|exit-handler-\d+|for-loop-\d+|condition-.*|iteration-.*|.*\(\d.*\)")
 """Nodes of Argo that are no task of a user."""
@@ -93,7 +96,7 @@ def format_duration(seconds: float | None) -> str:
 
 
 def _task(row: Any, template: str, nodes: Collection[str]) -> RunTask:
-    state = "OMITTED" if row.state in (None, _NO_STATE) else row.state
+    state = OMITTED if not row.state or row.state == _NO_STATE else row.state
     below = [] if row.display_name.endswith("-driver") else _children(row)
     pods = tuple(pod for node in below for pod in _pod_names(node, template, nodes))
     return RunTask(row.display_name, state, duration(row.start_time, row.end_time), pods)

@@ -15,7 +15,7 @@ from aupair import store
 from aupair.errors import AupairError
 from aupair.kubeflow.run_record import RunRecord, TaskState, read_run_record
 from aupair.kubeflow.run_status import kubectl_logs
-from aupair.kubeflow.run_tasks import failed_tasks, get_run, list_tasks
+from aupair.kubeflow.run_tasks import FINISHED, OMITTED, failed_tasks, get_run, list_tasks
 from aupair.kubeflow.server import Connection, pod_namespace, server_of_this_pod
 from aupair.kubeflow.step import KfpArtifact
 
@@ -29,7 +29,7 @@ _PAUSE_SECONDS = 5.0
 
 SUCCEEDED, FAILED, CANCELED, UNKNOWN = "SUCCEEDED", "FAILED", "CANCELED", "STATE UNKNOWN"
 _MLFLOW_STATUS = {SUCCEEDED: "FINISHED", FAILED: "FAILED", CANCELED: "KILLED"}
-_TASK_STATES = {"SUCCEEDED": TaskState.COMPLETE, "FAILED": TaskState.FAILED, "RUNNING": TaskState.UNFINISHED}
+_TASK_STATES = {"SUCCEEDED": TaskState.COMPLETE, "FAILED": TaskState.FAILED}
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class _ServerRecord:
     """What the Kubeflow server says of the run.
 
     Attributes:
-        state: of the last task; None if the server could not be asked.
+        state: of the last task; None if the server could not be asked, or its list is not up to date.
         failed: names of the tasks that failed.
         canceled: whether somebody stopped the run.
         problem: why the server could not be asked.
@@ -72,6 +72,8 @@ def write_run_summary(state: str, last_task: str, run_id: str, summary: KfpArtif
             lines = _record_lines(record, result)
         except AupairError as problem:
             problems.append(f"* MLflow: {problem}")
+    elif result == SUCCEEDED:
+        problems = []  # nothing was expected there: a prediction without a server of MLflow
     if result == UNKNOWN:
         problems.insert(0, f"Kubeflow calls the run {state or 'nothing'}, and there is no record of {last_task}.\n")
     problems += [f"* failed, by Kubeflow's list: {', '.join(server.failed)}"] if server.failed else []
@@ -89,7 +91,7 @@ def decide_result(state: str, recorded: TaskState | None, listed: TaskState | No
     Args:
         state: the server's word for the exit task.
         recorded: the last task in MLflow; None if MLflow has no record of this run's tasks.
-        listed: the last task in the server's list of tasks; None if the server could not be asked.
+        listed: the last task in the server's list of tasks; None if that is not known.
     """
     records = (recorded, listed)
     if TaskState.COMPLETE in records:
@@ -120,7 +122,7 @@ def _read_mlflow() -> RunRecord:
 
 
 def _ask_server(run_id: str, last_task: str) -> _ServerRecord:
-    """Return what the server's list of tasks says, after waiting for it to catch up."""
+    """Return what the server's list of tasks says, after waiting for it to catch up: nothing runs any more."""
     server = server_of_this_pod()
     if server is None:
         return _ServerRecord()
@@ -129,14 +131,17 @@ def _ask_server(run_id: str, last_task: str) -> _ServerRecord:
         for attempt in range(_ASKED_AGAIN):
             time.sleep(_PAUSE_SECONDS if attempt else 0)
             run = get_run(connection, run_id)
-            states = [_TASK_STATES.get(task.state) for task in list_tasks(run) if task.name == last_task]
-            failed, canceled = tuple(failed_tasks(run)), run.state in ("CANCELING", "CANCELED")
-            if failed or canceled or TaskState.COMPLETE in states:
+            tasks = [task for task in list_tasks(run) if task.name != "summarise"]
+            current = all(task.state in (*FINISHED, OMITTED) for task in tasks)
+            if current:
                 break
     except AupairError as problem:
         return _ServerRecord(problem=str(problem))
-    state = next((state for state in TaskState if state in states), TaskState.MISSING)
-    return _ServerRecord(state, failed, canceled)
+    states = {task.state for task in tasks if task.name == last_task}
+    state = next((_TASK_STATES[name] for name in _TASK_STATES if name in states), TaskState.MISSING)
+    canceled = run.state in ("CANCELING", "CANCELED")
+    doubt = "" if current else "its list of tasks is not up to date"
+    return _ServerRecord(state if current else None, tuple(failed_tasks(run)), canceled, doubt)
 
 
 def _record_lines(record: RunRecord, result: str) -> list[str]:
