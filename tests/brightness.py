@@ -10,8 +10,7 @@ import numpy as np
 from aupair.aus import AUS
 from aupair.evaluation.confidence import Confidence
 from aupair.evaluation.selection import Selection
-from aupair.inference.predictions import Arrays
-from aupair.inference.recognizer import BundleRecognizer
+from aupair.inference.recognizer import Arrays, BundleRecognizer
 from aupair.mapping.extractor import Statistics
 from aupair.params import parse_params
 

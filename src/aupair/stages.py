@@ -163,10 +163,8 @@ def evaluate(
     samples = load_samples(pairs, frames)
     evaluation = evaluate_trials(frames, trials, samples.pairs, conditions, params.evaluate, log, params.target)
     k = params.trials.index(evaluation.trial.number)
-    sources = Sources(faces, {"f": f[k], "h": h[k], "mapping": mapping[k]}, params)
-    write_reports(
-        evaluation, frames, Places(metrics, table, plots, report), samples.table(), synthetic_note(data), sources
-    )
+    sources = Sources(faces, {"f": f[k], "h": h[k], "mapping": mapping[k]}, params, synthetic_note(data))
+    write_reports(evaluation, frames, Places(metrics, table, plots, report), samples.table(), sources)
     store.write_json(selection, evaluation.selection)
 
 

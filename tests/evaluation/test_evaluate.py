@@ -11,7 +11,7 @@ from aupair.aus import AUS, SPLITS
 from aupair.errors import ArtifactError, DataError
 from aupair.evaluation.evaluate import Evaluation, evaluate_trials
 from aupair.evaluation.metrics import draw_resamples
-from aupair.evaluation.pair_order import pair_accuracy
+from aupair.evaluation.pair_order import Order
 from aupair.evaluation.selection import MAPPINGS, Selection, annotated_cells, filled_outputs
 from aupair.evaluation.uncertainty import _best_constant_sigma, _ece_of_orders, pair_nll
 from aupair.log import Log
@@ -200,7 +200,7 @@ def test_pair_accuracy_is_that_of_clear_validation_frames(evaluation: Evaluation
         ("clear", validation & (conditions.covered == 0) & (abs(conditions.yaw) < 0.3)),
     ):
         assert evaluation.metrics["pair_accuracy"][key] == pytest.approx(
-            pair_accuracy(trial.y_hat, frames, subset).mean()
+            Order(trial.y_hat, frames, subset).accuracy(subset).mean()
         )
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from aupair.data.frames import Frames
-from aupair.evaluation.pair_order import Order, pair_accuracy
+from aupair.evaluation.pair_order import Order
 
 
 def draw(levels: int, seed: int = 0, n: int = 90, a: int = 12) -> tuple[np.ndarray, Frames, np.ndarray]:
@@ -46,14 +46,13 @@ def test_counts_of_any_part_of_the_sorted_frames_equal_a_double_loop(levels: int
         np.testing.assert_array_equal(order.accuracy(kept), 1 - wrong.sum(0) / pairs.sum(0))
         with np.errstate(invalid="ignore"):
             np.testing.assert_array_equal(order.misorder_rate(kept), wrong / pairs)
-    np.testing.assert_array_equal(pair_accuracy(y_hat, frames, subset), order.accuracy(subset))
 
 
 def test_a_perfect_order_a_reversed_one_and_none() -> None:
     _, frames, _ = draw(6, seed=2)
     everything = np.ones(len(frames), bool)
     truth = frames.labels.astype(np.float32)
-    assert (pair_accuracy(truth, frames, everything) == 1).all()
-    assert (pair_accuracy(-truth, frames, everything) == 0).all()
-    assert (pair_accuracy(0 * truth, frames, everything) == 0.5).all()
-    assert np.isnan(pair_accuracy(truth, frames, ~everything)).all()
+    assert (Order(truth, frames, everything).accuracy(everything) == 1).all()
+    assert (Order(-truth, frames, everything).accuracy(everything) == 0).all()
+    assert (Order(0 * truth, frames, everything).accuracy(everything) == 0.5).all()
+    assert np.isnan(Order(truth, frames, ~everything).accuracy(~everything)).all()

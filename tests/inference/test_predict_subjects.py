@@ -1,7 +1,6 @@
 """predict --subjects: a person's clips are scored, then decided together; every frame of the videos is a face."""
 
 import csv
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +11,9 @@ from aupair.faces.decode import read_frames
 from aupair.faces.row import FaceRow
 from aupair.inference import predict as module
 from aupair.inference.predict import predict_videos
-from aupair.inference.predictions import VideoScores, pool_scores
+from aupair.inference.predictions import VideoScores
 from aupair.inference.recognizer import BundleRecognizer
-from aupair.mapping.extractor import columns
+from aupair.mapping.extractor import columns, pool_clips
 from aupair.params import parse_params
 from brightness import A, make_recognizer, write_video
 
@@ -127,11 +126,10 @@ def test_a_person_is_scored_before_anything_of_them_is_decided_and_no_image_is_k
 def test_only_frames_with_a_face_are_pooled(clips: list[Path]) -> None:
     one, two = (recognizer().score_video(clip) for clip in clips[:2])
     one.y_hat[2], one.sigma[2] = np.nan, np.nan
-    y_hat, sigma = pool_scores([one, two])
+    y_hat, sigma = pool_clips([(one.y_hat, one.sigma), (two.y_hat, two.sigma)])
     assert len(y_hat) == len(sigma) == 10
     assert np.isfinite(y_hat).all()
-    nothing = replace(one, y_hat=one.y_hat * np.nan)
-    assert pool_scores([nothing])[0].shape == (0, A)
+    assert pool_clips([(one.y_hat * np.nan, one.sigma)])[0].shape == (0, A)
 
 
 def test_a_model_of_the_videos_neutral_face_has_no_use_for_it(tmp_path: Path, clips: list[Path]) -> None:

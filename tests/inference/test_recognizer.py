@@ -16,8 +16,8 @@ from aupair.evaluation.confidence import TERMS
 from aupair.faces.row import FaceRow
 from aupair.inference import recognizer as module
 from aupair.inference.bundle import write_bundle
-from aupair.inference.predictions import Arrays, VideoPredictions, VideoScores
-from aupair.inference.recognizer import BundleRecognizer, read_selection
+from aupair.inference.predictions import VideoPredictions, VideoScores
+from aupair.inference.recognizer import Arrays, BundleRecognizer, read_selection
 from aupair.mapping.extractor import columns
 from aupair.mapping.fit import Mapping
 from aupair.mapping.networks import MappingNetworks

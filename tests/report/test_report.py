@@ -1,9 +1,7 @@
 """The page and the table show what evaluate computed, each face is its frame's, and the page needs nothing else."""
 
 import html
-import json
 import re
-from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -13,14 +11,12 @@ import pytest
 from aupair import stages, store
 from aupair.aus import AUS
 from aupair.data.frames import load_frames
-from aupair.errors import ArtifactError, AupairError
-from aupair.evaluation.evaluate import Evaluation, evaluate_trials
+from aupair.errors import ArtifactError
 from aupair.params import Params
+from aupair.ranking.samples import load_samples
 from aupair.report import document, faces, formatting, tables
-from aupair.report.reports import Places, write_reports
 from aupair.report.tables import Table, headline, rows_of
-from aupair.stage import ARTIFACTS
-from evaluation.worlds import QUICK, world
+from conftest import artifact
 from report.worlds import evaluation_of, frames_of
 
 VOID = {"meta", "link", "br", "img"}
@@ -29,7 +25,6 @@ SECTIONS = [
     "data", "headline", "scores", "choice", "timelines", "faces", "calibration", "abstaining", "evidence", "training",
     "cost", "settings",
 ]  # fmt: skip
-PAIRS = [["AU", "fit", "select", "validation"], ["AU1", "500 of 1,234", "5 of 6", "0 of 0"]]
 
 
 class Outline(HTMLParser):
@@ -52,11 +47,6 @@ class Outline(HTMLParser):
 
     def attributes(self, tag: str) -> list[dict[str, str | None]]:
         return [attributes for name, attributes in self.tags if name == tag]
-
-
-def place(finished: Path, name: str) -> Path:
-    """Return where an artifact of the finished run is."""
-    return finished / ARTIFACTS[name].format(trial=0)
 
 
 def picture(row: int) -> np.ndarray:
@@ -83,11 +73,13 @@ def test_the_faces_shown_are_the_most_unsure_and_the_most_wrong() -> None:
 
 
 def test_a_thumbnail_is_the_face_of_its_frame(finished: Path) -> None:
-    frames = load_frames(place(finished, "labels"), place(finished, "faces"))
-    thumbnail = faces.thumbnails(place(finished, "faces"), frames)
+    frames = load_frames(artifact(finished, "labels"), artifact(finished, "faces"))
+    thumbnail = faces.thumbnails(artifact(finished, "faces"), frames)
     rows = frames.slices()[3]
     row = rows.start + int(np.flatnonzero(frames.ok[rows])[-1])
-    stored = store.read_faces(place(finished, "faces") / f"{frames.videos[3]}.arrow")["jpeg"][row - rows.start].as_py()
+    stored = store.read_faces(artifact(finished, "faces") / f"{frames.videos[3]}.arrow")["jpeg"][
+        row - rows.start
+    ].as_py()
     np.testing.assert_array_equal(thumbnail(row), store.decode_jpeg(stored))
     with pytest.raises(ArtifactError, match=r"missing file: in .*\.arrow"):
         faces.thumbnails(finished / "nowhere", frames)(row)
@@ -121,8 +113,8 @@ def test_a_table_is_the_same_as_markdown_and_as_html_and_words_are_escaped() -> 
 
 
 def test_the_page_says_what_the_files_say_and_needs_nothing_else(finished: Path) -> None:
-    page = place(finished, "report").read_text()
-    metrics, selection = (store.read_json(place(finished, name)) for name in ("metrics", "selection"))
+    page = artifact(finished, "report").read_text()
+    metrics, selection = (store.read_json(artifact(finished, name)) for name in ("metrics", "selection"))
     outline = Outline(page)
     assert [part["id"] for part in outline.attributes("section")] == SECTIONS
     assert [link["href"] for link in outline.attributes("a")] == [f"#{name}" for name in SECTIONS]
@@ -153,53 +145,29 @@ def test_the_page_says_what_the_files_say_and_needs_nothing_else(finished: Path)
 
 
 def test_equal_runs_give_equal_bytes(home: Path, tiny: Params) -> None:
-    before = {name: place(home, name).read_bytes() for name in ("report", "table")}
-    place(home, "report").unlink()
+    before = {name: artifact(home, name).read_bytes() for name in ("report", "table")}
+    artifact(home, "report").unlink()
     stages.run_stage("evaluate", tiny, root=home)
-    assert {name: place(home, name).read_bytes() for name in before} == before
+    assert {name: artifact(home, name).read_bytes() for name in before} == before
 
 
-@pytest.fixture(scope="module")
-def evaluation() -> Evaluation:
-    frames, trial, pairs, conditions = world()
-    return evaluate_trials(frames, [trial], pairs, conditions, QUICK)
-
-
-def write(evaluation: Evaluation, folder: Path, note: str = "**Synthetic.**") -> None:
-    """Write all reports into one folder, of a run without faces, networks and settings."""
-    places = Places(folder / "metrics.json", folder / "table.md", folder / "plots", folder / "report.html")
-    write_reports(evaluation, world()[0], places, PAIRS, note)
-
-
-def test_reports_are_written_whole(evaluation: Evaluation, tmp_path: Path) -> None:
-    folder = tmp_path / "reports"
-    write(evaluation, folder, note="")
-    page = (folder / "report.html").read_text()
-    assert "pass it on only as the data's licence allows" in html.unescape(page), "real faces are somebody's"
-    sections = [part["id"] for part in Outline(page).attributes("section")]
-    assert sections == [name for name in SECTIONS if name not in ("faces", "training", "cost", "settings")]
-    write(evaluation, folder)  # over the old ones
-    assert sorted(path.name for path in folder.iterdir()) == ["metrics.json", "plots", "report.html", "table.md"]
-    assert sorted(path.stem for path in (folder / "plots").iterdir()) == PLOTS
+def test_the_table_and_the_plots_show_what_the_files_say(finished: Path) -> None:
+    assert sorted(path.stem for path in artifact(finished, "plots").iterdir()) == PLOTS
     for name in PLOTS:
-        assert (folder / "plots" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
-    metrics = json.loads((folder / "metrics.json").read_text())
-    lines = (folder / "table.md").read_text().splitlines()
-    assert lines[:3] == ["# Results", "", "**Synthetic.**"]
+        assert (artifact(finished, "plots") / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    metrics = store.read_json(artifact(finished, "metrics"))
+    lines = artifact(finished, "table").read_text().splitlines()
+    assert lines[:3] == ["# Results", "", stages.SYNTHETIC]
     p2 = rows_of(metrics, "validation")["P2"]
     gain = metrics["decisions"]["selective"]["gain_at_80"]["f1"]["difference"]
     for start, number in (("| P2: uncertainty", p2["score"]), ("| confidence less random, mean", gain)):
         assert f"{number:.3f}" in next(line for line in lines if line.startswith(start))
     assert not any("(chosen on validation)" in line for line in lines)
-    assert lines[-1] == "| AU1 | 500 of 1,234 | 5 of 6 | 0 of 0 |", "the counts of pairs are the last table"
+    frames = load_frames(artifact(finished, "labels"), artifact(finished, "faces"))
+    pairs = load_samples(artifact(finished, "pairs"), frames).table()
+    assert lines[-1] == f"| {' | '.join(pairs[-1])} |", "the counts of pairs are the last table"
     for name in (*(f"{au} " for au in AUS), "P2 - best-constant", "confidence-ungrouped", "certainty", "80.0 %"):
         assert any(line.startswith(f"| {name}") for line in lines)
     assert headline(metrics).row_count == 6
-    unlabelled = replace(world()[0], labels=np.full_like(world()[0].labels, -1))
+    unlabelled = replace(frames, labels=np.full_like(frames.labels, -1))
     assert tables.positives(unlabelled).rows[0] == ["AU1", "–", "–", "–"], "no annotation, no share of positives"
-
-
-def test_an_unwritable_folder_is_one_line(evaluation: Evaluation, tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(AupairError, match="cannot write"):
-        write(evaluation, tmp_path / "file" / "reports")

@@ -70,11 +70,6 @@ class Order:
                 yield au, rows[at], wrong, lower[end] - lower[first] + higher[end] - higher[first]
 
 
-def pair_accuracy(y_hat: np.ndarray, frames: Frames, subset: np.ndarray) -> np.ndarray:
-    """Return `Order.accuracy` of one subset, (N,) bool: (A,)."""
-    return Order(y_hat, frames, subset).accuracy(subset)
-
-
 def _runs(first: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return where each place's run starts and where the next one does, (n,) int32; first: (n,) bool, starts a run."""
     starts = np.flatnonzero(first).astype(np.int32)

@@ -25,7 +25,7 @@ from aupair.evaluation.metrics import (
     macro,
     spearman,
 )
-from aupair.evaluation.pair_order import Order, pair_accuracy
+from aupair.evaluation.pair_order import Order
 from aupair.ranking.pairs import Pairs
 
 _EPSILON = 1e-6
@@ -69,32 +69,27 @@ class ScoredSplit:
 
 def score_figures(scored: ScoredSplit) -> dict[str, Any]:
     """Return the trees `pair_accuracy` and `uncertainty` of metrics.json for a split."""
-    return {"pair_accuracy": _pair_accuracy_figures(scored), "uncertainty": _uncertainty_figures(scored)}
+    order = Order(scored.y_hat, scored.frames, scored.subset)
+    return {"pair_accuracy": _pair_accuracy_figures(scored, order), "uncertainty": _uncertainty_figures(scored, order)}
 
 
-def _pair_accuracy_figures(scored: ScoredSplit) -> dict[str, Any]:
+def _pair_accuracy_figures(scored: ScoredSplit, order: Order) -> dict[str, Any]:
     """Return pair accuracy over all frames of the split, and over its clear ones (None without conditions)."""
-    everywhere = pair_accuracy(scored.y_hat, scored.frames, scored.subset)
+    everywhere = order.accuracy(scored.subset)
     clear, clear_per_au = None, None
     if scored.conditions is not None:
-        values = pair_accuracy(scored.y_hat, scored.frames, scored.subset & scored.conditions.clear)
+        values = order.accuracy(scored.subset & scored.conditions.clear)
         clear, clear_per_au = macro(values), by_au(values)
-    return {
-        "clear": clear,
-        "mean": macro(everywhere),
-        "per_au": by_au(everywhere),
-        "clear_per_au": clear_per_au,
-    }
+    return {"clear": clear, "mean": macro(everywhere), "per_au": by_au(everywhere), "clear_per_au": clear_per_au}
 
 
-def _uncertainty_figures(scored: ScoredSplit) -> dict[str, Any]:
+def _uncertainty_figures(scored: ScoredSplit, order: Order) -> dict[str, Any]:
     """Return the entry `uncertainty` of metrics.json: the figures of sigma, and those of constant sigmas as a baseline.
 
     The constant is the best one of each AU on fit; for the pair NLL there is a second one, the best on select.
     """
     y_hat, sigma, pairs = scored.y_hat, scored.sigma, scored.pairs[scored.split]
     constant = scored.best_constant("fit")
-    order = Order(y_hat, scored.frames, scored.subset)
     rate = order.misorder_rate(scored.subset)
     rank = _spearman_misorder(sigma[scored.subset], rate[scored.subset])
     right = _auroc_of_orders(y_hat, sigma, pairs)

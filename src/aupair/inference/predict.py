@@ -17,10 +17,11 @@ from aupair.data.crops import FOLDER, find_crops, is_crops
 from aupair.data.layout import read_subjects
 from aupair.errors import ArtifactError, DataError, ParamsError
 from aupair.faces.decode import VideoError, describe_missing_frames
-from aupair.inference.predictions import VideoPredictions, VideoScores, pool_scores
+from aupair.inference.predictions import VideoPredictions, VideoScores
 from aupair.inference.recognizer import BundleRecognizer
 from aupair.inference.timeline import save_timeline
 from aupair.log import SILENT, Log
+from aupair.mapping.extractor import pool_clips
 
 SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".3gp", ".ogv")
 """Which files inside a folder are videos; a file that is named itself is always tried."""
@@ -138,8 +139,8 @@ def write_predictions(
     rows: dict[int, Summary] = {}
     for numbers in log.progress(videos_of.values(), len(videos_of), "videos" if persons is None else "people"):
         scored = [_score(recognizer, videos[k][0]) for k in numbers]  # all first: they share their neutral face
-        readable = [scores for scores in scored if isinstance(scores, VideoScores)]
-        pool = pool_scores(readable) if len(numbers) > 1 else None
+        readable = [(scores.y_hat, scores.sigma) for scores in scored if isinstance(scores, VideoScores)]
+        pool = pool_clips(readable) if len(readable) > 1 else None
         for k, scores in zip(numbers, scored):
             video, name = videos[k]
             if isinstance(scores, Summary):

@@ -1,6 +1,5 @@
 """The scores of a video, its decisions, and the table and CSV file of both."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,8 +11,6 @@ from aupair.aus import AUS
 
 if TYPE_CHECKING:
     import pandas as pd
-
-Arrays = tuple[np.ndarray, np.ndarray]
 
 NO_DECISION = -1
 """Stands in an array of decisions where there is none."""
@@ -36,21 +33,6 @@ class VideoScores:
     status: list[str]
     y_hat: np.ndarray
     sigma: np.ndarray
-
-
-def pool_scores(clips: Sequence[VideoScores]) -> Arrays:
-    """Return y_hat and sigma, (m, A) each, of all frames with a face of a person's clips."""
-    has_face = [np.isfinite(clip.y_hat).all(axis=1) for clip in clips]
-    return join_scores([(clip.y_hat[ok], clip.sigma[ok]) for clip, ok in zip(clips, has_face)])
-
-
-def join_scores(parts: Sequence[Arrays]) -> Arrays:
-    """Concatenate parts of y_hat and sigma; no part at all gives (0, A)."""
-    if not parts:
-        empty = np.empty((0, len(AUS)), np.float32)
-        return empty, empty
-    y_hat, sigma = zip(*parts)
-    return np.concatenate(y_hat), np.concatenate(sigma)
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,14 @@ from aupair.aus import AUS
 from aupair.errors import ArtifactError
 from aupair.faces.row import FaceRow
 from aupair.inference.bundle import check_bundle
-from aupair.inference.predictions import NO_DECISION, Arrays, VideoPredictions, VideoScores, join_scores
+from aupair.inference.predictions import NO_DECISION, VideoPredictions, VideoScores
 from aupair.params import Params, parse_stored_params
 
 if TYPE_CHECKING:
     from aupair.evaluation.selection import Selection
     from aupair.mapping.extractor import Statistics
+
+Arrays = tuple[np.ndarray, np.ndarray]
 
 _PIECE = 4096
 """Frames decided at once; the features of one take some 6 kB."""
@@ -105,7 +107,8 @@ class BundleRecognizer:
         parts = [self.scorer(np.stack([first, *islice(images, batch - 1)])) for first in images]
         ok = np.array([text == "ok" for text in status], bool)
         y_hat, sigma = (np.full((len(ok), len(AUS)), np.nan, np.float32) for _ in range(2))
-        y_hat[ok], sigma[ok] = join_scores(parts)
+        if parts:
+            y_hat[ok], sigma[ok] = (np.concatenate(part) for part in zip(*parts))
         return VideoScores(np.array(time, np.float64), status, y_hat, sigma)
 
     def decide_video(self, scores: VideoScores, pool: Arrays | None = None) -> VideoPredictions:

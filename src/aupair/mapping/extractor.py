@@ -8,7 +8,7 @@ from y' only; those of the group `uncertainty` also use c. The mapping without u
 mapping with uncertainty reads all columns.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -108,6 +108,13 @@ def columns(params: ExtractFeatures) -> list[tuple[str, str]]:
     no_frames = Values(np.zeros((0, 1)), np.zeros((0, 1)))
     empty = _FaceFrames(no_frames, no_frames, np.zeros(0), params)
     return [(name, group) for name, group, _ in _columns(empty, slice(0, 0))]
+
+
+def pool_clips(clips: Iterable[Arrays]) -> Arrays:
+    """Return y_hat and sigma, (m, A) each, of all frames with a face in a person's clips, (n, A) each."""
+    parts = [(y_hat[ok], sigma[ok]) for y_hat, sigma in clips for ok in [~np.isnan(y_hat[:, 0])]]
+    y_hat, sigma = (np.concatenate(part) for part in zip(*parts))
+    return y_hat, sigma
 
 
 class VideoFeatures:

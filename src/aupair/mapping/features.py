@@ -20,7 +20,7 @@ from aupair.data.frames import Frames
 from aupair.errors import ArtifactError, AupairError
 from aupair.faces.pool import ProcessDeath, count_cores, run_in_processes
 from aupair.log import SILENT, Log
-from aupair.mapping.extractor import Statistics, VideoFeatures, columns
+from aupair.mapping.extractor import Statistics, VideoFeatures, columns, pool_clips
 from aupair.params import ExtractFeatures
 
 CHUNK = 4096
@@ -137,11 +137,7 @@ def _run(
 
 def _write_person(clips: list[_Clip], path: Path, statistics: Statistics, params: ExtractFeatures) -> None:
     """Write the features of a person's clips, or of one video, into their rows of the matrix."""
-    pool = None
-    if params.neutral == "person":
-        has_face = [~np.isnan(clip.y_hat[:, 0]) for clip in clips]
-        y_hat, sigma = ([getattr(clip, key)[ok] for clip, ok in zip(clips, has_face)] for key in ("y_hat", "sigma"))
-        pool = np.concatenate(y_hat), np.concatenate(sigma)
+    pool = pool_clips((clip.y_hat, clip.sigma) for clip in clips) if params.neutral == "person" else None
     matrix = np.asarray(open_memmap(path, mode="r+"))
     for clip in clips:
         video = VideoFeatures(clip.y_hat, clip.sigma, clip.time, statistics, params, pool)

@@ -43,23 +43,20 @@ class Sources(NamedTuple):
         faces: the folder of the aligned faces.
         trained: the folders f, h and mapping of the chosen trial, in this order, by these names.
         params: the settings of the run.
+        note: the first line under the table's title, such as what the data is.
     """
 
     faces: Path
     trained: Mapping[str, Path]
     params: Params
+    note: str = ""
 
 
-def write_reports(
-    evaluation: Evaluation, frames: Frames, places: Places, pairs: tables.Rows, note: str = "",
-    sources: Sources | None = None,
-) -> None:  # fmt: skip
+def write_reports(evaluation: Evaluation, frames: Frames, places: Places, pairs: tables.Rows, sources: Sources) -> None:
     """Write metrics.json, table.md, a folder of PNGs, and the page that shows it all; equal input gives equal files.
 
     Args:
         pairs: the counts of pairs as lines of cells, the first being the head; see `Samples.table`.
-        note: the first line under the table's title, such as what the data is.
-        sources: without it the page shows no faces, training curves, cost and settings.
 
     Raises:
         ArtifactError: a file of a source is missing or corrupt.
@@ -78,14 +75,11 @@ def write_reports(
         "positives": tables.positives(frames),
         "pairs": Table("Fixed pairs of each AU: drawn, of all there are in a split", pairs[0], pairs[1:]),
     }
-    thumbnail, from_sources = None, {}
-    if sources is not None:
-        thumbnail = thumbnails(sources.faces, frames)
-        from_sources = _from_sources(sources, frames, metrics) | {"faces": montages(evaluation, frames, thumbnail)}
+    thumbnail = thumbnails(sources.faces, frames)
     values = {
         "metrics": metrics, "selection": evaluation.selection, "tables": tables, "ranked_by": figures.BASES,
-        "note": note, "data": data, "drawings": drawings, "sources": sources,
-        "timelines": list(_timelines(evaluation, frames, thumbnail)), **from_sources,
+        "note": sources.note, "data": data, "drawings": drawings, "faces": montages(evaluation, frames, thumbnail),
+        "timelines": list(_timelines(evaluation, frames, thumbnail)), **_from_sources(sources, frames, metrics),
     }  # fmt: skip
     page = html_page("report/report.j2", "aupair: report", "What the recognizer can do", **values)
     store.write_text(places.report, page)
@@ -136,17 +130,14 @@ def _first_timeline(evaluation: Evaluation, frames: Frames) -> Drawing:
     return draw_timeline(series, f"Pseudo-intensity in {frames.videos[video]}", columns=2)
 
 
-def _timelines(
-    evaluation: Evaluation, frames: Frames, thumbnail: Thumbnail | None
-) -> Iterator[tuple[Drawing, Drawing]]:
+def _timelines(evaluation: Evaluation, frames: Frames, thumbnail: Thumbnail) -> Iterator[tuple[Drawing, Drawing]]:
     """Draw a stretch of each video to show: the AUs that change most below faces, and the other AUs."""
     for video in videos_to_show(frames):
         rows, name = stretch(frames, frames.slices()[video]), frames.videos[video]
         active = frames.labels[rows] >= 1
         order = np.argsort(-(active[1:] != active[:-1]).sum(0), kind="stable")
         series = validation_series(evaluation, frames, rows)
-        even = nearest_to_even(frames.time[rows], frames.ok[rows])
-        faces = [] if thumbnail is None else [thumbnail(rows.start + k) for k in even]
+        faces = [thumbnail(rows.start + k) for k in nearest_to_even(frames.time[rows], frames.ok[rows])]
         first = draw_timeline(series, name, sorted(order[:OPEN]), faces=faces)
         yield first, draw_timeline(series, f"{name}: the other AUs", sorted(order[OPEN:]))
 
