@@ -17,7 +17,8 @@ from aupair.ranking.networks import build_network
 from aupair.ranking.pairs import draw_pairs
 from aupair.ranking.sampling import ListSampler
 from aupair.training_params import Network, Optimiser
-from training_sets import LENGTH, NARROW, SIZE, alternating_labels, make_frames
+from frame_sets import make_frames
+from training_sets import LENGTH, NARROW, SIZE, alternating_labels
 
 
 def write_faces(path: Path, jpegs: Sequence[bytes]) -> None:

@@ -11,6 +11,7 @@ from bare import run_bare
 
 ROOT = Path(__file__).parents[1]
 
+
 @pytest.mark.slow
 def test_tiny_run_needs_no_other_packages_and_writes_both_files(tmp_path: Path) -> None:
     process = run_bare(ROOT / "benchmarks" / "gpu.py", "--tiny", "--out", str(tmp_path), cwd=tmp_path)

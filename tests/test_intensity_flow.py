@@ -20,6 +20,7 @@ from aupair.params import Params, TrainMapping, parse_params
 from aupair.ranking.pairs import Pairs
 from aupair.ranking.samples import load_samples, load_training_set
 from conftest import Command, artifact, run_flow
+from frame_sets import make_frames
 
 ROWS = ("all-zero", "fit-median", "fit-mean", "no-uncertainty", "P1", "P2")
 
@@ -96,12 +97,9 @@ def _present(frames: Frames, rows: slice, au: int) -> set[tuple[int, int]]:
 @pytest.mark.parametrize("loss", ["l1", "cross_entropy"])
 def test_a_mapping_learns_the_order_of_levels(loss: str) -> None:
     rng, n, videos = np.random.default_rng(0), 120, 8
-    video, frame = np.repeat(np.arange(videos, dtype=np.int32), n), np.tile(np.arange(n, dtype=np.int32), videos)
     size = n * videos
     labels = rng.choice(6, (size, len(AUS)), p=[0.6, 0.15, 0.1, 0.05, 0.05, 0.05]).astype(np.int8)
-    names = tuple(f"v{k}" for k in range(videos))
-    split = np.array([0, 0, 0, 0, 1, 1, 2, 2], np.int8)[video]
-    frames = Frames(names, names, video, video, split, frame, frame / 25, np.ones(size, bool), labels)
+    frames = make_frames([0, 0, 0, 0, 1, 1, 2, 2], labels)
     values = np.tanh(labels[..., None] / 3) + rng.normal(0, 0.02, (size, len(AUS), 2))
     features = Features(values.astype(np.float32), np.array([True, False]))
     settings = TrainMapping(loss=loss, width=16, dropout=0.0, learning_rate=0.01, draws=512, epochs=20, device="cpu")

@@ -1,6 +1,6 @@
 """Frames, faces and training sets of f and h in memory, which the tests of the ranking share."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ from aupair.ranking.pairs import Pairs, all_pairs, cell_weights, draw_folds, dra
 from aupair.ranking.samples import TrainingSet
 from aupair.ranking.sampling import Sampler
 from aupair.training_params import Optimiser
+from frame_sets import make_frames
 
 SIZE, LENGTH = 32, 12
 SPLIT = (0, 0, 0, 0, 0, 1, 1, 2)
@@ -47,21 +48,6 @@ class RecordingTrainingSet(TrainingSet):
             return batch
 
         return recording
-
-
-def make_frames(
-    split: Sequence[int], labels: np.ndarray, subject: Sequence[int] | None = None, ok: np.ndarray | None = None
-) -> Frames:
-    """Return frames of videos of equal length; split and subject have an entry per video, by default a person each."""
-    videos, n = len(split), len(labels)
-    video = np.repeat(np.arange(videos, dtype=np.int32), n // videos)
-    frame = np.tile(np.arange(n // videos, dtype=np.int32), videos)
-    of_video = np.arange(videos, dtype=np.int32) if subject is None else np.array(subject, np.int32)
-    people = tuple(f"s{s}" for s in range(int(of_video.max()) + 1))
-    return Frames(
-        tuple(f"v{v}" for v in range(videos)), people, video, of_video[video], np.array(split, np.int8)[video], frame,
-        frame / 25.0, np.ones(n, bool) if ok is None else ok, labels.astype(np.int8),
-    )  # fmt: skip
 
 
 def draw_fixed_pairs(frames: Frames, count: int) -> dict[str, Pairs]:

@@ -1,5 +1,6 @@
 """conditions.csv is aligned with the frames, or refused in one line."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,16 +10,12 @@ from aupair.aus import AUS
 from aupair.data.frames import Frames
 from aupair.errors import DataError
 from aupair.evaluation.conditions import COLUMNS, load_conditions
+from frame_sets import make_frames
 
 
 def frames() -> Frames:
     """Two videos, three and two frames."""
-    video = np.array([0, 0, 0, 1, 1], np.int32)
-    zeros = np.zeros(5, np.int8)
-    frame = np.array([0, 1, 2, 0, 1], np.int32)
-    return Frames(
-        ("a", "c"), ("s", "t"), video, video, zeros, frame, frame / 25, zeros == 0, np.zeros((5, len(AUS)), np.int8)
-    )
+    return replace(make_frames((0, 0), np.zeros((5, len(AUS))), lengths=(3, 2)), videos=("a", "c"))
 
 
 def row(video: str, frame: int, covered: float, yaw: float = 0.0) -> str:

@@ -12,7 +12,7 @@ from aupair.evaluation.metrics import clamp_levels, constant_levels, icc, mae, m
 from aupair.evaluation.rows import score_rows
 from aupair.evaluation.selection import Choice, Trial, annotated_cells, best_trial, choose_mappings
 from aupair.params import Evaluate
-from evaluation.worlds import make_frames
+from frame_sets import make_frames
 
 A = len(AUS)
 FIGURES = {"icc": icc, "mae": mae, "mae_rounded": mae_rounded, "pcc": pcc}
@@ -106,7 +106,7 @@ def world(n: int = 60, videos: int = 9) -> tuple[Frames, tuple[np.ndarray, np.nd
     size = n * videos
     labels = rng.choice(6, (size, A), p=[0.5, 0.1, 0.1, 0.1, 0.1, 0.1]).astype(np.int8)
     labels[rng.random(size) < 0.1] = -1
-    frames = make_frames(labels, videos, np.arange(videos) // 3)
+    frames = make_frames(np.arange(videos) // 3, labels)
     noise = rng.normal(size=(size, A))
     without, with_uncertainty = labels + noise, labels + np.where(np.arange(A) % 2, 0.2, 2) * noise
     return frames, (without, with_uncertainty)

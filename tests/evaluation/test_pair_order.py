@@ -5,19 +5,19 @@ import pytest
 
 from aupair.data.frames import Frames
 from aupair.evaluation.pair_order import Order
+from frame_sets import make_frames
 
 
 def draw(levels: int, seed: int = 0, n: int = 90, a: int = 12) -> tuple[np.ndarray, Frames, np.ndarray]:
     """Values with ties, frames with and without face and annotation, a subset."""
     rng = np.random.default_rng([seed, levels])
-    video = np.sort(rng.integers(0, 4, n)).astype(np.int32)
+    video = np.sort(rng.integers(0, 4, n))
     labels = rng.integers(0, levels, (n, a)).astype(np.int8)
     labels[rng.random(n) < 0.1] = -1
     ok = rng.random(n) < 0.9
     y_hat = (rng.integers(0, 12, (n, a)) / 4).astype(np.float32)
     y_hat[~ok] = np.nan
-    frame = np.arange(n, dtype=np.int32)
-    frames = Frames(tuple("abcd"), tuple("abcd"), video, video, np.zeros(n, np.int8), frame, frame / 25, ok, labels)
+    frames = make_frames((0,) * 4, labels, ok=ok, lengths=np.bincount(video, minlength=4))
     return y_hat, frames, rng.random(n) < 0.8
 
 

@@ -18,7 +18,7 @@ from aupair.evaluation.selection import (
     uses_uncertainty,
 )
 from aupair.params import Evaluate
-from evaluation.worlds import make_frames
+from frame_sets import make_frames
 
 A = len(AUS)
 QUICK = Evaluate(bootstrap=200)
@@ -78,7 +78,7 @@ def world(better: float, n: int = 200, videos: int = 6) -> tuple[Frames, Trial]:
     size = n * videos
     labels = (rng.random((size, A)) < 0.3).astype(np.int8)
     ok = rng.random(size) < 0.95
-    frames = make_frames(labels, videos, np.ones(videos), ok)
+    frames = make_frames(np.ones(videos), labels, ok=ok)
     noise = rng.normal(size=(size, A))
     arrays = [(labels + s * noise).astype(np.float32) for s in (0.5, 0.5 - better)]
     for array in arrays:

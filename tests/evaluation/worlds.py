@@ -8,18 +8,10 @@ from aupair.evaluation.conditions import Conditions
 from aupair.evaluation.selection import Trial
 from aupair.params import Evaluate
 from aupair.ranking.pairs import Pairs
+from frame_sets import make_frames
 
 A = len(AUS)
 QUICK = Evaluate(bootstrap=50)
-
-
-def make_frames(labels: np.ndarray, videos: int, split: np.ndarray, ok: np.ndarray | None = None) -> Frames:
-    """Return frames of videos of equal length, each of a person of its own; split: (videos,) int."""
-    n = len(labels) // videos
-    video, frame = np.repeat(np.arange(videos, dtype=np.int32), n), np.tile(np.arange(n, dtype=np.int32), videos)
-    names = tuple(f"v{k}" for k in range(videos))
-    ok = np.ones(len(labels), bool) if ok is None else ok
-    return Frames(names, names, video, video, split.astype(np.int8)[video], frame, frame / 25, ok, labels)
 
 
 def some(frames: Frames, split: str) -> Pairs:
@@ -42,7 +34,7 @@ def world(seed: int = 0, n: int = 50, videos: int = 9) -> tuple[Frames, Trial, d
     truth = labels.astype(float)
     labels[rng.random(size) < 0.05] = -1
     ok = rng.random(size) < 0.95
-    frames = make_frames(labels, videos, np.arange(videos) // 3, ok)
+    frames = make_frames(np.arange(videos) // 3, labels, ok=ok)
     covered = rng.random(size) < 0.3
     noise = np.where(covered, 2.0, 0.3)[:, None]
     y_hat = truth + noise * rng.normal(size=(size, A))

@@ -15,6 +15,7 @@ from aupair.mapping import features as module
 from aupair.mapping.extractor import Statistics, VideoFeatures, columns
 from aupair.mapping.features import Features, open_features, write_features
 from aupair.params import DistributionFeatures
+from frame_sets import make_frames
 
 LENGTHS, SPLIT = (9, 7, 5, 6), (0, 0, 1, 2)
 PARAMS = DistributionFeatures(windows=(1.0,), context_points=2)
@@ -22,15 +23,12 @@ PARAMS = DistributionFeatures(windows=(1.0,), context_points=2)
 
 def make() -> tuple[Frames, np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
-    n = sum(LENGTHS)
-    video = np.repeat(np.arange(len(LENGTHS), dtype=np.int32), LENGTHS)
-    frame = np.concatenate([np.arange(k, dtype=np.int32) for k in LENGTHS])
+    n, video = sum(LENGTHS), np.repeat(range(len(LENGTHS)), LENGTHS)
     ok = rng.random(n) < 0.8
     ok[video == 3] = False  # a video without a face
     labels = (rng.random((n, 12)) < 0.4).astype(np.int8)
     labels[video == 1] = -1  # a video without an annotation counts in the statistics all the same
-    names = tuple(f"v{v}" for v in range(len(LENGTHS)))
-    frames = Frames(names, names, video, video, np.array(SPLIT, np.int8)[video], frame, frame / 5.0, ok, labels)
+    frames = make_frames(SPLIT, labels, ok=ok, lengths=LENGTHS, fps=5)
     y_hat = np.where(ok[:, None], rng.normal(size=(n, 12)), np.nan).astype(np.float32)
     sigma = np.where(ok[:, None], rng.lognormal(size=(n, 12)), np.nan).astype(np.float32)
     return frames, y_hat, sigma
@@ -95,12 +93,7 @@ def test_statistics_come_from_all_faces_of_fit_alone(tmp_path: Path) -> None:
 def test_other_faces(tmp_path: Path) -> None:
     frames, y_hat, sigma = make()
     write_features(tmp_path / "features", frames, y_hat, sigma, PARAMS)
-    keep = np.ones(len(frames), bool)
-    keep[0] = False
-    fewer = Frames(
-        frames.videos, frames.subjects, frames.video[keep], frames.subject[keep], frames.split[keep],
-        frames.frame[keep], frames.time[keep], frames.ok[keep], frames.labels[keep],
-    )  # fmt: skip
+    fewer = make_frames(SPLIT, frames.labels[1:], lengths=(LENGTHS[0] - 1, *LENGTHS[1:]))
     with pytest.raises(ArtifactError) as caught:
         open_features(tmp_path / "features", fewer)
     assert str(caught.value).startswith(

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from aupair.aus import AUS
-from aupair.data.frames import Frames
 from aupair.mapping import fit as module
 from aupair.mapping.features import Features, open_features, write_features
 from aupair.mapping.fit import CHUNK, _compute_moments, _draw, _draw_probability
 from aupair.mapping.networks import MappingNetworks
 from aupair.params import DistributionFeatures, TrainMapping
+from frame_sets import make_frames
 from mapping.toy import FEATURES, FRAMES, PARAMS, PLAIN, F, fit
 
 
@@ -100,11 +100,7 @@ def test_mapping_all_equals_mapping_an_array() -> None:
 def test_the_file_is_mapped_and_not_loaded(tmp_path: Path) -> None:
     """Opening 60 MB of features and reading a few rows needs a small part of that memory."""
     n, params = 12_000, DistributionFeatures(windows=(1.0,), context_points=20)
-    video = np.repeat(np.arange(2, dtype=np.int32), n // 2)
-    zero, frame = np.zeros(n, np.int8), np.tile(np.arange(n // 2, dtype=np.int32), 2)
-    frames = Frames(
-        ("a", "b"), ("a", "b"), video, video, zero, frame, frame / 25, np.ones(n, bool), np.zeros((n, 12), np.int8)
-    )
+    frames = make_frames((0, 0), np.zeros((n, 12)))
     y_hat = np.random.default_rng(0).normal(size=(n, len(AUS))).astype(np.float32)
     write_features(tmp_path / "features", frames, y_hat, np.ones_like(y_hat), params)
     size = (tmp_path / "features" / "features.npy").stat().st_size

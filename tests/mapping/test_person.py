@@ -10,6 +10,7 @@ from aupair.mapping.extractor import Statistics, VideoFeatures, columns
 from aupair.mapping.features import open_features, write_features
 from aupair.mapping.fit import fit_mappings
 from aupair.params import DistributionFeatures, ExtractFeatures, HistogramFeatures, TrainMapping
+from frame_sets import make_frames
 
 VIDEO = DistributionFeatures(
     percentiles=(0, 10, 50), thresholds=(0, 0.5), windows=(1.0,), context=0.4, context_points=2
@@ -107,14 +108,8 @@ def corpus(people: tuple[int, int, int], seed: int = 0) -> tuple[Frames, np.ndar
     y_hat = (
         np.repeat(rng.normal(0, 1.5, (len(split), A)), 2 * N, axis=0) + 2 * labels + rng.normal(0, 0.2, labels.shape)
     )
-    video = np.repeat(np.arange(videos, dtype=np.int32), N)
-    names, subjects = tuple(f"v{v:03}" for v in range(videos)), tuple(f"s{k:03}" for k in range(len(split)))
-    frame = np.tile(np.arange(N, dtype=np.int32), videos)
-    person = (video // 2).astype(np.int32)
-    frames = Frames(
-        names, subjects, video, person, split[person].astype(np.int8), frame, frame / RATE, rng.random(len(frame)) < 0.95,
-        labels,
-    )  # fmt: skip
+    people = np.arange(videos) // 2
+    frames = make_frames(split[people], labels, people, rng.random(len(labels)) < 0.95, fps=RATE)
     y_hat[~frames.ok] = np.nan
     return frames, y_hat.astype(np.float32), np.where(np.isnan(y_hat), np.nan, 1.0).astype(np.float32)
 

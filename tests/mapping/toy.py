@@ -6,6 +6,7 @@ from aupair.data.frames import Frames
 from aupair.mapping.features import Features
 from aupair.mapping.fit import Mapping, fit_mappings
 from aupair.params import TrainMapping
+from frame_sets import make_frames
 
 F, LENGTH, VIDEOS = 6, 40, 8
 PLAIN = np.array([True, True, True, True, False, False])
@@ -17,8 +18,6 @@ def make(levels: int = 2) -> tuple[Frames, np.ndarray]:
     """Return frames and features: column 0 determines odd AUs, column 4 (of uncertainty) even ones; some frames lack a face."""
     rng = np.random.default_rng(0)
     n = VIDEOS * LENGTH
-    video = np.repeat(np.arange(VIDEOS, dtype=np.int32), LENGTH)
-    frame = np.tile(np.arange(LENGTH, dtype=np.int32), VIDEOS)
     labels = rng.integers(0, levels, (n, 12)).astype(np.int8)
     features = rng.normal(size=(n, 12, F)).astype(np.float32)
     for au in range(12):
@@ -26,10 +25,7 @@ def make(levels: int = 2) -> tuple[Frames, np.ndarray]:
     ok = np.arange(n) % 9 != 0
     features[~ok] = np.nan
     labels[np.arange(n) % 13 == 0] = -1
-    names = tuple(f"v{v}" for v in range(VIDEOS))
-    return Frames(
-        names, names, video, video, np.array(SPLIT, np.int8)[video], frame, frame / 25.0, ok, labels
-    ), features
+    return make_frames(SPLIT, labels, ok=ok), features
 
 
 FRAMES, FEATURES = make()

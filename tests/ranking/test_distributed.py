@@ -31,8 +31,9 @@ from aupair.ranking.pseudo_intensity import train_f
 from aupair.ranking.samples import TrainingSet
 from aupair.ranking.uncertainty import train_h
 from aupair.training_params import Network, RankPairs
+from frame_sets import make_frames
 from listener import Listener
-from training_sets import SIZE, draw_fixed_pairs, make_frames
+from training_sets import SIZE, draw_fixed_pairs
 
 LENGTH, STEPS = 15, 10
 SPLIT = (0, 0, 0, 0, 1, 1, 2)

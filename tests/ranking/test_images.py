@@ -10,7 +10,7 @@ from aupair.data.frames import Frames
 from aupair.errors import ArtifactError
 from aupair.ranking.images import FaceImages
 from face_files import write_faces
-from training_sets import make_frames
+from frame_sets import make_frames
 
 SIZE = 16
 OK = np.array([1, 1, 0, 1, 1, 0, 1, 1], bool)

@@ -20,35 +20,9 @@ from aupair.ranking.pairs import (
     draw_groups,
     draw_pairs,
 )
+from frame_sets import make_frames
 
 quick = settings(deadline=None, max_examples=30)
-
-
-def make_frames(
-    labels: np.ndarray,
-    video: list[int],
-    *,
-    subject: list[int] | None = None,
-    split: list[int] | None = None,
-    ok: np.ndarray | None = None,
-) -> Frames:
-    """Frames of videos given by (N,) indices; subject and split are given for each video."""
-    index = np.array(video, np.int32)
-    count = int(index.max()) + 1
-    subject = list(range(count)) if subject is None else subject
-    split = [0] * count if split is None else split
-    frame = np.concatenate([np.arange((index == v).sum()) for v in range(count)]).astype(np.int32)
-    return Frames(
-        videos=tuple(f"v{v}" for v in range(count)),
-        subjects=tuple(f"s{s}" for s in range(max(subject) + 1)),
-        video=index,
-        subject=np.array(subject, np.int32)[index],
-        split=np.array(split, np.int8)[index],
-        frame=frame,
-        time=frame / 25.0,
-        ok=np.ones(len(index), bool) if ok is None else ok,
-        labels=labels.astype(np.int8),
-    )
 
 
 @st.composite
@@ -58,9 +32,8 @@ def any_frames(draw: st.DrawFn) -> Frames:
     n = sum(lengths)
     labels = draw(hnp.arrays(np.int8, (n, 3), elements=st.integers(0, 2)))
     labels[draw(hnp.arrays(bool, n))] = -1
-    video = np.repeat(np.arange(len(lengths)), lengths).tolist()
     split = draw(st.lists(st.integers(0, 2), min_size=len(lengths), max_size=len(lengths)))
-    return make_frames(labels, video, split=split, ok=draw(hnp.arrays(bool, n)))
+    return make_frames(split, labels, ok=draw(hnp.arrays(bool, n)), lengths=lengths)
 
 
 def as_set(pairs: Pairs) -> set[tuple[int, int, int, int]]:
@@ -135,7 +108,7 @@ def test_groups_hold_usable_fit_frames_of_one_video(frames: Frames, size: int, c
 
 def sparse_video(rates: list[float], frames: int = 900, seed: int = 0) -> Frames:
     labels = (np.random.default_rng(seed).random((frames, len(rates))) < np.array(rates)).astype(np.int8)
-    return make_frames(labels, [0] * frames)
+    return make_frames((0,), labels)
 
 
 def test_a_rare_au_is_in_every_group() -> None:
@@ -152,7 +125,7 @@ def test_a_rare_burst_beside_another_is_still_found() -> None:
     labels = np.zeros((1000, 2), np.int8)
     labels[500:502, 0] = 1  # closer to each other than a hundredth of the video
     labels[503:506, 1] = 1
-    groups = draw_groups(make_frames(labels, [0] * 1000), 8, 20, (3,))
+    groups = draw_groups(make_frames((0,), labels), 8, 20, (3,))
     assert (labels[groups] > 0).any(axis=1).all()
 
 
@@ -167,7 +140,7 @@ def test_groups_are_far_apart_and_differ() -> None:
 
 
 def test_a_short_video_repeats_frames() -> None:
-    frames = make_frames(np.array([[0], [1], [0]]), [0, 0, 0])
+    frames = make_frames((0,), np.array([[0], [1], [0]]))
     groups = draw_groups(frames, 8, 2, (0,))
     assert groups.shape == (2, 8)
     assert set(groups.ravel().tolist()) == {0, 1, 2}
@@ -213,16 +186,16 @@ def _cells(frames: Frames, split: str, au: int) -> set[tuple[int, int, int]]:
 
 
 def test_drawn_pairs_are_different_while_there_are_enough_and_repeat_after() -> None:
-    frames = make_frames(np.array([[0]] * 4 + [[1]] * 3), [0] * 7)
+    frames = make_frames((0,), np.array([[0]] * 4 + [[1]] * 3))
     assert len(as_set(draw_pairs(frames, "fit", 12, (0,)))) == 12  # each of 4 x 3, either side first
     assert len({frozenset((i, j)) for i, j, _, _ in as_set(draw_pairs(frames, "fit", 12, (0,)))}) == 12
     assert len(draw_pairs(frames, "fit", 30, (0,))) == 30
-    long = make_frames(np.arange(4000)[:, None] % 2, [0] * 4000)
+    long = make_frames((0,), np.arange(4000)[:, None] % 2)
     assert len(as_set(draw_pairs(long, "fit", 3000, (0,)))) == 3000
 
 
 def test_with_few_pairs_each_au_gets_other_videos() -> None:
-    frames = make_frames(np.tile([[0] * 12, [1] * 12], (8, 1)), np.repeat(range(8), 2).tolist())
+    frames = make_frames((0,) * 8, np.tile([[0] * 12, [1] * 12], (8, 1)))
     pairs = draw_pairs(frames, "fit", 2, (0,))
     chosen = {tuple(sorted(frames.video[pairs.i[pairs.au == au]].tolist())) for au in range(12)}
     assert len(chosen) > 3
@@ -254,14 +227,14 @@ def test_folds_are_by_subject_and_balanced(frames: Frames, folds: int) -> None:
 
 def test_folds_weigh_people_by_their_frames() -> None:
     lengths = [9, 3, 3, 3]
-    frames = make_frames(np.zeros((18, 1)), np.repeat(range(4), lengths).tolist())
+    frames = make_frames((0,) * 4, np.zeros((18, 1)), lengths=lengths)
     for seed in range(5):
         fold = draw_folds(frames, 2, (seed,))
         assert np.bincount(fold, weights=lengths).tolist() == [9, 9]
 
 
 def test_a_person_of_many_videos_is_in_one_fold() -> None:
-    frames = make_frames(np.tile([[0], [1]], (12, 1)), np.repeat(range(12), 2).tolist(), subject=[0, 1, 2] * 4)
+    frames = make_frames((0,) * 12, np.tile([[0], [1]], (12, 1)), [0, 1, 2] * 4)
     fold = draw_folds(frames, 3, (0,))
     assert sorted(fold.tolist()) == [0, 1, 2]
     assert fold[frames.subject].reshape(12, 2).tolist() == [[fold[s]] * 2 for s in [0, 1, 2] * 4]

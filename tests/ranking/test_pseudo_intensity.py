@@ -16,7 +16,8 @@ from aupair.ranking.pseudo_intensity import PseudoIntensity, evaluate_f, train_f
 from aupair.ranking.samples import TrainingSet
 from aupair.ranking.sampling import GroupSampler, ListSampler
 from aupair.training_params import Optimiser, RankPairs
-from training_sets import NARROW, SIZE, SPLIT, Faces, RecordingTrainingSet, draw_fixed_pairs, make_frames, same_weights
+from frame_sets import make_frames
+from training_sets import NARROW, SIZE, SPLIT, Faces, RecordingTrainingSet, draw_fixed_pairs, same_weights
 
 LENGTH, CPU = 10, torch.device("cpu")
 SUBJECTS = (0, 0, 1, 2, 3, 4, 5, 6)  # of each video

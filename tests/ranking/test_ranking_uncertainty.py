@@ -27,7 +27,8 @@ from aupair.ranking.uncertainty import (
     train_h,
 )
 from aupair.training_params import Network, UncertaintyNetwork
-from training_sets import NARROW, SIZE, Faces, RecordingTrainingSet, draw_fixed_pairs, make_frames, same_weights
+from frame_sets import make_frames
+from training_sets import NARROW, SIZE, Faces, RecordingTrainingSet, draw_fixed_pairs, same_weights
 
 LENGTH, CPU = 24, torch.device("cpu")
 SPLIT = (0, 0, 0, 0, 1, 1, 2)

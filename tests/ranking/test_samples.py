@@ -15,7 +15,7 @@ from aupair.params import ListedPairs, PairsInGroups
 from aupair.ranking.pairs import Pairs, count_pairs
 from aupair.ranking.samples import draw_samples, load_samples, load_training_set
 from face_files import write_faces
-from training_sets import make_frames
+from frame_sets import make_frames
 
 LENGTH = 12
 SPLIT = (0, 0, 0, 0, 1, 1, 2)

@@ -5,7 +5,7 @@ import pytest
 
 from aupair.ranking.pairs import Pairs, all_pairs, cell_weights, draw_groups, draw_pairs
 from aupair.ranking.sampling import GroupSampler, ListSampler, Sampler, epoch_order
-from training_sets import make_frames
+from frame_sets import make_frames
 
 VIDEOS, LENGTH = 5, 20
 

@@ -6,6 +6,7 @@ from aupair.aus import AUS
 from aupair.data.frames import Frames
 from aupair.evaluation.evaluate import Evaluation
 from aupair.evaluation.selection import Trial
+from frame_sets import make_frames
 
 
 def frames_of(activity: list[int], subjects: list[int], length: int = 10) -> Frames:
@@ -13,13 +14,7 @@ def frames_of(activity: list[int], subjects: list[int], length: int = 10) -> Fra
     labels = np.zeros((len(activity) * length, len(AUS)), np.int8)
     for video, changing in enumerate(activity):
         labels[video * length + 3 : video * length + 6, :changing] = 1
-    video = np.repeat(np.arange(len(activity), dtype=np.int32), length)
-    return Frames(
-        videos=tuple(f"v{k}" for k in range(len(activity))), subjects=("a", "b", "c", "d"), video=video,
-        subject=np.array(subjects, np.int32)[video], split=np.full(len(video), 2, np.int8),
-        frame=np.tile(np.arange(length, dtype=np.int32), len(activity)),
-        time=np.tile(np.arange(length) / 2.0, len(activity)), ok=np.ones(len(video), bool), labels=labels,
-    )  # fmt: skip
+    return make_frames([2] * len(activity), labels, subjects, fps=2)
 
 
 def evaluation_of(frames: Frames) -> Evaluation:
