@@ -89,14 +89,14 @@ class RankPairs(_TrainPseudoIntensity):
     margin: Annotated[float, Field(gt=0)] = 1.0
 
 
-class GradeFrames(_TrainPseudoIntensity):
+class _GradeFrames(_TrainPseudoIntensity):
     """Settings for training f on single frames: f learns the level of a frame, a baseline without pairs."""
 
     objective: Literal["single"] = "single"
     network: Network = Network()
 
 
-class ImitateTeacher(_TrainPseudoIntensity):
+class _ImitateTeacher(_TrainPseudoIntensity):
     """Settings for training f as a student: f learns a teacher's y_hat and sigma of a frame (`aupair distill`)."""
 
     objective: Literal["distill"] = "distill"
@@ -104,7 +104,7 @@ class ImitateTeacher(_TrainPseudoIntensity):
 
 
 TrainPseudoIntensity = Annotated[
-    RankPairs | GradeFrames | ImitateTeacher, Field(discriminator="objective"), default_tags(objective="pairs")
+    RankPairs | _GradeFrames | _ImitateTeacher, Field(discriminator="objective"), default_tags(objective="pairs")
 ]
 """Settings of train-pseudo-intensity: f, pseudo-intensities by ranking."""
 
@@ -160,15 +160,15 @@ class UncertaintyNetwork(_LossWithoutMargin, _UncertaintyNetwork):
     """Settings of an h that is a network of its own; its loss has no margin."""
 
 
-class UncertaintyNetworkWithMargin(_LossWithMargin, _UncertaintyNetwork):
+class _NetworkWithMargin(_LossWithMargin, _UncertaintyNetwork):
     """Settings of an h that is a network of its own; its loss has a margin."""
 
 
-class UncertaintyFactors(_LossWithoutMargin, _UncertaintyFactors):
+class _FactorsWithoutMargin(_LossWithoutMargin, _UncertaintyFactors):
     """Settings of an h of factors; its loss has no margin."""
 
 
-class UncertaintyFactorsWithMargin(_LossWithMargin, _UncertaintyFactors):
+class _FactorsWithMargin(_LossWithMargin, _UncertaintyFactors):
     """Settings of an h of factors; its loss has a margin."""
 
 
@@ -180,10 +180,8 @@ class UncertaintyHead(Record):
 
 
 FitUncertainty = (
-    Annotated[UncertaintyNetwork | UncertaintyNetworkWithMargin, Field(discriminator="loss"), default_tags(loss="nll")]
-    | Annotated[
-        UncertaintyFactors | UncertaintyFactorsWithMargin, Field(discriminator="loss"), default_tags(loss="nll")
-    ]
+    Annotated[UncertaintyNetwork | _NetworkWithMargin, Field(discriminator="loss"), default_tags(loss="nll")]
+    | Annotated[_FactorsWithoutMargin | _FactorsWithMargin, Field(discriminator="loss"), default_tags(loss="nll")]
 )
 """Settings of an h that is trained by itself."""
 

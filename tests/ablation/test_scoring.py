@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from aupair.ablation.scoring import FinishedRun, person_percentile, row_figures, rule_cost
+from aupair.ablation.scoring import FinishedRun, _person_percentile, _rule_cost, row_figures
 from aupair.evaluation.metrics import Counts
 from aupair.evaluation.selection import annotated_cells
 from aupair.params import Params, load_params
@@ -31,7 +31,7 @@ def test_evaluates_rows_come_out_again(run: FinishedRun, rule: str) -> None:
 
 def test_a_persons_percentile_is_over_all_its_clips(run: FinishedRun) -> None:
     frames, values = run.frames, run.trial.y_hat.astype(np.float64)
-    percentiles = person_percentile(values, frames, 20)
+    percentiles = _person_percentile(values, frames, 20)
     for subject in range(len(frames.subjects)):
         own = [v for v, s, ok in zip(values[:, 3], frames.subject, frames.ok) if s == subject and ok]
         assert percentiles[frames.subject == subject, 3] == pytest.approx(np.percentile(own, 20))
@@ -62,7 +62,7 @@ def test_a_score_has_a_count_for_each_video_and_the_evidence_of_both_splits(run:
 
 def test_a_rule_costs_the_networks_that_it_needs() -> None:
     value, plain, whole, none = (
-        rule_cost(rule, BASE)["gmac_per_frame"] for rule in ("value", "no-uncertainty", "P1", "all-zero")
+        _rule_cost(rule, BASE)["gmac_per_frame"] for rule in ("value", "no-uncertainty", "P1", "all-zero")
     )
     assert 0 == none < value < plain < whole
 

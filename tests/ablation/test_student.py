@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from aupair import store
-from aupair.ablation.student import REPORTS, student_of
+from aupair.ablation.student import REPORTS, _student_params
 from aupair.ablation.workspace import FOLDER
 from aupair.aus import AUS
 from aupair.errors import ParamsError
@@ -133,7 +133,7 @@ def test_several_processes_are_refused_before_they_train(
 @pytest.mark.parametrize(("name", "side"), [("params.yaml", 96), ("params/affwild2.yaml", 112)])
 def test_students_are_small_and_see_no_more_than_they_need(name: str, side: int) -> None:
     teacher = load_params(REPOSITORY / name)
-    params = student_of(teacher, 3)
+    params = _student_params(teacher, 3)
     network = params.train_pseudo_intensity.network
     assert params.trials == (3,)
     assert params.preprocess_faces == teacher.preprocess_faces
@@ -144,6 +144,6 @@ def test_students_are_small_and_see_no_more_than_they_need(name: str, side: int)
         p["gmac_per_frame"] for p in theirs.values()
     )
     assert "h" not in ours, "a face is forwarded once for both"
-    assert student_of(teacher, 0, ["train_mapping.width=5"]).train_mapping.width == 5
+    assert _student_params(teacher, 0, ["train_mapping.width=5"]).train_mapping.width == 5
     with pytest.raises(ParamsError, match="did you mean width"):
-        student_of(teacher, 0, ["train_mapping.widht=5"])
+        _student_params(teacher, 0, ["train_mapping.widht=5"])

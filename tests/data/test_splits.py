@@ -7,7 +7,7 @@ import pytest
 
 from aupair.aus import AUS, SPLITS
 from aupair.data.layout import Layout, read_layout
-from aupair.data.splits import choose_subjects, read_splits, split_data
+from aupair.data.splits import _choose_subjects, read_splits, split_data
 from aupair.errors import AupairError, DataError, ParamsError
 from data.folders import write_text
 
@@ -85,7 +85,7 @@ def test_balance_beats_random_draws() -> None:
     rng = np.random.default_rng(0)
     counts = rng.gamma(0.3, 10.0, (60, 13))
     weights = counts / counts.sum(axis=0)
-    cost = float(((weights[choose_subjects(weights, 0.2, 0)].sum(axis=0) - 0.2) ** 2).sum())
+    cost = float(((weights[_choose_subjects(weights, 0.2, 0)].sum(axis=0) - 0.2) ** 2).sum())
     drawn = [((weights[rng.permutation(60)[:12]].sum(axis=0) - 0.2) ** 2).sum() for _ in range(2000)]
     assert cost < 0.5 * min(drawn)
 
@@ -96,7 +96,7 @@ def test_balance_equals_the_best_of_all_on_a_small_case() -> None:
     weights = np.random.default_rng(5).gamma(0.5, 1.0, (8, 5))
     weights /= weights.sum(axis=0)
     best = min(((weights[list(c)].sum(axis=0) - 0.25) ** 2).sum() for c in combinations(range(8), 2))
-    chosen = choose_subjects(weights, 0.25, 0)
+    chosen = _choose_subjects(weights, 0.25, 0)
     assert chosen.sum() == 2
     assert ((weights[chosen].sum(axis=0) - 0.25) ** 2).sum() == pytest.approx(best)
 
@@ -106,11 +106,11 @@ def test_an_au_of_one_person_stays_on_fit_and_two_can_be_split_at_any_share() ->
     weights[:, 1] = np.eye(10)[4]
     weights[:, 2] = 0.0
     for seed in range(10):
-        chosen = choose_subjects(weights, 0.2, seed)
+        chosen = _choose_subjects(weights, 0.2, seed)
         assert not chosen[4]
         assert chosen.sum() == 2
     for share in (0.01, 0.99):
-        assert choose_subjects(np.full((2, 13), 0.5), share, 0).sum() == 1
+        assert _choose_subjects(np.full((2, 13), 0.5), share, 0).sum() == 1
 
 
 @pytest.mark.parametrize(

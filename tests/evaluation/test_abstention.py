@@ -14,7 +14,7 @@ from aupair.evaluation.abstention import (
     decision_figures,
     leave_out,
 )
-from aupair.evaluation.confidence import TERMS, Confidence, confidence_quantiles
+from aupair.evaluation.confidence import TERMS, Confidence, _confidence_quantiles
 from aupair.params import Evaluate
 
 A = len(AUS)
@@ -143,7 +143,7 @@ def test_ranked_together_the_active_decisions_go_first_and_f1_with_them() -> Non
 
 def test_the_effect_of_predict_is_measured_at_the_limits_of_select() -> None:
     select, decisions = draw(1), draw(2)
-    quantiles = confidence_quantiles(select.rankings["confidence"], select.active)
+    quantiles = _confidence_quantiles(select.rankings["confidence"], select.active)
     risks = np.linspace(0.2, 0.1, 101)
     confidence = Confidence(np.zeros((A, len(TERMS))), quantiles, risks, risks + 0.05)
     rows = {one["name"]: one for one in _abstention_at_limits(decisions, confidence)}

@@ -11,10 +11,10 @@ from aupair.evaluation.confidence import (
     _SIDES,
     TERMS,
     Confidence,
+    _confidence_quantiles,
     _fit_confidence,
     _fit_logistic,
     _regression_terms,
-    confidence_quantiles,
 )
 
 A = len(AUS)
@@ -88,7 +88,7 @@ def test_a_single_kind_of_outcome_and_a_constant_sigma_are_no_obstacle() -> None
 def test_the_limits_leave_out_the_same_share_of_each_au_and_decision() -> None:
     raw, sigma, thresholds, truth = draw()
     p, active = _fit_confidence(raw, sigma, thresholds, truth)(raw, sigma, thresholds), raw >= thresholds
-    confidence = Confidence(np.zeros((A, len(TERMS))), confidence_quantiles(p, active))
+    confidence = Confidence(np.zeros((A, len(TERMS))), _confidence_quantiles(p, active))
     for share in (0.0, 0.2, 0.205, 0.9, 1.0):
         limits = confidence.limits(share)
         assert limits.shape == (2, A)
@@ -102,9 +102,9 @@ def test_an_au_that_was_never_decided_so_has_the_limits_of_the_others() -> None:
     rng = np.random.default_rng(0)
     p, active = rng.random((500, 3)), rng.random((500, 3)) < 0.3
     active[:, 1] = False
-    result = confidence_quantiles(p, active)
+    result = _confidence_quantiles(p, active)
     np.testing.assert_allclose(result[:, 1, 1], np.quantile(p[active], np.linspace(0, 1, 101)))
-    nobody = confidence_quantiles(p, np.zeros_like(active))
+    nobody = _confidence_quantiles(p, np.zeros_like(active))
     np.testing.assert_allclose(nobody[:, 1, 0], np.quantile(p, np.linspace(0, 1, 101)))
 
 
@@ -144,7 +144,7 @@ def test_the_error_of_a_risk_that_is_too_low_names_the_lowest_possible() -> None
 def test_it_survives_json() -> None:
     raw, sigma, thresholds, truth = draw(n=200)
     fitted = _fit_confidence(raw, sigma, thresholds, truth)
-    quantiles = confidence_quantiles(fitted(raw, sigma, thresholds), raw >= thresholds)
+    quantiles = _confidence_quantiles(fitted(raw, sigma, thresholds), raw >= thresholds)
     confidence = Confidence(fitted.coefficients, quantiles, BOUNDS - 0.01, BOUNDS)
     tree = {au: confidence.au_to_json(k) for k, au in enumerate(AUS)} | confidence.risks_to_json()
     assert set(tree["AU7"]["confidence_quantiles"]) == set(_SIDES)

@@ -13,7 +13,7 @@ from skimage import data
 
 from aupair import store
 from aupair.faces import video
-from aupair.faces.align import scaled_template, transform_points
+from aupair.faces.align import _transform_points, scaled_template
 from aupair.faces.decode import EmptyVideoError, VideoError
 from aupair.faces.landmarks import LEFT_EYE, RIGHT_EYE
 from aupair.faces.row import FaceRow
@@ -66,7 +66,7 @@ def test_faces_stand_level_in_one_place(clip: Path) -> None:
             continue
         assert row.image.shape == (96, 96, 3)
         assert row.image.dtype == np.uint8
-        points = transform_points(row.transform, row.landmarks)
+        points = _transform_points(row.transform, row.landmarks)
         for eye in (LEFT_EYE, RIGHT_EYE):
             np.testing.assert_allclose(points[eye].mean(0), goal[eye].mean(0), atol=3)
         assert row.procrustes_residual < 0.2

@@ -9,7 +9,7 @@ from scipy.stats import gaussian_kde
 from aupair.mapping.extractor import Statistics, VideoFeatures, columns
 from aupair.mapping.features import open_features, write_features
 from aupair.mapping.fit import Mapping, fit_mappings
-from aupair.mapping.histogram import POINTS, estimate_density
+from aupair.mapping.histogram import POINTS, _estimate_density
 from aupair.params import HistogramFeatures
 from mapping.toy import FEATURES, FRAMES, PARAMS
 
@@ -29,7 +29,7 @@ def video(n: int = 50) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("n", [2, 5, 300])
 def test_the_density_is_scipys(n: int) -> None:
     values = np.random.default_rng(n).normal([0.0, -0.5, 0.3], [0.5, 0.2, 0.05], (n, 3))
-    got = estimate_density(values)
+    got = _estimate_density(values)
     assert got.shape == (24, 3)
     for au in range(3):
         expected = gaussian_kde(values[:, au], "scott")(POINTS)
@@ -38,8 +38,8 @@ def test_the_density_is_scipys(n: int) -> None:
 
 def test_a_constant_one_value_and_values_beyond_the_points_have_a_density_too() -> None:
     for values in (np.full((9, 1), 0.3), np.full((1, 1), 0.3)):
-        assert int(estimate_density(values).argmax()) == int(np.abs(POINTS - 0.3).argmin())
-    beyond = estimate_density(np.linspace(40, 40.1, 9)[:, None])
+        assert int(_estimate_density(values).argmax()) == int(np.abs(POINTS - 0.3).argmin())
+    beyond = _estimate_density(np.linspace(40, 40.1, 9)[:, None])
     np.testing.assert_allclose(beyond.sum(axis=0), 1)
     assert int(beyond.argmax()) == 23
 
@@ -83,7 +83,7 @@ def test_the_flow_takes_features_without_uncertainty(tmp_path: Path) -> None:
 
 def test_the_order_of_the_values_does_not_change_a_bit() -> None:
     values = np.random.default_rng(0).normal(size=(500, 3)) * [1, 1e-3, 1e3]
-    np.testing.assert_array_equal(estimate_density(values[::-1]), estimate_density(values))
+    np.testing.assert_array_equal(_estimate_density(values[::-1]), _estimate_density(values))
     np.testing.assert_array_equal(
-        estimate_density(np.random.default_rng(1).permutation(values)), estimate_density(values)
+        _estimate_density(np.random.default_rng(1).permutation(values)), _estimate_density(values)
     )

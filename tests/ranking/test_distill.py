@@ -14,7 +14,7 @@ from aupair.params import Params, parse_params
 from aupair.ranking.distill import OFFSET, StudentWithTeacher, distillation_loss
 from aupair.ranking.losses import make_pair_batch
 from aupair.ranking.networks import FLOOR, build_network
-from aupair.ranking.pseudo_intensity import evaluate_f, train_f
+from aupair.ranking.pseudo_intensity import _evaluate_f, train_f
 from aupair.ranking.samples import TrainingSet
 from aupair.ranking.scores import load_f, read_sigma, read_y_hat, save_f, save_h
 from aupair.ranking.teacher import load_teacher
@@ -136,7 +136,7 @@ def test_evaluation_on_select_compares_with_the_teacher() -> None:
     images = torch.from_numpy(data.images(rows)).permute(0, 3, 1, 2).float()
     with torch.no_grad():
         outputs, targets = student(images), Brightness()(images)
-    figures = evaluate_f(student, data, params, targets)
+    figures = _evaluate_f(student, data, params, targets)
     expected = distillation_loss(
         torch.cat([outputs, targets], 1), torch.from_numpy(data.frames.video[rows]), params.network.uncertainty_weight
     )

@@ -12,7 +12,7 @@ from aupair.params import Params
 from aupair.ranking.fit import forward_all
 from aupair.ranking.losses import make_pair_batch
 from aupair.ranking.pairs import draw_folds, draw_groups, draw_pairs
-from aupair.ranking.pseudo_intensity import PseudoIntensity, evaluate_f, train_f
+from aupair.ranking.pseudo_intensity import PseudoIntensity, _evaluate_f, train_f
 from aupair.ranking.samples import TrainingSet
 from aupair.ranking.sampling import GroupSampler, ListSampler
 from aupair.training_params import Optimiser, RankPairs
@@ -175,7 +175,7 @@ def test_evaluation_on_select_equals_a_loop(crossed: tuple[RecordingTrainingSet,
         d = float(r) * float(out[i, au] - out[j, au])
         losses.append(max(0.0, 0.8 - d))
         right.append(1.0 if d > 0 else 0.5 if d == 0 else 0.0)
-    got = evaluate_f(model, data, RankPairs(margin=0.8, device="cpu"))
+    got = _evaluate_f(model, data, RankPairs(margin=0.8, device="cpu"))
     assert got["loss"] == pytest.approx(np.mean(losses), rel=1e-5)
     assert got["pair_accuracy"] == pytest.approx(np.mean(right), rel=1e-5)
 

@@ -16,7 +16,7 @@ from aupair.params import Params
 from aupair.ranking.fit import forward_all
 from aupair.ranking.networks import AUNetwork, Factors, build_factors, build_network
 from aupair.ranking.pseudo_intensity import PseudoIntensity
-from aupair.ranking.scores import Scorer, load_f, load_h, read_sigma, read_y_hat, save_f, save_h, shares_trunk
+from aupair.ranking.scores import Scorer, _shares_trunk, load_f, load_h, read_sigma, read_y_hat, save_f, save_h
 from aupair.ranking.uncertainty import Sigma, Uncertainty
 from training_sets import NARROW, SIZE, Faces
 
@@ -123,13 +123,13 @@ def test_a_trunk_that_both_read_is_forwarded_once(
 def test_a_trunk_that_differs_in_one_number_is_no_copy(name: str) -> None:
     f = build_network(PARAMS.train_pseudo_intensity.network, SIZE, 0)
     factors = build_factors(f, 3, 2, 0)
-    assert shares_trunk(factors, f)
+    assert _shares_trunk(factors, f)
     value = factors.trunk.state_dict()[name]
     value[(-1,) * value.ndim].add_(1e-6)
-    assert not shares_trunk(factors, f)
+    assert not _shares_trunk(factors, f)
     factors = build_factors(f, 3, 2, 0)
     factors.f = factors.f.model_copy(update={"shrink": 2})
-    assert not shares_trunk(factors, f), "the same weights, but other settings"
+    assert not _shares_trunk(factors, f), "the same weights, but other settings"
 
 
 def test_every_network_comes_back_as_it_was(saved: tuple[Path, Path, PseudoIntensity, Uncertainty]) -> None:

@@ -21,8 +21,8 @@ from aupair.ranking.uncertainty import (
     LoadF,
     Sigma,
     Uncertainty,
+    _evaluate_h,
     build_h_network,
-    evaluate_h,
     initial_sigma,
     train_h,
 )
@@ -308,4 +308,4 @@ def test_evaluation_on_select_equals_a_loop(trained: Any) -> None:
         d = float(r) * float(y_hat[i, au] - y_hat[j, au])
         s = np.sqrt(float(sigma[i, au]) ** 2 + float(sigma[j, au]) ** 2 + 1e-6)
         losses.append(-norm.logcdf(d / s))
-    assert evaluate_h(model, data, data.images, y_hat, section)["loss"] == pytest.approx(np.mean(losses), rel=1e-4)
+    assert _evaluate_h(model, data, data.images, y_hat, section)["loss"] == pytest.approx(np.mean(losses), rel=1e-4)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from aupair.ranking.pairs import Pairs, all_pairs, cell_weights, draw_groups, draw_pairs
-from aupair.ranking.sampling import GroupSampler, ListSampler, Sampler, epoch_order
+from aupair.ranking.sampling import GroupSampler, ListSampler, Sampler, _epoch_order
 from frame_sets import make_frames
 
 VIDEOS, LENGTH = 5, 20
@@ -71,9 +71,9 @@ def test_an_epoch_of_the_list_gives_each_pair_once() -> None:
 
 
 def test_the_order_of_an_epoch_is_kept_as_it_was_drawn() -> None:
-    order = epoch_order((0, 3), 2, 30)
+    order = _epoch_order((0, 3), 2, 30)
     assert (order == np.random.default_rng([0, 3, 2]).permutation(30)).all()
-    assert epoch_order((0, 3), 2, 30) is order
+    assert _epoch_order((0, 3), 2, 30) is order
     with pytest.raises(ValueError, match="read-only"):
         order[0] = 1
 

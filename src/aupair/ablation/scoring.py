@@ -89,7 +89,7 @@ class FinishedRun:
 
         Returns:
             counts: the counts per video of select and validation; evidence: the figures of EVIDENCE by split; cost: see
-            `rule_cost`.
+            `_rule_cost`.
         """
         decisions, counts = self.decide(rule), {}
         for split in SPLITS:
@@ -100,7 +100,7 @@ class FinishedRun:
             split: {name: reduce(getitem, path, tree) for name, path in EVIDENCE.items()}
             for split, tree in trees.items()
         }
-        return {"counts": counts, "evidence": evidence, "cost": rule_cost(rule, self.params)}
+        return {"counts": counts, "evidence": evidence, "cost": _rule_cost(rule, self.params)}
 
     def decide(self, rule: str) -> np.ndarray:
         """Return the decisions (N, A) bool that a decision rule makes for all frames.
@@ -126,7 +126,7 @@ class FinishedRun:
         for level in levels:
             raw = self.trial.y_hat.astype(np.float64)
             if level is not None:
-                raw = raw - person_percentile(raw, frames, level)
+                raw = raw - _person_percentile(raw, frames, level)
             raw = fill_nearest(raw, frames.ok, frames.video)
             for au in range(len(AUS)):
                 decisions = raw[:, au] >= tune_threshold(raw[cells.rows, au], cells.truth[:, au])
@@ -137,7 +137,7 @@ class FinishedRun:
         return best
 
 
-def person_percentile(values: np.ndarray, frames: Frames, level: float) -> np.ndarray:
+def _person_percentile(values: np.ndarray, frames: Frames, level: float) -> np.ndarray:
     """Return for each frame a percentile of its person's values over all clips, (N, A); NaN without any face."""
     percentiles = np.full(values.shape, np.nan)
     for subject in np.unique(frames.subject):
@@ -147,7 +147,7 @@ def person_percentile(values: np.ndarray, frames: Frames, level: float) -> np.nd
     return percentiles
 
 
-def rule_cost(rule: str, params: Params) -> dict[str, float]:
+def _rule_cost(rule: str, params: Params) -> dict[str, float]:
     """Return `parameters` and `gmac_per_frame` (1e9 multiply-adds) of the networks that a decision rule needs."""
     parts: dict[str, dict[str, float]] = cost_of(params)["parts"]
     if rule in CONSTANTS:

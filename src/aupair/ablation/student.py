@@ -47,7 +47,7 @@ def _student_settings(teacher: Params) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def student_of(teacher: Params, trial: int, overrides: Sequence[str] = ()) -> Params:
+def _student_params(teacher: Params, trial: int, overrides: Sequence[str] = ()) -> Params:
     """Return the params of a trial's student.
 
     Raises:
@@ -94,7 +94,7 @@ class Distillation:
                 todo = "run the flow first, or name a --trial"
                 raise ArtifactError("no teacher", where=chosen, got="nothing", todo=todo)
             trial = int(store.read_json(chosen)["trial"])
-        distillation = cls(home, trial, student_of(params, trial, overrides))
+        distillation = cls(home, trial, _student_params(params, trial, overrides))
         for network in distillation._teacher().values():
             if not network.exists():
                 raise ArtifactError("no teacher", where=network, got="nothing", todo="run the flow first")

@@ -20,7 +20,7 @@ ParamsFile = Annotated[Path, typer.Option("--params", help="The params file: the
     "`aupair pipeline compile -o train.yaml --cluster params/cluster.yaml --set gpus=2`, "
     "`aupair pipeline compile predict -o predict.yaml`",
 )
-def compile_(
+def _compile(
     out: Annotated[Path, typer.Option("-o", "--out", help="The YAML file to write.")],
     name: Name = "train",
     image: Annotated[str | None, typer.Option(help="The project's image, by tag or digest.")] = None,
@@ -51,7 +51,7 @@ def compile_(
     epilog="Examples: `aupair pipeline run train.yaml --local`, "
     "`aupair pipeline run train.yaml --local --containers --param trials=[0,1] --param train_mapping.epochs=3`",
 )
-def run_locally(
+def _run(
     path: CompiledFile,
     texts: Arguments = None,
     local: Annotated[bool, typer.Option("--local", help="On this machine; on a cluster: `submit`.")] = False,

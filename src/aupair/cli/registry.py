@@ -11,7 +11,7 @@ Name = Annotated[str, typer.Option(help="The registered model: register_model.na
 
 
 @app.command("list", epilog="Example: `aupair registry list`")
-def list_command(name: Name = "aupair") -> None:
+def _list(name: Name = "aupair") -> None:
     """List the versions with their aliases and scores."""
     from aupair.aus import AUS
     from aupair.console import show_table
@@ -39,7 +39,7 @@ def list_command(name: Name = "aupair") -> None:
 
 
 @app.command("show", epilog="Example: `aupair registry show 3`")
-def show_version(version: Annotated[int, typer.Argument(help="The version's number.")], name: Name = "aupair") -> None:
+def _show(version: Annotated[int, typer.Argument(help="The version's number.")], name: Name = "aupair") -> None:
     """Show a version's tags: the mapping of each AU (P1: with uncertainty, P2: without), scores, data."""
     from aupair.console import show_table
     from aupair.registry.versions import get_version

@@ -42,7 +42,7 @@ class SplitCounts:
 
 
 @dataclass(frozen=True)
-class SplitSummary:
+class _SplitSummary:
     """The result of `split_data`.
 
     Attributes:
@@ -65,7 +65,7 @@ class SplitSummary:
         ]
 
 
-def split_data(data: Path, select: float = 0.2, seed: int = 0, overwrite: bool = False) -> SplitSummary:
+def split_data(data: Path, select: float = 0.2, seed: int = 0, overwrite: bool = False) -> _SplitSummary:
     """Write splits.csv: Validation_Set is `validation`, the subjects of Train_Set go to `fit` or `select`.
 
     A splits.csv that is there already wins, unless `overwrite`.
@@ -88,7 +88,7 @@ def split_data(data: Path, select: float = 0.2, seed: int = 0, overwrite: bool =
         csv.writer(text, lineterminator="\n").writerows([COLUMNS, *_assign_splits(layout, labels, select, seed)])
         store.write_text(path, text.getvalue())
     rows = read_splits(layout)
-    return SplitSummary(path, written, count_splits(rows, labels))
+    return _SplitSummary(path, written, count_splits(rows, labels))
 
 
 def _assign_splits(layout: Layout, labels: sh.Sheets, select: float, seed: int) -> list[SplitRow]:
@@ -112,12 +112,12 @@ def _assign_splits(layout: Layout, labels: sh.Sheets, select: float, seed: int) 
             got=f"{len(train)} in Train_Set, {len(official) - len(train)} in Validation_Set",
             expected="at least 2 and 1",
         )
-    chosen = choose_subjects(_subject_shares(labels, subject_of, train), select, seed)
+    chosen = _choose_subjects(_subject_shares(labels, subject_of, train), select, seed)
     part = dict.fromkeys(official, "validation") | {s: "select" if c else "fit" for s, c in zip(train, chosen)}
     return [SplitRow(a.video, s, part[s]) for a, s in zip(layout.annotations, subject_of)]
 
 
-def choose_subjects(weights: np.ndarray, share: float, seed: int) -> np.ndarray:
+def _choose_subjects(weights: np.ndarray, share: float, seed: int) -> np.ndarray:
     """Choose about `share` of S subjects so that they hold about `share` of every column.
 
     From several seeded draws, swaps the pair of subjects that lowers sum_k (held_k - share)^2 most until none does.

@@ -252,7 +252,7 @@ def _fit_logistic(x: np.ndarray, y: np.ndarray, prior: np.ndarray, ridge: float)
     return minimize(loss, prior, jac=True, hess=curvature, method="trust-exact", options={"gtol": 1e-5}).x
 
 
-def confidence_quantiles(values: np.ndarray, active: np.ndarray) -> np.ndarray:
+def _confidence_quantiles(values: np.ndarray, active: np.ndarray) -> np.ndarray:
     """Return the quantiles of the confidences of each AU's inactive and active decisions: (101, 2, A).
 
     If an AU has no decision of one kind, it gets the quantiles of all AUs' decisions of that kind; if there are none
@@ -277,7 +277,7 @@ def _fit_with_quantiles(cells: HeldOut, rows: np.ndarray) -> Confidence:
     raw, sigma, thresholds = cells.raw[rows], cells.sigma[rows], cells.thresholds[rows]
     confidence = _fit_confidence(raw, sigma, thresholds, cells.truth[rows])
     values = confidence(raw, sigma, thresholds)
-    return replace(confidence, quantiles=confidence_quantiles(values, cells.active[rows]))
+    return replace(confidence, quantiles=_confidence_quantiles(values, cells.active[rows]))
 
 
 def _quantiles_reached(cells: HeldOut, rows: np.ndarray, confidence: Confidence) -> np.ndarray:

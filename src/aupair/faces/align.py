@@ -66,7 +66,7 @@ def umeyama(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     return np.hstack([matrix, (goal - matrix @ middle)[:, None]])
 
 
-def transform_points(transform: np.ndarray, points: np.ndarray) -> np.ndarray:
+def _transform_points(transform: np.ndarray, points: np.ndarray) -> np.ndarray:
     """Return points (N, 2) moved by a transform (2, 3)."""
     return points @ transform[:, :2].T + transform[:, 2]
 
@@ -74,7 +74,7 @@ def transform_points(transform: np.ndarray, points: np.ndarray) -> np.ndarray:
 def procrustes_residual(landmarks: np.ndarray, transform: np.ndarray, size: int) -> float:
     """Return the RMS distance of the moved landmarks (68, 2) to the template, in its inter-ocular distances."""
     goal = scaled_template(size)
-    distance = ((transform_points(transform, landmarks) - goal) ** 2).sum(1)
+    distance = ((_transform_points(transform, landmarks) - goal) ** 2).sum(1)
     return float(np.sqrt(distance.mean()) / interocular(goal))
 
 

@@ -16,14 +16,14 @@ NARROWEST = 1e-3
 
 def histogram_columns(pool: np.ndarray, prefix: str) -> Iterator[tuple[str, np.ndarray]]:
     """Yield the name and values (A,) of the 35 columns that all frames share, from y' of the pool (m, A)."""
-    for k, row in enumerate(estimate_density(pool)):
+    for k, row in enumerate(_estimate_density(pool)):
         yield f"{prefix}.histogram{k}", row
     values = pool if len(pool) else np.zeros((1, pool.shape[1]))
     for p, row in zip(PERCENTILES, np.percentile(values, PERCENTILES, axis=0)):
         yield f"{prefix}.p{p}", row
 
 
-def estimate_density(values: np.ndarray) -> np.ndarray:
+def _estimate_density(values: np.ndarray) -> np.ndarray:
     """Estimate a density by Gaussian kernels, sd m^(-1/5) wide (Scott), at POINTS: (m, A) -> (24, A), of sum 1.
 
     It is computed in logarithms: else the density of values far from all points would be 0 everywhere.

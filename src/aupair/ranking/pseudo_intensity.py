@@ -69,7 +69,7 @@ def train_f(
     for k, (name, trained) in enumerate(data.training_masks().items()):
         model = build_network(section.network, data.images.size, seed * 1000 + k)
         trainee: nn.Module = model
-        evaluate = partial(evaluate_f, data=data, params=section)
+        evaluate = partial(_evaluate_f, data=data, params=section)
         if section.objective == "distill":
             trainee, targets = _add_teacher(model, teachers, name, data, device)
             evaluate = partial(evaluate, targets=targets)
@@ -118,7 +118,7 @@ def integrated_loss(outputs: Tensor, pairs: PairBatch, margin: float, uncertaint
     return ranking_loss(values, pairs, margin) + uncertainty_weight * likelihood
 
 
-def evaluate_f(
+def _evaluate_f(
     model: nn.Module, data: TrainingSet, params: TrainPseudoIntensity, targets: Tensor | None = None
 ) -> dict[str, float]:
     """Return the loss and the pair accuracy of f on the fixed pairs of `select`, means over pairs.
@@ -141,7 +141,7 @@ def evaluate_f(
 def _add_teacher(
     model: AUNetwork, teachers: Teachers | None, name: str, data: TrainingSet, device: torch.device
 ) -> tuple[StudentWithTeacher, Tensor]:
-    """Return a student together with its teacher, and the teacher's outputs for the frames that `evaluate_f` uses.
+    """Return a student together with its teacher, and the teacher's outputs for the frames that `_evaluate_f` uses.
 
     Raises:
         ParamsError: there are no teachers.

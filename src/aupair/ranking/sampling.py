@@ -58,7 +58,7 @@ class ListSampler:
     def __call__(self, step: int) -> tuple[np.ndarray, Pairs, np.ndarray]:
         size = min(self.size, len(self.pairs))
         epoch, batch = divmod(step, len(self.pairs) // size)
-        order = epoch_order(self.seed, epoch, len(self.pairs))
+        order = _epoch_order(self.seed, epoch, len(self.pairs))
         part = self.pairs[order[batch * size : (batch + 1) * size]]
         rows, local = np.unique(np.concatenate([part.i, part.j]), return_inverse=True)
         weight = np.full(len(part), 1 / len(part), np.float32)
@@ -66,7 +66,7 @@ class ListSampler:
 
 
 @lru_cache(maxsize=16)
-def epoch_order(seed: tuple[int, ...], epoch: int, count: int) -> np.ndarray:
+def _epoch_order(seed: tuple[int, ...], epoch: int, count: int) -> np.ndarray:
     """Return the order of an epoch's pairs, (count,) int64; cached, since drawing it takes longer than a batch."""
     order = np.random.default_rng([*seed, epoch]).permutation(count)
     order.flags.writeable = False

@@ -119,7 +119,7 @@ class JointScorer(nn.Module):
     def __init__(self, f: AUNetwork, h: Sigma | SecondHead) -> None:
         super().__init__()
         self.f, self.h = f, h
-        self.shared = isinstance(h.network, Factors) and shares_trunk(h.network, f)
+        self.shared = isinstance(h.network, Factors) and _shares_trunk(h.network, f)
 
     def forward(self, images: Tensor) -> Tensor:
         """Compute f's outputs, not yet standardised, and sigma, (B, 2A), of RGB (B, 3, S, S) in 0..255."""
@@ -133,7 +133,7 @@ class JointScorer(nn.Module):
         return torch.cat([self.f(images), self.h(images)], dim=1)
 
 
-def shares_trunk(factors: Factors, f: AUNetwork) -> bool:
+def _shares_trunk(factors: Factors, f: AUNetwork) -> bool:
     """Return whether the trunk that h reads equals the first layers of f's to the bit, and can be left out."""
     vgg = f.networks[0]
     if len(f.networks) > 1 or not isinstance(vgg, Vgg) or f.params != factors.f:

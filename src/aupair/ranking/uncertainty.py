@@ -88,7 +88,7 @@ def train_h(
             job = FitJob(
                 images=faces, sampler=data.sampler(trained, section.optimiser, (seed, 100 + k)),
                 batch_loss=_make_batch_loss(y_hat, section),
-                evaluate_on_select=partial(evaluate_h, data=data, faces=faces, y_hat=y_hat, params=section),
+                evaluate_on_select=partial(_evaluate_h, data=data, faces=faces, y_hat=y_hat, params=section),
                 seed=seed * 1000 + 500 + k, name=f"h.{name}",
                 augment=section.augment if section.kind == "network" else 0.0, precision=section.precision,
                 compile=section.kind == "network" and section.compile, device=device,
@@ -173,7 +173,7 @@ def initial_sigma(pairs: Pairs, y_hat: np.ndarray, trained: np.ndarray, params: 
     return constants
 
 
-def evaluate_h(
+def _evaluate_h(
     model: nn.Module, data: TrainingSet, faces: Faces, y_hat: np.ndarray, params: FitUncertainty
 ) -> dict[str, float]:
     """Return the loss of h on the fixed pairs of `select`, a mean over pairs, and its mean sigma there."""

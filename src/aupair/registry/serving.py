@@ -20,7 +20,7 @@ from mlflow.pyfunc import PythonModel, PythonModelContext
 from aupair.inference.recognizer import BundleRecognizer
 
 
-class Serving(PythonModel):
+class _Serving(PythonModel):
     """The bundle as MLflow's Python function."""
 
     def load_context(self, context: PythonModelContext) -> None:
@@ -42,4 +42,4 @@ class Serving(PythonModel):
         return pd.DataFrame(self._recognizer.predict_faces(model_input, fps).columns())
 
 
-set_model(Serving())
+set_model(_Serving())

@@ -19,7 +19,7 @@ QUALITY = 80
 SPLIT = "validation"
 
 
-class Face(NamedTuple):
+class _Face(NamedTuple):
     """A face of one frame, the decision on one AU, whether that is right, and more lines to show below."""
 
     jpeg: bytes
@@ -56,7 +56,7 @@ def thumbnails(folder: Path, frames: Frames) -> Thumbnail:
     return read
 
 
-def montages(evaluation: Evaluation, frames: Frames, thumbnail: Thumbnail) -> dict[str, list[Face]]:
+def montages(evaluation: Evaluation, frames: Frames, thumbnail: Thumbnail) -> dict[str, list[_Face]]:
     """Return a face for each AU where sigma is highest and lowest, and where a decision is least sure and most wrong.
 
     All are annotated frames of validation, each of another video as long as there is one.
@@ -96,12 +96,12 @@ def _pick(score: np.ndarray, allowed: np.ndarray, video: np.ndarray) -> list[tup
     return cells
 
 
-def _face(evaluation: Evaluation, frames: Frames, thumbnail: Thumbnail, row: int, au: int) -> Face:
+def _face(evaluation: Evaluation, frames: Frames, thumbnail: Thumbnail, row: int, au: int) -> _Face:
     """Return a face with the decision, the truth, the confidence and sigma."""
     sigma = evaluation.trial.sigma
     level, active = int(frames.labels[row, au]), bool(evaluation.decisions[row, au])
     rank = float((sigma[frames.usable & frames.of_split(SPLIT), au] < sigma[row, au]).mean())
-    return Face(
+    return _Face(
         jpeg=store.encode_jpeg(thumbnail(row), QUALITY),
         frame=f"{frames.videos[frames.video[row]]}, frame {frames.frame[row]}, {frames.time[row]:.1f} s",
         au=f"{AUS[au]} {NAMES[AUS[au]]}",

@@ -43,7 +43,7 @@ class SynthParams(Record):
 
 
 @dataclass(frozen=True)
-class Clip:
+class _Clip:
     """All that is needed to draw one clip: for each frame the AUs, head pose, blink and light, and the covers."""
 
     times: np.ndarray
@@ -102,14 +102,14 @@ def split_of(number: int) -> str:
     return TURN[number % len(TURN)]
 
 
-def video_names(number: int, params: SynthParams) -> list[str]:
+def _video_names(number: int, params: SynthParams) -> list[str]:
     """Return the names of a subject's videos."""
     return [f"s{number:03d}c{clip}" for clip in range(params.clips)]
 
 
 def _write_tables(root: Path, params: SynthParams, conditions: str) -> None:
     """Write subjects.csv, splits.csv and conditions.csv."""
-    people = [(name, f"s{k:03d}", split_of(k)) for k in range(params.subjects) for name in video_names(k, params)]
+    people = [(name, f"s{k:03d}", split_of(k)) for k in range(params.subjects) for name in _video_names(k, params)]
     (root / "subjects.csv").write_text("video,subject\n" + "".join(f"{v},{s}\n" for v, s, _ in people))
     (root / "splits.csv").write_text("video,subject,split\n" + "".join(f"{v},{s},{p}\n" for v, s, p in people))
     header = ",".join(["video", "frame", "covered", *(f"hidden_{au}" for au in AUS), "yaw"])
@@ -125,7 +125,7 @@ def _write_subject(task: tuple[Path, SynthParams, int]) -> str:
     person = subject.make_subject(np.random.default_rng([params.seed, number]))
     deck = script.Deck(np.random.default_rng([params.seed, number, 1]))
     rows = []
-    for clip, name in enumerate(video_names(number, params)):
+    for clip, name in enumerate(_video_names(number, params)):
         rng = np.random.default_rng([params.seed, number, 2, clip])
         plan = plan_clip(rng, params, person, deck, split_of(number))
         rows += [f"{name},{row}\n" for row in _film(root / "videos" / f"{name}.mp4", params.fps, plan, person, rng)]
@@ -144,13 +144,13 @@ def _write_labels(path: Path, labels: np.ndarray) -> None:
 
 def plan_clip(
     rng: np.random.Generator, params: SynthParams, person: subject.Subject, deck: script.Deck, split: str
-) -> Clip:
+) -> _Clip:
     """Plan one clip; covers and light have random streams of their own, so that they do not change the expressions."""
     times = np.arange(round(params.seconds * params.fps)) / params.fps
     cover_rng, light_rng = rng.spawn(2)
     brightness = 1 + script.wander(light_rng, times, 0.12, 5.6) + light_rng.uniform(-0.15, 0.1)
     slope = light_rng.uniform(-0.3, 0.3) + script.wander(light_rng, times, 0.14, 6.4)
-    return Clip(
+    return _Clip(
         times=times,
         intensity=script.intensity_curves(script.plan_expressions(rng, params.seconds, deck), times),
         poses=script.plan_poses(rng, times),
@@ -161,7 +161,7 @@ def plan_clip(
     )
 
 
-def _film(path: Path, fps: float, plan: Clip, person: subject.Subject, rng: np.random.Generator) -> list[str]:
+def _film(path: Path, fps: float, plan: _Clip, person: subject.Subject, rng: np.random.Generator) -> list[str]:
     """Write a video; return its rows of conditions.csv without the video's name.
 
     Raises:
@@ -183,7 +183,7 @@ def _film(path: Path, fps: float, plan: Clip, person: subject.Subject, rng: np.r
 
 
 def draw_frame(
-    plan: Clip, k: int, person: subject.Subject, rng: np.random.Generator
+    plan: _Clip, k: int, person: subject.Subject, rng: np.random.Generator
 ) -> tuple[np.ndarray, float, np.ndarray]:
     """Draw frame k of a clip.
 

@@ -93,7 +93,7 @@ def _pixels(points: Sequence[Xy] | np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Palette:
+class _Palette:
     """Colours of one pass, (3,) BGR 0..255."""
 
     skin: Colour
@@ -102,9 +102,9 @@ class Palette:
     thing: Colour
 
 
-def choose_palette(rng: np.random.Generator, skin: Colour, hair: Colour) -> Palette:
+def choose_palette(rng: np.random.Generator, skin: Colour, hair: Colour) -> _Palette:
     """Choose random colours: skin and hair near the person's own, any for sleeve and thing."""
-    return Palette(
+    return _Palette(
         skin=np.clip(skin * rng.uniform(0.75, 1.1) * np.array([0.97, 1, 1.03]), 0, 255),
         hair=np.clip(hair * rng.uniform(0.6, 1.0), 0, 255),
         cloth=rng.uniform(25, 200) + rng.uniform(-35, 35, 3),
@@ -112,20 +112,20 @@ def choose_palette(rng: np.random.Generator, skin: Colour, hair: Colour) -> Pale
     )
 
 
-def _draw_arm(sprite: Sprite, colours: Palette, x: float = 0.0, top: float = 0.5) -> None:
+def _draw_arm(sprite: Sprite, colours: _Palette, x: float = 0.0, top: float = 0.5) -> None:
     """Draw a forearm, sleeved from the wrist on, that leads down out of the picture."""
     sprite.draw(_capsule((x, top), (x, 1.7), 0.3), colours.skin, 0.25)
     sprite.draw(_polygon([(x - 0.38, 1.3), (x + 0.38, 1.3), (x + 0.55, 5.5), (x - 0.55, 5.5)]), colours.cloth, 0.4)
 
 
-def _draw_grip(sprite: Sprite, colours: Palette, side: float, low: float, reach: float = 0.45) -> None:
+def _draw_grip(sprite: Sprite, colours: _Palette, side: float, low: float, reach: float = 0.45) -> None:
     """Draw four fingers around a thing, coming from its left (side -1) or right (+1) edge, the lowest at `low`."""
     for k in range(4):
         y = low - 0.21 * k
         sprite.draw(_capsule((side * (reach + 0.12), y + 0.04), (side * (reach - 0.28), y), 0.105), colours.skin, 0.1)
 
 
-def _draw_hand(rng: np.random.Generator, colours: Palette) -> Sprite:
+def _draw_hand(rng: np.random.Generator, colours: _Palette) -> Sprite:
     """Draw the back of a hand, fingers up and a little spread."""
     sprite = Sprite()
     _draw_arm(sprite, colours)
@@ -138,7 +138,7 @@ def _draw_hand(rng: np.random.Generator, colours: Palette) -> Sprite:
     return sprite
 
 
-def _draw_mug(rng: np.random.Generator, colours: Palette) -> Sprite:
+def _draw_mug(rng: np.random.Generator, colours: _Palette) -> Sprite:
     """Draw a mug with a stripe, held by its side."""
     sprite, side = Sprite(), rng.choice([-1.0, 1.0])
     _draw_arm(sprite, colours, 0.25 * side, 0.6)
@@ -154,7 +154,7 @@ def _draw_mug(rng: np.random.Generator, colours: Palette) -> Sprite:
     return sprite
 
 
-def _draw_phone(rng: np.random.Generator, colours: Palette) -> Sprite:
+def _draw_phone(rng: np.random.Generator, colours: _Palette) -> Sprite:
     """Draw a telephone's back with its lenses, held upright."""
     sprite, side = Sprite(), rng.choice([-1.0, 1.0])
     _draw_arm(sprite, colours, 0.15 * side, 0.6)
@@ -169,7 +169,7 @@ def _draw_phone(rng: np.random.Generator, colours: Palette) -> Sprite:
     return sprite
 
 
-def _draw_paper(rng: np.random.Generator, colours: Palette) -> Sprite:
+def _draw_paper(rng: np.random.Generator, colours: _Palette) -> Sprite:
     """Draw a written sheet, a little bent, held at its lower edge."""
     sprite = Sprite()
     _draw_arm(sprite, colours, 0.0, 1.0)
@@ -184,7 +184,7 @@ def _draw_paper(rng: np.random.Generator, colours: Palette) -> Sprite:
     return sprite
 
 
-def _draw_microphone(rng: np.random.Generator, colours: Palette) -> Sprite:
+def _draw_microphone(rng: np.random.Generator, colours: _Palette) -> Sprite:
     """Draw a microphone with its wire mesh, in a fist."""
     sprite, side = Sprite(), rng.choice([-1.0, 1.0])
     _draw_arm(sprite, colours, 0.0, 0.9)
@@ -198,7 +198,7 @@ def _draw_microphone(rng: np.random.Generator, colours: Palette) -> Sprite:
     return sprite
 
 
-def _draw_strand(rng: np.random.Generator, colours: Palette) -> Sprite:
+def _draw_strand(rng: np.random.Generator, colours: _Palette) -> Sprite:
     """Draw a thick strand of hair that falls from above."""
     import cv2
 
@@ -216,7 +216,7 @@ def _draw_strand(rng: np.random.Generator, colours: Palette) -> Sprite:
     return sprite
 
 
-def _draw_scarf(rng: np.random.Generator, colours: Palette) -> Sprite:
+def _draw_scarf(rng: np.random.Generator, colours: _Palette) -> Sprite:
     """Draw a striped scarf with a sagging upper edge."""
     sprite = Sprite()
     x = np.linspace(-1.05, 1.05, 24)
@@ -231,7 +231,7 @@ def _draw_scarf(rng: np.random.Generator, colours: Palette) -> Sprite:
     return sprite
 
 
-def _draw_cap(rng: np.random.Generator, colours: Palette) -> Sprite:
+def _draw_cap(rng: np.random.Generator, colours: _Palette) -> Sprite:
     """Draw a knitted cap with a turned-up brim, its lower edge at the origin."""
     sprite = Sprite()
     t = np.linspace(np.pi, 2 * np.pi, 24)
@@ -244,7 +244,7 @@ def _draw_cap(rng: np.random.Generator, colours: Palette) -> Sprite:
     return sprite
 
 
-def _draw_glasses(rng: np.random.Generator, colours: Palette) -> Sprite:
+def _draw_glasses(rng: np.random.Generator, colours: _Palette) -> Sprite:
     """Draw dark glasses: two lenses with a reflex, bridge and temples."""
     sprite, frame = Sprite(), 0.3 * colours.thing
     rx, ry = rng.uniform(0.38, 0.44), rng.uniform(0.26, 0.36)
@@ -258,7 +258,7 @@ def _draw_glasses(rng: np.random.Generator, colours: Palette) -> Sprite:
     return sprite
 
 
-DRAW: dict[str, Callable[[np.random.Generator, Palette], Sprite]] = {
+DRAW: dict[str, Callable[[np.random.Generator, _Palette], Sprite]] = {
     "hand": _draw_hand,
     "mug": _draw_mug,
     "paper": _draw_paper,
