@@ -7,10 +7,8 @@ and sigma are the labels with noise. Every stage that needs no GPU runs in a pro
 """
 
 import argparse
-import json
 import os
 import resource
-import subprocess
 import sys
 import tempfile
 import time
@@ -18,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from harness import write_faces, write_video
+from harness import run_in_child, write_faces, write_video
 
 from aupair import stages, store
 from aupair.aus import AUS
@@ -123,10 +121,9 @@ def save_scores(trial: Path, y_hat: np.ndarray, sigma: np.ndarray) -> None:
     save_h(trial / "h", Uncertainty({"final": h}, sigma, curves), params, 224)
 
 
-def run_step(options: argparse.Namespace) -> None:
-    """Do one step in this process."""
-    root = options.folder
-    match options.step:
+def run_step(root: Path, step: str, options: argparse.Namespace) -> tuple[float, float]:
+    """Do one step, and return its processor seconds and the peak memory of processes that it started, GiB."""
+    match step:
         case "generate":
             generate(root, options.videos, options.rows)
         case "split":
@@ -143,24 +140,23 @@ def run_step(options: argparse.Namespace) -> None:
             rows = write_submission(root / "predictions", root / "submission")
             print(f"{sum(row.frames for row in rows):,} rows")
         case stage:
-            stages.run_stage(stage.split(" ")[0], load_affwild2_params(options.set), root=root)
+            params = load_affwild2_params([*OVERRIDES, *STAGES[stage], *options.set])
+            stages.run_stage(stage.split(" ")[0], params, root=root)
+    own, started = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(part.ru_utime + part.ru_stime for part in (own, started)), started.ru_maxrss / 2**20
 
 
-def measure_step(root: Path, name: str, options: argparse.Namespace) -> tuple[float, float, float, int]:
-    """Run a step in a process of its own (a fork counts this one's memory too, which therefore stays small).
-
-    Returns:
-        wall and processor seconds, peak memory in GiB with the pages of mapped files, exit code.
-    """
-    command = [sys.executable, __file__, "--folder", str(root), "--step", name]
-    command += ["--videos", str(options.videos), "--rows", str(options.rows)]
-    command += [f"--set={override}" for override in (*OVERRIDES, *STAGES.get(name, ()), *options.set)]
+def measure_step(root: Path, step: str, options: argparse.Namespace) -> bool:
+    """Run a step in a process of its own, print what it takes, and return whether it succeeded."""
     start = time.perf_counter()
-    process = subprocess.Popen(command)
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    seconds = time.perf_counter() - start
-    return seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 2**20, process.returncode
+    try:
+        (cpu_seconds, memory_of_started), memory = run_in_child(run_step, root, step, options)
+    except RuntimeError as error:
+        print(f"{step:28} failed: {error}", flush=True)
+        return False
+    seconds, memory = time.perf_counter() - start, max(memory, memory_of_started)
+    print(f"{step:28}{seconds:7.0f} s{cpu_seconds:7.0f} s{memory:8.2f} GiB", flush=True)
+    return True
 
 
 def main() -> None:
@@ -169,32 +165,13 @@ def main() -> None:
     parser.add_argument("--videos", type=int, default=540)
     parser.add_argument("--rows", type=int, default=2_600_000)
     parser.add_argument("--folder", type=Path, help="use this folder, with what is in it; else a temporary one")
-    parser.add_argument("--only", nargs="*", help="the steps to run")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a parameter")
-    parser.add_argument("--step", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.step:
-        run_step(options)
-        return
-    rows: list[tuple[str, float, float, float, int]] = []
-
-    def measure(name: str) -> None:
-        if options.only is None or name.split(" ")[0] in options.only:
-            seconds, cpu_seconds, memory, code = measure_step(root, name, options)
-            rows.append((name, seconds, cpu_seconds, memory, code))
-            failure = "failed" if code else ""
-            print(f"{name:28}{seconds:7.0f} s{cpu_seconds:7.0f} s{memory:8.2f} GiB {failure}", flush=True)
-
     with tempfile.TemporaryDirectory() as temporary:
         root = options.folder or Path(temporary)
-        if not (root / "work").exists():
-            print(f"generated in {measure_step(root, 'generate', options)[0]:.0f} s", flush=True)
-        for name in STEPS:
-            measure(name)
-    print(json.dumps({"rows": options.rows, "steps": rows}))
-    sys.exit(any(code for *_, code in rows))
+        steps = STEPS if (root / "work").exists() else ("generate", *STEPS)
+        sys.exit(not all(measure_step(root, step, options) for step in steps))
 
 
 if __name__ == "__main__":
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     main()

@@ -1,11 +1,10 @@
-"""Measure the package on a GPU, within eight minutes on a bare machine: `python benchmarks/gpu.py`, no installation.
+"""Measure the package on a GPU, in some four minutes on a bare machine: `python benchmarks/gpu.py`, no installation.
 
 It needs torch, torchvision, numpy, pyarrow, opencv, pydantic, pyyaml and safetensors, and writes gpu.json and gpu.md
 (with `--tiny` gpu_tiny.json and gpu_tiny.md).
 How fast is a training step of f and h at the settings for Aff-Wild2 (params/affwild2.yaml) against the same network in
 float32 (without TF32, and with it), which share of the card's measured bfloat16 rate does it reach, does the loader
-keep up, how fast are scoring and a step of the mapping, what do two GPUs bring? The product's own step computes
-everything, on generated faces. `--tiny` does the same on a CPU with a small network, uncompiled: it shows that the
+keep up, how fast are scoring and a step of the mapping? The product's own step computes everything, on generated faces. `--tiny` does the same on a CPU with a small network, uncompiled: it shows that the
 script runs, its figures mean nothing.
 """
 
@@ -14,7 +13,6 @@ import datetime
 import json
 import os
 import platform
-import subprocess
 import sys
 import tempfile
 import time
@@ -47,13 +45,10 @@ from aupair.mapping.extractor import columns  # noqa: E402
 from aupair.mapping.fit import make_mapping_optimiser, take_mapping_step  # noqa: E402
 from aupair.mapping.networks import MappingNetworks  # noqa: E402
 from aupair.params import load_params  # noqa: E402
-from aupair.ranking import distributed  # noqa: E402
 from aupair.ranking.fit import autocast, cudnn_autotuning, forward_all  # noqa: E402
 from aupair.ranking.prefetch import batch_loader, prefetch_depth  # noqa: E402
 from aupair.ranking.uncertainty import Sigma  # noqa: E402
 
-LIMIT = 450.0
-"""seconds after which no further question is started"""
 TINY = ["train_mapping.width=8"] + [f"train_{part}.{key}" for part in ("pseudo_intensity", "uncertainty")
         for key in ("network.width=0.05", "network.weights=none", "optimiser.batch=8")] + ["preprocess_faces.size=32"]  # fmt: skip
 
@@ -65,7 +60,7 @@ params/affwild2.yaml, random weights. Reference and ours ran on the same card, o
 INTRODUCTION_TINY = """# The script for GPUs, tried on a CPU
 
 Written by `python benchmarks/gpu.py --tiny`: it shows that the script runs. A small network on small faces, nothing
-compiled, no GPU, two processes by gloo, a product of 128^3: whatever the name of a row, its figures mean nothing.
+compiled, no GPU, a product of 128^3: whatever the name of a row, its figures mean nothing.
 """
 
 
@@ -203,38 +198,6 @@ def measure_mapping(bench: Bench) -> None:
     ))  # fmt: skip
 
 
-def measure_two_gpus(bench: Bench) -> None:
-    """Measure a step of f by two processes with a GPU each, for the same batch and for twice the batch."""
-    gpus = torch.cuda.device_count()
-    if gpus < 2 and not bench.tiny:
-        bench.rows.append(Row("two GPUs", "skipped", f"{gpus} GPU", None, "1.7 x", None, ""))
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "rows.json"
-        launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", __file__]
-        command = [*launch, "--shared", str(out), *(["--tiny"] if bench.tiny else [])]
-        subprocess.run(command, check=True, timeout=1200 if bench.tiny else 150)
-        same, double = bench.figures["two"] = json.loads(out.read_text())
-    one = bench.figures["f"][-1]
-    ratio, rate = one["ms"] / same["ms"], double["images_s"] / one["images_s"]
-    bench.rows.append(Row(
-        "two GPUs (nccl)", f"{same['ms']:.1f} ms; {double['images']} images: {rate:.2f} x the images/s",
-        f"{one['ms']:.1f} ms", ratio, "1.7 x", ratio >= 1.7,
-        f"last losses {same['losses'][-1]:.3f} and {one['losses'][-1]:.3f}, other masks of dropout",
-    ))  # fmt: skip
-
-
-def measure_shared(bench: Bench, out: Path) -> None:
-    """Measure f as one of several processes, with the same batch and with one for each process."""
-    rows = []
-    for times in (1, distributed.world_size()):
-        pairs = times * bench.params.train_pseudo_intensity.optimiser.batch // 2
-        _, steps = bench.batches("pseudo_intensity", pairs)
-        rows.append(start_f(bench, OURS, pairs=pairs).measure(steps))
-    if distributed.is_main():
-        out.write_text(json.dumps(rows))
-
-
 def write_results(folder: Path, bench: Bench, seconds: float) -> Path:
     """Write the answers and figures so far as JSON and as a page, and return the page's path."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -262,12 +225,10 @@ def write_results(folder: Path, bench: Bench, seconds: float) -> Path:
     return page
 
 
-QUESTIONS: tuple[tuple[str, Callable[[Bench], None], float], ...] = (
-    ("the rate of the card", measure_rates, 0), ("a step of f, and the loader", measure_f, 0),
-    ("scoring", measure_scoring, 20), ("a step of h", measure_h, 150), ("the mapping", measure_mapping, 20),
-    ("two GPUs", measure_two_gpus, 110),
+QUESTIONS: tuple[tuple[str, Callable[[Bench], None]], ...] = (
+    ("the rate of the card", measure_rates), ("a step of f, and the loader", measure_f), ("scoring", measure_scoring),
+    ("a step of h", measure_h), ("the mapping", measure_mapping),
 )  # fmt: skip
-"""with the seconds that each may take"""
 
 
 def main() -> None:
@@ -275,29 +236,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=HERE, help="the folder to write to")
     parser.add_argument("--tiny", action="store_true", help="check the script on a CPU")
-    parser.add_argument("--shared", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     start = time.monotonic()
     if not torch.cuda.is_available() and not options.tiny:
         sys.exit("gpu.py: no GPU here; --tiny checks the script on a CPU")
     params = load_params(HERE.parent / "params" / "affwild2.yaml", TINY if options.tiny else ())
-    with tempfile.TemporaryDirectory() as folder, distributed.process_group(), cudnn_autotuning():
+    with tempfile.TemporaryDirectory() as folder, cudnn_autotuning():
         count, pairs = (400, 20) if options.tiny else (20_000, params.sample_pairs.train_pairs)
         data = generate_training_set(Path(folder), params.preprocess_faces.size, count, pairs)
         bench = Bench(torch.device("cpu" if options.tiny else "cuda"), params, data, options.tiny)
-        if options.shared:
-            measure_shared(bench, options.shared)
-            return
-        for name, measure, seconds in QUESTIONS:
-            if time.monotonic() - start + seconds > LIMIT:
-                bench.rows.append(Row(name, "skipped", "no time left", None, "", None, ""))
-            else:
-                print(f"# {name} ({time.monotonic() - start:.0f} s)", flush=True)
-                answered = len(bench.rows)
-                measure(bench)
-                bench.reset_memory()
-                for row in bench.rows[answered:]:
-                    print("  " + " | ".join(format_row(row)), flush=True)
+        for name, measure in QUESTIONS:
+            print(f"# {name} ({time.monotonic() - start:.0f} s)", flush=True)
+            answered = len(bench.rows)
+            measure(bench)
+            bench.reset_memory()
+            for row in bench.rows[answered:]:
+                print("  " + " | ".join(format_row(row)), flush=True)
             page = write_results(options.out, bench, time.monotonic() - start)
     print(f"written to {page} after {time.monotonic() - start:.0f} s")
 

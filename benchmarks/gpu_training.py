@@ -94,10 +94,9 @@ class Bench:
         """Number of steps that are timed."""
         return 4 if self.tiny else 30
 
-    def batches(self, part: str, pairs: int | None = None) -> tuple[Sampler, list[int]]:
+    def batches(self, part: str) -> tuple[Sampler, list[int]]:
         """Return the sampler of a part of the params, and the steps whose batches are full."""
         optimiser = getattr(self.params, f"train_{part}").optimiser
-        optimiser = optimiser.model_copy(update={"batch": 2 * pairs if pairs else optimiser.batch})
         sampler = self.data.sampler(np.ones(len(self.data.frames), bool), optimiser, (0, 0))
         size = full_batch_size(sampler, SAMPLED_BATCHES)
         return sampler, [step for step in range(SAMPLED_BATCHES if self.tiny else 60) if len(sampler(step)[0]) == size]
@@ -212,10 +211,10 @@ class TimedTraining:
 Start = Callable[..., TimedTraining]
 
 
-def start_f(bench: Bench, variant: Variant, *, pairs: int | None = None, dropout: float | None = None) -> TimedTraining:
-    """Start a training of f, with another number of pairs in a batch or another dropout if given."""
+def start_f(bench: Bench, variant: Variant, *, dropout: float | None = None) -> TimedTraining:
+    """Start a training of f, with another dropout if given."""
     section = bench.params.train_pseudo_intensity
-    sampler, _ = bench.batches("pseudo_intensity", pairs)
+    sampler, _ = bench.batches("pseudo_intensity")
     job = FitJob(bench.data.images, sampler, make_batch_loss(bench.data, section), lambda model: {}, seed=0, name="f")
     return TimedTraining(bench, bench.build_network(section.network, dropout), job, variant, "pseudo_intensity")
 

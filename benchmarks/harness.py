@@ -166,10 +166,8 @@ def write_faces(path: Path, jpegs: Sequence[bytes]) -> None:
     store.write_faces(path, [{name: columns[name] for name in store.FACES_SCHEMA.names}], {"source": "generated"})
 
 
-def make_frames(
-    labels: Sequence[np.ndarray], split: np.ndarray, fps: float = 30.0, rng: np.random.Generator | None = None
-) -> Frames:
-    """Return the frames of generated videos, each of another person.
+def make_frames(labels: Sequence[np.ndarray], split: np.ndarray, rng: np.random.Generator | None = None) -> Frames:
+    """Return the frames of generated videos, each of another person, 30 a second.
 
     Args:
         labels: of each video, (n, A) int8.
@@ -180,4 +178,4 @@ def make_frames(
     frame = np.concatenate([np.arange(len(part), dtype=np.int32) for part in labels])
     names = tuple(f"{k:03d}" for k in range(len(labels)))
     ok = np.ones(len(video), bool) if rng is None else rng.random(len(video)) > 0.04
-    return Frames(names, names, video, video, split[video], frame, frame / fps, ok, np.concatenate(labels))
+    return Frames(names, names, video, video, split[video], frame, frame / 30, ok, np.concatenate(labels))

@@ -2,24 +2,21 @@
 
 A term is a pair of frames and an AU. Ours: every pair inside groups of frames of one video, for all AUs, from one pass.
 The authors': a network for each AU and a list of pairs for it, in which two images are forwarded for one term. Both are
-counted in the batches of training, on labels of Aff-Wild2's size and rates, and on the demo's.
+counted in the batches of training, on labels of Aff-Wild2's size and rates.
 """
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
-from affwild2_size import FIT_SHARE, draw_labels, draw_lengths
+from affwild2_size import FIT_SHARE, draw_labels, draw_lengths, load_affwild2_params
 from harness import Row, main, make_frames
 
-from aupair.aus import AUS, NOT_ANNOTATED, SPLITS
+from aupair.aus import AUS, NOT_ANNOTATED
 from aupair.data.frames import Frames
-from aupair.params import ListedPairs, Params, load_params
+from aupair.params import ListedPairs, Params
 from aupair.ranking.pairs import Pairs, draw_groups, draw_pairs
 from aupair.ranking.sampling import GroupSampler, ListSampler
-from aupair.synth import corpus, script, subject
 
-ROOT = Path(__file__).parents[1]
 GOAL = 40.0
 EPOCHS = 10
 GROUPS_OF_16 = ("sample_pairs.mode=groups", "sample_pairs.frames=16", "train_pseudo_intensity.optimiser.batch=48")
@@ -28,12 +25,11 @@ GROUPS_OF_12 = (*GROUPS_OF_16, "sample_pairs.frames=12")
 
 
 def measure() -> list[Row]:
-    """Count the terms on both kinds of labels."""
-    demo, affwild2, large = ROOT / "params.yaml", ROOT / "params" / "affwild2.yaml", make_affwild2_frames()
+    """Count the terms for two sizes of a group."""
+    frames = make_affwild2_frames()
     return [
-        compare(large, load_params(affwild2, GROUPS_OF_16), "at Aff-Wild2's size and rates"),
-        compare(large, load_params(affwild2, GROUPS_OF_12), "the same, as many images a step"),
-        compare(make_demo_frames(), load_params(demo, ()), "on the demo's labels"),
+        compare(frames, load_affwild2_params(GROUPS_OF_16), "at Aff-Wild2's size and rates"),
+        compare(frames, load_affwild2_params(GROUPS_OF_12), "the same, as many images a step"),
     ]
 
 
@@ -98,20 +94,6 @@ def make_affwild2_frames() -> Frames:
     rng = np.random.default_rng(0)
     labels = [draw_labels(int(count), rng) for count in draw_lengths(540, 2_600_000, rng)]
     return make_frames(labels, (rng.random(len(labels)) >= FIT_SHARE).astype(np.int8), rng=rng)
-
-
-def make_demo_frames() -> Frames:
-    """Return frames with the labels of the demo corpus, as `aupair synth` writes them."""
-    params, labels = corpus.SynthParams(), []
-    for number in range(params.subjects):
-        person = subject.make_subject(np.random.default_rng([params.seed, number]))
-        deck = script.Deck(np.random.default_rng([params.seed, number, 1]))
-        for clip in range(params.clips):
-            rng = np.random.default_rng([params.seed, number, 2, clip])
-            plan = corpus.plan_clip(rng, params, person, deck, corpus.split_of(number))
-            labels.append((np.floor(plan.intensity + 1e-9) >= 1).astype(np.int8))
-    split = np.array([SPLITS.index(corpus.split_of(k)) for k in range(params.subjects)], np.int8)
-    return make_frames(labels, np.repeat(split, params.clips), params.fps, np.random.default_rng(0))
 
 
 if __name__ == "__main__":
