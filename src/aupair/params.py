@@ -161,7 +161,7 @@ class Evaluate(Record):
     seed: int = 0
 
 
-class _RegisterModel(Record):
+class RegisterModel(Record):
     """Settings of register-model: names in MLflow."""
 
     name: str = "aupair"
@@ -183,7 +183,7 @@ class Params(Record):
     extract_features: ExtractFeatures = DistributionFeatures()
     train_mapping: TrainMapping = TrainMapping()
     evaluate: Evaluate = Evaluate()
-    register_model: _RegisterModel = _RegisterModel()
+    register_model: RegisterModel = RegisterModel()
 
     @property
     def levels(self) -> int:
