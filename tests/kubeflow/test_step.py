@@ -92,6 +92,7 @@ def test_trials_are_ordered_by_their_metadata(
     for name in ("selection", "metrics", "table", "report"):
         assert Path(out[name].path).read_bytes() == at(finished, name).read_bytes(), name
     assert out["metrics"].metadata["rows.P2.validation.score"] > 0
+    assert {type(value) for value in out["metrics"].metadata.values()} == {float}, "metrics alone"
 
 
 def test_a_stage_that_fails_leaves_nothing(function: Callable[[str], Any], tmp_path: Path) -> None:

@@ -50,7 +50,8 @@ def run_component(name: str, arguments: Mapping[str, Any]) -> None:
         _write_views(places, arguments)
         metadata = _metadata(places, trial)
         for artifact in stage.writes:
-            arguments[artifact].metadata.update(metadata)
+            if artifact != "metrics":  # a KFP server with MLflow built in logs all metadata of metrics as numbers
+                arguments[artifact].metadata.update(metadata)
 
 
 def params_for(stage: stages.Stage, arguments: Mapping[str, Any], trial: int | None) -> Params:
