@@ -6,7 +6,8 @@ import pytest
 
 from aupair.kubeflow.run_tasks import format_duration
 from conftest import Command, Outcome
-from services.kfp_server import HTML, KfpServer, fnv, node
+from services.kfp_nodes import fnv, node
+from services.kfp_server import HTML, KfpServer
 
 pytestmark = pytest.mark.usefixtures("clean_environment")
 

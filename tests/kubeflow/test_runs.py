@@ -15,7 +15,8 @@ from aupair.kubeflow.pipeline_file import read_pipeline_file
 from aupair.kubeflow.run_tasks import FINISHED
 from aupair.kubeflow.server import Connection, find_server
 from conftest import REPOSITORY, Command, Outcome
-from services.kfp_server import KfpServer, node
+from services.kfp_nodes import node
+from services.kfp_server import KfpServer
 
 pytestmark = pytest.mark.usefixtures("clean_environment")
 

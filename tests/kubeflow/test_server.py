@@ -8,7 +8,8 @@ import pytest
 from aupair.errors import AuthError, ParamsError
 from aupair.kubeflow import runs, server
 from conftest import Command, Outcome
-from services.kfp_server import HTML, JSON, REDIRECT, Answer, KfpServer, kfp_server, self_signed
+from services.kfp_server import HTML, JSON, REDIRECT, Answer, KfpServer, kfp_server
+from services.tls import self_signed
 
 pytestmark = pytest.mark.usefixtures("clean_environment")
 

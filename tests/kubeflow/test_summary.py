@@ -15,7 +15,8 @@ from aupair.registry import live_logging, mlflow_store
 from aupair.registry.runs import StageRun
 from kfp_artifact import Artifact
 from listener import Listener
-from services.kfp_server import KfpServer, node
+from services.kfp_nodes import node
+from services.kfp_server import KfpServer
 
 pytestmark = pytest.mark.usefixtures("clean_environment")
 

@@ -12,8 +12,6 @@ the equality of names; there are no SDK-side v1beta1 paths. Set as `ui`, it answ
 forwards the API.
 """
 
-import datetime
-import ipaddress
 import json
 import ssl
 import threading
@@ -22,14 +20,22 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qs, unquote_plus, urlsplit
 
 import yaml
 
 from services.kfp_driver import type_errors
-from services.kfp_spec import Refusal, check_arguments, check_task_settings, read_settings, read_spec
+from services.kfp_nodes import node
+from services.kfp_spec import (
+    Refusal,
+    check_arguments,
+    check_task_settings,
+    check_trigger,
+    read_body,
+    read_settings,
+    read_spec,
+)
 
 Answer = tuple[int, Mapping[str, str], str]
 
@@ -259,51 +265,6 @@ class KfpServer:
         return self._store("pipeline_version", self.versions, row)
 
 
-def node(workflow: str, name: str, state: str, *children: str, seconds: int = 60) -> dict[str, Any]:
-    """Return a node of a workflow as the server lists it: without its own id, its pod and any message.
-
-    Args:
-        name: the full name, such as `root.exit-handler-1.check-data`.
-        children: full names.
-    """
-    start = datetime.datetime(2026, 11, 30, 6, 0, tzinfo=datetime.UTC)
-    return {
-        "run_id": "run-1",
-        "task_id": name,
-        "display_name": name.rpartition(".")[2],
-        "create_time": start.isoformat(),
-        "start_time": start.isoformat(),
-        "end_time": (start + datetime.timedelta(seconds=seconds)).isoformat(),
-        "state": state,
-        "child_tasks": [{"pod_name": f"{workflow}-{fnv(f'{workflow}.{child}')}"} for child in children],
-    }
-
-
-def fnv(text: str) -> int:
-    """Return the FNV-1a hash of 32 bits, by which Argo names nodes and pods."""
-    number = 0x811C9DC5
-    for byte in text.encode():
-        number = (number ^ byte) * 0x01000193 % 2**32
-    return number
-
-
-def read_body(body: Any, model: str) -> Any:
-    """Return a body as an object of the SDK's model; refuse keys that the model does not have."""
-    import kfp_server_api
-
-    unknown = set(body) - set(getattr(kfp_server_api, model).attribute_map.values())
-    if unknown:
-        raise Refusal(400, f'proto: (line 1:2): unknown field "{unknown.pop()}"')
-    return kfp_server_api.ApiClient().deserialize(SimpleNamespace(data=json.dumps(body)), model)
-
-
-def check_trigger(schedule: Any) -> None:
-    """Refuse a schedule without a time or a name."""
-    cron = schedule.trigger.cron_schedule.cron if schedule.trigger.cron_schedule else None
-    if not schedule.display_name or not (cron or int(schedule.trigger.periodic_schedule.interval_second)):
-        raise Refusal(400, "Invalid input error: a recurring run needs a name and a trigger")
-
-
 @contextmanager
 def kfp_server(certificate: Path | None = None) -> Iterator[KfpServer]:
     """Serve on a free port of 127.0.0.1 until the block ends; with a certificate, over TLS."""
@@ -344,26 +305,3 @@ def kfp_server(certificate: Path | None = None) -> Iterator[KfpServer]:
             yield server
         finally:
             http.shutdown()
-
-
-def self_signed(path: Path) -> Path:
-    """Write a key and a self-signed certificate for 127.0.0.1 into one PEM file, and return it."""
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.datetime.now(datetime.UTC)
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "loopback")])
-    certificate = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), True)
-        .sign(key, hashes.SHA256())
-    )
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    path.write_bytes(private + certificate.public_bytes(serialization.Encoding.PEM))
-    return path

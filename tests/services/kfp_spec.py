@@ -5,7 +5,9 @@ task's settings), `common/util/error.go` (which failures have which status). Wha
 in `services.kfp_driver`.
 """
 
+import json
 from collections.abc import Collection, Iterator, Mapping
+from types import SimpleNamespace
 from typing import Any
 
 from google.protobuf import json_format
@@ -32,6 +34,23 @@ class Refusal(Exception):
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)
         self.status, self.text = status, text
+
+
+def read_body(body: Any, model: str) -> Any:
+    """Return a body as an object of the SDK's model; refuse keys that the model does not have."""
+    import kfp_server_api
+
+    unknown = set(body) - set(getattr(kfp_server_api, model).attribute_map.values())
+    if unknown:
+        raise Refusal(400, f'proto: (line 1:2): unknown field "{unknown.pop()}"')
+    return kfp_server_api.ApiClient().deserialize(SimpleNamespace(data=json.dumps(body)), model)
+
+
+def check_trigger(schedule: Any) -> None:
+    """Refuse a schedule without a time or a name."""
+    cron = schedule.trigger.cron_schedule.cron if schedule.trigger.cron_schedule else None
+    if not schedule.display_name or not (cron or int(schedule.trigger.periodic_schedule.interval_second)):
+        raise Refusal(400, "Invalid input error: a recurring run needs a name and a trigger")
 
 
 def read_spec(spec: Mapping[str, Any], context: str) -> Mapping[str, Any]:

@@ -92,8 +92,8 @@ def find_server(host: str, namespace: str = "", token_file: Path | None = None, 
         host = ui = _check_host(host)
     else:
         host, ui = _POD_HOST, ""
-        pod_token = Path(os.environ.get("KF_PIPELINES_SA_TOKEN_PATH", _POD_TOKEN_FILE))
-        if not pod_token.is_file():
+        pod_token = _pod_token()
+        if pod_token is None:
             todo = "give --host https://HOST/pipeline, or set KFP_ENDPOINT"
             raise NoHostError("which Kubeflow Pipelines server?", got="no --host, and no pod of a cluster", todo=todo)
         namespace = namespace or pod_namespace()
@@ -106,8 +106,13 @@ def server_of_this_pod() -> Server | None:
     """Return the server that runs the pipeline of which this process is a task; None outside of a cluster."""
     if "KUBERNETES_SERVICE_HOST" not in os.environ:
         return None
-    token = Path(os.environ.get("KF_PIPELINES_SA_TOKEN_PATH", _POD_TOKEN_FILE))
-    return Server(_POD_HOST, pod_namespace(), token_file=token if token.is_file() else None)
+    return Server(_POD_HOST, pod_namespace(), token_file=_pod_token())
+
+
+def _pod_token() -> Path | None:
+    """Return the file with this pod's token for the server; None if it has none."""
+    path = Path(os.environ.get("KF_PIPELINES_SA_TOKEN_PATH", _POD_TOKEN_FILE))
+    return path if path.is_file() else None
 
 
 def pod_namespace() -> str:
