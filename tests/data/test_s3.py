@@ -100,7 +100,7 @@ def test_a_fault_after_the_first_answer_is_waited_out(
 @pytest.mark.parametrize(
     ("status", "error"),
     [("403 Forbidden", AuthError), ("404 Not Found", DataError), ("400 Bad Request", RejectedError),
-     ("501 Not Implemented", UnreachableError)],
+     ("501 Not Implemented", RejectedError)],
 )  # fmt: skip
 def test_a_refusal_is_not_tried_again(
     proxy: Flaky, put: Put, clock: FakeClock, tmp_path: Path, status: str, error: type[AupairError]
@@ -299,6 +299,7 @@ def test_a_full_disk_keeps_complete_files_and_no_parts(s3_environment: S3, put: 
         ({"AWS_SECRET_ACCESS_KEY": "hush-hush"}, "SignatureDoesNotMatch (HTTP 403)"),
         ({"AWS_ACCESS_KEY_ID": "hush-hush"}, "InvalidAccessKeyId (HTTP 403)"),
         ({"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}, "NoCredentials"),
+        ({"AWS_PROFILE": "nobody"}, "ProfileNotFound"),
     ],
 )
 def test_wrong_keys_are_an_error_that_does_not_show_them(

@@ -6,7 +6,7 @@ AWS_ENDPOINT_URL and the rest of its variables and files.
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.pool import ThreadPool
@@ -46,7 +46,7 @@ _CAUSES: tuple[tuple[type[AupairError], str, str, str], ...] = (
         r"|Permission denied|terminal prompts disabled|error: 40[13]|Host key verification failed|Access ?Denied"
         r"|Forbidden|InvalidAccessKeyId|SignatureDoesNotMatch",
     ),
-    (UnreachableError, "reports a failure of its own", _NETWORK, r"\(HTTP (429|5\d\d)\)|error: 5\d\d"),
+    (UnreachableError, "reports a failure of its own", _NETWORK, r"\(HTTP (429|5(?!01)\d\d)\)|error: 5\d\d"),
     (
         UnreachableError,
         "does not answer",
@@ -135,23 +135,23 @@ def s3_client(where: str, patience: Patience) -> Iterator[Any]:
     from boto3.session import Session
     from botocore.config import Config
 
+    attempts = patience.attempts if has_answered(_service(where)) else 1
     config = Config(
         connect_timeout=min(10.0, patience.timeout),
         read_timeout=patience.timeout,
-        retries={
-            "mode": "standard",
-            "total_max_attempts": patience.attempts if has_answered(_service(where)) else 1,
-        },
+        retries={"mode": "standard", "total_max_attempts": attempts},
     )
+    endpoint = ""
     try:
-        client = Session().client("s3", config=config)
-    except ValueError as error:
-        expected = "http(s)://host:port"
-        raise ParamsError("not the URL of a server", where="AWS_ENDPOINT_URL", expected=expected) from error
-    try:
+        try:
+            client = Session().client("s3", config=config)
+        except ValueError as error:
+            expected = "http(s)://host:port"
+            raise ParamsError("not the URL of a server", where="AWS_ENDPOINT_URL", expected=expected) from error
+        endpoint = scrub(client.meta.endpoint_url)
         yield client
     except _boto3_errors() as error:
-        raise _translate(error, where, scrub(client.meta.endpoint_url)) from error
+        raise _translate(error, where, endpoint) from error
 
 
 def _boto3_errors() -> tuple[type[Exception], ...]:
@@ -175,15 +175,9 @@ def _translate(error: Exception, where: str, endpoint: str) -> AupairError:
     return server_error("the object store", where, got, report, refused)
 
 
-def _retry(call: Callable[[], T], what: str, where: str, patience: Patience) -> T:
-    """Return what `call` returns, and repeat it while the object store throttles, fails or does not answer."""
-
-    def is_transient(error: Exception) -> bool:
-        if not isinstance(error, _boto3_errors()) or _status_and_code(error)[0] == 501:
-            return False
-        return isinstance(_translate(error, where, ""), UnreachableError)
-
-    return retry(call, what, _service(where), is_transient, patience.outage)
+def _is_transient(error: Exception) -> bool:
+    """Return whether boto3 has raised that the server throttles, fails or does not answer."""
+    return isinstance(error, _boto3_errors()) and isinstance(_translate(error, "", ""), UnreachableError)
 
 
 def _service(source: str) -> str:
@@ -200,9 +194,10 @@ def list_objects(source: str, patience: Patience) -> list[Item]:
     bucket, prefix = parse_address(source)
     with s3_client(source, patience) as client:
         pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+        answers = retry(lambda: list(pages), "listing", _service(source), _is_transient, patience.outage)
         items = [
             Item(entry["Key"].removeprefix(prefix), int(entry["Size"]), entry.get("ETag", "").strip('"'))
-            for page in _retry(lambda: list(pages), "listing", source, patience)
+            for page in answers
             for entry in page.get("Contents", [])
             if entry["Size"] or not entry["Key"].endswith("/")
         ]
@@ -229,7 +224,8 @@ def download_objects(source: str, items: Sequence[Item], folder: Path, log: Log,
         bucket = _Bucket(client, manager, *parse_address(source))
 
         def fetch_one(item: Item) -> bool:
-            return _retry(lambda: bucket.fetch(folder, item), f"fetching {item.name}", source, patience)
+            what = f"fetching {item.name}"
+            return retry(lambda: bucket.fetch(folder, item), what, _service(source), _is_transient, patience.outage)
 
         verified = pool.imap_unordered(fetch_one, items)
         by_size = sum(not content for content in log.progress(verified, len(items), "fetching files"))
