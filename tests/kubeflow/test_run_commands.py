@@ -1,11 +1,16 @@
 """upload, status, logs and cancel through the command line, against the stand-in for the API server."""
 
+import json
 from pathlib import Path
 
 import pytest
 
-from aupair.kubeflow.run_tasks import format_duration
-from conftest import Command, Outcome
+from aupair.kubeflow.cluster import load_cluster
+from aupair.kubeflow.compile import compile_pipeline
+from aupair.kubeflow.pipeline_file import read_pipeline_file
+from aupair.kubeflow.run_tasks import _templates, format_duration
+from aupair.params import Params
+from conftest import REPOSITORY, Command, Outcome
 from services.kfp_nodes import fnv, node
 from services.kfp_server import HTML, KfpServer
 
@@ -54,6 +59,16 @@ TRAIN = [pod(f"{HANDLER}.for-loop-2.for-loop-2-iterations(0:0).train-mapping.exe
 def test_argos_hash() -> None:
     """Known values of FNV-1a."""
     assert (fnv("hello"), fnv("world")) == (1335831723, 933488787)
+
+
+@pytest.mark.parametrize(("key", "options"), [("plain", []), ("retries", ["retries=1"])])
+def test_a_pod_is_named_by_the_template_that_a_server_makes_of_its_task(
+    tmp_path: Path, tiny: Params, key: str, options: list[str]
+) -> None:
+    """What the compiler of KFP 2.17.0 made of this pipeline: the template of each task's executor."""
+    compile_pipeline("train", tiny, load_cluster(None, options), tmp_path / "train.yaml", REPOSITORY)
+    real = json.loads((Path(__file__).parent / "real" / "argo_templates_kfp_2.17.0.json").read_text())
+    assert _templates(read_pipeline_file(tmp_path / "train.yaml").spec) == real[key]
 
 
 def test_the_latest_runs_are_listed(aupair: Command, kfp: KfpServer, run_id: str, files: dict[str, Path]) -> None:

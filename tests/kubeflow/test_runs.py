@@ -186,6 +186,17 @@ def test_a_run_that_fails_names_its_tasks_and_where_their_logs_are(
     assert last.endswith(f"see `aupair pipeline logs {run_id}`")
 
 
+def test_a_driver_of_a_loop_that_failed_is_named(files: dict[str, Path], aupair: Command, kfp: KfpServer) -> None:
+    kfp.states, loop = ["FAILED"], "root.exit-handler-1.for-loop-2"
+    kfp.nodes = [
+        node("w", loop, "FAILED"),
+        node("w", f"{loop}.iteration-driver", "FAILED"),
+        node("w", f"{loop}.iteration-driver(0)", "FAILED"),
+    ]
+    done = submit(aupair, kfp, files["full"], "--wait")
+    assert "got failed tasks: iteration-driver; see" in done.err.splitlines()[-1]
+
+
 def test_a_run_that_fails_before_any_task(files: dict[str, Path], aupair: Command, kfp: KfpServer) -> None:
     kfp.states = ["FAILED"]
     done = submit(aupair, kfp, files["plain"], "--wait")

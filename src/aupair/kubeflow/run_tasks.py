@@ -64,9 +64,7 @@ def list_tasks(run: "V2beta1Run") -> list[RunTask]:
     details = (run.run_details.task_details if run.run_details else None) or ()
     templates = _templates(run.pipeline_spec or {})
     nodes = {node for row in details for node in _children(row)}
-    rows = [row for row in details if not templates or row.display_name.removesuffix("-driver") in templates]
-    rows = [row for row in rows if not _PLUMBING.fullmatch(row.display_name)]
-    rows = [row for row in rows if not row.display_name.endswith("-driver") or row.state == "FAILED"]
+    rows = [row for row in details if _is_task(row, templates)]
     rows.sort(key=lambda row: (row.start_time is None, row.start_time or 0, row.display_name))
     return [_task(row, templates.get(row.display_name, "system-container-impl"), nodes) for row in rows]
 
@@ -93,6 +91,14 @@ def format_duration(seconds: float | None) -> str:
     if hours:
         return f"{hours} h {minutes_left} min"
     return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
+
+
+def _is_task(row: Any, templates: Collection[str]) -> bool:
+    """Return whether a node is one of the tasks, or a driver that failed; without the run's spec, guess by the names."""
+    name = str(row.display_name)
+    if name.endswith("-driver"):
+        return bool(row.state == "FAILED")
+    return name in templates if templates else not _PLUMBING.fullmatch(name)
 
 
 def _task(row: Any, template: str, nodes: Collection[str]) -> RunTask:
