@@ -196,6 +196,7 @@ def test_a_file_is_uploaded_once(aupair: Command, kfp: KfpServer, files: dict[st
         assert done.out.splitlines()[0].endswith(f": {state}")
         assert f"{kfp.url}/#/pipelines/details/{next(iter(kfp.pipelines))}/version/" in done.out
     assert len(kfp.pipelines) == len(kfp.versions) == 1
+    assert "`trials`: " in kfp.received("POST", "pipelines")[0].body["description"], "the inputs, for KFP's pages"
     (request,) = kfp.received("POST", "pipelines/upload_version")
     assert files["full"].read_text() in request.body, "both documents, unchanged"
     assert call(aupair, kfp, "upload", files["plain"], "--name", "aupair-train").code == 0

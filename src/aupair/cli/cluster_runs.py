@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from aupair.kubeflow.limits import MAX_SHARDS, MAX_TRIALS
+
 if TYPE_CHECKING:
     from aupair.kubeflow.pipeline_file import PipelineFile
     from aupair.kubeflow.server import Connection
@@ -13,7 +15,13 @@ app = typer.Typer()
 
 CompiledFile = Annotated[Path, typer.Argument(metavar="FILE.yaml", help="A compiled pipeline.")]
 Arguments = Annotated[
-    list[str] | None, typer.Option("--param", metavar="NAME=VALUE", help="An input, or section.key=value of one.")
+    list[str] | None,
+    typer.Option(
+        "--param",
+        metavar="NAME=VALUE",
+        help="An input, or section.key=value of one; "
+        f"at most {MAX_TRIALS} trials, or {MAX_SHARDS} shards of any number of videos.",
+    ),
 ]
 Host = Annotated[
     str,

@@ -26,7 +26,7 @@ def upload_pipeline(
         RejectedError: a version of that name is another file, or the server refuses.
     """
     version = version or f"sha256-{file.digest}"
-    with _pipeline(connection, name or file.name) as pipeline_id:
+    with _pipeline(connection, name or file.name, file) as pipeline_id:
         version_id = _find_version(connection, pipeline_id, file, version)
         created = version_id is None
         if version_id is None:
@@ -40,7 +40,7 @@ def upload_pipeline(
 
 
 @contextmanager
-def _pipeline(connection: Connection, name: str) -> Iterator[str]:
+def _pipeline(connection: Connection, name: str, file: PipelineFile) -> Iterator[str]:
     """Yield the id of a pipeline; one that did not exist before is deleted again if the block fails."""
     from kfp_server_api import V2beta1Pipeline
 
@@ -50,7 +50,8 @@ def _pipeline(connection: Connection, name: str) -> Iterator[str]:
     if answer.pipelines:
         yield str(answer.pipelines[0].pipeline_id)
         return
-    request = V2beta1Pipeline(display_name=name, name=name, namespace=connection.namespace)
+    description = file.spec["pipelineInfo"].get("description", "")  # its inputs: KFP's pages show it
+    request = V2beta1Pipeline(display_name=name, name=name, namespace=connection.namespace, description=description)
     with kfp_errors(connection.server, f"create pipeline {name}"):
         pipeline_id = str(pipelines.pipeline_service_create_pipeline(request).pipeline_id)
     try:
