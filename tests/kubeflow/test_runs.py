@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 from aupair import params
 from aupair.errors import RejectedError
@@ -122,11 +123,28 @@ def test_a_server_refuses_an_unknown_key_of_a_task_and_drops_all_settings_for_on
     kfp.unknown = frozenset({"secretAsEnv"})
     done = submit(aupair, kfp, files["full"])
     assert done.code == 8
-    assert 'failed to unmarshal kubernetes config: proto: (line 1:2): unknown field "secretAsEnv"' in done.line
+    assert 'failed to unmarshal kubernetes config: proto: (line 1:91): unknown field "secretAsEnv"' in done.line
     assert "v2_template.go" not in done.line, "a stack trace"
     kfp.unknown = frozenset({"resourceTtlOnCompletion"})
     assert submit(aupair, kfp, files["full"]).code == 0
     assert list(kfp.settings.values()) == [{}]
+
+
+@pytest.mark.parametrize("where", [(), ("platforms", "kubernetes"), ("platforms", "kubernetes", "pipelineConfig")])
+def test_a_second_document_that_a_server_does_not_know_is_dropped_without_a_word(
+    files: dict[str, Path], tmp_path: Path, aupair: Command, kfp: KfpServer, where: tuple[str, ...]
+) -> None:
+    """Seen with the code of 2.17.0, which gives no message; the file is one that somebody has edited."""
+    first, second = yaml.safe_load_all(files["full"].read_text())
+    tree = second
+    for key in where:
+        tree = tree[key]
+    tree["fromTheFuture"] = 1
+    (tmp_path / "edited.yaml").write_text(yaml.safe_dump_all([first, second]))
+    assert submit(aupair, kfp, files["full"]).code == submit(aupair, kfp, tmp_path / "edited.yaml").code == 0
+    known, dropped = kfp.settings.values()
+    assert known
+    assert not dropped
 
 
 @pytest.mark.parametrize(

@@ -121,17 +121,15 @@ def check_task_settings(settings: Mapping[str, Any], unknown: Collection[str]) -
     from kfp.kubernetes.kubernetes_executor_config_pb2 import KubernetesExecutorConfig
 
     for label, options in settings.get("deploymentSpec", {}).get("executors", {}).items():
-        problem = next((f'proto: (line 1:2): unknown field "{key}"' for key in _keys(options) if key in unknown), "")
+        problem = next((f'proto: (line 1:91): unknown field "{key}"' for key in _keys(options) if key in unknown), "")
         try:
             json_format.ParseDict(options, KubernetesExecutorConfig())
         except json_format.ParseError as error:
             problem = f"proto: {error}"
         if problem:
             task = label.removeprefix("exec-")
-            text = (
-                f'compiling task "{task}": error creating executor for "{task}": failed to unmarshal kubernetes config'
-            )
-            text = f'error processing component name="comp-exit-handler-1": compiling DAG "comp-exit-handler-1": {text}'
+            text = f'compiling DAG "comp-exit-handler-1": compiling task "{task}": error creating executor for "{task}"'
+            text = f"{text}: failed to unmarshal kubernetes config"
             raise Refusal(500, f"Internal error: {text}: {problem}{_STACK}")
 
 
