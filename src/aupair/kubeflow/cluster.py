@@ -1,6 +1,6 @@
 """Settings of a cluster that are compiled into the pipelines: image, GPUs, memory, secrets, volumes, time limits.
 
-A setting with its default value is not written, since a server older than the SDK refuses fields that it does not know.
+A setting with its default value is not written: a server older than the SDK drops or refuses what it does not know.
 An example with every key: params/cluster.yaml.
 """
 
@@ -44,7 +44,10 @@ _FIRST_TASKS = ("fetch-data", "plan-shards")
 _WEEK = 7 * 86400
 
 _SIDE_EFFECTS = ("register-model", "summarise")
-"""Tasks that are neither cached nor retried."""
+"""Tasks that are not retried."""
+
+_NEVER_CACHED = (*_SIDE_EFFECTS, "gather-predictions")
+"""Tasks that run in every run: a run is good if its last task recorded so."""
 
 
 class _Toleration(Record):
@@ -192,7 +195,7 @@ class TaskSettings:
         cluster = self.cluster
         needs = next((stage.needs for stage in FLOW if stage.name == name), _OTHER_NEEDS.get(name, Needs(memory=2)))
         task.set_container_image(cluster.image)
-        task.set_caching_options(cluster.cache and name not in _SIDE_EFFECTS)
+        task.set_caching_options(cluster.cache and name not in _NEVER_CACHED)
         if cluster.retries and name not in _SIDE_EFFECTS:
             # KFP's default window of an hour is shorter than many a training
             task.set_retry(cluster.retries, f"{cluster.backoff}s", 2.0, backoff_max_duration=f"{cluster.window}s")
