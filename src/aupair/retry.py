@@ -29,6 +29,11 @@ def has_answered(service: str) -> bool:
     return service in _answered
 
 
+def note_answer(service: str) -> None:
+    """Remember that a service has answered, where `retry` cannot see it: the call failed later."""
+    _answered.add(service)
+
+
 def retry(
     call: Callable[[], T], what: str, service: str, is_transient: Callable[[Exception], bool], longest: float = LONGEST
 ) -> T:
@@ -62,7 +67,7 @@ def retry(
             time.sleep(wait)
             pause = min(2 * pause, _LONGEST_PAUSE)
         else:
-            _answered.add(service)
+            note_answer(service)
             return result
 
 

@@ -1,5 +1,6 @@
 """Tests of fetching the data folder of a git repository, by real git and real DVC."""
 
+import hashlib
 import os
 import shutil
 import socket
@@ -7,8 +8,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
@@ -18,6 +20,8 @@ from aupair.data.hashing import dvc_hash
 from aupair.data.s3 import Patience
 from aupair.errors import AupairError, AuthError, DataError, ParamsError, UnreachableError
 from services.bucket import content, one_line, web_server, write
+from services.clock import FakeClock
+from services.flaky import flaky_proxy
 from services.s3 import s3_server
 
 QUICK = Patience(attempts=2, timeout=5, longest=60)
@@ -177,8 +181,11 @@ def test_a_damaged_file_of_a_remote_is_an_error(copied: Origin, tmp_path: Path) 
     assert not (tmp_path / ".out.fetching" / "cache").exists(), "the next call would use the damaged file again"
 
 
-def test_a_remote_in_a_bucket(origin: Origin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_remote_in_a_bucket(
+    origin: Origin, tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     copied = Origin(Path(shutil.copytree(origin.folder, tmp_path / "origin")), origin.first, origin.second)
+    md5_of_a = hashlib.md5(b"A").hexdigest()[2:]
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     with s3_server(tmp_path / "s3", ["dvc"]) as server:
         for key, value in server.environment().items():
@@ -193,8 +200,21 @@ def test_a_remote_in_a_bucket(origin: Origin, tmp_path: Path, monkeypatch: pytes
         with pytest.raises(AuthError, match=r"the DVC remote refuses access.*Forbidden.*AWS_ACCESS_KEY_ID") as caught:
             fetch(copied.source, tmp_path / "out2", remote="s3", patience=QUICK)
         assert "hush" not in one_line(caught)
+        assert clock.sleeps == []
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", server.secret_key)
+        with flaky_proxy(urlsplit(server.endpoint).port or 0) as proxy:
+            monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+            proxy.go_away()
+            clock.on_sleep = proxy.listen
+            fetch(copied.source, tmp_path / "out2", remote="s3", patience=QUICK)
+            assert (content(tmp_path / "out2"), len(clock.sleeps)) == (TWO, 1)
+            monkeypatch.setattr("aupair.retry._answered", set())
+            clock.on_sleep = lambda: None
+            proxy.lose = lambda request: md5_of_a in request and len(clock.sleeps) < 2
+            fetch(copied.source, tmp_path / "out3", remote="s3", patience=QUICK)
+    assert (content(tmp_path / "out3"), len(clock.sleeps)) == (TWO, 2), "other files came: the remote had answered"
     with pytest.raises(UnreachableError, match="the DVC remote does not answer"):
-        fetch(copied.source, tmp_path / "out2", remote="s3", patience=QUICK)
+        fetch(copied.source, tmp_path / "out4", remote="s3", patience=replace(QUICK, outage=0.0))
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import yaml
@@ -16,6 +17,7 @@ from aupair.data.hashing import dvc_hash
 from aupair.data.s3 import Patience, server_error
 from aupair.errors import AupairError, DataError, ParamsError, UnreachableError, scrub
 from aupair.log import Log
+from aupair.retry import note_answer, retry
 
 _GIT_PLACES = r"GIT_(DIR|WORK_TREE|INDEX_FILE|OBJECT_DIRECTORY|COMMON_DIR|PREFIX)"
 """Variables that would send git to another repository than the folder it runs in."""
@@ -64,7 +66,8 @@ def fetch_data(source: str, revision: str, remote: str, folder: Path, log: Log, 
             todo = "run `dvc add data` there and commit it"
             raise DataError(f"no {name}", where=f"{where} at {commit[:12]}", todo=todo)
     log.line(f"pulling data.dvc at {commit[:12]}")
-    _pull(remote, repository, where, patience)
+    pull = partial(_pull, remote, repository, where, patience)
+    retry(pull, "pulling data.dvc", _remote_of(where), _is_transient, patience.outage)
     _verify(repository, folder / "cache", log)
     with store.writing(folder):
         (folder / "whole").rmdir()
@@ -111,7 +114,11 @@ def _pull(remote: str, repository: Path, where: str, patience: Patience) -> None
         (repository / ".dvc" / "config.local").write_text(config)
     # -P: no module of the repository may pose as one of DVC's
     command = [sys.executable, "-P", "-m", "dvc", "pull", *(("-r", remote) if remote else ()), "data.dvc"]
+    cache = repository.parent / "cache"
+    before = len(list(cache.rglob("*")))
     code, output = _run(command, repository, patience)
+    if len(list(cache.rglob("*"))) > before:
+        note_answer(_remote_of(where))
     if code and re.search(r"No remote provided|remote '.*' doesn't exist", output):
         got = remote or "no default one"
         raise ParamsError("no such DVC remote", where=where, got=got, todo="name one as remote")
@@ -121,6 +128,16 @@ def _pull(remote: str, repository: Path, where: str, patience: Patience) -> None
         raise server_error("the DVC remote", where, got, output, lacking)
     if not (repository / "data").is_dir():
         raise DataError("data.dvc tracks no folder data", where=where, todo="run `dvc add data` there")
+
+
+def _remote_of(where: str) -> str:
+    """Return the name of a repository's DVC remote as a service that may have answered before."""
+    return f"the DVC remote of {where}"
+
+
+def _is_transient(error: Exception) -> bool:
+    """Return whether a server fails or does not answer; a command that was stopped after hours is not run again."""
+    return isinstance(error, UnreachableError) and not isinstance(error.__cause__, subprocess.TimeoutExpired)
 
 
 def _verify(repository: Path, cache: Path, log: Log) -> None:
