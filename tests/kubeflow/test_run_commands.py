@@ -246,6 +246,12 @@ def test_a_version_that_the_server_tells_wins(aupair: Command, kfp: KfpServer, f
     assert call(aupair, kfp, "submit", files["full"], *SOURCE, "--server-version", "2.17").code == 8
 
 
+def test_a_version_must_be_one(aupair: Command, kfp: KfpServer, files: dict[str, Path]) -> None:
+    done = call(aupair, kfp, "upload", files["plain"], "--server-version", "newest")
+    assert (done.code, "expected a version such as 2.17" in done.line) == (2, True)
+    assert not kfp.requests
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"), [(None, ""), (0, "0 s"), (59.9, "59 s"), (60, "1 min 0 s"), (3600, "1 h 0 min")]
 )

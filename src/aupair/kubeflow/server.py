@@ -164,11 +164,14 @@ class Connection:
 
     Raises:
         AupairError: the server does not answer, or refuses; see `kfp_errors`.
+        ParamsError: `version` is none.
     """
 
     def __init__(self, server: Server, version: str = "") -> None:
         import kfp_server_api
 
+        if version and not parse_version(version):
+            raise ParamsError("--server-version", got=version, expected="a version such as 2.17")
         self.server = server
         self._api = api = _api_client(server)
         health = _probe(server, api)
