@@ -1,5 +1,6 @@
 """As many trials and shards as are allowed fit into one argument of a process; some more would not."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,27 +16,49 @@ from aupair.params import Params, load_params
 from conftest import REPOSITORY
 from kfp_artifact import Artifact
 from kubeflow_options import EVERY_OPTION
-from services.kfp_arguments import LIMIT, Sizes, measure_task
+from services.kfp_arguments import LIMIT, Sizes, executor_input, measure_task
+
+PAPER = load_params(REPOSITORY / "params/affwild2.yaml")
 
 
 @pytest.fixture(scope="module")
-def measure(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Return a function that measures a task of the paper's flow for a number of trials, or shards."""
-    folder, params = tmp_path_factory.mktemp("limits"), load_params(REPOSITORY / "params/affwild2.yaml")
-    specs = {}
+def specs(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Return the first documents of both pipelines, with the paper's params and every option of a cluster."""
+    folder, specs = tmp_path_factory.mktemp("limits"), {}
     for name in ("train", "predict"):
-        compile_pipeline(name, params, load_cluster(None, EVERY_OPTION), folder / f"{name}.yaml", REPOSITORY)
+        compile_pipeline(name, PAPER, load_cluster(None, EVERY_OPTION), folder / f"{name}.yaml", REPOSITORY)
         specs[name] = read_pipeline_file(folder / f"{name}.yaml").spec
+    return specs
+
+
+@pytest.fixture(scope="module")
+def measure(specs: Any) -> Any:
+    """Return a function that measures a task for a number of trials, or shards."""
 
     def measure(task: str, number: int) -> Sizes:
         if task == "gather-predictions":
             return measure_task(specs["predict"], task, {}, number, {})
-        values = params.model_dump(mode="json") | {"trials": list(range(number))}
+        values = PAPER.model_dump(mode="json") | {"trials": list(range(number))}
         return measure_task(
             specs["train"], task, values, number, {"aupair": "0.1.0", "git_commit": "0" * 40, "trial": 9}
         )
 
     return measure
+
+
+def test_what_is_measured_is_what_the_real_driver_writes(specs: Any) -> None:
+    real = json.loads((Path(__file__).parent / "real" / "executor_input_kfp_2.17.0.json").read_text())["executor_input"]
+    ours = executor_input(specs["predict"], "gather-predictions", {}, 3, {})
+    assert _shape(json.loads(ours)) == _shape(json.loads(real))
+    assert json.dumps(json.loads(real), separators=(", ", ":")) == real, "a space after each comma"
+    assert json.dumps(json.loads(ours), separators=(", ", ":")) == ours
+
+
+def _shape(value: Any) -> Any:
+    """Return the keys and types of a tree."""
+    if isinstance(value, dict):
+        return {key: _shape(child) for key, child in value.items()}
+    return [_shape(child) for child in value] if isinstance(value, list) else type(value)
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,21 @@ class Sizes(NamedTuple):
 def measure_task(
     spec: Mapping[str, Any], task: str, parameters: Mapping[str, Any], lists: int, metadata: Mapping[str, Any]
 ) -> Sizes:
-    """Return the sizes for a task of a compiled pipeline.
+    """Return the sizes for a task of a compiled pipeline; the arguments are those of `executor_input`."""
+    component = spec["components"][f"comp-{task}"]
+    container = spec["deploymentSpec"]["executors"][component["executorLabel"]]["container"]
+    text = executor_input(spec, task, parameters, lists, metadata)
+    launcher = ["--executor_input", text, "--component_spec", _protojson(component)]
+    patch = _go_json(
+        {"command": [*launcher, *container["command"], *container["args"]], "env": container.get("env", [])}
+    )
+    return Sizes(len(text.encode()), len(_go_json(patch).encode()) + _POD)
+
+
+def executor_input(
+    spec: Mapping[str, Any], task: str, parameters: Mapping[str, Any], lists: int, metadata: Mapping[str, Any]
+) -> str:
+    """Return what the driver writes for a task of a compiled pipeline.
 
     Args:
         parameters: the values of its input parameters; others are left out.
@@ -54,31 +68,20 @@ def measure_task(
         metadata: what the tasks before it recorded with each artifact.
     """
     component = spec["components"][f"comp-{task}"]
-    container = spec["deploymentSpec"]["executors"][component["executorLabel"]]["container"]
-    taken = component["inputDefinitions"]
+    taken, given = component["inputDefinitions"], component.get("outputDefinitions", {})
     pipeline = f"namespace/a-team-with-a-long-name/pipeline/{spec['pipelineInfo']['name']}"
-    inputs = {
+    artifacts = {
         name: {"artifacts": [_artifact(pipeline, name, metadata)] * (lists if entry.get("isArtifactList") else 1)}
         for name, entry in taken.get("artifacts", {}).items()
     }
-    outputs = {
-        name: {
-            "artifacts": [{"name": name, "type": entry["artifactType"], "uri": _uri(pipeline, name), "metadata": {}}]
-        }
-        for name, entry in component.get("outputDefinitions", {}).get("artifacts", {}).items()
-    }
     values = {name: parameters[name] for name in taken.get("parameters", {}) if name in parameters}
-    executor_input = _protojson(
-        {
-            "inputs": {"parameterValues": values, "artifacts": inputs},
-            "outputs": {"artifacts": outputs, "outputFile": "/gcs/output_metadata.json"},
-        }
-    )
-    launcher = ["--executor_input", executor_input, "--component_spec", _protojson(component)]
-    patch = _go_json(
-        {"command": [*launcher, *container["command"], *container["args"]], "env": container.get("env", [])}
-    )
-    return Sizes(len(executor_input.encode()), len(_go_json(patch).encode()) + _POD)
+    outputs = {
+        name: {"artifacts": [{"name": name, "type": entry["artifactType"], "uri": _uri(pipeline, name)}]}
+        for name, entry in given.get("artifacts", {}).items()
+    }
+    inputs = ({"parameterValues": values} if values else {}) | {"artifacts": artifacts}
+    file = _uri(pipeline, "output_metadata.json").replace("s3:/", "/s3")
+    return _protojson({"inputs": inputs, "outputs": {"artifacts": outputs, "outputFile": file}})
 
 
 def _artifact(pipeline: str, name: str, metadata: Mapping[str, Any]) -> dict[str, Any]:
