@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from aupair.errors import DataError
+from aupair.kubeflow.local import _environment
 from aupair.kubeflow.shards import write_shard_plan
 from aupair.kubeflow.step import fetch_data_folder
 from aupair.kubeflow.volumes import check_volumes
@@ -48,3 +49,11 @@ def test_the_first_task_fails_in_one_line(
 
 def test_a_volume_with_the_source_is_only_read(locked: Path) -> None:
     check_volumes(f"{locked}/data", "models:/aupair/1")
+
+
+def test_a_local_run_leaves_the_volumes_of_the_cluster_alone(
+    locked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in _environment("run", {}, tmp_path / "out").items():  # which win over those of the compiled file
+        monkeypatch.setenv(name, value)
+    check_volumes("data")
