@@ -135,6 +135,19 @@ def test_a_task_without_retries_has_one_pod(
     assert call(aupair, kfp, "logs", next(iter(kfp.runs))).out == f"==> plan-shards, FAILED, pod {plain}\nno videos\n"
 
 
+def test_a_run_of_an_uploaded_pipeline_has_its_tasks_too(
+    aupair: Command, kfp: KfpServer, files: dict[str, Path]
+) -> None:
+    """As started from Kubeflow's pages: the run refers to the version, and holds no specification."""
+    assert call(aupair, kfp, "upload", files["full"]).code == 0
+    (version,) = kfp.versions.values()
+    reference = {"pipeline_id": version["pipeline_id"], "pipeline_version_id": version["pipeline_version_id"]}
+    kfp.runs["run-9"] = {"run_id": "run-9", "display_name": "nine", "pipeline_version_reference": reference}
+    kfp.nodes = [node("w-x1", f"{HANDLER}.check-data", "FAILED"), node("w-x1", "w-x1", "FAILED")]
+    done = call(aupair, kfp, "status", "run-9")
+    assert [line.split()[1] for line in done.out.splitlines() if "FAILED" in line] == ["check-data"], done.out
+
+
 def test_argos_own_retries_of_every_node_are_followed(aupair: Command, kfp: KfpServer, files: dict[str, Path]) -> None:
     """Where the server's ConfigMap has a retryStrategy for all templates, a task is itself a node with tries."""
     assert call(aupair, kfp, "submit", files["plain"], *SOURCE).code == 0

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from aupair.kubeflow import server, summary
+from aupair.kubeflow.pipeline_file import read_pipeline_file
 from aupair.kubeflow.run_record import TaskState, read_run_record, recorded
 from aupair.kubeflow.summary import decide_result, write_run_summary
 from aupair.log import SILENT
@@ -140,11 +141,17 @@ class TestInAPod:
     """The server of the cluster can be asked, too."""
 
     @pytest.fixture(autouse=True)
-    def pod(self, clean_environment: None, kfp: KfpServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    def pod(
+        self, clean_environment: None, kfp: KfpServer, files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
         monkeypatch.setattr(server, "_POD_HOST", kfp.url)
         monkeypatch.setattr(summary, "_PAUSE_SECONDS", 0.0)
-        kfp.runs["run-7"] = {"run_id": "run-7", "display_name": "seven", "state": "RUNNING"}
+        kfp.runs["run-7"] = {
+            "run_id": "run-7",
+            "state": "RUNNING",
+            "pipeline_spec": read_pipeline_file(files["plain"]).spec,
+        }
         kfp.states = ["RUNNING"]
 
     def test_its_list_shows_that_the_last_task_succeeded(self, tmp_path: Path, kfp: KfpServer) -> None:

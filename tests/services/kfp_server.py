@@ -162,6 +162,8 @@ class KfpServer:
             case "GET", _, "versions" if pipeline_id in self.pipelines:
                 rows = [row for row in self._list(self.versions, request) if row["pipeline_id"] == pipeline_id]
                 return {"pipeline_versions": rows}
+        if request.method == "GET" and rest.removeprefix("versions/") in self.versions:
+            return self.versions[rest.removeprefix("versions/")]
         raise Refusal(404, "Not Found")
 
     def _health(self) -> dict[str, Any]:
@@ -262,7 +264,8 @@ class KfpServer:
         except Refusal as refusal:
             raise Refusal(400, "unknown template format") from refusal
         row = {"pipeline_id": pipeline_id, "display_name": name, "description": request.query.get("description", "")}
-        return self._store("pipeline_version", self.versions, row)
+        spec = dict(zip(("pipeline_spec", "platform_spec"), documents))
+        return self._store("pipeline_version", self.versions, {**row, "pipeline_spec": spec})
 
 
 @contextmanager

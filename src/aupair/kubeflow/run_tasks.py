@@ -5,7 +5,6 @@ out no error text, and a node's children by their ids in Argo, from which the na
 """
 
 import itertools
-import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -28,9 +27,6 @@ OMITTED = "OMITTED"
 _NO_STATE = "RUNTIME_STATE_UNSPECIFIED"
 """The server's word for it."""
 
-_PLUMBING = re.compile(r"executor|.*\.onExit|root|exit-handler-\d+|for-loop-\d+|condition-.*|iteration-.*|.*\(\d.*\)")
-"""Nodes of Argo that are no task of a user."""
-
 
 @dataclass(frozen=True)
 class RunTask:
@@ -50,13 +46,18 @@ class RunTask:
 
 
 def get_run(connection: "Connection", run_id: str) -> "V2beta1Run":
-    """Return a run.
+    """Return a run with its pipeline; a run of an uploaded pipeline only refers to it.
 
     Raises:
         AupairError: there is none of this id, or the server refuses; see `server_errors.kfp_errors`.
     """
     with kfp_errors(connection.server, f"show run {run_id}"):
-        return connection.runs.run_service_get_run(run_id)
+        run = connection.runs.run_service_get_run(run_id)
+        if (version := run.pipeline_version_reference) and not run.pipeline_spec:
+            run.pipeline_spec = connection.pipelines.pipeline_service_get_pipeline_version(
+                version.pipeline_id, version.pipeline_version_id
+            ).pipeline_spec
+    return run
 
 
 def list_tasks(run: "V2beta1Run") -> list[RunTask]:
@@ -66,7 +67,7 @@ def list_tasks(run: "V2beta1Run") -> list[RunTask]:
     nodes = {node for row in details for node in _children(row)}
     rows = [row for row in details if _is_task(row, templates)]
     rows.sort(key=lambda row: (row.start_time is None, row.start_time or 0, row.display_name))
-    return [_task(row, templates.get(row.display_name, "system-container-impl"), nodes) for row in rows]
+    return [_task(row, templates.get(row.display_name, ""), nodes) for row in rows]
 
 
 def failed_tasks(run: "V2beta1Run") -> list[str]:
@@ -94,11 +95,9 @@ def format_duration(seconds: float | None) -> str:
 
 
 def _is_task(row: Any, templates: Collection[str]) -> bool:
-    """Return whether a node is one of the tasks, or a driver that failed; without the run's spec, guess by the names."""
+    """Return whether a node is one of the tasks, or a driver that failed."""
     name = str(row.display_name)
-    if name.endswith("-driver"):
-        return bool(row.state == "FAILED")
-    return name in templates if templates else not _PLUMBING.fullmatch(name)
+    return bool(row.state == "FAILED") if name.endswith("-driver") else name in templates
 
 
 def _task(row: Any, template: str, nodes: Collection[str]) -> RunTask:
