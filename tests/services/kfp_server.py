@@ -41,6 +41,7 @@ Answer = tuple[int, Mapping[str, str], str]
 
 JSON = {"Content-Type": "application/json"}
 TEXT = {"Content-Type": "text/plain; charset=utf-8"}
+GRPC_CODES = {400: 3, 401: 16, 403: 7, 404: 5, 409: 6, 500: 13, 503: 14}
 INTERNAL = "InternalServerError"
 HTML: Answer = (200, {"Content-Type": "text/html"}, "<!doctype html><title>Sign in</title>")
 REDIRECT: Answer = (302, {"Location": "https://login.example.org/dex/auth?state=very-secret"}, "")
@@ -106,7 +107,7 @@ class KfpServer:
             answer = self._route(request)
             return (200, TEXT, answer) if isinstance(answer, str) else (200, JSON, json.dumps(answer))
         except Refusal as refusal:
-            text = {"code": 13, "message": refusal.text, "details": []}
+            text = {"code": GRPC_CODES.get(refusal.status, 2), "message": refusal.text, "details": []}
             if request.path.startswith("/apis/v2beta1/pipelines/upload"):
                 text = {"error_message": refusal.text, "error_details": refusal.text}
             return refusal.status, JSON, json.dumps(text)

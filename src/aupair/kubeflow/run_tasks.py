@@ -101,6 +101,7 @@ def _is_task(row: Any, templates: Collection[str]) -> bool:
 
 
 def _task(row: Any, template: str, nodes: Collection[str]) -> RunTask:
+    """Return a task from its node and the ids of all nodes."""
     state = OMITTED if not row.state or row.state == _NO_STATE else row.state
     below = [] if row.display_name.endswith("-driver") else _children(row)
     pods = tuple(pod for node in below for pod in _pod_names(node, template, nodes))
@@ -130,8 +131,8 @@ def _pod_names(node: str, template: str, nodes: Collection[str]) -> Iterator[str
 
     A node that is retried has a node for each try, named like it with `(0)`, `(1)` ... behind; a task has its `executor`.
     """
-    tries = list(itertools.takewhile(nodes.__contains__, (_below(node, f"({i})") for i in itertools.count())))
-    executor = _below(node, ".executor")
+    tries = list(itertools.takewhile(nodes.__contains__, (_node_below(node, f"({i})") for i in itertools.count())))
+    executor = _node_below(node, ".executor")
     for below in tries or ([executor] if executor in nodes else ()):
         yield from _pod_names(below, template, nodes)
     if not tries and executor not in nodes:
@@ -139,7 +140,7 @@ def _pod_names(node: str, template: str, nodes: Collection[str]) -> Iterator[str
         yield f"{workflow}-{template}-{digest}"
 
 
-def _below(node: str, suffix: str) -> str:
+def _node_below(node: str, suffix: str) -> str:
     """Return the id of the node whose full name is that of another one with a suffix; ids hold an FNV-1a hash of the name."""
     workflow, _, digest = node.rpartition("-")
     number = int(digest)
