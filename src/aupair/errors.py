@@ -1,6 +1,14 @@
 """Errors that a user can cause: one class for each exit code, each with a message of one line."""
 
+import difflib
 import re
+from collections.abc import Iterable
+
+
+def did_you_mean(name: str, known: Iterable[str], otherwise: str) -> str:
+    """Return what to do about an unknown name: the nearest known one, or `otherwise` if none is near."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"did you mean {near[0]}?" if near else otherwise
 
 
 class AupairError(Exception):

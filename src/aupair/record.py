@@ -5,7 +5,6 @@ of records, one for each kind, and a record has only the keys that have an effec
 """
 
 import copy
-import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
@@ -13,7 +12,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from aupair.errors import ParamsError
+from aupair.errors import ParamsError, did_you_mean
 
 R = TypeVar("R", bound=BaseModel)
 
@@ -156,8 +155,7 @@ def _advice(key: str, kind: type[BaseModel], family: Sequence[type[BaseModel]]) 
     if any(key in other.model_fields for other in family):
         tags = ", ".join(f"{tag}: {'|'.join(values)}" for tag, values in _tags(kind, family).items())
         return f"leave it out, it has no effect with {tags}"
-    near = difflib.get_close_matches(key, kind.model_fields, n=1)
-    return f"did you mean {near[0]}?" if near else f"known: {', '.join(kind.model_fields)}"
+    return did_you_mean(key, kind.model_fields, f"known: {', '.join(kind.model_fields)}")
 
 
 def _resolve(

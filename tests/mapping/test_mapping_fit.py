@@ -14,32 +14,51 @@ from aupair.mapping.features import Features
 from aupair.mapping.fit import Mapping, _balanced_loss, _draw, _draw_probability
 from mapping.toy import FEATURES, FRAMES, PARAMS, PLAIN, fit, make
 
-
-@pytest.fixture(scope="module")
-def fitted() -> tuple[Mapping, list[dict[str, float]]]:
-    return fit(FRAMES, FEATURES, PARAMS.model_copy(update={"epochs": 12}), 0)
+Fitted = tuple[Mapping, list[dict[str, float]]]
 
 
-def test_it_learns_from_its_columns_alone(fitted: tuple[Mapping, list[dict[str, float]]]) -> None:
+@pytest.fixture(scope="module", params=["l1", "cross_entropy"])
+def fitted(request: pytest.FixtureRequest) -> Fitted:
+    return fit(FRAMES, FEATURES, PARAMS.model_copy(update={"loss": request.param, "epochs": 12}), 0)
+
+
+def test_it_learns_from_its_columns_alone(fitted: Fitted) -> None:
     mapping, curves = fitted
     rows = FRAMES.of_split("validation") & FRAMES.usable
-    with_uncertainty, without = mapping(FEATURES[rows])
-    right = [(np.floor(out + 0.5) == FRAMES.labels[rows]).mean(axis=0) for out in (with_uncertainty, without)]
+    outs = mapping(FEATURES[rows])
+    right = [((out >= 0.5) == FRAMES.labels[rows]).mean(axis=0) for out in outs]
     assert right[0].min() > 0.9
     assert right[1][1::2].min() > 0.9
     assert right[1][0::2].max() < 0.75  # its columns lack the one that determines the level
-    assert curves[-1]["train_loss"] < 0.5 * curves[0]["train_loss"]
+    assert curves[-1]["train_loss"] < 0.5 * curves[0]["train_loss"] < 0.5 * 1.2 * np.log(2)
     assert [row["epoch"] for row in curves] == list(range(1, 13))
     assert set(curves[0]) == {"epoch", "train_loss", "select_loss"}
+    if mapping.networks.outputs > 1:
+        assert all(out.min() >= 0 and out.max() <= 1 for out in outs), "expected levels"
 
 
-def test_levels_of_intensity() -> None:
-    frames, features = make(levels=4)
-    mapping, _ = fit(frames, features, PARAMS.model_copy(update={"epochs": 16, "width": 32}), 0)
+@pytest.mark.parametrize(("loss", "levels", "epochs"), [("l1", 4, 16), ("cross_entropy", 5, 20)])
+def test_levels_of_intensity_of_which_one_never_occurs(loss: str, levels: int, epochs: int) -> None:
+    frames, features = make(levels)
+    params = PARAMS.model_copy(update={"loss": loss, "epochs": epochs, "width": 32})
+    mapping, _ = fit(frames, features, params, 0, levels + 1)
     rows = frames.of_split("validation") & frames.usable
-    error = np.abs(mapping(features[rows])[0] - frames.labels[rows]).mean()
-    assert error < 0.5
-    assert np.nanmax(mapping(features[rows])[0]) > 2.5  # unclamped levels, not 0..1
+    out = mapping(features[rows])[0]
+    assert np.abs(out - frames.labels[rows]).mean() < 0.5
+    assert np.nanmax(out) > levels - 1.5  # unclamped levels, not 0..1
+
+
+def test_l1_does_not_depend_on_the_number_of_levels() -> None:
+    one, two = (fit(FRAMES, FEATURES, PARAMS, 0, levels)[0].networks.state_dict() for levels in (2, 6))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_labels_of_another_target_are_one_line() -> None:
+    frames, features = make(levels=4)
+    with pytest.raises(
+        ArtifactError, match="a level beyond the target's, got 3, expected 0 to 1; run check-data again"
+    ):
+        fit(frames, features, PARAMS.model_copy(update={"loss": "cross_entropy"}), 0, levels=2)
 
 
 def test_without_is_trained_the_same_whatever_sigma_says() -> None:
@@ -90,7 +109,7 @@ def test_each_network_has_the_weights_of_its_own_best_epoch(loss: str) -> None:
     assert best < losses[-1]
 
 
-def test_rows_without_a_face_give_nan(fitted: tuple[Mapping, list[dict[str, float]]]) -> None:
+def test_rows_without_a_face_give_nan(fitted: Fitted) -> None:
     for out in fitted[0](FEATURES):
         assert out.shape == (len(FRAMES), 12)
         assert out.dtype == np.float32
@@ -130,12 +149,15 @@ def test_draws_follow_the_probabilities() -> None:
     assert set(np.unique(_draw(none, 1000, rng)).tolist()) == {1, 3}
 
 
-def test_round_trip(tmp_path: Path, fitted: tuple[Mapping, list[dict[str, float]]]) -> None:
+def test_round_trip(tmp_path: Path, fitted: Fitted) -> None:
     mapping, curves = fitted
     mapping.save(tmp_path / "mapping", curves)
     about = store.read_json(tmp_path / "mapping" / "about.json")
-    assert about.pop("loss") == "l1"
-    store.write_json(tmp_path / "mapping" / "about.json", about)  # as in older files
+    if mapping.networks.outputs == 1:
+        assert about.pop("loss") == "l1"
+        store.write_json(tmp_path / "mapping" / "about.json", about)  # as in older files
+    else:
+        assert (about["loss"], about["levels"]) == ("cross_entropy", 2)
     loaded = Mapping.load(tmp_path / "mapping")
     np.testing.assert_array_equal(loaded(FEATURES), mapping(FEATURES))
     assert loaded.width == 16
@@ -143,9 +165,7 @@ def test_round_trip(tmp_path: Path, fitted: tuple[Mapping, list[dict[str, float]
 
 
 @pytest.mark.parametrize("name", ["mapping.safetensors", "about.json"])
-def test_a_corrupt_or_missing_file_gets_one_line(
-    tmp_path: Path, fitted: tuple[Mapping, list[dict[str, float]]], name: str
-) -> None:
+def test_a_corrupt_or_missing_file_gets_one_line(tmp_path: Path, fitted: Fitted, name: str) -> None:
     fitted[0].save(tmp_path / "mapping", [])
     path = tmp_path / "mapping" / name
     path.write_bytes(path.read_bytes()[:20])
@@ -158,21 +178,19 @@ def test_a_corrupt_or_missing_file_gets_one_line(
         Mapping.load(tmp_path / "mapping")
 
 
-def test_weights_of_another_width(tmp_path: Path, fitted: tuple[Mapping, list[dict[str, float]]]) -> None:
+@pytest.mark.parametrize("change", [{"width": 17}, {"loss": "cross_entropy", "levels": 6}])
+def test_weights_of_another_network(tmp_path: Path, fitted: Fitted, change: dict[str, object]) -> None:
     fitted[0].save(tmp_path / "mapping", [])
     about = store.read_json(tmp_path / "mapping" / "about.json")
-    store.write_json(tmp_path / "mapping" / "about.json", {**about, "width": 17})
+    store.write_json(tmp_path / "mapping" / "about.json", about | change)
     with pytest.raises(ArtifactError) as caught:
         Mapping.load(tmp_path / "mapping")
-    assert str(caught.value).startswith(
-        f"weights do not fit their network: in {tmp_path / 'mapping'}, got size mismatch"
-    )
+    path = tmp_path / "mapping" / "mapping.safetensors"
+    assert str(caught.value).startswith(f"weights do not fit their network: in {path}, got size mismatch")
     assert "\n" not in str(caught.value)
 
 
-def test_nothing_half_written(
-    tmp_path: Path, fitted: tuple[Mapping, list[dict[str, float]]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nothing_half_written(tmp_path: Path, fitted: Fitted, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(path: Path, value: object) -> None:
         raise OSError("no space left on device")
 

@@ -11,12 +11,15 @@ from aupair.mapping.networks import BatchedLinear, MappingNetworks, dropout
 AUS, FEATURES, WIDTH, BATCH = 12, 7, 5, 9
 
 
-def make(dropout: float = 0.5) -> MappingNetworks:
+PLAIN = torch.tensor([1.0, 0, 1, 1, 0, 0, 1])
+
+
+def make(outputs: int = 1) -> MappingNetworks:
     generator = torch.Generator().manual_seed(0)
     torch.manual_seed(0)
-    plain = torch.tensor([1, 0, 1, 1, 0, 0, 1]).bool()
     center = torch.randn(AUS, FEATURES, generator=generator)
-    return MappingNetworks(plain, center, torch.rand(AUS, FEATURES, generator=generator) + 0.5, WIDTH, dropout)
+    scale = torch.rand(AUS, FEATURES, generator=generator) + 0.5
+    return MappingNetworks(PLAIN.bool(), center, scale, WIDTH, 0.5, outputs)
 
 
 def separate(networks: MappingNetworks, variant: int, au: int) -> nn.Sequential:
@@ -37,17 +40,21 @@ def features() -> torch.Tensor:
     return torch.randn(AUS, BATCH, FEATURES, generator=torch.Generator().manual_seed(1))
 
 
+def inputs(networks: MappingNetworks, variant: int, au: int) -> torch.Tensor:
+    """Return the features as one of the 24 networks sees them."""
+    standard = (features()[au] - networks.center[au]) / networks.scale[au]
+    return standard * PLAIN if variant else standard
+
+
 def test_equal_to_24_separate_networks_in_value_and_gradient() -> None:
     networks, x = make().eval(), features()
     out = networks(x)
     assert out.shape == (2, AUS, BATCH)
     out.square().sum().backward()
-    plain = torch.tensor([1.0, 0, 1, 1, 0, 0, 1])
     for variant in range(2):
         for au in range(AUS):
             own = separate(networks, variant, au).eval()
-            standard = (x[au] - networks.center[au]) / networks.scale[au]
-            expected = own(standard * plain if variant else standard)[:, 0]
+            expected = own(inputs(networks, variant, au))[:, 0]
             torch.testing.assert_close(out[variant, au], expected)
             expected.square().sum().backward()
             first = own[0]
@@ -56,6 +63,19 @@ def test_equal_to_24_separate_networks_in_value_and_gradient() -> None:
             assert isinstance(layer, BatchedLinear)
             assert layer.weight.grad is not None
             torch.testing.assert_close(layer.weight.grad[variant * AUS + au].T, first.weight.grad)
+
+
+@torch.no_grad()
+def test_with_classes_the_loss_and_the_expected_level_equal_a_loop() -> None:
+    networks, x, y = make(outputs=6).eval(), features(), torch.randint(0, 6, (AUS, BATCH))
+    out, loss = networks(x), networks.loss(x, y.float())
+    assert out.shape == loss.shape == (2, AUS, BATCH)
+    for variant in range(2):
+        for au in range(AUS):
+            scores = separate(networks, variant, au).eval()(inputs(networks, variant, au))
+            probability = scores.exp() / scores.exp().sum(dim=1, keepdim=True)
+            torch.testing.assert_close(out[variant, au], sum(k * probability[:, k] for k in range(6)))
+            torch.testing.assert_close(loss[variant, au], -probability[range(BATCH), y[au]].log())
 
 
 def test_dropout_acts_in_training_alone() -> None:

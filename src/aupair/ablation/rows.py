@@ -1,11 +1,10 @@
 """The rows of the ablation: the settings that each changes, and the decision rule that is scored on its run."""
 
-import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from aupair.errors import ParamsError
+from aupair.errors import ParamsError, did_you_mean
 from aupair.params import Params, parse_params
 from aupair.record import apply_settings
 
@@ -164,8 +163,7 @@ def select_rows(names: Sequence[str]) -> list[Row]:
     known = {row.name for row in ROWS} | set(GROUPS)
     for name in names:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            todo = f"did you mean {near[0]}?" if near else "`aupair ablate --plan` lists them"
+            todo = did_you_mean(name, known, "`aupair ablate --plan` lists them")
             raise ParamsError("no such row or group", got=name, todo=todo)
     selected = {REFERENCE, *names}
     return [row for row in ROWS if not names or {row.name, row.group} & selected]

@@ -108,16 +108,13 @@ def evaluate_trials(
         "thresholds": params.thresholds,
         "trials": [{"trial": tried.number, **its_choice.result} for tried, its_choice in zip(trials, choices)],
     }
-    more_figures = {
-        "select": figures["select"],
-        "comparisons": comparisons,
-        "decisions": decision_figures(ranked, selection.confidence, params),
-    }
     metrics = {
         "rows": rows,
         **intensity,
         **figures["validation"],
-        **more_figures,
+        "select": figures["select"],
+        "comparisons": comparisons,
+        "decisions": decision_figures(ranked, selection.confidence, params),
         "chosen_trial": trial.number,
         **settings,
     }
@@ -162,13 +159,8 @@ def _check(frames: Frames, trials: Sequence[Trial], target: str, log: Log) -> No
     for split in SPLITS:
         usable = frames.of_split(split) & frames.usable
         if not usable.any():
-            raise DataError(
-                "a split cannot be scored",
-                where=f"split {split}",
-                got="no annotated frame with a face",
-                expected="some",
-                todo="give the split more subjects in data/splits.csv",
-            )
+            got, todo = "no annotated frame with a face", "give the split more subjects in data/splits.csv"
+            raise DataError("a split cannot be scored", where=f"split {split}", got=got, expected="some", todo=todo)
         lacking = [au for au, some in zip(AUS, (frames.labels[usable] >= 1).any(0)) if not some]
         if lacking:
             log.line(f"{split}: {', '.join(lacking)} never active: F1 is 0 there, and nothing can be chosen by it")

@@ -1,6 +1,5 @@
 """Read a compiled pipeline file, and check the arguments that a user gives it."""
 
-import difflib
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from urllib.parse import urlsplit
 import yaml
 from pydantic import AfterValidator, ValidationInfo, model_validator
 
-from aupair.errors import ArtifactError, ParamsError
+from aupair.errors import ArtifactError, ParamsError, did_you_mean
 from aupair.kubeflow.limits import check_shards, check_trials
 from aupair.params import Params
 from aupair.record import Positive, Share, apply_overrides, parse_settings
@@ -155,8 +154,7 @@ def parse_arguments(
         key, equals, value = text.partition("=")
         name = key.partition(".")[0].strip()
         if name not in file.inputs:
-            near = difflib.get_close_matches(name, file.inputs, n=1)
-            todo = f"did you mean {near[0]}?" if near else f"known: {', '.join(sorted(file.inputs))}"
+            todo = did_you_mean(name, file.inputs, f"known: {', '.join(sorted(file.inputs))}")
             raise ParamsError("unknown parameter", where=file.path, got=name, todo=todo)
         kind, default = file.inputs[name]
         if kind == "STRING" and name == key.strip() and equals:

@@ -17,6 +17,7 @@ from aupair.mapping.features import Features
 from aupair.mapping.networks import MappingNetworks
 from aupair.params import TrainMapping
 from aupair.ranking.networks import pick_device
+from aupair.ranking.scores import load_weights
 
 CHUNK = 512
 """frames mapped at once"""
@@ -77,13 +78,7 @@ class Mapping:
         plain, center, scale = torch.zeros(about["features"]), torch.zeros(shape), torch.ones(shape)
         outputs = about["levels"] if about.get("loss") == "cross_entropy" else 1  # older files have no loss
         networks = MappingNetworks(plain, center, scale, about["width"], 0.0, outputs)
-        state = {k: torch.from_numpy(v) for k, v in store.read_arrays(Path(folder) / "mapping.safetensors").items()}
-        try:
-            networks.load_state_dict(state)
-        except RuntimeError as error:
-            raise ArtifactError(
-                "weights do not fit their network", where=folder, got=str(error).splitlines()[-1].strip()
-            ) from error
+        load_weights(networks, Path(folder) / "mapping.safetensors")
         return cls(networks, about["width"])
 
 

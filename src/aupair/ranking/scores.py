@@ -57,7 +57,7 @@ def load_f(folder: Path, name: str = "final") -> tuple[AUNetwork, np.ndarray, np
     """Load a network of f with its center and scale, (A,) float32 each."""
     about = store.read_json(Path(folder) / "about.json")
     model = AUNetwork(parse_network(about["network"]), about["size"])
-    _load_state(model, Path(folder) / f"{name}.safetensors")
+    load_weights(model, Path(folder) / f"{name}.safetensors")
     standard = about["standardisation"][name]
     return model, np.array(standard["center"], np.float32), np.array(standard["scale"], np.float32)
 
@@ -74,7 +74,7 @@ def load_h(folder: Path, name: str = "final") -> Sigma | SecondHead:
             build_factors(network, about["block"], about["factors"], seed=0) if kind == "factors" else network
         )
         model = Sigma(network_of_h, np.ones(len(AUS)), about["floor"])
-    _load_state(model, Path(folder) / f"{name}.safetensors")
+    load_weights(model, Path(folder) / f"{name}.safetensors")
     return model
 
 
@@ -100,7 +100,12 @@ def _read_scores(path: Path, key: str, count: int) -> np.ndarray:
     return values
 
 
-def _load_state(model: nn.Module, path: Path) -> None:
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Load the weights of a network from a safetensors file.
+
+    Raises:
+        ArtifactError: the file is missing or corrupt, or has the weights of another network.
+    """
     state = {k: torch.from_numpy(v) for k, v in store.read_arrays(path).items()}
     try:
         model.load_state_dict(state)
