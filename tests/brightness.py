@@ -1,10 +1,8 @@
-"""Grey videos, and a recognizer that takes the brightness of a face for its pseudo-intensity."""
+"""A recognizer that takes the brightness of a face for its pseudo-intensity."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from aupair.aus import AUS
@@ -15,17 +13,6 @@ from aupair.mapping.extractor import Statistics
 from aupair.params import parse_params
 
 A = len(AUS)
-
-
-def write_video(path: Path, *greys: int) -> Path:
-    """Write a video with a frame of each grey, 10 a second."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    code = "MJPG" if path.suffix == ".avi" else "mp4v"
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*code), 10, (64, 64))
-    for grey in greys:
-        writer.write(np.full((64, 64, 3), grey, np.uint8))
-    writer.release()
-    return path
 
 
 def score_brightness(images: np.ndarray) -> Arrays:

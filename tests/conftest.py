@@ -1,5 +1,6 @@
 """Shared by tests of the whole flow: a tiny corpus, settings that take seconds, a finished flow, the command line."""
 
+import csv
 import fcntl
 import os
 import shutil
@@ -195,6 +196,18 @@ def artifact(root: Path, name: str, trial: int = 0) -> Path:
     from aupair.stage import ARTIFACTS
 
     return root / ARTIFACTS[name].format(trial=trial)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Return the content of every file below a folder, or of the file itself, by its name."""
+    files = [folder] if folder.is_file() else sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a CSV file with a header."""
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def files_below(folder: Path) -> dict[str, int]:

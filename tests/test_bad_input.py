@@ -5,12 +5,11 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
 
 from aupair import store
 from conftest import Command, files_below
+from videos import write_grey_video
 
 Damage = Callable[[Path], object]
 
@@ -80,8 +79,8 @@ def test_more_or_fewer_labels_than_frames_are_counted(fresh: Path, aupair: Comma
 def test_videos_without_frames_without_faces_and_cut_off_get_a_status(home: Path, aupair: Command) -> None:
     """The header of the cut one can still be read, so that check-data lets it pass; decoding finds out."""
     videos = home / "data" / "videos"
-    _film(videos / "s002c0.mp4", np.full((96, 96, 3), 100, np.uint8), 5)
-    _film(videos / "s004c0.mp4", np.full((96, 96, 3), 100, np.uint8), 0)
+    write_grey_video(videos / "s002c0.mp4", *[100] * 5)
+    write_grey_video(videos / "s004c0.mp4")
     whole = (videos / "s006c0.mp4").read_bytes()
     (videos / "s006c0.mp4").write_bytes(whole[: len(whole) // 2])
     outcome = aupair("run", "preprocess-faces")
@@ -93,13 +92,6 @@ def test_videos_without_frames_without_faces_and_cut_off_get_a_status(home: Path
     faces = {name: store.read_faces(home / f"work/faces/{name}.arrow") for name in ("s000c0", "s002c0", "s004c0")}
     assert [len(table) for table in faces.values()] == [30, 5, 0]
     assert set(faces["s002c0"]["status"].to_pylist()) == {"no_face"}
-
-
-def _film(path: Path, image: np.ndarray, frames: int) -> None:
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 10, image.shape[1::-1])
-    for _ in range(frames):
-        writer.write(image)
-    writer.release()
 
 
 def garbage(name: str) -> Damage:

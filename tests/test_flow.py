@@ -14,7 +14,7 @@ from aupair.errors import ArtifactError
 from aupair.params import Params
 from aupair.ranking.scores import read_sigma, read_y_hat
 from bare import run_bare
-from conftest import artifact
+from conftest import artifact, contents
 
 TRAIN_AGAIN = """
 from pathlib import Path
@@ -24,12 +24,6 @@ from aupair.params import load_params
 for name in ("train-pseudo-intensity", "train-uncertainty", "extract-features", "train-mapping"):
     stages.run_stage(name, load_params(Path("params.yaml")), trial=1)
 """
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder (or the file itself) by its name."""
-    files = [folder] if folder.is_file() else sorted(path for path in folder.rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 def test_every_stage_leaves_what_the_flow_says_and_nothing_else(finished: Path, tiny: Params) -> None:

@@ -1,6 +1,5 @@
 """The whole flow with intensity as the target: levels in, pairs of levels, ICC, a registered model that says levels."""
 
-import csv
 import shutil
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from aupair.mapping.fit import fit_mappings
 from aupair.params import Params, TrainMapping, parse_params
 from aupair.ranking.pairs import Pairs
 from aupair.ranking.samples import load_samples, load_training_set
-from conftest import Command, artifact, run_flow
+from conftest import Command, artifact, rows_of, run_flow
 from frame_sets import make_frames
 
 ROWS = ("all-zero", "fit-median", "fit-mean", "no-uncertainty", "P1", "P2")
@@ -164,8 +163,7 @@ def test_register_and_predict_write_levels(home: Path, aupair: Command) -> None:
     _check_run(version.run_id, row)
     done = aupair("predict", "data/videos/s003c0.mp4", "--model", "models:/aupair/1", "--out", "out")
     assert done.code == 0, done.err
-    with open(home / "out" / "s003c0.csv", newline="") as file:
-        lines = list(csv.DictReader(file))
+    lines = rows_of(home / "out" / "s003c0.csv")
     assert list(lines[0])[3:9] == [
         "AU1", "AU1_intensity", "AU1_raw", "AU1_pseudo_intensity", "AU1_uncertainty", "AU1_confidence",
     ]  # fmt: skip

@@ -1,6 +1,5 @@
 """From the flow's outputs to a registered model, the champion, and predictions; by the command line."""
 
-import csv
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +13,8 @@ from aupair.aus import AUS
 from aupair.data.frames import load_frames
 from aupair.evaluation.selection import MAPPINGS
 from aupair.ranking.scores import read_sigma, read_y_hat
-from conftest import Command, artifact
-
-
-def blank(path: Path, frames: int = 7) -> None:
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 10, (160, 120))
-    for _ in range(frames):
-        writer.write(np.full((120, 160, 3), 90, np.uint8))
-    writer.release()
-
-
-def rows(path: Path) -> list[dict[str, str]]:
-    with open(path, newline="") as file:
-        return list(csv.DictReader(file))
+from conftest import Command, artifact, rows_of
+from videos import write_grey_video
 
 
 def test_from_registered_to_champion_to_predictions_and_back(home: Path, aupair: Command) -> None:
@@ -71,7 +59,7 @@ def test_what_is_served_is_what_was_trained(home: Path, aupair: Command) -> None
     trial = store.read_json(artifact(home, "selection"))["trial"]
     frames = load_frames(artifact(home, "labels"), artifact(home, "faces"))
     of_video = frames.video == frames.videos.index("s003c0")
-    lines = rows(home / "out" / "s003c0.csv")
+    lines = rows_of(home / "out" / "s003c0.csv")
     for column, values in (
         ("pseudo_intensity", read_y_hat(artifact(home, "f", trial), len(frames))),
         ("uncertainty", read_sigma(artifact(home, "h", trial), len(frames))),
@@ -155,18 +143,18 @@ def _curves(home: Path) -> list[dict[str, Any]]:
 def _check_predictions(home: Path, aupair: Command, video: Path) -> None:
     """Predict two videos with faces, one without and a broken one: a row for every frame, a summary, exit code 0."""
     other = home / "data" / "videos" / "s000c0.mp4"
-    blank(home / "blank.mp4")
+    write_grey_video(home / "blank.mp4", *[90] * 7)
     (home / "broken.mp4").write_bytes(b"no video")
     done = aupair("predict", video, other, "blank.mp4", "broken.mp4", "--out", "predictions")
     assert done.code == 0, done.err
     out = home / "predictions"
-    summary = {Path(row["video"]).name: (row["status"], row["frames"]) for row in rows(out / "summary.csv")}
+    summary = {Path(row["video"]).name: (row["status"], row["frames"]) for row in rows_of(out / "summary.csv")}
     assert summary == {
         "s003c0.mp4": ("ok", "30"), "s000c0.mp4": ("ok", "30"), "blank.mp4": ("no_face", "7"),
         "broken.mp4": ("unreadable", "0"),
     }  # fmt: skip
     for name, count in (("s003c0", 30), ("s000c0", 30), ("blank", 7)):
-        table = rows(out / f"{name}.csv")
+        table = rows_of(out / f"{name}.csv")
         assert [int(row["frame"]) for row in table] == list(range(count))
         assert list(table[0])[:8] == [
             "frame", "time_s", "status", "AU1", "AU1_raw", "AU1_pseudo_intensity", "AU1_uncertainty", "AU1_confidence",

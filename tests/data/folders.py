@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from aupair.aus import AUS
 from aupair.data.checks import check_data_folder
 from aupair.log import SILENT, Log
 from aupair.params import CheckData
+from videos import write_grey_video
 
 
 def write_text(path: Path, text: str = "") -> Path:
@@ -26,13 +26,7 @@ def write_sheet(path: Path, values: np.ndarray) -> Path:
 
 def write_movie(path: Path, frames: int) -> Path:
     """Write a movie of grey frames, 25 a second."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    codec = "MJPG" if path.suffix == ".avi" else "mp4v"
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), 25, (32, 32))
-    for level in range(frames):
-        writer.write(np.full((32, 32, 3), 30 * level, np.uint8))
-    writer.release()
-    return path
+    return write_grey_video(path, *range(0, 30 * frames, 30), fps=25)
 
 
 def run_check(

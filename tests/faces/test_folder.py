@@ -15,21 +15,19 @@ from aupair.faces import folder
 from aupair.faces.folder import preprocess
 from aupair.params import PreprocessFaces
 from listener import Listener
+from videos import write_video
 
 PARAMS = PreprocessFaces(size=48, workers=1)
 
 
 def write(path: Path, xs: tuple[int, ...], frames: int = 4) -> Path:
     """Write a clip with the astronaut's face at each x."""
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 25, (320, 160))
+    images = np.full((frames, 160, 320, 3), 110, np.uint8)
     for k in range(frames):
-        image = np.full((160, 320, 3), 110, np.uint8)
         for x in xs:
             face = cv2.resize(data.astronaut()[20:220, 140:310], (115, 136))
-            image[12 : 12 + 136, x + k : x + k + 115] = face
-        writer.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-    writer.release()
-    return path
+            images[k, 12 : 12 + 136, x + k : x + k + 115] = face
+    return write_video(path, images)
 
 
 @pytest.fixture(scope="module")
@@ -76,11 +74,7 @@ def test_every_video_gets_a_file_and_a_report(videos: Path, tmp_path: Path) -> N
 
 
 def test_a_cut_video_is_reported_in_each_run(tmp_path: Path) -> None:
-    whole = cv2.VideoWriter(str(tmp_path / "cut.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 25, (320, 160))
-    for _ in range(12):
-        whole.write(cv2.cvtColor(cv2.resize(data.astronaut(), (320, 160)), cv2.COLOR_RGB2BGR))
-    whole.release()
-    source = tmp_path / "cut.avi"
+    source = write_video(tmp_path / "cut.avi", [cv2.resize(data.astronaut(), (320, 160))] * 12)
     source.write_bytes(source.read_bytes()[: source.stat().st_size // 2])
     for _ in range(2):  # the second time from the file
         log = Listener()

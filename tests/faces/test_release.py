@@ -14,6 +14,7 @@ from aupair.data.frames import Frames, load_frames
 from aupair.data.layout import Header, list_video_jobs, read_movie_header
 from aupair.faces.folder import preprocess
 from aupair.params import CheckData, PreprocessFaces
+from videos import write_grey_video
 
 FRAMES = 6
 VIDEOS = {
@@ -105,15 +106,6 @@ def test_crops_meet_their_labels(tmp_path: Path, release: str) -> None:
     assert len(warnings) == 2
 
 
-def grey_movie(path: Path, frames: int) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 25, (64, 64))
-    for number in range(frames):
-        writer.write(np.full((64, 64, 3), 20 * number, np.uint8))
-    writer.release()
-    return path
-
-
 def change_header(path: Path, frames: int) -> None:
     """Write another number of frames into an AVI's header, in the file's and in the stream's."""
     content = bytearray(path.read_bytes())
@@ -126,7 +118,7 @@ def change_header(path: Path, frames: int) -> None:
 def test_a_wrong_number_of_frames_in_the_header_does_not_matter(tmp_path: Path, stated: int) -> None:
     data = build(tmp_path / "data", "2021", {"b_left": 4, "b_right": 9})
     for name in "abd":
-        grey_movie(data / "videos" / f"{name}.avi", FRAMES)
+        write_grey_video(data / "videos" / f"{name}.avi", *range(0, 20 * FRAMES, 20), fps=25)
     change_header(data / "videos" / "a.avi", stated)
     assert read_movie_header(data / "videos" / "a.avi") == Header(stated, 25.0)
     frames, warnings = flow(data)

@@ -19,17 +19,9 @@ from aupair.faces.landmarks import LEFT_EYE, RIGHT_EYE
 from aupair.faces.row import FaceRow
 from aupair.faces.video import _face_columns, align_video, iter_faces
 from aupair.params import PreprocessFaces
+from videos import write_video
 
 PARAMS = PreprocessFaces(size=96)
-
-
-def write(path: Path, images: list[np.ndarray]) -> Path:
-    height, width = images[0].shape[:2]
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 25, (width, height))
-    for image in images:
-        writer.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-    writer.release()
-    return path
 
 
 def portrait(degrees: float, scale: float) -> np.ndarray:
@@ -43,7 +35,7 @@ def portrait(degrees: float, scale: float) -> np.ndarray:
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     images = [portrait(degrees, scale) for degrees in (-15, 0, 15) for scale in (0.7, 1.0, 1.3)]
     images.insert(4, np.full((240, 320, 3), 120, np.uint8))
-    return write(tmp_path_factory.mktemp("clip") / "a.mp4", images)
+    return write_video(tmp_path_factory.mktemp("clip") / "a.mp4", images)
 
 
 def test_a_row_for_every_frame(clip: Path) -> None:
@@ -148,7 +140,7 @@ def test_only_images_of_one_batch_are_in_memory(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize("detector", ["tracking", "reference"])
 def test_a_blank_video_is_no_error(tmp_path: Path, detector: str) -> None:
-    path = write(tmp_path / "blank.mp4", [np.full((120, 160, 3), 90, np.uint8)] * 5)
+    path = write_video(tmp_path / "blank.mp4", [np.full((120, 160, 3), 90, np.uint8)] * 5)
     rows = list(iter_faces(path, PreprocessFaces(detector=detector)))
     assert [row.status for row in rows] == ["no_face"] * 5
 

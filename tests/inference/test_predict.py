@@ -1,6 +1,5 @@
 """predict: tables, pictures and bad videos; the recognizer is a stand-in, the videos are real."""
 
-import csv
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,8 +19,10 @@ from aupair.inference import predict as module
 from aupair.inference.predict import choose_abstain_share, find_videos, output_names, predict_videos
 from aupair.inference.predictions import VideoPredictions, VideoScores
 from aupair.inference.timeline import save_timeline
-from brightness import A, write_video
+from brightness import A
+from conftest import rows_of
 from listener import Listener
+from videos import write_grey_video
 
 
 class StandIn:
@@ -46,20 +47,9 @@ class StandIn:
         return scores
 
 
-@pytest.fixture(autouse=True)
-def no_picture(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The picture takes half a second and has a test of its own."""
-    monkeypatch.setattr(module, "save_timeline", lambda path, *_: path.write_bytes(b"a picture"))
-
-
-def rows_of(path: Path) -> list[dict[str, str]]:
-    with open(path, newline="") as file:
-        return list(csv.DictReader(file))
-
-
 def test_a_row_for_every_frame_and_empty_cells_without_a_face(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "save_timeline", save_timeline)
-    video = write_video(tmp_path / "clip.mp4", *range(6))
+    video = write_grey_video(tmp_path / "clip.mp4", *range(6))
     (done,) = predict_videos([video], StandIn(), tmp_path / "out")
     rows = rows_of(tmp_path / "out" / "clip.csv")
     assert list(rows[0])[:8] == [
@@ -81,14 +71,14 @@ def test_the_command_passes_model_and_device_on(
 ) -> None:
     arguments: list[object] = []
     monkeypatch.setattr(Recognizer, "load", lambda model, device: arguments.extend((model, device)) or StandIn())
-    video = write_video(tmp_path / "clip.avi", *range(6))
+    video = write_grey_video(tmp_path / "clip.avi", *range(6))
     assert aupair("predict", video, "--out", tmp_path / "out", "--model", "models:/a/1", *more).code == 0
     assert arguments == ["models:/a/1", device]
     assert (tmp_path / "out" / "clip.csv").exists()
 
 
 def test_the_least_confident_share_of_each_decision_abstains(tmp_path: Path) -> None:
-    video = write_video(tmp_path / "clip.avi", *range(12))
+    video = write_grey_video(tmp_path / "clip.avi", *range(12))
     decisions = {}
     for share in (0.0, 0.4, 1.0):
         predict_videos([video], StandIn(), tmp_path / "out", abstain=share)
@@ -132,7 +122,7 @@ def test_options_that_do_not_fit_are_one_line(options: dict[str, float], message
 def test_a_model_of_an_older_version_says_that_it_cannot_abstain(tmp_path: Path) -> None:
     old = StandIn()
     old.selection = replace(old.selection, confidence=Confidence(np.zeros((A, 5))))
-    video = write_video(tmp_path / "clip.avi", *range(6))
+    video = write_grey_video(tmp_path / "clip.avi", *range(6))
     predict_videos([video], old, tmp_path / "out")
     with pytest.raises(ArtifactError, match=r"this model cannot abstain: its selection\.json is of an older version"):
         predict_videos([video], old, tmp_path / "out", abstain=0.1)
@@ -142,7 +132,7 @@ def test_a_model_of_an_older_version_says_that_it_cannot_abstain(tmp_path: Path)
 
 def test_one_bad_video_is_a_row_and_the_run_goes_on(tmp_path: Path) -> None:
     folder = tmp_path / "in"
-    write_video(folder / "deep" / "good.mp4", *range(6))
+    write_grey_video(folder / "deep" / "good.mp4", *range(6))
     (folder / "bad.mp4").write_bytes(b"no video at all" * 9)
     (folder / "empty.avi").write_bytes(b"")
     (folder / "notes.txt").write_text("not looked at")
@@ -169,7 +159,7 @@ def test_nothing_readable_is_an_error_after_the_summary(tmp_path: Path) -> None:
 
 
 def test_no_video_to_read_is_one_line(tmp_path: Path) -> None:
-    video = write_video(tmp_path / "in" / "clip.mp4", 0)
+    video = write_grey_video(tmp_path / "in" / "clip.mp4", 0)
     with pytest.raises(DataError, match=r"no such video or folder: in \S*none\.mp4, \S*nowhere; check") as caught:
         find_videos([video, tmp_path / "none.mp4", tmp_path / "nowhere"])
     assert caught.value.exit_code == 3
@@ -179,7 +169,7 @@ def test_no_video_to_read_is_one_line(tmp_path: Path) -> None:
 
 
 def test_a_cut_video_is_ok_and_says_so(tmp_path: Path) -> None:
-    video = write_video(tmp_path / "clip.avi", *range(30))
+    video = write_grey_video(tmp_path / "clip.avi", *range(30))
     video.write_bytes(video.read_bytes()[: video.stat().st_size // 2])
     log = Listener()
     (done,) = predict_videos([video], StandIn(), tmp_path / "out", log=log)
@@ -191,7 +181,7 @@ def test_a_cut_video_is_ok_and_says_so(tmp_path: Path) -> None:
 
 
 def test_an_unwritable_folder_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    video = write_video(tmp_path / "clip.mp4", *range(6))
+    video = write_grey_video(tmp_path / "clip.mp4", *range(6))
     (tmp_path / "out").write_text("a file is in the way")
     unused = StandIn()
     monkeypatch.setattr(unused, "score_video", None)  # the error comes before any video is scored
@@ -202,7 +192,7 @@ def test_an_unwritable_folder_stops_the_run(tmp_path: Path, monkeypatch: pytest.
 
 def test_two_videos_of_one_stem_have_two_outputs(tmp_path: Path) -> None:
     for name in ("a/clip.mp4", "b/clip.mp4", "b/clip.avi", "b/other.mp4"):
-        write_video(tmp_path / name, 0, 1)
+        write_grey_video(tmp_path / name, 0, 1)
     predict_videos(find_videos([tmp_path]), StandIn(), tmp_path / "out")
     outputs = {
         Path(row["video"]).relative_to(tmp_path).as_posix(): row["output"]
@@ -229,7 +219,7 @@ def test_a_video_called_summary_does_not_hide_the_summary() -> None:
 
 
 def test_a_video_named_twice_is_read_once(tmp_path: Path) -> None:
-    video = write_video(tmp_path / "clip.mp4", *range(6))
+    video = write_grey_video(tmp_path / "clip.mp4", *range(6))
     assert find_videos([video, tmp_path, tmp_path / "." / "clip.mp4"]) == [video]
 
 
@@ -238,7 +228,7 @@ def test_a_table_that_cannot_be_finished_leaves_nothing(tmp_path: Path, monkeypa
         path.write_text("frame,time_s")
         raise OSError("the disk is full")
 
-    result = StandIn().score_video(write_video(tmp_path / "in" / "clip.mp4", *range(6)))
+    result = StandIn().score_video(write_grey_video(tmp_path / "in" / "clip.mp4", *range(6)))
     monkeypatch.setattr(pd.DataFrame, "to_csv", fail)
     with pytest.raises(OSError, match="the disk is full"):
         result.write_csv(tmp_path / "out.csv")
@@ -246,7 +236,7 @@ def test_a_table_that_cannot_be_finished_leaves_nothing(tmp_path: Path, monkeypa
 
 
 def test_the_table_has_the_columns_and_values_of_the_file(tmp_path: Path) -> None:
-    result = StandIn().score_video(write_video(tmp_path / "clip.mp4", *range(6)))
+    result = StandIn().score_video(write_grey_video(tmp_path / "clip.mp4", *range(6)))
     table = result.to_table()
     result.write_csv(tmp_path / "out.csv")
     written = pd.read_csv(tmp_path / "out.csv", dtype=dict.fromkeys(AUS, "Int8"))

@@ -1,6 +1,5 @@
 """predict --subjects: a person's clips are scored, then decided together; every frame of the videos is a face."""
 
-import csv
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +8,14 @@ import pytest
 from aupair.errors import DataError, ParamsError
 from aupair.faces.decode import read_frames
 from aupair.faces.row import FaceRow
-from aupair.inference import predict as module
 from aupair.inference.predict import predict_videos
 from aupair.inference.predictions import VideoScores
 from aupair.inference.recognizer import BundleRecognizer
 from aupair.mapping.extractor import columns, pool_clips
 from aupair.params import parse_params
-from brightness import A, make_recognizer, write_video
+from brightness import A, make_recognizer
+from conftest import rows_of
+from videos import write_grey_video
 
 DARK, BRIGHT = 40, 200
 
@@ -38,18 +38,13 @@ def recognizer(neutral: str = "person", batch: int = 4) -> WholeFrames:
     return WholeFrames(**vars(made))
 
 
-@pytest.fixture(autouse=True)
-def no_picture(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "save_timeline", lambda path, *_: path.write_bytes(b"a picture"))
-
-
 @pytest.fixture
 def clips(tmp_path: Path) -> list[Path]:
     """One person smiles throughout in `held`, not in `calm`; nobody knows whose `other` is."""
     return [
-        write_video(tmp_path / "in" / "held.avi", *[BRIGHT] * 6),
-        write_video(tmp_path / "in" / "other.avi", *[BRIGHT] * 5),
-        write_video(tmp_path / "in" / "calm.avi", *[DARK] * 7, BRIGHT),
+        write_grey_video(tmp_path / "in" / "held.avi", *[BRIGHT] * 6),
+        write_grey_video(tmp_path / "in" / "other.avi", *[BRIGHT] * 5),
+        write_grey_video(tmp_path / "in" / "calm.avi", *[DARK] * 7, BRIGHT),
     ]
 
 
@@ -59,8 +54,7 @@ def listed(path: Path, *rows: str, header: str = "video,subject") -> Path:
 
 
 def decisions(table: Path) -> str:
-    with open(table, newline="") as file:
-        return "".join(row["AU12"] or "-" for row in csv.DictReader(file))
+    return "".join(row["AU12"] or "-" for row in rows_of(table))
 
 
 def test_a_held_expression_is_seen_beside_the_persons_other_clip(tmp_path: Path, clips: list[Path]) -> None:
@@ -90,8 +84,8 @@ def test_a_clip_that_cannot_be_read_is_a_row_and_the_persons_others_go_on(tmp_pa
     rows = predict_videos([bad, *clips], recognizer(), tmp_path / "out", subjects=people)
     assert [row.status for row in rows] == ["unreadable", "ok", "ok", "ok"]
     assert decisions(tmp_path / "out" / "held.csv") == "111111"
-    with open(tmp_path / "out" / "summary.csv", newline="") as file:
-        assert [Path(row["video"]).stem for row in csv.DictReader(file)] == ["bad", "held", "other", "calm"]
+    summary = rows_of(tmp_path / "out" / "summary.csv")
+    assert [Path(row["video"]).stem for row in summary] == ["bad", "held", "other", "calm"]
 
 
 def test_all_clips_of_a_person_unreadable(tmp_path: Path, clips: list[Path]) -> None:

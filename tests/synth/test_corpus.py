@@ -1,6 +1,5 @@
 """The corpus has the layout of Aff-Wild2 and the same bytes for any number of workers."""
 
-import csv
 import multiprocessing
 import multiprocessing.dummy
 from collections import defaultdict
@@ -14,6 +13,7 @@ from aupair.aus import AUS
 from aupair.errors import DataError
 from aupair.synth import corpus, script, subject
 from aupair.synth.corpus import SynthParams, synthesise
+from conftest import contents, rows_of
 
 SMALLEST = SynthParams(subjects=4, seconds=1.0, fps=5, workers=1)
 TINY = SynthParams(subjects=5, clips=2, seconds=1.2, fps=10, seed=3, workers=1)
@@ -26,18 +26,9 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def rows(path: Path) -> list[dict[str, str]]:
-    with open(path, newline="") as file:
-        return list(csv.DictReader(file))
-
-
 def labels(path: Path) -> np.ndarray:
     assert path.read_text().splitlines()[0] == ",".join(AUS)
     return np.loadtxt(path, delimiter=",", skiprows=1, dtype=int)
-
-
-def contents(root: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
 
 
 def test_same_bytes_whatever_the_number_of_workers(tiny: Path, tmp_path: Path) -> None:
@@ -46,13 +37,13 @@ def test_same_bytes_whatever_the_number_of_workers(tiny: Path, tmp_path: Path) -
 
 
 def test_every_video_has_labels_subject_split_and_conditions(tiny: Path) -> None:
-    splits = rows(tiny / "splits.csv")
+    splits = rows_of(tiny / "splits.csv")
     assert [(r["video"], r["subject"]) for r in splits] == [
-        (r["video"], r["subject"]) for r in rows(tiny / "subjects.csv")
+        (r["video"], r["subject"]) for r in rows_of(tiny / "subjects.csv")
     ]
     assert {r["video"] for r in splits} == {p.stem for p in (tiny / "videos").iterdir()}
     frames = defaultdict(list)
-    for row in rows(tiny / "conditions.csv"):
+    for row in rows_of(tiny / "conditions.csv"):
         frames[row["video"]].append(int(row["frame"]))
     for row in splits:
         name, folder = row["video"], "Validation_Set" if row["split"] == "validation" else "Train_Set"
@@ -74,7 +65,7 @@ def decoded(path: Path) -> int:
 
 def test_no_subject_in_two_splits_half_a_quarter_a_quarter(tiny: Path) -> None:
     splits = defaultdict(set)
-    for row in rows(tiny / "splits.csv"):
+    for row in rows_of(tiny / "splits.csv"):
         splits[row["subject"]].add(row["split"])
     assert all(len(names) == 1 for names in splits.values())
     counts = [corpus.split_of(k) for k in range(24)]
@@ -82,7 +73,7 @@ def test_no_subject_in_two_splits_half_a_quarter_a_quarter(tiny: Path) -> None:
 
 
 def test_conditions_are_shares_and_small_angles(tiny: Path) -> None:
-    table = rows(tiny / "conditions.csv")
+    table = rows_of(tiny / "conditions.csv")
     assert list(table[0]) == ["video", "frame", "covered", *(f"hidden_{au}" for au in AUS), "yaw"]
     shares = np.array([[float(row[f"hidden_{au}"]) for au in AUS] + [float(row["covered"])] for row in table])
     assert shares.min() >= 0
