@@ -1,6 +1,5 @@
 """The whole flow with intensity as the target: levels in, pairs of levels, ICC, a registered model that says levels."""
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -32,19 +31,11 @@ def settings(tiny: Params) -> Params:
 
 
 @pytest.fixture(scope="module")
-def graded(tmp_path_factory: pytest.TempPathFactory, corpus: Path, settings: Params) -> Path:
-    """A folder in which the flow of intensities has run up to evaluate. Not to be changed."""
+def finished(tmp_path_factory: pytest.TempPathFactory, corpus: Path, settings: Params) -> Path:
+    """A folder in which the flow of intensities has run up to evaluate; `home` is a copy of it. Tests must not change it."""
     root = tmp_path_factory.mktemp("graded") / "home"
     run_flow(root, corpus, settings)
     return root
-
-
-@pytest.fixture
-def home(graded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of that folder to work in, as the current one."""
-    folder = Path(shutil.copytree(graded, tmp_path / "home"))
-    monkeypatch.chdir(folder)
-    return folder
 
 
 def frames_of(root: Path) -> Frames:
@@ -59,10 +50,10 @@ def level_pairs(frames: Frames, pairs: Pairs) -> dict[tuple[int, int], int]:
     return {(int(high), int(low)): int(n) for (high, low), n in zip(high_low, counts)}
 
 
-def test_f_is_trained_on_pairs_of_all_levels(graded: Path, settings: Params) -> None:
-    frames = frames_of(graded)
+def test_f_is_trained_on_pairs_of_all_levels(finished: Path, settings: Params) -> None:
+    frames = frames_of(finished)
     assert set(np.unique(frames.labels)) == set(range(6))
-    training = load_training_set(artifact(graded, "labels"), artifact(graded, "faces"), artifact(graded, "pairs"))
+    training = load_training_set(artifact(finished, "labels"), artifact(finished, "faces"), artifact(finished, "pairs"))
     sampler = training.sampler(training.training_masks()["final"], settings.train_pseudo_intensity.optimiser, (0,))
     counts: dict[tuple[int, int], int] = {}
     for step in range(20):
@@ -75,9 +66,9 @@ def test_f_is_trained_on_pairs_of_all_levels(graded: Path, settings: Params) -> 
     assert set(counts) == every, "(4, 2) as well as (1, 0)"
 
 
-def test_fixed_pairs_are_balanced_over_level_pairs(graded: Path) -> None:
-    frames = frames_of(graded)
-    pairs = load_samples(artifact(graded, "pairs"), frames).pairs["fit"]
+def test_fixed_pairs_are_balanced_over_level_pairs(finished: Path) -> None:
+    frames = frames_of(finished)
+    pairs = load_samples(artifact(finished, "pairs"), frames).pairs["fit"]
     for au in range(len(AUS)):
         own = pairs[pairs.au == au]
         counts = level_pairs(frames, own)
@@ -111,8 +102,8 @@ def test_a_mapping_learns_the_order_of_levels(loss: str) -> None:
         assert np.abs(np.mean(means, axis=0) - np.arange(6)).max() < 0.4
 
 
-def test_metrics_have_rows_of_levels_beside_those_of_occurrence(graded: Path, settings: Params) -> None:
-    metrics = store.read_json(artifact(graded, "metrics"))
+def test_metrics_have_rows_of_levels_beside_those_of_occurrence(finished: Path, settings: Params) -> None:
+    metrics = store.read_json(artifact(finished, "metrics"))
     assert (metrics["target"], metrics["levels"]) == ("intensity", 6)
     rows = {(row["name"], row["split"]): row for row in metrics["intensity_rows"]}
     assert set(rows) == {(name, split) for name in ROWS for split in ("select", "validation")}
@@ -124,19 +115,19 @@ def test_metrics_have_rows_of_levels_beside_those_of_occurrence(graded: Path, se
         low, high = row["intervals"]["mae"]
         assert low <= row["mae"] <= high
     assert {row["name"] for row in metrics["rows"]} >= {"all-zero", "best-constant", "no-uncertainty", "P1", "P2"}
-    frames = frames_of(graded)
+    frames = frames_of(finished)
     annotated = frames.of_split("validation") & (frames.labels[:, 0] >= 0)
     assert rows["all-zero", "validation"]["mae"] == pytest.approx(frames.labels[annotated].mean())
-    table = artifact(graded, "table").read_text()
+    table = artifact(finished, "table").read_text()
     assert "**Intensity on validation**" in table
     assert f"{rows['P2', 'validation']['icc']:.3f}" in table
     assert "where ICC(3,1) on `select` is higher with uncertainty" in table
 
 
-def test_the_choice_is_made_by_icc_and_recorded(graded: Path) -> None:
-    tree = store.read_json(artifact(graded, "selection"))
+def test_the_choice_is_made_by_icc_and_recorded(finished: Path) -> None:
+    tree = store.read_json(artifact(finished, "selection"))
     assert (tree["target"], tree["levels"]) == ("intensity", 6)
-    rows = {r["name"]: r["per_au"] for r in store.read_json(artifact(graded, "metrics"))["intensity_rows"][:6]}
+    rows = {r["name"]: r["per_au"] for r in store.read_json(artifact(finished, "metrics"))["intensity_rows"][:6]}
     for au in AUS:
         entry = tree[au]
         assert entry["chosen_by"] == "icc"
@@ -146,7 +137,7 @@ def test_the_choice_is_made_by_icc_and_recorded(graded: Path) -> None:
         assert rows["P2"][au]["icc"] == pytest.approx(
             rows["P1" if difference > tree["tie"] else "no-uncertainty"][au]["icc"]
         )
-    assert read_selection(artifact(graded, "selection")).thresholds.shape == (len(AUS),)
+    assert read_selection(artifact(finished, "selection")).thresholds.shape == (len(AUS),)
 
 
 def test_register_and_predict_write_levels(home: Path, aupair: Command) -> None:
