@@ -14,6 +14,7 @@ from aupair.errors import AupairError
 from aupair.faces import folder
 from aupair.faces.folder import preprocess
 from aupair.params import PreprocessFaces
+from conftest import contents
 from listener import Listener
 from videos import write_video
 
@@ -45,10 +46,6 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def jobs_of(videos: Path, *names: str) -> list[VideoJob]:
     return [VideoJob(name, videos / f"{name}.mp4") for name in names]
-
-
-def bytes_of(faces: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in faces.iterdir()}
 
 
 @pytest.mark.usefixtures("in_process")
@@ -88,7 +85,7 @@ def test_any_number_of_workers_writes_the_same_bytes(videos: Path, tmp_path: Pat
     jobs = [*jobs_of(videos, "a", "text"), VideoJob("two_left", videos / "two.mp4", "left")]
     preprocess(jobs, tmp_path / "one", PARAMS)
     preprocess(jobs[::-1], tmp_path / "two", PARAMS.model_copy(update={"workers": 2}))
-    assert bytes_of(tmp_path / "one") == bytes_of(tmp_path / "two")
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
     landmarks = np.array(store.read_faces(tmp_path / "one" / "two_left.arrow")["landmarks"].to_pylist())
     assert landmarks.shape == (4, 136)
     assert landmarks[:, ::2].max() < 160

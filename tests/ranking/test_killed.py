@@ -15,7 +15,7 @@ import pytest
 from aupair import stages, store
 from aupair.params import Params, parse_params
 from aupair.record import apply_settings
-from conftest import as_yaml
+from conftest import as_yaml, contents
 from listener import Listener
 
 FORK = multiprocessing.get_context("forkserver")
@@ -29,10 +29,6 @@ def longer(tiny: Params, steps: int = 24, **h: Any) -> Params:
         tree[name]["optimiser"] |= {"steps": steps, "fold_steps": 12}
     tree = apply_settings(Params, tree, {f"train_uncertainty.{key}": value for key, value in h.items()}, "the test")
     return parse_params(tree)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def run_in_child(name: str, params: Params, home: Path) -> Any:
