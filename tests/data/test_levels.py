@@ -9,7 +9,7 @@ import pytest
 
 from aupair import store
 from aupair.aus import AUS
-from aupair.data.sheets import read_sheet
+from aupair.data.sheets import _read_sheet
 from aupair.errors import DataError
 from data.folders import run_check, write_sheet
 
@@ -39,7 +39,7 @@ def table_of(labels: Path, video: str) -> np.ndarray:
 
 def test_the_labels_are_floors_and_a_gap_masks_its_row(data: Path) -> None:
     intensities = path_of(data, INTENSITY, "s000c0")
-    values = read_sheet(intensities, np.float32) + 0.0
+    values = _read_sheet(intensities, np.float32) + 0.0
     fractions = np.minimum(values + 0.9, 5)
     fractions[4, 7] = -1
     write_sheet(intensities, fractions)
@@ -74,16 +74,16 @@ def test_occurrence_as_target_does_not_depend_on_intensities(data: Path) -> None
 
 def test_disagreements_and_levels_that_cannot_be_learned_are_warnings(data: Path) -> None:
     for path in (data / "annotations" / INTENSITY).glob("*/*.txt"):
-        values = read_sheet(path)
+        values = _read_sheet(path)
         values[:, 7] = np.minimum(values[:, 7], 3)
         write_sheet(path, values)
     path = path_of(data, OCCURRENCE, "s001c0")
-    values = read_sheet(path)
+    values = _read_sheet(path)
     values[2, 6], values[5, 1] = 1 - values[2, 6], 1 - values[5, 1]
     write_sheet(path, values)
     labels, info = run(data)
     level = table_of(labels, "s001c0")
-    np.testing.assert_array_equal(level, read_sheet(path_of(data, INTENSITY, "s001c0")))
+    np.testing.assert_array_equal(level, _read_sheet(path_of(data, INTENSITY, "s001c0")))
     disagree, missing = store.read_json(info)["warnings"]
     assert disagree == (
         "occurrence and intensity disagree in 2 of 2,880 cells, the level counts; "
@@ -104,17 +104,17 @@ def without_two(data: Path) -> None:
 
 def shorter(data: Path) -> None:
     path = path_of(data, INTENSITY, "s002c0")
-    write_sheet(path, read_sheet(path)[:-1])
+    write_sheet(path, _read_sheet(path)[:-1])
 
 
 def never_graded(data: Path) -> None:
     for path in (data / "annotations" / INTENSITY).glob("*/*.txt"):
-        write_sheet(path, np.full_like(read_sheet(path), -1))
+        write_sheet(path, np.full_like(_read_sheet(path), -1))
 
 
 def never_active(data: Path) -> None:
     for path in (data / "annotations" / INTENSITY).glob("*/*.txt"):
-        values = read_sheet(path)
+        values = _read_sheet(path)
         values[:, 3] = 0
         write_sheet(path, values)
 

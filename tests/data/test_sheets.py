@@ -7,7 +7,7 @@ import pytest
 
 from aupair.aus import AUS
 from aupair.data.layout import Annotation
-from aupair.data.sheets import AUS_2020, annotated_rows, mask_partial_rows, read_sheet, read_sheets
+from aupair.data.sheets import AUS_2020, _read_sheet, annotated_rows, mask_partial_rows, read_sheets
 from aupair.errors import DataError
 
 HEADER = ",".join(AUS)
@@ -22,7 +22,7 @@ def sheet(path: Path, *lines: str, end: str = "\n") -> Path:
 def test_values_of_every_row(tmp_path: Path) -> None:
     values = np.random.default_rng(0).integers(-1, 2, (500, 12))
     path = sheet(tmp_path / "a.txt", HEADER, *(",".join(map(str, row)) for row in values))
-    got = read_sheet(path)
+    got = _read_sheet(path)
     assert got.dtype == np.int16
     assert got.tolist() == values.tolist()
 
@@ -31,13 +31,13 @@ def test_values_of_every_row(tmp_path: Path) -> None:
 def test_blank_lines_at_the_end_line_ends_and_spaces(tmp_path: Path, end: str) -> None:
     one = ",".join(["1"] * 12)
     path = sheet(tmp_path / "a.txt", "\ufeff" + HEADER.replace(",", ", "), ZEROS, one, "", "  ", "", end=end)
-    assert read_sheet(path).tolist() == [[0] * 12, [1] * 12]
+    assert _read_sheet(path).tolist() == [[0] * 12, [1] * 12]
 
 
 def test_no_row_at_all_and_fractions_of_intensities(tmp_path: Path) -> None:
-    assert read_sheet(sheet(tmp_path / "a.txt", HEADER, "")).shape == (0, 12)
+    assert _read_sheet(sheet(tmp_path / "a.txt", HEADER, "")).shape == (0, 12)
     path = sheet(tmp_path / "a.txt", HEADER, ",".join(["2.5"] * 12), ",".join(["-1"] * 12))
-    assert read_sheet(path, np.float32)[:, 0].tolist() == [2.5, -1.0]
+    assert _read_sheet(path, np.float32)[:, 0].tolist() == [2.5, -1.0]
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_no_row_at_all_and_fractions_of_intensities(tmp_path: Path) -> None:
 def test_bad_file_gets_one_line(tmp_path: Path, lines: list[str], message: str) -> None:
     path = sheet(tmp_path / "a.txt", *lines)
     with pytest.raises(DataError) as caught:
-        read_sheet(path)
+        _read_sheet(path)
     assert str(caught.value).startswith(message.format(path))
     assert "\n" not in str(caught.value)
 
@@ -70,7 +70,7 @@ def test_a_binary_file_is_not_echoed(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes(b"\x1b[31m\xff\x00" * 50)
     with pytest.raises(DataError, match="wrong header") as caught:
-        read_sheet(path)
+        _read_sheet(path)
     assert str(caught.value).isascii()
     assert str(caught.value).isprintable()
     assert str(caught.value).count("[31m") == 6  # 40 characters of it

@@ -11,10 +11,10 @@ from aupair.aus import AUS
 from aupair.errors import ArtifactError, DataError, ParamsError
 from aupair.inference.predict import find_videos, predict_videos
 from aupair.inference.submission import (
-    SubmissionRow,
     _fill_decisions,
     _read_decisions,
     _read_expected,
+    _SubmissionRow,
     write_submission,
 )
 from brightness import A, make_recognizer
@@ -84,7 +84,7 @@ def test_an_au_that_abstains_takes_its_own_nearest_decision(tmp_path: Path) -> N
     (row,) = write_submission(tmp_path / "predictions", tmp_path / "out")
     lines = (tmp_path / "out" / "v.txt").read_text().splitlines()[1:]
     assert [line[-1] for line in lines] == list("1100")
-    assert row == SubmissionRow("v", 4)
+    assert row == _SubmissionRow("v", 4)
 
 
 def test_what_differs_from_a_complete_prediction_is_reported_for_each_video(tmp_path: Path) -> None:

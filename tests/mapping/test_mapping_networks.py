@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from aupair.mapping.networks import BatchedLinear, MappingNetworks, dropout
+from aupair.mapping.networks import MappingNetworks, _BatchedLinear, dropout
 
 AUS, FEATURES, WIDTH, BATCH = 12, 7, 5, 9
 
@@ -27,7 +27,7 @@ def separate(networks: MappingNetworks, variant: int, au: int) -> nn.Sequential:
     k = variant * AUS + au
     parts: list[nn.Module] = []
     for layer in networks.layers:
-        assert isinstance(layer, BatchedLinear)
+        assert isinstance(layer, _BatchedLinear)
         linear = nn.Linear(layer.weight.shape[1], layer.weight.shape[2])
         with torch.no_grad():
             linear.weight.copy_(layer.weight[k].T)
@@ -60,7 +60,7 @@ def test_equal_to_24_separate_networks_in_value_and_gradient() -> None:
             first = own[0]
             assert isinstance(first, nn.Linear)
             layer = networks.layers[0]
-            assert isinstance(layer, BatchedLinear)
+            assert isinstance(layer, _BatchedLinear)
             assert layer.weight.grad is not None
             torch.testing.assert_close(layer.weight.grad[variant * AUS + au].T, first.weight.grad)
 
@@ -88,7 +88,7 @@ def test_dropout_acts_in_training_alone() -> None:
 
 def test_initialised_as_torchs_linear() -> None:
     torch.manual_seed(0)
-    layer, reference = BatchedLinear(50, 40, 30), nn.Linear(40, 30)
+    layer, reference = _BatchedLinear(50, 40, 30), nn.Linear(40, 30)
     bound = 1 / math.sqrt(40)
     for ours, theirs in ((layer.weight, reference.weight), (layer.bias, reference.bias)):
         assert ours.detach().abs().max() <= bound

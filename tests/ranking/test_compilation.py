@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from aupair.log import Log
 from aupair.ranking import checkpoint, distributed
 from aupair.ranking.checkpoint import Checkpoint
-from aupair.ranking.compilation import CompiledForward, compile_forward, full_batch_size
+from aupair.ranking.compilation import _CompiledForward, compile_forward, full_batch_size
 from aupair.ranking.fit import FitJob, fit
 from aupair.ranking.losses import ranking_loss
 from aupair.ranking.pairs import Pairs
@@ -131,7 +131,7 @@ def test_other_errors_are_not_taken_for_a_lack_of_a_compiler(monkeypatch: pytest
         raise torch.OutOfMemoryError
 
     log = Listener()
-    compiled = CompiledForward(Small(), 2, log)
+    compiled = _CompiledForward(Small(), 2, log)
     monkeypatch.setattr(compiled, "_compiled", full)
     with pytest.raises(torch.OutOfMemoryError):
         compiled(torch.zeros(2, 3, SIZE, SIZE), 2)
@@ -149,8 +149,8 @@ def test_the_full_size_is_the_largest_of_the_first_batches() -> None:
 def test_batch_norms_of_several_processes_stay_uncompiled() -> None:
     model, log = Small(), Listener()
     model.features[1].__class__ = distributed.SharedBatchNorm
-    assert not isinstance(compile_forward(model, batch, STEPS, log), CompiledForward)
+    assert not isinstance(compile_forward(model, batch, STEPS, log), _CompiledForward)
     assert log.lines == ["not compiled: the batch norms exchange statistics with other processes"]
     log.lines.clear()
-    assert isinstance(compile_forward(Small(), batch, STEPS, log), CompiledForward)
+    assert isinstance(compile_forward(Small(), batch, STEPS, log), _CompiledForward)
     assert log.lines == []

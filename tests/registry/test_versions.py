@@ -13,7 +13,7 @@ from aupair.aus import AUS
 from aupair.errors import ArtifactError, RegistryError
 from aupair.params import Params, parse_params
 from aupair.registry import versions
-from aupair.registry.register import Registration, register_bundle
+from aupair.registry.register import _Registration, register_bundle
 from aupair.registry.runs import StageRun
 from bundle_parts import write_parts
 
@@ -35,7 +35,7 @@ def params(name: str) -> Params:
 
 def register(
     home: Path, name: str, score: float = 0.6, f1: float = 0.5, data: str = "a.dir", whole: bool = False
-) -> Registration:
+) -> _Registration:
     """Register a bundle with these figures; `whole`: with the runs of its stages, which take the most time."""
     work, reports = home / "work", home / "reports"
     parts = write_parts(work, score, f1, data)

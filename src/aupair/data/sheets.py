@@ -54,13 +54,13 @@ class Sheets:
 
 
 def read_sheets(annotations: Sequence[Annotation], dtype: type, log: Log = SILENT) -> Sheets:
-    """Read annotation files, see `read_sheet`."""
-    parts = [read_sheet(a.path, dtype) for a in log.progress(annotations, len(annotations), "reading annotations")]
+    """Read annotation files, see `_read_sheet`."""
+    parts = [_read_sheet(a.path, dtype) for a in log.progress(annotations, len(annotations), "reading annotations")]
     edges = np.cumsum([0, *map(len, parts)])
     return Sheets(tuple(annotations), edges, np.concatenate(parts) if parts else np.empty((0, len(AUS)), dtype))
 
 
-def read_sheet(path: Path, dtype: type = np.int16) -> np.ndarray:
+def _read_sheet(path: Path, dtype: type = np.int16) -> np.ndarray:
     """Read one annotation file: (rows, A) of `dtype`, the values unchecked.
 
     Blank lines at the end are tolerated; anywhere else they would shift all later frames.

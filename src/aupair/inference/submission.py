@@ -34,7 +34,7 @@ _HEADERS = ("video", "video_name", "name", "file", _LOCATION)
 
 
 @dataclass(frozen=True)
-class SubmissionRow:
+class _SubmissionRow:
     """The outcome for one video.
 
     Attributes:
@@ -56,7 +56,7 @@ def write_submission(
     form: str = "files",
     missing: str = "error",
     log: Log = SILENT,
-) -> list[SubmissionRow]:
+) -> list[_SubmissionRow]:
     """Write the competition's files, after all predictions have been read.
 
     Args:
@@ -159,7 +159,7 @@ def _fill_decisions(decisions: np.ndarray, frames: int | None) -> np.ndarray:
     return np.stack(columns, axis=1)[:frames]
 
 
-def _fill_video(video: str, frames: int | None, table: Path | None) -> tuple[SubmissionRow, np.ndarray]:
+def _fill_video(video: str, frames: int | None, table: Path | None) -> tuple[_SubmissionRow, np.ndarray]:
     """Read a video's decisions and fill those that are missing."""
     if table is None and frames is None:
         todo = "zeros need its number of frames: name it in --expected"
@@ -167,7 +167,7 @@ def _fill_video(video: str, frames: int | None, table: Path | None) -> tuple[Sub
     decisions = np.empty((0, len(AUS)), np.int8) if table is None else _read_decisions(table)
     full = _fill_decisions(decisions, frames)
     message = "no prediction, zeros are written" if table is None else _message(decisions, frames)
-    return SubmissionRow(video, len(full), message), full
+    return _SubmissionRow(video, len(full), message), full
 
 
 def _message(decisions: np.ndarray, frames: int | None) -> str:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-class BatchedLinear(nn.Module):
+class _BatchedLinear(nn.Module):
     """K linear layers side by side: (K, B, inputs) -> (K, B, outputs); initialised as torch's Linear."""
 
     def __init__(self, count: int, inputs: int, outputs: int) -> None:
@@ -51,9 +51,9 @@ class MappingNetworks(nn.Module):
         self.register_buffer("scale", scale)
         self.layers = nn.ModuleList(
             [
-                BatchedLinear(2 * aus, features, width),
-                BatchedLinear(2 * aus, width, width),
-                BatchedLinear(2 * aus, width, outputs),
+                _BatchedLinear(2 * aus, features, width),
+                _BatchedLinear(2 * aus, width, width),
+                _BatchedLinear(2 * aus, width, outputs),
             ]
         )
 

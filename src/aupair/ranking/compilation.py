@@ -22,10 +22,10 @@ def compile_forward(network: nn.Module, sampler: Sampler, steps: int, log: Log) 
     if any(isinstance(module, SharedBatchNorm) for module in network.modules()):
         log.line("not compiled: the batch norms exchange statistics with other processes")
         return lambda x, frames: network(x)
-    return CompiledForward(network, full_batch_size(sampler, steps), log)
+    return _CompiledForward(network, full_batch_size(sampler, steps), log)
 
 
-class CompiledForward:
+class _CompiledForward:
     """A faster forward pass of a network for full batches, made by torch.compile; the network itself is not changed.
 
     A batch of another size takes the plain forward pass, since compiling takes a minute for each size. The size of a full

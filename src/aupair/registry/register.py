@@ -37,7 +37,7 @@ _HEADLINE = re.compile(
 
 
 @dataclass(frozen=True)
-class Registration:
+class _Registration:
     """The result of register-model.
 
     Attributes:
@@ -53,7 +53,7 @@ class Registration:
 
 def register_bundle(
     bundle: Path, parts: Parts, stages: Sequence[StageRun], reports: Sequence[Path], params: Params, log: Log = SILENT
-) -> Registration:
+) -> _Registration:
     """Write the bundle, log the flow, register the bundle, and set the alias `challenger` to it.
 
     Args:
@@ -93,7 +93,7 @@ def register_bundle(
             client.update_run(run_id, "RUNNING")  # log_model ended the run, but the pipeline is not finished
     versions.set_challenger(client, version, name)
     log.line(f"{name} version {version}: {'registered' if created else 'was registered before, nothing has changed'}")
-    return Registration(version, created, sha256)
+    return _Registration(version, created, sha256)
 
 
 def _version_tags(bundle: Path, metrics: Mapping[str, Any]) -> dict[str, str]:
