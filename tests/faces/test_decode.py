@@ -17,9 +17,11 @@ from videos import write_video
 
 def write(path: Path, frames: int, fps: float = 25) -> Path:
     """Write noise beside a red that is brighter with every frame."""
-    images = np.random.default_rng([0, frames]).integers(0, 256, (frames, 48, 64, 3), dtype=np.uint8)
+    rng, images = np.random.default_rng([0, frames]), []
     for k in range(frames):
-        images[k, :, :32] = (10 * k, 0, 0)
+        image = rng.integers(0, 256, (48, 64, 3), dtype=np.uint8)
+        image[:, :32] = (0, 0, 10 * k)
+        images.append(np.ascontiguousarray(image[:, :, ::-1]))
     return write_video(path, images, fps)
 
 
