@@ -4,8 +4,11 @@ import re
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import sqlalchemy.sql
@@ -20,15 +23,20 @@ from registry.test_versions import params
 from services.clock import FakeClock
 from services.flaky import Flaky, flaky_proxy, refuse
 from services.mlflow_server import BUCKET, MLflowServer, mlflow_server, postgres
-from services.s3 import s3_server
+from services.s3 import S3, s3_server
 
 STAGE = StageRun("train-mapping", 1, {"epochs": 2})
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MLflowServer]:
-    folder = tmp_path_factory.mktemp("mlflow")
-    with s3_server(tmp_path_factory.mktemp("s3"), [BUCKET]) as s3, mlflow_server(folder, s3) as running:
+def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
+    with s3_server(tmp_path_factory.mktemp("s3"), [BUCKET]) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def server(bucket: S3, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MLflowServer]:
+    with mlflow_server(tmp_path_factory.mktemp("mlflow"), bucket) as running:
         yield running
 
 
@@ -155,6 +163,39 @@ def test_register_model_leaves_one_version_whatever_answer_is_lost(
     proxy.lose = lose_first(r"GET ")
     bundle = versions.resolve_bundle(f"models:/{name}@challenger")
     assert (bundle / "selection.json").read_bytes() == (tmp_path / "bundle" / "selection.json").read_bytes()
+
+
+@pytest.mark.parametrize("fault", ["503 Slow Down", "500 Internal Error", "gone", "403 Forbidden"])
+def test_a_bucket_that_is_written_without_the_server_is_waited_for(
+    bucket: S3, tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    from mlflow.artifacts import download_artifacts
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    (tmp_path / "a.txt").write_text("a")
+    with flaky_proxy(urlsplit(bucket.endpoint).port or 0) as proxy:
+        for key, value in {**bucket.environment(), "AWS_MAX_ATTEMPTS": "1"}.items():
+            monkeypatch.setenv(key, value)
+        monkeypatch.setenv("MLFLOW_S3_ENDPOINT_URL", proxy.endpoint)  # MLflow keeps a client for each
+        client = mlflow_store.open_mlflow(create=True)
+        run_id = client.create_run(client.create_experiment("b", f"s3://{BUCKET}/direct")).info.run_id
+        client.log_artifact(run_id, str(tmp_path / "a.txt"))
+        if fault == "gone":
+            proxy.go_away()
+            clock.on_sleep = proxy.listen
+        else:
+            proxy.rewrite = refuse(1, fault)
+        with (
+            pytest.raises(RegistryError, match=r"refused: in an artifact, got .*Forbidden")
+            if "403" in fault
+            else nullcontext(),
+            mlflow_store.mlflow_errors("an artifact"),
+        ):
+            client.log_artifact(run_id, str(tmp_path / "a.txt"), "again")
+            proxy.rewrite = refuse(1, fault) if fault != "gone" else bytes
+            download = partial(download_artifacts, f"s3://{BUCKET}/direct/{run_id}/artifacts/again/a.txt")
+            assert Path(mlflow_store.retrying("reading", download)).read_text() == "a"
+    assert len(clock.sleeps) == {"403 Forbidden": 0, "gone": 1}.get(fault, 2)
 
 
 def test_a_locked_database_is_waited_for(tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:

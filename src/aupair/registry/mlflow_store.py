@@ -24,9 +24,11 @@ _PROBE_SECONDS = 5.0
 _TRANSIENT_STATUS = {429, *range(500, 600)} - {501}
 _TRANSIENT_TEXT = re.compile(
     r"API request to \S+ failed with (timeout )?exception|failed with error code (429|5\d\d)"
-    r"|(429 Client|5\d\d Server) Error|Connection (aborted|broken|reset)|IncompleteRead|database( table)? is locked"
+    r"|(429 Client|5\d\d Server) Error|Connection (aborted|broken|reset|was closed)|IncompleteRead"
+    r"|An error occurred \((429|50[0234]|SlowDown|InternalError|ServiceUnavailable|RequestTimeout|Throttling\w*)\)"
+    r"|(Could not connect to the|(Connect|Read) timeout on) endpoint|database( table)? is locked"
 )
-"""What MLflow writes of a failure that can pass, when only its text is there, such as of a download in parts."""
+"""What MLflow and, for artifacts that it reads and writes in a bucket itself, boto3 write of a failure that can pass."""
 
 
 def tracking_uri() -> str:
@@ -97,9 +99,12 @@ def _is_transient(error: Exception) -> bool:
         return error.response.status_code in _TRANSIENT_STATUS
     if isinstance(error, RestException):
         return error.get_http_status_code() in _TRANSIENT_STATUS
-    if isinstance(error.__cause__, OperationalError) and sqlite_path(tracking_uri()) is None:
+    if isinstance(error, OperationalError) and sqlite_path(tracking_uri()) is None:
         return True
-    return isinstance(error, requests.RequestException) or bool(_TRANSIENT_TEXT.search(str(error)))
+    if isinstance(error, requests.RequestException) or _TRANSIENT_TEXT.search(str(error)):
+        return True
+    cause = error.__cause__ or error.__context__
+    return isinstance(cause, Exception) and _is_transient(cause)
 
 
 def sqlite_path(uri: str) -> Path | None:
@@ -138,13 +143,15 @@ def mlflow_errors(where: str) -> Iterator[None]:
     Raises:
         RegistryError: the first line of the original message.
     """
+    from boto3.exceptions import Boto3Error
+    from botocore.exceptions import BotoCoreError, ClientError
     from mlflow import MlflowException
     from requests import RequestException
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
         yield
-    except (MlflowException, RequestException, SQLAlchemyError) as error:
+    except (MlflowException, RequestException, SQLAlchemyError, Boto3Error, BotoCoreError, ClientError) as error:
         first = str(error).strip().splitlines()[0][:300]
         raise RegistryError(f"MLflow at {scrub(tracking_uri())} refused", where=where, got=first) from error
 
