@@ -72,3 +72,11 @@ def test_a_call_inside_another_does_not_multiply_the_time(answered: FakeClock) -
         call(lambda: call(service))
     assert 500 < sum(answered.sleeps) <= 600
     assert service.calls == len(answered.sleeps) + 1
+
+
+def test_a_caller_that_cannot_wait_gets_the_failure_at_once(answered: FakeClock) -> None:
+    service = Service(1, OSError("down"))
+    with retry.once(), pytest.raises(OSError, match="down"):
+        call(service)
+    assert (service.calls, answered.sleeps) == (1, [])
+    assert call(Service(1, OSError())) == "done"

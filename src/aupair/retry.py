@@ -3,7 +3,8 @@
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TypeVar
 
@@ -21,7 +22,7 @@ _LOG = logging.getLogger(__name__)
 _answered: set[str] = set()
 """The services that have answered in this process."""
 
-_in_retry: ContextVar[bool] = ContextVar("in_retry", default=False)
+_once: ContextVar[bool] = ContextVar("once", default=False)
 
 
 def has_answered(service: str) -> bool:
@@ -32,6 +33,16 @@ def has_answered(service: str) -> bool:
 def note_answer(service: str) -> None:
     """Remember that a service has answered, where `retry` cannot see it: the call failed later."""
     _answered.add(service)
+
+
+@contextmanager
+def once() -> Iterator[None]:
+    """Let no call in the block be repeated: for a caller that cannot wait, or that repeats the whole block."""
+    token = _once.set(True)
+    try:
+        yield
+    finally:
+        _once.reset(token)
 
 
 def retry(
@@ -54,11 +65,12 @@ def retry(
     pause, end = _FIRST_PAUSE, None
     while True:
         try:
-            result = _call_in_retry(call)
+            with once():
+                result = call()
         except Exception as error:
             now, wait = time.monotonic(), random.uniform(pause / 2, pause)
             end = now + longest if end is None else end
-            if _in_retry.get() or not has_answered(service) or not is_transient(error) or now + wait > end:
+            if _once.get() or not has_answered(service) or not is_transient(error) or now + wait > end:
                 raise
             cause = scrub(" ".join(str(error).split()))[:300] or type(error).__name__
             _LOG.warning(
@@ -69,12 +81,3 @@ def retry(
         else:
             note_answer(service)
             return result
-
-
-def _call_in_retry(call: Callable[[], T]) -> T:
-    """Call a function in whose calls `retry` leaves repeating to the outer one."""
-    token = _in_retry.set(True)
-    try:
-        return call()
-    finally:
-        _in_retry.reset(token)
