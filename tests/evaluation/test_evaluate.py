@@ -57,15 +57,15 @@ def test_the_rows_score_the_decisions(evaluation: Evaluation) -> None:
     frames, *_ = world()
     rows = frames.of_split("validation") & (frames.labels[:, 0] >= 0)
     decisions, truth = evaluation.decisions[rows], frames.labels[rows] >= 1
-    p2 = next(r for r in evaluation.rows if (r["name"], r["split"]) == ("P2", "validation"))
+    p2 = next(r for r in evaluation.metrics["rows"] if (r["name"], r["split"]) == ("P2", "validation"))
     assert p2["accuracy"] == pytest.approx((decisions == truth).mean())
     assert p2["exact_match"] == pytest.approx((decisions == truth).all(1).mean())
-    zero = next(r for r in evaluation.rows if (r["name"], r["split"]) == ("all-zero", "validation"))
+    zero = next(r for r in evaluation.metrics["rows"] if (r["name"], r["split"]) == ("all-zero", "validation"))
     assert zero["accuracy"] == pytest.approx(1 - truth.mean())
 
 
 def test_rows_are_compared_in_the_same_resamples(evaluation: Evaluation) -> None:
-    rows = {(r["name"], r["split"]): r for r in evaluation.rows}
+    rows = {(r["name"], r["split"]): r for r in evaluation.metrics["rows"]}
     compared = {(one["name"], one["split"]): one for one in evaluation.metrics["comparisons"]}
     assert len(compared) == len(evaluation.metrics["comparisons"]) == 2 * 4 * 2
     for (name, split), one in compared.items():
@@ -110,7 +110,7 @@ def test_a_comparison_is_that_of_a_loop_over_resamples_of_videos(evaluation: Eva
 
 
 def test_each_row_is_decided_by_its_mapping_at_its_threshold(evaluation: Evaluation) -> None:
-    rows = {r["name"]: r["per_au"] for r in evaluation.rows if r["split"] == "select"}
+    rows = {r["name"]: r["per_au"] for r in evaluation.metrics["rows"] if r["split"] == "select"}
     for au in AUS:
         entry = evaluation.selection[au]
         chosen = entry["mapping"]
@@ -247,9 +247,9 @@ def test_the_papers_protocol_chooses_on_validation_and_is_marked() -> None:
     frames, trial, pairs, conditions = world()
     paper = evaluate_trials(frames, [trial], pairs, conditions, Evaluate(bootstrap=50, protocol="paper"))
     ours = evaluate_trials(frames, [trial], pairs, conditions, QUICK)
-    ending = [e.rows[-1] for e in (paper, ours)]
+    ending = [e.metrics["rows"][-1] for e in (paper, ours)]
     assert ending[0]["score"] > ending[1]["score"]
-    marks = {r["name"]: r["chosen_on"] for r in paper.rows if r["split"] == "validation"}
+    marks = {r["name"]: r["chosen_on"] for r in paper.metrics["rows"] if r["split"] == "validation"}
     assert [marks[name] for name in ROWS] == [None, None, "fit", "validation", "validation", "validation"]
     assert (paper.metrics["protocol"], paper.selection["chosen_on"]) == ("paper", "validation")
 
@@ -278,7 +278,7 @@ def test_an_au_without_a_positive_is_logged_and_never_active() -> None:
     result = evaluate_trials(bare, [trial], {s: some(bare, s) for s in SPLITS}, conditions, QUICK, Listening())
     assert [line.split(":")[0] for line in lines] == list(SPLITS)
     assert all("AU7" in line for line in lines)
-    p2 = next(r for r in result.rows if (r["name"], r["split"]) == ("P2", "select"))
+    p2 = next(r for r in result.metrics["rows"] if (r["name"], r["split"]) == ("P2", "select"))
     assert (p2["per_au"]["AU7"]["f1"], p2["per_au"]["AU7"]["accuracy"]) == (0.0, 1.0)
     assert np.isfinite(result.metrics["uncertainty"]["pair_nll"]["h"])
 

@@ -1,7 +1,5 @@
 """Figures of sigma against naive loops, scikit-learn and scipy, and the direction in which each one moves."""
 
-from dataclasses import dataclass
-
 import numpy as np
 import pytest
 from scipy.stats import norm, spearmanr
@@ -15,31 +13,22 @@ from aupair.evaluation.uncertainty import (
     _spearman_misorder,
     pair_nll,
 )
+from aupair.ranking.pairs import Pairs
 
 A = 3
 
 
-@dataclass
-class Some:
-    """Pairs for tests."""
-
-    i: np.ndarray
-    j: np.ndarray
-    au: np.ndarray
-    r: np.ndarray
-
-
-def draw(seed: int = 0, n: int = 80, m: int = 400, aus: int = A) -> tuple[np.ndarray, np.ndarray, Some]:
+def draw(seed: int = 0, n: int = 80, m: int = 400, aus: int = A) -> tuple[np.ndarray, np.ndarray, Pairs]:
     """y_hat, sigma, and pairs whose order is right more often than not; the last AU has none."""
     rng = np.random.default_rng(seed)
     y_hat, sigma = rng.normal(size=(n, aus)), np.exp(0.4 * rng.normal(size=(n, aus)))
     i, j, au = rng.integers(0, n, m), rng.integers(0, n, m), rng.integers(0, aus - 1, m)
     d = y_hat[i, au] - y_hat[j, au]
     r = np.where(rng.random(m) < norm.cdf(d / np.hypot(sigma[i, au], sigma[j, au])), 1, -1)
-    return y_hat, sigma, Some(i, j, au, r)
+    return y_hat, sigma, Pairs(i, j, au, r)
 
 
-def naive_nll(y_hat: np.ndarray, sigma: np.ndarray, pairs: Some) -> list[float]:
+def naive_nll(y_hat: np.ndarray, sigma: np.ndarray, pairs: Pairs) -> list[float]:
     """Pair by pair."""
     loss: list[list[float]] = [[] for _ in range(y_hat.shape[1])]
     for i, j, au, r in zip(pairs.i, pairs.j, pairs.au, pairs.r):
@@ -56,7 +45,7 @@ def test_pair_nll_equals_a_loop() -> None:
 
 def test_pair_nll_stays_finite_far_out() -> None:
     y_hat = np.array([[0.0], [50.0]])
-    pairs = Some(np.array([0]), np.array([1]), np.array([0]), np.array([1]))
+    pairs = Pairs(np.array([0]), np.array([1]), np.array([0]), np.array([1]))
     assert pair_nll(y_hat, np.full((2, 1), 0.05), pairs)[0] == pytest.approx(norm.logcdf(-1e3 / 2**0.5) * -1, rel=1e-3)
 
 
@@ -108,7 +97,7 @@ def test_the_true_sigma_is_calibrated_and_a_tenth_of_it_is_not() -> None:
 
 def test_ece_does_not_depend_on_how_pairs_are_turned() -> None:
     y_hat, sigma, pairs = draw()
-    turned = Some(pairs.j, pairs.i, pairs.au, -pairs.r)
+    turned = Pairs(pairs.j, pairs.i, pairs.au, -pairs.r)
     np.testing.assert_allclose(_ece_of_orders(y_hat, sigma, turned), _ece_of_orders(y_hat, sigma, pairs))
 
 

@@ -1,4 +1,4 @@
-"""A headless Chromium that says what it met: messages on its console, requests, the page's measures, pictures of it.
+"""A headless Chromium that tells tests what it met: messages on its console, requests, the page's measures.
 
 Driven by its DevTools protocol over a pipe, which needs no port and no library.
 """
@@ -60,15 +60,10 @@ class Tab:
         self.call("Emulation.setDeviceMetricsOverride", **arguments)
 
     def evaluate(self, expression: str) -> Any:
-        """Give the value of an expression of JavaScript; a promise is awaited."""
+        """Return the value of an expression of JavaScript; a promise is awaited."""
         answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
-
-    def picture(self) -> bytes:
-        """Give a PNG of the whole page."""
-        answer = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=True)
-        return base64.b64decode(answer["data"])
 
     def pdf(self) -> bytes:
         """Print the page."""

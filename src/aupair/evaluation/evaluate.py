@@ -38,7 +38,6 @@ class Evaluation:
     """The results of an evaluation.
 
     Attributes:
-        rows: the rows of the score table, `metrics["rows"]`.
         metrics: the tree of metrics.json.
         selection: the tree of selection.json; `Selection.from_json` reads it.
         trial: the chosen trial's outputs.
@@ -46,7 +45,6 @@ class Evaluation:
         confidence: (N, A) float64, P(the decision is right), NaN where there is no face.
     """
 
-    rows: list[dict[str, Any]]
     metrics: dict[str, Any]
     selection: dict[str, Any]
     trial: Trial
@@ -120,7 +118,7 @@ def evaluate_trials(
     }
     evidence = [comparison for comparison in comparisons if comparison["split"] == chosen_on]
     tree = _selection_tree(selection, choice, {**settings, "tie": params.tie, "comparisons": evidence})
-    return Evaluation(rows, metrics, tree, trial, active, confidence)
+    return Evaluation(metrics, tree, trial, active, confidence)
 
 
 def _select(frames: Frames, cells: Cells, trial: Trial, choice: Choice, params: Evaluate) -> Selection:
