@@ -14,8 +14,6 @@ from aupair.stage import ARTIFACTS
 
 pytestmark = pytest.mark.slow
 
-Programs = Callable[..., str]
-
 TRIALS = (0, 1)
 ALL = [
     name
