@@ -126,22 +126,33 @@ def test_a_server_refuses_an_unknown_key_of_a_task_and_drops_all_settings_for_on
     assert 'failed to unmarshal kubernetes config: proto: (line 1:91): unknown field "secretAsEnv"' in done.line
     assert "v2_template.go" not in done.line, "a stack trace"
     kfp.unknown = frozenset({"resourceTtlOnCompletion"})
-    assert submit(aupair, kfp, files["full"]).code == 0
+    done = submit(aupair, kfp, files["full"])
+    assert done.code == 8
+    assert "the server dropped the file's settings for Kubernetes" in done.line
+    assert "the run was stopped" in done.line
     assert list(kfp.settings.values()) == [{}]
+    assert kfp.states[0] == "CANCELING"
+    assert not done.out, "no run is announced"
+    assert create_schedule(aupair, kfp, files["full"], "--interval", 60).code == 8
+    assert not kfp.schedules
+    assert aupair("pipeline", "upload", files["full"], "--host", kfp.url).code == 8
+    assert not kfp.pipelines
+    assert not kfp.versions
 
 
 @pytest.mark.parametrize("where", [(), ("platforms", "kubernetes"), ("platforms", "kubernetes", "pipelineConfig")])
 def test_a_second_document_that_a_server_does_not_know_is_dropped_without_a_word(
     files: dict[str, Path], tmp_path: Path, aupair: Command, kfp: KfpServer, where: tuple[str, ...]
 ) -> None:
-    """Seen with the code of 2.17.0, which gives no message; the file is one that somebody has edited."""
+    """Seen on a server of 2.17.0, which gives no message; the file is one that somebody has edited."""
     first, second = yaml.safe_load_all(files["full"].read_text())
     tree = second
     for key in where:
         tree = tree[key]
     tree["fromTheFuture"] = 1
     (tmp_path / "edited.yaml").write_text(yaml.safe_dump_all([first, second]))
-    assert submit(aupair, kfp, files["full"]).code == submit(aupair, kfp, tmp_path / "edited.yaml").code == 0
+    assert submit(aupair, kfp, files["full"]).code == 0
+    assert "the run was stopped" in submit(aupair, kfp, tmp_path / "edited.yaml").line
     known, dropped = kfp.settings.values()
     assert known
     assert not dropped

@@ -32,6 +32,7 @@ from services.kfp_spec import (
     check_arguments,
     check_task_settings,
     check_trigger,
+    known_documents,
     read_body,
     read_settings,
     read_spec,
@@ -138,8 +139,11 @@ class KfpServer:
                 schedule = read_body(request.body, "V2beta1RecurringRun")
                 check_trigger(schedule)
                 text = "Failed to create a recurring run"
-                self._check(schedule, f"{text}: {INTERNAL}: {text} with an invalid pipeline spec manifest")
-                return self._store("recurring_run", self.schedules, dict(request.body))
+                _, settings = self._check(
+                    schedule, f"{text}: {INTERNAL}: {text} with an invalid pipeline spec manifest"
+                )
+                row = {**request.body, "pipeline_spec": known_documents(schedule.pipeline_spec, settings)}
+                return self._store("recurring_run", self.schedules, row)
             case "DELETE", "recurringruns", schedule_id if schedule_id in self.schedules:
                 del self.schedules[schedule_id]
                 return {}
@@ -158,6 +162,8 @@ class KfpServer:
                 return self._store("pipeline", self.pipelines, dict(request.body))
             case "POST", "upload_version", "":
                 return self._upload(request)
+            case "DELETE", _, version if (version_id := version.removeprefix("versions/")) in self.versions:
+                return self.versions.pop(version_id)
             case "DELETE", _, "" if pipeline_id in self.pipelines:
                 return self.pipelines.pop(pipeline_id)
             case "GET", _, "versions" if pipeline_id in self.pipelines:
@@ -223,6 +229,7 @@ class KfpServer:
             run, f"Failed to create a new run: {INTERNAL}: Failed to create a run due to error fetching manifest"
         )
         created = {**body, "created_at": "2026-11-30T06:00:00Z", "state": "PENDING"}
+        created["pipeline_spec"] = known_documents(run.pipeline_spec, settings)
         row = self._store("run", self.runs, created)
         self.settings[row.get("run_id", "")] = settings
         if type_errors(document):  # a driver refuses an argument
@@ -266,6 +273,7 @@ class KfpServer:
             raise Refusal(400, "unknown template format") from refusal
         row = {"pipeline_id": pipeline_id, "display_name": name, "description": request.query.get("description", "")}
         spec = dict(zip(("pipeline_spec", "platform_spec"), documents))
+        spec = known_documents(spec, read_settings(spec, self.unknown))
         return self._store("pipeline_version", self.versions, {**row, "pipeline_spec": spec})
 
 

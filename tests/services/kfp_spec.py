@@ -96,6 +96,13 @@ def read_settings(spec: Mapping[str, Any], unknown: Collection[str]) -> Mapping[
     return {} if set(unknown) & set(settings.get("pipelineConfig", {})) else settings
 
 
+def known_documents(spec: Mapping[str, Any], settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the documents as an answer has them; a second one that was dropped stands there for the first (seen)."""
+    if "platform_spec" not in spec:
+        return spec.get("pipeline_spec", spec)
+    return spec if settings else spec["platform_spec"]
+
+
 def check_arguments(document: Mapping[str, Any], arguments: Mapping[str, Any]) -> None:
     """Refuse arguments that are missing, unknown or of another type."""
     inputs = document["root"].get("inputDefinitions", {}).get("parameters", {})

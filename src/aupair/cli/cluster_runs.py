@@ -184,7 +184,9 @@ def status(
         return
     run = get_run(connection, run_id)
     rows = [(task.name, task.state, format_duration(task.seconds)) for task in list_tasks(run)]
-    show_table(f"{run.display_name}: {run.state or 'PENDING'}", ("task", "state", "took"), rows)
+    typer.echo(f"{run.display_name}: {run.state or 'PENDING'}" + ("" if rows else "; no task has begun"))
+    if rows:
+        show_table("", ("task", "state", "took"), rows)
 
 
 @app.command(

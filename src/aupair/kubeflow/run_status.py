@@ -87,11 +87,11 @@ def cancel_run(connection: Connection, run_id: str) -> None:
     """Stop a run; its exit task still runs.
 
     Raises:
-        RejectedError: it has ended already, or the server refuses.
+        RejectedError: it has ended or is being stopped already, or the server refuses.
     """
     run = get_run(connection, run_id)
-    if run.state in FINISHED:
-        raise RejectedError("the run has ended already", where=run_id, got=run.state)
+    if run.state in (*FINISHED, "CANCELING"):
+        raise RejectedError("the run has ended, or is being stopped", where=f"run {run_id}", got=run.state)
     with kfp_errors(connection.server, f"stop run {run_id}"):
         connection.runs.run_service_terminate_run(run_id)
 

@@ -71,6 +71,7 @@ def submit_run(
         name: of the run; by default the pipeline's name and the time.
 
     Raises:
+        RejectedError: the server drops the file's settings for Kubernetes; the run is stopped.
         AupairError: the server refuses; see `server_errors.kfp_errors`.
     """
     from kfp_server_api import V2beta1Run
@@ -79,7 +80,12 @@ def submit_run(
     request = V2beta1Run(display_name=name, **_job(connection, file, arguments, experiment))
     with kfp_errors(connection.server, "start the run"):
         run = connection.runs.run_service_create_run(request)
-    return _submitted(connection, run.run_id, name, "runs")
+    submitted = _submitted(connection, run.run_id, name, "runs")
+    if settings_dropped(file, run.pipeline_spec):
+        with kfp_errors(connection.server, f"stop run {run.run_id}, which lacks the file's settings"):
+            connection.runs.run_service_terminate_run(run.run_id)
+        raise dropped_error(file, "the run was stopped")
+    return submitted
 
 
 def create_schedule(
@@ -120,9 +126,12 @@ def create_schedule(
     with kfp_errors(connection.server, "create the schedule"):
         created = connection.schedules.recurring_run_service_create_recurring_run(request)
     submitted = _submitted(connection, created.recurring_run_id, schedule.name, "recurringrun")
-    for schedule_id in old:
-        with kfp_errors(connection.server, f"delete the old schedule {schedule_id}; the new one exists"):
+    dropped = settings_dropped(file, created.pipeline_spec)
+    for schedule_id in [submitted.id] if dropped else old:
+        with kfp_errors(connection.server, f"delete schedule {schedule_id}"):
             connection.schedules.recurring_run_service_delete_recurring_run(schedule_id)
+    if dropped:
+        raise dropped_error(file, "the new schedule was deleted")
     return submitted
 
 
@@ -133,6 +142,18 @@ def schedule_ids(connection: Connection, name: str) -> list[str]:
             page_size=100, namespace=connection.namespace, filter=name_filter(name)
         )
     return [str(schedule.recurring_run_id) for schedule in answer.recurring_runs or ()]
+
+
+def settings_dropped(file: PipelineFile, answer: Mapping[str, Any] | None) -> bool:
+    """Return whether a server did not recognise the file's second document: its answer then lacks it."""
+    return bool(file.platform and answer and "platform_spec" not in answer)
+
+
+def dropped_error(file: PipelineFile, outcome: str) -> RejectedError:
+    """Return the error for a server that dropped the settings; a version that it tells, or the user gave, is wrong."""
+    got = f"no secret, volume or node selector of it; {outcome}"
+    todo = "the server does not know a key of its second document: compile with fewer options, or upgrade the server"
+    return RejectedError("the server dropped the file's settings for Kubernetes", where=file.path, got=got, todo=todo)
 
 
 def _submitted(connection: Connection, identifier: str | None, name: str, page: str) -> Submitted:

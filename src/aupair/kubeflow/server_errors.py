@@ -86,7 +86,11 @@ def _refusal(server: "Server", action: str, status: int, headers: Mapping[str, s
         return AuthError(f"not allowed to {action}", where=where, got=got, todo=todo)
     if status in (429, 502, 503, 504):
         return NotReadyError("the server is not ready", where=where, got=got, todo="try again")
-    gateway = "check --host; behind Kubeflow's gateway it ends in /pipeline" if status == 404 else ""
+    gateway = (
+        "check --host; behind Kubeflow's gateway it ends in /pipeline"
+        if status == 404 and message in ("", "Not Found")
+        else ""
+    )
     todo = advice_for_refusal(message) or gateway
     return RejectedError(f"the server refused to {action}", where=where, got=got, todo=todo)
 

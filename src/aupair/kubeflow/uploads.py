@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from aupair.errors import AupairError, RejectedError
 from aupair.kubeflow.pipeline_file import PipelineFile
-from aupair.kubeflow.runs import Submitted, name_filter
+from aupair.kubeflow.runs import Submitted, dropped_error, name_filter, settings_dropped
 from aupair.kubeflow.server import Connection
 from aupair.kubeflow.server_errors import kfp_errors
 
@@ -35,6 +35,10 @@ def upload_pipeline(
                     str(file.path), name=version, pipelineid=pipeline_id, description=f"sha256 {file.digest}"
                 )
             version_id = str(answer.pipeline_version_id)
+            if settings_dropped(file, answer.pipeline_spec):
+                with kfp_errors(connection.server, f"delete version {version}, which lacks the file's settings"):
+                    connection.pipelines.pipeline_service_delete_pipeline_version(pipeline_id, version_id)
+                raise dropped_error(file, "the version was deleted")
     page = f"{connection.server.ui}/#/pipelines/details/{pipeline_id}/version/{version_id}"
     return Submitted(version_id, version, page if connection.server.ui else ""), created
 
