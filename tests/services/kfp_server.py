@@ -43,7 +43,17 @@ Answer = tuple[int, Mapping[str, str], str]
 JSON = {"Content-Type": "application/json"}
 TEXT = {"Content-Type": "text/plain; charset=utf-8"}
 GRPC_CODES = {400: 3, 401: 16, 403: 7, 404: 5, 409: 6, 500: 13, 503: 14}
-INTERNAL = "InternalServerError"
+MANIFEST = {
+    "run": "Failed to create a new run: InternalServerError: Failed to create a run due to error fetching manifest",
+    "schedule": "Failed to create a recurring run: InternalServerError: "
+    "Failed to create a recurring run with an invalid pipeline spec manifest",
+}
+INPUTS = {
+    "run": "Failed to create a new run: Failed to generate the ExecutionSpec",
+    "schedule": "Failed to create a recurring run: Failed to create a recurring run during scheduled workflow creation",
+}
+"""The server's words for what it was doing."""
+
 HTML: Answer = (200, {"Content-Type": "text/html"}, "<!doctype html><title>Sign in</title>")
 REDIRECT: Answer = (302, {"Location": "https://login.example.org/dex/auth?state=very-secret"}, "")
 
@@ -131,17 +141,16 @@ class KfpServer:
                 return self._run(run_id)
             case "POST", "runs", _ if run_id in self.runs and action == "terminate":
                 return self._terminate(run_id)
-            case _, "runs", _:
-                raise Refusal(404, f"Failed to get a run: ResourceNotFoundError: Run {run_id} not found")
+            case method, "runs", _:
+                text = f"Failed to fetch run {run_id}: ResourceNotFoundError: Run {run_id} not found"
+                context = f"terminate a run: Failed to terminate run {run_id} due to error fetching the run"
+                raise Refusal(404, f"Failed to {context if method == 'POST' else 'get a run'}: {text}")
             case "GET", "recurringruns", "":
                 return {"recurringRuns": self._list(self.schedules, request)}
             case "POST", "recurringruns", "":
                 schedule = read_body(request.body, "V2beta1RecurringRun")
                 check_trigger(schedule)
-                text = "Failed to create a recurring run"
-                _, settings = self._check(
-                    schedule, f"{text}: {INTERNAL}: {text} with an invalid pipeline spec manifest"
-                )
+                _, settings = self._check("schedule", schedule)
                 row = {**request.body, "pipeline_spec": known_documents(schedule.pipeline_spec, settings)}
                 return self._store("recurring_run", self.schedules, row)
             case "DELETE", "recurringruns", schedule_id if schedule_id in self.schedules:
@@ -214,20 +223,18 @@ class KfpServer:
             raise Refusal(409, f"Already exist error: experiment {experiment.display_name}")
         return self._store("experiment", self.experiments, {"display_name": experiment.display_name})
 
-    def _check(self, job: Any, context: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    def _check(self, kind: str, job: Any) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
         """Return both documents of a run or a schedule, after the checks of the server."""
         if job.experiment_id not in self.experiments:
             raise Refusal(404, f"Experiment {job.experiment_id} not found")
-        document = read_spec(job.pipeline_spec, context)
+        document = read_spec(job.pipeline_spec, MANIFEST[kind])
         settings = read_settings(job.pipeline_spec, self.unknown)
-        check_arguments(document, job.runtime_config.parameters or {})
+        check_arguments(document, job.runtime_config.parameters or {}, INPUTS[kind])
         check_task_settings(settings, self.unknown)
         return document, settings
 
     def _add_run(self, run: Any, body: Mapping[str, Any]) -> dict[str, Any]:
-        document, settings = self._check(
-            run, f"Failed to create a new run: {INTERNAL}: Failed to create a run due to error fetching manifest"
-        )
+        document, settings = self._check("run", run)
         created = {**body, "created_at": "2026-11-30T06:00:00Z", "state": "PENDING"}
         created["pipeline_spec"] = known_documents(run.pipeline_spec, settings)
         row = self._store("run", self.runs, created)

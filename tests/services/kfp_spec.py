@@ -51,6 +51,10 @@ def check_trigger(schedule: Any) -> None:
     cron = schedule.trigger.cron_schedule.cron if schedule.trigger.cron_schedule else None
     if not schedule.display_name or not (cron or int(schedule.trigger.periodic_schedule.interval_second)):
         raise Refusal(400, "Invalid input error: a recurring run needs a name and a trigger")
+    if not 1 <= int(schedule.max_concurrency) <= 10:
+        text = "Max concurrency of a recurring run must be at least 1 and at most 10. Received"
+        text = f"Invalid input error: {text} {schedule.max_concurrency}"
+        raise Refusal(400, f"Failed to create a recurring run due to conversion error: {text}")
 
 
 def read_spec(spec: Mapping[str, Any], context: str) -> Mapping[str, Any]:
@@ -103,7 +107,7 @@ def known_documents(spec: Mapping[str, Any], settings: Mapping[str, Any]) -> Map
     return spec if settings else spec["platform_spec"]
 
 
-def check_arguments(document: Mapping[str, Any], arguments: Mapping[str, Any]) -> None:
+def check_arguments(document: Mapping[str, Any], arguments: Mapping[str, Any], context: str) -> None:
     """Refuse arguments that are missing, unknown or of another type."""
     inputs = document["root"].get("inputDefinitions", {}).get("parameters", {})
     for name, definition in inputs.items():
@@ -111,16 +115,16 @@ def check_arguments(document: Mapping[str, Any], arguments: Mapping[str, Any]) -
         if name not in arguments:
             if not definition.get("isOptional") and "defaultValue" not in definition:
                 text = f"parameter {name} is not optional, yet has neither default value nor user provided value"
-                raise _invalid_input(text)
+                raise _invalid_input(context, text)
         elif not isinstance(arguments[name], kind) or (word != "bool" and isinstance(arguments[name], bool)):
             rest = (
                 "but the parameter value is not of number value type"
                 if word == "double or integer"
                 else f"but the input parameter is not of {word} value type"
             )
-            raise _invalid_input(f"input parameter {name} requires type {word}, {rest}")
+            raise _invalid_input(context, f"input parameter {name} requires type {word}, {rest}")
     if extra := set(arguments) - set(inputs):
-        raise _invalid_input(f"parameter(s) provided are not required by pipeline: {', '.join(sorted(extra))}")
+        raise _invalid_input(context, f"parameter(s) provided are not required by pipeline: {', '.join(sorted(extra))}")
 
 
 def check_task_settings(settings: Mapping[str, Any], unknown: Collection[str]) -> None:
@@ -128,21 +132,20 @@ def check_task_settings(settings: Mapping[str, Any], unknown: Collection[str]) -
     from kfp.kubernetes.kubernetes_executor_config_pb2 import KubernetesExecutorConfig
 
     for label, options in settings.get("deploymentSpec", {}).get("executors", {}).items():
-        problem = next((f'proto: (line 1:91): unknown field "{key}"' for key in _keys(options) if key in unknown), "")
+        key = next((key for key in _keys(options) if key in unknown), "")
         try:
             json_format.ParseDict(options, KubernetesExecutorConfig())
         except json_format.ParseError as error:
-            problem = f"proto: {error}"
-        if problem:
+            key = str(error).partition('no field named "')[2].partition('"')[0]
+        if key:
             task = label.removeprefix("exec-")
             text = f'compiling DAG "comp-exit-handler-1": compiling task "{task}": error creating executor for "{task}"'
             text = f"{text}: failed to unmarshal kubernetes config"
-            raise Refusal(500, f"Internal error: {text}: {problem}{_STACK}")
+            raise Refusal(500, f'Internal error: {text}: proto: (line 1:91): unknown field "{key}"{_STACK}')
 
 
-def _invalid_input(text: str) -> Refusal:
-    where = "Failed to generate the ExecutionSpec: invalid pipeline job inputs"
-    return Refusal(400, f"Failed to create a new run: {where}: Invalid input error: {text}")
+def _invalid_input(context: str, text: str) -> Refusal:
+    return Refusal(400, f"{context}: invalid pipeline job inputs: Invalid input error: {text}")
 
 
 def _keys(tree: Any) -> Iterator[str]:
