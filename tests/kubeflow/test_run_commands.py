@@ -135,6 +135,23 @@ def test_a_task_without_retries_has_one_pod(
     assert call(aupair, kfp, "logs", next(iter(kfp.runs))).out == f"==> plan-shards, FAILED, pod {plain}\nno videos\n"
 
 
+def test_the_tasks_that_follow_a_task_are_no_part_of_it(
+    aupair: Command, kfp: KfpServer, files: dict[str, Path]
+) -> None:
+    """A server of 2.17.0 lists both as children of a task."""
+    assert call(aupair, kfp, "submit", files["plain"], *SOURCE).code == 0
+    name, loop = f"{HANDLER}.plan-shards", f"{HANDLER}.for-loop-2"
+    kfp.nodes = [
+        node("w-x1", f"{HANDLER}.plan-shards-driver", "SUCCEEDED", name),
+        node("w-x1", name, "SUCCEEDED", f"{name}.executor", loop),
+        node("w-x1", f"{name}.executor", "SUCCEEDED", loop),
+    ]
+    plain = pod(f"{name}.executor", "system-container-impl")
+    kfp.logs = {plain: "3 shards\n"}
+    done = call(aupair, kfp, "logs", next(iter(kfp.runs)))
+    assert done.out == f"==> plan-shards, SUCCEEDED, pod {plain}\n3 shards\n"
+
+
 def test_a_run_of_an_uploaded_pipeline_has_its_tasks_too(
     aupair: Command, kfp: KfpServer, files: dict[str, Path]
 ) -> None:

@@ -104,6 +104,9 @@ def _task(row: Any, template: str, nodes: Collection[str]) -> RunTask:
     """Return a task from its node and the ids of all nodes."""
     state = OMITTED if not row.state or row.state == _NO_STATE else row.state
     below = [] if row.display_name.endswith("-driver") else _children(row)
+    # the children of a node are its parts and also the tasks that follow it: seen on a server of 2.17.0
+    parts = {_node_below(node, suffix) for node in nodes for suffix in (".executor", *map("({})".format, range(10)))}
+    below = [node for node in below if node in parts] or below
     pods = tuple(pod for node in below for pod in _pod_names(node, template, nodes))
     return RunTask(row.display_name, state, duration(row.start_time, row.end_time), pods)
 
