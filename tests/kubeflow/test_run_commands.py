@@ -152,6 +152,31 @@ def test_the_tasks_that_follow_a_task_are_no_part_of_it(
     assert done.out == f"==> plan-shards, SUCCEEDED, pod {plain}\n3 shards\n"
 
 
+def test_the_pods_of_a_real_run_are_named(aupair: Command, kfp: KfpServer, files: dict[str, Path]) -> None:
+    """A training run in the middle, on KFP 2.17.0 with Argo 4.0.5 and the retries of the shipped ConfigMap.
+
+    The pods below were there: the server gave out their logs.
+    """
+    assert call(aupair, kfp, "submit", files["full"], *SOURCE).code == 0
+    keys = ("display_name", "state", "start_time", "end_time", "child_tasks")
+    rows = json.loads((Path(__file__).parent / "real" / "nodes_kfp_2.17.0.json").read_text())
+    kfp.nodes = [dict(zip(keys, (*row[:4], [{"pod_name": name} for name in row[4]]))) for row in rows]
+    pods = {
+        "fetch-data": [51698833],
+        "check-data": [992286489],
+        "preprocess-faces": [2899526719],
+        "sample-pairs": [1963744430],
+        "train-pseudo-intensity": [3512833, 3035285581],
+    }
+    prefix = "aupair-train-mpzqn-retry-system-container-impl"
+    kfp.logs = {f"{prefix}-{number}": f"log {number}\n" for numbers in pods.values() for number in numbers}
+    for name, numbers in pods.items():
+        done = call(aupair, kfp, "logs", next(iter(kfp.runs)), "--task", name)
+        assert sorted(line for line in done.out.splitlines() if "==>" not in line) == sorted(
+            f"log {number}" for number in numbers
+        )
+
+
 def test_a_run_of_an_uploaded_pipeline_has_its_tasks_too(
     aupair: Command, kfp: KfpServer, files: dict[str, Path]
 ) -> None:
