@@ -103,8 +103,10 @@ def test_a_run_that_is_not_there_is_one_line(aupair: Command, kfp: KfpServer, co
 
 
 def test_the_logs_of_failed_tasks_of_every_try(aupair: Command, kfp: KfpServer, run_id: str) -> None:
-    kfp.logs = {CHECK: "all well\n", TRAIN[0]: "lost the bucket\n", TRAIN[1]: "epoch 1\nepoch 2\nValueError: no loss\n"}
-    done = call(aupair, kfp, "logs", run_id, "--tail", 2)
+    info, fatal = (f"{level}1130 07:25:38.561423      15 launcher_v2.go:206] publish" for level in "IF")
+    training = f"epoch 1\nepoch 2\n{info} success.\nValueError: no loss\n{info} failure.\n{fatal} failed\n"
+    kfp.logs = {CHECK: "all well\n", TRAIN[0]: "lost the bucket\n", TRAIN[1]: training}
+    done = call(aupair, kfp, "logs", run_id, "--tail", 3)
     assert done.code == 0, done.err
     assert done.out.splitlines() == [
         f"==> train-mapping, FAILED, pod {TRAIN[0]}",
@@ -112,6 +114,7 @@ def test_the_logs_of_failed_tasks_of_every_try(aupair: Command, kfp: KfpServer, 
         f"==> train-mapping, FAILED, pod {TRAIN[1]}",
         "epoch 2",
         "ValueError: no loss",
+        f"{fatal} failed",
     ]
 
 

@@ -1,5 +1,6 @@
 """Runs on a server: list them, wait for one, stop one, read the logs of its tasks: `aupair pipeline status | logs | cancel`."""
 
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +19,10 @@ _POLL_SECONDS = 5.0
 _LOG_SECONDS = 60.0
 _FAILED_POLLS = 60
 """Polls in a row that may fail while waiting for a run: a server is restarted now and then."""
+
+
+_LAUNCHER_LINE = re.compile(r"I\d{4} \d\d:\d\d:\d\d\.\d+ +\d+ \w+\.go:\d+\] ")
+"""What Kubeflow's launcher logs into the same log, but for its warnings and errors."""
 
 
 class StillRunning(AupairError):
@@ -143,7 +148,9 @@ def read_logs(connection: Connection, run: "V2beta1Run", task: str = "") -> Iter
         for pod in row.pods:
             title = f"{row.name}, {row.state}"
             try:
-                yield TaskLog(title, pod, connection.read_log(str(run.run_id), pod, f"{run.created_at:%Y-%m-%d}"))
+                text = connection.read_log(str(run.run_id), pod, f"{run.created_at:%Y-%m-%d}")
+                lines = [line for line in text.splitlines() if not _LAUNCHER_LINE.match(line)]
+                yield TaskLog(title, pod, "\n".join(lines))
             except RejectedError as error:
                 yield TaskLog(title, pod, None, str(error))
 
