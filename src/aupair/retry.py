@@ -13,7 +13,7 @@ from aupair.errors import scrub
 T = TypeVar("T")
 
 LONGEST = 600.0
-"""Seconds after the first failure of a call within which it is tried again."""
+"""How long after its first failure a call may be tried again, in seconds."""
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0
 
@@ -22,7 +22,7 @@ _LOG = logging.getLogger(__name__)
 _answered: set[str] = set()
 """The services that have answered in this process."""
 
-_once: ContextVar[bool] = ContextVar("once", default=False)
+_no_retries: ContextVar[bool] = ContextVar("no_retries", default=False)
 
 
 def has_answered(service: str) -> bool:
@@ -31,18 +31,18 @@ def has_answered(service: str) -> bool:
 
 
 def note_answer(service: str) -> None:
-    """Remember that a service has answered, where `retry` cannot see it: the call failed later."""
+    """Record that a service has answered, for a caller whose call failed only after it had received data."""
     _answered.add(service)
 
 
 @contextmanager
-def once() -> Iterator[None]:
-    """Let no call in the block be repeated: for a caller that cannot wait, or that repeats the whole block."""
-    token = _once.set(True)
+def no_retries() -> Iterator[None]:
+    """Disable retries inside the block, for a caller that cannot wait, or that repeats the whole block."""
+    token = _no_retries.set(True)
     try:
         yield
     finally:
-        _once.reset(token)
+        _no_retries.reset(token)
 
 
 def retry(
@@ -51,13 +51,13 @@ def retry(
     """Return what `call` returns; call it again after a transient failure of a service that has answered before.
 
     The pauses double from 1 s to 60 s, each shortened by up to a half at random. Inside another `retry` the call is
-    made once, since the outer one repeats it: so the time does not multiply.
+    made once, since the outer one repeats it; otherwise the waiting times would multiply.
 
     Args:
-        call: something that may be done twice: after a lost answer the service has already done it once.
+        call: an idempotent action: if only the answer was lost, the service has already done it.
         what, service: the action and the service, for the line that is logged.
         is_transient: whether a failure can pass by itself.
-        longest: seconds after the first failure within which another try begins.
+        longest: seconds after the first failure during which a new attempt may start.
 
     Raises:
         Exception: what `call` raises at the end.
@@ -65,16 +65,16 @@ def retry(
     pause, end = _FIRST_PAUSE, None
     while True:
         try:
-            with once():
+            with no_retries():
                 result = call()
         except Exception as error:
             now, wait = time.monotonic(), random.uniform(pause / 2, pause)
             end = now + longest if end is None else end
-            if _once.get() or not has_answered(service) or not is_transient(error) or now + wait > end:
+            if _no_retries.get() or not has_answered(service) or not is_transient(error) or now + wait > end:
                 raise
             cause = scrub(" ".join(str(error).split()))[:300] or type(error).__name__
             _LOG.warning(
-                "%s: %s failed (%s); trying again in %.0f s, for %.0f s more", service, what, cause, wait, end - now
+                "%s: %s failed (%s); retrying in %.0f s, giving up in %.0f s", service, what, cause, wait, end - now
             )
             time.sleep(wait)
             pause = min(2 * pause, _LONGEST_PAUSE)

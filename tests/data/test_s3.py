@@ -77,7 +77,7 @@ def test_cut_connections_are_tried_again(proxy: Flaky, put: Put, tmp_path: Path)
 
 
 @pytest.mark.parametrize("fault", ["503 Slow Down", "429 Too Many Requests", "500 Internal Error", "cut", "gone"])
-def test_a_fault_after_the_first_answer_is_waited_out(
+def test_transient_failure_after_a_first_answer_is_retried(
     proxy: Flaky, put: Put, clock: FakeClock, tmp_path: Path, fault: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     source = put({"a": noise(1, 1000), "b": noise(2, 1000)})
@@ -93,7 +93,7 @@ def test_a_fault_after_the_first_answer_is_waited_out(
     assert content(tmp_path) == {"out/a": noise(1, 1000), "out/b": noise(2, 1000)}
     assert clock.sleeps
     assert re.fullmatch(
-        r"s3://videos: fetching [ab] failed \(.*\); trying again in 1 s, for 600 s more", caplog.messages[0]
+        r"s3://videos: fetching [ab] failed \(.*\); retrying in 1 s, giving up in 600 s", caplog.messages[0]
     )
 
 

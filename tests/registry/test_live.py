@@ -117,7 +117,7 @@ def test_nothing_is_logged_twice_beside_the_server(
     assert [(m.step, m.value) for m in client.get_metric_history(ours.info.run_id, "loss")] == [(1, 2.0), (2, 1.0)]
     assert [(m.step, m.value) for m in client.get_metric_history(task, "loss")] == [(0, 1.0)], "the server's alone"
     assert client.get_experiment_by_name("test") is None
-    assert live_logging.current_experiment(client, "test") == ours.info.experiment_id
+    assert live_logging.current_experiment_id(client, "test") == ours.info.experiment_id
 
 
 def test_all_tasks_of_the_server_are_one_flow(
@@ -148,7 +148,7 @@ def test_a_stage_that_starts_again_goes_on_in_its_run(
         assert runs(client)["train-mapping"].info.status == "RUNNING"
         log.metrics(2, **{"fold 0.loss (x)": 2.0})
         log.metrics(3, **{"fold 0.loss (x)": 1.0})
-    assert len(client.search_runs([live_logging.current_experiment(client, "test")])) == 2, "the flow and the stage"
+    assert len(client.search_runs([live_logging.current_experiment_id(client, "test")])) == 2, "the flow and the stage"
     run_id = runs(client)["train-mapping"].info.run_id
     assert [point.step for point in client.get_metric_history(run_id, "fold 0/loss _x_")] == [1, 2, 3]
 
@@ -186,7 +186,7 @@ def test_register_model_adds_what_is_missing_and_leaves_the_rest(client: Any, mo
         pass
     with pytest.raises(KeyboardInterrupt), live_logging.log_while_running(STAGE, "test", lambda: STAGE):
         raise KeyboardInterrupt
-    experiment = live_logging.current_experiment(client, "test")
+    experiment = live_logging.current_experiment_id(client, "test")
     parent = live_logging.get_or_create_parent_run(client, experiment, "k1")
     rest = [StageRun("evaluate", metrics={"score": 2}), STAGE, StageRun("check-data", params={"few_positives": 5})]
     whole = StageRun("flow", metrics={"score": 1}, tags={"data.md5": "d"}, run_id=parent)

@@ -24,7 +24,7 @@ def test_the_parent_run_has_a_handful_of_metrics_and_evaluate_all_of_them() -> N
         },
     }
     rows = [{"name": name, "split": split, **figures} for name in names for split in ("select", "validation")]
-    found = headline_metrics({"rows": rows, **evidence, "select": evidence})
+    numbers = headline_metrics({"rows": rows, **evidence, "select": evidence})
     expected = {
         f"rows.{name}.{split}.{key}": figures[key]
         for name in names[1:]
@@ -32,7 +32,7 @@ def test_the_parent_run_has_a_handful_of_metrics_and_evaluate_all_of_them() -> N
         for key in ("score", "f1", "accuracy")
     }
     more = {"pair_nll.h": 1, "pair_nll.constant": 2, "gain_at_80.sigma": 4}
-    assert found == {**expected, "pair_accuracy.mean": 0.6, **{f"uncertainty.{k}": v for k, v in more.items()}}
+    assert numbers == {**expected, "pair_accuracy.mean": 0.6, **{f"uncertainty.{k}": v for k, v in more.items()}}
 
 
 def test_the_tags_say_what_was_chosen_and_why(tmp_path: Path) -> None:

@@ -249,6 +249,6 @@ def test_a_server_that_does_not_answer_is_one_line(monkeypatch: pytest.MonkeyPat
 def test_a_store_that_cannot_be_opened_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uri: str) -> None:
     (tmp_path / "mlflow.db").write_text("this is no database at all, but it is not empty either\n" * 50)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri.format(tmp_path))
-    with pytest.raises(RegistryError, match="refused") as caught:
+    with pytest.raises(RegistryError, match="failed") as caught:
         versions.list_versions()
     assert "\n" not in str(caught.value)

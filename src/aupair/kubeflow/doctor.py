@@ -15,7 +15,7 @@ from aupair.kubeflow.pipeline_file import PipelineFile, read_pipeline_file
 from aupair.kubeflow.server import Connection, Server
 from aupair.kubeflow.server_errors import kfp_errors
 from aupair.registry import mlflow_store
-from aupair.retry import once
+from aupair.retry import no_retries
 
 _SECONDS = 5
 """How long to wait for an answer; the KFP server has limits of its own."""
@@ -171,7 +171,7 @@ class Doctor:
         if not uri:
             raise _Unsure(f"{_TRACKING} is not set: {mlflow_store.DEFAULT_URI} of this folder, which no pod can reach")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(_SECONDS))
-        with once(), mlflow_store.mlflow_errors("the registry"):
+        with no_retries(), mlflow_store.mlflow_errors("the registry"):
             client = mlflow_store.open_mlflow()
             names = [model.name for model in client.search_registered_models(max_results=5)]
         return f"{scrub(uri)}: models {', '.join(names) or 'none yet'}"

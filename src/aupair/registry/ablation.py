@@ -1,4 +1,4 @@
-"""Log an ablation to MLflow: a parent run, and below it a run for each scored row with its settings and figures."""
+"""Logging of an ablation to MLflow: a parent run, and below it a run for each scored row with its settings and figures."""
 
 import json
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ def log_ablation(tree: Mapping[str, Any], reports: tuple[Path, ...], experiment:
         reports: files to log with the parent run.
 
     Raises:
-        RegistryError: MLflow refuses, or does not answer.
+        RegistryError: MLflow fails, or does not answer.
     """
     client = mlflow_store.open_mlflow(create=True)
     experiment_id = mlflow_store.get_or_create_experiment(client, experiment)

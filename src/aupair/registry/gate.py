@@ -22,14 +22,14 @@ class Gate(Record):
     f1_margin: Annotated[float, Field(ge=0, le=1)] = 0.05
     """how much lower than the champion's the F1 of any AU may be"""
     same_data: bool = True
-    """the data hash must be the champion's"""
+    """whether the data hash must be that of the champion"""
 
 
 def load_gate(path: Path = PATH) -> Gate:
-    """Load the gate.
+    """Load the gate; without a valid file nothing can be promoted.
 
     Raises:
-        RegistryError: the file is missing or wrong: nothing is promoted without a gate.
+        RegistryError: the file is missing or wrong.
     """
     try:
         return Gate.model_validate(yaml.safe_load(Path(path).read_text()) or {})
@@ -46,13 +46,13 @@ def load_gate(path: Path = PATH) -> Gate:
 
 
 def missing_selection_tags(tags: Mapping[str, str]) -> list[str]:
-    """Return what a version lacks to be promoted at all, even with --force; empty if it lacks nothing."""
+    """Return the reasons why a version cannot be promoted at all, even with --force; empty if there are none."""
     lacking = [au for au in AUS if tags.get(f"selection.{au}") not in ("P1", "P2")]
     return [f"no selection tag (P1: with uncertainty, P2: without) for {', '.join(lacking)}"] if lacking else []
 
 
 def list_refusals(gate: Gate, version: Mapping[str, str], champion: Mapping[str, str]) -> list[str]:
-    """Return why a version must not replace the champion, by the tags of both; empty if it may."""
+    """Return the reasons, from the tags of both, why a version must not replace the champion; empty if it may."""
     reasons: list[str] = []
     if gate.same_data and version.get("data.md5") != champion.get("data.md5"):
         reasons.append(f"other data ({version.get('data.md5')}, the champion's {champion.get('data.md5')})")
@@ -63,7 +63,7 @@ def list_refusals(gate: Gate, version: Mapping[str, str], champion: Mapping[str,
 
 
 def _compare_tag(tag: str, margin: float, version: Mapping[str, str], champion: Mapping[str, str]) -> list[str]:
-    """Return a list with a description of how a number is worse than the champion's, or an empty list if it is not.
+    """Return a description of the difference, in a list, if a number is worse than the champion's; else an empty list.
 
     A number that only the champion has counts as worse.
     """
@@ -72,5 +72,5 @@ def _compare_tag(tag: str, margin: float, version: Mapping[str, str], champion: 
     if tag not in version:
         return [f"no {tag}"]
     new, old = float(version[tag]), float(champion[tag])
-    # A tag has six decimals: half of the last one is no difference.
+    # A tag has six decimals: half of the last one counts as equal.
     return [f"{tag} {new:.3f} against {old:.3f}"] if not new >= old - margin - 5e-7 else []

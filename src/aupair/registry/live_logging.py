@@ -1,7 +1,7 @@
-"""Log a stage to MLflow while it runs in a pipeline.
+"""Logging of a stage to MLflow while it runs in a pipeline.
 
-A pipeline's run is known by KFP_RUN_ID (of Kubeflow, or of a local run), or by MLFLOW_RUN_ID, the MLflow run that a KFP
-server with MLflow built in creates for each task, and to which it logs the task's inputs and scalar metrics. Without
+A pipeline's run is known by KFP_RUN_ID (Kubeflow or a local run) or by MLFLOW_RUN_ID. The latter is the MLflow run that a
+KFP server with built-in MLflow creates for each task, and to which it logs the task's inputs and scalar metrics. Without
 either, register-model logs the whole flow afterwards; with one, it logs only what is missing.
 """
 
@@ -35,15 +35,16 @@ T = TypeVar("T")
 
 _SERVER_RUN = "MLFLOW_RUN_ID"
 EXPERIMENT = "MLFLOW_EXPERIMENT_NAME"
+"""The environment variable with the name of the experiment that the tasks of a pipeline log to."""
 
 
 def server_run_id() -> str:
-    """Return the MLflow run that the KFP server created for this task; empty if it created none."""
+    """Return the id of the MLflow run that the KFP server created for this task; empty if it created none."""
     return os.environ.get(_SERVER_RUN, "")
 
 
 def runs_in_pipeline() -> bool:
-    """Return whether a pipeline runs, in which stages log themselves."""
+    """Return whether this process is a task of a pipeline, in which each stage logs its own run."""
     return bool(pipeline_run_id() or server_run_id())
 
 
@@ -55,9 +56,9 @@ def current_flow_id(client: "MlflowClient", otherwise: str = "") -> str:
 
 
 def _server_flow_run(client: "MlflowClient") -> str:
-    """Return the run that the KFP server made for the whole flow: the topmost above its run of this task.
+    """Return the id of the MLflow run that the KFP server created for the whole flow: the topmost ancestor of this task's run.
 
-    Between the two are its runs of the exit handler and of the loop.
+    Between the two are the server's runs of the exit handler and of the loop.
     """
     run_id = server_run_id()
     with mlflow_store.mlflow_errors(f"run {run_id}"):
@@ -66,7 +67,7 @@ def _server_flow_run(client: "MlflowClient") -> str:
     return run_id
 
 
-def current_experiment(client: "MlflowClient", name: str) -> str:
+def current_experiment_id(client: "MlflowClient", name: str) -> str:
     """Return the id of the experiment to log to.
 
     It is that of the server's run; else the one that the pipeline's environment names; else the one called `name`.
@@ -78,18 +79,18 @@ def current_experiment(client: "MlflowClient", name: str) -> str:
     return mlflow_store.get_or_create_experiment(client, name)
 
 
-def get_or_create_parent_run(client: "MlflowClient", experiment: str, flow: str) -> str:
+def get_or_create_parent_run(client: "MlflowClient", experiment_id: str, flow_id: str) -> str:
     """Return the id of the flow's parent run, and create the run if there is none.
 
     The first task of a pipeline creates it, before other tasks run in parallel.
     """
     parent = StageRun(PARENT)
-    with mlflow_store.mlflow_errors(f"flow {flow}"):
+    with mlflow_store.mlflow_errors(f"flow {flow_id}"):
         if server_run_id():
             run_id = _server_flow_run(client)
-            set_tags(client, run_id, stage_run_tags(parent, flow))
+            set_tags(client, run_id, stage_run_tags(parent, flow_id))
             return run_id
-        return get_or_create_run(client, experiment, flow, parent)
+        return get_or_create_run(client, experiment_id, flow_id, parent)
 
 
 @contextmanager
@@ -98,28 +99,29 @@ def log_while_running(
 ) -> Iterator[Log]:
     """Log the stage that runs in the block: its metrics at once, and all it wrote when it ends.
 
-    If the store cannot be reached at the start, the stage does not begin. If it is lost later for more than ten
-    minutes, one line says so, the stage runs on, and register-model logs what is missing.
+    If the store cannot be reached at the start, the stage does not begin. If the store fails later for more than ten
+    minutes, one line is logged, the stage continues, and register-model logs what is missing.
 
     Args:
         stage: its name, trial and params.
-        collect: returns what there is to log when the stage has ended.
-        log: gets everything that the stage logs, too.
+        experiment: the name of the experiment, unless the pipeline sets another one.
+        collect: returns what to log when the stage has ended.
+        log: a log that also receives everything.
 
     Raises:
-        RegistryError: the store cannot be reached, or refuses, at the start.
+        RegistryError: the store cannot be reached, or fails, at the start.
     """
     client = mlflow_store.open_mlflow(create=True)
-    flow, experiment_id = current_flow_id(client), current_experiment(client, experiment)
-    parent = get_or_create_parent_run(client, experiment_id, flow)
-    # The KFP server logs to its own run of the task as well: below it, nothing is logged to one run twice.
-    above = {"mlflow.parentRunId": server_run_id() or parent}
+    flow_id, experiment_id = current_flow_id(client), current_experiment_id(client, experiment)
+    parent_id = get_or_create_parent_run(client, experiment_id, flow_id)
+    # The KFP server logs to its own run of the task. The stage's run is its child, so that nothing is logged twice to one run.
+    above = {"mlflow.parentRunId": server_run_id() or parent_id}
     with mlflow_store.mlflow_errors(f"run {stage.name}"):
-        run_id = get_or_create_run(client, experiment_id, flow, replace(stage, tags={**stage.tags, **above}))
-        client.update_run(run_id, "RUNNING")  # it may be of an earlier try that failed
+        run_id = get_or_create_run(client, experiment_id, flow_id, replace(stage, tags={**stage.tags, **above}))
+        client.update_run(run_id, "RUNNING")  # it may be the run of an earlier attempt that failed
         live = _MLflowLog(client, run_id, log)
 
-    def finish() -> None:
+    def finish(result: StageRun) -> None:
         log_run(client, run_id, result)
         client.set_tag(run_id, LOGGED, "yes")
         client.set_terminated(run_id, "FINISHED")
@@ -130,7 +132,7 @@ def log_while_running(
         live.attempt(lambda: client.set_terminated(run_id, "FAILED"))
         raise
     result = collect()
-    live.attempt(finish)
+    live.attempt(lambda: finish(result))
 
 
 class _MLflowLog(Log):
@@ -139,7 +141,7 @@ class _MLflowLog(Log):
     def __init__(self, client: "MlflowClient", run_id: str, log: Log) -> None:
         self._client, self._run_id, self._log = client, run_id, log
         self._lost = False
-        self._logged = logged_steps(client, run_id)  # by an earlier try of the stage
+        self._logged = logged_steps(client, run_id)  # by an earlier attempt of the stage
 
     def line(self, text: str) -> None:
         """Pass a line on."""
@@ -157,7 +159,7 @@ class _MLflowLog(Log):
         self.attempt(lambda: log_metric_points(self._client, self._run_id, points, now, self._logged))
 
     def attempt(self, call: Callable[[], object]) -> None:
-        """Call the store unless it was lost before; log one line if this call loses it."""
+        """Call the store unless an earlier call failed; if this one fails, log one line and make no further calls."""
         if self._lost:
             return
         try:
@@ -165,4 +167,4 @@ class _MLflowLog(Log):
                 call()
         except RegistryError as error:
             self._lost = True
-            self._log.line(f"{error}; the rest of this stage is not logged now, register-model will log it")
+            self._log.line(f"{error}; the rest of this stage is not logged now, but later by register-model")

@@ -1,4 +1,4 @@
-"""Open the MLflow store: find and create it, keep MLflow quiet, and turn its failures into errors of one line."""
+"""Access to the MLflow store: finding and creating it, retrying its calls, and turning its failures into errors of one line."""
 
 import fcntl
 import os
@@ -28,7 +28,7 @@ _TRANSIENT_TEXT = re.compile(
     r"|An error occurred \((429|50[0234]|SlowDown|InternalError|ServiceUnavailable|RequestTimeout|Throttling\w*)\)"
     r"|(Could not connect to the|(Connect|Read) timeout on) endpoint|database( table)? is locked"
 )
-"""What MLflow and, for artifacts that it reads and writes in a bucket itself, boto3 write of a failure that can pass."""
+"""Messages of transient failures: MLflow's, and boto3's for artifacts that MLflow's client reads or writes in a bucket directly."""
 
 
 def tracking_uri() -> str:
@@ -65,8 +65,8 @@ def open_mlflow(create: bool = False) -> "MlflowClient":
 class _RetryingClient:
     """An MlflowClient that repeats its calls while MLflow's server or database does not answer.
 
-    Calls that create something are not repeated, since a lost answer would create it twice: their callers look for it
-    first, in a function that they hand to `retrying`.
+    Calls that create something are not repeated, since after a lost answer it would exist twice. Their callers search
+    for it first, inside a function passed to `retrying`.
     """
 
     def __init__(self, client: "MlflowClient") -> None:
@@ -80,22 +80,24 @@ class _RetryingClient:
 
 
 def retrying(what: str, call: Callable[[], T]) -> T:
-    """Return what `call` returns; call it again while MLflow's server or database does not answer, see `retry`.
+    """Return what `call` returns; call it again while MLflow's server or database does not answer.
+
+    Only a server that has answered before is waited for, see `retry`.
 
     Args:
         what: the action, for the log.
-        call: something that may be done twice.
+        call: an idempotent action, see `retry`.
     """
     return retry(call, what, f"MLflow at {scrub(tracking_uri())}", _is_transient)
 
 
 def _is_transient(error: Exception) -> bool:
-    """Return whether a failure can pass: no answer, throttling, 5xx, a locked database or a lost connection to one."""
+    """Return whether a failure is transient: no answer, throttling, 5xx, a locked database or a lost connection to one."""
     import requests
     from mlflow.exceptions import RestException
     from sqlalchemy.exc import OperationalError
 
-    if isinstance(error, requests.HTTPError):  # of an artifact
+    if isinstance(error, requests.HTTPError):  # raised by requests for artifacts
         return error.response.status_code in _TRANSIENT_STATUS
     if isinstance(error, RestException):
         return error.get_http_status_code() in _TRANSIENT_STATUS
@@ -113,7 +115,7 @@ def sqlite_path(uri: str) -> Path | None:
 
 
 def get_or_create_experiment(client: "MlflowClient", name: str) -> str:
-    """Return the id of an experiment; a local store has its files in `mlruns` beside the database."""
+    """Return the id of an experiment, created if there is none; a local store has its files in `mlruns` beside the database."""
     from mlflow import MlflowException
 
     database = sqlite_path(tracking_uri())
@@ -125,7 +127,7 @@ def get_or_create_experiment(client: "MlflowClient", name: str) -> str:
         try:
             return str(client.create_experiment(name, artifact_location=location))
         except MlflowException:
-            if experiment := client.get_experiment_by_name(name):  # another process has created it in between
+            if experiment := client.get_experiment_by_name(name):  # another process created it meanwhile
                 return str(experiment.experiment_id)
             raise
 
@@ -138,7 +140,7 @@ def mlflow_errors(where: str) -> Iterator[None]:
     """Turn what MLflow or its database raises in the block into an error of one line.
 
     Args:
-        where: the run, model or version at hand, named in the error.
+        where: the run, model or version concerned, for the message.
 
     Raises:
         RegistryError: the first line of the original message.
@@ -153,13 +155,13 @@ def mlflow_errors(where: str) -> Iterator[None]:
         yield
     except (MlflowException, RequestException, SQLAlchemyError, Boto3Error, BotoCoreError, ClientError) as error:
         first = str(error).strip().splitlines()[0][:300]
-        raise RegistryError(f"MLflow at {scrub(tracking_uri())} refused", where=where, got=first) from error
+        raise RegistryError(f"MLflow at {scrub(tracking_uri())} failed", where=where, got=first) from error
 
 
 def _set_defaults() -> None:
-    """Turn off MLflow's telemetry, chatter and retries; for its chatter a user's own settings win."""
+    """Turn off MLflow's telemetry, log output and retries; for log output, the user's own settings take precedence."""
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
-    # MLflow repeats every request, also one that creates something: after a lost answer there would be two of it
+    # MLflow repeats every request, also one that creates something: after a lost answer it would exist twice
     os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -198,7 +200,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _check_server(uri: str) -> None:
-    """Check that a server answers at all; one that has answered before is waited for."""
+    """Check that a server answers at all; retry if it has answered before."""
     import requests
 
     def probe() -> None:

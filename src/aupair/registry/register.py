@@ -1,4 +1,4 @@
-"""register-model: write the chosen trial as a bundle, log the flow to MLflow, and register the bundle as a version.
+"""The work of register-model: writing the bundle, logging the flow to MLflow, and registering the bundle as a version.
 
 Running it again changes nothing: a bundle that is registered already is found by its hash.
 """
@@ -33,7 +33,7 @@ _HEADLINE = re.compile(
     r"|pair_accuracy\.(clear|mean)"
     r"|uncertainty\.(pair_nll\.(h|constant)|(auroc_correct|gain_at_80)\.\w+)"
 )
-"""The metrics of the parent run, by which flows are compared; the run of evaluate has all."""
+"""The metrics of the parent run, by which flows are compared; the run of evaluate has all metrics."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def register_bundle(
 
     Raises:
         ArtifactError: a part is missing.
-        RegistryError: MLflow cannot be reached or refuses.
+        RegistryError: MLflow cannot be reached or fails.
     """
     sha256 = write_bundle(bundle, parts, params)
     client, name = mlflow_store.open_mlflow(create=True), params.register_model.name
@@ -74,8 +74,8 @@ def register_bundle(
     if version is None:
         metrics, data = store.read_json(parts.metrics), str(store.read_json(parts.data)["md5"])
         origin = {"data.md5": data, versions.HASH_TAG: sha256} | _git_commit_tag() | pipeline_tag()
-        experiment = live_logging.current_experiment(client, params.register_model.experiment)
-        flow = live_logging.current_flow_id(client, hash_flow(params.model_dump_json(), data, sha256))
+        experiment_id = live_logging.current_experiment_id(client, params.register_model.experiment)
+        flow_id = live_logging.current_flow_id(client, hash_flow(params.model_dump_json(), data, sha256))
         in_pipeline = live_logging.runs_in_pipeline()
         summary = StageRun(
             PARENT,
@@ -83,26 +83,26 @@ def register_bundle(
             metrics=headline_metrics(metrics),
             artifacts=tuple(reports),
             tags=origin,
-            run_id=live_logging.get_or_create_parent_run(client, experiment, flow) if in_pipeline else "",
+            run_id=live_logging.get_or_create_parent_run(client, experiment_id, flow_id) if in_pipeline else "",
         )
         tags = _version_tags(bundle, metrics) | origin
-        run_id = log_flow(client, experiment, flow, summary, stages)
+        run_id = log_flow(client, experiment_id, flow_id, summary, stages)
         model_uri = _log_bundle(client, bundle, run_id, params)
         version = versions.get_or_create_version(client, model_uri, run_id, tags, name)
         if in_pipeline:
             client.update_run(run_id, "RUNNING")  # log_model ended the run, but the pipeline is not finished
     versions.set_challenger(client, version, name)
-    log.line(f"{name} version {version}: {'registered' if created else 'was registered before, nothing has changed'}")
+    log.line(f"{name} version {version}: {'registered' if created else 'was registered before; nothing has changed'}")
     return _Registration(version, created, sha256)
 
 
 def _version_tags(bundle: Path, metrics: Mapping[str, Any]) -> dict[str, str]:
     """Return a version's tags: the mapping of each AU, scores and F1 on `select`, scores on `validation`.
 
-    `selection.AU1` is P1 if the mapping with uncertainty decides, P2 if the one without does. The evidence is beside
-    it: `selection.AU1.difference` is 1/2 (F1 + accuracy) on `select` with uncertainty less that without,
-    `selection.AU1.probability` the probability that with is better; P1 needs a difference above `selection.tie`.
-    A model of intensities has ICC and MAE, too: `icc.p2` of `select`, `validation.icc.p2` and so on.
+    `selection.AU1` is P1 if the mapping with uncertainty decides, P2 if the one without does. Its evidence:
+    `selection.AU1.difference` is the score with uncertainty minus the score without, 1/2 (F1 + accuracy) on `select`;
+    `selection.AU1.probability` is the probability that the score with uncertainty is higher. P1 needs a difference above
+    `selection.tie`. A model of intensities has ICC and MAE, too: `icc.p2` of `select`, `validation.icc.p2` and so on.
     """
     path = bundle / "selection.json"
     selection, uses = store.read_json(path), read_selection(path).uses_uncertainty
@@ -128,7 +128,7 @@ def headline_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _git_commit_tag() -> dict[str, str]:
-    """Return the tag git.commit: that of the image (AUPAIR_GIT_COMMIT), else that of the working folder.
+    """Return the tag git.commit: the commit of the image (AUPAIR_GIT_COMMIT), else that of the working folder.
 
     The result is empty if git is missing, or the folder is not in a repository with a commit.
     """
@@ -149,7 +149,7 @@ def _log_bundle(client: "MlflowClient", bundle: Path, run_id: str, params: Param
 
     def log_model() -> str:
         for unfinished in client.search_logged_models([experiment], f"source_run_id = '{run_id}'"):
-            client.delete_logged_model(unfinished.model_id)  # of an earlier try: no version has this bundle
+            client.delete_logged_model(unfinished.model_id)  # of an earlier attempt: no version has this bundle
         with mlflow.start_run(run_id=run_id):
             info = mlflow.pyfunc.log_model(
                 name=params.register_model.name,

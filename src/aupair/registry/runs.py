@@ -1,4 +1,4 @@
-"""Log a flow to MLflow: a parent run, and below it a run for each stage and trial. Logging again adds nothing.
+"""Logging of a flow to MLflow: a parent run, and below it a run for each stage and trial. Logging again adds nothing.
 
 What is logged comes from the files that the stages wrote: curves.jsonl, metrics, reports. In a pipeline the stages log
 themselves (`aupair.registry.live_logging`), and this module adds what is missing.
@@ -33,10 +33,10 @@ PARENT = "flow"
 """The `stage` tag of the parent run of a flow."""
 
 LOGGED = "logged"
-"""The tag of a complete run; the status does not tell, since a KFP server ends its runs whatever they contain."""
+"""The tag of a complete run; the status is not enough, since a KFP server ends its runs even if they are incomplete."""
 
 _LONGEST_PARAM = 6000
-"""Characters; MLflow takes no more."""
+"""The longest param value that MLflow accepts, in characters."""
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,12 @@ class StageRun:
         stage: its name, with hyphens.
         trial: which trial, or None for a stage that runs once.
         params: its section of params.yaml.
-        curves: its files of JSON lines; `step` or `epoch` is the step, a text becomes a prefix of the metric's name.
+        curves: its files of JSON lines; `step` or `epoch` is the step, a string value becomes a prefix of the metric's
+            name.
         metrics: final values.
         artifacts: small files or folders to log with the run.
         tags: tags beside those that identify the run.
-        run_id: the MLflow run, if it is there already.
+        run_id: the id of the MLflow run, if it exists.
     """
 
     stage: str
@@ -89,65 +90,67 @@ def hash_flow(*parts: str) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
-def log_flow(client: "MlflowClient", experiment: str, flow: str, parent: StageRun, stages: Sequence[StageRun]) -> str:
+def log_flow(
+    client: "MlflowClient", experiment_id: str, flow_id: str, parent: StageRun, stages: Sequence[StageRun]
+) -> str:
     """Log what was not logged before, and return the id of the parent run.
 
     A complete run stays as it is. One that was interrupted is deleted and logged again; in a pipeline, where it may
     still be in use, what is missing is added to it instead.
 
     Args:
-        experiment: the id of MLflow's experiment.
-        flow: the id of the flow: the same for the same params, data and bundle.
+        experiment_id: the id of MLflow's experiment.
+        flow_id: the id of the flow: the same for the same params, data and bundle.
         parent: what to log for the flow as a whole, with the `run_id` that it has in a pipeline.
 
     Raises:
-        RegistryError: MLflow refused, or a report is missing.
+        RegistryError: MLflow failed, or a report is missing.
     """
     in_pipeline = bool(parent.run_id)
-    with mlflow_store.mlflow_errors(f"flow {flow}"):
+    with mlflow_store.mlflow_errors(f"flow {flow_id}"):
         if in_pipeline:
             set_tags(client, parent.run_id, parent.tags)
             log_run(client, parent.run_id, parent)
             parent_id = parent.run_id
         else:
-            parent_id = _log_once(client, experiment, flow, parent, in_pipeline)
+            parent_id = _log_once(client, experiment_id, flow_id, parent, in_pipeline)
         for stage in stages:
             child = replace(stage, tags={**stage.tags, "mlflow.parentRunId": parent_id})
-            _log_once(client, experiment, flow, child, in_pipeline)
+            _log_once(client, experiment_id, flow_id, child, in_pipeline)
     return parent_id
 
 
-def get_or_create_run(client: "MlflowClient", experiment: str, flow: str, stage: StageRun) -> str:
+def get_or_create_run(client: "MlflowClient", experiment_id: str, flow_id: str, stage: StageRun) -> str:
     """Return the id of the run of a stage in this flow, and create it if there is none.
 
-    So a stage that starts again after its pod was lost goes on in its first run.
+    A stage that restarts after its pod was lost thus continues in its first run.
     """
 
     def find_or_create() -> str:
-        if runs := _find_runs(client, experiment, flow, stage):
+        if runs := _find_runs(client, experiment_id, flow_id, stage):
             return str(min(runs, key=lambda run: run.info.start_time).info.run_id)
-        tags = {**stage_run_tags(stage, flow), **stage.tags}
-        name = flow if stage.stage == PARENT else stage.name
-        return str(client.create_run(experiment, tags=tags, run_name=name).info.run_id)
+        tags = {**stage_run_tags(stage, flow_id), **stage.tags}
+        name = flow_id if stage.stage == PARENT else stage.name
+        return str(client.create_run(experiment_id, tags=tags, run_name=name).info.run_id)
 
     return mlflow_store.retrying(f"the run of {stage.name}", find_or_create)
 
 
-def _find_runs(client: "MlflowClient", experiment: str, flow: str, stage: StageRun) -> "list[Run]":
+def _find_runs(client: "MlflowClient", experiment_id: str, flow_id: str, stage: StageRun) -> "list[Run]":
     """Return the runs of a stage in this flow."""
-    tags = stage_run_tags(stage, flow)
+    tags = stage_run_tags(stage, flow_id)
     query = " and ".join(f"tags.{key} = '{tags[key]}'" for key in ("flow_id", "stage", "trial"))
-    return list(client.search_runs([experiment], query))
+    return list(client.search_runs([experiment_id], query))
 
 
-def _log_once(client: "MlflowClient", experiment: str, flow: str, stage: StageRun, in_pipeline: bool) -> str:
+def _log_once(client: "MlflowClient", experiment_id: str, flow_id: str, stage: StageRun, in_pipeline: bool) -> str:
     """Return the id of the complete run of a stage in this flow; log it first if there is none."""
-    for run in _find_runs(client, experiment, flow, stage):
+    for run in _find_runs(client, experiment_id, flow_id, stage):
         if run.data.tags.get(LOGGED) or (run.info.status == "FINISHED" and not in_pipeline):
             return str(run.info.run_id)
         if not in_pipeline:
             client.delete_run(run.info.run_id)
-    run_id = get_or_create_run(client, experiment, flow, stage)
+    run_id = get_or_create_run(client, experiment_id, flow_id, stage)
     log_run(client, run_id, stage)
     client.set_tag(run_id, LOGGED, "yes")
     client.set_terminated(run_id, "FINISHED")
@@ -155,19 +158,20 @@ def _log_once(client: "MlflowClient", experiment: str, flow: str, stage: StageRu
 
 
 def pipeline_run_id() -> str:
-    """Return the id of the pipeline's run; empty if no pipeline runs."""
+    """Return the id of the pipeline's run; empty outside a pipeline."""
     return os.environ.get(RUN_ID, "")
 
 
-def stage_run_tags(stage: StageRun, flow: str) -> dict[str, str]:
+def stage_run_tags(stage: StageRun, flow_id: str) -> dict[str, str]:
     """Return the tags that identify the MLflow run of a stage."""
     trial = "none" if stage.trial is None else str(stage.trial)
-    tags = {"flow_id": flow, "stage": stage.stage, "trial": trial, "au": "all"}
+    # au: each network is trained for all AUs, so every run concerns all of them
+    tags = {"flow_id": flow_id, "stage": stage.stage, "trial": trial, "au": "all"}
     return tags | pipeline_tag()
 
 
 def pipeline_tag() -> dict[str, str]:
-    """Return the tag pipeline_run_id; none if no pipeline runs."""
+    """Return the tag `pipeline_run_id`, or no tag outside a pipeline."""
     return {"pipeline_run_id": run} if (run := pipeline_run_id()) else {}
 
 
@@ -205,8 +209,8 @@ def log_metric_points(
     """Log metrics, given as (name, value, step).
 
     Args:
-        time: milliseconds. MLflow takes a point with the same name, value, step and time as the same point, so that a
-            call may be repeated.
+        time: milliseconds. MLflow treats points with equal name, value, step and time as one, so the call may be
+            repeated.
         logged: the names and steps to leave out, see `logged_steps`.
     """
     from mlflow.entities import Metric
@@ -223,12 +227,12 @@ def logged_steps(client: "MlflowClient", run_id: str) -> set[tuple[str, int]]:
 
 
 def _metric_name(key: str) -> str:
-    """Return a name without the characters that MLflow refuses."""
+    """Return a name in which the characters that MLflow does not allow are replaced by `_`."""
     return re.sub(r"[^\w. :/-]", "_", key)
 
 
 def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
-    """Return nested mappings as `a.b.c: value`; a list of rows goes by their names (and splits), not by their index."""
+    """Return nested mappings as `a.b.c: value`; rows in a list are keyed by name (and split), not by index."""
     if isinstance(tree, Mapping):
         pairs = [(str(key), value) for key, value in tree.items()]
     elif isinstance(tree, list) and tree and all(isinstance(row, Mapping) and "name" in row for row in tree):
@@ -244,7 +248,7 @@ def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def finite_numbers(tree: Any) -> dict[str, float]:
-    """Return the finite numbers of a tree of metrics; a pair of numbers is an interval: `.low`, `.high`."""
+    """Return the finite numbers of a tree of metrics; a list of two numbers is an interval: `.low`, `.high`."""
     result: dict[str, float] = {}
     for key, value in flatten(tree).items():
         if isinstance(value, list) and len(value) == 2 and all(map(_is_number, value)):
@@ -268,6 +272,6 @@ def _is_number(value: Any) -> bool:
 
 
 def _batches(items: Sequence[T], size: int) -> Iterator[list[T]]:
-    """Yield the items in lists of at most `size`, which MLflow limits."""
+    """Yield the items in lists of at most `size`, since MLflow limits a batch."""
     for start in range(0, len(items), size):
         yield list(items[start : start + size])

@@ -1,4 +1,4 @@
-"""Serve a bundle by MLflow (models from code): MLflow executes this file, and nothing else imports it.
+"""The MLflow model that serves a bundle (models from code): MLflow executes this file, and nothing else imports it.
 
 Input: the aligned faces of one video, in order, (n, S, S, 3) uint8, RGB; param `fps`, frames a second, required.
 Output: a table with a row for each face: AU1, AU1_raw, AU1_pseudo_intensity, AU1_uncertainty, AU1_confidence, AU2, ...

@@ -1,4 +1,4 @@
-"""The versions of the registered model: create, list, promote through the gate, roll back, fetch.
+"""The versions of the registered model: creating, listing, promoting through the gate, rolling back, fetching.
 
 Aliases: `challenger` (the last registered), `champion` (used by predict), `previous` (`rollback` returns to it).
 """
@@ -41,7 +41,7 @@ class Version:
 
 
 def registry_command(verb: str, name: str) -> str:
-    """Return the command of the registry that a user should run for a model."""
+    """Return an `aupair registry` command for a model, for messages."""
     return f"`aupair registry {verb}{'' if name == NAME else f' --name {name}'}`"
 
 
@@ -121,7 +121,7 @@ def get_version(number: int, name: str = NAME) -> Version:
 
 
 def _find_alias(alias: str, name: str) -> Version | None:
-    """Return the version that an alias names; None if there is no such alias."""
+    """Return the version that has an alias; None if there is no such alias."""
     return next((version for version in list_versions(name) if alias in version.aliases), None)
 
 
@@ -129,14 +129,14 @@ def promote_version(number: int, force: str | None = None, gate: Path = gates.PA
     """Make a version the champion if the gate permits it; the old champion becomes `previous`.
 
     Args:
-        force: a reason to promote although the comparison with the champion is against it; recorded as a tag.
+        force: the reason for promoting a version that compares worse with the champion; recorded as a tag.
 
     Raises:
         RegistryError: the gate refuses, the reason is empty, or there is no such version.
     """
     rules, version = gates.load_gate(gate), get_version(number, name)
     if force is not None and not force.strip():
-        raise RegistryError("--force without a reason", where=f"version {number}", todo="give one: it is recorded")
+        raise RegistryError("--force needs a reason", where=f"version {number}", todo="give one: it is recorded")
     if CHAMPION in version.aliases:
         return version
     champion = _find_alias(CHAMPION, name)
@@ -159,7 +159,7 @@ def promote_version(number: int, force: str | None = None, gate: Path = gates.PA
 
 
 def roll_back(name: str = NAME) -> Version:
-    """Make the previous champion the champion again; the current champion loses its alias but is kept.
+    """Make the previous champion the champion again; the current champion loses its alias and stays registered.
 
     Raises:
         RegistryError: there is no previous champion.
@@ -183,7 +183,7 @@ def resolve_bundle(model: str) -> Path:
 
     Raises:
         RegistryError: the store, model, version or alias is missing, or the bundle is not what was registered.
-        ArtifactError: a folder that is not a bundle.
+        ArtifactError: the folder is not a bundle.
     """
     if not model.startswith("models:/"):
         check_bundle(Path(model))
@@ -195,7 +195,7 @@ def resolve_bundle(model: str) -> Path:
     try:
         actual = bundle_hash(folder)
     except ArtifactError as error:
-        raise RegistryError("a damaged bundle", where=model, got=error, todo="register it again") from error
+        raise RegistryError("the bundle is damaged", where=model, got=error, todo="register it again") from error
     if actual != sha256:
         raise RegistryError(
             "the bundle is not the one that was registered",
