@@ -24,7 +24,7 @@ def evaluate(
     plots: dsl.Output[dsl.Artifact],
     report: dsl.Output[dsl.HTML],
 ) -> None:
-    """Choose trial, thresholds and mappings on `select`; score them once on `validation`; write the reports."""
+    """Choose trial, thresholds and mappings on `select` and calibrate the confidence there; score all on `validation`."""
     arguments = dict(locals())
     from aupair.kubeflow.step import run_component
 

@@ -18,7 +18,7 @@ def train_uncertainty(
     scores: dsl.Output[dsl.Metrics],
     curves: dsl.Output[dsl.HTML],
 ) -> None:
-    """Train h on the y_hat that f has computed, and compute sigma of every frame."""
+    """Train h on the y_hat of f and, by default, the features of f's trunk, and compute sigma of every frame."""
     arguments = dict(locals())
     from aupair.kubeflow.step import run_component
 

@@ -78,7 +78,7 @@ def test_dvc_gives_the_bytes_that_the_same_stages_give_in_one_process(
                 assert path.read_bytes() == (finished / path.relative_to(folder)).read_bytes(), path
 
 
-def test_nothing_is_left_that_git_would_take(checkout: tuple[Path, str], environment: dict[str, str]) -> None:
+def test_repro_leaves_no_untracked_file_but_dvc_lock(checkout: tuple[Path, str], environment: dict[str, str]) -> None:
     folder, _ = checkout
     lines = call(folder, environment, "git", "status", "--porcelain").splitlines()
     assert [line for line in lines if line.startswith("??") and line != "?? dvc.lock"] == []

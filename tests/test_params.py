@@ -111,7 +111,7 @@ def test_a_file_must_agree_on_integrated_in_both_sections(tmp_path: Path) -> Non
     path = tmp_path / "params.yaml"
     f = {"network": {"sharing": "integrated"}}
     path.write_text(yaml.safe_dump({"train_pseudo_intensity": f}))
-    with pytest.raises(ParamsError, match="kind: integrated together with"):
+    with pytest.raises(ParamsError, match="`integrated` in both"):
         load_params(path)
     assert parse_params({"train_pseudo_intensity": f}), "a task of Kubeflow has one of the two sections"
 

@@ -12,10 +12,10 @@ def did_you_mean(name: str, known: Iterable[str], otherwise: str) -> str:
 
 
 class AupairError(Exception):
-    """A problem that the user can solve; the message is one line: what, where, got, expected, what to do.
+    """A problem that the user can solve, with a message of one line: what, where, got, expected, what to do.
 
     Args:
-        what: the problem, in a few words.
+        what: the problem, preferably as a short sentence.
         where: file, row or key.
         got: the value found there.
         expected: what is valid there.
@@ -34,55 +34,55 @@ class AupairError(Exception):
 
 
 class ParamsError(AupairError):
-    """A parameter is unknown, of the wrong type or out of range (exit code 2, as for wrong usage)."""
+    """A parameter that is unknown, of the wrong type or out of range (exit code 2, as for wrong usage)."""
 
     exit_code = 2
 
 
 class DataError(AupairError):
-    """Videos, annotations or splits are missing or wrong."""
+    """Missing or wrong videos, annotations or splits."""
 
     exit_code = 3
 
 
 class ArtifactError(AupairError):
-    """A file that a stage wrote is missing, corrupt or does not fit the others."""
+    """A stage's output file that is missing, is corrupt, or does not fit the other files."""
 
     exit_code = 4
 
 
 class RegistryError(AupairError):
-    """MLflow's server or registry refused a request or lacks something, or the promotion gate refused a version."""
+    """A failed request to MLflow, a missing entry of the registry, or a refusal of the promotion gate."""
 
     exit_code = 5
 
 
 class AuthError(AupairError):
-    """A server refused access: a token or key is missing, is wrong, or does not permit the request."""
+    """A server's refusal of access: a token or key is missing, is wrong, or does not permit the request."""
 
     exit_code = 6
 
 
 class UnreachableError(AupairError):
-    """A server cannot be reached: its name, port, network or certificate is wrong, or it is down."""
+    """An unreachable server: its name, port, network or certificate is wrong, or it is down."""
 
     exit_code = 7
 
 
 class RejectedError(AupairError):
-    """A server answered and refused the request."""
+    """A server's refusal of a request, for another reason than access."""
 
     exit_code = 8
 
 
 class RunFailedError(AupairError):
-    """A pipeline run ended without success."""
+    """The end of a pipeline run without success."""
 
     exit_code = 9
 
 
 class TimedOutError(AupairError):
-    """A pipeline run did not end within the given time."""
+    """The end of the waiting time for a pipeline run that has not ended."""
 
     exit_code = 10
 

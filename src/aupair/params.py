@@ -192,16 +192,18 @@ class Params(Record):
 
     @model_validator(mode="after")
     def _check_integrated(self) -> "Params":
-        """Check that f and h agree on whether sigma is f's second head, where both are given."""
+        """Check that f and h agree on whether sigma is a second output of f, if both sections are given."""
         f, h = self.train_pseudo_intensity, self.train_uncertainty
         both_given = {"train_pseudo_intensity", "train_uncertainty"} <= self.model_fields_set  # a KFP task has one
         if both_given and (f.network.sharing == "integrated") != (h.kind == "integrated"):
-            raise ValueError("train_uncertainty.kind: integrated together with f's network.sharing: integrated")
+            raise ValueError(
+                "`integrated` in both train_uncertainty.kind and train_pseudo_intensity.network.sharing, or in neither"
+            )
         return self
 
     @model_validator(mode="after")
     def _check_size(self) -> "Params":
-        """Check that a trunk, which halves the face five times, sees enough of it."""
+        """Check that the input of each trunk, which halves its size five times, is large enough."""
         size, networks = self.preprocess_faces.size, [self.train_pseudo_intensity.network]
         if self.train_uncertainty.kind == "network":
             networks.append(self.train_uncertainty.network)
@@ -226,7 +228,7 @@ def load_params(path: Path, overrides: Sequence[str] = ()) -> Params:
 
 
 def parse_params(tree: dict[str, Any], where: str = "params") -> Params:
-    """Turn a tree of sections into Params; a whole float stands for an int, as KFP hands them over.
+    """Convert a tree of sections to Params; a whole float is accepted for an int, since KFP passes ints as floats.
 
     Raises:
         ParamsError: an unknown key (with the nearest known one) or a wrong value.
@@ -235,9 +237,9 @@ def parse_params(tree: dict[str, Any], where: str = "params") -> Params:
 
 
 def parse_stored_params(tree: dict[str, Any], where: str) -> Params:
-    """Turn the params that a bundle or a trained network has beside it into Params.
+    """Convert the params stored with a bundle or a trained network to Params.
 
-    Former versions wrote the keys of all kinds: what has no effect with the kind at hand is dropped.
+    Earlier versions wrote the keys of all kinds; those that have no effect with the chosen kind are dropped.
 
     Raises:
         ParamsError: a wrong value.

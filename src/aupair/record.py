@@ -69,11 +69,11 @@ def apply_overrides(
     for text in texts:
         key, equals, value = text.partition("=")
         if not equals or not key.strip().split(".")[-1]:
-            raise ParamsError(option, got=text, expected="section.key=value")
+            raise ParamsError(f"{option} is malformed", got=text, expected="section.key=value")
         try:
             settings[key.strip()] = yaml.safe_load(value)
         except yaml.YAMLError as error:
-            raise ParamsError(option, got=text, expected="a value in YAML") from error
+            raise ParamsError(f"{option} has a wrong value", got=text, expected="a value in YAML") from error
     return apply_settings(record, tree, settings, option)
 
 
@@ -88,7 +88,9 @@ def apply_settings(
         for name in sections:
             child = section.setdefault(name, {})
             if not isinstance(child, dict):
-                raise ParamsError(where, got=f"{key}={value}", expected=f"{name} to be a section")
+                raise ParamsError(
+                    f"{where} does not fit the params", got=f"{key}={value}", expected=f"{name} to be a section"
+                )
             section = child
         section[last] = value
     _drop_keys_of_old_kinds(record, record, tree, changed)

@@ -19,11 +19,12 @@ class Stage:
     """A stage of the flow: its function, inputs, outputs and settings.
 
     Attributes:
-        name: its name for `aupair run`, DVC and MLflow; with underscores the function and the params section.
+        name: its name for `aupair run`, DVC and MLflow; with underscores, that of its function and params section.
         reads, writes: names of artifacts (the edges); the function takes them as keyword arguments.
         sections: sections of params.yaml that change its outputs.
         per_trial: runs once for each trial; a stage that runs once gets lists of the artifacts of all trials.
-        resumable: takes a folder of checkpoints and continues from them; it may run in several processes of torchrun.
+        resumable: a training stage, which takes a folder of checkpoints and continues from them, and may run in several
+            processes (torchrun).
     """
 
     name: str
@@ -37,11 +38,14 @@ class Stage:
 
     @property
     def section(self) -> str:
-        """Return the name of its own section of params.yaml."""
+        """Return the name of the stage's own section of params.yaml."""
         return self.name.replace("-", "_")
 
     def paths(self, root: Path, trials: Sequence[int], trial: int | None = None) -> dict[str, Any]:
-        """Return the path of each of its artifacts under a root; a list of paths where it gathers all trials."""
+        """Return the path of each artifact of the stage under a root.
+
+        For a stage that runs once, an artifact that every trial has is a list with one path per trial.
+        """
         paths: dict[str, Any] = {}
         for name in self.reads + self.writes:
             place = ARTIFACTS[name]

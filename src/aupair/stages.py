@@ -3,8 +3,9 @@
 A stage takes the paths of its artifacts and a Params record. The parameters `f` and `h` are folders with a trained network f
 (pseudo-intensity) or h (uncertainty) and its output for every frame; `aupair.stage.ARTIFACTS` names the path of each artifact.
 A trial is one training of all networks with its own seed. Data is split by person: networks are fitted on `fit`, choices are
-made on `select`, and results are reported on `validation`. The people of `fit` are divided into folds, so that each frame is
-scored by a network that was not trained on its person.
+made on `select`, and results are reported on `validation`. The people of `fit` are divided into folds: one network is trained
+for each fold, without its people, and one, `final`, on all of `fit`. A frame of `fit` is scored by the network of its
+person's fold; all other frames, and those that predict reads, are scored by `final`.
 
 A stage imports neither kfp nor dvc, and imports heavy libraries in its body. `FLOW` lists the stages; tests compare dvc.yaml
 and params.yaml with it.
@@ -27,7 +28,10 @@ SYNTHETIC = "Synthetic faces (the demo corpus): these figures compare methods; t
 
 
 def synthetic_note(data: Path) -> str:
-    """Return the note for reports on a synthetic corpus, recognised by its conditions.csv; empty for other data."""
+    """Return the note for reports on a synthetic corpus; empty for other data.
+
+    Only the synthetic corpus has conditions.csv: cover and head yaw of each frame.
+    """
     return SYNTHETIC if (data / "conditions.csv").exists() else ""
 
 
@@ -78,12 +82,14 @@ def train_pseudo_intensity(
     from aupair.ranking.teacher import load_teacher, teacher_folders
 
     seed = params.seed + trial
-    settings = training_settings(params.train_pseudo_intensity, seed)  # raises before anything is loaded
+    settings = training_settings(
+        params.train_pseudo_intensity, seed
+    )  # a wrong setting raises here, before anything is loaded
     data = load_training_set(labels, faces, pairs)
     inputs = {"labels": labels, "faces": faces, "pairs": pairs} | ({} if teacher is None else teacher_folders(teacher))
     teachers = None if teacher is None else partial(load_teacher, teacher, data.images.size)
-    with checkpointing(f"train-pseudo-intensity-{trial}", checkpoints, inputs, settings) as of_networks:
-        result = train_f(data, params, seed, log, of_networks, teachers)
+    with checkpointing(f"train-pseudo-intensity-{trial}", checkpoints, inputs, settings) as checkpoints_of_networks:
+        result = train_f(data, params, seed, log, checkpoints_of_networks, teachers)
         if is_main():
             save_f(f, result, params, data.images.size)
 
@@ -92,7 +98,7 @@ def train_uncertainty(
     *, labels: Path, faces: Path, pairs: Path, f: Path, h: Path, params: Params, trial: int,
     checkpoints: Path | None = None, log: Log = SILENT,
 ) -> None:  # fmt: skip
-    """Train h on the y_hat that f has computed, and compute sigma of every frame."""
+    """Train h on the y_hat of f and, by default, the features of f's trunk, and compute sigma of every frame."""
     from aupair.ranking.checkpoint import checkpointing, training_settings
     from aupair.ranking.distributed import is_main
     from aupair.ranking.samples import load_training_set
@@ -100,12 +106,14 @@ def train_uncertainty(
     from aupair.ranking.uncertainty import train_h
 
     seed = params.seed + trial
-    settings = training_settings(params.train_uncertainty, seed)  # raises before anything is loaded
+    settings = training_settings(
+        params.train_uncertainty, seed
+    )  # a wrong setting raises here, before anything is loaded
     data = load_training_set(labels, faces, pairs)
     y_hat = read_y_hat(f, len(data.frames))
     inputs = {"labels": labels, "faces": faces, "pairs": pairs, "f": f}
-    with checkpointing(f"train-uncertainty-{trial}", checkpoints, inputs, settings) as of_networks:
-        result = train_h(data, y_hat, partial(load_f, f), params, seed, log, of_networks)
+    with checkpointing(f"train-uncertainty-{trial}", checkpoints, inputs, settings) as checkpoints_of_networks:
+        result = train_h(data, y_hat, partial(load_f, f), params, seed, log, checkpoints_of_networks)
         if is_main():
             save_h(h, result, params, data.images.size)
 
@@ -143,9 +151,12 @@ def evaluate(
     features: Sequence[Path], mapping: Sequence[Path], selection: Path, metrics: Path, table: Path, plots: Path,
     report: Path, params: Params, log: Log = SILENT,
 ) -> None:  # fmt: skip
-    """Choose trial, thresholds and mappings on `select`; score them once on `validation`; write the reports.
+    """Choose trial, thresholds and mappings on `select` and calibrate the confidence there; score all on `validation`.
 
-    `f`, `h`, `features` and `mapping` have an entry for each trial.
+    `f`, `h`, `features` and `mapping` have an entry for each trial. The reports are written, too.
+
+    Args:
+        data: the data folder, from which only conditions.csv is read: cover and head yaw of each frame (demo corpus only).
     """
     from aupair.data.frames import load_frames
     from aupair.evaluation.conditions import load_conditions
@@ -248,7 +259,7 @@ def run_stage(
 ) -> None:
     """Run one stage on the artifacts under `root`.
 
-    A training stage uses all processes that torchrun started, and continues from its last checkpoint.
+    A training stage uses all processes that torchrun started, and continues from its last checkpoint; no other stage does.
 
     Args:
         trial: one of `params.trials`, for a stage that runs once for each; None: all of them.
@@ -263,7 +274,9 @@ def run_stage(
     more = {} if teacher is None else {"teacher": teacher}
     if more and (stage.name, params.train_pseudo_intensity.objective) != ("train-pseudo-intensity", "distill"):
         expected = "train-pseudo-intensity with objective: distill"
-        raise ParamsError("--teacher", got=stage.name, expected=expected, todo="leave --teacher out")
+        raise ParamsError(
+            "--teacher does not fit this stage", got=stage.name, expected=expected, todo="leave --teacher out"
+        )
     with _connected_processes(stage) as is_main:
         for arguments in _checked_arguments(stage, params, root, trial):
             stage.run(**arguments, params=params, log=log if is_main else SILENT, **more)
@@ -283,7 +296,7 @@ def _connected_processes(stage: Stage) -> Iterator[bool]:
 
     with process_group():
         if not stage.resumable:
-            raise ParamsError("a stage of one process", got=stage.name, todo="run it without torchrun")
+            raise ParamsError("this stage runs in one process", got=stage.name, todo="run it without torchrun")
         yield is_main()
 
 
@@ -295,7 +308,7 @@ def is_multiprocess() -> bool:
 def _checked_arguments(stage: Stage, params: Params, root: Path, trial: int | None) -> list[dict[str, Any]]:
     """Return the arguments of each run of a stage, one per trial or just one, and check all their paths first."""
     if trial is not None and not stage.per_trial:
-        raise ParamsError("--trial on a stage that runs once", got=stage.name, todo="leave --trial out")
+        raise ParamsError("--trial does not fit a stage that runs once", got=stage.name, todo="leave --trial out")
     if trial is not None and trial not in params.trials:
         raise ParamsError("no such trial", got=trial, expected=f"one of trials: {list(params.trials)}")
     numbers = [None] if not stage.per_trial else params.trials if trial is None else [trial]

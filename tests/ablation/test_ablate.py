@@ -96,5 +96,5 @@ def test_a_run_that_fails_is_told_by_its_last_error(tmp_path: Path, monkeypatch:
 
 def test_the_papers_protocol_is_refused(tmp_path: Path, tiny: Params) -> None:
     paper = tiny.model_copy(update={"evaluate": tiny.evaluate.model_copy(update={"protocol": "paper"})})
-    with pytest.raises(ParamsError, match="rows are chosen on select"):
+    with pytest.raises(ParamsError, match="expected ours, which chooses on select"):
         run_ablation(tmp_path, paper, [])

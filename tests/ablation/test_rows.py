@@ -28,12 +28,12 @@ def test_names_are_one_each_and_groups_are_known() -> None:
 
 def parsed(base: Params) -> dict[str, Params]:
     """The params of the rows that have some: the paper's weights are of one width."""
-    found = {}
+    params_of_rows = {}
     for row in ROWS:
         with suppress(ParamsError):
-            found[row.name] = row.params(base)
-    assert set(found) >= {row.name for row in ROWS} - {"wide", "per-au-narrow"}
-    return found
+            params_of_rows[row.name] = row.params(base)
+    assert set(params_of_rows) >= {row.name for row in ROWS} - {"wide", "per-au-narrow"}
+    return params_of_rows
 
 
 def test_a_row_changes_the_keys_that_it_names_and_no_other(base: Params) -> None:
@@ -68,10 +68,10 @@ def test_a_row_that_changes_nothing_or_does_not_fit_says_so(base: Params) -> Non
     paper = {"explicit", "half", "network", "wide", "per-au-narrow"}
     assert unfit == (set() if base.sample_pairs.mode == "groups" else paper)
     integrated = parsed(base)["integrated"]
-    found = {row.name: row.why_unfit(integrated) for row in ROWS}
-    assert found["integrated"] == "params.yaml has these settings already"
-    assert "kind: integrated together with" in found["network"]
-    assert "no effect with kind: integrated" in found["printed"]
+    reasons = {row.name: row.why_unfit(integrated) for row in ROWS}
+    assert reasons["integrated"] == "params.yaml has these settings already"
+    assert "`integrated` in both" in reasons["network"]
+    assert "no effect with kind: integrated" in reasons["printed"]
 
 
 def test_select_rows_takes_names_and_groups_and_always_the_reference() -> None:

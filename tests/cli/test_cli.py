@@ -21,8 +21,11 @@ BAD_USE: dict[str, tuple[tuple[str, ...], str]] = {
     "value": (("run", "check-data", "--set", "train_mapping.epochs=0"), "parameter train_mapping.epochs: in params.ya"),
     "type": (("run", "check-data", "--set", "train_mapping.epochs=many"), "parameter train_mapping.epochs: in params"),
     "no trials": (("run", "check-data", "--set", "trials=[]"), "parameter trials: in params.yaml, got []"),
-    "no value": (("run", "check-data", "--set", "seed"), "--set, got seed, expected section.key=value"),
-    "no YAML": (("run", "check-data", "--set", "seed=[1"), "--set, got seed=[1, expected a value in YAML"),
+    "no value": (("run", "check-data", "--set", "seed"), "--set is malformed, got seed, expected section.key=value"),
+    "no YAML": (
+        ("run", "check-data", "--set", "seed=[1"),
+        "--set has a wrong value, got seed=[1, expected a value in YAML",
+    ),
     "params": (("run", "check-data", "--params", "x.yaml"), "no params file: in x.yaml; run inside a checkout"),
 }
 

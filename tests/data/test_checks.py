@@ -141,7 +141,7 @@ def never_annotated(data: Path) -> None:
 BREACHES: dict[str, tuple[Callable[[Path], None], str]] = {
     "files": (
         lambda d: [(d / "videos" / name).unlink() for name in ("c.avi", "a.mp4")] and None,
-        "a labelled video without a file: in {}/annotations/AU_Set/Train_Set/a.txt, got no readable movie, no crops of a "
+        "a labelled video has no file: in {}/annotations/AU_Set/Train_Set/a.txt, got no readable movie, no crops of a "
         "(and 1 more), expected at most 0 missing; add the file, or raise check_data.max_missing_videos",
     ),
     "broken": (

@@ -47,7 +47,7 @@ def test_folder_names_of_releases(tmp_path: Path, folder: str, train: str, valid
     assert [(a.video, a.official) for a in layout.annotations] == list(expected.items())
 
 
-def test_left_and_right_share_the_movie_without_the_suffix(tmp_path: Path) -> None:
+def test_videos_named_left_and_right_read_the_movie_without_that_suffix(tmp_path: Path) -> None:
     root = plain(tmp_path)
     write_text(root / "videos" / "batch2" / "d_right.mov")
     layout = read_layout(root)
@@ -163,5 +163,5 @@ def test_jobs_resolve_the_labels_videos(tmp_path: Path) -> None:
         ("b_left", root / "videos" / "b.avi", "left", 1),
     ]
     (root / "videos" / "b.avi").unlink()
-    with pytest.raises(DataError, match=r"^a labelled video without a file: in .*videos, got b_left"):
+    with pytest.raises(DataError, match=r"^a labelled video has no file: in .*videos, got b_left"):
         list_video_jobs(root, labels)

@@ -122,11 +122,11 @@ def never_active(data: Path) -> None:
 BREACHES: dict[Callable[[Path], None], str] = {
     without_set: "no intensities: in {}/annotations, expected AU_Intensity_Set/Train_Set/<video>.txt and so on; "
     "put them there, or set target: occurrence",
-    without_two: "a labelled video without intensities: in {}/annotations/AU_Set/Train_Set/s001c0.txt, "
+    without_two: "a labelled video has no intensities: in {}/annotations/AU_Set/Train_Set/s001c0.txt, "
     "got no intensities of s001c0 (and 1 more); add them, or set target: occurrence",
-    shorter: "an intensity file of another length: in {0}/annotations/AU_Intensity_Set/Train_Set/s002c0.txt, "
+    shorter: "the intensity and occurrence files differ in length: in {0}/annotations/AU_Intensity_Set/Train_Set/s002c0.txt, "
     "got 29 rows, expected 30, as in {0}/annotations/AU_Set/Train_Set/s002c0.txt; "
-    "correct one, or set target: occurrence",
+    "correct one of them, or set target: occurrence",
     never_graded: "no annotated frame: in {}/annotations/AU_Intensity_Set, got 240 label rows, none annotated",
     never_active: "an AU without a positive: in {}/splits.csv, got AU6: 0 of 120 annotated frames of fit, "
     "expected at least 1; move a subject who shows it to fit",

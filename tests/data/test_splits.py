@@ -165,5 +165,5 @@ def test_bad_splits_file(tmp_path: Path, lines: list[str], message: str) -> None
 def test_a_supplied_file_must_cover_every_video(tmp_path: Path) -> None:
     root = make(tmp_path, train=3, validation=1, rows=2)
     write_text(root / "splits.csv", "video,subject,split\nv00,a,fit\nv01,b,select\nv03,c,validation\n")
-    with pytest.raises(DataError, match=r"^a labelled video without a split: in .*v02\.txt, expected a row in"):
+    with pytest.raises(DataError, match=r"^a labelled video has no split: in .*v02\.txt, expected a row in"):
         split_data(root)

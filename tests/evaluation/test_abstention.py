@@ -47,7 +47,7 @@ def test_the_figures_are_those_of_loops() -> None:
         k = AUS.index(au)
         p = decisions.rankings["confidence"][:, k]
         order = sorted(range(len(p)), key=lambda row: -p[row])
-        risks = [sum(own[row] for row in order[:kept]) / kept for kept in range(1, len(p) + 1)]
+        risks = [sum(own[row] for row in order[:count]) / count for count in range(1, len(p) + 1)]
         entry = tree["per_au"][au]
         assert entry["aurc"]["confidence"] == pytest.approx(np.mean(risks))
         assert entry["aurc"]["random"] == entry["error"] == pytest.approx(own.mean())
@@ -96,18 +96,18 @@ def test_the_selective_table_is_that_of_loops_over_the_kept_cells() -> None:
     for share in (0.1, 0.2, 0.5):
         name, expected, rights = str(round(100 * (1 - share))), [], []
         for k in range(A):
-            kept: list[int] = []
+            selected: list[int] = []
             for side in (True, False):
                 own_rows = [r for r in range(len(p)) if decisions.active[r, k] == side]
-                kept += sorted(own_rows, key=lambda r: -p[r, k])[: round((1 - share) * len(own_rows))]
-            expected.append(f1_score(decisions.truth[kept, k], decisions.active[kept, k]))
-            rights.append(np.mean(decisions.truth[kept, k] == decisions.active[kept, k]))
+                selected += sorted(own_rows, key=lambda r: -p[r, k])[: round((1 - share) * len(own_rows))]
+            expected.append(f1_score(decisions.truth[selected, k], decisions.active[selected, k]))
+            rights.append(np.mean(decisions.truth[selected, k] == decisions.active[selected, k]))
         assert row(tree, f"confidence-{name}")["f1"] == pytest.approx(np.mean(expected), abs=0.003)
         assert row(tree, f"confidence-{name}")["accuracy"] == pytest.approx(np.mean(rights), abs=0.003)
         together = []
         for k in range(A):
-            kept = sorted(range(len(p)), key=lambda r: -p[r, k])[: round((1 - share) * len(p))]
-            together.append(f1_score(decisions.truth[kept, k], decisions.active[kept, k], zero_division=0))
+            selected = sorted(range(len(p)), key=lambda r: -p[r, k])[: round((1 - share) * len(p))]
+            together.append(f1_score(decisions.truth[selected, k], decisions.active[selected, k], zero_division=0))
         assert row(tree, f"confidence-ungrouped-{name}")["f1"] == pytest.approx(np.mean(together))
 
 
@@ -135,10 +135,10 @@ def test_confidence_gains_over_random_and_a_reversed_one_loses() -> None:
 
 def test_ranked_together_the_active_decisions_go_first_and_f1_with_them() -> None:
     tree = _selective_risk(draw(surest=0.88), QUICK)  # most frames are inactive: no active decision is as sure
-    kept, together = row(tree, "confidence-50"), row(tree, "confidence-ungrouped-50")
-    assert together["accuracy"] > kept["accuracy"]
-    assert together["f1"] < row(tree, "random-50")["f1"] < kept["f1"]
-    assert together["per_au"]["AU4"]["positives"] < 0.5 * kept["per_au"]["AU4"]["positives"]
+    separate, together = row(tree, "confidence-50"), row(tree, "confidence-ungrouped-50")
+    assert together["accuracy"] > separate["accuracy"]
+    assert together["f1"] < row(tree, "random-50")["f1"] < separate["f1"]
+    assert together["per_au"]["AU4"]["positives"] < 0.5 * separate["per_au"]["AU4"]["positives"]
 
 
 def test_the_effect_of_predict_is_measured_at_the_limits_of_select() -> None:

@@ -92,7 +92,7 @@ def test_the_risks_are_those_of_a_loop_over_folds_and_cells() -> None:
     confidence = calibrate(cells)
     assert confidence.risks is not None
     for share in (0, 20, 50):
-        kept = wrong = 0
+        total = wrong = 0
         for fold in np.unique(cells.fold):
             rest, own = cells.fold != fold, np.flatnonzero(cells.fold == fold)
             part = (cells.raw, cells.sigma, cells.thresholds, cells.truth)
@@ -104,9 +104,9 @@ def test_the_risks_are_those_of_a_loop_over_folds_and_cells() -> None:
                     limit = np.quantile(values[rest & (active == side), au], share / 100)
                     for row in own[active[own] == side]:
                         if values[row, au] >= limit:
-                            kept += 1
+                            total += 1
                             wrong += cells.truth[row, au] != side
-        assert confidence.risks[share] == pytest.approx(wrong / kept)
+        assert confidence.risks[share] == pytest.approx(wrong / total)
 
 
 def test_the_risk_falls_with_the_share_left_out_and_holds_for_new_people() -> None:
@@ -121,9 +121,9 @@ def test_the_risk_falls_with_the_share_left_out_and_holds_for_new_people() -> No
     values, active = confidence(raw, sigma, thresholds), raw >= thresholds
     for share in (0, 20, 50):
         limits = confidence.limits(share / 100)
-        kept = values >= np.where(active, limits[1], limits[0])
-        assert kept.mean() == pytest.approx(1 - share / 100, abs=0.05)
-        risk = (active != truth)[kept].mean()
+        selected = values >= np.where(active, limits[1], limits[0])
+        assert selected.mean() == pytest.approx(1 - share / 100, abs=0.05)
+        risk = (active != truth)[selected].mean()
         assert risk == pytest.approx(confidence.risks[share], abs=0.03)
         assert risk < confidence.bounds[share]
 
@@ -166,9 +166,9 @@ def test_the_bound_is_exceeded_seldom_and_the_risk_itself_often(number: int) -> 
         own, errors = world(rng, number)
         limits = np.quantile(own, np.linspace(0, 1, 101))
         reached = own[..., None] >= limits
-        kept, lost = reached.sum(1), (reached & errors[..., None]).sum(1)
-        risks = lost.sum(0) / np.maximum(kept.sum(0), 1)
-        for name, bounds in (("bound", _upper_bound(lost, kept)), ("risk", risks)):
+        total, lost = reached.sum(1), (reached & errors[..., None]).sum(1)
+        risks = lost.sum(0) / np.maximum(total.sum(0), 1)
+        for name, bounds in (("bound", _upper_bound(lost, total)), ("risk", risks)):
             try:
                 share = Confidence(np.zeros((A, 5)), bounds=bounds).share_for_risk(0.08)
             except ParamsError:

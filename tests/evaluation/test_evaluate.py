@@ -81,8 +81,8 @@ def test_rows_are_compared_in_the_same_resamples(evaluation: Evaluation) -> None
 def naive_f1(truth: np.ndarray, decisions: np.ndarray) -> float:
     """The mean over AUs, frame by frame."""
     values = []
-    for own, said in zip(truth.T.tolist(), decisions.T.tolist()):
-        hits, misses = sum(a and b for a, b in zip(own, said)), sum(a != b for a, b in zip(own, said))
+    for own, decided in zip(truth.T.tolist(), decisions.T.tolist()):
+        hits, misses = sum(a and b for a, b in zip(own, decided)), sum(a != b for a, b in zip(own, decided))
         values.append(2 * hits / (2 * hits + misses) if hits + misses else 0.0)
     return float(np.mean(values))
 

@@ -41,11 +41,11 @@ def test_counts_of_any_part_of_the_sorted_frames_equal_a_double_loop(levels: int
     y_hat, frames, subset = draw(levels)
     order, rng = Order(y_hat, frames, subset), np.random.default_rng(5)
     cells, part = subset[:, None] & (rng.random(y_hat.shape) < 0.5), subset & (rng.random(len(subset)) < 0.3)
-    for kept in (subset, part, cells):
-        wrong, pairs = naive(y_hat, frames, kept)
-        np.testing.assert_array_equal(order.accuracy(kept), 1 - wrong.sum(0) / pairs.sum(0))
+    for counted in (subset, part, cells):
+        wrong, pairs = naive(y_hat, frames, counted)
+        np.testing.assert_array_equal(order.accuracy(counted), 1 - wrong.sum(0) / pairs.sum(0))
         with np.errstate(invalid="ignore"):
-            np.testing.assert_array_equal(order.misorder_rate(kept), wrong / pairs)
+            np.testing.assert_array_equal(order.misorder_rate(counted), wrong / pairs)
 
 
 def test_a_perfect_order_a_reversed_one_and_none() -> None:

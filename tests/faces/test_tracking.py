@@ -75,10 +75,10 @@ def test_recovers_after_a_hand(models: Models) -> None:
     assert deviation < 0.03
 
 
-def test_is_not_lost_under_a_hand_that_stays(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_face_is_tracked_under_a_hand_that_stays(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
     """A slab covers mouth and nose and stays: the points stay near those of the clear face in every frame.
 
-    Without the boxes around the last place the face is lost in some frames, or the test would show nothing.
+    The second run without `_try_around` must lose the face, which shows that the first run depends on it.
     """
     slab = [min(10 * max(k - 7, 0), 60) for k in range(30)]
 

@@ -124,7 +124,7 @@ def test_a_model_of_an_older_version_says_that_it_cannot_abstain(tmp_path: Path)
     old.selection = replace(old.selection, confidence=Confidence(np.zeros((A, 5))))
     video = write_grey_video(tmp_path / "clip.avi", *range(6))
     predict_videos([video], old, tmp_path / "out")
-    with pytest.raises(ArtifactError, match=r"this model cannot abstain: its selection\.json is of an older version"):
+    with pytest.raises(ArtifactError, match=r"this model cannot abstain: its selection\.json has no risk table"):
         predict_videos([video], old, tmp_path / "out", abstain=0.1)
     with pytest.raises(ArtifactError, match="this model cannot abstain"):
         choose_abstain_share(old, risk=0.1)

@@ -56,7 +56,7 @@ def test_two_keys_of_one_section_and_a_deep_one(train: PipelineFile) -> None:
         (["source=x", "trials=3"], "parameter trials.*got 3, expected a valid tuple"),
         (["source=x", "trials=[]"], "parameter trials"),
         (["source=x", f"trials={[*range(21)]}"], "parameter trials, got 21 trials, expected at most 20"),
-        (["source=x", "check_data"], "--param, got check_data, expected section.key=value"),
+        (["source=x", "check_data"], "--param is malformed, got check_data, expected section.key=value"),
         (["source.x=3"], "parameter source.*expected a valid string"),
         (["source="], "parameter source, got nothing"),
         (["source=git+https://bob:hunter2@x/r.git"], "parameter source, got a URL with a user in it"),

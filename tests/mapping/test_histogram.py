@@ -27,7 +27,7 @@ def video(n: int = 50) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("n", [2, 5, 300])
-def test_the_density_is_scipys(n: int) -> None:
+def test_density_equals_scipys_gaussian_kde(n: int) -> None:
     values = np.random.default_rng(n).normal([0.0, -0.5, 0.3], [0.5, 0.2, 0.05], (n, 3))
     got = _estimate_density(values)
     assert got.shape == (24, 3)

@@ -165,7 +165,7 @@ def test_round_trip(tmp_path: Path, fitted: Fitted) -> None:
 
 
 @pytest.mark.parametrize("name", ["mapping.safetensors", "about.json"])
-def test_a_corrupt_or_missing_file_gets_one_line(tmp_path: Path, fitted: Fitted, name: str) -> None:
+def test_corrupt_or_missing_file_raises_a_one_line_error(tmp_path: Path, fitted: Fitted, name: str) -> None:
     fitted[0].save(tmp_path / "mapping", [])
     path = tmp_path / "mapping" / name
     path.write_bytes(path.read_bytes()[:20])

@@ -145,7 +145,7 @@ def test_the_scorer_takes_both_from_one_pass(
     ],
 )
 def test_integrated_is_set_in_both_sections_or_in_none(f: dict[str, Any], h: dict[str, Any]) -> None:
-    with pytest.raises(ParamsError, match="kind: integrated together with"):
+    with pytest.raises(ParamsError, match="`integrated` in both"):
         parse_params({"train_pseudo_intensity": f, "train_uncertainty": h})
 
 

@@ -67,7 +67,7 @@ def make_params(steps: int = 3, objective: str = "distill", h: str = "integrated
     return parse_params({"train_pseudo_intensity": f | {"objective": objective} | changes, "train_uncertainty": own})
 
 
-def test_the_loss_equals_a_loop() -> None:
+def test_distillation_loss_equals_a_plain_python_loop() -> None:
     outputs, video = np.random.default_rng(0).normal(size=(5, 48)), np.array([7, 3, 7, 7, 3])
     total = 0.0
     for n, row in enumerate(outputs):
@@ -178,7 +178,7 @@ def test_without_a_teacher_training_is_refused() -> None:
         ),
         (
             {"train_pseudo_intensity": {"objective": "distill"}, "train_uncertainty": {}},
-            "kind: integrated together with",
+            "`integrated` in both",
         ),
         ({"train_pseudo_intensity": {"network": {"shrink": 8}}}, "at least 32 pixels .* after shrink"),
         ({"train_uncertainty": {"network": {"shrink": 8}}}, "at least 32 pixels .* after shrink"),

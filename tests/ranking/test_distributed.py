@@ -317,7 +317,9 @@ def test_errors_of_several_processes_are_reported_by_one(runs: Path) -> None:
 def test_a_stage_that_does_not_train_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("LOCAL_RANK", "0")
-    with pytest.raises(ParamsError, match=r"^a stage of one process, got sample-pairs; run it without torchrun$"):
+    with pytest.raises(
+        ParamsError, match=r"^this stage runs in one process, got sample-pairs; run it without torchrun$"
+    ):
         stages.run_stage("sample-pairs", Params(), root=tmp_path)
 
 

@@ -166,7 +166,7 @@ def test_images_become_planes() -> None:
     assert (x[1, 2].numpy() == PIXELS[1, :, :, 2]).all()
 
 
-def test_bfloat16_trains_in_float32_weights() -> None:
+def test_bfloat16_training_keeps_float32_weights() -> None:
     dtypes: list[torch.dtype] = []
 
     def batch_loss(outputs: torch.Tensor, rows: np.ndarray, pairs: PairBatch) -> torch.Tensor:

@@ -170,7 +170,7 @@ def test_force_needs_a_reason_and_keeps_it(home: Path) -> None:
     other = register(home, "force", data="b.dir").version
     with pytest.raises(RegistryError, match="other data"):
         versions.promote_version(other, gate=GATE, name="force")
-    with pytest.raises(RegistryError, match="without a reason"):
+    with pytest.raises(RegistryError, match="--force needs a reason"):
         versions.promote_version(other, "  ", GATE, "force")
     forced = versions.promote_version(other, "new\n consent forms", GATE, "force")
     assert forced.aliases == ("champion",)

@@ -86,7 +86,7 @@ def postgres() -> Iterator[dict[str, str]]:
     with tempfile.TemporaryDirectory(prefix="aupair-pg-") as name:
         home = Path(name)
         (home / "password").write_text(password)
-        become = _give(home)
+        become = _change_owner(home)
         _run(
             become, programs / "initdb", "-D", home / "data", "-U", "mlflow", "--auth=scram-sha-256",
             f"--pwfile={home / 'password'}", "-E", "UTF8", "--no-locale", "--no-sync",
@@ -104,16 +104,16 @@ def postgres() -> Iterator[dict[str, str]]:
 
 def _programs() -> Path:
     """Find the folder of PostgreSQL's server programs, or skip the test."""
-    found = [Path(path).resolve().parent for path in [shutil.which("initdb")] if path]
-    found += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
-    for folder in found:
+    folders = [Path(path).resolve().parent for path in [shutil.which("initdb")] if path]
+    folders += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+    for folder in folders:
         if all((folder / program).exists() for program in ("initdb", "pg_ctl", "postgres")):
             return folder
     pytest.skip("no PostgreSQL: initdb is neither on PATH nor in /usr/lib/postgresql (apt-get install postgresql)")
 
 
-def _give(folder: Path) -> dict[str, Any]:
-    """Give a folder and its files to a user who may run PostgreSQL, where we are root; say how to become that user."""
+def _change_owner(folder: Path) -> dict[str, Any]:
+    """Make a user who may run PostgreSQL the owner of a folder, if we are root; return the arguments to run as that user."""
     if os.geteuid() != 0:
         return {}
     known = {user.pw_name: user for user in pwd.getpwall()}
@@ -126,18 +126,18 @@ def _give(folder: Path) -> dict[str, Any]:
 
 
 def _run(become: Mapping[str, Any], *command: object) -> None:
-    """Run a program as a user; its words are the error when it fails."""
+    """Run a program as a user; if it fails, raise an error with its output."""
     own = {key: value for key, value in os.environ.items() if not key.startswith("PG")}
-    with tempfile.TemporaryFile() as said:  # not a pipe: the server that pg_ctl starts keeps it open
-        words, quiet = [str(word) for word in command], subprocess.DEVNULL
-        done = subprocess.run(words, stdin=quiet, stdout=said, stderr=said, cwd="/", env=own, **become)
-        said.seek(0)
+    with tempfile.TemporaryFile() as output:  # not a pipe: the server that pg_ctl starts keeps it open
+        arguments, quiet = [str(word) for word in command], subprocess.DEVNULL
+        done = subprocess.run(arguments, stdin=quiet, stdout=output, stderr=output, cwd="/", env=own, **become)
+        output.seek(0)
         if done.returncode:
-            raise RuntimeError(f"{command[0]}: {said.read().decode(errors='replace')}")
+            raise RuntimeError(f"{command[0]}: {output.read().decode(errors='replace')}")
 
 
 def _wait(server: MLflowServer, process: subprocess.Popen[bytes], log: Path) -> None:
-    """Wait until the server says that it is well."""
+    """Wait until the server reports that it is ready."""
     import requests
 
     end = time.monotonic() + READY_SECONDS
@@ -147,6 +147,6 @@ def _wait(server: MLflowServer, process: subprocess.Popen[bytes], log: Path) -> 
                 return
         except requests.RequestException as error:
             if process.poll() is not None or time.monotonic() > end:
-                said = "\n".join(log.read_text(errors="replace").splitlines()[-5:])
-                raise RuntimeError(f"the MLflow server is not ready: {error}\n{said}") from error
+                output = "\n".join(log.read_text(errors="replace").splitlines()[-5:])
+                raise RuntimeError(f"the MLflow server is not ready: {error}\n{output}") from error
         time.sleep(0.2)

@@ -1,4 +1,4 @@
-"""Run the flow for each row of the ablation and score it (`aupair ablate`)."""
+"""The ablation: running the flow for each row, and scoring it (`aupair ablate`)."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,22 +15,26 @@ from aupair.params import Params
 
 
 def run_ablation(home: Path, base: Params, names: Sequence[str], log: Log = SILENT) -> list[dict[str, Any]]:
-    """Run and score rows in a checkout.
+    """Run the flow for each row of the ablation in a DVC checkout, and score it.
 
     Args:
         base: the params that the rows change.
         names: rows or groups; all rows if empty.
 
     Returns:
-        What each row is, and by its `state`: `scored` with its counts and costs, `failed` or `unfit` with the reason
-        in `why`.
+        A dict for each row: name, group, text, rule, settings and `state`: `scored` (with counts and costs), `failed` or
+        `unfit` (with the reason in `why`).
 
     Raises:
         ParamsError: an unknown row, or the paper's protocol, which chooses on validation.
         ArtifactError: the checkout has no data tracked by DVC, or another command is in the workspace.
     """
     if base.evaluate.protocol == "paper":
-        raise ParamsError("ablate", got="evaluate.protocol: paper", expected="ours: rows are chosen on select")
+        raise ParamsError(
+            "`aupair ablate` needs the protocol ours",
+            got="evaluate.protocol: paper",
+            expected="ours, which chooses on select",
+        )
     rows = select_rows(names)
     results: dict[str, dict[str, Any]] = {}
     runs: dict[Params, list[Row]] = {}

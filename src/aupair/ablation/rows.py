@@ -151,11 +151,13 @@ ROWS = (
             base, sharing="per_au", width=base.train_pseudo_intensity.network.width / 12**0.5)}),
     Row("per-au", "pairs", "a network for each AU, each as wide as the shared one", "no-uncertainty", PER_AU),
 )  # fmt: skip
-"""In the order in which they are run: cheap and telling ones first."""
+"""The rows in the order in which they are run: cheap and informative ones first."""
 
 
 def select_rows(names: Sequence[str]) -> list[Row]:
-    """Return the rows of these names and groups with the reference, in the order of ROWS; all rows if there is no name.
+    """Return the rows with these names or in these groups, plus the reference row, in the order of ROWS.
+
+    If `names` is empty, all rows are returned.
 
     Raises:
         ParamsError: no such row or group.

@@ -147,12 +147,12 @@ def _dvc(folder: Path, *arguments: str, todo: str = "check whether `dvc status` 
     process = subprocess.run(command, cwd=folder, env=_environment(), capture_output=True, text=True)
     if process.returncode:
         message = (process.stderr.strip() or process.stdout.strip() or "no message").splitlines()[0]
-        raise ArtifactError(f"dvc {' '.join(arguments)}", where=folder, got=message, todo=todo)
+        raise ArtifactError(f"dvc {' '.join(arguments)} failed", where=folder, got=message, todo=todo)
     return process.stdout
 
 
 def _environment() -> dict[str, str]:
-    """Return the variables for DVC and the stages that it starts: the programs of this environment come first."""
+    """Return the environment for DVC and the stages it starts, with this Python environment's programs first on PATH."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     return {**os.environ, "PATH": path, "DVC_NO_ANALYTICS": "true"}
 

@@ -73,7 +73,7 @@ def _tables(corpus: Corpus, graded: Corpus | None) -> dict[str, "pd.DataFrame"]:
 
     annotations, splits = corpus.labels.annotations, str(corpus.layout.root / "splits.csv")
     sources = [corpus.layout.source(annotation.video) for annotation in annotations]
-    unopened, no_file = "a labelled video that cannot be opened", "a labelled video without a file"
+    unopened, no_file = "a labelled video cannot be opened", "a labelled video has no file"
     videos = {
         "video": [annotation.video for annotation in annotations],
         "path": [str(source or annotation.path) for source, annotation in zip(sources, annotations)],

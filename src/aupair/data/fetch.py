@@ -114,7 +114,7 @@ def _list_folder(folder: Path) -> list[Item]:
     """List the files under a folder; a link to a file counts as the file."""
 
     def stop(error: OSError) -> None:
-        raise DataError("a folder that cannot be read", where=error.filename, got=error.strerror) from error
+        raise DataError("the folder cannot be read", where=error.filename, got=error.strerror) from error
 
     if not folder.is_dir():
         what = "not a folder" if folder.exists() else "no such folder"
@@ -163,7 +163,7 @@ def _link_file(folder: Path, item: Item, target: Path) -> None:
         path = source.resolve(strict=True)
         now = path.stat()
     except OSError as error:
-        raise DataError("a file that cannot be read", where=source, got=error.strerror) from error
+        raise DataError("the file cannot be read", where=source, got=error.strerror) from error
     if now.st_size != item.size:
         got, expected = f"{now.st_size} bytes", f"{item.size} bytes"
         what = "a file has changed since it was listed"

@@ -56,7 +56,7 @@ class Frames:
 
     @property
     def usable(self) -> np.ndarray:
-        """Which frames have a face and an annotation, and may therefore be sampled: (N,) bool."""
+        """Return which frames have a face and an annotation, (N,) bool; only these may be sampled."""
         return self.ok & (self.labels[:, 0] != NOT_ANNOTATED)
 
     def slices(self) -> list[slice]:

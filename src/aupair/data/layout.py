@@ -154,7 +154,7 @@ def list_video_jobs(data: Path, labels: Path) -> list[VideoJob]:
         path = layout.source(video)
         if path is None:
             raise DataError(
-                "a labelled video without a file", where=layout.root / "videos", got=video, todo="run check-data again"
+                "a labelled video has no file", where=layout.root / "videos", got=video, todo="run check-data again"
             )
         result.append(VideoJob(video, path, layout.side(video), frames))
     return result
@@ -171,7 +171,7 @@ def read_subjects(path: Path) -> dict[str, str]:
 
 
 def read_csv(path: Path, columns: tuple[str, ...]) -> list[tuple[str, ...]]:
-    """Read named columns of a small comma-separated file; row k stands in line k + 2.
+    """Read named columns of a small comma-separated file; row k (from 0) is on line k + 2 of the file.
 
     Raises:
         DataError: not text, a column is missing, or a row is ragged, blank or has an empty cell.

@@ -33,18 +33,16 @@ def level_sheets(occurrences: sh.Sheets, intensities: sh.Sheets | None, annotati
     if lacking:
         more = f" (and {len(lacking) - 1} more)" if len(lacking) > 1 else ""
         got = f"no intensities of {lacking[0].video}{more}"
-        raise DataError(
-            "a labelled video without intensities", where=lacking[0].path, got=got, todo=f"add them, {todo}"
-        )
+        raise DataError("a labelled video has no intensities", where=lacking[0].path, got=got, todo=f"add them, {todo}")
     order = [index_of[annotation.video] for annotation in occurrences.annotations]
     for annotation, rows, k in zip(occurrences.annotations, occurrences.lengths, order):
         if rows != intensities.lengths[k]:
             raise DataError(
-                "an intensity file of another length",
+                "the intensity and occurrence files differ in length",
                 where=intensities.annotations[k].path,
                 got=f"{intensities.lengths[k]} rows",
                 expected=f"{rows}, as in {annotation.path}",
-                todo=f"correct one, {todo}",
+                todo=f"correct one of them, {todo}",
             )
     edges = intensities.edges
     parts = [intensities.values[edges[k] : edges[k + 1]] for k in order]

@@ -33,18 +33,18 @@ class Sheets:
 
     @property
     def video(self) -> np.ndarray:
-        """(N,) int32, index into annotations."""
+        """Return for each row the index of its annotation file, (N,) int32."""
         return np.repeat(np.arange(len(self.annotations), dtype=np.int32), np.diff(self.edges))
 
     @property
     def frame(self) -> np.ndarray:
-        """(N,) int32, 0-based within the video: label row k is frame k."""
+        """Return for each row the number of its frame in the video, (N,) int32: label row k, counted from 0, is frame k."""
         starts = np.repeat(self.edges[:-1], np.diff(self.edges))
         return (np.arange(len(self.values)) - starts).astype(np.int32)
 
     @property
     def lengths(self) -> np.ndarray:
-        """(V,) int64, label rows of each file."""
+        """Return the number of label rows of each file, (V,) int64."""
         return np.diff(self.edges)
 
     def totals(self, rows: np.ndarray) -> np.ndarray:
@@ -54,24 +54,24 @@ class Sheets:
 
 
 def read_sheets(annotations: Sequence[Annotation], dtype: type, log: Log = SILENT) -> Sheets:
-    """Read annotation files, see `_read_sheet`."""
+    """Read annotation files without checking the values; errors are those of `_read_sheet`."""
     parts = [_read_sheet(a.path, dtype) for a in log.progress(annotations, len(annotations), "reading annotations")]
     edges = np.cumsum([0, *map(len, parts)])
     return Sheets(tuple(annotations), edges, np.concatenate(parts) if parts else np.empty((0, len(AUS)), dtype))
 
 
 def _read_sheet(path: Path, dtype: type = np.int16) -> np.ndarray:
-    """Read one annotation file: (rows, A) of `dtype`, the values unchecked.
+    """Read one annotation file as (rows, A) of `dtype`, without checking the values.
 
     Blank lines at the end are tolerated; anywhere else they would shift all later frames.
 
     Raises:
-        DataError: a wrong header, a ragged row, or a cell that is no number: with file and line.
+        DataError: a wrong header, a ragged row, or a cell that is not a number; the error names file and line.
     """
     try:
         header, _, body = path.read_bytes().removeprefix(b"\xef\xbb\xbf").partition(b"\n")
     except OSError as error:
-        raise DataError("an unreadable annotation file", where=path, got=error.strerror or error) from error
+        raise DataError("the annotation file cannot be read", where=path, got=error.strerror or error) from error
     _check_header(path, header.decode(errors="replace"))
     body = body.rstrip()
     if not body:
@@ -100,7 +100,7 @@ def _check_header(path: Path, line: str) -> None:
     elif got == AUS_2020:
         what, todo = "the 8 AUs of the 2020 release", "use the annotations of 2021 or later"
     text = line.strip()
-    # of a line that is no plain text (a binary file) 40 characters, escaped
+    # a line that is not plain text (of a binary file) is cut to 40 characters and escaped
     text = text[:200] if text.isascii() and text.isprintable() else ascii(text[:40])
     raise DataError(what, where=f"{path} line 1", got=text or "nothing", expected=",".join(AUS), todo=todo)
 
@@ -111,14 +111,17 @@ def annotated_rows(values: np.ndarray) -> np.ndarray:
 
 
 def mask_partial_rows(values: np.ndarray) -> np.ndarray:
-    """Return checked labels as (N, A) int8: any -1 makes the whole row -1."""
+    """Return checked labels as (N, A) int8; a row with any -1 becomes -1 throughout."""
     result: np.ndarray = values.astype(np.int8)
     result[~annotated_rows(values)] = NOT_ANNOTATED
     return result
 
 
 def _parse_error(path: Path, body: bytes, dtype: type, error: Exception) -> DataError:
-    """Return the error for the first line that Arrow cannot parse; slow, and only run on a file with such a line."""
+    """Return the error for the first line that Arrow cannot parse.
+
+    The file is read again line by line, which is slow, but happens only for a file with such a line.
+    """
     kind, expected = (float, "-1 or 0 to 5") if np.issubdtype(dtype, np.floating) else (int, "-1, 0 or 1")
     for number, line in enumerate(body.decode(errors="replace").split("\n"), start=2):
         cells, where = line.strip().split(","), f"{path} line {number}"

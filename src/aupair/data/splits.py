@@ -176,7 +176,7 @@ def read_splits(layout: Layout) -> list[SplitRow]:
     for annotation in layout.annotations:
         if annotation.video not in videos:
             raise DataError(
-                "a labelled video without a split",
+                "a labelled video has no split",
                 where=annotation.path,
                 expected=f"a row in {path}",
                 todo="add it, or run `aupair split` with --overwrite",

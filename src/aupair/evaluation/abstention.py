@@ -117,8 +117,8 @@ def _ranking_figures(wrong: np.ndarray, rankings: dict[str, np.ndarray]) -> dict
 def _ranked_risk(wrong: np.ndarray, ranking: np.ndarray) -> np.ndarray:
     """Return the share of wrong decisions among the k highest, for every k: (n,). Its mean is the area under the curve.
 
-    Equal ones are in random order: the mean over all such orders is returned. A ranking that knows nothing has the
-    share of wrong decisions everywhere, as random abstention has.
+    Equal values are in random order; the mean over all such orders is returned. A ranking without information has
+    the overall share of wrong decisions at every k, as random abstention has.
 
     Args:
         wrong: (n,) bool.
@@ -174,16 +174,16 @@ def _abstention_at_limits(decisions: Decisions, confidence: Confidence) -> list[
     rows = []
     for share in _SHARES:
         limits, k = confidence.limits(share), round(share * (QUANTILES - 1))
-        kept = decisions.rankings["confidence"] >= np.where(decisions.active, limits[1], limits[0])
-        counts = metrics.count_decisions(decisions.active, decisions.truth, decisions.video, kept).total()
+        selected = decisions.rankings["confidence"] >= np.where(decisions.active, limits[1], limits[0])
+        counts = metrics.count_decisions(decisions.active, decisions.truth, decisions.video, selected).total()
         risks = {"risk_select": confidence.risks, "risk_bound": confidence.bounds}
         rows.append(
             {
                 "name": str(round(100 * (1 - share))),
                 "asked": 1 - share,
-                "coverage": float(kept.mean()),
+                "coverage": float(selected.mean()),
                 **{name: float(values[k]) for name, values in risks.items() if values is not None},
-                "error": float(decisions.wrong[kept].mean()) if kept.any() else float("nan"),
+                "error": float(decisions.wrong[selected].mean()) if selected.any() else float("nan"),
                 "f1": float(metrics.f1(counts).mean()),
                 "accuracy": metrics.macro(metrics.accuracy(counts)),
             }
@@ -192,7 +192,7 @@ def _abstention_at_limits(decisions: Decisions, confidence: Confidence) -> list[
 
 
 def leave_out(score: np.ndarray, usable: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
-    """Leave out, for each AU, the share of usable frames with the highest score: (N, A) bool, the ones kept.
+    """Return which frames remain, (N, A) bool, if for each AU a share of usable frames with the highest score is left out.
 
     Args:
         score: (N, A) float without NaN; equal scores are ordered at random.
@@ -200,14 +200,18 @@ def leave_out(score: np.ndarray, usable: np.ndarray, share: float, rng: np.rando
     """
     rows = np.flatnonzero(usable)
     number = len(rows) - int(share * len(rows))
-    kept = np.zeros(score.shape, bool)
+    selected = np.zeros(score.shape, bool)
     for au in range(score.shape[1]):
-        kept[rows, au] = _lowest(number, score[rows, au], rng.random(len(rows)))
-    return kept
+        selected[rows, au] = _lowest(number, score[rows, au], rng.random(len(rows)))
+    return selected
 
 
 def _lowest(number: int, *keys: np.ndarray) -> np.ndarray:
-    """Mark the `number` of n that come first by the keys, (n,) each in turn, then by place: (n,) bool; without sorting."""
+    """Return which `number` of n items come first by the keys, then by place, (n,) bool, without sorting them all.
+
+    Args:
+        keys: (n,) each, the most important first.
+    """
     first = np.ones(len(keys[0]), bool)
     if number < len(first):
         edge = np.partition(keys[0], max(number - 1, 0))[max(number - 1, 0)]
@@ -227,8 +231,8 @@ def _count_kept(decisions: Decisions, ranking: str, share: float, seed: int) -> 
     rng, everything = np.random.default_rng([seed, DRAWS]), np.ones(len(decisions.truth), bool)
     order = _leaving_order(decisions, ranking)
     draws = DRAWS if ranking == "random" else 1
-    kept = (leave_out(order, everything, share, rng) for _ in range(draws))
-    return [metrics.count_decisions(decisions.active, decisions.truth, decisions.video, own) for own in kept]
+    selected = (leave_out(order, everything, share, rng) for _ in range(draws))
+    return [metrics.count_decisions(decisions.active, decisions.truth, decisions.video, own) for own in selected]
 
 
 def _leaving_order(decisions: Decisions, ranking: str) -> np.ndarray:

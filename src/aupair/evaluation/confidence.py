@@ -106,7 +106,8 @@ class Confidence:
         """
         if values is None:
             todo = "run evaluate and register-model again, or predict without abstaining"
-            raise ArtifactError("this model cannot abstain: its selection.json is of an older version", todo=todo)
+            what = "this model cannot abstain: its selection.json has no risk table, since an older version of aupair wrote it"
+            raise ArtifactError(what, todo=todo)
         return values
 
     def au_to_json(self, au: int) -> dict[str, Any]:

@@ -62,7 +62,7 @@ class LevelSums(_Sums):
 
 
 def count_decisions(
-    decisions: np.ndarray, truth: np.ndarray, video: np.ndarray, kept: np.ndarray | None = None
+    decisions: np.ndarray, truth: np.ndarray, video: np.ndarray, counted: np.ndarray | None = None
 ) -> Counts:
     """Count right and wrong decisions for each video.
 
@@ -70,17 +70,17 @@ def count_decisions(
         decisions: (n, A) bool.
         truth: (n, A) bool, whether the AU is active.
         video: (n,) int, any numbers; V of them are different.
-        kept: (n, A) bool, the cells that are counted; a frame is an exact match if none of them is wrong. None: all.
+        counted: (n, A) bool, the cells that are counted; a frame is an exact match if none of them is wrong. None: all.
 
     Returns:
         Counts with the leading axis V.
     """
     names, index = np.unique(video, return_inverse=True)
-    kept = np.ones(truth.shape, bool) if kept is None else kept
+    counted = np.ones(truth.shape, bool) if counted is None else counted
     kind = 3 - 2 * decisions.astype(np.int64) - truth  # 0 tp, 1 fp, 2 fn, 3 tn
-    places = [(4 * index + own)[use] for own, use in zip(kind.T, kept.T)]
+    places = [(4 * index + own)[use] for own, use in zip(kind.T, counted.T)]
     cells = np.stack([np.bincount(own, minlength=4 * len(names)).reshape(-1, 4) for own in places], axis=1)
-    exact = np.bincount(index, ((decisions == truth) | ~kept).all(1), len(names)).astype(np.int64)
+    exact = np.bincount(index, ((decisions == truth) | ~counted).all(1), len(names)).astype(np.int64)
     return Counts(cells, exact, np.bincount(index, minlength=len(names)))
 
 

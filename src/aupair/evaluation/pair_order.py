@@ -31,34 +31,34 @@ class Order:
             tied, beyond = _runs(new_video | (np.diff(value[order], prepend=0) != 0))
             self._columns.append((rows[order], frames.labels[rows[order], au], tied, beyond))
 
-    def accuracy(self, kept: np.ndarray) -> np.ndarray:
+    def accuracy(self, counted: np.ndarray) -> np.ndarray:
         """Return the share of pairs in the right order, pooled over videos: (A,), 0..1; NaN for an AU without a pair.
 
         Args:
-            kept: (N,) or (N, A) bool, the frames that count.
+            counted: (N,) or (N, A) bool, the frames that count.
         """
         wrong, pairs = np.zeros((2, self._shape[1]))
-        for au, _, wrong_here, pairs_here in self._count(kept):
+        for au, _, wrong_here, pairs_here in self._count(counted):
             wrong[au] += wrong_here.sum()
             pairs[au] += pairs_here.sum()
         return 1 - _share(wrong, pairs)
 
-    def misorder_rate(self, kept: np.ndarray) -> np.ndarray:
+    def misorder_rate(self, counted: np.ndarray) -> np.ndarray:
         """Return the share of a frame's pairs in the wrong order: (N, A), 0..1; NaN for a frame without a pair.
 
         Args:
-            kept: (N,) or (N, A) bool, the frames that count.
+            counted: (N,) or (N, A) bool, the frames that count.
         """
         wrong, pairs = np.zeros((2, *self._shape))
-        for au, rows, wrong_here, pairs_here in self._count(kept):
+        for au, rows, wrong_here, pairs_here in self._count(counted):
             wrong[rows, au], pairs[rows, au] = wrong_here, pairs_here
         return _share(wrong, pairs)
 
-    def _count(self, kept: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
+    def _count(self, counted: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
         """Yield for each AU and level: AU, rows (n,), and for each row its pairs in the wrong order and all of them."""
-        kept = np.broadcast_to(kept if kept.ndim == 2 else kept[:, None], self._shape)
+        counted = np.broadcast_to(counted if counted.ndim == 2 else counted[:, None], self._shape)
         for au, (rows, level, tied, beyond) in enumerate(self._columns):
-            use = kept[rows, au]
+            use = counted[rows, au]
             for own in np.unique(level):
                 at = np.flatnonzero(use & (level == own))
                 first, end, start, stop = self._first[at], self._end[at], tied[at], beyond[at]

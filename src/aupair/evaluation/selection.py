@@ -1,6 +1,7 @@
 """The choices: a threshold and a mapping for each AU, and the trial. By default they are made on the split `select`.
 
-A mapping's raw output is compared with a threshold to decide whether the AU is active. P1 and P2 are rows of the score table,
+A mapping's raw output is an estimate of the level that is not limited to the level's range (hence *unclamped*). The AU is
+active if it is at least the threshold, by default .5. P1 and P2 are rows of the score table,
 named as in the paper: P1 uses the mapping with uncertainty for all AUs, P2 only for the AUs where it scores higher.
 """
 
@@ -35,7 +36,8 @@ from aupair.params import Evaluate
 MAPPINGS = ("without_uncertainty", "with_uncertainty")
 """the two mappings of an AU; the one without uncertainty does not read sigma. They are indexed by False and True"""
 _OLD_MAPPINGS = {"P2": MAPPINGS[0], "P1": MAPPINGS[1]}
-"""the names in a selection.json of version 0.1"""
+"""the names in a selection.json of version 0.1, where P1 and P2 named the mapping chosen for an AU; they do not refer to the
+rows P1 and P2 of the score table"""
 _DEFAULT_THRESHOLD = 0.5
 
 
@@ -58,13 +60,17 @@ class Trial:
     without_uncertainty: np.ndarray
 
     def raw(self, uses: np.ndarray) -> np.ndarray:
-        """Return the raw output of the mapping that each AU uses: (N, A); uses: (A,) bool, with uncertainty."""
+        """Return the raw output of the mapping that each AU uses, (N, A).
+
+        Args:
+            uses: (A,) bool, whether the AU uses the mapping with uncertainty.
+        """
         return np.where(uses, self.with_uncertainty, self.without_uncertainty)
 
 
 @dataclass(frozen=True)
 class Cells:
-    """The n annotated frames of one split; a cell is a frame and an AU.
+    """The n annotated frames of one split; a cell is one AU in one frame.
 
     Attributes:
         split: the name of the split.
@@ -98,7 +104,7 @@ class Choice:
     """The choices made for one trial.
 
     Attributes:
-        chosen_on: the split that they were made on.
+        chosen_on: the split on which they were made.
         thresholds: (2, A) float64, in the order of MAPPINGS.
         uses_uncertainty: (A,) bool, whether the AU is decided by the mapping with uncertainty.
         evidence: for each AU the scores that the choice is based on, as `selection.json` has them.
@@ -220,10 +226,12 @@ def tune_threshold(raw: np.ndarray, truth: np.ndarray) -> float:
 def tune_held_out(raw: np.ndarray, truth: np.ndarray, fold: np.ndarray) -> np.ndarray:
     """Return each frame's thresholds, tuned on the frames of the other folds: (n, A); on all frames if there is only one fold.
 
+    They are used to calibrate the confidence on decisions that are independent of the labels that thresholds were tuned on.
+
     Args:
         raw: (n, A) float, NaN in a video without a face.
         truth: (n, A) bool.
-        fold: (n,) int, the fold of each frame.
+        fold: (n,) int, the calibration fold of each frame; the people of `select` have folds of their own.
     """
     thresholds = np.empty(truth.shape)
     for held_out in (folds := np.unique(fold)):
@@ -236,7 +244,8 @@ def choose_mappings(trial: Trial, frames: Frames, cells: Cells, params: Evaluate
     """Choose the thresholds of both mappings, then a mapping for each AU, on the annotated frames `cells`.
 
     The mapping with uncertainty is chosen if its score is higher by more than `params.tie`, otherwise the simpler one
-    without uncertainty. The score is 1/2 (F1 + accuracy), or ICC(3,1) if the target is intensity.
+    without uncertainty. The score is 1/2 (F1 + accuracy), or, if the target is intensity, the intraclass correlation
+    ICC(3,1).
     """
     raws = filled_outputs(trial, frames)
     thresholds = np.full((len(raws), len(AUS)), _DEFAULT_THRESHOLD)
@@ -258,7 +267,7 @@ def choose_mappings(trial: Trial, frames: Frames, cells: Cells, params: Evaluate
 def best_trial(choices: list[Choice]) -> int:
     """Return the index of the trial in which P2 has the highest score, or the highest ICC if the target is intensity.
 
-    Of several equally good trials it is the first.
+    Of several equally good trials, the first is chosen.
     """
     values = [choice.result.get("icc", choice.result["score"]) for choice in choices]
     return int(np.argmax(np.nan_to_num(values, nan=-np.inf)))
@@ -276,9 +285,10 @@ def _figures(counts: list[Counts], sums: list[LevelSums]) -> list[dict[str, np.n
 def _evidence(
     counts: list[Counts], sums: list[LevelSums], thresholds: np.ndarray, uses: np.ndarray, params: Evaluate
 ) -> list[dict[str, Any]]:
-    """Return for each AU the scores of both mappings, and how sure it is that the one with uncertainty is better.
+    """Return the entry of each AU in selection.json: the scores of both mappings, and evidence that one is better.
 
-    The interval of the difference and the probability come from a paired bootstrap over videos.
+    The interval of the difference and `probability_with_better`, the probability that the mapping with uncertainty has the
+    higher score, come from a paired bootstrap over videos.
 
     Args:
         sums: sums of levels of both mappings, from which ICC is computed; empty if the target is occurrence.

@@ -1,6 +1,6 @@
-"""Spread tasks over processes, each of which may die without harm to the others.
+"""A pool of processes, each of which may die without harm to the others.
 
-concurrent.futures cannot tell which task killed a process (BrokenProcessPool ends them all), hence this module.
+concurrent.futures cannot tell which task killed a process, and ends all tasks then (BrokenProcessPool).
 """
 
 import os
@@ -38,11 +38,11 @@ def run_in_processes(
     """Yield each task with its result, in the order in which they finish.
 
     Args:
-        function: called in a fresh process ("spawn"); it and the tasks can be pickled.
+        function: called in a fresh process ("spawn"); must be picklable, and so must the tasks.
         workers: processes at once; each takes one task at a time.
 
     Raises:
-        Exception: what the function raised; the other processes are ended first, as on KeyboardInterrupt.
+        Exception: whatever the function raised; the other processes are terminated first, also after KeyboardInterrupt.
     """
     waiting, workers_by_connection = deque(tasks), dict[Connection, _Worker[T]]()
     try:

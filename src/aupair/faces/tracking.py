@@ -52,7 +52,7 @@ def load_models() -> Models:
 
 
 class Tracker:
-    """Finds the one face of a video, frame by frame.
+    """A search for the one face of a video, frame by frame.
 
     With `detector: tracking`, O-Net checks and corrects the box of the last landmarks. If it finds no face there, the
     surroundings (2.2 widths of the box) are searched, then the whole frame. Finally O-Net tries boxes around the last one,

@@ -1,11 +1,12 @@
-"""Compute the features of a frame, which relate it to its video: G in section 3.3 of the paper.
+"""The features of a frame, which relate it to its video. G is the paper's name for this step (section 3.3).
 
-y' is y_hat scaled to -1..1, and the certainty c is 1 for the smallest sigma and 0 for the largest (`Statistics`). The features of
+y' is y_hat, which is standardised when f is trained, scaled to -1..1 on the fit split, and the certainty c is 1 for the smallest sigma and 0 for the largest (`Statistics`). The features of
 a frame and AU are its own y' and c; their distribution over the whole video (or all clips of the person); their distribution
 over windows of some seconds around the frame; and their values some seconds before and after it. Each feature is a named
 column (`columns`); docs/method.md lists them and their deviations from the paper. Columns of the group `plain` are computed
 from y' only; those of the group `uncertainty` also use c. The mapping without uncertainty reads the `plain` columns, the
-mapping with uncertainty reads all columns.
+mapping with uncertainty reads all columns. `kind: histogram` computes the authors' features of 2020 instead, a baseline
+without uncertainty.
 """
 
 from collections.abc import Iterable, Iterator
@@ -26,7 +27,7 @@ Arrays = tuple[np.ndarray, np.ndarray]
 GROUPS = ("plain", "uncertainty")
 CDF_POINTS = 201
 PIECE = 512
-"""number of frames whose features are computed at once, small enough for the processor's cache"""
+"""number of frames whose features are computed at once, few enough for the processor's cache"""
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ class Statistics:
 
 
 def _increasing(quantiles: np.ndarray) -> np.ndarray:
-    """Return strictly increasing quantiles, so that a constant sigma has a rank too."""
+    """Return the quantiles made strictly increasing, so that a constant sigma has a rank too."""
     return quantiles.astype(np.float64) + np.arange(len(quantiles)) * 1e-9
 
 
@@ -118,15 +119,15 @@ def pool_clips(clips: Iterable[Arrays]) -> Arrays:
 
 
 class VideoFeatures:
-    """Computes the features of the frames of one video.
+    """The computation of the features of one video's frames.
 
-    Values that depend on the whole video are computed once, when it is created; they take about 300 bytes for each frame.
+    Values that depend on the whole video are computed once, in the constructor; they take about 300 bytes for each frame.
 
     Args:
         y_hat, sigma: (n, A), NaN where there is no face.
         time: (n,) seconds, increasing.
         pool: y_hat and sigma (m, A) of all frames with a face in all clips of the person, this video included, in any
-            order. Percentiles, rank and histogram are taken over them; None: over this video alone.
+            order. Percentiles, rank and histogram are computed over them; None: over this video alone.
     """
 
     def __init__(
@@ -143,7 +144,7 @@ class VideoFeatures:
         """(n, A, F)"""
         self._scratch = np.empty((PIECE, *self.shape[1:]), np.float32)
 
-        certainty = params.certainty if params.kind == "distribution" else "quantile"
+        certainty = "quantile" if params.kind == "histogram" else params.certainty
 
         def scale(y: np.ndarray, s: np.ndarray) -> Values:
             return Values(statistics.scale(y), statistics.certainty(s, certainty))
@@ -200,7 +201,7 @@ class _FaceFrames:
             self.shared = [(name, "plain", row) for name, row in histogram_columns(pool.y, params.neutral)]
             return
         self.rank = _rank(own.y, pool.y)
-        self.shared = list(_neutral(pool, params))
+        self.shared = list(_pool_percentiles(pool, params))
         self.sums = WindowSums(*own)
         self.bins = [assign_bins(time, length) for length in params.windows]
 
@@ -224,7 +225,7 @@ def _columns(frames: _FaceFrames, rows: slice) -> Iterator[tuple[str, str, np.nd
     """Yield every column of some frames with a face: name, group, values (rows, A), or (A,) where all rows share them."""
     y, c = (values[rows] for values in frames.own)
     yield "own.y", "plain", y
-    if frames.params.kind != "histogram":
+    if frames.params.kind == "distribution":
         yield "own.rank", "plain", frames.rank[rows]
         yield "own.certainty", "uncertainty", c
     yield from frames.shared
@@ -245,11 +246,12 @@ def _rank(y: np.ndarray, pool: np.ndarray) -> np.ndarray:
     return out
 
 
-def _neutral(pool: Values, params: DistributionFeatures) -> Iterator[tuple[str, str, np.ndarray]]:
+def _pool_percentiles(pool: Values, params: DistributionFeatures) -> Iterator[tuple[str, str, np.ndarray]]:
     """Yield percentiles of y' over the pool, which contains the person's neutral face (# authors).
 
-    They follow for all frames, then, for each threshold, for the frames of at least that certainty, with the share of these
-    frames. If there are none, the percentiles are those of the next lower threshold, and the share is 0. Each column is (A,).
+    First come the percentiles over all frames; then, for each threshold, those over the frames of at least that certainty,
+    and the share of these frames. If there are none, the percentiles are those of the next lower threshold, and the share
+    is 0. Each column is (A,).
     """
     y, c = pool
     base = np.percentile(y, params.percentiles, axis=0) if len(y) else np.zeros((len(params.percentiles), y.shape[1]))
@@ -270,7 +272,7 @@ def _neutral(pool: Values, params: DistributionFeatures) -> Iterator[tuple[str, 
 def _windows(frames: _FaceFrames, params: DistributionFeatures, rows: slice) -> Iterator[tuple[str, str, np.ndarray]]:
     """Yield mean, standard deviation and percentiles over the frames within length / 2, plain and weighted by certainty.
 
-    # ours: the paper describes variance and distribution in windows of a few seconds; the authors' code has neither.
+    Ours: the paper describes variance and distribution in windows of a few seconds; the authors' code has neither.
     """
     half = np.array(params.windows) / 2
     low, high = frames.before(rows, half), frames.after(rows, half)

@@ -8,7 +8,7 @@ puts the pair in the right order.
     printed     Phi((d - m) / s)        loss of h as printed in section 3.2; its sign is wrong
     misorder    Phi((m - d) / s)        loss of h as the text of section 3.2 describes it
     nll_margin  -log Phi((d - m) / s)   loss of h in the authors' code
-    nll         -log Phi(d / s)         our loss of h, the default
+    nll         -log Phi(d / s)         our loss of h, without a margin; the default
 """
 
 from collections.abc import Callable
@@ -89,7 +89,10 @@ def nll_margin(d: Tensor, s: Tensor, m: float = 1.0) -> Tensor:
 
 
 def nll(d: Tensor, s: Tensor, m: float = 0.0) -> Tensor:
-    """Return -log Phi(d / s), a proper score of P(order) (# ours); `m` is ignored."""
+    """Return -log Phi(d / s), the log score of P(right order), which is a proper scoring rule (# ours).
+
+    `m` is unused; all losses of h share one signature.
+    """
     return -torch.special.log_ndtr(d / s)
 
 

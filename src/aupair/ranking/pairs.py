@@ -17,7 +17,7 @@ from aupair.data.frames import Frames
 
 @dataclass(frozen=True)
 class Pairs:
-    """M comparisons.
+    """M pairs of frames of one video, each ordered by one AU.
 
     Attributes:
         i, j: (M,) int64, rows of two frames of one video.
@@ -66,7 +66,8 @@ def all_pairs(labels: np.ndarray, video: np.ndarray) -> Pairs:
 def cell_weights(pairs: Pairs, video: np.ndarray) -> np.ndarray:
     """Return weights that make a weighted sum over pairs the mean over (video, AU) cells of the mean inside each cell.
 
-    # ours: with them frequent AUs and long videos do not dominate the loss. The authors average over pairs.
+    They are the `PairBatch.weight` of batches of groups. Ours: with them, frequent AUs and long videos do not dominate the
+    loss; the authors average over pairs.
 
     Args:
         video: the video of each row that `pairs` points to.
@@ -82,10 +83,12 @@ def cell_weights(pairs: Pairs, video: np.ndarray) -> np.ndarray:
 def draw_groups(frames: Frames, size: int, count: int, seed: Sequence[int]) -> np.ndarray:
     """Draw groups of frames to train on: `count` groups for each fit video, of `size` frames each.
 
-    The first half of a group are frames in which a given AU is active. That AU is the rarest one of the video that is
-    not active in the group yet, so that an AU on 3 % of the frames is in every group of a video that shows it. Once all
-    AUs of the video are in the group, they take turns, in an order that changes from group to group. The second half
-    is drawn at random from the whole video. Frames closer to a chosen frame than a hundredth of the video's duration
+    Only usable frames are drawn, those with a face and an annotation.
+
+    The frames of the first half are drawn one after another, each from the frames in which one AU is active: the rarest
+    AU of the video that is not active in the group yet, so that an AU on 3 % of the frames is in every group of a video
+    that shows it. Once all AUs of the video are in the group, they take turns, in an order that changes from group to
+    group. The second half is drawn at random from the whole video. Frames closer to a chosen frame than a hundredth of the video's duration
     are avoided as long as there are others.
 
     Returns:

@@ -119,9 +119,10 @@ def _make_batch_loss(y_hat: np.ndarray, params: FitUncertainty) -> Callable[[Ten
 def build_h_network(
     data: TrainingSet, f: LoadF, name: str, section: FitUncertainty, seed: int, log: Log
 ) -> tuple[nn.Module, Faces]:
-    """Return a network of h and its input: the faces, or phi of every face, computed once.
+    """Return one network h and its input.
 
-    phi is standardised on the frames that this network may see.
+    The input is the faces (`kind: network`), or phi, the features of f's frozen trunk, computed once for every face. phi is
+    standardised on the training frames of this network.
     """
     if section.kind == "network":
         network = build_network(section.network, data.images.size, seed)

@@ -167,4 +167,4 @@ class _MLflowLog(Log):
                 call()
         except RegistryError as error:
             self._lost = True
-            self._log.line(f"{error}; the rest of this stage is not logged now, but later by register-model")
+            self._log.line(f"{error}; the rest of this stage is not logged now; register-model will log it")

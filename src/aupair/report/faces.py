@@ -20,7 +20,7 @@ SPLIT = "validation"
 
 
 class _Face(NamedTuple):
-    """A face of one frame, the decision on one AU, whether that is right, and more lines to show below."""
+    """A face of one frame, the decision on one AU, whether it is right, and further caption lines."""
 
     jpeg: bytes
     frame: str

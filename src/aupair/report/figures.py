@@ -89,7 +89,11 @@ class Drawing:
         return text.replace("<svg", f'<svg role="img" aria-label="{html.escape(label)}"', 1)
 
     def save_png(self, path: Path, colours: int = 0) -> None:
-        """Write a PNG with the title above the figure; colours: at most so many, for a small file."""
+        """Write a PNG with the title above the figure.
+
+        Args:
+            colours: the size of the palette, for a small file; 0: full colour.
+        """
         style: dict[str, Any] = {"x": 0.01, "ha": "left", "fontsize": 10, "fontweight": "bold", "color": INK}
         heading = self.figure.suptitle(self.title, **style, in_layout=True)
         with store.atomic(path) as temporary:

@@ -28,7 +28,7 @@ NOT_SETTINGS = ("aus", "standardisation")
 
 
 class Places(NamedTuple):
-    """Where the reports go: metrics.json, table.md, a folder of pictures, report.html."""
+    """The paths of the reports: metrics.json, table.md, a folder of pictures, report.html."""
 
     metrics: Path
     table: Path

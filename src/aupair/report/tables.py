@@ -246,7 +246,7 @@ def cost_of_parts(cost: Tree) -> Table:
 
 
 def compared_figure(selection: Tree) -> str:
-    """Return the name of the figure by which the two mappings were compared."""
+    """Return the name of the metric by which the two mappings were compared."""
     return INTENSITY["icc"] if selection[AUS[0]]["chosen_by"] == "icc" else "1/2 (F1 + accuracy)"
 
 

@@ -139,7 +139,7 @@ def draw_timeline(
 
 
 def _draw_au(axis: Axes, series: Series, au: int, low: float, high: float) -> None:
-    """Draw the curve of an AU, clipped to low and high, and below it a strip for each of `series.strips`."""
+    """Draw the curve of an AU, clipped to the axis limits low and high, and below it a strip for each of `series.strips`."""
     time, height = series.time, STRIP * (high - low)
     y, s = series.y_hat[:, au], series.sigma[:, au]
     floor = low - (0.4 + 1.5 * len(series.strips)) * height

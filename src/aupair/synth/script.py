@@ -55,7 +55,7 @@ class Event:
 
     @property
     def end(self) -> float:
-        """The time at which the AU is at 0 again."""
+        """Return the time at which the AU is at 0 again."""
         return self.start + self.onset + self.hold + self.offset
 
     def at(self, times: np.ndarray) -> np.ndarray:

@@ -31,23 +31,23 @@ class Subject:
 
     @cached_property
     def points(self) -> np.ndarray:
-        """All control points at rest: (POINTS, 2) pixels."""
+        """Return all control points at rest: (POINTS, 2) pixels."""
         return control_points(self.landmarks)
 
     @cached_property
     def depth(self) -> np.ndarray:
-        """The depth of the control points: (POINTS,) pixels."""
+        """Return the depth of the control points: (POINTS,) pixels."""
         return estimate_depth(self.landmarks)
 
     @cached_property
     def skin(self) -> np.ndarray:
-        """The cheek's colour: (3,) BGR 0..255."""
+        """Return the cheek's colour: (3,) BGR 0..255."""
         x, y = self.landmarks[31, 0], self.landmarks[2, 1]
         return self.image[int(y) - 4 : int(y) + 4, int(x) - 22 : int(x) - 10].reshape(-1, 3).mean(0)
 
     @cached_property
     def hair(self) -> np.ndarray:
-        """The hair's colour: (3,) BGR 0..255."""
+        """Return the hair's colour: (3,) BGR 0..255."""
         x, y = self.landmarks[27, 0], self.landmarks[19, 1] - 1.0 * IOD
         return self.image[int(y) - 8 : int(y) + 8, int(x) - 30 : int(x) + 30].reshape(-1, 3).mean(0)
 
