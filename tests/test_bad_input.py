@@ -46,7 +46,7 @@ BAD_DATA: dict[str, tuple[Damage, str]] = {
     ),
     "a subject in two splits": (
         edit("splits.csv", lambda text: text.replace("s002c0,s002,fit", "s002c0,s001,fit")),
-        "a subject in two splits: in data/splits.csv",
+        "a subject is in two splits: in data/splits.csv",
     ),
 }
 """One of each kind: a missing file, one that cannot be parsed, a broken rule, splits; tests/data has the others."""
@@ -135,7 +135,7 @@ BAD_ARTIFACTS: dict[str, tuple[str, Damage, str]] = {
     "features": (
         "train-mapping",
         cut("work/trials/0/features/features.npy"),
-        "a cut or changed file: in work/trials/0/features/features.npy",
+        "the file has been cut or changed: in work/trials/0/features/features.npy",
     ),
     "mapping": ("evaluate", cut("work/trials/0/mapping/mapping.safetensors"), TENSORS + "mapping/mapping"),
     "about": ("evaluate", garbage("work/trials/0/mapping/about.json"), "not JSON: in work/trials/0/mapping/about"),

@@ -197,6 +197,7 @@ def test_labels_and_choices_of_another_target_are_an_error(home: Path, settings:
     with pytest.raises(ArtifactError, match=r"^labels of another target, got intensity, expected occurrence; run the"):
         stages.run_stage("evaluate", occurrence, root=home)
     with pytest.raises(
-        ArtifactError, match=r"^of another target: in .*selection\.json, got intensity, expected occurr"
+        ArtifactError,
+        match=r"^the selection is of another target: in .*selection\.json, got intensity, expected occurr",
     ):
         stages.run_stage("register-model", occurrence, root=home)

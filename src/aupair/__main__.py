@@ -1,4 +1,4 @@
-"""Run the command line as `python -m aupair`, which is how torchrun starts it."""
+"""The command line as `python -m aupair`, which is how torchrun starts it."""
 
 from aupair.cli.main import main
 

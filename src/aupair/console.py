@@ -1,4 +1,4 @@
-"""The command line's output: progress bars on a terminal, a line now and then elsewhere, and tables."""
+"""The command line's output: progress bars on a terminal, regular lines elsewhere, and tables."""
 
 import sys
 import time
@@ -16,7 +16,7 @@ _SECONDS_BETWEEN_LINES = 15.0
 
 
 class ConsoleLog(Log):
-    """Progress on standard error; standard output is left to a command's result."""
+    """Progress on standard error; standard output is reserved for a command's result."""
 
     def __init__(self) -> None:
         self._console = Console(stderr=True, highlight=False)
@@ -26,7 +26,7 @@ class ConsoleLog(Log):
         self._console.print(text, markup=False, soft_wrap=True)
 
     def progress(self, items: Iterable[T], total: int, what: str, done: int = 0) -> Iterator[T]:
-        """Draw a progress bar, or print a line every 15 seconds where there is no terminal; no heading, no output."""
+        """Draw a progress bar, or print a line every 15 seconds if there is no terminal; print nothing if `what` is empty."""
         if not what:
             yield from items
         elif self._console.is_terminal:
@@ -69,5 +69,5 @@ def show_table(title: str, header: Iterable[str], rows: Iterable[Iterable[object
 
 
 def _stdout() -> Console:
-    """Return standard output as a console; where it is no terminal, wide enough for every table."""
+    """Return standard output as a console; if it is not a terminal, it is wide enough for every table."""
     return Console(width=None if sys.stdout.isatty() else 160, highlight=False)

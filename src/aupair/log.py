@@ -7,13 +7,13 @@ T = TypeVar("T")
 
 
 class Log:
-    """Progress callbacks that do nothing; a caller overrides those that it shows."""
+    """Progress callbacks that do nothing; subclasses override those that they show."""
 
     def line(self, text: str) -> None:
         """Report a line of text."""
 
     def progress(self, items: Iterable[T], total: int, what: str, done: int = 0) -> Iterator[T]:
-        """Yield the items and report how many of `total` are done, from `done` on, under the heading `what`."""
+        """Yield the items, and report under the heading `what` how many of `total` are done, counted from `done`."""
         yield from items
 
     def metrics(self, step: int, **values: float) -> None:

@@ -1,6 +1,6 @@
 """The parameters: one frozen record for each stage; every setting of a run is in `params.yaml`.
 
-A section that comes in several kinds is a union of records, told apart by a tag (`mode`, `objective`, `kind`, `sharing`,
+A section that comes in several kinds is a union of records, distinguished by a tag (`mode`, `objective`, `kind`, `sharing`,
 `loss`): a kind has only the keys that have an effect for it, and the first kind is the default.
 """
 
@@ -31,9 +31,9 @@ class CheckData(Record):
     """Settings of check-data: which annotations are read and how strict the checks are."""
 
     max_missing_videos: Annotated[int, Field(ge=0)] = 0
-    """as many labelled videos may lack their file; they are counted, and more of them stop the flow"""
+    """how many labelled videos may lack their file; more of them stop the flow"""
     few_positives: Annotated[int, Field(ge=0)] = 50
-    """check-data warns of an AU with fewer positive frames in a split"""
+    """check-data warns of an AU with fewer positive frames than this in a split"""
 
 
 class PreprocessFaces(Record):
@@ -86,9 +86,9 @@ class _ExtractFeatures(Record):
     """Settings of extract-features that both kinds have."""
 
     neutral: Literal["video", "person"] = "video"
-    """the values that percentiles, rank and histogram are taken over: the video's, or those of all clips of the person"""
+    """what percentiles, rank and histogram are computed over: the video, or all clips of the person"""
     batch: Positive = 64
-    """frames scored at once by predict (the numbers do not depend on it)"""
+    """frames scored at once by predict (the results do not depend on it)"""
 
 
 class DistributionFeatures(_ExtractFeatures):
@@ -98,22 +98,22 @@ class DistributionFeatures(_ExtractFeatures):
     percentiles: tuple[Percent, ...] = (0.0, 10.0, 20.0)
     """percentiles of y_hat over the video"""
     thresholds: tuple[Share, ...] = (0.0, 0.25, 0.5, 0.75)
-    """certainties over which the percentiles are taken again, ascending"""
+    """the percentiles are computed again over frames of at least these certainties, ascending"""
     windows: tuple[Seconds, ...] = (2.0, 8.0)
     """lengths of the windows of mean, standard deviation and percentiles"""
     window_percentiles: tuple[Percent, ...] = (10.0, 50.0, 90.0)
     """percentiles of y_hat over a window"""
     context: Seconds = 10.0
-    """how far the neighbours of a frame reach, each way"""
+    """how far the neighbours of a frame reach in each direction, seconds"""
     context_points: Annotated[int, Field(ge=0)] = 20
-    """neighbours each way, evenly spaced in time"""
+    """number of neighbours in each direction, evenly spaced in time"""
     certainty: Literal["quantile", "min_max"] = "quantile"
     """quantile: 1 - the rank of log sigma within fit; min_max: the authors' 1 - sigma / sigma_max"""
 
     @field_validator("thresholds")
     @classmethod
     def _check_ascending(cls, thresholds: tuple[float, ...]) -> tuple[float, ...]:
-        """Check the order: an empty set takes the percentiles of the threshold before, the next lower one."""
+        """Check the order, since a threshold that no frame reaches takes the percentiles of the next lower one."""
         if any(low >= high for low, high in pairwise(thresholds)):
             raise ValueError("ascending thresholds")
         return thresholds
@@ -157,7 +157,7 @@ class Evaluate(Record):
     bootstrap: Positive = 1000
     """resamples of the videos behind each interval"""
     protocol: Literal["ours", "paper"] = "ours"
-    """paper: choose on `validation` as the authors did; the rows are marked so"""
+    """paper: choose on `validation`, as the authors did; the rows are then marked"""
     seed: int = 0
 
 

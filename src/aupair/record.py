@@ -1,4 +1,4 @@
-"""Records of settings: frozen pydantic models that refuse unknown keys, read from YAML, with overrides.
+"""Records of settings: frozen pydantic models that reject unknown keys, read from YAML, with overrides.
 
 A section may come in several kinds, such as `train_uncertainty` with `kind: network` or `kind: factors`. It is a union
 of records, one for each kind, and a record has only the keys that have an effect for its kind.
@@ -21,13 +21,13 @@ Positive = Annotated[int, Field(ge=1)]
 
 
 class Record(BaseModel):
-    """A frozen record that refuses unknown keys."""
+    """A frozen record that rejects unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 def default_tags(**tags: str) -> BeforeValidator:
-    """Return a validator that gives a section without `kind` (or another tag) its default one."""
+    """Return a validator that adds the default `kind` (or other tag) to a section without one."""
     return BeforeValidator(lambda value: tags | value if isinstance(value, dict) else value)
 
 
@@ -44,7 +44,9 @@ def read_settings(path: Path) -> dict[str, Any]:
             "no params file", where=path, todo="run inside a checkout, or name one that exists"
         ) from error
     except (OSError, UnicodeDecodeError) as error:
-        raise ParamsError("cannot be read", where=path, got=type(error).__name__, expected="a YAML file") from error
+        raise ParamsError(
+            "the params file cannot be read", where=path, got=type(error).__name__, expected="a YAML file"
+        ) from error
     except yaml.YAMLError as error:
         raise ParamsError("not YAML", where=path, got=error) from error
     if not isinstance(tree, dict):
@@ -80,7 +82,7 @@ def apply_overrides(
 def apply_settings(
     record: type[BaseModel], tree: Mapping[str, Any], settings: Mapping[str, Any], where: str
 ) -> dict[str, Any]:
-    """Return the tree with each `section.key` set to its value, as `apply_overrides` does for texts."""
+    """Return the tree with each `section.key` set to its value; for kinds see `apply_overrides`."""
     changed = copy.deepcopy(dict(tree))
     for key, value in settings.items():
         *sections, last = key.split(".")
@@ -113,7 +115,7 @@ def _drop_keys_of_old_kinds(
 
 
 def drop_unknown_keys(record: type[BaseModel], tree: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the tree without the keys that the records of its kinds do not have, at every depth."""
+    """Return the tree without the keys, at any depth, that its kinds do not have."""
     known = {}
     for key, value in tree.items():
         if key in record.model_fields:
@@ -123,7 +125,7 @@ def drop_unknown_keys(record: type[BaseModel], tree: Mapping[str, Any]) -> dict[
 
 
 def parse_settings(record: type[R], tree: Mapping[str, Any], where: str) -> R:
-    """Turn a tree of keys and values into a record.
+    """Convert a tree of keys and values to a record.
 
     Raises:
         ParamsError: an unknown key (with the nearest known one of its kind) or a wrong value.
@@ -135,7 +137,7 @@ def parse_settings(record: type[R], tree: Mapping[str, Any], where: str) -> R:
 
 
 def _settings_error(record: type[BaseModel], error: ValidationError, where: str) -> ParamsError:
-    """Return the error for the first thing that pydantic found wrong."""
+    """Return the error for the first problem that pydantic found."""
     first = error.errors()[0]
     loc, context = first["loc"], first.get("ctx", {})
     key, _, _ = _resolve(record, loc)
@@ -148,7 +150,7 @@ def _settings_error(record: type[BaseModel], error: ValidationError, where: str)
         return ParamsError(what, where=where, got=repr(context["tag"]), expected=f"one of {context['expected_tags']}")
     expected = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     if not key:
-        return ParamsError("parameters that do not fit each other", where=where, expected=expected)
+        return ParamsError("parameters do not fit each other", where=where, expected=expected)
     return ParamsError(f"parameter {'.'.join(key)}", where=where, got=repr(first["input"]), expected=expected)
 
 
@@ -163,10 +165,10 @@ def _advice(key: str, kind: type[BaseModel], family: Sequence[type[BaseModel]]) 
 def _resolve(
     record: type[BaseModel], loc: Sequence[int | str]
 ) -> tuple[list[str], list[type[BaseModel]], list[type[BaseModel]]]:
-    """Follow a location of pydantic's, which names the tag of a union's member after the union's key.
+    """Resolve a location as pydantic gives it, where the tag of a union's member follows the union's key.
 
     Returns:
-        the key without tags, the record found there (none where it is a value), and all members of its union.
+        The key without tags, the record at that location (None if it is a value), and all members of its union.
     """
     key: list[str] = []
     kinds = family = [record]
@@ -189,7 +191,7 @@ def _records_in(annotation: Any) -> list[type[BaseModel]]:
 
 
 def list_keys(annotation: Any) -> list[str]:
-    """Return the keys of a section of any of its kinds, those of a section in it as `optimiser.steps`."""
+    """Return the keys that a section has in any of its kinds; those of nested sections as `optimiser.steps`."""
     keys: dict[str, None] = {}
     for record in _records_in(annotation):
         for name, field in record.model_fields.items():
@@ -199,7 +201,7 @@ def list_keys(annotation: Any) -> list[str]:
 
 
 def _kind_of(annotation: Any, tree: Mapping[str, Any]) -> type[BaseModel] | None:
-    """Return the member of a union whose tags the tree has; a tag that is missing is that of the first member."""
+    """Return the member of a union whose tags the tree has; a missing tag counts as that of the first member."""
     family = _records_in(annotation)
 
     def fits(kind: type[BaseModel]) -> bool:
@@ -211,7 +213,7 @@ def _kind_of(annotation: Any, tree: Mapping[str, Any]) -> type[BaseModel] | None
 
 
 def _tags(kind: type[BaseModel], family: Sequence[type[BaseModel]]) -> dict[str, tuple[str, ...]]:
-    """Return the fields, and their values, by which a record differs from the others of its union."""
+    """Return the fields, with their values, that distinguish a record from the others of its union."""
     others = [_literals(other) for other in family if other is not kind]
     return {
         name: values
@@ -221,7 +223,7 @@ def _tags(kind: type[BaseModel], family: Sequence[type[BaseModel]]) -> dict[str,
 
 
 def _literals(record: type[BaseModel]) -> dict[str, tuple[str, ...]]:
-    """Return the fields of a record that take one of a few texts, and these texts."""
+    """Return the fields of a record whose value is one of a few strings, with these strings."""
     return {
         name: get_args(field.annotation)
         for name, field in record.model_fields.items()

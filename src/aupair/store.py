@@ -1,4 +1,4 @@
-"""The file formats of artifacts: tables, faces, weights, JSON; each is written to a temporary name and then renamed.
+"""The file formats of artifacts: tables, faces, weights, JSON; each file is written to a temporary name and then renamed.
 
 Aff-Wild2's own formats are read in `aupair.data`.
 """
@@ -29,7 +29,7 @@ FACES_SCHEMA = pa.schema(
         ("landmarks", pa.list_(pa.float32(), 136)),  # (68, 2) x, y in pixels of the source frame; NaN unless ok
         ("transform", pa.list_(pa.float32(), 6)),  # (2, 3) source pixels -> aligned pixels; NaN unless ok
         ("detector_score", pa.float32()),  # O-Net's probability of a face, 0..1
-        ("tracked", pa.bool_()),  # O-Net found the face at or near its place in the frame before
+        ("tracked", pa.bool_()),  # O-Net found the face at or near its place in the previous frame
         ("pass_disagreement", pa.float32()),  # mean distance of the two landmark passes, in inter-ocular distances
         ("procrustes_residual", pa.float32()),  # RMS distance to the template after alignment, in aligned IODs
     ]
@@ -43,7 +43,7 @@ STATUSES = ("ok", "no_face", "unreadable")
 def atomic(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` on success, delete it on any error.
 
-    The temporary path does not exist yet: the caller makes a file or a folder there. An existing `path` is replaced.
+    The temporary path does not exist yet; the caller creates a file or a folder there. An existing `path` is replaced.
 
     Raises:
         AupairError: the folder of `path` cannot be written.
@@ -90,7 +90,7 @@ def write_json(path: Path, value: Any) -> None:
 
 @contextmanager
 def _reading(path: Path, what: str, *wrong: type[Exception], stage: str = "the stage") -> Iterator[None]:
-    """Translate the exceptions of a missing or corrupt file, `wrong`, into an ArtifactError."""
+    """Translate the exceptions `wrong`, raised for a missing or corrupt file, into an ArtifactError."""
     try:
         yield
     except FileNotFoundError as error:
@@ -110,7 +110,7 @@ def read_json(path: Path) -> Any:
 
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write a line of JSON for each row."""
+    """Write a file with a line of JSON for each row."""
     write_text(path, "".join(json.dumps(_plain(row), allow_nan=False) + "\n" for row in rows))
 
 
@@ -141,11 +141,11 @@ def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
 
 
 def write_faces(path: Path, batches: Iterable[Mapping[str, Any]], metadata: Mapping[str, str]) -> None:
-    """Write one video's faces as an Arrow IPC file, batch by batch: memory does not grow with the video's length.
+    """Write one video's faces as an Arrow IPC file, batch by batch, so that memory does not grow with the video's length.
 
     Args:
         batches: columns of FACES_SCHEMA, in equal lengths.
-        metadata: strings that go into the schema, such as the options and the source.
+        metadata: strings to store in the schema, such as the options and the source.
     """
     schema = FACES_SCHEMA.with_metadata(dict(metadata))
     with atomic(path) as temporary, pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
@@ -154,7 +154,7 @@ def write_faces(path: Path, batches: Iterable[Mapping[str, Any]], metadata: Mapp
 
 
 def read_faces(path: Path) -> pa.Table:
-    """Open one video's faces as a memory map: only rows that are used are read.
+    """Open one video's faces as a memory map, so that only the rows in use are read.
 
     Raises:
         ArtifactError: the file is missing, corrupt or of another schema.
@@ -169,7 +169,7 @@ def read_faces(path: Path) -> pa.Table:
 
 
 def faces_metadata(table: pa.Table) -> dict[str, str]:
-    """Return the metadata that `write_faces` was given."""
+    """Return the metadata that `write_faces` stored."""
     return {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
 
 
@@ -177,14 +177,14 @@ def decode_jpeg(data: bytes, where: object = "") -> np.ndarray:
     """Decode an aligned face: (S, S, 3) uint8, RGB.
 
     Raises:
-        ArtifactError: it cannot be decoded; `where` names its place in the message.
+        ArtifactError: the face cannot be decoded; the message names `where` it is.
     """
     import cv2
 
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB) if data else None
     if image is None:
         got, todo = f"{len(data)} bytes", "run preprocess-faces again"
-        raise ArtifactError("a JPEG that cannot be decoded", where=where, got=got, todo=todo)
+        raise ArtifactError("a JPEG cannot be decoded", where=where, got=got, todo=todo)
     return image
 
 
@@ -194,12 +194,12 @@ def encode_jpeg(image: np.ndarray, quality: int = 95) -> bytes:
 
     ok, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
     if not ok:
-        raise ArtifactError("an image that cannot be encoded", got=image.shape)
+        raise ArtifactError("an image cannot be encoded", got=image.shape)
     return bytes(data)
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write named arrays as safetensors; the same arrays give the same bytes."""
+    """Write named arrays as safetensors; equal arrays give equal files."""
     from safetensors.numpy import save_file
 
     with atomic(path) as temporary:
@@ -220,7 +220,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 def sha256(path: Path) -> str:
-    """Return the hash of a file's content."""
+    """Return the SHA-256 of a file's content."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -234,7 +234,7 @@ def _unwritable_error(path: Path, error: OSError) -> AupairError:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Translate an OSError of the block into one line about `path`; an error of the network has no number and passes.
+    """Translate an OSError of the block into an AupairError about `path`; network errors, which have no errno, pass unchanged.
 
     Raises:
         AupairError: the disk is full, read-only or the like.
@@ -255,7 +255,7 @@ def missing_file_error(path: Path) -> ArtifactError:
 
 
 def _plain(value: Any) -> Any:
-    """Convert numpy values to Python's, and NaN and infinity to None."""
+    """Convert numpy values to Python values, and NaN and infinity to None."""
     if isinstance(value, Mapping):
         return {str(k): _plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):

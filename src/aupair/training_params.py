@@ -1,4 +1,4 @@
-"""The parameters of training f and h; `aupair.params` has all sections of params.yaml."""
+"""The parameters of training f and h, two of the sections in `aupair.params`."""
 
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -20,11 +20,11 @@ class _Network(Record):
     """how many of the first convolutions keep their weights"""
     dropout: Share = 0.5
     shrink: Annotated[int, Field(ge=1, le=8)] = 1
-    """the trunk sees the face averaged over so many x so many pixels: 2 makes 112 of 224"""
+    """the trunk sees the face averaged over squares of this side, in pixels: 2 reduces a side of 224 to 112"""
 
     @model_validator(mode="after")
     def _check_width(self) -> "_Network":
-        """Check that ImageNet's weights, which exist for VGG16 itself, are asked for at its width."""
+        """Check that the width is 1 with ImageNet's weights, which exist only for VGG16 itself."""
         if self.weights == "imagenet" and self.width != 1:
             raise ValueError("width: 1 together with weights: imagenet; else weights: none, or a file")
         return self
@@ -77,7 +77,7 @@ class _TrainPseudoIntensity(Record):
     """strength of the augmentation while training: none to full"""
     precision: Literal["float32", "bfloat16"] = "float32"
     compile: bool = False
-    """let torch.compile make the steps faster: a minute for each network first, and a C compiler on the machine"""
+    """whether torch.compile speeds up the steps; this takes a minute for each network first, and needs a C compiler"""
     device: str = "auto"
     """auto: a GPU where there is one"""
 
@@ -124,13 +124,13 @@ class _LossWithMargin(Record):
 
 
 class _FitUncertainty(Record):
-    """Settings of an h that is trained by itself."""
+    """Settings of an h that is trained separately from f."""
 
     optimiser: Optimiser = Optimiser()
     floor: Annotated[float, Field(gt=0)] = 0.05
     """smallest sigma"""
     log_sigma_penalty: Annotated[float, Field(ge=0)] = 1e-3
-    """weight of the mean squared log sigma (fixes the gauge of bipartite pairs)"""
+    """weight of the mean squared log sigma, which makes sigma unique, see `losses.uncertainty_loss`"""
     precision: Literal["float32", "bfloat16"] = "float32"
     device: str = "auto"
 
@@ -147,7 +147,7 @@ class _UncertaintyNetwork(_FitUncertainty):
 
 
 class _UncertaintyFactors(_FitUncertainty):
-    """Settings of an h that reads a few factors from f's frozen trunk; faces are forwarded once."""
+    """Settings of an h that reads a few factors from f's frozen trunk, which is computed only once for each face."""
 
     kind: Literal["factors"] = "factors"
     factors: Positive = 2
@@ -183,7 +183,7 @@ FitUncertainty = (
     Annotated[UncertaintyNetwork | _NetworkWithMargin, Field(discriminator="loss"), default_tags(loss="nll")]
     | Annotated[_FactorsWithoutMargin | _FactorsWithMargin, Field(discriminator="loss"), default_tags(loss="nll")]
 )
-"""Settings of an h that is trained by itself."""
+"""Settings of an h that is trained separately from f."""
 
 TrainUncertainty = Annotated[
     FitUncertainty | UncertaintyHead, Field(discriminator="kind"), default_tags(kind="network")
@@ -192,6 +192,6 @@ TrainUncertainty = Annotated[
 
 
 def parse_network(tree: dict[str, Any]) -> AnyNetwork:
-    """Turn the network settings that a trained network has beside it into a record."""
+    """Convert the network settings stored with a trained network to a record."""
     network: AnyNetwork = TypeAdapter(AnyNetwork).validate_python(tree)
     return network

@@ -21,7 +21,7 @@ def test_a_checkout_without_tracked_data_is_one_line(home: Path, aupair: Command
     (home / "dvc.yaml").touch()
     outcome = aupair("ablate", "printed")
     assert outcome.code == ArtifactError.exit_code
-    assert outcome.line == "variants of the flow run by DVC: in data.dvc, got nothing; dvc add data"
+    assert outcome.line == "variants of the flow need DVC: in data.dvc, got nothing; dvc add data"
 
 
 def test_unknown_rows_and_wrong_files_are_refused_before_any_work(home: Path, aupair: Command) -> None:
@@ -89,7 +89,7 @@ def test_a_run_that_fails_is_told_by_its_last_error(tmp_path: Path, monkeypatch:
     workspace = Workspace(tmp_path)
     stale = workspace.root / "work" / "trials" / "7"
     stale.mkdir(parents=True)
-    with pytest.raises(RunFailedError, match=r"the variant wide: in .*wide\.txt, got no faces;"):
+    with pytest.raises(RunFailedError, match=r"the variant wide failed: in .*wide\.txt, got no faces;"):
         workspace.run(Params(), "wide", SILENT)
     assert not stale.exists(), "evaluate would depend on a trial that the params do not name"
 

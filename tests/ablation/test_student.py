@@ -126,7 +126,7 @@ def test_several_processes_are_refused_before_they_train(
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("LOCAL_RANK", "0")
     outcome = aupair("distill")
-    assert (outcome.code, outcome.line) == (2, "distill is a flow of one process, got several; run it without torchrun")
+    assert (outcome.code, outcome.line) == (2, "distill runs in one process, got several; run it without torchrun")
     assert not FOLDER.exists()
 
 

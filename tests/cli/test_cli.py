@@ -108,7 +108,7 @@ def test_split_prints_its_table_and_leaves_a_supplied_file(fresh: Path, aupair: 
     supplied = (fresh / "data/splits.csv").read_bytes()
     second = aupair("split", "data", "--select", ".4")
     assert second.code == 0
-    assert second.out.endswith("\nsplits.csv exists and was kept; --overwrite replaces it\n")
+    assert second.out.endswith("\nsplits.csv exists and was not changed; --overwrite replaces it\n")
     assert (fresh / "data/splits.csv").read_bytes() == supplied
     (fresh / "data/splits.csv").unlink()
     outcome = aupair("split", "data", "--select", ".4")
@@ -124,4 +124,4 @@ def test_ctrl_c_is_one_line(fresh: Path, aupair: Command, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(stages, "run_stage", interrupted)
     outcome = aupair("run", "check-data")
-    assert (outcome.code, outcome.line) == (130, "stopped; run it again to go on")
+    assert (outcome.code, outcome.line) == (130, "stopped; run it again to continue")

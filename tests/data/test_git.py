@@ -250,5 +250,5 @@ def test_a_git_server_that_hangs_is_an_error_in_time(tmp_path: Path, patience: P
 
 def test_a_machine_without_git_is_an_error(origin: Origin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(AupairError, match="a program is not there, got git; install git"):
+    with pytest.raises(AupairError, match="a program is not installed, got git; install git"):
         fetch(origin.source, tmp_path / "out", patience=QUICK)

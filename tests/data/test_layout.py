@@ -109,7 +109,7 @@ def test_ambiguous_files_are_errors(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"^two files for one video: in .*a\.mp4, got .*a\.avi"):
         read_layout(root).source("a")
     twice = write_text(root / "annotations" / "AU_Set" / "Validation_Set" / "a.txt", SHEET)
-    with pytest.raises(DataError, match=rf"^a video annotated twice: in {twice}"):
+    with pytest.raises(DataError, match=rf"^a video is annotated twice: in {twice}"):
         read_layout(root)
     write_text(root / "annotations" / "AU_Detection_Challenge" / "Train_Set" / "a.txt", SHEET)
     with pytest.raises(DataError, match=r"^two folders of annotations"):
@@ -124,7 +124,7 @@ def test_ambiguous_files_are_errors(tmp_path: Path) -> None:
         ("video,subject\na,b\nc\n", "a ragged row: in {} line 3, got c, expected video,subject"),
         ("video,subject\na,\n", "a ragged row: in {} line 2"),
         ("video,subject\n\na,b\n", "a ragged row: in {} line 2, got nothing"),
-        ("video,subject\na,b\na,c\n", "a video with two subjects: in {} line 3, got a: c, expected b"),
+        ("video,subject\na,b\na,c\n", "a video has two subjects: in {} line 3, got a: c, expected b"),
     ],
 )
 def test_bad_subjects_file(tmp_path: Path, text: str, message: str) -> None:

@@ -135,7 +135,7 @@ def test_a_later_call_goes_on_with_the_complete_files(proxy: Flaky, put: Put, tm
     objects = {**small, "z.mp4": noise(2, 5_000_000)}
     source, whole = put(objects), tmp_path / ".out.fetching" / "whole"
     leave_when(proxy, lambda: all((whole / name).exists() for name in small))
-    with pytest.raises(UnreachableError, match=r"run it again to go on") as caught:
+    with pytest.raises(UnreachableError, match=r"run it again to continue") as caught:
         fetch(source, tmp_path / "out", patience=replace(ONE_TRY, timeout=30.0))  # the proxy holds data back
     assert proxy.endpoint in one_line(caught)
     complete = content(tmp_path)
@@ -228,7 +228,7 @@ def test_an_etag_that_is_no_md5_leaves_the_size_and_the_crc(proxy: Flaky, put: P
     source, proxy.rewrite = put(objects, plain=True), as_kms
     fetch(source, tmp_path / "out", log=log, patience=QUICK)
     assert (tmp_path / "out" / "a").read_bytes()[:6] == b"marker"
-    assert log.lines == ["checked by size alone, the server gives no usable checksum: 1 of 2 files"]
+    assert log.lines == ["checked by size alone, since the server has no usable checksum: 1 of 2 files"]
     put(objects, plain=False)
     with pytest.raises(DataError, match=DAMAGED):
         fetch(source, tmp_path / "out2", log=log, patience=QUICK)
@@ -244,7 +244,7 @@ def test_a_server_without_etags_is_checked_by_size(
         monkeypatch.setenv("AWS_ENDPOINT_URL", address)
         fetch(f"s3://{BUCKET}/x", tmp_path / "out", log=log, patience=QUICK)
     assert content(tmp_path / "out") == {"a": good}
-    assert log.lines == ["checked by size alone, the server gives no usable checksum: 1 of 1 files"]
+    assert log.lines == ["checked by size alone, since the server has no usable checksum: 1 of 1 files"]
 
 
 @pytest.mark.parametrize(
@@ -378,7 +378,7 @@ def test_a_server_that_hangs_in_the_middle_is_an_error_in_time(proxy: Flaky, put
 
     proxy.rewrite = hang
     start = time.monotonic()
-    with pytest.raises(UnreachableError, match=r"ReadTimeoutError.*run it again to go on"):
+    with pytest.raises(UnreachableError, match=r"ReadTimeoutError.*run it again to continue"):
         fetch(source, tmp_path / "out", patience=ONE_TRY)
     assert time.monotonic() - start < 6
     wake.set()

@@ -125,7 +125,7 @@ def test_an_au_of_one_person_stays_on_fit_and_two_can_be_split_at_any_share() ->
             0.2,
             "v00,x v03,x",
             DataError,
-            r"a subject in both official sets: in .*v03\.txt, got x: also .*v00\.txt",
+            r"a subject is in both official sets: in .*v03\.txt, got x: also .*v00\.txt",
         ),
     ],
 )
@@ -148,11 +148,11 @@ def test_no_splits_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        (["v,s,train"], "an unknown split: in {} line 2, got train, expected fit | select | validation"),
-        (["a,s,fit", "b,t,fit", "a,s,fit"], "a video twice: in {} line 4, got a"),
-        (["a,s,fit", "b,t,fit", "c,s,select"], "a subject in two splits: in {} line 4, got s: select, expected fit"),
-        (["a,s,fit", "b,t,validation"], "an empty split: in {}, got no video in select"),
-        ([], "an empty split: in {}, got no video in fit"),
+        (["v,s,train"], "unknown split: in {} line 2, got train, expected fit | select | validation"),
+        (["a,s,fit", "b,t,fit", "a,s,fit"], "a video is listed twice: in {} line 4, got a"),
+        (["a,s,fit", "b,t,fit", "c,s,select"], "a subject is in two splits: in {} line 4, got s: select, expected fit"),
+        (["a,s,fit", "b,t,validation"], "a split is empty: in {}, got no video in select"),
+        ([], "a split is empty: in {}, got no video in fit"),
     ],
 )
 def test_bad_splits_file(tmp_path: Path, lines: list[str], message: str) -> None:

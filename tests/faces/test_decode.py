@@ -75,8 +75,8 @@ def test_only_many_missing_frames_are_reported(tmp_path: Path, monkeypatch: pyte
     [
         ("none.mp4", None, VideoError, "no such video"),
         ("empty.mp4", b"", EmptyVideoError, "empty file"),
-        ("text001.mp4", b"not a video\n" * 50, VideoError, "not a video that OpenCV reads"),
-        ("noise.avi", bytes(range(256)) * 20, VideoError, "not a video that OpenCV reads"),
+        ("text001.mp4", b"not a video\n" * 50, VideoError, "OpenCV cannot read the video"),
+        ("noise.avi", bytes(range(256)) * 20, VideoError, "OpenCV cannot read the video"),
     ],
 )
 def test_a_file_that_is_not_a_video_gets_one_line(

@@ -105,8 +105,8 @@ def test_coverage_and_risk_become_a_choose_abstain_share_from() -> None:
     ("options", "message"),
     [
         ({"abstain": 0.1, "risk": 0.1}, "exclude each other, got --abstain and --risk, expected one of them"),
-        ({"coverage": 1.5}, "--coverage, got 1.5, expected a share from 0 to 1"),
-        ({"risk": -0.1}, "--risk, got -0.1, expected a share from 0 to 1"),
+        ({"coverage": 1.5}, "--coverage is not a share, got 1.5, expected a number from 0 to 1"),
+        ({"risk": -0.1}, "--risk is not a share, got -0.1, expected a number from 0 to 1"),
         (
             {"risk": 0.05},
             "no decisions are that certain to be right, got a risk of 0.05, expected 0.1 or more, which keeps 50 %",
@@ -154,8 +154,8 @@ def test_nothing_readable_is_an_error_after_the_summary(tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
     assert len(rows_of(tmp_path / "out" / "summary.csv")) == 1
     (line,) = log.lines
-    assert line.startswith(f"{tmp_path / 'bad.mp4'}: unreadable, 0 frames, 0 faces: not a video")
-    assert "not a video" not in str(caught.value), "reported once, in the line of the video"
+    assert line.startswith(f"{tmp_path / 'bad.mp4'}: unreadable, 0 frames, 0 faces: OpenCV cannot read the video")
+    assert "cannot read" not in str(caught.value), "reported once, in the line of the video"
 
 
 def test_no_video_to_read_is_one_line(tmp_path: Path) -> None:

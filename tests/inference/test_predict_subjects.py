@@ -131,7 +131,7 @@ def test_a_model_of_the_videos_neutral_face_has_no_use_for_it(tmp_path: Path, cl
     with pytest.raises(ParamsError) as caught:
         predict_videos(clips, recognizer("video"), tmp_path / "out", subjects=people)
     assert str(caught.value) == (
-        "--subjects, got a model of neutral: video, expected a model of extract_features.neutral: person; leave it out"
+        "--subjects does not fit this model, got neutral: video, expected a model of extract_features.neutral: person; leave it out"
     )
     assert not (tmp_path / "out").exists()
 
@@ -142,12 +142,12 @@ def test_a_model_of_the_videos_neutral_face_has_no_use_for_it(tmp_path: Path, cl
         (
             ["held,anna", "held,bob"],
             "video,subject",
-            r"a video with two subjects: in .*line 3, got held: bob, expected",
+            r"a video has two subjects: in .*line 3, got held: bob, expected",
         ),
         (
             ["held.avi,anna"],
             "video,subject",
-            r"a list of other videos: in .*people\.csv, expected names .* such as held",
+            r"the table lists none of the videos: in .*people\.csv, expected names .* such as held",
         ),
         (["held,anna"], "clip,subject", r"wrong header: in .*line 1"),
         (["held"], "video,subject", r"a ragged row: in .*line 2"),

@@ -185,14 +185,14 @@ def test_a_folder_of_the_competitions_files_is_a_list(tmp_path: Path) -> None:
     [
         ("", "no video in the list: in {}"),
         ("video,frames\n", "no video in the list: in {}"),
-        ("v,3\nv,3\n", "a video twice: in {} line 2, got v,3"),
-        ("v\nv\n", "a video twice: in {} line 2, got v"),
+        ("v,3\nv,3\n", "a video is listed twice: in {} line 2, got v,3"),
+        ("v\nv\n", "a video is listed twice: in {} line 2, got v"),
         ("v,three\n", "not a line of the list: in {} line 1, got v,three, expected video,frames"),
         ("v,0\n", "not a line of the list: in {} line 1"),
         ("v,1,2\n", "not a line of the list: in {} line 1"),
         (",3\n", "not a line of the list: in {} line 1"),
-        ("v/face.jpg\n", "not an image's place: in {} line 1, got v/face.jpg, expected video/00001.jpg"),
-        ("v/00000.jpg\n", "not an image's place: in {} line 1"),
+        ("v/face.jpg\n", "not the path of an image: in {} line 1, got v/face.jpg, expected video/00001.jpg"),
+        ("v/00000.jpg\n", "not the path of an image: in {} line 1"),
     ],
 )
 def test_a_bad_list_is_one_line(tmp_path: Path, text: str, message: str) -> None:

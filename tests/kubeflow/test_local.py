@@ -154,7 +154,7 @@ def test_ctrl_c_ends_the_task_and_starts_no_other(
             break
     process.send_signal(signal.SIGINT)  # to the run alone: a task must not outlive it
     output = process.communicate(timeout=60)[1]
-    assert (process.returncode, output.splitlines()[-1]) == (130, "aupair: stopped; run it again to go on")
+    assert (process.returncode, output.splitlines()[-1]) == (130, "aupair: stopped; run it again to continue")
     assert "  > " not in output
     pattern = str(tmp_path / "work")
     assert subprocess.run(["pgrep", "-f", pattern], capture_output=True, text=True).stdout == ""

@@ -130,4 +130,4 @@ def test_compile_by_the_command_line(fresh: Path, aupair: Command, monkeypatch: 
     assert done.code == 0, done.err
     assert "train, image example.org/a:1" in done.out
     assert sum("train-mapping" in line for line in done.out.splitlines()) == 1
-    assert aupair("pipeline", "run", out).line.startswith("pipeline run, got no --local")
+    assert aupair("pipeline", "run", out).line.startswith("pipeline run needs --local; add it")

@@ -74,7 +74,7 @@ def test_a_process_that_dies_is_one_line(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(
         module, "run_in_processes", lambda work, tasks, workers: (pair for pair in [(tasks[0], ProcessDeath(-9))])
     )
-    with pytest.raises(AupairError, match="a process ended: in video v0, got code -9"):
+    with pytest.raises(AupairError, match="a process died: in video v0, got code -9"):
         write_features(tmp_path / "features", frames, y_hat, sigma, PARAMS)
     assert list(tmp_path.iterdir()) == []
 
@@ -115,8 +115,8 @@ def _change(path: Path) -> None:
     [
         ("features.json", _cut, "not JSON: in "),
         ("features.json", Path.unlink, "missing file: in "),
-        ("features.npy", _cut, r"a cut or changed file: in .*, got \d+ bytes, expected"),
-        ("features.npy", _change, "a changed file: in .*run extract-features again"),
+        ("features.npy", _cut, r"the file has been cut or changed: in .*, got \d+ bytes, expected"),
+        ("features.npy", _change, "the file has been changed: in .*run extract-features again"),
         ("features.npy", Path.unlink, "missing file: in "),
     ],
 )

@@ -251,7 +251,7 @@ def test_a_signal_during_a_step_ends_it_with_a_checkpoint(tmp_path: Path, signal
     state_file, log = Checkpoint(tmp_path / "toy.pt", "key"), Listener()
     with pytest.raises(distributed.Stopped) as caught:
         train(OPTIMISERS[0], state_file, SignalledBatches())
-    assert str(caught.value) == f"stopped: in toy, got SIGTERM at step 5 of {STEPS}; run it again to go on"
+    assert str(caught.value) == f"stopped: in toy, got SIGTERM at step 5 of {STEPS}; run it again to continue"
     assert caught.value.exit_code == 143
     assert same_fit(train(OPTIMISERS[0], state_file, log=log), train(OPTIMISERS[0]))
     assert log.lines == [f"resuming toy at step 5 of {STEPS}"]

@@ -105,5 +105,5 @@ def test_a_bad_file_gets_one_line(tmp_path: Path, damage: object, message: str) 
 
 def test_a_frame_without_a_face_is_refused(tmp_path: Path) -> None:
     images = FaceImages(tmp_path, write(tmp_path))
-    with pytest.raises(ArtifactError, match=r"a JPEG that cannot be decoded: in .*v0\.arrow frame 2, got 0 bytes"):
+    with pytest.raises(ArtifactError, match=r"a JPEG cannot be decoded: in .*v0\.arrow frame 2, got 0 bytes"):
         images(np.array([2]))

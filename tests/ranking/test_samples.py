@@ -189,7 +189,9 @@ def test_the_training_set_from_files(tmp_path: Path) -> None:
     store.write_table(tmp_path / "labels.parquet", pa.table(table))
     draw_samples(frames, GROUPS, 0).save(tmp_path / "pairs")
     store.write_table(tmp_path / "empty.parquet", pa.table(table)[:0])
-    with pytest.raises(ArtifactError, match=r"no label: in .*empty\.parquet, got an empty table; run check-data again"):
+    with pytest.raises(
+        ArtifactError, match=r"there is no label: in .*empty\.parquet, got an empty table; run check-data again"
+    ):
         load_training_set(tmp_path / "empty.parquet", faces, tmp_path / "pairs")
     data = load_training_set(tmp_path / "labels.parquet", faces, tmp_path / "pairs")
     assert (data.frames.labels == frames.labels).all()

@@ -227,7 +227,7 @@ def test_what_is_not_there_is_one_line(home: Path, model: str, message: str) -> 
 
 
 def test_a_folder_that_is_no_bundle_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match="not a whole model bundle"):
+    with pytest.raises(ArtifactError, match="not a complete model bundle"):
         versions.resolve_bundle(str(tmp_path))
 
 

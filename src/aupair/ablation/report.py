@@ -84,13 +84,13 @@ def write_report(folder: Path, tree: Mapping[str, Any]) -> None:
 
 
 def brief_table(tree: Mapping[str, Any]) -> Table:
-    """Return the scored rows with the figures that are looked at first, for a terminal."""
+    """Return a short table of the scored rows with the main figures, for a terminal."""
     lines = [[row["name"], *(_cells(row)[HEAD.index(name)] for name in BRIEF)] for row in _scored(tree)]
     return Table("Ablation, validation", ["row", *BRIEF], lines)
 
 
 def _other_corpus(tree: Mapping[str, Any]) -> Table:
-    """Return the mean F1 of the rows on this and on the other corpus, the best first."""
+    """Return a table of the mean F1 of the rows on this and on the other corpus, the best first."""
     pairs = sorted(tree["beside"]["f1"].items(), key=lambda item: -item[1][0]) if tree.get("beside") else []
     lines = [[name, f"{here:.3f}", f"{there:.3f}"] for name, (here, there) in pairs]
     return Table("Mean F1 on validation", ["row", "F1 here", "F1 there"], lines)

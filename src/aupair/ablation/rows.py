@@ -54,7 +54,7 @@ class Row:
         return parse_params(apply_settings(Params, base.model_dump(mode="json"), settings, where), where)
 
     def why_unfit(self, base: Params) -> str:
-        """Return why the row makes no sense with these params; empty if it does."""
+        """Return why the row does not apply to these params; empty if it does."""
         try:
             params = self.params(base)
         except ParamsError as error:
@@ -68,7 +68,7 @@ IN_F, IN_H = "train_pseudo_intensity", "train_uncertainty"
 
 
 def _like_f(base: Params) -> dict[str, Any]:
-    """Return the optimiser of f with 100 steps: more of them only overfit to the people of fit (docs/log)."""
+    """Return the optimiser of f with 100 steps; more steps only overfit to the people of fit (docs/log)."""
     if base.train_uncertainty.kind == "network":
         return base.train_uncertainty.optimiser.model_dump(mode="json")
     of_f = base.train_pseudo_intensity.optimiser.model_dump(mode="json")

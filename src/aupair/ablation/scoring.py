@@ -40,7 +40,7 @@ from aupair.params import Params
 SPLITS = ("select", "validation")
 CONSTANTS = ("all-zero", "all-one", "best-constant")
 LOW_PERCENTILES = (1, 5, 10, 20, 30, 50)
-"""`value-lowest` takes the one of these that is best for an AU on select."""
+"""The percentiles from which `value-lowest` chooses the best for each AU on select."""
 EVIDENCE = {
     "pair_accuracy": ("pair_accuracy", "mean"),
     "pair_accuracy_clear": ("pair_accuracy", "clear"),
@@ -53,7 +53,7 @@ EVIDENCE = {
     "auroc_own_region": ("uncertainty", "auroc_own_region", "mean"),
     "ece_order": ("uncertainty", "ece"),
 }
-"""Where metrics.json has what the report shows of a row beside its F1; `select` has the same below its own key."""
+"""The paths in metrics.json of the figures that the report shows beside F1; those of `select` are below its own key."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,8 @@ class FinishedRun:
     """A run of the flow that evaluate has finished, in memory.
 
     Attributes:
-        params: those that it ran with.
-        frames: N of them.
+        params: the params of the run.
+        frames: the N frames.
         trial: the outputs of the trial that evaluate chose.
         selection, metrics: the trees that evaluate wrote.
     """
@@ -75,7 +75,7 @@ class FinishedRun:
 
     @classmethod
     def load(cls, root: Path, params: Params) -> "FinishedRun":
-        """Load the run in a folder."""
+        """Load the finished run in a folder."""
         paths = stages.get_stage("evaluate").paths(root, params.trials)
         frames = load_frames(paths["labels"], paths["faces"])
         selection = store.read_json(paths["selection"])
@@ -119,7 +119,7 @@ class FinishedRun:
         return raw >= thresholds
 
     def _decide_by_value(self, rule: str) -> np.ndarray:
-        """Compare y_hat, less a percentile of the person if the rule says so, with a threshold tuned on select."""
+        """Compare y_hat, minus a percentile of the person if the rule requires it, with a threshold tuned on select."""
         frames, cells = self.frames, annotated_cells(self.frames, "select")
         levels = {"value": (None,), "value-median": (50,), "value-lowest": LOW_PERCENTILES}[rule]
         best_score, best = np.full(len(AUS), -np.inf), np.zeros(frames.labels.shape, bool)
@@ -138,7 +138,7 @@ class FinishedRun:
 
 
 def _person_percentile(values: np.ndarray, frames: Frames, level: float) -> np.ndarray:
-    """Return for each frame a percentile of its person's values over all clips, (N, A); NaN without any face."""
+    """Return for each frame a percentile of its person's values over all clips, (N, A); NaN for a person without a face."""
     percentiles = np.full(values.shape, np.nan)
     for subject in np.unique(frames.subject):
         rows = frames.subject == subject
@@ -161,10 +161,10 @@ def _rule_cost(rule: str, params: Params) -> dict[str, float]:
 
 
 def row_figures(counts: Counts, reference: Counts | None, draws: int, seed: Sequence[int]) -> dict[str, Any]:
-    """Return a row's figures with 95 % intervals and its difference to the reference.
+    """Return a row's figures with 95 % intervals, and its difference from the reference.
 
     Args:
-        counts, reference: counts of the same videos, which are drawn alike for all rows.
+        counts, reference: counts of the same videos; all rows use the same resamples.
         draws: bootstrap resamples of the videos.
     """
     weights = draw_resamples(len(counts.frames), draws, seed)

@@ -19,11 +19,11 @@ from aupair.stage import ARTIFACTS
 
 REPORTS = Path("reports") / "student"
 TEACHER = Path("work") / "teacher"
-"""where the workspace has a copy of the teacher's f and h"""
+"""the folder in the workspace with a copy of the teacher's f and h"""
 LONGER = 3
-"""times its teacher's steps: with as many it underfits (docs/log)"""
+"""the student's steps as a multiple of its teacher's; with the same number it underfits (docs/log)"""
 SIDE = 96
-"""pixels: a face is shrunk to the smallest side that is at least this"""
+"""a face is shrunk to the smallest side that is at least this, in pixels"""
 
 
 def _student_settings(teacher: Params) -> dict[str, Any]:
@@ -67,7 +67,7 @@ class Distillation:
     Attributes:
         home: the checkout in which the teacher was trained.
         trial: the teacher's number; the student's is the same.
-        params: the student's.
+        params: the params of the student.
     """
 
     home: Path
@@ -81,11 +81,11 @@ class Distillation:
         """Return the distillation of a trial, by default of the one that evaluate chose.
 
         Args:
-            params: the teacher's.
-            overrides: of the student's params.
+            params: the params of the teacher.
+            overrides: changes to the student's params.
 
         Raises:
-            ArtifactError: the trial is not there.
+            ArtifactError: there is no such trial.
             ParamsError: an override is unknown or wrong.
         """
         if trial is None:
@@ -111,7 +111,7 @@ class Distillation:
             evaluate chose another trial) and frames_per_second of f and h together.
         """
         if stages.is_multiprocess():
-            raise ParamsError("distill is a flow of one process", got="several", todo="run it without torchrun")
+            raise ParamsError("distill runs in one process", got="several", todo="run it without torchrun")
         workspace = Workspace(self.home)
         with workspace.locked():
             workspace.prepare(self.params)
@@ -135,7 +135,7 @@ class Distillation:
         return teacher_folders((self.home / ARTIFACTS["f"].format(trial=self.trial)).parent)
 
     def _add_teacher(self, root: Path) -> None:
-        """Copy the teacher to a workspace, and make it an input of the first training there."""
+        """Copy the teacher to a workspace, and make it an input of the training of f there."""
         tree = yaml.safe_load((root / "dvc.yaml").read_text())
         stage = tree["stages"]["train-pseudo-intensity"]
         stage["cmd"] += f" --teacher {TEACHER}"
@@ -163,7 +163,7 @@ class Distillation:
                 client.set_model_version_tag(name, version, key, value)
 
     def _is_chosen(self) -> bool:
-        """Return whether the user's own reports are about the trial that the teacher comes from."""
+        """Return whether the user's own reports describe the teacher's trial."""
         metrics = self.home / ARTIFACTS["metrics"]
         return metrics.exists() and store.read_json(metrics)["chosen_trial"] == self.trial
 
@@ -186,7 +186,7 @@ class Distillation:
 
 
 def _scoring_speed(f: Path, h: Path, size: int, device: str) -> float:
-    """Measure how many faces f and h score in a second together: the best of three passes over one chunk."""
+    """Measure how many faces f and h together score per second: the best of three passes over one chunk."""
     import numpy as np
 
     from aupair.ranking.fit import CHUNK

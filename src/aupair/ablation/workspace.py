@@ -1,8 +1,8 @@
 """The folder below work/ in which variants of the flow run: a DVC repository of its own with the cache of the user's.
 
-Whatever a run on this machine made before from the same inputs and settings comes from that cache. So variants share
-what they have in common, and an interrupted command continues where it was. The user's params, work and reports are
-not touched.
+Outputs that an earlier run on this machine computed from the same inputs and settings are taken from that cache. Variants
+thus share what they have in common, and an interrupted command continues where it stopped. The user's params, work and
+reports are not changed.
 """
 
 import fcntl
@@ -48,15 +48,15 @@ class Workspace:
 
     @property
     def root(self) -> Path:
-        """Return the folder that looks like the checkout: dvc.yaml, params.yaml, data, work and reports."""
+        """Return the folder that is laid out like the checkout: dvc.yaml, params.yaml, data, work and reports."""
         return self.home / FOLDER / "checkout"
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other commands out until the block ends; SIGTERM stops the block as Ctrl-C does.
+        """Lock the workspace until the block ends; SIGTERM stops the block as Ctrl-C does.
 
         Raises:
-            ArtifactError: another process is in the workspace.
+            ArtifactError: another process uses the workspace.
         """
         path = self.home / FOLDER / "lock"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -76,11 +76,11 @@ class Workspace:
         """Create the repository if needed, and check out the data and the outputs of the user's last run.
 
         Raises:
-            ArtifactError: the checkout is no DVC repository, or its data is not tracked or not in the cache.
+            ArtifactError: the checkout is not a DVC repository, or its data is not tracked or not in the cache.
         """
         for name, todo in (("dvc.yaml", "run it in the checkout"), ("data.dvc", "dvc add data"), (".dvc", "dvc init")):
             if not (self.home / name).exists():
-                raise ArtifactError("variants of the flow run by DVC", where=self.home / name, got="nothing", todo=todo)
+                raise ArtifactError("variants of the flow need DVC", where=self.home / name, got="nothing", todo=todo)
         cache = (self.home / _dvc(self.home, "cache", "dir").strip()).resolve()
         config = self.root / ".dvc" / "config"
         store.write_text(config, CONFIG.format(cache=cache))
@@ -102,7 +102,9 @@ class Workspace:
         self._write_params(params)
         for folder in (self.root / "work" / "trials").glob("*"):
             if folder.name not in map(str, params.trials):
-                shutil.rmtree(folder)  # evaluate depends on the whole of work/trials; the cache still has this one
+                shutil.rmtree(
+                    folder
+                )  # evaluate depends on the whole of work/trials; the cache still has the deleted trial
         output = self.home / FOLDER / "logs" / f"{name}.txt"
         output.parent.mkdir(parents=True, exist_ok=True)
         with (
@@ -125,11 +127,14 @@ class Workspace:
                     if line.startswith("Running stage"):
                         log.line("  " + line.strip().rstrip(":").lower())
             except KeyboardInterrupt:
-                os.killpg(child.pid, signal.SIGTERM)  # DVC and its stage: a training stage saves a checkpoint then
+                os.killpg(child.pid, signal.SIGTERM)  # to DVC and its stage; a training stage then saves a checkpoint
                 raise
         if child.returncode:
             raise RunFailedError(
-                f"the variant {name}", where=output, got=_last_message(output), todo="read the whole of that file"
+                f"the variant {name} failed",
+                where=output,
+                got=_last_message(output),
+                todo="read the whole of that file",
             )
 
     def _write_params(self, params: Params) -> None:

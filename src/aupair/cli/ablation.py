@@ -1,4 +1,4 @@
-"""`aupair ablate`: list the rows of the ablation, or run and report them."""
+"""The command `aupair ablate`, which lists the rows of the ablation, or runs and reports them."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +10,7 @@ from aupair.errors import ArtifactError, ParamsError, RunFailedError
 if TYPE_CHECKING:
     from aupair.params import Params
 
-Rows = Annotated[list[str] | None, typer.Argument(help="Rows or groups, as `--plan` lists them; all without any.")]
+Rows = Annotated[list[str] | None, typer.Argument(help="Rows or groups, as `--plan` lists them; default: all.")]
 
 
 def ablate(
@@ -21,14 +21,14 @@ def ablate(
     ] = None,
     beside: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="The ablation.json of another corpus: are its rows in the same order?"),
+        typer.Option(metavar="FILE", help="The ablation.json of another corpus, to compare the order of the rows."),
     ] = None,
     mlflow: Annotated[bool, typer.Option(help="Log the rows to MLflow.")] = True,
     params: Annotated[Path, typer.Option("--params", help="The params file.")] = Path("params.yaml"),
 ) -> None:
-    """Run the flow again without each of its parts and with others in their place, and compare the scores.
+    """Run the flow again with each of its parts left out or replaced, and compare the scores.
 
-    Rows run in work/variants. If the command is stopped, it continues where it was.
+    Rows run in work/variants. If the command was stopped, it continues where it stopped.
     """
     from aupair.ablation.ablate import run_ablation
     from aupair.console import ConsoleLog
@@ -48,11 +48,11 @@ def ablate(
         log.line(f"MLflow: run {log_ablation(tree, reports, base.register_model.experiment)}")
     failed = [row["name"] for row in results if row["state"] == "failed"]
     if failed:
-        raise RunFailedError("rows that failed", got=", ".join(failed), todo="see work/variants/logs")
+        raise RunFailedError("some rows failed", got=", ".join(failed), todo="see work/variants/logs")
 
 
 def _show_rows(base: "Params", names: list[str] | tuple[()]) -> None:
-    """Print the rows in their order, each with the settings that it changes, or why it makes no sense."""
+    """Print the rows in their order, each with the settings that it changes, or the reason why it does not apply."""
     from aupair.ablation.ablate import changed_settings
     from aupair.ablation.rows import select_rows
     from aupair.console import show_table
@@ -90,13 +90,15 @@ def _report(base: "Params", results: list[dict[str, Any]], other: dict[str, Any]
 
 
 def _read_other(path: Path | None) -> dict[str, Any] | None:
-    """Read another corpus's ablation.json before hours of work, not after."""
+    """Read another corpus's ablation.json, so that a wrong file is reported before hours of work."""
     from aupair import store
     from aupair.ablation import report
 
     if path is None:
         return None
-    wrong = ParamsError("--beside", got=path, expected="an ablation.json that `aupair ablate` wrote")
+    wrong = ParamsError(
+        "--beside is not a report of an ablation", got=path, expected="an ablation.json that `aupair ablate` wrote"
+    )
     try:
         tree: dict[str, Any] = store.read_json(path)
         report.compare_corpora(tree, tree)

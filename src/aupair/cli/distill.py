@@ -1,4 +1,4 @@
-"""`aupair distill`: train a student and compare it with its teacher."""
+"""The command `aupair distill`, which trains a student and compares it with its teacher."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,7 +8,7 @@ import typer
 
 def distill(
     trial: Annotated[
-        int | None, typer.Option(help="The teacher's number; without it the trial that evaluate chose.")
+        int | None, typer.Option(help="The number of the teacher's trial; default: the trial that evaluate chose.")
     ] = None,
     overrides: Annotated[
         list[str] | None,
@@ -22,7 +22,7 @@ def distill(
     """Train a small network (the student) on the outputs of a finished trial's f and h (the teacher), and evaluate it.
 
     The student is trained in work/variants; its reports are copied to reports/student. The teacher's files and reports
-    are not changed. If it is stopped, it continues where it was.
+    are not changed. If the command was stopped, it continues where it stopped.
     """
     from aupair.ablation.student import REPORTS, Distillation
     from aupair.console import ConsoleLog, show_table
@@ -36,6 +36,6 @@ def distill(
 
 
 def _cells(row: dict[str, float | None]) -> list[str]:
-    """Return the cells of a row; an F1 that is not known is empty."""
+    """Return the cells of a row; an unknown F1 is empty."""
     f1 = ["" if row[key] is None else f"{row[key]:.3f}" for key in ("f1_select", "f1_validation")]
     return [f"{row['parameters']:,}", f"{row['gmac_per_frame']:.4f}", *f1, f"{row['frames_per_second']:.0f}"]

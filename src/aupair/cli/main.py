@@ -1,4 +1,4 @@
-"""The command line `aupair`. Each command imports its libraries when it runs, so that `--help` answers at once."""
+"""The command line `aupair`; each command imports its libraries when it runs, so that `--help` answers at once."""
 
 import os
 import sys
@@ -41,7 +41,7 @@ registered versions       aupair registry list
 promote to champion       aupair registry promote VERSION
 recognise AUs in a video  aupair predict VIDEO --out predictions
 what each part adds       aupair ablate --plan"""
-"""Printed below the scores: the results of a flow and the commands that follow it."""
+"""The text below the scores: the results of a flow, and the commands to run next."""
 
 _INTERRUPTED = 130
 """The exit code with which typer ends after Ctrl-C, without a message."""
@@ -123,7 +123,7 @@ def flow() -> None:
 def report(
     root: Annotated[Path, typer.Option(help="The folder that holds reports/.")] = Path(),
 ) -> None:
-    """Show the scores of the last evaluation, and the commands that follow."""
+    """Show the scores of the last evaluation, and the commands to run next."""
     from aupair.console import show_lines
     from aupair.report.tables import headline
     from aupair.store import read_json
@@ -140,7 +140,7 @@ def synth(
     clips: Annotated[int, typer.Option(min=1, max=9, help="Videos of each person.")] = 1,
     seconds: Annotated[float, typer.Option(min=1, help="Length of each video.")] = 6.5,
     fps: Annotated[float, typer.Option(min=5, max=60, help="Frames per second.")] = 10.0,
-    seed: Annotated[int, typer.Option(min=0, help="Random seed; another seed makes other people.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed; each seed creates other people.")] = 0,
 ) -> None:
     """Write a synthetic corpus in Aff-Wild2's layout: videos, annotations, subjects, splits, conditions."""
     from aupair.console import ConsoleLog
@@ -158,14 +158,14 @@ def split(
     seed: Annotated[int, typer.Option(help="Random seed; it decides between equally good splits.")] = 0,
     overwrite: Annotated[bool, typer.Option(help="Replace an existing splits.csv.")] = False,
 ) -> None:
-    """Write splits.csv of a data folder: people are divided so that each AU is balanced. An existing file is kept."""
+    """Write splits.csv of a data folder: people are divided so that each AU is balanced. An existing file is not changed."""
     from aupair.console import show_table
     from aupair.data.splits import split_data
 
     summary = split_data(data, select, seed, overwrite)
     show_table(f"{data / 'splits.csv'}", summary.HEADER, summary.rows())
     if not summary.written:
-        typer.echo("splits.csv exists and was kept; --overwrite replaces it")
+        typer.echo("splits.csv exists and was not changed; --overwrite replaces it")
 
 
 @app.command(
@@ -197,7 +197,7 @@ def predict(
             min=0,
             max=1,
             metavar="R",
-            help="Abstain from as few decisions as it takes for at most a share R to be wrong, with 95 % confidence.",
+            help="Abstain from the fewest decisions such that at most a share R is wrong, with 95 % confidence.",
         ),
     ] = None,
     subjects: Annotated[
@@ -231,7 +231,7 @@ def submission(
     ] = None,
     form: Annotated[str, typer.Option(help="files: a text file for each video; table: one predictions.txt.")] = "files",
     missing: Annotated[
-        str, typer.Option(help="A video without prediction: error stops; zeros writes zeros.")
+        str, typer.Option(help="For a video without prediction: error stops, zeros writes zeros.")
     ] = "error",
 ) -> None:
     """Write a competition's files from predictions: 0 or 1 for every frame, with or without a face."""
@@ -246,8 +246,10 @@ def submission(
 
 
 def main() -> None:
-    """Run the command line: an AupairError becomes one line and an exit code, other errors keep their traceback."""
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # ffmpeg stays silent about broken videos: we report them
+    """Run the command line; an AupairError becomes one line and an exit code, other errors keep their traceback."""
+    os.environ.setdefault(
+        "OPENCV_FFMPEG_LOGLEVEL", "-8"
+    )  # ffmpeg prints nothing about broken videos, since aupair reports them
     try:
         app()
     except AupairError as error:
@@ -255,5 +257,5 @@ def main() -> None:
         sys.exit(error.exit_code)
     except SystemExit as stop:
         if stop.code == _INTERRUPTED:
-            print("aupair: stopped; run it again to go on", file=sys.stderr)
+            print("aupair: stopped; run it again to continue", file=sys.stderr)
         raise

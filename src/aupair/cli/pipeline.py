@@ -1,4 +1,4 @@
-"""`aupair pipeline compile | run`: compile the flow for Kubeflow Pipelines, and run it on this machine."""
+"""The commands `aupair pipeline compile` and `run`, which compile the flow for Kubeflow Pipelines and run it on this machine."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +11,9 @@ from aupair.cli.cluster_runs import Arguments, CompiledFile
 app = typer.Typer(no_args_is_help=True, help="Run the same stages on Kubeflow Pipelines: compile, run, submit.")
 
 Name = Annotated[str, typer.Argument(metavar="[train|predict]", help="Which pipeline.")]
-ParamsFile = Annotated[Path, typer.Option("--params", help="The params file: the defaults of the pipeline's inputs.")]
+ParamsFile = Annotated[
+    Path, typer.Option("--params", help="The params file, which sets the defaults of the pipeline's inputs.")
+]
 
 
 @app.command(
@@ -54,11 +56,13 @@ def _compile(
 def _run(
     path: CompiledFile,
     texts: Arguments = None,
-    local: Annotated[bool, typer.Option("--local", help="On this machine; on a cluster: `submit`.")] = False,
+    local: Annotated[bool, typer.Option("--local", help="Run on this machine; `submit` runs it on a cluster.")] = False,
     containers: Annotated[
-        bool, typer.Option("--containers", help="In containers of the compiled image, else in subprocesses.")
+        bool, typer.Option("--containers", help="Run in containers of the compiled image instead of subprocesses.")
     ] = False,
-    out: Annotated[Path, typer.Option(help="Where the run's folder goes: artifacts and logs.")] = Path("work/pipeline"),
+    out: Annotated[
+        Path, typer.Option(help="The folder in which the run's folder (artifacts and logs) is created.")
+    ] = Path("work/pipeline"),
 ) -> None:
     """Run a compiled file on this machine, with a log for each task; by default on the data folder ./data."""
     from aupair.console import ConsoleLog
@@ -68,7 +72,7 @@ def _run(
 
     if not local:
         todo = "add it, or use `aupair pipeline submit` for a cluster"
-        raise ParamsError("pipeline run", got="no --local", todo=todo)
+        raise ParamsError("pipeline run needs --local", todo=todo)
     file, data = read_pipeline_file(path), Path("data")
     defaults = {"source": str(data)} if file.name == "aupair-train" and data.is_dir() else {}
     arguments = parse_arguments(file, texts or (), defaults)

@@ -1,4 +1,4 @@
-"""`aupair registry`: list, show, promote and roll back the versions of the registered model."""
+"""The commands `aupair registry`, which list, show, promote and roll back the versions of the registered model."""
 
 import re
 from typing import Annotated
@@ -7,7 +7,7 @@ import typer
 
 app = typer.Typer(no_args_is_help=True, help="List, promote and roll back the versions of the registered model.")
 
-Name = Annotated[str, typer.Option(help="The registered model: register_model.name of params.yaml.")]
+Name = Annotated[str, typer.Option(help="The name of the registered model (register_model.name in params.yaml).")]
 
 
 @app.command("list", epilog="Example: `aupair registry list`")
@@ -51,7 +51,7 @@ def _show(version: Annotated[int, typer.Argument(help="The version's number.")],
 
 
 def _natural_key(tag: tuple[str, str]) -> list[str | int]:
-    """Return a sort key by the tag's name with its numbers as numbers: AU2 comes before AU10."""
+    """Return a sort key that compares the numbers in a tag's name as numbers: AU2 comes before AU10."""
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", tag[0])]
 
 

@@ -1,4 +1,4 @@
-"""The stage check-data (`aupair run check-data`): broken rules stop it, lesser irregularities become warnings."""
+"""The checks of check-data (`aupair run check-data`): broken rules stop the stage, lesser irregularities become warnings."""
 
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -44,7 +44,7 @@ def check_data_folder(
         target: occurrence: the labels are 0 and 1; intensity: they are levels, 0..5.
 
     Raises:
-        DataError: the first rule that is broken; then neither `labels` nor `info` is written.
+        DataError: a rule is broken (the first is named); then neither `labels` nor `info` is written.
     """
     corpus = read_corpus(Path(data), log)
     graded = None

@@ -19,9 +19,9 @@ class Corpus:
     Attributes:
         layout: what is in the data folder.
         rows: splits.csv.
-        labels: occurrences; levels instead where they are the target.
+        labels: occurrences, or levels if the target is intensity.
         intensities: intensities; None where there are none.
-        headers: of each labelled video's movie, or its crops; None where no file opens, or there is no image.
+        headers: the header of each labelled video's movie or crops; None where no file opens, or there is no image.
     """
 
     layout: Layout
@@ -31,7 +31,7 @@ class Corpus:
     headers: tuple[Header | Crops | None, ...]
 
     def readable_labels(self) -> sh.Sheets:
-        """Return the labels of the videos that have a readable file."""
+        """Return the labels of the videos with a readable file."""
         readable = np.array([header is not None for header in self.headers], bool)
         if readable.all():
             return self.labels

@@ -1,4 +1,4 @@
-"""`cropped_aligned/`: faces that the publishers have cropped and aligned: a folder for each video, an image for each face.
+"""The folder `cropped_aligned/` of faces cropped and aligned by the publishers: a folder for each video, an image for each face.
 
 `cropped_aligned/<video>/00001.jpg` shows the first frame. The batches of a release may be in separate folders.
 """
@@ -15,10 +15,10 @@ FOLDER = "cropped_aligned"
 """The beginning of those folders' names, in any case: cropped_aligned, cropped_aligned_images ..."""
 
 _HIDDEN = (".", "@", "__MACOSX")
-"""Beginnings of folder names that operating systems and archives leave beside data."""
+"""Beginnings of the names of folders that operating systems and archive programs create beside data."""
 
 _IMAGE = re.compile(r"(\d{1,6})\.(jpe?g|png)", re.IGNORECASE | re.ASCII)
-"""Six digits are more than nine hours; a longer number is a date or the like."""
+"""The name of an image. Six digits are more than nine hours; a longer number is a date or the like."""
 
 
 class Crops(NamedTuple):
@@ -31,7 +31,7 @@ class Crops(NamedTuple):
 def frame_number(name: str) -> int | None:
     """Return the 0-based frame that an image shows: names count from 1, `00001.jpg` shows frame 0, label row 0.
 
-    None for other names; -1 for number 0, which a folder that counts from 1 does not have.
+    The result is None for other names, and -1 for the number 0, which a folder that counts from 1 does not have.
     """
     match = _IMAGE.fullmatch(name)
     return int(match[1]) - 1 if match else None
@@ -43,12 +43,12 @@ def is_crops(path: Path) -> bool:
 
 
 def find_crops(top: Path, inside: bool = False) -> list[Path]:
-    """List the videos' folders in all folders of crops below `top`, sorted; not one image is opened.
+    """List the videos' folders in all folders of crops below `top`, sorted, without opening an image.
 
     A folder of numbered images is a video's, and so is one without any folder below it (a video without a face).
 
     Args:
-        inside: `top` itself contains crops.
+        inside: whether `top` itself is a folder of crops.
     """
     return sorted(_walk(Path(top), inside, set()))
 
@@ -62,7 +62,7 @@ def image_names(folder: Path) -> dict[int, str]:
     try:
         every = sorted(os.listdir(folder), reverse=True)
     except OSError as error:
-        raise DataError("an unreadable folder", where=folder, got=error.strerror or error) from error
+        raise DataError("the folder cannot be read", where=folder, got=error.strerror or error) from error
     names = {frame: name for name in every if (frame := frame_number(name)) is not None}
     if -1 in names:
         raise DataError(

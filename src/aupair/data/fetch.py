@@ -1,7 +1,7 @@
-"""Fetch data from an S3 bucket, a git repository with DVC, or a mounted folder, for `fetch-data` and predictions.
+"""The fetching of data from an S3 bucket, a git repository with DVC, or a mounted folder, for `fetch-data` and predictions.
 
 Files are collected in `.<target>.fetching` beside the target, which appears only when all are there and verified.
-What a killed call left incomplete is deleted by the next one, which goes on with the files that are complete.
+After a killed call, the next one deletes the incomplete files and uses the complete ones.
 """
 
 import os
@@ -51,7 +51,7 @@ def fetch(
 
     Raises:
         ParamsError: the source has an unknown form, or an argument does not fit it.
-        DataError: there is nothing, something is damaged, or an item has changed since it was listed.
+        DataError: the source is empty, a file is damaged, or an item has changed since it was listed.
         AuthError, UnreachableError, RejectedError: the server refuses or does not answer.
         AupairError: the target cannot be written.
     """
@@ -90,7 +90,7 @@ def list_source(source: str, patience: Patience = PATIENCE) -> list[Item]:
 
 
 def _parse_source(source: str) -> tuple[Literal["s3", "git", "folder"], str]:
-    """Return what a source is, and its address: of a folder its absolute path, else without credentials.
+    """Return the kind of a source and its address: the absolute path of a folder, or a URL without credentials.
 
     Raises:
         ParamsError: the scheme is unknown.
@@ -104,7 +104,7 @@ def _parse_source(source: str) -> tuple[Literal["s3", "git", "folder"], str]:
     if source and not re.match(r"[A-Za-z][\w+.-]*://", source):
         return "folder", str(Path(source).absolute())
     raise ParamsError(
-        "a source of an unknown form",
+        "the source has an unknown form",
         got=repr(scrub(source)),
         expected="s3://bucket/prefix, git+https://host/repository.git, file:///path or the path of a folder",
     )
@@ -122,18 +122,18 @@ def _list_folder(folder: Path) -> list[Item]:
     items = []
     for root, folders, files in os.walk(folder, onerror=stop):
         for path in (Path(root, name) for name in (*files, *(f for f in folders if Path(root, f).is_symlink()))):
-            if not path.is_file():  # leaving it out would lose data without a word
+            if not path.is_file():  # leaving it out would lose data without a message
                 raise DataError(
-                    "neither a file nor a folder", where=path, expected="no broken link, no link to a folder"
+                    "neither a file nor a folder", where=path, expected="no broken link and no link to a folder"
                 )
             items.append(Item(path.relative_to(folder).as_posix(), path.stat().st_size))
     if not items:
-        raise DataError("an empty folder", where=folder, todo="check the path, and that the volume is mounted")
+        raise DataError("the folder is empty", where=folder, todo="check the path, and that the volume is mounted")
     return sorted(items, key=lambda item: item.name)
 
 
 def _check_item_names(items: Sequence[Item], where: str) -> None:
-    """Raise a DataError for a name that would leave the folder, and for one that is both a file and a folder."""
+    """Raise a DataError for a name that points outside the folder, and for one that is both a file and a folder."""
     names = {item.name for item in items}
     for name in sorted(names):
         if "\0" in name or {"", ".", ".."} & {*name.split("/")}:
@@ -150,14 +150,16 @@ def _check_item_names(items: Sequence[Item], where: str) -> None:
 
 
 def _check_separate(folder: Path, target: Path) -> None:
-    """Raise a ParamsError where one of two folders lies in the other: the target is replaced."""
+    """Raise a ParamsError if one of two folders contains the other, since the target is replaced."""
     one, other = folder.resolve(), Path(target).resolve()
     if one.is_relative_to(other) or other.is_relative_to(one):
-        raise ParamsError("source and target lie in each other", where=target, got=folder, todo="name another target")
+        raise ParamsError(
+            "source and target must not contain each other", where=target, got=folder, todo="name another target"
+        )
 
 
 def _link_file(folder: Path, item: Item, target: Path) -> None:
-    """Hard-link a file of a folder into the folder `target`, or copy it where links cannot be made."""
+    """Hard-link a file of a folder into the folder `target`, or copy it if it cannot be linked."""
     source, place = folder / item.name, target / item.name
     try:
         path = source.resolve(strict=True)
@@ -184,7 +186,7 @@ def _link_file(folder: Path, item: Item, target: Path) -> None:
 def _staging(target: Path, names: Collection[str] = ()) -> Iterator[Path]:
     """Yield the folder `.<target>.fetching`; on success its subfolder `whole` replaces the target.
 
-    An interrupted call may have left files there. Files of `whole` with one of `names` are used again, and so is the
+    After an interrupted call, files may be there already. Files of `whole` with one of `names` are used again, and so is the
     subfolder `cache`. All others are deleted, temporary files of boto3 included.
     """
     target = Path(target).absolute()

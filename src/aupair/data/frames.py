@@ -48,7 +48,7 @@ class Frames:
         return self.split == SPLITS.index(split)
 
     def fingerprint(self) -> str:
-        """Return the sha256 of all that random draws of rows depend on: videos, people, splits, frames, faces, labels."""
+        """Return the SHA-256 of everything that random draws of rows depend on: videos, people, splits, frames, faces, labels."""
         total = hashlib.sha256("\0".join(self.videos + self.subjects).encode())
         for values in (self.video, self.subject, self.split, self.frame, self.ok, self.labels):
             total.update(np.ascontiguousarray(values).tobytes())
@@ -71,11 +71,11 @@ def load_frames(labels: Path, faces: Path) -> Frames:
     Frames without a label row get -1; label rows without a frame are dropped (check-data counted them).
 
     Raises:
-        ArtifactError: a video of the labels has no file of faces, or there is no label at all.
+        ArtifactError: a video of the labels has no file of faces, or there is no label.
     """
     table = store.read_table(labels)
     if len(table) == 0:
-        raise ArtifactError("no label", where=labels, got="an empty table", todo="run check-data again")
+        raise ArtifactError("there is no label", where=labels, got="an empty table", todo="run check-data again")
     names = sorted(table["video"].unique().to_pylist())
     row_video = pc.index_in(table["video"], pa.array(names)).to_numpy()
     order = np.argsort(row_video, kind="stable")

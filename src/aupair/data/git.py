@@ -29,12 +29,12 @@ _UNINFORMATIVE = r"(Please make sure|and the repository exists|fatal: Could not 
 
 
 def check_source(source: str, revision: str, remote: str) -> None:
-    """Check the address of a repository, and that no name would be read as an option or as several names.
+    """Check the address of a repository, and that git would read no name as an option or as several names.
 
     Raises:
         ParamsError: it is not a URL, a password in it would be taken for a path and printed, or a name is invalid.
     """
-    # of a file: URL no host, of the others one, and no @ after it
+    # a file: URL has no host, the others have one, without an @ after it
     if not re.fullmatch(r"git\+(file:///.+|(https?|ssh)://[^/]+/[^@]+)", source):
         raise ParamsError(
             "not the address of a git repository",
@@ -53,7 +53,7 @@ def fetch_data(source: str, revision: str, remote: str, folder: Path, log: Log, 
 
     Raises:
         ParamsError: there is no such DVC remote.
-        DataError: no such repository or revision, no data.dvc, files that the remote lacks or that are damaged.
+        DataError: there is no such repository, revision or data.dvc, or files are damaged or missing on the remote.
         AuthError, UnreachableError: the server of git or DVC refuses or does not answer.
     """
     repository, where = folder / "repository", scrub(source)
@@ -90,7 +90,7 @@ def _clone(url: str, revision: str, repository: Path, patience: Patience) -> str
             raise DataError("no such revision", where=where, got=revision or "HEAD", expected=expected)
         got = _cause(output)
         no_repository = DataError("no such git repository", where=where, got=got, todo="check the URL")
-        # a name in the address must not be taken for a cause
+        # a word in the address must not be taken for a cause
         report = scrub(output).replace(where.partition("://")[2], "")
         raise server_error("the git server", where, got, report, no_repository)
 
@@ -101,7 +101,7 @@ def _clone(url: str, revision: str, repository: Path, patience: Patience) -> str
     except DataError:
         if not re.fullmatch(r"[0-9a-f]{4,64}", revision):
             raise
-        # a commit that the server does not give by its name, or the beginning of one
+        # a commit that the server does not send by its hash, or an abbreviated hash
         git("fetch", "-q", "--tags", url, "+refs/heads/*:refs/remotes/origin/*")
         git("checkout", "-q", "--detach", revision)
     return git("rev-parse", "HEAD").split()[-1]
@@ -136,7 +136,7 @@ def _remote_of(where: str) -> str:
 
 
 def _is_transient(error: Exception) -> bool:
-    """Return whether a server fails or does not answer; a command that was stopped after hours is not run again."""
+    """Return whether a failure is transient, except for a command that was stopped after hours, which is not run again."""
     return isinstance(error, UnreachableError) and not isinstance(error.__cause__, subprocess.TimeoutExpired)
 
 
@@ -144,7 +144,7 @@ def _verify(repository: Path, cache: Path, log: Log) -> None:
     """Compare the hash of the pulled folder with data.dvc, since DVC itself accepts a damaged file from a remote.
 
     Raises:
-        DataError: the hashes differ; the cache, which has the damaged file, is deleted.
+        DataError: the hashes differ; the cache with the damaged file has then been deleted.
     """
     entry = yaml.safe_load((repository / "data.dvc").read_text())["outs"][0]
     if entry.get("hash") != "md5":
@@ -163,7 +163,7 @@ def _verify(repository: Path, cache: Path, log: Log) -> None:
 
 
 def _run(command: Sequence[str], folder: Path, patience: Patience) -> tuple[int, str]:
-    """Run a command that asks nothing and ends in bounded time; return its exit code and its output."""
+    """Run a command without a terminal and with a time limit; return its exit code and its output."""
     environment = {
         "DVC_SITE_CACHE_DIR": str(folder.parent / "site"),
         **{key: value for key, value in os.environ.items() if not re.fullmatch(_GIT_PLACES, key)},
@@ -173,7 +173,7 @@ def _run(command: Sequence[str], folder: Path, patience: Patience) -> tuple[int,
         "GIT_HTTP_LOW_SPEED_TIME": str(max(1, round(patience.timeout))),
         "DVC_NO_ANALYTICS": "true",
     }
-    # a file and no pipe: a helper of git that outlives it would keep a pipe open, and its end is waited for
+    # a file instead of a pipe: a helper that outlives git would keep a pipe open, and this process would wait for its end
     with tempfile.TemporaryFile() as output:
         try:
             process = subprocess.run(
@@ -187,10 +187,10 @@ def _run(command: Sequence[str], folder: Path, patience: Patience) -> tuple[int,
                 timeout=patience.longest,
             )
         except FileNotFoundError as error:
-            raise AupairError("a program is not there", got=command[0], todo=f"install {command[0]}") from error
+            raise AupairError("a program is not installed", got=command[0], todo=f"install {command[0]}") from error
         except subprocess.TimeoutExpired as error:
             what, got = f"{command[0]} did not end", f"{patience.longest:g} s"
-            raise UnreachableError(what, got=got, todo="run it again to go on") from error
+            raise UnreachableError(what, got=got, todo="run it again to continue") from error
         output.seek(0)
         return process.returncode, output.read().decode(errors="replace")
 

@@ -1,8 +1,8 @@
 """The hash that `dvc add data` writes into data.dvc, computed without DVC, which does not run on Kubeflow.
 
 DVC hashes a folder as the MD5 of a JSON list of {"md5", "relpath"}, sorted by relpath, with ".dir" appended.
-`.git`, `.hg` and `.dvc` folders are left out, as DVC does; a `.dvcignore` inside the folder is refused, as DVC does;
-one above the folder is not read: if it hides files of the data folder, the two hashes differ.
+`.git`, `.hg` and `.dvc` folders are left out, as DVC does; a `.dvcignore` inside the folder is refused, as DVC does.
+One above the folder is not read; if it excludes files of the data folder, the two hashes differ.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ def dvc_hash(folder: Path, log: Log = SILENT) -> str:
     Raises:
         DataError: a file cannot be read, or a .dvcignore lies inside.
     """
-    # strings, and no list of entries: crops are millions of files
+    # strings instead of a list of entries, since crops are millions of files
     files = sorted(_files(os.fspath(folder)))
     total = hashlib.md5(b"[", usedforsecurity=False)
     for k, relpath in enumerate(log.progress(files, len(files), "hashing the data")):
@@ -56,5 +56,5 @@ def _md5(path: str) -> str:
             return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
     except OSError as error:
         raise DataError(
-            "an unreadable file", where=path, got=error.strerror or error, todo="check its permissions"
+            "the file cannot be read", where=path, got=error.strerror or error, todo="check its permissions"
         ) from error

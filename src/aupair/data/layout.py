@@ -1,4 +1,4 @@
-"""The data folder, laid out as Aff-Wild2 is: where annotations, movies and crops lie.
+"""The layout of the data folder, which is that of Aff-Wild2: the places of annotations, movies and crops.
 
 `<data>/annotations/AU_Set/{Train_Set,Validation_Set}/<video>[_left|_right].txt` and `<data>/videos/<video>.mp4`, or
 `<data>/cropped_aligned/<video>/` where there is no movie; the folder names of other releases are recognised too, in upper or lower case.
@@ -27,16 +27,16 @@ _OFFICIAL = {
 """Folder names of the two official sets in several releases, in lower case."""
 
 USUAL_FPS = 30.0
-"""Frames a second of a video whose header has no sensible rate; most of Aff-Wild2 has this one."""
+"""Frames per second of a video whose header has no sensible rate; most videos of Aff-Wild2 have this one."""
 
 Side = Literal["", "left", "right"]
-"""The person of a movie by the half of the image; empty where the movie shows one person of interest."""
+"""The half of the image that shows the person; empty if the movie shows one person of interest."""
 
 _EXTENSIONS = (".mp4", ".avi", ".mov", ".mkv", ".webm")
 
 
 class Annotation(NamedTuple):
-    """An annotation file: its name without `.txt`, `train` or `validation` after its folder, and its path."""
+    """An annotation file: its name without `.txt`, its official set (`train` or `validation`), and its path."""
 
     video: str
     official: str
@@ -56,7 +56,7 @@ class VideoJob(NamedTuple):
 
 
 class Header(NamedTuple):
-    """Number of frames and frame rate by a movie's header; both may be wrong, 0 where the header lacks them."""
+    """Number of frames and frame rate by a movie's header; both may be wrong, and are 0 if the header lacks them."""
 
     frames: int
     fps: float
@@ -72,7 +72,7 @@ class Layout:
         intensities: intensity files, sorted by video; often none.
         movies: the files of each movie's name (its stem).
         crops: the folders of each video's name.
-        subjects: the person of a video by subjects.csv; videos that are not there are missing here.
+        subjects: the person of each video in subjects.csv.
     """
 
     root: Path
@@ -91,7 +91,7 @@ class Layout:
         """Return the path of a video's movie, else the folder of its crops; None where there is neither.
 
         Raises:
-            DataError: two files carry the movie's name, or two folders that of the crops.
+            DataError: two files have the movie's name, or two folders that of the crops.
         """
         name = self.movie(video)
         paths = self.crops.get(video, ()) if name is None else self.movies[name]
@@ -101,13 +101,13 @@ class Layout:
         return paths[0] if paths else None
 
     def side(self, video: str) -> Side:
-        """Return the person of the movie: `left`, `right`, or empty where the movie is the video's own."""
+        """Return the half of the image that shows the person: `left`, `right`, or empty if the movie is the video's own."""
         if self.movie(video) in (video, None):
             return ""
         return "left" if video.endswith("_left") else "right"
 
     def subject(self, video: str) -> str:
-        """Return the person by subjects.csv, else the video's name (`_left` and `_right` are two persons)."""
+        """Return the person of a video by subjects.csv, else the video's name (`_left` and `_right` are two persons)."""
         return self.subjects.get(video, video)
 
 
@@ -123,7 +123,7 @@ def read_layout(data: Path) -> Layout:
     if not any(data.iterdir()):
         raise DataError("an empty data folder", where=data, expected="annotations/ and videos/")
     annotations = data / "annotations"
-    # movies may lie in folders of their own, a batch each
+    # movies may be in separate folders, one for each batch of a release
     movies = _group_by_name(
         (path.stem, path)
         for path in sorted((data / "videos").rglob("*"))
@@ -166,7 +166,7 @@ def read_subjects(path: Path) -> dict[str, str]:
     for line, (video, subject) in enumerate(read_csv(path, ("video", "subject")), start=2):
         if subjects.setdefault(video, subject) != subject:
             got = f"{video}: {subject}"
-            raise DataError("a video with two subjects", where=f"{path} line {line}", got=got, expected=subjects[video])
+            raise DataError("a video has two subjects", where=f"{path} line {line}", got=got, expected=subjects[video])
     return subjects
 
 
@@ -196,7 +196,9 @@ def read_csv(path: Path, columns: tuple[str, ...]) -> list[tuple[str, ...]]:
 
 def read_movie_header(path: Path) -> Header | None:
     """Read a movie's header; None where OpenCV cannot open it. The number of frames may differ from the decoded ones."""
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # a broken movie gets one line of aupair's, none of ffmpeg's
+    os.environ.setdefault(
+        "OPENCV_FFMPEG_LOGLEVEL", "-8"
+    )  # for a broken movie aupair prints one line, and ffmpeg prints nothing
     import cv2
 
     level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
@@ -239,7 +241,7 @@ def _list_annotations(annotations: Path, names: tuple[str, ...]) -> tuple[Path |
     for one, other in pairwise(files):
         if one.video == other.video:  # (video, frame) would not be unique
             got, todo = f"also {one.path}", "remove one"
-            raise DataError("a video annotated twice", where=other.path, got=got, expected="one file", todo=todo)
+            raise DataError("a video is annotated twice", where=other.path, got=got, expected="one file", todo=todo)
     return (folders[0] if folders else None), tuple(files)
 
 

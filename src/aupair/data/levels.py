@@ -1,4 +1,4 @@
-"""Levels, the labels where intensity is the target: level = floor(intensity), 0..5."""
+"""Levels, the labels if intensity is the target: level = floor(intensity), 0..5."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ def level_sheets(occurrences: sh.Sheets, intensities: sh.Sheets | None, annotati
         annotations: the folder that contains both sets.
 
     Raises:
-        DataError: there are no intensities, a video has none, or another number of rows than its occurrences.
+        DataError: there are no intensities, or a video has none or another number of rows than its occurrences.
     """
     todo = "or set target: occurrence"
     if intensities is None:
@@ -52,7 +52,7 @@ def level_sheets(occurrences: sh.Sheets, intensities: sh.Sheets | None, annotati
 
 
 def level_warnings(occurrences: sh.Sheets, levels: sh.Sheets, rows: list[sp.SplitRow]) -> list[str]:
-    """Return a line each on cells where the two sets of labels disagree, and on levels that cannot be learned."""
+    """Return warnings about cells in which the two sets of labels disagree, and about levels that cannot be learned."""
     labelled, graded = sh.annotated_rows(occurrences.values), sh.annotated_rows(levels.values)
     both = labelled & graded
     differ = both[:, None] & ((occurrences.values >= 1) != (levels.values >= 1))

@@ -1,7 +1,7 @@
-"""Objects of an S3 bucket: listed, downloaded by boto3's transfer manager, each one verified.
+"""The objects of an S3 bucket: listing, downloading by boto3's transfer manager, and verifying each one.
 
 boto3 reads the credentials and the server's address from the environment: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY,
-AWS_ENDPOINT_URL and the rest of its variables and files.
+AWS_ENDPOINT_URL and boto3's other variables and files.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ _KEYS = (
     "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for a bucket (and AWS_SESSION_TOKEN if there is one), "
     "or give git a user and a password or key"
 )
-_NETWORK = "check the address (AWS_ENDPOINT_URL) and the network, then run it again to go on"
+_NETWORK = "check the address (AWS_ENDPOINT_URL) and the network, then run it again to continue"
 _CAUSES: tuple[tuple[type[AupairError], str, str, str], ...] = (
     (DataError, "has no such bucket or object", "check the address and AWS_ENDPOINT_URL", r"\(HTTP 404\)"),
     (
@@ -56,7 +56,7 @@ _CAUSES: tuple[tuple[type[AupairError], str, str, str], ...] = (
         r"|timed out|SSL|certificate|early EOF|hung up|Operation too slow|unreachable",
     ),
 )
-"""Failures of a server: the error, its text, the next step, and what boto3, git or DVC report for it. The first counts."""
+"""Failures of a server: the error, its text, the next step, and what boto3, git or DVC report for it. The first match counts."""
 
 
 @dataclass(frozen=True)
@@ -79,9 +79,9 @@ class Patience:
     """Limits on how long a server is waited for.
 
     Attributes:
-        attempts: tries that boto3 makes of a request; of the first one to a bucket, only one.
-        timeout: seconds without an answer, or without a byte, that make a try fail.
-        outage: seconds for which a bucket that has answered before is waited for when it does not answer.
+        attempts: how often boto3 tries a request; the first request to a bucket is tried only once.
+        timeout: seconds without an answer, or without a byte, after which an attempt fails.
+        outage: how many seconds to wait for a bucket that has answered before and does not answer.
         longest: seconds that a whole git or DVC command may take.
     """
 
@@ -95,8 +95,8 @@ def server_error(server: str, where: str, got: str, report: str, otherwise: Aupa
     """Return the error that fits a message of boto3, git or DVC about a server.
 
     Args:
-        server: what the error message calls the server.
-        where, got: what the error message shows as address and as cause.
+        server: the name of the server in the error message.
+        where, got: the address and the cause in the error message.
         report: the message, which is searched for known causes.
         otherwise: the error to return if no known cause is in the message.
     """
@@ -155,7 +155,7 @@ def s3_client(where: str, patience: Patience) -> Iterator[Any]:
 
 
 def _boto3_errors() -> tuple[type[Exception], ...]:
-    """Return what boto3 raises when a server refuses or does not answer."""
+    """Return the exceptions that boto3 raises when a server refuses or does not answer."""
     from botocore.exceptions import BotoCoreError, ClientError
     from botocore.parsers import ResponseParserError
     from s3transfer.exceptions import RetriesExceededError
@@ -165,7 +165,7 @@ def _boto3_errors() -> tuple[type[Exception], ...]:
 
 
 def _translate(error: Exception, where: str, endpoint: str) -> AupairError:
-    """Return the error of one line for what boto3 has raised."""
+    """Return the error of one line for an exception of boto3."""
     failure = getattr(error, "last_exception", error)
     status, code = _status_and_code(failure)
     cause = f"{code} (HTTP {status})" if status else type(failure).__name__
@@ -176,7 +176,7 @@ def _translate(error: Exception, where: str, endpoint: str) -> AupairError:
 
 
 def _is_transient(error: Exception) -> bool:
-    """Return whether boto3 has raised that the server throttles, fails or does not answer."""
+    """Return whether an exception of boto3 means that the server throttles, fails or does not answer."""
     return isinstance(error, _boto3_errors()) and isinstance(_translate(error, "", ""), UnreachableError)
 
 
@@ -207,7 +207,7 @@ def list_objects(source: str, patience: Patience) -> list[Item]:
 
 
 def download_objects(source: str, items: Sequence[Item], folder: Path, log: Log, patience: Patience) -> None:
-    """Download objects to a folder, a few at a time, and verify every one; files whose content is verified are kept.
+    """Download objects to a folder, a few at a time, and verify every one; files with verified content are kept.
 
     Raises:
         DataError: an object has changed since it was listed, or is damaged; for other errors see `s3_client`.
@@ -230,7 +230,7 @@ def download_objects(source: str, items: Sequence[Item], folder: Path, log: Log,
         verified = pool.imap_unordered(fetch_one, items)
         by_size = sum(not content for content in log.progress(verified, len(items), "fetching files"))
     if by_size:
-        log.line(f"checked by size alone, the server gives no usable checksum: {by_size} of {len(items)} files")
+        log.line(f"checked by size alone, since the server has no usable checksum: {by_size} of {len(items)} files")
 
 
 @dataclass(frozen=True)
@@ -243,7 +243,7 @@ class _Bucket:
     prefix: str
 
     def fetch(self, folder: Path, item: Item) -> bool:
-        """Bring one object to its place in a folder; return whether its content was verified, not its size alone."""
+        """Download one object to its place in a folder; return whether its content was verified, not its size alone."""
         from botocore.exceptions import ClientError, FlexibleChecksumError
         from s3transfer.exceptions import S3DownloadFailedError, S3ValidationError
 
@@ -263,7 +263,7 @@ class _Bucket:
             "an object that has changed since it was listed, or is damaged",
             where=f"s3://{self.name}/{self.prefix}{item.name}",
             expected=f"{item.size} bytes with ETag {item.etag or '(none)'}",
-            todo="fetch again; upload it again if it stays so",
+            todo="fetch again; if this does not help, upload it again",
         )
 
     def _download(self, item: Item, path: Path) -> None:
@@ -282,7 +282,7 @@ class _Bucket:
     def _verify(self, item: Item, path: Path) -> bool | None:
         """Return whether a file has the size and the checksum of its object.
 
-        None means that the size is right, but the ETag is not a checksum of the content, so that nothing can be said.
+        None means that the size is right, but the ETag is not a checksum of the content.
 
         The transfer manager does not verify an object that it downloads in parts.
         """
@@ -297,12 +297,12 @@ class _Bucket:
         if _etag(path, parts, multipart=form[1] is not None) == item.etag:
             return True
         head = self._head(item)
-        # encrypted by another key than the store's own, the ETag is not the MD5 of the content
+        # if another key than the store's own encrypts the object, the ETag is not the MD5 of the content
         other_key = head.get("ServerSideEncryption", "AES256") != "AES256"
         return None if other_key and head.get("ETag", "").strip('"') == item.etag else False
 
     def _part_sizes(self, item: Item, count: int) -> list[int]:
-        """Return the sizes of the parts that an object was uploaded in; empty where the server does not know them."""
+        """Return the sizes of the parts that an object was uploaded in; empty if the server does not know them."""
         from botocore.exceptions import ClientError
 
         try:

@@ -1,4 +1,4 @@
-"""Annotation files: a header with the AUs, then one row a frame; parsed by Arrow, a column at a time."""
+"""Annotation files: a header with the AUs, then one row for each frame; parsed by Arrow."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -58,7 +58,7 @@ class _SplitSummary:
     HEADER = ("split", "subjects", "videos", "frames", "annotated", *AUS)
 
     def rows(self) -> list[tuple[str, ...]]:
-        """Return the lines of a table under HEADER, a split each."""
+        """Return the rows of a table under HEADER, one for each split."""
         return [
             (c.split, *(f"{n:,}" for n in (c.subjects, c.videos, c.frames, c.annotated, *c.positives)))
             for c in self.counts
@@ -68,14 +68,14 @@ class _SplitSummary:
 def split_data(data: Path, select: float = 0.2, seed: int = 0, overwrite: bool = False) -> _SplitSummary:
     """Write splits.csv: Validation_Set is `validation`, the subjects of Train_Set go to `fit` or `select`.
 
-    A splits.csv that is there already wins, unless `overwrite`.
+    An existing splits.csv is not changed, unless `overwrite` is set.
 
     Args:
         select: share of the training subjects, frames and positives that `select` should get, in (0, 1).
 
     Raises:
         DataError: unreadable annotations, a subject in both official sets, an empty set, or too few subjects.
-        ParamsError: `select` is out of range, even where the file is kept.
+        ParamsError: `select` is out of range, even if the file is not changed.
     """
     if not 0 < select < 1:
         raise ParamsError("share of select", got=select, expected="more than 0 and less than 1")
@@ -98,7 +98,7 @@ def _assign_splits(layout: Layout, labels: sh.Sheets, select: float, seed: int) 
     for annotation, subject in zip(layout.annotations, subject_of):
         if official.setdefault(subject, annotation).official != annotation.official:
             raise DataError(
-                "a subject in both official sets",
+                "a subject is in both official sets",
                 where=annotation.path,
                 got=f"{subject}: also {official[subject].path}",
                 expected="one set",
@@ -144,7 +144,7 @@ def read_splits(layout: Layout) -> list[SplitRow]:
     """Read and check splits.csv of a data folder.
 
     Raises:
-        DataError: the file is missing or no table of these columns, has an unknown split, a video twice, a subject in
+        DataError: the file is missing or is not a table of these columns, has an unknown split, a video twice, a subject in
             two splits or a split without a video, or lacks an annotated video.
     """
     path = layout.root / "splits.csv"
@@ -156,12 +156,12 @@ def read_splits(layout: Layout) -> list[SplitRow]:
     for line, row in enumerate(rows, start=2):
         where = f"{path} line {line}"
         if row.split not in SPLITS:
-            raise DataError("an unknown split", where=where, got=row.split, expected=" | ".join(SPLITS))
+            raise DataError("unknown split", where=where, got=row.split, expected=" | ".join(SPLITS))
         if row.video in videos:
-            raise DataError("a video twice", where=where, got=row.video, expected="one row a video")
+            raise DataError("a video is listed twice", where=where, got=row.video, expected="one row a video")
         if split_of.setdefault(row.subject, row.split) != row.split:
             raise DataError(
-                "a subject in two splits",
+                "a subject is in two splits",
                 where=where,
                 got=f"{row.subject}: {row.split}",
                 expected=split_of[row.subject],
@@ -171,7 +171,7 @@ def read_splits(layout: Layout) -> list[SplitRow]:
     for name in SPLITS:
         if name not in split_of.values():
             raise DataError(
-                "an empty split", where=path, got=f"no video in {name}", todo="run `aupair split` with --overwrite"
+                "a split is empty", where=path, got=f"no video in {name}", todo="run `aupair split` with --overwrite"
             )
     for annotation in layout.annotations:
         if annotation.video not in videos:

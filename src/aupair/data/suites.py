@@ -1,6 +1,6 @@
-"""Great Expectations: the rules that parsed data must obey, checked over whole tables, shown as Data Docs (HTML).
+"""The rules that parsed data must obey, checked over whole tables by Great Expectations and shown as Data Docs (HTML).
 
-The only module that imports great_expectations; it takes seconds to import, so only inside functions.
+This is the only module that imports great_expectations, and only inside functions, since the import takes seconds.
 """
 
 import os
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _EXAMPLES = 3
-"""Rows that are shown for a rule that is broken."""
+"""The number of rows that are shown for a broken rule."""
 
 
 _INDEX = {
@@ -61,7 +61,7 @@ def validate_tables(tables: Mapping[str, "pd.DataFrame"], docs: Path, missing_vi
         missing_videos: how many labelled videos may lack a file.
 
     Returns:
-        An error for each rule that is broken, which names the first row that breaks it; empty when all hold.
+        An error for each broken rule, which names the first row that breaks it; empty if there is none.
     """
     os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
     import great_expectations as gx

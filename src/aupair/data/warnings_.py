@@ -1,4 +1,4 @@
-"""Warnings of check-data: irregularities of the data that do not stop the flow, a line each with count and examples."""
+"""Warnings of check-data: irregularities of the data that do not stop the flow, each as a line with count and examples."""
 
 from aupair.aus import AUS
 from aupair.data import sheets as sh
@@ -36,7 +36,7 @@ def data_warnings(corpus: Corpus, counts: tuple[sp.SplitCounts, ...], params: Ch
 
 
 def _file_warnings(corpus: Corpus, names: list[str]) -> dict[str, list[str]]:
-    """Return each irregularity of the movies and crops with the names of the videos that show it.
+    """Return each irregularity of the movies and crops with the names of the videos that have it.
 
     A frame without a crop is not an irregularity: no face was found in it.
     """

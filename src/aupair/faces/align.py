@@ -1,4 +1,4 @@
-"""Align faces: fit a similarity from landmarks to a template and resample the source frame once.
+"""Alignment of faces: a similarity is fitted from landmarks to a template, and the source frame is resampled once.
 
 Points are (N, 2): x to the right, y down, in pixels; the middle of the top left pixel is (0, 0), as in OpenCV.
 """
@@ -27,14 +27,14 @@ TEMPLATE: tuple[tuple[float, float], ...] = (
     (0.5395, 0.6959), (0.5000, 0.7004), (0.4605, 0.6959),
 )
 # fmt: on
-"""The places of the 68 points in an aligned image, x and y as shares of its side.
+"""The positions of the 68 points in an aligned image, x and y as shares of its side.
 
 The Procrustes median of 100 small faces (scikit-image's lfw_subset), one large one (its astronaut) and their mirror
 images: symmetric, eyes level, a closed mouth, room for the forehead's wrinkles above the brows.
 """
 
 MOST_SAMPLES = 4
-"""Most samples in x and in y that are averaged into one aligned pixel, where a large face is made smaller."""
+"""The most samples in x and in y that are averaged into one aligned pixel if a large face is shrunk."""
 
 
 @cache
@@ -81,7 +81,7 @@ def procrustes_residual(landmarks: np.ndarray, transform: np.ndarray, size: int)
 def align_image(image: np.ndarray, transform: np.ndarray, size: int) -> np.ndarray:
     """Return the aligned face (size, size, 3) uint8 of a frame (H, W, 3) uint8, black outside the frame.
 
-    A large face is resampled at a multiple of the size first and then averaged, else its wrinkles would alias.
+    A large face is first resampled at a multiple of the size and then averaged; otherwise its wrinkles would alias.
     """
     import cv2
 

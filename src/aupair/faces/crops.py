@@ -1,4 +1,4 @@
-"""Read a folder of crops: faces that the data set's authors have found and aligned, and that are only resized here."""
+"""A reader of crops: faces that the data set's authors have found and aligned, and that are only resized here."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +16,7 @@ TAIL = 1024
 
 
 def iter_crops(folder: Path, size: int, frames: int = 0) -> Iterator[FaceRow]:
-    """Yield a row for every frame up to the last image, or up to `frames` where those are more.
+    """Yield a row for every frame up to the last image, or up to `frames` if those are more.
 
     A frame without an image had no face; a damaged image is `unreadable`. Times are those of the usual frame rate.
 

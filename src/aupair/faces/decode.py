@@ -1,4 +1,4 @@
-"""Read every frame of a video, without relying on the number of frames in its header."""
+"""A reader of every frame of a video, which does not rely on the number of frames in the header."""
 
 import math
 import os
@@ -20,13 +20,13 @@ DECODED_SHARE = 0.95
 
 
 class VideoError(DataError):
-    """A video cannot be opened at all."""
+    """A video that cannot be opened."""
 
     status = "unreadable"
 
 
 class EmptyVideoError(VideoError):
-    """A video opens and has no frame."""
+    """A video that can be opened but has no frame."""
 
     status = "empty"
 
@@ -77,7 +77,7 @@ def read_frames(source: Path) -> Iterator[Frame]:
 
 
 def describe_missing_frames(source: Path, decoded: int) -> str:
-    """Return a message if the header has clearly more frames than were decoded, else "".
+    """Return a message if the header states clearly more frames than were decoded, else "".
 
     It is only a message, since the header may be wrong. A header without a plausible frame rate is ignored.
     """
@@ -95,7 +95,7 @@ def _open(source: Path) -> Any:
         raise VideoError("no such video", where=source, todo="check the path")
     if source.stat().st_size == 0:
         raise EmptyVideoError("empty file", where=source, got="0 bytes", expected="a video", todo="copy it again")
-    # FFmpeg and OpenCV would write to stderr; the errors raised below say what matters in one line.
+    # FFmpeg and OpenCV would write to stderr; the errors raised below contain what matters in one line.
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     try:
@@ -105,7 +105,7 @@ def _open(source: Path) -> Any:
     finally:
         cv2.utils.logging.setLogLevel(level)
     if not capture.isOpened():
-        raise VideoError("not a video that OpenCV reads", where=source, todo="check that it plays, or export it again")
+        raise VideoError("OpenCV cannot read the video", where=source, todo="check that it plays, or export it again")
     return capture
 
 

@@ -1,7 +1,7 @@
-"""Align the faces of many videos in parallel and write one Arrow file a video (`aupair run preprocess-faces`).
+"""The alignment of the faces of many videos in parallel, with one Arrow file for each (`aupair run preprocess-faces`).
 
-Finished files wait in a hidden folder beside the output until all videos are done: DVC deletes the output before it
-runs the stage, and a stage that was killed must not start from the first video again.
+Finished files are collected in a hidden folder beside the output until all videos are done: DVC deletes the output before
+it runs the stage, and a stage that was killed must not start from the first video again.
 """
 
 import glob
@@ -29,7 +29,7 @@ from aupair.log import SILENT, Log
 from aupair.params import PreprocessFaces
 
 VERSION = "2"
-"""Changes whenever the same video and params would give other faces: files of another version are made again."""
+"""The version of the files: it changes if the same video and params would give other faces. Other versions are computed again."""
 
 Status = Literal["ok", "no_face", "empty", "unreadable", "crashed"]
 
@@ -44,25 +44,25 @@ class VideoReport:
     frames: int
     faces: int
     message: str = ""
-    """one line on what went wrong; of an ok one, that it ends before its header says, or that images are damaged"""
+    """one line on the problem; if the status is ok, that the video is shorter than its header states, or has damaged images"""
 
 
 def preprocess(jobs: Sequence[VideoJob], faces: Path, params: PreprocessFaces, log: Log = SILENT) -> list[VideoReport]:
     """Write `faces/<name>.arrow` for every job and remove the files of videos that have no job.
 
-    A file that an earlier run made from the same video with the same options is used again, whether that run
-    finished or was killed. A video whose process crashed is tried again in the next run.
+    A file that an earlier run made from the same video with the same options is used again, whether that run finished
+    or was killed. The next run tries a video again whose process crashed.
 
     Returns:
-        One report a job, in their order.
+        One report for each job, in their order.
 
     Raises:
         AupairError: the folder cannot be written, or a model is not installed.
     """
-    store.check_writable(faces / "video.arrow")  # a file may be in the place of the folder
+    store.check_writable(faces / "video.arrow")  # a file may exist in place of the folder
     finished = _in_progress_folder(faces)
     _collect_earlier_files(finished, faces, {job.name for job in jobs})
-    # Long videos first, so that none is left alone at the end.
+    # Long videos first, so that no process works on one alone at the end.
     tasks = sorted(jobs, key=lambda job: (_size(job.source), job.frames), reverse=True)
     workers = params.workers or pool.count_cores()
     reports = {}
@@ -116,7 +116,7 @@ def _read_if_current(path: Path, origin: dict[str, str]) -> pa.Table | None:
     try:
         table = store.read_faces(path)
     except AupairError:
-        return None  # corrupt, or of another schema: made again
+        return None  # corrupt, or of another schema: computed again
     meta = store.faces_metadata(table)
     return table if {key: meta.get(key) for key in origin} == origin else None
 
@@ -157,7 +157,7 @@ def _in_progress_folder(faces: Path) -> Path:
 def _collect_earlier_files(finished: Path, faces: Path, names: set[str]) -> None:
     """Move the files of an earlier run from the output into `finished`, and delete those without a job.
 
-    A killed run left newer files in `finished` than those in the output: these stay.
+    If a killed run left a newer file in `finished`, that file stays.
     """
     store.check_writable(finished / "a video")  # before the first video is aligned
     finished.mkdir(parents=True, exist_ok=True)
@@ -181,25 +181,25 @@ def _publish(finished: Path, faces: Path) -> None:
 
 
 def _remove_temporary(folder: Path, pattern: str) -> None:
-    """Remove the folders in which store.atomic builds its files, which killed processes leave."""
+    """Remove the temporary folders of store.atomic that killed processes have not removed."""
     for path in folder.glob(pattern):
         shutil.rmtree(path)
 
 
 def _size(source: Path) -> int:
-    """Return a file's size in bytes; 0 where there is none, which decoding reports."""
+    """Return a file's size in bytes; 0 if there is no file, which decoding reports."""
     return source.stat().st_size if source.is_file() else 0
 
 
 def _sha256(source: Path) -> str:
-    """Return the hash of a file's content; "" where it cannot be read, which decoding reports."""
+    """Return the hash of a file's content; "" if it cannot be read, which decoding reports."""
     if not (source.is_file() and os.access(source, os.R_OK)):
         return ""
     return store.sha256(source)
 
 
 def _sha256_of_images(folder: Path) -> str:
-    """Return the hash of the names and contents of a folder's crops; "" where it cannot be read."""
+    """Return the hash of the names and contents of a folder's crops; "" if it cannot be read."""
     try:
         names = sorted(name for name in os.listdir(folder) if frame_number(name) is not None)
     except OSError:

@@ -1,7 +1,7 @@
-"""Find 68 points of a face with dlib's regression trees (Kazemi and Sullivan 2014) in two passes.
+"""The search for 68 points of a face by dlib's regression trees (Kazemi and Sullivan 2014) in two passes.
 
-The trees were trained on dlib's own boxes and are very sensitive to the box: the second pass takes its box from the
-first one's points, which halves the effect of a jittering box. Points are (68, 2): x, y in pixels of the image, 0-based.
+The trees were trained on dlib's own boxes and are very sensitive to the box. The second pass takes its box from the
+points of the first, which halves the effect of a jittering box. Points are (68, 2): x, y in pixels of the image, 0-based.
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ from aupair.faces.memory import collapse_heap
 from aupair.faces.mtcnn import package_folder
 
 LEFT_EYE, RIGHT_EYE = slice(36, 42), slice(42, 48)
-"""The eyes by their side of the image, not of the person."""
+"""The points of the eyes; left and right are sides of the image, not of the person."""
 
 INNER = slice(17, 68)
 """All points except the jaw's, since the jaw moves with every word."""
@@ -48,7 +48,7 @@ def find_landmarks(predictor: Any, image: np.ndarray, box: np.ndarray) -> tuple[
 
     Returns:
         points: (68, 2) float64, x, y in pixels.
-        disagreement: mean distance of the two passes, in inter-ocular distances: large where the points are wrong.
+        disagreement: mean distance of the two passes, in inter-ocular distances; it is large if the points are wrong.
     """
     first = _predict(predictor, image, dlib_box(box))
     second = _predict(predictor, image, box_of_landmarks(first))

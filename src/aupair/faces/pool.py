@@ -109,7 +109,7 @@ def _start_worker(function: Callable[[T], R], task: T) -> _Worker[T]:
 
 def _serve(function: Callable[[T], R], connection: Connection) -> None:
     """Call the function on each task that arrives, until the parent closes the connection."""
-    # The parent ends its children by SIGTERM, which unwinds the stack so that temporary files are removed.
+    # The parent ends its children with SIGTERM, which unwinds the stack so that temporary files are removed.
     # Ctrl-C reaches children too, but only the parent reacts to it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))

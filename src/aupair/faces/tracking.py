@@ -1,4 +1,4 @@
-"""Track one face through a video, and search the whole frame only when it is lost."""
+"""The tracker of one face through a video, which searches the whole frame only when the face is lost."""
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -11,14 +11,14 @@ from aupair.faces.mtcnn import Mtcnn
 from aupair.params import PreprocessFaces
 
 MARGIN = 0.6
-"""Margin around the last face that is searched first, in its widths: a region of 2.2 widths."""
+"""The margin around the last face that is searched first, in widths of its box: a region of 2.2 widths."""
 
 SHIFTS = np.array([(x, y) for x in (-0.15, 0.0, 0.15) for y in (-0.15, 0.0, 0.15)])
 SCALES = np.array([0.75, 0.87, 1.0, 1.15, 1.32])
 """Boxes that O-Net tries for a covered face, in widths of the last one: (9, 2) shifts x, y; sides."""
 
 COVERED_SCORE = 0.85
-"""Least probability by O-Net there: of so many boxes, one may look like a face by chance."""
+"""The least probability by O-Net for these boxes; it is high, since one of this many boxes may look like a face by chance."""
 
 MIN_LOCAL_FACE = 20
 """Smallest face in the searched region, pixels, unless half the last face is larger."""
@@ -132,7 +132,7 @@ class Tracker:
             tracked: whether the boxes come from the last place of the face, without a search.
 
         Returns:
-            The chosen face; None where there is none.
+            The chosen face, or None.
         """
         centre = _centre(boxes)
         in_left_half = centre[:, 0] < image.shape[1] / 2

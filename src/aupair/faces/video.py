@@ -1,4 +1,4 @@
-"""Align the faces of one video or folder of crops: a row for every frame, one frame in memory at a time."""
+"""The alignment of the faces of one video or folder of crops: a row for every frame, one frame in memory at a time."""
 
 from collections.abc import Iterator, Sequence
 from functools import cache
@@ -45,7 +45,7 @@ def iter_faces(source: Path, params: PreprocessFaces, side: Side = "", frames: i
 def align_video(source: Path, params: PreprocessFaces, side: Side = "", frames: int = 0) -> Iterator[dict[str, Any]]:
     """Yield the columns of store.FACES_SCHEMA, BATCH rows at a time; arguments and errors are those of `iter_faces`."""
     rows = iter_faces(source, params, side, frames)
-    for first in rows:  # the batch has no name: its images are freed before the next is read
+    for first in rows:  # the batch is not bound to a name, so that its images are freed before the next one is read
         yield _face_columns([first, *islice(rows, BATCH - 1)], params.quality)
 
 
@@ -67,7 +67,7 @@ def _face_columns(rows: Sequence[FaceRow], quality: int) -> dict[str, Any]:
 
 @cache
 def _models() -> Models:
-    """Return the models, loaded once a process."""
+    """Return the models, loaded once in each process."""
     return load_models()
 
 

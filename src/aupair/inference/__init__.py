@@ -1,1 +1,1 @@
-"""Predict with a trained model (a bundle): recognise AUs in videos and in aligned faces."""
+"""Prediction with a trained model (a bundle), which recognises AUs in videos and in aligned faces."""

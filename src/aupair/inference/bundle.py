@@ -1,4 +1,4 @@
-"""The bundle: a folder with all that a recognizer needs; equal runs write equal bundles."""
+"""The bundle, a folder with all that a recognizer needs; equal runs write equal bundles."""
 
 import hashlib
 import shutil
@@ -16,7 +16,7 @@ _NETWORKS = (
     "f/about.json", "f/final.safetensors", "h/about.json", "h/final.safetensors",
     "mapping/about.json", "mapping/mapping.safetensors",
 )  # fmt: skip
-"""The files of the networks; of f and h the networks that were trained on all of fit, not those of folds."""
+"""The files of the networks; those of f and h are the networks trained on all of fit, not those of folds."""
 _OTHERS = ("statistics.safetensors", "selection.json", "params.json", "data.json", "requirements.txt", "MODEL_CARD.md")
 
 _REQUIREMENTS = (
@@ -60,7 +60,7 @@ Every choice was made on `select`; `validation` was scored once.
 
 @dataclass(frozen=True)
 class Parts:
-    """The paths of what a bundle is made of: the folders of the networks, and files.
+    """The paths of the parts of a bundle: the folders of the networks, and files.
 
     Attributes:
         statistics: the minima, maxima and CDFs that the features need.
@@ -84,11 +84,15 @@ def write_bundle(folder: Path, parts: Parts, params: Params) -> str:
         ArtifactError: a part is missing, or of another target.
     """
     data, selection, metrics = (store.read_json(path) for path in (parts.data, parts.selection, parts.metrics))
-    chosen_for = selection.get("target", "occurrence")  # files of former versions have no target
+    chosen_for = selection.get("target", "occurrence")  # files of earlier versions have no target
     if chosen_for != params.target:
         todo = "run the flow again from check-data on"
         raise ArtifactError(
-            "of another target", where=parts.selection, got=chosen_for, expected=params.target, todo=todo
+            "the selection is of another target",
+            where=parts.selection,
+            got=chosen_for,
+            expected=params.target,
+            todo=todo,
         )
     with store.atomic(folder) as temporary:
         for name in _NETWORKS:
@@ -130,7 +134,7 @@ def check_bundle(folder: Path) -> None:
     missing = [name for name in (*_OTHERS, *_NETWORKS) if not (folder / name).is_file()]
     if missing:
         raise ArtifactError(
-            "not a whole model bundle", where=folder, got=f"no {', '.join(missing)}", todo="run register-model again"
+            "not a complete model bundle", where=folder, got=f"no {', '.join(missing)}", todo="run register-model again"
         )
 
 

@@ -1,4 +1,4 @@
-"""`aupair predict`: for each video a table with a row for every frame, and a timeline as a picture.
+"""The work of `aupair predict`: for each video a table with a row for every frame, and a timeline as a picture.
 
 A frame without a face has a row with its status and empty cells. A video that cannot be read is listed in summary.csv.
 """
@@ -24,7 +24,7 @@ from aupair.log import SILENT, Log
 from aupair.mapping.extractor import pool_clips
 
 SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".3gp", ".ogv")
-"""Which files inside a folder are videos; a file that is named itself is always tried."""
+"""The suffixes by which files in a folder are recognised as videos; a file that is named itself is always tried."""
 
 SUMMARY = "summary"
 
@@ -38,7 +38,7 @@ class Summary:
         status: ok | no_face (in no frame) | empty | unreadable.
         frames: how many were decoded.
         faces: how many of them have a face.
-        message: why it is not ok, or that it ends before its header says.
+        message: why it is not ok, or that it is shorter than its header states.
         output: the name of its table and its picture, without suffix; empty if there are none.
     """
 
@@ -61,19 +61,21 @@ def predict_videos(
     """Write `<name>.csv` and `<name>.png` for each video, and summary.csv.
 
     Args:
-        videos: files and folders of crops, as of `find_videos`.
-        abstain: the share of decisions to write as `abstain`, as of `choose_abstain_share`.
+        videos: files and folders of crops, see `find_videos`.
+        abstain: the share of decisions to write as `abstain`, see `choose_abstain_share`.
         subjects: a table `video,subject`, video being the name without suffix: the clips of a person are decided
             together, for a model of `neutral: person`. A video that is not in it is a person of its own.
 
     Raises:
         DataError: none of the videos could be read, or `subjects` lists none of them.
-        ParamsError: the model has no use for `subjects`.
+        ParamsError: the model does not use `subjects`.
         AupairError: `out` cannot be written.
     """
     if subjects is not None and recognizer.params.extract_features.neutral != "person":
         expected = "a model of extract_features.neutral: person"
-        raise ParamsError("--subjects", got="a model of neutral: video", expected=expected, todo="leave it out")
+        raise ParamsError(
+            "--subjects does not fit this model", got="neutral: video", expected=expected, todo="leave it out"
+        )
     persons = None if subjects is None else _read_persons(subjects, videos)
     store.check_writable(out / f"{SUMMARY}.csv")
     rows = write_predictions(list(zip(videos, output_names(videos))), recognizer, out, abstain, log, persons)
@@ -89,7 +91,7 @@ def choose_abstain_share(
     risk: float | None = None,
     log: Log = SILENT,
 ) -> float | None:
-    """Return the share of decisions to abstain from, given at most one of three options; None: from none.
+    """Return the share of decisions to abstain from, given at most one of three options; None if there is none.
 
     Each AU abstains from that share of its active decisions and of its inactive ones, the least confident of `select`.
 
@@ -97,7 +99,7 @@ def choose_abstain_share(
         abstain: the share itself, 0..1.
         coverage: the share to keep, 0..1.
         risk: the accepted share of wrong decisions among those kept, 0..1, at 95 % confidence for people like those of
-            `select`; the log says which share that takes.
+            `select`; the resulting share is logged.
 
     Raises:
         ParamsError: several options are given, one is not a share, or the risk cannot be achieved.
@@ -106,13 +108,13 @@ def choose_abstain_share(
     options = {"--abstain": abstain, "--coverage": coverage, "--risk": risk}
     given = {option: value for option, value in options.items() if value is not None}
     if len(given) > 1:
-        raise ParamsError("options that exclude each other", got=" and ".join(given), expected="one of them")
+        raise ParamsError("these options exclude each other", got=" and ".join(given), expected="one of them")
     for option, value in given.items():
         if not 0 <= value <= 1:
-            raise ParamsError(option, got=value, expected="a share from 0 to 1")
+            raise ParamsError(f"{option} is not a share", got=value, expected="a number from 0 to 1")
     if risk is None:
         share = abstain if coverage is None else 1 - coverage
-        return share or None  # a share of 0 keeps those too that are less confident than all of select
+        return share or None  # with a share of 0, decisions are kept even if they are less confident than all of select
     share = recognizer.selection.confidence.share_for_risk(risk)
     promise = f"at most {100 * risk:g} % are wrong (95 % confidence, people like those of select)"
     log.line(f"abstaining from {100 * share:.0f} % of the decisions, so that {promise}")
@@ -138,7 +140,9 @@ def write_predictions(
         videos_of.setdefault(person, []).append(k)
     rows: dict[int, Summary] = {}
     for numbers in log.progress(videos_of.values(), len(videos_of), "videos" if persons is None else "people"):
-        scored = [_score(recognizer, videos[k][0]) for k in numbers]  # all first: they share their neutral face
+        scored = [
+            _score(recognizer, videos[k][0]) for k in numbers
+        ]  # all clips are scored first, since they share their neutral face
         readable = [(scores.y_hat, scores.sigma) for scores in scored if isinstance(scores, VideoScores)]
         pool = pool_clips(readable) if len(readable) > 1 else None
         for k, scores in zip(numbers, scored):
@@ -186,7 +190,7 @@ def read_summary(path: Path) -> list[Summary]:
     """Read a summary.csv.
 
     Raises:
-        ArtifactError: it is not one that predict wrote.
+        ArtifactError: the file is not a summary that predict wrote.
     """
     try:
         with open(path, newline="") as file:
@@ -201,7 +205,7 @@ def read_summary(path: Path) -> list[Summary]:
 
 
 def _read_persons(path: Path, videos: Sequence[Path]) -> list[str | int]:
-    """Read the person of each video from a table `video,subject`; one that is not listed gets a number of its own.
+    """Read the person of each video from a table `video,subject`; each video that is not listed gets a person of its own.
 
     Raises:
         DataError: the table cannot be read, has two subjects for a video, or lists none of the videos.
@@ -209,7 +213,9 @@ def _read_persons(path: Path, videos: Sequence[Path]) -> list[str | int]:
     subjects = read_subjects(path)
     names = [_stem(video) for video in videos]
     if not subjects.keys() & set(names):
-        raise DataError("a list of other videos", where=path, expected=f"names without suffix, such as {names[0]}")
+        raise DataError(
+            "the table lists none of the videos", where=path, expected=f"names without suffix, such as {names[0]}"
+        )
     return [subjects.get(name, k) for k, name in enumerate(names)]
 
 
@@ -243,9 +249,9 @@ def _videos_in(folder: Path) -> list[Path]:
 
 
 def output_names(videos: Sequence[Path]) -> list[str]:
-    """Return the name of each video's output: its stem, or, where two share it, more of its path until no two do.
+    """Return the name of each video's output: its stem, with as many parent folders as it takes to make it unique.
 
-    `a/clip.mp4` and `b/clip.mp4` become `a__clip.mp4` and `b__clip.mp4`. Letter case does not tell two apart.
+    `a/clip.mp4` and `b/clip.mp4` become `a__clip.mp4` and `b__clip.mp4`. Names that differ only by letter case count as equal.
     """
     depth = [0] * len(videos)
     while True:
@@ -254,13 +260,13 @@ def output_names(videos: Sequence[Path]) -> list[str]:
         clash = [count[name.lower()] > 1 for name in names]
         deeper = [d + 1 if c and d <= len(v.resolve().parts) else d for v, d, c in zip(videos, depth, clash)]
         if deeper == depth:
-            # only paths that differ by letter case or by `__` are still alike here
+            # only paths that differ by letter case or by `__` can still be equal here
             return [f"{name}-{index}" if c else name for index, (name, c) in enumerate(zip(names, clash))]
         depth = deeper
 
 
 def _name(video: Path, depth: int) -> str:
-    """Return the stem, and from depth 1 on the last `depth` parts of the path."""
+    """Return the stem if `depth` is 0, else the last `depth` parts of the path."""
     return "__".join(video.resolve().parts[-depth:]).replace("/", "") if depth else _stem(video)
 
 

@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 NO_DECISION = -1
-"""Stands in an array of decisions where there is none."""
+"""The value in an array of decisions that means no decision."""
 
 ABSTAIN = "abstain"
-"""Stands in a table in place of a decision of too low a confidence."""
+"""The text in a table instead of a decision with too low confidence."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class VideoScores:
 
     Attributes:
         time: (n,) float64, seconds, ascending.
-        status: n texts, of store.STATUSES.
+        status: n strings, each one of store.STATUSES.
         y_hat, sigma: (n, A) float32, NaN in frames without a face.
     """
 
@@ -40,11 +40,11 @@ class VideoPredictions:
     """The decisions for all n frames of a video; NaN where there is no face.
 
     Attributes:
-        scores: what the decisions are made from.
+        scores: the scores that the decisions are computed from.
         decision: (n, A) int8, 1 active, 0 not, NO_DECISION without a face.
         raw: (n, A) float32, the chosen mapping's output, unclamped.
         confidence: (n, A) float32, the probability that the decision is right, 0..1.
-        intensity: (n, A) float32, 0..5, unrounded; None where the target is occurrence.
+        intensity: (n, A) float32, 0..5, unrounded; None if the target is occurrence.
     """
 
     scores: VideoScores
@@ -59,10 +59,10 @@ class VideoPredictions:
         return self.scores.status.count("ok")
 
     def abstained(self, limits: np.ndarray | None) -> np.ndarray:
-        """Return which decisions are of too low a confidence, (n, A) bool.
+        """Return which decisions have too low confidence, (n, A) bool.
 
         Args:
-            limits: (2, A), the lowest confidence of inactive and of active decisions; None: every decision stands.
+            limits: (2, A), the lowest confidence of inactive and of active decisions; None: no decision has.
         """
         if limits is None:
             return np.zeros(self.decision.shape, bool)
@@ -71,7 +71,7 @@ class VideoPredictions:
     def columns(self) -> dict[str, np.ndarray]:
         """Return the columns by name, (n,) each: AU1, AU1_raw, AU1_pseudo_intensity, AU1_uncertainty, AU1_confidence, AU2 ...
 
-        AU1_intensity stands after AU1 where intensity is the target.
+        If the target is intensity, AU1_intensity follows AU1.
         """
         arrays = {"": self.decision} | ({} if self.intensity is None else {"_intensity": self.intensity})
         arrays |= {"_raw": self.raw, "_pseudo_intensity": self.scores.y_hat}
@@ -82,7 +82,7 @@ class VideoPredictions:
         """Return a row for every frame: frame (0-based), time_s, status, and `columns`.
 
         Args:
-            limits: as of `abstained`; a decision of a lower confidence is `abstain`.
+            limits: see `abstained`; a decision with a lower confidence is written as `abstain`.
 
         Returns:
             A data frame. Decisions are nullable integers, missing where there is no face; with limits they are objects,

@@ -1,7 +1,7 @@
 """The recognizer: from the faces of a video to y_hat and sigma, to features over the video, to a decision for each AU.
 
-A video streams through it: images are dropped once they are scored, features once they are decided, so that memory
-grows by some hundred bytes a frame.
+A video is processed as a stream: images are freed after they are scored, features after the decision, so that memory
+grows by some hundred bytes for each frame.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 Arrays = tuple[np.ndarray, np.ndarray]
 
 _PIECE = 4096
-"""Frames decided at once; the features of one take some 6 kB."""
+"""The number of frames decided at once; the features of one frame take some 6 kB."""
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,10 @@ class BundleRecognizer:
 
     Attributes:
         scorer: (B, S, S, 3) uint8 RGB -> y_hat, sigma, (B, A) float32 each.
-        statistics: what the features need from the fit split.
+        statistics: the statistics of the fit split that the features need.
         mapping: features (n, A, F) -> raw with uncertainty, raw without, (n, A) float32 each.
         selection: the mapping and the threshold of each AU, and the confidence.
-        params: those it was trained with.
+        params: the params that the model was trained with.
     """
 
     scorer: Callable[[np.ndarray], Arrays]
@@ -77,7 +77,7 @@ class BundleRecognizer:
         return self.decide_video(self.score_video(source))
 
     def predict_faces(self, images: np.ndarray, fps: float) -> VideoPredictions:
-        """Decide for the aligned faces of one video, in order, at a fixed rate: (n, S, S, 3) uint8 RGB."""
+        """Decide for the aligned faces of one video, in order and at a fixed frame rate: (n, S, S, 3) uint8 RGB."""
         rows = (FaceRow(k, k / fps, "ok", image) for k, image in enumerate(images))
         return self.decide_video(self.score_rows(rows))
 
@@ -92,7 +92,7 @@ class BundleRecognizer:
         return self.score_rows(map(self._recompress, iter_faces(source, self.params.preprocess_faces)))
 
     def score_rows(self, rows: Iterable[FaceRow]) -> VideoScores:
-        """Score all frames of one video, in order; no more than a batch of images is held."""
+        """Score all frames of one video, in order, with no more than a batch of images in memory."""
         time: list[float] = []
         status: list[str] = []
 
@@ -115,7 +115,7 @@ class BundleRecognizer:
         """Decide for every frame of a scored video.
 
         Args:
-            pool: y_hat and sigma of all clips of the person, among which the neutral face is found; None: this video's.
+            pool: y_hat and sigma of all clips of the person, among which the neutral face is found; None: of this video alone.
         """
         from aupair.evaluation.metrics import clamp_levels
         from aupair.mapping.extractor import VideoFeatures
@@ -136,7 +136,7 @@ class BundleRecognizer:
         return VideoPredictions(scores, decision, raw, confidence, intensity)
 
     def _recompress(self, row: FaceRow) -> FaceRow:
-        """Pass a face through the JPEG that training read it from, so that the networks see the same pixels."""
+        """Compress and decompress a face as JPEG, as training does, so that the networks see the same pixels."""
         if row.image is None:
             return row
         quality = self.params.preprocess_faces.quality

@@ -1,4 +1,4 @@
-"""`aupair submission`: a competition's files from the tables of `aupair predict`, with 0 or 1 for every frame and AU.
+"""The work of `aupair submission`: a competition's files from the tables of `aupair predict`, 0 or 1 for every frame and AU.
 
 Missing decisions (no face, a frame that cannot be decoded, or abstained) are replaced by the nearest one of the video.
 """
@@ -62,12 +62,12 @@ def write_submission(
     Args:
         predictions: the folder that predict wrote.
         out: a folder; other files in it stay.
-        expected: a list of the videos and their numbers of frames, see `_read_expected`; None: all that is predicted.
+        expected: a list of the videos and their numbers of frames, see `_read_expected`; None: all predicted videos.
         form: one of _FORMS.
         missing: one of _MISSING.
 
     Raises:
-        ParamsError: an unknown form or way with missing videos.
+        ParamsError: `form` or `missing` is unknown.
         DataError: the list cannot be read, or a video of it has no prediction.
         ArtifactError: a table is not one of predict's.
     """
@@ -97,14 +97,14 @@ def write_submission(
 
 
 def _read_expected(path: Path) -> dict[str, int | None]:
-    """Read the videos of a submission and how many frames each has; None where the list does not say.
+    """Read the videos of a submission and how many frames each has; None if the list does not contain it.
 
     The list is one of three: a text file with or without a header and a line `name,frames`, `name frames` or `name` for
     each video; the competition's template with a line `name/00001.jpg,...` for each frame; or a folder with a file
     `<video>.txt` for each, whose rows below the header are counted.
 
     Raises:
-        DataError: it is missing or empty, or a line is of no such form.
+        DataError: the list is missing or empty, or a line has another form.
     """
     if path.is_dir():
         files = [file for file in sorted(path.glob("*.txt")) if not file.name.startswith(".")]
@@ -114,7 +114,9 @@ def _read_expected(path: Path) -> dict[str, int | None]:
         for number, line in enumerate(_lines(path), start=1):
             video, frames = _parse_line(line, f"{path} line {number}", first=number == 1)
             if video in frames_of and "/" not in line:
-                raise DataError("a video twice", where=f"{path} line {number}", got=line, expected="one line a video")
+                raise DataError(
+                    "a video is listed twice", where=f"{path} line {number}", got=line, expected="one line a video"
+                )
             if video:
                 frames_of[video] = max(frames, frames_of.get(video) or 0) if frames else None
     if not frames_of:
@@ -149,7 +151,7 @@ def _read_decisions(path: Path) -> np.ndarray:
 def _fill_decisions(decisions: np.ndarray, frames: int | None) -> np.ndarray:
     """Fill missing decisions: (n, A) int8 with -1 where there is none -> (frames, A) int8, 0 or 1.
 
-    Each AU takes its nearest decision, the earlier of two, or 0 where it has none at all. `frames` None: n.
+    Each AU takes its nearest decision, the earlier of two, or 0 if it has none at all. `frames` None: n.
     """
     frames = len(decisions) if frames is None else frames
     missing = np.full((max(frames - len(decisions), 0), len(AUS)), NO_DECISION, np.int8)
@@ -171,7 +173,7 @@ def _fill_video(video: str, frames: int | None, table: Path | None) -> tuple[_Su
 
 
 def _message(decisions: np.ndarray, frames: int | None) -> str:
-    """Return what differs from a complete prediction; empty where nothing does."""
+    """Return the difference from a complete prediction as text; empty if there is none."""
     decided = (decisions != NO_DECISION).any(axis=0)
     undecided = [au for au, some in zip(AUS, decided) if not some]
     parts = []
@@ -196,7 +198,7 @@ def _list_tables(predictions: Path) -> dict[str, Path]:
 
 
 def _predicted_videos(predictions: Path, tables: Mapping[str, Path]) -> dict[str, int | None]:
-    """Return the videos of a folder, those first that predict could not read: they are in the summary alone."""
+    """Return the videos of a folder; first those that predict could not read, which only the summary contains."""
     path = predictions / f"{SUMMARY}.csv"
     rows = read_summary(path) if path.exists() else []
     return dict.fromkeys([*(_name(Path(row.video).name) for row in rows if not row.output), *tables])
@@ -231,7 +233,7 @@ def _parse_line(line: str, where: str, first: bool) -> tuple[str, int | None]:
     if slash:
         frame = frame_number(image)
         if frame is None or frame < 0:
-            raise DataError("not an image's place", where=where, got=cells[0], expected="video/00001.jpg")
+            raise DataError("not the path of an image", where=where, got=cells[0], expected="video/00001.jpg")
         return video, frame + 1
     if first and cells[0].lower() in _HEADERS:
         return "", None

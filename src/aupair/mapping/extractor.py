@@ -1,11 +1,11 @@
 """The features of a frame, which relate it to its video. G is the paper's name for this step (section 3.3).
 
-y' is y_hat, which is standardised when f is trained, scaled to -1..1 on the fit split, and the certainty c is 1 for the smallest sigma and 0 for the largest (`Statistics`). The features of
-a frame and AU are its own y' and c; their distribution over the whole video (or all clips of the person); their distribution
-over windows of some seconds around the frame; and their values some seconds before and after it. Each feature is a named
-column (`columns`); docs/method.md lists them and their deviations from the paper. Columns of the group `plain` are computed
-from y' only; those of the group `uncertainty` also use c. The mapping without uncertainty reads the `plain` columns, the
-mapping with uncertainty reads all columns. `kind: histogram` computes the authors' features of 2020 instead, a baseline
+y' is y_hat, which is standardised when f is trained, scaled to -1..1 on the fit split; the certainty c is 1 for the smallest
+sigma and 0 for the largest (`Statistics`). The features of a frame and AU are its own y' and c; their distribution over the
+whole video (or all clips of the person); their distribution over windows of some seconds around the frame; and their values
+some seconds before and after it. Each feature is a named column (`columns`); docs/method.md lists them and their deviations
+from the paper. Columns of the group `plain` are computed from y' only; those of the group `uncertainty` also use c. The
+mapping without uncertainty reads the `plain` columns, the mapping with uncertainty reads all columns. `kind: histogram` computes the authors' features of 2020 instead, a baseline
 without uncertainty.
 """
 
@@ -191,7 +191,7 @@ class _FaceFrames:
 
     Args:
         own: y' and certainty of these frames.
-        pool: y' and certainty of the frames that percentiles, rank and histogram are taken over.
+        pool: y' and certainty of the frames that percentiles, rank and histogram are computed over.
         time: (n,) seconds.
     """
 
@@ -222,7 +222,7 @@ class _FaceFrames:
 
 
 def _columns(frames: _FaceFrames, rows: slice) -> Iterator[tuple[str, str, np.ndarray]]:
-    """Yield every column of some frames with a face: name, group, values (rows, A), or (A,) where all rows share them."""
+    """Yield every column of some frames with a face: name, group, values (rows, A), or (A,) if all rows share them."""
     y, c = (values[rows] for values in frames.own)
     yield "own.y", "plain", y
     if frames.params.kind == "distribution":

@@ -1,7 +1,7 @@
-"""Write and read the features of all frames as one .npy memory map (`aupair run extract-features`).
+"""The features of all frames, written and read as one .npy memory map (`aupair run extract-features`).
 
 The folder holds features.npy, (N, A, F) float32; features.json with its columns, size and hash; and the statistics of
-fit that the features were scaled by.
+fit with which the features were scaled.
 """
 
 import os
@@ -26,14 +26,14 @@ from aupair.params import ExtractFeatures
 CHUNK = 4096
 """frames read at once"""
 FRAMES_PER_PROCESS = 100_000
-"""frames that are worth a process"""
+"""number of frames from which on a separate process pays off"""
 HASHED_BYTES = 2**30
-"""largest file whose hash is checked each time it is opened, which takes about a second for so many bytes"""
+"""size of the largest file whose hash is checked whenever it is opened, which takes about a second for this size"""
 AGAIN = "run extract-features again"
 
 
 class Features:
-    """The features of N frames, which may be larger than memory: only the rows that are asked for are read.
+    """The features of N frames, which may be larger than memory: only requested rows are read.
 
     Args:
         matrix: (N, A, F) float32, NaN where there is no face; usually a memory map.
@@ -78,7 +78,9 @@ def write_features(
     for k, (name, rows) in enumerate(zip(frames.videos, frames.slices())):
         person = int(frames.subject[rows.start]) if params.neutral == "person" and rows.stop > rows.start else ~k
         people.setdefault(person, []).append(_Clip(name, rows, y_hat[rows], sigma[rows], frames.time[rows]))
-    tasks = sorted(people.values(), key=lambda clips: -sum(len(clip.time) for clip in clips))  # the longest first
+    tasks = sorted(
+        people.values(), key=lambda clips: -sum(len(clip.time) for clip in clips)
+    )  # the longest first, so that no process works on one alone at the end
     with store.atomic(folder) as temporary:
         temporary.mkdir()
         statistics.save(temporary / "statistics.safetensors")
@@ -113,7 +115,7 @@ class _Clip(NamedTuple):
 
 
 def _create_matrix(path: Path, shape: tuple[int, ...]) -> None:
-    """Create the .npy file and reserve its space: writing to a memory map on a full disk would kill the process."""
+    """Create the .npy file and reserve its space, since writing to a memory map on a full disk would kill the process."""
     open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
     if hasattr(os, "posix_fallocate"):
         with open(path, "r+b") as file:
@@ -123,7 +125,7 @@ def _create_matrix(path: Path, shape: tuple[int, ...]) -> None:
 def _run(
     work: Callable[[list[_Clip]], None], tasks: Sequence[list[_Clip]], workers: int
 ) -> Generator[None, None, None]:
-    """Do all tasks: in this process, or in several if there is work for them."""
+    """Run all tasks: in this process, or in several if there is enough work."""
     if workers < 2:
         yield from map(work, tasks)
         return
@@ -131,7 +133,7 @@ def _run(
         for task, result in results:
             if isinstance(result, ProcessDeath):
                 got, todo = f"code {result.exit_code}", "give the machine more memory (-9 is a kill for want of it)"
-                raise AupairError("a process ended", where=f"video {task[0].name}", got=got, todo=todo)
+                raise AupairError("a process died", where=f"video {task[0].name}", got=got, todo=todo)
             yield
 
 
@@ -167,9 +169,11 @@ def _open_matrix(path: Path, size: int, sha256: str) -> np.ndarray:
     try:
         if path.stat().st_size != size:
             got, expected = f"{path.stat().st_size} bytes", f"{size} bytes, as features.json has it"
-            raise ArtifactError("a cut or changed file", where=path, got=got, expected=expected, todo=AGAIN)
+            raise ArtifactError("the file has been cut or changed", where=path, got=got, expected=expected, todo=AGAIN)
         if size <= HASHED_BYTES and store.sha256(path) != sha256:
-            raise ArtifactError("a changed file", where=path, expected="the hash in features.json", todo=AGAIN)
+            raise ArtifactError(
+                "the file has been changed", where=path, expected="the hash in features.json", todo=AGAIN
+            )
         return open_memmap(path, mode="r")
     except FileNotFoundError as error:
         raise store.missing_file_error(path) from error

@@ -1,4 +1,4 @@
-"""Fit the mappings from features to levels on balanced draws (paper: section 3.3), and apply them."""
+"""The fitting of the mappings from features to levels on balanced draws (paper: section 3.3), and their application."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,16 +35,18 @@ class Mapping:
     def __call__(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Map features (n, A, F) to unclamped levels with uncertainty (n, A) and without (n, A), float32.
 
-        Rows of NaN (no face) give NaN. Where no column needs uncertainty, both are the levels without.
+        Rows of NaN (no face) give NaN. If no column needs uncertainty, both are the levels without.
         """
         parts = [np.zeros((2, features.shape[1], 0), np.float32)]
         for start in range(0, len(features), CHUNK):
             part = features[start : start + CHUNK].swapaxes(0, 1)
-            full = np.zeros((part.shape[0], CHUNK, part.shape[2]), np.float32)  # one size: the same sums for any n
+            full = np.zeros(
+                (part.shape[0], CHUNK, part.shape[2]), np.float32
+            )  # always the same size, so that sums do not depend on n
             full[:, : part.shape[1]] = part
             parts.append(self.networks(torch.from_numpy(full)).numpy()[:, :, : part.shape[1]])
         with_uncertainty, without_uncertainty = np.concatenate(parts, axis=2).swapaxes(1, 2)
-        same = bool(self.networks.mask.all())  # else chance would choose between two of the same columns
+        same = bool(self.networks.mask.all())  # otherwise chance would choose between two mappings of the same columns
         return without_uncertainty if same else with_uncertainty, without_uncertainty
 
     def map_all(self, features: Features) -> tuple[np.ndarray, np.ndarray]:
@@ -68,7 +70,7 @@ class Mapping:
 
     @classmethod
     def load(cls, folder: Path) -> "Mapping":
-        """Read what `save` wrote.
+        """Load mappings that `save` wrote.
 
         Raises:
             ArtifactError: a file is missing, corrupt or does not fit.
@@ -91,10 +93,10 @@ def fit_mappings(
         levels: how many levels the target has, 2 (occurrence) or 6; cross-entropy has a class for each.
 
     Returns:
-        the mapping; and for each epoch {epoch, train_loss, select_loss}, means over the networks.
+        The mapping; and for each epoch {epoch, train_loss, select_loss}, means over the networks.
 
     Raises:
-        ArtifactError: a label has no class: the labels were made for another target.
+        ArtifactError: a label has no class, since the labels were made for another target.
     """
     device = pick_device(params.device)
     outputs = levels if params.loss == "cross_entropy" else 1
@@ -126,7 +128,7 @@ def fit_mappings(
 
 
 def _compute_moments(features: Features, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean and standard deviation of the rows, each (A, F) float64: in two passes, the same bits as numpy's."""
+    """Return mean and standard deviation of the rows, each (A, F) float64, in two passes; the bits equal those of numpy."""
 
     def mean(values: Iterator[np.ndarray]) -> np.ndarray:
         total = np.zeros((len(AUS), len(features.plain)))
@@ -187,7 +189,7 @@ def _labels_at(frames: Frames, draws: np.ndarray) -> np.ndarray:
 
 
 def make_mapping_optimiser(networks: MappingNetworks, params: TrainMapping) -> torch.optim.Optimizer:
-    """Return AdamW for the networks; fused where torch can, since steps over layers this small are mostly overhead."""
+    """Return AdamW for the networks; fused if torch can, since steps over layers this small are mostly overhead."""
     rate, decay = params.learning_rate, params.weight_decay
     fused = networks.center.device.type in ("cpu", "cuda")
     return torch.optim.AdamW(networks.parameters(), lr=rate, weight_decay=decay, fused=fused)

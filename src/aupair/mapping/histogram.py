@@ -1,4 +1,4 @@
-"""Compute the authors' features of 2020 (arXiv 2010.00288), a baseline without uncertainty: 36 numbers a frame and AU.
+"""The authors' features of 2020 (arXiv 2010.00288), a baseline without uncertainty: 36 numbers for each frame and AU.
 
 They are the frame's own y' and the distribution of y' over the video, as a histogram and as percentiles.
 """
@@ -8,10 +8,10 @@ from collections.abc import Iterator
 import numpy as np
 
 POINTS = np.linspace(-1, 1, 24)
-"""where the density is estimated; y' lies in [-1, 1] on fit"""
+"""the points at which the density is estimated; y' is in [-1, 1] on fit"""
 PERCENTILES = range(0, 101, 10)
 NARROWEST = 1e-3
-"""smallest bandwidth: a video of one value has none of its own"""
+"""smallest bandwidth, used for a video with a constant value"""
 
 
 def histogram_columns(pool: np.ndarray, prefix: str) -> Iterator[tuple[str, np.ndarray]]:
@@ -26,7 +26,7 @@ def histogram_columns(pool: np.ndarray, prefix: str) -> Iterator[tuple[str, np.n
 def _estimate_density(values: np.ndarray) -> np.ndarray:
     """Estimate a density by Gaussian kernels, sd m^(-1/5) wide (Scott), at POINTS: (m, A) -> (24, A), of sum 1.
 
-    It is computed in logarithms: else the density of values far from all points would be 0 everywhere.
+    It is computed in logarithms; otherwise the density of values far from all points would be 0 everywhere.
     """
     m = len(values)
     if m == 0:

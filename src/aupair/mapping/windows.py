@@ -1,4 +1,4 @@
-"""Compute sums and percentiles over windows of a few seconds around each frame, for some rows at a time.
+"""Sums and percentiles over windows of a few seconds around each frame, computed for some rows at a time.
 
 The results are the same bits whether rows are computed in pieces or all at once.
 """
@@ -6,9 +6,9 @@ The results are the same bits whether rows are computed in pieces or all at once
 import numpy as np
 
 BINS = 16
-"""a window's percentiles are taken over bins of 1/16 of its length: O(n), and no frame rate in them"""
+"""number of bins in a window, over which its percentiles are computed: in O(n), and independent of the frame rate"""
 LEAST_WEIGHT = 1e-3
-"""added to the certainty as a weight: a window in which no frame is certain is weighted evenly"""
+"""added to the certainty as a weight, so that the frames of a window without any certain frame are weighted evenly"""
 STEP = 4096
 """rows summed at once"""
 

@@ -170,7 +170,7 @@ def resumable(
                 checkpoint.save(state.unfinished())
             if stop:
                 at = f"SIGTERM at step {state.step} of {steps}"
-                raise Stopped("stopped", where=name, got=at, todo="run it again to go on")
+                raise Stopped("stopped", where=name, got=at, todo="run it again to continue")
 
         yield save_if_due
         if first < steps:
