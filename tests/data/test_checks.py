@@ -146,7 +146,7 @@ BREACHES: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "broken": (
         lambda d: (d / "videos/b.mp4").write_text("x") and None,
-        "a labelled video that cannot be opened: in {}/videos/b.mp4",
+        "a labelled video cannot be opened: in {}/videos/b.mp4",
     ),
     "label 3": (
         value("c", 4, 7, 3),

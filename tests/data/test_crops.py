@@ -155,7 +155,7 @@ def test_movies_and_crops_side_by_side_are_a_warning(data: Path) -> None:
 def test_a_folder_without_an_image_counts_as_missing(data: Path) -> None:
     shutil.rmtree(data / "cropped_aligned" / "a")
     crops(data / "cropped_aligned" / "a", ()).joinpath("face.jpg").touch()
-    with pytest.raises(DataError, match=r"^a labelled video that cannot be opened: in \S*a, got no readable movie, no"):
+    with pytest.raises(DataError, match=r"^a labelled video cannot be opened: in \S*a, got no readable movie, no"):
         run(data)
     labels, warnings = run(data, max_missing_videos=1)
     assert warnings == ["1 labelled videos without a readable file, left out: a"]

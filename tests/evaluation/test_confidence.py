@@ -159,7 +159,9 @@ def test_a_selection_of_an_older_version_decides_but_cannot_abstain() -> None:
     old = Confidence.from_json({**dict.fromkeys(AUS, entry), "confidence_quantiles": [0.0, 1.0]})
     assert old(np.full((1, A), 0.9), np.ones((1, A)), np.full(A, 0.5)).shape == (1, A)
     for ask in (old.limits, old.share_for_risk):
-        with pytest.raises(ArtifactError, match=r"cannot abstain: .*older version; run evaluate and register-model"):
+        with pytest.raises(
+            ArtifactError, match=r"cannot abstain: .*older version of aupair wrote it; run evaluate and register-model"
+        ):
             ask(0.1)
 
 

@@ -159,7 +159,7 @@ def test_a_teacher_returns_the_scores_that_its_trial_wrote(kind: str, tmp_path: 
             outputs = load_teacher(tmp_path, SIZE, name).eval()(images).numpy()
         np.testing.assert_allclose(outputs[:, :12], y_hat[rows], atol=1e-3)
         np.testing.assert_allclose(outputs[:, 12:], np.log(sigma[rows]), atol=1e-3)
-    with pytest.raises(ArtifactError, match="teacher of faces of another size") as caught:
+    with pytest.raises(ArtifactError, match="teacher was trained on faces of another size") as caught:
         load_teacher(tmp_path, 64, "final")
     assert "got 32, expected 64" in str(caught.value)
 

@@ -1,8 +1,8 @@
 """The risk and the scores of the decisions that remain when the least confident ones are left out.
 
 A decision that is left out is not counted at all, neither as an error nor as an inactive cell. A ranking of the decisions
-is useful if it gives better scores than leaving out as many at random. A ranking that mixes an AU's active and inactive
-decisions leaves out active ones first: there are fewer errors, but F1 falls too, since hardly any active cell is kept.
+is useful if it leads to better scores than leaving out the same number at random. A ranking that mixes an AU's active and inactive
+decisions leaves out active ones first: there are fewer errors, but F1 falls, too, since hardly any active cell remains.
 `predict` therefore leaves out the same share of both, and so does the ranking `confidence` of `selective_risk`.
 """
 
@@ -23,10 +23,10 @@ from aupair.params import Evaluate
 _SHARES = (0.0, 0.1, 0.2, 0.5)
 """shares left out: the coverages are 1, .9, .8 and .5"""
 _RANKINGS = ("confidence", "confidence-ungrouped", "certainty", "random")
-"""each AU leaves out: the least confident of its active and of its inactive decisions, the same share of both; the
-least confident of all its decisions; those with the highest sigma; any"""
+"""the rankings, by which each AU leaves out: the least confident of its active and of its inactive decisions, the same share
+of both; the least confident of all its decisions; those with the highest sigma; random ones"""
 DRAWS = 20
-"""random draws; their mean is the row `random`"""
+"""number of random draws, whose mean is the row `random`"""
 _COMPARED_SHARE = 0.2
 """the share at which confidence is compared with random abstention"""
 
@@ -142,7 +142,7 @@ def _selective_risk(decisions: Decisions, params: Evaluate) -> dict[str, Any]:
     Returns:
         table: a row for each ranking and coverage: name, way (the ranking), coverage, mean F1, accuracy over the kept
             cells, and per_au f1, accuracy, and positives: the share of active cells among the kept.
-        gain_at_80: f1 and accuracy of `confidence` less those of `random` at coverage .8: difference, interval,
+        gain_at_80: f1 and accuracy of `confidence` minus those of `random` at coverage .8: difference, interval,
             probability; a paired bootstrap over videos, in which the cells that are kept stay the same.
     """
     table, compared = [], {}

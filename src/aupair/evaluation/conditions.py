@@ -15,7 +15,7 @@ from aupair.errors import DataError
 _FRONTAL = 0.3
 """radians of yaw up to which a face counts as frontal"""
 _HIDDEN = 0.5
-"""share of an AU's own region from which the AU counts as hidden"""
+"""least hidden share of an AU's own region for which the AU counts as hidden"""
 COLUMNS = ("video", "frame", "covered", *(f"hidden_{au}" for au in AUS), "yaw")
 
 
@@ -58,7 +58,7 @@ def load_conditions(path: Path, frames: Frames) -> Conditions | None:
     """Read `conditions.csv` and align it with the frames; None where there is no such file (real data).
 
     Raises:
-        DataError: a column is missing, a value is no number, or a (video, frame) stands there twice.
+        DataError: a column is missing, a value is not a number, or a frame of a video has two rows.
     """
     if not Path(path).exists():
         return None
@@ -79,7 +79,7 @@ def _read(path: Path) -> pa.Table:
     """Read the columns of COLUMNS with their types.
 
     Raises:
-        DataError: a column is missing, a value is no number, or a row lacks video or frame.
+        DataError: a column is missing, a value is not a number, or a row lacks video or frame.
     """
     types = dict.fromkeys(COLUMNS, pa.float64()) | {"video": pa.string(), "frame": pa.int64()}
     try:

@@ -1,8 +1,8 @@
 """The confidence, P(a decision is right), and the risk that remains when the least confident decisions are left out.
 
 The confidence is a logistic regression for each AU, fitted on `select`. Its inputs are the distance of the raw output from
-the threshold, the side of the threshold, and log sigma. On frames that thresholds were tuned on, there are too few errors
-and confidences would be too high. So the people of `select` are assigned to folds: the decisions of each fold are made with
+the threshold, the side of the threshold, and log sigma. On the frames on which thresholds were tuned, there are
+too few errors, and confidences would be too high. Therefore the people of `select` are assigned to folds: the decisions of each fold are made with
 thresholds tuned on the other folds, and the regression is fitted on these decisions. To estimate the risk, the confidences
 of each fold, and the limits that they are compared with, come from a regression that was fitted on the other folds.
 """
@@ -27,11 +27,11 @@ _SIDES = ("inactive", "active")
 _RIDGE = 1.0
 """weight of the squared coefficients (standardised terms) that all AUs share"""
 _SHRINKAGE = 20.0
-"""weight of the squared distance from the shared ones: an AU with few errors stays near them"""
+"""weight of the squared distance from the shared coefficients, which keeps an AU with few errors near them"""
 _LARGEST_SHARE = 0.5
-"""the largest share of decisions that is left out for a risk"""
+"""the largest share of decisions that is left out to achieve a risk"""
 _LEVEL = 0.95
-"""of the upper bound of a risk"""
+"""confidence level of the upper bound of a risk"""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,8 @@ class Confidence:
     Attributes:
         coefficients: (A, K) float64 of the terms in TERMS.
         quantiles: (101, 2, A) float64, the confidence below which k percent of an AU's inactive (0) and active (1)
-            decisions on `select` are; None, as the others, in a selection.json from before it was stored.
+            decisions on `select` are; None if the selection.json is of a version
+            that did not store it; the same holds for risks and bounds.
         risks: (101,) float64, the share of wrong ones among the held-out decisions at or above the quantiles k.
         bounds: (101,) float64, the one-sided 95 % upper bounds of `risks`.
     """
@@ -66,10 +67,10 @@ class Confidence:
 
         Each AU abstains from the least confident share of its inactive decisions and of its active ones. Ranked
         together the active ones would go first: most frames are inactive, so that an active decision is seldom as
-        confident, and with a fifth left out hardly any would be left of a rare AU.
+        confident; with a fifth left out, hardly any active decision on a rare AU would remain.
 
         Raises:
-            ArtifactError: the selection is from before this was stored.
+            ArtifactError: the selection was written by a version that did not store the quantiles.
         """
         quantiles = self._required(self.quantiles)
         place = share * (QUANTILES - 1)
@@ -79,7 +80,7 @@ class Confidence:
     def share_for_risk(self, risk: float) -> float:
         """Return the smallest share of decisions to leave out so that at most `risk` of those kept are wrong: 0 to .5.
 
-        Starting with one half, smaller and smaller shares are tested, as long as the upper bound of their risk
+        Starting with one half, ever smaller shares are tested, as long as the upper bound of their risk
         (`_upper_bound`) is at most `risk`; the last one that passes is returned. Tests in a fixed order need no
         correction for their number: for new people like those of `select`, the risk is exceeded in about one of 20 cases.
 
@@ -119,7 +120,7 @@ class Confidence:
         return tree
 
     def risks_to_json(self) -> dict[str, list[float]]:
-        """Return the part of `selection.json` that holds for all AUs: the risks and their bounds."""
+        """Return the part of `selection.json` that concerns all AUs: the risks and their bounds."""
         arrays = {"confidence_risks": self.risks, "confidence_risk_bounds": self.bounds}
         return {name: values.tolist() for name, values in arrays.items() if values is not None}
 
@@ -182,7 +183,7 @@ def calibrate(cells: HeldOut) -> Confidence:
 def _upper_bound(errors: np.ndarray, number: np.ndarray) -> np.ndarray:
     """Return the one-sided 95 % upper bound of a risk from counts per person: (K,); Korn and Graubard, 1998.
 
-    The cells of one person resemble each other, so they are weaker evidence than as many cells of different people. The
+    The cells of one person resemble each other, so they are weaker evidence than the same number of cells of different people. The
     effective number of cells is therefore risk (1 - risk) divided by the (linearised) variance between people, with a
     correction for few people. The bound is Clopper and Pearson's exact one for that number. If all cells are right, or all
     wrong, the effective number is that of the people. A simulation in tests/evaluation/test_calibration.py counts how

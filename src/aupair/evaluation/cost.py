@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def cost_of(params: Params) -> dict[str, Any]:
-    """Compute the cost of `predict` for a frame with a face, the detection of the face not counted.
+    """Compute the cost of `predict` for a frame with a face, without the detection of the face.
 
     Returns:
         parameters: of all networks in the bundle, a copied trunk counted again; gmac_per_frame: 1e9 multiplications

@@ -1,4 +1,4 @@
-"""Choose among the trials and measure the chosen one, in memory: the core of the stage `evaluate`."""
+"""The choice among the trials and the scores of the chosen one, in memory: the core of the stage `evaluate`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ class Evaluation:
         metrics: the tree of metrics.json.
         selection: the tree of selection.json; `Selection.from_json` reads it.
         trial: the chosen trial's outputs.
-        decisions: (N, A) bool, of every frame, as chosen; a frame without a face has the nearest one's.
+        decisions: (N, A) bool, of every frame, as chosen; a frame without a face has those of the nearest frame with one.
         confidence: (N, A) float64, P(the decision is right), NaN where there is no face.
     """
 
@@ -64,11 +64,11 @@ def evaluate_trials(
     """Choose on `select` (protocol paper: on `validation`), then score on `select` and once on `validation`.
 
     Args:
-        frames: N of them.
+        frames: the N frames.
         trials: the outputs of each trial.
         pairs: the fixed pairs of fit, select and validation.
-        conditions: None for data without conditions.csv; figures that need them are None then.
-        target: occurrence, or intensity: mappings are chosen by ICC(3,1) then, and there are `intensity_rows` too.
+        conditions: None for data without conditions.csv; figures that need them are then None.
+        target: occurrence or intensity; for intensity, mappings are chosen by ICC(3,1), and there are `intensity_rows`, too.
 
     Raises:
         DataError: a split has no annotated frame with a face.
@@ -122,12 +122,14 @@ def evaluate_trials(
 
 
 def _select(frames: Frames, cells: Cells, trial: Trial, choice: Choice, params: Evaluate) -> Selection:
-    """Join the choice with a confidence that is calibrated on select's frames with a face, thresholds held out."""
+    """Join the choice with a confidence calibrated on the frames of select that have a face, with held-out thresholds."""
     thresholds = choice.chosen_thresholds(choice.uses_uncertainty)
     raw, person = trial.raw(choice.uses_uncertainty), frames.subject[cells.rows]
     fold = assign_calibration_folds(person, params.seed)
     held_out = np.broadcast_to(thresholds, cells.truth.shape)
-    if params.thresholds == "tuned" and params.protocol == "ours":  # the paper's were not tuned on select
+    if (
+        params.thresholds == "tuned" and params.protocol == "ours"
+    ):  # those of the paper's protocol were not tuned on select
         held_out = tune_held_out(fill_nearest(raw, frames.ok, frames.video)[cells.rows], cells.truth, fold)
     face = frames.ok[cells.rows]
     rows = cells.rows[face]
@@ -136,7 +138,7 @@ def _select(frames: Frames, cells: Cells, trial: Trial, choice: Choice, params: 
 
 
 def _selection_tree(selection: Selection, choice: Choice, settings: dict[str, Any]) -> dict[str, Any]:
-    """Return the tree of selection.json: an entry for each AU, then values that hold for all."""
+    """Return the tree of selection.json: an entry for each AU, then values that concern all AUs."""
     entries = {au: {**choice.evidence[k], **selection.confidence.au_to_json(k)} for k, au in enumerate(AUS)}
     return {**entries, "trial": selection.trial, **settings, **selection.confidence.risks_to_json()}
 
@@ -161,14 +163,14 @@ def _check(frames: Frames, trials: Sequence[Trial], target: str, log: Log) -> No
             raise DataError("a split cannot be scored", where=f"split {split}", got=got, expected="some", todo=todo)
         lacking = [au for au, some in zip(AUS, (frames.labels[usable] >= 1).any(0)) if not some]
         if lacking:
-            log.line(f"{split}: {', '.join(lacking)} never active: F1 is 0 there, and nothing can be chosen by it")
+            log.line(f"{split}: {', '.join(lacking)} never active: F1 is 0 there, and no choice can be based on it")
 
 
 def _check_array(values: np.ndarray, where: str, frames: Frames) -> None:
     """Check that an array of a trial fits the frames and has a number for every face.
 
     Raises:
-        ArtifactError: it does not.
+        ArtifactError: the array does not fit, or lacks a number.
     """
     shape = frames.labels.shape
     if values.shape != shape:

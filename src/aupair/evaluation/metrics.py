@@ -1,7 +1,7 @@
-"""Figures of merit, a bootstrap over videos, and the constant guesses to compare with.
+"""The metrics, a bootstrap over videos, and the constant guesses to compare with.
 
-Decisions and levels are summed up once for each video. A bootstrap draws videos, so it weighs these sums and never
-reads the frames again.
+Decisions and levels are summed once for each video. A bootstrap draws videos, so that it only weights these sums and does
+not read the frames again.
 """
 
 from collections.abc import Iterable, Mapping
@@ -18,7 +18,7 @@ CHALLENGE_FIGURES = ("f1", "accuracy", "exact_match", "score")
 """the figures of the 2021 challenge, see `challenge_figures`"""
 _BINS = 15
 _ROUNDING = 1e-10
-"""a variance below this share of the mean square is the rounding error of a constant"""
+"""a variance below this share of the mean square counts as the rounding error of a constant"""
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def balanced_accuracy(counts: Counts) -> np.ndarray:
 def challenge_figures(counts: Counts) -> dict[str, np.ndarray]:
     """Return the figures of the 2021 challenge, each (...,): score = 1/2 mean F1 + 1/2 accuracy over all cells.
 
-    # paper: eq. (2). Every annotated frame has all AUs, so that the mean over AUs is the accuracy over cells.
+    Paper: eq. (2). Every annotated frame has all AUs, so that the mean over AUs is the accuracy over cells.
     """
     mean_f1, mean_accuracy = f1(counts).mean(-1), accuracy(counts).mean(-1)
     exact_match = _ratio(counts.exact, counts.frames)

@@ -6,7 +6,7 @@ import numpy as np
 def nearest_face(ok: np.ndarray, video: np.ndarray) -> np.ndarray:
     """Return for every frame the row of the nearest frame of its video that has a face.
 
-    Rows stand for consecutive frames, so that nearest in rows is nearest in frames; of two equally near the earlier.
+    Rows are consecutive frames, so that the nearest row is the nearest frame; of two equally near ones, the earlier counts.
 
     Args:
         ok: (N,) bool, there is a face.
@@ -28,14 +28,14 @@ def nearest_face(ok: np.ndarray, video: np.ndarray) -> np.ndarray:
 def fill_nearest(values: np.ndarray, ok: np.ndarray, video: np.ndarray, empty: float = np.nan) -> np.ndarray:
     """Return for every frame the values of the nearest frame of its video that has a face.
 
-    Annotations exist for frames without a face too, and a challenge wants a row for each of them. A NaN is below
+    Frames without a face are annotated, too, and a challenge requires a row for each of them. A NaN is below
     every threshold, so that with `empty` NaN all decisions of a video without any face are "not active".
 
     Args:
         values: (N, ...) of any type that holds `empty`.
         ok: (N,) bool, there is a face.
         video: (N,) int, sorted.
-        empty: what a video without a face gets.
+        empty: the value for a video without a face.
     """
     if not len(values):
         return values.copy()

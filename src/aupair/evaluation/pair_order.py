@@ -1,4 +1,4 @@
-"""Pair accuracy: whether y_hat puts the frames of a video in the right order, over all pairs without listing them."""
+"""Pair accuracy, the share of all pairs of a video's frames that y_hat orders correctly, computed without listing them."""
 
 from collections.abc import Iterator
 
@@ -8,14 +8,14 @@ from aupair.data.frames import Frames
 
 
 class Order:
-    """Frames sorted once by video and y_hat, so that the pairs of any part of them are counted without sorting again.
+    """Frames sorted once by video and y_hat, so that the pairs of any subset are counted without sorting again.
 
     A pair is two frames of one video with different levels. It is in the wrong order where the frame with the higher
     level has the lower y_hat; a tie counts 1/2.
 
     Args:
         y_hat: (N, A) float, finite where the frame is usable.
-        within: (N,) bool, the frames of which parts are counted; those without a face or annotation never count.
+        within: (N,) bool, the frames of which subsets are counted; those without a face or annotation never count.
     """
 
     def __init__(self, y_hat: np.ndarray, frames: Frames, within: np.ndarray) -> None:
@@ -63,7 +63,7 @@ class Order:
                 at = np.flatnonzero(use & (level == own))
                 first, end, start, stop = self._first[at], self._end[at], tied[at], beyond[at]
                 lower, higher = (np.concatenate([[0], np.cumsum(use & other)]) for other in (level < own, level > own))
-                # frames of a lower level that are above, of a higher level that are below; ties are from start to stop
+                # pairs with frames of a lower level above this one, and of a higher level below it; ties are from start to stop
                 wrong = (
                     lower[end] - (lower[stop] + lower[start]) / 2 + (higher[stop] + higher[start]) / 2 - higher[first]
                 )
@@ -71,7 +71,7 @@ class Order:
 
 
 def _runs(first: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return where each place's run starts and where the next one does, (n,) int32; first: (n,) bool, starts a run."""
+    """Return for each index the start of its run and of the next run, (n,) int32; first: (n,) bool, starts a run."""
     starts = np.flatnonzero(first).astype(np.int32)
     run = np.cumsum(first) - 1
     return starts[run], np.append(starts[1:], np.int32(len(first)))[run]

@@ -15,7 +15,7 @@ from aupair.params import Evaluate
 SCORED_SPLITS = SPLITS[1:]
 """the splits that get rows: select and validation"""
 OURS = ("no-uncertainty", "P1", "P2")
-"""all AUs without uncertainty; all with it; with uncertainty for the AUs where it helps"""
+"""the rows: no AU uses uncertainty, all AUs do, or those for which it helps"""
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class _Target:
     """The parts of a target's rows; its sums are `Counts` of decisions or `LevelSums`.
 
     Attributes:
-        constants: guesses (A,) by name, from the annotated frames of fit.
-        add_up: the sums of a candidate for each video.
+        constants: constant guesses (A,) by name, from the annotated frames of fit.
+        add_up: returns the sums of a candidate for each video.
         means: figures over all AUs from sums, (...,) each; they get an interval.
         each_au: figures of each AU from sums, (..., A) each; they get an interval.
         without_interval: more figures of each AU, (A,) each, from the total of a candidate.
@@ -60,8 +60,8 @@ def score_rows(
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Return a target's rows of select and validation, and the comparisons of some of them.
 
-    All rows of a split are resampled alike, so that their differences have intervals of their own. A comparison has
-    name (`P2-P1.score`), split, a, b, figure, difference (a less b), interval and probability (a is higher).
+    All rows of a split use the same resamples, so that their differences have intervals of their own. A comparison has
+    name (`P2-P1.score`), split, a, b, figure, difference (a minus b), interval and probability (a is higher).
 
     Args:
         target: occurrence, or intensity.
@@ -114,7 +114,7 @@ def _candidates(
 def _each_au(
     parts: _Target, sums: Any, weights: np.ndarray, columns: dict[str, np.ndarray]
 ) -> dict[str, dict[str, Any]]:
-    """Return AU -> figure -> value, with intervals from resamples by weights (B, V) where the target gives them."""
+    """Return AU -> figure -> value, with intervals from resamples by weights (B, V) for the figures in `each_au`."""
     trees: dict[str, dict[str, Any]] = {key: metrics.by_au(values) for key, values in columns.items()}
     draws = parts.each_au(sums.weighted(weights))
     for key, values in parts.each_au(sums.total()).items():
@@ -124,12 +124,12 @@ def _each_au(
 
 
 _MEANS_OF_COLUMNS = ("balanced_accuracy", "average_precision")
-"""the figures without an interval whose mean over AUs stands in the row"""
+"""the figures without an interval whose mean over AUs is part of the row"""
 _LEVEL_FIGURES = {"icc": metrics.icc, "mae": metrics.mae, "mae_rounded": metrics.mae_rounded, "pcc": metrics.pcc}
 
 
 def _decision_columns(total: Counts, row: _Candidate, cells: Cells) -> dict[str, np.ndarray]:
-    """Return the figures of each AU's decisions, (A,) each, of which no interval is given."""
+    """Return the figures of each AU's decisions that have no interval, (A,) each."""
     return {
         "accuracy": metrics.accuracy(total),
         "balanced_accuracy": metrics.balanced_accuracy(total),

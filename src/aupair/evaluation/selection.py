@@ -1,8 +1,8 @@
 """The choices: a threshold and a mapping for each AU, and the trial. By default they are made on the split `select`.
 
 A mapping's raw output is an estimate of the level that is not limited to the level's range (hence *unclamped*). The AU is
-active if it is at least the threshold, by default .5. P1 and P2 are rows of the score table,
-named as in the paper: P1 uses the mapping with uncertainty for all AUs, P2 only for the AUs where it scores higher.
+active if it is at least the threshold, which is tuned by default, or .5. P1 and P2 are rows of the score table, named as in
+the paper: P1 uses the mapping with uncertainty for all AUs, P2 only for the AUs where it scores higher.
 """
 
 from collections.abc import Mapping
@@ -213,7 +213,7 @@ def tune_threshold(raw: np.ndarray, truth: np.ndarray) -> float:
         return _DEFAULT_THRESHOLD
     values, index = np.unique(raw[known], return_inverse=True)
     positives, negatives = (np.bincount(index, truth[known] == side, len(values)) for side in (True, False))
-    # tp[k], fp[k]: of the threshold in the interval below values[k]; the last one calls nothing active
+    # tp[k], fp[k]: for the threshold in the interval below values[k]; with the last one nothing is active
     tp, fp = (np.append(np.cumsum(side[::-1])[::-1], 0) for side in (positives, negatives))
     fn, n = truth.sum() - tp, len(truth)
     score = 0.5 * (2 * tp / np.maximum(2 * tp + fp + fn, 1) + (n - fp - fn) / n)

@@ -31,7 +31,7 @@ from aupair.ranking.pairs import Pairs
 _EPSILON = 1e-6
 """added under the root of s, as in the loss"""
 _SIGMA_RANGE = (1e-2, 1e2)
-"""where the best constant sigma is searched for, in units of the standardised y_hat"""
+"""the range of the search for the best constant sigma, in units of the standardised y_hat"""
 _LEFT_OUT = 0.2
 """the share of frames left out in gain_at_80"""
 
@@ -41,8 +41,8 @@ class ScoredSplit:
     """The pseudo-intensities of all N frames, of which those of one split are measured.
 
     Attributes:
-        frames: all N of them.
-        split: the one that is measured.
+        frames: all N frames.
+        split: the split that is measured.
         y_hat, sigma: (N, A) float32.
         pairs: split -> its fixed pairs.
         conditions: None for data without conditions.csv.
@@ -59,7 +59,7 @@ class ScoredSplit:
 
     @property
     def subset(self) -> np.ndarray:
-        """Return which frames are of the split and have a face and labels: (N,) bool."""
+        """Return which frames belong to the split and have a face and labels: (N,) bool."""
         return self.frames.of_split(self.split) & self.frames.usable
 
     def best_constant(self, split: str) -> np.ndarray:
@@ -151,7 +151,7 @@ def _auroc_of_orders(y_hat: np.ndarray, sigma: np.ndarray, pairs: Pairs) -> dict
 def _ece_of_orders(y_hat: np.ndarray, sigma: np.ndarray, pairs: Pairs) -> np.ndarray:
     """Return the expected calibration error of P(order), each pair oriented by its y_hat difference: (A,), 0..1.
 
-    Oriented so, P = Phi(|d| / s) is in [.5, 1], cut into 15 equal bins; an exact tie is right by 1/2.
+    With this orientation P = Phi(|d| / s) is in [.5, 1], which is divided into 15 equal bins; an exact tie is right by 1/2.
     """
     p, right = _oriented(y_hat, sigma, pairs)
     values = np.full(y_hat.shape[1], np.nan)
@@ -171,7 +171,7 @@ def _auroc_between(sigma: np.ndarray, high: np.ndarray, low: np.ndarray) -> np.n
 
     Args:
         sigma: (n, A) float.
-        high, low: (n, A) bool, or (n, 1) for all AUs alike; a frame of neither kind does not count.
+        high, low: (n, A) bool, or (n, 1) if the same for all AUs; a frame of neither kind does not count.
     """
     high, low = np.broadcast_to(high, sigma.shape), np.broadcast_to(low, sigma.shape)
     either = high | low
@@ -216,9 +216,9 @@ def _pair_nll_figures(scored: ScoredSplit) -> dict[str, Any]:
 def _gains_of_leaving_out(scored: ScoredSplit, order: Order) -> dict[str, float | None]:
     """Return the gain in mean pair accuracy when 20 % of the split's usable frames are left out of each AU's pairs.
 
-    sigma: those with the highest sigma of that AU. random: the mean of 20 draws, each AU its own. cover: those with
-    the largest share of the face covered, the same for all AUs but for the order of equally covered ones, which is
-    random. The frames of all videos are ranked together.
+    sigma: frames with the highest sigma of that AU. random: the mean of 20 draws, separate for each AU. cover: frames with
+    the largest covered share of the face, the same for all AUs except for the random order of equally covered ones. The
+    frames of all videos are ranked together.
     """
     rng = np.random.default_rng([scored.seed, SPLITS.index(scored.split)])
     subset = scored.subset
@@ -239,8 +239,8 @@ def _gains_of_leaving_out(scored: ScoredSplit, order: Order) -> dict[str, float 
 def _auroc_of_conditions(scored: ScoredSplit) -> dict[str, Any]:
     """Return the AUROC of sigma for one kind of frames with a face against another; None without conditions.
 
-    auroc_own_region: the AU's own region hidden, against nothing over the face and nearly frontal.
-    auroc_other_region: the AU's own region hidden, against another AU's hidden and the own not at all.
+    auroc_own_region: the AU's own region hidden, against a nearly frontal face with nothing over it.
+    auroc_other_region: the AU's own region hidden, against only another AU's region hidden.
     auroc_turned: a turned face against a nearly frontal one, both with nothing over the face.
     """
     names = ("auroc_own_region", "auroc_other_region", "auroc_turned")

@@ -1,4 +1,4 @@
-"""Light augmentation of all images of a batch at once: a random similarity with mirroring, then colour and noise."""
+"""The augmentation of all images of a batch at once: a slight random similarity with mirroring, then colour and noise."""
 
 import math
 
@@ -22,7 +22,7 @@ def augment(
 
     Args:
         strength: 0..1, share of the amounts above; half of the images are mirrored at any strength above 0.
-        batch, part: the images are this part of a batch of so many images. The random numbers of an image do not
+        batch, part: the size of the batch, and the part of it that these images are. The random numbers of an image do not
             depend on how a batch is divided into parts.
     """
     b, device = batch or len(images), images.device
@@ -45,7 +45,7 @@ def augment(
     )
     x = x * (1 + strength * CHANNEL * uniform(3, 1, 1))
     amount = (uniform(1, 1, 1) * strength * NOISE).abs()
-    if device.type == "cuda":  # a CPU would need longer for these numbers than a GPU for the whole step
+    if device.type == "cuda":  # drawing these numbers on a CPU would take longer than the whole step on a GPU
         seed = int(torch.randint(2**62, (), generator=generator))
         generator = torch.Generator(device).manual_seed(seed)
     noise = torch.randn(b, *x.shape[1:], generator=generator, device=generator.device)[part]

@@ -1,6 +1,6 @@
-"""Checkpoints: an interrupted training stage continues where it stopped, and ends with the same bits.
+"""Checkpoints, from which an interrupted training stage continues where it stopped, and ends with the same bits.
 
-They lie outside the stage's output, since DVC deletes that before it runs a stage again, and are deleted when the
+They are written outside the stage's output, since DVC deletes that before it runs a stage again, and are deleted when the
 output has been written.
 """
 
@@ -27,13 +27,12 @@ from aupair.ranking.networks import pick_device
 from aupair.training_params import TrainPseudoIntensity, TrainUncertainty
 
 FOLDER_VARIABLE = "AUPAIR_CHECKPOINTS"
-"""environment variable that names a folder which outlives the machine, such as a volume of a cluster; many runs may
-share it"""
+"""environment variable with a folder that outlives the machine, such as a volume of a cluster; many runs may share it"""
 
 SECONDS = 60.0
 """a checkpoint is due this long after the last one"""
 SHARE = 0.05
-"""but writing must not take more than this share of the time"""
+"""a checkpoint is due later than that if writing would otherwise take more than this share of the time"""
 
 
 @dataclass
@@ -43,7 +42,7 @@ class TrainingState:
     Attributes:
         generator: random numbers of the augmentation.
         step: number of steps done.
-        losses: of the steps since the last evaluation; they stay on the device, since to read one is to wait for it.
+        losses: those of the steps since the last evaluation, left on the device, since reading one waits for the device.
         best_loss, best_weights: the lowest loss of an evaluation, and the weights that had it (`keep: best`).
     """
 
@@ -63,7 +62,7 @@ class TrainingState:
         return torch.stack(self.losses).tolist() if self.losses else []
 
     def finished(self) -> dict[str, Any]:
-        """Return the part of the state that is kept once the fit has ended: step, weights and curves."""
+        """Return the part of the state that is stored after the end of the fit: step, weights and curves."""
         return {"step": self.step, "model": self.model.state_dict(), "curves": self.curves}
 
     def unfinished(self) -> dict[str, Any]:
@@ -100,7 +99,7 @@ class Checkpoint:
     _next: float = field(default_factory=lambda: time.monotonic() + SECONDS)
 
     def load(self, log: Log = SILENT) -> dict[str, Any] | None:
-        """Return the last saved state, tensors on the CPU, or None; all processes get that of the first."""
+        """Return the last saved state, with tensors on the CPU, or None; all processes get that of the first."""
         return broadcast_from_main(self._read(log) if is_main() else None)
 
     def _read(self, log: Log) -> dict[str, Any] | None:
@@ -109,7 +108,9 @@ class Checkpoint:
             key, state = content["key"], content["state"]
         except FileNotFoundError:
             return None
-        except Exception as error:  # torch and pickle raise a dozen kinds on a broken file; none is worth stopping for
+        except (
+            Exception
+        ) as error:  # torch and pickle raise a dozen types for a broken file; for none should the stage fail
             reason = " ".join(str(error).split())[:80] or type(error).__name__
             log.line(f"starting over: {self.path} cannot be read: {reason}")
             return None
@@ -119,21 +120,21 @@ class Checkpoint:
         return state
 
     def due(self) -> bool:
-        """Return whether the last one is so old that an interruption would lose too much."""
+        """Return whether the last checkpoint is so old that an interruption would lose too much."""
         return time.monotonic() >= self._next
 
     def save(self, state: Mapping[str, Any]) -> None:
-        """Replace the file; the first process alone writes. A state holds tensors, numbers, strings, lists and dicts.
+        """Replace the file; only the first process writes. A state holds tensors, numbers, strings, lists and dicts.
 
         Raises:
-            AupairError: it cannot be written.
+            AupairError: the file cannot be written.
         """
         start = time.monotonic()
         if is_main():
             try:
                 with store.atomic(self.path) as temporary:
                     torch.save({"key": self.key, "state": dict(state)}, temporary)
-            except (OSError, RuntimeError) as error:  # torch makes a RuntimeError of a full disk
+            except (OSError, RuntimeError) as error:  # torch raises a RuntimeError for a full disk
                 raise AupairError(
                     "cannot write a checkpoint", where=self.path, got=str(error).partition("\n")[0],
                     todo=f"make room, or name another folder in {FOLDER_VARIABLE}",
@@ -146,11 +147,11 @@ class Checkpoint:
 def resumable(
     state: TrainingState, checkpoint: Checkpoint | None, name: str, steps: int, log: Log
 ) -> Iterator[Callable[[bool], None]]:
-    """Restore a fit from its checkpoint, and save it once more when the block ends; without a checkpoint do nothing.
+    """Restore a fit from its checkpoint, and save it again when the block ends; without a checkpoint do nothing.
 
     Yields:
         A function to call after each step with whether the model was evaluated after it. It saves the state after an
-        evaluation and when a checkpoint is due, and after SIGTERM it saves and raises.
+        evaluation and when a checkpoint is due; after SIGTERM it saves the state and raises.
 
     Raises:
         Stopped: a process received SIGTERM.
@@ -193,13 +194,13 @@ class Checkpoints:
 def checkpointing(
     name: str, folder: Path | None, inputs: Mapping[str, Path], settings: Mapping[str, Any]
 ) -> Iterator[Checkpoints | None]:
-    """Yield the checkpoints of a stage; they are deleted when the block ends, and stay when it fails.
+    """Yield the checkpoints of a stage; delete them when the block ends, unless it fails.
 
     Args:
         name: name of the stage and the trial.
         folder: folder of the checkpoints, unless AUPAIR_CHECKPOINTS names another; without either there are none.
         inputs: files and folders that the stage reads.
-        settings: what else its numbers depend on, as JSON.
+        settings: everything else that its results depend on, as JSON.
     """
     shared = os.environ.get(FOLDER_VARIABLE)
     if not shared and folder is None:
@@ -207,7 +208,7 @@ def checkpointing(
         return
     machine = {"version": __version__, "torch": torch.__version__, "processes": world_size()}
     key = digest(inputs, {"stage": name, **machine, **settings}) if is_main() else ""
-    if shared:  # elsewhere the next run of the stage replaces the files, so that they do not pile up
+    if shared:  # in the default folder the next run of the stage replaces the files, so that they do not accumulate
         folder, name = Path(shared), f"{name}-{key[:16]}"
     checkpoints = Checkpoints(Path(folder or "") / name, key)
     if is_main():
@@ -218,10 +219,10 @@ def checkpointing(
 
 
 def training_settings(section: TrainPseudoIntensity | TrainUncertainty, seed: int) -> dict[str, Any]:
-    """Return what a training's numbers depend on besides its inputs: section of the params, seed, kind of device.
+    """Return what the results of a training depend on besides its inputs: section of the params, seed, kind of device.
 
     Raises:
-        ParamsError: there is no such device, or not one for each process. Call it before anything is loaded.
+        ParamsError: there is no such device, or not one for each process.
     """
     device = pick_device(section.device)
     check_device(device)

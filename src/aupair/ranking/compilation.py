@@ -1,4 +1,4 @@
-"""Compilation of the forward pass of a training step with torch.compile, where the params ask for it."""
+"""Compilation of the forward pass of a training step with torch.compile, if the params require it."""
 
 from collections.abc import Callable
 from itertools import islice
@@ -14,11 +14,11 @@ Forward = Callable[[Tensor, int], Tensor]
 """this process's share of a batch (b, ...), number of frames in the whole batch -> outputs (b, A)"""
 
 SAMPLED_BATCHES = 8
-"""the size of a full batch is the largest of so many"""
+"""number of batches of which the largest counts as a full batch"""
 
 
 def compile_forward(network: nn.Module, sampler: Sampler, steps: int, log: Log) -> Forward:
-    """Return the compiled forward pass, or the plain one with a line in the log where compiling is not possible."""
+    """Return the compiled forward pass, or the plain one with a line in the log if compiling is not possible."""
     if any(isinstance(module, SharedBatchNorm) for module in network.modules()):
         log.line("not compiled: the batch norms exchange statistics with other processes")
         return lambda x, frames: network(x)
@@ -36,7 +36,7 @@ class _CompiledForward:
 
     Args:
         size: frames of a full batch, all processes together.
-        log: gets one line if compiling fails; then every batch takes the plain forward pass. An operation that a GPU
+        log: receives one line if compiling fails; then every batch takes the plain forward pass. An operation that a GPU
             cannot record raises an error at the second full batch.
     """
 
@@ -46,13 +46,13 @@ class _CompiledForward:
         self._failures = (TorchDynamoException, FailOnRecompileLimitHit)
         self._network, self._size, self._log = network, size, log
         on_gpu = next(network.parameters()).is_cuda
-        # one graph or none: a network that is compiled in parts could fail in the middle of a step
+        # one graph or none, since a network that is compiled in parts could fail in the middle of a step
         self._compiled = torch.compile(
             network, fullgraph=True, dynamic=False, options={"fallback_random": True, "triton.cudagraphs": on_gpu}
         )
 
     def __call__(self, x: Tensor, frames: int) -> Tensor:
-        """Forward this process's share of a batch of so many frames: (b, ...) -> (b, A)."""
+        """Forward this process's share of a batch with this many frames: (b, ...) -> (b, A)."""
         if frames != self._size:
             return self._network(x)
         try:

@@ -1,7 +1,7 @@
 """Distillation: a small f with a second head learns to reproduce the outputs of a finished trial's f and h.
 
-# ours: function matching (Beyer et al. 2021, arXiv 2106.05237). Teacher and student see one and the same augmented
-image; the batches are those of the pairs, rare AUs first, but no label is used.
+Ours: function matching (Beyer et al. 2021, arXiv 2106.05237). Teacher and student see the same augmented image. The batches
+are those for training on pairs, in which rare AUs are frequent, but no label is used.
 """
 
 from collections.abc import Callable
@@ -26,7 +26,9 @@ class StudentWithTeacher(nn.Module):
     def __init__(self, student: AUNetwork, teacher: nn.Module) -> None:
         super().__init__()
         self.student = student
-        self._teacher = (teacher.eval().requires_grad_(False),)  # in a tuple: else nn.Module would register it
+        self._teacher = (
+            teacher.eval().requires_grad_(False),
+        )  # in a tuple, since nn.Module would otherwise register it
 
     def forward(self, images: Tensor) -> Tensor:
         """Forward RGB (B, 3, S, S) in 0..255: the student's outputs, (B, 2A), and in training the teacher's too, (B, 4A)."""

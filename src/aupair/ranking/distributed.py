@@ -1,4 +1,4 @@
-"""Several processes, started by torchrun, that fit one network together; for a single process nothing changes.
+"""Training of one network by several processes, which torchrun starts; for a single process nothing changes.
 
     torchrun --standalone --nproc-per-node 2 -m aupair run train-pseudo-intensity --trial 0
 
@@ -34,7 +34,7 @@ MESSAGE_SECONDS = 2.0
 
 
 class Stopped(AupairError):
-    """The process received SIGTERM, and wrote a checkpoint before it ended."""
+    """The end of a process that received SIGTERM and wrote a checkpoint."""
 
     exit_code = 128 + signal.SIGTERM
 
@@ -60,8 +60,8 @@ def process_group() -> Iterator[None]:
             raise
         time.sleep(MESSAGE_SECONDS)
         raise SystemExit(error.exit_code) from error
-    _any_process(False)  # wait: the first is still writing
-    dist.destroy_process_group()  # not after an error: it would wait for processes that hang
+    _any_process(False)  # wait, since the first process is still writing
+    dist.destroy_process_group()  # not after an error, where it would wait for processes that hang
 
 
 def world_size() -> int:
@@ -155,7 +155,7 @@ def seed_dropout(seed: int, step: int) -> None:
 def catch_sigterm() -> Iterator[Callable[[], bool]]:
     """Catch SIGTERM; yield a function that returns whether any process has received it."""
     received = threading.Event()
-    if threading.current_thread() is not threading.main_thread():  # Python delivers signals there only
+    if threading.current_thread() is not threading.main_thread():  # Python delivers signals only to the main thread
         yield lambda: _any_process(False)
         return
     before = signal.signal(signal.SIGTERM, lambda *_: received.set())
@@ -175,14 +175,14 @@ class _SharedNormalisation(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, ...]:
-        """Return y like x (share, C, H, W), and of the whole batch mean (C,), variance (C,), values per channel ()."""
+        """Return y, shaped as x (share, C, H, W), and for the whole batch mean (C,), variance (C,) and values per channel ()."""
         ctx.layout = (
             torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
         )
         flat = _flat(x, ctx.layout).float()
         mean = flat.mean((0, 2))
         centred = flat - mean[:, None]
-        # y is written through views, and is none itself: ReLU works on it in place, and autograd would copy whole maps.
+        # y is written through views, but is not a view itself: ReLU works on it in place, and autograd would copy whole maps.
         y = torch.empty_like(x, dtype=flat.dtype, memory_format=ctx.layout)
         squares = torch.mul(centred, centred, out=_flat(y, ctx.layout))
         parts = _all_gather(torch.cat([mean, squares.sum((0, 2)), mean.new_tensor([x[:, 0].numel()])]))

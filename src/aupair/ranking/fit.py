@@ -28,7 +28,7 @@ from aupair.training_params import Optimiser
 CHUNK = 32
 """frames forwarded at once outside training"""
 LOADED = 4 * CHUNK
-"""frames loaded at once there"""
+"""frames loaded at once outside training"""
 
 BatchLoss = Callable[[Tensor, np.ndarray, PairBatch], Tensor]
 """outputs (B, A) or (B, 2A), rows (B,), the pairs of the batch -> scalar"""
@@ -45,7 +45,7 @@ class FitJob:
         evaluate_on_select: evaluates the model between steps: {"loss": ..., other figures}; a lower loss is better.
         seed: seed of augmentation and dropout.
         name: name of the network in curves and log lines.
-        compile: whether the training step is compiled with torch.compile, where the machine can.
+        compile: whether the training step is compiled with torch.compile, if the machine can.
         checkpoint: file of the training state, if it is saved at all.
     """
 
@@ -143,7 +143,7 @@ def build_optimiser(
     ]
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[params.name]
     on_gpu = all(p.is_cuda for p in trained)
-    optimiser = kind(groups, lr=params.learning_rate, fused=on_gpu or None)  # None: on a CPU torch chooses as before
+    optimiser = kind(groups, lr=params.learning_rate, fused=on_gpu or None)  # None: on a CPU, torch chooses
     if params.schedule == "one_cycle":
         return optimiser, torch.optim.lr_scheduler.OneCycleLR(optimiser, params.learning_rate, total_steps=steps + 1)
     return optimiser, torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 1.0)
@@ -158,7 +158,7 @@ def _seeded(job: FitJob) -> Iterator[None]:
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:
-    """Compute in bfloat16 where the params ask for it."""
+    """Return a context that computes in bfloat16 if the params require it."""
     return torch.autocast(device.type, dtype=torch.bfloat16) if precision == "bfloat16" else nullcontext()
 
 
@@ -174,7 +174,7 @@ def cudnn_autotuning() -> Iterator[None]:
 
 def to_network_input(images: np.ndarray | Tensor, device: torch.device) -> Tensor:
     """Convert (B, S, S, 3) uint8 to (B, 3, S, S) float32 in 0..255, channels last in memory; keep (B, D) as it is."""
-    x = torch.as_tensor(images).to(device, non_blocking=True)  # as uint8: a quarter of the bytes to copy
+    x = torch.as_tensor(images).to(device, non_blocking=True)  # copied as uint8, which is a quarter of the bytes
     return x.permute(0, 3, 1, 2).float() if x.ndim == 4 else x.float()
 
 

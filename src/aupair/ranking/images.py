@@ -1,4 +1,4 @@
-"""Aligned faces as arrays: decoded by a few threads, once if all of them fit into memory, otherwise each time they are used."""
+"""Aligned faces as arrays, decoded by a few threads: once if all of them fit into memory, otherwise whenever they are used."""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,7 +11,7 @@ from aupair.errors import ArtifactError
 from aupair.faces.pool import count_cores
 
 THREADS = 8
-"""decoders at most: sixteen were no faster, and more in the way of a training (docs/log, 2026-11-26)"""
+"""the most decoding threads: sixteen were no faster, and slowed down training (docs/log, 2026-11-26)"""
 
 
 class FaceImages:
@@ -55,7 +55,7 @@ class FaceImages:
         return self._cache[rows]
 
     def _decode_into(self, faces: np.ndarray, places: np.ndarray, rows: np.ndarray) -> None:
-        """Write the face of each row to its place, with one task per thread, since a task per face has a high overhead."""
+        """Decode the face of each row into its place, with one task per thread, since a task per face has a high overhead."""
 
         def decode_part(start: int) -> None:
             for place, row in zip(places[start :: self._threads], rows[start :: self._threads]):

@@ -70,7 +70,7 @@ def printed(d: Tensor, s: Tensor, m: float = 1.0) -> Tensor:
     """Return 1 - 1/2 {1 + erf((m - d) / (sqrt 2 s))} = Phi((d - m) / s), as printed in the paper (# paper).
 
     This is the probability of the RIGHT order. Minimising it raises sigma where d > m and lowers it where d < m, the
-    opposite of what is wanted. It is kept for comparison only.
+    opposite of the intended effect. It exists for comparison only.
     """
     return torch.special.ndtr((d - m) / s)
 

@@ -15,11 +15,11 @@ from aupair.training_params import AnyNetwork
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
-"""of ImageNet, per RGB channel of images in 0..1"""
+"""mean and standard deviation of ImageNet, per RGB channel of images in 0..1"""
 
 
 class Vgg(nn.Module):
-    """VGG16 with the layers and names of torchvision's, so that its weights load.
+    """VGG16 with torchvision's layers and names, so that torchvision's weights can be loaded.
 
     Args:
         params: width (share of the channels), batch_norm, dropout.
@@ -143,8 +143,8 @@ class Factors(nn.Module):
 
     A reduces them to a few factors for each image; B combines the factors into a value for each AU.
 
-    # ours: f's trunk already represents what hides, turns or blurs a face, which affects all AUs to some degree. Some
-    thousand weights are enough to use that, while a second network has millions and memorises 48 people.
+    Ours: f's trunk already represents whether a face is hidden, turned or blurred, which affects all AUs to some degree.
+    Some thousand weights are enough to use that, while a second network has millions and memorises 48 people.
 
     Args:
         trunk: the first blocks of f's trunk; it stays frozen and in eval mode.
@@ -175,7 +175,7 @@ class Factors(nn.Module):
         self.up = nn.Parameter(torch.ones(factors, len(AUS)) / factors**0.5 + 0.3 * torch.randn(factors, len(AUS)))
 
     def train(self, mode: bool = True) -> "Factors":
-        """Set the mode, except of the trunk, whose batch statistics stay those of f."""
+        """Set the mode, except that of the trunk, whose batch statistics stay those of f."""
         super().train(mode)
         self.trunk.eval()
         return self
@@ -218,7 +218,7 @@ def build_factors(f: AUNetwork, block: int, factors: int, seed: int) -> Factors:
 
 
 def build_network(params: AnyNetwork, size: int, seed: int) -> AUNetwork:
-    """Build a network: seeded random weights, then those that `weights` names; the first convolutions are frozen."""
+    """Build a network with seeded random weights, or with those that `weights` names; the first convolutions are frozen."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = AUNetwork(params, size)
@@ -278,12 +278,12 @@ def _read_state(path: Path) -> dict[str, Tensor]:
 
             return load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises half a dozen kinds on a bad file; all mean the same to a user
+    except Exception as error:  # torch raises half a dozen types for a bad file, which all mean the same to a user
         raise ArtifactError("weights cannot be read", where=path, got=str(error).splitlines()[0]) from error
 
 
 def pick_device(name: str) -> torch.device:
-    """Return the device of a name; `auto` is a GPU where there is one, else the CPU."""
+    """Return the device with a name; `auto` is a GPU if there is one, else the CPU."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

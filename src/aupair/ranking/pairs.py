@@ -88,8 +88,8 @@ def draw_groups(frames: Frames, size: int, count: int, seed: Sequence[int]) -> n
     The frames of the first half are drawn one after another, each from the frames in which one AU is active: the rarest
     AU of the video that is not active in the group yet, so that an AU on 3 % of the frames is in every group of a video
     that shows it. Once all AUs of the video are in the group, they take turns, in an order that changes from group to
-    group. The second half is drawn at random from the whole video. Frames closer to a chosen frame than a hundredth of the video's duration
-    are avoided as long as there are others.
+    group. The second half is drawn at random from the whole video. Frames closer to a chosen frame than a hundredth of
+    the video's duration are avoided as long as there are others.
 
     Returns:
         (groups, size) int64, rows of `frames`, sorted by video. A video has no groups if it has fewer than two usable

@@ -1,4 +1,4 @@
-"""Batches and faces that a thread makes while a GPU computes, so that they are ready when it asks for them."""
+"""Batches and faces that a thread prepares while a GPU computes, so that they are ready when they are needed."""
 
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
@@ -32,7 +32,7 @@ def prefetch_depth(device: torch.device) -> int:
 def prefetch(make: Callable[[int], T], items: Sequence[int], depth: int) -> Generator[T, None, None]:
     """Yield `make(item)` for each item, in order; a thread makes up to `depth` of them in advance.
 
-    An exception of `make` is raised when its item is asked for. Close the generator if it is not used up.
+    An exception of `make` is raised when its item is requested. Close the generator if it is not used up.
     """
     if depth == 0:
         yield from map(make, items)
@@ -65,7 +65,7 @@ class Batch:
     pairs: PairBatch
 
     def to(self, device: torch.device) -> "Batch":
-        """Copy it to a device; a copy from pinned memory does not block."""
+        """Return a copy on a device; copying from pinned memory does not block."""
         pairs = PairBatch(*(tensor.to(device, non_blocking=True) for tensor in vars(self.pairs).values()))
         return Batch(self.rows, self.images.to(device, non_blocking=True), pairs)
 
@@ -73,7 +73,7 @@ class Batch:
 def batch_loader(
     sampler: Sampler, faces: Faces, steps: Sequence[int], device: torch.device, depth: int
 ) -> Generator[Batch, None, None]:
-    """Yield the batch of each step, in the memory of the CPU; `depth` does not change the numbers."""
+    """Yield the batch of each step, in CPU memory; `depth` does not change the results."""
 
     def make(step: int) -> Batch:
         rows, pairs, weight = sampler(step)
@@ -86,5 +86,5 @@ def batch_loader(
 
 
 def pin(tensor: Tensor, device: torch.device) -> Tensor:
-    """Move a tensor to pinned memory if the device is a GPU, which then copies it while it computes."""
+    """Move a tensor to pinned memory if the device is a GPU, so that copying overlaps with computing."""
     return tensor.pin_memory() if device.type == "cuda" else tensor

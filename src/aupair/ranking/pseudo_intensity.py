@@ -1,4 +1,4 @@
-"""Train f and compute y_hat of every frame, out of fold for the people of fit (paper: section 3.1).
+"""The training of f, and y_hat of every frame, out of fold for the people of fit (paper: section 3.1).
 
 `train_f` is the body of the stage train-pseudo-intensity. There are three alternatives to the paper's loss:
 `objective: single` grades one image at a time (the baseline without pairs), sharing `integrated` gives the trunk a
@@ -27,7 +27,7 @@ from aupair.ranking.samples import TrainingSet
 from aupair.training_params import TrainPseudoIntensity
 
 INTEGRATED_PENALTY = 1e-3
-"""weight of the mean squared log sigma of a second head (method: 1e-3 on every frame)"""
+"""weight of the mean squared log sigma of a second head"""
 
 
 @dataclass(frozen=True)
@@ -52,12 +52,12 @@ def train_f(
     data: TrainingSet, params: Params, seed: int, log: Log = SILENT, checkpoints: Checkpoints | None = None,
     teachers: Teachers | None = None,
 ) -> PseudoIntensity:  # fmt: skip
-    """Train f, and one network per fold of people, and score every frame with a network that never saw its person.
+    """Train f, and one network per fold of people, and score every frame with a network that was not trained on its person.
 
     Args:
-        checkpoints: files of the training states; a fit continues from the one it finds.
-        teachers: returns the teacher of a network (objective: distill); a fold's never saw the people who are held
-            out from its student.
+        checkpoints: files of the training states; a fit continues from an existing one.
+        teachers: returns the teacher of a network (objective: distill); the teacher of a fold was not trained on the
+            people who are held out from its student.
 
     Raises:
         ParamsError: there is no teacher, but the objective needs one.
@@ -111,7 +111,7 @@ def make_batch_loss(data: TrainingSet, params: TrainPseudoIntensity) -> BatchLos
 def integrated_loss(outputs: Tensor, pairs: PairBatch, margin: float, uncertainty_weight: float) -> Tensor:
     """Return the ranking loss of the first head plus the weighted likelihood of the orders: (B, 2A) -> scalar.
 
-    The likelihood moves sigma and the trunk below it, never the values: they are learned from the order alone.
+    The likelihood changes sigma and the trunk, but not the head of the values, which learns from the order alone.
     """
     values, sigma = outputs[:, : len(AUS)], second_head_sigma(outputs)
     likelihood = uncertainty_loss(values.detach(), sigma, pairs, "nll", 0.0, INTEGRATED_PENALTY)
@@ -148,7 +148,7 @@ def _add_teacher(
     """
     if teachers is None:
         todo = "`aupair distill` finds one and runs the stage with it"
-        raise ParamsError("objective: distill", got="no teacher", expected="a finished trial", todo=todo)
+        raise ParamsError("objective: distill needs a teacher", got="none", expected="a finished trial", todo=todo)
     teacher = teachers(name).to(device)
     rows, _ = make_pair_batch(data.pairs["select"])
     return StudentWithTeacher(model, teacher), torch.from_numpy(forward_all(teacher, data.images, rows, device))

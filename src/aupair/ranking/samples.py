@@ -1,4 +1,4 @@
-"""The output of sample-pairs (fixed pairs, groups to train on, folds of people), and the training set made of it."""
+"""The output of sample-pairs (fixed pairs, groups to train on, folds of people), and the training set made from it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class Samples:
     """The draws of sample-pairs.
 
     Attributes:
-        fingerprint: of the frames that the rows refer to.
+        fingerprint: hash of the frames that the rows refer to.
         pairs: fixed pairs of each split.
         groups: (G, K) rows of fit frames; None in reference mode, where the pairs of fit are the training list.
         folds: (subjects,) int8, -1 where there is none.
@@ -86,7 +86,7 @@ def draw_samples(frames: Frames, params: SamplePairs, seed: int) -> Samples:
     """Draw pairs, groups and folds.
 
     Raises:
-        DataError: fit or select have no pair at all, or too few people have some for that many folds.
+        DataError: fit or select has no pair at all, or too few people have pairs for that many folds.
     """
     groups, counts = None, dict.fromkeys(SPLITS, params.valid_pairs)
     if params.mode == "groups":
@@ -106,7 +106,7 @@ def draw_samples(frames: Frames, params: SamplePairs, seed: int) -> Samples:
 
 
 def _check_folds(frames: Frames, rows: np.ndarray, folds: np.ndarray, count: int) -> None:
-    """Raise if a fold has nobody, or has all `rows` to train on, so that its own network has none."""
+    """Check that each fold has people, and that rows outside it remain to train its network on."""
     if count < 2:
         return
     people = np.unique(frames.subject[frames.usable & frames.of_split("fit")])

@@ -139,7 +139,7 @@ class JointScorer(nn.Module):
 
 
 def _shares_trunk(factors: Factors, f: AUNetwork) -> bool:
-    """Return whether the trunk that h reads equals the first layers of f's to the bit, and can be left out."""
+    """Return whether the trunk that h reads equals the first layers of f to the bit, so that it need not be computed again."""
     vgg = f.networks[0]
     if len(f.networks) > 1 or not isinstance(vgg, Vgg) or f.params != factors.f:
         return False

@@ -52,6 +52,6 @@ def load_teacher(trial: Path, size: int, name: str) -> Teacher:
     f, h = teacher_folders(trial).values()
     trained_on = store.read_json(f / "about.json")["size"]
     if trained_on != size:
-        raise ArtifactError("a teacher of faces of another size", where=f, got=trained_on, expected=size)
+        raise ArtifactError("the teacher was trained on faces of another size", where=f, got=trained_on, expected=size)
     model, center, scale = load_f(f, name)
     return Teacher(JointScorer(model, load_h(h, name)), center, scale)

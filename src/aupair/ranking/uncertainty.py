@@ -1,4 +1,4 @@
-"""Train h and compute sigma of every frame; h is fitted on y_hat of people that f was not trained on (paper: section 3.2).
+"""The training of h, on y_hat of people that f was not trained on, and sigma of every frame (paper: section 3.2).
 
 `train_h` is the body of the stage train-uncertainty; docs/method.md gives the reasons for its design.
 """
@@ -69,9 +69,9 @@ def train_h(
 
     Args:
         y_hat: (N, A) float32, standardised, out of fold on fit: f is never forwarded for a pair.
-        f: loads a network of f. Kind `factors` reads the trunk of the same fold's, which never saw the people who are
-            held out; kind `integrated` takes its second head, and there is nothing left to train.
-        checkpoints: files of the training states; a fit continues from the one it finds.
+        f: loads a network of f. Kind `factors` reads the trunk of the same fold's network, which was not trained on the
+            people who are held out; kind `integrated` uses its second head, and nothing is trained.
+        checkpoints: files of the training states; a fit continues from an existing one.
     """
     section = params.train_uncertainty
     device = pick_device(section.device)
@@ -126,7 +126,7 @@ def build_h_network(
     """
     if section.kind == "network":
         network = build_network(section.network, data.images.size, seed)
-        for head in network.heads():  # h starts as the constant
+        for head in network.heads():  # h starts as a constant
             nn.init.zeros_(head.weight)
             nn.init.zeros_(head.bias)
         return network, data.images
@@ -155,7 +155,7 @@ class _Phi(nn.Module):
 def initial_sigma(pairs: Pairs, y_hat: np.ndarray, trained: np.ndarray, params: FitUncertainty) -> np.ndarray:
     """Return, for each AU, the single sigma that minimises the loss over the fixed fit pairs a network may see.
 
-    A grid is enough: it is where training starts, not a result.
+    A grid is precise enough, since this is only the start of training.
 
     Args:
         trained: (N,) bool, the frames that the network may see.

@@ -1,1 +1,1 @@
-"""Figures, tables and one page about an evaluation."""
+"""The report on an evaluation: figures, tables and one page."""

@@ -1,4 +1,4 @@
-"""Pages of HTML that load nothing and documents of Markdown, rendered from templates of their content.
+"""HTML pages that load nothing, and Markdown documents, rendered from templates of their content.
 
 A template of content begins with `{% import macros as out %}` and builds sections, texts, tables and figures by the
 macros of `out`, which are those of macros.html.j2 for a page and those of macros.md.j2 for Markdown.
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from markupsafe import Markup
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-"""What a browser lets a page load: nothing that is not in it."""
+"""The content security policy of a page: a browser loads nothing that is not in the page."""
 
 
 def html_page(content: str, title: str, heading: str, **values: Any) -> str:
@@ -23,7 +23,7 @@ def html_page(content: str, title: str, heading: str, **values: Any) -> str:
 
     Args:
         content: the template of the page's content, such as report/report.j2.
-        values: what that template shows.
+        values: the values that the template shows.
     """
     from markupsafe import Markup
 
@@ -35,14 +35,14 @@ def html_page(content: str, title: str, heading: str, **values: Any) -> str:
 
 
 def markdown(content: str, title: str, **values: Any) -> str:
-    """Return a document of Markdown from the same templates; figures are left out, and what is folded is open."""
+    """Return a Markdown document from the same templates; figures are left out, and folded parts are open."""
     template = _environment(autoescape=False).get_template(content)
     text = template.render(values, macros="report/macros.md.j2")
     return f"# {title}\n\n" + re.sub(r"\n\s*\n", "\n\n", re.sub(r"(?m)^ +", "", text)).strip() + "\n"
 
 
 def _environment(autoescape: bool) -> "Environment":
-    """Return where the package's templates and the filters that they use are found."""
+    """Return the Jinja environment with the package's templates and the filters that they use."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -55,7 +55,7 @@ def _environment(autoescape: bool) -> "Environment":
 
 
 def _inline(words: str) -> "Markup":
-    """Escape words for HTML, keep an interval in brackets on one line, and set `code` and **strong** as in Markdown."""
+    """Escape text for HTML, keep an interval in brackets on one line, and set `code` and **strong** as in Markdown."""
     from markupsafe import Markup, escape
 
     text = " ".join(str(escape(words)).split())

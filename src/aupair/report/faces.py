@@ -1,4 +1,4 @@
-"""Faces for the report: those the model was most unsure of, and those it was most wrong about."""
+"""Faces for the report: those with the highest and lowest uncertainty, and those with the worst errors."""
 
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -57,7 +57,7 @@ def thumbnails(folder: Path, frames: Frames) -> Thumbnail:
 
 
 def montages(evaluation: Evaluation, frames: Frames, thumbnail: Thumbnail) -> dict[str, list[_Face]]:
-    """Return a face for each AU where sigma is highest and lowest, and where a decision is least sure and most wrong.
+    """Return for each AU the faces with the highest and lowest sigma, the least certain decision, and the worst error.
 
     All are annotated frames of validation, each of another video as long as there is one.
     """

@@ -50,7 +50,7 @@ BASES = {
     "margin": ("margin to the threshold alone", ORANGE, "--"),
     "certainty": ("certainty (sigma) alone", GREEN, "-."),
 }
-"""What decisions can be ranked by before the lowest are left out: its description, colour and line style."""
+"""The rankings by which decisions are left out, the lowest first: description, colour and line style of each."""
 QUANTITIES = {
     "train_loss": "loss on fit",
     "loss": "loss on select",
@@ -79,8 +79,8 @@ class Drawing:
         text = re.sub(r"<metadata>.*?</metadata>\s*", "", text[text.index("<svg") :], flags=re.DOTALL)
         text = re.sub(r' (xmlns(:xlink)?|version)="[^"]*"| id="[\w.]+_\d+"', "", text)
         text = re.sub(r"data:image/png;base64,([^\"]*)", _png_as_jpeg, text)
-        # matplotlib's ids depend on the last digits of the layout, which are not the same each time, and two figures of
-        # a page may share some: they are numbered anew
+        # matplotlib's ids depend on the last digits of the layout, which vary from run to run, and two figures of a page
+        # may share some; therefore they are replaced by numbers
         label = f"{self.title}. {self.description}"
         prefix = "f" + hashlib.sha256(label.encode()).hexdigest()[:8]
         names = {name: f"{prefix}-{k}" for k, name in enumerate(dict.fromkeys(re.findall(r' id="(\w+)"', text)))}
@@ -152,11 +152,11 @@ def intervals(rows: Sequence[Interval], title: str, label: str, marks: Mapping[s
 
 @mpl.rc_context(STYLE)
 def au_bars(rows: Mapping[str, Tree], key: str, label: str) -> Drawing:
-    """Draw a figure of merit of each AU without and with uncertainty, with intervals where there are some.
+    """Draw a metric of each AU without and with uncertainty, with intervals if there are any.
 
     Args:
         rows: the rows of metrics.json of one split by name; one named `all-one` is drawn as the constant to beat.
-        key: the figure in `per_au`, such as f1 or icc.
+        key: the metric in `per_au`, such as f1 or icc.
         label: its name on the axis.
     """
     values = {name: np.array([row["per_au"][au].get(key) for au in AUS], np.float64) for name, row in rows.items()}
@@ -182,12 +182,12 @@ def au_bars(rows: Mapping[str, Tree], key: str, label: str) -> Drawing:
 
 @mpl.rc_context(STYLE)
 def risk_coverage(curves: Mapping[str, Tree], error: float | None, au: str = "") -> Drawing:
-    """Draw the share of wrong decisions among those kept, the least confident left out first.
+    """Draw the share of wrong decisions among those that remain when the least confident are left out first.
 
     Args:
         curves: for each key of `BASES` its coverage and risk, (C,) each, 0..1.
-        error: the share of wrong decisions when all are kept.
-        au: the AU that it is about, for a small figure without a legend; all AUs if empty.
+        error: the share of wrong decisions if none is left out.
+        au: the AU, for a small figure without a legend; all AUs if empty.
     """
     figure, axes = _figure(SMALL if au else WIDE)
     axis = axes[0, 0]
@@ -264,7 +264,7 @@ def _figure(
 ) -> "tuple[Figure, np.ndarray[Any, Any]]":
     """Return a figure of a size in inches, without pyplot's global state, and its axes as (rows, columns)."""
     figure = Figure(figsize=size, layout=None if size == SMALL else "constrained")
-    if size == SMALL:  # one of many alike: fixed margins take a third of the time
+    if size == SMALL:  # one of many equal figures: fixed margins take a third of the time
         figure.subplots_adjust(left=0.19, right=0.93, bottom=0.25, top=0.96)
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
 

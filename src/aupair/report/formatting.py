@@ -1,9 +1,9 @@
-"""Numbers, shares and intervals as they are written in tables and texts."""
+"""The format of numbers, shares and intervals in tables and texts."""
 
 from collections.abc import Sequence
 
 UNKNOWN = "–"
-"""What is written for None and NaN."""
+"""The text for None and NaN."""
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -17,5 +17,5 @@ def percent(value: float | None) -> str:
 
 
 def interval(edges: Sequence[float | None] | None, digits: int = 3) -> str:
-    """Return an interval in brackets, or nothing where there is none."""
+    """Return an interval in brackets, or an empty string if there is none."""
     return "" if edges is None else f"[{number(edges[0], digits)}, {number(edges[1], digits)}]"

@@ -23,7 +23,7 @@ from aupair.report.timelines import draw_timeline, nearest_to_even, stretch, val
 Tree = Mapping[str, Any]
 
 OPEN = 4
-"""AUs of a timeline that are not folded."""
+"""The number of AUs of a timeline that are visible without unfolding."""
 NOT_SETTINGS = ("aus", "standardisation")
 
 
@@ -53,17 +53,17 @@ class Sources(NamedTuple):
 
 
 def write_reports(evaluation: Evaluation, frames: Frames, places: Places, pairs: tables.Rows, sources: Sources) -> None:
-    """Write metrics.json, table.md, a folder of PNGs, and the page that shows it all; equal input gives equal files.
+    """Write metrics.json, table.md, a folder of PNGs, and the page with everything; equal input leads to equal files.
 
     Args:
-        pairs: the counts of pairs as lines of cells, the first being the head; see `Samples.table`.
+        pairs: the counts of pairs as rows of cells, the head first; see `Samples.table`.
 
     Raises:
         ArtifactError: a file of a source is missing or corrupt.
         AupairError: a folder cannot be written.
     """
     store.write_json(places.metrics, evaluation.metrics)
-    metrics = store.read_json(places.metrics)  # what is not known is None
+    metrics = store.read_json(places.metrics)  # unknown values are None
     drawings = _drawings(metrics, evaluation.selection)
     with store.atomic(places.plots) as temporary:
         temporary.mkdir()
@@ -111,7 +111,7 @@ def _drawings(metrics: Tree, selection: Tree) -> dict[str, Any]:
 
 
 def _choice(selection: Tree) -> Drawing:
-    """Draw the difference that uncertainty makes for each AU, with its interval and the mapping that is chosen."""
+    """Draw the difference that uncertainty makes for each AU, with its interval and the chosen mapping."""
     rows, tie = [], float(selection["tie"])
     for au in AUS:
         entry, name = selection[au], f"{au} {NAMES[au]}"

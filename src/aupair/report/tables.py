@@ -42,7 +42,7 @@ ROWS = {
     "P1": "P1: uncertainty for all AUs",
     "P2": "P2: uncertainty for the AUs where it helps",
 }
-"""The rows of metrics.json by name, and how a table calls them."""
+"""The rows of metrics.json by name, and their names in tables."""
 OURS = ("no-uncertainty", "P1", "P2")
 EVIDENCE = (
     ("pair accuracy, nothing over the face and nearly frontal", "pair_accuracy.clear"),
@@ -62,7 +62,7 @@ EVIDENCE = (
     ("ECE of P(order) with h", "uncertainty.ece"),
     ("ECE of P(order), best constant sigma of fit", "uncertainty.ece_constant"),
 )
-"""The figures of pseudo-intensity and uncertainty: what a table calls them, and where they are in metrics.json."""
+"""The figures of pseudo-intensity and uncertainty: their names in tables and their paths in metrics.json."""
 
 
 @dataclass(frozen=True)
@@ -70,10 +70,10 @@ class Table:
     """Rows of cells under a head.
 
     Attributes:
-        caption: what it shows.
+        caption: a description of its content.
         head: the names of the columns; the first column names the rows.
-        rows: as many cells each.
-        strong: indices of the rows that stand out.
+        rows: rows with one cell for each column.
+        strong: indices of the rows to emphasise.
     """
 
     caption: str
@@ -188,7 +188,7 @@ def comparisons(metrics: Tree) -> Table:
 
 
 def selective(metrics: Tree) -> Table:
-    """Return the scores of the decisions that are kept, for each rule to abstain and each coverage."""
+    """Return the scores of the decisions that are not left out, for each ranking and each coverage."""
     block = metrics["decisions"]["selective"]
     cells = {
         (row["way"], row["coverage"]): f"{number(row['f1'])} / {number(row['accuracy'])}" for row in block["table"]
@@ -212,7 +212,7 @@ def abstention(metrics: Tree) -> Table:
 
 
 def uncertainty_of_aus(metrics: Tree) -> Table:
-    """Return the figures that show for each AU what sigma and the confidence are worth on validation."""
+    """Return for each AU the figures that measure the use of sigma and the confidence on validation."""
     block, decisions = metrics["uncertainty"], metrics["decisions"]["per_au"]
     lines = []
     for au in AUS:
@@ -234,12 +234,12 @@ def trials(metrics: Tree) -> Table:
     keys, rows = ("score", "f1", "accuracy", "exact_match"), metrics["trials"]
     lines = [[str(row["trial"]), *(number(row[key]) for key in keys)] for row in rows]
     strong = [k for k, row in enumerate(rows) if row["trial"] == metrics["chosen_trial"]]
-    caption = f"Trials on {metrics['chosen_on']}; the chosen one stands out"
+    caption = f"Trials on {metrics['chosen_on']}; the chosen one is emphasised"
     return Table(caption, ["trial", *(COLUMNS[key] for key in keys)], lines, strong)
 
 
 def cost_of_parts(cost: Tree) -> Table:
-    """Return what a frame with a face costs; cost: see `cost_of_files`."""
+    """Return the cost of each part for a frame with a face; cost: see `cost_of_files`."""
     parts = (*cost["parts"].items(), ("all", cost))
     lines = [[name, f"{part['parameters']:,}", f"{part['gmac_per_frame']:.4f}"] for name, part in parts]
     return Table("Cost of the recognizer", ["", "parameters", "GMAC a frame"], lines, [len(lines) - 1])
@@ -256,7 +256,7 @@ def rows_of(metrics: Tree, split: str, key: str = "rows") -> dict[str, Tree]:
 
 
 def _of_rows(rows: Sequence[Tree], split: str, caption: str, columns: Mapping[str, str]) -> Table:
-    """Return columns of the rows of a split, with intervals where there are some."""
+    """Return columns of the rows of a split, with intervals if there are any."""
     lines: list[list[str]] = []
     strong: list[int] = []
     for row in (row for row in rows if row["split"] == split):

@@ -22,15 +22,15 @@ from aupair.evaluation.evaluate import Evaluation
 from aupair.report.figures import BLUE, INK, ORANGE, PURPLE, RED, STYLE, Drawing
 
 SECONDS = 20.0
-"""The longest stretch of a video that the report shows."""
+"""The length of the longest stretch of a video that the report shows, seconds."""
 UNSURE = 0.2
 """The share of all decisions on validation that the report marks as unsure."""
 FACES = 10
-"""Faces above a timeline."""
+"""The number of faces above a timeline."""
 FACE_HEIGHT = 1.1
 """Height of the faces above a timeline, inches."""
 POINTS = 2000
-"""Most points that are drawn; of a longer video bins of equal size: mean, lowest and highest."""
+"""The most points that are drawn; a longer video is drawn in bins of equal size, with mean, lowest and highest value."""
 STRIP = 0.11
 """Height of a strip below the curve, as a share of the curve's height."""
 UNKNOWN = "#d9d9d9"
@@ -59,7 +59,7 @@ class Series:
     extremes: tuple[np.ndarray, np.ndarray] | None = None
 
     def binned(self) -> "Series":
-        """Return the same in at most POINTS bins of equal size."""
+        """Return the series in at most POINTS bins of equal size."""
         size = -(-len(self.time) // POINTS)
         if size <= 1:
             return self
@@ -91,7 +91,7 @@ def _in_bins(values: np.ndarray, size: int, reduce: np.ufunc) -> np.ndarray:
 def _runs(values: np.ndarray, time: np.ndarray) -> list[tuple[float, float, float]]:
     """Return start and duration in seconds of each run of equal, non-zero values, and its value.
 
-    A run lasts to the next frame's time; the last frame lasts as long as the usual step.
+    A run lasts until the time of the next frame; the last frame lasts as long as the usual step.
 
     Args:
         values: (n,) bool or float.
@@ -112,7 +112,7 @@ def draw_timeline(
     Args:
         aus: indices of the AUs.
         columns: panels side by side; the AUs go down the first column, then down the next.
-        faces: images (S, S, 3) uint8 RGB, all of one size, at even distances over the time.
+        faces: images (S, S, 3) uint8 RGB, all of one size, at equal distances in time.
     """
     series, rows, above = series.binned(), -(-len(aus) // columns), int(len(faces) > 0)
     panel = 0.8 + 0.11 * len(series.strips)
@@ -205,7 +205,7 @@ def _step(time: np.ndarray) -> float:
 def videos_to_show(frames: Frames, count: int = 2, split: str = "validation") -> list[int]:
     """Return the videos of a split with the most AUs that come and go, then with the most active cells.
 
-    They are of different people as long as there are other people.
+    They show different people as long as there are others.
     """
     activity: dict[int, tuple[int, int]] = {}
     usable, slices = frames.of_split(split) & frames.usable, frames.slices()
@@ -224,7 +224,7 @@ def videos_to_show(frames: Frames, count: int = 2, split: str = "validation") ->
 
 
 def stretch(frames: Frames, rows: slice) -> slice:
-    """Return the SECONDS of a video in which most labels change; all rows of a shorter one."""
+    """Return the stretch of SECONDS in which most labels of a video change, or all rows of a shorter video."""
     time = frames.time[rows]
     if not len(time) or time[-1] - time[0] <= SECONDS:
         return rows
@@ -256,7 +256,7 @@ def validation_series(evaluation: Evaluation, frames: Frames, rows: slice) -> Se
 
 
 def nearest_to_even(time: np.ndarray, ok: np.ndarray) -> list[int]:
-    """Return the frames nearest to FACES even distances over a stretch, of those that are ok; none where none is.
+    """Return the frames with a face nearest to FACES equally distant times of a stretch; an empty array if there are none.
 
     Args:
         time: (n,) float64, seconds, ascending.

@@ -1,6 +1,6 @@
-"""Write the demo corpus (`aupair synth DIR`): short videos of synthetic people with known AU intensities.
+"""The demo corpus (`aupair synth DIR`): short videos of synthetic people with known AU intensities.
 
-The layout is that of Aff-Wild2. The same parameters give the same bytes, whatever the number of workers.
+The layout is that of Aff-Wild2. Equal parameters lead to equal bytes, whatever the number of workers.
 """
 
 import multiprocessing
@@ -24,7 +24,7 @@ from aupair.synth.portrait import SIZE
 
 FOLDERS = {"fit": "Train_Set", "select": "Train_Set", "validation": "Validation_Set"}
 TURN = ("fit", "select", "fit", "validation")
-"""splits of the subjects, in turn: half, a quarter, a quarter"""
+"""the splits, which the subjects are assigned to in turn: half, a quarter, a quarter"""
 
 
 class SynthParams(Record):
@@ -36,7 +36,7 @@ class SynthParams(Record):
     seconds: Annotated[float, Field(ge=1)] = 6.5
     """length of a clip"""
     fps: Annotated[float, Field(ge=5, le=60)] = 10.0
-    """frames a second: few, so that a megabyte holds more people and more different frames"""
+    """frames per second: few, so that a megabyte holds more people and more different frames"""
     seed: Annotated[int, Field(ge=0)] = 0
     workers: Annotated[int, Field(ge=0)] = 0
     """processes, one subject each; 0: one a core"""
@@ -68,7 +68,9 @@ def synthesise(directory: Path, params: SynthParams, log: Log = SILENT) -> None:
     """
     directory = Path(directory).resolve()
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise DataError("not empty", where=directory, expected="a new or empty folder", todo="name another one")
+        raise DataError(
+            "the folder is not empty", where=directory, expected="a new or empty folder", todo="name another one"
+        )
     with atomic(directory) as root:
         for kind in ("AU_Set", "AU_Intensity_Set"):
             for folder in ("Train_Set", "Validation_Set"):
@@ -76,7 +78,7 @@ def synthesise(directory: Path, params: SynthParams, log: Log = SILENT) -> None:
         (root / "videos").mkdir()
         tasks = [(root, params, k) for k in range(params.subjects)]
         workers = min(params.workers or os.cpu_count() or 1, params.subjects)
-        # A fresh process with one BLAS thread each: sums are taken in the same order everywhere.
+        # A fresh process with one BLAS thread for each subject, so that sums are computed in the same order everywhere.
         with _single_threaded(), multiprocessing.get_context("spawn").Pool(workers) as pool:
             rows = list(log.progress(pool.imap(_write_subject, tasks), len(tasks), "subjects"))
         _write_tables(root, params, "".join(rows))

@@ -1,4 +1,4 @@
-"""Plan and draw covers: objects that pass in front of a face or beside it, and hide some of its pixels."""
+"""Covers: objects that pass in front of a face or beside it, and hide some of its pixels."""
 
 from dataclasses import dataclass
 
@@ -31,7 +31,7 @@ AIMS: dict[str, tuple[str, ...]] = {
 BESIDE = 0.25
 """share of the passes that hide nothing"""
 HALF_WIDTH = {"hand": 0.8, "mug": 0.85, "paper": 0.9, "microphone": 0.5, "strand": 0.7, "phone": 0.6}
-"""how far a kind reaches to its sides, IODs, arm upright"""
+"""how far a kind reaches to its sides, in IODs, with the arm upright"""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Paint the inside of the mouth, which the portrait lacks: a dark gap, teeth, a tongue, or the seam of closed lips."""
+"""The inside of the mouth, which the portrait lacks: a dark gap, teeth, a tongue, or the seam of closed lips."""
 
 import numpy as np
 

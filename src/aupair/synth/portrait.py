@@ -1,4 +1,4 @@
-"""Load the portrait that the demo corpus is made of: scikit-image's astronaut (NASA, public domain)."""
+"""The portrait from which the demo corpus is made: scikit-image's astronaut (NASA, public domain)."""
 
 from functools import cache
 
@@ -7,7 +7,7 @@ import numpy as np
 SIZE = 256
 """side of every image of the corpus, pixels"""
 IOD = 58.0
-"""distance of the eyes' centres in the levelled portrait, pixels: the unit of every shape here"""
+"""distance of the eyes' centres in the levelled portrait, pixels: the inter-ocular distance (IOD), the unit of shapes"""
 EYE_HEIGHT = 108.0
 """y of the eyes' centre in the levelled portrait, pixels"""
 SEAM = 0.022

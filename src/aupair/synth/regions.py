@@ -1,4 +1,4 @@
-"""Measure how much a cover hides of the part of the face that each AU is read from."""
+"""The regions of the face that show each AU, and the shares of them that a cover hides."""
 
 import numpy as np
 

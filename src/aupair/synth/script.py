@@ -1,4 +1,4 @@
-"""Plan a clip in seconds: expressions, head poses and blinks."""
+"""The plan of a clip over time: expressions, head poses and blinks."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ CARDS: tuple[dict[str, float], ...] = (
 )
 """Expressions: AUs that act together, with their share of the expression's strength."""
 CLASHES = (("AU12", "AU15"), ("AU23", "AU25"), ("AU23", "AU26"), ("AU24", "AU25"), ("AU24", "AU26"), ("AU10", "AU24"))
-"""Pairs that a mouth cannot show at once."""
+"""Pairs of AUs that a mouth cannot show at the same time."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def plan_expressions(rng: np.random.Generator, seconds: float, deck: "Deck") -> 
         running = {e.au for e in events if e.end > now - 0.1}
         strength = rng.choice([1.7, 2.7, 3.7, 4.7, 5.6]) * rng.uniform(0.9, 1.0)
         for name, weight in deck.draw_card(running, onset + hold + offset).items():
-            # The peak clears level 1, or a weak card would show an AU that counts as absent.
+            # The peak is above level 1; otherwise a weak card would show an AU that counts as absent.
             peak = float(np.clip(strength * weight, 1.2, 5))
             start = max(0.0, now + rng.uniform(-0.08, 0.12))
             events.append(Event(AUS.index(name), start, onset, hold, offset, peak))

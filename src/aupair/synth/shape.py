@@ -1,4 +1,4 @@
-"""Shape a face by 68 landmarks and 28 more control points: depth, head pose and thin-plate-spline warps."""
+"""The shape of a face by 68 landmarks and 28 more control points: depth, head pose and thin-plate-spline warps."""
 
 from dataclasses import dataclass
 

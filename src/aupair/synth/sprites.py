@@ -1,6 +1,6 @@
-"""Draw the objects that come between a face and the camera as pictures with transparency.
+"""The objects that come between a face and the camera, drawn as pictures with transparency.
 
-Coordinates are IODs around the point that is moved to its aim, y downward; an arm leads down and out of the picture.
+Coordinates are IODs around the point that is placed on the aim, y downward; an arm leads down and out of the picture.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""Make a synthetic person from the portrait and draw it with any expression and head pose."""
+"""A synthetic person, made from the portrait and drawn with any expression and head pose."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -69,7 +69,7 @@ class Subject:
         _close_lids(points, blink)
         centre = np.array([self.landmarks[27, 0], self.landmarks[29, 1]])
         points = project(points, self.depth, centre, pose)
-        # A turned head compresses a cheek: there the spline must bend less, or it folds.
+        # A turned head compresses a cheek, where the spline must bend less, or it folds.
         x, y = fit_warp(points, self.points, stiffness=2e-3 + 0.03 * max(0.0, abs(pose.yaw) - 0.2))
         active = np.flatnonzero(share)
         shade = 1 + np.tensordot(share[active].astype(np.float32), self.relief[active], 1)
