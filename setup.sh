@@ -23,3 +23,6 @@ P
 export VIRTUAL_ENV="$PWD/.venv"
 .venv/bin/uv pip install --require-hashes -r requirements.lock
 .venv/bin/uv pip install -q --no-deps --no-build-isolation -e .
+# Bytecode now: where PYTHONDONTWRITEBYTECODE is set, every process would else compile torch, mlflow and the rest anew.
+# A file for another version of Python does not compile, and nothing imports it.
+.venv/bin/python -m compileall -qq -j 0 .venv/lib || true
