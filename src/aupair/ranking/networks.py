@@ -1,13 +1,12 @@
 """The networks of f and h: torchvision's VGG16, full or narrow, with a head for each AU."""
 
 import copy
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torchvision.models import VGG16_Weights
-from torchvision.models.vgg import cfgs, make_layers
 
 from aupair.aus import AUS
 from aupair.errors import ArtifactError, ParamsError
@@ -16,6 +15,8 @@ from aupair.training_params import AnyNetwork
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 """mean and standard deviation of ImageNet, per RGB channel of images in 0..1"""
+_BLOCKS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
+"""Channels of VGG16's convolutions; a pooling follows each block."""
 
 
 class Vgg(nn.Module):
@@ -29,13 +30,13 @@ class Vgg(nn.Module):
 
     def __init__(self, params: AnyNetwork, size: int, outputs: int) -> None:
         super().__init__()
-        channels = [c if c == "M" else max(1, round(c * params.width)) for c in cfgs["D"]]
+        blocks = [[max(1, round(channels * params.width)) for channels in block] for block in _BLOCKS]
         hidden = max(outputs, round(4096 * params.width))
         side = min(7, max(1, size // 32))
-        self.features = make_layers(channels, params.batch_norm)
+        self.features = _build_blocks(blocks, params.batch_norm)
         self.avgpool = nn.AdaptiveAvgPool2d(side)
         self.classifier = nn.Sequential(
-            nn.Linear(int(channels[-2]) * side * side, hidden), nn.ReLU(True), nn.Dropout(params.dropout),
+            nn.Linear(blocks[-1][-1] * side * side, hidden), nn.ReLU(True), nn.Dropout(params.dropout),
             nn.Linear(hidden, hidden), nn.ReLU(True), nn.Dropout(params.dropout),
             nn.Linear(hidden, outputs),
         )  # fmt: skip
@@ -53,6 +54,20 @@ class Vgg(nn.Module):
         """Return the outputs (B, outputs), and the feature map after the first `layers` of `features`, (B, C, H, W)."""
         feature_map = self.features[:layers](x)
         return self.classifier(self.avgpool(self.features[layers:](feature_map)).flatten(1)), feature_map
+
+
+def _build_blocks(blocks: Sequence[Sequence[int]], batch_norm: bool) -> nn.Sequential:
+    """Build VGG's convolutions with the given channels: here, since importing torchvision takes longer than torch."""
+    layers: list[nn.Module] = []
+    inputs = 3
+    for block in blocks:
+        for outputs in block:
+            layers.append(nn.Conv2d(inputs, outputs, kernel_size=3, padding=1))
+            layers += [nn.BatchNorm2d(outputs)] if batch_norm else []
+            layers.append(nn.ReLU(inplace=True))
+            inputs = outputs
+        layers.append(nn.MaxPool2d(kernel_size=2))
+    return nn.Sequential(*layers)
 
 
 class AUNetwork(nn.Module):
@@ -256,6 +271,8 @@ def _load_vgg16(model: AUNetwork, params: AnyNetwork) -> None:
 
 def _imagenet() -> dict[str, Tensor]:
     """Load torchvision's ImageNet weights from its cache, or download them; their hash is part of the file's name."""
+    from torchvision.models import VGG16_Weights
+
     url = VGG16_Weights.IMAGENET1K_V1.url
     path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
     if not path.is_file():
