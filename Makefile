@@ -14,10 +14,11 @@ demo: $(ENV)
 	dvc repro
 	@aupair report
 
-# One thread a worker: they share the cores. A file's tests stay in one worker, since they share its fixtures.
+# One thread a worker: they share the cores. A file's tests stay in one worker, since they share its fixtures; the files
+# keep their order, slow ones first (tests/conftest.py): xdist would begin with those of many tests.
 test: export OMP_NUM_THREADS := 1
 test: $(ENV)
-	pytest -q -n logical --maxprocesses 8 --dist loadfile
+	pytest -q -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 check: $(ENV)
 	ruff check src tests components pipelines benchmarks

@@ -39,6 +39,12 @@ TINY: dict[str, Any] = {
 """Networks that learn nothing, on eight people: every stage in a second or two."""
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the files with slow tests first, so that no worker waits at the end for one that is in a long file."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @dataclass(frozen=True)
 class Outcome:
     """The outcome of a command: its exit code, standard output and standard error."""
