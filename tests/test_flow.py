@@ -76,6 +76,7 @@ def test_no_stage_before_evaluate_can_read_the_conditions(home: Path, tiny: Para
     assert {name: contents(artifact(home, name)) for name in before} == before
 
 
+@pytest.mark.slow
 def test_evaluate_goes_by_the_list_of_trials_and_not_by_what_lies_there(home: Path, tiny: Params) -> None:
     only = tiny.model_copy(update={"trials": (1,)})
     stages.run_stage("evaluate", only, root=home)

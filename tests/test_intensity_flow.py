@@ -50,6 +50,7 @@ def level_pairs(frames: Frames, pairs: Pairs) -> dict[tuple[int, int], int]:
     return {(int(high), int(low)): int(n) for (high, low), n in zip(high_low, counts)}
 
 
+@pytest.mark.slow
 def test_f_is_trained_on_pairs_of_all_levels(finished: Path, settings: Params) -> None:
     frames = frames_of(finished)
     assert set(np.unique(frames.labels)) == set(range(6))

@@ -17,6 +17,7 @@ from conftest import Command, artifact, rows_of
 from videos import write_grey_video
 
 
+@pytest.mark.slow
 def test_from_registered_to_champion_to_predictions_and_back(home: Path, aupair: Command) -> None:
     """One story, since each step needs the one before."""
     video = home / "data" / "videos" / "s003c0.mp4"

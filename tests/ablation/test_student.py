@@ -46,6 +46,7 @@ def fingerprint(*folders: str) -> str:
     return total.hexdigest()
 
 
+@pytest.mark.slow
 def test_a_student_goes_the_whole_way_and_leaves_its_teacher_alone(checkout: Path, aupair: Command) -> None:
     before = fingerprint("data", "work", "reports")
     done = aupair("distill", *NARROW)
@@ -71,6 +72,7 @@ def test_a_student_goes_the_whole_way_and_leaves_its_teacher_alone(checkout: Pat
     assert (REPORTS / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_what_was_trained_before_is_not_trained_again(checkout: Path, aupair: Command) -> None:
     assert "running stage" not in aupair("distill", *NARROW).err
     mapped = aupair("distill", *NARROW, "--set", "train_mapping.width=4")
@@ -79,6 +81,7 @@ def test_what_was_trained_before_is_not_trained_again(checkout: Path, aupair: Co
     assert store.read_json(about)["width"] == 4
 
 
+@pytest.mark.slow
 def test_another_teacher_is_learned_from_anew_and_is_not_the_one_of_the_reports(
     checkout: Path, aupair: Command
 ) -> None:

@@ -30,6 +30,7 @@ def test_every_video_has_one_shard_and_the_sums_are_near() -> None:
     assert _assign_shards([0, 0, 0], 2) in ([0, 1, 0], [0, 1, 1]), "empty files are spread as well"
 
 
+@pytest.mark.slow
 def test_shards_give_what_one_predict_gives(
     home: Path, tmp_path: Path, aupair: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

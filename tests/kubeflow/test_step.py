@@ -117,6 +117,7 @@ def test_whole_floats_are_ints_and_others_are_refused(section: dict[str, float],
         step.params_for(stage, {"train_mapping": section}, 2)
 
 
+@pytest.mark.slow
 def test_several_processes_that_fail_fail_the_stage(
     function: Callable[[str], Any], finished: Path, tiny: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -136,6 +137,7 @@ def test_several_processes_that_fail_fail_the_stage(
     assert list((tmp_path / "out").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_two_processes_in_a_component_train_what_one_trains(
     function: Callable[[str], Any], finished: Path, tiny: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

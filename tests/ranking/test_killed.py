@@ -80,6 +80,7 @@ def test_killed_at_any_moment_a_stage_ends_with_the_same_bytes(home: Path, tiny:
     assert not checkpoints.exists()
 
 
+@pytest.mark.slow
 def test_the_command_stops_after_sigterm_and_resumes(home: Path, tiny: Params) -> None:
     params, log = longer(tiny, steps=120), Listener()
     output, checkpoints = home / "work/trials/0/f", home / "work/checkpoints/train-pseudo-intensity-0"

@@ -60,6 +60,7 @@ def faces(n: int = 11) -> np.ndarray:
     return np.random.default_rng(3).integers(0, 256, (n, SIZE, SIZE, 3), np.uint8)
 
 
+@pytest.mark.slow
 def test_a_fresh_process_without_the_working_tree_predicts_the_same(
     parts: Parts, params: Params, tmp_path: Path, monkeypatch
 ) -> None:
