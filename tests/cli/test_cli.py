@@ -51,7 +51,7 @@ def test_a_params_file_that_is_none(fresh: Path, aupair: Command) -> None:
 def test_bad_use_of_the_other_commands(fresh: Path, aupair: Command) -> None:
     before, no_store = files_below(fresh), f"no MLflow store yet: in sqlite:///{fresh}/mlflow.db"
     for arguments, code, message in (
-        (("synth", "data"), 3, "not empty: in "),
+        (("synth", "data"), 3, "the folder is not empty: in "),
         (("split", "nowhere"), 3, "no data folder: in nowhere"),
         (("report",), 4, "missing file: in reports/metrics.json; run the stage that writes it"),
         (("predict", "data/videos", "--out", "p"), 5, f"{no_store}; run `dvc repro`"),

@@ -165,7 +165,7 @@ def test_a_teacher_returns_the_scores_that_its_trial_wrote(kind: str, tmp_path: 
 
 
 def test_without_a_teacher_training_is_refused() -> None:
-    with pytest.raises(ParamsError, match=r"objective: distill, got no teacher.*aupair distill"):
+    with pytest.raises(ParamsError, match=r"objective: distill needs a teacher, got none.*aupair distill"):
         train_f(make_data(), make_params(), 0)
 
 

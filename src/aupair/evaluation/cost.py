@@ -20,9 +20,10 @@ def cost_of(params: Params) -> dict[str, Any]:
     """Compute the cost of `predict` for a frame with a face, without the detection of the face.
 
     Returns:
-        parameters: of all networks in the bundle, a copied trunk counted again; gmac_per_frame: 1e9 multiplications
-        with an addition; passes: how often an image goes through a trunk (an h of kind `factors` reads the map that f
-        has made); and `parts`: parameters and gmac of f, h and the mapping, which decides with uncertainty and without.
+        parameters: those of all networks in the bundle, a copied trunk counted again; gmac_per_frame: 1e9
+        multiplications with an addition; passes: how often an image goes through a trunk (an h of kind `factors` reads
+        the feature map that f has computed); `parts`: parameters and gmac of f, h and the mapping, which decides with
+        uncertainty and without.
     """
     from aupair.mapping.extractor import columns
 
