@@ -13,8 +13,8 @@ def gather_predictions(
 ) -> None:
     """Merge the tables of all shards; fail only if no video at all could be read."""
     from aupair.console import ConsoleLog
-    from aupair.kubeflow.run_record import recorded
+    from aupair.kubeflow.run_record import record_task
     from aupair.kubeflow.shards import merge_shard_tables
 
-    with recorded("gather-predictions", ConsoleLog()):
+    with record_task("gather-predictions", ConsoleLog()):
         merge_shard_tables(tables, predictions, overview)

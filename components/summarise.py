@@ -9,7 +9,7 @@ from components import IMAGE
 def summarise(
     last_task: str, run_id: str, status: dsl.PipelineTaskFinalStatus, summary: dsl.Output[dsl.Markdown]
 ) -> None:
-    """Write a summary of the run for people: it is good if the record of its last task says so."""
+    """Write a summary of the run, which has succeeded if its last task is recorded as complete."""
     from aupair.kubeflow.summary import write_run_summary
 
     write_run_summary(status.state, last_task, run_id, summary)

@@ -37,7 +37,7 @@ def compiled(tmp_path_factory: pytest.TempPathFactory, tiny: Params) -> Any:
 @pytest.mark.parametrize(
     ("options", "enough", "too_old", "message"),
     [
-        ([], "2.14.0", "2.5.0", "a server that is too old, got server 2.5.0, expected 2.14 or newer"),
+        ([], "2.14.0", "2.5.0", "the server is too old, got server 2.5.0, expected 2.14 or newer"),
         (["pvcs.a=/a", "shm=1", "memory=true", "timeout=9", "retries=1"], "2.14.0", "2.4.1", "expected 2.14 or newer"),
         ([SECRETS], "2.15.0", "2.14.4", "which would refuse the file, expected .*: secrets .2.15.; compile without secrets"),
         (["run_as_user=7"], "2.16.0", "2.15.9", "refuse the file.*: run_as_user and run_as_group .2.16."),
@@ -58,13 +58,15 @@ def test_a_server_gets_only_what_it_knows(
 @pytest.mark.parametrize("version", ["", "unknown", "master-55ec846"])
 def test_a_server_without_a_version_gets_no_newer_keys(compiled: Any, version: str) -> None:
     check_server_version(compiled(), version)
-    with pytest.raises(RejectedError, match=r"got a server that does not say its version.*by --server-version"):
+    with pytest.raises(RejectedError, match=r"got a server that does not report its version.*by --server-version"):
         check_server_version(compiled("ttl=9"), version)
 
 
 def test_a_servers_refusal_names_the_option() -> None:
     text = 'failed to unmarshal kubernetes config: proto: (line 1:2): unknown field "securityContext"'
-    assert advice_for_refusal(text).endswith("compile without run_as_user and run_as_group, or upgrade it to 2.16")
+    assert advice_for_refusal(text).endswith(
+        "compile without run_as_user and run_as_group, or upgrade the server to 2.16"
+    )
     assert "doctor" in advice_for_refusal("unknown template format: pipeline spec is invalid")
     assert not advice_for_refusal("Already exist error")
 

@@ -23,7 +23,7 @@ from kubeflow_options import EVERY_OPTION
 REPOSITORY = Path(__file__).parents[2]
 EXAMPLE = REPOSITORY / "params/cluster.yaml"
 VIEWS = {"scores", "curves"}
-"""Outputs for KFP's pages, in addition to the stage's artifacts."""
+"""Outputs for KFP's web UI, in addition to the stage's artifacts."""
 OTHERS = {"fetch_data", "summarise", "plan_shards", "predict_shard", "gather_predictions"}
 
 
@@ -126,7 +126,9 @@ def test_every_input_and_output_is_described(compiled: dict[str, PipelineFile], 
             for kind in component.get(side, {}).values():
                 assert all(definition["description"] for definition in kind.values())
     for key, definition in spec["root"]["inputDefinitions"]["parameters"].items():
-        assert f"* `{key}`: {definition['description']}" in spec["pipelineInfo"]["description"], "what KFP's pages show"
+        assert f"* `{key}`: {definition['description']}" in spec["pipelineInfo"]["description"], (
+            "what KFP's web UI shows"
+        )
 
 
 def test_the_description_of_a_section_has_its_keys_of_all_kinds(compiled: dict[str, PipelineFile]) -> None:
@@ -344,8 +346,8 @@ def test_a_wrong_option_is_one_line(options: list[str], message: str) -> None:
 
 
 def test_outside_a_checkout_nothing_is_compiled(tmp_path: Path, tiny: Params) -> None:
-    with pytest.raises(ParamsError, match=r"no such pipeline.*run inside a checkout"):
+    with pytest.raises(ParamsError, match=r"not an aupair checkout: in .*run inside a checkout"):
         compile_pipeline("train", tiny, Cluster(), tmp_path / "x.yaml", tmp_path)
-    with pytest.raises(ParamsError, match=r"-o, got .*x\.json, expected a file named"):
+    with pytest.raises(ParamsError, match=r"-o is not a YAML file, got .*x\.json, expected a file named"):
         compile_pipeline("train", tiny, Cluster(), tmp_path / "x.json", REPOSITORY)
     assert not list(tmp_path.iterdir())

@@ -88,7 +88,7 @@ def test_an_older_server_is_compared_with_the_file(aupair: Command, kfp: KfpServ
         "? server 2.16.1, SDK 2.17.0"
     )
     line = checks_of(aupair("pipeline", "doctor", files["full"], "--host", kfp.url))["version"]
-    assert line.startswith("✗ options that the server does not know: in ")
+    assert line.startswith("✗ the server is too old for options of this file: in ")
     assert line.endswith("compile without ttl and deadline, or upgrade the server")
 
 

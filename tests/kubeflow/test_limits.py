@@ -74,6 +74,6 @@ def test_more_are_refused_before_anything_runs(tmp_path: Path, tiny: Params) -> 
     many = tiny.model_copy(update={"trials": tuple(range(MAX_TRIALS + 1))})
     with pytest.raises(ParamsError, match=r"parameter trials, got 21 trials, expected at most 20, .* `dvc repro`"):
         compile_pipeline("train", many, load_cluster(None), tmp_path / "x.yaml", REPOSITORY)
-    with pytest.raises(ParamsError, match="parameter shards, got 101 shards, expected at most 100"):
+    with pytest.raises(ParamsError, match="too many shards, got 101, expected at most 100"):
         write_shard_plan(str(tmp_path), "x", MAX_SHARDS + 1, Artifact(tmp_path / "plan"))
     assert not list(tmp_path.iterdir())

@@ -183,7 +183,7 @@ def test_the_pods_of_a_real_run_are_named(aupair: Command, kfp: KfpServer, files
 def test_a_run_of_an_uploaded_pipeline_has_its_tasks_too(
     aupair: Command, kfp: KfpServer, files: dict[str, Path]
 ) -> None:
-    """As started from Kubeflow's pages: the run refers to the version, and holds no specification."""
+    """As started from Kubeflow's web UI: the run refers to the version, and holds no specification."""
     assert call(aupair, kfp, "upload", files["full"]).code == 0
     (version,) = kfp.versions.values()
     reference = {"pipeline_id": version["pipeline_id"], "pipeline_version_id": version["pipeline_version_id"]}
@@ -233,7 +233,7 @@ def test_a_login_page_is_no_log(aupair: Command, kfp: KfpServer, run_id: str) ->
 def test_a_run_is_stopped_once(aupair: Command, kfp: KfpServer, run_id: str) -> None:
     done = call(aupair, kfp, "cancel", run_id, "--wait")
     assert done.code == 0, done.err
-    assert done.out == f"run {run_id}: stopped; the server calls it FAILED\n"
+    assert done.out == f"run {run_id}: ended as FAILED\n"
     done = call(aupair, kfp, "cancel", run_id)
     assert done.code == 8
     assert "the run has ended, or is being stopped" in done.line
@@ -247,14 +247,14 @@ def test_stopping_does_not_wait_unless_asked(aupair: Command, kfp: KfpServer, ru
 
 
 def test_a_file_is_uploaded_once(aupair: Command, kfp: KfpServer, files: dict[str, Path]) -> None:
-    for state in ("uploaded", "was uploaded before, nothing has changed"):
+    for state in ("uploaded", "was uploaded before; nothing has changed"):
         done = call(aupair, kfp, "upload", files["full"])
         assert done.code == 0, done.err
         assert done.out.startswith("aupair-train version sha256-")
         assert done.out.splitlines()[0].endswith(f": {state}")
         assert f"{kfp.url}/#/pipelines/details/{next(iter(kfp.pipelines))}/version/" in done.out
     assert len(kfp.pipelines) == len(kfp.versions) == 1
-    assert "`trials`: " in kfp.received("POST", "pipelines")[0].body["description"], "the inputs, for KFP's pages"
+    assert "`trials`: " in kfp.received("POST", "pipelines")[0].body["description"], "the inputs, for KFP's web UI"
     (request,) = kfp.received("POST", "pipelines/upload_version")
     assert files["full"].read_text() in request.body, "both documents, unchanged"
     assert call(aupair, kfp, "upload", files["plain"], "--name", "aupair-train").code == 0
@@ -266,7 +266,7 @@ def test_a_version_of_another_file_is_not_overwritten(aupair: Command, kfp: KfpS
     assert call(aupair, kfp, "upload", files["full"], *options).code == 0
     done = call(aupair, kfp, "upload", files["plain"], *options)
     assert done.code == 8
-    assert "got 1.0; name another with --version" in done.line
+    assert "got 1.0; name another version with --version" in done.line
     assert len(kfp.versions) == 1
 
 

@@ -184,7 +184,7 @@ def test_waiting_follows_a_run_to_its_success(files: dict[str, Path], aupair: Co
     assert done.code == 0, done.err
     lines = [line.split(",")[0].strip() for line in done.err.splitlines()]
     assert lines[:2] == ["pending", "running"]
-    assert "asking again" in lines[2]
+    assert "polling again" in lines[2]
     assert lines[-1] == "succeeded"
     assert done.out.splitlines()[-1].startswith("succeeded after ")
 
@@ -250,7 +250,7 @@ def test_waiting_ends_in_time_and_the_run_goes_on(files: dict[str, Path], aupair
     assert done.code == 10
     last = done.err.splitlines()[-1]
     assert "got running after 1 s" in last
-    assert "it goes on" in last
+    assert "the run continues" in last
 
 
 def test_ctrl_c_stops_the_waiting_not_the_run(files: dict[str, Path], kfp: KfpServer) -> None:
@@ -266,7 +266,7 @@ def test_ctrl_c_stops_the_waiting_not_the_run(files: dict[str, Path], kfp: KfpSe
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert f"stopped waiting; the run goes on: {kfp.url}/#/runs/details/" in err.splitlines()[-1]
+    assert f"stopped waiting; the run continues: {kfp.url}/#/runs/details/" in err.splitlines()[-1]
     assert not [request for request in kfp.requests if request.method == "DELETE" or ":terminate" in request.path]
 
 

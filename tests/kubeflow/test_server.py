@@ -34,9 +34,13 @@ ANSWERS: dict[str, tuple[Answer, int, list[str]]] = {
     "who": ((401, JSON, '{"message": "who are you"}'), 6, ["not accept these", "who are you", "--token-file"]),
     "forbidden": ((403, {}, "RBAC: access denied"), 6, ["not allowed to read the server's health", "--token-file"]),
     "elsewhere": ((404, {}, "<h1>Not Found</h1>"), 8, ["HTTP 404", "/pipeline"]),
-    "another API": ((200, JSON, '{"status": "ok"}'), 8, ["no Kubeflow Pipelines API here", "JSON with status"]),
+    "another API": (
+        (200, JSON, '{"status": "ok"}'),
+        8,
+        ["the server is not a Kubeflow Pipelines API", "JSON with status"],
+    ),
     "not ready": ((503, {"Retry-After": "60"}, "upstream error"), 8, ["not ready", "HTTP 503", "try again"]),
-    "half ready": ((200, JSON, '{"apiServerReady": false}'), 8, ["behind the user interface", "try again"]),
+    "half ready": ((200, JSON, '{"apiServerReady": false}'), 8, ["behind the web UI", "try again"]),
     "broken": ((500, JSON, '{"error": "no database"}'), 8, ["HTTP 500: no database"]),
 }
 
@@ -199,6 +203,6 @@ def test_a_token_file_must_hold_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["KFP_TOKEN", "KFP_COOKIE"])
 def test_a_secret_that_no_header_may_hold_is_not_shown(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv(name, "hunter2\nhunter3")
-    with pytest.raises(ParamsError, match=f"no usable secret: in {name}") as caught:
+    with pytest.raises(ParamsError, match=f"the secret cannot be used: in {name}") as caught:
         server.find_server("http://127.0.0.1:9")
     assert "hunter" not in str(caught.value)

@@ -20,7 +20,7 @@ from aupair.kubeflow.shards import (
 from kfp_artifact import Artifact
 
 
-def test_every_video_has_one_shard_and_the_sums_are_near() -> None:
+def test_videos_are_spread_over_shards_of_similar_total_size() -> None:
     sizes = [int(size) for size in np.random.default_rng(0).integers(1, 1000, 50)]
     assigned = _assign_shards(sizes, 4)
     sums = [sum(size for size, shard in zip(sizes, assigned) if shard == k) for k in range(4)]
@@ -86,12 +86,12 @@ def test_without_a_readable_video_the_overview_is_there_and_the_task_fails(tmp_p
 
 def test_bad_input_is_one_line(tmp_path: Path) -> None:
     plan = Artifact(tmp_path / "plan")
-    with pytest.raises(ParamsError, match="parameter shards, got 0"):
+    with pytest.raises(ParamsError, match="too few shards, got 0"):
         write_shard_plan(str(tmp_path), "x", 0, plan)
     (tmp_path / "notes.txt").write_text("x")
     with pytest.raises(DataError, match="no video: in"):
         write_shard_plan(str(tmp_path), "x", 1, plan)
-    with pytest.raises(ParamsError, match="parameter abstain, got 2"):
+    with pytest.raises(ParamsError, match="abstain is not a share, got 2"):
         predict_shard_videos(0, 2.0, plan, Artifact(tmp_path / "tables"))
 
 

@@ -118,10 +118,10 @@ def test_whole_floats_are_ints_and_others_are_refused(section: dict[str, float],
 
 
 @pytest.mark.slow
-def test_several_processes_that_fail_fail_the_stage(
+def test_stage_fails_if_its_processes_fail(
     function: Callable[[str], Any], finished: Path, tiny: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each of the two processes refuses pairs of other faces."""
+    """The pairs were drawn from other faces, so both processes refuse them."""
     monkeypatch.setenv("AUPAIR_PROCESSES", "2")
     pairs = Path(shutil.copytree(at(finished, "pairs"), tmp_path / "pairs"))
     store.write_json(pairs / "counts.json", {**store.read_json(pairs / "counts.json"), "fingerprint": "another"})

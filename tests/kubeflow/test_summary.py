@@ -9,7 +9,7 @@ import pytest
 
 from aupair.kubeflow import server, summary
 from aupair.kubeflow.pipeline_file import read_pipeline_file
-from aupair.kubeflow.run_record import TaskState, read_run_record, recorded
+from aupair.kubeflow.run_record import TaskState, read_run_record, record_task
 from aupair.kubeflow.summary import decide_result, write_run_summary
 from aupair.log import SILENT
 from aupair.registry import live_logging, mlflow_store
@@ -103,7 +103,7 @@ def test_the_page_and_the_parent_run_say_the_same(tmp_path: Path, run_id: str, r
     line = {FAILED: f"* failed: {LAST}", UNFINISHED: f"* did not end: {LAST}"}.get(record)
     assert line is None or line in text.splitlines()
     if result == "STATE UNKNOWN":
-        assert f"Kubeflow calls the run {state}, and there is no record of {LAST}." in text
+        assert f"Kubeflow reports the state {state}, and there is no record of {LAST}." in text
 
 
 def test_failed_and_killed_stages_are_named_with_their_trial(tmp_path: Path, run_id: str) -> None:
@@ -162,7 +162,7 @@ class TestInAPod:
         kfp.nodes = [node("w", "root.exit-handler-1.plan-shards", "FAILED")]
         lines = summarise("RUNNING", tmp_path, "run-7", "gather-predictions").splitlines()
         assert lines[0] == "# FAILED"
-        assert "* failed, by Kubeflow's list: plan-shards" in lines
+        assert "* failed tasks according to Kubeflow: plan-shards" in lines
         assert any("aupair pipeline logs run-7" in line and "pipeline/runid=run-7" in line for line in lines)
 
     def test_it_is_asked_again_until_its_list_is_up_to_date(self, tmp_path: Path, kfp: KfpServer) -> None:
@@ -186,7 +186,7 @@ class TestInAPod:
         kfp.nodes = [node("w", "a.plan-shards-driver", "FAILED"), node("w", "a.gather-predictions", "")]
         lines = summarise("RUNNING", tmp_path, "run-7", "gather-predictions").splitlines()
         assert lines[0] == "# FAILED"
-        assert "* failed, by Kubeflow's list: plan-shards-driver" in lines
+        assert "* failed tasks according to Kubeflow: plan-shards-driver" in lines
 
     def test_a_run_that_somebody_stopped_is_neither_good_nor_bad(
         self, tmp_path: Path, run_id: str, kfp: KfpServer
@@ -209,13 +209,13 @@ class TestInAPod:
 
 
 def test_a_task_outside_the_flow_is_recorded_on_a_server_only(run_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with recorded("gather-predictions", SILENT):
+    with record_task("gather-predictions", SILENT):
         pass
     assert read_run_record(mlflow_store.open_mlflow(create=True)).state("gather-predictions") is MISSING
     monkeypatch.setattr(mlflow_store, "sqlite_path", lambda uri: None)
-    with recorded("gather-predictions", SILENT):
+    with record_task("gather-predictions", SILENT):
         pass
-    with pytest.raises(ValueError, match="boom"), recorded("other", SILENT):
+    with pytest.raises(ValueError, match="boom"), record_task("other", SILENT):
         raise ValueError("boom")
     record = read_run_record(mlflow_store.open_mlflow())
     assert record.states() == {"gather-predictions": COMPLETE, "other": FAILED}
@@ -224,7 +224,7 @@ def test_a_task_outside_the_flow_is_recorded_on_a_server_only(run_id: str, monke
 def test_a_task_outside_the_flow_runs_without_mlflow(run_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     log, done = Listener(), []
-    with recorded("gather-predictions", log):
+    with record_task("gather-predictions", log):
         done.append(True)
     assert done
     assert "the end of gather-predictions is not recorded" in log.lines[-1]

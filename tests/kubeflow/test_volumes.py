@@ -1,4 +1,4 @@
-"""The first task tells of a volume that cannot be written; one that is only read is none of its business."""
+"""The first task reports a volume that cannot be written; one that is only read is not checked."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -40,9 +40,7 @@ def test_the_first_task_fails_in_one_line(
     locked: Path, tmp_path: Path, task: Callable[..., object], arguments: tuple[object, ...]
 ) -> None:
     output = Artifact(tmp_path / "output")
-    with pytest.raises(
-        DataError, match=rf"a volume that cannot be written: in {locked}, got .* for user .*run_as_user"
-    ):
+    with pytest.raises(DataError, match=rf"the volume cannot be written: in {locked}, got .* for user .*run_as_user"):
         task(*arguments, output)
     assert not Path(output.path).exists()
 

@@ -46,7 +46,7 @@ def test_values_are_there_while_the_stage_runs(client: Any, monkeypatch: pytest.
     assert (logged["train-mapping"].info.status, logged["train-mapping"].data.metrics["done"]) == ("FINISHED", 1)
     assert (tags["flow_id"], tags["pipeline_run_id"], tags["trial"], tags["logged"]) == ("k1", "k1", "1", "yes")
     assert tags["mlflow.parentRunId"] == logged["flow"].info.run_id
-    assert logged["flow"].info.status == "RUNNING", "the pipeline goes on"
+    assert logged["flow"].info.status == "RUNNING", "the pipeline continues"
 
 
 def test_two_stages_have_one_parent_and_a_named_experiment(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:

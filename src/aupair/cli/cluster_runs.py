@@ -1,4 +1,4 @@
-"""`aupair pipeline submit | schedule | upload | status | logs | cancel | doctor`: the commands that talk to a cluster."""
+"""The commands for a cluster: `aupair pipeline submit | schedule | upload | status | logs | cancel | doctor`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -30,20 +30,22 @@ Host = Annotated[
         help="The server, behind Kubeflow's gateway https://HOST/pipeline; not needed in a pod of the cluster.",
     ),
 ]
-Namespace = Annotated[str, typer.Option(envvar="KFP_NAMESPACE", help="Yours, on a server for many users.")]
+Namespace = Annotated[str, typer.Option(envvar="KFP_NAMESPACE", help="Your namespace, on a multi-user server.")]
 TokenFile = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="A file with the token; else the variable KFP_TOKEN.")
+    Path | None, typer.Option(metavar="FILE", help="A file with the token; default: the variable KFP_TOKEN.")
 ]
 CaCert = Annotated[
     Path | None, typer.Option(metavar="FILE", envvar="KFP_CA_CERT", help="Certificate authorities to trust (PEM).")
 ]
 ServerVersion = Annotated[
     str,
-    typer.Option(metavar="X.Y", envvar="KFP_SERVER_VERSION", help="The server's version, where it does not tell it."),
+    typer.Option(
+        metavar="X.Y", envvar="KFP_SERVER_VERSION", help="The server's version, if the server does not report it."
+    ),
 ]
-RunId = Annotated[str, typer.Argument(metavar="RUN_ID", help="As `submit` and `status` show it.")]
-Timeout = Annotated[float, typer.Option(min=1, metavar="SECONDS", help="How long to wait.")]
-Experiment = Annotated[str, typer.Option(help="Where the runs are listed; created if it does not exist.")]
+RunId = Annotated[str, typer.Argument(metavar="RUN_ID", help="The run's id, as `submit` and `status` print it.")]
+Timeout = Annotated[float, typer.Option(min=1, metavar="SECONDS", help="The longest time to wait.")]
+Experiment = Annotated[str, typer.Option(help="The experiment to list the run under; created if it does not exist.")]
 
 
 def _connect_for(
@@ -79,7 +81,7 @@ def submit(
     ca_cert: CaCert = None,
     server_version: ServerVersion = "",
     experiment: Experiment = "aupair",
-    name: Annotated[str, typer.Option(help="The run's name; else the pipeline's, and the time.")] = "",
+    name: Annotated[str, typer.Option(help="The run's name; default: the pipeline's name and the time.")] = "",
     wait: Annotated[
         bool, typer.Option("--wait", help="Wait until it has finished; Ctrl-C does not stop the run.")
     ] = False,
@@ -112,7 +114,7 @@ def schedule(
         str, typer.Option(metavar='"S M H DAY MONTH WEEKDAY"', help="Six fields, seconds first, UTC.")
     ] = "",
     interval: Annotated[
-        int | None, typer.Option(min=1, metavar="SECONDS", help="From run to run, instead of --cron.")
+        int | None, typer.Option(min=1, metavar="SECONDS", help="Time between runs, instead of --cron.")
     ] = None,
     host: Host = "",
     namespace: Namespace = "",
@@ -121,11 +123,11 @@ def schedule(
     server_version: ServerVersion = "",
     experiment: Experiment = "aupair",
     concurrency: Annotated[int, typer.Option("--max-concurrency", min=1, max=10, help="Runs that may overlap.")] = 1,
-    catchup: Annotated[bool, typer.Option("--catchup", help="Make up for runs that were missed.")] = False,
-    disabled: Annotated[bool, typer.Option("--disabled", help="Create it, but do not start it.")] = False,
+    catchup: Annotated[bool, typer.Option("--catchup", help="Run missed runs later.")] = False,
+    disabled: Annotated[bool, typer.Option("--disabled", help="Create the schedule without starting it.")] = False,
     replace: Annotated[bool, typer.Option("--replace", help="Replace the schedule of this name.")] = False,
 ) -> None:
-    """Create a schedule by which a cluster runs a compiled file again and again."""
+    """Create a schedule that runs a compiled file repeatedly on a cluster."""
     from aupair.kubeflow.pipeline_file import parse_arguments, read_pipeline_file
     from aupair.kubeflow.runs import Schedule, create_schedule
 
@@ -148,30 +150,31 @@ def upload(
     token_file: TokenFile = None,
     ca_cert: CaCert = None,
     server_version: ServerVersion = "",
-    name: Annotated[str, typer.Option(help="The pipeline's name; else that in the file.")] = "",
-    version: Annotated[str, typer.Option(help="The version's name; else the hash of the file.")] = "",
+    name: Annotated[str, typer.Option(help="The pipeline's name; default: the name in the file.")] = "",
+    version: Annotated[str, typer.Option(help="The version's name; default: the hash of the file.")] = "",
 ) -> None:
-    """Upload a compiled file as a version of a pipeline, for runs that are started from Kubeflow's pages."""
+    """Upload a compiled file as a version of a pipeline, for runs that are started from Kubeflow's web UI."""
     from aupair.kubeflow.pipeline_file import read_pipeline_file
     from aupair.kubeflow.uploads import upload_pipeline
 
     file = read_pipeline_file(path)
     connection = _connect_for(file, server_version, host, namespace, token_file, ca_cert)
     uploaded, created = upload_pipeline(connection, file, name, version)
-    done = "uploaded" if created else "was uploaded before, nothing has changed"
+    done = "uploaded" if created else "was uploaded before; nothing has changed"
     typer.echo(f"{name or file.name} version {uploaded.name}: {done}" + (f"\n{uploaded.url}" if uploaded.url else ""))
 
 
 @app.command(epilog="Examples: `aupair pipeline status`, `aupair pipeline status 7c1d9a1e-0f5b-4d6a-9c55-1b2f3a4d5e6f`")
 def status(
     run_id: Annotated[
-        str | None, typer.Argument(metavar="[RUN_ID]", help="Show its tasks; else the latest runs.")
+        str | None,
+        typer.Argument(metavar="[RUN_ID]", help="The run whose tasks are shown; without it, the latest runs."),
     ] = None,
     host: Host = "",
     namespace: Namespace = "",
     token_file: TokenFile = None,
     ca_cert: CaCert = None,
-    count: Annotated[int, typer.Option("-n", "--count", min=1, max=200, help="How many runs.")] = 10,
+    count: Annotated[int, typer.Option("-n", "--count", min=1, max=200, help="The number of runs to show.")] = 10,
 ) -> None:
     """Show the latest runs, or the tasks of one run with their states and durations."""
     from aupair.console import show_table
@@ -198,8 +201,12 @@ def logs(
     namespace: Namespace = "",
     token_file: TokenFile = None,
     ca_cert: CaCert = None,
-    task: Annotated[str, typer.Option(help="Of this task; else of those that failed; else of all.")] = "",
-    tail: Annotated[int | None, typer.Option(min=1, metavar="LINES", help="Only the last lines of each.")] = None,
+    task: Annotated[
+        str, typer.Option(help="The task whose logs are printed; default: the failed tasks, or all if none failed.")
+    ] = "",
+    tail: Annotated[
+        int | None, typer.Option(min=1, metavar="LINES", help="Print only this many last lines of each log.")
+    ] = None,
 ) -> None:
     """Print the logs of a run's tasks; Kubernetes keeps them as long as the pods, unless the server archives them."""
     from aupair.errors import RejectedError
@@ -240,7 +247,7 @@ def cancel(
         typer.echo(f"run {run_id}: stopping")
         return
     state = wait_for_end(connection, run_id, timeout, ConsoleLog())
-    typer.echo(f"run {run_id}: stopped; the server calls it {state}")
+    typer.echo(f"run {run_id}: ended as {state}")
 
 
 @app.command(
@@ -249,14 +256,14 @@ def cancel(
 )
 def doctor(
     path: Annotated[Path | None, typer.Argument(metavar="[FILE.yaml]", help="A compiled pipeline.")] = None,
-    source: Annotated[str, typer.Option(metavar="s3://BUCKET/PREFIX", help="The data to look for.")] = "",
+    source: Annotated[str, typer.Option(metavar="s3://BUCKET/PREFIX", help="The data that the run will read.")] = "",
     host: Host = "",
     namespace: Namespace = "",
     token_file: TokenFile = None,
     ca_cert: CaCert = None,
     server_version: ServerVersion = "",
 ) -> None:
-    """Check all that a run needs, one line each; the exit code is that of the first check that fails."""
+    """Check everything that a run needs, one line for each check; the exit code is that of the first failed check."""
     from aupair.kubeflow.doctor import Doctor
     from aupair.kubeflow.server import NoHostError, find_server
 

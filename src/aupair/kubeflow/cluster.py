@@ -1,6 +1,6 @@
-"""Settings of a cluster that are compiled into the pipelines: image, GPUs, memory, secrets, volumes, time limits.
+"""The settings of a cluster that are compiled into the pipelines: image, GPUs, memory, secrets, volumes, time limits.
 
-A setting with its default value is not written: a server older than the SDK drops or refuses what it does not know.
+A setting with its default value is not written, since a server older than the SDK drops or refuses unknown keys.
 An example with every key: params/cluster.yaml.
 """
 
@@ -25,14 +25,18 @@ _Count = Annotated[int, Field(ge=0, le=2**31 - 1)]
 _Mount = Annotated[str, Field(pattern="^/")]
 
 _RUN_ID_FIELD = "metadata.labels['pipeline/runid']"
-"""The label of a pod with the id of its run; passed as an argument, the id would keep the cache from ever hitting."""
+"""The pod label that holds the run's id. Passed as an argument instead, the id would prevent every cache hit."""
 
 _SECRET_NAME = re.compile("SECRET|PASSWORD|TOKEN|KEY|CREDENTIAL|COOKIE")
 _URL_WITH_USER = re.compile(r"\w+://[^/]*@")
 """Signs of a secret: the name of a variable, or a URL with a user in it."""
 
 CHECKPOINTS = "AUPAIR_CHECKPOINTS"
+"""Variable of every task: the folder of checkpoints."""
+
 PROCESSES = "AUPAIR_PROCESSES"
+"""Variable of a training task: the number of processes, one for each GPU."""
+
 VOLUMES = "AUPAIR_VOLUMES"
 """Variable of the first task: the folders to check, separated by colons."""
 
@@ -47,7 +51,7 @@ _SIDE_EFFECTS = ("register-model", "summarise")
 """Tasks that are not retried."""
 
 _NEVER_CACHED = (*_SIDE_EFFECTS, "gather-predictions")
-"""Tasks that run in every run: a run is good if its last task recorded so."""
+"""Tasks that are never cached: a run's result is read from the record of its last task."""
 
 
 class _Toleration(Record):
@@ -59,10 +63,10 @@ class _Toleration(Record):
     effect: Literal["", "NoSchedule", "PreferNoSchedule", "NoExecute"] = ""
 
     @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        """Check what Kubernetes would refuse."""
+    def _check_consistency(self) -> Self:
+        """Check for combinations that Kubernetes refuses."""
         if (self.operator == "Exists" and self.value) or (self.operator == "Equal" and not self.key):
-            raise ValueError("Exists without a value, or Equal with a key")
+            raise ValueError("operator Exists without a value, or operator Equal with a key")
         return self
 
 
@@ -76,23 +80,24 @@ class Cluster(Record):
     gpus: _Count = 0
     """GPUs for each stage that can use one (`aupair flow`); training uses several by torchrun, in one pod"""
     gpu_type: str = "nvidia.com/gpu"
-    """the resource's name"""
+    """the name of the GPU resource"""
     memory: bool | dict[str, Annotated[int, Field(ge=1)]] = False
-    """GiB: true: what the flow says each stage needs; a mapping stage: GiB: only those"""
+    """memory in GiB; true: what each stage needs (`aupair flow`); or a dict of stage and GiB, such as {evaluate: 16}, for
+    those stages only"""
     cpu: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
     """CPUs by stage, such as {preprocess-faces: 8}"""
     shm: _Count = 0
     """GiB of /dev/shm for GPU stages"""
     scratch: _Count = 0
-    """GiB at most that a task may write to /tmp, on the node's disk; artifacts lie elsewhere, in volumes of KFP's launcher"""
+    """the most GiB that a task may write to /tmp, on the node's disk; artifacts are in volumes of KFP's launcher"""
     scratch_class: str = ""
     """a storage class: /tmp is then a fresh volume of that size and class, which must let run_as_user write"""
     secrets: dict[str, dict[str, str]] = Field(default_factory=dict)
-    """secret: {key in it: environment variable}, for every task; values never come near the compiled file"""
+    """secret: {key in it: environment variable}, for every task; values are not written to the compiled file"""
     env: dict[str, str] = Field(default_factory=dict)
     """plain variables for every task, such as MLFLOW_TRACKING_URI, AWS_ENDPOINT_URL; never a secret"""
     run_id: bool = False
-    """give every task its run's id from the pod's label, so that MLflow's runs are tagged with it"""
+    """whether every task gets the run's id from the pod's label, so that MLflow's runs are tagged with it"""
     tolerations: tuple[_Toleration, ...] = ()
     """for GPU stages"""
     node_selector: dict[str, str] = Field(default_factory=dict)
@@ -100,39 +105,39 @@ class Cluster(Record):
     pvcs: dict[str, _Mount] = Field(default_factory=dict)
     """volume claim: where it is mounted, in every task"""
     checkpoints: Annotated[str, Field(pattern="^(/.*)?$")] = ""
-    """a folder on one of those volumes: a training stage that is retried goes on from there"""
+    """a folder on one of those volumes, from which a retried training stage continues"""
     run_as_user: _Count = 0
-    """number of the user that tasks run as; 0: the image's, 1000. KFP has no fsGroup: volumes must let this user write"""
+    """id of the user that tasks run as; 0: the image's, 1000. KFP has no fsGroup, so volumes must be writable for this user"""
     run_as_group: _Count = 0
-    """number of its group; 0: the image's, 0"""
+    """id of the group that tasks run as; 0: the image's, 0"""
     timeout: _Count = 0
     """seconds after which a task's pod is stopped; 0: never"""
     deadline: _Count = 0
     """seconds after which the whole run is stopped; 0: never"""
     retries: _Count = 0
-    """of every task without a side effect; a training stage goes on from where it was only with checkpoints"""
+    """retries of every task without a side effect; a training stage continues where it stopped only with checkpoints"""
     backoff: _Count = 60
     """seconds before the first retry, doubled each time (with retries)"""
     retry_window: _Count = 0
     """seconds since a task's first start after which Argo retries it no more, and stops a retried pod (with retries);
     0: enough for all retries to run up to their timeout, or a week without timeout"""
     parallelism: _Count = 0
-    """trials, or shards, at once; 0: the server's default"""
+    """trials or shards that run at the same time; 0: the server's default"""
     ttl: _Count = 0
     """seconds that a finished run's pods are kept; 0: the server's default"""
     cache: bool = False
-    """let the server reuse the outputs of equal tasks; only with a source whose content never changes"""
+    """whether the server reuses the outputs of equal tasks; only for a source whose content never changes"""
 
     @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        """Check what would otherwise fail on the cluster only."""
+    def _check_consistency(self) -> Self:
+        """Check for mistakes that would otherwise be found only on the cluster."""
         known = {stage.name for stage in FLOW} | {"fetch-data", "summarise", *_OTHER_NEEDS}
         named = set(self.cpu) | set(self.memory if isinstance(self.memory, dict) else ())
         if named - known:
             raise ValueError(f"stages among {', '.join(sorted(known))}; got {', '.join(sorted(named - known))}")
         if self.checkpoints and not any(Path(self.checkpoints).is_relative_to(mount) for mount in self.pvcs.values()):
             raise ValueError(
-                f"checkpoints on a volume of pvcs; {self.checkpoints} is on none, and would go with its pod"
+                f"checkpoints on a volume of pvcs; {self.checkpoints} is on none, and would be lost with its pod"
             )
         if self.scratch_class and not self.scratch:
             raise ValueError("the size of the volume, in scratch, together with scratch_class")
@@ -152,16 +157,16 @@ class Cluster(Record):
 
     @property
     def window(self) -> int:
-        """The seconds since a task's first start in which it may be retried."""
+        """Return the seconds since a task's first start during which it may be retried."""
         pauses = self.backoff * (2 ** min(self.retries, 31) - 1)
         enough = (self.retries + 1) * self.timeout + pauses if self.timeout else _WEEK
         return min(self.retry_window or enough, 2**31 - 1)
 
     @property
     def warnings(self) -> list[str]:
-        """What is allowed, but rarely meant."""
+        """Return warnings about options that are allowed but rarely intended."""
         if self.retries and not self.checkpoints:
-            return ["retries without checkpoints: a training stage that is retried begins again from its first step"]
+            return ["retries without checkpoints: a training stage that is retried starts again from its first step"]
         return []
 
 
@@ -176,16 +181,16 @@ def load_cluster(path: Path | None, overrides: "Sequence[str]" = ()) -> Cluster:
 
 
 class TaskSettings:
-    """Applies the cluster's options to the tasks of a pipeline: `configure(task)` returns the task.
+    """The cluster's settings for the tasks of a pipeline; call it with a task to apply them.
 
     Args:
         cluster: the options.
-        params: those the pipeline is compiled with.
+        params: the params that the pipeline is compiled with.
     """
 
     def __init__(self, cluster: Cluster, params: Params) -> None:
         self.cluster = cluster
-        # a task logs itself, and does not get the section of register_model
+        # each task logs its own MLflow run, but does not receive the section that names the experiment
         experiment = {EXPERIMENT: params.register_model.experiment} if cluster.run_id else {}
         self.env = experiment | cluster.env
 
@@ -197,7 +202,7 @@ class TaskSettings:
         task.set_container_image(cluster.image)
         task.set_caching_options(cluster.cache and name not in _NEVER_CACHED)
         if cluster.retries and name not in _SIDE_EFFECTS:
-            # KFP's default window of an hour is shorter than many a training
+            # KFP's default window of an hour is shorter than many trainings
             task.set_retry(cluster.retries, f"{cluster.backoff}s", 2.0, backoff_max_duration=f"{cluster.window}s")
         for key, value in self.env.items():
             task.set_env_variable(key, value)
@@ -231,6 +236,7 @@ class TaskSettings:
             kubernetes.add_node_selector(task, key, value)
 
     def _set_kubernetes_options(self, task: "PipelineTask") -> None:
+        """Set secrets, run id, user, time limit and image options."""
         from kfp import kubernetes
 
         cluster = self.cluster
@@ -248,7 +254,7 @@ class TaskSettings:
             kubernetes.set_image_pull_secrets(task, list(cluster.image_pull_secrets))
 
     def _set_volumes(self, task: "PipelineTask", name: str) -> None:
-        """Mount the volumes, and let the first task check them."""
+        """Mount the volumes, and name them to the first task, which checks them."""
         from kfp import kubernetes
 
         cluster = self.cluster

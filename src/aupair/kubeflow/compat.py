@@ -1,8 +1,8 @@
-"""Compare a compiled file with the version of the server: what an older server would drop, or refuse.
+"""The check of a compiled file against the server's version: the options that an older server drops or refuses.
 
-A server reads a file by the protocol files of its own version. It does not recognise a second document in which a key of
-`pipelineConfig` is unknown to it, and runs the pipeline **without the whole document**: no secrets, no volumes, no node
-selectors, and no message. A task's unknown key makes it refuse the file. So a file is checked before it is sent.
+A compiled file may have a second YAML document, with the Kubernetes settings. If that has a key under `pipelineConfig` that
+the server does not know, the server ignores **the whole document** without a message: no secrets, volumes or node
+selectors. If a task has an unknown key, the server refuses the file. A file is therefore checked before it is sent.
 
 The versions are the first tags of kubeflow/pipelines whose server has the key in its protocol files
 (`api/v2alpha1/pipeline_spec.proto`, `kubernetes_platform/proto/kubernetes_executor_config.proto`; up to 2.4 in the revision
@@ -19,7 +19,9 @@ from aupair.kubeflow.pipeline_file import PipelineFile
 Version = tuple[int, int]
 
 MINIMUM_SERVER: Version = (2, 14)
-"""The first server that gathers the outputs of a loop's iterations into a list (`dsl.Collected`); both pipelines do."""
+"""The first server that gathers the outputs of a loop's iterations into a list (`dsl.Collected`); both pipelines need it."""
+
+_WHY_MINIMUM = "since older ones do not gather the outputs of trials or shards"
 
 _PIPELINE_KEYS: dict[str, tuple[str, Version]] = {
     "resourceTtlOnCompletion": ("ttl", (2, 17)),
@@ -33,7 +35,7 @@ _TASK_KEYS: dict[str, tuple[str, Version]] = {
     "securityContext": ("run_as_user and run_as_group", (2, 16)),
     "optional": ("secrets", (2, 15)),  # kfp writes `optional: false` beside each secret
 }
-"""Keys of a task's settings, likewise."""
+"""Keys of a task's settings, with the same entries."""
 
 _UNREADABLE_FILE = ("unknown template format", "pipeline spec is invalid", "platform spec is invalid")
 """Server messages about a file that it cannot read."""
@@ -43,16 +45,16 @@ def check_server_version(file: PipelineFile, version: str) -> None:
     """Check that a server of a version neither drops nor refuses a part of a file.
 
     Args:
-        version: such as `2.17.0`; a text without a number, such as `unknown`, stands for the oldest supported server.
+        version: such as `2.17.0`; a text without a number, such as `unknown`, counts as the oldest supported server.
 
     Raises:
         RejectedError: the server is too old for the pipelines, or for an option that the file was compiled with.
     """
     server = parse_version(version) or MINIMUM_SERVER
-    name = f"server {version}" if parse_version(version) else "a server that does not say its version"
+    name = f"server {version}" if parse_version(version) else "a server that does not report its version"
     if server < MINIMUM_SERVER:
         raise RejectedError(
-            "a server that is too old", got=name, expected=f"{_text(MINIMUM_SERVER)} or newer, {_WHY_MINIMUM}"
+            "the server is too old", got=name, expected=f"{_text(MINIMUM_SERVER)} or newer, {_WHY_MINIMUM}"
         )
     newer = {option: since for option, since in _used_options(file).items() if since > server}
     if newer:
@@ -61,7 +63,7 @@ def check_server_version(file: PipelineFile, version: str) -> None:
         effect = "run the file without any secret, volume or node selector" if dropped else "refuse the file"
         upgrade = "upgrade the server" if parse_version(version) else "name its version by --server-version"
         raise RejectedError(
-            "options that the server does not know",
+            "the server is too old for options of this file",
             where=file.path,
             got=f"{name}, which would {effect}",
             expected=f"the version that each option needs: {needs}",
@@ -69,15 +71,14 @@ def check_server_version(file: PipelineFile, version: str) -> None:
         )
 
 
-_WHY_MINIMUM = "since older ones do not gather the outputs of trials or shards"
-
-
 def advice_for_refusal(message: str) -> str:
-    """Return what to do about a server's message, if it says that the server is older than the file; else nothing."""
+    """Return what to do about a server's message, if it shows that the server is older than the file, else an empty string."""
     if match := re.search(r'unknown field "(\w+)"', message):
         option, since = (_TASK_KEYS | _PIPELINE_KEYS).get(match[1], ("", (0, 0)))
         if option:
-            return f"the server is older than the file: compile without {option}, or upgrade it to {_text(since)}"
+            return (
+                f"the server is older than the file: compile without {option}, or upgrade the server to {_text(since)}"
+            )
     if match or any(words in message for words in _UNREADABLE_FILE):
         return "the server may be older than the SDK: try `aupair pipeline doctor FILE.yaml`"
     return ""
@@ -90,12 +91,12 @@ def parse_version(version: str) -> Version | None:
 
 
 def _text(version: Version) -> str:
-    """Return a version as people write it: 2.17."""
+    """Return a version as text, such as 2.17."""
     return ".".join(map(str, version))
 
 
 def _used_options(file: PipelineFile) -> dict[str, Version]:
-    """Return the compile options that show in the file, with the first version that knows each."""
+    """Return the compile options that appear in the file, with the first version that knows each."""
     of_pipeline = set(_keys(file.kubernetes.get("pipelineConfig")))
     of_tasks = set(_keys(file.kubernetes.get("deploymentSpec")))
     return dict(

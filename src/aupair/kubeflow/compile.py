@@ -1,4 +1,4 @@
-"""Compile pipelines/*.py into the one file that is run locally and submitted: `aupair pipeline compile`."""
+"""The compilation of pipelines/*.py into the one file that is run locally and submitted: `aupair pipeline compile`."""
 
 import importlib
 import sys
@@ -25,7 +25,7 @@ def compile_pipeline(name: str, params: Params, cluster: Cluster, out: Path, roo
 
     Args:
         name: `train` or `predict`.
-        out: the YAML; a second document in it holds the settings that only Kubernetes understands.
+        out: the YAML file; its second document holds the settings for Kubernetes.
         root: the checkout, with the folders components and pipelines.
 
     Raises:
@@ -37,17 +37,17 @@ def compile_pipeline(name: str, params: Params, cluster: Cluster, out: Path, roo
         raise ParamsError("no such pipeline", got=name, expected=" or ".join(_PIPELINES))
     check_trials(len(params.trials))
     if out.suffix not in (".yaml", ".yml"):
-        raise ParamsError("-o", got=out, expected="a file named *.yaml")
+        raise ParamsError("-o is not a YAML file", got=out, expected="a file named *.yaml")
     ttl = cluster.ttl or None
     config = dsl.PipelineConfig(
         ttl_seconds_after_finished=ttl,
-        # KFP's own settings of these two would win over the one above
+        # KFP's own settings of these two would take precedence over the one above
         ttl_seconds_after_success=ttl,
         ttl_seconds_after_failure=ttl,
         active_deadline_seconds=cluster.deadline or None,
     )
     with importable_checkout(root), tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # kfp's own, about its future defaults
+        warnings.simplefilter("ignore", FutureWarning)  # warnings of kfp about its future defaults
         factory = getattr(importlib.import_module(f"pipelines.{name}"), f"{name}_pipeline")
         function = factory(params, TaskSettings(cluster, params), cluster.parallelism or None, config)
         compiled = Path(folder) / "pipeline.yaml"
@@ -63,12 +63,12 @@ def importable_checkout(root: Path) -> Iterator[None]:
     """Make a checkout's folders components and pipelines importable; they are not part of the package.
 
     Raises:
-        ParamsError: it is not a checkout.
+        ParamsError: the folder is not a checkout.
     """
     missing = [name for name in _PIPELINES if not (root / "pipelines" / f"{name}.py").is_file()]
     if missing:
-        where = root.resolve() / "pipelines"
-        raise ParamsError("no such pipeline", where=where, got=f"no {missing[0]}.py", todo="run inside a checkout")
+        expected, todo = f"pipelines/{missing[0]}.py", "run inside a checkout"
+        raise ParamsError("not an aupair checkout", where=root.resolve(), expected=expected, todo=todo)
     sys.path.insert(0, str(root.resolve()))
     try:
         yield

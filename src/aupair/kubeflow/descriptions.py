@@ -1,8 +1,8 @@
-"""The descriptions of inputs and outputs in a compiled file, for those who read it or start a run on KFP's pages.
+"""The descriptions of inputs and outputs in a compiled file, for readers of the file and users of KFP's web UI.
 
-They are the same words for an artifact or an input wherever it comes up, so they are written once, here. The keys of a
-section of the params are those of its records. KFP's pages (2.17) show the description of a pipeline, and not those of its
-inputs: so that of the pipeline lists them.
+Artifacts and inputs have the same description wherever they occur. The keys of a section of the params are read from its
+settings record. KFP's web UI (2.17) shows a pipeline's description but not those of its inputs, so the pipeline's
+description lists them.
 """
 
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from aupair.params import Params
 from aupair.record import Record, list_keys
 
 _INPUTS = {
-    "source": "where the data, or the videos to predict, lie: s3://bucket/prefix, a folder on a mounted volume; "
+    "source": "the place of the data, or of the videos to predict: s3://bucket/prefix, a folder on a mounted volume; "
     "for training also git+URL of a repository with a data.dvc",
     "revision": "the git revision, with git+URL",
     "remote": "the DVC remote to pull the data from, with git+URL; empty: the repository's default",
@@ -25,16 +25,16 @@ _INPUTS = {
     "shards": f"the largest number of shards, at most {MAX_SHARDS}; each holds any number of videos",
     "shard": "number of the shard",
     "abstain": "share of decisions to abstain from, 0 to 1",
-    "last_task": "the task whose record says that the run is good",
+    "last_task": "the task whose success makes the run succeed",
     "run_id": "the run's id",
-    "status": "the state of the tasks before, from KFP",
+    "status": "the state of the run before the exit task, from KFP",
 }
 
 _ARTIFACTS = {
     "data": "videos, annotations, subjects and splits",
     "labels": "a row for every annotated frame: video, subject, split, time, levels of the AUs",
     "info": "the data's hash and counts",
-    "data_docs": "pages of the checks of the annotations",
+    "data_docs": "Great Expectations' Data Docs of the annotations",
     "faces": "a file of aligned faces for each video",
     "pairs": "pairs, or groups of frames, to train and evaluate on, and the folds",
     "f": "the network of pseudo-intensity, and y_hat of every frame",
@@ -52,7 +52,7 @@ _ARTIFACTS = {
     "plan": "which shard predicts which video, and the version of the model",
     "tables": "a table of predictions for each video of the shard, and the status of each",
     "predictions": "a table of predictions for each video, and one summary",
-    "overview": "how many videos were read, and which were not, and why",
+    "overview": "the number of videos read, and those that could not be read, with the reason",
     "summary": "the run's result, scores and links",
     "Output": "the numbers of the shards",
 }
@@ -87,8 +87,8 @@ def _definitions(component: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any
 
 
 def _describe(name: str) -> str:
-    """Return the short description of a component's input or output: sections are described with the pipeline."""
-    return f"section of the params, of {name.replace('_', '-')}" if _is_section(name) else (_INPUTS | _ARTIFACTS)[name]
+    """Return the short description of a component's input or output; the pipeline's description has the keys of sections."""
+    return f"params section of {name.replace('_', '-')}" if _is_section(name) else (_INPUTS | _ARTIFACTS)[name]
 
 
 def _is_section(name: str) -> bool:
@@ -98,4 +98,5 @@ def _is_section(name: str) -> bool:
 def _describe_section(name: str) -> str:
     """Return the description of a section, with its keys."""
     keys = ", ".join(list_keys(Params.model_fields[name].annotation))
-    return f"settings of {name.replace('_', '-')}, as in params.yaml; give all of them, KFP does not merge: {keys}"
+    of = name.replace("_", "-")
+    return f"settings of {of}, as in params.yaml; pass every key, since KFP replaces the whole section. Keys: {keys}"

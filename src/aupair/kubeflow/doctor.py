@@ -1,4 +1,4 @@
-"""Check everything that a submitted run needs, one line for each check: `aupair pipeline doctor`."""
+"""The checks of everything that a submitted run needs, one line for each: `aupair pipeline doctor`."""
 
 import os
 import subprocess
@@ -18,14 +18,14 @@ from aupair.registry import mlflow_store
 from aupair.retry import no_retries
 
 _SECONDS = 5
-"""How long to wait for an answer; the KFP server has limits of its own."""
+"""Seconds to wait for an answer; for the KFP server, `Connection` has other limits."""
 
 _REVISION = "org.opencontainers.image.revision"
 _TRACKING = "MLFLOW_TRACKING_URI"
 
 
 class _Unsure(AupairError):
-    """Something that cannot be checked from here, or that deserves a look."""
+    """A result that cannot be decided from this machine, or that the user should look at."""
 
 
 @dataclass(frozen=True)
@@ -42,13 +42,13 @@ class Check:
 
 
 class Doctor:
-    """Checks a server, a compiled file, and the stores of data and models; a check is a method that returns its result.
+    """The checks of a server, a compiled file, and the stores of data and models; each check is a method.
 
     Args:
         server: None if no host was named.
         path: a compiled pipeline, or None.
         source: `s3://bucket/prefix` of the data, or empty.
-        version: the server's, where it does not tell it.
+        version: the server's version, for a server that does not report it.
     """
 
     def __init__(self, server: Server | None, path: Path | None, source: str, version: str = "") -> None:
@@ -57,7 +57,7 @@ class Doctor:
         self.file: PipelineFile
 
     def run_checks(self) -> Iterator[Check]:
-        """Yield the result of every check that the arguments, and the checks before it, make possible."""
+        """Yield the result of every check that the arguments and the earlier checks make possible."""
         yield _run_check("sdk", self._sdk_versions)
         if self.path:
             yield _run_check("file", self._read_file)
@@ -95,20 +95,23 @@ class Doctor:
         if hasattr(self, "file"):
             check_server_version(self.file, server)
         if not server:
-            raise _Unsure("the server does not tell its version", todo="give --server-version X.Y")
+            raise _Unsure("the server does not report its version", todo="give --server-version X.Y")
         if not hasattr(self, "file") and (parse_version(server) or (0, 0)) < (parse_version(sdk) or (0, 0)):
             raise _Unsure(f"server {server}, SDK {sdk}", todo="name the compiled file to see what that server lacks")
         return f"server {server}, SDK {sdk}"
 
     def _namespace(self) -> str:
-        """List an experiment, which needs the same rights as a run."""
+        """List the experiments, which needs the same permissions as starting a run."""
         name = self.connection.namespace
         with kfp_errors(self.connection.server, f"list the experiments of {name or 'the server'}"):
             self.connection.experiments.experiment_service_list_experiments(page_size=1, namespace=name)
         return f"{name or 'none is needed'}: experiments can be listed"
 
     def _image_name(self) -> str:
-        """Check that images are pinned: the cache and the cluster's nodes know an image by its name alone."""
+        """Check that images are pinned.
+
+        KFP's cache and the nodes go by an image's name, so a changed image under the same name would not be noticed.
+        """
         unpinned = [image for image in self.file.images if not _is_pinned(image)]
         if unpinned:
             todo = "compile with --image NAME:GIT_SHA or NAME@sha256:..."
@@ -116,7 +119,7 @@ class Doctor:
         return ", ".join(self.file.images)
 
     def _image_commit(self) -> str:
-        """Compare the commit that this machine's image was built from with the commit of the checkout."""
+        """Compare the commit of the pipeline's image, as docker or podman has it on this machine, with the checkout's commit."""
         import docker
 
         git = ["git", "rev-parse", "HEAD"]
@@ -127,13 +130,13 @@ class Doctor:
         except (docker.errors.DockerException, OSError, subprocess.TimeoutExpired) as error:
             todo = "it needs the image in docker or podman on this machine, and git"
             raise _Unsure(f"{self.file.images[0]} cannot be checked from here", todo=todo) from error
-        if not head or built != head:  # changes that were not committed show as HEAD-dirty
+        if not head or built != head:  # an image with uncommitted changes is labelled HEAD-dirty
             got = f"the image was built from {built or 'an unknown commit'}, the checkout is at {head or 'none'}"
             raise _Unsure(got, todo="make image, push it, compile again")
         return f"the image is of the checkout's commit, {head[:12]}"
 
     def _secrets(self) -> str:
-        """List what must exist in the namespace before the first task starts."""
+        """List the secrets and volume claims that must exist in the namespace before the first task starts."""
         names = _required_objects(self.file)
         if not names:
             return "the file uses no secret and no volume"
@@ -142,7 +145,7 @@ class Doctor:
         raise _Unsure(f"cannot be checked from here: {', '.join(names)}", todo=todo)
 
     def _tracking_uri(self) -> str:
-        """Return where the tasks will log to."""
+        """Return the MLflow server that the tasks will log to."""
         executors = self.file.spec["deploymentSpec"]["executors"].values()
         variables = [entry for executor in executors for entry in executor.get("container", {}).get("env", ())]
         uris = sorted({entry["value"] for entry in variables if entry["name"] == _TRACKING})
@@ -152,11 +155,11 @@ class Doctor:
         return f"the tasks log to {', '.join(map(scrub, uris))}"
 
     def _object_store(self) -> str:
-        """Look for the data in the object store."""
+        """Check that the object store has data under the source's prefix."""
         if not self.source:
             raise _Unsure("not checked", todo="give --source s3://bucket/prefix, and AWS_ENDPOINT_URL unless it is AWS")
         if not self.source.startswith("s3://"):
-            raise ParamsError("--source", got=self.source, expected="s3://bucket/prefix")
+            raise ParamsError("--source is not an S3 address", got=self.source, expected="s3://bucket/prefix")
         bucket, prefix = parse_address(self.source)
         with s3_client(self.source, Patience(attempts=1, timeout=_SECONDS)) as client:
             listed = client.list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=1)
@@ -178,7 +181,7 @@ class Doctor:
 
 
 def _is_pinned(image: str) -> bool:
-    """Return whether an image's name always means the same image: a digest, or a tag other than latest."""
+    """Return whether an image's name has a digest, or a tag other than latest, and so always means the same image."""
     return "@sha256:" in image or image.rpartition("/")[2].partition(":")[2] not in ("", "latest")
 
 

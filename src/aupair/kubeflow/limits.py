@@ -1,18 +1,21 @@
-"""How many trials and shards a run on Kubeflow can have.
+"""Limits on the number of trials and shards of a run on Kubeflow.
 
-KFP hands a task all its inputs as one text. Linux accepts 128 KiB in one argument or variable of a process, and Argo puts
-the text, escaped twice, into one variable of the task's pod. So the lists that evaluate, register-model (four artifacts a
-trial) and gather-predictions (one a shard) get have a greatest length. A shard holds any number of videos.
+KFP passes all inputs to a task as one text. Linux accepts 128 KiB in one argument or variable of a process, and Argo puts
+the text, escaped twice, into one variable of the task's pod. This limits the lists that evaluate and register-model (four
+artifacts for each trial) and gather-predictions (one for each shard) receive. A shard holds any number of videos.
 """
 
 from aupair.errors import ParamsError
 
 MAX_TRIALS = 20
+"""The most trials of a run."""
+
 MAX_SHARDS = 100
+"""The most shards of a run."""
 
 
 def check_trials(number: int) -> None:
-    """Check that the outputs of so many trials fit into the input of one task.
+    """Check that the outputs of this many trials fit into the input of one task.
 
     Raises:
         ParamsError: they do not.
@@ -21,7 +24,7 @@ def check_trials(number: int) -> None:
 
 
 def check_shards(number: int) -> None:
-    """Check that the outputs of so many shards fit into the input of one task.
+    """Check that the outputs of this many shards fit into the input of one task.
 
     Raises:
         ParamsError: they do not.
@@ -32,4 +35,4 @@ def check_shards(number: int) -> None:
 def _check_number(name: str, number: int, most: int, todo: str) -> None:
     if number > most:
         expected = f"at most {most}, since Kubeflow passes the outputs of all {name} to one task as one argument"
-        raise ParamsError(f"parameter {name}", got=f"{number} {name}", expected=expected, todo=todo)
+        raise ParamsError(f"too many {name}", got=number, expected=expected, todo=todo)

@@ -1,7 +1,7 @@
-"""Run a compiled pipeline on this machine, in subprocesses or containers: `aupair pipeline run FILE.yaml --local`.
+"""The local run of a compiled pipeline, in subprocesses or containers: `aupair pipeline run FILE.yaml --local`.
 
-kfp runs the graph; how one task runs is ours (`aupair.kubeflow.local_tasks`), so that each has a log of its own, a container
-that failed is not reported as a success, and the error names the task and its cause.
+kfp runs the graph, and `aupair.kubeflow.local_tasks` runs each task, so that each has a log of its own, a container that
+failed is not reported as a success, and the error names the task and its cause.
 """
 
 import contextlib
@@ -32,11 +32,11 @@ def run_local(
 
     Args:
         arguments: from `pipeline_file.parse_arguments`.
-        out: the folder in which the run gets one of its own: `artifacts`, `logs` (one a task), `kfp.log`.
+        out: the parent of the run's own folder, which holds `artifacts`, `logs` (one for each task) and `kfp.log`.
         containers: run each task in a container of the compiled image, by the Docker API (docker or podman).
 
     Returns:
-        The run's folder, named by its id in MLflow, and the Markdown pages that it wrote for people.
+        The run's folder, named by its run id, and the text of its Markdown pages (overview, summary).
 
     Raises:
         RunFailedError: a task failed; the error names it, its cause and its log.
@@ -67,14 +67,14 @@ def _environment(run_id: str, values: Mapping[str, Any], out: Path) -> dict[str,
         RUN_ID: run_id,
         "MLFLOW_TRACKING_URI": mlflow_store.tracking_uri(),
         CHECKPOINTS: str(out.resolve() / "checkpoints"),
-        VOLUMES: "",  # a cluster's
+        VOLUMES: "",  # the volumes of a cluster are not used here
     }
     experiment = (values.get("register_model") or {}).get("experiment")
     return environment | ({live_logging.EXPERIMENT: experiment} if experiment else {})
 
 
 def _used_folders(arguments: Mapping[str, Any], environment: Mapping[str, str]) -> dict[Path, bool]:
-    """Return the folders of this machine that tasks use, and whether they write there: what containers must see."""
+    """Return the folders of this machine that containers must see, each with whether tasks write there."""
     folders = {Path(environment[CHECKPOINTS]): True}
     database = mlflow_store.sqlite_path(environment["MLFLOW_TRACKING_URI"])
     if database is not None:
@@ -87,7 +87,7 @@ def _used_folders(arguments: Mapping[str, Any], environment: Mapping[str, str]) 
 
 
 def _failure(tasks: LocalTasks, error: Exception, folder: Path, log: Log) -> RunFailedError:
-    """Return the error of the first task that failed for good, and log its traceback; without one, kfp's error."""
+    """Return the error of the first task whose last attempt failed, and log its traceback; without one, kfp's error."""
     task = tasks.first_failed()
     if task is None:
         got = str(error).replace("\x1b", "").splitlines()[0]
@@ -106,7 +106,7 @@ def _stopped_by_a_signal(tasks: LocalTasks) -> Iterator[None]:
     def stop(*_: object) -> None:
         nonlocal stopped
         stopped = True
-        tasks.stop()  # raises nothing: a task that is being started would be lost
+        tasks.stop()  # no exception is raised here, since a task that is being started would be lost
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -120,7 +120,7 @@ def _stopped_by_a_signal(tasks: LocalTasks) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _kfp_output_in(path: Path) -> Iterator[None]:
-    """Send what kfp prints into a file: tasks have logs of their own, and two at once would mix."""
+    """Redirect kfp's output to a file, since tasks have logs of their own, and those of two tasks would mix."""
     with open(path, "w") as file, contextlib.redirect_stdout(file), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # kfp warns of settings that only a cluster uses
         yield

@@ -1,6 +1,6 @@
-"""Run one task of a local run in a subprocess or a container, with a log file of its own.
+"""The tasks of a local run, each in a subprocess or a container, with a log file of its own.
 
-kfp 2.17 reports a container that failed as a success where it was removed before it was asked for its exit code
+kfp 2.17 reports a failed container as a success if the container was removed before its exit code was read
 (kubeflow/pipelines#13332); here it is removed afterwards.
 """
 
@@ -31,13 +31,13 @@ _PASSED = ("AWS_", "MLFLOW_", "AUPAIR_", "OMP_NUM_THREADS", "http_proxy", "https
 
 @dataclass
 class _Task:
-    """One try of one task.
+    """One attempt at one task.
 
     Attributes:
-        name: the component's, with hyphens.
-        item: its trial or shard: `trial 1`; empty outside of loops.
+        name: the component's name, with hyphens.
+        item: its trial or shard, such as `trial 1`; empty outside of loops.
         code: the exit code; None while it runs.
-        kill: ends it; None if it does not run.
+        kill: ends the task; None if it does not run.
     """
 
     name: str
@@ -48,7 +48,7 @@ class _Task:
 
     @property
     def title(self) -> str:
-        """The name for people: `train-mapping (trial 1)`."""
+        """Return the name with the trial or shard: `train-mapping (trial 1)`."""
         return f"{self.name} ({self.item})" if self.item else self.name
 
     def traceback(self) -> str:
@@ -66,13 +66,13 @@ class _Task:
 
 
 class LocalTasks:
-    """The tasks of a local run: kfp decides which task runs when, `kfp_runner` how.
+    """The tasks of a local run; kfp decides which task runs when, and this object runs it.
 
     Args:
         logs: folder of the tasks' logs.
         environment: variables that every task gets in addition.
         folders: folders of this machine that tasks use, and whether they write there.
-        log: gets a line when a task starts and when it ends.
+        log: receives a line when a task starts and when it ends.
     """
 
     def __init__(self, logs: Path, environment: Mapping[str, str], folders: Mapping[Path, bool], log: Log) -> None:
@@ -86,7 +86,7 @@ class LocalTasks:
         """Yield kfp's runner of subprocesses or containers; inside the block it executes tasks by this object.
 
         Raises:
-            UnreachableError: containers are asked for, and there is no container engine.
+            UnreachableError: containers are required, and there is no container engine.
         """
         from kfp import local
         from kfp.local import docker_task_handler, subprocess_task_handler
@@ -103,20 +103,20 @@ class LocalTasks:
             yield local.DockerRunner() if containers else local.SubprocessRunner(use_venv=False)
 
     def first_failed(self) -> _Task | None:
-        """Return the first task whose last try failed."""
+        """Return the first task whose last attempt failed; None if there is none."""
         last = {task.title: task for task in self._tasks}
         return next((task for task in last.values() if task.code), None)
 
     def stop(self) -> None:
-        """Kill the running tasks and start no other; kfp would wait until they end."""
+        """Kill the running tasks and start no others; kfp would wait until they end."""
         self._stopped = True
         for task in self._tasks:
             if task.kill:
-                with contextlib.suppress(ProcessLookupError):  # it ended at this moment
+                with contextlib.suppress(ProcessLookupError):  # it has just ended
                     task.kill()
 
     def _run_subprocess(self, full_command: Sequence[str], env_vars: Mapping[str, str]) -> int:
-        """Run a task in a process of this environment, and return its exit code, as kfp's function does."""
+        """Run a task in a subprocess with this Python environment, and return its exit code, as kfp's function does."""
 
         def execute(task: _Task) -> int:
             variables = {**os.environ, **env_vars, **self._environment}
@@ -188,7 +188,7 @@ class LocalTasks:
         return task.code
 
     def _add(self, command: Sequence[str]) -> _Task:
-        """Return a new task, named by its command: kfp hands over the function's name and its arguments as JSON."""
+        """Add and return a new task, named after the function and arguments in its command, which kfp writes as JSON."""
         options = dict(itertools.pairwise(command))
         name = options["--function_to_execute"].replace("_", "-")
         arguments = json.loads(options["--executor_input"]).get("inputs", {}).get("parameterValues", {})
@@ -224,7 +224,7 @@ def _find_image(client: "docker.DockerClient", image: str) -> str:
     """Return an image's name with its tag; pull it if the engine does not have it.
 
     Raises:
-        ArtifactError: it cannot be pulled.
+        ArtifactError: the image cannot be pulled.
     """
     import docker
 

@@ -1,4 +1,4 @@
-"""Read a compiled pipeline file, and check the arguments that a user gives it."""
+"""A compiled pipeline file, and the check of the arguments that a user passes to it."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ from aupair.record import Positive, Share, apply_overrides, parse_settings
 
 
 def _check_address(text: str, info: ValidationInfo) -> str:
-    """Check where data or a model are; a ParamsError passes through pydantic, whose own message would show the text."""
+    """Check the address of data or a model; a ParamsError passes through pydantic, whose own message would show the text."""
     if not text.strip():
         raise ParamsError(f"parameter {info.field_name}", got="nothing", todo=f"give --param {info.field_name}=...")
     if "@" in urlsplit(text.removeprefix("git+")).netloc and not text.startswith("git+ssh://"):
@@ -27,7 +27,7 @@ def _check_address(text: str, info: ValidationInfo) -> str:
 
 
 class _Inputs(Params):
-    """The inputs of both pipelines: the params, where the data are, and how predictions are made."""
+    """The inputs of both pipelines: the params, the place of the data, and the settings of predictions."""
 
     source: Annotated[str, AfterValidator(_check_address)]
     revision: str = ""
@@ -45,7 +45,7 @@ class _Inputs(Params):
 
 
 class _Input(NamedTuple):
-    """An input of a compiled pipeline: KFP's name of its type, and its default; None if it must be given."""
+    """An input of a compiled pipeline: KFP's name of its type, and its default, which is None for a required input."""
 
     kind: str
     default: Any
@@ -59,7 +59,7 @@ class PipelineFile:
         name: the pipeline's name.
         inputs: its parameters by name.
         spec: the first document: the pipeline as KFP defines it.
-        platform: the second document: settings that only Kubernetes understands; empty without any.
+        platform: the second document: settings for Kubernetes only; empty if there are none.
     """
 
     path: Path
@@ -70,24 +70,24 @@ class PipelineFile:
 
     @property
     def images(self) -> list[str]:
-        """The images of its tasks, each once."""
+        """Return the images of the tasks, each once."""
         executors = self.spec["deploymentSpec"]["executors"].values()
         return sorted({executor["container"]["image"] for executor in executors if "container" in executor})
 
     @property
     def digest(self) -> str:
-        """The beginning of the file's SHA-256."""
+        """Return the beginning of the file's SHA-256."""
         return hashlib.sha256(self.path.read_bytes()).hexdigest()[:16]
 
     @property
     def kubernetes(self) -> Mapping[str, Any]:
-        """The settings for Kubernetes."""
+        """Return the settings for Kubernetes."""
         settings: Mapping[str, Any] = self.platform.get("platforms", {}).get("kubernetes", {})
         return settings
 
     @property
     def required(self) -> list[str]:
-        """The inputs without a default."""
+        """Return the names of the inputs without a default."""
         return [name for name, entry in self.inputs.items() if entry.default is None]
 
     def values(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -99,7 +99,7 @@ def read_pipeline_file(path: Path) -> PipelineFile:
     """Return a compiled pipeline from its file.
 
     Raises:
-        ArtifactError: it is missing, or not a compiled pipeline.
+        ArtifactError: the file is missing, or is not a compiled pipeline.
     """
     todo = "make it with `aupair pipeline compile -o FILE.yaml`"
     try:
@@ -118,7 +118,7 @@ def read_pipeline_file(path: Path) -> PipelineFile:
 
 
 def _follow_references(spec: Mapping[str, Any]) -> None:
-    """Check that a file which somebody may have edited is complete.
+    """Check that a file, which may have been edited, is complete.
 
     Raises:
         KeyError, TypeError, AttributeError: a part is missing or of another type.
@@ -134,13 +134,13 @@ def _follow_references(spec: Mapping[str, Any]) -> None:
 def parse_arguments(
     file: PipelineFile, texts: Sequence[str], defaults: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Return the arguments of a run from texts such as `name=value` and `section.key=value`.
+    """Return the arguments of a run from strings such as `name=value` and `section.key=value`.
 
-    If a text changes one key of a section, the arguments hold all keys of that section, the others with their defaults,
-    since KFP replaces a struct and does not merge it.
+    If a string changes one key of a section, the arguments hold all keys of that section, the others with their defaults,
+    since KFP replaces the whole section instead of merging it.
 
     Args:
-        defaults: values of inputs that the texts do not give.
+        defaults: values of inputs that are not among the strings.
 
     Returns:
         The given arguments only; all others keep the file's defaults.
@@ -158,7 +158,7 @@ def parse_arguments(
             raise ParamsError("unknown parameter", where=file.path, got=name, todo=todo)
         kind, default = file.inputs[name]
         if kind == "STRING" and name == key.strip() and equals:
-            tree[name] = value  # not parsed: `1` or `a: b` would become something else in YAML
+            tree[name] = value  # not parsed, since `1` or `a: b` would not be a string in YAML
         else:
             overrides.append(text)
         if kind == "STRUCT":
@@ -167,7 +167,7 @@ def parse_arguments(
     missing = [name for name in file.required if name not in tree]
     if missing:
         todo = f"give --param {missing[0]}=..."
-        raise ParamsError("a parameter without a value", where=file.path, got=f"no {missing[0]}", todo=todo)
-    # the file's own defaults are checked, too: somebody may have edited them
+        raise ParamsError("a parameter has no value", where=file.path, got=f"no {missing[0]}", todo=todo)
+    # the file's own defaults are checked, too, since they may have been edited
     inputs = parse_settings(_Inputs, file.values(tree), str(file.path)).model_dump(mode="json")
     return {name: inputs[name] for name in tree}

@@ -1,7 +1,7 @@
 """The record of a pipeline's run in MLflow: which stages ended well, which failed, and which were killed.
 
-A Kubeflow server hands the exit task no reliable state: RUNNING may be a good run whose loop was not counted, or one
-whose pod was killed. What each stage recorded about its own end is reliable.
+A Kubeflow server passes no reliable state to the exit task: RUNNING may be a good run in which the server left out the
+loop's tasks, or one whose pod was killed. The record that each stage makes of its own end is reliable.
 """
 
 from collections.abc import Iterable, Iterator
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class TaskState(Enum):
-    """What a record says about the end of a task."""
+    """The end of a task, according to its record."""
 
     COMPLETE = "complete"
     FAILED = "failed"
@@ -58,10 +58,10 @@ class RunRecord:
 
 
 def read_run_record(client: "MlflowClient") -> RunRecord:
-    """Return what MLflow has of the pipeline run in which this process is a task.
+    """Return MLflow's record of the pipeline run that this process is a task of.
 
     Raises:
-        RegistryError: MLflow refuses.
+        RegistryError: MLflow fails.
     """
     flow = live_logging.current_flow_id(client)
     with mlflow_store.mlflow_errors(f"flow {flow}"):
@@ -76,11 +76,11 @@ def read_run_record(client: "MlflowClient") -> RunRecord:
 
 
 @contextmanager
-def recorded(task: str, log: Log) -> Iterator[None]:
-    """Record in MLflow how the block ends, for a task that is no stage of the flow.
+def record_task(task: str, log: Log) -> Iterator[None]:
+    """Record in MLflow how the block ends, for a task that is not a stage of the flow.
 
-    Only a server is used, since a database file would go with the pod. Predictions need no MLflow: if it does not
-    answer, one line says so, and the block runs all the same.
+    Only a server is used, since a database file would be lost with the pod. Predictions do not need MLflow: if it does
+    not answer, one line is logged, and the block runs nevertheless.
     """
     with ExitStack() as stack:
         if live_logging.runs_in_pipeline() and mlflow_store.sqlite_path(mlflow_store.tracking_uri()) is None:
@@ -93,7 +93,7 @@ def recorded(task: str, log: Log) -> Iterator[None]:
 
 
 def _state(runs: Iterable["Run"]) -> TaskState:
-    """Return the state of a task from the runs of all its tries."""
+    """Return the state of a task from the runs of all its attempts."""
     runs = list(runs)
     if any(LOGGED in run.data.tags for run in runs):
         return TaskState.COMPLETE

@@ -1,10 +1,10 @@
-"""Runs on a server: list them, wait for one, stop one, read the logs of its tasks: `aupair pipeline status | logs | cancel`."""
+"""Runs on a server: listing, waiting, stopping, and the logs of tasks (`aupair pipeline status | logs | cancel`)."""
 
 import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from aupair.errors import AupairError, RejectedError, RunFailedError, TimedOutError, UnreachableError
 from aupair.kubeflow.run_tasks import FINISHED, duration, failed_tasks, format_duration, get_run, list_tasks
@@ -18,15 +18,14 @@ if TYPE_CHECKING:
 _POLL_SECONDS = 5.0
 _LOG_SECONDS = 60.0
 _FAILED_POLLS = 60
-"""Polls in a row that may fail while waiting for a run: a server is restarted now and then."""
-
+"""Failed polls in a row after which waiting for a run ends; a server may be restarted in the meantime."""
 
 _LAUNCHER_LINE = re.compile(r"I\d{4} \d\d:\d\d:\d\d\.\d+ +\d+ \w+\.go:\d+\] ")
-"""What Kubeflow's launcher logs into the same log, but for its warnings and errors."""
+"""The beginning of a line that Kubeflow's launcher writes to the same log, except for its warnings and errors."""
 
 
 class StillRunning(AupairError):
-    """Ctrl-C ended the wait for a run, which continues on the server; the exit code is that of shells for Ctrl-C."""
+    """The end by Ctrl-C of the wait for a run, which continues on the server; the exit code is 130, as in shells."""
 
     exit_code = 130
 
@@ -47,8 +46,18 @@ class TaskLog:
     reason: str = ""
 
 
-def list_runs(connection: Connection, count: int) -> list[tuple[str, str, str, str, str]]:
-    """Return the latest runs: id, name, state, when it was created, and how long it took."""
+class RunRow(NamedTuple):
+    """A run in a list: its id, name, state, time of creation and duration."""
+
+    id: str
+    name: str
+    state: str
+    created: str
+    duration: str
+
+
+def list_runs(connection: Connection, count: int) -> list[RunRow]:
+    """Return the latest runs."""
     with kfp_errors(connection.server, "list the runs"):
         answer = connection.runs.run_service_list_runs(
             namespace=connection.namespace, page_size=count, sort_by="created_at desc"
@@ -56,27 +65,27 @@ def list_runs(connection: Connection, count: int) -> list[tuple[str, str, str, s
     return [_run_row(run) for run in answer.runs or ()]
 
 
-def _run_row(run: "V2beta1Run") -> tuple[str, str, str, str, str]:
+def _run_row(run: "V2beta1Run") -> RunRow:
     created = f"{run.created_at:%Y-%m-%d %H:%M}" if run.created_at else ""
     seconds = duration(run.created_at, run.finished_at)
-    return str(run.run_id), str(run.display_name), run.state or "PENDING", created, format_duration(seconds)
+    return RunRow(str(run.run_id), str(run.display_name), run.state or "PENDING", created, format_duration(seconds))
 
 
 def wait_for_run(connection: Connection, run_id: str, where: str, timeout: float, log: Log) -> str:
     """Wait until a run has finished, and return how long it took, in words.
 
     Args:
-        where: its page, or another name for people.
+        where: the run's URL, or another name, for messages.
 
     Raises:
-        RunFailedError: it finished without success; the failed tasks are named.
-        TimedOutError: it did not finish within `timeout` seconds.
+        RunFailedError: the run finished without success; the error names the failed tasks.
+        TimedOutError: the run did not finish within `timeout` seconds.
         StillRunning: Ctrl-C.
     """
     try:
         run, seconds = _poll(connection, run_id, where, timeout, log)
     except KeyboardInterrupt:
-        raise StillRunning("stopped waiting", todo=f"the run goes on: {where}") from None
+        raise StillRunning("stopped waiting", todo=f"the run continues: {where}") from None
     took, state = format_duration(seconds), str(run.state)
     if state not in ("SUCCEEDED", "SKIPPED"):
         names = ", ".join(failed_tasks(run))
@@ -84,7 +93,7 @@ def wait_for_run(connection: Connection, run_id: str, where: str, timeout: float
         if run.error and run.error.message:
             got += f": {connection.server.scrub(run.error.message)[:300]}"
         todo = f"see `aupair pipeline logs {run_id}`"
-        raise RunFailedError(f"the run {state.lower()} after {took}", where=where, got=got, todo=todo)
+        raise RunFailedError(f"the run ended as {state} after {took}", where=where, got=got, todo=todo)
     return took
 
 
@@ -92,7 +101,7 @@ def cancel_run(connection: Connection, run_id: str) -> None:
     """Stop a run; its exit task still runs.
 
     Raises:
-        RejectedError: it has ended or is being stopped already, or the server refuses.
+        RejectedError: the run has ended or is being stopped already, or the server refuses.
     """
     run = get_run(connection, run_id)
     if run.state in (*FINISHED, "CANCELING"):
@@ -108,7 +117,7 @@ def wait_for_end(connection: Connection, run_id: str, timeout: float, log: Log) 
 
 
 def _poll(connection: Connection, run_id: str, where: str, timeout: float, log: Log) -> "tuple[V2beta1Run, float]":
-    """Poll the run until it has finished; tolerate a server that does not answer for some minutes."""
+    """Poll the run until it has finished; tolerate up to some minutes without an answer."""
     start, logged, state, failures = time.monotonic(), 0.0, "", 0
     while True:
         current = state
@@ -120,7 +129,7 @@ def _poll(connection: Connection, run_id: str, where: str, timeout: float, log: 
             if failures >= _FAILED_POLLS:
                 raise
             if failures == 1:
-                log.line(f"  asking again: {error}")
+                log.line(f"  polling again: {error}")
         elapsed = time.monotonic() - start
         if current != state or elapsed - logged > _LOG_SECONDS:
             state, logged = current, elapsed
@@ -129,7 +138,9 @@ def _poll(connection: Connection, run_id: str, where: str, timeout: float, log: 
             return run, elapsed
         if elapsed >= timeout:
             got = f"{state.lower()} after {format_duration(elapsed)}"
-            raise TimedOutError("the run has not finished", where=where, got=got, todo="it goes on; look there")
+            raise TimedOutError(
+                "the run has not finished", where=where, got=got, todo="the run continues; open its page"
+            )
         time.sleep(min(_POLL_SECONDS, timeout - elapsed))
 
 
@@ -137,12 +148,12 @@ def read_logs(connection: Connection, run: "V2beta1Run", task: str = "") -> Iter
     """Yield the logs of one task, or of the failed ones, or of all if none failed.
 
     Raises:
-        RejectedError: there is no task of that name, or none has begun.
+        RejectedError: no task of that name has begun.
     """
     tasks = list_tasks(run)
     chosen = [row for row in tasks if (row.name == task if task else row.state == "FAILED")]
     if task and not chosen:
-        todo = f"known: {', '.join(dict.fromkeys(row.name for row in tasks)) or 'none yet'}"
+        todo = f"known tasks: {', '.join(dict.fromkeys(row.name for row in tasks)) or 'none yet'}"
         raise RejectedError("no such task", where=f"run {run.run_id}", got=task, todo=todo)
     for row in chosen or tasks:
         for pod in row.pods:

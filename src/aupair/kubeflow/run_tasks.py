@@ -1,7 +1,7 @@
 """The tasks of a run on a Kubeflow server: their states, durations and pods.
 
-The server lists every node of the Argo workflow: each task, and beside it drivers, executors, loops and handlers. It hands
-out no error text, and a node's children by their ids in Argo, from which the names of the pods follow.
+The server lists every node of the Argo workflow: each task, but also drivers, executors, loops and handlers. It returns no
+error text. It lists a node's children by their Argo ids, from which the pod names are computed.
 """
 
 import itertools
@@ -22,21 +22,21 @@ FINISHED = ("SUCCEEDED", "SKIPPED", "FAILED", "CANCELED")
 """The states of a run that has ended."""
 
 OMITTED = "OMITTED"
-"""The state of a task that did not run, since one before it failed."""
+"""The state of a task that did not run because an earlier task failed."""
 
 _NO_STATE = "RUNTIME_STATE_UNSPECIFIED"
-"""The server's word for it."""
+"""The state that the server reports for such a task."""
 
 
 @dataclass(frozen=True)
 class RunTask:
-    """One task of a run; a task in a loop is there once for each turn.
+    """One task of a run; a task in a loop occurs once per iteration.
 
     Attributes:
         name: as in the pipeline; the name of its driver if that failed: `train-mapping-driver`.
-        state: the server's word, or OMITTED.
-        seconds: how long it took, with the time in which its pod waited for a node; None if it has not ended.
-        pods: the names of its pods: one, or one for each try; none for a driver.
+        state: the state as the server reports it, or OMITTED.
+        seconds: how long it took, including the time that its pod waited for a node; None if it has not ended.
+        pods: the names of its pods: one, or one for each attempt; none for a driver.
     """
 
     name: str
@@ -46,10 +46,10 @@ class RunTask:
 
 
 def get_run(connection: "Connection", run_id: str) -> "V2beta1Run":
-    """Return a run with its pipeline; a run of an uploaded pipeline only refers to it.
+    """Return a run with its pipeline spec, which is fetched separately if the run only refers to an uploaded pipeline.
 
     Raises:
-        AupairError: there is none of this id, or the server refuses; see `server_errors.kfp_errors`.
+        AupairError: there is no run with this id, or the server refuses; see `server_errors.kfp_errors`.
     """
     with kfp_errors(connection.server, f"show run {run_id}"):
         run = connection.runs.run_service_get_run(run_id)
@@ -71,20 +71,20 @@ def list_tasks(run: "V2beta1Run") -> list[RunTask]:
 
 
 def failed_tasks(run: "V2beta1Run") -> list[str]:
-    """Return the names of the failed tasks of a run; of a loop with the number of turns that failed."""
+    """Return the names of the failed tasks; of a loop's task with the number of iterations that failed."""
     count = Counter(task.name for task in list_tasks(run) if task.state == "FAILED")
     return [name if number == 1 else f"{name} ({number} times)" for name, number in count.items()]
 
 
 def duration(start: datetime | None, end: datetime | None) -> float | None:
-    """Return the seconds between two times of the server, which writes 1970 for a time that has not come."""
+    """Return the seconds between two times of the server, which writes 1970 for a time that is not set."""
     if start is None or end is None or min(start.year, end.year) <= 1970:
         return None
     return (end - start).total_seconds()
 
 
 def format_duration(seconds: float | None) -> str:
-    """Return a duration for people: `2 h 3 min`, `3 min 4 s`, `5 s`; empty for None."""
+    """Return a duration as text: `2 h 3 min`, `3 min 4 s`, `5 s`; empty for None."""
     if seconds is None:
         return ""
     minutes, seconds = divmod(int(seconds), 60)
@@ -104,7 +104,7 @@ def _task(row: Any, template: str, nodes: Collection[str]) -> RunTask:
     """Return a task from its node and the ids of all nodes."""
     state = OMITTED if not row.state or row.state == _NO_STATE else row.state
     below = [] if row.display_name.endswith("-driver") else _children(row)
-    # the children of a node are its parts and also the tasks that follow it: seen on a server of 2.17.0
+    # a server of version 2.17.0 lists among the children of a node its parts and also the tasks that follow it
     parts = {_node_below(node, suffix) for node in nodes for suffix in (".executor", *map("({})".format, range(10)))}
     below = [node for node in below if node in parts] or below
     pods = tuple(pod for node in below for pod in _pod_names(node, template, nodes))
@@ -132,7 +132,8 @@ def _templates(spec: Mapping[str, Any]) -> dict[str, str]:
 def _pod_names(node: str, template: str, nodes: Collection[str]) -> Iterator[str]:
     """Yield the names of the pods below a node, `workflow-template-hash`; a node's id is `workflow-hash`.
 
-    A node that is retried has a node for each try, named like it with `(0)`, `(1)` ... behind; a task has its `executor`.
+    A node that is retried has a node for each attempt, with the same name and `(0)`, `(1)` ... appended; a task's container runs
+    in its child `.executor`.
     """
     tries = list(itertools.takewhile(nodes.__contains__, (_node_below(node, f"({i})") for i in itertools.count())))
     executor = _node_below(node, ".executor")
@@ -144,7 +145,7 @@ def _pod_names(node: str, template: str, nodes: Collection[str]) -> Iterator[str
 
 
 def _node_below(node: str, suffix: str) -> str:
-    """Return the id of the node whose full name is that of another one with a suffix; ids hold an FNV-1a hash of the name."""
+    """Return the id of the node whose full name is this node's plus a suffix; an id ends in the FNV-1a hash of the full name."""
     workflow, _, digest = node.rpartition("-")
     number = int(digest)
     for byte in suffix.encode():

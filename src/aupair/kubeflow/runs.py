@@ -1,7 +1,7 @@
-"""Start a compiled pipeline as a run or as a schedule of runs: `aupair pipeline submit | schedule`.
+"""Runs and schedules of a compiled pipeline on a server: `aupair pipeline submit | schedule`.
 
-Both documents of the file travel inside the request; nothing is uploaded first, and caching stays as it was compiled.
-What comes afterwards is in `aupair.kubeflow.run_status`.
+Both documents of the file are part of the request; nothing is uploaded first, and caching stays as it was compiled.
+Waiting, stopping and logs are in `aupair.kubeflow.run_status`.
 """
 
 import json
@@ -18,11 +18,11 @@ from aupair.kubeflow.server_errors import kfp_errors
 
 
 @dataclass(frozen=True)
-class Submitted:
-    """A run, a schedule or a version of a pipeline on the server.
+class ServerObject:
+    """A run, a schedule, an experiment or a version of a pipeline on the server.
 
     Attributes:
-        url: its page in the user interface; empty if that is not known.
+        url: its page in the web UI; empty if the address is unknown.
     """
 
     id: str
@@ -35,12 +35,12 @@ class Submitted:
 
 @dataclass(frozen=True)
 class Schedule:
-    """When to run a pipeline again and again: at times (`cron`), or every `interval` seconds.
+    """The times at which a pipeline runs repeatedly: given by `cron`, or every `interval` seconds.
 
     Attributes:
         cron: six fields, seconds first, in the server's time zone (UTC by default); or @daily and the like.
         concurrency: how many runs may overlap.
-        catchup: whether to make up for missed runs.
+        catchup: whether missed runs are started later.
     """
 
     name: str
@@ -53,25 +53,25 @@ class Schedule:
     def __post_init__(self) -> None:
         if bool(self.cron) == bool(self.interval):
             got = "both" if self.cron else "neither"
-            raise ParamsError("no time for the schedule", got=got, expected="either --cron or --interval")
-        # a server would read five fields as the first five of six, without a word
+            raise ParamsError("the schedule needs one kind of time", got=got, expected="either --cron or --interval")
+        # a server would read five fields as the first five of six, without a message
         if self.cron and not self.cron.startswith("@") and len(self.cron.split()) != 6:
             expected, todo = 'six fields "second minute hour day month weekday"', 'try --cron "0 30 2 * * 1"'
-            raise ParamsError("--cron", got=f'"{self.cron}"', expected=expected, todo=todo)
+            raise ParamsError("--cron has a wrong number of fields", got=f'"{self.cron}"', expected=expected, todo=todo)
 
 
 def submit_run(
     connection: Connection, file: PipelineFile, arguments: Mapping[str, Any], *, experiment: str, name: str = ""
-) -> Submitted:
+) -> ServerObject:
     """Start a run.
 
     Args:
         arguments: from `pipeline_file.parse_arguments`.
         experiment: created if it does not exist.
-        name: of the run; by default the pipeline's name and the time.
+        name: the name of the run; by default the pipeline's name and the time.
 
     Raises:
-        RejectedError: the server drops the file's settings for Kubernetes; the run is stopped.
+        RejectedError: the server dropped the file's settings for Kubernetes; the run has been stopped.
         AupairError: the server refuses; see `server_errors.kfp_errors`.
     """
     from kfp_server_api import V2beta1Run
@@ -80,7 +80,7 @@ def submit_run(
     request = V2beta1Run(display_name=name, **_job(connection, file, arguments, experiment))
     with kfp_errors(connection.server, "start the run"):
         run = connection.runs.run_service_create_run(request)
-    submitted = _submitted(connection, run.run_id, name, "runs")
+    submitted = _server_object(connection, run.run_id, name, "runs")
     if settings_dropped(file, run.pipeline_spec):
         with kfp_errors(connection.server, f"stop run {run.run_id}, which lacks the file's settings"):
             connection.runs.run_service_terminate_run(run.run_id)
@@ -96,8 +96,8 @@ def create_schedule(
     *,
     experiment: str,
     replace: bool = False,
-) -> Submitted:
-    """Create a schedule that runs a file again and again.
+) -> ServerObject:
+    """Create a schedule that runs a file repeatedly.
 
     Args:
         replace: delete the schedules of the same name, after the new one has been accepted.
@@ -125,7 +125,7 @@ def create_schedule(
     )
     with kfp_errors(connection.server, "create the schedule"):
         created = connection.schedules.recurring_run_service_create_recurring_run(request)
-    submitted = _submitted(connection, created.recurring_run_id, schedule.name, "recurringrun")
+    submitted = _server_object(connection, created.recurring_run_id, schedule.name, "recurringrun")
     dropped = settings_dropped(file, created.pipeline_spec)
     for schedule_id in [submitted.id] if dropped else old:
         with kfp_errors(connection.server, f"delete schedule {schedule_id}"):
@@ -136,7 +136,7 @@ def create_schedule(
 
 
 def schedule_ids(connection: Connection, name: str) -> list[str]:
-    """Return the ids of the schedules of a name."""
+    """Return the ids of the schedules with a name."""
     with kfp_errors(connection.server, "list the schedules"):
         answer = connection.schedules.recurring_run_service_list_recurring_runs(
             page_size=100, namespace=connection.namespace, filter=name_filter(name)
@@ -145,27 +145,27 @@ def schedule_ids(connection: Connection, name: str) -> list[str]:
 
 
 def settings_dropped(file: PipelineFile, answer: Mapping[str, Any] | None) -> bool:
-    """Return whether a server did not recognise the file's second document: its answer then lacks it."""
+    """Return whether a server did not recognise the file's second document, which its answer then lacks."""
     return bool(file.platform and answer and "platform_spec" not in answer)
 
 
 def dropped_error(file: PipelineFile, outcome: str) -> RejectedError:
-    """Return the error for a server that dropped the settings; a version that it tells, or the user gave, is wrong."""
+    """Return the error for a server that dropped the settings although its reported or given version should know them."""
     got = f"no secret, volume or node selector of it; {outcome}"
     todo = "the server does not know a key of its second document: compile with fewer options, or upgrade the server"
     return RejectedError("the server dropped the file's settings for Kubernetes", where=file.path, got=got, todo=todo)
 
 
-def _submitted(connection: Connection, identifier: str | None, name: str, page: str) -> Submitted:
+def _server_object(connection: Connection, identifier: str | None, name: str, page: str) -> ServerObject:
     """Return what the server created.
 
     Raises:
-        RejectedError: the server gave it no id.
+        RejectedError: the server's answer has no id.
     """
     server = connection.server
     if not identifier:
         raise RejectedError("the server's answer has no id", where=server.host, got=name, todo="check --host")
-    return Submitted(identifier, name, f"{server.ui}/#/{page}/details/{identifier}" if server.ui else "")
+    return ServerObject(identifier, name, f"{server.ui}/#/{page}/details/{identifier}" if server.ui else "")
 
 
 def _job(connection: Connection, file: PipelineFile, arguments: Mapping[str, Any], experiment: str) -> dict[str, Any]:
@@ -184,7 +184,7 @@ def _experiment_id(connection: Connection, name: str) -> str:
     """Return the id of an experiment; create it if it does not exist.
 
     Raises:
-        RejectedError: it is archived, and would hide its runs.
+        RejectedError: the experiment is archived, which would hide its runs.
     """
     from kfp_server_api import V2beta1Experiment
 
@@ -201,7 +201,7 @@ def _experiment_id(connection: Connection, name: str) -> str:
     if experiment.storage_state == "ARCHIVED":
         todo = "restore it in the user interface, or name another with --experiment"
         raise RejectedError(f"experiment {name} is archived", where=connection.server.host, todo=todo)
-    return _submitted(connection, experiment.experiment_id, name, "experiments").id
+    return _server_object(connection, experiment.experiment_id, name, "experiments").id
 
 
 def name_filter(name: str) -> str:

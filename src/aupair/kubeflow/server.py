@@ -30,19 +30,19 @@ _PROBE_SECONDS = 10.0
 
 
 class NoHostError(ParamsError):
-    """No server was given, and this process does not run in a pod of Kubeflow, where there is a default."""
+    """A missing server: none was given, and this process does not run in a pod of Kubeflow, where there is a default."""
 
 
 @dataclass(frozen=True)
 class Server:
-    """Address of a server, and the credentials for it.
+    """The address of a server, and the credentials for it.
 
     Attributes:
         host: http(s)://..., without a slash at its end; `{host}/apis/v2beta1/...` is the API.
-        namespace: the user's, on a server for several users.
-        token_file: read anew for every request, since a pod's token is replaced every hour.
+        namespace: the user's namespace, on a multi-user server.
+        token_file: the file with the token, read again for every request, since a pod's token is replaced every hour.
         ca: certificate authorities to trust, PEM; else those of `certifi`.
-        ui: address of the user interface; empty if unknown.
+        ui: address of the web UI; empty if unknown.
     """
 
     host: str
@@ -57,7 +57,7 @@ class Server:
         """Return the token; empty if there is none.
 
         Raises:
-            ParamsError: its file cannot be read, or is empty.
+            ParamsError: the token's file cannot be read, or is empty.
         """
         if self.token_file is None:
             return self.token
@@ -77,16 +77,16 @@ class Server:
 
 
 def find_server(host: str, namespace: str = "", token_file: Path | None = None, ca: Path | None = None) -> Server:
-    """Return the server that was named; in a pod of Kubeflow, by default, the one of its cluster.
+    """Return the server with this address, by default, in a pod of Kubeflow, that of its cluster.
 
     Raises:
-        NoHostError: neither.
-        ParamsError: the host is no URL, or a file is missing.
+        NoHostError: no address was given, and this is not a pod of Kubeflow.
+        ParamsError: the host is not a URL, or a file is missing.
     """
     try:
         ssl.create_default_context(cafile=ca)
     except OSError as error:
-        raise ParamsError("--ca-cert", got=ca, expected="a file of certificates (PEM)") from error
+        raise ParamsError("--ca-cert cannot be read", got=ca, expected="a file of certificates (PEM)") from error
     token, cookie = (_check_secret(os.environ.get(name, "").strip(), name) for name in ("KFP_TOKEN", "KFP_COOKIE"))
     if host:
         host = ui = _check_host(host)
@@ -95,7 +95,9 @@ def find_server(host: str, namespace: str = "", token_file: Path | None = None, 
         pod_token = _pod_token()
         if pod_token is None:
             todo = "give --host https://HOST/pipeline, or set KFP_ENDPOINT"
-            raise NoHostError("which Kubeflow Pipelines server?", got="no --host, and no pod of a cluster", todo=todo)
+            raise NoHostError(
+                "no Kubeflow Pipelines server is given", got="no --host, and no pod of a cluster", todo=todo
+            )
         namespace = namespace or pod_namespace()
         token_file = token_file or (None if token else pod_token)
     ui = os.environ.get("KF_PIPELINES_UI_ENDPOINT", ui).rstrip("/")
@@ -121,21 +123,23 @@ def pod_namespace() -> str:
 
 
 def _check_secret(secret: str, where: str) -> str:
-    """Return a secret that may stand in an HTTP header; the HTTP library's own complaint would show it.
+    """Return a secret if it is allowed in an HTTP header; the HTTP library's own error would show it.
 
     Raises:
-        ParamsError: it may not; the message does not show it.
+        ParamsError: it is not allowed; the message does not show it.
     """
     if not secret.isprintable() or not secret.isascii():
-        raise ParamsError("no usable secret", where=where, got="a line break or a character that no header may hold")
+        raise ParamsError(
+            "the secret cannot be used", where=where, got="a line break or a character that is not allowed in a header"
+        )
     return secret
 
 
 def _check_host(host: str) -> str:
-    """Return a host without the fragment that a browser shows behind it.
+    """Return a server's address without the fragment that a browser shows behind it.
 
     Raises:
-        ParamsError: it is no URL of a server, or holds a user.
+        ParamsError: it is not the URL of a server, or it contains a user.
     """
     host = host.partition("#")[0].rstrip("/")
     try:
@@ -144,34 +148,34 @@ def _check_host(host: str) -> str:
     except ValueError:
         usable = False
     if "@" in host:
-        raise ParamsError("--host", got="a URL with a user in it", todo=HOW_TO_LOG_IN)
+        raise ParamsError("--host must not contain a user", got="a URL with a user in it", todo=HOW_TO_LOG_IN)
     if not usable:
         expected = "http(s)://HOST, behind Kubeflow's gateway https://HOST/pipeline"
-        raise ParamsError("--host", got=host, expected=expected)
+        raise ParamsError("--host is not the address of a server", got=host, expected=expected)
     return host
 
 
 class Connection:
-    """A connection to a server that has proven to be a Kubeflow Pipelines API.
+    """A connection to a server, after a check that it is a Kubeflow Pipelines API.
 
     Attributes:
         experiments, runs, schedules, pipelines, uploads: the SDK's services; wrap their calls in `kfp_errors`.
-        version: the server's, such as 2.17.0; empty if neither it nor the user tells.
-        multi_user: whether everything belongs to a namespace.
+        version: the server's version, such as 2.17.0; empty if neither the server nor the user states it.
+        multi_user: whether every object belongs to a namespace.
 
     Args:
-        version: the user's word for a server that does not tell its version.
+        version: the version as the user states it, for a server that does not report it.
 
     Raises:
         AupairError: the server does not answer, or refuses; see `kfp_errors`.
-        ParamsError: `version` is none.
+        ParamsError: `version` is not a version.
     """
 
     def __init__(self, server: Server, version: str = "") -> None:
         import kfp_server_api
 
         if version and not parse_version(version):
-            raise ParamsError("--server-version", got=version, expected="a version such as 2.17")
+            raise ParamsError("--server-version is not a version", got=version, expected="a version such as 2.17")
         self.server = server
         self._api = api = _api_client(server)
         health = _probe(server, api)
@@ -187,29 +191,29 @@ class Connection:
 
     @property
     def namespace(self) -> str | None:
-        """The namespace for requests; None on a server for one user, which has none.
+        """Return the namespace for requests; None on a single-user server, which has none.
 
         Raises:
-            ParamsError: the server is for several users, and no namespace was given.
+            ParamsError: the server is a multi-user server, and no namespace was given.
         """
         if not self.multi_user:
             return None
         if not self.server.namespace:
             todo = "give --namespace, or set KFP_NAMESPACE: your profile's name in Kubeflow"
-            raise ParamsError("a namespace is needed", where=self.server.host, got="a server for many users", todo=todo)
+            raise ParamsError("a namespace is needed", where=self.server.host, got="a multi-user server", todo=todo)
         return self.server.namespace
 
     def read_log(self, run_id: str, pod: str, day: str) -> str:
-        """Return the log of a pod of a run, from the API or from the user interface, whichever answers at the host.
+        """Return the log of a pod of a run, from the API or from the web UI, depending on which of them the host is.
 
         Args:
-            day: when the run was created, such as 2026-11-30; the interface looks up an archived log by it.
+            day: the day on which the run was created, such as 2026-11-30, by which the web UI finds an archived log.
 
         Raises:
-            RejectedError: there is no such log (any more).
+            RejectedError: there is no such log, or it no longer exists.
         """
         path, query = f"/apis/v1alpha1/runs/{run_id}/nodes/{pod}/log", []
-        if self._behind_ui:  # it forwards no other path than those of v1beta1 and v2beta1
+        if self._behind_ui:  # the web UI forwards only paths of v1beta1 and v2beta1
             path, query = "/k8s/pod/logs", [("podname", pod), ("runid", run_id), ("createdat", day)]
             query += [("podnamespace", self.server.namespace)] if self.server.namespace else []
         action = f"read the log of pod {pod}"
@@ -234,7 +238,7 @@ def _api_client(server: Server) -> "ApiClient":
             options["_request_timeout"] = options.get("_request_timeout") or (_CONNECT_SECONDS, _READ_SECONDS)
             try:
                 response = super().request(*args, **options)
-            except ApiException as error:  # its caller needs a body, and UTF-8
+            except ApiException as error:  # the SDK's caller of this method needs a body in UTF-8
                 error.body = (error.body or b"").decode(errors="replace").encode()
                 raise
             if options.get("_preload_content", True):
@@ -258,9 +262,9 @@ def _api_client(server: Server) -> "ApiClient":
 
 
 def _probe(server: Server, api: "ApiClient") -> Mapping[str, Any]:
-    """Request the server's health, as it answers: the SDK's own model drops the version.
+    """Return the server's answer about its health as it is, since the SDK's own model drops the version.
 
-    The answer comes from the API itself or from the user interface, which forwards requests to the API.
+    The answer comes from the API itself or from the web UI, which forwards requests to the API.
     """
     with kfp_errors(server, "read the server's health"):
         answer = api.call_api(
@@ -269,8 +273,10 @@ def _probe(server: Server, api: "ApiClient") -> Mapping[str, Any]:
         )  # fmt: skip
     health: Mapping[str, Any] = answer if isinstance(answer, dict) else {}
     if health.get("apiServerReady") is False:
-        raise NotReadyError("the API behind the user interface does not answer", where=server.host, todo="try again")
+        raise NotReadyError("the API behind the web UI does not answer", where=server.host, todo="try again")
     if not {"multi_user", "tag_name", "apiServerReady"} & set(health):
         got = f"JSON with {', '.join(health) or 'nothing in it'}"
-        raise RejectedError("no Kubeflow Pipelines API here", where=server.host, got=got[:100], todo="check --host")
+        raise RejectedError(
+            "the server is not a Kubeflow Pipelines API", where=server.host, got=got[:100], todo="check --host"
+        )
     return health

@@ -1,4 +1,4 @@
-"""Translate the refusals and failures of a Kubeflow Pipelines server into errors of one line."""
+"""The translation of a Kubeflow Pipelines server's refusals and failures into errors of one line."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -17,7 +17,7 @@ _SHOWN_CHARACTERS = 300
 
 
 class NotReadyError(RejectedError):
-    """The server, or a proxy in front of it, cannot answer at the moment."""
+    """A server, or a proxy in front of it, that cannot answer at the moment."""
 
 
 @contextmanager
@@ -30,7 +30,7 @@ def kfp_errors(server: "Server", action: str) -> Iterator[None]:
     Raises:
         AuthError: the server answers with a login page, or refuses these credentials.
         UnreachableError: there is no answer.
-        RejectedError: any other refusal; NotReadyError for one that passes.
+        RejectedError: any other refusal; NotReadyError for a transient one.
     """
     from kfp_server_api import ApiException
     from urllib3.exceptions import HTTPError
@@ -44,27 +44,27 @@ def kfp_errors(server: "Server", action: str) -> Iterator[None]:
         cause = str(getattr(error, "reason", None) or error).rpartition(": ")[2]  # the last part is the most specific
         todo = "check http or https in --host, the network, VPN, proxy or tunnel, and --ca-cert for a private authority"
         got = server.scrub(cause)[:_SHOWN_CHARACTERS]
-        raise UnreachableError("no connection", where=server.host, got=got, todo=todo) from error
+        raise UnreachableError("the server cannot be reached", where=server.host, got=got, todo=todo) from error
 
 
 def check_json(server: "Server", data: bytes) -> None:
     """Check that an answer is JSON.
 
     Raises:
-        AuthError: it is not JSON; usually it is a login page that was sent with status 200.
+        AuthError: the answer is not JSON; usually it is a login page that was sent with status 200.
     """
     try:
         json.loads(data)
     except ValueError as error:
-        raise _login_page(server, "HTML" if b"<" in data[:100] else "no JSON") from error
+        raise _login_page(server, "HTML" if b"<" in data[:100] else "an answer that is not JSON") from error
 
 
 def check_log(server: "Server", action: str, text: str) -> None:
-    """Check the text that was sent for a log: the API sends its refusals with status 200, too.
+    """Check the text that was sent as a log, since the API sends its refusals with status 200, too.
 
     Raises:
-        RejectedError: it is a refusal.
-        AuthError: it is a login page.
+        RejectedError: the text is a refusal.
+        AuthError: the text is a login page.
     """
     if text.startswith('{"error_message"'):
         got = _message(text)
@@ -74,7 +74,7 @@ def check_log(server: "Server", action: str, text: str) -> None:
 
 
 def _refusal(server: "Server", action: str, status: int, headers: Mapping[str, str], body: str) -> AupairError:
-    """Return the error for an HTTP status that is no success."""
+    """Return the error for an HTTP status other than success."""
     message, where = _message(body), server.host
     got = f"HTTP {status}" + (f": {message}" if message else "")
     if status in (301, 302, 303, 307, 308):
@@ -100,7 +100,7 @@ def _redirect(server: "Server", location: str) -> AupairError:
     target, host = urlsplit(location), urlsplit(server.host)
     if target.netloc == host.netloc and target.scheme == "https" != host.scheme:
         got, todo = "a redirect to https", f"give --host https{server.host.removeprefix('http')}"
-        return RejectedError("the server wants https", where=server.host, got=got, todo=todo)
+        return RejectedError("the server requires https", where=server.host, got=got, todo=todo)
     # without the query, which may hold secrets
     return _login_page(server, f"a redirect to {target.scheme}://{target.netloc}{target.path}")
 
@@ -110,9 +110,9 @@ def _login_page(server: "Server", got: str) -> AuthError:
 
 
 def _message(body: str) -> str:
-    """Return the server's own message in one line: of a long one the end, since servers written in Go put the cause there.
+    """Return the server's own message in one line; of a long one the end, where servers written in Go put the cause.
 
-    An internal error comes with a stack trace, and there the first line holds the cause.
+    An internal error comes with a stack trace, whose first line holds the cause.
     """
     try:
         answer = json.loads(body)

@@ -1,4 +1,4 @@
-"""The steps of pipelines/predict.py: assign the videos to shards, predict the videos of one shard, merge the tables."""
+"""The steps of pipelines/predict.py: assigning videos to shards, predicting the videos of one shard, merging the tables."""
 
 import shutil
 import tempfile
@@ -28,7 +28,7 @@ from aupair.kubeflow.volumes import check_volumes
 from aupair.registry.versions import pin_version
 
 _SHOWN_VIDEOS = 50
-"""Videos that the overview lists; summary.csv has all."""
+"""The most videos that the overview lists; summary.csv has all."""
 
 
 def write_shard_plan(source: str, model: str, shards: int, plan: KfpArtifact) -> list[int]:
@@ -38,7 +38,7 @@ def write_shard_plan(source: str, model: str, shards: int, plan: KfpArtifact) ->
         source: `s3://bucket/prefix`, or a folder.
         model: `models:/NAME@ALIAS`, `models:/NAME/VERSION`, or a bundle's folder.
         shards: the largest number of shards.
-        plan: written: the source, the model, and the videos with their shards.
+        plan: the file to write: the source, the model, and the videos with their shards.
 
     Returns:
         The numbers of the shards.
@@ -49,7 +49,7 @@ def write_shard_plan(source: str, model: str, shards: int, plan: KfpArtifact) ->
         RegistryError: the model is missing.
     """
     if shards < 1:
-        raise ParamsError("parameter shards", got=shards, expected="at least 1")
+        raise ParamsError("too few shards", got=shards, expected="at least 1")
     check_shards(shards)
     check_volumes(source, model)
     items = [item for item in list_source(source) if Path(item.name).suffix.lower() in SUFFIXES]
@@ -64,7 +64,7 @@ def write_shard_plan(source: str, model: str, shards: int, plan: KfpArtifact) ->
 
 
 def _assign_shards(sizes: Sequence[int], shards: int) -> list[int]:
-    """Return a shard for each size, so that the sums are balanced: the largest first, always to the smallest sum."""
+    """Return a shard for each size; the sums are balanced, since each size, the largest first, goes to the smallest sum."""
     sums = [0] * min(shards, len(sizes))
     assigned = [0] * len(sizes)
     for index in sorted(range(len(sizes)), key=lambda i: (-sizes[i], i)):
@@ -86,7 +86,7 @@ def predict_shard_videos(shard: int, abstain: float, plan: KfpArtifact, tables: 
     from aupair.api import Recognizer
 
     if not 0 <= abstain <= 1:
-        raise ParamsError("parameter abstain", got=abstain, expected="a share from 0 to 1")
+        raise ParamsError("abstain is not a share", got=abstain, expected="a number from 0 to 1")
     planned = store.read_json(Path(plan.path))
     assigned: list[dict[str, Any]] = [video for video in planned["videos"] if video["shard"] == shard]
     items = [Item(video["name"], video["size"], video["etag"]) for video in assigned]
@@ -95,7 +95,7 @@ def predict_shard_videos(shard: int, abstain: float, plan: KfpArtifact, tables: 
         fetch(planned["source"], Path(folder, "videos"), items=items, log=log)
         videos = [(Path(folder, "videos", video["name"]), video["output"]) for video in assigned]
         rows = write_predictions(videos, recognizer, out, abstain or None, log)
-        # under their names in the source, not those of the temporary folder
+        # the videos are named as in the source, not as in the temporary folder
         write_summary(out / f"{SUMMARY}.csv", [replace(row, video=item.name) for row, item in zip(rows, items)])
 
 
@@ -103,7 +103,7 @@ def merge_shard_tables(tables: Sequence[KfpArtifact], predictions: KfpArtifact, 
     """Copy the tables of all shards into one folder with one summary, and write an overview of the videos.
 
     Raises:
-        DataError: no video at all could be read.
+        DataError: no video could be read.
     """
     rows: list[Summary] = []
     with store.atomic(Path(predictions.path)) as out:
@@ -122,7 +122,7 @@ def merge_shard_tables(tables: Sequence[KfpArtifact], predictions: KfpArtifact, 
 
 
 def _render_overview(rows: Sequence[Summary]) -> str:
-    """Return Markdown: how many videos have which status, and those that are not ok."""
+    """Return Markdown with the number of videos of each status, and a list of those that are not ok."""
     counts = Counter(row.status for row in rows)
     lines = [f"# {len(rows)} videos, {sum(row.frames for row in rows)} frames", ""]
     lines += [f"* {status}: {number}" for status, number in counts.most_common()]

@@ -1,7 +1,7 @@
-"""Run a stage inside its component: on KFP's artifacts, by the function that DVC and `aupair run` call as well.
+"""The run of a stage inside its component: on KFP's artifacts, by the function that DVC and `aupair run` call, too.
 
 The input artifacts are linked into a temporary folder laid out like a checkout, the stage runs there, and its outputs are
-moved to the places that KFP gave them.
+moved to the paths that KFP assigned to them.
 """
 
 import os
@@ -35,10 +35,10 @@ def run_component(name: str, arguments: Mapping[str, Any]) -> None:
     """Run a stage of the flow inside its component.
 
     Args:
-        arguments: the component's: artifacts and sections of the params by their names, and `trial`.
+        arguments: the arguments of the component: artifacts and params sections by name, and `trial`.
 
     Raises:
-        AupairError: as the stage does.
+        AupairError: the stage fails.
     """
     stage = stages.get_stage(name)
     trial = int(arguments["trial"]) if stage.per_trial else None
@@ -55,7 +55,7 @@ def run_component(name: str, arguments: Mapping[str, Any]) -> None:
 
 
 def params_for(stage: stages.Stage, arguments: Mapping[str, Any], trial: int | None) -> Params:
-    """Return Params of the sections that a component gets; KFP passes whole numbers as floats."""
+    """Return the Params from the sections that a component receives; KFP passes whole numbers as floats."""
     sections = {key: value for key, value in arguments.items() if key in Params.model_fields}
     return parse_params(
         ({} if trial is None else {"trials": [trial]}) | sections, where=f"the arguments of {stage.name}"
@@ -63,7 +63,7 @@ def params_for(stage: stages.Stage, arguments: Mapping[str, Any], trial: int | N
 
 
 def fetch_data_folder(source: str, revision: str, remote: str, data: KfpArtifact) -> None:
-    """Fetch the data folder, and record in the artifact's metadata where it came from.
+    """Fetch the data folder, and record its origin in the artifact's metadata.
 
     Raises:
         AupairError: a volume of this pod cannot be written; otherwise see `aupair.data.fetch`.
@@ -81,7 +81,7 @@ def _checkout_of_artifacts(
 ) -> Iterator[Path]:
     """Yield a folder in which the stage finds its inputs; after a success move its outputs to their artifacts."""
     outputs = {name: Path(arguments[name].path) for name in stage.writes}
-    parent = next(iter(outputs.values())).parent  # on the same disk, so that moving is renaming
+    parent = next(iter(outputs.values())).parent  # on the same disk, so that moving is only renaming
     parent.mkdir(parents=True, exist_ok=True)
     root = Path(tempfile.mkdtemp(prefix=".stage-", dir=parent))
     try:
@@ -141,7 +141,7 @@ def _execute(stage: stages.Stage, params: Params, root: Path, trial: int | None,
 
 
 def _write_views(places: Mapping[str, Any], arguments: Mapping[str, Any]) -> None:
-    """Write what KFP's pages show beside the artifacts: scores and curves of a training stage, figures of evaluate."""
+    """Write the outputs that only KFP's web UI shows: scores and curves of a training stage, scores of evaluate."""
     if "curves" in arguments:
         from aupair.registry.runs import curve_points
         from aupair.report.document import html_page
@@ -149,7 +149,9 @@ def _write_views(places: Mapping[str, Any], arguments: Mapping[str, Any]) -> Non
 
         trained = next(places[name] for name in ("mapping", "h", "f") if name in places)  # the stage's own output
         rows = store.read_jsonl(trained / "curves.jsonl")
-        for name, value in {name: value for name, value, _ in curve_points(rows)}.items():  # the last of each curve
+        for name, value in {
+            name: value for name, value, _ in curve_points(rows)
+        }.items():  # the last value of each curve
             arguments["scores"].log_metric(name, value)
         page = html_page("report/curves.j2", "aupair: curves", "Training", drawings=training_curves(rows))
         store.write_text(Path(arguments["curves"].path), page)
@@ -161,7 +163,7 @@ def _write_views(places: Mapping[str, Any], arguments: Mapping[str, Any]) -> Non
 
 
 def _metadata(places: Mapping[str, Any], trial: int | None) -> dict[str, Any]:
-    """Return where the outputs are from: version, commit, trial, the data's hash."""
+    """Return the origin of the outputs: version, commit, trial, the data's hash."""
     metadata: dict[str, Any] = {"aupair": __version__, "git_commit": os.environ.get("AUPAIR_GIT_COMMIT", "")}
     if trial is not None:
         metadata["trial"] = trial

@@ -1,7 +1,7 @@
 """The exit handler of both pipelines: a page with the run's result, its score table and links, also after a failure.
 
-The state that a server hands to the exit task is COMPLETE, FAILED or RUNNING, and RUNNING may be a good run as well as a
-dead one. The result is therefore read from the record of the last task: in MLflow, else in the server's own list of tasks.
+The state that a server passes to the exit task is COMPLETE, FAILED or RUNNING, but good and dead runs alike may be
+reported as RUNNING. The result is therefore read from the record of the last task: in MLflow, else in the server's own list of tasks.
 """
 
 import os
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-_ASKED_AGAIN = 6
+_LIST_ATTEMPTS = 6
 _PAUSE_SECONDS = 5.0
-"""The server's list of tasks follows the pods by some seconds."""
+"""Seconds between two attempts, since the server's list of tasks lags some seconds behind the pods."""
 
 SUCCEEDED, FAILED, CANCELED, UNKNOWN = "SUCCEEDED", "FAILED", "CANCELED", "STATE UNKNOWN"
 _MLFLOW_STATUS = {SUCCEEDED: "FINISHED", FAILED: "FAILED", CANCELED: "KILLED"}
@@ -34,10 +34,10 @@ _TASK_STATES = {"SUCCEEDED": TaskState.COMPLETE, "FAILED": TaskState.FAILED}
 
 @dataclass(frozen=True)
 class _ServerRecord:
-    """What the Kubeflow server says of the run.
+    """The Kubeflow server's view of the run.
 
     Attributes:
-        state: of the last task; None if the server could not be asked, or its list is not up to date.
+        state: the state of the last task; None if the server could not be asked, or its list is not up to date.
         failed: names of the tasks that failed.
         canceled: whether somebody stopped the run.
         problem: why the server could not be asked.
@@ -52,11 +52,12 @@ class _ServerRecord:
 def write_run_summary(state: str, last_task: str, run_id: str, summary: KfpArtifact) -> None:
     """Write and print a run's summary, and end its parent run in MLflow.
 
-    If MLflow or the server does not answer, a line says so, and the task succeeds all the same.
+    If MLflow or the server does not answer, a line of the summary reports this, and the task succeeds nevertheless.
 
     Args:
-        state: the server's word: COMPLETE, FAILED, RUNNING; SUCCEEDED or FAILED of a local run.
-        last_task: the task whose success makes the run good.
+        state: the run's state as the server passes it to the exit task: COMPLETE, FAILED, RUNNING; in a local run
+            SUCCEEDED or FAILED.
+        last_task: the task whose success makes the run succeed.
         run_id: Kubeflow's id of the run.
     """
     problems, record, lines = [], None, list[str]()
@@ -69,14 +70,18 @@ def write_run_summary(state: str, last_task: str, run_id: str, summary: KfpArtif
     result = CANCELED if server.canceled else decide_result(state, recorded, server.state)
     if record:
         try:
-            lines = _record_lines(record, result)
+            _end_parent_run(record, result)
+            lines = _record_lines(record)
         except AupairError as problem:
             problems.append(f"* MLflow: {problem}")
     elif result == SUCCEEDED:
-        problems = []  # nothing was expected there: a prediction without a server of MLflow
+        problems = []  # a prediction without an MLflow server has no record
     if result == UNKNOWN:
-        problems.insert(0, f"Kubeflow calls the run {state or 'nothing'}, and there is no record of {last_task}.\n")
-    problems += [f"* failed, by Kubeflow's list: {', '.join(server.failed)}"] if server.failed else []
+        problems.insert(
+            0,
+            f"Kubeflow reports {f'the state {state}' if state else 'no state'}, and there is no record of {last_task}.\n",
+        )
+    problems += [f"* failed tasks according to Kubeflow: {', '.join(server.failed)}"] if server.failed else []
     problems += [f"* Kubeflow's API: {server.problem}"] if server.problem else []
     if result != SUCCEEDED and server_of_this_pod():
         problems.append(f"* logs: `aupair pipeline logs {run_id}`, or `{kubectl_logs(run_id, pod_namespace())}`")
@@ -89,16 +94,16 @@ def decide_result(state: str, recorded: TaskState | None, listed: TaskState | No
     """Return the result of a run.
 
     Args:
-        state: the server's word for the exit task.
-        recorded: the last task in MLflow; None if MLflow has no record of this run's tasks.
-        listed: the last task in the server's list of tasks; None if that is not known.
+        state: the run's state as the server passes it to the exit task.
+        recorded: the state of the last task according to MLflow; None if MLflow has no record of this run's tasks.
+        listed: the state of the last task according to the server's list; None if that is not known.
     """
     records = (recorded, listed)
     if TaskState.COMPLETE in records:
         return SUCCEEDED
     if state == "FAILED" or TaskState.FAILED in records or TaskState.UNFINISHED in records:
         return FAILED
-    if state in (SUCCEEDED, CANCELED):  # only the local runner says SUCCEEDED, and it is right
+    if state in (SUCCEEDED, CANCELED):  # only the local runner reports SUCCEEDED, and it is right
         return state
     if state == "RUNNING" and TaskState.MISSING in records:
         return FAILED
@@ -114,39 +119,40 @@ def _read_mlflow() -> RunRecord:
     from aupair.registry import live_logging, mlflow_store
 
     if not live_logging.runs_in_pipeline():
-        raise AupairError("only register-model logs", got="no id of this run", todo="compile with `--set run_id=true`")
+        what = "the run's id is unknown, so only register-model logs to MLflow"
+        raise AupairError(what, todo="compile with `--set run_id=true`")
     record = read_run_record(mlflow_store.open_mlflow())
     if not record.stages and mlflow_store.sqlite_path(mlflow_store.tracking_uri()) is not None:
-        raise AupairError(f"no task of `{record.flow}` was logged")  # by predict, which needs no store of its own
+        raise AupairError(f"no task of `{record.flow}` was logged")  # predict runs without an MLflow server
     return record
 
 
 def _ask_server(run_id: str, last_task: str) -> _ServerRecord:
-    """Return what the server's list of tasks says, after waiting for it to catch up: nothing runs any more."""
+    """Return the server's view of the run, once its list shows every other task as ended."""
     server = server_of_this_pod()
     if server is None:
         return _ServerRecord()
     try:
         connection = Connection(server)
-        for attempt in range(_ASKED_AGAIN):
+        for attempt in range(_LIST_ATTEMPTS):
             time.sleep(_PAUSE_SECONDS if attempt else 0)
             run = get_run(connection, run_id)
             tasks = [task for task in list_tasks(run) if task.name != "summarise"]
             current = all(task.state in (*FINISHED, OMITTED) for task in tasks)
             if current:
                 break
-    except AupairError as problem:
-        return _ServerRecord(problem=str(problem))
+    except AupairError as error:
+        return _ServerRecord(problem=str(error))
     states = {task.state for task in tasks if task.name == last_task}
     state = next((_TASK_STATES[name] for name in _TASK_STATES if name in states), TaskState.MISSING)
     canceled = run.state in ("CANCELING", "CANCELED")
-    doubt = "" if current else "its list of tasks is not up to date"
-    return _ServerRecord(state if current else None, tuple(failed_tasks(run)), canceled, doubt)
+    problem = "" if current else "its list of tasks is not up to date"
+    return _ServerRecord(state if current else None, tuple(failed_tasks(run)), canceled, problem)
 
 
-def _record_lines(record: RunRecord, result: str) -> list[str]:
-    """Return the lines about the logged stages and the scores, and end the parent run."""
-    from aupair.registry import live_logging, mlflow_store
+def _record_lines(record: RunRecord) -> list[str]:
+    """Return the lines about the logged stages and the scores."""
+    from aupair.registry import mlflow_store
 
     client, parent, states = mlflow_store.open_mlflow(), record.parent, record.states()
     lines = [f"* run: `{record.flow}`", f"* stages logged: {sum(map(len, record.stages.values()))}"]
@@ -157,15 +163,23 @@ def _record_lines(record: RunRecord, result: str) -> list[str]:
         if parent is not None:
             lines += [f"* data: `{parent.data.tags['data.md5']}`"] if "data.md5" in parent.data.tags else []
             lines.append(f"* MLflow: {_mlflow_link(mlflow_store.tracking_uri(), parent)}")
-            if result in _MLFLOW_STATUS and not live_logging.server_run_id():
-                client.set_terminated(parent.info.run_id, _MLFLOW_STATUS[result])
         if "evaluate" in states:
             lines += _score_table(client, record.complete_run("evaluate"))
     return lines
 
 
+def _end_parent_run(record: RunRecord, result: str) -> None:
+    """End the parent run in MLflow, unless it is a run of the KFP server, which ends its own runs."""
+    from aupair.registry import live_logging, mlflow_store
+
+    if record.parent is not None and result in _MLFLOW_STATUS and not live_logging.server_run_id():
+        with mlflow_store.mlflow_errors("the run's summary"):
+            client = mlflow_store.open_mlflow()
+            client.set_terminated(record.parent.info.run_id, _MLFLOW_STATUS[result])
+
+
 def _mlflow_link(uri: str, run: "Run") -> str:
-    """Return the page of a run, or how to open it."""
+    """Return the URL of a run in MLflow, or the command and URL that open it."""
     page = f"/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
     if uri.startswith(("http://", "https://")):
         return os.environ.get("MLFLOW_UI_URL", uri).rstrip("/") + page
@@ -175,7 +189,7 @@ def _mlflow_link(uri: str, run: "Run") -> str:
 def _score_table(client: "MlflowClient", evaluate: "Run | None") -> list[str]:
     """Return the first part of the table that evaluate logged: the scores on validation."""
     if evaluate is None:
-        return ["", "No scores: evaluate did not end."]
+        return ["", "No scores: evaluate did not complete."]
     with tempfile.TemporaryDirectory() as folder:
         text = Path(client.download_artifacts(evaluate.info.run_id, "table.md", folder)).read_text()
     return ["", "\n## ".join(text.split("\n## ")[:2])]

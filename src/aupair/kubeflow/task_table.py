@@ -1,4 +1,4 @@
-"""List the tasks of a compiled pipeline and how often each runs: the table that `aupair pipeline compile` prints."""
+"""The tasks of a compiled pipeline and how often each runs, as `aupair pipeline compile` prints them."""
 
 from collections.abc import Iterator, Mapping
 from graphlib import TopologicalSorter
@@ -12,7 +12,7 @@ AT_THE_END = "at the end, also after a failure"
 
 
 class TaskRow(NamedTuple):
-    """A task: its name, how often and when it runs, the pipeline inputs that it gets, its settings for the cluster."""
+    """A task: its name, how often and when it runs, the pipeline inputs that it receives, its settings for the cluster."""
 
     name: str
     times: str
@@ -27,7 +27,7 @@ def list_tasks(file: PipelineFile) -> list[TaskRow]:
 
 
 def _walk(file: PipelineFile, tasks: Mapping[str, Any]) -> Iterator[TaskRow]:
-    """Yield the tasks of a graph, in order, into loops and exit handlers."""
+    """Yield the tasks of a graph in order, including those in loops and exit handlers."""
     for name in TopologicalSorter(
         {name: task.get("dependentTasks", ()) for name, task in tasks.items()}
     ).static_order():
@@ -45,7 +45,7 @@ def _walk(file: PipelineFile, tasks: Mapping[str, Any]) -> Iterator[TaskRow]:
 
 
 def _settings(file: PipelineFile, label: str, task: Mapping[str, Any]) -> str:
-    """Return the settings for the cluster in which tasks differ."""
+    """Return the settings for the cluster that differ between tasks."""
     resources = file.spec["deploymentSpec"]["executors"][label]["container"].get("resources", {})
     gpu = resources.get("accelerator", {})
     settings = {

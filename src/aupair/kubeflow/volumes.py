@@ -1,4 +1,4 @@
-"""The check of a pod's volumes, before hours of work end at one that cannot be written."""
+"""A check that the pod's volumes can be written, made before hours of work are lost."""
 
 import os
 import tempfile
@@ -11,7 +11,8 @@ from aupair.kubeflow.cluster import VOLUMES
 def check_volumes(*sources: str) -> None:
     """Check that the volumes which the pipeline was compiled with can be written.
 
-    A fresh volume may belong to root, depending on its storage class. A volume that a source lies on is only read.
+    A fresh volume may belong to root, depending on its storage class. A volume that holds a
+    source is only read, and is not checked.
 
     Args:
         sources: paths, or addresses, that the pipeline reads from.
@@ -29,7 +30,7 @@ def check_volumes(*sources: str) -> None:
                 pass
         except OSError as error:
             user = f"user {os.getuid()}, groups {', '.join(map(str, sorted({os.getgid(), *os.getgroups()})))}"
-            todo = "let it belong to that user (see the runbook on volumes), or compile with run_as_user"
+            todo = "make that user its owner (see the runbook on volumes), or compile with run_as_user"
             raise DataError(
-                "a volume that cannot be written", where=folder, got=f"{error.strerror} for {user}", todo=todo
+                "the volume cannot be written", where=folder, got=f"{error.strerror} for {user}", todo=todo
             ) from error
