@@ -1,4 +1,4 @@
-"""The move of the process's heap to huge pages, in which dlib's trees are read faster."""
+"""Huge pages for the process's heap, from which dlib's trees are read faster."""
 
 import ctypes
 from pathlib import Path
