@@ -1,11 +1,11 @@
 """The flow: nine stages as functions, which `aupair run`, DVC and Kubeflow call.
 
-A stage takes the paths of its artifacts and a Params record. The parameters `f` and `h` are folders with a trained network f
-(pseudo-intensity) or h (uncertainty) and its output for every frame; `aupair.stage.ARTIFACTS` names the path of each artifact.
-A trial is one training of all networks with its own seed. Data is split by person: networks are fitted on `fit`, choices are
-made on `select`, and results are reported on `validation`. The people of `fit` are divided into folds: one network is trained
-for each fold, without its people, and one, `final`, on all of `fit`. A frame of `fit` is scored by the network of its
-person's fold; all other frames, and those that predict reads, are scored by `final`.
+A stage takes the paths of its artifacts and a Params record. The parameters `f` and `h` are folders with a trained network
+f (pseudo-intensity) or h (uncertainty) and its output for every frame; `aupair.stage.ARTIFACTS` names the path of each
+artifact. A trial is one training of all networks with its own seed. Data is split by person: networks are fitted on `fit`,
+choices are made on `select`, and results are reported on `validation`. The people of `fit` are divided into folds: one
+network is trained for each fold, without its people, and one, `final`, on all of `fit`. A frame of `fit` is scored by the
+network of its person's fold; all other frames, and those that predict reads, are scored by `final`.
 
 A stage imports neither kfp nor dvc, and imports heavy libraries in its body. `FLOW` lists the stages; tests compare dvc.yaml
 and params.yaml with it.

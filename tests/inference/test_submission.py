@@ -112,7 +112,7 @@ def test_what_differs_from_a_complete_prediction_is_reported_for_each_video(tmp_
     }  # fmt: skip
     log.lines.clear()
     write_submission(predictions, tmp_path / "out", log=log)
-    assert log.lines[-1] == f"1 other files lie in {tmp_path / 'out'}: gone.txt"
+    assert log.lines[-1] == f"1 other files are in {tmp_path / 'out'}: gone.txt"
 
 
 def test_a_video_without_a_prediction_is_named_before_anything_is_written(tmp_path: Path) -> None:

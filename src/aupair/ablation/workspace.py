@@ -84,7 +84,7 @@ class Workspace:
         cache = (self.home / _dvc(self.home, "cache", "dir").strip()).resolve()
         config = self.root / ".dvc" / "config"
         store.write_text(config, CONFIG.format(cache=cache))
-        # A killed DVC can leave a damaged lock file; nobody else is in this repository.
+        # A killed DVC can leave a damaged lock file; no other process uses this repository.
         (config.parent / "tmp" / "rwlock").unlink(missing_ok=True)
         for name in ("dvc.yaml", "data.dvc", "dvc.lock"):
             if (self.home / name).exists():

@@ -119,7 +119,7 @@ def read_layout(data: Path) -> Layout:
     """
     data = Path(data)
     if not data.is_dir():
-        raise DataError("no data folder", where=data, todo="`dvc pull -r demo data.dvc` brings the demo corpus")
+        raise DataError("no data folder", where=data, todo="`dvc pull -r demo data.dvc` downloads the demo corpus")
     if not any(data.iterdir()):
         raise DataError("an empty data folder", where=data, expected="annotations/ and videos/")
     annotations = data / "annotations"

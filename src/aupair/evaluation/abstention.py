@@ -1,9 +1,9 @@
 """The risk and the scores of the decisions that remain when the least confident ones are left out.
 
 A decision that is left out is not counted at all, neither as an error nor as an inactive cell. A ranking of the decisions
-is useful if it leads to better scores than leaving out the same number at random. A ranking that mixes an AU's active and inactive
-decisions leaves out active ones first: there are fewer errors, but F1 falls, too, since hardly any active cell remains.
-`predict` therefore leaves out the same share of both, and so does the ranking `confidence` of `selective_risk`.
+is useful if it leads to better scores than leaving out the same number at random. A ranking that mixes an AU's active and
+inactive decisions leaves out active ones first: there are fewer errors, but F1 falls, too, since hardly any active cell
+remains. `predict` therefore leaves out the same share of both, and so does the ranking `confidence` of `selective_risk`.
 """
 
 from dataclasses import dataclass

@@ -1,10 +1,11 @@
 """The confidence, P(a decision is right), and the risk that remains when the least confident decisions are left out.
 
 The confidence is a logistic regression for each AU, fitted on `select`. Its inputs are the distance of the raw output from
-the threshold, the side of the threshold, and log sigma. On the frames on which thresholds were tuned, there are
-too few errors, and confidences would be too high. Therefore the people of `select` are assigned to folds: the decisions of each fold are made with
-thresholds tuned on the other folds, and the regression is fitted on these decisions. To estimate the risk, the confidences
-of each fold, and the limits that they are compared with, come from a regression that was fitted on the other folds.
+the threshold, the side of the threshold, and log sigma. On the frames on which thresholds were tuned, there are too few
+errors, and confidences would be too high. Therefore the people of `select` are assigned to folds: the decisions of each
+fold are made with thresholds tuned on the other folds, and the regression is fitted on these decisions. To estimate the
+risk, the confidences of each fold, and the limits that they are compared with, come from a regression that was fitted on
+the other folds.
 """
 
 from dataclasses import dataclass, replace

@@ -88,7 +88,7 @@ def write_submission(
     written = {_TABLE} if form == "table" else {f"{video}.txt" for video in decisions}
     others = {
         "predicted videos are not in the list": sorted(set(tables) - set(frames_of)),
-        f"other files lie in {out}": sorted({path.name for path in out.glob("*.txt")} - written),
+        f"other files are in {out}": sorted({path.name for path in out.glob("*.txt")} - written),
     }
     for what, names in others.items():
         if names:

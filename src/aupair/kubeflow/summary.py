@@ -1,7 +1,8 @@
 """The exit handler of both pipelines: a page with the run's result, its score table and links, also after a failure.
 
-The state that a server passes to the exit task is COMPLETE, FAILED or RUNNING, but good and dead runs alike may be
-reported as RUNNING. The result is therefore read from the record of the last task: in MLflow, else in the server's own list of tasks.
+The state that a server passes to the exit task is COMPLETE, FAILED or RUNNING, but good and dead runs alike may be reported
+as RUNNING. The result is therefore read from the record of the last task: in MLflow, else in the server's own list of
+tasks.
 """
 
 import os
@@ -39,7 +40,7 @@ class _ServerRecord:
     Attributes:
         state: the state of the last task; None if the server could not be asked, or its list is not up to date.
         failed: names of the tasks that failed.
-        canceled: whether somebody stopped the run.
+        canceled: whether the run was stopped by a user.
         problem: why the server could not be asked.
     """
 

@@ -1,12 +1,12 @@
 """The features of a frame, which relate it to its video. G is the paper's name for this step (section 3.3).
 
-y' is y_hat, which is standardised when f is trained, scaled to -1..1 on the fit split; the certainty c is 1 for the smallest
-sigma and 0 for the largest (`Statistics`). The features of a frame and AU are its own y' and c; their distribution over the
-whole video (or all clips of the person); their distribution over windows of some seconds around the frame; and their values
-some seconds before and after it. Each feature is a named column (`columns`); docs/method.md lists them and their deviations
-from the paper. Columns of the group `plain` are computed from y' only; those of the group `uncertainty` also use c. The
-mapping without uncertainty reads the `plain` columns, the mapping with uncertainty reads all columns. `kind: histogram` computes the authors' features of 2020 instead, a baseline
-without uncertainty.
+y' is y_hat, which is standardised when f is trained, scaled to -1..1 on the fit split; the certainty c is 1 for the
+smallest sigma and 0 for the largest (`Statistics`). The features of a frame and AU are its own y' and c; their distribution
+over the whole video (or all clips of the person); their distribution over windows of some seconds around the frame; and
+their values some seconds before and after it. Each feature is a named column (`columns`); docs/method.md lists them and
+their deviations from the paper. Columns of the group `plain` are computed from y' only; those of the group `uncertainty`
+also use c. The mapping without uncertainty reads the `plain` columns, the mapping with uncertainty reads all columns.
+`kind: histogram` computes the authors' features of 2020 instead, a baseline without uncertainty.
 """
 
 from collections.abc import Iterable, Iterator
