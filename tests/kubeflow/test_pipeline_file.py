@@ -55,7 +55,7 @@ def test_two_keys_of_one_section_and_a_deep_one(train: PipelineFile) -> None:
         (["source=x", "seed=x"], "parameter seed: in .*, got 'x', expected a valid integer"),
         (["source=x", "trials=3"], "parameter trials.*got 3, expected a valid tuple"),
         (["source=x", "trials=[]"], "parameter trials"),
-        (["source=x", f"trials={[*range(21)]}"], "parameter trials, got 21 trials, expected at most 20"),
+        (["source=x", f"trials={[*range(21)]}"], "too many trials, got 21, expected at most 20"),
         (["source=x", "check_data"], "--param is malformed, got check_data, expected section.key=value"),
         (["source.x=3"], "parameter source.*expected a valid string"),
         (["source="], "parameter source, got nothing"),
@@ -75,7 +75,7 @@ def test_arguments_of_the_prediction_pipeline(tmp_path: Path, tiny: Params) -> N
     assert (abstain, type(abstain)) == (1.0, float)
     for text, message in (
         ("shards=0", "parameter shards.*got 0"),
-        ("shards=101", "got 101 shards, expected at most 100, .*; a shard holds any number of videos"),
+        ("shards=101", "got 101, expected at most 100, .*; a shard holds any number of videos"),
         ("abstain=7", "parameter abstain.*got 7"),
     ):
         with pytest.raises(ParamsError, match=message):

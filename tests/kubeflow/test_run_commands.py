@@ -124,7 +124,7 @@ def test_the_logs_of_one_task(aupair: Command, kfp: KfpServer, run_id: str) -> N
     assert done.out == f"==> check-data, SUCCEEDED, pod {CHECK}\nall well\n"
     done = call(aupair, kfp, "logs", run_id, "--task", "check_data")
     assert done.code == 8
-    assert "known: check-data, evaluate, train-mapping" in done.line
+    assert "known tasks: check-data, evaluate, train-mapping" in done.line
 
 
 def test_a_task_without_retries_has_one_pod(

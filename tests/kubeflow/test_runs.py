@@ -209,7 +209,7 @@ def test_a_run_that_fails_names_its_tasks_and_where_their_logs_are(
     assert done.code == 9
     (run_id,) = kfp.runs
     last = done.err.splitlines()[-1]
-    assert f"the run {state.lower()} after" in last
+    assert f"the run ended as {state} after" in last
     assert f"{kfp.url}/#/runs/details/{run_id}" in last
     assert "failed tasks: evaluate-driver, train-mapping (2 times)" in last
     assert last.endswith(f"see `aupair pipeline logs {run_id}`")
