@@ -104,6 +104,24 @@ def own_store(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
+def copied_tables(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Create MLflow's tables once, and copy them into each new store of this process: MLflow takes seconds for them."""
+    from aupair import store
+    from aupair.registry import mlflow_store
+
+    create = mlflow_store._create_tables
+
+    def copy(uri: str) -> None:
+        with _once(tmp_path_factory, "tables.db") as tables:
+            if not tables.exists():
+                with store.atomic(tables) as temporary:
+                    create(f"sqlite:///{temporary}")
+        shutil.copyfile(tables, uri.removeprefix("sqlite:///"))
+
+    monkeypatch.setattr(mlflow_store, "_create_tables", copy)
+
+
+@pytest.fixture(autouse=True)
 def no_answer_yet(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let each test be the first that speaks to a service, as a process is."""
     monkeypatch.setattr("aupair.retry._answered", set())
