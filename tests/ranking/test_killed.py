@@ -19,7 +19,10 @@ from conftest import as_yaml, contents
 from listener import Listener
 
 FORK = multiprocessing.get_context("forkserver")
-FORK.set_forkserver_preload(["aupair.ranking.samples", "aupair.ranking.scores", "aupair.ranking.uncertainty"])
+FORK.set_forkserver_preload(
+    ["aupair.ranking.samples", "aupair.ranking.scores", "aupair.ranking.uncertainty", "torch._dynamo"]
+)
+"""With all that a child needs; an optimiser of torch imports torch._dynamo."""
 
 
 def longer(tiny: Params, steps: int = 24, **h: Any) -> Params:
