@@ -21,8 +21,6 @@ P
     echo "aupair: cannot make an environment; run: apt-get install -y python3-venv" >&2; exit 1; }
 .venv/bin/python -m pip install -q --disable-pip-version-check "uv==${UV}"
 export VIRTUAL_ENV="$PWD/.venv"
-.venv/bin/uv pip install --require-hashes -r requirements.lock
+# Bytecode now, since a shell may forbid to write it, and every process would then compile torch and mlflow anew.
+.venv/bin/uv pip install --compile-bytecode --require-hashes -r requirements.lock
 .venv/bin/uv pip install -q --no-deps --no-build-isolation -e .
-# Bytecode now: where PYTHONDONTWRITEBYTECODE is set, every process would else compile torch, mlflow and the rest anew.
-# A file for another version of Python does not compile, and nothing imports it.
-.venv/bin/python -m compileall -qq -j 0 .venv/lib || true
