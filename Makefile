@@ -34,7 +34,7 @@ bench: $(ENV)
 # By docker where its engine answers (the client alone does not build), else by podman; Containerfile tells of BASE and
 # BUILD_FLAGS. The last line is the image's name.
 ENGINE ?= $(shell docker info >/dev/null 2>&1 && echo docker || { podman info >/dev/null 2>&1 && echo podman; })
-REVISION = $(shell git rev-parse $(1) HEAD 2>/dev/null || echo unknown)$(shell [ -z "$$(git status --porcelain 2>&1)" ] || echo -dirty)
+REVISION = $(shell git rev-parse $(1) HEAD 2>/dev/null || echo unknown)$(shell [ -z "$$(git status --porcelain -- . ':!dvc.lock' 2>&1)" ] || echo -dirty)
 image: IMAGE ?= aupair:$(call REVISION,--short)
 image:
 	@set -e; engine=$(ENGINE); image=$(IMAGE); \

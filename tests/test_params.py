@@ -33,6 +33,19 @@ def test_a_value_out_of_range_is_an_error(values: dict[str, Any], message: str) 
     assert str(caught.value) == f"parameter extract_features.{message}"
 
 
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"trials": [0, 1, 0]}, "trials: in params, got [0, 1, 0], expected each trial once"),
+        ({"seed": -5}, "seed: in params, got -5, expected greater than or equal to 0"),
+    ],
+)
+def test_a_seed_or_trials_that_cannot_be_trained_are_an_error(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ParamsError) as caught:
+        parse_params(values)
+    assert str(caught.value) == f"parameter {message}"
+
+
 def test_lists_may_be_empty() -> None:
     features = parse_params({"extract_features": {"thresholds": [], "windows": []}}).extract_features
     assert features.kind == "distribution"

@@ -9,7 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from aupair.record import (
     Positive,
@@ -168,13 +168,22 @@ class RegisterModel(Record):
     experiment: str = "aupair"
 
 
+def _check_distinct(trials: tuple[int, ...]) -> tuple[int, ...]:
+    """Check that no trial is named twice: it would be trained and counted twice."""
+    if len(set(trials)) < len(trials):
+        raise ValueError("each trial once")
+    return trials
+
+
 class Params(Record):
     """All sections of params.yaml."""
 
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
     target: Literal["occurrence", "intensity"] = "occurrence"
     """occurrence: 0 or 1; intensity: levels 0 to 5 of AU_Intensity_Set, and the occurrence that follows from them"""
-    trials: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0,)
+    trials: Annotated[
+        tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1), AfterValidator(_check_distinct)
+    ] = (0,)
     check_data: CheckData = CheckData()
     preprocess_faces: PreprocessFaces = PreprocessFaces()
     sample_pairs: SamplePairs = PairsInGroups()

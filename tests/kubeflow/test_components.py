@@ -325,6 +325,7 @@ def test_the_documents_fit_kfps_schema(compiled: dict[str, PipelineFile]) -> Non
         (["gpu=1"], "unknown parameter: in .*, got gpu; did you mean gpus?"),
         (["gpus=-1"], "parameter gpus"),
         (["memory={trian: 3}"], "stages among"),
+        (["memory=5"], "parameter memory: in .*, got 5, expected true, or GiB by stage"),
         (["checkpoints=/c"], "on a volume of pvcs; /c is on none"),
         (["env.AWS_SECRET_ACCESS_KEY=x"], "no secret in env"),
         (["tolerations=[{kye: x}]"], "tolerations.0.kye; did you mean key?"),
@@ -343,6 +344,16 @@ def test_the_documents_fit_kfps_schema(compiled: dict[str, PipelineFile]) -> Non
 def test_a_wrong_option_is_one_line(options: list[str], message: str) -> None:
     with pytest.raises(ParamsError, match=message.replace("?", r"\?")):
         load_cluster(None, options)
+
+
+def test_a_file_of_another_kind_is_not_overwritten(tmp_path: Path, tiny: Params) -> None:
+    (tmp_path / "params.yaml").write_text("seed: 7\n")
+    with pytest.raises(ParamsError, match="would overwrite another file, got .*params.yaml"):
+        compile_pipeline("train", tiny, Cluster(), tmp_path / "params.yaml", REPOSITORY)
+    assert (tmp_path / "params.yaml").read_text() == "seed: 7\n"
+    for gpus in (0, 1):  # a compiled pipeline is
+        compile_pipeline("train", tiny, Cluster(gpus=gpus), tmp_path / "train.yaml", REPOSITORY)
+    assert "nvidia.com/gpu" in (tmp_path / "train.yaml").read_text()
 
 
 def test_outside_a_checkout_nothing_is_compiled(tmp_path: Path, tiny: Params) -> None:

@@ -7,6 +7,9 @@ import typer
 
 app = typer.Typer(no_args_is_help=True, help="List, promote and roll back the versions of the registered model.")
 
+_MAPPINGS = {"P1": "P1: the mapping with uncertainty", "P2": "P2: the mapping without uncertainty"}
+"""The values of the tags `selection.<AU>`; P1 and P2 are also rows of the score table, with another meaning."""
+
 Name = Annotated[str, typer.Option(help="The name of the registered model (register_model.name in params.yaml).")]
 
 
@@ -40,14 +43,15 @@ def _list(name: Name = "aupair") -> None:
 
 @app.command("show", epilog="Example: `aupair registry show 3`")
 def _show(version: Annotated[int, typer.Argument(help="The version's number.")], name: Name = "aupair") -> None:
-    """Show a version's tags: the mapping of each AU (P1: with uncertainty, P2: without), scores, data."""
+    """Show a version's tags: the mapping that each AU uses, scores, data."""
     from aupair.console import show_table
     from aupair.registry.versions import get_version
 
     record = get_version(version, name)
     aliases = f" ({', '.join(record.aliases)})" if record.aliases else ""
     tags = sorted(record.tags.items(), key=_natural_key)
-    show_table(f"{name} version {record.number}{aliases}", ("tag", "value"), tags)
+    rows = [(tag, _MAPPINGS.get(value, value) if tag.startswith("selection.") else value) for tag, value in tags]
+    show_table(f"{name} version {record.number}{aliases}", ("tag", "value"), rows)
 
 
 def _natural_key(tag: tuple[str, str]) -> list[str | int]:

@@ -6,9 +6,9 @@ An example with every key: params/cluster.yaml.
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from aupair.params import Params
 from aupair.record import Record, apply_overrides, parse_settings, read_settings
@@ -70,6 +70,13 @@ class _Toleration(Record):
         return self
 
 
+def _check_memory(value: Any) -> Any:
+    """Check the kind of value, since pydantic would report each kind that it does not match."""
+    if not isinstance(value, bool | dict):
+        raise ValueError("true, or GiB by stage, such as {evaluate: 16}")
+    return value
+
+
 class Cluster(Record):
     """Options of `aupair pipeline compile`; the defaults set nothing."""
 
@@ -81,7 +88,7 @@ class Cluster(Record):
     """GPUs for each stage that can use one (`aupair flow`); training uses several by torchrun, in one pod"""
     gpu_type: str = "nvidia.com/gpu"
     """the name of the GPU resource"""
-    memory: bool | dict[str, Annotated[int, Field(ge=1)]] = False
+    memory: Annotated[bool | dict[str, Annotated[int, Field(ge=1)]], BeforeValidator(_check_memory)] = False
     """memory in GiB; true: what each stage needs (`aupair flow`); or a dict of stage and GiB, such as {evaluate: 16}, for
     those stages only"""
     cpu: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)

@@ -29,7 +29,7 @@ def compile_pipeline(name: str, params: Params, cluster: Cluster, out: Path, roo
         root: the checkout, with the folders components and pipelines.
 
     Raises:
-        ParamsError: no such pipeline, too many trials, not a checkout, or `out` is not a YAML file.
+        ParamsError: no such pipeline, too many trials, not a checkout, or `out` is not a YAML file or is one of another kind.
     """
     from kfp import compiler, dsl
 
@@ -38,6 +38,10 @@ def compile_pipeline(name: str, params: Params, cluster: Cluster, out: Path, roo
     check_trials(len(params.trials))
     if out.suffix not in (".yaml", ".yml"):
         raise ParamsError("-o is not a YAML file", got=out, expected="a file named *.yaml")
+    if out.exists() and not out.read_text(errors="replace").startswith("# aupair-"):
+        raise ParamsError(
+            "-o would overwrite another file", got=out, expected="a new file, or a compiled pipeline", todo="name another"
+        )
     ttl = cluster.ttl or None
     config = dsl.PipelineConfig(
         ttl_seconds_after_finished=ttl,

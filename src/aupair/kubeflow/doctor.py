@@ -116,7 +116,7 @@ class Doctor:
         if unpinned:
             todo = "compile with --image NAME:GIT_SHA or NAME@sha256:..."
             raise _Unsure(f"not pinned: {', '.join(unpinned)}", todo=todo)
-        return ", ".join(self.file.images)
+        return f"{', '.join(self.file.images)}: pinned; whether the registry has it is not checked"
 
     def _image_commit(self) -> str:
         """Compare the commit of the pipeline's image, as docker or podman has it on this machine, with the checkout's commit."""

@@ -106,7 +106,12 @@ def _redirect(server: "Server", location: str) -> AupairError:
 
 
 def _login_page(server: "Server", got: str) -> AuthError:
-    return AuthError("this is a login page, not the API", where=server.host, got=got, todo=HOW_TO_LOG_IN)
+    return AuthError(
+        "this is a login page or another website, not the API",
+        where=server.host,
+        got=got,
+        todo=f"check --host; to log in, {HOW_TO_LOG_IN}",
+    )
 
 
 def _message(body: str) -> str:
