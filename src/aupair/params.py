@@ -181,9 +181,9 @@ class Params(Record):
     seed: Annotated[int, Field(ge=0)] = 0
     target: Literal["occurrence", "intensity"] = "occurrence"
     """occurrence: 0 or 1; intensity: levels 0 to 5 of AU_Intensity_Set, and the occurrence that follows from them"""
-    trials: Annotated[
-        tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1), AfterValidator(_check_distinct)
-    ] = (0,)
+    trials: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1), AfterValidator(_check_distinct)] = (
+        0,
+    )
     check_data: CheckData = CheckData()
     preprocess_faces: PreprocessFaces = PreprocessFaces()
     sample_pairs: SamplePairs = PairsInGroups()

@@ -348,7 +348,7 @@ def test_a_wrong_option_is_one_line(options: list[str], message: str) -> None:
 
 def test_a_file_of_another_kind_is_not_overwritten(tmp_path: Path, tiny: Params) -> None:
     (tmp_path / "params.yaml").write_text("seed: 7\n")
-    with pytest.raises(ParamsError, match="would overwrite another file, got .*params.yaml"):
+    with pytest.raises(ParamsError, match=r"would overwrite another file, got .*params\.yaml"):
         compile_pipeline("train", tiny, Cluster(), tmp_path / "params.yaml", REPOSITORY)
     assert (tmp_path / "params.yaml").read_text() == "seed: 7\n"
     for gpus in (0, 1):  # a compiled pipeline is

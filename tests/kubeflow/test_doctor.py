@@ -96,7 +96,7 @@ def test_secrets_and_volumes_of_the_file_are_named(aupair: Command, files: dict[
     checks = checks_of(aupair("pipeline", "doctor", files["full"]))
     assert checks["secrets"].endswith("kubectl -n NAMESPACE get secret/s3 secret/pull secret/mlflow pvc/ckpt")
     assert checks["tracking"] == "✓ the tasks log to http://mlflow:5000"
-    assert checks["image"] == f"✓ {IMAGE}"
+    assert checks["image"] == f"✓ {IMAGE}: pinned; whether the registry has it is not checked"
     assert checks["commit"].startswith(f"? {IMAGE} cannot be checked from here")
 
 

@@ -40,7 +40,10 @@ def compile_pipeline(name: str, params: Params, cluster: Cluster, out: Path, roo
         raise ParamsError("-o is not a YAML file", got=out, expected="a file named *.yaml")
     if out.exists() and not out.read_text(errors="replace").startswith("# aupair-"):
         raise ParamsError(
-            "-o would overwrite another file", got=out, expected="a new file, or a compiled pipeline", todo="name another"
+            "-o would overwrite another file",
+            got=out,
+            expected="a new file, or a compiled pipeline",
+            todo="name another",
         )
     ttl = cluster.ttl or None
     config = dsl.PipelineConfig(
