@@ -94,6 +94,15 @@ def test_the_tasks_of_a_run_have_states_and_durations(aupair: Command, kfp: KfpS
     assert "first: RUNNING" in done.out
 
 
+def test_a_list_of_tasks_that_the_server_has_cut_off_says_so(aupair: Command, kfp: KfpServer, run_id: str) -> None:
+    """A real server's list ends in the middle of a run that is larger than 1 MiB, and stays so after its end."""
+    assert "the server's list stops here" not in call(aupair, kfp, "status", run_id).out, "the run goes on"
+    kfp.states = ["SUCCEEDED"]
+    assert "the server's list stops here" in call(aupair, kfp, "status", run_id).out
+    kfp.nodes.append(node("w-x1", "root.summarise", "SUCCEEDED"))
+    assert "the server's list stops here" not in call(aupair, kfp, "status", run_id).out
+
+
 @pytest.mark.parametrize("command", ["status", "logs", "cancel"])
 def test_a_run_that_is_not_there_is_one_line(aupair: Command, kfp: KfpServer, command: str) -> None:
     done = call(aupair, kfp, command, "none")

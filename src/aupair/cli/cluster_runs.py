@@ -179,7 +179,7 @@ def status(
     """Show the latest runs, or the tasks of one run with their states and durations."""
     from aupair.console import show_table
     from aupair.kubeflow.run_status import list_runs
-    from aupair.kubeflow.run_tasks import format_duration, get_run, list_tasks
+    from aupair.kubeflow.run_tasks import format_duration, get_run, is_cut_off, list_tasks
 
     connection = _connect(host, namespace, token_file, ca_cert)
     if run_id is None:
@@ -190,6 +190,8 @@ def status(
     typer.echo(f"{run.display_name}: {run.state or 'PENDING'}" + ("" if rows else "; no task has begun"))
     if rows:
         show_table("", ("task", "state", "took"), rows)
+    if is_cut_off(run):
+        typer.echo("the server's list stops here: it shows no tasks after a run's state has grown over 1 MiB")
 
 
 @app.command(

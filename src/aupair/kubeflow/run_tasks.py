@@ -70,6 +70,14 @@ def list_tasks(run: "V2beta1Run") -> list[RunTask]:
     return [_task(row, templates.get(row.display_name, ""), nodes) for row in rows]
 
 
+def is_cut_off(run: "V2beta1Run") -> bool:
+    """Return whether a run of our pipelines has ended, but its list of tasks has not: the exit task is not in it.
+
+    A server cannot read a run's state that Argo has compressed, which it does above 1 MiB.
+    """
+    return run.state in FINISHED and "summarise" not in {task.name for task in list_tasks(run)}
+
+
 def failed_tasks(run: "V2beta1Run") -> list[str]:
     """Return the names of the failed tasks; of a loop's task with the number of iterations that failed."""
     count = Counter(task.name for task in list_tasks(run) if task.state == "FAILED")
