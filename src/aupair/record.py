@@ -45,7 +45,7 @@ def read_settings(path: Path) -> dict[str, Any]:
         ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise ParamsError(
-            "the params file cannot be read", where=path, got=type(error).__name__, expected="a YAML file"
+            "the file cannot be read", where=path, got=type(error).__name__, expected="a YAML file"
         ) from error
     except yaml.YAMLError as error:
         raise ParamsError("not YAML", where=path, got=error) from error

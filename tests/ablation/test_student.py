@@ -115,7 +115,9 @@ def test_what_is_missing_or_wrong_is_one_line(home: Path, aupair: Command) -> No
     assert "or name a --trial" in aupair("distill").line
     assert not FOLDER.exists(), "nothing is begun"
     wrong = aupair("run", "train-mapping", "--trial", 0, "--teacher", "work/trials/0").line
-    assert wrong.startswith("--teacher, got train-mapping, expected train-pseudo-intensity with objective: distill")
+    assert wrong.startswith(
+        "--teacher does not fit this stage, got train-mapping, expected train-pseudo-intensity with objective: distill"
+    )
     direct = aupair(
         "run", "train-pseudo-intensity", "--trial", 0, "--set", "train_pseudo_intensity.objective=distill", "--set",
         "train_pseudo_intensity.network.sharing=integrated", "--set", "train_uncertainty.kind=integrated",

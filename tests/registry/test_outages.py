@@ -64,7 +64,7 @@ def lose_first(pattern: str) -> Callable[[str], bool]:
 
 
 @pytest.mark.parametrize("fault", ["503 Unavailable", "429 Too Many Requests", "500 Internal Error", "lost", "gone"])
-def test_a_fault_after_the_first_answer_is_waited_out(
+def test_transient_failure_after_the_first_answer_is_retried(
     proxy: Flaky, clock: FakeClock, fault: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     client = mlflow_store.open_mlflow()
