@@ -250,9 +250,9 @@ def test_wrong_choices_and_places_are_one_line(tmp_path: Path) -> None:
     (tmp_path / "predictions").mkdir()
     with pytest.raises(DataError, match=r"^no prediction: in "):
         write_submission(tmp_path / "predictions", tmp_path / "out")
-    with pytest.raises(ParamsError, match=r"^--form, got csv, expected files \| table"):
+    with pytest.raises(ParamsError, match=r"^--form has an unknown value, got csv, expected files \| table"):
         write_submission(tmp_path / "predictions", tmp_path / "out", form="csv")
-    with pytest.raises(ParamsError, match=r"^--missing, got skip, expected error \| zeros"):
+    with pytest.raises(ParamsError, match=r"^--missing has an unknown value, got skip, expected error \| zeros"):
         write_submission(tmp_path / "predictions", tmp_path / "out", missing="skip")
 
 

@@ -73,7 +73,7 @@ def write_submission(
     """
     for option, value, known in (("--form", form, _FORMS), ("--missing", missing, _MISSING)):
         if value not in known:
-            raise ParamsError(option, got=value, expected=" | ".join(known))
+            raise ParamsError(f"{option} has an unknown value", got=value, expected=" | ".join(known))
     tables = _list_tables(predictions)
     frames_of = _predicted_videos(predictions, tables) if expected is None else _read_expected(expected)
     if missing == "error":
