@@ -26,7 +26,7 @@ BAD_USE: dict[str, tuple[tuple[str, ...], str]] = {
         ("run", "check-data", "--set", "seed=[1"),
         "--set has a wrong value, got seed=[1, expected a value in YAML",
     ),
-    "params": (("run", "check-data", "--params", "x.yaml"), "no params file: in x.yaml; run inside a checkout"),
+    "params": (("run", "check-data", "--params", "x.yaml"), "no such file: in x.yaml; run inside a checkout"),
 }
 
 

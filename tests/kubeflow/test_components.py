@@ -15,7 +15,7 @@ from aupair.kubeflow.compat import check_server_version
 from aupair.kubeflow.compile import compile_pipeline, importable_checkout
 from aupair.kubeflow.descriptions import _ARTIFACTS, _INPUTS
 from aupair.kubeflow.pipeline_file import PipelineFile, read_pipeline_file
-from aupair.kubeflow.task_table import CACHED, list_tasks
+from aupair.kubeflow.task_table import CACHED, tabulate_tasks
 from aupair.params import Params
 from aupair.stage import ARTIFACTS
 from kubeflow_options import EVERY_OPTION
@@ -210,7 +210,7 @@ def test_only_tasks_without_a_side_effect_are_retried_or_cached(tmp_path: Path, 
 def test_the_task_that_records_the_result_of_a_prediction_is_not_cached(tmp_path: Path, tiny: Params) -> None:
     compile_pipeline("predict", tiny, load_cluster(None, ["cache=true"]), tmp_path / "x.yaml", REPOSITORY)
     file = read_pipeline_file(tmp_path / "x.yaml")
-    cached = {row.name for row in list_tasks(file) if row.when == CACHED}
+    cached = {row.name for row in tabulate_tasks(file) if row.when == CACHED}
     assert cached == {"plan-shards", "predict-shard"}
 
 

@@ -10,7 +10,7 @@ from aupair.errors import ArtifactError, ParamsError
 from aupair.kubeflow.cluster import Cluster, load_cluster
 from aupair.kubeflow.compile import compile_pipeline
 from aupair.kubeflow.pipeline_file import PipelineFile, parse_arguments, read_pipeline_file
-from aupair.kubeflow.task_table import ALWAYS, AT_THE_END, CACHED, list_tasks
+from aupair.kubeflow.task_table import ALWAYS, AT_THE_END, CACHED, tabulate_tasks
 from aupair.params import Params
 from conftest import REPOSITORY, Command
 from kubeflow_options import EVERY_OPTION
@@ -80,7 +80,7 @@ def test_arguments_of_the_prediction_pipeline(tmp_path: Path, tiny: Params) -> N
     ):
         with pytest.raises(ParamsError, match=message):
             parse_arguments(predict, ["source=x", text])
-    assert {task.times for task in list_tasks(predict)} == {"once", "once a shard"}
+    assert {task.times for task in tabulate_tasks(predict)} == {"once", "once a shard"}
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_another_file_is_no_compiled_pipeline(tmp_path: Path, text: str) -> None
 
 
 def test_the_table_has_every_task_in_an_order_in_which_it_can_run(train: PipelineFile) -> None:
-    tasks = {task.name: task for task in list_tasks(train)}
+    tasks = {task.name: task for task in tabulate_tasks(train)}
     assert list(tasks) == [
         "fetch-data", "check-data", "preprocess-faces", "sample-pairs", "train-pseudo-intensity", "train-uncertainty",
         "extract-features", "train-mapping", "evaluate", "register-model", "summarise",

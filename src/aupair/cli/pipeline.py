@@ -37,7 +37,7 @@ def _compile(
     from aupair.kubeflow.cluster import load_cluster
     from aupair.kubeflow.compile import compile_pipeline
     from aupair.kubeflow.pipeline_file import read_pipeline_file
-    from aupair.kubeflow.task_table import list_tasks
+    from aupair.kubeflow.task_table import tabulate_tasks
     from aupair.params import load_params
 
     options = load_cluster(cluster, [*(overrides or ()), *([f"image={image}"] if image is not None else ())])
@@ -45,7 +45,7 @@ def _compile(
     for warning in options.warnings if name == "train" else ():
         ConsoleLog().line(f"warning: {warning}")
     header = ("task", "runs", "when", "inputs", "settings")
-    show_table(f"{out}: {name}, image {options.image}", header, list_tasks(read_pipeline_file(out)))
+    show_table(f"{out}: {name}, image {options.image}", header, tabulate_tasks(read_pipeline_file(out)))
 
 
 @app.command(

@@ -21,7 +21,7 @@ class TaskRow(NamedTuple):
     settings: str
 
 
-def list_tasks(file: PipelineFile) -> list[TaskRow]:
+def tabulate_tasks(file: PipelineFile) -> list[TaskRow]:
     """Return the tasks in an order in which they can run."""
     return list(_walk(file, file.spec["root"]["dag"]["tasks"]))
 
