@@ -149,6 +149,7 @@ def synth(
     synthesise(
         directory, SynthParams(subjects=subjects, clips=clips, seconds=seconds, fps=fps, seed=seed), ConsoleLog()
     )
+    typer.echo(f"{directory}: {subjects} people, {subjects * clips} videos")
 
 
 @app.command(epilog="Example: `aupair split data --select .2 --seed 0`")
