@@ -182,6 +182,16 @@ class TestInAPod:
         assert text.startswith("# STATE UNKNOWN")
         assert "* Kubeflow's API: its list of tasks is not up to date" in text
 
+    @pytest.mark.parametrize("state", ["COMPLETE", "RUNNING"])
+    def test_a_list_that_stops_before_the_last_task_proves_nothing(
+        self, tmp_path: Path, kfp: KfpServer, state: str
+    ) -> None:
+        """A real server's list stops where the run's state grows over 1 MiB, with all tasks in it ended."""
+        kfp.nodes = [node("w", "root.exit-handler-1.plan-shards", "SUCCEEDED")]
+        text = summarise(state, tmp_path, "run-7", "gather-predictions")
+        assert text.startswith("# STATE UNKNOWN")
+        assert "* Kubeflow's API: its list of tasks does not show gather-predictions" in text
+
     def test_a_last_task_that_never_began_is_a_failure(self, tmp_path: Path, kfp: KfpServer) -> None:
         kfp.nodes = [node("w", "a.plan-shards-driver", "FAILED"), node("w", "a.gather-predictions", "")]
         lines = summarise("RUNNING", tmp_path, "run-7", "gather-predictions").splitlines()

@@ -38,7 +38,7 @@ class _ServerRecord:
     """The Kubeflow server's view of the run.
 
     Attributes:
-        state: the state of the last task; None if the server could not be asked, or its list is not up to date.
+        state: the state of the last task; None if the server could not be asked, or its list is not complete.
         failed: names of the tasks that failed.
         canceled: whether the run was stopped by a user.
         problem: why the server could not be asked.
@@ -144,11 +144,14 @@ def _ask_server(run_id: str, last_task: str) -> _ServerRecord:
                 break
     except AupairError as error:
         return _ServerRecord(problem=str(error))
+    failed, canceled = tuple(failed_tasks(run)), run.state in ("CANCELING", "CANCELED")
+    if not current:
+        return _ServerRecord(None, failed, canceled, "its list of tasks is not up to date")
     states = {task.state for task in tasks if task.name == last_task}
+    if not states and not failed:  # the list of a run whose state has grown over 1 MiB stops there, see `is_cut_off`
+        return _ServerRecord(None, failed, canceled, f"its list of tasks does not show {last_task}")
     state = next((_TASK_STATES[name] for name in _TASK_STATES if name in states), TaskState.MISSING)
-    canceled = run.state in ("CANCELING", "CANCELED")
-    problem = "" if current else "its list of tasks is not up to date"
-    return _ServerRecord(state if current else None, tuple(failed_tasks(run)), canceled, problem)
+    return _ServerRecord(state, failed, canceled)
 
 
 def _record_lines(record: RunRecord) -> list[str]:
