@@ -82,9 +82,8 @@ def train_pseudo_intensity(
     from aupair.ranking.teacher import load_teacher, teacher_folders
 
     seed = params.seed + trial
-    settings = training_settings(
-        params.train_pseudo_intensity, seed
-    )  # a wrong setting raises here, before anything is loaded
+    # first, so that a wrong setting raises before anything is loaded
+    settings = training_settings(params.train_pseudo_intensity, seed)
     data = load_training_set(labels, faces, pairs)
     inputs = {"labels": labels, "faces": faces, "pairs": pairs} | ({} if teacher is None else teacher_folders(teacher))
     teachers = None if teacher is None else partial(load_teacher, teacher, data.images.size)
@@ -106,9 +105,8 @@ def train_uncertainty(
     from aupair.ranking.uncertainty import train_h
 
     seed = params.seed + trial
-    settings = training_settings(
-        params.train_uncertainty, seed
-    )  # a wrong setting raises here, before anything is loaded
+    # first, so that a wrong setting raises before anything is loaded
+    settings = training_settings(params.train_uncertainty, seed)
     data = load_training_set(labels, faces, pairs)
     y_hat = read_y_hat(f, len(data.frames))
     inputs = {"labels": labels, "faces": faces, "pairs": pairs, "f": f}

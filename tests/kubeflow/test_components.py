@@ -351,6 +351,9 @@ def test_a_file_of_another_kind_is_not_overwritten(tmp_path: Path, tiny: Params)
     with pytest.raises(ParamsError, match=r"would overwrite another file, got .*params\.yaml"):
         compile_pipeline("train", tiny, Cluster(), tmp_path / "params.yaml", REPOSITORY)
     assert (tmp_path / "params.yaml").read_text() == "seed: 7\n"
+    (tmp_path / "folder.yaml").mkdir()
+    with pytest.raises(ParamsError, match="would overwrite another file"):
+        compile_pipeline("train", tiny, Cluster(), tmp_path / "folder.yaml", REPOSITORY)
     for gpus in (0, 1):  # a compiled pipeline is
         compile_pipeline("train", tiny, Cluster(gpus=gpus), tmp_path / "train.yaml", REPOSITORY)
     assert "nvidia.com/gpu" in (tmp_path / "train.yaml").read_text()

@@ -99,7 +99,8 @@ def submit(
     run = submit_run(connection, file, arguments, experiment=experiment, name=name)
     typer.echo(f"run {run.id}: {run.name}, in experiment {experiment}" + (f"\n{run.url}" if run.url else ""))
     if wait:
-        typer.echo(f"succeeded after {wait_for_run(connection, run.id, str(run), timeout, ConsoleLog())}")
+        where = run.url or f"run {run.id}"
+        typer.echo(f"succeeded after {wait_for_run(connection, run.id, where, timeout, ConsoleLog())}")
 
 
 @app.command(

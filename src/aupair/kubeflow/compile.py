@@ -38,7 +38,7 @@ def compile_pipeline(name: str, params: Params, cluster: Cluster, out: Path, roo
     check_trials(len(params.trials))
     if out.suffix not in (".yaml", ".yml"):
         raise ParamsError("-o is not a YAML file", got=out, expected="a file named *.yaml")
-    if out.exists() and not out.read_text(errors="replace").startswith("# aupair-"):
+    if out.exists() and not (out.is_file() and out.read_text(errors="replace").startswith("# aupair-")):
         raise ParamsError(
             "-o would overwrite another file",
             got=out,

@@ -29,9 +29,6 @@ class ServerObject:
     name: str
     url: str
 
-    def __str__(self) -> str:
-        return self.url or f"run {self.id}"
-
 
 @dataclass(frozen=True)
 class Schedule:
@@ -199,7 +196,7 @@ def _experiment_id(connection: Connection, name: str) -> str:
         with kfp_errors(connection.server, f"create experiment {name}"):
             experiment = connection.experiments.experiment_service_create_experiment(request)
     if experiment.storage_state == "ARCHIVED":
-        todo = "restore it in the user interface, or name another with --experiment"
+        todo = "restore it in the web UI, or name another with --experiment"
         raise RejectedError(f"experiment {name} is archived", where=connection.server.host, todo=todo)
     return _server_object(connection, experiment.experiment_id, name, "experiments").id
 
