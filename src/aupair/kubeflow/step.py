@@ -149,9 +149,8 @@ def _write_views(places: Mapping[str, Any], arguments: Mapping[str, Any]) -> Non
 
         trained = next(places[name] for name in ("mapping", "h", "f") if name in places)  # the stage's own output
         rows = store.read_jsonl(trained / "curves.jsonl")
-        for name, value in {
-            name: value for name, value, _ in curve_points(rows)
-        }.items():  # the last value of each curve
+        last_values = {name: value for name, value, _ in curve_points(rows)}
+        for name, value in last_values.items():
             arguments["scores"].log_metric(name, value)
         page = html_page("report/curves.j2", "aupair: curves", "Training", drawings=training_curves(rows))
         store.write_text(Path(arguments["curves"].path), page)
