@@ -254,7 +254,8 @@ def test_a_server_without_etags_is_checked_by_size(
 def test_an_object_that_changed_since_the_listing_is_an_error(
     proxy: Flaky, put: Put, clients: dict[bool, Any], tmp_path: Path, change: str, size: int
 ) -> None:
-    source, replaced = put({"a": noise(1, size), "b": b"b"}), threading.Event()
+    # only one object: the cut below must not hit the download of another one, which would be repeated with success
+    source, replaced = put({"a": noise(1, size)}), threading.Event()
     items = list_source(source)
 
     def replace_meanwhile(data: bytes) -> bytes:
