@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from aupair.aus import check_au_names
+from aupair.errors import DataError
 from aupair.record import (
     Positive,
     Record,
@@ -175,9 +177,21 @@ def _check_distinct(trials: tuple[int, ...]) -> tuple[int, ...]:
     return trials
 
 
+def _check_aus(aus: str | tuple[str, ...]) -> str | tuple[str, ...]:
+    """Check the names of a list of AUs."""
+    if not isinstance(aus, str):
+        try:
+            check_au_names(aus, "aus")
+        except DataError as error:
+            raise ValueError("different names of letters, digits and hyphens, such as AU12L, not column names") from error
+    return aus
+
+
 class Params(Record):
     """All sections of params.yaml."""
 
+    aus: Annotated[Literal["all"] | tuple[str, ...], AfterValidator(_check_aus)] = "all"
+    """the AUs to learn, some of those that are annotated; all: every one"""
     seed: Annotated[int, Field(ge=0)] = 0
     target: Literal["occurrence", "intensity"] = "occurrence"
     """occurrence: 0 or 1; intensity: levels 0 to 5 of AU_Intensity_Set, and the occurrence that follows from them"""

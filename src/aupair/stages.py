@@ -201,7 +201,7 @@ def register_model(
 
 
 FLOW: tuple[Stage, ...] = (
-    Stage("check-data", check_data, ("data",), ("labels", "info", "data_docs"), ("target", "check_data")),
+    Stage("check-data", check_data, ("data",), ("labels", "info", "data_docs"), ("aus", "target", "check_data")),
     Stage("preprocess-faces", preprocess_faces, ("data", "labels"), ("faces",), ("preprocess_faces",)),
     Stage("sample-pairs", sample_pairs, ("labels", "faces"), ("pairs",), ("seed", "sample_pairs")),
     Stage(

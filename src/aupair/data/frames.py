@@ -10,8 +10,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from aupair import store
-from aupair.aus import AUS, NOT_ANNOTATED, SPLITS
+from aupair.aus import NOT_ANNOTATED, SPLITS
 from aupair.errors import ArtifactError
+
+
+LABEL_COLUMNS = ("video", "subject", "split", "frame", "time")
+"""The columns of the labels table before those of the AUs."""
 
 
 @dataclass(frozen=True)
@@ -19,6 +23,7 @@ class Frames:
     """N frames, sorted by video, then frame; a row for every frame that the decoder returned.
 
     Attributes:
+        aus: names of the A Action Units.
         videos: V names.
         subjects: names of persons.
         video: (N,) int32, index into videos.
@@ -27,9 +32,10 @@ class Frames:
         frame: (N,) int32, 0-based.
         time: (N,) float64, seconds from the start of the video.
         ok: (N,) bool, there is an aligned face.
-        labels: (N, A) int8, the level of each AU, -1 not annotated.
+        labels: (N, A) int8, the level of each AU, -1 where the AU is not annotated.
     """
 
+    aus: tuple[str, ...]
     videos: tuple[str, ...]
     subjects: tuple[str, ...]
     video: np.ndarray
@@ -48,16 +54,21 @@ class Frames:
         return self.split == SPLITS.index(split)
 
     def fingerprint(self) -> str:
-        """Return the SHA-256 of everything that random draws of rows depend on: videos, people, splits, frames, faces, labels."""
-        total = hashlib.sha256("\0".join(self.videos + self.subjects).encode())
+        """Return the SHA-256 of everything that draws of rows depend on: AUs, videos, people, splits, frames, faces, labels."""
+        total = hashlib.sha256("\0".join(self.aus + self.videos + self.subjects).encode())
         for values in (self.video, self.subject, self.split, self.frame, self.ok, self.labels):
             total.update(np.ascontiguousarray(values).tobytes())
         return total.hexdigest()
 
     @property
+    def labelled(self) -> np.ndarray:
+        """Return which AUs are annotated in each frame, (N, A) bool."""
+        return self.labels != NOT_ANNOTATED
+
+    @property
     def usable(self) -> np.ndarray:
-        """Return which frames have a face and an annotation, (N,) bool; only these may be sampled."""
-        return self.ok & (self.labels[:, 0] != NOT_ANNOTATED)
+        """Return which frames have a face and the label of at least one AU, (N,) bool; only these may be sampled."""
+        return self.ok & self.labelled.any(axis=1)
 
     def slices(self) -> list[slice]:
         """Return the rows of each video, in the order of `videos`."""
@@ -83,7 +94,8 @@ def load_frames(labels: Path, faces: Path) -> Frames:
     subject_of, split_of = (table[key].take(order[edges[:-1]]).to_pylist() for key in ("subject", "split"))
     subjects, subject_index = np.unique(subject_of, return_inverse=True)
     row_frame = table["frame"].to_numpy()
-    row_labels = np.stack([table[au].to_numpy().astype(np.int8) for au in AUS], axis=1)
+    aus = tuple(name for name in table.column_names if name not in LABEL_COLUMNS)
+    row_labels = np.stack([table[au].to_numpy().astype(np.int8) for au in aus], axis=1)
     parts: list[dict[str, np.ndarray]] = []
     for index, name in enumerate(names):
         path = Path(faces) / f"{name}.arrow"
@@ -93,7 +105,7 @@ def load_frames(labels: Path, faces: Path) -> Frames:
         n = len(rows)
         label_rows = order[edges[index] : edges[index + 1]]
         label_rows = label_rows[row_frame[label_rows] < n]
-        matrix = np.full((n, len(AUS)), NOT_ANNOTATED, np.int8)
+        matrix = np.full((n, len(aus)), NOT_ANNOTATED, np.int8)
         matrix[row_frame[label_rows]] = row_labels[label_rows]
         parts.append(
             {
@@ -107,4 +119,4 @@ def load_frames(labels: Path, faces: Path) -> Frames:
             }
         )
     columns = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
-    return Frames(videos=tuple(names), subjects=tuple(map(str, subjects)), **columns)
+    return Frames(aus=aus, videos=tuple(names), subjects=tuple(map(str, subjects)), **columns)
