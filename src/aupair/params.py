@@ -183,7 +183,9 @@ def _check_aus(aus: str | tuple[str, ...]) -> str | tuple[str, ...]:
         try:
             check_au_names(aus, "aus")
         except DataError as error:
-            raise ValueError("different names of letters, digits and hyphens, such as AU12L, not column names") from error
+            raise ValueError(
+                "different names of letters, digits and hyphens, such as AU12L, not column names"
+            ) from error
     return aus
 
 

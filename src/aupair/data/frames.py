@@ -13,7 +13,6 @@ from aupair import store
 from aupair.aus import NOT_ANNOTATED, SPLITS
 from aupair.errors import ArtifactError
 
-
 LABEL_COLUMNS = ("video", "subject", "split", "frame", "time")
 """The columns of the labels table before those of the AUs."""
 
