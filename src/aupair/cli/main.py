@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from aupair import __version__
-from aupair.cli import ablation, distill, pipeline, registry
+from aupair.cli import ablation, distill, importing, pipeline, registry
 from aupair.errors import AupairError
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app = typer.Typer(
 )
 app.add_typer(registry.app, name="registry")
 app.add_typer(pipeline.app, name="pipeline")
+app.add_typer(importing.app, name="import")
 app.command(
     epilog="Examples: `aupair ablate --plan`, `aupair ablate no-pairs uncertainty`, "
     "`aupair ablate --beside ../other/reports/ablation.json`"

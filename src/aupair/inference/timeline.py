@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from aupair.aus import AFFWILD2
+from aupair.aus import AUS
 from aupair.inference.predictions import VideoPredictions
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def save_timeline(path: Path, result: VideoPredictions, title: str, limits: np.n
 
 
 def save_prediction_picture(
-    path: Path, recognizer: "BundleRecognizer", video: Path, title: str, aus: Sequence[str] = AFFWILD2
+    path: Path, recognizer: "BundleRecognizer", video: Path, title: str, aus: Sequence[str] = AUS
 ) -> None:
     """Predict a short video and write its timeline with faces above it, as docs/prediction.png shows it.
 
@@ -48,7 +48,7 @@ def save_prediction_picture(
     shown = nearest_to_even(result.scores.time, np.array([image is not None for image in images]))
     faces = [image for image in (images[k] for k in shown) if image is not None]
     series = _prediction_series(result, recognizer.selection.confidence.limits(_PICTURE_ABSTAINS))
-    panels = [AFFWILD2.index(au) for au in aus]
+    panels = [AUS.index(au) for au in aus]
     draw_timeline(series, title, panels, faces=faces).save_png(path, colours=256)
 
 
@@ -62,4 +62,4 @@ def _prediction_series(result: VideoPredictions, limits: np.ndarray | None = Non
     if limits is not None:
         strips["abstained"] = [(result.abstained(limits), PURPLE)]
     no_face = np.array([status != "ok" for status in scores.status], bool)
-    return Series(AFFWILD2, scores.time, scores.y_hat, scores.sigma, no_face, strips)
+    return Series(scores.time, scores.y_hat, scores.sigma, no_face, strips)

@@ -1,0 +1,189 @@
+"""Labels in tables with a row for each frame: the frame's number, and a column for each AU."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from aupair.aus import NOT_ANNOTATED, check_au_names
+from aupair.errors import DataError
+from aupair.importing.recordings import Notes
+from aupair.importing.tables import MISSING, Table
+
+_NOT_AUS = ("video", "frame", "subject")
+MAX_FRAMES = 1 << 24
+"""Frames of a video at most, more than 90 hours; a larger number of a frame is a time stamp or the like."""
+
+
+@dataclass(frozen=True)
+class FrameLabels:
+    """The labels of one video in one table.
+
+    Attributes:
+        video: the name that the table uses.
+        aus: the A AUs.
+        frames: (n,) int64, ascending, as the table counts them.
+        values: (n, A) float64, NaN where not labelled.
+        subject: the person; empty if the table does not say it.
+        path: the table.
+    """
+
+    video: str
+    aus: tuple[str, ...]
+    frames: np.ndarray
+    values: np.ndarray
+    subject: str
+    path: Path
+
+    def spread(self, first_frame: int) -> np.ndarray:
+        """Return the labels by frame, (N, A) float64: row k is frame k of the video, NaN where not labelled."""
+        result = np.full((int(self.frames[-1]) - first_frame + 1, len(self.aus)), np.nan)
+        result[self.frames - first_frame] = self.values
+        return result
+
+
+def read_frame_labels(table: Table, aus: Sequence[str] = (), missing: Sequence[str] = ()) -> Iterator[FrameLabels]:
+    """Yield the labels of each video of a table.
+
+    Args:
+        aus: the columns that are AUs; by default every column other than video, frame and subject.
+        missing: cells that mean "not labelled", beside MISSING.
+
+    Raises:
+        DataError: a column is missing, named twice or reserved, a cell is not a number, a frame is listed twice.
+    """
+    columns = _au_columns(table, aus)
+    if not len(table):
+        return
+    frame = _frame_numbers(table)
+    values = np.stack([table.numbers(k, [*MISSING, *missing], "a label") for k in columns.values()], axis=1)
+    codes, names = _texts(table, "video", table.path.stem)
+    order = np.lexsort((frame, codes))
+    _check_repeated(table, codes, frame, order)
+    subjects = subjects_by_video(table, codes, names)
+    edges = np.searchsorted(codes[order], np.arange(len(names) + 1))
+    for video, start, stop in zip(names, edges[:-1], edges[1:]):
+        rows = order[start:stop]
+        yield FrameLabels(video, tuple(columns), frame[rows], values[rows], subjects.get(video, ""), table.path)
+
+
+def resolve_first_frame(labels: Sequence[FrameLabels], first_frame: int | None) -> int:
+    """Return the number of the first frame: 0 or 1.
+
+    Raises:
+        DataError: a frame is before it; or it is not given, and no table has a frame 0, but one begins with frame 1.
+    """
+    lowest = min(labels, key=lambda part: int(part.frames[0]))
+    start = int(lowest.frames[0])
+    if first_frame is None and start == 1:
+        todo = "add --first-frame 1 if frames are counted from 1, else --first-frame 0"
+        raise DataError("are frames counted from 0 or from 1?", where=lowest.path, got="no frame 0", todo=todo)
+    first = first_frame or 0
+    if start < first:
+        raise DataError(
+            "a frame before the first", where=f"{lowest.path} video {lowest.video}", got=start, expected=first
+        )
+    return first
+
+
+def occurrence_of(values: np.ndarray, aus: Sequence[str], where: object) -> np.ndarray:
+    """Return occurrences, (N, A) int8, from values of 0, 1 and NaN; any other value is a DataError."""
+    wrong = ~(np.isnan(values) | (values == 0) | (values == 1))
+    if wrong.any():
+        row, column = np.argwhere(wrong)[0]
+        raise DataError(
+            "a label out of range",
+            where=f"{where} {aus[column]}",
+            got=f"{values[row, column]:g}",
+            expected="0 or 1, or nothing",
+            todo="--levels reads intensities from 0 to 5; --missing names another code for no label",
+        )
+    return np.where(np.isnan(values), NOT_ANNOTATED, values).astype(np.int8)
+
+
+def intensity_of(values: np.ndarray, aus: Sequence[str], where: object) -> np.ndarray:
+    """Return intensities, (N, A) float32, from values of 0 to 5 and NaN; any other value is a DataError."""
+    wrong = ~(np.isnan(values) | ((values >= 0) & (values <= 5)))
+    if wrong.any():
+        row, column = np.argwhere(wrong)[0]
+        got, place = f"{values[row, column]:g}", f"{where} {aus[column]}"
+        raise DataError("an intensity out of range", where=place, got=got, expected="0 to 5, or nothing")
+    return np.where(np.isnan(values), NOT_ANNOTATED, values).astype(np.float32)
+
+
+def active_from(intensity: np.ndarray, threshold: float) -> np.ndarray:
+    """Return the occurrences of intensities: 1 from `threshold` on, (N, A) int8."""
+    return np.where(intensity == NOT_ANNOTATED, NOT_ANNOTATED, intensity >= threshold).astype(np.int8)
+
+
+def note_gaps(labels: FrameLabels, notes: Notes) -> None:
+    """Note the frames between the first and the last of a table that it does not list."""
+    gaps = int(labels.frames[-1] - labels.frames[0]) + 1 - len(labels.frames)
+    if gaps:
+        notes.add(
+            "videos with frames that their table does not list, these are not labelled", f"{labels.video} ({gaps:,})"
+        )
+
+
+def subjects_by_video(table: Table, codes: np.ndarray, names: Sequence[str]) -> dict[str, str]:
+    """Return the person of each video by the column `subject`; empty without the column.
+
+    Raises:
+        DataError: a video has two subjects.
+    """
+    column = table.index("subject")
+    if column is None:
+        return {}
+    subject_codes, subjects = table.texts(column)
+    first: dict[str, str] = {}
+    pairs, at = np.unique(codes.astype(np.int64) * len(subjects) + subject_codes, return_index=True)
+    for pair, row in zip(pairs.tolist(), at.tolist()):
+        video, subject = names[pair // len(subjects)], subjects[pair % len(subjects)]
+        if first.setdefault(video, subject) != subject:
+            got = f"{video}: {subject}"
+            raise DataError("a video has two subjects", where=table.where(row), got=got, expected=first[video])
+    return first
+
+
+def _au_columns(table: Table, aus: Sequence[str]) -> dict[str, int]:
+    """Return the number of the column of each AU."""
+    where = f"{table.path} line 1"
+    names = [name for name in table.header if name.lower() not in _NOT_AUS]
+    for au in aus:
+        if au not in names:
+            raise DataError("no column for an AU", where=where, got=",".join(names)[:200] or "no AU", expected=au)
+    names = [name for name in names if not aus or name in aus]
+    check_au_names(names, where)
+    return {name: table.header.index(name) for name in names}
+
+
+def _frame_numbers(table: Table) -> np.ndarray:
+    """Return the number of each row's frame, (N,) int64."""
+    column = table.index("frame")
+    if column is None:
+        raise DataError("no column for the frame", where=f"{table.path} line 1", got=",".join(table.header)[:200])
+    values = table.numbers(column, expected="the number of a frame")
+    wrong = (values < 0) | (values >= MAX_FRAMES) | (values % 1 != 0)
+    if wrong.any():
+        row = int(wrong.argmax())
+        where, got = table.where(row, column), f"{values[row]:g}"
+        raise DataError("not the number of a frame", where=where, got=got, expected="a whole number from 0 on")
+    return values.astype(np.int64)
+
+
+def _texts(table: Table, name: str, otherwise: str) -> tuple[np.ndarray, list[str]]:
+    """Return a column of names as codes and names; without it all rows have one name."""
+    column = table.index(name)
+    return (np.zeros(len(table), np.int64), [otherwise]) if column is None else table.texts(column)
+
+
+def _check_repeated(table: Table, codes: np.ndarray, frame: np.ndarray, order: np.ndarray) -> None:
+    """Raise a DataError if a frame of a video has two rows."""
+    same = (np.diff(codes[order]) == 0) & (np.diff(frame[order]) == 0)
+    if same.any():
+        first, second = sorted(order[int(same.argmax()) :][:2].tolist())
+        line = first + table.first_line
+        raise DataError(
+            "a frame is listed twice", where=table.where(second), got=frame[second], expected=f"once, as in line {line}"
+        )

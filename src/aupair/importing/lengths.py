@@ -1,0 +1,77 @@
+"""The comparison of the label rows of a recording with the frames of its video."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from aupair.data.layout import Header
+from aupair.errors import DataError
+from aupair.importing.recordings import Notes, Recording
+
+_RATES = (24, 25, 30, 50, 60)
+"""Usual frame rates, of labels that were made for a converted copy of the video."""
+
+_SHORT = 100
+"""Frames of a video that is too short to infer a frame rate from labels that end before it does."""
+
+ANY_LENGTH = "--any-length accepts it"
+
+
+def count_frames(path: Path, header: Header) -> int:
+    """Return the number of frames by decoding a movie, or that of the header where nothing can be decoded."""
+    import cv2
+
+    capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+    frames = 0
+    while capture.grab():
+        frames += 1
+    capture.release()
+    return frames or header.frames
+
+
+def fit_to_video(recording: Recording, notes: Notes, any_length: bool) -> Recording:
+    """Compare rows with frames; cut surplus rows, and note every difference.
+
+    The header's number of frames may be wrong: before a recording is refused, its frames are counted.
+
+    Args:
+        any_length: accept every difference.
+
+    Raises:
+        DataError: the labels seem to belong to another frame rate, or to another video.
+    """
+    rows, media = len(recording.occurrence), recording.media
+    frames = media.header.frames
+    if not frames:
+        notes.add("videos whose header has no number of frames, not compared with the labels", recording.video)
+        return recording
+    if not any_length and _problem(rows, frames, media.header.fps) and media.kind == "movie":
+        frames = count_frames(media.path, media.header)
+    if not any_length and (problem := _problem(rows, frames, media.header.fps)):
+        raise DataError(
+            problem,
+            where=recording.origin,
+            got=f"{rows} label rows for the {frames} frames of {media.path}",
+            todo=f"convert the labels or the video; {ANY_LENGTH}",
+        )
+    example = f"{recording.video} ({rows} rows, {frames} frames)"
+    if rows < frames:
+        notes.add("videos with frames after their last label row, these are not labelled", example)
+    elif rows > frames:
+        notes.add("videos with label rows after their last frame, these rows are left out", example)
+    intensity = None if recording.intensity is None else recording.intensity[:frames]
+    return replace(recording, occurrence=recording.occurrence[:frames], intensity=intensity)
+
+
+def _problem(rows: int, frames: int, fps: float) -> str:
+    """Return what is wrong with a number of rows; empty if it is plausible.
+
+    Labels of a whole video at another frame rate have as many rows as it has frames, times the ratio of the rates.
+    """
+    if abs(rows - frames) <= max(2, 0.01 * frames):
+        return ""
+    if rows > frames or frames >= _SHORT:
+        distance = {rate: abs(rows - frames * rate / fps) for rate in _RATES if fps and abs(rate / fps - 1) > 0.01}
+        nearest = min(distance, key=distance.__getitem__, default=0)
+        if nearest and distance[nearest] <= max(2, 0.003 * frames):
+            return f"labelled at another frame rate ({nearest} instead of {fps:g})?"
+    return "more label rows than frames" if rows > frames else ""

@@ -1,0 +1,120 @@
+"""The currency of an import: recordings with their labels, and notes on everything that is not as it should be."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from aupair.aus import NOT_ANNOTATED
+from aupair.data.layout import Header
+from aupair.errors import DataError
+
+
+class Media(NamedTuple):
+    """The pictures of a recording: a movie, numbered images that become a movie, or a folder of cropped faces."""
+
+    path: Path
+    header: Header
+    kind: Literal["movie", "images", "crops"] = "movie"
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A labelled video.
+
+    Attributes:
+        video: its name in the data folder.
+        media: its pictures.
+        aus: the A AUs that are coded in it.
+        occurrence: (N, A) int8, row k is frame k: 0, 1, or -1 where not labelled.
+        intensity: (N, A) float32, 0 to 5, or -1; None without intensities.
+        origin: the file or folder of its labels.
+        subject: the person; empty if the data set does not say who it is.
+        official: its official set, `train` or `validation`; empty if there is none.
+        movie: the name of the movie in the data folder, if not the video's.
+    """
+
+    video: str
+    media: Media
+    aus: tuple[str, ...]
+    occurrence: np.ndarray
+    intensity: np.ndarray | None
+    origin: Path
+    subject: str = ""
+    official: str = ""
+    movie: str = ""
+
+
+@dataclass
+class Notes:
+    """Irregularities that do not stop an import, each with all of its examples."""
+
+    examples: dict[str, list[str]] = field(default_factory=dict)
+
+    def add(self, reason: str, *examples: str) -> None:
+        """Add examples of an irregularity; without an example nothing is added."""
+        if examples:
+            self.examples.setdefault(reason, []).extend(examples)
+
+    def lines(self, most: int = 3) -> list[str]:
+        """Return a line for each irregularity: how often, what, and the first examples."""
+        return [
+            f"{len(all_):,} {reason}: {', '.join(all_[:most])}{' ...' if len(all_) > most else ''}"
+            for reason, all_ in self.examples.items()
+        ]
+
+
+def natural_key(name: str) -> tuple[str | int, ...]:
+    """Return a key that sorts AU2 before AU12."""
+    parts = re.split(r"(\d+)", name)
+    return tuple(int(part) if k % 2 else part for k, part in enumerate(parts))
+
+
+def unite_aus(recordings: Sequence[Recording]) -> tuple[tuple[str, ...], list[Recording]]:
+    """Give all recordings the same AUs: one that is not coded in a recording is not labelled there.
+
+    Returns:
+        The AUs, in the order of the recordings if they agree, else sorted by name and number; the recordings.
+
+    Raises:
+        DataError: two AUs differ only in case.
+    """
+    different = dict.fromkeys(r.aus for r in recordings)
+    aus = tuple(dict.fromkeys(au for part in different for au in part))
+    if len(different) > 1:
+        aus = tuple(sorted(aus, key=natural_key))
+    spelling: dict[str, str] = {}
+    for au in aus:
+        if spelling.setdefault(au.lower(), au) != au:
+            origins = [next(r.origin for r in recordings if name in r.aus) for name in (spelling[au.lower()], au)]
+            got = f"{spelling[au.lower()]} and {au}"
+            raise DataError("files disagree on an AU's name", where=" and ".join(map(str, origins)), got=got)
+    return aus, [_with_aus(recording, aus) for recording in recordings]
+
+
+def check_names(recordings: Iterable[Recording]) -> None:
+    """Raise a DataError if two recordings have one name; names that differ only in case are one on some systems."""
+    first: dict[str, Recording] = {}
+    for recording in recordings:
+        other = first.setdefault(recording.video.lower(), recording)
+        if other is not recording:
+            got = f"{recording.video}: {other.origin}, {recording.origin}"
+            raise DataError("a video is labelled twice", got=got, expected="one", todo="remove or merge one of them")
+
+
+def _with_aus(recording: Recording, aus: tuple[str, ...]) -> Recording:
+    """Return a recording with other columns."""
+    if recording.aus == aus:
+        return recording
+    at = [aus.index(au) for au in recording.aus]
+
+    def spread(values: np.ndarray) -> np.ndarray:
+        result = np.full((len(values), len(aus)), NOT_ANNOTATED, values.dtype)
+        result[:, at] = values
+        return result
+
+    intensity = None if recording.intensity is None else spread(recording.intensity)
+    return replace(recording, aus=aus, occurrence=spread(recording.occurrence), intensity=intensity)

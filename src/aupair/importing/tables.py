@@ -1,0 +1,147 @@
+"""Tables of labels as people write them: comma, semicolon or tab, quotes, a byte order mark, blank lines at the end."""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+
+from aupair.errors import DataError
+
+MISSING = ("", "NaN", "nan", "NA", "-1", "-1.0")
+"""The cells of every table that mean: not labelled."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """The cells of a table as text, without spaces around them.
+
+    Attributes:
+        path: the file.
+        header: the names of the columns, as they are.
+        columns: (C,) arrays of strings.
+        first_line: the line of the first row in the file.
+    """
+
+    path: Path
+    header: tuple[str, ...]
+    columns: tuple[pa.Array, ...]
+    first_line: int = 2
+
+    def __len__(self) -> int:
+        return len(self.columns[0]) if self.columns else 0
+
+    def where(self, row: int, column: int | None = None) -> str:
+        """Return the place of a cell for an error."""
+        place = f"{self.path} line {row + self.first_line}"
+        return place if column is None else f"{place} column {self.header[column]}"
+
+    def index(self, name: str) -> int | None:
+        """Return the number of a column by its name, in upper or lower case; None without it.
+
+        Raises:
+            DataError: two columns have the name.
+        """
+        at = [k for k, column in enumerate(self.header) if column.lower() == name]
+        if len(at) > 1:
+            raise DataError("a column is named twice", where=f"{self.path} line 1", got=name, expected="one")
+        return at[0] if at else None
+
+    def numbers(self, column: int, missing: Sequence[str] = (), expected: str = "a number") -> np.ndarray:
+        """Return a column as (N,) float64, NaN for the cells in `missing`.
+
+        Raises:
+            DataError: a cell is neither a number nor in `missing`; the error names the first one.
+        """
+        cells = self.columns[column]
+        blank = pc.is_in(cells, value_set=pa.array(missing, pa.string()))
+        try:
+            values = pc.cast(pc.if_else(blank, None, cells), pa.float64())
+        except pa.ArrowInvalid:
+            values = None
+        result = np.full(len(self), np.nan)
+        if values is not None:
+            result = values.to_numpy(zero_copy_only=False)
+            if not (~np.isfinite(result) & ~blank.to_numpy(zero_copy_only=False)).any():
+                return result
+        raise self._number_error(column, set(missing), expected)
+
+    def texts(self, column: int) -> tuple[np.ndarray, list[str]]:
+        """Return a column of names as codes, (N,) int, and the names by code.
+
+        Raises:
+            DataError: a cell is empty.
+        """
+        coded = pc.dictionary_encode(self.columns[column])
+        names = coded.dictionary.to_pylist()
+        codes = coded.indices.to_numpy(zero_copy_only=False)
+        if "" in names:
+            row = int(np.argmax(codes == names.index("")))
+            raise DataError("an empty cell", where=self.where(row, column), expected=f"a {self.header[column].lower()}")
+        return codes, names
+
+    def _number_error(self, column: int, missing: set[str], expected: str) -> DataError:
+        for row, cell in enumerate(self.columns[column].to_pylist()):
+            try:
+                number = 0.0 if cell in missing else float(cell)
+            except ValueError:
+                number = np.nan
+            if not np.isfinite(number):
+                return DataError("not a number", where=self.where(row, column), got=ascii(cell[:40]), expected=expected)
+        return DataError("not a table of numbers", where=self.path)
+
+
+def read_table(path: Path, header: bool = True, columns: int = 0) -> Table:
+    """Read a table.
+
+    Args:
+        header: whether the first line has the names of the columns.
+        columns: the number of columns of a table without a header.
+
+    Raises:
+        DataError: the file cannot be read, is not text, or a row has more or fewer cells than the first line.
+    """
+    try:
+        data = path.read_bytes().removeprefix(b"\xef\xbb\xbf").rstrip()
+        data.decode()
+    except OSError as error:
+        raise DataError("the label file cannot be read", where=path, got=error.strerror or error) from error
+    except UnicodeDecodeError as error:
+        todo = "save it as CSV with the encoding UTF-8"
+        raise DataError("not a text file", where=path, got=error.reason, expected="a table", todo=todo) from error
+    line, _, body = data.partition(b"\n")
+    first = line.decode().strip()
+    delimiter = next((mark for mark in ",;\t" if mark in first), ",")
+    names = [cell.strip() for cell in next(csv.reader([first], delimiter=delimiter), [])]
+    if not header:
+        body, names = data, [""] * columns
+    if not names:
+        raise DataError("an empty file", where=path, expected="a table with a header")
+    first_line = 2 if header else 1
+    if not body.strip():
+        return Table(path, tuple(names), tuple(pa.array([], pa.string()) for _ in names), first_line)
+    keys = [str(k) for k in range(len(names))]
+    try:
+        table = pa.csv.read_csv(
+            pa.BufferReader(body),
+            pa.csv.ReadOptions(column_names=keys, block_size=max(1 << 20, min(len(body) + 1, 1 << 26))),
+            pa.csv.ParseOptions(delimiter=delimiter, ignore_empty_lines=False),
+            pa.csv.ConvertOptions(column_types=dict.fromkeys(keys, pa.string()), strings_can_be_null=False),
+        )
+    except pa.ArrowInvalid as error:
+        raise _ragged_error(path, body.decode(), delimiter, len(names), first_line) from error
+    cells = tuple(pc.utf8_trim_whitespace(column.combine_chunks()) for column in table.columns)
+    return Table(path, tuple(names), cells, first_line)
+
+
+def _ragged_error(path: Path, body: str, delimiter: str, columns: int, first_line: int) -> DataError:
+    """Return the error for the first row with another number of cells."""
+    for number, row in enumerate(csv.reader(body.splitlines(), delimiter=delimiter), start=first_line):
+        if len(row) != columns:
+            got = f"{len(row)} cells" if row else "a blank line"
+            return DataError("a ragged row", where=f"{path} line {number}", got=got, expected=f"{columns} cells")
+    return DataError("not a table", where=path)

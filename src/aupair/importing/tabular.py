@@ -1,0 +1,152 @@
+"""The kind `csv`: somebody's own tables, with a row for each frame or for each event."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from aupair.data.layout import read_subjects
+from aupair.errors import DataError
+from aupair.importing.framewise import (
+    FrameLabels,
+    active_from,
+    intensity_of,
+    note_gaps,
+    occurrence_of,
+    read_frame_labels,
+    resolve_first_frame,
+)
+from aupair.importing.movies import Movies, video_name
+from aupair.importing.recordings import Media, Notes, Recording
+from aupair.importing.tables import read_table
+
+
+@dataclass(frozen=True)
+class CsvOptions:
+    """How to read tables.
+
+    Attributes:
+        videos: the folder of the movies; by default that of the tables.
+        aus: the columns that are AUs; by default all that have no other meaning.
+        missing: cells that mean "not labelled", beside an empty one, NaN, NA and -1.
+        levels: whether the cells are intensities.
+        threshold: the intensity from which an AU counts as active.
+        first_frame: the number of the first frame; None to find out.
+        subjects: a table video,subject.
+        allow_missing: leave out labels without a video.
+    """
+
+    videos: Path | None = None
+    aus: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    levels: bool = False
+    threshold: float = 1.0
+    first_frame: int | None = None
+    subjects: Path | None = None
+    allow_missing: bool = False
+
+
+def read_csv_labels(source: Path, options: CsvOptions, out: Path, notes: Notes) -> list[Recording]:
+    """Read one table, or all tables of a folder.
+
+    Raises:
+        DataError: a table or a value is wrong, or labels have no video.
+    """
+    tables = [read_table(path) for path in list_tables(source, options.subjects)]
+    movies = Movies(options.videos or (source if source.is_dir() else source.parent), without=out)
+    labels = [part for table in tables for part in read_frame_labels(table, options.aus, options.missing)]
+    notes.add("tables without a row, left out", *(str(table.path) for table in tables if not len(table)))
+    if not labels:
+        raise DataError("no label", where=source, expected="a row for each frame")
+    first = resolve_first_frame(labels, options.first_frame)
+    media = find_media([(part.video, part.path) for part in labels], movies, options.allow_missing, notes)
+    recordings = [
+        _frame_recording(part, media[part.video], first, options, notes) for part in labels if part.video in media
+    ]
+    notes.add("videos without labels, left out", *movies.unused())
+    return with_subjects(recordings, options.subjects)
+
+
+def list_tables(source: Path, *others: Path | None) -> list[Path]:
+    """List the tables of a folder, without `others`, or the one file.
+
+    Raises:
+        DataError: there is none.
+    """
+    if source.is_file():
+        return [source]
+    if not source.is_dir():
+        raise DataError("no such file or folder", where=source, expected="a table, or a folder of tables")
+    skip = {path.resolve() for path in others if path}
+    paths = sorted(
+        path
+        for path in source.iterdir()
+        if path.suffix.lower() in (".csv", ".tsv", ".txt")
+        and not path.name.startswith(".")
+        and path.resolve() not in skip
+    )
+    if not paths:
+        raise DataError("no tables", where=source, expected="<video>.csv")
+    return paths
+
+
+def find_media(
+    labels: Sequence[tuple[str, Path]], movies: Movies, allow_missing: bool, notes: Notes
+) -> dict[str, Media]:
+    """Return the movie of each name that labels use; a name without one is left out if `allow_missing`.
+
+    Args:
+        labels: pairs of a name and the file that uses it.
+
+    Raises:
+        DataError: a name has no movie, or one that does not open.
+    """
+    result: dict[str, Media] = {}
+    absent: dict[str, tuple[str, Path]] = {}
+    for name, origin in labels:
+        path = movies.find(name)
+        media = movies.open(path) if path else None
+        if media is None:
+            absent[name] = ("the movie cannot be opened" if path else "labels without a video", origin)
+        else:
+            result[name] = media
+    for name, (what, origin) in absent.items():
+        if not allow_missing:
+            others = len(absent) - 1
+            more = f" (and {others} more)" if others else ""
+            todo = "name its folder by --videos, or leave such labels out by --allow-missing"
+            raise DataError(
+                what, where=origin, got=f"{name}{more}", expected=f"{movies.folder}/{video_name(name)}.mp4", todo=todo
+            )
+        notes.add(f"labelled videos left out: {what}", name)
+    return result
+
+
+def with_subjects(recordings: Sequence[Recording], table: Path | None) -> list[Recording]:
+    """Return recordings with the people of a table video,subject, which overrule others.
+
+    Raises:
+        DataError: the table cannot be read, or names a video twice with two people.
+    """
+    subjects = {video_name(video): subject for video, subject in read_subjects(table).items()} if table else {}
+    return [replace(r, subject=subjects.get(r.video, r.subject)) for r in recordings]
+
+
+def _frame_recording(part: FrameLabels, media: Media, first: int, options: CsvOptions, notes: Notes) -> Recording:
+    """Return the recording of one video's labels."""
+    note_gaps(part, notes)
+    values, where = part.spread(first), f"{part.path} video {part.video}"
+    _check_last_frame(part, media, first, options)
+    if options.levels:
+        intensity = intensity_of(values, part.aus, where)
+        occurrence = active_from(intensity, options.threshold)
+    else:
+        intensity, occurrence = None, occurrence_of(values, part.aus, where)
+    return Recording(video_name(part.video), media, part.aus, occurrence, intensity, part.path, part.subject)
+
+
+def _check_last_frame(part: FrameLabels, media: Media, first: int, options: CsvOptions) -> None:
+    """Raise a DataError if frames that were taken as counted from 0 seem to be counted from 1."""
+    frames = media.header.frames
+    if options.first_frame is None and frames and int(part.frames[-1]) == frames and len(part.frames) == frames:
+        got, todo = f"frames 1 to {frames}", "add --first-frame 1"
+        raise DataError("frames seem to be counted from 1", where=f"{part.path} video {part.video}", got=got, todo=todo)

@@ -1,0 +1,223 @@
+"""The layout that the flow reads, written from recordings: annotations, videos, subjects, and import.json about them."""
+
+import csv
+import io
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+
+from aupair import store
+from aupair.aus import NOT_ANNOTATED, check_au_names
+from aupair.errors import DataError
+from aupair.importing.lengths import fit_to_video
+from aupair.importing.recordings import Notes, Recording, check_names, unite_aus
+from aupair.log import Log
+
+Transfer = Literal["link", "copy", "none"]
+
+
+class WriteOptions(NamedTuple):
+    """How to write: the data folder, what to do with videos, and what to accept."""
+
+    out: Path
+    transfer: Transfer = "link"
+    overwrite: bool = False
+    any_length: bool = False
+
+
+@dataclass(frozen=True)
+class AUCounts:
+    """What was imported of an AU: videos that code it, labelled frames, frames in which it is active."""
+
+    au: str
+    videos: int
+    labelled: int
+    positives: int
+
+
+@dataclass(frozen=True)
+class ImportSummary:
+    """The result of an import: the recordings as they were written, counts of each AU, and lines about the rest."""
+
+    recordings: tuple[Recording, ...]
+    counts: tuple[AUCounts, ...]
+    notes: Notes
+
+    HEADER = ("AU", "videos", "labelled frames", "active", "share")
+
+    def rows(self) -> list[tuple[str, ...]]:
+        """Return the cells of the printed table."""
+        return [
+            (
+                count.au,
+                f"{count.videos:,}",
+                f"{count.labelled:,}",
+                f"{count.positives:,}",
+                f"{count.positives / count.labelled:.1%}" if count.labelled else "",
+            )
+            for count in self.counts
+        ]
+
+    def title(self) -> str:
+        """Return what was imported, in one line."""
+        videos, frames = len(self.recordings), sum(len(r.occurrence) for r in self.recordings)
+        subjects = len({r.subject or r.video for r in self.recordings})
+        return f"{videos:,} videos of {subjects:,} people, {frames:,} frames"
+
+
+def check_out(out: Path, overwrite: bool) -> None:
+    """Raise a DataError if a data folder has annotations already; called before anything is read."""
+    annotations = out / "annotations"
+    if annotations.exists() and any(annotations.iterdir()) and not overwrite:
+        todo = "name another folder by --out, or add --overwrite to replace them"
+        raise DataError("the data folder has annotations already", where=annotations, todo=todo)
+    store.check_writable(annotations)
+
+
+def write_data(
+    kind: str, source: Path, recordings: Sequence[Recording], notes: Notes, options: WriteOptions, log: Log
+) -> ImportSummary:
+    """Write recordings as a data folder; the annotations come last, so that an interrupted import leaves none.
+
+    Raises:
+        DataError: there is no recording, the label rows do not fit a video, or a file would be replaced.
+    """
+    if not recordings:
+        raise DataError("no labelled video", where=source, got="; ".join(notes.lines()) or "nothing")
+    check_names(recordings)
+    fitted = [fit_to_video(r, notes, options.any_length) for r in recordings]
+    aus, written = unite_aus(sorted(fitted, key=lambda r: r.video))
+    check_au_names(aus, source)
+    if not any((r.occurrence != NOT_ANNOTATED).any() for r in written):
+        raise DataError("no labelled frame", where=source, got="; ".join(notes.lines()) or f"{len(written)} videos")
+    _note_subjects(written, notes)
+    summary = ImportSummary(tuple(written), _count(aus, written), notes)
+    _place_videos(written, options, log)
+    _write_subjects(options.out / "subjects.csv", written)
+    store.write_json(options.out / "import.json", _describe(kind, source, summary))
+    with store.atomic(options.out / "annotations") as folder:
+        _write_annotations(folder, aus, written, log)
+    return summary
+
+
+def _note_subjects(recordings: Sequence[Recording], notes: Notes) -> None:
+    unknown = [r.video for r in recordings if not r.subject]
+    notes.add("videos without a subject, each counts as a person of its own", *unknown)
+
+
+def _count(aus: tuple[str, ...], recordings: Sequence[Recording]) -> tuple[AUCounts, ...]:
+    """Count each AU over all recordings."""
+    labelled = np.array([(r.occurrence != NOT_ANNOTATED).sum(axis=0) for r in recordings])
+    positives = np.array([(r.occurrence == 1).sum(axis=0) for r in recordings])
+    return tuple(
+        AUCounts(au, int((labelled[:, k] > 0).sum()), int(labelled[:, k].sum()), int(positives[:, k].sum()))
+        for k, au in enumerate(aus)
+    )
+
+
+def _write_annotations(folder: Path, aus: tuple[str, ...], recordings: Sequence[Recording], log: Log) -> None:
+    """Write a CSV file for each recording, and one of intensities if any recording has them."""
+    intensities = any(r.intensity is not None for r in recordings)
+    (folder / "occurrence").mkdir(parents=True)
+    if intensities:
+        (folder / "intensity").mkdir()
+    for recording in log.progress(recordings, len(recordings), "writing annotations"):
+        name = f"{recording.video}.csv"
+        _write_values(folder / "occurrence" / name, aus, recording.occurrence)
+        if intensities:
+            blank = np.full(recording.occurrence.shape, NOT_ANNOTATED, np.float32)
+            _write_values(
+                folder / "intensity" / name, aus, blank if recording.intensity is None else recording.intensity
+            )
+
+
+def _write_values(path: Path, aus: tuple[str, ...], values: np.ndarray) -> None:
+    """Write one annotation file: a header with the AUs, then a row for each frame."""
+    table = pa.table([pa.array(np.ascontiguousarray(column)) for column in values.T], names=list(aus))
+    with open(path, "wb") as file:
+        file.write((",".join(aus) + "\n").encode())
+        pa.csv.write_csv(table, file, pa.csv.WriteOptions(include_header=False, quoting_style="none"))
+
+
+def _write_subjects(path: Path, recordings: Sequence[Recording]) -> None:
+    """Write subjects.csv with the people that are known."""
+    rows = [(r.video, r.subject) for r in recordings if r.subject]
+    if rows:
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([("video", "subject"), *rows])
+        store.write_text(path, text.getvalue())
+
+
+def _describe(kind: str, source: Path, summary: ImportSummary) -> dict[str, Any]:
+    """Return the content of import.json."""
+    return {
+        "kind": kind,
+        "source": str(source),
+        "aus": {c.au: {"videos": c.videos, "labelled": c.labelled, "positives": c.positives} for c in summary.counts},
+        "notes": summary.notes.examples,
+        "videos": [
+            {
+                "video": r.video,
+                "subject": r.subject or r.video,
+                "official": r.official or None,
+                "labels": str(r.origin),
+                "movie": str(r.media.path),
+                "rows": len(r.occurrence),
+                "frames": r.media.header.frames or None,
+                "fps": r.media.header.fps or None,
+            }
+            for r in summary.recordings
+        ],
+    }
+
+
+def _place_videos(recordings: Sequence[Recording], options: WriteOptions, log: Log) -> None:
+    """Link or copy the movies into the data folder."""
+    if options.transfer == "none":
+        return
+    target = {
+        options.out / "videos" / f"{r.movie or r.video}{r.media.path.suffix.lower()}": r.media.path for r in recordings
+    }
+    for path, source in log.progress(sorted(target.items()), len(target), "placing videos"):
+        _place(path, source, options)
+
+
+def _place(path: Path, source: Path, options: WriteOptions) -> None:
+    """Link or copy a file, unless it is there already."""
+    for other in path.parent.glob(f"{_escape(path.stem)}.*") if path.parent.is_dir() else ():
+        if os.path.samefile(other, source) or (other == path and _same_state(other, source)):
+            return
+        if not options.overwrite or other != path:
+            todo = "add --overwrite to replace it, or remove it" if other == path else "remove it"
+            raise DataError("another file has the name of a video", where=other, got=f"also {source}", todo=todo)
+    place: Callable[[Path, Path], object] = shutil.copy2 if options.transfer == "copy" else _link
+    with store.writing(path), store.atomic(path) as temporary:
+        place(source, temporary)
+
+
+def _link(source: Path, path: Path) -> None:
+    """Link a file, or copy it where the file system cannot."""
+    try:
+        os.link(source.resolve(), path)
+    except OSError:
+        shutil.copy2(source, path)
+
+
+def _same_state(path: Path, source: Path) -> bool:
+    """Return whether a file is a copy of another by size and time, as an interrupted import leaves it."""
+    one, other = path.stat(), source.stat()
+    return one.st_size == other.st_size and int(one.st_mtime) == int(other.st_mtime)
+
+
+def _escape(name: str) -> str:
+    """Return a name as a pattern that matches it alone."""
+    import glob
+
+    return glob.escape(name)

@@ -1,0 +1,186 @@
+"""`aupair import csv` of tables with a row for each frame."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from conftest import Command, contents
+from importing.folders import frame_table, movie, notes, text, written
+
+AUS = ("AU43", "AU12L", "nod")
+RNG = np.random.default_rng(0)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two movies of ten and six frames, in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    movie(tmp_path / "movies" / "a.mp4", 10)
+    movie(tmp_path / "movies" / "deep" / "b.avi", 6)
+    return tmp_path
+
+
+@pytest.fixture
+def labels() -> dict[str, np.ndarray]:
+    return {"a": RNG.integers(-1, 2, (10, 3)), "b": RNG.integers(-1, 2, (6, 3))}
+
+
+def test_labels_videos_and_counts_arrive(folder: Path, aupair: Command, labels: dict[str, np.ndarray]) -> None:
+    frame_table(folder / "labels.csv", labels, AUS)
+    before = contents(folder)
+    outcome = aupair("import", "csv", "labels.csv", "--videos", "movies")
+    assert outcome.code == 0, outcome.err
+    for video, values in labels.items():
+        aus, result = written(folder / "data", video)
+        assert aus == AUS
+        np.testing.assert_array_equal(result, values)
+    both = np.concatenate(list(labels.values()))
+    for k, au in enumerate(AUS):
+        row = next(line for line in outcome.out.splitlines() if f" {au} " in line)
+        assert [int(cell) for cell in row.replace("│", " ").split()[1:4]] == [
+            2,
+            (both[:, k] >= 0).sum(),
+            (both[:, k] == 1).sum(),
+        ]
+    assert (folder / "data/videos/a.mp4").samefile(folder / "movies/a.mp4")
+    assert (folder / "data/videos/b.avi").samefile(folder / "movies/deep/b.avi")
+    assert "2 videos without a subject, each counts as a person of its own: a, b" in outcome.out
+    after = contents(folder)
+    assert {name: content for name, content in after.items() if not name.startswith("data/")} == before
+
+
+def test_spreadsheets_and_editors_leave_marks(folder: Path, aupair: Command, labels: dict[str, np.ndarray]) -> None:
+    rows = [f"A.MP4 ; {k};{';'.join(map(str, row))}" for k, row in enumerate(labels["a"])]
+    content = "\r\n".join(["Video;Frame; AU43;AU12L;nod", *rows]) + "\r\n\r\n\n"
+    (folder / "labels.csv").write_bytes(b"\xef\xbb\xbf" + content.encode())
+    assert aupair("import", "csv", "labels.csv", "--videos", "movies").code == 0
+    aus, result = written(folder / "data", "A")
+    assert aus == AUS
+    np.testing.assert_array_equal(result, labels["a"])
+    assert notes(folder / "data")["videos without labels, left out"] == ["b"]
+
+
+def test_every_way_to_leave_a_label_out_is_a_missing_label(folder: Path, aupair: Command) -> None:
+    text(folder / "labels.csv", "video,frame,AU1,AU2", "a,0,,1", "a,1,NaN,0", "a,2,-1,1", "a,3,9,0", "a,7,1, NA ")
+    assert aupair("import", "csv", "labels.csv", "--videos", "movies", "--missing", "9").code == 0
+    _, result = written(folder / "data", "a")
+    assert result.tolist() == [[-1, 1], [-1, 0], [-1, 1], [-1, 0], [-1, -1], [-1, -1], [-1, -1], [1, -1]]
+    assert notes(folder / "data")["videos with frames that their table does not list, these are not labelled"] == [
+        "a (3)"
+    ]
+
+
+def test_a_folder_has_a_table_for_each_video_and_may_code_other_aus(folder: Path, aupair: Command) -> None:
+    text(folder / "labels" / "a.csv", "frame,AU12,AU2", "0,1,0", "1,0,1")
+    text(folder / "labels" / "b.csv", "frame,AU4,AU2", "0,1,0", "1,1,1")
+    text(folder / "labels" / "subjects.csv", "video,subject", "a.mp4,Ann", "b,Ben")
+    outcome = aupair("import", "csv", "labels", "--videos", "movies", "--subjects", "labels/subjects.csv")
+    assert outcome.code == 0, outcome.err
+    assert written(folder / "data", "a")[0] == ("AU2", "AU4", "AU12")
+    assert written(folder / "data", "a")[1].tolist() == [[0, -1, 1], [1, -1, 0]]
+    assert written(folder / "data", "b")[1].tolist() == [[0, 1, -1], [1, 1, -1]]
+    assert (folder / "data/subjects.csv").read_text() == "video,subject\na,Ann\nb,Ben\n"
+
+
+def test_frames_counted_from_one(folder: Path, aupair: Command, labels: dict[str, np.ndarray]) -> None:
+    frame_table(folder / "labels.csv", labels, AUS, first=1)
+    outcome = aupair("import", "csv", "labels.csv", "--videos", "movies")
+    assert outcome.line.startswith("are frames counted from 0 or from 1?: in labels.csv")
+    assert not (folder / "data").exists()
+    assert aupair("import", "csv", "labels.csv", "--videos", "movies", "--first-frame", 1).code == 0
+    np.testing.assert_array_equal(written(folder / "data", "a")[1], labels["a"])
+
+
+def test_intensities(folder: Path, aupair: Command) -> None:
+    text(folder / "labels.csv", "video,frame,AU1,AU2", "a,0,0,1", "a,1,1.5,", "a,2,5,2")
+    assert aupair("import", "csv", "labels.csv", "--videos", "movies", "--levels", "--threshold", 2).code == 0
+    assert written(folder / "data", "a", "intensity")[1].tolist() == [[0, 1], [1.5, -1], [5, 2]]
+    assert written(folder / "data", "a")[1].tolist() == [[0, 0], [0, -1], [1, 1]]
+
+
+BAD_TABLES = {
+    "an AU named twice": (["video,frame,AU1,au1", "a,0,1,1"], "an AU is named twice: in labels.csv line 1"),
+    "a reserved name": (["video,frame,AU1,split", "a,0,1,1"], "a reserved word as the name of an AU: in labels.csv line 1, got split"),
+    "no AU": (["video,frame", "a,0"], "no AU: in labels.csv line 1"),
+    "no frame": (["video,AU1", "a,0"], "no column for the frame: in labels.csv line 1, got video,AU1"),
+    "no video": (["video,frame,AU1", "a,0,1", "c,0,1", "d,0,1"], "labels without a video: in labels.csv, got c (and 1 more), expected movies/c.mp4"),
+    "no number": (["video,frame,AU1", "a,0,1", "a,1,yes"], "not a number: in labels.csv line 3 column AU1, got 'yes', expected a label"),
+    "infinity": (["video,frame,AU1", "a,0,inf"], "not a number: in labels.csv line 2 column AU1"),
+    "no video named": (["video,frame,AU1", "a,0,1", ",1,1"], "an empty cell: in labels.csv line 3 column video"),
+    "an intensity": (["video,frame,AU1", "a,0,3"], "a label out of range: in labels.csv video a AU1, got 3, expected 0 or 1"),
+    "a frame twice": (["video,frame,AU1", "a,0,1", "a,1,0", "a,1,1"], "a frame is listed twice: in labels.csv line 4, got 1, expected once, as in line 3"),
+    "half a frame": (["video,frame,AU1", "a,0.5,1"], "not the number of a frame: in labels.csv line 2 column frame, got 0.5"),
+    "a ragged row": (["video,frame,AU1", "a,0,1", "a,1"], "a ragged row: in labels.csv line 3, got 2 cells, expected 3 cells"),
+    "a blank line": (["video,frame,AU1", "a,0,1", "", "a,1,1"], "not a number: in labels.csv line 3 column frame, got '', expected the number of a frame"),
+    "two subjects": (["video,frame,subject,AU1", "a,0,Ann,1", "a,1,Ben,1"], "a video has two subjects: in labels.csv line 3, got a: Ben, expected Ann"),
+    "nothing labelled": (["video,frame,AU1", "a,0,", "a,1,"], "no labelled frame: in labels.csv"),
+    "no row": (["video,frame,AU1"], "no label: in labels.csv"),
+    "another frame rate": (["video,frame,AU1", *(f"a,{k},1" for k in range(20))], "labelled at another frame rate (50 instead of 25)?: in labels.csv, got 20 label rows for the 10 frames of movies/a.mp4"),
+    "too many rows": (["video,frame,AU1", *(f"a,{k},1" for k in range(90))], "more label rows than frames: in labels.csv, got 90 label rows for the 10 frames"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD_TABLES)
+def test_bad_tables_are_one_line(folder: Path, aupair: Command, name: str) -> None:
+    lines, message = BAD_TABLES[name]
+    text(folder / "labels.csv", *lines)
+    outcome = aupair("import", "csv", "labels.csv", "--videos", "movies")
+    assert outcome.code == 3
+    assert outcome.line.startswith(message)
+    assert not (folder / "data").exists()
+
+
+def test_labels_without_a_video_are_left_out_if_asked(folder: Path, aupair: Command) -> None:
+    (folder / "movies" / "broken.mp4").write_bytes(b"no movie")
+    text(folder / "labels.csv", "video,frame,AU1", "a,0,1", "c,0,1", "broken,0,1")
+    outcome = aupair("import", "csv", "labels.csv", "--videos", "movies", "--allow-missing")
+    assert outcome.code == 0, outcome.err
+    assert "1 labelled videos left out: labels without a video: c" in outcome.out
+    assert "1 labelled videos left out: the movie cannot be opened: broken" in outcome.out
+
+
+def test_annotations_are_replaced_only_if_asked(folder: Path, aupair: Command, labels: dict[str, np.ndarray]) -> None:
+    frame_table(folder / "labels.csv", labels, AUS)
+    assert aupair("import", "csv", "labels.csv", "--videos", "movies", "--transfer", "copy").code == 0
+    text(folder / "labels.csv", "video,frame,AU1", "a,0,1")
+    before = contents(folder / "data")
+    outcome = aupair("import", "csv", "labels.csv", "--videos", "movies")
+    assert outcome.line.startswith("the data folder has annotations already: in data/annotations")
+    assert contents(folder / "data") == before
+    assert aupair("import", "csv", "labels.csv", "--videos", "movies", "--overwrite").code == 0
+    assert written(folder / "data", "a")[0] == ("AU1",)
+
+
+def test_a_video_of_another_content_is_not_replaced(folder: Path, aupair: Command) -> None:
+    text(folder / "labels.csv", "video,frame,AU1", "a,0,1")
+    movie(folder / "data/videos/a.mp4", 4)
+    outcome = aupair("import", "csv", "labels.csv", "--videos", "movies")
+    assert outcome.line.startswith("another file has the name of a video: in data/videos/a.mp4, got also movies/a.mp4")
+    assert not (folder / "data/annotations").exists()
+
+
+@pytest.mark.parametrize(("rate", "rows"), [(30, 144), (24, 115), (25, 120)])
+def test_labels_of_another_frame_rate_are_refused(folder: Path, aupair: Command, rate: int, rows: int) -> None:
+    movie(folder / "movies" / "long.mp4", 120, fps=25)
+    text(folder / "labels.csv", "video,frame,AU1", *(f"long,{k},{k % 2}" for k in range(rows)))
+    outcome = aupair("import", "csv", "labels.csv", "--videos", "movies")
+    assert (outcome.code == 0) == (rate == 25)
+    if rate != 25:
+        assert outcome.line.startswith(
+            f"labelled at another frame rate ({rate} instead of 25)?: in labels.csv, got {rows} "
+        )
+        assert aupair("import", "csv", "labels.csv", "--videos", "movies", "--any-length").code == 0
+        assert len(written(folder / "data", "long")[1]) == min(rows, 120)
+
+
+def test_lengths_that_differ_by_a_frame_are_noted(folder: Path, aupair: Command) -> None:
+    text(folder / "labels.csv", "video,frame,AU1", *(f"a,{k},1" for k in range(11)), *(f"b,{k},0" for k in range(5)))
+    assert aupair("import", "csv", "labels.csv", "--videos", "movies").code == 0
+    assert len(written(folder / "data", "a")[1]) == 10
+    assert notes(folder / "data")["videos with label rows after their last frame, these rows are left out"] == [
+        "a (11 rows, 10 frames)"
+    ]
+    assert notes(folder / "data")["videos with frames after their last label row, these are not labelled"] == [
+        "b (5 rows, 6 frames)"
+    ]
