@@ -14,7 +14,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from aupair.aus import AUS
+from aupair.aus import AFFWILD2
 from aupair.errors import DataError
 from aupair.log import SILENT, Log
 from aupair.record import Record
@@ -38,6 +38,8 @@ class SynthParams(Record):
     fps: Annotated[float, Field(ge=5, le=60)] = 10.0
     """frames per second: few, so that a megabyte holds more people and more different frames"""
     seed: Annotated[int, Field(ge=0)] = 0
+    aus: tuple[str, ...] = AFFWILD2
+    """the AUs that the people show and that are labelled"""
     workers: Annotated[int, Field(ge=0)] = 0
     """processes, one subject each; 0: one a core"""
 
@@ -114,7 +116,7 @@ def _write_tables(root: Path, params: SynthParams, conditions: str) -> None:
     people = [(name, f"s{k:03d}", split_of(k)) for k in range(params.subjects) for name in _video_names(k, params)]
     (root / "subjects.csv").write_text("video,subject\n" + "".join(f"{v},{s}\n" for v, s, _ in people))
     (root / "splits.csv").write_text("video,subject,split\n" + "".join(f"{v},{s},{p}\n" for v, s, p in people))
-    header = ",".join(["video", "frame", "covered", *(f"hidden_{au}" for au in AUS), "yaw"])
+    header = ",".join(["video", "frame", "covered", *(f"hidden_{au}" for au in params.aus), "yaw"])
     (root / "conditions.csv").write_text(f"{header}\n{conditions}")
 
 
@@ -124,8 +126,8 @@ def _write_subject(task: tuple[Path, SynthParams, int]) -> str:
 
     root, params, number = task
     cv2.setNumThreads(1)
-    person = subject.make_subject(np.random.default_rng([params.seed, number]))
-    deck = script.Deck(np.random.default_rng([params.seed, number, 1]))
+    person = subject.make_subject(np.random.default_rng([params.seed, number]), params.aus)
+    deck = script.Deck(np.random.default_rng([params.seed, number, 1]), params.aus)
     rows = []
     for clip, name in enumerate(_video_names(number, params)):
         rng = np.random.default_rng([params.seed, number, 2, clip])
@@ -140,7 +142,7 @@ def _write_subject(task: tuple[Path, SynthParams, int]) -> str:
 
 def _write_labels(path: Path, labels: np.ndarray) -> None:
     """Write one annotation file: (N, A) integers."""
-    lines = [",".join(AUS), *(",".join(map(str, row)) for row in labels.tolist())]
+    lines = [",".join(AFFWILD2), *(",".join(map(str, row)) for row in labels.tolist())]
     path.write_text("\n".join(lines) + "\n")
 
 
@@ -154,7 +156,7 @@ def plan_clip(
     slope = light_rng.uniform(-0.3, 0.3) + script.wander(light_rng, times, 0.14, 6.4)
     return _Clip(
         times=times,
-        intensity=script.intensity_curves(script.plan_expressions(rng, params.seconds, deck), times),
+        intensity=script.intensity_curves(script.plan_expressions(rng, params.seconds, deck), times, deck.aus),
         poses=script.plan_poses(rng, times),
         blink=script.plan_blinks(rng, times),
         passes=covers.plan_passes(cover_rng, params.seconds, split, person),
@@ -202,4 +204,4 @@ def draw_frame(
     image *= (brightness * (1 + slope * np.linspace(-1, 1, SIZE))).astype(np.float32)[:, None]
     noise = rng.standard_normal((SIZE // 2, SIZE // 2, 3), np.float32) * np.float32(plan.noise)
     image += noise.repeat(2, 0).repeat(2, 1)
-    return np.clip(image, 0, 255).astype(np.uint8), *regions.measure_hidden(points, cover)
+    return np.clip(image, 0, 255).astype(np.uint8), *regions.measure_hidden(person.aus, points, cover)

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from aupair.aus import AUS
 from aupair.synth.portrait import IOD, MIRROR, SIZE, mirror_landmarks
 from aupair.synth.shape import POINTS, Key, point_index
 
@@ -52,22 +51,39 @@ MOVES: dict[str, Offsets] = {
         60: (0.03, 0.06), 8: (0, 0.30), 7: (0, 0.29), 6: (0.01, 0.25), 5: (0.02, 0.17), 4: (0.02, 0.09),
         3: (0.01, 0.04), "mouth_jaw": (0.02, 0.14), "chin": (0, 0.27), "neck": (0, 0.12),
     },
+    "AU18": {
+        48: (0.17, 0), 60: (0.16, 0), 49: (0.10, -0.03), 59: (0.09, 0.03), 50: (0.04, -0.035), 51: (0, -0.02),
+        58: (0.04, 0.05), 57: (0, 0.055), "mouth_jaw": (0.05, 0), "cheek": (0.03, 0),
+    },
+    "AU19": {
+        61: (0, -0.03), 62: (0, -0.035), 50: (0, -0.02), 51: (0, -0.02), 67: (0, 0.10), 66: (0, 0.11), 58: (0, 0.10),
+        57: (0, 0.11), 59: (0, 0.04), 8: (0, 0.06), 7: (0, 0.05), "chin": (0, 0.06),
+    },
+    "AU33": {
+        2: (-0.03, 0), 3: (-0.12, 0), 4: (-0.17, 0), 5: (-0.13, 0.02), 6: (-0.04, 0.01), "cheek": (-0.07, 0),
+        "mouth_jaw": (-0.15, 0), "jaw_out": (-0.06, 0), 48: (0.035, 0), 60: (0.03, 0), 49: (0.02, 0.01),
+        59: (0.02, -0.01),
+    },
+    "AU43": {17: (0, 0.01), 18: (0, 0.015), 19: (0, 0.015), 20: (0, 0.01), 40: (0, -0.015), 41: (0, -0.015)},
 }  # fmt: skip
 """Displacement of the left half's points at intensity 5, x, y in IODs (x > 0: toward the nose's line)."""
+REPERTOIRE: tuple[str, ...] = tuple(MOVES)
+"""The AUs that can be drawn."""
 
 
-def displacements(gain: np.ndarray, asymmetry: np.ndarray) -> np.ndarray:
+def displacements(aus: Sequence[str], gain: np.ndarray, asymmetry: np.ndarray) -> np.ndarray:
     """Return the displacements of MOVES for both halves of one person's face.
 
     Args:
+        aus: the A AUs, of REPERTOIRE.
         gain: (A,) how strongly the person shows each AU, about 1.
         asymmetry: (A,) share by which the left half moves more, the right half less.
 
     Returns:
         (A, POINTS, 2) pixels at intensity 5.
     """
-    moves = np.zeros((len(AUS), POINTS, 2))
-    for a, au in enumerate(AUS):
+    moves = np.zeros((len(aus), POINTS, 2))
+    for a, au in enumerate(aus):
         for key, (dx, dy) in MOVES[au].items():
             central = not isinstance(key, str) and MIRROR[key] == key
             for side, sign in enumerate((1, -1)):
@@ -77,25 +93,27 @@ def displacements(gain: np.ndarray, asymmetry: np.ndarray) -> np.ndarray:
     return moves
 
 
-def paint_furrows(landmarks: np.ndarray) -> np.ndarray:
+def paint_furrows(aus: Sequence[str], landmarks: np.ndarray) -> np.ndarray:
     """Paint each AU's furrows and bulges at intensity 5.
 
     Args:
+        aus: the A AUs, of REPERTOIRE.
         landmarks: (68, 2) pixels of the face at rest.
 
     Returns:
         (A, SIZE, SIZE) float32, relative brightness; 0: unchanged.
     """
     left, right = _left_furrows(landmarks), _left_furrows(mirror_landmarks(landmarks))
-    return np.stack([left[au] + right[au][:, ::-1] for au in AUS])
+    return np.stack([left[au] + right[au][:, ::-1] for au in aus])
 
 
 def _left_furrows(p: np.ndarray) -> dict[str, np.ndarray]:
     """Paint the furrows of the left half."""
-    maps = {au: np.zeros((SIZE, SIZE), np.float32) for au in AUS}
+    maps = {au: np.zeros((SIZE, SIZE), np.float32) for au in REPERTOIRE}
     _brow_furrows(p, maps)
     _eye_furrows(p, maps)
     _mouth_furrows(p, maps)
+    _pucker_and_cheek(p, maps)
     return maps
 
 
@@ -121,6 +139,7 @@ def _eye_furrows(p: np.ndarray, maps: dict[str, np.ndarray]) -> None:
     _line(maps["AU6"], [_at(lid, -0.28, 0.10), _at(lid, 0, 0.19), _at(lid, 0.2, 0.15)], 0.28)
     _blob(maps["AU6"], _at(lid, -0.1, 0.36), (0.2, 0.12), 0.13)
     _line(maps["AU7"], [_at(p[36], 0, 0.07), _at(lid, 0, 0.085), _at(p[39], 0, 0.06)], 0.34)
+    _line(maps["AU43"], [_at(p[36], 0.02, 0.06), _at(lid, 0, 0.06), _at(p[39], -0.02, 0.05)], 0.2)
 
 
 def _mouth_furrows(p: np.ndarray, maps: dict[str, np.ndarray]) -> None:
@@ -142,6 +161,21 @@ def _mouth_furrows(p: np.ndarray, maps: dict[str, np.ndarray]) -> None:
     _line(maps["AU24"], [_at(p[59], 0, 0.06), _at(p[58], 0, 0.09), _at(p[57], 0, 0.10)], 0.40, 2)
     _blob(maps["AU24"], chin, (0.16, 0.09), 0.10)
     _blob(maps["AU26"], _at(p[8], 0, -0.12), (0.2, 0.06), -0.05)
+
+
+def _pucker_and_cheek(p: np.ndarray, maps: dict[str, np.ndarray]) -> None:
+    """Paint pleats around pushed-out lips (AU18), the shadow below a tongue (AU19) and a round, shining cheek (AU33)."""
+    for point, rise in ((49, -0.03), (50, -0.03), (58, 0.03)):
+        _line(maps["AU18"], [_at(p[point], 0, rise), _at(p[point], -0.01, 3.5 * rise)], 0.16)
+    _blob(maps["AU18"], p[51], (0.14, 0.05), 0.05)
+    _blob(maps["AU18"], (p[57] + p[66]) / 2, (0.13, 0.04), 0.07)
+    _blob(maps["AU18"], _at(p[57], 0, 0.12), (0.2, 0.04), -0.13)
+    _blob(maps["AU18"], _at(p[48], 0.06, 0), (0.05, 0.06), -0.2)
+    _blob(maps["AU19"], _at(p[57], 0, 0.1), (0.16, 0.06), -0.1)
+    cheek = (p[4] + 2 * p[48]) / 3
+    _blob(maps["AU33"], _at(cheek, 0, -0.06), (0.16, 0.2), 0.17)
+    _line(maps["AU33"], [_at(p[48], -0.05, -0.16), _at(p[48], -0.02, 0), _at(p[48], -0.05, 0.16)], 0.34)
+    _blob(maps["AU33"], _at(cheek, -0.1, 0.32), (0.2, 0.07), -0.12)
 
 
 def _at(point: np.ndarray, dx: float, dy: float) -> np.ndarray:

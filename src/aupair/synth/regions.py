@@ -1,8 +1,9 @@
 """The regions of the face that show each AU, and the shares of them that a cover hides."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from aupair.aus import AUS
 from aupair.synth.portrait import SIZE
 from aupair.synth.shape import Key, point_index
 
@@ -20,14 +21,18 @@ REGIONS: dict[str, tuple[Key, ...]] = {
     "AU24": LIPS,
     "AU25": LIPS,
     "AU26": (*LIPS, 6, 7, 8),
+    "AU18": LIPS,
+    "AU19": (*LIPS, 7, 8),
+    "AU33": (3, 4, 5, 48, "cheek", "mouth_jaw"),
+    "AU43": (36, 37, 38, 39, 40, 41),
 }
 """Points whose convex hull is the AU's own region, on the image's left half; the mirrored hull belongs to it too."""
 
 
-def _region_masks(points: np.ndarray) -> np.ndarray:
+def _region_masks(aus: Sequence[str], points: np.ndarray) -> np.ndarray:
     """Return every AU's own region, both sides: (A, SIZE, SIZE) bool from (POINTS, 2) pixels."""
     return np.stack(
-        [_hulls([[point_index(key, side) for key in REGIONS[au]] for side in (0, 1)], points) for au in AUS]
+        [_hulls([[point_index(key, side) for key in REGIONS[au]] for side in (0, 1)], points) for au in aus]
     )
 
 
@@ -36,10 +41,11 @@ def _face_mask(points: np.ndarray) -> np.ndarray:
     return _hulls([list(range(68))], points)
 
 
-def measure_hidden(points: np.ndarray, cover: np.ndarray | None) -> tuple[float, np.ndarray]:
+def measure_hidden(aus: Sequence[str], points: np.ndarray, cover: np.ndarray | None) -> tuple[float, np.ndarray]:
     """Measure the shares of the face that a cover hides.
 
     Args:
+        aus: the A AUs.
         points: (POINTS, 2) pixels of the face drawn.
         cover: (SIZE, SIZE) bool, or None where nothing is in the picture.
 
@@ -47,8 +53,9 @@ def measure_hidden(points: np.ndarray, cover: np.ndarray | None) -> tuple[float,
         share of the face's hull that is covered; (A,) share of each AU's own region that is.
     """
     if cover is None:
-        return 0.0, np.zeros(len(AUS))
-    return float(cover[_face_mask(points)].mean()), np.array([cover[mask].mean() for mask in _region_masks(points)])
+        return 0.0, np.zeros(len(aus))
+    hidden = np.array([cover[mask].mean() for mask in _region_masks(aus, points)])
+    return float(cover[_face_mask(points)].mean()), hidden
 
 
 def _hulls(groups: list[list[int]], points: np.ndarray) -> np.ndarray:

@@ -1,11 +1,11 @@
 """The plan of a clip over time: expressions, head poses and blinks."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from aupair.aus import AUS
+from aupair.aus import AFFWILD2
 from aupair.synth.shape import Pose
 
 MAX_YAW = 0.48
@@ -35,17 +35,38 @@ CARDS: tuple[dict[str, float], ...] = (
     {"AU25": 1},
     {"AU25": 1, "AU26": 0.9},
     {"AU1": 0.9, "AU2": 0.9, "AU25": 0.9, "AU26": 0.8},
+    {"AU18": 1},
+    {"AU19": 1},
+    {"AU33": 1},
+    {"AU43": 1},
+    {"AU18": 0.9, "AU43": 1},
+    {"AU19": 1, "AU43": 0.8},
+    {"AU33": 1, "AU43": 0.9},
+    {"AU4": 0.8, "AU18": 1},
+    {"AU1": 0.9, "AU2": 0.9, "AU33": 0.9},
+    {"AU12": 0.9, "AU19": 1},
+    {"AU12": 0.9, "AU43": 0.9},
 )
 """Expressions: AUs that act together, with their share of the expression's strength."""
-CLASHES = (("AU12", "AU15"), ("AU23", "AU25"), ("AU23", "AU26"), ("AU24", "AU25"), ("AU24", "AU26"), ("AU10", "AU24"))
-"""Pairs of AUs that a mouth cannot show at the same time."""
+CLASHES = (
+    ("AU12", "AU15"), ("AU23", "AU25"), ("AU23", "AU26"), ("AU24", "AU25"), ("AU24", "AU26"), ("AU10", "AU24"),
+    ("AU10", "AU18"), ("AU12", "AU18"), ("AU15", "AU18"), ("AU18", "AU23"), ("AU18", "AU24"), ("AU18", "AU25"),
+    ("AU18", "AU26"), ("AU18", "AU19"), ("AU15", "AU19"), ("AU19", "AU23"), ("AU19", "AU24"), ("AU19", "AU33"),
+    ("AU10", "AU33"), ("AU12", "AU33"), ("AU15", "AU33"), ("AU18", "AU33"), ("AU25", "AU33"), ("AU26", "AU33"),
+    ("AU7", "AU43"),
+)  # fmt: skip
+"""Pairs of AUs that a face cannot show at the same time."""
+PARTED = (("AU26", 0.9), ("AU19", 0.6))
+"""AUs that part the lips (AU25), with AU25's share of their intensity."""
+PAUSE = 0.27 * 12
+"""from one expression to the next, as a share of the first one's length, times the AUs: each AU is shown as often"""
 
 
 @dataclass(frozen=True)
 class Event:
     """One AU that rises, stays at its peak and falls; all times in seconds."""
 
-    au: int
+    au: str
     start: float
     onset: float
     hold: float
@@ -77,56 +98,67 @@ def plan_expressions(rng: np.random.Generator, seconds: float, deck: "Deck") -> 
             # The peak is above level 1; otherwise a weak card would show an AU that counts as absent.
             peak = float(np.clip(strength * weight, 1.2, 5))
             start = max(0.0, now + rng.uniform(-0.08, 0.12))
-            events.append(Event(AUS.index(name), start, onset, hold, offset, peak))
-        now += max(0.2, 0.27 * (onset + hold + offset) + rng.uniform(-0.16, 0.16))
+            events.append(Event(name, start, onset, hold, offset, peak))
+        now += max(0.2, PAUSE / len(deck.aus) * (onset + hold + offset) + rng.uniform(-0.16, 0.16))
     return events
 
 
 class Deck:
     """A shuffled deck of expressions, from which those that a subject has shown least are drawn first."""
 
-    def __init__(self, rng: np.random.Generator) -> None:
+    def __init__(self, rng: np.random.Generator, aus: Sequence[str] = AFFWILD2) -> None:
         self.rng = rng
-        self.seconds_shown = rng.uniform(0, 0.5, len(AUS))
+        self.aus = tuple(aus)
+        self.cards = _cards(aus)
+        self.seconds_shown = dict(zip(aus, rng.uniform(0, 0.5, len(aus)).tolist()))
         """seconds of each AU so far, with a random head start"""
 
-    def draw_card(self, running: set[int], seconds: float) -> dict[str, float]:
-        """Draw the card whose AUs were shown least, among those that do not clash with the running AUs.
+    def draw_card(self, running: set[str], seconds: float) -> dict[str, float]:
+        """Draw the card whose AUs were shown least, among those that do not clash with the running AUs; {} if all do.
 
         Args:
-            running: AUs (indices) that are active now.
+            running: AUs that are active now.
             seconds: how long the card will be shown.
         """
-        order = self.rng.permutation(len(CARDS))
+        order = self.rng.permutation(len(self.cards))
         # Nor may a card clash with the rarest AU, which would have to wait longer.
-        reserved = running | {int(np.argmin(self.seconds_shown))}
-        fitting = [CARDS[k] for k in order if not _clashes(CARDS[k], reserved)] or [CARDS[0]]
-        card = min(fitting, key=lambda card: self._cost(card, running))
+        reserved = {*running, min(self.aus, key=self.seconds_shown.__getitem__)}
+        fitting = [self.cards[k] for k in order if not _clash(self.cards[k], reserved)]
+        card = min(fitting, key=lambda card: self._cost(card, running), default={})
         for name in card:
-            self.seconds_shown[AUS.index(name)] += seconds
+            self.seconds_shown[name] += seconds
         return card
 
-    def _cost(self, card: dict[str, float], running: set[int]) -> float:
+    def _cost(self, card: dict[str, float], running: set[str]) -> float:
         """Return the seconds that the card's rarest AU was shown, plus a little for the others; running AUs cost more."""
-        costs = [self.seconds_shown[AUS.index(name)] + 2 * (AUS.index(name) in running) for name in card]
+        costs = [self.seconds_shown[name] + 2 * (name in running) for name in card]
         return float(min(costs) + 0.2 * np.mean(costs))
 
 
-def _clashes(card: dict[str, float], running: set[int]) -> bool:
-    """Return whether the mouth cannot show a card beside the running AUs."""
-    own = {AUS.index(name) for name in card}
-    pairs = [(AUS.index(a), AUS.index(b)) for a, b in CLASHES]
-    return any((a in own and b in running) or (b in own and a in running) for a, b in pairs)
+def _cards(aus: Sequence[str]) -> list[dict[str, float]]:
+    """Return the cards without the AUs that are not in `aus`: of each set of AUs the first."""
+    cards: dict[frozenset[str], dict[str, float]] = {}
+    for card in CARDS:
+        rest = {name: weight for name, weight in card.items() if name in aus}
+        if rest:
+            cards.setdefault(frozenset(rest), rest)
+    return list(cards.values())
 
 
-def intensity_curves(events: Sequence[Event], times: np.ndarray) -> np.ndarray:
-    """Return each AU's intensity at `times` (N,): (N, A), 0..5, the strongest event's; a dropped jaw parts the lips."""
-    values = np.zeros((len(times), len(AUS)))
+def _clash(one: Collection[str], other: Collection[str]) -> bool:
+    """Return whether a face cannot show two sets of AUs at the same time."""
+    return any((a in one and b in other) or (b in one and a in other) for a, b in CLASHES)
+
+
+def intensity_curves(events: Sequence[Event], times: np.ndarray, aus: Sequence[str] = AFFWILD2) -> np.ndarray:
+    """Return each AU's intensity at `times` (N,): (N, A), 0..5, the strongest event's; AUs of PARTED part the lips."""
+    curves = {au: np.zeros(len(times)) for au in aus}
     for event in events:
-        values[:, event.au] = np.maximum(values[:, event.au], event.at(times))
-    part, jaw = AUS.index("AU25"), AUS.index("AU26")
-    values[:, part] = np.maximum(values[:, part], 0.9 * values[:, jaw])
-    return values
+        curves[event.au] = np.maximum(curves[event.au], event.at(times))
+    for au, share in PARTED:
+        if au in curves and "AU25" in curves:
+            curves["AU25"] = np.maximum(curves["AU25"], share * curves[au])
+    return np.stack([curves[au] for au in aus], 1)
 
 
 def wander(rng: np.random.Generator, times: np.ndarray, amount: float, period: float) -> np.ndarray:

@@ -1,12 +1,13 @@
 """A synthetic person, made from the portrait and drawn with any expression and head pose."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
-from aupair.aus import AUS
-from aupair.synth import expression, mouth
+from aupair.aus import AFFWILD2
+from aupair.synth import expression, lids, mouth
 from aupair.synth.portrait import IOD, SEAM, SIZE, load_portrait, mirror_landmarks, relax
 from aupair.synth.shape import Pose, control_points, estimate_depth, fit_warp, point_index, project, warp_portrait
 
@@ -20,6 +21,8 @@ LIPS = ((61, 67), (62, 66), (63, 65))
 class Subject:
     """A synthetic person that can be drawn."""
 
+    aus: tuple[str, ...]
+    """the A AUs that the face can show"""
     landmarks: np.ndarray
     """(68, 2) pixels, at rest"""
     image: np.ndarray
@@ -64,17 +67,24 @@ class Subject:
         import cv2
 
         share = intensity / 5
-        points = self.points + np.tensordot(share, self.moves, 1)
-        _keep_lips_apart(points)
-        _close_lids(points, blink)
+        shown = dict(zip(self.aus, share.tolist()))
+        shape = self.points + np.tensordot(share, self.moves, 1)
+        _keep_lips_apart(shape)
+        _close_lids(shape, blink)
         centre = np.array([self.landmarks[27, 0], self.landmarks[29, 1]])
-        points = project(points, self.depth, centre, pose)
+        points = project(shape, self.depth, centre, pose)
         # A turned head compresses a cheek, where the spline must bend less, or it folds.
         x, y = fit_warp(points, self.points, stiffness=2e-3 + 0.03 * max(0.0, abs(pose.yaw) - 0.2))
         active = np.flatnonzero(share)
         shade = 1 + np.tensordot(share[active].astype(np.float32), self.relief[active], 1)
         image = cv2.remap(self.image * shade[..., None], x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
-        mouth.paint_mouth(image, points, press=float(share[AUS.index("AU24")]))
+        mouth.paint_mouth(image, points, press=shown.get("AU24", 0.0), tongue=shown.get("AU19", 0.0))
+        drop = shown.get("AU43", 0.0)
+        if drop > 0:
+            _close_lids(shape, drop)
+            closed = project(shape, self.depth, centre, pose)
+            lids.paint_lids(image, points, closed, drop)
+            points = closed
         return image, points
 
 
@@ -96,19 +106,19 @@ def _close_lids(points: np.ndarray, blink: float) -> None:
             points[upper, 1], points[lower, 1] = middle - 0.015 * IOD, middle + 0.015 * IOD
 
 
-def make_subject(rng: np.random.Generator) -> Subject:
-    """Draw a person's random traits and make the face at rest."""
+def make_subject(rng: np.random.Generator, aus: Sequence[str] = AFFWILD2) -> Subject:
+    """Draw a person's random traits and make the face at rest; it can show the AUs `aus`."""
     image, portrait = load_portrait()
     if rng.random() < 0.5:
         image, portrait = np.ascontiguousarray(image[:, ::-1]), mirror_landmarks(portrait)
     landmarks = _reshape(relax(portrait), rng)
     face = warp_portrait(image, control_points(landmarks), control_points(portrait)).astype(np.float32)
-    relief = expression.paint_furrows(landmarks)
+    relief = expression.paint_furrows(aus, landmarks)
     face = _age(_recolour(np.clip(face, 0, 255), landmarks, rng), landmarks, relief, rng)
-    count = len(AUS)
-    moves = expression.displacements(rng.uniform(0.8, 1.25, count), rng.uniform(-0.15, 0.15, count))
+    count = len(aus)
+    moves = expression.displacements(aus, rng.uniform(0.8, 1.25, count), rng.uniform(-0.15, 0.15, count))
     depth_of_furrows = rng.uniform(0.6, 1.3, count).astype(np.float32)
-    return Subject(landmarks, face, relief * depth_of_furrows[:, None, None], moves)
+    return Subject(tuple(aus), landmarks, face, relief * depth_of_furrows[:, None, None], moves)
 
 
 def _reshape(points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -171,7 +181,7 @@ def _age(image: np.ndarray, landmarks: np.ndarray, relief: np.ndarray, rng: np.r
     """Add permanent wrinkles and moles, which look like an AU without being one."""
     import cv2
 
-    wrinkles = rng.uniform(0, 0.45, len(AUS)) * (rng.random(len(AUS)) < 0.5)
+    wrinkles = rng.uniform(0, 0.45, len(relief)) * (rng.random(len(relief)) < 0.5)
     image = image * (1 + 0.8 * np.tensordot(wrinkles.astype(np.float32), relief, 1))[..., None]
     for _ in range(rng.integers(0, 5)):
         x, y = landmarks[30] + IOD * rng.uniform([-0.8, -0.6], [0.8, 0.9])
