@@ -9,10 +9,11 @@ import cv2
 import numpy as np
 import pytest
 
-from aupair.aus import AUS
+from aupair.aus import AFFWILD2, NOT_ANNOTATED
 from aupair.errors import DataError
 from aupair.synth import corpus, script, subject
 from aupair.synth.corpus import SynthParams, synthesise
+from aupair.synth.labels import coded_frames
 from conftest import contents, rows_of
 
 SMALLEST = SynthParams(subjects=4, seconds=1.0, fps=5, workers=1)
@@ -27,7 +28,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def labels(path: Path) -> np.ndarray:
-    assert path.read_text().splitlines()[0] == ",".join(AUS)
+    assert path.read_text().splitlines()[0] == ",".join(AFFWILD2)
     return np.loadtxt(path, delimiter=",", skiprows=1, dtype=int)
 
 
@@ -74,11 +75,48 @@ def test_no_subject_in_two_splits_half_a_quarter_a_quarter(tiny: Path) -> None:
 
 def test_conditions_are_shares_and_small_angles(tiny: Path) -> None:
     table = rows_of(tiny / "conditions.csv")
-    assert list(table[0]) == ["video", "frame", "covered", *(f"hidden_{au}" for au in AUS), "yaw"]
-    shares = np.array([[float(row[f"hidden_{au}"]) for au in AUS] + [float(row["covered"])] for row in table])
+    assert list(table[0]) == ["video", "frame", "covered", *(f"hidden_{au}" for au in AFFWILD2), "yaw"]
+    shares = np.array([[float(row[f"hidden_{au}"]) for au in AFFWILD2] + [float(row["covered"])] for row in table])
     assert shares.min() >= 0
     assert 0.5 < shares.max() <= 1
     assert max(abs(float(row["yaw"])) for row in table) <= script.MAX_YAW
+
+
+def test_a_share_of_labels_leaves_the_movies_as_they_are(tiny: Path, tmp_path: Path) -> None:
+    synthesise(tmp_path / "some", TINY.model_copy(update={"labelled": 0.25}))
+    some, full = contents(tmp_path / "some"), contents(tiny)
+    assert {k: v for k, v in some.items() if "annotations" not in k} == {
+        k: v for k, v in full.items() if "annotations" not in k
+    }
+    for path in (tiny / "annotations" / "AU_Set").rglob("*.txt"):
+        truth = labels(path)
+        partial = labels(tmp_path / "some" / "annotations" / "occurrence" / f"{path.stem}.csv")
+        levels = labels(tmp_path / "some" / "annotations" / "intensity" / f"{path.stem}.csv")
+        assert np.array_equal(partial, np.where(partial == NOT_ANNOTATED, NOT_ANNOTATED, truth))
+        assert np.array_equal(partial, np.where(levels == NOT_ANNOTATED, NOT_ANNOTATED, levels >= 1))
+
+
+def test_other_aus_have_the_flow_s_layout(tmp_path: Path) -> None:
+    synthesise(tmp_path / "own", SMALLEST.model_copy(update={"aus": ("AU43", "AU19")}))
+    files = sorted(path.name for path in (tmp_path / "own" / "annotations" / "occurrence").iterdir())
+    assert files == [f"s{k:03d}c0.csv" for k in range(4)]
+    text = (tmp_path / "own" / "annotations" / "occurrence" / files[0]).read_text().splitlines()
+    assert text[0] == "AU43,AU19"
+    assert len(text) == 6
+    assert list(rows_of(tmp_path / "own" / "conditions.csv")[0])[3:-1] == ["hidden_AU43", "hidden_AU19"]
+
+
+@pytest.mark.parametrize("share", [0.1, 0.2, 0.5, 1.0])
+def test_each_au_is_coded_in_stretches_of_its_own(share: float) -> None:
+    times = np.arange(3000) / 10
+    coded = coded_frames([0], 3, share, times)
+    assert coded.mean(0) == pytest.approx(share, abs=0.02)
+    if share < 1:
+        starts = np.flatnonzero(np.diff(coded[:, 0].astype(int)) == 1)
+        ends = np.flatnonzero(np.diff(coded[:, 0].astype(int)) == -1)
+        assert (ends[ends > starts[0]][: len(starts)] - starts[: len(ends)]).min() >= 20
+        assert not np.array_equal(coded[:, 0], coded[:, 1])
+    assert np.array_equal(coded_frames([0], 3, share, times[900:]), coded[900:])
 
 
 def test_covers_do_not_change_what_the_face_does() -> None:

@@ -6,8 +6,9 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from aupair.aus import AUS
+from aupair.aus import AFFWILD2
 from aupair.synth import covers, regions, script, sprites, subject
+from aupair.synth.expression import REPERTOIRE
 from aupair.synth.portrait import SIZE
 from aupair.synth.shape import Pose, point_index
 
@@ -56,10 +57,10 @@ def test_passes_of_a_clip_do_not_overlap(person: subject.Subject) -> None:
 def test_a_pass_beside_the_face_hides_nothing_of_it(kind: str, person: subject.Subject) -> None:
     for seed in range(6):
         pose = script.plan_poses(np.random.default_rng(seed), np.linspace(0, 6, 20))[seed]
-        _, points = person.draw(np.zeros(len(AUS)), pose)
+        _, points = person.draw(np.zeros(len(AFFWILD2)), pose)
         event = draw_pass(kind, "beside", person, seed)
         _, cover = covers.overlay(np.zeros((SIZE, SIZE, 3), np.float32), event, 1.0, points)
-        covered, hidden = regions.measure_hidden(points, cover)
+        covered, hidden = regions.measure_hidden(AFFWILD2, points, cover)
         assert cover.any()
         assert covered == 0
         assert not hidden.any()
@@ -67,23 +68,23 @@ def test_a_pass_beside_the_face_hides_nothing_of_it(kind: str, person: subject.S
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_pass_before_the_face_hides_some_of_it_and_no_arm_ends_in_the_air(kind: str, person: subject.Subject) -> None:
-    image, points = person.draw(np.zeros(len(AUS)), Pose())
+    image, points = person.draw(np.zeros(len(AFFWILD2)), Pose())
     for aim in set(covers.AIMS[kind]):
         event = draw_pass(kind, aim, person)
         for presence in (0.6, 1.0):
             _, cover = covers.overlay(image, event, presence, points)
             edge = cover[0].any() or cover[-1].any() or cover[:, 0].any() or cover[:, -1].any()
             assert kind in covers.WORN or edge or not cover.any()
-        assert regions.measure_hidden(points, cover)[0] > 0.05
+        assert regions.measure_hidden(AFFWILD2, points, cover)[0] > 0.05
 
 
 def test_each_aim_hides_its_part(person: subject.Subject) -> None:
-    _, points = person.draw(np.zeros(len(AUS)), Pose())
+    _, points = person.draw(np.zeros(len(AFFWILD2)), Pose())
     blank = np.zeros((SIZE, SIZE, 3), np.float32)
 
     def hidden(kind: str, aim: str) -> dict[str, float]:
         cover = covers.overlay(blank, replace(draw_pass(kind, aim, person), angle=0.0), 1.0, points)[1]
-        return dict(zip(AUS, regions.measure_hidden(points, cover)[1]))
+        return dict(zip(AFFWILD2, regions.measure_hidden(AFFWILD2, points, cover)[1]))
 
     scarf, glasses, cap = hidden("scarf", "lower"), hidden("glasses", "upper"), hidden("cap", "upper")
     assert min(scarf["AU12"], scarf["AU25"], scarf["AU26"]) > 0.9
@@ -104,24 +105,24 @@ def test_a_pass_comes_stays_and_goes(person: subject.Subject) -> None:
 
 
 def test_hidden_shares_equal_a_count_of_pixels(person: subject.Subject) -> None:
-    _, points = person.draw(np.zeros(len(AUS)), Pose(yaw=0.2))
+    _, points = person.draw(np.zeros(len(AFFWILD2)), Pose(yaw=0.2))
     cover = np.zeros((SIZE, SIZE), bool)
     cover[90:150, 60:128] = True
-    covered, hidden = regions.measure_hidden(points, cover)
-    for mask, value in [(regions._face_mask(points), covered), *zip(regions._region_masks(points), hidden)]:
+    covered, hidden = regions.measure_hidden(AFFWILD2, points, cover)
+    for mask, value in [(regions._face_mask(points), covered), *zip(regions._region_masks(AFFWILD2, points), hidden)]:
         inside = both = 0
         for y in range(SIZE):
             for x in range(SIZE):
                 inside += mask[y, x]
                 both += mask[y, x] and cover[y, x]
         assert value == pytest.approx(both / inside)
-    covered, hidden = regions.measure_hidden(points, None)
-    assert (covered, hidden.tolist()) == (0, [0] * len(AUS))
+    covered, hidden = regions.measure_hidden(AFFWILD2, points, None)
+    assert (covered, hidden.tolist()) == (0, [0] * len(AFFWILD2))
 
 
 def test_a_region_is_on_both_sides_and_holds_its_points(person: subject.Subject) -> None:
-    _, points = person.draw(np.zeros(len(AUS)), Pose())
-    for au, mask in zip(AUS, regions._region_masks(points)):
+    _, points = person.draw(np.zeros(len(AFFWILD2)), Pose())
+    for au, mask in zip(REPERTOIRE, regions._region_masks(REPERTOIRE, points)):
         for side in (0, 1):
             x, y = np.mean([points[point_index(key, side)] for key in regions.REGIONS[au]], 0)
             assert mask[round(y), round(x)], (au, side)

@@ -132,7 +132,10 @@ def report(
     show_lines(headline(read_json(root / "reports" / "metrics.json")), NEXT_STEPS)
 
 
-@app.command(epilog="Example: `aupair synth data --subjects 24 --clips 1 --seconds 5 --seed 0`")
+@app.command(
+    epilog="Examples: `aupair synth data --subjects 24 --clips 1 --seconds 5 --seed 0`, "
+    "`aupair synth own --aus AU18,AU33,AU43 --labelled .2`"
+)
 def synth(
     directory: Annotated[Path, typer.Argument(help="A new or empty folder.")],
     subjects: Annotated[
@@ -142,14 +145,29 @@ def synth(
     seconds: Annotated[float, typer.Option(min=1, help="Length of each video.")] = 6.5,
     fps: Annotated[float, typer.Option(min=5, max=60, help="Frames per second.")] = 10.0,
     seed: Annotated[int, typer.Option(min=0, help="Random seed; each seed creates other people.")] = 0,
+    aus: Annotated[
+        str, typer.Option(metavar="AU,AU...", help="The AUs that people show; by default Aff-Wild2's twelve.")
+    ] = "",
+    labelled: Annotated[
+        float,
+        typer.Option(
+            min=0.01,
+            max=1,
+            help="Share of the frames that is labelled, drawn for each AU in stretches; the rest is -1.",
+        ),
+    ] = 1.0,
 ) -> None:
-    """Write a synthetic corpus in Aff-Wild2's layout: videos, annotations, subjects, splits, conditions."""
+    """Write a synthetic corpus: videos, annotations, subjects, splits, conditions.
+
+    With Aff-Wild2's AUs and all labels its layout is that of Aff-Wild2, otherwise the flow's own.
+    """
     from aupair.console import ConsoleLog
     from aupair.synth.corpus import SynthParams, synthesise
 
-    synthesise(
-        directory, SynthParams(subjects=subjects, clips=clips, seconds=seconds, fps=fps, seed=seed), ConsoleLog()
-    )
+    params = SynthParams(subjects=subjects, clips=clips, seconds=seconds, fps=fps, seed=seed, labelled=labelled)
+    if aus:
+        params = params.model_copy(update={"aus": tuple(name.strip() for name in aus.split(","))})
+    synthesise(directory, params, ConsoleLog())
     typer.echo(f"{directory}: {subjects} people, {subjects * clips} videos")
 
 

@@ -1,6 +1,7 @@
 """The demo corpus (`aupair synth DIR`): short videos of synthetic people with known AU intensities.
 
-The layout is that of Aff-Wild2. Equal parameters lead to equal bytes, whatever the number of workers.
+A corpus of Aff-Wild2's AUs with all labels has Aff-Wild2's layout, any other the flow's own. Equal parameters lead to
+equal bytes, whatever the number of workers; the movies are the same for any share of labels.
 """
 
 import multiprocessing
@@ -19,12 +20,14 @@ from aupair.errors import DataError
 from aupair.log import SILENT, Log
 from aupair.record import Record
 from aupair.store import atomic
-from aupair.synth import covers, regions, script, subject
+from aupair.synth import covers, labels, regions, script, subject
+from aupair.synth.expression import check_repertoire
 from aupair.synth.portrait import SIZE
 
-FOLDERS = {"fit": "Train_Set", "select": "Train_Set", "validation": "Validation_Set"}
 TURN = ("fit", "select", "fit", "validation")
 """the splits, which the subjects are assigned to in turn: half, a quarter, a quarter"""
+_CODER = 1000
+"""number of the random stream of labels, beyond those of the subjects"""
 
 
 class SynthParams(Record):
@@ -40,8 +43,15 @@ class SynthParams(Record):
     seed: Annotated[int, Field(ge=0)] = 0
     aus: tuple[str, ...] = AFFWILD2
     """the AUs that the people show and that are labelled"""
+    labelled: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """share of the frames for which an AU is labelled, drawn for each AU in stretches"""
     workers: Annotated[int, Field(ge=0)] = 0
     """processes, one subject each; 0: one a core"""
+
+    @property
+    def official(self) -> bool:
+        """Return whether the corpus has Aff-Wild2's layout, in which a missing label would void the whole frame."""
+        return self.aus == AFFWILD2 and self.labelled == 1
 
 
 @dataclass(frozen=True)
@@ -67,17 +77,16 @@ def synthesise(directory: Path, params: SynthParams, log: Log = SILENT) -> None:
 
     Raises:
         DataError: the folder is not empty.
+        ParamsError: an AU cannot be drawn.
     """
+    check_repertoire(params.aus)
     directory = Path(directory).resolve()
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise DataError(
             "the folder is not empty", where=directory, expected="a new or empty folder", todo="name another one"
         )
     with atomic(directory) as root:
-        for kind in ("AU_Set", "AU_Intensity_Set"):
-            for folder in ("Train_Set", "Validation_Set"):
-                (root / "annotations" / kind / folder).mkdir(parents=True)
-        (root / "videos").mkdir()
+        (root / "videos").mkdir(parents=True)
         tasks = [(root, params, k) for k in range(params.subjects)]
         workers = min(params.workers or os.cpu_count() or 1, params.subjects)
         # A fresh process with one BLAS thread for each subject, so that sums are computed in the same order everywhere.
@@ -134,16 +143,20 @@ def _write_subject(task: tuple[Path, SynthParams, int]) -> str:
         plan = plan_clip(rng, params, person, deck, split_of(number))
         rows += [f"{name},{row}\n" for row in _film(root / "videos" / f"{name}.mp4", params.fps, plan, person, rng)]
         levels = np.floor(plan.intensity + 1e-9).astype(int)
-        annotation = Path(FOLDERS[split_of(number)]) / f"{name}.txt"
-        _write_labels(root / "annotations" / "AU_Intensity_Set" / annotation, levels)
-        _write_labels(root / "annotations" / "AU_Set" / annotation, (levels >= 1).astype(int))
+        if params.official:
+            labels.write_official_labels(root / "annotations", name, params.aus, levels, split_of(number))
+        else:
+            coded = _coded(params, number, clip, plan.times)
+            labels.write_labels(root / "annotations", name, params.aus, levels, coded)
     return "".join(rows)
 
 
-def _write_labels(path: Path, labels: np.ndarray) -> None:
-    """Write one annotation file: (N, A) integers."""
-    lines = [",".join(AFFWILD2), *(",".join(map(str, row)) for row in labels.tolist())]
-    path.write_text("\n".join(lines) + "\n")
+def _coded(params: SynthParams, number: int, clip: int, times: np.ndarray) -> np.ndarray:
+    """Return whether each AU of a clip is coded: (N, A) bool. A coder goes through a split's clips one after the other."""
+    split = split_of(number)
+    before = [split_of(k) for k in range(number)].count(split) * params.clips + clip
+    seed = [params.seed, _CODER, TURN.index(split)]
+    return labels.coded_frames(seed, len(params.aus), params.labelled, before * params.seconds + times)
 
 
 def plan_clip(

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from aupair.aus import check_au_names
+from aupair.errors import ParamsError
 from aupair.synth.portrait import IOD, MIRROR, SIZE, mirror_landmarks
 from aupair.synth.shape import POINTS, Key, point_index
 
@@ -69,6 +71,19 @@ MOVES: dict[str, Offsets] = {
 """Displacement of the left half's points at intensity 5, x, y in IODs (x > 0: toward the nose's line)."""
 REPERTOIRE: tuple[str, ...] = tuple(MOVES)
 """The AUs that can be drawn."""
+
+
+def check_repertoire(aus: Sequence[str]) -> None:
+    """Check that AUs can be drawn.
+
+    Raises:
+        DataError: none, or one is named twice.
+        ParamsError: one is not in REPERTOIRE.
+    """
+    check_au_names(aus, "the AUs to draw")
+    for au in aus:
+        if au not in REPERTOIRE:
+            raise ParamsError("this AU cannot be drawn", got=au, expected=f"some of {','.join(REPERTOIRE)}")
 
 
 def displacements(aus: Sequence[str], gain: np.ndarray, asymmetry: np.ndarray) -> np.ndarray:

@@ -58,8 +58,6 @@ CLASHES = (
 """Pairs of AUs that a face cannot show at the same time."""
 PARTED = (("AU26", 0.9), ("AU19", 0.6))
 """AUs that part the lips (AU25), with AU25's share of their intensity."""
-PAUSE = 0.27 * 12
-"""from one expression to the next, as a share of the first one's length, times the AUs: each AU is shown as often"""
 
 
 @dataclass(frozen=True)
@@ -99,7 +97,7 @@ def plan_expressions(rng: np.random.Generator, seconds: float, deck: "Deck") -> 
             peak = float(np.clip(strength * weight, 1.2, 5))
             start = max(0.0, now + rng.uniform(-0.08, 0.12))
             events.append(Event(name, start, onset, hold, offset, peak))
-        now += max(0.2, PAUSE / len(deck.aus) * (onset + hold + offset) + rng.uniform(-0.16, 0.16))
+        now += max(0.2, deck.pace * (0.27 * (onset + hold + offset) + rng.uniform(-0.16, 0.16)))
     return events
 
 
@@ -110,6 +108,8 @@ class Deck:
         self.rng = rng
         self.aus = tuple(aus)
         self.cards = _cards(aus)
+        self.pace = (len(AFFWILD2) / len(aus)) ** 0.75
+        """how much longer than with twelve AUs the next expression waits, so that few AUs are not active all the time"""
         self.seconds_shown = dict(zip(aus, rng.uniform(0, 0.5, len(aus)).tolist()))
         """seconds of each AU so far, with a random head start"""
 
@@ -124,7 +124,9 @@ class Deck:
         # Nor may a card clash with the rarest AU, which would have to wait longer.
         reserved = {*running, min(self.aus, key=self.seconds_shown.__getitem__)}
         fitting = [self.cards[k] for k in order if not _clash(self.cards[k], reserved)]
-        card = min(fitting, key=lambda card: self._cost(card, running), default={})
+        if not fitting:
+            return {}
+        card = min(fitting, key=lambda card: self._cost(card, running))
         for name in card:
             self.seconds_shown[name] += seconds
         return card
