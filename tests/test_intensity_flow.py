@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from aupair import stages, store
-from aupair.aus import AUS
+from aupair.aus import AFFWILD2
 from aupair.data.frames import Frames, load_frames
 from aupair.errors import ArtifactError
 from aupair.evaluation.selection import MAPPINGS
@@ -70,12 +70,12 @@ def test_f_is_trained_on_pairs_of_all_levels(finished: Path, settings: Params) -
 def test_fixed_pairs_are_balanced_over_level_pairs(finished: Path) -> None:
     frames = frames_of(finished)
     pairs = load_samples(artifact(finished, "pairs"), frames).pairs["fit"]
-    for au in range(len(AUS)):
+    for au in range(len(AFFWILD2)):
         own = pairs[pairs.au == au]
         counts = level_pairs(frames, own)
         possible = len({key for rows in frames.slices() for key in _present(frames, rows, au)})
         assert len(counts) == possible
-        assert max(counts.values()) - min(counts.values()) <= 1, AUS[au]
+        assert max(counts.values()) - min(counts.values()) <= 1, AFFWILD2[au]
 
 
 def _present(frames: Frames, rows: slice, au: int) -> set[tuple[int, int]]:
@@ -89,9 +89,9 @@ def _present(frames: Frames, rows: slice, au: int) -> set[tuple[int, int]]:
 def test_a_mapping_learns_the_order_of_levels(loss: str) -> None:
     rng, n, videos = np.random.default_rng(0), 120, 8
     size = n * videos
-    labels = rng.choice(6, (size, len(AUS)), p=[0.6, 0.15, 0.1, 0.05, 0.05, 0.05]).astype(np.int8)
+    labels = rng.choice(6, (size, len(AFFWILD2)), p=[0.6, 0.15, 0.1, 0.05, 0.05, 0.05]).astype(np.int8)
     frames = make_frames([0, 0, 0, 0, 1, 1, 2, 2], labels)
-    values = np.tanh(labels[..., None] / 3) + rng.normal(0, 0.02, (size, len(AUS), 2))
+    values = np.tanh(labels[..., None] / 3) + rng.normal(0, 0.02, (size, len(AFFWILD2), 2))
     features = Features(values.astype(np.float32), np.array([True, False]))
     settings = TrainMapping(loss=loss, width=16, dropout=0.0, learning_rate=0.01, draws=512, epochs=20, device="cpu")
     mapping, _ = fit_mappings(frames, features, 6, settings, 0)
@@ -109,7 +109,7 @@ def test_metrics_have_rows_of_levels_beside_those_of_occurrence(finished: Path, 
     rows = {(row["name"], row["split"]): row for row in metrics["intensity_rows"]}
     assert set(rows) == {(name, split) for name in ROWS for split in ("select", "validation")}
     for (name, _), row in rows.items():
-        assert set(row["per_au"]) == set(AUS)
+        assert set(row["per_au"]) == set(AFFWILD2)
         assert 0 <= row["mae"] <= 5
         assert -1 <= row["icc"] <= 1
         assert (row["icc"] == 0) == (name in ROWS[:3])
@@ -129,7 +129,7 @@ def test_the_choice_is_made_by_icc_and_recorded(finished: Path) -> None:
     tree = store.read_json(artifact(finished, "selection"))
     assert (tree["target"], tree["levels"]) == ("intensity", 6)
     rows = {r["name"]: r["per_au"] for r in store.read_json(artifact(finished, "metrics"))["intensity_rows"][:6]}
-    for au in AUS:
+    for au in AFFWILD2:
         entry = tree[au]
         assert entry["chosen_by"] == "icc"
         difference = rows["P1"][au]["icc"] - rows["no-uncertainty"][au]["icc"]
@@ -138,7 +138,7 @@ def test_the_choice_is_made_by_icc_and_recorded(finished: Path) -> None:
         assert rows["P2"][au]["icc"] == pytest.approx(
             rows["P1" if difference > tree["tie"] else "no-uncertainty"][au]["icc"]
         )
-    assert read_selection(artifact(finished, "selection")).thresholds.shape == (len(AUS),)
+    assert read_selection(artifact(finished, "selection")).thresholds.shape == (len(AFFWILD2),)
 
 
 def test_register_and_predict_write_levels(home: Path, aupair: Command) -> None:
@@ -160,7 +160,7 @@ def test_register_and_predict_write_levels(home: Path, aupair: Command) -> None:
         "AU1", "AU1_intensity", "AU1_raw", "AU1_pseudo_intensity", "AU1_uncertainty", "AU1_confidence",
     ]  # fmt: skip
     for line in lines:
-        for au in AUS:
+        for au in AFFWILD2:
             if line["status"] == "ok":
                 assert float(line[f"{au}_intensity"]) == pytest.approx(
                     np.clip(float(line[f"{au}_raw"]), 0, 5), abs=2e-5

@@ -9,7 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from aupair.aus import check_au_names
 from aupair.errors import DataError
@@ -177,22 +177,30 @@ def _check_distinct(trials: tuple[int, ...]) -> tuple[int, ...]:
     return trials
 
 
+def _parse_aus(aus: Any) -> Any:
+    """Return a list of AUs from text such as `AU1,AU2`, in which a list comes from the command line or from Kubeflow."""
+    if isinstance(aus, str) and aus != "all":
+        return tuple(name.strip() for name in aus.split(","))
+    return aus
+
+
 def _check_aus(aus: str | tuple[str, ...]) -> str | tuple[str, ...]:
     """Check the names of a list of AUs."""
     if not isinstance(aus, str):
         try:
             check_au_names(aus, "aus")
         except DataError as error:
-            raise ValueError(
-                "different names of letters, digits and hyphens, such as AU12L, not column names"
-            ) from error
+            expected = (
+                "all, or different names of letters, digits and hyphens, such as AU12L, that are not column names"
+            )
+            raise ValueError(expected) from error
     return aus
 
 
 class Params(Record):
     """All sections of params.yaml."""
 
-    aus: Annotated[Literal["all"] | tuple[str, ...], AfterValidator(_check_aus)] = "all"
+    aus: Annotated[Literal["all"] | tuple[str, ...], BeforeValidator(_parse_aus), AfterValidator(_check_aus)] = "all"
     """the AUs to learn, some of those that are annotated; all: every one"""
     seed: Annotated[int, Field(ge=0)] = 0
     target: Literal["occurrence", "intensity"] = "occurrence"
@@ -209,6 +217,11 @@ class Params(Record):
     train_mapping: TrainMapping = TrainMapping()
     evaluate: Evaluate = Evaluate()
     register_model: RegisterModel = RegisterModel()
+
+    @property
+    def aus_text(self) -> str:
+        """Return `aus` as text, which `Params` accepts as well."""
+        return self.aus if isinstance(self.aus, str) else ",".join(self.aus)
 
     @property
     def levels(self) -> int:

@@ -39,9 +39,9 @@ def check_data(*, data: Path, labels: Path, info: Path, data_docs: Path, params:
     """Read annotations and splits, check them, and hash the data."""
     from aupair.data.checks import check_data_folder
 
-    check_data_folder(
-        data, labels=labels, info=info, docs=data_docs, params=params.check_data, target=params.target, log=log
-    )
+    aus = None if params.aus == "all" else params.aus
+    places = {"labels": labels, "info": info, "docs": data_docs}
+    check_data_folder(data, **places, params=params.check_data, aus=aus, target=params.target, log=log)
 
 
 def preprocess_faces(*, data: Path, labels: Path, faces: Path, params: Params, log: Log = SILENT) -> None:

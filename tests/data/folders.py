@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from aupair.aus import AUS
+from aupair.aus import AFFWILD2
 from aupair.data.checks import check_data_folder
 from aupair.log import SILENT, Log
 from aupair.params import CheckData
@@ -21,7 +21,7 @@ def write_text(path: Path, text: str = "") -> Path:
 def write_sheet(path: Path, values: np.ndarray) -> Path:
     """Write an annotation file: values (rows, A)."""
     lines = (",".join(f"{value:g}" for value in row) for row in values)
-    return write_text(path, "\n".join([",".join(AUS), *lines]) + "\n")
+    return write_text(path, "\n".join([",".join(AFFWILD2), *lines]) + "\n")
 
 
 def write_movie(path: Path, frames: int) -> Path:

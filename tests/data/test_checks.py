@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from aupair import store
-from aupair.aus import AUS
+from aupair.aus import AFFWILD2
 from aupair.data.hashing import dvc_hash
 from aupair.data.layout import list_video_jobs
 from aupair.data.splits import SplitCounts
@@ -54,7 +54,7 @@ def test_a_good_folder(data: Path) -> None:
     log = Listener()
     labels, info, docs = run_check(data, log)
     table = store.read_table(labels)
-    assert table.column_names == ["video", "subject", "split", "frame", "time", *AUS]
+    assert table.column_names == ["video", "subject", "split", "frame", "time", *AFFWILD2]
     subject = {line.split(",")[0]: line.split(",")[1:] for line in SPLITS.splitlines()}
     expected = [
         (video, *subject[video], frame, frame / 25, *([-1] * 12 if video == "c" else values_of(video)[frame]))
@@ -62,7 +62,7 @@ def test_a_good_folder(data: Path) -> None:
         for frame in range(ROWS)
     ]
     assert [tuple(row.values()) for row in table.to_pylist()] == expected
-    assert {str(table[au].type) for au in AUS} == {"int8"}
+    assert {str(table[au].type) for au in AFFWILD2} == {"int8"}
     record = store.read_json(info)
     assert record["md5"] == dvc_hash(data)
     fit = record["counts"]["fit"]
@@ -108,11 +108,12 @@ def test_irregularities_are_warnings(data: Path) -> None:
 
 def test_aus_with_few_positives_are_named_by_split() -> None:
     counts = tuple(
-        SplitCounts(split, 1, 1, 9, 9, (5,) * 10 + few) for split, few in (("fit", (0, 4)), ("select", (5, 5)))
+        SplitCounts(split, 1, 1, 9, 9, (9,) * 12, (5,) * 10 + few)
+        for split, few in (("fit", (0, 4)), ("select", (5, 5)))
     )
-    assert _few_positives(counts, 5) == ["2 AUs with fewer than 5 positive frames in fit: AU25 (0), AU26 (4)"]
-    assert _few_positives(counts, 0) == []
-    assert [line.count(" (5)") for line in _few_positives(counts, 6)] == [10, 12], "all are named"
+    assert _few_positives(counts, AFFWILD2, 5) == ["2 AUs with fewer than 5 positive frames in fit: AU25 (0), AU26 (4)"]
+    assert _few_positives(counts, AFFWILD2, 0) == []
+    assert [line.count(" (5)") for line in _few_positives(counts, AFFWILD2, 6)] == [10, 12], "all are named"
 
 
 def value(video: str, row: int, column: int, number: float, folder: str = "AU_Set") -> Callable[[Path], None]:
@@ -129,7 +130,7 @@ def value(video: str, row: int, column: int, number: float, folder: str = "AU_Se
 def never_active(data: Path) -> None:
     for video in ("a", "b_left", "c"):
         values = values_of(video)
-        values[:, AUS.index("AU15")] = 0
+        values[:, AFFWILD2.index("AU15")] = 0
         sheet(data, video, values)
 
 
@@ -158,7 +159,7 @@ BREACHES: dict[str, tuple[Callable[[Path], None], str]] = {
             "a label out of range: in {}/annotations/AU_Intensity_Set/Train_Set/c.txt line 9 column AU26, "
             f"got {number}, expected -1 or 0 to 5",
         )
-        for number in ("5.5", "-0.5", "nan")
+        for number in ("5.5", "-0.5", "inf")
     },
     "positive": (never_active, "an AU without a positive: in {}/splits.csv, got AU15: 0 of 24 annotated frames of fit"),
     "annotated": (never_annotated, "no annotated frame: in {}/annotations/AU_Set, got 40 label rows, none annotated"),

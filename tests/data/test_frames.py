@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from aupair import store
-from aupair.aus import AUS, SPLITS
+from aupair.aus import AFFWILD2, SPLITS
 from aupair.data.frames import load_frames
 from aupair.errors import ArtifactError
 
@@ -46,7 +46,7 @@ def artifacts(tmp_path: Path) -> tuple[Path, Path]:
         "time": [int(frame) / 30 for _, frame in rows],
     }
     store.write_table(
-        tmp_path / "labels.parquet", pa.table({**table, **{au: values[:, k] for k, au in enumerate(AUS)}})
+        tmp_path / "labels.parquet", pa.table({**table, **{au: values[:, k] for k, au in enumerate(AFFWILD2)}})
     )
     for video, (_, frames) in VIDEOS.items():
         statuses = [store.STATUSES[int(k)] for k in rng.integers(0, 3, frames)]
@@ -55,7 +55,7 @@ def artifacts(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def naive(labels: Path, faces: Path) -> list[tuple[object, ...]]:
-    known = {(row["video"], row["frame"]): [row[au] for au in AUS] for row in store.read_table(labels).to_pylist()}
+    known = {(row["video"], row["frame"]): [row[au] for au in AFFWILD2] for row in store.read_table(labels).to_pylist()}
     result = []
     for video in sorted(VIDEOS):
         for face in store.read_faces(faces / f"{video}.arrow").to_pylist():

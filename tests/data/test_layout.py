@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from aupair import store
-from aupair.aus import AUS
+from aupair.aus import AFFWILD2
 from aupair.data.layout import (
     Header,
     list_video_jobs,
@@ -20,7 +20,7 @@ from aupair.data.layout import (
 from aupair.errors import DataError
 from data.folders import write_movie, write_text
 
-SHEET = ",".join(AUS) + "\n" + ",".join("0" * len(AUS)) + "\n"
+SHEET = ",".join(AFFWILD2) + "\n" + ",".join("0" * len(AFFWILD2)) + "\n"
 
 
 def plain(root: Path, folder: str = "AU_Set", train: str = "Train_Set", validation: str = "Validation_Set") -> Path:
@@ -92,7 +92,9 @@ def test_missing_parts_are_errors(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"^no annotations: in "):
         read_layout(root)
     (root / "annotations" / "VA_Set").mkdir(parents=True)
-    with pytest.raises(DataError, match=r"^no AU annotations: .*expected AU_Set/ or AU_Detection_Challenge/"):
+    with pytest.raises(
+        DataError, match=r"^no AU annotations: .*expected occurrence/<video>.csv, or those of Aff-Wild2: AU_Set/"
+    ):
         read_layout(root)
     (root / "annotations" / "AU_Set" / "Train_Set").mkdir(parents=True)
     with pytest.raises(DataError, match=r"^no annotation files"):

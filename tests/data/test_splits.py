@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from aupair.aus import AUS, SPLITS
+from aupair.aus import AFFWILD2, SPLITS
 from aupair.data.layout import Layout, read_layout
 from aupair.data.splits import _choose_subjects, read_splits, split_data
 from aupair.errors import AupairError, DataError, ParamsError
 from data.folders import write_text
 
-HEADER = ",".join(AUS)
+HEADER = ",".join(AFFWILD2)
 
 
 def make(root: Path, train: int = 30, validation: int = 4, rows: int = 60, seed: int = 0) -> Path:
@@ -54,8 +54,8 @@ def test_summary_equals_a_loop(tmp_path: Path) -> None:
         assert (counts.frames, counts.annotated) == (len(lines), len(annotated))
         assert counts.positives == tuple(map(sum, zip(*annotated)))
     assert [c.split for c in summary.counts] == list(SPLITS)
-    table = summary.rows()
-    assert len(summary.HEADER) == len(table[0])
+    header, *table = summary.table()
+    assert len(header) == len(table[0])
     assert table[0][0] == "fit"
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from aupair import store
-from aupair.aus import AUS, SPLITS
+from aupair.aus import AFFWILD2, SPLITS
 from aupair.data.checks import check_data_folder
 from aupair.data.frames import Frames, load_frames
 from aupair.data.layout import Header, list_video_jobs, read_movie_header
@@ -47,7 +47,7 @@ def build(root: Path, release: str, rows: dict[str, int]) -> Path:
         path = root / annotations / (train if official == "train" else validation) / f"{video}.txt"
         path.parent.mkdir(parents=True, exist_ok=True)
         lines = [",".join(map(str, row)) for row in truth(rows.get(video, FRAMES))]
-        path.write_text("\n".join([",".join(AUS), *lines]) + "\n")
+        path.write_text("\n".join([",".join(AFFWILD2), *lines]) + "\n")
     lines = [f"{video},{video},{split}" for video, (_, split) in VIDEOS.items()]
     (root / "splits.csv").write_text("\n".join(["video,subject,split", *lines]) + "\n")
     return root
@@ -139,7 +139,7 @@ def test_one_minus_one_masks_the_frame(tmp_path: Path, au: int) -> None:
     values = truth(FRAMES)
     values[2, au] = -1
     values[4] = -1
-    path.write_text("\n".join([",".join(AUS), *(",".join(map(str, row)) for row in values)]) + "\n")
+    path.write_text("\n".join([",".join(AFFWILD2), *(",".join(map(str, row)) for row in values)]) + "\n")
     frames, warnings = flow(data)
     rows = rows_of(frames, "a")
     assert frames.labels[rows][[2, 4]].tolist() == [[-1] * 12] * 2

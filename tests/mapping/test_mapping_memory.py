@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from aupair.aus import AUS
+from aupair.aus import AFFWILD2
 from aupair.mapping import fit as module
 from aupair.mapping.features import Features, open_features, write_features
 from aupair.mapping.fit import CHUNK, _compute_moments, _draw, _draw_probability
@@ -101,7 +101,7 @@ def test_the_file_is_mapped_and_not_loaded(tmp_path: Path) -> None:
     """Opening 60 MB of features and reading a few rows needs a small part of that memory."""
     n, params = 12_000, DistributionFeatures(windows=(1.0,), context_points=20)
     frames = make_frames((0, 0), np.zeros((n, 12)))
-    y_hat = np.random.default_rng(0).normal(size=(n, len(AUS))).astype(np.float32)
+    y_hat = np.random.default_rng(0).normal(size=(n, len(AFFWILD2))).astype(np.float32)
     write_features(tmp_path / "features", frames, y_hat, np.ones_like(y_hat), params)
     size = (tmp_path / "features" / "features.npy").stat().st_size
     assert size > 50e6

@@ -8,7 +8,7 @@ from torch import nn
 
 from aupair.mapping.networks import MappingNetworks, _BatchedLinear, dropout
 
-AUS, FEATURES, WIDTH, BATCH = 12, 7, 5, 9
+AFFWILD2, FEATURES, WIDTH, BATCH = 12, 7, 5, 9
 
 
 PLAIN = torch.tensor([1.0, 0, 1, 1, 0, 0, 1])
@@ -17,14 +17,14 @@ PLAIN = torch.tensor([1.0, 0, 1, 1, 0, 0, 1])
 def make(outputs: int = 1) -> MappingNetworks:
     generator = torch.Generator().manual_seed(0)
     torch.manual_seed(0)
-    center = torch.randn(AUS, FEATURES, generator=generator)
-    scale = torch.rand(AUS, FEATURES, generator=generator) + 0.5
+    center = torch.randn(AFFWILD2, FEATURES, generator=generator)
+    scale = torch.rand(AFFWILD2, FEATURES, generator=generator) + 0.5
     return MappingNetworks(PLAIN.bool(), center, scale, WIDTH, 0.5, outputs)
 
 
 def separate(networks: MappingNetworks, variant: int, au: int) -> nn.Sequential:
     """Return a network of torch's layers with the weights of one of the 24."""
-    k = variant * AUS + au
+    k = variant * AFFWILD2 + au
     parts: list[nn.Module] = []
     for layer in networks.layers:
         assert isinstance(layer, _BatchedLinear)
@@ -37,7 +37,7 @@ def separate(networks: MappingNetworks, variant: int, au: int) -> nn.Sequential:
 
 
 def features() -> torch.Tensor:
-    return torch.randn(AUS, BATCH, FEATURES, generator=torch.Generator().manual_seed(1))
+    return torch.randn(AFFWILD2, BATCH, FEATURES, generator=torch.Generator().manual_seed(1))
 
 
 def inputs(networks: MappingNetworks, variant: int, au: int) -> torch.Tensor:
@@ -49,10 +49,10 @@ def inputs(networks: MappingNetworks, variant: int, au: int) -> torch.Tensor:
 def test_equal_to_24_separate_networks_in_value_and_gradient() -> None:
     networks, x = make().eval(), features()
     out = networks(x)
-    assert out.shape == (2, AUS, BATCH)
+    assert out.shape == (2, AFFWILD2, BATCH)
     out.square().sum().backward()
     for variant in range(2):
-        for au in range(AUS):
+        for au in range(AFFWILD2):
             own = separate(networks, variant, au).eval()
             expected = own(inputs(networks, variant, au))[:, 0]
             torch.testing.assert_close(out[variant, au], expected)
@@ -62,16 +62,16 @@ def test_equal_to_24_separate_networks_in_value_and_gradient() -> None:
             layer = networks.layers[0]
             assert isinstance(layer, _BatchedLinear)
             assert layer.weight.grad is not None
-            torch.testing.assert_close(layer.weight.grad[variant * AUS + au].T, first.weight.grad)
+            torch.testing.assert_close(layer.weight.grad[variant * AFFWILD2 + au].T, first.weight.grad)
 
 
 @torch.no_grad()
 def test_with_classes_the_loss_and_the_expected_level_equal_a_loop() -> None:
-    networks, x, y = make(outputs=6).eval(), features(), torch.randint(0, 6, (AUS, BATCH))
+    networks, x, y = make(outputs=6).eval(), features(), torch.randint(0, 6, (AFFWILD2, BATCH))
     out, loss = networks(x), networks.loss(x, y.float())
-    assert out.shape == loss.shape == (2, AUS, BATCH)
+    assert out.shape == loss.shape == (2, AFFWILD2, BATCH)
     for variant in range(2):
-        for au in range(AUS):
+        for au in range(AFFWILD2):
             scores = separate(networks, variant, au).eval()(inputs(networks, variant, au))
             probability = scores.exp() / scores.exp().sum(dim=1, keepdim=True)
             torch.testing.assert_close(out[variant, au], sum(k * probability[:, k] for k in range(6)))

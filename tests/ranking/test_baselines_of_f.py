@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy.stats import norm
 
-from aupair.aus import AUS
+from aupair.aus import AFFWILD2
 from aupair.errors import ParamsError
 from aupair.log import SILENT
 from aupair.params import Params, parse_params
@@ -132,7 +132,7 @@ def test_the_scorer_takes_both_from_one_pass(
     monkeypatch.setattr(SecondHead, "forward", None)  # it would forward the face again
     rows = np.flatnonzero(data.frames.ok & data.frames.of_split("validation"))
     y_hat, sigma = scorer(data.images(rows))
-    assert y_hat.shape == sigma.shape == (len(rows), len(AUS))
+    assert y_hat.shape == sigma.shape == (len(rows), len(AFFWILD2))
     np.testing.assert_array_equal(y_hat, read_y_hat(folder / "f", len(data.frames))[rows])
     np.testing.assert_array_equal(sigma, read_sigma(folder / "h", len(data.frames))[rows])
 

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 from torchvision.models import VGG16_Weights, vgg16
 
-from aupair.aus import AUS
+from aupair.aus import AFFWILD2
 from aupair.errors import ArtifactError, ParamsError
 from aupair.ranking.networks import MEAN, STD, AUNetwork, build_factors, build_network, pick_device
 from aupair.training_params import Network
@@ -55,7 +55,7 @@ def test_full_width_is_torchvisions_vgg16(tmp_path: Path, monkeypatch: pytest.Mo
     network.classifier[6].register_forward_pre_hook(lambda module, inputs: inputs_of_last.append(inputs[0]))
     with torch.no_grad():
         torch.testing.assert_close(network.features(normal), features, rtol=1e-3, atol=1e-3)
-        assert model(x).shape == (1, len(AUS))
+        assert model(x).shape == (1, len(AFFWILD2))
     torch.testing.assert_close(inputs_of_last[0], expected, rtol=1e-3, atol=1e-3)
     assert expected.std() > 0.1
     frozen = [m.weight.requires_grad for m in network.modules() if isinstance(m, nn.Conv2d)]
@@ -165,17 +165,17 @@ def test_narrow_with_batch_norm() -> None:
     assert widths == [16, 16, 32, 32, 64, 64, 64, 128, 128, 128, 128, 128, 128]
     assert sum(isinstance(m, nn.BatchNorm2d) for m in network.modules()) == 13
     assert network.classifier[0].in_features == 128 * 3 * 3
-    assert model(images(2, 96)).shape == (2, len(AUS))
+    assert model(images(2, 96)).shape == (2, len(AFFWILD2))
 
 
 def test_one_network_an_au() -> None:
     model = build_network(PLAIN.model_copy(update={"sharing": "per_au"}), 32, 0)
-    assert len(model.networks) == len(AUS)
+    assert len(model.networks) == len(AFFWILD2)
     out = model(images(2))
-    assert out.shape == (2, len(AUS))
+    assert out.shape == (2, len(AFFWILD2))
     out[:, 3].sum().backward()
     touched = [any(p.grad is not None and p.grad.any() for p in network.parameters()) for network in model.networks]
-    assert touched == [k == 3 for k in range(len(AUS))]
+    assert touched == [k == 3 for k in range(len(AFFWILD2))]
     first = [network.features[0].weight for network in model.networks]
     assert not torch.equal(first[0], first[1])
 
@@ -195,7 +195,7 @@ def test_weights_are_seeded_and_leave_the_global_generator_alone(draw: Callable[
 
 
 def test_heads_are_the_last_layers() -> None:
-    for sharing, count, outputs in (("shared", 1, len(AUS)), ("per_au", len(AUS), 1)):
+    for sharing, count, outputs in (("shared", 1, len(AFFWILD2)), ("per_au", len(AFFWILD2), 1)):
         model = build_network(PLAIN.model_copy(update={"sharing": sharing}), 32, 0)
         assert [head.out_features for head in model.heads()] == [outputs] * count
         for head in model.heads():
@@ -270,7 +270,7 @@ def test_factors_equal_a_loop_and_take_images_or_their_phi() -> None:
         out = factors(x)
         assert torch.equal(out, factors(phi))
     center, scale, down, up = (getattr(factors, name).detach().numpy() for name in ("center", "scale", "down", "up"))
-    expected = np.zeros((4, len(AUS)))
+    expected = np.zeros((4, len(AFFWILD2)))
     cut = 0
     for n in range(4):
         for k in range(3):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from aupair.aus import AUS
+from aupair.aus import AFFWILD2
 from aupair.params import Params
 from aupair.ranking.fit import forward_all
 from aupair.ranking.losses import make_pair_batch
@@ -167,7 +167,7 @@ def test_sampler_by_mode_takes_its_own_batch_size() -> None:
 def test_evaluation_on_select_equals_a_loop(crossed: tuple[RecordingTrainingSet, PseudoIntensity]) -> None:
     data, result = crossed
     model, pairs = result.models["final"], data.pairs["select"]
-    out = np.full((len(data.frames), len(AUS)), np.nan, np.float32)
+    out = np.full((len(data.frames), len(AFFWILD2)), np.nan, np.float32)
     rows = np.flatnonzero(data.frames.ok)
     out[rows] = forward_all(model, data.images, rows, CPU)
     losses, right = [], []

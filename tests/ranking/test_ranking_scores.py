@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from aupair import store
-from aupair.aus import AUS
+from aupair.aus import AFFWILD2
 from aupair.errors import ArtifactError
 from aupair.params import Params
 from aupair.ranking.fit import forward_all
@@ -88,7 +88,7 @@ def test_the_scorer_gives_what_training_stored(
     np.testing.assert_array_equal(sigma, read_sigma(h, COUNT))
     assert y_hat.dtype == sigma.dtype == np.float32
     assert (sigma.std(axis=0) > 1e-3).all()
-    assert [part.shape for part in scorer(FACES.pixels[:0])] == [(0, len(AUS))] * 2
+    assert [part.shape for part in scorer(FACES.pixels[:0])] == [(0, len(AFFWILD2))] * 2
 
 
 def convolutions_done(scorer: Scorer) -> int:
@@ -151,7 +151,7 @@ def test_every_network_comes_back_as_it_was(saved: tuple[Path, Path, PseudoInten
 def test_files_can_be_read_by_a_person(saved: tuple[Path, Path, PseudoIntensity, Uncertainty]) -> None:
     f, h, _, _ = saved
     about = json.loads((f / "about.json").read_text())
-    assert about["aus"] == list(AUS)
+    assert about["aus"] == list(AFFWILD2)
     assert about["size"] == SIZE
     assert len(about["standardisation"]["final"]["center"]) == 12
     about = json.loads((h / "about.json").read_text())

@@ -10,7 +10,7 @@ from scipy.optimize import minimize_scalar
 from scipy.stats import norm
 from torch import nn
 
-from aupair.aus import AUS
+from aupair.aus import AFFWILD2
 from aupair.log import SILENT
 from aupair.params import Params, parse_params
 from aupair.ranking.fit import forward_all
@@ -90,7 +90,7 @@ class Zero(nn.Module):
     """A network whose output is 0."""
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return torch.zeros(len(images), len(AUS))
+        return torch.zeros(len(images), len(AFFWILD2))
 
 
 def test_sigma_starts_at_the_constant() -> None:
@@ -102,7 +102,7 @@ def test_sigma_starts_at_the_constant() -> None:
 def test_sigma_keeps_above_its_floor_and_grows_with_the_network() -> None:
     class Say(nn.Module):
         def forward(self, images: torch.Tensor) -> torch.Tensor:
-            return images[:, :1, 0, 0].expand(-1, len(AUS))
+            return images[:, :1, 0, 0].expand(-1, len(AFFWILD2))
 
     values = torch.tensor([-1000.0, -3.0, 0.0, 3.0, 1000.0])
     images = values.view(-1, 1, 1, 1).expand(-1, 3, SIZE, SIZE)

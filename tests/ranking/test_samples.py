@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from aupair import store
-from aupair.aus import AUS, SPLITS
+from aupair.aus import AFFWILD2, SPLITS
 from aupair.data.frames import Frames
 from aupair.errors import ArtifactError, DataError
 from aupair.params import ListedPairs, PairsInGroups
@@ -69,7 +69,7 @@ def test_counts_can_be_read(tmp_path: Path) -> None:
     samples = draw_samples(draw_frames(), GROUPS, 0)
     samples.save(tmp_path / "pairs")
     counts = store.read_json(tmp_path / "pairs" / "counts.json")["pairs"]
-    assert list(counts["select"]) == list(AUS)
+    assert list(counts["select"]) == list(AFFWILD2)
     assert counts["select"]["AU12"]["drawn"] == 5
     assert counts["fit"]["AU1"]["possible"] > 5
     assert samples.table()[0] == ["AU", "fit", "select", "validation"]
@@ -184,7 +184,7 @@ def test_the_training_set_from_files(tmp_path: Path) -> None:
     table = {
         "video": np.array(frames.videos)[frames.video], "subject": np.array(frames.subjects)[frames.subject],
         "split": np.array(SPLITS)[frames.split], "frame": frames.frame,
-        "time": frames.time, **{au: frames.labels[:, a] for a, au in enumerate(AUS)},
+        "time": frames.time, **{au: frames.labels[:, a] for a, au in enumerate(AFFWILD2)},
     }  # fmt: skip
     store.write_table(tmp_path / "labels.parquet", pa.table(table))
     draw_samples(frames, GROUPS, 0).save(tmp_path / "pairs")

@@ -171,10 +171,13 @@ def synth(
     typer.echo(f"{directory}: {subjects} people, {subjects * clips} videos")
 
 
-@app.command(epilog="Example: `aupair split data --select .2 --seed 0`")
+@app.command(epilog="Example: `aupair split data --select .2 --validation .2 --seed 0`")
 def split(
     data: Annotated[Path, typer.Argument(help="The data folder.")],
     select: Annotated[float, typer.Option(help="Share of the training people that go to select.")] = 0.2,
+    validation: Annotated[
+        float, typer.Option(help="Share of all people that go to validation, if the data set has no validation set.")
+    ] = 0.2,
     seed: Annotated[int, typer.Option(help="Random seed; it decides between equally good splits.")] = 0,
     overwrite: Annotated[bool, typer.Option(help="Replace an existing splits.csv.")] = False,
 ) -> None:
@@ -182,8 +185,9 @@ def split(
     from aupair.console import show_table
     from aupair.data.splits import split_data
 
-    summary = split_data(data, select, seed, overwrite)
-    show_table(f"{data / 'splits.csv'}", summary.HEADER, summary.rows())
+    summary = split_data(data, select, seed, overwrite, validation)
+    header, *rows = summary.table()
+    show_table(f"{data / 'splits.csv'}", header, rows)
     if not summary.written:
         typer.echo("splits.csv exists and was not changed; --overwrite replaces it")
 

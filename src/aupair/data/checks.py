@@ -1,5 +1,7 @@
 """The checks of check-data (`aupair run check-data`): broken rules stop the stage, lesser irregularities become warnings."""
 
+import itertools
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,7 +10,6 @@ import numpy as np
 import pyarrow as pa
 
 from aupair import store
-from aupair.aus import AUS
 from aupair.data import sheets as sh
 from aupair.data import splits as sp
 from aupair.data import suites
@@ -31,6 +32,7 @@ def check_data_folder(
     info: Path,
     docs: Path,
     params: CheckData,
+    aus: Sequence[str] | None = None,
     target: str = "occurrence",
     log: Log = SILENT,
 ) -> None:
@@ -38,20 +40,25 @@ def check_data_folder(
 
     Args:
         data: the data folder, see `aupair.data.layout`.
-        labels: parquet to write: video, subject, split, frame, time, 12 AUs (-1 in all where not annotated).
-        info: json to write: md5 (DVC's hash of the folder), counts, warnings.
+        labels: parquet to write: video, subject, split, frame, time, then the AUs (-1 where not annotated).
+        info: json to write: md5 (DVC's hash of the folder), AUs, counts, warnings.
         docs: folder of Great Expectations' Data Docs to write, also when one of its rules is broken.
+        aus: the AUs that the labels table gets, in the order of the annotations; None: all.
         target: occurrence: the labels are 0 and 1; intensity: they are levels, 0..5.
 
     Raises:
         DataError: a rule is broken (the first is named); then neither `labels` nor `info` is written.
     """
-    corpus = read_corpus(Path(data), log)
-    graded = None
+    unchecked = read_corpus(Path(data), log)
+    corpus, graded = unchecked.without_partial_rows(), None
+    if aus is not None:
+        unchecked, corpus = unchecked.select(aus), corpus.select(aus)
     if target == "intensity":
-        levels = level_sheets(corpus.labels, corpus.intensities, corpus.layout.root / "annotations")
-        graded = replace(corpus, labels=levels)
-    errors = suites.validate_tables(_tables(corpus, graded), docs, params.max_missing_videos)
+        occurrences, levels = level_sheets(corpus.labels, corpus.intensities, corpus.layout.root / "annotations")
+        corpus = replace(corpus, labels=occurrences)
+        graded = replace(corpus, labels=levels).without_partial_rows()
+    tables = _sheet_tables(unchecked) | _tables(corpus, graded)
+    errors = suites.validate_tables(tables, docs, params.max_missing_videos)
     if errors:
         raise errors[0]
     warnings = []
@@ -64,7 +71,8 @@ def check_data_folder(
         log.line(text)
     md5 = dvc_hash(corpus.layout.root, log)
     store.write_table(labels, _labels_table(corpus))
-    store.write_json(info, {"md5": md5, "counts": _plain_counts(counts), "warnings": warnings})
+    names = corpus.labels.aus
+    store.write_json(info, {"md5": md5, "aus": names, "counts": _plain_counts(counts, names), "warnings": warnings})
 
 
 def _tables(corpus: Corpus, graded: Corpus | None) -> dict[str, "pd.DataFrame"]:
@@ -80,21 +88,25 @@ def _tables(corpus: Corpus, graded: Corpus | None) -> dict[str, "pd.DataFrame"]:
         "problem": [unopened if source else no_file for source in sources],
         "file": [str(source) if header else None for source, header in zip(sources, corpus.headers)],
     }
-    annotated, positives = [], []
+    annotated: list[tuple[str, int, int]] = []
+    positives: list[tuple[str, str, int, int]] = []
     for part in (corpus, graded) if graded else (corpus,):
-        folder, rows = str(part.labels.annotations[0].path.parent.parent), len(part.labels.values)
-        annotated.append((folder, rows, int(sh.annotated_rows(part.labels.values).sum())))
+        first, rows = part.labels.annotations[0], len(part.labels.values)
+        folder = str(first.path.parents[1 if first.official else 0])
+        annotated.append((folder, rows, int(part.labels.annotated.sum())))
         fit = part.count()[0]
-        positives += [(au, splits, fit.annotated, count) for au, count in zip(AUS, fit.positives)]
-    tables = {
+        positives += zip(part.labels.aus, itertools.repeat(splits), fit.labelled, fit.positives)
+    return {
         "videos": pd.DataFrame(videos),
-        "annotations": _sheet_frame(corpus.labels),
         "annotated": pd.DataFrame(annotated, columns=["folder", "rows", "annotated"]),
         "positives": pd.DataFrame(positives, columns=["au", "splits", "annotated", "fit"]),
     }
-    if corpus.intensities is not None:
-        tables["intensities"] = _sheet_frame(corpus.intensities)
-    return tables
+
+
+def _sheet_tables(corpus: Corpus) -> dict[str, "pd.DataFrame"]:
+    """Return the tables of unchecked labels for the suites."""
+    tables = {"annotations": _sheet_frame(corpus.labels)}
+    return tables if corpus.intensities is None else tables | {"intensities": _sheet_frame(corpus.intensities)}
 
 
 def _sheet_frame(sheets: sh.Sheets) -> "pd.DataFrame":
@@ -102,7 +114,7 @@ def _sheet_frame(sheets: sh.Sheets) -> "pd.DataFrame":
     import pandas as pd
 
     files = pd.Categorical.from_codes(sheets.video, pd.Index([str(a.path) for a in sheets.annotations]))
-    aus = {au: sheets.values[:, k] for k, au in enumerate(AUS)}
+    aus = {au: sheets.values[:, k] for k, au in enumerate(sheets.aus)}
     return pd.DataFrame({"file": files, "line": sheets.frame + 2, **aus})
 
 
@@ -117,12 +129,12 @@ def _labels_table(corpus: Corpus) -> pa.Table:
     columns: dict[str, pa.Array] = {
         key: pa.array([getattr(row, key) for row in rows], pa.string()).take(video) for key in sp.COLUMNS
     }
-    values = sh.mask_partial_rows(labels.values)
-    aus = {au: pa.array(values[:, k]) for k, au in enumerate(AUS)}
+    values = labels.values.astype(np.int8)
+    aus = {au: pa.array(values[:, k]) for k, au in enumerate(labels.aus)}
     return pa.table({**columns, "frame": pa.array(frame), "time": pa.array(frame / fps[labels.video]), **aus})
 
 
-def _plain_counts(counts: tuple[sp.SplitCounts, ...]) -> dict[str, dict[str, object]]:
-    """Return the counts by split, with the positives by AU."""
-    plain = [{**asdict(c), "positives": dict(zip(AUS, c.positives))} for c in counts]
+def _plain_counts(counts: tuple[sp.SplitCounts, ...], aus: tuple[str, ...]) -> dict[str, dict[str, object]]:
+    """Return the counts by split, with the labelled frames and the positives by AU."""
+    plain = [asdict(c) | {key: dict(zip(aus, getattr(c, key))) for key in ("labelled", "positives")} for c in counts]
     return {row.pop("split"): row for row in plain}

@@ -1,5 +1,6 @@
 """A data folder as check-data reads it, before the values are checked."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -32,12 +33,19 @@ class Corpus:
 
     def readable_labels(self) -> sh.Sheets:
         """Return the labels of the videos with a readable file."""
-        readable = np.array([header is not None for header in self.headers], bool)
-        if readable.all():
-            return self.labels
-        annotations = tuple(a for a, ok in zip(self.labels.annotations, readable) if ok)
-        edges = np.cumsum([0, *self.labels.lengths[readable]])
-        return sh.Sheets(annotations, edges, self.labels.values[readable[self.labels.video]])
+        return self.labels.take(np.array([header is not None for header in self.headers], bool))
+
+    def select(self, aus: Sequence[str]) -> "Corpus":
+        """Return the corpus with the labels of some AUs; intensities that the data set lacks are no error here."""
+        intensities = self.intensities
+        if intensities is not None:
+            graded = intensities.aus
+            intensities = intensities.select([au for au in graded if au in aus])
+        return replace(self, labels=self.labels.select(aus), intensities=intensities)
+
+    def without_partial_rows(self) -> "Corpus":
+        """Return the corpus without the partly annotated rows that its layout voids."""
+        return replace(self, labels=self.labels.without_partial_rows()) if self.layout.voids_partial_rows else self
 
     def count(self) -> tuple[sp.SplitCounts, ...]:
         """Count the videos with a readable file by split; every level from 1 on is a positive."""

@@ -1,7 +1,9 @@
-"""The layout of the data folder, which is that of Aff-Wild2: the places of annotations, movies and crops.
+"""The layout of the data folder: the places of annotations, movies, crops and subjects.
 
-`<data>/annotations/AU_Set/{Train_Set,Validation_Set}/<video>[_left|_right].txt` and `<data>/videos/<video>.mp4`, or
-`<data>/cropped_aligned/<video>/` where there is no movie; the folder names of other releases are recognised too, in upper or lower case.
+`<data>/annotations/occurrence/<video>.csv`, `<data>/annotations/intensity/<video>.csv`, and `<data>/videos/<video>.mp4`, or
+`<data>/cropped_aligned/<video>/` where there is no movie. The folders of Aff-Wild2 are read as they are,
+`<data>/annotations/AU_Set/{Train_Set,Validation_Set}/<video>[_left|_right].txt`, by the names that its releases have, in
+upper or lower case.
 """
 
 import csv
@@ -26,8 +28,15 @@ _OFFICIAL = {
 }
 """Folder names of the two official sets in several releases, in lower case."""
 
+_OCCURRENCES, _INTENSITIES = "occurrence", "intensity"
+_AFFWILD2_OCCURRENCES = ("au_set", "au_detection_challenge")
+_AFFWILD2_INTENSITIES = ("au_intensity_set",)
+"""Names of the folders of annotations, in lower case."""
+
 USUAL_FPS = 30.0
 """Frames per second of a video whose header has no sensible rate; most videos of Aff-Wild2 have this one."""
+
+_EXAMPLE = "Train_Set/<video>.txt and Validation_Set/<video>.txt"
 
 Side = Literal["", "left", "right"]
 """The half of the image that shows the person; empty if the movie shows one person of interest."""
@@ -36,7 +45,7 @@ _EXTENSIONS = (".mp4", ".avi", ".mov", ".mkv", ".webm")
 
 
 class Annotation(NamedTuple):
-    """An annotation file: its name without `.txt`, its official set (`train` or `validation`), and its path."""
+    """An annotation file: its name without suffix, its official set (`train`, `validation` or none: ""), and its path."""
 
     video: str
     official: str
@@ -73,6 +82,7 @@ class Layout:
         movies: the files of each movie's name (its stem).
         crops: the folders of each video's name.
         subjects: the person of each video in subjects.csv.
+        voids_partial_rows: whether a row of labels with any -1 counts as not annotated, which is the rule of Aff-Wild2.
     """
 
     root: Path
@@ -81,6 +91,7 @@ class Layout:
     movies: dict[str, tuple[Path, ...]]
     crops: dict[str, tuple[Path, ...]]
     subjects: dict[str, str]
+    voids_partial_rows: bool = False
 
     def movie(self, video: str) -> str | None:
         """Return the name of a video's movie: the video's own, else without `_left` or `_right`; None without a movie."""
@@ -130,15 +141,17 @@ def read_layout(data: Path) -> Layout:
         if path.suffix.lower() in _EXTENSIONS and not path.name.startswith(".") and path.is_file()
     )
     crops = _group_by_name((path.name, path) for path in find_crops(data))
-    folder, occurrences = _list_annotations(annotations, ("au_set", "au_detection_challenge"))
+    folder, occurrences = _list_annotations(annotations, (_OCCURRENCES, *_AFFWILD2_OCCURRENCES))
     if not occurrences:
         raise _no_labels_error(annotations, folder, bool(movies or crops))
     if not (movies or crops):
         expected = f"<video>{'|'.join(_EXTENSIONS)}, or {data / FOLDER}/<video>/00001.jpg"
         raise DataError("no videos", where=data / "videos", expected=expected)
-    _, intensities = _list_annotations(annotations, ("au_intensity_set",))
-    subjects = data / "subjects.csv"
-    return Layout(data, occurrences, intensities, movies, crops, read_subjects(subjects) if subjects.exists() else {})
+    _, intensities = _list_annotations(annotations, (_INTENSITIES, *_AFFWILD2_INTENSITIES))
+    path = data / "subjects.csv"
+    subjects = read_subjects(path) if path.exists() else {}
+    of_affwild2 = folder is not None and folder.name.lower() in _AFFWILD2_OCCURRENCES
+    return Layout(data, occurrences, intensities, movies, crops, subjects, of_affwild2)
 
 
 def list_video_jobs(data: Path, labels: Path) -> list[VideoJob]:
@@ -217,7 +230,7 @@ def _list_annotations(annotations: Path, names: tuple[str, ...]) -> tuple[Path |
     """Find a folder by one of its names, in any case, in `annotations` or one level below, and list its files.
 
     Returns:
-        The folder, or None, and the files of both official sets, sorted by video.
+        The folder, or None, and its files, those of the official sets included, sorted by video.
     """
     folders = sorted(
         path
@@ -229,13 +242,13 @@ def _list_annotations(annotations: Path, names: tuple[str, ...]) -> tuple[Path |
         raise DataError(
             "two folders of annotations", where=folders[0], got=folders[1], expected="one", todo="move one away"
         )
+    suffix = ".csv" if folders and folders[0].name.lower() in (_OCCURRENCES, _INTENSITIES) else ".txt"
     files = [
-        Annotation(path.stem, _OFFICIAL[part.name.lower()], path)
+        Annotation(path.stem, official, path)
         for folder in folders
-        for part in folder.iterdir()
-        if part.is_dir() and part.name.lower() in _OFFICIAL
+        for part, official in _list_sets(folder)
         for path in part.iterdir()
-        if path.suffix.lower() == ".txt" and not path.name.startswith(".")
+        if path.suffix.lower() == suffix and not path.name.startswith(".") and path.is_file()
     ]
     files.sort()
     for one, other in pairwise(files):
@@ -245,14 +258,22 @@ def _list_annotations(annotations: Path, names: tuple[str, ...]) -> tuple[Path |
     return (folders[0] if folders else None), tuple(files)
 
 
+def _list_sets(folder: Path) -> list[tuple[Path, str]]:
+    """Return a folder of annotations and those of its official sets, each with the name of its set, which may be ""."""
+    parts = [part for part in folder.iterdir() if part.is_dir() and part.name.lower() in _OFFICIAL]
+    return [(folder, ""), *((part, _OFFICIAL[part.name.lower()]) for part in parts)]
+
+
 def _no_labels_error(annotations: Path, folder: Path | None, videos: bool) -> DataError:
     """Return the error for a data folder without labels; one with videos may be a test release."""
-    what, expected = "no annotation files", "Train_Set/<video>.txt and Validation_Set/<video>.txt"
+    what, expected = "no annotation files", f"<video>.csv, or those of Aff-Wild2: {_EXAMPLE}"
     if folder is None:
         exists = annotations.is_dir()
         what = "no AU annotations" if exists else "no annotations"
-        expected = "AU_Set/ or AU_Detection_Challenge/" if exists else "a folder as in Aff-Wild2"
-    todo = "for a test release run `aupair predict`, then `aupair submission`" if videos else ""
+        expected = f"{_OCCURRENCES}/<video>.csv, or those of Aff-Wild2: AU_Set/{_EXAMPLE}"
+    todo = "`aupair import` writes them from files of other forms"
+    if videos:
+        todo += "; for a test release run `aupair predict`, then `aupair submission`"
     return DataError(what, where=folder or annotations, expected=expected, todo=todo)
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from aupair.aus import AUS, NOT_ANNOTATED
+from aupair.aus import NOT_ANNOTATED
 from aupair.data import sheets as sh
 from aupair.data import splits as sp
 from aupair.errors import DataError
@@ -13,12 +13,13 @@ TOP = 5
 """The highest level."""
 
 
-def level_sheets(occurrences: sh.Sheets, intensities: sh.Sheets | None, annotations: Path) -> sh.Sheets:
-    """Return the levels of the videos that have occurrences, in their order; values (N, A) int16, -1 not annotated.
+def level_sheets(
+    occurrences: sh.Sheets, intensities: sh.Sheets | None, annotations: Path
+) -> tuple[sh.Sheets, sh.Sheets]:
+    """Return occurrences and levels, both (N, A) int16, of the AUs and videos that have both, in the occurrences' order.
 
     Args:
-        intensities: None if there are no intensity files. Videos without occurrences are left out. Values are not
-            checked here; one that is not a number counts as not annotated.
+        intensities: None if there are no intensity files. Values are not checked here.
         annotations: the folder that contains both sets.
 
     Raises:
@@ -26,7 +27,7 @@ def level_sheets(occurrences: sh.Sheets, intensities: sh.Sheets | None, annotati
     """
     todo = "or set target: occurrence"
     if intensities is None:
-        expected = "AU_Intensity_Set/Train_Set/<video>.txt and so on"
+        expected = "intensity/<video>.csv, or those of Aff-Wild2: AU_Intensity_Set/Train_Set/<video>.txt"
         raise DataError("no intensities", where=annotations, expected=expected, todo=f"put them there, {todo}")
     index_of = {annotation.video: k for k, annotation in enumerate(intensities.annotations)}
     lacking = [annotation for annotation in occurrences.annotations if annotation.video not in index_of]
@@ -44,40 +45,41 @@ def level_sheets(occurrences: sh.Sheets, intensities: sh.Sheets | None, annotati
                 expected=f"{rows}, as in {annotation.path}",
                 todo=f"correct one of them, {todo}",
             )
-    edges = intensities.edges
-    parts = [intensities.values[edges[k] : edges[k + 1]] for k in order]
-    values = np.nan_to_num(np.concatenate(parts), nan=NOT_ANNOTATED)
+    aus = tuple(au for au in occurrences.aus if au in intensities.aus)
+    if not aus:
+        got, expected = ",".join(intensities.aus), f"some of {','.join(occurrences.aus)}"
+        raise DataError("no AU has occurrences and intensities", where=annotations, got=got, expected=expected)
+    edges, columns = intensities.edges, [intensities.aus.index(au) for au in aus]
+    values = np.concatenate([intensities.values[edges[k] : edges[k + 1], columns] for k in order])
     levels = np.floor(np.clip(values, NOT_ANNOTATED, TOP)).astype(np.int16)
-    return sh.Sheets(tuple(intensities.annotations[k] for k in order), occurrences.edges, levels)
+    files = tuple(intensities.annotations[k] for k in order)
+    return occurrences.select(aus), sh.Sheets(files, aus, occurrences.edges, levels)
 
 
 def level_warnings(occurrences: sh.Sheets, levels: sh.Sheets, rows: list[sp.SplitRow]) -> list[str]:
     """Return warnings about cells in which the two sets of labels disagree, and about levels that cannot be learned."""
-    labelled, graded = sh.annotated_rows(occurrences.values), sh.annotated_rows(levels.values)
-    both = labelled & graded
-    differ = both[:, None] & ((occurrences.values >= 1) != (levels.values >= 1))
+    both = occurrences.labelled & levels.labelled
+    differ = both & ((occurrences.values >= 1) != (levels.values >= 1))
     lines = []
     if differ.any():
         row, au = (int(k) for k in np.argwhere(differ)[0])
         video, frame = levels.annotations[levels.video[row]].video, int(levels.frame[row])
-        example = (
-            f"{AUS[au]} in frame {frame} of {video}: {occurrences.values[row, au]} but level {levels.values[row, au]}"
-        )
+        example = f"{levels.aus[au]} in frame {frame} of {video}: {occurrences.values[row, au]} but level {levels.values[row, au]}"
         lines.append(
-            f"occurrence and intensity disagree in {int(differ.sum()):,} of {int(both.sum()) * len(AUS):,} cells, "
+            f"occurrence and intensity disagree in {int(differ.sum()):,} of {int(both.sum()):,} cells, "
             f"the level counts; {example}"
         )
-    if (lone := int((labelled != graded).sum())) > 0:
+    if (lone := int((occurrences.labelled != levels.labelled).any(axis=1).sum())) > 0:
         lines.append(
-            f"{lone:,} of {len(labelled):,} label rows are annotated in one of the two sets only, intensity counts"
+            f"{lone:,} of {len(both):,} label rows are annotated in one of the two sets only, intensity counts"
         )
-    lacking = _missing_levels(levels, graded, rows)
+    lacking = _missing_levels(levels, rows)
     return lines + ([f"levels that fit never shows: {', '.join(lacking)}"] if lacking else [])
 
 
-def _missing_levels(levels: sh.Sheets, graded: np.ndarray, rows: list[sp.SplitRow]) -> list[str]:
+def _missing_levels(levels: sh.Sheets, rows: list[sp.SplitRow]) -> list[str]:
     """Return the levels up to TOP that no annotated frame of fit has, by AU."""
     fit = {row.video for row in rows if row.split == "fit"}
-    of_fit = np.array([annotation.video in fit for annotation in levels.annotations], bool)[levels.video] & graded
+    of_fit = np.array([annotation.video in fit for annotation in levels.annotations], bool)[levels.video]
     lacking = [sorted({*range(TOP + 1)} - {*np.unique(column).tolist()}) for column in levels.values[of_fit].T]
-    return [f"{au} ({' '.join(map(str, missing))})" for au, missing in zip(AUS, lacking) if missing]
+    return [f"{au} ({' '.join(map(str, missing))})" for au, missing in zip(levels.aus, lacking) if missing]

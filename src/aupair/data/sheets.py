@@ -1,35 +1,48 @@
 """Annotation files: a header with the AUs, then one row for each frame; parsed by Arrow."""
 
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 
-from aupair.aus import AUS, NOT_ANNOTATED
+from aupair.aus import NOT_ANNOTATED, check_au_names
 from aupair.data.layout import Annotation
 from aupair.errors import DataError
 from aupair.log import SILENT, Log
 
-AUS_2020 = ("AU1", "AU2", "AU4", "AU6", "AU12", "AU15", "AU20", "AU25")
-"""The AUs of the release of 2020."""
+_MISSING = ("", "nan", "NaN", "NAN")
+"""Cells without a label, besides -1."""
 
 
 @dataclass(frozen=True)
 class Sheets:
-    """The unchecked values of all annotation files, one below the other.
+    """The values of all annotation files, one below the other.
 
     Attributes:
         annotations: V files.
+        aus: names of the A Action Units.
         edges: (V + 1,) int64, file v has the rows edges[v]:edges[v + 1].
-        values: (N, A) int16 (occurrence) or float32 (intensity), unchecked.
+        values: (N, A) int16 (occurrence) or float32 (intensity), unchecked; -1 where the AU is not annotated.
     """
 
     annotations: tuple[Annotation, ...]
+    aus: tuple[str, ...]
     edges: np.ndarray
     values: np.ndarray
+
+    @property
+    def labelled(self) -> np.ndarray:
+        """Return which AUs are annotated in each row, (N, A) bool."""
+        return self.values != NOT_ANNOTATED
+
+    @property
+    def annotated(self) -> np.ndarray:
+        """Return which rows have the label of at least one AU, (N,) bool."""
+        return np.asarray(self.labelled.any(axis=1))
 
     @property
     def video(self) -> np.ndarray:
@@ -52,72 +65,99 @@ class Sheets:
         sums = np.concatenate([np.zeros((1, *rows.shape[1:]), np.int64), np.cumsum(rows, axis=0, dtype=np.int64)])
         return sums[self.edges[1:]] - sums[self.edges[:-1]]
 
+    def take(self, files: np.ndarray) -> "Sheets":
+        """Return some of the files: (V,) bool."""
+        if files.all():
+            return self
+        annotations = tuple(annotation for annotation, use in zip(self.annotations, files) if use)
+        edges = np.cumsum([0, *self.lengths[files]])
+        return replace(self, annotations=annotations, edges=edges, values=self.values[files[self.video]])
+
+    def select(self, aus: Sequence[str]) -> "Sheets":
+        """Return the columns of some AUs, in the order of the files.
+
+        Raises:
+            DataError: an AU is not among those of the files.
+        """
+        unknown = [au for au in aus if au not in self.aus]
+        if unknown:
+            where, expected = self.annotations[0].path.parent, ",".join(self.aus)
+            raise DataError("an AU without annotations", where=where, got=",".join(unknown), expected=expected)
+        if len(aus) == len(self.aus):
+            return self
+        columns = [k for k, au in enumerate(self.aus) if au in aus]
+        return replace(self, aus=tuple(self.aus[k] for k in columns), values=self.values[:, columns])
+
+    def without_partial_rows(self) -> "Sheets":
+        """Return the labels by the rule of Aff-Wild2: a row with any -1 is -1 throughout."""
+        values = self.values.copy()
+        values[~self.labelled.all(axis=1)] = NOT_ANNOTATED
+        return replace(self, values=values)
+
 
 def read_sheets(annotations: Sequence[Annotation], dtype: type, log: Log = SILENT) -> Sheets:
-    """Read annotation files without checking the values; errors are those of `_read_sheet`."""
-    parts = [_read_sheet(a.path, dtype) for a in log.progress(annotations, len(annotations), "reading annotations")]
-    edges = np.cumsum([0, *map(len, parts)])
-    return Sheets(tuple(annotations), edges, np.concatenate(parts) if parts else np.empty((0, len(AUS)), dtype))
-
-
-def _read_sheet(path: Path, dtype: type = np.int16) -> np.ndarray:
-    """Read one annotation file as (rows, A) of `dtype`, without checking the values.
-
-    Blank lines at the end are tolerated; anywhere else they would shift all later frames.
+    """Read annotation files, which all have the same AUs, without checking the values.
 
     Raises:
-        DataError: a wrong header, a ragged row, or a cell that is not a number; the error names file and line.
+        DataError: files that disagree on the AUs; for other errors see `_read_sheet`.
+    """
+    sheets: list[tuple[tuple[str, ...], np.ndarray]] = []
+    for annotation in log.progress(annotations, len(annotations), "reading annotations"):
+        aus, values = _read_sheet(annotation.path, dtype)
+        if sheets and aus != sheets[0][0]:
+            raise _disagreement(annotation.path, aus, annotations[0].path, sheets[0][0])
+        sheets.append((aus, values))
+    edges = np.cumsum([0, *(len(values) for _, values in sheets)])
+    return Sheets(tuple(annotations), sheets[0][0], edges, np.concatenate([values for _, values in sheets]))
+
+
+def _read_sheet(path: Path, dtype: type = np.int16) -> tuple[tuple[str, ...], np.ndarray]:
+    """Read the AUs and the values, (rows, A) of `dtype`, of one annotation file, without checking the values.
+
+    Blank lines at the end are tolerated; anywhere else they would shift all later frames, except that with a single AU a
+    blank line is an empty cell.
+
+    Raises:
+        DataError: a header that is no list of AUs, a ragged row, or a cell that is not a number; it names file and line.
     """
     try:
         header, _, body = path.read_bytes().removeprefix(b"\xef\xbb\xbf").partition(b"\n")
     except OSError as error:
         raise DataError("the annotation file cannot be read", where=path, got=error.strerror or error) from error
-    _check_header(path, header.decode(errors="replace"))
+    aus = tuple(cell.strip() for cell in header.decode(errors="replace").split(","))
+    check_au_names(aus, f"{path} line 1")
     body = body.rstrip()
     if not body:
-        return np.empty((0, len(AUS)), dtype)
+        return aus, np.empty((0, len(aus)), dtype)
+    if len(aus) > 1 and re.search(rb"(\A|\n)[ \t\r]*\n", body):  # Arrow would read a blank line as a row of empty cells
+        raise _parse_error(path, aus, body, dtype, "a blank line")
     try:
         kind = pa.from_numpy_dtype(np.dtype(dtype))
         table = pa.csv.read_csv(
             pa.BufferReader(body),
-            pa.csv.ReadOptions(use_threads=False, column_names=list(AUS)),
+            pa.csv.ReadOptions(use_threads=False, column_names=list(aus)),
             pa.csv.ParseOptions(quote_char=False, ignore_empty_lines=False),
-            pa.csv.ConvertOptions(column_types=dict.fromkeys(AUS, kind), null_values=[], strings_can_be_null=False),
+            pa.csv.ConvertOptions(column_types=dict.fromkeys(aus, kind), null_values=list(_MISSING)),
         )
     except pa.ArrowInvalid as error:
-        raise _parse_error(path, body, dtype, error) from error
-    return np.stack([column.to_numpy() for column in table.columns], axis=1)
+        raise _parse_error(path, aus, body, dtype, error) from error
+    columns = [
+        (column.fill_null(NOT_ANNOTATED) if column.null_count else column).to_numpy() for column in table.columns
+    ]
+    return aus, np.stack(columns, axis=1)
 
 
-def _check_header(path: Path, line: str) -> None:
-    """Raise a DataError for a header with other AUs than the 12, or with the same in another order."""
-    got = tuple(cell.strip() for cell in line.split(","))
-    if got == AUS:
-        return
-    what, todo = "wrong header", "is this an AU annotation of Aff-Wild2?"
-    if sorted(got) == sorted(AUS):
+def _disagreement(path: Path, aus: tuple[str, ...], other: Path, expected: tuple[str, ...]) -> DataError:
+    """Return the error for a file with other AUs than another one has, or with the same in another order."""
+    what, todo = "files that disagree on the AUs", "use the same header, and empty cells where an AU is not coded"
+    if sorted(aus) == sorted(expected):
         what, todo = "AU columns in another order", "reorder the columns of the file"
-    elif got == AUS_2020:
-        what, todo = "the 8 AUs of the 2020 release", "use the annotations of 2021 or later"
-    text = line.strip()
-    # a line that is not plain text (of a binary file) is cut to 40 characters and escaped
-    text = text[:200] if text.isascii() and text.isprintable() else ascii(text[:40])
-    raise DataError(what, where=f"{path} line 1", got=text or "nothing", expected=",".join(AUS), todo=todo)
+    return DataError(
+        what, where=f"{path} line 1", got=",".join(aus), expected=f"{','.join(expected)} as in {other}", todo=todo
+    )
 
 
-def annotated_rows(values: np.ndarray) -> np.ndarray:
-    """Return which rows of (N, A) have no -1: (N,) bool."""
-    return (values != NOT_ANNOTATED).all(axis=1)
-
-
-def mask_partial_rows(values: np.ndarray) -> np.ndarray:
-    """Return checked labels as (N, A) int8; a row with any -1 becomes -1 throughout."""
-    result: np.ndarray = values.astype(np.int8)
-    result[~annotated_rows(values)] = NOT_ANNOTATED
-    return result
-
-
-def _parse_error(path: Path, body: bytes, dtype: type, error: Exception) -> DataError:
+def _parse_error(path: Path, aus: tuple[str, ...], body: bytes, dtype: type, error: object) -> DataError:
     """Return the error for the first line that Arrow cannot parse.
 
     The file is read again line by line, which is slow, but happens only for a file with such a line.
@@ -125,12 +165,12 @@ def _parse_error(path: Path, body: bytes, dtype: type, error: Exception) -> Data
     kind, expected = (float, "-1 or 0 to 5") if np.issubdtype(dtype, np.floating) else (int, "-1, 0 or 1")
     for number, line in enumerate(body.decode(errors="replace").split("\n"), start=2):
         cells, where = line.strip().split(","), f"{path} line {number}"
-        if len(cells) != len(AUS):
+        if len(cells) != len(aus):
             got = f"{len(cells)} values" if line.strip() else "a blank line"
-            return DataError("a ragged row", where=where, got=got, expected=f"{len(AUS)} values")
-        for au, cell in zip(AUS, cells):
+            return DataError("a ragged row", where=where, got=got, expected=f"{len(aus)} values")
+        for au, cell in zip(aus, cells):
             try:
-                np.array([kind(cell)], dtype)
+                np.array([NOT_ANNOTATED if cell in _MISSING else kind(cell)], dtype)
             except (ValueError, OverflowError):
                 return DataError("not a number", where=f"{where} column {au}", got=ascii(cell[:40]), expected=expected)
     return DataError("not a table of numbers", where=path, got=error)

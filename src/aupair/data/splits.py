@@ -1,6 +1,6 @@
 """The splits fit, select and validation: data/splits.csv (video, subject, split), by subject, balanced over AUs.
 
-aupair split data --select .2 --seed 0
+aupair split data --select .2 --validation .2 --seed 0
 """
 
 import csv
@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from aupair import store
-from aupair.aus import AUS, SPLITS
+from aupair.aus import SPLITS
 from aupair.data import sheets as sh
 from aupair.data.layout import Annotation, Layout, read_csv, read_layout
 from aupair.errors import DataError, ParamsError
@@ -31,13 +31,21 @@ class SplitRow(NamedTuple):
 
 @dataclass(frozen=True)
 class SplitCounts:
-    """Sizes of a split; `positives` has a count for each of AUS, over annotated frames."""
+    """Sizes of a split.
+
+    Attributes:
+        frames: number of label rows.
+        annotated: number of those with the label of at least one AU.
+        labelled: for each AU the number of frames with its label.
+        positives: for each AU the number of frames in which it is active.
+    """
 
     split: str
     subjects: int
     videos: int
     frames: int
     annotated: int
+    labelled: tuple[int, ...]
     positives: tuple[int, ...]
 
 
@@ -48,51 +56,67 @@ class _SplitSummary:
     Attributes:
         path: path of splits.csv.
         written: whether this call wrote it; False if it existed already.
+        aus: names of the AUs.
         counts: the counts of each split.
     """
 
     path: Path
     written: bool
+    aus: tuple[str, ...]
     counts: tuple[SplitCounts, ...]
 
-    HEADER = ("split", "subjects", "videos", "frames", "annotated", *AUS)
+    def table(self) -> list[tuple[str, ...]]:
+        """Return a table: a header, then a row for each split with its sizes and the positive frames of each AU.
 
-    def rows(self) -> list[tuple[str, ...]]:
-        """Return the rows of a table under HEADER, one for each split."""
-        return [
-            (c.split, *(f"{n:,}" for n in (c.subjects, c.videos, c.frames, c.annotated, *c.positives)))
-            for c in self.counts
-        ]
+        An AU that is not labelled in all annotated frames has `positives of labelled frames`.
+        """
+        header = ("split", "subjects", "videos", "frames", "annotated", *self.aus)
+        rows = []
+        for c in self.counts:
+            cells = [f"{n:,}" for n in (c.subjects, c.videos, c.frames, c.annotated)]
+            for positives, labelled in zip(c.positives, c.labelled):
+                cells.append(f"{positives:,}" if labelled == c.annotated else f"{positives:,} of {labelled:,}")
+            rows.append((c.split, *cells))
+        return [header, *rows]
 
 
-def split_data(data: Path, select: float = 0.2, seed: int = 0, overwrite: bool = False) -> _SplitSummary:
+def split_data(
+    data: Path, select: float = 0.2, seed: int = 0, overwrite: bool = False, validation: float = 0.2
+) -> _SplitSummary:
     """Write splits.csv: Validation_Set is `validation`, the subjects of Train_Set go to `fit` or `select`.
 
-    An existing splits.csv is not changed, unless `overwrite` is set.
+    Where there are no such sets, some of all subjects are chosen for `validation` first. An existing splits.csv is not
+    changed, unless `overwrite` is set.
 
     Args:
         select: share of the training subjects, frames and positives that `select` should get, in (0, 1).
+        validation: share of all subjects that `validation` should get if there are no official sets, in (0, 1).
 
     Raises:
         DataError: unreadable annotations, a subject in both official sets, an empty set, or too few subjects.
-        ParamsError: `select` is out of range, even if the file is not changed.
+        ParamsError: a share is out of range, even if the file is not changed.
     """
-    if not 0 < select < 1:
-        raise ParamsError("share of select", got=select, expected="more than 0 and less than 1")
+    for name, share in (("select", select), ("validation", validation)):
+        if not 0 < share < 1:
+            raise ParamsError(f"share of {name}", got=share, expected="more than 0 and less than 1")
     layout = read_layout(data)
     labels = sh.read_sheets(layout.annotations, np.int16)
+    if layout.voids_partial_rows:
+        labels = labels.without_partial_rows()
     path = layout.root / "splits.csv"
     written = overwrite or not path.exists()
     if written:
         text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows([COLUMNS, *_assign_splits(layout, labels, select, seed)])
+        csv.writer(text, lineterminator="\n").writerows(
+            [COLUMNS, *_assign_splits(layout, labels, (select, validation), seed)]
+        )
         store.write_text(path, text.getvalue())
     rows = read_splits(layout)
-    return _SplitSummary(path, written, count_splits(rows, labels))
+    return _SplitSummary(path, written, labels.aus, count_splits(rows, labels))
 
 
-def _assign_splits(layout: Layout, labels: sh.Sheets, select: float, seed: int) -> list[SplitRow]:
-    """Assign every annotated video to a split, by subject."""
+def _assign_splits(layout: Layout, labels: sh.Sheets, shares: tuple[float, float], seed: int) -> list[SplitRow]:
+    """Assign every annotated video to a split, by subject; `shares` are those of select and validation."""
     official: dict[str, Annotation] = {}
     subject_of = [layout.subject(annotation.video) for annotation in layout.annotations]
     for annotation, subject in zip(layout.annotations, subject_of):
@@ -104,32 +128,39 @@ def _assign_splits(layout: Layout, labels: sh.Sheets, select: float, seed: int) 
                 expected="one set",
                 todo="correct subjects.csv, or write splits.csv by hand",
             )
-    train = sorted(subject for subject, first in official.items() if first.official == "train")
-    if len(train) < 2 or len(train) == len(official):
+    train = sorted(subject for subject, first in official.items() if first.official != "validation")
+    without_sets = not any(first.official for first in official.values())
+    if len(train) < (3 if without_sets else 2) or (len(train) == len(official) and not without_sets):
+        got = f"{len(train)} in Train_Set, {len(official) - len(train)} in Validation_Set"
         raise DataError(
             "too few subjects to split",
             where=layout.root / "annotations",
-            got=f"{len(train)} in Train_Set, {len(official) - len(train)} in Validation_Set",
-            expected="at least 2 and 1",
+            got=f"{len(train)}" if without_sets else got,
+            expected="at least 3, one for each split" if without_sets else "at least 2 and 1",
+            todo="every video is a subject of its own where subjects.csv does not name it",
         )
-    chosen = _choose_subjects(_subject_shares(labels, subject_of, train), select, seed)
+    if without_sets:
+        held_out = _choose_subjects(_subject_shares(labels, subject_of, train), shares[1], seed, remain=2)
+        train = [subject for subject, chosen in zip(train, held_out) if not chosen]
+    chosen = _choose_subjects(_subject_shares(labels, subject_of, train), shares[0], seed)
     part = dict.fromkeys(official, "validation") | {s: "select" if c else "fit" for s, c in zip(train, chosen)}
     return [SplitRow(a.video, s, part[s]) for a, s in zip(layout.annotations, subject_of)]
 
 
-def _choose_subjects(weights: np.ndarray, share: float, seed: int) -> np.ndarray:
+def _choose_subjects(weights: np.ndarray, share: float, seed: int, remain: int = 1) -> np.ndarray:
     """Choose about `share` of S subjects so that they hold about `share` of every column.
 
     From several seeded draws, swaps the pair of subjects that lowers sum_k (held_k - share)^2 most until none does.
 
     Args:
         weights: (S, K) float64, each subject's share of column k (columns sum to 1, or to 0 where nothing is).
+        remain: how many subjects must not be chosen.
 
     Returns:
-        (S,) bool, at least one True and one False.
+        (S,) bool, at least one True, and `remain` or more False.
     """
     columns = weights[:, weights.sum(axis=0) > 0]
-    size = min(max(round(share * len(columns)), 1), len(columns) - 1)
+    size = min(max(round(share * len(columns)), 1), len(columns) - remain)
     rng = np.random.default_rng([seed])
     best, best_cost = np.zeros(len(columns), bool), np.inf
     for _ in range(_RESTARTS):
@@ -188,22 +219,26 @@ def count_splits(rows: list[SplitRow], labels: sh.Sheets) -> tuple[SplitCounts, 
     """Count each split; videos of `rows` without labels do not count."""
     row_of = {row.video: row for row in rows}
     split_rows = [row_of[a.video] for a in labels.annotations]
-    usable = sh.annotated_rows(labels.values)
-    annotated, positives = labels.totals(usable), labels.totals((labels.values == 1) & usable[:, None])
+    annotated = labels.totals(labels.annotated)
+    labelled, positives = labels.totals(labels.labelled), labels.totals(labels.values == 1)
     result = []
     for name in SPLITS:
         at = np.array([row.split == name for row in split_rows], bool)
         subjects = len({row.subject for row in split_rows if row.split == name})
         frames, usable_frames = int(labels.lengths[at].sum()), int(annotated[at].sum())
-        active = tuple(positives[at].sum(axis=0).tolist())
-        result.append(SplitCounts(name, subjects, int(at.sum()), frames, usable_frames, active))
+        of_each_au = (tuple(count[at].sum(axis=0).tolist()) for count in (labelled, positives))
+        result.append(SplitCounts(name, subjects, int(at.sum()), frames, usable_frames, *of_each_au))
     return tuple(result)
 
 
 def _subject_shares(labels: sh.Sheets, subject_of: list[str], train: list[str]) -> np.ndarray:
-    """Return each training subject's share of each AU's positives and of the annotated frames: (S, A + 1) float64."""
-    usable = sh.annotated_rows(labels.values)
-    rows = np.concatenate([(labels.values == 1) & usable[:, None], usable[:, None]], axis=1)
+    """Return each subject's share of each AU's positives and of the annotated frames: (S, A + 1) float64.
+
+    If AUs are labelled in different frames, there is a column for the labelled frames of each: (S, 2A).
+    """
+    usable = labels.annotated[:, None]
+    frames = usable if (labels.labelled == usable).all() else labels.labelled
+    rows = np.concatenate([labels.values == 1, frames], axis=1)
     member = np.array(subject_of)[None] == np.array(train)[:, None]
     counts = member.astype(np.float64) @ labels.totals(rows)
     return counts / np.maximum(counts.sum(axis=0), 1)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aupair import store
-from aupair.aus import AUS, NOT_ANNOTATED
+from aupair.aus import NOT_ANNOTATED
 from aupair.errors import DataError
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ _ERRORS: dict[str, dict[str, str]] = {
         "where": "{splits}",
         "got": "{au}: 0 of {annotated} annotated frames of fit",
         "expected": "at least 1",
-        "todo": "move a subject who shows it to fit",
+        "todo": "move a subject who shows it to fit, or name the other AUs in `aus`",
     },
 }
 """The error for a broken rule of each table, with fields for the first row that breaks it."""
@@ -75,7 +75,7 @@ def validate_tables(tables: Mapping[str, "pd.DataFrame"], docs: Path, missing_vi
         if name not in tables:
             continue
         batch = source.add_dataframe_asset(name).add_batch_definition_whole_dataframe("all")
-        expectations = _expectations(name, len(tables[name]), missing_videos)
+        expectations = _expectations(name, tables[name], missing_videos)
         suite = context.suites.add(gx.ExpectationSuite(name=name, expectations=expectations))
         definition = context.validation_definitions.add(gx.ValidationDefinition(name=name, data=batch, suite=suite))
         outcome = definition.run(
@@ -92,20 +92,21 @@ def validate_tables(tables: Mapping[str, "pd.DataFrame"], docs: Path, missing_vi
     return errors
 
 
-def _expectations(name: str, rows: int, missing_videos: int) -> list[Any]:
+def _expectations(name: str, table: "pd.DataFrame", missing_videos: int) -> list[Any]:
     """Return the rules of a table."""
     import great_expectations.expectations as gxe
     from great_expectations.expectations.row_conditions import Column
 
+    aus, rows = [column for column in table.columns if column not in _INDEX[name]], len(table)
     if name == "annotations":
         # not ExpectColumnDistinctValuesToBeInSet: the Data Docs of a failing one cannot be rendered
-        return [gxe.ExpectColumnValuesToBeInSet(column=au, value_set=[NOT_ANNOTATED, 0, 1]) for au in AUS]
+        return [gxe.ExpectColumnValuesToBeInSet(column=au, value_set=[NOT_ANNOTATED, 0, 1]) for au in aus]
     if name == "intensities":
-        return [gxe.ExpectColumnValuesToNotBeNull(column=au) for au in AUS] + [
+        return [
             gxe.ExpectColumnValuesToBeBetween(
                 column=au, min_value=0, max_value=5, row_condition=Column(au) != NOT_ANNOTATED
             )
-            for au in AUS
+            for au in aus
         ]
     if name == "videos":
         present = max(rows - missing_videos, 0) / max(rows, 1) - 1e-9

@@ -1,6 +1,5 @@
 """Warnings of check-data: irregularities of the data that do not stop the flow, each as a line with count and examples."""
 
-from aupair.aus import AUS
 from aupair.data import sheets as sh
 from aupair.data import splits as sp
 from aupair.data.corpus import Corpus
@@ -22,7 +21,7 @@ def data_warnings(corpus: Corpus, counts: tuple[sp.SplitCounts, ...], params: Ch
         "videos whose split differs from their official set": [
             a.video
             for a in labels.annotations
-            if (row_of[a.video].split == "validation") != (a.official == "validation")
+            if a.official and (row_of[a.video].split == "validation") != (a.official == "validation")
         ],
         "videos whose subject differs between splits.csv and subjects.csv": [
             n for n in names if layout.subjects.get(n, row_of[n].subject) != row_of[n].subject
@@ -30,8 +29,8 @@ def data_warnings(corpus: Corpus, counts: tuple[sp.SplitCounts, ...], params: Ch
         "intensity files whose rows differ in number from the occurrences'": _intensity_mismatch(corpus),
     }
     result = [f"{len(videos)} {what}: {_examples(videos)}" for what, videos in lists.items() if videos]
-    result += _few_positives(counts, params.few_positives)
-    blank = int((~sh.annotated_rows(labels.values)).sum())
+    result += [*_few_positives(counts, labels.aus, params.few_positives), *_missing_labels(labels, counts)]
+    blank = int((~labels.annotated).sum())
     return [f"{blank:,} of {len(labels.values):,} label rows are not annotated", *result] if blank else result
 
 
@@ -74,11 +73,23 @@ def _intensity_mismatch(corpus: Corpus) -> list[str]:
     return [f"{a.video} ({n}, {length.get(a.video, 0)})" for a, n in pairs if n != length.get(a.video, 0)]
 
 
-def _few_positives(counts: tuple[sp.SplitCounts, ...], few: int) -> list[str]:
+def _few_positives(counts: tuple[sp.SplitCounts, ...], aus: tuple[str, ...], few: int) -> list[str]:
     """Return a line for each split that has AUs with fewer positive frames than `few`."""
-    rare = {c.split: [f"{au} ({n})" for au, n in zip(AUS, c.positives) if n < few] for c in counts}
+    rare = {c.split: [f"{au} ({n})" for au, n in zip(aus, c.positives) if n < few] for c in counts}
     what = f"AUs with fewer than {few} positive frames in"
     return [f"{len(aus)} {what} {split}: {', '.join(aus)}" for split, aus in rare.items() if aus]
+
+
+def _missing_labels(labels: sh.Sheets, counts: tuple[sp.SplitCounts, ...]) -> list[str]:
+    """Return lines about AUs that are labelled in some of the annotated frames only, or in none of a split."""
+    annotated, labelled = int(labels.annotated.sum()), labels.labelled.sum(axis=0).tolist()
+    partly = [f"{au} ({n:,})" for au, n in zip(labels.aus, labelled) if n < annotated]
+    lines = [f"{len(partly)} AUs are not labelled in all of {annotated:,} annotated rows: {', '.join(partly)}"]
+    nowhere = {c.split: [au for au, n in zip(labels.aus, c.labelled) if not n] for c in counts if c.split != "fit"}
+    what = {"select": "threshold and mapping cannot be chosen for them", "validation": "they cannot be scored"}
+    for split, aus in nowhere.items():
+        lines += [f"{len(aus)} AUs have no label in {split}, so that {what[split]}: {', '.join(aus)}"] if aus else []
+    return lines if partly else []
 
 
 def _examples(names: list[str], most: int = 3) -> str:
