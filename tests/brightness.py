@@ -5,14 +5,14 @@ from typing import Any
 
 import numpy as np
 
-from aupair.aus import AUS
+from aupair.aus import AFFWILD2
 from aupair.evaluation.confidence import Confidence
 from aupair.evaluation.selection import Selection
 from aupair.inference.recognizer import Arrays, BundleRecognizer
 from aupair.mapping.extractor import Statistics
 from aupair.params import parse_params
 
-A = len(AUS)
+A = len(AFFWILD2)
 
 
 def score_brightness(images: np.ndarray) -> Arrays:

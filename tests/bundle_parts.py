@@ -1,28 +1,31 @@
 """Parts of a bundle: small stand-ins, and those of a flow that has run."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from aupair import stages, store
-from aupair.aus import AUS
+from aupair.aus import AFFWILD2
 from aupair.evaluation.confidence import TERMS
 from aupair.evaluation.selection import MAPPINGS
 from aupair.inference.bundle import Parts
 from aupair.params import Params
 
 
-def write_parts(work: Path, score: float = 0.6, f1: float = 0.5, data: str = "a.dir") -> Parts:
+def write_parts(
+    work: Path, score: float | None = 0.6, f1: float = 0.5, data: str = "a.dir", aus: Sequence[str] = AFFWILD2
+) -> Parts:
     """Write parts with networks that nobody can load; the first three AUs are decided with uncertainty."""
     for folder, name in (("f", "final"), ("h", "final"), ("mapping", "mapping")):
         (work / folder).mkdir(parents=True, exist_ok=True)
-        (work / folder / "about.json").write_text("{}")
+        store.write_json(work / folder / "about.json", {"aus": aus})
         (work / folder / f"{name}.safetensors").write_bytes(b"weights")
     (work / "statistics.safetensors").write_bytes(b"s")
     entry = {"threshold": 0.5, "confidence": dict.fromkeys(TERMS, 0.0)}
-    choices = {au: {"mapping": MAPPINGS[k < 3], **entry} for k, au in enumerate(AUS)}
-    tree = {**choices, "trial": 0, "confidence_quantiles": np.linspace(0, 1, 101).tolist()}
-    figures = {"f1": f1, "accuracy": 0.8, "score": score, "per_au": {au: {"f1": f1} for au in AUS}}
+    choices = {au: {"mapping": MAPPINGS[k < 3], **entry} for k, au in enumerate(aus)}
+    tree = {**choices, "aus": aus, "trial": 0, "confidence_quantiles": np.linspace(0, 1, 101).tolist()}
+    figures = {"f1": f1, "accuracy": 0.8, "score": score, "per_au": {au: {"f1": f1} for au in aus}}
     rows = [{"name": n, "split": s, **figures} for n in ("P1", "P2") for s in ("select", "validation")]
     for name, content in (("selection", tree), ("data", {"md5": data}), ("metrics", {"rows": rows})):
         store.write_json(work / f"{name}.json", content)

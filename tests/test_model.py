@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from aupair import stages, store
-from aupair.aus import AUS
+from aupair.aus import AFFWILD2
 from aupair.data.frames import load_frames
 from aupair.evaluation.selection import MAPPINGS
 from aupair.ranking.scores import read_sigma, read_y_hat
@@ -65,7 +65,7 @@ def test_what_is_served_is_what_was_trained(home: Path, aupair: Command) -> None
         ("pseudo_intensity", read_y_hat(artifact(home, "f", trial), len(frames))),
         ("uncertainty", read_sigma(artifact(home, "h", trial), len(frames))),
     ):
-        served = np.array([[float(row[f"{au}_{column}"] or "nan") for au in AUS] for row in lines])
+        served = np.array([[float(row[f"{au}_{column}"] or "nan") for au in AFFWILD2] for row in lines])
         stored = values[of_video]
         np.testing.assert_allclose(served, stored, rtol=0, atol=1e-5, err_msg=column)  # NaN where there is no face
 
@@ -79,7 +79,7 @@ def test_the_python_interface_returns_the_table_that_the_command_writes(
     _register(home, aupair)
     assert aupair("predict", "data/videos/s003c0.mp4", "--model", model, "--out", "out").code == 0
     table = Recognizer.load(model).predict("data/videos/s003c0.mp4")
-    written = pd.read_csv(home / "out" / "s003c0.csv", dtype=dict.fromkeys(AUS, "Int8"))
+    written = pd.read_csv(home / "out" / "s003c0.csv", dtype=dict.fromkeys(AFFWILD2, "Int8"))
     pd.testing.assert_frame_equal(table, written, check_dtype=False, atol=1e-5)
 
 
@@ -116,8 +116,8 @@ def _check_version(home: Path) -> None:
     (version,) = _versions()
     selection, metrics = store.read_json(artifact(home, "selection")), store.read_json(artifact(home, "metrics"))
     assert version.aliases == ("challenger",)
-    assert {au: MAPPINGS[version.tags[f"selection.{au}"] == "P1"] for au in AUS} == {
-        au: selection[au]["mapping"] for au in AUS
+    assert {au: MAPPINGS[version.tags[f"selection.{au}"] == "P1"] for au in AFFWILD2} == {
+        au: selection[au]["mapping"] for au in AFFWILD2
     }
     assert version.tags["data.md5"] == store.read_json(artifact(home, "info"))["md5"]
     select = {row["name"]: row["score"] for row in metrics["rows"] if row["split"] == "select"}
@@ -161,8 +161,8 @@ def _check_predictions(home: Path, aupair: Command, video: Path) -> None:
             "frame", "time_s", "status", "AU1", "AU1_raw", "AU1_pseudo_intensity", "AU1_uncertainty", "AU1_confidence",
         ]  # fmt: skip
         for row in table:
-            assert all((row[au] in ("0", "1")) == (row["status"] == "ok") for au in AUS)
-            assert all(0 <= float(row[f"{au}_confidence"]) <= 1 for au in AUS if row["status"] == "ok")
+            assert all((row[au] in ("0", "1")) == (row["status"] == "ok") for au in AFFWILD2)
+            assert all(0 <= float(row[f"{au}_confidence"]) <= 1 for au in AFFWILD2 if row["status"] == "ok")
         assert cv2.imread(str(out / f"{name}.png")) is not None
     assert sorted(path.name for path in out.iterdir()) == sorted(
         ["summary.csv", *(f"{name}.{kind}" for name in ("s003c0", "s000c0", "blank") for kind in ("csv", "png"))]

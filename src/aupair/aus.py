@@ -4,7 +4,7 @@ The AUs of a data set are those of its annotations, in their order; every artifa
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from aupair.errors import DataError
 
@@ -90,6 +90,8 @@ _RESERVED = frozenset(
         "thresholds",
         "tie",
         "comparisons",
+        "p1",
+        "p2",
     ]
 )
 """Words that are columns or keys in the files in which AUs are columns or keys, too."""
@@ -112,6 +114,13 @@ def describe_au(name: str) -> str:
 def label_au(name: str) -> str:
     """Return the name of an AU followed by what it is, such as `AU12 lip corner puller`, for a heading."""
     return f"{name} {describe_au(name)}".strip()
+
+
+def compare_aus(aus: Collection[str], others: Collection[str]) -> str:
+    """Return the difference between some AUs and others as text; "" if they are the same in the same order."""
+    missing, added = ([au for au in a if au not in b] for a, b in ((others, aus), (aus, others)))
+    parts = [f"{word} {', '.join(names)}" for word, names in (("without", missing), ("also", added)) if names]
+    return " and ".join(parts) or ("" if list(aus) == list(others) else "in another order")
 
 
 def check_au_names(names: Sequence[str], where: object) -> None:

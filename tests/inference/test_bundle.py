@@ -54,7 +54,7 @@ def test_the_card_says_data_scores_choices_and_limits(parts: Parts, tmp_path: Pa
     card = (tmp_path / "a" / "MODEL_CARD.md").read_text()
     for text in (
         "a.dir", "trial: 0", "| P2 | validation | 0.123 | 0.500 | undefined |",
-        "| AU1 | with |", "| AU26 | without |", "iBUG 300-W", "ipazc/mtcnn", "(n, 224, 224, 3)",
+        "| AU1 | inner brow raiser | with |", "| AU26 | jaw drop | without |", "iBUG 300-W", "ipazc/mtcnn", "(n, 224, 224, 3)",
     ):  # fmt: skip
         assert text in card
     assert "ImageNet's weights are" not in card, "the terms are the data set's"

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from aupair import Recognizer
-from aupair.aus import AUS
+from aupair.aus import AFFWILD2
 from aupair.errors import ArtifactError, AupairError, DataError, ParamsError
 from aupair.evaluation.confidence import Confidence
 from aupair.evaluation.selection import Selection
@@ -18,6 +18,7 @@ from aupair.faces.decode import read_frames
 from aupair.inference import predict as module
 from aupair.inference.predict import choose_abstain_share, find_videos, output_names, predict_videos
 from aupair.inference.predictions import VideoPredictions, VideoScores
+from aupair.inference.recognizer import BundleRecognizer
 from aupair.inference.timeline import save_timeline
 from brightness import A
 from conftest import rows_of
@@ -34,6 +35,9 @@ class StandIn:
     confidence = Confidence(np.zeros((A, 5)), quantiles, bounds, bounds)
     selection = Selection(0, np.ones(A, bool), np.full(A, 0.5), confidence)
 
+    aus = known_aus = AFFWILD2
+    limits = BundleRecognizer.limits
+
     def score_video(self, source: Path) -> VideoPredictions:
         time = np.array([frame.time for frame in read_frames(source)])
         index = np.arange(len(time))[:, None]
@@ -41,7 +45,7 @@ class StandIn:
         known = np.where(blind, np.nan, index / len(time)).astype(np.float32)
         decision = np.where(blind, -1, 1 - index % 2).astype(np.int8)
         status = ["no_face" if k % 3 == 2 else "ok" for k in range(len(time))]
-        return VideoPredictions(VideoScores(time, status, known, known), decision, known, known)
+        return VideoPredictions(self.known_aus, VideoScores(time, status, known, known), decision, known, known)
 
     def decide_video(self, scores: VideoPredictions, pool: None) -> VideoPredictions:
         return scores
@@ -65,15 +69,26 @@ def test_a_row_for_every_frame_and_empty_cells_without_a_face(tmp_path: Path, mo
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["clip.csv", "clip.png", "summary.csv"]
 
 
-@pytest.mark.parametrize(("more", "device"), [((), "auto"), (("--device", "cpu"), "cpu")])
-def test_the_command_passes_model_and_device_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, aupair: Callable[..., Any], more: tuple[str, ...], device: str
+@pytest.mark.parametrize(
+    ("more", "options"),
+    [
+        ((), ["auto", None]),
+        (("--device", "cpu"), ["cpu", None]),
+        (("--aus", "AU4, AU12"), ["auto", ["AU4", "AU12"]]),
+    ],
+)
+def test_the_command_passes_model_device_and_aus_on(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    aupair: Callable[..., Any],
+    more: tuple[str, ...],
+    options: list[object],
 ) -> None:
     arguments: list[object] = []
-    monkeypatch.setattr(Recognizer, "load", lambda model, device: arguments.extend((model, device)) or StandIn())
+    monkeypatch.setattr(Recognizer, "load", lambda *given: arguments.extend(given) or StandIn())
     video = write_grey_video(tmp_path / "clip.avi", *range(6))
     assert aupair("predict", video, "--out", tmp_path / "out", "--model", "models:/a/1", *more).code == 0
-    assert arguments == ["models:/a/1", device]
+    assert arguments == ["models:/a/1", *options]
     assert (tmp_path / "out" / "clip.csv").exists()
 
 
@@ -239,7 +254,7 @@ def test_the_table_has_the_columns_and_values_of_the_file(tmp_path: Path) -> Non
     result = StandIn().score_video(write_grey_video(tmp_path / "clip.mp4", *range(6)))
     table = result.to_table()
     result.write_csv(tmp_path / "out.csv")
-    written = pd.read_csv(tmp_path / "out.csv", dtype=dict.fromkeys(AUS, "Int8"))
+    written = pd.read_csv(tmp_path / "out.csv", dtype=dict.fromkeys(AFFWILD2, "Int8"))
     pd.testing.assert_frame_equal(table, written, check_dtype=False, atol=1e-5)
     assert table["AU1"].tolist()[:2] == [1, 0]
     assert table["AU1"].isna().tolist() == [status == "no_face" for status in result.scores.status]

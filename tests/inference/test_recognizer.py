@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from aupair import store
-from aupair.aus import AUS
+from aupair.aus import AFFWILD2
 from aupair.data.frames import load_frames
 from aupair.errors import ArtifactError
 from aupair.evaluation.confidence import TERMS
@@ -143,13 +143,15 @@ def test_predict_gives_the_very_scores_that_evaluate_judged(finished: Path, tiny
 
 def test_columns_are_five_for_each_au_in_order() -> None:
     columns = predict_rows(recognizer(Scorer()), video([0])).columns()
-    expected = [f"{au}{end}" for au in AUS for end in ("", "_raw", "_pseudo_intensity", "_uncertainty", "_confidence")]
+    expected = [
+        f"{au}{end}" for au in AFFWILD2 for end in ("", "_raw", "_pseudo_intensity", "_uncertainty", "_confidence")
+    ]
     assert list(columns) == expected
 
 
 def test_a_selection_that_lacks_an_au_is_one_line(tmp_path: Path) -> None:
     entry = {"variant": "P1", "threshold": 0.5, "confidence": dict.fromkeys(TERMS, 0.0)}
-    tree = {**{au: entry for au in AUS if au != "AU7"}, "trial": 0, "confidence_quantiles": [0, 1]}
+    tree = {**{au: entry for au in AFFWILD2 if au != "AU7"}, "trial": 0, "confidence_quantiles": [0, 1]}
     store.write_json(tmp_path / "selection.json", tree)
     with pytest.raises(ArtifactError, match="AU7") as caught:
         read_selection(tmp_path / "selection.json")

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from aupair.aus import AUS
+from aupair.aus import AFFWILD2
 from aupair.errors import ArtifactError, DataError, ParamsError
 from aupair.inference.predict import find_videos, predict_videos
 from aupair.inference.submission import (
@@ -20,7 +20,7 @@ from aupair.inference.submission import (
 from brightness import A, make_recognizer
 from listener import Listener
 
-HEADER = ",".join(AUS)
+HEADER = ",".join(AFFWILD2)
 
 
 def table(folder: Path, video: str, rows: str, last: str = "") -> Path:
@@ -30,8 +30,8 @@ def table(folder: Path, video: str, rows: str, last: str = "") -> Path:
     path = folder / f"{video}.csv"
     with open(path, "w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        numbers = [f"{au}_confidence" for au in AUS]
-        writer.writerow(["frame", "time_s", "status", *AUS, *numbers])
+        numbers = [f"{au}_confidence" for au in AFFWILD2]
+        writer.writerow(["frame", "time_s", "status", *AFFWILD2, *numbers])
         for k, (letter, other) in enumerate(zip(rows, last or rows)):
             status = "no_face" if letter == "-" else "ok"
             writer.writerow([k, f"{k / 30:.6f}", status, *[cell[letter]] * (A - 1), cell[other], *["0.5"] * A])
@@ -271,7 +271,15 @@ def test_a_test_release_of_crops_is_predicted_and_submitted(tmp_path: Path) -> N
     assert [(row.output, row.status, row.frames, row.faces, row.message) for row in done] == [
         ("v.1_left", "ok", 7, 3, ""), ("v.1_right", "ok", 4, 3, ""),
     ]  # fmt: skip
-    assert _read_decisions(tmp_path / "predictions" / "v.1_left.csv")[:, 0].tolist() == [-1, 1, 0, -1, -1, -1, 1]
+    assert _read_decisions(tmp_path / "predictions" / "v.1_left.csv", AFFWILD2)[:, 0].tolist() == [
+        -1,
+        1,
+        0,
+        -1,
+        -1,
+        -1,
+        1,
+    ]
     expected = tmp_path / "test_set.txt"
     expected.write_text("v.1_left,9\nv.1_right,4\n")
     rows = write_submission(tmp_path / "predictions", tmp_path / "out", expected)

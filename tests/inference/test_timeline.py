@@ -8,11 +8,11 @@ import cv2
 import numpy as np
 import pytest
 
-from aupair.aus import AUS
+from aupair.aus import AFFWILD2
 from aupair.inference.predictions import VideoPredictions, VideoScores
 from aupair.inference.timeline import _prediction_series, save_prediction_picture, save_timeline
 
-A = len(AUS)
+A = len(AFFWILD2)
 
 
 def result(n: int, faces: bool = True) -> VideoPredictions:
@@ -20,7 +20,7 @@ def result(n: int, faces: bool = True) -> VideoPredictions:
     y_hat = np.where(faces, rng.normal(size=(n, A)), np.nan).astype(np.float32)
     decision = np.where(faces, y_hat > 0, -1).astype(np.int8)
     scores = VideoScores(np.arange(n) / 25, ["ok" if faces else "no_face"] * n, y_hat, np.abs(y_hat))
-    return VideoPredictions(scores, decision, y_hat, np.clip(np.abs(y_hat), 0, 1))
+    return VideoPredictions(AFFWILD2, scores, decision, y_hat, np.clip(np.abs(y_hat), 0, 1))
 
 
 @pytest.mark.parametrize(("n", "faces"), [(1, True), (60, True), (5, False), (2100, True), (2100, False)])
@@ -39,7 +39,8 @@ def test_the_picture_of_readme_has_faces_above_the_panels(tmp_path: Path, monkey
         params=SimpleNamespace(preprocess_faces=None),
         score_rows=list,
         decide_video=lambda rows: result(len(rows)),
-        selection=SimpleNamespace(confidence=SimpleNamespace(limits=lambda share: np.full((2, A), share))),
+        aus=AFFWILD2,
+        limits=lambda share: np.full((2, A), share),
     )
     save_prediction_picture(tmp_path / "a.png", recognizer, Path("a.mp4"), "title", ["AU1", "AU4"])
     picture = cv2.imread(str(tmp_path / "a.png"))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from aupair.aus import AUS
+from aupair.aus import AFFWILD2
 from aupair.errors import RegistryError
 from aupair.registry.gate import Gate, list_refusals, load_gate, missing_selection_tags
 
@@ -12,8 +12,8 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 def tags(score: float = 0.6, f1: float = 0.5, data: str = "a.dir") -> dict[str, str]:
-    numbers = {f"f1.{au}": f"{f1:.6f}" for au in AUS}
-    return {f"selection.{au}": "P1" for au in AUS} | numbers | {"score.p2": f"{score:.6f}", "data.md5": data}
+    numbers = {f"f1.{au}": f"{f1:.6f}" for au in AFFWILD2}
+    return {f"selection.{au}": "P1" for au in AFFWILD2} | numbers | {"score.p2": f"{score:.6f}", "data.md5": data}
 
 
 def without(*names: str) -> dict[str, str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from aupair import store
-from aupair.aus import AUS
+from aupair.aus import AFFWILD2
 from aupair.evaluation.confidence import TERMS
 from aupair.evaluation.selection import MAPPINGS
 from aupair.registry.register import _git_commit_tag, _version_tags, headline_metrics
@@ -38,10 +38,10 @@ def test_the_parent_run_has_a_handful_of_metrics_and_evaluate_all_of_them() -> N
 def test_the_tags_say_what_was_chosen_and_why(tmp_path: Path) -> None:
     entry = {"threshold": 0.5, "confidence": dict.fromkeys(TERMS, 0.0)}
     why = {"difference": 0.025, "probability_with_better": 0.875}
-    tree = {au: {**entry, "mapping": MAPPINGS[au == "AU4"], **why} for au in AUS}
+    tree = {au: {**entry, "mapping": MAPPINGS[au == "AU4"], **why} for au in AFFWILD2}
     del tree["AU26"]["difference"]
     store.write_json(tmp_path / "selection.json", {**tree, "trial": 0, "tie": 0.01})
-    figures = {"score": 0.7, "per_au": {au: {"f1": 0.5} for au in AUS}}
+    figures = {"score": 0.7, "f1": 0.5, "per_au": {au: {"f1": 0.5} for au in AFFWILD2}}
     rows = [{"name": n, "split": s, **figures} for n in ("P1", "P2") for s in ("select", "validation")]
     tags = _version_tags(tmp_path, {"rows": rows})
     assert (tags["selection.AU4"], tags["selection.AU1"], tags["selection.tie"]) == ("P1", "P2", "0.010000")

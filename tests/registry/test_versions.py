@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from aupair.aus import AUS
+from aupair.aus import AFFWILD2
 from aupair.errors import ArtifactError, RegistryError
 from aupair.params import Params, parse_params
 from aupair.registry import versions
@@ -54,7 +54,7 @@ def test_a_version_has_its_tags_its_alias_and_its_runs(home: Path) -> None:
     done = register(home, "tags", whole=True)
     version = versions.get_version(done.version, "tags")
     assert version.aliases == ("challenger",)
-    assert [version.tags[f"selection.{au}"] for au in AUS] == ["P1"] * 3 + ["P2"] * 9
+    assert [version.tags[f"selection.{au}"] for au in AFFWILD2] == ["P1"] * 3 + ["P2"] * 9
     expected = {"score.p1": "0.600000", "score.p2": "0.600000", "data.md5": "a.dir", "bundle.sha256": done.sha256}
     assert expected.items() <= dict(version.tags).items()
     assert (home / "mlflow.db").exists()
@@ -146,7 +146,7 @@ def test_the_commands_see_a_model_of_any_name_and_speak_of_a_way_back_where_ther
         assert text in listed, text
     assert "0.8000" not in listed
     shown = aupair("registry", "show", 2, *name).out
-    assert re.findall(r"selection\.(AU\d+)", shown) == re.findall(r"f1\.(AU\d+)", shown) == list(AUS)
+    assert re.findall(r"selection\.(AU\d+)", shown) == re.findall(r"f1\.(AU\d+)", shown) == list(AFFWILD2)
     assert "commands version 2 (challenger)" in shown
     first = aupair("registry", "promote", 1, *name).out
     assert first == "version 1 is the champion\n", "there is nothing to roll back to"

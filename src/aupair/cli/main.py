@@ -224,6 +224,10 @@ def predict(
             help="Abstain from the fewest decisions such that at most a share R is wrong, with 95 % confidence.",
         ),
     ] = None,
+    aus: Annotated[
+        str | None,
+        typer.Option(metavar="AU,AU", help="Predict only these AUs, such as AU4,AU12; their order is the model's."),
+    ] = None,
     subjects: Annotated[
         Path | None,
         typer.Option(
@@ -238,7 +242,8 @@ def predict(
     from aupair.inference.predict import choose_abstain_share, find_videos, predict_videos
 
     videos = find_videos(sources)
-    recognizer, log = Recognizer.load(model, device), ConsoleLog()
+    names = None if aus is None else [name.strip() for name in aus.split(",")]
+    recognizer, log = Recognizer.load(model, device, names), ConsoleLog()
     share = choose_abstain_share(recognizer, abstain, coverage, risk, log)
     predict_videos(videos, recognizer, out, share, log, subjects)
 

@@ -16,7 +16,6 @@ Name = Annotated[str, typer.Option(help="The name of the registered model (regis
 @app.command("list", epilog="Example: `aupair registry list`")
 def _list(name: Name = "aupair") -> None:
     """List the versions with their aliases and scores."""
-    from aupair.aus import AUS
     from aupair.console import show_table
     from aupair.registry.versions import list_versions
 
@@ -27,13 +26,14 @@ def _list(name: Name = "aupair") -> None:
     }
     show_table(
         name,
-        ("version", "aliases", *scores, "with uncertainty", "data"),
+        ("version", "aliases", *scores, "AUs", "with uncertainty", "data"),
         (
             (
                 version.number,
                 ", ".join(version.aliases),
                 *(f"{float(version.tags[tag]):.3f}" if tag in version.tags else "" for tag in scores.values()),
-                " ".join(au for au in AUS if version.tags.get(f"selection.{au}") == "P1"),
+                len(version.aus),
+                " ".join(au for au in version.aus if version.tags.get(f"selection.{au}") == "P1"),
                 version.tags.get("data.md5", ""),
             )
             for version in list_versions(name)
@@ -73,7 +73,8 @@ def promote(
     champion = promote_version(version, force, name=name)
     has_previous = any(PREVIOUS in other.aliases for other in list_versions(name))
     hint = f"; {registry_command('rollback', name)} takes that back" if has_previous else ""
-    typer.echo(f"version {champion.number} is the champion{hint}")
+    score = "" if "score.p2" in champion.tags else " (its score is undefined: the gate compares F1)"
+    typer.echo(f"version {champion.number} is the champion{score}{hint}")
 
 
 @app.command(epilog="Example: `aupair registry rollback`")

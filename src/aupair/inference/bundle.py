@@ -2,13 +2,14 @@
 
 import hashlib
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from aupair import store
-from aupair.aus import AUS
+from aupair.aus import AFFWILD2, compare_aus, describe_au
 from aupair.errors import ArtifactError
 from aupair.params import Params
 
@@ -40,7 +41,7 @@ Output for each frame and AU: decision, raw output, pseudo-intensity, uncertaint
 
 Every choice was made on `select`; `validation` was scored once.
 
-## The mapping of each AU, with uncertainty or without
+## The AUs, and the mapping of each, with uncertainty or without
 
 {choices}
 
@@ -81,8 +82,9 @@ def write_bundle(folder: Path, parts: Parts, params: Params) -> str:
     """Write a bundle and return its hash.
 
     Raises:
-        ArtifactError: a part is missing, or of another target.
+        ArtifactError: a part is missing, of another target, or of other AUs.
     """
+    check_aus(parts.f, parts.h, parts.mapping, parts.selection)
     data, selection, metrics = (store.read_json(path) for path in (parts.data, parts.selection, parts.metrics))
     chosen_for = selection.get("target", "occurrence")  # files of earlier versions have no target
     if chosen_for != params.target:
@@ -138,8 +140,28 @@ def check_bundle(folder: Path) -> None:
         )
 
 
+def known_aus(about: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the AUs of a part, from its about.json or selection.json; files without the key have those of Aff-Wild2."""
+    return tuple(about.get("aus", AFFWILD2))
+
+
+def check_aus(f: Path, h: Path, mapping: Path, selection: Path) -> None:
+    """Check that the networks of three folders and a selection.json have the same AUs.
+
+    Raises:
+        ArtifactError: a file is missing, or has other AUs than the selection.
+    """
+    aus = known_aus(store.read_json(selection))
+    for path in (folder / "about.json" for folder in (f, h, mapping)):
+        if difference := compare_aus(known_aus(store.read_json(path)), aus):
+            todo = "run the flow again from check-data on"
+            raise ArtifactError(
+                "other AUs than the selection's", where=path, got=difference, expected=", ".join(aus), todo=todo
+            )
+
+
 def _model_card(data: str, selection: dict[str, Any], metrics: dict[str, Any], size: int) -> str:
-    """Return the model card: the data's hash, the scores, the mapping chosen for each AU, and the limits."""
+    """Return the model card: the data's hash, the scores, the AUs with the mapping chosen for each, and the limits."""
     from aupair.evaluation.selection import uses_uncertainty
 
     scores = ["| | split | F1 | accuracy | score |", "|---|---|---|---|---|"]
@@ -147,8 +169,10 @@ def _model_card(data: str, selection: dict[str, Any], metrics: dict[str, Any], s
     if intensities := metrics.get("intensity_rows"):
         scores += ["", "Intensity, levels 0 to 5:", "", "| | split | ICC(3,1) | MAE | PCC |", "|---|---|---|---|---|"]
         scores += _score_lines(intensities, ("icc", "mae", "pcc"))
-    choices = ["| AU | mapping |", "|---|---|"]
-    choices += [f"| {au} | {'with' if uses_uncertainty(selection[au]) else 'without'} |" for au in AUS]
+    choices = ["| AU | name in FACS | mapping |", "|---|---|---|"]
+    for au in known_aus(selection):
+        mapping = "with" if uses_uncertainty(selection[au]) else "without"
+        choices.append(f"| {au} | {describe_au(au)} | {mapping} |")
     return _CARD.format(
         size=size, data=data, trial=selection["trial"], scores="\n".join(scores), choices="\n".join(choices)
     )

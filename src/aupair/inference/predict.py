@@ -102,7 +102,8 @@ def choose_abstain_share(
             `select`; the resulting share is logged.
 
     Raises:
-        ParamsError: several options are given, one is not a share, or the risk cannot be achieved.
+        ParamsError: several options are given, one is not a share, the risk cannot be achieved, or it is given for a
+            recognizer that predicts only some of its AUs.
         ArtifactError: the model was made by a version of aupair that did not store risks.
     """
     options = {"--abstain": abstain, "--coverage": coverage, "--risk": risk}
@@ -115,6 +116,9 @@ def choose_abstain_share(
     if risk is None:
         share = abstain if coverage is None else 1 - coverage
         return share or None  # with a share of 0, decisions are kept even if they are less confident than all of select
+    if recognizer.aus != recognizer.known_aus:
+        todo = "leave one of them out: the risk is that of all AUs of the model together"
+        raise ParamsError("these options exclude each other", got="--risk and --aus", todo=todo)
     share = recognizer.selection.confidence.share_for_risk(risk)
     promise = f"at most {100 * risk:g} % are wrong (95 % confidence, people like those of select)"
     log.line(f"abstaining from {100 * share:.0f} % of the decisions, so that {promise}")
@@ -134,7 +138,7 @@ def write_predictions(
     Args:
         persons: the person of each video; None: each video is of another person.
     """
-    limits = None if abstain is None else recognizer.selection.confidence.limits(abstain)
+    limits = None if abstain is None else recognizer.limits(abstain)
     videos_of: dict[str | int, list[int]] = {}
     for k, person in enumerate(range(len(videos)) if persons is None else persons):
         videos_of.setdefault(person, []).append(k)

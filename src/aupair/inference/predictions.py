@@ -1,13 +1,13 @@
 """The scores of a video, its decisions, and the table and CSV file of both."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from aupair import store
-from aupair.aus import AUS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,6 +40,7 @@ class VideoPredictions:
     """The decisions for all n frames of a video; NaN where there is no face.
 
     Attributes:
+        aus: the names of the A AUs.
         scores: the scores that the decisions are computed from.
         decision: (n, A) int8, 1 active, 0 not, NO_DECISION without a face.
         raw: (n, A) float32, the chosen mapping's output, unclamped.
@@ -47,6 +48,7 @@ class VideoPredictions:
         intensity: (n, A) float32, 0..5, unrounded; None if the target is occurrence.
     """
 
+    aus: tuple[str, ...]
     scores: VideoScores
     decision: np.ndarray
     raw: np.ndarray
@@ -57,6 +59,17 @@ class VideoPredictions:
     def faces(self) -> int:
         """Return how many frames have a face."""
         return self.scores.status.count("ok")
+
+    def only(self, aus: Sequence[str]) -> "VideoPredictions":
+        """Return the predictions of some of the AUs, in the order of `aus`."""
+        keep = [self.aus.index(au) for au in aus]
+        y_hat, sigma, decision, raw, confidence = (
+            values[:, keep]
+            for values in (self.scores.y_hat, self.scores.sigma, self.decision, self.raw, self.confidence)
+        )
+        scores = replace(self.scores, y_hat=y_hat, sigma=sigma)
+        intensity = None if self.intensity is None else self.intensity[:, keep]
+        return VideoPredictions(tuple(aus), scores, decision, raw, confidence, intensity)
 
     def abstained(self, limits: np.ndarray | None) -> np.ndarray:
         """Return which decisions have too low confidence, (n, A) bool.
@@ -69,14 +82,14 @@ class VideoPredictions:
         return self.confidence < np.where(self.decision == 1, limits[1], limits[0])
 
     def columns(self) -> dict[str, np.ndarray]:
-        """Return the columns by name, (n,) each: AU1, AU1_raw, AU1_pseudo_intensity, AU1_uncertainty, AU1_confidence, AU2 ...
+        """Return the columns of each AU by name, (n,) each: AU1, AU1_raw, AU1_pseudo_intensity, AU1_uncertainty, AU1_confidence.
 
         If the target is intensity, AU1_intensity follows AU1.
         """
         arrays = {"": self.decision} | ({} if self.intensity is None else {"_intensity": self.intensity})
         arrays |= {"_raw": self.raw, "_pseudo_intensity": self.scores.y_hat}
         arrays |= {"_uncertainty": self.scores.sigma, "_confidence": self.confidence}
-        return {f"{au}{ending}": array[:, k] for k, au in enumerate(AUS) for ending, array in arrays.items()}
+        return {f"{au}{ending}": array[:, k] for k, au in enumerate(self.aus) for ending, array in arrays.items()}
 
     def to_table(self, limits: np.ndarray | None = None) -> "pd.DataFrame":
         """Return a row for every frame: frame (0-based), time_s, status, and `columns`.
@@ -94,7 +107,7 @@ class VideoPredictions:
         columns: dict[str, Any] = {"frame": frame, "time_s": self.scores.time, "status": self.scores.status}
         columns |= self.columns()
         abstained = self.abstained(limits)
-        for k, au in enumerate(AUS):
+        for k, au in enumerate(self.aus):
             decision = self.decision[:, k]
             values = pd.arrays.IntegerArray(decision, decision == NO_DECISION)
             columns[au] = values if limits is None else pd.Series(values, dtype=object).mask(abstained[:, k], ABSTAIN)

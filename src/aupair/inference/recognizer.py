@@ -4,7 +4,7 @@ A video is processed as a stream: images are freed after they are scored, featur
 grows by some hundred bytes for each frame.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from aupair import store
-from aupair.aus import AUS
-from aupair.errors import ArtifactError
+from aupair.aus import AFFWILD2, check_au_names
+from aupair.errors import ArtifactError, ParamsError
 from aupair.faces.row import FaceRow
-from aupair.inference.bundle import check_bundle
+from aupair.inference.bundle import check_aus, check_bundle
 from aupair.inference.predictions import NO_DECISION, VideoPredictions, VideoScores
 from aupair.params import Params, parse_stored_params
 
@@ -40,6 +40,7 @@ class BundleRecognizer:
         mapping: features (n, A, F) -> raw with uncertainty, raw without, (n, A) float32 each.
         selection: the mapping and the threshold of each AU, and the confidence.
         params: the params that the model was trained with.
+        chosen: the AUs to predict, in the model's order; empty: all that it knows. See `only`.
     """
 
     scorer: Callable[[np.ndarray], Arrays]
@@ -47,6 +48,17 @@ class BundleRecognizer:
     mapping: Callable[[np.ndarray], Arrays]
     selection: "Selection"
     params: Params
+    chosen: tuple[str, ...] = ()
+
+    @property
+    def known_aus(self) -> tuple[str, ...]:
+        """Return the AUs that the model knows; all of them are computed."""
+        return getattr(self.selection, "aus", AFFWILD2)
+
+    @property
+    def aus(self) -> tuple[str, ...]:
+        """Return the AUs of the predictions."""
+        return self.chosen or self.known_aus
 
     @classmethod
     def load(cls, folder: Path, device: str = "auto") -> Self:
@@ -60,6 +72,7 @@ class BundleRecognizer:
         from aupair.ranking.scores import Scorer
 
         check_bundle(folder)
+        check_aus(folder / "f", folder / "h", folder / "mapping", folder / "selection.json")
         return cls(
             scorer=Scorer(folder / "f", folder / "h", device),
             statistics=Statistics.load(folder / "statistics.safetensors"),
@@ -67,6 +80,29 @@ class BundleRecognizer:
             selection=read_selection(folder / "selection.json"),
             params=parse_stored_params(store.read_json(folder / "params.json"), where=str(folder / "params.json")),
         )
+
+    def only(self, aus: Collection[str] | None) -> Self:
+        """Return the recognizer with predictions of these AUs only, in the model's order; with None, unchanged.
+
+        Raises:
+            DataError: `aus` is empty, or an AU is named twice.
+            ParamsError: the model does not know an AU.
+        """
+        if aus is None:
+            return self
+        check_au_names(list(aus), "the AUs to predict")
+        if unknown := [au for au in aus if au not in self.known_aus]:
+            what, known = "the model does not know these AUs", ", ".join(self.known_aus)
+            raise ParamsError(what, got=", ".join(unknown), expected=f"some of {known}")
+        return replace(self, chosen=tuple(au for au in self.known_aus if au in aus))
+
+    def limits(self, share: float) -> np.ndarray:
+        """Return the confidences below which a share of the decisions is left out: (2, A), for the AUs of the predictions.
+
+        Raises:
+            ArtifactError: see `Confidence.limits`.
+        """
+        return self.selection.confidence.limits(share)[:, [self.known_aus.index(au) for au in self.aus]]
 
     def predict_video(self, source: Path) -> VideoPredictions:
         """Decode a video, find its faces, and decide for every frame of it.
@@ -106,7 +142,7 @@ class BundleRecognizer:
         images, batch = faces(), self.params.extract_features.batch
         parts = [self.scorer(np.stack([first, *islice(images, batch - 1)])) for first in images]
         ok = np.array([text == "ok" for text in status], bool)
-        y_hat, sigma = (np.full((len(ok), len(AUS)), np.nan, np.float32) for _ in range(2))
+        y_hat, sigma = (np.full((len(ok), len(self.known_aus)), np.nan, np.float32) for _ in range(2))
         if parts:
             y_hat[ok], sigma[ok] = (np.concatenate(part) for part in zip(*parts))
         return VideoScores(np.array(time, np.float64), status, y_hat, sigma)
@@ -133,7 +169,7 @@ class BundleRecognizer:
                 decision[own] = self.selection.decide(raw[own])
                 confidence[own] = self.selection.confidence_of(raw[own], sigma[own])
         intensity = clamp_levels(raw) if self.params.target == "intensity" else None
-        return VideoPredictions(scores, decision, raw, confidence, intensity)
+        return VideoPredictions(self.known_aus, scores, decision, raw, confidence, intensity).only(self.aus)
 
     def _recompress(self, row: FaceRow) -> FaceRow:
         """Compress and decompress a face as JPEG, as training does, so that the networks see the same pixels."""

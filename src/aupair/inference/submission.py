@@ -3,7 +3,8 @@
 Missing decisions (no face, a frame that cannot be decoded, or abstained) are replaced by the nearest one of the video.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+import csv
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from aupair import store
-from aupair.aus import AUS
+from aupair.aus import AFFWILD2, compare_aus
 from aupair.data.crops import frame_number
 from aupair.errors import ArtifactError, DataError, ParamsError
 from aupair.evaluation.nearest_face import fill_nearest
@@ -69,7 +70,7 @@ def write_submission(
     Raises:
         ParamsError: `form` or `missing` is unknown.
         DataError: the list cannot be read, or a video of it has no prediction.
-        ArtifactError: a table is not one of predict's.
+        ArtifactError: a table is not one of predict's, or has other AUs than the others.
     """
     for option, value, known in (("--form", form, _FORMS), ("--missing", missing, _MISSING)):
         if value not in known:
@@ -78,13 +79,16 @@ def write_submission(
     frames_of = _predicted_videos(predictions, tables) if expected is None else _read_expected(expected)
     if missing == "error":
         _check_missing(frames_of, tables, predictions, expected)
+    aus = _common_aus([tables[video] for video in frames_of if video in tables] or list(tables.values()))
+    if difference := compare_aus(aus, AFFWILD2):
+        log.line(f"not the AUs of Aff-Wild2's challenges: {difference}")
     rows, decisions = [], {}
     for video, frames in log.progress(frames_of.items(), len(frames_of), "videos"):
-        row, decisions[video] = _fill_video(video, frames, tables.get(video))
+        row, decisions[video] = _fill_video(video, frames, tables.get(video), aus)
         rows.append(row)
         if row.message:
             log.line(f"{video}: {row.message}")
-    (_write_files if form == "files" else _write_table)(out, decisions)
+    (_write_files if form == "files" else _write_table)(out, aus, decisions)
     written = {_TABLE} if form == "table" else {f"{video}.txt" for video in decisions}
     others = {
         "predicted videos are not in the list": sorted(set(tables) - set(frames_of)),
@@ -124,13 +128,45 @@ def _read_expected(path: Path) -> dict[str, int | None]:
     return frames_of
 
 
-def _read_decisions(path: Path) -> np.ndarray:
+def _common_aus(tables: Sequence[Path]) -> tuple[str, ...]:
+    """Return the AUs of tables that predict wrote.
+
+    Raises:
+        ArtifactError: a table is not one of predict's, or has other AUs than the first.
+    """
+    first = _read_aus(tables[0])
+    for path in tables[1:]:
+        if difference := compare_aus(_read_aus(path), first):
+            expected = f"{', '.join(first)}, as in {tables[0].name}"
+            todo = "predict all videos with the same model and --aus"
+            raise ArtifactError("a table with other AUs", where=path, got=difference, expected=expected, todo=todo)
+    return first
+
+
+def _read_aus(path: Path) -> tuple[str, ...]:
+    """Return the AUs of a table that predict wrote: each has a column of confidences.
+
+    Raises:
+        ArtifactError: it has none.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            header = next(csv.reader(file), [])
+    except (OSError, ValueError, csv.Error) as error:
+        raise _not_a_table(path, error) from error
+    ending = "_confidence"
+    if aus := tuple(name.removesuffix(ending) for name in header if name.endswith(ending)):
+        return aus
+    raise _not_a_table(path, "no AU")
+
+
+def _read_decisions(path: Path, aus: Sequence[str]) -> np.ndarray:
     """Read the decisions of a table that predict wrote: (n, A) int8, 1 active, 0 not, -1 no face or abstained.
 
     Raises:
         ArtifactError: a column is missing, a frame is left out, or a cell is something else.
     """
-    columns = ["frame", *AUS]
+    columns = ["frame", *aus]
     options = pa.csv.ConvertOptions(include_columns=columns, column_types=dict.fromkeys(columns, pa.string()))
     try:
         table = pa.csv.read_csv(path, convert_options=options)
@@ -139,8 +175,8 @@ def _read_decisions(path: Path) -> np.ndarray:
     if table["frame"].to_pylist() != [str(k) for k in range(len(table))]:
         raise _not_a_table(path, "frames that are not 0, 1, 2 ...")
     meanings = {"0": 0, "1": 1, "": NO_DECISION, ABSTAIN: NO_DECISION}
-    decisions = np.empty((len(table), len(AUS)), np.int8)
-    for k, au in enumerate(AUS):
+    decisions = np.empty((len(table), len(aus)), np.int8)
+    for k, au in enumerate(aus):
         cells = pc.index_in(table[au], pa.array(meanings))
         if cells.null_count:
             raise _not_a_table(path, f"another value in the column {au}")
@@ -154,28 +190,30 @@ def _fill_decisions(decisions: np.ndarray, frames: int | None) -> np.ndarray:
     Each AU takes its nearest decision, the earlier of two, or 0 if it has none at all. `frames` None: n.
     """
     frames = len(decisions) if frames is None else frames
-    missing = np.full((max(frames - len(decisions), 0), len(AUS)), NO_DECISION, np.int8)
+    missing = np.full((max(frames - len(decisions), 0), decisions.shape[1]), NO_DECISION, np.int8)
     rows = np.concatenate([decisions, missing])
     same_video = np.zeros(len(rows), np.int64)
     columns = [fill_nearest(column, column != NO_DECISION, same_video, empty=0) for column in rows.T]
     return np.stack(columns, axis=1)[:frames]
 
 
-def _fill_video(video: str, frames: int | None, table: Path | None) -> tuple[_SubmissionRow, np.ndarray]:
+def _fill_video(
+    video: str, frames: int | None, table: Path | None, aus: Sequence[str]
+) -> tuple[_SubmissionRow, np.ndarray]:
     """Read a video's decisions and fill those that are missing."""
     if table is None and frames is None:
         todo = "zeros need its number of frames: name it in --expected"
         raise DataError("a video without a prediction", where=video, todo=todo)
-    decisions = np.empty((0, len(AUS)), np.int8) if table is None else _read_decisions(table)
+    decisions = np.empty((0, len(aus)), np.int8) if table is None else _read_decisions(table, aus)
     full = _fill_decisions(decisions, frames)
-    message = "no prediction, zeros are written" if table is None else _message(decisions, frames)
+    message = "no prediction, zeros are written" if table is None else _message(decisions, frames, aus)
     return _SubmissionRow(video, len(full), message), full
 
 
-def _message(decisions: np.ndarray, frames: int | None) -> str:
+def _message(decisions: np.ndarray, frames: int | None, aus: Sequence[str]) -> str:
     """Return the difference from a complete prediction as text; empty if there is none."""
     decided = (decisions != NO_DECISION).any(axis=0)
-    undecided = [au for au, some in zip(AUS, decided) if not some]
+    undecided = [au for au, some in zip(aus, decided) if not some]
     parts = []
     if not decided.any():
         parts.append("no frame with a decision, zeros are written")
@@ -254,16 +292,16 @@ def _not_a_table(path: Path, got: object) -> ArtifactError:
     return ArtifactError("not a table of predictions", where=path, got=got, expected=expected, todo="predict again")
 
 
-def _write_files(out: Path, decisions: Mapping[str, np.ndarray]) -> None:
+def _write_files(out: Path, aus: Sequence[str], decisions: Mapping[str, np.ndarray]) -> None:
     """Write a file for each video."""
     for video, rows in decisions.items():
-        store.write_text(out / f"{video}.txt", "\n".join([",".join(AUS), *_cells(rows)]) + "\n")
+        store.write_text(out / f"{video}.txt", "\n".join([",".join(aus), *_cells(rows)]) + "\n")
 
 
-def _write_table(out: Path, decisions: Mapping[str, np.ndarray]) -> None:
+def _write_table(out: Path, aus: Sequence[str], decisions: Mapping[str, np.ndarray]) -> None:
     """Write one file for all videos, with a line for each image; images are counted from 1."""
     with store.atomic(out / _TABLE) as temporary, open(temporary, "w") as file:
-        file.write(",".join([_LOCATION, *AUS]) + "\n")
+        file.write(",".join([_LOCATION, *aus]) + "\n")
         for video, rows in decisions.items():
             file.writelines(f"{video}/{k:05d}.jpg,{cells}\n" for k, cells in enumerate(_cells(rows), start=1))
 

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from aupair.aus import AUS
 from aupair.inference.predictions import VideoPredictions
 
 if TYPE_CHECKING:
@@ -30,14 +29,14 @@ def save_timeline(path: Path, result: VideoPredictions, title: str, limits: np.n
 
 
 def save_prediction_picture(
-    path: Path, recognizer: "BundleRecognizer", video: Path, title: str, aus: Sequence[str] = AUS
+    path: Path, recognizer: "BundleRecognizer", video: Path, title: str, aus: Sequence[str] = ()
 ) -> None:
     """Predict a short video and write its timeline with faces above it, as docs/prediction.png shows it.
 
     All of the video's faces are held in memory. The picture has 256 colours, so that it is small.
 
     Args:
-        aus: the AUs to draw.
+        aus: the AUs to draw, in this order; none: all that the recognizer predicts.
     """
     from aupair.faces.video import iter_faces
     from aupair.report.timelines import draw_timeline, nearest_to_even
@@ -47,8 +46,8 @@ def save_prediction_picture(
     images = [row.image for row in rows]
     shown = nearest_to_even(result.scores.time, np.array([image is not None for image in images]))
     faces = [image for image in (images[k] for k in shown) if image is not None]
-    series = _prediction_series(result, recognizer.selection.confidence.limits(_PICTURE_ABSTAINS))
-    panels = [AUS.index(au) for au in aus]
+    series = _prediction_series(result, recognizer.limits(_PICTURE_ABSTAINS))
+    panels = [recognizer.aus.index(au) for au in aus or recognizer.aus]
     draw_timeline(series, title, panels, faces=faces).save_png(path, colours=256)
 
 
@@ -62,4 +61,4 @@ def _prediction_series(result: VideoPredictions, limits: np.ndarray | None = Non
     if limits is not None:
         strips["abstained"] = [(result.abstained(limits), PURPLE)]
     no_face = np.array([status != "ok" for status in scores.status], bool)
-    return Series(scores.time, scores.y_hat, scores.sigma, no_face, strips)
+    return Series(result.aus, scores.time, scores.y_hat, scores.sigma, no_face, strips)

@@ -7,18 +7,21 @@ from typing import Annotated
 import yaml
 from pydantic import Field, ValidationError
 
-from aupair.aus import AUS
+from aupair.aus import AFFWILD2, compare_aus
 from aupair.errors import RegistryError
 from aupair.record import Record
 
 PATH = Path("mlflow/registry.yaml")
+
+AUS_TAG = "aus"
+"""The tag with the AUs of a version, separated by commas; versions from before it have those of Aff-Wild2."""
 
 
 class Gate(Record):
     """Settings of the gate; it compares tags of versions, so that nothing is downloaded."""
 
     score_margin: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """how much lower than the champion's the score may be"""
+    """how much lower than the champion's the score may be, or the mean F1 where the score is undefined"""
     f1_margin: Annotated[float, Field(ge=0, le=1)] = 0.05
     """how much lower than the champion's the F1 of any AU may be"""
     same_data: bool = True
@@ -45,9 +48,14 @@ def load_gate(path: Path = PATH) -> Gate:
         ) from error
 
 
+def known_aus(tags: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the AUs of a version from its tags."""
+    return tuple(tags[AUS_TAG].split(",")) if AUS_TAG in tags else AFFWILD2
+
+
 def missing_selection_tags(tags: Mapping[str, str]) -> list[str]:
     """Return the reasons why a version cannot be promoted at all, even with --force; empty if there are none."""
-    lacking = [au for au in AUS if tags.get(f"selection.{au}") not in ("P1", "P2")]
+    lacking = [au for au in known_aus(tags) if tags.get(f"selection.{au}") not in ("P1", "P2")]
     return [f"no selection tag (P1: with uncertainty, P2: without) for {', '.join(lacking)}"] if lacking else []
 
 
@@ -56,8 +64,14 @@ def list_refusals(gate: Gate, version: Mapping[str, str], champion: Mapping[str,
     reasons: list[str] = []
     if gate.same_data and version.get("data.md5") != champion.get("data.md5"):
         reasons.append(f"other data ({version.get('data.md5')}, the champion's {champion.get('data.md5')})")
-    reasons += _compare_tag("score.p2", gate.score_margin, version, champion)
-    for au in AUS:
+    aus, others = known_aus(version), known_aus(champion)
+    if set(aus) != set(others):
+        reasons.append(f"other AUs than the champion's ({compare_aus(aus, others)})")
+    defined = "score.p2" in version.keys() & champion.keys()  # where no frame of `select` has all labels it is not
+    reasons += _compare_tag(
+        "score.p2" if defined or "f1.p2" not in champion else "f1.p2", gate.score_margin, version, champion
+    )
+    for au in aus:
         reasons += _compare_tag(f"f1.{au}", gate.f1_margin, version, champion)
     return reasons
 

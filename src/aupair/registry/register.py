@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aupair import store
-from aupair.aus import AUS
 from aupair.errors import ArtifactError
-from aupair.inference.bundle import Parts, write_bundle
+from aupair.inference.bundle import Parts, known_aus, write_bundle
 from aupair.inference.recognizer import read_selection
 from aupair.log import SILENT, Log
 from aupair.params import Params
 from aupair.registry import live_logging, mlflow_store, versions
+from aupair.registry.gate import AUS_TAG
 from aupair.registry.runs import PARENT, StageRun, finite_numbers, hash_flow, log_flow, pipeline_tag
 
 if TYPE_CHECKING:
@@ -97,28 +97,28 @@ def register_bundle(
 
 
 def _version_tags(bundle: Path, metrics: Mapping[str, Any]) -> dict[str, str]:
-    """Return a version's tags: the mapping of each AU, scores and F1 on `select`, scores on `validation`.
+    """Return a version's tags: the AUs, the mapping of each, scores and F1 on `select`, and on `validation`.
 
-    `selection.AU1` is P1 if the mapping with uncertainty decides, P2 if the one without does. Its evidence:
+    A number that is undefined has no tag. `selection.AU1` is P1 if the mapping with uncertainty decides, P2 if the one without does. Its evidence:
     `selection.AU1.difference` is the score with uncertainty minus the score without, 1/2 (F1 + accuracy) on `select`;
     `selection.AU1.probability` is the probability that the score with uncertainty is higher. P1 needs a difference above
     `selection.tie`. A model of intensities has ICC and MAE, too: `icc.p2` of `select`, `validation.icc.p2` and so on.
     """
     path = bundle / "selection.json"
     selection, uses = store.read_json(path), read_selection(path).uses_uncertainty
-    numbers = {"selection.tie": selection.get("tie")}
-    for au in AUS:
+    aus, numbers = known_aus(selection), {"selection.tie": selection.get("tie")}
+    for au in aus:
         numbers[f"selection.{au}.difference"] = selection[au].get("difference")
         numbers[f"selection.{au}.probability"] = selection[au].get("probability_with_better")
         numbers[f"f1.{au}"] = _row(metrics, "P2", "select")["per_au"][au]["f1"]
     for name in ("P1", "P2"):
         for split, prefix in (("select", ""), ("validation", "validation.")):
-            numbers[f"{prefix}score.{name.lower()}"] = _row(metrics, name, split)["score"]
+            numbers |= {f"{prefix}{key}.{name.lower()}": _row(metrics, name, split)[key] for key in ("score", "f1")}
     for row in metrics.get("intensity_rows", ()):
         if row["name"] in ("P1", "P2"):
             prefix = "" if row["split"] == "select" else f"{row['split']}."
             numbers |= {f"{prefix}{key}.{row['name'].lower()}": row[key] for key in ("icc", "mae")}
-    tags = {f"selection.{au}": "P1" if used else "P2" for au, used in zip(AUS, uses)}
+    tags = {AUS_TAG: ",".join(aus)} | {f"selection.{au}": "P1" if used else "P2" for au, used in zip(aus, uses)}
     return tags | {key: f"{value:.6f}" for key, value in numbers.items() if value is not None}
 
 
@@ -156,7 +156,7 @@ def _log_bundle(client: "MlflowClient", bundle: Path, run_id: str, params: Param
                 python_model=str(package / "registry" / "serving.py"),
                 artifacts={"bundle": str(bundle)},
                 code_paths=[str(package)],
-                signature=_serving_signature(params),
+                signature=_serving_signature(params, known_aus(store.read_json(bundle / "selection.json"))),
                 pip_requirements=str(bundle / "requirements.txt"),
             )
         return str(info.model_uri)
@@ -167,7 +167,7 @@ def _log_bundle(client: "MlflowClient", bundle: Path, run_id: str, params: Param
         return mlflow_store.retrying(f"logging {bundle}", log_model)
 
 
-def _serving_signature(params: Params) -> "ModelSignature":
+def _serving_signature(params: Params, aus: Sequence[str]) -> "ModelSignature":
     """Return the signature of serving: faces (n, size, size, 3) uint8 and `fps` -> a row of numbers for each face."""
     import numpy as np
     from mlflow.models import ModelSignature
@@ -178,7 +178,7 @@ def _serving_signature(params: Params) -> "ModelSignature":
         names.insert(0, "intensity")
     size = params.preprocess_faces.size
     columns: list[ColSpec | TensorSpec] = []
-    for au in AUS:
+    for au in aus:
         columns.append(ColSpec("integer", au))
         columns += [ColSpec("float", f"{au}_{name}") for name in names]
     # The tensor has no name: with one, predict would receive a dict.

@@ -30,7 +30,7 @@ class Version:
     """One version of the registered model.
 
     Attributes:
-        tags: selection.*, score.*, f1.*, data.md5, bundle.sha256, ...
+        tags: aus, selection.*, score.*, f1.*, data.md5, bundle.sha256, ...
         run_id: the parent run of its flow.
     """
 
@@ -38,6 +38,11 @@ class Version:
     aliases: tuple[str, ...]
     tags: Mapping[str, str]
     run_id: str
+
+    @property
+    def aus(self) -> tuple[str, ...]:
+        """Return the AUs that the model knows."""
+        return gates.known_aus(self.tags)
 
 
 def registry_command(verb: str, name: str) -> str:
