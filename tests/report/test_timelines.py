@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from matplotlib.collections import PolyCollection
 
-from aupair.aus import AUS
+from aupair.aus import AFFWILD2
 from aupair.report.figures import ORANGE, Drawing
 from aupair.report.timelines import (
     SECONDS,
@@ -21,7 +21,7 @@ from aupair.report.timelines import (
 )
 from report.worlds import evaluation_of, frames_of
 
-A = len(AUS)
+A = len(AFFWILD2)
 
 
 def test_the_videos_with_most_changes_are_shown_of_different_people_first() -> None:
@@ -89,7 +89,9 @@ def test_bins_of_a_long_video() -> None:
     rng = np.random.default_rng(0)
     y_hat, active = rng.normal(size=(5003, A)), rng.random((5003, A)) < 0.3
     time = np.arange(5003) / 25
-    series = Series(time, y_hat, np.ones((5003, A)), np.zeros(5003, bool), {"active": [(active, ORANGE)]}).binned()
+    series = Series(
+        AFFWILD2, time, y_hat, np.ones((5003, A)), np.zeros(5003, bool), {"active": [(active, ORANGE)]}
+    ).binned()
     lowest, highest = series.extremes or (np.zeros(0), np.zeros(0))
     np.testing.assert_array_equal(lowest[7], y_hat[21:24].min(axis=0))
     np.testing.assert_array_equal(highest[-1], y_hat[5001:].max(axis=0))
@@ -111,7 +113,7 @@ def test_the_drawing_has_a_bar_for_each_run_and_faces_above(tmp_path: Path) -> N
     active = np.zeros((10, A), bool)
     active[2:4, 5] = active[7, 5] = True
     zeros = np.zeros((10, A))
-    series = Series(np.arange(10) / 2, zeros, zeros + 1, np.arange(10) == 9, {"active": [(active, ORANGE)]})
+    series = Series(AFFWILD2, np.arange(10) / 2, zeros, zeros + 1, np.arange(10) == 9, {"active": [(active, ORANGE)]})
     faces = [np.full((8, 8, 3), 20 * k, np.uint8) for k in range(3)]
     drawing = draw_timeline(series, "a video", [5, 0], faces=faces)
     assert bars_of(drawing, ORANGE) == [(1.0, 2.0), (3.5, 4.0)]

@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from aupair.aus import AUS, NAMES
+from aupair.aus import label_au
 from aupair.data.frames import Frames
 from aupair.evaluation.evaluate import Evaluation
 from aupair.report.figures import BLUE, INK, ORANGE, PURPLE, RED, STYLE, Drawing
@@ -44,6 +44,7 @@ class Series:
     """The data of a timeline: n frames of one video, or n bins of frames.
 
     Attributes:
+        aus: the names of the A AUs.
         time: (n,) float64, seconds, ascending.
         y_hat, sigma: (n, A) float, NaN without a face.
         no_face: (n,) bool, or the share of a bin's frames.
@@ -51,6 +52,7 @@ class Series:
         extremes: the lowest and the highest y_hat of each bin, (n, A) each.
     """
 
+    aus: tuple[str, ...]
     time: np.ndarray
     y_hat: np.ndarray
     sigma: np.ndarray
@@ -64,6 +66,7 @@ class Series:
         if size <= 1:
             return self
         return Series(
+            aus=self.aus,
             time=self.time[::size],
             y_hat=_bin_means(self.y_hat, size),
             sigma=_bin_means(self.sigma, size),
@@ -105,27 +108,33 @@ def _runs(values: np.ndarray, time: np.ndarray) -> list[tuple[float, float, floa
 
 @mpl.rc_context({**STYLE, "font.size": 8, "axes.titlesize": 8})
 def draw_timeline(
-    series: Series, title: str, aus: Sequence[int] = range(len(AUS)), columns: int = 1, faces: Sequence[np.ndarray] = ()
+    series: Series,
+    title: str,
+    panels: Sequence[int] | None = None,
+    columns: int = 1,
+    faces: Sequence[np.ndarray] = (),
 ) -> Drawing:
     """Draw one panel for each AU, and faces above them.
 
     Args:
-        aus: indices of the AUs.
+        panels: indices of the AUs to draw; None: all.
         columns: panels side by side; the AUs go down the first column, then down the next.
         faces: images (S, S, 3) uint8 RGB, all of one size, at equal distances in time.
     """
-    series, rows, above = series.binned(), -(-len(aus) // columns), int(len(faces) > 0)
+    panels = range(len(series.aus)) if panels is None else panels
+    columns = min(columns, len(panels))
+    series, rows, above = series.binned(), -(-len(panels) // columns), int(len(faces) > 0)
     panel = 0.8 + 0.11 * len(series.strips)
     size = (9.0 if columns == 1 else 6.5 * columns, rows * panel + above * FACE_HEIGHT + 0.7)
     figure = Figure(figsize=size, layout="constrained")
     grid = figure.add_gridspec(above + rows, columns, height_ratios=[FACE_HEIGHT] * above + [panel] * rows)
     low, high = _range(series)
     axes: list[Axes] = []
-    for k, au in enumerate(aus):
+    for k, au in enumerate(panels):
         shared = axes[0] if axes else None
         axes.append(figure.add_subplot(grid[above + k % rows, k // rows], sharex=shared, sharey=shared))
         _draw_au(axes[-1], series, au, low, high)
-        last = k % rows == rows - 1 or k == len(aus) - 1
+        last = k % rows == rows - 1 or k == len(panels) - 1
         axes[-1].tick_params(axis="x", labelbottom=last, length=3 if last else 0)
         axes[-1].set_xlabel("time in the video (s)" if last else "")
     if above:
@@ -134,7 +143,7 @@ def draw_timeline(
         axis.set_axis_off()
     figure.supylabel("y_hat (standardised)", fontsize=8)
     _legend(figure, series)
-    names = ", ".join(AUS[au] for au in aus)
+    names = ", ".join(series.aus[au] for au in panels)
     return Drawing(figure, title, f"y_hat and sigma over time, {', '.join(series.strips)} of {names}")
 
 
@@ -159,7 +168,7 @@ def _draw_au(axis: Axes, series: Series, au: int, low: float, high: float) -> No
         ticks[bottom + height / 2] = name
     axis.set_yticks(list(ticks), list(ticks.values()), fontsize=7)
     axis.tick_params(axis="y", length=0)
-    axis.set_title(f"{AUS[au]} {NAMES[AUS[au]]}", pad=2, fontweight="bold")
+    axis.set_title(label_au(series.aus[au]), pad=2, fontweight="bold")
     start, end = (time[0], time[-1] + _step(time)) if len(time) else (0.0, 1.0)
     axis.set(xlim=(start, end), ylim=(floor, high))
     axis.grid(axis="x", visible=False)
@@ -242,6 +251,7 @@ def validation_series(evaluation: Evaluation, frames: Frames, rows: slice) -> Se
     limit = np.nanquantile(known, UNSURE) if np.isfinite(known).any() else 0.0
     labels, decided = frames.labels[rows], evaluation.decisions[rows]
     return Series(
+        aus=frames.aus,
         time=frames.time[rows],
         y_hat=evaluation.trial.y_hat[rows],
         sigma=evaluation.trial.sigma[rows],
