@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 if TYPE_CHECKING:
     from aupair.importing.recordings import Notes, Recording
+    from aupair.importing.writer import WriteOptions
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -19,9 +20,8 @@ app = typer.Typer(
 Source = Annotated[Path, typer.Argument(help="The labels: a file or a folder. Nothing in it is changed.")]
 Out = Annotated[Path, typer.Option(help="The data folder to write.")]
 Transfer = Annotated[
-    str,
+    Literal["link", "copy", "none"],
     typer.Option(
-        metavar="link|copy|none",
         help="How videos get into the data folder: hard links (copies where that is impossible), copies, or not at all.",
     ),
 ]
@@ -39,6 +39,10 @@ Videos = Annotated[
     ),
 ]
 Subjects = Annotated[Path | None, typer.Option(metavar="CSV", help="A table video,subject: who is who.")]
+Unit = Annotated[Literal["seconds", "frames"], typer.Option(help="The unit of an event's start and end.")]
+Fps = Annotated[
+    float | None, typer.Option(min=1, help="Frames per second for events; default: that of each video's header.")
+]
 Threshold = Annotated[float, typer.Option(help="The intensity from which an AU counts as active.")]
 
 
@@ -46,7 +50,8 @@ Threshold = Annotated[float, typer.Option(help="The intensity from which an AU c
     "csv",
     epilog="Examples: `aupair import csv labels.csv --videos recordings`, "
     "`aupair import csv labels --videos recordings --first-frame 1 --missing 9`, "
-    "`aupair import csv intensities.csv --levels --threshold 2`",
+    "`aupair import csv intensities.csv --levels --threshold 2`, "
+    "`aupair import csv events.csv --videos recordings --coded coded.csv`",
 )
 def import_csv(
     source: Source,
@@ -65,13 +70,34 @@ def import_csv(
     ] = None,
     levels: Annotated[bool, typer.Option("--levels", help="The cells are intensities from 0 to 5.")] = False,
     threshold: Threshold = 1.0,
+    unit: Unit = "seconds",
+    fps: Fps = None,
+    coded: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="CSV",
+            help="A table video,au or video,au,start,end: what is coded. Default: every AU of the table in the whole of "
+            "every video that it names.",
+        ),
+    ] = None,
+    uncoded: Annotated[
+        Literal["absent", "missing"],
+        typer.Option(
+            help="What an AU without any event in a video is there, without --coded: inactive, or not labelled."
+        ),
+    ] = "absent",
     transfer: Transfer = "link",
     allow_missing: AllowMissing = False,
     any_length: AnyLength = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Import tables: a row for each frame (`video,frame,AU...`; or a file for each video with `frame,AU...`)."""
+    """Import tables with a row for each frame, or for each event.
+
+    Frames: `video,frame,AU1,AU2...`, or a file for each video with `frame,AU1,AU2...`. Events:
+    `video,start,end,au`, and perhaps `intensity` (1 to 5, or A to E). Both may have a column `subject`.
+    """
     from aupair.importing.tabular import CsvOptions, read_csv_labels
+    from aupair.importing.writer import WriteOptions
 
     options = CsvOptions(
         videos=videos,
@@ -81,31 +107,26 @@ def import_csv(
         threshold=threshold,
         first_frame=first_frame,
         subjects=subjects,
+        unit=unit,
+        fps=fps,
+        coded=coded,
+        uncoded=uncoded,
         allow_missing=allow_missing,
     )
-    _write(
-        "csv",
-        source,
-        (out, transfer, overwrite, any_length),
-        lambda notes: read_csv_labels(source, options, out, notes),
-    )
+    written = WriteOptions(out, transfer, overwrite, any_length)
+    _write("csv", source, written, lambda notes: read_csv_labels(source, options, out, notes))
 
 
-def _write(
-    kind: str, source: Path, options: tuple[Path, str, bool, bool], read: "Callable[[Notes], list[Recording]]"
-) -> None:
+def _write(kind: str, source: Path, options: "WriteOptions", read: "Callable[[Notes], list[Recording]]") -> None:
     """Read recordings, write the data folder, and print what was imported and what was not."""
     from aupair.console import ConsoleLog, show_table
     from aupair.importing.recordings import Notes
-    from aupair.importing.writer import WriteOptions, check_out, write_data
+    from aupair.importing.writer import check_out, write_data
 
-    out, transfer, overwrite, _ = options
-    if transfer not in ("link", "copy", "none"):
-        raise typer.BadParameter(f"{transfer}: link, copy or none", param_hint="--transfer")
-    check_out(out, overwrite)
-    notes, log = Notes(), ConsoleLog()
-    summary = write_data(kind, source, read(notes), notes, WriteOptions(*options), log)  # type: ignore[arg-type]
-    show_table(f"{out}: {summary.title()}", summary.HEADER, summary.rows())
+    check_out(options.out, options.overwrite)
+    notes = Notes()
+    summary = write_data(kind, source, read(notes), notes, options, ConsoleLog())
+    show_table(f"{options.out}: {summary.title()}", summary.HEADER, summary.rows())
     for line in notes.lines():
         typer.echo(line)
-    typer.echo(f"next: aupair split {out}")
+    typer.echo(f"next: aupair split {options.out}")

@@ -58,7 +58,7 @@ def read_frame_labels(table: Table, aus: Sequence[str] = (), missing: Sequence[s
         return
     frame = _frame_numbers(table)
     values = np.stack([table.numbers(k, [*MISSING, *missing], "a label") for k in columns.values()], axis=1)
-    codes, names = _texts(table, "video", table.path.stem)
+    codes, names = texts_or(table, "video", table.path.stem)
     order = np.lexsort((frame, codes))
     _check_repeated(table, codes, frame, order)
     subjects = subjects_by_video(table, codes, names)
@@ -146,6 +146,12 @@ def subjects_by_video(table: Table, codes: np.ndarray, names: Sequence[str]) -> 
     return first
 
 
+def texts_or(table: Table, name: str, otherwise: str) -> tuple[np.ndarray, list[str]]:
+    """Return a column of names as codes and names; without it all rows have one name."""
+    column = table.index(name)
+    return (np.zeros(len(table), np.int64), [otherwise]) if column is None else table.texts(column)
+
+
 def _au_columns(table: Table, aus: Sequence[str]) -> dict[str, int]:
     """Return the number of the column of each AU."""
     where = f"{table.path} line 1"
@@ -170,12 +176,6 @@ def _frame_numbers(table: Table) -> np.ndarray:
         where, got = table.where(row, column), f"{values[row]:g}"
         raise DataError("not the number of a frame", where=where, got=got, expected="a whole number from 0 on")
     return values.astype(np.int64)
-
-
-def _texts(table: Table, name: str, otherwise: str) -> tuple[np.ndarray, list[str]]:
-    """Return a column of names as codes and names; without it all rows have one name."""
-    column = table.index(name)
-    return (np.zeros(len(table), np.int64), [otherwise]) if column is None else table.texts(column)
 
 
 def _check_repeated(table: Table, codes: np.ndarray, frame: np.ndarray, order: np.ndarray) -> None:

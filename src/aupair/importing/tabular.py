@@ -6,6 +6,8 @@ from pathlib import Path
 
 from aupair.data.layout import read_subjects
 from aupair.errors import DataError
+from aupair.importing.event_tables import Uncoded, VideoEvents, coded_times, is_event_table, read_coded, read_events
+from aupair.importing.events import Clock, EventLabels, Unit, label_frames
 from aupair.importing.framewise import (
     FrameLabels,
     active_from,
@@ -17,7 +19,7 @@ from aupair.importing.framewise import (
 )
 from aupair.importing.movies import Movies, video_name
 from aupair.importing.recordings import Media, Notes, Recording
-from aupair.importing.tables import read_table
+from aupair.importing.tables import Table, read_table
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,10 @@ class CsvOptions:
         threshold: the intensity from which an AU counts as active.
         first_frame: the number of the first frame; None to find out.
         subjects: a table video,subject.
+        unit: the unit of an event's start and end.
+        fps: frames per second for events in seconds; None: that of each video's header.
+        coded: a table video,au[,start,end] of what is coded.
+        uncoded: what an AU without any event in a video is there, if `coded` is not given.
         allow_missing: leave out labels without a video.
     """
 
@@ -42,6 +48,10 @@ class CsvOptions:
     threshold: float = 1.0
     first_frame: int | None = None
     subjects: Path | None = None
+    unit: Unit = "seconds"
+    fps: float | None = None
+    coded: Path | None = None
+    uncoded: Uncoded = "absent"
     allow_missing: bool = False
 
 
@@ -51,19 +61,49 @@ def read_csv_labels(source: Path, options: CsvOptions, out: Path, notes: Notes) 
     Raises:
         DataError: a table or a value is wrong, or labels have no video.
     """
-    tables = [read_table(path) for path in list_tables(source, options.subjects)]
+    tables = [read_table(path) for path in list_tables(source, options.subjects, options.coded)]
     movies = Movies(options.videos or (source if source.is_dir() else source.parent), without=out)
+    read = _read_events if any(map(is_event_table, tables)) else _read_frames
+    recordings = read(tables, movies, options, notes)
+    notes.add("videos without labels, left out", *movies.unused())
+    return with_subjects(recordings, options.subjects)
+
+
+def _read_frames(tables: Sequence[Table], movies: Movies, options: CsvOptions, notes: Notes) -> list[Recording]:
+    """Return the recordings of tables with a row for each frame."""
     labels = [part for table in tables for part in read_frame_labels(table, options.aus, options.missing)]
     notes.add("tables without a row, left out", *(str(table.path) for table in tables if not len(table)))
     if not labels:
-        raise DataError("no label", where=source, expected="a row for each frame")
+        raise DataError("no label", where=tables[0].path, expected="a row for each frame")
     first = resolve_first_frame(labels, options.first_frame)
     media = find_media([(part.video, part.path) for part in labels], movies, options.allow_missing, notes)
-    recordings = [
-        _frame_recording(part, media[part.video], first, options, notes) for part in labels if part.video in media
+    return [_frame_recording(part, media[part.video], first, options, notes) for part in labels if part.video in media]
+
+
+def _read_events(tables: Sequence[Table], movies: Movies, options: CsvOptions, notes: Notes) -> list[Recording]:
+    """Return the recordings of tables with a row for each event."""
+    videos: list[VideoEvents] = []
+    intensities = False
+    for table in tables:
+        events, stated = read_events(table)
+        videos, intensities = [*videos, *events], intensities or stated
+    coded = read_coded(options.coded) if options.coded else None
+    if coded is not None and options.coded:
+        named = {video_name(video.video) for video in videos}
+        videos += [VideoEvents(name, options.coded, "", []) for name in coded if name not in named]
+    times = coded_times(videos, coded, options.uncoded)
+    media = find_media([(video.video, video.path) for video in videos], movies, options.allow_missing, notes)
+    clock = Clock(options.unit, options.first_frame or 0, options.fps)
+    return [
+        label_frames(
+            EventLabels(v.video, media[v.video], v.events, times[v.video], v.path, v.subject, intensities),
+            clock,
+            options.threshold,
+            notes,
+        )
+        for v in videos
+        if v.video in media
     ]
-    notes.add("videos without labels, left out", *movies.unused())
-    return with_subjects(recordings, options.subjects)
 
 
 def list_tables(source: Path, *others: Path | None) -> list[Path]:

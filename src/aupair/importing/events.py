@@ -1,0 +1,187 @@
+"""Labels as events: an AU is active from a start to an end, and inactive elsewhere where it is coded."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from aupair.aus import NOT_ANNOTATED
+from aupair.errors import DataError
+from aupair.importing.lengths import count_frames
+from aupair.importing.movies import video_name
+from aupair.importing.recordings import Media, Notes, Recording
+
+LEVELS = {"A": "1", "B": "2", "C": "3", "D": "4", "E": "5"}
+"""The letters that FACS uses for intensities."""
+
+Unit = Literal["seconds", "frames"]
+
+
+class Event(NamedTuple):
+    """A time in which an AU is active; `intensity` is 1 to 5, NaN if it is not stated; `where` is its place in a file."""
+
+    au: str
+    start: float
+    end: float
+    intensity: float
+    where: str
+
+
+class Span(NamedTuple):
+    """A time in which an AU is coded; `where` is its place in a file."""
+
+    start: float
+    end: float
+    where: str
+
+
+@dataclass(frozen=True)
+class Clock:
+    """How the times of events become frames of a video.
+
+    Seconds: an event lasts from `start` until just before `end`, rounded to frames, and one frame at least. Frames:
+    `start` and `end` are the first and the last frame of the event.
+
+    Attributes:
+        unit: the unit of starts and ends.
+        first_frame: the number of the first frame, if the unit is frames.
+        fps: frames per second, if the unit is seconds; None: that of the video's header.
+        offset: seconds to add to every time.
+    """
+
+    unit: Unit = "seconds"
+    first_frame: int = 0
+    fps: float | None = None
+    offset: float = 0.0
+
+    def rate(self, media: Media) -> float:
+        """Return frames per second.
+
+        Raises:
+            DataError: the header of the movie has none, and none was given.
+        """
+        fps = self.fps or media.header.fps
+        if self.unit == "seconds" and not fps:
+            raise DataError("no frame rate in the header of the movie", where=media.path, todo="add --fps")
+        return fps
+
+    def span(self, start: float, end: float, fps: float) -> tuple[int, int]:
+        """Return the first frame of a time, and the frame after its last."""
+        if self.unit == "frames":
+            return int(start) - self.first_frame, int(end) - self.first_frame + 1
+        first = round((start + self.offset) * fps)
+        return first, max(round((end + self.offset) * fps), first + 1)
+
+
+@dataclass(frozen=True)
+class EventLabels:
+    """The events of one video.
+
+    Attributes:
+        video: the name that the file uses.
+        media: the movie.
+        events: its events.
+        coded: the times in which each AU is coded; an empty tuple: in the whole video.
+        origin: the file.
+        subject: the person; empty if the file does not say it.
+        intensities: whether the file states intensities.
+    """
+
+    video: str
+    media: Media
+    events: Sequence[Event]
+    coded: Mapping[str, Sequence[Span]]
+    origin: Path
+    subject: str = ""
+    intensities: bool = False
+
+
+def label_frames(labels: EventLabels, clock: Clock, threshold: float, notes: Notes) -> Recording:
+    """Return the recording of a video's events.
+
+    Raises:
+        DataError: an event ends before it starts, is outside of the video, overlaps another one of its AU with another
+            intensity, or is in a time in which its AU is not coded.
+    """
+    frames, fps = _frames(labels.media), clock.rate(labels.media)
+    for event in labels.events:
+        frames = _check_event(event, labels.media, clock, frames)
+    aus = tuple(labels.coded)
+    intensity = np.full((frames, len(aus)), NOT_ANNOTATED, np.float32)
+    occurrence = np.full((frames, len(aus)), NOT_ANNOTATED, np.int8)
+    for k, (au, spans) in enumerate(labels.coded.items()):
+        for start, stop in [clock.span(s.start, s.end, fps) for s in spans] or [(0, frames)]:
+            intensity[start:stop, k], occurrence[start:stop, k] = 0, 0
+        events = sorted((e for e in labels.events if e.au == au), key=lambda e: e.start)
+        _check_overlaps(events, clock, labels.video, notes)
+        for event in events:
+            start, stop = clock.span(event.start, event.end, fps)
+            if (occurrence[start:stop, k] == NOT_ANNOTATED).any():
+                raise DataError("an event in a time in which its AU is not coded", where=event.where, got=au)
+            intensity[start:stop, k] = NOT_ANNOTATED if np.isnan(event.intensity) else event.intensity
+            occurrence[start:stop, k] = not event.intensity < threshold
+    stated = intensity if labels.intensities else None
+    return Recording(video_name(labels.video), labels.media, aus, occurrence, stated, labels.origin, labels.subject)
+
+
+def code_everywhere(aus: Sequence[str]) -> dict[str, tuple[Span, ...]]:
+    """Return the times of AUs that are coded in the whole video."""
+    return dict.fromkeys(aus, ())
+
+
+def _frames(media: Media) -> int:
+    """Return the number of frames of a movie, by decoding it if the header has none."""
+    frames = media.header.frames or count_frames(media.path, media.header)
+    if not frames:
+        raise DataError("no frame of the movie can be decoded", where=media.path)
+    return frames
+
+
+def _check_event(event: Event, media: Media, clock: Clock, frames: int) -> int:
+    """Check that an event is within its video; return the number of frames, counted anew if the header may be wrong."""
+    unit = clock.unit
+    if event.end < event.start:
+        got = f"{event.start:g} to {event.end:g} {unit}"
+        raise DataError("an event ends before it starts", where=event.where, got=got)
+    if unit == "frames" and (event.start % 1 or event.end % 1):
+        todo = "add --unit seconds"
+        raise DataError(
+            "not the number of a frame", where=event.where, got=f"{event.start:g} to {event.end:g}", todo=todo
+        )
+    fps = clock.rate(media)
+    start, stop = clock.span(event.start, event.end, fps)
+    tolerance = 1 if unit == "seconds" else 0  # the end of the last frame, rounded up
+    if start >= 0 and stop > frames + tolerance:
+        frames = count_frames(media.path, media.header)
+    if start < 0 or start >= frames or stop > frames + tolerance:
+        first = clock.first_frame
+        length = f"{frames / fps:.3f} seconds" if unit == "seconds" else f"frames {first} to {frames + first - 1}"
+        todo = "add --first-frame 1 if frames are counted from 1" if unit == "frames" and not first else "check --unit"
+        got = f"{event.start:g} to {event.end:g} {unit}"
+        raise DataError(
+            "an event outside of its video", where=event.where, got=got, expected=f"{length} of {media.path}", todo=todo
+        )
+    return frames
+
+
+def _check_overlaps(events: Sequence[Event], clock: Clock, video: str, notes: Notes) -> None:
+    """Note overlapping events of one AU with one intensity, and refuse those of two.
+
+    Args:
+        events: sorted by start.
+    """
+    last: Event | None = None
+    for event in events:
+        gap = event.start - last.end if last else 1.0
+        if last and (gap < 0 or (clock.unit == "frames" and gap == 0)):
+            if not np.array_equal(last.intensity, event.intensity, equal_nan=True):
+                raise DataError(
+                    f"overlapping events of {event.au} with different intensities",
+                    where=event.where,
+                    got=f"{event.start:g} to {event.end:g} {clock.unit}",
+                    expected=f"no event that overlaps with {last.start:g} to {last.end:g} of {last.where}",
+                )
+            notes.add("overlapping events of an AU, merged", f"{video} {event.au} at {event.start:g}")
+        last = event if last is None or event.end >= last.end else last
