@@ -117,6 +117,33 @@ def import_csv(
     _write("csv", source, written, lambda notes: read_csv_labels(source, options, out, notes))
 
 
+@app.command(
+    "disfa", epilog="Examples: `aupair import disfa DISFA`, `aupair import disfa DISFA --camera right --threshold 1`"
+)
+def import_disfa(
+    source: Source,
+    out: Out = Path("data"),
+    camera: Annotated[Literal["left", "right"], typer.Option(help="The camera whose movies are used.")] = "left",
+    threshold: Threshold = 2.0,
+    transfer: Transfer = "link",
+    allow_missing: AllowMissing = False,
+    any_length: AnyLength = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Import DISFA: `ActionUnit_Labels/SN001/SN001_au1.txt ...` and `Videos_LeftCamera/LeftVideoSN001_comp.avi`.
+
+    With --allow-missing, a person may also lack an AU that others have.
+    """
+    from aupair.importing.disfa import DisfaOptions, read_disfa
+    from aupair.importing.writer import WriteOptions
+
+    written, options = (
+        WriteOptions(out, transfer, overwrite, any_length),
+        DisfaOptions(camera, threshold, allow_missing),
+    )
+    _write("disfa", source, written, lambda notes: read_disfa(source, options, out, notes))
+
+
 def _write(kind: str, source: Path, options: "WriteOptions", read: "Callable[[Notes], list[Recording]]") -> None:
     """Read recordings, write the data folder, and print what was imported and what was not."""
     from aupair.console import ConsoleLog, show_table

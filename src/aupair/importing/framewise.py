@@ -9,7 +9,7 @@ import numpy as np
 from aupair.aus import NOT_ANNOTATED, check_au_names
 from aupair.errors import DataError
 from aupair.importing.recordings import Notes
-from aupair.importing.tables import MISSING, Table
+from aupair.importing.tables import MISSING, Table, read_table
 
 _NOT_AUS = ("video", "frame", "subject")
 MAX_FRAMES = 1 << 24
@@ -66,6 +66,35 @@ def read_frame_labels(table: Table, aus: Sequence[str] = (), missing: Sequence[s
     for video, start, stop in zip(names, edges[:-1], edges[1:]):
         rows = order[start:stop]
         yield FrameLabels(video, tuple(columns), frame[rows], values[rows], subjects.get(video, ""), table.path)
+
+
+def read_single(path: Path, au: str, missing: Sequence[str] = ()) -> FrameLabels:
+    """Read a file of lines `frame,value` about one AU of one video, without a header.
+
+    Raises:
+        DataError: a cell is not a number, or a frame is listed twice.
+    """
+    table = read_table(path, header=("frame", au))
+    if not len(table):
+        raise DataError("an empty file", where=path, expected="lines frame,value")
+    (labels,) = read_frame_labels(table, (au,), missing)
+    return labels
+
+
+def stack_frames(labels: Sequence[FrameLabels], first_frame: int) -> np.ndarray:
+    """Return the labels of one video from several files, side by side: (N, A) float64, NaN where not labelled.
+
+    Raises:
+        DataError: a file lists a frame before the first.
+    """
+    resolve_first_frame(labels, first_frame)
+    parts = [part.spread(first_frame) for part in labels]
+    result = np.full((max(map(len, parts)), sum(part.shape[1] for part in parts)), np.nan)
+    column = 0
+    for part in parts:
+        result[: len(part), column : column + part.shape[1]] = part
+        column += part.shape[1]
+    return result
 
 
 def resolve_first_frame(labels: Sequence[FrameLabels], first_frame: int | None) -> int:

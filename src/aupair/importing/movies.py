@@ -32,6 +32,10 @@ class Movies:
             if not (skip and own in path.resolve().parents):
                 self._paths[path.stem].append(path)
 
+    def names(self) -> list[str]:
+        """Return the names of the movies, sorted."""
+        return sorted(self._paths)
+
     def find(self, name: str) -> Path | None:
         """Return the movie of a name, with or without extension, in upper or lower case; None without one.
 

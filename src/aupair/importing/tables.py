@@ -95,12 +95,11 @@ class Table:
         return DataError("not a table of numbers", where=self.path)
 
 
-def read_table(path: Path, header: bool = True, columns: int = 0) -> Table:
+def read_table(path: Path, header: Sequence[str] = ()) -> Table:
     """Read a table.
 
     Args:
-        header: whether the first line has the names of the columns.
-        columns: the number of columns of a table without a header.
+        header: the names of the columns of a file that does not begin with them.
 
     Raises:
         DataError: the file cannot be read, is not text, or a row has more or fewer cells than the first line.
@@ -117,11 +116,11 @@ def read_table(path: Path, header: bool = True, columns: int = 0) -> Table:
     first = line.decode().strip()
     delimiter = next((mark for mark in ",;\t" if mark in first), ",")
     names = [cell.strip() for cell in next(csv.reader([first], delimiter=delimiter), [])]
-    if not header:
-        body, names = data, [""] * columns
+    if header:
+        body, names = data, list(header)
     if not names:
         raise DataError("an empty file", where=path, expected="a table with a header")
-    first_line = 2 if header else 1
+    first_line = 1 if header else 2
     if not body.strip():
         return Table(path, tuple(names), tuple(pa.array([], pa.string()) for _ in names), first_line)
     keys = [str(k) for k in range(len(names))]
