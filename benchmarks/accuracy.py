@@ -32,7 +32,7 @@ from harness import Row, main
 from torch import Tensor, nn
 
 from aupair import stages
-from aupair.aus import AUS
+from aupair.aus import AFFWILD2
 from aupair.params import Params, load_params
 from aupair.ranking.fit import FitJob, fit, forward_all
 from aupair.ranking.losses import make_pair_batch
@@ -134,7 +134,7 @@ class Bench:
         """Train the shared trunk as train-pseudo-intensity does, to the end."""
         optimiser = self.params.train_pseudo_intensity.optimiser
         sampler = self.data.sampler(self.data.frames.of_split("fit"), optimiser, (self.params.seed, 0))
-        return self.train(sampler, optimiser.steps, list(range(len(AUS))), lambda evaluation: False)
+        return self.train(sampler, optimiser.steps, list(range(len(AFFWILD2))), lambda evaluation: False)
 
     def train_reference(self, pairs: Pairs, au: int, target: float, images: int, steps: int) -> list[list[Evaluation]]:
         """Train a network for one AU to the target with each of PAIRS_PER_STEP.
@@ -153,7 +153,7 @@ class Bench:
             sampler = ListSampler(pairs[pairs.au == au], size, (self.params.seed, au))
             evaluations = self.train(sampler, round(min(steps, images / (2 * size))), [au], is_last)
             last = evaluations[-1]
-            print(f"{AUS[au]}, {size} pairs a step: {last.accuracy[au]:.3f} of {target:.3f}: {last}", flush=True)
+            print(f"{AFFWILD2[au]}, {size} pairs a step: {last.accuracy[au]:.3f} of {target:.3f}: {last}", flush=True)
             trainings.append(evaluations)
         return trainings
 
@@ -180,7 +180,7 @@ class Bench:
         rows, batch = make_pair_batch(pairs)
         d = batch.difference(torch.from_numpy(forward_all(model, self.data.images, rows, torch.device("cpu")))).numpy()
         right = (d > 0) + 0.5 * (d == 0)
-        return np.array([right[pairs.au == au].mean() if au in aus else np.nan for au in range(len(AUS))])
+        return np.array([right[pairs.au == au].mean() if au in aus else np.nan for au in range(len(AFFWILD2))])
 
 
 def first_at(evaluations: list[Evaluation], au: int, target: float) -> Evaluation | None:
@@ -214,7 +214,9 @@ def measure() -> list[Row]:
         data = load_training_set(*(root / ARTIFACTS[name] for name in ("labels", "faces", "pairs")))
         data.images(np.flatnonzero(data.frames.usable))
     bench, aus = Bench(data, params), choose_aus(data)
-    print(f"the reference trains {', '.join(AUS[au] for au in aus)}; {torch.get_num_threads()} threads", flush=True)
+    print(
+        f"the reference trains {', '.join(AFFWILD2[au] for au in aus)}; {torch.get_num_threads()} threads", flush=True
+    )
     ours = bench.train_ours()
     early = next((evaluation for evaluation in ours if evaluation.accuracy.mean() >= EARLY), None)
     if early is None:
@@ -233,16 +235,16 @@ def compare(when: str, ours: Evaluation, reference: Mapping[int, list[list[Evalu
     counted, missed = [], []
     for au, trainings in reference.items():
         reached = [first for run in trainings if (first := first_at(run, au, ours.accuracy[au] - TOLERANCE))]
-        missed += [] if reached else [AUS[au]]
+        missed += [] if reached else [AFFWILD2[au]]
         longest = max((run[-1] for run in trainings), key=lambda evaluation: evaluation.images)
         counted.append(min(reached, key=lambda evaluation: evaluation.images, default=longest))
-    factor = len(AUS) / len(reference)
+    factor = len(AFFWILD2) / len(reference)
     images, seconds, cpu_seconds = (
         factor * sum(getattr(evaluation, key) for evaluation in counted) for key in ("images", "seconds", "cpu_seconds")
     )
     total = Evaluation(round(images), seconds, cpu_seconds, ours.accuracy)
-    parts = ", ".join(f"{AUS[au]} {evaluation.seconds:.0f} s" for au, evaluation in zip(reference, counted))
-    targets = ", ".join(f"{AUS[au]} {ours.accuracy[au]:.3f}" for au in reference)
+    parts = ", ".join(f"{AFFWILD2[au]} {evaluation.seconds:.0f} s" for au, evaluation in zip(reference, counted))
+    targets = ", ".join(f"{AFFWILD2[au]} {ours.accuracy[au]:.3f}" for au in reference)
     ratio = seconds / ours.seconds
     return Row(
         question=f"wall time to the same pair accuracy for 12 AUs, CPU, {when} ({ours.accuracy.mean():.3f})",

@@ -19,7 +19,7 @@ import numpy as np
 from harness import run_in_child, write_faces, write_video
 
 from aupair import stages, store
-from aupair.aus import AUS
+from aupair.aus import AFFWILD2
 from aupair.params import Params, load_params
 
 ROOT = Path(__file__).parents[1]
@@ -53,8 +53,8 @@ def draw_lengths(videos: int, rows: int, rng: np.random.Generator) -> np.ndarray
 
 def draw_labels(rows: int, rng: np.random.Generator) -> np.ndarray:
     """Draw a video's labels, (rows, A) int8: each AU comes and goes within a second or two, at a rate of its own."""
-    rates = np.clip(RATES * rng.lognormal(-0.3, 0.8, len(AUS)), 0, 0.95)
-    noise = np.cumsum(rng.normal(size=(rows + 45, len(AUS))), axis=0)
+    rates = np.clip(RATES * rng.lognormal(-0.3, 0.8, len(AFFWILD2)), 0, 0.95)
+    noise = np.cumsum(rng.normal(size=(rows + 45, len(AFFWILD2))), axis=0)
     smooth = noise[45:] - noise[:-45]
     edges = [np.quantile(column, 1 - rate) for column, rate in zip(smooth.T, rates)]
     labels: np.ndarray = (smooth > edges).astype(np.int8)
@@ -80,7 +80,7 @@ def generate(root: Path, videos: int, rows: int) -> None:
         labels = draw_labels(count, rng)
         sheet = root / "data" / "annotations" / "AU_Set" / part / f"{name}.txt"
         sheet.parent.mkdir(parents=True, exist_ok=True)
-        np.savetxt(sheet, labels, fmt="%d", delimiter=",", header=",".join(AUS), comments="")
+        np.savetxt(sheet, labels, fmt="%d", delimiter=",", header=",".join(AFFWILD2), comments="")
         link = root / "data" / "videos" / f"{name.removesuffix('_left').removesuffix('_right')}.mp4"
         link.parent.mkdir(parents=True, exist_ok=True)
         if not link.exists():
@@ -88,7 +88,7 @@ def generate(root: Path, videos: int, rows: int) -> None:
         frames = count + int(rng.choice([0, 0, 0, 1, -1, 7]))
         ok = rng.random(frames) > 0.04
         write_faces(root / "work" / "faces" / f"{name}.arrow", [jpeg if has_face else b"" for has_face in ok])
-        y_hat = rng.normal(0, 0.8, (frames, len(AUS))).astype(np.float32)
+        y_hat = rng.normal(0, 0.8, (frames, len(AFFWILD2))).astype(np.float32)
         y_hat[:count] += 1.2 * labels[:frames].clip(0)
         sigma = rng.lognormal(-1, 0.5, y_hat.shape).astype(np.float32)
         for values, parts in ((y_hat, scores), (sigma, sigmas)):
@@ -100,8 +100,8 @@ def generate(root: Path, videos: int, rows: int) -> None:
 
 def write_prediction(path: Path, labels: np.ndarray) -> None:
     """Write a table of decisions as predict does, for the step `submission`."""
-    head = [f"{au},{au}_raw,{au}_pseudo_intensity,{au}_uncertainty,{au}_confidence" for au in AUS]
-    cells = ",".join(["{},0.12345,0.12345,0.12345,0.12345"] * len(AUS))
+    head = [f"{au},{au}_raw,{au}_pseudo_intensity,{au}_uncertainty,{au}_confidence" for au in AFFWILD2]
+    cells = ",".join(["{},0.12345,0.12345,0.12345,0.12345"] * len(AFFWILD2))
     rows = [f"{k},{k / 30:.6f},ok,{cells.format(*row)}" for k, row in enumerate(labels.clip(0).tolist())]
     path.parent.mkdir(exist_ok=True)
     path.write_text("\n".join([",".join(["frame,time_s,status", *head]), *rows]) + "\n")
@@ -116,7 +116,7 @@ def save_scores(trial: Path, y_hat: np.ndarray, sigma: np.ndarray) -> None:
     from aupair.ranking.uncertainty import Sigma, Uncertainty
 
     params, curves = load_affwild2_params(), [{"network": "final", "step": 1, "train_loss": 0.5, "select_loss": 0.5}]
-    h = Sigma(nn.Identity(), np.ones(len(AUS)), 0.05)
+    h = Sigma(nn.Identity(), np.ones(len(AFFWILD2)), 0.05)
     save_f(trial / "f", PseudoIntensity({}, {}, {}, y_hat, curves), params, 224)
     save_h(trial / "h", Uncertainty({"final": h}, sigma, curves), params, 224)
 

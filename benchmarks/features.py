@@ -19,7 +19,7 @@ import numpy as np
 from affwild2_size import draw_lengths, load_affwild2_params
 from harness import Row, main, make_frames, run_in_child
 
-from aupair.aus import AUS
+from aupair.aus import AFFWILD2
 from aupair.data.frames import Frames
 from aupair.mapping.extractor import CDF_POINTS, Statistics, columns
 from aupair.mapping.features import open_features, write_features
@@ -34,7 +34,7 @@ BINS = 16
 def generate() -> tuple[Frames, np.ndarray, np.ndarray]:
     """Return frames, y_hat and sigma, (N, A) float32 each."""
     rng = np.random.default_rng(0)
-    labels = [np.zeros((int(length), len(AUS)), np.int8) for length in draw_lengths(VIDEOS, ROWS, rng)]
+    labels = [np.zeros((int(length), len(AFFWILD2)), np.int8) for length in draw_lengths(VIDEOS, ROWS, rng)]
     frames = make_frames(labels, np.zeros(VIDEOS, np.int8), rng=rng)
     y_hat, sigma = (rng.standard_normal(frames.labels.shape, np.float32) for _ in range(2))
     np.exp(0.5 * sigma - 1, out=sigma)

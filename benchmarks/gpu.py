@@ -40,7 +40,7 @@ from gpu_training import (  # noqa: E402
 from harness import HEADINGS, Row, format_row, markdown_table, read_commit  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
-from aupair.aus import AUS  # noqa: E402
+from aupair.aus import AFFWILD2  # noqa: E402
 from aupair.mapping.extractor import columns  # noqa: E402
 from aupair.mapping.fit import make_mapping_optimiser, take_mapping_step  # noqa: E402
 from aupair.mapping.networks import MappingNetworks  # noqa: E402
@@ -157,7 +157,7 @@ def measure_scoring(bench: Bench) -> None:
     bench.reset()
     decoded = bench.data.images(rows)
     section = bench.params.train_uncertainty
-    h = Sigma(bench.build_network(section.network), np.ones(len(AUS)), section.floor)
+    h = Sigma(bench.build_network(section.network), np.ones(len(AFFWILD2)), section.floor)
     for name, model in (("f", bench.build_network(bench.params.train_pseudo_intensity.network)), ("h", h)):
         outputs, rates, texts = [], [], []
         for precision in ("float32", "bfloat16"):
@@ -178,11 +178,11 @@ def measure_scoring(bench: Bench) -> None:
 def measure_mapping(bench: Bench) -> None:
     """Measure a step of the mapping against the least time in which Adam can move 28 bytes for each weight."""
     params, features = bench.params.train_mapping, len(columns(bench.params.extract_features))
-    center = torch.zeros(len(AUS), features)
+    center = torch.zeros(len(AFFWILD2), features)
     networks = MappingNetworks(torch.ones(features), center, center + 1, params.width, params.dropout).to(bench.device)
     optimiser = make_mapping_optimiser(networks, params)
-    x = torch.randn(len(AUS), params.batch, features, device=bench.device)
-    y = (torch.rand(len(AUS), params.batch, device=bench.device) < 0.3).float()
+    x = torch.randn(len(AFFWILD2), params.batch, features, device=bench.device)
+    y = (torch.rand(len(AFFWILD2), params.batch, device=bench.device) < 0.3).float()
     bench.reset()
     losses = [take_mapping_step(networks, optimiser, x, y) for _ in range(3)]
     bench.reset_memory()
@@ -192,7 +192,7 @@ def measure_mapping(bench: Bench) -> None:
     weights, copy = sum(p.numel() for p in networks.parameters()), bench.figures["copy_tb_s"]
     least = 28 * weights / copy / 1e9
     bench.rows.append(Row(
-        f"a step of the mapping, {2 * len(AUS)} networks of {params.width}", f"{ms:.1f} ms, {bench.peak_memory():.1f} GiB",
+        f"a step of the mapping, {2 * len(AFFWILD2)} networks of {params.width}", f"{ms:.1f} ms, {bench.peak_memory():.1f} GiB",
         f"{least:.1f} ms: 28 B for each of {weights / 1e6:.0f} million weights at {copy:.2f} TB/s",
         least / ms, "none", True, f"its loss goes from {losses[0]:.3f} to {losses[-1]:.3f} on one batch",
     ))  # fmt: skip

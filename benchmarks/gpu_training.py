@@ -14,7 +14,7 @@ from harness import Row, make_frames, write_faces
 from torch import Tensor, nn
 
 from aupair import store
-from aupair.aus import AUS
+from aupair.aus import AFFWILD2
 from aupair.log import Log
 from aupair.params import Params
 from aupair.ranking import distributed
@@ -70,7 +70,7 @@ def generate_training_set(folder: Path, size: int, count: int, pairs_per_au: int
     for coarse in rng.integers(40, 180, (FACES, size // 8, size // 8, 3), np.uint8):
         smooth = cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC)
         jpegs.append(store.encode_jpeg((smooth + rng.normal(0, 3, smooth.shape)).clip(0, 255).astype(np.uint8)))
-    labels = (rng.random((VIDEOS, count // VIDEOS, len(AUS))) < 0.2).astype(np.int8)
+    labels = (rng.random((VIDEOS, count // VIDEOS, len(AFFWILD2))) < 0.2).astype(np.int8)
     frames = make_frames([*labels], np.zeros(VIDEOS, np.int8))
     for name in frames.videos:
         write_faces(folder / f"{name}.arrow", [jpegs[k] for k in rng.integers(FACES, size=count // VIDEOS)])
@@ -222,7 +222,7 @@ def start_f(bench: Bench, variant: Variant, *, dropout: float | None = None) -> 
 def start_h(bench: Bench, variant: Variant, *, dropout: float | None = None) -> TimedTraining:
     """Start a training of h on random y_hat."""
     section, rng = bench.params.train_uncertainty, np.random.default_rng(0)
-    y_hat = torch.from_numpy(rng.normal(0, 1, (len(bench.data.frames), len(AUS))).astype(np.float32))
+    y_hat = torch.from_numpy(rng.normal(0, 1, (len(bench.data.frames), len(AFFWILD2))).astype(np.float32))
 
     def batch_loss(sigma: Tensor, rows: np.ndarray, pairs: PairBatch) -> Tensor:
         values = y_hat[rows].to(sigma.device, non_blocking=True)
@@ -230,7 +230,7 @@ def start_h(bench: Bench, variant: Variant, *, dropout: float | None = None) -> 
 
     sampler, _ = bench.batches("uncertainty")
     job = FitJob(bench.data.images, sampler, batch_loss, lambda model: {}, seed=0, name="h")
-    model = Sigma(bench.build_network(section.network, dropout), np.ones(len(AUS)), section.floor)
+    model = Sigma(bench.build_network(section.network, dropout), np.ones(len(AFFWILD2)), section.floor)
     return TimedTraining(bench, model, job, variant, "uncertainty")
 
 

@@ -25,6 +25,7 @@ import numpy as np
 import pyarrow as pa
 
 from aupair import store
+from aupair.aus import AFFWILD2
 from aupair.data.frames import Frames
 
 HERE = Path(__file__).parent
@@ -178,4 +179,4 @@ def make_frames(labels: Sequence[np.ndarray], split: np.ndarray, rng: np.random.
     frame = np.concatenate([np.arange(len(part), dtype=np.int32) for part in labels])
     names = tuple(f"{k:03d}" for k in range(len(labels)))
     ok = np.ones(len(video), bool) if rng is None else rng.random(len(video)) > 0.04
-    return Frames(names, names, video, video, split[video], frame, frame / 30, ok, np.concatenate(labels))
+    return Frames(AFFWILD2, names, names, video, video, split[video], frame, frame / 30, ok, np.concatenate(labels))

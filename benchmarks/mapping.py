@@ -13,7 +13,7 @@ import torch
 from harness import Row, main, time_in_turn
 from torch import Tensor, nn
 
-from aupair.aus import AUS
+from aupair.aus import AFFWILD2
 from aupair.mapping.extractor import columns
 from aupair.mapping.fit import make_mapping_optimiser, take_mapping_step
 from aupair.mapping.networks import MappingNetworks, dropout
@@ -39,7 +39,7 @@ class Draws:
     def build_networks(self, params: TrainMapping) -> MappingNetworks:
         """Build the batched networks, always with the same weights."""
         torch.manual_seed(1)
-        center = torch.zeros(len(AUS), len(self.plain))
+        center = torch.zeros(len(AFFWILD2), len(self.plain))
         return MappingNetworks(self.plain, center, center + 1, params.width, params.dropout).to(self.x.dtype)
 
 
@@ -47,8 +47,8 @@ def draw_data(params: Params, count: int) -> Draws:
     """Draw standardised features of which the first determines the level, with noise."""
     torch.manual_seed(0)
     plain = torch.tensor([group == "plain" for _, group in columns(params.extract_features)])
-    x = torch.randn(len(AUS), count, len(plain))
-    return Draws(x, (x[..., 0] + 0.3 * torch.randn(len(AUS), count) > 0).float(), plain)
+    x = torch.randn(len(AFFWILD2), count, len(plain))
+    return Draws(x, (x[..., 0] + 0.3 * torch.randn(len(AFFWILD2), count) > 0).float(), plain)
 
 
 def measure() -> list[Row]:
@@ -91,13 +91,13 @@ def fit_separately(data: Draws, params: TrainMapping, alike: bool = False) -> tu
         alike: draw masks and fuse steps as ours.
     """
     batched = data.build_networks(params)
-    models = [copy_network(batched, k, OurDropout if alike else nn.Dropout) for k in range(2 * len(AUS))]
+    models = [copy_network(batched, k, OurDropout if alike else nn.Dropout) for k in range(2 * len(AFFWILD2))]
     losses: list[list[float]] = []
     for k, model in enumerate(models):
         rate, decay = params.learning_rate, params.weight_decay
         optimiser = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=decay, fused=alike or None)
-        x, y = data.x[k % len(AUS)], data.y[k % len(AUS)]
-        x = x * data.plain if k >= len(AUS) else x
+        x, y = data.x[k % len(AFFWILD2)], data.y[k % len(AFFWILD2)]
+        x = x * data.plain if k >= len(AFFWILD2) else x
         losses.append([])
         for x_batch, y_batch in zip(x.split(params.batch), y.split(params.batch)):
             loss = (model(x_batch)[:, 0] - y_batch).abs().mean()

@@ -11,7 +11,7 @@ import numpy as np
 from affwild2_size import FIT_SHARE, draw_labels, draw_lengths, load_affwild2_params
 from harness import Row, main, make_frames
 
-from aupair.aus import AUS, NOT_ANNOTATED
+from aupair.aus import AFFWILD2, NOT_ANNOTATED
 from aupair.data.frames import Frames
 from aupair.params import ListedPairs, Params
 from aupair.ranking.pairs import Pairs, draw_groups, draw_pairs
@@ -41,7 +41,7 @@ def compare(frames: Frames, params: Params, where: str) -> Row:
     listed_terms, listed_images = count_terms(list_batches(listed), frames)
     ours, reference = terms / images, listed_terms / listed_images
     return Row(
-        question=f"pair terms for each image forwarded, {len(AUS)} AUs, {where}, groups of {size}",
+        question=f"pair terms for each image forwarded, {len(AFFWILD2)} AUs, {where}, groups of {size}",
         ours=f"{ours:.1f} ({terms:,} of {images:,} images)",
         reference=f"a list for each AU: {reference:.2f} ({listed_terms:,} of {listed_images:,})",
         ratio=ours / reference, goal=f"{GOAL:g} x", met=ours / reference >= GOAL,
@@ -62,7 +62,7 @@ def group_batches(frames: Frames, params: Params) -> Iterator[tuple[np.ndarray, 
 
 def list_batches(pairs: Pairs) -> Iterator[tuple[np.ndarray, Pairs]]:
     """Yield rows and pairs of an epoch of each AU's list; a frame that is twice in a batch is forwarded once."""
-    for au in range(len(AUS)):
+    for au in range(len(AFFWILD2)):
         own = pairs[pairs.au == au]
         sampler = ListSampler(own, 32, (0, au))
         for step in range(len(own) // 32):

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from harness import Row, main, run_in_child, write_video
 
-from aupair.aus import AUS
+from aupair.aus import AFFWILD2
 from aupair.faces import video
 from aupair.faces.decode import read_frames
 from aupair.faces.row import FaceRow
@@ -62,7 +62,7 @@ def build_recognizer(params: Params, folder: Path) -> BundleRecognizer:
     from aupair.ranking.scores import Scorer, save_f, save_h
     from aupair.ranking.uncertainty import Sigma, Uncertainty
 
-    section, size, aus = params.train_uncertainty, params.preprocess_faces.size, len(AUS)
+    section, size, aus = params.train_uncertainty, params.preprocess_faces.size, len(AFFWILD2)
     f = build_network(params.train_pseudo_intensity.network, size, seed=0)
     h = Sigma(build_factors(f, section.block, section.factors, seed=0), np.ones(aus), section.floor)
     no_frames = np.zeros((0, aus), np.float32)
@@ -109,8 +109,8 @@ def whole_frames(source: Path, *_: object) -> Iterator[FaceRow]:
 
 def score_by_pixels(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return y_hat and sigma, (B, A) each, from pixel values; a substitute for the networks."""
-    values = images.reshape(len(images), -1)[:, : 2 * len(AUS)].astype(np.float32) / 64
-    return values[:, : len(AUS)] - 2, values[:, len(AUS) :] + 0.1
+    values = images.reshape(len(images), -1)[:, : 2 * len(AFFWILD2)].astype(np.float32) / 64
+    return values[:, : len(AFFWILD2)] - 2, values[:, len(AFFWILD2) :] + 0.1
 
 
 def compare(question: str, clips: tuple[Path, Path], folder: Path, substitutes: bool, same: str) -> Row:

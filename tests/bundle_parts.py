@@ -12,6 +12,14 @@ from aupair.evaluation.selection import MAPPINGS
 from aupair.inference.bundle import Parts
 from aupair.params import Params
 
+AU_SETS: dict[str, tuple[str, ...]] = {
+    "one": ("AU43",),
+    "three": ("AU12L", "AU12R", "smile-with-closed-mouth-and-raised-cheek"),
+    "twelve": AFFWILD2,
+    "twenty": tuple(f"AU{k}" for k in (1, 2, 4, 5, 6, 7, 9, 10, 12, 14, 15, 17, 18, 20, 23, 24, 25, 26, 28, 43)),
+}
+"""AUs of annotations: few and many, with sides, and a behaviour with the longest name."""
+
 
 def write_parts(
     work: Path, score: float | None = 0.6, f1: float = 0.5, data: str = "a.dir", aus: Sequence[str] = AFFWILD2

@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 
 from aupair import store
+from aupair.aus import AFFWILD2, describe_au
 from aupair.errors import ArtifactError
-from aupair.inference.bundle import Parts, bundle_hash, write_bundle
+from aupair.inference.bundle import Parts, bundle_hash, known_aus, write_bundle
+from aupair.inference.recognizer import BundleRecognizer
 from aupair.params import Params, parse_params
-from bundle_parts import write_parts
+from bundle_parts import AU_SETS, write_parts
 
 
 @pytest.fixture
@@ -59,6 +61,66 @@ def test_the_card_says_data_scores_choices_and_limits(parts: Parts, tmp_path: Pa
         assert text in card
     assert "ImageNet's weights are" not in card, "the terms are the data set's"
     assert "torch==" in (tmp_path / "a" / "requirements.txt").read_text()
+
+
+@pytest.mark.parametrize("aus", AU_SETS.values(), ids=AU_SETS)
+def test_the_card_lists_the_aus_by_their_names(tmp_path: Path, aus: tuple[str, ...]) -> None:
+    write_bundle(tmp_path / "a", write_parts(tmp_path / "work", aus=aus), Params())
+    rows = [line for line in (tmp_path / "a" / "MODEL_CARD.md").read_text().splitlines() if line.endswith(" |")]
+    table = rows[rows.index("| AU | name in FACS | mapping |") + 1 :]
+    assert table == [f"| {au} | {describe_au(au)} | {'with' if k < 3 else 'without'} |" for k, au in enumerate(aus)]
+    assert store.read_json(tmp_path / "a" / "selection.json")["aus"] == list(aus)
+
+
+def test_a_bundle_of_before_has_the_aus_of_affwild2(parts: Parts, tmp_path: Path) -> None:
+    tree = store.read_json(parts.selection)
+    assert known_aus(tree) == AFFWILD2
+    del tree["aus"]
+    store.write_json(parts.selection, tree)
+    write_bundle(tmp_path / "a", parts, Params())
+    card = (tmp_path / "a" / "MODEL_CARD.md").read_text()
+    assert [au for au in AFFWILD2 if f"| {au} | {describe_au(au)} | with" not in card] == []
+    store.write_json(parts.f / "about.json", {"aus": AU_SETS["three"]})
+    with pytest.raises(ArtifactError, match="got without AU1, AU2, "):
+        write_bundle(tmp_path / "b", parts, Params())
+
+
+@pytest.mark.parametrize(
+    ("aus", "got"),
+    [
+        (("AU12L", "AU9"), "without AU12R and also AU9"),
+        (("AU12R", "AU12L"), "in another order"),
+        (("AU12L", "AU12R", "AU9"), "also AU9"),
+    ],
+)
+@pytest.mark.parametrize("part", ["f", "h", "mapping"])
+def test_parts_of_other_aus_are_one_line_when_written_and_when_loaded(
+    tmp_path: Path, part: str, aus: tuple[str, ...], got: str
+) -> None:
+    parts = write_parts(tmp_path / "work", aus=("AU12L", "AU12R"))
+    write_bundle(tmp_path / "good", parts, Params())
+    other = tmp_path / "work" / part / "about.json"
+    store.write_json(other, {"aus": aus})
+    with pytest.raises(ArtifactError) as caught:
+        write_bundle(tmp_path / "bad", parts, Params())
+    text = f", got {got}, expected AU12L, AU12R; run the flow again from check-data on"
+    assert str(caught.value) == f"other AUs than the selection's: in {other}{text}"
+    assert not (tmp_path / "bad").exists()
+    loaded = tmp_path / "good" / part / "about.json"
+    store.write_json(loaded, {"aus": aus})
+    with pytest.raises(ArtifactError) as caught:
+        BundleRecognizer.load(tmp_path / "good", "cpu")
+    assert str(caught.value) == f"other AUs than the selection's: in {loaded}{text}"
+
+
+def test_an_au_without_a_choice_is_one_line(tmp_path: Path) -> None:
+    parts = write_parts(tmp_path / "work", aus=("AU4", "AU9"))
+    tree = store.read_json(parts.selection)
+    del tree["AU9"]
+    store.write_json(parts.selection, tree)
+    with pytest.raises(ArtifactError, match=r"^a selection without some of its AUs: in \S+, got no AU9; run evaluate"):
+        write_bundle(tmp_path / "a", parts, Params())
+    assert not (tmp_path / "a").exists()
 
 
 @pytest.mark.parametrize("name", ["f", "statistics", "metrics"])

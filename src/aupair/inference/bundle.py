@@ -146,12 +146,18 @@ def known_aus(about: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def check_aus(f: Path, h: Path, mapping: Path, selection: Path) -> None:
-    """Check that the networks of three folders and a selection.json have the same AUs.
+    """Check that the networks of three folders and a selection.json have the same AUs, each with a choice.
 
     Raises:
-        ArtifactError: a file is missing, or has other AUs than the selection.
+        ArtifactError: a file is missing or has other AUs than the selection, or an AU has no choice.
     """
-    aus = known_aus(store.read_json(selection))
+    choices = store.read_json(selection)
+    aus = known_aus(choices)
+    if lacking := [au for au in aus if au not in choices]:
+        todo = "run evaluate again"
+        raise ArtifactError(
+            "a selection without some of its AUs", where=selection, got=f"no {', '.join(lacking)}", todo=todo
+        )
     for path in (folder / "about.json" for folder in (f, h, mapping)):
         if difference := compare_aus(known_aus(store.read_json(path)), aus):
             todo = "run the flow again from check-data on"

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from aupair import store
 from aupair.errors import ArtifactError
 from aupair.inference.bundle import Parts, known_aus, write_bundle
-from aupair.inference.recognizer import read_selection
 from aupair.log import SILENT, Log
 from aupair.params import Params
 from aupair.registry import live_logging, mlflow_store, versions
@@ -104,8 +103,9 @@ def _version_tags(bundle: Path, metrics: Mapping[str, Any]) -> dict[str, str]:
     `selection.AU1.probability` is the probability that the score with uncertainty is higher. P1 needs a difference above
     `selection.tie`. A model of intensities has ICC and MAE, too: `icc.p2` of `select`, `validation.icc.p2` and so on.
     """
-    path = bundle / "selection.json"
-    selection, uses = store.read_json(path), read_selection(path).uses_uncertainty
+    from aupair.evaluation.selection import uses_uncertainty
+
+    selection = store.read_json(bundle / "selection.json")
     aus, numbers = known_aus(selection), {"selection.tie": selection.get("tie")}
     for au in aus:
         numbers[f"selection.{au}.difference"] = selection[au].get("difference")
@@ -118,7 +118,9 @@ def _version_tags(bundle: Path, metrics: Mapping[str, Any]) -> dict[str, str]:
         if row["name"] in ("P1", "P2"):
             prefix = "" if row["split"] == "select" else f"{row['split']}."
             numbers |= {f"{prefix}{key}.{row['name'].lower()}": row[key] for key in ("icc", "mae")}
-    tags = {AUS_TAG: ",".join(aus)} | {f"selection.{au}": "P1" if used else "P2" for au, used in zip(aus, uses)}
+    tags = {AUS_TAG: ",".join(aus)} | {
+        f"selection.{au}": "P1" if uses_uncertainty(selection[au]) else "P2" for au in aus
+    }
     return tags | {key: f"{value:.6f}" for key, value in numbers.items() if value is not None}
 
 
