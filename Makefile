@@ -1,4 +1,4 @@
-# One verb for each chore. `make demo` and `make test` need python3 (3.11 or 3.12), git and make, nothing else.
+# One verb for each chore. `make demo` and `make test` need python3 (3.11 to 3.13), git and make, nothing else.
 SHELL := /bin/bash
 PYTHON ?= python3
 UV := 0.13.9
@@ -57,7 +57,7 @@ $(ENV): requirements.lock pyproject.toml setup.sh
 	PYTHON=$(PYTHON) UV=$(UV) bash setup.sh
 	touch $@
 
-# Renew the pins. For 3.11 (they install on 3.12 as well), without one address of a registry.
+# Renew the pins. For 3.11 (they install on 3.12 and 3.13 as well), without one address of a registry.
 lock: $(ENV)
 	uv pip compile --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q --extra dev pyproject.toml -o requirements.lock
 

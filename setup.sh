@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Make .venv from requirements.lock; called by the Makefile. Needs python3 (3.11 or 3.12) and OpenCV's system libraries.
+# Make .venv from requirements.lock; called by the Makefile. Needs python3 (3.11 to 3.13) and OpenCV's system libraries.
 set -euo pipefail
 cd "$(dirname "$0")"
 python=${PYTHON:-python3}
-"$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' || {
-    echo "aupair: needs Python 3.11 or 3.12, got $("$python" --version 2>&1); set PYTHON=python3.11" >&2; exit 1; }
+"$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || {
+    echo "aupair: needs Python 3.11 to 3.13, got $("$python" --version 2>&1); set PYTHON=python3.11" >&2; exit 1; }
 "$python" - <<'P'
 import ctypes, sys
 libraries = {"libGL.so.1": "libgl1", "libgthread-2.0.so.0": "libglib2.0-0", "libxcb.so.1": "libxcb1"}

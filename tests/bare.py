@@ -1,7 +1,8 @@
-"""Scripts on a machine that has no more packages than training needs: all others are hidden from them."""
+"""Scripts on a machine that has only some packages and what they require: all others are hidden from them."""
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 _BARE = """
@@ -19,9 +20,8 @@ def add_requirements(names, packages):
             add_requirements([re.sub(r"[-_.]+", "-", package).lower() for package in required], packages)
     return packages
 
-ALLOWED = add_requirements(
-    ["torch", "torchvision", "numpy", "pyarrow", "opencv-python", "pydantic", "pyyaml", "safetensors"], set()
-)
+ALLOWED = add_requirements(sys.argv[1].split(), set())
+HIDDEN = sys.argv[2].split()
 OWNERS = importlib.metadata.packages_distributions()
 
 class BareFinder(importlib.machinery.PathFinder):
@@ -33,18 +33,32 @@ class BareFinder(importlib.machinery.PathFinder):
         return super().find_spec(name, path, target)
 
 sys.meta_path[:] = [importlib.machinery.BuiltinImporter, importlib.machinery.FrozenImporter, BareFinder]
-for name in ("rich", "pandas", "scipy"):
+for name in HIDDEN:
     try:
         __import__(name)
     except ModuleNotFoundError:
         continue
     raise SystemExit(f"{name} can be imported: the finder does not hide it")
-sys.argv = sys.argv[1:]
+sys.argv = sys.argv[3:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-def run_bare(script: Path, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Run a script in a process that cannot import any other package."""
-    command = [sys.executable, "-c", _BARE, str(script), *arguments]
+TRAINING = ("torch", "torchvision", "numpy", "pyarrow", "opencv-python", "pydantic", "pyyaml", "safetensors")
+"""What the training of f, h and the mappings needs."""
+
+
+def run_bare(
+    script: Path,
+    *arguments: str,
+    cwd: Path,
+    packages: Sequence[str] = TRAINING,
+    hidden: Sequence[str] = ("rich", "pandas", "scipy"),
+) -> subprocess.CompletedProcess[str]:
+    """Run a script in a process that can import these packages and no others.
+
+    Args:
+        hidden: some modules of other packages; it is checked that they cannot be imported.
+    """
+    command = [sys.executable, "-c", _BARE, " ".join(packages), " ".join(hidden), str(script), *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=2400, cwd=cwd)

@@ -1,7 +1,6 @@
 """Shared by tests of the whole flow: a tiny corpus, settings that take seconds, a finished flow, the command line."""
 
 import csv
-import fcntl
 import os
 import shutil
 import signal
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from services.clock import FakeClock
 
@@ -251,8 +251,7 @@ def _once(factory: pytest.TempPathFactory, name: str) -> Iterator[Path]:
     """Yield a folder that all workers of this run share, to one of them at a time."""
     base = factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    with open(shared / f"{name}.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with FileLock(shared / f"{name}.lock"):
         yield shared / name
 
 

@@ -87,6 +87,12 @@ class TimedOutError(AupairError):
     exit_code = 10
 
 
+class MissingPackageError(AupairError):
+    """A package that the command needs is not installed; the message names the extra that brings it."""
+
+    exit_code = 11
+
+
 def scrub(text: str) -> str:
     """Remove user names and passwords from every URL in a text, up to the last @: a password may contain a slash."""
     return re.sub(r"(?<!file)(://)[^\s'\"]*@", r"\1", text)

@@ -5,7 +5,6 @@ thus share what they have in common, and an interrupted command continues where 
 reports are not changed.
 """
 
-import fcntl
 import os
 import shutil
 import signal
@@ -17,9 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
+from filelock import FileLock, Timeout
 
 from aupair import store
 from aupair.errors import ArtifactError, RunFailedError
+from aupair.extras import require
 from aupair.log import Log
 from aupair.params import Params
 
@@ -60,17 +61,18 @@ class Workspace:
         """
         path = self.home / FOLDER / "lock"
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                todo = "wait for it, or stop it"
-                raise ArtifactError("`aupair ablate` or `distill` is running here", where=path, todo=todo) from error
-            before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-            try:
-                yield
-            finally:
-                signal.signal(signal.SIGTERM, before)
+        lock = FileLock(path, blocking=False)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            todo = "wait for it, or stop it"
+            raise ArtifactError("`aupair ablate` or `distill` is running here", where=path, todo=todo) from error
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, before)
+            lock.release()
 
     def prepare(self, params: Params) -> None:
         """Create the repository if needed, and check out the data and the outputs of the user's last run.
@@ -78,6 +80,7 @@ class Workspace:
         Raises:
             ArtifactError: the checkout is not a DVC repository, or its data is not tracked or not in the cache.
         """
+        require("dvc")
         for name, todo in (("dvc.yaml", "run it in the checkout"), ("data.dvc", "dvc add data"), (".dvc", "dvc init")):
             if not (self.home / name).exists():
                 raise ArtifactError("variants of the flow need DVC", where=self.home / name, got="nothing", todo=todo)

@@ -10,6 +10,7 @@ import typer
 from aupair import __version__
 from aupair.cli import ablation, distill, importing, pipeline, registry
 from aupair.errors import AupairError
+from aupair.extras import missing_packages_named
 
 app = typer.Typer(
     name="aupair",
@@ -162,8 +163,10 @@ def synth(
     With Aff-Wild2's AUs and all labels its layout is that of Aff-Wild2, otherwise the flow's own.
     """
     from aupair.console import ConsoleLog
+    from aupair.extras import require
     from aupair.synth.corpus import SynthParams, synthesise
 
+    require("skimage")  # the processes that draw would fail one by one
     params = SynthParams(subjects=subjects, clips=clips, seconds=seconds, fps=fps, seed=seed, labelled=labelled)
     if aus:
         params = params.model_copy(update={"aus": tuple(name.strip() for name in aus.split(","))})
@@ -280,7 +283,8 @@ def main() -> None:
         "OPENCV_FFMPEG_LOGLEVEL", "-8"
     )  # ffmpeg prints nothing about broken videos, since aupair reports them
     try:
-        app()
+        with missing_packages_named():
+            app()
     except AupairError as error:
         print(f"aupair: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

@@ -16,6 +16,7 @@ from aupair import store
 from aupair.data.hashing import dvc_hash
 from aupair.data.s3 import Patience, server_error
 from aupair.errors import AupairError, DataError, ParamsError, UnreachableError, scrub
+from aupair.extras import require
 from aupair.log import Log
 from aupair.retry import note_answer, retry
 
@@ -56,6 +57,7 @@ def fetch_data(source: str, revision: str, remote: str, folder: Path, log: Log, 
         DataError: there is no such repository, revision or data.dvc, or files are damaged or missing on the remote.
         AuthError, UnreachableError: the server of git or DVC refuses or does not answer.
     """
+    require("dvc")
     repository, where = folder / "repository", scrub(source)
     with store.writing(folder):
         repository.mkdir()

@@ -1,6 +1,5 @@
 """Access to the MLflow store: finding and creating it, retrying its calls, and turning its failures into errors of one line."""
 
-import fcntl
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -8,7 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from filelock import FileLock
+
 from aupair.errors import RegistryError, scrub
+from aupair.extras import require
 from aupair.retry import retry
 
 if TYPE_CHECKING:
@@ -47,6 +49,7 @@ def open_mlflow(create: bool = False) -> "MlflowClient":
     Raises:
         RegistryError: there is no store, it cannot be opened, or its server does not answer.
     """
+    require("mlflow")
     uri = tracking_uri()
     _set_defaults()
     database = sqlite_path(uri)
@@ -177,7 +180,7 @@ def _create_database(uri: str, database: Path, create: bool) -> None:
         raise RegistryError("no MLflow store yet", where=uri, todo=todo)
     if not os.access(database.parent, os.W_OK):
         raise RegistryError("the MLflow store cannot be written", where=uri, expected="a writable folder")
-    with _locked(database.parent):
+    with FileLock(f"{database}.lock"):
         if not database.exists() or not database.stat().st_size:
             _create_tables(uri)
 
@@ -191,17 +194,6 @@ def _create_tables(uri: str) -> None:
     logging.getLogger("alembic").setLevel(logging.WARNING)
     with mlflow_errors("db upgrade"):
         commands.main(["upgrade", uri], standalone_mode=False)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Lock a folder until the block or the process ends; no file is left behind."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
 
 
 def _check_server(uri: str) -> None:
