@@ -144,6 +144,27 @@ def import_disfa(
     _write("disfa", source, written, lambda notes: read_disfa(source, options, out, notes))
 
 
+@app.command("bp4d", epilog="Examples: `aupair import bp4d BP4D`, `aupair import bp4d BP4D --allow-missing`")
+def import_bp4d(
+    source: Source,
+    out: Out = Path("data"),
+    fps: Annotated[float, typer.Option(min=1, help="Frames per second of the pictures.")] = 25.0,
+    transfer: Transfer = "link",
+    allow_missing: AllowMissing = False,
+    any_length: AnyLength = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Import BP4D or BP4D+: `AUCoding/AU_OCC/F001_T1.csv`, `AUCoding/AU_INT/AU06/F001_T1_AU06.csv`, `F001/T1/0001.jpg`.
+
+    Images are encoded as movies (JPEGs of quality 95); movies `F001_T1.avi` are used as they are.
+    """
+    from aupair.importing.bp4d import Bp4dOptions, read_bp4d
+    from aupair.importing.writer import WriteOptions
+
+    written, options = WriteOptions(out, transfer, overwrite, any_length), Bp4dOptions(fps, allow_missing)
+    _write("bp4d", source, written, lambda notes: read_bp4d(source, options, out, notes))
+
+
 def _write(kind: str, source: Path, options: "WriteOptions", read: "Callable[[Notes], list[Recording]]") -> None:
     """Read recordings, write the data folder, and print what was imported and what was not."""
     from aupair.console import ConsoleLog, show_table

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from aupair.data.layout import read_subjects
 from aupair.errors import DataError
 from aupair.importing.event_tables import Uncoded, VideoEvents, coded_times, is_event_table, read_coded, read_events
@@ -175,6 +177,9 @@ def _frame_recording(part: FrameLabels, media: Media, first: int, options: CsvOp
     """Return the recording of one video's labels."""
     note_gaps(part, notes)
     values, where = part.spread(first), f"{part.path} video {part.video}"
+    if np.isnan(values).all(axis=1).any() and len(values) < media.header.frames:
+        # labelled in parts: the last labelled frame tells nothing about the frame rate
+        values = np.pad(values, ((0, media.header.frames - len(values)), (0, 0)), constant_values=np.nan)
     _check_last_frame(part, media, first, options)
     if options.levels:
         intensity = intensity_of(values, part.aus, where)

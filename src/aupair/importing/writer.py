@@ -1,10 +1,12 @@
 """The layout that the flow reads, written from recordings: annotations, videos, subjects, and import.json about them."""
 
 import csv
+import glob
 import io
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -15,9 +17,11 @@ import pyarrow.csv
 
 from aupair import store
 from aupair.aus import NOT_ANNOTATED, check_au_names
+from aupair.data.layout import read_movie_header
 from aupair.errors import DataError
+from aupair.importing.images import write_movie
 from aupair.importing.lengths import fit_to_video
-from aupair.importing.recordings import Notes, Recording, check_names, unite_aus
+from aupair.importing.recordings import Media, Notes, Recording, check_names, unite_aus
 from aupair.log import Log
 
 Transfer = Literal["link", "copy", "none"]
@@ -182,24 +186,39 @@ def _place_videos(recordings: Sequence[Recording], options: WriteOptions, log: L
     """Link or copy the movies into the data folder."""
     if options.transfer == "none":
         return
-    target = {
-        options.out / "videos" / f"{r.movie or r.video}{r.media.path.suffix.lower()}": r.media.path for r in recordings
-    }
-    for path, source in log.progress(sorted(target.items()), len(target), "placing videos"):
-        _place(path, source, options)
+    target: dict[Path, Media] = {}
+    for recording in recordings:
+        media = recording.media
+        suffix = ".avi" if media.kind == "images" else media.path.suffix.lower()
+        target[options.out / "videos" / f"{recording.movie or recording.video}{suffix}"] = media
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+        jobs = [pool.submit(_place, path, media, options) for path, media in sorted(target.items())]
+        try:
+            for job in log.progress(jobs, len(jobs), "placing videos"):
+                job.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
-def _place(path: Path, source: Path, options: WriteOptions) -> None:
-    """Link or copy a file, unless it is there already."""
-    for other in path.parent.glob(f"{_escape(path.stem)}.*") if path.parent.is_dir() else ():
-        if os.path.samefile(other, source) or (other == path and _same_state(other, source)):
+def _place(path: Path, media: Media, options: WriteOptions) -> None:
+    """Link, copy or encode the movie of a recording, unless it is there already.
+
+    Raises:
+        DataError: another file has its name, or images cannot become a movie.
+    """
+    source = media.path
+    for other in path.parent.glob(f"{glob.escape(path.stem)}.*") if path.parent.is_dir() else ():
+        if other == path and _is_placed(path, media):
             return
         if not options.overwrite or other != path:
             todo = "add --overwrite to replace it, or remove it" if other == path else "remove it"
             raise DataError("another file has the name of a video", where=other, got=f"also {source}", todo=todo)
-    place: Callable[[Path, Path], object] = shutil.copy2 if options.transfer == "copy" else _link
+    if media.kind == "images":
+        write_movie(media, path)
+        return
     with store.writing(path), store.atomic(path) as temporary:
-        place(source, temporary)
+        (shutil.copy2 if options.transfer == "copy" else _link)(source, temporary)
 
 
 def _link(source: Path, path: Path) -> None:
@@ -210,14 +229,9 @@ def _link(source: Path, path: Path) -> None:
         shutil.copy2(source, path)
 
 
-def _same_state(path: Path, source: Path) -> bool:
-    """Return whether a file is a copy of another by size and time, as an interrupted import leaves it."""
-    one, other = path.stat(), source.stat()
-    return one.st_size == other.st_size and int(one.st_mtime) == int(other.st_mtime)
-
-
-def _escape(name: str) -> str:
-    """Return a name as a pattern that matches it alone."""
-    import glob
-
-    return glob.escape(name)
+def _is_placed(path: Path, media: Media) -> bool:
+    """Return whether a file is the movie already: the same file, a copy by size and time, or one of as many images."""
+    if media.kind == "images":
+        return read_movie_header(path) == media.header
+    one, other = path.stat(), media.path.stat()
+    return path.samefile(media.path) or (one.st_size == other.st_size and int(one.st_mtime) == int(other.st_mtime))

@@ -1,0 +1,190 @@
+"""The kind `bp4d`: the folders of BP4D and BP4D+, occurrences in a file for each task of a person, intensities for some AUs.
+
+`AUCoding/AU_OCC/F001_T1.csv`: a header `0,1,2,4,...` with the AUs' numbers, then a row for each coded frame: its number,
+counted from 1, and 0, 1 or 9 (not coded). `AUCoding/AU_INT/AU06/F001_T1_AU06.csv`: lines `frame,intensity`, 0 to 5 or 9.
+The pictures are `.../F001/T1/0001.jpg`, or a movie `F001_T1.avi`.
+"""
+
+import os
+import re
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from aupair.aus import NOT_ANNOTATED
+from aupair.errors import DataError
+from aupair.importing.framewise import intensity_of, occurrence_of, read_frame_labels, read_single, stack_frames
+from aupair.importing.images import open_images
+from aupair.importing.movies import Movies
+from aupair.importing.recordings import Media, Notes, Recording
+from aupair.importing.tables import Table, read_table
+
+MISSING = ("9",)
+"""The cell that means "not coded" in BP4D's files."""
+
+_OCCURRENCE = re.compile(r"(?P<subject>[FM]\d+)_(?P<task>T\d+)\.csv", re.IGNORECASE)
+_INTENSITY = re.compile(r"(?P<video>[FM]\d+_T\d+)_AU(?P<au>\d+)\.csv", re.IGNORECASE)
+_IMAGES = re.compile(r"(?P<subject>[FM]\d+)/(?P<task>T\d+)", re.IGNORECASE)
+
+
+K = TypeVar("K")
+
+
+@dataclass(frozen=True)
+class Bp4dOptions:
+    """How to read BP4D.
+
+    Attributes:
+        fps: frames per second of the pictures.
+        allow_missing: leave out labels without pictures.
+    """
+
+    fps: float = 25.0
+    allow_missing: bool = False
+
+
+@dataclass(frozen=True)
+class _Files:
+    """The files of a source, by the name of a video in upper case, such as F001_T1."""
+
+    occurrence: Mapping[str, Path]
+    intensity: Mapping[str, Mapping[int, Path]]
+    images: Mapping[str, Path]
+
+
+def read_bp4d(source: Path, options: Bp4dOptions, out: Path, notes: Notes) -> list[Recording]:
+    """Read the labels and find the pictures; each task of a person is a video.
+
+    Raises:
+        DataError: there are no labels, a value is wrong, or labels have no pictures.
+    """
+    files = _list_files(source)
+    movies = Movies(source, without=out)
+    recordings = []
+    for video, path in files.occurrence.items():
+        media = _find_media(video, path, files, movies, options, notes)
+        if media:
+            recordings.append(_recording(video, path, files.intensity.get(video, {}), media))
+    notes.add("videos without labels, left out", *sorted(set(files.images) - set(files.occurrence)), *movies.unused())
+    notes.add(
+        "intensities of videos without occurrences, left out", *sorted(set(files.intensity) - set(files.occurrence))
+    )
+    return _without_uncoded(recordings, notes)
+
+
+def _list_files(source: Path) -> _Files:
+    """Find label files and folders of images by their names.
+
+    Raises:
+        DataError: there are no occurrences, or two files for one video.
+    """
+    occurrence: dict[str, Path] = {}
+    intensity: dict[str, dict[int, Path]] = defaultdict(dict)
+    images: dict[str, Path] = {}
+    for path in _walk(source):
+        if match := _OCCURRENCE.fullmatch(path.name):
+            _set_once(occurrence, f"{match['subject']}_{match['task']}".upper(), path)
+        elif match := _INTENSITY.fullmatch(path.name):
+            _set_once(intensity[match["video"].upper()], int(match["au"]), path)
+        elif match := _IMAGES.fullmatch("/".join(path.parts[-2:])):
+            _set_once(images, f"{match['subject']}_{match['task']}".upper(), path)
+    if not occurrence:
+        raise DataError("no labels of BP4D", where=source, expected="AUCoding/AU_OCC/F001_T1.csv")
+    return _Files(dict(sorted(occurrence.items())), intensity, images)
+
+
+def _walk(source: Path) -> list[Path]:
+    """List the folders and the .csv files below a folder."""
+    result: list[Path] = []
+    for folder, folders, names in os.walk(source):
+        folders.sort()
+        result += [Path(folder, name) for name in folders]
+        result += [Path(folder, name) for name in sorted(names) if name.lower().endswith(".csv")]
+    return result
+
+
+def _set_once(table: dict[K, Path], key: K, path: Path) -> None:
+    """Set a key that may have only one file."""
+    if table.setdefault(key, path) != path:
+        raise DataError(
+            "two files or folders for one video", where=table[key], got=path, expected="one", todo="remove one"
+        )
+
+
+def _find_media(
+    video: str, path: Path, files: _Files, movies: Movies, options: Bp4dOptions, notes: Notes
+) -> Media | None:
+    """Return the movie of a video, else its folder of images; None if labels without pictures are left out.
+
+    Raises:
+        DataError: there are no pictures, or the movie does not open.
+    """
+    movie = movies.find(video)
+    if movie:
+        media = movies.open(movie)
+    else:
+        media = open_images(files.images[video], options.fps, notes) if video in files.images else None
+    if media is None:
+        what = "the movie cannot be opened" if movie else "labels without a video"
+        if not options.allow_missing:
+            expected = f"{video}.avi, or images {video.replace('_', '/')}/0001.jpg"
+            todo = "extract its pictures, or leave such labels out by --allow-missing"
+            raise DataError(what, where=movie or path, got=video, expected=expected, todo=todo)
+        notes.add(f"labelled videos left out: {what}", video)
+    return media
+
+
+def _recording(video: str, path: Path, intensities: Mapping[int, Path], media: Media) -> Recording:
+    """Return the recording of a video; frames that the files do not list are not labelled."""
+    (labels,) = read_frame_labels(_with_names(read_table(path)), missing=MISSING)
+    aus = labels.aus
+    occurrence = occurrence_of(stack_frames([labels], 1), aus, path)
+    intensity = None
+    if intensities:
+        coded = {f"AU{au}": file for au, file in sorted(intensities.items())}
+        for au, file in coded.items():
+            if au not in aus:
+                raise DataError("intensities of an AU without occurrences", where=file, got=au, expected=",".join(aus))
+        parts = [read_single(file, au, MISSING) for au, file in coded.items()]
+        levels = intensity_of(stack_frames(parts, 1), tuple(coded), path)
+        rows = max(len(levels), len(occurrence))
+        intensity = np.full((rows, len(aus)), NOT_ANNOTATED, np.float32)
+        intensity[: len(levels), [aus.index(au) for au in coded]] = levels
+    # the coded part of a video ends anywhere, so its length tells nothing about the frame rate
+    rows = max(media.header.frames, len(occurrence), 0 if intensity is None else len(intensity))
+    padded = None if intensity is None else _pad(intensity, rows)
+    return Recording(video, media, aus, _pad(occurrence, rows), padded, path, video.split("_")[0])
+
+
+def _with_names(table: Table) -> Table:
+    """Return a table of occurrences with names of AUs in place of numbers."""
+    header = table.header
+    if not all(name.isdecimal() for name in header[1:]):
+        where = f"{table.path} line 1"
+        raise DataError("not a header of BP4D", where=where, got=",".join(header)[:200], expected="0,1,2,4,...")
+    return replace(table, header=("frame", *(f"AU{int(name)}" for name in header[1:])))
+
+
+def _pad(values: np.ndarray, rows: int) -> np.ndarray:
+    """Return values with rows without label at the end."""
+    return np.pad(values, ((0, rows - len(values)), (0, 0)), constant_values=NOT_ANNOTATED)
+
+
+def _without_uncoded(recordings: list[Recording], notes: Notes) -> list[Recording]:
+    """Return recordings without the AUs that are not coded in any of them."""
+    every = dict.fromkeys(au for r in recordings for au in r.aus)
+    coded = {au for r in recordings for k, au in enumerate(r.aus) if (r.occurrence[:, k] != NOT_ANNOTATED).any()}
+    if not coded:
+        return recordings
+    notes.add("AUs that are not coded in any video, left out", *(au for au in every if au not in coded))
+    result = []
+    for r in recordings:
+        at = [k for k, au in enumerate(r.aus) if au in coded]
+        intensity = None if r.intensity is None else r.intensity[:, at]
+        aus = tuple(r.aus[k] for k in at)
+        result.append(replace(r, aus=aus, occurrence=r.occurrence[:, at], intensity=intensity))
+    return result

@@ -1,0 +1,81 @@
+"""Folders of numbered images, a whole picture for each frame, which become movies in the data folder."""
+
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+
+from aupair import store
+from aupair.data.layout import Header
+from aupair.errors import DataError
+from aupair.importing.recordings import Media, Notes
+
+_IMAGE = re.compile(r"(\d{1,6})\.(jpe?g|png|bmp)", re.IGNORECASE)
+_QUALITY = 95
+"""The quality of the JPEGs in a movie, so that encoding them again changes little."""
+
+
+def list_images(folder: Path) -> dict[int, Path]:
+    """Return the image of each frame, counted from 0: the images count from 0 if there is one of that number, else from 1.
+
+    Raises:
+        DataError: two images have the same number.
+    """
+    numbers: dict[int, Path] = {}
+    for path in sorted(folder.iterdir()):
+        match = _IMAGE.fullmatch(path.name)
+        if match and numbers.setdefault(int(match[1]), path) != path:
+            raise DataError("two images for one frame", where=numbers[int(match[1])], got=path, expected="one")
+    first = 0 if 0 in numbers else 1
+    return {number - first: numbers[number] for number in sorted(numbers)}
+
+
+def open_images(folder: Path, fps: float, notes: Notes) -> Media | None:
+    """Return a folder of images as a movie of `fps` frames per second; None without an image."""
+    images = list_images(folder)
+    if not images:
+        return None
+    frames = max(images) + 1
+    if frames > len(images):
+        notes.add("folders that lack images, a black picture takes their place", f"{folder} ({frames - len(images):,})")
+    return Media(folder, Header(frames, fps), "images")
+
+
+def write_movie(media: Media, path: Path) -> None:
+    """Write images as a movie of JPEGs (.avi); an image that is missing or cannot be read becomes a black picture.
+
+    Raises:
+        DataError: no image can be read, or they differ in size.
+    """
+    import cv2
+
+    images = list_images(media.path)
+    size = _size(images, media.path)
+    with store.writing(path), store.atomic(path) as temporary:
+        codec = cv2.VideoWriter.fourcc(*"MJPG")
+        writer = cv2.VideoWriter(str(temporary), cv2.CAP_OPENCV_MJPEG, codec, media.header.fps, size)
+        if not writer.isOpened():
+            raise DataError("the movie cannot be written", where=path)
+        writer.set(cv2.VIDEOWRITER_PROP_QUALITY, _QUALITY)
+        black = np.zeros((size[1], size[0], 3), np.uint8)
+        for frame in range(media.header.frames):
+            image = cv2.imread(str(images[frame]), cv2.IMREAD_COLOR) if frame in images else None
+            if image is not None and image.shape[1::-1] != size:
+                writer.release()
+                got, expected = "{} x {}".format(*image.shape[1::-1]), "{} x {}".format(*size)
+                raise DataError("images of different sizes", where=images[frame], got=got, expected=expected)
+            writer.write(black if image is None else image)
+        writer.release()
+
+
+def _size(images: dict[int, Path], folder: Path) -> tuple[int, int]:
+    """Return the width and height of the first image that can be read."""
+    import cv2
+
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
+    for path in images.values():
+        image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+        if image is not None:
+            return image.shape[1], image.shape[0]
+    raise DataError("no image can be read", where=folder)
