@@ -1,6 +1,7 @@
-"""The labels of a synthetic corpus: the stretches that a coder looked at, and the annotation files."""
+"""The labels of a synthetic corpus: the stretches that a coder looked at, the annotation files, and tables to import."""
 
-from collections.abc import Sequence
+import csv
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -58,3 +59,62 @@ def _write_values(path: Path, aus: Sequence[str], values: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = [",".join(aus), *(",".join(map(str, row)) for row in values.tolist())]
     path.write_text("\n".join(lines) + "\n")
+
+
+def write_tables(corpus: Path, out: Path, share: float, by_event: Sequence[str], fps: float, seed: int = 0) -> None:
+    """Write a coder's tables about a share of the labels of a corpus, as `aupair import csv` reads them.
+
+    `rows.csv` (video, frame, the AUs) has an empty cell where an AU is not coded; `events.csv` (video, start, end, au) has
+    the AUs of `by_event`, and `coded.csv` (video, au, start, end) the stretches in which they are coded, in seconds.
+
+    Args:
+        corpus: a corpus in the flow's own layout, with all labels.
+        out: a new folder.
+        share: of the frames of each split for which an AU is coded.
+    """
+    out.mkdir(parents=True)
+    rows: list[Sequence[object]] = []
+    events: list[Sequence[object]] = []
+    coded: list[Sequence[object]] = []
+    for video, aus, values, known in _code_corpus(corpus, share, fps, seed):
+        listed = [au for au in aus if au not in by_event]
+        if not rows:
+            rows.append(["video", "frame", *listed])
+        columns = [aus.index(au) for au in listed]
+        cells = np.where(known, values.astype(str), "")[:, columns].tolist()
+        rows += [[video, k, *row] for k, row in enumerate(cells)]
+        for au in by_event:
+            own, active = known[:, aus.index(au)], values[:, aus.index(au)] == 1
+            coded += [(video, au, f"{start / fps:.3f}", f"{stop / fps:.3f}") for start, stop in _runs(own)]
+            events += [(video, f"{start / fps:.3f}", f"{stop / fps:.3f}", au) for start, stop in _runs(own & active)]
+    _write_table(out / "rows.csv", rows)
+    _write_table(out / "events.csv", [("video", "start", "end", "au"), *events])
+    _write_table(out / "coded.csv", [("video", "au", "start", "end"), *coded])
+
+
+def _code_corpus(
+    corpus: Path, share: float, fps: float, seed: int
+) -> Iterator[tuple[str, list[str], np.ndarray, np.ndarray]]:
+    """Yield each video with its AUs, its labels (N, A), and whether they are coded, (N, A) bool."""
+    frames: dict[str, int] = {}
+    with open(corpus / "splits.csv", newline="") as file:
+        videos = [(row["video"], row["split"]) for row in csv.DictReader(file)]
+    splits = list(dict.fromkeys(split for _, split in videos))
+    for video, split in videos:
+        with open(corpus / "annotations" / "occurrence" / f"{video}.csv", newline="") as file:
+            aus, *rows = csv.reader(file)
+        values, before = np.array(rows, dtype=int), frames.get(split, 0)
+        frames[split] = before + len(values)
+        times = (before + np.arange(len(values))) / fps
+        yield video, aus, values, coded_frames([seed, splits.index(split)], len(aus), share, times)
+
+
+def _runs(mask: np.ndarray) -> list[tuple[int, int]]:
+    """Return the first frame of each run of True, and the frame after its last."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], mask.astype(int), [0]])))
+    return [(int(start), int(stop)) for start, stop in zip(edges[::2], edges[1::2])]
+
+
+def _write_table(path: Path, rows: Sequence[Sequence[object]]) -> None:
+    with open(path, "w", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows(rows)
