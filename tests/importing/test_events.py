@@ -43,6 +43,22 @@ def test_seconds_become_frames_and_everything_else_is_inactive(folder: Path, aup
     assert not (folder / "data/annotations/intensity").exists()
 
 
+def test_events_and_rows_of_other_aus_are_merged(folder: Path, aupair: Command) -> None:
+    text(folder / "labels" / "events.csv", *EVENTS)
+    text(folder / "coded.csv", "video,au,start,end", "a,AU12,0,0.6", "b,AU2,,")
+    text(folder / "labels" / "rows.csv", "video,frame,AU43,AU18", "a,0,1,", "a,1,,0", "b,0,0,1")
+    command = ("import", "csv", "labels", "--videos", "movies", "--coded", "coded.csv", "--out")
+    assert "an event of an AU that is not coded" not in aupair(*command, "data").err
+    assert written(folder / "data", "a")[0] == ("AU2", "AU12", "AU18", "AU43")
+    assert column(folder / "data", "a", "AU12") == [*frames((2, 4), (10, 10))[:15], *[-1] * 5]
+    assert column(folder / "data", "a", "AU43") == [1, *[-1] * 19]
+    assert column(folder / "data", "a", "AU18") == [-1, 0, *[-1] * 18]
+    assert column(folder / "data", "a", "AU2") == [-1] * 20
+    assert column(folder / "data", "b", "AU2") == frames((0, 19))
+    text(folder / "labels" / "rows.csv", "video,frame,AU12", "a,0,1")
+    assert aupair(*command, "other").line.startswith("a video is labelled twice, got a: ")
+
+
 def test_an_au_without_an_event_can_count_as_not_labelled(folder: Path, aupair: Command) -> None:
     text(folder / "events.csv", *EVENTS)
     assert aupair("import", "csv", "events.csv", "--videos", "movies", "--uncoded", "missing").code == 0

@@ -95,6 +95,36 @@ def unite_aus(recordings: Sequence[Recording]) -> tuple[tuple[str, ...], list[Re
     return aus, [_with_aus(recording, aus) for recording in recordings]
 
 
+def merge_recordings(recordings: Iterable[Recording]) -> list[Recording]:
+    """Return one recording for each video whose AUs are coded in several files; one AU in two of them is not merged."""
+    merged: dict[str, list[Recording]] = {}
+    for recording in recordings:
+        same, own = merged.setdefault(recording.video, []), {au.lower() for au in recording.aus}
+        fitting = (k for k, other in enumerate(same) if own.isdisjoint(au.lower() for au in other.aus))
+        k = next(fitting, len(same))
+        same[k:] = [_merge(same[k], recording) if k < len(same) else recording, *same[k + 1 :]]
+    return [recording for same in merged.values() for recording in same]
+
+
+def _merge(one: Recording, other: Recording) -> Recording:
+    """Return the labels of both recordings of a video; rows that one of them lacks are not labelled there."""
+    aus, rows = one.aus + other.aus, max(len(one.occurrence), len(other.occurrence))
+
+    def fill(result: np.ndarray, left: np.ndarray | None, right: np.ndarray | None) -> np.ndarray:
+        if left is not None:
+            result[: len(left), : len(one.aus)] = left
+        if right is not None:
+            result[: len(right), len(one.aus) :] = right
+        return result
+
+    blank = np.full((rows, len(aus)), NOT_ANNOTATED)
+    occurrence = fill(blank.astype(np.int8), one.occurrence, other.occurrence)
+    stated = one.intensity is not None or other.intensity is not None
+    intensity = fill(blank.astype(np.float32), one.intensity, other.intensity) if stated else None
+    subject = one.subject or other.subject
+    return replace(one, aus=aus, occurrence=occurrence, intensity=intensity, subject=subject)
+
+
 def check_names(recordings: Iterable[Recording]) -> None:
     """Raise a DataError if two recordings have one name; names that differ only in case are one on some systems."""
     first: dict[str, Recording] = {}

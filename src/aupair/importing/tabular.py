@@ -20,7 +20,7 @@ from aupair.importing.framewise import (
     resolve_first_frame,
 )
 from aupair.importing.movies import Movies, video_name
-from aupair.importing.recordings import Media, Notes, Recording
+from aupair.importing.recordings import Media, Notes, Recording, merge_recordings
 from aupair.importing.tables import Table, read_table
 
 
@@ -58,17 +58,19 @@ class CsvOptions:
 
 
 def read_csv_labels(source: Path, options: CsvOptions, out: Path, notes: Notes) -> list[Recording]:
-    """Read one table, or all tables of a folder.
+    """Read one table, or all tables of a folder; those that code different AUs of a video are merged.
 
     Raises:
         DataError: a table or a value is wrong, or labels have no video.
     """
     tables = [read_table(path) for path in list_tables(source, options.subjects, options.coded)]
     movies = Movies(options.videos or (source if source.is_dir() else source.parent), without=out)
-    read = _read_events if any(map(is_event_table, tables)) else _read_frames
-    recordings = read(tables, movies, options, notes)
+    by_event = [table for table in tables if is_event_table(table)]
+    by_frame = [table for table in tables if not is_event_table(table)]
+    recordings = _read_frames(by_frame, movies, options, notes) if by_frame else []
+    recordings += _read_events(by_event, movies, options, notes) if by_event else []
     notes.add("videos without labels, left out", *movies.unused())
-    return with_subjects(recordings, options.subjects)
+    return with_subjects(merge_recordings(recordings), options.subjects)
 
 
 def _read_frames(tables: Sequence[Table], movies: Movies, options: CsvOptions, notes: Notes) -> list[Recording]:
@@ -93,6 +95,9 @@ def _read_events(tables: Sequence[Table], movies: Movies, options: CsvOptions, n
     if coded is not None and options.coded:
         named = {video_name(video.video) for video in videos}
         videos += [VideoEvents(name, options.coded, "", []) for name in coded if name not in named]
+    if not videos:
+        notes.add("tables without a row, left out", *(str(table.path) for table in tables))
+        return []
     times = coded_times(videos, coded, options.uncoded)
     media = find_media([(video.video, video.path) for video in videos], movies, options.allow_missing, notes)
     clock = Clock(options.unit, options.first_frame or 0, options.fps)

@@ -64,8 +64,8 @@ def _write_values(path: Path, aus: Sequence[str], values: np.ndarray) -> None:
 def write_tables(corpus: Path, out: Path, share: float, by_event: Sequence[str], fps: float, seed: int = 0) -> None:
     """Write a coder's tables about a share of the labels of a corpus, as `aupair import csv` reads them.
 
-    `rows.csv` (video, frame, the AUs) has an empty cell where an AU is not coded; `events.csv` (video, start, end, au) has
-    the AUs of `by_event`, and `coded.csv` (video, au, start, end) the stretches in which they are coded, in seconds.
+    `rows.csv` (video, frame, AUs) has an empty cell where an AU is not coded. The AUs of `by_event` are in `events.csv`
+    (video, start, end, au); `coded.csv` (video, au, start, end) has the stretches in which they are coded, in seconds.
 
     Args:
         corpus: a corpus in the flow's own layout, with all labels.
@@ -74,22 +74,22 @@ def write_tables(corpus: Path, out: Path, share: float, by_event: Sequence[str],
     """
     out.mkdir(parents=True)
     rows: list[Sequence[object]] = []
-    events: list[Sequence[object]] = []
-    coded: list[Sequence[object]] = []
+    events: list[Sequence[object]] = [("video", "start", "end", "au")]
+    coded: list[Sequence[object]] = [("video", "au", "start", "end")]
     for video, aus, values, known in _code_corpus(corpus, share, fps, seed):
-        listed = [au for au in aus if au not in by_event]
-        if not rows:
-            rows.append(["video", "frame", *listed])
-        columns = [aus.index(au) for au in listed]
-        cells = np.where(known, values.astype(str), "")[:, columns].tolist()
-        rows += [[video, k, *row] for k, row in enumerate(cells)]
+        listed = [k for k, au in enumerate(aus) if au not in by_event]
+        rows = rows or [("video", "frame", *(aus[k] for k in listed))]
+        cells = np.where(known, values.astype(str), "")[:, listed].tolist()
+        rows += [(video, frame, *row) for frame, row in enumerate(cells)]
         for au in by_event:
             own, active = known[:, aus.index(au)], values[:, aus.index(au)] == 1
-            coded += [(video, au, f"{start / fps:.3f}", f"{stop / fps:.3f}") for start, stop in _runs(own)]
-            events += [(video, f"{start / fps:.3f}", f"{stop / fps:.3f}", au) for start, stop in _runs(own & active)]
-    _write_table(out / "rows.csv", rows)
-    _write_table(out / "events.csv", [("video", "start", "end", "au"), *events])
-    _write_table(out / "coded.csv", [("video", "au", "start", "end"), *coded])
+            coded += [(video, au, start / fps, stop / fps) for start, stop in _runs(own)]
+            events += [(video, start / fps, stop / fps, au) for start, stop in _runs(own & active)]
+    if len(rows[0]) > len(("video", "frame")):
+        _write_table(out / "rows.csv", rows)
+    if by_event:
+        _write_table(out / "events.csv", events)
+        _write_table(out / "coded.csv", coded)
 
 
 def _code_corpus(
