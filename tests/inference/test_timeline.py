@@ -8,19 +8,21 @@ import cv2
 import numpy as np
 import pytest
 
-from aupair.aus import AFFWILD2
+from aupair.aus import AFFWILD2, label_au
 from aupair.inference.predictions import VideoPredictions, VideoScores
 from aupair.inference.timeline import _prediction_series, save_prediction_picture, save_timeline
+from aupair.report.figures import Drawing
+from bundle_parts import AU_SETS
 
 A = len(AFFWILD2)
 
 
-def result(n: int, faces: bool = True) -> VideoPredictions:
+def result(n: int, faces: bool = True, aus: tuple[str, ...] = AFFWILD2) -> VideoPredictions:
     rng = np.random.default_rng(n)
-    y_hat = np.where(faces, rng.normal(size=(n, A)), np.nan).astype(np.float32)
+    y_hat = np.where(faces, rng.normal(size=(n, len(aus))), np.nan).astype(np.float32)
     decision = np.where(faces, y_hat > 0, -1).astype(np.int8)
     scores = VideoScores(np.arange(n) / 25, ["ok" if faces else "no_face"] * n, y_hat, np.abs(y_hat))
-    return VideoPredictions(AFFWILD2, scores, decision, y_hat, np.clip(np.abs(y_hat), 0, 1))
+    return VideoPredictions(aus, scores, decision, y_hat, np.clip(np.abs(y_hat), 0, 1))
 
 
 @pytest.mark.parametrize(("n", "faces"), [(1, True), (60, True), (5, False), (2100, True), (2100, False)])
@@ -30,6 +32,22 @@ def test_a_picture_of_any_video(tmp_path: Path, n: int, faces: bool) -> None:
     grey = (image == 0xD9).all(axis=2).mean()
     assert (grey > 0.5) == (not faces), "a video without a face is grey all over"
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+@pytest.mark.parametrize("aus", [*AU_SETS.values(), AFFWILD2[:5]], ids=lambda aus: f"{len(aus)} AUs")
+def test_each_au_has_a_panel_of_the_same_size_with_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, aus: tuple[str, ...]
+) -> None:
+    drawings: list[Drawing] = []
+    monkeypatch.setattr(Drawing, "save_png", lambda drawing, path: drawings.append(drawing))
+    save_timeline(tmp_path / "a.png", result(30, aus=aus), "title", np.full((2, len(aus)), 0.5))
+    figure = drawings[0].figure
+    figure.draw_without_rendering()
+    assert [axis.get_title("left") for axis in figure.axes] == [label_au(au) for au in aus]
+    heights = [axis.get_position().height * figure.get_figheight() for axis in figure.axes]
+    assert max(heights) - min(heights) < 0.01
+    assert min(heights) > 0.75, "inches: else the names of the strips overlap"
+    assert sum(heights) > 1.2, "the label of the y axis is that long"
 
 
 def test_the_picture_of_readme_has_faces_above_the_panels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 _PICTURE_ABSTAINS = 0.2
 """The share of decisions from which the picture of README abstains."""
 
+_ONE_COLUMN = 4
+"""The largest number of AUs that are drawn one below the other."""
+
 
 def save_timeline(path: Path, result: VideoPredictions, title: str, limits: np.ndarray | None = None) -> None:
     """Write a PNG with a panel for each AU: y_hat with its sigma, where it is active, and where it is abstained.
@@ -25,7 +28,8 @@ def save_timeline(path: Path, result: VideoPredictions, title: str, limits: np.n
     from aupair.report.timelines import draw_timeline
 
     title = f"{title}: {len(result.decision)} frames, {result.faces} with a face"
-    draw_timeline(_prediction_series(result, limits), title, columns=2).save_png(path)
+    columns = 1 if len(result.aus) <= _ONE_COLUMN else 2
+    draw_timeline(_prediction_series(result, limits), title, columns=columns).save_png(path)
 
 
 def save_prediction_picture(

@@ -124,8 +124,9 @@ def draw_timeline(
     panels = range(len(series.aus)) if panels is None else panels
     columns = min(columns, len(panels))
     series, rows, above = series.binned(), -(-len(panels) // columns), int(len(faces) > 0)
-    panel = 0.8 + 0.11 * len(series.strips)
-    size = (9.0 if columns == 1 else 6.5 * columns, rows * panel + above * FACE_HEIGHT + 0.7)
+    panel = max(0.8 + 0.11 * len(series.strips), 1.6 / rows)  # the label of the y axis needs 1.6 inches
+    short = 0.35 if len(panels) % columns else 0.0  # a short last column has its own label of the x axis
+    size = (9.0 if columns == 1 else 6.5 * columns, rows * panel + above * FACE_HEIGHT + short + 0.7)
     figure = Figure(figsize=size, layout="constrained")
     grid = figure.add_gridspec(above + rows, columns, height_ratios=[FACE_HEIGHT] * above + [panel] * rows)
     low, high = _range(series)
