@@ -163,7 +163,7 @@ class Bench:
         """Train until an evaluation is the last, `steps` at most."""
         section, seed = self.params.train_pseudo_intensity, self.params.seed
         optimiser = section.optimiser.model_copy(update={"evaluate_every": 1, "keep": "last"})
-        model = build_network(section.network, self.data.images.size, seed)
+        model = build_network(section.network, self.data.images.size, seed, len(self.data.frames.aus))
         evaluate = TimedEvaluation(partial(self.compute_accuracy, aus=aus), is_last)
         model.register_forward_pre_hook(evaluate.count_images)
         loss = make_batch_loss(self.data, section)

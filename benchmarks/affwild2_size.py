@@ -117,8 +117,8 @@ def save_scores(trial: Path, y_hat: np.ndarray, sigma: np.ndarray) -> None:
 
     params, curves = load_affwild2_params(), [{"network": "final", "step": 1, "train_loss": 0.5, "select_loss": 0.5}]
     h = Sigma(nn.Identity(), np.ones(len(AFFWILD2)), 0.05)
-    save_f(trial / "f", PseudoIntensity({}, {}, {}, y_hat, curves), params, 224)
-    save_h(trial / "h", Uncertainty({"final": h}, sigma, curves), params, 224)
+    save_f(trial / "f", PseudoIntensity({}, {}, {}, y_hat, curves), params, 224, AFFWILD2)
+    save_h(trial / "h", Uncertainty({"final": h}, sigma, curves), params, 224, AFFWILD2)
 
 
 def run_step(root: Path, step: str, options: argparse.Namespace) -> tuple[float, float]:

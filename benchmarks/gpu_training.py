@@ -104,7 +104,7 @@ class Bench:
     def build_network(self, network: AnyNetwork, dropout: float | None = None) -> AUNetwork:
         """Build a network with random weights: a bare machine lacks ImageNet's. `dropout` replaces that of the params."""
         changes = {"weights": "none"} | ({} if dropout is None else {"dropout": dropout})
-        return build_network(network.model_copy(update=changes), self.data.images.size, 0)
+        return build_network(network.model_copy(update=changes), self.data.images.size, 0, len(self.data.frames.aus))
 
     def synchronise(self) -> None:
         """Wait until the device has finished its work."""

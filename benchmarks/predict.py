@@ -63,12 +63,12 @@ def build_recognizer(params: Params, folder: Path) -> BundleRecognizer:
     from aupair.ranking.uncertainty import Sigma, Uncertainty
 
     section, size, aus = params.train_uncertainty, params.preprocess_faces.size, len(AFFWILD2)
-    f = build_network(params.train_pseudo_intensity.network, size, seed=0)
+    f = build_network(params.train_pseudo_intensity.network, size, seed=0, au_count=aus)
     h = Sigma(build_factors(f, section.block, section.factors, seed=0), np.ones(aus), section.floor)
     no_frames = np.zeros((0, aus), np.float32)
     save_f(folder / "f", PseudoIntensity({"final": f}, {"final": np.zeros(aus)}, {"final": np.ones(aus)}, no_frames, []),
-           params, size)  # fmt: skip
-    save_h(folder / "h", Uncertainty({"final": h}, no_frames, []), params, size)
+           params, size, AFFWILD2)  # fmt: skip
+    save_h(folder / "h", Uncertainty({"final": h}, no_frames, []), params, size, AFFWILD2)
     rng = np.random.default_rng(0)
     plain = tensor([group == "plain" for _, group in columns(params.extract_features)])
     scale = ones(aus, len(plain))
@@ -77,7 +77,7 @@ def build_recognizer(params: Params, folder: Path) -> BundleRecognizer:
     y_hat, sigma = rng.normal(size=(999, aus)).astype("f4"), rng.lognormal(size=(999, aus)).astype("f4")
     return BundleRecognizer(
         Scorer(folder / "f", folder / "h", "cpu"), Statistics.from_fit_frames(y_hat, sigma),
-        Mapping(networks, params.train_mapping.width),
+        Mapping(networks, AFFWILD2),
         Selection(0, rng.random(aus) < 0.5, np.full(aus, 0.5), confidence), params,
     )  # fmt: skip
 

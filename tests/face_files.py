@@ -63,7 +63,7 @@ def train_toy(
     job: FitJob, log: Log = SILENT, steps: int = 6, rate: float = 3e-3
 ) -> tuple[dict[str, np.ndarray], list[dict[str, Any]]]:
     """Fit a small network, and return its weights and curves."""
-    model = build_network(Network(**{**NARROW, "width": 0.03, "dropout": 0.5}), SIZE, 0)
+    model = build_network(Network(**{**NARROW, "width": 0.03, "dropout": 0.5}), SIZE, 0, 12)
     params = Optimiser(name="adamw", learning_rate=rate, schedule="one_cycle", weight_decay=0.01, evaluate_every=3)
     curves = fit(model, job, params, steps, log)
     return {key: value.cpu().numpy() for key, value in model.state_dict().items()}, curves

@@ -90,7 +90,7 @@ def train_pseudo_intensity(
     with checkpointing(f"train-pseudo-intensity-{trial}", checkpoints, inputs, settings) as checkpoints_of_networks:
         result = train_f(data, params, seed, log, checkpoints_of_networks, teachers)
         if is_main():
-            save_f(f, result, params, data.images.size)
+            save_f(f, result, params, data.images.size, data.frames.aus)
 
 
 def train_uncertainty(
@@ -113,7 +113,7 @@ def train_uncertainty(
     with checkpointing(f"train-uncertainty-{trial}", checkpoints, inputs, settings) as checkpoints_of_networks:
         result = train_h(data, y_hat, partial(load_f, f), params, seed, log, checkpoints_of_networks)
         if is_main():
-            save_h(h, result, params, data.images.size)
+            save_h(h, result, params, data.images.size, data.frames.aus)
 
 
 def extract_features(

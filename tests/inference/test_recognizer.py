@@ -97,7 +97,7 @@ def test_deciding_in_pieces_changes_no_bit(monkeypatch: pytest.MonkeyPatch, size
     pool = rng.normal(size=(90, A)).astype(np.float32), rng.lognormal(size=(90, A)).astype(np.float32)
     one = recognizer(Scorer(), rng.random(A) < 0.5)
     mapping = MappingNetworks(*(torch.from_numpy(a) for a in network_inputs(one, rng)), 8, 0.0)
-    one = replace(one, mapping=Mapping(mapping, 8))
+    one = replace(one, mapping=Mapping(mapping, AFFWILD2))
     for given in (None, pool):
         whole = one.decide_video(scores, given)
         monkeypatch.setattr(module, "_PIECE", size)

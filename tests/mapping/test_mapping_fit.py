@@ -160,7 +160,7 @@ def test_round_trip(tmp_path: Path, fitted: Fitted) -> None:
         assert (about["loss"], about["levels"]) == ("cross_entropy", 2)
     loaded = Mapping.load(tmp_path / "mapping")
     np.testing.assert_array_equal(loaded(FEATURES), mapping(FEATURES))
-    assert loaded.width == 16
+    assert loaded.networks.width == 16
     assert store.read_jsonl(tmp_path / "mapping" / "curves.jsonl") == curves
 
 
@@ -198,3 +198,42 @@ def test_nothing_half_written(tmp_path: Path, fitted: Fitted, monkeypatch: pytes
     with pytest.raises(OSError, match="no space left"):
         fitted[0].save(tmp_path / "mapping", [])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_label_of_one_au_changes_no_other() -> None:
+    frames = replace(FRAMES, labels=FRAMES.labels.copy())
+    rng = np.random.default_rng(3)
+    for video in range(4):
+        frames.labels[frames.video == video, 3] = np.where(
+            rng.random(40) < 0.7, -1, frames.labels[frames.video == video, 3]
+        )
+    probability, whole = (_draw_probability(f.labels, f.video) for f in (frames, FRAMES))
+    assert (probability[3] > 0).tolist() == (frames.labels[:, 3] >= 0).tolist()
+    others = [au for au in range(12) if au != 3]
+    np.testing.assert_array_equal(probability[others], whole[others])
+    draws = _draw(probability, 500, np.random.default_rng(0))
+    assert (frames.labels[draws, np.arange(12)[:, None]] >= 0).all(), "no draw of a frame without the label"
+
+
+@pytest.mark.parametrize("loss", ["l1", "cross_entropy"])
+def test_sparse_labels_are_enough_and_an_au_without_labels_in_select_is_fitted(loss: str) -> None:
+    labels = np.where(np.random.default_rng(4).random(FRAMES.labels.shape) < 0.5, -1, FRAMES.labels)
+    labels[FRAMES.of_split("select"), 1] = -1
+    frames = replace(FRAMES, labels=labels)
+    mapping, curves = fit(frames, FEATURES, PARAMS.model_copy(update={"loss": loss, "epochs": 12}), 0)
+    rows = FRAMES.of_split("validation") & FRAMES.usable
+    right = ((mapping(FEATURES[rows])[0] >= 0.5) == FRAMES.labels[rows]).mean(axis=0)
+    assert right.min() > 0.85
+    assert all(np.isfinite(row["select_loss"]) for row in curves)
+    assert mapping.aus == frames.aus
+
+
+@pytest.mark.parametrize("count", [1, 3, 20])
+def test_any_number_of_aus(count: int, tmp_path: Path) -> None:
+    columns = [k % 12 for k in range(count)]
+    frames = replace(FRAMES, aus=tuple(f"X{k}" for k in range(count)), labels=FRAMES.labels[:, columns])
+    mapping, curves = fit(frames, FEATURES[:, columns], PARAMS.model_copy(update={"epochs": 1}), 0)
+    mapping.save(tmp_path / "m", curves)
+    loaded = Mapping.load(tmp_path / "m")
+    assert loaded.aus == frames.aus
+    np.testing.assert_array_equal(loaded(FEATURES[:, columns]), mapping(FEATURES[:, columns]))

@@ -105,9 +105,9 @@ def integrated(tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainingSet, P
     """An integrated f and its h as files."""
     data, params, folder = make_data(), make_params(uncertainty="integrated"), tmp_path_factory.mktemp("trial")
     f = train_f(data, params, 0)
-    save_f(folder / "f", f, params, SIZE)
+    save_f(folder / "f", f, params, SIZE, AFFWILD2)
     h = train_h(data, f.y_hat, lambda name: load_f(folder / "f", name), params, 0)
-    save_h(folder / "h", h, params, SIZE)
+    save_h(folder / "h", h, params, SIZE, AFFWILD2)
     assert h.curves == []
     return data, folder
 

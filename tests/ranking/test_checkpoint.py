@@ -53,7 +53,7 @@ def train(
     params: Optimiser, state_file: Checkpoint | None = None, batches: Batches | None = None, log: Log | None = None
 ) -> Any:
     """Fit a small network, and return its weights and curves."""
-    model = build_network(NETWORK, SIZE, 0)
+    model = build_network(NETWORK, SIZE, 0, 12)
     job = FitJob(
         PIXELS.__getitem__, batches or Batches(), lambda outputs, rows, pairs: ranking_loss(outputs, pairs),
         evaluate_on_select, seed=3, name="toy", augment=1.0, checkpoint=state_file,

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from aupair.aus import AFFWILD2
 from aupair.errors import ArtifactError, ParamsError
 from aupair.params import Params, parse_params
 from aupair.ranking.distill import OFFSET, StudentWithTeacher, distillation_loss
@@ -81,7 +82,7 @@ def test_distillation_loss_equals_a_plain_python_loop() -> None:
 
 
 def test_both_see_one_image_and_only_the_student_is_fitted() -> None:
-    student, teacher = build_network(STUDENT, SIZE, 0), Brightness()
+    student, teacher = build_network(STUDENT, SIZE, 0, 12), Brightness()
     both = StudentWithTeacher(student, teacher).train()
     images = torch.rand(4, 3, SIZE, SIZE) * 255
     outputs = both(images)
@@ -131,7 +132,7 @@ def test_each_network_learns_from_its_own_teacher_on_the_frames_it_may_see() -> 
 
 def test_evaluation_on_select_compares_with_the_teacher() -> None:
     data, params = make_data(), make_params().train_pseudo_intensity
-    student = build_network(STUDENT, SIZE, 0).eval()
+    student = build_network(STUDENT, SIZE, 0, 12).eval()
     rows, batch = make_pair_batch(data.pairs["select"])
     images = torch.from_numpy(data.images(rows)).permute(0, 3, 1, 2).float()
     with torch.no_grad():
@@ -149,8 +150,14 @@ def test_evaluation_on_select_compares_with_the_teacher() -> None:
 def test_a_teacher_returns_the_scores_that_its_trial_wrote(kind: str, tmp_path: Path) -> None:
     data, params = make_data(), make_params(objective="pairs", h=kind)
     f = train_f(data, params, 0)
-    save_f(tmp_path / "f", f, params, SIZE)
-    save_h(tmp_path / "h", train_h(data, f.y_hat, lambda name: load_f(tmp_path / "f", name), params, 0), params, SIZE)
+    save_f(tmp_path / "f", f, params, SIZE, AFFWILD2)
+    save_h(
+        tmp_path / "h",
+        train_h(data, f.y_hat, lambda name: load_f(tmp_path / "f", name), params, 0),
+        params,
+        SIZE,
+        AFFWILD2,
+    )
     y_hat, sigma = read_y_hat(tmp_path / "f", len(data.frames)), read_sigma(tmp_path / "h", len(data.frames))
     for name in data.training_masks():
         rows = np.flatnonzero(data.scoring_mask(name) & data.frames.ok)

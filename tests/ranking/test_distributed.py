@@ -101,7 +101,7 @@ def make_params(batch_norm: bool, batch: int = 15, kind: str = "network", dropou
 
 
 def make_f(name: str) -> tuple[AUNetwork, np.ndarray, np.ndarray]:
-    f = build_network(Network(width=0.05, batch_norm=True, weights="none", frozen_convolutions=0), SIZE, len(name))
+    f = build_network(Network(width=0.05, batch_norm=True, weights="none", frozen_convolutions=0), SIZE, len(name), 12)
     return f, np.zeros(12), np.ones(12)
 
 

@@ -51,7 +51,7 @@ def job(**changes: Any) -> FitJob:
 
 
 def test_training_lowers_the_loss_and_ranks() -> None:
-    model = build_network(NETWORK, SIZE, 0)
+    model = build_network(NETWORK, SIZE, 0, 12)
     before = evaluate_on_select(model)
     curves = fit(model, job(), OPTIMISER, 60)
     after = evaluate_on_select(model)
@@ -64,7 +64,7 @@ def test_training_lowers_the_loss_and_ranks() -> None:
 
 
 def state_after(seed: int, **changes: Any) -> dict[str, torch.Tensor]:
-    model = build_network(NETWORK, SIZE, 0)
+    model = build_network(NETWORK, SIZE, 0, 12)
     fit(model, job(seed=seed, **changes), OPTIMISER, 6)
     return model.state_dict()
 
@@ -90,7 +90,7 @@ def test_keep(keep: str, expected: int) -> None:
         states.append({k: v.clone() for k, v in model.state_dict().items()})
         return {"loss": next(losses)}
 
-    model = build_network(NETWORK, SIZE, 0)
+    model = build_network(NETWORK, SIZE, 0, 12)
     params = OPTIMISER.model_copy(update={"keep": keep, "evaluate_every": 1})
     fit(model, job(evaluate_on_select=scripted), params, 4)
     final = model.state_dict()
@@ -99,7 +99,7 @@ def test_keep(keep: str, expected: int) -> None:
 
 
 def test_frozen_convolutions_do_not_move() -> None:
-    model = build_network(NETWORK.model_copy(update={"frozen_convolutions": 2, "batch_norm": False}), SIZE, 0)
+    model = build_network(NETWORK.model_copy(update={"frozen_convolutions": 2, "batch_norm": False}), SIZE, 0, 12)
     convolutions = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
     before = [(m.weight.clone(), m.bias.clone()) for m in convolutions if m.bias is not None]
     fit(model, job(), OPTIMISER.model_copy(update={"weight_decay": 0.1, "keep": "last"}), 3)
@@ -108,7 +108,7 @@ def test_frozen_convolutions_do_not_move() -> None:
 
 
 def test_weight_decay_acts_on_weights_alone() -> None:
-    model = build_network(NETWORK, SIZE, 0)
+    model = build_network(NETWORK, SIZE, 0, 12)
     optimiser, _ = build_optimiser(model, OPTIMISER, 5)
     decayed, spared = optimiser.param_groups
     assert decayed["weight_decay"] == 1e-2
@@ -137,7 +137,7 @@ def test_schedules() -> None:
 
 
 def test_dropout_and_augmentation_are_off_outside_training() -> None:
-    model = build_network(NETWORK.model_copy(update={"dropout": 0.5}), SIZE, 0)
+    model = build_network(NETWORK.model_copy(update={"dropout": 0.5}), SIZE, 0, 12)
     model.train()
     rows = np.arange(5)
     one = forward_all(model, FACES, rows, CPU)
@@ -147,7 +147,7 @@ def test_dropout_and_augmentation_are_off_outside_training() -> None:
 
 @pytest.mark.parametrize("batch_norm", [True, False])
 def test_a_frame_has_the_same_bits_in_any_batch(batch_norm: bool) -> None:
-    model = build_network(NETWORK.model_copy(update={"batch_norm": batch_norm, "width": 0.1}), SIZE, 0).eval()
+    model = build_network(NETWORK.model_copy(update={"batch_norm": batch_norm, "width": 0.1}), SIZE, 0, 12).eval()
     x = to_network_input(PIXELS, CPU)
     with torch.no_grad():
         whole = forward_in_chunks(model, x)
@@ -173,7 +173,7 @@ def test_bfloat16_training_keeps_float32_weights() -> None:
         dtypes.append(outputs.dtype)
         return ranking_loss(outputs, pairs)
 
-    model = build_network(NETWORK, SIZE, 0)
+    model = build_network(NETWORK, SIZE, 0, 12)
     fit(model, job(precision="bfloat16", batch_loss=batch_loss), OPTIMISER, 2)
     assert dtypes == [torch.float32] * 2
     assert {p.dtype for p in model.parameters()} == {torch.float32}
@@ -186,7 +186,7 @@ def test_the_log_gets_the_metrics() -> None:
         def metrics(self, step: int, **values: float) -> None:
             received.append((step, values))
 
-    fit(build_network(NETWORK, SIZE, 0), job(), OPTIMISER.model_copy(update={"evaluate_every": 2}), 4, Listener())
+    fit(build_network(NETWORK, SIZE, 0, 12), job(), OPTIMISER.model_copy(update={"evaluate_every": 2}), 4, Listener())
     assert [step for step, _ in received] == [2, 4]
     assert set(received[0][1]) == {"toy.train_loss", "toy.loss", "toy.right"}
 
@@ -208,7 +208,7 @@ def test_the_loss_of_a_curve_is_the_mean_of_its_steps() -> None:
         return loss
 
     curves = fit(
-        build_network(NETWORK, SIZE, 0),
+        build_network(NETWORK, SIZE, 0, 12),
         job(batch_loss=batch_loss),
         OPTIMISER.model_copy(update={"evaluate_every": 4}),
         6,

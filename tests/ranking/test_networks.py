@@ -49,7 +49,7 @@ def test_full_width_is_torchvisions_vgg16(tmp_path: Path, monkeypatch: pytest.Mo
     path = tmp_path / "vgg16.pth"
     torch.save(reference.state_dict(), path)
     del reference
-    model = build_network(Network(weights=str(path)), 224, 0).eval()
+    model = build_network(Network(weights=str(path)), 224, 0, 12).eval()
     network = model.networks[0]
     inputs_of_last: list[torch.Tensor] = []
     network.classifier[6].register_forward_pre_hook(lambda module, inputs: inputs_of_last.append(inputs[0]))
@@ -70,7 +70,7 @@ def test_imagenet_mean_and_std() -> None:
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_weights_load_from_a_file_but_for_the_last_layer(tmp_path: Path, suffix: str) -> None:
-    source = build_network(PLAIN, 32, 1).networks[0].state_dict()
+    source = build_network(PLAIN, 32, 1, 12).networks[0].state_dict()
     path = tmp_path / f"weights{suffix}"
     if suffix == ".pth":
         torch.save(source, path)
@@ -78,7 +78,10 @@ def test_weights_load_from_a_file_but_for_the_last_layer(tmp_path: Path, suffix:
         save_file({k: v.contiguous() for k, v in source.items()}, path)
     for sharing in ("shared", "per_au"):
         params = PLAIN.model_copy(update={"weights": str(path), "sharing": sharing})
-        model, blank = build_network(params, 32, 2), build_network(params.model_copy(update={"weights": "none"}), 32, 2)
+        model, blank = (
+            build_network(params, 32, 2, 12),
+            build_network(params.model_copy(update={"weights": "none"}), 32, 2, 12),
+        )
         for network, before in zip(model.networks, blank.networks):
             for name, value in network.state_dict().items():
                 expected = before.state_dict() if name.startswith("classifier.6.") else source
@@ -86,7 +89,7 @@ def test_weights_load_from_a_file_but_for_the_last_layer(tmp_path: Path, suffix:
 
 
 def narrow_state() -> dict[str, torch.Tensor]:
-    return dict(build_network(PLAIN, 32, 0).networks[0].state_dict())
+    return dict(build_network(PLAIN, 32, 0, 12).networks[0].state_dict())
 
 
 def save_half(path: Path) -> None:
@@ -114,7 +117,7 @@ def test_a_bad_weights_file_gets_one_line(
         message = "weights cannot be read: in {}, got "  # torch's format under the name of another
     wide = PLAIN.model_copy(update={"width": 0.1, "weights": str(path)})
     with pytest.raises(ArtifactError) as caught:
-        build_network(wide, 32, 0)
+        build_network(wide, 32, 0, 12)
     assert one_line(caught).startswith(message.format(path))
 
 
@@ -132,7 +135,7 @@ def test_a_pickle_with_code_is_refused_unrun(tmp_path: Path) -> None:
     path, mark = tmp_path / "evil.pth", tmp_path / "mark"
     torch.save({"features.0.weight": Evil(mark)}, path)
     with pytest.raises(ArtifactError) as caught:
-        build_network(PLAIN.model_copy(update={"weights": str(path)}), 32, 0)
+        build_network(PLAIN.model_copy(update={"weights": str(path)}), 32, 0, 12)
     assert one_line(caught).startswith(f"weights cannot be read: in {path}")
     assert not mark.exists()
 
@@ -144,7 +147,7 @@ def test_no_network_names_the_file_to_download(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr("torch.hub.download_url_to_file", offline)
     monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path))
     with pytest.raises(ArtifactError) as caught:
-        build_network(PLAIN.model_copy(update={"weights": "imagenet"}), 32, 0)
+        build_network(PLAIN.model_copy(update={"weights": "imagenet"}), 32, 0, 12)
     text = one_line(caught)
     assert "no route to host" in text
     assert "vgg16-397923af.pth" in text
@@ -155,11 +158,11 @@ def test_a_narrow_network_cannot_take_imagenet(monkeypatch: pytest.MonkeyPatch, 
     torch.save({"features.0.weight": torch.zeros(64, 3, 3, 3)}, tmp_path / "checkpoints" / "vgg16-397923af.pth")
     monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path))
     with pytest.raises(ArtifactError, match="set weights: none"):
-        build_network(PLAIN.model_copy(update={"weights": "imagenet"}), 32, 0)
+        build_network(PLAIN.model_copy(update={"weights": "imagenet"}), 32, 0, 12)
 
 
 def test_narrow_with_batch_norm() -> None:
-    model = build_network(NARROW.model_copy(update={"width": 0.25}), 96, 0)
+    model = build_network(NARROW.model_copy(update={"width": 0.25}), 96, 0, 12)
     network = model.networks[0]
     widths = [m.out_channels for m in network.modules() if isinstance(m, nn.Conv2d)]
     assert widths == [16, 16, 32, 32, 64, 64, 64, 128, 128, 128, 128, 128, 128]
@@ -169,7 +172,7 @@ def test_narrow_with_batch_norm() -> None:
 
 
 def test_one_network_an_au() -> None:
-    model = build_network(PLAIN.model_copy(update={"sharing": "per_au"}), 32, 0)
+    model = build_network(PLAIN.model_copy(update={"sharing": "per_au"}), 32, 0, 12)
     assert len(model.networks) == len(AFFWILD2)
     out = model(images(2))
     assert out.shape == (2, len(AFFWILD2))
@@ -181,11 +184,11 @@ def test_one_network_an_au() -> None:
 
 
 def factors_weights(seed: int) -> list[torch.Tensor]:
-    factors = build_factors(build_network(NARROW, 32, 0), 5, 2, seed)
+    factors = build_factors(build_network(NARROW, 32, 0, 12), 5, 2, seed)
     return [factors.down, factors.up]
 
 
-@pytest.mark.parametrize("draw", [lambda seed: [*build_network(NARROW, 32, seed).parameters()], factors_weights])
+@pytest.mark.parametrize("draw", [lambda seed: [*build_network(NARROW, 32, seed, 12).parameters()], factors_weights])
 def test_weights_are_seeded_and_leave_the_global_generator_alone(draw: Callable[[int], list[torch.Tensor]]) -> None:
     before = torch.get_rng_state()
     one, same, other = draw(5), draw(5), draw(6)
@@ -196,7 +199,7 @@ def test_weights_are_seeded_and_leave_the_global_generator_alone(draw: Callable[
 
 def test_heads_are_the_last_layers() -> None:
     for sharing, count, outputs in (("shared", 1, len(AFFWILD2)), ("per_au", len(AFFWILD2), 1)):
-        model = build_network(PLAIN.model_copy(update={"sharing": sharing}), 32, 0)
+        model = build_network(PLAIN.model_copy(update={"sharing": sharing}), 32, 0, 12)
         assert [head.out_features for head in model.heads()] == [outputs] * count
         for head in model.heads():
             nn.init.zeros_(head.weight)
@@ -206,7 +209,7 @@ def test_heads_are_the_last_layers() -> None:
 
 def trained_f(size: int = 96) -> AUNetwork:
     """A network whose batch statistics are not those of a new one."""
-    model = build_network(NARROW, size, 0)
+    model = build_network(NARROW, size, 0, 12)
     for _ in range(20):
         model.train()(images(4, size))
     return model
@@ -285,7 +288,7 @@ def test_factors_equal_a_loop_and_take_images_or_their_phi() -> None:
 
 
 def test_factors_of_one_network_an_au_get_one_line() -> None:
-    f = build_network(PLAIN.model_copy(update={"sharing": "per_au"}), 32, 0)
+    f = build_network(PLAIN.model_copy(update={"sharing": "per_au"}), 32, 0, 12)
     with pytest.raises(ArtifactError) as caught:
         build_factors(f, 5, 2, 0)
     assert one_line(caught).startswith("no shared trunk to read factors from")
@@ -302,9 +305,9 @@ def test_device_by_name() -> None:
 @pytest.mark.parametrize("block", [1, 5])
 def test_a_shrunk_network_sees_means_of_blocks(block: int) -> None:
     params = Network(width=0.05, batch_norm=True, weights="none", frozen_convolutions=0, shrink=2)
-    model, x = build_network(params, 64, 0).eval(), images(3, 64)
+    model, x = build_network(params, 64, 0, 12).eval(), images(3, 64)
     means = torch.stack([x[:, :, i::2, j::2] for i in range(2) for j in range(2)]).mean(0)
-    plain = build_network(params.model_copy(update={"shrink": 1}), 32, 0).eval()
+    plain = build_network(params.model_copy(update={"shrink": 1}), 32, 0, 12).eval()
     factors = build_factors(model, block, 2, seed=0)
     with torch.no_grad():
         torch.testing.assert_close(model(x), plain(means))

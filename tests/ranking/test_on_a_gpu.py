@@ -84,7 +84,7 @@ def test_a_gpu_scores_as_a_cpu_does(tmp_path: Path) -> None:
     faces, rows = FaceFiles(tmp_path), np.arange(24)
     network = Network(width=0.1, batch_norm=True, weights="none", frozen_convolutions=0)
     scores = [
-        forward_all(build_network(network, 32, 0), faces.images, rows, torch.device(device))
+        forward_all(build_network(network, 32, 0, 12), faces.images, rows, torch.device(device))
         for device in ("cpu", "cuda")
     ]
     np.testing.assert_allclose(scores[1], scores[0], rtol=1e-3, atol=1e-4)

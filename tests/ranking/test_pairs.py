@@ -27,11 +27,12 @@ quick = settings(deadline=None, max_examples=30)
 
 @st.composite
 def any_frames(draw: st.DrawFn) -> Frames:
-    """Up to four videos of up to nine frames, three AUs of up to three levels, some unannotated, some faceless."""
+    """Up to four videos of up to nine frames, three AUs of up to three levels, some labels missing, some faces."""
     lengths = draw(st.lists(st.integers(1, 9), min_size=1, max_size=4))
     n = sum(lengths)
     labels = draw(hnp.arrays(np.int8, (n, 3), elements=st.integers(0, 2)))
     labels[draw(hnp.arrays(bool, n))] = -1
+    labels[draw(hnp.arrays(bool, (n, 3)))] = -1
     split = draw(st.lists(st.integers(0, 2), min_size=len(lengths), max_size=len(lengths)))
     return make_frames(split, labels, ok=draw(hnp.arrays(bool, n)), lengths=lengths)
 
@@ -96,7 +97,7 @@ def test_groups_hold_usable_fit_frames_of_one_video(frames: Frames, size: int, c
     expected = []
     for v, rows in enumerate(frames.slices()):
         levels = frames.labels[rows][(frames.usable & frames.of_split("fit"))[rows]]
-        if len(levels) > 1 and any(len(set(column)) > 1 for column in levels.T.tolist()):
+        if len(levels) > 1 and any(len({*column} - {-1}) > 1 for column in levels.T.tolist()):
             expected += [v] * count
     assert frames.video[groups[:, 0]].tolist() == expected
     for group in groups:
@@ -256,3 +257,15 @@ def test_concatenate_and_index() -> None:
     one = all_pairs(np.array([[0], [1], [0]], np.int8), np.zeros(3))
     both = Pairs.concatenate([one, empty, one])
     assert as_set(both[: len(one)]) == as_set(both[np.arange(len(one), len(both))]) == as_set(one)
+
+
+def test_a_group_has_pairs_of_aus_that_are_labelled_in_different_frames() -> None:
+    rng = np.random.default_rng(0)
+    labels = (rng.random((400, 3)) < 0.3).astype(np.int8)
+    for au, start in enumerate((0, 130, 260)):  # each AU is labelled in a third of the video
+        labels[:start, au] = labels[start + 130 :, au] = -1
+    frames = make_frames([0], labels)
+    for rows in draw_groups(frames, 12, 20, (0,)):
+        pairs = all_pairs(frames.labels[rows], frames.video[rows])
+        assert set(pairs.au.tolist()) == {0, 1, 2}
+        assert (frames.labels[rows] >= 0).sum(axis=0).min() >= 3

@@ -46,9 +46,10 @@ def make_factors(f: AUNetwork, seed: int) -> Factors:
 def trained(kind: str = "network") -> tuple[PseudoIntensity, Uncertainty]:
     """f and h as training would give them, batch norms not at their start."""
     models = {
-        name: build_network(PARAMS.train_pseudo_intensity.network, SIZE, k) for k, name in enumerate(("final", "fold0"))
+        name: build_network(PARAMS.train_pseudo_intensity.network, SIZE, k, 12)
+        for k, name in enumerate(("final", "fold0"))
     }
-    networks = {name: build_network(PARAMS.train_uncertainty.network, SIZE, 9 + k) for k, name in enumerate(models)}
+    networks = {name: build_network(PARAMS.train_uncertainty.network, SIZE, 9 + k, 12) for k, name in enumerate(models)}
     for model in (*models.values(), *networks.values()):
         model.train()(torch.from_numpy(FACES.pixels[:8]).permute(0, 3, 1, 2).float())
     sigmas = {
@@ -71,8 +72,8 @@ def saved(
 ) -> tuple[Path, Path, PseudoIntensity, Uncertainty]:
     folder = tmp_path_factory.mktemp("trial")
     f, h = trained(request.param)
-    save_f(folder / "f", f, PARAMS, SIZE)
-    save_h(folder / "h", h, FACTORS if request.param == "factors" else PARAMS, SIZE)
+    save_f(folder / "f", f, PARAMS, SIZE, AFFWILD2)
+    save_h(folder / "h", h, FACTORS if request.param == "factors" else PARAMS, SIZE, AFFWILD2)
     return folder / "f", folder / "h", f, h
 
 
@@ -121,7 +122,7 @@ def test_a_trunk_that_both_read_is_forwarded_once(
 
 @pytest.mark.parametrize("name", ["0.weight", "1.running_mean", "21.bias"])
 def test_a_trunk_that_differs_in_one_number_is_no_copy(name: str) -> None:
-    f = build_network(PARAMS.train_pseudo_intensity.network, SIZE, 0)
+    f = build_network(PARAMS.train_pseudo_intensity.network, SIZE, 0, 12)
     factors = build_factors(f, 3, 2, 0)
     assert _shares_trunk(factors, f)
     value = factors.trunk.state_dict()[name]
@@ -163,8 +164,8 @@ def test_files_can_be_read_by_a_person(saved: tuple[Path, Path, PseudoIntensity,
 @pytest.fixture
 def copied(tmp_path: Path) -> tuple[Path, Path]:
     f, h = trained()
-    save_f(tmp_path / "f", f, PARAMS, SIZE)
-    save_h(tmp_path / "h", h, PARAMS, SIZE)
+    save_f(tmp_path / "f", f, PARAMS, SIZE, AFFWILD2)
+    save_h(tmp_path / "h", h, PARAMS, SIZE, AFFWILD2)
     return tmp_path / "f", tmp_path / "h"
 
 
@@ -184,7 +185,7 @@ def test_a_corrupt_or_missing_file_gets_one_line(copied: tuple[Path, Path], name
 
 def test_weights_of_another_network_get_one_line(copied: tuple[Path, Path]) -> None:
     f, h = copied
-    wide = build_network(PARAMS.train_pseudo_intensity.network.model_copy(update={"width": 0.1}), SIZE, 0)
+    wide = build_network(PARAMS.train_pseudo_intensity.network.model_copy(update={"width": 0.1}), SIZE, 0, 12)
     store.write_arrays(f / "final.safetensors", {k: v.numpy() for k, v in wide.state_dict().items()})
     with pytest.raises(ArtifactError) as caught:
         Scorer(f, h, "cpu")
@@ -204,8 +205,8 @@ def test_scores_of_other_faces(saved: tuple[Path, Path, PseudoIntensity, Uncerta
 
 def test_factors_of_another_trunk_get_one_line(tmp_path: Path) -> None:
     f, h = trained("factors")
-    save_f(tmp_path / "f", f, PARAMS, SIZE)
-    save_h(tmp_path / "h", h, FACTORS, SIZE)
+    save_f(tmp_path / "f", f, PARAMS, SIZE, AFFWILD2)
+    save_h(tmp_path / "h", h, FACTORS, SIZE, AFFWILD2)
     about = store.read_json(tmp_path / "h" / "about.json")
     store.write_json(tmp_path / "h" / "about.json", {**about, "trunk": {**about["trunk"], "width": 0.1}})
     with pytest.raises(ArtifactError) as caught:
@@ -231,9 +232,9 @@ def test_nothing_half_written_and_an_old_folder_is_replaced(tmp_path: Path, monk
     with monkeypatch.context() as patch:
         patch.setattr(store, "write_json", full)
         with pytest.raises(OSError, match="no space left"):
-            save_f(tmp_path / "f", f, PARAMS, SIZE)
+            save_f(tmp_path / "f", f, PARAMS, SIZE, AFFWILD2)
     assert [path.name for path in tmp_path.rglob("*")] == ["f", "fold7.safetensors"]
-    save_f(tmp_path / "f", f, PARAMS, SIZE)
+    save_f(tmp_path / "f", f, PARAMS, SIZE, AFFWILD2)
     assert sorted(path.name for path in (tmp_path / "f").iterdir()) == [
         "about.json", "curves.jsonl", "final.safetensors", "fold0.safetensors", "y_hat.safetensors",
     ]  # fmt: skip

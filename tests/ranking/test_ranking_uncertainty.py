@@ -46,7 +46,7 @@ def make_params(**changes: Any) -> Params:
 
 def make_f(name: str) -> AUNetwork:
     """Return a network of f: a different one for each name, with its own batch statistics."""
-    f = build_network(Network.model_validate(NETWORK), SIZE, ("final", "fold0", "fold1").index(name))
+    f = build_network(Network.model_validate(NETWORK), SIZE, ("final", "fold0", "fold1").index(name), 12)
     images = np.random.default_rng(7).integers(0, 256, (16, 3, SIZE, SIZE)).astype(np.float32)
     for _ in range(20):
         f.train()(torch.from_numpy(images))

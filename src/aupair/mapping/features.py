@@ -15,7 +15,6 @@ import numpy as np
 from numpy.lib.format import open_memmap
 
 from aupair import store
-from aupair.aus import AUS
 from aupair.data.frames import Frames
 from aupair.errors import ArtifactError, AupairError
 from aupair.faces.pool import ProcessDeath, count_cores, run_in_processes
@@ -45,6 +44,11 @@ class Features:
 
     def __len__(self) -> int:
         return len(self._matrix)
+
+    @property
+    def au_count(self) -> int:
+        """Return the number of AUs."""
+        return int(self._matrix.shape[1])
 
     def chunks(self, rows: np.ndarray, size: int = CHUNK) -> Iterator[np.ndarray]:
         """Yield the features of rows (n,), some at a time: (size, A, F)."""
@@ -154,7 +158,7 @@ def open_features(folder: Path, frames: Frames) -> Features:
     """
     path, about = Path(folder) / "features.npy", store.read_json(Path(folder) / "features.json")
     plain = np.array([column["group"] == "plain" for column in about["columns"]])
-    got, expected = tuple(about["shape"]), (len(frames), len(AUS), len(plain))
+    got, expected = tuple(about["shape"]), (*frames.labels.shape, len(plain))
     if got != expected:
         raise ArtifactError("features of other faces", where=path, got=got, expected=expected, todo=AGAIN)
     return Features(_open_matrix(path, about["bytes"], about["sha256"]), plain)

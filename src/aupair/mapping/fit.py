@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from aupair import store
-from aupair.aus import AUS
+from aupair.aus import NOT_ANNOTATED
 from aupair.data.frames import Frames
 from aupair.errors import ArtifactError
 from aupair.log import SILENT, Log
@@ -26,10 +26,15 @@ ACTIVATIONS = 2**25
 
 
 class Mapping:
-    """The fitted mappings of all AUs, from features to levels."""
+    """The fitted mappings of all AUs, from features to levels.
 
-    def __init__(self, networks: MappingNetworks, width: int) -> None:
-        self.networks, self.width = networks.eval(), width
+    Args:
+        networks: two for each AU.
+        aus: names of the A Action Units.
+    """
+
+    def __init__(self, networks: MappingNetworks, aus: tuple[str, ...]) -> None:
+        self.networks, self.aus = networks.eval(), aus
 
     @torch.no_grad()
     def __call__(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -53,7 +58,8 @@ class Mapping:
         """Map all N frames to (N, A) float32 with uncertainty and without; only some chunks of features are in memory."""
         rows = np.arange(len(features))
         parts = [np.stack(self(part)) for part in features.chunks(rows, 8 * CHUNK)]
-        with_uncertainty, without_uncertainty = np.concatenate([np.zeros((2, 0, len(AUS)), np.float32), *parts], axis=1)
+        empty = np.zeros((2, 0, len(self.aus)), np.float32)
+        with_uncertainty, without_uncertainty = np.concatenate([empty, *parts], axis=1)
         return with_uncertainty, without_uncertainty
 
     def save(self, folder: Path, curves: list[dict[str, Any]]) -> None:
@@ -63,7 +69,7 @@ class Mapping:
             state = {k: v.cpu().numpy() for k, v in self.networks.state_dict().items()}
             store.write_arrays(temporary / "mapping.safetensors", state)
             outputs = self.networks.outputs
-            about = {"aus": AUS, "features": state["center"].shape[1], "width": self.width}
+            about = {"aus": self.aus, "features": state["center"].shape[1], "width": self.networks.width}
             about |= {"loss": "l1"} if outputs == 1 else {"loss": "cross_entropy", "levels": outputs}
             store.write_json(temporary / "about.json", about)
             store.write_jsonl(temporary / "curves.jsonl", curves)
@@ -81,13 +87,15 @@ class Mapping:
         outputs = about["levels"] if about.get("loss") == "cross_entropy" else 1  # older files have no loss
         networks = MappingNetworks(plain, center, scale, about["width"], 0.0, outputs)
         load_weights(networks, Path(folder) / "mapping.safetensors")
-        return cls(networks, about["width"])
+        return cls(networks, tuple(about["aus"]))
 
 
 def fit_mappings(
     frames: Frames, features: Features, levels: int, params: TrainMapping, seed: int, log: Log = SILENT
 ) -> tuple[Mapping, list[dict[str, Any]]]:
     """Fit all mappings on fit; each network keeps the weights of its epoch with the lowest balanced loss on `select`.
+
+    An AU is fitted on the frames that have its label; if none of `select` has, the weights of the last epoch are kept.
 
     Args:
         levels: how many levels the target has, 2 (occurrence) or 6; cross-entropy has a class for each.
@@ -121,17 +129,23 @@ def fit_mappings(
             losses = [take_mapping_step(networks, optimiser, *batch) for batch in batches]
             loss = _balanced_loss(networks, features, frames, select_rows, weight)
             best.update(loss)
-            curves.append({"epoch": epoch + 1, "train_loss": float(np.mean(losses)), "select_loss": float(loss.mean())})
+            curves.append(
+                {
+                    "epoch": epoch + 1,
+                    "train_loss": float(np.mean(losses)),
+                    "select_loss": float(loss[~loss.isnan()].mean()),
+                }
+            )
             log.metrics(epoch + 1, **{k: v for k, v in curves[-1].items() if k != "epoch"})
         best.restore()
-    return Mapping(networks.cpu(), params.width), curves
+    return Mapping(networks.cpu(), frames.aus), curves
 
 
 def _compute_moments(features: Features, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return mean and standard deviation of the rows, each (A, F) float64, in two passes; the bits equal those of numpy."""
 
     def mean(values: Iterator[np.ndarray]) -> np.ndarray:
-        total = np.zeros((len(AUS), len(features.plain)))
+        total = np.zeros((features.au_count, len(features.plain)))
         for part in values:
             total = np.add.reduce(np.concatenate([total[None], part]))
         return total / len(rows)
@@ -149,8 +163,8 @@ class _BestWeights:
         self.loss: Tensor | None = None
 
     def update(self, loss: Tensor) -> None:
-        """Copy the weights of the networks whose loss (2, A) fell below their lowest."""
-        better = torch.ones_like(loss, dtype=torch.bool) if self.loss is None else loss < self.loss
+        """Copy the weights of the networks whose loss (2, A) fell below their lowest, or is unknown (NaN)."""
+        better = loss.isnan() | (loss < (torch.inf if self.loss is None else self.loss))
         self.loss = loss if self.loss is None else torch.minimum(self.loss, loss)
         for name, value in self.parameters.items():
             self.weights[name][better.flatten()] = value.detach()[better.flatten()]
@@ -165,22 +179,27 @@ class _BestWeights:
 def _draw_probability(labels: np.ndarray, video: np.ndarray) -> np.ndarray:
     """Return the probability of each frame in a draw balanced over levels, then videos: (n, A) -> (A, n) float64.
 
-    If an AU has only one level, its frames are balanced over videos only.
+    If an AU has only one level, its frames are balanced over videos only. A frame without the AU's label has 0.
     """
     out = np.zeros(labels.T.shape)
     for au in range(labels.shape[1]):
-        cell = labels[:, au].astype(np.int64) * (int(video.max(initial=0)) + 1) + video
+        rows = np.flatnonzero(labels[:, au] != NOT_ANNOTATED)
+        level, own_video = labels[rows, au], video[rows]
+        cell = level.astype(np.int64) * (int(video.max(initial=0)) + 1) + own_video
         _, inverse, counts = np.unique(cell, return_inverse=True, return_counts=True)
-        levels, level_of_cell = np.unique(labels[:, au], return_inverse=True)
-        videos_of_level = np.array([len(np.unique(video[labels[:, au] == v])) for v in levels])
-        out[au] = 1 / counts[inverse] / videos_of_level[level_of_cell] / len(levels)
+        levels, level_of_cell = np.unique(level, return_inverse=True)
+        videos_of_level = np.array([len(np.unique(own_video[level == v])) for v in levels])
+        out[au, rows] = 1 / counts[inverse] / videos_of_level[level_of_cell] / max(len(levels), 1)
     return out
 
 
 def _draw(probability: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
     """Draw frames for each AU with replacement: (A, n) probabilities -> (A, count) positions."""
-    sums = np.cumsum(probability, axis=1)
-    return np.stack([np.searchsorted(s, rng.random(count) * s[-1], "right").clip(max=len(s) - 1) for s in sums])
+    draws = []
+    for sums in np.cumsum(probability, axis=1):
+        last = np.searchsorted(sums, sums[-1])  # the last frame with a probability
+        draws.append(np.searchsorted(sums, rng.random(count) * sums[-1], "right").clip(max=last))
+    return np.stack(draws)
 
 
 def _labels_at(frames: Frames, draws: np.ndarray) -> np.ndarray:
@@ -209,13 +228,17 @@ def take_mapping_step(networks: MappingNetworks, optimiser: torch.optim.Optimize
 def _balanced_loss(
     networks: MappingNetworks, features: Features, frames: Frames, rows: np.ndarray, weight: np.ndarray
 ) -> Tensor:
-    """Return the loss (2, A) of each network on rows (n,), weighted as the draws are: weight (A, n) float32."""
+    """Return the loss (2, A) of each network on rows (n,), weighted as the draws are: weight (A, n) float32.
+
+    It is NaN for an AU without weights.
+    """
     networks.eval()
-    size = max(1, min(CHUNK, ACTIVATIONS // (2 * len(AUS) * max(networks.width, len(features.plain)))))
+    size = max(1, min(CHUNK, ACTIVATIONS // (2 * len(weight) * max(networks.width, len(features.plain)))))
     w = torch.from_numpy(weight).to(networks.center.device)
-    total = torch.zeros(2, len(AUS), device=w.device)
+    total = torch.zeros(2, len(weight), device=w.device)
     for k, part in enumerate(features.chunks(rows, size)):
         at = slice(k * size, (k + 1) * size)
-        x, y = (torch.from_numpy(a).to(w.device).swapaxes(0, 1) for a in (part, frames.labels[rows[at]]))
+        x, y = (torch.from_numpy(a).to(w.device).swapaxes(0, 1) for a in (part, frames.labels[rows[at]].clip(0)))
         total += (networks.loss(x, y) * w[:, at]).sum(dim=2)
-    return total / w.sum(dim=1).clamp(min=1e-12)
+    sums = w.sum(dim=1)
+    return torch.where(sums > 0, total / sums.clamp(min=1e-12), torch.nan)

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from aupair.aus import AUS
 from aupair.log import SILENT, Log
 from aupair.ranking import distributed
 from aupair.ranking.augment import augment
@@ -193,15 +192,14 @@ def forward_all(
     """
     model.to(device).eval()
     own_rows = rows[distributed.local_slice(len(rows))]
-    starts = range(0, len(own_rows), LOADED)
+    starts = range(0, max(len(own_rows), 1), LOADED)  # without rows, the outputs still have their width
 
     def load(start: int) -> Tensor:
         return pin(torch.from_numpy(images(own_rows[start : start + LOADED])), device)
 
     with closing(prefetch(load, starts, prefetch_depth(device))) as loader:
         parts = [forward_in_chunks(model, to_network_input(x, device)) for x in log.progress(loader, len(starts), name)]
-    outputs = np.concatenate(parts) if parts else np.zeros((0, len(AUS)), np.float32)
-    return distributed.gather_shares(torch.from_numpy(outputs), len(rows)).numpy()
+    return distributed.gather_shares(torch.from_numpy(np.concatenate(parts)), len(rows)).numpy()
 
 
 def forward_in_chunks(model: Callable[[Tensor], Tensor], x: Tensor) -> np.ndarray:
@@ -211,8 +209,8 @@ def forward_in_chunks(model: Callable[[Tensor], Tensor], x: Tensor) -> np.ndarra
     whatever the batch it came in.
     """
     parts = []
-    for start in range(0, len(x), CHUNK):
+    for start in range(0, max(len(x), 1), CHUNK):
         part = x[start : start + CHUNK]
         full = torch.cat([part, part.new_zeros(CHUNK - len(part), *part.shape[1:])]) if len(part) < CHUNK else part
         parts.append(model(full)[: len(part)].float())
-    return torch.cat(parts).cpu().numpy() if parts else np.zeros((0, len(AUS)), np.float32)
+    return torch.cat(parts).cpu().numpy()

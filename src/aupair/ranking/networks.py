@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from aupair.aus import AUS
 from aupair.errors import ArtifactError, ParamsError
 from aupair.training_params import AnyNetwork
 
@@ -71,7 +70,7 @@ def _build_blocks(blocks: Sequence[Sequence[int]], batch_norm: bool) -> nn.Seque
 
 
 class AUNetwork(nn.Module):
-    """A network with one number for each AU and image: a shared trunk with 12 heads, or one network per AU.
+    """A network with one number for each AU and image: a shared trunk with a head for each AU, or one network per AU.
 
     With sharing `integrated` there are two numbers from one trunk: the values of all AUs, then the second head's
     outputs, from which `second_head_sigma` computes their sigmas.
@@ -79,15 +78,16 @@ class AUNetwork(nn.Module):
     Args:
         params: the Network section.
         size: side of the images, pixels.
+        au_count: number of AUs, A.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, params: AnyNetwork, size: int) -> None:
+    def __init__(self, params: AnyNetwork, size: int, au_count: int) -> None:
         super().__init__()
-        self.params = params
-        sizes = {"shared": (1, len(AUS)), "per_au": (len(AUS), 1), "integrated": (1, 2 * len(AUS))}
+        self.params, self.au_count = params, au_count
+        sizes = {"shared": (1, au_count), "per_au": (au_count, 1), "integrated": (1, 2 * au_count)}
         count, outputs = sizes[params.sharing]
         self.networks = nn.ModuleList(Vgg(params, size // params.shrink, outputs) for _ in range(count))
         self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1) * 255, persistent=False)
@@ -165,7 +165,7 @@ class Factors(nn.Module):
         trunk: the first blocks of f's trunk; it stays frozen and in eval mode.
         channels: channels of its feature map, which is pooled to SIDE x SIDE: D = channels * SIDE^2.
         factors: number of factors.
-        f: settings of f's network, which a file of h needs in order to build the trunk.
+        f: the network that the trunk comes from; a file of h needs its settings in order to build the trunk.
     """
 
     SIDE = 3
@@ -177,9 +177,9 @@ class Factors(nn.Module):
     center: Tensor
     scale: Tensor
 
-    def __init__(self, trunk: nn.Sequential, channels: int, factors: int, f: AnyNetwork) -> None:
+    def __init__(self, trunk: nn.Sequential, channels: int, factors: int, f: AUNetwork) -> None:
         super().__init__()
-        self.f = f
+        self.f = f.params
         self.trunk = trunk.eval().requires_grad_(False)
         inputs = channels * self.SIDE**2
         self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1) * 255, persistent=False)
@@ -187,7 +187,8 @@ class Factors(nn.Module):
         self.register_buffer("center", torch.zeros(inputs))
         self.register_buffer("scale", torch.ones(inputs))
         self.down = nn.Parameter(torch.randn(inputs, factors) * 0.01)
-        self.up = nn.Parameter(torch.ones(factors, len(AUS)) / factors**0.5 + 0.3 * torch.randn(factors, len(AUS)))
+        shape = factors, f.au_count
+        self.up = nn.Parameter(torch.ones(shape) / factors**0.5 + 0.3 * torch.randn(shape))
 
     def train(self, mode: bool = True) -> "Factors":
         """Set the mode, except that of the trunk, whose batch statistics stay those of f."""
@@ -229,14 +230,14 @@ def build_factors(f: AUNetwork, block: int, factors: int, seed: int) -> Factors:
     channels = [layer.out_channels for layer in trunk if isinstance(layer, nn.Conv2d)][-1]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return Factors(trunk, channels, factors, f.params)
+        return Factors(trunk, channels, factors, f)
 
 
-def build_network(params: AnyNetwork, size: int, seed: int) -> AUNetwork:
+def build_network(params: AnyNetwork, size: int, seed: int, au_count: int) -> AUNetwork:
     """Build a network with seeded random weights, or with those that `weights` names; the first convolutions are frozen."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = AUNetwork(params, size)
+        model = AUNetwork(params, size, au_count)
     if params.weights != "none":
         _load_vgg16(model, params)
     for network in model.networks:

@@ -83,12 +83,13 @@ def cell_weights(pairs: Pairs, video: np.ndarray) -> np.ndarray:
 def draw_groups(frames: Frames, size: int, count: int, seed: Sequence[int]) -> np.ndarray:
     """Draw groups of frames to train on: `count` groups for each fit video, of `size` frames each.
 
-    Only usable frames are drawn, those with a face and an annotation.
+    Only usable frames are drawn, those with a face and a label.
 
     The frames of the first half are drawn one after another, each from the frames in which one AU is active: the rarest
     AU of the video that is not active in the group yet, so that an AU on 3 % of the frames is in every group of a video
     that shows it. Once all AUs of the video are in the group, they take turns, in an order that changes from group to
-    group. The second half is drawn at random from the whole video. Frames closer to a chosen frame than a hundredth of
+    group. The second half is drawn at random from the frames of the whole video; where AUs are labelled in different
+    frames, they take turns there, too, each with the frames that have its label. Frames closer to a chosen frame than a hundredth of
     the video's duration are avoided as long as there are others.
 
     Returns:
@@ -100,7 +101,8 @@ def draw_groups(frames: Frames, size: int, count: int, seed: Sequence[int]) -> n
     for index, rows in enumerate(frames.slices()):
         candidates = np.flatnonzero(usable[rows]) + rows.start
         levels = frames.labels[candidates]
-        contrasts = np.flatnonzero(levels.max(axis=0, initial=0) > levels.min(axis=0, initial=127))
+        lowest = np.where(levels == NOT_ANNOTATED, 127, levels).min(axis=0, initial=127)
+        contrasts = np.flatnonzero(levels.max(axis=0, initial=0) > lowest)
         if len(candidates) < 2 or len(contrasts) == 0:
             continue
         rng = np.random.default_rng([*seed, index])
@@ -124,13 +126,14 @@ def _group(levels: np.ndarray, time: np.ndarray, aus: np.ndarray, size: int, rng
     free = np.ones(len(time), bool)
     chosen: list[int] = []
     order = rng.permutation(aus)
-    active = levels > 0
+    active, labelled = levels > 0, levels != NOT_ANNOTATED
     rarest = order[np.argsort(active[:, order].sum(axis=0), kind="stable")]
     for k in range(size):
-        pool = free
+        in_turn = order[k % len(order)]
+        pool = free & labelled[:, in_turn] if (free & labelled[:, in_turn]).any() else free
         if k < size // 2:
             lacking = rarest[~active[chosen][:, rarest].any(axis=0)]
-            positive = active[:, lacking[0] if len(lacking) else order[k % len(order)]]
+            positive = active[:, lacking[0] if len(lacking) else in_turn]
             pool = free & positive if (free & positive).any() else positive if len(lacking) else free
         options = np.flatnonzero(pool)
         if len(options) == 0:  # a short video: frames may be drawn again
@@ -159,6 +162,7 @@ def draw_pairs(frames: Frames, split: str, count: int, seed: Sequence[int]) -> P
         for rows in frames.slices():
             candidates = np.flatnonzero(usable[rows]) + rows.start
             levels = frames.labels[candidates, au]
+            candidates, levels = candidates[levels != NOT_ANNOTATED], levels[levels != NOT_ANNOTATED]
             by_level = {int(v): candidates[levels == v] for v in np.unique(levels)}
             for high in by_level:
                 for low in by_level:
@@ -214,8 +218,8 @@ def count_pairs(frames: Frames) -> dict[str, np.ndarray]:
         total = np.zeros(frames.labels.shape[1], np.int64)
         for rows in frames.slices():
             levels = frames.labels[rows][usable[rows]]
-            n = len(levels)
-            same_level = sum(((levels == v).sum(axis=0, dtype=np.int64) ** 2 for v in np.unique(levels)), np.int64(0))
-            total += (n * n - same_level) // 2 if n else 0
+            known = np.unique(levels[levels != NOT_ANNOTATED])
+            counts_of_levels = np.stack([np.zeros_like(total), *((levels == v).sum(axis=0) for v in known)])
+            total += (counts_of_levels.sum(axis=0) ** 2 - (counts_of_levels**2).sum(axis=0)) // 2
         counts[split] = total
     return counts

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from aupair.aus import AUS
 from aupair.errors import ParamsError
 from aupair.log import SILENT, Log
 from aupair.params import Params
@@ -64,10 +63,10 @@ def train_f(
     """
     section = params.train_pseudo_intensity
     device = pick_device(section.device)
-    frames = data.frames
-    result = PseudoIntensity({}, {}, {}, np.full((len(frames), len(AUS)), np.nan, np.float32), [])
+    frames, au_count = data.frames, len(data.frames.aus)
+    result = PseudoIntensity({}, {}, {}, np.full((len(frames), au_count), np.nan, np.float32), [])
     for k, (name, trained) in enumerate(data.training_masks().items()):
-        model = build_network(section.network, data.images.size, seed * 1000 + k)
+        model = build_network(section.network, data.images.size, seed * 1000 + k, au_count)
         trainee: nn.Module = model
         evaluate = partial(_evaluate_f, data=data, params=section)
         if section.objective == "distill":
@@ -83,7 +82,7 @@ def train_f(
         steps = section.optimiser.steps if name == "final" else section.optimiser.fold_steps
         result.curves.extend(fit(trainee, job, section.optimiser, steps, log))
         rows = np.flatnonzero(data.scoring_mask(name) & frames.ok)
-        outputs = forward_all(model, data.images, rows, device, log, f"scoring frames by f.{name}")[:, : len(AUS)]
+        outputs = forward_all(model, data.images, rows, device, log, f"scoring frames by f.{name}")[:, :au_count]
         reference = outputs[frames.of_split("select")[rows]] if name == "final" else outputs
         center = np.median(reference, axis=0)
         scale = np.maximum(reference.std(axis=0), 1e-6)
@@ -98,10 +97,11 @@ def make_batch_loss(data: TrainingSet, params: TrainPseudoIntensity) -> BatchLos
         video = torch.from_numpy(data.frames.video)
         weight = params.network.uncertainty_weight
         return lambda outputs, rows, pairs: distillation_loss(outputs, video[rows], weight)
+    au_count = len(data.frames.aus)
     if params.objective == "single":
         levels = torch.from_numpy(data.frames.labels)
         binary = int(data.frames.labels.max()) <= 1
-        return lambda outputs, rows, pairs: level_loss(outputs[:, : len(AUS)], levels[rows].to(outputs.device), binary)
+        return lambda outputs, rows, pairs: level_loss(outputs[:, :au_count], levels[rows].to(outputs.device), binary)
     margin, network = params.margin, params.network
     if network.sharing == "integrated":
         return lambda outputs, rows, pairs: integrated_loss(outputs, pairs, margin, network.uncertainty_weight)
@@ -113,7 +113,7 @@ def integrated_loss(outputs: Tensor, pairs: PairBatch, margin: float, uncertaint
 
     The likelihood changes sigma and the trunk, but not the head of the values, which learns from the order alone.
     """
-    values, sigma = outputs[:, : len(AUS)], second_head_sigma(outputs)
+    values, sigma = outputs[:, : outputs.shape[1] // 2], second_head_sigma(outputs)
     likelihood = uncertainty_loss(values.detach(), sigma, pairs, "nll", 0.0, INTEGRATED_PENALTY)
     return ranking_loss(values, pairs, margin) + uncertainty_weight * likelihood
 
@@ -128,7 +128,7 @@ def _evaluate_f(
     """
     rows, pairs = make_pair_batch(data.pairs["select"])
     outputs = torch.from_numpy(forward_all(model, data.images, rows, pick_device(params.device)))
-    d = pairs.difference(outputs[:, : len(AUS)])
+    d = pairs.difference(outputs[:, : len(data.frames.aus)])
     right = (d > 0).float() + 0.5 * (d == 0).float()
     if params.objective == "pairs":
         loss = ranking(d, params.margin).mean()

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from aupair import store
-from aupair.aus import AUS, SPLITS
+from aupair.aus import SPLITS
 from aupair.data.frames import Frames, load_frames
 from aupair.errors import ArtifactError, DataError
 from aupair.params import SamplePairs
@@ -25,6 +25,7 @@ class Samples:
 
     Attributes:
         fingerprint: hash of the frames that the rows refer to.
+        aus: names of the AUs.
         pairs: fixed pairs of each split.
         groups: (G, K) rows of fit frames; None in reference mode, where the pairs of fit are the training list.
         folds: (subjects,) int8, -1 where there is none.
@@ -32,6 +33,7 @@ class Samples:
     """
 
     fingerprint: str
+    aus: tuple[str, ...]
     pairs: dict[str, Pairs]
     groups: np.ndarray | None
     folds: np.ndarray
@@ -55,7 +57,7 @@ class Samples:
         return {
             split: {
                 au: {"possible": int(self.possible[split][a]), "drawn": int((self.pairs[split].au == a).sum())}
-                for a, au in enumerate(AUS)
+                for a, au in enumerate(self.aus)
             }
             for split in SPLITS
         }
@@ -72,8 +74,8 @@ class Samples:
     def table(self) -> list[list[str]]:
         """Return a table: a header, then a row for each AU with the number of pairs drawn and possible, by split."""
         counts = self.counts()
-        cells = ([f"{n['drawn']:,} of {n['possible']:,}" for n in (counts[s][au] for s in SPLITS)] for au in AUS)
-        return [["AU", *SPLITS], *([au, *row] for au, row in zip(AUS, cells))]
+        cells = ([f"{n['drawn']:,} of {n['possible']:,}" for n in (counts[s][au] for s in SPLITS)] for au in self.aus)
+        return [["AU", *SPLITS], *([au, *row] for au, row in zip(self.aus, cells))]
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
@@ -86,8 +88,14 @@ def draw_samples(frames: Frames, params: SamplePairs, seed: int) -> Samples:
     """Draw pairs, groups and folds.
 
     Raises:
-        DataError: fit or select has no pair at all, or too few people have pairs for that many folds.
+        DataError: fit or select has no pair at all, fit lacks a label of an AU in a frame with a face, or too few people
+            have pairs for that many folds.
     """
+    labelled = frames.labelled[frames.ok & frames.of_split("fit")].any(axis=0)
+    if not labelled.all():
+        lacking = ", ".join(au for au, some in zip(frames.aus, labelled) if not some)
+        todo = "give people with labels and faces to fit, or name the other AUs in `aus`"
+        raise DataError("an AU without a labelled face in fit", got=lacking, todo=todo)
     groups, counts = None, dict.fromkeys(SPLITS, params.valid_pairs)
     if params.mode == "groups":
         groups = draw_groups(frames, params.frames, params.groups, (seed, 1))
@@ -102,7 +110,7 @@ def draw_samples(frames: Frames, params: SamplePairs, seed: int) -> Samples:
             )  # fmt: skip
     folds = draw_folds(frames, params.folds, (seed, 3))
     _check_folds(frames, pairs["fit"].i if groups is None else groups[:, 0], folds, params.folds)
-    return Samples(frames.fingerprint(), pairs, groups, folds, count_pairs(frames))
+    return Samples(frames.fingerprint(), frames.aus, pairs, groups, folds, count_pairs(frames))
 
 
 def _check_folds(frames: Frames, rows: np.ndarray, folds: np.ndarray, count: int) -> None:
@@ -138,8 +146,8 @@ def load_samples(folder: Path, frames: Frames) -> Samples:
     columns = {key: table[key].to_numpy() for key in ("i", "j", "au", "r")}
     pairs = {name: Pairs(**columns)[split == name] for name in SPLITS}
     arrays = store.read_arrays(Path(folder) / "groups.safetensors")
-    possible = {s: np.array([counts["pairs"][s][au]["possible"] for au in AUS]) for s in SPLITS}
-    return Samples(fingerprint, pairs, arrays.get("groups"), arrays["folds"], possible)
+    possible = {s: np.array([counts["pairs"][s][au]["possible"] for au in frames.aus]) for s in SPLITS}
+    return Samples(fingerprint, frames.aus, pairs, arrays.get("groups"), arrays["folds"], possible)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Files of f and h, and the scorer that computes y_hat and sigma of aligned faces from them."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from aupair import store
-from aupair.aus import AUS
 from aupair.errors import ArtifactError
 from aupair.params import Params
 from aupair.ranking.fit import forward_in_chunks, to_network_input
@@ -20,18 +20,18 @@ from aupair.training_params import parse_network
 Y_HAT, SIGMA = "y_hat.safetensors", "sigma.safetensors"
 
 
-def save_f(folder: Path, f: PseudoIntensity, params: Params, size: int) -> None:
+def save_f(folder: Path, f: PseudoIntensity, params: Params, size: int, aus: Sequence[str]) -> None:
     """Write f to a folder: a safetensors file per network, y_hat of every frame, about.json, the curves."""
     network = params.train_pseudo_intensity.network.model_dump()
     standardisation = {name: {"center": f.center[name], "scale": f.scale[name]} for name in f.models}
-    about = {"aus": AUS, "size": size, "network": network, "standardisation": standardisation}
+    about = {"aus": aus, "size": size, "network": network, "standardisation": standardisation}
     _save(folder, f, Y_HAT, {"y_hat": f.y_hat}, about)
 
 
-def save_h(folder: Path, h: Uncertainty, params: Params, size: int) -> None:
+def save_h(folder: Path, h: Uncertainty, params: Params, size: int, aus: Sequence[str]) -> None:
     """Write h to a folder, as `save_f` does for f."""
     keys = {"kind", "factors", "block", "network", "floor", "loss"}
-    about = {"aus": AUS, "size": size} | params.train_uncertainty.model_dump(include=keys)
+    about = {"aus": aus, "size": size} | params.train_uncertainty.model_dump(include=keys)
     final = h.models["final"]
     if isinstance(final, SecondHead):
         about["trunk"] = final.network.params.model_dump()
@@ -56,7 +56,7 @@ def _save(
 def load_f(folder: Path, name: str = "final") -> tuple[AUNetwork, np.ndarray, np.ndarray]:
     """Load a network of f with its center and scale, (A,) float32 each."""
     about = store.read_json(Path(folder) / "about.json")
-    model = AUNetwork(parse_network(about["network"]), about["size"])
+    model = AUNetwork(parse_network(about["network"]), about["size"], len(about["aus"]))
     load_weights(model, Path(folder) / f"{name}.safetensors")
     standard = about["standardisation"][name]
     return model, np.array(standard["center"], np.float32), np.array(standard["scale"], np.float32)
@@ -65,15 +65,15 @@ def load_f(folder: Path, name: str = "final") -> tuple[AUNetwork, np.ndarray, np
 def load_h(folder: Path, name: str = "final") -> Sigma | SecondHead:
     """Load a network of h."""
     about = store.read_json(Path(folder) / "about.json")
-    kind = about["kind"]
-    network = AUNetwork(parse_network(about["network" if kind == "network" else "trunk"]), about["size"])
+    kind, start = about["kind"], np.ones(len(about["aus"]))
+    network = AUNetwork(parse_network(about["network" if kind == "network" else "trunk"]), about["size"], len(start))
     if kind == "integrated":
-        model: Sigma | SecondHead = SecondHead(network, np.ones(len(AUS)))
+        model: Sigma | SecondHead = SecondHead(network, start)
     else:
         network_of_h = (
             build_factors(network, about["block"], about["factors"], seed=0) if kind == "factors" else network
         )
-        model = Sigma(network_of_h, np.ones(len(AUS)), about["floor"])
+        model = Sigma(network_of_h, start, about["floor"])
     load_weights(model, Path(folder) / f"{name}.safetensors")
     return model
 
@@ -130,7 +130,7 @@ class JointScorer(nn.Module):
         """Compute f's outputs, not yet standardised, and sigma, (B, 2A), of RGB (B, 3, S, S) in 0..255."""
         if isinstance(self.h, SecondHead):
             values = self.f(images)
-            return torch.cat([values[:, : len(AUS)], self.h.sigma_from_outputs(values)], dim=1)
+            return torch.cat([values[:, : self.f.au_count], self.h.sigma_from_outputs(values)], dim=1)
         if self.shared:
             assert isinstance(self.h.network, Factors)
             values, feature_map = self.f.forward_with_map(images, len(self.h.network.trunk))
@@ -154,12 +154,20 @@ class Scorer:
         f, h: folders that the training stages wrote.
 
     Attributes:
+        aus: names of the AUs, in the order of its scores.
         size: side of the faces it takes, pixels.
+
+    Raises:
+        ArtifactError: f and h are of different AUs.
     """
 
     def __init__(self, f: Path, h: Path, device: str = "auto") -> None:
         self.device = pick_device(device)
-        self.size: int = store.read_json(Path(f) / "about.json")["size"]
+        of_f, of_h = (store.read_json(Path(folder) / "about.json") for folder in (f, h))
+        self.size: int = of_f["size"]
+        self.aus: tuple[str, ...] = tuple(of_f["aus"])
+        if of_h["aus"] != of_f["aus"]:
+            raise ArtifactError("f and h are of different AUs", where=h, got=of_h["aus"], expected=of_f["aus"])
         model, self._center, self._scale = load_f(f)
         self._networks = JointScorer(model, load_h(h)).to(self.device).eval()
 
@@ -173,5 +181,5 @@ class Scorer:
         if images.shape[1:] != (self.size, self.size, 3):
             raise ArtifactError("faces of another size", got=images.shape, expected=f"(n, {self.size}, {self.size}, 3)")
         outputs = forward_in_chunks(self._networks, to_network_input(images, self.device))
-        values, sigma = outputs[:, : len(AUS)], outputs[:, -len(AUS) :]  # without a face the outputs are (0, A)
+        values, sigma = np.split(outputs, 2, axis=1)
         return (values - self._center) / self._scale, sigma

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from aupair.aus import AUS
 from aupair.log import SILENT, Log
 from aupair.params import Params
 from aupair.ranking.checkpoint import Checkpoints
@@ -75,7 +74,7 @@ def train_h(
     """
     section = params.train_uncertainty
     device = pick_device(section.device)
-    result = Uncertainty({}, np.full((len(data.frames), len(AUS)), np.nan, np.float32), [])
+    result = Uncertainty({}, np.full(data.frames.labels.shape, np.nan, np.float32), [])
     for k, (name, trained) in enumerate(data.training_masks().items()):
         faces: Faces = data.images
         if section.kind == "integrated":
@@ -125,7 +124,7 @@ def build_h_network(
     standardised on the training frames of this network.
     """
     if section.kind == "network":
-        network = build_network(section.network, data.images.size, seed)
+        network = build_network(section.network, data.images.size, seed, len(data.frames.aus))
         for head in network.heads():  # h starts as a constant
             nn.init.zeros_(head.weight)
             nn.init.zeros_(head.bias)
@@ -166,7 +165,7 @@ def initial_sigma(pairs: Pairs, y_hat: np.ndarray, trained: np.ndarray, params: 
     pairs = pairs[trained[pairs.i]]
     grid = torch.logspace(math.log10(max(params.floor * 1.05, 0.06)), 1, 60)
     d = torch.from_numpy(pairs.r * (y_hat[pairs.i, pairs.au] - y_hat[pairs.j, pairs.au]))
-    constants = np.ones(len(AUS), np.float32)
+    constants = np.ones(y_hat.shape[1], np.float32)
     for au in np.unique(pairs.au):
         d_of_au = d[torch.from_numpy(pairs.au == au)][:, None]
         losses = UNCERTAINTY_LOSSES[params.loss](d_of_au, math.sqrt(2) * grid[None], params.margin).mean(0)
