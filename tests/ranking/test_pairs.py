@@ -181,7 +181,7 @@ def _cells(frames: Frames, split: str, au: int) -> set[tuple[int, int, int]]:
     cells = set()
     for i, j in combinations(rows.tolist(), 2):
         a, b = sorted((int(frames.labels[i, au]), int(frames.labels[j, au])))
-        if frames.video[i] == frames.video[j] and a != b:
+        if frames.video[i] == frames.video[j] and -1 < a < b:
             cells.add((a, b, int(frames.video[i])))
     return cells
 
@@ -265,7 +265,9 @@ def test_a_group_has_pairs_of_aus_that_are_labelled_in_different_frames() -> Non
     for au, start in enumerate((0, 130, 260)):  # each AU is labelled in a third of the video
         labels[:start, au] = labels[start + 130 :, au] = -1
     frames = make_frames([0], labels)
+    with_pairs = np.zeros(3)
     for rows in draw_groups(frames, 12, 20, (0,)):
         pairs = all_pairs(frames.labels[rows], frames.video[rows])
-        assert set(pairs.au.tolist()) == {0, 1, 2}
+        with_pairs[np.unique(pairs.au)] += 1
         assert (frames.labels[rows] >= 0).sum(axis=0).min() >= 3
+    assert with_pairs.min() >= 16, "an AU has no pair only where all its frames happen to be active"
