@@ -20,6 +20,7 @@ MODULES: dict[str, tuple[str, str]] = {
     "kfp_server_api": ("Kubeflow Pipelines' SDK", "kubeflow"),
     "mlflow": ("MLflow", "train"),
     "psycopg": ("psycopg", "train"),
+    "pympi": ("pympi-ling", "train"),
     "skimage": ("scikit-image", "train"),
 }
 """The optional packages: the name of each imported module, that of the package, and the extra it is in."""

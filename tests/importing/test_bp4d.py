@@ -72,10 +72,11 @@ def test_labels_are_those_of_their_frames(labels: dict[str, np.ndarray], aupair:
         np.testing.assert_array_equal(result, expected)
         assert greys(Path(f"data/videos/{video}.avi")) == pytest.approx([10 * k + 20 for k in range(FRAMES)], abs=3)
         assert read_movie_header(Path(f"data/videos/{video}.avi")) == (FRAMES, 25)
-    intensity = written(Path("data"), "F001_T1", "intensity")[1]
+    aus, intensity = written(Path("data"), "F001_T1", "intensity")
     expected_levels = [-1 if not FIRST <= frame <= LAST or frame == 9 else frame % 6 for frame in range(1, FRAMES + 1)]
-    assert intensity[:, 2].tolist() == expected_levels
-    assert (np.delete(intensity, 2, axis=1) == -1).all()
+    assert aus == ("AU6",)
+    assert intensity[:, 0].tolist() == expected_levels
+    assert (written(Path("data"), "M002_T8", "intensity")[1] == -1).all()
     assert Path("data/subjects.csv").read_text() == "video,subject\nF001_T1,F001\nM002_T8,M002\n"
     assert notes(Path("data")) == {
         "videos without labels, left out": ["M002_T7"],

@@ -165,6 +165,46 @@ def import_bp4d(
     _write("bp4d", source, written, lambda notes: read_bp4d(source, options, out, notes))
 
 
+@app.command(
+    "elan",
+    epilog="Examples: `aupair import elan annotations`, `aupair import elan clip.eaf --videos recordings`, "
+    "`aupair import elan annotations --tier AU12=smile --tier AU4=frown --ignore-text`",
+)
+def import_elan(
+    source: Source,
+    out: Out = Path("data"),
+    tier: Annotated[
+        list[str] | None,
+        typer.Option(metavar="AU=TIER", help="A tier to read, and its AU; default: the tiers named AU1, AU12L ..."),
+    ] = None,
+    ignore_text: Annotated[
+        bool, typer.Option("--ignore-text", help="Take every annotation as an event, whatever its text is.")
+    ] = False,
+    videos: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="The folder of the movies; default: where the files say, or beside them."),
+    ] = None,
+    subjects: Subjects = None,
+    fps: Fps = None,
+    threshold: Threshold = 1.0,
+    transfer: Transfer = "link",
+    allow_missing: AllowMissing = False,
+    any_length: AnyLength = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Import ELAN's .eaf files: a tier for each AU, an annotation for each time in which it is active.
+
+    The text of an annotation is empty or an intensity: 1 to 5, or A to E. An AU is coded in the whole of each video that
+    has its tier. The participant of the tiers is the person.
+    """
+    from aupair.importing.elan import ElanOptions, parse_tiers, read_elan
+    from aupair.importing.writer import WriteOptions
+
+    written = WriteOptions(out, transfer, overwrite, any_length)
+    options = ElanOptions(parse_tiers(tier or ()), ignore_text, videos, fps, threshold, subjects, allow_missing)
+    _write("elan", source, written, lambda notes: read_elan(source, options, out, notes))
+
+
 def _write(kind: str, source: Path, options: "WriteOptions", read: "Callable[[Notes], list[Recording]]") -> None:
     """Read recordings, write the data folder, and print what was imported and what was not."""
     from aupair.console import ConsoleLog, show_table

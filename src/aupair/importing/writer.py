@@ -24,6 +24,9 @@ from aupair.importing.lengths import fit_to_video
 from aupair.importing.recordings import Media, Notes, Recording, check_names, unite_aus
 from aupair.log import Log
 
+_SETS = {"": "", "train": "Train_Set", "validation": "Validation_Set"}
+"""The folder of each official set, below that of the annotations."""
+
 Transfer = Literal["link", "copy", "none"]
 
 
@@ -127,23 +130,25 @@ def _count(aus: tuple[str, ...], recordings: Sequence[Recording]) -> tuple[AUCou
 
 
 def _write_annotations(folder: Path, aus: tuple[str, ...], recordings: Sequence[Recording], log: Log) -> None:
-    """Write a CSV file for each recording, and one of intensities if any recording has them."""
-    intensities = any(r.intensity is not None for r in recordings)
-    (folder / "occurrence").mkdir(parents=True)
-    if intensities:
-        (folder / "intensity").mkdir()
+    """Write the occurrences of each recording, and the intensities of the AUs that have any, in the official sets."""
+    graded = [k for k, au in enumerate(aus) if any(_has_intensity(r, k) for r in recordings)]
     for recording in log.progress(recordings, len(recordings), "writing annotations"):
-        name = f"{recording.video}.csv"
+        name = Path(_SETS[recording.official], f"{recording.video}.csv")
         _write_values(folder / "occurrence" / name, aus, recording.occurrence)
-        if intensities:
+        if graded:
             blank = np.full(recording.occurrence.shape, NOT_ANNOTATED, np.float32)
-            _write_values(
-                folder / "intensity" / name, aus, blank if recording.intensity is None else recording.intensity
-            )
+            values = blank if recording.intensity is None else recording.intensity
+            _write_values(folder / "intensity" / name, [aus[k] for k in graded], values[:, graded])
 
 
-def _write_values(path: Path, aus: tuple[str, ...], values: np.ndarray) -> None:
+def _has_intensity(recording: Recording, au: int) -> bool:
+    """Return whether a recording has an intensity of an AU in any frame."""
+    return recording.intensity is not None and bool((recording.intensity[:, au] != NOT_ANNOTATED).any())
+
+
+def _write_values(path: Path, aus: Sequence[str], values: np.ndarray) -> None:
     """Write one annotation file: a header with the AUs, then a row for each frame."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     table = pa.table([pa.array(np.ascontiguousarray(column)) for column in values.T], names=list(aus))
     with open(path, "wb") as file:
         file.write((",".join(aus) + "\n").encode())

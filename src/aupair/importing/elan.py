@@ -1,0 +1,211 @@
+"""The kind `elan`: ELAN's .eaf files, in which the tier of an AU has an annotation for each time in which it is active.
+
+An annotation without text, or with the AU's name, is an event; a number from 1 to 5 or a letter from A to E its intensity.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import numpy as np
+
+from aupair.aus import check_au_names
+from aupair.errors import DataError
+from aupair.importing.events import LEVELS, Clock, Event, EventLabels, Span, label_frames
+from aupair.importing.movies import EXTENSIONS, Movies
+from aupair.importing.recordings import Media, Notes, Recording, natural_key
+from aupair.importing.tabular import with_subjects
+
+_AU_TIER = re.compile(r"AU\d+[A-Za-z]?")
+"""Tiers that are AUs unless others are named."""
+
+
+@dataclass(frozen=True)
+class ElanOptions:
+    """How to read .eaf files.
+
+    Attributes:
+        tiers: the AU of each tier to read; empty: those whose names are AUs.
+        ignore_text: take every annotation as an event, whatever its text is.
+        videos: the folder of the movies; by default those that the files name, or beside them.
+        fps: frames per second; None: that of each video's header.
+        threshold: the intensity from which an AU counts as active.
+        subjects: a table video,subject.
+        allow_missing: leave out files without a movie.
+    """
+
+    tiers: Mapping[str, str]
+    ignore_text: bool = False
+    videos: Path | None = None
+    fps: float | None = None
+    threshold: float = 1.0
+    subjects: Path | None = None
+    allow_missing: bool = False
+
+
+def parse_tiers(arguments: Sequence[str]) -> dict[str, str]:
+    """Return the AU of each tier from arguments `AU=tier`, or `tier` where the name of the tier is the AU's.
+
+    Raises:
+        DataError: an AU or a tier is named twice, or a name cannot be that of an AU.
+    """
+    pairs = [(tier.strip() or au.strip(), au.strip()) for au, _, tier in (text.partition("=") for text in arguments)]
+    tiers = dict(pairs)
+    if pairs:
+        check_au_names([au for _, au in pairs], "--tier")
+    if len(tiers) < len(pairs):
+        raise DataError("a tier is named twice", where="--tier", got=", ".join(arguments))
+    return tiers
+
+
+def read_elan(source: Path, options: ElanOptions, out: Path, notes: Notes) -> list[Recording]:
+    """Read one .eaf file, or all below a folder; an AU is coded in the whole of each video that has its tier.
+
+    Raises:
+        DataError: a file cannot be read, lacks the tiers, has a wrong annotation, or no movie.
+    """
+    paths = [source] if source.is_file() else sorted(p for p in source.rglob("*") if p.suffix.lower() == ".eaf")
+    if not paths:
+        raise DataError("no ELAN files", where=source, expected="<video>.eaf")
+    movies = Movies(options.videos or (source if source.is_dir() else source.parent), without=out)
+    labels = []
+    for path in paths:
+        eaf = _parse(path)
+        tiers = _choose_tiers(eaf, path, options.tiers)
+        media, offset = _find_media(eaf, path, movies, options, notes)
+        if media:
+            labels.append((_event_labels(eaf, path, tiers, media, options), offset))
+    stated = any(not np.isnan(event.intensity) for part, _ in labels for event in part.events)
+    recordings = [
+        label_frames(part, Clock(fps=options.fps, offset=offset), options.threshold, notes) for part, offset in labels
+    ]
+    if not stated:
+        recordings = [replace(recording, intensity=None) for recording in recordings]
+    notes.add("videos without labels, left out", *movies.unused())
+    return with_subjects(recordings, options.subjects)
+
+
+def _parse(path: Path) -> Any:
+    """Return an .eaf file as pympi's object.
+
+    Raises:
+        DataError: it is not ELAN's XML.
+    """
+    from pympi import Eaf
+
+    try:
+        return Eaf(str(path), suppress_version_warning=True)
+    except Exception as error:  # pympi raises what its parsing meets: Exception, KeyError, ValueError
+        reason = f"no {error}" if isinstance(error, KeyError) else error
+        raise DataError("not a readable ELAN file", where=path, got=reason, expected="an .eaf of ELAN") from error
+
+
+def _choose_tiers(eaf: Any, path: Path, tiers: Mapping[str, str]) -> dict[str, str]:
+    """Return the AU of each tier of a file that is to be read.
+
+    Raises:
+        DataError: the file has none of them.
+    """
+    names = list(eaf.get_tier_names())
+    chosen = {name: tiers[name] for name in names if name in tiers}
+    if not tiers:
+        chosen = {name: name for name in names if _AU_TIER.fullmatch(name)}
+    if not chosen:
+        expected = ", ".join(tiers) if tiers else "names such as AU12"
+        todo = "name the tiers by --tier AU12=TIER"
+        raise DataError("no tier of an AU", where=path, got=", ".join(names) or "no tier", expected=expected, todo=todo)
+    check_au_names(list(chosen.values()), path)
+    return chosen
+
+
+def _event_labels(eaf: Any, path: Path, tiers: Mapping[str, str], media: Media, options: ElanOptions) -> EventLabels:
+    """Return the events of a file."""
+    events = [event for tier, au in tiers.items() for event in _events(eaf, path, tier, au, options.ignore_text)]
+    coded: dict[str, tuple[Span, ...]] = dict.fromkeys(sorted(tiers.values(), key=natural_key), ())
+    subject = _participant(eaf, path, tiers)
+    return EventLabels(media.path.name, media, events, coded, path, subject, intensities=True)
+
+
+def _events(eaf: Any, path: Path, tier: str, au: str, ignore_text: bool) -> Iterator[Event]:
+    """Yield the annotations of a tier, with times in seconds.
+
+    Raises:
+        DataError: an annotation has no time, or a text that is no intensity.
+    """
+    for start, end, text, *_ in eaf.get_annotation_data_for_tier(tier):
+        if start is None or end is None:
+            todo = "set its times in ELAN"
+            raise DataError(
+                "an annotation without a time", where=f"{path} tier {tier}", got=text or "no text", todo=todo
+            )
+        where = f"{path} tier {tier} at {start / 1000:g} s"
+        value = text.strip()
+        level = LEVELS.get(value.upper(), value)
+        if ignore_text or value in ("", au, tier):
+            level = "nan"
+        elif level not in LEVELS.values():
+            todo = "correct it, or add --ignore-text"
+            raise DataError(
+                "not an intensity", where=where, got=value[:60], expected="1 to 5, A to E, or no text", todo=todo
+            )
+        yield Event(au, start / 1000, end / 1000, float(level), where)
+
+
+def _participant(eaf: Any, path: Path, tiers: Mapping[str, str]) -> str:
+    """Return the participant of the tiers; empty if they name none.
+
+    Raises:
+        DataError: they name two.
+    """
+    names = {tier: eaf.tiers[tier][2].get("PARTICIPANT", "").strip() for tier in tiers}
+    participants = sorted(set(names.values()) - {""})
+    if len(participants) > 1:
+        todo = "choose the tiers of one person by --tier"
+        raise DataError("tiers of two participants", where=path, got=", ".join(participants), expected="one", todo=todo)
+    return participants[0] if participants else ""
+
+
+def _find_media(eaf: Any, path: Path, movies: Movies, options: ElanOptions, notes: Notes) -> tuple[Media | None, float]:
+    """Return the movie of a file, and the seconds to add to ELAN's times; no movie if such files are left out.
+
+    Raises:
+        DataError: the file has no movie, or one that does not open.
+    """
+    linked = [media for media in eaf.media_descriptors if Path(_url_path(media)).suffix.lower() in EXTENSIONS]
+    if len(linked) > 1:
+        notes.add("files with several movies, the first is used", str(path))
+    first = linked[0] if linked else {}
+    movie = _locate(first, path, movies, options.videos is None)
+    media = movies.open(movie) if movie else None
+    if media:
+        return media, int(first.get("TIME_ORIGIN", 0)) / 1000
+    what = "the movie cannot be opened" if movie else "labels without a video"
+    if not options.allow_missing:
+        expected = Path(_url_path(first)).name if first else f"{path.stem}.mp4"
+        todo = "name its folder by --videos, or leave such files out by --allow-missing"
+        raise DataError(what, where=path, got=movie or "no movie", expected=expected, todo=todo)
+    notes.add(f"labelled videos left out: {what}", str(path))
+    return None, 0.0
+
+
+def _locate(linked: Mapping[str, str], path: Path, movies: Movies, follow_links: bool) -> Path | None:
+    """Return the movie that a file is linked to, or that has the file's own name; None where there is none.
+
+    It is searched beside the file, where the file says, and by its name in the folder of movies.
+    """
+    if linked and follow_links:
+        relative = unquote(linked.get("RELATIVE_MEDIA_URL", "")).replace("\\", "/").removeprefix("file:")
+        for place in (path.parent / relative if relative else None, Path(_url_path(linked))):
+            if place is not None and place.is_file():
+                return place
+    named = movies.find(Path(_url_path(linked)).name) if linked else None
+    return named or movies.find(path.stem)
+
+
+def _url_path(linked: Mapping[str, str]) -> str:
+    """Return the path of a linked file, which ELAN writes as a URL."""
+    url = linked.get("MEDIA_URL") or linked.get("RELATIVE_MEDIA_URL", "")
+    return unquote(urlsplit(url).path) if url.startswith("file:") else url.replace("\\", "/")
