@@ -1,6 +1,7 @@
 """A recognizer that takes the brightness of a face for its pseudo-intensity."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,9 @@ import numpy as np
 from aupair.aus import AFFWILD2
 from aupair.evaluation.confidence import Confidence
 from aupair.evaluation.selection import Selection
+from aupair.faces.decode import read_frames
+from aupair.faces.row import FaceRow
+from aupair.inference.predictions import VideoScores
 from aupair.inference.recognizer import Arrays, BundleRecognizer
 from aupair.mapping.extractor import Statistics
 from aupair.params import parse_params
@@ -19,6 +23,13 @@ def score_brightness(images: np.ndarray) -> Arrays:
     """Return the mean of each image as y_hat, and 1 as sigma."""
     mean = images.reshape(len(images), -1).mean(axis=1, dtype=np.float64).astype(np.float32)
     return np.repeat(mean[:, None], A, axis=1), np.ones((len(images), A), np.float32)
+
+
+class WholeFrames(BundleRecognizer):
+    """A recognizer that takes every whole frame for a face."""
+
+    def score_video(self, source: Path) -> VideoScores:
+        return self.score_rows(FaceRow(frame.index, frame.time, "ok", frame.image) for frame in read_frames(source))
 
 
 def make_recognizer(
@@ -37,6 +48,7 @@ def make_recognizer(
     """
     ones = np.ones(A, np.float32)
     statistics = Statistics(0 * ones, top * ones, ones, np.zeros((A, 201), np.float32))
-    confidence = Confidence(np.tile([0.0, 1.0, 0.0, 0.0, 0.0], (A, 1)), np.linspace(0.5, 1, 101))
+    quantiles = np.broadcast_to(np.linspace(0.5, 1, 101)[:, None, None], (101, 2, A))
+    confidence = Confidence(np.tile([0.0, 1.0, 0.0, 0.0, 0.0], (A, 1)), quantiles)
     selection = Selection(0, np.ones(A, bool) if uses is None else uses, np.full(A, 0.5), confidence)
     return BundleRecognizer(scorer, statistics, mapping, selection, parse_params(params))

@@ -6,25 +6,15 @@ import numpy as np
 import pytest
 
 from aupair.errors import DataError, ParamsError
-from aupair.faces.decode import read_frames
-from aupair.faces.row import FaceRow
 from aupair.inference.predict import predict_videos
 from aupair.inference.predictions import VideoScores
-from aupair.inference.recognizer import BundleRecognizer
 from aupair.mapping.extractor import columns, pool_clips
 from aupair.params import parse_params
-from brightness import A, make_recognizer
+from brightness import A, WholeFrames, make_recognizer
 from conftest import rows_of
 from videos import write_grey_video
 
 DARK, BRIGHT = 40, 200
-
-
-class WholeFrames(BundleRecognizer):
-    """A recognizer that takes every whole frame for a face."""
-
-    def score_video(self, source: Path) -> VideoScores:
-        return self.score_rows(FaceRow(frame.index, frame.time, "ok", frame.image) for frame in read_frames(source))
 
 
 def recognizer(neutral: str = "person", batch: int = 4) -> WholeFrames:
