@@ -46,6 +46,26 @@ Fps = Annotated[
 Threshold = Annotated[float, typer.Option(help="The intensity from which an AU counts as active.")]
 
 
+@app.command("affwild2", epilog="Example: `aupair import affwild2 Aff-Wild2 --out data`")
+def import_affwild2(
+    source: Source,
+    out: Out = Path("data"),
+    transfer: Transfer = "link",
+    allow_missing: AllowMissing = False,
+    any_length: AnyLength = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Import Aff-Wild2: `annotations/AU_Set/Train_Set/<video>.txt ...`, and `videos/` or `cropped_aligned/`.
+
+    The flow reads that layout as it is, too. The official sets are kept; a row with any -1 is not annotated.
+    """
+    from aupair.importing.affwild2 import read_affwild2
+    from aupair.importing.writer import WriteOptions
+
+    written = WriteOptions(out, transfer, overwrite, any_length)
+    _write("affwild2", source, written, lambda notes: read_affwild2(source, allow_missing, notes))
+
+
 @app.command(
     "csv",
     epilog="Examples: `aupair import csv labels.csv --videos recordings`, "

@@ -17,6 +17,7 @@ import pyarrow.csv
 
 from aupair import store
 from aupair.aus import NOT_ANNOTATED, check_au_names
+from aupair.data.crops import FOLDER
 from aupair.data.layout import read_movie_header
 from aupair.errors import DataError
 from aupair.importing.images import write_movie
@@ -99,6 +100,7 @@ def write_data(
     if not recordings:
         raise DataError("no labelled video", where=source, got="; ".join(notes.lines()) or "nothing")
     check_names(recordings)
+    _check_source(recordings, options.out / "annotations")
     fitted = [fit_to_video(r, notes, options.any_length) for r in recordings]
     aus, written = unite_aus(sorted(fitted, key=lambda r: r.video))
     check_au_names(aus, source)
@@ -112,6 +114,14 @@ def write_data(
     with store.atomic(options.out / "annotations") as folder:
         _write_annotations(folder, aus, written, log)
     return summary
+
+
+def _check_source(recordings: Sequence[Recording], annotations: Path) -> None:
+    """Raise a DataError if labels are in the folder that is to be replaced."""
+    for recording in recordings:
+        if recording.origin.resolve().is_relative_to(annotations.resolve()):
+            todo = "name another folder by --out"
+            raise DataError("the labels would be replaced by their import", where=recording.origin, todo=todo)
 
 
 def _note_subjects(recordings: Sequence[Recording], notes: Notes) -> None:
@@ -194,6 +204,9 @@ def _place_videos(recordings: Sequence[Recording], options: WriteOptions, log: L
     target: dict[Path, Media] = {}
     for recording in recordings:
         media = recording.media
+        if media.kind == "crops":
+            target[options.out / FOLDER / recording.video] = media
+            continue
         suffix = ".avi" if media.kind == "images" else media.path.suffix.lower()
         target[options.out / "videos" / f"{recording.movie or recording.video}{suffix}"] = media
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
@@ -213,6 +226,9 @@ def _place(path: Path, media: Media, options: WriteOptions) -> None:
         DataError: another file has its name, or images cannot become a movie.
     """
     source = media.path
+    if media.kind == "crops":
+        _place_crops(path, source, options)
+        return
     for other in path.parent.glob(f"{glob.escape(path.stem)}.*") if path.parent.is_dir() else ():
         if other == path and _is_placed(path, media):
             return
@@ -224,6 +240,19 @@ def _place(path: Path, media: Media, options: WriteOptions) -> None:
         return
     with store.writing(path), store.atomic(path) as temporary:
         (shutil.copy2 if options.transfer == "copy" else _link)(source, temporary)
+
+
+def _place_crops(folder: Path, source: Path, options: WriteOptions) -> None:
+    """Link or copy a folder of cropped faces, unless it is there already."""
+    names = sorted(os.listdir(source))
+    if folder.is_dir() and sorted(os.listdir(folder)) == names:
+        return
+    if folder.exists() and not options.overwrite:
+        raise DataError("another folder has the name of a video", where=folder, got=f"also {source}", todo="remove it")
+    with store.writing(folder), store.atomic(folder) as temporary:
+        temporary.mkdir()
+        for name in names:
+            (shutil.copy2 if options.transfer == "copy" else _link)(source / name, temporary / name)
 
 
 def _link(source: Path, path: Path) -> None:
