@@ -24,7 +24,12 @@ AU_SETS: dict[str, tuple[str, ...]] = {
 def write_parts(
     work: Path, score: float | None = 0.6, f1: float = 0.5, data: str = "a.dir", aus: Sequence[str] = AFFWILD2
 ) -> Parts:
-    """Write parts with networks that nobody can load; the first three AUs are decided with uncertainty."""
+    """Write parts with networks that nobody can load; the first three AUs are decided with uncertainty.
+
+    Args:
+        score: None: no frame has all labels.
+        f1: the F1 of each AU; where the score is None, that of the last AU is undefined, too.
+    """
     for folder, name in (("f", "final"), ("h", "final"), ("mapping", "mapping")):
         (work / folder).mkdir(parents=True, exist_ok=True)
         store.write_json(work / folder / "about.json", {"aus": aus})
@@ -33,7 +38,8 @@ def write_parts(
     entry = {"threshold": 0.5, "confidence": dict.fromkeys(TERMS, 0.0)}
     choices = {au: {"mapping": MAPPINGS[k < 3], **entry} for k, au in enumerate(aus)}
     tree = {**choices, "aus": aus, "trial": 0, "confidence_quantiles": np.linspace(0, 1, 101).tolist()}
-    figures = {"f1": f1, "accuracy": 0.8, "score": score, "per_au": {au: {"f1": f1} for au in aus}}
+    per_au = {au: {"f1": None if score is None and au == aus[-1] else f1} for au in aus}
+    figures = {"f1": f1, "accuracy": 0.8, "score": score, "per_au": per_au}
     rows = [{"name": n, "split": s, **figures} for n in ("P1", "P2") for s in ("select", "validation")]
     for name, content in (("selection", tree), ("data", {"md5": data}), ("metrics", {"rows": rows})):
         store.write_json(work / f"{name}.json", content)
