@@ -1,30 +1,13 @@
 """`aupair import elan` on files that pympi writes, and on damaged ones."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from pympi import Eaf
 
 from conftest import Command
+from importing.eaf import Annotations, write_eaf
 from importing.folders import movie, notes, text, written
-
-Annotations = Sequence[tuple[int, int, str]]
-"""Start and end in milliseconds, and the text."""
-
-
-def write_eaf(path: Path, tiers: Mapping[str, Annotations], media: str = "", participant: str = "") -> Path:
-    eaf = Eaf()
-    eaf.remove_tier("default")
-    for tier, annotations in tiers.items():
-        eaf.add_tier(tier, part=participant or None)
-        for start, end, value in annotations:
-            eaf.add_annotation(tier, start, end, value)
-    if media:
-        eaf.add_linked_file(f"file:///C:/Users/Ann/{Path(media).name}", relpath=media, mimetype="video/mp4")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    eaf.to_file(str(path))
-    return path
 
 
 @pytest.fixture
