@@ -4,7 +4,8 @@ The AUs of a data set are those of its annotations, in their order; every artifa
 """
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 from aupair.errors import DataError
 
@@ -143,3 +144,8 @@ def check_au_names(names: Sequence[str], where: object) -> None:
             got = name if lower[name.lower()] == name else f"{lower[name.lower()]} and {name}"
             raise DataError("an AU is named twice", where=where, got=got, expected="each AU once")
         lower[name.lower()] = name
+
+
+def stored_aus(tree: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the AUs that the content of a JSON file names; those of Aff-Wild2 for a file written before AUs were stored."""
+    return tuple(tree.get("aus", AFFWILD2))

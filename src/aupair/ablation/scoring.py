@@ -10,31 +10,22 @@ from typing import Any
 import numpy as np
 
 from aupair import stages, store
-from aupair.aus import AUS
 from aupair.data.frames import Frames, load_frames
+from aupair.evaluation.bootstrap import draw_resamples, paired_difference, percentile_interval
 from aupair.evaluation.cost import cost_of
 from aupair.evaluation.metrics import (
     Counts,
     accuracy,
     au_score,
     challenge_figures,
-    constant_decisions,
     count_decisions,
-    draw_resamples,
     f1,
     figures_by_au,
-    paired_difference,
-    percentile_interval,
 )
 from aupair.evaluation.nearest_face import fill_nearest
-from aupair.evaluation.selection import (
-    MAPPINGS,
-    Trial,
-    annotated_cells,
-    read_trial,
-    tune_threshold,
-    uses_uncertainty,
-)
+from aupair.evaluation.rows import constant_decisions
+from aupair.evaluation.selection import MAPPINGS, Trial, annotated_cells, read_trial, uses_uncertainty
+from aupair.evaluation.thresholds import tune_thresholds
 from aupair.params import Params
 
 SPLITS = ("select", "validation")
@@ -94,46 +85,46 @@ class FinishedRun:
         decisions, counts = self.decide(rule), {}
         for split in SPLITS:
             cells = annotated_cells(self.frames, split)
-            counts[split] = count_decisions(decisions[cells.rows], cells.truth, cells.video)
+            counts[split] = count_decisions(decisions[cells.rows], cells.truth, cells.video, cells.counted)
         trees = {"select": self.metrics["select"], "validation": self.metrics}
         evidence = {
             split: {name: reduce(getitem, path, tree) for name, path in EVIDENCE.items()}
             for split, tree in trees.items()
         }
-        return {"counts": counts, "evidence": evidence, "cost": _rule_cost(rule, self.params)}
+        return {"counts": counts, "evidence": evidence, "cost": _rule_cost(rule, self.params, len(self.frames.aus))}
 
     def decide(self, rule: str) -> np.ndarray:
         """Return the decisions (N, A) bool that a decision rule makes for all frames.
 
         Its thresholds and percentiles are chosen on `select`.
         """
-        frames = self.frames
+        frames, aus = self.frames, self.frames.aus
         if rule in CONSTANTS:
-            return np.broadcast_to(constant_decisions(annotated_cells(frames, "fit").truth)[rule], frames.labels.shape)
+            fit = annotated_cells(frames, "fit")
+            return np.broadcast_to(constant_decisions(fit.truth, fit.counted)[rule], frames.labels.shape)
         if rule.startswith("value"):
             return self._decide_by_value(rule)
-        fixed = {"no-uncertainty": np.zeros(len(AUS), bool), "P1": np.ones(len(AUS), bool)}
-        uses = fixed.get(rule, np.array([uses_uncertainty(self.selection[au]) for au in AUS]))
+        fixed = {"no-uncertainty": np.zeros(len(aus), bool), "P1": np.ones(len(aus), bool)}
+        uses = fixed.get(rule, np.array([uses_uncertainty(self.selection[au]) for au in aus]))
         raw = fill_nearest(self.trial.raw(uses), frames.ok, frames.video)
-        thresholds = np.array([self.selection[au][MAPPINGS[int(use)]]["threshold"] for au, use in zip(AUS, uses)])
+        thresholds = np.array([self.selection[au][MAPPINGS[int(use)]]["threshold"] for au, use in zip(aus, uses)])
         return raw >= thresholds
 
     def _decide_by_value(self, rule: str) -> np.ndarray:
         """Compare y_hat, minus a percentile of the person if the rule requires it, with a threshold tuned on select."""
         frames, cells = self.frames, annotated_cells(self.frames, "select")
         levels = {"value": (None,), "value-median": (50,), "value-lowest": LOW_PERCENTILES}[rule]
-        best_score, best = np.full(len(AUS), -np.inf), np.zeros(frames.labels.shape, bool)
+        best_score, best = np.full(len(frames.aus), -np.inf), np.zeros(frames.labels.shape, bool)
         for level in levels:
             raw = self.trial.y_hat.astype(np.float64)
             if level is not None:
                 raw = raw - _person_percentile(raw, frames, level)
             raw = fill_nearest(raw, frames.ok, frames.video)
-            for au in range(len(AUS)):
-                decisions = raw[:, au] >= tune_threshold(raw[cells.rows, au], cells.truth[:, au])
-                counts = count_decisions(decisions[cells.rows, None], cells.truth[:, [au]], cells.video)
-                score = float(au_score(counts.total())[0])
-                if score > best_score[au]:
-                    best_score[au], best[:, au] = score, decisions
+            decisions = raw >= tune_thresholds(raw[cells.rows], cells.truth, cells.counted)
+            counts = count_decisions(decisions[cells.rows], cells.truth, cells.video, cells.counted)
+            score = np.nan_to_num(au_score(counts.total()))  # 0 for an AU without a label: its first threshold stays
+            better = score > best_score
+            best_score, best = np.where(better, score, best_score), np.where(better, decisions, best)
         return best
 
 
@@ -147,9 +138,9 @@ def _person_percentile(values: np.ndarray, frames: Frames, level: float) -> np.n
     return percentiles
 
 
-def _rule_cost(rule: str, params: Params) -> dict[str, float]:
+def _rule_cost(rule: str, params: Params, aus: int) -> dict[str, float]:
     """Return `parameters` and `gmac_per_frame` (1e9 multiply-adds) of the networks that a decision rule needs."""
-    parts: dict[str, dict[str, float]] = cost_of(params)["parts"]
+    parts: dict[str, dict[str, float]] = cost_of(params, aus)["parts"]
     if rule in CONSTANTS:
         needed: tuple[str, ...] = ()
     elif rule.startswith("value"):
@@ -160,18 +151,21 @@ def _rule_cost(rule: str, params: Params) -> dict[str, float]:
     return {key: float(sum(part[key] for part in used)) for key in ("parameters", "gmac_per_frame")}
 
 
-def row_figures(counts: Counts, reference: Counts | None, draws: int, seed: Sequence[int]) -> dict[str, Any]:
+def row_figures(
+    counts: Counts, reference: Counts | None, aus: Sequence[str], draws: int, seed: Sequence[int]
+) -> dict[str, Any]:
     """Return a row's figures with 95 % intervals, and its difference from the reference.
 
     Args:
         counts, reference: counts of the same videos; all rows use the same resamples.
+        aus: the names of the AUs.
         draws: bootstrap resamples of the videos.
     """
     weights = draw_resamples(len(counts.frames), draws, seed)
     total, drawn = challenge_figures(counts.total()), challenge_figures(counts.weighted(weights))
     result: dict[str, Any] = {key: float(value) for key, value in total.items()}
     result["intervals"] = {key: percentile_interval(values) for key, values in drawn.items()}
-    result["per_au"] = figures_by_au({"f1": f1(counts.total()), "accuracy": accuracy(counts.total())})
+    result["per_au"] = figures_by_au({"f1": f1(counts.total()), "accuracy": accuracy(counts.total())}, aus)
     if reference is not None:
         of_reference, reference_drawn = (
             challenge_figures(reference.total()),

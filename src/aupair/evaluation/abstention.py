@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 from scipy.stats import rankdata
 
-from aupair.aus import AUS, SPLITS
+from aupair.aus import SPLITS
 from aupair.data.frames import Frames
 from aupair.evaluation import metrics
+from aupair.evaluation.bootstrap import draw_resamples, paired_difference
 from aupair.evaluation.confidence import QUANTILES, Confidence
 from aupair.evaluation.metrics import Counts
 from aupair.evaluation.selection import Cells
@@ -33,26 +34,34 @@ _COMPARED_SHARE = 0.2
 
 @dataclass(frozen=True)
 class Decisions:
-    """The decisions for the n annotated frames of one split that have a face; other frames have no confidence.
+    """The decisions for the n frames of one split that have a face and the label of at least one AU.
 
     Attributes:
+        aus: the names of the AUs.
         active: (n, A) bool, whether the AU was decided to be active.
         truth: (n, A) bool, whether the AU is active.
+        counted: (n, A) bool, whether there is a label.
         video: (n,) int32.
         rankings: values to rank the cells by, (n, A) each; the lowest are left out first. confidence: P(the decision
-            is right); margin: the distance to the threshold; certainty: the rank of -sigma within its AU, since
+            is right); margin: the distance to the threshold; certainty: the rank of -sigma among the n frames, since
             sigmas of different AUs are not compared.
     """
 
+    aus: tuple[str, ...]
     active: np.ndarray
     truth: np.ndarray
+    counted: np.ndarray
     video: np.ndarray
     rankings: dict[str, np.ndarray]
 
     @property
     def wrong(self) -> np.ndarray:
-        """Return which decisions are wrong: (n, A) bool."""
-        return self.active != self.truth
+        """Return which decisions are wrong: (n, A) bool; without a label none is."""
+        return self.counted & (self.active != self.truth)
+
+    def count(self, selected: np.ndarray) -> Counts:
+        """Count right and wrong decisions among selected cells, (n, A) bool, for each video."""
+        return metrics.count_decisions(self.active, self.truth, self.video, self.counted & selected)
 
 
 def rank_decisions(
@@ -62,14 +71,15 @@ def rank_decisions(
     with_face = frames.ok[cells.rows]
     rows = cells.rows[with_face]
     rankings = {"confidence": confidence[rows], "margin": margin[rows], "certainty": -rankdata(sigma[rows], axis=0)}
-    return Decisions(active[rows], cells.truth[with_face], cells.video[with_face], rankings)
+    labels = cells.truth[with_face], cells.counted[with_face], cells.video[with_face]
+    return Decisions(cells.aus, active[rows], *labels, rankings)
 
 
 def decision_figures(decisions: Decisions, confidence: Confidence, params: Evaluate) -> dict[str, Any]:
     """Return errors, risk at coverages and the confidence's calibration: the tree `decisions` of metrics.json.
 
     Returns:
-        For all cells, and below `per_au` for each AU's,
+        For all labelled cells, and below `per_au` for each AU's,
             error: the share of wrong cells;
             error_at_80: the risk at coverage .8, for each ranking;
             aurc: the area under risk-coverage for each ranking; `random`: of random abstention, the error itself;
@@ -80,38 +90,47 @@ def decision_figures(decisions: Decisions, confidence: Confidence, params: Evalu
         for all cells also their number, `cells`, `reliability`: claimed, observed, share, (15,) each, and the trees
         `selective` and `abstention`, which `_selective_risk` and `_abstention_at_limits` describe.
     """
-    wrong, pooled = decisions.wrong, {name: values.ravel() for name, values in decisions.rankings.items()}
-    columns = (
-        (au, wrong[:, k], {name: values[:, k] for name, values in decisions.rankings.items()})
-        for k, au in enumerate(AUS)
-    )
-    bins = metrics.calibration_bins(pooled["confidence"], ~wrong.ravel())
+    counted, wrong = decisions.counted, decisions.wrong
+    pooled = {name: values[counted] for name, values in decisions.rankings.items()}
+    per_au = {}
+    for k, (au, use) in enumerate(zip(decisions.aus, counted.T)):
+        own = {name: values[use, k] for name, values in decisions.rankings.items()}
+        per_au[au] = _ranking_figures(wrong[use, k], own)
+    bins = metrics.calibration_bins(pooled["confidence"], ~wrong[counted])
     return {
-        "cells": int(wrong.size),
-        **_ranking_figures(wrong.ravel(), pooled),
+        "cells": int(counted.sum()),
+        **_ranking_figures(wrong[counted], pooled),
         "reliability": {name: values.tolist() for name, values in bins.items()},
-        "per_au": {au: _ranking_figures(errors, rankings) for au, errors, rankings in columns},
+        "per_au": per_au,
         "selective": _selective_risk(decisions, params),
         "abstention": _abstention_at_limits(decisions, confidence),
     }
 
 
 def _ranking_figures(wrong: np.ndarray, rankings: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Return the figures that are described in `decision_figures` for some cells: wrong (n,) bool, rankings (n,) each."""
+    """Return the figures that are described in `decision_figures` for some cells: wrong (n,) bool, rankings (n,) each.
+
+    All are NaN if there is no cell.
+    """
     ranked = {name: _ranked_risk(wrong, values) for name, values in rankings.items()}
     curves = {name: _risk_at_coverages(risk) for name, risk in ranked.items()}
     p = rankings["confidence"]
-    areas = {name: float(risk.mean()) for name, risk in ranked.items()}
-    best = float(_ranked_risk(wrong, (~wrong).astype(np.float64)).mean())
+    areas = {name: _mean(risk) for name, risk in ranked.items()}
+    best = _mean(_ranked_risk(wrong, (~wrong).astype(np.float64)))
     return {
-        "error": float(wrong.mean()),
+        "error": _mean(wrong),
         "error_at_80": {name: curve["risk"][15] for name, curve in curves.items()},  # 16 of 20 points
-        "aurc": {**areas, "random": float(wrong.mean()), "best": best},
+        "aurc": {**areas, "random": _mean(wrong), "best": best},
         "auroc_right": {name: metrics.auroc(values, ~wrong) for name, values in rankings.items()},
         "confidence_ece": metrics.expected_calibration_error(p, ~wrong),
-        "confidence_brier": float(np.mean((p - ~wrong) ** 2)),
+        "confidence_brier": _mean((p - ~wrong) ** 2),
         "risk_coverage": curves,
     }
+
+
+def _mean(values: np.ndarray) -> float:
+    """Return the mean of (n,) values; NaN of none."""
+    return float(values.mean()) if len(values) else float("nan")
 
 
 def _ranked_risk(wrong: np.ndarray, ranking: np.ndarray) -> np.ndarray:
@@ -130,10 +149,11 @@ def _ranked_risk(wrong: np.ndarray, ranking: np.ndarray) -> np.ndarray:
 
 
 def _risk_at_coverages(risk: np.ndarray) -> dict[str, list[float]]:
-    """Return coverage .05, .1 ... 1 and the risk at each of them, from the risks (n,) of `_ranked_risk`."""
+    """Return coverage .05, .1 ... 1 and the risk at each of them, from the risks (n,) of `_ranked_risk`; NaN for n = 0."""
     coverage = np.arange(1, 21) / 20
     place = np.maximum(np.ceil(coverage * len(risk)).astype(int), 1) - 1
-    return {"coverage": coverage.tolist(), "risk": risk[place].tolist()}
+    risks = risk[place] if len(risk) else np.full(len(place), np.nan)
+    return {"coverage": coverage.tolist(), "risk": risks.tolist()}
 
 
 def _selective_risk(decisions: Decisions, params: Evaluate) -> dict[str, Any]:
@@ -150,17 +170,19 @@ def _selective_risk(decisions: Decisions, params: Evaluate) -> dict[str, Any]:
         for share in _SHARES:
             counts = _count_kept(decisions, ranking, share, params.seed)
             row = {"name": f"{ranking}-{round(100 * (1 - share))}", "way": ranking, "coverage": 1 - share}
-            table.append(row | _selective_row([part.total() for part in counts]))
+            table.append(row | _selective_row([part.total() for part in counts], decisions.aus))
             if share == _COMPARED_SHARE:
                 compared[ranking] = counts
     seed = (params.seed, SPLITS.index("validation"))
-    weights = metrics.draw_resamples(len(np.unique(decisions.video)), params.bootstrap, seed)
+    weights = draw_resamples(len(np.unique(decisions.video)), params.bootstrap, seed)
     gains = {}
     for name, figure in (("f1", metrics.f1), ("accuracy", metrics.accuracy)):
         sides = [compared[ranking] for ranking in ("confidence", "random")]
-        observed = [np.mean([figure(part.total()).mean() for part in side]) for side in sides]
-        drawn = [np.mean([figure(part.weighted(weights)).mean(-1) for part in side], axis=0) for side in sides]
-        gains[name] = metrics.paired_difference(observed[0], observed[1], (drawn[0], drawn[1]))
+        observed = [np.mean([metrics.macro(figure(part.total())) for part in side]) for side in sides]
+        drawn = [
+            np.mean([metrics.mean_over_aus(figure(part.weighted(weights))) for part in side], axis=0) for side in sides
+        ]
+        gains[name] = paired_difference(observed[0], observed[1], (drawn[0], drawn[1]))
     return {"table": table, "gain_at_80": gains}
 
 
@@ -175,16 +197,16 @@ def _abstention_at_limits(decisions: Decisions, confidence: Confidence) -> list[
     for share in _SHARES:
         limits, k = confidence.limits(share), round(share * (QUANTILES - 1))
         selected = decisions.rankings["confidence"] >= np.where(decisions.active, limits[1], limits[0])
-        counts = metrics.count_decisions(decisions.active, decisions.truth, decisions.video, selected).total()
+        counts = decisions.count(selected).total()
         risks = {"risk_select": confidence.risks, "risk_bound": confidence.bounds}
         rows.append(
             {
                 "name": str(round(100 * (1 - share))),
                 "asked": 1 - share,
-                "coverage": float(selected.mean()),
+                "coverage": _mean(selected[decisions.counted]),
                 **{name: float(values[k]) for name, values in risks.items() if values is not None},
-                "error": float(decisions.wrong[selected].mean()) if selected.any() else float("nan"),
-                "f1": float(metrics.f1(counts).mean()),
+                "error": _mean(decisions.wrong[selected & decisions.counted]),
+                "f1": metrics.macro(metrics.f1(counts)),
                 "accuracy": metrics.macro(metrics.accuracy(counts)),
             }
         )
@@ -192,17 +214,19 @@ def _abstention_at_limits(decisions: Decisions, confidence: Confidence) -> list[
 
 
 def leave_out(score: np.ndarray, usable: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
-    """Return which frames remain, (N, A) bool, if for each AU a share of usable frames with the highest score is left out.
+    """Return which cells remain, (N, A) bool, if a share of each AU's usable cells with the highest score is left out.
 
     Args:
-        score: (N, A) float without NaN; equal scores are ordered at random.
-        usable: (N,) bool.
+        score: (N, A) float without NaN where usable; equal scores are ordered at random.
+        usable: (N, A) bool.
     """
-    rows = np.flatnonzero(usable)
-    number = len(rows) - int(share * len(rows))
+    rows = np.flatnonzero(usable.any(axis=1))
     selected = np.zeros(score.shape, bool)
     for au in range(score.shape[1]):
-        selected[rows, au] = _lowest(number, score[rows, au], rng.random(len(rows)))
+        # one draw for each row, with or without a label, so that the draws of the other AUs do not depend on it
+        chance, use = rng.random(len(rows)), usable[rows, au]
+        own = rows[use]
+        selected[own, au] = _lowest(len(own) - int(share * len(own)), score[own, au], chance[use])
     return selected
 
 
@@ -228,32 +252,28 @@ def _count_kept(decisions: Decisions, ranking: str, share: float, seed: int) -> 
     Returns:
         One entry, or one for each random draw where `ranking` is random.
     """
-    rng, everything = np.random.default_rng([seed, DRAWS]), np.ones(len(decisions.truth), bool)
+    rng = np.random.default_rng([seed, DRAWS])
     order = _leaving_order(decisions, ranking)
     draws = DRAWS if ranking == "random" else 1
-    selected = (leave_out(order, everything, share, rng) for _ in range(draws))
-    return [metrics.count_decisions(decisions.active, decisions.truth, decisions.video, own) for own in selected]
+    return [decisions.count(leave_out(order, decisions.counted, share, rng)) for _ in range(draws)]
 
 
 def _leaving_order(decisions: Decisions, ranking: str) -> np.ndarray:
-    """Return a value for each cell, (n, A); the cells with the highest values are left out first."""
+    """Return a value for each labelled cell, (n, A); the cells with the highest values are left out first."""
     if ranking == "random":
         return np.zeros(decisions.truth.shape)
     if ranking != "confidence":
         return -decisions.rankings[ranking.removesuffix("-ungrouped")]
-    order, confidence = np.empty(decisions.truth.shape), decisions.rankings["confidence"]
-    for au, active in enumerate(decisions.active.T):
-        for side in (active, ~active):
+    order, confidence = np.zeros(decisions.truth.shape), decisions.rankings["confidence"]
+    for au, (active, use) in enumerate(zip(decisions.active.T, decisions.counted.T)):
+        for side in (use & active, use & ~active):
             order[side, au] = (rankdata(-confidence[side, au]) - 0.5) / max(side.sum(), 1)
     return order
 
 
-def _selective_row(draws: list[Counts]) -> dict[str, Any]:
+def _selective_row(draws: list[Counts], aus: tuple[str, ...]) -> dict[str, Any]:
     """Return the figures of a row, the mean over draws: counts without a leading axis."""
-    columns = {
-        "f1": np.mean([metrics.f1(part) for part in draws], axis=0),
-        "accuracy": np.mean([metrics.accuracy(part) for part in draws], axis=0),
-        "positives": np.mean([part.cells[:, [0, 2]].sum(-1) / part.cells.sum(-1) for part in draws], axis=0),
-    }
-    means = {name: float(columns[name].mean()) for name in ("f1", "accuracy")}
-    return {**means, "per_au": metrics.figures_by_au(columns)}
+    figures = {"f1": metrics.f1, "accuracy": metrics.accuracy, "positives": metrics.positives}
+    columns = {name: np.mean([figure(part) for part in draws], axis=0) for name, figure in figures.items()}
+    means = {name: metrics.macro(columns[name]) for name in ("f1", "accuracy")}
+    return {**means, "per_au": metrics.figures_by_au(columns, aus)}

@@ -1,5 +1,6 @@
 """The cover and yaw of each face, from the demo corpus's `conditions.csv`: used in evaluation, never in training."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,15 +9,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
-from aupair.aus import AUS
 from aupair.data.frames import Frames
 from aupair.errors import DataError
+from aupair.log import SILENT, Log
 
 _FRONTAL = 0.3
 """radians of yaw up to which a face counts as frontal"""
 _HIDDEN = 0.5
 """least hidden share of an AU's own region for which the AU counts as hidden"""
-COLUMNS = ("video", "frame", "covered", *(f"hidden_{au}" for au in AUS), "yaw")
+_COLUMNS = ("video", "frame", "covered", "yaw")
+"""the columns that the file must have, besides hidden_AU for its AUs"""
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class Conditions:
 
     Attributes:
         covered: (N,) float64, share of the face that something covers, 0..1.
-        hidden: (N, A) float64, share of each AU's own region that is hidden, 0..1.
+        hidden: (N, A) float64, share of each AU's own region that is hidden, 0..1; NaN for an AU that the file lacks.
         yaw: (N,) float64, radians.
     """
 
@@ -54,15 +56,21 @@ class Conditions:
         return (self.hidden == 0) & self.own_hidden.any(axis=1, keepdims=True)
 
 
-def load_conditions(path: Path, frames: Frames) -> Conditions | None:
+def load_conditions(path: Path, frames: Frames, log: Log = SILENT) -> Conditions | None:
     """Read `conditions.csv` and align it with the frames; None where there is no such file (real data).
+
+    An AU without a column `hidden_AU` is logged: figures of hidden regions leave it out. Other columns are ignored.
 
     Raises:
         DataError: a column is missing, a value is not a number, or a frame of a video has two rows.
     """
     if not Path(path).exists():
         return None
-    table, keys = _read(Path(path)), ["video", "frame"]
+    hidden = [f"hidden_{au}" for au in frames.aus]
+    table, keys = _read(Path(path), hidden), ["video", "frame"]
+    lacking = [name for name in hidden if name not in table.column_names]
+    if lacking:
+        log.line(f"{path} lacks {', '.join(lacking)}: these AUs are left out of the figures of hidden regions")
     number = table.group_by(keys).aggregate([([], "count_all")])
     twice = number.filter(pc.field("count_all") > 1)
     if len(twice):
@@ -71,23 +79,26 @@ def load_conditions(path: Path, frames: Frames) -> Conditions | None:
     video = pa.array(np.array(frames.videos, dtype=object)[frames.video], pa.string())
     rows = pa.table({"video": video, "frame": pa.array(frames.frame, pa.int64()), "row": np.arange(len(frames))})
     aligned = rows.join(table, keys).sort_by("row")
-    values = np.stack([aligned[name].to_numpy() for name in COLUMNS[2:]], axis=1)
-    return Conditions(covered=values[:, 0], hidden=values[:, 1:-1], yaw=values[:, -1])
+    unknown = np.full(len(frames), np.nan)
+    columns = [unknown if name in lacking else aligned[name].to_numpy() for name in hidden]
+    return Conditions(aligned["covered"].to_numpy(), np.stack(columns, axis=1), aligned["yaw"].to_numpy())
 
 
-def _read(path: Path) -> pa.Table:
-    """Read the columns of COLUMNS with their types.
+def _read(path: Path, hidden: Sequence[str]) -> pa.Table:
+    """Read the columns of _COLUMNS, and those of `hidden` that the file has, with their types.
 
     Raises:
         DataError: a column is missing, a value is not a number, or a row lacks video or frame.
     """
-    types = dict.fromkeys(COLUMNS, pa.float64()) | {"video": pa.string(), "frame": pa.int64()}
     try:
-        options = pa.csv.ConvertOptions(column_types=types, include_columns=list(COLUMNS))
+        present = pa.csv.open_csv(path).schema.names
+        names = [*_COLUMNS, *(name for name in hidden if name in present)]
+        types = dict.fromkeys(names, pa.float64()) | {"video": pa.string(), "frame": pa.int64()}
+        options = pa.csv.ConvertOptions(column_types=types, include_columns=names)
         table = pa.csv.read_csv(path, convert_options=options)
     except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
         todo = "write it again with `aupair synth`, or remove it: it is only needed for evidence"
-        expected = f"the columns {', '.join(COLUMNS)}"
+        expected = f"the columns {', '.join(_COLUMNS)}, and hidden_AU for each AU"
         raise DataError("not a table of conditions", where=path, got=error, expected=expected, todo=todo) from error
     if table["frame"].null_count or table["video"].null_count:
         raise DataError("a row without video or frame", where=path, expected="both", todo="remove the row")

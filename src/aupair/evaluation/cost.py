@@ -1,14 +1,14 @@
 """The cost of a recognizer: parameters, and multiplications for each frame, counted by torch's FlopCounterMode.
 
-The networks are built without allocating weights (torch's device `meta`) and run once, so that even twelve VGG16 networks
-are counted in a second.
+The networks are built without allocating weights (torch's device `meta`) and run once, so that even a VGG16 network for each
+AU is counted in a second.
 """
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aupair import store
-from aupair.aus import AUS
+from aupair.aus import stored_aus
 from aupair.params import Params, parse_stored_params
 from aupair.training_params import AnyNetwork, TrainUncertainty, parse_network
 
@@ -16,8 +16,11 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
-def cost_of(params: Params) -> dict[str, Any]:
+def cost_of(params: Params, aus: int) -> dict[str, Any]:
     """Compute the cost of `predict` for a frame with a face, without the detection of the face.
+
+    Args:
+        aus: the number of AUs.
 
     Returns:
         parameters: those of all networks in the bundle, a copied trunk counted again; gmac_per_frame: 1e9
@@ -30,7 +33,7 @@ def cost_of(params: Params) -> dict[str, Any]:
     f, size = params.train_pseudo_intensity.network, params.preprocess_faces.size
     mapping = params.train_mapping
     outputs = 1 if mapping.loss == "l1" else params.levels
-    shape = len(columns(params.extract_features)), mapping.width, outputs
+    shape = aus, len(columns(params.extract_features)), mapping.width, outputs
     return _cost(f, params.train_uncertainty, size, shape)
 
 
@@ -42,15 +45,15 @@ def cost_of_files(f: Path, h: Path, mapping: Path) -> dict[str, Any]:
     """
     of_f, of_h, of_mapping = (store.read_json(Path(folder) / "about.json") for folder in (f, h, mapping))
     section = parse_stored_params({"train_uncertainty": of_h}, where=str(h)).train_uncertainty
-    shape = of_mapping["features"], of_mapping["width"], of_mapping.get("levels", 1)
+    shape = len(stored_aus(of_mapping)), of_mapping["features"], of_mapping["width"], of_mapping.get("levels", 1)
     return _cost(parse_network(of_f["network"]), section, of_f["size"], shape)
 
 
-def _cost(f: AnyNetwork, h: TrainUncertainty, size: int, mapping: tuple[int, int, int]) -> dict[str, Any]:
+def _cost(f: AnyNetwork, h: TrainUncertainty, size: int, mapping: tuple[int, int, int, int]) -> dict[str, Any]:
     """Count f, h and the mapping; an integrated h is f's second head and costs nothing of its own.
 
     Args:
-        mapping: columns of features, width and outputs of its networks.
+        mapping: number of AUs, columns of features, width and outputs of its networks.
     """
     import numpy as np
     import torch
@@ -59,7 +62,8 @@ def _cost(f: AnyNetwork, h: TrainUncertainty, size: int, mapping: tuple[int, int
     from aupair.ranking.networks import AUNetwork, Vgg, build_factors
     from aupair.ranking.uncertainty import Sigma
 
-    start = np.ones(len(AUS))
+    aus, features, width, outputs = mapping
+    start = np.ones(aus)
     with torch.device("meta"):
         face = torch.empty(1, 3, size, size)
         of_f = AUNetwork(f, size, len(AUS))
@@ -69,8 +73,7 @@ def _cost(f: AnyNetwork, h: TrainUncertainty, size: int, mapping: tuple[int, int
         elif h.kind == "factors":
             factors = build_factors(of_f, h.block, h.factors, seed=0)
             networks["h"] = Sigma(factors, start, floor=0.05), factors.center[None]
-        features, width, outputs = mapping
-        x = torch.empty(len(AUS), features)
+        x = torch.empty(aus, features)
         of_mapping = MappingNetworks(x[0], x, x, width, 0.0, outputs)
         networks["mapping"] = of_mapping, x[:, None]
         parts = {

@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from aupair.aus import AUS, SPLITS
+from aupair.aus import NOT_ANNOTATED, SPLITS
 from aupair.data.frames import Frames
 from aupair.data.levels import TOP
 from aupair.errors import ArtifactError, DataError
 from aupair.evaluation.abstention import decision_figures, rank_decisions
+from aupair.evaluation.calibration import HeldOut, assign_calibration_folds, calibrate
 from aupair.evaluation.conditions import Conditions
-from aupair.evaluation.confidence import HeldOut, assign_calibration_folds, calibrate
 from aupair.evaluation.nearest_face import fill_nearest
 from aupair.evaluation.rows import SCORED_SPLITS, score_rows
 from aupair.evaluation.selection import (
@@ -25,8 +25,8 @@ from aupair.evaluation.selection import (
     best_trial,
     choose_mappings,
     filled_outputs,
-    tune_held_out,
 )
+from aupair.evaluation.thresholds import tune_held_out
 from aupair.evaluation.uncertainty import ScoredSplit, score_figures
 from aupair.log import SILENT, Log
 from aupair.params import Evaluate
@@ -99,6 +99,7 @@ def evaluate_trials(
     margin = np.abs(raw - selection.thresholds)
     ranked = rank_decisions(frames, cells["validation"], active, confidence, margin, trial.sigma)
     settings = {
+        "aus": list(frames.aus),
         "target": target,
         "levels": TOP + 1 if target == "intensity" else 2,
         "protocol": params.protocol,
@@ -107,6 +108,7 @@ def evaluate_trials(
         "trials": [{"trial": tried.number, **its_choice.result} for tried, its_choice in zip(trials, choices)],
     }
     metrics = {
+        "frames": {split: _count_frames(cells[split]) for split in SCORED_SPLITS},
         "rows": rows,
         **intensity,
         **figures["validation"],
@@ -130,21 +132,26 @@ def _select(frames: Frames, cells: Cells, trial: Trial, choice: Choice, params: 
     if (
         params.thresholds == "tuned" and params.protocol == "ours"
     ):  # those of the paper's protocol were not tuned on select
-        held_out = tune_held_out(fill_nearest(raw, frames.ok, frames.video)[cells.rows], cells.truth, fold)
-    face = frames.ok[cells.rows]
-    rows = cells.rows[face]
-    known = HeldOut(raw[rows], trial.sigma[rows], held_out[face], cells.truth[face], person[face], fold[face])
-    return Selection(trial.number, choice.uses_uncertainty, thresholds, calibrate(known))
+        filled = fill_nearest(raw, frames.ok, frames.video)
+        held_out = tune_held_out(filled[cells.rows], cells.truth, cells.counted, fold)
+    outputs = raw[cells.rows], trial.sigma[cells.rows]
+    known = HeldOut(*outputs, held_out, cells.truth, cells.counted, person, fold).subset(frames.ok[cells.rows])
+    return Selection(frames.aus, trial.number, choice.uses_uncertainty, thresholds, calibrate(known))
+
+
+def _count_frames(cells: Cells) -> dict[str, int]:
+    """Return the numbers of annotated and of complete frames, in which all AUs are labelled."""
+    return {"annotated": len(cells.rows), "complete": int(cells.counted.all(axis=1).sum())}
 
 
 def _selection_tree(selection: Selection, choice: Choice, settings: dict[str, Any]) -> dict[str, Any]:
     """Return the tree of selection.json: an entry for each AU, then values that concern all AUs."""
-    entries = {au: {**choice.evidence[k], **selection.confidence.au_to_json(k)} for k, au in enumerate(AUS)}
+    entries = {au: {**choice.evidence[k], **selection.confidence.au_to_json(k)} for k, au in enumerate(selection.aus)}
     return {**entries, "trial": selection.trial, **settings, **selection.confidence.risks_to_json()}
 
 
 def _check(frames: Frames, trials: Sequence[Trial], target: str, log: Log) -> None:
-    """Check that the trials fit the frames and that every split can be scored; log the AUs that cannot be.
+    """Check that the trials fit the frames and that every split can be scored; log what cannot be.
 
     Raises:
         ArtifactError: labels of another target, or a trial's array does not fit the frames.
@@ -157,13 +164,26 @@ def _check(frames: Frames, trials: Sequence[Trial], target: str, log: Log) -> No
         for name in ("y_hat", "sigma", *MAPPINGS):
             _check_array(getattr(trial, name), f"trial {trial.number}, {name}", frames)
     for split in SPLITS:
-        usable = frames.of_split(split) & frames.usable
-        if not usable.any():
+        own = frames.of_split(split)
+        if not (own & frames.usable).any():
             got, todo = "no annotated frame with a face", "give the split more subjects in data/splits.csv"
             raise DataError("a split cannot be scored", where=f"split {split}", got=got, expected="some", todo=todo)
-        lacking = [au for au, some in zip(AUS, (frames.labels[usable] >= 1).any(0)) if not some]
-        if lacking:
-            log.line(f"{split}: {', '.join(lacking)} never active: F1 is 0 there, and no choice can be based on it")
+        _log_gaps(frames.aus, split, frames.labels[own & frames.usable], log)
+        if split in SCORED_SPLITS and not frames.labelled[own].all(axis=1).any():
+            log.line(f"{split}: no frame has the labels of all AUs: exact match and the 2021 score are undefined there")
+
+
+def _log_gaps(aus: Sequence[str], split: str, labels: np.ndarray, log: Log) -> None:
+    """Log the AUs that have too few kinds of labels, (n, A) of the frames with a face, to choose or to score by."""
+    labelled, active = (labels != NOT_ANNOTATED).any(0), (labels >= 1).any(0)
+    gaps = {
+        "not labelled: figures are undefined there, and no choice can be based on it": ~labelled,
+        "never active: F1 is 0 there, and no choice can be based on it": labelled & ~active,
+        "never inactive: F1 is that of guessing, and no choice can be based on it": active & ~(labels == 0).any(0),
+    }
+    for text, lacking in gaps.items():
+        if lacking.any():
+            log.line(f"{split}: {', '.join(au for au, some in zip(aus, lacking) if some)} {text}")
 
 
 def _check_array(values: np.ndarray, where: str, frames: Frames) -> None:

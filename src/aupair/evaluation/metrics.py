@@ -1,17 +1,19 @@
-"""The metrics, a bootstrap over videos, and the constant guesses to compare with.
+"""The metrics.
 
 Decisions and levels are summed once for each video. A bootstrap draws videos, so that it only weights these sums and does
 not read the frames again.
+
+A cell is one AU in one frame. A cell without a label is not counted: the figures of an AU go over its own labelled frames, and
+those of all AUs of a frame over the frames in which all are labelled. A figure of nothing is NaN.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
 from scipy.stats import rankdata
 
-from aupair.aus import AUS
 from aupair.data.levels import TOP
 
 CHALLENGE_FIGURES = ("f1", "accuracy", "exact_match", "score")
@@ -40,11 +42,13 @@ class Counts(_Sums):
 
     Attributes:
         cells: (..., A, 4) tp, fp, fn, tn of each AU.
-        exact: (...,) frames with all AUs right.
-        frames: (...,) frames.
+        complete: (..., A, 4) the same of the complete frames, in which all AUs are counted.
+        exact: (...,) complete frames with all AUs right.
+        frames: (...,) complete frames.
     """
 
     cells: np.ndarray
+    complete: np.ndarray
     exact: np.ndarray
     frames: np.ndarray
 
@@ -70,37 +74,48 @@ def count_decisions(
         decisions: (n, A) bool.
         truth: (n, A) bool, whether the AU is active.
         video: (n,) int, any numbers; V of them are different.
-        counted: (n, A) bool, the cells that are counted; a frame is an exact match if none of them is wrong. None: all.
+        counted: (n, A) bool, the cells that are counted; None: all.
 
     Returns:
         Counts with the leading axis V.
     """
     names, index = np.unique(video, return_inverse=True)
     counted = np.ones(truth.shape, bool) if counted is None else counted
+    complete = counted.all(1)
     kind = 3 - 2 * decisions.astype(np.int64) - truth  # 0 tp, 1 fp, 2 fn, 3 tn
+    cells = of_complete = _count_kinds(kind, index, counted, len(names))
+    if not complete.all():
+        of_complete = _count_kinds(kind[complete], index[complete], counted[complete], len(names))
+    exact = np.bincount(index, complete & (decisions == truth).all(1), len(names)).astype(np.int64)
+    return Counts(cells, of_complete, exact, np.bincount(index[complete], minlength=len(names)))
+
+
+def _count_kinds(kind: np.ndarray, index: np.ndarray, counted: np.ndarray, videos: int) -> np.ndarray:
+    """Count the cells of each kind, (n, A) int from 0 to 3, for each video and AU: (V, A, 4)."""
     places = [(4 * index + own)[use] for own, use in zip(kind.T, counted.T)]
-    cells = np.stack([np.bincount(own, minlength=4 * len(names)).reshape(-1, 4) for own in places], axis=1)
-    exact = np.bincount(index, ((decisions == truth) | ~counted).all(1), len(names)).astype(np.int64)
-    return Counts(cells, exact, np.bincount(index, minlength=len(names)))
+    return np.stack([np.bincount(own, minlength=4 * videos).reshape(-1, 4) for own in places], axis=1)
 
 
-def sum_levels(raw: np.ndarray, level: np.ndarray, video: np.ndarray) -> LevelSums:
+def sum_levels(raw: np.ndarray, level: np.ndarray, video: np.ndarray, counted: np.ndarray | None = None) -> LevelSums:
     """Compute the sums of outputs and levels for each video.
 
     Args:
         raw: (n, A) float, clamped here; NaN (a video without a face) is 0.
         level: (n, A) int, 0..5.
         video: (n,) int, any numbers; V of them are different.
+        counted: (n, A) bool, the cells that are counted; None: all.
 
     Returns:
         LevelSums with the leading axis V, in the order of the numbers.
     """
     names, index = np.unique(video, return_inverse=True)
-    columns = []
-    for x, y in zip(np.nan_to_num(clamp_levels(raw)).astype(np.float64).T, level.astype(np.float64).T):
+    counted = np.ones(level.shape, bool) if counted is None else counted
+    outputs, columns = np.nan_to_num(clamp_levels(raw)).astype(np.float64), []
+    for x, y, use in zip(outputs.T, level.astype(np.float64).T, counted.T):
+        x, y, own = x[use], y[use], index[use]
         off, off_rounded = np.abs(x - y), np.abs(np.floor(x + 0.5) - y)
         terms = (np.ones_like(x), x, y, x * x, y * y, x * y, off, off_rounded)
-        columns.append(np.stack([np.bincount(index, term, len(names)) for term in terms], axis=1))
+        columns.append(np.stack([np.bincount(own, term, len(names)) for term in terms], axis=1))
     return LevelSums(np.stack(columns, axis=1))
 
 
@@ -110,18 +125,16 @@ def clamp_levels(raw: np.ndarray) -> np.ndarray:
 
 
 def f1(counts: Counts) -> np.ndarray:
-    """Return F1 = 2 tp / (2 tp + fp + fn) of the active class: (..., A), 0..1.
+    """Return F1 = 2 tp / (2 tp + fp + fn) of the active class: (..., A), 0..1; NaN for an AU without a cell.
 
     It is 0 for an AU that is never active and never decided active, as in scikit-learn and in the challenge.
     """
-    tp, fp, fn, _ = np.moveaxis(counts.cells, -1, 0)
-    return _ratio(2 * tp, 2 * tp + fp + fn, 0.0)
+    return _f1(counts.cells)
 
 
 def accuracy(counts: Counts) -> np.ndarray:
-    """Return the share of right decisions: (..., A), 0..1."""
-    tp, _, _, tn = np.moveaxis(counts.cells, -1, 0)
-    return _ratio(tp + tn, counts.cells.sum(-1))
+    """Return the share of right decisions: (..., A), 0..1; NaN for an AU without a cell."""
+    return _accuracy(counts.cells)
 
 
 def au_score(counts: Counts) -> np.ndarray:
@@ -136,14 +149,34 @@ def balanced_accuracy(counts: Counts) -> np.ndarray:
     return _ratio(np.nansum(recalls, 0), np.isfinite(recalls).sum(0))
 
 
-def challenge_figures(counts: Counts) -> dict[str, np.ndarray]:
-    """Return the figures of the 2021 challenge, each (...,): score = 1/2 mean F1 + 1/2 accuracy over all cells.
+def positives(counts: Counts) -> np.ndarray:
+    """Return the share of active cells: (..., A), 0..1."""
+    return _ratio(counts.cells[..., [0, 2]].sum(-1), counts.cells.sum(-1))
 
-    Paper: eq. (2). Every annotated frame has all AUs, so that the mean over AUs is the accuracy over cells.
+
+def challenge_figures(counts: Counts) -> dict[str, np.ndarray]:
+    """Return mean F1, mean accuracy, exact match and the score of the 2021 challenge, each (...,).
+
+    Paper, eq. (2): score = 1/2 mean F1 + 1/2 accuracy over all cells. The challenge's frames have all labels. Score and exact
+    match therefore go over the complete frames, in which the mean accuracy of the AUs is that over cells; the two means go over
+    the labelled frames of each AU.
     """
-    mean_f1, mean_accuracy = f1(counts).mean(-1), accuracy(counts).mean(-1)
+    score = 0.5 * mean_over_aus(_f1(counts.complete)) + 0.5 * mean_over_aus(_accuracy(counts.complete))
     exact_match = _ratio(counts.exact, counts.frames)
-    return dict(zip(CHALLENGE_FIGURES, (mean_f1, mean_accuracy, exact_match, 0.5 * mean_f1 + 0.5 * mean_accuracy)))
+    means = mean_over_aus(f1(counts)), mean_over_aus(accuracy(counts))
+    return dict(zip(CHALLENGE_FIGURES, (*means, exact_match, score)))
+
+
+def _f1(cells: np.ndarray) -> np.ndarray:
+    """Return the F1 of (..., A, 4) counts."""
+    tp, fp, fn, tn = np.moveaxis(cells, -1, 0)
+    return np.where(tp + fp + fn + tn > 0, _ratio(2 * tp, 2 * tp + fp + fn, 0.0), np.nan)
+
+
+def _accuracy(cells: np.ndarray) -> np.ndarray:
+    """Return the share of right ones among (..., A, 4) counts."""
+    tp, _, _, tn = np.moveaxis(cells, -1, 0)
+    return _ratio(tp + tn, cells.sum(-1))
 
 
 def icc(sums: LevelSums) -> np.ndarray:
@@ -166,12 +199,12 @@ def pcc(sums: LevelSums) -> np.ndarray:
 
 def mae(sums: LevelSums) -> np.ndarray:
     """Return the mean |output - level|: (..., A), 0..5."""
-    return sums.values[..., 6] / sums.values[..., 0]
+    return _ratio(sums.values[..., 6], sums.values[..., 0])
 
 
 def mae_rounded(sums: LevelSums) -> np.ndarray:
     """Return the mean |rounded output - level|: (..., A), 0..5."""
-    return sums.values[..., 7] / sums.values[..., 0]
+    return _ratio(sums.values[..., 7], sums.values[..., 0])
 
 
 def average_precision(score: np.ndarray, truth: np.ndarray) -> float:
@@ -222,41 +255,14 @@ def calibration_bins(p: np.ndarray, outcome: np.ndarray, low: float = 0.0) -> di
 
 
 def expected_calibration_error(p: np.ndarray, outcome: np.ndarray, low: float = 0.0) -> float:
-    """Return the mean distance of claimed and observed over the bins of `calibration_bins`, weighed by share: 0..1."""
+    """Return the mean distance of claimed and observed over the bins of `calibration_bins`, weighed by share: 0..1.
+
+    It is NaN without any p.
+    """
+    if not len(p):
+        return float("nan")
     bins = calibration_bins(p, outcome, low)
     return float(np.nansum(bins["share"] * np.abs(bins["claimed"] - bins["observed"])))
-
-
-def draw_resamples(videos: int, draws: int, seed: Iterable[int]) -> np.ndarray:
-    """Draw how often each video is in a bootstrap resample of videos: (draws, videos) int64, rows sum to `videos`."""
-    return np.random.default_rng(list(seed)).multinomial(videos, np.full(videos, 1 / videos), size=draws)
-
-
-def percentile_interval(values: np.ndarray) -> list[float]:
-    """Return the 95 % percentile interval of bootstrap values (B,): [low, high].
-
-    Values that are not finite are left out; if there are no others, both ends are NaN.
-    """
-    known = values[np.isfinite(values)]
-    return [float(edge) for edge in np.quantile(known, [0.025, 0.975])] if len(known) else [float("nan")] * 2
-
-
-def paired_difference(a: np.ndarray, b: np.ndarray, draws: tuple[np.ndarray, np.ndarray]) -> dict[str, Any]:
-    """Return the difference of two figures with an interval, by a paired bootstrap over videos.
-
-    Args:
-        a, b: a number each.
-        draws: both in the same resamples, (B,) each.
-
-    Returns:
-        difference, its 95 % interval, and the probability that a is higher: the share of resamples, ties half.
-    """
-    drawn = draws[0] - draws[1]
-    return {
-        "difference": float(a - b),
-        "interval": percentile_interval(drawn),
-        "probability": float((drawn > 0).mean() + 0.5 * (drawn == 0).mean()),
-    }
 
 
 def mean_over_aus(values: np.ndarray) -> np.ndarray:
@@ -270,40 +276,20 @@ def macro(values: np.ndarray) -> float:
     return float(mean_over_aus(values))
 
 
-def by_au(values: np.ndarray) -> dict[str, Any]:
+def by_au(values: np.ndarray, aus: Sequence[str]) -> dict[str, Any]:
     """Return (A,) values as AU -> value."""
-    return {au: float(value) for au, value in zip(AUS, values)}
+    return {au: float(value) for au, value in zip(aus, values, strict=True)}
 
 
-def figures_by_au(figures: Mapping[str, np.ndarray]) -> dict[str, dict[str, float]]:
+def figures_by_au(figures: Mapping[str, np.ndarray], aus: Sequence[str]) -> dict[str, dict[str, float]]:
     """Return several figures, (A,) each, as AU -> figure -> value."""
-    return {au: {name: float(own[k]) for name, own in figures.items()} for k, au in enumerate(AUS)}
-
-
-def constant_decisions(truth: np.ndarray) -> dict[str, np.ndarray]:
-    """Return constant guesses, (A,) bool each: all inactive, all active, the better one for each AU.
-
-    On rare AUs they score high, so every table shows them. The better one has the higher 1/2 (F1 + accuracy) on the
-    annotated frames of `fit`, truth (n, A) bool; inactive on a tie.
-    """
-    one_video = np.zeros(len(truth), int)
-    guesses = [np.full(truth.shape[1], guess) for guess in (False, True)]
-    scores = [au_score(count_decisions(np.broadcast_to(g, truth.shape), truth, one_video).total()) for g in guesses]
-    return {"all-zero": guesses[0], "all-one": guesses[1], "best-constant": scores[1] > scores[0]}
-
-
-def constant_levels(level: np.ndarray) -> dict[str, np.ndarray]:
-    """Return constant guesses from the levels of `fit` (n, A): 0, the one with the smallest MAE, the mean; (A,) each."""
-    return {
-        "all-zero": np.zeros(level.shape[1]),
-        "fit-median": np.quantile(level, 0.5, axis=0, method="inverted_cdf").astype(np.float64),
-        "fit-mean": level.mean(0),
-    }
+    return {au: {name: float(own[k]) for name, own in figures.items()} for k, au in enumerate(aus)}
 
 
 def _centred(sums: LevelSums) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return Sxx, Syy, Sxy, each (..., A): sums of squares and products of the distances from the means."""
     n, x, y, xx, yy, xy = np.moveaxis(sums.values[..., :6], -1, 0)
+    n = np.where(n > 0, n, 1)
     sxx, syy = xx - x * x / n, yy - y * y / n
     sxx, syy = np.where(sxx > _ROUNDING * xx, sxx, 0.0), np.where(syy > _ROUNDING * yy, syy, 0.0)
     return sxx, syy, np.where((sxx > 0) & (syy > 0), xy - x * y / n, 0.0)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from aupair.aus import NOT_ANNOTATED
 from aupair.data.frames import Frames
 
 
@@ -15,7 +16,8 @@ class Order:
 
     Args:
         y_hat: (N, A) float, finite where the frame is usable.
-        within: (N,) bool, the frames of which subsets are counted; those without a face or annotation never count.
+        within: (N,) bool, the frames of which subsets are counted; a frame without a face or without a label of the AU
+            never counts.
     """
 
     def __init__(self, y_hat: np.ndarray, frames: Frames, within: np.ndarray) -> None:
@@ -58,8 +60,8 @@ class Order:
         """Yield for each AU and level: AU, rows (n,), and for each row its pairs in the wrong order and all of them."""
         counted = np.broadcast_to(counted if counted.ndim == 2 else counted[:, None], self._shape)
         for au, (rows, level, tied, beyond) in enumerate(self._columns):
-            use = counted[rows, au]
-            for own in np.unique(level):
+            use = counted[rows, au] & (level != NOT_ANNOTATED)
+            for own in np.unique(level[use]):
                 at = np.flatnonzero(use & (level == own))
                 first, end, start, stop = self._first[at], self._end[at], tied[at], beyond[at]
                 lower, higher = (np.concatenate([[0], np.cumsum(use & other)]) for other in (level < own, level > own))

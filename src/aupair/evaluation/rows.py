@@ -1,6 +1,6 @@
 """The rows of the score table, for both targets: constant guesses and the three ways to decide, with intervals."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +8,7 @@ import numpy as np
 
 from aupair.aus import SPLITS
 from aupair.evaluation import metrics
+from aupair.evaluation.bootstrap import draw_resamples, paired_difference, percentile_interval
 from aupair.evaluation.metrics import Counts
 from aupair.evaluation.selection import Cells, Choice
 from aupair.params import Evaluate
@@ -73,24 +74,22 @@ def score_rows(
     rows, comparisons = [], []
     for split in SCORED_SPLITS:
         own = cells[split]
-        weights = metrics.draw_resamples(
-            len(np.unique(own.video)), params.bootstrap, (params.seed, SPLITS.index(split))
-        )
+        weights = draw_resamples(len(np.unique(own.video)), params.bootstrap, (params.seed, SPLITS.index(split)))
         totals, draws = {}, {}
         for name, candidate in _candidates(parts, cells["fit"], own, raws, choice).items():
             sums = parts.add_up(candidate, own)
             totals[name], draws[name] = parts.means(sums.total()), parts.means(sums.weighted(weights))
             row: dict[str, Any] = {"name": name, "split": split, "chosen_on": candidate.chosen_on}
             row |= {key: float(value) for key, value in totals[name].items()}
-            row["intervals"] = {key: metrics.percentile_interval(values) for key, values in draws[name].items()}
+            row["intervals"] = {key: percentile_interval(values) for key, values in draws[name].items()}
             columns = parts.without_interval(sums.total(), candidate, own)
             row |= {key: metrics.macro(values) for key, values in columns.items() if key in _MEANS_OF_COLUMNS}
-            rows.append(row | {"per_au": _each_au(parts, sums, weights, columns)})
+            rows.append(row | {"per_au": _each_au(parts, own.aus, sums, weights, columns)})
         for a, b in parts.compared:
             for key in parts.figures:
-                pair = (np.nan_to_num(draws[a][key]), np.nan_to_num(draws[b][key]))
                 about = {"name": f"{a}-{b}.{key}", "split": split, "a": a, "b": b, "figure": key}
-                comparisons.append(about | metrics.paired_difference(totals[a][key], totals[b][key], pair))
+                pair = (draws[a][key], draws[b][key])
+                comparisons.append(about | paired_difference(totals[a][key], totals[b][key], pair))
     return rows, comparisons
 
 
@@ -112,15 +111,43 @@ def _candidates(
 
 
 def _each_au(
-    parts: _Target, sums: Any, weights: np.ndarray, columns: dict[str, np.ndarray]
+    parts: _Target, aus: Sequence[str], sums: Any, weights: np.ndarray, columns: dict[str, np.ndarray]
 ) -> dict[str, dict[str, Any]]:
     """Return AU -> figure -> value, with intervals from resamples by weights (B, V) for the figures in `each_au`."""
-    trees: dict[str, dict[str, Any]] = {key: metrics.by_au(values) for key, values in columns.items()}
+    trees: dict[str, dict[str, Any]] = {key: metrics.by_au(values, aus) for key, values in columns.items()}
     draws = parts.each_au(sums.weighted(weights))
     for key, values in parts.each_au(sums.total()).items():
-        trees[key] = metrics.by_au(values)
-        trees[f"{key}_interval"] = {au: metrics.percentile_interval(own) for au, own in zip(trees[key], draws[key].T)}
-    return {au: {key: tree[au] for key, tree in trees.items()} for au in next(iter(trees.values()))}
+        trees[key] = metrics.by_au(values, aus)
+        trees[f"{key}_interval"] = {au: percentile_interval(own) for au, own in zip(trees[key], draws[key].T)}
+    return {au: {key: tree[au] for key, tree in trees.items()} for au in aus}
+
+
+def constant_decisions(truth: np.ndarray, counted: np.ndarray) -> dict[str, np.ndarray]:
+    """Return constant guesses, (A,) bool each: all inactive, all active, the better one for each AU.
+
+    On rare AUs they score high, so every table shows them. The better one has the higher 1/2 (F1 + accuracy) on the labelled
+    cells of `fit`, truth and counted (n, A) bool; inactive on a tie, or without a label.
+    """
+    one_video = np.zeros(len(truth), int)
+    guesses = [np.full(truth.shape[1], guess) for guess in (False, True)]
+    counts = [metrics.count_decisions(np.broadcast_to(g, truth.shape), truth, one_video, counted) for g in guesses]
+    scores = [metrics.au_score(part.total()) for part in counts]
+    return {"all-zero": guesses[0], "all-one": guesses[1], "best-constant": scores[1] > scores[0]}
+
+
+def _constant_levels(level: np.ndarray, counted: np.ndarray) -> dict[str, np.ndarray]:
+    """Return constant guesses, (A,) float64 each: 0, the level of `fit` with the smallest MAE, the mean level.
+
+    Args:
+        level: (n, A) int.
+        counted: (n, A) bool; an AU without a label has the guess 0.
+    """
+    columns = [own[use] if use.any() else np.zeros(1) for own, use in zip(level.T, counted.T)]
+    return {
+        "all-zero": np.zeros(level.shape[1]),
+        "fit-median": np.array([np.quantile(own, 0.5, method="inverted_cdf") for own in columns], np.float64),
+        "fit-mean": np.array([own.mean() for own in columns]),
+    }
 
 
 _MEANS_OF_COLUMNS = ("balanced_accuracy", "average_precision")
@@ -130,18 +157,21 @@ _LEVEL_FIGURES = {"icc": metrics.icc, "mae": metrics.mae, "mae_rounded": metrics
 
 def _decision_columns(total: Counts, row: _Candidate, cells: Cells) -> dict[str, np.ndarray]:
     """Return the figures of each AU's decisions that have no interval, (A,) each."""
+    columns = zip(row.output.T, cells.truth.T, cells.counted.T)
     return {
         "accuracy": metrics.accuracy(total),
         "balanced_accuracy": metrics.balanced_accuracy(total),
-        "average_precision": np.array([metrics.average_precision(x, y) for x, y in zip(row.output.T, cells.truth.T)]),
-        "positives": cells.truth.mean(0),
+        "average_precision": np.array([metrics.average_precision(x[use], y[use]) for x, y, use in columns]),
+        "positives": metrics.positives(total),
     }
 
 
 _TARGETS = {
     "occurrence": _Target(
-        constants=lambda fit: metrics.constant_decisions(fit.truth),
-        add_up=lambda row, cells: metrics.count_decisions(row.output >= row.thresholds, cells.truth, cells.video),
+        constants=lambda fit: constant_decisions(fit.truth, fit.counted),
+        add_up=lambda row, cells: metrics.count_decisions(
+            row.output >= row.thresholds, cells.truth, cells.video, cells.counted
+        ),
         means=metrics.challenge_figures,
         each_au=lambda counts: {"f1": metrics.f1(counts)},
         without_interval=_decision_columns,
@@ -149,8 +179,8 @@ _TARGETS = {
         figures=("score", "f1"),
     ),
     "intensity": _Target(
-        constants=lambda fit: metrics.constant_levels(fit.level),
-        add_up=lambda row, cells: metrics.sum_levels(row.output, cells.level, cells.video),
+        constants=lambda fit: _constant_levels(fit.level, fit.counted),
+        add_up=lambda row, cells: metrics.sum_levels(row.output, cells.level, cells.video, cells.counted),
         means=lambda sums: {name: metrics.mean_over_aus(figure(sums)) for name, figure in _LEVEL_FIGURES.items()},
         each_au=lambda sums: {name: figure(sums) for name, figure in _LEVEL_FIGURES.items()},
         without_interval=lambda *_: {},

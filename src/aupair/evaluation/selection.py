@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from aupair.aus import AUS
+from aupair.aus import NOT_ANNOTATED, stored_aus
 from aupair.data.frames import Frames
+from aupair.evaluation.bootstrap import draw_resamples, paired_difference
 from aupair.evaluation.confidence import Confidence
 from aupair.evaluation.metrics import (
     Counts,
@@ -22,15 +23,14 @@ from aupair.evaluation.metrics import (
     au_score,
     challenge_figures,
     count_decisions,
-    draw_resamples,
     f1,
     icc,
     macro,
     mae,
-    percentile_interval,
     sum_levels,
 )
 from aupair.evaluation.nearest_face import fill_nearest
+from aupair.evaluation.thresholds import DEFAULT, tune_thresholds
 from aupair.params import Evaluate
 
 MAPPINGS = ("without_uncertainty", "with_uncertainty")
@@ -38,7 +38,6 @@ MAPPINGS = ("without_uncertainty", "with_uncertainty")
 _OLD_MAPPINGS = {"P2": MAPPINGS[0], "P1": MAPPINGS[1]}
 """the names in a selection.json of version 0.1, where P1 and P2 named the mapping chosen for an AU; they do not refer to the
 rows P1 and P2 of the score table"""
-_DEFAULT_THRESHOLD = 0.5
 
 
 @dataclass(frozen=True)
@@ -70,15 +69,17 @@ class Trial:
 
 @dataclass(frozen=True)
 class Cells:
-    """The n annotated frames of one split; a cell is one AU in one frame.
+    """The n frames of one split that have a label of at least one AU; a cell is one AU in one frame.
 
     Attributes:
+        aus: the names of the AUs.
         split: the name of the split.
         rows: (n,) int64, the rows of these frames in `Frames`.
         video: (n,) int32, the video of each frame.
-        level: (n, A) int8, 0 or 1, or 0..5 if the target is intensity.
+        level: (n, A) int8, 0 or 1, or 0..5 if the target is intensity; -1 without a label.
     """
 
+    aus: tuple[str, ...]
     split: str
     rows: np.ndarray
     video: np.ndarray
@@ -89,6 +90,11 @@ class Cells:
         """Return whether an AU is active: (n, A) bool."""
         return self.level >= 1
 
+    @property
+    def counted(self) -> np.ndarray:
+        """Return which cells have a label: (n, A) bool."""
+        return self.level != NOT_ANNOTATED
+
     def count(self, raw: np.ndarray, thresholds: np.ndarray) -> Counts:
         """Count right and wrong decisions raw >= threshold for each video.
 
@@ -96,7 +102,7 @@ class Cells:
             raw: (N, A), with frames without a face filled by `fill_nearest`.
             thresholds: (A,).
         """
-        return count_decisions(raw[self.rows] >= thresholds, self.truth, self.video)
+        return count_decisions(raw[self.rows] >= thresholds, self.truth, self.video, self.counted)
 
 
 @dataclass(frozen=True)
@@ -127,12 +133,14 @@ class Selection:
     """The choices that predict needs, as read from `selection.json`.
 
     Attributes:
+        aus: the names of the AUs.
         trial: the number of the trial whose networks are used.
         uses_uncertainty: (A,) bool, whether the AU is decided by the mapping with uncertainty.
         thresholds: (A,) float64; an AU is active where raw >= threshold.
         confidence: the calibrated confidence of these decisions.
     """
 
+    aus: tuple[str, ...]
     trial: int
     uses_uncertainty: np.ndarray
     thresholds: np.ndarray
@@ -141,9 +149,10 @@ class Selection:
     @classmethod
     def from_json(cls, tree: dict[str, Any]) -> "Selection":
         """Return the selection stored in the content of `selection.json`."""
-        uses = np.array([uses_uncertainty(tree[au]) for au in AUS])
-        thresholds = np.array([tree[au]["threshold"] for au in AUS])
-        return cls(tree["trial"], uses, thresholds, Confidence.from_json(tree))
+        aus = stored_aus(tree)
+        uses = np.array([uses_uncertainty(tree[au]) for au in aus])
+        thresholds = np.array([tree[au]["threshold"] for au in aus])
+        return cls(aus, tree["trial"], uses, thresholds, Confidence.from_json(tree))
 
     def raw(self, with_uncertainty: np.ndarray, without_uncertainty: np.ndarray) -> np.ndarray:
         """Return for each AU the output of the mapping chosen for it, (n, A), from the unclamped outputs of both."""
@@ -184,9 +193,9 @@ def read_trial(frames: Frames, number: int, *, f: Path, h: Path, features: Path,
 
 
 def annotated_cells(frames: Frames, split: str) -> Cells:
-    """Return the annotated frames of a split, those without a face included."""
-    rows = np.flatnonzero(frames.of_split(split) & (frames.labels[:, 0] >= 0))
-    return Cells(split, rows, frames.video[rows], frames.labels[rows])
+    """Return the frames of a split that have a label of at least one AU, those without a face included."""
+    rows = np.flatnonzero(frames.of_split(split) & frames.labelled.any(axis=1))
+    return Cells(frames.aus, split, rows, frames.video[rows], frames.labels[rows])
 
 
 def filled_outputs(trial: Trial, frames: Frames) -> tuple[np.ndarray, np.ndarray]:
@@ -197,49 +206,6 @@ def filled_outputs(trial: Trial, frames: Frames) -> tuple[np.ndarray, np.ndarray
     )
 
 
-def tune_threshold(raw: np.ndarray, truth: np.ndarray) -> float:
-    """Return the threshold that maximises 1/2 (F1 + accuracy) of one AU.
-
-    All thresholds between two neighbouring outputs give the same decisions. Among the intervals with the best score the
-    widest is chosen, since it tolerates the largest shift of the outputs; of equally wide ones the one nearest to .5. Its
-    middle is returned. The intervals beyond the lowest and highest output (all or nothing active) count as 1 wide.
-
-    Args:
-        raw: (n,) float; NaN (a video without a face) is never active.
-        truth: (n,) bool.
-    """
-    known = np.isfinite(raw)
-    if not known.any():
-        return _DEFAULT_THRESHOLD
-    values, index = np.unique(raw[known], return_inverse=True)
-    positives, negatives = (np.bincount(index, truth[known] == side, len(values)) for side in (True, False))
-    # tp[k], fp[k]: for the threshold in the interval below values[k]; with the last one nothing is active
-    tp, fp = (np.append(np.cumsum(side[::-1])[::-1], 0) for side in (positives, negatives))
-    fn, n = truth.sum() - tp, len(truth)
-    score = 0.5 * (2 * tp / np.maximum(2 * tp + fp + fn, 1) + (n - fp - fn) / n)
-    edges = np.concatenate([values[:1] - 1.0, values, values[-1:] + 1.0]).astype(np.float64)
-    best = np.flatnonzero(score >= score.max() - 1e-12)
-    middle, width = (edges[best] + edges[best + 1]) / 2, edges[best + 1] - edges[best]
-    return float(middle[np.lexsort((np.abs(middle - _DEFAULT_THRESHOLD), -width))[0]])
-
-
-def tune_held_out(raw: np.ndarray, truth: np.ndarray, fold: np.ndarray) -> np.ndarray:
-    """Return each frame's thresholds, tuned on the frames of the other folds: (n, A); on all frames if there is only one fold.
-
-    They are used to calibrate the confidence on decisions that are independent of the labels that thresholds were tuned on.
-
-    Args:
-        raw: (n, A) float, NaN in a video without a face.
-        truth: (n, A) bool.
-        fold: (n,) int, the calibration fold of each frame; the people of `select` have folds of their own.
-    """
-    thresholds = np.empty(truth.shape)
-    for held_out in (folds := np.unique(fold)):
-        others = fold != held_out if len(folds) > 1 else fold == held_out
-        thresholds[fold == held_out] = [tune_threshold(x, y) for x, y in zip(raw[others].T, truth[others].T)]
-    return thresholds
-
-
 def choose_mappings(trial: Trial, frames: Frames, cells: Cells, params: Evaluate, target: str = "occurrence") -> Choice:
     """Choose the thresholds of both mappings, then a mapping for each AU, on the annotated frames `cells`.
 
@@ -248,13 +214,13 @@ def choose_mappings(trial: Trial, frames: Frames, cells: Cells, params: Evaluate
     ICC(3,1).
     """
     raws = filled_outputs(trial, frames)
-    thresholds = np.full((len(raws), len(AUS)), _DEFAULT_THRESHOLD)
+    thresholds = np.full((len(raws), len(frames.aus)), DEFAULT)
     if params.thresholds == "tuned":
-        thresholds = np.array(
-            [[tune_threshold(x, y) for x, y in zip(raw[cells.rows].T, cells.truth.T)] for raw in raws]
-        )
+        thresholds = np.array([tune_thresholds(raw[cells.rows], cells.truth, cells.counted) for raw in raws])
     counts = [cells.count(raw, own) for raw, own in zip(raws, thresholds)]
-    sums = [sum_levels(raw[cells.rows], cells.level, cells.video) for raw in raws] if target == "intensity" else []
+    sums = []
+    if target == "intensity":
+        sums = [sum_levels(raw[cells.rows], cells.level, cells.video, cells.counted) for raw in raws]
     scores = [part["icc" if sums else "score"] for part in _figures(counts, sums)]
     uses = scores[1] - scores[0] > params.tie
     chosen = cells.count(np.where(uses, raws[1], raws[0]), np.where(uses, thresholds[1], thresholds[0]))
@@ -265,11 +231,13 @@ def choose_mappings(trial: Trial, frames: Frames, cells: Cells, params: Evaluate
 
 
 def best_trial(choices: list[Choice]) -> int:
-    """Return the index of the trial in which P2 has the highest score, or the highest ICC if the target is intensity.
+    """Return the index of the trial in which P2 has the highest 1/2 (mean F1 + mean accuracy), or the highest ICC if there is one.
 
-    Of several equally good trials, the first is chosen.
+    The means go over the labelled frames of each AU, since there may be no frame with all labels. Of several equally good
+    trials, the first is chosen.
     """
-    values = [choice.result.get("icc", choice.result["score"]) for choice in choices]
+    results = [choice.result for choice in choices]
+    values = [result.get("icc", 0.5 * result["f1"] + 0.5 * result["accuracy"]) for result in results]
     return int(np.argmax(np.nan_to_num(values, nan=-np.inf)))
 
 
@@ -288,34 +256,32 @@ def _evidence(
     """Return the entry of each AU in selection.json: the scores of both mappings, and evidence that one is better.
 
     The interval of the difference and `probability_with_better`, the probability that the mapping with uncertainty has the
-    higher score, come from a paired bootstrap over videos.
+    higher score, come from a paired bootstrap over videos. `videos` have a label of the AU.
 
     Args:
         sums: sums of levels of both mappings, from which ICC is computed; empty if the target is occurrence.
     """
     weights = draw_resamples(len(counts[0].frames), params.bootstrap, (params.seed, 1))
     drawn = [icc(part.weighted(weights)) for part in sums] or [au_score(part.weighted(weights)) for part in counts]
-    difference = np.nan_to_num(drawn[1] - drawn[0])
     chosen_by = "icc" if sums else "score"
-    better = (difference > 0).mean(0) + 0.5 * (difference == 0).mean(0)
-    positives = counts[0].total().cells[:, [0, 2]].sum(1)
-    figures, evidence = _figures(counts, sums), []
-    for au in range(len(AUS)):
+    cells, figures, evidence = counts[0].cells, _figures(counts, sums), []
+    for au, use in enumerate(uses):
         sides = [
             {"threshold": float(own[au]), **{name: float(values[au]) for name, values in side.items()}}
             for own, side in zip(thresholds, figures)
         ]
+        better = paired_difference(sides[1][chosen_by], sides[0][chosen_by], (drawn[1][:, au], drawn[0][:, au]))
         evidence.append(
             {
-                "mapping": MAPPINGS[int(uses[au])],
-                "threshold": sides[int(uses[au])]["threshold"],
+                "mapping": MAPPINGS[int(use)],
+                "threshold": sides[int(use)]["threshold"],
                 **dict(zip(MAPPINGS, sides)),
                 "chosen_by": chosen_by,
-                "difference": sides[1][chosen_by] - sides[0][chosen_by],
-                "difference_interval": percentile_interval(difference[:, au]),
-                "probability_with_better": float(better[au]),
-                "positives": int(positives[au]),
-                "videos": len(counts[0].frames),
+                "difference": better["difference"],
+                "difference_interval": better["interval"],
+                "probability_with_better": better["probability"],
+                "positives": int(cells[:, au, [0, 2]].sum()),
+                "videos": int(cells[:, au].any(axis=1).sum()),
             }
         )
     return evidence

@@ -59,8 +59,13 @@ class ScoredSplit:
 
     @property
     def subset(self) -> np.ndarray:
-        """Return which frames belong to the split and have a face and labels: (N,) bool."""
+        """Return which frames belong to the split and have a face and the label of at least one AU: (N,) bool."""
         return self.frames.of_split(self.split) & self.frames.usable
+
+    @property
+    def aus(self) -> tuple[str, ...]:
+        """Return the names of the AUs."""
+        return self.frames.aus
 
     def best_constant(self, split: str) -> np.ndarray:
         """Return the constant sigma of each AU that is best on a split's pairs: (N, A)."""
@@ -79,8 +84,13 @@ def _pair_accuracy_figures(scored: ScoredSplit, order: Order) -> dict[str, Any]:
     clear, clear_per_au = None, None
     if scored.conditions is not None:
         values = order.accuracy(scored.subset & scored.conditions.clear)
-        clear, clear_per_au = macro(values), by_au(values)
-    return {"clear": clear, "mean": macro(everywhere), "per_au": by_au(everywhere), "clear_per_au": clear_per_au}
+        clear, clear_per_au = macro(values), by_au(values, scored.aus)
+    return {
+        "clear": clear,
+        "mean": macro(everywhere),
+        "per_au": by_au(everywhere, scored.aus),
+        "clear_per_au": clear_per_au,
+    }
 
 
 def _uncertainty_figures(scored: ScoredSplit, order: Order) -> dict[str, Any]:
@@ -96,13 +106,14 @@ def _uncertainty_figures(scored: ScoredSplit, order: Order) -> dict[str, Any]:
     ece = {"h": _ece_of_orders(y_hat, sigma, pairs), "constant": _ece_of_orders(y_hat, constant, pairs)}
     return {
         "pair_nll": _pair_nll_figures(scored),
-        "auroc_correct": {name: macro(values) for name, values in right.items()} | {"per_au": figures_by_au(right)},
+        "auroc_correct": {name: macro(values) for name, values in right.items()}
+        | {"per_au": figures_by_au(right, scored.aus)},
         "gain_at_80": _gains_of_leaving_out(scored, order),
-        "spearman_misorder": {"mean": macro(rank), "per_au": by_au(rank)},
+        "spearman_misorder": {"mean": macro(rank), "per_au": by_au(rank, scored.aus)},
         **_auroc_of_conditions(scored),
         "ece": macro(ece["h"]),
         "ece_constant": macro(ece["constant"]),
-        "ece_per_au": figures_by_au(ece),
+        "ece_per_au": figures_by_au(ece, scored.aus),
         "reliability": {"h": _order_bins(y_hat, sigma, pairs), "constant": _order_bins(y_hat, constant, pairs)},
     }
 
@@ -210,22 +221,22 @@ def _pair_nll_figures(scored: ScoredSplit) -> dict[str, Any]:
     values = {name: pair_nll(scored.y_hat, sigma, scored.pairs[scored.split]) for name, sigma in sigmas.items()}
     shared = np.isfinite(np.stack(list(values.values()))).all(0)
     means = {name: macro(np.where(shared, value, np.nan)) for name, value in values.items()}
-    return {**means, "per_au": figures_by_au(values)}
+    return {**means, "per_au": figures_by_au(values, scored.aus)}
 
 
 def _gains_of_leaving_out(scored: ScoredSplit, order: Order) -> dict[str, float | None]:
-    """Return the gain in mean pair accuracy when 20 % of the split's usable frames are left out of each AU's pairs.
+    """Return the gain in mean pair accuracy when 20 % of each AU's labelled frames with a face are left out of its pairs.
 
     sigma: frames with the highest sigma of that AU. random: the mean of 20 draws, separate for each AU. cover: frames with
     the largest covered share of the face, the same for all AUs except for the random order of equally covered ones. The
     frames of all videos are ranked together.
     """
     rng = np.random.default_rng([scored.seed, SPLITS.index(scored.split)])
-    subset = scored.subset
-    of_all_frames = order.accuracy(subset)
+    labelled = scored.subset[:, None] & scored.frames.labelled
+    of_all_frames = order.accuracy(labelled)
 
     def gain(score: np.ndarray) -> float:
-        return macro(order.accuracy(leave_out(score, subset, _LEFT_OUT, rng)) - of_all_frames)
+        return macro(order.accuracy(leave_out(score, labelled, _LEFT_OUT, rng)) - of_all_frames)
 
     cover = None
     if scored.conditions is not None:
@@ -257,5 +268,5 @@ def _auroc_of_conditions(scored: ScoredSplit) -> dict[str, Any]:
     figures = {}
     for name, (high, low) in zip(names, kinds):
         values = _auroc_between(scored.sigma[rows], high[rows], low[rows])
-        figures[name] = {"mean": macro(values), "per_au": by_au(values)}
+        figures[name] = {"mean": macro(values), "per_au": by_au(values, scored.aus)}
     return figures
