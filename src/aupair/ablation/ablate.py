@@ -4,11 +4,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from aupair.ablation.rows import Row, select_rows
 from aupair.ablation.scoring import FinishedRun
 from aupair.ablation.workspace import Workspace
+from aupair.data.layout import read_layout
+from aupair.data.sheets import read_sheets
 from aupair.errors import ParamsError, RunFailedError
 from aupair.log import SILENT, Log
 from aupair.params import Params
@@ -35,14 +38,14 @@ def run_ablation(home: Path, base: Params, names: Sequence[str], log: Log = SILE
             got="evaluate.protocol: paper",
             expected="ours, which chooses on select",
         )
-    rows = select_rows(names)
+    rows, aus = select_rows(names), count_aus(home, base)
     results: dict[str, dict[str, Any]] = {}
     runs: dict[Params, list[Row]] = {}
     for row in rows:
-        if why := row.why_unfit(base):
+        if why := row.why_unfit(base, aus):
             results[row.name] = {"state": "unfit", "why": why, "settings": {}}
         else:
-            runs.setdefault(row.params(base), []).append(row)
+            runs.setdefault(row.params(base, aus), []).append(row)
     workspace = Workspace(home)
     with workspace.locked():
         workspace.prepare(base)
@@ -64,6 +67,19 @@ def _run(workspace: Workspace, params: Params, rows: Sequence[Row], log: Log) ->
         return [(row.name, {"state": "failed", "why": str(error)}) for row in rows]
     run = FinishedRun.load(workspace.root, params)
     return [(row.name, {"state": "scored", **run.score(row.rule)}) for row in rows]
+
+
+def count_aus(home: Path, base: Params) -> int:
+    """Return how many AUs a checkout's flow has: those that the params name, or all that are annotated.
+
+    Raises:
+        DataError: the params name none, and there are no annotations.
+    """
+    if base.aus != "all":
+        return len(base.aus)
+    layout = read_layout(home / "data")
+    files = layout.intensities if base.target == "intensity" else layout.annotations
+    return len(read_sheets(files[:1], np.float32).aus)
 
 
 def tracked_data_hash(home: Path) -> str:

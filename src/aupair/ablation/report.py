@@ -9,11 +9,11 @@ import numpy as np
 from aupair import store
 from aupair.ablation.rows import GROUPS, REFERENCE
 from aupair.ablation.scoring import row_figures
-from aupair.aus import AUS, SPLITS
+from aupair.aus import SPLITS
 from aupair.evaluation.metrics import spearman
 from aupair.report.document import html_page, markdown
-from aupair.report.formatting import UNKNOWN, interval, number
-from aupair.report.tables import Table
+from aupair.report.formatting import EMPTY, interval, number
+from aupair.report.tables import Table, complete_frames
 
 if TYPE_CHECKING:
     from aupair.report.figures import Drawing
@@ -39,10 +39,10 @@ def build_report(
     reference = counts.get(REFERENCE, {})
     rows = []
     for result in results:
-        row = {key: value for key, value in result.items() if key != "counts"}
+        row = {key: value for key, value in result.items() if key not in ("aus", "counts")}
         for split, part in counts.get(row["name"], {}).items():
             same_draws_as_evaluate = (seed, SPLITS.index(split))
-            row[split] = row_figures(part, reference.get(split), draws, same_draws_as_evaluate)
+            row[split] = row_figures(part, reference.get(split), row["aus"], draws, same_draws_as_evaluate)
         rows.append(row)
     return {**about, "reference": REFERENCE, "rows": rows}
 
@@ -66,13 +66,13 @@ def write_report(folder: Path, tree: Mapping[str, Any]) -> None:
     Raises:
         AupairError: the folder cannot be written.
     """
-    f1 = [[row["name"], *(f"{row['validation']['per_au'][au]['f1']:.2f}" for au in AUS)] for row in _scored(tree)]
     missing = [[row["name"], row["text"], row["why"]] for row in tree["rows"] if row["state"] != "scored"]
     values = {
         "tree": {"note": "", "beside": None, **tree},
         "drawing": _drawing(tree),
+        "complete": complete_frames(next(iter(_scored(tree)), {})),
         "scores": _table(tree),
-        "f1_of_aus": Table("F1 on validation", ["row", *AUS], f1),
+        "f1_of_aus": _f1_of_aus(tree),
         "beside": _other_corpus(tree),
         "settings": _settings(tree),
         "not_scored": Table("Rows without figures", ["row", "what", "why"], missing),
@@ -105,6 +105,14 @@ def _table(tree: Mapping[str, Any]) -> Table:
     return Table("On validation unless the column names another split", HEAD, lines)
 
 
+def _f1_of_aus(tree: Mapping[str, Any]) -> Table:
+    """Return a table of the F1 of each AU in all scored rows."""
+    rows = {row["name"]: row["validation"]["per_au"] for row in _scored(tree)}
+    aus = list(next(iter(rows.values()), ()))
+    lines = [[name, *(number(per_au[au]["f1"], 2) for au in aus)] for name, per_au in rows.items()]
+    return Table("F1 on validation", ["row", *aus], lines)
+
+
 def _drawing(tree: Mapping[str, Any]) -> "Drawing":
     """Draw mean F1 of every scored row with its interval."""
     from aupair.report.figures import BLUE, RED, Interval, intervals
@@ -123,7 +131,7 @@ def _settings(tree: Mapping[str, Any]) -> Table:
     lines = []
     for row in tree["rows"]:
         settings = ", ".join(f"`{key}: {value}`" for key, value in row["settings"].items())
-        lines.append([row["name"], row["text"], row["rule"], settings or UNKNOWN])
+        lines.append([row["name"], row["text"], row["rule"], settings or EMPTY])
     return Table("Settings of each row", ["row", "what", "decision rule", "settings"], lines)
 
 
@@ -137,7 +145,7 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
     figures, cost = row["validation"], row["cost"]
     evidence = {} if row["group"] == "constant" else row["evidence"]["validation"]
     of_sigma = evidence if row["rule"] in ("P1", "P2") else {}
-    cells = [row["text"], f"{number(figures['f1'])} {interval(figures['intervals']['f1'])}", UNKNOWN, UNKNOWN]
+    cells = [row["text"], f"{number(figures['f1'])} {interval(figures['intervals']['f1'])}", EMPTY, EMPTY]
     if "less_reference" in figures and row["name"] != REFERENCE:
         part = figures["less_reference"]["f1"]
         low, high = part["interval"]

@@ -8,7 +8,7 @@ from aupair.errors import ParamsError, did_you_mean
 from aupair.params import Params, parse_params
 from aupair.record import apply_settings
 
-Setting = Any | Callable[[Params], Any]
+Setting = Any | Callable[[Params, int], Any]
 
 GROUPS = {
     "constant": "Guesses that see no face",
@@ -34,7 +34,8 @@ class Row:
         rule: the decision rule that is scored: a row of evaluate (`no-uncertainty`, `P1`, `P2`, a constant), or y_hat
             against a threshold: `value`, `value-median` and `value-lowest` (the person's median, or a low percentile,
             subtracted).
-        settings: keys of params.yaml and their values; a value that depends on the user's params is a function of them.
+        settings: keys of params.yaml and their values; a value that depends on the user's params or on the number of AUs is a
+            function of both.
     """
 
     name: str
@@ -43,20 +44,20 @@ class Row:
     rule: str
     settings: Mapping[str, Setting] = field(default_factory=dict)
 
-    def params(self, base: Params) -> Params:
-        """Return the params of its run.
+    def params(self, base: Params, aus: int) -> Params:
+        """Return the params of its run with a number of AUs.
 
         Raises:
             ParamsError: the settings do not fit the user's params.
         """
-        settings = {key: value(base) if callable(value) else value for key, value in self.settings.items()}
+        settings = {key: value(base, aus) if callable(value) else value for key, value in self.settings.items()}
         where = f"ablation row {self.name}"
         return parse_params(apply_settings(Params, base.model_dump(mode="json"), settings, where), where)
 
-    def why_unfit(self, base: Params) -> str:
+    def why_unfit(self, base: Params, aus: int) -> str:
         """Return why the row does not apply to these params; empty if it does."""
         try:
-            params = self.params(base)
+            params = self.params(base, aus)
         except ParamsError as error:
             return str(error)
         return "params.yaml has these settings already" if self.settings and params == base else ""
@@ -67,7 +68,7 @@ HISTOGRAM = {"extract_features.kind": "histogram", "train_mapping.loss": "cross_
 IN_F, IN_H = "train_pseudo_intensity", "train_uncertainty"
 
 
-def _like_f(base: Params) -> dict[str, Any]:
+def _like_f(base: Params, _aus: int) -> dict[str, Any]:
     """Return the optimiser of f with 100 steps; more steps only overfit to the people of fit (docs/log)."""
     if base.train_uncertainty.kind == "network":
         return base.train_uncertainty.optimiser.model_dump(mode="json")
@@ -79,7 +80,7 @@ def _f_network(base: Params, **changes: Any) -> dict[str, Any]:
     return base.train_pseudo_intensity.network.model_dump(mode="json", exclude={"uncertainty_weight"}) | changes
 
 
-def _augment(base: Params) -> float:
+def _augment(base: Params, _aus: int) -> float:
     h = base.train_uncertainty
     return h.augment if h.kind == "network" else base.train_pseudo_intensity.augment
 
@@ -89,9 +90,9 @@ def _windows(base: Params) -> list[float]:
 
 
 PER_AU: dict[str, Setting] = {
-    f"{IN_F}.network": lambda base: _f_network(base, sharing="per_au"),
+    f"{IN_F}.network": lambda base, _: _f_network(base, sharing="per_au"),
     f"{IN_H}.kind": "network",
-    f"{IN_H}.network": lambda base: _f_network(base, sharing="shared"),
+    f"{IN_H}.network": lambda base, _: _f_network(base, sharing="shared"),
     f"{IN_H}.optimiser": _like_f,
     f"{IN_H}.augment": _augment,
 }
@@ -124,9 +125,9 @@ ROWS = (
         {"extract_features.certainty": "min_max"}),
     Row("no-windows", "features", "no windows", "no-uncertainty", {"extract_features.windows": []}),
     Row("short-window", "features", "one window, the shorter", "no-uncertainty",
-        {"extract_features.windows": lambda base: _windows(base)[:1]}),
+        {"extract_features.windows": lambda base, _: _windows(base)[:1]}),
     Row("long-window", "features", "one window, the longer", "no-uncertainty",
-        {"extract_features.windows": lambda base: _windows(base)[-1:]}),
+        {"extract_features.windows": lambda base, _: _windows(base)[-1:]}),
     Row("no-context", "features", "no values before and after", "no-uncertainty",
         {"extract_features.context_points": 0}),
     Row("cross-entropy", "features", "a class for each level instead of L1", "no-uncertainty",
@@ -136,19 +137,19 @@ ROWS = (
     Row("single-spread", "no-pairs", "single image, many videos a batch and two frames of each, a threshold", "value",
         SINGLE | {"sample_pairs.mode": "groups", "sample_pairs.frames": 2, "sample_pairs.folds": 1}),
     Row("network", "uncertainty", "h a network of its own, as in the paper", "P1",
-        {f"{IN_H}.kind": "network", f"{IN_H}.network": lambda base: _f_network(base, sharing="shared"),
+        {f"{IN_H}.kind": "network", f"{IN_H}.network": lambda base, _: _f_network(base, sharing="shared"),
          f"{IN_H}.optimiser": _like_f, f"{IN_H}.augment": _augment}),
     Row("explicit", "pairs", "an explicit list of pairs, as many images a step", "no-uncertainty",
         {"sample_pairs.mode": "reference"}),
     Row("integrated", "pairs", "one trunk for y_hat and sigma", "P1",
         {f"{IN_F}.network.sharing": "integrated", f"{IN_H}.kind": "integrated"}),
     Row("wide", "pairs", "a shared trunk of twice the width, at four times the cost", "no-uncertainty",
-        {f"{IN_F}.network": lambda base: _f_network(
+        {f"{IN_F}.network": lambda base, _: _f_network(
             base, sharing="shared", width=2 * base.train_pseudo_intensity.network.width)}),
     Row("per-au-narrow", "pairs", "a network for each AU, all of them about the cost of the shared one",
         "no-uncertainty",
-        PER_AU | {f"{IN_F}.network": lambda base: _f_network(
-            base, sharing="per_au", width=base.train_pseudo_intensity.network.width / 12**0.5)}),
+        PER_AU | {f"{IN_F}.network": lambda base, aus: _f_network(
+            base, sharing="per_au", width=base.train_pseudo_intensity.network.width / aus**0.5)}),
     Row("per-au", "pairs", "a network for each AU, each as wide as the shared one", "no-uncertainty", PER_AU),
 )  # fmt: skip
 """The rows in the order in which they are run: cheap and informative ones first."""

@@ -79,8 +79,8 @@ class FinishedRun:
         """Score a decision rule.
 
         Returns:
-            counts: the counts per video of select and validation; evidence: the figures of EVIDENCE by split; cost: see
-            `_rule_cost`.
+            aus: the names of the AUs; frames: see metrics.json; counts: the counts per video of select and validation; evidence: the figures of
+            EVIDENCE by split; cost: see `_rule_cost`.
         """
         decisions, counts = self.decide(rule), {}
         for split in SPLITS:
@@ -91,7 +91,14 @@ class FinishedRun:
             split: {name: reduce(getitem, path, tree) for name, path in EVIDENCE.items()}
             for split, tree in trees.items()
         }
-        return {"counts": counts, "evidence": evidence, "cost": _rule_cost(rule, self.params, len(self.frames.aus))}
+        aus = self.frames.aus
+        return {
+            "aus": aus,
+            "frames": self.metrics["frames"],
+            "counts": counts,
+            "evidence": evidence,
+            "cost": _rule_cost(rule, self.params, len(aus)),
+        }
 
     def decide(self, rule: str) -> np.ndarray:
         """Return the decisions (N, A) bool that a decision rule makes for all frames.

@@ -53,14 +53,14 @@ def ablate(
 
 def _show_rows(base: "Params", names: list[str] | tuple[()]) -> None:
     """Print the rows in their order, each with the settings that it changes, or the reason why it does not apply."""
-    from aupair.ablation.ablate import changed_settings
+    from aupair.ablation.ablate import changed_settings, count_aus
     from aupair.ablation.rows import select_rows
     from aupair.console import show_table
 
-    lines = []
+    lines, aus = [], count_aus(Path(), base)
     for row in select_rows(names):
-        why = row.why_unfit(base)
-        settings = {} if why else changed_settings(base, row.params(base))
+        why = row.why_unfit(base, aus)
+        settings = {} if why else changed_settings(base, row.params(base, aus))
         changes = f"left out: {why}" if why else "\n".join(f"{key}: {value}" for key, value in settings.items())
         lines.append((row.name, row.group, row.text, row.rule, changes))
     note = "rows with the same changes share a run"

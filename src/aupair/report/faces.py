@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from aupair import store
-from aupair.aus import AUS, NAMES
+from aupair.aus import label_au
 from aupair.data.frames import Frames
 from aupair.evaluation.evaluate import Evaluation
 from aupair.report.formatting import number, percent
@@ -59,10 +59,10 @@ def thumbnails(folder: Path, frames: Frames) -> Thumbnail:
 def montages(evaluation: Evaluation, frames: Frames, thumbnail: Thumbnail) -> dict[str, list[_Face]]:
     """Return for each AU the faces with the highest and lowest sigma, the least certain decision, and the worst error.
 
-    All are annotated frames of validation, each of another video as long as there is one.
+    All are frames of validation with a label of the AU, each of another video as long as there is one.
     """
     sigma, confidence = evaluation.trial.sigma, evaluation.confidence
-    usable = np.broadcast_to((frames.usable & frames.of_split(SPLIT))[:, None], sigma.shape)
+    usable = _usable_cells(frames)
     wrong = usable & (evaluation.decisions != (frames.labels >= 1))
     groups = {
         "highest_sigma": (sigma, usable),
@@ -74,6 +74,11 @@ def montages(evaluation: Evaluation, frames: Frames, thumbnail: Thumbnail) -> di
         name: [_face(evaluation, frames, thumbnail, row, au) for row, au in _pick(score, allowed, frames.video)]
         for name, (score, allowed) in groups.items()
     }
+
+
+def _usable_cells(frames: Frames) -> np.ndarray:
+    """Return which AUs are labelled in the frames of validation that have a face, (N, A) bool."""
+    return (frames.ok & frames.of_split(SPLIT))[:, None] & frames.labelled
 
 
 def _pick(score: np.ndarray, allowed: np.ndarray, video: np.ndarray) -> list[tuple[int, int]]:
@@ -100,11 +105,11 @@ def _face(evaluation: Evaluation, frames: Frames, thumbnail: Thumbnail, row: int
     """Return a face with the decision, the truth, the confidence and sigma."""
     sigma = evaluation.trial.sigma
     level, active = int(frames.labels[row, au]), bool(evaluation.decisions[row, au])
-    rank = float((sigma[frames.usable & frames.of_split(SPLIT), au] < sigma[row, au]).mean())
+    rank = float((sigma[_usable_cells(frames)[:, au], au] < sigma[row, au]).mean())
     return _Face(
         jpeg=store.encode_jpeg(thumbnail(row), QUALITY),
         frame=f"{frames.videos[frames.video[row]]}, frame {frames.frame[row]}, {frames.time[row]:.1f} s",
-        au=f"{AUS[au]} {NAMES[AUS[au]]}",
+        au=label_au(frames.aus[au]),
         decision=f"decided {'active' if active else 'not active'}",
         right=active == (level >= 1),
         lines=(

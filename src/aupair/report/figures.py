@@ -9,7 +9,7 @@ import hashlib
 import html
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,8 +21,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from aupair import store
-from aupair.aus import AUS, NAMES
-from aupair.report.formatting import interval, number
+from aupair.aus import label_au
+from aupair.report.formatting import UNDEFINED, interval, number
 
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#aa4499", "#9a9a9a")
 """The colours of Okabe and Ito, which colour-blind readers can tell apart."""
@@ -143,6 +143,7 @@ def intervals(rows: Sequence[Interval], title: str, label: str, marks: Mapping[s
     for (text, value), style in zip(marks.items(), ("--", ":")):
         axis.axvline(value, color=INK, linewidth=1, linestyle=style, label=text)
     _name_rows(axis, [row.name for row in rows])
+    _mark_undefined(axis, [place for place, row in enumerate(rows) if not np.isfinite(row.value)])
     axis.set_xlabel(label)
     axis.locator_params(axis="x", nbins=5)
     _legend(figure, axis, 2)
@@ -159,24 +160,27 @@ def au_bars(rows: Mapping[str, Tree], key: str, label: str) -> Drawing:
         key: the metric in `per_au`, such as f1 or icc.
         label: its name on the axis.
     """
-    values = {name: np.array([row["per_au"][au].get(key) for au in AUS], np.float64) for name, row in rows.items()}
-    figure, axes = _figure((4.8, 5.4))
-    axis, place = axes[0, 0], np.arange(len(AUS))
+    aus = list(rows["P2"]["per_au"])
+    values = {name: np.array([row["per_au"][au].get(key) for au in aus], np.float64) for name, row in rows.items()}
+    figure, axes = _figure((4.8, 0.9 + 0.375 * max(len(aus), 3)))
+    axis, place = axes[0, 0], np.arange(len(aus))
     for name, text, colour, shift in ((WITHOUT, "without uncertainty", GREY, -0.2), (WITH, "P1: with it", BLUE, 0.2)):
         axis.barh(place + shift, np.nan_to_num(values[name]), 0.36, color=colour, label=text)
-        for k, au in enumerate(AUS):
+        for k, au in enumerate(aus):
             _whisker(axis, rows[name]["per_au"][au].get(f"{key}_interval"), k + shift, INK, 1.0)
     if "all-one" in rows:
         axis.vlines(values["all-one"], place - 0.42, place + 0.42, color=RED, linewidth=2.5, label="all one")
     chosen = np.where(values["P2"] == values[WITHOUT], -0.2, 0.2)
-    differ = values[WITHOUT] != values[WITH]
+    known = np.isfinite(values[WITHOUT]) & np.isfinite(values[WITH])
+    differ = known & (values[WITHOUT] != values[WITH])
     dots = {"marker": "o", "s": 16, "facecolor": "white", "edgecolor": INK, "linewidth": 1, "zorder": 3}
     axis.scatter(np.full(differ.sum(), 0.02), (place + chosen)[differ], **dots, label="chosen (P2)")
     axis.set_xlim(min(0.0, float(np.nanmin([values[WITHOUT], values[WITH]], initial=0.0))), 1)
-    _name_rows(axis, [f"{au} {NAMES[au]}" for au in AUS])
+    _name_rows(axis, [label_au(au) for au in aus])
+    _mark_undefined(axis, place[~known])
     axis.set_xlabel(label)
     _legend(figure, axis, 2)
-    described = (f"{au} {number(a)}, P1 {number(b)}" for au, a, b in zip(AUS, values[WITHOUT], values[WITH]))
+    described = (f"{au} {number(a)}, P1 {number(b)}" for au, a, b in zip(aus, values[WITHOUT], values[WITH]))
     return Drawing(figure, f"{label} of each AU on validation", "Without uncertainty: " + "; ".join(described))
 
 
@@ -275,6 +279,13 @@ def _name_rows(axis: Axes, names: Sequence[str]) -> None:
     axis.set_ylim(max(len(names), 1) - 0.5, -0.5)
     axis.tick_params(axis="y", length=0)
     axis.grid(axis="y", visible=False)
+
+
+def _mark_undefined(axis: Axes, places: Iterable[int]) -> None:
+    """Write at some lines of a figure that their value is undefined."""
+    style: dict[str, Any] = {"fontsize": 7, "fontstyle": "italic", "va": "center", "color": INK}
+    for place in places:
+        axis.text(0.02, place, UNDEFINED, transform=axis.get_yaxis_transform(), **style)
 
 
 def _whisker(axis: Axes, edges: Sequence[float | None] | None, place: float, colour: str, width: float) -> None:

@@ -2,20 +2,23 @@
 
 from collections.abc import Sequence
 
-UNKNOWN = "–"
-"""The text for None and NaN."""
+EMPTY = "–"
+"""The text of a cell in which there cannot be a figure."""
+UNDEFINED = "undefined"
+"""The text for None and NaN, a figure of nothing."""
 
 
 def number(value: float | None, digits: int = 3) -> str:
     """Return a number as text."""
-    return UNKNOWN if value is None or value != value else f"{value:.{digits}f}"
+    return UNDEFINED if value is None or value != value else f"{value:.{digits}f}"
 
 
 def percent(value: float | None) -> str:
     """Return a share as a percentage."""
-    return UNKNOWN if value is None or value != value else f"{100 * value:.1f} %"
+    return UNDEFINED if value is None or value != value else f"{100 * value:.1f} %"
 
 
 def interval(edges: Sequence[float | None] | None, digits: int = 3) -> str:
-    """Return an interval in brackets, or an empty string if there is none."""
-    return "" if edges is None else f"[{number(edges[0], digits)}, {number(edges[1], digits)}]"
+    """Return an interval in brackets, or an empty string if there is none or it is undefined."""
+    ends = [number(edge, digits) for edge in edges or ()]
+    return "" if UNDEFINED in ends or not ends else f"[{', '.join(ends)}]"

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from aupair import __version__, store
-from aupair.aus import AUS, NAMES
+from aupair.aus import label_au
 from aupair.data.frames import Frames
 from aupair.evaluation.cost import cost_of_files
 from aupair.evaluation.evaluate import Evaluation
@@ -18,7 +18,14 @@ from aupair.report.document import html_page, markdown
 from aupair.report.faces import Thumbnail, montages, thumbnails
 from aupair.report.figures import Drawing
 from aupair.report.tables import Table
-from aupair.report.timelines import draw_timeline, nearest_to_even, stretch, validation_series, videos_to_show
+from aupair.report.timelines import (
+    draw_timeline,
+    label_changes,
+    nearest_to_even,
+    stretch,
+    validation_series,
+    videos_to_show,
+)
 
 Tree = Mapping[str, Any]
 
@@ -73,6 +80,7 @@ def write_reports(evaluation: Evaluation, frames: Frames, places: Places, pairs:
     data = {
         "counts": tables.frame_counts(frames),
         "positives": tables.positives(frames),
+        "partial": tables.is_partial(frames),
         "pairs": Table("Fixed pairs of each AU: drawn, of all there are in a split", pairs[0], pairs[1:]),
     }
     thumbnail = thumbnails(sources.faces, frames)
@@ -105,7 +113,9 @@ def _drawings(metrics: Tree, selection: Tree) -> dict[str, Any]:
         ),
         "risk_coverage": figures.risk_coverage(decisions["risk_coverage"], decisions["error"]),
         "risk_coverage_of_aus": [
-            figures.risk_coverage(own["risk_coverage"], own["error"], au) for au, own in decisions["per_au"].items()
+            figures.risk_coverage(own["risk_coverage"], own["error"], au)
+            for au, own in decisions["per_au"].items()
+            if own["error"] is not None
         ],
     }
 
@@ -113,8 +123,8 @@ def _drawings(metrics: Tree, selection: Tree) -> dict[str, Any]:
 def _choice(selection: Tree) -> Drawing:
     """Draw the difference that uncertainty makes for each AU, with its interval and the chosen mapping."""
     rows, tie = [], float(selection["tie"])
-    for au in AUS:
-        entry, name = selection[au], f"{au} {NAMES[au]}"
+    for au in selection["aus"]:
+        entry, name = selection[au], label_au(au)
         colour, legend = (figures.BLUE, "with") if uses_uncertainty(entry) else (figures.ORANGE, "without")
         value, edges = entry["difference"], entry["difference_interval"]
         rows.append(figures.Interval(name, np.nan if value is None else value, edges, colour, f"{legend} uncertainty"))
@@ -130,16 +140,17 @@ def _first_timeline(evaluation: Evaluation, frames: Frames) -> Drawing:
     return draw_timeline(series, f"Pseudo-intensity in {frames.videos[video]}", columns=2)
 
 
-def _timelines(evaluation: Evaluation, frames: Frames, thumbnail: Thumbnail) -> Iterator[tuple[Drawing, Drawing]]:
-    """Draw a stretch of each video to show: the AUs that change most below faces, and the other AUs."""
+def _timelines(
+    evaluation: Evaluation, frames: Frames, thumbnail: Thumbnail
+) -> Iterator[tuple[Drawing, Drawing | None]]:
+    """Draw a stretch of each video to show: the AUs that change most below faces, and the other AUs if there are any."""
     for video in videos_to_show(frames):
         rows, name = stretch(frames, frames.slices()[video]), frames.videos[video]
-        active = frames.labels[rows] >= 1
-        order = np.argsort(-(active[1:] != active[:-1]).sum(0), kind="stable")
+        order = np.argsort(-label_changes(frames.labels[rows]).sum(0), kind="stable")
         series = validation_series(evaluation, frames, rows)
         faces = [thumbnail(rows.start + k) for k in nearest_to_even(frames.time[rows], frames.ok[rows])]
-        first = draw_timeline(series, name, sorted(order[:OPEN]), faces=faces)
-        yield first, draw_timeline(series, f"{name}: the other AUs", sorted(order[OPEN:]))
+        first, others = draw_timeline(series, name, sorted(order[:OPEN]), faces=faces), sorted(order[OPEN:])
+        yield first, draw_timeline(series, f"{name}: the other AUs", others) if others else None
 
 
 def _from_sources(sources: Sources, frames: Frames, metrics: Tree) -> dict[str, Any]:

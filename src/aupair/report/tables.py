@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aupair.aus import AUS, NAMES, SPLITS
+from aupair.aus import SPLITS, label_au
 from aupair.data.frames import Frames
 from aupair.evaluation.metrics import CHALLENGE_FIGURES
 from aupair.evaluation.selection import uses_uncertainty
-from aupair.report.formatting import UNKNOWN, interval, number, percent
+from aupair.report.formatting import EMPTY, UNDEFINED, interval, number, percent
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
@@ -87,37 +87,63 @@ def headline(metrics: Tree, split: str = "validation") -> "RichTable":
     from rich import box
     from rich.table import Table as RichTable
 
-    note = "chosen on validation" if metrics["chosen_on"] == "validation" else None
-    table = RichTable("", title=f"Scores on {split}", caption=note, box=box.SIMPLE_HEAD, pad_edge=False)
+    notes = ["Chosen on validation."] if metrics["chosen_on"] == "validation" else []
+    note = " ".join([*notes, complete_frames(metrics)]).strip()
+    table = RichTable("", title=f"Scores on {split}", caption=note or None, box=box.SIMPLE_HEAD, pad_edge=False)
     for name in (*(COLUMNS[key] for key in CHALLENGE_FIGURES), "95 % interval"):
         table.add_column(name, justify="right", no_wrap=True)
     for name, row in rows_of(metrics, split).items():
-        edges = "{}-{}".format(*map(number, row["intervals"]["score"]))
+        edges = interval(row["intervals"]["score"]) or UNDEFINED
         cells = (number(row[key]) for key in CHALLENGE_FIGURES)
         table.add_row(ROWS[name], *cells, edges, style="bold" if name == "P2" else None)
     return table
 
 
+def complete_frames(metrics: Tree) -> str:
+    """Return over how many frames the figures of all AUs together go; "" if every annotated frame has all labels."""
+    counts: Tree = metrics.get("frames", {})
+    if all(own["complete"] == own["annotated"] for own in counts.values()):
+        return ""
+    parts = [
+        f"{own['complete']:,} of the {own['annotated']:,} annotated frames of {name}" for name, own in counts.items()
+    ]
+    return f"Exact match and the 2021 score go over the frames in which all AUs are labelled: {', '.join(reversed(parts))}."
+
+
 def frame_counts(frames: Frames) -> Table:
     """Return how many videos, people and frames each split has."""
-    annotated, lines = frames.labels[:, 0] >= 0, []
+    annotated, complete, lines = frames.labelled.any(axis=1), frames.labelled.all(axis=1), []
+    partial = is_partial(frames)
     for split in SPLITS:
         own = frames.of_split(split)
         people, videos = (len(np.unique(values[own])) for values in (frames.subject, frames.video))
-        counts = (videos, people, own.sum(), (own & frames.ok).sum(), (own & annotated).sum())
+        counts = [videos, people, own.sum(), (own & frames.ok).sum(), (own & annotated).sum()]
+        counts += [(own & complete).sum()] if partial else []
         lines.append([split, *(f"{int(count):,}" for count in counts)])
-    head = ["", "videos", "people", "frames", "with a face", "annotated"]
+    head = ["", "videos", "people", "frames", "with a face", "annotated", *(["with all labels"] if partial else [])]
     caption = "Networks are fitted on fit, all is chosen on select, validation is for the final figures"
     return Table(caption, head, lines)
 
 
 def positives(frames: Frames) -> Table:
-    """Return the share of active frames of each AU and split."""
-    annotated, lines = frames.labels[:, 0] >= 0, []
-    for k, au in enumerate(AUS):
-        active = [frames.labels[annotated & frames.of_split(split), k] >= 1 for split in SPLITS]
-        lines.append([au, *(percent(float(values.mean()) if len(values) else None) for values in active)])
-    return Table("Share of annotated frames in which the AU is active", ["AU", *SPLITS], lines)
+    """Return the share of active frames of each AU and split, with the numbers of labelled frames where these differ."""
+    lines, partial = [], is_partial(frames)
+    for k, au in enumerate(frames.aus):
+        cells: list[str] = []
+        for split in SPLITS:
+            levels = frames.labels[frames.of_split(split) & frames.labelled[:, k], k]
+            share = percent(float((levels >= 1).mean()) if len(levels) else None)
+            cells += [f"{len(levels):,}", share] if partial else [share]
+        lines.append([au, *cells])
+    if not partial:
+        return Table("Share of annotated frames in which the AU is active", ["AU", *SPLITS], lines)
+    head = ["AU", *(name for split in SPLITS for name in (split, "active"))]
+    return Table("Labelled frames of each AU and split, and the share in which it is active", head, lines)
+
+
+def is_partial(frames: Frames) -> bool:
+    """Return whether some annotated frames lack the labels of some AUs."""
+    return bool((frames.labelled.any(axis=1) & ~frames.labelled.all(axis=1)).any())
 
 
 def scores(metrics: Tree, split: str) -> Table:
@@ -134,11 +160,11 @@ def intensity_of_aus(metrics: Tree) -> Table:
     """Return the scores of the predicted intensities of each AU on validation: ICC, PCC and MAE."""
     rows = rows_of(metrics, "validation", "intensity_rows")
     lines = []
-    for au in AUS:
+    for au in metrics["aus"]:
         row, ours = rows["P2"]["per_au"][au], [rows[name]["per_au"][au]["icc"] for name in OURS]
-        icc = [number(ours[0]), number(ours[1]), f"{number(ours[2])} {interval(row['icc_interval'])}"]
+        icc = [number(ours[0]), number(ours[1]), f"{number(ours[2])} {interval(row['icc_interval'])}".rstrip()]
         errors = (row["pcc"], row["mae"], rows["fit-median"]["per_au"][au]["mae"])
-        lines.append([f"{au} {NAMES[au]}", *icc, *map(number, errors)])
+        lines.append([label_au(au), *icc, *map(number, errors)])
     head = ["AU", *(f"ICC(3,1), {name}" for name in OURS), "PCC, P2", "MAE, P2", f"MAE, {ROWS['fit-median']}"]
     return Table("Intensity of each AU on validation", head, lines)
 
@@ -147,13 +173,13 @@ def choice(metrics: Tree, selection: Tree) -> Table:
     """Return the F1 of each AU on validation, and whether its mapping uses uncertainty, with the evidence for that."""
     rows, names = rows_of(metrics, "validation"), ("all-one", *OURS)
     lines = []
-    for au in AUS:
+    for au in metrics["aus"]:
         entry, row = selection[au], [rows[name]["per_au"][au] for name in names]
-        difference = f"{number(entry['difference'])} {interval(entry['difference_interval'])}"
+        difference = f"{number(entry['difference'])} {interval(entry['difference_interval'])}".rstrip()
         uses = "with" if uses_uncertainty(entry) else "without"
         numbers = [*(number(figures["f1"]) for figures in row), uses, number(entry["threshold"])]
         evidence = [difference, number(entry["probability_with_better"])]
-        lines.append([f"{au} {NAMES[au]}", percent(row[-1]["positives"]), *numbers, *evidence])
+        lines.append([label_au(au), percent(row[-1]["positives"]), *numbers, *evidence])
     head = ["AU", "positives", *names, "chosen", "threshold", "difference", "P(with is better)"]
     return Table("F1 of each AU on validation, and the choice", head, lines)
 
@@ -172,7 +198,7 @@ def uncertainty(metrics: Tree) -> Table:
         "ECE of the confidence of a decision": number(block["confidence_ece"]),
         "Brier score of the confidence": number(block["confidence_brier"]),
     }
-    lines += [[text, value, UNKNOWN] for text, value in only_validation.items()]
+    lines += [[text, value, EMPTY] for text, value in only_validation.items()]
     return Table("Pseudo-intensity and uncertainty", ["figure", "validation", "select"], lines)
 
 
@@ -196,7 +222,7 @@ def selective(metrics: Tree) -> Table:
     coverages = sorted({coverage for _, coverage in cells}, reverse=True)
     lines = [[way, *(cells[way, coverage] for coverage in coverages)] for way in dict.fromkeys(way for way, _ in cells)]
     for key, text in (("f1", "mean F1"), ("accuracy", "accuracy")):
-        gain = [_difference(block["gain_at_80"][key]) if coverage == 0.8 else UNKNOWN for coverage in coverages]
+        gain = [_difference(block["gain_at_80"][key]) if coverage == 0.8 else EMPTY for coverage in coverages]
         lines.append([f"confidence less random, {text}", *gain])
     return Table("Mean F1 / accuracy on validation", ["kept", *(f"{100 * c:.0f} %" for c in coverages)], lines)
 
@@ -215,7 +241,7 @@ def uncertainty_of_aus(metrics: Tree) -> Table:
     """Return for each AU the figures that measure the use of sigma and the confidence on validation."""
     block, decisions = metrics["uncertainty"], metrics["decisions"]["per_au"]
     lines = []
-    for au in AUS:
+    for au in metrics["aus"]:
         nll, right, own = block["pair_nll"]["per_au"][au], block["auroc_correct"]["per_au"][au], decisions[au]
         regions = (block[f"auroc_{name}"]["per_au"] or {} for name in ("own_region", "other_region", "turned"))
         numbers = [nll["h"], nll["constant"], block["ece_per_au"][au]["h"], right["margin_over_sigma"], right["margin"]]
@@ -247,7 +273,7 @@ def cost_of_parts(cost: Tree) -> Table:
 
 def compared_figure(selection: Tree) -> str:
     """Return the name of the metric by which the two mappings were compared."""
-    return INTENSITY["icc"] if selection[AUS[0]]["chosen_by"] == "icc" else "1/2 (F1 + accuracy)"
+    return INTENSITY["icc"] if selection[selection["aus"][0]]["chosen_by"] == "icc" else "1/2 (F1 + accuracy)"
 
 
 def rows_of(metrics: Tree, split: str, key: str = "rows") -> dict[str, Tree]:
@@ -269,4 +295,4 @@ def _of_rows(rows: Sequence[Tree], split: str, caption: str, columns: Mapping[st
 
 def _difference(row: Tree) -> str:
     """Return a difference and its interval."""
-    return f"{number(row['difference'])} {interval(row['interval'])}"
+    return f"{number(row['difference'])} {interval(row['interval'])}".rstrip()

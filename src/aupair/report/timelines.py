@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from aupair.aus import label_au
+from aupair.aus import NOT_ANNOTATED, label_au
 from aupair.data.frames import Frames
 from aupair.evaluation.evaluate import Evaluation
 from aupair.report.figures import BLUE, INK, ORANGE, PURPLE, RED, STYLE, Drawing
@@ -220,9 +220,10 @@ def videos_to_show(frames: Frames, count: int = 2, split: str = "validation") ->
     activity: dict[int, tuple[int, int]] = {}
     usable, slices = frames.of_split(split) & frames.usable, frames.slices()
     for video, rows in enumerate(slices):
-        active = frames.labels[rows][usable[rows]] >= 1
-        if len(active):
-            activity[video] = int((active.any(0) & ~active.all(0)).sum()), int(active.sum())
+        labels = frames.labels[rows][usable[rows]]
+        active, inactive = labels >= 1, labels == 0
+        if len(labels):
+            activity[video] = int((active.any(0) & inactive.any(0)).sum()), int(active.sum())
     person = {video: int(frames.subject[slices[video].start]) for video in activity}
     shown: list[int] = []
     while activity and len(shown) < count:
@@ -233,13 +234,18 @@ def videos_to_show(frames: Frames, count: int = 2, split: str = "validation") ->
     return shown
 
 
+def label_changes(labels: np.ndarray) -> np.ndarray:
+    """Return where an AU comes or goes between two frames that have its label: (n - 1, A) bool, from labels (n, A)."""
+    active, labelled = labels >= 1, labels != NOT_ANNOTATED
+    return (active[1:] != active[:-1]) & labelled[1:] & labelled[:-1]
+
+
 def stretch(frames: Frames, rows: slice) -> slice:
     """Return the stretch of SECONDS in which most labels of a video change, or all rows of a shorter video."""
     time = frames.time[rows]
     if not len(time) or time[-1] - time[0] <= SECONDS:
         return rows
-    active = frames.labels[rows] >= 1
-    changes = np.concatenate([[0], np.cumsum((active[1:] != active[:-1]).sum(1))])
+    changes = np.concatenate([[0], np.cumsum(label_changes(frames.labels[rows]).sum(1))])
     ends = np.searchsorted(time, time + SECONDS, "right") - 1
     start = int(np.argmax(changes[ends] - changes))
     return slice(rows.start + start, rows.start + int(ends[start]) + 1)
