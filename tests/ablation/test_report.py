@@ -8,6 +8,7 @@ import pytest
 
 from aupair import store
 from aupair.ablation import report
+from aupair.aus import AFFWILD2
 from aupair.evaluation.metrics import Counts
 
 EVIDENCE = {"pair_accuracy": 0.9, "pair_nll": 0.17, "pair_nll_constant": 0.19, "ece_order": 0.03}
@@ -17,9 +18,10 @@ def scored(name: str, group: str, right: int) -> dict[str, Any]:
     """Return a row of 20 videos in which about `right` of 40 positives and of 40 negatives are right."""
     noise = np.random.default_rng(0).integers(-2, 3, (20, 12))
     cells = np.stack([right + noise, 40 - right - noise, 40 - right - noise, right + noise], axis=-1)
-    counts = Counts(cells, np.full(20, right // 2), np.full(20, 80))
+    counts = Counts(cells, cells, np.full(20, right // 2), np.full(20, 80))
     return {
         "name": name, "group": group, "text": name, "rule": "P2", "settings": {"a.b": right}, "state": "scored",
+        "aus": AFFWILD2, "frames": {"validation": {"annotated": 1600, "complete": 1600}},
         "counts": {"select": counts, "validation": counts}, "evidence": {"select": EVIDENCE, "validation": EVIDENCE},
         "cost": {"parameters": 2e6, "gmac_per_frame": 0.5},
     }  # fmt: skip

@@ -31,7 +31,7 @@ def parsed(base: Params) -> dict[str, Params]:
     params_of_rows = {}
     for row in ROWS:
         with suppress(ParamsError):
-            params_of_rows[row.name] = row.params(base)
+            params_of_rows[row.name] = row.params(base, 12)
     assert set(params_of_rows) >= {row.name for row in ROWS} - {"wide", "per-au-narrow"}
     return params_of_rows
 
@@ -57,18 +57,18 @@ def test_rows_of_the_same_settings_share_a_run_and_others_do_not(base: Params) -
 def test_explicit_pairs_see_as_many_images_a_step(base: Params) -> None:
     row = next(row for row in ROWS if row.name == "explicit")
     if base.sample_pairs.mode == "reference":
-        assert row.why_unfit(base) == "params.yaml has these settings already"
+        assert row.why_unfit(base, 12) == "params.yaml has these settings already"
     else:
-        assert row.why_unfit(base) == ""
-        assert row.params(base).train_pseudo_intensity.optimiser == base.train_pseudo_intensity.optimiser
+        assert row.why_unfit(base, 12) == ""
+        assert row.params(base, 12).train_pseudo_intensity.optimiser == base.train_pseudo_intensity.optimiser
 
 
 def test_a_row_that_changes_nothing_or_does_not_fit_says_so(base: Params) -> None:
-    unfit = {row.name for row in ROWS if row.why_unfit(base)}
+    unfit = {row.name for row in ROWS if row.why_unfit(base, 12)}
     paper = {"explicit", "half", "network", "wide", "per-au-narrow"}
     assert unfit == (set() if base.sample_pairs.mode == "groups" else paper)
     integrated = parsed(base)["integrated"]
-    reasons = {row.name: row.why_unfit(integrated) for row in ROWS}
+    reasons = {row.name: row.why_unfit(integrated, 12) for row in ROWS}
     assert reasons["integrated"] == "params.yaml has these settings already"
     assert "`integrated` in both" in reasons["network"]
     assert "no effect with kind: integrated" in reasons["printed"]

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from aupair.ablation.scoring import FinishedRun, _person_percentile, _rule_cost, row_figures
+from aupair.aus import AFFWILD2
 from aupair.evaluation.metrics import Counts
 from aupair.evaluation.selection import annotated_cells
 from aupair.params import Params, load_params
@@ -23,7 +24,7 @@ def run(finished: Path, tiny: Params) -> FinishedRun:
 def test_evaluates_rows_come_out_again(run: FinishedRun, rule: str) -> None:
     for split, counts in run.score(rule)["counts"].items():
         (row,) = [row for row in run.metrics["rows"] if (row["name"], row["split"]) == (rule, split)]
-        result = row_figures(counts, None, 10, (0,))
+        result = row_figures(counts, None, run.frames.aus, 10, (0,))
         for key in ("f1", "accuracy", "exact_match", "score"):
             assert result[key] == pytest.approx(row[key], abs=1e-12), (split, key)
         assert result["per_au"]["AU12"]["f1"] == pytest.approx(row["per_au"]["AU12"]["f1"], abs=1e-12)
@@ -62,7 +63,7 @@ def test_a_score_has_a_count_for_each_video_and_the_evidence_of_both_splits(run:
 
 def test_a_rule_costs_the_networks_that_it_needs() -> None:
     value, plain, whole, none = (
-        _rule_cost(rule, BASE)["gmac_per_frame"] for rule in ("value", "no-uncertainty", "P1", "all-zero")
+        _rule_cost(rule, BASE, 12)["gmac_per_frame"] for rule in ("value", "no-uncertainty", "P1", "all-zero")
     )
     assert 0 == none < value < plain < whole
 
@@ -71,14 +72,15 @@ def test_the_difference_is_of_the_same_draws() -> None:
     rng = np.random.default_rng(0)
     right = rng.integers(20, 40, (30, 12))
     cells = np.stack([right, 40 - right, 40 - right, right], axis=-1)
-    counts = Counts(cells, np.zeros(30, np.int64), np.full(30, 80))
-    better = Counts(cells + np.array([3, 0, 0, 3]), np.zeros(30, np.int64), np.full(30, 86))
+    counts = Counts(cells, cells, np.zeros(30, np.int64), np.full(30, 80))
+    more_cells = cells + np.array([3, 0, 0, 3])
+    better = Counts(more_cells, more_cells, np.zeros(30, np.int64), np.full(30, 86))
     same, more = (
-        row_figures(counts, counts, 500, (0,))["less_reference"]["f1"],
-        row_figures(better, counts, 500, (0,))["less_reference"]["f1"],
+        row_figures(counts, counts, AFFWILD2, 500, (0,))["less_reference"]["f1"],
+        row_figures(better, counts, AFFWILD2, 500, (0,))["less_reference"]["f1"],
     )
     assert (same["difference"], same["interval"], same["probability"]) == (0, [0, 0], 0.5)
     assert 0 < more["interval"][0] < more["difference"] < more["interval"][1]  # its own interval is far wider
     assert more["probability"] == 1
-    alone = row_figures(better, counts, 500, (0,))["intervals"]["f1"]
+    alone = row_figures(better, counts, AFFWILD2, 500, (0,))["intervals"]["f1"]
     assert alone[1] - alone[0] > 3 * (more["interval"][1] - more["interval"][0])

@@ -12,7 +12,7 @@ import pytest
 from aupair import store
 from aupair.ablation.student import REPORTS, _student_params
 from aupair.ablation.workspace import FOLDER
-from aupair.aus import AUS
+from aupair.aus import AFFWILD2
 from aupair.errors import ParamsError
 from aupair.evaluation.cost import cost_of
 from aupair.params import load_params
@@ -103,7 +103,7 @@ def test_another_teacher_is_learned_from_anew_and_is_not_the_one_of_the_reports(
     recognizer = Recognizer.load(f"models:/aupair/{number}", "cpu")
     rows = store.read_faces(next(iter(sorted((checkout / "work" / "faces").glob("*.arrow"))))).to_pylist()
     faces = np.stack([store.decode_jpeg(row["jpeg"]) for row in rows if row["status"] == "ok"])
-    assert recognizer.predict_faces(faces, 6.0).decision.shape == (len(faces), len(AUS))
+    assert recognizer.predict_faces(faces, 6.0).decision.shape == (len(faces), len(AFFWILD2))
 
 
 def test_what_is_missing_or_wrong_is_one_line(home: Path, aupair: Command) -> None:
@@ -144,7 +144,7 @@ def test_students_are_small_and_see_no_more_than_they_need(name: str, side: int)
     assert params.preprocess_faces == teacher.preprocess_faces
     assert teacher.preprocess_faces.size // network.shrink == side
     assert network.weights == "none"
-    ours, theirs = cost_of(params)["parts"], cost_of(teacher)["parts"]
+    ours, theirs = cost_of(params, 12)["parts"], cost_of(teacher, 12)["parts"]
     assert sum(part["gmac_per_frame"] for part in ours.values()) < 0.4 * sum(
         p["gmac_per_frame"] for p in theirs.values()
     )

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
-from aupair.aus import AUS
+from aupair.aus import AFFWILD2
 from aupair.evaluation.abstention import (
     Decisions,
     _abstention_at_limits,
@@ -14,10 +14,11 @@ from aupair.evaluation.abstention import (
     decision_figures,
     leave_out,
 )
-from aupair.evaluation.confidence import TERMS, Confidence, _confidence_quantiles
+from aupair.evaluation.calibration import _confidence_quantiles
+from aupair.evaluation.confidence import TERMS, Confidence
 from aupair.params import Evaluate
 
-A = len(AUS)
+A = len(AFFWILD2)
 QUICK = Evaluate(bootstrap=100)
 CONFIDENCE = Confidence(np.zeros((A, len(TERMS))), np.zeros((101, 2, A)))
 
@@ -34,7 +35,8 @@ def draw(seed: int = 0, n: int = 600, sign: int = 1, surest: float = 0.99) -> De
     truth = decisions ^ (rng.random((n, A)) > p)
     claimed = p if sign > 0 else 1.0 - p
     rankings = {"confidence": claimed, "margin": claimed + 0.1 * rng.random((n, A)), "certainty": rng.random((n, A))}
-    return Decisions(decisions, truth, np.repeat(np.arange(6, dtype=np.int32), n // 6), rankings)
+    video = np.repeat(np.arange(6, dtype=np.int32), n // 6)
+    return Decisions(AFFWILD2, decisions, truth, np.ones((n, A), bool), video, rankings)
 
 
 def test_the_figures_are_those_of_loops() -> None:
@@ -44,7 +46,7 @@ def test_the_figures_are_those_of_loops() -> None:
     assert tree["cells"] == wrong.size
     assert tree["error"] == pytest.approx(wrong.mean())
     for au, own in (("AU1", wrong[:, 0]), ("AU26", wrong[:, -1])):
-        k = AUS.index(au)
+        k = AFFWILD2.index(au)
         p = decisions.rankings["confidence"][:, k]
         order = sorted(range(len(p)), key=lambda row: -p[row])
         risks = [sum(own[row] for row in order[:count]) / count for count in range(1, len(p) + 1)]
@@ -143,7 +145,7 @@ def test_ranked_together_the_active_decisions_go_first_and_f1_with_them() -> Non
 
 def test_the_effect_of_predict_is_measured_at_the_limits_of_select() -> None:
     select, decisions = draw(1), draw(2)
-    quantiles = _confidence_quantiles(select.rankings["confidence"], select.active)
+    quantiles = _confidence_quantiles(select.rankings["confidence"], select.active, select.counted)
     risks = np.linspace(0.2, 0.1, 101)
     confidence = Confidence(np.zeros((A, len(TERMS))), quantiles, risks, risks + 0.05)
     rows = {one["name"]: one for one in _abstention_at_limits(decisions, confidence)}
@@ -160,8 +162,8 @@ def test_the_effect_of_predict_is_measured_at_the_limits_of_select() -> None:
 def test_leave_out_equals_sorting(share: float) -> None:
     rng = np.random.default_rng(3)
     score = np.stack([rng.integers(0, 4, 301) / 2, np.zeros(301), rng.normal(size=301)], axis=1)
-    usable = rng.random(301) < 0.7
-    rows, chance = np.flatnonzero(usable), np.random.default_rng(4)
+    usable = np.repeat(rng.random((301, 1)) < 0.7, 3, axis=1)
+    rows, chance = np.flatnonzero(usable[:, 0]), np.random.default_rng(4)
     expected = np.zeros(score.shape, bool)
     for au in range(3):
         order = np.lexsort((chance.random(len(rows)), score[rows, au]))

@@ -5,20 +5,21 @@ import pytest
 from scipy.special import expit
 from scipy.stats import beta
 
-from aupair.aus import AUS
+from aupair.aus import AFFWILD2
 from aupair.errors import ParamsError
-from aupair.evaluation.confidence import (
+from aupair.evaluation.calibration import (
     _FOLDS,
-    Confidence,
     HeldOut,
     _fit_confidence,
     _upper_bound,
     assign_calibration_folds,
     calibrate,
 )
-from aupair.evaluation.selection import tune_held_out, tune_threshold
+from aupair.evaluation.confidence import Confidence
+from aupair.evaluation.thresholds import tune_held_out, tune_threshold
+from evaluation.worlds import held_out
 
-A = len(AUS)
+A = len(AFFWILD2)
 
 
 def people(seed: int, number: int, frames: int = 40) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -31,10 +32,15 @@ def people(seed: int, number: int, frames: int = 40) -> tuple[np.ndarray, np.nda
     return truth + off + sigma * rng.normal(size=truth.shape), sigma, truth, person
 
 
-def held_out(seed: int, number: int) -> HeldOut:
+def tune(raw: np.ndarray, truth: np.ndarray, fold: np.ndarray) -> np.ndarray:
+    """Thresholds of fully labelled frames."""
+    return tune_held_out(raw, truth, np.ones(truth.shape, bool), fold)
+
+
+def decisions_of(seed: int, number: int) -> HeldOut:
     raw, sigma, truth, person = people(seed, number)
     fold = assign_calibration_folds(person, 0)
-    return HeldOut(raw, sigma, tune_held_out(raw, truth, fold), truth, person, fold)
+    return held_out(raw, sigma, tune(raw, truth, fold), truth, person=person, fold=fold)
 
 
 @pytest.mark.parametrize("number", [1, 3, 12])
@@ -51,21 +57,21 @@ def test_people_are_assigned_whole_and_evenly(number: int) -> None:
 def test_a_frames_thresholds_have_not_seen_its_person() -> None:
     raw, _, truth, person = people(0, 10)
     fold = assign_calibration_folds(person, 0)
-    tuned = tune_held_out(raw, truth, fold)
+    tuned = tune(raw, truth, fold)
     own_rows = fold == 2
     assert tuned[own_rows, 3] == pytest.approx(tune_threshold(raw[~own_rows, 3], truth[~own_rows, 3]))
     other = raw.copy()
     other[own_rows] = -other[own_rows]
-    np.testing.assert_array_equal(tune_held_out(other, truth, fold)[own_rows], tuned[own_rows])
-    assert (tune_held_out(other, truth, fold)[~own_rows] != tuned[~own_rows]).any()
+    np.testing.assert_array_equal(tune(other, truth, fold)[own_rows], tuned[own_rows])
+    assert (tune(other, truth, fold)[~own_rows] != tuned[~own_rows]).any()
 
 
 def test_one_person_alone_has_thresholds_of_their_own_and_no_bound() -> None:
     raw, sigma, truth, person = people(0, 1)
     fold = assign_calibration_folds(person, 0)
-    tuned = tune_held_out(raw, truth, fold)
+    tuned = tune(raw, truth, fold)
     assert tuned[0, 3] == pytest.approx(tune_threshold(raw[:, 3], truth[:, 3]))
-    confidence = calibrate(HeldOut(raw, sigma, tuned, truth, person, fold))
+    confidence = calibrate(held_out(raw, sigma, tuned, truth, person=person, fold=fold))
     assert confidence.bounds is not None
     assert (confidence.bounds == 1).all(), "nothing can be promised of other people"
 
@@ -75,11 +81,12 @@ def test_held_out_decisions_make_the_confidence_less_too_high() -> None:
     for seed in range(6):
         raw, sigma, truth, person = people(seed, 4)
         thresholds = np.array([tune_threshold(x, y) for x, y in zip(raw.T, truth.T)])
-        held = tune_held_out(raw, truth, assign_calibration_folds(person, 0))
+        held = tune(raw, truth, assign_calibration_folds(person, 0))
         new, new_sigma, new_truth, _ = people(100 + seed, 60)
         right = ((new >= thresholds) == new_truth).mean()
         sides = [
-            _fit_confidence(raw, sigma, own, truth)(new, new_sigma, thresholds).mean() for own in (thresholds, held)
+            _fit_confidence(held_out(raw, sigma, own, truth))(new, new_sigma, thresholds).mean()
+            for own in (thresholds, held)
         ]
         gaps.append([side - right for side in sides])
     seen, unseen = np.mean(gaps, axis=0)
@@ -88,15 +95,14 @@ def test_held_out_decisions_make_the_confidence_less_too_high() -> None:
 
 
 def test_the_risks_are_those_of_a_loop_over_folds_and_cells() -> None:
-    cells = held_out(0, 6)
+    cells = decisions_of(0, 6)
     confidence = calibrate(cells)
     assert confidence.risks is not None
     for share in (0, 20, 50):
         total = wrong = 0
         for fold in np.unique(cells.fold):
             rest, own = cells.fold != fold, np.flatnonzero(cells.fold == fold)
-            part = (cells.raw, cells.sigma, cells.thresholds, cells.truth)
-            regression = _fit_confidence(*(values[rest] for values in part))
+            regression = _fit_confidence(cells.subset(rest))
             values = regression(cells.raw, cells.sigma, cells.thresholds)
             for au in range(A):
                 active = cells.raw[:, au] >= cells.thresholds[:, au]
@@ -110,7 +116,7 @@ def test_the_risks_are_those_of_a_loop_over_folds_and_cells() -> None:
 
 
 def test_the_risk_falls_with_the_share_left_out_and_holds_for_new_people() -> None:
-    cells = held_out(0, 24)
+    cells = decisions_of(0, 24)
     confidence = calibrate(cells)
     assert confidence.risks is not None
     assert confidence.bounds is not None

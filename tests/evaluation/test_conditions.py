@@ -6,21 +6,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from aupair.aus import AUS
+from aupair.aus import AFFWILD2
 from aupair.data.frames import Frames
 from aupair.errors import DataError
-from aupair.evaluation.conditions import COLUMNS, load_conditions
+from aupair.evaluation.conditions import load_conditions
 from frame_sets import make_frames
+
+COLUMNS = ("video", "frame", "covered", *(f"hidden_{au}" for au in AFFWILD2), "yaw")
 
 
 def frames() -> Frames:
     """Two videos, three and two frames."""
-    return replace(make_frames((0, 0), np.zeros((5, len(AUS))), lengths=(3, 2)), videos=("a", "c"))
+    return replace(make_frames((0, 0), np.zeros((5, len(AFFWILD2))), lengths=(3, 2)), videos=("a", "c"))
 
 
 def row(video: str, frame: int, covered: float, yaw: float = 0.0) -> str:
     """One line of the file; AU2's region hidden as much as the face."""
-    hidden = ["0"] * len(AUS)
+    hidden = ["0"] * len(AFFWILD2)
     hidden[1] = str(covered)
     return ",".join([video, str(frame), str(covered), *hidden, str(yaw)])
 

@@ -5,19 +5,13 @@ import pytest
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 
-from aupair.aus import AUS
+from aupair.aus import AFFWILD2
 from aupair.errors import ArtifactError, ParamsError
-from aupair.evaluation.confidence import (
-    _SIDES,
-    TERMS,
-    Confidence,
-    _confidence_quantiles,
-    _fit_confidence,
-    _fit_logistic,
-    _regression_terms,
-)
+from aupair.evaluation.calibration import _confidence_quantiles, _fit_confidence, _fit_logistic
+from aupair.evaluation.confidence import SIDES, TERMS, Confidence, regression_terms
+from evaluation.worlds import held_out
 
-A = len(AUS)
+A = len(AFFWILD2)
 
 
 def draw(seed: int = 0, n: int = 4000) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -47,13 +41,13 @@ def test_logistic_is_drawn_to_its_prior() -> None:
 def test_terms_are_those_named() -> None:
     raw, sigma = np.array([[0.9, 0.1]]), np.array([[1.0, np.e]])
     np.testing.assert_allclose(
-        _regression_terms(raw, sigma, np.array([0.5, 0.5]))[0], [[1, 0.4, 1, 0.4, 0], [1, 0.4, 0, 0, 1]]
+        regression_terms(raw, sigma, np.array([0.5, 0.5]))[0], [[1, 0.4, 1, 0.4, 0], [1, 0.4, 0, 0, 1]]
     )
 
 
 def test_it_is_calibrated_on_unseen_frames() -> None:
     raw, sigma, thresholds, truth = draw(0)
-    confidence = _fit_confidence(raw, sigma, thresholds, truth)
+    confidence = _fit_confidence(held_out(raw, sigma, thresholds, truth))
     raw, sigma, thresholds, truth = draw(1)
     p, right = confidence(raw, sigma, thresholds), (raw >= thresholds) == truth
     for low in np.arange(0.5, 1.0, 0.1):
@@ -64,7 +58,7 @@ def test_it_is_calibrated_on_unseen_frames() -> None:
 
 def test_it_rises_with_the_margin_and_falls_with_sigma() -> None:
     raw, sigma, thresholds, truth = draw()
-    confidence = _fit_confidence(raw, sigma, thresholds, truth)
+    confidence = _fit_confidence(held_out(raw, sigma, thresholds, truth))
     for side in (1, -1):
         near, far = (confidence(thresholds[None] + side * m, np.full((1, A), 0.4), thresholds) for m in (0.1, 0.6))
         assert (far > near).all()
@@ -75,20 +69,22 @@ def test_it_rises_with_the_margin_and_falls_with_sigma() -> None:
 def test_an_au_without_errors_stays_near_the_shared_regression_and_below_1() -> None:
     raw, sigma, thresholds, truth = draw(n=60)
     truth[:, 3] = raw[:, 3] >= thresholds[3]
-    p = _fit_confidence(raw, sigma, thresholds, truth)(thresholds[None] + 0.01, np.full((1, A), 0.5), thresholds)
+    p = _fit_confidence(held_out(raw, sigma, thresholds, truth))(
+        thresholds[None] + 0.01, np.full((1, A), 0.5), thresholds
+    )
     assert 0.5 < p[0, 3] < 0.99
 
 
 def test_a_single_kind_of_outcome_and_a_constant_sigma_are_no_obstacle() -> None:
     raw, _, thresholds, _ = draw(n=30)
-    confidence = _fit_confidence(raw, np.ones_like(raw), thresholds, raw >= thresholds)
+    confidence = _fit_confidence(held_out(raw, np.ones_like(raw), thresholds, raw >= thresholds))
     assert (confidence(raw, np.ones_like(raw), thresholds) > 0.9).mean() > 0.9
 
 
 def test_the_limits_leave_out_the_same_share_of_each_au_and_decision() -> None:
     raw, sigma, thresholds, truth = draw()
-    p, active = _fit_confidence(raw, sigma, thresholds, truth)(raw, sigma, thresholds), raw >= thresholds
-    confidence = Confidence(np.zeros((A, len(TERMS))), _confidence_quantiles(p, active))
+    p, active = _fit_confidence(held_out(raw, sigma, thresholds, truth))(raw, sigma, thresholds), raw >= thresholds
+    confidence = Confidence(np.zeros((A, len(TERMS))), _confidence_quantiles(p, active, np.ones_like(active)))
     for share in (0.0, 0.2, 0.205, 0.9, 1.0):
         limits = confidence.limits(share)
         assert limits.shape == (2, A)
@@ -102,9 +98,9 @@ def test_an_au_that_was_never_decided_so_has_the_limits_of_the_others() -> None:
     rng = np.random.default_rng(0)
     p, active = rng.random((500, 3)), rng.random((500, 3)) < 0.3
     active[:, 1] = False
-    result = _confidence_quantiles(p, active)
+    result = _confidence_quantiles(p, active, np.ones_like(active))
     np.testing.assert_allclose(result[:, 1, 1], np.quantile(p[active], np.linspace(0, 1, 101)))
-    nobody = _confidence_quantiles(p, np.zeros_like(active))
+    nobody = _confidence_quantiles(p, np.zeros_like(active), np.ones_like(active))
     np.testing.assert_allclose(nobody[:, 1, 0], np.quantile(p, np.linspace(0, 1, 101)))
 
 
@@ -143,11 +139,11 @@ def test_the_error_of_a_risk_that_is_too_low_names_the_lowest_possible() -> None
 
 def test_it_survives_json() -> None:
     raw, sigma, thresholds, truth = draw(n=200)
-    fitted = _fit_confidence(raw, sigma, thresholds, truth)
-    quantiles = _confidence_quantiles(fitted(raw, sigma, thresholds), raw >= thresholds)
+    fitted = _fit_confidence(held_out(raw, sigma, thresholds, truth))
+    quantiles = _confidence_quantiles(fitted(raw, sigma, thresholds), raw >= thresholds, np.ones(raw.shape, bool))
     confidence = Confidence(fitted.coefficients, quantiles, BOUNDS - 0.01, BOUNDS)
-    tree = {au: confidence.au_to_json(k) for k, au in enumerate(AUS)} | confidence.risks_to_json()
-    assert set(tree["AU7"]["confidence_quantiles"]) == set(_SIDES)
+    tree = {au: confidence.au_to_json(k) for k, au in enumerate(AFFWILD2)} | confidence.risks_to_json()
+    assert set(tree["AU7"]["confidence_quantiles"]) == set(SIDES)
     again = Confidence.from_json(tree)
     for name in ("coefficients", "quantiles", "risks", "bounds"):
         np.testing.assert_array_equal(getattr(again, name), getattr(confidence, name))
@@ -156,7 +152,7 @@ def test_it_survives_json() -> None:
 
 def test_a_selection_of_an_older_version_decides_but_cannot_abstain() -> None:
     entry = {"confidence": dict.fromkeys(TERMS, 0.5)}
-    old = Confidence.from_json({**dict.fromkeys(AUS, entry), "confidence_quantiles": [0.0, 1.0]})
+    old = Confidence.from_json({**dict.fromkeys(AFFWILD2, entry), "confidence_quantiles": [0.0, 1.0]})
     assert old(np.full((1, A), 0.9), np.ones((1, A)), np.full(A, 0.5)).shape == (1, A)
     for ask in (old.limits, old.share_for_risk):
         with pytest.raises(
@@ -167,5 +163,5 @@ def test_a_selection_of_an_older_version_decides_but_cannot_abstain() -> None:
 
 def test_a_frame_without_a_face_has_no_confidence() -> None:
     raw, sigma, thresholds, truth = draw(n=50)
-    confidence = _fit_confidence(raw, sigma, thresholds, truth)
+    confidence = _fit_confidence(held_out(raw, sigma, thresholds, truth))
     assert np.isnan(confidence(np.full((1, A), np.nan), np.full((1, A), np.nan), thresholds)).all()

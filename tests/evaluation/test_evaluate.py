@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from aupair import store
-from aupair.aus import AUS, SPLITS
+from aupair.aus import AFFWILD2, SPLITS
 from aupair.errors import ArtifactError, DataError
+from aupair.evaluation.bootstrap import draw_resamples
 from aupair.evaluation.evaluate import Evaluation, evaluate_trials
-from aupair.evaluation.metrics import draw_resamples
 from aupair.evaluation.pair_order import Order
 from aupair.evaluation.selection import MAPPINGS, Selection, annotated_cells, filled_outputs
 from aupair.evaluation.uncertainty import _best_constant_sigma, _ece_of_orders, pair_nll
@@ -34,7 +34,7 @@ def test_metrics_have_every_key_of_the_contract(evaluation: Evaluation) -> None:
     for row in metrics["rows"]:
         assert figures | {"balanced_accuracy", "average_precision"} <= set(row)
         assert set(row["intervals"]) == figures
-        assert list(row["per_au"]) == list(AUS)
+        assert list(row["per_au"]) == list(AFFWILD2)
         for key in figures:
             low, high = row["intervals"][key]
             assert low <= high
@@ -94,7 +94,7 @@ def test_a_comparison_is_that_of_a_loop_over_resamples_of_videos(evaluation: Eva
     decided = {}
     for name, raw in zip(("no-uncertainty", "P1"), filled_outputs(trial, frames)):
         side = "without_uncertainty" if name == "no-uncertainty" else "with_uncertainty"
-        decided[name] = raw[cells.rows] >= np.array([evaluation.selection[au][side]["threshold"] for au in AUS])
+        decided[name] = raw[cells.rows] >= np.array([evaluation.selection[au][side]["threshold"] for au in AFFWILD2])
     gaps = []
     for weights in drawn:
         rows = np.concatenate([np.tile(np.flatnonzero(cells.video == 6 + v), w) for v, w in enumerate(weights)])
@@ -111,7 +111,7 @@ def test_a_comparison_is_that_of_a_loop_over_resamples_of_videos(evaluation: Eva
 
 def test_each_row_is_decided_by_its_mapping_at_its_threshold(evaluation: Evaluation) -> None:
     rows = {r["name"]: r["per_au"] for r in evaluation.metrics["rows"] if r["split"] == "select"}
-    for au in AUS:
+    for au in AFFWILD2:
         entry = evaluation.selection[au]
         chosen = entry["mapping"]
         for name, side in (("P1", "with_uncertainty"), ("no-uncertainty", "without_uncertainty"), ("P2", chosen)):
@@ -157,12 +157,12 @@ def test_a_cover_of_the_own_region_is_distinguished_from_that_of_another() -> No
 def test_figures_of_each_au_have_the_mean_that_stands_above_them(evaluation: Evaluation) -> None:
     block = evaluation.metrics["uncertainty"]
     for name in ("margin", "margin_over_sigma"):
-        own = [block["auroc_correct"]["per_au"][au][name] for au in AUS]
+        own = [block["auroc_correct"]["per_au"][au][name] for au in AFFWILD2]
         assert block["auroc_correct"][name] == pytest.approx(np.mean(own))
-    assert block["ece"] == pytest.approx(np.mean([block["ece_per_au"][au]["h"] for au in AUS]))
-    assert block["ece_constant"] == pytest.approx(np.mean([block["ece_per_au"][au]["constant"] for au in AUS]))
+    assert block["ece"] == pytest.approx(np.mean([block["ece_per_au"][au]["h"] for au in AFFWILD2]))
+    assert block["ece_constant"] == pytest.approx(np.mean([block["ece_per_au"][au]["constant"] for au in AFFWILD2]))
     decisions = evaluation.metrics["decisions"]
-    assert decisions["error"] == pytest.approx(np.mean([decisions["per_au"][au]["error"] for au in AUS]))
+    assert decisions["error"] == pytest.approx(np.mean([decisions["per_au"][au]["error"] for au in AFFWILD2]))
     for curve in (decisions["risk_coverage"]["confidence"], decisions["per_au"]["AU1"]["risk_coverage"]["confidence"]):
         np.testing.assert_allclose(curve["coverage"], np.arange(1, 21) / 20)
     assert decisions["risk_coverage"]["confidence"]["risk"][-1] == pytest.approx(decisions["error"])
@@ -223,7 +223,7 @@ def test_the_selection_survives_json_and_decides_alike(evaluation: Evaluation, t
     np.testing.assert_array_equal(selection.confidence_of(raw, trial.sigma), evaluation.confidence)
     assert selection.confidence.limits(0.2).shape == (2, A)
     assert selection.confidence.bounds is not None
-    for au in AUS:
+    for au in AFFWILD2:
         assert evaluation.selection[au]["mapping"] in MAPPINGS
         assert {"threshold", "with_uncertainty", "without_uncertainty", "probability_with_better"} <= set(
             evaluation.selection[au]

@@ -5,6 +5,7 @@ import pytest
 from scipy.stats import spearmanr
 from sklearn import metrics as sk
 
+from aupair.evaluation.bootstrap import draw_resamples
 from aupair.evaluation.metrics import (
     Counts,
     accuracy,
@@ -13,13 +14,12 @@ from aupair.evaluation.metrics import (
     balanced_accuracy,
     calibration_bins,
     challenge_figures,
-    constant_decisions,
     count_decisions,
-    draw_resamples,
     f1,
     macro,
     spearman,
 )
+from aupair.evaluation.rows import constant_decisions
 
 
 def draw(seed: int, n: int = 300, a: int = 12) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -71,7 +71,7 @@ def test_a_resample_equals_repeating_the_videos_frames() -> None:
 
 
 def test_an_au_without_positives_has_f1_zero_and_the_recall_of_the_other_class() -> None:
-    counts = Counts(np.array([[0, 0, 0, 9], [0, 3, 0, 6]]), np.array(6), np.array(9))
+    counts = Counts(*[np.array([[0, 0, 0, 9], [0, 3, 0, 6]])] * 2, np.array(6), np.array(9))
     assert f1(counts).tolist() == [0, 0]
     np.testing.assert_allclose(balanced_accuracy(counts), [1, 6 / 9])
 
@@ -104,12 +104,14 @@ def test_macro_leaves_out_what_is_not_known() -> None:
 def test_the_best_constant_maximises_half_f1_plus_accuracy() -> None:
     rng = np.random.default_rng(0)
     truth = rng.random((400, 12)) < np.linspace(0.1, 0.9, 12)
-    for au, guess in enumerate(constant_decisions(truth)["best-constant"]):
+    for au, guess in enumerate(constant_decisions(truth, np.ones_like(truth))["best-constant"]):
         one = 0.5 * (sk.f1_score(truth[:, au], np.ones(400)) + truth[:, au].mean())
         assert guess == (one > 0.5 * (1 - truth[:, au].mean()))
-    rows = constant_decisions(truth)
+    rows = constant_decisions(truth, np.ones_like(truth))
     assert set(rows["best-constant"]) == {False, True}
-    assert not constant_decisions(np.zeros((5, 12), bool))["best-constant"].any(), "inactive on a tie"
+    assert not constant_decisions(np.zeros((5, 12), bool), np.ones((5, 12), bool))["best-constant"].any(), (
+        "inactive on a tie"
+    )
     assert (rows["all-zero"].any(), rows["all-one"].all()) == (False, True)
 
 

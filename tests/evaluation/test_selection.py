@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from aupair.aus import AUS
+from aupair.aus import AFFWILD2
 from aupair.data.frames import Frames
 from aupair.evaluation.confidence import TERMS
 from aupair.evaluation.selection import (
@@ -14,13 +14,13 @@ from aupair.evaluation.selection import (
     annotated_cells,
     best_trial,
     choose_mappings,
-    tune_threshold,
     uses_uncertainty,
 )
+from aupair.evaluation.thresholds import tune_threshold
 from aupair.params import Evaluate
 from frame_sets import make_frames
 
-A = len(AUS)
+A = len(AFFWILD2)
 QUICK = Evaluate(bootstrap=200)
 
 
@@ -132,7 +132,7 @@ def test_frames_without_a_face_count_with_the_outputs_of_their_neighbour() -> No
 
 def test_the_trial_with_the_best_score_is_chosen_and_the_first_of_equal_ones() -> None:
     none = np.zeros((2, A))
-    choices = [Choice("select", none, none[0] > 0, [], {"score": s}) for s in (0.5, 0.7, 0.7)]
+    choices = [Choice("select", none, none[0] > 0, [], {"f1": s, "accuracy": s}) for s in (0.5, 0.7, 0.7)]
     assert best_trial(choices) == 1
 
 
@@ -141,10 +141,10 @@ def test_a_selection_names_the_mapping_of_each_au_one_of_version_0_1_by_a_letter
     key: str, names: tuple[str, str]
 ) -> None:
     entry = {"threshold": 0.5, "confidence": dict.fromkeys(TERMS, 0.25)}
-    tree = {au: {key: names[k % 2], **entry} for k, au in enumerate(AUS)}
+    tree = {au: {key: names[k % 2], **entry} for k, au in enumerate(AFFWILD2)}
     selection = Selection.from_json({**tree, "trial": 3})
-    np.testing.assert_array_equal(selection.uses_uncertainty, np.arange(len(AUS)) % 2 == 1)
-    assert (selection.trial, selection.thresholds.tolist()) == (3, [0.5] * len(AUS))
+    np.testing.assert_array_equal(selection.uses_uncertainty, np.arange(len(AFFWILD2)) % 2 == 1)
+    assert (selection.trial, selection.thresholds.tolist()) == (3, [0.5] * len(AFFWILD2))
 
 
 @pytest.mark.parametrize(

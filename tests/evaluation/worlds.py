@@ -2,16 +2,28 @@
 
 import numpy as np
 
-from aupair.aus import AUS, SPLITS
+from aupair.aus import AFFWILD2, SPLITS
 from aupair.data.frames import Frames
+from aupair.evaluation.calibration import HeldOut
 from aupair.evaluation.conditions import Conditions
 from aupair.evaluation.selection import Trial
 from aupair.params import Evaluate
 from aupair.ranking.pairs import Pairs
 from frame_sets import make_frames
 
-A = len(AUS)
+A = len(AFFWILD2)
 QUICK = Evaluate(bootstrap=50)
+
+
+def held_out(
+    raw: np.ndarray, sigma: np.ndarray, thresholds: np.ndarray, truth: np.ndarray, counted: np.ndarray | None = None,
+    person: np.ndarray | None = None, fold: np.ndarray | None = None,
+) -> HeldOut:  # fmt: skip
+    """Return decisions to calibrate on; by default all are labelled, of one person, in one fold."""
+    counted = np.ones(truth.shape, bool) if counted is None else counted
+    nobody = np.zeros(len(truth), np.int64)
+    person, fold = (nobody if own is None else own for own in (person, fold))
+    return HeldOut(raw, sigma, np.broadcast_to(thresholds, truth.shape), truth, counted, person, fold)
 
 
 def some(frames: Frames, split: str) -> Pairs:
@@ -19,7 +31,7 @@ def some(frames: Frames, split: str) -> Pairs:
     pairs = []
     for rows in frames.slices():
         usable = (frames.usable & frames.of_split(split))[rows]
-        for au in range(A):
+        for au in range(len(frames.aus)):
             high = rows.start + np.flatnonzero(usable & (frames.labels[rows, au] == 1))
             low = rows.start + np.flatnonzero(usable & (frames.labels[rows, au] == 0))
             pairs += [(i, j, au, 1) if k % 2 else (j, i, au, -1) for k, (i, j) in enumerate(zip(high, low))]

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from aupair.aus import AUS
+from aupair.aus import AFFWILD2
 from aupair.report.figures import (
     BLUE,
     Drawing,
@@ -26,7 +26,7 @@ BINS = {"claimed": [0.6, None, 0.9], "observed": [0.65, None, 0.8], "share": [0.
 def rows(interval: list[float] | None = None) -> dict[str, dict]:
     """Return rows of metrics.json in which P1 is better for AU1 alone, and that is chosen."""
     figures = {"f1": 0.5, "f1_interval": interval}
-    plain = {"per_au": dict.fromkeys(AUS, figures)}
+    plain = {"per_au": dict.fromkeys(AFFWILD2, figures)}
     better = {"per_au": plain["per_au"] | {"AU1": figures | {"f1": 0.75}}}
     return {"no-uncertainty": plain, "P1": better, "P2": better, "all-one": plain}
 

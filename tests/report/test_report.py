@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from aupair import stages, store
-from aupair.aus import AUS
+from aupair.aus import AFFWILD2
 from aupair.data.frames import load_frames
 from aupair.errors import ArtifactError
 from aupair.params import Params
@@ -110,7 +110,7 @@ def test_a_table_is_the_same_as_markdown_and_as_html_and_words_are_escaped() -> 
     assert '<th scope="row">&lt;b&gt; <code>a&lt;b</code> <strong>c</strong></th><td>0 [0.1,\u00a00.2]</td>' in page
     assert '<tr class="strong"><th scope="row">d</th>' in page
     assert "<h1>h &amp; h</h1>" in document.html_page("report/curves.j2", "t", "h & h", drawings=[])
-    assert formatting.number(None) == formatting.number(float("nan")) == formatting.percent(None) == "–"
+    assert formatting.number(None) == formatting.number(float("nan")) == formatting.percent(None) == "undefined"
 
 
 def test_the_page_says_what_the_files_say_and_needs_nothing_else(finished: Path) -> None:
@@ -125,12 +125,12 @@ def test_the_page_says_what_the_files_say_and_needs_nothing_else(finished: Path)
     assert f"<b>{row['f1']:.3f}</b><span>[{low:.3f},\u00a0{high:.3f}]</span>" in page
     charts = [svg["aria-label"] or "" for svg in outline.attributes("svg")]
     differences = next(label for label in charts if label.startswith("Difference"))
-    for au in AUS:
+    for au in AFFWILD2:
         assert f"{selection[au]['difference']:.3f}" in differences
     for name in ("f", "h", "mapping"):
         last = store.read_jsonl(finished / f"work/trials/{metrics['chosen_trial']}/{name}/curves.jsonl")[-1]
         assert any(f"{last['train_loss']:.4g}" in label for label in charts)
-    assert len(outline.attributes("img")) >= 3 * len(AUS)
+    assert len(outline.attributes("img")) >= 3 * len(AFFWILD2)
     # the page is small and asks for nothing
     assert len(page) < 2e6
     assert not outline.attributes("script")
@@ -167,8 +167,8 @@ def test_the_table_and_the_plots_show_what_the_files_say(finished: Path) -> None
     frames = load_frames(artifact(finished, "labels"), artifact(finished, "faces"))
     pairs = load_samples(artifact(finished, "pairs"), frames).table()
     assert lines[-1] == f"| {' | '.join(pairs[-1])} |", "the counts of pairs are the last table"
-    for name in (*(f"{au} " for au in AUS), "P2 - best-constant", "confidence-ungrouped", "certainty", "80.0 %"):
+    for name in (*(f"{au} " for au in AFFWILD2), "P2 - best-constant", "confidence-ungrouped", "certainty", "80.0 %"):
         assert any(line.startswith(f"| {name}") for line in lines)
     assert headline(metrics).row_count == 6
     unlabelled = replace(frames, labels=np.full_like(frames.labels, -1))
-    assert tables.positives(unlabelled).rows[0] == ["AU1", "–", "–", "–"], "no annotation, no share of positives"
+    assert tables.positives(unlabelled).rows[0] == ["AU1", *["undefined"] * 3], "no annotation, no share of positives"

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from aupair.aus import AUS
+from aupair.aus import AFFWILD2
 from aupair.data.frames import Frames
 from aupair.evaluation.evaluate import Evaluation
 from aupair.evaluation.selection import Trial
@@ -11,7 +11,7 @@ from frame_sets import make_frames
 
 def frames_of(activity: list[int], subjects: list[int], length: int = 10) -> Frames:
     """Return videos of validation, two frames a second, with as many AUs that come and go as `activity` says."""
-    labels = np.zeros((len(activity) * length, len(AUS)), np.int8)
+    labels = np.zeros((len(activity) * length, len(AFFWILD2)), np.int8)
     for video, changing in enumerate(activity):
         labels[video * length + 3 : video * length + 6, :changing] = 1
     return make_frames([2] * len(activity), labels, subjects, fps=2)

@@ -38,17 +38,17 @@ def run_ablation(home: Path, base: Params, names: Sequence[str], log: Log = SILE
             got="evaluate.protocol: paper",
             expected="ours, which chooses on select",
         )
-    rows, aus = select_rows(names), count_aus(home, base)
+    rows, workspace = select_rows(names), Workspace(home)
     results: dict[str, dict[str, Any]] = {}
     runs: dict[Params, list[Row]] = {}
-    for row in rows:
-        if why := row.why_unfit(base, aus):
-            results[row.name] = {"state": "unfit", "why": why, "settings": {}}
-        else:
-            runs.setdefault(row.params(base, aus), []).append(row)
-    workspace = Workspace(home)
     with workspace.locked():
         workspace.prepare(base)
+        aus = count_aus(workspace.root, base)
+        for row in rows:
+            if why := row.why_unfit(base, aus):
+                results[row.name] = {"state": "unfit", "why": why, "settings": {}}
+            else:
+                runs.setdefault(row.params(base, aus), []).append(row)
         for k, (params, group) in enumerate(runs.items(), 1):
             log.line(f"[{k} of {len(runs)}] {', '.join(row.name for row in group)}")
             settings = changed_settings(base, params)

@@ -42,7 +42,7 @@ def build_report(
         row = {key: value for key, value in result.items() if key not in ("aus", "counts")}
         for split, part in counts.get(row["name"], {}).items():
             same_draws_as_evaluate = (seed, SPLITS.index(split))
-            row[split] = row_figures(part, reference.get(split), row["aus"], draws, same_draws_as_evaluate)
+            row[split] = row_figures(part, reference.get(split), result["aus"], draws, same_draws_as_evaluate)
         rows.append(row)
     return {**about, "reference": REFERENCE, "rows": rows}
 
