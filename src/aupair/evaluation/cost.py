@@ -66,10 +66,10 @@ def _cost(f: AnyNetwork, h: TrainUncertainty, size: int, mapping: tuple[int, int
     start = np.ones(aus)
     with torch.device("meta"):
         face = torch.empty(1, 3, size, size)
-        of_f = AUNetwork(f, size, len(AUS))
+        of_f = AUNetwork(f, size, aus)
         networks: dict[str, tuple[nn.Module, Tensor]] = {"f": (of_f, face)}
         if h.kind == "network":
-            networks["h"] = Sigma(AUNetwork(h.network, size, len(AUS)), start, floor=0.05), face
+            networks["h"] = Sigma(AUNetwork(h.network, size, aus), start, floor=0.05), face
         elif h.kind == "factors":
             factors = build_factors(of_f, h.block, h.factors, seed=0)
             networks["h"] = Sigma(factors, start, floor=0.05), factors.center[None]
