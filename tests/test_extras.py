@@ -146,6 +146,7 @@ def test_the_core_evaluates_and_predicts(
         (("registry", "list"), "MLflow", "train"),
         (("registry", "promote", "1"), "MLflow", "train"),
         (("ablate", "P2"), "DVC", "train"),
+        (("init", "own"), "DVC", "train"),
         (("synth", "corpus", "--subjects", "4"), "scikit-image", "train"),
         (("pipeline", "compile", "-o", "train.yaml"), "Kubeflow Pipelines' SDK", "kubeflow"),
         (("pipeline", "status", "--host", "http://localhost:1"), "Kubeflow Pipelines' SDK", "kubeflow"),

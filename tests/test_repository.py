@@ -97,7 +97,7 @@ def keys_of(tree: Any, prefix: str = "") -> set[str]:
     return {key for name, child in tree.items() for key in keys_of(child, f"{prefix}.{name}".lstrip("."))}
 
 
-@pytest.mark.parametrize("name", ["params.yaml", "params/affwild2.yaml"])
+@pytest.mark.parametrize("name", ["params.yaml", "params/affwild2.yaml", "params/laptop.yaml"])
 def test_a_params_file_has_exactly_the_keys_of_its_own_kinds(name: str) -> None:
     params = load_params(REPOSITORY / name)
     assert keys_of(tree_of(REPOSITORY / name)) == keys_of(params.model_dump()), "no number hides in a default"

@@ -48,7 +48,8 @@ def require(module: str) -> None:
     Raises:
         MissingPackageError: it is not installed.
     """
-    if find_spec(module) is None:
+    spec = find_spec(module)
+    if spec is None or spec.origin is None:  # a folder of that name, such as a project's mlflow/, is no package
         raise _missing_package_error(module)
 
 

@@ -265,6 +265,13 @@ def load_params(path: Path, overrides: Sequence[str] = ()) -> Params:
     return parse_params(tree, where=str(path))
 
 
+def project_model_name(path: Path = Path("params.yaml")) -> str:
+    """Return the name of the registered model in a params file; without a file or name, the default one."""
+    section = read_settings(path).get("register_model") if path.is_file() else None
+    default = RegisterModel().name
+    return str(section.get("name", default)) if isinstance(section, dict) else default
+
+
 def parse_params(tree: dict[str, Any], where: str = "params") -> Params:
     """Convert a tree of sections to Params; a whole float is accepted for an int, since KFP passes ints as floats.
 

@@ -40,7 +40,9 @@ def read_settings(path: Path) -> dict[str, Any]:
     try:
         tree = yaml.safe_load(Path(path).read_text()) or {}
     except FileNotFoundError as error:
-        raise ParamsError("no such file", where=path, todo="run inside a checkout, or name one that exists") from error
+        raise ParamsError(
+            "no such file", where=path, todo="run it in a project (`aupair init` makes one), or name a file"
+        ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise ParamsError(
             "the file cannot be read", where=path, got=type(error).__name__, expected="a YAML file"

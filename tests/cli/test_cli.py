@@ -26,7 +26,7 @@ BAD_USE: dict[str, tuple[tuple[str, ...], str]] = {
         ("run", "check-data", "--set", "seed=[1"),
         "--set has a wrong value, got seed=[1, expected a value in YAML",
     ),
-    "params": (("run", "check-data", "--params", "x.yaml"), "no such file: in x.yaml; run inside a checkout"),
+    "params": (("run", "check-data", "--params", "x.yaml"), "no such file: in x.yaml; run it in a project"),
 }
 
 
@@ -63,7 +63,7 @@ def test_bad_use_of_the_other_commands(fresh: Path, aupair: Command) -> None:
             "no such video or folder: in none.mp4; check the path",
         ),
         (("registry", "list"), 5, no_store),
-        (("registry", "promote", 1), 5, "no promotion gate: in mlflow/registry.yaml; run inside a checkout"),
+        (("registry", "promote", 1), 5, "no promotion gate: in mlflow/registry.yaml; run it in the project"),
         (("registry", "rollback"), 5, "no MLflow store yet"),
     ):
         outcome = aupair(*arguments)

@@ -12,7 +12,7 @@ from aupair import stages
 from aupair.errors import ParamsError
 from aupair.kubeflow.cluster import Cluster, load_cluster
 from aupair.kubeflow.compat import check_server_version
-from aupair.kubeflow.compile import compile_pipeline, importable_checkout
+from aupair.kubeflow.compile import compile_pipeline, importable_pipelines
 from aupair.kubeflow.descriptions import _ARTIFACTS, _INPUTS
 from aupair.kubeflow.pipeline_file import PipelineFile, read_pipeline_file
 from aupair.kubeflow.task_table import CACHED, tabulate_tasks
@@ -30,7 +30,7 @@ OTHERS = {"fetch_data", "summarise", "plan_shards", "predict_shard", "gather_pre
 def component(name: str) -> Any:
     import importlib
 
-    with importable_checkout(REPOSITORY):
+    with importable_pipelines(REPOSITORY):
         return getattr(importlib.import_module(f"components.{name}"), name)
 
 
@@ -359,9 +359,7 @@ def test_a_file_of_another_kind_is_not_overwritten(tmp_path: Path, tiny: Params)
     assert "nvidia.com/gpu" in (tmp_path / "train.yaml").read_text()
 
 
-def test_outside_a_checkout_nothing_is_compiled(tmp_path: Path, tiny: Params) -> None:
-    with pytest.raises(ParamsError, match=r"not an aupair checkout: in .*run inside a checkout"):
-        compile_pipeline("train", tiny, Cluster(), tmp_path / "x.yaml", tmp_path)
+def test_a_file_that_is_not_yaml_is_not_written(tmp_path: Path, tiny: Params) -> None:
     with pytest.raises(ParamsError, match=r"-o is not a YAML file, got .*x\.json, expected a file named"):
         compile_pipeline("train", tiny, Cluster(), tmp_path / "x.json", REPOSITORY)
     assert not list(tmp_path.iterdir())

@@ -164,6 +164,9 @@ def test_the_image_and_its_commit(
     image = SimpleNamespace(labels=labels)
     engine = SimpleNamespace(images=SimpleNamespace(get={IMAGE: image}.get), close=lambda: None)
     monkeypatch.setattr("docker.from_env", lambda timeout: engine)
+    elsewhere = checks_of(aupair("pipeline", "doctor", files["full"]))["commit"]
+    assert elsewhere == "? the image was built from an unknown commit, this folder is no checkout of aupair"
+    (tmp_path / "src" / "aupair").mkdir(parents=True)
     for revision, line in {
         head: f"✓ the image is of the checkout's commit, {head[:12]}",
         f"{head}-dirty": f"? the image was built from {head}-dirty, the checkout is at {head}",

@@ -11,7 +11,7 @@ import pytest
 from aupair import stages, store
 from aupair.errors import DataError, ParamsError, RunFailedError
 from aupair.kubeflow import step
-from aupair.kubeflow.compile import importable_checkout
+from aupair.kubeflow.compile import importable_pipelines
 from aupair.params import Params
 from aupair.stage import ARTIFACTS
 from conftest import REPOSITORY
@@ -25,7 +25,7 @@ def function(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
     monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
 
     def get(name: str) -> Any:
-        with importable_checkout(REPOSITORY):
+        with importable_pipelines(REPOSITORY):
             return getattr(importlib.import_module(f"components.{name}"), name).python_func
 
     return get

@@ -18,7 +18,7 @@ from aupair.params import Params
 
 
 def run_ablation(home: Path, base: Params, names: Sequence[str], log: Log = SILENT) -> list[dict[str, Any]]:
-    """Run the flow for each row of the ablation in a DVC checkout, and score it.
+    """Run the flow for each row of the ablation in a project, and score it.
 
     Args:
         base: the params that the rows change.
@@ -30,7 +30,7 @@ def run_ablation(home: Path, base: Params, names: Sequence[str], log: Log = SILE
 
     Raises:
         ParamsError: an unknown row, or the paper's protocol, which chooses on validation.
-        ArtifactError: the checkout has no data tracked by DVC, or another command is in the workspace.
+        ArtifactError: the project has no data tracked by DVC, or another command is in the workspace.
     """
     if base.evaluate.protocol == "paper":
         raise ParamsError(
@@ -83,7 +83,7 @@ def count_aus(home: Path, base: Params) -> int:
 
 
 def tracked_data_hash(home: Path) -> str:
-    """Return the MD5 of the data folder that DVC tracks in a checkout."""
+    """Return the MD5 of the data folder that DVC tracks in a project."""
     return str(yaml.safe_load((home / "data.dvc").read_text())["outs"][0]["md5"])
 
 

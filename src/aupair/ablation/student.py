@@ -65,7 +65,7 @@ class Distillation:
     """A teacher and its student.
 
     Attributes:
-        home: the checkout in which the teacher was trained.
+        home: the project in which the teacher was trained.
         trial: the teacher's number; the student's is the same.
         params: the params of the student.
     """

@@ -39,17 +39,17 @@ CONFIG = """\
 
 @dataclass(frozen=True)
 class Workspace:
-    """The workspace of a checkout.
+    """The workspace of a project.
 
     Attributes:
-        home: the user's checkout.
+        home: the user's project.
     """
 
     home: Path
 
     @property
     def root(self) -> Path:
-        """Return the folder that is laid out like the checkout: dvc.yaml, params.yaml, data, work and reports."""
+        """Return the folder that is laid out like the project: dvc.yaml, params.yaml, data, work and reports."""
         return self.home / FOLDER / "checkout"
 
     @contextmanager
@@ -78,10 +78,14 @@ class Workspace:
         """Create the repository if needed, and check out the data and the outputs of the user's last run.
 
         Raises:
-            ArtifactError: the checkout is not a DVC repository, or its data is not tracked or not in the cache.
+            ArtifactError: the project is not a DVC repository, or its data is not tracked or not in the cache.
         """
         require("dvc")
-        for name, todo in (("dvc.yaml", "run it in the checkout"), ("data.dvc", "dvc add data"), (".dvc", "dvc init")):
+        for name, todo in (
+            ("dvc.yaml", "run it in the project's folder"),
+            ("data.dvc", "dvc add data"),
+            (".dvc", "dvc init"),
+        ):
             if not (self.home / name).exists():
                 raise ArtifactError("variants of the flow need DVC", where=self.home / name, got="nothing", todo=todo)
         cache = (self.home / _dvc(self.home, "cache", "dir").strip()).resolve()

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from aupair import __version__
-from aupair.cli import ablation, distill, importing, pipeline, registry
+from aupair.cli import ablation, distill, importing, init, pipeline, registry
 from aupair.errors import AupairError
 from aupair.extras import missing_packages_named
 
@@ -19,8 +19,10 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     help="Recognise facial Action Units in video by pairwise ranking with learned uncertainty.",
-    epilog="Start with `make demo`, then `aupair flow` and `aupair predict VIDEO --out predictions`.",
+    epilog="Start with `aupair init DIR`, or with `make demo` in the repository, then `aupair flow` and "
+    "`aupair predict VIDEO --out predictions`.",
 )
+app.command(epilog="Examples: `aupair init faces`, `aupair init faces --preset gpu --name faces-2026`")(init.init)
 app.add_typer(registry.app, name="registry")
 app.add_typer(pipeline.app, name="pipeline")
 app.add_typer(importing.app, name="import")
@@ -202,8 +204,13 @@ def predict(
     sources: Annotated[list[Path], typer.Argument(help="Videos, and folders that are searched for videos.")],
     out: Annotated[Path, typer.Option(help="The folder for a CSV and a picture of each video.")],
     model: Annotated[
-        str, typer.Option(help="models:/NAME@ALIAS, models:/NAME/VERSION, or the folder of a bundle.")
-    ] = "models:/aupair@champion",
+        str,
+        typer.Option(
+            metavar="MODEL",
+            help="models:/NAME@ALIAS, models:/NAME/VERSION, or the folder of a bundle; default: the champion of the model "
+            "that params.yaml names.",
+        ),
+    ] = "",
     device: Annotated[str, typer.Option(help="auto (a GPU where there is one), cpu, cuda, cuda:1 ...")] = "auto",
     abstain: Annotated[
         float | None,
@@ -243,9 +250,11 @@ def predict(
     from aupair.api import Recognizer
     from aupair.console import ConsoleLog
     from aupair.inference.predict import choose_abstain_share, find_videos, predict_videos
+    from aupair.params import project_model_name
 
     videos = find_videos(sources)
     names = None if aus is None else [name.strip() for name in aus.split(",")]
+    model = model or f"models:/{project_model_name()}@champion"
     recognizer, log = Recognizer.load(model, device, names), ConsoleLog()
     share = choose_abstain_share(recognizer, abstain, coverage, risk, log)
     predict_videos(videos, recognizer, out, share, log, subjects)

@@ -10,15 +10,19 @@ app = typer.Typer(no_args_is_help=True, help="List, promote and roll back the ve
 _MAPPINGS = {"P1": "P1: the mapping with uncertainty", "P2": "P2: the mapping without uncertainty"}
 """The values of the tags `selection.<AU>`; P1 and P2 are also rows of the score table, with another meaning."""
 
-Name = Annotated[str, typer.Option(help="The name of the registered model (register_model.name in params.yaml).")]
+Name = Annotated[
+    str, typer.Option(help="The name of the registered model; default: register_model.name in params.yaml.")
+]
 
 
 @app.command("list", epilog="Example: `aupair registry list`")
-def _list(name: Name = "aupair") -> None:
+def _list(name: Name = "") -> None:
     """List the versions with their aliases and scores."""
     from aupair.console import show_table
+    from aupair.params import project_model_name
     from aupair.registry.versions import list_versions
 
+    name = name or project_model_name()
     scores = {
         "score P1 (select)": "score.p1",
         "score P2 (select)": "score.p2",
@@ -42,11 +46,13 @@ def _list(name: Name = "aupair") -> None:
 
 
 @app.command("show", epilog="Example: `aupair registry show 3`")
-def _show(version: Annotated[int, typer.Argument(help="The version's number.")], name: Name = "aupair") -> None:
+def _show(version: Annotated[int, typer.Argument(help="The version's number.")], name: Name = "") -> None:
     """Show a version's tags: the mapping that each AU uses, scores, data."""
     from aupair.console import show_table
+    from aupair.params import project_model_name
     from aupair.registry.versions import get_version
 
+    name = name or project_model_name()
     record = get_version(version, name)
     aliases = f" ({', '.join(record.aliases)})" if record.aliases else ""
     tags = sorted(record.tags.items(), key=_natural_key)
@@ -65,11 +71,13 @@ def promote(
     force: Annotated[
         str | None, typer.Option(metavar="REASON", help="Promote even if the gate refuses; the reason is recorded.")
     ] = None,
-    name: Name = "aupair",
+    name: Name = "",
 ) -> None:
     """Make a version the champion if it passes the gate in mlflow/registry.yaml."""
+    from aupair.params import project_model_name
     from aupair.registry.versions import PREVIOUS, list_versions, promote_version, registry_command
 
+    name = name or project_model_name()
     champion = promote_version(version, force, name=name)
     has_previous = any(PREVIOUS in other.aliases for other in list_versions(name))
     hint = f"; {registry_command('rollback', name)} takes that back" if has_previous else ""
@@ -78,8 +86,9 @@ def promote(
 
 
 @app.command(epilog="Example: `aupair registry rollback`")
-def rollback(name: Name = "aupair") -> None:
+def rollback(name: Name = "") -> None:
     """Make the previous champion the champion again."""
+    from aupair.params import project_model_name
     from aupair.registry.versions import roll_back
 
-    typer.echo(f"version {roll_back(name).number} is the champion again")
+    typer.echo(f"version {roll_back(name or project_model_name()).number} is the champion again")

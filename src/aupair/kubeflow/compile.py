@@ -16,6 +16,7 @@ from aupair.kubeflow.cluster import Cluster, TaskSettings
 from aupair.kubeflow.descriptions import describe
 from aupair.kubeflow.limits import check_trials
 from aupair.params import Params
+from aupair.project import shipped
 
 _PIPELINES = ("train", "predict")
 
@@ -26,10 +27,10 @@ def compile_pipeline(name: str, params: Params, cluster: Cluster, out: Path, roo
     Args:
         name: `train` or `predict`.
         out: the YAML file; its second document holds the settings for Kubernetes.
-        root: the checkout, with the folders components and pipelines.
+        root: a folder whose pipelines are used instead of the installed ones, if it has a folder `pipelines` with them.
 
     Raises:
-        ParamsError: no such pipeline, too many trials, not a checkout, or `out` is not a YAML file or is one of another kind.
+        ParamsError: no such pipeline, too many trials, or `out` is not a YAML file or is one of another kind.
     """
     from kfp import compiler, dsl
 
@@ -53,7 +54,7 @@ def compile_pipeline(name: str, params: Params, cluster: Cluster, out: Path, roo
         ttl_seconds_after_failure=ttl,
         active_deadline_seconds=cluster.deadline or None,
     )
-    with importable_checkout(root), tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+    with importable_pipelines(root), tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # warnings of kfp about its future defaults
         factory = getattr(importlib.import_module(f"pipelines.{name}"), f"{name}_pipeline")
         function = factory(params, TaskSettings(cluster, params), cluster.parallelism or None, config)
@@ -66,18 +67,13 @@ def compile_pipeline(name: str, params: Params, cluster: Cluster, out: Path, roo
 
 
 @contextmanager
-def importable_checkout(root: Path) -> Iterator[None]:
-    """Make a checkout's folders components and pipelines importable; they are not part of the package.
-
-    Raises:
-        ParamsError: the folder is not a checkout.
-    """
-    missing = [name for name in _PIPELINES if not (root / "pipelines" / f"{name}.py").is_file()]
-    if missing:
-        expected, todo = f"pipelines/{missing[0]}.py", "run inside a checkout"
-        raise ParamsError("not an aupair checkout", where=root.resolve(), expected=expected, todo=todo)
-    sys.path.insert(0, str(root.resolve()))
+def importable_pipelines(root: Path) -> Iterator[None]:
+    """Make the folders components and pipelines importable: those of `root`, if it has pipelines, then the installed ones."""
+    own = [root.resolve()] if any((root / "pipelines" / f"{name}.py").is_file() for name in _PIPELINES) else []
+    paths = [str(path) for path in (*own, shipped("pipelines").parent)]
+    before = list(sys.path)
+    sys.path[:0] = paths
     try:
         yield
     finally:
-        sys.path.remove(str(root.resolve()))
+        sys.path[:] = before

@@ -130,6 +130,10 @@ class Doctor:
         except (docker.errors.DockerException, OSError, subprocess.TimeoutExpired) as error:
             todo = "it needs the image in docker or podman on this machine, and git"
             raise _Unsure(f"{self.file.images[0]} cannot be checked from here", todo=todo) from error
+        if not Path("src/aupair").is_dir():  # a project's own commits say nothing about the image
+            raise _Unsure(
+                f"the image was built from {built or 'an unknown commit'}, this folder is no checkout of aupair"
+            )
         if not head or built != head:  # an image with uncommitted changes is labelled HEAD-dirty
             got = f"the image was built from {built or 'an unknown commit'}, the checkout is at {head or 'none'}"
             raise _Unsure(got, todo="make image, push it, compile again")

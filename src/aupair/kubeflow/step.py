@@ -1,6 +1,6 @@
 """The run of a stage inside its component: on KFP's artifacts, by the function that DVC and `aupair run` call, too.
 
-The input artifacts are linked into a temporary folder laid out like a checkout, the stage runs there, and its outputs are
+The input artifacts are linked into a temporary folder laid out like a project, the stage runs there, and its outputs are
 moved to the paths that KFP assigned to them.
 """
 
@@ -43,7 +43,7 @@ def run_component(name: str, arguments: Mapping[str, Any]) -> None:
     stage = stages.get_stage(name)
     trial = int(arguments["trial"]) if stage.per_trial else None
     params = params_for(stage, arguments, trial)
-    with _checkout_of_artifacts(stage, arguments, params.trials, trial) as root:
+    with _project_of_artifacts(stage, arguments, params.trials, trial) as root:
         places = stage.paths(root, params.trials, trial)
         with _stage_log(stage, params, places, trial) as log:
             _execute(stage, params, root, trial, log)
@@ -76,7 +76,7 @@ def fetch_data_folder(source: str, revision: str, remote: str, data: KfpArtifact
 
 
 @contextmanager
-def _checkout_of_artifacts(
+def _project_of_artifacts(
     stage: stages.Stage, arguments: Mapping[str, Any], trials: Sequence[int], trial: int | None
 ) -> Iterator[Path]:
     """Yield a folder in which the stage finds its inputs; after a success move its outputs to their artifacts."""

@@ -37,7 +37,9 @@ def load_gate(path: Path = PATH) -> Gate:
     try:
         return Gate.model_validate(yaml.safe_load(Path(path).read_text()) or {})
     except FileNotFoundError as error:
-        raise RegistryError("no promotion gate", where=path, todo="run inside a checkout of the project") from error
+        raise RegistryError(
+            "no promotion gate", where=path, todo="run it in the project's folder; `aupair init` makes one"
+        ) from error
     except yaml.YAMLError as error:
         raise RegistryError("not YAML", where=path, got=error) from error
     except ValidationError as error:

@@ -1,0 +1,23 @@
+"""The command `aupair init`, which makes a project of one's own."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder; created if it does not exist.")],
+    preset: Annotated[
+        Literal["laptop", "gpu"], typer.Option(help="The settings in params.yaml: small networks, or the paper's.")
+    ] = "laptop",
+    name: Annotated[
+        str, typer.Option(help="The name of the registered model and of the experiment; default: the folder's name.")
+    ] = "",
+    git: Annotated[bool, typer.Option(help="Set up git, unless the folder is in a git repository already.")] = True,
+) -> None:
+    """Make a project for your own videos: settings, stages, data folder, promotion gate, git and DVC. No file is replaced."""
+    from aupair.project import create_project
+
+    name = create_project(folder, preset, name, git)
+    typer.echo(f"{folder}: a project whose model is called {name}; read {folder / 'data' / 'README.md'} next")
