@@ -7,6 +7,7 @@ from components import IMAGE
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def check_data(
+    aus: str,
     target: str,
     check_data: dict,
     data: dsl.Input[dsl.Dataset],

@@ -7,6 +7,7 @@ from components import IMAGE
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def register_model(
+    aus: str,
     seed: int,
     target: str,
     trials: list[int],

@@ -33,6 +33,7 @@ def train_pipeline(params: Params, configure: Configure, parallelism: int | None
         source: str,
         revision: str = "",
         remote: str = "",
+        aus: str = default["aus"],
         seed: int = default["seed"],
         target: str = default["target"],
         trials: list[int] = default["trials"],
@@ -49,7 +50,7 @@ def train_pipeline(params: Params, configure: Configure, parallelism: int | None
         exit_task = summarise(last_task="register-model", run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER)
         with dsl.ExitHandler(configure(exit_task)):
             data = configure(fetch_data(source=source, revision=revision, remote=remote)).outputs["data"]
-            checked = configure(check_data_step(target=target, check_data=check_data, data=data)).outputs
+            checked = configure(check_data_step(aus=aus, target=target, check_data=check_data, data=data)).outputs
             labels = checked["labels"]
             faces = configure(
                 preprocess_faces_step(preprocess_faces=preprocess_faces, data=data, labels=labels)
@@ -91,6 +92,7 @@ def train_pipeline(params: Params, configure: Configure, parallelism: int | None
             ).outputs
             configure(
                 register_model_step(
+                    aus=aus,
                     seed=seed,
                     target=target,
                     trials=trials,

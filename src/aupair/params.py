@@ -9,7 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_serializer, field_validator, model_validator
 
 from aupair.aus import check_au_names
 from aupair.errors import DataError
@@ -218,10 +218,10 @@ class Params(Record):
     evaluate: Evaluate = Evaluate()
     register_model: RegisterModel = RegisterModel()
 
-    @property
-    def aus_text(self) -> str:
-        """Return `aus` as text, which `Params` accepts as well."""
-        return self.aus if isinstance(self.aus, str) else ",".join(self.aus)
+    @field_serializer("aus", when_used="json")
+    def _write_aus(self, aus: str | tuple[str, ...]) -> str:
+        """Return `aus` as text, since a parameter of Kubeflow has one type."""
+        return aus if isinstance(aus, str) else ",".join(aus)
 
     @property
     def levels(self) -> int:

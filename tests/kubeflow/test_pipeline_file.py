@@ -120,7 +120,7 @@ def test_the_table_has_every_task_in_an_order_in_which_it_can_run(train: Pipelin
     assert [tasks[name].when for name in ("evaluate", "register-model", "summarise")] == [CACHED, ALWAYS, AT_THE_END]
     assert tasks["train-uncertainty"].settings == "GPUs 2, memory 24Gi, retries 2"
     assert tasks["evaluate"].settings == "memory 8Gi, retries 2"
-    assert tasks["check-data"].inputs == "check_data, target"
+    assert tasks["check-data"].inputs == "aus, check_data, target"
 
 
 def test_compile_by_the_command_line(fresh: Path, aupair: Command, monkeypatch: pytest.MonkeyPatch) -> None:

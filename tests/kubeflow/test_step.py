@@ -99,7 +99,7 @@ def test_a_stage_that_fails_leaves_nothing(function: Callable[[str], Any], tmp_p
     (tmp_path / "data").mkdir()
     out = {name: Artifact(tmp_path / "out" / name) for name in ("labels", "info", "data_docs")}
     with pytest.raises(DataError):
-        function("check_data")(target="occurrence", check_data={}, data=Artifact(tmp_path / "data"), **out)
+        function("check_data")(aus="all", target="occurrence", check_data={}, data=Artifact(tmp_path / "data"), **out)
     assert list((tmp_path / "out").iterdir()) == []
 
 

@@ -17,6 +17,7 @@ _INPUTS = {
     "for training also git+URL of a repository with a data.dvc",
     "revision": "the git revision, with git+URL",
     "remote": "the DVC remote to pull the data from, with git+URL; empty: the repository's default",
+    "aus": "all, or the AUs to learn, such as AU1,AU2, out of those that are annotated",
     "seed": "base of all seeds; each trial adds its number",
     "target": "occurrence: 0 or 1; intensity: levels 0 to 5",
     "trials": f"numbers of the trials, such as [0, 1]: networks are trained once for each; at most {MAX_TRIALS}",
