@@ -78,7 +78,7 @@ def build_recognizer(params: Params, folder: Path) -> BundleRecognizer:
     return BundleRecognizer(
         Scorer(folder / "f", folder / "h", "cpu"), Statistics.from_fit_frames(y_hat, sigma),
         Mapping(networks, AFFWILD2),
-        Selection(0, rng.random(aus) < 0.5, np.full(aus, 0.5), confidence), params,
+        Selection(AFFWILD2, 0, rng.random(aus) < 0.5, np.full(aus, 0.5), confidence), params,
     )  # fmt: skip
 
 

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from aupair import stages, store
 from aupair.aus import AFFWILD2
-from aupair.evaluation.confidence import TERMS
+from aupair.evaluation.confidence import QUANTILES, TERMS, Confidence
 from aupair.evaluation.selection import MAPPINGS
 from aupair.inference.bundle import Parts
 from aupair.params import Params
@@ -47,6 +48,40 @@ def write_parts(
         work / "f", work / "h", work / "mapping", work / "statistics.safetensors",
         work / "selection.json", work / "data.json", work / "metrics.json",
     )  # fmt: skip
+
+
+def write_real_parts(work: Path, aus: tuple[str, ...], params: Params) -> Parts:
+    """Write parts with small networks of random weights."""
+    from aupair.mapping.extractor import Statistics, columns
+    from aupair.mapping.fit import Mapping
+    from aupair.mapping.networks import MappingNetworks
+    from aupair.ranking.networks import build_network
+    from aupair.ranking.pseudo_intensity import PseudoIntensity
+    from aupair.ranking.scores import save_f, save_h
+    from aupair.ranking.uncertainty import Sigma, Uncertainty
+
+    parts, size, count = write_parts(work, aus=aus), params.preprocess_faces.size, len(aus)
+    rng, ones, no_frames = np.random.default_rng(0), np.ones(count, np.float32), np.zeros((0, count), np.float32)
+    f, h = (build_network(params.train_uncertainty.network, size, seed, count) for seed in (0, 1))
+    save_f(
+        parts.f, PseudoIntensity({"final": f}, {"final": 0 * ones}, {"final": ones}, no_frames, []), params, size, aus
+    )
+    save_h(parts.h, Uncertainty({"final": Sigma(h, ones, 0.05)}, no_frames, []), params, size, aus)
+    plain = torch.tensor([group == "plain" for _, group in columns(params.extract_features)])
+    scale = torch.ones(count, len(plain))
+    Mapping(MappingNetworks(plain, 0 * scale, scale, params.train_mapping.width, 0.0), aus).save(parts.mapping, [])
+    y_hat, sigma = rng.normal(size=(99, count)), rng.lognormal(size=(99, count))
+    Statistics.from_fit_frames(y_hat.astype(np.float32), sigma.astype(np.float32)).save(parts.statistics)
+    confidence = Confidence(rng.normal(size=(count, len(TERMS))), *_uniform_quantiles(count))
+    tree = store.read_json(parts.selection) | confidence.risks_to_json()
+    store.write_json(parts.selection, tree | {au: {**tree[au], **confidence.au_to_json(k)} for k, au in enumerate(aus)})
+    return parts
+
+
+def _uniform_quantiles(count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return quantiles of a confidence that is uniform from 0 to 1, its risks and their bounds."""
+    levels = np.linspace(0, 1, QUANTILES)
+    return np.broadcast_to(levels[:, None, None], (QUANTILES, 2, count)), (1 - levels) / 2, 1 - levels
 
 
 def parts_of_trial(root: Path, params: Params, trial: int) -> Parts:

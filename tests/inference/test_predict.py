@@ -33,9 +33,9 @@ class StandIn:
     quantiles = np.repeat(np.linspace(0, 1, 101)[:, None] * np.array([1.0, 0.5]), A).reshape(101, 2, A)
     bounds = np.concatenate([np.linspace(0.3, 0.1, 51), np.full(50, 0.01)])
     confidence = Confidence(np.zeros((A, 5)), quantiles, bounds, bounds)
-    selection = Selection(0, np.ones(A, bool), np.full(A, 0.5), confidence)
+    selection = Selection(AFFWILD2, 0, np.ones(A, bool), np.full(A, 0.5), confidence)
 
-    aus = known_aus = AFFWILD2
+    aus = AFFWILD2
     limits = BundleRecognizer.limits
 
     def score_video(self, source: Path) -> VideoPredictions:
@@ -45,7 +45,7 @@ class StandIn:
         known = np.where(blind, np.nan, index / len(time)).astype(np.float32)
         decision = np.where(blind, -1, 1 - index % 2).astype(np.int8)
         status = ["no_face" if k % 3 == 2 else "ok" for k in range(len(time))]
-        return VideoPredictions(self.known_aus, VideoScores(time, status, known, known), decision, known, known)
+        return VideoPredictions(self.aus, VideoScores(time, status, known, known), decision, known, known)
 
     def decide_video(self, scores: VideoPredictions, pool: None) -> VideoPredictions:
         return scores

@@ -2,14 +2,13 @@
 
 import hashlib
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from aupair import store
-from aupair.aus import AFFWILD2, compare_aus, describe_au
+from aupair.aus import compare_aus, describe_au, stored_aus
 from aupair.errors import ArtifactError
 from aupair.params import Params
 
@@ -39,7 +38,8 @@ Output for each frame and AU: decision, raw output, pseudo-intensity, uncertaint
 
 {scores}
 
-Every choice was made on `select`; `validation` was scored once.
+Every choice was made on `select`; `validation` was scored once. F1 and accuracy are means over the AUs, each on the
+frames in which it is labelled; the score is over the frames in which all AUs are, and undefined where there is none.
 
 ## The AUs, and the mapping of each, with uncertainty or without
 
@@ -140,11 +140,6 @@ def check_bundle(folder: Path) -> None:
         )
 
 
-def known_aus(about: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the AUs of a part, from its about.json or selection.json; files without the key have those of Aff-Wild2."""
-    return tuple(about.get("aus", AFFWILD2))
-
-
 def check_aus(f: Path, h: Path, mapping: Path, selection: Path) -> None:
     """Check that the networks of three folders and a selection.json have the same AUs, each with a choice.
 
@@ -152,14 +147,14 @@ def check_aus(f: Path, h: Path, mapping: Path, selection: Path) -> None:
         ArtifactError: a file is missing or has other AUs than the selection, or an AU has no choice.
     """
     choices = store.read_json(selection)
-    aus = known_aus(choices)
+    aus = stored_aus(choices)
     if lacking := [au for au in aus if au not in choices]:
         todo = "run evaluate again"
         raise ArtifactError(
             "a selection without some of its AUs", where=selection, got=f"no {', '.join(lacking)}", todo=todo
         )
     for path in (folder / "about.json" for folder in (f, h, mapping)):
-        if difference := compare_aus(known_aus(store.read_json(path)), aus):
+        if difference := compare_aus(stored_aus(store.read_json(path)), aus):
             todo = "run the flow again from check-data on"
             raise ArtifactError(
                 "other AUs than the selection's", where=path, got=difference, expected=", ".join(aus), todo=todo
@@ -176,7 +171,7 @@ def _model_card(data: str, selection: dict[str, Any], metrics: dict[str, Any], s
         scores += ["", "Intensity, levels 0 to 5:", "", "| | split | ICC(3,1) | MAE | PCC |", "|---|---|---|---|---|"]
         scores += _score_lines(intensities, ("icc", "mae", "pcc"))
     choices = ["| AU | name in FACS | mapping |", "|---|---|---|"]
-    for au in known_aus(selection):
+    for au in stored_aus(selection):
         mapping = "with" if uses_uncertainty(selection[au]) else "without"
         choices.append(f"| {au} | {describe_au(au)} | {mapping} |")
     return _CARD.format(

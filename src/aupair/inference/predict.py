@@ -116,7 +116,7 @@ def choose_abstain_share(
     if risk is None:
         share = abstain if coverage is None else 1 - coverage
         return share or None  # with a share of 0, decisions are kept even if they are less confident than all of select
-    if recognizer.aus != recognizer.known_aus:
+    if recognizer.aus != recognizer.selection.aus:
         todo = "leave one of them out: the risk is that of all AUs of the model together"
         raise ParamsError("these options exclude each other", got="--risk and --aus", todo=todo)
     share = recognizer.selection.confidence.share_for_risk(risk)

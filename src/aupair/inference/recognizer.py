@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from aupair import store
-from aupair.aus import AFFWILD2, check_au_names
+from aupair.aus import check_au_names
 from aupair.errors import ArtifactError, ParamsError
 from aupair.faces.row import FaceRow
 from aupair.inference.bundle import check_aus, check_bundle
@@ -40,7 +40,7 @@ class BundleRecognizer:
         mapping: features (n, A, F) -> raw with uncertainty, raw without, (n, A) float32 each.
         selection: the mapping and the threshold of each AU, and the confidence.
         params: the params that the model was trained with.
-        chosen: the AUs to predict, in the model's order; empty: all that it knows. See `only`.
+        chosen: the AUs to predict, in the model's order; empty: all that it knows. All are computed. See `only`.
     """
 
     scorer: Callable[[np.ndarray], Arrays]
@@ -51,14 +51,9 @@ class BundleRecognizer:
     chosen: tuple[str, ...] = ()
 
     @property
-    def known_aus(self) -> tuple[str, ...]:
-        """Return the AUs that the model knows; all of them are computed."""
-        return getattr(self.selection, "aus", AFFWILD2)
-
-    @property
     def aus(self) -> tuple[str, ...]:
         """Return the AUs of the predictions."""
-        return self.chosen or self.known_aus
+        return self.chosen or self.selection.aus
 
     @classmethod
     def load(cls, folder: Path, device: str = "auto") -> Self:
@@ -91,10 +86,10 @@ class BundleRecognizer:
         if aus is None:
             return self
         check_au_names(list(aus), "the AUs to predict")
-        if unknown := [au for au in aus if au not in self.known_aus]:
-            what, known = "the model does not know these AUs", ", ".join(self.known_aus)
+        if unknown := [au for au in aus if au not in self.selection.aus]:
+            what, known = "the model does not know these AUs", ", ".join(self.selection.aus)
             raise ParamsError(what, got=", ".join(unknown), expected=f"some of {known}")
-        return replace(self, chosen=tuple(au for au in self.known_aus if au in aus))
+        return replace(self, chosen=tuple(au for au in self.selection.aus if au in aus))
 
     def limits(self, share: float) -> np.ndarray:
         """Return the confidences below which a share of the decisions is left out: (2, A), for the AUs of the predictions.
@@ -102,7 +97,7 @@ class BundleRecognizer:
         Raises:
             ArtifactError: see `Confidence.limits`.
         """
-        return self.selection.confidence.limits(share)[:, [self.known_aus.index(au) for au in self.aus]]
+        return self.selection.confidence.limits(share)[:, [self.selection.aus.index(au) for au in self.aus]]
 
     def predict_video(self, source: Path) -> VideoPredictions:
         """Decode a video, find its faces, and decide for every frame of it.
@@ -142,7 +137,7 @@ class BundleRecognizer:
         images, batch = faces(), self.params.extract_features.batch
         parts = [self.scorer(np.stack([first, *islice(images, batch - 1)])) for first in images]
         ok = np.array([text == "ok" for text in status], bool)
-        y_hat, sigma = (np.full((len(ok), len(self.known_aus)), np.nan, np.float32) for _ in range(2))
+        y_hat, sigma = (np.full((len(ok), len(self.selection.aus)), np.nan, np.float32) for _ in range(2))
         if parts:
             y_hat[ok], sigma[ok] = (np.concatenate(part) for part in zip(*parts))
         return VideoScores(np.array(time, np.float64), status, y_hat, sigma)
@@ -169,7 +164,7 @@ class BundleRecognizer:
                 decision[own] = self.selection.decide(raw[own])
                 confidence[own] = self.selection.confidence_of(raw[own], sigma[own])
         intensity = clamp_levels(raw) if self.params.target == "intensity" else None
-        return VideoPredictions(self.known_aus, scores, decision, raw, confidence, intensity).only(self.aus)
+        return VideoPredictions(self.selection.aus, scores, decision, raw, confidence, intensity).only(self.aus)
 
     def _recompress(self, row: FaceRow) -> FaceRow:
         """Compress and decompress a face as JPEG, as training does, so that the networks see the same pixels."""

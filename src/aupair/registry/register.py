@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aupair import store
+from aupair.aus import stored_aus
 from aupair.errors import ArtifactError
-from aupair.inference.bundle import Parts, known_aus, write_bundle
+from aupair.inference.bundle import Parts, write_bundle
 from aupair.log import SILENT, Log
 from aupair.params import Params
 from aupair.registry import live_logging, mlflow_store, versions
@@ -106,7 +107,7 @@ def _version_tags(bundle: Path, metrics: Mapping[str, Any]) -> dict[str, str]:
     from aupair.evaluation.selection import uses_uncertainty
 
     selection = store.read_json(bundle / "selection.json")
-    aus, numbers = known_aus(selection), {"selection.tie": selection.get("tie")}
+    aus, numbers = stored_aus(selection), {"selection.tie": selection.get("tie")}
     for au in aus:
         numbers[f"selection.{au}.difference"] = selection[au].get("difference")
         numbers[f"selection.{au}.probability"] = selection[au].get("probability_with_better")
@@ -158,7 +159,7 @@ def _log_bundle(client: "MlflowClient", bundle: Path, run_id: str, params: Param
                 python_model=str(package / "registry" / "serving.py"),
                 artifacts={"bundle": str(bundle)},
                 code_paths=[str(package)],
-                signature=_serving_signature(params, known_aus(store.read_json(bundle / "selection.json"))),
+                signature=_serving_signature(params, stored_aus(store.read_json(bundle / "selection.json"))),
                 pip_requirements=str(bundle / "requirements.txt"),
             )
         return str(info.model_uri)

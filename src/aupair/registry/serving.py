@@ -1,8 +1,8 @@
 """The MLflow model that serves a bundle (models from code): MLflow executes this file, and nothing else imports it.
 
 Input: the aligned faces of one video, in order, (n, S, S, 3) uint8, RGB; param `fps`, frames a second, required.
-Output: a table with a row for each face: AU1, AU1_raw, AU1_pseudo_intensity, AU1_uncertainty, AU1_confidence, AU2, ...
-A model trained on intensities adds AU1_intensity, 0..5, after AU1.
+Output: a table with a row for each face, and for each AU of the model the columns AU1, AU1_raw, AU1_pseudo_intensity,
+AU1_uncertainty, AU1_confidence (here of AU1). A model trained on intensities adds AU1_intensity, 0..5, after AU1.
 
     mlflow models serve --env-manager local -m models:/aupair@champion
 """
