@@ -9,6 +9,7 @@ import hashlib
 import html
 import io
 import re
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,8 @@ STYLE: dict[Any, Any] = {
 }  # fmt: skip
 DPI = 150
 """Resolution of the PNG files, pixels an inch."""
+_LONGEST_NAME = 32
+"""Letters of a name beside a line of a figure."""
 WIDE, SMALL = (4.8, 3.4), (2.7, 1.8)
 """Sizes of a figure by itself and of one in a grid, inches: text stays readable on a phone."""
 
@@ -135,7 +138,7 @@ def intervals(rows: Sequence[Interval], title: str, label: str, marks: Mapping[s
         label: what the axis shows, with its unit.
         marks: dashed vertical lines by what they mean.
     """
-    figure, axes = _figure((4.8, 0.9 + 0.24 * max(len(rows), 1)))
+    figure, axes = _figure((4.8, 0.9 + 0.24 * max(len(rows), 5)))
     axis = axes[0, 0]
     for place, row in enumerate(rows):
         _whisker(axis, row.edges, place, row.colour, 2.0)
@@ -144,7 +147,7 @@ def intervals(rows: Sequence[Interval], title: str, label: str, marks: Mapping[s
         axis.axvline(value, color=INK, linewidth=1, linestyle=style, label=text)
     _name_rows(axis, [row.name for row in rows])
     _mark_undefined(axis, [place for place, row in enumerate(rows) if not np.isfinite(row.value)])
-    axis.set_xlabel(label)
+    axis.set_xlabel(label, loc="right")
     axis.locator_params(axis="x", nbins=5)
     _legend(figure, axis, 2)
     described = (f"{row.name} {number(row.value)} {interval(row.edges)}".strip() for row in rows)
@@ -274,8 +277,11 @@ def _figure(
 
 
 def _name_rows(axis: Axes, names: Sequence[str]) -> None:
-    """Write a name at each line of a figure, the first on top."""
-    axis.set_yticks(range(len(names)), names)
+    """Write a name at each line of a figure, the first on top; a long one takes two smaller lines."""
+    axis.set_yticks(range(len(names)), [textwrap.fill(name, _LONGEST_NAME) for name in names], linespacing=0.95)
+    for text in axis.get_yticklabels():
+        if "\n" in text.get_text():
+            text.set_fontsize(7)
     axis.set_ylim(max(len(names), 1) - 0.5, -0.5)
     axis.tick_params(axis="y", length=0)
     axis.grid(axis="y", visible=False)
@@ -283,9 +289,9 @@ def _name_rows(axis: Axes, names: Sequence[str]) -> None:
 
 def _mark_undefined(axis: Axes, places: Iterable[int]) -> None:
     """Write at some lines of a figure that their value is undefined."""
-    style: dict[str, Any] = {"fontsize": 7, "fontstyle": "italic", "va": "center", "color": INK}
+    style: dict[str, Any] = {"fontsize": 7, "fontstyle": "italic", "ha": "right", "va": "center", "color": INK}
     for place in places:
-        axis.text(0.02, place, UNDEFINED, transform=axis.get_yaxis_transform(), **style)
+        axis.text(0.98, place, UNDEFINED, transform=axis.get_yaxis_transform(), **style)
 
 
 def _whisker(axis: Axes, edges: Sequence[float | None] | None, place: float, colour: str, width: float) -> None:

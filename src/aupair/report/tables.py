@@ -104,6 +104,8 @@ def complete_frames(metrics: Tree) -> str:
     counts: Tree = metrics.get("frames", {})
     if all(own["complete"] == own["annotated"] for own in counts.values()):
         return ""
+    if not any(own["complete"] for own in counts.values()):
+        return "No annotated frame has the labels of all AUs: exact match and the 2021 score are undefined."
     parts = [
         f"{own['complete']:,} of the {own['annotated']:,} annotated frames of {name}" for name, own in counts.items()
     ]
@@ -185,9 +187,13 @@ def choice(metrics: Tree, selection: Tree) -> Table:
 
 
 def uncertainty(metrics: Tree) -> Table:
-    """Return the figures of pseudo-intensity and uncertainty, validation beside select."""
+    """Return the figures of pseudo-intensity and uncertainty, validation beside select.
+
+    Figures that are undefined on both are left out: without conditions.csv several are.
+    """
     splits: tuple[Any, Any] = (metrics, metrics["select"])
-    lines = [[text, *(number(reduce(getitem, path.split("."), tree)) for tree in splits)] for text, path in EVIDENCE]
+    values = {text: [reduce(getitem, path.split("."), tree) for tree in splits] for text, path in EVIDENCE}
+    lines = [[text, *map(number, pair)] for text, pair in values.items() if pair != [None, None]]
     block = metrics["decisions"]
     only_validation = {
         "wrong decisions, all cells": percent(block["error"]),
@@ -240,16 +246,17 @@ def abstention(metrics: Tree) -> Table:
 def uncertainty_of_aus(metrics: Tree) -> Table:
     """Return for each AU the figures that measure the use of sigma and the confidence on validation."""
     block, decisions = metrics["uncertainty"], metrics["decisions"]["per_au"]
+    conditions = {name: block[f"auroc_{name}"]["per_au"] for name in ("own_region", "other_region", "turned")}
+    regions = {name.replace("_", " "): per_au for name, per_au in conditions.items() if per_au}
     lines = []
     for au in metrics["aus"]:
         nll, right, own = block["pair_nll"]["per_au"][au], block["auroc_correct"]["per_au"][au], decisions[au]
-        regions = (block[f"auroc_{name}"]["per_au"] or {} for name in ("own_region", "other_region", "turned"))
         numbers = [nll["h"], nll["constant"], block["ece_per_au"][au]["h"], right["margin_over_sigma"], right["margin"]]
-        numbers += [region.get(au) for region in regions]
+        numbers += [per_au[au] for per_au in regions.values()]
         area = (own["aurc"]["confidence"], own["aurc"]["random"], own["confidence_ece"])
         lines.append([au, *map(number, numbers), percent(own["error"]), *map(number, area)])
     head = [
-        *("AU", "pair NLL", "constant", "ECE", "AUROC abs(d)/s", "abs(d)", "own region", "other region", "turned"),
+        *("AU", "pair NLL", "constant", "ECE", "AUROC abs(d)/s", "abs(d)", *regions),
         *("wrong", "AURC", "random", "ECE of confidence"),
     ]
     return Table("Uncertainty of each AU on validation", head, lines)
