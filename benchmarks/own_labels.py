@@ -29,7 +29,7 @@ AUS = ("AU19", "AU33", "AU43")
 BY_EVENT = ("AU33", "AU43")
 SHARE, GOAL = 0.2, 0.85
 SEEDS = (0, 1, 2)
-CORPUS = SynthParams(subjects=48, aus=AUS)
+CORPUS = SynthParams(subjects=64, aus=AUS)
 SETTINGS = (
     "preprocess_faces.size=64",
     "train_pseudo_intensity.optimiser.steps=130",
@@ -39,6 +39,8 @@ SETTINGS = (
     "train_mapping.device=cpu",
 )
 """half of the demo's steps on smaller faces; all else as in params.yaml"""
+FACES = ("check-data", "preprocess-faces")
+TRAINING = tuple(stage.name for stage in stages.FLOW if stage.name not in (*FACES, "register-model"))
 
 
 def make_data(folder: Path, corpus: SynthParams) -> None:
@@ -61,36 +63,35 @@ def make_data(folder: Path, corpus: SynthParams) -> None:
             shutil.copyfile(full / path, judged / path)
 
 
-def run_flow(root: Path, params: Params, names: Sequence[str], work: Path | None = None) -> dict[str, Any]:
-    """Run stages in a folder, and return metrics.json.
+def prepare(folder: Path, params: Params) -> None:
+    """Write the data and its faces, which both share."""
+    make_data(folder, CORPUS.model_copy(update={"seed": params.seed}))
+    run_stages(folder / "full", params, FACES)
+    run_stages(folder / "partial", params, FACES[:1])
+    shutil.copytree(folder / "full" / ARTIFACTS["faces"], folder / "partial" / ARTIFACTS["faces"], copy_function=_link)
 
-    Args:
-        work: a folder with work/ of an earlier flow on the same movies, whose files are linked first.
-    """
-    if work:
-        shutil.copytree(work / "work", root / "work", copy_function=_link)
+
+def run_stages(root: Path, params: Params, names: Sequence[str]) -> None:
+    """Run stages in a folder."""
     for name in names:
         print(f"{root.name}: {name}", flush=True)
         stages.run_stage(name, params, root=root)
-    return dict(store.read_json(root / ARTIFACTS["metrics"]))
 
 
-def score(metrics: dict[str, Any]) -> tuple[float, list[float]]:
+def score(root: Path) -> tuple[float, list[float]]:
     """Return mean F1 of P2 on validation, and the F1 of each AU."""
+    metrics: dict[str, Any] = store.read_json(root / ARTIFACTS["metrics"])
     (row,) = [row for row in metrics["rows"] if (row["name"], row["split"]) == ("P2", "validation")]
     return row["f1"], [row["per_au"][au]["f1"] for au in AUS]
 
 
-def compare(folder: Path, seed: int) -> dict[str, tuple[float, list[float]]]:
-    """Run the flow with all labels and with a share of them; return the scores of ours on its own and on all frames."""
-    params = load_params(ROOT / "params.yaml", [*SETTINGS, f"seed={seed}"])
-    make_data(folder, CORPUS.model_copy(update={"seed": seed}))
-    names = [stage.name for stage in stages.FLOW if stage.name != "register-model"]
-    full = run_flow(folder / "full", params, names)
-    shutil.copytree(folder / "full" / "work" / "faces", folder / "faces" / "work" / "faces", copy_function=_link)
-    own = run_flow(folder / "partial", params, names, folder / "faces")
-    judged = run_flow(folder / "judged", params, ["check-data", "evaluate"], folder / "partial")
-    return {"full": score(full), "own": score(own), "ours": score(judged)}
+def compare(folder: Path, params: Params) -> dict[str, tuple[float, list[float]]]:
+    """Train with all labels and with a share of them; return the scores of ours on its own and on all frames."""
+    run_stages(folder / "full", params, TRAINING)
+    run_stages(folder / "partial", params, TRAINING)
+    shutil.copytree(folder / "partial" / "work", folder / "judged" / "work", copy_function=_link)
+    run_stages(folder / "judged", params, ("check-data", "evaluate"))
+    return {"full": score(folder / "full"), "own": score(folder / "partial"), "ours": score(folder / "judged")}
 
 
 def _link(source: str, target: str) -> None:
@@ -101,8 +102,10 @@ def measure() -> list[Row]:
     """Compare for each seed."""
     results = []
     for seed in SEEDS:
+        params = load_params(ROOT / "params.yaml", [*SETTINGS, f"seed={seed}"])
         with tempfile.TemporaryDirectory() as folder:
-            results.append(compare(Path(folder), seed))
+            prepare(Path(folder), params)
+            results.append(compare(Path(folder), params))
         for name, (mean, per_au) in results[-1].items():
             print(f"seed {seed}, {name}: {mean:.3f}, {dict(zip(AUS, np.round(per_au, 3).tolist()))}", flush=True)
     mean = {name: float(np.mean([result[name][0] for result in results])) for name in results[0]}
