@@ -24,8 +24,8 @@ from harness import HEADINGS, Row, format_row, markdown_table, read_commit
 from aupair import store
 
 HERE = Path(__file__).parent
-NAMES = ("faces", "pairs", "accuracy", "features", "mapping", "predict")
-"""in the order of the stages"""
+NAMES = ("faces", "pairs", "accuracy", "features", "mapping", "predict", "own_labels")
+"""in the order of the stages; the last one is about the whole flow"""
 OTHERS = ("affwild2_size.py", "gpu.py")
 """commands of their own: the full size, a GPU"""
 
