@@ -83,6 +83,29 @@ def test_a_folder_has_a_table_for_each_video_and_may_code_other_aus(folder: Path
     assert (folder / "data/subjects.csv").read_text() == "video,subject\na,Ann\nb,Ben\n"
 
 
+def test_names_with_folders_tell_movies_of_one_name_apart(folder: Path, aupair: Command) -> None:
+    movie(folder / "movies" / "ann" / "clip.mp4", 3)
+    movie(folder / "movies" / "ben" / "clip.mp4", 3)
+    text(folder / "labels.csv", "video,frame,AU1", "ann/clip.mp4,0,1", "Ben\\clip,0,0")
+    outcome = aupair("import", "csv", "labels.csv", "--videos", "movies")
+    assert outcome.code == 0, outcome.err
+    assert written(folder / "data", "ann_clip")[1].tolist() == [[1]]
+    assert (folder / "data/videos/Ben_clip.mp4").samefile(folder / "movies/ben/clip.mp4")
+    text(folder / "labels.csv", "video,frame,AU1", "clip,0,1")
+    outcome = aupair("import", "csv", "labels.csv", "--videos", "movies", "--out", "other")
+    assert outcome.line.startswith("two movies for one video: in movies/ann/clip.mp4, got movies/ben/clip.mp4")
+
+
+def test_columns_can_be_chosen(folder: Path, aupair: Command) -> None:
+    text(folder / "labels.csv", "video,frame,time,AU2,AU1", "a,0,0.0,1,0", "a,1,0.04,0,1")
+    assert "got time" in aupair("import", "csv", "labels.csv", "--videos", "movies").line
+    assert aupair("import", "csv", "labels.csv", "--videos", "movies", "--aus", "AU1").code == 0
+    assert written(folder / "data", "a")[1].tolist() == [[0], [1]]
+    assert notes(folder / "data")["columns left out"] == ["time", "AU2"]
+    outcome = aupair("import", "csv", "labels.csv", "--videos", "movies", "--aus", "AU9", "--overwrite")
+    assert outcome.line.startswith("no column for an AU: in labels.csv line 1, got time,AU2,AU1, expected AU9")
+
+
 def test_frames_counted_from_one(folder: Path, aupair: Command, labels: dict[str, np.ndarray]) -> None:
     frame_table(folder / "labels.csv", labels, AUS, first=1)
     outcome = aupair("import", "csv", "labels.csv", "--videos", "movies")
@@ -129,6 +152,11 @@ def test_bad_tables_are_one_line(folder: Path, aupair: Command, name: str) -> No
     assert outcome.code == 3
     assert outcome.line.startswith(message)
     assert not (folder / "data").exists()
+
+
+def test_no_source_is_one_line(folder: Path, aupair: Command) -> None:
+    for kind in ("csv", "disfa", "bp4d", "elan", "affwild2"):
+        assert aupair("import", kind, "nowhere").line == "no such file or folder: in nowhere"
 
 
 def test_labels_without_a_video_are_left_out_if_asked(folder: Path, aupair: Command) -> None:

@@ -42,6 +42,18 @@ def test_tiers_of_aus_become_labels(folder: Path, aupair: Command) -> None:
     assert Path("data/subjects.csv").read_text() == "video,subject\na,Ann\nb c,Ben\n"
     assert Path("data/videos/b c.mp4").samefile("movies/b c.mp4")
     assert not Path("data/annotations/intensity").exists()
+    assert notes(folder / "data") == {"other tiers, left out": ["speech (1 files)"]}
+
+
+def test_files_with_different_tiers_of_a_video_are_merged(folder: Path, aupair: Command) -> None:
+    write_eaf(folder / "eaf" / "one.eaf", {"AU12": [(80, 200, "")]}, "../movies/a.mp4", "Ann")
+    path = write_eaf(folder / "eaf" / "two.eaf", {"AU4": [(0, 80, "")]}, "../movies/a.mp4")
+    assert aupair("import", "elan", "eaf").code == 0
+    assert column("a", "AU12") == frames((2, 4))
+    assert column("a", "AU4") == frames((0, 1))
+    write_eaf(path, {"AU4": []}, "../movies/a.mp4", "Ben")
+    outcome = aupair("import", "elan", "eaf", "--overwrite")
+    assert outcome.line.startswith("files disagree on who it is: in eaf/one.eaf and eaf/two.eaf, got Ann and Ben in a")
 
 
 def test_texts_are_intensities(folder: Path, aupair: Command) -> None:

@@ -121,6 +121,24 @@ def test_a_file_for_each_video_may_be_without_events(folder: Path, aupair: Comma
     assert (folder / "data/subjects.csv").read_text() == "video,subject\na,Ann\n"
 
 
+def test_a_table_for_each_au(folder: Path, aupair: Command) -> None:
+    text(folder / "labels" / "brows.csv", "video,start,end,au,subject", "a,0,0.08,AU4,Ann", "b,0,0.04,AU4,Ben")
+    text(folder / "labels" / "mouth.csv", "video,start,end,au", "a.mp4,0.04,0.08,AU12")
+    assert aupair("import", "csv", "labels", "--videos", "movies").code == 0
+    assert column(folder / "data", "a", "AU4") == frames((0, 1))
+    assert column(folder / "data", "a", "AU12") == frames((1, 1))
+    text(folder / "labels" / "again.csv", "video,start,end,au", "a,0.04,0.08,AU12")
+    outcome = aupair("import", "csv", "labels", "--videos", "movies", "--overwrite")
+    assert outcome.line.startswith(
+        "an AU of a video has events in two tables: in labels/again.csv and labels/mouth.csv, got a.mp4: AU12"
+    )
+    text(folder / "labels" / "again.csv", "video,start,end,au,subject", "a,0.04,0.08,AU1,Eve")
+    outcome = aupair("import", "csv", "labels", "--videos", "movies", "--overwrite")
+    assert outcome.line.startswith(
+        "tables disagree on who it is: in labels/again.csv and labels/brows.csv, got a: Eve and Ann"
+    )
+
+
 BAD_EVENTS = {
     "backwards": (["a,0.2,0.1,AU1,1"], "an event ends before it starts: in events.csv line 2, got 0.2 to 0.1 seconds"),
     "after the video": (["a,0.2,0.9,AU1,1"], "an event outside of its video: in events.csv line 2, got 0.2 to 0.9 seconds, expected 0.800 seconds of movies/a.mp4"),

@@ -228,9 +228,12 @@ def import_elan(
 def _write(kind: str, source: Path, options: "WriteOptions", read: "Callable[[Notes], list[Recording]]") -> None:
     """Read recordings, write the data folder, and print what was imported and what was not."""
     from aupair.console import ConsoleLog, show_table
+    from aupair.errors import DataError
     from aupair.importing.recordings import Notes
     from aupair.importing.writer import check_out, write_data
 
+    if not source.exists():
+        raise DataError("no such file or folder", where=source)
     check_out(options.out, options.overwrite)
     notes = Notes()
     summary = write_data(kind, source, read(notes), notes, options, ConsoleLog())

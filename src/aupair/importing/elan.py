@@ -4,6 +4,7 @@ An annotation without text, or with the AU's name, is an event; a number from 1 
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from aupair.aus import check_au_names
 from aupair.errors import DataError
 from aupair.importing.events import LEVELS, Clock, Event, EventLabels, Span, label_frames
 from aupair.importing.movies import EXTENSIONS, Movies
-from aupair.importing.recordings import Media, Notes, Recording, natural_key
+from aupair.importing.recordings import Media, Notes, Recording, merge_recordings, natural_key
 from aupair.importing.tabular import with_subjects
 
 _AU_TIER = re.compile(r"AU\d+[A-Za-z]?")
@@ -71,10 +72,11 @@ def read_elan(source: Path, options: ElanOptions, out: Path, notes: Notes) -> li
     if not paths:
         raise DataError("no ELAN files", where=source, expected="<video>.eaf")
     movies = Movies(options.videos or (source if source.is_dir() else source.parent), without=out)
-    labels = []
+    labels, others = [], Counter[str]()
     for path in paths:
         eaf = _parse(path)
         tiers = _choose_tiers(eaf, path, options.tiers)
+        others.update(name for name in eaf.get_tier_names() if name not in tiers)
         media, offset = _find_media(eaf, path, movies, options, notes)
         if media:
             labels.append((_event_labels(eaf, path, tiers, media, options), offset))
@@ -84,8 +86,9 @@ def read_elan(source: Path, options: ElanOptions, out: Path, notes: Notes) -> li
     ]
     if not stated:
         recordings = [replace(recording, intensity=None) for recording in recordings]
+    notes.add("other tiers, left out", *(f"{name} ({count} files)" for name, count in others.items()))
     notes.add("videos without labels, left out", *movies.unused())
-    return with_subjects(recordings, options.subjects)
+    return with_subjects(merge_recordings(recordings), options.subjects)
 
 
 def _parse(path: Path) -> Any:

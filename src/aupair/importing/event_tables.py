@@ -84,6 +84,30 @@ def read_coded(path: Path) -> dict[str, dict[str, list[Span]]]:
     return result
 
 
+def merge_tables(videos: Sequence[VideoEvents]) -> list[VideoEvents]:
+    """Return the events of each video from all tables that name it.
+
+    Raises:
+        DataError: two tables have events of one AU in one video, or disagree on the person.
+    """
+    merged: dict[str, VideoEvents] = {}
+    for video in videos:
+        one = merged.setdefault(video_name(video.video), video)
+        if one is video:
+            continue
+        both = {event.au for event in one.events} & {event.au for event in video.events}
+        if both or (one.subject and video.subject not in ("", one.subject)):
+            what = "an AU of a video has events in two tables" if both else "tables disagree on who it is"
+            got = ", ".join(sorted(both)) or f"{one.subject} and {video.subject}"
+            where = f"{one.path} and {video.path}"
+            raise DataError(
+                what, where=where, got=f"{video.video}: {got}", expected="one", todo="merge or correct them"
+            )
+        one.events = [*one.events, *video.events]
+        one.subject = one.subject or video.subject
+    return list(merged.values())
+
+
 def coded_times(
     videos: Sequence[VideoEvents], coded: Mapping[str, Mapping[str, Sequence[Span]]] | None, uncoded: Uncoded
 ) -> dict[str, dict[str, tuple[Span, ...]]]:

@@ -119,7 +119,8 @@ def label_frames(labels: EventLabels, clock: Clock, threshold: float, notes: Not
         for event in events:
             start, stop = clock.span(event.start, event.end, fps)
             if (occurrence[start:stop, k] == NOT_ANNOTATED).any():
-                raise DataError("an event in a time in which its AU is not coded", where=event.where, got=au)
+                got = f"{au} at {event.start:g} to {event.end:g} {clock.unit}"
+                raise DataError("an event in a time in which its AU is not coded", where=event.where, got=got)
             intensity[start:stop, k] = NOT_ANNOTATED if np.isnan(event.intensity) else event.intensity
             occurrence[start:stop, k] = not event.intensity < threshold
     stated = intensity if labels.intensities else None

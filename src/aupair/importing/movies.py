@@ -1,6 +1,5 @@
 """The movies of a folder, looked up by the names that label files use."""
 
-import re
 from collections import defaultdict
 from pathlib import Path
 
@@ -37,17 +36,20 @@ class Movies:
         return sorted(self._paths)
 
     def find(self, name: str) -> Path | None:
-        """Return the movie of a name, with or without extension, in upper or lower case; None without one.
+        """Return the movie of a name, with or without folders and extension, in upper or lower case; None without one.
 
         Raises:
             DataError: two movies have the name.
         """
-        stem = (
-            name if name in self._paths else re.sub(rf"({'|'.join(map(re.escape, EXTENSIONS))})$", "", name, flags=re.I)
-        )
+        parts = _parts(name)
+        stem = parts[-1]
         paths = self._paths.get(stem) or [p for s, ps in self._paths.items() if s.lower() == stem.lower() for p in ps]
+        folders = [part.lower() for part in parts[:-1]]
+        if folders:
+            paths = [p for p in paths if [part.lower() for part in p.parts[-len(parts) : -1]] == folders]
         if len(paths) > 1:
-            raise DataError("two movies for one video", where=paths[0], got=paths[1], expected="one", todo="remove one")
+            todo = f"remove one, or use names with folders: {paths[0].parent.name}/{stem}"
+            raise DataError("two movies for one video", where=paths[0], got=paths[1], expected="one", todo=todo)
         return paths[0] if paths else None
 
     def open(self, path: Path) -> Media | None:
@@ -60,10 +62,16 @@ class Movies:
 
     def unused(self) -> list[str]:
         """Return the names of the movies that were not opened."""
-        return sorted(stem for stem, paths in self._paths.items() if not set(paths) & set(self._opened))
+        return sorted(stem for stem, paths in self._paths.items() for path in paths if path not in self._opened)
 
 
 def video_name(name: str) -> str:
-    """Return the name of a video without the extension of a movie."""
-    path = Path(name)
-    return path.stem if path.suffix.lower() in EXTENSIONS else path.name
+    """Return the name of a video in the data folder: without the extension of a movie, `person_clip` for `person/clip`."""
+    return "_".join(_parts(name))
+
+
+def _parts(name: str) -> list[str]:
+    """Return the folders and the stem of the name that a label file uses."""
+    parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")] or [name]
+    path = Path(parts[-1])
+    return [*parts[:-1], path.stem if path.suffix.lower() in EXTENSIONS else path.name]

@@ -122,6 +122,9 @@ def _merge(one: Recording, other: Recording) -> Recording:
     stated = one.intensity is not None or other.intensity is not None
     intensity = fill(blank.astype(np.float32), one.intensity, other.intensity) if stated else None
     subject = one.subject or other.subject
+    if other.subject not in ("", subject):
+        where, got = f"{one.origin} and {other.origin}", f"{subject} and {other.subject} in {one.video}"
+        raise DataError("files disagree on who it is", where=where, got=got, expected="one person")
     return replace(one, aus=aus, occurrence=occurrence, intensity=intensity, subject=subject)
 
 

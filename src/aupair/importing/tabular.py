@@ -8,7 +8,15 @@ import numpy as np
 
 from aupair.data.layout import read_subjects
 from aupair.errors import DataError
-from aupair.importing.event_tables import Uncoded, VideoEvents, coded_times, is_event_table, read_coded, read_events
+from aupair.importing.event_tables import (
+    Uncoded,
+    VideoEvents,
+    coded_times,
+    is_event_table,
+    merge_tables,
+    read_coded,
+    read_events,
+)
 from aupair.importing.events import Clock, EventLabels, Unit, label_frames
 from aupair.importing.framewise import (
     FrameLabels,
@@ -76,6 +84,7 @@ def read_csv_labels(source: Path, options: CsvOptions, out: Path, notes: Notes) 
 def _read_frames(tables: Sequence[Table], movies: Movies, options: CsvOptions, notes: Notes) -> list[Recording]:
     """Return the recordings of tables with a row for each frame."""
     labels = [part for table in tables for part in read_frame_labels(table, options.aus, options.missing)]
+    _note_columns(tables, options.aus, notes)
     notes.add("tables without a row, left out", *(str(table.path) for table in tables if not len(table)))
     if not labels:
         raise DataError("no label", where=tables[0].path, expected="a row for each frame")
@@ -91,6 +100,7 @@ def _read_events(tables: Sequence[Table], movies: Movies, options: CsvOptions, n
     for table in tables:
         events, stated = read_events(table)
         videos, intensities = [*videos, *events], intensities or stated
+    videos = merge_tables(videos)
     coded = read_coded(options.coded) if options.coded else None
     if coded is not None and options.coded:
         named = {video_name(video.video) for video in videos}
@@ -121,8 +131,6 @@ def list_tables(source: Path, *others: Path | None) -> list[Path]:
     """
     if source.is_file():
         return [source]
-    if not source.is_dir():
-        raise DataError("no such file or folder", where=source, expected="a table, or a folder of tables")
     skip = {path.resolve() for path in others if path}
     paths = sorted(
         path
@@ -192,6 +200,13 @@ def _frame_recording(part: FrameLabels, media: Media, first: int, options: CsvOp
     else:
         intensity, occurrence = None, occurrence_of(values, part.aus, where)
     return Recording(video_name(part.video), media, part.aus, occurrence, intensity, part.path, part.subject)
+
+
+def _note_columns(tables: Sequence[Table], aus: Sequence[str], notes: Notes) -> None:
+    """Note the columns that are none of the chosen AUs."""
+    used = {"video", "frame", "subject", *(au.lower() for au in aus)}
+    names = dict.fromkeys(name for table in tables for name in table.header if name.lower() not in used)
+    notes.add("columns left out", *(names if aus else ()))
 
 
 def _check_last_frame(part: FrameLabels, media: Media, first: int, options: CsvOptions) -> None:

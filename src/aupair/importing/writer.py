@@ -42,12 +42,13 @@ class WriteOptions(NamedTuple):
 
 @dataclass(frozen=True)
 class AUCounts:
-    """What was imported of an AU: videos that code it, labelled frames, frames in which it is active."""
+    """What was imported of an AU: videos that code it, frames with a label, with an intensity, and in which it is active."""
 
     au: str
     videos: int
     labelled: int
     positives: int
+    intensities: int
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class ImportSummary:
     counts: tuple[AUCounts, ...]
     notes: Notes
 
-    HEADER = ("AU", "videos", "labelled frames", "active", "share")
+    HEADER = ("AU", "videos", "labelled frames", "active", "share", "with intensity")
 
     def rows(self) -> list[tuple[str, ...]]:
         """Return the cells of the printed table."""
@@ -69,6 +70,7 @@ class ImportSummary:
                 f"{count.labelled:,}",
                 f"{count.positives:,}",
                 f"{count.positives / count.labelled:.1%}" if count.labelled else "",
+                f"{count.intensities:,}" if count.intensities else "",
             )
             for count in self.counts
         ]
@@ -112,7 +114,7 @@ def write_data(
     _write_subjects(options.out / "subjects.csv", written)
     store.write_json(options.out / "import.json", _describe(kind, source, summary))
     with store.atomic(options.out / "annotations") as folder:
-        _write_annotations(folder, aus, written, log)
+        _write_annotations(folder, summary.counts, written, log)
     return summary
 
 
@@ -133,15 +135,18 @@ def _count(aus: tuple[str, ...], recordings: Sequence[Recording]) -> tuple[AUCou
     """Count each AU over all recordings."""
     labelled = np.array([(r.occurrence != NOT_ANNOTATED).sum(axis=0) for r in recordings])
     positives = np.array([(r.occurrence == 1).sum(axis=0) for r in recordings])
-    return tuple(
-        AUCounts(au, int((labelled[:, k] > 0).sum()), int(labelled[:, k].sum()), int(positives[:, k].sum()))
-        for k, au in enumerate(aus)
-    )
+    graded = np.zeros(len(aus), np.int64)
+    for recording in recordings:
+        if recording.intensity is not None:
+            graded += (recording.intensity != NOT_ANNOTATED).sum(axis=0)
+    columns = np.stack([(labelled > 0).sum(axis=0), labelled.sum(axis=0), positives.sum(axis=0), graded], axis=1)
+    return tuple(AUCounts(au, *counts) for au, counts in zip(aus, columns.tolist()))
 
 
-def _write_annotations(folder: Path, aus: tuple[str, ...], recordings: Sequence[Recording], log: Log) -> None:
+def _write_annotations(folder: Path, counts: Sequence[AUCounts], recordings: Sequence[Recording], log: Log) -> None:
     """Write the occurrences of each recording, and the intensities of the AUs that have any, in the official sets."""
-    graded = [k for k, au in enumerate(aus) if any(_has_intensity(r, k) for r in recordings)]
+    graded = [k for k, count in enumerate(counts) if count.intensities]
+    aus = [count.au for count in counts]
     for recording in log.progress(recordings, len(recordings), "writing annotations"):
         name = Path(_SETS[recording.official], f"{recording.video}.csv")
         _write_values(folder / "occurrence" / name, aus, recording.occurrence)
@@ -149,11 +154,6 @@ def _write_annotations(folder: Path, aus: tuple[str, ...], recordings: Sequence[
             blank = np.full(recording.occurrence.shape, NOT_ANNOTATED, np.float32)
             values = blank if recording.intensity is None else recording.intensity
             _write_values(folder / "intensity" / name, [aus[k] for k in graded], values[:, graded])
-
-
-def _has_intensity(recording: Recording, au: int) -> bool:
-    """Return whether a recording has an intensity of an AU in any frame."""
-    return recording.intensity is not None and bool((recording.intensity[:, au] != NOT_ANNOTATED).any())
 
 
 def _write_values(path: Path, aus: Sequence[str], values: np.ndarray) -> None:
@@ -179,7 +179,10 @@ def _describe(kind: str, source: Path, summary: ImportSummary) -> dict[str, Any]
     return {
         "kind": kind,
         "source": str(source),
-        "aus": {c.au: {"videos": c.videos, "labelled": c.labelled, "positives": c.positives} for c in summary.counts},
+        "aus": {
+            c.au: {"videos": c.videos, "labelled": c.labelled, "positives": c.positives, "intensities": c.intensities}
+            for c in summary.counts
+        },
         "notes": summary.notes.examples,
         "videos": [
             {
