@@ -14,8 +14,6 @@ AFFWILD2: tuple[str, ...] = (
 )  # fmt: skip
 """The 12 AUs of Aff-Wild2 (ABAW 2021): those of the demo corpus, and of files written before AUs were stored in them."""
 
-AUS = AFFWILD2
-
 NAMES: dict[str, str] = {
     "AU1": "inner brow raiser",
     "AU2": "outer brow raiser",
