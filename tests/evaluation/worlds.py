@@ -1,8 +1,10 @@
 """A small data set whose truth is known: frames, a trial's outputs, fixed pairs, and the covers of the faces."""
 
+from dataclasses import replace
+
 import numpy as np
 
-from aupair.aus import AFFWILD2, SPLITS
+from aupair.aus import AFFWILD2, NOT_ANNOTATED, SPLITS
 from aupair.data.frames import Frames
 from aupair.evaluation.calibration import HeldOut
 from aupair.evaluation.conditions import Conditions
@@ -13,6 +15,18 @@ from frame_sets import make_frames
 
 A = len(AFFWILD2)
 QUICK = Evaluate(bootstrap=50)
+MISSING = ("none", "random", "videos")
+"""labels that are missing: none, half of all cells at random, each AU in a third of the videos"""
+
+
+def hide_labels(frames: Frames, kind: str, seed: int = 99) -> Frames:
+    """Return the frames with labels that are missing AU by AU, of a kind of MISSING."""
+    if kind == "none":
+        return frames
+    hidden = (frames.video[:, None] + np.arange(len(frames.aus))) % 3 == 0
+    if kind == "random":
+        hidden = np.random.default_rng(seed).random(frames.labels.shape) < 0.5
+    return replace(frames, labels=np.where(hidden, NOT_ANNOTATED, frames.labels))
 
 
 def held_out(
@@ -38,23 +52,31 @@ def some(frames: Frames, split: str) -> Pairs:
     return Pairs(*np.array(pairs).T)
 
 
-def world(seed: int = 0, n: int = 50, videos: int = 9) -> tuple[Frames, Trial, dict[str, Pairs], Conditions]:
-    """A third of the frames is covered: y_hat is noise there and sigma large; some have no face, some no labels."""
+def world(
+    seed: int = 0, n: int = 50, videos: int = 9, aus: int = A, missing: str = "none"
+) -> tuple[Frames, Trial, dict[str, Pairs], Conditions]:
+    """A third of the frames is covered: y_hat is noise there and sigma large; some have no face, some no labels.
+
+    Args:
+        aus: the number of AUs.
+        missing: labels that are missing besides, see MISSING.
+    """
     rng = np.random.default_rng(seed)
     size = n * videos
-    labels = (rng.random((size, A)) < np.linspace(0.1, 0.5, A)).astype(np.int8)
+    labels = (rng.random((size, aus)) < np.linspace(0.1, 0.5, aus)).astype(np.int8)
     truth = labels.astype(float)
     labels[rng.random(size) < 0.05] = -1
     ok = rng.random(size) < 0.95
-    frames = make_frames(np.arange(videos) // 3, labels, ok=ok)
+    frames = hide_labels(make_frames(np.arange(videos) // 3, labels, ok=ok), missing)
     covered = rng.random(size) < 0.3
     noise = np.where(covered, 2.0, 0.3)[:, None]
-    y_hat = truth + noise * rng.normal(size=(size, A))
+    y_hat = truth + noise * rng.normal(size=(size, aus))
     with_uncertainty = np.where(covered[:, None], 0.3 + 0.1 * y_hat, y_hat)
     arrays = [
-        a.astype(np.float32) for a in (y_hat, noise * np.exp(0.1 * rng.normal(size=(size, A))), with_uncertainty, y_hat)
+        a.astype(np.float32)
+        for a in (y_hat, noise * np.exp(0.1 * rng.normal(size=(size, aus))), with_uncertainty, y_hat)
     ]
     for array in arrays:
         array[~ok] = np.nan
-    conditions = Conditions(0.4 * covered, 0.9 * np.repeat(covered[:, None], A, 1), rng.normal(0, 0.2, size))
+    conditions = Conditions(0.4 * covered, 0.9 * np.repeat(covered[:, None], aus, 1), rng.normal(0, 0.2, size))
     return frames, Trial(3, *arrays), {s: some(frames, s) for s in SPLITS}, conditions
