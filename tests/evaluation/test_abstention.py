@@ -1,5 +1,7 @@
 """Risk at coverages, calibration of the confidence, scores of the kept decisions, and the effect of predict --abstain."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.metrics import f1_score
@@ -8,6 +10,7 @@ from aupair.aus import AFFWILD2
 from aupair.evaluation.abstention import (
     Decisions,
     _abstention_at_limits,
+    _count_kept,
     _ranked_risk,
     _risk_at_coverages,
     _selective_risk,
@@ -158,17 +161,34 @@ def test_the_effect_of_predict_is_measured_at_the_limits_of_select() -> None:
     assert rows["50"]["f1"] > rows["80"]["f1"] > rows["100"]["f1"]
 
 
+@pytest.mark.parametrize("labelled", [1.0, 0.6, 0.0])
 @pytest.mark.parametrize("share", [0.0, 0.2, 0.999])
-def test_leave_out_equals_sorting(share: float) -> None:
+def test_leave_out_equals_sorting_the_labelled_cells_of_each_au(share: float, labelled: float) -> None:
     rng = np.random.default_rng(3)
     score = np.stack([rng.integers(0, 4, 301) / 2, np.zeros(301), rng.normal(size=301)], axis=1)
-    usable = np.repeat(rng.random((301, 1)) < 0.7, 3, axis=1)
-    rows, chance = np.flatnonzero(usable[:, 0]), np.random.default_rng(4)
+    usable = (rng.random((301, 1)) < 0.7) & (rng.random((301, 3)) < [1.0, labelled, 1.0])
+    rows, chance = np.flatnonzero(usable.any(axis=1)), np.random.default_rng(4)
     expected = np.zeros(score.shape, bool)
     for au in range(3):
-        order = np.lexsort((chance.random(len(rows)), score[rows, au]))
-        expected[rows[order[: len(rows) - int(share * len(rows))]], au] = True
+        draws = dict(zip(rows, chance.random(len(rows))))
+        own = sorted((r for r in rows if usable[r, au]), key=lambda r: (score[r, au], draws[r]))
+        expected[own[: len(own) - int(share * len(own))], au] = True
     np.testing.assert_array_equal(leave_out(score, usable, share, np.random.default_rng(4)), expected)
+
+
+@pytest.mark.parametrize("ranking", ["confidence", "confidence-ungrouped", "certainty", "random"])
+def test_labels_that_are_missing_in_one_au_leave_the_same_cells_of_the_others(ranking: str) -> None:
+    decisions = draw()
+    counted = decisions.counted.copy()
+    counted[np.random.default_rng(0).random(len(counted)) < 0.5, 4] = False
+    before, after = (
+        [count.cells for count in _count_kept(own, ranking, 0.2, 0)]
+        for own in (decisions, replace(decisions, counted=counted))
+    )
+    for a, b in zip(before, after):
+        np.testing.assert_array_equal(np.delete(a, 4, axis=1), np.delete(b, 4, axis=1))
+        assert b[:, 4].sum() == counted[:, 4].sum() - int(0.2 * counted[:, 4].sum()) or ranking == "confidence"
+        assert b[:, 4].sum() < a[:, 4].sum()
 
 
 def test_risk_at_every_coverage_equals_a_loop_over_all_orders_of_ties() -> None:

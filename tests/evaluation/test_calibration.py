@@ -1,5 +1,7 @@
 """Thresholds, confidence and the bound of a risk, each measured on people by whom it was not tuned."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.special import expit
@@ -94,8 +96,10 @@ def test_held_out_decisions_make_the_confidence_less_too_high() -> None:
     assert abs(unseen) < seen / 2
 
 
-def test_the_risks_are_those_of_a_loop_over_folds_and_cells() -> None:
+@pytest.mark.parametrize("labelled", [1.0, 0.4])
+def test_the_risks_are_those_of_a_loop_over_folds_and_labelled_cells(labelled: float) -> None:
     cells = decisions_of(0, 6)
+    cells = replace(cells, counted=np.random.default_rng(0).random(cells.truth.shape) < labelled)
     confidence = calibrate(cells)
     assert confidence.risks is not None
     for share in (0, 20, 50):
@@ -105,14 +109,54 @@ def test_the_risks_are_those_of_a_loop_over_folds_and_cells() -> None:
             regression = _fit_confidence(cells.subset(rest))
             values = regression(cells.raw, cells.sigma, cells.thresholds)
             for au in range(A):
-                active = cells.raw[:, au] >= cells.thresholds[:, au]
+                active, counted = cells.raw[:, au] >= cells.thresholds[:, au], cells.counted[:, au]
                 for side in (True, False):
-                    limit = np.quantile(values[rest & (active == side), au], share / 100)
-                    for row in own[active[own] == side]:
+                    limit = np.quantile(values[rest & counted & (active == side), au], share / 100)
+                    for row in (row for row in own if counted[row] and active[row] == side):
                         if values[row, au] >= limit:
                             total += 1
                             wrong += cells.truth[row, au] != side
         assert confidence.risks[share] == pytest.approx(wrong / total)
+
+
+def test_cells_without_a_label_are_as_if_they_were_not_there() -> None:
+    """Frames of which all cells are not counted change nothing; nor do the outputs of cells that are not counted."""
+    cells = decisions_of(0, 6)
+    absent = np.random.default_rng(0).random(len(cells.truth)) < 0.3
+    counted = np.repeat(~absent[:, None], A, axis=1)
+    counted[:50, 3] = False
+    some_missing = replace(cells, counted=counted)
+    without = replace(cells, counted=counted, raw=np.where(counted, cells.raw, 7.0), truth=cells.truth & counted)
+    few = some_missing.subset(~absent)
+    first, *others = (calibrate(own) for own in (some_missing, without, few))
+    for other in others:
+        for name in ("coefficients", "quantiles", "risks", "bounds"):
+            np.testing.assert_allclose(getattr(other, name), getattr(first, name), rtol=1e-6)
+
+
+def test_an_au_without_a_label_has_the_confidence_of_all() -> None:
+    cells = decisions_of(0, 6)
+    counted = np.ones(cells.truth.shape, bool)
+    counted[:, 2] = False
+    alone = _fit_confidence(replace(cells, counted=counted))
+    assert np.isfinite(alone.coefficients).all()
+    others = np.delete(alone.coefficients, 2, axis=0)
+    assert (others.min(0) <= alone.coefficients[2]).all()
+    assert (alone.coefficients[2] <= others.max(0)).all()
+
+
+@pytest.mark.parametrize("aus", [1, 3, 20])
+def test_held_out_thresholds_are_tuned_on_labelled_cells_of_other_folds(aus: int) -> None:
+    rng = np.random.default_rng(aus)
+    raw, truth, fold = rng.normal(size=(120, aus)), rng.random((120, aus)) < 0.4, np.repeat(np.arange(3), 40)
+    counted = rng.random((120, aus)) < 0.5
+    counted[fold != 1, 0] = False
+    tuned = tune_held_out(raw, truth, counted, fold)
+    for row in (0, 50, 119):
+        for au in range(aus):
+            own = [k for k in range(120) if fold[k] != fold[row] and counted[k, au]]
+            assert tuned[row, au] == tune_threshold(raw[own, au], truth[own, au])
+    assert tuned[50, 0] == 0.5, "no label in the other folds"
 
 
 def test_the_risk_falls_with_the_share_left_out_and_holds_for_new_people() -> None:

@@ -10,6 +10,7 @@ from aupair.aus import AFFWILD2
 from aupair.data.frames import Frames
 from aupair.errors import DataError
 from aupair.evaluation.conditions import load_conditions
+from aupair.log import Log
 from frame_sets import make_frames
 
 COLUMNS = ("video", "frame", "covered", *(f"hidden_{au}" for au in AFFWILD2), "yaw")
@@ -43,6 +44,23 @@ def test_rows_find_their_frames_in_any_order(tmp_path: Path) -> None:
     np.testing.assert_array_equal(conditions.hidden[4], [0, 0.5] + [0] * 10)
     # yaw .4 is no frontal face, and a frame of which nothing is known is not clear
     assert conditions.clear.tolist() == [True, False, False, False, False]
+
+
+def test_an_au_that_the_file_lacks_is_unknown_and_said_and_other_columns_are_ignored(tmp_path: Path) -> None:
+    lines: list[str] = []
+
+    class Listening(Log):
+        def line(self, text: str) -> None:
+            lines.append(text)
+
+    own = replace(frames(), aus=("AU2", "Head-shake", "AU12"), labels=np.zeros((5, 3), np.int8))
+    path = write(tmp_path / "c.csv", row("a", 0, 0.75) + ",much", head=",".join((*COLUMNS, "light")))
+    conditions = load_conditions(path, own, Listening())
+    assert conditions is not None
+    np.testing.assert_array_equal(conditions.hidden[0], [0.75, np.nan, 0])
+    assert conditions.own_hidden[0].tolist() == [True, False, False]
+    assert conditions.other_hidden[0].tolist() == [False, False, True]
+    assert lines == [f"{path} lacks hidden_Head-shake: these AUs are left out of the figures of hidden regions"]
 
 
 def test_real_data_has_no_conditions(tmp_path: Path) -> None:

@@ -94,6 +94,19 @@ def test_factors_read_the_map_of_f_but_keep_a_copy_of_its_weights() -> None:
     assert totals == {key: cost[key] for key in totals}
 
 
+@pytest.mark.parametrize("aus", [1, 3, 20])
+def test_the_cost_is_that_of_the_number_of_aus(aus: int) -> None:
+    shared, per_au, factors = (cost_of(own, aus) for own in (settings(), settings("per_au"), settings(kind="factors")))
+    assert shared["parts"]["f"]["parameters"] == whole(aus)[0]
+    assert shared["parts"]["h"]["parameters"] == whole(aus)[0] + aus
+    assert per_au["parts"]["f"]["parameters"] == aus * whole(1)[0]
+    assert per_au["passes"] == aus + 1
+    assert (
+        shared["parts"]["mapping"]["parameters"] * 12 == cost_of(settings(), 12)["parts"]["mapping"]["parameters"] * aus
+    )
+    assert factors["parts"]["h"]["gmac_per_frame"] == (trunk(blocks=4)[2] * 9 * 3 + 3 * aus) / 1e9
+
+
 def test_vgg16_has_its_published_cost() -> None:
     cost = cost_of(parse_params({}), 12)["parts"]["f"]
     assert cost["gmac_per_frame"] == pytest.approx(15.47, abs=0.01)

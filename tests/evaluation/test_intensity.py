@@ -35,18 +35,33 @@ def one(x: np.ndarray, y: np.ndarray, figure: str = "icc") -> float:
     return float(FIGURES[figure](sum_levels(x[:, None], y[:, None], np.zeros(len(x), int)).total())[0])
 
 
-@pytest.mark.parametrize("seed", range(10))
-def test_figures_equal_a_loop(seed: int) -> None:
+@pytest.mark.parametrize("labelled", [1.0, 0.5])
+@pytest.mark.parametrize("aus", [1, 3, 12, 20])
+@pytest.mark.parametrize("seed", range(3))
+def test_figures_equal_a_loop_over_labelled_cells(seed: int, aus: int, labelled: float) -> None:
     rng = np.random.default_rng(seed)
-    level = rng.integers(0, 6, (80, A))
-    raw = (0.7 * level + rng.normal(0.5, 1, (80, A))).astype(np.float32)
-    sums = sum_levels(raw, level, rng.integers(0, 5, 80)).total()
-    for au in range(A):
-        x, y = [min(max(float(v), 0.0), 5.0) for v in raw[:, au]], level[:, au]
+    level = rng.integers(0, 6, (80, aus))
+    raw = (0.7 * level + rng.normal(0.5, 1, (80, aus))).astype(np.float32)
+    level[rng.random(level.shape) >= labelled] = -1
+    sums = sum_levels(raw, level, rng.integers(0, 5, 80), level >= 0).total()
+    for au in range(aus):
+        own = [k for k in range(80) if level[k, au] >= 0]
+        x, y = [min(max(float(v), 0.0), 5.0) for v in raw[own, au]], level[own, au]
         assert icc(sums)[au] == pytest.approx(naive_icc(np.array(x), y))
         assert pcc(sums)[au] == pytest.approx(np.corrcoef(x, y)[0, 1])
         assert mae(sums)[au] == pytest.approx(np.mean([abs(a - b) for a, b in zip(x, y)]))
         assert mae_rounded(sums)[au] == pytest.approx(np.mean([abs(int(a + 0.5) - b) for a, b in zip(x, y)]))
+
+
+def test_an_au_without_a_cell_is_undefined() -> None:
+    level = np.array([[0, -1], [3, -1], [5, -1]])
+    sums = sum_levels(level.astype(float), level, np.arange(3), level >= 0).total()
+    for figure in FIGURES.values():
+        assert np.isnan(figure(sums)).tolist() == [False, True]
+    guesses = _constant_levels(level, level >= 0)
+    assert {name: guess.tolist() for name, guess in guesses.items()} == {
+        "all-zero": [0, 0], "fit-median": [3, 0], "fit-mean": [8 / 3, 0],
+    }  # fmt: skip
 
 
 def test_known_values() -> None:

@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import spearmanr
 from sklearn import metrics as sk
 
-from aupair.evaluation.bootstrap import draw_resamples
+from aupair.evaluation.bootstrap import draw_resamples, paired_difference
 from aupair.evaluation.metrics import (
     Counts,
     accuracy,
@@ -68,6 +68,48 @@ def test_a_resample_equals_repeating_the_videos_frames() -> None:
             sk.f1_score(truth[rows], decisions[rows], average="macro", zero_division=0)
         )
         assert drawn["exact_match"][b] == pytest.approx(sk.accuracy_score(truth[rows], decisions[rows]))
+
+
+@pytest.mark.parametrize("aus", [1, 3, 12, 20])
+def test_only_labelled_cells_are_counted_and_only_complete_frames_matched(aus: int) -> None:
+    decisions, truth, video = draw(aus, a=aus)
+    counted = np.random.default_rng(1).random(truth.shape) < (0.5 if aus < 4 else 0.9)
+    counts = count_decisions(decisions, truth, video, counted)
+    for index, name in enumerate(np.unique(video)):
+        rows = np.flatnonzero(video == name)
+        complete = [r for r in rows if counted[r].all()]
+        assert counts.frames[index] == len(complete)
+        assert counts.exact[index] == sum(all(decisions[r] == truth[r]) for r in complete)
+        for au in range(aus):
+            for cells, frames in ((counts.cells, [r for r in rows if counted[r, au]]), (counts.complete, complete)):
+                pairs = [(bool(decisions[r, au]), bool(truth[r, au])) for r in frames]
+                kinds = [(True, True), (True, False), (False, True), (False, False)]
+                assert cells[index, au].tolist() == [pairs.count(kind) for kind in kinds]
+    assert 0 < counts.frames.sum() < len(truth)
+
+
+def test_a_figure_of_nothing_is_nan_and_left_out_of_means() -> None:
+    decisions, truth, video = draw(0, a=3)
+    counted = np.ones(truth.shape, bool)
+    counted[:, 1] = False
+    head = challenge_figures(count_decisions(decisions, truth, video, counted).total())
+    own = challenge_figures(count_decisions(decisions[:, ::2], truth[:, ::2], video).total())
+    assert np.isnan([head["exact_match"], head["score"]]).all()
+    assert (head["f1"], head["accuracy"]) == (own["f1"], own["accuracy"])
+    assert constant_decisions(np.ones((4, 2), bool), np.array([[True, False]] * 4))["best-constant"].tolist() == [
+        True,
+        False,
+    ]
+
+
+def test_a_difference_of_something_undefined_is_undefined() -> None:
+    draws = np.array([0.1, np.nan, 0.3, 0.2]), np.array([0.0, 0.1, np.nan, 0.4])
+    known = paired_difference(0.5, 0.25, draws)
+    assert (known["difference"], known["probability"]) == (0.25, 0.5), "of the two resamples in which both are known"
+    assert known["interval"] == pytest.approx(np.quantile([0.1, -0.2], [0.025, 0.975]))
+    for sides in ((np.nan, 0.25), (0.5, np.nan)):
+        unknown = paired_difference(*sides, (draws[0], draws[0]))
+        assert np.isnan([unknown["difference"], unknown["probability"], *unknown["interval"]]).all()
 
 
 def test_an_au_without_positives_has_f1_zero_and_the_recall_of_the_other_class() -> None:

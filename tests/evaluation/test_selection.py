@@ -134,6 +134,8 @@ def test_the_trial_with_the_best_score_is_chosen_and_the_first_of_equal_ones() -
     none = np.zeros((2, A))
     choices = [Choice("select", none, none[0] > 0, [], {"f1": s, "accuracy": s}) for s in (0.5, 0.7, 0.7)]
     assert best_trial(choices) == 1
+    undefined = Choice("select", none, none[0] > 0, [], {"f1": np.nan, "accuracy": np.nan})
+    assert best_trial([undefined, *choices]) == 2
 
 
 @pytest.mark.parametrize(("key", "names"), [("mapping", MAPPINGS), ("variant", ("P2", "P1"))])
@@ -145,6 +147,17 @@ def test_a_selection_names_the_mapping_of_each_au_one_of_version_0_1_by_a_letter
     selection = Selection.from_json({**tree, "trial": 3})
     np.testing.assert_array_equal(selection.uses_uncertainty, np.arange(len(AFFWILD2)) % 2 == 1)
     assert (selection.trial, selection.thresholds.tolist()) == (3, [0.5] * len(AFFWILD2))
+    assert selection.aus == AFFWILD2, "a file without the key"
+
+
+def test_a_selection_names_its_aus_in_their_order() -> None:
+    aus = ("Head-shake", "AU12L", "AU1")
+    entries = {
+        au: {"mapping": MAPPINGS[0], "threshold": k, "confidence": dict.fromkeys(TERMS, k)} for k, au in enumerate(aus)
+    }
+    selection = Selection.from_json({**dict(reversed(entries.items())), "aus": list(aus), "trial": 0})
+    assert (selection.aus, selection.thresholds.tolist()) == (aus, [0, 1, 2])
+    assert selection.confidence.coefficients[:, 0].tolist() == [0, 1, 2]
 
 
 @pytest.mark.parametrize(
