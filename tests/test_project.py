@@ -41,6 +41,12 @@ def no_git_variables(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name)
 
 
+@pytest.fixture
+def files_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out git and DVC, which take seconds."""
+    monkeypatch.setattr("aupair.project._set_up_version_control", lambda folder, git: None)
+
+
 def test_a_project_has_every_file_and_both_repositories(aupair: Command, tmp_path: Path) -> None:
     folder = tmp_path / "new" / "My faces"
     outcome = aupair("init", folder)
@@ -65,6 +71,7 @@ def test_a_project_has_every_file_and_both_repositories(aupair: Command, tmp_pat
     assert subprocess.run(["git", "check-ignore", "-q", "reports/metrics.json"], cwd=folder).returncode == 1
 
 
+@pytest.mark.usefixtures("files_only")
 def test_what_a_project_runs_is_what_the_repository_runs(tmp_path: Path) -> None:
     create_project(tmp_path / "own", git=False)
     for name in ("dvc.yaml", "mlflow/registry.yaml", "params/cluster.yaml"):
@@ -72,6 +79,7 @@ def test_what_a_project_runs_is_what_the_repository_runs(tmp_path: Path) -> None
     assert shipped("pipelines") == REPOSITORY / "pipelines"
 
 
+@pytest.mark.usefixtures("files_only")
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_preset_is_the_file_of_the_repository_but_for_the_names(preset: str, tmp_path: Path) -> None:
     create_project(tmp_path / "own", preset, "wrinkles-2")
@@ -81,6 +89,7 @@ def test_a_preset_is_the_file_of_the_repository_but_for_the_names(preset: str, t
     assert set(yaml.safe_load((tmp_path / "own" / "params.yaml").read_text())) == set(Params.model_fields)
 
 
+@pytest.mark.usefixtures("files_only")
 def test_the_name_of_the_demos_model_is_never_a_default(tmp_path: Path) -> None:
     assert create_project(tmp_path / "aupair") == "aupair-project"
 
@@ -155,6 +164,7 @@ def test_a_folder_that_is_a_file_is_one_line(aupair: Command, tmp_path: Path) ->
     assert "cannot write" in aupair("init", tmp_path / "own").line
 
 
+@pytest.mark.usefixtures("files_only")
 def test_commands_take_the_model_of_the_project(
     aupair: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -181,31 +191,25 @@ def test_the_models_name_is_that_of_the_params(text: str, name: str, tmp_path: P
 COMPILE = """
 import sys
 from pathlib import Path
+import yaml
 from aupair.kubeflow.cluster import Cluster
 from aupair.kubeflow.compile import compile_pipeline
 from aupair.params import Params
-compile_pipeline("train", Params(), Cluster(), Path("train.yaml"))
-import pipelines.train
-print(pipelines.train.__file__)
+def compiled():
+    compile_pipeline("train", Params(), Cluster(), Path("train.yaml"))
+    spec = next(yaml.safe_load_all(Path("train.yaml").read_text()))
+    print(len(spec["deploymentSpec"]["executors"]), spec["pipelineInfo"]["description"].splitlines()[0])
+    return Path(sys.modules.pop("pipelines.train").__file__)
+text = compiled().read_text()
+Path("pipelines").mkdir()
+Path("pipelines/train.py").write_text(text.replace("From videos to a registered model.", "Mine."))
+assert compiled() == Path("pipelines/train.py").resolve()
 """
 
 
 def test_pipelines_compile_anywhere_and_a_projects_own_come_first(tmp_path: Path) -> None:
-    def compile_there() -> str:
-        command = [sys.executable, "-c", COMPILE]
-        return subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True).stdout.strip()
-
-    assert compile_there() == str(REPOSITORY / "pipelines" / "train.py")
-    spec = next(yaml.safe_load_all((tmp_path / "train.yaml").read_text()))
-    assert len(spec["deploymentSpec"]["executors"]) == 11
-
-    (tmp_path / "pipelines").mkdir()
-    text = (REPOSITORY / "pipelines" / "train.py").read_text()
-    (tmp_path / "pipelines" / "train.py").write_text(text.replace("From videos to a registered model.", "Mine."))
-    assert compile_there() == str(tmp_path / "pipelines" / "train.py")
-    assert next(yaml.safe_load_all((tmp_path / "train.yaml").read_text()))["pipelineInfo"]["description"].startswith(
-        "Mine."
-    )
+    done = subprocess.run([sys.executable, "-c", COMPILE], cwd=tmp_path, check=True, capture_output=True, text=True)
+    assert done.stdout.splitlines() == ["11 From videos to a registered model.", "11 Mine."]
 
 
 WHEEL = """
