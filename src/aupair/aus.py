@@ -64,35 +64,11 @@ NAMES: dict[str, str] = {
 
 _SIDES = {"L": "left", "R": "right"}
 _PATTERN = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,39}")
-_RESERVED = frozenset(
-    [
-        "video",
-        "subject",
-        "split",
-        "frame",
-        "time",
-        "status",
-        "start",
-        "end",
-        "au",
-        "aus",
-        "intensity",
-        "file",
-        "line",
-        "covered",
-        "yaw",
-        "trial",
-        "trials",
-        "target",
-        "levels",
-        "protocol",
-        "thresholds",
-        "tie",
-        "comparisons",
-        "p1",
-        "p2",
-    ]
-)
+_RESERVED = frozenset({
+    "video", "subject", "split", "frame", "time", "status", "start", "end", "au", "aus", "intensity", "file", "line",
+    "covered", "yaw", "trial", "trials", "target", "levels", "protocol", "thresholds", "tie", "comparisons", "p1",
+    "p2",
+})  # fmt: skip
 """Words that are columns or keys in the files in which AUs are columns or keys, too."""
 
 NOT_ANNOTATED = -1

@@ -38,6 +38,7 @@ def test_every_label_arrives_and_no_other(tmp_path: Path, count: int) -> None:
     data, labels = make_data(tmp_path / "data", aus)
     summary = split_data(data)
     assert summary.aus == aus
+    assert summary.unnamed == 6, "no video is named in subjects.csv"
     table_path, info, _ = run_check(data)
     table = store.read_table(table_path).to_pandas().sort_values(["video", "frame"])
     assert list(table.columns[5:]) == list(aus)
@@ -58,6 +59,7 @@ def test_people_are_divided_into_three_splits(tmp_path: Path) -> None:
     write_text(data / "subjects.csv", "video,subject\n" + "".join(f"v{k},p{k // 2}\n" for k in range(10)))
     summary = split_data(data, select=0.3, validation=0.4)
     assert [c.subjects for c in summary.counts] == [2, 1, 2]
+    assert summary.unnamed == 0
     assert [c.videos for c in summary.counts] == [4, 2, 4]
     header, *rows = summary.table()
     assert header[-3:] == AUS

@@ -195,6 +195,11 @@ def split(
     show_table(f"{data / 'splits.csv'}", header, rows)
     if not summary.written:
         typer.echo("splits.csv exists and was not changed; --overwrite replaces it")
+    elif summary.unnamed:
+        typer.echo(
+            f"{summary.unnamed} videos are not in subjects.csv: each counts as a person of its own; "
+            "a person who is in two splits makes the scores too high"
+        )
 
 
 @app.command(

@@ -57,12 +57,14 @@ class _SplitSummary:
         path: path of splits.csv.
         written: whether this call wrote it; False if it existed already.
         aus: names of the AUs.
+        unnamed: how many videos subjects.csv does not name, each of which counts as a subject of its own.
         counts: the counts of each split.
     """
 
     path: Path
     written: bool
     aus: tuple[str, ...]
+    unnamed: int
     counts: tuple[SplitCounts, ...]
 
     def table(self) -> list[tuple[str, ...]]:
@@ -112,7 +114,8 @@ def split_data(
         )
         store.write_text(path, text.getvalue())
     rows = read_splits(layout)
-    return _SplitSummary(path, written, labels.aus, count_splits(rows, labels))
+    unnamed = sum(annotation.video not in layout.subjects for annotation in layout.annotations)
+    return _SplitSummary(path, written, labels.aus, unnamed, count_splits(rows, labels))
 
 
 def _assign_splits(layout: Layout, labels: sh.Sheets, shares: tuple[float, float], seed: int) -> list[SplitRow]:
