@@ -180,6 +180,22 @@ def test_annotations_are_replaced_only_if_asked(folder: Path, aupair: Command, l
     assert written(folder / "data", "a")[0] == ("AU1",)
 
 
+def test_people_of_the_data_folder_are_replaced_only_if_asked(folder: Path, aupair: Command) -> None:
+    subjects = text(folder / "data" / "subjects.csv", "video,subject", "a,Ann", "b,Ann")
+    before = subjects.read_text()
+    text(folder / "labels.csv", "video,frame,AU1", "a,0,1")
+    assert aupair("import", "csv", "labels.csv", "--videos", "movies").code == 0
+    assert subjects.read_text() == before
+    assert notes(folder / "data")["file kept as it was, since the source has no subjects"] == ["data/subjects.csv"]
+    text(folder / "labels.csv", "video,frame,subject,AU1", "a,0,Eve,1")
+    (folder / "data" / "annotations").rename(folder / "before")
+    outcome = aupair("import", "csv", "labels.csv", "--videos", "movies")
+    assert outcome.line.startswith("the data folder has other subjects already: in data/subjects.csv")
+    assert subjects.read_text() == before
+    assert aupair("import", "csv", "labels.csv", "--videos", "movies", "--overwrite").code == 0
+    assert subjects.read_text() == "video,subject\na,Eve\n"
+
+
 def test_a_video_of_another_content_is_not_replaced(folder: Path, aupair: Command) -> None:
     text(folder / "labels.csv", "video,frame,AU1", "a,0,1")
     movie(folder / "data/videos/a.mp4", 4)

@@ -108,10 +108,11 @@ def write_data(
     check_au_names(aus, source)
     if not any((r.occurrence != NOT_ANNOTATED).any() for r in written):
         raise DataError("no labelled frame", where=source, got="; ".join(notes.lines()) or f"{len(written)} videos")
-    _note_subjects(written, notes)
+    _check_subjects(options, written, notes)
     summary = ImportSummary(tuple(written), _count(aus, written), notes)
     _place_videos(written, options, log)
-    _write_subjects(options.out / "subjects.csv", written)
+    if subjects := _subjects_csv(written):
+        store.write_text(options.out / "subjects.csv", subjects)
     store.write_json(options.out / "import.json", _describe(kind, source, summary))
     with store.atomic(options.out / "annotations") as folder:
         _write_annotations(folder, summary.counts, written, log)
@@ -126,7 +127,15 @@ def _check_source(recordings: Sequence[Recording], annotations: Path) -> None:
             raise DataError("the labels would be replaced by their import", where=recording.origin, todo=todo)
 
 
-def _note_subjects(recordings: Sequence[Recording], notes: Notes) -> None:
+def _check_subjects(options: WriteOptions, recordings: Sequence[Recording], notes: Notes) -> None:
+    """Note the videos whose person is not known; raise a DataError if another subjects.csv would be replaced."""
+    path, text = options.out / "subjects.csv", _subjects_csv(recordings)
+    if path.exists() and not text:
+        notes.add("file kept as it was, since the source has no subjects", str(path))
+        return
+    if path.exists() and not options.overwrite and path.read_text() != text:
+        todo = "add --overwrite to replace it, or remove it"
+        raise DataError("the data folder has other subjects already", where=path, todo=todo)
     unknown = [r.video for r in recordings if not r.subject]
     notes.add("videos without a subject, each counts as a person of its own", *unknown)
 
@@ -165,13 +174,12 @@ def _write_values(path: Path, aus: Sequence[str], values: np.ndarray) -> None:
         pa.csv.write_csv(table, file, pa.csv.WriteOptions(include_header=False, quoting_style="none"))
 
 
-def _write_subjects(path: Path, recordings: Sequence[Recording]) -> None:
-    """Write subjects.csv with the people that are known."""
+def _subjects_csv(recordings: Sequence[Recording]) -> str:
+    """Return the content of subjects.csv, the people that are known; empty if none is."""
     rows = [(r.video, r.subject) for r in recordings if r.subject]
-    if rows:
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows([("video", "subject"), *rows])
-        store.write_text(path, text.getvalue())
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([("video", "subject"), *rows] if rows else [])
+    return text.getvalue()
 
 
 def _describe(kind: str, source: Path, summary: ImportSummary) -> dict[str, Any]:
