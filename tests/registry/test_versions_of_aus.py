@@ -103,19 +103,14 @@ def test_a_version_of_before_has_the_aus_of_affwild2(home: Path) -> None:
 
 
 def test_the_list_shows_how_many_aus_a_version_has_and_which_use_uncertainty(
-    home: Path, aupair: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    home: Path, aupair: Callable[..., Any]
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "300")
-    register(home, "listed", THREE, None)
     register(home, "listed", AU_SETS["twenty"])
-    header, *rows = [
-        line for line in aupair("registry", "list", "--name", "listed").out.splitlines() if "│" in line or "┃" in line
-    ]
-    assert "AUs" in header
-    assert [row.count("AU") for row in rows] == [2, 3]
-    assert " 3 " in rows[0]
-    assert " 20 " in rows[1]
-    assert THREE[-1] in rows[0]
-    assert "AU1 AU2 AU4" in rows[1]
-    shown = aupair("registry", "show", 1, "--name", "listed").out
-    assert f"selection.{THREE[-1]}" in shown
+    whole = aupair("registry", "list", "--name", "listed").out
+    assert "mean F1" not in whole
+    register(home, "listed", THREE, None)
+    out = aupair("registry", "list", "--name", "listed").out
+    for text in (" AUs ", " 3 ", " 20 ", "AU1 AU2 AU4", "AU12L AU12R", THREE[-1], "mean F1"):
+        assert text in out, text
+    assert (out.count("0.600"), out.count("0.500")) == (3, 2), "scores of the first, and F1 of both"
+    assert f"selection.{THREE[-1]}" in aupair("registry", "show", 2, "--name", "listed").out

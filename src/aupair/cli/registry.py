@@ -28,6 +28,9 @@ def _list(name: Name = "") -> None:
         "score P2 (select)": "score.p2",
         "score P2 (validation)": "validation.score.p2",
     }
+    versions = list_versions(name)
+    if any("score.p2" not in version.tags for version in versions):  # undefined: no frame has all labels
+        scores["mean F1 P2 (select)"] = "f1.p2"
     show_table(
         name,
         ("version", "aliases", *scores, "AUs", "with uncertainty", "data"),
@@ -40,7 +43,7 @@ def _list(name: Name = "") -> None:
                 " ".join(au for au in version.aus if version.tags.get(f"selection.{au}") == "P1"),
                 version.tags.get("data.md5", ""),
             )
-            for version in list_versions(name)
+            for version in versions
         ),
     )
 
