@@ -95,6 +95,16 @@ def test_a_lacking_image_keeps_the_place_of_the_others(labels: dict[str, np.ndar
     ]
 
 
+def test_an_interrupted_import_continues(labels: dict[str, np.ndarray], aupair: Command) -> None:
+    assert aupair("import", "bp4d", "BP4D", "--fps", 29.97).code == 0
+    shutil.rmtree("data/annotations")
+    done = Path("data/videos/F001_T1.avi").stat()
+    Path("data/videos/M002_T8.avi").unlink()
+    assert aupair("import", "bp4d", "BP4D", "--fps", 29.97).code == 0
+    assert Path("data/videos/F001_T1.avi").stat() == done
+    assert len(greys(Path("data/videos/M002_T8.avi"))) == FRAMES
+
+
 def test_movies_are_used_as_they_are(labels: dict[str, np.ndarray], aupair: Command) -> None:
     shutil.rmtree("BP4D/Sequences")
     for video in labels:
@@ -116,12 +126,12 @@ def test_labels_without_pictures_are_an_error_unless_allowed(labels: dict[str, n
 
 
 BAD_FILES = {
-    "a value": (occurrences("F001_T1"), ["0,1,2", "5,0,2"], "a label out of range: in BP4D/AUCoding/AU_OCC/F001_T1.csv AU2, got 2, expected 0 or 1"),
+    "a value": (occurrences("F001_T1"), ["0,1,2", "5,0,2"], "a label out of range: in BP4D/AUCoding/AU_OCC/F001_T1.csv frame 5 AU2, got 2, expected 0 or 1"),
     "an AU twice": (occurrences("F001_T1"), ["0,1,1", "5,0,1"], "an AU is named twice: in BP4D/AUCoding/AU_OCC/F001_T1.csv line 1, got AU1"),
     "another header": (occurrences("F001_T1"), ["frame,AU1", "5,0"], "not a header of BP4D: in BP4D/AUCoding/AU_OCC/F001_T1.csv line 1, got frame,AU1"),
     "frame 0": (occurrences("F001_T1"), ["0,1,2", "0,0,1"], "a frame before the first: in BP4D/AUCoding/AU_OCC/F001_T1.csv"),
     "after the end": (occurrences("F001_T1"), ["0,1,6", "5,0,1", "40,0,1"], "labelled at another frame rate (50 instead of 25)?: in BP4D/AUCoding/AU_OCC/F001_T1.csv, got 40 label rows for the 20 frames"),
-    "an intensity": (intensities("F001_T1", 6), ["5,6"], "an intensity out of range: in BP4D/AUCoding/AU_OCC/F001_T1.csv AU6, got 6, expected 0 to 5"),
+    "an intensity": (intensities("F001_T1", 6), ["5,6"], "an intensity out of range: in BP4D/AUCoding/AU_OCC/F001_T1.csv frame 5 AU6, got 6, expected 0 to 5"),
     "another AU": (intensities("F001_T1", 17), ["5,1"], "intensities of an AU without occurrences: in BP4D/AUCoding/AU_INT/AU17/F001_T1_AU17.csv, got AU17"),
     "an image of another size": (Path("BP4D/Sequences/F001/T1/007.jpg"), [], "images of different sizes: in BP4D/Sequences/F001/T1/007.jpg, got 20 x 30, expected 40 x 48"),
 }  # fmt: skip

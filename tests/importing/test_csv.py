@@ -131,7 +131,7 @@ BAD_TABLES = {
     "no number": (["video,frame,AU1", "a,0,1", "a,1,yes"], "not a number: in labels.csv line 3 column AU1, got 'yes', expected a label"),
     "infinity": (["video,frame,AU1", "a,0,inf"], "not a number: in labels.csv line 2 column AU1"),
     "no video named": (["video,frame,AU1", "a,0,1", ",1,1"], "an empty cell: in labels.csv line 3 column video"),
-    "an intensity": (["video,frame,AU1", "a,0,3"], "a label out of range: in labels.csv video a AU1, got 3, expected 0 or 1"),
+    "an intensity": (["video,frame,AU1", "a,0,3"], "a label out of range: in labels.csv video a frame 0 AU1, got 3, expected 0 or 1"),
     "a frame twice": (["video,frame,AU1", "a,0,1", "a,1,0", "a,1,1"], "a frame is listed twice: in labels.csv line 4, got 1, expected once, as in line 3"),
     "half a frame": (["video,frame,AU1", "a,0.5,1"], "not the number of a frame: in labels.csv line 2 column frame, got 0.5"),
     "a ragged row": (["video,frame,AU1", "a,0,1", "a,1"], "a ragged row: in labels.csv line 3, got 2 cells, expected 3 cells"),
@@ -152,6 +152,16 @@ def test_bad_tables_are_one_line(folder: Path, aupair: Command, name: str) -> No
     assert outcome.code == 3
     assert outcome.line.startswith(message)
     assert not (folder / "data").exists()
+
+
+def test_movies_may_be_in_the_data_folder_already(folder: Path, aupair: Command) -> None:
+    movie(folder / "data" / "videos" / "c.mp4", 5)
+    before = contents(folder / "data")
+    text(folder / "labels.csv", "video,frame,AU1", "c,0,1", "a,0,1")
+    outcome = aupair("import", "csv", "labels.csv")
+    assert outcome.code == 0, outcome.err
+    assert before.items() <= contents(folder / "data").items()
+    assert (folder / "data/videos/a.mp4").samefile(folder / "movies/a.mp4")
 
 
 def test_no_source_is_one_line(folder: Path, aupair: Command) -> None:

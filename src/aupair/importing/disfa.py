@@ -99,7 +99,7 @@ def _find_movies(
     Raises:
         DataError: a labelled subject has none, or two, or one that does not open.
     """
-    movies = Movies(source, without=out)
+    movies = Movies(source, out)
     names: dict[str, str] = {}
     others: list[str] = []
     for name in movies.names():
@@ -132,5 +132,5 @@ def _recording(subject: str, files: Mapping[int, Path], media: Media, threshold:
     folder = next(iter(files.values())).parent
     aus = tuple(f"AU{au}" for au in files)
     values = stack_frames([read_single(path, au) for au, path in zip(aus, files.values())], first_frame=1)
-    intensity = intensity_of(values, aus, folder)
+    intensity = intensity_of(values, aus, folder, first=1)
     return Recording(subject, media, aus, active_from(intensity, threshold), intensity, folder, subject)

@@ -71,7 +71,7 @@ def read_elan(source: Path, options: ElanOptions, out: Path, notes: Notes) -> li
     paths = [source] if source.is_file() else sorted(p for p in source.rglob("*") if p.suffix.lower() == ".eaf")
     if not paths:
         raise DataError("no ELAN files", where=source, expected="<video>.eaf")
-    movies = Movies(options.videos or (source if source.is_dir() else source.parent), without=out)
+    movies = Movies(options.videos or (source if source.is_dir() else source.parent), out)
     labels, others = [], Counter[str]()
     for path in paths:
         eaf = _parse(path)

@@ -12,8 +12,8 @@ from aupair.importing.recordings import Notes
 from aupair.importing.tables import MISSING, Table, read_table
 
 _NOT_AUS = ("video", "frame", "subject")
-MAX_FRAMES = 1 << 24
-"""Frames of a video at most, more than 90 hours; a larger number of a frame is a time stamp or the like."""
+MAX_FRAMES = 1 << 22
+"""Frames of a video at most, more than 19 hours of 60 a second; a larger number is a time stamp or the like."""
 
 
 @dataclass(frozen=True)
@@ -116,14 +116,18 @@ def resolve_first_frame(labels: Sequence[FrameLabels], first_frame: int | None) 
     return first
 
 
-def occurrence_of(values: np.ndarray, aus: Sequence[str], where: object) -> np.ndarray:
-    """Return occurrences, (N, A) int8, from values of 0, 1 and NaN; any other value is a DataError."""
+def occurrence_of(values: np.ndarray, aus: Sequence[str], where: object, first: int = 0) -> np.ndarray:
+    """Return occurrences, (N, A) int8, from values of 0, 1 and NaN; any other value is a DataError.
+
+    Args:
+        first: the number that the source gives to the first frame.
+    """
     wrong = ~(np.isnan(values) | (values == 0) | (values == 1))
     if wrong.any():
         row, column = np.argwhere(wrong)[0]
         raise DataError(
             "a label out of range",
-            where=f"{where} {aus[column]}",
+            where=f"{where} frame {row + first} {aus[column]}",
             got=f"{values[row, column]:g}",
             expected="0 or 1, or nothing",
             todo="--levels reads intensities from 0 to 5; --missing names another code for no label",
@@ -131,12 +135,16 @@ def occurrence_of(values: np.ndarray, aus: Sequence[str], where: object) -> np.n
     return np.where(np.isnan(values), NOT_ANNOTATED, values).astype(np.int8)
 
 
-def intensity_of(values: np.ndarray, aus: Sequence[str], where: object) -> np.ndarray:
-    """Return intensities, (N, A) float32, from values of 0 to 5 and NaN; any other value is a DataError."""
+def intensity_of(values: np.ndarray, aus: Sequence[str], where: object, first: int = 0) -> np.ndarray:
+    """Return intensities, (N, A) float32, from values of 0 to 5 and NaN; any other value is a DataError.
+
+    Args:
+        first: the number that the source gives to the first frame.
+    """
     wrong = ~(np.isnan(values) | ((values >= 0) & (values <= 5)))
     if wrong.any():
         row, column = np.argwhere(wrong)[0]
-        got, place = f"{values[row, column]:g}", f"{where} {aus[column]}"
+        got, place = f"{values[row, column]:g}", f"{where} frame {row + first} {aus[column]}"
         raise DataError("an intensity out of range", where=place, got=got, expected="0 to 5, or nothing")
     return np.where(np.isnan(values), NOT_ANNOTATED, values).astype(np.float32)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from aupair import store
-from aupair.data.layout import Header
+from aupair.data.layout import Header, read_movie_header
 from aupair.errors import DataError
 from aupair.importing.recordings import Media, Notes
 
@@ -67,6 +67,9 @@ def write_movie(media: Media, path: Path) -> None:
                 raise DataError("images of different sizes", where=images[frame], got=got, expected=expected)
             writer.write(black if image is None else image)
         writer.release()
+        header = read_movie_header(temporary)
+        if header is None or header.frames != media.header.frames:  # OpenCV does not report a full disk
+            raise DataError("the movie could not be written", where=path, todo="make room")
 
 
 def _size(images: dict[int, Path], folder: Path) -> tuple[int, int]:

@@ -1,6 +1,7 @@
 """The movies of a folder, looked up by the names that label files use."""
 
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from aupair.data.layout import Header, read_movie_header
@@ -16,20 +17,15 @@ class Movies:
 
     Args:
         folder: searched with all folders below it.
-        without: a folder that is not searched, unless it is `folder` or above it: the one that is written.
+        out: the data folder that is written. Below `folder` it is not searched, since it may have links to movies there;
+            its own movies are used where `folder` has none of a name.
     """
 
-    def __init__(self, folder: Path, without: Path | None = None) -> None:
+    def __init__(self, folder: Path, out: Path) -> None:
         self.folder = folder
-        self._paths: dict[str, list[Path]] = defaultdict(list)
+        self._paths = _movies_below(folder, without=out)
+        self._placed = _movies_below(out / "videos")
         self._opened: dict[Path, Header] = {}
-        own = without.resolve() if without else None
-        skip = own is not None and own != folder.resolve() and own not in folder.resolve().parents
-        for path in sorted(folder.rglob("*")) if folder.is_dir() else []:
-            if path.suffix.lower() not in EXTENSIONS or path.name.startswith(".") or not path.is_file():
-                continue
-            if not (skip and own in path.resolve().parents):
-                self._paths[path.stem].append(path)
 
     def names(self) -> list[str]:
         """Return the names of the movies, sorted."""
@@ -43,10 +39,7 @@ class Movies:
         """
         parts = _parts(name)
         stem = parts[-1]
-        paths = self._paths.get(stem) or [p for s, ps in self._paths.items() if s.lower() == stem.lower() for p in ps]
-        folders = [part.lower() for part in parts[:-1]]
-        if folders:
-            paths = [p for p in paths if [part.lower() for part in p.parts[-len(parts) : -1]] == folders]
+        paths = _named(self._paths, parts) or _named(self._placed, [video_name(name)])
         if len(paths) > 1:
             todo = f"remove one, or use names with folders: {paths[0].parent.name}/{stem}"
             raise DataError("two movies for one video", where=paths[0], got=paths[1], expected="one", todo=todo)
@@ -68,6 +61,27 @@ class Movies:
 def video_name(name: str) -> str:
     """Return the name of a video in the data folder: without the extension of a movie, `person_clip` for `person/clip`."""
     return "_".join(_parts(name))
+
+
+def _movies_below(folder: Path, without: Path | None = None) -> dict[str, list[Path]]:
+    """Return the movies below a folder by their stems; those below `without` are not listed, unless `folder` is, too."""
+    result: dict[str, list[Path]] = defaultdict(list)
+    own = without.resolve() if without else None
+    skip = own is not None and own != folder.resolve() and own not in folder.resolve().parents
+    for path in sorted(folder.rglob("*")) if folder.is_dir() else []:
+        if path.suffix.lower() not in EXTENSIONS or path.name.startswith(".") or not path.is_file():
+            continue
+        if not (skip and own in path.resolve().parents):
+            result[path.stem].append(path)
+    return result
+
+
+def _named(paths: Mapping[str, Sequence[Path]], parts: Sequence[str]) -> list[Path]:
+    """Return the paths of a stem that are in folders of these names, in the same case if there are any."""
+    stem = parts[-1].lower()
+    same = paths.get(parts[-1]) or [p for name, named in paths.items() if name.lower() == stem for p in named]
+    folders = [part.lower() for part in parts[:-1]]
+    return [p for p in same if [part.lower() for part in p.parts[-len(parts) : -1]] == folders] if folders else [*same]
 
 
 def _parts(name: str) -> list[str]:

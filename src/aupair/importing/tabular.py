@@ -72,7 +72,7 @@ def read_csv_labels(source: Path, options: CsvOptions, out: Path, notes: Notes) 
         DataError: a table or a value is wrong, or labels have no video.
     """
     tables = [read_table(path) for path in list_tables(source, options.subjects, options.coded)]
-    movies = Movies(options.videos or (source if source.is_dir() else source.parent), without=out)
+    movies = Movies(options.videos or (source if source.is_dir() else source.parent), out)
     by_event = [table for table in tables if is_event_table(table)]
     by_frame = [table for table in tables if not is_event_table(table)]
     recordings = _read_frames(by_frame, movies, options, notes) if by_frame else []
@@ -195,10 +195,10 @@ def _frame_recording(part: FrameLabels, media: Media, first: int, options: CsvOp
         values = np.pad(values, ((0, media.header.frames - len(values)), (0, 0)), constant_values=np.nan)
     _check_last_frame(part, media, first, options)
     if options.levels:
-        intensity = intensity_of(values, part.aus, where)
+        intensity = intensity_of(values, part.aus, where, first)
         occurrence = active_from(intensity, options.threshold)
     else:
-        intensity, occurrence = None, occurrence_of(values, part.aus, where)
+        intensity, occurrence = None, occurrence_of(values, part.aus, where, first)
     return Recording(video_name(part.video), media, part.aus, occurrence, intensity, part.path, part.subject)
 
 

@@ -277,6 +277,7 @@ def _link(source: Path, path: Path) -> None:
 def _is_placed(path: Path, media: Media) -> bool:
     """Return whether a file is the movie already: the same file, a copy by size and time, or one of as many images."""
     if media.kind == "images":
-        return read_movie_header(path) == media.header
+        header = read_movie_header(path)
+        return header is not None and header.frames == media.header.frames
     one, other = path.stat(), media.path.stat()
     return path.samefile(media.path) or (one.st_size == other.st_size and int(one.st_mtime) == int(other.st_mtime))
