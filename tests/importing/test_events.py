@@ -164,7 +164,14 @@ def test_bad_events_are_one_line(folder: Path, aupair: Command, name: str) -> No
     assert not (folder / "data").exists()
 
 
+def test_other_columns_are_left_out(folder: Path, aupair: Command) -> None:
+    text(folder / "events.csv", "video,start,end,au,coder,remark", "a,0.08,0.2,AU12,Eve,unsure")
+    assert aupair("import", "csv", "events.csv", "--videos", "movies").code == 0
+    assert notes(folder / "data")["columns left out"] == ["coder", "remark"]
+
+
 BAD_OPTIONS = {
+    "no folder of movies": (["--videos", "nowhere"], 3, "no such folder: in nowhere, expected a folder of movies"),
     "unit": (["--unit", "minutes"], 2, "minutes"),
     "half a frame": (["--unit", "frames"], 3, "not the number of a frame: in events.csv line 2, got 0.08 to 0.2"),
     "uncoded": (["--coded", "coded.csv"], 3, "an event of an AU that is not coded: in events.csv line 2, got a, AU12"),

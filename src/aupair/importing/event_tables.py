@@ -34,7 +34,12 @@ class VideoEvents:
 
 def is_event_table(table: Table) -> bool:
     """Return whether a table has a row for each event."""
-    return {"start", "end", "au"} <= {name.lower() for name in table.header}
+    return {"start", "end"} <= {name.lower() for name in table.header}
+
+
+def unknown_columns(table: Table) -> list[str]:
+    """Return the columns of a table of events that have no meaning."""
+    return [name for name in table.header if name.lower() not in _COLUMNS]
 
 
 def read_events(table: Table) -> tuple[list[VideoEvents], bool]:
@@ -43,12 +48,8 @@ def read_events(table: Table) -> tuple[list[VideoEvents], bool]:
     A table without the column `video` is about the video of its own name, also if it has no row.
 
     Raises:
-        DataError: a column is missing or unknown, or a cell has a wrong value.
+        DataError: a column is missing, or a cell has a wrong value.
     """
-    unknown = [name for name in table.header if name.lower() not in _COLUMNS]
-    if unknown:
-        expected = ",".join(_COLUMNS)
-        raise DataError("unknown columns", where=f"{table.path} line 1", got=",".join(unknown), expected=expected)
     aus, times, intensity = _aus(table), _times(table), _intensities(table)
     codes, names = texts_or(table, "video", table.path.stem)
     subjects = subjects_by_video(table, codes, names)

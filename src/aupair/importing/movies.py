@@ -22,6 +22,8 @@ class Movies:
     """
 
     def __init__(self, folder: Path, out: Path) -> None:
+        if not folder.is_dir():
+            raise DataError("no such folder", where=folder, expected="a folder of movies")
         self.folder = folder
         self._paths = _movies_below(folder, without=out)
         self._placed = _movies_below(out / "videos")

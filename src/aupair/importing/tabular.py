@@ -16,6 +16,7 @@ from aupair.importing.event_tables import (
     merge_tables,
     read_coded,
     read_events,
+    unknown_columns,
 )
 from aupair.importing.events import Clock, EventLabels, Unit, label_frames
 from aupair.importing.framewise import (
@@ -97,6 +98,7 @@ def _read_events(tables: Sequence[Table], movies: Movies, options: CsvOptions, n
     """Return the recordings of tables with a row for each event."""
     videos: list[VideoEvents] = []
     intensities = False
+    notes.add("columns left out", *dict.fromkeys(name for table in tables for name in unknown_columns(table)))
     for table in tables:
         events, stated = read_events(table)
         videos, intensities = [*videos, *events], intensities or stated
