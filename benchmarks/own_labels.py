@@ -29,7 +29,7 @@ AUS = ("AU19", "AU33", "AU43")
 BY_EVENT = ("AU33", "AU43")
 SHARE, GOAL = 0.2, 0.85
 SEEDS = (0, 1, 2)
-CORPUS = SynthParams(subjects=64, aus=AUS)
+CORPUS = SynthParams(aus=AUS)
 SETTINGS = (
     "preprocess_faces.size=64",
     "train_pseudo_intensity.optimiser.steps=130",
@@ -90,7 +90,7 @@ def compare(folder: Path, params: Params) -> dict[str, tuple[float, list[float]]
     run_stages(folder / "full", params, TRAINING)
     run_stages(folder / "partial", params, TRAINING)
     shutil.copytree(folder / "partial" / "work", folder / "judged" / "work", copy_function=_link)
-    run_stages(folder / "judged", params, ("check-data", "evaluate"))
+    run_stages(folder / "judged", params, ("check-data", "sample-pairs", "evaluate"))
     return {"full": score(folder / "full"), "own": score(folder / "partial"), "ours": score(folder / "judged")}
 
 
