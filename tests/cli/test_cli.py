@@ -52,6 +52,7 @@ def test_bad_use_of_the_other_commands(fresh: Path, aupair: Command) -> None:
     before, no_store = files_below(fresh), f"no MLflow store yet: in sqlite:///{fresh}/mlflow.db"
     for arguments, code, message in (
         (("synth", "data"), 3, "the folder is not empty: in "),
+        (("synth", "new", "--aus", "AU43,AU99"), 2, "this AU cannot be drawn, got AU99, expected some of AU1,AU2,"),
         (("split", "nowhere"), 3, "no data folder: in nowhere"),
         (("report",), 4, "missing file: in reports/metrics.json; run the stage that writes it"),
         (("predict", "data/videos", "--out", "p"), 5, f"{no_store}; run `dvc repro`"),
@@ -74,7 +75,12 @@ def test_bad_use_of_the_other_commands(fresh: Path, aupair: Command) -> None:
 
 def test_wrong_numbers_are_refused_before_anything_is_done(fresh: Path, aupair: Command) -> None:
     before = files_below(fresh)
-    for arguments in (("synth", "new", "--subjects", 2), ("predict", "x", "--out", "p", "--abstain", 2), ("nothing",)):
+    for arguments in (
+        ("synth", "new", "--subjects", 2),
+        ("synth", "new", "--labelled", 0),
+        ("predict", "x", "--out", "p", "--abstain", 2),
+        ("nothing",),
+    ):
         outcome = aupair(*arguments)
         assert outcome.code == 2, arguments
         assert "Traceback" not in outcome.err
