@@ -1,5 +1,6 @@
 """The kind `affwild2`: a folder in Aff-Wild2's layout, of which a row with any -1 is not annotated at all."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,8 @@ def read_affwild2(source: Path, allow_missing: bool, notes: Notes) -> list[Recor
     for k, annotation in enumerate(labels.annotations):
         media = _find_media(layout, annotation, allow_missing, notes)
         if media:
-            result.append(_recording(layout, labels, k, media, graded, notes))
+            recording = _recording(layout, labels, k, media)
+            result.append(replace(recording, intensity=_intensity(graded, recording, notes)) if graded else recording)
     names = {layout.movie(a.video) for a in layout.annotations}
     notes.add("videos without labels, left out", *sorted(set(layout.movies) - names))
     return result
@@ -46,10 +48,8 @@ def _partial_files(sheets: Sheets) -> list[str]:
     return [f"{a.video} ({count:,})" for a, count in zip(sheets.annotations, partial.tolist()) if count]
 
 
-def _recording(
-    layout: Layout, labels: Sheets, index: int, media: Media, graded: Sheets | None, notes: Notes
-) -> Recording:
-    """Return the recording of one annotation file."""
+def _recording(layout: Layout, labels: Sheets, index: int, media: Media) -> Recording:
+    """Return the recording of one annotation file, without intensities."""
     annotation = labels.annotations[index]
     occurrence = occurrence_of(_rows(labels, index), labels.aus, annotation.path)
     return Recording(
@@ -57,7 +57,7 @@ def _recording(
         media,
         labels.aus,
         occurrence,
-        None if graded is None else _intensity(graded, annotation, labels.aus, len(occurrence), notes),
+        None,
         annotation.path,
         layout.subjects.get(annotation.video, ""),
         annotation.official,
@@ -71,17 +71,15 @@ def _rows(sheets: Sheets, index: int) -> np.ndarray:
     return np.where(values == NOT_ANNOTATED, np.nan, values)
 
 
-def _intensity(
-    graded: Sheets, annotation: Annotation, aus: tuple[str, ...], rows: int, notes: Notes
-) -> np.ndarray | None:
+def _intensity(graded: Sheets, recording: Recording, notes: Notes) -> np.ndarray | None:
     """Return the intensities of a video, (n, A) float32; None if it has none, or another number of rows."""
-    index = next((k for k, other in enumerate(graded.annotations) if other.video == annotation.video), None)
+    index = next((k for k, other in enumerate(graded.annotations) if other.video == recording.video), None)
     if index is None:
         return None
-    values = _rows(graded, index)
+    aus, rows, values = recording.aus, len(recording.occurrence), _rows(graded, index)
     if len(values) != rows:
         reason = "videos whose intensities differ in rows from their occurrences, without intensities"
-        notes.add(reason, f"{annotation.video} ({len(values)}, {rows})")
+        notes.add(reason, f"{recording.video} ({len(values)}, {rows})")
         return None
     result = np.full((rows, len(aus)), NOT_ANNOTATED, np.float32)
     at = [aus.index(au) for au in graded.aus if au in aus]

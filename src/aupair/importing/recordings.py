@@ -74,7 +74,7 @@ def natural_key(name: str) -> tuple[str | int, ...]:
 
 
 def unite_aus(recordings: Sequence[Recording]) -> tuple[tuple[str, ...], list[Recording]]:
-    """Give all recordings the same AUs: one that is not coded in a recording is not labelled there.
+    """Return recordings that all have the same AUs: one that is not coded in a recording is not labelled there.
 
     Returns:
         The AUs, in the order of the recordings if they agree, else sorted by name and number; the recordings.
