@@ -2,7 +2,7 @@
 
 import pytest
 
-from aupair.aus import AFFWILD2, check_au_names, describe_au, label_au
+from aupair.aus import AFFWILD2, check_au_names, describe_au, is_one_sided, label_au
 from aupair.errors import AupairError, DataError
 from aupair.params import Params, parse_params
 
@@ -59,3 +59,14 @@ def test_all_is_the_default_and_a_list_is_written_as_text() -> None:
 def test_names_of_the_coding_system(name: str, text: str) -> None:
     assert describe_au(name) == text
     assert label_au(name) == f"{name} {text}".strip()
+
+
+@pytest.mark.parametrize(
+    ("name", "one_sided"),
+    [
+        ("AU12", False), ("AU12L", True), ("AU1R", True), ("smile", False), ("wink-left", True), ("Right-brow", True),
+        ("browRight", True), ("upright", False), ("bright-eyes", False), ("CL", False), ("LEFT", True),
+    ],
+)  # fmt: skip
+def test_one_sided_aus_are_known_by_their_names(name: str, one_sided: bool) -> None:
+    assert is_one_sided(name) == one_sided

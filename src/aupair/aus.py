@@ -63,6 +63,7 @@ NAMES: dict[str, str] = {
 """The name of each AU in the Facial Action Coding System."""
 
 _SIDES = {"L": "left", "R": "right"}
+_SIDE_IN_NAME = re.compile(r"Left|Right|(?i:(?<![a-z])(left|right)(?![a-z]))")
 _PATTERN = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,39}")
 _RESERVED = frozenset({
     "video", "subject", "split", "frame", "time", "status", "start", "end", "au", "aus", "intensity", "file", "line",
@@ -84,6 +85,11 @@ def describe_au(name: str) -> str:
         return NAMES[name]
     whole, side = name[:-1], _SIDES.get(name[-1:], "")
     return f"{NAMES[whole]}, {side}" if side and whole in NAMES else ""
+
+
+def is_one_sided(name: str) -> bool:
+    """Return whether an AU belongs to one side of the face, such as `AU12L` or `wink-right`: in a mirror it is another one."""
+    return describe_au(name) != NAMES.get(name, "") or _SIDE_IN_NAME.search(name) is not None
 
 
 def label_au(name: str) -> str:

@@ -42,6 +42,19 @@ def test_half_are_mirrored_and_none_moves_far() -> None:
     assert ((torch.where(left, column, 31 - column) - 8).abs() <= 5).all()
 
 
+def test_without_mirroring_no_face_changes_its_side() -> None:
+    generator = torch.Generator().manual_seed(0)
+    bright = augment(faces(400), 1.0, generator, mirror=False).mean(1).flatten(1).argmax(1)
+    assert (bright % 32 < 16).all()
+    assert torch.equal(generator.get_state(), _state_after(400)), "the same number of random numbers is drawn"
+
+
+def _state_after(count: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    augment(faces(count), 1.0, generator)
+    return generator.get_state()
+
+
 def test_the_input_is_left_alone() -> None:
     x = faces(4)
     augment(x, 1.0, torch.Generator().manual_seed(0))

@@ -187,3 +187,14 @@ def test_make_pair_batch_names_each_row_once() -> None:
     assert (rows[batch.i.numpy()] == pairs.i).all()
     assert (rows[batch.j.numpy()] == pairs.j).all()
     assert float(batch.weight.sum()) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(("name", "mirror"), [("AU12", True), ("AU12L", False)])
+def test_faces_are_mirrored_unless_an_au_belongs_to_one_side(
+    monkeypatch: pytest.MonkeyPatch, name: str, mirror: bool
+) -> None:
+    data, seen = make_data(folds=1), []
+    aus = tuple(name if au == "AU12" else au for au in data.frames.aus)
+    monkeypatch.setattr("aupair.ranking.fit.augment", lambda x, *arguments: (seen.append(arguments[-1]), x)[1])
+    train_f(replace(data, frames=replace(data.frames, aus=aus)), PARAMS, 0)
+    assert set(seen) == {mirror}

@@ -16,12 +16,18 @@ NOISE = 6.0  # of 255
 
 
 def augment(
-    images: Tensor, strength: float, generator: torch.Generator, batch: int | None = None, part: slice = slice(None)
+    images: Tensor,
+    strength: float,
+    generator: torch.Generator,
+    batch: int | None = None,
+    part: slice = slice(None),
+    mirror: bool = True,
 ) -> Tensor:
-    """Augment (B, 3, S, S) float32 RGB in 0..255; AUs are labelled for both sides, so mirroring keeps the labels.
+    """Augment (B, 3, S, S) float32 RGB in 0..255.
 
     Args:
-        strength: 0..1, share of the amounts above; half of the images are mirrored at any strength above 0.
+        strength: 0..1, share of the amounts above.
+        mirror: whether half of the images are mirrored, which keeps the labels of AUs that are labelled for both sides.
         batch, part: the size of the batch, and the part of it that these images are. The random numbers of an image do not
             depend on how a batch is divided into parts.
     """
@@ -31,11 +37,12 @@ def augment(
         return (torch.rand(b, *shape, generator=generator)[part] * 2 - 1).to(device, non_blocking=True)
 
     angle, zoom = uniform() * strength * ROTATION, 1 + uniform() * strength * SCALE
-    mirror = torch.where(uniform() > 0, 1.0, -1.0)
+    draws = uniform()
+    side = torch.where(draws > 0, 1.0, -1.0) if mirror else torch.ones_like(draws)
     cos, sin = torch.cos(angle) * zoom, torch.sin(angle) * zoom
     shift = uniform(2) * strength * SHIFT
     theta = torch.stack(
-        [torch.stack([cos * mirror, -sin, shift[:, 0]], 1), torch.stack([sin * mirror, cos, shift[:, 1]], 1)], 1
+        [torch.stack([cos * side, -sin, shift[:, 0]], 1), torch.stack([sin * side, cos, shift[:, 1]], 1)], 1
     )
     grid = F.affine_grid(theta, list(images.shape), align_corners=False)
     x = F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)

@@ -42,6 +42,7 @@ class FitJob:
         sampler: returns the batch of a step.
         batch_loss: returns the loss of a batch.
         evaluate_on_select: evaluates the model between steps: {"loss": ..., other figures}; a lower loss is better.
+        mirror: whether the augmentation may mirror faces.
         seed: seed of augmentation and dropout.
         name: name of the network in curves and log lines.
         compile: whether the training step is compiled with torch.compile, if the machine can.
@@ -55,6 +56,7 @@ class FitJob:
     seed: int
     name: str
     augment: float = 0.0
+    mirror: bool = True
     precision: str = "float32"
     compile: bool = False
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
@@ -105,7 +107,7 @@ def train_step(state: TrainingState, job: FitJob, batch: Batch, forward: Forward
     batch = batch.to(job.device)
     x = to_network_input(batch.images, job.device)
     if job.augment:
-        x = augment(x, job.augment, state.generator, frames, distributed.local_slice(frames))
+        x = augment(x, job.augment, state.generator, frames, distributed.local_slice(frames), job.mirror)
     with autocast(job.precision, job.device):
         outputs = forward(x, frames)
     outputs = distributed.gather_shares(outputs.float(), frames)

@@ -75,7 +75,7 @@ def train_f(
         job = FitJob(
             images=data.images, sampler=data.sampler(trained, section.optimiser, (seed, k)),
             batch_loss=make_batch_loss(data, section), evaluate_on_select=evaluate,
-            seed=seed * 1000 + k, name=f"f.{name}", augment=section.augment, precision=section.precision,
+            seed=seed * 1000 + k, name=f"f.{name}", augment=section.augment, mirror=data.mirror, precision=section.precision,
             compile=section.compile, device=device,
             checkpoint=checkpoints.for_network(f"f.{name}") if checkpoints else None,
         )  # fmt: skip

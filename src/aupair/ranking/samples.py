@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from aupair import store
-from aupair.aus import SPLITS
+from aupair.aus import SPLITS, is_one_sided
 from aupair.data.frames import Frames, load_frames
 from aupair.errors import ArtifactError, DataError
 from aupair.params import SamplePairs
@@ -167,6 +167,11 @@ class TrainingSet:
     groups: np.ndarray | None
     pairs: dict[str, Pairs]
     folds: np.ndarray
+
+    @property
+    def mirror(self) -> bool:
+        """Return whether a mirrored face keeps its labels: no AU belongs to one side of the face."""
+        return not any(map(is_one_sided, self.frames.aus))
 
     def training_masks(self) -> dict[str, np.ndarray]:
         """Return for each network the fit frames it is trained on, (N,) bool; `final` first, then `fold0` ..."""

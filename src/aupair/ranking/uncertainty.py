@@ -89,7 +89,7 @@ def train_h(
                 batch_loss=_make_batch_loss(y_hat, section),
                 evaluate_on_select=partial(_evaluate_h, data=data, faces=faces, y_hat=y_hat, params=section),
                 seed=seed * 1000 + 500 + k, name=f"h.{name}",
-                augment=section.augment if section.kind == "network" else 0.0, precision=section.precision,
+                augment=section.augment if section.kind == "network" else 0.0, mirror=data.mirror, precision=section.precision,
                 compile=section.kind == "network" and section.compile, device=device,
                 checkpoint=checkpoints.for_network(f"h.{name}") if checkpoints else None,
             )  # fmt: skip
