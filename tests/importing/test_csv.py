@@ -155,12 +155,13 @@ def test_bad_tables_are_one_line(folder: Path, aupair: Command, name: str) -> No
 
 
 def test_movies_may_be_in_the_data_folder_already(folder: Path, aupair: Command) -> None:
-    movie(folder / "data" / "videos" / "c.mp4", 5)
+    movie(folder / "data" / "videos" / "batch1" / "c.mp4", 5)
     before = contents(folder / "data")
     text(folder / "labels.csv", "video,frame,AU1", "c,0,1", "a,0,1")
     outcome = aupair("import", "csv", "labels.csv")
     assert outcome.code == 0, outcome.err
     assert before.items() <= contents(folder / "data").items()
+    assert not (folder / "data/videos/c.mp4").exists()
     assert (folder / "data/videos/a.mp4").samefile(folder / "movies/a.mp4")
 
 

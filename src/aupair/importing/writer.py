@@ -218,8 +218,11 @@ def _place_videos(recordings: Sequence[Recording], options: WriteOptions, log: L
         if media.kind == "crops":
             target[options.out / FOLDER / recording.video] = media
             continue
+        name = recording.movie or recording.video
+        if media.path.stem == name and media.path.resolve().is_relative_to((options.out / "videos").resolve()):
+            continue  # in the data folder already, perhaps in a folder of a batch
         suffix = ".avi" if media.kind == "images" else media.path.suffix.lower()
-        target[options.out / "videos" / f"{recording.movie or recording.video}{suffix}"] = media
+        target[options.out / "videos" / f"{name}{suffix}"] = media
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
         jobs = [pool.submit(_place, path, media, options) for path, media in sorted(target.items())]
         try:
