@@ -223,7 +223,7 @@ def _place_videos(recordings: Sequence[Recording], options: WriteOptions, log: L
             continue  # in the data folder already, perhaps in a folder of a batch
         suffix = ".avi" if media.kind == "images" else media.path.suffix.lower()
         target[options.out / "videos" / f"{name}{suffix}"] = media
-    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         jobs = [pool.submit(_place, path, media, options) for path, media in sorted(target.items())]
         try:
             for job in log.progress(jobs, len(jobs), "placing videos"):
