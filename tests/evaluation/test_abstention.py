@@ -26,10 +26,10 @@ QUICK = Evaluate(bootstrap=100)
 CONFIDENCE = Confidence(np.zeros((A, len(TERMS))), np.zeros((101, 2, A)))
 
 
-def draw(seed: int = 0, n: int = 600, sign: int = 1, surest: float = 0.99) -> Decisions:
+def draw(seed: int = 0, n: int = 600, sign: int = 1, surest: float = 0.99, labelled: float = 1.0) -> Decisions:
     """Decisions that are right with the confidence that they claim; with sign -1 the confidence is upside down.
 
-    An active one claims .5 to `surest`.
+    An active one claims .5 to `surest`; a share of the cells is labelled.
     """
     rng = np.random.default_rng(seed)
     decisions = rng.random((n, A)) < 0.25
@@ -39,7 +39,7 @@ def draw(seed: int = 0, n: int = 600, sign: int = 1, surest: float = 0.99) -> De
     claimed = p if sign > 0 else 1.0 - p
     rankings = {"confidence": claimed, "margin": claimed + 0.1 * rng.random((n, A)), "certainty": rng.random((n, A))}
     video = np.repeat(np.arange(6, dtype=np.int32), n // 6)
-    return Decisions(AFFWILD2, decisions, truth, np.ones((n, A), bool), video, rankings)
+    return Decisions(AFFWILD2, decisions, truth, rng.random((n, A)) < labelled, video, rankings)
 
 
 def test_the_figures_are_those_of_loops() -> None:
@@ -94,8 +94,12 @@ def row(tree: dict, name: str) -> dict:
     return next(one for one in tree["table"] if one["name"] == name)
 
 
-def test_the_selective_table_is_that_of_loops_over_the_kept_cells() -> None:
-    decisions = draw()
+@pytest.mark.parametrize("labelled", [1.0, 0.5])
+def test_the_selective_table_is_that_of_loops_over_the_kept_cells(labelled: float) -> None:
+    decisions = draw(labelled=labelled)
+    # the labels of the confident cells are missing, so that those among all cells would be others than those among the labelled
+    missing = decisions.rankings["confidence"] > np.where(decisions.active, 0.9, 0.96) if labelled < 1 else False
+    decisions = replace(decisions, counted=decisions.counted & ~np.broadcast_to(missing, decisions.counted.shape))
     tree = _selective_risk(decisions, QUICK)
     p = decisions.rankings["confidence"]
     for share in (0.1, 0.2, 0.5):
@@ -103,7 +107,7 @@ def test_the_selective_table_is_that_of_loops_over_the_kept_cells() -> None:
         for k in range(A):
             selected: list[int] = []
             for side in (True, False):
-                own_rows = [r for r in range(len(p)) if decisions.active[r, k] == side]
+                own_rows = [r for r in range(len(p)) if decisions.active[r, k] == side and decisions.counted[r, k]]
                 selected += sorted(own_rows, key=lambda r: -p[r, k])[: round((1 - share) * len(own_rows))]
             expected.append(f1_score(decisions.truth[selected, k], decisions.active[selected, k]))
             rights.append(np.mean(decisions.truth[selected, k] == decisions.active[selected, k]))
@@ -111,7 +115,8 @@ def test_the_selective_table_is_that_of_loops_over_the_kept_cells() -> None:
         assert row(tree, f"confidence-{name}")["accuracy"] == pytest.approx(np.mean(rights), abs=0.003)
         together = []
         for k in range(A):
-            selected = sorted(range(len(p)), key=lambda r: -p[r, k])[: round((1 - share) * len(p))]
+            own_rows = [r for r in range(len(p)) if decisions.counted[r, k]]
+            selected = sorted(own_rows, key=lambda r: -p[r, k])[: len(own_rows) - int(share * len(own_rows))]
             together.append(f1_score(decisions.truth[selected, k], decisions.active[selected, k], zero_division=0))
         assert row(tree, f"confidence-ungrouped-{name}")["f1"] == pytest.approx(np.mean(together))
 

@@ -54,8 +54,8 @@ def test_figures_equal_a_loop_over_labelled_cells(seed: int, aus: int, labelled:
 
 
 def test_an_au_without_a_cell_is_undefined() -> None:
-    level = np.array([[0, -1], [3, -1], [5, -1]])
-    sums = sum_levels(level.astype(float), level, np.arange(3), level >= 0).total()
+    level = np.array([[0, -1], [3, -1], [5, -1], [-1, -1], [-1, -1]])
+    sums = sum_levels(level.astype(float), level, np.arange(5), level >= 0).total()
     for figure in FIGURES.values():
         assert np.isnan(figure(sums)).tolist() == [False, True]
     guesses = _constant_levels(level, level >= 0)

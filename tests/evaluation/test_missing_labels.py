@@ -162,27 +162,39 @@ def test_the_risk_is_that_of_loops_over_labelled_cells_with_a_face(case: Case) -
     assert tree["aurc"]["confidence"] == pytest.approx(np.mean(risks))
     whole = next(row for row in tree["abstention"] if row["name"] == "80")
     limits = Selection.from_json(store._plain(case.evaluation.selection)).confidence.limits(0.2)
-    kept = []
+    kept, accuracies = [], []
     for k in range(len(frames.aus)):
+        before = len(kept)
         for r in (r for r in labelled_rows(frames, "validation", k) if frames.ok[r]):
             decided = case.evaluation.decisions[r, k]
             if case.evaluation.confidence[r, k] >= limits[int(decided), k]:
                 kept.append(decided != (frames.labels[r, k] == 1))
+        accuracies.append(1 - np.mean(kept[before:]))
     assert whole["coverage"] == pytest.approx(len(kept) / len(cells))
     assert whole["error"] == pytest.approx(np.mean(kept))
+    assert whole["accuracy"] == pytest.approx(np.mean(accuracies))
 
 
-def test_pair_accuracy_is_that_of_all_pairs_of_labelled_frames(case: Case) -> None:
-    frames, y_hat = case.frames, case.trial.y_hat
-    values = case.evaluation.metrics["pair_accuracy"]["per_au"]
+def naive_pair_accuracy(frames: Frames, y_hat: np.ndarray, rows: list[int], k: int) -> float:
+    """The share of pairs of rows, an active and an inactive one of a video, that an AU's y_hat puts in the right order."""
+    right: list[float] = []
+    for video in {frames.video[r] for r in rows}:
+        own = [r for r in rows if frames.video[r] == video]
+        active, inactive = ([y_hat[r, k] for r in own if frames.labels[r, k] == label] for label in (1, 0))
+        right += [0.5 * (np.sign(a - b) + 1) for a in active for b in inactive]
+    return float(np.mean(right)) if right else math.nan
+
+
+def test_pair_accuracy_and_its_gain_are_of_pairs_of_labelled_frames(case: Case) -> None:
+    frames, y_hat, sigma = case.frames, case.trial.y_hat, case.trial.sigma
+    values, gains = case.evaluation.metrics["pair_accuracy"]["per_au"], []
     for k, au in enumerate(frames.aus):
-        rows = np.array([r for r in labelled_rows(frames, "validation", k) if frames.ok[r]])
-        right = []
-        for video in np.unique(frames.video[rows]):
-            own = rows[frames.video[rows] == video]
-            active, inactive = (y_hat[own[frames.labels[own, k] == label], k] for label in (1, 0))
-            right += [0.5 * (np.sign(a - b) + 1) for a in active for b in inactive]
-        assert values[au] == pytest.approx(np.mean(right))
+        rows = [r for r in labelled_rows(frames, "validation", k) if frames.ok[r]]
+        whole = naive_pair_accuracy(frames, y_hat, rows, k)
+        assert values[au] == pytest.approx(whole)
+        certain = sorted(rows, key=lambda r: sigma[r, k])[: len(rows) - int(0.2 * len(rows))]
+        gains.append(naive_pair_accuracy(frames, y_hat, certain, k) - whole)
+    assert case.evaluation.metrics["uncertainty"]["gain_at_80"]["sigma"] == pytest.approx(mean(gains))
 
 
 def test_json_holds_null_where_nothing_is_labelled(case: Case) -> None:

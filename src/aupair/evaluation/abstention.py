@@ -56,8 +56,8 @@ class Decisions:
 
     @property
     def wrong(self) -> np.ndarray:
-        """Return which decisions are wrong: (n, A) bool; without a label none is."""
-        return self.counted & (self.active != self.truth)
+        """Return which decisions are wrong: (n, A) bool, of use where there is a label."""
+        return self.active != self.truth
 
     def count(self, selected: np.ndarray) -> Counts:
         """Count right and wrong decisions among selected cells, (n, A) bool, for each video."""
