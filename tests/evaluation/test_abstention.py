@@ -98,12 +98,12 @@ def row(tree: dict, name: str) -> dict:
 def test_the_selective_table_is_that_of_loops_over_the_kept_cells(labelled: float) -> None:
     decisions = draw(labelled=labelled)
     # the labels of the confident cells are missing, so that those among all cells would be others than those among the labelled
-    missing = decisions.rankings["confidence"] > np.where(decisions.active, 0.9, 0.96) if labelled < 1 else False
+    missing = decisions.rankings["confidence"] > np.where(decisions.active, 0.7, 0.96) if labelled < 1 else False
     decisions = replace(decisions, counted=decisions.counted & ~np.broadcast_to(missing, decisions.counted.shape))
     tree = _selective_risk(decisions, QUICK)
     p = decisions.rankings["confidence"]
     for share in (0.1, 0.2, 0.5):
-        name, expected, rights = str(round(100 * (1 - share))), [], []
+        name, expected, rights, near = str(round(100 * (1 - share))), [], [], 0.003 if labelled == 1 else 0.01
         for k in range(A):
             selected: list[int] = []
             for side in (True, False):
@@ -111,8 +111,8 @@ def test_the_selective_table_is_that_of_loops_over_the_kept_cells(labelled: floa
                 selected += sorted(own_rows, key=lambda r: -p[r, k])[: round((1 - share) * len(own_rows))]
             expected.append(f1_score(decisions.truth[selected, k], decisions.active[selected, k]))
             rights.append(np.mean(decisions.truth[selected, k] == decisions.active[selected, k]))
-        assert row(tree, f"confidence-{name}")["f1"] == pytest.approx(np.mean(expected), abs=0.003)
-        assert row(tree, f"confidence-{name}")["accuracy"] == pytest.approx(np.mean(rights), abs=0.003)
+        assert row(tree, f"confidence-{name}")["f1"] == pytest.approx(np.mean(expected), abs=near)
+        assert row(tree, f"confidence-{name}")["accuracy"] == pytest.approx(np.mean(rights), abs=near)
         together = []
         for k in range(A):
             own_rows = [r for r in range(len(p)) if decisions.counted[r, k]]
