@@ -59,6 +59,19 @@ def test_events_and_rows_of_other_aus_are_merged(folder: Path, aupair: Command) 
     assert aupair(*command, "other").line.startswith("a video is labelled twice, got a: ")
 
 
+def test_times_between_frames_are_rounded_to_the_nearer_one(folder: Path, aupair: Command) -> None:
+    rows = [
+        f"a,{start / 25},{end / 25},AU{k}"
+        for k, (start, end) in enumerate([(1.5, 2.5), (2.5, 3.5), (2.4, 4.6), (5.1, 5.2)])
+    ]
+    text(folder / "events.csv", "video,start,end,au", *rows)
+    assert aupair("import", "csv", "events.csv", "--videos", "movies").code == 0
+    assert column(folder / "data", "a", "AU0") == frames((2, 2))
+    assert column(folder / "data", "a", "AU1") == frames((3, 3))
+    assert column(folder / "data", "a", "AU2") == frames((2, 4))
+    assert column(folder / "data", "a", "AU3") == frames((5, 5))
+
+
 def test_an_au_without_an_event_can_count_as_not_labelled(folder: Path, aupair: Command) -> None:
     text(folder / "events.csv", *EVENTS)
     assert aupair("import", "csv", "events.csv", "--videos", "movies", "--uncoded", "missing").code == 0

@@ -87,7 +87,8 @@ def read_elan(source: Path, options: ElanOptions, out: Path, notes: Notes) -> li
     if not stated:
         recordings = [replace(recording, intensity=None) for recording in recordings]
     notes.add("other tiers, left out", *(f"{name} ({count} files)" for name, count in others.items()))
-    notes.add("videos without labels, left out", *movies.unused())
+    if options.videos or source.is_dir():
+        notes.add("videos without labels, left out", *movies.unused())
     return with_subjects(merge_recordings(recordings), options.subjects)
 
 

@@ -1,5 +1,6 @@
 """Labels as events: an AU is active from a start to an end, and inactive elsewhere where it is coded."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,8 +72,8 @@ class Clock:
         """Return the first frame of a time, and the frame after its last."""
         if self.unit == "frames":
             return int(start) - self.first_frame, int(end) - self.first_frame + 1
-        first = round((start + self.offset) * fps)
-        return first, max(round((end + self.offset) * fps), first + 1)
+        first, stop = (math.floor((time + self.offset) * fps + 0.5) for time in (start, end))
+        return first, max(stop, first + 1)
 
 
 @dataclass(frozen=True)
