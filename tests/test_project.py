@@ -136,7 +136,7 @@ def test_a_failure_leaves_nothing(existing: bool, tmp_path: Path, monkeypatch: p
         (folder / "data" / "clip.mp4").write_bytes(b"frames")
     before = contents(tmp_path)
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
-    (tmp_path / "python").write_text("#!/bin/sh\necho 'ERROR: no space' >&2\nexit 1\n")
+    (tmp_path / "python").write_text("#!/bin/sh\necho 'Having any troubles?' >&2\necho 'ERROR: no space' >&2\nexit 1\n")
     (tmp_path / "python").chmod(0o755)
     with pytest.raises(AupairError, match=r"^dvc init -q failed: in .*own, got ERROR: no space$"):
         create_project(folder)

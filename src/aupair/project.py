@@ -164,5 +164,6 @@ def _run(folder: Path, *command: str) -> None:
     process = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     if process.returncode:
         lines = (process.stderr.strip() or process.stdout.strip() or "no message").splitlines()
+        lines.sort(key=lambda line: not line.startswith(("ERROR: ", "fatal: ")))
         what = " ".join(command).removeprefix(f"{sys.executable} -m ")
         raise AupairError(f"{what} failed", where=folder, got=lines[0])
