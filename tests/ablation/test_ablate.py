@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from aupair.ablation.ablate import run_ablation
+from aupair.ablation.ablate import count_aus, run_ablation
 from aupair.ablation.workspace import Workspace
 from aupair.errors import ArtifactError, ParamsError, RunFailedError
 from aupair.log import SILENT
-from aupair.params import Params
+from aupair.params import Params, parse_params
 from conftest import Command
 
 
@@ -98,3 +98,16 @@ def test_the_papers_protocol_is_refused(tmp_path: Path, tiny: Params) -> None:
     paper = tiny.model_copy(update={"evaluate": tiny.evaluate.model_copy(update={"protocol": "paper"})})
     with pytest.raises(ParamsError, match="expected ours, which chooses on select"):
         run_ablation(tmp_path, paper, [])
+
+
+def test_the_aus_of_a_checkout_are_those_of_its_params_or_its_annotations(tmp_path: Path) -> None:
+    base = parse_params({})
+    for kind, head in (("occurrence", "AU1,Head-shake,AU4"), ("intensity", "AU1,AU4")):
+        folder = tmp_path / "data" / "annotations" / kind
+        folder.mkdir(parents=True)
+        (folder / "a.csv").write_text(f"{head}\n")
+    (tmp_path / "data" / "videos").mkdir()
+    (tmp_path / "data" / "videos" / "a.mp4").write_bytes(b"")
+    assert count_aus(tmp_path, base) == 3
+    assert count_aus(tmp_path, parse_params({"target": "intensity"})) == 2
+    assert count_aus(tmp_path, parse_params({"aus": ["AU4"]})) == 1

@@ -74,6 +74,14 @@ def test_a_row_that_changes_nothing_or_does_not_fit_says_so(base: Params) -> Non
     assert "no effect with kind: integrated" in reasons["printed"]
 
 
+@pytest.mark.parametrize("aus", [1, 3, 12, 20])
+def test_narrow_networks_for_each_au_cost_about_as_much_as_the_shared_one(aus: int) -> None:
+    base = load_params(REPOSITORY / "params.yaml")
+    row = next(row for row in ROWS if row.name == "per-au-narrow")
+    width = row.params(base, aus).train_pseudo_intensity.network.width
+    assert aus * width**2 == pytest.approx(base.train_pseudo_intensity.network.width**2)
+
+
 def test_select_rows_takes_names_and_groups_and_always_the_reference() -> None:
     assert [row.name for row in select_rows(["printed", "no-pairs"])] == [
         "P2", "single", "single-median", "single-lowest", "single-G", "printed", "single-spread",

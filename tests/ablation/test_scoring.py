@@ -8,9 +8,13 @@ import pytest
 
 from aupair.ablation.scoring import FinishedRun, _person_percentile, _rule_cost, row_figures
 from aupair.aus import AFFWILD2
+from aupair.evaluation.evaluate import evaluate_trials
 from aupair.evaluation.metrics import Counts
+from aupair.evaluation.nearest_face import fill_nearest
 from aupair.evaluation.selection import annotated_cells
+from aupair.evaluation.thresholds import tune_threshold
 from aupair.params import Params, load_params
+from evaluation.worlds import MISSING, QUICK, world
 
 BASE = load_params(Path(__file__).parents[2] / "params.yaml")
 
@@ -84,3 +88,37 @@ def test_the_difference_is_of_the_same_draws() -> None:
     assert more["probability"] == 1
     alone = row_figures(better, counts, AFFWILD2, 500, (0,))["intervals"]["f1"]
     assert alone[1] - alone[0] > 3 * (more["interval"][1] - more["interval"][0])
+
+
+@pytest.mark.parametrize("missing", MISSING)
+@pytest.mark.parametrize("aus", [1, 3, 20])
+def test_rows_are_scored_on_labelled_cells_as_evaluate_scores_them(aus: int, missing: str) -> None:
+    frames, trial, pairs, conditions = world(aus=aus, missing=missing)
+    evaluation = evaluate_trials(frames, [trial], pairs, conditions, QUICK)
+    run = FinishedRun(BASE, frames, trial, evaluation.selection, evaluation.metrics)
+    for rule in ("all-zero", "all-one", "best-constant", "no-uncertainty", "P1", "P2"):
+        for split, counts in run.score(rule)["counts"].items():
+            (row,) = [row for row in run.metrics["rows"] if (row["name"], row["split"]) == (rule, split)]
+            result = row_figures(counts, counts, frames.aus, 10, (0,))
+            for key in ("f1", "accuracy", "exact_match", "score"):
+                assert result[key] == pytest.approx(row[key], abs=1e-12, nan_ok=True), (rule, split, key)
+            assert np.isnan(result["less_reference"]["score"]["difference"]) == np.isnan(row["score"])
+            assert list(result["per_au"]) == list(frames.aus)
+
+
+@pytest.mark.parametrize("rule", ["value", "value-median", "value-lowest"])
+def test_a_value_is_compared_with_a_threshold_of_labelled_frames(rule: str) -> None:
+    """Labels that are missing in one AU, and the labels of others, change nothing of an AU's decisions."""
+    frames, trial, *_ = world(aus=3)
+    labels = frames.labels.copy()
+    labels[:, 1] = -1
+    labels[::3, 2] = -1
+    before, after = (
+        FinishedRun(BASE, own, trial, {}, {}).decide(rule) for own in (frames, replace(frames, labels=labels))
+    )
+    np.testing.assert_array_equal(before[:, 0], after[:, 0])
+    own = [k for k in np.flatnonzero(frames.of_split("select")) if labels[k, 2] >= 0]
+    if rule == "value":
+        filled = fill_nearest(trial.y_hat.astype(np.float64), frames.ok, frames.video)
+        assert (after[:, 2] == (filled[:, 2] >= tune_threshold(filled[own, 2], labels[own, 2] == 1))).all()
+        np.testing.assert_array_equal(after[:, 1], filled[:, 1] >= 0.5)

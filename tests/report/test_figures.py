@@ -69,6 +69,25 @@ def test_bars_are_as_long_as_the_figures_and_the_chosen_one_is_marked() -> None:
     assert len(au_bars(rows([0.4, 0.6]), "f1", "F1").figure.axes[0].lines) == len(axis.lines) + 24, "intervals"
 
 
+@pytest.mark.parametrize("aus", [1, 3, 20])
+def test_a_figure_has_a_line_for_each_au_and_says_what_is_undefined(aus: int) -> None:
+    names = [f"AU{k}" for k in range(1, aus)] + ["a-behaviour-with-a-name-of-forty-letters"]
+    figures = {name: {"f1": 0.5, "f1_interval": [0.4, 0.6]} for name in names}
+    figures[names[-1]] = {"f1": None, "f1_interval": [None, None]}
+    tree = {key: {"per_au": figures} for key in ("no-uncertainty", "P1", "P2", "all-one")}
+    values = [Interval(name, own["f1"] or np.nan, own["f1_interval"]) for name, own in figures.items()]
+    for drawing in (au_bars(tree, "f1", "F1"), intervals(values, "t", "x", {"tie": 0.1})):
+        axis = drawing.figure.axes[0]
+        lines = [text.get_text().replace("\n", "") for text in axis.get_yticklabels()]
+        assert [line.split()[0] for line in lines] == names
+        assert [(text.get_text(), text.get_position()[1]) for text in axis.texts] == [("undefined", aus - 1)]
+        drawing.figure.draw_without_rendering()
+        box = axis.get_window_extent()
+        assert box.height > 10 * aus, "no line lies on another"
+        for text in axis.get_yticklabels():
+            assert text.get_window_extent().x0 >= 0
+
+
 def test_curves_and_lines_are_where_the_numbers_say() -> None:
     axis = risk_coverage({"confidence": CURVE}, 0.2).figure.axes[0]
     np.testing.assert_allclose(axis.lines[0].get_xydata(), [[50, 5], [100, 20]])

@@ -73,6 +73,18 @@ def test_the_faces_shown_are_the_most_unsure_and_the_most_wrong() -> None:
     assert (face.decision, face.right, face.lines[1]) == ("decided active", False, "confidence 0.97")
 
 
+def test_only_labelled_cells_are_shown() -> None:
+    frames = frames_of([0, 0], [0, 1], length=6)
+    evaluation = evaluation_of(frames)
+    evaluation.trial.sigma[3, 4] = 5.0
+    evaluation.decisions[3, 4] = True
+    frames.labels[3, 4] = frames.labels[:, 5] = -1
+    shown = faces.montages(evaluation, frames, picture)
+    assert shown["confident_errors"] == []
+    assert len(shown["highest_sigma"]) == len(AFFWILD2) - 1
+    assert all(face.lines[-1].startswith("sigma 1.00") for face in shown["highest_sigma"])
+
+
 def test_a_thumbnail_is_the_face_of_its_frame(finished: Path) -> None:
     frames = load_frames(artifact(finished, "labels"), artifact(finished, "faces"))
     thumbnail = faces.thumbnails(artifact(finished, "faces"), frames)

@@ -14,6 +14,7 @@ from aupair.report.timelines import (
     _bin_means,
     _runs,
     draw_timeline,
+    label_changes,
     nearest_to_even,
     stretch,
     validation_series,
@@ -32,6 +33,15 @@ def test_the_videos_with_most_changes_are_shown_of_different_people_first() -> N
     frames.ok[frames.video == 3] = False
     frames.labels[frames.video == 2] = 1
     assert videos_to_show(frames, 4) == [0, 2], "another split, no face; always active: nothing to see"
+
+
+def test_labels_that_are_missing_are_no_changes() -> None:
+    labels = np.array([[0, 1, -1], [-1, 1, -1], [1, 0, 1], [1, -1, 0]])
+    assert label_changes(labels).tolist() == [[False] * 3, [False, True, False], [False, False, True]]
+    frames = frames_of([0, 2], subjects=[0, 1])
+    frames.labels[frames.video == 1] = np.where(frames.labels[frames.video == 1] == 0, -1, 1)
+    frames.labels[4, 7] = 1
+    assert videos_to_show(frames, 1) == [0], "never labelled as inactive: nothing that is known to come and go"
 
 
 def test_the_stretch_of_a_long_video_holds_its_changes() -> None:

@@ -178,7 +178,7 @@ def au_bars(rows: Mapping[str, Tree], key: str, label: str) -> Drawing:
     differ = known & (values[WITHOUT] != values[WITH])
     dots = {"marker": "o", "s": 16, "facecolor": "white", "edgecolor": INK, "linewidth": 1, "zorder": 3}
     axis.scatter(np.full(differ.sum(), 0.02), (place + chosen)[differ], **dots, label="chosen (P2)")
-    axis.set_xlim(min(0.0, float(np.nanmin([values[WITHOUT], values[WITH]], initial=0.0))), 1)
+    axis.set_xlim(float(np.min([values[WITHOUT][known], values[WITH][known]], initial=0.0)), 1)
     _name_rows(axis, [label_au(au) for au in aus])
     _mark_undefined(axis, place[~known])
     axis.set_xlabel(label)
