@@ -168,7 +168,7 @@ def evaluate(
         read_trial(frames, number, f=f[k], h=h[k], features=features[k], mapping=mapping[k])
         for k, number in enumerate(params.trials)
     ]
-    conditions = load_conditions(data / "conditions.csv", frames)
+    conditions = load_conditions(data / "conditions.csv", frames, log)
     samples = load_samples(pairs, frames)
     evaluation = evaluate_trials(frames, trials, samples.pairs, conditions, params.evaluate, log, params.target)
     k = params.trials.index(evaluation.trial.number)

@@ -300,6 +300,25 @@ def test_an_au_without_a_label_is_undefined_and_the_others_are_chosen_as_before(
     Selection.from_json(store._plain(result.selection))
 
 
+def test_aus_with_too_few_kinds_of_labels_are_logged() -> None:
+    frames, trial, _, conditions = world(aus=3)
+    lines: list[str] = []
+
+    class Listening(Log):
+        def line(self, text: str) -> None:
+            lines.append(text)
+
+    labels, select = frames.labels.copy(), frames.of_split("select")
+    labels[select, 0] = np.where(labels[select, 0] == 1, 1, -1)
+    labels[select & (frames.video != 4), 2] = -1
+    few = replace(frames, labels=labels)
+    evaluate(few, trial, {s: some(few, s) for s in SPLITS}, conditions, log=Listening())
+    assert lines[:2] == [
+        "select: AU1 never inactive: F1 is that of guessing, and no choice can be based on it",
+        "select: AU3 labelled in a single video: intervals say nothing of other videos",
+    ]
+
+
 def test_a_trial_is_chosen_though_no_frame_is_complete() -> None:
     frames, trial, pairs, conditions = world(aus=3, missing="videos")
     worse = replace(trial, number=0, with_uncertainty=-trial.with_uncertainty, without_uncertainty=-trial.y_hat)

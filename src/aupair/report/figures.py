@@ -278,10 +278,10 @@ def _figure(
 
 def _name_rows(axis: Axes, names: Sequence[str]) -> None:
     """Write a name at each line of a figure, the first on top; a long one takes two smaller lines."""
-    axis.set_yticks(range(len(names)), [textwrap.fill(name, _LONGEST_NAME) for name in names], linespacing=0.95)
+    axis.set_yticks(range(len(names)), [textwrap.fill(name, _LONGEST_NAME) for name in names])
     for text in axis.get_yticklabels():
         if "\n" in text.get_text():
-            text.set_fontsize(7)
+            text.set(fontsize=7, linespacing=0.95)
     axis.set_ylim(max(len(names), 1) - 0.5, -0.5)
     axis.tick_params(axis="y", length=0)
     axis.grid(axis="y", visible=False)
