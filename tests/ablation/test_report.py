@@ -71,3 +71,14 @@ def test_two_corpora_in_the_same_and_in_another_order(tmp_path: Path) -> None:
     assert set(other["f1"]) == {"P2", "half", "none"}
     report.write_report(tmp_path, {**here, "beside": other})
     assert "Rank correlation of the rows' mean F1: 0.50." in (tmp_path / "ablation.md").read_text()
+
+
+def test_the_report_says_over_how_many_complete_frames_exact_figures_go(tmp_path: Path) -> None:
+    content = tree(half=25)
+    for name, frames in (("all", 1600), ("some", 40)):
+        for row in content["rows"][:2]:
+            row["frames"]["validation"]["complete"] = frames
+        report.write_report(tmp_path / name, content)
+    sentence = "all AUs are labelled: 40 of the 1,600 annotated frames of validation."
+    assert sentence in (tmp_path / "some" / "ablation.md").read_text()
+    assert "all AUs are labelled" not in (tmp_path / "all" / "ablation.md").read_text()

@@ -10,7 +10,7 @@ from aupair import store
 from aupair.aus import SPLITS, label_au
 from aupair.evaluation.evaluate import evaluate_trials
 from aupair.params import Params
-from aupair.report import reports, tables
+from aupair.report import counts, reports, tables
 from evaluation.worlds import QUICK, world
 from report.test_report import Outline
 from report.test_report_in_chromium import OVERFLOW, PHONE, SMALLEST, WIDE
@@ -39,14 +39,12 @@ def write(folder: Path, aus: int, missing: str, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(reports, "cost_of_files", lambda *_: {**cost, "passes": 1, "parts": {"f": cost}})
     monkeypatch.setattr(reports, "thumbnails", lambda *_: lambda _: np.full((32, 32, 3), 90, np.uint8))
     places = reports.Places(*(folder / name for name in ("metrics.json", "table.md", "plots", "report.html")))
-    counts = [["AU", *SPLITS], *([au, "1 of 2", "1 of 2", "1 of 2"] for au in frames.aus)]
-    reports.write_reports(evaluation, frames, places, counts, reports.Sources(folder, trained, Params()))
+    drawn = [["AU", *SPLITS], *([au, "1 of 2", "1 of 2", "1 of 2"] for au in frames.aus)]
+    reports.write_reports(evaluation, frames, places, drawn, reports.Sources(folder, trained, Params()))
     return places
 
 
-@pytest.mark.parametrize(
-    ("aus", "missing"), [(1, "none"), (1, "random"), (3, "random"), (3, "videos"), (20, "none"), (20, "videos")]
-)
+@pytest.mark.parametrize(("aus", "missing"), [(1, "random"), (3, "none"), (3, "random"), (20, "videos")])
 def test_the_page_and_the_table_name_every_au_and_say_what_is_labelled(
     aus: int, missing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -75,10 +73,9 @@ def test_the_page_and_the_table_name_every_au_and_say_what_is_labelled(
 
 def test_the_note_counts_complete_frames_of_both_splits() -> None:
     def note(select: int, validation: int) -> str:
-        counts = {"select": select, "validation": validation}
-        return tables.complete_frames(
-            {"frames": {split: {"annotated": 1500, "complete": own} for split, own in counts.items()}}
-        )
+        complete = {"select": select, "validation": validation}
+        frames = {split: {"annotated": 1500, "complete": own} for split, own in complete.items()}
+        return tables.complete_frames({"frames": frames})
 
     assert note(1500, 1500) == ""
     assert note(1200, 0).endswith(
@@ -90,15 +87,14 @@ def test_the_note_counts_complete_frames_of_both_splits() -> None:
 
 def test_labelled_frames_and_positives_are_counted_for_each_au_and_split() -> None:
     frames, *_ = world(aus=3, missing="random")
-    table = tables.positives(frames)
+    table = counts.positives(frames)
     assert table.head == ["AU", "fit", "active", "select", "active", "validation", "active"]
     for k, (name, *cells) in enumerate(table.rows):
         assert name == frames.aus[k]
         for split, number, share in zip(SPLITS, cells[::2], cells[1::2]):
             own = [int(label) for label in frames.labels[frames.of_split(split), k] if label >= 0]
             assert (number, share) == (f"{len(own):,}", f"{100 * sum(own) / len(own):.1f} %")
-    counts = tables.frame_counts(frames)
-    assert [row[-1] for row in counts.rows] == [
+    assert [row[-1] for row in counts.frame_counts(frames).rows] == [
         str(sum(all(label >= 0 for label in row) for row in frames.labels[frames.of_split(split)])) for split in SPLITS
     ]
 

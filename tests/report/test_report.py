@@ -15,7 +15,7 @@ from aupair.data.frames import load_frames
 from aupair.errors import ArtifactError
 from aupair.params import Params
 from aupair.ranking.samples import load_samples
-from aupair.report import document, faces, formatting, tables
+from aupair.report import counts, document, faces, formatting
 from aupair.report.tables import Table, headline, rows_of
 from conftest import artifact
 from report.worlds import evaluation_of, frames_of
@@ -183,4 +183,4 @@ def test_the_table_and_the_plots_show_what_the_files_say(finished: Path) -> None
         assert any(line.startswith(f"| {name}") for line in lines)
     assert headline(metrics).row_count == 6
     unlabelled = replace(frames, labels=np.full_like(frames.labels, -1))
-    assert tables.positives(unlabelled).rows[0] == ["AU1", *["undefined"] * 3], "no annotation, no share of positives"
+    assert counts.positives(unlabelled).rows[0] == ["AU1", *["undefined"] * 3], "no annotation, no share of positives"

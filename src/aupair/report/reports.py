@@ -13,7 +13,7 @@ from aupair.evaluation.cost import cost_of_files
 from aupair.evaluation.evaluate import Evaluation
 from aupair.evaluation.selection import uses_uncertainty
 from aupair.params import Params
-from aupair.report import figures, tables
+from aupair.report import counts, figures, tables
 from aupair.report.document import html_page, markdown
 from aupair.report.faces import Thumbnail, montages, thumbnails
 from aupair.report.figures import Drawing
@@ -78,9 +78,9 @@ def write_reports(evaluation: Evaluation, frames: Frames, places: Places, pairs:
         for name, drawing in {**plots, "timelines": _first_timeline(evaluation, frames)}.items():
             drawing.save_png(temporary / f"{name}.png")
     data = {
-        "counts": tables.frame_counts(frames),
-        "positives": tables.positives(frames),
-        "partial": tables.is_partial(frames),
+        "counts": counts.frame_counts(frames),
+        "positives": counts.positives(frames),
+        "partial": counts.is_partial(frames),
         "pairs": Table("Fixed pairs of each AU: drawn, of all there are in a split", pairs[0], pairs[1:]),
     }
     thumbnail = thumbnails(sources.faces, frames)

@@ -9,10 +9,7 @@ from functools import reduce
 from operator import getitem
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from aupair.aus import SPLITS, label_au
-from aupair.data.frames import Frames
+from aupair.aus import label_au
 from aupair.evaluation.metrics import CHALLENGE_FIGURES
 from aupair.evaluation.selection import uses_uncertainty
 from aupair.report.formatting import EMPTY, UNDEFINED, interval, number, percent
@@ -110,42 +107,6 @@ def complete_frames(metrics: Tree) -> str:
         f"{own['complete']:,} of the {own['annotated']:,} annotated frames of {name}" for name, own in counts.items()
     ]
     return f"Exact match and the 2021 score go over the frames in which all AUs are labelled: {', '.join(reversed(parts))}."
-
-
-def frame_counts(frames: Frames) -> Table:
-    """Return how many videos, people and frames each split has."""
-    annotated, complete, lines = frames.labelled.any(axis=1), frames.labelled.all(axis=1), []
-    partial = is_partial(frames)
-    for split in SPLITS:
-        own = frames.of_split(split)
-        people, videos = (len(np.unique(values[own])) for values in (frames.subject, frames.video))
-        counts = [videos, people, own.sum(), (own & frames.ok).sum(), (own & annotated).sum()]
-        counts += [(own & complete).sum()] if partial else []
-        lines.append([split, *(f"{int(count):,}" for count in counts)])
-    head = ["", "videos", "people", "frames", "with a face", "annotated", *(["with all labels"] if partial else [])]
-    caption = "Networks are fitted on fit, all is chosen on select, validation is for the final figures"
-    return Table(caption, head, lines)
-
-
-def positives(frames: Frames) -> Table:
-    """Return the share of active frames of each AU and split, with the numbers of labelled frames where these differ."""
-    lines, partial = [], is_partial(frames)
-    for k, au in enumerate(frames.aus):
-        cells: list[str] = []
-        for split in SPLITS:
-            levels = frames.labels[frames.of_split(split) & frames.labelled[:, k], k]
-            share = percent(float((levels >= 1).mean()) if len(levels) else None)
-            cells += [f"{len(levels):,}", share] if partial else [share]
-        lines.append([au, *cells])
-    if not partial:
-        return Table("Share of annotated frames in which the AU is active", ["AU", *SPLITS], lines)
-    head = ["AU", *(name for split in SPLITS for name in (split, "active"))]
-    return Table("Labelled frames of each AU and split, and the share in which it is active", head, lines)
-
-
-def is_partial(frames: Frames) -> bool:
-    """Return whether some annotated frames lack the labels of some AUs."""
-    return bool((frames.labelled.any(axis=1) & ~frames.labelled.all(axis=1)).any())
 
 
 def scores(metrics: Tree, split: str) -> Table:
