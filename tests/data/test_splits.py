@@ -167,3 +167,18 @@ def test_a_supplied_file_must_cover_every_video(tmp_path: Path) -> None:
     write_text(root / "splits.csv", "video,subject,split\nv00,a,fit\nv01,b,select\nv03,c,validation\n")
     with pytest.raises(DataError, match=r"^a labelled video has no split: in .*v02\.txt, expected a row in"):
         split_data(root)
+
+
+def test_an_au_that_few_people_show_is_on_both_sides() -> None:
+    positives = np.array([13, 3, 10, 0])
+    frames = np.full(4, 50)
+    weights = np.stack([positives / positives.sum(), frames / frames.sum()], axis=1)
+    for seed in range(5):
+        chosen = _choose_subjects(weights, 0.2, seed)
+        assert chosen.sum() == 1
+        assert not chosen[3], "nobody would show the AU in select"
+
+
+def test_an_au_of_one_person_stays_where_networks_are_trained() -> None:
+    weights = np.stack([np.array([0, 1.0, 0, 0, 0]), np.full(5, 0.2)], axis=1)
+    assert not any(_choose_subjects(weights, 0.4, seed)[1] for seed in range(5))

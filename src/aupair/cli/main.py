@@ -193,6 +193,9 @@ def split(
     summary = split_data(data, select, seed, overwrite, validation)
     header, *rows = summary.table()
     show_table(f"{data / 'splits.csv'}", header, rows)
+    for counts in summary.counts:
+        if never := [au for au, positives in zip(summary.aus, counts.positives) if not positives]:
+            typer.echo(f"never active in {counts.split}: {', '.join(never)}")
     if not summary.written:
         typer.echo("splits.csv exists and was not changed; --overwrite replaces it")
     elif summary.unnamed:

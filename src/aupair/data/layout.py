@@ -130,7 +130,11 @@ def read_layout(data: Path) -> Layout:
     """
     data = Path(data)
     if not data.is_dir():
-        raise DataError("no data folder", where=data, todo="`dvc pull -r demo data.dvc` downloads the demo corpus")
+        raise DataError(
+            "no data folder",
+            where=data,
+            todo="`dvc pull -r demo data.dvc` downloads the demo corpus, `aupair import` makes one from labels of yours",
+        )
     if not any(data.iterdir()):
         raise DataError("an empty data folder", where=data, expected="annotations/ and videos/")
     annotations = data / "annotations"

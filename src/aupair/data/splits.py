@@ -153,7 +153,7 @@ def _assign_splits(layout: Layout, labels: sh.Sheets, shares: tuple[float, float
 def _choose_subjects(weights: np.ndarray, share: float, seed: int, remain: int = 1) -> np.ndarray:
     """Choose about `share` of S subjects so that they hold about `share` of every column.
 
-    From several seeded draws, swaps the pair of subjects that lowers sum_k (held_k - share)^2 most until none does.
+    From several seeded draws, swaps the pair of subjects that lowers `_cost` most until none does.
 
     Args:
         weights: (S, K) float64, each subject's share of column k (columns sum to 1, or to 0 where nothing is).
@@ -247,13 +247,22 @@ def _subject_shares(labels: sh.Sheets, subject_of: list[str], train: list[str]) 
     return counts / np.maximum(counts.sum(axis=0), 1)
 
 
+def _cost(gap: np.ndarray, share: float) -> np.ndarray:
+    """Return the cost of a choice, sum_k gap_k^2 with gap = held - share: (..., K) -> (...).
+
+    A column of which the chosen subjects hold nothing costs 1 more, one of which they hold all costs 2 more: an AU that
+    few people show should be on both sides, and rather among the others, who are trained on, than among the chosen.
+    """
+    held = gap + share
+    return (gap**2).sum(axis=-1) + (held < 1e-9).sum(axis=-1) + 2 * (held > 1 - 1e-9).sum(axis=-1)
+
+
 def _swap(columns: np.ndarray, inside: np.ndarray, outside: np.ndarray, share: float) -> float:
     """Swap members of `inside` and `outside`, in place, while that lowers the cost; return the cost."""
-    cost = float(((columns[inside].sum(axis=0) - share) ** 2).sum())
+    cost = float(_cost(columns[inside].sum(axis=0) - share, share))
     while True:
         gap = columns[inside].sum(axis=0) - share
-        moved = gap - columns[inside][:, None] + columns[outside][None]  # (I, O, K)
-        costs = (moved**2).sum(axis=-1)
+        costs = _cost(gap - columns[inside][:, None] + columns[outside][None], share)  # (I, O)
         i, o = np.unravel_index(int(costs.argmin()), costs.shape)
         if costs[i, o] >= cost - 1e-12:
             return cost
