@@ -150,7 +150,7 @@ def choice(metrics: Tree, selection: Tree) -> Table:
 def uncertainty(metrics: Tree) -> Table:
     """Return the figures of pseudo-intensity and uncertainty, validation beside select.
 
-    Figures that are undefined on both are left out: without conditions.csv several are.
+    Figures that are undefined on both are left out: several are without the conditions of each frame.
     """
     splits: tuple[Any, Any] = (metrics, metrics["select"])
     values = {text: [reduce(getitem, path.split("."), tree) for tree in splits] for text, path in EVIDENCE}
