@@ -67,7 +67,7 @@ def test_every_way_to_leave_a_label_out_is_a_missing_label(folder: Path, aupair:
     _, result = written(folder / "data", "a")
     assert result.tolist() == [[-1, 1], [-1, 0], [-1, 1], [-1, 0], *[[-1, -1]] * 3, [1, -1], *[[-1, -1]] * 2]
     assert notes(folder / "data")["videos with frames that their table does not list, these are not labelled"] == [
-        "a (3)"
+        "a (5)"
     ]
 
 
@@ -239,3 +239,27 @@ def test_lengths_that_differ_by_a_frame_are_noted(folder: Path, aupair: Command)
     assert notes(folder / "data")["videos with frames after their last label row, these are not labelled"] == [
         "b (5 rows, 6 frames)"
     ]
+
+
+@pytest.mark.parametrize("empty", [slice(5, 6), slice(0, 3), slice(98, 100)])
+def test_empty_cells_do_not_hide_another_frame_rate(folder: Path, aupair: Command, empty: slice) -> None:
+    movie(folder / "movies" / "long.mp4", 120, fps=30)
+    cells = np.full(100, "1")
+    cells[empty] = ""
+    text(folder / "labels.csv", "video,frame,AU1", *(f"long,{k},{cell}" for k, cell in enumerate(cells)))
+    outcome = aupair("import", "csv", "labels.csv", "--videos", "movies")
+    assert outcome.line.startswith("labelled at another frame rate (25 instead of 30)?: in labels.csv, got 100 ")
+
+
+def test_every_table_of_a_video_is_compared_with_its_frames(folder: Path, aupair: Command) -> None:
+    text(folder / "labels" / "whole.csv", "video,frame,AU1", *(f"a,{k},1" for k in range(10)))
+    text(folder / "labels" / "part.csv", "video,frame,AU2", *(f"a,{k},{k % 2 or ''}" for k in range(7)))
+    assert aupair("import", "csv", "labels", "--videos", "movies").code == 0
+    assert notes(folder / "data")["videos with frames after their last label row, these are not labelled"] == [
+        "a (7 rows in part.csv, 10 frames)"
+    ]
+    movie(folder / "movies" / "long.mp4", 120, fps=30)
+    text(folder / "labels" / "whole.csv", "video,frame,AU1", *(f"long,{k},1" for k in range(120)))
+    text(folder / "labels" / "part.csv", "video,frame,AU2", *(f"long,{k},1" for k in range(100)))
+    outcome = aupair("import", "csv", "labels", "--videos", "movies", "--overwrite")
+    assert outcome.line.startswith("labelled at another frame rate (25 instead of 30)?: in labels/part.csv, got 100 ")

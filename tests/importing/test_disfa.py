@@ -101,6 +101,18 @@ def test_missing_frames_and_codes_are_not_labelled(labels: dict[str, np.ndarray]
     assert aupair("import", "disfa", "DISFA").code == 0
     values = written(Path("data"), "SN001", "intensity")[1][:, NAMES.index("AU4")]
     assert values.tolist() == [3, -1, -1, -1, 2, *[-1] * (FRAMES - 5)]
+    reason = "videos with frames that their table does not list, these are not labelled"
+    assert notes(Path("data"))[reason] == [f"SN001_au4 ({FRAMES - 4})"]
+
+
+def test_files_of_different_lengths_are_reported(labels: dict[str, np.ndarray], aupair: Command) -> None:
+    for au in (4, 26):
+        path = label_file(Path("DISFA"), "SN001", au)
+        text(path, *path.read_text().splitlines()[:6])
+    assert aupair("import", "disfa", "DISFA").code == 0
+    assert notes(Path("data"))["videos with frames after their last label row, these are not labelled"] == [
+        "SN001 (6 rows in SN001_au4.txt, SN001_au26.txt, 12 frames)"
+    ]
 
 
 def test_no_disfa_is_one_line(tmp_path: Path, aupair: Command) -> None:

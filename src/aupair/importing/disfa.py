@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from aupair.errors import DataError
-from aupair.importing.framewise import active_from, intensity_of, read_single, stack_frames
+from aupair.importing.framewise import active_from, count_rows, intensity_of, read_single, stack_frames
 from aupair.importing.movies import Movies
 from aupair.importing.recordings import Media, Notes, Recording
 
@@ -48,7 +48,9 @@ def read_disfa(source: Path, options: DisfaOptions, out: Path, notes: Notes) -> 
     _check_complete(files, every, source, options.allow_missing, notes)
     media = _find_movies(source, files, options, out, notes)
     return [
-        _recording(subject, files[subject], media[subject], options.threshold) for subject in files if subject in media
+        _recording(subject, files[subject], media[subject], options.threshold, notes)
+        for subject in files
+        if subject in media
     ]
 
 
@@ -127,10 +129,12 @@ def _find_movies(
     return result
 
 
-def _recording(subject: str, files: Mapping[int, Path], media: Media, threshold: float) -> Recording:
+def _recording(subject: str, files: Mapping[int, Path], media: Media, threshold: float, notes: Notes) -> Recording:
     """Return the recording of a subject."""
     folder = next(iter(files.values())).parent
     aus = tuple(f"AU{au}" for au in files)
-    values = stack_frames([read_single(path, au) for au, path in zip(aus, files.values())], first_frame=1)
+    parts = [read_single(path, au) for au, path in zip(aus, files.values())]
+    values = stack_frames(parts, first_frame=1)
     intensity = intensity_of(values, aus, folder, first=1)
-    return Recording(subject, media, aus, active_from(intensity, threshold), intensity, folder, subject)
+    rows = {part.path: count_rows(part, 1, media, notes) for part in parts}
+    return Recording(subject, media, aus, active_from(intensity, threshold), intensity, folder, subject, rows=rows)

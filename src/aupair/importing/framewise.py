@@ -8,7 +8,7 @@ import numpy as np
 
 from aupair.aus import NOT_ANNOTATED, check_au_names
 from aupair.errors import DataError
-from aupair.importing.recordings import Notes
+from aupair.importing.recordings import Media, Notes
 from aupair.importing.tables import MISSING, Table, read_table
 
 _NOT_AUS = ("video", "frame", "subject")
@@ -154,13 +154,19 @@ def active_from(intensity: np.ndarray, threshold: float) -> np.ndarray:
     return np.where(intensity == NOT_ANNOTATED, NOT_ANNOTATED, intensity >= threshold).astype(np.int8)
 
 
-def note_gaps(labels: FrameLabels, notes: Notes) -> None:
-    """Note the frames between the first and the last of a table that it does not list."""
-    gaps = int(labels.frames[-1] - labels.frames[0]) + 1 - len(labels.frames)
-    if gaps:
-        notes.add(
-            "videos with frames that their table does not list, these are not labelled", f"{labels.video} ({gaps:,})"
-        )
+def count_rows(labels: FrameLabels, first_frame: int, media: Media, notes: Notes) -> int:
+    """Return the rows of labels that are to be compared with the frames of the video.
+
+    If all frames up to the last one are listed, whether labelled or not, they are the rows. If some are not, which is
+    noted, the labels are about parts of the video, and their end tells nothing about its frame rate.
+    """
+    rows = int(labels.frames[-1]) - first_frame + 1
+    if rows == len(labels.frames):
+        return rows
+    rows = max(rows, media.header.frames)
+    example = f"{labels.video} ({rows - len(labels.frames):,})"
+    notes.add("videos with frames that their table does not list, these are not labelled", example)
+    return rows
 
 
 def subjects_by_video(table: Table, codes: np.ndarray, names: Sequence[str]) -> dict[str, str]:

@@ -39,27 +39,27 @@ def fit_to_video(recording: Recording, notes: Notes, any_length: bool) -> Record
     Raises:
         DataError: the labels seem to belong to another frame rate, or to another video.
     """
-    rows, media = len(recording.occurrence), recording.media
-    frames = media.header.frames
+    files, media = recording.rows_by_file(), recording.media
+    frames, fps = media.header.frames, media.header.fps
     if media.kind == "crops":  # a frame without a face has none, also at the end
         return recording
     if not frames:
         notes.add("videos whose header has no number of frames, not compared with the labels", recording.video)
         return recording
-    if not any_length and _problem(rows, frames, media.header.fps) and media.kind == "movie":
+    if not any_length and media.kind == "movie" and any(_problem(rows, frames, fps) for rows in files.values()):
         frames = count_frames(media.path, media.header)
-    if not any_length and (problem := _problem(rows, frames, media.header.fps)):
-        raise DataError(
-            problem,
-            where=recording.origin,
-            got=f"{rows} label rows for the {frames} frames of {media.path}",
-            todo=f"convert the labels or the video; {ANY_LENGTH}",
-        )
-    example = f"{recording.video} ({rows} rows, {frames} frames)"
-    if rows < frames:
-        notes.add("videos with frames after their last label row, these are not labelled", example)
-    elif rows > frames:
-        notes.add("videos with label rows after their last frame, these rows are left out", example)
+    for path, rows in files.items():
+        if not any_length and (problem := _problem(rows, frames, fps)):
+            got = f"{rows} label rows for the {frames} frames of {media.path}"
+            raise DataError(problem, where=path, got=got, todo=f"convert the labels or the video; {ANY_LENGTH}")
+    for rows in sorted(set(files.values())):
+        names = [path.name for path, count in files.items() if count == rows]
+        which = "" if len(names) == len(files) else f" in {', '.join(names)}"
+        example = f"{recording.video} ({rows} rows{which}, {frames} frames)"
+        if rows < frames:
+            notes.add("videos with frames after their last label row, these are not labelled", example)
+        elif rows > frames:
+            notes.add("videos with label rows after their last frame, these rows are left out", example)
     intensity = None if recording.intensity is None else recording.intensity[:frames]
     return replace(recording, occurrence=recording.occurrence[:frames], intensity=intensity)
 

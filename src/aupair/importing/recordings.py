@@ -1,7 +1,7 @@
 """The currency of an import: recordings with their labels, and notes on everything that is not as it should be."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -35,6 +35,7 @@ class Recording:
         subject: the person; empty if the data set does not say who it is.
         official: its official set, `train` or `validation`; empty if there is none.
         movie: the name of the movie in the data folder, if not the video's.
+        rows: the rows of each file of its labels, to compare with the frames of the video; empty: those of `occurrence`.
     """
 
     video: str
@@ -46,6 +47,11 @@ class Recording:
     subject: str = ""
     official: str = ""
     movie: str = ""
+    rows: Mapping[Path, int] = field(default_factory=dict)
+
+    def rows_by_file(self) -> dict[Path, int]:
+        """Return the rows of each file of labels."""
+        return dict(self.rows) or {self.origin: len(self.occurrence)}
 
 
 @dataclass
@@ -125,7 +131,8 @@ def _merge(one: Recording, other: Recording) -> Recording:
     if other.subject not in ("", subject):
         where, got = f"{one.origin} and {other.origin}", f"{subject} and {other.subject} in {one.video}"
         raise DataError("files disagree on who it is", where=where, got=got, expected="one person")
-    return replace(one, aus=aus, occurrence=occurrence, intensity=intensity, subject=subject)
+    files = one.rows_by_file() | other.rows_by_file()
+    return replace(one, aus=aus, occurrence=occurrence, intensity=intensity, subject=subject, rows=files)
 
 
 def check_names(recordings: Iterable[Recording]) -> None:

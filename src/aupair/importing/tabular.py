@@ -22,8 +22,8 @@ from aupair.importing.events import Clock, EventLabels, Unit, label_frames
 from aupair.importing.framewise import (
     FrameLabels,
     active_from,
+    count_rows,
     intensity_of,
-    note_gaps,
     occurrence_of,
     read_frame_labels,
     resolve_first_frame,
@@ -190,18 +190,17 @@ def with_subjects(recordings: Sequence[Recording], table: Path | None) -> list[R
 
 def _frame_recording(part: FrameLabels, media: Media, first: int, options: CsvOptions, notes: Notes) -> Recording:
     """Return the recording of one video's labels."""
-    note_gaps(part, notes)
-    values, where = part.spread(first), f"{part.path} video {part.video}"
-    if np.isnan(values).all(axis=1).any() and len(values) < media.header.frames:
-        # labelled in parts: the last labelled frame tells nothing about the frame rate
-        values = np.pad(values, ((0, media.header.frames - len(values)), (0, 0)), constant_values=np.nan)
     _check_last_frame(part, media, first, options)
+    rows = count_rows(part, first, media, notes)
+    values, where = part.spread(first), f"{part.path} video {part.video}"
+    values = np.pad(values, ((0, rows - len(values)), (0, 0)), constant_values=np.nan)
     if options.levels:
         intensity = intensity_of(values, part.aus, where, first)
         occurrence = active_from(intensity, options.threshold)
     else:
         intensity, occurrence = None, occurrence_of(values, part.aus, where, first)
-    return Recording(video_name(part.video), media, part.aus, occurrence, intensity, part.path, part.subject)
+    video, files = video_name(part.video), {part.path: rows}
+    return Recording(video, media, part.aus, occurrence, intensity, part.path, part.subject, rows=files)
 
 
 def _note_columns(tables: Sequence[Table], aus: Sequence[str], notes: Notes) -> None:
