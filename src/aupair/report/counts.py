@@ -23,7 +23,7 @@ def frame_counts(frames: Frames) -> Table:
     return Table(caption, head, lines)
 
 
-def positives(frames: Frames) -> Table:
+def positives_table(frames: Frames) -> Table:
     """Return the share of active frames of each AU and split, with the numbers of labelled frames where these differ."""
     lines, partial = [], is_partial(frames)
     for k, au in enumerate(frames.aus):

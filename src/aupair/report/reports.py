@@ -79,7 +79,7 @@ def write_reports(evaluation: Evaluation, frames: Frames, places: Places, pairs:
             drawing.save_png(temporary / f"{name}.png")
     data = {
         "counts": counts.frame_counts(frames),
-        "positives": counts.positives(frames),
+        "positives": counts.positives_table(frames),
         "partial": counts.is_partial(frames),
         "pairs": Table("Fixed pairs of each AU: drawn, of all there are in a split", pairs[0], pairs[1:]),
     }
