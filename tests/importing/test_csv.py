@@ -263,3 +263,73 @@ def test_every_table_of_a_video_is_compared_with_its_frames(folder: Path, aupair
     text(folder / "labels" / "part.csv", "video,frame,AU2", *(f"long,{k},1" for k in range(100)))
     outcome = aupair("import", "csv", "labels", "--videos", "movies", "--overwrite")
     assert outcome.line.startswith("labelled at another frame rate (25 instead of 30)?: in labels/part.csv, got 100 ")
+
+
+def test_names_of_one_movie_are_one_video(folder: Path, aupair: Command) -> None:
+    text(folder / "labels" / "one.csv", "video,frame,AU1", "movies/a.mp4,0,1")
+    text(folder / "labels" / "two.csv", "video,frame,AU2", "a,0,1")
+    text(folder / "labels" / "events.csv", "video,start,end,au", "A.MP4,0,0.04,AU3", "a,0.04,0.08,AU4")
+    assert aupair("import", "csv", "labels", "--videos", "movies").code == 0
+    assert written(folder / "data", "movies_a")[1][0].tolist() == [1, 1, 1, 0]
+    assert sorted(path.name for path in (folder / "data" / "videos").iterdir()) == ["movies_a.mp4"]
+    text(folder / "labels" / "two.csv", "video,frame,AU1", "a,1,1")
+    outcome = aupair("import", "csv", "labels", "--videos", "movies", "--overwrite")
+    assert outcome.line.startswith("a video is labelled twice, got movies_a: ")
+
+
+def test_a_movie_that_is_in_the_data_folder_is_not_placed_again(folder: Path, aupair: Command) -> None:
+    movie(folder / "data" / "videos" / "batch" / "c.mp4", 5)
+    text(folder / "labels.csv", "video,frame,AU1", "batch/C.mp4,0,1")
+    assert aupair("import", "csv", "labels.csv", "--videos", "data/videos").code == 0
+    assert [path.name for path in (folder / "data" / "videos").rglob("*.mp4")] == ["c.mp4"]
+    assert written(folder / "data", "c")[1].tolist() == [[1]]
+
+
+def test_two_movies_cannot_have_one_name_in_the_data_folder(folder: Path, aupair: Command) -> None:
+    movie(folder / "movies" / "p1" / "c.mp4", 3)
+    movie(folder / "movies" / "p1_c.mp4", 3)
+    text(folder / "labels.csv", "video,frame,AU1", "p1/c,0,1", "p1_c,0,1")
+    outcome = aupair("import", "csv", "labels.csv", "--videos", "movies")
+    assert outcome.line.startswith("two movies for one video: in movies/p1_c.mp4, got ")
+
+
+@pytest.mark.parametrize("separator", ",;\t")
+def test_people_are_matched_by_every_name_of_a_movie(folder: Path, aupair: Command, separator: str) -> None:
+    text(folder / "labels.csv", "video,frame,AU1", "A.mp4,0,1", "deep/b,0,1")
+    rows = ("Video,Subject", "a,P1", "movies/a.mp4,P1", "B.avi,p1", "c,P3", "movies/d,P4")
+    text(folder / "people.csv", *(row.replace(",", separator) for row in rows))
+    outcome = aupair("import", "csv", "labels.csv", "--videos", "movies", "--subjects", "people.csv")
+    assert outcome.code == 0, outcome.err
+    assert (folder / "data/subjects.csv").read_text() == "video,subject\nA,P1\ndeep_b,p1\n"
+    reasons = notes(folder / "data")
+    assert reasons["rows of --subjects that name no labelled video, without effect"] == ["c", "movies/d"]
+    assert reasons["pairs of people whose names differ only in case, two people each"] == ["P1 and p1"]
+    text(folder / "people.csv", "video,subject", "a,P1", "movies/a.mp4,P2")
+    command = ("import", "csv", "labels.csv", "--videos", "movies", "--subjects", "people.csv", "--overwrite")
+    assert aupair(*command).line.startswith("a video has two subjects: in people.csv line 3, got movies/a.mp4: P2")
+
+
+def test_two_persons_of_one_movie_have_labels_of_their_own(folder: Path, aupair: Command) -> None:
+    text(folder / "labels.csv", "video,frame,AU1", "a_left,0,1", "movies/a_right.mp4,0,0")
+    text(folder / "people.csv", "video,subject", "a_left,P1", "a_right,P2")
+    outcome = aupair("import", "csv", "labels.csv", "--videos", "movies", "--subjects", "people.csv")
+    assert outcome.code == 0, outcome.err
+    assert written(folder / "data", "a_left")[1].tolist() == [[1]]
+    assert written(folder / "data", "a_right")[1].tolist() == [[0]]
+    assert [path.name for path in (folder / "data" / "videos").iterdir()] == ["a.mp4"]
+    assert (folder / "data/subjects.csv").read_text() == "video,subject\na_left,P1\na_right,P2\n"
+
+
+def test_two_files_of_one_name_are_one_line(folder: Path, aupair: Command) -> None:
+    movie(folder / "movies" / "a.avi", 10)
+    text(folder / "labels.csv", "video,frame,AU1", "a,0,1")
+    outcome = aupair("import", "csv", "labels.csv", "--videos", "movies")
+    assert outcome.line.startswith("two movies for one video: in movies/a.avi, got movies/a.mp4")
+    assert outcome.line.endswith("remove or rename one")
+
+
+def test_umlauts_may_be_one_character_or_two(folder: Path, aupair: Command) -> None:
+    movie(folder / "movies" / "Bj\u00f6rn.mp4", 3)
+    text(folder / "labels.csv", "video,frame,AU1", "Bjo\u0308rn,0,1")
+    assert aupair("import", "csv", "labels.csv", "--videos", "movies").code == 0
+    assert written(folder / "data", "Bj\u00f6rn")[1].tolist() == [[1]]

@@ -18,7 +18,7 @@ from aupair.errors import DataError
 from aupair.importing.events import LEVELS, Clock, Event, EventLabels, Span, label_frames
 from aupair.importing.movies import EXTENSIONS, Movies
 from aupair.importing.recordings import Media, Notes, Recording, merge_recordings, natural_key
-from aupair.importing.tabular import with_subjects
+from aupair.importing.subjects import with_subjects
 
 _AU_TIER = re.compile(r"AU\d+[A-Za-z]?")
 """Tiers that are AUs unless others are named."""
@@ -89,7 +89,8 @@ def read_elan(source: Path, options: ElanOptions, out: Path, notes: Notes) -> li
     notes.add("other tiers, left out", *(f"{name} ({count} files)" for name, count in others.items()))
     if options.videos or source.is_dir():
         notes.add("videos without labels, left out", *movies.unused())
-    return with_subjects(merge_recordings(recordings), options.subjects)
+    recordings = merge_recordings(recordings)
+    return with_subjects(recordings, options.subjects, movies, notes) if options.subjects else recordings
 
 
 def _parse(path: Path) -> Any:
@@ -130,7 +131,7 @@ def _event_labels(eaf: Any, path: Path, tiers: Mapping[str, str], media: Media, 
     events = [event for tier, au in tiers.items() for event in _events(eaf, path, tier, au, options.ignore_text)]
     coded: dict[str, tuple[Span, ...]] = dict.fromkeys(sorted(tiers.values(), key=natural_key), ())
     subject = _participant(eaf, path, tiers)
-    return EventLabels(media.path.name, media, events, coded, path, subject, intensities=True)
+    return EventLabels(media.path.stem, media, events, coded, path, subject, intensities=True)
 
 
 def _events(eaf: Any, path: Path, tier: str, au: str, ignore_text: bool) -> Iterator[Event]:

@@ -1,6 +1,6 @@
 """Tables with a row for each event: `video,start,end,au[,intensity]`, and those of what is coded: `video,au[,start,end]`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,7 +13,6 @@ from aupair.aus import check_au_names
 from aupair.errors import DataError
 from aupair.importing.events import LEVELS, Event, Span, code_everywhere
 from aupair.importing.framewise import subjects_by_video, texts_or
-from aupair.importing.movies import video_name
 from aupair.importing.recordings import natural_key
 from aupair.importing.tables import Table, read_table
 
@@ -59,8 +58,11 @@ def read_events(table: Table) -> tuple[list[VideoEvents], bool]:
     return result, table.index("intensity") is not None
 
 
-def read_coded(path: Path) -> dict[str, dict[str, list[Span]]]:
+def read_coded(path: Path, video_of: Callable[[str], str]) -> dict[str, dict[str, list[Span]]]:
     """Read which AUs are coded in which videos: by video's name, the times of each AU; none: the whole video.
+
+    Args:
+        video_of: the name of a video in the data folder by the one that the table uses.
 
     Raises:
         DataError: a column is missing, a time ends before it starts, or an AU is coded both in the whole and in parts.
@@ -70,9 +72,9 @@ def read_coded(path: Path) -> dict[str, dict[str, list[Span]]]:
         raise DataError("no column for the video", where=f"{path} line 1", expected="video,au[,start,end]")
     aus, (codes, names) = _aus(table), texts_or(table, "video", "")
     times = _times(table, ("",)) if table.index("start") is not None else np.full((len(table), 2), np.nan)
-    result: dict[str, dict[str, list[Span]]] = {video_name(name): {} for name in names}
+    result: dict[str, dict[str, list[Span]]] = {video_of(name): {} for name in names}
     for row, (code, au, (start, end)) in enumerate(zip(codes.tolist(), aus, times.tolist())):
-        where, coded = table.where(row), result[video_name(names[code])]
+        where, coded = table.where(row), result[video_of(names[code])]
         whole = bool(np.isnan(start))
         if whole != bool(np.isnan(end)):
             raise DataError("a time with only one end", where=where, expected="start and end, or neither")
@@ -93,7 +95,7 @@ def merge_tables(videos: Sequence[VideoEvents]) -> list[VideoEvents]:
     """
     merged: dict[str, VideoEvents] = {}
     for video in videos:
-        one = merged.setdefault(video_name(video.video), video)
+        one = merged.setdefault(video.video, video)
         if one is video:
             continue
         both = {event.au for event in one.events} & {event.au for event in video.events}
@@ -128,16 +130,12 @@ def coded_times(
     check_au_names(sorted({au for aus in coded.values() for au in aus} | set(every), key=natural_key), videos[0].path)
     for video in videos:
         for event in video.events:
-            if event.au not in coded.get(video_name(video.video), ()):
+            if event.au not in coded.get(video.video, ()):
                 got = f"{video.video}, {event.au}"
                 raise DataError(
                     "an event of an AU that is not coded", where=event.where, got=got, todo="list it in --coded"
                 )
-    names = {video_name(name): name for name in used}
-    return {
-        names.get(name, name): {au: tuple(aus[au]) for au in sorted(aus, key=natural_key)}
-        for name, aus in coded.items()
-    }
+    return {name: {au: tuple(aus[au]) for au in sorted(aus, key=natural_key)} for name, aus in coded.items()}
 
 
 def _aus(table: Table) -> list[str]:

@@ -11,7 +11,6 @@ import numpy as np
 from aupair.aus import NOT_ANNOTATED
 from aupair.errors import DataError
 from aupair.importing.lengths import count_frames
-from aupair.importing.movies import video_name
 from aupair.importing.recordings import Media, Notes, Recording
 
 LEVELS = {"A": "1", "B": "2", "C": "3", "D": "4", "E": "5"}
@@ -81,7 +80,7 @@ class EventLabels:
     """The events of one video.
 
     Attributes:
-        video: the name that the file uses.
+        video: its name in the data folder.
         media: the movie.
         events: its events.
         coded: the times in which each AU is coded; an empty tuple: in the whole video.
@@ -125,7 +124,7 @@ def label_frames(labels: EventLabels, clock: Clock, threshold: float, notes: Not
             intensity[start:stop, k] = NOT_ANNOTATED if np.isnan(event.intensity) else event.intensity
             occurrence[start:stop, k] = not event.intensity < threshold
     stated = intensity if labels.intensities else None
-    return Recording(video_name(labels.video), labels.media, aus, occurrence, stated, labels.origin, labels.subject)
+    return Recording(labels.video, labels.media, aus, occurrence, stated, labels.origin, labels.subject)
 
 
 def code_everywhere(aus: Sequence[str]) -> dict[str, tuple[Span, ...]]:

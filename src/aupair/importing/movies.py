@@ -1,5 +1,7 @@
 """The movies of a folder, looked up by the names that label files use."""
 
+import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +12,9 @@ from aupair.importing.recordings import Media
 
 EXTENSIONS = (".mp4", ".avi", ".mov", ".mkv", ".webm")
 """The movies that the flow reads."""
+
+
+_SIDE = re.compile("_(left|right)$")
 
 
 class Movies:
@@ -27,7 +32,9 @@ class Movies:
         self.folder = folder
         self._paths = _movies_below(folder, without=out)
         self._placed = _movies_below(out / "videos")
+        self._own = (out / "videos").resolve()
         self._opened: dict[Path, Header] = {}
+        self._titles: dict[Path, str] = {}  # of the movies that labels use, by resolved path
 
     def names(self) -> list[str]:
         """Return the names of the movies, sorted."""
@@ -36,16 +43,47 @@ class Movies:
     def find(self, name: str) -> Path | None:
         """Return the movie of a name, with or without folders and extension, in upper or lower case; None without one.
 
+        `clip_left` and `clip_right` are two persons in the movie `clip`, unless there are movies of these names.
+
         Raises:
             DataError: two movies have the name.
         """
         parts = _parts(name)
-        stem = parts[-1]
-        paths = _named(self._paths, parts) or _named(self._placed, [video_name(name)])
+        whole = _SIDE.sub("", parts[-1])
+        titled = [path for path, title in self._titles.items() if title == video_name(name)]
+        paths = _named(self._paths, parts) or titled or _named(self._placed, [video_name(name)])
+        if not paths and whole != parts[-1]:
+            return self.find("/".join([*parts[:-1], whole]))
         if len(paths) > 1:
-            todo = f"remove one, or use names with folders: {paths[0].parent.name}/{stem}"
+            todo = "remove or rename one"
+            if paths[0].parent != paths[1].parent:
+                todo += f", or use names with folders: {paths[0].parent.name}/{parts[-1]}"
             raise DataError("two movies for one video", where=paths[0], got=paths[1], expected="one", todo=todo)
         return paths[0] if paths else None
+
+    def video(self, name: str) -> str:
+        """Return the name in the data folder of the video that labels call `name`: one for all names of its movie."""
+        path, title = self.find(name), video_name(name)
+        if path is None:
+            return title
+        side = _SIDE.search(title)
+        if side is None or _normal(path.stem).endswith(side[0]):
+            return self.title(path, title)
+        return self.title(path, _SIDE.sub("", title)) + side[0]
+
+    def title(self, path: Path, first: str = "") -> str:
+        """Return the name of a movie in the data folder: its own if it is there, else the first that labels used.
+
+        Raises:
+            DataError: another movie has the name.
+        """
+        title = path.stem if path.parent.resolve().is_relative_to(self._own) else first
+        title = self._titles.setdefault(path.resolve(), title)
+        for other, name in self._titles.items():
+            if other != path.resolve() and name.lower() == title.lower():
+                todo = "rename one of them"
+                raise DataError("two movies for one video", where=path, got=other, expected=f"one {title}", todo=todo)
+        return title
 
     def open(self, path: Path) -> Media | None:
         """Return a movie with its header; None if OpenCV cannot open it."""
@@ -74,7 +112,7 @@ def _movies_below(folder: Path, without: Path | None = None) -> dict[str, list[P
         if path.suffix.lower() not in EXTENSIONS or path.name.startswith(".") or not path.is_file():
             continue
         if not (skip and own in path.resolve().parents):
-            result[path.stem].append(path)
+            result[_normal(path.stem)].append(path)
     return result
 
 
@@ -83,11 +121,21 @@ def _named(paths: Mapping[str, Sequence[Path]], parts: Sequence[str]) -> list[Pa
     stem = parts[-1].lower()
     same = paths.get(parts[-1]) or [p for name, named in paths.items() if name.lower() == stem for p in named]
     folders = [part.lower() for part in parts[:-1]]
-    return [p for p in same if [part.lower() for part in p.parts[-len(parts) : -1]] == folders] if folders else [*same]
+    return (
+        [p for p in same if [_normal(part).lower() for part in p.parts[-len(parts) : -1]] == folders]
+        if folders
+        else [*same]
+    )
 
 
 def _parts(name: str) -> list[str]:
     """Return the folders and the stem of the name that a label file uses."""
+    name = _normal(name)
     parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")] or [name]
     path = Path(parts[-1])
     return [*parts[:-1], path.stem if path.suffix.lower() in EXTENSIONS else path.name]
+
+
+def _normal(name: str) -> str:
+    """Return a name with composed letters, since systems differ in whether an umlaut is one character or two."""
+    return unicodedata.normalize("NFC", name)

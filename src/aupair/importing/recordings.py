@@ -106,7 +106,12 @@ def merge_recordings(recordings: Iterable[Recording]) -> list[Recording]:
     merged: dict[str, list[Recording]] = {}
     for recording in recordings:
         same, own = merged.setdefault(recording.video, []), {au.lower() for au in recording.aus}
-        fitting = (k for k, other in enumerate(same) if own.isdisjoint(au.lower() for au in other.aus))
+        media = recording.media.path
+        fitting = (
+            k
+            for k, other in enumerate(same)
+            if other.media.path == media and own.isdisjoint(au.lower() for au in other.aus)
+        )
         k = next(fitting, len(same))
         same[k:] = [_merge(same[k], recording) if k < len(same) else recording, *same[k + 1 :]]
     return [recording for same in merged.values() for recording in same]

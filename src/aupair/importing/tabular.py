@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-from aupair.data.layout import read_subjects
 from aupair.errors import DataError
 from aupair.importing.event_tables import (
     Uncoded,
@@ -30,6 +29,7 @@ from aupair.importing.framewise import (
 )
 from aupair.importing.movies import Movies, video_name
 from aupair.importing.recordings import Media, Notes, Recording, merge_recordings
+from aupair.importing.subjects import with_subjects
 from aupair.importing.tables import Table, read_table
 
 
@@ -79,7 +79,8 @@ def read_csv_labels(source: Path, options: CsvOptions, out: Path, notes: Notes) 
     recordings = _read_frames(by_frame, movies, options, notes) if by_frame else []
     recordings += _read_events(by_event, movies, options, notes) if by_event else []
     notes.add("videos without labels, left out", *movies.unused())
-    return with_subjects(merge_recordings(recordings), options.subjects)
+    recordings = [replace(r, movie=movies.title(r.media.path)) for r in merge_recordings(recordings)]
+    return with_subjects(recordings, options.subjects, movies, notes) if options.subjects else recordings
 
 
 def _read_frames(tables: Sequence[Table], movies: Movies, options: CsvOptions, notes: Notes) -> list[Recording]:
@@ -91,7 +92,8 @@ def _read_frames(tables: Sequence[Table], movies: Movies, options: CsvOptions, n
         raise DataError("no label", where=tables[0].path, expected="a row for each frame")
     first = resolve_first_frame(labels, options.first_frame)
     media = find_media([(part.video, part.path) for part in labels], movies, options.allow_missing, notes)
-    return [_frame_recording(part, media[part.video], first, options, notes) for part in labels if part.video in media]
+    videos = [(part, movies.video(part.video)) for part in labels]
+    return [_frame_recording(part, v, media[v], first, options, notes) for part, v in videos if v in media]
 
 
 def _read_events(tables: Sequence[Table], movies: Movies, options: CsvOptions, notes: Notes) -> list[Recording]:
@@ -102,16 +104,18 @@ def _read_events(tables: Sequence[Table], movies: Movies, options: CsvOptions, n
     for table in tables:
         events, stated = read_events(table)
         videos, intensities = [*videos, *events], intensities or stated
-    videos = merge_tables(videos)
-    coded = read_coded(options.coded) if options.coded else None
-    if coded is not None and options.coded:
-        named = {video_name(video.video) for video in videos}
-        videos += [VideoEvents(name, options.coded, "", []) for name in coded if name not in named]
+    media = find_media([(video.video, video.path) for video in videos], movies, options.allow_missing, notes)
+    videos = merge_tables([replace(video, video=movies.video(video.video)) for video in videos])
+    coded = None
+    if options.coded:
+        coded = read_coded(options.coded, movies.video)
+        others = [name for name in coded if name not in {video.video for video in videos}]
+        media |= find_media([(name, options.coded) for name in others], movies, options.allow_missing, notes)
+        videos += [VideoEvents(name, options.coded, "", []) for name in others]
     if not videos:
         notes.add("tables without a row, left out", *(str(table.path) for table in tables))
         return []
     times = coded_times(videos, coded, options.uncoded)
-    media = find_media([(video.video, video.path) for video in videos], movies, options.allow_missing, notes)
     clock = Clock(options.unit, options.first_frame or 0, options.fps)
     return [
         label_frames(
@@ -149,7 +153,7 @@ def list_tables(source: Path, *others: Path | None) -> list[Path]:
 def find_media(
     labels: Sequence[tuple[str, Path]], movies: Movies, allow_missing: bool, notes: Notes
 ) -> dict[str, Media]:
-    """Return the movie of each name that labels use; a name without one is left out if `allow_missing`.
+    """Return the movie of each video, by its name in the data folder; one without is left out if `allow_missing`.
 
     Args:
         labels: pairs of a name and the file that uses it.
@@ -165,7 +169,7 @@ def find_media(
         if media is None:
             absent[name] = ("the movie cannot be opened" if path else "labels without a video", origin)
         else:
-            result[name] = media
+            result[movies.video(name)] = media
     for name, (what, origin) in absent.items():
         if not allow_missing:
             others = len(absent) - 1
@@ -178,17 +182,9 @@ def find_media(
     return result
 
 
-def with_subjects(recordings: Sequence[Recording], table: Path | None) -> list[Recording]:
-    """Return recordings with the people of a table video,subject, which overrule others.
-
-    Raises:
-        DataError: the table cannot be read, or names a video twice with two people.
-    """
-    subjects = {video_name(video): subject for video, subject in read_subjects(table).items()} if table else {}
-    return [replace(r, subject=subjects.get(r.video, r.subject)) for r in recordings]
-
-
-def _frame_recording(part: FrameLabels, media: Media, first: int, options: CsvOptions, notes: Notes) -> Recording:
+def _frame_recording(
+    part: FrameLabels, video: str, media: Media, first: int, options: CsvOptions, notes: Notes
+) -> Recording:
     """Return the recording of one video's labels."""
     _check_last_frame(part, media, first, options)
     rows = count_rows(part, first, media, notes)
@@ -199,7 +195,7 @@ def _frame_recording(part: FrameLabels, media: Media, first: int, options: CsvOp
         occurrence = active_from(intensity, options.threshold)
     else:
         intensity, occurrence = None, occurrence_of(values, part.aus, where, first)
-    video, files = video_name(part.video), {part.path: rows}
+    files = {part.path: rows}
     return Recording(video, media, part.aus, occurrence, intensity, part.path, part.subject, rows=files)
 
 

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -136,6 +137,9 @@ def _check_subjects(options: WriteOptions, recordings: Sequence[Recording], note
     if path.exists() and not options.overwrite and path.read_text() != text:
         todo = "add --overwrite to replace it, or remove it"
         raise DataError("the data folder has other subjects already", where=path, todo=todo)
+    people = sorted({r.subject for r in recordings if r.subject}, key=lambda name: (name.lower(), name))
+    similar = [f"{one} and {other}" for one, other in pairwise(people) if one.lower() == other.lower()]
+    notes.add("pairs of people whose names differ only in case, two people each", *similar)
     unknown = [r.video for r in recordings if not r.subject]
     notes.add("videos without a subject, each counts as a person of its own", *unknown)
 
@@ -219,7 +223,7 @@ def _place_videos(recordings: Sequence[Recording], options: WriteOptions, log: L
             target[options.out / FOLDER / recording.video] = media
             continue
         name = recording.movie or recording.video
-        if media.path.stem == name and media.path.resolve().is_relative_to((options.out / "videos").resolve()):
+        if media.path.stem == name and media.path.parent.resolve().is_relative_to((options.out / "videos").resolve()):
             continue  # in the data folder already, perhaps in a folder of a batch
         suffix = ".avi" if media.kind == "images" else media.path.suffix.lower()
         target[options.out / "videos" / f"{name}{suffix}"] = media

@@ -1,0 +1,50 @@
+"""The option `--subjects`: a table video,subject of who is who."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from aupair.errors import DataError
+from aupair.importing.movies import Movies, video_name
+from aupair.importing.recordings import Notes, Recording
+from aupair.importing.tables import Table, read_table
+
+
+def with_subjects(recordings: Sequence[Recording], path: Path, movies: Movies, notes: Notes) -> list[Recording]:
+    """Return recordings with the people of a table video,subject, which overrule others; note the rows without effect.
+
+    A video may be called by its name in the data folder or by any name of its movie, as in labels.
+
+    Raises:
+        DataError: the table cannot be read, or names a video twice with two people.
+    """
+    table = read_table(path)
+    subjects: dict[str, str] = {}
+    for row, (name, subject) in enumerate(zip(_names(table, "video"), _names(table, "subject"))):
+        video = _match(name, recordings, movies)
+        if not video:
+            notes.add("rows of --subjects that name no labelled video, without effect", name)
+        elif subjects.setdefault(video, subject) != subject:
+            got = f"{name}: {subject}"
+            raise DataError("a video has two subjects", where=table.where(row), got=got, expected=subjects[video])
+    return [replace(r, subject=subjects.get(r.video, r.subject)) for r in recordings]
+
+
+def _match(name: str, recordings: Sequence[Recording], movies: Movies) -> str:
+    """Return the video that a name means; empty if it is not labelled."""
+    own = video_name(name)
+    videos = {r.video.lower(): r.video for r in recordings}
+    if own.lower() in videos:
+        return videos[own.lower()]
+    path = movies.find(name)
+    return next((r.video for r in recordings if path == r.media.path and (r.movie or r.video) == r.video), "")
+
+
+def _names(table: Table, name: str) -> list[str]:
+    """Return the cells of a column of names."""
+    column = table.index(name)
+    if column is None:
+        where, got = f"{table.path} line 1", ",".join(table.header)[:200]
+        raise DataError("wrong header", where=where, got=got, expected="video,subject")
+    codes, names = table.texts(column)
+    return [names[code] for code in codes.tolist()]
