@@ -87,7 +87,7 @@ def test_the_note_counts_complete_frames_of_both_splits() -> None:
 
 def test_labelled_frames_and_positives_are_counted_for_each_au_and_split() -> None:
     frames, *_ = world(aus=3, missing="random")
-    table = counts.positives(frames)
+    table = counts.positives_table(frames)
     assert table.head == ["AU", "fit", "active", "select", "active", "validation", "active"]
     for k, (name, *cells) in enumerate(table.rows):
         assert name == frames.aus[k]
