@@ -183,4 +183,6 @@ def test_the_table_and_the_plots_show_what_the_files_say(finished: Path) -> None
         assert any(line.startswith(f"| {name}") for line in lines)
     assert headline(metrics).row_count == 6
     unlabelled = replace(frames, labels=np.full_like(frames.labels, -1))
-    assert counts.positives_table(unlabelled).rows[0] == ["AU1", *["undefined"] * 3], "no annotation, no share of positives"
+    assert counts.positives_table(unlabelled).rows[0] == ["AU1", *["undefined"] * 3], (
+        "no annotation, no share of positives"
+    )
