@@ -333,3 +333,28 @@ def test_umlauts_may_be_one_character_or_two(folder: Path, aupair: Command) -> N
     text(folder / "labels.csv", "video,frame,AU1", "Bjo\u0308rn,0,1")
     assert aupair("import", "csv", "labels.csv", "--videos", "movies").code == 0
     assert written(folder / "data", "Bj\u00f6rn")[1].tolist() == [[1]]
+
+
+def test_what_is_not_read_of_a_folder_is_reported(folder: Path, aupair: Command) -> None:
+    text(folder / "labels" / "deep" / "b.csv", "frame,AU1", "0,1")
+    outcome = aupair("import", "csv", "labels", "--videos", "movies")
+    assert outcome.line.startswith("no tables: in labels, got tables only in folders below, such as labels/deep/b.csv")
+    text(folder / "labels" / "a.txt", "Frame\tAU1", "0\t1")
+    text(folder / "labels" / "readme.txt", "Our labels, of May", "by Eve")
+    assert aupair("import", "csv", "labels", "--videos", "movies", "--out", "labels/data").code == 0
+    reasons = notes(folder / "labels" / "data")
+    assert reasons["text files without the header of a table, left out"] == ["labels/readme.txt"]
+    assert reasons["tables in folders below that of the labels, left out"] == ["labels/deep/b.csv"]
+    assert written(folder / "labels" / "data", "a")[1].tolist() == [[1]]
+
+
+def test_a_last_frame_after_the_end_may_be_counted_from_one(folder: Path, aupair: Command) -> None:
+    text(folder / "labels.csv", "video,frame,AU1", "b,0,1", "a,3,1", "a,10,1")
+    command = ("import", "csv", "labels.csv", "--videos", "movies", "--first-frame")
+    outcome = aupair(*command[:-1])
+    assert outcome.line.startswith(
+        "are frames counted from 0 or from 1?: in labels.csv video a, got frames 3 to 10 of 10; add --first-frame 1 if"
+    )
+    outcome = aupair(*command, 1)
+    assert outcome.line.startswith("a frame before the first: in labels.csv video b, got 0, expected 1; if other ")
+    assert aupair(*command, 0).code == 0

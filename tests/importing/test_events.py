@@ -207,3 +207,22 @@ def test_events_counted_from_one_are_recognised_at_the_end(folder: Path, aupair:
     text(folder / "events.csv", "video,start,end,au", "a,15,20,AU12")
     outcome = aupair("import", "csv", "events.csv", "--videos", "movies", "--unit", "frames")
     assert "got 15 to 20 frames, expected frames 0 to 19 of movies/a.mp4; add --first-frame 1" in outcome.line
+
+
+def test_aus_that_count_as_inactive_for_lack_of_an_event_are_reported(folder: Path, aupair: Command) -> None:
+    text(folder / "events.csv", *EVENTS, "a,0,0.04,AU9", "b,0,0.04,AU9")
+    command = ("import", "csv", "events.csv", "--videos", "movies", "--overwrite")
+    assert aupair(*command).code == 0
+    reason = "AUs without an event in some videos, counted as inactive there (--uncoded missing: not labelled)"
+    assert notes(folder / "data")[reason] == ["AU2 (1 of 2 videos)", "AU12 (1 of 2 videos)"]
+    assert aupair(*command, "--uncoded", "missing").code == 0
+    assert reason not in notes(folder / "data")
+
+
+def test_an_event_that_rounds_to_nothing_is_reported(folder: Path, aupair: Command) -> None:
+    rows = ("a,0.2,0.36,AU9,3", "a,0.36,0.37,AU9,4", "a,0.37,0.6,AU9,2", "a,0.65,0.66,AU9,5")
+    text(folder / "events.csv", "video,start,end,au,intensity", *rows)
+    assert aupair("import", "csv", "events.csv", "--videos", "movies").code == 0
+    reason = "events of less than a frame, left out for the next event in that frame"
+    assert notes(folder / "data")[reason] == ["a AU9 at 0.36"]
+    assert column(folder / "data", "a", "AU9", "intensity")[5:17] == [3, 3, 3, 3, *[2] * 6, 0, 5]

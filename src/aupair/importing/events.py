@@ -123,6 +123,12 @@ def label_frames(labels: EventLabels, clock: Clock, threshold: float, notes: Not
                 raise DataError("an event in a time in which its AU is not coded", where=event.where, got=got)
             intensity[start:stop, k] = NOT_ANNOTATED if np.isnan(event.intensity) else event.intensity
             occurrence[start:stop, k] = not event.intensity < threshold
+        for event in events:
+            start, stop = clock.span(event.start, event.end, fps)
+            level = NOT_ANNOTATED if np.isnan(event.intensity) else event.intensity
+            if not (intensity[start:stop, k] == level).any():
+                example = f"{labels.video} {au} at {event.start:g}"
+                notes.add("events of less than a frame, left out for the next event in that frame", example)
     stated = intensity if labels.intensities else None
     return Recording(labels.video, labels.media, aus, occurrence, stated, labels.origin, labels.subject)
 

@@ -12,6 +12,7 @@ from aupair.importing.recordings import Media, Notes
 from aupair.importing.tables import MISSING, Table, read_table
 
 _NOT_AUS = ("video", "frame", "subject")
+ASK_FIRST = "add --first-frame 1 if frames are counted from 1, else --first-frame 0"
 MAX_FRAMES = 1 << 22
 """Frames of a video at most, more than 19 hours of 60 a second; a larger number is a time stamp or the like."""
 
@@ -106,13 +107,12 @@ def resolve_first_frame(labels: Sequence[FrameLabels], first_frame: int | None) 
     lowest = min(labels, key=lambda part: int(part.frames[0]))
     start = int(lowest.frames[0])
     if first_frame is None and start == 1:
-        todo = "add --first-frame 1 if frames are counted from 1, else --first-frame 0"
-        raise DataError("are frames counted from 0 or from 1?", where=lowest.path, got="no frame 0", todo=todo)
+        raise DataError("are frames counted from 0 or from 1?", where=lowest.path, got="no frame 0", todo=ASK_FIRST)
     first = first_frame or 0
     if start < first:
-        raise DataError(
-            "a frame before the first", where=f"{lowest.path} video {lowest.video}", got=start, expected=first
-        )
+        where = f"{lowest.path} video {lowest.video}"
+        todo = "if other videos count from 1, convert this one" if start == 0 else ""
+        raise DataError("a frame before the first", where=where, got=start, expected=first, todo=todo)
     return first
 
 

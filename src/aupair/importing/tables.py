@@ -114,8 +114,7 @@ def read_table(path: Path, header: Sequence[str] = ()) -> Table:
         raise DataError("not a text file", where=path, got=error.reason, expected="a table", todo=todo) from error
     line, _, body = data.partition(b"\n")
     first = line.decode().strip()
-    delimiter = next((mark for mark in ",;\t" if mark in first), ",")
-    names = [cell.strip() for cell in next(csv.reader([first], delimiter=delimiter), [])]
+    names, delimiter = split_header(first)
     if header:
         body, names = data, list(header)
     if not names:
@@ -135,6 +134,12 @@ def read_table(path: Path, header: Sequence[str] = ()) -> Table:
         raise _ragged_error(path, body.decode(), delimiter, len(names), first_line) from error
     cells = tuple(pc.utf8_trim_whitespace(column.combine_chunks()) for column in table.columns)
     return Table(path, tuple(names), cells, first_line)
+
+
+def split_header(line: str) -> tuple[list[str], str]:
+    """Return the names in the first line of a table, and what separates them."""
+    delimiter = next((mark for mark in ",;\t" if mark in line), ",")
+    return [cell.strip() for cell in next(csv.reader([line.strip()], delimiter=delimiter), [])], delimiter
 
 
 def _ragged_error(path: Path, body: str, delimiter: str, columns: int, first_line: int) -> DataError:

@@ -1,5 +1,6 @@
 """The kind `csv`: somebody's own tables, with a row for each frame or for each event."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from aupair.importing.event_tables import (
 )
 from aupair.importing.events import Clock, EventLabels, Unit, label_frames
 from aupair.importing.framewise import (
+    ASK_FIRST,
     FrameLabels,
     active_from,
     count_rows,
@@ -28,9 +30,9 @@ from aupair.importing.framewise import (
     resolve_first_frame,
 )
 from aupair.importing.movies import Movies, video_name
-from aupair.importing.recordings import Media, Notes, Recording, merge_recordings
+from aupair.importing.recordings import Media, Notes, Recording, merge_recordings, natural_key
 from aupair.importing.subjects import with_subjects
-from aupair.importing.tables import Table, read_table
+from aupair.importing.tables import Table, read_table, split_header
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ def read_csv_labels(source: Path, options: CsvOptions, out: Path, notes: Notes) 
     Raises:
         DataError: a table or a value is wrong, or labels have no video.
     """
-    tables = [read_table(path) for path in list_tables(source, options.subjects, options.coded)]
+    tables = [read_table(path) for path in list_tables(source, out, (options.subjects, options.coded), notes)]
     movies = Movies(options.videos or (source if source.is_dir() else source.parent), out)
     by_event = [table for table in tables if is_event_table(table)]
     by_frame = [table for table in tables if not is_event_table(table)]
@@ -116,6 +118,8 @@ def _read_events(tables: Sequence[Table], movies: Movies, options: CsvOptions, n
         notes.add("tables without a row, left out", *(str(table.path) for table in tables))
         return []
     times = coded_times(videos, coded, options.uncoded)
+    if coded is None and options.uncoded == "absent":
+        _note_absent([video for video in videos if video.video in media], notes)
     clock = Clock(options.unit, options.first_frame or 0, options.fps)
     return [
         label_frames(
@@ -129,8 +133,21 @@ def _read_events(tables: Sequence[Table], movies: Movies, options: CsvOptions, n
     ]
 
 
-def list_tables(source: Path, *others: Path | None) -> list[Path]:
-    """List the tables of a folder, without `others`, or the one file.
+def _note_absent(videos: Sequence[VideoEvents], notes: Notes) -> None:
+    """Note the AUs that have no event in some videos."""
+    counts = Counter(au for video in videos for au in {event.au for event in video.events})
+    notes.add(
+        "AUs without an event in some videos, counted as inactive there (--uncoded missing: not labelled)",
+        *(
+            f"{au} ({len(videos) - counts[au]} of {len(videos)} videos)"
+            for au in sorted(counts, key=natural_key)
+            if counts[au] < len(videos)
+        ),
+    )
+
+
+def list_tables(source: Path, out: Path, others: Sequence[Path | None], notes: Notes) -> list[Path]:
+    """List the tables of a folder, without `others`, or the one file; note files and folders that are left out.
 
     Raises:
         DataError: there is none.
@@ -138,16 +155,31 @@ def list_tables(source: Path, *others: Path | None) -> list[Path]:
     if source.is_file():
         return [source]
     skip = {path.resolve() for path in others if path}
-    paths = sorted(
+    paths = [
         path
-        for path in source.iterdir()
+        for path in sorted(source.rglob("*"))
         if path.suffix.lower() in (".csv", ".tsv", ".txt")
         and not path.name.startswith(".")
-        and path.resolve() not in skip
-    )
-    if not paths:
-        raise DataError("no tables", where=source, expected="<video>.csv")
-    return paths
+        and skip.isdisjoint((path.resolve(), *path.resolve().parents))
+        and not (out.resolve() != source.resolve() and out.resolve() in path.resolve().parents)
+    ]
+    top = [path for path in paths if path.parent == source]
+    readable = [path for path in paths if path.suffix.lower() != ".txt" or _has_header(path)]
+    tables = [path for path in readable if path.parent == source]
+    below = [str(path) for path in readable if path.parent != source]
+    if not tables:
+        got = f"tables only in folders below, such as {below[0]}" if below else None
+        raise DataError("no tables", where=source, got=got, expected="<video>.csv")
+    notes.add("text files without the header of a table, left out", *(str(p) for p in top if p not in tables))
+    notes.add("tables in folders below that of the labels, left out", *below)
+    return tables
+
+
+def _has_header(path: Path) -> bool:
+    """Return whether a file begins with the header of labels, by frame or by event."""
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        names = {name.lower() for name in split_header(file.readline())[0]}
+    return "frame" in names or {"start", "end"} <= names
 
 
 def find_media(
@@ -186,7 +218,7 @@ def _frame_recording(
     part: FrameLabels, video: str, media: Media, first: int, options: CsvOptions, notes: Notes
 ) -> Recording:
     """Return the recording of one video's labels."""
-    _check_last_frame(part, media, first, options)
+    _check_last_frame(part, media, options)
     rows = count_rows(part, first, media, notes)
     values, where = part.spread(first), f"{part.path} video {part.video}"
     values = np.pad(values, ((0, rows - len(values)), (0, 0)), constant_values=np.nan)
@@ -206,9 +238,9 @@ def _note_columns(tables: Sequence[Table], aus: Sequence[str], notes: Notes) -> 
     notes.add("columns left out", *(names if aus else ()))
 
 
-def _check_last_frame(part: FrameLabels, media: Media, first: int, options: CsvOptions) -> None:
-    """Raise a DataError if frames that were taken as counted from 0 seem to be counted from 1."""
+def _check_last_frame(part: FrameLabels, media: Media, options: CsvOptions) -> None:
+    """Raise a DataError if frames that were taken as counted from 0 may be counted from 1."""
     frames = media.header.frames
-    if options.first_frame is None and frames and int(part.frames[-1]) == frames and len(part.frames) == frames:
-        got, todo = f"frames 1 to {frames}", "add --first-frame 1"
-        raise DataError("frames seem to be counted from 1", where=f"{part.path} video {part.video}", got=got, todo=todo)
+    if options.first_frame is None and int(part.frames[0]) > 0 and int(part.frames[-1]) == frames:
+        where, got = f"{part.path} video {part.video}", f"frames {part.frames[0]} to {frames} of {frames}"
+        raise DataError("are frames counted from 0 or from 1?", where=where, got=got, todo=ASK_FIRST)
