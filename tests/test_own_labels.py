@@ -15,8 +15,9 @@ import pytest
 from aupair import stages, store
 from aupair.aus import AFFWILD2, NOT_ANNOTATED
 from aupair.data.frames import Frames, load_frames
+from aupair.importing.csv_options import CsvOptions
 from aupair.importing.recordings import Notes
-from aupair.importing.tabular import CsvOptions, read_csv_labels
+from aupair.importing.tabular import read_csv_labels
 from aupair.importing.writer import WriteOptions, write_data
 from aupair.kubeflow.cluster import load_cluster
 from aupair.kubeflow.compile import compile_pipeline

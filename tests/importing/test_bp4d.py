@@ -78,7 +78,8 @@ def test_labels_are_those_of_their_frames(labels: dict[str, np.ndarray], aupair:
     assert intensity[:, 0].tolist() == expected_levels
     assert (written(Path("data"), "M002_T8", "intensity")[1] == -1).all()
     assert Path("data/subjects.csv").read_text() == "video,subject\nF001_T1,F001\nM002_T8,M002\n"
-    assert notes(Path("data")) == {
+    reasons = notes(Path("data"))
+    assert {reason: reasons[reason] for reason in reasons if "intensity" not in reason} == {
         "videos without labels, left out": ["M002_T7"],
         "AUs that are not coded in any video, left out": ["AU3"],
     }
@@ -148,3 +149,21 @@ def test_bad_files_are_one_line(labels: dict[str, np.ndarray], aupair: Command, 
     assert outcome.code == 3
     assert outcome.line.startswith(message)
     assert not Path("data/annotations").exists()
+
+
+def test_contradictions_of_occurrence_and_intensity_are_reported(
+    labels: dict[str, np.ndarray], aupair: Command
+) -> None:
+    text(occurrences("F001_T1"), "0,6,12", "5,1,0", "6,1,1", "7,9,1", "8,0,1", "9,0,0")
+    text(intensities("F001_T1", 6), "5,0", "6,0", "7,3", "8,2", "9,0")
+    assert aupair("import", "bp4d", "BP4D").code == 0
+    reasons = notes(Path("data"))
+    assert reasons["AUs of videos with occurrence 1 and intensity 0 in a frame"] == [
+        "F001_T1 AU6 (2 frames, the first is 5)"
+    ]
+    assert reasons["AUs of videos with occurrence 0 and an intensity above 0 in a frame"] == [
+        "F001_T1 AU6 (1 frames, the first is 8)"
+    ]
+    assert reasons["AUs of videos with an intensity in a frame without occurrence"] == [
+        "F001_T1 AU6 (1 frames, the first is 7)"
+    ]

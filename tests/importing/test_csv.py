@@ -98,7 +98,9 @@ def test_names_with_folders_tell_movies_of_one_name_apart(folder: Path, aupair: 
 
 def test_columns_can_be_chosen(folder: Path, aupair: Command) -> None:
     text(folder / "labels.csv", "video,frame,time,AU2,AU1", "a,0,0.0,1,0", "a,1,0.04,0,1")
-    assert "got time" in aupair("import", "csv", "labels.csv", "--videos", "movies").line
+    line = aupair("import", "csv", "labels.csv", "--videos", "movies").line
+    assert "got time" in line
+    assert "--aus names the columns that are AUs" in line
     assert aupair("import", "csv", "labels.csv", "--videos", "movies", "--aus", "AU1").code == 0
     assert written(folder / "data", "a")[1].tolist() == [[0], [1]]
     assert notes(folder / "data")["columns left out"] == ["time", "AU2"]
@@ -358,3 +360,57 @@ def test_a_last_frame_after_the_end_may_be_counted_from_one(folder: Path, aupair
     outcome = aupair(*command, 1)
     assert outcome.line.startswith("a frame before the first: in labels.csv video b, got 0, expected 1; if other ")
     assert aupair(*command, 0).code == 0
+
+
+def test_columns_that_tools_add_are_left_out(folder: Path, aupair: Command) -> None:
+    text(folder / "labels.csv", ",Unnamed: 0,video,frame,Timestamp,confidence,AU1,Notes", "0,0,a,0,0.0,0.9,1,unsure")
+    command = ("import", "csv", "labels.csv", "--videos", "movies", "--overwrite")
+    assert aupair(*command).code == 0
+    assert written(folder / "data", "a")[0] == ("AU1",)
+    assert notes(folder / "data")["columns left out"] == ["(unnamed)", "Unnamed: 0", "Timestamp", "confidence", "Notes"]
+    text(folder / "labels.csv", "video,frame,confidence", "a,0,1")
+    assert aupair(*command, "--aus", "confidence").code == 0
+    assert written(folder / "data", "a")[0] == ("confidence",)
+
+
+def test_zeros_before_a_number_do_not_make_another_au(folder: Path, aupair: Command) -> None:
+    text(folder / "labels.csv", "video,frame,AU9,AU09", "a,0,1,0")
+    outcome = aupair("import", "csv", "labels.csv", "--videos", "movies")
+    assert outcome.line.startswith("two spellings of an AU's name: in labels.csv, got AU9 and AU09")
+
+
+FRAME_TABLE = ["video,frame,AU1", "a,0,1"]
+EVENT_TABLE = ["video,start,end,au", "a,0,0.04,AU1"]
+OPTIONS_WITHOUT_EFFECT = [
+    (FRAME_TABLE, ["--threshold", 2]),
+    (FRAME_TABLE, ["--fps", 30]),
+    (FRAME_TABLE, ["--unit", "frames"]),
+    (FRAME_TABLE, ["--coded", "labels.csv"]),
+    (FRAME_TABLE, ["--uncoded", "missing"]),
+    (EVENT_TABLE, ["--levels"]),
+    (EVENT_TABLE, ["--threshold", 2]),
+    (EVENT_TABLE, ["--first-frame", 1]),
+    (EVENT_TABLE, ["--aus", "AU1"]),
+    (EVENT_TABLE, ["--missing", "9"]),
+    (EVENT_TABLE, ["--fps", 30, "--unit", "frames"]),
+    (EVENT_TABLE, ["--uncoded", "missing", "--coded", "labels.csv"]),
+]
+
+
+@pytest.mark.parametrize(("lines", "options"), OPTIONS_WITHOUT_EFFECT)
+def test_options_without_effect_are_refused(
+    folder: Path, aupair: Command, lines: list[str], options: list[object]
+) -> None:
+    text(folder / "labels.csv", *lines)
+    outcome = aupair("import", "csv", "labels.csv", "--videos", "movies", *options)
+    assert outcome.code == 3
+    assert outcome.line.startswith(f"an option without effect: in {options[0]}")
+
+
+@pytest.mark.parametrize("threshold", [0, -1, 5.5])
+def test_a_threshold_is_an_intensity(folder: Path, aupair: Command, threshold: float) -> None:
+    text(folder / "labels.csv", *FRAME_TABLE)
+    outcome = aupair("import", "csv", "labels.csv", "--videos", "movies", "--levels", "--threshold", threshold)
+    assert outcome.line == (
+        f"not a threshold of intensities: in --threshold, got {threshold}, expected more than 0, 5 at most"
+    )

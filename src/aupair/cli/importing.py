@@ -89,7 +89,9 @@ def import_csv(
         int | None, typer.Option(min=0, max=1, help="The number of a video's first frame in the table.")
     ] = None,
     levels: Annotated[bool, typer.Option("--levels", help="The cells are intensities from 0 to 5.")] = False,
-    threshold: Threshold = 1.0,
+    threshold: Annotated[
+        float | None, typer.Option(help="The intensity from which an AU counts as active; default: 1.")
+    ] = None,
     unit: Unit = "seconds",
     fps: Fps = None,
     coded: Annotated[
@@ -116,7 +118,8 @@ def import_csv(
     Frames: `video,frame,AU1,AU2...`, or a file for each video with `frame,AU1,AU2...`. Events:
     `video,start,end,au`, and perhaps `intensity` (1 to 5, or A to E). Both may have a column `subject`.
     """
-    from aupair.importing.tabular import CsvOptions, read_csv_labels
+    from aupair.importing.csv_options import CsvOptions
+    from aupair.importing.tabular import read_csv_labels
     from aupair.importing.writer import WriteOptions
 
     options = CsvOptions(

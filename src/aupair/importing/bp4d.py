@@ -69,6 +69,7 @@ def read_bp4d(source: Path, options: Bp4dOptions, out: Path, notes: Notes) -> li
         media = _find_media(video, path, files, movies, options, notes)
         if media:
             recordings.append(_recording(video, path, files.intensity.get(video, {}), media))
+            _note_contradictions(recordings[-1], notes)
     notes.add("videos without labels, left out", *sorted(set(files.images) - set(files.occurrence)), *movies.unused())
     notes.add(
         "intensities of videos without occurrences, left out", *sorted(set(files.intensity) - set(files.occurrence))
@@ -158,6 +159,25 @@ def _recording(video: str, path: Path, intensities: Mapping[int, Path], media: M
     rows = max(media.header.frames, len(occurrence), 0 if intensity is None else len(intensity))
     padded = None if intensity is None else _pad(intensity, rows)
     return Recording(video, media, aus, _pad(occurrence, rows), padded, path, video.split("_")[0])
+
+
+def _note_contradictions(recording: Recording, notes: Notes) -> None:
+    """Note the frames whose occurrence and intensity cannot both be true; both are kept."""
+    if recording.intensity is None:
+        return
+    occurrence, intensity = recording.occurrence, recording.intensity
+    coded = intensity != NOT_ANNOTATED
+    reasons = {
+        "AUs of videos with occurrence 1 and intensity 0 in a frame": (occurrence == 1) & (intensity == 0),
+        "AUs of videos with occurrence 0 and an intensity above 0 in a frame": (occurrence == 0) & (intensity > 0),
+        "AUs of videos with an intensity in a frame without occurrence": (occurrence == NOT_ANNOTATED) & coded,
+    }
+    for reason, wrong in reasons.items():
+        for k in wrong.any(axis=0).nonzero()[0].tolist():
+            frames = wrong[:, k].nonzero()[0] + 1
+            notes.add(
+                reason, f"{recording.video} {recording.aus[k]} ({len(frames):,} frames, the first is {frames[0]})"
+            )
 
 
 def _with_names(table: Table) -> Table:

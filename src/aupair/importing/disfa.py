@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from aupair.errors import DataError
-from aupair.importing.framewise import active_from, count_rows, intensity_of, read_single, stack_frames
+from aupair.importing.framewise import active_from, check_threshold, count_rows, intensity_of, read_single, stack_frames
 from aupair.importing.movies import Movies
 from aupair.importing.recordings import Media, Notes, Recording
 
@@ -43,6 +43,7 @@ def read_disfa(source: Path, options: DisfaOptions, out: Path, notes: Notes) -> 
     Raises:
         DataError: there are no labels, a value is wrong, a person lacks an AU that others have, or has no movie.
     """
+    check_threshold(options.threshold)
     files = _label_files(source)
     every = sorted({au for aus in files.values() for au in aus})
     _check_complete(files, every, source, options.allow_missing, notes)

@@ -16,6 +16,7 @@ import numpy as np
 from aupair.aus import check_au_names
 from aupair.errors import DataError
 from aupair.importing.events import LEVELS, Clock, Event, EventLabels, Span, label_frames
+from aupair.importing.framewise import check_threshold
 from aupair.importing.movies import EXTENSIONS, Movies
 from aupair.importing.recordings import Media, Notes, Recording, merge_recordings, natural_key
 from aupair.importing.subjects import with_subjects
@@ -71,6 +72,7 @@ def read_elan(source: Path, options: ElanOptions, out: Path, notes: Notes) -> li
     paths = [source] if source.is_file() else sorted(p for p in source.rglob("*") if p.suffix.lower() == ".eaf")
     if not paths:
         raise DataError("no ELAN files", where=source, expected="<video>.eaf")
+    check_threshold(options.threshold)
     movies = Movies(options.videos or (source if source.is_dir() else source.parent), out)
     labels, others = [], Counter[str]()
     for path in paths:

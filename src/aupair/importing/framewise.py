@@ -12,7 +12,11 @@ from aupair.importing.recordings import Media, Notes
 from aupair.importing.tables import MISSING, Table, read_table
 
 _NOT_AUS = ("video", "frame", "subject")
+CHOOSE_AUS = "--aus names the columns that are AUs"
 ASK_FIRST = "add --first-frame 1 if frames are counted from 1, else --first-frame 0"
+_LEFT_OUT = ("", "timestamp", "confidence", "success", "face_id", "comment", "notes")
+"""Columns that are no AUs unless --aus names them; an unnamed one is an index."""
+
 MAX_FRAMES = 1 << 22
 """Frames of a video at most, more than 19 hours of 60 a second; a larger number is a time stamp or the like."""
 
@@ -58,7 +62,7 @@ def read_frame_labels(table: Table, aus: Sequence[str] = (), missing: Sequence[s
     if not len(table):
         return
     frame = _frame_numbers(table)
-    values = np.stack([table.numbers(k, [*MISSING, *missing], "a label") for k in columns.values()], axis=1)
+    values = np.stack([table.numbers(k, [*MISSING, *missing], "a label", CHOOSE_AUS) for k in columns.values()], axis=1)
     codes, names = texts_or(table, "video", table.path.stem)
     order = np.lexsort((frame, codes))
     _check_repeated(table, codes, frame, order)
@@ -149,6 +153,18 @@ def intensity_of(values: np.ndarray, aus: Sequence[str], where: object, first: i
     return np.where(np.isnan(values), NOT_ANNOTATED, values).astype(np.float32)
 
 
+def is_left_out(name: str) -> bool:
+    """Return whether a column is known for another content than labels."""
+    return name.lower() in _LEFT_OUT or name.lower().startswith("unnamed:")
+
+
+def check_threshold(threshold: float) -> None:
+    """Raise a DataError if no intensity or every one is from a threshold on."""
+    if not 0 < threshold <= 5:
+        expected = "more than 0, 5 at most"
+        raise DataError("not a threshold of intensities", where="--threshold", got=f"{threshold:g}", expected=expected)
+
+
 def active_from(intensity: np.ndarray, threshold: float) -> np.ndarray:
     """Return the occurrences of intensities: 1 from `threshold` on, (N, A) int8."""
     return np.where(intensity == NOT_ANNOTATED, NOT_ANNOTATED, intensity >= threshold).astype(np.int8)
@@ -198,12 +214,15 @@ def texts_or(table: Table, name: str, otherwise: str) -> tuple[np.ndarray, list[
 def _au_columns(table: Table, aus: Sequence[str]) -> dict[str, int]:
     """Return the number of the column of each AU."""
     where = f"{table.path} line 1"
-    names = [name for name in table.header if name.lower() not in _NOT_AUS]
+    names = [name for name in table.header if name.lower() not in _NOT_AUS and (aus or not is_left_out(name))]
     for au in aus:
         if au not in names:
             raise DataError("no column for an AU", where=where, got=",".join(names)[:200] or "no AU", expected=au)
     names = [name for name in names if not aus or name in aus]
-    check_au_names(names, where)
+    try:
+        check_au_names(names, where)
+    except DataError as error:
+        raise DataError(f"{error}; {CHOOSE_AUS}") from error
     return {name: table.header.index(name) for name in names}
 
 

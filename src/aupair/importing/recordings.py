@@ -86,18 +86,19 @@ def unite_aus(recordings: Sequence[Recording]) -> tuple[tuple[str, ...], list[Re
         The AUs, in the order of the recordings if they agree, else sorted by name and number; the recordings.
 
     Raises:
-        DataError: two AUs differ only in case.
+        DataError: two AUs differ only in case or in zeros before a number.
     """
     different = dict.fromkeys(r.aus for r in recordings)
     aus = tuple(dict.fromkeys(au for part in different for au in part))
     if len(different) > 1:
         aus = tuple(sorted(aus, key=natural_key))
-    spelling: dict[str, str] = {}
+    spelling: dict[tuple[str | int, ...], str] = {}
     for au in aus:
-        if spelling.setdefault(au.lower(), au) != au:
-            origins = [next(r.origin for r in recordings if name in r.aus) for name in (spelling[au.lower()], au)]
-            got = f"{spelling[au.lower()]} and {au}"
-            raise DataError("files disagree on an AU's name", where=" and ".join(map(str, origins)), got=got)
+        other = spelling.setdefault(natural_key(au.lower()), au)
+        if other != au:
+            origins = dict.fromkeys(next(str(r.origin) for r in recordings if name in r.aus) for name in (other, au))
+            got, todo = f"{other} and {au}", "rename one of them"
+            raise DataError("two spellings of an AU's name", where=" and ".join(origins), got=got, todo=todo)
     return aus, [_with_aus(recording, aus) for recording in recordings]
 
 

@@ -51,7 +51,9 @@ class Table:
             raise DataError("a column is named twice", where=f"{self.path} line 1", got=name, expected="one")
         return at[0] if at else None
 
-    def numbers(self, column: int, missing: Sequence[str] = (), expected: str = "a number") -> np.ndarray:
+    def numbers(
+        self, column: int, missing: Sequence[str] = (), expected: str = "a number", todo: str = ""
+    ) -> np.ndarray:
         """Return a column as (N,) float64, NaN for the cells in `missing`.
 
         Raises:
@@ -68,7 +70,7 @@ class Table:
             result = values.to_numpy(zero_copy_only=False)
             if not (~np.isfinite(result) & ~blank.to_numpy(zero_copy_only=False)).any():
                 return result
-        raise self._number_error(column, set(missing), expected)
+        raise self._number_error(column, set(missing), expected, todo)
 
     def texts(self, column: int) -> tuple[np.ndarray, list[str]]:
         """Return a column of names as codes, (N,) int, and the names by code.
@@ -84,14 +86,15 @@ class Table:
             raise DataError("an empty cell", where=self.where(row, column), expected=f"a {self.header[column].lower()}")
         return codes, names
 
-    def _number_error(self, column: int, missing: set[str], expected: str) -> DataError:
+    def _number_error(self, column: int, missing: set[str], expected: str, todo: str) -> DataError:
         for row, cell in enumerate(self.columns[column].to_pylist()):
             try:
                 number = 0.0 if cell in missing else float(cell)
             except ValueError:
                 number = np.nan
             if not np.isfinite(number):
-                return DataError("not a number", where=self.where(row, column), got=ascii(cell[:40]), expected=expected)
+                where, got = self.where(row, column), ascii(cell[:40])
+                return DataError("not a number", where=where, got=got, expected=expected, todo=todo)
         return DataError("not a table of numbers", where=self.path)
 
 

@@ -2,14 +2,14 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from aupair.errors import DataError
+from aupair.importing.csv_options import CsvOptions
 from aupair.importing.event_tables import (
-    Uncoded,
     VideoEvents,
     coded_times,
     is_event_table,
@@ -18,13 +18,15 @@ from aupair.importing.event_tables import (
     read_events,
     unknown_columns,
 )
-from aupair.importing.events import Clock, EventLabels, Unit, label_frames
+from aupair.importing.events import Clock, EventLabels, label_frames
 from aupair.importing.framewise import (
     ASK_FIRST,
     FrameLabels,
     active_from,
+    check_threshold,
     count_rows,
     intensity_of,
+    is_left_out,
     occurrence_of,
     read_frame_labels,
     resolve_first_frame,
@@ -35,39 +37,6 @@ from aupair.importing.subjects import with_subjects
 from aupair.importing.tables import Table, read_table, split_header
 
 
-@dataclass(frozen=True)
-class CsvOptions:
-    """How to read tables.
-
-    Attributes:
-        videos: the folder of the movies; by default that of the tables.
-        aus: the columns that are AUs; by default all that have no other meaning.
-        missing: cells that mean "not labelled", beside an empty one, NaN, NA and -1.
-        levels: whether the cells are intensities.
-        threshold: the intensity from which an AU counts as active.
-        first_frame: the number of the first frame; None to find out.
-        subjects: a table video,subject.
-        unit: the unit of an event's start and end.
-        fps: frames per second for events in seconds; None: that of each video's header.
-        coded: a table video,au[,start,end] of what is coded.
-        uncoded: what an AU without any event in a video is there, if `coded` is not given.
-        allow_missing: leave out labels without a video.
-    """
-
-    videos: Path | None = None
-    aus: tuple[str, ...] = ()
-    missing: tuple[str, ...] = ()
-    levels: bool = False
-    threshold: float = 1.0
-    first_frame: int | None = None
-    subjects: Path | None = None
-    unit: Unit = "seconds"
-    fps: float | None = None
-    coded: Path | None = None
-    uncoded: Uncoded = "absent"
-    allow_missing: bool = False
-
-
 def read_csv_labels(source: Path, options: CsvOptions, out: Path, notes: Notes) -> list[Recording]:
     """Read one table, or all tables of a folder; those that code different AUs of a video are merged.
 
@@ -76,8 +45,11 @@ def read_csv_labels(source: Path, options: CsvOptions, out: Path, notes: Notes) 
     """
     tables = [read_table(path) for path in list_tables(source, out, (options.subjects, options.coded), notes)]
     movies = Movies(options.videos or (source if source.is_dir() else source.parent), out)
+    if options.threshold is not None:
+        check_threshold(options.threshold)
     by_event = [table for table in tables if is_event_table(table)]
     by_frame = [table for table in tables if not is_event_table(table)]
+    options.check_effects(by_frame, by_event)
     recordings = _read_frames(by_frame, movies, options, notes) if by_frame else []
     recordings += _read_events(by_event, movies, options, notes) if by_event else []
     notes.add("videos without labels, left out", *movies.unused())
@@ -125,7 +97,7 @@ def _read_events(tables: Sequence[Table], movies: Movies, options: CsvOptions, n
         label_frames(
             EventLabels(v.video, media[v.video], v.events, times[v.video], v.path, v.subject, intensities),
             clock,
-            options.threshold,
+            options.active_from,
             notes,
         )
         for v in videos
@@ -168,7 +140,7 @@ def list_tables(source: Path, out: Path, others: Sequence[Path | None], notes: N
     tables = [path for path in readable if path.parent == source]
     below = [str(path) for path in readable if path.parent != source]
     if not tables:
-        got = f"tables only in folders below, such as {below[0]}" if below else None
+        got = f"tables only in folders below, such as {below[0]}" if below else ""
         raise DataError("no tables", where=source, got=got, expected="<video>.csv")
     notes.add("text files without the header of a table, left out", *(str(p) for p in top if p not in tables))
     notes.add("tables in folders below that of the labels, left out", *below)
@@ -224,7 +196,7 @@ def _frame_recording(
     values = np.pad(values, ((0, rows - len(values)), (0, 0)), constant_values=np.nan)
     if options.levels:
         intensity = intensity_of(values, part.aus, where, first)
-        occurrence = active_from(intensity, options.threshold)
+        occurrence = active_from(intensity, options.active_from)
     else:
         intensity, occurrence = None, occurrence_of(values, part.aus, where, first)
     files = {part.path: rows}
@@ -232,10 +204,10 @@ def _frame_recording(
 
 
 def _note_columns(tables: Sequence[Table], aus: Sequence[str], notes: Notes) -> None:
-    """Note the columns that are none of the chosen AUs."""
+    """Note the columns that are not read: none of the chosen AUs, or known for another content."""
     used = {"video", "frame", "subject", *(au.lower() for au in aus)}
     names = dict.fromkeys(name for table in tables for name in table.header if name.lower() not in used)
-    notes.add("columns left out", *(names if aus else ()))
+    notes.add("columns left out", *(name or "(unnamed)" for name in names if aus or is_left_out(name)))
 
 
 def _check_last_frame(part: FrameLabels, media: Media, options: CsvOptions) -> None:

@@ -1,0 +1,68 @@
+"""The options of the kind `csv`, and the check that each of them has an effect on the tables that are read."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from aupair.errors import DataError
+from aupair.importing.event_tables import Uncoded
+from aupair.importing.events import Unit
+from aupair.importing.tables import Table
+
+
+@dataclass(frozen=True)
+class CsvOptions:
+    """How to read tables.
+
+    Attributes:
+        videos: the folder of the movies; by default that of the tables.
+        aus: the columns that are AUs; by default all that have no other meaning.
+        missing: cells that mean "not labelled", beside an empty one, NaN, NA and -1.
+        levels: whether the cells are intensities.
+        threshold: the intensity from which an AU counts as active; None: 1.
+        first_frame: the number of the first frame; None to find out.
+        subjects: a table video,subject.
+        unit: the unit of an event's start and end.
+        fps: frames per second for events in seconds; None: that of each video's header.
+        coded: a table video,au[,start,end] of what is coded.
+        uncoded: what an AU without any event in a video is there, if `coded` is not given.
+        allow_missing: leave out labels without a video.
+    """
+
+    videos: Path | None = None
+    aus: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    levels: bool = False
+    threshold: float | None = None
+    first_frame: int | None = None
+    subjects: Path | None = None
+    unit: Unit = "seconds"
+    fps: float | None = None
+    coded: Path | None = None
+    uncoded: Uncoded = "absent"
+    allow_missing: bool = False
+
+    @property
+    def active_from(self) -> float:
+        """The intensity from which an AU counts as active."""
+        return 1.0 if self.threshold is None else self.threshold
+
+    def check_effects(self, by_frame: Sequence[Table], by_event: Sequence[Table]) -> None:
+        """Raise a DataError if an option was given that has no effect on these tables."""
+        frames, events, in_frames = bool(by_frame), bool(by_event), self.unit == "frames"
+        graded = (self.levels and frames) or any(table.index("intensity") is not None for table in by_event)
+        rows, spans = "a table with a row for each frame", "a table with a row for each event"
+        options = (
+            ("--levels", self.levels, frames, rows),
+            ("--threshold", self.threshold is not None, graded, "intensities: --levels or a column intensity"),
+            ("--aus", bool(self.aus), frames, rows),
+            ("--missing", bool(self.missing), frames, rows),
+            ("--first-frame", self.first_frame is not None, frames or in_frames, f"{rows}, or --unit frames"),
+            ("--unit frames", in_frames, events, spans),
+            ("--fps", self.fps is not None, events and not in_frames, f"{spans} in seconds"),
+            ("--coded", self.coded is not None, events, spans),
+            ("--uncoded missing", self.uncoded == "missing", events and not self.coded, f"{spans}, and no --coded"),
+        )
+        for name, given, effective, needed in options:
+            if given and not effective:
+                raise DataError("an option without effect", where=name, expected=needed, todo="remove it")
