@@ -127,12 +127,12 @@ def test_labels_without_pictures_are_an_error_unless_allowed(labels: dict[str, n
 
 
 BAD_FILES = {
-    "a value": (occurrences("F001_T1"), ["0,1,2", "5,0,2"], "a label out of range: in BP4D/AUCoding/AU_OCC/F001_T1.csv frame 5 AU2, got 2, expected 0 or 1"),
+    "a value": (occurrences("F001_T1"), ["0,1,2", "5,0,2"], "a label out of range: in BP4D/AUCoding/AU_OCC/F001_T1.csv line 2 column AU2, got 2, expected 0 or 1"),
     "an AU twice": (occurrences("F001_T1"), ["0,1,1", "5,0,1"], "an AU is named twice: in BP4D/AUCoding/AU_OCC/F001_T1.csv line 1, got AU1"),
     "another header": (occurrences("F001_T1"), ["frame,AU1", "5,0"], "not a header of BP4D: in BP4D/AUCoding/AU_OCC/F001_T1.csv line 1, got frame,AU1"),
     "frame 0": (occurrences("F001_T1"), ["0,1,2", "0,0,1"], "a frame before the first: in BP4D/AUCoding/AU_OCC/F001_T1.csv"),
     "after the end": (occurrences("F001_T1"), ["0,1,6", "5,0,1", "40,0,1"], "labelled at another frame rate (50 instead of 25)?: in BP4D/AUCoding/AU_OCC/F001_T1.csv, got 40 label rows for the 20 frames"),
-    "an intensity": (intensities("F001_T1", 6), ["5,6"], "an intensity out of range: in BP4D/AUCoding/AU_OCC/F001_T1.csv frame 5 AU6, got 6, expected 0 to 5"),
+    "an intensity": (intensities("F001_T1", 6), ["5,6"], "an intensity out of range: in BP4D/AUCoding/AU_INT/AU06/F001_T1_AU06.csv line 1 column AU6, got 6, expected 0 to 5"),
     "another AU": (intensities("F001_T1", 17), ["5,1"], "intensities of an AU without occurrences: in BP4D/AUCoding/AU_INT/AU17/F001_T1_AU17.csv, got AU17"),
     "an image of another size": (Path("BP4D/Sequences/F001/T1/007.jpg"), [], "images of different sizes: in BP4D/Sequences/F001/T1/007.jpg, got 20 x 30, expected 40 x 48"),
 }  # fmt: skip

@@ -133,7 +133,7 @@ BAD_TABLES = {
     "no number": (["video,frame,AU1", "a,0,1", "a,1,yes"], "not a number: in labels.csv line 3 column AU1, got 'yes', expected a label"),
     "infinity": (["video,frame,AU1", "a,0,inf"], "not a number: in labels.csv line 2 column AU1"),
     "no video named": (["video,frame,AU1", "a,0,1", ",1,1"], "an empty cell: in labels.csv line 3 column video"),
-    "an intensity": (["video,frame,AU1", "a,0,3"], "a label out of range: in labels.csv video a frame 0 AU1, got 3, expected 0 or 1"),
+    "an intensity": (["video,frame,AU1", "a,0,3"], "a label out of range: in labels.csv line 2 column AU1, got 3, expected 0 or 1"),
     "a frame twice": (["video,frame,AU1", "a,0,1", "a,1,0", "a,1,1"], "a frame is listed twice: in labels.csv line 4, got 1, expected once, as in line 3"),
     "half a frame": (["video,frame,AU1", "a,0.5,1"], "not the number of a frame: in labels.csv line 2 column frame, got 0.5"),
     "a ragged row": (["video,frame,AU1", "a,0,1", "a,1"], "a ragged row: in labels.csv line 3, got 2 cells, expected 3 cells"),
@@ -414,3 +414,13 @@ def test_a_threshold_is_an_intensity(folder: Path, aupair: Command, threshold: f
     assert outcome.line == (
         f"not a threshold of intensities: in --threshold, got {threshold}, expected more than 0, 5 at most"
     )
+
+
+def test_codes_for_no_label_are_numbers_in_any_form(folder: Path, aupair: Command) -> None:
+    text(folder / "labels.csv", "video;frame;AU1;AU2", "a;0;9;9,0", "a;1;8.00;x", "a;2;1;0,0", "a;3;-1,0;1")
+    command = ("import", "csv", "labels.csv", "--videos", "movies", "--missing", "9, 8", "--missing", "x")
+    assert aupair(*command).code == 0
+    assert written(folder / "data", "a")[1].tolist() == [[-1, -1], [-1, -1], [1, 0], [-1, 1]]
+    text(folder / "labels.csv", "video;frame;AU1", "a;0;0,5", "a;1;4")
+    assert aupair(*command, "--overwrite", "--levels").code == 0
+    assert written(folder / "data", "a", "intensity")[1].tolist() == [[0.5], [4]]

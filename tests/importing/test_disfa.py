@@ -77,7 +77,7 @@ def test_a_person_who_lacks_an_au_is_an_error_unless_allowed(labels: dict[str, n
 
 
 BAD_FILES = {
-    "a code": (["1,0", "2,9"], "an intensity out of range: in DISFA/ActionUnit_Labels/SN001 frame 2 AU4, got 9, expected 0 to 5"),
+    "a code": (["1,0", "2,9"], "an intensity out of range: in DISFA/ActionUnit_Labels/SN001/SN001_au4.txt line 2 column AU4, got 9, expected 0 to 5"),
     "from zero": (["0,1", "1,2"], "a frame before the first: in DISFA/ActionUnit_Labels/SN001/SN001_au4.txt"),
     "twice": (["1,0", "2,1", "2,1"], "a frame is listed twice: in DISFA/ActionUnit_Labels/SN001/SN001_au4.txt line 3, got 2, expected once, as in line 2"),
     "a word": (["1,0", "2,x"], "not a number: in DISFA/ActionUnit_Labels/SN001/SN001_au4.txt line 2 column AU4, got 'x'"),

@@ -18,7 +18,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def frames(*spans: tuple[int, int], absent: int = 0, active: int = 1) -> list[int]:
+def frames(*spans: tuple[int, int], absent: float = 0, active: float = 1) -> list[float]:
     """Return the labels of twenty frames: active in spans of a first and a last frame."""
     return [active if any(first <= k <= last for first, last in spans) else absent for k in range(20)]
 
@@ -110,12 +110,21 @@ def test_a_frame_rate_can_be_given(folder: Path, aupair: Command) -> None:
 
 
 def test_intensities_by_number_or_letter(folder: Path, aupair: Command) -> None:
-    rows = ("a,0.08,0.2,AU12,C", "a,0.2,0.24,AU12,1", "a,.4,0.44,AU12,", "b,0,0.08,AU12,5")
+    rows = ("a,0.08,0.2,AU12,C", "a,0.2,0.24,AU12,a", "a,.4,0.44,AU12,", "b,0,0.08,AU12,5")
     text(folder / "events.csv", "video,start,end,au,intensity", *rows)
     assert aupair("import", "csv", "events.csv", "--videos", "movies", "--threshold", 2).code == 0
     assert column(folder / "data", "a", "AU12", "intensity") == [0, 0, 3, 3, 3, 1, 0, 0, 0, 0, -1, *[0] * 9]
     assert column(folder / "data", "a", "AU12") == frames((2, 4), (10, 10))
     assert column(folder / "data", "b", "AU12") == frames((0, 1))
+
+
+def test_times_may_have_decimal_commas(folder: Path, aupair: Command) -> None:
+    text(folder / "events.csv", "video;start;end;au;intensity", "a;0,08;0,2;AU12;2,5")
+    assert aupair("import", "csv", "events.csv", "--videos", "movies").code == 0
+    assert column(folder / "data", "a", "AU12", "intensity") == frames((2, 4), active=2.5)
+    text(folder / "events.csv", "video;start;end;au", "a;0,08,1;0,2;AU12")
+    line = aupair("import", "csv", "events.csv", "--videos", "movies", "--out", "other").line
+    assert line.startswith("not a number: in events.csv line 2 column start, got '0,08,1'")
 
 
 def test_equal_events_that_overlap_are_merged_and_noted(folder: Path, aupair: Command) -> None:

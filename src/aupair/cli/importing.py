@@ -83,7 +83,10 @@ def import_csv(
     ] = "",
     missing: Annotated[
         list[str] | None,
-        typer.Option(metavar="CODE", help="A cell that means: not labelled. Always: an empty cell, NaN, NA, -1."),
+        typer.Option(
+            metavar="CODE,CODE",
+            help="A cell that means: not labelled, or several (9,8). Always: an empty cell, NaN, NA, -1.",
+        ),
     ] = None,
     first_frame: Annotated[
         int | None, typer.Option(min=0, max=1, help="The number of a video's first frame in the table.")
@@ -125,7 +128,7 @@ def import_csv(
     options = CsvOptions(
         videos=videos,
         aus=tuple(name.strip() for name in aus.split(",") if name.strip()),
-        missing=tuple(missing or ()),
+        missing=tuple(code.strip() for codes in missing or () for code in codes.split(",")),
         levels=levels,
         threshold=threshold,
         first_frame=first_frame,

@@ -10,7 +10,7 @@ from aupair.data.crops import count_crops
 from aupair.data.layout import Annotation, Header, Layout, read_layout, read_movie_header
 from aupair.data.sheets import Sheets, read_sheets
 from aupair.errors import DataError
-from aupair.importing.framewise import intensity_of, occurrence_of
+from aupair.importing.framewise import check_range, intensity_of, occurrence_of
 from aupair.importing.recordings import Media, Notes, Recording
 
 
@@ -51,7 +51,9 @@ def _partial_files(sheets: Sheets) -> list[str]:
 def _recording(layout: Layout, labels: Sheets, index: int, media: Media) -> Recording:
     """Return the recording of one annotation file, without intensities."""
     annotation = labels.annotations[index]
-    occurrence = occurrence_of(_rows(labels, index), labels.aus, annotation.path)
+    rows = _rows(labels, index)
+    check_range(rows, labels.aus, lambda row: f"{annotation.path} line {row + 2}", levels=False)
+    occurrence = occurrence_of(rows)
     return Recording(
         annotation.video,
         media,
@@ -82,9 +84,11 @@ def _intensity(graded: Sheets, recording: Recording, notes: Notes) -> np.ndarray
         notes.add(reason, f"{recording.video} ({len(values)}, {rows})")
         return None
     result = np.full((rows, len(aus)), NOT_ANNOTATED, np.float32)
+    path = graded.annotations[index].path
+    check_range(values, graded.aus, lambda row: f"{path} line {row + 2}", levels=True)
     at = [aus.index(au) for au in graded.aus if au in aus]
     columns = [k for k, au in enumerate(graded.aus) if au in aus]
-    result[:, at] = intensity_of(values[:, columns], [aus[k] for k in at], graded.annotations[index].path)
+    result[:, at] = intensity_of(values[:, columns])
     return result
 
 

@@ -143,7 +143,7 @@ def _recording(video: str, path: Path, intensities: Mapping[int, Path], media: M
     """Return the recording of a video; frames that the files do not list are not labelled."""
     (labels,) = read_frame_labels(_with_names(read_table(path)), missing=MISSING)
     aus = labels.aus
-    occurrence = occurrence_of(stack_frames([labels], 1), aus, path, first=1)
+    occurrence = occurrence_of(stack_frames([labels], 1))
     intensity = None
     if intensities:
         coded = {f"AU{au}": file for au, file in sorted(intensities.items())}
@@ -151,7 +151,7 @@ def _recording(video: str, path: Path, intensities: Mapping[int, Path], media: M
             if au not in aus:
                 raise DataError("intensities of an AU without occurrences", where=file, got=au, expected=",".join(aus))
         parts = [read_single(file, au, MISSING) for au, file in coded.items()]
-        levels = intensity_of(stack_frames(parts, 1), tuple(coded), path, first=1)
+        levels = intensity_of(stack_frames(parts, 1))
         rows = max(len(levels), len(occurrence))
         intensity = np.full((rows, len(aus)), NOT_ANNOTATED, np.float32)
         intensity[: len(levels), [aus.index(au) for au in coded]] = levels

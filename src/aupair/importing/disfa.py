@@ -136,6 +136,6 @@ def _recording(subject: str, files: Mapping[int, Path], media: Media, threshold:
     aus = tuple(f"AU{au}" for au in files)
     parts = [read_single(path, au) for au, path in zip(aus, files.values())]
     values = stack_frames(parts, first_frame=1)
-    intensity = intensity_of(values, aus, folder, first=1)
+    intensity = intensity_of(values)
     rows = {part.path: count_rows(part, 1, media, notes) for part in parts}
     return Recording(subject, media, aus, active_from(intensity, threshold), intensity, folder, subject, rows=rows)

@@ -1,7 +1,7 @@
 """Tables with a row for each event: `video,start,end,au[,intensity]`, and those of what is coded: `video,au[,start,end]`."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -168,12 +168,10 @@ def _intensities(table: Table) -> np.ndarray:
     if column is None:
         return np.full(len(table), np.nan)
     cells = table.columns[column]
-    at = pc.index_in(cells, value_set=pa.array(LEVELS))
+    at = pc.index_in(pc.utf8_upper(cells), value_set=pa.array(LEVELS))
     digits = pc.if_else(pc.is_null(at), cells, pc.take(pa.array(LEVELS.values()), pc.fill_null(at, 0)))
     columns = (*table.columns[:column], digits, *table.columns[column + 1 :])
-    values = Table(table.path, table.header, columns, table.first_line).numbers(
-        column, ("", "NaN", "NA"), "1 to 5 or A to E"
-    )
+    values = replace(table, columns=columns).numbers(column, ("", "NaN", "NA"), "1 to 5 or A to E")
     wrong = (values < 1) | (values > 5)
     if wrong.any():
         row = int(wrong.argmax())

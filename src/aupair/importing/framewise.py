@@ -1,6 +1,7 @@
 """Labels in tables with a row for each frame: the frame's number, and a column for each AU."""
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from aupair.importing.tables import MISSING, Table, read_table
 
 _NOT_AUS = ("video", "frame", "subject")
 CHOOSE_AUS = "--aus names the columns that are AUs"
+_NO_OCCURRENCE = f"--levels reads intensities from 0 to 5; --missing names another code for no label; {CHOOSE_AUS}"
 ASK_FIRST = "add --first-frame 1 if frames are counted from 1, else --first-frame 0"
 _LEFT_OUT = ("", "timestamp", "confidence", "success", "face_id", "comment", "notes")
 """Columns that are no AUs unless --aus names them; an unnamed one is an index."""
@@ -48,41 +50,48 @@ class FrameLabels:
         return result
 
 
-def read_frame_labels(table: Table, aus: Sequence[str] = (), missing: Sequence[str] = ()) -> Iterator[FrameLabels]:
+def read_frame_labels(
+    table: Table, aus: Sequence[str] = (), missing: Sequence[str] = (), levels: bool = False
+) -> Iterator[FrameLabels]:
     """Yield the labels of each video of a table.
 
     Args:
         aus: the columns that are AUs; by default every column other than video, frame and subject.
-        missing: cells that mean "not labelled", beside MISSING.
+        missing: cells that mean "not labelled", beside MISSING; a number also in another form, such as 9.0 for 9.
+        levels: whether the values are intensities.
 
     Raises:
-        DataError: a column is missing, named twice or reserved, a cell is not a number, a frame is listed twice.
+        DataError: a column is missing, named twice or reserved, a cell is not a number or out of range, a frame is listed
+            twice.
     """
     columns = _au_columns(table, aus)
     if not len(table):
         return
     frame = _frame_numbers(table)
-    values = np.stack([table.numbers(k, [*MISSING, *missing], "a label", CHOOSE_AUS) for k in columns.values()], axis=1)
-    codes, names = texts_or(table, "video", table.path.stem)
-    order = np.lexsort((frame, codes))
-    _check_repeated(table, codes, frame, order)
-    subjects = subjects_by_video(table, codes, names)
-    edges = np.searchsorted(codes[order], np.arange(len(names) + 1))
+    codes = [*MISSING, *missing]
+    values = np.stack([table.numbers(k, codes, "a label", CHOOSE_AUS) for k in columns.values()], axis=1)
+    values[np.isin(values, _numbers_in(codes))] = np.nan
+    check_range(values, tuple(columns), table.where, levels)
+    video_codes, names = texts_or(table, "video", table.path.stem)
+    order = np.lexsort((frame, video_codes))
+    _check_repeated(table, video_codes, frame, order)
+    subjects = subjects_by_video(table, video_codes, names)
+    edges = np.searchsorted(video_codes[order], np.arange(len(names) + 1))
     for video, start, stop in zip(names, edges[:-1], edges[1:]):
         rows = order[start:stop]
         yield FrameLabels(video, tuple(columns), frame[rows], values[rows], subjects.get(video, ""), table.path)
 
 
 def read_single(path: Path, au: str, missing: Sequence[str] = ()) -> FrameLabels:
-    """Read a file of lines `frame,value` about one AU of one video, without a header.
+    """Read a file of lines `frame,intensity` about one AU of one video, without a header.
 
     Raises:
-        DataError: a cell is not a number, or a frame is listed twice.
+        DataError: a cell is not a number or out of range, or a frame is listed twice.
     """
     table = read_table(path, header=("frame", au))
     if not len(table):
         raise DataError("an empty file", where=path, expected="lines frame,value")
-    (labels,) = read_frame_labels(table, (au,), missing)
+    (labels,) = read_frame_labels(table, (au,), missing, levels=True)
     return labels
 
 
@@ -120,36 +129,32 @@ def resolve_first_frame(labels: Sequence[FrameLabels], first_frame: int | None) 
     return first
 
 
-def occurrence_of(values: np.ndarray, aus: Sequence[str], where: object, first: int = 0) -> np.ndarray:
-    """Return occurrences, (N, A) int8, from values of 0, 1 and NaN; any other value is a DataError.
+def check_range(values: np.ndarray, aus: Sequence[str], where: Callable[[int], str], levels: bool) -> None:
+    """Raise a DataError if a value is neither NaN nor an occurrence or, with `levels`, an intensity.
 
     Args:
-        first: the number that the source gives to the first frame.
+        values: (n, A) float64.
+        where: the place of a row in its file.
     """
-    wrong = ~(np.isnan(values) | (values == 0) | (values == 1))
+    wrong = ~(np.isnan(values) | (((values >= 0) & (values <= 5)) if levels else np.isin(values, (0, 1))))
     if wrong.any():
         row, column = np.argwhere(wrong)[0]
-        raise DataError(
-            "a label out of range",
-            where=f"{where} frame {row + first} {aus[column]}",
-            got=f"{values[row, column]:g}",
-            expected="0 or 1, or nothing",
-            todo="--levels reads intensities from 0 to 5; --missing names another code for no label",
+        what, expected, todo = (
+            ("an intensity out of range", "0 to 5, or nothing", f"--missing names a code for no label; {CHOOSE_AUS}")
+            if levels
+            else ("a label out of range", "0 or 1, or nothing", _NO_OCCURRENCE)
         )
+        place, got = f"{where(int(row))} column {aus[column]}", f"{values[row, column]:g}"
+        raise DataError(what, where=place, got=got, expected=expected, todo=todo)
+
+
+def occurrence_of(values: np.ndarray) -> np.ndarray:
+    """Return occurrences, (N, A) int8, from values of 0, 1 and NaN."""
     return np.where(np.isnan(values), NOT_ANNOTATED, values).astype(np.int8)
 
 
-def intensity_of(values: np.ndarray, aus: Sequence[str], where: object, first: int = 0) -> np.ndarray:
-    """Return intensities, (N, A) float32, from values of 0 to 5 and NaN; any other value is a DataError.
-
-    Args:
-        first: the number that the source gives to the first frame.
-    """
-    wrong = ~(np.isnan(values) | ((values >= 0) & (values <= 5)))
-    if wrong.any():
-        row, column = np.argwhere(wrong)[0]
-        got, place = f"{values[row, column]:g}", f"{where} frame {row + first} {aus[column]}"
-        raise DataError("an intensity out of range", where=place, got=got, expected="0 to 5, or nothing")
+def intensity_of(values: np.ndarray) -> np.ndarray:
+    """Return intensities, (N, A) float32, from values of 0 to 5 and NaN."""
     return np.where(np.isnan(values), NOT_ANNOTATED, values).astype(np.float32)
 
 
@@ -209,6 +214,11 @@ def texts_or(table: Table, name: str, otherwise: str) -> tuple[np.ndarray, list[
     """Return a column of names as codes and names; without it all rows have one name."""
     column = table.index(name)
     return (np.zeros(len(table), np.int64), [otherwise]) if column is None else table.texts(column)
+
+
+def _numbers_in(codes: Sequence[str]) -> list[float]:
+    """Return the codes that are numbers."""
+    return [float(code) for code in codes if re.fullmatch(r"-?\d+(\.\d+)?", code)]
 
 
 def _au_columns(table: Table, aus: Sequence[str]) -> dict[str, int]:

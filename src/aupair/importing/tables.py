@@ -25,12 +25,14 @@ class Table:
         header: the names of the columns, as they are.
         columns: (C,) arrays of strings.
         first_line: the line of the first row in the file.
+        decimal_comma: whether numbers may have a comma in place of a point.
     """
 
     path: Path
     header: tuple[str, ...]
     columns: tuple[pa.Array, ...]
     first_line: int = 2
+    decimal_comma: bool = False
 
     def __len__(self) -> int:
         return len(self.columns[0]) if self.columns else 0
@@ -61,6 +63,8 @@ class Table:
         """
         cells = self.columns[column]
         blank = pc.is_in(cells, value_set=pa.array(missing, pa.string()))
+        if self.decimal_comma:
+            cells = pc.replace_substring(cells, ",", ".")
         try:
             values = pc.cast(pc.if_else(blank, None, cells), pa.float64())
         except pa.ArrowInvalid:
@@ -89,7 +93,7 @@ class Table:
     def _number_error(self, column: int, missing: set[str], expected: str, todo: str) -> DataError:
         for row, cell in enumerate(self.columns[column].to_pylist()):
             try:
-                number = 0.0 if cell in missing else float(cell)
+                number = 0.0 if cell in missing else float(cell.replace(",", ".") if self.decimal_comma else cell)
             except ValueError:
                 number = np.nan
             if not np.isfinite(number):
@@ -136,7 +140,7 @@ def read_table(path: Path, header: Sequence[str] = ()) -> Table:
     except pa.ArrowInvalid as error:
         raise _ragged_error(path, body.decode(), delimiter, len(names), first_line) from error
     cells = tuple(pc.utf8_trim_whitespace(column.combine_chunks()) for column in table.columns)
-    return Table(path, tuple(names), cells, first_line)
+    return Table(path, tuple(names), cells, first_line, decimal_comma=delimiter != ",")
 
 
 def split_header(line: str) -> tuple[list[str], str]:

@@ -59,7 +59,9 @@ def read_csv_labels(source: Path, options: CsvOptions, out: Path, notes: Notes) 
 
 def _read_frames(tables: Sequence[Table], movies: Movies, options: CsvOptions, notes: Notes) -> list[Recording]:
     """Return the recordings of tables with a row for each frame."""
-    labels = [part for table in tables for part in read_frame_labels(table, options.aus, options.missing)]
+    labels = [
+        part for table in tables for part in read_frame_labels(table, options.aus, options.missing, options.levels)
+    ]
     _note_columns(tables, options.aus, notes)
     notes.add("tables without a row, left out", *(str(table.path) for table in tables if not len(table)))
     if not labels:
@@ -192,13 +194,13 @@ def _frame_recording(
     """Return the recording of one video's labels."""
     _check_last_frame(part, media, options)
     rows = count_rows(part, first, media, notes)
-    values, where = part.spread(first), f"{part.path} video {part.video}"
+    values = part.spread(first)
     values = np.pad(values, ((0, rows - len(values)), (0, 0)), constant_values=np.nan)
     if options.levels:
-        intensity = intensity_of(values, part.aus, where, first)
+        intensity = intensity_of(values)
         occurrence = active_from(intensity, options.active_from)
     else:
-        intensity, occurrence = None, occurrence_of(values, part.aus, where, first)
+        intensity, occurrence = None, occurrence_of(values)
     files = {part.path: rows}
     return Recording(video, media, part.aus, occurrence, intensity, part.path, part.subject, rows=files)
 
