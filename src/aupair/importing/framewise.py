@@ -68,8 +68,11 @@ def read_frame_labels(
     if not len(table):
         return
     frame = _frame_numbers(table)
-    codes = [*MISSING, *missing]
-    values = np.stack([table.numbers(k, codes, "a label", CHOOSE_AUS) for k in columns.values()], axis=1)
+    codes, todo = (
+        [*MISSING, *missing],
+        CHOOSE_AUS if table.first_line > 1 else "",
+    )  # without a header there is no choice
+    values = np.stack([table.numbers(k, codes, "a label", todo) for k in columns.values()], axis=1)
     values[np.isin(values, _numbers_in(codes))] = np.nan
     check_range(values, tuple(columns), table.where, levels)
     video_codes, names = texts_or(table, "video", table.path.stem)
@@ -140,7 +143,7 @@ def check_range(values: np.ndarray, aus: Sequence[str], where: Callable[[int], s
     if wrong.any():
         row, column = np.argwhere(wrong)[0]
         what, expected, todo = (
-            ("an intensity out of range", "0 to 5, or nothing", f"--missing names a code for no label; {CHOOSE_AUS}")
+            ("an intensity out of range", "0 to 5, or nothing", "")
             if levels
             else ("a label out of range", "0 or 1, or nothing", _NO_OCCURRENCE)
         )
