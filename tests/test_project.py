@@ -240,5 +240,5 @@ def test_an_installed_wheel_makes_the_same_project(
     create_project(tmp_path / "beside" / "own", git=False)
     for name in FILES - {".gitignore"}:
         assert (tmp_path / "own" / name).read_bytes() == (tmp_path / "beside" / "own" / name).read_bytes()
-    assert "aupair/files/components/evaluate.py" in contents(site)
+    assert "aupair_files/components/evaluate.py" in contents(site)
     assert not [name for name in contents(site / "aupair") if name.endswith(".pyc")]

@@ -54,7 +54,7 @@ be as private as the recordings.
 
 def shipped(name: str) -> Path:
     """Return the path of a file or folder of the repository that is installed with the package as well."""
-    installed = Path(__file__).parent / "files"  # put there by the build of the wheel
+    installed = Path(__file__).parents[1] / "aupair_files"  # put there by the build of the wheel
     return (installed if installed.is_dir() else Path(__file__).parents[2]) / name
 
 
