@@ -21,7 +21,7 @@ from aupair.importing.framewise import intensity_of, occurrence_of, read_frame_l
 from aupair.importing.images import open_images
 from aupair.importing.movies import Movies
 from aupair.importing.recordings import Media, Notes, Recording
-from aupair.importing.tables import Table, read_table
+from aupair.importing.tables import TextTable, read_text_table
 
 MISSING = ("9",)
 """The cell that means "not coded" in BP4D's files."""
@@ -36,7 +36,7 @@ K = TypeVar("K")
 
 @dataclass(frozen=True)
 class Bp4dOptions:
-    """How to read BP4D.
+    """Options of an import of BP4D.
 
     Attributes:
         fps: frames per second of the pictures.
@@ -141,7 +141,7 @@ def _find_media(
 
 def _recording(video: str, path: Path, intensities: Mapping[int, Path], media: Media) -> Recording:
     """Return the recording of a video; frames that the files do not list are not labelled."""
-    (labels,) = read_frame_labels(_with_names(read_table(path)), missing=MISSING)
+    (labels,) = read_frame_labels(_with_names(read_text_table(path)), missing=MISSING)
     aus = labels.aus
     occurrence = occurrence_of(stack_frames([labels], 1))
     intensity = None
@@ -180,7 +180,7 @@ def _note_contradictions(recording: Recording, notes: Notes) -> None:
             )
 
 
-def _with_names(table: Table) -> Table:
+def _with_names(table: TextTable) -> TextTable:
     """Return a table of occurrences with names of AUs in place of numbers."""
     header = table.header
     if not all(name.isdecimal() for name in header[1:]):

@@ -7,12 +7,12 @@ from pathlib import Path
 from aupair.errors import DataError
 from aupair.importing.event_tables import Uncoded
 from aupair.importing.events import Unit
-from aupair.importing.tables import Table
+from aupair.importing.tables import TextTable
 
 
 @dataclass(frozen=True)
 class CsvOptions:
-    """How to read tables.
+    """Options of an import of tables.
 
     Attributes:
         videos: the folder of the movies; by default that of the tables.
@@ -44,10 +44,10 @@ class CsvOptions:
 
     @property
     def active_from(self) -> float:
-        """The intensity from which an AU counts as active."""
+        """Return the intensity from which an AU counts as active."""
         return 1.0 if self.threshold is None else self.threshold
 
-    def check_effects(self, by_frame: Sequence[Table], by_event: Sequence[Table]) -> None:
+    def check_effects(self, by_frame: Sequence[TextTable], by_event: Sequence[TextTable]) -> None:
         """Raise a DataError if an option was given that has no effect on these tables."""
         frames, events, in_frames = bool(by_frame), bool(by_event), self.unit == "frames"
         graded = (self.levels and frames) or any(table.index("intensity") is not None for table in by_event)

@@ -24,7 +24,7 @@ _MOVIE = re.compile(r"(?P<camera>left|right)video_?(?P<subject>SN\d+)(_.*)?", re
 
 @dataclass(frozen=True)
 class DisfaOptions:
-    """How to read DISFA.
+    """Options of an import of DISFA.
 
     Attributes:
         camera: the camera whose movies are used.

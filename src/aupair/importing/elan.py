@@ -15,7 +15,7 @@ import numpy as np
 
 from aupair.aus import check_au_names
 from aupair.errors import DataError
-from aupair.importing.events import LEVELS, Clock, Event, EventLabels, Span, label_frames
+from aupair.importing.events import LEVELS, Clock, CodedEvent, EventLabels, Span, label_frames
 from aupair.importing.framewise import check_threshold
 from aupair.importing.movies import EXTENSIONS, Movies
 from aupair.importing.recordings import Media, Notes, Recording, merge_recordings, natural_key
@@ -27,7 +27,7 @@ _AU_TIER = re.compile(r"AU\d+[A-Za-z]?")
 
 @dataclass(frozen=True)
 class ElanOptions:
-    """How to read .eaf files.
+    """Options of an import of .eaf files.
 
     Attributes:
         tiers: the AU of each tier to read; empty: those whose names are AUs.
@@ -136,7 +136,7 @@ def _event_labels(eaf: Any, path: Path, tiers: Mapping[str, str], media: Media, 
     return EventLabels(media.path.stem, media, events, coded, path, subject, intensities=True)
 
 
-def _events(eaf: Any, path: Path, tier: str, au: str, ignore_text: bool) -> Iterator[Event]:
+def _events(eaf: Any, path: Path, tier: str, au: str, ignore_text: bool) -> Iterator[CodedEvent]:
     """Yield the annotations of a tier, with times in seconds.
 
     Raises:
@@ -158,7 +158,7 @@ def _events(eaf: Any, path: Path, tier: str, au: str, ignore_text: bool) -> Iter
             raise DataError(
                 "not an intensity", where=where, got=value[:60], expected="1 to 5, A to E, or no text", todo=todo
             )
-        yield Event(au, start / 1000, end / 1000, float(level), where)
+        yield CodedEvent(au, start / 1000, end / 1000, float(level), where)
 
 
 def _participant(eaf: Any, path: Path, tiers: Mapping[str, str]) -> str:

@@ -11,10 +11,10 @@ import pyarrow.compute as pc
 
 from aupair.aus import check_au_names
 from aupair.errors import DataError
-from aupair.importing.events import LEVELS, Event, Span, code_everywhere
+from aupair.importing.events import LEVELS, CodedEvent, Span, code_everywhere
 from aupair.importing.framewise import subjects_by_video, texts_or
 from aupair.importing.recordings import natural_key
-from aupair.importing.tables import Table, read_table
+from aupair.importing.tables import TextTable, read_text_table
 
 _COLUMNS = ("video", "start", "end", "au", "intensity", "subject")
 
@@ -28,20 +28,20 @@ class VideoEvents:
     video: str
     path: Path
     subject: str
-    events: list[Event]
+    events: list[CodedEvent]
 
 
-def is_event_table(table: Table) -> bool:
+def is_event_table(table: TextTable) -> bool:
     """Return whether a table has a row for each event."""
     return {"start", "end"} <= {name.lower() for name in table.header}
 
 
-def unknown_columns(table: Table) -> list[str]:
+def unknown_columns(table: TextTable) -> list[str]:
     """Return the columns of a table of events that have no meaning."""
     return [name for name in table.header if name.lower() not in _COLUMNS]
 
 
-def read_events(table: Table) -> tuple[list[VideoEvents], bool]:
+def read_events(table: TextTable) -> tuple[list[VideoEvents], bool]:
     """Return the events of each video, and whether the table has intensities.
 
     A table without the column `video` is about the video of its own name, also if it has no row.
@@ -54,7 +54,7 @@ def read_events(table: Table) -> tuple[list[VideoEvents], bool]:
     subjects = subjects_by_video(table, codes, names)
     result = [VideoEvents(name, table.path, subjects.get(name, ""), []) for name in names]
     for row, (code, au, (start, end), level) in enumerate(zip(codes.tolist(), aus, times.tolist(), intensity.tolist())):
-        result[code].events.append(Event(au, start, end, level, table.where(row)))
+        result[code].events.append(CodedEvent(au, start, end, level, table.where(row)))
     return result, table.index("intensity") is not None
 
 
@@ -67,7 +67,7 @@ def read_coded(path: Path, video_of: Callable[[str], str]) -> dict[str, dict[str
     Raises:
         DataError: a column is missing, a time ends before it starts, or an AU is coded both in the whole and in parts.
     """
-    table = read_table(path)
+    table = read_text_table(path)
     if table.index("video") is None:
         raise DataError("no column for the video", where=f"{path} line 1", expected="video,au[,start,end]")
     aus, (codes, names) = _aus(table), texts_or(table, "video", "")
@@ -138,20 +138,20 @@ def coded_times(
     return {name: {au: tuple(aus[au]) for au in sorted(aus, key=natural_key)} for name, aus in coded.items()}
 
 
-def _aus(table: Table) -> list[str]:
+def _aus(table: TextTable) -> list[str]:
     """Return the AU of each row."""
     codes, names = _column(table, "au")
     return [names[code] for code in codes.tolist()]
 
 
-def _column(table: Table, name: str) -> tuple[np.ndarray, list[str]]:
+def _column(table: TextTable, name: str) -> tuple[np.ndarray, list[str]]:
     column = table.index(name)
     if column is None:
         raise DataError(f"no column {name}", where=f"{table.path} line 1", got=",".join(table.header)[:200])
     return table.texts(column) if len(table) else (np.zeros(0, np.int64), [])
 
 
-def _times(table: Table, missing: Sequence[str] = ()) -> np.ndarray:
+def _times(table: TextTable, missing: Sequence[str] = ()) -> np.ndarray:
     """Return the start and the end of each row, (N, 2) float64; NaN for cells in `missing`."""
     result = []
     for name in ("start", "end"):
@@ -162,7 +162,7 @@ def _times(table: Table, missing: Sequence[str] = ()) -> np.ndarray:
     return np.stack(result, axis=1)
 
 
-def _intensities(table: Table) -> np.ndarray:
+def _intensities(table: TextTable) -> np.ndarray:
     """Return the intensity of each row, (N,) float64 from 1 to 5; NaN without one."""
     column = table.index("intensity")
     if column is None:

@@ -19,7 +19,7 @@ LEVELS = {"A": "1", "B": "2", "C": "3", "D": "4", "E": "5"}
 Unit = Literal["seconds", "frames"]
 
 
-class Event(NamedTuple):
+class CodedEvent(NamedTuple):
     """A time in which an AU is active; `intensity` is 1 to 5, NaN if it is not stated; `where` is its place in a file."""
 
     au: str
@@ -39,7 +39,7 @@ class Span(NamedTuple):
 
 @dataclass(frozen=True)
 class Clock:
-    """How the times of events become frames of a video.
+    """The conversion of an event's times to frames of a video.
 
     Seconds: an event lasts from `start` until just before `end`, rounded to frames, and one frame at least. Frames:
     `start` and `end` are the first and the last frame of the event.
@@ -91,7 +91,7 @@ class EventLabels:
 
     video: str
     media: Media
-    events: Sequence[Event]
+    events: Sequence[CodedEvent]
     coded: Mapping[str, Sequence[Span]]
     origin: Path
     subject: str = ""
@@ -146,7 +146,7 @@ def _frames(media: Media) -> int:
     return frames
 
 
-def _check_event(event: Event, media: Media, clock: Clock, frames: int) -> int:
+def _check_event(event: CodedEvent, media: Media, clock: Clock, frames: int) -> int:
     """Check that an event is within its video; return the number of frames, counted anew if the header may be wrong."""
     unit = clock.unit
     if event.end < event.start:
@@ -173,13 +173,13 @@ def _check_event(event: Event, media: Media, clock: Clock, frames: int) -> int:
     return frames
 
 
-def _check_overlaps(events: Sequence[Event], clock: Clock, video: str, notes: Notes) -> None:
+def _check_overlaps(events: Sequence[CodedEvent], clock: Clock, video: str, notes: Notes) -> None:
     """Note overlapping events of one AU with one intensity, and refuse those of two.
 
     Args:
         events: sorted by start.
     """
-    last: Event | None = None
+    last: CodedEvent | None = None
     for event in events:
         gap = event.start - last.end if last else 1.0
         if last and (gap < 0 or (clock.unit == "frames" and gap == 0)):

@@ -10,7 +10,7 @@ import numpy as np
 from aupair.aus import NOT_ANNOTATED, check_au_names
 from aupair.errors import DataError
 from aupair.importing.recordings import Media, Notes
-from aupair.importing.tables import MISSING, Table, read_table
+from aupair.importing.tables import MISSING, TextTable, read_text_table
 
 _NOT_AUS = ("video", "frame", "subject")
 CHOOSE_AUS = "--aus names the columns that are AUs"
@@ -51,7 +51,7 @@ class FrameLabels:
 
 
 def read_frame_labels(
-    table: Table, aus: Sequence[str] = (), missing: Sequence[str] = (), levels: bool = False
+    table: TextTable, aus: Sequence[str] = (), missing: Sequence[str] = (), levels: bool = False
 ) -> Iterator[FrameLabels]:
     """Yield the labels of each video of a table.
 
@@ -91,7 +91,7 @@ def read_single(path: Path, au: str, missing: Sequence[str] = ()) -> FrameLabels
     Raises:
         DataError: a cell is not a number or out of range, or a frame is listed twice.
     """
-    table = read_table(path, header=("frame", au))
+    table = read_text_table(path, header=("frame", au))
     if not len(table):
         raise DataError("an empty file", where=path, expected="lines frame,value")
     (labels,) = read_frame_labels(table, (au,), missing, levels=True)
@@ -193,7 +193,7 @@ def count_rows(labels: FrameLabels, first_frame: int, media: Media, notes: Notes
     return rows
 
 
-def subjects_by_video(table: Table, codes: np.ndarray, names: Sequence[str]) -> dict[str, str]:
+def subjects_by_video(table: TextTable, codes: np.ndarray, names: Sequence[str]) -> dict[str, str]:
     """Return the person of each video by the column `subject`; empty without the column.
 
     Raises:
@@ -213,7 +213,7 @@ def subjects_by_video(table: Table, codes: np.ndarray, names: Sequence[str]) -> 
     return first
 
 
-def texts_or(table: Table, name: str, otherwise: str) -> tuple[np.ndarray, list[str]]:
+def texts_or(table: TextTable, name: str, otherwise: str) -> tuple[np.ndarray, list[str]]:
     """Return a column of names as codes and names; without it all rows have one name."""
     column = table.index(name)
     return (np.zeros(len(table), np.int64), [otherwise]) if column is None else table.texts(column)
@@ -224,7 +224,7 @@ def _numbers_in(codes: Sequence[str]) -> list[float]:
     return [float(code) for code in codes if re.fullmatch(r"-?\d+(\.\d+)?", code)]
 
 
-def _au_columns(table: Table, aus: Sequence[str]) -> dict[str, int]:
+def _au_columns(table: TextTable, aus: Sequence[str]) -> dict[str, int]:
     """Return the number of the column of each AU."""
     where = f"{table.path} line 1"
     names = [name for name in table.header if name.lower() not in _NOT_AUS and (aus or not is_left_out(name))]
@@ -239,7 +239,7 @@ def _au_columns(table: Table, aus: Sequence[str]) -> dict[str, int]:
     return {name: table.header.index(name) for name in names}
 
 
-def _frame_numbers(table: Table) -> np.ndarray:
+def _frame_numbers(table: TextTable) -> np.ndarray:
     """Return the number of each row's frame, (N,) int64."""
     column = table.index("frame")
     if column is None:
@@ -253,7 +253,7 @@ def _frame_numbers(table: Table) -> np.ndarray:
     return values.astype(np.int64)
 
 
-def _check_repeated(table: Table, codes: np.ndarray, frame: np.ndarray, order: np.ndarray) -> None:
+def _check_repeated(table: TextTable, codes: np.ndarray, frame: np.ndarray, order: np.ndarray) -> None:
     """Raise a DataError if a frame of a video has two rows."""
     same = (np.diff(codes[order]) == 0) & (np.diff(frame[order]) == 0)
     if same.any():

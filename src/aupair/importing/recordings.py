@@ -1,4 +1,4 @@
-"""The currency of an import: recordings with their labels, and notes on everything that is not as it should be."""
+"""Recordings with their labels, and notes on everything that is not as it should be."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence

@@ -7,7 +7,7 @@ from pathlib import Path
 from aupair.errors import DataError
 from aupair.importing.movies import Movies, video_name
 from aupair.importing.recordings import Notes, Recording
-from aupair.importing.tables import Table, read_table
+from aupair.importing.tables import TextTable, read_text_table
 
 
 def with_subjects(recordings: Sequence[Recording], path: Path, movies: Movies, notes: Notes) -> list[Recording]:
@@ -18,7 +18,7 @@ def with_subjects(recordings: Sequence[Recording], path: Path, movies: Movies, n
     Raises:
         DataError: the table cannot be read, or names a video twice with two people.
     """
-    table = read_table(path)
+    table = read_text_table(path)
     subjects: dict[str, str] = {}
     for row, (name, subject) in enumerate(zip(_names(table, "video"), _names(table, "subject"))):
         video = _match(name, recordings, movies)
@@ -40,7 +40,7 @@ def _match(name: str, recordings: Sequence[Recording], movies: Movies) -> str:
     return next((r.video for r in recordings if path == r.media.path and (r.movie or r.video) == r.video), "")
 
 
-def _names(table: Table, name: str) -> list[str]:
+def _names(table: TextTable, name: str) -> list[str]:
     """Return the cells of a column of names."""
     column = table.index(name)
     if column is None:

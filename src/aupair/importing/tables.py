@@ -17,7 +17,7 @@ MISSING = ("", "NaN", "nan", "NA", "-1", "-1.0")
 
 
 @dataclass(frozen=True)
-class Table:
+class TextTable:
     """The cells of a table as text, without spaces around them.
 
     Attributes:
@@ -102,7 +102,7 @@ class Table:
         return DataError("not a table of numbers", where=self.path)
 
 
-def read_table(path: Path, header: Sequence[str] = ()) -> Table:
+def read_text_table(path: Path, header: Sequence[str] = ()) -> TextTable:
     """Read a table.
 
     Args:
@@ -128,19 +128,21 @@ def read_table(path: Path, header: Sequence[str] = ()) -> Table:
         raise DataError("an empty file", where=path, expected="a table with a header")
     first_line = 1 if header else 2
     if not body.strip():
-        return Table(path, tuple(names), tuple(pa.array([], pa.string()) for _ in names), first_line)
+        return TextTable(path, tuple(names), tuple(pa.array([], pa.string()) for _ in names), first_line)
     keys = [str(k) for k in range(len(names))]
     try:
         table = pa.csv.read_csv(
             pa.BufferReader(body),
-            pa.csv.ReadOptions(column_names=keys, block_size=max(1 << 20, min(len(body) + 1, 1 << 26))),
+            pa.csv.ReadOptions(
+                use_threads=False, column_names=keys, block_size=max(1 << 20, min(len(body) + 1, 1 << 26))
+            ),
             pa.csv.ParseOptions(delimiter=delimiter, ignore_empty_lines=False),
             pa.csv.ConvertOptions(column_types=dict.fromkeys(keys, pa.string()), strings_can_be_null=False),
         )
     except pa.ArrowInvalid as error:
         raise _ragged_error(path, body.decode(), delimiter, len(names), first_line) from error
     cells = tuple(pc.utf8_trim_whitespace(column.combine_chunks()) for column in table.columns)
-    return Table(path, tuple(names), cells, first_line, decimal_comma=delimiter != ",")
+    return TextTable(path, tuple(names), cells, first_line, decimal_comma=delimiter != ",")
 
 
 def split_header(line: str) -> tuple[list[str], str]:

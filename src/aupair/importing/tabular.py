@@ -34,7 +34,7 @@ from aupair.importing.framewise import (
 from aupair.importing.movies import Movies, video_name
 from aupair.importing.recordings import Media, Notes, Recording, merge_recordings, natural_key
 from aupair.importing.subjects import with_subjects
-from aupair.importing.tables import Table, read_table, split_header
+from aupair.importing.tables import TextTable, read_text_table, split_header
 
 
 def read_csv_labels(source: Path, options: CsvOptions, out: Path, notes: Notes) -> list[Recording]:
@@ -43,7 +43,7 @@ def read_csv_labels(source: Path, options: CsvOptions, out: Path, notes: Notes) 
     Raises:
         DataError: a table or a value is wrong, or labels have no video.
     """
-    tables = [read_table(path) for path in list_tables(source, out, (options.subjects, options.coded), notes)]
+    tables = [read_text_table(path) for path in list_tables(source, out, (options.subjects, options.coded), notes)]
     movies = Movies(options.videos or (source if source.is_dir() else source.parent), out)
     if options.threshold is not None:
         check_threshold(options.threshold)
@@ -57,7 +57,7 @@ def read_csv_labels(source: Path, options: CsvOptions, out: Path, notes: Notes) 
     return with_subjects(recordings, options.subjects, movies, notes) if options.subjects else recordings
 
 
-def _read_frames(tables: Sequence[Table], movies: Movies, options: CsvOptions, notes: Notes) -> list[Recording]:
+def _read_frames(tables: Sequence[TextTable], movies: Movies, options: CsvOptions, notes: Notes) -> list[Recording]:
     """Return the recordings of tables with a row for each frame."""
     labels = [
         part for table in tables for part in read_frame_labels(table, options.aus, options.missing, options.levels)
@@ -72,7 +72,7 @@ def _read_frames(tables: Sequence[Table], movies: Movies, options: CsvOptions, n
     return [_frame_recording(part, v, media[v], first, options, notes) for part, v in videos if v in media]
 
 
-def _read_events(tables: Sequence[Table], movies: Movies, options: CsvOptions, notes: Notes) -> list[Recording]:
+def _read_events(tables: Sequence[TextTable], movies: Movies, options: CsvOptions, notes: Notes) -> list[Recording]:
     """Return the recordings of tables with a row for each event."""
     videos: list[VideoEvents] = []
     intensities = False
@@ -205,7 +205,7 @@ def _frame_recording(
     return Recording(video, media, part.aus, occurrence, intensity, part.path, part.subject, rows=files)
 
 
-def _note_columns(tables: Sequence[Table], aus: Sequence[str], notes: Notes) -> None:
+def _note_columns(tables: Sequence[TextTable], aus: Sequence[str], notes: Notes) -> None:
     """Note the columns that are not read: none of the chosen AUs, or known for another content."""
     used = {"video", "frame", "subject", *(au.lower() for au in aus)}
     names = dict.fromkeys(name for table in tables for name in table.header if name.lower() not in used)

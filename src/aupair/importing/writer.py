@@ -33,7 +33,7 @@ Transfer = Literal["link", "copy", "none"]
 
 
 class WriteOptions(NamedTuple):
-    """How to write: the data folder, what to do with videos, and what to accept."""
+    """Options of writing: the data folder, the transfer of videos, and what is accepted."""
 
     out: Path
     transfer: Transfer = "link"
@@ -43,7 +43,7 @@ class WriteOptions(NamedTuple):
 
 @dataclass(frozen=True)
 class AUCounts:
-    """What was imported of an AU: videos that code it, frames with a label, with an intensity, and in which it is active."""
+    """Counts of an AU: videos that code it, frames with a label, with an intensity, and in which it is active."""
 
     au: str
     videos: int
