@@ -10,6 +10,7 @@ from aupair.aus import AFFWILD2
 from aupair.report.figures import ORANGE, Drawing
 from aupair.report.timelines import (
     SECONDS,
+    UNKNOWN,
     Series,
     _bin_means,
     _runs,
@@ -132,3 +133,17 @@ def test_the_drawing_has_a_bar_for_each_run_and_faces_above(tmp_path: Path) -> N
     assert "AU10, AU1" in drawing.description
     drawing.save_png(tmp_path / "a.png")
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("faceless", "unlabelled", "text"),
+    [(False, False, None), (True, False, "no face"), (False, True, "no label"), (True, True, "no face or no label")],
+)
+def test_the_legend_explains_what_is_grey(faceless: bool, unlabelled: bool, text: str | None) -> None:
+    marks = np.zeros((2, 6, 1), bool)
+    marks[0, 2], marks[1, 4] = True, unlabelled
+    strips = {"truth": [(marks[0], ORANGE), (marks[1], UNKNOWN)]}
+    y_hat, no_face = np.zeros((6, 1)), np.arange(6) == (0 if faceless else 9)
+    figure = draw_timeline(Series(("AU9",), np.arange(6.0), y_hat, y_hat + 1, no_face, strips), "a").figure
+    texts = [entry.get_text() for entry in figure.legends[0].get_texts()]
+    assert texts[2:] == ([text] if text else [])

@@ -190,8 +190,10 @@ def _legend(figure: Figure, series: Series) -> None:
     ]
     if series.extremes:
         handles.append(Patch(color=BLUE, alpha=0.12, label="lowest to highest y_hat"))
-    if series.no_face.any():
-        handles.append(Patch(color=UNKNOWN, label="no face"))
+    layers = [layer for strip in series.strips.values() for layer in strip]
+    unlabelled = any(colour == UNKNOWN and mask.any() for mask, colour in layers)
+    if unknown := ["no face"] * bool(series.no_face.any()) + ["no label"] * unlabelled:
+        handles.append(Patch(color=UNKNOWN, label=" or ".join(unknown)))
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
 
 
