@@ -36,13 +36,11 @@ RESAMPLES = 2000
 CORPUS = SynthParams(aus=AUS)
 SETTINGS = (
     "preprocess_faces.size=64",
-    "train_pseudo_intensity.optimiser.steps=130",
-    "train_pseudo_intensity.optimiser.fold_steps=120",
     "train_pseudo_intensity.device=cpu",
     "train_uncertainty.device=cpu",
     "train_mapping.device=cpu",
 )
-"""half of the demo's steps on smaller faces; all else as in params.yaml"""
+"""smaller faces; all else as in params.yaml"""
 FACES = ("check-data", "preprocess-faces")
 TRAINING = tuple(stage.name for stage in stages.FLOW if stage.name not in (*FACES, "register-model"))
 
