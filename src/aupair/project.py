@@ -21,7 +21,7 @@ _COPIES = ("dvc.yaml", "mlflow/registry.yaml", "params/cluster.yaml")
 _GITIGNORE = """\
 # The data and everything that is computed from it: DVC keeps these, never git.
 /data
-/work/
+work/
 /reports/*
 !/reports/metrics.json
 /predictions/

@@ -41,7 +41,8 @@ _EXAMPLE = "Train_Set/<video>.txt and Validation_Set/<video>.txt"
 Side = Literal["", "left", "right"]
 """The half of the image that shows the person; empty if the movie shows one person of interest."""
 
-_EXTENSIONS = (".mp4", ".avi", ".mov", ".mkv", ".webm")
+EXTENSIONS = (".mp4", ".avi", ".mov", ".mkv", ".webm")
+"""The suffixes of movies in the data folder."""
 
 
 class Annotation(NamedTuple):
@@ -142,14 +143,14 @@ def read_layout(data: Path) -> Layout:
     movies = _group_by_name(
         (path.stem, path)
         for path in sorted((data / "videos").rglob("*"))
-        if path.suffix.lower() in _EXTENSIONS and not path.name.startswith(".") and path.is_file()
+        if path.suffix.lower() in EXTENSIONS and not path.name.startswith(".") and path.is_file()
     )
     crops = _group_by_name((path.name, path) for path in find_crops(data))
     folder, occurrences = _list_annotations(annotations, (_OCCURRENCES, *_AFFWILD2_OCCURRENCES))
     if not occurrences:
         raise _no_labels_error(annotations, folder, bool(movies or crops))
     if not (movies or crops):
-        expected = f"<video>{'|'.join(_EXTENSIONS)}, or {data / FOLDER}/<video>/00001.jpg"
+        expected = f"<video>{'|'.join(EXTENSIONS)}, or {data / FOLDER}/<video>/00001.jpg"
         raise DataError("no videos", where=data / "videos", expected=expected)
     _, intensities = _list_annotations(annotations, (_INTENSITIES, *_AFFWILD2_INTENSITIES))
     path = data / "subjects.csv"

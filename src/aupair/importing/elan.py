@@ -14,10 +14,11 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 
 from aupair.aus import check_au_names
+from aupair.data.layout import EXTENSIONS
 from aupair.errors import DataError
 from aupair.importing.events import LEVELS, Clock, CodedEvent, EventLabels, Span, label_frames
 from aupair.importing.framewise import check_threshold
-from aupair.importing.movies import EXTENSIONS, Movies
+from aupair.importing.movies import Movies
 from aupair.importing.recordings import Media, Notes, Recording, merge_recordings, natural_key
 from aupair.importing.subjects import with_subjects
 

@@ -6,13 +6,9 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from aupair.data.layout import Header, read_movie_header
+from aupair.data.layout import EXTENSIONS, Header, read_movie_header
 from aupair.errors import DataError
 from aupair.importing.recordings import Media
-
-EXTENSIONS = (".mp4", ".avi", ".mov", ".mkv", ".webm")
-"""The movies that the flow reads."""
-
 
 _SIDE = re.compile("_(left|right)$")
 

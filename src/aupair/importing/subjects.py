@@ -20,24 +20,16 @@ def with_subjects(recordings: Sequence[Recording], path: Path, movies: Movies, n
     """
     table = read_text_table(path)
     subjects: dict[str, str] = {}
+    by_name = {r.video.lower(): r.video for r in recordings}
+    by_movie = {r.media.path: r.video for r in recordings if r.movie in ("", r.video)}
     for row, (name, subject) in enumerate(zip(_names(table, "video"), _names(table, "subject"))):
-        video = _match(name, recordings, movies)
+        video = by_name.get(video_name(name).lower()) or by_movie.get(movies.find(name) or Path())
         if not video:
             notes.add("rows of --subjects that name no labelled video, without effect", name)
         elif subjects.setdefault(video, subject) != subject:
             got = f"{name}: {subject}"
             raise DataError("a video has two subjects", where=table.where(row), got=got, expected=subjects[video])
     return [replace(r, subject=subjects.get(r.video, r.subject)) for r in recordings]
-
-
-def _match(name: str, recordings: Sequence[Recording], movies: Movies) -> str:
-    """Return the video that a name means; empty if it is not labelled."""
-    own = video_name(name)
-    videos = {r.video.lower(): r.video for r in recordings}
-    if own.lower() in videos:
-        return videos[own.lower()]
-    path = movies.find(name)
-    return next((r.video for r in recordings if path == r.media.path and (r.movie or r.video) == r.video), "")
 
 
 def _names(table: TextTable, name: str) -> list[str]:
