@@ -95,7 +95,7 @@ def _frames(root: Path) -> Frames:
 
 
 def ratio_interval(counts: dict[str, Counts]) -> list[float]:
-    """Return the 95 % interval of the ratio of mean F1 on all frames, by a paired bootstrap over videos: people."""
+    """Return the 95 % interval of the ratio of mean F1 on all frames, by a paired bootstrap over people."""
     weights = draw_resamples(len(counts["full"].frames), RESAMPLES, (0,))
     ours, full = (f1(counts[name].weighted(weights)).mean(axis=-1) for name in ("partial", "full"))
     return percentile_interval(ours / full)

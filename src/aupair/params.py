@@ -157,7 +157,7 @@ class Evaluate(Record):
     tie: Share = 0.01
     """an AU's mapping with uncertainty is chosen if it is better by more than this on `select`"""
     bootstrap: Positive = 1000
-    """resamples of the videos behind each interval"""
+    """resamples of the people behind each interval"""
     protocol: Literal["ours", "paper"] = "ours"
     """paper: choose on `validation`, as the authors did; the rows are then marked"""
     seed: int = 0

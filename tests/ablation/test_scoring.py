@@ -59,9 +59,11 @@ def test_the_threshold_of_y_hat_is_chosen_on_select_alone(run: FinishedRun) -> N
         np.testing.assert_array_equal(run.decide(rule), other.decide(rule))
 
 
-def test_a_score_has_a_count_for_each_video_and_the_evidence_of_both_splits(run: FinishedRun) -> None:
+def test_a_score_has_a_count_for_each_person_and_the_evidence_of_both_splits(run: FinishedRun) -> None:
     result = run.score("value-lowest")
-    assert len(result["counts"]["validation"].frames) == len(np.unique(annotated_cells(run.frames, "validation").video))
+    assert len(result["counts"]["validation"].frames) == len(
+        np.unique(annotated_cells(run.frames, "validation").person)
+    )
     assert result["evidence"]["select"].keys() == result["evidence"]["validation"].keys()
 
 

@@ -87,23 +87,26 @@ def naive_f1(truth: np.ndarray, decisions: np.ndarray) -> float:
     return float(np.mean(values))
 
 
-def test_a_comparison_is_that_of_a_loop_over_resamples_of_videos(evaluation: Evaluation) -> None:
-    frames, trial, *_ = world()
-    cells = annotated_cells(frames, "validation")
-    drawn = draw_resamples(3, QUICK.bootstrap, (QUICK.seed, SPLITS.index("validation")))
+@pytest.mark.parametrize("people", [(3, 4, 5), (3, 4, 3)])
+def test_a_comparison_is_that_of_a_loop_over_people_whose_clips_are_drawn_together(people: tuple[int, ...]) -> None:
+    frames, trial, pairs, conditions = world()
+    subject = np.array([0, 1, 2, *people, 6, 7, 8], np.int32)[frames.video]
+    frames = replace(frames, subject=subject)
+    evaluation = evaluate_trials(frames, [trial], pairs, conditions, QUICK)
+    cells = annotated_cells(frames, "select")
+    names = sorted(set(people))
+    drawn = draw_resamples(len(names), QUICK.bootstrap, (QUICK.seed, SPLITS.index("select")))
     decided = {}
     for name, raw in zip(("no-uncertainty", "P1"), filled_outputs(trial, frames)):
         side = "without_uncertainty" if name == "no-uncertainty" else "with_uncertainty"
         decided[name] = raw[cells.rows] >= np.array([evaluation.selection[au][side]["threshold"] for au in AFFWILD2])
     gaps = []
     for weights in drawn:
-        rows = np.concatenate([np.tile(np.flatnonzero(cells.video == 6 + v), w) for v, w in enumerate(weights)])
+        rows = np.concatenate([np.tile(np.flatnonzero(subject[cells.rows] == p), w) for p, w in zip(names, weights)])
         f1 = {name: naive_f1(cells.truth[rows], own[rows]) for name, own in decided.items()}
         gaps.append(f1["P1"] - f1["no-uncertainty"])
     one = next(
-        c
-        for c in evaluation.metrics["comparisons"]
-        if (c["name"], c["split"]) == ("P1-no-uncertainty.f1", "validation")
+        c for c in evaluation.metrics["comparisons"] if (c["name"], c["split"]) == ("P1-no-uncertainty.f1", "select")
     )
     np.testing.assert_allclose(one["interval"], np.quantile(gaps, [0.025, 0.975]))
     assert one["probability"] == pytest.approx((np.array(gaps) > 0).mean() + 0.5 * (np.array(gaps) == 0).mean())

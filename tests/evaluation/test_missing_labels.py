@@ -125,7 +125,7 @@ def test_a_threshold_is_tuned_on_the_labelled_frames_of_its_au_alone(case: Case)
             entry = case.evaluation.selection[au]
             assert entry[side]["threshold"] == expected
             assert entry["positives"] == sum(frames.labels[rows, k] == 1)
-            assert entry["videos"] == len({frames.video[r] for r in rows})
+            assert entry["people"] == len({frames.subject[r] for r in rows})
 
 
 def test_the_constants_are_chosen_on_the_labelled_frames_of_fit(case: Case) -> None:
@@ -279,7 +279,7 @@ def test_an_au_without_a_label_is_undefined_and_the_others_are_chosen_as_before(
     entry = store._plain(result.selection)[name]
     assert (entry["mapping"], entry["threshold"]) == ("without_uncertainty", 0.5)
     assert (entry["difference"], entry["probability_with_better"]) == (None, None)
-    assert (entry["difference_interval"], entry["positives"], entry["videos"]) == ([None, None], 0, 0)
+    assert (entry["difference_interval"], entry["positives"], entry["people"]) == ([None, None], 0, 0)
     assert [line for line in lines if name in line] == [
         f"{split}: {name} not labelled: figures are undefined there, and no choice can be based on it"
         for split in ("select", "validation")
@@ -315,7 +315,7 @@ def test_aus_with_too_few_kinds_of_labels_are_logged() -> None:
     evaluate(few, trial, {s: some(few, s) for s in SPLITS}, conditions, log=Listening())
     assert lines[:2] == [
         "select: AU1 never inactive: F1 is that of guessing, and no choice can be based on it",
-        "select: AU3 labelled in a single video: intervals say nothing of other videos",
+        "select: AU3 labelled for a single person: intervals say nothing of other people",
     ]
 
 

@@ -123,7 +123,7 @@ def _drawing(tree: Mapping[str, Any]) -> "Drawing":
         figures, is_reference = row["validation"], row["name"] == REFERENCE
         marks |= {REFERENCE: figures["f1"]} if is_reference else {}
         lines.append(Interval(row["text"], figures["f1"], figures["intervals"]["f1"], RED if is_reference else BLUE))
-    return intervals(lines, "Mean F1 of every row", "mean F1 on validation, 95 % intervals over videos", marks)
+    return intervals(lines, "Mean F1 of every row", "mean F1 on validation, 95 % intervals over people", marks)
 
 
 def _settings(tree: Mapping[str, Any]) -> Table:

@@ -1,4 +1,4 @@
-"""The decisions of a finished run by every decision rule, their counts per video, and the scores computed from these."""
+"""The decisions of a finished run by every decision rule, their counts per person, and the scores computed from these."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -79,13 +79,13 @@ class FinishedRun:
         """Score a decision rule.
 
         Returns:
-            aus: the names of the AUs; frames: see metrics.json; counts: the counts per video of select and validation; evidence: the figures of
+            aus: the names of the AUs; frames: see metrics.json; counts: the counts per person of select and validation; evidence: the figures of
             EVIDENCE by split; cost: see `_rule_cost`.
         """
         decisions, counts = self.decide(rule), {}
         for split in SPLITS:
             cells = annotated_cells(self.frames, split)
-            counts[split] = count_decisions(decisions[cells.rows], cells.truth, cells.video, cells.counted)
+            counts[split] = count_decisions(decisions[cells.rows], cells.truth, cells.person, cells.counted)
         trees = {"select": self.metrics["select"], "validation": self.metrics}
         evidence = {
             split: {name: reduce(getitem, path, tree) for name, path in EVIDENCE.items()}
@@ -128,7 +128,7 @@ class FinishedRun:
                 raw = raw - _person_percentile(raw, frames, level)
             raw = fill_nearest(raw, frames.ok, frames.video)
             decisions = raw >= tune_thresholds(raw[cells.rows], cells.truth, cells.counted)
-            counts = count_decisions(decisions[cells.rows], cells.truth, cells.video, cells.counted)
+            counts = count_decisions(decisions[cells.rows], cells.truth, cells.person, cells.counted)
             score = np.nan_to_num(au_score(counts.total()))  # 0 for an AU without a label: its first threshold stays
             better = score > best_score
             best_score, best = np.where(better, score, best_score), np.where(better, decisions, best)
@@ -164,9 +164,9 @@ def row_figures(
     """Return a row's figures with 95 % intervals, and its difference from the reference.
 
     Args:
-        counts, reference: counts of the same videos; all rows use the same resamples.
+        counts, reference: counts of the same people; all rows use the same resamples.
         aus: the names of the AUs.
-        draws: bootstrap resamples of the videos.
+        draws: bootstrap resamples of the people.
     """
     weights = draw_resamples(len(counts.frames), draws, seed)
     total, drawn = challenge_figures(counts.total()), challenge_figures(counts.weighted(weights))

@@ -41,7 +41,7 @@ class Decisions:
         active: (n, A) bool, whether the AU was decided to be active.
         truth: (n, A) bool, whether the AU is active.
         counted: (n, A) bool, whether there is a label.
-        video: (n,) int32.
+        person: (n,) int32.
         rankings: values to rank the cells by, (n, A) each; the lowest are left out first. confidence: P(the decision
             is right); margin: the distance to the threshold; certainty: the rank of -sigma among the n frames, since
             sigmas of different AUs are not compared.
@@ -51,7 +51,7 @@ class Decisions:
     active: np.ndarray
     truth: np.ndarray
     counted: np.ndarray
-    video: np.ndarray
+    person: np.ndarray
     rankings: dict[str, np.ndarray]
 
     @property
@@ -60,8 +60,8 @@ class Decisions:
         return self.active != self.truth
 
     def count(self, selected: np.ndarray) -> Counts:
-        """Count right and wrong decisions among selected cells, (n, A) bool, for each video."""
-        return metrics.count_decisions(self.active, self.truth, self.video, self.counted & selected)
+        """Count right and wrong decisions among selected cells, (n, A) bool, for each person."""
+        return metrics.count_decisions(self.active, self.truth, self.person, self.counted & selected)
 
 
 def rank_decisions(
@@ -71,7 +71,7 @@ def rank_decisions(
     with_face = frames.ok[cells.rows]
     rows = cells.rows[with_face]
     rankings = {"confidence": confidence[rows], "margin": margin[rows], "certainty": -rankdata(sigma[rows], axis=0)}
-    labels = cells.truth[with_face], cells.counted[with_face], cells.video[with_face]
+    labels = cells.truth[with_face], cells.counted[with_face], cells.person[with_face]
     return Decisions(cells.aus, active[rows], *labels, rankings)
 
 
@@ -163,7 +163,7 @@ def _selective_risk(decisions: Decisions, params: Evaluate) -> dict[str, Any]:
         table: a row for each ranking and coverage: name, way (the ranking), coverage, mean F1, accuracy over the kept
             cells, and per_au f1, accuracy, and positives: the share of active cells among the kept.
         gain_at_80: f1 and accuracy of `confidence` minus those of `random` at coverage .8: difference, interval,
-            probability; a paired bootstrap over videos, in which the cells that are kept stay the same.
+            probability; a paired bootstrap over people, in which the cells that are kept stay the same.
     """
     table, compared = [], {}
     for ranking in _RANKINGS:
@@ -174,7 +174,7 @@ def _selective_risk(decisions: Decisions, params: Evaluate) -> dict[str, Any]:
             if share == _COMPARED_SHARE:
                 compared[ranking] = counts
     seed = (params.seed, SPLITS.index("validation"))
-    weights = draw_resamples(len(np.unique(decisions.video)), params.bootstrap, seed)
+    weights = draw_resamples(len(np.unique(decisions.person)), params.bootstrap, seed)
     gains = {}
     for name, figure in (("f1", metrics.f1), ("accuracy", metrics.accuracy)):
         sides = [compared[ranking] for ranking in ("confidence", "random")]
@@ -247,7 +247,7 @@ def _lowest(number: int, *keys: np.ndarray) -> np.ndarray:
 
 
 def _count_kept(decisions: Decisions, ranking: str, share: float, seed: int) -> list[Counts]:
-    """Count the right and wrong decisions among the kept cells of each video.
+    """Count the right and wrong decisions among the kept cells of each person.
 
     Returns:
         One entry, or one for each random draw where `ranking` is random.

@@ -1,4 +1,7 @@
-"""A bootstrap over videos: intervals of figures and of their differences."""
+"""A bootstrap over people: intervals of figures and of their differences.
+
+The frames of a person resemble each other, also those of different clips, so that all clips of a person are drawn together.
+"""
 
 from collections.abc import Iterable
 from typing import Any, SupportsFloat
@@ -6,9 +9,9 @@ from typing import Any, SupportsFloat
 import numpy as np
 
 
-def draw_resamples(videos: int, draws: int, seed: Iterable[int]) -> np.ndarray:
-    """Draw how often each video is in a bootstrap resample of videos: (draws, videos) int64, rows sum to `videos`."""
-    return np.random.default_rng(list(seed)).multinomial(videos, np.full(videos, 1 / videos), size=draws)
+def draw_resamples(people: int, draws: int, seed: Iterable[int]) -> np.ndarray:
+    """Draw how often each person is in a bootstrap resample of people: (draws, people) int64, rows sum to `people`."""
+    return np.random.default_rng(list(seed)).multinomial(people, np.full(people, 1 / people), size=draws)
 
 
 def percentile_interval(values: np.ndarray) -> list[float]:
@@ -21,7 +24,7 @@ def percentile_interval(values: np.ndarray) -> list[float]:
 
 
 def paired_difference(a: SupportsFloat, b: SupportsFloat, draws: tuple[np.ndarray, np.ndarray]) -> dict[str, Any]:
-    """Return the difference of two figures with an interval, by a paired bootstrap over videos.
+    """Return the difference of two figures with an interval, by a paired bootstrap over people.
 
     Args:
         a, b: a number each.

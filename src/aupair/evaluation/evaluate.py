@@ -169,25 +169,25 @@ def _check(frames: Frames, trials: Sequence[Trial], target: str, log: Log) -> No
         if not usable.any():
             got, todo = "no annotated frame with a face", "give the split more subjects in data/splits.csv"
             raise DataError("a split cannot be scored", where=f"split {split}", got=got, expected="some", todo=todo)
-        _log_gaps(frames.aus, split, frames.labels[usable], frames.video[usable], log)
+        _log_gaps(frames.aus, split, frames.labels[usable], frames.subject[usable], log)
         if split in SCORED_SPLITS and not frames.labelled[own].all(axis=1).any():
             log.line(f"{split}: no frame has the labels of all AUs: exact match and the 2021 score are undefined there")
 
 
-def _log_gaps(aus: Sequence[str], split: str, labels: np.ndarray, video: np.ndarray, log: Log) -> None:
+def _log_gaps(aus: Sequence[str], split: str, labels: np.ndarray, person: np.ndarray, log: Log) -> None:
     """Log the AUs that have too few labels to choose or to score by.
 
     Args:
-        labels, video: (n, A) and (n,), of the frames with a face.
+        labels, person: (n, A) and (n,), of the frames with a face.
     """
     labelled, active = (labels != NOT_ANNOTATED).any(0), (labels >= 1).any(0)
-    videos = np.array([len(np.unique(video[own != NOT_ANNOTATED])) for own in labels.T])
+    people = np.array([len(np.unique(person[own != NOT_ANNOTATED])) for own in labels.T])
     gaps = {
         "not labelled: figures are undefined there, and no choice can be based on it": ~labelled,
         "never active: F1 is 0 there, and no choice can be based on it": labelled & ~active,
         "never inactive: F1 is that of guessing, and no choice can be based on it": active & ~(labels == 0).any(0),
-        "labelled in a single video: intervals say nothing of other videos": (videos == 1)
-        & (len(np.unique(video)) > 1),
+        "labelled for a single person: intervals say nothing of other people": (people == 1)
+        & (len(np.unique(person)) > 1),
     }
     for text, lacking in gaps.items():
         if lacking.any():

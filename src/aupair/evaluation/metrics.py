@@ -1,6 +1,6 @@
 """The metrics.
 
-Decisions and levels are summed once for each video. A bootstrap draws videos, so that it only weights these sums and does
+Decisions and levels are summed once for each person. A bootstrap draws people, so that it only weights these sums and does
 not read the frames again.
 
 A cell is one AU in one frame. A cell without a label is not counted: the figures of an AU go over its own labelled frames, and
@@ -25,14 +25,14 @@ _ROUNDING = 1e-10
 
 @dataclass(frozen=True)
 class _Sums:
-    """Arrays of sums; their leading axes are videos, resamples, or nothing."""
+    """Arrays of sums; their leading axes are people, resamples, or nothing."""
 
     def weighted(self, weights: np.ndarray) -> Self:
-        """Return the sums over videos with weights (..., V): how often each video was drawn."""
+        """Return the sums over people with weights (..., P): how often each person was drawn."""
         return type(self)(*(np.tensordot(weights, values, 1) for values in vars(self).values()))
 
     def total(self) -> Self:
-        """Return the sums over videos."""
+        """Return the sums over people."""
         return type(self)(*(values.sum(0) for values in vars(self).values()))
 
 
@@ -66,20 +66,20 @@ class LevelSums(_Sums):
 
 
 def count_decisions(
-    decisions: np.ndarray, truth: np.ndarray, video: np.ndarray, counted: np.ndarray | None = None
+    decisions: np.ndarray, truth: np.ndarray, person: np.ndarray, counted: np.ndarray | None = None
 ) -> Counts:
-    """Count right and wrong decisions for each video.
+    """Count right and wrong decisions for each person.
 
     Args:
         decisions: (n, A) bool.
         truth: (n, A) bool, whether the AU is active.
-        video: (n,) int, any numbers; V of them are different.
+        person: (n,) int, any numbers; P of them are different.
         counted: (n, A) bool, the cells that are counted; None: all.
 
     Returns:
-        Counts with the leading axis V.
+        Counts with the leading axis P.
     """
-    names, index = np.unique(video, return_inverse=True)
+    names, index = np.unique(person, return_inverse=True)
     counted = np.ones(truth.shape, bool) if counted is None else counted
     complete = counted.all(1)
     kind = 3 - 2 * decisions.astype(np.int64) - truth  # 0 tp, 1 fp, 2 fn, 3 tn
@@ -90,25 +90,25 @@ def count_decisions(
     return Counts(cells, of_complete, exact, np.bincount(index[complete], minlength=len(names)))
 
 
-def _count_kinds(kind: np.ndarray, index: np.ndarray, counted: np.ndarray, videos: int) -> np.ndarray:
-    """Count the cells of each kind, (n, A) int from 0 to 3, for each video and AU: (V, A, 4)."""
+def _count_kinds(kind: np.ndarray, index: np.ndarray, counted: np.ndarray, people: int) -> np.ndarray:
+    """Count the cells of each kind, (n, A) int from 0 to 3, for each person and AU: (P, A, 4)."""
     places = [(4 * index + own)[use] for own, use in zip(kind.T, counted.T)]
-    return np.stack([np.bincount(own, minlength=4 * videos).reshape(-1, 4) for own in places], axis=1)
+    return np.stack([np.bincount(own, minlength=4 * people).reshape(-1, 4) for own in places], axis=1)
 
 
-def sum_levels(raw: np.ndarray, level: np.ndarray, video: np.ndarray, counted: np.ndarray | None = None) -> LevelSums:
-    """Compute the sums of outputs and levels for each video.
+def sum_levels(raw: np.ndarray, level: np.ndarray, person: np.ndarray, counted: np.ndarray | None = None) -> LevelSums:
+    """Compute the sums of outputs and levels for each person.
 
     Args:
         raw: (n, A) float, clamped here; NaN (a video without a face) is 0.
         level: (n, A) int, 0..5.
-        video: (n,) int, any numbers; V of them are different.
+        person: (n,) int, any numbers; P of them are different.
         counted: (n, A) bool, the cells that are counted; None: all.
 
     Returns:
-        LevelSums with the leading axis V, in the order of the numbers.
+        LevelSums with the leading axis P, in the order of the numbers.
     """
-    names, index = np.unique(video, return_inverse=True)
+    names, index = np.unique(person, return_inverse=True)
     counted = np.ones(level.shape, bool) if counted is None else counted
     outputs, columns = np.nan_to_num(clamp_levels(raw)).astype(np.float64), []
     for x, y, use in zip(outputs.T, level.astype(np.float64).T, counted.T):

@@ -40,7 +40,7 @@ class _Target:
 
     Attributes:
         constants: constant guesses (A,) by name, from the annotated frames of fit.
-        add_up: returns the sums of a candidate for each video.
+        add_up: returns the sums of a candidate for each person.
         means: figures over all AUs from sums, (...,) each; they get an interval.
         each_au: figures of each AU from sums, (..., A) each; they get an interval.
         without_interval: more figures of each AU, (A,) each, from the total of a candidate.
@@ -74,7 +74,7 @@ def score_rows(
     rows, comparisons = [], []
     for split in SCORED_SPLITS:
         own = cells[split]
-        weights = draw_resamples(len(np.unique(own.video)), params.bootstrap, (params.seed, SPLITS.index(split)))
+        weights = draw_resamples(len(np.unique(own.person)), params.bootstrap, (params.seed, SPLITS.index(split)))
         totals, draws = {}, {}
         for name, candidate in _candidates(parts, cells["fit"], own, raws, choice).items():
             sums = parts.add_up(candidate, own)
@@ -113,7 +113,7 @@ def _candidates(
 def _each_au(
     parts: _Target, aus: Sequence[str], sums: Any, weights: np.ndarray, columns: dict[str, np.ndarray]
 ) -> dict[str, dict[str, Any]]:
-    """Return AU -> figure -> value, with intervals from resamples by weights (B, V) for the figures in `each_au`."""
+    """Return AU -> figure -> value, with intervals from resamples by weights (B, P) for the figures in `each_au`."""
     trees: dict[str, dict[str, Any]] = {key: metrics.by_au(values, aus) for key, values in columns.items()}
     draws = parts.each_au(sums.weighted(weights))
     for key, values in parts.each_au(sums.total()).items():
@@ -128,9 +128,9 @@ def constant_decisions(truth: np.ndarray, counted: np.ndarray) -> dict[str, np.n
     On rare AUs they score high, so every table shows them. The better one has the higher 1/2 (F1 + accuracy) on the labelled
     cells of `fit`, truth and counted (n, A) bool; inactive on a tie, or without a label.
     """
-    one_video = np.zeros(len(truth), int)
+    one_person = np.zeros(len(truth), int)
     guesses = [np.full(truth.shape[1], guess) for guess in (False, True)]
-    counts = [metrics.count_decisions(np.broadcast_to(g, truth.shape), truth, one_video, counted) for g in guesses]
+    counts = [metrics.count_decisions(np.broadcast_to(g, truth.shape), truth, one_person, counted) for g in guesses]
     scores = [metrics.au_score(part.total()) for part in counts]
     return {"all-zero": guesses[0], "all-one": guesses[1], "best-constant": scores[1] > scores[0]}
 
@@ -170,7 +170,7 @@ _TARGETS = {
     "occurrence": _Target(
         constants=lambda fit: constant_decisions(fit.truth, fit.counted),
         add_up=lambda row, cells: metrics.count_decisions(
-            row.output >= row.thresholds, cells.truth, cells.video, cells.counted
+            row.output >= row.thresholds, cells.truth, cells.person, cells.counted
         ),
         means=metrics.challenge_figures,
         each_au=lambda counts: {"f1": metrics.f1(counts)},
@@ -180,7 +180,7 @@ _TARGETS = {
     ),
     "intensity": _Target(
         constants=lambda fit: _constant_levels(fit.level, fit.counted),
-        add_up=lambda row, cells: metrics.sum_levels(row.output, cells.level, cells.video, cells.counted),
+        add_up=lambda row, cells: metrics.sum_levels(row.output, cells.level, cells.person, cells.counted),
         means=lambda sums: {name: metrics.mean_over_aus(figure(sums)) for name, figure in _LEVEL_FIGURES.items()},
         each_au=lambda sums: {name: figure(sums) for name, figure in _LEVEL_FIGURES.items()},
         without_interval=lambda *_: {},

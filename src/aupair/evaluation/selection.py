@@ -75,14 +75,14 @@ class Cells:
         aus: the names of the AUs.
         split: the name of the split.
         rows: (n,) int64, the rows of these frames in `Frames`.
-        video: (n,) int32, the video of each frame.
+        person: (n,) int32, the person of each frame.
         level: (n, A) int8, 0 or 1, or 0..5 if the target is intensity; -1 without a label.
     """
 
     aus: tuple[str, ...]
     split: str
     rows: np.ndarray
-    video: np.ndarray
+    person: np.ndarray
     level: np.ndarray
 
     @property
@@ -96,13 +96,13 @@ class Cells:
         return self.level != NOT_ANNOTATED
 
     def count(self, raw: np.ndarray, thresholds: np.ndarray) -> Counts:
-        """Count right and wrong decisions raw >= threshold for each video.
+        """Count right and wrong decisions raw >= threshold for each person.
 
         Args:
             raw: (N, A), with frames without a face filled by `fill_nearest`.
             thresholds: (A,).
         """
-        return count_decisions(raw[self.rows] >= thresholds, self.truth, self.video, self.counted)
+        return count_decisions(raw[self.rows] >= thresholds, self.truth, self.person, self.counted)
 
 
 @dataclass(frozen=True)
@@ -195,7 +195,7 @@ def read_trial(frames: Frames, number: int, *, f: Path, h: Path, features: Path,
 def annotated_cells(frames: Frames, split: str) -> Cells:
     """Return the frames of a split that have a label of at least one AU, those without a face included."""
     rows = np.flatnonzero(frames.of_split(split) & frames.labelled.any(axis=1))
-    return Cells(frames.aus, split, rows, frames.video[rows], frames.labels[rows])
+    return Cells(frames.aus, split, rows, frames.subject[rows], frames.labels[rows])
 
 
 def filled_outputs(trial: Trial, frames: Frames) -> tuple[np.ndarray, np.ndarray]:
@@ -220,7 +220,7 @@ def choose_mappings(trial: Trial, frames: Frames, cells: Cells, params: Evaluate
     counts = [cells.count(raw, own) for raw, own in zip(raws, thresholds)]
     sums = []
     if target == "intensity":
-        sums = [sum_levels(raw[cells.rows], cells.level, cells.video, cells.counted) for raw in raws]
+        sums = [sum_levels(raw[cells.rows], cells.level, cells.person, cells.counted) for raw in raws]
     scores = [part["icc" if sums else "score"] for part in _figures(counts, sums)]
     uses = scores[1] - scores[0] > params.tie
     chosen = cells.count(np.where(uses, raws[1], raws[0]), np.where(uses, thresholds[1], thresholds[0]))
@@ -242,7 +242,7 @@ def best_trial(choices: list[Choice]) -> int:
 
 
 def _figures(counts: list[Counts], sums: list[LevelSums]) -> list[dict[str, np.ndarray]]:
-    """Return the scores of each mapping, (A,) each, from counts per video, and from sums of levels if `sums` has them."""
+    """Return the scores of each mapping, (A,) each, from counts per person, and from sums of levels if `sums` has them."""
     totals = [part.total() for part in counts]
     figures = [{"f1": f1(total), "accuracy": accuracy(total), "score": au_score(total)} for total in totals]
     for side, part in zip(figures, sums):
@@ -256,7 +256,7 @@ def _evidence(
     """Return the entry of each AU in selection.json: the scores of both mappings, and evidence that one is better.
 
     The interval of the difference and `probability_with_better`, the probability that the mapping with uncertainty has the
-    higher score, come from a paired bootstrap over videos. `videos` have a label of the AU.
+    higher score, come from a paired bootstrap over people. `people` have a label of the AU.
 
     Args:
         sums: sums of levels of both mappings, from which ICC is computed; empty if the target is occurrence.
@@ -281,7 +281,7 @@ def _evidence(
                 "difference_interval": better["interval"],
                 "probability_with_better": better["probability"],
                 "positives": int(cells[:, au, [0, 2]].sum()),
-                "videos": int(cells[:, au].any(axis=1).sum()),
+                "people": int(cells[:, au].any(axis=1).sum()),
             }
         )
     return evidence
