@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from aupair import __version__
-from aupair.cli import ablation, distill, importing, init, pipeline, registry
+from aupair.cli import ablation, distill, importing, init, pipeline, registry, synth
 from aupair.errors import AupairError
 from aupair.extras import missing_packages_named
 
@@ -34,6 +34,7 @@ app.command(
     epilog="Examples: `aupair distill`, `aupair distill --trial 1 --register`, "
     "`aupair distill --set train_pseudo_intensity.network.width=.0625`"
 )(distill.distill)
+app.command(epilog=synth.EPILOG)(synth.synth)
 
 NEXT_STEPS = """\
 everything on one page    reports/report.html
@@ -133,47 +134,6 @@ def report(
     from aupair.store import read_json
 
     show_lines(headline(read_json(root / "reports" / "metrics.json")), NEXT_STEPS)
-
-
-@app.command(
-    epilog="Examples: `aupair synth data --subjects 24 --clips 1 --seconds 5 --seed 0`, "
-    "`aupair synth own --aus AU18,AU33,AU43 --labelled .2`"
-)
-def synth(
-    directory: Annotated[Path, typer.Argument(help="A new or empty folder.")],
-    subjects: Annotated[
-        int, typer.Option(min=4, max=999, help="People: half in fit, a quarter in select, a quarter in validation.")
-    ] = 96,
-    clips: Annotated[int, typer.Option(min=1, max=9, help="Videos of each person.")] = 1,
-    seconds: Annotated[float, typer.Option(min=1, help="Length of each video.")] = 6.5,
-    fps: Annotated[float, typer.Option(min=5, max=60, help="Frames per second.")] = 10.0,
-    seed: Annotated[int, typer.Option(min=0, help="Random seed; each seed creates other people.")] = 0,
-    aus: Annotated[
-        str, typer.Option(metavar="AU,AU...", help="The AUs that people show; by default Aff-Wild2's twelve.")
-    ] = "",
-    labelled: Annotated[
-        float,
-        typer.Option(
-            min=0.01,
-            max=1,
-            help="Share of the frames that is labelled, drawn for each AU in stretches; the rest is -1.",
-        ),
-    ] = 1.0,
-) -> None:
-    """Write a synthetic corpus: videos, annotations, subjects, splits, conditions.
-
-    With Aff-Wild2's AUs and all labels its layout is that of Aff-Wild2, otherwise the flow's own.
-    """
-    from aupair.console import ConsoleLog
-    from aupair.extras import require
-    from aupair.synth.corpus import SynthParams, synthesise
-
-    require("skimage")  # the processes that draw would fail one by one
-    params = SynthParams(subjects=subjects, clips=clips, seconds=seconds, fps=fps, seed=seed, labelled=labelled)
-    if aus:
-        params = params.model_copy(update={"aus": tuple(name.strip() for name in aus.split(","))})
-    synthesise(directory, params, ConsoleLog())
-    typer.echo(f"{directory}: {subjects} people, {subjects * clips} videos")
 
 
 @app.command(epilog="Example: `aupair split data --select .2 --validation .2 --seed 0`")

@@ -16,12 +16,15 @@ import numpy as np
 from pydantic import Field
 
 from aupair.aus import AFFWILD2
-from aupair.errors import DataError
+from aupair.errors import DataError, ParamsError
 from aupair.log import SILENT, Log
 from aupair.record import Record
 from aupair.store import atomic
 from aupair.synth import covers, labels, regions, script, subject
+from aupair.synth.camera import Camera, draw_camera
 from aupair.synth.expression import check_repertoire
+from aupair.synth.habits import plan_events
+from aupair.synth.options import Coder, CoverHabits, People
 from aupair.synth.portrait import SIZE
 
 TURN = ("fit", "select", "fit", "validation")
@@ -45,6 +48,11 @@ class SynthParams(Record):
     """the AUs that the people show and that are labelled"""
     labelled: Annotated[float, Field(gt=0, le=1)] = 1.0
     """share of the frames for which an AU is labelled, drawn for each AU in stretches"""
+    people: People = People()
+    coder: Coder = Coder()
+    covers: CoverHabits = CoverHabits()
+    cameras: bool = False
+    """whether each clip has a camera of its own, some of them in select and validation only"""
     workers: Annotated[int, Field(ge=0)] = 0
     """processes, one subject each; 0: one a core"""
 
@@ -62,6 +70,8 @@ class _Clip:
     """(N,) seconds"""
     intensity: np.ndarray
     """(N, A) 0..5"""
+    coded: np.ndarray
+    """(N, A) 0..5, as the coder sees it"""
     poses: list[script.Pose]
     blink: np.ndarray
     """(N,) 0..1"""
@@ -69,7 +79,9 @@ class _Clip:
     light: np.ndarray
     """(N, 2) brightness; its slope from left to right"""
     noise: float
-    """standard deviation of the camera's noise, grey levels"""
+    """standard deviation of the noise, grey levels"""
+    camera: Camera | None
+    """the camera, where it is not the demo's"""
 
 
 def synthesise(directory: Path, params: SynthParams, log: Log = SILENT) -> None:
@@ -80,6 +92,10 @@ def synthesise(directory: Path, params: SynthParams, log: Log = SILENT) -> None:
         ParamsError: an AU cannot be drawn.
     """
     check_repertoire(params.aus)
+    if strange := set(params.people.rare) - set(params.aus):
+        raise ParamsError(
+            "a rare AU is not shown", got=", ".join(sorted(strange)), expected=f"some of {','.join(params.aus)}"
+        )
     directory = Path(directory).resolve()
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise DataError(
@@ -135,14 +151,14 @@ def _write_subject(task: tuple[Path, SynthParams, int]) -> str:
 
     root, params, number = task
     cv2.setNumThreads(1)
-    person = subject.make_subject(np.random.default_rng([params.seed, number]), params.aus)
+    person = subject.make_subject(np.random.default_rng([params.seed, number]), params.aus, params.people.asymmetry)
     deck = script.Deck(np.random.default_rng([params.seed, number, 1]), params.aus)
     rows = []
     for clip, name in enumerate(_video_names(number, params)):
         rng = np.random.default_rng([params.seed, number, 2, clip])
         plan = plan_clip(rng, params, person, deck, split_of(number))
         rows += [f"{name},{row}\n" for row in _film(root / "videos" / f"{name}.mp4", params.fps, plan, person, rng)]
-        levels = np.floor(plan.intensity + 1e-9).astype(int)
+        levels = np.floor(plan.coded + 1e-9).astype(int)
         if params.official:
             labels.write_official_labels(root / "annotations", name, params.aus, levels, split_of(number))
         else:
@@ -162,19 +178,29 @@ def _coded(params: SynthParams, number: int, clip: int, times: np.ndarray) -> np
 def plan_clip(
     rng: np.random.Generator, params: SynthParams, person: subject.Subject, deck: script.Deck, split: str
 ) -> _Clip:
-    """Plan one clip; covers and light have random streams of their own, so that they do not change the expressions."""
+    """Plan one clip; covers, light and options have random streams of their own, so that they do not change the rest."""
     times = np.arange(round(params.seconds * params.fps)) / params.fps
-    cover_rng, light_rng = rng.spawn(2)
+    cover_rng, light_rng, *own = rng.spawn(6)
     brightness = 1 + script.wander(light_rng, times, 0.12, 5.6) + light_rng.uniform(-0.15, 0.1)
     slope = light_rng.uniform(-0.3, 0.3) + script.wander(light_rng, times, 0.14, 6.4)
+    noise = float(light_rng.uniform(0.2, 0.8))
+    events = plan_events(rng, params.seconds, deck, params.people, own[0])
+    coded = labels.code_events(own[1], events, params.coder)
+    passes = covers.plan_passes(cover_rng, params.seconds, split, person, params.covers.every)
+    if params.covers.with_expressions:
+        passes = covers.follow_expressions(own[2], passes, events, params.covers.with_expressions, split, person)
+    camera = draw_camera(own[3], split) if params.cameras else None
+    poses = script.plan_poses(rng, times)
     return _Clip(
         times=times,
-        intensity=script.intensity_curves(script.plan_expressions(rng, params.seconds, deck), times, deck.aus),
-        poses=script.plan_poses(rng, times),
+        intensity=script.intensity_curves(events, times, deck.aus),
+        coded=script.intensity_curves(coded, times, deck.aus),
+        poses=[camera.look_at(pose) for pose in poses] if camera else poses,
         blink=script.plan_blinks(rng, times),
-        passes=covers.plan_passes(cover_rng, params.seconds, split, person),
+        passes=passes,
         light=np.stack([brightness, slope], 1),
-        noise=float(light_rng.uniform(0.2, 0.8)),
+        noise=noise,
+        camera=camera,
     )
 
 
@@ -217,4 +243,5 @@ def draw_frame(
     image *= (brightness * (1 + slope * np.linspace(-1, 1, SIZE))).astype(np.float32)[:, None]
     noise = rng.standard_normal((SIZE // 2, SIZE // 2, 3), np.float32) * np.float32(plan.noise)
     image += noise.repeat(2, 0).repeat(2, 1)
-    return np.clip(image, 0, 255).astype(np.uint8), *regions.measure_hidden(person.aus, points, cover)
+    recorded = plan.camera.record(image, k) if plan.camera else np.clip(image, 0, 255).astype(np.uint8)
+    return recorded, *regions.measure_hidden(person.aus, points, cover)

@@ -1,10 +1,12 @@
 """Covers: objects that pass in front of a face or beside it, and hide some of its pixels."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from aupair.synth.portrait import IOD, SIZE
+from aupair.synth.script import Event
 from aupair.synth.sprites import DRAW, ORIGIN, Sprite, choose_palette
 from aupair.synth.subject import Subject
 
@@ -30,6 +32,8 @@ AIMS: dict[str, tuple[str, ...]] = {
 """parts of the face that a kind hides; a part that is named twice is chosen twice as often"""
 BESIDE = 0.25
 """share of the passes that hide nothing"""
+_UPPER = ("AU1", "AU2", "AU4", "AU6", "AU7", "AU43")
+"""AUs that the upper half of the face shows"""
 HALF_WIDTH = {"hand": 0.8, "mug": 0.85, "paper": 0.9, "microphone": 0.5, "strand": 0.7, "phone": 0.6}
 """how far a kind reaches to its sides, in IODs, with the arm upright"""
 
@@ -61,14 +65,20 @@ class Pass:
             return None
         return float(0.5 - 0.5 * np.cos(np.pi * min(1.0, inside / 0.2)))
 
+    def overlaps(self, other: "Pass") -> bool:
+        """Return whether both are in the picture at some time."""
+        return self.start < other.start + other.length and other.start < self.start + self.length
+
 
 FROM = {"strand": -4.0, "cap": -3.2, "glasses": -3.2, "scarf": 3.2}
 """how far above (-) or below (+) its aim a worn kind comes from, IODs"""
 
 
-def plan_passes(rng: np.random.Generator, seconds: float, split: str, subject: Subject) -> list[Pass]:
-    """Plan the passes of a clip, one in each stretch of about 1.8 seconds, independent of the expressions."""
-    count = max(1, round(seconds / 1.8))
+def plan_passes(
+    rng: np.random.Generator, seconds: float, split: str, subject: Subject, every: float = 1.8
+) -> list[Pass]:
+    """Plan the passes of a clip, one in each stretch of about `every` seconds, independent of the expressions."""
+    count = max(1, round(seconds / every))
     stretch = seconds / count
     return [_plan_pass(rng, k * stretch, stretch, split, subject) for k in range(count)]
 
@@ -78,12 +88,20 @@ def _plan_pass(rng: np.random.Generator, begin: float, stretch: float, split: st
     kind = str(rng.choice(KINDS[split]))
     aim = "beside" if rng.random() < BESIDE else str(rng.choice(AIMS[kind]))
     length = min(stretch, float(rng.uniform(0.85, 1.25)))
-    tilt = 0.1 if kind in WORN else 0.3 if aim == "beside" else 1.2 if (kind, aim) == ("hand", "upper") else 0.9
+    return _draw_pass(rng, (kind, aim), (begin, stretch - length), length, subject)
+
+
+def _draw_pass(
+    rng: np.random.Generator, what: tuple[str, str], start: tuple[float, float], length: float, subject: Subject
+) -> Pass:
+    """Draw a pass of a kind with an aim, `what`, that starts at start[0] or up to start[1] seconds later."""
+    kind, aim = what
+    tilt = 0.1 if kind in WORN else 0.3 if aim == "beside" else 1.2 if what == ("hand", "upper") else 0.9
     sprite = DRAW[kind](rng, choose_palette(rng, subject.skin, subject.hair))
     return Pass(
         kind=kind,
         aim=aim,
-        start=begin + rng.uniform(0, stretch - length),
+        start=start[0] + rng.uniform(0, start[1]),
         length=length,
         angle=float(rng.uniform(-tilt, tilt)),
         scale=float(rng.uniform(0.85, 1.1)),
@@ -91,6 +109,35 @@ def _plan_pass(rng: np.random.Generator, begin: float, stretch: float, split: st
         side=int(rng.choice([-1, 1])),
         sprite=sprite,
     )
+
+
+def follow_expressions(
+    rng: np.random.Generator,
+    passes: Sequence[Pass],
+    events: Sequence[Event],
+    share: float,
+    split: str,
+    subject: Subject,
+) -> list[Pass]:
+    """Replace a share of the passes by some that come with an expression and stay at least as long as it does.
+
+    They hide the half of the face that shows the expression, most of them are hands, and other passes give way to them.
+    """
+    short = sorted((event for event in events if event.start >= 0), key=lambda event: event.start)
+    moved: list[Pass] = []
+    rest: list[Pass] = []
+    for one, moves in zip(passes, (rng.random(len(passes)) < share).tolist()):
+        free = max([one.start - 1, *(other.start + other.length + 0.2 for other in moved)])
+        event = next((event for event in short if event.start > free), None) if moves else None
+        if event is None:
+            rest.append(one)
+            continue
+        aim = "upper" if event.au in _UPPER else "lower"
+        kinds = [kind for kind in KINDS[split] if aim in AIMS[kind]]
+        kind = "hand" if rng.random() < 0.6 else str(rng.choice(kinds))
+        length = event.end - event.start + rng.uniform(0.3, 2.0)
+        moved.append(_draw_pass(rng, (kind, aim), (event.start - 0.2, 0.3), length, subject))
+    return sorted([*moved, *(one for one in rest if not any(map(one.overlaps, moved)))], key=lambda one: one.start)
 
 
 def _placement(event: Pass, presence: float, points: np.ndarray) -> np.ndarray:

@@ -2,11 +2,14 @@
 
 import csv
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from aupair.aus import NOT_ANNOTATED
+from aupair.synth.options import Coder
+from aupair.synth.script import Event
 
 STRETCH = 2.0
 """seconds of one AU that are coded without a break"""
@@ -35,6 +38,17 @@ def coded_frames(seed: Sequence[int], count: int, share: float, times: np.ndarra
     delays = np.random.default_rng(seed).uniform(0, period - STRETCH, (number.max() + 1, count))
     since = times[:, None] - number[:, None] * period - delays[number]
     return (since >= 0) & (since < STRETCH)
+
+
+def code_events(rng: np.random.Generator, events: Sequence[Event], coder: Coder) -> list[Event]:
+    """Return the events as the coder marks them: shifted onsets and offsets, and some events missed."""
+    seen = rng.random(len(events)) >= coder.missed
+    shifts = coder.shift * rng.standard_normal((len(events), 2))
+    return [
+        replace(event, start=event.start + begin, hold=max(0.0, event.hold + end - begin))
+        for event, there, (begin, end) in zip(events, seen.tolist(), shifts.tolist())
+        if there
+    ]
 
 
 def write_labels(annotations: Path, video: str, aus: Sequence[str], levels: np.ndarray, coded: np.ndarray) -> None:

@@ -84,13 +84,19 @@ class Event:
         return self.peak * (0.5 - 0.5 * np.cos(np.pi * np.minimum(rise, fall)))
 
 
-def plan_expressions(rng: np.random.Generator, seconds: float, deck: "Deck") -> list[Event]:
-    """Plan expressions that overlap in time, so that several AUs are active at once."""
+def plan_expressions(
+    rng: np.random.Generator, seconds: float, deck: "Deck", beside: Sequence[Event] = ()
+) -> list[Event]:
+    """Plan expressions that overlap in time, so that several AUs are active at once.
+
+    Args:
+        beside: events that there are already, with which none may clash.
+    """
     events: list[Event] = []
     now = rng.uniform(0.25, 0.7)
     while now < seconds - 0.5:
         onset, hold, offset = rng.uniform([0.2, 0.12, 0.24], [0.55, 0.85, 0.7])
-        running = {e.au for e in events if e.end > now - 0.1}
+        running = {e.au for e in (*beside, *events) if e.end > now - 0.1}
         strength = rng.choice([1.7, 2.7, 3.7, 4.7, 5.6]) * rng.uniform(0.9, 1.0)
         for name, weight in deck.draw_card(running, onset + hold + offset).items():
             # The peak is above level 1; otherwise a weak card would show an AU that counts as absent.
@@ -171,15 +177,18 @@ def wander(rng: np.random.Generator, times: np.ndarray, amount: float, period: f
 
 
 def plan_poses(rng: np.random.Generator, times: np.ndarray) -> list[Pose]:
-    """Plan the head's pose at `times` (N,): small movements, and in most clips one turn to the side."""
+    """Plan the head's pose at `times` (N,): small movements, and about every ten seconds, most times, a turn to a side."""
     yaw = wander(rng, times, 0.16, 3.6)
     pitch, roll = wander(rng, times, 0.08, 4.4), wander(rng, times, 0.06, 5.2)
     x, y, scale = wander(rng, times, 5, 4.8), wander(rng, times, 4, 5.6), 1 + wander(rng, times, 0.04, 6.0)
-    turns, start, length = rng.random() < 0.7, rng.uniform(0, 1), rng.uniform(0.8, 1.5)
-    angle = rng.choice([-1, 1]) * rng.uniform(0.3, 0.5)
-    if turns:
-        begin = start * max(0.0, times[-1] - length)
-        yaw += angle * np.sin(np.pi * np.clip((times - begin) / length, 0, 1))
+    count = max(1, int(times[-1] // 10))
+    for k in range(count):
+        turns, start, length = rng.random() < 0.7, rng.uniform(0, 1), rng.uniform(0.8, 1.5)
+        angle = rng.choice([-1, 1]) * rng.uniform(0.3, 0.5)
+        if turns:
+            stretch = times[-1] / count
+            begin = k * stretch + start * max(0.0, stretch - length)
+            yaw += angle * np.sin(np.pi * np.clip((times - begin) / length, 0, 1))
     yaw = np.clip(yaw, -MAX_YAW, MAX_YAW)
     columns = zip(*(column.tolist() for column in (yaw, pitch, roll, scale, x, y)))
     return [Pose(a, b, c, s, (u, v)) for a, b, c, s, u, v in columns]

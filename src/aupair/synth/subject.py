@@ -106,8 +106,12 @@ def _close_lids(points: np.ndarray, blink: float) -> None:
             points[upper, 1], points[lower, 1] = middle - 0.015 * IOD, middle + 0.015 * IOD
 
 
-def make_subject(rng: np.random.Generator, aus: Sequence[str] = AFFWILD2) -> Subject:
-    """Draw a person's random traits and make the face at rest; it can show the AUs `aus`."""
+def make_subject(rng: np.random.Generator, aus: Sequence[str] = AFFWILD2, asymmetry: float = 0.0) -> Subject:
+    """Draw a person's random traits and make the face at rest; it can show the AUs `aus`.
+
+    Args:
+        asymmetry: how much more, at most, one side of the face shows than the other, beyond the usual .15.
+    """
     image, portrait = load_portrait()
     if rng.random() < 0.5:
         image, portrait = np.ascontiguousarray(image[:, ::-1]), mirror_landmarks(portrait)
@@ -116,9 +120,20 @@ def make_subject(rng: np.random.Generator, aus: Sequence[str] = AFFWILD2) -> Sub
     relief = expression.paint_furrows(aus, landmarks)
     face = _age(_recolour(np.clip(face, 0, 255), landmarks, rng), landmarks, relief, rng)
     count = len(aus)
-    moves = expression.displacements(aus, rng.uniform(0.8, 1.25, count), rng.uniform(-0.15, 0.15, count))
+    lean = _draw_lean(rng.spawn(1)[0], asymmetry, count)
+    moves = expression.displacements(aus, rng.uniform(0.8, 1.25, count), rng.uniform(-0.15, 0.15, count) + lean)
     depth_of_furrows = rng.uniform(0.6, 1.3, count).astype(np.float32)
-    return Subject(tuple(aus), landmarks, face, relief * depth_of_furrows[:, None, None], moves)
+    relief *= depth_of_furrows[:, None, None]
+    if asymmetry:
+        left = np.tanh((landmarks[27, 0] - np.arange(SIZE)) / (0.15 * IOD))
+        relief *= (1 + lean[:, None, None] * left).astype(np.float32)
+    return Subject(tuple(aus), landmarks, face, relief, moves)
+
+
+def _draw_lean(rng: np.random.Generator, asymmetry: float, count: int) -> np.ndarray:
+    """Draw the share by which the left half shows each AU more: (count,); most AUs lean to the person's one side."""
+    side = rng.choice([-1, 1]) * np.where(rng.random(count) < 0.8, 1, -1)
+    return asymmetry * side * rng.uniform(0.5, 1, count)
 
 
 def _reshape(points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
