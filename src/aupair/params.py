@@ -38,6 +38,9 @@ class CheckData(Record):
     """check-data warns of an AU with fewer positive frames than this in a split"""
 
 
+Alignment = Literal["all", "stable"]
+
+
 class PreprocessFaces(Record):
     """Settings of preprocess-faces: from a video to aligned faces."""
 
@@ -47,6 +50,8 @@ class PreprocessFaces(Record):
     """tracking: O-Net follows the last face; reference: the whole frame is searched, every frame"""
     min_face: Annotated[int, Field(ge=12)] = 40
     """smallest face searched for, pixels"""
+    align: Alignment = "all"
+    """the points that align a face: all 68, or only eye corners and nose, so that it does not shrink if the jaw drops"""
     quality: Annotated[int, Field(ge=1, le=100)] = 95
     """JPEG quality of the stored face"""
     workers: Annotated[int, Field(ge=0)] = 0

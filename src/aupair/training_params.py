@@ -63,9 +63,11 @@ class Optimiser(Record):
     batch: Annotated[int, Field(ge=2)] = 48
     """frames in a batch: whole groups of different videos, at least one (sample_pairs.mode: groups), or pairs of two"""
     evaluate_every: Positive = 300
-    """steps between two evaluations on the fixed pairs of `select`"""
+    """steps between two evaluations on the fixed pairs of people who are held out from the network"""
     keep: Literal["best", "last"] = "best"
-    """which weights are kept: those of the best evaluation on `select`, or the last"""
+    """which weights are kept: those of the best evaluation, or the last"""
+    patience: Annotated[int, Field(ge=0)] = 0
+    """number of evaluations in a row without a better one after which training stops; 0: it never stops early"""
 
 
 class _TrainPseudoIntensity(Record):

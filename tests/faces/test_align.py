@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from aupair.faces.align import TEMPLATE, align_image, procrustes_residual, scaled_template, umeyama
+from aupair.faces.align import TEMPLATE, align_image, face_transform, procrustes_residual, scaled_template, umeyama
 from aupair.faces.landmarks import LEFT_EYE, RIGHT_EYE, interocular
+from aupair.params import Alignment
 
 
 def similarity(scale: float, angle: float, shift: tuple[float, float]) -> np.ndarray:
@@ -49,6 +50,31 @@ def test_residual_is_zero_on_the_template_and_counts_in_interocular_distances() 
     still = np.array([[1.0, 0, 0], [0, 1, 0]])
     assert procrustes_residual(off, still, 224) == pytest.approx(0.1)
     assert procrustes_residual(off, umeyama(off, goal), 224) == pytest.approx(0, abs=1e-9)
+
+
+def drop_jaw(points: np.ndarray) -> np.ndarray:
+    """Return the landmarks (68, 2) with an open mouth: the chin moves by a fifth of an inter-ocular distance."""
+    dropped, amount = points.copy(), 0.2 * interocular(points)
+    dropped[3:14, 1] += amount * np.sin(np.linspace(0, np.pi, 11))
+    dropped[[55, 56, 57, 58, 59, 65, 66, 67], 1] += 0.8 * amount
+    dropped[[48, 54, 60, 64], 1] += 0.3 * amount
+    return dropped
+
+
+@pytest.mark.parametrize(("alignment", "low", "high"), [("all", 0.94, 0.97), ("stable", 0.995, 1.005)])
+def test_a_dropped_jaw_shrinks_a_face_unless_stable_points_align_it(
+    alignment: Alignment, low: float, high: float
+) -> None:
+    neutral = scaled_template(224)
+    before, after = (face_transform(points, 224, alignment) for points in (neutral, drop_jaw(neutral)))
+    assert low < np.sqrt(np.linalg.det(after[:, :2]) / np.linalg.det(before[:, :2])) < high
+
+
+@pytest.mark.parametrize("alignment", ["all", "stable"])
+def test_a_moved_template_is_aligned_exactly(alignment: Alignment) -> None:
+    goal, move = scaled_template(96), similarity(2.3, 0.4, (30, -7))
+    transform = face_transform(goal @ move[:, :2].T + move[:, 2], 96, alignment)
+    np.testing.assert_allclose(transform[:, :2] @ move[:, :2], np.eye(2), atol=1e-9)
 
 
 @pytest.mark.parametrize("scale", [0.5, 1.0, 2.6, 5.0])

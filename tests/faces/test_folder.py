@@ -132,6 +132,8 @@ def test_a_file_is_used_until_its_video_or_an_option_changes(videos: Path, tmp_p
         folder._process(VideoJob("a", source, side), tmp_path, PARAMS.model_copy(update=change))
         after = stamp(path)
         folder._process(VideoJob("a", source), tmp_path, PARAMS)
+        if change:
+            assert (stamp(path) != after) == (after != before), "made again with the first options, too"
         return after != before
 
     folder._process(VideoJob("a", source), tmp_path, PARAMS)
@@ -140,6 +142,7 @@ def test_a_file_is_used_until_its_video_or_an_option_changes(videos: Path, tmp_p
     assert made_again(size=40)
     assert made_again(quality=80)
     assert made_again(min_face=30)
+    assert made_again(align="stable")
     assert made_again(detector="reference")
     assert made_again("left")
     path.write_bytes(path.read_bytes()[:100])

@@ -4,7 +4,7 @@ import os
 import resource
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,13 +50,14 @@ def evaluate_on_select(model: nn.Module) -> dict[str, float]:
 
 
 def train(
-    params: Optimiser, state_file: Checkpoint | None = None, batches: Batches | None = None, log: Log | None = None
-) -> Any:
+    params: Optimiser, state_file: Checkpoint | None = None, batches: Batches | None = None, log: Log | None = None,
+    evaluate: Callable[[nn.Module], dict[str, float]] = evaluate_on_select,
+) -> Any:  # fmt: skip
     """Fit a small network, and return its weights and curves."""
     model = build_network(NETWORK, SIZE, 0, 12)
     job = FitJob(
         PIXELS.__getitem__, batches or Batches(), lambda outputs, rows, pairs: ranking_loss(outputs, pairs),
-        evaluate_on_select, seed=3, name="toy", augment=1.0, checkpoint=state_file,
+        evaluate, seed=3, name="toy", augment=1.0, checkpoint=state_file,
     )  # fmt: skip
     curves = fit(model, job, params, STEPS, log or Listener())
     return {key: value.numpy() for key, value in model.state_dict().items()}, curves
@@ -103,6 +104,25 @@ def test_a_finished_fit_is_not_trained_again_and_its_file_is_smaller(tmp_path: P
     whole, batches = train(OPTIMISERS[0], state_file), Batches()
     assert state_file.path.stat().st_size < 0.5 * under_way
     assert same_fit(train(OPTIMISERS[0], state_file, batches), whole)
+    assert batches.asked == 0
+
+
+def test_a_fit_that_ran_out_of_patience_ends_at_the_same_step_and_is_not_trained_again(
+    tmp_path: Path, each_step: None
+) -> None:
+    params = OPTIMISERS[0].model_copy(update={"evaluate_every": 1, "patience": 2})
+
+    def best_after_two_steps(model: nn.Module) -> dict[str, float]:
+        return {"loss": abs(float(model.state_dict()["networks.0.features.1.num_batches_tracked"]) - 2)}
+
+    whole, state_file = train(params, evaluate=best_after_two_steps), Checkpoint(tmp_path / "toy.pt", "key")
+    assert [row["loss"] for row in whole[1]] == [1, 0, 1, 2]
+    for last in range(1, 4):
+        with pytest.raises(InterruptedError):
+            train(params, state_file, Batches(last), evaluate=best_after_two_steps)
+    assert same_fit(train(params, state_file, evaluate=best_after_two_steps), whole)
+    batches = Batches()
+    assert same_fit(train(params, state_file, batches, evaluate=best_after_two_steps), whole)
     assert batches.asked == 0
 
 

@@ -125,7 +125,9 @@ def test_each_network_learns_from_its_own_teacher_on_the_frames_it_may_see() -> 
             for image in batch
         }
         rows = np.flatnonzero([face in seen for face in faces])
-        assert (may_see | data.frames.of_split("select"))[rows].all(), "select is used for evaluation, not for training"
+        judges = data.held_out_pairs(name)
+        judged_on = np.isin(np.arange(len(data.frames)), np.concatenate([judges.i, judges.j]))
+        assert (may_see | judged_on)[rows].all(), "people who are held out are used for evaluation, not for training"
         assert (data.frames.ok & may_see)[rows].sum() > LENGTH
         assert data.frames.ok[rows].all()
 
@@ -137,7 +139,7 @@ def test_evaluation_on_select_compares_with_the_teacher() -> None:
     images = torch.from_numpy(data.images(rows)).permute(0, 3, 1, 2).float()
     with torch.no_grad():
         outputs, targets = student(images), Brightness()(images)
-    figures = _evaluate_f(student, data, params, targets)
+    figures = _evaluate_f(student, data, data.pairs["select"], params, targets)
     expected = distillation_loss(
         torch.cat([outputs, targets], 1), torch.from_numpy(data.frames.video[rows]), params.network.uncertainty_weight
     )

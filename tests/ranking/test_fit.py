@@ -98,6 +98,18 @@ def test_keep(keep: str, expected: int) -> None:
     assert equal == [k == expected for k in range(4)]
 
 
+@pytest.mark.parametrize(
+    ("patience", "losses", "steps"),
+    [(0, [3, 4, 5, 6, 7, 8], 6), (1, [3, 2, 2, 1, 0, 0], 3), (2, [3, 4, 2, 3, 3, 1], 5), (2, [3, 4, 2, 3, 1, 1], 6)],
+)
+def test_patience_ends_a_fit_without_a_better_evaluation(patience: int, losses: list[float], steps: int) -> None:
+    scripted = iter(losses)
+    params = OPTIMISER.model_copy(update={"patience": patience, "evaluate_every": 1})
+    model = build_network(NETWORK, SIZE, 0, 12)
+    curves = fit(model, job(evaluate_on_select=lambda model: {"loss": float(next(scripted))}), params, 6)
+    assert [row["step"] for row in curves] == list(range(1, steps + 1))
+
+
 def test_frozen_convolutions_do_not_move() -> None:
     model = build_network(NETWORK.model_copy(update={"frozen_convolutions": 2, "batch_norm": False}), SIZE, 0, 12)
     convolutions = [m for m in model.modules() if isinstance(m, nn.Conv2d)]

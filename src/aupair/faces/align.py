@@ -8,6 +8,7 @@ from functools import cache
 import numpy as np
 
 from aupair.faces.landmarks import interocular
+from aupair.params import Alignment
 
 # fmt: off
 TEMPLATE: tuple[tuple[float, float], ...] = (
@@ -31,6 +32,13 @@ TEMPLATE: tuple[tuple[float, float], ...] = (
 
 The Procrustes median of 100 small faces (scikit-image's lfw_subset), one large one (its astronaut) and their mirror
 images: symmetric, eyes level, a closed mouth, room for the forehead's wrinkles above the brows.
+"""
+
+_POINTS: dict[Alignment, list[int]] = {"all": list(range(68)), "stable": [36, 39, 42, 45, *range(27, 36)]}
+"""The points that align a face; stable: the corners of the eyes and the nose.
+
+If the jaw drops, the mean of all points moves down, and a face that is aligned by all of them shrinks by about 4 %. With
+fewer points the scale is less steady: it changes by .7 % from frame to frame instead of .6 % (demo corpus).
 """
 
 MOST_SAMPLES = 4
@@ -69,6 +77,12 @@ def umeyama(source: np.ndarray, target: np.ndarray) -> np.ndarray:
 def _transform_points(transform: np.ndarray, points: np.ndarray) -> np.ndarray:
     """Return points (N, 2) moved by a transform (2, 3)."""
     return points @ transform[:, :2].T + transform[:, 2]
+
+
+def face_transform(landmarks: np.ndarray, size: int, alignment: Alignment = "all") -> np.ndarray:
+    """Return the similarity that aligns a face: landmarks (68, 2) -> (2, 3) float64, as `umeyama` returns it."""
+    points = _POINTS[alignment]
+    return umeyama(landmarks[points], scaled_template(size)[points])
 
 
 def procrustes_residual(landmarks: np.ndarray, transform: np.ndarray, size: int) -> float:

@@ -105,7 +105,7 @@ def _origin(job: VideoJob, params: PreprocessFaces) -> dict[str, str]:
         options = {"size", "quality"}  # nothing is searched for in crops
     else:
         origin |= {"source_bytes": _size(job.source), "source_sha256": _sha256(job.source), "side": job.side}
-        options = {"size", "detector", "min_face", "quality"}
+        options = {"size", "detector", "min_face", "align", "quality"}
     return {key: str(value) for key, value in (origin | params.model_dump(include=options)).items()}
 
 
@@ -117,7 +117,7 @@ def _read_if_current(path: Path, origin: dict[str, str]) -> pa.Table | None:
         table = store.read_faces(path)
     except AupairError:
         return None  # corrupt, or of another schema: computed again
-    meta = store.faces_metadata(table)
+    meta = {"align": "all"} | store.faces_metadata(table)  # files of before that option
     return table if {key: meta.get(key) for key in origin} == origin else None
 
 

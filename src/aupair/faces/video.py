@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from aupair import store
 from aupair.data.layout import Side
-from aupair.faces.align import align_image, procrustes_residual, scaled_template, umeyama
+from aupair.faces.align import align_image, face_transform, procrustes_residual
 from aupair.faces.crops import iter_crops
 from aupair.faces.decode import Frame, read_frames
 from aupair.faces.row import FaceRow
@@ -39,7 +39,7 @@ def iter_faces(source: Path, params: PreprocessFaces, side: Side = "", frames: i
         return
     tracker = Tracker(_models(), params, side)
     for frame in read_frames(source):
-        yield _align_frame(frame, None if frame.image is None else tracker(frame.image), params.size)
+        yield _align_frame(frame, None if frame.image is None else tracker(frame.image), params)
 
 
 def align_video(source: Path, params: PreprocessFaces, side: Side = "", frames: int = 0) -> Iterator[dict[str, Any]]:
@@ -71,24 +71,25 @@ def _models() -> Models:
     return load_models()
 
 
-def _align_frame(frame: Frame, face: TrackedFace | None, size: int) -> FaceRow:
+def _align_frame(frame: Frame, face: TrackedFace | None, params: PreprocessFaces) -> FaceRow:
     """Return the row of a frame, with its face aligned."""
     if frame.image is None:
         return FaceRow(frame.index, frame.time, "unreadable")
     if face is None:
         return FaceRow(frame.index, frame.time, "no_face")
-    transform = umeyama(face.landmarks, scaled_template(size))
+    transform = face_transform(face.landmarks, params.size, params.align)
+    of_all_points = transform if params.align == "all" else face_transform(face.landmarks, params.size)
     return FaceRow(
         frame.index,
         frame.time,
         "ok",
-        align_image(frame.image, transform, size),
+        align_image(frame.image, transform, params.size),
         face.landmarks,
         transform,
         face.score,
         face.tracked,
         face.disagreement,
-        procrustes_residual(face.landmarks, transform, size),
+        procrustes_residual(face.landmarks, of_all_points, params.size),
     )
 
 

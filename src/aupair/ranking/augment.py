@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -15,30 +16,43 @@ CHANNEL = 0.06
 NOISE = 6.0  # of 255
 
 
+def draw_mirrors(video: np.ndarray | None, batch: int, generator: torch.Generator) -> Tensor:
+    """Draw which images of a batch are mirrored: half of its videos, and all images of a video alike.
+
+    Pairs are of one video. If one face of a pair were mirrored and the other not, an asymmetric face or a light from one
+    side would differ as much as the expression does.
+
+    Args:
+        video: (batch,) int, the video of each image; None: no image is mirrored, since AUs belong to one side of the face.
+
+    Returns:
+        (batch,) bool.
+    """
+    draws = torch.rand(batch, generator=generator)  # drawn in any case, so that what follows stays the same
+    if video is None:
+        return torch.zeros(batch, dtype=torch.bool)
+    _, first, index = np.unique(video, return_index=True, return_inverse=True)
+    return draws[torch.from_numpy(first[index])] < 0.5
+
+
 def augment(
-    images: Tensor,
-    strength: float,
-    generator: torch.Generator,
-    batch: int | None = None,
-    part: slice = slice(None),
-    mirror: bool = True,
+    images: Tensor, strength: float, generator: torch.Generator, mirrored: Tensor, part: slice = slice(None)
 ) -> Tensor:
-    """Augment (B, 3, S, S) float32 RGB in 0..255.
+    """Augment (b, 3, S, S) float32 RGB in 0..255.
 
     Args:
         strength: 0..1, share of the amounts above.
-        mirror: whether half of the images are mirrored, which keeps the labels of AUs that are labelled for both sides.
-        batch, part: the size of the batch, and the part of it that these images are. The random numbers of an image do not
-            depend on how a batch is divided into parts.
+        mirrored: (B,) bool, for each image of the whole batch.
+        part: the part of the batch that these images are. The random numbers of an image do not depend on how a batch is
+            divided into parts.
     """
-    b, device = batch or len(images), images.device
+    b, device = len(mirrored), images.device
 
     def uniform(*shape: int) -> Tensor:
         return (torch.rand(b, *shape, generator=generator)[part] * 2 - 1).to(device, non_blocking=True)
 
     angle, zoom = uniform() * strength * ROTATION, 1 + uniform() * strength * SCALE
-    draws = uniform()
-    side = torch.where(draws > 0, 1.0, -1.0) if mirror else torch.ones_like(draws)
+    side = torch.where(mirrored[part], -1.0, 1.0).to(device, non_blocking=True)
     cos, sin = torch.cos(angle) * zoom, torch.sin(angle) * zoom
     shift = uniform(2) * strength * SHIFT
     theta = torch.stack(

@@ -61,6 +61,14 @@ class TrainingState:
         """Wait for the steps and return their losses."""
         return torch.stack(self.losses).tolist() if self.losses else []
 
+    def out_of_patience(self, patience: int) -> bool:
+        """Return whether the last `patience` evaluations brought no lower loss; False for a patience of 0.
+
+        It follows from the curves, which are stored with a finished fit, too: that fit is not taken up again.
+        """
+        losses = [row["loss"] for row in self.curves]
+        return 0 < patience < len(losses) and min(losses[:-patience]) <= min(losses[-patience:])
+
     def finished(self) -> dict[str, Any]:
         """Return the part of the state that is stored after the end of the fit: step, weights and curves."""
         return {"step": self.step, "model": self.model.state_dict(), "curves": self.curves}

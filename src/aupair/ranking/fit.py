@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from aupair.log import SILENT, Log
 from aupair.ranking import distributed
-from aupair.ranking.augment import augment
+from aupair.ranking.augment import augment, draw_mirrors
 from aupair.ranking.checkpoint import Checkpoint, TrainingState, resumable
 from aupair.ranking.compilation import Forward, compile_forward
 from aupair.ranking.losses import PairBatch
@@ -41,8 +41,9 @@ class FitJob:
         images: the faces.
         sampler: returns the batch of a step.
         batch_loss: returns the loss of a batch.
-        evaluate_on_select: evaluates the model between steps: {"loss": ..., other figures}; a lower loss is better.
-        mirror: whether the augmentation may mirror faces.
+        evaluate_on_select: evaluates the model between steps, on people who are held out from it: {"loss": ..., other
+            figures}; a lower loss is better.
+        mirror: (N,) int, the video of each frame: the augmentation mirrors all faces of a video or none; None: never.
         seed: seed of augmentation and dropout.
         name: name of the network in curves and log lines.
         compile: whether the training step is compiled with torch.compile, if the machine can.
@@ -56,7 +57,7 @@ class FitJob:
     seed: int
     name: str
     augment: float = 0.0
-    mirror: bool = True
+    mirror: np.ndarray | None = None
     precision: str = "float32"
     compile: bool = False
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
@@ -66,12 +67,13 @@ class FitJob:
 def fit(model: nn.Module, job: FitJob, params: Optimiser, steps: int, log: Log = SILENT) -> list[dict[str, Any]]:
     """Train a model in place and return its learning curves.
 
-    With `keep: best` the model ends with the weights of its best evaluation. With a checkpoint, an interrupted fit
-    continues where it stopped and ends with the same bits. The caller must have checked that each process has a GPU
+    With `keep: best` the model ends with the weights of its best evaluation. With `patience` training ends as soon as so
+    many evaluations in a row have brought no better one. With a checkpoint, an interrupted fit continues where it stopped
+    and ends with the same bits. The caller must have checked that each process has a GPU
     of its own (`checkpoint.training_settings` does).
 
     Args:
-        steps: number of optimiser steps.
+        steps: number of optimiser steps, at most.
 
     Returns:
         One row per evaluation: network, step, train_loss (mean over the steps since the last one), and the figures of
@@ -87,13 +89,16 @@ def fit(model: nn.Module, job: FitJob, params: Optimiser, steps: int, log: Log =
     with _seeded(job), cudnn_autotuning(), resumable(state, job.checkpoint, job.name, steps, log) as save_if_due:
         forward = compile_forward(model, job.sampler, steps, log) if job.compile else lambda x, frames: model(x)
         depth = prefetch_depth(job.device)
-        with closing(batch_loader(job.sampler, job.images, range(state.step, steps), job.device, depth)) as loader:
+        left = range(state.step, state.step if state.out_of_patience(params.patience) else steps)
+        with closing(batch_loader(job.sampler, job.images, left, job.device, depth)) as loader:
             for batch in log.progress(loader, steps, f"training {job.name}", state.step):
                 train_step(state, job, batch, forward)
                 evaluated = state.step % params.evaluate_every == 0 or state.step == steps
                 if evaluated:
                     _record_evaluation(state, job, params.keep, log)
                 save_if_due(evaluated)
+                if evaluated and state.out_of_patience(params.patience):
+                    break
         if state.best_weights is not None:
             model.load_state_dict(state.best_weights)
     return state.curves
@@ -107,7 +112,9 @@ def train_step(state: TrainingState, job: FitJob, batch: Batch, forward: Forward
     batch = batch.to(job.device)
     x = to_network_input(batch.images, job.device)
     if job.augment:
-        x = augment(x, job.augment, state.generator, frames, distributed.local_slice(frames), job.mirror)
+        video = None if job.mirror is None else job.mirror[batch.rows]
+        mirrored = draw_mirrors(video, frames, state.generator)
+        x = augment(x, job.augment, state.generator, mirrored, distributed.local_slice(frames))
     with autocast(job.precision, job.device):
         outputs = forward(x, frames)
     outputs = distributed.gather_shares(outputs.float(), frames)
@@ -122,7 +129,7 @@ def train_step(state: TrainingState, job: FitJob, batch: Batch, forward: Forward
 
 
 def _record_evaluation(state: TrainingState, job: FitJob, keep: str, log: Log) -> None:
-    """Evaluate the model on `select`, add a row to the curves, and keep a copy of the weights if they are the best."""
+    """Evaluate the model, add a row to the curves, and keep a copy of the weights if they are the best."""
     figures = distributed.broadcast_from_main(job.evaluate_on_select(state.model))
     row = {"train_loss": float(np.mean(state.read_losses())), **figures}
     state.curves.append({"network": job.name, "step": state.step, **row})

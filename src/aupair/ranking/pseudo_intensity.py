@@ -22,6 +22,7 @@ from aupair.ranking.distill import StudentWithTeacher, Teachers, distillation_lo
 from aupair.ranking.fit import BatchLoss, FitJob, fit, forward_all
 from aupair.ranking.losses import PairBatch, level_loss, make_pair_batch, ranking, ranking_loss, uncertainty_loss
 from aupair.ranking.networks import AUNetwork, build_network, pick_device, second_head_sigma
+from aupair.ranking.pairs import Pairs
 from aupair.ranking.samples import TrainingSet
 from aupair.training_params import TrainPseudoIntensity
 
@@ -68,9 +69,10 @@ def train_f(
     for k, (name, trained) in enumerate(data.training_masks().items()):
         model = build_network(section.network, data.images.size, seed * 1000 + k, au_count)
         trainee: nn.Module = model
-        evaluate = partial(_evaluate_f, data=data, params=section)
+        held_out = data.held_out_pairs(name)
+        evaluate = partial(_evaluate_f, data=data, held_out=held_out, params=section)
         if section.objective == "distill":
-            trainee, targets = _add_teacher(model, teachers, name, data, device)
+            trainee, targets = _add_teacher(model, teachers, name, data, held_out, device)
             evaluate = partial(evaluate, targets=targets)
         job = FitJob(
             images=data.images, sampler=data.sampler(trained, section.optimiser, (seed, k)),
@@ -119,14 +121,14 @@ def integrated_loss(outputs: Tensor, pairs: PairBatch, margin: float, uncertaint
 
 
 def _evaluate_f(
-    model: nn.Module, data: TrainingSet, params: TrainPseudoIntensity, targets: Tensor | None = None
+    model: nn.Module, data: TrainingSet, held_out: Pairs, params: TrainPseudoIntensity, targets: Tensor | None = None
 ) -> dict[str, float]:
-    """Return the loss and the pair accuracy of f on the fixed pairs of `select`, means over pairs.
+    """Return the loss and the pair accuracy of f on pairs of people who are held out from it, means over pairs.
 
     Args:
         targets: outputs of the teacher for the frames of these pairs, (n, 2A) (`distill`).
     """
-    rows, pairs = make_pair_batch(data.pairs["select"])
+    rows, pairs = make_pair_batch(held_out)
     outputs = torch.from_numpy(forward_all(model, data.images, rows, pick_device(params.device)))
     d = pairs.difference(outputs[:, : len(data.frames.aus)])
     right = (d > 0).float() + 0.5 * (d == 0).float()
@@ -139,7 +141,7 @@ def _evaluate_f(
 
 
 def _add_teacher(
-    model: AUNetwork, teachers: Teachers | None, name: str, data: TrainingSet, device: torch.device
+    model: AUNetwork, teachers: Teachers | None, name: str, data: TrainingSet, held_out: Pairs, device: torch.device
 ) -> tuple[StudentWithTeacher, Tensor]:
     """Return a student together with its teacher, and the teacher's outputs for the frames that `_evaluate_f` uses.
 
@@ -150,5 +152,5 @@ def _add_teacher(
         todo = "`aupair distill` finds one and runs the stage with it"
         raise ParamsError("objective: distill needs a teacher", got="none", expected="a finished trial", todo=todo)
     teacher = teachers(name).to(device)
-    rows, _ = make_pair_batch(data.pairs["select"])
+    rows, _ = make_pair_batch(held_out)
     return StudentWithTeacher(model, teacher), torch.from_numpy(forward_all(teacher, data.images, rows, device))

@@ -169,9 +169,12 @@ class TrainingSet:
     folds: np.ndarray
 
     @property
-    def mirror(self) -> bool:
-        """Return whether a mirrored face keeps its labels: no AU belongs to one side of the face."""
-        return not any(map(is_one_sided, self.frames.aus))
+    def mirror(self) -> np.ndarray | None:
+        """Return the video of each frame, whose faces the augmentation mirrors together, (N,) int.
+
+        None where an AU belongs to one side of the face, since a mirrored face has other labels then.
+        """
+        return None if any(map(is_one_sided, self.frames.aus)) else self.frames.video
 
     def training_masks(self) -> dict[str, np.ndarray]:
         """Return for each network the fit frames it is trained on, (N,) bool; `final` first, then `fold0` ..."""
@@ -189,6 +192,18 @@ class TrainingSet:
         if name == "final":
             return ~fit_rows if self.folds.max() >= 0 else np.ones(len(fit_rows), bool)
         return fit_rows & (fold == int(name.removeprefix("fold")))
+
+    def held_out_pairs(self, name: str) -> Pairs:
+        """Return the fixed pairs of people who are held out from a network: of `select`, or of the network's own fold.
+
+        They decide when a network's training ends (`keep: best`, `patience`). A fold's network then provides y_hat of the
+        same people, which is slightly better there than on people who decided nothing. Of a long list of pairs to train on
+        (reference mode) a fold has about as many as `select`.
+        """
+        if name == "final":
+            return self.pairs["select"]
+        pairs = self.pairs["fit"][self.scoring_mask(name)[self.pairs["fit"].i]]
+        return pairs[:: max(1, len(pairs) // max(1, len(self.pairs["select"])))]
 
     def sampler(self, trained: np.ndarray, params: Optimiser, seed: tuple[int, ...]) -> Sampler:
         """Return the sampler of a network's batches, from the fit frames that it may see."""
