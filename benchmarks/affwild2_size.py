@@ -68,7 +68,7 @@ def load_affwild2_params(overrides: Sequence[str] = ()) -> Params:
 
 
 def generate(root: Path, videos: int, rows: int) -> None:
-    """Write data/, work/faces, f and h of trial 0, and predictions/."""
+    """Write data/, work/faces, f and h, and predictions/."""
     rng = np.random.default_rng(0)
     root.mkdir(parents=True, exist_ok=True)
     video = write_video(root / "tiny.mp4", [np.zeros((32, 32, 3), np.uint8)] * 4, 30)
@@ -95,7 +95,7 @@ def generate(root: Path, videos: int, rows: int) -> None:
             values[~ok] = np.nan
             parts.append(values)
         write_prediction(root / "predictions" / f"{name}.csv", labels)
-    save_scores(root / "work" / "trials" / "0", np.concatenate(scores), np.concatenate(sigmas))
+    save_scores(root / "work", np.concatenate(scores), np.concatenate(sigmas))
 
 
 def write_prediction(path: Path, labels: np.ndarray) -> None:
@@ -107,7 +107,7 @@ def write_prediction(path: Path, labels: np.ndarray) -> None:
     path.write_text("\n".join([",".join(["frame,time_s,status", *head]), *rows]) + "\n")
 
 
-def save_scores(trial: Path, y_hat: np.ndarray, sigma: np.ndarray) -> None:
+def save_scores(work: Path, y_hat: np.ndarray, sigma: np.ndarray) -> None:
     """Write f and h without weights: the stages after them read their scores only."""
     from torch import nn
 
@@ -117,8 +117,8 @@ def save_scores(trial: Path, y_hat: np.ndarray, sigma: np.ndarray) -> None:
 
     params, curves = load_affwild2_params(), [{"network": "final", "step": 1, "train_loss": 0.5, "select_loss": 0.5}]
     h = Sigma(nn.Identity(), np.ones(len(AFFWILD2)), 0.05)
-    save_f(trial / "f", PseudoIntensity({}, {}, {}, y_hat, curves), params, 224, AFFWILD2)
-    save_h(trial / "h", Uncertainty({"final": h}, sigma, curves), params, 224, AFFWILD2)
+    save_f(work / "f" / "0", PseudoIntensity({}, {}, {}, {"final": y_hat}, curves, 0.5), params, 224, AFFWILD2)
+    save_h(work / "h", Uncertainty({"final": h}, sigma, curves), params, 224, AFFWILD2)
 
 
 def run_step(root: Path, step: str, options: argparse.Namespace) -> tuple[float, float]:

@@ -72,17 +72,15 @@ def run_stages(root: Path, params: Params, names: Sequence[str]) -> None:
         stages.run_stage(name, params, root=root)
 
 
-def score(folder: Path) -> dict[str, Counts]:
+def score(folder: Path, params: Params) -> dict[str, Counts]:
     """Count the decisions of both on validation: `full` and `partial` on all frames, and with ` own` on labelled ones."""
     frames = {name: _frames(folder / name) for name in ("full", "partial")}
     counts = {}
     for name in frames:
         selection = Selection.from_json(store.read_json(folder / name / ARTIFACTS["selection"]))
-        parts = {
-            key: folder / name / ARTIFACTS[key].format(trial=selection.trial)
-            for key in ("f", "h", "features", "mapping")
-        }
-        trial = read_trial(frames[name], selection.trial, **parts)
+        paths = stages.get_stage("register-model").paths(folder / name, params.trials)
+        parts = {key: paths[key] for key in ("f", "h", "features", "mapping")}
+        trial = read_trial(frames[name], **parts, ensemble=params.ensemble)
         without_uncertainty, with_uncertainty = filled_outputs(trial, frames[name])
         raw = selection.raw(with_uncertainty, without_uncertainty)
         for suffix, labels in (("", "full"), (" own", "partial")):

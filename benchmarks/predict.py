@@ -57,6 +57,7 @@ def build_recognizer(params: Params, folder: Path) -> BundleRecognizer:
     from aupair.mapping.extractor import Statistics, columns
     from aupair.mapping.fit import Mapping
     from aupair.mapping.networks import MappingNetworks
+    from aupair.ranking.ensemble import Member
     from aupair.ranking.networks import build_factors, build_network
     from aupair.ranking.pseudo_intensity import PseudoIntensity
     from aupair.ranking.scores import Scorer, save_f, save_h
@@ -66,7 +67,7 @@ def build_recognizer(params: Params, folder: Path) -> BundleRecognizer:
     f = build_network(params.train_pseudo_intensity.network, size, seed=0, au_count=aus)
     h = Sigma(build_factors(f, section.block, section.factors, seed=0), np.ones(aus), section.floor)
     no_frames = np.zeros((0, aus), np.float32)
-    save_f(folder / "f", PseudoIntensity({"final": f}, {"final": np.zeros(aus)}, {"final": np.ones(aus)}, no_frames, []),
+    save_f(folder / "f", PseudoIntensity({"final": f}, {"final": np.zeros(aus)}, {"final": np.ones(aus)}, {"final": no_frames}, [], 0.5),
            params, size, AFFWILD2)  # fmt: skip
     save_h(folder / "h", Uncertainty({"final": h}, no_frames, []), params, size, AFFWILD2)
     rng = np.random.default_rng(0)
@@ -76,9 +77,9 @@ def build_recognizer(params: Params, folder: Path) -> BundleRecognizer:
     confidence = Confidence(rng.normal(size=(aus, 5)))
     y_hat, sigma = rng.normal(size=(999, aus)).astype("f4"), rng.lognormal(size=(999, aus)).astype("f4")
     return BundleRecognizer(
-        Scorer(folder / "f", folder / "h", "cpu"), Statistics.from_fit_frames(y_hat, sigma),
+        Scorer([folder / "f"], folder / "h", [Member(0, "final")], "cpu"), Statistics.from_fit_frames(y_hat, sigma),
         Mapping(networks, AFFWILD2),
-        Selection(AFFWILD2, 0, rng.random(aus) < 0.5, np.full(aus, 0.5), confidence), params,
+        Selection(AFFWILD2, rng.random(aus) < 0.5, np.full(aus, 0.5), confidence), params,
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""evaluate: choose on select and evaluate on validation, over all trials."""
+"""evaluate: choose on select and evaluate on validation."""
 
 from kfp import dsl
 
@@ -9,22 +9,23 @@ from components import IMAGE
 def evaluate(
     target: str,
     trials: list[int],
+    ensemble: str,
     evaluate: dict,
     data: dsl.Input[dsl.Dataset],
     labels: dsl.Input[dsl.Dataset],
     faces: dsl.Input[dsl.Dataset],
     pairs: dsl.Input[dsl.Dataset],
     f: dsl.Input[list[dsl.Model]],
-    h: dsl.Input[list[dsl.Model]],
-    features: dsl.Input[list[dsl.Dataset]],
-    mapping: dsl.Input[list[dsl.Model]],
+    h: dsl.Input[dsl.Model],
+    features: dsl.Input[dsl.Dataset],
+    mapping: dsl.Input[dsl.Model],
     selection: dsl.Output[dsl.Artifact],
     metrics: dsl.Output[dsl.Metrics],
     table: dsl.Output[dsl.Markdown],
     plots: dsl.Output[dsl.Artifact],
     report: dsl.Output[dsl.HTML],
 ) -> None:
-    """Choose trial, thresholds and mappings on `select` and calibrate the confidence there; score all on `validation`."""
+    """Choose thresholds and mappings on `select` and calibrate the confidence there; score all on `validation`."""
     arguments = dict(locals())
     from aupair.kubeflow.step import run_component
 

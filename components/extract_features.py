@@ -1,4 +1,4 @@
-"""extract-features: the features of every frame, once for each trial."""
+"""extract-features: the features of every frame."""
 
 from kfp import dsl
 
@@ -7,11 +7,12 @@ from components import IMAGE
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def extract_features(
-    trial: int,
+    trials: list[int],
+    ensemble: str,
     extract_features: dict,
     labels: dsl.Input[dsl.Dataset],
     faces: dsl.Input[dsl.Dataset],
-    f: dsl.Input[dsl.Model],
+    f: dsl.Input[list[dsl.Model]],
     h: dsl.Input[dsl.Model],
     features: dsl.Output[dsl.Dataset],
 ) -> None:

@@ -1,4 +1,4 @@
-"""register-model: the chosen trial as one version in the MLflow registry."""
+"""register-model: the networks as one version in the MLflow registry."""
 
 from kfp import dsl
 
@@ -11,6 +11,7 @@ def register_model(
     seed: int,
     target: str,
     trials: list[int],
+    ensemble: str,
     check_data: dict,
     preprocess_faces: dict,
     sample_pairs: dict,
@@ -22,9 +23,9 @@ def register_model(
     register_model: dict,
     info: dsl.Input[dsl.Artifact],
     f: dsl.Input[list[dsl.Model]],
-    h: dsl.Input[list[dsl.Model]],
-    features: dsl.Input[list[dsl.Dataset]],
-    mapping: dsl.Input[list[dsl.Model]],
+    h: dsl.Input[dsl.Model],
+    features: dsl.Input[dsl.Dataset],
+    mapping: dsl.Input[dsl.Model],
     selection: dsl.Input[dsl.Artifact],
     metrics: dsl.Input[dsl.Metrics],
     table: dsl.Input[dsl.Markdown],
@@ -32,7 +33,7 @@ def register_model(
     report: dsl.Input[dsl.HTML],
     registered: dsl.Output[dsl.Artifact],
 ) -> None:
-    """Log the flow to MLflow and register the chosen trial as a version of the model, unless it is registered already."""
+    """Log the flow to MLflow and register its networks as a version of the model, unless they are registered already."""
     arguments = dict(locals())
     from aupair.kubeflow.step import run_component
 

@@ -1,4 +1,4 @@
-"""train-mapping: fit the two mappings of each AU, once for each trial."""
+"""train-mapping: fit the two mappings of each AU."""
 
 from kfp import dsl
 
@@ -9,7 +9,6 @@ from components import IMAGE
 def train_mapping(
     seed: int,
     target: str,
-    trial: int,
     train_mapping: dict,
     labels: dsl.Input[dsl.Dataset],
     faces: dsl.Input[dsl.Dataset],

@@ -1,4 +1,4 @@
-"""The training pipeline, from videos to a registered model; f, h, features and mapping are trained once a trial.
+"""The training pipeline, from videos to a registered model; f is trained once for each trial.
 
 Command: aupair pipeline compile -o train.yaml
 """
@@ -37,6 +37,7 @@ def train_pipeline(params: Params, configure: Configure, parallelism: int | None
         seed: int = default["seed"],
         target: str = default["target"],
         trials: list[int] = default["trials"],
+        ensemble: str = default["ensemble"],
         check_data: dict = default["check_data"],
         preprocess_faces: dict = default["preprocess_faces"],
         sample_pairs: dict = default["sample_pairs"],
@@ -65,29 +66,34 @@ def train_pipeline(params: Params, configure: Configure, parallelism: int | None
                         seed=seed, trial=trial, train_pseudo_intensity=train_pseudo_intensity, pairs=pairs, **frames
                     )
                 ).outputs["f"]
-                h = configure(
-                    train_uncertainty_step(
-                        seed=seed, trial=trial, train_uncertainty=train_uncertainty, pairs=pairs, f=f, **frames
-                    )
-                ).outputs["h"]
-                features = configure(
-                    extract_features_step(trial=trial, extract_features=extract_features, f=f, h=h, **frames)
-                ).outputs["features"]
-                mapping = configure(
-                    train_mapping_step(
-                        seed=seed, target=target, trial=trial, train_mapping=train_mapping, features=features, **frames
-                    )
-                ).outputs["mapping"]
-            trained = {"f": f, "h": h, "features": features, "mapping": mapping}
+            networks = {"trials": trials, "ensemble": ensemble}
+            h = configure(
+                train_uncertainty_step(
+                    seed=seed,
+                    train_uncertainty=train_uncertainty,
+                    pairs=pairs,
+                    f=dsl.Collected(f),
+                    **networks,
+                    **frames,
+                )
+            ).outputs["h"]
+            features = configure(
+                extract_features_step(extract_features=extract_features, f=dsl.Collected(f), h=h, **networks, **frames)
+            ).outputs["features"]
+            mapping = configure(
+                train_mapping_step(seed=seed, target=target, train_mapping=train_mapping, features=features, **frames)
+            ).outputs["mapping"]
+            trained = {"h": h, "features": features, "mapping": mapping}
             evaluated = configure(
                 evaluate_step(
                     target=target,
-                    trials=trials,
                     evaluate=evaluate,
                     data=data,
                     pairs=pairs,
+                    f=dsl.Collected(f),
+                    **networks,
                     **frames,
-                    **_collect(trained),
+                    **trained,
                 )
             ).outputs
             configure(
@@ -95,7 +101,6 @@ def train_pipeline(params: Params, configure: Configure, parallelism: int | None
                     aus=aus,
                     seed=seed,
                     target=target,
-                    trials=trials,
                     check_data=check_data,
                     preprocess_faces=preprocess_faces,
                     sample_pairs=sample_pairs,
@@ -111,13 +116,10 @@ def train_pipeline(params: Params, configure: Configure, parallelism: int | None
                     table=evaluated["table"],
                     plots=evaluated["plots"],
                     report=evaluated["report"],
-                    **_collect(trained),
+                    f=dsl.Collected(f),
+                    **networks,
+                    **trained,
                 )
             )
 
     return train
-
-
-def _collect(outputs: dict[str, Any]) -> dict[str, Any]:
-    """Return outputs gathered over all trials; new objects for each reader, since the compiler changes them."""
-    return {name: dsl.Collected(output) for name, output in outputs.items()}

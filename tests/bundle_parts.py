@@ -31,21 +31,20 @@ def write_parts(
         score: None: no frame has all labels.
         f1: the F1 of each AU; where the score is None, that of the last AU is undefined, too.
     """
-    for folder, name in (("f", "final"), ("h", "final"), ("mapping", "mapping")):
+    for folder, name in (("f/0", "final"), ("h", "final"), ("mapping", "mapping"), ("features", "statistics")):
         (work / folder).mkdir(parents=True, exist_ok=True)
-        store.write_json(work / folder / "about.json", {"aus": aus})
+        store.write_json(work / folder / "about.json", {"aus": aus, "standardisation": {"final": {}}})
         (work / folder / f"{name}.safetensors").write_bytes(b"weights")
-    (work / "statistics.safetensors").write_bytes(b"s")
     entry = {"threshold": 0.5, "confidence": dict.fromkeys(TERMS, 0.0)}
     choices = {au: {"mapping": MAPPINGS[k < 3], **entry} for k, au in enumerate(aus)}
-    tree = {**choices, "aus": aus, "trial": 0, "confidence_quantiles": np.linspace(0, 1, 101).tolist()}
+    tree = {**choices, "aus": aus, "confidence_quantiles": np.linspace(0, 1, 101).tolist()}
     per_au = {au: {"f1": None if score is None and au == aus[-1] else f1} for au in aus}
     figures = {"f1": f1, "accuracy": 0.8, "score": score, "per_au": per_au}
     rows = [{"name": n, "split": s, **figures} for n in ("P1", "P2") for s in ("select", "validation")]
     for name, content in (("selection", tree), ("data", {"md5": data}), ("metrics", {"rows": rows})):
         store.write_json(work / f"{name}.json", content)
     return Parts(
-        work / "f", work / "h", work / "mapping", work / "statistics.safetensors",
+        (work / "f" / "0",), work / "h", work / "mapping", work / "features",
         work / "selection.json", work / "data.json", work / "metrics.json",
     )  # fmt: skip
 
@@ -63,15 +62,16 @@ def write_real_parts(work: Path, aus: tuple[str, ...], params: Params) -> Parts:
     parts, size, count = write_parts(work, aus=aus), params.preprocess_faces.size, len(aus)
     rng, ones, no_frames = np.random.default_rng(0), np.ones(count, np.float32), np.zeros((0, count), np.float32)
     f, h = (build_network(params.train_uncertainty.network, size, seed, count) for seed in (0, 1))
-    save_f(
-        parts.f, PseudoIntensity({"final": f}, {"final": 0 * ones}, {"final": ones}, no_frames, []), params, size, aus
-    )
+    trained = PseudoIntensity({"final": f}, {"final": 0 * ones}, {"final": ones}, {"final": no_frames}, [], 0.5)
+    save_f(parts.f[0], trained, params, size, aus)
     save_h(parts.h, Uncertainty({"final": Sigma(h, ones, 0.05)}, no_frames, []), params, size, aus)
     plain = torch.tensor([group == "plain" for _, group in columns(params.extract_features)])
     scale = torch.ones(count, len(plain))
     Mapping(MappingNetworks(plain, 0 * scale, scale, params.train_mapping.width, 0.0), aus).save(parts.mapping, [])
     y_hat, sigma = rng.normal(size=(99, count)), rng.lognormal(size=(99, count))
-    Statistics.from_fit_frames(y_hat.astype(np.float32), sigma.astype(np.float32)).save(parts.statistics)
+    Statistics.from_fit_frames(y_hat.astype(np.float32), sigma.astype(np.float32)).save(
+        parts.features / "statistics.safetensors"
+    )
     confidence = Confidence(rng.normal(size=(count, len(TERMS))), *_uniform_quantiles(count))
     tree = store.read_json(parts.selection) | confidence.risks_to_json()
     store.write_json(parts.selection, tree | {au: {**tree[au], **confidence.au_to_json(k)} for k, au in enumerate(aus)})
@@ -84,9 +84,8 @@ def _uniform_quantiles(count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return np.broadcast_to(levels[:, None, None], (QUANTILES, 2, count)), (1 - levels) / 2, 1 - levels
 
 
-def parts_of_trial(root: Path, params: Params, trial: int) -> Parts:
-    """Return the parts of a trial of a flow that has run."""
+def parts_of_flow(root: Path, params: Params) -> Parts:
+    """Return the parts of a flow that has run."""
     paths = stages.get_stage("register-model").paths(root, params.trials)
-    f, h, mapping, features = (paths[name][params.trials.index(trial)] for name in ("f", "h", "mapping", "features"))
-    statistics = features / "statistics.safetensors"
-    return Parts(f, h, mapping, statistics, paths["selection"], paths["info"], paths["metrics"])
+    names = ("h", "mapping", "features", "selection", "info", "metrics")
+    return Parts(tuple(paths["f"]), *(paths[name] for name in names))

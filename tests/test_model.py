@@ -12,7 +12,8 @@ from aupair import stages, store
 from aupair.aus import AFFWILD2
 from aupair.data.frames import load_frames
 from aupair.evaluation.selection import MAPPINGS
-from aupair.ranking.scores import read_sigma, read_y_hat
+from aupair.ranking.ensemble import load_ensemble
+from aupair.ranking.scores import read_sigma
 from conftest import Command, artifact, rows_of
 from videos import write_grey_video
 
@@ -57,13 +58,12 @@ def test_what_is_served_is_what_was_trained(home: Path, aupair: Command) -> None
     """A frame that predict decodes itself gets the very scores that the flow gave it, and so the same decisions."""
     _register(home, aupair)
     assert aupair("predict", "data/videos/s003c0.mp4", "--model", "models:/aupair/1", "--out", "out").code == 0
-    trial = store.read_json(artifact(home, "selection"))["trial"]
     frames = load_frames(artifact(home, "labels"), artifact(home, "faces"))
     of_video = frames.video == frames.videos.index("s003c0")
     lines = rows_of(home / "out" / "s003c0.csv")
     for column, values in (
-        ("pseudo_intensity", read_y_hat(artifact(home, "f", trial), len(frames))),
-        ("uncertainty", read_sigma(artifact(home, "h", trial), len(frames))),
+        ("pseudo_intensity", load_ensemble([artifact(home, "f", k) for k in (0, 1)], len(frames), "all").y_hat),
+        ("uncertainty", read_sigma(artifact(home, "h"), len(frames))),
     ):
         served = np.array([[float(row[f"{au}_{column}"] or "nan") for au in AFFWILD2] for row in lines])
         stored = values[of_video]

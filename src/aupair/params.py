@@ -213,6 +213,9 @@ class Params(Record):
     trials: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1), AfterValidator(_check_distinct)] = (
         0,
     )
+    ensemble: Literal["all", "final"] = "all"
+    """all: y_hat is the mean over the final and the fold networks of all trials; final: the paper's way, the best trial's
+    final network alone"""
     check_data: CheckData = CheckData()
     preprocess_faces: PreprocessFaces = PreprocessFaces()
     sample_pairs: SamplePairs = PairsInGroups()

@@ -2,10 +2,11 @@
 
 A stage takes the paths of its artifacts and a Params record. The parameters `f` and `h` are folders with a trained network
 f (pseudo-intensity) or h (uncertainty) and its output for every frame; `aupair.stage.ARTIFACTS` names the path of each
-artifact. A trial is one training of all networks with its own seed. Data is split by person: networks are fitted on `fit`,
-choices are made on `select`, and results are reported on `validation`. The people of `fit` are divided into folds: one
-network is trained for each fold, without its people, and one, `final`, on all of `fit`. A frame of `fit` is scored by the
-network of its person's fold; all other frames, and those that predict reads, are scored by `final`.
+artifact. Data is split by person: networks are fitted on `fit`, choices are made on `select`, and results are reported on
+`validation`. The people of `fit` are divided into folds: one network f is trained for each fold, without its people, and
+one, `final`, on all of `fit`. A trial is one training of these networks with its own seed. A frame of `fit` is scored by the
+networks of its person's fold; all other frames, and those that predict reads, are scored by all networks, and their y_hat is
+the mean (`ensemble: all`), or by `final` of the best trial.
 
 A stage imports neither kfp nor dvc, and imports heavy libraries in its body. `FLOW` lists the stages; tests compare dvc.yaml
 and params.yaml with it.
@@ -94,44 +95,44 @@ def train_pseudo_intensity(
 
 
 def train_uncertainty(
-    *, labels: Path, faces: Path, pairs: Path, f: Path, h: Path, params: Params, trial: int,
+    *, labels: Path, faces: Path, pairs: Path, f: Sequence[Path], h: Path, params: Params,
     checkpoints: Path | None = None, log: Log = SILENT,
 ) -> None:  # fmt: skip
-    """Train h on the y_hat of f and, by default, the features of f's trunk, and compute sigma of every frame."""
+    """Train h on the y_hat of f and, by default, the features of f's trunks, and compute sigma of every frame."""
     from aupair.ranking.checkpoint import checkpointing, training_settings
     from aupair.ranking.distributed import is_main
+    from aupair.ranking.ensemble import load_ensemble
     from aupair.ranking.samples import load_training_set
-    from aupair.ranking.scores import load_f, read_y_hat, save_h
+    from aupair.ranking.scores import load_member, save_h
     from aupair.ranking.uncertainty import train_h
 
-    seed = params.seed + trial
     # first, so that a wrong setting raises before anything is loaded
-    settings = training_settings(params.train_uncertainty, seed)
+    settings = training_settings(params.train_uncertainty, params.seed) | {"ensemble": params.ensemble}
     data = load_training_set(labels, faces, pairs)
-    y_hat = read_y_hat(f, len(data.frames))
-    inputs = {"labels": labels, "faces": faces, "pairs": pairs, "f": f}
-    with checkpointing(f"train-uncertainty-{trial}", checkpoints, inputs, settings) as checkpoints_of_networks:
-        result = train_h(data, y_hat, partial(load_f, f), params, seed, log, checkpoints_of_networks)
+    ensemble = load_ensemble(f, len(data.frames), params.ensemble)
+    inputs = {"labels": labels, "faces": faces, "pairs": pairs} | {f"f.{k}": folder for k, folder in enumerate(f)}
+    with checkpointing("train-uncertainty", checkpoints, inputs, settings) as checkpoints_of_networks:
+        result = train_h(data, ensemble, partial(load_member, f), params, params.seed, log, checkpoints_of_networks)
         if is_main():
             save_h(h, result, params, data.images.size, data.frames.aus)
 
 
 def extract_features(
-    *, labels: Path, faces: Path, f: Path, h: Path, features: Path, params: Params, trial: int, log: Log = SILENT
+    *, labels: Path, faces: Path, f: Sequence[Path], h: Path, features: Path, params: Params, log: Log = SILENT
 ) -> None:
     """Compute the features of every frame from y_hat and sigma of its video, and the statistics that scale them."""
     from aupair.data.frames import load_frames
     from aupair.mapping.features import write_features
-    from aupair.ranking.scores import read_sigma, read_y_hat
+    from aupair.ranking.ensemble import load_ensemble
+    from aupair.ranking.scores import read_sigma
 
     frames = load_frames(labels, faces)
-    write_features(
-        features, frames, read_y_hat(f, len(frames)), read_sigma(h, len(frames)), params.extract_features, log
-    )
+    y_hat = load_ensemble(f, len(frames), params.ensemble).y_hat
+    write_features(features, frames, y_hat, read_sigma(h, len(frames)), params.extract_features, log)
 
 
 def train_mapping(
-    *, labels: Path, faces: Path, features: Path, mapping: Path, params: Params, trial: int, log: Log = SILENT
+    *, labels: Path, faces: Path, features: Path, mapping: Path, params: Params, log: Log = SILENT
 ) -> None:
     """Fit two mappings for each AU, with and without uncertainty, from features to levels."""
     from aupair.data.frames import load_frames
@@ -139,19 +140,18 @@ def train_mapping(
     from aupair.mapping.fit import fit_mappings
 
     frames = load_frames(labels, faces)
-    opened, seed = open_features(features, frames), params.seed + trial
-    result, curves = fit_mappings(frames, opened, params.levels, params.train_mapping, seed, log)
+    opened = open_features(features, frames)
+    result, curves = fit_mappings(frames, opened, params.levels, params.train_mapping, params.seed, log)
     result.save(mapping, curves)
 
 
 def evaluate(
-    *, data: Path, labels: Path, faces: Path, pairs: Path, f: Sequence[Path], h: Sequence[Path],
-    features: Sequence[Path], mapping: Sequence[Path], selection: Path, metrics: Path, table: Path, plots: Path,
-    report: Path, params: Params, log: Log = SILENT,
+    *, data: Path, labels: Path, faces: Path, pairs: Path, f: Sequence[Path], h: Path, features: Path, mapping: Path,
+    selection: Path, metrics: Path, table: Path, plots: Path, report: Path, params: Params, log: Log = SILENT,
 ) -> None:  # fmt: skip
-    """Choose trial, thresholds and mappings on `select` and calibrate the confidence there; score all on `validation`.
+    """Choose thresholds and mappings on `select` and calibrate the confidence there; score all on `validation`.
 
-    `f`, `h`, `features` and `mapping` have an entry for each trial. The reports are written, too.
+    The reports are written, too.
 
     Args:
         data: the data folder, from which only conditions.csv is read: cover and head yaw of each frame (demo corpus only).
@@ -164,37 +164,30 @@ def evaluate(
     from aupair.report.reports import Places, Sources, write_reports
 
     frames = load_frames(labels, faces)
-    trials = [
-        read_trial(frames, number, f=f[k], h=h[k], features=features[k], mapping=mapping[k])
-        for k, number in enumerate(params.trials)
-    ]
+    trial = read_trial(frames, f=f, h=h, features=features, mapping=mapping, ensemble=params.ensemble)
     conditions = load_conditions(data / "conditions.csv", frames, log)
     samples = load_samples(pairs, frames)
-    evaluation = evaluate_trials(frames, trials, samples.pairs, conditions, params.evaluate, log, params.target)
-    k = params.trials.index(evaluation.trial.number)
-    sources = Sources(faces, {"f": f[k], "h": h[k], "mapping": mapping[k]}, params, synthetic_note(data))
+    evaluation = evaluate_trials(frames, trial, samples.pairs, conditions, params.evaluate, log, params.target)
+    sources = Sources(faces, {"f": f[0], "h": h, "mapping": mapping}, params, synthetic_note(data))
     write_reports(evaluation, frames, Places(metrics, table, plots, report), samples.table(), sources)
     store.write_json(selection, evaluation.selection)
 
 
 def register_model(
-    *, info: Path, f: Sequence[Path], h: Sequence[Path], features: Sequence[Path],
-    mapping: Sequence[Path], selection: Path, metrics: Path, table: Path, plots: Path, report: Path,
-    registered: Path, params: Params, log: Log = SILENT,
+    *, info: Path, f: Sequence[Path], h: Path, features: Path, mapping: Path, selection: Path, metrics: Path,
+    table: Path, plots: Path, report: Path, registered: Path, params: Params, log: Log = SILENT,
 ) -> None:  # fmt: skip
-    """Log the flow to MLflow and register the chosen trial as a version of the model, unless it is registered already."""
+    """Log the flow to MLflow and register its networks as a version of the model, unless they are registered already."""
     from aupair.inference.bundle import Parts
     from aupair.registry.register import register_bundle
     from aupair.registry.runs import collect_stage_run
 
-    k = params.trials.index(store.read_json(selection)["trial"])
-    parts = Parts(f[k], h[k], mapping[k], features[k] / "statistics.safetensors", selection, info, metrics)
-    of_trials = {"f": f, "h": h, "mapping": mapping}
+    parts = Parts(tuple(f), h, mapping, features, selection, info, metrics)
+    reports = {"metrics": metrics, "table": table, "plots": plots, "report": report}
     runs = []
     for stage in FLOW[:-1]:
         for n, trial in enumerate(params.trials if stage.per_trial else (None,)):
-            reports = {"metrics": metrics, "table": table, "plots": plots, "report": report}
-            places = reports | {key: v[n] for key, v in of_trials.items()}
+            places = reports | {"f": f[n], "h": h, "mapping": mapping}
             runs.append(collect_stage_run(stage, params, places, trial))
     result = register_bundle(registered.parent / "bundle", parts, runs, (table, plots, report, metrics), params, log)
     store.write_json(registered, vars(result))
@@ -210,20 +203,21 @@ FLOW: tuple[Stage, ...] = (
     ),
     Stage(
         "train-uncertainty", train_uncertainty, ("labels", "faces", "pairs", "f"), ("h",),
-        ("seed", "train_uncertainty"), Needs(gpus=1, memory=24), per_trial=True, resumable=True,
+        ("seed", "trials", "ensemble", "train_uncertainty"), Needs(gpus=1, memory=24), resumable=True,
     ),
     Stage(
         "extract-features", extract_features, ("labels", "faces", "f", "h"), ("features",),
-        ("extract_features",), Needs(memory=8), per_trial=True,
+        ("trials", "ensemble", "extract_features"), Needs(memory=8),
     ),
     Stage(
         "train-mapping", train_mapping, ("labels", "faces", "features"), ("mapping",),
-        ("seed", "target", "train_mapping"), Needs(memory=8), per_trial=True,
+        ("seed", "target", "train_mapping"), Needs(memory=8),
     ),
     Stage(
         "evaluate", evaluate,
         ("data", "labels", "faces", "pairs", "f", "h", "features", "mapping"),
-        ("selection", "metrics", "table", "plots", "report"), ("target", "trials", "evaluate"), Needs(memory=8),
+        ("selection", "metrics", "table", "plots", "report"), ("target", "trials", "ensemble", "evaluate"),
+        Needs(memory=8),
     ),
     Stage(
         "register-model", register_model,

@@ -26,7 +26,7 @@ def test_equal_inputs_give_the_same_hash_and_any_change_another(parts: Parts, tm
         os.utime(path, (1, 1))
     assert write_bundle(tmp_path / "b", parts, Params()) == first
     assert write_bundle(tmp_path / "b", parts, parse_params({"seed": 1})) != first
-    (parts.f / "final.safetensors").write_bytes(b"g")
+    (parts.f[0] / "final.safetensors").write_bytes(b"g")
     assert write_bundle(tmp_path / "b", parts, Params()) != first
 
 
@@ -41,10 +41,12 @@ def test_the_hash_sees_names_and_where_one_file_ends(parts: Parts, tmp_path: Pat
 
 def test_curves_and_scores_of_frames_stay_behind(parts: Parts, tmp_path: Path) -> None:
     first = write_bundle(tmp_path / "a", parts, Params())
-    (parts.f / "curves.jsonl").write_text("{}\n")
-    (parts.f / "y_hat.safetensors").write_bytes(b"scores of frames")
+    (parts.f[0] / "curves.jsonl").write_text("{}\n")
+    (parts.f[0] / "y_hat.safetensors").write_bytes(b"scores of frames")
+    (parts.h / "sigma.safetensors").write_bytes(b"scores of frames")
+    (parts.features / "features.npy").write_bytes(b"features of frames")
     assert write_bundle(tmp_path / "b", parts, Params()) == first
-    assert sorted(path.name for path in (tmp_path / "b" / "f").iterdir()) == ["about.json", "final.safetensors"]
+    assert sorted(path.name for path in (tmp_path / "b" / "f" / "0").iterdir()) == ["about.json", "final.safetensors"]
     suffixes = {path.suffix for path in (tmp_path / "b").rglob("*") if path.is_file()}
     assert suffixes == {".safetensors", ".json", ".txt", ".md"}, "no pickle"
 
@@ -55,7 +57,7 @@ def test_the_card_says_data_scores_choices_and_limits(parts: Parts, tmp_path: Pa
     write_bundle(tmp_path / "a", parts, Params())
     card = (tmp_path / "a" / "MODEL_CARD.md").read_text()
     for text in (
-        "a.dir", "trial: 0", "| P2 | validation | 0.123 | 0.500 | undefined |",
+        "a.dir", "networks of f: final of trial 0", "| P2 | validation | 0.123 | 0.500 | undefined |",
         "| AU1 | inner brow raiser | with |", "| AU26 | jaw drop | without |", "iBUG 300-W", "ipazc/mtcnn", "(n, 224, 224, 3)",
     ):  # fmt: skip
         assert text in card
@@ -80,7 +82,7 @@ def test_a_bundle_of_before_has_the_aus_of_affwild2(parts: Parts, tmp_path: Path
     write_bundle(tmp_path / "a", parts, Params())
     card = (tmp_path / "a" / "MODEL_CARD.md").read_text()
     assert [au for au in AFFWILD2 if f"| {au} | {describe_au(au)} | with" not in card] == []
-    store.write_json(parts.f / "about.json", {"aus": AU_SETS["three"]})
+    store.write_json(parts.f[0] / "about.json", {"aus": AU_SETS["three"], "standardisation": {"final": {}}})
     with pytest.raises(ArtifactError, match="got without AU1, AU2, "):
         write_bundle(tmp_path / "b", parts, Params())
 
@@ -93,14 +95,14 @@ def test_a_bundle_of_before_has_the_aus_of_affwild2(parts: Parts, tmp_path: Path
         (("AU12L", "AU12R", "AU9"), "also AU9"),
     ],
 )
-@pytest.mark.parametrize("part", ["f", "h", "mapping"])
+@pytest.mark.parametrize("part", ["f/0", "h", "mapping"])
 def test_parts_of_other_aus_are_one_line_when_written_and_when_loaded(
     tmp_path: Path, part: str, aus: tuple[str, ...], got: str
 ) -> None:
     parts = write_parts(tmp_path / "work", aus=("AU12L", "AU12R"))
     write_bundle(tmp_path / "good", parts, Params())
     other = tmp_path / "work" / part / "about.json"
-    store.write_json(other, {"aus": aus})
+    store.write_json(other, {"aus": aus, "standardisation": {"final": {}}})
     with pytest.raises(ArtifactError) as caught:
         write_bundle(tmp_path / "bad", parts, Params())
     text = f", got {got}, expected AU12L, AU12R; run the flow again from check-data on"

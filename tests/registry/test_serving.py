@@ -106,7 +106,7 @@ def test_chunks_do_not_change_the_result(parts: Parts, params: Params, tmp_path:
     np.testing.assert_allclose(scores.sigma, np.concatenate([s for _, s in whole]), atol=1e-5)
 
 
-@pytest.mark.parametrize("part", ["f/final.safetensors", "statistics.safetensors", "mapping/mapping.safetensors"])
+@pytest.mark.parametrize("part", ["f/0/final.safetensors", "features/statistics.safetensors", "mapping/mapping.safetensors"])
 def test_a_corrupt_part_is_one_line(parts: Parts, params: Params, tmp_path: Path, part: str) -> None:
     write_bundle(tmp_path / "bundle", parts, params)
     (tmp_path / "bundle" / part).write_bytes(b"no weights")

@@ -70,9 +70,8 @@ class FinishedRun:
         paths = stages.get_stage("evaluate").paths(root, params.trials)
         frames = load_frames(paths["labels"], paths["faces"])
         selection = store.read_json(paths["selection"])
-        k = params.trials.index(selection["trial"])
-        outputs = {name: paths[name][k] for name in ("f", "h", "features", "mapping")}
-        trial = read_trial(frames, params.trials[k], **outputs)
+        outputs = {name: paths[name] for name in ("f", "h", "features", "mapping")}
+        trial = read_trial(frames, **outputs, ensemble=params.ensemble)
         return cls(params, frames, trial, selection, store.read_json(paths["metrics"]))
 
     def score(self, rule: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The student of `aupair distill`: a small network that learns the outputs of a finished trial's f and h."""
+"""The student of `aupair distill`: a small network that learns the outputs of a finished run's f and h."""
 
 import shutil
 import time
@@ -47,15 +47,18 @@ def _student_settings(teacher: Params) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _student_params(teacher: Params, trial: int, overrides: Sequence[str] = ()) -> Params:
-    """Return the params of a trial's student.
+def _student_params(teacher: Params, overrides: Sequence[str] = ()) -> Params:
+    """Return the params of the student: one trial of one network.
 
     Raises:
         ParamsError: an override is unknown or wrong.
     """
     where = "the student's params"
     tree = apply_settings(
-        Params, teacher.model_dump(mode="json"), _student_settings(teacher) | {"trials": [trial]}, where
+        Params,
+        teacher.model_dump(mode="json"),
+        _student_settings(teacher) | {"trials": [0], "ensemble": "final"},
+        where,
     )
     return parse_params(apply_overrides(Params, tree, overrides), where)
 
@@ -66,35 +69,25 @@ class Distillation:
 
     Attributes:
         home: the project in which the teacher was trained.
-        trial: the teacher's number; the student's is the same.
         params: the params of the student.
     """
 
     home: Path
-    trial: int
     params: Params
 
     @classmethod
-    def from_trial(
-        cls, home: Path, params: Params, trial: int | None = None, overrides: Sequence[str] = ()
-    ) -> "Distillation":
-        """Return the distillation of a trial, by default of the one that evaluate chose.
+    def from_project(cls, home: Path, params: Params, overrides: Sequence[str] = ()) -> "Distillation":
+        """Return the distillation of the networks of a project's last run.
 
         Args:
             params: the params of the teacher.
             overrides: changes to the student's params.
 
         Raises:
-            ArtifactError: there is no such trial.
+            ArtifactError: there are no networks.
             ParamsError: an override is unknown or wrong.
         """
-        if trial is None:
-            chosen = home / ARTIFACTS["selection"]
-            if not chosen.exists():
-                todo = "run the flow first, or name a --trial"
-                raise ArtifactError("no teacher", where=chosen, got="nothing", todo=todo)
-            trial = int(store.read_json(chosen)["trial"])
-        distillation = cls(home, trial, _student_params(params, trial, overrides))
+        distillation = cls(home, _student_params(params, overrides))
         for network in distillation._teacher().values():
             if not network.exists():
                 raise ArtifactError("no teacher", where=network, got="nothing", todo="run the flow first")
@@ -108,7 +101,7 @@ class Distillation:
 
         Returns:
             `teacher` and `student`, each with parameters, gmac_per_frame, f1_select and f1_validation of P2 (None if
-            evaluate chose another trial) and frames_per_second of f and h together.
+            there are no reports) and frames_per_second of f and h together.
         """
         if stages.is_multiprocess():
             raise ParamsError("distill runs in one process", got="several", todo="run it without torchrun")
@@ -118,12 +111,12 @@ class Distillation:
             self._add_teacher(workspace.root)
             workspace.run(self.params, "student", log)
             figures = {
-                "teacher": self._figures(self.home, scored=self._is_chosen()),
-                "student": self._figures(workspace.root, scored=True),
+                "teacher": self._figures(self.home),
+                "student": self._figures(workspace.root),
             }
             with store.atomic(self.home / REPORTS) as folder:
                 shutil.copytree(workspace.root / "reports", folder, ignore=shutil.ignore_patterns("data_docs"))
-                store.write_json(folder / "student.json", {"trial": self.trial, **figures})
+                store.write_json(folder / "student.json", figures)
             if register:
                 self._register(workspace.root, log)
         return figures
@@ -132,7 +125,7 @@ class Distillation:
         """Return the folders of the teacher's networks."""
         from aupair.ranking.teacher import teacher_folders
 
-        return teacher_folders((self.home / ARTIFACTS["f"].format(trial=self.trial)).parent)
+        return teacher_folders(self.home / "work")
 
     def _add_teacher(self, root: Path) -> None:
         """Copy the teacher to a workspace, and make it an input of the training of f there."""
@@ -146,34 +139,30 @@ class Distillation:
         store.write_text(root / "dvc.yaml", yaml.safe_dump(tree, sort_keys=False))
 
     def _register(self, root: Path, log: Log) -> None:
-        """Register the student in a workspace, and tag its version with the trial, files and version of its teacher."""
+        """Register the student in a workspace, and tag its version with the files and the version of its teacher."""
         from aupair.ranking.checkpoint import digest
         from aupair.registry import mlflow_store
 
         stages.run_stage("register-model", self.params, root=root, log=log)
         version = str(store.read_json(root / ARTIFACTS["registered"])["version"])
         inputs = self._teacher() | {name: root / ARTIFACTS[name] for name in ("labels", "pairs")}
-        tags = {"student.of.trial": str(self.trial), "student.of.files": digest(inputs, {})[:16]}
+        tags = {"student.of.files": digest(inputs, {})[:16]}
         registered = self.home / ARTIFACTS["registered"]
-        if registered.exists() and self._is_chosen():
+        if registered.exists():
             tags["student.of.version"] = str(store.read_json(registered)["version"])
         client, name = mlflow_store.open_mlflow(), self.params.register_model.name
         with mlflow_store.mlflow_errors(f"model {name}"):
             for key, value in tags.items():
                 client.set_model_version_tag(name, version, key, value)
 
-    def _is_chosen(self) -> bool:
-        """Return whether the user's own reports describe the teacher's trial."""
-        metrics = self.home / ARTIFACTS["metrics"]
-        return metrics.exists() and store.read_json(metrics)["chosen_trial"] == self.trial
-
-    def _figures(self, root: Path, scored: bool) -> dict[str, Any]:
-        """Return the size, cost, F1 and speed of the trial in a folder; F1 only if evaluate scored it."""
+    def _figures(self, root: Path) -> dict[str, Any]:
+        """Return the size, cost, F1 and speed of the networks in a folder; F1 only if evaluate has run there."""
         from aupair.evaluation.cost import cost_of_files
 
-        f, h, mapping = (root / ARTIFACTS[name].format(trial=self.trial) for name in ("f", "h", "mapping"))
-        cost = cost_of_files(f, h, mapping)
-        rows = store.read_json(root / ARTIFACTS["metrics"])["rows"] if scored else []
+        paths = stages.get_stage("register-model").paths(root, self.params.trials)
+        f, h = paths["f"], paths["h"]
+        cost = cost_of_files(f[0], h, paths["mapping"])
+        rows = store.read_json(paths["metrics"])["rows"] if paths["metrics"].exists() else []
         f1 = {row["split"]: row["f1"] for row in rows if row["name"] == "P2"}
         device = self.params.train_pseudo_intensity.device
         return {
@@ -185,14 +174,15 @@ class Distillation:
         }
 
 
-def _scoring_speed(f: Path, h: Path, size: int, device: str) -> float:
+def _scoring_speed(f: Sequence[Path], h: Path, size: int, device: str) -> float:
     """Measure how many faces f and h together score per second: the best of three passes over one chunk."""
     import numpy as np
 
+    from aupair.ranking.ensemble import list_members
     from aupair.ranking.fit import CHUNK
     from aupair.ranking.scores import Scorer
 
-    scorer = Scorer(f, h, device)
+    scorer = Scorer(f, h, list_members(f, "all")[1], device)
     images = np.random.default_rng(0).integers(0, 256, (CHUNK, size, size, 3)).astype(np.uint8)
     seconds = []
     for _ in range(4):  # the first pass warms up

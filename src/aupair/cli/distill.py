@@ -7,9 +7,6 @@ import typer
 
 
 def distill(
-    trial: Annotated[
-        int | None, typer.Option(help="The number of the teacher's trial; default: the trial that evaluate chose.")
-    ] = None,
     overrides: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override a parameter of the student."),
@@ -19,7 +16,7 @@ def distill(
     ] = False,
     params: Annotated[Path, typer.Option("--params", help="The params file of the teacher.")] = Path("params.yaml"),
 ) -> None:
-    """Train a small network (the student) on the outputs of a finished trial's f and h (the teacher), and evaluate it.
+    """Train a small network (the student) on the outputs of the last run's f and h (the teacher), and evaluate it.
 
     The student is trained in work/variants; its reports are copied to reports/student. The teacher's files and reports
     are not changed. If the command was stopped, it continues where it stopped.
@@ -28,7 +25,7 @@ def distill(
     from aupair.console import ConsoleLog, show_table
     from aupair.params import load_params
 
-    distillation = Distillation.from_trial(Path(), load_params(params), trial, overrides or ())
+    distillation = Distillation.from_project(Path(), load_params(params), overrides or ())
     figures = distillation.run(register, ConsoleLog())
     head = ("", "parameters", "GMAC a frame", "mean F1 select", "mean F1 validation", "scored frames/s")
     note = f"reports of the student: {REPORTS}"

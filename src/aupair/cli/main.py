@@ -31,7 +31,7 @@ app.command(
     "`aupair ablate --beside ../other/reports/ablation.json`"
 )(ablation.ablate)
 app.command(
-    epilog="Examples: `aupair distill`, `aupair distill --trial 1 --register`, "
+    epilog="Examples: `aupair distill`, `aupair distill --register`, "
     "`aupair distill --set train_pseudo_intensity.network.width=.0625`"
 )(distill.distill)
 app.command(epilog=synth.EPILOG)(synth.synth)
@@ -83,7 +83,7 @@ def run(
     teacher: Annotated[
         Path | None,
         typer.Option(
-            exists=True, help="The trial's folder to learn from (objective: distill); `aupair distill` sets it."
+            exists=True, help="The working folder whose networks to learn from (objective: distill); `aupair distill` sets it."
         ),
     ] = None,
     params: ParamsFile = Path("params.yaml"),

@@ -1,4 +1,4 @@
-"""The choice among the trials and the scores of the chosen one, in memory: the core of the stage `evaluate`."""
+"""The choices on `select` and the scores, in memory: the core of the stage `evaluate`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +22,6 @@ from aupair.evaluation.selection import (
     Selection,
     Trial,
     annotated_cells,
-    best_trial,
     choose_mappings,
     filled_outputs,
 )
@@ -40,7 +39,7 @@ class Evaluation:
     Attributes:
         metrics: the tree of metrics.json.
         selection: the tree of selection.json; `Selection.from_json` reads it.
-        trial: the chosen trial's outputs.
+        trial: the outputs of the flow.
         decisions: (N, A) bool, of every frame, as chosen; a frame without a face has those of the nearest frame with one.
         confidence: (N, A) float64, P(the decision is right), NaN where there is no face.
     """
@@ -54,7 +53,7 @@ class Evaluation:
 
 def evaluate_trials(
     frames: Frames,
-    trials: Sequence[Trial],
+    trial: Trial,
     pairs: Mapping[str, Pairs],
     conditions: Conditions | None,
     params: Evaluate,
@@ -65,7 +64,7 @@ def evaluate_trials(
 
     Args:
         frames: the N frames.
-        trials: the outputs of each trial.
+        trial: the outputs of the flow.
         pairs: the fixed pairs of fit, select and validation.
         conditions: None for data without conditions.csv; figures that need them are then None.
         target: occurrence or intensity; for intensity, mappings are chosen by ICC(3,1), and there are `intensity_rows`, too.
@@ -74,15 +73,10 @@ def evaluate_trials(
         DataError: a split has no annotated frame with a face.
         ArtifactError: arrays of another shape than the frames, or no number for a frame with a face.
     """
-    _check(frames, trials, target, log)
+    _check(frames, trial, target, log)
     chosen_on = "validation" if params.protocol == "paper" else "select"
     cells = {split: annotated_cells(frames, split) for split in SPLITS}
-    choices = [
-        choose_mappings(trial, frames, cells[chosen_on], params, target)
-        for trial in log.progress(trials, len(trials), "choosing mappings")
-    ]
-    best = best_trial(choices)
-    trial, choice = trials[best], choices[best]
+    choice = choose_mappings(trial, frames, cells[chosen_on], params, target)
     selection = _select(frames, cells["select"], trial, choice, params)
     raw = trial.raw(selection.uses_uncertainty)
     active = selection.decide(fill_nearest(raw, frames.ok, frames.video))
@@ -105,7 +99,7 @@ def evaluate_trials(
         "protocol": params.protocol,
         "chosen_on": chosen_on,
         "thresholds": params.thresholds,
-        "trials": [{"trial": tried.number, **its_choice.result} for tried, its_choice in zip(trials, choices)],
+        "chosen": choice.result,
     }
     metrics = {
         "frames": {split: _count_frames(cells[split]) for split in SCORED_SPLITS},
@@ -115,7 +109,6 @@ def evaluate_trials(
         "select": figures["select"],
         "comparisons": comparisons,
         "decisions": decision_figures(ranked, selection.confidence, params),
-        "chosen_trial": trial.number,
         **settings,
     }
     evidence = [comparison for comparison in comparisons if comparison["split"] == chosen_on]
@@ -136,7 +129,7 @@ def _select(frames: Frames, cells: Cells, trial: Trial, choice: Choice, params: 
         held_out = tune_held_out(filled[cells.rows], cells.truth, cells.counted, fold)
     outputs = raw[cells.rows], trial.sigma[cells.rows]
     known = HeldOut(*outputs, held_out, cells.truth, cells.counted, person, fold).subset(frames.ok[cells.rows])
-    return Selection(frames.aus, trial.number, choice.uses_uncertainty, thresholds, calibrate(known))
+    return Selection(frames.aus, choice.uses_uncertainty, thresholds, calibrate(known))
 
 
 def _count_frames(cells: Cells) -> dict[str, int]:
@@ -147,22 +140,21 @@ def _count_frames(cells: Cells) -> dict[str, int]:
 def _selection_tree(selection: Selection, choice: Choice, settings: dict[str, Any]) -> dict[str, Any]:
     """Return the tree of selection.json: an entry for each AU, then values that concern all AUs."""
     entries = {au: {**choice.evidence[k], **selection.confidence.au_to_json(k)} for k, au in enumerate(selection.aus)}
-    return {**entries, "trial": selection.trial, **settings, **selection.confidence.risks_to_json()}
+    return {**entries, **settings, **selection.confidence.risks_to_json()}
 
 
-def _check(frames: Frames, trials: Sequence[Trial], target: str, log: Log) -> None:
-    """Check that the trials fit the frames and that every split can be scored; log what cannot be.
+def _check(frames: Frames, trial: Trial, target: str, log: Log) -> None:
+    """Check that the outputs fit the frames and that every split can be scored; log what cannot be.
 
     Raises:
-        ArtifactError: labels of another target, or a trial's array does not fit the frames.
+        ArtifactError: labels of another target, or an array does not fit the frames.
         DataError: a split has no annotated frame with a face.
     """
     if target == "occurrence" and frames.labels.max(initial=0) > 1:
         todo = "run the flow again from check-data on"
         raise ArtifactError("labels of another target", got="intensity", expected=target, todo=todo)
-    for trial in trials:
-        for name in ("y_hat", "sigma", *MAPPINGS):
-            _check_array(getattr(trial, name), f"trial {trial.number}, {name}", frames)
+    for name in ("y_hat", "sigma", *MAPPINGS):
+        _check_array(getattr(trial, name), name, frames)
     for split in SPLITS:
         own = frames.of_split(split)
         usable = own & frames.usable
@@ -195,7 +187,7 @@ def _log_gaps(aus: Sequence[str], split: str, labels: np.ndarray, person: np.nda
 
 
 def _check_array(values: np.ndarray, where: str, frames: Frames) -> None:
-    """Check that an array of a trial fits the frames and has a number for every face.
+    """Check that an array of the outputs fits the frames and has a number for every face.
 
     Raises:
         ArtifactError: the array does not fit, or lacks a number.
@@ -208,5 +200,5 @@ def _check_array(values: np.ndarray, where: str, frames: Frames) -> None:
     if bad.any():
         row = int(np.argmax(bad))
         where += f", video {frames.videos[frames.video[row]]}, frame {frames.frame[row]}"
-        todo = "run the trial's stages again"
+        todo = "run the flow again from train-pseudo-intensity on"
         raise ArtifactError("no number for a face", where=where, got="NaN", expected="a finite number", todo=todo)

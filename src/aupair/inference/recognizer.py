@@ -16,7 +16,7 @@ from aupair import store
 from aupair.aus import check_au_names
 from aupair.errors import ArtifactError, ParamsError
 from aupair.faces.row import FaceRow
-from aupair.inference.bundle import check_aus, check_bundle
+from aupair.inference.bundle import check_aus, open_bundle
 from aupair.inference.predictions import NO_DECISION, VideoPredictions, VideoScores
 from aupair.params import Params, parse_stored_params
 
@@ -66,12 +66,13 @@ class BundleRecognizer:
         from aupair.mapping.fit import Mapping
         from aupair.ranking.scores import Scorer
 
-        check_bundle(folder)
-        check_aus(folder / "f", folder / "h", folder / "mapping", folder / "selection.json")
+        files = open_bundle(folder)
+        networks = {files.f[trial] for trial, _ in files.members} | {files.h, files.mapping}
+        check_aus(sorted(networks), folder / "selection.json")
         return cls(
-            scorer=Scorer(folder / "f", folder / "h", device),
-            statistics=Statistics.load(folder / "statistics.safetensors"),
-            mapping=Mapping.load(folder / "mapping"),
+            scorer=Scorer(files.f, files.h, files.members, device),
+            statistics=Statistics.load(files.features / "statistics.safetensors"),
+            mapping=Mapping.load(files.mapping),
             selection=read_selection(folder / "selection.json"),
             params=parse_stored_params(store.read_json(folder / "params.json"), where=str(folder / "params.json")),
         )

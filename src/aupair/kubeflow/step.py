@@ -132,7 +132,7 @@ def _execute(stage: stages.Stage, params: Params, root: Path, trial: int | None,
         return
     store.write_json(root / "params.yaml", params.model_dump(mode="json"))  # JSON is YAML
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    aupair = ["-m", "aupair", "run", stage.name, "--trial", str(trial)]
+    aupair = ["-m", "aupair", "run", stage.name, *([] if trial is None else ["--trial", str(trial)])]
     process = subprocess.run([*torchrun, *aupair, "--root", str(root), "--params", str(root / "params.yaml")])
     if process.returncode:
         raise RunFailedError(

@@ -6,7 +6,7 @@ second head that learns sigma along with the order, and `objective: distill` tra
 outputs of a teacher.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -37,22 +37,25 @@ class PseudoIntensity:
     Attributes:
         models: `final` and one per fold.
         center, scale: for each network (A,) float32: y_hat = (output - center) / scale.
-        y_hat: (N, A) float32, standardised, out of fold on fit; NaN where there is no face.
+        y_hat: for each network (N, A) float32, standardised; NaN in the frames that it may not score, see
+            `TrainingSet.scoring_mask`, and where there is no face.
         curves: rows for curves.jsonl.
+        select_pair_accuracy: pair accuracy of `final` on the fixed pairs of select, by which trials are compared.
     """
 
     models: dict[str, nn.Module]
     center: dict[str, np.ndarray]
     scale: dict[str, np.ndarray]
-    y_hat: np.ndarray
+    y_hat: dict[str, np.ndarray]
     curves: list[dict[str, Any]]
+    select_pair_accuracy: float
 
 
 def train_f(
     data: TrainingSet, params: Params, seed: int, log: Log = SILENT, checkpoints: Checkpoints | None = None,
     teachers: Teachers | None = None,
 ) -> PseudoIntensity:  # fmt: skip
-    """Train f, and one network per fold of people, and score every frame with a network that was not trained on its person.
+    """Train f, and one network per fold of people, and score every frame with the networks not trained on its person.
 
     Args:
         checkpoints: files of the training states; a fit continues from an existing one.
@@ -65,7 +68,7 @@ def train_f(
     section = params.train_pseudo_intensity
     device = pick_device(section.device)
     frames, au_count = data.frames, len(data.frames.aus)
-    result = PseudoIntensity({}, {}, {}, np.full((len(frames), au_count), np.nan, np.float32), [])
+    result = PseudoIntensity({}, {}, {}, {}, [], np.nan)
     for k, (name, trained) in enumerate(data.training_masks().items()):
         model = build_network(section.network, data.images.size, seed * 1000 + k, au_count)
         trainee: nn.Module = model
@@ -85,12 +88,19 @@ def train_f(
         result.curves.extend(fit(trainee, job, section.optimiser, steps, log))
         rows = np.flatnonzero(data.scoring_mask(name) & frames.ok)
         outputs = forward_all(model, data.images, rows, device, log, f"scoring frames by f.{name}")[:, :au_count]
-        reference = outputs[frames.of_split("select")[rows]] if name == "final" else outputs
+        reference = outputs[frames.of_split("select" if name == "final" else "fit")[rows]]
         center = np.median(reference, axis=0)
         scale = np.maximum(reference.std(axis=0), 1e-6)
         result.models[name], result.center[name], result.scale[name] = model, center, scale
-        result.y_hat[rows] = (outputs - center) / scale
-    return result
+        result.y_hat[name] = np.full(frames.labels.shape, np.nan, np.float32)
+        result.y_hat[name][rows] = (outputs - center) / scale
+    return replace(result, select_pair_accuracy=_pair_accuracy(result.y_hat["final"], data.pairs["select"]))
+
+
+def _pair_accuracy(y_hat: np.ndarray, pairs: Pairs) -> float:
+    """Return the share of pairs that y_hat (N, A) orders correctly, ties half."""
+    d = pairs.r * (y_hat[pairs.i, pairs.au] - y_hat[pairs.j, pairs.au])
+    return float(np.mean((d > 0) + 0.5 * (d == 0)))
 
 
 def make_batch_loss(data: TrainingSet, params: TrainPseudoIntensity) -> BatchLoss:

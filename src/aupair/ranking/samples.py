@@ -185,13 +185,13 @@ class TrainingSet:
     def scoring_mask(self, name: str) -> np.ndarray:
         """Return which frames a network scores: (N,) bool.
 
-        The network of a fold scores the frames of that fold, which it was not trained on; `final` scores the splits
-        select and validation. Without cross-fitting `final` scores the frames of fit as well.
+        All networks score the splits select and validation. In fit, the network of a fold scores the frames of that
+        fold, which it was not trained on; `final` scores fit only if there is no cross-fitting.
         """
         fit_rows, fold = self.frames.of_split("fit"), self.folds[self.frames.subject]
         if name == "final":
             return ~fit_rows if self.folds.max() >= 0 else np.ones(len(fit_rows), bool)
-        return fit_rows & (fold == int(name.removeprefix("fold")))
+        return ~fit_rows | (fold == int(name.removeprefix("fold")))
 
     def held_out_pairs(self, name: str) -> Pairs:
         """Return the fixed pairs of people who are held out from a network: of `select`, or of the network's own fold.

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from aupair import store
 from aupair.errors import ArtifactError
 from aupair.params import Params
+from aupair.ranking.ensemble import Member, mean_of_members
 from aupair.ranking.fit import forward_in_chunks, to_network_input
 from aupair.ranking.networks import AUNetwork, Factors, SecondHead, Vgg, build_factors, pick_device
 from aupair.ranking.pseudo_intensity import PseudoIntensity
@@ -25,7 +26,7 @@ def save_f(folder: Path, f: PseudoIntensity, params: Params, size: int, aus: Seq
     network = params.train_pseudo_intensity.network.model_dump()
     standardisation = {name: {"center": f.center[name], "scale": f.scale[name]} for name in f.models}
     about = {"aus": aus, "size": size, "network": network, "standardisation": standardisation}
-    _save(folder, f, Y_HAT, {"y_hat": f.y_hat}, about)
+    _save(folder, f, Y_HAT, f.y_hat, about | {"select_pair_accuracy": f.select_pair_accuracy})
 
 
 def save_h(folder: Path, h: Uncertainty, params: Params, size: int, aus: Sequence[str]) -> None:
@@ -62,6 +63,11 @@ def load_f(folder: Path, name: str = "final") -> tuple[AUNetwork, np.ndarray, np
     return model, np.array(standard["center"], np.float32), np.array(standard["scale"], np.float32)
 
 
+def load_member(folders: Sequence[Path], member: Member) -> tuple[AUNetwork, np.ndarray, np.ndarray]:
+    """Load a network of f from the folders of all trials, as `load_f` does."""
+    return load_f(folders[member.trial], member.name)
+
+
 def load_h(folder: Path, name: str = "final") -> Sigma | SecondHead:
     """Load a network of h."""
     about = store.read_json(Path(folder) / "about.json")
@@ -78,22 +84,14 @@ def load_h(folder: Path, name: str = "final") -> Sigma | SecondHead:
     return model
 
 
-def read_y_hat(folder: Path, count: int) -> np.ndarray:
-    """Read y_hat of every frame that f's training scored: (count, A) float32, NaN where there is no face.
+def read_sigma(folder: Path, count: int) -> np.ndarray:
+    """Read sigma of every frame: (count, A) float32, NaN where there is no face.
 
     Raises:
         ArtifactError: the file is missing or corrupt, or the faces have changed since.
     """
-    return _read_scores(Path(folder) / Y_HAT, "y_hat", count)
-
-
-def read_sigma(folder: Path, count: int) -> np.ndarray:
-    """Read sigma of every frame, as `read_y_hat` does y_hat."""
-    return _read_scores(Path(folder) / SIGMA, "sigma", count)
-
-
-def _read_scores(path: Path, key: str, count: int) -> np.ndarray:
-    values = store.read_arrays(path)[key]
+    path = Path(folder) / SIGMA
+    values = store.read_arrays(path)["sigma"]
     if len(values) != count:
         got = f"{len(values)} frames"
         raise ArtifactError("scores of other faces", where=path, got=got, expected=count, todo="train again")
@@ -148,10 +146,12 @@ def _shares_trunk(factors: Factors, f: AUNetwork) -> bool:
 
 
 class Scorer:
-    """The final networks of f and h of a trial; the scores of a face do not depend on the batch.
+    """The networks of f of an ensemble and those of h; the scores of a face do not depend on the batch.
 
     Args:
-        f, h: folders that the training stages wrote.
+        f: the folders of f of the trials.
+        h: the folder of h.
+        members: the networks of f whose mean is y_hat.
 
     Attributes:
         aus: names of the AUs, in the order of its scores.
@@ -161,15 +161,17 @@ class Scorer:
         ArtifactError: f and h are of different AUs.
     """
 
-    def __init__(self, f: Path, h: Path, device: str = "auto") -> None:
+    def __init__(self, f: Sequence[Path], h: Path, members: Sequence[Member], device: str = "auto") -> None:
         self.device = pick_device(device)
-        of_f, of_h = (store.read_json(Path(folder) / "about.json") for folder in (f, h))
+        of_f, of_h = (store.read_json(Path(folder) / "about.json") for folder in (f[0], h))
         self.size: int = of_f["size"]
         self.aus: tuple[str, ...] = tuple(of_f["aus"])
         if of_h["aus"] != of_f["aus"]:
             raise ArtifactError("f and h are of different AUs", where=h, got=of_h["aus"], expected=of_f["aus"])
-        model, self._center, self._scale = load_f(f)
-        self._networks = JointScorer(model, load_h(h)).to(self.device).eval()
+        loaded = [load_f(f[trial], name) for trial, name in members]
+        self._standardisation = [(center, scale) for _, center, scale in loaded]
+        first = JointScorer(loaded[0][0], load_h(h))
+        self._networks = [network.to(self.device).eval() for network in (first, *(model for model, _, _ in loaded[1:]))]
 
     @torch.no_grad()
     def __call__(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -180,6 +182,7 @@ class Scorer:
         """
         if images.shape[1:] != (self.size, self.size, 3):
             raise ArtifactError("faces of another size", got=images.shape, expected=f"(n, {self.size}, {self.size}, 3)")
-        outputs = forward_in_chunks(self._networks, to_network_input(images, self.device))
-        values, sigma = np.split(outputs, 2, axis=1)
-        return (values - self._center) / self._scale, sigma
+        x, count = to_network_input(images, self.device), len(self.aus)
+        outputs = [forward_in_chunks(network, x) for network in self._networks]
+        y_hat = [(part[:, :count] - center) / scale for part, (center, scale) in zip(outputs, self._standardisation)]
+        return mean_of_members(np.stack(y_hat)), outputs[0][:, count:]

@@ -1,4 +1,4 @@
-"""The teacher of a student: f and h of a finished trial, network by network."""
+"""The teacher of a student: f and h of a finished run, network by network."""
 
 from pathlib import Path
 
@@ -34,13 +34,13 @@ class Teacher(nn.Module):
         return torch.cat([(values - self.center) / self.scale, torch.log(sigma)], dim=1)
 
 
-def teacher_folders(trial: Path) -> dict[str, Path]:
-    """Return the folders of a trial that a teacher is loaded from."""
-    return {"teacher.f": Path(trial) / "f", "teacher.h": Path(trial) / "h"}
+def teacher_folders(work: Path) -> dict[str, Path]:
+    """Return the folders below a run's working folder that a teacher is loaded from."""
+    return {"teacher.f": Path(work) / "f", "teacher.h": Path(work) / "h"}
 
 
-def load_teacher(trial: Path, size: int, name: str) -> Teacher:
-    """Load one network of f and one of h, `final` or a fold's, from the folder of a finished trial.
+def load_teacher(work: Path, size: int, name: str) -> Teacher:
+    """Load one network of f and one of h, `final` or a fold's, from the working folder of a finished run.
 
     Args:
         size: side of the faces that it will get, pixels.
@@ -49,7 +49,8 @@ def load_teacher(trial: Path, size: int, name: str) -> Teacher:
     Raises:
         ArtifactError: there is no such network, or it takes faces of another size.
     """
-    f, h = teacher_folders(trial).values()
+    trials, h = teacher_folders(work).values()
+    f = sorted(trials.iterdir())[0]
     trained_on = store.read_json(f / "about.json")["size"]
     if trained_on != size:
         raise ArtifactError("the teacher was trained on faces of another size", where=f, got=trained_on, expected=size)

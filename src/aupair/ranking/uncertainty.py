@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from aupair.log import SILENT, Log
 from aupair.params import Params
 from aupair.ranking.checkpoint import Checkpoints
+from aupair.ranking.ensemble import Ensemble, Member
 from aupair.ranking.fit import FitJob, fit, forward_all
 from aupair.ranking.losses import UNCERTAINTY_LOSSES, PairBatch, make_pair_batch, uncertainty_loss
 from aupair.ranking.networks import AUNetwork, Factors, SecondHead, build_factors, build_network, pick_device
@@ -56,33 +57,34 @@ class Uncertainty:
     curves: list[dict[str, Any]]
 
 
-LoadF = Callable[[str], tuple[AUNetwork, np.ndarray, np.ndarray]]
-"""name of a network of f -> the network, its center and its scale, (A,) float32 each"""
+LoadF = Callable[[Member], tuple[AUNetwork, np.ndarray, np.ndarray]]
+"""network of f -> the network, its center and its scale, (A,) float32 each"""
 
 
 def train_h(
-    data: TrainingSet, y_hat: np.ndarray, f: LoadF, params: Params, seed: int,
+    data: TrainingSet, ensemble: Ensemble, f: LoadF, params: Params, seed: int,
     log: Log = SILENT, checkpoints: Checkpoints | None = None,
 ) -> Uncertainty:  # fmt: skip
     """Train h on frozen y_hat, and one network per fold of people, and compute sigma of every frame.
 
     Args:
-        y_hat: (N, A) float32, standardised, out of fold on fit: f is never forwarded for a pair.
+        ensemble: the networks of f and their y_hat, out of fold on fit: f is never forwarded for a pair.
         f: loads a network of f. Kind `factors` reads the trunk of the same fold's network, which was not trained on the
             people who are held out; kind `integrated` uses its second head, and nothing is trained.
         checkpoints: files of the training states; a fit continues from an existing one.
     """
-    section = params.train_uncertainty
+    section, y_hat = params.train_uncertainty, ensemble.y_hat
     device = pick_device(section.device)
     result = Uncertainty({}, np.full(data.frames.labels.shape, np.nan, np.float32), [])
     for k, (name, trained) in enumerate(data.training_masks().items()):
         faces: Faces = data.images
         if section.kind == "integrated":
-            network, _, scale = f(name)
+            network, _, scale = f(Member(ensemble.trials[0], name))
             result.models[name] = SecondHead(network, scale)
         else:
             start = initial_sigma(data.pairs["fit"], y_hat, trained, section)
-            h, faces = build_h_network(data, f, name, section, seed * 1000 + 500 + k, log)
+            member = Member(ensemble.trials[0], name)
+            h, faces = build_h_network(data, f, member, section, seed * 1000 + 500 + k, log)
             model = result.models[name] = Sigma(h, start, section.floor)
             job = FitJob(
                 images=faces, sampler=data.sampler(trained, section.optimiser, (seed, 100 + k)),
@@ -96,6 +98,8 @@ def train_h(
             steps = section.optimiser.steps if name == "final" else section.optimiser.fold_steps
             result.curves.extend(fit(model, job, section.optimiser, steps, log))
         rows = np.flatnonzero(data.scoring_mask(name) & data.frames.ok)
+        if name != "final":
+            rows = rows[data.frames.of_split("fit")[rows]]
         heading = f"scoring frames by h.{name}"
         result.sigma[rows] = forward_all(result.models[name], faces, rows, device, log, heading)
     return result
@@ -116,7 +120,7 @@ def _make_batch_loss(y_hat: np.ndarray, params: FitUncertainty) -> Callable[[Ten
 
 
 def build_h_network(
-    data: TrainingSet, f: LoadF, name: str, section: FitUncertainty, seed: int, log: Log
+    data: TrainingSet, f: LoadF, member: Member, section: FitUncertainty, seed: int, log: Log
 ) -> tuple[nn.Module, Faces]:
     """Return one network h and its input.
 
@@ -129,9 +133,9 @@ def build_h_network(
             nn.init.zeros_(head.weight)
             nn.init.zeros_(head.bias)
         return network, data.images
-    factors = build_factors(f(name)[0], section.block, section.factors, seed)
+    factors = build_factors(f(member)[0], section.block, section.factors, seed)
     rows = np.flatnonzero(data.frames.ok)
-    device = pick_device(section.device)
+    device, name = pick_device(section.device), member.name
     phi = np.zeros((len(data.frames), len(factors.center)), np.float32)
     phi[rows] = forward_all(_Phi(factors), data.images, rows, device, log, f"reading f's trunk for h.{name}")
     trained = phi[data.training_masks()[name] & data.frames.ok]

@@ -48,7 +48,7 @@ class Sources(NamedTuple):
 
     Attributes:
         faces: the folder of the aligned faces.
-        trained: the folders f, h and mapping of the chosen trial, in this order, by these names.
+        trained: the folders f, h and mapping, in this order, by these names.
         params: the settings of the run.
         note: the first line under the table's title, such as what the data is.
     """
@@ -154,7 +154,7 @@ def _timelines(
 
 
 def _from_sources(sources: Sources, frames: Frames, metrics: Tree) -> dict[str, Any]:
-    """Return training curves, cost, the versions, hashes and trials behind the report, and the networks' settings."""
+    """Return training curves, cost, the versions, hashes and networks behind the report, and the networks' settings."""
     params, training = sources.params, {}
     lines: list[Sequence[str]] = []
     for name, folder in sources.trained.items():
@@ -166,14 +166,15 @@ def _from_sources(sources: Sources, frames: Frames, metrics: Tree) -> dict[str, 
         ["aupair", __version__],
         ["target", params.target],
         ["protocol", str(metrics["protocol"])],
-        ["trials, the chosen one", f"{', '.join(map(str, params.trials))}; {metrics['chosen_trial']}"],
+        ["trials", ", ".join(map(str, params.trials))],
+        ["networks of f", {"all": "all, their mean", "final": "the best trial's final network"}[params.ensemble]],
         ["sha256 of splits, faces and labels", frames.fingerprint()[:16]],
     ]
     return {
         "training": training,
         "cost": cost_of_files(*sources.trained.values()),
         "made_from": Table("Made from", ["", ""], origin),
-        "settings": Table("Settings of the chosen trial", ["setting", "value"], lines),
+        "settings": Table("Settings", ["setting", "value"], lines),
     }
 
 

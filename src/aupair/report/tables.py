@@ -223,15 +223,6 @@ def uncertainty_of_aus(metrics: Tree) -> Table:
     return Table("Uncertainty of each AU on validation", head, lines)
 
 
-def trials(metrics: Tree) -> Table:
-    """Return the scores of all trials."""
-    keys, rows = ("score", "f1", "accuracy", "exact_match"), metrics["trials"]
-    lines = [[str(row["trial"]), *(number(row[key]) for key in keys)] for row in rows]
-    strong = [k for k, row in enumerate(rows) if row["trial"] == metrics["chosen_trial"]]
-    caption = f"Trials on {metrics['chosen_on']}; the chosen one is emphasised"
-    return Table(caption, ["trial", *(COLUMNS[key] for key in keys)], lines, strong)
-
-
 def cost_of_parts(cost: Tree) -> Table:
     """Return the cost of each part for a frame with a face; cost: see `cost_of_files`."""
     parts = (*cost["parts"].items(), ("all", cost))

@@ -1,0 +1,113 @@
+"""The networks of f that score a frame together, and their mean (`ensemble: all | final`).
+
+Ours: the networks of the folds are trained for cross-fitting, so that their mean with `final` costs no training. The paper
+trains several times and keeps the best trial (`final`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from aupair import store
+from aupair.errors import ArtifactError
+
+FINAL = "final"
+"""the name of the network that is trained on all people of fit"""
+
+
+class Member(NamedTuple):
+    """A network of f.
+
+    Attributes:
+        trial: the position of its trial among the folders of f.
+        name: `final`, or `fold0` and so on.
+    """
+
+    trial: int
+    name: str
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """The scores of all N frames by the networks that were not trained on the frame's person.
+
+    Attributes:
+        trials: the positions of the trials that take part.
+        members: the networks that score the frames of select, validation and predict.
+        y_hat: (N, A) float32, the mean of the standardised outputs; NaN where there is no face.
+        spread: (N, A) float32, the standard deviation of the outputs over the networks; None with a single trial, in which
+            one network alone has not seen the person of a frame of fit.
+    """
+
+    trials: tuple[int, ...]
+    members: tuple[Member, ...]
+    y_hat: np.ndarray
+    spread: np.ndarray | None
+
+
+def load_ensemble(folders: Sequence[Path], count: int, ensemble: Literal["all", "final"]) -> Ensemble:
+    """Load the scores of the trials of f and combine them.
+
+    Args:
+        folders: the folder of f of each trial.
+        count: number of frames, N.
+        ensemble: all: every network of every trial. final: of the trial whose `final` has the highest pair accuracy on
+            select, `final` for select and validation, and the fold networks for fit.
+
+    Raises:
+        ArtifactError: a file is missing or corrupt, or the faces have changed since.
+    """
+    trials, members = list_members(folders, ensemble)
+    scores = {k: _read_scores(folders[k], count) for k in trials}
+    of_fit = [Member(k, name) for k in trials for name in scores[k] if name != FINAL]
+    stack = np.stack([scores[k][name] for k, name in dict.fromkeys((*members, *of_fit))])
+    if ensemble == "final":
+        # Elsewhere the fold networks only fill what `final` may not score.
+        stack[1:, ~np.isnan(stack[0]).all(axis=1)] = np.nan
+    spread = _spread(stack) if len(trials) > 1 else None
+    return Ensemble(trials, members, mean_of_members(stack), spread)
+
+
+def list_members(
+    folders: Sequence[Path], ensemble: Literal["all", "final"]
+) -> tuple[tuple[int, ...], tuple[Member, ...]]:
+    """Return the positions of the trials that take part, and the networks that score new frames; see `load_ensemble`."""
+    abouts = [store.read_json(Path(folder) / "about.json") for folder in folders]
+    if ensemble == "final":
+        best = int(np.argmax([about["select_pair_accuracy"] for about in abouts]))
+        return (best,), (Member(best, FINAL),)
+    members = [Member(k, name) for k, about in enumerate(abouts) for name in about["standardisation"]]
+    return tuple(range(len(folders))), tuple(members)
+
+
+def mean_of_members(stack: np.ndarray) -> np.ndarray:
+    """Return the mean over the members that have a score: (M, n, A) -> (n, A) float32; NaN where none has."""
+    known = ~np.isnan(stack)
+    number = known.sum(axis=0)
+    total = np.where(known, stack, 0).sum(axis=0, dtype=np.float64)
+    return np.where(number > 0, total / np.maximum(number, 1), np.nan).astype(np.float32)
+
+
+def _spread(stack: np.ndarray) -> np.ndarray:
+    """Return the standard deviation over the members that have a score, (n, A) float32; NaN where fewer than two have."""
+    number = (~np.isnan(stack)).sum(axis=0)
+    square = np.nansum((stack.astype(np.float64) - mean_of_members(stack)) ** 2, axis=0)
+    return np.where(number > 1, np.sqrt(square / np.maximum(number - 1, 1)), np.nan).astype(np.float32)
+
+
+def _read_scores(folder: Path, count: int) -> dict[str, np.ndarray]:
+    """Read y_hat of each network of a trial, (count, A) float32.
+
+    Raises:
+        ArtifactError: the file is missing or corrupt, or the faces have changed since.
+    """
+    path = Path(folder) / "y_hat.safetensors"
+    scores = store.read_arrays(path)
+    for values in scores.values():
+        if len(values) != count:
+            got = f"{len(values)} frames"
+            raise ArtifactError("scores of other faces", where=path, got=got, expected=count, todo="train again")
+    return scores
