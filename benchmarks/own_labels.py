@@ -119,7 +119,7 @@ def measure() -> list[Row]:
             prepare(folder, params)
             for root in (folder / "full", folder / "partial"):
                 run_stages(root, params, TRAINING)
-            results.append(report(seed, score(folder)))
+            results.append(report(seed, score(folder, params)))
     mean = {name: float(np.mean([result[name] for result in results])) for name in results[0]}
     ratios = ", ".join(f"{result['partial'] / result['full']:.2f}" for result in results)
     return [

@@ -67,8 +67,9 @@ def build_recognizer(params: Params, folder: Path) -> BundleRecognizer:
     f = build_network(params.train_pseudo_intensity.network, size, seed=0, au_count=aus)
     h = Sigma(build_factors(f, section.block, section.factors, seed=0), np.ones(aus), section.floor)
     no_frames = np.zeros((0, aus), np.float32)
-    save_f(folder / "f", PseudoIntensity({"final": f}, {"final": np.zeros(aus)}, {"final": np.ones(aus)}, {"final": no_frames}, [], 0.5),
-           params, size, AFFWILD2)  # fmt: skip
+    zeros, ones_of_aus = {"final": np.zeros(aus)}, {"final": np.ones(aus)}
+    trained = PseudoIntensity({"final": f}, zeros, ones_of_aus, {"final": no_frames}, [], 0.5)
+    save_f(folder / "f", trained, params, size, AFFWILD2)
     save_h(folder / "h", Uncertainty({"final": h}, no_frames, []), params, size, AFFWILD2)
     rng = np.random.default_rng(0)
     plain = tensor([group == "plain" for _, group in columns(params.extract_features)])

@@ -50,5 +50,5 @@ def make_recognizer(
     statistics = Statistics(0 * ones, top * ones, ones, np.zeros((A, 201), np.float32))
     quantiles = np.broadcast_to(np.linspace(0.5, 1, 101)[:, None, None], (101, 2, A))
     confidence = Confidence(np.tile([0.0, 1.0, 0.0, 0.0, 0.0], (A, 1)), quantiles)
-    selection = Selection(AFFWILD2, 0, np.ones(A, bool) if uses is None else uses, np.full(A, 0.5), confidence)
+    selection = Selection(AFFWILD2, np.ones(A, bool) if uses is None else uses, np.full(A, 0.5), confidence)
     return BundleRecognizer(scorer, statistics, mapping, selection, parse_params(params))

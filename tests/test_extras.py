@@ -15,7 +15,7 @@ import pytest
 from aupair.extras import MODULES, missing_packages_named
 from aupair.inference.bundle import _REQUIREMENTS
 from bare import run_bare
-from bundle_parts import parts_of_trial
+from bundle_parts import parts_of_flow
 from conftest import REPOSITORY, contents, rows_of
 
 PROJECT: dict[str, Any] = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
@@ -129,7 +129,7 @@ def test_the_core_evaluates_and_predicts(
     assert done.returncode == 0, done.stderr
     assert contents(home / "reports" / "metrics.json") == before
 
-    write_bundle(home / "bundle", parts_of_trial(home, tiny, 0), tiny)
+    write_bundle(home / "bundle", parts_of_flow(home, tiny), tiny)
     video = next((home / "data" / "videos").glob("*.mp4"))
     done = core("predict", str(video), "--model", "bundle", "--out", "predictions")
     assert done.returncode == 0, done.stderr

@@ -42,7 +42,7 @@ def place(artifact: str) -> str:
 def test_a_stage_has_one_name_everywhere(pipeline: dict[str, Any]) -> None:
     assert list(pipeline) == [stage.name for stage in stages.FLOW]
     assert [stage.run.__name__ for stage in stages.FLOW] == [stage.section for stage in stages.FLOW]
-    sections = [name for name in Params.model_fields if name not in ("aus", "seed", "target", "trials")]
+    sections = [name for name in Params.model_fields if name not in ("aus", "seed", "target", "trials", "ensemble")]
     assert sections == [stage.section for stage in stages.FLOW]
 
 
@@ -57,7 +57,7 @@ def test_dvc_runs_what_the_flow_says(pipeline: dict[str, Any], stage: stages.Sta
     outs = names_of(entry.get("outs", []) + entry.get("metrics", []))
     assert sorted(outs) == sorted(place(name) for name in stage.writes)
     # a stage that gathers all trials depends on the folder: dvc.yaml cannot list what a matrix writes
-    gathered = {"work/trials"} if not stage.per_trial else set()
+    gathered = {"work/f"} if not stage.per_trial else set()
     reads = {place(name) for name in stage.reads}
     expected = {path for path in reads if MATRIX not in path or stage.per_trial}
     assert set(entry["deps"]) == expected | (gathered if reads - expected else set())

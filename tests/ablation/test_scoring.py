@@ -44,7 +44,7 @@ def test_a_persons_percentile_is_over_all_its_clips(run: FinishedRun) -> None:
 
 def test_subtracting_a_persons_percentile_removes_the_persons_offset(run: FinishedRun) -> None:
     shifted = run.trial.y_hat + 50.0 * run.frames.subject[:, None]
-    other = replace(run, trial=type(run.trial)(0, shifted.astype(np.float64), *[run.trial.sigma] * 3))
+    other = replace(run, trial=type(run.trial)(shifted.astype(np.float64), *[run.trial.sigma] * 3))
     for rule, same in (("value-median", True), ("value-lowest", True), ("value", False)):
         a, b = run.decide(rule), other.decide(rule)
         # 50 added in float32 moves a value by 1e-6: a frame at its threshold may turn over.
@@ -96,7 +96,7 @@ def test_the_difference_is_of_the_same_draws() -> None:
 @pytest.mark.parametrize("aus", [1, 3, 20])
 def test_rows_are_scored_on_labelled_cells_as_evaluate_scores_them(aus: int, missing: str) -> None:
     frames, trial, pairs, conditions = world(aus=aus, missing=missing)
-    evaluation = evaluate_trials(frames, [trial], pairs, conditions, QUICK)
+    evaluation = evaluate_trials(frames, trial, pairs, conditions, QUICK)
     run = FinishedRun(BASE, frames, trial, evaluation.selection, evaluation.metrics)
     for rule in ("all-zero", "all-one", "best-constant", "no-uncertainty", "P1", "P2"):
         for split, counts in run.score(rule)["counts"].items():

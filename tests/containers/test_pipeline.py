@@ -16,7 +16,7 @@ from aupair.data.frames import load_frames
 from aupair.kubeflow.cluster import load_cluster
 from aupair.kubeflow.compile import compile_pipeline
 from aupair.params import Params
-from aupair.ranking.scores import read_y_hat
+from aupair.ranking.ensemble import load_ensemble
 from aupair.stage import ARTIFACTS
 from services.mlflow_server import BUCKET, MLflowServer, mlflow_server
 from services.s3 import S3, s3_server
@@ -105,8 +105,8 @@ def test_it_ends_with_the_results_of_one_process(whole: Run, finished: Path) -> 
     count = len(load_frames(*(finished / ARTIFACTS[name] for name in ("labels", "faces"))))
     for trial in (0, 1):
         folder = whole.artifacts / f"for-loop-2-iteration-{trial}" / "train-pseudo-intensity" / "f"
-        on_host = read_y_hat(finished / ARTIFACTS["f"].format(trial=trial), count)
-        inside = read_y_hat(folder, count)
+        on_host = load_ensemble([finished / ARTIFACTS["f"].format(trial=trial)], count, "all").y_hat
+        inside = load_ensemble([folder], count, "all").y_hat
         scored = np.isfinite(on_host)
         np.testing.assert_array_equal(np.isfinite(inside), scored)
         assert np.corrcoef(inside[scored], on_host[scored])[0, 1] > 0.9

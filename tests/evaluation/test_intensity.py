@@ -10,7 +10,7 @@ from aupair.aus import AFFWILD2, SPLITS
 from aupair.data.frames import Frames
 from aupair.evaluation.metrics import clamp_levels, icc, mae, mae_rounded, pcc, sum_levels
 from aupair.evaluation.rows import _constant_levels, score_rows
-from aupair.evaluation.selection import Choice, Trial, annotated_cells, best_trial, choose_mappings
+from aupair.evaluation.selection import Choice, Trial, annotated_cells, choose_mappings
 from aupair.params import Evaluate
 from frame_sets import make_frames
 
@@ -183,7 +183,7 @@ def test_an_au_whose_figure_is_undefined_is_left_out_of_the_mean() -> None:
 
 def trial_of(raws: tuple[np.ndarray, np.ndarray]) -> Trial:
     without, with_uncertainty = (raw.astype(np.float32) for raw in raws)
-    return Trial(0, without, np.ones_like(without), with_uncertainty=with_uncertainty, without_uncertainty=without)
+    return Trial(without, np.ones_like(without), with_uncertainty=with_uncertainty, without_uncertainty=without)
 
 
 def test_p1_is_chosen_where_its_icc_is_higher_by_more_than_a_tie() -> None:
@@ -240,12 +240,3 @@ def test_an_undefined_icc_chooses_the_simpler_mapping() -> None:
     assert np.isnan(choice.evidence[2]["difference"])
     assert np.isnan([choice.evidence[2]["probability_with_better"], *choice.evidence[2]["difference_interval"]]).all()
     assert np.isfinite(choice.result["icc"])
-
-
-def test_the_trial_with_the_best_icc_is_chosen() -> None:
-    none = np.zeros((2, A))
-    choices = [
-        Choice("select", none, none[0] > 0, [], {"f1": s, "accuracy": s, "icc": i})
-        for s, i in ((0.9, np.nan), (0.9, 0.1), (0.5, 0.6))
-    ]
-    assert best_trial(choices) == 2

@@ -49,7 +49,7 @@ class Case(NamedTuple):
 
 
 def evaluate(frames: Frames, trial: Trial, pairs: dict[str, Pairs], conditions: Conditions, **more: Any) -> Evaluation:
-    return evaluate_trials(frames, [trial], pairs, conditions, QUICK, **more)
+    return evaluate_trials(frames, trial, pairs, conditions, QUICK, **more)
 
 
 @pytest.fixture(scope="module", params=CASES, ids=lambda case: f"{case[0]}-{case[1]}")
@@ -317,14 +317,6 @@ def test_aus_with_too_few_kinds_of_labels_are_logged() -> None:
         "select: AU1 never inactive: F1 is that of guessing, and no choice can be based on it",
         "select: AU3 labelled for a single person: intervals say nothing of other people",
     ]
-
-
-def test_a_trial_is_chosen_though_no_frame_is_complete() -> None:
-    frames, trial, pairs, conditions = world(aus=3, missing="videos")
-    worse = replace(trial, number=0, with_uncertainty=-trial.with_uncertainty, without_uncertainty=-trial.y_hat)
-    tree = evaluate_trials(frames, [worse, trial], pairs, conditions, QUICK).metrics
-    assert tree["chosen_trial"] == trial.number
-    assert all(math.isnan(one["score"]) for one in tree["trials"])
 
 
 def test_frames_without_any_label_are_not_annotated() -> None:

@@ -8,11 +8,9 @@ from aupair.data.frames import Frames
 from aupair.evaluation.confidence import TERMS
 from aupair.evaluation.selection import (
     MAPPINGS,
-    Choice,
     Selection,
     Trial,
     annotated_cells,
-    best_trial,
     choose_mappings,
     uses_uncertainty,
 )
@@ -83,7 +81,7 @@ def world(better: float, n: int = 200, videos: int = 6) -> tuple[Frames, Trial]:
     arrays = [(labels + s * noise).astype(np.float32) for s in (0.5, 0.5 - better)]
     for array in arrays:
         array[~ok] = np.nan
-    return frames, Trial(0, arrays[0], np.abs(arrays[0]), with_uncertainty=arrays[1], without_uncertainty=arrays[0])
+    return frames, Trial(arrays[0], np.abs(arrays[0]), with_uncertainty=arrays[1], without_uncertainty=arrays[0])
 
 
 @pytest.mark.parametrize(
@@ -130,21 +128,13 @@ def test_frames_without_a_face_count_with_the_outputs_of_their_neighbour() -> No
     )
 
 
-def test_the_trial_with_the_best_score_is_chosen_and_the_first_of_equal_ones() -> None:
-    none = np.zeros((2, A))
-    choices = [Choice("select", none, none[0] > 0, [], {"f1": s, "accuracy": s}) for s in (0.5, 0.7, 0.7)]
-    assert best_trial(choices) == 1
-    undefined = Choice("select", none, none[0] > 0, [], {"f1": np.nan, "accuracy": np.nan})
-    assert best_trial([undefined, *choices]) == 2
-
-
 @pytest.mark.parametrize(("key", "names"), [("mapping", MAPPINGS), ("variant", ("P2", "P1"))])
 def test_a_selection_names_the_mapping_of_each_au_one_of_version_0_1_by_a_letter(
     key: str, names: tuple[str, str]
 ) -> None:
     entry = {"threshold": 0.5, "confidence": dict.fromkeys(TERMS, 0.25)}
     tree = {au: {key: names[k % 2], **entry} for k, au in enumerate(AFFWILD2)}
-    selection = Selection.from_json({**tree, "trial": 3})
+    selection = Selection.from_json({**tree})
     np.testing.assert_array_equal(selection.uses_uncertainty, np.arange(len(AFFWILD2)) % 2 == 1)
     assert (selection.trial, selection.thresholds.tolist()) == (3, [0.5] * len(AFFWILD2))
     assert selection.aus == AFFWILD2, "a file without the key"
@@ -155,7 +145,7 @@ def test_a_selection_names_its_aus_in_their_order() -> None:
     entries = {
         au: {"mapping": MAPPINGS[0], "threshold": k, "confidence": dict.fromkeys(TERMS, k)} for k, au in enumerate(aus)
     }
-    selection = Selection.from_json({**dict(reversed(entries.items())), "aus": list(aus), "trial": 0})
+    selection = Selection.from_json({**dict(reversed(entries.items())), "aus": list(aus)})
     assert (selection.aus, selection.thresholds.tolist()) == (aus, [0, 1, 2])
     assert selection.confidence.coefficients[:, 0].tolist() == [0, 1, 2]
 

@@ -79,4 +79,4 @@ def world(
     for array in arrays:
         array[~ok] = np.nan
     conditions = Conditions(0.4 * covered, 0.9 * np.repeat(covered[:, None], aus, 1), rng.normal(0, 0.2, size))
-    return frames, Trial(3, *arrays), {s: some(frames, s) for s in SPLITS}, conditions
+    return frames, Trial(*arrays), {s: some(frames, s) for s in SPLITS}, conditions

@@ -125,7 +125,7 @@ def test_an_au_without_a_choice_is_one_line(tmp_path: Path) -> None:
     assert not (tmp_path / "a").exists()
 
 
-@pytest.mark.parametrize("name", ["f", "statistics", "metrics"])
+@pytest.mark.parametrize("name", ["h", "features", "metrics"])
 def test_a_missing_part_is_one_line_and_leaves_nothing(parts: Parts, tmp_path: Path, name: str) -> None:
     (tmp_path / "out").mkdir()
     with pytest.raises(ArtifactError, match="nowhere") as caught:

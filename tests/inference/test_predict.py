@@ -33,7 +33,7 @@ class StandIn:
     quantiles = np.repeat(np.linspace(0, 1, 101)[:, None] * np.array([1.0, 0.5]), A).reshape(101, 2, A)
     bounds = np.concatenate([np.linspace(0.3, 0.1, 51), np.full(50, 0.01)])
     confidence = Confidence(np.zeros((A, 5)), quantiles, bounds, bounds)
-    selection = Selection(AFFWILD2, 0, np.ones(A, bool), np.full(A, 0.5), confidence)
+    selection = Selection(AFFWILD2, np.ones(A, bool), np.full(A, 0.5), confidence)
 
     aus = AFFWILD2
     limits = BundleRecognizer.limits

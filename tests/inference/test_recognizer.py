@@ -22,9 +22,10 @@ from aupair.mapping.extractor import columns
 from aupair.mapping.fit import Mapping
 from aupair.mapping.networks import MappingNetworks
 from aupair.params import Params
-from aupair.ranking.scores import read_sigma, read_y_hat
+from aupair.ranking.ensemble import load_ensemble
+from aupair.ranking.scores import read_sigma
 from brightness import A, make_recognizer, score_brightness
-from bundle_parts import parts_of_trial
+from bundle_parts import parts_of_flow
 
 
 class Scorer:
@@ -127,11 +128,13 @@ def test_a_video_without_a_face_asks_no_network(values: list[None]) -> None:
 def test_predict_gives_the_very_scores_that_evaluate_judged(finished: Path, tiny: Params, tmp_path: Path) -> None:
     """Decoding, tracking, alignment and JPEG included, to the last bit, for videos that the final networks score."""
     work = finished / "work"
-    trial = work / "trials" / "1"
-    write_bundle(tmp_path / "bundle", parts_of_trial(finished, tiny, 1), tiny)
+    write_bundle(tmp_path / "bundle", parts_of_flow(finished, tiny), tiny)
     loaded = BundleRecognizer.load(tmp_path / "bundle", "cpu")
     frames = load_frames(work / "labels.parquet", work / "faces")
-    y_hat, sigma = read_y_hat(trial / "f", len(frames)), read_sigma(trial / "h", len(frames))
+    y_hat, sigma = (
+        load_ensemble(sorted((work / "f").iterdir()), len(frames), "all").y_hat,
+        read_sigma(work / "h", len(frames)),
+    )
     for split in ("select", "validation"):
         video = frames.video[np.argmax(frames.of_split(split))]
         of_video = frames.video == video
@@ -151,7 +154,7 @@ def test_columns_are_five_for_each_au_in_order() -> None:
 
 def test_a_selection_that_lacks_an_au_is_one_line(tmp_path: Path) -> None:
     entry = {"variant": "P1", "threshold": 0.5, "confidence": dict.fromkeys(TERMS, 0.0)}
-    tree = {**{au: entry for au in AFFWILD2 if au != "AU7"}, "trial": 0, "confidence_quantiles": [0, 1]}
+    tree = {**{au: entry for au in AFFWILD2 if au != "AU7"}, "confidence_quantiles": [0, 1]}
     store.write_json(tmp_path / "selection.json", tree)
     with pytest.raises(ArtifactError, match="AU7") as caught:
         read_selection(tmp_path / "selection.json")

@@ -13,13 +13,14 @@ from aupair.aus import AFFWILD2
 from aupair.errors import ParamsError
 from aupair.log import SILENT
 from aupair.params import Params, parse_params
+from aupair.ranking.ensemble import Member, load_ensemble
 from aupair.ranking.fit import forward_all
 from aupair.ranking.losses import PairBatch, level_loss
 from aupair.ranking.networks import FLOOR, SecondHead, second_head_sigma
 from aupair.ranking.pairs import Pairs, all_pairs, cell_weights
 from aupair.ranking.pseudo_intensity import integrated_loss, train_f
 from aupair.ranking.samples import TrainingSet
-from aupair.ranking.scores import Scorer, load_f, load_h, read_sigma, read_y_hat, save_f, save_h
+from aupair.ranking.scores import Scorer, load_f, load_h, read_sigma, save_f, save_h
 from aupair.ranking.uncertainty import train_h
 from training_sets import NARROW, SIZE, Faces, small_training_set
 
@@ -128,12 +129,12 @@ def test_the_scorer_takes_both_from_one_pass(
 ) -> None:
     data, folder = integrated
     assert isinstance(load_h(folder / "h"), SecondHead)
-    scorer = Scorer(folder / "f", folder / "h", "cpu")
+    scorer = Scorer([folder / "f"], folder / "h", [Member(0, "final")], "cpu")
     monkeypatch.setattr(SecondHead, "forward", None)  # it would forward the face again
     rows = np.flatnonzero(data.frames.ok & data.frames.of_split("validation"))
     y_hat, sigma = scorer(data.images(rows))
     assert y_hat.shape == sigma.shape == (len(rows), len(AFFWILD2))
-    np.testing.assert_array_equal(y_hat, read_y_hat(folder / "f", len(data.frames))[rows])
+    np.testing.assert_array_equal(y_hat, load_ensemble([folder / "f"], len(data.frames), "all").y_hat[rows])
     np.testing.assert_array_equal(sigma, read_sigma(folder / "h", len(data.frames))[rows])
 
 

@@ -13,11 +13,12 @@ from aupair.aus import AFFWILD2
 from aupair.errors import ArtifactError, ParamsError
 from aupair.params import Params, parse_params
 from aupair.ranking.distill import OFFSET, StudentWithTeacher, distillation_loss
+from aupair.ranking.ensemble import load_ensemble
 from aupair.ranking.losses import make_pair_batch
 from aupair.ranking.networks import FLOOR, build_network
 from aupair.ranking.pseudo_intensity import _evaluate_f, train_f
 from aupair.ranking.samples import TrainingSet
-from aupair.ranking.scores import load_f, read_sigma, read_y_hat, save_f, save_h
+from aupair.ranking.scores import load_f, read_sigma, save_f, save_h
 from aupair.ranking.teacher import load_teacher
 from aupair.ranking.uncertainty import train_h
 from aupair.training_params import IntegratedNetwork
@@ -160,7 +161,10 @@ def test_a_teacher_returns_the_scores_that_its_trial_wrote(kind: str, tmp_path: 
         SIZE,
         AFFWILD2,
     )
-    y_hat, sigma = read_y_hat(tmp_path / "f", len(data.frames)), read_sigma(tmp_path / "h", len(data.frames))
+    y_hat, sigma = (
+        load_ensemble([tmp_path / "f"], len(data.frames), "all").y_hat,
+        read_sigma(tmp_path / "h", len(data.frames)),
+    )
     for name in data.training_masks():
         rows = np.flatnonzero(data.scoring_mask(name) & data.frames.ok)
         images = torch.from_numpy(data.images(rows)).permute(0, 3, 1, 2).float()

@@ -13,10 +13,11 @@ from aupair import store
 from aupair.aus import AFFWILD2
 from aupair.errors import ArtifactError
 from aupair.params import Params
+from aupair.ranking.ensemble import Member, load_ensemble
 from aupair.ranking.fit import forward_all
 from aupair.ranking.networks import AUNetwork, Factors, build_factors, build_network
 from aupair.ranking.pseudo_intensity import PseudoIntensity
-from aupair.ranking.scores import Scorer, _shares_trunk, load_f, load_h, read_sigma, read_y_hat, save_f, save_h
+from aupair.ranking.scores import Scorer, _shares_trunk, load_f, load_h, read_sigma, save_f, save_h
 from aupair.ranking.uncertainty import Sigma, Uncertainty
 from training_sets import NARROW, SIZE, Faces
 
@@ -82,10 +83,10 @@ def test_the_scorer_gives_what_training_stored(
     saved: tuple[Path, Path, PseudoIntensity, Uncertainty], size: int
 ) -> None:
     f, h, _, _ = saved
-    scorer = Scorer(f, h, "cpu")
+    scorer = Scorer([f], h, [Member(0, "final")], "cpu")
     parts = [scorer(FACES.pixels[start : start + size]) for start in range(0, COUNT, size)]
     y_hat, sigma = (np.concatenate([part[k] for part in parts]) for k in range(2))
-    np.testing.assert_array_equal(y_hat, read_y_hat(f, COUNT))
+    np.testing.assert_array_equal(y_hat, load_ensemble([f], COUNT, "all").y_hat)
     np.testing.assert_array_equal(sigma, read_sigma(h, COUNT))
     assert y_hat.dtype == sigma.dtype == np.float32
     assert (sigma.std(axis=0) > 1e-3).all()
@@ -108,15 +109,15 @@ def test_a_trunk_that_both_read_is_forwarded_once(
 ) -> None:
     f, h, _, trained = saved
     if isinstance(trained.models["final"].network, AUNetwork):
-        assert convolutions_done(Scorer(f, h, "cpu")) == 13 + 13
+        assert convolutions_done(Scorer([f], h, [Member(0, "final")], "cpu")) == 13 + 13
         return
-    assert convolutions_done(Scorer(f, h, "cpu")) == 13
+    assert convolutions_done(Scorer([f], h, [Member(0, "final")], "cpu")) == 13
     other = Path(shutil.copytree(h, tmp_path / "h"))
     shutil.copy(h / "fold0.safetensors", other / "final.safetensors")
-    scorer = Scorer(f, other, "cpu")
+    scorer = Scorer([f], other, [Member(0, "final")], "cpu")
     assert convolutions_done(scorer) == 13 + 10, "ten in four blocks"
     y_hat, sigma = scorer(FACES.pixels)
-    np.testing.assert_array_equal(y_hat, read_y_hat(f, COUNT))
+    np.testing.assert_array_equal(y_hat, load_ensemble([f], COUNT, "all").y_hat)
     np.testing.assert_array_equal(sigma, forward_all(load_h(other), FACES, np.arange(COUNT), CPU))
 
 
@@ -175,12 +176,12 @@ def test_a_corrupt_or_missing_file_gets_one_line(copied: tuple[Path, Path], name
     path = f.parent / name
     path.write_bytes(path.read_bytes()[:50])
     with pytest.raises(ArtifactError) as caught:
-        Scorer(f, h, "cpu")
+        Scorer([f], h, [Member(0, "final")], "cpu")
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
     path.unlink()
     with pytest.raises(ArtifactError, match="missing file"):
-        Scorer(f, h, "cpu")
+        Scorer([f], h, [Member(0, "final")], "cpu")
 
 
 def test_weights_of_another_network_get_one_line(copied: tuple[Path, Path]) -> None:
@@ -188,7 +189,7 @@ def test_weights_of_another_network_get_one_line(copied: tuple[Path, Path]) -> N
     wide = build_network(PARAMS.train_pseudo_intensity.network.model_copy(update={"width": 0.1}), SIZE, 0, 12)
     store.write_arrays(f / "final.safetensors", {k: v.numpy() for k, v in wide.state_dict().items()})
     with pytest.raises(ArtifactError) as caught:
-        Scorer(f, h, "cpu")
+        Scorer([f], h, [Member(0, "final")], "cpu")
     assert str(caught.value).startswith(f"weights do not fit their network: in {f / 'final.safetensors'}, got ")
     assert "\n" not in str(caught.value)
 
@@ -198,7 +199,7 @@ def test_scores_of_other_faces(saved: tuple[Path, Path, PseudoIntensity, Uncerta
     with pytest.raises(
         ArtifactError, match=r"scores of other faces: in .*y_hat\.safetensors, got 41 frames, expected 40"
     ):
-        read_y_hat(f, 40)
+        load_ensemble([f], 40, "all")
     with pytest.raises(ArtifactError, match=r"scores of other faces: in .*sigma\.safetensors"):
         read_sigma(h, 42)
 
@@ -210,7 +211,7 @@ def test_factors_of_another_trunk_get_one_line(tmp_path: Path) -> None:
     about = store.read_json(tmp_path / "h" / "about.json")
     store.write_json(tmp_path / "h" / "about.json", {**about, "trunk": {**about["trunk"], "width": 0.1}})
     with pytest.raises(ArtifactError) as caught:
-        Scorer(tmp_path / "f", tmp_path / "h", "cpu")
+        Scorer([tmp_path / "f"], tmp_path / "h", [Member(0, "final")], "cpu")
     assert str(caught.value).startswith("weights do not fit their network: in ")
     assert "\n" not in str(caught.value)
 
@@ -218,7 +219,7 @@ def test_factors_of_another_trunk_get_one_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize("shape", [(2, 16, 16, 3), (2, 3, SIZE, SIZE), (2, SIZE, SIZE, 1)])
 def test_faces_of_another_size(saved: tuple[Path, Path, PseudoIntensity, Uncertainty], shape: tuple[int, ...]) -> None:
     with pytest.raises(ArtifactError, match=r"faces of another size, got .*expected \(n, 32, 32, 3\)"):
-        Scorer(saved[0], saved[1], "cpu")(np.zeros(shape, np.uint8))
+        Scorer([saved[0]], saved[1], [Member(0, "final")], "cpu")(np.zeros(shape, np.uint8))
 
 
 def test_nothing_half_written_and_an_old_folder_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,15 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from aupair import store
 from aupair.errors import ArtifactError
 from aupair.inference.bundle import Parts, write_bundle
 from aupair.inference.recognizer import BundleRecognizer
 from aupair.params import Params
 from aupair.registry.register import register_bundle
 from aupair.registry.runs import StageRun
-from bundle_parts import parts_of_trial
-from conftest import artifact
+from bundle_parts import parts_of_flow
 
 SIZE = 32
 
@@ -52,8 +50,7 @@ def params(tiny: Params) -> Params:
 @pytest.fixture
 def parts(finished: Path, tiny: Params) -> Parts:
     """The parts of the trial that evaluate chose."""
-    trial = store.read_json(artifact(finished, "selection"))["trial"]
-    return parts_of_trial(finished, tiny, trial)
+    return parts_of_flow(finished, tiny)
 
 
 def faces(n: int = 11) -> np.ndarray:
@@ -106,7 +103,9 @@ def test_chunks_do_not_change_the_result(parts: Parts, params: Params, tmp_path:
     np.testing.assert_allclose(scores.sigma, np.concatenate([s for _, s in whole]), atol=1e-5)
 
 
-@pytest.mark.parametrize("part", ["f/0/final.safetensors", "features/statistics.safetensors", "mapping/mapping.safetensors"])
+@pytest.mark.parametrize(
+    "part", ["f/0/final.safetensors", "features/statistics.safetensors", "mapping/mapping.safetensors"]
+)
 def test_a_corrupt_part_is_one_line(parts: Parts, params: Params, tmp_path: Path, part: str) -> None:
     write_bundle(tmp_path / "bundle", parts, params)
     (tmp_path / "bundle" / part).write_bytes(b"no weights")

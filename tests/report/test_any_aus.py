@@ -29,7 +29,7 @@ def write(folder: Path, aus: int, missing: str, monkeypatch: pytest.MonkeyPatch)
     if missing != "none" and aus > 1:
         labels[frames.of_split("validation"), 0] = -1
     frames = replace(frames, aus=NAMES[:aus], labels=labels)
-    evaluation = evaluate_trials(frames, [trial], pairs, None, QUICK)
+    evaluation = evaluate_trials(frames, trial, pairs, None, QUICK)
     trained = {name: folder / name for name in ("f", "h", "mapping")}
     for own in trained.values():
         own.mkdir()

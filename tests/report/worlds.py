@@ -20,5 +20,5 @@ def frames_of(activity: list[int], subjects: list[int], length: int = 10) -> Fra
 def evaluation_of(frames: Frames) -> Evaluation:
     """Return decisions that are all inactive with a confidence of 0.9 and a sigma of 1."""
     shape = frames.labels.shape
-    trial = Trial(0, np.zeros(shape, np.float32), np.ones(shape, np.float32), np.zeros(shape), np.zeros(shape))
+    trial = Trial(np.zeros(shape, np.float32), np.ones(shape, np.float32), np.zeros(shape), np.zeros(shape))
     return Evaluation({}, {}, trial, np.zeros(shape, bool), np.full(shape, 0.9))

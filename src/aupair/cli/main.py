@@ -83,7 +83,8 @@ def run(
     teacher: Annotated[
         Path | None,
         typer.Option(
-            exists=True, help="The working folder whose networks to learn from (objective: distill); `aupair distill` sets it."
+            exists=True,
+            help="The working folder whose networks to learn from (objective: distill); `aupair distill` sets it.",
         ),
     ] = None,
     params: ParamsFile = Path("params.yaml"),
