@@ -21,7 +21,7 @@ from aupair import stages, store
 from aupair.data.frames import Frames, load_frames
 from aupair.evaluation.bootstrap import draw_resamples, percentile_interval
 from aupair.evaluation.metrics import Counts, f1
-from aupair.evaluation.selection import Selection, annotated_cells, filled_outputs, read_trial
+from aupair.evaluation.selection import RAW, Selection, annotated_cells, filled_outputs, read_outputs
 from aupair.params import Params, load_params
 from aupair.stage import ARTIFACTS
 from aupair.synth.corpus import SynthParams, synthesise
@@ -80,9 +80,9 @@ def score(folder: Path, params: Params) -> dict[str, Counts]:
         selection = Selection.from_json(store.read_json(folder / name / ARTIFACTS["selection"]))
         paths = stages.get_stage("register-model").paths(folder / name, params.trials)
         parts = {key: paths[key] for key in ("f", "h", "features", "mapping")}
-        trial = read_trial(frames[name], **parts, ensemble=params.ensemble)
-        without_uncertainty, with_uncertainty = filled_outputs(trial, frames[name])
-        raw = selection.raw(with_uncertainty, without_uncertainty)
+        outputs = read_outputs(frames[name], **parts, ensemble=params.ensemble)
+        raws = filled_outputs(outputs, frames[name])
+        raw = selection.raw(raws[outputs.with_route], raws[RAW])
         for suffix, labels in (("", "full"), (" own", "partial")):
             counts[name + suffix] = annotated_cells(frames[labels], "validation").count(raw, selection.thresholds)
     return counts

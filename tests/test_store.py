@@ -45,3 +45,12 @@ def test_a_file_in_the_way_is_found_and_left(tmp_path: Path) -> None:
             with pytest.raises(AupairError, match=r"cannot write: in .*; name another folder"):
                 write(tmp_path / "file" / below)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_json_has_lists_of_numbers_on_one_line_and_everything_else_as_before(tmp_path: Path) -> None:
+    value = {"a": [1, -2.5, None, 1e-9], "b": [[1], []], "c": ["[\n  1\n]", "x"], "d": [True], "e": [{"f": [3]}]}
+    store.write_json(tmp_path / "a.json", value)
+    assert store.read_json(tmp_path / "a.json") == value
+    lines = (tmp_path / "a.json").read_text().splitlines()
+    assert '  "a": [1, -2.5, null, 1e-09],' in lines
+    assert '      "f": [3]' in lines

@@ -67,8 +67,8 @@ _SIDE_IN_NAME = re.compile(r"Left|Right|(?i:(?<![a-z])(left|right)(?![a-z]))")
 _PATTERN = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,39}")
 _RESERVED = frozenset({
     "video", "subject", "split", "frame", "time", "status", "start", "end", "au", "aus", "intensity", "file", "line",
-    "covered", "yaw", "trial", "trials", "target", "levels", "protocol", "thresholds", "tie", "comparisons", "p1",
-    "p2",
+    "covered", "yaw", "trial", "trials", "target", "levels", "protocol", "thresholds", "tie", "comparisons", "route",
+    "p1", "p2",
 })  # fmt: skip
 """Words that are columns or keys in the files in which AUs are columns or keys, too."""
 

@@ -160,7 +160,7 @@ class Evaluate(Record):
     thresholds: Literal["tuned", "half"] = "tuned"
     """tuned: each AU's threshold maximises 1/2 (F1 + accuracy) on `select`; half: .5"""
     tie: Share = 0.01
-    """an AU's mapping with uncertainty is chosen if it is better by more than this on `select`"""
+    """P2: an AU keeps its mapping with uncertainty unless that is worse by more than this on `select`"""
     bootstrap: Positive = 1000
     """resamples of the people behind each interval"""
     protocol: Literal["ours", "paper"] = "ours"

@@ -158,16 +158,16 @@ def evaluate(
     """
     from aupair.data.frames import load_frames
     from aupair.evaluation.conditions import load_conditions
-    from aupair.evaluation.evaluate import evaluate_trials
-    from aupair.evaluation.selection import read_trial
+    from aupair.evaluation.evaluate import evaluate_flow
+    from aupair.evaluation.selection import read_outputs
     from aupair.ranking.samples import load_samples
     from aupair.report.reports import Places, Sources, write_reports
 
     frames = load_frames(labels, faces)
-    trial = read_trial(frames, f=f, h=h, features=features, mapping=mapping, ensemble=params.ensemble)
+    outputs = read_outputs(frames, f=f, h=h, features=features, mapping=mapping, ensemble=params.ensemble)
     conditions = load_conditions(data / "conditions.csv", frames, log)
     samples = load_samples(pairs, frames)
-    evaluation = evaluate_trials(frames, trial, samples.pairs, conditions, params.evaluate, log, params.target)
+    evaluation = evaluate_flow(frames, outputs, samples.pairs, conditions, params.evaluate, log, params.target)
     sources = Sources(faces, {"f": f[0], "h": h, "mapping": mapping}, params, synthetic_note(data))
     write_reports(evaluation, frames, Places(metrics, table, plots, report), samples.table(), sources)
     store.write_json(selection, evaluation.selection)

@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -84,8 +85,11 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as readable JSON; NaN becomes null, since JSON has none."""
-    write_text(path, json.dumps(_plain(value), indent=2, allow_nan=False) + "\n")
+    """Write `value` as readable JSON, lists of numbers on one line; NaN becomes null, since JSON has none."""
+    text = json.dumps(_plain(value), indent=2, allow_nan=False)
+    # a list of numbers takes one line; a string never contains the line feed that the pattern begins with
+    text = re.sub(r"\[\n([-+.\deEnul,\s]*)\]", lambda match: f"[{' '.join(match[1].split())}]", text)
+    write_text(path, text + "\n")
 
 
 @contextmanager

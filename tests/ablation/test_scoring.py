@@ -8,7 +8,7 @@ import pytest
 
 from aupair.ablation.scoring import FinishedRun, _person_percentile, _rule_cost, row_figures
 from aupair.aus import AFFWILD2
-from aupair.evaluation.evaluate import evaluate_trials
+from aupair.evaluation.evaluate import evaluate_flow
 from aupair.evaluation.metrics import Counts
 from aupair.evaluation.nearest_face import fill_nearest
 from aupair.evaluation.selection import annotated_cells
@@ -35,7 +35,7 @@ def test_evaluates_rows_come_out_again(run: FinishedRun, rule: str) -> None:
 
 
 def test_a_persons_percentile_is_over_all_its_clips(run: FinishedRun) -> None:
-    frames, values = run.frames, run.trial.y_hat.astype(np.float64)
+    frames, values = run.frames, run.outputs.y_hat.astype(np.float64)
     percentiles = _person_percentile(values, frames, 20)
     for subject in range(len(frames.subjects)):
         own = [v for v, s, ok in zip(values[:, 3], frames.subject, frames.ok) if s == subject and ok]
@@ -43,8 +43,8 @@ def test_a_persons_percentile_is_over_all_its_clips(run: FinishedRun) -> None:
 
 
 def test_subtracting_a_persons_percentile_removes_the_persons_offset(run: FinishedRun) -> None:
-    shifted = run.trial.y_hat + 50.0 * run.frames.subject[:, None]
-    other = replace(run, trial=type(run.trial)(shifted.astype(np.float64), *[run.trial.sigma] * 3))
+    shifted = run.outputs.y_hat + 50.0 * run.frames.subject[:, None]
+    other = replace(run, outputs=replace(run.outputs, y_hat=shifted.astype(np.float64)))
     for rule, same in (("value-median", True), ("value-lowest", True), ("value", False)):
         a, b = run.decide(rule), other.decide(rule)
         # 50 added in float32 moves a value by 1e-6: a frame at its threshold may turn over.
@@ -95,9 +95,9 @@ def test_the_difference_is_of_the_same_draws() -> None:
 @pytest.mark.parametrize("missing", MISSING)
 @pytest.mark.parametrize("aus", [1, 3, 20])
 def test_rows_are_scored_on_labelled_cells_as_evaluate_scores_them(aus: int, missing: str) -> None:
-    frames, trial, pairs, conditions = world(aus=aus, missing=missing)
-    evaluation = evaluate_trials(frames, trial, pairs, conditions, QUICK)
-    run = FinishedRun(BASE, frames, trial, evaluation.selection, evaluation.metrics)
+    frames, outputs, pairs, conditions = world(aus=aus, missing=missing)
+    evaluation = evaluate_flow(frames, outputs, pairs, conditions, QUICK)
+    run = FinishedRun(BASE, frames, outputs, evaluation.selection, evaluation.metrics)
     for rule in ("all-zero", "all-one", "best-constant", "no-uncertainty", "P1", "P2"):
         for split, counts in run.score(rule)["counts"].items():
             (row,) = [row for row in run.metrics["rows"] if (row["name"], row["split"]) == (rule, split)]
@@ -111,16 +111,16 @@ def test_rows_are_scored_on_labelled_cells_as_evaluate_scores_them(aus: int, mis
 @pytest.mark.parametrize("rule", ["value", "value-median", "value-lowest"])
 def test_a_value_is_compared_with_a_threshold_of_labelled_frames(rule: str) -> None:
     """Labels that are missing in one AU, and the labels of others, change nothing of an AU's decisions."""
-    frames, trial, *_ = world(aus=3)
+    frames, outputs, *_ = world(aus=3)
     labels = frames.labels.copy()
     labels[:, 1] = -1
     labels[::3, 2] = -1
     before, after = (
-        FinishedRun(BASE, own, trial, {}, {}).decide(rule) for own in (frames, replace(frames, labels=labels))
+        FinishedRun(BASE, own, outputs, {}, {}).decide(rule) for own in (frames, replace(frames, labels=labels))
     )
     np.testing.assert_array_equal(before[:, 0], after[:, 0])
     own = [k for k in np.flatnonzero(frames.of_split("select")) if labels[k, 2] >= 0]
     if rule == "value":
-        filled = fill_nearest(trial.y_hat.astype(np.float64), frames.ok, frames.video)
+        filled = fill_nearest(outputs.y_hat.astype(np.float64), frames.ok, frames.video)
         assert (after[:, 2] == (filled[:, 2] >= tune_threshold(filled[own, 2], labels[own, 2] == 1))).all()
         np.testing.assert_array_equal(after[:, 1], filled[:, 1] >= 0.5)

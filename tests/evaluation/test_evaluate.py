@@ -10,7 +10,7 @@ from aupair import store
 from aupair.aus import AFFWILD2, SPLITS
 from aupair.errors import ArtifactError, DataError
 from aupair.evaluation.bootstrap import draw_resamples
-from aupair.evaluation.evaluate import Evaluation, evaluate_trials
+from aupair.evaluation.evaluate import Evaluation, evaluate_flow
 from aupair.evaluation.pair_order import Order
 from aupair.evaluation.selection import MAPPINGS, Selection, annotated_cells, filled_outputs
 from aupair.evaluation.uncertainty import _best_constant_sigma, _ece_of_orders, pair_nll
@@ -18,13 +18,13 @@ from aupair.log import Log
 from aupair.params import Evaluate
 from evaluation.worlds import QUICK, A, some, world
 
-ROWS = ["all-zero", "all-one", "best-constant", "no-uncertainty", "P1", "P2"]
+ROWS = ["all-zero", "all-one", "best-constant", "no-uncertainty", "constant-noise", "P1", "P2"]
 
 
 @pytest.fixture(scope="module")
 def evaluation() -> Evaluation:
-    frames, trial, pairs, conditions = world()
-    return evaluate_trials(frames, trial, pairs, conditions, QUICK)
+    frames, outputs, pairs, conditions = world()
+    return evaluate_flow(frames, outputs, pairs, conditions, QUICK)
 
 
 def test_metrics_have_every_key_of_the_contract(evaluation: Evaluation) -> None:
@@ -50,7 +50,7 @@ def test_metrics_have_every_key_of_the_contract(evaluation: Evaluation) -> None:
         name: {"claimed", "observed", "share"} for name in ("h", "constant")
     }
     assert set(metrics["select"]) == {"pair_accuracy", "uncertainty"}
-    assert (metrics["chosen_trial"], metrics["protocol"], metrics["chosen_on"]) == (3, "ours", "select")
+    assert (metrics["route"], metrics["protocol"], metrics["chosen_on"]) == ("both", "ours", "select")
 
 
 def test_the_rows_score_the_decisions(evaluation: Evaluation) -> None:
@@ -67,7 +67,7 @@ def test_the_rows_score_the_decisions(evaluation: Evaluation) -> None:
 def test_rows_are_compared_in_the_same_resamples(evaluation: Evaluation) -> None:
     rows = {(r["name"], r["split"]): r for r in evaluation.metrics["rows"]}
     compared = {(one["name"], one["split"]): one for one in evaluation.metrics["comparisons"]}
-    assert len(compared) == len(evaluation.metrics["comparisons"]) == 2 * 4 * 2
+    assert len(compared) == len(evaluation.metrics["comparisons"]) == 2 * 5 * 2
     for (name, split), one in compared.items():
         assert name == f"{one['a']}-{one['b']}.{one['figure']}"
         sides = [rows[one[side], split][one["figure"]] for side in ("a", "b")]
@@ -89,17 +89,22 @@ def naive_f1(truth: np.ndarray, decisions: np.ndarray) -> float:
 
 @pytest.mark.parametrize("people", [(3, 4, 5), (3, 4, 3)])
 def test_a_comparison_is_that_of_a_loop_over_people_whose_clips_are_drawn_together(people: tuple[int, ...]) -> None:
-    frames, trial, pairs, conditions = world()
+    frames, outputs, pairs, conditions = world()
     subject = np.array([0, 1, 2, *people, 6, 7, 8], np.int32)[frames.video]
     frames = replace(frames, subject=subject)
-    evaluation = evaluate_trials(frames, trial, pairs, conditions, QUICK)
+    evaluation = evaluate_flow(frames, outputs, pairs, conditions, QUICK)
     cells = annotated_cells(frames, "select")
     names = sorted(set(people))
     drawn = draw_resamples(len(names), QUICK.bootstrap, (QUICK.seed, SPLITS.index("select")))
     decided = {}
-    for name, raw in zip(("no-uncertainty", "P1"), filled_outputs(trial, frames)):
-        side = "without_uncertainty" if name == "no-uncertainty" else "with_uncertainty"
-        decided[name] = raw[cells.rows] >= np.array([evaluation.selection[au][side]["threshold"] for au in AFFWILD2])
+    raws = filled_outputs(outputs, frames)
+    for name, route, side in (
+        ("no-uncertainty", "raw", "without_uncertainty"),
+        ("P1", "both", "with_uncertainty"),
+    ):
+        decided[name] = raws[route][cells.rows] >= np.array(
+            [evaluation.selection[au][side]["threshold"] for au in AFFWILD2]
+        )
     gaps = []
     for weights in drawn:
         rows = np.concatenate([np.tile(np.flatnonzero(subject[cells.rows] == p), w) for p, w in zip(names, weights)])
@@ -142,14 +147,14 @@ def test_an_informative_sigma_beats_constants_and_random_abstention(evaluation: 
 
 
 def test_a_cover_of_the_own_region_is_distinguished_from_that_of_another() -> None:
-    frames, trial, pairs, conditions = world()
+    frames, outputs, pairs, conditions = world()
     hidden = np.zeros_like(conditions.hidden)
     kind = np.random.default_rng(5).integers(0, 3, len(frames))  # nothing, the region of AU1, that of AU2
     hidden[kind == 1, 0] = hidden[kind == 2, 1] = 0.9
     known = replace(conditions, hidden=hidden, covered=0.2 * (kind > 0))
     sigma = np.where(kind[:, None] == 1, 2.0, 1.0) * np.exp(0.2 * np.random.default_rng(6).normal(size=hidden.shape))
     sigma = np.where(frames.ok[:, None], sigma, np.nan).astype(np.float32)  # AU1's cover raises the sigma of all AUs
-    block = evaluate_trials(frames, [replace(trial, sigma=sigma)], pairs, known, QUICK).metrics["uncertainty"]
+    block = evaluate_flow(frames, replace(outputs, sigma=sigma), pairs, known, QUICK).metrics["uncertainty"]
     assert block["auroc_own_region"]["per_au"]["AU1"] > 0.95
     assert block["auroc_other_region"]["per_au"]["AU1"] > 0.95
     assert block["auroc_own_region"]["per_au"]["AU2"] == pytest.approx(0.5, abs=0.15)
@@ -172,23 +177,23 @@ def test_figures_of_each_au_have_the_mean_that_stands_above_them(evaluation: Eva
 
 
 def test_the_constants_to_beat_were_chosen_on_fit_and_on_select(evaluation: Evaluation) -> None:
-    _, trial, pairs, _ = world()
+    _, outputs, pairs, _ = world()
     block, own = evaluation.metrics["uncertainty"], pairs["validation"]
     for key, split in (("constant", "fit"), ("constant_select", "select")):
-        sigma = np.broadcast_to(_best_constant_sigma(trial.y_hat, pairs[split]), trial.sigma.shape)
-        values = pair_nll(trial.y_hat, sigma, own)
+        sigma = np.broadcast_to(_best_constant_sigma(outputs.y_hat, pairs[split]), outputs.sigma.shape)
+        values = pair_nll(outputs.y_hat, sigma, own)
         assert block["pair_nll"][key] == pytest.approx(values.mean())
         assert block["pair_nll"]["per_au"]["AU12"][key] == pytest.approx(values[6])
-    fit = np.broadcast_to(_best_constant_sigma(trial.y_hat, pairs["fit"]), trial.sigma.shape)
-    assert block["ece_constant"] == pytest.approx(_ece_of_orders(trial.y_hat, fit, own).mean())
-    assert block["pair_nll"]["h"] == pytest.approx(pair_nll(trial.y_hat, trial.sigma, own).mean())
+    fit = np.broadcast_to(_best_constant_sigma(outputs.y_hat, pairs["fit"]), outputs.sigma.shape)
+    assert block["ece_constant"] == pytest.approx(_ece_of_orders(outputs.y_hat, fit, own).mean())
+    assert block["pair_nll"]["h"] == pytest.approx(pair_nll(outputs.y_hat, outputs.sigma, own).mean())
 
 
 def test_a_shuffled_sigma_beats_nothing(evaluation: Evaluation) -> None:
-    frames, trial, pairs, conditions = world()
-    shuffled = trial.sigma.copy()
-    shuffled[frames.ok] = np.random.default_rng(0).permutation(trial.sigma[frames.ok])
-    block = evaluate_trials(frames, [replace(trial, sigma=shuffled)], pairs, conditions, QUICK).metrics["uncertainty"]
+    frames, outputs, pairs, conditions = world()
+    shuffled = outputs.sigma.copy()
+    shuffled[frames.ok] = np.random.default_rng(0).permutation(outputs.sigma[frames.ok])
+    block = evaluate_flow(frames, replace(outputs, sigma=shuffled), pairs, conditions, QUICK).metrics["uncertainty"]
     assert block["pair_nll"]["h"] > block["pair_nll"]["constant"]
     known = evaluation.metrics["uncertainty"]["auroc_correct"]["margin_over_sigma"]
     assert block["auroc_correct"]["margin_over_sigma"] < known - 0.1
@@ -196,20 +201,20 @@ def test_a_shuffled_sigma_beats_nothing(evaluation: Evaluation) -> None:
 
 
 def test_pair_accuracy_is_that_of_clear_validation_frames(evaluation: Evaluation) -> None:
-    frames, trial, _, conditions = world()
+    frames, outputs, _, conditions = world()
     validation = frames.of_split("validation")
     for key, subset in (
         ("mean", validation),
         ("clear", validation & (conditions.covered == 0) & (abs(conditions.yaw) < 0.3)),
     ):
         assert evaluation.metrics["pair_accuracy"][key] == pytest.approx(
-            Order(trial.y_hat, frames, subset).accuracy(subset).mean()
+            Order(outputs.y_hat, frames, subset).accuracy(subset).mean()
         )
 
 
 def test_real_data_without_conditions_leaves_those_figures_empty() -> None:
-    frames, trial, pairs, _ = world()
-    metrics = evaluate_trials(frames, trial, pairs, None, QUICK).metrics
+    frames, outputs, pairs, _ = world()
+    metrics = evaluate_flow(frames, outputs, pairs, None, QUICK).metrics
     assert metrics["pair_accuracy"]["clear"] is None
     assert metrics["uncertainty"]["gain_at_80"]["cover"] is None
     for name in ("auroc_own_region", "auroc_other_region", "auroc_turned"):
@@ -219,11 +224,10 @@ def test_real_data_without_conditions_leaves_those_figures_empty() -> None:
 def test_the_selection_survives_json_and_decides_alike(evaluation: Evaluation, tmp_path: Path) -> None:
     store.write_json(tmp_path / "selection.json", evaluation.selection)
     selection = Selection.from_json(store.read_json(tmp_path / "selection.json"))
-    frames, trial, *_ = world()
-    assert selection.trial == 3
-    raw = selection.raw(trial.with_uncertainty, trial.without_uncertainty)
+    frames, outputs, *_ = world()
+    raw = selection.raw(outputs.raws["both"], outputs.raws["raw"])
     np.testing.assert_array_equal(selection.decide(raw)[frames.ok], evaluation.decisions[frames.ok])
-    np.testing.assert_array_equal(selection.confidence_of(raw, trial.sigma), evaluation.confidence)
+    np.testing.assert_array_equal(selection.confidence_of(raw, outputs.sigma), evaluation.confidence)
     assert selection.confidence.limits(0.2).shape == (2, A)
     assert selection.confidence.bounds is not None
     for au in AFFWILD2:
@@ -234,36 +238,36 @@ def test_the_selection_survives_json_and_decides_alike(evaluation: Evaluation, t
 
 
 def test_choices_do_not_see_validation() -> None:
-    frames, trial, _, conditions = world()
+    frames, outputs, _, conditions = world()
     labels = frames.labels.copy()
     rows = np.flatnonzero(frames.of_split("validation"))
     labels[rows] = labels[np.random.default_rng(0).permutation(rows)]
     other = replace(frames, labels=labels)
     trees = [
-        evaluate_trials(f, trial, {s: some(f, s) for s in SPLITS}, conditions, QUICK).selection for f in (frames, other)
+        evaluate_flow(f, outputs, {s: some(f, s) for s in SPLITS}, conditions, QUICK).selection for f in (frames, other)
     ]
     assert trees[0] == trees[1]
 
 
 def test_the_papers_protocol_chooses_on_validation_and_is_marked() -> None:
-    frames, trial, pairs, conditions = world()
-    paper = evaluate_trials(frames, trial, pairs, conditions, Evaluate(bootstrap=50, protocol="paper"))
-    ours = evaluate_trials(frames, trial, pairs, conditions, QUICK)
+    frames, outputs, pairs, conditions = world()
+    paper = evaluate_flow(frames, outputs, pairs, conditions, Evaluate(bootstrap=50, protocol="paper"))
+    ours = evaluate_flow(frames, outputs, pairs, conditions, QUICK)
     ending = [e.metrics["rows"][-1] for e in (paper, ours)]
     assert ending[0]["score"] > ending[1]["score"]
     marks = {r["name"]: r["chosen_on"] for r in paper.metrics["rows"] if r["split"] == "validation"}
-    assert [marks[name] for name in ROWS] == [None, None, "fit", "validation", "validation", "validation"]
+    assert [marks[name] for name in ROWS] == [None, None, "fit", *["validation"] * 4]
     assert (paper.metrics["protocol"], paper.selection["chosen_on"]) == ("paper", "validation")
 
 
 def test_the_result_is_repeatable() -> None:
-    frames, trial, pairs, conditions = world()
-    once, again = (evaluate_trials(frames, trial, pairs, conditions, QUICK) for _ in range(2))
+    frames, outputs, pairs, conditions = world()
+    once, again = (evaluate_flow(frames, outputs, pairs, conditions, QUICK) for _ in range(2))
     assert store._plain(once.metrics) == store._plain(again.metrics)
 
 
 def test_an_au_without_a_positive_is_logged_and_never_active() -> None:
-    frames, trial, _, conditions = world()
+    frames, outputs, _, conditions = world()
     labels = np.where(np.arange(A) == 4, np.minimum(frames.labels, 0), frames.labels).astype(np.int8)
     lines: list[str] = []
 
@@ -272,7 +276,7 @@ def test_an_au_without_a_positive_is_logged_and_never_active() -> None:
             lines.append(text)
 
     bare = replace(frames, labels=labels)
-    result = evaluate_trials(bare, trial, {s: some(bare, s) for s in SPLITS}, conditions, QUICK, Listening())
+    result = evaluate_flow(bare, outputs, {s: some(bare, s) for s in SPLITS}, conditions, QUICK, Listening())
     assert [line.split(":")[0] for line in lines] == list(SPLITS)
     assert all("AU7" in line for line in lines)
     p2 = next(r for r in result.metrics["rows"] if (r["name"], r["split"]) == ("P2", "select"))
@@ -281,16 +285,16 @@ def test_an_au_without_a_positive_is_logged_and_never_active() -> None:
 
 
 def test_bad_input_is_refused_in_one_line() -> None:
-    frames, trial, pairs, conditions = world()
-    hole = trial.sigma.copy()
+    frames, outputs, pairs, conditions = world()
+    hole = outputs.sigma.copy()
     row = int(np.flatnonzero(frames.ok)[60])
     hole[row, 2] = np.nan
-    place = f"trial 3, sigma, video {frames.videos[frames.video[row]]}, frame {frames.frame[row]}"
+    place = f"sigma, video {frames.videos[frames.video[row]]}, frame {frames.frame[row]}"
     with pytest.raises(ArtifactError, match=place):
-        evaluate_trials(frames, [replace(trial, sigma=hole)], pairs, conditions, QUICK)
-    with pytest.raises(ArtifactError, match="outputs of other frames: in trial 3, y_hat"):
-        evaluate_trials(frames, [replace(trial, y_hat=trial.y_hat[1:])], pairs, conditions, QUICK)
+        evaluate_flow(frames, replace(outputs, sigma=hole), pairs, conditions, QUICK)
+    with pytest.raises(ArtifactError, match="outputs of other frames: in y_hat"):
+        evaluate_flow(frames, replace(outputs, y_hat=outputs.y_hat[1:]), pairs, conditions, QUICK)
     bare = replace(frames, ok=frames.ok & ~frames.of_split("select"))
     with pytest.raises(DataError, match="a split cannot be scored: in split select") as error:
-        evaluate_trials(bare, trial, pairs, conditions, QUICK)
+        evaluate_flow(bare, outputs, pairs, conditions, QUICK)
     assert "\n" not in str(error.value)

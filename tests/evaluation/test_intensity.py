@@ -1,17 +1,18 @@
 """Figures of intensities against loops, known values and resamples of frames; their rows, and what is chosen by them."""
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
 
 from aupair.aus import AFFWILD2, SPLITS
 from aupair.data.frames import Frames
+from aupair.evaluation.choice import choose_mappings
 from aupair.evaluation.metrics import clamp_levels, icc, mae, mae_rounded, pcc, sum_levels
-from aupair.evaluation.rows import _constant_levels, score_rows
-from aupair.evaluation.selection import Choice, Trial, annotated_cells, choose_mappings
+from aupair.evaluation.rows import ScoredRows, _constant_levels, score_rows
+from aupair.evaluation.selection import Outputs, annotated_cells, filled_outputs
 from aupair.params import Evaluate
+from evaluation.worlds import make_outputs
 from frame_sets import make_frames
 
 A = len(AFFWILD2)
@@ -127,22 +128,22 @@ def world(n: int = 60, videos: int = 9) -> tuple[Frames, tuple[np.ndarray, np.nd
     return frames, (without, with_uncertainty)
 
 
-def score(
-    frames: Frames, raws: tuple[np.ndarray, np.ndarray], uses: np.ndarray, draws: int
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Score the rows of intensity for mappings chosen on select."""
-    cells = {split: annotated_cells(frames, split) for split in SPLITS}
-    choice = Choice("select", np.full((2, A), 0.5), uses, [], {})
-    return score_rows("intensity", cells, raws, choice, Evaluate(bootstrap=draws))
+def score(frames: Frames, outputs: Outputs, uses: np.ndarray, draws: int) -> ScoredRows:
+    """Score the rows of intensity for these mappings."""
+    cells, params = {split: annotated_cells(frames, split) for split in SPLITS}, Evaluate(bootstrap=draws)
+    choice = choose_mappings(outputs, frames, cells["select"], params, "intensity")
+    resampled = replace(choice.resampled, uses_uncertainty=np.tile(uses, (draws, 1)))
+    choice = replace(choice, uses_uncertainty=uses, resampled=resampled)
+    return score_rows("intensity", cells, filled_outputs(outputs, frames), choice, params)
 
 
 def test_rows_are_of_their_split_and_their_outputs() -> None:
     frames, raws = world()
     uses = np.arange(A) % 2 == 1
-    rows, comparisons = score(frames, raws, uses, 100)
-    names = ["all-zero", "fit-median", "fit-mean", "no-uncertainty", "P1", "P2"]
+    rows, comparisons, _ = score(frames, outputs_of(raws), uses, 100)
+    names = ["all-zero", "fit-median", "fit-mean", "no-uncertainty", "constant-noise", "P1", "P2"]
     assert [(row["name"], row["split"]) for row in rows] == [(n, s) for s in ("select", "validation") for n in names]
-    assert [row["chosen_on"] for row in rows[:6]] == [None, "fit", "fit", "select", "select", "select"]
+    assert [row["chosen_on"] for row in rows[:7]] == [None, "fit", "fit", *["select"] * 4]
     by_name = {row["name"]: row for row in rows if row["split"] == "validation"}
     own_rows = frames.of_split("validation") & (frames.labels[:, 0] >= 0)
     for au, name in enumerate(AFFWILD2):
@@ -157,7 +158,10 @@ def test_rows_are_of_their_split_and_their_outputs() -> None:
     assert all(by_name[name]["icc"] == 0 and np.isnan(by_name[name]["pcc"]) for name in names[:3])
     assert by_name["fit-median"]["mae"] <= by_name["fit-mean"]["mae"]
     result = {one["name"]: one for one in comparisons if one["split"] == "validation"}
-    assert list(result) == ["P2-P1.icc", "P2-no-uncertainty.icc", "P1-no-uncertainty.icc", "P2-fit-mean.icc"]
+    assert list(result) == [
+        f"{name}.icc"
+        for name in ("P1-no-uncertainty", "P1-constant-noise", "P2-P1", "P2-no-uncertainty", "P2-fit-mean")
+    ]
     for one in result.values():
         assert one["difference"] == pytest.approx(by_name[one["a"]]["icc"] - by_name[one["b"]]["icc"])
         assert one["interval"][0] < one["difference"] < one["interval"][1]
@@ -170,7 +174,7 @@ def test_an_au_whose_figure_is_undefined_is_left_out_of_the_mean() -> None:
     frames, raws = world()
     labels = frames.labels.copy()
     labels[:, 3] = np.minimum(labels[:, 3], 0)
-    rows, _ = score(replace(frames, labels=labels), raws, np.zeros(A, bool), 20)
+    rows = score(replace(frames, labels=labels), outputs_of(raws), np.zeros(A, bool), 20).rows
     zero = next(row for row in rows if row["name"] == "all-zero")
     assert np.isnan(zero["per_au"][AFFWILD2[3]]["icc"])
     assert np.isnan(zero["per_au"][AFFWILD2[3]]["icc_interval"]).all()
@@ -181,15 +185,15 @@ def test_an_au_whose_figure_is_undefined_is_left_out_of_the_mean() -> None:
     assert np.isfinite(ours["intervals"]["pcc"]).all()
 
 
-def trial_of(raws: tuple[np.ndarray, np.ndarray]) -> Trial:
+def outputs_of(raws: tuple[np.ndarray, np.ndarray]) -> Outputs:
     without, with_uncertainty = (raw.astype(np.float32) for raw in raws)
-    return Trial(without, np.ones_like(without), with_uncertainty=with_uncertainty, without_uncertainty=without)
+    return make_outputs(without, np.ones_like(without), with_uncertainty, without)
 
 
-def test_p1_is_chosen_where_its_icc_is_higher_by_more_than_a_tie() -> None:
+def test_p1_is_chosen_unless_its_icc_is_lower_by_more_than_a_tie() -> None:
     frames, raws = world()
     cells = annotated_cells(frames, "select")
-    choice = choose_mappings(trial_of(raws), frames, cells, Evaluate(bootstrap=100), "intensity")
+    choice = choose_mappings(outputs_of(raws), frames, cells, Evaluate(bootstrap=100), "intensity")
     np.testing.assert_array_equal(choice.uses_uncertainty, np.arange(A) % 2 == 1)
     for au, entry in enumerate(choice.evidence):
         values = [naive_icc(np.clip(raw[cells.rows, au], 0, 5), frames.labels[cells.rows, au]) for raw in raws]
@@ -208,9 +212,10 @@ def test_p1_is_chosen_where_its_icc_is_higher_by_more_than_a_tie() -> None:
     ]
     assert choice.result["icc"] == pytest.approx(np.mean(best))
     gains = np.array([entry["difference"] for entry in choice.evidence])
-    tie = float(np.median(gains[gains > 0]))
-    stricter = choose_mappings(trial_of(raws), frames, cells, Evaluate(bootstrap=10, tie=tie), "intensity")
-    np.testing.assert_array_equal(stricter.uses_uncertainty, gains > tie)
+    tie = -float(np.median(gains[gains < 0]))
+    milder = choose_mappings(outputs_of(raws), frames, cells, Evaluate(bootstrap=10, tie=tie), "intensity")
+    np.testing.assert_array_equal(milder.uses_uncertainty, gains >= -tie)
+    assert milder.uses_uncertainty.sum() > choice.uses_uncertainty.sum()
 
 
 def test_the_target_decides_which_figure_chooses() -> None:
@@ -219,24 +224,25 @@ def test_the_target_decides_which_figure_chooses() -> None:
     level = frames.labels.astype(float)
     binary = np.where(level >= 1, 3 + 2 * (level % 2), 0)
     noise = np.random.default_rng(1).normal(0, 0.5, level.shape)
-    trial, cells = trial_of((binary, level + noise)), annotated_cells(frames, "select")
+    outputs, cells = outputs_of((binary, level + noise)), annotated_cells(frames, "select")
     by_score, by_icc = (
-        choose_mappings(trial, frames, cells, Evaluate(bootstrap=20), t) for t in ("occurrence", "intensity")
+        choose_mappings(outputs, frames, cells, Evaluate(bootstrap=20), t) for t in ("occurrence", "intensity")
     )
     assert not by_score.uses_uncertainty.any()
     assert by_icc.uses_uncertainty.all()
     assert {entry["chosen_by"] for entry in by_score.evidence} == {"score"}
-    np.testing.assert_array_equal(by_score.thresholds, by_icc.thresholds)
+    for route, thresholds in by_score.thresholds.items():
+        np.testing.assert_array_equal(thresholds, by_icc.thresholds[route])
 
 
-def test_an_undefined_icc_chooses_the_simpler_mapping() -> None:
+def test_an_undefined_icc_is_no_reason_against_uncertainty() -> None:
     frames, (without, with_uncertainty) = world()
     without, with_uncertainty = without.copy(), with_uncertainty.copy()
     without[:, 2] = with_uncertainty[:, 2] = -1.0
     none = replace(frames, labels=np.where(np.arange(A) == 2, np.minimum(frames.labels, 0), frames.labels))
-    trial = trial_of((without, with_uncertainty))
-    choice = choose_mappings(trial, none, annotated_cells(none, "select"), Evaluate(bootstrap=20), "intensity")
-    assert not choice.uses_uncertainty[2]
+    outputs = outputs_of((without, with_uncertainty))
+    choice = choose_mappings(outputs, none, annotated_cells(none, "select"), Evaluate(bootstrap=20), "intensity")
+    assert choice.uses_uncertainty[2]
     assert np.isnan(choice.evidence[2]["difference"])
     assert np.isnan([choice.evidence[2]["probability_with_better"], *choice.evidence[2]["difference_interval"]]).all()
     assert np.isfinite(choice.result["icc"])

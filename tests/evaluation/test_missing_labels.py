@@ -13,8 +13,8 @@ from aupair import store
 from aupair.aus import SPLITS
 from aupair.data.frames import Frames
 from aupair.evaluation.conditions import Conditions
-from aupair.evaluation.evaluate import Evaluation, evaluate_trials
-from aupair.evaluation.selection import Selection, Trial, annotated_cells, filled_outputs
+from aupair.evaluation.evaluate import Evaluation, evaluate_flow
+from aupair.evaluation.selection import Outputs, Selection, annotated_cells, filled_outputs
 from aupair.evaluation.thresholds import tune_threshold
 from aupair.log import Log
 from aupair.ranking.pairs import Pairs
@@ -27,7 +27,7 @@ class Case(NamedTuple):
     """A world and its evaluation."""
 
     frames: Frames
-    trial: Trial
+    outputs: Outputs
     pairs: dict[str, Pairs]
     conditions: Conditions
     evaluation: Evaluation
@@ -39,7 +39,8 @@ class Case(NamedTuple):
     def output(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """Return the outputs (N, A) and the decisions of a row, from the entries of selection.json."""
         output, decisions = (np.zeros(self.frames.labels.shape, kind) for kind in (float, bool))
-        raws = dict(zip(("without_uncertainty", "with_uncertainty"), filled_outputs(self.trial, self.frames)))
+        filled = filled_outputs(self.outputs, self.frames)
+        raws = {"without_uncertainty": filled["raw"], "with_uncertainty": filled["both"]}
         for k, au in enumerate(self.frames.aus):
             entry = self.evaluation.selection[au]
             side = {"P1": "with_uncertainty", "no-uncertainty": "without_uncertainty"}.get(name, entry["mapping"])
@@ -48,8 +49,10 @@ class Case(NamedTuple):
         return output, decisions
 
 
-def evaluate(frames: Frames, trial: Trial, pairs: dict[str, Pairs], conditions: Conditions, **more: Any) -> Evaluation:
-    return evaluate_trials(frames, trial, pairs, conditions, QUICK, **more)
+def evaluate(
+    frames: Frames, outputs: Outputs, pairs: dict[str, Pairs], conditions: Conditions, **more: Any
+) -> Evaluation:
+    return evaluate_flow(frames, outputs, pairs, conditions, QUICK, **more)
 
 
 @pytest.fixture(scope="module", params=CASES, ids=lambda case: f"{case[0]}-{case[1]}")
@@ -118,7 +121,8 @@ def test_the_scores_are_those_of_loops_over_labelled_cells_and_complete_frames(
 
 def test_a_threshold_is_tuned_on_the_labelled_frames_of_its_au_alone(case: Case) -> None:
     frames = case.frames
-    for raw, side in zip(filled_outputs(case.trial, frames), ("without_uncertainty", "with_uncertainty")):
+    filled = filled_outputs(case.outputs, frames)
+    for raw, side in ((filled["raw"], "without_uncertainty"), (filled["both"], "with_uncertainty")):
         for k, au in enumerate(frames.aus):
             rows = labelled_rows(frames, "select", k)
             expected = tune_threshold(raw[rows, k], frames.labels[rows, k] == 1)
@@ -186,7 +190,7 @@ def naive_pair_accuracy(frames: Frames, y_hat: np.ndarray, rows: list[int], k: i
 
 
 def test_pair_accuracy_and_its_gain_are_of_pairs_of_labelled_frames(case: Case) -> None:
-    frames, y_hat, sigma = case.frames, case.trial.y_hat, case.trial.sigma
+    frames, y_hat, sigma = case.frames, case.outputs.y_hat, case.outputs.sigma
     values, gains = case.evaluation.metrics["pair_accuracy"]["per_au"], []
     for k, au in enumerate(frames.aus):
         rows = [r for r in labelled_rows(frames, "validation", k) if frames.ok[r]]
@@ -215,7 +219,7 @@ def test_a_selection_is_read_with_its_aus(case: Case) -> None:
     selection = Selection.from_json(tree)
     assert selection.aus == case.frames.aus
     assert selection.thresholds.tolist() == [tree[au]["threshold"] for au in selection.aus]
-    raw, sigma = case.trial.raw(selection.uses_uncertainty), case.trial.sigma
+    raw, sigma = case.outputs.raw(selection.uses_uncertainty), case.outputs.sigma
     np.testing.assert_array_equal(selection.confidence_of(raw, sigma), case.evaluation.confidence)
 
 
@@ -248,7 +252,7 @@ def own_figures(evaluation: Evaluation, au: str) -> Iterator[tuple[str, Any]]:
 @pytest.mark.parametrize("aus", [3, 12])
 @pytest.mark.parametrize("target", ["occurrence", "intensity"])
 def test_labels_of_one_au_change_nothing_of_another(aus: int, target: str) -> None:
-    frames, trial, _, conditions = world(aus=aus)
+    frames, outputs, _, conditions = world(aus=aus)
     if target == "intensity":
         levels = np.random.default_rng(1).integers(1, 6, frames.labels.shape)
         frames = replace(frames, labels=np.where(frames.labels == 1, levels, frames.labels).astype(np.int8))
@@ -256,7 +260,7 @@ def test_labels_of_one_au_change_nothing_of_another(aus: int, target: str) -> No
     labels[np.random.default_rng(2).random(len(labels)) < 0.7, 1] = -1
     labels[:, 2] = -1
     both = [frames, replace(frames, labels=labels)]
-    before, after = (evaluate(f, trial, {s: some(f, s) for s in SPLITS}, conditions, target=target) for f in both)
+    before, after = (evaluate(f, outputs, {s: some(f, s) for s in SPLITS}, conditions, target=target) for f in both)
     for name in frames.aus:
         pairs = zip(own_figures(before, name), own_figures(after, name))
         changed = [a[0] for a, b in pairs if store._plain(a) != store._plain(b)]
@@ -264,7 +268,7 @@ def test_labels_of_one_au_change_nothing_of_another(aus: int, target: str) -> No
 
 
 def test_an_au_without_a_label_is_undefined_and_the_others_are_chosen_as_before() -> None:
-    frames, trial, _, conditions = world(aus=3)
+    frames, outputs, _, conditions = world(aus=3)
     lines: list[str] = []
 
     class Listening(Log):
@@ -274,10 +278,10 @@ def test_an_au_without_a_label_is_undefined_and_the_others_are_chosen_as_before(
     labels = frames.labels.copy()
     labels[frames.of_split("select") | frames.of_split("validation"), 1] = -1
     bare = replace(frames, labels=labels)
-    result = evaluate(bare, trial, {s: some(bare, s) for s in SPLITS}, conditions, log=Listening())
+    result = evaluate(bare, outputs, {s: some(bare, s) for s in SPLITS}, conditions, log=Listening())
     name = frames.aus[1]
     entry = store._plain(result.selection)[name]
-    assert (entry["mapping"], entry["threshold"]) == ("without_uncertainty", 0.5)
+    assert (entry["mapping"], entry["threshold"]) == ("with_uncertainty", 0.5)
     assert (entry["difference"], entry["probability_with_better"]) == (None, None)
     assert (entry["difference_interval"], entry["positives"], entry["people"]) == ([None, None], 0, 0)
     assert [line for line in lines if name in line] == [
@@ -301,7 +305,7 @@ def test_an_au_without_a_label_is_undefined_and_the_others_are_chosen_as_before(
 
 
 def test_aus_with_too_few_kinds_of_labels_are_logged() -> None:
-    frames, trial, _, conditions = world(aus=3)
+    frames, outputs, _, conditions = world(aus=3)
     lines: list[str] = []
 
     class Listening(Log):
@@ -312,7 +316,7 @@ def test_aus_with_too_few_kinds_of_labels_are_logged() -> None:
     labels[select, 0] = np.where(labels[select, 0] == 1, 1, -1)
     labels[select & (frames.video != 4), 2] = -1
     few = replace(frames, labels=labels)
-    evaluate(few, trial, {s: some(few, s) for s in SPLITS}, conditions, log=Listening())
+    evaluate(few, outputs, {s: some(few, s) for s in SPLITS}, conditions, log=Listening())
     assert lines[:2] == [
         "select: AU1 never inactive: F1 is that of guessing, and no choice can be based on it",
         "select: AU3 labelled for a single person: intervals say nothing of other people",

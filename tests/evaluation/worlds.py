@@ -1,4 +1,4 @@
-"""A small data set whose truth is known: frames, a trial's outputs, fixed pairs, and the covers of the faces."""
+"""A small data set whose truth is known: frames, the outputs, fixed pairs, and the covers of the faces."""
 
 from dataclasses import replace
 
@@ -8,7 +8,7 @@ from aupair.aus import AFFWILD2, NOT_ANNOTATED, SPLITS
 from aupair.data.frames import Frames
 from aupair.evaluation.calibration import HeldOut
 from aupair.evaluation.conditions import Conditions
-from aupair.evaluation.selection import Trial
+from aupair.evaluation.selection import Outputs
 from aupair.params import Evaluate
 from aupair.ranking.pairs import Pairs
 from frame_sets import make_frames
@@ -52,9 +52,18 @@ def some(frames: Frames, split: str) -> Pairs:
     return Pairs(*np.array(pairs).T)
 
 
+def make_outputs(
+    y_hat: np.ndarray, sigma: np.ndarray, with_uncertainty: np.ndarray, without_uncertainty: np.ndarray
+) -> Outputs:
+    """Return outputs of three routes, all (N, A): raw, constant (the mean of the others), and both, which decides."""
+    constant = (with_uncertainty + without_uncertainty) / 2
+    raws = {"raw": without_uncertainty, "constant": constant, "both": with_uncertainty}
+    return Outputs(y_hat, sigma, sigma, raws, "both")
+
+
 def world(
     seed: int = 0, n: int = 50, videos: int = 9, aus: int = A, missing: str = "none"
-) -> tuple[Frames, Trial, dict[str, Pairs], Conditions]:
+) -> tuple[Frames, Outputs, dict[str, Pairs], Conditions]:
     """A third of the frames is covered: y_hat is noise there and sigma large; some have no face, some no labels.
 
     Args:
@@ -79,4 +88,4 @@ def world(
     for array in arrays:
         array[~ok] = np.nan
     conditions = Conditions(0.4 * covered, 0.9 * np.repeat(covered[:, None], aus, 1), rng.normal(0, 0.2, size))
-    return frames, Trial(*arrays), {s: some(frames, s) for s in SPLITS}, conditions
+    return frames, make_outputs(*arrays), {s: some(frames, s) for s in SPLITS}, conditions

@@ -8,7 +8,7 @@ import pytest
 
 from aupair import store
 from aupair.aus import SPLITS, label_au
-from aupair.evaluation.evaluate import evaluate_trials
+from aupair.evaluation.evaluate import evaluate_flow
 from aupair.params import Params
 from aupair.report import counts, reports, tables
 from evaluation.worlds import QUICK, world
@@ -24,12 +24,12 @@ NAMES = (
 
 def write(folder: Path, aus: int, missing: str, monkeypatch: pytest.MonkeyPatch) -> reports.Places:
     """Write the reports on a world; the first AU has no label on validation where labels are missing."""
-    frames, trial, pairs, _ = world(aus=aus, missing=missing)
+    frames, outputs, pairs, _ = world(aus=aus, missing=missing)
     labels = frames.labels.copy()
     if missing != "none" and aus > 1:
         labels[frames.of_split("validation"), 0] = -1
     frames = replace(frames, aus=NAMES[:aus], labels=labels)
-    evaluation = evaluate_trials(frames, trial, pairs, None, QUICK)
+    evaluation = evaluate_flow(frames, outputs, pairs, None, QUICK)
     trained = {name: folder / name for name in ("f", "h", "mapping")}
     for own in trained.values():
         own.mkdir()

@@ -58,7 +58,7 @@ def picture(row: int) -> np.ndarray:
 def test_the_faces_shown_are_the_most_unsure_and_the_most_wrong() -> None:
     frames = frames_of([0, 0, 0, 0], [0, 1, 2, 3], length=6)
     evaluation = evaluation_of(frames)
-    evaluation.trial.sigma[13, 4] = 5.0  # the third video's second frame
+    evaluation.outputs.sigma[13, 4] = 5.0  # the third video's second frame
     evaluation.decisions[20:22, 7] = True
     evaluation.confidence[20, 7] = 0.97
     shown = faces.montages(evaluation, frames, picture)
@@ -76,7 +76,7 @@ def test_the_faces_shown_are_the_most_unsure_and_the_most_wrong() -> None:
 def test_only_labelled_cells_are_shown() -> None:
     frames = frames_of([0, 0], [0, 1], length=6)
     evaluation = evaluation_of(frames)
-    evaluation.trial.sigma[3, 4] = 5.0
+    evaluation.outputs.sigma[3, 4] = 5.0
     evaluation.decisions[3, 4] = True
     frames.labels[3, 4] = frames.labels[:, 5] = -1
     shown = faces.montages(evaluation, frames, picture)

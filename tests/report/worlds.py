@@ -5,7 +5,7 @@ import numpy as np
 from aupair.aus import AFFWILD2
 from aupair.data.frames import Frames
 from aupair.evaluation.evaluate import Evaluation
-from aupair.evaluation.selection import Trial
+from evaluation.worlds import make_outputs
 from frame_sets import make_frames
 
 
@@ -20,5 +20,5 @@ def frames_of(activity: list[int], subjects: list[int], length: int = 10) -> Fra
 def evaluation_of(frames: Frames) -> Evaluation:
     """Return decisions that are all inactive with a confidence of 0.9 and a sigma of 1."""
     shape = frames.labels.shape
-    trial = Trial(np.zeros(shape, np.float32), np.ones(shape, np.float32), np.zeros(shape), np.zeros(shape))
-    return Evaluation({}, {}, trial, np.zeros(shape, bool), np.full(shape, 0.9))
+    outputs = make_outputs(np.zeros(shape, np.float32), np.ones(shape, np.float32), np.zeros(shape), np.zeros(shape))
+    return Evaluation({}, {}, outputs, np.zeros(shape, bool), np.full(shape, 0.9))

@@ -24,7 +24,7 @@ from aupair.evaluation.metrics import (
 )
 from aupair.evaluation.nearest_face import fill_nearest
 from aupair.evaluation.rows import constant_decisions
-from aupair.evaluation.selection import MAPPINGS, Trial, annotated_cells, read_trial, uses_uncertainty
+from aupair.evaluation.selection import MAPPINGS, Outputs, annotated_cells, read_outputs, uses_uncertainty
 from aupair.evaluation.thresholds import tune_thresholds
 from aupair.params import Params
 
@@ -54,13 +54,13 @@ class FinishedRun:
     Attributes:
         params: the params of the run.
         frames: the N frames.
-        trial: the outputs of the trial that evaluate chose.
+        outputs: the outputs that evaluate scored.
         selection, metrics: the trees that evaluate wrote.
     """
 
     params: Params
     frames: Frames
-    trial: Trial
+    outputs: Outputs
     selection: dict[str, Any]
     metrics: dict[str, Any]
 
@@ -70,9 +70,9 @@ class FinishedRun:
         paths = stages.get_stage("evaluate").paths(root, params.trials)
         frames = load_frames(paths["labels"], paths["faces"])
         selection = store.read_json(paths["selection"])
-        outputs = {name: paths[name] for name in ("f", "h", "features", "mapping")}
-        trial = read_trial(frames, **outputs, ensemble=params.ensemble)
-        return cls(params, frames, trial, selection, store.read_json(paths["metrics"]))
+        parts = {name: paths[name] for name in ("f", "h", "features", "mapping")}
+        outputs = read_outputs(frames, **parts, ensemble=params.ensemble)
+        return cls(params, frames, outputs, selection, store.read_json(paths["metrics"]))
 
     def score(self, rule: str) -> dict[str, Any]:
         """Score a decision rule.
@@ -112,7 +112,7 @@ class FinishedRun:
             return self._decide_by_value(rule)
         fixed = {"no-uncertainty": np.zeros(len(aus), bool), "P1": np.ones(len(aus), bool)}
         uses = fixed.get(rule, np.array([uses_uncertainty(self.selection[au]) for au in aus]))
-        raw = fill_nearest(self.trial.raw(uses), frames.ok, frames.video)
+        raw = fill_nearest(self.outputs.raw(uses), frames.ok, frames.video)
         thresholds = np.array([self.selection[au][MAPPINGS[int(use)]]["threshold"] for au, use in zip(aus, uses)])
         return raw >= thresholds
 
@@ -122,7 +122,7 @@ class FinishedRun:
         levels = {"value": (None,), "value-median": (50,), "value-lowest": LOW_PERCENTILES}[rule]
         best_score, best = np.full(len(frames.aus), -np.inf), np.zeros(frames.labels.shape, bool)
         for level in levels:
-            raw = self.trial.y_hat.astype(np.float64)
+            raw = self.outputs.y_hat.astype(np.float64)
             if level is not None:
                 raw = raw - _person_percentile(raw, frames, level)
             raw = fill_nearest(raw, frames.ok, frames.video)

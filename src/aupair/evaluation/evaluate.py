@@ -1,4 +1,11 @@
-"""The choices on `select` and the scores, in memory: the core of the stage `evaluate`."""
+"""The choices and the scores, in memory: the core of the stage `evaluate`.
+
+`metrics["people"]` holds what is needed to compare rows over several trainings or corpora: `names`, the P people of
+validation; `rows`, for each row of occurrence its `counts`, a list for each person of tp, fp, fn, tn of the first AU, then
+those of the next (`numpy.reshape(counts, (P, A, 4))`), at the thresholds in use, and its `draws`, mean F1 in each of the
+`evaluate.bootstrap` resamples of people, with thresholds and mappings chosen again. Draw k of two rows, or of two runs of
+one corpus with the same `evaluate.seed`, has the same people, so that differences of draws are paired.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,19 +19,11 @@ from aupair.data.levels import TOP
 from aupair.errors import ArtifactError, DataError
 from aupair.evaluation.abstention import decision_figures, rank_decisions
 from aupair.evaluation.calibration import HeldOut, assign_calibration_folds, calibrate
+from aupair.evaluation.choice import Choice, choose_mappings
 from aupair.evaluation.conditions import Conditions
 from aupair.evaluation.nearest_face import fill_nearest
 from aupair.evaluation.rows import SCORED_SPLITS, score_rows
-from aupair.evaluation.selection import (
-    MAPPINGS,
-    Cells,
-    Choice,
-    Selection,
-    Trial,
-    annotated_cells,
-    choose_mappings,
-    filled_outputs,
-)
+from aupair.evaluation.selection import Cells, Outputs, Selection, annotated_cells, filled_outputs
 from aupair.evaluation.thresholds import tune_held_out
 from aupair.evaluation.uncertainty import ScoredSplit, score_figures
 from aupair.log import SILENT, Log
@@ -39,32 +38,32 @@ class Evaluation:
     Attributes:
         metrics: the tree of metrics.json.
         selection: the tree of selection.json; `Selection.from_json` reads it.
-        trial: the outputs of the flow.
+        outputs: the outputs that were evaluated.
         decisions: (N, A) bool, of every frame, as chosen; a frame without a face has those of the nearest frame with one.
         confidence: (N, A) float64, P(the decision is right), NaN where there is no face.
     """
 
     metrics: dict[str, Any]
     selection: dict[str, Any]
-    trial: Trial
+    outputs: Outputs
     decisions: np.ndarray
     confidence: np.ndarray
 
 
-def evaluate_trials(
+def evaluate_flow(
     frames: Frames,
-    trial: Trial,
+    outputs: Outputs,
     pairs: Mapping[str, Pairs],
     conditions: Conditions | None,
     params: Evaluate,
     log: Log = SILENT,
     target: str = "occurrence",
 ) -> Evaluation:
-    """Choose on `select` (protocol paper: on `validation`), then score on `select` and once on `validation`.
+    """Choose on `select` (protocol paper: on `validation`), then score on `select` and on `validation`.
 
     Args:
         frames: the N frames.
-        trial: the outputs of the flow.
+        outputs: the outputs of all networks.
         pairs: the fixed pairs of fit, select and validation.
         conditions: None for data without conditions.csv; figures that need them are then None.
         target: occurrence or intensity; for intensity, mappings are chosen by ICC(3,1), and there are `intensity_rows`, too.
@@ -73,25 +72,25 @@ def evaluate_trials(
         DataError: a split has no annotated frame with a face.
         ArtifactError: arrays of another shape than the frames, or no number for a frame with a face.
     """
-    _check(frames, trial, target, log)
+    _check(frames, outputs, target, log)
     chosen_on = "validation" if params.protocol == "paper" else "select"
     cells = {split: annotated_cells(frames, split) for split in SPLITS}
-    choice = choose_mappings(trial, frames, cells[chosen_on], params, target)
-    selection = _select(frames, cells["select"], trial, choice, params)
-    raw = trial.raw(selection.uses_uncertainty)
+    choice = choose_mappings(outputs, frames, cells[chosen_on], params, target)
+    selection = _select(frames, cells["select"], outputs, choice, params)
+    raw = outputs.raw(selection.uses_uncertainty)
     active = selection.decide(fill_nearest(raw, frames.ok, frames.video))
-    confidence = selection.confidence_of(raw, trial.sigma)
-    raws, intensity = filled_outputs(trial, frames), {}
-    rows, comparisons = score_rows("occurrence", cells, raws, choice, params)
+    confidence = selection.confidence_of(raw, outputs.sigma)
+    raws, intensity = filled_outputs(outputs, frames), {}
+    rows, comparisons, people = score_rows("occurrence", cells, raws, choice, params)
     if target == "intensity":
-        intensity["intensity_rows"], intensity_comparisons = score_rows("intensity", cells, raws, choice, params)
+        intensity["intensity_rows"], intensity_comparisons, _ = score_rows("intensity", cells, raws, choice, params)
         comparisons += intensity_comparisons
     figures = {
-        split: score_figures(ScoredSplit(frames, split, trial.y_hat, trial.sigma, pairs, conditions, params.seed))
+        split: score_figures(ScoredSplit(frames, split, outputs.y_hat, outputs.sigma, pairs, conditions, params.seed))
         for split in log.progress(SCORED_SPLITS, len(SCORED_SPLITS), "measuring uncertainty")
     }
     margin = np.abs(raw - selection.thresholds)
-    ranked = rank_decisions(frames, cells["validation"], active, confidence, margin, trial.sigma)
+    ranked = rank_decisions(frames, cells["validation"], active, confidence, margin, outputs.sigma)
     settings = {
         "aus": list(frames.aus),
         "target": target,
@@ -99,8 +98,9 @@ def evaluate_trials(
         "protocol": params.protocol,
         "chosen_on": chosen_on,
         "thresholds": params.thresholds,
-        "chosen": choice.result,
+        "route": outputs.with_route,
     }
+    names = [frames.subjects[k] for k in np.unique(cells["validation"].person)]
     metrics = {
         "frames": {split: _count_frames(cells[split]) for split in SCORED_SPLITS},
         "rows": rows,
@@ -109,17 +109,19 @@ def evaluate_trials(
         "select": figures["select"],
         "comparisons": comparisons,
         "decisions": decision_figures(ranked, selection.confidence, params),
+        "chosen": choice.result,
         **settings,
+        "people": {"names": names, "rows": people},
     }
     evidence = [comparison for comparison in comparisons if comparison["split"] == chosen_on]
     tree = _selection_tree(selection, choice, {**settings, "tie": params.tie, "comparisons": evidence})
-    return Evaluation(metrics, tree, trial, active, confidence)
+    return Evaluation(metrics, tree, outputs, active, confidence)
 
 
-def _select(frames: Frames, cells: Cells, trial: Trial, choice: Choice, params: Evaluate) -> Selection:
+def _select(frames: Frames, cells: Cells, outputs: Outputs, choice: Choice, params: Evaluate) -> Selection:
     """Join the choice with a confidence calibrated on the frames of select that have a face, with held-out thresholds."""
     thresholds = choice.chosen_thresholds(choice.uses_uncertainty)
-    raw, person = trial.raw(choice.uses_uncertainty), frames.subject[cells.rows]
+    raw, person = outputs.raw(choice.uses_uncertainty), frames.subject[cells.rows]
     fold = assign_calibration_folds(person, params.seed)
     held_out = np.broadcast_to(thresholds, cells.truth.shape)
     if (
@@ -127,14 +129,14 @@ def _select(frames: Frames, cells: Cells, trial: Trial, choice: Choice, params: 
     ):  # those of the paper's protocol were not tuned on select
         filled = fill_nearest(raw, frames.ok, frames.video)
         held_out = tune_held_out(filled[cells.rows], cells.truth, cells.counted, fold)
-    outputs = raw[cells.rows], trial.sigma[cells.rows]
-    known = HeldOut(*outputs, held_out, cells.truth, cells.counted, person, fold).subset(frames.ok[cells.rows])
-    return Selection(frames.aus, choice.uses_uncertainty, thresholds, calibrate(known))
+    known = raw[cells.rows], outputs.sigma[cells.rows]
+    decisions = HeldOut(*known, held_out, cells.truth, cells.counted, person, fold).subset(frames.ok[cells.rows])
+    return Selection(frames.aus, choice.uses_uncertainty, thresholds, calibrate(decisions))
 
 
 def _count_frames(cells: Cells) -> dict[str, int]:
     """Return the numbers of annotated and of complete frames, in which all AUs are labelled."""
-    return {"annotated": len(cells.rows), "complete": int(cells.counted.all(axis=1).sum())}
+    return {"annotated": len(cells.rows), "complete": int(cells.complete.sum())}
 
 
 def _selection_tree(selection: Selection, choice: Choice, settings: dict[str, Any]) -> dict[str, Any]:
@@ -143,7 +145,7 @@ def _selection_tree(selection: Selection, choice: Choice, settings: dict[str, An
     return {**entries, **settings, **selection.confidence.risks_to_json()}
 
 
-def _check(frames: Frames, trial: Trial, target: str, log: Log) -> None:
+def _check(frames: Frames, outputs: Outputs, target: str, log: Log) -> None:
     """Check that the outputs fit the frames and that every split can be scored; log what cannot be.
 
     Raises:
@@ -153,8 +155,9 @@ def _check(frames: Frames, trial: Trial, target: str, log: Log) -> None:
     if target == "occurrence" and frames.labels.max(initial=0) > 1:
         todo = "run the flow again from check-data on"
         raise ArtifactError("labels of another target", got="intensity", expected=target, todo=todo)
-    for name in ("y_hat", "sigma", *MAPPINGS):
-        _check_array(getattr(trial, name), name, frames)
+    arrays = {name: getattr(outputs, name) for name in ("y_hat", "sigma", "unguarded")}
+    for name, values in {**arrays, **{f"mapping, {route}": raw for route, raw in outputs.raws.items()}}.items():
+        _check_array(values, name, frames)
     for split in SPLITS:
         own = frames.of_split(split)
         usable = own & frames.usable
@@ -187,7 +190,7 @@ def _log_gaps(aus: Sequence[str], split: str, labels: np.ndarray, person: np.nda
 
 
 def _check_array(values: np.ndarray, where: str, frames: Frames) -> None:
-    """Check that an array of the outputs fits the frames and has a number for every face.
+    """Check that an array fits the frames and has a number for every face.
 
     Raises:
         ArtifactError: the array does not fit, or lacks a number.
@@ -200,5 +203,5 @@ def _check_array(values: np.ndarray, where: str, frames: Frames) -> None:
     if bad.any():
         row = int(np.argmax(bad))
         where += f", video {frames.videos[frames.video[row]]}, frame {frames.frame[row]}"
-        todo = "run the flow again from train-pseudo-intensity on"
+        todo = "run the stages before evaluate again"
         raise ArtifactError("no number for a face", where=where, got="NaN", expected="a finite number", todo=todo)

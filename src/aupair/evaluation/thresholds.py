@@ -4,6 +4,10 @@ import numpy as np
 
 DEFAULT = 0.5
 """the threshold where none is tuned"""
+_CUTS = 1024
+"""the most places in which a threshold may lie in a resample"""
+_CELLS = 2**20
+"""numbers of a matrix of draws and cuts that is in memory at once"""
 
 
 def tune_threshold(raw: np.ndarray, truth: np.ndarray) -> float:
@@ -57,3 +61,81 @@ def tune_held_out(raw: np.ndarray, truth: np.ndarray, counted: np.ndarray, fold:
         others = fold != held_out if len(folds) > 1 else fold == held_out
         thresholds[fold == held_out] = tune_thresholds(raw[others], truth[others], counted[others])
     return thresholds
+
+
+def tune_in_resamples(
+    raw: np.ndarray, truth: np.ndarray, person: np.ndarray, weights: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Tune one AU's threshold in every resample of the people, as `tune_threshold` does on the frames drawn.
+
+    The best threshold lies just below the output of an active frame, since it is always better to leave out an inactive one.
+    At each of these cuts every person's frames are counted once, and a resample only weighs the counts. If there are more than
+    1,024 cuts, some at equal distances in rank are used.
+
+    Args:
+        raw: (n,) float; NaN is never active.
+        truth: (n,) bool.
+        person: (n,) int, 0..P-1.
+        weights: (B, P) float64, how often each person was drawn.
+
+    Returns:
+        thresholds: (B,) float64, DEFAULT where no frame has an output.
+        scores: (B,) float64, 1/2 (F1 + accuracy) there, NaN in a resample without a frame.
+    """
+    people = weights.shape[1]
+    known = np.isfinite(raw)
+    cuts = np.unique(raw[known & truth])
+    cuts = np.append(cuts[:: -(-len(cuts) // _CUTS) or 1], np.inf).astype(
+        raw.dtype
+    )  # beyond the last nothing is active
+    place = person * (len(cuts) + 1) + np.searchsorted(cuts, np.where(known, raw, -np.inf), "right")
+    kinds = [np.bincount(place, side, people * (len(cuts) + 1)).reshape(people, -1) for side in (truth, ~truth)]
+    tp, fp = (kind[:, ::-1].cumsum(axis=1)[:, ::-1] for kind in kinds)  # column 0: all frames of the person
+    beside = _neighbours(raw[known], person[known], cuts, people)
+    size = max(1, _CELLS // len(cuts))
+    parts = [
+        _best_cuts(own @ tp, own @ fp, own, beside)
+        for own in (weights[start : start + size] for start in range(0, len(weights), size))
+    ]
+    thresholds, scores = (np.concatenate(values) for values in zip(*parts))
+    return thresholds, scores
+
+
+def _best_cuts(
+    tp: np.ndarray, fp: np.ndarray, weights: np.ndarray, beside: tuple[np.ndarray, np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the best threshold of each of B resamples and its score.
+
+    Args:
+        tp, fp: (B, 1 + J), the active and the inactive frames of a resample in all, then those at or above each cut.
+        weights: (B, P).
+        beside: the nearest output of each person below each cut, and at or above it: (P, J) each, -inf or inf without any.
+    """
+    active, inactive, tp, fp = tp[:, :1], fp[:, :1], tp[:, 1:], fp[:, 1:]
+    right, wrong = tp + inactive - fp, active - tp + fp
+    score = 0.5 * (2 * tp / np.maximum(2 * tp + wrong, 1) + right / np.maximum(active + inactive, 1))
+    best = score.max(axis=1)
+    draw, cut = np.nonzero(score >= best[:, None] - 1e-12)
+    drawn = weights[draw] > 0
+    below = np.where(drawn, beside[0].T[cut], -np.inf).max(axis=1)
+    above = np.where(drawn, beside[1].T[cut], np.inf).min(axis=1)
+    no_output = np.isinf(below) & np.isinf(above)
+    below[no_output] = above[no_output] = DEFAULT
+    lower = np.where(np.isinf(below), above - 1, below).astype(np.float64)
+    upper = np.where(np.isinf(above), below + 1, above).astype(np.float64)
+    middle = (lower + upper) / 2
+    order = np.lexsort((np.abs(middle - DEFAULT), lower - upper, draw))
+    _, first = np.unique(draw[order], return_index=True)
+    return middle[order[first]], np.where((active + inactive)[:, 0] > 0, best, np.nan)
+
+
+def _neighbours(raw: np.ndarray, person: np.ndarray, cuts: np.ndarray, people: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the nearest output of each person below each cut, and at or above it: (P, J) each, -inf or inf without any."""
+    order = np.lexsort((raw, person))
+    edges = np.searchsorted(person[order], np.arange(people + 1))
+    below, above = np.empty((2, people, len(cuts)), raw.dtype)
+    for k in range(people):
+        own = np.concatenate([[-np.inf], raw[order[edges[k] : edges[k + 1]]], [np.inf]]).astype(raw.dtype)
+        place = np.searchsorted(own, cuts, "left").clip(min=1)
+        below[k], above[k] = own[place - 1], own[place]
+    return below, above

@@ -61,7 +61,7 @@ def montages(evaluation: Evaluation, frames: Frames, thumbnail: Thumbnail) -> di
 
     All are frames of validation with a label of the AU, each of another video as long as there is one.
     """
-    sigma, confidence = evaluation.trial.sigma, evaluation.confidence
+    sigma, confidence = evaluation.outputs.sigma, evaluation.confidence
     usable = _usable_cells(frames)
     wrong = usable & (evaluation.decisions != (frames.labels >= 1))
     groups = {
@@ -103,7 +103,7 @@ def _pick(score: np.ndarray, allowed: np.ndarray, video: np.ndarray) -> list[tup
 
 def _face(evaluation: Evaluation, frames: Frames, thumbnail: Thumbnail, row: int, au: int) -> _Face:
     """Return a face with the decision, the truth, the confidence and sigma."""
-    sigma = evaluation.trial.sigma
+    sigma = evaluation.outputs.sigma
     level, active = int(frames.labels[row, au]), bool(evaluation.decisions[row, au])
     rank = float((sigma[_usable_cells(frames)[:, au], au] < sigma[row, au]).mean())
     return _Face(

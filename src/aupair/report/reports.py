@@ -130,7 +130,7 @@ def _choice(selection: Tree) -> Drawing:
         rows.append(figures.Interval(name, np.nan if value is None else value, edges, colour, f"{legend} uncertainty"))
     title = f"Difference for each AU on {selection['chosen_on']}"
     label = f"{tables.compared_figure(selection)} with uncertainty less without"
-    return figures.intervals(rows, title, label, {f"above {tie:g}: with": tie, "no difference": 0.0})
+    return figures.intervals(rows, title, label, {f"below -{tie:g}: without": -tie, "no difference": 0.0})
 
 
 def _first_timeline(evaluation: Evaluation, frames: Frames) -> Drawing:
@@ -167,6 +167,7 @@ def _from_sources(sources: Sources, frames: Frames, metrics: Tree) -> dict[str, 
         ["target", params.target],
         ["protocol", str(metrics["protocol"])],
         ["trials", ", ".join(map(str, params.trials))],
+        ["route with uncertainty", str(metrics["route"])],
         ["networks of f", {"all": "all, their mean", "final": "the best trial's final network"}[params.ensemble]],
         ["sha256 of splits, faces and labels", frames.fingerprint()[:16]],
     ]

@@ -36,8 +36,13 @@ ROWS = {
     "fit-median": "median of fit",
     "fit-mean": "mean of fit",
     "no-uncertainty": "ours, no uncertainty",
+    "constant-noise": "smoothed, the same noise everywhere (control)",
+    "uncertainty-columns": "uncertainty as features, not smoothed (the paper's)",
+    "sigma": "smoothed by sigma of h alone",
+    "quality": "smoothed by the landmarks' quality alone",
+    "both": "smoothed by sigma and the landmarks' quality",
     "P1": "P1: uncertainty for all AUs",
-    "P2": "P2: uncertainty for the AUs where it helps",
+    "P2": "P2: uncertainty except for AUs where it loses",
 }
 """The rows of metrics.json by name, and their names in tables."""
 OURS = ("no-uncertainty", "P1", "P2")

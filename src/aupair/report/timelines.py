@@ -262,8 +262,8 @@ def validation_series(evaluation: Evaluation, frames: Frames, rows: slice) -> Se
     return Series(
         aus=frames.aus,
         time=frames.time[rows],
-        y_hat=evaluation.trial.y_hat[rows],
-        sigma=evaluation.trial.sigma[rows],
+        y_hat=evaluation.outputs.y_hat[rows],
+        sigma=evaluation.outputs.sigma[rows],
         no_face=~frames.ok[rows],
         strips={
             "truth": [(labels >= 1, ORANGE), (labels < 0, UNKNOWN)],
