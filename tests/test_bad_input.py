@@ -118,7 +118,7 @@ def gone(name: str) -> Damage:
 
 
 ARROW = "not a readable Arrow file: in work/faces/s000c0.arrow"
-TENSORS = "not a readable safetensors file: in work/trials/0/"
+TENSORS = "not a readable safetensors file: in work/"
 
 BAD_ARTIFACTS: dict[str, tuple[str, Damage, str]] = {
     "labels": ("preprocess-faces", garbage("work/labels.parquet"), "not a readable parquet table: in work/labels"),
@@ -129,17 +129,17 @@ BAD_ARTIFACTS: dict[str, tuple[str, Damage, str]] = {
     "no faces": ("sample-pairs", gone("work/faces"), "missing input: in work/faces; run preprocess-faces first"),
     "pairs": ("train-pseudo-intensity", garbage("work/pairs/pairs.parquet"), "not a readable parquet table: in work/p"),
     "counts": ("train-uncertainty", cut("work/pairs/counts.json"), "not JSON: in work/pairs/counts.json"),
-    "y_hat": ("train-uncertainty", garbage("work/trials/0/f/y_hat.safetensors"), TENSORS + "f/y_hat"),
-    "sigma": ("extract-features", cut("work/trials/0/h/sigma.safetensors"), TENSORS + "h/sigma"),
-    "no f": ("extract-features", gone("work/trials/1/f"), "missing input: in work/trials/1/f; run train-pseudo-in"),
+    "y_hat": ("train-uncertainty", garbage("work/f/0/y_hat.safetensors"), TENSORS + "f/0/y_hat"),
+    "sigma": ("extract-features", cut("work/h/sigma.safetensors"), TENSORS + "h/sigma"),
+    "no f": ("extract-features", gone("work/f/1"), "missing input: in work/f/1; run train-pseudo-in"),
     "features": (
         "train-mapping",
-        cut("work/trials/0/features/features.npy"),
-        "the file has been cut or changed: in work/trials/0/features/features.npy",
+        cut("work/features/features.npy"),
+        "the file has been cut or changed: in work/features/features.npy",
     ),
-    "mapping": ("evaluate", cut("work/trials/0/mapping/mapping.safetensors"), TENSORS + "mapping/mapping"),
-    "about": ("evaluate", garbage("work/trials/0/mapping/about.json"), "not JSON: in work/trials/0/mapping/about"),
-    "no mapping": ("evaluate", gone("work/trials/1/mapping"), "missing input: in work/trials/1/mapping; run train-map"),
+    "mapping": ("evaluate", cut("work/mapping/mapping.safetensors"), TENSORS + "mapping/mapping"),
+    "about": ("evaluate", garbage("work/mapping/about.json"), "not JSON: in work/mapping/about"),
+    "no mapping": ("evaluate", gone("work/mapping"), "missing input: in work/mapping; run train-map"),
     "no selection": ("register-model", gone("work/selection.json"), "missing input: in work/selection.json; run eval"),
     "selection": ("register-model", garbage("work/selection.json"), "not JSON: in work/selection.json"),
     "metrics": ("register-model", garbage("reports/metrics.json"), "not JSON: in reports/metrics.json"),
@@ -161,7 +161,7 @@ def test_bad_artifacts_are_refused_by_who_reads_them(home: Path, aupair: Command
     ("stage", "blocked"),
     [
         ("check-data", "reports"), ("check-data", "work"), ("preprocess-faces", "work/faces"),
-        ("train-pseudo-intensity", "work/trials/1"), ("evaluate", "reports"),
+        ("train-pseudo-intensity", "work/f"), ("evaluate", "reports"),
     ],
 )  # fmt: skip
 def test_a_folder_that_cannot_be_written_is_one_line(home: Path, aupair: Command, stage: str, blocked: str) -> None:

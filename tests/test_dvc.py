@@ -189,12 +189,13 @@ def _users_files(folder: Path) -> list[Path]:
     return sorted(path for path in files if variants not in path.parents and path.stem != "ablation")
 
 
-def test_fewer_trials_run_nothing_but_the_choice_again(checkout: tuple[Path, str], environment: dict[str, str]) -> None:
+def test_fewer_trials_train_no_f_again(checkout: tuple[Path, str], environment: dict[str, str]) -> None:
     """The folder of the trial that is no longer listed still lies there, and is not read. Last: it changes the lock."""
     folder, _ = checkout
     path = folder / "params.yaml"
     path.write_text(path.read_text().replace("trials:\n- 0\n- 1\n", "trials:\n- 1\n"))
     assert yaml.safe_load(path.read_text())["trials"] == [1]
-    assert ran(call(folder, environment, "dvc", "repro")) == ["evaluate", "register-model"]
-    assert (folder / "work" / "trials" / "0").exists()
-    assert store.read_json(folder / "work" / "selection.json")["trial"] == 1
+    later = ["train-uncertainty", "extract-features", "train-mapping", "evaluate", "register-model"]
+    assert ran(call(folder, environment, "dvc", "repro")) == later
+    assert (folder / "work" / "f" / "0").exists()
+    assert sorted(path.name for path in (folder / "work" / "bundle" / "f").iterdir()) == ["0"]

@@ -10,7 +10,10 @@ from conftest import Command, files_below
 
 BAD_USE: dict[str, tuple[tuple[str, ...], str]] = {
     "stage": (("run", "train"), "no such stage, got train, expected one of check-data, preprocess-faces"),
-    "trial": (("run", "train-mapping", "--trial", "5"), "no such trial, got 5, expected one of trials: [0, 1]"),
+    "trial": (
+        ("run", "train-pseudo-intensity", "--trial", "5"),
+        "no such trial, got 5, expected one of trials: [0, 1]",
+    ),
     "one run": (("run", "check-data", "--trial", "0"), "--trial does not fit a stage that runs once, got check-data"),
     "share": (("split", "data", "--select", "2"), "share of select, got 2.0, expected more than 0 and less than 1"),
     "key": (

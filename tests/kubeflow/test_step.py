@@ -58,18 +58,17 @@ def test_a_component_is_a_function_that_gives_the_stages_bytes(
     assert pairs.metadata["aupair"]
 
 
-def test_training_shows_scores_and_curves_and_names_its_trial(
+def test_training_shows_scores_and_curves(
     function: Callable[[str], Any], finished: Path, tiny: Params, tmp_path: Path
 ) -> None:
     mapping, scores, curves = (Artifact(tmp_path / name) for name in ("mapping", "scores", "curves"))
     function("train_mapping")(
-        seed=0, target="occurrence", trial=1, train_mapping=whole(tiny.train_mapping.model_dump()),
+        seed=0, target="occurrence", train_mapping=whole(tiny.train_mapping.model_dump()),
         labels=Artifact(at(finished, "labels")), faces=Artifact(at(finished, "faces")),
-        features=Artifact(at(finished, "features", 1)), mapping=mapping, scores=scores, curves=curves,
+        features=Artifact(at(finished, "features")), mapping=mapping, scores=scores, curves=curves,
     )  # fmt: skip
-    for path in at(finished, "mapping", 1).iterdir():
+    for path in at(finished, "mapping").iterdir():
         assert (Path(mapping.path) / path.name).read_bytes() == path.read_bytes()
-    assert mapping.metadata["trial"] == 1
     last = store.read_jsonl(Path(mapping.path) / "curves.jsonl")[-1]
     assert scores.metadata == {"train_loss": last["train_loss"], "select_loss": last["select_loss"]}, "the last values"
     page = Path(curves.path).read_text()
@@ -81,13 +80,12 @@ def test_trials_are_ordered_by_their_metadata(
     function: Callable[[str], Any], finished: Path, tiny: Params, tmp_path: Path
 ) -> None:
     """KFP happens to collect in the loop's order; nothing guarantees that order."""
-    gathered = {
-        name: [Artifact(at(finished, name, trial), trial=float(trial)) for trial in (1, 0)]
-        for name in ("f", "h", "features", "mapping")
-    }
-    one = {name: Artifact(at(finished, name)) for name in ("data", "labels", "faces", "pairs")}
+    gathered = {"f": [Artifact(at(finished, "f", trial), trial=float(trial)) for trial in (1, 0)]}
+    names = ("data", "labels", "faces", "pairs", "h", "features", "mapping")
+    one = {name: Artifact(at(finished, name)) for name in names}
     out = {name: Artifact(tmp_path / name) for name in ("selection", "metrics", "table", "plots", "report")}
-    settings = {"target": "occurrence", "trials": [0.0, 1.0], "evaluate": whole(tiny.evaluate.model_dump())}
+    networks = {"trials": [0.0, 1.0], "ensemble": "all"}
+    settings = {"target": "occurrence", **networks, "evaluate": whole(tiny.evaluate.model_dump())}
     function("evaluate")(**settings, **one, **gathered, **out)
     for name in ("selection", "metrics", "table", "report"):
         assert Path(out[name].path).read_bytes() == at(finished, name).read_bytes(), name
@@ -110,11 +108,11 @@ def test_a_stage_that_fails_leaves_nothing(function: Callable[[str], Any], tmp_p
 )  # fmt: skip
 def test_whole_floats_are_ints_and_others_are_refused(section: dict[str, float], message: str) -> None:
     stage = stages.get_stage("train-mapping")
-    good = step.params_for(stage, {"seed": 3, "trial": 2, "train_mapping": {"epochs": 2.0}}, 2)
-    assert (good.seed, good.trials, good.train_mapping.epochs) == (3, (2,), 2)
+    good = step.params_for(stage, {"seed": 3, "train_mapping": {"epochs": 2.0}}, None)
+    assert (good.seed, good.train_mapping.epochs) == (3, 2)
     assert isinstance(good.train_mapping.epochs, int)
     with pytest.raises(ParamsError, match=message):
-        step.params_for(stage, {"train_mapping": section}, 2)
+        step.params_for(stage, {"train_mapping": section}, None)
 
 
 @pytest.mark.slow

@@ -108,11 +108,11 @@ def test_the_page_and_the_parent_run_say_the_same(tmp_path: Path, run_id: str, r
 
 def test_failed_and_killed_stages_are_named_with_their_trial(tmp_path: Path, run_id: str) -> None:
     for trial, state in enumerate((COMPLETE, FAILED, UNFINISHED)):
-        log_stage("train-mapping", state, trial)
+        log_stage("train-pseudo-intensity", state, trial)
     lines = summarise("RUNNING", tmp_path, run_id).splitlines()
     assert lines[0] == "# FAILED"
-    assert "* failed: train-mapping (trial 1)" in lines
-    assert "* did not end: train-mapping (trial 2)" in lines
+    assert "* failed: train-pseudo-intensity (trial 1)" in lines
+    assert "* did not end: train-pseudo-intensity (trial 2)" in lines
 
 
 def test_a_task_that_succeeded_at_its_second_try_is_good(tmp_path: Path, run_id: str) -> None:

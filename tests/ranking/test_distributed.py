@@ -324,7 +324,7 @@ def test_a_stage_that_does_not_train_refuses(tmp_path: Path, monkeypatch: pytest
 
 
 def test_the_command_by_two_processes_writes_once(home: Path) -> None:
-    folder = home / "work/trials/0/f"
+    folder = home / "work/f/0"
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     printed = succeed(torchrun("-m", "aupair", "run", "train-pseudo-intensity", "--trial", "0", cwd=home))
     assert len(re.findall(r"^  step 3: f\.final", printed, re.M)) == 1, printed

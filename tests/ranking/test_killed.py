@@ -34,8 +34,13 @@ def longer(tiny: Params, steps: int = 24, **h: Any) -> Params:
     return parse_params(tree)
 
 
+def trial_of(name: str) -> int | None:
+    """Return 0 for the stage that runs once for each trial."""
+    return 0 if stages.get_stage(name).per_trial else None
+
+
 def run_in_child(name: str, params: Params, home: Path) -> Any:
-    process = FORK.Process(target=stages.run_stage, args=(name, params), kwargs={"root": home, "trial": 0})
+    process = FORK.Process(target=stages.run_stage, args=(name, params), kwargs={"root": home, "trial": trial_of(name)})
     process.start()
     return process
 
@@ -67,8 +72,8 @@ def kill_after_a_save(process: Any, folder: Path, rng: np.random.Generator) -> b
 @pytest.mark.parametrize(("name", "kind"), [("train-pseudo-intensity", "network"), ("train-uncertainty", "factors")])
 def test_killed_at_any_moment_a_stage_ends_with_the_same_bytes(home: Path, tiny: Params, name: str, kind: str) -> None:
     params, rng, log = longer(tiny, kind=kind), np.random.default_rng(0), Listener()
-    output = home / "work/trials/0" / ("f" if name == "train-pseudo-intensity" else "h")
-    checkpoints = home / "work/checkpoints" / f"{name}-0"
+    network, output = ("f", home / "work/f/0") if trial_of(name) == 0 else ("h", home / "work/h")
+    checkpoints = home / "work/checkpoints" / (name if trial_of(name) is None else f"{name}-0")
     whole = run_in_child(name, params, home)
     whole.join()
     assert whole.exitcode == 0
@@ -77,8 +82,8 @@ def test_killed_at_any_moment_a_stage_ends_with_the_same_bytes(home: Path, tiny:
     killed = [kill_after_a_save(run_in_child(name, params, home), checkpoints, rng) for _ in range(5)]
     assert sum(killed) >= 3
     assert not output.exists()
-    stages.run_stage(name, params, root=home, trial=0, log=log)
-    assert log.lines[0].startswith(f"resuming {output.name}.final at step ")
+    stages.run_stage(name, params, root=home, trial=trial_of(name), log=log)
+    assert log.lines[0].startswith(f"resuming {network}.final at step ")
     assert contents(output) == expected
     assert not checkpoints.exists()
 
@@ -86,7 +91,7 @@ def test_killed_at_any_moment_a_stage_ends_with_the_same_bytes(home: Path, tiny:
 @pytest.mark.slow
 def test_the_command_stops_after_sigterm_and_resumes(home: Path, tiny: Params) -> None:
     params, log = longer(tiny, steps=120), Listener()
-    output, checkpoints = home / "work/trials/0/f", home / "work/checkpoints/train-pseudo-intensity-0"
+    output, checkpoints = home / "work/f/0", home / "work/checkpoints/train-pseudo-intensity-0"
     (home / "params.yaml").write_text(as_yaml(params))
     command = [sys.executable, "-m", "aupair", "run", "train-pseudo-intensity", "--trial", "0"]
     process = subprocess.Popen(command, cwd=home, stderr=subprocess.PIPE, text=True)
@@ -118,9 +123,9 @@ def test_a_checkpoint_of_other_settings_is_not_used(home: Path, tiny: Params, mo
             stages.run_stage("train-pseudo-intensity", other, root=home, trial=0)
     checkpoints = home / "work/checkpoints/train-pseudo-intensity-0"
     assert sorted(path.name for path in checkpoints.iterdir()) == ["f.final.pt", "f.fold0.pt", "f.fold1.pt"]
-    before, log = contents(home / "work/trials/0/f"), Listener()
+    before, log = contents(home / "work/f/0"), Listener()
     stages.run_stage("train-pseudo-intensity", tiny, root=home, trial=0, log=log)
-    assert contents(home / "work/trials/0/f") == before
+    assert contents(home / "work/f/0") == before
     assert len(log.lines) == 3
     assert all("is of other settings or data" in line for line in log.lines)
     assert not checkpoints.exists()

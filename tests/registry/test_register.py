@@ -40,7 +40,7 @@ def test_the_tags_say_what_was_chosen_and_why(tmp_path: Path) -> None:
     why = {"difference": 0.025, "probability_with_better": 0.875}
     tree = {au: {**entry, "mapping": MAPPINGS[au == "AU4"], **why} for au in AFFWILD2}
     del tree["AU26"]["difference"]
-    store.write_json(tmp_path / "selection.json", {**tree, "trial": 0, "tie": 0.01})
+    store.write_json(tmp_path / "selection.json", {**tree, "tie": 0.01})
     figures = {"score": 0.7, "f1": 0.5, "per_au": {au: {"f1": 0.5} for au in AFFWILD2}}
     rows = [{"name": n, "split": s, **figures} for n in ("P1", "P2") for s in ("select", "validation")]
     tags = _version_tags(tmp_path, {"rows": rows})

@@ -49,7 +49,7 @@ def params(tiny: Params) -> Params:
 
 @pytest.fixture
 def parts(finished: Path, tiny: Params) -> Parts:
-    """The parts of the trial that evaluate chose."""
+    """The parts of the finished flow."""
     return parts_of_flow(finished, tiny)
 
 

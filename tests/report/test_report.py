@@ -139,8 +139,8 @@ def test_the_page_says_what_the_files_say_and_needs_nothing_else(finished: Path)
     differences = next(label for label in charts if label.startswith("Difference"))
     for au in AFFWILD2:
         assert f"{selection[au]['difference']:.3f}" in differences
-    for name in ("f", "h", "mapping"):
-        last = store.read_jsonl(finished / f"work/trials/{metrics['chosen_trial']}/{name}/curves.jsonl")[-1]
+    for name in ("f/0", "h", "mapping"):
+        last = store.read_jsonl(finished / "work" / name / "curves.jsonl")[-1]
         assert any(f"{last['train_loss']:.4g}" in label for label in charts)
     assert len(outline.attributes("img")) >= 3 * len(AFFWILD2)
     # the page is small and asks for nothing

@@ -107,11 +107,9 @@ class Workspace:
             RunFailedError: a stage failed.
         """
         self._write_params(params)
-        for folder in (self.root / "work" / "trials").glob("*"):
+        for folder in (self.root / "work" / "f").glob("*"):
             if folder.name not in map(str, params.trials):
-                shutil.rmtree(
-                    folder
-                )  # evaluate depends on the whole of work/trials; the cache still has the deleted trial
+                shutil.rmtree(folder)  # stages depend on the whole of work/f; the cache still has the deleted trial
         output = self.home / FOLDER / "logs" / f"{name}.txt"
         output.parent.mkdir(parents=True, exist_ok=True)
         with (
