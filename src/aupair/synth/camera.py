@@ -78,7 +78,7 @@ class Camera:
             return zoomed
         inside = cv2.warpAffine(np.ones((SIZE, SIZE), np.float32), matrix, (SIZE, SIZE))
         inside = np.minimum(inside, cv2.GaussianBlur(inside, (0, 0), 3) ** 2)[..., None]
-        return inside * zoomed + (1 - inside) * cv2.blur(zoomed, (SIZE - 1, 25))
+        return inside * zoomed + (1 - inside) * cv2.blur(zoomed, (25, 25))
 
 
 def draw_camera(rng: np.random.Generator, split: str) -> Camera:

@@ -22,17 +22,18 @@ def plan_events(
         own: draws what the options need.
     """
     held_rng, pause_rng, rare_rng = own.spawn(3)
-    held = _plan_held(held_rng, seconds, deck) if held_rng.random() < people.held else []
+    held = _plan_held(held_rng, seconds, deck, people.rare) if held_rng.random() < people.held else []
     if people.pauses:
         events = _plan_spells(rng, seconds, deck, held, pause_rng.exponential(people.pauses, 1 + int(seconds)))
     else:
         events = plan_expressions(rng, seconds, deck, held)
-    return _thin(rare_rng, [*held, *events], people, seconds, deck.aus)
+    return [*held, *_thin(rare_rng, events, people, seconds, deck.aus)]
 
 
-def _plan_held(rng: np.random.Generator, seconds: float, deck: Deck) -> list[Event]:
+def _plan_held(rng: np.random.Generator, seconds: float, deck: Deck, rare: Sequence[str]) -> list[Event]:
     """Plan an expression that lasts from before the clip, or soon after its start, until its end or nearly so."""
-    card = deck.cards[rng.integers(len(deck.cards))]
+    cards = [card for card in deck.cards if card.keys().isdisjoint(rare)] or [{}]
+    card = cards[rng.integers(len(cards))]
     strength, ramp = rng.uniform(1.8, 3.2), 0.05 * seconds
     start, end = rng.uniform(-0.4, 0.04) * seconds, rng.uniform(0.98, 1.4) * seconds
     return [
@@ -61,10 +62,11 @@ def _plan_spells(
 def _thin(
     rng: np.random.Generator, events: Sequence[Event], people: People, seconds: float, aus: Sequence[str]
 ) -> list[Event]:
-    """Drop most events of the rare AUs, so that each is active for `rare_rate` of the time on average."""
+    """Drop most events of the rare AUs, so that each is active for about `rare_rate` of the time on average.
+
+    The deck shows all AUs for about the same time; the mean over AUs therefore says how much that is in this clip.
+    """
     times = np.arange(0, seconds, 0.05)
-    active = (intensity_curves(events, times, aus) >= 1).mean(0)
-    share = {
-        au: min(1.0, people.rare_rate / rate) for au, rate in zip(aus, active.tolist()) if au in people.rare and rate
-    }
-    return [event for event in events if event.au not in share or rng.random() < share[event.au]]
+    usual = float((intensity_curves(events, times, aus) >= 1).mean())
+    share = people.rare_rate / max(usual, 1e-9)
+    return [event for event in events if event.au not in people.rare or rng.random() < share]

@@ -22,7 +22,7 @@ class People(Record):
     pauses: Annotated[float, Field(ge=0)] = 0.0
     """mean pause between spells of expressions, seconds; 0: none, one expression follows the other"""
     asymmetry: Annotated[float, Field(ge=0, le=0.8)] = 0.0
-    """how much more, at most, one side of the face shows than the other; .8: nine times as much"""
+    """how much more, at most, one side of the face shows than the other; .8: about nine times as much"""
 
 
 class Coder(Record):
