@@ -1,0 +1,183 @@
+"""The report of the proving ground: figures of each corpus and of their mean, and the goals that they meet or miss."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ground_statistics import Figure, mean_of
+from harness import markdown_table
+
+from aupair.synth.corpus import SynthParams
+
+MEAN = "mean"
+ROWS = (
+    "all-zero", "all-one", "best-constant", "no-uncertainty", "constant-noise", "uncertainty-columns", "sigma", "quality",
+    "both", "P1", "P2",
+)  # fmt: skip
+"""the rows of the score table, in the order of the report; a run has some of them"""
+DIFFERENCES = (("P1", "no-uncertainty"), ("P1", "constant-noise"), ("P2", "P1"), ("P2", "no-uncertainty"))
+PAYS = DIFFERENCES[:2]
+"""differences whose mean over the corpora is to be above 0 with its whole interval"""
+NLL_GOAL = 0.98
+"""the pair NLL of h over that of the best constant, mean over the corpora"""
+
+INTRODUCTION = """# The proving ground
+
+Written by `make proving-ground`; [docs/proving_ground.md](../docs/proving_ground.md) describes the corpora and the intervals.
+One set of params for all corpora, none of which anybody tuned on; figures are of validation, means over {trainings}
+trainings ({params}, commit {commit}, {cores} cores, {minutes:.0f} minutes). Intervals are 95 %, over people and trainings.
+"""
+
+
+@dataclass(frozen=True)
+class CorpusFigures:
+    """The figures of a corpus.
+
+    Attributes:
+        people: number of people in validation.
+        f1: mean F1 of each row.
+        orders: `h pair_nll`, `constant pair_nll` and so on: figures of the predicted orders.
+        accuracy: pair accuracy of all frames (mean) and of clear ones (clear).
+    """
+
+    name: str
+    stands_for: str
+    synth: SynthParams
+    people: int
+    f1: dict[str, Figure]
+    orders: dict[str, Figure]
+    accuracy: dict[str, float]
+
+
+def as_json(corpora: Sequence[CorpusFigures], tie: float, about: dict[str, Any]) -> dict[str, Any]:
+    """Return the tree of proving_ground.json: for each corpus and for the mean each figure, its interval, and the goals.
+
+    Args:
+        tie: how much lower P2 may be.
+    """
+    f1 = {corpus.name: corpus.f1 for corpus in corpora}
+    orders = {corpus.name: corpus.orders for corpus in corpora}
+    for table in (f1, orders):
+        parts = list(table.values())
+        table[MEAN] = {key: mean_of([part[key] for part in parts]) for key in parts[0]}
+    differences = {
+        name: {f"{a} - {b}": own[a] - own[b] for a, b in DIFFERENCES if {a, b} <= own.keys()}
+        for name, own in f1.items()
+    }
+    for name, own in orders.items():
+        differences[name]["AUROC of abs(d)/s - abs(d)"] = own["h auroc"] - own["constant auroc"]
+        differences[name]["ECE of h - constant"] = own["h ece"] - own["constant ece"]
+        differences[name]["pair NLL of h / constant"] = own["h pair_nll"] / own["constant pair_nll"]
+    tree: dict[str, Any] = {
+        "about": about,
+        "corpora": {
+            corpus.name: {
+                "stands_for": corpus.stands_for,
+                "synth": corpus.synth.model_dump(mode="json", exclude={"workers"}, exclude_defaults=True),
+                "frames": _frames(corpus.synth),
+                "people": corpus.synth.subjects,
+                "clips": corpus.synth.clips,
+                "validation_people": corpus.people,
+            }
+            for corpus in corpora
+        },
+        "f1": _plain(f1),
+        "orders": _plain(orders),
+        "differences": _plain(differences),
+        "pair_accuracy": {corpus.name: corpus.accuracy for corpus in corpora},
+    }
+    tree["goals"] = _goals(tree["differences"], tie)
+    return tree
+
+
+def _frames(synth: SynthParams) -> int:
+    return synth.subjects * synth.clips * round(synth.seconds * synth.fps)
+
+
+def _plain(table: dict[str, dict[str, Figure]]) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return values and intervals."""
+    return {
+        name: {key: {"value": figure.value, "interval": figure.interval} for key, figure in own.items()}
+        for name, own in table.items()
+    }
+
+
+def _goals(differences: dict[str, dict[str, Any]], tie: float) -> list[dict[str, Any]]:
+    """Return each goal, what was seen, and whether it was met."""
+    corpora = [name for name in differences if name != MEAN]
+    goals = []
+
+    def add(key: str, goal: str, met: bool, seen: Sequence[str]) -> None:
+        goals.append({"figure": key, "goal": goal, "met": met, "seen": _by_name(differences, key, seen)})
+
+    for a, b in PAYS:
+        key = f"{a} - {b}"
+        if key in differences[MEAN]:
+            low = differences[MEAN][key]["interval"][0]
+            add(key, "lower end of the mean's interval above 0", low > 0, [MEAN])
+            highs = [differences[name][key]["interval"][1] for name in corpora]
+            add(key, "no corpus significantly below 0", min(highs) >= 0, corpora)
+    for a, b in DIFFERENCES[2:]:
+        key = f"{a} - {b}"
+        values = [differences[name][key]["value"] for name in corpora]
+        add(key, f"no corpus below by more than {tie:g}", min(values) >= -tie, corpora)
+    key = "pair NLL of h / constant"
+    ratios = {name: differences[name][key]["value"] for name in differences}
+    add(key, "at most 1 on every corpus", max(ratios[name] for name in corpora) <= 1, corpora)
+    add(key, f"at most {NLL_GOAL:g} on the mean", ratios[MEAN] <= NLL_GOAL, [MEAN])
+    key = "AUROC of abs(d)/s - abs(d)"
+    add(key, "no corpus significantly below 0", min(differences[n][key]["interval"][1] for n in corpora) >= 0, corpora)
+    key = "ECE of h - constant"
+    add(key, "at most 0 on every corpus", max(differences[n][key]["value"] for n in corpora) <= 0, corpora)
+    return goals
+
+
+def _by_name(differences: dict[str, dict[str, Any]], key: str, names: Sequence[str]) -> str:
+    """Return a figure of some corpora as text."""
+    return "; ".join(f"{name} {_cell(differences[name][key])}" for name in names)
+
+
+def format_page(tree: dict[str, Any]) -> str:
+    """Return the text of proving_ground.md from the content of proving_ground.json."""
+    about, names = tree["about"], [*tree["corpora"], MEAN]
+    minutes = sum(value for own in about["seconds"].values() for value in own.values()) / 60
+    lines = [INTRODUCTION.format(**{k: v for k, v in about.items() if k != "seconds"}, minutes=minutes)]
+    headings = ("corpus", "stands for", "people (validation)", "videos", "frames", "minutes")
+    corpora = [
+        (
+            name, own["stands_for"], f"{own['people']} ({own['validation_people']})",
+            f"{own['people'] * own['clips']}", f"{own['frames']:,}", f"{sum(about['seconds'][name].values()) / 60:.0f}",
+        )
+        for name, own in tree["corpora"].items()
+    ]  # fmt: skip
+    lines += [*markdown_table(headings, corpora), "", "## Mean F1", ""]
+    rows = [row for row in ROWS if row in tree["f1"][MEAN]]
+    lines += _table(tree["f1"], names, rows)
+    lines += ["", "## Differences", "", *_table(tree["differences"], names, list(tree["differences"][MEAN]))]
+    lines += ["", "## Orders of pairs", ""]
+    lines += _table(tree["orders"], names, list(tree["orders"][MEAN]))
+    accuracy = [
+        (f"pair accuracy, {title}", *(_number(own[key]) for own in tree["pair_accuracy"].values()))
+        for key, title in (("mean", "all frames"), ("clear", "clear frames"))
+    ]
+    lines += ["", *markdown_table(("", *tree["corpora"]), accuracy)]
+    goals = [(g["figure"], g["goal"], "met" if g["met"] else "**missed**", g["seen"]) for g in tree["goals"]]
+    lines += ["", "## Goals", "", *markdown_table(("figure", "goal", "", "seen"), goals)]
+    return "\n".join(lines) + "\n"
+
+
+def _table(figures: dict[str, dict[str, Any]], names: Sequence[str], rows: Sequence[str]) -> list[str]:
+    """Return the lines of a table with a row for each figure and a column for each corpus."""
+    cells = [(row, *(_cell(figures[name][row]) for name in names)) for row in rows]
+    return markdown_table(("", *names), cells)
+
+
+def _cell(figure: dict[str, Any]) -> str:
+    """Return a figure with its interval."""
+    low, high = figure["interval"]
+    return f"{_number(figure['value'])} [{_number(low)}, {_number(high)}]"
+
+
+def _number(value: float) -> str:
+    """Return a number with three decimal places and without the zero before the point."""
+    return f"{value:.3f}".replace("0.", ".", 1) if abs(value) < 1 else f"{value:.3f}"

@@ -1,0 +1,227 @@
+"""Does the method hold on people nobody tuned on? `make proving-ground`, or
+
+    python benchmarks/proving_ground.py [--corpora FILE] [--folder FOLDER] [--seeds N] [--only NAME ...] [--set KEY=VALUE ...]
+
+Writes the corpora of proving_ground.yaml, runs the flow's stages on each with the repository's params.yaml, once for each
+seed, and writes proving_ground.md and .json. Steps whose results are in the folder for the same settings are not run
+again, so that a run which was stopped continues. docs/proving_ground.md describes the corpora and the intervals.
+"""
+
+import argparse
+import hashlib
+import json
+import shutil
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ground_report import CorpusFigures, as_json, format_page
+from ground_statistics import TrainingDraws, sum_orders
+from harness import read_commit
+
+from aupair import stages, store
+from aupair.aus import SPLITS
+from aupair.console import ConsoleLog
+from aupair.data.frames import load_frames
+from aupair.errors import AupairError, ParamsError
+from aupair.evaluation.bootstrap import draw_resamples
+from aupair.evaluation.uncertainty import ScoredSplit
+from aupair.faces.pool import count_cores
+from aupair.log import SILENT, Log
+from aupair.params import Params, load_params
+from aupair.ranking.ensemble import load_ensemble
+from aupair.ranking.samples import load_samples
+from aupair.ranking.scores import read_sigma
+from aupair.record import Record, parse_settings, read_settings
+from aupair.stage import ARTIFACTS
+from aupair.synth.corpus import SynthParams, synthesise
+
+HERE = Path(__file__).parent
+SHARED = ("check-data", "preprocess-faces")
+"""stages that do not depend on the seed: run once for each corpus"""
+TRAINING = tuple(stage.name for stage in stages.FLOW if stage.name not in (*SHARED, "register-model"))
+SPLIT = "validation"
+
+
+class Corpus(Record):
+    """A corpus of the proving ground."""
+
+    stands_for: str
+    synth: SynthParams
+
+
+@dataclass(frozen=True)
+class Ground:
+    """A folder with a folder for each corpus: `data`, `work` with its faces, and `seed0` ... for each training.
+
+    `steps.json` has the key and the seconds of each step that was run; the key is a hash of its settings and of those of
+    the steps before it.
+    """
+
+    folder: Path
+    log: Log = SILENT
+
+    def run(self, name: str, corpus: Corpus, params: Params, seeds: int) -> None:
+        """Write a corpus and run the flow on it for each seed, as far as that is still to do."""
+        root = self.folder / name
+        key = _digest("synth", corpus.synth.model_dump(mode="json", exclude={"workers"}))
+        self._run_once(root, "synth", key, partial(self._synthesise, root / "data", corpus.synth))
+        key = self._run_stages(root, SHARED, params, key)
+        for seed, own in enumerate(self.trainings(name, seeds)):
+            _link(root, own)
+            self._run_stages(own, TRAINING, params.model_copy(update={"seed": seed}), key)
+
+    def trainings(self, name: str, seeds: int) -> list[Path]:
+        """Return the folder of each training on a corpus."""
+        return [self.folder / name / f"seed{seed}" for seed in range(seeds)]
+
+    def seconds(self, name: str, seeds: int) -> dict[str, float]:
+        """Return the seconds of each step of a corpus, those of a training summed over the seeds."""
+        total: dict[str, float] = {}
+        for root in (self.folder / name, *self.trainings(name, seeds)):
+            for step, entry in store.read_json(root / "steps.json").items():
+                total[step] = total.get(step, 0.0) + entry["seconds"]
+        return total
+
+    def _synthesise(self, data: Path, params: SynthParams) -> None:
+        shutil.rmtree(data, ignore_errors=True)
+        synthesise(data, params, self.log)
+
+    def _run_stages(self, root: Path, names: Sequence[str], params: Params, key: str) -> str:
+        """Run stages in a folder; return the key of the last one."""
+        for name in names:
+            sections = set(stages.get_stage(name).sections)
+            key = _digest(key, name, params.model_dump(mode="json", include=sections))
+            self._run_once(root, name, key, partial(stages.run_stage, name, params, root=root, log=self.log))
+        return key
+
+    def _run_once(self, root: Path, step: str, key: str, action: Callable[[], None]) -> None:
+        """Run a step, unless it was run with the same key."""
+        path = root / "steps.json"
+        steps = store.read_json(path) if path.exists() else {}
+        if steps.get(step, {}).get("key") == key:
+            return
+        self.log.line(f"{root.relative_to(self.folder)}: {step}")
+        start = time.perf_counter()
+        action()
+        steps[step] = {"key": key, "seconds": round(time.perf_counter() - start, 1)}
+        store.write_json(path, steps)
+
+
+def _digest(*parts: Any) -> str:
+    """Return a hash of settings."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _link(root: Path, own: Path) -> None:
+    """Let a training use the data, labels and faces of its corpus."""
+    for artifact in ("data", "labels", "info", "faces"):
+        link = own / ARTIFACTS[artifact]
+        link.parent.mkdir(parents=True, exist_ok=True)
+        if not link.is_symlink():
+            link.symlink_to((root / ARTIFACTS[artifact]).resolve())
+
+
+def read_figures(name: str, corpus: Corpus, roots: Sequence[Path], params: Params, seed: int) -> CorpusFigures:
+    """Read the figures of all trainings on a corpus.
+
+    Args:
+        roots: the folder of each training.
+        seed: of the trainings that are drawn, another one for each corpus.
+    """
+    metrics = [store.read_json(root / ARTIFACTS["metrics"]) for root in roots]
+    trainings = TrainingDraws(len(roots), params.evaluate.bootstrap, (params.evaluate.seed, seed))
+    f1 = {}
+    for row in metrics[0]["people"]["rows"]:
+        values = [next(r["f1"] for r in tree["rows"] if (r["name"], r["split"]) == (row, SPLIT)) for tree in metrics]
+        f1[row] = trainings.combine(values, [_floats(tree["people"]["rows"][row]["draws"]) for tree in metrics])
+    people = metrics[0]["people"]["names"]
+    weights = draw_resamples(len(people), params.evaluate.bootstrap, (params.evaluate.seed, SPLITS.index(SPLIT)))
+    drawn = [_order_figures(root, params.model_copy(update={"seed": k}), weights) for k, root in enumerate(roots)]
+    orders = {
+        key: trainings.combine([own[key][0] for own in drawn], [own[key][1] for own in drawn]) for key in drawn[0]
+    }
+    accuracy = {key: float(np.mean([tree["pair_accuracy"][key] for tree in metrics])) for key in ("mean", "clear")}
+    return CorpusFigures(name, corpus.stands_for, corpus.synth, len(people), f1, orders, accuracy)
+
+
+def _floats(values: Sequence[float | None]) -> np.ndarray:
+    """Return numbers of a JSON file, in which NaN is null."""
+    return np.array(values, np.float64)
+
+
+def _order_figures(root: Path, params: Params, weights: np.ndarray) -> dict[str, tuple[float, np.ndarray]]:
+    """Return the pair NLL, AUROC and ECE of h and of the best constant of fit, each with its values in resamples."""
+    places = {name: root / place for name, place in ARTIFACTS.items()}
+    frames = load_frames(places["labels"], places["faces"])
+    folders = [Path(str(places["f"]).format(trial=trial)) for trial in params.trials]
+    y_hat = load_ensemble(folders, len(frames), params.ensemble).y_hat
+    sigma, pairs = read_sigma(places["h"], len(frames)), load_samples(places["pairs"], frames).pairs
+    constant = ScoredSplit(frames, SPLIT, y_hat, sigma, pairs, None, params.seed).best_constant("fit")
+    figures = {}
+    for name, values in (("h", sigma), ("constant", constant)):
+        sums = sum_orders(frames, SPLIT, pairs[SPLIT], y_hat, values)
+        for figure in (sums.pair_nll, sums.auroc, sums.ece):
+            figures[f"{name} {figure.__name__}"] = float(figure(np.ones(weights.shape[1]))), figure(weights)
+    return figures
+
+
+def load_corpora(path: Path, only: Sequence[str] = ()) -> dict[str, Corpus]:
+    """Load the corpora of a file, or some of them.
+
+    Raises:
+        ParamsError: the file is malformed, or has no corpus of that name.
+    """
+    tree = read_settings(path)
+    if unknown := set(only) - set(tree):
+        raise ParamsError(
+            "no such corpus", where=path, got=", ".join(sorted(unknown)), expected=f"some of {', '.join(tree)}"
+        )
+    return {name: parse_settings(Corpus, tree[name], f"{path}, {name}") for name in tree if not only or name in only}
+
+
+def main() -> None:
+    """Run what is still to run, and write the report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--corpora", type=Path, default=HERE / "proving_ground.yaml", help="the file of the corpora")
+    parser.add_argument("--folder", type=Path, default=Path("work/proving_ground"), help="what is kept between runs")
+    parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="the params of all corpora")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a parameter")
+    parser.add_argument("--seeds", type=int, default=3, help="trainings of each corpus")
+    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="only these corpora")
+    parser.add_argument("--report", type=Path, default=HERE / "proving_ground", help="the report, without its suffix")
+    options = parser.parse_args()
+    params, corpora = load_params(options.params, options.set), load_corpora(options.corpora, options.only)
+    ground = Ground(options.folder.resolve(), ConsoleLog())
+    figures, seconds = [], {}
+    for number, (name, corpus) in enumerate(corpora.items()):
+        ground.run(name, corpus, params, options.seeds)
+        roots = ground.trainings(name, options.seeds)
+        figures.append(read_figures(name, corpus, roots, params, number))
+        seconds[name] = ground.seconds(name, options.seeds)
+    about = {
+        "trainings": options.seeds,
+        "params": " ".join([str(options.params), *options.set]),
+        "commit": read_commit(),
+        "cores": count_cores(),
+        "seconds": seconds,
+    }
+    tree = as_json(figures, params.evaluate.tie, about)
+    store.write_json(options.report.with_suffix(".json"), tree)
+    store.write_text(options.report.with_suffix(".md"), format_page(tree))
+    print(f"written to {options.report.with_suffix('.md')}")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except AupairError as error:
+        print(f"proving_ground.py: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
