@@ -11,9 +11,8 @@ from aupair.aus import AFFWILD2, SPLITS
 from aupair.errors import ArtifactError, DataError
 from aupair.evaluation.bootstrap import draw_resamples
 from aupair.evaluation.evaluate import Evaluation, evaluate_flow
-from aupair.evaluation.pair_order import Order
+from aupair.evaluation.pair_order import Order, best_constant_sigma, ece_of_orders, pair_nll
 from aupair.evaluation.selection import MAPPINGS, Selection, annotated_cells, filled_outputs
-from aupair.evaluation.uncertainty import _best_constant_sigma, _ece_of_orders, pair_nll
 from aupair.log import Log
 from aupair.params import Evaluate
 from evaluation.worlds import QUICK, A, some, world
@@ -41,7 +40,7 @@ def test_metrics_have_every_key_of_the_contract(evaluation: Evaluation) -> None:
     assert {"clear", "mean", "per_au"} <= set(metrics["pair_accuracy"])
     block = metrics["uncertainty"]
     assert {"h", "constant", "constant_select", "per_au"} <= set(block["pair_nll"])
-    assert set(block["auroc_correct"]) == {"margin", "margin_over_sigma", "per_au"}
+    assert set(block["auroc_correct"]) == {"margin", "margin_over_sigma", "gain", "per_au"}
     assert set(block["gain_at_80"]) == {"sigma", "random", "cover"}
     for name in ("spearman_misorder", "auroc_own_region", "auroc_other_region", "auroc_turned"):
         assert set(block[name]) == {"mean", "per_au"}
@@ -132,6 +131,10 @@ def test_an_informative_sigma_beats_constants_and_random_abstention(evaluation: 
     block = evaluation.metrics["uncertainty"]
     assert block["pair_nll"]["h"] < block["pair_nll"]["constant"]
     assert block["auroc_correct"]["margin_over_sigma"] > block["auroc_correct"]["margin"]
+    for gain, sign in ((block["pair_nll"]["less_constant"], -1), (block["auroc_correct"]["gain"], 1)):
+        assert min(sign * edge for edge in gain["interval"]) > 0
+        assert gain["probability"] == (sign > 0)
+        np.testing.assert_allclose(np.quantile(gain["draws"], [0.025, 0.975]), gain["interval"], atol=1e-6)
     assert block["gain_at_80"]["sigma"] > block["gain_at_80"]["random"] + 0.02
     assert block["gain_at_80"]["cover"] > block["gain_at_80"]["random"] + 0.02
     assert abs(block["gain_at_80"]["random"]) < 0.01
@@ -180,12 +183,12 @@ def test_the_constants_to_beat_were_chosen_on_fit_and_on_select(evaluation: Eval
     _, outputs, pairs, _ = world()
     block, own = evaluation.metrics["uncertainty"], pairs["validation"]
     for key, split in (("constant", "fit"), ("constant_select", "select")):
-        sigma = np.broadcast_to(_best_constant_sigma(outputs.y_hat, pairs[split]), outputs.sigma.shape)
+        sigma = np.broadcast_to(best_constant_sigma(outputs.y_hat, pairs[split]), outputs.sigma.shape)
         values = pair_nll(outputs.y_hat, sigma, own)
         assert block["pair_nll"][key] == pytest.approx(values.mean())
         assert block["pair_nll"]["per_au"]["AU12"][key] == pytest.approx(values[6])
-    fit = np.broadcast_to(_best_constant_sigma(outputs.y_hat, pairs["fit"]), outputs.sigma.shape)
-    assert block["ece_constant"] == pytest.approx(_ece_of_orders(outputs.y_hat, fit, own).mean())
+    fit = np.broadcast_to(best_constant_sigma(outputs.y_hat, pairs["fit"]), outputs.sigma.shape)
+    assert block["ece_constant"] == pytest.approx(ece_of_orders(outputs.y_hat, fit, own).mean())
     assert block["pair_nll"]["h"] == pytest.approx(pair_nll(outputs.y_hat, outputs.sigma, own).mean())
 
 
@@ -298,3 +301,15 @@ def test_bad_input_is_refused_in_one_line() -> None:
     with pytest.raises(DataError, match="a split cannot be scored: in split select") as error:
         evaluate_flow(bare, outputs, pairs, conditions, QUICK)
     assert "\n" not in str(error.value)
+
+
+def test_unguarded_sigma_and_smoothed_values_have_figures_beside_the_others() -> None:
+    frames, outputs, pairs, conditions = world()
+    truth = frames.labels.astype(np.float32)
+    more = replace(outputs, unguarded=1 / outputs.sigma, smoothed={"both": truth, "constant": outputs.y_hat})
+    metrics = evaluate_flow(frames, more, pairs, conditions, QUICK).metrics
+    nll, accuracy = metrics["uncertainty"]["pair_nll"], metrics["pair_accuracy"]
+    assert nll["h"] < nll["constant"] < nll["unguarded"]
+    assert metrics["uncertainty"]["ece"] < metrics["uncertainty"]["ece_unguarded"]
+    assert accuracy["smoothed"]["both"] == {"clear": 1, "mean": 1}
+    assert accuracy["smoothed"]["constant"] == {name: accuracy[name] for name in ("clear", "mean")}

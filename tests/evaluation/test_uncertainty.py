@@ -5,14 +5,18 @@ import pytest
 from scipy.stats import norm, spearmanr
 from sklearn.metrics import roc_auc_score
 
-from aupair.evaluation.uncertainty import (
-    _auroc_between,
-    _auroc_of_orders,
-    _best_constant_sigma,
-    _ece_of_orders,
-    _spearman_misorder,
+from aupair.evaluation.bootstrap import draw_resamples
+from aupair.evaluation.pair_order import (
+    auroc_in_resamples,
+    auroc_of_orders,
+    best_constant_sigma,
+    ece_of_orders,
+    mean_in_resamples,
+    order_margins,
+    pair_losses,
     pair_nll,
 )
+from aupair.evaluation.uncertainty import _auroc_between, _spearman_misorder
 from aupair.ranking.pairs import Pairs
 
 A = 3
@@ -51,7 +55,7 @@ def test_pair_nll_stays_finite_far_out() -> None:
 
 def test_the_best_constant_is_the_best_of_a_grid_and_the_true_sigma_beats_it() -> None:
     y_hat, sigma, pairs = draw(n=400, m=6000)
-    best = _best_constant_sigma(y_hat, pairs)
+    best = best_constant_sigma(y_hat, pairs)
     nll = pair_nll(y_hat, np.broadcast_to(best, y_hat.shape), pairs)
     for other in np.geomspace(0.02, 50, 60):
         assert (nll[:-1] <= pair_nll(y_hat, np.full(y_hat.shape, other), pairs)[:-1] + 1e-9).all()
@@ -62,7 +66,7 @@ def test_the_best_constant_is_the_best_of_a_grid_and_the_true_sigma_beats_it() -
 def test_auroc_correct_equals_a_loop_and_leaves_out_ties() -> None:
     y_hat, sigma, pairs = draw()
     y_hat[:20] = 0.0
-    result = _auroc_of_orders(y_hat, sigma, pairs)
+    result = auroc_of_orders(y_hat, sigma, pairs)
     for au in range(A - 1):
         own = [(i, j, r) for i, j, a, r in zip(pairs.i, pairs.j, pairs.au, pairs.r) if a == au]
         d = np.array([r * (y_hat[i, au] - y_hat[j, au]) for i, j, r in own])
@@ -75,7 +79,7 @@ def test_auroc_correct_equals_a_loop_and_leaves_out_ties() -> None:
 
 def test_ece_equals_a_loop() -> None:
     y_hat, sigma, pairs = draw(m=900)
-    result = _ece_of_orders(y_hat, sigma, pairs)
+    result = ece_of_orders(y_hat, sigma, pairs)
     for au in range(A - 1):
         bins: list[list[tuple[float, float]]] = [[] for _ in range(15)]
         for i, j, a, r in zip(pairs.i, pairs.j, pairs.au, pairs.r):
@@ -91,14 +95,14 @@ def test_ece_equals_a_loop() -> None:
 
 def test_the_true_sigma_is_calibrated_and_a_tenth_of_it_is_not() -> None:
     y_hat, sigma, pairs = draw(n=400, m=8000)
-    assert (_ece_of_orders(y_hat, sigma, pairs)[:-1] < 0.04).all()
-    assert (_ece_of_orders(y_hat, sigma / 10, pairs)[:-1] > 0.15).all()
+    assert (ece_of_orders(y_hat, sigma, pairs)[:-1] < 0.04).all()
+    assert (ece_of_orders(y_hat, sigma / 10, pairs)[:-1] > 0.15).all()
 
 
 def test_ece_does_not_depend_on_how_pairs_are_turned() -> None:
     y_hat, sigma, pairs = draw()
     turned = Pairs(pairs.j, pairs.i, pairs.au, -pairs.r)
-    np.testing.assert_allclose(_ece_of_orders(y_hat, sigma, turned), _ece_of_orders(y_hat, sigma, pairs))
+    np.testing.assert_allclose(ece_of_orders(y_hat, sigma, turned), ece_of_orders(y_hat, sigma, pairs))
 
 
 def test_spearman_misorder_equals_scipy_over_the_frames_with_a_rate() -> None:
@@ -119,3 +123,20 @@ def test_auroc_between_judges_two_kinds_and_nothing_else() -> None:
     assert _auroc_between(-sigma, high, low)[0] == 0.0
     own = np.array([[False, False], [True, False], [False, False], [False, True]])  # a kind of its own for each AU
     assert _auroc_between(sigma, high, own)[0] == 1.0
+
+
+def test_figures_in_a_resample_are_those_of_its_repeated_pairs() -> None:
+    y_hat, sigma, pairs = draw(m=600)
+    person, weights = pairs.i % 5, draw_resamples(5, 20, (0,))
+    means = mean_in_resamples(pair_losses(y_hat, sigma, pairs), pairs, person, weights, A)
+    d = pairs.r * (y_hat[pairs.i, pairs.au] - y_hat[pairs.j, pairs.au])
+    scores, right, own = order_margins(y_hat, sigma, pairs), d > 0, (pairs.au == 1) & (d != 0)
+    drawn = {name: auroc_in_resamples(score[own], right[own], person[own], weights) for name, score in scores.items()}
+    for k, times in enumerate(weights):
+        rows = np.concatenate([np.tile(np.flatnonzero(person == p), n) for p, n in enumerate(times)])
+        repeated = Pairs(*(values[rows] for values in (pairs.i, pairs.j, pairs.au, pairs.r)))
+        np.testing.assert_allclose(means[k], pair_nll(y_hat, sigma, repeated))
+        for name, values in auroc_of_orders(y_hat, sigma, repeated).items():
+            assert drawn[name][k] == pytest.approx(values[1])
+    one_sided = auroc_in_resamples(scores["margin"][own], np.ones(own.sum(), bool), person[own], weights)
+    assert np.isnan(one_sided).all(), "no wrong order"

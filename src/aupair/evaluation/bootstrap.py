@@ -8,6 +8,9 @@ from typing import Any, SupportsFloat
 
 import numpy as np
 
+DIGITS = 6
+"""decimal places of figures in resamples that are stored"""
+
 
 def draw_resamples(people: int, draws: int, seed: Iterable[int]) -> np.ndarray:
     """Draw how often each person is in a bootstrap resample of people: (draws, people) int64, rows sum to `people`."""

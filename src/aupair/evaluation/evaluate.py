@@ -4,7 +4,8 @@
 validation; `rows`, for each row of occurrence its `counts`, a list for each person of tp, fp, fn, tn of the first AU, then
 those of the next (`numpy.reshape(counts, (P, A, 4))`), at the thresholds in use, and its `draws`, mean F1 in each of the
 `evaluate.bootstrap` resamples of people, with thresholds and mappings chosen again. Draw k of two rows, or of two runs of
-one corpus with the same `evaluate.seed`, has the same people, so that differences of draws are paired.
+one corpus with the same `evaluate.seed`, has the same people, so that differences of draws are paired. So have the draws of
+`metrics["uncertainty"]`, `pair_nll.less_constant` and `auroc_correct.gain`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -86,7 +87,7 @@ def evaluate_flow(
         intensity["intensity_rows"], intensity_comparisons, _ = score_rows("intensity", cells, raws, choice, params)
         comparisons += intensity_comparisons
     figures = {
-        split: score_figures(ScoredSplit(frames, split, outputs.y_hat, outputs.sigma, pairs, conditions, params.seed))
+        split: score_figures(ScoredSplit(frames, split, outputs, pairs, conditions, params))
         for split in log.progress(SCORED_SPLITS, len(SCORED_SPLITS), "measuring uncertainty")
     }
     margin = np.abs(raw - selection.thresholds)

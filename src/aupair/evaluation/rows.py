@@ -12,7 +12,7 @@ import numpy as np
 
 from aupair.aus import SPLITS
 from aupair.evaluation import metrics
-from aupair.evaluation.bootstrap import draw_resamples, paired_difference, percentile_interval
+from aupair.evaluation.bootstrap import DIGITS, draw_resamples, paired_difference, percentile_interval
 from aupair.evaluation.choice import Choice
 from aupair.evaluation.counting import count_in_resamples
 from aupair.evaluation.metrics import Counts
@@ -30,8 +30,6 @@ ROUTE_ROWS = {
     "both": "both",
 }
 """the rows of routes by the names of the routes; the route that decides with uncertainty is P1"""
-_DIGITS = 6
-"""decimal places of the figures in resamples that are stored"""
 
 
 @dataclass(frozen=True)
@@ -180,7 +178,7 @@ def _each_au(
 def _of_people(sums: Any, draws: np.ndarray) -> dict[str, Any]:
     """Return the sums of each person, those of all AUs behind each other, and a figure in each resample."""
     first: np.ndarray = next(iter(vars(sums).values()))
-    return {"counts": first.reshape(len(first), -1).tolist(), "draws": np.round(draws, _DIGITS).tolist()}
+    return {"counts": first.reshape(len(first), -1).tolist(), "draws": np.round(draws, DIGITS).tolist()}
 
 
 def constant_decisions(truth: np.ndarray, counted: np.ndarray) -> dict[str, np.ndarray]:

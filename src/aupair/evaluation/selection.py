@@ -7,7 +7,7 @@ active if it is at least the threshold.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -39,6 +39,7 @@ class Outputs:
         unguarded: sigma without that fall-back.
         raws: the raw outputs of the mapping of each route.
         with_route: the route that decides with uncertainty.
+        smoothed: y_hat as it is smoothed on the routes that do so.
     """
 
     y_hat: np.ndarray
@@ -46,6 +47,7 @@ class Outputs:
     unguarded: np.ndarray
     raws: Mapping[str, np.ndarray]
     with_route: str
+    smoothed: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def raw(self, uses: np.ndarray) -> np.ndarray:
         """Return the raw output of the mapping that each AU uses, (N, A).

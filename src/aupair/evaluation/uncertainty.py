@@ -1,7 +1,7 @@
 """Measures of how useful sigma is: the likelihood of orders, right against wrong orders, and leaving out uncertain frames.
 
-For a pair of frames i, j whose order is r: d = r (y_hat_i - y_hat_j), s = sqrt(sigma_i^2 + sigma_j^2 + 1e-6), and
-P(the order is right) = Phi(d / s).
+d, s and P(the order is right) are explained in `pair_order`. The best constant sigma, and the smoothed values beside y_hat, are
+taken as they are in resamples of the people.
 """
 
 from collections.abc import Mapping
@@ -9,29 +9,29 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.optimize import minimize_scalar
-from scipy.special import log_ndtr, ndtr
 
 from aupair.aus import SPLITS
 from aupair.data.frames import Frames
 from aupair.evaluation.abstention import DRAWS, leave_out
+from aupair.evaluation.bootstrap import DIGITS, draw_resamples, paired_difference
 from aupair.evaluation.conditions import Conditions
-from aupair.evaluation.metrics import (
-    auroc,
-    by_au,
-    calibration_bins,
-    expected_calibration_error,
-    figures_by_au,
-    macro,
-    spearman,
+from aupair.evaluation.metrics import auroc, by_au, figures_by_au, macro, mean_over_aus, spearman
+from aupair.evaluation.pair_order import (
+    Order,
+    auroc_in_resamples,
+    auroc_of_orders,
+    best_constant_sigma,
+    ece_of_orders,
+    mean_in_resamples,
+    order_bins,
+    order_margins,
+    pair_losses,
+    pair_nll,
 )
-from aupair.evaluation.pair_order import Order
+from aupair.evaluation.selection import Outputs, annotated_cells
+from aupair.params import Evaluate
 from aupair.ranking.pairs import Pairs
 
-_EPSILON = 1e-6
-"""added under the root of s, as in the loss"""
-_SIGMA_RANGE = (1e-2, 1e2)
-"""the range of the search for the best constant sigma, in units of the standardised y_hat"""
 _LEFT_OUT = 0.2
 """the share of frames left out in gain_at_80"""
 
@@ -43,19 +43,28 @@ class ScoredSplit:
     Attributes:
         frames: all N frames.
         split: the split that is measured.
-        y_hat, sigma: (N, A) float32.
+        outputs: the outputs of all N frames.
         pairs: split -> its fixed pairs.
         conditions: None for data without conditions.csv.
-        seed: of the random draws.
+        params: number of resamples, and the seed of all random draws.
     """
 
     frames: Frames
     split: str
-    y_hat: np.ndarray
-    sigma: np.ndarray
+    outputs: Outputs
     pairs: Mapping[str, Pairs]
     conditions: Conditions | None
-    seed: int
+    params: Evaluate
+
+    @property
+    def y_hat(self) -> np.ndarray:
+        """Return y_hat: (N, A) float32."""
+        return self.outputs.y_hat
+
+    @property
+    def sigma(self) -> np.ndarray:
+        """Return sigma: (N, A) float32."""
+        return self.outputs.sigma
 
     @property
     def subset(self) -> np.ndarray:
@@ -69,7 +78,7 @@ class ScoredSplit:
 
     def best_constant(self, split: str) -> np.ndarray:
         """Return the constant sigma of each AU that is best on a split's pairs: (N, A)."""
-        return np.broadcast_to(_best_constant_sigma(self.y_hat, self.pairs[split]), self.sigma.shape)
+        return np.broadcast_to(best_constant_sigma(self.y_hat, self.pairs[split]), self.sigma.shape)
 
 
 def score_figures(scored: ScoredSplit) -> dict[str, Any]:
@@ -79,18 +88,27 @@ def score_figures(scored: ScoredSplit) -> dict[str, Any]:
 
 
 def _pair_accuracy_figures(scored: ScoredSplit, order: Order) -> dict[str, Any]:
-    """Return pair accuracy over all frames of the split, and over its clear ones (None without conditions)."""
+    """Return pair accuracy over all frames of the split, and over its clear ones (None without conditions).
+
+    `smoothed` has both of the values of each route that smooths y_hat.
+    """
+    own = _pair_accuracy_of(scored, order)
+    smoothed = {}
+    for route, values in scored.outputs.smoothed.items():
+        figures = _pair_accuracy_of(scored, Order(values, scored.frames, scored.subset))
+        smoothed[route] = {name: figures[name] for name in ("clear", "mean")}
+    return {**own, "smoothed": smoothed}
+
+
+def _pair_accuracy_of(scored: ScoredSplit, order: Order) -> dict[str, Any]:
+    """Return the pair accuracy of some values of the frames."""
     everywhere = order.accuracy(scored.subset)
     clear, clear_per_au = None, None
     if scored.conditions is not None:
         values = order.accuracy(scored.subset & scored.conditions.clear)
         clear, clear_per_au = macro(values), by_au(values, scored.aus)
-    return {
-        "clear": clear,
-        "mean": macro(everywhere),
-        "per_au": by_au(everywhere, scored.aus),
-        "clear_per_au": clear_per_au,
-    }
+    mean = {"clear": clear, "mean": macro(everywhere), "per_au": by_au(everywhere, scored.aus)}
+    return {**mean, "clear_per_au": clear_per_au}
 
 
 def _uncertainty_figures(scored: ScoredSplit, order: Order) -> dict[str, Any]:
@@ -102,74 +120,23 @@ def _uncertainty_figures(scored: ScoredSplit, order: Order) -> dict[str, Any]:
     constant = scored.best_constant("fit")
     rate = order.misorder_rate(scored.subset)
     rank = _spearman_misorder(sigma[scored.subset], rate[scored.subset])
-    right = _auroc_of_orders(y_hat, sigma, pairs)
-    ece = {"h": _ece_of_orders(y_hat, sigma, pairs), "constant": _ece_of_orders(y_hat, constant, pairs)}
+    right = auroc_of_orders(y_hat, sigma, pairs)
+    sigmas = {"h": sigma, "unguarded": scored.outputs.unguarded, "constant": constant}
+    ece = {name: ece_of_orders(y_hat, own, pairs) for name, own in sigmas.items()}
+    gains = _gains_in_resamples(scored, constant)
     return {
-        "pair_nll": _pair_nll_figures(scored),
+        "pair_nll": _pair_nll_figures(scored) | {"less_constant": gains["pair_nll"]},
         "auroc_correct": {name: macro(values) for name, values in right.items()}
-        | {"per_au": figures_by_au(right, scored.aus)},
+        | {"gain": gains["auroc"], "per_au": figures_by_au(right, scored.aus)},
         "gain_at_80": _gains_of_leaving_out(scored, order),
         "spearman_misorder": {"mean": macro(rank), "per_au": by_au(rank, scored.aus)},
         **_auroc_of_conditions(scored),
         "ece": macro(ece["h"]),
+        "ece_unguarded": macro(ece["unguarded"]),
         "ece_constant": macro(ece["constant"]),
         "ece_per_au": figures_by_au(ece, scored.aus),
-        "reliability": {"h": _order_bins(y_hat, sigma, pairs), "constant": _order_bins(y_hat, constant, pairs)},
+        "reliability": {"h": order_bins(y_hat, sigma, pairs), "constant": order_bins(y_hat, constant, pairs)},
     }
-
-
-def pair_nll(y_hat: np.ndarray, sigma: np.ndarray, pairs: Pairs) -> np.ndarray:
-    """Return the mean -log Phi(d / s) of each AU's pairs: (A,), lower is better; NaN for an AU without pairs.
-
-    Args:
-        y_hat, sigma: (N, A) float.
-    """
-    loss = -log_ndtr(_difference(y_hat, pairs) / _scale(sigma, pairs))
-    number = np.bincount(pairs.au, minlength=y_hat.shape[1])
-    return np.bincount(pairs.au, loss, y_hat.shape[1]) / np.where(number > 0, number, np.nan)
-
-
-def _best_constant_sigma(y_hat: np.ndarray, pairs: Pairs) -> np.ndarray:
-    """Return the one sigma that minimises an AU's pair NLL: (A,), within _SIGMA_RANGE; NaN for an AU without pairs.
-
-    -log Phi(d u) is convex in u = 1/s, so that the minimum over log sigma is the only one.
-    """
-    d, best = _difference(y_hat, pairs), np.full(y_hat.shape[1], np.nan)
-    for au in np.unique(pairs.au):
-        own = d[pairs.au == au]
-
-        def loss(log_sigma: float, own: np.ndarray = own) -> float:
-            return -float(log_ndtr(own / np.sqrt(2 * np.exp(2 * log_sigma) + _EPSILON)).mean())
-
-        best[au] = np.exp(minimize_scalar(loss, bounds=np.log(_SIGMA_RANGE), method="bounded").x)
-    return best
-
-
-def _auroc_of_orders(y_hat: np.ndarray, sigma: np.ndarray, pairs: Pairs) -> dict[str, np.ndarray]:
-    """Return the AUROC of |d| and of |d| / s for right orders against wrong ones: (A,) each; d = 0 is left out."""
-    d, s = _difference(y_hat, pairs), _scale(sigma, pairs)
-    untied = d != 0
-    result = {}
-    for name, score in (("margin", np.abs(d)), ("margin_over_sigma", np.abs(d) / s)):
-        values = np.full(y_hat.shape[1], np.nan)
-        for au in np.unique(pairs.au):
-            own = untied & (pairs.au == au)
-            values[au] = auroc(score[own], d[own] > 0)
-        result[name] = values
-    return result
-
-
-def _ece_of_orders(y_hat: np.ndarray, sigma: np.ndarray, pairs: Pairs) -> np.ndarray:
-    """Return the expected calibration error of P(order), each pair oriented by its y_hat difference: (A,), 0..1.
-
-    With this orientation P = Phi(|d| / s) is in [.5, 1], which is divided into 15 equal bins; an exact tie is right by 1/2.
-    """
-    p, right = _oriented(y_hat, sigma, pairs)
-    values = np.full(y_hat.shape[1], np.nan)
-    for au in np.unique(pairs.au[np.isfinite(p)]):
-        own = pairs.au == au
-        values[au] = expected_calibration_error(p[own], right[own], low=0.5)
-    return values
 
 
 def _spearman_misorder(sigma: np.ndarray, rate: np.ndarray) -> np.ndarray:
@@ -189,39 +156,52 @@ def _auroc_between(sigma: np.ndarray, high: np.ndarray, low: np.ndarray) -> np.n
     return np.array([auroc(s[use], h[use]) for s, h, use in zip(sigma.T, high.T, either.T)])
 
 
-def _difference(y_hat: np.ndarray, pairs: Pairs) -> np.ndarray:
-    """Return d = r (y_hat_i - y_hat_j): (M,) float64, positive where the order is right."""
-    y = y_hat.astype(np.float64)
-    return pairs.r * (y[pairs.i, pairs.au] - y[pairs.j, pairs.au])
-
-
-def _scale(sigma: np.ndarray, pairs: Pairs) -> np.ndarray:
-    """Return s = sqrt(sigma_i^2 + sigma_j^2 + 1e-6): (M,) float64."""
-    square = sigma.astype(np.float64) ** 2
-    return np.sqrt(square[pairs.i, pairs.au] + square[pairs.j, pairs.au] + _EPSILON)
-
-
-def _oriented(y_hat: np.ndarray, sigma: np.ndarray, pairs: Pairs) -> tuple[np.ndarray, np.ndarray]:
-    """Return P(order) = Phi(|d| / s), (M,) in [.5, 1], and whether that order is right, (M,): 1, 0, or 1/2 for a tie."""
-    d, s = _difference(y_hat, pairs), _scale(sigma, pairs)
-    return ndtr(np.abs(d) / s), 0.5 * (np.sign(d) + 1)
-
-
-def _order_bins(y_hat: np.ndarray, sigma: np.ndarray, pairs: Pairs) -> dict[str, list[float]]:
-    """Return claimed and observed P(order) and the share of pairs in 15 bins of [.5, 1], all AUs' pairs pooled."""
-    p, right = _oriented(y_hat, sigma, pairs)
-    known = np.isfinite(p)
-    return {name: values.tolist() for name, values in calibration_bins(p[known], right[known], low=0.5).items()}
-
-
 def _pair_nll_figures(scored: ScoredSplit) -> dict[str, Any]:
-    """Return the pair NLL with h and with constants; means over the AUs that have pairs here, on fit and on select."""
-    sigmas = {"h": scored.sigma, "constant": scored.best_constant("fit")}
+    """Return the pair NLL with h, with h unguarded, and with constants; means over the AUs that have pairs here, on fit and on select."""
+    sigmas = {"h": scored.sigma, "unguarded": scored.outputs.unguarded, "constant": scored.best_constant("fit")}
     sigmas["constant_select"] = scored.best_constant("select")
     values = {name: pair_nll(scored.y_hat, sigma, scored.pairs[scored.split]) for name, sigma in sigmas.items()}
     shared = np.isfinite(np.stack(list(values.values()))).all(0)
     means = {name: macro(np.where(shared, value, np.nan)) for name, value in values.items()}
     return {**means, "per_au": figures_by_au(values, scored.aus)}
+
+
+def _gains_in_resamples(scored: ScoredSplit, constant: np.ndarray) -> dict[str, dict[str, Any]]:
+    """Return what sigma gains: the pair NLL less that of the best constant, the AUROC of |d|/s less that of |d|.
+
+    Each has difference, interval, probability, and the differences in the resamples, in which the rows of the score table
+    have the same people.
+
+    Args:
+        constant: (N, A), the best constant of fit.
+    """
+    pairs, frames, aus = scored.pairs[scored.split], scored.frames, len(scored.aus)
+    people = np.unique(annotated_cells(frames, scored.split).person)
+    person = np.searchsorted(people, frames.subject[pairs.i])
+    seed = (scored.params.seed, SPLITS.index(scored.split))
+    weights = draw_resamples(len(people), scored.params.bootstrap, seed)
+    losses = [pair_losses(scored.y_hat, sigma, pairs) for sigma in (scored.sigma, constant)]
+    observed = [pair_nll(scored.y_hat, sigma, pairs) for sigma in (scored.sigma, constant)]
+    draws = [mean_in_resamples(loss, pairs, person, weights, aus) for loss in losses]
+    gains = {"pair_nll": _gain(observed, draws)}
+    y, right = scored.y_hat.astype(np.float64), auroc_of_orders(scored.y_hat, scored.sigma, pairs)
+    d = pairs.r * (y[pairs.i, pairs.au] - y[pairs.j, pairs.au])
+    margins, draws = order_margins(scored.y_hat, scored.sigma, pairs), []
+    for name in ("margin_over_sigma", "margin"):
+        of_aus = [(pairs.au == au) & (d != 0) for au in range(aus)]
+        columns = [auroc_in_resamples(margins[name][own], d[own] > 0, person[own], weights) for own in of_aus]
+        draws.append(np.stack(columns, axis=1))
+    gains["auroc"] = _gain([right["margin_over_sigma"], right["margin"]], draws)
+    return gains
+
+
+def _gain(observed: list[np.ndarray], draws: list[np.ndarray]) -> dict[str, Any]:
+    """Return the difference of two figures, means over the AUs that have both: (A,) each, and in resamples (B, A) each."""
+    known = np.isfinite(observed[0] + observed[1])
+    means = [macro(np.where(known, values, np.nan)) for values in observed]
+    drawn = [mean_over_aus(np.where(known, values, np.nan)) for values in draws]
+    difference = paired_difference(means[0], means[1], (drawn[0], drawn[1]))
+    return {**difference, "draws": np.round(drawn[0] - drawn[1], DIGITS).tolist()}
 
 
 def _gains_of_leaving_out(scored: ScoredSplit, order: Order) -> dict[str, float | None]:
@@ -231,7 +211,7 @@ def _gains_of_leaving_out(scored: ScoredSplit, order: Order) -> dict[str, float 
     the largest covered share of the face, the same for all AUs except for the random order of equally covered ones. The
     frames of all videos are ranked together.
     """
-    rng = np.random.default_rng([scored.seed, SPLITS.index(scored.split)])
+    rng = np.random.default_rng([scored.params.seed, SPLITS.index(scored.split)])
     labelled = scored.subset[:, None] & scored.frames.labelled
     of_all_frames = order.accuracy(labelled)
 
