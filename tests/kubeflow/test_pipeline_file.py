@@ -55,7 +55,7 @@ def test_two_keys_of_one_section_and_a_deep_one(train: PipelineFile) -> None:
         (["source=x", "seed=x"], "parameter seed: in .*, got 'x', expected a valid integer"),
         (["source=x", "trials=3"], "parameter trials.*got 3, expected a valid tuple"),
         (["source=x", "trials=[]"], "parameter trials"),
-        (["source=x", f"trials={[*range(21)]}"], "too many trials, got 21, expected at most 20"),
+        (["source=x", f"trials={[*range(81)]}"], "too many trials, got 81, expected at most 80"),
         (["source=x", "check_data"], "--param is malformed, got check_data, expected section.key=value"),
         (["source.x=3"], "parameter source.*expected a valid string"),
         (["source="], "parameter source, got nothing"),

@@ -1,13 +1,13 @@
 """Limits on the number of trials and shards of a run on Kubeflow.
 
 KFP passes all inputs to a task as one text. Linux accepts 128 KiB in one argument or variable of a process, and Argo puts
-the text, escaped twice, into one variable of the task's pod. This limits the lists that evaluate and register-model (four
-artifacts for each trial) and gather-predictions (one for each shard) receive. A shard holds any number of videos.
+the text, escaped twice, into one variable of the task's pod. This limits the lists that the stages after train-pseudo-intensity
+(one artifact for each trial) and gather-predictions (one for each shard) receive. A shard holds any number of videos.
 """
 
 from aupair.errors import ParamsError
 
-MAX_TRIALS = 20
+MAX_TRIALS = 80
 """The most trials of a run."""
 
 MAX_SHARDS = 100
