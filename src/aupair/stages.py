@@ -168,7 +168,7 @@ def evaluate(
     conditions = load_conditions(data / "conditions.csv", frames, log)
     samples = load_samples(pairs, frames)
     evaluation = evaluate_flow(frames, outputs, samples.pairs, conditions, params.evaluate, log, params.target)
-    sources = Sources(faces, {"f": f[0], "h": h, "mapping": mapping}, params, synthetic_note(data))
+    sources = Sources(faces, {"f": f[0], "h": h, "mapping": mapping}, params, synthetic_note(data), features)
     write_reports(evaluation, frames, Places(metrics, table, plots, report), samples.table(), sources)
     store.write_json(selection, evaluation.selection)
 

@@ -29,18 +29,24 @@ def write(folder: Path, aus: int, missing: str, monkeypatch: pytest.MonkeyPatch)
     if missing != "none" and aus > 1:
         labels[frames.of_split("validation"), 0] = -1
     frames = replace(frames, aus=NAMES[:aus], labels=labels)
-    evaluation = evaluate_flow(frames, outputs, pairs, None, QUICK)
+    smoothed = {"both": outputs.y_hat, "constant": outputs.y_hat}
+    evaluation = evaluate_flow(frames, replace(outputs, smoothed=smoothed), pairs, None, QUICK)
     trained = {name: folder / name for name in ("f", "h", "mapping")}
     for own in trained.values():
         own.mkdir()
         store.write_json(own / "about.json", {"size": 64})
         (own / "curves.jsonl").write_text('{"step": 1, "loss": 0.5}\n')
+    nll = {name: [0.2] * aus for name in ("constant", "unguarded", "guarded")}
+    guard = {"strength": [0.0] + [0.75] * (aus - 1), "nll": nll}
+    store.write_json(trained["h"] / "about.json", {"size": 64, "guard": guard})
+    numbers = {"both": {"reach": 0.4, "power": 1.5, "pair_accuracy": 0.91}}
+    store.write_json(folder / "smoother.json", {"routes": numbers})
     cost = {"parameters": 1, "gmac_per_frame": 0.1}
     monkeypatch.setattr(reports, "cost_of_files", lambda *_: {**cost, "passes": 1, "parts": {"f": cost}})
     monkeypatch.setattr(reports, "thumbnails", lambda *_: lambda _: np.full((32, 32, 3), 90, np.uint8))
     places = reports.Places(*(folder / name for name in ("metrics.json", "table.md", "plots", "report.html")))
     drawn = [["AU", *SPLITS], *([au, "1 of 2", "1 of 2", "1 of 2"] for au in frames.aus)]
-    reports.write_reports(evaluation, frames, places, drawn, reports.Sources(folder, trained, Params()))
+    reports.write_reports(evaluation, frames, places, drawn, reports.Sources(folder, trained, Params(), "", folder))
     return places
 
 
@@ -56,6 +62,9 @@ def test_the_page_and_the_table_name_every_au_and_say_what_is_labelled(
         assert f"| {label_au(au)} |" in text
         assert any(label_au(au) in label for label in charts)
     assert "nan" not in text
+    assert f"| {label_au(NAMES[0])} | 0: the constant | 0.200 |" in text
+    row = next(line for line in text.splitlines() if line.startswith("| smoothed by sigma and quality |"))
+    assert row.endswith("| 0.910 | 0.400 | 1.500 |"), "what the smoother chose"
     assert "nan" not in "".join(charts)
     assert len([path for path in places.plots.iterdir() if path.read_bytes().startswith(b"\x89PNG")]) == 4
 

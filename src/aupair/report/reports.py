@@ -31,7 +31,7 @@ Tree = Mapping[str, Any]
 
 OPEN = 4
 """The number of AUs of a timeline that are visible without unfolding."""
-NOT_SETTINGS = ("aus", "standardisation")
+NOT_SETTINGS = ("aus", "standardisation", "guard", "signals", "members")
 
 
 class Places(NamedTuple):
@@ -51,12 +51,14 @@ class Sources(NamedTuple):
         trained: the folders f, h and mapping, in this order, by these names.
         params: the settings of the run.
         note: the first line under the table's title, such as what the data is.
+        features: the folder of the features; None: the page does not show what the smoothers chose.
     """
 
     faces: Path
     trained: Mapping[str, Path]
     params: Params
     note: str = ""
+    features: Path | None = None
 
 
 def write_reports(evaluation: Evaluation, frames: Frames, places: Places, pairs: tables.Rows, sources: Sources) -> None:
@@ -172,10 +174,22 @@ def _from_sources(sources: Sources, frames: Frames, metrics: Tree) -> dict[str, 
         ["sha256 of splits, faces and labels", frames.fingerprint()[:16]],
     ]
     return {
+        **_uncertainty_sources(sources, metrics),
         "training": training,
         "cost": cost_of_files(*sources.trained.values()),
         "made_from": Table("Made from", ["", ""], origin),
         "settings": Table("Settings", ["setting", "value"], lines),
+    }
+
+
+def _uncertainty_sources(sources: Sources, metrics: Tree) -> dict[str, Table | None]:
+    """Return the tables of the smoothers and of the guard of h; None without one."""
+    guard = store.read_json(sources.trained["h"] / "about.json").get("guard")
+    path = None if sources.features is None else sources.features / "smoother.json"
+    numbers = store.read_json(path)["routes"] if path is not None and path.exists() else {}
+    return {
+        "guard": tables.guard(guard, metrics["aus"]) if isinstance(guard, Mapping) else None,
+        "smoothers": tables.smoothers(metrics, numbers) if metrics["pair_accuracy"]["smoothed"] else None,
     }
 
 

@@ -46,10 +46,18 @@ ROWS = {
 }
 """The rows of metrics.json by name, and their names in tables."""
 OURS = ("no-uncertainty", "P1", "P2")
+ROUTES = {
+    "constant": "smoothed, constant noise",
+    "sigma": "smoothed by sigma",
+    "quality": "smoothed by the landmarks' quality",
+    "both": "smoothed by sigma and quality",
+}
+"""The routes that smooth y_hat, and their names in tables."""
 EVIDENCE = (
     ("pair accuracy, nothing over the face and nearly frontal", "pair_accuracy.clear"),
     ("pair accuracy, all frames", "pair_accuracy.mean"),
     ("pair NLL with h (lower is better)", "uncertainty.pair_nll.h"),
+    ("the same, h without its guard", "uncertainty.pair_nll.unguarded"),
     ("pair NLL, best constant sigma of fit", "uncertainty.pair_nll.constant"),
     ("pair NLL, best constant sigma of select", "uncertainty.pair_nll.constant_select"),
     ("AUROC of abs(d) for the order being right", "uncertainty.auroc_correct.margin"),
@@ -62,9 +70,15 @@ EVIDENCE = (
     ("the same, against another region hidden", "uncertainty.auroc_other_region.mean"),
     ("AUROC of sigma for a turned face, uncovered", "uncertainty.auroc_turned.mean"),
     ("ECE of P(order) with h", "uncertainty.ece"),
+    ("the same, h without its guard", "uncertainty.ece_unguarded"),
     ("ECE of P(order), best constant sigma of fit", "uncertainty.ece_constant"),
 )
 """The figures of pseudo-intensity and uncertainty: their names in tables and their paths in metrics.json."""
+GAINS = (
+    ("pair NLL with h, less the best constant of fit (below 0 is better)", "uncertainty.pair_nll.less_constant"),
+    ("AUROC of abs(d)/s less that of abs(d)", "uncertainty.auroc_correct.gain"),
+)
+"""The figures that have an interval, in the same way."""
 
 
 @dataclass(frozen=True)
@@ -158,8 +172,10 @@ def uncertainty(metrics: Tree) -> Table:
     Figures that are undefined on both are left out: several are without the conditions of each frame.
     """
     splits: tuple[Any, Any] = (metrics, metrics["select"])
-    values = {text: [reduce(getitem, path.split("."), tree) for tree in splits] for text, path in EVIDENCE}
-    lines = [[text, *map(number, pair)] for text, pair in values.items() if pair != [None, None]]
+    values = [(text, [reduce(getitem, path.split("."), tree) for tree in splits]) for text, path in EVIDENCE]
+    lines = [[text, *map(number, pair)] for text, pair in values if pair != [None, None]]
+    for text, path in GAINS:
+        lines.append([text, *(_difference(reduce(getitem, path.split("."), tree)) for tree in splits)])
     block = metrics["decisions"]
     only_validation = {
         "wrong decisions, all cells": percent(block["error"]),
@@ -172,6 +188,40 @@ def uncertainty(metrics: Tree) -> Table:
     }
     lines += [[text, value, EMPTY] for text, value in only_validation.items()]
     return Table("Pseudo-intensity and uncertainty", ["figure", "validation", "select"], lines)
+
+
+def smoothers(metrics: Tree, numbers: Tree) -> Table:
+    """Return the pair accuracy of y_hat and of its smoothed values, with the numbers of each smoother.
+
+    Args:
+        numbers: by route, the entries of smoother.json.
+    """
+    splits = (metrics["pair_accuracy"], metrics["select"]["pair_accuracy"])
+    lines = []
+    for route in ("", *metrics["pair_accuracy"]["smoothed"]):
+        figures = [split["smoothed"][route] if route else split for split in splits]
+        own = numbers.get(route, {})
+        cells = [number(side[key]) for side in figures for key in ("mean", "clear")]
+        chosen = [number(own[key], 3) if key in own else EMPTY for key in ("pair_accuracy", "reach", "power")]
+        lines.append([ROUTES.get(route, route) if route else "y_hat as it is", *cells, *chosen])
+    head = ["", "validation", "clear frames", "select", "clear frames", "fit", "reach (s)", "power"]
+    return Table("Pair accuracy of y_hat and of its smoothed values", head, lines)
+
+
+def guard(tree: Tree, aus: Sequence[str]) -> Table:
+    """Return for each AU how much of sigma h keeps, and the pair NLL on fit by which that was chosen.
+
+    Args:
+        tree: the entry `guard` of h's about.json.
+    """
+    names = ("constant", "unguarded", "guarded")
+    lines = []
+    for k, au in enumerate(aus):
+        strength = float(tree["strength"][k])
+        losses = [number(tree["nll"][name][k]) for name in names]
+        lines.append([label_au(au), percent(strength) if strength else "0: the constant", *losses])
+    head = ["AU", "kept of sigma", "pair NLL, constant", "h", "h with its guard"]
+    return Table("The guard of h, chosen on people of fit whom h had not seen", head, lines)
 
 
 def comparisons(metrics: Tree) -> Table:
