@@ -25,7 +25,7 @@ INTRODUCTION = """# The proving ground
 
 Written by `make proving-ground`; [docs/proving_ground.md](../docs/proving_ground.md) describes the corpora and the intervals.
 One set of params for all corpora, none of which anybody tuned on; figures are of validation, means over {trainings}
-trainings ({params}, commit {commit}, {cores} cores, {minutes:.0f} minutes). Intervals are 95 %, over people and trainings.
+trainings ({params}, commit {commit}, {cores} cores: {minutes:.0f} minutes, {cpu_minutes:.0f} CPU minutes). Intervals are 95 %, over people and trainings.
 """
 
 
@@ -140,13 +140,16 @@ def _by_name(differences: dict[str, dict[str, Any]], key: str, names: Sequence[s
 def format_page(tree: dict[str, Any]) -> str:
     """Return the text of proving_ground.md from the content of proving_ground.json."""
     about, names = tree["about"], [*tree["corpora"], MEAN]
-    minutes = sum(value for own in about["seconds"].values() for value in own.values()) / 60
-    lines = [INTRODUCTION.format(**{k: v for k, v in about.items() if k != "seconds"}, minutes=minutes)]
-    headings = ("corpus", "stands for", "people (validation)", "videos", "frames", "minutes")
+    minutes, cpu = (
+        {name: sum(own[key].values()) / 60 for name, own in about["cost"].items()} for key in ("seconds", "cpu_seconds")
+    )
+    totals = {"minutes": sum(minutes.values()), "cpu_minutes": sum(cpu.values())}
+    lines = [INTRODUCTION.format(**{key: value for key, value in about.items() if key != "cost"}, **totals)]
+    headings = ("corpus", "stands for", "people (validation)", "videos", "frames", "minutes (of CPU)")
     corpora = [
         (
             name, own["stands_for"], f"{own['people']} ({own['validation_people']})",
-            f"{own['people'] * own['clips']}", f"{own['frames']:,}", f"{sum(about['seconds'][name].values()) / 60:.0f}",
+            f"{own['people'] * own['clips']}", f"{own['frames']:,}", f"{minutes[name]:.0f} ({cpu[name]:.0f})",
         )
         for name, own in tree["corpora"].items()
     ]  # fmt: skip

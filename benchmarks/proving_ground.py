@@ -10,6 +10,7 @@ again, so that a run which was stopped continues. docs/proving_ground.md describ
 import argparse
 import hashlib
 import json
+import resource
 import shutil
 import sys
 import time
@@ -59,8 +60,8 @@ class Corpus(Record):
 class Ground:
     """A folder with a folder for each corpus: `data`, `work` with its faces, and `seed0` ... for each training.
 
-    `steps.json` has the key and the seconds of each step that was run; the key is a hash of its settings and of those of
-    the steps before it.
+    `steps.json` has the key, the seconds and the CPU seconds of each step that was run; the key is a hash of its settings
+    and of those of the steps before it.
     """
 
     folder: Path
@@ -80,12 +81,14 @@ class Ground:
         """Return the folder of each training on a corpus."""
         return [self.folder / name / f"seed{seed}" for seed in range(seeds)]
 
-    def seconds(self, name: str, seeds: int) -> dict[str, float]:
-        """Return the seconds of each step of a corpus, those of a training summed over the seeds."""
-        total: dict[str, float] = {}
+    def cost(self, name: str, seeds: int) -> dict[str, dict[str, float]]:
+        """Return the seconds and CPU seconds of each step of a corpus, those of a training summed over the seeds."""
+        total: dict[str, dict[str, float]] = {}
         for root in (self.folder / name, *self.trainings(name, seeds)):
             for step, entry in store.read_json(root / "steps.json").items():
-                total[step] = total.get(step, 0.0) + entry["seconds"]
+                for key in ("seconds", "cpu_seconds"):
+                    of_step = total.setdefault(key, {})
+                    of_step[step] = round(of_step.get(step, 0.0) + entry[key], 1)
         return total
 
     def _synthesise(self, data: Path, params: SynthParams) -> None:
@@ -107,10 +110,17 @@ class Ground:
         if steps.get(step, {}).get("key") == key:
             return
         self.log.line(f"{root.relative_to(self.folder)}: {step}")
-        start = time.perf_counter()
+        start, cpu = time.perf_counter(), _cpu_seconds()
         action()
-        steps[step] = {"key": key, "seconds": round(time.perf_counter() - start, 1)}
+        used = {"seconds": time.perf_counter() - start, "cpu_seconds": _cpu_seconds() - cpu}
+        steps[step] = {"key": key} | {name: round(value, 1) for name, value in used.items()}
         store.write_json(path, steps)
+
+
+def _cpu_seconds() -> float:
+    """Return the CPU time of this process and of its finished children."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(part.ru_utime + part.ru_stime for part in used)
 
 
 def _digest(*parts: Any) -> str:
@@ -198,18 +208,18 @@ def main() -> None:
     options = parser.parse_args()
     params, corpora = load_params(options.params, options.set), load_corpora(options.corpora, options.only)
     ground = Ground(options.folder.resolve(), ConsoleLog())
-    figures, seconds = [], {}
+    figures, cost = [], {}
     for number, (name, corpus) in enumerate(corpora.items()):
         ground.run(name, corpus, params, options.seeds)
         roots = ground.trainings(name, options.seeds)
         figures.append(read_figures(name, corpus, roots, params, number))
-        seconds[name] = ground.seconds(name, options.seeds)
+        cost[name] = ground.cost(name, options.seeds)
     about = {
         "trainings": options.seeds,
         "params": " ".join([str(options.params), *options.set]),
         "commit": read_commit(),
         "cores": count_cores(),
-        "seconds": seconds,
+        "cost": cost,
     }
     tree = as_json(figures, params.evaluate.tie, about)
     store.write_json(options.report.with_suffix(".json"), tree)

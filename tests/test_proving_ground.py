@@ -158,7 +158,7 @@ def test_finished_steps_are_not_run_again(
             ground.run("one", corpus, Params(seed=0, sample_pairs={"frames": 7}), 2)
     assert run(Params(sample_pairs={"frames": 7}))[0] == "seed0 train-mapping"
     assert run(Params(), module.Corpus(stands_for="", synth={"subjects": 8, "seed": 5})) == first
-    assert ground.seconds("one", 2).keys() == {
+    assert ground.cost("one", 2)["cpu_seconds"].keys() == {
         "synth",
         "check-data",
         "preprocess-faces",
@@ -217,7 +217,7 @@ def test_goals_are_met_or_missed(
         "params": "params.yaml",
         "commit": "1234567",
         "cores": 2,
-        "seconds": {"one": {"synth": 60}, "two": {"synth": 90}},
+        "cost": {key: {"seconds": {"synth": 60}, "cpu_seconds": {"synth": 120}} for key in ("one", "two")},
     }
     tree = report.as_json(corpora, 0.01, about)
     assert [goal["met"] for goal in tree["goals"]].count(False) == missed
@@ -225,4 +225,4 @@ def test_goals_are_met_or_missed(
     page = report.format_page(json.loads(json.dumps(tree)))
     assert page.count("**missed**") == missed
     assert "| all-one | .300 [.2" in page
-    assert "| one | a test | 8 (2) | 8 | 520 | 1 |" in page
+    assert "| one | a test | 8 (2) | 8 | 520 | 1 (2) |" in page
