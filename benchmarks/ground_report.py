@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from ground_statistics import Figure, mean_of
 from harness import markdown_table
 
@@ -36,8 +37,8 @@ class CorpusFigures:
     Attributes:
         people: number of people in validation.
         f1: mean F1 of each row.
-        orders: `h pair_nll`, `constant pair_nll` and so on: figures of the predicted orders.
-        accuracy: pair accuracy of all frames (mean) and of clear ones (clear).
+        gains: differences of uncertainties.
+        values: other figures, means over the trainings.
     """
 
     name: str
@@ -45,8 +46,8 @@ class CorpusFigures:
     synth: SynthParams
     people: int
     f1: dict[str, Figure]
-    orders: dict[str, Figure]
-    accuracy: dict[str, float]
+    gains: dict[str, Figure]
+    values: dict[str, float]
 
 
 def as_json(corpora: Sequence[CorpusFigures], tie: float, about: dict[str, Any]) -> dict[str, Any]:
@@ -56,18 +57,17 @@ def as_json(corpora: Sequence[CorpusFigures], tie: float, about: dict[str, Any])
         tie: how much lower P2 may be.
     """
     f1 = {corpus.name: corpus.f1 for corpus in corpora}
-    orders = {corpus.name: corpus.orders for corpus in corpora}
-    for table in (f1, orders):
+    values = {corpus.name: corpus.values for corpus in corpora}
+    shared = [key for key in corpora[0].values if all(key in own for own in values.values())]
+    values[MEAN] = {key: float(np.mean([own[key] for own in values.values()])) for key in shared}
+    differences = {
+        corpus.name: {f"{a} - {b}": corpus.f1[a] - corpus.f1[b] for a, b in DIFFERENCES if {a, b} <= corpus.f1.keys()}
+        | corpus.gains
+        for corpus in corpora
+    }
+    for table in (f1, differences):
         parts = list(table.values())
         table[MEAN] = {key: mean_of([part[key] for part in parts]) for key in parts[0]}
-    differences = {
-        name: {f"{a} - {b}": own[a] - own[b] for a, b in DIFFERENCES if {a, b} <= own.keys()}
-        for name, own in f1.items()
-    }
-    for name, own in orders.items():
-        differences[name]["AUROC of abs(d)/s - abs(d)"] = own["h auroc"] - own["constant auroc"]
-        differences[name]["ECE of h - constant"] = own["h ece"] - own["constant ece"]
-        differences[name]["pair NLL of h / constant"] = own["h pair_nll"] / own["constant pair_nll"]
     tree: dict[str, Any] = {
         "about": about,
         "corpora": {
@@ -82,11 +82,10 @@ def as_json(corpora: Sequence[CorpusFigures], tie: float, about: dict[str, Any])
             for corpus in corpora
         },
         "f1": _plain(f1),
-        "orders": _plain(orders),
         "differences": _plain(differences),
-        "pair_accuracy": {corpus.name: corpus.accuracy for corpus in corpora},
+        "values": values,
     }
-    tree["goals"] = _goals(tree["differences"], tie)
+    tree["goals"] = _goals(tree["differences"], values, tie)
     return tree
 
 
@@ -102,39 +101,41 @@ def _plain(table: dict[str, dict[str, Figure]]) -> dict[str, dict[str, dict[str,
     }
 
 
-def _goals(differences: dict[str, dict[str, Any]], tie: float) -> list[dict[str, Any]]:
+def _goals(
+    differences: dict[str, dict[str, Any]], values: dict[str, dict[str, float]], tie: float
+) -> list[dict[str, Any]]:
     """Return each goal, what was seen, and whether it was met."""
     corpora = [name for name in differences if name != MEAN]
     goals = []
 
-    def add(key: str, goal: str, met: bool, seen: Sequence[str]) -> None:
-        goals.append({"figure": key, "goal": goal, "met": met, "seen": _by_name(differences, key, seen)})
+    def add(figure: str, goal: str, met: bool, seen: dict[str, str]) -> None:
+        text = "; ".join(f"{name} {value}" for name, value in seen.items())
+        goals.append({"figure": figure, "goal": goal, "met": met, "seen": text})
 
-    for a, b in PAYS:
-        key = f"{a} - {b}"
+    def seen(key: str, names: Sequence[str]) -> dict[str, str]:
+        return {name: _cell(differences[name][key]) for name in names}
+
+    for key in (f"{a} - {b}" for a, b in PAYS):
         if key in differences[MEAN]:
-            low = differences[MEAN][key]["interval"][0]
-            add(key, "lower end of the mean's interval above 0", low > 0, [MEAN])
-            highs = [differences[name][key]["interval"][1] for name in corpora]
-            add(key, "no corpus significantly below 0", min(highs) >= 0, corpora)
-    for a, b in DIFFERENCES[2:]:
-        key = f"{a} - {b}"
-        values = [differences[name][key]["value"] for name in corpora]
-        add(key, f"no corpus below by more than {tie:g}", min(values) >= -tie, corpora)
-    key = "pair NLL of h / constant"
-    ratios = {name: differences[name][key]["value"] for name in differences}
-    add(key, "at most 1 on every corpus", max(ratios[name] for name in corpora) <= 1, corpora)
-    add(key, f"at most {NLL_GOAL:g} on the mean", ratios[MEAN] <= NLL_GOAL, [MEAN])
+            lows = {name: differences[name][key]["interval"] for name in differences}
+            add(key, "the mean's interval above 0", lows[MEAN][0] > 0, seen(key, [MEAN]))
+            met = all(lows[name][1] >= 0 for name in corpora)
+            add(key, "no corpus significantly below 0", met, seen(key, corpora))
+    for key in (f"{a} - {b}" for a, b in DIFFERENCES[2:]):
+        met = all(differences[name][key]["value"] >= -tie for name in corpora)
+        add(key, f"no corpus below by more than {tie:g}", met, seen(key, corpora))
+    ratio = {name: own["pair NLL, h"] / own["pair NLL, constant"] for name, own in values.items()}
+    texts = {name: _number(value) for name, value in ratio.items()}
+    met = all(ratio[name] <= 1 for name in corpora)
+    add("pair NLL of h / constant", "at most 1 on every corpus", met, {name: texts[name] for name in corpora})
+    add("pair NLL of h / constant", f"at most {NLL_GOAL:g} of the means", ratio[MEAN] <= NLL_GOAL, {MEAN: texts[MEAN]})
     key = "AUROC of abs(d)/s - abs(d)"
-    add(key, "no corpus significantly below 0", min(differences[n][key]["interval"][1] for n in corpora) >= 0, corpora)
-    key = "ECE of h - constant"
-    add(key, "at most 0 on every corpus", max(differences[n][key]["value"] for n in corpora) <= 0, corpora)
+    met = all(differences[name][key]["interval"][1] >= 0 for name in corpora)
+    add(key, "no corpus significantly below 0", met, seen(key, corpora))
+    gap = {name: values[name]["ECE, h"] - values[name]["ECE, constant"] for name in corpora}
+    met = all(value <= 0 for value in gap.values())
+    add("ECE of h - constant", "at most 0 on every corpus", met, {name: _number(v) for name, v in gap.items()})
     return goals
-
-
-def _by_name(differences: dict[str, dict[str, Any]], key: str, names: Sequence[str]) -> str:
-    """Return a figure of some corpora as text."""
-    return "; ".join(f"{name} {_cell(differences[name][key])}" for name in names)
 
 
 def format_page(tree: dict[str, Any]) -> str:
@@ -157,13 +158,8 @@ def format_page(tree: dict[str, Any]) -> str:
     rows = [row for row in ROWS if row in tree["f1"][MEAN]]
     lines += _table(tree["f1"], names, rows)
     lines += ["", "## Differences", "", *_table(tree["differences"], names, list(tree["differences"][MEAN]))]
-    lines += ["", "## Orders of pairs", ""]
-    lines += _table(tree["orders"], names, list(tree["orders"][MEAN]))
-    accuracy = [
-        (f"pair accuracy, {title}", *(_number(own[key]) for own in tree["pair_accuracy"].values()))
-        for key, title in (("mean", "all frames"), ("clear", "clear frames"))
-    ]
-    lines += ["", *markdown_table(("", *tree["corpora"]), accuracy)]
+    cells = [(key, *(_number(tree["values"][name][key]) for name in names)) for key in tree["values"][MEAN]]
+    lines += ["", "## Orders of pairs", "", *markdown_table(("", *names), cells)]
     goals = [(g["figure"], g["goal"], "met" if g["met"] else "**missed**", g["seen"]) for g in tree["goals"]]
     lines += ["", "## Goals", "", *markdown_table(("figure", "goal", "", "seen"), goals)]
     return "\n".join(lines) + "\n"

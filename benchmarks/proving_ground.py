@@ -22,22 +22,15 @@ from typing import Any
 
 import numpy as np
 from ground_report import CorpusFigures, as_json, format_page
-from ground_statistics import TrainingDraws, sum_orders
+from ground_statistics import TrainingDraws
 from harness import read_commit
 
 from aupair import stages, store
-from aupair.aus import SPLITS
 from aupair.console import ConsoleLog
-from aupair.data.frames import load_frames
 from aupair.errors import AupairError, ParamsError
-from aupair.evaluation.bootstrap import draw_resamples
-from aupair.evaluation.uncertainty import ScoredSplit
 from aupair.faces.pool import count_cores
 from aupair.log import SILENT, Log
-from aupair.params import Params, load_params
-from aupair.ranking.ensemble import load_ensemble
-from aupair.ranking.samples import load_samples
-from aupair.ranking.scores import read_sigma
+from aupair.params import Evaluate, Params, load_params
 from aupair.record import Record, parse_settings, read_settings
 from aupair.stage import ARTIFACTS
 from aupair.synth.corpus import SynthParams, synthesise
@@ -47,6 +40,23 @@ SHARED = ("check-data", "preprocess-faces")
 """stages that do not depend on the seed: run once for each corpus"""
 TRAINING = tuple(stage.name for stage in stages.FLOW if stage.name not in (*SHARED, "register-model"))
 SPLIT = "validation"
+GAINS = {
+    "pair NLL of h - constant": "uncertainty.pair_nll.less_constant",
+    "AUROC of abs(d)/s - abs(d)": "uncertainty.auroc_correct.gain",
+}
+"""differences that metrics.json has with their values in resamples"""
+VALUES = {
+    "pair NLL, h": "uncertainty.pair_nll.h",
+    "pair NLL, h unguarded": "uncertainty.pair_nll.unguarded",
+    "pair NLL, constant": "uncertainty.pair_nll.constant",
+    "AUROC, abs(d)/s": "uncertainty.auroc_correct.margin_over_sigma",
+    "AUROC, abs(d)": "uncertainty.auroc_correct.margin",
+    "ECE, h": "uncertainty.ece",
+    "ECE, constant": "uncertainty.ece_constant",
+    "pair accuracy, all frames": "pair_accuracy.mean",
+    "pair accuracy, clear frames": "pair_accuracy.clear",
+}
+"""other figures of metrics.json"""
 
 
 class Corpus(Record):
@@ -137,48 +147,33 @@ def _link(root: Path, own: Path) -> None:
             link.symlink_to((root / ARTIFACTS[artifact]).resolve())
 
 
-def read_figures(name: str, corpus: Corpus, roots: Sequence[Path], params: Params, seed: int) -> CorpusFigures:
-    """Read the figures of all trainings on a corpus.
+def read_figures(name: str, corpus: Corpus, roots: Sequence[Path], params: Evaluate, number: int) -> CorpusFigures:
+    """Read the figures of all trainings on a corpus from what evaluate wrote.
 
     Args:
         roots: the folder of each training.
-        seed: of the trainings that are drawn, another one for each corpus.
+        number: that of the corpus: each one draws other trainings.
     """
-    metrics = [store.read_json(root / ARTIFACTS["metrics"]) for root in roots]
-    trainings = TrainingDraws(len(roots), params.evaluate.bootstrap, (params.evaluate.seed, seed))
+    trees = [store.read_json(root / ARTIFACTS["metrics"]) for root in roots]
+    trainings = TrainingDraws(len(roots), params.bootstrap, (params.seed, number))
     f1 = {}
-    for row in metrics[0]["people"]["rows"]:
-        values = [next(r["f1"] for r in tree["rows"] if (r["name"], r["split"]) == (row, SPLIT)) for tree in metrics]
-        f1[row] = trainings.combine(values, [_floats(tree["people"]["rows"][row]["draws"]) for tree in metrics])
-    people = metrics[0]["people"]["names"]
-    weights = draw_resamples(len(people), params.evaluate.bootstrap, (params.evaluate.seed, SPLITS.index(SPLIT)))
-    drawn = [_order_figures(root, params.model_copy(update={"seed": k}), weights) for k, root in enumerate(roots)]
-    orders = {
-        key: trainings.combine([own[key][0] for own in drawn], [own[key][1] for own in drawn]) for key in drawn[0]
-    }
-    accuracy = {key: float(np.mean([tree["pair_accuracy"][key] for tree in metrics])) for key in ("mean", "clear")}
-    return CorpusFigures(name, corpus.stands_for, corpus.synth, len(people), f1, orders, accuracy)
+    for row in trees[0]["people"]["rows"]:
+        values = [next(r["f1"] for r in tree["rows"] if (r["name"], r["split"]) == (row, SPLIT)) for tree in trees]
+        f1[row] = trainings.combine(values, [tree["people"]["rows"][row]["draws"] for tree in trees])
+    gains = {}
+    for gain, keys in GAINS.items():
+        parts = [_value_at(tree, keys) for tree in trees]
+        gains[gain] = trainings.combine([part["difference"] for part in parts], [part["draws"] for part in parts])
+    values = {key: [_value_at(tree, keys) for tree in trees] for key, keys in VALUES.items()}
+    means = {key: float(np.mean(own)) for key, own in values.items() if None not in own}
+    return CorpusFigures(name, corpus.stands_for, corpus.synth, len(trees[0]["people"]["names"]), f1, gains, means)
 
 
-def _floats(values: Sequence[float | None]) -> np.ndarray:
-    """Return numbers of a JSON file, in which NaN is null."""
-    return np.array(values, np.float64)
-
-
-def _order_figures(root: Path, params: Params, weights: np.ndarray) -> dict[str, tuple[float, np.ndarray]]:
-    """Return the pair NLL, AUROC and ECE of h and of the best constant of fit, each with its values in resamples."""
-    places = {name: root / place for name, place in ARTIFACTS.items()}
-    frames = load_frames(places["labels"], places["faces"])
-    folders = [Path(str(places["f"]).format(trial=trial)) for trial in params.trials]
-    y_hat = load_ensemble(folders, len(frames), params.ensemble).y_hat
-    sigma, pairs = read_sigma(places["h"], len(frames)), load_samples(places["pairs"], frames).pairs
-    constant = ScoredSplit(frames, SPLIT, y_hat, sigma, pairs, None, params.seed).best_constant("fit")
-    figures = {}
-    for name, values in (("h", sigma), ("constant", constant)):
-        sums = sum_orders(frames, SPLIT, pairs[SPLIT], y_hat, values)
-        for figure in (sums.pair_nll, sums.auroc, sums.ece):
-            figures[f"{name} {figure.__name__}"] = float(figure(np.ones(weights.shape[1]))), figure(weights)
-    return figures
+def _value_at(tree: Any, keys: str) -> Any:
+    """Return the value at a path such as `uncertainty.ece`."""
+    for key in keys.split("."):
+        tree = tree[key]
+    return tree
 
 
 def load_corpora(path: Path, only: Sequence[str] = ()) -> dict[str, Corpus]:
@@ -212,7 +207,7 @@ def main() -> None:
     for number, (name, corpus) in enumerate(corpora.items()):
         ground.run(name, corpus, params, options.seeds)
         roots = ground.trainings(name, options.seeds)
-        figures.append(read_figures(name, corpus, roots, params, number))
+        figures.append(read_figures(name, corpus, roots, params.evaluate, number))
         cost[name] = ground.cost(name, options.seeds)
     about = {
         "trainings": options.seeds,
