@@ -154,11 +154,14 @@ class TrainMapping(Record):
     device: str = "auto"
 
 
+ThresholdRule = Literal["tuned", "tuned_f1", "half"]
+
+
 class Evaluate(Record):
     """Settings of evaluate: what is chosen on `select`, and how it is scored."""
 
-    thresholds: Literal["tuned", "half"] = "tuned"
-    """tuned: each AU's threshold maximises 1/2 (F1 + accuracy) on `select`; half: .5"""
+    thresholds: ThresholdRule = "tuned"
+    """tuned: each AU's threshold maximises 1/2 (F1 + accuracy) on `select`; tuned_f1: its F1; half: .5"""
     tie: Share = 0.01
     """P2: an AU keeps its mapping with uncertainty unless that is worse by more than this on `select`"""
     bootstrap: Positive = 1000

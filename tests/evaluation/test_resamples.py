@@ -13,6 +13,7 @@ from aupair.evaluation.evaluate import evaluate_flow
 from aupair.evaluation.metrics import au_score, challenge_figures, count_decisions
 from aupair.evaluation.selection import Cells, annotated_cells, filled_outputs
 from aupair.evaluation.thresholds import tune_in_resamples, tune_threshold, tune_thresholds
+from aupair.params import ThresholdRule
 from evaluation.worlds import MISSING, QUICK, world
 
 
@@ -22,17 +23,18 @@ def repeat(person: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return np.concatenate(rows)
 
 
+@pytest.mark.parametrize("rule", ["tuned", "tuned_f1"])
 @pytest.mark.parametrize("seed", range(12))
-def test_a_threshold_in_a_resample_is_that_of_its_repeated_frames(seed: int) -> None:
+def test_a_threshold_in_a_resample_is_that_of_its_repeated_frames(seed: int, rule: ThresholdRule) -> None:
     rng = np.random.default_rng(seed)
     truth, person = rng.random(80) < (rng.uniform(0.05, 0.9) if seed else 0), rng.integers(0, 5, 80)
     raw = np.round(rng.normal(0.3 + 0.3 * truth, 0.3), 1 + seed % 3).astype(np.float32)  # many are equal
     raw[(rng.random(80) < 0.1) | (person == seed % 7)] = np.nan
     weights = draw_resamples(5, 60, (seed,))
-    thresholds, scores = tune_in_resamples(raw, truth, person, weights.astype(np.float64))
+    thresholds, scores = tune_in_resamples(raw, truth, person, weights.astype(np.float64), rule)
     for own, threshold, score in zip(weights, thresholds, scores):
         rows = repeat(person, own)
-        assert threshold == tune_threshold(raw[rows], truth[rows])
+        assert threshold == tune_threshold(raw[rows], truth[rows], rule)
         counts = count_decisions((raw[rows] >= threshold)[:, None], truth[rows][:, None], np.zeros(len(rows), int))
         assert score == pytest.approx(au_score(counts.total())[0])
 

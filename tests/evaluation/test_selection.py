@@ -15,7 +15,7 @@ from aupair.evaluation.selection import (
     uses_uncertainty,
 )
 from aupair.evaluation.thresholds import tune_threshold
-from aupair.params import Evaluate
+from aupair.params import Evaluate, ThresholdRule
 from evaluation.worlds import make_outputs
 from frame_sets import make_frames
 
@@ -23,24 +23,41 @@ A = len(AFFWILD2)
 QUICK = Evaluate(bootstrap=200)
 
 
-def score(raw: np.ndarray, truth: np.ndarray, threshold: float) -> float:
-    """1/2 (F1 + accuracy), frame by frame."""
+def score(raw: np.ndarray, truth: np.ndarray, threshold: float, rule: ThresholdRule = "tuned") -> float:
+    """1/2 (F1 + accuracy) or F1, frame by frame."""
     decisions = [bool(x >= threshold) for x in raw]
     tp = sum(d and t for d, t in zip(decisions, truth))
     errors = sum(d != t for d, t in zip(decisions, truth))
     f1 = 2 * tp / (2 * tp + errors) if tp + errors else 0.0
-    return 0.5 * (f1 + 1 - errors / len(truth))
+    return f1 if rule == "tuned_f1" else 0.5 * (f1 + 1 - errors / len(truth))
 
 
+@pytest.mark.parametrize("rule", ["tuned", "tuned_f1"])
 @pytest.mark.parametrize("seed", range(20))
-def test_no_threshold_is_better_than_the_tuned_one(seed: int) -> None:
+def test_no_threshold_is_better_than_the_tuned_one(seed: int, rule: ThresholdRule) -> None:
     rng = np.random.default_rng(seed)
     truth = rng.random(60) < rng.uniform(0.05, 0.9)
     raw = (np.round(rng.normal(0.3 + 0.3 * truth, 0.3), 1 + seed % 2)).astype(np.float32)
     raw[rng.random(60) < 0.1] = np.nan
-    result = tune_threshold(raw, truth)
-    best = max(score(raw, truth, t) for t in [-9.0, 9.0, *(np.unique(raw[np.isfinite(raw)]).astype(float) - 1e-4)])
-    assert score(raw, truth, result) == pytest.approx(best)
+    result = tune_threshold(raw, truth, rule)
+    best = max(
+        score(raw, truth, t, rule) for t in [-9.0, 9.0, *(np.unique(raw[np.isfinite(raw)]).astype(float) - 1e-4)]
+    )
+    assert score(raw, truth, result, rule) == pytest.approx(best, abs=1e-6)
+
+
+def test_f1_alone_finds_more_of_a_rare_au() -> None:
+    truth = np.array([0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0], bool)[::-1]
+    raw = np.arange(20.0)
+    lower, higher = tune_threshold(raw, truth, "tuned_f1"), tune_threshold(raw, truth)
+    assert lower < higher
+    assert score(raw, truth, lower, "tuned_f1") > score(raw, truth, higher, "tuned_f1")
+    assert score(raw, truth, lower) < score(raw, truth, higher)
+
+
+def test_without_an_active_frame_f1_is_the_same_everywhere_and_accuracy_decides() -> None:
+    assert tune_threshold(np.array([0.2, 0.3, 0.8]), np.zeros(3, bool), "tuned_f1") == pytest.approx(1.3)
+    assert tune_threshold(np.array([0.2, 0.8]), np.array([False, True]), "half") == 0.5
 
 
 def test_the_middle_of_the_optimal_interval_is_taken() -> None:

@@ -26,7 +26,7 @@ from aupair.evaluation.nearest_face import fill_nearest
 from aupair.evaluation.rows import constant_decisions
 from aupair.evaluation.selection import MAPPINGS, Outputs, annotated_cells, read_outputs, uses_uncertainty
 from aupair.evaluation.thresholds import tune_thresholds
-from aupair.params import Params
+from aupair.params import Params, ThresholdRule
 
 SPLITS = ("select", "validation")
 CONSTANTS = ("all-zero", "all-one", "best-constant")
@@ -119,6 +119,7 @@ class FinishedRun:
     def _decide_by_value(self, rule: str) -> np.ndarray:
         """Compare y_hat, minus a percentile of the person if the rule requires it, with a threshold tuned on select."""
         frames, cells = self.frames, annotated_cells(self.frames, "select")
+        tuned: ThresholdRule = "tuned_f1" if self.params.evaluate.thresholds == "tuned_f1" else "tuned"
         levels = {"value": (None,), "value-median": (50,), "value-lowest": LOW_PERCENTILES}[rule]
         best_score, best = np.full(len(frames.aus), -np.inf), np.zeros(frames.labels.shape, bool)
         for level in levels:
@@ -126,7 +127,7 @@ class FinishedRun:
             if level is not None:
                 raw = raw - _person_percentile(raw, frames, level)
             raw = fill_nearest(raw, frames.ok, frames.video)
-            decisions = raw >= tune_thresholds(raw[cells.rows], cells.truth, cells.counted)
+            decisions = raw >= tune_thresholds(raw[cells.rows], cells.truth, cells.counted, tuned)
             counts = count_decisions(decisions[cells.rows], cells.truth, cells.person, cells.counted)
             score = np.nan_to_num(au_score(counts.total()))  # 0 for an AU without a label: its first threshold stays
             better = score > best_score

@@ -79,7 +79,8 @@ def choose_mappings(
     """Choose the thresholds of each route, then a mapping for each AU, on the annotated frames `cells`.
 
     An AU keeps the mapping with uncertainty unless its score is lower there by more than `params.tie`. The score is
-    1/2 (F1 + accuracy), or, if the target is intensity, the intraclass correlation ICC(3,1).
+    1/2 (F1 + accuracy), also if thresholds maximise F1 alone; if the target is intensity, it is the intraclass correlation
+    ICC(3,1).
     """
     raws, routes = filled_outputs(outputs, frames), (RAW, outputs.with_route)
     thresholds = {route: _tune(raw, cells, params) for route, raw in raws.items()}
@@ -108,9 +109,7 @@ def _keeps_uncertainty(gain: np.ndarray, params: Evaluate) -> np.ndarray:
 
 def _tune(raw: np.ndarray, cells: Cells, params: Evaluate) -> np.ndarray:
     """Return the thresholds (A,) of a route's filled outputs."""
-    if params.thresholds == "half":
-        return np.full(len(cells.aus), DEFAULT)
-    return tune_thresholds(raw[cells.rows], cells.truth, cells.counted)
+    return tune_thresholds(raw[cells.rows], cells.truth, cells.counted, params.thresholds)
 
 
 def _sum(raw: np.ndarray, cells: Cells) -> LevelSums:
@@ -134,7 +133,9 @@ def _choose_in_resamples(
             scores[route] = au_score(cells.count(raw, thresholds[route][0]).weighted(weights))
         else:
             columns = zip(raw[cells.rows].T, cells.truth.T, cells.counted.T)
-            tuned = [tune_in_resamples(x[use], y[use], cells.index[use], weights) for x, y, use in columns]
+            tuned = [
+                tune_in_resamples(x[use], y[use], cells.index[use], weights, params.thresholds) for x, y, use in columns
+            ]
             thresholds[route], scores[route] = (np.stack(own, axis=1) for own in zip(*tuned))
     compared = [scores[route] for route in routes]
     if target == "intensity":

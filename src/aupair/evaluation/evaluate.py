@@ -126,10 +126,10 @@ def _select(frames: Frames, cells: Cells, outputs: Outputs, choice: Choice, para
     fold = assign_calibration_folds(person, params.seed)
     held_out = np.broadcast_to(thresholds, cells.truth.shape)
     if (
-        params.thresholds == "tuned" and params.protocol == "ours"
+        params.thresholds != "half" and params.protocol == "ours"
     ):  # those of the paper's protocol were not tuned on select
         filled = fill_nearest(raw, frames.ok, frames.video)
-        held_out = tune_held_out(filled[cells.rows], cells.truth, cells.counted, fold)
+        held_out = tune_held_out(filled[cells.rows], cells.truth, cells.counted, fold, params.thresholds)
     known = raw[cells.rows], outputs.sigma[cells.rows]
     decisions = HeldOut(*known, held_out, cells.truth, cells.counted, person, fold).subset(frames.ok[cells.rows])
     return Selection(frames.aus, choice.uses_uncertainty, thresholds, calibrate(decisions))

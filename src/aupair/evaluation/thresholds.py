@@ -2,16 +2,20 @@
 
 import numpy as np
 
+from aupair.params import ThresholdRule
+
 DEFAULT = 0.5
 """the threshold where none is tuned"""
+_ACCURACY_SHARE = {"tuned": 0.5, "tuned_f1": 1e-6}
+"""the weight of accuracy beside F1 in what a threshold maximises; with tuned_f1 it only decides where F1 is the same"""
 _CUTS = 1024
 """the most places in which a threshold may lie in a resample"""
 _CELLS = 2**20
 """numbers of a matrix of draws and cuts that is in memory at once"""
 
 
-def tune_threshold(raw: np.ndarray, truth: np.ndarray) -> float:
-    """Return the threshold that maximises 1/2 (F1 + accuracy) of one AU.
+def tune_threshold(raw: np.ndarray, truth: np.ndarray, rule: ThresholdRule = "tuned") -> float:
+    """Return the threshold that maximises 1/2 (F1 + accuracy) of one AU, or its F1.
 
     All thresholds between two neighbouring outputs give the same decisions. Among the intervals with the best score the
     widest is chosen, since it tolerates the largest shift of the outputs; of equally wide ones the one nearest to .5. Its
@@ -20,51 +24,64 @@ def tune_threshold(raw: np.ndarray, truth: np.ndarray) -> float:
     Args:
         raw: (n,) float; NaN (a video without a face) is never active.
         truth: (n,) bool.
+        rule: half returns .5.
     """
     known = np.isfinite(raw)
-    if not known.any():
+    if rule == "half" or not known.any():
         return DEFAULT
     values, index = np.unique(raw[known], return_inverse=True)
     positives, negatives = (np.bincount(index, truth[known] == side, len(values)) for side in (True, False))
     # tp[k], fp[k]: for the threshold in the interval below values[k]; with the last one nothing is active
     tp, fp = (np.append(np.cumsum(side[::-1])[::-1], 0) for side in (positives, negatives))
-    fn, n = truth.sum() - tp, len(truth)
-    score = 0.5 * (2 * tp / np.maximum(2 * tp + fp + fn, 1) + (n - fp - fn) / n)
+    errors, n = fp + truth.sum() - tp, len(truth)
+    score = _objective(tp, errors, n, rule)
     edges = np.concatenate([values[:1] - 1.0, values, values[-1:] + 1.0]).astype(np.float64)
     best = np.flatnonzero(score >= score.max() - 1e-12)
     middle, width = (edges[best] + edges[best + 1]) / 2, edges[best + 1] - edges[best]
     return float(middle[np.lexsort((np.abs(middle - DEFAULT), -width))[0]])
 
 
-def tune_thresholds(raw: np.ndarray, truth: np.ndarray, counted: np.ndarray) -> np.ndarray:
+def _objective(tp: np.ndarray, errors: np.ndarray, n: np.ndarray | int, rule: ThresholdRule) -> np.ndarray:
+    """Return what a tuned threshold maximises: the mean of F1 and accuracy, weighted as `rule` says."""
+    share = _ACCURACY_SHARE[rule]
+    objective: np.ndarray = (1 - share) * 2 * tp / np.maximum(2 * tp + errors, 1) + share * (n - errors) / n
+    return objective
+
+
+def tune_thresholds(
+    raw: np.ndarray, truth: np.ndarray, counted: np.ndarray, rule: ThresholdRule = "tuned"
+) -> np.ndarray:
     """Return the threshold of each AU, (A,) float64, tuned on its counted cells; DEFAULT for an AU without any.
 
     Args:
         raw: (n, A) float, NaN in a video without a face.
         truth: (n, A) bool.
         counted: (n, A) bool, whether there is a label.
+        rule: see `tune_threshold`.
     """
-    return np.array([tune_threshold(x[use], y[use]) for x, y, use in zip(raw.T, truth.T, counted.T)])
+    return np.array([tune_threshold(x[use], y[use], rule) for x, y, use in zip(raw.T, truth.T, counted.T)])
 
 
-def tune_held_out(raw: np.ndarray, truth: np.ndarray, counted: np.ndarray, fold: np.ndarray) -> np.ndarray:
+def tune_held_out(
+    raw: np.ndarray, truth: np.ndarray, counted: np.ndarray, fold: np.ndarray, rule: ThresholdRule = "tuned"
+) -> np.ndarray:
     """Return each frame's thresholds, tuned on the frames of the other folds: (n, A); on all frames if there is only one fold.
 
     They are used to calibrate the confidence on decisions that are independent of the labels that thresholds were tuned on.
 
     Args:
-        raw, truth, counted: see `tune_thresholds`.
+        raw, truth, counted, rule: see `tune_thresholds`.
         fold: (n,) int, the calibration fold of each frame; the people of `select` have folds of their own.
     """
     thresholds = np.empty(truth.shape)
     for held_out in (folds := np.unique(fold)):
         others = fold != held_out if len(folds) > 1 else fold == held_out
-        thresholds[fold == held_out] = tune_thresholds(raw[others], truth[others], counted[others])
+        thresholds[fold == held_out] = tune_thresholds(raw[others], truth[others], counted[others], rule)
     return thresholds
 
 
 def tune_in_resamples(
-    raw: np.ndarray, truth: np.ndarray, person: np.ndarray, weights: np.ndarray
+    raw: np.ndarray, truth: np.ndarray, person: np.ndarray, weights: np.ndarray, rule: ThresholdRule = "tuned"
 ) -> tuple[np.ndarray, np.ndarray]:
     """Tune one AU's threshold in every resample of the people, as `tune_threshold` does on the frames drawn.
 
@@ -77,10 +94,11 @@ def tune_in_resamples(
         truth: (n,) bool.
         person: (n,) int, 0..P-1.
         weights: (B, P) float64, how often each person was drawn.
+        rule: tuned or tuned_f1.
 
     Returns:
         thresholds: (B,) float64, DEFAULT where no frame has an output.
-        scores: (B,) float64, 1/2 (F1 + accuracy) there, NaN in a resample without a frame.
+        scores: (B,) float64, 1/2 (F1 + accuracy) there with either rule, NaN in a resample without a frame.
     """
     people = weights.shape[1]
     known = np.isfinite(raw)
@@ -94,7 +112,7 @@ def tune_in_resamples(
     beside = _neighbours(raw[known], person[known], cuts, people)
     size = max(1, _CELLS // len(cuts))
     parts = [
-        _best_cuts(own @ tp, own @ fp, own, beside)
+        _best_cuts((own @ tp, own @ fp), own, beside, rule)
         for own in (weights[start : start + size] for start in range(0, len(weights), size))
     ]
     thresholds, scores = (np.concatenate(values) for values in zip(*parts))
@@ -102,20 +120,22 @@ def tune_in_resamples(
 
 
 def _best_cuts(
-    tp: np.ndarray, fp: np.ndarray, weights: np.ndarray, beside: tuple[np.ndarray, np.ndarray]
+    counts: tuple[np.ndarray, np.ndarray],
+    weights: np.ndarray,
+    beside: tuple[np.ndarray, np.ndarray],
+    rule: ThresholdRule,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the best threshold of each of B resamples and its score.
 
     Args:
-        tp, fp: (B, 1 + J), the active and the inactive frames of a resample in all, then those at or above each cut.
+        counts: the active and the inactive frames of a resample in all, then those at or above each cut: (B, 1 + J) each.
         weights: (B, P).
         beside: the nearest output of each person below each cut, and at or above it: (P, J) each, -inf or inf without any.
     """
-    active, inactive, tp, fp = tp[:, :1], fp[:, :1], tp[:, 1:], fp[:, 1:]
-    right, wrong = tp + inactive - fp, active - tp + fp
-    score = 0.5 * (2 * tp / np.maximum(2 * tp + wrong, 1) + right / np.maximum(active + inactive, 1))
-    best = score.max(axis=1)
-    draw, cut = np.nonzero(score >= best[:, None] - 1e-12)
+    (active, tp), (inactive, fp) = ((side[:, :1], side[:, 1:]) for side in counts)
+    errors, n = active - tp + fp, np.maximum(active + inactive, 1)
+    objective = _objective(tp, errors, n, rule)
+    draw, cut = np.nonzero(objective >= objective.max(axis=1, keepdims=True) - 1e-12)
     drawn = weights[draw] > 0
     below = np.where(drawn, beside[0].T[cut], -np.inf).max(axis=1)
     above = np.where(drawn, beside[1].T[cut], np.inf).min(axis=1)
@@ -126,7 +146,9 @@ def _best_cuts(
     middle = (lower + upper) / 2
     order = np.lexsort((np.abs(middle - DEFAULT), lower - upper, draw))
     _, first = np.unique(draw[order], return_index=True)
-    return middle[order[first]], np.where((active + inactive)[:, 0] > 0, best, np.nan)
+    chosen = order[first]
+    score = _objective(tp, errors, n, "tuned")[np.arange(len(weights)), cut[chosen]]
+    return middle[chosen], np.where((active + inactive)[:, 0] > 0, score, np.nan)
 
 
 def _neighbours(raw: np.ndarray, person: np.ndarray, cuts: np.ndarray, people: int) -> tuple[np.ndarray, np.ndarray]:
