@@ -2,7 +2,7 @@
 
     python benchmarks/features.py [--json PATH]
 
-Videos have random lengths, few are long, 4 % of their frames lack a face; the settings are those of
+Two routes are computed: `raw`, and `columns`, which has all columns. Videos have random lengths, few are long, 4 % of their frames lack a face; the settings are those of
 params/affwild2.yaml, and the files are written. The reference computes the same columns from docs/method.md, frame by
 frame, all AUs at once in numpy, with what belongs to the whole video computed once; it takes a sample of frames of
 short and long videos, on one core.
@@ -21,8 +21,10 @@ from harness import Row, main, make_frames, run_in_child
 
 from aupair.aus import AFFWILD2
 from aupair.data.frames import Frames
-from aupair.mapping.extractor import CDF_POINTS, Statistics, columns
+from aupair.mapping.columns import columns
+from aupair.mapping.extractor import Extractor
 from aupair.mapping.features import open_features, write_features
+from aupair.mapping.statistics import CDF_POINTS, Statistics
 from aupair.params import ExtractFeatures
 
 VIDEOS, ROWS = 540, 2_600_000
@@ -31,8 +33,8 @@ SAMPLED_VIDEOS, SAMPLED_FRAMES = 24, 40
 BINS = 16
 
 
-def generate() -> tuple[Frames, np.ndarray, np.ndarray]:
-    """Return frames, y_hat and sigma, (N, A) float32 each."""
+def generate() -> tuple[Frames, np.ndarray, np.ndarray, np.ndarray]:
+    """Return frames, y_hat and sigma, (N, A) float32 each, and quality signals, (N, 3) float32."""
     rng = np.random.default_rng(0)
     labels = [np.zeros((int(length), len(AFFWILD2)), np.int8) for length in draw_lengths(VIDEOS, ROWS, rng)]
     frames = make_frames(labels, np.zeros(VIDEOS, np.int8), rng=rng)
@@ -40,7 +42,12 @@ def generate() -> tuple[Frames, np.ndarray, np.ndarray]:
     np.exp(0.5 * sigma - 1, out=sigma)
     for values in (y_hat, sigma):
         values[~frames.ok] = np.nan
-    return frames, y_hat, sigma
+    return frames, y_hat, sigma, sigma[:, :3].copy()
+
+
+def load_settings() -> ExtractFeatures:
+    """Load the settings without a smoother, so that there are the routes `raw` and `columns`."""
+    return load_affwild2_params(["extract_features.smoother=none", "extract_features.compare=[]"]).extract_features
 
 
 def write(folder: Path) -> tuple[float, float]:
@@ -51,7 +58,7 @@ def write(folder: Path) -> tuple[float, float]:
     """
     data = generate()
     start = time.perf_counter()
-    write_features(folder, *data, load_affwild2_params().extract_features)
+    write_features(folder, *data, load_settings())
     return time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
 
 
@@ -120,10 +127,13 @@ def run_reference(folder: Path) -> tuple[float, float]:
     Returns:
         seconds for all frames, scaled by length; the largest difference.
     """
-    frames, y_hat, sigma = generate()
-    params = load_affwild2_params().extract_features
-    statistics, features = Statistics.load(folder / "statistics.safetensors"), open_features(folder, frames)
-    names = [name for name, _ in columns(params)]
+    frames, y_hat, sigma, _ = generate()
+    params = load_settings()
+    statistics, features = (
+        Extractor.load(folder, params).statistics["columns"],
+        open_features(folder, frames)["columns"],
+    )
+    names = [name for name, _ in columns(params, True)]
     slices = frames.slices()
     lengths = np.array([rows.stop - rows.start for rows in slices])
     sampled = np.argsort(lengths)[np.linspace(0, VIDEOS - 1, SAMPLED_VIDEOS).round().astype(int)]
@@ -157,7 +167,7 @@ def measure() -> list[Row]:
         memory += workers * worker_memory
         print(f"{ours:.1f} s, {memory:.2f} GiB; now the loop", flush=True)
         reference, difference = run_reference(folder)
-        size = (folder / "features.npy").stat().st_size / 1e9
+        size = sum(path.stat().st_size for path in (folder / "routes").iterdir()) / 1e9
     count = SAMPLED_VIDEOS * SAMPLED_FRAMES
     return [Row(
         "G for 12 AUs, 2.6 million frames, 540 videos",

@@ -41,7 +41,7 @@ from harness import HEADINGS, Row, format_row, markdown_table, read_commit  # no
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
 from aupair.aus import AFFWILD2  # noqa: E402
-from aupair.mapping.extractor import columns  # noqa: E402
+from aupair.mapping.columns import columns  # noqa: E402
 from aupair.mapping.fit import make_mapping_optimiser, take_mapping_step  # noqa: E402
 from aupair.mapping.networks import MappingNetworks  # noqa: E402
 from aupair.params import load_params  # noqa: E402
@@ -177,12 +177,12 @@ def measure_scoring(bench: Bench) -> None:
 
 def measure_mapping(bench: Bench) -> None:
     """Measure a step of the mapping against the least time in which Adam can move 28 bytes for each weight."""
-    params, features = bench.params.train_mapping, len(columns(bench.params.extract_features))
+    params, features = bench.params.train_mapping, len(columns(bench.params.extract_features, False))
     center = torch.zeros(len(AFFWILD2), features)
-    networks = MappingNetworks(torch.ones(features), center, center + 1, params.width, params.dropout).to(bench.device)
+    networks = MappingNetworks(center, center + 1, params.width, params.dropout, seeds=params.seeds).to(bench.device)
     optimiser = make_mapping_optimiser(networks, params)
-    x = torch.randn(len(AFFWILD2), params.batch, features, device=bench.device)
-    y = (torch.rand(len(AFFWILD2), params.batch, device=bench.device) < 0.3).float()
+    x = torch.randn(params.seeds, len(AFFWILD2), params.batch, features, device=bench.device)
+    y = (torch.rand(params.seeds, len(AFFWILD2), params.batch, device=bench.device) < 0.3).float()
     bench.reset()
     losses = [take_mapping_step(networks, optimiser, x, y) for _ in range(3)]
     bench.reset_memory()
@@ -192,7 +192,7 @@ def measure_mapping(bench: Bench) -> None:
     weights, copy = sum(p.numel() for p in networks.parameters()), bench.figures["copy_tb_s"]
     least = 28 * weights / copy / 1e9
     bench.rows.append(Row(
-        f"a step of the mapping, {2 * len(AFFWILD2)} networks of {params.width}", f"{ms:.1f} ms, {bench.peak_memory():.1f} GiB",
+        f"a step of the mapping, {params.seeds * len(AFFWILD2)} networks of {params.width}", f"{ms:.1f} ms, {bench.peak_memory():.1f} GiB",
         f"{least:.1f} ms: 28 B for each of {weights / 1e6:.0f} million weights at {copy:.2f} TB/s",
         least / ms, "none", True, f"its loss goes from {losses[0]:.3f} to {losses[-1]:.3f} on one batch",
     ))  # fmt: skip

@@ -1,8 +1,8 @@
-"""How much faster is it to fit the mapping's 24 networks in one batched pass than one after another with torch's layers?
+"""How much faster is it to fit a route's networks in one batched pass than one after another with torch's layers?
 
-Both see the same draws in the same order, start from the same weights, and take an epoch of AdamW steps on one thread.
+There are some for each AU (`train_mapping.seeds`), which here all see the same draws. Both see the same draws in the same order, start from the same weights, and take an epoch of AdamW steps on one thread.
 Torch's layers are nn.Dropout and AdamW with its defaults. Ours draws masks in another way and fuses the steps: the
-ratio to 24 networks that do the same is given as well.
+ratio to separate networks that do the same is given as well.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from harness import Row, main, time_in_turn
 from torch import Tensor, nn
 
 from aupair.aus import AFFWILD2
-from aupair.mapping.extractor import columns
+from aupair.mapping.columns import columns
 from aupair.mapping.fit import make_mapping_optimiser, take_mapping_step
 from aupair.mapping.networks import MappingNetworks, dropout
 from aupair.params import Params, TrainMapping, load_params
@@ -30,25 +30,24 @@ LARGE_WIDTH = 512
 
 @dataclass(frozen=True)
 class Draws:
-    """An epoch of draws: x (A, n, F), y (A, n); the columns that need no uncertainty, (F,) bool."""
+    """An epoch of draws: x (A, n, F), y (A, n)."""
 
     x: Tensor
     y: Tensor
-    plain: Tensor
 
     def build_networks(self, params: TrainMapping) -> MappingNetworks:
         """Build the batched networks, always with the same weights."""
         torch.manual_seed(1)
-        center = torch.zeros(len(AFFWILD2), len(self.plain))
-        return MappingNetworks(self.plain, center, center + 1, params.width, params.dropout).to(self.x.dtype)
+        center = torch.zeros(len(AFFWILD2), self.x.shape[2])
+        networks = MappingNetworks(center, center + 1, params.width, params.dropout, seeds=params.seeds)
+        return networks.to(self.x.dtype)
 
 
 def draw_data(params: Params, count: int) -> Draws:
     """Draw standardised features of which the first determines the level, with noise."""
     torch.manual_seed(0)
-    plain = torch.tensor([group == "plain" for _, group in columns(params.extract_features)])
-    x = torch.randn(len(AFFWILD2), count, len(plain))
-    return Draws(x, (x[..., 0] + 0.3 * torch.randn(len(AFFWILD2), count) > 0).float(), plain)
+    x = torch.randn(len(AFFWILD2), count, len(columns(params.extract_features, False)))
+    return Draws(x, (x[..., 0] + 0.3 * torch.randn(len(AFFWILD2), count) > 0).float())
 
 
 def measure() -> list[Row]:
@@ -58,21 +57,25 @@ def measure() -> list[Row]:
     demo = params.train_mapping
     large = demo.model_copy(update={"width": LARGE_WIDTH})
     return [
-        compare(draw_data(params, demo.draws), demo, f"the mapping's 24 networks, an epoch of {demo.draws} draws"),
+        compare(
+            draw_data(params, demo.draws),
+            demo,
+            f"a route's {demo.seeds * len(AFFWILD2)} networks, an epoch of {demo.draws} draws",
+        ),
         compare(draw_data(params, 512), large, "the same, 512 draws"),
     ]
 
 
 def compare(data: Draws, params: TrainMapping, question: str) -> Row:
     """Compare the results and the times of both."""
-    same = check_same(Draws(data.x.double(), data.y.double(), data.plain), params.model_copy(update={"dropout": 0.0}))
+    same = check_same(Draws(data.x.double(), data.y.double()), params.model_copy(update={"dropout": 0.0}))
     ours, reference = time_in_turn(lambda: fit_batched(data, params), lambda: fit_separately(data, params))
     again, alike = time_in_turn(lambda: fit_batched(data, params), lambda: fit_separately(data, params, alike=True))
     ratio = reference / ours
     return Row(
         question=f"{question}, {params.width} wide", ours=f"{ours:.2f} s", reference=f"one after another: {reference:.2f} s",
         ratio=ratio, goal=f"{GOAL:g} x", met=ratio >= GOAL,
-        same=f"{same}; {alike / again:.2f} x where the 24 have our masks and fused steps",
+        same=f"{same}; {alike / again:.2f} x where they have our masks and fused steps",
     )  # fmt: skip
 
 
@@ -91,13 +94,14 @@ def fit_separately(data: Draws, params: TrainMapping, alike: bool = False) -> tu
         alike: draw masks and fuse steps as ours.
     """
     batched = data.build_networks(params)
-    models = [copy_network(batched, k, OurDropout if alike else nn.Dropout) for k in range(2 * len(AFFWILD2))]
+    models = [
+        copy_network(batched, k, OurDropout if alike else nn.Dropout) for k in range(params.seeds * len(AFFWILD2))
+    ]
     losses: list[list[float]] = []
     for k, model in enumerate(models):
         rate, decay = params.learning_rate, params.weight_decay
         optimiser = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=decay, fused=alike or None)
         x, y = data.x[k % len(AFFWILD2)], data.y[k % len(AFFWILD2)]
-        x = x * data.plain if k >= len(AFFWILD2) else x
         losses.append([])
         for x_batch, y_batch in zip(x.split(params.batch), y.split(params.batch)):
             loss = (model(x_batch)[:, 0] - y_batch).abs().mean()
@@ -117,7 +121,7 @@ class OurDropout(nn.Dropout):
 
 
 def copy_network(networks: MappingNetworks, k: int, dropout_layer: type[nn.Dropout]) -> nn.Sequential:
-    """Copy one of the 24 networks into torch's own layers."""
+    """Copy one of the batched networks into torch's own layers."""
     layers: list[nn.Module] = []
     for layer in networks.layers:
         linear = nn.Linear(layer.weight.shape[1], layer.weight.shape[2], dtype=layer.weight.dtype)

@@ -50,13 +50,16 @@ def draw_noise() -> list[np.ndarray]:
 
 def build_recognizer(params: Params, folder: Path) -> BundleRecognizer:
     """Build a recognizer of the demo's shape with random weights."""
-    from torch import ones, tensor
+    from torch import ones
 
     from aupair.evaluation.confidence import Confidence
     from aupair.evaluation.selection import Selection
-    from aupair.mapping.extractor import Statistics, columns
-    from aupair.mapping.fit import Mapping
+    from aupair.mapping.columns import columns
+    from aupair.mapping.extractor import Extractor
+    from aupair.mapping.model import Mapping
     from aupair.mapping.networks import MappingNetworks
+    from aupair.mapping.smoother import Noise
+    from aupair.mapping.statistics import Statistics
     from aupair.ranking.ensemble import Member
     from aupair.ranking.networks import build_factors, build_network
     from aupair.ranking.pseudo_intensity import PseudoIntensity
@@ -72,14 +75,15 @@ def build_recognizer(params: Params, folder: Path) -> BundleRecognizer:
     save_f(folder / "f", trained, params, size, AFFWILD2)
     save_h(folder / "h", Uncertainty({"final": h}, no_frames, []), params, size, AFFWILD2)
     rng = np.random.default_rng(0)
-    plain = tensor([group == "plain" for _, group in columns(params.extract_features)])
-    scale = ones(aus, len(plain))
-    networks = MappingNetworks(plain, 0 * scale, scale, params.train_mapping.width, 0.0)
+    features, mapping = params.extract_features, params.train_mapping
+    scale = ones(aus, len(columns(features, False)))
+    routes = ("raw", features.deciding)
+    networks = {r: MappingNetworks(0 * scale, scale, mapping.width, 0.0, seeds=mapping.seeds) for r in routes}
     confidence = Confidence(rng.normal(size=(aus, 5)))
-    y_hat, sigma = rng.normal(size=(999, aus)).astype("f4"), rng.lognormal(size=(999, aus)).astype("f4")
+    statistics = dict.fromkeys(routes, Statistics.from_fit_frames(rng.normal(size=(999, aus)).astype("f4")))
+    extractor = Extractor(features, {features.deciding: Noise(0.1, 2.0, (1.0,) * aus)}, statistics=statistics)
     return BundleRecognizer(
-        Scorer([folder / "f"], folder / "h", [Member(0, "final")], "cpu"), Statistics.from_fit_frames(y_hat, sigma),
-        Mapping(networks, AFFWILD2),
+        Scorer([folder / "f"], folder / "h", [Member(0, "final")], "cpu"), extractor, Mapping(networks, AFFWILD2),
         Selection(AFFWILD2, rng.random(aus) < 0.5, np.full(aus, 0.5), confidence), params,
     )  # fmt: skip
 
@@ -94,7 +98,7 @@ def predict(source: Path, out: Path, substitutes: bool) -> tuple[float, int]:
         recognizer = build_recognizer(params, Path(folder))
     if substitutes:
         video.iter_faces = whole_frames
-        parts = recognizer.statistics, recognizer.mapping, recognizer.selection
+        parts = recognizer.extractor, recognizer.mapping, recognizer.selection
         recognizer = BundleRecognizer(score_by_pixels, *parts, params)
     next(video.iter_faces(source, params.preprocess_faces))  # loads its models
     start = time.perf_counter()

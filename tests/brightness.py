@@ -1,6 +1,6 @@
 """A recognizer that takes the brightness of a face for its pseudo-intensity."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ from aupair.faces.decode import read_frames
 from aupair.faces.row import FaceRow
 from aupair.inference.predictions import VideoScores
 from aupair.inference.recognizer import Arrays, BundleRecognizer
-from aupair.mapping.extractor import Statistics
+from aupair.mapping.extractor import Extractor
+from aupair.mapping.statistics import Statistics
 from aupair.params import parse_params
 
 A = len(AFFWILD2)
@@ -43,7 +44,9 @@ def make_recognizer(
 
     Args:
         top: the brightness that is scaled to 1; 0 is scaled to -1.
-        mapping: by default the scaled brightness with uncertainty, and the negative of it without.
+        params: without a smoother.
+        mapping: features of all columns -> outputs with uncertainty and without; by default the scaled brightness, and
+            the negative of it.
         uses: (A,) bool, the AU is decided with uncertainty; None: each is.
     """
     ones = np.ones(A, np.float32)
@@ -51,4 +54,11 @@ def make_recognizer(
     quantiles = np.broadcast_to(np.linspace(0.5, 1, 101)[:, None, None], (101, 2, A))
     confidence = Confidence(np.tile([0.0, 1.0, 0.0, 0.0, 0.0], (A, 1)), quantiles)
     selection = Selection(AFFWILD2, np.ones(A, bool) if uses is None else uses, np.full(A, 0.5), confidence)
-    return BundleRecognizer(scorer, statistics, mapping, selection, parse_params(params))
+    section = params.get("extract_features", {}) | {"smoother": "none"}
+    parsed = parse_params(params | {"extract_features": section})
+    extractor = Extractor(parsed.extract_features, statistics={"columns": statistics})
+
+    def map_routes(features: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return dict(zip(("columns", "raw"), mapping(features["columns"])))
+
+    return BundleRecognizer(scorer, extractor, map_routes, selection, parsed)

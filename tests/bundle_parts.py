@@ -51,9 +51,12 @@ def write_parts(
 
 def write_real_parts(work: Path, aus: tuple[str, ...], params: Params) -> Parts:
     """Write parts with small networks of random weights."""
-    from aupair.mapping.extractor import Statistics, columns
-    from aupair.mapping.fit import Mapping
+    from aupair.mapping.columns import columns
+    from aupair.mapping.extractor import Extractor
+    from aupair.mapping.model import Mapping
     from aupair.mapping.networks import MappingNetworks
+    from aupair.mapping.smoother import Noise
+    from aupair.mapping.statistics import Statistics
     from aupair.ranking.networks import build_network
     from aupair.ranking.pseudo_intensity import PseudoIntensity
     from aupair.ranking.scores import save_f, save_h
@@ -65,13 +68,16 @@ def write_real_parts(work: Path, aus: tuple[str, ...], params: Params) -> Parts:
     trained = PseudoIntensity({"final": f}, {"final": 0 * ones}, {"final": ones}, {"final": no_frames}, [], 0.5)
     save_f(parts.f[0], trained, params, size, aus)
     save_h(parts.h, Uncertainty({"final": Sigma(h, ones, 0.05)}, no_frames, []), params, size, aus)
-    plain = torch.tensor([group == "plain" for _, group in columns(params.extract_features)])
-    scale = torch.ones(count, len(plain))
-    Mapping(MappingNetworks(plain, 0 * scale, scale, params.train_mapping.width, 0.0), aus).save(parts.mapping, [])
+    section, routes = params.extract_features, dict.fromkeys(("raw", params.extract_features.deciding))
+    networks = {}
+    for route in routes:
+        scale = torch.ones(count, len(columns(section, route == "columns")))
+        networks[route] = MappingNetworks(0 * scale, scale, params.train_mapping.width, 0.0)
+    Mapping(networks, aus).save(parts.mapping, [])
     y_hat, sigma = rng.normal(size=(99, count)), rng.lognormal(size=(99, count))
-    Statistics.from_fit_frames(y_hat.astype(np.float32), sigma.astype(np.float32)).save(
-        parts.features / "statistics.safetensors"
-    )
+    statistics = Statistics.from_fit_frames(y_hat.astype(np.float32), sigma.astype(np.float32))
+    noises = {route: Noise(0.1, 0.0, (1.0,) * count) for route in routes if route not in ("raw", "columns")}
+    Extractor(section, noises, statistics=dict.fromkeys(routes, statistics)).save(parts.features)
     confidence = Confidence(rng.normal(size=(count, len(TERMS))), *_uniform_quantiles(count))
     tree = store.read_json(parts.selection) | confidence.risks_to_json()
     store.write_json(parts.selection, tree | {au: {**tree[au], **confidence.au_to_json(k)} for k, au in enumerate(aus)})

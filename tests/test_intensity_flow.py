@@ -92,10 +92,11 @@ def test_a_mapping_learns_the_order_of_levels(loss: str) -> None:
     labels = rng.choice(6, (size, len(AFFWILD2)), p=[0.6, 0.15, 0.1, 0.05, 0.05, 0.05]).astype(np.int8)
     frames = make_frames([0, 0, 0, 0, 1, 1, 2, 2], labels)
     values = np.tanh(labels[..., None] / 3) + rng.normal(0, 0.02, (size, len(AFFWILD2), 2))
-    features = Features(values.astype(np.float32), np.array([True, False]))
-    settings = TrainMapping(loss=loss, width=16, dropout=0.0, learning_rate=0.01, draws=512, epochs=20, device="cpu")
+    features = {"raw": Features(values.astype(np.float32))}
+    numbers = {"width": 16, "dropout": 0.0, "learning_rate": 0.01, "draws": 512, "epochs": 20, "seeds": 2}
+    settings = TrainMapping(loss=loss, **numbers, device="cpu")
     mapping, _ = fit_mappings(frames, features, 6, settings, 0)
-    for raw in mapping.map_all(features):
+    for raw in mapping.map_all(features).values():
         means = [
             [raw[frames.of_split("validation") & (labels[:, au] == k), au].mean() for k in range(6)] for au in range(12)
         ]

@@ -27,6 +27,7 @@ from aupair.training_params import RankPairs, TrainPseudoIntensity, TrainUncerta
 
 Percent = Annotated[float, Field(ge=0, le=100)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Route = Literal["constant", "columns", "sigma", "quality", "both"]
 
 
 class CheckData(Record):
@@ -99,7 +100,7 @@ class _ExtractFeatures(Record):
 
 
 class DistributionFeatures(_ExtractFeatures):
-    """Settings of extract-features: the distribution of y_hat and sigma over the video and over windows."""
+    """Settings of extract-features: the distribution of y_hat, smoothed or not, over the video and over windows."""
 
     kind: Literal["distribution"] = "distribution"
     percentiles: tuple[Percent, ...] = (0.0, 10.0, 20.0)
@@ -115,7 +116,12 @@ class DistributionFeatures(_ExtractFeatures):
     context_points: Annotated[int, Field(ge=0)] = 20
     """number of neighbours in each direction, evenly spaced in time"""
     certainty: Literal["quantile", "min_max"] = "quantile"
-    """quantile: 1 - the rank of log sigma within fit; min_max: the authors' 1 - sigma / sigma_max"""
+    """of the columns of uncertainty; quantile: 1 - the rank of log sigma within fit; min_max: the authors' 1 - sigma / sigma_max"""
+    smoother: Literal["none", "constant", "sigma", "quality", "both"] = "both"
+    """the noise of y_hat by which it is smoothed before G, for the mapping with uncertainty: both is sigma and the
+    disagreement of the two landmark passes; none: no smoother, and columns of uncertainty in G, as in the paper"""
+    compare: tuple[Route, ...] = ("constant", "columns", "sigma")
+    """further ways of the uncertainty into a mapping, which are trained as rows of the tables and decide nothing"""
 
     @field_validator("thresholds")
     @classmethod
@@ -125,11 +131,31 @@ class DistributionFeatures(_ExtractFeatures):
             raise ValueError("ascending thresholds")
         return thresholds
 
+    @property
+    def deciding(self) -> str:
+        """Return the route of the mapping with uncertainty; see `aupair.mapping.extractor`."""
+        return "columns" if self.smoother == "none" else self.smoother
+
+    @property
+    def routes(self) -> tuple[str, ...]:
+        """Return all routes, each once: those that decide without and with uncertainty, then those to compare with."""
+        return tuple(dict.fromkeys(("raw", self.deciding, *self.compare)))
+
 
 class HistogramFeatures(_ExtractFeatures):
     """Settings of extract-features: the authors' features of 2020, without uncertainty."""
 
     kind: Literal["histogram"] = "histogram"
+
+    @property
+    def deciding(self) -> str:
+        """Return the route of both mappings."""
+        return "raw"
+
+    @property
+    def routes(self) -> tuple[str, ...]:
+        """Return the only route."""
+        return ("raw",)
 
 
 ExtractFeatures = Annotated[
@@ -139,7 +165,7 @@ ExtractFeatures = Annotated[
 
 
 class TrainMapping(Record):
-    """Settings of train-mapping: two fully connected networks for each AU, from features to levels."""
+    """Settings of train-mapping: fully connected networks for each AU and route, from features to levels."""
 
     loss: Literal["l1", "cross_entropy"] = "l1"
     """l1: the level, as in the paper; cross_entropy: a class for each level, as in 2020"""
@@ -151,6 +177,8 @@ class TrainMapping(Record):
     """frames drawn for each AU and epoch, balanced over levels, then videos"""
     epochs: Positive = 10
     batch: Positive = 32
+    seeds: Positive = 5
+    """networks for each AU and route, each trained from its own start on its own draws; their mean is the mapping"""
     device: str = "auto"
 
 

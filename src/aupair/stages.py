@@ -120,21 +120,23 @@ def train_uncertainty(
 def extract_features(
     *, labels: Path, faces: Path, f: Sequence[Path], h: Path, features: Path, params: Params, log: Log = SILENT
 ) -> None:
-    """Compute the features of every frame from y_hat and sigma of its video, and the statistics that scale them."""
+    """Fit the smoothers and the statistics that scale y_hat, and compute the features of every frame on each route."""
     from aupair.data.frames import load_frames
+    from aupair.data.quality import load_quality
     from aupair.mapping.features import write_features
     from aupair.ranking.ensemble import load_ensemble
     from aupair.ranking.scores import read_sigma
 
     frames = load_frames(labels, faces)
     y_hat = load_ensemble(f, len(frames), params.ensemble).y_hat
-    write_features(features, frames, y_hat, read_sigma(h, len(frames)), params.extract_features, log)
+    sigma, quality = read_sigma(h, len(frames)), load_quality(faces, frames)
+    write_features(features, frames, y_hat, sigma, quality, params.extract_features, log)
 
 
 def train_mapping(
     *, labels: Path, faces: Path, features: Path, mapping: Path, params: Params, log: Log = SILENT
 ) -> None:
-    """Fit two mappings for each AU, with and without uncertainty, from features to levels."""
+    """Fit a mapping from features to levels on each route."""
     from aupair.data.frames import load_frames
     from aupair.mapping.features import open_features
     from aupair.mapping.fit import fit_mappings

@@ -8,7 +8,7 @@ import pytest
 from aupair import store
 from aupair.aus import AFFWILD2
 from aupair.evaluation.cost import cost_of, cost_of_files
-from aupair.mapping.extractor import columns
+from aupair.mapping.columns import columns
 from aupair.params import Params, parse_params
 from aupair.stage import ARTIFACTS
 
@@ -24,7 +24,7 @@ def settings(sharing: str = "shared", kind: str = "network", **more: Any) -> Par
         "preprocess_faces": {"size": 64},
         "train_pseudo_intensity": {"network": network | {"sharing": sharing}},
         "train_uncertainty": {"kind": kind, **own},
-        "train_mapping": {"width": 10},
+        "train_mapping": {"width": 10, "seeds": 2},
     }
     return parse_params(tree | more)
 
@@ -57,15 +57,22 @@ def test_f_and_a_network_for_h_are_two_passes() -> None:
     assert cost["parts"]["h"]["gmac_per_frame"] == macs / 1e9
 
 
-def test_the_mapping_decides_twice_for_each_au() -> None:
-    params = settings()
-    features = len(columns(params.extract_features))
-    layers = ((features, 10), (10, 10), (10, 1))
+@pytest.mark.parametrize("smoother", ["both", "none"])
+def test_the_mapping_decides_twice_for_each_au_with_two_networks_each_time(smoother: str) -> None:
+    more = {"extract_features": {"smoother": smoother}}
+    params = settings(**more)
+    parameters, macs = 0, 0
+    for uncertainty in (False, smoother == "none"):
+        features = len(columns(params.extract_features, uncertainty))
+        layers = ((features, 10), (10, 10), (10, 1))
+        parameters += 24 * sum((a + 1) * b for a, b in layers)
+        macs += 24 * sum(a * b for a, b in layers)
     part = cost_of(params, 12)["parts"]["mapping"]
-    assert part["parameters"] == 24 * sum((a + 1) * b for a, b in layers)
-    assert part["gmac_per_frame"] == pytest.approx(24 * sum(a * b for a, b in layers) / 1e9)
-    classes = cost_of(settings(train_mapping={"width": 10, "loss": "cross_entropy"}, target="intensity"), 12)
-    assert classes["parts"]["mapping"]["parameters"] == part["parameters"] + 24 * 5 * 11, "six levels instead of one"
+    assert part["parameters"] == parameters
+    assert part["gmac_per_frame"] == pytest.approx(macs / 1e9)
+    classes = {"width": 10, "seeds": 2, "loss": "cross_entropy"}
+    six = cost_of(settings(train_mapping=classes, target="intensity", **more), 12)["parts"]["mapping"]
+    assert six["parameters"] == parameters + 48 * 5 * 11, "six levels instead of one"
 
 
 def test_a_network_for_each_au_costs_twelve_trunks() -> None:
@@ -117,8 +124,8 @@ def test_files_cost_what_their_settings_do_and_hold_as_many_numbers(finished: Pa
     places = {name: finished / ARTIFACTS[name].format(trial=0) for name in ("f", "h", "mapping")}
     cost = cost_of_files(**places)
     assert cost == cost_of(tiny, 12)
-    buffers = ("running_", "num_batches", "center", "scale", "mask")
-    for name, file in (("f", "final"), ("h", "final"), ("mapping", "mapping")):
-        arrays = store.read_arrays(places[name] / f"{file}.safetensors")
-        learned = sum(array.size for key, array in arrays.items() if not any(word in key for word in buffers))
+    buffers = ("running_", "num_batches", "center", "scale")
+    for name, files in (("f", ["final"]), ("h", ["final"]), ("mapping", ["raw", "both"])):
+        arrays = [item for file in files for item in store.read_arrays(places[name] / f"{file}.safetensors").items()]
+        learned = sum(array.size for key, array in arrays if not any(word in key for word in buffers))
         assert cost["parts"][name]["parameters"] == learned, name

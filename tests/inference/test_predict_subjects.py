@@ -8,7 +8,8 @@ import pytest
 from aupair.errors import DataError, ParamsError
 from aupair.inference.predict import predict_videos
 from aupair.inference.predictions import VideoScores
-from aupair.mapping.extractor import columns, pool_clips
+from aupair.mapping.columns import columns, pool_clips
+from aupair.mapping.extractor import RouteValues
 from aupair.params import parse_params
 from brightness import A, WholeFrames, make_recognizer
 from conftest import rows_of
@@ -20,7 +21,7 @@ DARK, BRIGHT = 40, 200
 def recognizer(neutral: str = "person", batch: int = 4) -> WholeFrames:
     """Active where the brightness is .5 above its neutral, the lowest of the video or of the person."""
     section = {"neutral": neutral, "batch": batch, "percentiles": [0], "context_points": 0}
-    names = [name for name, _ in columns(parse_params({"extract_features": section}).extract_features)]
+    names = [name for name, _ in columns(parse_params({"extract_features": section}).extract_features, True)]
     own, low = names.index("own.y"), names.index(f"{neutral}.p0")
     made = make_recognizer(
         {"extract_features": section}, 256, lambda features: (features[:, :, own] - features[:, :, low],) * 2
@@ -98,8 +99,9 @@ def test_a_person_is_scored_before_anything_of_them_is_decided_and_no_image_is_k
             assert sum(values.nbytes for values in vars(scores).values() if isinstance(values, np.ndarray)) < 200 * 8
             return scores
 
-        def decide_video(self, scores: VideoScores, pool: tuple[np.ndarray, np.ndarray] | None = None) -> object:
-            order.append(f"decide {len(scores.time)} of {len(scores.time) if pool is None else len(pool[0])}")
+        def decide_video(self, scores: VideoScores, pool: list[RouteValues] | None = None) -> object:
+            pooled = len(scores.time) if pool is None else sum(len(clip.time) for clip in pool)
+            order.append(f"decide {len(scores.time)} of {pooled}")
             return super().decide_video(scores, pool)
 
     people = listed(tmp_path / "people.csv", "held,anna", "calm,anna")
@@ -108,12 +110,14 @@ def test_a_person_is_scored_before_anything_of_them_is_decided_and_no_image_is_k
 
 
 def test_only_frames_with_a_face_are_pooled(clips: list[Path]) -> None:
-    one, two = (recognizer().score_video(clip) for clip in clips[:2])
-    one.y_hat[2], one.sigma[2] = np.nan, np.nan
-    y_hat, sigma = pool_clips([(one.y_hat, one.sigma), (two.y_hat, two.sigma)])
-    assert len(y_hat) == len(sigma) == 10
-    assert np.isfinite(y_hat).all()
-    assert pool_clips([(one.y_hat * np.nan, one.sigma)])[0].shape == (0, A)
+    scored = [recognizer().score_video(clip) for clip in clips[:2]]
+    scored[0].y_hat[2], scored[0].sigma[2] = np.nan, np.nan
+    one, two = (clip.scores("columns") for clip in recognizer().smooth(scored))
+    pool = pool_clips([one, two])
+    assert pool.sigma is not None
+    assert len(pool.y) == len(pool.sigma) == 10
+    assert np.isfinite(pool.y).all()
+    assert pool_clips([one._replace(y=one.y * np.nan)]).y.shape == (0, A)
 
 
 def test_a_model_of_the_videos_neutral_face_has_no_use_for_it(tmp_path: Path, clips: list[Path]) -> None:

@@ -18,9 +18,13 @@ from aupair.inference import recognizer as module
 from aupair.inference.bundle import write_bundle
 from aupair.inference.predictions import VideoPredictions, VideoScores
 from aupair.inference.recognizer import Arrays, BundleRecognizer, read_selection
-from aupair.mapping.extractor import columns
-from aupair.mapping.fit import Mapping
+from aupair.mapping.columns import columns
+from aupair.mapping.extractor import Extractor
+from aupair.mapping.features import read_smoothed
+from aupair.mapping.model import Mapping
 from aupair.mapping.networks import MappingNetworks
+from aupair.mapping.smoother import Noise, Uncertainty
+from aupair.mapping.statistics import Statistics
 from aupair.params import Params
 from aupair.ranking.ensemble import load_ensemble
 from aupair.ranking.scores import read_sigma
@@ -94,12 +98,11 @@ def test_deciding_in_pieces_changes_no_bit(monkeypatch: pytest.MonkeyPatch, size
     y_hat, sigma = rng.normal(size=(60, A)).astype(np.float32), rng.lognormal(size=(60, A)).astype(np.float32)
     for values in (y_hat, sigma):
         values[[0, 30, 31, *range(40, 52)]] = np.nan
-    scores = VideoScores(np.arange(60) / 25, ["ok"] * 60, y_hat, sigma)
-    pool = rng.normal(size=(90, A)).astype(np.float32), rng.lognormal(size=(90, A)).astype(np.float32)
-    one = recognizer(Scorer(), rng.random(A) < 0.5)
-    mapping = MappingNetworks(*(torch.from_numpy(a) for a in network_inputs(one, rng)), 8, 0.0)
-    one = replace(one, mapping=Mapping(mapping, AFFWILD2))
-    for given in (None, pool):
+    quality = rng.random((60, 3)).astype(np.float32)
+    scores = VideoScores(np.arange(60) / 25, ["ok"] * 60, y_hat, sigma, quality)
+    other = VideoScores(np.arange(60) / 25, ["ok"] * 60, y_hat[::-1] + 1, sigma[::-1], quality)
+    one = smoothing(recognizer(Scorer(), rng.random(A) < 0.5), rng)
+    for given in (None, one.smooth([scores, other])):
         whole = one.decide_video(scores, given)
         monkeypatch.setattr(module, "_PIECE", size)
         parts = one.decide_video(scores, given)
@@ -109,10 +112,19 @@ def test_deciding_in_pieces_changes_no_bit(monkeypatch: pytest.MonkeyPatch, size
         assert np.isfinite(whole.raw).any(axis=1).sum() == 45
 
 
-def network_inputs(one: BundleRecognizer, rng: np.random.Generator) -> list[np.ndarray]:
-    """Return the plain, center and scale arrays of a mapping for its features."""
-    plain = np.array([group == "plain" for _, group in columns(one.params.extract_features)])
-    return [plain, *(rng.random((2, A, len(plain))).astype(np.float32) + 0.5)]
+def smoothing(one: BundleRecognizer, rng: np.random.Generator) -> BundleRecognizer:
+    """Return the recognizer with a smoother and mappings of random weights."""
+    section = one.params.extract_features.model_copy(update={"smoother": "both", "compare": ()})
+    scales = {"sigma": Uncertainty(np.zeros(A), np.ones(A)), "quality": Uncertainty(np.zeros(1), np.ones(1))}
+    statistics = Statistics(-np.ones(A, np.float32), np.ones(A, np.float32))
+    extractor = Extractor(
+        section, {"both": Noise(0.1, 2.0, (1.0,) * A)}, scales, dict.fromkeys(section.routes, statistics)
+    )
+    networks = {}
+    for route in section.routes:
+        moments = rng.random((2, A, len(columns(section, False)))).astype(np.float32) + 0.5
+        networks[route] = MappingNetworks(*map(torch.from_numpy, moments), 8, 0.0, seeds=2)
+    return replace(one, extractor=extractor, mapping=Mapping(networks, AFFWILD2))
 
 
 @pytest.mark.parametrize("values", [[None, None], []])
@@ -139,6 +151,9 @@ def test_predict_gives_the_very_scores_that_evaluate_judged(finished: Path, tiny
         video = frames.video[np.argmax(frames.of_split(split))]
         of_video = frames.video == video
         scores = loaded.predict_video(finished / "data" / "videos" / f"{frames.videos[video]}.mp4").scores
+        (smoothed,) = loaded.smooth([scores])
+        for own, stored in ((smoothed.values["both"], "both"), (smoothed.spread["both"], "both.spread")):
+            np.testing.assert_array_equal(own, read_smoothed(work / "features", frames)[stored][of_video])
         assert np.isfinite(y_hat[of_video]).any()
         np.testing.assert_array_equal(scores.y_hat, y_hat[of_video])
         np.testing.assert_array_equal(scores.sigma, sigma[of_video])

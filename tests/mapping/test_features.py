@@ -8,20 +8,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from aupair import store
 from aupair.data.frames import Frames
 from aupair.errors import ArtifactError, AupairError
 from aupair.faces.pool import ProcessDeath
 from aupair.mapping import features as module
-from aupair.mapping.extractor import Statistics, VideoFeatures, columns
-from aupair.mapping.features import Features, open_features, write_features
+from aupair.mapping.columns import Scores, VideoFeatures, columns
+from aupair.mapping.extractor import Extractor, VideoInput
+from aupair.mapping.features import Features, open_features, read_smoothed, write_features
+from aupair.mapping.smoother_choice import POWERS, REACHES
 from aupair.params import DistributionFeatures
 from frame_sets import make_frames
 
 LENGTHS, SPLIT = (9, 7, 5, 6), (0, 0, 1, 2)
-PARAMS = DistributionFeatures(windows=(1.0,), context_points=2)
+PARAMS = DistributionFeatures(windows=(1.0,), context_points=2, compare=("constant", "columns"))
+ROUTES = ("raw", "both", "constant", "columns")
 
 
-def make() -> tuple[Frames, np.ndarray, np.ndarray]:
+def make() -> tuple[Frames, np.ndarray, np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
     n, video = sum(LENGTHS), np.repeat(range(len(LENGTHS)), LENGTHS)
     ok = rng.random(n) < 0.8
@@ -31,73 +35,161 @@ def make() -> tuple[Frames, np.ndarray, np.ndarray]:
     frames = make_frames(SPLIT, labels, ok=ok, lengths=LENGTHS, fps=5)
     y_hat = np.where(ok[:, None], rng.normal(size=(n, 12)), np.nan).astype(np.float32)
     sigma = np.where(ok[:, None], rng.lognormal(size=(n, 12)), np.nan).astype(np.float32)
-    return frames, y_hat, sigma
+    quality = np.where(ok[:, None], rng.lognormal(size=(n, 3)), np.nan).astype(np.float32)
+    return frames, y_hat, sigma, quality
 
 
 def whole(features: Features) -> np.ndarray:
     return np.concatenate(list(features.chunks(np.arange(len(features)), 10)))
 
 
-def test_round_trip(tmp_path: Path) -> None:
-    frames, y_hat, sigma = make()
-    write_features(tmp_path / "features", frames, y_hat, sigma, PARAMS)
+def test_each_route_has_the_features_of_its_own_values(tmp_path: Path) -> None:
+    frames, y_hat, sigma, quality = make()
+    write_features(tmp_path / "features", frames, y_hat, sigma, quality, PARAMS)
     opened = open_features(tmp_path / "features", frames)
-    features = whole(opened)
-    assert opened.plain.tolist() == [group == "plain" for _, group in columns(PARAMS)]
-    statistics = Statistics.load(tmp_path / "features" / "statistics.safetensors")
-    for v in range(len(LENGTHS)):
-        rows = frames.video == v
-        expected = VideoFeatures(y_hat[rows], sigma[rows], frames.time[rows], statistics, PARAMS).features()
-        np.testing.assert_array_equal(features[rows], expected)
-    assert (np.isnan(features[:, 0, 0]) == ~frames.ok).all()
+    assert tuple(opened) == ROUTES
+    extractor, smoothed = Extractor.load(tmp_path / "features", PARAMS), read_smoothed(tmp_path / "features", frames)
+    assert smoothed.keys() == {"both", "constant", "both.spread"}
+    values = {"raw": y_hat, "columns": y_hat} | smoothed
+    for route, features in opened.items():
+        matrix = whole(features)
+        assert features.width == matrix.shape[2] == len(columns(PARAMS, route == "columns"))
+        for v in range(len(LENGTHS)):
+            rows = frames.video == v
+            scores = Scores(values[route][rows], sigma[rows] if route == "columns" else None)
+            video = VideoFeatures(scores, frames.time[rows], extractor.statistics[route], PARAMS)
+            np.testing.assert_array_equal(matrix[rows], video.features())
+        assert (np.isnan(matrix[:, 0, 0]) == ~frames.ok).all()
+    assert not np.allclose(whole(opened["both"])[frames.ok], whole(opened["raw"])[frames.ok])
+
+
+def test_predict_has_the_bits_of_training(tmp_path: Path) -> None:
+    """The extractor that is loaded computes from one video what extract-features wrote for it."""
+    frames, y_hat, sigma, quality = make()
+    write_features(tmp_path / "features", frames, y_hat, sigma, quality, PARAMS)
+    opened, smoothed = open_features(tmp_path / "features", frames), read_smoothed(tmp_path / "features", frames)
+    extractor = Extractor.load(tmp_path / "features", PARAMS)
+    extractor = extractor.only(extractor.deciding)
+    for rows in frames.slices():
+        (video,) = extractor.smooth([VideoInput(y_hat[rows], sigma[rows], quality[rows], frames.time[rows])])
+        features = extractor.features(video).features()
+        assert features.keys() == {"raw", "both"}
+        for route, own in features.items():
+            assert own.tobytes() == whole(opened[route])[rows].tobytes()
+        assert video.values["both"].tobytes() == smoothed["both"][rows].tobytes()
+        assert video.spread["both"].tobytes() == smoothed["both.spread"][rows].tobytes()
+
+
+@pytest.mark.parametrize(
+    ("smoother", "compare", "routes", "deciding"),
+    [
+        ("none", (), ["raw", "columns"], ["raw", "columns"]),
+        ("sigma", ("sigma", "columns", "constant"), ["raw", "sigma", "columns", "constant"], ["raw", "sigma"]),
+    ],
+)
+def test_routes_follow_the_settings(
+    tmp_path: Path, smoother: str, compare: tuple[str, ...], routes: list[str], deciding: list[str]
+) -> None:
+    frames, *scores = make()
+    params = PARAMS.model_copy(update={"smoother": smoother, "compare": compare})
+    write_features(tmp_path / "features", frames, *scores, params)
+    assert sorted(path.stem for path in (tmp_path / "features" / "routes").iterdir()) == sorted(routes)
+    about = store.read_json(tmp_path / "features" / "features.json")
+    assert (list(about["routes"]), about["deciding"]) == (routes, deciding)
+    smoothed = [route for route in routes if route not in ("raw", "columns")]
+    assert list(store.read_json(tmp_path / "features" / "smoother.json")["routes"]) == smoothed
+    assert list(open_features(tmp_path / "features", frames, ("raw",))) == ["raw"]
+
+
+def test_smoother_json_says_what_the_numbers_were_chosen_by(tmp_path: Path) -> None:
+    frames, *scores = make()
+    write_features(tmp_path / "features", frames, *scores, PARAMS)
+    routes = store.read_json(tmp_path / "features" / "smoother.json")["routes"]
+    for route, count in (("both", len(POWERS) * len(REACHES)), ("constant", len(REACHES))):
+        own = routes[route]
+        assert len(own["grid"]) == count
+        assert own["pair_accuracy"] == max(point["pair_accuracy"] for point in own["grid"])
+        chosen = [p for p in own["grid"] if (p["power"], p["reach"]) == (own["power"], own["reach"])]
+        assert chosen[0]["pair_accuracy"] == own["pair_accuracy"]
+        assert 0 < own["pair_accuracy_without_smoother"] < 1
+
+
+def test_without_quality_both_is_sigma_and_quality_is_constant(tmp_path: Path) -> None:
+    frames, y_hat, sigma, quality = make()
+    params = PARAMS.model_copy(update={"compare": ("sigma", "quality", "constant")})
+    write_features(tmp_path / "features", frames, y_hat, sigma, quality * np.nan, params)
+    smoothed = read_smoothed(tmp_path / "features", frames)
+    np.testing.assert_array_equal(smoothed["both"], smoothed["sigma"])
+    np.testing.assert_array_equal(smoothed["quality"], smoothed["constant"])
+
+
+def test_one_frame_of_unknown_quality_is_neutral(tmp_path: Path) -> None:
+    frames, y_hat, sigma, quality = make()
+    write_features(tmp_path / "features", frames, y_hat, sigma, quality, PARAMS)
+    extractor = Extractor.load(tmp_path / "features", PARAMS)
+    rows = frames.slices()[0]
+    video = VideoInput(y_hat[rows], sigma[rows], quality[rows], frames.time[rows])
+    z = extractor.uncertainty("both", video)
+    unknown = extractor.uncertainty("both", video._replace(quality=quality[rows] * np.nan))
+    np.testing.assert_allclose(2 * unknown, extractor.scales["sigma"].standardise(sigma[rows]))
+    quality_part = extractor.scales["quality"].standardise(quality[rows, :1])
+    np.testing.assert_allclose(2 * (z - unknown), np.broadcast_to(quality_part, z.shape), atol=1e-12)
 
 
 @pytest.mark.parametrize("neutral", ["video", "person"])
 def test_processes_write_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, neutral: str) -> None:
-    frames, y_hat, sigma = make()
+    frames, *scores = make()
     frames = replace(frames, subject=(frames.video // 2).astype(np.int32))
     params = PARAMS.model_copy(update={"neutral": neutral})
-    write_features(tmp_path / "here", frames, y_hat, sigma, params)
+    write_features(tmp_path / "here", frames, *scores, params)
     monkeypatch.setattr(module, "FRAMES_PER_PROCESS", 1)
     monkeypatch.setattr(module, "count_cores", lambda: 2)
-    write_features(tmp_path / "there", frames, y_hat, sigma, params)
+    write_features(tmp_path / "there", frames, *scores, params)
     names = sorted(path.relative_to(tmp_path / "here") for path in (tmp_path / "here").rglob("*.*"))
-    assert len(names) == 3
+    assert len(names) == 3 + 1 + len(ROUTES)
     for name in names:
         assert (tmp_path / "here" / name).read_bytes() == (tmp_path / "there" / name).read_bytes()
 
 
 def test_a_process_that_dies_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    frames, y_hat, sigma = make()
+    frames, *scores = make()
     monkeypatch.setattr(module, "FRAMES_PER_PROCESS", 1)
     monkeypatch.setattr(module, "count_cores", lambda: 2)
     monkeypatch.setattr(
         module, "run_in_processes", lambda work, tasks, workers: (pair for pair in [(tasks[0], ProcessDeath(-9))])
     )
     with pytest.raises(AupairError, match="a process died: in video v0, got code -9"):
-        write_features(tmp_path / "features", frames, y_hat, sigma, PARAMS)
+        write_features(tmp_path / "features", frames, *scores, PARAMS)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_statistics_come_from_all_faces_of_fit_alone(tmp_path: Path) -> None:
-    frames, y_hat, sigma = make()
-    write_features(tmp_path / "features", frames, y_hat, sigma, PARAMS)
-    got = Statistics.load(tmp_path / "features" / "statistics.safetensors")
+    frames, y_hat, sigma, quality = make()
+    write_features(tmp_path / "features", frames, y_hat, sigma, quality, PARAMS)
+    extractor, smoothed = Extractor.load(tmp_path / "features", PARAMS), read_smoothed(tmp_path / "features", frames)
     rows = frames.of_split("fit") & frames.ok
-    np.testing.assert_array_equal(got.y_min, y_hat[rows].min(axis=0))
-    np.testing.assert_array_equal(got.y_max, y_hat[rows].max(axis=0))
+    for route, values in {"raw": y_hat, "columns": y_hat, "both": smoothed["both"]}.items():
+        np.testing.assert_array_equal(extractor.statistics[route].y_min, values[rows].min(axis=0))
+        np.testing.assert_array_equal(extractor.statistics[route].y_max, values[rows].max(axis=0))
+        assert (extractor.statistics[route].sigma_max is None) == (route != "columns")
+    got = extractor.statistics["columns"]
+    assert got.log_sigma is not None
     np.testing.assert_array_equal(got.sigma_max, sigma[rows].max(axis=0))
     np.testing.assert_allclose(got.log_sigma[:, 100], np.median(np.log(sigma[rows]), axis=0), rtol=1e-5)
+    np.testing.assert_allclose(extractor.scales["sigma"].center, np.median(np.log(sigma[rows]), axis=0), rtol=1e-5)
+    np.testing.assert_allclose(
+        extractor.scales["quality"].center, np.median(np.log(quality[rows, :1]), axis=0), rtol=1e-5
+    )
 
 
 def test_other_faces(tmp_path: Path) -> None:
-    frames, y_hat, sigma = make()
-    write_features(tmp_path / "features", frames, y_hat, sigma, PARAMS)
+    frames, *scores = make()
+    write_features(tmp_path / "features", frames, *scores, PARAMS)
     fewer = make_frames(SPLIT, frames.labels[1:], lengths=(LENGTHS[0] - 1, *LENGTHS[1:]))
     with pytest.raises(ArtifactError) as caught:
         open_features(tmp_path / "features", fewer)
     assert str(caught.value).startswith(
-        f"features of other faces: in {tmp_path / 'features' / 'features.npy'}, got ({len(frames)}, "
+        f"features of other faces: in {tmp_path / 'features' / 'routes' / 'raw.npy'}, got ({len(frames)}, "
     )
     assert str(caught.value).endswith("run extract-features again")
 
@@ -115,16 +207,16 @@ def _change(path: Path) -> None:
     [
         ("features.json", _cut, "not JSON: in "),
         ("features.json", Path.unlink, "missing file: in "),
-        ("features.npy", _cut, r"the file has been cut or changed: in .*, got \d+ bytes, expected"),
-        ("features.npy", _change, "the file has been changed: in .*run extract-features again"),
-        ("features.npy", Path.unlink, "missing file: in "),
+        ("routes/both.npy", _cut, r"the file has been cut or changed: in .*, got \d+ bytes, expected"),
+        ("routes/both.npy", _change, "the file has been changed: in .*run extract-features again"),
+        ("routes/both.npy", Path.unlink, "missing file: in "),
     ],
 )
 def test_a_damaged_or_missing_file_gets_one_line(
     tmp_path: Path, name: str, damage: Callable[[Path], None], message: str
 ) -> None:
-    frames, y_hat, sigma = make()
-    write_features(tmp_path / "features", frames, y_hat, sigma, PARAMS)
+    frames, *scores = make()
+    write_features(tmp_path / "features", frames, *scores, PARAMS)
     damage(tmp_path / "features" / name)
     with pytest.raises(ArtifactError, match=f"^{message}") as caught:
         open_features(tmp_path / "features", frames)
@@ -135,12 +227,12 @@ def test_a_damaged_or_missing_file_gets_one_line(
 def test_of_a_large_file_the_format_is_checked_and_not_the_hash(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    frames, y_hat, sigma = make()
-    write_features(tmp_path / "features", frames, y_hat, sigma, PARAMS)
+    frames, *scores = make()
+    write_features(tmp_path / "features", frames, *scores, PARAMS)
     monkeypatch.setattr(module, "HASHED_BYTES", 0)
-    path = tmp_path / "features" / "features.npy"
+    path = tmp_path / "features" / "routes" / "raw.npy"
     _change(path)
-    assert len(open_features(tmp_path / "features", frames)) == len(frames)
+    assert len(open_features(tmp_path / "features", frames)["raw"]) == len(frames)
     path.write_bytes(b"x" * path.stat().st_size)
     with pytest.raises(ArtifactError, match=r"^not a readable \.npy file: in ") as caught:
         open_features(tmp_path / "features", frames)
@@ -152,15 +244,15 @@ def test_a_full_disk_gets_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(module.os, "posix_fallocate", fill)
-    frames, y_hat, sigma = make()
+    frames, *scores = make()
     with pytest.raises(AupairError, match=r"^cannot write: in .*features, got No space left on device.*; make room"):
-        write_features(tmp_path / "features", frames, y_hat, sigma, PARAMS)
+        write_features(tmp_path / "features", frames, *scores, PARAMS)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_no_face_in_fit_and_nothing_half_written(tmp_path: Path) -> None:
-    frames, y_hat, sigma = make()
+    frames, *scores = make()
     frames.ok[frames.of_split("fit")] = False
     with pytest.raises(ArtifactError, match="no frame of fit has a face"):
-        write_features(tmp_path / "features", frames, y_hat, sigma, PARAMS)
+        write_features(tmp_path / "features", frames, *scores, PARAMS)
     assert list(tmp_path.iterdir()) == []

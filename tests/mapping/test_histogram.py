@@ -6,24 +6,24 @@ import numpy as np
 import pytest
 from scipy.stats import gaussian_kde
 
-from aupair.mapping.extractor import Statistics, VideoFeatures, columns
+from aupair.mapping.columns import Scores, VideoFeatures, columns
 from aupair.mapping.features import open_features, write_features
-from aupair.mapping.fit import Mapping, fit_mappings
+from aupair.mapping.fit import fit_mappings
 from aupair.mapping.histogram import POINTS, _estimate_density
+from aupair.mapping.model import Mapping
+from aupair.mapping.statistics import Statistics
 from aupair.params import HistogramFeatures
 from mapping.toy import FEATURES, FRAMES, PARAMS
 
 PARAMS_2020 = HistogramFeatures()
-STATISTICS = Statistics(
-    np.full(2, -1, np.float32), np.ones(2, np.float32), np.ones(2, np.float32), np.zeros((2, 201), np.float32)
-)  # y' = y_hat
+STATISTICS = Statistics(np.full(2, -1, np.float32), np.ones(2, np.float32))  # y' = y_hat
 
 
-def video(n: int = 50) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def video(n: int = 50) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(3)
     y_hat = rng.normal([0.0, 0.4], [0.5, 0.1], (n, 2)).astype(np.float32)
     y_hat[7] = np.nan
-    return y_hat, np.where(np.isnan(y_hat), np.nan, rng.lognormal(size=(n, 2))).astype(np.float32), np.arange(n) / 10
+    return y_hat, np.arange(n) / 10
 
 
 @pytest.mark.parametrize("n", [2, 5, 300])
@@ -45,14 +45,14 @@ def test_a_constant_one_value_and_values_beyond_the_points_have_a_density_too() 
 
 
 def test_columns_are_36_plain_ones() -> None:
-    named = columns(PARAMS_2020)
+    named = columns(PARAMS_2020, False)
+    assert named == columns(PARAMS_2020, True)
     assert len({name for name, _ in named}) == 36
     assert {group for _, group in named} == {"plain"}
-    y_hat, sigma, time = video()
-    out = VideoFeatures(y_hat, sigma, time, STATISTICS, PARAMS_2020).features()
+    y_hat, time = video()
+    out = VideoFeatures(Scores(y_hat, None), time, STATISTICS, PARAMS_2020).features()
     known = ~np.isnan(y_hat[:, 0])
     assert out.shape == (50, 2, 36)
-    np.testing.assert_array_equal(out, VideoFeatures(y_hat, sigma * 9, time, STATISTICS, PARAMS_2020).features())
     assert (np.isnan(out).any(axis=(1, 2)) == ~known).all()
     at = {name: out[:, :, k] for k, (name, _) in enumerate(named)}
     np.testing.assert_allclose(at["own.y"], y_hat, atol=1e-6)
@@ -65,20 +65,19 @@ def test_columns_are_36_plain_ones() -> None:
 
 
 def test_the_flow_takes_features_without_uncertainty(tmp_path: Path) -> None:
-    """Both networks see the same columns; from files to a mapping and back."""
+    """There is one route; from files to a mapping and back."""
     y_hat, sigma = FEATURES[:, :, 4].copy(), np.abs(FEATURES[:, :, 1]) + 0.1
     y_hat[:, 1::2] = FEATURES[:, 1::2, 0]
-    write_features(tmp_path / "features", FRAMES, y_hat, sigma, PARAMS_2020)
+    quality = np.full((len(FRAMES), 3), np.nan, np.float32)
+    write_features(tmp_path / "features", FRAMES, y_hat, sigma, quality, PARAMS_2020)
     features = open_features(tmp_path / "features", FRAMES)
-    assert features.plain.all()
+    assert features.keys() == {"raw"}
     mapping, _ = fit_mappings(FRAMES, features, 2, PARAMS.model_copy(update={"epochs": 12}), 0)
-    assert (mapping.networks.mask == 1).all()
     mapping.save(tmp_path / "mapping", [])
     rows = FRAMES.of_split("validation") & FRAMES.usable
-    both = Mapping.load(tmp_path / "mapping").map_all(features)
-    np.testing.assert_array_equal(both[0], both[1])  # there are no columns of uncertainty
-    for out in both:
-        assert ((out[rows] >= 0.5) == FRAMES.labels[rows]).mean() > 0.7  # four people to learn from
+    out = Mapping.load(tmp_path / "mapping").map_all(features)
+    assert out.keys() == {"raw"}
+    assert ((out["raw"][rows] >= 0.5) == FRAMES.labels[rows]).mean() > 0.7  # four people to learn from
 
 
 def test_the_order_of_the_values_does_not_change_a_bit() -> None:

@@ -8,11 +8,11 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
-from aupair import store
 from aupair.errors import ArtifactError
 from aupair.mapping.features import Features
-from aupair.mapping.fit import Mapping, _balanced_loss, _draw, _draw_probability
-from mapping.toy import FEATURES, FRAMES, PARAMS, PLAIN, fit, make
+from aupair.mapping.fit import _balanced_loss, _draw, _draw_probability, fit_mappings
+from aupair.mapping.model import Mapping
+from mapping.toy import FEATURES, FRAMES, PARAMS, SEEDS, fit, make, outputs, split_routes
 
 Fitted = tuple[Mapping, list[dict[str, float]]]
 
@@ -25,15 +25,15 @@ def fitted(request: pytest.FixtureRequest) -> Fitted:
 def test_it_learns_from_its_columns_alone(fitted: Fitted) -> None:
     mapping, curves = fitted
     rows = FRAMES.of_split("validation") & FRAMES.usable
-    outs = mapping(FEATURES[rows])
+    outs = outputs(mapping, FEATURES[rows])
     right = [((out >= 0.5) == FRAMES.labels[rows]).mean(axis=0) for out in outs]
-    assert right[0].min() > 0.9
-    assert right[1][1::2].min() > 0.9
-    assert right[1][0::2].max() < 0.75  # its columns lack the one that determines the level
-    assert curves[-1]["train_loss"] < 0.5 * curves[0]["train_loss"] < 0.5 * 1.2 * np.log(2)
+    assert right[1].min() > 0.9
+    assert right[0][1::2].min() > 0.9
+    assert right[0][0::2].max() < 0.75  # its columns lack the one that determines the level
+    assert curves[-1]["both.train_loss"] < 0.5 * curves[0]["both.train_loss"] < 0.5 * 1.2 * np.log(2)
     assert [row["epoch"] for row in curves] == list(range(1, 13))
-    assert set(curves[0]) == {"epoch", "train_loss", "select_loss"}
-    if mapping.networks.outputs > 1:
+    assert set(curves[0]) == {"epoch", "raw.train_loss", "raw.select_loss", "both.train_loss", "both.select_loss"}
+    if mapping.networks["raw"].outputs > 1:
         assert all(out.min() >= 0 and out.max() <= 1 for out in outs), "expected levels"
 
 
@@ -43,13 +43,13 @@ def test_levels_of_intensity_of_which_one_never_occurs(loss: str, levels: int, e
     params = PARAMS.model_copy(update={"loss": loss, "epochs": epochs, "width": 32})
     mapping, _ = fit(frames, features, params, 0, levels + 1)
     rows = frames.of_split("validation") & frames.usable
-    out = mapping(features[rows])[0]
+    out = outputs(mapping, features[rows])[1]
     assert np.abs(out - frames.labels[rows]).mean() < 0.5
     assert np.nanmax(out) > levels - 1.5  # unclamped levels, not 0..1
 
 
 def test_l1_does_not_depend_on_the_number_of_levels() -> None:
-    one, two = (fit(FRAMES, FEATURES, PARAMS, 0, levels)[0].networks.state_dict() for levels in (2, 6))
+    one, two = (fit(FRAMES, FEATURES, PARAMS, 0, levels)[0].networks["both"].state_dict() for levels in (2, 6))
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
@@ -61,15 +61,40 @@ def test_labels_of_another_target_are_one_line() -> None:
         fit(frames, features, PARAMS.model_copy(update={"loss": "cross_entropy"}), 0, levels=2)
 
 
-def test_without_is_trained_the_same_whatever_sigma_says() -> None:
+def test_a_route_is_trained_the_same_whatever_the_others_are() -> None:
     other = FEATURES.copy()
-    other[..., ~PLAIN] = other[..., ~PLAIN][::-1] * 2
-    other[np.isnan(FEATURES[:, 0, 0])] = np.nan
-    other = np.where(np.isnan(other) & ~np.isnan(FEATURES), 0.0, other).astype(np.float32)
-    params = PARAMS.model_copy(update={"dropout": 0.0, "epochs": 2})
-    one, _ = fit(FRAMES, FEATURES, params, 0)
-    two, _ = fit(FRAMES, other, params, 0)
-    np.testing.assert_allclose(one(FEATURES)[1], two(FEATURES)[1], atol=1e-6)
+    other[..., 4:] *= 2
+    one, two = (fit(FRAMES, array, PARAMS, 0)[0] for array in (FEATURES, other))
+    np.testing.assert_array_equal(outputs(one, FEATURES)[0], outputs(two, other)[0])
+    frames = {"both": Features(FEATURES)}
+    alone, _ = fit_mappings(FRAMES, frames, 2, PARAMS, 0)
+    np.testing.assert_array_equal(alone({"both": FEATURES})["both"], outputs(one, FEATURES)[1])
+
+
+def test_the_mapping_is_the_mean_of_networks_that_differ(fitted: Fitted) -> None:
+    mapping, _ = fitted
+    rows = FRAMES.ok
+    with torch.no_grad():
+        each = mapping.networks["both"](torch.from_numpy(FEATURES[rows].swapaxes(0, 1))).numpy()
+    assert each.shape == (SEEDS, 12, rows.sum())
+    np.testing.assert_allclose(outputs(mapping, FEATURES[rows])[1].T, each.mean(axis=0), atol=1e-5)
+    assert all(np.abs(each[0, au] - each[1, au]).max() > 1e-3 for au in range(12))
+
+
+def test_each_seed_has_draws_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[np.ndarray] = []
+    original = Features.of_each_au
+
+    def spy(self: Features, rows: np.ndarray) -> np.ndarray:
+        drawn.append(rows)
+        return original(self, rows)
+
+    monkeypatch.setattr(Features, "of_each_au", spy)
+    fit(FRAMES, FEATURES, PARAMS.model_copy(update={"epochs": 1}), 0)
+    raw, both = drawn
+    assert raw.shape == (SEEDS, 12, PARAMS.draws)
+    assert (raw[0] != raw[1]).any(axis=1).all()
+    np.testing.assert_array_equal(raw, both)  # so that routes are compared on the same draws
 
 
 def test_the_same_seed_gives_the_same_bits_and_leaves_the_global_generator_alone() -> None:
@@ -79,10 +104,10 @@ def test_the_same_seed_gives_the_same_bits_and_leaves_the_global_generator_alone
     assert torch.equal(torch.get_rng_state(), before)
     torch.manual_seed(6)
     two, again = fit(FRAMES, FEATURES, PARAMS, 0)
-    np.testing.assert_array_equal(one(FEATURES), two(FEATURES))
+    np.testing.assert_array_equal(outputs(one, FEATURES), outputs(two, FEATURES))
     assert curves == again
     other, _ = fit(FRAMES, FEATURES, PARAMS, 1)
-    assert not np.allclose(one(FEATURES[FRAMES.ok])[0], other(FEATURES[FRAMES.ok])[0])
+    assert not np.allclose(outputs(one, FEATURES[FRAMES.ok]), outputs(other, FEATURES[FRAMES.ok]))
 
 
 def test_validation_does_not_change_the_weights() -> None:
@@ -92,7 +117,7 @@ def test_validation_does_not_change_the_weights() -> None:
     labels[hidden & (labels[:, 0] >= 0)] = 1
     one, curves = fit(FRAMES, FEATURES, PARAMS, 0)
     two, again = fit(replace(FRAMES, labels=labels), features, PARAMS, 0)
-    np.testing.assert_array_equal(one(FEATURES), two(FEATURES))
+    np.testing.assert_array_equal(outputs(one, FEATURES), outputs(two, FEATURES))
     assert curves == again
 
 
@@ -103,19 +128,19 @@ def test_each_network_has_the_weights_of_its_own_best_epoch(loss: str) -> None:
     mapping, curves = fit(FRAMES, FEATURES, params, 0)
     rows = np.flatnonzero(FRAMES.usable & FRAMES.of_split("select"))
     weight = _draw_probability(FRAMES.labels[rows], FRAMES.video[rows]).astype(np.float32)
-    best = float(_balanced_loss(mapping.networks, Features(FEATURES, PLAIN), FRAMES, rows, weight).mean())
-    losses = [row["select_loss"] for row in curves]
+    best = float(_balanced_loss(mapping.networks["both"], Features(FEATURES), FRAMES, rows, weight).mean())
+    losses = [row["both.select_loss"] for row in curves]
     assert best <= min(losses) + 1e-6
     assert best < losses[-1]
 
 
 def test_rows_without_a_face_give_nan(fitted: Fitted) -> None:
-    for out in fitted[0](FEATURES):
+    for out in fitted[0](split_routes(FEATURES)).values():
         assert out.shape == (len(FRAMES), 12)
         assert out.dtype == np.float32
         assert (np.isnan(out).all(axis=1) == ~FRAMES.ok).all()
         assert (np.isnan(out).any(axis=1) == ~FRAMES.ok).all()
-    assert fitted[0](FEATURES[:0])[0].shape == (0, 12)
+    assert outputs(fitted[0], FEATURES[:0]).shape == (2, 0, 12)
 
 
 def test_probabilities_equal_a_loop() -> None:
@@ -149,57 +174,6 @@ def test_draws_follow_the_probabilities() -> None:
     assert set(np.unique(_draw(none, 1000, rng)).tolist()) == {1, 3}
 
 
-def test_round_trip(tmp_path: Path, fitted: Fitted) -> None:
-    mapping, curves = fitted
-    mapping.save(tmp_path / "mapping", curves)
-    about = store.read_json(tmp_path / "mapping" / "about.json")
-    if mapping.networks.outputs == 1:
-        assert about.pop("loss") == "l1"
-        store.write_json(tmp_path / "mapping" / "about.json", about)  # as in older files
-    else:
-        assert (about["loss"], about["levels"]) == ("cross_entropy", 2)
-    loaded = Mapping.load(tmp_path / "mapping")
-    np.testing.assert_array_equal(loaded(FEATURES), mapping(FEATURES))
-    assert loaded.networks.width == 16
-    assert store.read_jsonl(tmp_path / "mapping" / "curves.jsonl") == curves
-
-
-@pytest.mark.parametrize("name", ["mapping.safetensors", "about.json"])
-def test_corrupt_or_missing_file_raises_a_one_line_error(tmp_path: Path, fitted: Fitted, name: str) -> None:
-    fitted[0].save(tmp_path / "mapping", [])
-    path = tmp_path / "mapping" / name
-    path.write_bytes(path.read_bytes()[:20])
-    with pytest.raises(ArtifactError) as caught:
-        Mapping.load(tmp_path / "mapping")
-    assert str(path) in str(caught.value)
-    assert "\n" not in str(caught.value)
-    path.unlink()
-    with pytest.raises(ArtifactError, match="missing file"):
-        Mapping.load(tmp_path / "mapping")
-
-
-@pytest.mark.parametrize("change", [{"width": 17}, {"loss": "cross_entropy", "levels": 6}])
-def test_weights_of_another_network(tmp_path: Path, fitted: Fitted, change: dict[str, object]) -> None:
-    fitted[0].save(tmp_path / "mapping", [])
-    about = store.read_json(tmp_path / "mapping" / "about.json")
-    store.write_json(tmp_path / "mapping" / "about.json", about | change)
-    with pytest.raises(ArtifactError) as caught:
-        Mapping.load(tmp_path / "mapping")
-    path = tmp_path / "mapping" / "mapping.safetensors"
-    assert str(caught.value).startswith(f"weights do not fit their network: in {path}, got size mismatch")
-    assert "\n" not in str(caught.value)
-
-
-def test_nothing_half_written(tmp_path: Path, fitted: Fitted, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(path: Path, value: object) -> None:
-        raise OSError("no space left on device")
-
-    monkeypatch.setattr(store, "write_json", full)
-    with pytest.raises(OSError, match="no space left"):
-        fitted[0].save(tmp_path / "mapping", [])
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_a_missing_label_of_one_au_changes_no_other() -> None:
     frames = replace(FRAMES, labels=FRAMES.labels.copy())
     rng = np.random.default_rng(3)
@@ -222,9 +196,9 @@ def test_sparse_labels_are_enough_and_an_au_without_labels_in_select_is_fitted(l
     frames = replace(FRAMES, labels=labels)
     mapping, curves = fit(frames, FEATURES, PARAMS.model_copy(update={"loss": loss, "epochs": 12}), 0)
     rows = FRAMES.of_split("validation") & FRAMES.usable
-    right = ((mapping(FEATURES[rows])[0] >= 0.5) == FRAMES.labels[rows]).mean(axis=0)
+    right = ((outputs(mapping, FEATURES[rows])[1] >= 0.5) == FRAMES.labels[rows]).mean(axis=0)
     assert right.min() > 0.85
-    assert all(np.isfinite(row["select_loss"]) for row in curves)
+    assert all(np.isfinite(row["both.select_loss"]) for row in curves)
     assert mapping.aus == frames.aus
 
 
@@ -236,4 +210,4 @@ def test_any_number_of_aus(count: int, tmp_path: Path) -> None:
     mapping.save(tmp_path / "m", curves)
     loaded = Mapping.load(tmp_path / "m")
     assert loaded.aus == frames.aus
-    np.testing.assert_array_equal(loaded(FEATURES[:, columns]), mapping(FEATURES[:, columns]))
+    np.testing.assert_array_equal(outputs(loaded, FEATURES[:, columns]), outputs(mapping, FEATURES[:, columns]))

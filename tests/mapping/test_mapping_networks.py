@@ -1,4 +1,4 @@
-"""The batched networks equal 24 separate ones of torch's layers with the same weights."""
+"""The batched networks equal separate ones of torch's layers with the same weights."""
 
 import math
 
@@ -8,10 +8,7 @@ from torch import nn
 
 from aupair.mapping.networks import MappingNetworks, _BatchedLinear, dropout
 
-AFFWILD2, FEATURES, WIDTH, BATCH = 12, 7, 5, 9
-
-
-PLAIN = torch.tensor([1.0, 0, 1, 1, 0, 0, 1])
+AFFWILD2, FEATURES, WIDTH, BATCH, SEEDS = 12, 7, 5, 9, 3
 
 
 def make(outputs: int = 1) -> MappingNetworks:
@@ -19,12 +16,12 @@ def make(outputs: int = 1) -> MappingNetworks:
     torch.manual_seed(0)
     center = torch.randn(AFFWILD2, FEATURES, generator=generator)
     scale = torch.rand(AFFWILD2, FEATURES, generator=generator) + 0.5
-    return MappingNetworks(PLAIN.bool(), center, scale, WIDTH, 0.5, outputs)
+    return MappingNetworks(center, scale, WIDTH, 0.5, outputs, seeds=SEEDS)
 
 
-def separate(networks: MappingNetworks, variant: int, au: int) -> nn.Sequential:
-    """Return a network of torch's layers with the weights of one of the 24."""
-    k = variant * AFFWILD2 + au
+def separate(networks: MappingNetworks, seed: int, au: int) -> nn.Sequential:
+    """Return a network of torch's layers with the weights of one of the batched ones."""
+    k = seed * AFFWILD2 + au
     parts: list[nn.Module] = []
     for layer in networks.layers:
         assert isinstance(layer, _BatchedLinear)
@@ -40,42 +37,53 @@ def features() -> torch.Tensor:
     return torch.randn(AFFWILD2, BATCH, FEATURES, generator=torch.Generator().manual_seed(1))
 
 
-def inputs(networks: MappingNetworks, variant: int, au: int) -> torch.Tensor:
-    """Return the features as one of the 24 networks sees them."""
-    standard = (features()[au] - networks.center[au]) / networks.scale[au]
-    return standard * PLAIN if variant else standard
+def inputs(networks: MappingNetworks, au: int, x: torch.Tensor) -> torch.Tensor:
+    """Return features (A, B, F) as the networks of an AU see them, (B, F)."""
+    return (x[au] - networks.center[au]) / networks.scale[au]
 
 
-def test_equal_to_24_separate_networks_in_value_and_gradient() -> None:
+def test_equal_to_separate_networks_in_value_and_gradient() -> None:
     networks, x = make().eval(), features()
     out = networks(x)
-    assert out.shape == (2, AFFWILD2, BATCH)
+    assert out.shape == (SEEDS, AFFWILD2, BATCH)
     out.square().sum().backward()
-    for variant in range(2):
+    for seed in range(SEEDS):
         for au in range(AFFWILD2):
-            own = separate(networks, variant, au).eval()
-            expected = own(inputs(networks, variant, au))[:, 0]
-            torch.testing.assert_close(out[variant, au], expected)
+            own = separate(networks, seed, au).eval()
+            expected = own(inputs(networks, au, x))[:, 0]
+            torch.testing.assert_close(out[seed, au], expected)
             expected.square().sum().backward()
             first = own[0]
             assert isinstance(first, nn.Linear)
             layer = networks.layers[0]
             assert isinstance(layer, _BatchedLinear)
             assert layer.weight.grad is not None
-            torch.testing.assert_close(layer.weight.grad[variant * AFFWILD2 + au].T, first.weight.grad)
+            torch.testing.assert_close(layer.weight.grad[seed * AFFWILD2 + au].T, first.weight.grad)
 
 
 @torch.no_grad()
 def test_with_classes_the_loss_and_the_expected_level_equal_a_loop() -> None:
     networks, x, y = make(outputs=6).eval(), features(), torch.randint(0, 6, (AFFWILD2, BATCH))
     out, loss = networks(x), networks.loss(x, y.float())
-    assert out.shape == loss.shape == (2, AFFWILD2, BATCH)
-    for variant in range(2):
+    assert out.shape == loss.shape == (SEEDS, AFFWILD2, BATCH)
+    for seed in range(SEEDS):
         for au in range(AFFWILD2):
-            scores = separate(networks, variant, au).eval()(inputs(networks, variant, au))
+            scores = separate(networks, seed, au).eval()(inputs(networks, au, x))
             probability = scores.exp() / scores.exp().sum(dim=1, keepdim=True)
-            torch.testing.assert_close(out[variant, au], sum(k * probability[:, k] for k in range(6)))
-            torch.testing.assert_close(loss[variant, au], -probability[range(BATCH), y[au]].log())
+            torch.testing.assert_close(out[seed, au], sum(k * probability[:, k] for k in range(6)))
+            torch.testing.assert_close(loss[seed, au], -probability[range(BATCH), y[au]].log())
+
+
+@torch.no_grad()
+def test_each_seed_may_have_features_and_levels_of_its_own() -> None:
+    networks = make().eval()
+    generator = torch.Generator().manual_seed(2)
+    x = torch.randn(SEEDS, AFFWILD2, BATCH, FEATURES, generator=generator)
+    y = torch.randn(SEEDS, AFFWILD2, BATCH, generator=generator)
+    out, loss = networks(x), networks.loss(x, y)
+    for seed in range(SEEDS):
+        torch.testing.assert_close(out[seed], networks(x[seed])[seed])
+        torch.testing.assert_close(loss[seed], networks.loss(x[seed], y[seed])[seed])
 
 
 def test_dropout_acts_in_training_alone() -> None:

@@ -4,18 +4,18 @@ import numpy as np
 
 from aupair.data.frames import Frames
 from aupair.mapping.features import Features
-from aupair.mapping.fit import Mapping, fit_mappings
+from aupair.mapping.fit import fit_mappings
+from aupair.mapping.model import Mapping
 from aupair.params import TrainMapping
 from frame_sets import make_frames
 
-F, LENGTH, VIDEOS = 6, 40, 8
-PLAIN = np.array([True, True, True, True, False, False])
+F, LENGTH, VIDEOS, SEEDS = 6, 40, 8, 2
 SPLIT = (0, 0, 0, 0, 1, 1, 2, 2)
-PARAMS = TrainMapping(width=16, dropout=0.1, learning_rate=3e-3, draws=256, epochs=4, batch=16)
+PARAMS = TrainMapping(width=16, dropout=0.1, learning_rate=3e-3, draws=256, epochs=4, batch=16, seeds=SEEDS)
 
 
 def make(levels: int = 2) -> tuple[Frames, np.ndarray]:
-    """Return frames and features: column 0 determines odd AUs, column 4 (of uncertainty) even ones; some frames lack a face."""
+    """Return frames and features: column 0 determines odd AUs, column 4 even ones; some frames lack a face."""
     rng = np.random.default_rng(0)
     n = VIDEOS * LENGTH
     labels = rng.integers(0, levels, (n, 12)).astype(np.int8)
@@ -31,8 +31,20 @@ def make(levels: int = 2) -> tuple[Frames, np.ndarray]:
 FRAMES, FEATURES = make()
 
 
+def split_routes(array: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the features of two routes: `raw` has the first four columns, with which only odd AUs can be learned."""
+    return {"raw": array[..., :4], "both": array}
+
+
 def fit(
     frames: Frames, array: np.ndarray, params: TrainMapping, seed: int, levels: int = 2
 ) -> tuple[Mapping, list[dict[str, float]]]:
-    """Fit the mappings on an array of features."""
-    return fit_mappings(frames, Features(array, PLAIN), levels, params, seed)
+    """Fit the mappings of both routes on an array of features."""
+    features = {route: Features(values) for route, values in split_routes(array).items()}
+    return fit_mappings(frames, features, levels, params, seed)
+
+
+def outputs(mapping: Mapping, array: np.ndarray) -> np.ndarray:
+    """Return the outputs of both routes, (2, n, 12)."""
+    out = mapping(split_routes(array))
+    return np.stack([out["raw"], out["both"]])

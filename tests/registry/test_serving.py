@@ -104,7 +104,7 @@ def test_chunks_do_not_change_the_result(parts: Parts, params: Params, tmp_path:
 
 
 @pytest.mark.parametrize(
-    "part", ["f/0/final.safetensors", "features/statistics.safetensors", "mapping/mapping.safetensors"]
+    "part", ["f/0/final.safetensors", "features/statistics.safetensors", "mapping/raw.safetensors"]
 )
 def test_a_corrupt_part_is_one_line(parts: Parts, params: Params, tmp_path: Path, part: str) -> None:
     write_bundle(tmp_path / "bundle", parts, params)

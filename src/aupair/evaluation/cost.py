@@ -5,7 +5,7 @@ AU is counted in a second.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aupair import store
 from aupair.aus import stored_aus
@@ -14,6 +14,22 @@ from aupair.training_params import AnyNetwork, TrainUncertainty, parse_network
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+
+class _MappingShape(NamedTuple):
+    """The sizes of the mappings that decide.
+
+    Attributes:
+        aus: number of AUs.
+        widths: columns of features and width of the networks, of each route.
+        outputs: those of a network.
+        seeds: networks for each AU and route.
+    """
+
+    aus: int
+    widths: tuple[tuple[int, int], ...]
+    outputs: int
+    seeds: int
 
 
 def cost_of(params: Params, aus: int) -> dict[str, Any]:
@@ -28,12 +44,14 @@ def cost_of(params: Params, aus: int) -> dict[str, Any]:
         the feature map that f has computed); `parts`: parameters and gmac of f, h and the mapping, which decides with
         uncertainty and without.
     """
-    from aupair.mapping.extractor import columns
+    from aupair.mapping.columns import columns
 
     f, size = params.train_pseudo_intensity.network, params.preprocess_faces.size
     mapping = params.train_mapping
     outputs = 1 if mapping.loss == "l1" else params.levels
-    shape = aus, len(columns(params.extract_features)), mapping.width, outputs
+    section = params.extract_features
+    widths = [len(columns(section, route == "columns")) for route in dict.fromkeys(("raw", section.deciding))]
+    shape = _MappingShape(aus, tuple((width, mapping.width) for width in widths), outputs, mapping.seeds)
     return _cost(f, params.train_uncertainty, size, shape)
 
 
@@ -45,16 +63,14 @@ def cost_of_files(f: Path, h: Path, mapping: Path) -> dict[str, Any]:
     """
     of_f, of_h, of_mapping = (store.read_json(Path(folder) / "about.json") for folder in (f, h, mapping))
     section = parse_stored_params({"train_uncertainty": of_h}, where=str(h)).train_uncertainty
-    shape = len(stored_aus(of_mapping)), of_mapping["features"], of_mapping["width"], of_mapping.get("levels", 1)
+    deciding = list(of_mapping["routes"].values())[:2]  # further ones are rows of tables
+    widths = tuple((route["features"], route["width"]) for route in deciding)
+    shape = _MappingShape(len(stored_aus(of_mapping)), widths, of_mapping.get("levels", 1), of_mapping["seeds"])
     return _cost(parse_network(of_f["network"]), section, of_f["size"], shape)
 
 
-def _cost(f: AnyNetwork, h: TrainUncertainty, size: int, mapping: tuple[int, int, int, int]) -> dict[str, Any]:
-    """Count f, h and the mapping; an integrated h is f's second head and costs nothing of its own.
-
-    Args:
-        mapping: number of AUs, columns of features, width and outputs of its networks.
-    """
+def _cost(f: AnyNetwork, h: TrainUncertainty, size: int, mapping: _MappingShape) -> dict[str, Any]:
+    """Count f, h and the mappings; an integrated h is f's second head and costs nothing of its own."""
     import numpy as np
     import torch
 
@@ -62,29 +78,27 @@ def _cost(f: AnyNetwork, h: TrainUncertainty, size: int, mapping: tuple[int, int
     from aupair.ranking.networks import AUNetwork, Vgg, build_factors
     from aupair.ranking.uncertainty import Sigma
 
-    aus, features, width, outputs = mapping
+    aus, outputs, seeds = mapping.aus, mapping.outputs, mapping.seeds
     start = np.ones(aus)
     with torch.device("meta"):
         face = torch.empty(1, 3, size, size)
         of_f = AUNetwork(f, size, aus)
-        networks: dict[str, tuple[nn.Module, Tensor]] = {"f": (of_f, face)}
+        networks: list[tuple[str, nn.Module, Tensor]] = [("f", of_f, face)]
         if h.kind == "network":
-            networks["h"] = Sigma(AUNetwork(h.network, size, aus), start, floor=0.05), face
+            networks.append(("h", Sigma(AUNetwork(h.network, size, aus), start, floor=0.05), face))
         elif h.kind == "factors":
             factors = build_factors(of_f, h.block, h.factors, seed=0)
-            networks["h"] = Sigma(factors, start, floor=0.05), factors.center[None]
-        x = torch.empty(aus, features)
-        of_mapping = MappingNetworks(x[0], x, x, width, 0.0, outputs)
-        networks["mapping"] = of_mapping, x[:, None]
-        parts = {
-            name: {
-                "parameters": sum(p.numel() for p in network.parameters()),
-                "gmac_per_frame": _macs(network, x) / 1e9,
-            }
-            for name, (network, x) in networks.items()
-        }
+            networks.append(("h", Sigma(factors, start, floor=0.05), factors.center[None]))
+        for features, width in mapping.widths:
+            x = torch.empty(aus, features)
+            networks.append(("mapping", MappingNetworks(x, x, width, 0.0, outputs, seeds=seeds), x[:, None]))
+        parts: dict[str, dict[str, float]] = {}
+        for name, network, x in networks:
+            part = parts.setdefault(name, {"parameters": 0, "gmac_per_frame": 0.0})
+            part["parameters"] += sum(p.numel() for p in network.parameters())
+            part["gmac_per_frame"] += _macs(network, x) / 1e9
     totals = {key: sum(part[key] for part in parts.values()) for key in ("parameters", "gmac_per_frame")}
-    passes = sum(isinstance(module, Vgg) for network, _ in networks.values() for module in network.modules())
+    passes = sum(isinstance(module, Vgg) for _, network, _ in networks for module in network.modules())
     return {**totals, "passes": passes, "parts": parts}
 
 

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from aupair import store
 from aupair.aus import NOT_ANNOTATED, stored_aus
 from aupair.data.frames import Frames
 from aupair.evaluation.confidence import Confidence
@@ -167,15 +168,15 @@ def read_outputs(
     Raises:
         ArtifactError: a file is missing, corrupt, or belongs to other frames.
     """
-    from aupair.mapping.features import open_features
-    from aupair.mapping.fit import Mapping
+    from aupair.mapping.features import open_features, read_smoothed
+    from aupair.mapping.model import Mapping
     from aupair.ranking.ensemble import load_ensemble
     from aupair.ranking.scores import read_sigma
 
-    with_uncertainty, without_uncertainty = Mapping.load(mapping).map_all(open_features(features, frames))
-    sigma = read_sigma(h, len(frames))
-    raws = {RAW: without_uncertainty, "columns": with_uncertainty}
-    return Outputs(load_ensemble(f, len(frames), ensemble).y_hat, sigma, sigma, raws, "columns")
+    raws, sigma = Mapping.load(mapping).map_all(open_features(features, frames)), read_sigma(h, len(frames))
+    with_route = store.read_json(features / "features.json")["deciding"][-1]
+    smoothed = {k: values for k, values in read_smoothed(features, frames).items() if not k.endswith(".spread")}
+    return Outputs(load_ensemble(f, len(frames), ensemble).y_hat, sigma, sigma, raws, with_route, smoothed)
 
 
 def annotated_cells(frames: Frames, split: str) -> Cells:

@@ -21,7 +21,6 @@ from aupair.inference.predictions import VideoPredictions, VideoScores
 from aupair.inference.recognizer import BundleRecognizer
 from aupair.inference.timeline import save_timeline
 from aupair.log import SILENT, Log
-from aupair.mapping.extractor import pool_clips
 
 SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".3gp", ".ogv")
 """The suffixes by which files in a folder are recognised as videos; a file that is named itself is always tried."""
@@ -147,8 +146,8 @@ def write_predictions(
         scored = [
             _score(recognizer, videos[k][0]) for k in numbers
         ]  # all clips are scored first, since they share their neutral face
-        readable = [(scores.y_hat, scores.sigma) for scores in scored if isinstance(scores, VideoScores)]
-        pool = pool_clips(readable) if len(readable) > 1 else None
+        readable = [scores for scores in scored if isinstance(scores, VideoScores)]
+        pool = recognizer.smooth(readable) if len(readable) > 1 else None
         for k, scores in zip(numbers, scored):
             video, name = videos[k]
             if isinstance(scores, Summary):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aupair import store
+from aupair.data.quality import QUALITY_SIGNALS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,12 +28,21 @@ class VideoScores:
         time: (n,) float64, seconds, ascending.
         status: n strings, each one of store.STATUSES.
         y_hat, sigma: (n, A) float32, NaN in frames without a face.
+        quality: (n, 3) float32, the signals of `aupair.data.quality`, NaN where unknown; None: all are unknown.
     """
 
     time: np.ndarray
     status: list[str]
     y_hat: np.ndarray
     sigma: np.ndarray
+    quality: np.ndarray | None = None
+
+    @property
+    def known_quality(self) -> np.ndarray:
+        """Return the quality signals, (n, 3) float32, NaN where unknown."""
+        if self.quality is None:
+            return np.full((len(self.time), len(QUALITY_SIGNALS)), np.nan, np.float32)
+        return self.quality
 
 
 @dataclass(frozen=True)

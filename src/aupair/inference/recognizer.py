@@ -4,7 +4,7 @@ A video is processed as a stream: images are freed after they are scored, featur
 grows by some hundred bytes for each frame.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -14,6 +14,7 @@ import numpy as np
 
 from aupair import store
 from aupair.aus import check_au_names
+from aupair.data.quality import QUALITY_SIGNALS
 from aupair.errors import ArtifactError, ParamsError
 from aupair.faces.row import FaceRow
 from aupair.inference.bundle import check_aus, open_bundle
@@ -22,7 +23,7 @@ from aupair.params import Params, parse_stored_params
 
 if TYPE_CHECKING:
     from aupair.evaluation.selection import Selection
-    from aupair.mapping.extractor import Statistics
+    from aupair.mapping.extractor import Extractor, RouteValues
 
 Arrays = tuple[np.ndarray, np.ndarray]
 
@@ -36,16 +37,16 @@ class BundleRecognizer:
 
     Attributes:
         scorer: (B, S, S, 3) uint8 RGB -> y_hat, sigma, (B, A) float32 each.
-        statistics: the statistics of the fit split that the features need.
-        mapping: features (n, A, F) -> raw with uncertainty, raw without, (n, A) float32 each.
+        extractor: computes the features from the scores.
+        mapping: features (n, A, F) by route -> raw outputs by route, (n, A) float32 each.
         selection: the mapping and the threshold of each AU, and the confidence.
         params: the params that the model was trained with.
         chosen: the AUs to predict, in the model's order; empty: all that it knows. All are computed. See `only`.
     """
 
     scorer: Callable[[np.ndarray], Arrays]
-    statistics: "Statistics"
-    mapping: Callable[[np.ndarray], Arrays]
+    extractor: "Extractor"
+    mapping: Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
     selection: "Selection"
     params: Params
     chosen: tuple[str, ...] = ()
@@ -62,19 +63,21 @@ class BundleRecognizer:
         Raises:
             ArtifactError: a part is missing, corrupt or does not fit.
         """
-        from aupair.mapping.extractor import Statistics
-        from aupair.mapping.fit import Mapping
+        from aupair.mapping.extractor import Extractor
+        from aupair.mapping.model import Mapping
         from aupair.ranking.scores import Scorer
 
         files = open_bundle(folder)
         networks = {files.f[trial] for trial, _ in files.members} | {files.h, files.mapping}
         check_aus(sorted(networks), folder / "selection.json")
+        params = parse_stored_params(store.read_json(folder / "params.json"), where=str(folder / "params.json"))
+        extractor = Extractor.load(files.features, params.extract_features)
         return cls(
             scorer=Scorer(files.f, files.h, files.members, device),
-            statistics=Statistics.load(files.features / "statistics.safetensors"),
-            mapping=Mapping.load(files.mapping),
+            extractor=extractor.only(extractor.deciding),
+            mapping=Mapping.load(files.mapping, extractor.deciding),
             selection=read_selection(folder / "selection.json"),
-            params=parse_stored_params(store.read_json(folder / "params.json"), where=str(folder / "params.json")),
+            params=params,
         )
 
     def only(self, aus: Collection[str] | None) -> Self:
@@ -127,11 +130,13 @@ class BundleRecognizer:
         """Score all frames of one video, in order, with no more than a batch of images in memory."""
         time: list[float] = []
         status: list[str] = []
+        quality: list[list[float]] = []
 
         def faces() -> Iterator[np.ndarray]:
             for row in rows:
                 time.append(row.time)
                 status.append(row.status)
+                quality.append([getattr(row, name) for name in QUALITY_SIGNALS])
                 if row.image is not None:
                     yield row.image
 
@@ -141,27 +146,35 @@ class BundleRecognizer:
         y_hat, sigma = (np.full((len(ok), len(self.selection.aus)), np.nan, np.float32) for _ in range(2))
         if parts:
             y_hat[ok], sigma[ok] = (np.concatenate(part) for part in zip(*parts))
-        return VideoScores(np.array(time, np.float64), status, y_hat, sigma)
+        signals = np.array(quality, np.float32).reshape(len(ok), len(QUALITY_SIGNALS))
+        return VideoScores(np.array(time, np.float64), status, y_hat, sigma, signals)
 
-    def decide_video(self, scores: VideoScores, pool: Arrays | None = None) -> VideoPredictions:
+    def smooth(self, clips: Sequence[VideoScores]) -> "list[RouteValues]":
+        """Return the values of scored videos on each route."""
+        from aupair.mapping.extractor import VideoInput
+
+        return self.extractor.smooth([VideoInput(c.y_hat, c.sigma, c.known_quality, c.time) for c in clips])
+
+    def decide_video(self, scores: VideoScores, pool: "Sequence[RouteValues] | None" = None) -> VideoPredictions:
         """Decide for every frame of a scored video.
 
         Args:
-            pool: y_hat and sigma of all clips of the person, among which the neutral face is found; None: of this video alone.
+            pool: the values of all clips of the person, among which the neutral face is found; None: of this video alone.
         """
         from aupair.evaluation.metrics import clamp_levels
-        from aupair.mapping.extractor import VideoFeatures
 
         y_hat, sigma = scores.y_hat, scores.sigma
         ok = np.isfinite(y_hat).all(axis=1)
         decision = np.full(y_hat.shape, NO_DECISION, np.int8)
         raw, confidence = (np.full(y_hat.shape, np.nan, np.float32) for _ in range(2))
         if ok.any():
-            video = VideoFeatures(y_hat, sigma, scores.time, self.statistics, self.params.extract_features, pool)
+            video = self.extractor.features(self.smooth([scores])[0], pool)
+            without, *with_uncertainty = self.extractor.deciding
             for start in range(0, len(ok), _PIECE):
                 rows = slice(start, start + _PIECE)
                 own = start + np.flatnonzero(ok[rows])
-                raw[own] = self.selection.raw(*self.mapping(video.features(rows)[ok[rows]]))
+                raws = self.mapping({route: part[ok[rows]] for route, part in video.features(rows).items()})
+                raw[own] = self.selection.raw(raws[(with_uncertainty or [without])[0]], raws[without])
                 decision[own] = self.selection.decide(raw[own])
                 confidence[own] = self.selection.confidence_of(raw[own], sigma[own])
         intensity = clamp_levels(raw) if self.params.target == "intensity" else None

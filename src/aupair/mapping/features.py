@@ -1,11 +1,11 @@
-"""The features of all frames, written and read as one .npy memory map (`aupair run extract-features`).
+"""The features of all frames, written and read as .npy memory maps (`aupair run extract-features`).
 
-The folder holds features.npy, (N, A, F) float32; features.json with its columns, size and hash; and the statistics of
-fit with which the features were scaled.
+The folder holds for each route a matrix routes/NAME.npy, (N, A, F) float32; features.json with the columns, size and hash of
+each; what `Extractor.save` writes, with what the smoother's numbers were chosen by in smoother.json; and the smoothed values.
 """
 
 import os
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -19,11 +19,14 @@ from aupair.data.frames import Frames
 from aupair.errors import ArtifactError, AupairError
 from aupair.faces.pool import ProcessDeath, count_cores, run_in_processes
 from aupair.log import SILENT, Log
-from aupair.mapping.extractor import Statistics, VideoFeatures, columns, pool_clips
+from aupair.mapping.columns import Scores, VideoFeatures, columns, pool_clips
+from aupair.mapping.extractor_fit import fit_extractor
+from aupair.mapping.statistics import Statistics
 from aupair.params import ExtractFeatures
 
 CHUNK = 4096
 """frames read at once"""
+SMOOTHED = "smoothed.safetensors"
 FRAMES_PER_PROCESS = 100_000
 """number of frames from which on a separate process pays off"""
 HASHED_BYTES = 2**30
@@ -32,15 +35,14 @@ AGAIN = "run extract-features again"
 
 
 class Features:
-    """The features of N frames, which may be larger than memory: only requested rows are read.
+    """The features of N frames on one route, which may be larger than memory: only requested rows are read.
 
     Args:
         matrix: (N, A, F) float32, NaN where there is no face; usually a memory map.
-        plain: (F,) bool, the columns that need no uncertainty.
     """
 
-    def __init__(self, matrix: np.ndarray, plain: np.ndarray) -> None:
-        self._matrix, self.plain = np.asarray(matrix), plain
+    def __init__(self, matrix: np.ndarray) -> None:
+        self._matrix = np.asarray(matrix)
 
     def __len__(self) -> int:
         return len(self._matrix)
@@ -50,55 +52,60 @@ class Features:
         """Return the number of AUs."""
         return int(self._matrix.shape[1])
 
+    @property
+    def width(self) -> int:
+        """Return the number of columns."""
+        return int(self._matrix.shape[2])
+
     def chunks(self, rows: np.ndarray, size: int = CHUNK) -> Iterator[np.ndarray]:
         """Yield the features of rows (n,), some at a time: (size, A, F)."""
         for start in range(0, len(rows), size):
             yield self._matrix[rows[start : start + size]]
 
     def of_each_au(self, rows: np.ndarray) -> np.ndarray:
-        """Return the features of each AU at rows of its own: (A, n) -> (A, n, F)."""
-        aus = np.repeat(np.arange(len(rows)), rows.shape[1])
+        """Return the features of each AU at rows of its own: (..., A, n) -> (..., A, n, F)."""
+        aus = np.broadcast_to(np.arange(self.au_count)[:, None], rows.shape).ravel()
         order = np.argsort(rows, axis=None, kind="stable")  # a disk is read quickest in the order of the file
-        out = np.empty((rows.size, len(self.plain)), np.float32)
+        out = np.empty((rows.size, self.width), np.float32)
         out[order] = self._matrix[rows.ravel()[order], aus[order]]
         return out.reshape(*rows.shape, -1)
 
 
 def write_features(
-    folder: Path, frames: Frames, y_hat: np.ndarray, sigma: np.ndarray, params: ExtractFeatures, log: Log = SILENT
-) -> None:
-    """Compute the features of every video and write the folder.
+    folder: Path, frames: Frames, y_hat: np.ndarray, sigma: np.ndarray, quality: np.ndarray, params: ExtractFeatures,
+    log: Log = SILENT,
+) -> None:  # fmt: skip
+    """Fit the extractor, compute the features of every video on every route, and write the folder.
+
+    The routes are computed one after another, each into a memory map. For 2.6 million frames and 12 AUs with the
+    settings of params/affwild2.yaml a route without columns of uncertainty takes 6.9 GB on disk, the route `columns` 15.5 GB
+    (`benchmarks/features.py`), the smoothed values of a route .1 GB on disk and in memory.
 
     Args:
         y_hat, sigma: (N, A) float32, out of fold on fit, NaN where there is no face.
+        quality: (N, 3) float32, see `load_quality`.
 
     Raises:
         ArtifactError: no frame of fit has a face.
         AupairError: the folder cannot be written, or a process died.
     """
-    fit_faces = frames.of_split("fit") & frames.ok
-    statistics = Statistics.from_fit_frames(y_hat[fit_faces], sigma[fit_faces])
-    people: dict[int, list[_Clip]] = {}
-    for k, (name, rows) in enumerate(zip(frames.videos, frames.slices())):
-        person = int(frames.subject[rows.start]) if params.neutral == "person" and rows.stop > rows.start else ~k
-        people.setdefault(person, []).append(_Clip(name, rows, y_hat[rows], sigma[rows], frames.time[rows]))
-    tasks = sorted(
-        people.values(), key=lambda clips: -sum(len(clip.time) for clip in clips)
-    )  # the longest first, so that no process works on one alone at the end
+    fitted = fit_extractor(frames, y_hat, sigma, quality, params)
     with store.atomic(folder) as temporary:
-        temporary.mkdir()
-        statistics.save(temporary / "statistics.safetensors")
-        path, shape = temporary / "features.npy", (*y_hat.shape, len(columns(params)))
-        with store.writing(folder):
-            _create_matrix(path, shape)
-        work = partial(_write_person, path=path, statistics=statistics, params=params)
-        with closing(_run(work, tasks, min(count_cores(), len(frames) // FRAMES_PER_PROCESS))) as results:
-            for _ in log.progress(results, len(tasks), "extracting features"):
-                pass
-        about = {"columns": [{"name": name, "group": group} for name, group in columns(params)], "shape": shape}
-        store.write_json(
-            temporary / "features.json", about | {"bytes": path.stat().st_size, "sha256": store.sha256(path)}
-        )
+        (temporary / "routes").mkdir(parents=True)
+        fitted.extractor.save(temporary, fitted.evidence)
+        store.write_arrays(temporary / SMOOTHED, fitted.smoothed())
+        about = {}
+        for route, statistics in fitted.extractor.statistics.items():
+            scores = Scores(fitted.values[route], sigma if route == "columns" else None)
+            path, named = temporary / "routes" / f"{route}.npy", columns(params, scores.sigma is not None)
+            shape = (*y_hat.shape, len(named))
+            with store.writing(folder):
+                _create_matrix(path, shape)
+            work = partial(_write_person, path=path, statistics=statistics, params=params)
+            _write_route(work, _people(frames, scores, params), len(frames), f"features of {route}", log)
+            size = {"shape": shape, "bytes": path.stat().st_size, "sha256": store.sha256(path)}
+            about[route] = size | {"columns": [{"name": name, "group": group} for name, group in named]}
+        store.write_json(temporary / "features.json", {"deciding": fitted.extractor.deciding, "routes": about})
 
 
 class _Clip(NamedTuple):
@@ -107,15 +114,27 @@ class _Clip(NamedTuple):
     Attributes:
         name: the name of the video.
         rows: its rows in the matrix of features.
-        y_hat, sigma: (n, A) float32, NaN where there is no face.
+        scores: the values of the route, (n, A) float32 each, NaN where there is no face.
         time: (n,) float64, seconds.
     """
 
     name: str
     rows: slice
-    y_hat: np.ndarray
-    sigma: np.ndarray
+    scores: Scores
     time: np.ndarray
+
+
+def _people(frames: Frames, scores: Scores, params: ExtractFeatures) -> list[list[_Clip]]:
+    """Return the videos, those of a person together if that is what `neutral` means, else each alone.
+
+    The longest come first, so that no process works on one alone at the end.
+    """
+    people: dict[int, list[_Clip]] = {}
+    for k, (name, rows) in enumerate(zip(frames.videos, frames.slices())):
+        person = int(frames.subject[rows.start]) if params.neutral == "person" and rows.stop > rows.start else ~k
+        own = Scores(scores.y[rows], None if scores.sigma is None else scores.sigma[rows])
+        people.setdefault(person, []).append(_Clip(name, rows, own, frames.time[rows]))
+    return sorted(people.values(), key=lambda clips: -sum(len(clip.time) for clip in clips))
 
 
 def _create_matrix(path: Path, shape: tuple[int, ...]) -> None:
@@ -124,6 +143,15 @@ def _create_matrix(path: Path, shape: tuple[int, ...]) -> None:
     if hasattr(os, "posix_fallocate"):
         with open(path, "r+b") as file:
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+
+
+def _write_route(
+    work: Callable[[list[_Clip]], None], tasks: Sequence[list[_Clip]], frames: int, what: str, log: Log
+) -> None:
+    """Compute all tasks of a route, in several processes if there is enough work."""
+    with closing(_run(work, tasks, min(count_cores(), frames // FRAMES_PER_PROCESS))) as results:
+        for _ in log.progress(results, len(tasks), what):
+            pass
 
 
 def _run(
@@ -143,25 +171,54 @@ def _run(
 
 def _write_person(clips: list[_Clip], path: Path, statistics: Statistics, params: ExtractFeatures) -> None:
     """Write the features of a person's clips, or of one video, into their rows of the matrix."""
-    pool = pool_clips((clip.y_hat, clip.sigma) for clip in clips) if params.neutral == "person" else None
+    pool = pool_clips(clip.scores for clip in clips) if params.neutral == "person" else None
     matrix = np.asarray(open_memmap(path, mode="r+"))
     for clip in clips:
-        video = VideoFeatures(clip.y_hat, clip.sigma, clip.time, statistics, params, pool)
+        video = VideoFeatures(clip.scores, clip.time, statistics, params, pool)
         video.features(out=matrix[clip.rows])
 
 
-def open_features(folder: Path, frames: Frames) -> Features:
-    """Open the features of every frame as a memory map.
+def open_features(folder: Path, frames: Frames, routes: Collection[str] | None = None) -> dict[str, Features]:
+    """Open the features of every frame as memory maps, by route.
+
+    Args:
+        routes: those to open; None: all.
 
     Raises:
         ArtifactError: a file is missing or corrupt, or the features are those of other frames.
     """
-    path, about = Path(folder) / "features.npy", store.read_json(Path(folder) / "features.json")
-    plain = np.array([column["group"] == "plain" for column in about["columns"]])
-    got, expected = tuple(about["shape"]), (*frames.labels.shape, len(plain))
-    if got != expected:
-        raise ArtifactError("features of other faces", where=path, got=got, expected=expected, todo=AGAIN)
-    return Features(_open_matrix(path, about["bytes"], about["sha256"]), plain)
+    about = store.read_json(Path(folder) / "features.json")
+    if "routes" not in about:
+        where = Path(folder) / "features.json"
+        raise ArtifactError("features of an earlier version", where=where, got="no routes", todo=AGAIN)
+    opened = {}
+    for route, own in about["routes"].items():
+        if routes is not None and route not in routes:
+            continue
+        path = Path(folder) / "routes" / f"{route}.npy"
+        shape, expected = tuple(own["shape"]), (*frames.labels.shape, len(own["columns"]))
+        if shape != expected:
+            raise ArtifactError("features of other faces", where=path, got=shape, expected=expected, todo=AGAIN)
+        opened[route] = Features(_open_matrix(path, own["bytes"], own["sha256"]))
+    return opened
+
+
+def read_smoothed(folder: Path, frames: Frames) -> dict[str, np.ndarray]:
+    """Read the smoothed values by route, and `NAME.spread`, the standard deviation on the deciding route.
+
+    Returns:
+        (N, A) float32 each, NaN where there is no face; nothing if no route is smoothed.
+
+    Raises:
+        ArtifactError: the file is missing or corrupt, or its values are those of other frames.
+    """
+    path = Path(folder) / SMOOTHED
+    arrays = store.read_arrays(path)
+    for name, values in arrays.items():
+        if values.shape != frames.labels.shape:
+            got, expected = f"{values.shape} in {name}", str(frames.labels.shape)
+            raise ArtifactError("values of other faces", where=path, got=got, expected=expected, todo=AGAIN)
+    return arrays
 
 
 def _open_matrix(path: Path, size: int, sha256: str) -> np.ndarray:

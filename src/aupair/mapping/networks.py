@@ -1,4 +1,4 @@
-"""The networks of the mapping: for each AU two small fully connected ones, all of them in one batched pass."""
+"""The networks of the mapping: some small fully connected ones for each AU, all of them in one batched pass."""
 
 import math
 
@@ -22,50 +22,53 @@ class _BatchedLinear(nn.Module):
 
 
 class MappingNetworks(nn.Module):
-    """Networks in - W - ReLU - dropout - W - ReLU - dropout - out, two for each AU (paper: section 3.3).
+    """Networks in - W - ReLU - dropout - W - ReLU - dropout - out, some for each AU (paper: section 3.3).
 
-    The two of an AU, with uncertainty and without, differ only in their inputs: the columns of the group `uncertainty`
-    are zero for the second.
+    The networks of an AU differ only in their weights (ours: the mapping is their mean, since one of them moves F1 by
+    .005 by its random start and draws alone).
 
     Args:
-        plain: (F,) bool, the columns that need no uncertainty.
         center, scale: (A, F) of the features on fit.
         width: W, 4096 in the paper.
         outputs: 1, the level itself, fitted by L1 (the paper); or a class for each level, by cross-entropy (2020).
+        seeds: S, the number of networks for each AU.
     """
 
-    mask: Tensor
     center: Tensor
     scale: Tensor
 
     def __init__(
-        self, plain: Tensor, center: Tensor, scale: Tensor, width: int, dropout: float, outputs: int = 1
+        self, center: Tensor, scale: Tensor, width: int, dropout: float, outputs: int = 1, *, seeds: int = 1
     ) -> None:
         super().__init__()
         aus, features = center.shape
-        self.width, self.dropout, self.outputs = width, dropout, outputs
-        self.register_buffer(
-            "mask", torch.stack([torch.ones(features), plain.float()]).repeat_interleave(aus, 0)[:, None]
-        )
+        self.width, self.dropout, self.outputs, self.seeds = width, dropout, outputs, seeds
         self.register_buffer("center", center)
         self.register_buffer("scale", scale)
         self.layers = nn.ModuleList(
             [
-                _BatchedLinear(2 * aus, features, width),
-                _BatchedLinear(2 * aus, width, width),
-                _BatchedLinear(2 * aus, width, outputs),
+                _BatchedLinear(seeds * aus, features, width),
+                _BatchedLinear(seeds * aus, width, width),
+                _BatchedLinear(seeds * aus, width, outputs),
             ]
         )
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return unclamped levels, or expected ones sum_k k P(k): (A, B, F) -> (2, A, B), with uncertainty and without."""
+        """Return unclamped levels, or expected ones sum_k k P(k), of each network.
+
+        Args:
+            features: (A, B, F), the same for all seeds; or (S, A, B, F), for each its own.
+
+        Returns:
+            (S, A, B).
+        """
         out = self._out(features)
         if self.outputs == 1:
             return out.squeeze(-1)
         return out.softmax(-1) @ torch.arange(self.outputs, dtype=out.dtype, device=out.device)
 
     def loss(self, features: Tensor, levels: Tensor) -> Tensor:
-        """Return the loss of every frame, L1 or cross-entropy: (A, B, F), levels (A, B) -> (2, A, B)."""
+        """Return the loss of every frame, L1 or cross-entropy: features as above, levels (A, B) or (S, A, B) -> (S, A, B)."""
         if self.outputs == 1:
             return (self(features) - levels).abs()
         out = self._out(features)
@@ -73,13 +76,13 @@ class MappingNetworks(nn.Module):
         return F.cross_entropy(out.flatten(0, -2), truth.flatten(), reduction="none").view_as(truth)
 
     def _out(self, features: Tensor) -> Tensor:
-        """Return the outputs of the last layer: (A, B, F) -> (2, A, B, outputs)."""
+        """Return the outputs of the last layer: features as above -> (S, A, B, outputs)."""
         x = (features - self.center[:, None]) / self.scale[:, None]
-        x = torch.cat([x, x]) * self.mask
+        x = x.expand(self.seeds, *x.shape[-3:]).flatten(0, 1)
         for layer in self.layers[:-1]:
             x = F.relu(layer(x))
             x = dropout(x, self.dropout) if self.training else x
-        return self.layers[-1](x).unflatten(0, (2, -1))
+        return self.layers[-1](x).unflatten(0, (self.seeds, -1))
 
 
 def dropout(x: Tensor, rate: float) -> Tensor:

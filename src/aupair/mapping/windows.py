@@ -14,7 +14,7 @@ STEP = 4096
 
 
 class WindowSums:
-    """Sums of y, y^2, w, w y, w y^2 and c over ranges of rows, w = c + .001.
+    """Sums of y, y^2, w, w y, w y^2 and c over ranges of rows, w = c + .001; without c, only those of y and y^2.
 
     They are differences of one cumulative sum over all rows, of which only a part is in memory.
 
@@ -22,12 +22,12 @@ class WindowSums:
         y, c: (n, A) float64.
     """
 
-    def __init__(self, y: np.ndarray, c: np.ndarray) -> None:
+    def __init__(self, y: np.ndarray, c: np.ndarray | None) -> None:
         self._y, self._c = y, c
         self._restart()
 
     def _restart(self) -> None:
-        self._first, self._table = 0, np.zeros((1, 6, self._y.shape[1]))
+        self._first, self._table = 0, np.zeros((1, 2 if self._c is None else 6, self._y.shape[1]))
 
     def prepare(self, first: int, end: int) -> None:
         """Compute the cumulative sums of rows first to end; continuing from the rows before is quick."""
@@ -35,24 +35,28 @@ class WindowSums:
             self._restart()
         while (computed := self._first + len(self._table) - 1) < end:
             rows = slice(computed, min(computed + STEP, end))
-            terms = np.concatenate([self._table[-1:], _terms(self._y[rows], self._c[rows])])
+            terms = np.concatenate(
+                [self._table[-1:], _terms(self._y[rows], None if self._c is None else self._c[rows])]
+            )
             table = self._table[max(first - self._first, 0) : -1]
             self._first = max(self._first, min(first, computed))
             self._table = np.concatenate([table, np.cumsum(terms, axis=0)])
 
     def between(self, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-        """Return the sums of rows low to high (exclusive), (m,) int each, within the prepared rows: (6, m, A)."""
+        """Return the sums of rows low to high (exclusive), (m,) int each, within the prepared rows: (6 or 2, m, A)."""
         sums = self._table[high - self._first]
         sums -= self._table[low - self._first]
         return sums.swapaxes(0, 1)
 
 
-def _terms(y: np.ndarray, c: np.ndarray) -> np.ndarray:
-    """Return the six terms that are summed: (m, A) each -> (m, 6, A)."""
-    out = np.empty((len(y), 6, y.shape[1]))
-    w = c + LEAST_WEIGHT
-    out[:, 0], out[:, 1], out[:, 2], out[:, 3], out[:, 5] = y, y * y, w, w * y, c
-    out[:, 4] = out[:, 3] * y
+def _terms(y: np.ndarray, c: np.ndarray | None) -> np.ndarray:
+    """Return the terms that are summed: (m, A) each -> (m, 6 or 2, A)."""
+    out = np.empty((len(y), 2 if c is None else 6, y.shape[1]))
+    out[:, 0], out[:, 1] = y, y * y
+    if c is not None:
+        w = c + LEAST_WEIGHT
+        out[:, 2], out[:, 3], out[:, 5] = w, w * y, c
+        out[:, 4] = out[:, 3] * y
     return out
 
 
@@ -65,22 +69,22 @@ def assign_bins(time: np.ndarray, length: float) -> np.ndarray:
 
 
 def binned_percentiles(
-    y: np.ndarray, c: np.ndarray, bin_of: np.ndarray, rows: slice, percentiles: tuple[float, ...]
-) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    y: np.ndarray, c: np.ndarray | None, bin_of: np.ndarray, rows: slice, percentiles: tuple[float, ...]
+) -> list[list[np.ndarray]]:
     """Return percentiles of the means of the bins around a row's own, BINS / 2 each way: plain, and weighted by c + .001.
 
     The percentile p is the smallest bin mean up to which p % of the window's weight lies.
 
     Args:
-        y, c: (n, A) float64, those of all rows.
+        y, c: (n, A) float64, those of all rows; without c, only the plain percentiles are computed.
         bin_of: (n,) int64, of all rows.
         rows: m of them.
 
     Returns:
-        the plain ones and the weighted ones: (m, A) for each percentile.
+        the plain ones, and with c the weighted ones: (m, A) for each percentile.
     """
     if rows.stop <= rows.start:
-        return [y[:0] for _ in percentiles], [y[:0] for _ in percentiles]
+        return [[y[:0] for _ in percentiles] for _ in range(1 if c is None else 2)]
     reach = BINS // 2
     own = bin_of[rows]
     near = slice(*np.searchsorted(bin_of, [own[0] - reach, own[-1] + reach + 1]))
@@ -92,14 +96,16 @@ def binned_percentiles(
     exists = bins[index] == around
     inverse = np.searchsorted(bins[here], own)
     size = np.diff(edges, append=near.stop - near.start)[:, None].astype(np.float64)
-    weight = c[near] + LEAST_WEIGHT
-    total = np.add.reduceat(weight, edges, axis=0)
+    weighted = [(np.broadcast_to(size, (len(edges), y.shape[1])), y[near])]
+    if c is not None:
+        weight = c[near] + LEAST_WEIGHT
+        weighted.append((np.add.reduceat(weight, edges, axis=0), weight * y[near]))
     results = []
-    for mass, first in ((np.broadcast_to(size, total.shape), y[near]), (total, weight * y[near])):
+    for mass, first in weighted:
         mean = np.add.reduceat(first, edges, axis=0) / mass
         means, masses = np.where(exists, mean.T[:, index], np.inf), np.where(exists, mass.T[:, index], 0.0)
         results.append([values.T[inverse] for values in _weighted(means, masses, percentiles)])
-    return results[0], results[1]
+    return results
 
 
 def _weighted(values: np.ndarray, weight: np.ndarray, percentiles: tuple[float, ...]) -> list[np.ndarray]:

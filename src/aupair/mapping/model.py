@@ -1,0 +1,136 @@
+"""The fitted mappings from features to levels: their application, and their files, those of before included."""
+
+from collections.abc import Collection
+from collections.abc import Mapping as MappingOf
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from aupair import store
+from aupair.mapping.features import Features
+from aupair.mapping.networks import MappingNetworks
+from aupair.ranking.scores import load_weights
+
+FORMAT = 2
+"""of about.json; files of before, with two networks for each AU and masks of columns, have no format"""
+CHUNK = 512
+"""frames mapped at once"""
+
+
+class Mapping:
+    """The fitted mappings of all AUs, from features to levels, on each route.
+
+    Args:
+        networks: by route; the mapping of a route is the mean of its networks.
+        aus: names of the A Action Units.
+        reads: by route, the route whose features it reads, if that is another one.
+    """
+
+    def __init__(
+        self, networks: MappingOf[str, MappingNetworks], aus: tuple[str, ...], reads: MappingOf[str, str] | None = None
+    ) -> None:
+        self.networks, self.aus = {route: own.eval() for route, own in networks.items()}, aus
+        self._reads = {route: (reads or {}).get(route, route) for route in networks}
+
+    @property
+    def routes(self) -> tuple[str, ...]:
+        """Return the names of the routes."""
+        return tuple(self.networks)
+
+    def __call__(self, features: MappingOf[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Map features (n, A, F) by route to unclamped levels by route, (n, A) float32.
+
+        Rows of NaN (no face) give NaN.
+        """
+        return {route: _map(own, features[self._reads[route]]) for route, own in self.networks.items()}
+
+    def map_all(self, features: MappingOf[str, Features]) -> dict[str, np.ndarray]:
+        """Map all N frames to (N, A) float32 by route; only some chunks of features are in memory."""
+        results = {}
+        for route, networks in self.networks.items():
+            own = features[self._reads[route]]
+            parts = [_map(networks, part) for part in own.chunks(np.arange(len(own)), 8 * CHUNK)]
+            results[route] = np.concatenate([np.zeros((0, len(self.aus)), np.float32), *parts])
+        return results
+
+    def save(self, folder: Path, curves: list[dict[str, Any]]) -> None:
+        """Write the weights of each route as safetensors, their description as json, and the curves of the training."""
+        with store.atomic(folder) as temporary:
+            temporary.mkdir()
+            about: dict[str, Any] = {"format": FORMAT, "aus": self.aus, "routes": {}}
+            for route, networks in self.networks.items():
+                state = {k: v.cpu().numpy() for k, v in networks.state_dict().items()}
+                store.write_arrays(temporary / f"{route}.safetensors", state)
+                about["routes"][route] = {"features": state["center"].shape[1], "width": networks.width}
+                about |= {"seeds": networks.seeds, "loss": "l1" if networks.outputs == 1 else "cross_entropy"}
+                about |= {} if networks.outputs == 1 else {"levels": networks.outputs}
+            store.write_json(temporary / "about.json", about)
+            store.write_jsonl(temporary / "curves.jsonl", curves)
+
+    @classmethod
+    def load(cls, folder: Path, routes: Collection[str] | None = None) -> "Mapping":
+        """Load mappings that `save` wrote, or a version of before.
+
+        Args:
+            routes: those to load; None: all.
+
+        Raises:
+            ArtifactError: a file is missing, corrupt or does not fit.
+        """
+        about = store.read_json(Path(folder) / "about.json")
+        if "format" not in about:
+            return _load_earlier_version(Path(folder), about)
+        aus, networks = tuple(about["aus"]), {}
+        for route, own in about["routes"].items():
+            if routes is None or route in routes:
+                networks[route] = _blank(len(aus), own, about, seeds=about["seeds"])
+                load_weights(networks[route], Path(folder) / f"{route}.safetensors")
+        return cls(networks, aus)
+
+
+@torch.no_grad()
+def _map(networks: MappingNetworks, features: np.ndarray) -> np.ndarray:
+    """Return the mean of the networks: (n, A, F) -> (n, A) float32."""
+    parts = [np.zeros((features.shape[1], 0), np.float32)]
+    for start in range(0, len(features), CHUNK):
+        part = features[start : start + CHUNK].swapaxes(0, 1)
+        # always the same size, so that sums do not depend on n
+        full = np.zeros((part.shape[0], CHUNK, part.shape[2]), np.float32)
+        full[:, : part.shape[1]] = part
+        parts.append(networks(torch.from_numpy(full)).mean(dim=0).numpy()[:, : part.shape[1]])
+    return np.concatenate(parts, axis=1).T
+
+
+def _blank(aus: int, sizes: MappingOf[str, Any], about: MappingOf[str, Any], seeds: int) -> MappingNetworks:
+    """Return networks of the sizes that about.json has, to load weights into."""
+    center = torch.zeros(aus, sizes["features"])
+    outputs = about["levels"] if about.get("loss") == "cross_entropy" else 1  # the oldest files have no loss
+    return MappingNetworks(center, center + 1, sizes["width"], 0.0, outputs, seeds=seeds)
+
+
+def _load_earlier_version(folder: Path, about: MappingOf[str, Any]) -> Mapping:
+    """Load a file of two networks for each AU, with uncertainty and without, whose inputs are masked columns.
+
+    They become the routes `columns` and `raw`, which both read all columns: the weights of masked ones are set to zero,
+    since a shorter sum would have other bits. If no column is masked (kind: histogram), only `raw` remains.
+
+    Raises:
+        ArtifactError: a file is missing, corrupt or does not fit.
+    """
+    aus = tuple(about["aus"])
+    both = _blank(len(aus), about, about, seeds=2)
+    both.register_buffer("mask", torch.ones(2 * len(aus), 1, about["features"]))
+    load_weights(both, folder / "mapping.safetensors")
+    state = both.state_dict()
+    mask = state.pop("mask")
+    state["layers.0.weight"] *= mask.swapaxes(1, 2)
+    networks = {}
+    for seed, route in enumerate(("columns", "raw")):
+        own = slice(seed * len(aus), (seed + 1) * len(aus))
+        networks[route] = _blank(len(aus), about, about, seeds=1)
+        networks[route].load_state_dict({k: v[own] if k.startswith("layers") else v for k, v in state.items()})
+    if bool(mask.all()):
+        return Mapping({"raw": networks["raw"]}, aus)
+    return Mapping({"raw": networks["raw"], "columns": networks["columns"]}, aus, {"raw": "columns"})

@@ -1,0 +1,82 @@
+"""The statistics of the fit split with which G scales y_hat and turns sigma into a certainty."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from aupair.errors import ArtifactError
+
+CDF_POINTS = 201
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Statistics of the values of one route, and of sigma, on the fit split.
+
+    They are computed from out-of-fold values: each frame is scored by networks that were not trained on its person.
+
+    Attributes:
+        y_min, y_max: (A,) float32, the lowest and highest value of each AU.
+        sigma_max: (A,) float32, the highest sigma of each AU; None on a route without columns of uncertainty.
+        log_sigma: (A, CDF_POINTS) float32, quantiles of log sigma at evenly spaced probabilities from 0 to 1; or None.
+    """
+
+    y_min: np.ndarray
+    y_max: np.ndarray
+    sigma_max: np.ndarray | None = None
+    log_sigma: np.ndarray | None = None
+
+    @classmethod
+    def from_fit_frames(cls, y: np.ndarray, sigma: np.ndarray | None = None) -> "Statistics":
+        """Compute the statistics.
+
+        Args:
+            y, sigma: (n, A) float, of the fit frames that have a face.
+
+        Raises:
+            ArtifactError: n is 0.
+        """
+        if len(y) == 0:
+            raise ArtifactError(
+                "no frame of fit has a face", todo="look at the statuses that preprocess-faces reported"
+            )
+        arrays = [y.min(0), y.max(0)]
+        if sigma is not None:
+            probabilities = np.linspace(0, 1, CDF_POINTS)
+            arrays += [sigma.max(0), np.quantile(np.log(sigma.astype(np.float64)), probabilities, axis=0).T]
+        return cls(*(array.astype(np.float32) for array in arrays))
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return the arrays by name, to store them."""
+        return {name: values for name, values in vars(self).items() if values is not None}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> "Statistics":
+        """Return the statistics that `arrays` has stored."""
+        return cls(**arrays)
+
+    def scale(self, y: np.ndarray) -> np.ndarray:
+        """Return y' = 2 (y - min) / (max - min) - 1: (n, A) -> (n, A) float64, in [-1, 1] on fit (# authors)."""
+        span = np.maximum(self.y_max - self.y_min, 1e-6).astype(np.float64)
+        return 2 * (y - self.y_min) / span - 1
+
+    def certainty(self, sigma: np.ndarray, kind: str) -> np.ndarray:
+        """Return the certainty of sigma, 0..1: (n, A) -> (n, A) float64; NaN where sigma is NaN.
+
+        `quantile` is 1 - CDF_fit(log sigma) (# ours: one outlier cannot push all others to 1),
+        `min_max` is clamp(1 - sigma / sigma_max, 0, 1) (# authors).
+        """
+        assert self.sigma_max is not None
+        assert self.log_sigma is not None
+        if kind == "min_max":
+            return np.clip(1 - sigma.astype(np.float64) / self.sigma_max, 0, 1)
+        grid = np.linspace(0, 1, CDF_POINTS)
+        log_sigma = np.log(sigma.astype(np.float64))
+        ranks = [np.interp(log_sigma[:, a], _increasing(q), grid) for a, q in enumerate(self.log_sigma)]
+        return 1 - np.stack(ranks, axis=1)
+
+
+def _increasing(quantiles: np.ndarray) -> np.ndarray:
+    """Return the quantiles made strictly increasing, so that a constant sigma has a rank too."""
+    return quantiles.astype(np.float64) + np.arange(len(quantiles)) * 1e-9
