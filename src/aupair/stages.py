@@ -99,6 +99,7 @@ def train_uncertainty(
     checkpoints: Path | None = None, log: Log = SILENT,
 ) -> None:  # fmt: skip
     """Train h on the y_hat of f and, by default, the features of f's trunks, and compute sigma of every frame."""
+    from aupair.data.quality import load_quality
     from aupair.ranking.checkpoint import checkpointing, training_settings
     from aupair.ranking.distributed import is_main
     from aupair.ranking.ensemble import load_ensemble
@@ -112,7 +113,10 @@ def train_uncertainty(
     ensemble = load_ensemble(f, len(data.frames), params.ensemble)
     inputs = {"labels": labels, "faces": faces, "pairs": pairs} | {f"f.{k}": folder for k, folder in enumerate(f)}
     with checkpointing("train-uncertainty", checkpoints, inputs, settings) as checkpoints_of_networks:
-        result = train_h(data, ensemble, partial(load_member, f), params, params.seed, log, checkpoints_of_networks)
+        result = train_h(
+            data, ensemble, load_quality(faces, data.frames), partial(load_member, f), params, params.seed, log,
+            checkpoints_of_networks,
+        )  # fmt: skip
         if is_main():
             save_h(h, result, params, data.images.size, data.frames.aus)
 

@@ -125,16 +125,19 @@ class _LossWithMargin(Record):
     margin: Annotated[float, Field(gt=0)] = 1.0
 
 
-class _FitUncertainty(Record):
+class _Guarded(Record):
+    """The choice of what is done with a sigma that is no better than a constant."""
+
+    guard: bool = True
+    """whether sigma of an AU is drawn toward its best constant as far as it does not beat it on people of fit, out of fold"""
+    device: str = "auto"
+
+
+class _FitUncertainty(_Guarded):
     """Settings of an h that is trained separately from f."""
 
-    optimiser: Optimiser = Optimiser()
     floor: Annotated[float, Field(gt=0)] = 0.05
     """smallest sigma"""
-    log_sigma_penalty: Annotated[float, Field(ge=0)] = 1e-3
-    """weight of the mean squared log sigma, which makes sigma unique, see `losses.uncertainty_loss`"""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    device: str = "auto"
 
 
 class _UncertaintyNetwork(_FitUncertainty):
@@ -142,20 +145,28 @@ class _UncertaintyNetwork(_FitUncertainty):
 
     kind: Literal["network"] = "network"
     network: Network = Network()
+    optimiser: Optimiser = Optimiser()
     augment: Share = 0.5
     """as for f"""
+    log_sigma_penalty: Annotated[float, Field(ge=0)] = 1e-3
+    """weight of the mean squared log sigma, which makes sigma unique, see `losses.uncertainty_loss`"""
+    precision: Literal["float32", "bfloat16"] = "float32"
     compile: bool = False
     """as for f"""
 
 
 class _UncertaintyFactors(_FitUncertainty):
-    """Settings of an h that reads a few factors from f's frozen trunk, which is computed only once for each face."""
+    """Settings of an h that reads f's frozen trunks, which are computed only once for each face."""
 
     kind: Literal["factors"] = "factors"
-    factors: Positive = 2
-    """how many factors all AUs share"""
+    factors: Positive = 64
+    """how many main components of the trunk's features are read"""
     block: Annotated[int, Field(ge=1, le=5)] = 5
     """the block of f's trunk that they are read from"""
+    priors: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (0.03, 0.1, 0.3, 1.0, 3.0)
+    """strengths of the prior toward a constant, of which the best on people of fit, out of fold, is used"""
+    inner_folds: Annotated[int, Field(ge=2)] = 4
+    """number of parts of a fold's people, each of which is scored by an h that was trained on the others"""
 
 
 class UncertaintyNetwork(_LossWithoutMargin, _UncertaintyNetwork):
@@ -166,7 +177,7 @@ class _NetworkWithMargin(_LossWithMargin, _UncertaintyNetwork):
     """Settings of an h that is a network of its own; its loss has a margin."""
 
 
-class _FactorsWithoutMargin(_LossWithoutMargin, _UncertaintyFactors):
+class UncertaintyFactors(_LossWithoutMargin, _UncertaintyFactors):
     """Settings of an h of factors; its loss has no margin."""
 
 
@@ -174,17 +185,17 @@ class _FactorsWithMargin(_LossWithMargin, _UncertaintyFactors):
     """Settings of an h of factors; its loss has a margin."""
 
 
-class UncertaintyHead(Record):
+class UncertaintyHead(_Guarded):
     """Settings of an h that is f's second head: it was trained with f."""
 
     kind: Literal["integrated"] = "integrated"
-    device: str = "auto"
 
 
-FitUncertainty = (
-    Annotated[UncertaintyNetwork | _NetworkWithMargin, Field(discriminator="loss"), default_tags(loss="nll")]
-    | Annotated[_FactorsWithoutMargin | _FactorsWithMargin, Field(discriminator="loss"), default_tags(loss="nll")]
-)
+FitNetwork = Annotated[UncertaintyNetwork | _NetworkWithMargin, Field(discriminator="loss"), default_tags(loss="nll")]
+"""Settings of an h that is a network of its own."""
+FitFactors = Annotated[UncertaintyFactors | _FactorsWithMargin, Field(discriminator="loss"), default_tags(loss="nll")]
+"""Settings of an h that reads f's trunks."""
+FitUncertainty = FitNetwork | FitFactors
 """Settings of an h that is trained separately from f."""
 
 TrainUncertainty = Annotated[

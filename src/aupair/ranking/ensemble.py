@@ -67,7 +67,7 @@ def load_ensemble(folders: Sequence[Path], count: int, ensemble: Literal["all", 
     if ensemble == "final":
         # Elsewhere the fold networks only fill what `final` may not score.
         stack[1:, ~np.isnan(stack[0]).all(axis=1)] = np.nan
-    spread = _spread(stack) if len(trials) > 1 else None
+    spread = spread_of_members(stack) if len(trials) > 1 else None
     return Ensemble(trials, members, mean_of_members(stack), spread)
 
 
@@ -91,7 +91,7 @@ def mean_of_members(stack: np.ndarray) -> np.ndarray:
     return np.where(number > 0, total / np.maximum(number, 1), np.nan).astype(np.float32)
 
 
-def _spread(stack: np.ndarray) -> np.ndarray:
+def spread_of_members(stack: np.ndarray) -> np.ndarray:
     """Return the standard deviation over the members that have a score, (n, A) float32; NaN where fewer than two have."""
     number = (~np.isnan(stack)).sum(axis=0)
     square = np.nansum((stack.astype(np.float64) - mean_of_members(stack)) ** 2, axis=0)

@@ -1,10 +1,8 @@
 """The networks of f and h: torchvision's VGG16, full or narrow, with a head for each AU."""
 
-import copy
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -108,6 +106,20 @@ class AUNetwork(nn.Module):
         assert isinstance(network, Vgg)
         return network.forward_with_map(self.normalise(images), layers)
 
+    def layers_through(self, block: int) -> int:
+        """Return the number of layers of the only trunk up to the pooling that follows a block, 1 to 5.
+
+        Raises:
+            ArtifactError: there is a trunk for each AU.
+        """
+        if len(self.networks) > 1:
+            raise ArtifactError(
+                "no shared trunk to read factors from", got="sharing: per_au", todo="use kind: network for h"
+            )
+        (network,) = self.networks
+        assert isinstance(network, Vgg)
+        return [k for k, layer in enumerate(network.features, 1) if isinstance(layer, nn.MaxPool2d)][block - 1]
+
     def normalise(self, images: Tensor) -> Tensor:
         """Convert RGB (B, 3, S, S) in 0..255 to the trunk's input: shrunk, standardised, channels last."""
         return ((_shrink(images, self.params) - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
@@ -125,112 +137,6 @@ FLOOR = 0.05
 def second_head_sigma(outputs: Tensor) -> Tensor:
     """Compute sigma from the outputs of a network with a second head, (B, 2A) -> (B, A); it starts at about 1."""
     return FLOOR + nn.functional.softplus(outputs[:, outputs.shape[1] // 2 :].float() + 0.54)
-
-
-class SecondHead(nn.Module):
-    """An h that is the second head of f: it returns the sigma of a network that computes y_hat and sigma together.
-
-    sigma is divided by `scale`, so that it has the unit of y_hat.
-
-    Args:
-        network: f, with `sharing: integrated`.
-        scale: (A,), by which f's outputs are standardised: y_hat = (output - center) / scale.
-    """
-
-    scale: Tensor
-
-    def __init__(self, network: AUNetwork, scale: np.ndarray) -> None:
-        super().__init__()
-        self.network = network
-        self.register_buffer("scale", torch.as_tensor(scale, dtype=torch.float32))
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Compute sigma (B, A) of RGB (B, 3, S, S) in 0..255."""
-        return self.sigma_from_outputs(self.network(images))
-
-    def sigma_from_outputs(self, outputs: Tensor) -> Tensor:
-        """Compute sigma from the network's outputs, (B, 2A) -> (B, A), so that a face is forwarded once for both."""
-        return second_head_sigma(outputs) / self.scale
-
-
-class Factors(nn.Module):
-    """A small h: (phi(x) - c) / s . A . B, with the features phi of f's frozen trunk, standardised with c and s.
-
-    A reduces them to a few factors for each image; B combines the factors into a value for each AU.
-
-    Ours: f's trunk already represents whether a face is hidden, turned or blurred, which affects all AUs to some degree.
-    Some thousand weights are enough to use that, while a second network has millions and memorises 48 people.
-
-    Args:
-        trunk: the first blocks of f's trunk; it stays frozen and in eval mode.
-        channels: channels of its feature map, which is pooled to SIDE x SIDE: D = channels * SIDE^2.
-        factors: number of factors.
-        f: the network that the trunk comes from; a file of h needs its settings in order to build the trunk.
-    """
-
-    SIDE = 3
-    CLIP = 4.0
-    """standardised inputs are clipped to this, so that a single outlier does not decide"""
-
-    mean: Tensor
-    std: Tensor
-    center: Tensor
-    scale: Tensor
-
-    def __init__(self, trunk: nn.Sequential, channels: int, factors: int, f: AUNetwork) -> None:
-        super().__init__()
-        self.f = f.params
-        self.trunk = trunk.eval().requires_grad_(False)
-        inputs = channels * self.SIDE**2
-        self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1) * 255, persistent=False)
-        self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1) * 255, persistent=False)
-        self.register_buffer("center", torch.zeros(inputs))
-        self.register_buffer("scale", torch.ones(inputs))
-        self.down = nn.Parameter(torch.randn(inputs, factors) * 0.01)
-        shape = factors, f.au_count
-        self.up = nn.Parameter(torch.ones(shape) / factors**0.5 + 0.3 * torch.randn(shape))
-
-    def train(self, mode: bool = True) -> "Factors":
-        """Set the mode, except that of the trunk, whose batch statistics stay those of f."""
-        super().train(mode)
-        self.trunk.eval()
-        return self
-
-    def phi(self, images: Tensor) -> Tensor:
-        """Compute phi, (B, D), not yet standardised, from RGB (B, 3, S, S) in 0..255."""
-        x = ((_shrink(images, self.f) - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
-        return self.phi_from_map(self.trunk(x))
-
-    def phi_from_map(self, feature_map: Tensor) -> Tensor:
-        """Compute phi from the trunk's feature map: (B, C, H, W) -> (B, D)."""
-        return nn.functional.adaptive_avg_pool2d(feature_map, self.SIDE).flatten(1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Forward images (B, 3, S, S) or their phi (B, D) -> (B, A)."""
-        phi = self.phi(x) if x.ndim == 4 else x
-        standard = ((phi - self.center) / self.scale).clamp(-self.CLIP, self.CLIP) / phi.shape[1] ** 0.5
-        return standard @ self.down @ self.up
-
-
-def build_factors(f: AUNetwork, block: int, factors: int, seed: int) -> Factors:
-    """Build `Factors` on a copy of the first blocks of f's trunk.
-
-    Raises:
-        ArtifactError: f has no shared trunk.
-    """
-    if len(f.networks) > 1:
-        raise ArtifactError(
-            "no shared trunk to read factors from", got="sharing: per_au", todo="use kind: network for h"
-        )
-    vgg = f.networks[0]
-    assert isinstance(vgg, Vgg)
-    layers = list(vgg.features)
-    pools = [k for k, layer in enumerate(layers) if isinstance(layer, nn.MaxPool2d)]
-    trunk = nn.Sequential(*copy.deepcopy(layers[: pools[block - 1] + 1]))
-    channels = [layer.out_channels for layer in trunk if isinstance(layer, nn.Conv2d)][-1]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return Factors(trunk, channels, factors, f)
 
 
 def build_network(params: AnyNetwork, size: int, seed: int, au_count: int) -> AUNetwork:

@@ -5,7 +5,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -16,96 +16,166 @@ from torch import Tensor, nn
 from aupair.log import SILENT, Log
 from aupair.params import Params
 from aupair.ranking.checkpoint import Checkpoints
-from aupair.ranking.ensemble import Ensemble, Member
+from aupair.ranking.ensemble import FINAL, Ensemble, Member
+from aupair.ranking.factors import FactorTraining, LoadF
 from aupair.ranking.fit import FitJob, fit, forward_all
+from aupair.ranking.guard import fit_ensemble_scale, fit_guard
 from aupair.ranking.losses import UNCERTAINTY_LOSSES, PairBatch, make_pair_batch, uncertainty_loss
-from aupair.ranking.networks import AUNetwork, Factors, SecondHead, build_factors, build_network, pick_device
+from aupair.ranking.networks import build_network, pick_device
 from aupair.ranking.pairs import Pairs
 from aupair.ranking.prefetch import Faces
 from aupair.ranking.samples import TrainingSet
-from aupair.training_params import FitUncertainty
-
-
-class Sigma(nn.Module):
-    """A network h with the output transformed to sigma = floor + softplus(h(x) + b).
-
-    The offset b is trained too; it is initialised so that h(x) = 0 gives the constant `start` for each AU.
-
-    Args:
-        network: images (B, 3, S, S), or numbers computed from them -> (B, A).
-        start: (A,) sigma where the network returns 0.
-        floor: smallest sigma.
-    """
-
-    def __init__(self, network: nn.Module, start: np.ndarray, floor: float) -> None:
-        super().__init__()
-        self.network, self.floor = network, floor
-        above = torch.as_tensor(start, dtype=torch.float32).clamp(min=floor + 1e-3) - floor
-        self.offset = nn.Parameter(torch.log(torch.expm1(above)))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Compute sigma from the network's input, such as RGB (B, 3, S, S) in 0..255: (B, A), at least `floor`."""
-        return self.floor + nn.functional.softplus(self.network(x).float() + self.offset)
+from aupair.ranking.sigma import MemberScorer, Reader, SecondHeadReader, SigmaModel, SigmaNetwork
+from aupair.ranking.signals import Signals
+from aupair.training_params import FitFactors, FitNetwork, FitUncertainty, UncertaintyHead
 
 
 @dataclass(frozen=True)
 class Uncertainty:
-    """The result of training h: models (`final`, one per fold), sigma (N, A) float32 out of fold on fit, curves."""
+    """The result of training h.
 
-    models: dict[str, Sigma | SecondHead]
+    Attributes:
+        model: computes sigma of new frames.
+        sigma, unguarded: (N, A) float32, out of fold on fit, with and without the guard; NaN where there is no face.
+        curves: rows for curves.jsonl.
+        folds: an h that is a network of its own has one for each fold, which scored the people of that fold.
+    """
+
+    model: SigmaModel
     sigma: np.ndarray
+    unguarded: np.ndarray
     curves: list[dict[str, Any]]
+    folds: dict[str, SigmaNetwork]
 
 
-LoadF = Callable[[Member], tuple[AUNetwork, np.ndarray, np.ndarray]]
-"""network of f -> the network, its center and its scale, (A,) float32 each"""
+Trained = tuple[SigmaModel, np.ndarray, list[dict[str, Any]], dict[str, SigmaNetwork]]
+"""h without guard, log sigma (N, A) out of fold on fit, curves, networks of folds"""
 
 
 def train_h(
-    data: TrainingSet, ensemble: Ensemble, f: LoadF, params: Params, seed: int,
+    data: TrainingSet, ensemble: Ensemble, quality: np.ndarray, load_f: LoadF, params: Params, seed: int,
     log: Log = SILENT, checkpoints: Checkpoints | None = None,
 ) -> Uncertainty:  # fmt: skip
-    """Train h on frozen y_hat, and one network per fold of people, and compute sigma of every frame.
+    """Train h on frozen y_hat, and compute sigma of every frame.
 
     Args:
         ensemble: the networks of f and their y_hat, out of fold on fit: f is never forwarded for a pair.
-        f: loads a network of f. Kind `factors` reads the trunk of the same fold's network, which was not trained on the
-            people who are held out; kind `integrated` uses its second head, and nothing is trained.
-        checkpoints: files of the training states; a fit continues from an existing one.
+        quality: (N, 3) quality signals, see `data.quality.load_quality`.
+        load_f: loads a network of f. Kind `factors` reads its trunk, and kind `integrated` its second head.
+        checkpoints: files of the training states of kind `network`; a fit continues from an existing one.
     """
-    section, y_hat = params.train_uncertainty, ensemble.y_hat
-    device = pick_device(section.device)
-    result = Uncertainty({}, np.full(data.frames.labels.shape, np.nan, np.float32), [])
-    for k, (name, trained) in enumerate(data.training_masks().items()):
-        faces: Faces = data.images
-        if section.kind == "integrated":
-            network, _, scale = f(Member(ensemble.trials[0], name))
-            result.models[name] = SecondHead(network, scale)
+    section = params.train_uncertainty
+    if section.kind == "network":
+        model, log_sigma, curves, folds = _train_networks(data, ensemble, section, seed, log, checkpoints)
+    elif section.kind == "factors":
+        model, log_sigma, curves, folds = _train_factors(data, ensemble, quality, load_f, section, seed, log)
+    else:
+        model, log_sigma, curves, folds = _read_second_heads(data, ensemble, load_f, section, log)
+    unguarded = model.to_sigma(log_sigma)
+    if not section.guard:
+        return Uncertainty(model, unguarded, unguarded, curves, folds)
+    model, guarded = _add_guard(model, log_sigma, data, ensemble.y_hat, log)
+    return Uncertainty(model, guarded, unguarded, curves, folds)
+
+
+def _add_guard(
+    model: SigmaModel, log_sigma: np.ndarray, data: TrainingSet, y_hat: np.ndarray, log: Log
+) -> tuple[SigmaModel, np.ndarray]:
+    """Return the model with a guard that is chosen on the people of fit, and guarded sigma of every frame (N, A)."""
+    guard = fit_guard(log_sigma, y_hat, data.pairs["fit"])
+    guarded = guard.apply(log_sigma)
+    guard = replace(guard, ensemble_scale=fit_ensemble_scale(guarded, y_hat, data.pairs["select"]))
+    model = replace(model, guard=guard)
+    new = ~data.frames.of_split("fit")
+    sigma = model.to_sigma(guarded)
+    sigma[new] = model.to_sigma(guard.apply_to_new(log_sigma[new]))
+    means = {name: float(np.nanmean(values)) for name, values in guard.nll.items() if np.isfinite(values).any()}
+    log.line("h on fit, out of fold: pair NLL " + ", ".join(f"{value:.4f} {name}" for name, value in means.items()))
+    constant = [au for au, strength in zip(data.frames.aus, guard.strength) if strength == 0]
+    if constant:
+        log.line(f"constant sigma, since h does not beat it out of fold: {', '.join(constant)}")
+    return model, sigma
+
+
+def _train_factors(
+    data: TrainingSet, ensemble: Ensemble, quality: np.ndarray, load_f: LoadF, section: FitFactors, seed: int,
+    log: Log,
+) -> Trained:  # fmt: skip
+    """Train an h that reads f's trunks."""
+    fit_rows = np.flatnonzero(data.frames.of_split("fit") & data.frames.ok)
+    signals = Signals.fit(quality, ensemble.spread, fit_rows)
+    start = partial(initial_sigma, data.pairs["fit"], ensemble.y_hat, params=section)
+    training = FactorTraining(data, ensemble, signals(quality, ensemble.spread), load_f, section, start, log)
+    heads, inputs, curves = training.fit(seed)
+    readers, of_signals, log_sigma = training.score(heads, inputs)
+    return SigmaModel(readers, None, section.floor, signals, of_signals), log_sigma, curves, {}
+
+
+def _read_second_heads(
+    data: TrainingSet, ensemble: Ensemble, load_f: LoadF, section: UncertaintyHead, log: Log
+) -> Trained:
+    """Compute sigma by the second heads of f's networks, of those that were not trained on a frame's person."""
+    frames, aus = data.frames, len(data.frames.aus)
+    total, number = np.zeros(frames.labels.shape), np.zeros((len(frames), 1))
+    readers: dict[Member, Reader] = {}
+    fit_rows = frames.of_split("fit")
+    for member in (Member(trial, name) for trial in ensemble.trials for name in data.training_masks()):
+        network, _, scale = load_f(member)
+        reader = SecondHeadReader(scale)
+        rows = data.scoring_mask(member.name) & frames.ok
+        if member in ensemble.members:
+            readers[member] = reader
         else:
-            start = initial_sigma(data.pairs["fit"], y_hat, trained, section)
-            member = Member(ensemble.trials[0], name)
-            h, faces = build_h_network(data, f, member, section, seed * 1000 + 500 + k, log)
-            model = result.models[name] = Sigma(h, start, section.floor)
-            job = FitJob(
-                images=faces, sampler=data.sampler(trained, section.optimiser, (seed, 100 + k)),
-                batch_loss=_make_batch_loss(y_hat, section),
-                evaluate_on_select=partial(_evaluate_h, data=data, faces=faces, y_hat=y_hat, params=section),
-                seed=seed * 1000 + 500 + k, name=f"h.{name}",
-                augment=section.augment if section.kind == "network" else 0.0, mirror=data.mirror, precision=section.precision,
-                compile=section.kind == "network" and section.compile, device=device,
-                checkpoint=checkpoints.for_network(f"h.{name}") if checkpoints else None,
-            )  # fmt: skip
-            steps = section.optimiser.steps if name == "final" else section.optimiser.fold_steps
-            result.curves.extend(fit(model, job, section.optimiser, steps, log))
-        rows = np.flatnonzero(data.scoring_mask(name) & data.frames.ok)
-        if name != "final":
-            rows = rows[data.frames.of_split("fit")[rows]]
-        heading = f"scoring frames by h.{name}"
-        result.sigma[rows] = forward_all(result.models[name], faces, rows, device, log, heading)
-    return result
+            rows &= fit_rows
+        heading = f"scoring frames by the second head of f.{member.name}"
+        scorer = MemberScorer(network, reader)
+        index = np.flatnonzero(rows)
+        total[index] += forward_all(scorer, data.images, index, pick_device(section.device), log, heading)[:, aus:]
+        number[index] += 1
+    return SigmaModel(readers), np.where(number > 0, total / np.maximum(number, 1), np.nan), [], {}
 
 
-def _make_batch_loss(y_hat: np.ndarray, params: FitUncertainty) -> Callable[[Tensor, np.ndarray, PairBatch], Tensor]:
+def _train_networks(
+    data: TrainingSet, ensemble: Ensemble, section: FitNetwork, seed: int, log: Log,
+    checkpoints: Checkpoints | None,
+) -> Trained:  # fmt: skip
+    """Train an h that is a network of its own (# paper), and one per fold of people."""
+    device, y_hat = pick_device(section.device), ensemble.y_hat
+    log_sigma = np.full(data.frames.labels.shape, np.nan)
+    models: dict[str, SigmaNetwork] = {}
+    curves: list[dict[str, Any]] = []
+    for k, (name, trained) in enumerate(data.training_masks().items()):
+        start = initial_sigma(data.pairs["fit"], y_hat, trained, section)
+        model = models[name] = build_sigma_network(data, start, section, seed * 1000 + 500 + k)
+        job = FitJob(
+            images=data.images, sampler=data.sampler(trained, section.optimiser, (seed, 100 + k)),
+            batch_loss=_make_batch_loss(y_hat, section),
+            evaluate_on_select=partial(_evaluate_h, data=data, faces=data.images, y_hat=y_hat, params=section),
+            seed=seed * 1000 + 500 + k, name=f"h.{name}", augment=section.augment, mirror=data.mirror,
+            precision=section.precision, compile=section.compile, device=device,
+            checkpoint=checkpoints.for_network(f"h.{name}") if checkpoints else None,
+        )  # fmt: skip
+        steps = section.optimiser.steps if name == FINAL else section.optimiser.fold_steps
+        curves.extend(fit(model, job, section.optimiser, steps, log))
+        rows = data.scoring_mask(name) & data.frames.ok
+        if name != FINAL:
+            rows &= data.frames.of_split("fit")
+        index = np.flatnonzero(rows)
+        log_sigma[index] = np.log(forward_all(model, data.images, index, device, log, f"scoring frames by h.{name}"))
+    final = models.pop(FINAL)
+    return SigmaModel(network=final, floor=section.floor), log_sigma, curves, models
+
+
+def build_sigma_network(data: TrainingSet, start: np.ndarray, section: FitNetwork, seed: int) -> SigmaNetwork:
+    """Return a network h that starts as a constant."""
+    network = build_network(section.network, data.images.size, seed, len(data.frames.aus))
+    for head in network.heads():
+        nn.init.zeros_(head.weight)
+        nn.init.zeros_(head.bias)
+    return SigmaNetwork(network, start, section.floor)
+
+
+def _make_batch_loss(y_hat: np.ndarray, params: FitNetwork) -> Callable[[Tensor, np.ndarray, PairBatch], Tensor]:
     """Return the function that computes the loss of h for a batch.
 
     It takes sigma (B, A), the rows (B,) of the batch in `y_hat`, and its pairs. y_hat is not trained.
@@ -117,42 +187,6 @@ def _make_batch_loss(y_hat: np.ndarray, params: FitUncertainty) -> Callable[[Ten
         return uncertainty_loss(values, sigma, pairs, params.loss, params.margin, params.log_sigma_penalty)
 
     return batch_loss
-
-
-def build_h_network(
-    data: TrainingSet, f: LoadF, member: Member, section: FitUncertainty, seed: int, log: Log
-) -> tuple[nn.Module, Faces]:
-    """Return one network h and its input.
-
-    The input is the faces (`kind: network`), or phi, the features of f's frozen trunk, computed once for every face. phi is
-    standardised on the training frames of this network.
-    """
-    if section.kind == "network":
-        network = build_network(section.network, data.images.size, seed, len(data.frames.aus))
-        for head in network.heads():  # h starts as a constant
-            nn.init.zeros_(head.weight)
-            nn.init.zeros_(head.bias)
-        return network, data.images
-    factors = build_factors(f(member)[0], section.block, section.factors, seed)
-    rows = np.flatnonzero(data.frames.ok)
-    device, name = pick_device(section.device), member.name
-    phi = np.zeros((len(data.frames), len(factors.center)), np.float32)
-    phi[rows] = forward_all(_Phi(factors), data.images, rows, device, log, f"reading f's trunk for h.{name}")
-    trained = phi[data.training_masks()[name] & data.frames.ok]
-    factors.center.copy_(torch.from_numpy(trained.mean(0, dtype=np.float64)))
-    factors.scale.copy_(torch.from_numpy(np.maximum(trained.std(0, dtype=np.float64), 1e-3)))
-    return factors, phi.__getitem__
-
-
-class _Phi(nn.Module):
-    """`Factors.phi` as a module: images (B, 3, S, S) -> (B, D)."""
-
-    def __init__(self, factors: Factors) -> None:
-        super().__init__()
-        self.factors = factors
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.factors.phi(images)
 
 
 def initial_sigma(pairs: Pairs, y_hat: np.ndarray, trained: np.ndarray, params: FitUncertainty) -> np.ndarray:

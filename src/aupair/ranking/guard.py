@@ -1,0 +1,125 @@
+"""The guard of h: it draws sigma toward the best constant of each AU as far as people outside the training require.
+
+    sigma_guarded = c (sigma / reference)^strength
+
+strength is 0 to 1 for each AU: 1 leaves sigma as it is, 0 makes it the constant c. It is chosen by the pair NLL of the people
+of fit, whose sigma comes from models that never saw them; c is the best constant for that strength on the same pairs.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+from scipy.special import log_ndtr
+
+from aupair.ranking.pairs import Pairs
+
+STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
+_OWN = 0.5
+"""the share of an AU's own gain in its choice; the rest is the mean over the AUs, since a few people say little of one AU"""
+_RANGE = (np.log(1e-2), np.log(1e2))
+"""the range of the search for the best constant, log, in units of the standardised y_hat"""
+
+
+@dataclass(frozen=True)
+class Guard:
+    """What makes sigma of every frame guarded; (A,) float64 each.
+
+    Attributes:
+        strength: 0 to 1, how much of log sigma's deviation from the reference is used.
+        log_reference: the median of log sigma over the frames of fit.
+        log_constant: what takes the reference's place.
+        ensemble_scale: factor for the frames of select, validation and predict; several networks of f score them, whose
+            mean errs less than the single network that scores a frame of fit.
+        nll: mean pair NLL of each AU on fit out of fold: `constant`, `unguarded` (h at full strength, rescaled) and
+            `guarded`; NaN for an AU without pairs.
+    """
+
+    strength: np.ndarray
+    log_reference: np.ndarray
+    log_constant: np.ndarray
+    nll: dict[str, np.ndarray]
+    ensemble_scale: float = 1.0
+
+    def apply(self, log_sigma: np.ndarray) -> np.ndarray:
+        """Return guarded log sigma of frames of fit: (n, A)."""
+        return self.log_constant + self.strength * (log_sigma - self.log_reference)
+
+    def apply_to_new(self, log_sigma: np.ndarray) -> np.ndarray:
+        """Return guarded log sigma of frames outside fit: (n, A)."""
+        return self.apply(log_sigma) + np.log(self.ensemble_scale)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the guard as plain values."""
+        return dict(vars(self))
+
+    @classmethod
+    def from_json(cls, tree: dict[str, Any]) -> "Guard":
+        """Return the guard that `to_json` described."""
+        arrays = {key: np.array(tree[key], np.float64) for key in ("strength", "log_reference", "log_constant")}
+        nll = {key: np.array(values, np.float64) for key, values in tree["nll"].items()}
+        return cls(**arrays, nll=nll, ensemble_scale=float(tree["ensemble_scale"]))
+
+
+def fit_guard(log_sigma: np.ndarray, y_hat: np.ndarray, pairs: Pairs) -> Guard:
+    """Choose strength and constant of each AU.
+
+    Args:
+        log_sigma: (N, A), of the frames of the pairs from models that did not see their person.
+        y_hat: (N, A), standardised.
+        pairs: pairs of fit.
+    """
+    aus = y_hat.shape[1]
+    rows = np.unique(np.concatenate([pairs.i, pairs.j]))
+    reference = np.median(log_sigma[rows].astype(np.float64), axis=0) if len(rows) else np.zeros(aus)
+    deviation = log_sigma - reference
+    fits = [fit_constants(strength * deviation, y_hat, pairs) for strength in STRENGTHS]
+    log_constants, losses = (np.stack(values) for values in zip(*fits))
+    gains = np.nan_to_num(losses[0] - losses)
+    mean_gain = gains[:, np.isfinite(losses[0])].mean(axis=1, keepdims=True) if len(pairs) else gains
+    chosen = (_OWN * gains + (1 - _OWN) * mean_gain).argmax(axis=0)  # the lowest of equal ones
+    au = np.arange(aus)
+    nll = {"constant": losses[0], "unguarded": losses[-1], "guarded": losses[chosen, au]}
+    return Guard(np.array(STRENGTHS)[chosen], reference, log_constants[chosen, au], nll)
+
+
+def fit_constants(log_sigma: np.ndarray, y_hat: np.ndarray, pairs: Pairs) -> tuple[np.ndarray, np.ndarray]:
+    """Return for each AU the factor of sigma that minimises the pair NLL, as a logarithm, and that NLL: (A,) each.
+
+    An AU without pairs has the factor 1 and the NLL NaN.
+    """
+    log_factors, losses = np.zeros(y_hat.shape[1]), np.full(y_hat.shape[1], np.nan)
+    d, s = pair_terms(log_sigma, y_hat, pairs)
+    for au in np.unique(pairs.au):
+        z = (d / s)[pairs.au == au]
+
+        def loss(log_factor: float, z: np.ndarray = z) -> float:
+            return -float(log_ndtr(z * np.exp(-log_factor)).mean())
+
+        best = minimize_scalar(loss, bounds=_RANGE, method="bounded")
+        log_factors[au], losses[au] = best.x, best.fun
+    return log_factors, losses
+
+
+def pair_terms(log_sigma: np.ndarray, y_hat: np.ndarray, pairs: Pairs) -> tuple[np.ndarray, np.ndarray]:
+    """Return d = r (y_i - y_j) and s = sqrt(sigma_i^2 + sigma_j^2) of pairs: (M,) float64 each."""
+    y, square = y_hat.astype(np.float64), np.exp(2 * log_sigma.astype(np.float64))
+    d = pairs.r * (y[pairs.i, pairs.au] - y[pairs.j, pairs.au])
+    return d, np.sqrt(square[pairs.i, pairs.au] + square[pairs.j, pairs.au])
+
+
+def fit_ensemble_scale(log_sigma: np.ndarray, y_hat: np.ndarray, pairs: Pairs) -> float:
+    """Return the one factor of sigma, for all AUs, that minimises the pair NLL on pairs of select; 1 without pairs.
+
+    The mean is over AUs.
+    """
+    if len(pairs) == 0:
+        return 1.0
+    d, s = pair_terms(log_sigma, y_hat, pairs)
+    weight = 1 / np.bincount(pairs.au)[pairs.au]
+
+    def loss(log_factor: float) -> float:
+        return -float((weight * log_ndtr(d / s * np.exp(-log_factor))).sum())
+
+    return float(np.exp(minimize_scalar(loss, bounds=_RANGE, method="bounded").x))

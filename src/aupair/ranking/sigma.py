@@ -1,0 +1,285 @@
+"""h at work: sigma from the outputs and feature maps of f's networks, or from images, and its files.
+
+log sigma of a frame is the mean over the readers of h, plus a term of the signals; the guard (`ranking.guard`) is applied to it.
+A reader computes log sigma from what one network of f has computed for the face, or is a network of its own.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from aupair import store
+from aupair.errors import ArtifactError
+from aupair.ranking.ensemble import FINAL, Member
+from aupair.ranking.guard import Guard
+from aupair.ranking.networks import AUNetwork, second_head_sigma
+from aupair.ranking.signals import CLIP, Signals
+from aupair.training_params import parse_network
+
+FORMAT = 2
+"""the format of h's folder; that of before, with a copy of f's trunk and without a guard, has no number"""
+SIDE = 3
+"""the feature map of a block is averaged over SIDE x SIDE areas: phi has D = channels x SIDE^2 numbers"""
+
+
+class FactorReader(nn.Module):
+    """A reader of f's trunk: log sigma = bias + clip((phi - center) / scale) . weight.
+
+    Args:
+        block: the block of the trunk whose feature map is phi.
+        inputs: number of features, D.
+        au_count: number of AUs, A.
+    """
+
+    center: Tensor
+    scale: Tensor
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, block: int, inputs: int, au_count: int) -> None:
+        super().__init__()
+        self.block = block
+        self.register_buffer("center", torch.zeros(inputs))
+        self.register_buffer("scale", torch.ones(inputs))
+        self.register_buffer("weight", torch.zeros(inputs, au_count))
+        self.register_buffer("bias", torch.zeros(au_count))
+
+    def forward(self, outputs: Tensor, feature_map: Tensor) -> Tensor:
+        """Compute log sigma from the feature map (B, C, H, W) of the block: (B, A)."""
+        standard = ((phi_of_map(feature_map) - self.center) / self.scale).clamp(-CLIP, CLIP)
+        return standard @ self.weight + self.bias
+
+
+def phi_of_map(feature_map: Tensor) -> Tensor:
+    """Return phi, the features of a face: its feature map averaged over areas, (B, C, H, W) -> (B, D) float32."""
+    return nn.functional.adaptive_avg_pool2d(feature_map.float(), SIDE).flatten(1)
+
+
+class OldFactorReader(nn.Module):
+    """A reader of the format before: sigma = floor + softplus(clip((phi - center) / scale) / sqrt(D) . down . up + offset).
+
+    The copy of the trunk in its file is not used, since it equals the trunk of f.
+    """
+
+    center: Tensor
+    scale: Tensor
+    down: Tensor
+    up: Tensor
+    offset: Tensor
+
+    def __init__(self, block: int, floor: float, state: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self.block, self.floor = block, floor
+        for name in ("network.center", "network.scale", "network.down", "network.up", "offset"):
+            self.register_buffer(name.removeprefix("network."), state[name])
+
+    def forward(self, outputs: Tensor, feature_map: Tensor) -> Tensor:
+        """Compute log sigma from the feature map (B, C, H, W) of the block: (B, A)."""
+        phi = phi_of_map(feature_map)
+        standard = ((phi - self.center) / self.scale).clamp(-CLIP, CLIP) / phi.shape[1] ** 0.5
+        return torch.log(self.floor + nn.functional.softplus(standard @ self.down @ self.up + self.offset))
+
+
+class SecondHeadReader(nn.Module):
+    """A reader of f's second head, whose sigma is divided by `scale`, (A,), so that it has the unit of y_hat."""
+
+    block = None
+    scale: Tensor
+
+    def __init__(self, scale: np.ndarray) -> None:
+        super().__init__()
+        self.register_buffer("scale", torch.as_tensor(scale, dtype=torch.float32))
+
+    def forward(self, outputs: Tensor, feature_map: Tensor | None) -> Tensor:
+        """Compute log sigma from f's outputs, (B, 2A) -> (B, A)."""
+        return torch.log(second_head_sigma(outputs) / self.scale)
+
+
+Reader = FactorReader | OldFactorReader | SecondHeadReader
+
+
+class SigmaNetwork(nn.Module):
+    """An h that is a network of its own: sigma = floor + softplus(h(x) + offset).
+
+    The offset is trained too; it is initialised so that h(x) = 0 gives the constant `start` for each AU.
+
+    Args:
+        network: RGB images (B, 3, S, S) in 0..255 -> (B, A).
+        start: (A,) sigma where the network returns 0.
+        floor: smallest sigma.
+    """
+
+    def __init__(self, network: nn.Module, start: np.ndarray, floor: float) -> None:
+        super().__init__()
+        self.network, self.floor = network, floor
+        above = torch.as_tensor(start, dtype=torch.float32).clamp(min=floor + 1e-3) - floor
+        self.offset = nn.Parameter(torch.log(torch.expm1(above)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Compute sigma of RGB (B, 3, S, S) in 0..255: (B, A), at least `floor`."""
+        return self.floor + nn.functional.softplus(self.network(x).float() + self.offset)
+
+
+class MemberScorer(nn.Module):
+    """A network of f together with the reader of h, if one reads that network: the trunk is computed once for both."""
+
+    def __init__(self, f: AUNetwork, reader: Reader | None) -> None:
+        super().__init__()
+        self.f, self.reader = f, reader
+        self.layers = 0 if reader is None or reader.block is None else f.layers_through(reader.block)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Compute f's outputs, not yet standardised, and the reader's log sigma, (B, A) or (B, 2A), of (B, 3, S, S)."""
+        feature_map = None
+        if self.layers:
+            outputs, feature_map = self.f.forward_with_map(images, self.layers)
+        else:
+            outputs = self.f(images)
+        values = outputs[:, : self.f.au_count].float()
+        return values if self.reader is None else torch.cat([values, self.reader(outputs, feature_map)], dim=1)
+
+
+@dataclass(frozen=True)
+class SigmaModel:
+    """An h that computes sigma of new frames.
+
+    Attributes:
+        readers: by the network of f that they read.
+        network: an h that is a network of its own, or None.
+        floor: smallest sigma.
+        signals: the standardisation of the signals that h reads, or None.
+        signal_weight: (Q, A) float64, what a standardised signal adds to log sigma.
+        guard: None: sigma is what the readers say.
+    """
+
+    readers: dict[Member, Reader] = field(default_factory=dict)
+    network: SigmaNetwork | None = None
+    floor: float = 0.0
+    signals: Signals | None = None
+    signal_weight: np.ndarray | None = None
+    guard: Guard | None = None
+
+    def log_sigma(self, terms: np.ndarray, quality: np.ndarray, spread: np.ndarray | None = None) -> np.ndarray:
+        """Return unguarded log sigma, (n, A) float64; a frame's numbers do not depend on the others.
+
+        Args:
+            terms: (R, n, A), log sigma of each reader, or of the network.
+            quality: (n, 3), see `data.quality.load_quality`.
+            spread: (n, A), the standard deviation over the networks of f, or None.
+        """
+        total: np.ndarray = sum(term.astype(np.float64) for term in terms) / len(terms)
+        if self.signals is not None and self.signal_weight is not None:
+            total = total + add_signals(self.signals(quality, spread), self.signal_weight)
+        return total
+
+    def sigma(self, terms: np.ndarray, quality: np.ndarray, spread: np.ndarray | None = None) -> np.ndarray:
+        """Return guarded sigma of frames outside fit, (n, A) float32; the arguments are those of `log_sigma`."""
+        values = self.log_sigma(terms, quality, spread)
+        return self.to_sigma(values if self.guard is None else self.guard.apply_to_new(values))
+
+    def to_sigma(self, log_sigma: np.ndarray) -> np.ndarray:
+        """Return sigma, float32, at least the floor."""
+        return np.maximum(np.exp(log_sigma), self.floor).astype(np.float32)
+
+
+def add_signals(signals: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Return signals (n, Q) times weight (Q, A), added signal by signal, so that a row does not depend on the others."""
+    total = np.zeros((len(signals), weight.shape[1]))
+    for column, of_aus in zip(signals.T, weight):
+        total += column[:, None] * of_aus
+    return total
+
+
+def save_sigma_model(folder: Path, model: SigmaModel) -> dict[str, Any]:
+    """Write the weights of h to files of a folder and return what about.json says of them."""
+    for member, reader in model.readers.items():
+        write_state(_reader_file(folder, member), reader)
+    if model.network is not None:
+        write_state(folder / f"{FINAL}.safetensors", model.network)
+    if model.signal_weight is not None:
+        store.write_arrays(folder / "signals.safetensors", {"weight": model.signal_weight})
+    return {
+        "format": FORMAT, "members": list(model.readers), "floor": model.floor,
+        "signals": model.signals and model.signals.to_json(), "guard": model.guard and model.guard.to_json(),
+    }  # fmt: skip
+
+
+def load_sigma_model(folder: Path) -> SigmaModel:
+    """Load h from a folder that a training or a bundle has, of this format or of that before."""
+    about = store.read_json(Path(folder) / "about.json")
+    if about.get("format", 1) == 1:
+        return _load_old(Path(folder), about)
+    members = [Member(*member) for member in about["members"]]
+    readers = {member: _load_reader(_reader_file(Path(folder), member), about) for member in members}
+    network = load_sigma_network(Path(folder) / f"{FINAL}.safetensors", about) if about["kind"] == "network" else None
+    signals, guard = about["signals"], about["guard"]
+    return SigmaModel(
+        readers, network, about["floor"],
+        signals and Signals(*(np.array(signals[key], np.float64) for key in ("center", "scale"))),
+        store.read_arrays(Path(folder) / "signals.safetensors")["weight"] if signals else None,
+        guard and Guard.from_json(guard),
+    )  # fmt: skip
+
+
+def _reader_file(folder: Path, member: Member) -> Path:
+    return folder / f"{member.trial}.{member.name}.safetensors"
+
+
+def _load_reader(path: Path, about: dict[str, Any]) -> Reader:
+    state = read_state(path)
+    if about["kind"] == "integrated":
+        return SecondHeadReader(state["scale"].numpy())
+    reader = FactorReader(about["block"], *state["weight"].shape)
+    load_state(reader, state, path)
+    return reader
+
+
+def load_sigma_network(path: Path, about: dict[str, Any]) -> SigmaNetwork:
+    """Load an h that is a network of its own (`kind: network`); about.json of any format describes it."""
+    aus = len(about["aus"])
+    network = SigmaNetwork(AUNetwork(parse_network(about["network"]), about["size"], aus), np.ones(aus), about["floor"])
+    load_state(network, read_state(path), path)
+    return network
+
+
+def _load_old(folder: Path, about: dict[str, Any]) -> SigmaModel:
+    """Load h of the format before: `final` alone, without signals and guard."""
+    path = folder / f"{FINAL}.safetensors"
+    if about["kind"] == "network":
+        return SigmaModel(network=load_sigma_network(path, about))
+    state = read_state(path)
+    if about["kind"] == "integrated":
+        return SigmaModel({Member(0, FINAL): SecondHeadReader(state["scale"].numpy())})
+    return SigmaModel({Member(0, FINAL): OldFactorReader(about["block"], about["floor"], state)})
+
+
+def write_state(path: Path, model: nn.Module) -> None:
+    """Write the weights of a network to a safetensors file."""
+    store.write_arrays(path, {key: value.detach().cpu().numpy() for key, value in model.state_dict().items()})
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """Read the tensors of a safetensors file.
+
+    Raises:
+        ArtifactError: the file is missing or corrupt.
+    """
+    return {key: torch.from_numpy(value) for key, value in store.read_arrays(path).items()}
+
+
+def load_state(model: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
+    """Load weights into a network.
+
+    Raises:
+        ArtifactError: they are the weights of another network.
+    """
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise ArtifactError("weights do not fit their network", where=path, got=reason) from error
