@@ -39,7 +39,7 @@ def cost_of(params: Params, aus: int) -> dict[str, Any]:
         aus: the number of AUs.
 
     Returns:
-        parameters: those of all networks in the bundle, a copied trunk counted again; gmac_per_frame: 1e9
+        parameters: those of the networks of one member of the ensemble; gmac_per_frame: 1e9
         multiplications with an addition; passes: how often an image goes through a trunk (an h of kind `factors` reads
         the feature map that f has computed); `parts`: parameters and gmac of f, h and the mapping, which decides with
         uncertainty and without.
@@ -73,10 +73,11 @@ def _cost(f: AnyNetwork, h: TrainUncertainty, size: int, mapping: _MappingShape)
     """Count f, h and the mappings; an integrated h is f's second head and costs nothing of its own."""
     import numpy as np
     import torch
+    from torch import nn
 
     from aupair.mapping.networks import MappingNetworks
-    from aupair.ranking.networks import AUNetwork, Vgg, build_factors
-    from aupair.ranking.uncertainty import Sigma
+    from aupair.ranking.networks import AUNetwork, Vgg
+    from aupair.ranking.sigma import SigmaNetwork, phi_of_map
 
     aus, outputs, seeds = mapping.aus, mapping.outputs, mapping.seeds
     start = np.ones(aus)
@@ -85,10 +86,11 @@ def _cost(f: AnyNetwork, h: TrainUncertainty, size: int, mapping: _MappingShape)
         of_f = AUNetwork(f, size, aus)
         networks: list[tuple[str, nn.Module, Tensor]] = [("f", of_f, face)]
         if h.kind == "network":
-            networks.append(("h", Sigma(AUNetwork(h.network, size, aus), start, floor=0.05), face))
+            networks.append(("h", SigmaNetwork(AUNetwork(h.network, size, aus), start, floor=0.05), face))
         elif h.kind == "factors":
-            factors = build_factors(of_f, h.block, h.factors, seed=0)
-            networks.append(("h", Sigma(factors, start, floor=0.05), factors.center[None]))
+            _, feature_map = of_f.forward_with_map(face, of_f.layers_through(h.block))
+            inputs = phi_of_map(feature_map).shape[1]
+            networks.append(("h", nn.Linear(inputs, aus), torch.empty(1, inputs)))
         for features, width in mapping.widths:
             x = torch.empty(aus, features)
             networks.append(("mapping", MappingNetworks(x, x, width, 0.0, outputs, seeds=seeds), x[:, None]))

@@ -27,7 +27,7 @@ _FORMAT_1 = (
 """The files of the networks in a bundle of format 1."""
 _OTHERS = ("selection.json", "params.json", "data.json", "requirements.txt", "MODEL_CARD.md")
 _OF_TRAINING = (
-    "curves.jsonl", "features.json", "*.npy", "sigma.safetensors", "smoothed.safetensors", "y_hat.safetensors",
+    "curves.jsonl", "features.json", "folds/*", "*.npy", "sigma.safetensors", "smoothed.safetensors", "y_hat.safetensors",
 )  # fmt: skip
 """The files of networks and features that predict does not need: curves, and values of the training's frames."""
 

@@ -36,7 +36,7 @@ class BundleRecognizer:
     """A loaded bundle; `aupair.Recognizer` also loads one from the registry and returns tables.
 
     Attributes:
-        scorer: (B, S, S, 3) uint8 RGB -> y_hat, sigma, (B, A) float32 each.
+        scorer: (B, S, S, 3) uint8 RGB, quality signals (B, 3) float32 -> y_hat, sigma, (B, A) float32 each.
         extractor: computes the features from the scores.
         mapping: features (n, A, F) by route -> raw outputs by route, (n, A) float32 each.
         selection: the mapping and the threshold of each AU, and the confidence.
@@ -44,7 +44,7 @@ class BundleRecognizer:
         chosen: the AUs to predict, in the model's order; empty: all that it knows. All are computed. See `only`.
     """
 
-    scorer: Callable[[np.ndarray], Arrays]
+    scorer: Callable[[np.ndarray, np.ndarray], Arrays]
     extractor: "Extractor"
     mapping: Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
     selection: "Selection"
@@ -132,16 +132,19 @@ class BundleRecognizer:
         status: list[str] = []
         quality: list[list[float]] = []
 
-        def faces() -> Iterator[np.ndarray]:
+        def faces() -> Iterator[tuple[np.ndarray, list[float]]]:
             for row in rows:
                 time.append(row.time)
                 status.append(row.status)
                 quality.append([getattr(row, name) for name in QUALITY_SIGNALS])
                 if row.image is not None:
-                    yield row.image
+                    yield row.image, quality[-1]
 
         images, batch = faces(), self.params.extract_features.batch
-        parts = [self.scorer(np.stack([first, *islice(images, batch - 1)])) for first in images]
+        parts = []
+        for first in images:
+            faces_of_batch, quality_of_batch = zip(first, *islice(images, batch - 1))
+            parts.append(self.scorer(np.stack(faces_of_batch), np.array(quality_of_batch, np.float32)))
         ok = np.array([text == "ok" for text in status], bool)
         y_hat, sigma = (np.full((len(ok), len(self.selection.aus)), np.nan, np.float32) for _ in range(2))
         if parts:

@@ -157,7 +157,7 @@ class FactorTraining:
         y = torch.from_numpy(self.ensemble.y_hat[rows].astype(np.float64))
         batch = PairBatch.from_pairs(
             Pairs(np.searchsorted(rows, own.i), np.searchsorted(rows, own.j), own.au, own.r),
-            cell_weights(own, data.frames.video[own.i]),
+            cell_weights(own, data.frames.video),
         )
         people = len(np.unique(data.frames.subject[own.i]))
         start = self.start(head.trained)
@@ -189,9 +189,9 @@ class FactorTraining:
             parts = [(np.flatnonzero(h.scored & frames.ok), w) for h, w in heads if h.member == member]
             if of_new := [w for h, w in heads if h.member == member and h.deployed]:
                 parts.append((new, Weights.mean(of_new)))
-                readers[member] = _build_reader(own, parts[-1][1], section.block)
+                readers[member] = build_reader(own, parts[-1][1], section.block)
             for rows, weights in parts:
-                scorer = MemberScorer(network, _build_reader(own, weights, section.block))
+                scorer = MemberScorer(network, build_reader(own, weights, section.block))
                 outputs = self._forward(scorer, rows, f"scoring frames by h on f.{member.name}")
                 total[rows] += outputs[:, len(frames.aus) :]
                 if rows is not new:
@@ -310,7 +310,8 @@ def fit_weights(
     return bias.detach().numpy(), (shared + own).detach().numpy()
 
 
-def _build_reader(inputs: Inputs, weights: Weights, block: int) -> FactorReader:
+def build_reader(inputs: Inputs, weights: Weights, block: int) -> FactorReader:
+    """Return the reader that computes log sigma, without the signals' part, from a feature map."""
     reader = FactorReader(block, *(inputs.basis @ weights.of_phi).shape)
     reader.center.copy_(torch.from_numpy(inputs.center))
     reader.scale.copy_(torch.from_numpy(inputs.scale))

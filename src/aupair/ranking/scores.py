@@ -40,10 +40,10 @@ def save_f(folder: Path, f: PseudoIntensity, params: Params, size: int, aus: Seq
 def save_h(folder: Path, h: Uncertainty, params: Params, size: int, aus: Sequence[str]) -> None:
     """Write h to a folder: the weights of its models, sigma of every frame, about.json, the curves.
 
-    An h that is a network of its own has a folder `folds` with the networks of the folds.
+    Models that scored the people of a fold alone are in its folder `folds`.
     """
     keys = {"kind", "factors", "block", "network", "loss"}
-    about = {"aus": aus, "size": size} | params.train_uncertainty.model_dump(include=keys)
+    about = {"aus": aus, "size": size, "ensemble": h.members} | params.train_uncertainty.model_dump(include=keys)
     with store.atomic(folder) as temporary:
         temporary.mkdir()
         about |= save_sigma_model(temporary, h.model)

@@ -182,6 +182,18 @@ class SigmaModel:
         values = self.log_sigma(terms, quality, spread)
         return self.to_sigma(values if self.guard is None else self.guard.apply_to_new(values))
 
+    def affine(self, new: bool, au_count: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the guard as offset and slope, (A,) each: guarded log sigma = offset + slope x log sigma.
+
+        Args:
+            new: whether the frames are outside fit.
+        """
+        if self.guard is None:
+            return np.zeros(au_count), np.ones(au_count)
+        zeros = np.zeros((1, au_count))
+        offset = self.guard.apply_to_new(zeros) if new else self.guard.apply(zeros)
+        return offset[0], self.guard.strength
+
     def to_sigma(self, log_sigma: np.ndarray) -> np.ndarray:
         """Return sigma, float32, at least the floor."""
         return np.maximum(np.exp(log_sigma), self.floor).astype(np.float32)
@@ -215,7 +227,7 @@ def load_sigma_model(folder: Path) -> SigmaModel:
     if about.get("format", 1) == 1:
         return _load_old(Path(folder), about)
     members = [Member(*member) for member in about["members"]]
-    readers = {member: _load_reader(_reader_file(Path(folder), member), about) for member in members}
+    readers = {member: load_reader(_reader_file(Path(folder), member), about) for member in members}
     network = load_sigma_network(Path(folder) / f"{FINAL}.safetensors", about) if about["kind"] == "network" else None
     signals, guard = about["signals"], about["guard"]
     return SigmaModel(
@@ -230,7 +242,8 @@ def _reader_file(folder: Path, member: Member) -> Path:
     return folder / f"{member.trial}.{member.name}.safetensors"
 
 
-def _load_reader(path: Path, about: dict[str, Any]) -> Reader:
+def load_reader(path: Path, about: dict[str, Any]) -> Reader:
+    """Load a reader of an h that about.json describes."""
     state = read_state(path)
     if about["kind"] == "integrated":
         return SecondHeadReader(state["scale"].numpy())

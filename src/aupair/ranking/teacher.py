@@ -1,5 +1,8 @@
 """The teacher of a student: f and h of a finished run, network by network."""
 
+import math
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,30 +11,53 @@ from torch import Tensor, nn
 
 from aupair import store
 from aupair.errors import ArtifactError
-from aupair.ranking.scores import JointScorer, load_f, load_h
+from aupair.ranking.ensemble import FINAL, Member
+from aupair.ranking.scores import FOLDS, load_f
+from aupair.ranking.sigma import (
+    MemberScorer,
+    Reader,
+    SecondHeadReader,
+    SigmaModel,
+    load_reader,
+    load_sigma_model,
+    load_sigma_network,
+)
 
 
 class Teacher(nn.Module):
-    """A network of f and one of h that compute the targets of a student, in the unit of y_hat.
+    """Networks of f and h that compute the targets of a student, in the unit of y_hat; the signals count as unknown.
 
     Args:
-        scorer: f and h.
-        center, scale: (A,) float32 each: y_hat = (output - center) / scale.
+        f: networks of f with their readers, and center and scale, (A,) each: y_hat = (output - center) / scale.
+        h: guard, floor, and a network of its own, if h is one.
+        new: whether the student learns from frames of people outside fit, too, so that sigma is that of new frames.
     """
 
-    center: Tensor
-    scale: Tensor
-
-    def __init__(self, scorer: JointScorer, center: np.ndarray, scale: np.ndarray) -> None:
+    def __init__(self, f: Sequence[tuple[MemberScorer, np.ndarray, np.ndarray]], h: SigmaModel, new: bool) -> None:
         super().__init__()
-        self.scorer = scorer
-        self.register_buffer("center", torch.from_numpy(center))
-        self.register_buffer("scale", torch.from_numpy(scale))
+        self.scorers = nn.ModuleList(scorer for scorer, _, _ in f)
+        self.network, self.floor = h.network, h.floor
+        for k, (_, center, scale) in enumerate(f):
+            self.register_buffer(f"center{k}", torch.from_numpy(center))
+            self.register_buffer(f"scale{k}", torch.from_numpy(scale))
+        offset, slope = h.affine(new, len(f[0][1]))
+        self.register_buffer("offset", torch.from_numpy(offset).float())
+        self.register_buffer("slope", torch.from_numpy(slope).float())
 
     def forward(self, images: Tensor) -> Tensor:
         """Compute y_hat, then log sigma, (B, 2A) float32, from RGB (B, 3, S, S) in 0..255."""
-        values, sigma = self.scorer(images).float().chunk(2, dim=1)
-        return torch.cat([(values - self.center) / self.scale, torch.log(sigma)], dim=1)
+        buffers = dict(self.named_buffers(recurse=False))
+        y_hat, terms = [], []
+        for k, scorer in enumerate(self.scorers):
+            values, *term = scorer(images).float().split(len(buffers["offset"]), dim=1)
+            y_hat.append((values - buffers[f"center{k}"]) / buffers[f"scale{k}"])
+            terms += term
+        if self.network is not None:
+            terms.append(torch.log(self.network(images)))
+        log_sigma = buffers["offset"] + buffers["slope"] * torch.stack(terms).mean(dim=0)
+        if self.floor:
+            log_sigma = log_sigma.clamp(min=math.log(self.floor))
+        return torch.cat([torch.stack(y_hat).mean(dim=0), log_sigma], dim=1)
 
 
 def teacher_folders(work: Path) -> dict[str, Path]:
@@ -40,7 +66,11 @@ def teacher_folders(work: Path) -> dict[str, Path]:
 
 
 def load_teacher(work: Path, size: int, name: str) -> Teacher:
-    """Load one network of f and one of h, `final` or a fold's, from the working folder of a finished run.
+    """Load the teacher of a network, `final` or a fold's, from the working folder of a finished run.
+
+    `final` learns from all networks of f that h reads, and a fold's student from the networks of the fold, which were
+    not trained on its people. (A reader of a fold's trunk learned sigma from the fold's people: of the student's sigma, not of
+    its y_hat, the fold's labels have a part.)
 
     Args:
         size: side of the faces that it will get, pixels.
@@ -49,10 +79,29 @@ def load_teacher(work: Path, size: int, name: str) -> Teacher:
     Raises:
         ArtifactError: there is no such network, or it takes faces of another size.
     """
-    trials, h = teacher_folders(work).values()
-    f = sorted(trials.iterdir())[0]
-    trained_on = store.read_json(f / "about.json")["size"]
+    trials, folder = teacher_folders(work).values()
+    folders = sorted(trials.iterdir(), key=lambda path: int(path.name))
+    trained_on = store.read_json(folders[0] / "about.json")["size"]
     if trained_on != size:
-        raise ArtifactError("the teacher was trained on faces of another size", where=f, got=trained_on, expected=size)
-    model, center, scale = load_f(f, name)
-    return Teacher(JointScorer(model, load_h(h, name)), center, scale)
+        where = folders[0]
+        raise ArtifactError(
+            "the teacher was trained on faces of another size", where=where, got=trained_on, expected=size
+        )
+    h = load_sigma_model(folder)
+    about = store.read_json(folder / "about.json")
+    members = [Member(*member) for member in about["ensemble"]]
+    if name != FINAL:
+        members = [Member(trial, name) for trial in dict.fromkeys(trial for trial, _ in members)]
+        own = folder / FOLDS / f"{name}.safetensors"
+        if about["kind"] == "network":
+            h = replace(h, network=load_sigma_network(own, about))
+        elif own.exists():
+            h = replace(h, readers={members[0]: load_reader(own, about)})
+    loaded = [(member, *load_f(folders[member.trial], member.name)) for member in members]
+    readers: dict[Member, Reader] = {
+        member: SecondHeadReader(scale) if about["kind"] == "integrated" else h.readers[member]
+        for member, _, _, scale in loaded
+        if about["kind"] == "integrated" or member in h.readers
+    }
+    f = [(MemberScorer(network, readers.get(member)), center, scale) for member, network, center, scale in loaded]
+    return Teacher(f, h, new=name == FINAL)

@@ -5,7 +5,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -17,7 +17,7 @@ from aupair.log import SILENT, Log
 from aupair.params import Params
 from aupair.ranking.checkpoint import Checkpoints
 from aupair.ranking.ensemble import FINAL, Ensemble, Member
-from aupair.ranking.factors import FactorTraining, LoadF
+from aupair.ranking.factors import FactorTraining, LoadF, build_reader
 from aupair.ranking.fit import FitJob, fit, forward_all
 from aupair.ranking.guard import fit_ensemble_scale, fit_guard
 from aupair.ranking.losses import UNCERTAINTY_LOSSES, PairBatch, make_pair_batch, uncertainty_loss
@@ -38,18 +38,20 @@ class Uncertainty:
         model: computes sigma of new frames.
         sigma, unguarded: (N, A) float32, out of fold on fit, with and without the guard; NaN where there is no face.
         curves: rows for curves.jsonl.
-        folds: an h that is a network of its own has one for each fold, which scored the people of that fold.
+        members: the networks of f whose mean is y_hat of new frames.
+        folds: models that scored the people of a fold alone, by the name of the fold's network.
     """
 
     model: SigmaModel
     sigma: np.ndarray
     unguarded: np.ndarray
     curves: list[dict[str, Any]]
-    folds: dict[str, SigmaNetwork]
+    members: tuple[Member, ...]
+    folds: dict[str, nn.Module] = field(default_factory=dict)
 
 
-Trained = tuple[SigmaModel, np.ndarray, list[dict[str, Any]], dict[str, SigmaNetwork]]
-"""h without guard, log sigma (N, A) out of fold on fit, curves, networks of folds"""
+Trained = tuple[SigmaModel, np.ndarray, list[dict[str, Any]], dict[str, nn.Module]]
+"""h without guard, log sigma (N, A) out of fold on fit, curves, models of folds"""
 
 
 def train_h(
@@ -73,9 +75,9 @@ def train_h(
         model, log_sigma, curves, folds = _read_second_heads(data, ensemble, load_f, section, log)
     unguarded = model.to_sigma(log_sigma)
     if not section.guard:
-        return Uncertainty(model, unguarded, unguarded, curves, folds)
+        return Uncertainty(model, unguarded, unguarded, curves, ensemble.members, folds)
     model, guarded = _add_guard(model, log_sigma, data, ensemble.y_hat, log)
-    return Uncertainty(model, guarded, unguarded, curves, folds)
+    return Uncertainty(model, guarded, unguarded, curves, ensemble.members, folds)
 
 
 def _add_guard(
@@ -108,7 +110,10 @@ def _train_factors(
     training = FactorTraining(data, ensemble, signals(quality, ensemble.spread), load_f, section, start, log)
     heads, inputs, curves = training.fit(seed)
     readers, of_signals, log_sigma = training.score(heads, inputs)
-    return SigmaModel(readers, None, section.floor, signals, of_signals), log_sigma, curves, {}
+    folds = {
+        head.member.name: build_reader(inputs[head.member], w, section.block) for head, w in heads if not head.deployed
+    }
+    return SigmaModel(readers, None, section.floor, signals, of_signals), log_sigma, curves, folds
 
 
 def _read_second_heads(
@@ -142,11 +147,11 @@ def _train_networks(
     """Train an h that is a network of its own (# paper), and one per fold of people."""
     device, y_hat = pick_device(section.device), ensemble.y_hat
     log_sigma = np.full(data.frames.labels.shape, np.nan)
-    models: dict[str, SigmaNetwork] = {}
+    folds: dict[str, nn.Module] = {}
     curves: list[dict[str, Any]] = []
     for k, (name, trained) in enumerate(data.training_masks().items()):
         start = initial_sigma(data.pairs["fit"], y_hat, trained, section)
-        model = models[name] = build_sigma_network(data, start, section, seed * 1000 + 500 + k)
+        model = build_sigma_network(data, start, section, seed * 1000 + 500 + k)
         job = FitJob(
             images=data.images, sampler=data.sampler(trained, section.optimiser, (seed, 100 + k)),
             batch_loss=_make_batch_loss(y_hat, section),
@@ -162,8 +167,11 @@ def _train_networks(
             rows &= data.frames.of_split("fit")
         index = np.flatnonzero(rows)
         log_sigma[index] = np.log(forward_all(model, data.images, index, device, log, f"scoring frames by h.{name}"))
-    final = models.pop(FINAL)
-    return SigmaModel(network=final, floor=section.floor), log_sigma, curves, models
+        if name == FINAL:
+            final = SigmaModel(network=model, floor=section.floor)
+        else:
+            folds[name] = model
+    return final, log_sigma, curves, folds
 
 
 def build_sigma_network(data: TrainingSet, start: np.ndarray, section: FitNetwork, seed: int) -> SigmaNetwork:
