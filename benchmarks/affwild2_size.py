@@ -109,16 +109,14 @@ def write_prediction(path: Path, labels: np.ndarray) -> None:
 
 def save_scores(work: Path, y_hat: np.ndarray, sigma: np.ndarray) -> None:
     """Write f and h without weights: the stages after them read their scores only."""
-    from torch import nn
-
     from aupair.ranking.pseudo_intensity import PseudoIntensity
     from aupair.ranking.scores import save_f, save_h
-    from aupair.ranking.uncertainty import Sigma, Uncertainty
+    from aupair.ranking.sigma import SigmaModel
+    from aupair.ranking.uncertainty import Uncertainty
 
     params, curves = load_affwild2_params(), [{"network": "final", "step": 1, "train_loss": 0.5, "select_loss": 0.5}]
-    h = Sigma(nn.Identity(), np.ones(len(AFFWILD2)), 0.05)
     save_f(work / "f" / "0", PseudoIntensity({}, {}, {}, {"final": y_hat}, curves, 0.5), params, 224, AFFWILD2)
-    save_h(work / "h", Uncertainty({"final": h}, sigma, curves), params, 224, AFFWILD2)
+    save_h(work / "h", Uncertainty(SigmaModel(), sigma, sigma, curves, ()), params, 224, AFFWILD2)
 
 
 def run_step(root: Path, step: str, options: argparse.Namespace) -> tuple[float, float]:

@@ -47,7 +47,7 @@ from aupair.mapping.networks import MappingNetworks  # noqa: E402
 from aupair.params import load_params  # noqa: E402
 from aupair.ranking.fit import autocast, cudnn_autotuning, forward_all  # noqa: E402
 from aupair.ranking.prefetch import batch_loader, prefetch_depth  # noqa: E402
-from aupair.ranking.uncertainty import Sigma  # noqa: E402
+from aupair.ranking.sigma import SigmaNetwork  # noqa: E402
 
 TINY = ["train_mapping.width=8"] + [f"train_{part}.{key}" for part in ("pseudo_intensity", "uncertainty")
         for key in ("network.width=0.05", "network.weights=none", "optimiser.batch=8")] + ["preprocess_faces.size=32"]  # fmt: skip
@@ -157,7 +157,7 @@ def measure_scoring(bench: Bench) -> None:
     bench.reset()
     decoded = bench.data.images(rows)
     section = bench.params.train_uncertainty
-    h = Sigma(bench.build_network(section.network), np.ones(len(AFFWILD2)), section.floor)
+    h = SigmaNetwork(bench.build_network(section.network), np.ones(len(AFFWILD2)), section.floor)
     for name, model in (("f", bench.build_network(bench.params.train_pseudo_intensity.network)), ("h", h)):
         outputs, rates, texts = [], [], []
         for precision in ("float32", "bfloat16"):

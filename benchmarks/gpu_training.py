@@ -29,7 +29,7 @@ from aupair.ranking.prefetch import Batch, batch_loader
 from aupair.ranking.pseudo_intensity import make_batch_loss
 from aupair.ranking.samples import TrainingSet
 from aupair.ranking.sampling import Sampler
-from aupair.ranking.uncertainty import Sigma
+from aupair.ranking.sigma import SigmaNetwork
 from aupair.training_params import AnyNetwork
 
 VIDEOS, FACES = 8, 256
@@ -230,7 +230,7 @@ def start_h(bench: Bench, variant: Variant, *, dropout: float | None = None) -> 
 
     sampler, _ = bench.batches("uncertainty")
     job = FitJob(bench.data.images, sampler, batch_loss, lambda model: {}, seed=0, name="h")
-    model = Sigma(bench.build_network(section.network, dropout), np.ones(len(AFFWILD2)), section.floor)
+    model = SigmaNetwork(bench.build_network(section.network, dropout), np.ones(len(AFFWILD2)), section.floor)
     return TimedTraining(bench, model, job, variant, "uncertainty")
 
 

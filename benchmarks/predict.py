@@ -61,19 +61,22 @@ def build_recognizer(params: Params, folder: Path) -> BundleRecognizer:
     from aupair.mapping.smoother import Noise
     from aupair.mapping.statistics import Statistics
     from aupair.ranking.ensemble import Member
-    from aupair.ranking.networks import build_factors, build_network
+    from aupair.ranking.networks import build_network
     from aupair.ranking.pseudo_intensity import PseudoIntensity
     from aupair.ranking.scores import Scorer, save_f, save_h
-    from aupair.ranking.uncertainty import Sigma, Uncertainty
+    from aupair.ranking.sigma import FactorReader, SigmaModel, phi_of_map
+    from aupair.ranking.uncertainty import Uncertainty
 
     section, size, aus = params.train_uncertainty, params.preprocess_faces.size, len(AFFWILD2)
     f = build_network(params.train_pseudo_intensity.network, size, seed=0, au_count=aus)
-    h = Sigma(build_factors(f, section.block, section.factors, seed=0), np.ones(aus), section.floor)
+    feature_map = f.forward_with_map(ones(1, 3, size, size), f.layers_through(section.block))[1]
+    reader = FactorReader(section.block, phi_of_map(feature_map).shape[1], aus)
+    h = SigmaModel({Member(0, "final"): reader}, floor=section.floor)
     no_frames = np.zeros((0, aus), np.float32)
     zeros, ones_of_aus = {"final": np.zeros(aus)}, {"final": np.ones(aus)}
     trained = PseudoIntensity({"final": f}, zeros, ones_of_aus, {"final": no_frames}, [], 0.5)
     save_f(folder / "f", trained, params, size, AFFWILD2)
-    save_h(folder / "h", Uncertainty({"final": h}, no_frames, []), params, size, AFFWILD2)
+    save_h(folder / "h", Uncertainty(h, no_frames, no_frames, [], (Member(0, "final"),)), params, size, AFFWILD2)
     rng = np.random.default_rng(0)
     features, mapping = params.extract_features, params.train_mapping
     scale = ones(aus, len(columns(features, False)))

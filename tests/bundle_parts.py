@@ -57,17 +57,20 @@ def write_real_parts(work: Path, aus: tuple[str, ...], params: Params) -> Parts:
     from aupair.mapping.networks import MappingNetworks
     from aupair.mapping.smoother import Noise
     from aupair.mapping.statistics import Statistics
+    from aupair.ranking.ensemble import Member
     from aupair.ranking.networks import build_network
     from aupair.ranking.pseudo_intensity import PseudoIntensity
     from aupair.ranking.scores import save_f, save_h
-    from aupair.ranking.uncertainty import Sigma, Uncertainty
+    from aupair.ranking.sigma import SigmaModel, SigmaNetwork
+    from aupair.ranking.uncertainty import Uncertainty
 
     parts, size, count = write_parts(work, aus=aus), params.preprocess_faces.size, len(aus)
     rng, ones, no_frames = np.random.default_rng(0), np.ones(count, np.float32), np.zeros((0, count), np.float32)
     f, h = (build_network(params.train_uncertainty.network, size, seed, count) for seed in (0, 1))
     trained = PseudoIntensity({"final": f}, {"final": 0 * ones}, {"final": ones}, {"final": no_frames}, [], 0.5)
     save_f(parts.f[0], trained, params, size, aus)
-    save_h(parts.h, Uncertainty({"final": Sigma(h, ones, 0.05)}, no_frames, []), params, size, aus)
+    model = SigmaModel(network=SigmaNetwork(h, ones, 0.05), floor=0.05)
+    save_h(parts.h, Uncertainty(model, no_frames, no_frames, [], (Member(0, "final"),)), params, size, aus)
     section, routes = params.extract_features, dict.fromkeys(("raw", params.extract_features.deciding))
     networks = {}
     for route in routes:

@@ -163,7 +163,7 @@ class _UncertaintyFactors(_FitUncertainty):
     """how many main components of the trunk's features are read"""
     block: Annotated[int, Field(ge=1, le=5)] = 5
     """the block of f's trunk that they are read from"""
-    priors: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (0.03, 0.1, 0.3, 1.0, 3.0)
+    priors: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (0.1, 0.3, 1.0, 3.0)
     """strengths of the prior toward a constant, of which the best on people of fit, out of fold, is used"""
     inner_folds: Annotated[int, Field(ge=2)] = 4
     """number of parts of a fold's people, each of which is scored by an h that was trained on the others"""

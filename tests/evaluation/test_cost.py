@@ -19,7 +19,7 @@ BLOCKS = ((64, 64), (128, 128), (256,) * 3, (512,) * 3, (512,) * 3)
 def settings(sharing: str = "shared", kind: str = "network", **more: Any) -> Params:
     """Networks of an eighth of VGG16, without batch normalisation."""
     network = {"width": 0.125, "batch_norm": False, "weights": "none"}
-    own = {"network": {"network": network}, "factors": {"factors": 3, "block": 4}, "integrated": {}}[kind]
+    own = {"network": {"network": network}, "factors": {"block": 4}, "integrated": {}}[kind]
     tree = {
         "preprocess_faces": {"size": 64},
         "train_pseudo_intensity": {"network": network | {"sharing": sharing}},
@@ -90,12 +90,11 @@ def test_an_integrated_sigma_costs_twelve_outputs() -> None:
     assert cost["passes"] == 1
 
 
-def test_factors_read_the_map_of_f_but_keep_a_copy_of_its_weights() -> None:
+def test_factors_read_the_map_of_f() -> None:
     cost = cost_of(settings(kind="factors"), 12)
-    weights, _, channels = trunk(blocks=4)
-    inputs = channels * 9
-    assert cost["parts"]["h"]["parameters"] == weights + inputs * 3 + 3 * 12 + 12
-    assert cost["parts"]["h"]["gmac_per_frame"] == (inputs * 3 + 3 * 12) / 1e9
+    inputs = trunk(blocks=4)[2] * 9
+    assert cost["parts"]["h"]["parameters"] == inputs * 12 + 12
+    assert cost["parts"]["h"]["gmac_per_frame"] == inputs * 12 / 1e9
     assert cost["passes"] == 1
     totals = {key: sum(part[key] for part in cost["parts"].values()) for key in ("parameters", "gmac_per_frame")}
     assert totals == {key: cost[key] for key in totals}
@@ -111,7 +110,7 @@ def test_the_cost_is_that_of_the_number_of_aus(aus: int) -> None:
     assert (
         shared["parts"]["mapping"]["parameters"] * 12 == cost_of(settings(), 12)["parts"]["mapping"]["parameters"] * aus
     )
-    assert factors["parts"]["h"]["gmac_per_frame"] == (trunk(blocks=4)[2] * 9 * 3 + 3 * aus) / 1e9
+    assert factors["parts"]["h"]["gmac_per_frame"] == trunk(blocks=4)[2] * 9 * aus / 1e9
 
 
 def test_vgg16_has_its_published_cost() -> None:

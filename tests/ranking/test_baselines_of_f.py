@@ -13,14 +13,14 @@ from aupair.aus import AFFWILD2
 from aupair.errors import ParamsError
 from aupair.log import SILENT
 from aupair.params import Params, parse_params
-from aupair.ranking.ensemble import Member, load_ensemble
+from aupair.ranking.ensemble import load_ensemble
 from aupair.ranking.fit import forward_all
 from aupair.ranking.losses import PairBatch, level_loss
-from aupair.ranking.networks import FLOOR, SecondHead, second_head_sigma
+from aupair.ranking.networks import FLOOR, AUNetwork, second_head_sigma
 from aupair.ranking.pairs import Pairs, all_pairs, cell_weights
 from aupair.ranking.pseudo_intensity import integrated_loss, train_f
 from aupair.ranking.samples import TrainingSet
-from aupair.ranking.scores import Scorer, load_f, load_h, read_sigma, save_f, save_h
+from aupair.ranking.scores import Scorer, load_f, read_sigma, save_f, save_h
 from aupair.ranking.uncertainty import train_h
 from training_sets import NARROW, SIZE, Faces, small_training_set
 
@@ -68,12 +68,14 @@ def test_single_images_are_graded_and_no_pair_is_used(levels: int) -> None:
     data = make_data(levels)
     result = train_f(data, make_params(steps=60, objective="single"), 0)
     scored = data.frames.usable & data.frames.of_split("validation")
-    assert np.corrcoef(result.y_hat[scored, 0], data.frames.labels[scored, 0])[0, 1] > 0.7  # AU1 is the brightness
+    assert (
+        np.corrcoef(result.y_hat["final"][scored, 0], data.frames.labels[scored, 0])[0, 1] > 0.7
+    )  # AU1 is the brightness
     turned = {name: Pairs(p.i, p.j, p.au, -p.r) for name, p in data.pairs.items()}
     other = train_f(
         TrainingSet(data.frames, data.images, data.groups, turned, data.folds), make_params(60, objective="single"), 0
     )
-    np.testing.assert_array_equal(result.y_hat, other.y_hat)
+    np.testing.assert_array_equal(result.y_hat["final"], other.y_hat["final"])
 
 
 def test_the_integrated_loss_equals_a_loop_and_leaves_the_values_to_the_order() -> None:
@@ -102,40 +104,53 @@ def test_the_integrated_loss_equals_a_loop_and_leaves_the_values_to_the_order() 
 
 
 @pytest.fixture(scope="module")
-def integrated(tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainingSet, Path]:
-    """An integrated f and its h as files."""
+def integrated(tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainingSet, Path, np.ndarray]:
+    """Return an integrated f and its h as files, and the quality of the faces, which is not used."""
     data, params, folder = make_data(), make_params(uncertainty="integrated"), tmp_path_factory.mktemp("trial")
-    f = train_f(data, params, 0)
-    save_f(folder / "f", f, params, SIZE, AFFWILD2)
-    h = train_h(data, f.y_hat, lambda name: load_f(folder / "f", name), params, 0)
+    save_f(folder / "f", train_f(data, params, 0), params, SIZE, AFFWILD2)
+    quality = np.random.default_rng(0).random((len(data.frames), 3)).astype(np.float32)
+    ensemble = load_ensemble([folder / "f"], len(data.frames), "all")
+    h = train_h(data, ensemble, quality, lambda member: load_f(folder / "f", member.name), params, 0)
     save_h(folder / "h", h, params, SIZE, AFFWILD2)
     assert h.curves == []
-    return data, folder
+    return data, folder, quality
 
 
-def test_a_second_head_gives_sigma_in_the_unit_of_y_hat_out_of_fold(integrated: tuple[TrainingSet, Path]) -> None:
-    data, folder = integrated
-    sigma = read_sigma(folder / "h", len(data.frames))
+def test_second_heads_give_sigma_in_the_unit_of_y_hat_out_of_fold(
+    integrated: tuple[TrainingSet, Path, np.ndarray],
+) -> None:
+    data, folder, _ = integrated
+    sigma = read_sigma(folder / "h", len(data.frames), "unguarded")
     assert (np.isnan(sigma).any(axis=1) == ~data.frames.ok).all()
-    for name in data.training_masks():
+    fit, of_new = data.frames.of_split("fit"), []
+    new = np.flatnonzero(~fit & data.frames.ok)
+    for name, trained in data.training_masks().items():
         model, _, scale = load_f(folder / "f", name)
-        rows = np.flatnonzero(data.scoring_mask(name) & data.frames.ok)
-        outputs = torch.from_numpy(forward_all(model, data.images, rows, CPU, SILENT))
-        np.testing.assert_allclose(sigma[rows], second_head_sigma(outputs).numpy() / scale, rtol=1e-5)
+
+        def own(rows: np.ndarray, model: Any = model, scale: np.ndarray = scale) -> np.ndarray:
+            outputs = torch.from_numpy(forward_all(model, data.images, rows, CPU, SILENT))
+            return np.log(second_head_sigma(outputs).numpy() / scale)
+
+        of_new.append(own(new))
+        if name != "final":
+            rows = np.flatnonzero(fit & ~trained & data.frames.ok)
+            np.testing.assert_allclose(np.log(sigma[rows]), own(rows), atol=1e-4)
+    np.testing.assert_allclose(np.log(sigma[new]), np.mean(of_new, axis=0), atol=1e-4)
 
 
 def test_the_scorer_takes_both_from_one_pass(
-    integrated: tuple[TrainingSet, Path], monkeypatch: pytest.MonkeyPatch
+    integrated: tuple[TrainingSet, Path, np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data, folder = integrated
-    assert isinstance(load_h(folder / "h"), SecondHead)
-    scorer = Scorer([folder / "f"], folder / "h", [Member(0, "final")], "cpu")
-    monkeypatch.setattr(SecondHead, "forward", None)  # it would forward the face again
+    data, folder, quality = integrated
+    ensemble = load_ensemble([folder / "f"], len(data.frames), "all")
+    scorer = Scorer([folder / "f"], folder / "h", ensemble.members, "cpu")
     rows = np.flatnonzero(data.frames.ok & data.frames.of_split("validation"))
-    y_hat, sigma = scorer(data.images(rows))
-    assert y_hat.shape == sigma.shape == (len(rows), len(AFFWILD2))
-    np.testing.assert_array_equal(y_hat, load_ensemble([folder / "f"], len(data.frames), "all").y_hat[rows])
-    np.testing.assert_array_equal(sigma, read_sigma(folder / "h", len(data.frames))[rows])
+    passes, forward = [], AUNetwork.forward
+    monkeypatch.setattr(AUNetwork, "forward", lambda self, x: passes.append(self) or forward(self, x))
+    y_hat, sigma = scorer(data.images(rows)[:20], quality[rows][:20])
+    assert len(passes) == 3
+    np.testing.assert_array_equal(y_hat, ensemble.y_hat[rows][:20])
+    np.testing.assert_array_equal(sigma, read_sigma(folder / "h", len(data.frames))[rows][:20])
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,8 @@ from torchvision.models import VGG16_Weights, vgg16
 
 from aupair.aus import AFFWILD2
 from aupair.errors import ArtifactError, ParamsError
-from aupair.ranking.networks import MEAN, STD, AUNetwork, build_factors, build_network, pick_device
+from aupair.ranking.networks import MEAN, STD, AUNetwork, build_network, pick_device
+from aupair.ranking.sigma import FactorReader, phi_of_map
 from aupair.training_params import Network
 
 NARROW = Network(width=0.05, batch_norm=True, weights="none", frozen_convolutions=0)
@@ -183,15 +184,9 @@ def test_one_network_an_au() -> None:
     assert not torch.equal(first[0], first[1])
 
 
-def factors_weights(seed: int) -> list[torch.Tensor]:
-    factors = build_factors(build_network(NARROW, 32, 0, 12), 5, 2, seed)
-    return [factors.down, factors.up]
-
-
-@pytest.mark.parametrize("draw", [lambda seed: [*build_network(NARROW, 32, seed, 12).parameters()], factors_weights])
-def test_weights_are_seeded_and_leave_the_global_generator_alone(draw: Callable[[int], list[torch.Tensor]]) -> None:
+def test_weights_are_seeded_and_leave_the_global_generator_alone() -> None:
     before = torch.get_rng_state()
-    one, same, other = draw(5), draw(5), draw(6)
+    one, same, other = ([*build_network(NARROW, 32, seed, 12).parameters()] for seed in (5, 5, 6))
     assert torch.equal(torch.get_rng_state(), before)
     assert all(torch.equal(a, b) for a, b in zip(one, same))
     assert not torch.equal(one[0], other[0])
@@ -230,67 +225,48 @@ def naive_phi(f: AUNetwork, block: int, x: torch.Tensor) -> torch.Tensor:
     return torch.stack(cells, dim=2).flatten(1)
 
 
+def phi_of(f: AUNetwork, block: int, x: torch.Tensor) -> torch.Tensor:
+    return phi_of_map(f.forward_with_map(x, f.layers_through(block))[1])
+
+
 @pytest.mark.parametrize("block", [1, 2, 3, 4, 5])
 def test_phi_equals_a_forward_through_the_first_blocks_of_f(block: int) -> None:
-    f, x = trained_f(), images(3, 96)
-    factors = build_factors(f, block, 2, 0)  # not put into eval mode: its trunk is, always
+    f, x = trained_f().eval(), images(3, 96)
     with torch.no_grad():
-        phi = factors.phi(x)
+        phi = phi_of(f, block, x)
         torch.testing.assert_close(phi, naive_phi(f, block, x), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(f.forward_with_map(x, f.layers_through(block))[0], f(x), rtol=1e-4, atol=1e-4)
     assert phi.shape == (3, round((64, 128, 256, 512, 512)[block - 1] * NARROW.width) * 9)
-    assert factors.center.shape == phi.shape[1:]
 
 
-def test_the_trunk_is_a_frozen_copy_whatever_the_mode() -> None:
-    f, x = trained_f(), images(3, 96)
-    before = {k: v.clone() for k, v in f.state_dict().items()}
-    factors = build_factors(f, 4, 2, 0)
-    of_f = {k: v.clone() for k, v in factors.trunk.state_dict().items()}
-    assert all(torch.equal(value, before[f"networks.0.features.{key}"]) for key, value in of_f.items())
-    holder = nn.Sequential(factors)
-    holder.train()
-    assert factors.training
-    assert not any(module.training for module in factors.trunk.modules())
-    optimiser = torch.optim.SGD(factors.parameters(), 1.0)
-    for _ in range(3):
-        optimiser.zero_grad()
-        holder(x).square().sum().backward()
-        optimiser.step()
-    assert all(torch.equal(value, of_f[key]) for key, value in factors.trunk.state_dict().items())
-    assert {name for name, p in factors.named_parameters() if p.grad is not None} == {"down", "up"}
-    for parameter in f.parameters():
-        parameter.data.add_(1.0)  # and f's own later life does not reach it
-    assert all(torch.equal(value, of_f[key]) for key, value in factors.trunk.state_dict().items())
-
-
-def test_factors_equal_a_loop_and_take_images_or_their_phi() -> None:
-    factors, x = build_factors(trained_f(), 5, 3, 0).eval(), images(4, 96)
-    rng = np.random.default_rng(0)
+def test_log_sigma_of_a_trunk_equals_a_loop() -> None:
+    f, x, rng = trained_f().eval(), images(4, 96), np.random.default_rng(0)
     with torch.no_grad():
-        phi = factors.phi(x)
-        factors.center.copy_(phi.mean(0))
-        factors.scale.copy_(torch.from_numpy(rng.uniform(0.02, 0.5, phi.shape[1])))
-        out = factors(x)
-        assert torch.equal(out, factors(phi))
-    center, scale, down, up = (getattr(factors, name).detach().numpy() for name in ("center", "scale", "down", "up"))
-    expected = np.zeros((4, len(AFFWILD2)))
-    cut = 0
+        feature_map = f.forward_with_map(x, f.layers_through(5))[1]
+        phi = phi_of_map(feature_map).numpy()
+        reader = FactorReader(5, phi.shape[1], 12)
+        reader.center.copy_(torch.from_numpy(phi.mean(axis=0)))
+        reader.scale.copy_(torch.from_numpy(rng.uniform(0.02, 0.5, phi.shape[1])))
+        reader.weight.copy_(torch.from_numpy(rng.normal(size=(phi.shape[1], 12)) / 10))
+        reader.bias.copy_(torch.from_numpy(rng.normal(size=12)))
+        got = reader(x, feature_map).numpy()
+    center, scale, weight, bias = (getattr(reader, name).numpy() for name in ("center", "scale", "weight", "bias"))
+    cut, expected = 0, np.zeros((4, 12))
     for n in range(4):
-        for k in range(3):
-            factor = 0.0
+        for au in range(12):
+            expected[n, au] = bias[au]
             for d in range(phi.shape[1]):
                 z = (float(phi[n, d]) - center[d]) / scale[d]
                 cut += abs(z) > 4
-                factor += float(np.clip(z, -4, 4)) / np.sqrt(phi.shape[1]) * down[d, k]
-            expected[n] += factor * up[k]
+                expected[n, au] += float(np.clip(z, -4, 4)) * weight[d, au]
     assert cut > 10
-    np.testing.assert_allclose(out.numpy(), expected, rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-4)
 
 
 def test_factors_of_one_network_an_au_get_one_line() -> None:
     f = build_network(PLAIN.model_copy(update={"sharing": "per_au"}), 32, 0, 12)
     with pytest.raises(ArtifactError) as caught:
-        build_factors(f, 5, 2, 0)
+        f.layers_through(5)
     assert one_line(caught).startswith("no shared trunk to read factors from")
     assert "kind: network" in one_line(caught)
 
@@ -308,8 +284,7 @@ def test_a_shrunk_network_sees_means_of_blocks(block: int) -> None:
     model, x = build_network(params, 64, 0, 12).eval(), images(3, 64)
     means = torch.stack([x[:, :, i::2, j::2] for i in range(2) for j in range(2)]).mean(0)
     plain = build_network(params.model_copy(update={"shrink": 1}), 32, 0, 12).eval()
-    factors = build_factors(model, block, 2, seed=0)
     with torch.no_grad():
         torch.testing.assert_close(model(x), plain(means))
         torch.testing.assert_close(model(x.to(torch.uint8)), plain(means))
-        torch.testing.assert_close(factors.phi(x), build_factors(plain, block, 2, seed=0).phi(means))
+        torch.testing.assert_close(phi_of(model, block, x), phi_of(plain, block, means))

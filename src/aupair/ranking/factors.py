@@ -38,7 +38,7 @@ from aupair.training_params import FitFactors
 LoadF = Callable[[Member], tuple[AUNetwork, np.ndarray, np.ndarray]]
 """network of f -> the network, its center and its scale, (A,) float32 each"""
 
-MAX_ROWS, MAX_PAIRS = 50_000, 100_000
+MAX_ROWS, MAX_PAIRS = 50_000, 50_000
 """the most frames and pairs that readers are trained on; phi of these frames is held in memory, of all others never"""
 _STEPS = 40
 """iterations of L-BFGS at most; it converges in fewer"""

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from aupair import store
 from aupair.data.quality import QUALITY_SIGNALS
@@ -60,8 +61,7 @@ def load_f(folder: Path, name: str = "final") -> tuple[AUNetwork, np.ndarray, np
     """Load a network of f with its center and scale, (A,) float32 each."""
     about = store.read_json(Path(folder) / "about.json")
     model = AUNetwork(parse_network(about["network"]), about["size"], len(about["aus"]))
-    path = Path(folder) / f"{name}.safetensors"
-    load_state(model, read_state(path), path)
+    load_weights(model, Path(folder) / f"{name}.safetensors")
     standard = about["standardisation"][name]
     return model, np.array(standard["center"], np.float32), np.array(standard["scale"], np.float32)
 
@@ -86,6 +86,15 @@ def read_sigma(folder: Path, count: int, name: str = "sigma") -> np.ndarray:
         got = f"{len(values)} frames"
         raise ArtifactError("scores of other faces", where=path, got=got, expected=count, todo="train again")
     return values
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Load the weights of a network from a safetensors file.
+
+    Raises:
+        ArtifactError: the file is missing or corrupt, or has the weights of another network.
+    """
+    load_state(model, read_state(path), path)
 
 
 class Scorer:
