@@ -20,7 +20,7 @@ from aupair.params import parse_params
 A = len(AFFWILD2)
 
 
-def score_brightness(images: np.ndarray) -> Arrays:
+def score_brightness(images: np.ndarray, quality: np.ndarray | None = None) -> Arrays:
     """Return the mean of each image as y_hat, and 1 as sigma."""
     mean = images.reshape(len(images), -1).mean(axis=1, dtype=np.float64).astype(np.float32)
     return np.repeat(mean[:, None], A, axis=1), np.ones((len(images), A), np.float32)
@@ -37,7 +37,7 @@ def make_recognizer(
     params: dict[str, Any],
     top: float,
     mapping: Callable[[np.ndarray], Arrays] = lambda features: (features[:, :, 0], -features[:, :, 0]),
-    scorer: Callable[[np.ndarray], Arrays] = score_brightness,
+    scorer: Callable[[np.ndarray, np.ndarray], Arrays] = score_brightness,
     uses: np.ndarray | None = None,
 ) -> BundleRecognizer:
     """Return a recognizer with the threshold .5 and a confidence that rises with the distance from it.

@@ -38,9 +38,10 @@ class Scorer:
     def __init__(self) -> None:
         self.batches: list[int] = []
 
-    def __call__(self, images: np.ndarray) -> Arrays:
+    def __call__(self, images: np.ndarray, quality: np.ndarray) -> Arrays:
         self.batches.append(len(images))
-        return score_brightness(images)
+        assert quality.shape == (len(images), 3)
+        return score_brightness(images, quality)
 
 
 def recognizer(scorer: Scorer, uses: np.ndarray | None = None) -> BundleRecognizer:

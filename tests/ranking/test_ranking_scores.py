@@ -172,7 +172,7 @@ def test_files_can_be_read_by_a_person(saved: tuple[Path, Path, PseudoIntensity,
     assert about["loss"] == "nll"
     assert about["format"] == 2
     assert about["members"] == [list(member) for member in trained.model.readers]
-    assert (about["guard"] is None) == (trained.model.guard is None)
+    assert (about["guard_of_aus"] is None) == (trained.model.guard is None)
     assert store.read_jsonl(f / "curves.jsonl") == [{"network": "f.final", "step": 1, "loss": None}]
     np.testing.assert_array_equal(read_sigma(h, COUNT, "unguarded"), trained.unguarded)
 

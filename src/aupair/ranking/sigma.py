@@ -217,7 +217,7 @@ def save_sigma_model(folder: Path, model: SigmaModel) -> dict[str, Any]:
         store.write_arrays(folder / "signals.safetensors", {"weight": model.signal_weight})
     return {
         "format": FORMAT, "members": list(model.readers), "floor": model.floor,
-        "signals": model.signals and model.signals.to_json(), "guard": model.guard and model.guard.to_json(),
+        "signals": model.signals and model.signals.to_json(), "guard_of_aus": model.guard and model.guard.to_json(),
     }  # fmt: skip
 
 
@@ -229,7 +229,7 @@ def load_sigma_model(folder: Path) -> SigmaModel:
     members = [Member(*member) for member in about["members"]]
     readers = {member: load_reader(_reader_file(Path(folder), member), about) for member in members}
     network = load_sigma_network(Path(folder) / f"{FINAL}.safetensors", about) if about["kind"] == "network" else None
-    signals, guard = about["signals"], about["guard"]
+    signals, guard = about["signals"], about["guard_of_aus"]
     return SigmaModel(
         readers, network, about["floor"],
         signals and Signals(*(np.array(signals[key], np.float64) for key in ("center", "scale"))),
