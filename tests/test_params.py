@@ -104,7 +104,8 @@ def test_an_override_of_a_kind_drops_the_keys_that_the_new_kind_does_not_have() 
     network = load_params(DEMO, ["train_uncertainty.kind=network"]).train_uncertainty
     assert before.train_uncertainty.kind == "factors"
     assert network.kind == "network"
-    assert network.optimiser == before.train_uncertainty.optimiser, "a key that both kinds have stays"
+    changed = load_params(DEMO, ["train_uncertainty.floor=0.2", "train_uncertainty.kind=network"]).train_uncertainty
+    assert changed.floor == 0.2, "a key that both kinds have stays"
     assert network.network == UncertaintyNetwork().network, "a key that is new has its default"
     both = ["train_pseudo_intensity.network.sharing=integrated", "train_uncertainty.kind=integrated"]
     assert load_params(DEMO, both).train_uncertainty == UncertaintyHead()

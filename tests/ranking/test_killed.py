@@ -69,7 +69,7 @@ def kill_after_a_save(process: Any, folder: Path, rng: np.random.Generator) -> b
     return bool(process.exitcode == -signal.SIGKILL)
 
 
-@pytest.mark.parametrize(("name", "kind"), [("train-pseudo-intensity", "network"), ("train-uncertainty", "factors")])
+@pytest.mark.parametrize(("name", "kind"), [("train-pseudo-intensity", "network"), ("train-uncertainty", "network")])
 def test_killed_at_any_moment_a_stage_ends_with_the_same_bytes(home: Path, tiny: Params, name: str, kind: str) -> None:
     params, rng, log = longer(tiny, kind=kind), np.random.default_rng(0), Listener()
     network, output = ("f", home / "work/f/0") if trial_of(name) == 0 else ("h", home / "work/h")
