@@ -110,7 +110,7 @@ def _train_factors(
     training = FactorTraining(data, ensemble, signals(quality, ensemble.spread), load_f, section, start, log)
     heads, inputs, curves = training.fit(seed)
     readers, of_signals, log_sigma = training.score(heads, inputs)
-    folds = {
+    folds: dict[str, nn.Module] = {
         head.member.name: build_reader(inputs[head.member], w, section.block) for head, w in heads if not head.deployed
     }
     return SigmaModel(readers, None, section.floor, signals, of_signals), log_sigma, curves, folds
