@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import scipy.linalg
 import torch
 from torch import Tensor, nn
 
@@ -270,9 +269,9 @@ def _draw(items: Any, count: int, rng: np.random.Generator) -> Any:
 def _main_components(x: np.ndarray, count: int) -> np.ndarray:
     """Return the main components of x (n, D) as a basis (D, K), scaled so that the first has a standard deviation of 1."""
     square = x.T @ x / max(len(x), 1)
-    size = len(square)
-    values, vectors = scipy.linalg.eigh(square, subset_by_index=[max(0, size - count), size - 1])
-    return vectors[:, ::-1] / max(np.sqrt(max(values[-1], 0.0)), 1e-6)
+    values, vectors = np.linalg.eigh(square)  # in ascending order
+    basis: np.ndarray = vectors[:, : -count - 1 : -1] / max(np.sqrt(max(values[-1], 0.0)), 1e-6)
+    return basis
 
 
 def fit_weights(

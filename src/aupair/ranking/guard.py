@@ -6,15 +6,16 @@ strength is 0 to 1 for each AU: 1 leaves sigma as it is, 0 makes it the constant
 of fit, whose sigma comes from models that never saw them; c is the best constant for that strength on the same pairs.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.optimize import minimize_scalar
-from scipy.special import log_ndtr
+import torch
 
 from aupair.ranking.pairs import Pairs
 
+_GOLDEN, _SECTIONS = (5**0.5 - 1) / 2, 40
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 _OWN = 0.5
 """the share of an AU's own gain in its choice; the rest is the mean over the AUs, since a few people say little of one AU"""
@@ -89,17 +90,36 @@ def fit_constants(log_sigma: np.ndarray, y_hat: np.ndarray, pairs: Pairs) -> tup
 
     An AU without pairs has the factor 1 and the NLL NaN.
     """
-    log_factors, losses = np.zeros(y_hat.shape[1]), np.full(y_hat.shape[1], np.nan)
+    aus = y_hat.shape[1]
+    number = np.bincount(pairs.au, minlength=aus)
     d, s = pair_terms(log_sigma, y_hat, pairs)
-    for au in np.unique(pairs.au):
-        z = (d / s)[pairs.au == au]
 
-        def loss(log_factor: float, z: np.ndarray = z) -> float:
-            return -float(log_ndtr(z * np.exp(-log_factor)).mean())
+    def loss(log_factors: np.ndarray) -> np.ndarray:
+        terms = _negative_log_phi(d / s * np.exp(-log_factors[pairs.au]))
+        return np.bincount(pairs.au, terms, aus) / np.maximum(number, 1)
 
-        best = minimize_scalar(loss, bounds=_RANGE, method="bounded")
-        log_factors[au], losses[au] = best.x, best.fun
-    return log_factors, losses
+    log_factors = np.where(number > 0, _minimise(loss, aus), 0.0)
+    return log_factors, np.where(number > 0, loss(log_factors), np.nan)
+
+
+def _negative_log_phi(z: np.ndarray) -> np.ndarray:
+    values: np.ndarray = -torch.special.log_ndtr(torch.from_numpy(z)).numpy()
+    return values
+
+
+def _minimise(loss: Callable[[np.ndarray], np.ndarray], count: int) -> np.ndarray:
+    """Return where each of some functions of one number has its only minimum within _RANGE, by golden-section search.
+
+    Args:
+        loss: (count,), the number of each function -> (count,), its value.
+    """
+    low, high = np.full(count, _RANGE[0]), np.full(count, _RANGE[1])
+    for _ in range(_SECTIONS):
+        width = _GOLDEN * (high - low)
+        left, right = high - width, low + width
+        falls = loss(left) > loss(right)
+        low, high = np.where(falls, left, low), np.where(falls, high, right)
+    return (low + high) / 2
 
 
 def pair_terms(log_sigma: np.ndarray, y_hat: np.ndarray, pairs: Pairs) -> tuple[np.ndarray, np.ndarray]:
@@ -118,8 +138,6 @@ def fit_ensemble_scale(log_sigma: np.ndarray, y_hat: np.ndarray, pairs: Pairs) -
         return 1.0
     d, s = pair_terms(log_sigma, y_hat, pairs)
     weight = 1 / np.bincount(pairs.au)[pairs.au]
-
-    def loss(log_factor: float) -> float:
-        return -float((weight * log_ndtr(d / s * np.exp(-log_factor))).sum())
-
-    return float(np.exp(minimize_scalar(loss, bounds=_RANGE, method="bounded").x))
+    return float(
+        np.exp(_minimise(lambda x: np.array([(weight * _negative_log_phi(d / s * np.exp(-x[0]))).sum()]), 1)[0])
+    )
