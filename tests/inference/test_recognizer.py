@@ -151,9 +151,10 @@ def test_predict_gives_the_very_scores_that_evaluate_judged(finished: Path, tiny
     for split in ("select", "validation"):
         video = frames.video[np.argmax(frames.of_split(split))]
         of_video = frames.video == video
-        scores = loaded.predict_video(finished / "data" / "videos" / f"{frames.videos[video]}.mp4").scores
-        (smoothed,) = loaded.smooth([scores])
-        for own, stored in ((smoothed.values["both"], "both"), (smoothed.spread["both"], "both.spread")):
+        predicted = loaded.predict_video(finished / "data" / "videos" / f"{frames.videos[video]}.mp4")
+        scores, columns = predicted.scores, predicted.columns()
+        for ending, stored in (("_smoothed", "both"), ("_smoothed_sd", "both.spread")):
+            own = np.stack([columns[f"{au}{ending}"] for au in AFFWILD2], axis=1)
             np.testing.assert_array_equal(own, read_smoothed(work / "features", frames)[stored][of_video])
         assert np.isfinite(y_hat[of_video]).any()
         np.testing.assert_array_equal(scores.y_hat, y_hat[of_video])

@@ -56,6 +56,8 @@ class VideoPredictions:
         raw: (n, A) float32, the chosen mapping's output, unclamped.
         confidence: (n, A) float32, the probability that the decision is right, 0..1.
         intensity: (n, A) float32, 0..5, unrounded; None if the target is occurrence.
+        smoothed: y_hat smoothed by its uncertainty, and the standard deviation of that value, (n, A) float32 each; None
+            for a model without a smoother.
     """
 
     aus: tuple[str, ...]
@@ -64,6 +66,7 @@ class VideoPredictions:
     raw: np.ndarray
     confidence: np.ndarray
     intensity: np.ndarray | None = None
+    smoothed: tuple[np.ndarray, np.ndarray] | None = None
 
     @property
     def faces(self) -> int:
@@ -79,7 +82,8 @@ class VideoPredictions:
         )
         scores = replace(self.scores, y_hat=y_hat, sigma=sigma)
         intensity = None if self.intensity is None else self.intensity[:, keep]
-        return VideoPredictions(tuple(aus), scores, decision, raw, confidence, intensity)
+        smoothed = None if self.smoothed is None else (self.smoothed[0][:, keep], self.smoothed[1][:, keep])
+        return VideoPredictions(tuple(aus), scores, decision, raw, confidence, intensity, smoothed)
 
     def abstained(self, limits: np.ndarray | None) -> np.ndarray:
         """Return which decisions have too low confidence, (n, A) bool.
@@ -94,11 +98,13 @@ class VideoPredictions:
     def columns(self) -> dict[str, np.ndarray]:
         """Return the columns of each AU by name, (n,) each: AU1, AU1_raw, AU1_pseudo_intensity, AU1_uncertainty, AU1_confidence.
 
-        If the target is intensity, AU1_intensity follows AU1.
+        If the target is intensity, AU1_intensity follows AU1. A model with a smoother adds AU1_smoothed and AU1_smoothed_sd.
         """
         arrays = {"": self.decision} | ({} if self.intensity is None else {"_intensity": self.intensity})
         arrays |= {"_raw": self.raw, "_pseudo_intensity": self.scores.y_hat}
         arrays |= {"_uncertainty": self.scores.sigma, "_confidence": self.confidence}
+        if self.smoothed is not None:
+            arrays |= dict(zip(("_smoothed", "_smoothed_sd"), self.smoothed))
         return {f"{au}{ending}": array[:, k] for k, au in enumerate(self.aus) for ending, array in arrays.items()}
 
     def to_table(self, limits: np.ndarray | None = None) -> "pd.DataFrame":

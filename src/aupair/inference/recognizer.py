@@ -170,9 +170,11 @@ class BundleRecognizer:
         ok = np.isfinite(y_hat).all(axis=1)
         decision = np.full(y_hat.shape, NO_DECISION, np.int8)
         raw, confidence = (np.full(y_hat.shape, np.nan, np.float32) for _ in range(2))
+        values = self.smooth([scores])[0]
+        without, *with_uncertainty = self.extractor.deciding
+        smoothed = next(((values.values[route], values.spread[route]) for route in values.spread), None)
         if ok.any():
-            video = self.extractor.features(self.smooth([scores])[0], pool)
-            without, *with_uncertainty = self.extractor.deciding
+            video = self.extractor.features(values, pool)
             for start in range(0, len(ok), _PIECE):
                 rows = slice(start, start + _PIECE)
                 own = start + np.flatnonzero(ok[rows])
@@ -181,7 +183,8 @@ class BundleRecognizer:
                 decision[own] = self.selection.decide(raw[own])
                 confidence[own] = self.selection.confidence_of(raw[own], sigma[own])
         intensity = clamp_levels(raw) if self.params.target == "intensity" else None
-        return VideoPredictions(self.selection.aus, scores, decision, raw, confidence, intensity).only(self.aus)
+        predictions = VideoPredictions(self.selection.aus, scores, decision, raw, confidence, intensity, smoothed)
+        return predictions.only(self.aus)
 
     def _recompress(self, row: FaceRow) -> FaceRow:
         """Compress and decompress a face as JPEG, as training does, so that the networks see the same pixels."""

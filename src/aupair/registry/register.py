@@ -176,9 +176,13 @@ def _serving_signature(params: Params, aus: Sequence[str]) -> "ModelSignature":
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
 
+    from aupair.mapping.extractor import SOURCES
+
     names = ["raw", "pseudo_intensity", "uncertainty", "confidence"]
     if params.target == "intensity":
         names.insert(0, "intensity")
+    if params.extract_features.deciding in SOURCES:
+        names += ["smoothed", "smoothed_sd"]
     size = params.preprocess_faces.size
     columns: list[ColSpec | TensorSpec] = []
     for au in aus:

@@ -2,7 +2,9 @@
 
 Input: the aligned faces of one video, in order, (n, S, S, 3) uint8, RGB; param `fps`, frames a second, required.
 Output: a table with a row for each face, and for each AU of the model the columns AU1, AU1_raw, AU1_pseudo_intensity,
-AU1_uncertainty, AU1_confidence (here of AU1). A model trained on intensities adds AU1_intensity, 0..5, after AU1.
+AU1_uncertainty, AU1_confidence (here of AU1). A model trained on intensities adds AU1_intensity, 0..5, after AU1; one with
+a smoother adds AU1_smoothed and AU1_smoothed_sd. The faces come without landmarks, so that their quality signals are
+unknown, and the smoother uses sigma alone.
 
     mlflow models serve --env-manager local -m models:/aupair@champion
 """
