@@ -30,6 +30,8 @@ AIMS: dict[str, tuple[str, ...]] = {
     "glasses": ("upper",),
 }
 """parts of the face that a kind hides; a part that is named twice is chosen twice as often"""
+_HELD = 4.0
+"""expressions that last longer, seconds, are held: no cover comes with them"""
 BESIDE = 0.25
 """share of the passes that hide nothing"""
 _UPPER = ("AU1", "AU2", "AU4", "AU6", "AU7", "AU43")
@@ -123,12 +125,12 @@ def follow_expressions(
 
     They hide the half of the face that shows the expression, most of them are hands, and other passes give way to them.
     """
-    short = sorted((event for event in events if event.start >= 0), key=lambda event: event.start)
+    brief = sorted((event for event in events if event.end - event.start < _HELD), key=lambda event: event.start)
     moved: list[Pass] = []
     rest: list[Pass] = []
     for one, moves in zip(passes, (rng.random(len(passes)) < share).tolist()):
         free = max([one.start - 1, *(other.start + other.length + 0.2 for other in moved)])
-        event = next((event for event in short if event.start > free), None) if moves else None
+        event = next((event for event in brief if event.start > free), None) if moves else None
         if event is None:
             rest.append(one)
             continue
