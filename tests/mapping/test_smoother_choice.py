@@ -51,6 +51,19 @@ def test_values_without_errors_are_smoothed_least() -> None:
     assert choice.table()["at_the_edge_of_the_grid"] is True
 
 
+def test_of_powers_that_are_about_as_good_the_smallest_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    frames, y_hat, z = make(power=2.0)
+    stretches = FitStretches(frames, y_hat)
+    rows = {0.0: [0.8] * 7, 1.0: [0.8, 0.81, 0.9, 0.85, 0.8, 0.7, 0.6], 2.0: [0.9006] + [0.7] * 6}
+    monkeypatch.setattr(stretches, "_accuracies", lambda z, power: rows.get(power, [0.5] * 7))
+    choice = stretches.choose(z)
+    assert (choice.noise.power, choice.noise.reach) == (1.0, REACHES[2])
+    assert choice.table()["pair_accuracy"] == 0.9
+    rows[2.0] = [0.902] + [0.7] * 6
+    choice = stretches.choose(z)
+    assert (choice.noise.power, choice.noise.reach) == (2.0, REACHES[0])
+
+
 def test_only_fit_counts() -> None:
     frames, y_hat, z = make(power=2.0)
     others = ~frames.of_split("fit")
@@ -87,7 +100,7 @@ def test_long_videos_are_cut_and_the_budget_holds(monkeypatch: pytest.MonkeyPatc
     videos = [int(frames.video[s.start]) for s in stretches._stretches]
     assert set(videos) == set(range(6)), "every video of fit has its turn before one has its second"
     assert [int(frames.video[s.stop - 1]) for s in stretches._stretches] == videos
-    assert stretches.choose(z).noise.power >= 1
+    assert stretches.choose(z).noise.power > 0
 
 
 def test_a_stretch_without_two_levels_is_left_out() -> None:

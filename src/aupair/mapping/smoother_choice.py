@@ -21,6 +21,8 @@ BUDGET = 40_000
 """frames that the numbers are chosen on"""
 PAIRS = 4000
 """pairs of frames for each AU"""
+TOLERANCE = 0.001
+"""difference of pair accuracy up to which two powers count as equally good"""
 
 
 @dataclass(frozen=True)
@@ -37,14 +39,14 @@ class Choice:
 
     def table(self) -> dict[str, object]:
         """Return the content of smoother.json."""
-        best = float(self.accuracy.max())
+        chosen = float(self.accuracy[POWERS.index(self.noise.power), REACHES.index(self.noise.reach)])
         edge = self.noise.reach in (REACHES[0], REACHES[-1]) or self.noise.power == POWERS[-1]
         grid = [
             {"power": power, "reach": reach, "pair_accuracy": float(value)}
             for power, row in zip(POWERS, self.accuracy)
             for reach, value in zip(REACHES, row)
         ]
-        return {**vars(self.noise), "pair_accuracy": best, "at_the_edge_of_the_grid": edge, "grid": grid}
+        return {**vars(self.noise), "pair_accuracy": chosen, "at_the_edge_of_the_grid": edge, "grid": grid}
 
 
 class FitStretches:
@@ -88,7 +90,10 @@ class FitStretches:
         return self._accuracy(self._y)
 
     def choose(self, z: np.ndarray | None) -> Choice:
-        """Choose reach and power; of equally good points the one with less power, then less reach.
+        """Choose reach and power.
+
+        The power is the smallest one with a reach that comes within TOLERANCE of the best point: along a ridge of the
+        grid more power goes with less reach, and where fit has few people the highest point of it is chance.
 
         Args:
             z: (N, A) float64, standardised log uncertainty; None: the noise is constant, and so is the power, 0.
@@ -96,7 +101,8 @@ class FitStretches:
         powers = POWERS if z is not None else (0.0,)
         own = np.zeros_like(self._y) if z is None else self._pad([z[s] for s in self._stretches])
         accuracy = np.array([self._accuracies(own, power) for power in powers])
-        row, column = np.unravel_index(int(np.argmax(accuracy)), accuracy.shape)
+        row = int(np.argmax(accuracy.max(axis=1) >= accuracy.max() - TOLERANCE))
+        column = int(np.argmax(accuracy[row]))
         return Choice(Noise(REACHES[column], powers[row], tuple(map(float, self.variance))), accuracy)
 
     def _accuracies(self, z: np.ndarray, power: float) -> list[float]:
