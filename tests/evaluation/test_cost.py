@@ -100,6 +100,18 @@ def test_factors_read_the_map_of_f() -> None:
     assert totals == {key: cost[key] for key in totals}
 
 
+@pytest.mark.parametrize(("ensemble", "members", "readers"), [("all", 6, 4), ("final", 1, 1)])
+def test_all_networks_of_an_ensemble_count(ensemble: str, members: int, readers: int) -> None:
+    one = cost_of(settings(kind="factors"), 12)
+    folds = {"trials": [0, 1], "sample_pairs": {"folds": 2}, "ensemble": ensemble}
+    cost = cost_of(settings(kind="factors", **folds), 12)
+    assert cost["passes"] == members
+    for key in ("parameters", "gmac_per_frame"):
+        assert cost["parts"]["f"][key] == pytest.approx(members * one["parts"]["f"][key])
+        assert cost["parts"]["h"][key] == pytest.approx(readers * one["parts"]["h"][key])
+    assert cost["parts"]["mapping"] == one["parts"]["mapping"]
+
+
 @pytest.mark.parametrize("aus", [1, 3, 20])
 def test_the_cost_is_that_of_the_number_of_aus(aus: int) -> None:
     shared, per_au, factors = (cost_of(own, aus) for own in (settings(), settings("per_au"), settings(kind="factors")))
@@ -124,7 +136,16 @@ def test_files_cost_what_their_settings_do_and_hold_as_many_numbers(finished: Pa
     cost = cost_of_files(**places)
     assert cost == cost_of(tiny, 12)
     buffers = ("running_", "num_batches", "center", "scale")
-    for name, files in (("f", ["final"]), ("h", ["final"]), ("mapping", ["raw", "both"])):
-        arrays = [item for file in files for item in store.read_arrays(places[name] / f"{file}.safetensors").items()]
+    members = [f"{name}.safetensors" for _, name in store.read_json(places["h"] / "about.json")["ensemble"]]
+    files = {
+        "f": [places["f"].parent / str(trial) / name for trial in tiny.trials for name in dict.fromkeys(members)],
+        "h": sorted(
+            set(places["h"].glob("*.safetensors"))
+            - {places["h"] / "sigma.safetensors", places["h"] / "signals.safetensors"}
+        ),
+        "mapping": [places["mapping"] / f"{route}.safetensors" for route in ("raw", "both")],
+    }
+    for name, paths in files.items():
+        arrays = [item for path in paths for item in store.read_arrays(path).items()]
         learned = sum(array.size for key, array in arrays if not any(word in key for word in buffers))
         assert cost["parts"][name]["parameters"] == learned, name

@@ -4,12 +4,14 @@ The networks are built without allocating weights (torch's device `meta`) and ru
 AU is counted in a second.
 """
 
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aupair import store
 from aupair.aus import stored_aus
 from aupair.params import Params, parse_stored_params
+from aupair.ranking.ensemble import FINAL
 from aupair.training_params import AnyNetwork, TrainUncertainty, parse_network
 
 if TYPE_CHECKING:
@@ -32,6 +34,17 @@ class _MappingShape(NamedTuple):
     seeds: int
 
 
+@dataclass(frozen=True)
+class _Networks:
+    """The networks f and h of a recognizer: `members` networks of f, and `readers` of their trunks (h of factors)."""
+
+    f: AnyNetwork
+    h: TrainUncertainty
+    size: int
+    members: int = 1
+    readers: int = 1
+
+
 def cost_of(params: Params, aus: int) -> dict[str, Any]:
     """Compute the cost of `predict` for a frame with a face, without the detection of the face.
 
@@ -39,10 +52,9 @@ def cost_of(params: Params, aus: int) -> dict[str, Any]:
         aus: the number of AUs.
 
     Returns:
-        parameters: those of the networks of one member of the ensemble; gmac_per_frame: 1e9
-        multiplications with an addition; passes: how often an image goes through a trunk (an h of kind `factors` reads
-        the feature map that f has computed); `parts`: parameters and gmac of f, h and the mapping, which decides with
-        uncertainty and without.
+        parameters: those of all networks in the bundle; gmac_per_frame: 1e9 multiplications with an addition; passes: how
+        often an image goes through a trunk (an h of kind `factors` reads the feature maps that the networks of f have
+        computed); `parts`: parameters and gmac of f, of h and of the mapping, which decides with uncertainty and without.
     """
     from aupair.mapping.columns import columns
 
@@ -52,11 +64,19 @@ def cost_of(params: Params, aus: int) -> dict[str, Any]:
     section = params.extract_features
     widths = [len(columns(section, route == "columns")) for route in dict.fromkeys(("raw", section.deciding))]
     shape = _MappingShape(aus, tuple((width, mapping.width) for width in widths), outputs, mapping.seeds)
-    return _cost(f, params.train_uncertainty, size, shape)
+    folds = params.sample_pairs.folds if params.sample_pairs.folds > 1 else 0
+    networks = _Networks(f, params.train_uncertainty, size)
+    if params.ensemble == "all":
+        trials = len(params.trials)
+        networks = replace(networks, members=trials * (1 + folds), readers=trials * max(folds, 1))
+    return _cost(networks, shape)
 
 
 def cost_of_files(f: Path, h: Path, mapping: Path) -> dict[str, Any]:
-    """Compute the cost of a trial as `cost_of` does, from the about.json of its networks' folders.
+    """Compute the cost as `cost_of` does, from the about.json of the networks' folders.
+
+    Args:
+        f: the folder of one trial; h names the networks of all trials that are used.
 
     Raises:
         ArtifactError: a folder has no about.json.
@@ -66,10 +86,12 @@ def cost_of_files(f: Path, h: Path, mapping: Path) -> dict[str, Any]:
     deciding = list(of_mapping["routes"].values())[:2]  # further ones are rows of tables
     widths = tuple((route["features"], route["width"]) for route in deciding)
     shape = _MappingShape(len(stored_aus(of_mapping)), widths, of_mapping.get("levels", 1), of_mapping["seeds"])
-    return _cost(parse_network(of_f["network"]), section, of_f["size"], shape)
+    members = len(of_h.get("ensemble", [FINAL]))  # a folder of before ensembles names none
+    readers = len(of_h.get("members", [FINAL]))
+    return _cost(_Networks(parse_network(of_f["network"]), section, of_f["size"], members, readers), shape)
 
 
-def _cost(f: AnyNetwork, h: TrainUncertainty, size: int, mapping: _MappingShape) -> dict[str, Any]:
+def _cost(networks: _Networks, mapping: _MappingShape) -> dict[str, Any]:
     """Count f, h and the mappings; an integrated h is f's second head and costs nothing of its own."""
     import numpy as np
     import torch
@@ -79,28 +101,27 @@ def _cost(f: AnyNetwork, h: TrainUncertainty, size: int, mapping: _MappingShape)
     from aupair.ranking.networks import AUNetwork, Vgg
     from aupair.ranking.sigma import SigmaNetwork, phi_of_map
 
+    h, size = networks.h, networks.size
     aus, outputs, seeds = mapping.aus, mapping.outputs, mapping.seeds
-    start = np.ones(aus)
     with torch.device("meta"):
         face = torch.empty(1, 3, size, size)
-        of_f = AUNetwork(f, size, aus)
-        networks: list[tuple[str, nn.Module, Tensor]] = [("f", of_f, face)]
+        f = AUNetwork(networks.f, size, aus)
+        counted: list[tuple[str, nn.Module, Tensor, int]] = [("f", f, face, networks.members)]
         if h.kind == "network":
-            networks.append(("h", SigmaNetwork(AUNetwork(h.network, size, aus), start, floor=0.05), face))
+            counted.append(("h", SigmaNetwork(AUNetwork(h.network, size, aus), np.ones(aus), floor=0.05), face, 1))
         elif h.kind == "factors":
-            _, feature_map = of_f.forward_with_map(face, of_f.layers_through(h.block))
-            inputs = phi_of_map(feature_map).shape[1]
-            networks.append(("h", nn.Linear(inputs, aus), torch.empty(1, inputs)))
+            phi = phi_of_map(f.forward_with_map(face, f.layers_through(h.block))[1])
+            counted.append(("h", nn.Linear(phi.shape[1], aus), phi, networks.readers))
         for features, width in mapping.widths:
             x = torch.empty(aus, features)
-            networks.append(("mapping", MappingNetworks(x, x, width, 0.0, outputs, seeds=seeds), x[:, None]))
+            counted.append(("mapping", MappingNetworks(x, x, width, 0.0, outputs, seeds=seeds), x[:, None], 1))
         parts: dict[str, dict[str, float]] = {}
-        for name, network, x in networks:
+        for name, network, x, times in counted:
             part = parts.setdefault(name, {"parameters": 0, "gmac_per_frame": 0.0})
-            part["parameters"] += sum(p.numel() for p in network.parameters())
-            part["gmac_per_frame"] += _macs(network, x) / 1e9
+            part["parameters"] += times * sum(p.numel() for p in network.parameters())
+            part["gmac_per_frame"] += times * _macs(network, x) / 1e9
     totals = {key: sum(part[key] for part in parts.values()) for key in ("parameters", "gmac_per_frame")}
-    passes = sum(isinstance(module, Vgg) for _, network, _ in networks for module in network.modules())
+    passes = sum(n * sum(isinstance(module, Vgg) for module in network.modules()) for _, network, _, n in counted)
     return {**totals, "passes": passes, "parts": parts}
 
 
