@@ -15,7 +15,6 @@ from aupair.ranking.ensemble import FINAL, Member
 from aupair.ranking.scores import FOLDS, load_f
 from aupair.ranking.sigma import (
     MemberScorer,
-    Reader,
     SecondHeadReader,
     SigmaModel,
     load_reader,
@@ -29,13 +28,18 @@ class Teacher(nn.Module):
 
     Args:
         f: networks of f with their readers, and center and scale, (A,) each: y_hat = (output - center) / scale.
+        others: further networks, of whose readers only log sigma counts.
         h: guard, floor, and a network of its own, if h is one.
-        new: whether the student learns from frames of people outside fit, too, so that sigma is that of new frames.
+        new: whether sigma is that of new frames, which all networks of f score.
     """
 
-    def __init__(self, f: Sequence[tuple[MemberScorer, np.ndarray, np.ndarray]], h: SigmaModel, new: bool) -> None:
+    def __init__(
+        self, f: Sequence[tuple[MemberScorer, np.ndarray, np.ndarray]], others: Sequence[MemberScorer], h: SigmaModel,
+        new: bool,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.scorers = nn.ModuleList(scorer for scorer, _, _ in f)
+        self.others = nn.ModuleList(others)
         self.network, self.floor = h.network, h.floor
         for k, (_, center, scale) in enumerate(f):
             self.register_buffer(f"center{k}", torch.from_numpy(center))
@@ -52,6 +56,7 @@ class Teacher(nn.Module):
             values, *term = scorer(images).float().split(len(buffers["offset"]), dim=1)
             y_hat.append((values - buffers[f"center{k}"]) / buffers[f"scale{k}"])
             terms += term
+        terms += [other(images)[:, len(buffers["offset"]) :].float() for other in self.others]
         if self.network is not None:
             terms.append(torch.log(self.network(images)))
         log_sigma = buffers["offset"] + buffers["slope"] * torch.stack(terms).mean(dim=0)
@@ -68,9 +73,10 @@ def teacher_folders(work: Path) -> dict[str, Path]:
 def load_teacher(work: Path, size: int, name: str) -> Teacher:
     """Load the teacher of a network, `final` or a fold's, from the working folder of a finished run.
 
-    `final` learns from all networks of f that h reads, and a fold's student from the networks of the fold, which were
-    not trained on its people. (A reader of a fold's trunk learned sigma from the fold's people: of the student's sigma, not of
-    its y_hat, the fold's labels have a part.)
+    The student `final` learns from all networks of f and h. The student of a fold provides y_hat and sigma of the fold's
+    people: its y_hat comes from the fold's networks, which were not trained on them, and its sigma from the readers that
+    were not, which read the networks of the other folds. Those networks were trained on the people, too, so that their
+    labels have a small part in the student's sigma, but none in its y_hat.
 
     Args:
         size: side of the faces that it will get, pixels.
@@ -90,6 +96,7 @@ def load_teacher(work: Path, size: int, name: str) -> Teacher:
     h = load_sigma_model(folder)
     about = store.read_json(folder / "about.json")
     members = [Member(*member) for member in about["ensemble"]]
+    others: list[Member] = []
     if name != FINAL:
         members = [Member(trial, name) for trial in dict.fromkeys(trial for trial, _ in members)]
         own = folder / FOLDS / f"{name}.safetensors"
@@ -97,11 +104,14 @@ def load_teacher(work: Path, size: int, name: str) -> Teacher:
             h = replace(h, network=load_sigma_network(own, about))
         elif own.exists():
             h = replace(h, readers={members[0]: load_reader(own, about)})
-    loaded = [(member, *load_f(folders[member.trial], member.name)) for member in members]
-    readers: dict[Member, Reader] = {
-        member: SecondHeadReader(scale) if about["kind"] == "integrated" else h.readers[member]
-        for member, _, _, scale in loaded
-        if about["kind"] == "integrated" or member in h.readers
-    }
-    f = [(MemberScorer(network, readers.get(member)), center, scale) for member, network, center, scale in loaded]
-    return Teacher(f, h, new=name == FINAL)
+        elif about["kind"] == "factors":
+            others = [member for member in h.readers if member.name != name]
+            h = replace(h, readers={member: h.readers[member] for member in others})
+
+    def load_scorer(member: Member) -> tuple[MemberScorer, np.ndarray, np.ndarray]:
+        network, center, scale = load_f(folders[member.trial], member.name)
+        second_head = SecondHeadReader(scale) if about["kind"] == "integrated" else None
+        return MemberScorer(network, second_head or h.readers.get(member)), center, scale
+
+    own_scorers = [load_scorer(member) for member in members]
+    return Teacher(own_scorers, [load_scorer(member)[0] for member in others], h, new=name == FINAL)
