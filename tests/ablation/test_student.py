@@ -53,11 +53,12 @@ def test_a_student_goes_the_whole_way_and_leaves_its_teacher_alone(checkout: Pat
     assert done.code == 0, done.err
     assert done.err.count("running stage") == 5
     assert fingerprint("data", "work", "reports") == before
-    number = store.read_json(checkout / "work" / "selection.json")["trial"]
-    trial = ROOT / "work" / "trials" / str(number)
-    network = store.read_json(trial / "f" / "about.json")["network"]
+    work = ROOT / "work"
+    network = store.read_json(work / "f" / "0" / "about.json")["network"]
     assert (network["sharing"], network["width"]) == ("integrated", 0.02)
-    assert store.read_json(trial / "h" / "about.json")["kind"] == "integrated"
+    assert [folder.name for folder in (work / "f").iterdir()] == ["0"], "one trial, whatever its teacher has"
+    of_h = store.read_json(work / "h" / "about.json")
+    assert (of_h["kind"], of_h["ensemble"]) == ("integrated", [[0, "final"]])
 
     figures = store.read_json(REPORTS / "student.json")
     for name, reports in (("teacher", Path("reports")), ("student", REPORTS)):
@@ -69,6 +70,8 @@ def test_a_student_goes_the_whole_way_and_leaves_its_teacher_alone(checkout: Pat
     assert figures["student"]["gmac_per_frame"] < figures["teacher"]["gmac_per_frame"]
     assert figures["student"]["parameters"] < figures["teacher"]["parameters"]
     assert f"{figures['student']['parameters']:,}" in done.out
+    lost = figures["student"]["f1_validation"] - figures["teacher"]["f1_validation"]
+    assert f"its mean F1 on validation is {lost:+.3f}" in " ".join(done.out.split())
     assert (REPORTS / "report.html").exists()
 
 
@@ -77,26 +80,16 @@ def test_what_was_trained_before_is_not_trained_again(checkout: Path, aupair: Co
     assert "running stage" not in aupair("distill", *NARROW).err
     mapped = aupair("distill", *NARROW, "--set", "train_mapping.width=4")
     assert mapped.err.count("running stage") == 2, "the mapping and evaluate"
-    (about,) = (ROOT / "work" / "trials").glob("*/mapping/about.json")
-    assert store.read_json(about)["width"] == 4
+    assert store.read_json(ROOT / "work" / "mapping" / "about.json")["width"] == 4
 
 
 @pytest.mark.slow
-def test_another_teacher_is_learned_from_anew_and_is_not_the_one_of_the_reports(
-    checkout: Path, aupair: Command
-) -> None:
-    other = 1 - store.read_json(checkout / "work" / "selection.json")["trial"]
-    done = aupair("distill", *NARROW, "--trial", other, "--register")
+def test_a_student_can_be_registered_and_predicts(checkout: Path, aupair: Command) -> None:
+    done = aupair("distill", *NARROW, "--register")
     assert done.code == 0, done.err
-    assert done.err.count("running stage") == 5
-    assert [path.name for path in (ROOT / "work" / "trials").iterdir()] == [str(other)]
-    figures = store.read_json(REPORTS / "student.json")
-    assert figures["teacher"]["f1_validation"] is None, "the user's reports are of the other trial"
-    assert figures["student"]["f1_validation"] is not None
     number = store.read_json(ROOT / "work" / "registered.json")["version"]
-    shown = aupair("registry", "show", number)
-    assert f"student.of.trial │ {other}" in " ".join(shown.out.split())
-    assert "student.of.version" not in shown.out, "that teacher is not registered"
+    shown = " ".join(aupair("registry", "show", number).out.split())
+    assert "student.of.files │ " in shown
 
     from aupair import Recognizer
 
@@ -107,14 +100,13 @@ def test_another_teacher_is_learned_from_anew_and_is_not_the_one_of_the_reports(
 
 
 def test_what_is_missing_or_wrong_is_one_line(home: Path, aupair: Command) -> None:
-    assert "no teacher: in" in aupair("distill", "--trial", 7).line
     assert "did you mean" in aupair("distill", "--set", "train_pseudo_intensity.networks=1").line
     shared = aupair("distill", "--set", "train_pseudo_intensity.network.sharing=shared").line
     assert "integrated" in shared
-    (home / "work" / "selection.json").unlink()
-    assert "or name a --trial" in aupair("distill").line
+    shutil.rmtree(home / "work" / "h")
+    assert "no teacher: in" in aupair("distill").line
     assert not FOLDER.exists(), "nothing is begun"
-    wrong = aupair("run", "train-mapping", "--trial", 0, "--teacher", "work/trials/0").line
+    wrong = aupair("run", "train-mapping", "--trial", 0, "--teacher", "work").line
     assert wrong.startswith(
         "--teacher does not fit this stage, got train-mapping, expected train-pseudo-intensity with objective: distill"
     )
@@ -138,9 +130,9 @@ def test_several_processes_are_refused_before_they_train(
 @pytest.mark.parametrize(("name", "side"), [("params.yaml", 96), ("params/affwild2.yaml", 112)])
 def test_students_are_small_and_see_no_more_than_they_need(name: str, side: int) -> None:
     teacher = load_params(REPOSITORY / name)
-    params = _student_params(teacher, 3)
+    params = _student_params(teacher)
     network = params.train_pseudo_intensity.network
-    assert params.trials == (3,)
+    assert (params.trials, params.ensemble) == ((0,), "final")
     assert params.preprocess_faces == teacher.preprocess_faces
     assert teacher.preprocess_faces.size // network.shrink == side
     assert network.weights == "none"
@@ -149,6 +141,6 @@ def test_students_are_small_and_see_no_more_than_they_need(name: str, side: int)
         p["gmac_per_frame"] for p in theirs.values()
     )
     assert "h" not in ours, "a face is forwarded once for both"
-    assert _student_params(teacher, 0, ["train_mapping.width=5"]).train_mapping.width == 5
+    assert _student_params(teacher, ["train_mapping.width=5"]).train_mapping.width == 5
     with pytest.raises(ParamsError, match="did you mean width"):
-        _student_params(teacher, 0, ["train_mapping.widht=5"])
+        _student_params(teacher, ["train_mapping.widht=5"])

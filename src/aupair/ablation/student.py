@@ -178,11 +178,12 @@ def _scoring_speed(f: Sequence[Path], h: Path, size: int, device: str) -> float:
     """Measure how many faces f and h together score per second: the best of three passes over one chunk."""
     import numpy as np
 
-    from aupair.ranking.ensemble import list_members
+    from aupair.ranking.ensemble import Member
     from aupair.ranking.fit import CHUNK
     from aupair.ranking.scores import Scorer
 
-    scorer = Scorer(f, h, list_members(f, "all")[1], device)
+    members = [Member(*member) for member in store.read_json(h / "about.json")["ensemble"]]
+    scorer = Scorer(f, h, members, device)
     images = np.random.default_rng(0).integers(0, 256, (CHUNK, size, size, 3)).astype(np.uint8)
     seconds = []
     for _ in range(4):  # the first pass warms up

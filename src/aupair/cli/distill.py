@@ -28,8 +28,17 @@ def distill(
     distillation = Distillation.from_project(Path(), load_params(params), overrides or ())
     figures = distillation.run(register, ConsoleLog())
     head = ("", "parameters", "GMAC a frame", "mean F1 select", "mean F1 validation", "scored frames/s")
-    note = f"reports of the student: {REPORTS}"
+    note = f"{_describe_loss(**figures)}; reports of the student: {REPORTS}"
     show_table("Teacher and student", head, ((name, *_cells(row)) for name, row in figures.items()), note)
+
+
+def _describe_loss(teacher: dict[str, float | None], student: dict[str, float | None]) -> str:
+    """Return in a phrase what the student costs and saves; an F1 is missing where evaluate has not run."""
+    cost, speed = (student[key] / teacher[key] for key in ("gmac_per_frame", "frames_per_second"))  # type: ignore[operator]
+    saved = f"the student takes {cost:.0%} of the multiplications and is {speed:.1f} times as fast"
+    if teacher["f1_validation"] is None or student["f1_validation"] is None:
+        return saved
+    return f"{saved}; its mean F1 on validation is {student['f1_validation'] - teacher['f1_validation']:+.3f}"
 
 
 def _cells(row: dict[str, float | None]) -> list[str]:
