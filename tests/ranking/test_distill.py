@@ -13,12 +13,13 @@ from aupair.aus import AFFWILD2
 from aupair.errors import ArtifactError, ParamsError
 from aupair.params import Params, parse_params
 from aupair.ranking.distill import OFFSET, StudentWithTeacher, distillation_loss
-from aupair.ranking.ensemble import load_ensemble
+from aupair.ranking.ensemble import Member, load_ensemble
 from aupair.ranking.losses import make_pair_batch
 from aupair.ranking.networks import FLOOR, build_network
 from aupair.ranking.pseudo_intensity import _evaluate_f, train_f
 from aupair.ranking.samples import TrainingSet
 from aupair.ranking.scores import load_f, read_sigma, save_f, save_h
+from aupair.ranking.sigma import MemberScorer, load_sigma_model
 from aupair.ranking.teacher import load_teacher
 from aupair.ranking.uncertainty import train_h
 from aupair.training_params import IntegratedNetwork
@@ -167,8 +168,14 @@ def test_a_teacher_returns_the_scores_that_its_run_wrote(kind: str, tmp_path: Pa
         np.testing.assert_allclose(outputs[:, :12], ensemble.y_hat[rows], atol=1e-3)
         if kind != "factors" or name == "final":
             np.testing.assert_allclose(outputs[:, 12:], np.log(sigma[rows]), atol=1e-3)
-        else:  # several readers, each without some people, score a fold, and their mean teaches
-            assert np.isfinite(outputs[:, 12:]).all()
+        else:  # readers that learned from people of the fold score it, and those of the other fold teach it
+            other = {"fold0": "fold1", "fold1": "fold0"}[name]
+            reader, guard = load_sigma_model(tmp_path / "h").readers[Member(0, other)], h.model.guard
+            scorer = MemberScorer(load_f(folder, other)[0], reader).eval()
+            with torch.no_grad():
+                log_sigma = scorer(images)[:, 12:].numpy()
+            assert guard is not None
+            np.testing.assert_allclose(outputs[:, 12:], np.maximum(guard.apply(log_sigma), np.log(0.05)), atol=1e-3)
     with pytest.raises(ArtifactError, match="teacher was trained on faces of another size") as caught:
         load_teacher(tmp_path, 64, "final")
     assert "got 32, expected 64" in str(caught.value)
