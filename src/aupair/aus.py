@@ -76,7 +76,7 @@ NOT_ANNOTATED = -1
 """The label of an AU in a frame where it is not annotated."""
 
 SPLITS: tuple[str, ...] = ("fit", "select", "validation")
-"""Networks are trained on `fit`, every choice is made on `select`, and `validation` is scored once."""
+"""Networks are trained on `fit`, every choice is made on `select`, and nothing on `validation`, which every run scores."""
 
 
 def describe_au(name: str) -> str:

@@ -56,6 +56,16 @@ def test_the_files_hold_every_row(tmp_path: Path) -> None:
     assert (tmp_path / "ablation.html").read_text() == page, "equal rows give equal bytes"
 
 
+def test_a_row_that_trained_f_again_is_marked(tmp_path: Path) -> None:
+    content = tree(half=25)
+    content["rows"][1]["another_f"] = True
+    report.write_report(tmp_path, {**content, "threads": 2})
+    text = (tmp_path / "ablation.md").read_text()
+    assert text.count("(another f)") == 1
+    assert "| half (another f) |" in text
+    assert "Each stage had 2 threads." in text
+
+
 def test_a_worse_row_is_below_the_reference_with_its_interval_and_probability() -> None:
     difference = tree(half=25)["rows"][1]["validation"]["less_reference"]["f1"]
     assert difference["difference"] == pytest.approx(-5 / 40, abs=1e-9)

@@ -89,3 +89,18 @@ def test_select_rows_takes_names_and_groups_and_always_the_reference() -> None:
     assert select_rows([]) == list(ROWS)
     with pytest.raises(ParamsError, match="no such row or group, got printd; did you mean printed"):
         select_rows(["printd"])
+
+
+def test_rows_are_marked_that_train_f_again(base: Params) -> None:
+    again = {row.name for row in ROWS if row.name in parsed(base) and row.trains_f(base, 12)}
+    assert {"single", "in-sample", "explicit", "integrated"} - again <= {"explicit"}, "explicit: the paper's own"
+    assert not again & {
+        "P1",
+        "smoother-none",
+        "smoother-sigma",
+        "ensemble-final",
+        "one-seed",
+        "no-guard",
+        "printed",
+        "2020",
+    }

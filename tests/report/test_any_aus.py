@@ -38,11 +38,11 @@ def write(folder: Path, aus: int, missing: str, monkeypatch: pytest.MonkeyPatch)
         (own / "curves.jsonl").write_text('{"step": 1, "loss": 0.5}\n')
     nll = {name: [0.2] * aus for name in ("constant", "unguarded", "guarded")}
     guard = {"strength": [0.0] + [0.75] * (aus - 1), "nll": nll}
-    store.write_json(trained["h"] / "about.json", {"size": 64, "guard": guard})
+    store.write_json(trained["h"] / "about.json", {"size": 64, "guard_of_aus": guard})
     numbers = {"both": {"reach": 0.4, "power": 1.5, "pair_accuracy": 0.91}}
     store.write_json(folder / "smoother.json", {"routes": numbers})
-    cost = {"parameters": 1, "gmac_per_frame": 0.1}
-    monkeypatch.setattr(reports, "cost_of_files", lambda *_: {**cost, "passes": 1, "parts": {"f": cost}})
+    cost = {"parameters": 1, "gmac_per_frame": 0.1, "passes": 1}
+    monkeypatch.setattr(reports, "cost_of_files", lambda *_: {**cost, "passes": 2, "parts": {"f": cost, "h": cost}})
     monkeypatch.setattr(reports, "thumbnails", lambda *_: lambda _: np.full((32, 32, 3), 90, np.uint8))
     places = reports.Places(*(folder / name for name in ("metrics.json", "table.md", "plots", "report.html")))
     drawn = [["AU", *SPLITS], *([au, "1 of 2", "1 of 2", "1 of 2"] for au in frames.aus)]
@@ -63,6 +63,9 @@ def test_the_page_and_the_table_name_every_au_and_say_what_is_labelled(
         assert any(label_au(au) in label for label in charts)
     assert "nan" not in text
     assert f"| {label_au(NAMES[0])} | 0: the constant | 0.200 |" in text
+    rows = {line.split(" | ")[0]: line for line in text.splitlines() if line.endswith("0 |")}
+    assert rows["| P1: uncertainty for all AUs"].endswith("| 2 | 0.200 | 0.00 |"), "f and h"
+    assert rows["| smoothed, the same noise everywhere (control)"].endswith("| 1 | 0.100 | 0.00 |"), "f alone"
     row = next(line for line in text.splitlines() if line.startswith("| smoothed by sigma and quality |"))
     assert row.endswith("| 0.910 | 0.400 | 1.500 |"), "what the smoother chose"
     assert "nan" not in "".join(charts)

@@ -25,7 +25,7 @@ def run_ablation(home: Path, base: Params, names: Sequence[str], log: Log = SILE
         names: rows or groups; all rows if empty.
 
     Returns:
-        A dict for each row: name, group, text, rule, settings and `state`: `scored` (with counts and costs), `failed` or
+        A dict for each row: name, group, text, rule, settings, another_f (f was trained again) and `state`: `scored` (with counts and costs), `failed` or
         `unfit` (with the reason in `why`).
 
     Raises:
@@ -46,13 +46,14 @@ def run_ablation(home: Path, base: Params, names: Sequence[str], log: Log = SILE
         aus = count_aus(workspace.root, base)
         for row in rows:
             if why := row.why_unfit(base, aus):
-                results[row.name] = {"state": "unfit", "why": why, "settings": {}}
+                results[row.name] = {"state": "unfit", "why": why, "settings": {}, "another_f": False}
             else:
                 runs.setdefault(row.params(base, aus), []).append(row)
         for k, (params, group) in enumerate(runs.items(), 1):
             log.line(f"[{k} of {len(runs)}] {', '.join(row.name for row in group)}")
             settings = changed_settings(base, params)
-            results |= {row: {**result, "settings": settings} for row, result in _run(workspace, params, group, log)}
+            again = {"settings": settings, "another_f": group[0].trains_f(base, aus)}
+            results |= {row: {**result, **again} for row, result in _run(workspace, params, group, log)}
     return [
         {"name": row.name, "group": row.group, "text": row.text, "rule": row.rule, **results[row.name]} for row in rows
     ]

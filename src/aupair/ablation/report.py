@@ -32,7 +32,7 @@ def build_report(
     """Return the content of ablation.json: the results of `run_ablation`, with scores computed from their counts.
 
     Args:
-        about: entries that are written before the rows: `note` and `data`.
+        about: entries that are written before the rows: `note`, `data` and `threads`.
         draws: number of bootstrap resamples.
     """
     counts = {row["name"]: row["counts"] for row in results if row["state"] == "scored"}
@@ -68,7 +68,7 @@ def write_report(folder: Path, tree: Mapping[str, Any]) -> None:
     """
     missing = [[row["name"], row["text"], row["why"]] for row in tree["rows"] if row["state"] != "scored"]
     values = {
-        "tree": {"note": "", "beside": None, **tree},
+        "tree": {"note": "", "beside": None, "threads": None, **tree},
         "drawing": _drawing(tree),
         "complete": complete_frames(next(iter(_scored(tree)), {})),
         "scores": _table(tree),
@@ -145,7 +145,8 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
     figures, cost = row["validation"], row["cost"]
     evidence = {} if row["group"] == "constant" else row["evidence"]["validation"]
     of_sigma = evidence if row["rule"] in ("P1", "P2") else {}
-    cells = [row["text"], f"{number(figures['f1'])} {interval(figures['intervals']['f1'])}", EMPTY, EMPTY]
+    mark = " (another f)" if row.get("another_f") else ""
+    cells = [row["text"] + mark, f"{number(figures['f1'])} {interval(figures['intervals']['f1'])}", EMPTY, EMPTY]
     if "less_reference" in figures and row["name"] != REFERENCE:
         part = figures["less_reference"]["f1"]
         low, high = part["interval"]

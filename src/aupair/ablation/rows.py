@@ -16,6 +16,8 @@ GROUPS = {
     "no-distribution": "Pairs, but nothing of the video's distribution beyond a person's offset",
     "ours": "The method",
     "pairs": "How pairs are drawn, how networks are shared",
+    "smoother": "How the uncertainty reaches the mapping",
+    "ensemble": "How many networks speak",
     "uncertainty": "What h is, how it is fitted",
     "features": "What G and the mapping see",
 }
@@ -54,6 +56,11 @@ class Row:
         where = f"ablation row {self.name}"
         return parse_params(apply_settings(Params, base.model_dump(mode="json"), settings, where), where)
 
+    def trains_f(self, base: Params, aus: int) -> bool:
+        """Return whether its run has another f: one that is trained again, which moves F1 by itself."""
+        params = self.params(base, aus)
+        return any(getattr(params, name) != getattr(base, name) for name in _OF_F)
+
     def why_unfit(self, base: Params, aus: int) -> str:
         """Return why the row does not apply to these params; empty if it does."""
         try:
@@ -63,6 +70,10 @@ class Row:
         return "params.yaml has these settings already" if self.settings and params == base else ""
 
 
+PAPER_ROUTE: dict[str, Setting] = {"extract_features.smoother": "none", "extract_features.compare": []}
+"""The uncertainty as columns of G."""
+_OF_F = ("aus", "target", "seed", "check_data", "preprocess_faces", "sample_pairs", "train_pseudo_intensity")
+"""The params that f depends on, beside the number of trials."""
 SINGLE = {"train_pseudo_intensity.objective": "single"}
 HISTOGRAM = {"extract_features.kind": "histogram", "train_mapping.loss": "cross_entropy"}
 IN_F, IN_H = "train_pseudo_intensity", "train_uncertainty"
@@ -105,6 +116,17 @@ ROWS = (
     Row("P2", "ours", "P2: uncertainty except for AUs where it loses", "P2"),
     Row("no-uncertainty", "ours", "without uncertainty", "no-uncertainty"),
     Row("P1", "ours", "P1: uncertainty for all AUs", "P1"),
+    Row("smoother-constant", "smoother", "smoothed with constant noise: what smoothing does without uncertainty", "P1",
+        {"extract_features.smoother": "constant", "extract_features.compare": []}),
+    Row("smoother-sigma", "smoother", "smoothed by sigma of h alone", "P1",
+        {"extract_features.smoother": "sigma", "extract_features.compare": []}),
+    Row("smoother-quality", "smoother", "smoothed by the landmarks' quality alone, without h", "P1",
+        {"extract_features.smoother": "quality", "extract_features.compare": []}),
+    Row("smoother-none", "smoother", "the paper's: no smoother, the uncertainty as columns of G", "P1", PAPER_ROUTE),
+    Row("ensemble-final", "ensemble", "one network, `final` of the best trial; the paper's has five trials", "P2",
+        {"ensemble": "final"}),
+    Row("one-seed", "ensemble", "one network in each mapping", "P2", {"train_mapping.seeds": 1}),
+    Row("no-guard", "uncertainty", "h without its guard", "P1", {f"{IN_H}.guard": False}),
     Row("half", "ours", "P2 with all thresholds at .5", "P2", {"evaluate.thresholds": "half"}),
     Row("single", "no-pairs", "single image, a threshold on its output", "value", SINGLE),
     Row("single-median", "no-pairs", "the same less the person's median", "value-median", SINGLE),
@@ -115,14 +137,14 @@ ROWS = (
     Row("value-lowest", "no-distribution", "y_hat less the person's lowest n-th percentile", "value-lowest"),
     Row("2020", "no-distribution", "the authors' features of 2020: histogram, percentiles, cross-entropy", "no-uncertainty",
         HISTOGRAM),
-    Row("in-sample", "uncertainty", "no cross-fitting: h, G's statistics and the mapping see scores of people f was fitted on", "P1",
+    Row("in-sample", "uncertainty", "no folds: h and the mapping learn from scores of people f was fitted on; one network", "P1",
         {"sample_pairs.folds": 1}),
     Row("nll_margin", "uncertainty", "loss of h: nll_margin, what the authors ran", "P1",
         {f"{IN_H}.loss": "nll_margin", f"{IN_H}.guard": False}),
     Row("misorder", "uncertainty", "loss of h: misorder, the paper's sentence", "P1", {f"{IN_H}.loss": "misorder", f"{IN_H}.guard": False}),
     Row("printed", "uncertainty", "loss of h: printed, inverted", "P1", {f"{IN_H}.loss": "printed", f"{IN_H}.guard": False}),
-    Row("min-max", "features", "certainty by the authors' min-max instead of quantiles", "P1",
-        {"extract_features.certainty": "min_max"}),
+    Row("min-max", "features", "as smoother-none, certainty by the authors' min-max instead of quantiles", "P1",
+        PAPER_ROUTE | {"extract_features.certainty": "min_max"}),
     Row("no-windows", "features", "no windows", "no-uncertainty", {"extract_features.windows": []}),
     Row("short-window", "features", "one window, the shorter", "no-uncertainty",
         {"extract_features.windows": lambda base, _: _windows(base)[:1]}),

@@ -12,6 +12,7 @@ import numpy as np
 from aupair import stages, store
 from aupair.data.frames import Frames, load_frames
 from aupair.evaluation.bootstrap import draw_resamples, paired_difference, percentile_interval
+from aupair.evaluation.choice import tune_route
 from aupair.evaluation.cost import cost_of
 from aupair.evaluation.metrics import (
     Counts,
@@ -23,13 +24,12 @@ from aupair.evaluation.metrics import (
     figures_by_au,
 )
 from aupair.evaluation.nearest_face import fill_nearest
-from aupair.evaluation.rows import constant_decisions
-from aupair.evaluation.selection import MAPPINGS, Outputs, annotated_cells, read_outputs, uses_uncertainty
+from aupair.evaluation.rows import CONSTANTS, constant_decisions, parts_of_row, route_rows
+from aupair.evaluation.selection import Outputs, annotated_cells, read_outputs, uses_uncertainty
 from aupair.evaluation.thresholds import tune_thresholds
 from aupair.params import Params, ThresholdRule
 
 SPLITS = ("select", "validation")
-CONSTANTS = ("all-zero", "all-one", "best-constant")
 LOW_PERCENTILES = (1, 5, 10, 20, 30, 50)
 """The percentiles from which `value-lowest` chooses the best for each AU on select."""
 EVIDENCE = {
@@ -110,11 +110,13 @@ class FinishedRun:
             return np.broadcast_to(constant_decisions(fit.truth, fit.counted)[rule], frames.labels.shape)
         if rule.startswith("value"):
             return self._decide_by_value(rule)
-        fixed = {"no-uncertainty": np.zeros(len(aus), bool), "P1": np.ones(len(aus), bool)}
-        uses = fixed.get(rule, np.array([uses_uncertainty(self.selection[au]) for au in aus]))
+        route = route_rows(list(self.outputs.raws), self.outputs.with_route).get(rule)
+        if route is not None:
+            raw = fill_nearest(self.outputs.raws[route], frames.ok, frames.video)
+            return raw >= tune_route(raw, annotated_cells(frames, "select"), self.params.evaluate)
+        uses = np.array([uses_uncertainty(self.selection[au]) for au in aus])
         raw = fill_nearest(self.outputs.raw(uses), frames.ok, frames.video)
-        thresholds = np.array([self.selection[au][MAPPINGS[int(use)]]["threshold"] for au, use in zip(aus, uses)])
-        return raw >= thresholds
+        return raw >= np.array([self.selection[au]["threshold"] for au in aus])
 
     def _decide_by_value(self, rule: str) -> np.ndarray:
         """Compare y_hat, minus a percentile of the person if the rule requires it, with a threshold tuned on select."""
@@ -148,12 +150,7 @@ def _person_percentile(values: np.ndarray, frames: Frames, level: float) -> np.n
 def _rule_cost(rule: str, params: Params, aus: int) -> dict[str, float]:
     """Return `parameters` and `gmac_per_frame` (1e9 multiply-adds) of the networks that a decision rule needs."""
     parts: dict[str, dict[str, float]] = cost_of(params, aus)["parts"]
-    if rule in CONSTANTS:
-        needed: tuple[str, ...] = ()
-    elif rule.startswith("value"):
-        needed = ("f",)
-    else:
-        needed = ("f", "mapping") if rule == "no-uncertainty" else ("f", "mapping", "h")
+    needed = ("f",) if rule.startswith("value") else parts_of_row(rule, params.extract_features.deciding)
     used = [parts[name] for name in needed if name in parts]
     return {key: float(sum(part[key] for part in used)) for key in ("parameters", "gmac_per_frame")}
 

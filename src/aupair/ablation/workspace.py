@@ -21,6 +21,7 @@ from filelock import FileLock, Timeout
 from aupair import store
 from aupair.errors import ArtifactError, RunFailedError
 from aupair.extras import require
+from aupair.faces.pool import count_cores
 from aupair.log import Log
 from aupair.params import Params
 
@@ -164,7 +165,13 @@ def _dvc(folder: Path, *arguments: str, todo: str = "check whether `dvc status` 
 def _environment() -> dict[str, str]:
     """Return the environment for DVC and the stages it starts, with this Python environment's programs first on PATH."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    return {**os.environ, "PATH": path, "DVC_NO_ANALYTICS": "true"}
+    return {**os.environ, "PATH": path, "DVC_NO_ANALYTICS": "true", "OMP_NUM_THREADS": str(count_threads())}
+
+
+def count_threads() -> int:
+    """Return the number of threads of each stage: another number changes the order of sums, and thus f."""
+    threads = os.environ.get("OMP_NUM_THREADS", "")
+    return int(threads) if threads.isdecimal() else count_cores()
 
 
 def _last_message(path: Path) -> str:

@@ -72,10 +72,11 @@ def _report(base: "Params", results: list[dict[str, Any]], other: dict[str, Any]
     from aupair import stages
     from aupair.ablation import report
     from aupair.ablation.ablate import tracked_data_hash
+    from aupair.ablation.workspace import count_threads
     from aupair.console import show_table
 
     note = stages.synthetic_note(Path("data"))
-    about = {"note": note, "data": tracked_data_hash(Path())}
+    about = {"note": note, "data": tracked_data_hash(Path()), "threads": count_threads()}
     tree = report.build_report(results, about, base.evaluate.bootstrap, base.evaluate.seed)
     if other is not None:
         tree["beside"] = report.compare_corpora(tree, other)

@@ -83,7 +83,7 @@ def choose_mappings(
     ICC(3,1).
     """
     raws, routes = filled_outputs(outputs, frames), (RAW, outputs.with_route)
-    thresholds = {route: _tune(raw, cells, params) for route, raw in raws.items()}
+    thresholds = {route: tune_route(raw, cells, params) for route, raw in raws.items()}
     counts = [cells.count(raws[route], thresholds[route]) for route in routes]
     sums = [_sum(raws[route], cells) for route in routes] if target == "intensity" else []
     figures, chosen_by = _figures(counts, sums), "icc" if sums else "score"
@@ -107,7 +107,7 @@ def _keeps_uncertainty(gain: np.ndarray, params: Evaluate) -> np.ndarray:
     return np.logical_not(gain < -params.tie)
 
 
-def _tune(raw: np.ndarray, cells: Cells, params: Evaluate) -> np.ndarray:
+def tune_route(raw: np.ndarray, cells: Cells, params: Evaluate) -> np.ndarray:
     """Return the thresholds (A,) of a route's filled outputs."""
     return tune_thresholds(raw[cells.rows], cells.truth, cells.counted, params.thresholds)
 

@@ -32,6 +32,12 @@ ROUTE_ROWS = {
 """the rows of routes by the names of the routes; the route that decides with uncertainty is P1"""
 
 
+_BY_SIGMA = ("columns", "sigma", "both")
+"""the routes that need h"""
+CONSTANTS = ("all-zero", "all-one", "best-constant", "fit-median", "fit-mean")
+"""the rows that see no face"""
+
+
 @dataclass(frozen=True)
 class _Candidate:
     """A row that is not scored yet, on the n annotated frames of a split.
@@ -136,6 +142,14 @@ def route_rows(routes: Sequence[str], with_route: str) -> dict[str, str]:
         ROUTE_ROWS[RAW]: RAW,
         "P1": with_route,
     }
+
+
+def parts_of_row(name: str, with_route: str) -> tuple[str, ...]:
+    """Return the parts of the recognizer that a row needs: some of f, h and mapping."""
+    if name in CONSTANTS:
+        return ()
+    route = {row: route for route, row in ROUTE_ROWS.items()}.get(name, with_route)
+    return ("f", "h", "mapping") if route in _BY_SIGMA else ("f", "mapping")
 
 
 def _candidates(

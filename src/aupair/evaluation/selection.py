@@ -173,10 +173,11 @@ def read_outputs(
     from aupair.ranking.ensemble import load_ensemble
     from aupair.ranking.scores import read_sigma
 
-    raws, sigma = Mapping.load(mapping).map_all(open_features(features, frames)), read_sigma(h, len(frames))
+    raws = Mapping.load(mapping).map_all(open_features(features, frames))
+    sigma, unguarded = (read_sigma(h, len(frames), name) for name in ("sigma", "unguarded"))
     with_route = store.read_json(features / "features.json")["deciding"][-1]
     smoothed = {k: values for k, values in read_smoothed(features, frames).items() if not k.endswith(".spread")}
-    return Outputs(load_ensemble(f, len(frames), ensemble).y_hat, sigma, sigma, raws, with_route, smoothed)
+    return Outputs(load_ensemble(f, len(frames), ensemble).y_hat, sigma, unguarded, raws, with_route, smoothed)
 
 
 def annotated_cells(frames: Frames, split: str) -> Cells:

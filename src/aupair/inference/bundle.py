@@ -50,8 +50,9 @@ Output for each frame and AU: decision, raw output, pseudo-intensity, uncertaint
 
 {scores}
 
-Every choice was made on `select`; `validation` was scored once. F1 and accuracy are means over the AUs, each on the
-frames in which it is labelled; the score is over the frames in which all AUs are, and undefined where there is none.
+Every choice was made on `select`; nothing was chosen on `validation`, which every run scores. F1 and accuracy are means
+over the AUs, each on the frames in which it is labelled; the score is over the frames in which all AUs are, and
+undefined where there is none.
 
 ## The AUs, and the mapping of each, with uncertainty or without
 

@@ -31,7 +31,7 @@ Tree = Mapping[str, Any]
 
 OPEN = 4
 """The number of AUs of a timeline that are visible without unfolding."""
-NOT_SETTINGS = ("aus", "standardisation", "guard", "signals", "members")
+NOT_SETTINGS = ("aus", "standardisation", "guard_of_aus", "signals", "members")
 
 
 class Places(NamedTuple):
@@ -184,7 +184,7 @@ def _from_sources(sources: Sources, frames: Frames, metrics: Tree) -> dict[str, 
 
 def _uncertainty_sources(sources: Sources, metrics: Tree) -> dict[str, Table | None]:
     """Return the tables of the smoothers and of the guard of h; None without one."""
-    guard = store.read_json(sources.trained["h"] / "about.json").get("guard")
+    guard = store.read_json(sources.trained["h"] / "about.json").get("guard_of_aus")
     path = None if sources.features is None else sources.features / "smoother.json"
     numbers = store.read_json(path)["routes"] if path is not None and path.exists() else {}
     return {

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from aupair.aus import label_au
 from aupair.evaluation.metrics import CHALLENGE_FIGURES
+from aupair.evaluation.rows import parts_of_row
 from aupair.evaluation.selection import uses_uncertainty
 from aupair.report.formatting import EMPTY, UNDEFINED, interval, number, percent
 
@@ -28,6 +29,8 @@ COLUMNS = {
     "balanced_accuracy": "balanced accuracy",
     "average_precision": "average precision",
 }
+COST = ("passes", "GMAC a frame", "million parameters")
+"""The cost of a frame with a face: how often it goes through a trunk, 1e9 multiplications, parameters of the networks."""
 INTENSITY = {"icc": "ICC(3,1)", "mae": "MAE", "mae_rounded": "MAE, rounded", "pcc": "PCC"}
 ROWS = {
     "all-zero": "all zero",
@@ -128,14 +131,24 @@ def complete_frames(metrics: Tree) -> str:
     return f"Exact match and the 2021 score go over the frames in which all AUs are labelled: {', '.join(reversed(parts))}."
 
 
-def scores(metrics: Tree, split: str) -> Table:
-    """Return the scores of a split, a row for each way to decide."""
-    return _of_rows(metrics["rows"], split, f"Scores on {split}", COLUMNS)
+def scores(metrics: Tree, split: str, cost: Tree) -> Table:
+    """Return the scores of a split, a row for each way to decide, with its cost; cost: see `cost_of_files`."""
+    costs = {row["name"]: _cost_of_row(row["name"], metrics["route"], cost) for row in metrics["rows"]}
+    return _of_rows(metrics["rows"], split, f"Scores on {split}", COLUMNS, costs)
 
 
-def intensities(metrics: Tree, split: str) -> Table:
-    """Return the scores of the predicted intensities on a split, a row for each way to predict them."""
-    return _of_rows(metrics["intensity_rows"], split, f"Intensity on {split}", INTENSITY)
+def intensities(metrics: Tree, split: str, cost: Tree) -> Table:
+    """Return the scores of the predicted intensities on a split, a row for each way to predict them, with its cost."""
+    costs = {row["name"]: _cost_of_row(row["name"], metrics["route"], cost) for row in metrics["intensity_rows"]}
+    return _of_rows(metrics["intensity_rows"], split, f"Intensity on {split}", INTENSITY, costs)
+
+
+def _cost_of_row(name: str, route: str, cost: Tree) -> list[str]:
+    """Return what a frame costs in a row, under COST."""
+    needed = [part for part in parts_of_row(name, route) if part in cost["parts"]]
+    gmac, parameters = (sum(cost["parts"][part][key] for part in needed) for key in ("gmac_per_frame", "parameters"))
+    spared = 0 if "h" in needed else cost["parts"].get("h", {}).get("passes", 0)
+    return [str(cost["passes"] - spared if needed else 0), f"{gmac:.3f}", f"{parameters / 1e6:.2f}"]
 
 
 def intensity_of_aus(metrics: Tree) -> Table:
@@ -212,7 +225,7 @@ def guard(tree: Tree, aus: Sequence[str]) -> Table:
     """Return for each AU how much of sigma h keeps, and the pair NLL on fit by which that was chosen.
 
     Args:
-        tree: the entry `guard` of h's about.json.
+        tree: the entry `guard_of_aus` of h's about.json.
     """
     names = ("constant", "unguarded", "guarded")
     lines = []
@@ -295,16 +308,18 @@ def rows_of(metrics: Tree, split: str, key: str = "rows") -> dict[str, Tree]:
     return {row["name"]: row for row in metrics[key] if row["split"] == split}
 
 
-def _of_rows(rows: Sequence[Tree], split: str, caption: str, columns: Mapping[str, str]) -> Table:
-    """Return columns of the rows of a split, with intervals if there are any."""
+def _of_rows(
+    rows: Sequence[Tree], split: str, caption: str, columns: Mapping[str, str], costs: Mapping[str, Sequence[str]]
+) -> Table:
+    """Return columns of the rows of a split, with intervals if there are any, and the cost of each row."""
     lines: list[list[str]] = []
     strong: list[int] = []
     for row in (row for row in rows if row["split"] == split):
         mark = " (chosen on validation)" if row["chosen_on"] == "validation" else ""
         strong += [len(lines)] if row["name"] == "P2" else []
         cells = (f"{number(row[key])} {interval(row['intervals'].get(key))}".rstrip() for key in columns)
-        lines.append([ROWS[row["name"]] + mark, *cells])
-    return Table(caption, ["", *columns.values()], lines, strong)
+        lines.append([ROWS[row["name"]] + mark, *cells, *costs[row["name"]]])
+    return Table(caption, ["", *columns.values(), *COST], lines, strong)
 
 
 def _difference(row: Tree) -> str:
