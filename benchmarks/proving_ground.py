@@ -10,11 +10,14 @@ again, so that a run which was stopped continues. docs/proving_ground.md describ
 import argparse
 import hashlib
 import json
+import multiprocessing
+import os
 import resource
 import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -77,15 +80,18 @@ class Ground:
     folder: Path
     log: Log = SILENT
 
-    def run(self, name: str, corpus: Corpus, params: Params, seeds: int) -> None:
-        """Write a corpus and run the flow on it for each seed, as far as that is still to do."""
+    def prepare(self, name: str, corpus: Corpus, params: Params) -> str:
+        """Write a corpus and its faces, as far as that is still to do; return the key of the last step."""
         root = self.folder / name
         key = _digest("synth", corpus.synth.model_dump(mode="json", exclude={"workers"}))
         self._run_once(root, "synth", key, partial(self._synthesise, root / "data", corpus.synth))
-        key = self._run_stages(root, SHARED, params, key)
-        for seed, own in enumerate(self.trainings(name, seeds)):
-            _link(root, own)
-            self._run_stages(own, TRAINING, params.model_copy(update={"seed": seed}), key)
+        return self._run_stages(root, SHARED, params, key)
+
+    def train(self, name: str, params: Params, seed: int, key: str) -> None:
+        """Run the flow on a corpus for a seed, as far as that is still to do; `key` is that of the faces."""
+        own = self.folder / name / f"seed{seed}"
+        _link(self.folder / name, own)
+        self._run_stages(own, TRAINING, params.model_copy(update={"seed": seed}), key)
 
     def trainings(self, name: str, seeds: int) -> list[Path]:
         """Return the folder of each training on a corpus."""
@@ -119,12 +125,12 @@ class Ground:
         steps = store.read_json(path) if path.exists() else {}
         if steps.get(step, {}).get("key") == key:
             return
-        self.log.line(f"{root.relative_to(self.folder)}: {step}")
         start, cpu = time.perf_counter(), _cpu_seconds()
         action()
         used = {"seconds": time.perf_counter() - start, "cpu_seconds": _cpu_seconds() - cpu}
         steps[step] = {"key": key} | {name: round(value, 1) for name, value in used.items()}
         store.write_json(path, steps)
+        print(f"{root.relative_to(self.folder)}: {step}, {used['seconds']:.0f} s", flush=True)
 
 
 def _cpu_seconds() -> float:
@@ -145,6 +151,26 @@ def _link(root: Path, own: Path) -> None:
         link.parent.mkdir(parents=True, exist_ok=True)
         if not link.is_symlink():
             link.symlink_to((root / ARTIFACTS[artifact]).resolve())
+
+
+def train_all(ground: Ground, keys: dict[str, str], params: Params, seeds: int) -> None:
+    """Train on all corpora, as many trainings at a time as there are cores.
+
+    Each has one thread: that is faster than one training with all threads, and its sums do not depend on the machine.
+
+    Args:
+        keys: that of the faces of each corpus.
+    """
+    os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"))
+    with ProcessPoolExecutor(count_cores(), multiprocessing.get_context("spawn")) as pool:
+        silent = Ground(ground.folder)
+        tasks = [pool.submit(silent.train, name, params, seed, keys[name]) for name in keys for seed in range(seeds)]
+        try:
+            for task in as_completed(tasks):
+                task.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def read_figures(name: str, corpus: Corpus, roots: Sequence[Path], params: Evaluate, number: int) -> CorpusFigures:
@@ -203,18 +229,18 @@ def main() -> None:
     options = parser.parse_args()
     params, corpora = load_params(options.params, options.set), load_corpora(options.corpora, options.only)
     ground = Ground(options.folder.resolve(), ConsoleLog())
-    figures, cost = [], {}
-    for number, (name, corpus) in enumerate(corpora.items()):
-        ground.run(name, corpus, params, options.seeds)
-        roots = ground.trainings(name, options.seeds)
-        figures.append(read_figures(name, corpus, roots, params.evaluate, number))
-        cost[name] = ground.cost(name, options.seeds)
+    keys = {name: ground.prepare(name, corpus, params) for name, corpus in corpora.items()}
+    train_all(ground, keys, params, options.seeds)
+    figures = [
+        read_figures(name, corpus, ground.trainings(name, options.seeds), params.evaluate, number)
+        for number, (name, corpus) in enumerate(corpora.items())
+    ]
     about = {
         "trainings": options.seeds,
         "params": " ".join([str(options.params), *options.set]),
         "commit": read_commit(),
         "cores": count_cores(),
-        "cost": cost,
+        "cost": {name: ground.cost(name, options.seeds) for name in corpora},
     }
     tree = as_json(figures, params.evaluate.tie, about)
     store.write_json(options.report.with_suffix(".json"), tree)

@@ -66,9 +66,14 @@ def test_finished_steps_are_not_run_again(
     module = benchmark["proving_ground"]
     ground, corpus = module.Ground(tmp_path), module.Corpus(stands_for="", synth={"subjects": 8})
 
+    def run_all(corpus: Any, params: Params, seeds: int) -> None:
+        key = ground.prepare("one", corpus, params)
+        for seed in range(seeds):
+            ground.train("one", params, seed, key)
+
     def run(params: Params, corpus: Any = corpus, seeds: int = 2) -> list[str]:
         calls.clear()
-        ground.run("one", corpus, params, seeds)
+        run_all(corpus, params, seeds)
         return calls
 
     first = list(run(Params()))
@@ -90,7 +95,7 @@ def test_finished_steps_are_not_run_again(
     with monkeypatch.context() as patch:
         patch.setattr(stages, "run_stage", interrupted("train-mapping"))
         with pytest.raises(KeyboardInterrupt):
-            ground.run("one", corpus, Params(seed=0, sample_pairs={"frames": 7}), 2)
+            run_all(corpus, Params(sample_pairs={"frames": 7}), 2)
     assert run(Params(sample_pairs={"frames": 7}))[0] == "seed0 train-mapping"
     assert run(Params(), module.Corpus(stands_for="", synth={"subjects": 8, "seed": 5})) == first
     assert ground.cost("one", 2)["cpu_seconds"].keys() == {
@@ -171,6 +176,8 @@ def test_a_tiny_ground_from_the_command_to_the_report(
     (tmp_path / "params.yaml").write_text(yaml.safe_dump({**TINY, "trials": [0]}))
     command = f"x --corpora corpora.yaml --folder ground --seeds 2 --set seed=7 --report {tmp_path}/report"
     monkeypatch.chdir(tmp_path)
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        monkeypatch.setenv(name, "1")  # the command sets them: restored after the test
     monkeypatch.setattr("sys.argv", command.split())
     benchmark["proving_ground"].main()
     tree = json.loads((tmp_path / "report.json").read_text())
