@@ -153,6 +153,6 @@ def test_params_of_a_former_bundle_are_read_without_the_keys_that_had_no_effect(
 
 
 def test_params_survive_json() -> None:
-    for name in ("params.yaml", "params/affwild2.yaml"):
+    for name in ("params.yaml", "params/affwild2.yaml", "params/paper.yaml", "params/laptop.yaml"):
         params = load_params(REPOSITORY / name)
         assert Params.model_validate_json(params.model_dump_json()) == params

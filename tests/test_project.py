@@ -149,7 +149,7 @@ def test_a_failure_leaves_nothing(existing: bool, tmp_path: Path, monkeypatch: p
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"preset": "phone"}, "no such preset, got phone, expected laptop or gpu"),
+        ({"preset": "phone"}, "no such preset, got phone, expected laptop or gpu or paper"),
         ({"name": "a/b"}, "not a name for a model, got 'a/b'"),
     ],
 )

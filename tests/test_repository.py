@@ -16,7 +16,9 @@ import pytest
 import yaml
 
 from aupair import stages
+from aupair.mapping.columns import columns
 from aupair.params import Params, load_params
+from aupair.record import Record
 from aupair.stage import ARTIFACTS
 
 REPOSITORY = Path(__file__).parents[1]
@@ -97,25 +99,74 @@ def keys_of(tree: Any, prefix: str = "") -> set[str]:
     return {key for name, child in tree.items() for key in keys_of(child, f"{prefix}.{name}".lstrip("."))}
 
 
-@pytest.mark.parametrize("name", ["params.yaml", "params/affwild2.yaml", "params/laptop.yaml"])
+PARAMS_FILES = ("params.yaml", "params/affwild2.yaml", "params/paper.yaml", "params/laptop.yaml")
+
+
+@pytest.mark.parametrize("name", PARAMS_FILES)
 def test_a_params_file_has_exactly_the_keys_of_its_own_kinds(name: str) -> None:
     params = load_params(REPOSITORY / name)
     assert keys_of(tree_of(REPOSITORY / name)) == keys_of(params.model_dump()), "no number hides in a default"
 
 
 def test_the_papers_settings_are_the_papers() -> None:
-    paper = load_params(REPOSITORY / "params/affwild2.yaml")
-    assert (paper.trials, paper.preprocess_faces.size) == ((0, 1, 2, 3, 4), 224)
+    paper = load_params(REPOSITORY / "params/paper.yaml")
+    assert (paper.trials, paper.ensemble, paper.preprocess_faces.size) == ((0, 1, 2, 3, 4), "final", 224)
+    assert (paper.sample_pairs.mode, paper.sample_pairs.train_pairs, paper.sample_pairs.valid_pairs) == (
+        "reference", 10_000, 500,
+    )  # fmt: skip
+    assert paper.sample_pairs.folds == 1
     for section in (paper.train_pseudo_intensity, paper.train_uncertainty):
         network, optimiser = section.network, section.optimiser
         assert (network.width, network.batch_norm, network.weights) == (1.0, False, "imagenet")
-        assert (network.frozen_convolutions, network.dropout) == (2, 0.5)
+        assert (network.frozen_convolutions, network.dropout, network.sharing) == (2, 0.5, "per_au")
         assert (optimiser.name, optimiser.learning_rate, optimiser.schedule) == ("adam", 5e-5, "constant")
         assert optimiser.batch == 2 * 32
         assert optimiser.steps == 10 * 12 * paper.sample_pairs.train_pairs // 32, "ten epochs"
     assert paper.train_pseudo_intensity.margin == 1
+    assert (paper.train_uncertainty.loss, paper.train_uncertainty.margin) == ("nll_margin", 1)
+    assert len(columns(paper.extract_features, True)) == 1221 + 1, "the authors' columns, and own.rank"
+    assert paper.extract_features.routes == ("raw", "columns")
     mapping = paper.train_mapping
     assert (mapping.width, mapping.dropout, mapping.draws, mapping.epochs, mapping.batch) == (4096, 0.5, 10000, 10, 32)
+    assert (mapping.seeds, paper.evaluate.thresholds, paper.evaluate.protocol) == (1, "half", "paper")
+
+
+def test_settings_for_affwild2_differ_from_the_papers_where_it_matters() -> None:
+    ours, paper = (load_params(REPOSITORY / f"params/{name}.yaml") for name in ("affwild2", "paper"))
+    assert (ours.sample_pairs.mode, ours.train_uncertainty.kind, ours.ensemble) == ("groups", "factors", "all")
+    assert ours.sample_pairs.folds > 1, "sigma and the mapping see scores of people that f has not seen"
+    assert ours.extract_features.smoother == "both"
+    assert ours.evaluate.protocol == "ours", "nothing is chosen on validation"
+    f, theirs = ours.train_pseudo_intensity, paper.train_pseudo_intensity
+    assert f.optimiser.batch % ours.sample_pairs.frames == 0
+    assert f.optimiser.batch // ours.sample_pairs.frames >= 8, "videos in a batch"
+    assert 0 < f.optimiser.patience < f.optimiser.steps / f.optimiser.evaluate_every, "it can stop early"
+    assert f.network.sharing == "shared"
+    networks = len(ours.trials) * (1 + ours.sample_pairs.folds)
+    assert networks * f.optimiser.steps * f.optimiser.batch < (
+        0.01 * 12 * len(paper.trials) * theirs.optimiser.steps * theirs.optimiser.batch
+    ), "faces forwarded in training"
+    assert ours.train_mapping.width * 32 <= paper.train_mapping.width
+    assert len(columns(ours.extract_features, False)) < 50, "a route fits on the disk"
+
+
+KINDS = (
+    (), ("train_uncertainty.kind=network",), ("extract_features.kind=histogram",), ("sample_pairs.mode=reference",),
+    ("train_pseudo_intensity.network.sharing=integrated", "train_uncertainty.kind=integrated"),
+)  # fmt: skip
+
+
+def test_settings_that_the_docs_name_exist() -> None:
+    known: set[str] = set()
+    for kind in KINDS:
+        params = load_params(REPOSITORY / "params.yaml", kind).model_dump()
+        known |= set(params) | {
+            key[:end] for key in keys_of(params) for end in [*(m.start() for m in re.finditer(r"\.", key)), len(key)]
+        }
+    sections = "|".join(name for name, field in Params.model_fields.items() if isinstance(field.default, Record))
+    for page in (REPOSITORY / "README.md", *REPOSITORY.glob("docs/*.md"), *REPOSITORY.glob("params/*.yaml")):
+        named = set(re.findall(rf"\b(?:{sections})\.[a-z][a-z_.]*[a-z]", page.read_text()))
+        assert named <= known, f"{page.name}: {sorted(named - known)}"
 
 
 def test_requirements_hold_no_address() -> None:

@@ -13,7 +13,7 @@ from aupair.errors import AupairError, ParamsError
 from aupair.extras import require
 from aupair.store import write_text, writing
 
-PRESETS = {"laptop": "params/laptop.yaml", "gpu": "params/affwild2.yaml"}
+PRESETS = {"laptop": "params/laptop.yaml", "gpu": "params/affwild2.yaml", "paper": "params/paper.yaml"}
 """The params file of the repository that each preset copies."""
 
 _COPIES = ("dvc.yaml", "mlflow/registry.yaml", "params/cluster.yaml")

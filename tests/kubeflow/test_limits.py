@@ -18,7 +18,7 @@ from kfp_artifact import Artifact
 from kubeflow_options import EVERY_OPTION
 from services.kfp_arguments import LIMIT, Sizes, executor_input, measure_task
 
-PAPER = load_params(REPOSITORY / "params/affwild2.yaml")
+PAPER = load_params(REPOSITORY / "params/paper.yaml")
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,8 @@ import typer
 def init(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder; created if it does not exist.")],
     preset: Annotated[
-        Literal["laptop", "gpu"], typer.Option(help="The settings in params.yaml: small networks, or the paper's.")
+        Literal["laptop", "gpu", "paper"],
+        typer.Option(help="The settings in params.yaml: small networks, VGG16 for a GPU, or the paper's own recipe."),
     ] = "laptop",
     name: Annotated[
         str, typer.Option(help="The name of the registered model and of the experiment; default: the folder's name.")
