@@ -125,6 +125,8 @@ class Ground:
         steps = store.read_json(path) if path.exists() else {}
         if steps.get(step, {}).get("key") == key:
             return
+        if steps.pop(step, None):  # it is not done any more, also if it is stopped now
+            store.write_json(path, steps)
         start, cpu = time.perf_counter(), _cpu_seconds()
         action()
         used = {"seconds": time.perf_counter() - start, "cpu_seconds": _cpu_seconds() - cpu}
