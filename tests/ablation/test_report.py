@@ -23,7 +23,7 @@ def scored(name: str, group: str, right: int) -> dict[str, Any]:
         "name": name, "group": group, "text": name, "rule": "P2", "settings": {"a.b": right}, "state": "scored",
         "aus": AFFWILD2, "frames": {"validation": {"annotated": 1600, "complete": 1600}},
         "counts": {"select": counts, "validation": counts}, "evidence": {"select": EVIDENCE, "validation": EVIDENCE},
-        "cost": {"parameters": 2e6, "gmac_per_frame": 0.5},
+        "cost": {"parameters": 2e6, "gmac_per_frame": 0.5, "passes": 3},
     }  # fmt: skip
 
 

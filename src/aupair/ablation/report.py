@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 HEAD = (
     "row", "mean F1", "less P2's", "P(higher)", "2021 score", "F1 on select", "pair accuracy", "pair NLL",
-    "constant of fit", "of select", "ECE", "Mparam", "GMAC",
+    "constant of fit", "of select", "ECE", "Mparam", "GMAC", "passes",
 )  # fmt: skip
 BRIEF = ("mean F1", "less P2's", "P(higher)", "2021 score", "pair NLL")
 NLL = ("pair_nll", "pair_nll_constant", "pair_nll_constant_select")
@@ -154,4 +154,4 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
     cells += [number(figures["score"]), number(row["select"]["f1"]), number(evidence.get("pair_accuracy"))]
     cells += [number(of_sigma.get(key), 4) for key in NLL]
     cells += [number(of_sigma.get("ece_order"))]
-    return [*cells, f"{cost['parameters'] / 1e6:.2f}", f"{cost['gmac_per_frame']:.3f}"]
+    return [*cells, f"{cost['parameters'] / 1e6:.2f}", f"{cost['gmac_per_frame']:.3f}", f"{cost['passes']:.0f}"]

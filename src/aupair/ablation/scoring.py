@@ -148,11 +148,11 @@ def _person_percentile(values: np.ndarray, frames: Frames, level: float) -> np.n
 
 
 def _rule_cost(rule: str, params: Params, aus: int) -> dict[str, float]:
-    """Return `parameters` and `gmac_per_frame` (1e9 multiply-adds) of the networks that a decision rule needs."""
+    """Return `parameters`, `gmac_per_frame` (1e9 multiply-adds) and `passes` (of a face through a trunk) of the networks that a decision rule needs."""
     parts: dict[str, dict[str, float]] = cost_of(params, aus)["parts"]
     needed = ("f",) if rule.startswith("value") else parts_of_row(rule, params.extract_features.deciding)
     used = [parts[name] for name in needed if name in parts]
-    return {key: float(sum(part[key] for part in used)) for key in ("parameters", "gmac_per_frame")}
+    return {key: float(sum(part[key] for part in used)) for key in ("parameters", "gmac_per_frame", "passes")}
 
 
 def row_figures(

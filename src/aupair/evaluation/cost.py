@@ -54,7 +54,7 @@ def cost_of(params: Params, aus: int) -> dict[str, Any]:
     Returns:
         parameters: those of all networks in the bundle; gmac_per_frame: 1e9 multiplications with an addition; passes: how
         often an image goes through a trunk (an h of kind `factors` reads the feature maps that the networks of f have
-        computed); `parts`: parameters and gmac of f, of h and of the mapping, which decides with uncertainty and without.
+        computed); `parts`: the same of f, of h and of the mapping, which decides with uncertainty and without.
     """
     from aupair.mapping.columns import columns
 
@@ -117,12 +117,12 @@ def _cost(networks: _Networks, mapping: _MappingShape) -> dict[str, Any]:
             counted.append(("mapping", MappingNetworks(x, x, width, 0.0, outputs, seeds=seeds), x[:, None], 1))
         parts: dict[str, dict[str, float]] = {}
         for name, network, x, times in counted:
-            part = parts.setdefault(name, {"parameters": 0, "gmac_per_frame": 0.0})
+            part = parts.setdefault(name, {"parameters": 0, "gmac_per_frame": 0.0, "passes": 0})
             part["parameters"] += times * sum(p.numel() for p in network.parameters())
             part["gmac_per_frame"] += times * _macs(network, x) / 1e9
-    totals = {key: sum(part[key] for part in parts.values()) for key in ("parameters", "gmac_per_frame")}
-    passes = sum(n * sum(isinstance(module, Vgg) for module in network.modules()) for _, network, _, n in counted)
-    return {**totals, "passes": passes, "parts": parts}
+            part["passes"] += times * sum(isinstance(module, Vgg) for module in network.modules())
+    totals = {key: sum(part[key] for part in parts.values()) for key in ("parameters", "gmac_per_frame", "passes")}
+    return {**totals, "parts": parts}
 
 
 def _macs(network: "nn.Module", x: "Tensor") -> int:

@@ -145,10 +145,10 @@ def intensities(metrics: Tree, split: str, cost: Tree) -> Table:
 
 def _cost_of_row(name: str, route: str, cost: Tree) -> list[str]:
     """Return what a frame costs in a row, under COST."""
-    needed = [part for part in parts_of_row(name, route) if part in cost["parts"]]
-    gmac, parameters = (sum(cost["parts"][part][key] for part in needed) for key in ("gmac_per_frame", "parameters"))
-    spared = 0 if "h" in needed else cost["parts"].get("h", {}).get("passes", 0)
-    return [str(cost["passes"] - spared if needed else 0), f"{gmac:.3f}", f"{parameters / 1e6:.2f}"]
+    parts = [cost["parts"][part] for part in parts_of_row(name, route) if part in cost["parts"]]
+    keys = ("passes", "gmac_per_frame", "parameters")
+    passes, gmac, parameters = (sum(part[key] for part in parts) for key in keys)
+    return [str(passes), f"{gmac:.3f}", f"{parameters / 1e6:.2f}"]
 
 
 def intensity_of_aus(metrics: Tree) -> Table:
