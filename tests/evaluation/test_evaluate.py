@@ -313,3 +313,14 @@ def test_unguarded_sigma_and_smoothed_values_have_figures_beside_the_others() ->
     assert metrics["uncertainty"]["ece"] < metrics["uncertainty"]["ece_unguarded"]
     assert accuracy["smoothed"]["both"] == {"clear": 1, "mean": 1}
     assert accuracy["smoothed"]["constant"] == {name: accuracy[name] for name in ("clear", "mean")}
+
+
+def test_without_a_route_that_reads_uncertainty_p1_and_p2_are_the_row_without() -> None:
+    frames, outputs, pairs, conditions = world()
+    alone = replace(outputs, raws={"raw": outputs.raws["raw"]}, with_route="raw")
+    evaluation = evaluate_flow(frames, alone, pairs, conditions, QUICK)
+    rows = {r["name"]: r for r in evaluation.metrics["rows"] if r["split"] == "validation"}
+    assert list(rows) == [name for name in ROWS if name != "constant-noise"]
+    for key in ("f1", "intervals", "per_au"):
+        assert rows["P1"][key] == rows["P2"][key] == rows["no-uncertainty"][key]
+    assert {evaluation.selection[au]["mapping"] for au in AFFWILD2} == {"without_uncertainty"}
