@@ -9,9 +9,10 @@ import torch
 
 from aupair.errors import ArtifactError
 from aupair.params import Params
-from aupair.ranking import factors
+from aupair.ranking import heads
 from aupair.ranking.ensemble import Ensemble, Member
-from aupair.ranking.factors import draw_training_pairs, fit_weights, plan_heads
+from aupair.ranking.factors import fit_weights
+from aupair.ranking.heads import draw_training_pairs, plan_heads
 from aupair.ranking.losses import PairBatch, nll
 from aupair.ranking.networks import AUNetwork, build_network
 from aupair.ranking.pairs import Pairs, draw_folds, draw_groups
@@ -232,21 +233,26 @@ def test_the_fit_minimises_the_likelihood_with_its_prior() -> None:
         assert moved > best - 1e-6
 
 
-def test_few_frames_and_pairs_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
-    data, _, _ = make_data()
-    monkeypatch.setattr(factors, "MAX_ROWS", 120)
-    monkeypatch.setattr(factors, "MAX_PAIRS", 200)
-    pairs = draw_training_pairs(data, 0)
-    assert len(pairs) == 200
-    assert len(np.unique(np.concatenate([pairs.i, pairs.j]))) <= 120
-    assert data.frames.of_split("fit")[pairs.i].all()
-    labels = data.frames.labels
+def test_pairs_to_train_on_are_drawn_for_each_video_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    frames = make_data()[0].frames
+    monkeypatch.setattr(heads, "MAX_ROWS_OF_VIDEO", 15)
+    monkeypatch.setattr(heads, "MAX_PAIRS", 8 * 12 * 5)
+    pairs, labels = draw_training_pairs(frames, 0), frames.labels
     np.testing.assert_array_equal(pairs.r, np.sign(labels[pairs.i, pairs.au] - labels[pairs.j, pairs.au]))
-    listed = replace(data, groups=None)
-    assert len(draw_training_pairs(listed, 0)) == 60
-    assert np.isfinite(
-        train(*(lambda d, e, q: (replace(d, groups=None), e, q))(*make_data())).sigma[data.frames.ok]
-    ).all()
+    np.testing.assert_array_equal(frames.video[pairs.i], frames.video[pairs.j])
+    assert (frames.of_split("fit") & frames.usable)[np.concatenate([pairs.i, pairs.j])].all()
+    cells, counts = np.unique(np.stack([frames.video[pairs.i], pairs.au]), axis=1, return_counts=True)
+    assert cells.shape[1] == 8 * 12
+    assert (counts == 5).all()
+    for video in range(8):
+        own = frames.video[pairs.i] == video
+        assert len(np.unique(np.concatenate([pairs.i[own], pairs.j[own]]))) <= 15
+    changed = labels.copy()
+    changed[frames.video == 3] = 1 - changed[frames.video == 3]
+    other = draw_training_pairs(replace(frames, labels=changed), 0)
+    elsewhere, same = (frames.video[p.i] != 3 for p in (pairs, other))
+    for key in ("i", "j", "au", "r"):
+        np.testing.assert_array_equal(getattr(pairs, key)[elsewhere], getattr(other, key)[same])
 
 
 def test_a_f_with_a_network_for_each_au_is_refused() -> None:

@@ -9,8 +9,7 @@ w is shared by all AUs, v_a is what an AU adds to it. The prior draws both towar
 strength is chosen by cross-fitting. The fit is convergent (L-BFGS on all pairs at once), so that no number of steps has
 to be chosen.
 
-The trunk of a fold's network never saw the people of that fold: y_hat and phi of their frames are those of new faces. So one
-reader is trained for each fold's network, on the people of the fold, and several times, each time without some of them (`Head`).
+`ranking.heads` says which people each fit may learn from, and from which pairs of their frames.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,12 +22,13 @@ from torch import Tensor, nn
 
 from aupair.log import Log
 from aupair.ranking.distributed import broadcast_from_main
-from aupair.ranking.ensemble import FINAL, Ensemble, Member
+from aupair.ranking.ensemble import Ensemble, Member
 from aupair.ranking.fit import forward_all
 from aupair.ranking.guard import fit_constants
+from aupair.ranking.heads import Head, draw_training_pairs, plan_heads
 from aupair.ranking.losses import UNCERTAINTY_LOSSES, PairBatch
 from aupair.ranking.networks import AUNetwork, pick_device
-from aupair.ranking.pairs import Pairs, all_pairs, cell_weights
+from aupair.ranking.pairs import Pairs, cell_weights
 from aupair.ranking.samples import TrainingSet
 from aupair.ranking.sigma import FactorReader, MemberScorer, Reader, add_signals, phi_of_map
 from aupair.ranking.signals import CLIP
@@ -37,29 +37,10 @@ from aupair.training_params import FitFactors
 LoadF = Callable[[Member], tuple[AUNetwork, np.ndarray, np.ndarray]]
 """network of f -> the network, its center and its scale, (A,) float32 each"""
 
-MAX_ROWS, MAX_PAIRS = 50_000, 50_000
-"""the most frames and pairs that readers are trained on; phi of these frames is held in memory, of all others never"""
 _STEPS = 40
 """iterations of L-BFGS at most; it converges in fewer"""
 _UNIQUE = 1e-3
 """weight of the mean squared deviation of log sigma from its start, which bounds b_a of an AU whose pairs are all in order"""
-
-
-@dataclass(frozen=True)
-class Head:
-    """A fit of the weights of one reader.
-
-    Attributes:
-        member: the network of f that the reader reads.
-        trained: (N,) bool, the frames of fit that it may learn from.
-        scored: (N,) bool, the frames of fit whose sigma it provides; it never learns from their people.
-        deployed: whether it takes part in the sigma of new frames.
-    """
-
-    member: Member
-    trained: np.ndarray
-    scored: np.ndarray
-    deployed: bool = True
 
 
 @dataclass(frozen=True)
@@ -119,7 +100,7 @@ class FactorTraining:
     def fit(self, seed: int) -> tuple[Heads, dict[Member, Inputs], list[dict[str, Any]]]:
         """Fit all heads with the strength of the prior that is best out of fold; also return the curve over strengths."""
         heads = plan_heads(self.data, self.ensemble, self.section.inner_folds, seed)
-        pairs = draw_training_pairs(self.data, seed)
+        pairs = draw_training_pairs(self.data.frames, seed)
         inputs = {m: self._prepare(m, heads, pairs) for m in dict.fromkeys(head.member for head in heads)}
         best: list[Weights] = []
         curves: list[dict[str, Any]] = []
@@ -215,55 +196,6 @@ class _Phi(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return phi_of_map(self.f.forward_with_map(images, self.layers)[1])
-
-
-def plan_heads(data: TrainingSet, ensemble: Ensemble, inner_folds: int, seed: int) -> list[Head]:
-    """Return the heads of h.
-
-    With cross-fitting and `ensemble: all`, those of each fold's network: it never saw the people of the fold, whom a head
-    learns from, except for one of `inner_folds` parts of them, which the head scores. The network of all of fit alone
-    (`ensemble: final`, or no cross-fitting) is read in sample: its trunk has seen the people that the head learns from.
-    """
-    frames, fit = data.frames, data.frames.of_split("fit")
-    fold, cross_fitted = data.folds[frames.subject], data.folds.max() >= 0
-    if not cross_fitted or any(name != FINAL for _, name in ensemble.members):
-        heads = []
-        for member in ensemble.members:
-            if member.name == FINAL and cross_fitted:
-                continue
-            own = fit if member.name == FINAL else fit & (fold == int(member.name.removeprefix("fold")))
-            parts = _draw_parts(frames.subject, own, inner_folds, seed)
-            heads += [Head(member, own & (parts != part), own & (parts == part)) for part in range(inner_folds)]
-        return heads
-    (trial,) = ensemble.trials
-    heads = [Head(Member(trial, FINAL), fit, np.zeros_like(fit))]
-    for name, trained in list(data.training_masks().items())[1:]:
-        heads.append(Head(Member(trial, name), trained, fit & ~trained, deployed=False))
-    return heads
-
-
-def _draw_parts(subject: np.ndarray, rows: np.ndarray, parts: int, seed: int) -> np.ndarray:
-    """Divide the people of some frames into parts of about equal size: (N,) int, -1 for other people."""
-    people = np.random.default_rng([seed, 6]).permutation(np.unique(subject[rows]))
-    part_of = np.full(int(subject.max()) + 1, -1)
-    part_of[people] = np.arange(len(people)) % parts
-    return part_of[subject]
-
-
-def draw_training_pairs(data: TrainingSet, seed: int) -> Pairs:
-    """Return pairs of fit to train on: all of some groups, or some of the list of pairs; see MAX_ROWS and MAX_PAIRS."""
-    rng = np.random.default_rng([seed, 7])
-    if data.groups is None:
-        return _draw(data.pairs["fit"], MAX_ROWS // 2, rng)
-    groups = _draw(data.groups, MAX_ROWS // data.groups.shape[1], rng)
-    rows = groups.ravel()
-    pairs = all_pairs(data.frames.labels[rows], np.repeat(np.arange(len(groups)), groups.shape[1]))
-    return _draw(Pairs(rows[pairs.i], rows[pairs.j], pairs.au, pairs.r), MAX_PAIRS, rng)
-
-
-def _draw(items: Any, count: int, rng: np.random.Generator) -> Any:
-    """Return at most so many items, drawn without repetition, in their order."""
-    return items if len(items) <= count else items[np.sort(rng.choice(len(items), count, replace=False))]
 
 
 def _main_components(x: np.ndarray, count: int) -> np.ndarray:

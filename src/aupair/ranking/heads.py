@@ -1,0 +1,94 @@
+"""Which people an h that reads f's trunks learns from, so that no label of a person has a part in the person's sigma.
+
+The trunk of a fold's network never saw the people of that fold: y_hat and phi of their frames are those of new faces. So one
+reader is trained for each fold's network, on the people of the fold, and several times, each time without some of them.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from aupair.data.frames import Frames
+from aupair.ranking.ensemble import FINAL, Ensemble, Member
+from aupair.ranking.pairs import Pairs, all_pairs
+from aupair.ranking.samples import TrainingSet
+
+MAX_ROWS, MAX_ROWS_OF_VIDEO, MAX_PAIRS = 50_000, 400, 60_000
+"""the most frames and pairs that readers are trained on; phi of these frames is held in memory, of all others never"""
+
+
+@dataclass(frozen=True)
+class Head:
+    """A fit of the weights of one reader.
+
+    Attributes:
+        member: the network of f that the reader reads.
+        trained: (N,) bool, the frames of fit that it may learn from.
+        scored: (N,) bool, the frames of fit whose sigma it provides; it never learns from their people.
+        deployed: whether it takes part in the sigma of new frames.
+    """
+
+    member: Member
+    trained: np.ndarray
+    scored: np.ndarray
+    deployed: bool = True
+
+
+def plan_heads(data: TrainingSet, ensemble: Ensemble, inner_folds: int, seed: int) -> list[Head]:
+    """Return the heads of h.
+
+    With cross-fitting and `ensemble: all`, those of each fold's network: it never saw the people of the fold, whom a head
+    learns from, except for one of `inner_folds` parts of them, which the head scores. The network of all of fit alone
+    (`ensemble: final`, or no cross-fitting) is read in sample: its trunk has seen the people that the head learns from.
+    """
+    frames, fit = data.frames, data.frames.of_split("fit")
+    fold, cross_fitted = data.folds[frames.subject], data.folds.max() >= 0
+    if not cross_fitted or any(name != FINAL for _, name in ensemble.members):
+        heads = []
+        for member in ensemble.members:
+            if member.name == FINAL and cross_fitted:
+                continue
+            own = fit if member.name == FINAL else fit & (fold == int(member.name.removeprefix("fold")))
+            parts = _draw_parts(frames.subject, own, inner_folds, seed)
+            heads += [Head(member, own & (parts != part), own & (parts == part)) for part in range(inner_folds)]
+        return heads
+    (trial,) = ensemble.trials
+    heads = [Head(Member(trial, FINAL), fit, np.zeros_like(fit))]
+    for name, trained in list(data.training_masks().items())[1:]:
+        heads.append(Head(Member(trial, name), trained, fit & ~trained, deployed=False))
+    return heads
+
+
+def _draw_parts(subject: np.ndarray, rows: np.ndarray, parts: int, seed: int) -> np.ndarray:
+    """Divide the people of some frames into parts of about equal size: (N,) int, -1 for other people."""
+    people = np.random.default_rng([seed, 6]).permutation(np.unique(subject[rows]))
+    part_of = np.full(int(subject.max()) + 1, -1)
+    part_of[people] = np.arange(len(people)) % parts
+    return part_of[subject]
+
+
+def draw_training_pairs(frames: Frames, seed: int) -> Pairs:
+    """Draw pairs of fit to train on, about MAX_PAIRS, equally many for each video and AU, between frames drawn at random.
+
+    Groups would not do: their frames are chosen for rare AUs, and h is used on all frames. What is drawn of a video depends on
+    no other video, and its frames not on its labels.
+    """
+    usable = frames.usable & frames.of_split("fit")
+    videos = np.unique(frames.video[usable])
+    aus = frames.labels.shape[1]
+    of_video = min(MAX_ROWS_OF_VIDEO, MAX_ROWS // max(1, len(videos)))
+    of_cell = max(1, MAX_PAIRS // max(1, len(videos) * aus))
+    slices, parts = frames.slices(), []
+    for video in videos:
+        rng = np.random.default_rng([seed, 7, int(video)])
+        rows = _draw(slices[video].start + np.flatnonzero(usable[slices[video]]), of_video, rng)
+        pairs = all_pairs(frames.labels[rows], frames.video[rows])
+        chosen = np.concatenate([_draw(np.flatnonzero(pairs.au == au), of_cell, rng) for au in range(aus)])
+        pairs = pairs[chosen]
+        parts.append(Pairs(rows[pairs.i], rows[pairs.j], pairs.au, pairs.r))
+    return Pairs.concatenate(parts)
+
+
+def _draw(items: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Return at most so many items, drawn without repetition, in their order."""
+    return items if len(items) <= count else items[np.sort(rng.choice(len(items), count, replace=False))]
