@@ -13,7 +13,7 @@ from aupair.evaluation.cost import cost_of_files
 from aupair.evaluation.evaluate import Evaluation
 from aupair.evaluation.selection import uses_uncertainty
 from aupair.params import Params
-from aupair.report import counts, figures, tables
+from aupair.report import counts, evidence, figures, tables
 from aupair.report.document import html_page, markdown
 from aupair.report.faces import Thumbnail, montages, thumbnails
 from aupair.report.figures import Drawing
@@ -87,7 +87,7 @@ def write_reports(evaluation: Evaluation, frames: Frames, places: Places, pairs:
     }
     thumbnail = thumbnails(sources.faces, frames)
     values = {
-        "metrics": metrics, "selection": evaluation.selection, "tables": tables, "ranked_by": figures.BASES,
+        "metrics": metrics, "selection": evaluation.selection, "tables": tables, "evidence": evidence, "ranked_by": figures.BASES,
         "note": sources.note, "data": data, "drawings": drawings, "faces": montages(evaluation, frames, thumbnail),
         "timelines": list(_timelines(evaluation, frames, thumbnail)), **_from_sources(sources, frames, metrics),
     }  # fmt: skip
@@ -169,6 +169,10 @@ def _from_sources(sources: Sources, frames: Frames, metrics: Tree) -> dict[str, 
         ["target", params.target],
         ["protocol", str(metrics["protocol"])],
         ["trials", ", ".join(map(str, params.trials))],
+        [
+            "spread between networks as an input of sigma",
+            "yes" if _has_spread(params) else "none: a frame of fit has one",
+        ],
         ["route with uncertainty", str(metrics["route"])],
         ["networks of f", {"all": "all, their mean", "final": "the best trial's final network"}[params.ensemble]],
         ["sha256 of splits, faces and labels", frames.fingerprint()[:16]],
@@ -182,14 +186,19 @@ def _from_sources(sources: Sources, frames: Frames, metrics: Tree) -> dict[str, 
     }
 
 
+def _has_spread(params: Params) -> bool:
+    """Return whether several networks score a frame of fit without having seen its person."""
+    return params.ensemble == "all" and len(params.trials) > 1
+
+
 def _uncertainty_sources(sources: Sources, metrics: Tree) -> dict[str, Table | None]:
     """Return the tables of the smoothers and of the guard of h; None without one."""
     guard = store.read_json(sources.trained["h"] / "about.json").get("guard_of_aus")
     path = None if sources.features is None else sources.features / "smoother.json"
     numbers = store.read_json(path)["routes"] if path is not None and path.exists() else {}
     return {
-        "guard": tables.guard(guard, metrics["aus"]) if isinstance(guard, Mapping) else None,
-        "smoothers": tables.smoothers(metrics, numbers) if metrics["pair_accuracy"]["smoothed"] else None,
+        "guard": evidence.guard(guard, metrics["aus"]) if isinstance(guard, Mapping) else None,
+        "smoothers": evidence.smoothers(metrics, numbers) if metrics["pair_accuracy"]["smoothed"] else None,
     }
 
 

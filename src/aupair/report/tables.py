@@ -5,8 +5,6 @@ Most functions take the tree of metrics.json, and of selection.json where the ch
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
-from operator import getitem
 from typing import TYPE_CHECKING, Any
 
 from aupair.aus import label_au
@@ -49,39 +47,6 @@ ROWS = {
 }
 """The rows of metrics.json by name, and their names in tables."""
 OURS = ("no-uncertainty", "P1", "P2")
-ROUTES = {
-    "constant": "smoothed, constant noise",
-    "sigma": "smoothed by sigma",
-    "quality": "smoothed by the landmarks' quality",
-    "both": "smoothed by sigma and quality",
-}
-"""The routes that smooth y_hat, and their names in tables."""
-EVIDENCE = (
-    ("pair accuracy, nothing over the face and nearly frontal", "pair_accuracy.clear"),
-    ("pair accuracy, all frames", "pair_accuracy.mean"),
-    ("pair NLL with h (lower is better)", "uncertainty.pair_nll.h"),
-    ("the same, h without its guard", "uncertainty.pair_nll.unguarded"),
-    ("pair NLL, best constant sigma of fit", "uncertainty.pair_nll.constant"),
-    ("pair NLL, best constant sigma of select", "uncertainty.pair_nll.constant_select"),
-    ("AUROC of abs(d) for the order being right", "uncertainty.auroc_correct.margin"),
-    ("AUROC of abs(d)/s for the order being right", "uncertainty.auroc_correct.margin_over_sigma"),
-    ("gain in pair accuracy, most uncertain 20 % left out", "uncertainty.gain_at_80.sigma"),
-    ("the same, random 20 %", "uncertainty.gain_at_80.random"),
-    ("the same, most covered 20 %", "uncertainty.gain_at_80.cover"),
-    ("Spearman of sigma with the misorder rate", "uncertainty.spearman_misorder.mean"),
-    ("AUROC of sigma for the AU's own region hidden", "uncertainty.auroc_own_region.mean"),
-    ("the same, against another region hidden", "uncertainty.auroc_other_region.mean"),
-    ("AUROC of sigma for a turned face, uncovered", "uncertainty.auroc_turned.mean"),
-    ("ECE of P(order) with h", "uncertainty.ece"),
-    ("the same, h without its guard", "uncertainty.ece_unguarded"),
-    ("ECE of P(order), best constant sigma of fit", "uncertainty.ece_constant"),
-)
-"""The figures of pseudo-intensity and uncertainty: their names in tables and their paths in metrics.json."""
-GAINS = (
-    ("pair NLL with h, less the best constant of fit (below 0 is better)", "uncertainty.pair_nll.less_constant"),
-    ("AUROC of abs(d)/s less that of abs(d)", "uncertainty.auroc_correct.gain"),
-)
-"""The figures that have an interval, in the same way."""
 
 
 @dataclass(frozen=True)
@@ -179,71 +144,13 @@ def choice(metrics: Tree, selection: Tree) -> Table:
     return Table("F1 of each AU on validation, and the choice", head, lines)
 
 
-def uncertainty(metrics: Tree) -> Table:
-    """Return the figures of pseudo-intensity and uncertainty, validation beside select.
-
-    Figures that are undefined on both are left out: several are without the conditions of each frame.
-    """
-    splits: tuple[Any, Any] = (metrics, metrics["select"])
-    values = [(text, [reduce(getitem, path.split("."), tree) for tree in splits]) for text, path in EVIDENCE]
-    lines = [[text, *map(number, pair)] for text, pair in values if pair != [None, None]]
-    for text, path in GAINS:
-        lines.append([text, *(_difference(reduce(getitem, path.split("."), tree)) for tree in splits)])
-    block = metrics["decisions"]
-    only_validation = {
-        "wrong decisions, all cells": percent(block["error"]),
-        "wrong decisions, least confident 20 % left out": percent(block["error_at_80"]["confidence"]),
-        "area under risk-coverage by confidence": number(block["aurc"]["confidence"]),
-        "the same, by sigma alone": number(block["aurc"]["certainty"]),
-        "the same, at random": number(block["aurc"]["random"]),
-        "ECE of the confidence of a decision": number(block["confidence_ece"]),
-        "Brier score of the confidence": number(block["confidence_brier"]),
-    }
-    lines += [[text, value, EMPTY] for text, value in only_validation.items()]
-    return Table("Pseudo-intensity and uncertainty", ["figure", "validation", "select"], lines)
-
-
-def smoothers(metrics: Tree, numbers: Tree) -> Table:
-    """Return the pair accuracy of y_hat and of its smoothed values, with the numbers of each smoother.
-
-    Args:
-        numbers: by route, the entries of smoother.json.
-    """
-    splits = (metrics["pair_accuracy"], metrics["select"]["pair_accuracy"])
-    lines = []
-    for route in ("", *metrics["pair_accuracy"]["smoothed"]):
-        figures = [split["smoothed"][route] if route else split for split in splits]
-        own = numbers.get(route, {})
-        cells = [number(side[key]) for side in figures for key in ("mean", "clear")]
-        chosen = [number(own[key], 3) if key in own else EMPTY for key in ("pair_accuracy", "reach", "power")]
-        lines.append([ROUTES.get(route, route) if route else "y_hat as it is", *cells, *chosen])
-    head = ["", "validation", "clear frames", "select", "clear frames", "fit", "reach (s)", "power"]
-    return Table("Pair accuracy of y_hat and of its smoothed values", head, lines)
-
-
-def guard(tree: Tree, aus: Sequence[str]) -> Table:
-    """Return for each AU how much of sigma h keeps, and the pair NLL on fit by which that was chosen.
-
-    Args:
-        tree: the entry `guard_of_aus` of h's about.json.
-    """
-    names = ("constant", "unguarded", "guarded")
-    lines = []
-    for k, au in enumerate(aus):
-        strength = float(tree["strength"][k])
-        losses = [number(tree["nll"][name][k]) for name in names]
-        lines.append([label_au(au), percent(strength) if strength else "0: the constant", *losses])
-    head = ["AU", "kept of sigma", "pair NLL, constant", "h", "h with its guard"]
-    return Table("The guard of h, chosen on people of fit whom h had not seen", head, lines)
-
-
 def comparisons(metrics: Tree) -> Table:
     """Return the difference of each two compared rows, validation beside select."""
     compared = {(row["name"], row["split"]): row for row in metrics["comparisons"]}
     lines = []
     for name, row in ((name, row) for (name, split), row in compared.items() if split == "validation"):
         sides = (row, compared[name, "select"])
-        cells = [cell for side in sides for cell in (_difference(side), number(side["probability"]))]
+        cells = [cell for side in sides for cell in (with_interval(side), number(side["probability"]))]
         lines.append([f"{row['a']} - {row['b']}: {(COLUMNS | INTENSITY)[row['figure']]}", *cells])
     return Table("First row less the second", ["", "validation", "P(better)", "select", "P(better)"], lines)
 
@@ -257,7 +164,7 @@ def selective(metrics: Tree) -> Table:
     coverages = sorted({coverage for _, coverage in cells}, reverse=True)
     lines = [[way, *(cells[way, coverage] for coverage in coverages)] for way in dict.fromkeys(way for way, _ in cells)]
     for key, text in (("f1", "mean F1"), ("accuracy", "accuracy")):
-        gain = [_difference(block["gain_at_80"][key]) if coverage == 0.8 else EMPTY for coverage in coverages]
+        gain = [with_interval(block["gain_at_80"][key]) if coverage == 0.8 else EMPTY for coverage in coverages]
         lines.append([f"confidence less random, {text}", *gain])
     return Table("Mean F1 / accuracy on validation", ["kept", *(f"{100 * c:.0f} %" for c in coverages)], lines)
 
@@ -270,25 +177,6 @@ def abstention(metrics: Tree) -> Table:
         lines.append([*map(percent, shares), number(row["f1"]), number(row["accuracy"])])
     head = ["asked", "kept", "wrong among them", "on select", "upper bound", "mean F1", "accuracy"]
     return Table("Limits of select, on validation", head, lines)
-
-
-def uncertainty_of_aus(metrics: Tree) -> Table:
-    """Return for each AU the figures that measure the use of sigma and the confidence on validation."""
-    block, decisions = metrics["uncertainty"], metrics["decisions"]["per_au"]
-    conditions = {name: block[f"auroc_{name}"]["per_au"] for name in ("own_region", "other_region", "turned")}
-    regions = {name.replace("_", " "): per_au for name, per_au in conditions.items() if per_au}
-    lines = []
-    for au in metrics["aus"]:
-        nll, right, own = block["pair_nll"]["per_au"][au], block["auroc_correct"]["per_au"][au], decisions[au]
-        numbers = [nll["h"], nll["constant"], block["ece_per_au"][au]["h"], right["margin_over_sigma"], right["margin"]]
-        numbers += [per_au[au] for per_au in regions.values()]
-        area = (own["aurc"]["confidence"], own["aurc"]["random"], own["confidence_ece"])
-        lines.append([au, *map(number, numbers), percent(own["error"]), *map(number, area)])
-    head = [
-        *("AU", "pair NLL", "constant", "ECE", "AUROC abs(d)/s", "abs(d)", *regions),
-        *("wrong", "AURC", "random", "ECE of confidence"),
-    ]
-    return Table("Uncertainty of each AU on validation", head, lines)
 
 
 def cost_of_parts(cost: Tree) -> Table:
@@ -322,6 +210,6 @@ def _of_rows(
     return Table(caption, ["", *columns.values(), *COST], lines, strong)
 
 
-def _difference(row: Tree) -> str:
+def with_interval(row: Tree) -> str:
     """Return a difference and its interval."""
     return f"{number(row['difference'])} {interval(row['interval'])}".rstrip()
