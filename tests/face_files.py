@@ -48,11 +48,11 @@ class FaceFiles:
         self.sampler = ListSampler(draw_pairs(frames, "fit", 40, (0,)), 4, (0,))
 
     def job(self, **changes: Any) -> FitJob:
-        def evaluate_on_select(model: nn.Module) -> dict[str, float]:
+        def evaluate(model: nn.Module) -> dict[str, float]:
             return {"loss": float(forward_all(model, self.images, np.arange(24), self.device)[:, 0].mean())}
 
         values: dict[str, Any] = {
-            "images": self.images, "sampler": self.sampler, "evaluate_on_select": evaluate_on_select, "seed": 3,
+            "images": self.images, "sampler": self.sampler, "evaluate": evaluate, "seed": 3,
             "name": "toy", "augment": 0.5, "device": self.device,
             "batch_loss": lambda outputs, rows, pairs: ranking_loss(outputs, pairs),
         }  # fmt: skip

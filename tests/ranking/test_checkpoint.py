@@ -44,14 +44,14 @@ class Batches:
         return make_batch(np.random.default_rng(step).choice(FRAMES, 8, replace=False), LABELS)
 
 
-def evaluate_on_select(model: nn.Module) -> dict[str, float]:
+def evaluate(model: nn.Module) -> dict[str, float]:
     out = forward_all(model, PIXELS.__getitem__, np.arange(FRAMES), torch.device("cpu"))[:, 0]
     return {"loss": float(np.maximum(0, 1 - (out[1::2, None] - out[::2])).mean())}
 
 
 def train(
     params: Optimiser, state_file: Checkpoint | None = None, batches: Batches | None = None, log: Log | None = None,
-    evaluate: Callable[[nn.Module], dict[str, float]] = evaluate_on_select,
+    evaluate: Callable[[nn.Module], dict[str, float]] = evaluate,
 ) -> Any:  # fmt: skip
     """Fit a small network, and return its weights and curves."""
     model = build_network(NETWORK, SIZE, 0, 12)

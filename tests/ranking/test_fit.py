@@ -32,7 +32,7 @@ def batch(step: int) -> tuple[np.ndarray, Pairs, np.ndarray]:
     return make_batch(np.random.default_rng([0, step]).choice(FRAMES, 12, replace=False), LABELS)
 
 
-def evaluate_on_select(model: nn.Module) -> dict[str, float]:
+def evaluate(model: nn.Module) -> dict[str, float]:
     out = forward_all(model, FACES, np.arange(FRAMES), CPU)[:, 0]
     high, low = out[LABELS[:, 0] == 1], out[LABELS[:, 0] == 0]
     return {
@@ -43,7 +43,7 @@ def evaluate_on_select(model: nn.Module) -> dict[str, float]:
 
 def job(**changes: Any) -> FitJob:
     values: dict[str, Any] = {
-        "images": FACES, "sampler": batch, "evaluate_on_select": evaluate_on_select, "seed": 3, "name": "toy",
+        "images": FACES, "sampler": batch, "evaluate": evaluate, "seed": 3, "name": "toy",
         "augment": 1.0,
         "batch_loss": lambda outputs, rows, pairs: ranking_loss(outputs, pairs, 1.0),
     }  # fmt: skip
@@ -52,9 +52,9 @@ def job(**changes: Any) -> FitJob:
 
 def test_training_lowers_the_loss_and_ranks() -> None:
     model = build_network(NETWORK, SIZE, 0, 12)
-    before = evaluate_on_select(model)
+    before = evaluate(model)
     curves = fit(model, job(), OPTIMISER, 60)
-    after = evaluate_on_select(model)
+    after = evaluate(model)
     assert after["loss"] < 0.5 * before["loss"]
     assert after["right"] > 0.95
     assert [row["step"] for row in curves] == [15, 30, 45, 60]
@@ -92,7 +92,7 @@ def test_keep(keep: str, expected: int) -> None:
 
     model = build_network(NETWORK, SIZE, 0, 12)
     params = OPTIMISER.model_copy(update={"keep": keep, "evaluate_every": 1})
-    fit(model, job(evaluate_on_select=scripted), params, 4)
+    fit(model, job(evaluate=scripted), params, 4)
     final = model.state_dict()
     equal = [all(torch.equal(state[name], final[name]) for name in final) for state in states]
     assert equal == [k == expected for k in range(4)]
@@ -106,7 +106,7 @@ def test_patience_ends_a_fit_without_a_better_evaluation(patience: int, losses: 
     scripted = iter(losses)
     params = OPTIMISER.model_copy(update={"patience": patience, "evaluate_every": 1})
     model = build_network(NETWORK, SIZE, 0, 12)
-    curves = fit(model, job(evaluate_on_select=lambda model: {"loss": float(next(scripted))}), params, 6)
+    curves = fit(model, job(evaluate=lambda model: {"loss": float(next(scripted))}), params, 6)
     assert [row["step"] for row in curves] == list(range(1, steps + 1))
 
 

@@ -41,7 +41,7 @@ class FitJob:
         images: the faces.
         sampler: returns the batch of a step.
         batch_loss: returns the loss of a batch.
-        evaluate_on_select: evaluates the model between steps, on people who are held out from it: {"loss": ..., other
+        evaluate: evaluates the model between steps, on people who are held out from it: {"loss": ..., other
             figures}; a lower loss is better.
         mirror: (N,) int, the video of each frame: the augmentation mirrors all faces of a video or none; None: never.
         seed: seed of augmentation and dropout.
@@ -53,7 +53,7 @@ class FitJob:
     images: Faces
     sampler: Sampler
     batch_loss: BatchLoss
-    evaluate_on_select: Callable[[nn.Module], dict[str, float]]
+    evaluate: Callable[[nn.Module], dict[str, float]]
     seed: int
     name: str
     augment: float = 0.0
@@ -77,7 +77,7 @@ def fit(model: nn.Module, job: FitJob, params: Optimiser, steps: int, log: Log =
 
     Returns:
         One row per evaluation: network, step, train_loss (mean over the steps since the last one), and the figures of
-        `job.evaluate_on_select`.
+        `job.evaluate`.
 
     Raises:
         Stopped: the process received SIGTERM and has a checkpoint, which was saved.
@@ -130,7 +130,7 @@ def train_step(state: TrainingState, job: FitJob, batch: Batch, forward: Forward
 
 def _record_evaluation(state: TrainingState, job: FitJob, keep: str, log: Log) -> None:
     """Evaluate the model, add a row to the curves, and keep a copy of the weights if they are the best."""
-    figures = distributed.broadcast_from_main(job.evaluate_on_select(state.model))
+    figures = distributed.broadcast_from_main(job.evaluate(state.model))
     row = {"train_loss": float(np.mean(state.read_losses())), **figures}
     state.curves.append({"network": job.name, "step": state.step, **row})
     log.metrics(state.step, **{f"{job.name}.{key}": value for key, value in row.items()})

@@ -79,7 +79,7 @@ def train_f(
             evaluate = partial(evaluate, targets=targets)
         job = FitJob(
             images=data.images, sampler=data.sampler(trained, section.optimiser, (seed, k)),
-            batch_loss=make_batch_loss(data, section), evaluate_on_select=evaluate,
+            batch_loss=make_batch_loss(data, section), evaluate=evaluate,
             seed=seed * 1000 + k, name=f"f.{name}", augment=section.augment, mirror=data.mirror, precision=section.precision,
             compile=section.compile, device=device,
             checkpoint=checkpoints.for_network(f"f.{name}") if checkpoints else None,

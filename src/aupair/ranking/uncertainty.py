@@ -155,7 +155,7 @@ def _train_networks(
         job = FitJob(
             images=data.images, sampler=data.sampler(trained, section.optimiser, (seed, 100 + k)),
             batch_loss=_make_batch_loss(y_hat, section),
-            evaluate_on_select=partial(_evaluate_h, data=data, faces=data.images, y_hat=y_hat, params=section),
+            evaluate=partial(_evaluate_h, data=data, faces=data.images, y_hat=y_hat, params=section),
             seed=seed * 1000 + 500 + k, name=f"h.{name}", augment=section.augment, mirror=data.mirror,
             precision=section.precision, compile=section.compile, device=device,
             checkpoint=checkpoints.for_network(f"h.{name}") if checkpoints else None,
