@@ -69,10 +69,11 @@ class Distillation:
 
     Attributes:
         home: the project in which the teacher was trained.
-        params: the params of the student.
+        teacher, params: the params of teacher and student.
     """
 
     home: Path
+    teacher: Params
     params: Params
 
     @classmethod
@@ -87,7 +88,7 @@ class Distillation:
             ArtifactError: there are no networks.
             ParamsError: an override is unknown or wrong.
         """
-        distillation = cls(home, _student_params(params, overrides))
+        distillation = cls(home, params, _student_params(params, overrides))
         for network in distillation._teacher().values():
             if not network.exists():
                 raise ArtifactError("no teacher", where=network, got="nothing", todo="run the flow first")
@@ -111,8 +112,8 @@ class Distillation:
             self._add_teacher(workspace.root)
             workspace.run(self.params, "student", log)
             figures = {
-                "teacher": self._figures(self.home),
-                "student": self._figures(workspace.root),
+                "teacher": self._figures(self.home, self.teacher),
+                "student": self._figures(workspace.root, self.params),
             }
             with store.atomic(self.home / REPORTS) as folder:
                 shutil.copytree(workspace.root / "reports", folder, ignore=shutil.ignore_patterns("data_docs"))
@@ -122,20 +123,19 @@ class Distillation:
         return figures
 
     def _teacher(self) -> dict[str, Path]:
-        """Return the folders of the teacher's networks."""
-        from aupair.ranking.teacher import teacher_folders
-
-        return teacher_folders(self.home / "work")
+        """Return the folders of the teacher's networks by their places in the copy that the student learns from."""
+        paths = stages.get_stage("register-model").paths(self.home, self.teacher.trials)
+        return {f"f/{k}": folder for k, folder in enumerate(paths["f"])} | {"h": paths["h"]}
 
     def _add_teacher(self, root: Path) -> None:
         """Copy the teacher to a workspace, and make it an input of the training of f there."""
         tree = yaml.safe_load((root / "dvc.yaml").read_text())
         stage = tree["stages"]["train-pseudo-intensity"]
         stage["cmd"] += f" --teacher {TEACHER}"
-        for network in self._teacher().values():
-            with store.atomic(root / TEACHER / network.name) as folder:
-                shutil.copytree(network, folder)
-            stage["deps"].append(str(TEACHER / network.name))
+        with store.atomic(root / TEACHER) as copy:
+            for place, folder in self._teacher().items():
+                shutil.copytree(folder, copy / place)
+        stage["deps"].append(str(TEACHER))
         store.write_text(root / "dvc.yaml", yaml.safe_dump(tree, sort_keys=False))
 
     def _register(self, root: Path, log: Log) -> None:
@@ -155,11 +155,11 @@ class Distillation:
             for key, value in tags.items():
                 client.set_model_version_tag(name, version, key, value)
 
-    def _figures(self, root: Path) -> dict[str, Any]:
+    def _figures(self, root: Path, params: Params) -> dict[str, Any]:
         """Return the size, cost, F1 and speed of the networks in a folder; F1 only if evaluate has run there."""
         from aupair.evaluation.cost import cost_of_files
 
-        paths = stages.get_stage("register-model").paths(root, self.params.trials)
+        paths = stages.get_stage("register-model").paths(root, params.trials)
         f, h = paths["f"], paths["h"]
         cost = cost_of_files(f[0], h, paths["mapping"])
         rows = store.read_json(paths["metrics"])["rows"] if paths["metrics"].exists() else []
