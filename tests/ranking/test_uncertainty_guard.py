@@ -70,8 +70,9 @@ def test_the_guard_equals_a_loop_over_strengths() -> None:
     for au in range(AUS):
         gains = [losses[0, au] - losses[t, au] for t in range(len(STRENGTHS))]
         of_all = [np.mean([losses[0, a] - losses[t, a] for a in range(AUS)]) for t in range(len(STRENGTHS))]
-        scores = [0.5 * own + 0.5 * mean for own, mean in zip(gains, of_all)]
+        scores = [0.5 * own + 0.5 * mean if own >= 0 else -1 for own, mean in zip(gains, of_all)]
         assert guard.strength[au] == STRENGTHS[int(np.argmax(scores))]
+    assert (guard.nll["guarded"] <= guard.nll["constant"]).all()
     guarded = np.exp(guard.apply(log_sigma))
     for au in (0, 5):
         assert naive_nll(y_hat, guarded, pairs, au) == pytest.approx(guard.nll["guarded"][au], rel=1e-5)

@@ -3,7 +3,8 @@
     sigma_guarded = c (sigma / reference)^strength
 
 strength is 0 to 1 for each AU: 1 leaves sigma as it is, 0 makes it the constant c. It is chosen by the pair NLL of the people
-of fit, whose sigma comes from models that never saw them; c is the best constant for that strength on the same pairs.
+of fit, whose sigma comes from models that never saw them; c is the best constant for that strength on the same pairs. An AU
+whose sigma does not beat its constant there gets the constant.
 """
 
 from collections.abc import Callable
@@ -79,7 +80,8 @@ def fit_guard(log_sigma: np.ndarray, y_hat: np.ndarray, pairs: Pairs) -> Guard:
     log_constants, losses = (np.stack(values) for values in zip(*fits))
     gains = np.nan_to_num(losses[0] - losses)
     mean_gain = gains[:, np.isfinite(losses[0])].mean(axis=1, keepdims=True) if len(pairs) else gains
-    chosen = (_OWN * gains + (1 - _OWN) * mean_gain).argmax(axis=0)  # the lowest of equal ones
+    scores = np.where(gains >= 0, _OWN * gains + (1 - _OWN) * mean_gain, -np.inf)  # strength 0 has a gain of 0
+    chosen = scores.argmax(axis=0)  # the lowest of equal ones
     au = np.arange(aus)
     nll = {"constant": losses[0], "unguarded": losses[-1], "guarded": losses[chosen, au]}
     return Guard(np.array(STRENGTHS)[chosen], reference, log_constants[chosen, au], nll)
