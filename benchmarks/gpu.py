@@ -2,7 +2,7 @@
 
 It needs torch, torchvision, numpy, pyarrow, opencv, pydantic, pyyaml and safetensors, and writes gpu.json and gpu.md
 (with `--tiny` gpu_tiny.json and gpu_tiny.md).
-How fast is a training step of f and h at the settings for Aff-Wild2 (params/affwild2.yaml) against the same network in
+How fast is a training step of f and h with the settings of params/paper.yaml, but one trunk for all AUs, against the same network in
 float32 (without TF32, and with it), which share of the card's measured bfloat16 rate does it reach, does the loader
 keep up, how fast are scoring and a step of the mapping? The product's own step computes everything, on generated faces. `--tiny` does the same on a CPU with a small network, uncompiled: it shows that the
 script runs, its figures mean nothing.
@@ -49,13 +49,18 @@ from aupair.ranking.fit import autocast, cudnn_autotuning, forward_all  # noqa: 
 from aupair.ranking.prefetch import batch_loader, prefetch_depth  # noqa: E402
 from aupair.ranking.sigma import SigmaNetwork  # noqa: E402
 
+SETTINGS = (
+    "train_pseudo_intensity.network.sharing=shared", "train_uncertainty.network.sharing=shared",
+    "extract_features.context_points=20",
+)  # fmt: skip
+"""that differ from the paper's: one network stands for twelve, and features of a size that fits next to it"""
 TINY = ["train_mapping.width=8"] + [f"train_{part}.{key}" for part in ("pseudo_intensity", "uncertainty")
         for key in ("network.width=0.05", "network.weights=none", "optimiser.batch=8")] + ["preprocess_faces.size=32"]  # fmt: skip
 
 INTRODUCTION = """# Measured on a GPU
 
 Written by `python benchmarks/gpu.py`: the product's own training step and scoring on generated faces, the settings of
-params/affwild2.yaml, random weights. Reference and ours ran on the same card, one after the other.
+params/paper.yaml with one trunk for all AUs, random weights. Reference and ours ran on the same card, one after the other.
 """
 INTRODUCTION_TINY = """# The script for GPUs, tried on a CPU
 
@@ -240,7 +245,7 @@ def main() -> None:
     start = time.monotonic()
     if not torch.cuda.is_available() and not options.tiny:
         sys.exit("gpu.py: no GPU here; --tiny checks the script on a CPU")
-    params = load_params(HERE.parent / "params" / "affwild2.yaml", TINY if options.tiny else ())
+    params = load_params(HERE.parent / "params" / "paper.yaml", [*SETTINGS, *(TINY if options.tiny else ())])
     with tempfile.TemporaryDirectory() as folder, cudnn_autotuning():
         count, pairs = (400, 20) if options.tiny else (20_000, params.sample_pairs.train_pairs)
         data = generate_training_set(Path(folder), params.preprocess_faces.size, count, pairs)
