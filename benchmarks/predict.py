@@ -116,10 +116,11 @@ def whole_frames(source: Path, *_: object) -> Iterator[FaceRow]:
         yield FaceRow(frame.index, frame.time, "no_face" if face is None else "ok", face)
 
 
-def score_by_pixels(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return y_hat and sigma, (B, A) each, from pixel values; a substitute for the networks."""
+def score_by_pixels(images: np.ndarray, _: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return y_hat, sigma and sigma again, (B, A) each, from pixel values; a substitute for the networks."""
     values = images.reshape(len(images), -1)[:, : 2 * len(AFFWILD2)].astype(np.float32) / 64
-    return values[:, : len(AFFWILD2)] - 2, values[:, len(AFFWILD2) :] + 0.1
+    sigma = values[:, len(AFFWILD2) :] + 0.1
+    return values[:, : len(AFFWILD2)] - 2, sigma, sigma
 
 
 def compare(question: str, clips: tuple[Path, Path], folder: Path, substitutes: bool, same: str) -> Row:

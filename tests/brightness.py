@@ -21,9 +21,10 @@ A = len(AFFWILD2)
 
 
 def score_brightness(images: np.ndarray, quality: np.ndarray | None = None) -> Arrays:
-    """Return the mean of each image as y_hat, and 1 as sigma."""
+    """Return the mean of each image as y_hat, and 1 as sigma with the guard and without."""
     mean = images.reshape(len(images), -1).mean(axis=1, dtype=np.float64).astype(np.float32)
-    return np.repeat(mean[:, None], A, axis=1), np.ones((len(images), A), np.float32)
+    sigma = np.ones((len(images), A), np.float32)
+    return np.repeat(mean[:, None], A, axis=1), sigma, sigma
 
 
 class WholeFrames(BundleRecognizer):
@@ -36,7 +37,10 @@ class WholeFrames(BundleRecognizer):
 def make_recognizer(
     params: dict[str, Any],
     top: float,
-    mapping: Callable[[np.ndarray], Arrays] = lambda features: (features[:, :, 0], -features[:, :, 0]),
+    mapping: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]] = lambda features: (
+        features[:, :, 0],
+        -features[:, :, 0],
+    ),
     scorer: Callable[[np.ndarray, np.ndarray], Arrays] = score_brightness,
     uses: np.ndarray | None = None,
 ) -> BundleRecognizer:

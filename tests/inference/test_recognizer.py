@@ -100,7 +100,7 @@ def test_deciding_in_pieces_changes_no_bit(monkeypatch: pytest.MonkeyPatch, size
     for values in (y_hat, sigma):
         values[[0, 30, 31, *range(40, 52)]] = np.nan
     quality = rng.random((60, 3)).astype(np.float32)
-    scores = VideoScores(np.arange(60) / 25, ["ok"] * 60, y_hat, sigma, quality)
+    scores = VideoScores(np.arange(60) / 25, ["ok"] * 60, y_hat, sigma, quality, sigma)
     other = VideoScores(np.arange(60) / 25, ["ok"] * 60, y_hat[::-1] + 1, sigma[::-1], quality)
     one = smoothing(recognizer(Scorer(), rng.random(A) < 0.5), rng)
     for given in (None, one.smooth([scores, other])):
@@ -126,6 +126,22 @@ def smoothing(one: BundleRecognizer, rng: np.random.Generator) -> BundleRecogniz
         moments = rng.random((2, A, len(columns(section, False)))).astype(np.float32) + 0.5
         networks[route] = MappingNetworks(*map(torch.from_numpy, moments), 8, 0.0, seeds=2)
     return replace(one, extractor=extractor, mapping=Mapping(networks, AFFWILD2))
+
+
+def test_values_are_smoothed_by_sigma_without_the_guard() -> None:
+    rng = np.random.default_rng(0)
+    one = smoothing(recognizer(Scorer()), rng)
+    y_hat, sigma, other = rng.normal(size=(60, A)), *rng.lognormal(size=(2, 60, A))
+    time, status = np.arange(60) / 25, ["ok"] * 60
+    unguarded, guarded, alone = one.smooth(
+        [
+            VideoScores(time, status, y_hat, sigma, unguarded=other),
+            VideoScores(time, status, y_hat, other, unguarded=sigma),
+            VideoScores(time, status, y_hat, other),
+        ]
+    )
+    np.testing.assert_array_equal(unguarded.values["both"], alone.values["both"])
+    assert not np.allclose(unguarded.values["both"], guarded.values["both"])
 
 
 @pytest.mark.parametrize("values", [[None, None], []])

@@ -147,7 +147,7 @@ def test_the_scorer_takes_both_from_one_pass(
     rows = np.flatnonzero(data.frames.ok & data.frames.of_split("validation"))
     passes, forward = [], AUNetwork.forward
     monkeypatch.setattr(AUNetwork, "forward", lambda self, x: passes.append(self) or forward(self, x))
-    y_hat, sigma = scorer(data.images(rows)[:20], quality[rows][:20])
+    y_hat, sigma, _ = scorer(data.images(rows)[:20], quality[rows][:20])
     assert len(passes) == 3
     np.testing.assert_array_equal(y_hat, ensemble.y_hat[rows][:20])
     np.testing.assert_array_equal(sigma, read_sigma(folder / "h", len(data.frames))[rows][:20])

@@ -99,12 +99,13 @@ def test_the_scorer_gives_what_training_stored(
     parts = [
         scorer(FACES.pixels[start : start + size], QUALITY[start : start + size]) for start in range(0, COUNT, size)
     ]
-    y_hat, sigma = (np.concatenate([part[k] for part in parts]) for k in range(2))
+    y_hat, sigma, unguarded = (np.concatenate([part[k] for part in parts]) for k in range(3))
     np.testing.assert_array_equal(y_hat, load_ensemble([f], COUNT, "all").y_hat)
     np.testing.assert_array_equal(sigma, read_sigma(h, COUNT))
+    np.testing.assert_array_equal(unguarded, read_sigma(h, COUNT, "unguarded"))
     assert y_hat.dtype == sigma.dtype == np.float32
     assert (sigma.std(axis=0) > 1e-3).all()
-    assert [part.shape for part in scorer(FACES.pixels[:0])] == [(0, len(AFFWILD2))] * 2
+    assert [part.shape for part in scorer(FACES.pixels[:0])] == [(0, len(AFFWILD2))] * 3
 
 
 def test_unknown_quality_is_that_of_the_average_frame(
@@ -112,7 +113,7 @@ def test_unknown_quality_is_that_of_the_average_frame(
 ) -> None:
     f, h, _, _ = saved
     scorer = Scorer([f], h, MEMBERS, "cpu")
-    _, sigma = scorer(FACES.pixels)
+    sigma = scorer(FACES.pixels).sigma
     np.testing.assert_array_equal(sigma, scorer(FACES.pixels, np.full((COUNT, 3), np.nan, np.float32))[1])
     np.testing.assert_array_equal(sigma[::4], read_sigma(h, COUNT)[::4])
 
@@ -222,7 +223,8 @@ def test_an_h_of_the_format_before_scores_as_it_did(kind: str, tmp_path: Path) -
     h.mkdir()
     store.write_json(h / "about.json", about)
     store.write_arrays(h / "final.safetensors", state)
-    y_hat, sigma = Scorer([f], h, MEMBERS[:1], "cpu")(FACES.pixels, QUALITY)
+    y_hat, sigma, unguarded = Scorer([f], h, MEMBERS[:1], "cpu")(FACES.pixels, QUALITY)
+    np.testing.assert_array_equal(unguarded, sigma)
     np.testing.assert_allclose(sigma, expected, rtol=1e-4)
     with torch.no_grad():
         np.testing.assert_allclose(y_hat, (model(images).numpy()[:, :12] - center) / scale, rtol=1e-3, atol=1e-4)

@@ -99,8 +99,8 @@ def test_chunks_do_not_change_the_result(parts: Parts, params: Params, tmp_path:
     recognizer = BundleRecognizer.load(tmp_path / "bundle", "cpu")
     whole = [recognizer.scorer(face[None]) for face in faces()]
     scores = recognizer.predict_faces(faces(), 10.0).scores
-    np.testing.assert_allclose(scores.y_hat, np.concatenate([y for y, _ in whole]), atol=1e-5)
-    np.testing.assert_allclose(scores.sigma, np.concatenate([s for _, s in whole]), atol=1e-5)
+    np.testing.assert_allclose(scores.y_hat, np.concatenate([one.y_hat for one in whole]), atol=1e-5)
+    np.testing.assert_allclose(scores.sigma, np.concatenate([one.sigma for one in whole]), atol=1e-5)
 
 
 @pytest.mark.parametrize(

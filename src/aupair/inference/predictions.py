@@ -28,6 +28,7 @@ class VideoScores:
         time: (n,) float64, seconds, ascending.
         status: n strings, each one of store.STATUSES.
         y_hat, sigma: (n, A) float32, NaN in frames without a face.
+        unguarded: (n, A) float32, sigma without the guard of h, by which y_hat is smoothed; None: sigma has no guard.
         quality: (n, 3) float32, the signals of `aupair.data.quality`, NaN where unknown; None: all are unknown.
     """
 
@@ -36,6 +37,7 @@ class VideoScores:
     y_hat: np.ndarray
     sigma: np.ndarray
     quality: np.ndarray | None = None
+    unguarded: np.ndarray | None = None
 
     @property
     def known_quality(self) -> np.ndarray:
@@ -80,7 +82,8 @@ class VideoPredictions:
             values[:, keep]
             for values in (self.scores.y_hat, self.scores.sigma, self.decision, self.raw, self.confidence)
         )
-        scores = replace(self.scores, y_hat=y_hat, sigma=sigma)
+        unguarded = None if self.scores.unguarded is None else self.scores.unguarded[:, keep]
+        scores = replace(self.scores, y_hat=y_hat, sigma=sigma, unguarded=unguarded)
         intensity = None if self.intensity is None else self.intensity[:, keep]
         smoothed = None if self.smoothed is None else (self.smoothed[0][:, keep], self.smoothed[1][:, keep])
         return VideoPredictions(tuple(aus), scores, decision, raw, confidence, intensity, smoothed)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from aupair.evaluation.selection import Selection
     from aupair.mapping.extractor import Extractor, RouteValues
 
-Arrays = tuple[np.ndarray, np.ndarray]
+Arrays = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 _PIECE = 4096
 """The number of frames decided at once; the features of one frame take some 6 kB."""
@@ -36,7 +36,8 @@ class BundleRecognizer:
     """A loaded bundle; `aupair.Recognizer` also loads one from the registry and returns tables.
 
     Attributes:
-        scorer: (B, S, S, 3) uint8 RGB, quality signals (B, 3) float32 -> y_hat, sigma, (B, A) float32 each.
+        scorer: (B, S, S, 3) uint8 RGB, quality signals (B, 3) float32 -> y_hat, sigma, and sigma
+            without the guard of h, (B, A) float32 each.
         extractor: computes the features from the scores.
         mapping: features (n, A, F) by route -> raw outputs by route, (n, A) float32 each.
         selection: the mapping and the threshold of each AU, and the confidence.
@@ -146,17 +147,22 @@ class BundleRecognizer:
             faces_of_batch, quality_of_batch = zip(first, *islice(images, batch - 1))
             parts.append(self.scorer(np.stack(faces_of_batch), np.array(quality_of_batch, np.float32)))
         ok = np.array([text == "ok" for text in status], bool)
-        y_hat, sigma = (np.full((len(ok), len(self.selection.aus)), np.nan, np.float32) for _ in range(2))
+        y_hat, sigma, unguarded = (np.full((len(ok), len(self.selection.aus)), np.nan, np.float32) for _ in range(3))
         if parts:
-            y_hat[ok], sigma[ok] = (np.concatenate(part) for part in zip(*parts))
+            y_hat[ok], sigma[ok], unguarded[ok] = (np.concatenate(part) for part in zip(*parts))
         signals = np.array(quality, np.float32).reshape(len(ok), len(QUALITY_SIGNALS))
-        return VideoScores(np.array(time, np.float64), status, y_hat, sigma, signals)
+        return VideoScores(np.array(time, np.float64), status, y_hat, sigma, signals, unguarded)
 
     def smooth(self, clips: Sequence[VideoScores]) -> "list[RouteValues]":
         """Return the values of scored videos on each route."""
         from aupair.mapping.extractor import VideoInput
 
-        return self.extractor.smooth([VideoInput(c.y_hat, c.sigma, c.known_quality, c.time) for c in clips])
+        return self.extractor.smooth(
+            [
+                VideoInput(c.y_hat, c.sigma if c.unguarded is None else c.unguarded, c.known_quality, c.time)
+                for c in clips
+            ]
+        )
 
     def decide_video(self, scores: VideoScores, pool: "Sequence[RouteValues] | None" = None) -> VideoPredictions:
         """Decide for every frame of a scored video.

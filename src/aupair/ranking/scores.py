@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -97,6 +98,19 @@ def load_weights(model: nn.Module, path: Path) -> None:
     load_state(model, read_state(path), path)
 
 
+class FaceScores(NamedTuple):
+    """The scores of B faces.
+
+    Attributes:
+        y_hat: (B, A) float32.
+        sigma, unguarded: (B, A) float32, with the guard of h and without.
+    """
+
+    y_hat: np.ndarray
+    sigma: np.ndarray
+    unguarded: np.ndarray
+
+
 class Scorer:
     """The networks of f of an ensemble and those of h; the scores of a face do not depend on the batch.
 
@@ -136,8 +150,8 @@ class Scorer:
             self._h.network.to(self.device).eval()
 
     @torch.no_grad()
-    def __call__(self, images: np.ndarray, quality: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Score faces: (B, S, S, 3) uint8 RGB -> y_hat (B, A), sigma (B, A), float32.
+    def __call__(self, images: np.ndarray, quality: np.ndarray | None = None) -> FaceScores:
+        """Score faces, (B, S, S, 3) uint8 RGB.
 
         Args:
             quality: (B, 3), see `data.quality.load_quality`; None: unknown.
@@ -157,7 +171,8 @@ class Scorer:
         terms = [part[:, count:] for part in outputs if part.shape[1] > count]
         if self._h.network is not None:
             terms.append(np.log(forward_in_chunks(self._h.network, x)))
-        return mean_of_members(y_hat), self._h.sigma(np.stack(terms), quality, self._spread(y_hat))
+        known = np.stack(terms), quality, self._spread(y_hat)
+        return FaceScores(mean_of_members(y_hat), self._h.sigma(*known), self._h.to_sigma(self._h.log_sigma(*known)))
 
     def _spread(self, y_hat: np.ndarray) -> np.ndarray | None:
         """Return the standard deviation over the members, (B, A), if h reads it."""
