@@ -30,7 +30,7 @@ from conftest import REPOSITORY, Command, artifact, rows_of, run_flow
 
 pytestmark = pytest.mark.slow
 AUS = ("AU19", "AU33", "AU43")
-COLUMNS = ("", "_raw", "_pseudo_intensity", "_uncertainty", "_confidence")
+COLUMNS = ("", "_raw", "_pseudo_intensity", "_uncertainty", "_confidence", "_smoothed", "_smoothed_sd")
 CORPUS = SynthParams(subjects=8, seconds=6, fps=6, aus=AUS, workers=2)
 
 

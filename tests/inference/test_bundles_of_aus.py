@@ -54,7 +54,7 @@ def test_a_bundle_of_before_predicts_the_same_as_affwild2(tmp_path: Path, tiny: 
     assert old.aus == AFFWILD2
     pd.testing.assert_frame_equal(old.predict_faces(faces(), 10.0).to_table(), table)
     assert [name for name in table if name.startswith("AU1_")] == [
-        "AU1_raw", "AU1_pseudo_intensity", "AU1_uncertainty", "AU1_confidence",
+        "AU1_raw", "AU1_pseudo_intensity", "AU1_uncertainty", "AU1_confidence", "AU1_smoothed", "AU1_smoothed_sd",
     ]  # fmt: skip
 
 
@@ -65,7 +65,7 @@ def test_the_command_writes_some_of_the_aus_or_names_those_that_there_are(
     done = aupair(*command, tmp_path / "out", "--aus", f"{THREE[-1]}, AU12L", "--abstain", ".2")
     assert done.code == 0, done.err
     written = pd.read_csv(tmp_path / "out" / "s003c0.csv")
-    endings = ("", "_raw", "_pseudo_intensity", "_uncertainty", "_confidence")
+    endings = ("", "_raw", "_pseudo_intensity", "_uncertainty", "_confidence", "_smoothed", "_smoothed_sd")
     assert list(written)[3:] == [f"{au}{ending}" for au in (THREE[0], THREE[2]) for ending in endings]
     assert (tmp_path / "out" / "s003c0.png").exists()
     for option, line in {

@@ -70,7 +70,10 @@ def test_training_shows_scores_and_curves(
     for path in at(finished, "mapping").iterdir():
         assert (Path(mapping.path) / path.name).read_bytes() == path.read_bytes()
     last = store.read_jsonl(Path(mapping.path) / "curves.jsonl")[-1]
-    assert scores.metadata == {"train_loss": last["train_loss"], "select_loss": last["select_loss"]}, "the last values"
+    assert scores.metadata == {name: value for name, value in last.items() if name != "epoch"}, "the last values"
+    assert {
+        f"{route}.{loss}" for route in tiny.extract_features.routes for loss in ("train_loss", "select_loss")
+    } == set(scores.metadata)
     page = Path(curves.path).read_text()
     assert page.count("<svg") == 2, "the losses on fit and on select"
     assert "http" not in page.replace("http-equiv", "")

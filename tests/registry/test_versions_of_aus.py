@@ -49,7 +49,7 @@ def test_a_version_has_tags_and_columns_of_its_aus(home: Path, aus: tuple[str, .
     assert chosen == {f"selection.{au}": "P1" if k < 3 else "P2" for k, au in enumerate(aus)}
     assert {tag for tag in version.tags if tag.startswith("f1.")} == {"f1.p1", "f1.p2", *(f"f1.{au}" for au in aus)}
     outputs = mlflow.models.get_model_info(f"models:/{name}/{number}").signature.outputs
-    endings = ("", "_raw", "_pseudo_intensity", "_uncertainty", "_confidence")
+    endings = ("", "_raw", "_pseudo_intensity", "_uncertainty", "_confidence", "_smoothed", "_smoothed_sd")
     assert outputs.input_names() == [f"{au}{ending}" for au in aus for ending in endings]
     assert versions.promote_version(number, gate=GATE, name=name).aliases == ("champion",)
 
