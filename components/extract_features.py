@@ -16,7 +16,7 @@ def extract_features(
     h: dsl.Input[dsl.Model],
     features: dsl.Output[dsl.Dataset],
 ) -> None:
-    """Compute the features of every frame from y_hat and sigma of its video, and the statistics that scale them."""
+    """Fit the smoothers and the statistics that scale y_hat, and compute the features of every frame on each route."""
     arguments = dict(locals())
     from aupair.kubeflow.step import run_component
 

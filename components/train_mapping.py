@@ -17,7 +17,7 @@ def train_mapping(
     scores: dsl.Output[dsl.Metrics],
     curves: dsl.Output[dsl.HTML],
 ) -> None:
-    """Fit two mappings for each AU, with and without uncertainty, from features to levels."""
+    """Fit a mapping from features to levels on each route."""
     arguments = dict(locals())
     from aupair.kubeflow.step import run_component
 

@@ -20,7 +20,8 @@ from aupair.ranking.samples import load_samples, load_training_set
 from conftest import Command, artifact, rows_of, run_flow
 from frame_sets import make_frames
 
-ROWS = ("all-zero", "fit-median", "fit-mean", "no-uncertainty", "P1", "P2")
+CONSTANTS = ("all-zero", "fit-median", "fit-mean")
+ROWS = (*CONSTANTS, "no-uncertainty", "constant-noise", "uncertainty-columns", "sigma", "P1", "P2")
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +114,7 @@ def test_metrics_have_rows_of_levels_beside_those_of_occurrence(finished: Path, 
         assert set(row["per_au"]) == set(AFFWILD2)
         assert 0 <= row["mae"] <= 5
         assert -1 <= row["icc"] <= 1
-        assert (row["icc"] == 0) == (name in ROWS[:3])
+        assert (row["icc"] == 0) == (name in CONSTANTS)
         low, high = row["intervals"]["mae"]
         assert low <= row["mae"] <= high
     assert {row["name"] for row in metrics["rows"]} >= {"all-zero", "best-constant", "no-uncertainty", "P1", "P2"}
@@ -123,22 +124,23 @@ def test_metrics_have_rows_of_levels_beside_those_of_occurrence(finished: Path, 
     table = artifact(finished, "table").read_text()
     assert "**Intensity on validation**" in table
     assert f"{rows['P2', 'validation']['icc']:.3f}" in table
-    assert "where ICC(3,1) on `select` is higher with uncertainty" in table
+    assert "unless ICC(3,1) on `select` is lower with uncertainty" in table
 
 
 def test_the_choice_is_made_by_icc_and_recorded(finished: Path) -> None:
     tree = store.read_json(artifact(finished, "selection"))
     assert (tree["target"], tree["levels"]) == ("intensity", 6)
-    rows = {r["name"]: r["per_au"] for r in store.read_json(artifact(finished, "metrics"))["intensity_rows"][:6]}
+    rows = {
+        r["name"]: r["per_au"] for r in store.read_json(artifact(finished, "metrics"))["intensity_rows"][: len(ROWS)]
+    }
     for au in AFFWILD2:
         entry = tree[au]
         assert entry["chosen_by"] == "icc"
         difference = rows["P1"][au]["icc"] - rows["no-uncertainty"][au]["icc"]
         assert entry["difference"] == pytest.approx(difference)
-        assert entry["mapping"] == MAPPINGS[difference > tree["tie"]]
-        assert rows["P2"][au]["icc"] == pytest.approx(
-            rows["P1" if difference > tree["tie"] else "no-uncertainty"][au]["icc"]
-        )
+        keeps_uncertainty = difference >= -tree["tie"]
+        assert entry["mapping"] == MAPPINGS[keeps_uncertainty]
+        assert rows["P2"][au]["icc"] == pytest.approx(rows["P1" if keeps_uncertainty else "no-uncertainty"][au]["icc"])
     assert read_selection(artifact(finished, "selection")).thresholds.shape == (len(AFFWILD2),)
 
 

@@ -87,11 +87,11 @@ def test_a_run_that_fails_is_told_by_its_last_error(tmp_path: Path, monkeypatch:
     (tmp_path / "dvc" / "__main__.py").write_text("print('aupair: no faces'); print('ERROR: stage'); exit(1)")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     workspace = Workspace(tmp_path)
-    stale = workspace.root / "work" / "trials" / "7"
+    stale = workspace.root / "work" / "f" / "7"
     stale.mkdir(parents=True)
     with pytest.raises(RunFailedError, match=r"the variant wide failed: in .*wide\.txt, got no faces;"):
         workspace.run(Params(), "wide", SILENT)
-    assert not stale.exists(), "evaluate would depend on a trial that the params do not name"
+    assert not stale.exists(), "h would depend on a trial that the params do not name"
 
 
 def test_the_papers_protocol_is_refused(tmp_path: Path, tiny: Params) -> None:

@@ -138,7 +138,7 @@ def test_the_description_of_a_section_has_its_keys_of_all_kinds(compiled: dict[s
     assert inputs["sample_pairs"]["description"].endswith("valid_pairs, folds, mode, frames, groups, train_pairs"), (
         "groups and reference"
     )
-    assert "at most 20" in inputs["trials"]["description"]
+    assert "at most 80" in inputs["trials"]["description"]
 
 
 def test_no_description_is_left_over(compiled: dict[str, PipelineFile]) -> None:

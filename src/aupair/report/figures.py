@@ -239,13 +239,14 @@ def reliability(curves: Mapping[str, Tree], low: float, title: str, label: str) 
 
 
 def training_curves(rows: Sequence[Tree]) -> list[Drawing]:
-    """Draw the rows of a curves.jsonl: a small figure for each quantity, a line for each network."""
+    """Draw the rows of a curves.jsonl: a small figure for each quantity, a line for each network or route (`ROUTE.loss`)."""
     quantities: dict[str, dict[str, list[tuple[float, float]]]] = {}
     for row in rows:
         step, network = row.get("step", row.get("epoch", 0)), str(row.get("network", ""))
         for key, value in row.items():
             if key not in ("step", "epoch", "network") and isinstance(value, int | float):
-                quantities.setdefault(key, {}).setdefault(network, []).append((step, value))
+                route, _, quantity = key.rpartition(".")
+                quantities.setdefault(quantity, {}).setdefault(route or network, []).append((step, value))
     unit = "epoch" if rows and "epoch" in rows[0] else "step"
     return [_curves(QUANTITIES.get(key, key), networks, unit) for key, networks in quantities.items()]
 
