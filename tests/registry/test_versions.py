@@ -198,11 +198,11 @@ def test_resolve_gives_the_registered_bundle(home: Path) -> None:
     assert (folder / "selection.json").read_bytes() == (home / "bundle" / "selection.json").read_bytes()
     assert versions.resolve_bundle(str(home / "bundle")) == home / "bundle"
 
-    (folder / "f" / "final.safetensors").write_bytes(b"touched")
+    (folder / "f" / "0" / "final.safetensors").write_bytes(b"touched")
     with pytest.raises(RegistryError, match="not the one that was registered"):
         versions.resolve_bundle("models:/resolve@champion")
-    (folder / "f" / "final.safetensors").unlink()
-    with pytest.raises(RegistryError, match=r"no f/final\.safetensors"):
+    (folder / "f" / "0" / "final.safetensors").unlink()
+    with pytest.raises(RegistryError, match=r"no f/0/final\.safetensors"):
         versions.resolve_bundle("models:/resolve@champion")
 
 
