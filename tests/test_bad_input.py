@@ -134,10 +134,10 @@ BAD_ARTIFACTS: dict[str, tuple[str, Damage, str]] = {
     "no f": ("extract-features", gone("work/f/1"), "missing input: in work/f/1; run train-pseudo-in"),
     "features": (
         "train-mapping",
-        cut("work/features/features.npy"),
-        "the file has been cut or changed: in work/features/features.npy",
+        cut("work/features/routes/raw.npy"),
+        "the file has been cut or changed: in work/features/routes/raw.npy",
     ),
-    "mapping": ("evaluate", cut("work/mapping/mapping.safetensors"), TENSORS + "mapping/mapping"),
+    "mapping": ("evaluate", cut("work/mapping/both.safetensors"), TENSORS + "mapping/both"),
     "about": ("evaluate", garbage("work/mapping/about.json"), "not JSON: in work/mapping/about"),
     "no mapping": ("evaluate", gone("work/mapping"), "missing input: in work/mapping; run train-map"),
     "no selection": ("register-model", gone("work/selection.json"), "missing input: in work/selection.json; run eval"),

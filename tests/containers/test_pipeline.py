@@ -132,7 +132,7 @@ def test_the_version_is_in_the_server_and_its_bundle_in_the_bucket(whole: Run, c
     done = subprocess.run(["python", "-c", SHOW], env=cloud.environment(), capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["1"]
     keys = [entry["Key"] for entry in cloud.s3.client().list_objects_v2(Bucket=BUCKET)["Contents"]]
-    assert [key for key in keys if key.endswith("bundle/f/final.safetensors")]
+    assert [key for key in keys if key.endswith("bundle/f/0/final.safetensors")]
     assert [key for key in keys if key.endswith("artifacts/table.md")]
     assert not list(whole.root.rglob("mlflow.db")), "nothing beside the server"
 
