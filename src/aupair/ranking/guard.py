@@ -26,7 +26,7 @@ _RANGE = (np.log(1e-2), np.log(1e2))
 
 @dataclass(frozen=True)
 class Guard:
-    """What makes sigma of every frame guarded; (A,) float64 each.
+    """The numbers by which sigma is drawn toward a constant; (A,) float64 each.
 
     Attributes:
         strength: 0 to 1, how much of log sigma's deviation from the reference is used.

@@ -1,4 +1,4 @@
-"""How people differ from those of the demo: pauses between expressions, held expressions, and rare AUs."""
+"""Habits of people beyond the demo's: pauses between expressions, held expressions, and rare AUs."""
 
 from collections.abc import Sequence
 from dataclasses import replace

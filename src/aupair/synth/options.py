@@ -1,4 +1,4 @@
-"""What a synthetic corpus can have beyond the demo's: one record for each group of options, all of it off by default.
+"""Options of a synthetic corpus beyond the demo's: one record for each group of options, all of it off by default.
 
 Each option draws from a random stream of its own, so that it changes what it is about and nothing else.
 """
@@ -11,7 +11,7 @@ from aupair.record import Record, Share
 
 
 class People(Record):
-    """What people do with their faces."""
+    """Options of how people use their faces."""
 
     rare: tuple[str, ...] = ()
     """AUs that are active in few frames"""
@@ -26,7 +26,7 @@ class People(Record):
 
 
 class Coder(Record):
-    """What the labels miss; the movies stay as they are."""
+    """Options of errors in the labels; the movies stay as they are."""
 
     shift: Annotated[float, Field(ge=0)] = 0.0
     """standard deviation of the error of each onset and offset, seconds"""
@@ -35,7 +35,7 @@ class Coder(Record):
 
 
 class CoverHabits(Record):
-    """How often covers come, and when."""
+    """Options of the frequency and the times of covers."""
 
     every: Annotated[float, Field(gt=1.25)] = 1.8
     """one cover comes in every so many seconds"""
