@@ -1,4 +1,4 @@
-"""train-mapping: fit the two mappings of each AU."""
+"""train-mapping: fit the mappings of each AU."""
 
 from kfp import dsl
 

@@ -262,7 +262,7 @@ def run_stage(
 
     Args:
         trial: one of `params.trials`, for a stage that runs once for each; None: all of them.
-        teacher: the folder of the trial that train-pseudo-intensity learns from with `objective: distill`.
+        teacher: the working folder whose networks train-pseudo-intensity learns from with `objective: distill`.
 
     Raises:
         ParamsError: the stage, trial or teacher does not fit.

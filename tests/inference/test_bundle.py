@@ -45,6 +45,7 @@ def test_curves_and_scores_of_frames_stay_behind(parts: Parts, tmp_path: Path) -
     (parts.f[0] / "y_hat.safetensors").write_bytes(b"scores of frames")
     (parts.h / "sigma.safetensors").write_bytes(b"scores of frames")
     (parts.features / "features.npy").write_bytes(b"features of frames")
+    (parts.mapping / "constant.safetensors").write_bytes(b"a route that decides nothing")
     assert write_bundle(tmp_path / "b", parts, Params()) == first
     assert sorted(path.name for path in (tmp_path / "b" / "f" / "0").iterdir()) == ["about.json", "final.safetensors"]
     suffixes = {path.suffix for path in (tmp_path / "b").rglob("*") if path.is_file()}

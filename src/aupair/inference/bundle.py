@@ -128,7 +128,7 @@ def write_bundle(folder: Path, parts: Parts, params: Params) -> str:
             todo=todo,
         )
     _, members = list_members(parts.f, params.ensemble)
-    files = _list_files(parts, members)
+    files = _list_files(parts, members, params)
     with store.atomic(folder) as temporary:
         for name, path in files.items():
             _copy(path, temporary / name)
@@ -138,18 +138,23 @@ def write_bundle(folder: Path, parts: Parts, params: Params) -> str:
         store.write_json(temporary / "params.json", params.model_dump(mode="json"))
         requirements = "".join(f"{name}=={version(name)}\n" for name in _REQUIREMENTS)
         store.write_text(temporary / "requirements.txt", requirements)
-        card = _model_card(data["md5"], members, selection, metrics, params.preprocess_faces.size)
+        networks = ", ".join(f"{name} of trial {params.trials[trial]}" for trial, name in members)
+        card = _model_card(data["md5"], networks, selection, metrics, params.preprocess_faces.size)
         store.write_text(temporary / "MODEL_CARD.md", card)
     return bundle_hash(folder)
 
 
-def _list_files(parts: Parts, members: Sequence[Member]) -> dict[str, Path]:
+def _list_files(parts: Parts, members: Sequence[Member], params: Params) -> dict[str, Path]:
     """Return the files of the networks and features that predict needs, by their names in the bundle.
+
+    The mappings of routes that decide nothing stay behind.
 
     Raises:
         ArtifactError: a folder is missing.
     """
     files = {}
+    section = params.extract_features
+    compared = {f"{route}.safetensors" for route in section.routes if route not in ("raw", section.deciding)}
     for trial, name in members:
         for file in ("about.json", f"{name}.safetensors"):
             files[f"f/{trial}/{file}"] = parts.f[trial] / file
@@ -157,7 +162,8 @@ def _list_files(parts: Parts, members: Sequence[Member]) -> dict[str, Path]:
         if not folder.is_dir():
             raise store.missing_file_error(folder)
         for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-            if not any(path.match(pattern) for pattern in _OF_TRAINING):
+            unused = folder == parts.mapping and path.name in compared
+            if not unused and not any(path.match(pattern) for pattern in _OF_TRAINING):
                 files[f"{folder.name}/{path.relative_to(folder).as_posix()}"] = path
     return files
 
@@ -235,9 +241,7 @@ def check_aus(networks: Sequence[Path], selection: Path) -> None:
             )
 
 
-def _model_card(
-    data: str, members: Sequence[Member], selection: dict[str, Any], metrics: dict[str, Any], size: int
-) -> str:
+def _model_card(data: str, networks: str, selection: dict[str, Any], metrics: dict[str, Any], size: int) -> str:
     """Return the model card: the data's hash, the scores, the AUs with the mapping chosen for each, and the limits."""
     from aupair.evaluation.selection import uses_uncertainty
 
@@ -250,7 +254,6 @@ def _model_card(
     for au in stored_aus(selection):
         mapping = "with" if uses_uncertainty(selection[au]) else "without"
         choices.append(f"| {au} | {describe_au(au)} | {mapping} |")
-    networks = ", ".join(f"{name} of trial {trial}" for trial, name in members)
     return _CARD.format(size=size, data=data, members=networks, scores="\n".join(scores), choices="\n".join(choices))
 
 

@@ -42,7 +42,7 @@ _ARTIFACTS = {
     "f": "the networks of pseudo-intensity of a trial, and y_hat of every frame",
     "h": "the networks of uncertainty, and sigma of every frame",
     "features": "the features of every frame",
-    "mapping": "the two mappings of each AU",
+    "mapping": "the mappings of each AU, from features to levels",
     "scores": "the last values of the training's curves",
     "curves": "the training's curves",
     "selection": "the chosen thresholds and mappings, with the evidence",

@@ -58,7 +58,7 @@ def register_bundle(
 
     Args:
         bundle: where the bundle is written.
-        parts: the files of the chosen trial that go into it.
+        parts: the files and folders that go into it.
         stages: what to log for each run of a stage, below the flow.
         reports: files and folders to log with the flow.
 
@@ -101,8 +101,8 @@ def _version_tags(bundle: Path, metrics: Mapping[str, Any]) -> dict[str, str]:
 
     A number that is undefined has no tag. `selection.AU1` is P1 if the mapping with uncertainty decides, P2 if the one without does. Its evidence:
     `selection.AU1.difference` is the score with uncertainty minus the score without, 1/2 (F1 + accuracy) on `select`;
-    `selection.AU1.probability` is the probability that the score with uncertainty is higher. P1 needs a difference above
-    `selection.tie`. A model of intensities has ICC and MAE, too: `icc.p2` of `select`, `validation.icc.p2` and so on.
+    `selection.AU1.probability` is the probability that the score with uncertainty is higher. P2 needs a difference below
+    -`selection.tie`. A model of intensities has ICC and MAE, too: `icc.p2` of `select`, `validation.icc.p2` and so on.
     """
     from aupair.evaluation.selection import uses_uncertainty
 
