@@ -12,7 +12,7 @@ import pytest
 from aupair.aus import AFFWILD2
 from aupair.errors import ArtifactError, RegistryError
 from aupair.params import Params, parse_params
-from aupair.registry import versions
+from aupair.registry import promotion, versions
 from aupair.registry.register import _Registration, register_bundle
 from aupair.registry.runs import StageRun
 from bundle_parts import write_parts
@@ -109,21 +109,21 @@ def test_the_same_bundle_again_creates_nothing(home: Path) -> None:
 
 def test_promotion_by_the_gate_and_back(home: Path) -> None:
     one, worse = register(home, "gate").version, register(home, "gate", score=0.5, f1=0.4).version
-    assert versions.promote_version(one, gate=GATE, name="gate").aliases == ("champion",)
+    assert promotion.promote_version(one, gate=GATE, name="gate").aliases == ("champion",)
     with pytest.raises(RegistryError, match=r"score.p2 0.500 against 0.600; f1.AU1 0.400 against 0.500") as caught:
-        versions.promote_version(worse, gate=GATE, name="gate")
+        promotion.promote_version(worse, gate=GATE, name="gate")
     assert "\n" not in str(caught.value)
     assert versions.get_version(one, "gate").aliases == ("champion",)
     assert "promotion.forced" not in versions.get_version(worse, "gate").tags
 
     better = register(home, "gate", score=0.8).version
-    assert versions.promote_version(better, gate=GATE, name="gate").aliases == ("champion",)
+    assert promotion.promote_version(better, gate=GATE, name="gate").aliases == ("champion",)
     assert versions.get_version(one, "gate").aliases == ("previous",)
-    assert versions.promote_version(better, gate=GATE, name="gate").aliases == ("champion",)
-    assert versions.roll_back("gate").number == one
+    assert promotion.promote_version(better, gate=GATE, name="gate").aliases == ("champion",)
+    assert promotion.roll_back("gate").number == one
     assert [v.aliases for v in versions.list_versions("gate")] == [("champion",), (), ()]
     with pytest.raises(RegistryError, match="no version to roll back to"):
-        versions.roll_back("gate")
+        promotion.roll_back("gate")
 
 
 def test_the_commands_see_a_model_of_any_name_and_speak_of_a_way_back_where_there_is_one(
@@ -160,19 +160,19 @@ def test_the_commands_see_a_model_of_any_name_and_speak_of_a_way_back_where_ther
 
 def test_the_champion_registered_again_is_no_challenger(home: Path) -> None:
     number = register(home, "same").version
-    versions.promote_version(number, gate=GATE, name="same")
+    promotion.promote_version(number, gate=GATE, name="same")
     assert register(home, "same").version == number
     assert versions.get_version(number, "same").aliases == ("champion",)
 
 
 def test_force_needs_a_reason_and_keeps_it(home: Path) -> None:
-    versions.promote_version(register(home, "force").version, gate=GATE, name="force")
+    promotion.promote_version(register(home, "force").version, gate=GATE, name="force")
     other = register(home, "force", data="b.dir").version
     with pytest.raises(RegistryError, match="other data"):
-        versions.promote_version(other, gate=GATE, name="force")
+        promotion.promote_version(other, gate=GATE, name="force")
     with pytest.raises(RegistryError, match="--force needs a reason"):
-        versions.promote_version(other, "  ", GATE, "force")
-    forced = versions.promote_version(other, "new\n consent forms", GATE, "force")
+        promotion.promote_version(other, "  ", GATE, "force")
+    forced = promotion.promote_version(other, "new\n consent forms", GATE, "force")
     assert forced.aliases == ("champion",)
     assert forced.tags["promotion.forced"] == "new consent forms"
     assert forced.tags["promotion.refusals"] == "other data (b.dir, the champion's a.dir)"
@@ -184,14 +184,14 @@ def test_no_force_makes_up_for_a_missing_choice(home: Path) -> None:
     number = register(home, "choice").version
     mlflow.MlflowClient().delete_model_version_tag("choice", str(number), "selection.AU12")
     with pytest.raises(RegistryError, match=r"no selection tag .* for AU12"):
-        versions.promote_version(number, "because", GATE, "choice")
+        promotion.promote_version(number, "because", GATE, "choice")
 
 
 def test_resolve_gives_the_registered_bundle(home: Path) -> None:
     number = register(home, "resolve").version
     with pytest.raises(RegistryError, match=r"has no champion yet.*aupair registry promote VERSION"):
         versions.resolve_bundle("models:/resolve@champion")
-    versions.promote_version(number, gate=GATE, name="resolve")
+    promotion.promote_version(number, gate=GATE, name="resolve")
     folder = versions.resolve_bundle("models:/resolve@champion")
     assert folder == versions.resolve_bundle(f"models:/resolve/{number}")
     assert folder != home / "bundle"

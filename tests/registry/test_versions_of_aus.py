@@ -10,7 +10,7 @@ import pytest
 from aupair.aus import AFFWILD2
 from aupair.errors import RegistryError
 from aupair.params import parse_params
-from aupair.registry import versions
+from aupair.registry import promotion, versions
 from aupair.registry.register import register_bundle
 from bundle_parts import AU_SETS, write_parts
 
@@ -51,7 +51,7 @@ def test_a_version_has_tags_and_columns_of_its_aus(home: Path, aus: tuple[str, .
     outputs = mlflow.models.get_model_info(f"models:/{name}/{number}").signature.outputs
     endings = ("", "_raw", "_pseudo_intensity", "_uncertainty", "_confidence", "_smoothed", "_smoothed_sd")
     assert outputs.input_names() == [f"{au}{ending}" for au in aus for ending in endings]
-    assert versions.promote_version(number, gate=GATE, name=name).aliases == ("champion",)
+    assert promotion.promote_version(number, gate=GATE, name=name).aliases == ("champion",)
 
 
 def test_a_score_and_an_f1_that_are_undefined_have_no_tag_and_f1_is_compared(
@@ -73,13 +73,13 @@ def test_a_score_and_an_f1_that_are_undefined_have_no_tag_and_f1_is_compared(
 
 
 def test_a_version_for_other_aus_is_promoted_only_with_a_reason(home: Path) -> None:
-    versions.promote_version(register(home, "other", AFFWILD2), gate=GATE, name="other")
+    promotion.promote_version(register(home, "other", AFFWILD2), gate=GATE, name="other")
     number = register(home, "other", (*AFFWILD2[:-1], "AU43"))
     with pytest.raises(RegistryError) as caught:
-        versions.promote_version(number, gate=GATE, name="other")
+        promotion.promote_version(number, gate=GATE, name="other")
     reason = "other AUs than the champion's (without AU26 and also AU43)"
     assert f", got {reason}; keep the champion" in str(caught.value)
-    forced = versions.promote_version(number, "AU26 is not needed any more", GATE, "other")
+    forced = promotion.promote_version(number, "AU26 is not needed any more", GATE, "other")
     assert forced.aliases == ("champion",)
     assert forced.tags["promotion.refusals"] == reason
 
@@ -90,7 +90,7 @@ def test_no_force_makes_up_for_the_missing_choice_of_one_of_its_aus(home: Path) 
     number = register(home, "choice", THREE)
     mlflow.MlflowClient().delete_model_version_tag("choice", str(number), f"selection.{THREE[-1]}")
     with pytest.raises(RegistryError, match=rf"no selection tag .* for {THREE[-1]}; register it again"):
-        versions.promote_version(number, "because", GATE, "choice")
+        promotion.promote_version(number, "because", GATE, "choice")
 
 
 def test_a_version_of_before_has_the_aus_of_affwild2(home: Path) -> None:
@@ -99,7 +99,7 @@ def test_a_version_of_before_has_the_aus_of_affwild2(home: Path) -> None:
     number = register(home, "before", AFFWILD2)
     mlflow.MlflowClient().delete_model_version_tag("before", str(number), "aus")
     assert versions.get_version(number, "before").aus == AFFWILD2
-    assert versions.promote_version(number, gate=GATE, name="before").aliases == ("champion",)
+    assert promotion.promote_version(number, gate=GATE, name="before").aliases == ("champion",)
 
 
 def test_the_list_shows_how_many_aus_a_version_has_and_which_use_uncertainty(

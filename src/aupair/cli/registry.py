@@ -78,7 +78,9 @@ def promote(
 ) -> None:
     """Make a version the champion if it passes the gate in mlflow/registry.yaml."""
     from aupair.params import project_model_name
-    from aupair.registry.versions import PREVIOUS, list_versions, promote_version, registry_command
+    from aupair.registry.moves import PREVIOUS
+    from aupair.registry.promotion import promote_version
+    from aupair.registry.versions import list_versions, registry_command
 
     name = name or project_model_name()
     champion = promote_version(version, force, name=name)
@@ -92,6 +94,6 @@ def promote(
 def rollback(name: Name = "") -> None:
     """Make the previous champion the champion again."""
     from aupair.params import project_model_name
-    from aupair.registry.versions import roll_back
+    from aupair.registry.promotion import roll_back
 
     typer.echo(f"version {roll_back(name or project_model_name()).number} is the champion again")

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from filelock import FileLock
 
+from aupair import store
 from aupair.errors import RegistryError, scrub
 from aupair.extras import require
 from aupair.retry import retry
@@ -31,6 +33,10 @@ _TRANSIENT_TEXT = re.compile(
     r"|(Could not connect to the|(Connect|Read) timeout on) endpoint|database( table)? is locked"
 )
 """Messages of transient failures: MLflow's, and boto3's for artifacts that MLflow's client reads or writes in a bucket directly."""
+
+
+_HALF_MADE = re.compile("duplicate column name|table .* already exists|no such table")
+"""What MLflow says of a store whose tables were being made when the process was killed."""
 
 
 def tracking_uri() -> str:
@@ -59,10 +65,17 @@ def open_mlflow(create: bool = False) -> "MlflowClient":
         _check_server(uri)
     import mlflow
 
-    with mlflow_errors("opening the store"):
-        mlflow.set_tracking_uri(uri)
-        mlflow.set_registry_uri(uri)
-        return cast("MlflowClient", _RetryingClient(mlflow.MlflowClient(uri)))
+    try:
+        with mlflow_errors("opening the store"):
+            mlflow.set_tracking_uri(uri)
+            mlflow.set_registry_uri(uri)
+            return cast("MlflowClient", _RetryingClient(mlflow.MlflowClient(uri)))
+    except RegistryError as error:
+        if database is not None and _HALF_MADE.search(str(error)):
+            todo = "delete it if it has no runs yet, and run the command again; else restore a copy"
+            first = str(error.__cause__).strip().splitlines()[0][:200]
+            raise RegistryError("a half-made MLflow store", where=database, got=first, todo=todo) from error
+        raise
 
 
 class _RetryingClient:
@@ -173,7 +186,7 @@ def _set_defaults() -> None:
 
 def _create_database(uri: str, database: Path, create: bool) -> None:
     """Create a new database, one process at a time: two at once fail on a duplicate column."""
-    if database.exists() and database.stat().st_size and not create:
+    if database.exists() and database.stat().st_size:
         return
     if not create:
         todo = "run `dvc repro`, or set MLFLOW_TRACKING_URI to a store that has the model"
@@ -181,8 +194,12 @@ def _create_database(uri: str, database: Path, create: bool) -> None:
     if not os.access(database.parent, os.W_OK):
         raise RegistryError("the MLflow store cannot be written", where=uri, expected="a writable folder")
     with FileLock(f"{database}.lock"):
-        if not database.exists() or not database.stat().st_size:
-            _create_tables(uri)
+        if database.exists() and database.stat().st_size:
+            return
+        for leftover in database.parent.glob(f".{database.name}.*"):  # of processes that were killed here
+            shutil.rmtree(leftover, ignore_errors=True)
+        with store.atomic(database) as temporary:  # a half-made store could neither be used nor completed
+            _create_tables(f"sqlite:///{temporary}")
 
 
 def _create_tables(uri: str) -> None:

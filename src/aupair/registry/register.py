@@ -5,10 +5,13 @@ Running it again changes nothing: a bundle that is registered already is found b
 
 import os
 import re
+import secrets
 import subprocess
+import time
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +21,7 @@ from aupair.errors import ArtifactError
 from aupair.inference.bundle import Parts, write_bundle
 from aupair.log import SILENT, Log
 from aupair.params import Params
-from aupair.registry import live_logging, mlflow_store, versions
+from aupair.registry import live_logging, locks, mlflow_store, promotion, versions
 from aupair.registry.gate import AUS_TAG
 from aupair.registry.runs import PARENT, StageRun, finite_numbers, hash_flow, log_flow, pipeline_tag
 
@@ -26,6 +29,12 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.models import ModelSignature
 
+
+_LONGEST_WAIT = 600.0
+"""Seconds to wait for another register-model, which may send files to a server."""
+
+_ATTEMPT = "aupair.attempt"
+"""The tag of a logged model that names the process that logged it."""
 
 _HEADLINE = re.compile(
     r"rows\.(P1|P2|no-uncertainty|best-constant)\.(select|validation)\.(score|f1|accuracy)"
@@ -56,6 +65,8 @@ def register_bundle(
 ) -> _Registration:
     """Write the bundle, log the flow, register the bundle, and set the alias `challenger` to it.
 
+    Of several such commands at once, one registers the bundle and the others find it, see `aupair.registry.locks`.
+
     Args:
         bundle: where the bundle is written.
         parts: the files and folders that go into it.
@@ -66,10 +77,21 @@ def register_bundle(
         ArtifactError: a part is missing.
         RegistryError: MLflow cannot be reached or fails.
     """
+    mlflow_store.open_mlflow(create=True)
+    waiting = partial(log.line, "waiting for another register-model")
+    with locks.exclusive("register", params.register_model.name, _LONGEST_WAIT, waiting):
+        return _register_bundle(bundle, parts, stages, reports, params, log)
+
+
+def _register_bundle(
+    bundle: Path, parts: Parts, stages: Sequence[StageRun], reports: Sequence[Path], params: Params, log: Log
+) -> _Registration:
+    """Do the work of `register_bundle` while no other command does it."""
     sha256 = write_bundle(bundle, parts, params)
     client, name = mlflow_store.open_mlflow(create=True), params.register_model.name
     with mlflow_store.mlflow_errors(f"model {name}"):
         version = versions.find_version(client, sha256, name)
+        versions.delete_doubles(client, sha256, name)
     created = version is None
     if version is None:
         metrics, data = store.read_json(parts.metrics), str(store.read_json(parts.data)["md5"])
@@ -91,7 +113,7 @@ def register_bundle(
         version = versions.get_or_create_version(client, model_uri, run_id, tags, name)
         if in_pipeline:
             client.update_run(run_id, "RUNNING")  # log_model ended the run, but the pipeline is not finished
-    versions.set_challenger(client, version, name)
+    promotion.set_challenger(client, version, name)
     log.line(f"{name} version {version}: {'registered' if created else 'was registered before; nothing has changed'}")
     return _Registration(version, created, sha256)
 
@@ -149,10 +171,13 @@ def _log_bundle(client: "MlflowClient", bundle: Path, run_id: str, params: Param
     import mlflow
 
     package, experiment = Path(__file__).parents[1], client.get_run(run_id).info.experiment_id
+    attempt, oldest = secrets.token_hex(8), (time.time() - _LONGEST_WAIT) * 1000
 
     def log_model() -> str:
-        for unfinished in client.search_logged_models([experiment], f"source_run_id = '{run_id}'"):
-            client.delete_logged_model(unfinished.model_id)  # of an earlier attempt: no version has this bundle
+        # Of an earlier attempt: no version has this bundle. Behind a server a younger one may be another process's.
+        for model in client.search_logged_models([experiment], f"source_run_id = '{run_id}'"):
+            if model.tags.get(_ATTEMPT) == attempt or model.creation_timestamp < oldest or locks.has_lock():
+                client.delete_logged_model(model.model_id)
         with mlflow.start_run(run_id=run_id):
             info = mlflow.pyfunc.log_model(
                 name=params.register_model.name,
@@ -161,6 +186,7 @@ def _log_bundle(client: "MlflowClient", bundle: Path, run_id: str, params: Param
                 code_paths=[str(package)],
                 signature=_serving_signature(params, stored_aus(store.read_json(bundle / "selection.json"))),
                 pip_requirements=str(bundle / "requirements.txt"),
+                tags={_ATTEMPT: attempt},
             )
         return str(info.model_uri)
 

@@ -1,7 +1,4 @@
-"""The versions of the registered model: creating, listing, promoting through the gate, rolling back, fetching.
-
-Aliases: `challenger` (the last registered), `champion` (used by predict), `previous` (`rollback` returns to it).
-"""
+"""The versions of the registered model: creating, listing, fetching. `aupair.registry.promotion` changes their aliases."""
 
 import os
 from collections.abc import Mapping
@@ -16,12 +13,12 @@ from aupair.errors import ArtifactError, RegistryError, scrub
 from aupair.inference.bundle import bundle_hash, check_bundle
 from aupair.registry import gate as gates
 from aupair.registry import mlflow_store
+from aupair.registry.moves import CHAMPION, PREVIOUS
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 NAME = "aupair"
-CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 HASH_TAG = "bundle.sha256"
 
 
@@ -51,9 +48,27 @@ def registry_command(verb: str, name: str) -> str:
 
 
 def find_version(client: "MlflowClient", sha256: str, name: str) -> int | None:
-    """Return the number of the version with a bundle of this hash; None if there is none."""
+    """Return the number of the first version with a bundle of this hash; None if there is none."""
+    return min(_versions_of_bundle(client, sha256, name), default=None)
+
+
+def _versions_of_bundle(client: "MlflowClient", sha256: str, name: str) -> list[int]:
+    """Return the numbers of the versions with a bundle of this hash."""
     matches = client.search_model_versions(f"name = '{name}' and tags.`{HASH_TAG}` = '{sha256}'")
-    return min((int(version.version) for version in matches), default=None)
+    return sorted(int(version.version) for version in matches)
+
+
+def delete_doubles(client: "MlflowClient", sha256: str, name: str) -> None:
+    """Delete all versions of a bundle but the first, and those that were promoted.
+
+    Behind a server there is no lock: a process that was killed may leave a second version of a bundle.
+    """
+    if len(numbers := _versions_of_bundle(client, sha256, name)) < 2:
+        return
+    aliases = client.get_registered_model(name).aliases
+    promoted = {int(number) for alias, number in aliases.items() if alias in (CHAMPION, PREVIOUS)}
+    for number in sorted(set(numbers[1:]) - promoted):
+        client.delete_model_version(name, str(number))
 
 
 def get_or_create_version(
@@ -61,26 +76,36 @@ def get_or_create_version(
 ) -> int:
     """Return the number of the version with the bundle's hash among `tags`, and create the version if there is none.
 
-    It is created with all its tags in one step, so that a killed process leaves none without tags.
+    It is created with all its tags in one step, so that a killed process leaves none without tags. If another process has
+    created one at the same time, the first is kept.
     """
+    model_id = model_uri.removeprefix("models:/")
 
     def find_or_create() -> int:
         if (number := find_version(client, tags[HASH_TAG], name)) is not None:
             return number
         if not client.search_registered_models(f"name = '{name}'"):
-            client.create_registered_model(name)
-        model_id = model_uri.removeprefix("models:/")
-        return int(client.create_model_version(name, model_uri, run_id, dict(tags), model_id=model_id).version)
+            _create_model(client, name)
+        number = int(client.create_model_version(name, model_uri, run_id, dict(tags), model_id=model_id).version)
+        first = find_version(client, tags[HASH_TAG], name)
+        if first is not None and first < number:
+            client.delete_model_version(name, str(number))
+            return first
+        return number
 
     with mlflow_store.mlflow_errors(f"model {name}"):
         return mlflow_store.retrying(f"a version of {name}", find_or_create)
 
 
-def set_challenger(client: "MlflowClient", number: int, name: str) -> None:
-    """Set the alias `challenger` to a version, unless that is the champion."""
-    if not {CHAMPION, CHALLENGER} & set(get_version(number, name).aliases):
-        with mlflow_store.mlflow_errors(f"model {name}"):
-            client.set_registered_model_alias(name, CHALLENGER, str(number))
+def _create_model(client: "MlflowClient", name: str) -> None:
+    """Create a registered model, unless another process does so at the same time."""
+    from mlflow import MlflowException
+
+    try:
+        client.create_registered_model(name)
+    except MlflowException:
+        if not client.search_registered_models(f"name = '{name}'"):
+            raise
 
 
 def list_versions(name: str = NAME) -> list[Version]:
@@ -128,56 +153,6 @@ def get_version(number: int, name: str = NAME) -> Version:
 def _find_alias(alias: str, name: str) -> Version | None:
     """Return the version that has an alias; None if there is no such alias."""
     return next((version for version in list_versions(name) if alias in version.aliases), None)
-
-
-def promote_version(number: int, force: str | None = None, gate: Path = gates.PATH, name: str = NAME) -> Version:
-    """Make a version the champion if the gate permits it; the old champion becomes `previous`.
-
-    Args:
-        force: the reason for promoting a version that compares worse with the champion; recorded as a tag.
-
-    Raises:
-        RegistryError: the gate refuses, the reason is empty, or there is no such version.
-    """
-    rules, version = gates.load_gate(gate), get_version(number, name)
-    if force is not None and not force.strip():
-        raise RegistryError("--force needs a reason", where=f"version {number}", todo="give one: it is recorded")
-    if CHAMPION in version.aliases:
-        return version
-    champion = _find_alias(CHAMPION, name)
-    against = gates.list_refusals(rules, version.tags, champion.tags) if champion else []
-    lacking = gates.missing_selection_tags(version.tags)
-    if lacking or (against and force is None):
-        todo = "register it again" if lacking else "keep the champion, or give a reason with --force"
-        raise RegistryError("the gate refuses", where=f"version {number}", got="; ".join(lacking + against), todo=todo)
-    client = mlflow_store.open_mlflow()
-    with mlflow_store.mlflow_errors(f"version {number}"):
-        if force is not None:
-            client.set_model_version_tag(name, str(number), "promotion.forced", " ".join(force.split()))
-            client.set_model_version_tag(name, str(number), "promotion.refusals", "; ".join(against) or "none")
-        if champion is not None:
-            client.set_registered_model_alias(name, PREVIOUS, str(champion.number))
-        client.set_registered_model_alias(name, CHAMPION, str(number))
-        if CHALLENGER in version.aliases:
-            client.delete_registered_model_alias(name, CHALLENGER)
-    return get_version(number, name)
-
-
-def roll_back(name: str = NAME) -> Version:
-    """Make the previous champion the champion again; the current champion loses its alias and stays registered.
-
-    Raises:
-        RegistryError: there is no previous champion.
-    """
-    previous = _find_alias(PREVIOUS, name)
-    if previous is None:
-        todo = f"promote a second version first: {_how_to_promote(name)}"
-        raise RegistryError("no version to roll back to", where=f"model {name}", got="no alias previous", todo=todo)
-    client = mlflow_store.open_mlflow()
-    with mlflow_store.mlflow_errors(f"version {previous.number}"):
-        client.set_registered_model_alias(name, CHAMPION, str(previous.number))
-        client.delete_registered_model_alias(name, PREVIOUS)
-    return get_version(previous.number, name)
 
 
 def resolve_bundle(model: str) -> Path:
@@ -247,7 +222,7 @@ def _find_named(model: str) -> tuple[str, Version]:
 def _missing_alias(alias: str, name: str) -> RegistryError:
     """Return the error for a missing alias: the aliases that exist or, for the champion, how to promote one."""
     if alias == CHAMPION:
-        where, todo = scrub(mlflow_store.tracking_uri()), f"promote one: {_how_to_promote(name)}"
+        where, todo = scrub(mlflow_store.tracking_uri()), f"promote one: {how_to_promote(name)}"
         return RegistryError(f"the model {name} has no champion yet", where=where, todo=todo)
     known = sorted(f"{alias} -> {version.number}" for version in list_versions(name) for alias in version.aliases)
     got = f"aliases {', '.join(known)}" if known else "no alias at all"
@@ -255,7 +230,7 @@ def _missing_alias(alias: str, name: str) -> RegistryError:
     return RegistryError(f"no alias {alias}", where=f"model {name}", got=got, todo=todo)
 
 
-def _how_to_promote(name: str) -> str:
+def how_to_promote(name: str) -> str:
     """Return the commands that promote a version."""
     return f"{registry_command('list', name)}, then {registry_command('promote VERSION', name)}"
 

@@ -1,0 +1,109 @@
+"""Promoting versions through the gate, rolling back, and the alias of the version registered last.
+
+Aliases: `challenger` (the last registered), `champion` (used by predict), `previous` (`rollback` returns to it).
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from aupair.errors import RegistryError
+from aupair.registry import gate as gates
+from aupair.registry import mlflow_store, moves
+from aupair.registry.moves import CHALLENGER, CHAMPION, PREVIOUS
+from aupair.registry.versions import NAME, Version, get_version, how_to_promote, list_versions, registry_command
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+_ATTEMPTS = 5
+"""How often a version is compared with a champion that changes meanwhile."""
+
+
+def promote_version(
+    number: int, force: str | None = None, gate: Path = gates.PATH, name: str = NAME, reason: str = ""
+) -> Version:
+    """Make a version the champion if the gate permits it; the old champion becomes `previous`.
+
+    The gate's verdict holds for the champion that it compared the version with: if there is another one when the aliases
+    are set, it judges again.
+
+    Args:
+        force: the reason for promoting a version that compares worse with the champion; recorded.
+        reason: the reason for promoting one that the gate permits; recorded.
+
+    Raises:
+        RegistryError: the gate refuses, the reason for force is empty, or there is no such version.
+    """
+    if force is not None and not force.strip():
+        raise RegistryError("--force needs a reason", where=f"version {number}", todo="give one: it is recorded")
+    rules = gates.load_gate(gate)
+    for _ in range(_ATTEMPTS):
+        version = get_version(number, name)
+        client = mlflow_store.open_mlflow()
+        if CHAMPION in version.aliases:
+            moves.complete_changes(client, name, number)
+            return get_version(number, name)
+        champion = next((other for other in list_versions(name) if CHAMPION in other.aliases), None)
+        refusals = _judge(rules, version, champion, force)
+        move = moves.announce(
+            "promote",
+            number,
+            champion=champion.number if champion else None,
+            reason=force or reason,
+            forced=force is not None,
+            refusals="; ".join(refusals),
+        )
+        with moves.turn(client, name, move) as aliases:
+            if aliases.versions.get(CHAMPION) == move.champion:
+                moves.make_move(client, name, move)
+                return get_version(number, name)
+    todo = f"see {registry_command('history', name)}, and try again"
+    raise RegistryError("the champion changed each time that the gate had judged", where=f"model {name}", todo=todo)
+
+
+def _judge(rules: gates.Gate, version: Version, champion: Version | None, force: str | None) -> list[str]:
+    """Return what the gate objects to and `force` overrules.
+
+    Raises:
+        RegistryError: the gate refuses.
+    """
+    against = gates.list_refusals(rules, version.tags, champion.tags) if champion else []
+    lacking = gates.missing_selection_tags(version.tags)
+    if lacking or (against and force is None):
+        todo = "register it again" if lacking else "keep the champion, or give a reason with --force"
+        got = "; ".join(lacking + against)
+        raise RegistryError("the gate refuses", where=f"version {version.number}", got=got, todo=todo)
+    return against
+
+
+def roll_back(name: str = NAME, reason: str = "") -> Version:
+    """Make the previous champion the champion again; the current champion loses its alias and stays registered.
+
+    Raises:
+        RegistryError: there is no previous champion.
+    """
+    for _ in range(_ATTEMPTS):
+        known = {alias: version.number for version in list_versions(name) for alias in version.aliases}
+        client = mlflow_store.open_mlflow()
+        move = moves.announce("rollback", known.get(PREVIOUS, 0), champion=known.get(CHAMPION), reason=reason)
+        with moves.turn(client, name, move) as aliases:  # which completes a change that was interrupted
+            if PREVIOUS not in aliases.versions:
+                todo = f"promote a second version first: {how_to_promote(name)}"
+                raise RegistryError(
+                    "no version to roll back to", where=f"model {name}", got="no alias previous", todo=todo
+                )
+            if (aliases.versions[PREVIOUS], aliases.versions.get(CHAMPION)) == (move.version, move.champion):
+                moves.make_move(client, name, move)
+                return get_version(move.version, name)
+    todo = f"see {registry_command('history', name)}, and try again"
+    raise RegistryError("the champion changed each time", where=f"model {name}", todo=todo)
+
+
+def set_challenger(client: "MlflowClient", number: int, name: str) -> None:
+    """Set the alias `challenger` to a version, unless that is the champion."""
+    with moves.turn(client, name, moves.announce("register", number)) as aliases:
+        champion, challenger = aliases.versions.get(CHAMPION), aliases.versions.get(CHALLENGER)
+        if number not in (champion, challenger):
+            client.set_registered_model_alias(name, CHALLENGER, str(number))
+        elif champion == challenger == number:  # an earlier version of aupair was killed between the two
+            client.delete_registered_model_alias(name, CHALLENGER)
