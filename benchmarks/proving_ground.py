@@ -31,6 +31,7 @@ from harness import read_commit
 from aupair import stages, store
 from aupair.console import ConsoleLog
 from aupair.errors import AupairError, ParamsError
+from aupair.evaluation.summary import read_metrics
 from aupair.faces.pool import count_cores
 from aupair.log import SILENT, Log
 from aupair.params import Evaluate, Params, load_params
@@ -47,7 +48,7 @@ GAINS = {
     "pair NLL of h - constant": "uncertainty.pair_nll.less_constant",
     "AUROC of abs(d)/s - abs(d)": "uncertainty.auroc_correct.gain",
 }
-"""differences that metrics.json has with their values in resamples"""
+"""differences in metrics.json whose values in resamples are in draws.json"""
 VALUES = {
     "pair NLL, h": "uncertainty.pair_nll.h",
     "pair NLL, h unguarded": "uncertainty.pair_nll.unguarded",
@@ -114,16 +115,19 @@ class Ground:
     def _run_stages(self, root: Path, names: Sequence[str], params: Params, key: str) -> str:
         """Run stages in a folder; return the key of the last one."""
         for name in names:
-            sections = set(stages.get_stage(name).sections)
-            key = _digest(key, name, params.model_dump(mode="json", include=sections))
-            self._run_once(root, name, key, partial(stages.run_stage, name, params, root=root, log=self.log))
+            stage = stages.get_stage(name)
+            key = _digest(key, name, params.model_dump(mode="json", include=set(stage.sections)))
+            outputs = [root / ARTIFACTS[artifact] for artifact in stage.writes if not stage.per_trial]
+            self._run_once(root, name, key, partial(stages.run_stage, name, params, root=root, log=self.log), outputs)
         return key
 
-    def _run_once(self, root: Path, step: str, key: str, action: Callable[[], None]) -> None:
-        """Run a step, unless it was run with the same key."""
+    def _run_once(
+        self, root: Path, step: str, key: str, action: Callable[[], None], outputs: Sequence[Path] = ()
+    ) -> None:
+        """Run a step, unless it was run with the same key and its outputs exist."""
         path = root / "steps.json"
         steps = store.read_json(path) if path.exists() else {}
-        if steps.get(step, {}).get("key") == key:
+        if steps.get(step, {}).get("key") == key and all(path.exists() for path in outputs):
             return
         if steps.pop(step, None):  # it is not done any more, also if it is stopped now
             store.write_json(path, steps)
@@ -182,19 +186,21 @@ def read_figures(name: str, corpus: Corpus, roots: Sequence[Path], params: Evalu
         roots: the folder of each training.
         number: that of the corpus: each one draws other trainings.
     """
-    trees = [store.read_json(root / ARTIFACTS["metrics"]) for root in roots]
+    trees = [read_metrics(root / ARTIFACTS["metrics"]) for root in roots]
+    draws = [store.read_json(root / ARTIFACTS["draws"]) for root in roots]
+    people = [tree["people"] for tree in draws]
     trainings = TrainingDraws(len(roots), params.bootstrap, (params.seed, number))
     f1 = {}
-    for row in trees[0]["people"]["rows"]:
+    for row in people[0]["rows"]:
         values = [next(r["f1"] for r in tree["rows"] if (r["name"], r["split"]) == (row, SPLIT)) for tree in trees]
-        f1[row] = trainings.combine(values, [tree["people"]["rows"][row]["draws"] for tree in trees])
+        f1[row] = trainings.combine(values, [own["rows"][row]["draws"] for own in people])
     gains = {}
     for gain, keys in GAINS.items():
-        parts = [_value_at(tree, keys) for tree in trees]
-        gains[gain] = trainings.combine([part["difference"] for part in parts], [part["draws"] for part in parts])
+        differences = [_value_at(tree, keys)["difference"] for tree in trees]
+        gains[gain] = trainings.combine(differences, [tree["gains"][keys] for tree in draws])
     values = {key: [_value_at(tree, keys) for tree in trees] for key, keys in VALUES.items()}
     means = {key: float(np.mean(own)) for key, own in values.items() if None not in own}
-    return CorpusFigures(name, corpus.stands_for, corpus.synth, len(trees[0]["people"]["names"]), f1, gains, means)
+    return CorpusFigures(name, corpus.stands_for, corpus.synth, len(people[0]["names"]), f1, gains, means)
 
 
 def _value_at(tree: Any, keys: str) -> Any:

@@ -22,8 +22,7 @@ _GITIGNORE = """\
 # The data and everything that is computed from it: DVC keeps these, never git.
 /data
 work/
-/reports/*
-!/reports/metrics.json
+/reports/
 /predictions/
 /mlflow.db*
 /mlruns/

@@ -154,7 +154,8 @@ def train_mapping(
 
 def evaluate(
     *, data: Path, labels: Path, faces: Path, pairs: Path, f: Sequence[Path], h: Path, features: Path, mapping: Path,
-    selection: Path, metrics: Path, table: Path, plots: Path, report: Path, params: Params, log: Log = SILENT,
+    selection: Path, summary: Path, metrics: Path, draws: Path, table: Path, plots: Path, report: Path, params: Params,
+    log: Log = SILENT,
 ) -> None:  # fmt: skip
     """Choose thresholds and mappings on `select` and calibrate the confidence there; score all on `validation`.
 
@@ -176,13 +177,15 @@ def evaluate(
     samples = load_samples(pairs, frames)
     evaluation = evaluate_flow(frames, outputs, samples.pairs, conditions, params.evaluate, log, params.target)
     sources = Sources(faces, {"f": f[0], "h": h, "mapping": mapping}, params, synthetic_note(data), features)
-    write_reports(evaluation, frames, Places(metrics, table, plots, report), samples.table(), sources)
+    places = Places(summary, metrics, draws, table, plots, report)
+    write_reports(evaluation, frames, places, samples.table(), sources)
     store.write_json(selection, evaluation.selection)
 
 
 def register_model(
-    *, info: Path, f: Sequence[Path], h: Path, features: Path, mapping: Path, selection: Path, metrics: Path,
-    table: Path, plots: Path, report: Path, registered: Path, params: Params, log: Log = SILENT,
+    *, info: Path, f: Sequence[Path], h: Path, features: Path, mapping: Path, selection: Path, summary: Path,
+    metrics: Path, draws: Path, table: Path, plots: Path, report: Path, registered: Path, params: Params,
+    log: Log = SILENT,
 ) -> None:  # fmt: skip
     """Log the flow to MLflow and register its networks as a version of the model, unless they are registered already."""
     from aupair.inference.bundle import Parts
@@ -196,7 +199,8 @@ def register_model(
         for n, trial in enumerate(params.trials if stage.per_trial else (None,)):
             places = reports | {"f": f[n], "h": h, "mapping": mapping}
             runs.append(collect_stage_run(stage, params, places, trial))
-    result = register_bundle(registered.parent / "bundle", parts, runs, (table, plots, report, metrics), params, log)
+    to_log = (table, plots, report, summary, metrics, draws)
+    result = register_bundle(registered.parent / "bundle", parts, runs, to_log, params, log)
     store.write_json(registered, vars(result))
 
 
@@ -223,12 +227,12 @@ FLOW: tuple[Stage, ...] = (
     Stage(
         "evaluate", evaluate,
         ("data", "labels", "faces", "pairs", "f", "h", "features", "mapping"),
-        ("selection", "metrics", "table", "plots", "report"), ("target", "trials", "ensemble", "evaluate"),
-        Needs(memory=8),
+        ("selection", "summary", "metrics", "draws", "table", "plots", "report"),
+        ("target", "trials", "ensemble", "evaluate"), Needs(memory=8),
     ),
     Stage(
         "register-model", register_model,
-        ("info", "f", "h", "features", "mapping", "selection", "metrics", "table", "plots", "report"),
+        ("info", "f", "h", "features", "mapping", "selection", "summary", "metrics", "draws", "table", "plots", "report"),
         ("registered",), tuple(Params.model_fields),  # the bundle holds the params
     ),
 )  # fmt: skip

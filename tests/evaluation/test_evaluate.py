@@ -131,10 +131,12 @@ def test_an_informative_sigma_beats_constants_and_random_abstention(evaluation: 
     block = evaluation.metrics["uncertainty"]
     assert block["pair_nll"]["h"] < block["pair_nll"]["constant"]
     assert block["auroc_correct"]["margin_over_sigma"] > block["auroc_correct"]["margin"]
-    for gain, sign in ((block["pair_nll"]["less_constant"], -1), (block["auroc_correct"]["gain"], 1)):
+    gains = evaluation.draws["gains"]
+    for figure, name, sign in (("pair_nll", "less_constant", -1), ("auroc_correct", "gain", 1)):
+        gain, drawn = block[figure][name], gains[f"uncertainty.{figure}.{name}"]
         assert min(sign * edge for edge in gain["interval"]) > 0
         assert gain["probability"] == (sign > 0)
-        np.testing.assert_allclose(np.quantile(gain["draws"], [0.025, 0.975]), gain["interval"], atol=1e-6)
+        np.testing.assert_allclose(np.quantile(drawn, [0.025, 0.975]), gain["interval"], atol=1e-6)
     assert block["gain_at_80"]["sigma"] > block["gain_at_80"]["random"] + 0.02
     assert block["gain_at_80"]["cover"] > block["gain_at_80"]["random"] + 0.02
     assert abs(block["gain_at_80"]["random"]) < 0.01

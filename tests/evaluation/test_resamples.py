@@ -94,10 +94,10 @@ def test_an_interval_on_validation_has_the_choice_made_again_in_every_resample(m
         f1.append(float(challenge_figures(expected["P2"].total())["f1"]))
         kept.append(uses)
     np.testing.assert_array_equal(choice.resampled.uses_uncertainty, kept)
-    result = evaluate_flow(frames, outputs, pairs, conditions, params).metrics
-    row = next(row for row in result["rows"] if (row["name"], row["split"]) == ("P2", "validation"))
+    result = evaluate_flow(frames, outputs, pairs, conditions, params)
+    row = next(row for row in result.metrics["rows"] if (row["name"], row["split"]) == ("P2", "validation"))
     np.testing.assert_allclose(row["intervals"]["f1"], np.quantile(f1, [0.025, 0.975]))
-    people = result["people"]
+    people = result.draws["people"]
     assert people["names"] == ["s6", "s7"]
     np.testing.assert_allclose(people["rows"]["P2"]["draws"], f1, atol=1e-6)
     assert (

@@ -133,7 +133,7 @@ def test_a_failing_stage_is_named_with_its_traceback_and_the_rest_is_not_run(
     assert failed.err.count("< check-data: FAILED with exit code 1") == 2, "tried once more"
     assert "preprocess-faces" not in failed.err
     assert "Traceback" not in line
-    summary = failed.artifact("summarise", "summary").read_text()
+    summary = failed.artifact("summarise", "result").read_text()
     assert summary.startswith("# FAILED")
     assert "* failed: check-data" in summary
     assert not failed.artifact("check-data", "labels").exists()

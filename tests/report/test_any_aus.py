@@ -44,7 +44,7 @@ def write(folder: Path, aus: int, missing: str, monkeypatch: pytest.MonkeyPatch)
     cost = {"parameters": 1, "gmac_per_frame": 0.1, "passes": 1}
     monkeypatch.setattr(reports, "cost_of_files", lambda *_: {**cost, "passes": 2, "parts": {"f": cost, "h": cost}})
     monkeypatch.setattr(reports, "thumbnails", lambda *_: lambda _: np.full((32, 32, 3), 90, np.uint8))
-    places = reports.Places(*(folder / name for name in ("metrics.json", "table.md", "plots", "report.html")))
+    places = reports.Places(*(folder / name for name in reports.Places._fields))
     drawn = [["AU", *SPLITS], *([au, "1 of 2", "1 of 2", "1 of 2"] for au in frames.aus)]
     reports.write_reports(evaluation, frames, places, drawn, reports.Sources(folder, trained, Params(), "", folder))
     return places

@@ -21,4 +21,4 @@ def evaluation_of(frames: Frames) -> Evaluation:
     """Return decisions that are all inactive with a confidence of 0.9 and a sigma of 1."""
     shape = frames.labels.shape
     outputs = make_outputs(np.zeros(shape, np.float32), np.ones(shape, np.float32), np.zeros(shape), np.zeros(shape))
-    return Evaluation({}, {}, outputs, np.zeros(shape, bool), np.full(shape, 0.9))
+    return Evaluation({}, {}, {}, outputs, np.zeros(shape, bool), np.full(shape, 0.9))

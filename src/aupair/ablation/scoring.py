@@ -26,6 +26,7 @@ from aupair.evaluation.metrics import (
 from aupair.evaluation.nearest_face import fill_nearest
 from aupair.evaluation.rows import CONSTANTS, constant_decisions, parts_of_row, route_rows
 from aupair.evaluation.selection import Outputs, annotated_cells, read_outputs, uses_uncertainty
+from aupair.evaluation.summary import read_metrics
 from aupair.evaluation.thresholds import tune_thresholds
 from aupair.params import Params, ThresholdRule
 
@@ -72,7 +73,7 @@ class FinishedRun:
         selection = store.read_json(paths["selection"])
         parts = {name: paths[name] for name in ("f", "h", "features", "mapping")}
         outputs = read_outputs(frames, **parts, ensemble=params.ensemble)
-        return cls(params, frames, outputs, selection, store.read_json(paths["metrics"]))
+        return cls(params, frames, outputs, selection, read_metrics(paths["metrics"]))
 
     def score(self, rule: str) -> dict[str, Any]:
         """Score a decision rule.

@@ -158,11 +158,12 @@ class Distillation:
     def _figures(self, root: Path, params: Params) -> dict[str, Any]:
         """Return the size, cost, F1 and speed of the networks in a folder; F1 only if evaluate has run there."""
         from aupair.evaluation.cost import cost_of_files
+        from aupair.evaluation.summary import read_metrics
 
         paths = stages.get_stage("register-model").paths(root, params.trials)
         f, h = paths["f"], paths["h"]
         cost = cost_of_files(f[0], h, paths["mapping"])
-        rows = store.read_json(paths["metrics"])["rows"] if paths["metrics"].exists() else []
+        rows = read_metrics(paths["metrics"])["rows"] if paths["metrics"].exists() else []
         f1 = {row["split"]: row["f1"] for row in rows if row["name"] == "P2"}
         device = self.params.train_pseudo_intensity.device
         return {

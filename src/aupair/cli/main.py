@@ -38,7 +38,8 @@ app.command(epilog=synth.EPILOG)(synth.synth)
 
 NEXT_STEPS = """\
 everything on one page    reports/report.html
-all numbers               reports/table.md, reports/metrics.json
+the main figures          reports/summary.json (`dvc metrics diff` compares)
+all figures               reports/table.md, reports/metrics.json
 plots                     reports/plots
 checks of the data        reports/data_docs/index.html
 runs and curves           mlflow ui --backend-store-uri sqlite:///mlflow.db
@@ -131,10 +132,10 @@ def report(
 ) -> None:
     """Show the scores of the last evaluation, and the commands to run next."""
     from aupair.console import show_lines
+    from aupair.evaluation.summary import read_metrics
     from aupair.report.tables import headline
-    from aupair.store import read_json
 
-    show_lines(headline(read_json(root / "reports" / "metrics.json")), NEXT_STEPS)
+    show_lines(headline(read_metrics(root / "reports" / "metrics.json")), NEXT_STEPS)
 
 
 @app.command(epilog="Example: `aupair split data --select .2 --validation .2 --seed 0`")

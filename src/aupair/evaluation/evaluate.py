@@ -1,11 +1,11 @@
 """The choices and the scores, in memory: the core of the stage `evaluate`.
 
-`metrics["people"]` holds what is needed to compare rows over several trainings or corpora: `names`, the P people of
-validation; `rows`, for each row of occurrence its `counts`, a list for each person of tp, fp, fn, tn of the first AU, then
-those of the next (`numpy.reshape(counts, (P, A, 4))`), at the thresholds in use, and its `draws`, mean F1 in each of the
-`evaluate.bootstrap` resamples of people, with thresholds and mappings chosen again. Draw k of two rows, or of two runs of
-one corpus with the same `evaluate.seed`, has the same people, so that differences of draws are paired. So have the draws of
-`metrics["uncertainty"]`, `pair_nll.less_constant` and `auroc_correct.gain`.
+`draws` holds what is needed to compare rows over several versions, trainings or corpora. `people` has `names`, the P people
+of validation, and `rows`, for each row of occurrence its `counts`, a list for each person of tp, fp, fn, tn of the first AU,
+then those of the next (`numpy.reshape(counts, (P, A, 4))`), at the thresholds in use, and its `draws`, mean F1 in each of the
+`evaluate.bootstrap` resamples of people, with thresholds and mappings chosen again. `gains` has the draws of differences in
+metrics.json by their path there. Draw k of two figures, or of two runs with the same people of validation and the same
+`evaluate.seed`, has the same resampled people, so that differences of draws are paired.
 """
 
 from collections.abc import Mapping, Sequence
@@ -38,6 +38,7 @@ class Evaluation:
 
     Attributes:
         metrics: the tree of metrics.json.
+        draws: the tree of draws.json.
         selection: the tree of selection.json; `Selection.from_json` reads it.
         outputs: the outputs that were evaluated.
         decisions: (N, A) bool, of every frame, as chosen; a frame without a face has those of the nearest frame with one.
@@ -45,6 +46,7 @@ class Evaluation:
     """
 
     metrics: dict[str, Any]
+    draws: dict[str, Any]
     selection: dict[str, Any]
     outputs: Outputs
     decisions: np.ndarray
@@ -102,6 +104,8 @@ def evaluate_flow(
         "route": outputs.with_route,
     }
     names = [frames.subjects[k] for k in np.unique(cells["validation"].person)]
+    gains = {split: _pop_draws(figures[split]["uncertainty"]) for split in SCORED_SPLITS}
+    draws = {"people": {"names": names, "rows": people}, "gains": gains["validation"]}
     metrics = {
         "frames": {split: _count_frames(cells[split]) for split in SCORED_SPLITS},
         "rows": rows,
@@ -112,11 +116,10 @@ def evaluate_flow(
         "decisions": decision_figures(ranked, selection.confidence, params),
         "chosen": choice.result,
         **settings,
-        "people": {"names": names, "rows": people},
     }
     evidence = [comparison for comparison in comparisons if comparison["split"] == chosen_on]
     tree = _selection_tree(selection, choice, {**settings, "tie": params.tie, "comparisons": evidence})
-    return Evaluation(metrics, tree, outputs, active, confidence)
+    return Evaluation(metrics, draws, tree, outputs, active, confidence)
 
 
 def _select(frames: Frames, cells: Cells, outputs: Outputs, choice: Choice, params: Evaluate) -> Selection:
@@ -133,6 +136,12 @@ def _select(frames: Frames, cells: Cells, outputs: Outputs, choice: Choice, para
     known = raw[cells.rows], outputs.sigma[cells.rows]
     decisions = HeldOut(*known, held_out, cells.truth, cells.counted, person, fold).subset(frames.ok[cells.rows])
     return Selection(frames.aus, choice.uses_uncertainty, thresholds, calibrate(decisions))
+
+
+def _pop_draws(uncertainty: dict[str, Any]) -> dict[str, list[float]]:
+    """Remove the values in resamples from the tree `uncertainty` of metrics.json, and return them by path."""
+    paths = (("pair_nll", "less_constant"), ("auroc_correct", "gain"))
+    return {f"uncertainty.{figure}.{gain}": uncertainty[figure][gain].pop("draws") for figure, gain in paths}
 
 
 def _count_frames(cells: Cells) -> dict[str, int]:

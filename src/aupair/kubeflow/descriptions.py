@@ -46,7 +46,9 @@ _ARTIFACTS = {
     "scores": "the last values of the training's curves",
     "curves": "the training's curves",
     "selection": "the chosen thresholds and mappings, with the evidence",
-    "metrics": "scores on select and validation",
+    "summary": "the main figures on validation",
+    "metrics": "all figures on select and validation",
+    "draws": "figures in the resamples of people",
     "table": "the table of scores, as text",
     "plots": "the curves of the report, as tables",
     "report": "the report, one page",
@@ -55,7 +57,7 @@ _ARTIFACTS = {
     "tables": "a table of predictions for each video of the shard, and the status of each",
     "predictions": "a table of predictions for each video, and one summary",
     "overview": "the number of videos read, and those that could not be read, with the reason",
-    "summary": "the run's result, scores and links",
+    "result": "the run's result, scores and links",
     "Output": "the numbers of the shards",
 }
 

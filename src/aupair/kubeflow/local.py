@@ -22,7 +22,7 @@ from aupair.log import SILENT, Log
 from aupair.registry import live_logging, mlflow_store
 from aupair.registry.runs import RUN_ID
 
-_PAGES = ("gather-predictions/overview", "summarise/summary")
+_PAGES = ("gather-predictions/overview", "summarise/result")
 
 
 def run_local(

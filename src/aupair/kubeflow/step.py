@@ -50,7 +50,7 @@ def run_component(name: str, arguments: Mapping[str, Any]) -> None:
         _write_views(places, arguments)
         metadata = _metadata(places, trial)
         for artifact in stage.writes:
-            if artifact != "metrics":  # a KFP server with MLflow built in logs all metadata of metrics as numbers
+            if artifact != "summary":  # a KFP server with MLflow built in logs all metadata of metrics as numbers
                 arguments[artifact].metadata.update(metadata)
 
 
@@ -154,11 +154,10 @@ def _write_views(places: Mapping[str, Any], arguments: Mapping[str, Any]) -> Non
             arguments["scores"].log_metric(name, value)
         page = html_page("report/curves.j2", "aupair: curves", "Training", drawings=training_curves(rows))
         store.write_text(Path(arguments["curves"].path), page)
-    if "metrics" in arguments and "report" in arguments:
-        from aupair.registry.register import headline_metrics
-
-        for name, value in headline_metrics(store.read_json(places["metrics"])).items():
-            arguments["metrics"].log_metric(name, value)
+    if "summary" in arguments and "registered" not in arguments:
+        for name, value in store.read_json(places["summary"]).items():
+            if value is not None:
+                arguments["summary"].log_metric(name, value)
 
 
 def _metadata(places: Mapping[str, Any], trial: int | None) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The files that evaluate writes: metrics.json, table.md, the plots and report.html, each written completely or not at all."""
+"""The files that evaluate writes: numbers (JSON), table.md, the plots and report.html, each written completely or not at all."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +12,7 @@ from aupair.data.frames import Frames
 from aupair.evaluation.cost import cost_of_files
 from aupair.evaluation.evaluate import Evaluation
 from aupair.evaluation.selection import uses_uncertainty
+from aupair.evaluation.summary import summarise
 from aupair.params import Params
 from aupair.report import counts, evidence, figures, tables
 from aupair.report.document import html_page, markdown
@@ -35,9 +36,11 @@ NOT_SETTINGS = ("aus", "standardisation", "guard_of_aus", "signals", "members")
 
 
 class Places(NamedTuple):
-    """The paths of the reports: metrics.json, table.md, a folder of pictures, report.html."""
+    """The paths of the reports: summary.json, metrics.json, draws.json, table.md, a folder of pictures, report.html."""
 
+    summary: Path
     metrics: Path
+    draws: Path
     table: Path
     plots: Path
     report: Path
@@ -62,7 +65,7 @@ class Sources(NamedTuple):
 
 
 def write_reports(evaluation: Evaluation, frames: Frames, places: Places, pairs: tables.Rows, sources: Sources) -> None:
-    """Write metrics.json, table.md, a folder of PNGs, and the page with everything; equal input leads to equal files.
+    """Write the numbers, table.md, a folder of PNGs, and the page with everything; equal input leads to equal files.
 
     Args:
         pairs: the counts of pairs as rows of cells, the head first; see `Samples.table`.
@@ -72,6 +75,8 @@ def write_reports(evaluation: Evaluation, frames: Frames, places: Places, pairs:
         AupairError: a folder cannot be written.
     """
     store.write_json(places.metrics, evaluation.metrics)
+    store.write_json(places.draws, evaluation.draws)
+    store.write_json(places.summary, summarise(evaluation.metrics))
     metrics = store.read_json(places.metrics)  # unknown values are None
     drawings = _drawings(metrics, evaluation.selection)
     with store.atomic(places.plots) as temporary:

@@ -1,0 +1,70 @@
+"""The main figures of an evaluation, summary.json, by which DVC compares experiments; metrics.json has all figures."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from aupair import store
+from aupair.errors import ArtifactError
+
+Tree = Mapping[str, Any]
+
+_ROWS = {"P2": "", "P1": "_p1", "no-uncertainty": "_no_uncertainty"}
+"""The rows of the score table in the summary, and what their figures' names end with; P2 is how the model decides."""
+_FIGURES = {"rows": ("f1", "accuracy", "score"), "intensity_rows": ("icc", "mae")}
+"""The figures of a row, by the list of rows in metrics.json."""
+_COVERAGE = 0.8
+"""The coverage that the summary's figures of abstention are asked for."""
+_NEEDED = ("rows", "frames", "pair_accuracy", "uncertainty", "decisions", "chosen_on", "route")
+"""Entries of metrics.json that a reader may expect."""
+
+
+def summarise(metrics: Tree) -> dict[str, float | None]:
+    """Return some fifteen figures of metrics.json by plain names, all on validation except for `f1_select`.
+
+    Returns:
+        f1, accuracy, score: those of P2, by which the model decides; `_p1`: with uncertainty for all AUs;
+            `_no_uncertainty`: without it. For intensities icc and mae, too.
+        f1_select: mean F1 of P2 on select; compare settings by this one, since nothing may be chosen on validation.
+        pair_accuracy: the share of pairs of frames in the right order.
+        pair_nll, pair_nll_constant: with sigma of h, and with the best constant sigma; lower is better.
+        pair_ece, confidence_ece: calibration errors of P(the order is right) and of a decision's confidence.
+        coverage_at_80, error_at_80: what `predict --coverage .8` keeps, and the share of wrong decisions in it.
+    """
+    summary = dict(_figures_of_rows(metrics))
+    (p2_select,) = (row for row in metrics["rows"] if (row["name"], row["split"]) == ("P2", "select"))
+    (kept,) = (row for row in metrics["decisions"]["abstention"] if round(row["asked"], 6) == _COVERAGE)
+    uncertainty = metrics["uncertainty"]
+    return summary | {
+        "f1_select": p2_select["f1"],
+        "pair_accuracy": metrics["pair_accuracy"]["mean"],
+        "pair_nll": uncertainty["pair_nll"]["h"],
+        "pair_nll_constant": uncertainty["pair_nll"]["constant"],
+        "pair_ece": uncertainty["ece"],
+        "confidence_ece": metrics["decisions"]["confidence_ece"],
+        "coverage_at_80": kept["coverage"],
+        "error_at_80": kept["error"],
+    }
+
+
+def _figures_of_rows(metrics: Tree) -> Iterator[tuple[str, float | None]]:
+    """Yield the name and value of the figures of each row on validation, those of P2 first."""
+    for key, figures in _FIGURES.items():
+        rows = {row["name"]: row for row in metrics.get(key, ()) if row["split"] == "validation"}
+        for name, suffix in _ROWS.items():
+            if name in rows:
+                yield from ((f"{figure}{suffix}", rows[name][figure]) for figure in figures)
+
+
+def read_metrics(path: Path) -> dict[str, Any]:
+    """Read metrics.json.
+
+    Raises:
+        ArtifactError: it is missing, is not JSON, or is of an older version and lacks figures.
+    """
+    tree = store.read_json(path)
+    missing = [name for name in _NEEDED if name not in tree] if isinstance(tree, dict) else _NEEDED
+    if missing:
+        got, todo = f"no {', '.join(missing)}", "run evaluate again"
+        raise ArtifactError("not the metrics of this version of aupair", where=path, got=got, todo=todo)
+    return dict(tree)
