@@ -45,7 +45,7 @@ image:
 	@set -e; engine=$(ENGINE); image=$(IMAGE); \
 	[ -n "$$engine" ] || { echo "aupair: no container engine answers; start docker, or install podman" >&2; exit 1; }; \
 	$$engine build -t $$image -f Containerfile $(if $(BASE),--build-arg BASE=$(BASE)) --build-arg UV=$(UV) \
-		--build-arg GIT_SHA=$(call REVISION) $(BUILD_FLAGS) .; \
+		--build-arg GIT_SHA=$(call REVISION) --build-arg GIT_DATE=$$(git log -1 --format=%cs 2>/dev/null) $(BUILD_FLAGS) .; \
 	$$engine image prune -f --filter label=org.opencontainers.image.title=aupair >/dev/null; \
 	echo "built in $$SECONDS s"; echo $$image
 

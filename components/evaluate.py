@@ -13,6 +13,7 @@ def evaluate(
     evaluate: dict,
     data: dsl.Input[dsl.Dataset],
     labels: dsl.Input[dsl.Dataset],
+    info: dsl.Input[dsl.Artifact],
     faces: dsl.Input[dsl.Dataset],
     pairs: dsl.Input[dsl.Dataset],
     f: dsl.Input[list[dsl.Model]],

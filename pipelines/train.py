@@ -89,6 +89,7 @@ def train_pipeline(params: Params, configure: Configure, parallelism: int | None
                     target=target,
                     evaluate=evaluate,
                     data=data,
+                    info=checked["info"],
                     pairs=pairs,
                     f=dsl.Collected(f),
                     **networks,

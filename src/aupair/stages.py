@@ -153,9 +153,9 @@ def train_mapping(
 
 
 def evaluate(
-    *, data: Path, labels: Path, faces: Path, pairs: Path, f: Sequence[Path], h: Path, features: Path, mapping: Path,
-    selection: Path, summary: Path, metrics: Path, draws: Path, table: Path, plots: Path, report: Path, params: Params,
-    log: Log = SILENT,
+    *, data: Path, labels: Path, info: Path, faces: Path, pairs: Path, f: Sequence[Path], h: Path, features: Path,
+    mapping: Path, selection: Path, summary: Path, metrics: Path, draws: Path, table: Path, plots: Path, report: Path,
+    params: Params, log: Log = SILENT,
 ) -> None:  # fmt: skip
     """Choose thresholds and mappings on `select` and calibrate the confidence there; score all on `validation`.
 
@@ -163,6 +163,7 @@ def evaluate(
 
     Args:
         data: the data folder, from which only conditions.csv is read: cover and head yaw of each frame (demo corpus only).
+        info: what check-data wrote of the data, whose hash the report names.
     """
     from aupair.data.frames import load_frames
     from aupair.evaluation.conditions import load_conditions
@@ -176,7 +177,7 @@ def evaluate(
     conditions = load_conditions(data / "conditions.csv", frames, log)
     samples = load_samples(pairs, frames)
     evaluation = evaluate_flow(frames, outputs, samples.pairs, conditions, params.evaluate, log, params.target)
-    sources = Sources(faces, {"f": f[0], "h": h, "mapping": mapping}, params, synthetic_note(data), features)
+    sources = Sources(faces, {"f": f[0], "h": h, "mapping": mapping}, params, synthetic_note(data), features, info)
     places = Places(summary, metrics, draws, table, plots, report)
     write_reports(evaluation, frames, places, samples.table(), sources)
     store.write_json(selection, evaluation.selection)
@@ -226,7 +227,7 @@ FLOW: tuple[Stage, ...] = (
     ),
     Stage(
         "evaluate", evaluate,
-        ("data", "labels", "faces", "pairs", "f", "h", "features", "mapping"),
+        ("data", "labels", "info", "faces", "pairs", "f", "h", "features", "mapping"),
         ("selection", "summary", "metrics", "draws", "table", "plots", "report"),
         ("target", "trials", "ensemble", "evaluate"), Needs(memory=8),
     ),

@@ -65,7 +65,11 @@ def test_bars_are_as_long_as_the_figures_and_the_chosen_one_is_marked() -> None:
     assert without == [0.5] * 12
     assert with_uncertainty == [0.75, *[0.5] * 11]
     chosen = axis.collections[-1].get_offsets()
-    assert chosen.tolist() == [[0.02, 0.2]], "only AU1 differs, and there P1 is chosen"
+    assert chosen.tolist() == [[0.75, 0.2], *([0.5, k] for k in range(1, 12))], (
+        "P2 is P1 for AU1; elsewhere both are equal"
+    )
+    all_one = axis.collections[0].get_segments()
+    assert [segment[0][0] for segment in all_one] == [0.5] * 12
     assert len(au_bars(rows([0.4, 0.6]), "f1", "F1").figure.axes[0].lines) == len(axis.lines) + 24, "intervals"
 
 
@@ -104,6 +108,12 @@ def test_training_curves_are_sorted_by_quantity_and_network() -> None:
     (drawing,) = training_curves(rows)
     assert [line.get_xydata().tolist() for line in drawing.figure.axes[0].lines] == [[[1, 0.5], [2, 1]]] * 2
     assert drawing.title == "loss on select"
+    assert drawing.figure.axes[0].get_xlabel() == "training step"
+    (drawing,) = training_curves([{"network": "h", "step": k, "prior": 0.1 * k, "loss": 0.5} for k in (1, 2)])
+    assert drawing.figure.axes[0].lines[0].get_xydata().tolist() == [[0.1, 0.5], [0.2, 0.5]]
+    assert (drawing.title, drawing.figure.axes[0].get_xlabel()) == (
+        "pair NLL on fit, out of fold", "strength of the prior of h",
+    )  # fmt: skip
     (drawing,) = training_curves([{"epoch": 3, "select_loss": 0.5}])
     assert drawing.figure.axes[0].get_xlabel() == "epoch"
     assert training_curves([]) == []

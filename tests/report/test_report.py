@@ -4,12 +4,13 @@ import html
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from aupair import stages, store
+from aupair import __version__, stages, store
 from aupair.aus import AFFWILD2
 from aupair.data.frames import load_frames
 from aupair.errors import ArtifactError
@@ -24,7 +25,7 @@ VOID = {"meta", "link", "br", "img"}
 PLOTS = ["f1", "reliability", "risk_coverage", "timelines"]
 SECTIONS = [
     "data", "headline", "scores", "choice", "timelines", "faces", "calibration", "abstaining", "evidence", "training",
-    "cost", "settings",
+    "cost", "settings", "glossary",
 ]  # fmt: skip
 
 
@@ -144,6 +145,10 @@ def test_the_page_says_what_the_files_say_and_needs_nothing_else(finished: Path)
         for loss in (value for key, value in last.items() if key.endswith("loss")):
             assert any(f"{loss:.4g}" in label for label in charts), name
     assert len(outline.attributes("img")) >= 3 * len(AFFWILD2)
+    words = re.findall("<dt>(.*?)</dt><dd>(.*?)</dd>", page)
+    assert all(meaning.endswith(".") for _, meaning in words)
+    for word in ("f", "h", "sigma", "select", "P1", "P2", "2021 score", "GMAC"):
+        assert any(word in term.split(", ") for term, _ in words), word
     # the page is small and asks for nothing
     assert len(page) < 2e6
     assert not outline.attributes("script")
@@ -156,6 +161,20 @@ def test_the_page_says_what_the_files_say_and_needs_nothing_else(finished: Path)
     text = re.sub(r'(src|xlink:href)="data:[^"]*"', "", page.replace("http-equiv", ""))
     assert not re.search(r"https?:|//[a-z]|url\((?!#)|@import", text)
     assert outline.attributes("html") == [{"lang": "en"}]
+
+
+def test_the_page_names_its_data_commit_and_versions(home: Path, tiny: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, md5 = artifact(home, "report"), store.read_json(artifact(home, "info"))["md5"].removesuffix(".dir")
+    assert f"<span>data <b>{md5}</b></span>" in path.read_text()
+    assert "<span>commit <b>none: outside of a git repository</b></span>" in path.read_text()
+    monkeypatch.setenv("AUPAIR_GIT_COMMIT", "0123456789abcdef-dirty")
+    monkeypatch.setenv("AUPAIR_GIT_DATE", "2026-03-04")
+    stages.run_stage("evaluate", tiny, root=home)
+    commit = "0123456789ab of 2026-03-04, with uncommitted changes"
+    versions = {"aupair": __version__, "MLflow": version("mlflow")}
+    for name, value in {"commit": commit, **versions}.items():
+        assert f"<span>{name} <b>{value}</b></span>" in path.read_text()
+    assert f'<th scope="row">commit</th><td>{commit}</td>' in path.read_text()
 
 
 def test_equal_runs_give_equal_bytes(home: Path, tiny: Params) -> None:

@@ -1,8 +1,11 @@
 """The page in a browser: no messages, no requests, readable on a phone and on paper."""
 
+import base64
 from collections.abc import Iterator
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from aupair.report.document import POLICY
@@ -17,6 +20,11 @@ OVERFLOW = """[...document.querySelectorAll('body *')]
 SMALLEST = """Math.min(...[...document.querySelectorAll('#scores svg text, #choice svg text')]
     .map(e => parseFloat(getComputedStyle(e).fontSize) * e.getScreenCTM().a))"""
 """The height of the smallest text of two figures, in pixels of the screen."""
+SCROLLS = """[...document.querySelectorAll('.scroll, .wide')]
+    .filter(e => e.checkVisibility() && e.scrollWidth > e.clientWidth + 1)
+    .map(e => (e.scrollLeft = END ? e.scrollWidth : 0, e.getBoundingClientRect()))
+    .map(r => [r.right, r.top + scrollY, r.height])"""
+"""Scroll what is wider than its place to its beginning or END; return its right edge, top and height in the page."""
 VISIBLE = "[...document.querySelectorAll('details table')].filter(e => e.checkVisibility()).length"
 
 
@@ -48,6 +56,30 @@ def test_the_page_is_read_on_a_desk_on_a_phone_and_on_paper(tab: Tab, finished: 
     assert tab.pdf().count(b"/Type /Page\n") > 4
     assert tab.complaints == []
     assert requests(tab) == {page.resolve().as_uri()}
+
+
+def share_of_paper(tab: Tab, end: bool) -> list[float]:
+    """Return the share of white at the right edge of everything that scrolls sideways, at its beginning or its end."""
+    places = tab.evaluate(SCROLLS.replace("END", str(end).lower()))
+    shares = []
+    for right, top, height in places:
+        strip = {"x": right - 3, "y": top, "width": 2, "height": height, "scale": 1}
+        data = tab.call("Page.captureScreenshot", clip=strip, captureBeyondViewport=True)["data"]
+        image = cv2.imdecode(np.frombuffer(base64.b64decode(data), np.uint8), cv2.IMREAD_COLOR)
+        shares.append(float((image == 255).all(axis=2).mean()))
+    return shares
+
+
+def test_what_is_cut_on_a_phone_has_a_shaded_edge_until_its_end(tab: Tab, finished: Path) -> None:
+    page = finished / ARTIFACTS["report"]
+    tab.open(page, PHONE)
+    cut = share_of_paper(tab, end=False)
+    assert len(cut) > 5
+    assert max(cut) < 0.05
+    assert min(share_of_paper(tab, end=True)) > 0.5
+    tab.open(page, WIDE)
+    assert tab.evaluate("document.querySelector('#scores .scroll').scrollWidth") <= WIDE
+    assert share_of_paper(tab, end=False) == [], "on a desk no table has to be scrolled, the costs of a row included"
 
 
 def test_the_policy_holds_back_what_a_page_without_it_loads(tab: Tab, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Which part of a video is shown, and that its timeline shows what is true, decided, wrong and unsure."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from matplotlib.collections import PolyCollection
 
 from aupair.aus import AFFWILD2
-from aupair.report.figures import ORANGE, Drawing
+from aupair.report.figures import GREEN, ORANGE, Drawing
 from aupair.report.timelines import (
     SECONDS,
     UNKNOWN,
@@ -76,6 +77,23 @@ def test_the_strips_of_a_validation_video() -> None:
     rows = {name: np.flatnonzero(layers[0][0][:, 2]).tolist() for name, layers in strips.items()}
     assert rows == {"truth": [3, 4, 5], "decided": [4, 5, 6], "wrong": [3, 6], "unsure": [8]}
     assert np.flatnonzero(strips["truth"][1][0][:, 2]).tolist() == [0], "not annotated"
+
+
+def test_the_smoothed_value_is_drawn_where_it_decides() -> None:
+    frames = frames_of([3], subjects=[0])
+    plain = evaluation_of(frames)
+    assert validation_series(plain, frames, slice(0, 10)).smoothed is None, "a route that does not smooth"
+    smoothed = np.full(frames.labels.shape, 0.25, np.float32)
+    outputs = replace(plain.outputs, smoothed={plain.outputs.with_route: smoothed})
+    mappings = {au: {"mapping": "with_uncertainty"} for au in AFFWILD2} | {"AU2": {"mapping": "without_uncertainty"}}
+    evaluation = replace(plain, outputs=outputs, selection=mappings)
+    series = validation_series(evaluation, frames, slice(2, 8))
+    drawing = draw_timeline(series, "a", [0, 1])
+    with_it, without_it = ([line for line in axis.lines if line.get_color() == GREEN] for axis in drawing.figure.axes)
+    np.testing.assert_allclose(with_it[0].get_ydata(), [0.25] * 6)
+    assert np.isnan(without_it[0].get_ydata()).all()
+    assert "smoothed y_hat" in [text.get_text() for text in drawing.figure.legends[0].get_texts()]
+    assert drawing.figure.axes[1].get_xlabel() == "time in the video (s)"
 
 
 def test_runs_equal_a_loop_and_end_with_the_next_frame() -> None:

@@ -67,7 +67,7 @@ def write_report(folder: Path, tree: Mapping[str, Any]) -> None:
         AupairError: the folder cannot be written.
     """
     missing = [[row["name"], row["text"], row["why"]] for row in tree["rows"] if row["state"] != "scored"]
-    values = {
+    values: dict[str, Any] = {
         "tree": {"note": "", "beside": None, "threads": None, **tree},
         "drawing": _drawing(tree),
         "complete": complete_frames(next(iter(_scored(tree)), {})),

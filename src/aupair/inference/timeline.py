@@ -20,7 +20,7 @@ _ONE_COLUMN = 4
 
 
 def save_timeline(path: Path, result: VideoPredictions, title: str, limits: np.ndarray | None = None) -> None:
-    """Write a PNG with a panel for each AU: y_hat with its sigma, where it is active, and where it is abstained.
+    """Write a PNG with a panel for each AU: y_hat with its sigma and its smoothed value, where it is active, and where it is abstained.
 
     Args:
         limits: decisions of a lower confidence are marked as abstained; see `VideoPredictions.abstained`.
@@ -65,4 +65,5 @@ def _prediction_series(result: VideoPredictions, limits: np.ndarray | None = Non
     if limits is not None:
         strips["abstained"] = [(result.abstained(limits), PURPLE)]
     no_face = np.array([status != "ok" for status in scores.status], bool)
-    return Series(result.aus, scores.time, scores.y_hat, scores.sigma, no_face, strips)
+    smoothed = None if result.smoothed is None else result.smoothed[0]
+    return Series(result.aus, scores.time, scores.y_hat, scores.sigma, no_face, strips, smoothed=smoothed)

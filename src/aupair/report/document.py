@@ -6,6 +6,7 @@ macros of `out`, which are those of macros.html.j2 for a page and those of macro
 
 import base64
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from aupair.report.formatting import interval, number, percent
@@ -18,11 +19,12 @@ POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 """The content security policy of a page: a browser loads nothing that is not in the page."""
 
 
-def html_page(content: str, title: str, heading: str, **values: Any) -> str:
+def html_page(content: str, title: str, heading: str, origin: Sequence[tuple[str, str]] = (), **values: Any) -> str:
     """Return a whole page with links to its sections.
 
     Args:
         content: the template of the page's content, such as report/report.j2.
+        origin: names and values for a line below the heading, such as the commit.
         values: the values that the template shows.
     """
     from markupsafe import Markup
@@ -31,7 +33,7 @@ def html_page(content: str, title: str, heading: str, **values: Any) -> str:
     body = Markup(environment.get_template(content).render(values, macros="report/macros.html.j2"))
     sections = re.findall(r'<section id="(.*?)"><h2>(.*?)</h2>', body)
     page = environment.get_template("report/page.html.j2")
-    return page.render(title=title, heading=heading, sections=sections, body=body, policy=POLICY) + "\n"
+    return page.render(title=title, heading=heading, origin=origin, sections=sections, body=body, policy=POLICY) + "\n"
 
 
 def markdown(content: str, title: str, **values: Any) -> str:
@@ -55,11 +57,12 @@ def _environment(autoescape: bool) -> "Environment":
 
 
 def _inline(words: str) -> "Markup":
-    """Escape text for HTML, keep an interval in brackets on one line, and set `code` and **strong** as in Markdown."""
+    """Escape text for HTML, keep an interval, a percentage or two figures on one line, and set `code` and **strong** as in Markdown."""
     from markupsafe import Markup, escape
 
     text = " ".join(str(escape(words)).split())
     text = re.sub(r"\[[^\]]*\]", lambda match: match[0].replace(" ", "\u00a0"), text)
+    text = re.sub(r"(?<=\d) (?=%)|(?<=\d) (?=/ \d)|(?<=\d /) (?=\d)", "\u00a0", text)
     text = re.sub(r"`([^`]*)`", r"<code>\1</code>", text)
     return Markup(re.sub(r"\*\*([^*]*)\*\*", r"<strong>\1</strong>", text))
 

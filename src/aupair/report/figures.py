@@ -156,7 +156,7 @@ def intervals(rows: Sequence[Interval], title: str, label: str, marks: Mapping[s
 
 @mpl.rc_context(STYLE)
 def au_bars(rows: Mapping[str, Tree], key: str, label: str) -> Drawing:
-    """Draw a metric of each AU without and with uncertainty, with intervals if there are any.
+    """Draw a metric of each AU in the rows without uncertainty, P1 and P2, with intervals if there are any.
 
     Args:
         rows: the rows of metrics.json of one split by name; one named `all-one` is drawn as the constant to beat.
@@ -173,18 +173,21 @@ def au_bars(rows: Mapping[str, Tree], key: str, label: str) -> Drawing:
             _whisker(axis, rows[name]["per_au"][au].get(f"{key}_interval"), k + shift, INK, 1.0)
     if "all-one" in rows:
         axis.vlines(values["all-one"], place - 0.42, place + 0.42, color=RED, linewidth=2.5, label="all one")
-    chosen = np.where(values["P2"] == values[WITHOUT], -0.2, 0.2)
+    side = np.where(values["P2"] == values[WITHOUT], -0.2, 0.2)  # P2 is one of the two, AU by AU
+    side[values[WITHOUT] == values[WITH]] = 0.0
     known = np.isfinite(values[WITHOUT]) & np.isfinite(values[WITH])
-    differ = known & (values[WITHOUT] != values[WITH])
-    dots = {"marker": "o", "s": 16, "facecolor": "white", "edgecolor": INK, "linewidth": 1, "zorder": 3}
-    axis.scatter(np.full(differ.sum(), 0.02), (place + chosen)[differ], **dots, label="chosen (P2)")
+    mark = {"marker": "D", "s": 18, "facecolor": "white", "edgecolor": INK, "linewidth": 1, "zorder": 3}
+    axis.scatter(values["P2"][known], (place + side)[known], **mark, label="P2: the chosen one")
     axis.set_xlim(float(np.min([values[WITHOUT][known], values[WITH][known]], initial=0.0)), 1)
     _name_rows(axis, [label_au(au) for au in aus])
     _mark_undefined(axis, place[~known])
     axis.set_xlabel(label)
     _legend(figure, axis, 2)
-    described = (f"{au} {number(a)}, P1 {number(b)}" for au, a, b in zip(aus, values[WITHOUT], values[WITH]))
-    return Drawing(figure, f"{label} of each AU on validation", "Without uncertainty: " + "; ".join(described))
+    names = {"all-one": "all one", WITHOUT: "without uncertainty", WITH: "P1", "P2": "P2"}
+    shown = {text: values[name] for name, text in names.items() if name in values}
+    described = (", ".join(f"{text} {number(own[k])}" for text, own in shown.items()) for k in range(len(aus)))
+    texts = (f"{label_au(au)}: {text}" for au, text in zip(aus, described))
+    return Drawing(figure, f"{label} of each AU on validation", "; ".join(texts))
 
 
 @mpl.rc_context(STYLE)
@@ -239,7 +242,13 @@ def reliability(curves: Mapping[str, Tree], low: float, title: str, label: str) 
 
 
 def training_curves(rows: Sequence[Tree]) -> list[Drawing]:
-    """Draw the rows of a curves.jsonl: a small figure for each quantity, a line for each network or route (`ROUTE.loss`)."""
+    """Draw the rows of a curves.jsonl: a small figure for each quantity, a line for each network or route (`ROUTE.loss`).
+
+    Rows with a `prior` are no steps of a training: h was fitted with each strength of its prior, and the loss is out of fold.
+    """
+    if rows and "prior" in rows[0]:
+        points = [(float(row["prior"]), float(row["loss"])) for row in rows]
+        return [_curves("pair NLL on fit, out of fold", {"": points}, "strength of the prior of h")]
     quantities: dict[str, dict[str, list[tuple[float, float]]]] = {}
     for row in rows:
         step, network = row.get("step", row.get("epoch", 0)), str(row.get("network", ""))
@@ -247,7 +256,7 @@ def training_curves(rows: Sequence[Tree]) -> list[Drawing]:
             if key not in ("step", "epoch", "network") and isinstance(value, int | float):
                 route, _, quantity = key.rpartition(".")
                 quantities.setdefault(quantity, {}).setdefault(route or network, []).append((step, value))
-    unit = "epoch" if rows and "epoch" in rows[0] else "step"
+    unit = "epoch" if rows and "epoch" in rows[0] else "training step"
     return [_curves(QUANTITIES.get(key, key), networks, unit) for key, networks in quantities.items()]
 
 

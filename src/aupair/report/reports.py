@@ -1,12 +1,12 @@
 """The files that evaluate writes: numbers (JSON), table.md, the plots and report.html, each written completely or not at all."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from aupair import __version__, store
+from aupair import store
 from aupair.aus import label_au
 from aupair.data.frames import Frames
 from aupair.evaluation.cost import cost_of_files
@@ -18,6 +18,8 @@ from aupair.report import counts, evidence, figures, tables
 from aupair.report.document import html_page, markdown
 from aupair.report.faces import Thumbnail, montages, thumbnails
 from aupair.report.figures import Drawing
+from aupair.report.glossary import glossary
+from aupair.report.origin import describe_origin, origin_table, settings_table
 from aupair.report.tables import Table
 from aupair.report.timelines import (
     draw_timeline,
@@ -32,7 +34,6 @@ Tree = Mapping[str, Any]
 
 OPEN = 4
 """The number of AUs of a timeline that are visible without unfolding."""
-NOT_SETTINGS = ("aus", "standardisation", "guard_of_aus", "signals", "members")
 
 
 class Places(NamedTuple):
@@ -55,6 +56,7 @@ class Sources(NamedTuple):
         params: the settings of the run.
         note: the first line under the table's title, such as what the data is.
         features: the folder of the features; None: the page does not show what the smoothers chose.
+        info: the data.json of check-data; None: the page does not name the data's hash.
     """
 
     faces: Path
@@ -62,10 +64,13 @@ class Sources(NamedTuple):
     params: Params
     note: str = ""
     features: Path | None = None
+    info: Path | None = None
 
 
 def write_reports(evaluation: Evaluation, frames: Frames, places: Places, pairs: tables.Rows, sources: Sources) -> None:
-    """Write the numbers, table.md, a folder of PNGs, and the page with everything; equal input leads to equal files.
+    """Write the numbers, table.md, a folder of PNGs, and the page with everything.
+
+    Equal input leads to equal files; the page names the commit, too.
 
     Args:
         pairs: the counts of pairs as rows of cells, the head first; see `Samples.table`.
@@ -93,8 +98,8 @@ def write_reports(evaluation: Evaluation, frames: Frames, places: Places, pairs:
     thumbnail = thumbnails(sources.faces, frames)
     values = {
         "metrics": metrics, "selection": evaluation.selection, "tables": tables, "evidence": evidence, "ranked_by": figures.BASES,
-        "note": sources.note, "data": data, "drawings": drawings, "faces": montages(evaluation, frames, thumbnail),
-        "timelines": list(_timelines(evaluation, frames, thumbnail)), **_from_sources(sources, frames, metrics),
+        "note": sources.note, "glossary": glossary("intensity_rows" in metrics), "data": data, "drawings": drawings, "faces": montages(evaluation, frames, thumbnail),
+        "timelines": list(_timelines(evaluation, frames, thumbnail)), **_from_sources(sources, frames, metrics, places.report.parent),
     }  # fmt: skip
     page = html_page("report/report.j2", "aupair: report", "What the recognizer can do", **values)
     store.write_text(places.report, page)
@@ -160,40 +165,20 @@ def _timelines(
         yield first, draw_timeline(series, f"{name}: the other AUs", others) if others else None
 
 
-def _from_sources(sources: Sources, frames: Frames, metrics: Tree) -> dict[str, Any]:
-    """Return training curves, cost, the versions, hashes and networks behind the report, and the networks' settings."""
-    params, training = sources.params, {}
-    lines: list[Sequence[str]] = []
-    for name, folder in sources.trained.items():
-        training[name] = figures.training_curves(store.read_jsonl(folder / "curves.jsonl"))
-        about = store.read_json(folder / "about.json")
-        lines += _leaves(name, {key: value for key, value in about.items() if key not in NOT_SETTINGS})
-    lines += _leaves("evaluate", params.evaluate.model_dump(mode="json"))
-    origin = [
-        ["aupair", __version__],
-        ["target", params.target],
-        ["protocol", str(metrics["protocol"])],
-        ["trials", ", ".join(map(str, params.trials))],
-        [
-            "spread between networks as an input of sigma",
-            "yes" if _has_spread(params) else "none: a frame of fit has one",
-        ],
-        ["route with uncertainty", str(metrics["route"])],
-        ["networks of f", {"all": "all, their mean", "final": "the best trial's final network"}[params.ensemble]],
-        ["sha256 of splits, faces and labels", frames.fingerprint()[:16]],
-    ]
+def _from_sources(sources: Sources, frames: Frames, metrics: Tree, folder: Path) -> dict[str, Any]:
+    """Return training curves, cost, origin and settings; folder: that of the report."""
+    training = {
+        name: figures.training_curves(store.read_jsonl(own / "curves.jsonl")) for name, own in sources.trained.items()
+    }
+    origin = describe_origin(sources, folder)
     return {
         **_uncertainty_sources(sources, metrics),
         "training": training,
         "cost": cost_of_files(*sources.trained.values()),
-        "made_from": Table("Made from", ["", ""], origin),
-        "settings": Table("Settings", ["setting", "value"], lines),
+        "origin": origin,
+        "made_from": origin_table(origin, sources.params, frames, metrics),
+        "settings": settings_table(sources.trained, sources.params),
     }
-
-
-def _has_spread(params: Params) -> bool:
-    """Return whether several networks score a frame of fit without having seen its person."""
-    return params.ensemble == "all" and len(params.trials) > 1
 
 
 def _uncertainty_sources(sources: Sources, metrics: Tree) -> dict[str, Table | None]:
@@ -205,12 +190,3 @@ def _uncertainty_sources(sources: Sources, metrics: Tree) -> dict[str, Table | N
         "guard": evidence.guard(guard, metrics["aus"]) if isinstance(guard, Mapping) else None,
         "smoothers": evidence.smoothers(metrics, numbers) if metrics["pair_accuracy"]["smoothed"] else None,
     }
-
-
-def _leaves(prefix: str, tree: Tree) -> Iterator[Sequence[str]]:
-    """Return the name and the value of each leaf of a tree."""
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(f"{prefix}.{key}", value)
-        else:
-            yield [f"{prefix}.{key}", str(value)]

@@ -1,4 +1,4 @@
-"""Timelines of a video: y_hat with its uncertainty, and below it marks for decisions, annotations and low confidence.
+"""Timelines of a video: y_hat with its uncertainty, its smoothed value, and below them marks such as decisions.
 
 The same drawing shows videos of validation in the report and each video that `aupair predict` reads.
 """
@@ -19,7 +19,8 @@ from matplotlib.ticker import MaxNLocator
 from aupair.aus import NOT_ANNOTATED, label_au
 from aupair.data.frames import Frames
 from aupair.evaluation.evaluate import Evaluation
-from aupair.report.figures import BLUE, INK, ORANGE, PURPLE, RED, STYLE, Drawing
+from aupair.evaluation.selection import uses_uncertainty
+from aupair.report.figures import BLUE, GREEN, INK, ORANGE, PURPLE, RED, STYLE, Drawing
 
 SECONDS = 20.0
 """The length of the longest stretch of a video that the report shows, seconds."""
@@ -50,6 +51,7 @@ class Series:
         no_face: (n,) bool, or the share of a bin's frames.
         strips: by name the masks (n, A) bool, or the shares of a bin's frames, and their colours.
         extremes: the lowest and the highest y_hat of each bin, (n, A) each.
+        smoothed: the smoothed y_hat, (n, A) float, NaN where it is not to be drawn; None for a model without a smoother.
     """
 
     aus: tuple[str, ...]
@@ -59,6 +61,7 @@ class Series:
     no_face: np.ndarray
     strips: Strips
     extremes: tuple[np.ndarray, np.ndarray] | None = None
+    smoothed: np.ndarray | None = None
 
     def binned(self) -> "Series":
         """Return the series in at most POINTS bins of equal size."""
@@ -76,6 +79,7 @@ class Series:
                 for name, layers in self.strips.items()
             },
             extremes=(_in_bins(self.y_hat, size, np.fmin), _in_bins(self.y_hat, size, np.fmax)),
+            smoothed=None if self.smoothed is None else _bin_means(self.smoothed, size),
         )
 
 
@@ -145,7 +149,8 @@ def draw_timeline(
     figure.supylabel("y_hat (standardised)", fontsize=8)
     _legend(figure, series)
     names = ", ".join(series.aus[au] for au in panels)
-    return Drawing(figure, title, f"y_hat and sigma over time, {', '.join(series.strips)} of {names}")
+    smoothed = ", the smoothed y_hat" if series.smoothed is not None else ""
+    return Drawing(figure, title, f"y_hat and sigma{smoothed} over time, {', '.join(series.strips)} of {names}")
 
 
 def _draw_au(axis: Axes, series: Series, au: int, low: float, high: float) -> None:
@@ -158,7 +163,9 @@ def _draw_au(axis: Axes, series: Series, au: int, low: float, high: float) -> No
         lowest, highest = (np.clip(values[:, au], low, high) for values in series.extremes)
         axis.fill_between(time, lowest, highest, color=BLUE, alpha=0.12, linewidth=0)
     axis.fill_between(time, np.clip(y - s, low, high), np.clip(y + s, low, high), color=BLUE, alpha=0.25, linewidth=0)
-    axis.plot(time, y, color=BLUE, linewidth=1.3)
+    axis.plot(time, y, color=BLUE, linewidth=1.3 if series.smoothed is None else 1.0)
+    if series.smoothed is not None:
+        axis.plot(time, np.clip(series.smoothed[:, au], low, high), color=GREEN, linewidth=1.7)
     ticks = {
         float(tick): f"{tick:g}" for tick in MaxNLocator(4, integer=True).tick_values(low, high) if low <= tick <= high
     }
@@ -188,6 +195,8 @@ def _legend(figure: Figure, series: Series) -> None:
         Line2D([], [], color=BLUE, label="y_hat"),
         Patch(color=BLUE, alpha=0.25, label="y_hat ± sigma"),
     ]
+    if series.smoothed is not None:
+        handles.append(Line2D([], [], color=GREEN, linewidth=1.7, label="smoothed y_hat"))
     if series.extremes:
         handles.append(Patch(color=BLUE, alpha=0.12, label="lowest to highest y_hat"))
     layers = [layer for strip in series.strips.values() for layer in strip]
@@ -259,6 +268,10 @@ def validation_series(evaluation: Evaluation, frames: Frames, rows: slice) -> Se
     known = evaluation.confidence[usable]
     limit = np.nanquantile(known, UNSURE) if np.isfinite(known).any() else 0.0
     labels, decided = frames.labels[rows], evaluation.decisions[rows]
+    smoothed = evaluation.outputs.smoothed.get(evaluation.outputs.with_route)
+    if smoothed is not None:
+        uses = np.array([uses_uncertainty(evaluation.selection[au]) for au in frames.aus])
+        smoothed = np.where(uses, smoothed[rows], np.nan)  # the others are decided by y_hat as it is
     return Series(
         aus=frames.aus,
         time=frames.time[rows],
@@ -271,6 +284,7 @@ def validation_series(evaluation: Evaluation, frames: Frames, rows: slice) -> Se
             "wrong": [((labels >= 0) & (decided != (labels >= 1)), RED)],
             "unsure": [(frames.ok[rows, None] & (evaluation.confidence[rows] < limit), PURPLE)],
         },
+        smoothed=smoothed,
     )
 
 

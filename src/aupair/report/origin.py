@@ -1,0 +1,88 @@
+"""The origin of a report: data, commit and versions, for a line below its heading and a table at its end."""
+
+import importlib.metadata
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aupair import __version__, store
+from aupair.data.frames import Frames
+from aupair.params import Params
+from aupair.report.tables import Table
+from aupair.revision import get_revision
+
+if TYPE_CHECKING:
+    from aupair.report.reports import Sources
+
+Tree = Mapping[str, Any]
+
+_NO_COMMIT = "none: outside of a git repository"
+_UNKNOWN = "not known"
+_HIDDEN = ("aus", "standardisation", "guard_of_aus", "signals", "members")
+"""Keys of about.json that are no settings of a person."""
+
+
+def describe_origin(sources: "Sources", folder: Path) -> list[tuple[str, str]]:
+    """Return the data's hash, the commit and its day, and the versions of aupair and MLflow, each with its name.
+
+    There is no time of day, so that equal runs write equal bytes: the date is that of the commit, which two runs on the
+    same commit share. When a stage ran is recorded by MLflow, for a run that is logged there.
+
+    Args:
+        folder: the folder of the report, whose repository has the commit.
+    """
+    data = _UNKNOWN if sources.info is None else str(store.read_json(sources.info)["md5"])
+    return [
+        ("data", data.removesuffix(".dir")),
+        ("commit", str(get_revision(folder) or _NO_COMMIT)),
+        ("aupair", __version__),
+        ("MLflow", _version_of("mlflow")),
+    ]
+
+
+def _version_of(package: str) -> str:
+    """Return the version of a package as it is installed."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def origin_table(origin: Sequence[tuple[str, str]], params: Params, frames: Frames, metrics: Tree) -> Table:
+    """Return the origin with the settings that concern the whole report."""
+    several = params.ensemble == "all" and len(params.trials) > 1
+    lines = [
+        *origin,
+        ("sha256 of splits, faces and labels", frames.fingerprint()[:16]),
+        ("target", params.target),
+        ("protocol", str(metrics["protocol"])),
+        ("trials", ", ".join(map(str, params.trials))),
+        ("networks of f", {"all": "all, their mean", "final": "the best trial's final network"}[params.ensemble]),
+        ("spread between networks as an input of sigma", "yes" if several else "none: a frame of fit has one"),
+        ("route with uncertainty", str(metrics["route"])),
+    ]
+    names = {"data": "MD5 of the data folder, as in data.dvc", "MLflow": "MLflow, as installed"}
+    return Table("Made from", ["", ""], [[names.get(name, name), value] for name, value in lines])
+
+
+def settings_table(trained: Mapping[str, Path], params: Params) -> Table:
+    """Return the settings that the trained parts and evaluate record.
+
+    Args:
+        trained: the folders of f, h and the mapping, by these names.
+    """
+    lines: list[Sequence[str]] = []
+    for name, folder in trained.items():
+        about = store.read_json(folder / "about.json")
+        lines += _leaves(name, {key: value for key, value in about.items() if key not in _HIDDEN})
+    lines += _leaves("evaluate", params.evaluate.model_dump(mode="json"))
+    return Table("Settings", ["setting", "value"], lines)
+
+
+def _leaves(prefix: str, tree: Tree) -> Iterator[Sequence[str]]:
+    """Return the name and the value of each leaf of a tree."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(f"{prefix}.{key}", value)
+        else:
+            yield [f"{prefix}.{key}", str(value)]
