@@ -133,7 +133,7 @@ def extract_features(
 
     frames = load_frames(labels, faces)
     y_hat = load_ensemble(f, len(frames), params.ensemble).y_hat
-    # without the guard: the smoother chooses by pairs how much of sigma it uses
+    # without the guard: the smoother chooses itself how much of sigma it uses
     sigma, quality = read_sigma(h, len(frames), "unguarded"), load_quality(faces, frames)
     write_features(features, frames, y_hat, sigma, quality, params.extract_features, log)
 

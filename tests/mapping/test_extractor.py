@@ -47,8 +47,8 @@ def test_both_is_smoothed_by_the_mean_of_two_standardised_logarithms() -> None:
 
 
 def test_round_trip(tmp_path: Path) -> None:
-    EXTRACTOR.save(tmp_path, {"both": {"pair_accuracy": 0.9}})
-    assert store.read_json(tmp_path / SMOOTHER)["routes"]["both"]["pair_accuracy"] == 0.9
+    EXTRACTOR.save(tmp_path, {"both": {"r_squared": 0.9}})
+    assert store.read_json(tmp_path / SMOOTHER)["routes"]["both"]["r_squared"] == 0.9
     loaded = Extractor.load(tmp_path, PARAMS)
     assert loaded.noises == EXTRACTOR.noises
     assert loaded.statistics.keys() == EXTRACTOR.statistics.keys()

@@ -16,7 +16,7 @@ from aupair.mapping import features as module
 from aupair.mapping.columns import Scores, VideoFeatures, columns
 from aupair.mapping.extractor import Extractor, VideoInput
 from aupair.mapping.features import Features, open_features, read_smoothed, write_features
-from aupair.mapping.smoother_choice import POWERS, REACHES, TOLERANCE
+from aupair.mapping.smoother_choice import POWERS, REACHES
 from aupair.params import DistributionFeatures
 from frame_sets import make_frames
 
@@ -108,10 +108,9 @@ def test_smoother_json_says_what_the_numbers_were_chosen_by(tmp_path: Path) -> N
     for route, count in (("both", len(POWERS) * len(REACHES)), ("constant", len(REACHES))):
         own = routes[route]
         assert len(own["grid"]) == count
-        assert own["pair_accuracy"] >= max(point["pair_accuracy"] for point in own["grid"]) - TOLERANCE
         chosen = [p for p in own["grid"] if (p["power"], p["reach"]) == (own["power"], own["reach"])]
-        assert chosen[0]["pair_accuracy"] == own["pair_accuracy"]
-        assert 0 < own["pair_accuracy_without_smoother"] < 1
+        assert own["r_squared"] == chosen[0]["r_squared"] == max(point["r_squared"] for point in own["grid"])
+        assert 0 < own["r_squared_without_smoother"] < 1
 
 
 def test_without_quality_both_is_sigma_and_quality_is_constant(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def write(folder: Path, aus: int, missing: str, monkeypatch: pytest.MonkeyPatch)
     nll = {name: [0.2] * aus for name in ("constant", "unguarded", "guarded")}
     guard = {"strength": [0.0] + [0.75] * (aus - 1), "nll": nll}
     store.write_json(trained["h"] / "about.json", {"size": 64, "guard_of_aus": guard})
-    numbers = {"both": {"reach": 0.4, "power": 1.5, "pair_accuracy": 0.91}}
+    numbers = {"both": {"reach": 0.4, "power": 1.5, "r_squared": 0.91}}
     store.write_json(folder / "smoother.json", {"routes": numbers})
     cost = {"parameters": 1, "gmac_per_frame": 0.1, "passes": 1}
     monkeypatch.setattr(reports, "cost_of_files", lambda *_: {**cost, "passes": 2, "parts": {"f": cost, "h": cost}})

@@ -79,7 +79,7 @@ def _fit_smoothers(
         z = extractor.uncertainty(route, VideoInput(y_hat, sigma, quality, frames.time)) if uses_source else None
         choice = stretches.choose(z)
         noises[route] = choice.noise
-        evidence[route] = choice.table() | {"pair_accuracy_without_smoother": stretches.raw_accuracy()}
+        evidence[route] = choice.table() | {"r_squared_without_smoother": stretches.raw_r_squared()}
     return replace(extractor, noises=noises), evidence
 
 

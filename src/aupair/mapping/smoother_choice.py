@@ -1,6 +1,10 @@
-"""The choice of the smoother's numbers by pair accuracy on fit, where y_hat and sigma are out of fold.
+"""The choice of the smoother's numbers by how well its values explain the labels of fit, where y_hat and sigma are out of fold.
 
-Maximum likelihood, which needs no labels, would choose no noise: errors under a cover last as long as expressions do.
+The measure is R², the squared correlation of an AU's level and its smoothed deviation from the median of the video, over the
+frames of all videos together: the share of the level's variance that one line explains for all people. Pair accuracy is not
+used, since it cannot see what smoothing costs: within a video it is blind to amplitudes, which a decision compares between
+videos, and few pairs lie at the onset of an expression (docs/log/2026-11-30-smoother-by-r-squared.md). Nor is maximum
+likelihood, which would choose no noise: errors under a cover last as long as expressions do.
 """
 
 from dataclasses import dataclass
@@ -8,9 +12,9 @@ from itertools import pairwise
 
 import numpy as np
 
+from aupair.aus import NOT_ANNOTATED
 from aupair.data.frames import Frames
 from aupair.mapping.smoother import TAU, Noise, decay, frame_interval, smooth_lanes, unit_noise, video_median
-from aupair.ranking.pairs import draw_pairs
 
 REACHES = (0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
 """seconds"""
@@ -19,10 +23,6 @@ STRETCH = 1000
 """frames of a video that are smoothed together, half a minute or more"""
 BUDGET = 40_000
 """frames that the numbers are chosen on"""
-PAIRS = 4000
-"""pairs of frames for each AU"""
-TOLERANCE = 0.001
-"""difference of pair accuracy up to which two powers count as equally good"""
 
 
 @dataclass(frozen=True)
@@ -31,26 +31,26 @@ class Choice:
 
     Attributes:
         noise: the numbers.
-        accuracy: (POWERS, REACHES) float64, mean pair accuracy over the AUs; one row if the noise is constant.
+        r_squared: (POWERS, REACHES) float64, mean R² over the AUs; one row if the noise is constant.
     """
 
     noise: Noise
-    accuracy: np.ndarray
+    r_squared: np.ndarray
 
     def table(self) -> dict[str, object]:
         """Return the content of smoother.json."""
-        chosen = float(self.accuracy[POWERS.index(self.noise.power), REACHES.index(self.noise.reach)])
         edge = self.noise.reach in (REACHES[0], REACHES[-1]) or self.noise.power == POWERS[-1]
         grid = [
-            {"power": power, "reach": reach, "pair_accuracy": float(value)}
-            for power, row in zip(POWERS, self.accuracy)
+            {"power": power, "reach": reach, "r_squared": float(value)}
+            for power, row in zip(POWERS, self.r_squared)
             for reach, value in zip(REACHES, row)
         ]
-        return {**vars(self.noise), "pair_accuracy": chosen, "at_the_edge_of_the_grid": edge, "grid": grid}
+        chosen = float(self.r_squared.max())
+        return {**vars(self.noise), "r_squared": chosen, "at_the_edge_of_the_grid": edge, "grid": grid}
 
 
 class FitStretches:
-    """Stretches of the videos of fit, at most STRETCH frames each and BUDGET together, and pairs of their frames.
+    """Stretches of the videos of fit, at most STRETCH frames each and BUDGET together.
 
     Of every video first comes the stretch in which most AUs show two levels, then the next one, and so on, in an order of
     videos that does not depend on the data. With 12 AUs a choice takes about 4 s of one core, however large the corpus is.
@@ -65,15 +65,12 @@ class FitStretches:
         self.variance = _variance(frames, y_hat, medians)
         """V: (A,) float64"""
         self._stretches = _select(_cut(frames, list(medians)))
-        rows = np.concatenate([np.arange(s.start, s.stop) for s in self._stretches] or [np.zeros(0, np.int64)])
-        known = ~np.isnan(y_hat[rows]).any(axis=1)
-        self._pairs = draw_pairs(_subset(frames, rows, self._stretches, known), "fit", PAIRS, (0, 16))
-        lengths = [s.stop - s.start for s in self._stretches]
-        self._frame = np.concatenate([np.arange(n) for n in lengths] or [rows])
-        self._lane = np.repeat(np.arange(len(lengths)), lengths)
         centers = [medians[int(frames.video[s.start])] for s in self._stretches]
-        self._center = np.array(centers).reshape(len(lengths), y_hat.shape[1])
-        self._y = self._pad([y_hat[s] for s in self._stretches]) - self._center
+        center = np.array(centers).reshape(len(centers), y_hat.shape[1])
+        self._y = self._pad([y_hat[s] for s in self._stretches]) - center
+        level = self._pad([_known_levels(frames, s) for s in self._stretches])
+        self._counted = np.isfinite(level) & np.isfinite(self._y)
+        self._level = self._standardise(level)
         self._rho = np.nan_to_num(self._pad([decay(frames.time[s], TAU) for s in self._stretches]))
         intervals = [frame_interval(frames.time[videos[int(frames.video[s.start])]]) for s in self._stretches]
         self._interval = np.array(intervals).reshape(-1, 1)
@@ -85,44 +82,49 @@ class FitStretches:
             out[: len(part), lane] = part
         return out
 
-    def raw_accuracy(self) -> float:
-        """Return the pair accuracy of y_hat itself."""
-        return self._accuracy(self._y)
+    def raw_r_squared(self) -> float:
+        """Return R² of y_hat itself."""
+        return self._r_squared(self._y)
 
     def choose(self, z: np.ndarray | None) -> Choice:
-        """Choose reach and power.
-
-        The power is the smallest one with a reach that comes within TOLERANCE of the best point: along a ridge of the
-        grid more power goes with less reach, and where fit has few people the highest point of it is chance.
+        """Choose the power and the reach with the highest R²; of equal ones the least smoothing.
 
         Args:
             z: (N, A) float64, standardised log uncertainty; None: the noise is constant, and so is the power, 0.
         """
         powers = POWERS if z is not None else (0.0,)
         own = np.zeros_like(self._y) if z is None else self._pad([z[s] for s in self._stretches])
-        accuracy = np.array([self._accuracies(own, power) for power in powers])
-        row = int(np.argmax(accuracy.max(axis=1) >= accuracy.max() - TOLERANCE))
-        column = int(np.argmax(accuracy[row]))
-        return Choice(Noise(REACHES[column], powers[row], tuple(map(float, self.variance))), accuracy)
+        r_squared = np.array([self._smooth_and_measure(own, power) for power in powers])
+        row, column = np.unravel_index(np.argmax(r_squared), r_squared.shape)
+        return Choice(Noise(REACHES[column], powers[row], tuple(map(float, self.variance))), r_squared)
 
-    def _accuracies(self, z: np.ndarray, power: float) -> list[float]:
-        """Return the pair accuracy with each of REACHES."""
+    def _smooth_and_measure(self, z: np.ndarray, power: float) -> list[float]:
+        """Return R² with each of REACHES."""
         units = np.array([unit_noise(reach, TAU, 1.0) for reach in REACHES])[:, None, None] / self._interval
         shape = np.where(np.isnan(self._y), np.inf, self.variance * np.exp(power * np.nan_to_num(z)))
         noise = units * shape[:, None]
         values, _ = smooth_lanes(np.nan_to_num(self._y)[:, None], noise, self._rho[:, None], self.variance)
-        return [self._accuracy(values[:, k]) for k in range(len(REACHES))]
+        return [self._r_squared(values[:, k]) for k in range(len(REACHES))]
 
-    def _accuracy(self, values: np.ndarray) -> float:
-        """Return the share of pairs in the right order, a mean over AUs with a pair: (T, stretches, A) less the medians."""
-        pairs = self._pairs
-        if not len(pairs):
-            return 0.0
-        high, low = (values[self._frame[rows], self._lane[rows], pairs.au] for rows in (pairs.i, pairs.j))
-        difference = (high - low) * pairs.r
-        right = np.bincount(pairs.au, (difference > 0) + 0.5 * (difference == 0))
-        number = np.bincount(pairs.au)
-        return float((right[number > 0] / number[number > 0]).mean())
+    def _r_squared(self, values: np.ndarray) -> float:
+        """Return the squared correlation with the level, a mean over AUs with two levels: (T, stretches, A), y less mu."""
+        varied = self._level.any(axis=(0, 1))
+        correlation = (self._standardise(values) * self._level).sum(axis=(0, 1))[varied]
+        return float((correlation**2).mean()) if varied.any() else 0.0
+
+    def _standardise(self, values: np.ndarray) -> np.ndarray:
+        """Return values (T, stretches, A) with mean 0 and sum of squares 1 over each AU's counted cells; 0 elsewhere."""
+        number = np.maximum(self._counted.sum(axis=(0, 1)), 1)
+        mean = np.where(self._counted, values, 0.0).sum(axis=(0, 1)) / number
+        deviation = np.where(self._counted, values - mean, 0.0)
+        size = np.sqrt((deviation**2).sum(axis=(0, 1)))
+        return deviation / np.where(size > 1e-9, size, np.inf)
+
+
+def _known_levels(frames: Frames, rows: slice) -> np.ndarray:
+    """Return the levels of a stretch, (n, A) float64; NaN without a label, or in a frame that is not usable."""
+    known = frames.usable[rows, None] & (frames.labels[rows] != NOT_ANNOTATED)
+    return np.where(known, frames.labels[rows].astype(np.float64), np.nan)
 
 
 def _variance(frames: Frames, y_hat: np.ndarray, medians: dict[int, np.ndarray]) -> np.ndarray:
@@ -162,11 +164,3 @@ def _select(ranked: list[list[slice]]) -> list[slice]:
     in_turn = [own[turn] for turn in range(max(map(len, ranked), default=0)) for own in shuffled if turn < len(own)]
     ends = np.cumsum([stretch.stop - stretch.start for stretch in in_turn])
     return in_turn[: int(np.searchsorted(ends, BUDGET)) + 1]
-
-
-def _subset(frames: Frames, rows: np.ndarray, stretches: list[slice], known: np.ndarray) -> Frames:
-    """Return the frames of the stretches, each as a video of its own; only those with a known y_hat have a face."""
-    video = np.repeat(np.arange(len(stretches), dtype=np.int32), [s.stop - s.start for s in stretches])
-    columns = {key: getattr(frames, key)[rows] for key in ("subject", "split", "frame", "time", "labels")}
-    columns["ok"] = frames.ok[rows] & known
-    return Frames(frames.aus, tuple(map(str, range(len(stretches)))), frames.subjects, video, **columns)

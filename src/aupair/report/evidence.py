@@ -104,9 +104,9 @@ def smoothers(metrics: Tree, numbers: Tree) -> Table:
         figures = [split["smoothed"][route] if route else split for split in splits]
         own = numbers.get(route, {})
         cells = [number(side[key]) for side in figures for key in ("mean", "clear")]
-        chosen = [number(own[key], 3) if key in own else EMPTY for key in ("pair_accuracy", "reach", "power")]
+        chosen = [number(own[key], 3) if key in own else EMPTY for key in ("r_squared", "reach", "power")]
         lines.append([ROUTES.get(route, route) if route else "y_hat as it is", *cells, *chosen])
-    head = ["", "validation", "clear frames", "select", "clear frames", "fit", "reach (s)", "power"]
+    head = ["", "validation", "clear frames", "select", "clear frames", "R² on fit", "reach (s)", "power"]
     return Table("Pair accuracy of y_hat and of its smoothed values", head, lines)
 
 
