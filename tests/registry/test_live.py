@@ -29,9 +29,9 @@ def runs(client: Any) -> dict[str, Any]:
     return {run.data.tags.get("stage", "?"): run for run in client.search_runs(experiments)}
 
 
-def test_without_a_pipeline_nothing_is_live(client: Any) -> None:
+@pytest.mark.usefixtures("client")
+def test_without_a_pipeline_no_task_is_live() -> None:
     assert not live_logging.runs_in_pipeline()
-    assert live_logging.current_flow_id(client, "of the params") == "of the params"
 
 
 def test_values_are_there_while_the_stage_runs(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,14 +186,13 @@ def test_register_model_adds_what_is_missing_and_leaves_the_rest(client: Any, mo
         pass
     with pytest.raises(KeyboardInterrupt), live_logging.log_while_running(STAGE, "test", lambda: STAGE):
         raise KeyboardInterrupt
-    experiment = live_logging.current_experiment_id(client, "test")
-    parent = live_logging.get_or_create_parent_run(client, experiment, "k1")
+    flow = live_logging.open_pipeline_flow(client, "test")
     rest = [StageRun("evaluate", metrics={"score": 2}), STAGE, StageRun("check-data", params={"few_positives": 5})]
-    whole = StageRun("flow", metrics={"score": 1}, tags={"data.md5": "d"}, run_id=parent)
-    assert log_flow(client, experiment, "k1", whole, rest) == parent
+    whole = StageRun("flow", metrics={"score": 1}, tags={"data.md5": "d"})
+    log_flow(client, flow, whole, rest)
     logged = runs(client)
     assert logged["evaluate"].data.metrics["score"] == 1, "it was whole"
     assert (logged["train-mapping"].info.status, logged["train-mapping"].data.tags["logged"]) == ("FINISHED", "yes")
     assert logged["check-data"].data.params == {"few_positives": "5"}
-    assert len(client.search_runs([experiment])) == 4, "no run twice"
+    assert len(client.search_runs([flow.experiment_id])) == 4, "no run twice"
     assert logged["flow"].data.tags["data.md5"] == "d"

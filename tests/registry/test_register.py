@@ -1,15 +1,12 @@
 """What register-model logs beside the bundle; the rest is in test_versions, on a real store."""
 
-import subprocess
 from pathlib import Path
-
-import pytest
 
 from aupair import store
 from aupair.aus import AFFWILD2
 from aupair.evaluation.confidence import TERMS
 from aupair.evaluation.selection import MAPPINGS
-from aupair.registry.register import _git_commit_tag, _version_tags, headline_metrics
+from aupair.registry.register import _version_tags, headline_metrics
 
 
 def test_the_parent_run_has_a_handful_of_metrics_and_evaluate_all_of_them() -> None:
@@ -48,18 +45,3 @@ def test_the_tags_say_what_was_chosen_and_why(tmp_path: Path) -> None:
     assert (tags["selection.AU4.difference"], tags["selection.AU4.probability"]) == ("0.025000", "0.875000")
     assert "selection.AU26.difference" not in tags, "one that is not known"
     assert "selection.AU26.probability" in tags
-
-
-def test_the_commit_of_the_working_folder_or_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def git(*arguments: str) -> str:
-        return subprocess.check_output(["git", *arguments], cwd=tmp_path, text=True).strip()
-
-    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    monkeypatch.chdir(tmp_path)
-    assert _git_commit_tag() == {}, "no repository"
-    git("init", "-q")
-    assert _git_commit_tag() == {}, "no commit yet"
-    git("-c", "user.name=t", "-c", "user.email=t@localhost", "commit", "-qm", "1", "--allow-empty")
-    assert _git_commit_tag() == {"git.commit": git("rev-parse", "HEAD")}
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert _git_commit_tag() == {}, "no git"

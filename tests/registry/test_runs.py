@@ -7,7 +7,17 @@ import pytest
 
 from aupair.errors import RegistryError
 from aupair.registry import mlflow_store
-from aupair.registry.runs import StageRun, curve_points, finite_numbers, flatten, hash_flow, log_flow
+from aupair.registry.runs import (
+    FlowRun,
+    StageRun,
+    curve_points,
+    end_run,
+    finite_numbers,
+    flatten,
+    get_or_create_run,
+    hash_flow,
+    log_flow,
+)
 
 
 def test_rows_go_by_name_and_split() -> None:
@@ -35,7 +45,7 @@ def test_the_id_depends_on_every_part_and_on_where_it_ends() -> None:
     assert len({hash_flow("a", "b"), hash_flow("ab", ""), hash_flow("a", "c")}) == 3
 
 
-def test_an_interrupted_run_is_logged_again_and_a_finished_one_is_not(
+def test_an_interrupted_run_is_completed_and_a_finished_one_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
@@ -45,11 +55,13 @@ def test_an_interrupted_run_is_logged_again_and_a_finished_one_is_not(
     stages = [StageRun("train-mapping", 0, curves=(curves,)), StageRun("evaluate", artifacts=(tmp_path / "table.md",))]
     experiment = mlflow_store.get_or_create_experiment(client, "test")
     whole = StageRun("flow", params={"long": "x" * 9000})
+    flow = FlowRun(experiment, "f1", get_or_create_run(client, experiment, "f1", whole))
     with pytest.raises(RegistryError, match="a report is missing"):
-        log_flow(client, experiment, "f1", whole, stages)
+        log_flow(client, flow, whole, stages)
     (tmp_path / "table.md").write_text("now")
-    parent = log_flow(client, experiment, "f1", whole, stages)
-    assert log_flow(client, experiment, "f1", whole, stages) == parent
+    for _ in range(2):
+        log_flow(client, flow, whole, stages)
+        end_run(client, flow.parent_id)
 
     runs = client.search_runs([experiment])
     assert sorted((run.data.tags["stage"], run.info.status) for run in runs) == [
@@ -58,7 +70,7 @@ def test_an_interrupted_run_is_logged_again_and_a_finished_one_is_not(
     for run in runs:
         tags = run.data.tags
         assert (tags["flow_id"], tags["au"], "pipeline_run_id" in tags) == ("f1", "all", False)
-        assert tags.get("mlflow.parentRunId") == (None if tags["stage"] == "flow" else parent)
+        assert tags.get("mlflow.parentRunId") == (None if tags["stage"] == "flow" else flow.parent_id)
     mapping = next(run for run in runs if run.data.tags["stage"] == "train-mapping")
     assert len(client.get_metric_history(mapping.info.run_id, "loss")) == 1500
 
@@ -68,6 +80,7 @@ def test_a_pipelines_run_id_is_on_every_run(tmp_path: Path, monkeypatch: pytest.
     client = mlflow_store.open_mlflow(create=True)
     monkeypatch.setenv("KFP_RUN_ID", "r7")
     experiment = mlflow_store.get_or_create_experiment(client, "test")
-    log_flow(client, experiment, "f1", StageRun("flow"), [StageRun("evaluate")])
+    parent = get_or_create_run(client, experiment, "f1", StageRun("flow"))
+    log_flow(client, FlowRun(experiment, "f1", parent), StageRun("flow"), [StageRun("evaluate")])
     runs = client.search_runs([experiment])
     assert [(run.data.tags["flow_id"], run.data.tags["pipeline_run_id"]) for run in runs] == [("f1", "r7")] * 2

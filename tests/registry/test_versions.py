@@ -82,7 +82,7 @@ def test_the_commit_is_a_tag_of_the_run_and_the_version(home: Path, monkeypatch:
 
     without = register(home, "commit")
     assert "git.commit" not in versions.get_version(without.version, "commit").tags
-    monkeypatch.setattr("aupair.registry.register._git_commit_tag", lambda: {"git.commit": "abc"})
+    monkeypatch.setattr("aupair.registry.register.git_commit_tag", lambda: {"git.commit": "abc"})
     assert register(home, "commit").sha256 == without.sha256, "the bundle does not know the commit"
     version = versions.get_version(register(home, "commit", score=0.7).version, "commit")
     assert version.tags["git.commit"] == "abc"

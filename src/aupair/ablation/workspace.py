@@ -24,6 +24,7 @@ from aupair.extras import require
 from aupair.faces.pool import count_cores
 from aupair.log import Log
 from aupair.params import Params
+from aupair.registry import dvc_logging
 
 FOLDER = Path("work") / "variants"
 TARGET = "evaluate"
@@ -165,7 +166,8 @@ def _dvc(folder: Path, *arguments: str, todo: str = "check whether `dvc status` 
 def _environment() -> dict[str, str]:
     """Return the environment for DVC and the stages it starts, with this Python environment's programs first on PATH."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    return {**os.environ, "PATH": path, "DVC_NO_ANALYTICS": "true", "OMP_NUM_THREADS": str(count_threads())}
+    own = {"DVC_NO_ANALYTICS": "true", "OMP_NUM_THREADS": str(count_threads()), dvc_logging.OFF: "off"}
+    return {**os.environ, "PATH": path, **own}
 
 
 def count_threads() -> int:

@@ -95,10 +95,11 @@ def run(
     from aupair import stages
     from aupair.console import ConsoleLog
     from aupair.params import load_params
+    from aupair.registry.dvc_logging import log_dvc_stage
 
-    stages.run_stage(
-        stage, load_params(params, overrides or ()), root=root, trial=trial, teacher=teacher, log=ConsoleLog()
-    )
+    settings = load_params(params, overrides or ())
+    with log_dvc_stage(stages.get_stage(stage), settings, root, trial, ConsoleLog()) as log:
+        stages.run_stage(stage, settings, root=root, trial=trial, teacher=teacher, log=log)
 
 
 @app.command(epilog="Example: `aupair flow`")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from aupair.registry import mlflow_store
-from aupair.registry.runs import StageRun, hash_flow, log_flow
+from aupair.registry.runs import FlowRun, StageRun, end_run, get_or_create_run, hash_flow, log_flow
 
 _ABLATION = "ablation"
 
@@ -34,4 +34,8 @@ def log_ablation(tree: Mapping[str, Any], reports: tuple[Path, ...], experiment:
         if row["state"] == "scored"
     ]
     tags = {"data.md5": str(tree.get("data", "")), "mlflow.runName": _ABLATION}
-    return log_flow(client, experiment_id, identity, StageRun(_ABLATION, artifacts=reports, tags=tags), runs)
+    parent = StageRun(_ABLATION, artifacts=reports, tags=tags)
+    flow = FlowRun(experiment_id, identity, get_or_create_run(client, experiment_id, identity, parent))
+    log_flow(client, flow, parent, runs)
+    end_run(client, flow.parent_id)
+    return flow.parent_id

@@ -1,8 +1,8 @@
-"""Logging of a stage to MLflow while it runs in a pipeline.
+"""Logging of a stage to MLflow while it runs, and the flow of a pipeline; `aupair.registry.dvc_logging` has that of DVC.
 
 A pipeline's run is known by KFP_RUN_ID (Kubeflow or a local run) or by MLFLOW_RUN_ID. The latter is the MLflow run that a
-KFP server with built-in MLflow creates for each task, and to which it logs the task's inputs and scalar metrics. Without
-either, register-model logs the whole flow afterwards; with one, it logs only what is missing.
+KFP server with built-in MLflow creates for each task, and to which it logs the task's inputs and scalar metrics. What the
+stages have not logged, register-model logs.
 """
 
 import os
@@ -15,10 +15,13 @@ from typing import TYPE_CHECKING, TypeVar
 from aupair.errors import RegistryError
 from aupair.log import SILENT, Log
 from aupair.registry import mlflow_store
+from aupair.registry.origin import origin_tags
 from aupair.registry.runs import (
-    LOGGED,
     PARENT,
+    FlowRun,
     StageRun,
+    child_tags,
+    end_run,
     get_or_create_run,
     log_metric_points,
     log_run,
@@ -48,11 +51,9 @@ def runs_in_pipeline() -> bool:
     return bool(pipeline_run_id() or server_run_id())
 
 
-def current_flow_id(client: "MlflowClient", otherwise: str = "") -> str:
-    """Return the id of this flow: the pipeline's run, else the server's run of the whole flow, else `otherwise`."""
-    if run := pipeline_run_id():
-        return run
-    return _server_flow_run(client) if server_run_id() else otherwise
+def current_flow_id(client: "MlflowClient") -> str:
+    """Return the id of the pipeline's flow: the pipeline's run, else the server's run of the whole flow."""
+    return pipeline_run_id() or _server_flow_run(client)
 
 
 def _server_flow_run(client: "MlflowClient") -> str:
@@ -84,7 +85,7 @@ def get_or_create_parent_run(client: "MlflowClient", experiment_id: str, flow_id
 
     The first task of a pipeline creates it, before other tasks run in parallel.
     """
-    parent = StageRun(PARENT)
+    parent = StageRun(PARENT, tags=origin_tags("aupair pipeline", is_job=True))
     with mlflow_store.mlflow_errors(f"flow {flow_id}"):
         if server_run_id():
             run_id = _server_flow_run(client)
@@ -93,46 +94,78 @@ def get_or_create_parent_run(client: "MlflowClient", experiment_id: str, flow_id
         return get_or_create_run(client, experiment_id, flow_id, parent)
 
 
+def open_pipeline_flow(client: "MlflowClient", experiment: str) -> FlowRun:
+    """Return the flow of the pipeline that this process is a task of.
+
+    Args:
+        experiment: the name of the experiment, unless the pipeline sets another one.
+    """
+    flow_id, experiment_id = current_flow_id(client), current_experiment_id(client, experiment)
+    return FlowRun(experiment_id, flow_id, get_or_create_parent_run(client, experiment_id, flow_id))
+
+
 @contextmanager
 def log_while_running(
     stage: StageRun, experiment: str, collect: Callable[[], StageRun], log: Log = SILENT
 ) -> Iterator[Log]:
-    """Log the stage that runs in the block: its metrics at once, and all it wrote when it ends.
+    """Log the stage of a pipeline that runs in the block, see `log_stage`.
 
-    If the store cannot be reached at the start, the stage does not begin. If the store fails later for more than ten
-    minutes, one line is logged, the stage continues, and register-model logs what is missing.
+    If the store cannot be reached at the start, the stage does not begin.
 
     Args:
-        stage: its name, trial and params.
         experiment: the name of the experiment, unless the pipeline sets another one.
-        collect: returns what to log when the stage has ended.
-        log: a log that also receives everything.
 
     Raises:
         RegistryError: the store cannot be reached, or fails, at the start.
     """
     client = mlflow_store.open_mlflow(create=True)
-    flow_id, experiment_id = current_flow_id(client), current_experiment_id(client, experiment)
-    parent_id = get_or_create_parent_run(client, experiment_id, flow_id)
-    # The KFP server logs to its own run of the task. The stage's run is its child, so that nothing is logged twice to one run.
-    above = {"mlflow.parentRunId": server_run_id() or parent_id}
+    with log_stage(client, open_pipeline_flow(client, experiment), stage, collect, log) as live:
+        yield live
+
+
+@contextmanager
+def log_stage(
+    client: "MlflowClient", flow: FlowRun, stage: StageRun, collect: Callable[[], StageRun], log: Log = SILENT
+) -> Iterator[Log]:
+    """Log the stage that runs in the block: its metrics at once, and all it wrote when it ends.
+
+    If the store fails in the block for more than ten minutes, one line is logged, the stage continues, and register-model
+    logs what is missing.
+
+    Args:
+        stage: its name, trial and params.
+        collect: returns what to log when the stage has ended.
+        log: a log that also receives everything.
+
+    Raises:
+        RegistryError: the store fails at the start.
+    """
     with mlflow_store.mlflow_errors(f"run {stage.name}"):
-        run_id = get_or_create_run(client, experiment_id, flow_id, replace(stage, tags={**stage.tags, **above}))
+        # The KFP server logs to its own run of the task. The stage's run is its child, so that nothing is logged twice to one run.
+        above = child_tags(client, flow) | ({"mlflow.parentRunId": server_run_id()} if server_run_id() else {})
+        run_id = get_or_create_run(
+            client, flow.experiment_id, flow.flow_id, replace(stage, tags={**stage.tags, **above})
+        )
         client.update_run(run_id, "RUNNING")  # it may be the run of an earlier attempt that failed
         live = _MLflowLog(client, run_id, log)
 
     def finish(result: StageRun) -> None:
         log_run(client, run_id, result)
-        client.set_tag(run_id, LOGGED, "yes")
-        client.set_terminated(run_id, "FINISHED")
+        end_run(client, run_id)
 
     try:
         yield live
-    except BaseException:
-        live.attempt(lambda: client.set_terminated(run_id, "FAILED"))
+    except BaseException as error:
+        status = end_status(error)
+        live.attempt(lambda: client.set_terminated(run_id, status))
         raise
     result = collect()
     live.attempt(lambda: finish(result))
+
+
+def end_status(error: BaseException) -> str:
+    """Return MLflow's status of a run that ends with an exception: Ctrl-C and SystemExit are no failures."""
+    return "FAILED" if isinstance(error, Exception) else "KILLED"
 
 
 class _MLflowLog(Log):

@@ -3,13 +3,12 @@
 Running it again changes nothing: a bundle that is registered already is found by its hash.
 """
 
-import os
 import re
 import secrets
-import subprocess
 import time
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,9 +20,10 @@ from aupair.errors import ArtifactError
 from aupair.inference.bundle import Parts, write_bundle
 from aupair.log import SILENT, Log
 from aupair.params import Params
-from aupair.registry import live_logging, locks, mlflow_store, promotion, versions
+from aupair.registry import dvc_logging, live_logging, locks, mlflow_store, promotion, versions
 from aupair.registry.gate import AUS_TAG
-from aupair.registry.runs import PARENT, StageRun, finite_numbers, hash_flow, log_flow, pipeline_tag
+from aupair.registry.origin import git_commit_tag
+from aupair.registry.runs import PARENT, FlowRun, StageRun, end_run, finite_numbers, log_flow, pipeline_tag
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -93,29 +93,42 @@ def _register_bundle(
         version = versions.find_version(client, sha256, name)
         versions.delete_doubles(client, sha256, name)
     created = version is None
-    if version is None:
-        metrics, data = store.read_json(parts.metrics), str(store.read_json(parts.data)["md5"])
-        origin = {"data.md5": data, versions.HASH_TAG: sha256} | _git_commit_tag() | pipeline_tag()
-        experiment_id = live_logging.current_experiment_id(client, params.register_model.experiment)
-        flow_id = live_logging.current_flow_id(client, hash_flow(params.model_dump_json(), data, sha256))
-        in_pipeline = live_logging.runs_in_pipeline()
-        summary = StageRun(
-            PARENT,
-            params=params.model_dump(mode="json"),
-            metrics=headline_metrics(metrics),
-            artifacts=tuple(reports),
-            tags=origin,
-            run_id=live_logging.get_or_create_parent_run(client, experiment_id, flow_id) if in_pipeline else "",
-        )
-        tags = _version_tags(bundle, metrics) | origin
-        run_id = log_flow(client, experiment_id, flow_id, summary, stages)
-        model_uri = _log_bundle(client, bundle, run_id, params)
-        version = versions.get_or_create_version(client, model_uri, run_id, tags, name)
-        if in_pipeline:
-            client.update_run(run_id, "RUNNING")  # log_model ended the run, but the pipeline is not finished
+    metrics, data = store.read_json(parts.metrics), str(store.read_json(parts.data)["md5"])
+    origin = {"data.md5": data, versions.HASH_TAG: sha256} | git_commit_tag() | pipeline_tag()
+    summary = StageRun(
+        PARENT,
+        params=params.model_dump(mode="json"),
+        metrics=headline_metrics(metrics),
+        artifacts=tuple(reports),
+        tags=origin,
+    )
+    in_pipeline = live_logging.runs_in_pipeline()
+    if created or in_pipeline or dvc_logging.is_unfinished(client, params, data):
+        flow = _open_flow(client, params, data, sha256)
+        with nullcontext() if in_pipeline else dvc_logging.end_parent_on_failure(client, flow, log):
+            log_flow(client, flow, summary, stages, cached=dvc_logging.runs_in_dvc())
+            if version is None:
+                model_uri = _log_bundle(client, bundle, flow.parent_id, params)
+                tags = _version_tags(bundle, metrics) | origin
+                version = versions.get_or_create_version(client, model_uri, flow.parent_id, tags, name)
+            with mlflow_store.mlflow_errors(f"run {flow.parent_id}"):
+                if in_pipeline:
+                    client.update_run(flow.parent_id, "RUNNING")  # log_model ended the run, but the pipeline continues
+                else:
+                    end_run(client, flow.parent_id)
+    assert version is not None
     promotion.set_challenger(client, version, name)
     log.line(f"{name} version {version}: {'registered' if created else 'was registered before; nothing has changed'}")
     return _Registration(version, created, sha256)
+
+
+def _open_flow(client: "MlflowClient", params: Params, data: str, sha256: str) -> FlowRun:
+    """Return the flow of this process: the pipeline's, else the one that the stages opened, else a new one."""
+    if live_logging.runs_in_pipeline():
+        return live_logging.open_pipeline_flow(client, params.register_model.experiment)
+    experiment_id = mlflow_store.get_or_create_experiment(client, params.register_model.experiment)
+    parent = dvc_logging.describe_parent(params, data)
+    return dvc_logging.open_flow(client, experiment_id, parent, {versions.HASH_TAG: sha256})
 
 
 def _version_tags(bundle: Path, metrics: Mapping[str, Any]) -> dict[str, str]:
@@ -150,20 +163,6 @@ def _version_tags(bundle: Path, metrics: Mapping[str, Any]) -> dict[str, str]:
 def headline_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
     """Return the few numbers of metrics.json by which flows are compared."""
     return {key: value for key, value in finite_numbers(metrics).items() if _HEADLINE.fullmatch(key)}
-
-
-def _git_commit_tag() -> dict[str, str]:
-    """Return the tag git.commit: the commit of the image (AUPAIR_GIT_COMMIT), else that of the working folder.
-
-    The result is empty if git is missing, or the folder is not in a repository with a commit.
-    """
-    if of_image := os.environ.get("AUPAIR_GIT_COMMIT"):
-        return {"git.commit": of_image}
-    try:
-        process = subprocess.run(["git", "rev-parse", "--verify", "HEAD"], capture_output=True, text=True)
-    except OSError:  # no git on this machine; the tag is not needed
-        return {}
-    return {} if process.returncode else {"git.commit": process.stdout.strip()}
 
 
 def _log_bundle(client: "MlflowClient", bundle: Path, run_id: str, params: Params) -> str:

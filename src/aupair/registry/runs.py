@@ -35,6 +35,9 @@ PARENT = "flow"
 LOGGED = "logged"
 """The tag of a complete run; the status is not enough, since a KFP server ends its runs even if they are incomplete."""
 
+CACHED = "cached"
+"""The tag of a stage that did not run in its flow: DVC had its outputs, or MLflow could not be reached while it ran."""
+
 _LONGEST_PARAM = 6000
 """The longest param value that MLflow accepts, in characters."""
 
@@ -52,7 +55,6 @@ class StageRun:
         metrics: final values.
         artifacts: small files or folders to log with the run.
         tags: tags beside those that identify the run.
-        run_id: the id of the MLflow run, if it exists.
     """
 
     stage: str
@@ -62,12 +64,25 @@ class StageRun:
     metrics: Mapping[str, Any] = field(default_factory=dict)
     artifacts: tuple[Path, ...] = ()
     tags: Mapping[str, str] = field(default_factory=dict)
-    run_id: str = ""
 
     @property
     def name(self) -> str:
         """Return the name of the run: the stage, and the trial if there is one."""
         return self.stage if self.trial is None else f"{self.stage}-{self.trial}"
+
+
+@dataclass(frozen=True)
+class FlowRun:
+    """A flow in MLflow.
+
+    Attributes:
+        flow_id: the tag that all its runs have.
+        parent_id: the id of its parent run.
+    """
+
+    experiment_id: str
+    flow_id: str
+    parent_id: str
 
 
 def collect_stage_run(stage: Stage, params: Params, places: Mapping[str, Path], trial: int | None = None) -> StageRun:
@@ -91,33 +106,42 @@ def hash_flow(*parts: str) -> str:
 
 
 def log_flow(
-    client: "MlflowClient", experiment_id: str, flow_id: str, parent: StageRun, stages: Sequence[StageRun]
-) -> str:
-    """Log what was not logged before, and return the id of the parent run.
-
-    A complete run stays as it is. One that was interrupted is deleted and logged again; in a pipeline, where it may
-    still be in use, what is missing is added to it instead.
+    client: "MlflowClient", flow: FlowRun, parent: StageRun, stages: Sequence[StageRun], cached: bool = False
+) -> None:
+    """Log what was not logged before: a complete run stays as it is, and one that was interrupted is completed.
 
     Args:
-        experiment_id: the id of MLflow's experiment.
-        flow_id: the id of the flow: the same for the same params, data and bundle.
-        parent: what to log for the flow as a whole, with the `run_id` that it has in a pipeline.
+        parent: what to log for the flow as a whole.
+        cached: mark the stages that have no run yet as cached.
 
     Raises:
         RegistryError: MLflow failed, or a report is missing.
     """
-    in_pipeline = bool(parent.run_id)
-    with mlflow_store.mlflow_errors(f"flow {flow_id}"):
-        if in_pipeline:
-            set_tags(client, parent.run_id, parent.tags)
-            log_run(client, parent.run_id, parent)
-            parent_id = parent.run_id
-        else:
-            parent_id = _log_once(client, experiment_id, flow_id, parent, in_pipeline)
+    with mlflow_store.mlflow_errors(f"flow {flow.flow_id}"):
+        if LOGGED not in client.get_run(flow.parent_id).data.tags:
+            set_tags(client, flow.parent_id, parent.tags)
+            log_run(client, flow.parent_id, parent)
         for stage in stages:
-            child = replace(stage, tags={**stage.tags, "mlflow.parentRunId": parent_id})
-            _log_once(client, experiment_id, flow_id, child, in_pipeline)
-    return parent_id
+            runs = find_runs(client, flow.experiment_id, flow.flow_id, stage)
+            if not any(LOGGED in run.data.tags for run in runs):
+                mark = {CACHED: "yes", "mlflow.runName": f"{stage.name} (cached)"} if cached and not runs else {}
+                tags = {**stage.tags, **mark, **child_tags(client, flow)}
+                run_id = get_or_create_run(client, flow.experiment_id, flow.flow_id, replace(stage, tags=tags))
+                log_run(client, run_id, stage)
+                end_run(client, run_id)
+
+
+def child_tags(client: "MlflowClient", flow: FlowRun) -> dict[str, str]:
+    """Return the tags that a stage's run has from its parent: which that is, and the user, command and commit."""
+    tags = client.get_run(flow.parent_id).data.tags
+    origin = {key: tags[key] for key in tags if key == "mlflow.user" or key.startswith("mlflow.source.")}
+    return {"mlflow.parentRunId": flow.parent_id, **origin}
+
+
+def end_run(client: "MlflowClient", run_id: str) -> None:
+    """Mark a run as complete, and end it."""
+    client.set_tag(run_id, LOGGED, "yes")
+    client.set_terminated(run_id, "FINISHED")
 
 
 def get_or_create_run(client: "MlflowClient", experiment_id: str, flow_id: str, stage: StageRun) -> str:
@@ -127,34 +151,20 @@ def get_or_create_run(client: "MlflowClient", experiment_id: str, flow_id: str, 
     """
 
     def find_or_create() -> str:
-        if runs := _find_runs(client, experiment_id, flow_id, stage):
+        if runs := find_runs(client, experiment_id, flow_id, stage):
             return str(min(runs, key=lambda run: run.info.start_time).info.run_id)
         tags = {**stage_run_tags(stage, flow_id), **stage.tags}
-        name = flow_id if stage.stage == PARENT else stage.name
+        name = tags.get("mlflow.runName") or (flow_id if stage.stage == PARENT else stage.name)
         return str(client.create_run(experiment_id, tags=tags, run_name=name).info.run_id)
 
     return mlflow_store.retrying(f"the run of {stage.name}", find_or_create)
 
 
-def _find_runs(client: "MlflowClient", experiment_id: str, flow_id: str, stage: StageRun) -> "list[Run]":
+def find_runs(client: "MlflowClient", experiment_id: str, flow_id: str, stage: StageRun) -> "list[Run]":
     """Return the runs of a stage in this flow."""
     tags = stage_run_tags(stage, flow_id)
     query = " and ".join(f"tags.{key} = '{tags[key]}'" for key in ("flow_id", "stage", "trial"))
     return list(client.search_runs([experiment_id], query))
-
-
-def _log_once(client: "MlflowClient", experiment_id: str, flow_id: str, stage: StageRun, in_pipeline: bool) -> str:
-    """Return the id of the complete run of a stage in this flow; log it first if there is none."""
-    for run in _find_runs(client, experiment_id, flow_id, stage):
-        if run.data.tags.get(LOGGED) or (run.info.status == "FINISHED" and not in_pipeline):
-            return str(run.info.run_id)
-        if not in_pipeline:
-            client.delete_run(run.info.run_id)
-    run_id = get_or_create_run(client, experiment_id, flow_id, stage)
-    log_run(client, run_id, stage)
-    client.set_tag(run_id, LOGGED, "yes")
-    client.set_terminated(run_id, "FINISHED")
-    return run_id
 
 
 def pipeline_run_id() -> str:
