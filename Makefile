@@ -68,4 +68,4 @@ lock: $(ENV)
 
 # Also deletes the local MLflow store with every registered version.
 clean:
-	rm -rf work reports predictions mlflow.db* mlruns mlartifacts
+	rm -rf work reports predictions dvc_plots mlflow.db* mlruns mlartifacts

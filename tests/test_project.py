@@ -53,7 +53,10 @@ def test_a_project_has_every_file_and_both_repositories(aupair: Command, tmp_pat
     assert outcome.code == 0, outcome.err
     assert own_files(folder) == FILES
     assert (folder / ".git").is_dir()
-    assert "analytics = false" in (folder / ".dvc" / "config").read_text()
+    config, page = ((folder / ".dvc" / name).read_text() for name in ("config", "plots.html"))
+    assert "analytics = false" in config
+    assert config.endswith("[plots]\n    html_template = plots.html\n")
+    assert page == (REPOSITORY / ".dvc" / "plots.html").read_text()
     assert load_params(folder / "params.yaml").register_model.name == "My-faces"
     assert project_model_name(folder / "params.yaml") == "My-faces"
     assert load_gate(folder / "mlflow" / "registry.yaml") == load_gate(REPOSITORY / "mlflow" / "registry.yaml")

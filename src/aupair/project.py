@@ -18,12 +18,20 @@ PRESETS = {"laptop": "params/laptop.yaml", "gpu": "params/affwild2.yaml", "paper
 
 _COPIES = ("dvc.yaml", "mlflow/registry.yaml", "params/cluster.yaml")
 
+_PLOTS_PAGE = ".dvc/plots.html"
+_DVC_CONFIG = """\
+    analytics = false
+[plots]
+    html_template = plots.html
+"""
+
 _GITIGNORE = """\
 # The data and everything that is computed from it: DVC keeps these, never git.
 /data
 work/
 /reports/
 /predictions/
+/dvc_plots/
 /mlflow.db*
 /mlruns/
 /mlartifacts/
@@ -137,7 +145,8 @@ def _set_up_version_control(folder: Path, git: bool) -> None:
     option = ["--no-scm"] if root is None else [] if root.samefile(folder) else ["--subdir"]
     _run(folder, sys.executable, "-m", "dvc", "init", "-q", *option)
     config = folder / ".dvc" / "config"  # empty, or no more than the section core
-    write_text(config, (config.read_text() or "[core]\n") + "    analytics = false\n")
+    write_text(config, (config.read_text() or "[core]\n") + _DVC_CONFIG)
+    write_text(folder / _PLOTS_PAGE, shipped(_PLOTS_PAGE).read_text())
 
 
 def _ignore_outputs(path: Path) -> None:

@@ -40,7 +40,7 @@ NEXT_STEPS = """\
 everything on one page    reports/report.html
 the main figures          reports/summary.json (`dvc metrics diff` compares)
 all figures               reports/table.md, reports/metrics.json
-plots                     reports/plots
+plots                     dvc plots show, reports/plots
 checks of the data        reports/data_docs/index.html
 runs and curves           mlflow ui --backend-store-uri sqlite:///mlflow.db
 registered versions       aupair registry list
@@ -134,8 +134,10 @@ def report(
     """Show the scores of the last evaluation, and the commands to run next."""
     from aupair.console import show_lines
     from aupair.evaluation.summary import read_metrics
+    from aupair.report.dvc_plots import write_plot_script
     from aupair.report.tables import headline
 
+    write_plot_script(root)
     show_lines(headline(read_metrics(root / "reports" / "metrics.json")), NEXT_STEPS)
 
 

@@ -16,6 +16,7 @@ from aupair.evaluation.summary import summarise
 from aupair.params import Params
 from aupair.report import counts, evidence, figures, tables
 from aupair.report.document import html_page, markdown
+from aupair.report.dvc_plots import write_plot_tables
 from aupair.report.faces import Thumbnail, montages, thumbnails
 from aupair.report.figures import Drawing
 from aupair.report.glossary import glossary
@@ -84,11 +85,13 @@ def write_reports(evaluation: Evaluation, frames: Frames, places: Places, pairs:
     store.write_json(places.summary, summarise(evaluation.metrics))
     metrics = store.read_json(places.metrics)  # unknown values are None
     drawings = _drawings(metrics, evaluation.selection)
+    curves = {name: store.read_jsonl(folder / "curves.jsonl") for name, folder in sources.trained.items()}
     with store.atomic(places.plots) as temporary:
         temporary.mkdir()
         plots = {"f1": drawings["f1"], "risk_coverage": drawings["risk_coverage"], "reliability": drawings["order"]}
         for name, drawing in {**plots, "timelines": _first_timeline(evaluation, frames)}.items():
             drawing.save_png(temporary / f"{name}.png")
+        write_plot_tables(temporary, metrics, curves)
     data = {
         "counts": counts.frame_counts(frames),
         "positives": counts.positives_table(frames),
