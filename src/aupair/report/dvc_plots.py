@@ -87,4 +87,4 @@ def write_plot_script(root: Path) -> None:
 
     version = max(own for own in vl_convert.get_vegalite_versions() if own.startswith(_SCHEMA))
     # in a function of its own, since its names would meet those of the page
-    store.write_text(path, f"(() => {{{vl_convert.javascript_bundle(vl_version=version)}}})();\n")
+    store.write_text(path, f"(() => {{{vl_convert.javascript_bundle('window.vegaEmbed = vegaEmbed', version)}}})();\n")
