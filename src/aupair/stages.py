@@ -159,7 +159,7 @@ def evaluate(
 ) -> None:  # fmt: skip
     """Choose thresholds and mappings on `select` and calibrate the confidence there; score all on `validation`.
 
-    The reports are written, too.
+    The reports are written, too. The selection has the training reference, by which predict recognises other videos.
 
     Args:
         data: the data folder, from which only conditions.csv is read: cover and head yaw of each frame (demo corpus only).
@@ -168,6 +168,7 @@ def evaluate(
     from aupair.data.frames import load_frames
     from aupair.evaluation.conditions import load_conditions
     from aupair.evaluation.evaluate import evaluate_flow
+    from aupair.evaluation.reference import KEY, fit_reference
     from aupair.evaluation.selection import read_outputs
     from aupair.ranking.samples import load_samples
     from aupair.report.reports import Places, Sources, write_reports
@@ -180,7 +181,8 @@ def evaluate(
     sources = Sources(faces, {"f": f[0], "h": h, "mapping": mapping}, params, synthetic_note(data), features, info)
     places = Places(summary, metrics, draws, table, plots, report)
     write_reports(evaluation, frames, places, samples.table(), sources)
-    store.write_json(selection, evaluation.selection)
+    reference = fit_reference(frames, outputs, faces, synthetic=bool(synthetic_note(data)), log=log)
+    store.write_json(selection, evaluation.selection | {KEY: reference.to_json()})
 
 
 def register_model(

@@ -17,7 +17,7 @@ from aupair.faces.align import _transform_points, scaled_template
 from aupair.faces.decode import EmptyVideoError, VideoError
 from aupair.faces.landmarks import LEFT_EYE, RIGHT_EYE
 from aupair.faces.row import FaceRow
-from aupair.faces.video import _face_columns, align_video, iter_faces
+from aupair.faces.video import align_video, face_columns, iter_faces
 from aupair.params import PreprocessFaces
 from videos import write_video
 
@@ -75,7 +75,7 @@ def test_colours_are_red_green_blue(clip: Path) -> None:
 
 def test_columns_fit_the_schema_and_come_back(clip: Path, tmp_path: Path) -> None:
     rows = list(iter_faces(clip, PARAMS))
-    store.write_faces(tmp_path / "a.arrow", [_face_columns(rows, 95)], {})
+    store.write_faces(tmp_path / "a.arrow", [face_columns(rows, 95)], {})
     table = store.read_faces(tmp_path / "a.arrow")
     for row, got in zip(rows, table.to_pylist(), strict=True):
         if row.status != "ok":

@@ -13,6 +13,7 @@ from aupair import Recognizer
 from aupair.aus import AFFWILD2
 from aupair.errors import ArtifactError, AupairError, DataError, ParamsError
 from aupair.evaluation.confidence import Confidence
+from aupair.evaluation.reference import Reference
 from aupair.evaluation.selection import Selection
 from aupair.faces.decode import read_frames
 from aupair.inference import predict as module
@@ -37,6 +38,7 @@ class StandIn:
 
     aus = AFFWILD2
     limits = BundleRecognizer.limits
+    reference: Reference | None = None
 
     def score_video(self, source: Path) -> VideoPredictions:
         time = np.array([frame.time for frame in read_frames(source)])
@@ -153,7 +155,7 @@ def test_one_bad_video_is_a_row_and_the_run_goes_on(tmp_path: Path) -> None:
     (folder / "notes.txt").write_text("not looked at")
     predict_videos(find_videos([folder]), StandIn(), tmp_path / "out")
     rows = rows_of(tmp_path / "out" / "summary.csv")
-    assert list(rows[0]) == ["video", "status", "frames", "faces", "message", "output"]
+    assert list(rows[0]) == ["video", "status", "frames", "faces", "message", "output", "differs"]
     assert {Path(row["video"]).name: row["status"] for row in rows} == {
         "bad.mp4": "unreadable", "good.mp4": "ok", "empty.avi": "empty",
     }  # fmt: skip
@@ -193,6 +195,33 @@ def test_a_cut_video_is_ok_and_says_so(tmp_path: Path) -> None:
     assert done.message == f"{done.frames} of 30 frames decoded, by the header"
     assert log.lines == [f"{video}: ok, {done.frames} frames, {done.faces} faces: {done.message}"]
     assert rows_of(tmp_path / "out" / "summary.csv")[0]["message"] == done.message
+
+
+def test_a_video_unlike_the_training_videos_is_marked_and_the_run_says_so_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Knowing(StandIn):
+        reference = Reference(synthetic=True, groups={})
+
+        def score_video(self, source: Path) -> VideoPredictions:
+            far = {"appearance": 2.123, "face size": 1.5} if source.stem in ("b", "c") else {}
+            return replace(super().score_video(source), differing=far)
+
+    notes = {}
+    monkeypatch.setattr(module, "save_timeline", lambda path, *more: notes.update({path.stem: more[-1]}))
+    videos = [write_grey_video(tmp_path / f"{name}.avi", *range(6)) for name in "abc"]
+    log = Listener()
+    predict_videos(videos, Knowing(), tmp_path / "out", log=log)
+    assert [row["differs"] for row in rows_of(tmp_path / "out" / "summary.csv")] == [
+        "", "appearance x2.12, face size x1.50", "appearance x2.12, face size x1.50",
+    ]  # fmt: skip
+    training = "the synthetic faces that the model was trained on"
+    line = f"2 of 3 videos differ from {training} (appearance, face size): the confidence is not calibrated there"
+    assert log.lines[3:] == [line]
+    note = f"Differs from {training}: the confidence is not calibrated here."
+    assert notes == {"a": "", "b": note, "c": note}
+    for name, calibrated in (("a", "1"), ("b", "0")):
+        assert {row["calibrated"] for row in rows_of(tmp_path / "out" / f"{name}.csv")} == {calibrated}
 
 
 def test_an_unwritable_folder_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

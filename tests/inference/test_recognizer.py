@@ -13,6 +13,7 @@ from aupair.aus import AFFWILD2
 from aupair.data.frames import load_frames
 from aupair.errors import ArtifactError
 from aupair.evaluation.confidence import TERMS
+from aupair.evaluation.reference import Group, Reference
 from aupair.faces.row import FaceRow
 from aupair.inference import recognizer as module
 from aupair.inference.bundle import write_bundle
@@ -76,6 +77,23 @@ def test_each_au_takes_the_mapping_that_was_chosen() -> None:
     predictions = predict_rows(recognizer(Scorer(), uses), video([0, 2]))
     np.testing.assert_array_equal(predictions.decision[0], (~uses).astype(int))
     np.testing.assert_array_equal(predictions.decision[1], uses.astype(int))
+
+
+def test_a_video_is_compared_with_the_training_videos() -> None:
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 3, (32, 32, 3)).astype(np.uint8) for _ in range(12)]
+    rows = [FaceRow(k, k / 10, "ok", image, transform=np.eye(2, 3) / 2) for k, image in enumerate(images)]
+    plain = recognizer(Scorer())
+    assert predict_rows(plain, rows).differing is None, "a model of an older version"
+    size = Group(np.log([64.0]), np.eye(1), 1.0)
+    for limit, differs in ((1.0, []), (1e-9, ["face size"])):
+        known = replace(plain, reference=Reference(False, {"face size": replace(size, limit=limit)}))
+        result = predict_rows(known, rows)
+        assert list(result.differing or ()) == differs
+        described = np.isfinite(result.scores.known_appearance).all(axis=1)
+        assert np.flatnonzero(described).tolist() == [0, 5, 10]
+        assert "calibrated" in result.to_table()
+        assert result.decision.tobytes() == predict_rows(plain, rows).decision.tobytes()
 
 
 def test_a_batch_of_images_is_held_and_not_more() -> None:

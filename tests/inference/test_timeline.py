@@ -34,6 +34,14 @@ def test_a_picture_of_any_video(tmp_path: Path, n: int, faces: bool) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
 
 
+def test_a_note_is_below_the_title(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    titles: list[str] = []
+    monkeypatch.setattr(Drawing, "save_png", lambda drawing, path: titles.append(drawing.title))
+    for note in ("", "Differs."):
+        save_timeline(tmp_path / "a.png", result(3), "clip", note=note)
+    assert titles == ["clip: 3 frames, 3 with a face", "clip: 3 frames, 3 with a face\nDiffers."]
+
+
 @pytest.mark.parametrize("aus", [*AU_SETS.values(), AFFWILD2[:5]], ids=lambda aus: f"{len(aus)} AUs")
 def test_each_au_has_a_panel_of_the_same_size_with_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, aus: tuple[str, ...]

@@ -9,7 +9,7 @@ import pytest
 
 from aupair import store
 from aupair.errors import DataError, ParamsError
-from aupair.inference.predict import Summary
+from aupair.inference.summary import Summary
 from aupair.kubeflow.shards import (
     _assign_shards,
     _render_overview,

@@ -46,10 +46,10 @@ def align_video(source: Path, params: PreprocessFaces, side: Side = "", frames: 
     """Yield the columns of store.FACES_SCHEMA, BATCH rows at a time; arguments and errors are those of `iter_faces`."""
     rows = iter_faces(source, params, side, frames)
     for first in rows:  # the batch is not bound to a name, so that its images are freed before the next one is read
-        yield _face_columns([first, *islice(rows, BATCH - 1)], params.quality)
+        yield face_columns([first, *islice(rows, BATCH - 1)], params.quality)
 
 
-def _face_columns(rows: Sequence[FaceRow], quality: int) -> dict[str, Any]:
+def face_columns(rows: Sequence[FaceRow], quality: int) -> dict[str, Any]:
     """Return the columns of store.FACES_SCHEMA for some rows, the faces as JPEG of that quality."""
     return {
         "frame": [row.frame for row in rows],

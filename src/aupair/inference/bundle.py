@@ -62,6 +62,7 @@ undefined where there is none.
 
 * The scores are those of the data above. A model of the demo corpus (synthetic faces) says nothing about people.
 * The confidence is calibrated on `select`; people, cameras and covers unlike those are outside of what it knows.
+  `aupair predict` marks videos that differ from the training videos{synthetic}.
 * Aff-Wild2 is for research, under its owners' licence; ask them before you pass on a model trained on it.
 * Where training started from ImageNet weights (`weights: imagenet`): ImageNet's terms, which are those of its images,
   allow research and education without commercial purpose.
@@ -243,6 +244,7 @@ def check_aus(networks: Sequence[Path], selection: Path) -> None:
 
 def _model_card(data: str, networks: str, selection: dict[str, Any], metrics: dict[str, Any], size: int) -> str:
     """Return the model card: the data's hash, the scores, the AUs with the mapping chosen for each, and the limits."""
+    from aupair.evaluation.reference import KEY
     from aupair.evaluation.selection import uses_uncertainty
 
     scores = ["| | split | F1 | accuracy | score |", "|---|---|---|---|---|"]
@@ -254,7 +256,15 @@ def _model_card(data: str, networks: str, selection: dict[str, Any], metrics: di
     for au in stored_aus(selection):
         mapping = "with" if uses_uncertainty(selection[au]) else "without"
         choices.append(f"| {au} | {describe_au(au)} | {mapping} |")
-    return _CARD.format(size=size, data=data, members=networks, scores="\n".join(scores), choices="\n".join(choices))
+    synthetic = ", which show synthetic faces" if selection.get(KEY, {}).get("synthetic") else ""
+    return _CARD.format(
+        size=size,
+        synthetic=synthetic,
+        data=data,
+        members=networks,
+        scores="\n".join(scores),
+        choices="\n".join(choices),
+    )
 
 
 def _score_lines(rows: list[dict[str, Any]], keys: tuple[str, ...]) -> list[str]:

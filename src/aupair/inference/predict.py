@@ -3,11 +3,9 @@
 A frame without a face has a row with its status and empty cells. A video that cannot be read is listed in summary.csv.
 """
 
-import csv
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -15,38 +13,16 @@ import numpy as np
 from aupair import store
 from aupair.data.crops import FOLDER, find_crops, is_crops
 from aupair.data.layout import read_subjects
-from aupair.errors import ArtifactError, DataError, ParamsError
+from aupair.errors import DataError, ParamsError
 from aupair.faces.decode import VideoError, describe_missing_frames
 from aupair.inference.predictions import VideoPredictions, VideoScores
 from aupair.inference.recognizer import BundleRecognizer
+from aupair.inference.summary import SUMMARY, Summary, describe_differences, describe_training, write_summary
 from aupair.inference.timeline import save_timeline
 from aupair.log import SILENT, Log
 
 SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".3gp", ".ogv")
 """The suffixes by which files in a folder are recognised as videos; a file that is named itself is always tried."""
-
-SUMMARY = "summary"
-
-
-@dataclass(frozen=True)
-class Summary:
-    """A row of summary.csv: the outcome of one video.
-
-    Attributes:
-        video: its path as given.
-        status: ok | no_face (in no frame) | empty | unreadable.
-        frames: how many were decoded.
-        faces: how many of them have a face.
-        message: why it is not ok, or that it is shorter than its header states.
-        output: the name of its table and its picture, without suffix; empty if there are none.
-    """
-
-    video: str
-    status: str
-    frames: int
-    faces: int
-    message: str = ""
-    output: str = ""
 
 
 def predict_videos(
@@ -138,6 +114,8 @@ def write_predictions(
         persons: the person of each video; None: each video is of another person.
     """
     limits = None if abstain is None else recognizer.limits(abstain)
+    training = describe_training(recognizer.reference is not None and recognizer.reference.synthetic)
+    note = f"Differs from {training}: the confidence is not calibrated here."
     videos_of: dict[str | int, list[int]] = {}
     for k, person in enumerate(range(len(videos)) if persons is None else persons):
         videos_of.setdefault(person, []).append(k)
@@ -153,11 +131,13 @@ def write_predictions(
             if isinstance(scores, Summary):
                 row = scores
             else:
-                row = _write(recognizer.decide_video(scores, pool), video, out / name, limits)
+                row = _write(recognizer.decide_video(scores, pool), video, out / name, limits, note)
             rows[k] = row
             message = f": {row.message}" if row.message else ""
             log.line(f"{row.video}: {row.status}, {row.frames} frames, {row.faces} faces{message}")
             write_summary(out / f"{SUMMARY}.csv", [rows[k] for k in sorted(rows)])
+    if differences := describe_differences([rows[k] for k in sorted(rows)], training):
+        log.line(differences)
     return [rows[k] for k in sorted(rows)]
 
 
@@ -169,42 +149,21 @@ def _score(recognizer: BundleRecognizer, video: Path) -> VideoScores | Summary:
         return Summary(str(video), error.status, 0, 0, str(error))
 
 
-def _write(result: VideoPredictions, video: Path, target: Path, limits: np.ndarray | None) -> Summary:
-    """Write a video's table and picture, and return its row of the summary."""
+def _write(result: VideoPredictions, video: Path, target: Path, limits: np.ndarray | None, note: str) -> Summary:
+    """Write a video's table and picture, and return its row of the summary.
+
+    Args:
+        note: the line below the title of the picture of a video that differs from the training videos.
+    """
     result.write_csv(target.with_name(f"{target.name}.csv"), limits)
-    save_timeline(target.with_name(f"{target.name}.png"), result, target.name, limits)
+    save_timeline(target.with_name(f"{target.name}.png"), result, target.name, limits, note if result.differing else "")
     frames = len(result.decision)
+    differs = ", ".join(f"{group} x{ratio:.2f}" for group, ratio in (result.differing or {}).items())
     cut = describe_missing_frames(video, frames - result.scores.status.count("unreadable"))
     if result.faces:
-        return Summary(str(video), "ok", frames, result.faces, cut, target.name)
+        return Summary(str(video), "ok", frames, result.faces, cut, target.name, differs)
     message = "; ".join(filter(None, ("no face in any frame", cut)))
     return Summary(str(video), "no_face", frames, 0, message, target.name)
-
-
-def write_summary(path: Path, rows: Sequence[Summary]) -> None:
-    """Write the outcomes of videos as a table."""
-    with store.atomic(path) as temporary, open(temporary, "w", newline="") as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(Summary)], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(asdict(row) for row in rows)
-
-
-def read_summary(path: Path) -> list[Summary]:
-    """Read a summary.csv.
-
-    Raises:
-        ArtifactError: the file is not a summary that predict wrote.
-    """
-    try:
-        with open(path, newline="") as file:
-            rows = list(csv.DictReader(file))
-        return [
-            Summary(row["video"], row["status"], int(row["frames"]), int(row["faces"]), row["message"], row["output"])
-            for row in rows
-        ]
-    except (OSError, csv.Error, KeyError, TypeError, ValueError) as error:
-        expected = ",".join(field.name for field in fields(Summary))
-        raise ArtifactError("not a summary", where=path, got=error, expected=expected, todo="predict again") from error
 
 
 def _read_persons(path: Path, videos: Sequence[Path]) -> list[str | int]:

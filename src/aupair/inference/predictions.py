@@ -1,6 +1,6 @@
 """The scores of a video, its decisions, and the table and CSV file of both."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +9,7 @@ import numpy as np
 
 from aupair import store
 from aupair.data.quality import QUALITY_SIGNALS
+from aupair.faces.appearance import APPEARANCE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,6 +31,7 @@ class VideoScores:
         y_hat, sigma: (n, A) float32, NaN in frames without a face.
         unguarded: (n, A) float32, sigma without the guard of h, by which y_hat is smoothed; None: sigma has no guard.
         quality: (n, 3) float32, the signals of `aupair.data.quality`, NaN where unknown; None: all are unknown.
+        appearance: (n, 15) float32, see `aupair.faces.appearance.describe_faces`; NaN where unknown; None: all are unknown.
     """
 
     time: np.ndarray
@@ -38,6 +40,7 @@ class VideoScores:
     sigma: np.ndarray
     quality: np.ndarray | None = None
     unguarded: np.ndarray | None = None
+    appearance: np.ndarray | None = None
 
     @property
     def known_quality(self) -> np.ndarray:
@@ -45,6 +48,13 @@ class VideoScores:
         if self.quality is None:
             return np.full((len(self.time), len(QUALITY_SIGNALS)), np.nan, np.float32)
         return self.quality
+
+    @property
+    def known_appearance(self) -> np.ndarray:
+        """Return the appearance and the size of the faces, (n, 15) float32, NaN where unknown."""
+        if self.appearance is None:
+            return np.full((len(self.time), len(APPEARANCE) + 1), np.nan, np.float32)
+        return self.appearance
 
 
 @dataclass(frozen=True)
@@ -60,6 +70,8 @@ class VideoPredictions:
         intensity: (n, A) float32, 0..5, unrounded; None if the target is occurrence.
         smoothed: y_hat smoothed by its uncertainty, and the standard deviation of that value, (n, A) float32 each; None
             for a model without a smoother.
+        differing: the groups of signals in which the video differs from the training videos, and by how many times the
+            limit of each; empty if it does not differ; None for a model that does not know its training videos.
     """
 
     aus: tuple[str, ...]
@@ -69,6 +81,7 @@ class VideoPredictions:
     confidence: np.ndarray
     intensity: np.ndarray | None = None
     smoothed: tuple[np.ndarray, np.ndarray] | None = None
+    differing: Mapping[str, float] | None = None
 
     @property
     def faces(self) -> int:
@@ -86,7 +99,7 @@ class VideoPredictions:
         scores = replace(self.scores, y_hat=y_hat, sigma=sigma, unguarded=unguarded)
         intensity = None if self.intensity is None else self.intensity[:, keep]
         smoothed = None if self.smoothed is None else (self.smoothed[0][:, keep], self.smoothed[1][:, keep])
-        return VideoPredictions(tuple(aus), scores, decision, raw, confidence, intensity, smoothed)
+        return VideoPredictions(tuple(aus), scores, decision, raw, confidence, intensity, smoothed, self.differing)
 
     def abstained(self, limits: np.ndarray | None) -> np.ndarray:
         """Return which decisions have too low confidence, (n, A) bool.
@@ -111,7 +124,10 @@ class VideoPredictions:
         return {f"{au}{ending}": array[:, k] for k, au in enumerate(self.aus) for ending, array in arrays.items()}
 
     def to_table(self, limits: np.ndarray | None = None) -> "pd.DataFrame":
-        """Return a row for every frame: frame (0-based), time_s, status, and `columns`.
+        """Return a row for every frame: frame (0-based), time_s, status, `calibrated`, and `columns`.
+
+        The column `calibrated` is 0 in a video that differs from the training videos, where the confidence is not
+        calibrated, else 1; a model that does not know its training videos has no such column.
 
         Args:
             limits: see `abstained`; a decision with a lower confidence is written as `abstain`.
@@ -124,6 +140,8 @@ class VideoPredictions:
 
         frame = np.arange(len(self.decision), dtype=np.int32)
         columns: dict[str, Any] = {"frame": frame, "time_s": self.scores.time, "status": self.scores.status}
+        if self.differing is not None:
+            columns["calibrated"] = np.full(len(frame), not self.differing, np.int8)
         columns |= self.columns()
         abstained = self.abstained(limits)
         for k, au in enumerate(self.aus):

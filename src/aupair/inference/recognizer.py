@@ -6,7 +6,7 @@ grows by some hundred bytes for each frame.
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -16,12 +16,14 @@ from aupair import store
 from aupair.aus import check_au_names
 from aupair.data.quality import QUALITY_SIGNALS
 from aupair.errors import ArtifactError, ParamsError
+from aupair.faces.appearance import APPEARANCE, describe_faces
 from aupair.faces.row import FaceRow
 from aupair.inference.bundle import check_aus, open_bundle
 from aupair.inference.predictions import NO_DECISION, VideoPredictions, VideoScores
 from aupair.params import Params, parse_stored_params
 
 if TYPE_CHECKING:
+    from aupair.evaluation.reference import Reference
     from aupair.evaluation.selection import Selection
     from aupair.mapping.extractor import Extractor, RouteValues
 
@@ -29,6 +31,8 @@ Arrays = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 _PIECE = 4096
 """The number of frames decided at once; the features of one frame take some 6 kB."""
+_APPEARANCE_EVERY = 5
+"""The appearance of every fifth face is described, which is enough for the median over a video."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,7 @@ class BundleRecognizer:
         mapping: features (n, A, F) by route -> raw outputs by route, (n, A) float32 each.
         selection: the mapping and the threshold of each AU, and the confidence.
         params: the params that the model was trained with.
+        reference: the training videos, with which videos are compared; None for a model of an older version.
         chosen: the AUs to predict, in the model's order; empty: all that it knows. All are computed. See `only`.
     """
 
@@ -51,6 +56,7 @@ class BundleRecognizer:
     selection: "Selection"
     params: Params
     chosen: tuple[str, ...] = ()
+    reference: "Reference | None" = None
 
     @property
     def aus(self) -> tuple[str, ...]:
@@ -64,6 +70,7 @@ class BundleRecognizer:
         Raises:
             ArtifactError: a part is missing, corrupt or does not fit.
         """
+        from aupair.evaluation.reference import Reference
         from aupair.mapping.extractor import Extractor
         from aupair.mapping.model import Mapping
         from aupair.ranking.scores import Scorer
@@ -79,6 +86,7 @@ class BundleRecognizer:
             mapping=Mapping.load(files.mapping, extractor.deciding),
             selection=read_selection(folder / "selection.json"),
             params=params,
+            reference=Reference.from_json(store.read_json(folder / "selection.json")),
         )
 
     def only(self, aus: Collection[str] | None) -> Self:
@@ -132,6 +140,8 @@ class BundleRecognizer:
         time: list[float] = []
         status: list[str] = []
         quality: list[list[float]] = []
+        seen: list[tuple[int, np.ndarray]] = []
+        number = count()
 
         def faces() -> Iterator[tuple[np.ndarray, list[float]]]:
             for row in rows:
@@ -139,6 +149,8 @@ class BundleRecognizer:
                 status.append(row.status)
                 quality.append([getattr(row, name) for name in QUALITY_SIGNALS])
                 if row.image is not None:
+                    if self.reference is not None and next(number) % _APPEARANCE_EVERY == 0:
+                        seen.append((len(time) - 1, _describe_face(row, row.image)))
                     yield row.image, quality[-1]
 
         images, batch = faces(), self.params.extract_features.batch
@@ -151,7 +163,10 @@ class BundleRecognizer:
         if parts:
             y_hat[ok], sigma[ok], unguarded[ok] = (np.concatenate(part) for part in zip(*parts))
         signals = np.array(quality, np.float32).reshape(len(ok), len(QUALITY_SIGNALS))
-        return VideoScores(np.array(time, np.float64), status, y_hat, sigma, signals, unguarded)
+        appearance = np.full((len(ok), len(APPEARANCE) + 1), np.nan, np.float32)
+        for row, values in seen:
+            appearance[row] = values
+        return VideoScores(np.array(time, np.float64), status, y_hat, sigma, signals, unguarded, appearance)
 
     def smooth(self, clips: Sequence[VideoScores]) -> "list[RouteValues]":
         """Return the values of scored videos on each route."""
@@ -189,8 +204,22 @@ class BundleRecognizer:
                 decision[own] = self.selection.decide(raw[own])
                 confidence[own] = self.selection.confidence_of(raw[own], sigma[own])
         intensity = clamp_levels(raw) if self.params.target == "intensity" else None
-        predictions = VideoPredictions(self.selection.aus, scores, decision, raw, confidence, intensity, smoothed)
+        differing = self._compare_with_training(scores)
+        predictions = VideoPredictions(
+            self.selection.aus, scores, decision, raw, confidence, intensity, smoothed, differing
+        )
         return predictions.only(self.aus)
+
+    def _compare_with_training(self, scores: VideoScores) -> dict[str, float] | None:
+        """Return in which groups of signals a video differs from the training videos; None without a reference."""
+        if self.reference is None:
+            return None
+        from aupair.evaluation.reference import build_signals
+
+        unguarded = scores.sigma if scores.unguarded is None else scores.unguarded
+        return self.reference.differing(
+            build_signals(scores.y_hat, unguarded, scores.known_quality, scores.known_appearance)
+        )
 
     def _recompress(self, row: FaceRow) -> FaceRow:
         """Compress and decompress a face as JPEG, as training does, so that the networks see the same pixels."""
@@ -198,6 +227,12 @@ class BundleRecognizer:
             return row
         quality = self.params.preprocess_faces.quality
         return replace(row, image=store.decode_jpeg(store.encode_jpeg(row.image, quality)))
+
+
+def _describe_face(row: FaceRow, image: np.ndarray) -> np.ndarray:
+    """Return the appearance of a face and the logarithm of its size, (15,) float32."""
+    transform = np.full((2, 3), np.nan) if row.transform is None else row.transform
+    return describe_faces([image], transform[None])[0]
 
 
 def read_selection(path: Path) -> "Selection":

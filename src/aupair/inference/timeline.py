@@ -19,15 +19,19 @@ _ONE_COLUMN = 4
 """The largest number of AUs that are drawn one below the other."""
 
 
-def save_timeline(path: Path, result: VideoPredictions, title: str, limits: np.ndarray | None = None) -> None:
+def save_timeline(
+    path: Path, result: VideoPredictions, title: str, limits: np.ndarray | None = None, note: str = ""
+) -> None:
     """Write a PNG with a panel for each AU: y_hat with its sigma and its smoothed value, where it is active, and where it is abstained.
 
     Args:
         limits: decisions of a lower confidence are marked as abstained; see `VideoPredictions.abstained`.
+        note: a line below the title.
     """
     from aupair.report.timelines import draw_timeline
 
     title = f"{title}: {len(result.decision)} frames, {result.faces} with a face"
+    title = f"{title}\n{note}" if note else title
     columns = 1 if len(result.aus) <= _ONE_COLUMN else 2
     draw_timeline(_prediction_series(result, limits), title, columns=columns).save_png(path)
 

@@ -1,0 +1,86 @@
+"""summary.csv of `aupair predict`: the outcome of each video."""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from aupair import store
+from aupair.errors import ArtifactError
+
+SUMMARY = "summary"
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A row of summary.csv: the outcome of one video.
+
+    Attributes:
+        video: its path as given.
+        status: ok | no_face (in no frame) | empty | unreadable.
+        frames: how many were decoded.
+        faces: how many of them have a face.
+        message: why it is not ok, or that it is shorter than its header states.
+        output: the name of its table and its picture, without suffix; empty if there are none.
+        differs: the groups of signals in which it differs from the training videos, with the distance as a multiple of
+            the limit, such as `appearance x2.41`; the confidence is not calibrated there. Empty if it does not differ.
+    """
+
+    video: str
+    status: str
+    frames: int
+    faces: int
+    message: str = ""
+    output: str = ""
+    differs: str = ""
+
+
+def write_summary(path: Path, rows: Sequence[Summary]) -> None:
+    """Write the outcomes of videos as a table."""
+    with store.atomic(path) as temporary, open(temporary, "w", newline="") as file:
+        writer = csv.DictWriter(file, [field.name for field in fields(Summary)], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(asdict(row) for row in rows)
+
+
+def read_summary(path: Path) -> list[Summary]:
+    """Read a summary.csv.
+
+    Raises:
+        ArtifactError: the file is not a summary that predict wrote.
+    """
+    try:
+        with open(path, newline="") as file:
+            rows = list(csv.DictReader(file))
+        return [
+            Summary(
+                row["video"], row["status"], int(row["frames"]), int(row["faces"]), row["message"], row["output"],
+                row.get("differs", ""),  # an older version wrote no such column
+            )
+            for row in rows
+        ]  # fmt: skip
+    except (OSError, csv.Error, KeyError, TypeError, ValueError) as error:
+        expected = ",".join(field.name for field in fields(Summary))
+        raise ArtifactError("not a summary", where=path, got=error, expected=expected, todo="predict again") from error
+
+
+def describe_differences(rows: Sequence[Summary], training: str) -> str:
+    """Return a line on the videos that differ from the training videos; "" if none does.
+
+    Args:
+        training: what `describe_training` returns.
+    """
+    differing = [row for row in rows if row.differs]
+    if not differing:
+        return ""
+    groups = ", ".join(dict.fromkeys(part.rpartition(" ")[0] for row in differing for part in row.differs.split(", ")))
+    videos = f"{len(differing)} of {len(rows)} videos" if len(rows) > 1 else "the video"
+    verb = "differ" if len(differing) > 1 else "differs"
+    return f"{videos} {verb} from {training} ({groups}): the confidence is not calibrated there"
+
+
+def describe_training(synthetic: bool) -> str:
+    """Return what the model was trained on, in words."""
+    return (
+        "the synthetic faces that the model was trained on" if synthetic else "the videos that the model was trained on"
+    )
