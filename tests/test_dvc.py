@@ -69,7 +69,7 @@ def test_dvc_gives_the_bytes_that_the_same_stages_give_in_one_process(
 ) -> None:
     """Compare bytes: one machine, one environment, one thread count, whatever processes and caches are in between."""
     folder, _ = checkout
-    for name in ("labels", "faces", "pairs", "f", "h", "features", "mapping", "selection", "metrics"):
+    for name in ("labels", "data_docs", "faces", "pairs", "f", "h", "features", "mapping", "selection", "metrics"):
         for trial in TRIALS:
             place = ARTIFACTS[name].format(trial=trial)
             files = sorted(p for p in [folder / place, *(folder / place).rglob("*")] if p.is_file())

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from aupair import store
@@ -12,10 +13,12 @@ from aupair.aus import AFFWILD2
 from aupair.data.hashing import dvc_hash
 from aupair.data.layout import list_video_jobs
 from aupair.data.splits import SplitCounts
+from aupair.data.suites import validate_tables
 from aupair.data.warnings_ import _few_positives
 from aupair.errors import DataError
 from data.folders import run_check, write_movie, write_sheet
 from listener import Listener
+from services.chromium import chromium
 
 ROWS = 8
 SETS = {"a": "Train_Set", "b_left": "Train_Set", "b_right": "Train_Set", "c": "Train_Set", "d": "Validation_Set"}
@@ -69,9 +72,18 @@ def test_a_good_folder(data: Path) -> None:
     assert (fit["subjects"], fit["videos"], fit["frames"], fit["annotated"]) == (2, 3, 3 * ROWS, 2 * ROWS)
     assert fit["positives"]["AU4"] == values_of("a")[:, 2].sum() + values_of("b_left")[:, 2].sum()
     assert record["warnings"] == log.lines == [f"{ROWS} of {5 * ROWS} label rows are not annotated"]
-    pages = {path.name for path in (docs / "expectations").iterdir()}
-    assert pages == {f"{name}.html" for name in ("videos", "annotations", "intensities", "annotated", "positives")}
-    assert (docs / "index.html").exists()
+    page, names = (docs / "index.html").read_text(), ("videos", "annotations", "intensities", "annotated", "positives")
+    assert "All rules are kept." in page
+    assert "<b>check-data</b>" in page, "the name of the run"
+    for folder in ("expectations", "validations"):
+        assert {path.stem for path in (docs / folder).iterdir()} == set(names)
+    for name in names:
+        validation = store.read_json(docs / "validations" / f"{name}.json")
+        assert (validation["run_name"], validation["data_asset_name"]) == ("check-data", name)
+        assert validation["success"]
+        assert f'<section id="{name}">' in page
+        for rule in validation["results"]:
+            assert f'<th scope="row">{rule["description"]}</th><td><span class="right">' in page
     assert [(job.name, job.source.name, job.side) for job in list_video_jobs(data, labels)] == [
         ("a", "a.mp4", ""), ("b_left", "b.mp4", "left"), ("b_right", "b.mp4", "right"), ("c", "c.avi", ""), ("d", "d.mp4", ""),
     ]  # fmt: skip
@@ -176,12 +188,35 @@ def test_a_broken_rule_stops_after_the_data_docs(data: Path, name: str) -> None:
     assert "\n" not in str(caught.value)
     out = data.parent / "out"
     assert [path.name for path in out.iterdir()] == ["docs"], "no labels, no info, nothing temporary"
-    assert (out / "docs" / "index.html").exists()
+    page = (out / "docs" / "index.html").read_text()
+    assert '<span class="error">✗ 1 broken</span>' in page
+    assert "check-data stopped" in page
+    assert "http" not in page.replace("http-equiv", "")
 
 
-def test_running_again_replaces_all(data: Path) -> None:
-    labels, info, docs = run_check(data)
-    first = labels.read_bytes(), info.read_bytes()
-    assert run_check(data) == (labels, info, docs)
-    assert (labels.read_bytes(), info.read_bytes()) == first
-    assert len(list((docs / "validations" / "videos").rglob("*.html"))) == 1
+def test_running_again_replaces_all_by_equal_bytes(data: Path) -> None:
+    def content() -> dict[str, bytes]:
+        out = data.parent / "out"
+        return {str(path.relative_to(out)): path.read_bytes() for path in out.rglob("*") if path.is_file()}
+
+    paths = run_check(data)
+    first = content()
+    (data.parent / "out" / "docs" / "old.html").write_text("of an earlier run")
+    assert run_check(data) == paths
+    assert content() == first, "labels, info and Data Docs: no time, no random identifier"
+
+
+def test_words_of_the_data_are_escaped_and_the_page_needs_no_network(tmp_path: Path) -> None:
+    evil = "<script>alert(1)</script>"
+    table = pd.DataFrame({"file": [evil, "b.txt"], "line": [2, 3], "AU1": [7, 1], "AU2": [0, 1]})
+    (error,) = validate_tables({"annotations": table}, tmp_path / "docs")
+    assert str(error) == f"a label out of range: in {evil} line 2 column AU1, got 7, expected -1, 0 or 1"
+    index = tmp_path / "docs" / "index.html"
+    assert "<script" not in index.read_text()
+    assert "AU1 7, file &lt;script&gt;alert(1)&lt;/script&gt;, line 2" in index.read_text()
+    with chromium() as tab:
+        for width in (1280, 390):
+            tab.open(index, width)
+            assert tab.evaluate("document.documentElement.scrollWidth") <= width
+        assert tab.complaints == []
+        assert {address for address in tab.requests if not address.startswith("data:")} == {index.resolve().as_uri()}

@@ -1,4 +1,4 @@
-"""The rules that parsed data must obey, checked over whole tables by Great Expectations and shown as Data Docs (HTML).
+"""The rules that parsed data must obey, checked over whole tables by Great Expectations and shown in `data_docs`.
 
 This is the only module that imports great_expectations, and only inside functions, since the import takes seconds.
 """
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from aupair import store
 from aupair.aus import NOT_ANNOTATED
+from aupair.data.data_docs import RUN, Outcome, write_data_docs
 from aupair.errors import DataError
 
 if TYPE_CHECKING:
@@ -27,6 +28,15 @@ _INDEX = {
     "positives": ("au", "annotated", "splits"),
 }
 """The tables, in the order in which their errors are reported, and the columns that describe a row in an error."""
+
+_ABOUT = {
+    "videos": "a labelled video",
+    "annotations": "a line of an annotation file",
+    "intensities": "a line of an intensity file",
+    "annotated": "a folder of annotations",
+    "positives": "an AU",
+}
+"""What a row of each table is."""
 
 _CELL = {"what": "a label out of range", "where": "{file} line {line} column {column}", "got": "{value:g}"}
 _ERRORS: dict[str, dict[str, str]] = {
@@ -65,12 +75,14 @@ def validate_tables(tables: Mapping[str, "pd.DataFrame"], docs: Path, missing_vi
     """
     os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
     import great_expectations as gx
+    from great_expectations.core import RunIdentifier
     from great_expectations.data_context.types.base import ProgressBarsConfig
 
     context: Any = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = ProgressBarsConfig(globally=False, metric_calculations=False)
     source = context.data_sources.add_pandas("aupair")
     errors: list[DataError] = []
+    outcomes: list[Outcome] = []
     for name, index in _INDEX.items():
         if name not in tables:
             continue
@@ -85,10 +97,12 @@ def validate_tables(tables: Mapping[str, "pd.DataFrame"], docs: Path, missing_vi
                 "unexpected_index_column_names": list(index),
                 "partial_unexpected_count": _EXAMPLES,
             },
+            run_id=RunIdentifier(run_name=RUN),
         )
         errors += [_error(name, result, missing_videos) for result in outcome.results if not result.success]
+        outcomes.append(Outcome(name, _ABOUT[name], len(tables[name]), outcome.to_json_dict()))
     with store.atomic(docs) as folder:
-        _write_docs(context, folder)
+        write_data_docs(folder, outcomes)
     return errors
 
 
@@ -99,19 +113,25 @@ def _expectations(name: str, table: "pd.DataFrame", missing_videos: int) -> list
 
     aus, rows = [column for column in table.columns if column not in _INDEX[name]], len(table)
     if name == "annotations":
-        # not ExpectColumnDistinctValuesToBeInSet: the Data Docs of a failing one cannot be rendered
-        return [gxe.ExpectColumnValuesToBeInSet(column=au, value_set=[NOT_ANNOTATED, 0, 1]) for au in aus]
+        labels, text = [NOT_ANNOTATED, 0, 1], "{} is -1 (not annotated), 0 or 1"
+        return [gxe.ExpectColumnValuesToBeInSet(column=au, value_set=labels, description=text.format(au)) for au in aus]
     if name == "intensities":
+        levels, text = {"min_value": 0, "max_value": 5}, "{} is -1 (not annotated) or from 0 to 5"
         return [
             gxe.ExpectColumnValuesToBeBetween(
-                column=au, min_value=0, max_value=5, row_condition=Column(au) != NOT_ANNOTATED
+                column=au, **levels, row_condition=Column(au) != NOT_ANNOTATED, description=text.format(au)
             )
             for au in aus
         ]
     if name == "videos":
         present = max(rows - missing_videos, 0) / max(rows, 1) - 1e-9
-        return [gxe.ExpectColumnValuesToNotBeNull(column="file", mostly=max(present, 0))]
-    return [gxe.ExpectColumnValuesToBeBetween(column="annotated" if name == "annotated" else "fit", min_value=1)]
+        text = f"a labelled video has a readable file; at most {missing_videos} may lack one"
+        return [gxe.ExpectColumnValuesToNotBeNull(column="file", mostly=max(present, 0), description=text)]
+    column, text = {
+        "annotated": ("annotated", "at least one row of the folder is annotated"),
+        "positives": ("fit", "the AU is active in at least one annotated frame of fit"),
+    }[name]
+    return [gxe.ExpectColumnValuesToBeBetween(column=column, min_value=1, description=text)]
 
 
 def _error(name: str, result: Any, missing_videos: int) -> DataError:
@@ -121,19 +141,3 @@ def _error(name: str, result: Any, missing_videos: int) -> DataError:
     more = f" (and {others} more)" if others else ""
     fields = {**row, "column": column, "value": row[column], "more": more, "missing_videos": missing_videos}
     return DataError(**{key: text.format(**fields) for key, text in _ERRORS[name].items()})
-
-
-def _write_docs(context: Any, folder: Path) -> None:
-    """Render suites and results as HTML below `folder`."""
-    for site in list(context.list_data_docs_sites()):
-        context.delete_data_docs_site(site)
-    context.add_data_docs_site(
-        site_name="data_docs",
-        site_config={
-            "class_name": "SiteBuilder",
-            "show_how_to_buttons": False,
-            "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
-            "store_backend": {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(folder.resolve())},
-        },
-    )
-    context.build_data_docs()
