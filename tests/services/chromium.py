@@ -35,7 +35,6 @@ class Tab:
         self._reader, self._writer, self._rest, self._last = reader, writer, b"", 0
         self.complaints: list[str] = []
         self.requests: list[str] = []
-        self._loaded = False
         target = self._call("Target.createTarget", url="about:blank")["targetId"]
         self._session = self._call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
@@ -48,10 +47,10 @@ class Tab:
     def open(self, path: Path, width: int = 1280, height: int = 900) -> None:
         """Open a file and wait until it is loaded."""
         self.resize(width, height)
-        self._loaded = False
-        self.call("Page.navigate", url=path.resolve().as_uri())
-        while not self._loaded:
-            self._record(self._next())
+        self.call("Page.navigate", url=path.resolve().as_uri())  # answers when the new page has replaced the old one
+        self.evaluate(
+            "new Promise(done => document.readyState == 'complete' ? done() : addEventListener('load', () => done()))"
+        )
         self.evaluate("new Promise(done => requestAnimationFrame(() => setTimeout(done, 50)))")
 
     def resize(self, width: int, height: int = 900) -> None:
@@ -90,8 +89,6 @@ class Tab:
         """Record the request, the message or the error of an event."""
         event = message.get("params", {})
         match message.get("method"):
-            case "Page.loadEventFired":
-                self._loaded = True
             case "Network.requestWillBeSent":
                 self.requests.append(event["request"]["url"])
             case "Runtime.consoleAPICalled":

@@ -116,10 +116,13 @@ def _expectations(name: str, table: "pd.DataFrame", missing_videos: int) -> list
         labels, text = [NOT_ANNOTATED, 0, 1], "{} is -1 (not annotated), 0 or 1"
         return [gxe.ExpectColumnValuesToBeInSet(column=au, value_set=labels, description=text.format(au)) for au in aus]
     if name == "intensities":
-        levels, text = {"min_value": 0, "max_value": 5}, "{} is -1 (not annotated) or from 0 to 5"
         return [
             gxe.ExpectColumnValuesToBeBetween(
-                column=au, **levels, row_condition=Column(au) != NOT_ANNOTATED, description=text.format(au)
+                column=au,
+                min_value=0,
+                max_value=5,
+                row_condition=Column(au) != NOT_ANNOTATED,
+                description=f"{au} is -1 (not annotated) or from 0 to 5",
             )
             for au in aus
         ]
