@@ -14,43 +14,16 @@ from aupair.aus import AFFWILD2
 from aupair.errors import ArtifactError, AupairError, DataError, ParamsError
 from aupair.evaluation.confidence import Confidence
 from aupair.evaluation.reference import Reference
-from aupair.evaluation.selection import Selection
-from aupair.faces.decode import read_frames
 from aupair.inference import predict as module
+from aupair.inference import predictions
 from aupair.inference.predict import choose_abstain_share, find_videos, output_names, predict_videos
-from aupair.inference.predictions import VideoPredictions, VideoScores
-from aupair.inference.recognizer import BundleRecognizer
+from aupair.inference.predictions import VideoPredictions
 from aupair.inference.timeline import save_timeline
 from brightness import A
 from conftest import rows_of
 from listener import Listener
+from stand_in import StandIn
 from videos import write_grey_video
-
-
-class StandIn:
-    """Decides 1 in even frames and 0 in odd ones, with no face in every third; confidence rises with the frame."""
-
-    # of a confidence that is uniform for inactive decisions and half as high for active ones
-    quantiles = np.repeat(np.linspace(0, 1, 101)[:, None] * np.array([1.0, 0.5]), A).reshape(101, 2, A)
-    bounds = np.concatenate([np.linspace(0.3, 0.1, 51), np.full(50, 0.01)])
-    confidence = Confidence(np.zeros((A, 5)), quantiles, bounds, bounds)
-    selection = Selection(AFFWILD2, np.ones(A, bool), np.full(A, 0.5), confidence)
-
-    aus = AFFWILD2
-    limits = BundleRecognizer.limits
-    reference: Reference | None = None
-
-    def score_video(self, source: Path) -> VideoPredictions:
-        time = np.array([frame.time for frame in read_frames(source)])
-        index = np.arange(len(time))[:, None]
-        blind = np.repeat(index % 3 == 2, A, axis=1)
-        known = np.where(blind, np.nan, index / len(time)).astype(np.float32)
-        decision = np.where(blind, -1, 1 - index % 2).astype(np.int8)
-        status = ["no_face" if k % 3 == 2 else "ok" for k in range(len(time))]
-        return VideoPredictions(self.aus, VideoScores(time, status, known, known), decision, known, known)
-
-    def decide_video(self, scores: VideoPredictions, pool: None) -> VideoPredictions:
-        return scores
 
 
 def test_a_row_for_every_frame_and_empty_cells_without_a_face(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -268,15 +241,30 @@ def test_a_video_named_twice_is_read_once(tmp_path: Path) -> None:
 
 
 def test_a_table_that_cannot_be_finished_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(table: pd.DataFrame, path: Path, **options: object) -> None:
-        path.write_text("frame,time_s")
+    def fail(*_: object) -> list[str]:
         raise OSError("the disk is full")
 
     result = StandIn().score_video(write_grey_video(tmp_path / "in" / "clip.mp4", *range(6)))
-    monkeypatch.setattr(pd.DataFrame, "to_csv", fail)
+    monkeypatch.setattr(predictions, "_decision_cells", fail)
     with pytest.raises(OSError, match="the disk is full"):
         result.write_csv(tmp_path / "out.csv")
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+@pytest.mark.parametrize("limits", [None, np.full((2, A), 0.3)])
+@pytest.mark.parametrize("differing", [None, {}, {"face size": 2.0}])
+def test_the_file_is_that_of_pandas_whatever_the_rows_written_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limits: np.ndarray | None, differing: dict[str, float] | None
+) -> None:
+    result = StandIn().score_video(write_grey_video(tmp_path / "clip.mp4", *range(10)))
+    result = replace(result, differing=differing, raw=-result.raw * 1e-7)
+    table = result.to_table(limits)
+    table["time_s"] = [f"{time:.6f}" for time in result.scores.time]
+    text = table.to_csv(index=False, float_format="%.5f", lineterminator="\n")
+    for rows in (1, 4, 4096):
+        monkeypatch.setattr(predictions, "_ROWS", rows)
+        result.write_csv(tmp_path / "out.csv", limits)
+        assert (tmp_path / "out.csv").read_text() == text
 
 
 def test_the_table_has_the_columns_and_values_of_the_file(tmp_path: Path) -> None:

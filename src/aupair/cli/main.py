@@ -218,10 +218,14 @@ def predict(
             help="A table video,subject: the clips of a person share a neutral face (extract_features.neutral: person).",
         ),
     ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the results in --out of another model or of other settings.")
+    ] = False,
 ) -> None:
     """Recognise Action Units in videos: a CSV with a row for every frame, with uncertainty and confidence."""
     from aupair.api import Recognizer
     from aupair.console import ConsoleLog
+    from aupair.inference.output import claim_output, describe_settings
     from aupair.inference.predict import choose_abstain_share, find_videos, predict_videos
     from aupair.params import project_model_name
 
@@ -230,7 +234,8 @@ def predict(
     model = model or f"models:/{project_model_name()}@champion"
     recognizer, log = Recognizer.load(model, device, names), ConsoleLog()
     share = choose_abstain_share(recognizer, abstain, coverage, risk, log)
-    predict_videos(videos, recognizer, out, share, log, subjects)
+    settings = describe_settings(model, recognizer.sha256, recognizer.aus, share, subjects)
+    predict_videos(videos, recognizer, out, share, log, subjects, claim_output(out, settings, overwrite))
 
 
 @app.command(

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.special import expit
 
 from aupair.aus import stored_aus
 from aupair.errors import ArtifactError, ParamsError
@@ -47,7 +46,7 @@ class Confidence:
             sigma: (n, A) float.
             thresholds: (A,) float, or (n, A).
         """
-        return expit(np.einsum("nak,ak->na", regression_terms(raw, sigma, thresholds), self.coefficients))
+        return _logistic(np.einsum("nak,ak->na", regression_terms(raw, sigma, thresholds), self.coefficients))
 
     def limits(self, share: float) -> np.ndarray:
         """Return the confidences below which a share of the decisions is left out: (2, A), of inactive and active ones.
@@ -121,6 +120,12 @@ class Confidence:
         quantiles = np.array([[tree[au]["confidence_quantiles"][side] for side in SIDES] for au in aus]).T
         risks, bounds = (np.array(tree[key]) for key in ("confidence_risks", "confidence_risk_bounds"))
         return cls(coefficients, quantiles, risks, bounds)
+
+
+def _logistic(x: np.ndarray) -> np.ndarray:
+    """Return 1 / (1 + exp(-x)) without overflow: in numpy, since predict needs nothing else of scipy, which imports slowly."""
+    small = np.exp(-np.abs(x))
+    return np.where(x >= 0, 1.0, small) / (1 + small)
 
 
 def regression_terms(raw: np.ndarray, sigma: np.ndarray, thresholds: np.ndarray) -> np.ndarray:

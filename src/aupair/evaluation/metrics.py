@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
-from scipy.stats import rankdata
 
 from aupair.data.levels import TOP
 
@@ -238,6 +237,8 @@ def spearman(x: np.ndarray, y: np.ndarray) -> float:
     """Return the rank correlation of two (n,) arrays, ties at their mean rank; NaN where one is constant or n < 2."""
     if len(x) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return float("nan")
+    from scipy.stats import rankdata  # here, since it takes a second to import, and predict reads this module
+
     return float(np.corrcoef(rankdata(x), rankdata(y))[0, 1])
 
 

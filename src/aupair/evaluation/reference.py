@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.special import stdtrit
 
 from aupair import store
 from aupair.aus import SPLITS
@@ -167,5 +166,7 @@ def _prediction_limit(distances: np.ndarray, level: float) -> float:
     logs = np.log(distances[np.isfinite(distances)])
     if len(logs) < _VIDEOS:
         return np.inf
+    from scipy.special import stdtrit
+
     t = stdtrit(len(logs) - 1, 1 - level)
     return float(np.exp(logs.mean() + t * logs.std(ddof=1) * np.sqrt(1 + 1 / len(logs))))

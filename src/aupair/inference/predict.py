@@ -15,6 +15,7 @@ from aupair.data.crops import FOLDER, find_crops, is_crops
 from aupair.data.layout import read_subjects
 from aupair.errors import DataError, ParamsError
 from aupair.faces.decode import VideoError, describe_missing_frames
+from aupair.inference.output import find_finished
 from aupair.inference.predictions import VideoPredictions, VideoScores
 from aupair.inference.recognizer import BundleRecognizer
 from aupair.inference.summary import SUMMARY, Summary, describe_differences, describe_training, write_summary
@@ -32,6 +33,7 @@ def predict_videos(
     abstain: float | None = None,
     log: Log = SILENT,
     subjects: Path | None = None,
+    earlier: Sequence[Summary] = (),
 ) -> list[Summary]:
     """Write `<name>.csv` and `<name>.png` for each video, and summary.csv.
 
@@ -40,6 +42,10 @@ def predict_videos(
         abstain: the share of decisions to write as `abstain`, see `choose_abstain_share`.
         subjects: a table `video,subject`, video being the name without suffix: the clips of a person are decided
             together, for a model of `neutral: person`. A video that is not in it is a person of its own.
+        earlier: the rows of summary.csv that `claim_output` returns: finished videos are not predicted again.
+
+    Returns:
+        The rows of the videos, those of earlier runs included.
 
     Raises:
         DataError: none of the videos could be read, or `subjects` lists none of them.
@@ -53,7 +59,20 @@ def predict_videos(
         )
     persons = None if subjects is None else _read_persons(subjects, videos)
     store.check_writable(out / f"{SUMMARY}.csv")
-    rows = write_predictions(list(zip(videos, output_names(videos))), recognizer, out, abstain, log, persons)
+    named = list(zip(videos, output_names(videos)))
+    finished, others = find_finished(named, out, earlier)
+    if persons is not None:  # the clips of a person are decided together
+        unfinished = {person for k, person in enumerate(persons) if k not in finished}
+        finished = {k for k in finished if persons[k] not in unfinished}
+    if finished:
+        log.line(f"{len(finished)} of {len(videos)} videos are finished already; --overwrite predicts them again")
+    done = {videos[k].resolve() for k in finished}
+    others += [row for row in earlier if Path(row.video).resolve() in done]
+    pending = [k for k in range(len(videos)) if k not in finished]
+    rows = write_predictions(
+        [named[k] for k in pending], recognizer, out, abstain, log,
+        None if persons is None else [persons[k] for k in pending], others,
+    )  # fmt: skip
     if not any(row.frames for row in rows):
         raise DataError("no video could be read", where=out / f"{SUMMARY}.csv", todo="its column message says why")
     return rows
@@ -107,11 +126,13 @@ def write_predictions(
     abstain: float | None,
     log: Log = SILENT,
     persons: Sequence[str | int] | None = None,
+    others: Sequence[Summary] = (),
 ) -> list[Summary]:
     """Write `<name>.csv` and `<name>.png` for each video and name, and summary.csv with a row even for one that fails.
 
     Args:
         persons: the person of each video; None: each video is of another person.
+        others: rows of other videos, which summary.csv has first.
     """
     limits = None if abstain is None else recognizer.limits(abstain)
     training = describe_training(recognizer.reference is not None and recognizer.reference.synthetic)
@@ -135,10 +156,11 @@ def write_predictions(
             rows[k] = row
             message = f": {row.message}" if row.message else ""
             log.line(f"{row.video}: {row.status}, {row.frames} frames, {row.faces} faces{message}")
-            write_summary(out / f"{SUMMARY}.csv", [rows[k] for k in sorted(rows)])
-    if differences := describe_differences([rows[k] for k in sorted(rows)], training):
+            write_summary(out / f"{SUMMARY}.csv", [*others, *(rows[k] for k in sorted(rows))])
+    all_rows = [*others, *(rows[k] for k in sorted(rows))]
+    if differences := describe_differences(all_rows, training):
         log.line(differences)
-    return [rows[k] for k in sorted(rows)]
+    return all_rows
 
 
 def _score(recognizer: BundleRecognizer, video: Path) -> VideoScores | Summary:

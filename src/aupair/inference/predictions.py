@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,10 @@ NO_DECISION = -1
 
 ABSTAIN = "abstain"
 """The text in a table instead of a decision with too low confidence."""
+
+
+_ROWS = 4096
+"""The number of rows of a table that are written at once."""
 
 
 @dataclass(frozen=True)
@@ -151,8 +156,30 @@ class VideoPredictions:
         return pd.DataFrame(columns)
 
     def write_csv(self, path: Path, limits: np.ndarray | None = None) -> None:
-        """Write the table of `to_table` as CSV: five decimals, six for the time, and empty cells for missing values."""
-        table = self.to_table(limits)
-        table["time_s"] = [f"{time:.6f}" for time in self.scores.time]
-        with store.atomic(path) as temporary:
-            table.to_csv(temporary, index=False, float_format="%.5f", lineterminator="\n")
+        """Write the table of `to_table` as CSV: five decimals, six for the time, and empty cells for missing values.
+
+        It is written without pandas, which takes a third of a second to import, some rows at a time.
+        """
+        columns, abstained = self.columns(), self.abstained(limits)
+        calibrated = [] if self.differing is None else ["calibrated"]
+        with store.atomic(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
+            file.write(",".join(["frame", "time_s", "status", *calibrated, *columns]) + "\n")
+            for start in range(0, len(self.decision), _ROWS):
+                rows = slice(start, start + _ROWS)
+                times, status = self.scores.time[rows].tolist(), self.scores.status[rows]
+                cells = [map(str, range(start, start + len(times))), (f"{time:.6f}" for time in times), status]
+                cells += [[str(int(not self.differing))] * len(times) for _ in calibrated]
+                for name, values in columns.items():
+                    if name in self.aus:
+                        marks = abstained[rows, self.aus.index(name)].tolist()
+                        cells.append(_decision_cells(values[rows].tolist(), marks))
+                    else:
+                        cells.append(["" if isnan(value) else f"{value:.5f}" for value in values[rows].tolist()])
+                file.writelines(",".join(row) + "\n" for row in zip(*cells))
+
+
+def _decision_cells(decisions: list[int], abstained: list[bool]) -> list[str]:
+    """Return the cells of an AU's decisions."""
+    return [
+        ABSTAIN if mark else "" if value == NO_DECISION else str(value) for value, mark in zip(decisions, abstained)
+    ]

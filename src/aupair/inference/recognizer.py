@@ -47,6 +47,7 @@ class BundleRecognizer:
         selection: the mapping and the threshold of each AU, and the confidence.
         params: the params that the model was trained with.
         reference: the training videos, with which videos are compared; None for a model of an older version.
+        sha256: that of selection.json, which differs from training to training.
         chosen: the AUs to predict, in the model's order; empty: all that it knows. All are computed. See `only`.
     """
 
@@ -57,6 +58,7 @@ class BundleRecognizer:
     params: Params
     chosen: tuple[str, ...] = ()
     reference: "Reference | None" = None
+    sha256: str = ""
 
     @property
     def aus(self) -> tuple[str, ...]:
@@ -87,6 +89,7 @@ class BundleRecognizer:
             selection=read_selection(folder / "selection.json"),
             params=params,
             reference=Reference.from_json(store.read_json(folder / "selection.json")),
+            sha256=store.sha256(folder / "selection.json"),
         )
 
     def only(self, aus: Collection[str] | None) -> Self:
@@ -163,9 +166,11 @@ class BundleRecognizer:
         if parts:
             y_hat[ok], sigma[ok], unguarded[ok] = (np.concatenate(part) for part in zip(*parts))
         signals = np.array(quality, np.float32).reshape(len(ok), len(QUALITY_SIGNALS))
-        appearance = np.full((len(ok), len(APPEARANCE) + 1), np.nan, np.float32)
-        for row, values in seen:
-            appearance[row] = values
+        appearance = None
+        if self.reference is not None:
+            appearance = np.full((len(ok), len(APPEARANCE) + 1), np.nan, np.float32)
+            for row, values in seen:
+                appearance[row] = values
         return VideoScores(np.array(time, np.float64), status, y_hat, sigma, signals, unguarded, appearance)
 
     def smooth(self, clips: Sequence[VideoScores]) -> "list[RouteValues]":

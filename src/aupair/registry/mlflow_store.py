@@ -161,17 +161,24 @@ def mlflow_errors(where: str) -> Iterator[None]:
     Raises:
         RegistryError: the first line of the original message.
     """
+    try:
+        yield
+    except Exception as error:
+        if not isinstance(error, _store_exceptions()):
+            raise
+        first = str(error).strip().splitlines()[0][:300]
+        raise RegistryError(f"MLflow at {scrub(tracking_uri())} failed", where=where, got=first) from error
+
+
+def _store_exceptions() -> tuple[type[Exception], ...]:
+    """Return the exceptions of MLflow, its database and its transport: imported here, since boto3 takes a third of a second."""
     from boto3.exceptions import Boto3Error
     from botocore.exceptions import BotoCoreError, ClientError
     from mlflow import MlflowException
     from requests import RequestException
     from sqlalchemy.exc import SQLAlchemyError
 
-    try:
-        yield
-    except (MlflowException, RequestException, SQLAlchemyError, Boto3Error, BotoCoreError, ClientError) as error:
-        first = str(error).strip().splitlines()[0][:300]
-        raise RegistryError(f"MLflow at {scrub(tracking_uri())} failed", where=where, got=first) from error
+    return MlflowException, RequestException, SQLAlchemyError, Boto3Error, BotoCoreError, ClientError
 
 
 def _set_defaults() -> None:

@@ -6,6 +6,7 @@ The same drawing shows videos of validation in the report and each video that `a
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import matplotlib as mpl
 import numpy as np
@@ -17,10 +18,12 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from aupair.aus import NOT_ANNOTATED, label_au
-from aupair.data.frames import Frames
-from aupair.evaluation.evaluate import Evaluation
 from aupair.evaluation.selection import uses_uncertainty
 from aupair.report.figures import BLUE, GREEN, INK, ORANGE, PURPLE, RED, STYLE, Drawing
+
+if TYPE_CHECKING:
+    from aupair.data.frames import Frames
+    from aupair.evaluation.evaluate import Evaluation
 
 SECONDS = 20.0
 """The length of the longest stretch of a video that the report shows, seconds."""
@@ -223,7 +226,7 @@ def _step(time: np.ndarray) -> float:
     return float(np.median(np.diff(time))) if len(time) > 1 else 0.04
 
 
-def videos_to_show(frames: Frames, count: int = 2, split: str = "validation") -> list[int]:
+def videos_to_show(frames: "Frames", count: int = 2, split: str = "validation") -> list[int]:
     """Return the videos of a split with the most AUs that come and go, then with the most active cells.
 
     They show different people as long as there are others.
@@ -251,7 +254,7 @@ def label_changes(labels: np.ndarray) -> np.ndarray:
     return (active[1:] != active[:-1]) & labelled[1:] & labelled[:-1]
 
 
-def stretch(frames: Frames, rows: slice) -> slice:
+def stretch(frames: "Frames", rows: slice) -> slice:
     """Return the stretch of SECONDS in which most labels of a video change, or all rows of a shorter video."""
     time = frames.time[rows]
     if not len(time) or time[-1] - time[0] <= SECONDS:
@@ -262,7 +265,7 @@ def stretch(frames: Frames, rows: slice) -> slice:
     return slice(rows.start + start, rows.start + int(ends[start]) + 1)
 
 
-def validation_series(evaluation: Evaluation, frames: Frames, rows: slice) -> Series:
+def validation_series(evaluation: "Evaluation", frames: "Frames", rows: slice) -> Series:
     """Return the series of a stretch of a validation video, with marks for truth, decisions, errors and low confidence."""
     usable = frames.usable & frames.of_split("validation")
     known = evaluation.confidence[usable]

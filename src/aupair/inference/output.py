@@ -1,0 +1,91 @@
+"""The folder that `aupair predict` writes to: predict.json has the model and the settings of its results.
+
+A run with the same model and settings continues there: finished videos are not predicted again. One with others is refused.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from aupair import store
+from aupair.errors import ArtifactError
+from aupair.inference.summary import SUMMARY, Summary, read_summary
+
+SETTINGS = "predict.json"
+
+
+def describe_settings(
+    model: str, sha256: str, aus: Sequence[str], abstain: float | None, subjects: Path | None
+) -> dict[str, Any]:
+    """Return the settings on which the results of a video depend, besides the video.
+
+    Args:
+        model: its name as given.
+        sha256: the SHA-256 that identifies the model.
+    """
+    people = None if subjects is None or not subjects.is_file() else store.sha256(subjects)
+    return {"model": model, "model_sha256": sha256, "aus": ",".join(aus), "abstain": abstain, "subjects": people}
+
+
+def claim_output(out: Path, settings: Mapping[str, Any], overwrite: bool = False) -> list[Summary]:
+    """Write the settings to a folder, and return the rows of summary.csv of earlier runs with the same settings.
+
+    Args:
+        overwrite: replace the results of other settings; nothing is continued then.
+
+    Raises:
+        ArtifactError: the folder has results of another model or of other settings.
+        AupairError: the folder cannot be written.
+    """
+    summary, path = out / f"{SUMMARY}.csv", out / SETTINGS
+    store.check_writable(path)
+    earlier: list[Summary] = []
+    if summary.is_file() and not overwrite:
+        known = store.read_json(path) if path.is_file() else {}
+        differing = [key for key in settings if key != "model" and known.get(key) != settings[key]]
+        if not known or differing:
+            got = _describe(known, differing) if known else f"no {SETTINGS}"
+            expected = _describe(settings, differing) if known else ""
+            todo = "name another folder for --out, or replace them by --overwrite"
+            raise ArtifactError("other results are in the folder", where=out, got=got, expected=expected, todo=todo)
+        earlier = read_summary(summary)
+    store.write_json(path, settings)
+    return earlier
+
+
+def _describe(settings: Mapping[str, Any], keys: Sequence[str]) -> str:
+    """Return some of the settings as text."""
+    values = {key: settings.get(key) for key in keys}
+    if "model_sha256" in values:
+        values = {"model": f"{settings.get('model')} ({str(values.pop('model_sha256'))[:8]})"} | values
+    return ", ".join(f"{key} {value}" for key, value in values.items())
+
+
+def find_finished(
+    videos: Sequence[tuple[Path, str]], out: Path, earlier: Sequence[Summary]
+) -> tuple[set[int], list[Summary]]:
+    """Return which videos are finished, by their index, and the rows of other videos.
+
+    A video is finished if it has a row, a table and a picture, and has not been changed since.
+
+    Args:
+        videos: each with the name of its output.
+        earlier: the rows of earlier runs.
+
+    Raises:
+        ArtifactError: the output of one of the videos would replace that of another video.
+    """
+    rows = {Path(row.video).resolve(): row for row in earlier}
+    owners = {row.output.lower(): video for video, row in rows.items() if row.output}
+    finished = set()
+    for k, (video, name) in enumerate(videos):
+        owner = owners.get(name.lower())
+        if owner not in (None, video.resolve()):
+            todo = "name another folder for --out, or replace them by --overwrite"
+            raise ArtifactError("the results of another video", where=out / f"{name}.csv", got=owner, todo=todo)
+        files = [out / f"{name}.csv", out / f"{name}.png"]
+        complete = owner is not None and video.exists() and all(file.is_file() for file in files)
+        if complete and video.stat().st_mtime <= min(file.stat().st_mtime for file in files):
+            finished.add(k)
+    given = {video.resolve() for video, _ in videos}
+    return finished, [row for video, row in rows.items() if video not in given]

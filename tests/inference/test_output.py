@@ -1,0 +1,91 @@
+"""The folder of predictions: results of the same model and settings are continued, others are not replaced in silence."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aupair import Recognizer
+from conftest import contents, rows_of
+from stand_in import StandIn
+from videos import write_grey_video
+
+
+class Model(StandIn):
+    """A model that remembers the videos that it scored."""
+
+    def __init__(self, sha256: str = "a") -> None:
+        self.sha256, self.scored = sha256, list[str]()
+
+    def score_video(self, source: Path) -> Any:
+        self.scored.append(source.stem)
+        return super().score_video(source)
+
+
+@pytest.fixture
+def predict(tmp_path: Path, aupair: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Call the command with a model, on videos of the folder `in`; results are in `out`."""
+    for k, name in enumerate("abc"):
+        path = write_grey_video(tmp_path / "in" / f"{name}.avi", *range(6))
+        os.utime(path, (k, k))
+
+    def call(model: Model, *arguments: object) -> Any:
+        monkeypatch.setattr(Recognizer, "load", lambda *_: model)
+        videos = [tmp_path / "in" / word if str(word).endswith(".avi") else word for word in arguments]
+        return aupair("predict", *videos, "--out", tmp_path / "out", "--model", "models:/aupair/1")
+
+    return call
+
+
+def test_the_same_settings_continue_and_add(tmp_path: Path, predict: Callable[..., Any]) -> None:
+    first, second, third = Model(), Model(), Model()
+    assert predict(first, "a.avi", "b.avi").code == 0
+    os.utime(tmp_path / "in" / "b.avi")  # changed since
+    (tmp_path / "out" / "a.png").touch()
+    outcome = predict(second, "b.avi", "c.avi", "a.avi")
+    assert outcome.code == 0
+    assert second.scored == ["b", "c"]
+    assert "1 of 3 videos are finished already; --overwrite predicts them again" in outcome.out + outcome.err
+    rows = rows_of(tmp_path / "out" / "summary.csv")
+    assert sorted(Path(row["video"]).name for row in rows) == ["a.avi", "b.avi", "c.avi"]
+    before = contents(tmp_path / "out")
+    assert predict(third, "a.avi").code == 0
+    assert third.scored == []
+    assert contents(tmp_path / "out").keys() == before.keys(), "the rows and files of other videos stay"
+    assert len(rows_of(tmp_path / "out" / "summary.csv")) == 3
+
+
+@pytest.mark.parametrize(
+    ("model", "more", "message"),
+    [
+        (Model("b"), (), "got model models:/aupair/1 (a), expected model models:/aupair/1 (b)"),
+        (Model(), ("--abstain", ".2"), "got abstain None, expected abstain 0.2"),
+    ],
+)
+def test_other_results_are_not_replaced_in_silence(
+    tmp_path: Path, predict: Callable[..., Any], model: Model, more: tuple[str, ...], message: str
+) -> None:
+    assert predict(Model(), "a.avi").code == 0
+    before = contents(tmp_path / "out")
+    outcome = predict(model, "a.avi", *more)
+    assert outcome.code != 0
+    assert outcome.line.startswith(f"other results are in the folder: in {tmp_path / 'out'}, {message}")
+    assert outcome.line.endswith("name another folder for --out, or replace them by --overwrite")
+    assert contents(tmp_path / "out") == before
+    assert predict(model, "a.avi", *more, "--overwrite").code == 0
+    assert model.scored[-1:] == ["a"]
+
+
+def test_results_of_an_older_version_and_of_another_video_of_that_name_stay(
+    tmp_path: Path, predict: Callable[..., Any]
+) -> None:
+    assert predict(Model(), "a.avi").code == 0
+    write_grey_video(tmp_path / "other" / "a.avi", *range(3))
+    line = predict(Model(), tmp_path / "other").line
+    assert line.startswith(
+        f"the results of another video: in {tmp_path / 'out' / 'a.csv'}, got {tmp_path / 'in' / 'a.avi'}"
+    )
+    (tmp_path / "out" / "predict.json").unlink()
+    assert "got no predict.json" in predict(Model(), "a.avi").line
