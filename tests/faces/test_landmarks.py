@@ -58,8 +58,13 @@ def test_interocular_is_the_distance_of_the_eyes_centres() -> None:
     assert interocular(points) == 50
 
 
-def test_a_missing_model_gives_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_or_another_model_gives_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(landmarks, "package_folder", lambda *_: tmp_path)
-    with pytest.raises(ArtifactError, match=r"no landmark model: in .*; pip install") as caught:
+    with pytest.raises(ArtifactError, match=r"a network of a package is missing: in .*; pip install") as caught:
         load_predictor()
     assert "\n" not in str(caught.value)
+    path = tmp_path / "models" / "shape_predictor_68_face_landmarks.dat"
+    path.parent.mkdir()
+    path.write_bytes(b"another model")
+    with pytest.raises(ArtifactError, match=r"is not the one that was tested: in .*\.dat, got SHA-256 .*, expected fbdc2c"):
+        load_predictor()

