@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export MLFLOW_DISABLE_TELEMETRY := true
 export GX_ANALYTICS_ENABLED := false
 
-.PHONY: demo test check bench proving-ground image test-containers lock clean
+.PHONY: demo test check bench proving-ground image base-digest audit sbom sign verify test-containers lock clean
 
 demo: $(ENV)
 	dvc pull -q -r demo data.dvc
@@ -48,6 +48,31 @@ image:
 		--build-arg GIT_SHA=$(call REVISION) --build-arg GIT_DATE=$$(git log -1 --format=%cs 2>/dev/null) $(BUILD_FLAGS) .; \
 	$$engine image prune -f --filter label=org.opencontainers.image.title=aupair >/dev/null; \
 	echo "built in $$SECONDS s"; echo $$image
+
+# The digest of BASE as it is today: `make image BASE=NAME@sha256:...` then builds from that image and no other.
+base-digest: BASE ?= python:3.11-slim-bookworm
+base-digest:
+	@set -e; engine=$(ENGINE); [ -n "$$engine" ] || { echo "aupair: no container engine answers" >&2; exit 1; }; \
+	$$engine pull -q $(BASE) >/dev/null; $$engine image inspect --format '{{index .RepoDigests 0}}' $(BASE)
+
+# Supply chain (docs/supply_chain.md). The tools run in environments of their own, which uv makes; they are not in the lock.
+# Exit codes of the audit: 1 a vulnerability is known, 3 there is no data; OSV=all.zip: from a downloaded export, offline.
+audit: sbom
+	python .ci/audit.py requirements.lock $(if $(OSV),--osv $(OSV))
+
+# The packages of the lock, or with IMAGE=NAME:TAG those that are installed in an image, as CycloneDX.
+CYCLONEDX := uv tool run -q --from cyclonedx-bom==7.5.0 cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible
+sbom: $(ENV)
+	@set -e; $(if $(IMAGE),$(ENGINE) run --rm $(IMAGE) python -m pip freeze --all --exclude aupair,cat requirements.lock) > .venv/.packages; \
+	$(CYCLONEDX) -o sbom.json .venv/.packages; echo sbom.json
+
+# OpenSSF's signature of a bundle with a key of yours, beside the bundle: make sign BUNDLE=work/bundle KEY=key.pem
+BUNDLE ?= work/bundle
+SIGN := uv tool run -q --from model-signing==1.1.1 --with pyopenssl model_signing
+sign: $(ENV)
+	$(SIGN) sign key $(BUNDLE) --private_key $(KEY) --signature $(BUNDLE).sig
+verify: $(ENV)
+	$(SIGN) verify key $(BUNDLE) --public_key $(KEY) --signature $(BUNDLE).sig
 
 # The image and an MLflow server at work. Needs an engine, or root on Debian, which gets podman and PostgreSQL.
 test-containers: export IMAGE ?= localhost/aupair:test

@@ -66,5 +66,7 @@ def test_a_missing_or_another_model_gives_one_line(tmp_path: Path, monkeypatch: 
     path = tmp_path / "models" / "shape_predictor_68_face_landmarks.dat"
     path.parent.mkdir()
     path.write_bytes(b"another model")
-    with pytest.raises(ArtifactError, match=r"is not the one that was tested: in .*\.dat, got SHA-256 .*, expected fbdc2c"):
+    with pytest.raises(
+        ArtifactError, match=r"is not the one that was tested: in .*\.dat, got SHA-256 .*, expected fbdc2c"
+    ):
         load_predictor()
