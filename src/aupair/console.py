@@ -8,6 +8,7 @@ from typing import TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from aupair.log import Log
 
@@ -64,7 +65,7 @@ def show_table(title: str, header: Iterable[str], rows: Iterable[Iterable[object
     """Print a table, and a note below it, on standard output."""
     table = Table(*header, title=title, title_justify="left", caption=note or None, caption_justify="left")
     for row in rows:
-        table.add_row(*map(str, row))
+        table.add_row(*(Text(str(cell)) for cell in row))  # a user's text may look like markup
     _stdout().print(table)
 
 

@@ -10,6 +10,9 @@ app = typer.Typer(no_args_is_help=True, help="List, promote and roll back the ve
 _MAPPINGS = {"P1": "P1: the mapping with uncertainty", "P2": "P2: the mapping without uncertainty"}
 """The values of the tags `selection.<AU>`; P1 and P2 are also rows of the score table, with another meaning."""
 
+_MEAN_F1 = {"select": "f1.p2", "validation": "validation.f1.p2"}
+"""The tags with the mean F1 of a version on each split."""
+
 Name = Annotated[
     str, typer.Option(help="The name of the registered model; default: register_model.name in params.yaml.")
 ]
@@ -17,42 +20,45 @@ Name = Annotated[
 
 @app.command("list", epilog="Example: `aupair registry list`")
 def _list(name: Name = "") -> None:
-    """List the versions with their aliases and scores."""
+    """List the versions: aliases, date, author, run, scores, and the AUs that are decided with uncertainty."""
     from aupair.console import show_table
     from aupair.params import project_model_name
+    from aupair.registry.comparison import author
     from aupair.registry.versions import list_versions
 
     name = name or project_model_name()
     scores = {
-        "score P1 (select)": "score.p1",
-        "score P2 (select)": "score.p2",
-        "score P2 (validation)": "validation.score.p2",
+        "mean F1 (select)": "f1.p2",
+        "mean F1 (validation)": "validation.f1.p2",
+        "score (select)": "score.p2",
+        "score (validation)": "validation.score.p2",
     }
-    versions = list_versions(name)
-    if any("score.p2" not in version.tags for version in versions):  # undefined: no frame has all labels
-        scores["mean F1 P2 (select)"] = "f1.p2"
     show_table(
         name,
-        ("version", "aliases", *scores, "AUs", "with uncertainty", "data"),
+        ("version", "aliases", "registered (UTC)", "author", "run", *scores, "AUs", "with uncertainty", "data"),
         (
             (
                 version.number,
                 ", ".join(version.aliases),
+                f"{version.created:%Y-%m-%d %H:%M}",
+                author(version),
+                version.run_id[:8],
                 *(f"{float(version.tags[tag]):.3f}" if tag in version.tags else "" for tag in scores.values()),
                 len(version.aus),
                 " ".join(au for au in version.aus if version.tags.get(f"selection.{au}") == "P1"),
-                version.tags.get("data.md5", ""),
+                version.tags.get("data.md5", "")[:8],
             )
-            for version in versions
+            for version in list_versions(name)
         ),
     )
 
 
 @app.command("show", epilog="Example: `aupair registry show 3`")
 def _show(version: Annotated[int, typer.Argument(help="The version's number.")], name: Name = "") -> None:
-    """Show a version's tags: the mapping that each AU uses, scores, data."""
+    """Show a version: date, author, run, and its tags: the mapping that each AU uses, scores, data."""
     from aupair.console import show_table
     from aupair.params import project_model_name
+    from aupair.registry.comparison import author
     from aupair.registry.versions import get_version
 
     name = name or project_model_name()
@@ -60,20 +66,70 @@ def _show(version: Annotated[int, typer.Argument(help="The version's number.")],
     aliases = f" ({', '.join(record.aliases)})" if record.aliases else ""
     tags = sorted(record.tags.items(), key=_natural_key)
     rows = [(tag, _MAPPINGS.get(value, value) if tag.startswith("selection.") else value) for tag, value in tags]
-    show_table(f"{name} version {record.number}{aliases}", ("tag", "value"), rows)
+    facts = [
+        ("registered", f"{record.created:%Y-%m-%d %H:%M} UTC"),
+        ("author", author(record)),
+        ("run", record.run_id),
+        *((f"mean F1 ({split})", record.tags.get(tag, "")) for split, tag in _MEAN_F1.items()),
+    ]
+    show_table(f"{name} version {record.number}{aliases}", ("tag", "value"), facts + rows)
 
 
-def _natural_key(tag: tuple[str, str]) -> list[str | int]:
+@app.command(epilog="Example: `aupair registry history`")
+def history(name: Name = "") -> None:
+    """List the changes of the champion: when, who, why, and on what evidence."""
+    from aupair.console import show_table
+    from aupair.params import project_model_name
+    from aupair.registry.comparison import list_changes
+
+    name = name or project_model_name()
+    show_table(
+        name,
+        ("when (UTC)", "change", "instead of", "by", "why", "evidence", "state"),
+        (
+            (
+                move.at,
+                f"{move.verb} {move.version}",
+                move.champion or "",
+                move.by,
+                move.reason + (f" (forced; the gate refused: {move.refusals})" if move.refusals else ""),
+                move.evidence,
+                {"done": "", "overtaken": "overtaken by another change"}.get(move.state, "not completed yet"),
+            )
+            for move in list_changes(name)
+        ),
+    )
+
+
+@app.command(epilog="Example: `aupair registry diff 1 2`")
+def diff(
+    first: Annotated[int, typer.Argument(help="The number of a version.")],
+    second: Annotated[int, typer.Argument(help="The number of another one.")],
+    name: Name = "",
+) -> None:
+    """Show in what two versions differ: choices, scores, data, params, and decisions on the same people."""
+    from aupair.console import show_table
+    from aupair.params import project_model_name
+    from aupair.registry.comparison import diff_versions
+
+    name = name or project_model_name()
+    rows, text = diff_versions(first, second, name)
+    show_table(name, ("", f"version {first}", f"version {second}"), sorted(rows, key=lambda row: _natural_key(row)))
+    typer.echo(text)
+
+
+def _natural_key(tag: tuple[str, ...]) -> list[str | int]:
     """Return a sort key that compares the numbers in a tag's name as numbers: AU2 comes before AU10."""
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", tag[0])]
 
 
-@app.command(epilog='Examples: `aupair registry promote 3`, `aupair registry promote 3 --force "new cameras"`')
+@app.command(epilog='Examples: `aupair registry promote 3 --reason "more people"`, `... --force "new cameras"`')
 def promote(
     version: Annotated[int, typer.Argument(help="The version's number.")],
     force: Annotated[
         str | None, typer.Option(metavar="REASON", help="Promote even if the gate refuses; the reason is recorded.")
     ] = None,
+    reason: Annotated[str, typer.Option(metavar="REASON", help="Why; it is recorded.")] = "",
     name: Name = "",
 ) -> None:
     """Make a version the champion if it passes the gate in mlflow/registry.yaml."""
@@ -83,17 +139,21 @@ def promote(
     from aupair.registry.versions import list_versions, registry_command
 
     name = name or project_model_name()
-    champion = promote_version(version, force, name=name)
+    champion = promote_version(version, force, name=name, reason=reason)
     has_previous = any(PREVIOUS in other.aliases for other in list_versions(name))
+    evidence = (
+        f": {champion.tags['promotion.evidence']}" if has_previous and "promotion.evidence" in champion.tags else ""
+    )
     hint = f"; {registry_command('rollback', name)} takes that back" if has_previous else ""
-    score = "" if "score.p2" in champion.tags else " (its score is undefined: the gate compares F1)"
-    typer.echo(f"version {champion.number} is the champion{score}{hint}")
+    typer.echo(f"version {champion.number} is the champion{evidence}{hint}")
 
 
-@app.command(epilog="Example: `aupair registry rollback`")
-def rollback(name: Name = "") -> None:
+@app.command(epilog='Example: `aupair registry rollback --reason "wrong on the new cameras"`')
+def rollback(
+    reason: Annotated[str, typer.Option(metavar="REASON", help="Why; it is recorded.")] = "", name: Name = ""
+) -> None:
     """Make the previous champion the champion again."""
     from aupair.params import project_model_name
     from aupair.registry.promotion import roll_back
 
-    typer.echo(f"version {roll_back(name or project_model_name()).number} is the champion again")
+    typer.echo(f"version {roll_back(name or project_model_name(), reason).number} is the champion again")

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import yaml
 from pydantic import Field, ValidationError
@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError
 from aupair.aus import AFFWILD2, compare_aus
 from aupair.errors import RegistryError
 from aupair.record import Record
+from aupair.registry.evidence import Evidence
 
 PATH = Path("mlflow/registry.yaml")
 
@@ -18,10 +19,17 @@ AUS_TAG = "aus"
 
 
 class Gate(Record):
-    """Settings of the gate; it compares tags of versions, so that nothing is downloaded."""
+    """Settings of the gate.
 
+    With a paired interval (`aupair.registry.evidence`) a version is refused where it is worse beyond chance: the interval of
+    the difference in mean F1 lies below zero, or an AU's F1 is lower by more than `f1_margin` and its interval lies below
+    zero. Without one, bare numbers of the tags are compared.
+    """
+
+    without_interval: Literal["compare", "refuse"] = "compare"
+    """what happens if there is no paired interval: the tags are compared with the margins, or the version is refused"""
     score_margin: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """how much lower than the champion's the score may be, or the mean F1 where the score is undefined"""
+    """without an interval: how much lower than the champion's the score may be (mean F1 where the score is undefined)"""
     f1_margin: Annotated[float, Field(ge=0, le=1)] = 0.05
     """how much lower than the champion's the F1 of any AU may be"""
     same_data: bool = True
@@ -61,19 +69,44 @@ def missing_selection_tags(tags: Mapping[str, str]) -> list[str]:
     return [f"no selection tag (P1: with uncertainty, P2: without) for {', '.join(lacking)}"] if lacking else []
 
 
-def list_refusals(gate: Gate, version: Mapping[str, str], champion: Mapping[str, str]) -> list[str]:
-    """Return the reasons, from the tags of both, why a version must not replace the champion; empty if it may."""
+def list_refusals(
+    gate: Gate, version: Mapping[str, str], champion: Mapping[str, str], evidence: Evidence | str = "not compared"
+) -> list[str]:
+    """Return the reasons why a version must not replace the champion; empty if it may.
+
+    Args:
+        version, champion: the tags of both.
+        evidence: their paired comparison, or why there is none.
+    """
     reasons: list[str] = []
     if gate.same_data and version.get("data.md5") != champion.get("data.md5"):
         reasons.append(f"other data ({version.get('data.md5')}, the champion's {champion.get('data.md5')})")
     aus, others = known_aus(version), known_aus(champion)
     if set(aus) != set(others):
         reasons.append(f"other AUs than the champion's ({compare_aus(aus, others)})")
+    if isinstance(evidence, Evidence):
+        return reasons + _compare_paired(gate, evidence)
+    if gate.without_interval == "refuse":
+        return [*reasons, f"no paired interval: {evidence}"]
+    return reasons + _compare_tags(gate, version, champion)
+
+
+def _compare_paired(gate: Gate, evidence: Evidence) -> list[str]:
+    """Return in what a version is worse than the champion beyond chance."""
+    reasons = [str(evidence)] if evidence.f1.high < 0 else []
+    for au, difference in evidence.per_au.items():
+        if difference.value < -gate.f1_margin and difference.high < 0:
+            reasons.append(f"F1 of {au} on validation {difference}")
+    return reasons
+
+
+def _compare_tags(gate: Gate, version: Mapping[str, str], champion: Mapping[str, str]) -> list[str]:
+    """Return in what the numbers of a version are below the champion's by more than the margins."""
     defined = "score.p2" in version.keys() & champion.keys()  # where no frame of `select` has all labels it is not
-    reasons += _compare_tag(
+    reasons = _compare_tag(
         "score.p2" if defined or "f1.p2" not in champion else "f1.p2", gate.score_margin, version, champion
     )
-    for au in aus:
+    for au in known_aus(version):
         reasons += _compare_tag(f"f1.{au}", gate.f1_margin, version, champion)
     return reasons
 

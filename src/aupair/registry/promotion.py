@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 from aupair.errors import RegistryError
 from aupair.registry import gate as gates
 from aupair.registry import mlflow_store, moves
+from aupair.registry.evidence import Evidence, compare_versions
 from aupair.registry.moves import CHALLENGER, CHAMPION, PREVIOUS
 from aupair.registry.versions import NAME, Version, get_version, how_to_promote, list_versions, registry_command
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+_FIRST = "there was no champion"
 _ATTEMPTS = 5
 """How often a version is compared with a champion that changes meanwhile."""
 
@@ -43,8 +45,10 @@ def promote_version(
         if CHAMPION in version.aliases:
             moves.complete_changes(client, name, number)
             return get_version(number, name)
+        if lacking := gates.missing_selection_tags(version.tags):
+            raise _refusal(version, lacking, "register it again")
         champion = next((other for other in list_versions(name) if CHAMPION in other.aliases), None)
-        refusals = _judge(rules, version, champion, force)
+        evidence, refusals = _judge(rules, version, champion, force) if champion else (_FIRST, [])
         move = moves.announce(
             "promote",
             number,
@@ -52,6 +56,7 @@ def promote_version(
             reason=force or reason,
             forced=force is not None,
             refusals="; ".join(refusals),
+            evidence=str(evidence) if isinstance(evidence, Evidence) else f"no paired interval: {evidence}",
         )
         with moves.turn(client, name, move) as aliases:
             if aliases.versions.get(CHAMPION) == move.champion:
@@ -61,19 +66,23 @@ def promote_version(
     raise RegistryError("the champion changed each time that the gate had judged", where=f"model {name}", todo=todo)
 
 
-def _judge(rules: gates.Gate, version: Version, champion: Version | None, force: str | None) -> list[str]:
-    """Return what the gate objects to and `force` overrules.
+def _judge(
+    rules: gates.Gate, version: Version, champion: Version, force: str | None
+) -> tuple[Evidence | str, list[str]]:
+    """Return the comparison with the champion, and what the gate objects to and `force` overrules.
 
     Raises:
         RegistryError: the gate refuses.
     """
-    against = gates.list_refusals(rules, version.tags, champion.tags) if champion else []
-    lacking = gates.missing_selection_tags(version.tags)
-    if lacking or (against and force is None):
-        todo = "register it again" if lacking else "keep the champion, or give a reason with --force"
-        got = "; ".join(lacking + against)
-        raise RegistryError("the gate refuses", where=f"version {version.number}", got=got, todo=todo)
-    return against
+    evidence = compare_versions(mlflow_store.open_mlflow(), version, champion)
+    against = gates.list_refusals(rules, version.tags, champion.tags, evidence)
+    if against and force is None:
+        raise _refusal(version, against, "keep the champion, or give a reason with --force")
+    return evidence, against
+
+
+def _refusal(version: Version, reasons: list[str], todo: str) -> RegistryError:
+    return RegistryError("the gate refuses", where=f"version {version.number}", got="; ".join(reasons), todo=todo)
 
 
 def roll_back(name: str = NAME, reason: str = "") -> Version:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,12 +30,14 @@ class Version:
     Attributes:
         tags: aus, selection.*, score.*, f1.*, data.md5, bundle.sha256, ...
         run_id: the parent run of its flow.
+        created: when it was registered, in UTC.
     """
 
     number: int
     aliases: tuple[str, ...]
     tags: Mapping[str, str]
     run_id: str
+    created: datetime
 
     @property
     def aus(self) -> tuple[str, ...]:
@@ -131,7 +134,8 @@ def list_versions(name: str = NAME) -> list[Version]:
     for entry in sorted(entries, key=lambda entry: int(entry.version)):
         number = int(entry.version)
         names = tuple(sorted(alias for alias, target in aliases.items() if int(target) == number))
-        versions.append(Version(number, names, dict(entry.tags), str(entry.run_id)))
+        created = datetime.fromtimestamp(entry.creation_timestamp / 1000, UTC)
+        versions.append(Version(number, names, dict(entry.tags), str(entry.run_id or ""), created))
     return versions
 
 
