@@ -1,9 +1,11 @@
 """register-model and the life of versions, on a real MLflow store that the module shares."""
 
+import getpass
 import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -141,17 +143,22 @@ def test_the_commands_see_a_model_of_any_name_and_speak_of_a_way_back_where_ther
     absent = aupair("registry", "list", "--name", "nobody")
     assert (absent.code, absent.out, absent.line) == (5, "", unseen.line)
     listed = aupair("registry", "list", *name).out
-    columns = ("score P1 (select)", "score P2 (select)", "score P2 (validation)")
-    for text in ("challenger", *columns, " 0.800 ", "AU1 AU2 AU4"):
+    user, day = getpass.getuser(), f"{datetime.now(UTC):%Y-%m-%d}"
+    for text in ("challenger", "mean F1", "author", user, "registered", day, " 0.800 ", " 0.500 ", "AU1 AU2"):
         assert text in listed, text
     assert "0.8000" not in listed
     shown = aupair("registry", "show", 2, *name).out
     assert re.findall(r"selection\.(AU\d+)", shown) == re.findall(r"f1\.(AU\d+)", shown) == list(AFFWILD2)
     assert "commands version 2 (challenger)" in shown
+    for text in ("registered", day, "author", user, versions.get_version(2, "commands").run_id, "mean F1 (validation)"):
+        assert text in shown, text
     first = aupair("registry", "promote", 1, *name).out
     assert first == "version 1 is the champion\n", "there is nothing to roll back to"
     second = aupair("registry", "promote", 2, *name).out
-    assert second == "version 2 is the champion; `aupair registry rollback --name commands` takes that back\n"
+    assert second == (
+        "version 2 is the champion: no paired interval: version 2 has no draws.json; "
+        "`aupair registry rollback --name commands` takes that back\n"
+    )
     assert aupair("registry", "rollback", *name).out == "version 1 is the champion again\n"
     assert aupair("registry", "promote", 1, *name).out == first
     nothing = aupair("registry", "rollback", *name).line

@@ -114,11 +114,11 @@ def diff(
 
     name = name or project_model_name()
     rows, text = diff_versions(first, second, name)
-    show_table(name, ("", f"version {first}", f"version {second}"), sorted(rows, key=lambda row: _natural_key(row)))
+    show_table(name, ("", f"version {first}", f"version {second}"), rows)
     typer.echo(text)
 
 
-def _natural_key(tag: tuple[str, ...]) -> list[str | int]:
+def _natural_key(tag: tuple[str, str]) -> list[str | int]:
     """Return a sort key that compares the numbers in a tag's name as numbers: AU2 comes before AU10."""
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", tag[0])]
 

@@ -156,11 +156,20 @@ def _read_draws(client: "MlflowClient", version: "Version") -> _Draws | None:
             "not the file that was registered", where=where, got=sha256[:12], expected=expected[:12], todo=todo
         )
     try:
-        return _Draws.model_validate_json(content)
+        draws = _Draws.model_validate_json(content)
     except ValidationError as error:
         first = error.errors()[0]
         got = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
         raise RegistryError("malformed", where=where, got=got, todo="register it again") from error
+    people, width = draws.people, 4 * len(version.aus)
+    for name in (_ROW, _EVERYTHING):
+        row = people.rows.get(name)
+        if row is None or [len(own) for own in row.counts] != [width] * len(people.names):
+            expected = f"{width} counts for each of {len(people.names)} people"
+            raise RegistryError(
+                "malformed", where=where, got=f"row {name}", expected=expected, todo="register it again"
+            )
+    return draws
 
 
 def _has_draws(client: "MlflowClient", run_id: str) -> bool:

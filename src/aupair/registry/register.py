@@ -20,7 +20,7 @@ from aupair.errors import ArtifactError
 from aupair.inference.bundle import Parts, write_bundle
 from aupair.log import SILENT, Log
 from aupair.params import Params
-from aupair.registry import dvc_logging, live_logging, locks, mlflow_store, promotion, versions
+from aupair.registry import dvc_logging, evidence, live_logging, locks, mlflow_store, promotion, versions
 from aupair.registry.gate import AUS_TAG
 from aupair.registry.origin import git_commit_tag
 from aupair.registry.runs import PARENT, FlowRun, StageRun, end_run, finite_numbers, log_flow, pipeline_tag
@@ -109,7 +109,7 @@ def _register_bundle(
             log_flow(client, flow, summary, stages, cached=dvc_logging.runs_in_dvc())
             if version is None:
                 model_uri = _log_bundle(client, bundle, flow.parent_id, params)
-                tags = _version_tags(bundle, metrics) | origin
+                tags = _version_tags(bundle, metrics) | origin | _draws_tag(reports)
                 version = versions.get_or_create_version(client, model_uri, flow.parent_id, tags, name)
             with mlflow_store.mlflow_errors(f"run {flow.parent_id}"):
                 if in_pipeline:
@@ -158,6 +158,12 @@ def _version_tags(bundle: Path, metrics: Mapping[str, Any]) -> dict[str, str]:
         f"selection.{au}": "P1" if uses_uncertainty(selection[au]) else "P2" for au in aus
     }
     return tags | {key: f"{value:.6f}" for key, value in numbers.items() if value is not None}
+
+
+def _draws_tag(reports: Sequence[Path]) -> dict[str, str]:
+    """Return the tag with the hash of draws.json, by which the gate knows the file of the run; empty without the file."""
+    path = next((path for path in reports if path.name == evidence.FILE), None)
+    return {} if path is None else {evidence.DRAWS_TAG: store.sha256(path)}
 
 
 def headline_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
