@@ -9,7 +9,8 @@ import pytest
 from aupair import store
 from aupair.aus import AFFWILD2, describe_au, stored_aus
 from aupair.errors import ArtifactError
-from aupair.inference.bundle import Parts, bundle_hash, write_bundle
+from aupair.inference.bundle import Parts, write_bundle
+from aupair.inference.integrity import bundle_hash
 from aupair.inference.recognizer import BundleRecognizer
 from aupair.params import Params, parse_params
 from bundle_parts import AU_SETS, write_parts
@@ -109,8 +110,10 @@ def test_parts_of_other_aus_are_one_line_when_written_and_when_loaded(
     text = f", got {got}, expected AU12L, AU12R; run the flow again from check-data on"
     assert str(caught.value) == f"other AUs than the selection's: in {other}{text}"
     assert not (tmp_path / "bad").exists()
-    loaded = tmp_path / "good" / part / "about.json"
+    loaded, about = tmp_path / "good" / part / "about.json", tmp_path / "good" / "about.json"
     store.write_json(loaded, {"aus": aus})
+    tree = store.read_json(about)
+    store.write_json(about, {"format": 2, "members": tree["members"], "files": list(tree["files"])})  # without hashes
     with pytest.raises(ArtifactError) as caught:
         BundleRecognizer.load(tmp_path / "good", "cpu")
     assert str(caught.value) == f"other AUs than the selection's: in {loaded}{text}"

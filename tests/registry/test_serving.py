@@ -1,6 +1,7 @@
 """The registered bundle, loaded in a fresh process that cannot see the repository's working tree."""
 
 import json
+import re
 import subprocess
 import sys
 import sysconfig
@@ -25,7 +26,9 @@ sys.path.append({site!r})  # without its .pth files: the editable install is not
 assert importlib.util.find_spec("aupair") is None, "the working tree can be seen"
 import numpy as np, warnings
 warnings.simplefilter("ignore")
-import mlflow
+import mlflow, types
+from mlflow.pyfunc import scoring_server
+sys.modules["mlflow.pyfunc.scoring_server.app"] = types.ModuleType("app")  # as in the process of `mlflow models serve`
 model = mlflow.pyfunc.load_model({model!r})
 import aupair
 faces = np.load({faces!r})
@@ -37,7 +40,19 @@ def refusal(*arguments, **more):
         return error.message, error.get_http_status_code()
 rates = [{{}}, *({{"params": {{"fps": fps}}}} for fps in (0.0, -25.0, float("nan"), float("inf")))]
 refused = refusal(faces[:, :-1], params={{"fps": 10.0}}), [refusal(faces, **rate) for rate in rates]
-print(json.dumps({{"file": aupair.__file__, "refused": refused, "table": table.to_dict("list")}}))
+def serve(**request):
+    schema = model.metadata.get_input_schema()
+    try:
+        response = scoring_server.invocations(json.dumps(request), "application/json", model, schema).response
+        return len(json.loads(response)["predictions"])
+    except mlflow.MlflowException as error:
+        return json.loads(error.serialize_as_json())["message"]
+fps = {{"fps": 10.0}}
+served = [
+    serve(inputs=faces.tolist(), params=fps), serve(inputs=faces.tolist()), serve(inputs=faces[:0].tolist(), params=fps),
+    serve(inputs=faces[:, :-1].tolist(), params=fps), serve(inputs=faces.tolist(), params={{"fps": "many"}}),
+]
+print(json.dumps({{"served": served, "file": aupair.__file__, "refused": refused, "table": table.to_dict("list")}}))
 """
 
 
@@ -88,6 +103,12 @@ def test_a_fresh_process_without_the_working_tree_predicts_the_same(
     assert [line.split(",")[0] for line, _ in rates] == [
         f"param fps: got {fps}" for fps in ("0", "0", "-25", "nan", "inf")
     ]
+    count, *errors = result["served"]
+    assert count == len(faces())
+    assert errors[0].startswith("param fps: got 0, expected the video's frames a second")
+    for error in errors:
+        assert not re.match(r"[\[\d\s.,]*\d{1,3}[, ]+\d{1,3}", error), "no pixels at the beginning"
+        assert "Error: " in error[:300] or error.startswith("param fps"), error
     expected = BundleRecognizer.load(tmp_path / "bundle", "cpu").predict_faces(faces(), 10.0).columns()
     assert list(result["table"]) == list(expected)
     for name, values in expected.items():

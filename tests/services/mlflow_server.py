@@ -60,6 +60,7 @@ def mlflow_server(folder: Path, s3: S3) -> Iterator[MLflowServer]:
             "MLFLOW_S3_ENDPOINT_URL": s3.endpoint,
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
             "MLFLOW_DISABLE_TELEMETRY": "true",
+            "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
         }
         with open(folder / "mlflow.log", "wb") as log:
             process = subprocess.Popen(

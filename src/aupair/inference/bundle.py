@@ -1,10 +1,13 @@
 """The bundle, a folder with all that a recognizer needs; equal runs write equal bundles.
 
-about.json has the bundle's format, the networks of f whose mean is y_hat (`members`), and the names of the networks' files. A
-bundle of format 1, from before ensembles, has no about.json: it has one network of f, `f/final.safetensors`.
+about.json has the bundle's format, the networks of f whose mean is y_hat (`members`), the SHA-256 of every other file
+(`files`), and that of its own content (`sha256`). All are checked whenever a bundle is loaded. That finds what was damaged;
+who alters files on purpose can alter about.json as well, but not the hash that the registry has.
+
+A bundle of format 2 has only the names of the networks' files. One of format 1, from before ensembles, has no about.json: it
+has one network of f, `f/final.safetensors`.
 """
 
-import hashlib
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,17 +18,10 @@ from typing import Any
 from aupair import store
 from aupair.aus import compare_aus, describe_au, stored_aus
 from aupair.errors import ArtifactError
+from aupair.inference.integrity import FORMAT, bundle_hash, check_bundle, check_files, hash_files, hash_json
 from aupair.params import Params
 from aupair.ranking.ensemble import FINAL, Member, list_members
 
-FORMAT = 2
-"""The format of the bundles that this version writes; older ones are read, too."""
-_FORMAT_1 = (
-    "f/about.json", "f/final.safetensors", "h/about.json", "h/final.safetensors",
-    "mapping/about.json", "mapping/mapping.safetensors", "statistics.safetensors",
-)  # fmt: skip
-"""The files of the networks in a bundle of format 1."""
-_OTHERS = ("selection.json", "params.json", "data.json", "requirements.txt", "MODEL_CARD.md")
 _OF_TRAINING = (
     "curves.jsonl", "features.json", "folds/*", "*.npy", "sigma.safetensors", "smoothed.safetensors", "y_hat.safetensors",
 )  # fmt: skip
@@ -133,7 +129,6 @@ def write_bundle(folder: Path, parts: Parts, params: Params) -> str:
     with store.atomic(folder) as temporary:
         for name, path in files.items():
             _copy(path, temporary / name)
-        store.write_json(temporary / "about.json", {"format": FORMAT, "members": members, "files": sorted(files)})
         store.write_json(temporary / "selection.json", selection)
         store.write_json(temporary / "data.json", data)
         store.write_json(temporary / "params.json", params.model_dump(mode="json"))
@@ -142,6 +137,8 @@ def write_bundle(folder: Path, parts: Parts, params: Params) -> str:
         networks = ", ".join(f"{name} of trial {params.trials[trial]}" for trial, name in members)
         card = _model_card(data["md5"], networks, selection, metrics, params.preprocess_faces.size)
         store.write_text(temporary / "MODEL_CARD.md", card)
+        about = {"format": FORMAT, "members": [list(member) for member in members], "files": hash_files(temporary)}
+        store.write_json(temporary / "about.json", about | {"sha256": hash_json(about)})
     return bundle_hash(folder)
 
 
@@ -170,55 +167,19 @@ def _list_files(parts: Parts, members: Sequence[Member], params: Params) -> dict
 
 
 def open_bundle(folder: Path) -> BundleFiles:
-    """Return the parts of a bundle of any format.
+    """Check every file of a bundle of any format, and return its parts.
 
     Raises:
-        ArtifactError: the folder is not a bundle, or a later version of aupair wrote it.
+        ArtifactError: the folder is not a bundle, a file was altered, or a later version of aupair wrote it.
     """
-    check_bundle(folder)
-    if not (folder / "about.json").exists():
+    about = check_bundle(folder)
+    if about is None:
         return BundleFiles((folder / "f",), (Member(0, FINAL),), folder / "h", folder / "mapping", folder)
-    members = tuple(Member(*member) for member in store.read_json(folder / "about.json")["members"])
+    if isinstance(about.files, dict):
+        check_files(folder, about.files)
+    members = tuple(Member(*member) for member in about.members)
     f = tuple(folder / "f" / str(trial) for trial in range(max(trial for trial, _ in members) + 1))
     return BundleFiles(f, members, folder / "h", folder / "mapping", folder / "features")
-
-
-def bundle_hash(folder: Path) -> str:
-    """Return the sha256 over the names and contents of a bundle's files.
-
-    Raises:
-        ArtifactError: the folder is not a bundle.
-    """
-    check_bundle(folder)
-    total = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            total.update(f"{path.relative_to(folder).as_posix()}\0{store.sha256(path)}\n".encode())
-    return total.hexdigest()
-
-
-def check_bundle(folder: Path) -> None:
-    """Check that a folder has all parts of a bundle.
-
-    Raises:
-        ArtifactError: there is no such folder, a part is missing, or a later version of aupair wrote it.
-    """
-    if not folder.is_dir():
-        raise ArtifactError("no such folder", where=folder, expected="a model bundle", todo="check the path")
-    files: Sequence[str] = _FORMAT_1
-    if (folder / "about.json").exists():
-        about = store.read_json(folder / "about.json")
-        files = about["files"]
-        if about["format"] > FORMAT:
-            got, todo = f"format {about['format']}", "install a newer aupair"
-            raise ArtifactError(
-                "a later version wrote this bundle", where=folder, got=got, expected=f"at most {FORMAT}", todo=todo
-            )
-    missing = [name for name in (*_OTHERS, *files) if not (folder / name).is_file()]
-    if missing:
-        raise ArtifactError(
-            "not a complete model bundle", where=folder, got=f"no {', '.join(missing)}", todo="run register-model again"
-        )
 
 
 def check_aus(networks: Sequence[Path], selection: Path) -> None:

@@ -182,8 +182,11 @@ def _store_exceptions() -> tuple[type[Exception], ...]:
 
 
 def _set_defaults() -> None:
-    """Turn off MLflow's telemetry, log output and retries; for log output, the user's own settings take precedence."""
+    """Turn off MLflow's telemetry, pickles, log output and retries; for log output, the user's own settings take precedence."""
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = (
+        "false"  # no model of ours has a pickle, which could run anything
+    )
     # MLflow repeats every request, also one that creates something: after a lost answer it would exist twice
     os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")

@@ -22,6 +22,7 @@ from aupair.log import SILENT, Log
 from aupair.params import Params
 from aupair.registry import dvc_logging, evidence, live_logging, locks, mlflow_store, promotion, versions
 from aupair.registry.gate import AUS_TAG
+from aupair.registry.model_files import BUNDLE_TAG, MODEL_TAG, hash_logged_model
 from aupair.registry.origin import git_commit_tag
 from aupair.registry.runs import PARENT, FlowRun, StageRun, end_run, finite_numbers, log_flow, pipeline_tag
 
@@ -94,7 +95,7 @@ def _register_bundle(
         versions.delete_doubles(client, sha256, name)
     created = version is None
     metrics, data = store.read_json(parts.metrics), str(store.read_json(parts.data)["md5"])
-    origin = {"data.md5": data, versions.HASH_TAG: sha256} | git_commit_tag() | pipeline_tag()
+    origin = {"data.md5": data, BUNDLE_TAG: sha256} | git_commit_tag() | pipeline_tag()
     summary = StageRun(
         PARENT,
         params=params.model_dump(mode="json"),
@@ -109,7 +110,8 @@ def _register_bundle(
             log_flow(client, flow, summary, stages, cached=dvc_logging.runs_in_dvc())
             if version is None:
                 model_uri = _log_bundle(client, bundle, flow.parent_id, params)
-                tags = _version_tags(bundle, metrics) | origin | _draws_tag(reports)
+                hashes = {MODEL_TAG: hash_logged_model(client, model_uri)} | _draws_tag(reports)
+                tags = _version_tags(bundle, metrics) | origin | hashes
                 version = versions.get_or_create_version(client, model_uri, flow.parent_id, tags, name)
             with mlflow_store.mlflow_errors(f"run {flow.parent_id}"):
                 if in_pipeline:
@@ -128,7 +130,7 @@ def _open_flow(client: "MlflowClient", params: Params, data: str, sha256: str) -
         return live_logging.open_pipeline_flow(client, params.register_model.experiment)
     experiment_id = mlflow_store.get_or_create_experiment(client, params.register_model.experiment)
     parent = dvc_logging.describe_parent(params, data)
-    return dvc_logging.open_flow(client, experiment_id, parent, {versions.HASH_TAG: sha256})
+    return dvc_logging.open_flow(client, experiment_id, parent, {BUNDLE_TAG: sha256})
 
 
 def _version_tags(bundle: Path, metrics: Mapping[str, Any]) -> dict[str, str]:

@@ -7,8 +7,11 @@ a smoother adds AU1_smoothed and AU1_smoothed_sd. The faces come without landmar
 unknown, and the smoother uses sigma alone.
 
     mlflow models serve --env-manager local -m models:/aupair@champion
+
+takes `{"inputs": FACES, "params": {"fps": 25.0}}` at /invocations, the faces as nested lists; see docs/predict.md.
 """
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +25,35 @@ from mlflow.pyfunc import PythonModel, PythonModelContext
 from aupair.inference.recognizer import BundleRecognizer
 
 
+_SERVER = "mlflow.pyfunc.scoring_server.app"
+"""The module of MLflow's server process."""
+
+
+class _Refusal(MlflowException):
+    """A refused request; its message stays as it is, where MLflow's server would put the pixels before it."""
+
+    def __init__(self, what: str, got: object, expected: str) -> None:
+        self._sentence = f"{what}: got {got}, expected {expected}"
+        super().__init__(self._sentence, error_code=INVALID_PARAMETER_VALUE)
+
+    @property
+    def message(self) -> str:
+        """Return the message."""
+        return self._sentence
+
+    @message.setter
+    def message(self, text: str) -> None:
+        """Keep the message."""
+
+
 class _Serving(PythonModel):
     """The bundle as MLflow's Python function."""
 
     def load_context(self, context: PythonModelContext) -> None:
         """Load the bundle that was logged with this file."""
         self._recognizer = BundleRecognizer.load(Path(context.artifacts["bundle"]))
+        if _SERVER in sys.modules:
+            np.set_printoptions(threshold=0, edgeitems=0)  # the errors of MLflow's own checks print the pixels
 
     def predict(
         self, context: PythonModelContext, model_input: np.ndarray, params: dict[str, Any] | None = None
@@ -35,12 +61,15 @@ class _Serving(PythonModel):
         """Return the decisions for the faces of one video.
 
         Raises:
-            MlflowException: `fps` is missing or not a positive number; over HTTP this is status 400.
+            MlflowException: the faces or `fps` do not fit; over HTTP this is status 400.
         """
-        fps = float((params or {}).get("fps", 0.0))
+        fps = float((params or {}).get("fps") or 0.0)
         if not 0 < fps < np.inf:
-            message = f"param fps: got {fps:g}, expected the video's frames a second, such as params={{'fps': 25.0}}"
-            raise MlflowException(message, error_code=INVALID_PARAMETER_VALUE)
+            expected = "the video's frames a second, such as params={'fps': 25.0}"
+            raise _Refusal("param fps", f"{fps:g}", expected)
+        size = self._recognizer.params.preprocess_faces.size
+        if model_input.ndim != 4 or model_input.shape[1:] != (size, size, 3) or not len(model_input):
+            raise _Refusal("faces", model_input.shape, f"(n, {size}, {size}, 3), the aligned faces of one video")
         return pd.DataFrame(self._recognizer.predict_faces(model_input, fps).columns())
 
 

@@ -1,26 +1,22 @@
 """The versions of the registered model: creating, listing, fetching. `aupair.registry.promotion` changes their aliases."""
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import yaml
-
-from aupair import store
-from aupair.errors import ArtifactError, RegistryError, scrub
-from aupair.inference.bundle import bundle_hash, check_bundle
+from aupair.errors import RegistryError, scrub
+from aupair.inference.integrity import check_bundle
 from aupair.registry import gate as gates
 from aupair.registry import mlflow_store
+from aupair.registry.model_files import BUNDLE_TAG, fetch_bundle
 from aupair.registry.moves import CHAMPION, PREVIOUS
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 NAME = "aupair"
-HASH_TAG = "bundle.sha256"
 
 
 @dataclass(frozen=True)
@@ -57,7 +53,7 @@ def find_version(client: "MlflowClient", sha256: str, name: str) -> int | None:
 
 def _versions_of_bundle(client: "MlflowClient", sha256: str, name: str) -> list[int]:
     """Return the numbers of the versions with a bundle of this hash."""
-    matches = client.search_model_versions(f"name = '{name}' and tags.`{HASH_TAG}` = '{sha256}'")
+    matches = client.search_model_versions(f"name = '{name}' and tags.`{BUNDLE_TAG}` = '{sha256}'")
     return sorted(int(version.version) for version in matches)
 
 
@@ -85,12 +81,12 @@ def get_or_create_version(
     model_id = model_uri.removeprefix("models:/")
 
     def find_or_create() -> int:
-        if (number := find_version(client, tags[HASH_TAG], name)) is not None:
+        if (number := find_version(client, tags[BUNDLE_TAG], name)) is not None:
             return number
         if not client.search_registered_models(f"name = '{name}'"):
             _create_model(client, name)
         number = int(client.create_model_version(name, model_uri, run_id, dict(tags), model_id=model_id).version)
-        first = find_version(client, tags[HASH_TAG], name)
+        first = find_version(client, tags[BUNDLE_TAG], name)
         if first is not None and first < number:
             client.delete_model_version(name, str(number))
             return first
@@ -173,22 +169,7 @@ def resolve_bundle(model: str) -> Path:
         check_bundle(Path(model))
         return Path(model)
     name, version = _find_named(model)
-    sha256 = version.tags.get(HASH_TAG, "")
-    with mlflow_store.mlflow_errors(model):
-        folder = _fetch_bundle(f"models:/{name}/{version.number}", sha256)
-    try:
-        actual = bundle_hash(folder)
-    except ArtifactError as error:
-        raise RegistryError("the bundle is damaged", where=model, got=error, todo="register it again") from error
-    if actual != sha256:
-        raise RegistryError(
-            "the bundle is not the one that was registered",
-            where=folder,
-            got=actual[:12],
-            expected=sha256[:12] or f"a tag {HASH_TAG}",
-            todo="delete it if it is a cached copy, else register it again",
-        )
-    return folder
+    return fetch_bundle(f"models:/{name}/{version.number}", version.tags)
 
 
 def pin_version(model: str) -> str:
@@ -237,24 +218,3 @@ def _missing_alias(alias: str, name: str) -> RegistryError:
 def how_to_promote(name: str) -> str:
     """Return the commands that promote a version."""
     return f"{registry_command('list', name)}, then {registry_command('promote VERSION', name)}"
-
-
-def _fetch_bundle(uri: str, sha256: str) -> Path:
-    """Return the folder of the bundle: in place if the store is on this machine, else in the user's cache."""
-    from mlflow.artifacts import download_artifacts
-
-    def download(folder: str | None = None) -> Path:
-        return Path(
-            mlflow_store.retrying(f"downloading {uri}", lambda: download_artifacts(artifact_uri=uri, dst_path=folder))
-        )
-
-    if mlflow_store.sqlite_path(mlflow_store.tracking_uri()) is not None:
-        folder = download()
-    else:
-        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "aupair" / (sha256 or "unknown")
-        if not folder.exists():
-            with store.atomic(folder) as temporary:
-                temporary.mkdir()
-                download(str(temporary))
-    flavor = yaml.safe_load((folder / "MLmodel").read_text())["flavors"]["python_function"]
-    return folder / str(flavor["artifacts"]["bundle"]["path"])

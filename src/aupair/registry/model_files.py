@@ -1,0 +1,118 @@
+"""The files of a version: fetching them, and checking every one against the hashes that the version's tags have.
+
+A version is an MLflow model: the bundle, and what MLflow executes to serve it (MLmodel, serving.py, this package under
+`code`, requirements). `aupair` executes nothing of it, and checks all of it before it reads the bundle. MLflow's own
+`load_model` and `models serve` check nothing and execute what they find.
+"""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+
+from aupair import store
+from aupair.errors import ArtifactError, RegistryError
+from aupair.inference.integrity import bundle_hash
+from aupair.registry import mlflow_store
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+BUNDLE_TAG, MODEL_TAG = "bundle.sha256", "model.sha256"
+"""The tags with the hash of the bundle, and with that of all other files; versions from before it have no second one."""
+
+_BUNDLE = "artifacts"
+"""The folder of an MLflow model that the bundle lies in, alone."""
+_NOT_LOGGED = ("registered_model_meta", "__pycache__")
+"""What MLflow and Python write into a local copy: which version it is, and compiled modules."""
+
+
+def hash_model(folder: Path) -> str:
+    """Return the SHA-256 over the names and contents of an MLflow model's files, those of the bundle apart."""
+    total = hashlib.sha256()
+    for name, path in sorted(_iter_files(folder)):
+        total.update(f"{name}\0{store.sha256(path)}\n".encode())
+    return total.hexdigest()
+
+
+def _iter_files(folder: Path) -> Iterator[tuple[str, Path]]:
+    for path in folder.rglob("*"):
+        parts = path.relative_to(folder).parts
+        if path.is_file() and parts[0] != _BUNDLE and not set(_NOT_LOGGED) & set(parts):
+            yield "/".join(parts), path
+
+
+def hash_logged_model(client: "MlflowClient", uri: str) -> str:
+    """Return `hash_model` of a model that was just logged, without fetching its bundle again."""
+    from mlflow.artifacts import download_artifacts, list_artifacts
+
+    def fetch() -> str:
+        location = client.get_logged_model(uri.removeprefix("models:/")).artifact_location
+        with tempfile.TemporaryDirectory() as folder:
+            for entry in list_artifacts(artifact_uri=location):
+                if entry.path != _BUNDLE:
+                    download_artifacts(artifact_uri=f"{location}/{entry.path}", dst_path=folder)
+            return hash_model(Path(folder))
+
+    with mlflow_store.mlflow_errors(uri):
+        return mlflow_store.retrying(f"reading {uri}", fetch)
+
+
+def fetch_bundle(uri: str, tags: Mapping[str, str]) -> Path:
+    """Return the folder of a version's bundle: in place if the store is on this machine, else in the user's cache.
+
+    Args:
+        uri: models:/NAME/VERSION.
+        tags: those of the version.
+
+    Raises:
+        RegistryError: MLflow fails, or a file is not what was registered.
+    """
+    with mlflow_store.mlflow_errors(uri):
+        folder = _fetch_model(uri, tags.get(MODEL_TAG) or tags.get(BUNDLE_TAG) or "unknown")
+    if MODEL_TAG in tags:
+        _compare("the model's files are not those that were registered", folder, hash_model(folder), tags[MODEL_TAG])
+    flavor = yaml.safe_load((folder / "MLmodel").read_text())["flavors"]["python_function"]
+    bundle = folder / str(flavor["artifacts"]["bundle"]["path"])
+    try:
+        actual = bundle_hash(bundle)
+    except ArtifactError as error:
+        raise RegistryError("the bundle is damaged", where=uri, got=error, todo="register it again") from error
+    _compare("the bundle is not the one that was registered", bundle, actual, tags.get(BUNDLE_TAG, ""))
+    return bundle
+
+
+def _compare(what: str, where: Path, actual: str, expected: str) -> None:
+    """Check a hash.
+
+    Raises:
+        RegistryError: it is another one.
+    """
+    if actual != expected:
+        todo = "delete it if it is a cached copy, else register it again"
+        raise RegistryError(
+            what, where=where, got=actual[:12], expected=expected[:12] or "a tag with its hash", todo=todo
+        )
+
+
+def _fetch_model(uri: str, key: str) -> Path:
+    """Return the folder of an MLflow model; in the user's cache it has the name `key`."""
+    from mlflow.artifacts import download_artifacts
+
+    def download(folder: str | None = None) -> Path:
+        return Path(
+            mlflow_store.retrying(f"downloading {uri}", lambda: download_artifacts(artifact_uri=uri, dst_path=folder))
+        )
+
+    if mlflow_store.sqlite_path(mlflow_store.tracking_uri()) is not None:
+        return download()
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "aupair" / key
+    if not folder.exists():
+        with store.atomic(folder) as temporary:
+            temporary.mkdir()
+            download(str(temporary))
+    return folder
