@@ -48,14 +48,14 @@ def _iter_files(folder: Path) -> Iterator[tuple[str, Path]]:
 
 def hash_logged_model(client: "MlflowClient", uri: str) -> str:
     """Return `hash_model` of a model that was just logged, without fetching its bundle again."""
-    from mlflow.artifacts import download_artifacts, list_artifacts
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
     def fetch() -> str:
-        location = client.get_logged_model(uri.removeprefix("models:/")).artifact_location
+        repository = get_artifact_repository(client.get_logged_model(uri.removeprefix("models:/")).artifact_location)
         with tempfile.TemporaryDirectory() as folder:
-            for entry in list_artifacts(artifact_uri=location):
+            for entry in repository.list_artifacts():
                 if entry.path != _BUNDLE:
-                    download_artifacts(artifact_uri=f"{location}/{entry.path}", dst_path=folder)
+                    repository.download_artifacts(entry.path, folder)
             return hash_model(Path(folder))
 
     with mlflow_store.mlflow_errors(uri):

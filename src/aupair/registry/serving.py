@@ -24,7 +24,6 @@ from mlflow.pyfunc import PythonModel, PythonModelContext
 
 from aupair.inference.recognizer import BundleRecognizer
 
-
 _SERVER = "mlflow.pyfunc.scoring_server.app"
 """The module of MLflow's server process."""
 
