@@ -23,7 +23,7 @@ def _list(name: Name = "") -> None:
     """List the versions: aliases, date, author, run, scores, and the AUs that are decided with uncertainty."""
     from aupair.console import show_table
     from aupair.params import project_model_name
-    from aupair.registry.comparison import author
+    from aupair.registry.comparison import read_authors
     from aupair.registry.versions import list_versions
 
     name = name or project_model_name()
@@ -33,6 +33,8 @@ def _list(name: Name = "") -> None:
         "score (select)": "score.p2",
         "score (validation)": "validation.score.p2",
     }
+    versions = list_versions(name)
+    authors = read_authors(versions)
     show_table(
         name,
         ("version", "aliases", "registered (UTC)", "author", "run", *scores, "AUs", "with uncertainty", "data"),
@@ -41,14 +43,14 @@ def _list(name: Name = "") -> None:
                 version.number,
                 ", ".join(version.aliases),
                 f"{version.created:%Y-%m-%d %H:%M}",
-                author(version),
+                authors[version.number],
                 version.run_id[:8],
                 *(f"{float(version.tags[tag]):.3f}" if tag in version.tags else "" for tag in scores.values()),
                 len(version.aus),
                 " ".join(au for au in version.aus if version.tags.get(f"selection.{au}") == "P1"),
                 version.tags.get("data.md5", "")[:8],
             )
-            for version in list_versions(name)
+            for version in versions
         ),
     )
 
@@ -58,7 +60,7 @@ def _show(version: Annotated[int, typer.Argument(help="The version's number.")],
     """Show a version: date, author, run, and its tags: the mapping that each AU uses, scores, data."""
     from aupair.console import show_table
     from aupair.params import project_model_name
-    from aupair.registry.comparison import author
+    from aupair.registry.comparison import read_authors
     from aupair.registry.versions import get_version
 
     name = name or project_model_name()
@@ -68,7 +70,7 @@ def _show(version: Annotated[int, typer.Argument(help="The version's number.")],
     rows = [(tag, _MAPPINGS.get(value, value) if tag.startswith("selection.") else value) for tag, value in tags]
     facts = [
         ("registered", f"{record.created:%Y-%m-%d %H:%M} UTC"),
-        ("author", author(record)),
+        ("author", read_authors([record])[version]),
         ("run", record.run_id),
         *((f"mean F1 ({split})", record.tags.get(tag, "")) for split, tag in _MEAN_F1.items()),
     ]

@@ -1,19 +1,25 @@
 """What `aupair registry` shows of versions beside their tags: who registered them, and how two of them differ."""
 
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
 from aupair.errors import RegistryError
 from aupair.registry import mlflow_store
 from aupair.registry.evidence import Evidence, compare_versions
 from aupair.registry.moves import Move, read_aliases
 from aupair.registry.versions import Version, get_version, list_versions
 
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
 _MACHINE = ("aupair.", "bundle.sha256", "draws.sha256", "model.sha256", "mlflow.", "pipeline_run_id", "promotion.")
 """The beginnings of tags that differ between any two versions."""
 
 
-def author(version: Version) -> str:
-    """Return who ran the flow of a version; empty if its run has no user or was deleted."""
-    tags, _ = _read_run(version)
-    return tags.get("mlflow.user", "")
+def read_authors(versions: Iterable[Version]) -> dict[int, str]:
+    """Return who ran the flow of each version, by its number; empty if its run has no user or was deleted."""
+    client = mlflow_store.open_mlflow()
+    return {version.number: _read_run(client, version)[0].get("mlflow.user", "") for version in versions}
 
 
 def list_changes(name: str) -> list[Move]:
@@ -37,18 +43,19 @@ def diff_versions(first: int, second: int, name: str) -> tuple[list[tuple[str, s
     if first == second:
         raise RegistryError("a version does not differ from itself", got=first, expected="two versions")
     versions = [get_version(number, name) for number in (first, second)]
+    client = mlflow_store.open_mlflow()
     sides = []
     for version in versions:
-        _, params = _read_run(version)
+        _, params = _read_run(client, version)
         tags = {key: text for key, text in version.tags.items() if not key.startswith(_MACHINE)}
         sides.append(tags | {f"params: {key}": text for key, text in params.items()})
     keys = sorted(key for key in sides[0].keys() | sides[1].keys() if sides[0].get(key) != sides[1].get(key))
-    evidence = compare_versions(mlflow_store.open_mlflow(), versions[1], versions[0])
+    evidence = compare_versions(client, versions[1], versions[0])
     text = f"version {second}: {evidence}" if isinstance(evidence, Evidence) else f"no paired interval: {evidence}"
     return [(key, sides[0].get(key, ""), sides[1].get(key, "")) for key in keys], text
 
 
-def _read_run(version: Version) -> tuple[dict[str, str], dict[str, str]]:
+def _read_run(client: "MlflowClient", version: Version) -> tuple[dict[str, str], dict[str, str]]:
     """Return the tags and params of a version's run; both empty if it was deleted."""
     from mlflow import MlflowException
 
@@ -56,7 +63,7 @@ def _read_run(version: Version) -> tuple[dict[str, str], dict[str, str]]:
         return {}, {}
     with mlflow_store.mlflow_errors(f"run {version.run_id}"):
         try:
-            data = mlflow_store.open_mlflow().get_run(version.run_id).data
+            data = client.get_run(version.run_id).data
         except MlflowException as error:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
