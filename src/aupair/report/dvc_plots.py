@@ -85,6 +85,6 @@ def write_plot_script(root: Path) -> None:
         return
     import vl_convert
 
-    version = max(own for own in vl_convert.get_vegalite_versions() if own.startswith(_SCHEMA))
-    # in a function of its own, since its names would meet those of the page
-    store.write_text(path, f"(() => {{{vl_convert.javascript_bundle('window.vegaEmbed = vegaEmbed', version)}}})();\n")
+    version = [own for own in vl_convert.get_vegalite_versions() if own.startswith(_SCHEMA)][-1]
+    script = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed", version)
+    store.write_text(path, f"(() => {{{script}}})();\n")  # in a function: its names would meet those of the page
