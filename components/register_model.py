@@ -33,6 +33,7 @@ def register_model(
     table: dsl.Input[dsl.Markdown],
     plots: dsl.Input[dsl.Artifact],
     report: dsl.Input[dsl.HTML],
+    bundle: dsl.Output[dsl.Model],
     registered: dsl.Output[dsl.Artifact],
 ) -> None:
     """Log the flow to MLflow and register its networks as a version of the model, unless they are registered already."""

@@ -28,11 +28,11 @@ def test_from_registered_to_champion_to_predictions_and_back(home: Path, aupair:
     assert not (home / "early").exists()
 
     first = _register(home, aupair)
-    assert (first["version"], first["created"]) == (1, True)
+    assert first["version"] == 1
     _check_version(home)
     runs = _runs()
     again = _register(home, aupair)
-    assert (again["version"], again["created"], again["sha256"]) == (1, False, first["sha256"])
+    assert again == first, "the file is the same, so that DVC's lock is"
     assert (_runs(), len(_versions())) == (runs, 1), "nothing new"
 
     early = aupair("predict", video, "--out", "early")
@@ -43,7 +43,7 @@ def test_from_registered_to_champion_to_predictions_and_back(home: Path, aupair:
     _check_predictions(home, aupair, video)
 
     second = _register(home, aupair, "--set", "check_data.few_positives=7")
-    assert (second["version"], second["created"]) == (2, True)
+    assert second["version"] == 2
     assert aupair("registry", "promote", 2).code == 0
     assert _champion() == 2
     shown = aupair("registry", "list")

@@ -151,5 +151,5 @@ def test_kubeflow_gives_the_same(
     for name in ("metrics", "selection", "table"):
         assert (artifacts / "evaluate" / name).read_bytes() == artifact(finished, name).read_bytes(), name
     registered: dict[str, Any] = store.read_json(artifacts / "register-model" / "registered")
-    assert registered["version"] == 1
+    assert registered["version"] is None, "a run on this machine is a rehearsal"
     assert {stage.name for stage in stages.FLOW if not stage.per_trial} <= {path.name for path in artifacts.iterdir()}

@@ -200,10 +200,12 @@ class Evaluate(Record):
 
 
 class RegisterModel(Record):
-    """Settings of register-model: names in MLflow."""
+    """Settings of register-model: names in MLflow, and what is registered."""
 
     name: str = "aupair"
     experiment: str = "aupair"
+    rehearsals: bool = False
+    """register the model of a DVC experiment (`dvc exp run`), or of a pipeline's run on this machine, too"""
 
 
 def _check_distinct(trials: tuple[int, ...]) -> tuple[int, ...]:

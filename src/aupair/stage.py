@@ -76,6 +76,7 @@ ARTIFACTS: dict[str, str] = {
     "table": "reports/table.md",
     "plots": "reports/plots",
     "report": "reports/report.html",
+    "bundle": "work/bundle",
     "registered": "work/registered.json",
 }
 """The path of each artifact below the working folder; `{trial}` stands for the number of the trial."""

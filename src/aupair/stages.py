@@ -187,8 +187,8 @@ def evaluate(
 
 def register_model(
     *, info: Path, f: Sequence[Path], h: Path, features: Path, mapping: Path, selection: Path, summary: Path,
-    metrics: Path, draws: Path, table: Path, plots: Path, report: Path, registered: Path, params: Params,
-    log: Log = SILENT,
+    metrics: Path, draws: Path, table: Path, plots: Path, report: Path, bundle: Path, registered: Path,
+    params: Params, log: Log = SILENT,
 ) -> None:  # fmt: skip
     """Log the flow to MLflow and register its networks as a version of the model, unless they are registered already."""
     from aupair.inference.bundle import Parts
@@ -203,7 +203,7 @@ def register_model(
             places = reports | {"f": f[n], "h": h, "mapping": mapping}
             runs.append(collect_stage_run(stage, params, places, trial))
     to_log = (table, plots, report, summary, metrics, draws)
-    result = register_bundle(registered.parent / "bundle", parts, runs, to_log, params, log)
+    result = register_bundle(bundle, parts, runs, to_log, params, log)
     store.write_json(registered, vars(result))
 
 
@@ -236,7 +236,7 @@ FLOW: tuple[Stage, ...] = (
     Stage(
         "register-model", register_model,
         ("info", "f", "h", "features", "mapping", "selection", "summary", "metrics", "draws", "table", "plots", "report"),
-        ("registered",), tuple(Params.model_fields),  # the bundle holds the params
+        ("bundle", "registered"), tuple(Params.model_fields),  # the bundle holds the params
     ),
 )  # fmt: skip
 """The stages in the order in which they run."""

@@ -79,6 +79,7 @@ def run(root: Path, image: str, tiny: Params, environment: dict[str, str], *give
     """Compile the pipeline with an image, and run the file in containers."""
     compile_pipeline("train", tiny, load_cluster(None, [f"image={image}"]), root / "train.yaml", REPOSITORY)
     command = ["aupair", "pipeline", "run", "train.yaml", "--local", "--containers"]
+    command += ["--param", "register_model.rehearsals=true"]
     for text in given:
         command += ["--param", text]
     done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)

@@ -64,7 +64,7 @@ def local(tmp_path_factory: pytest.TempPathFactory, tiny: Params, environment: d
 @pytest.fixture(scope="module")
 def whole(local: Local, corpus: Path) -> Run:
     """Run the pipeline with two trials, from the data to a registered version."""
-    return local(corpus)
+    return local(corpus, "register_model.rehearsals=true")
 
 
 def test_it_ends_with_a_registered_version_and_a_summary(whole: Run) -> None:

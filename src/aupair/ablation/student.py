@@ -148,8 +148,8 @@ class Distillation:
         inputs = self._teacher() | {name: root / ARTIFACTS[name] for name in ("labels", "pairs")}
         tags = {"student.of.files": digest(inputs, {})[:16]}
         registered = self.home / ARTIFACTS["registered"]
-        if registered.exists():
-            tags["student.of.version"] = str(store.read_json(registered)["version"])
+        if registered.exists() and (teacher := store.read_json(registered)["version"]) is not None:
+            tags["student.of.version"] = str(teacher)
         client, name = mlflow_store.open_mlflow(), self.params.register_model.name
         with mlflow_store.mlflow_errors(f"model {name}"):
             for key, value in tags.items():

@@ -20,7 +20,7 @@ from aupair.kubeflow.local_tasks import LocalTasks
 from aupair.kubeflow.pipeline_file import PipelineFile
 from aupair.log import SILENT, Log
 from aupair.registry import live_logging, mlflow_store
-from aupair.registry.runs import RUN_ID
+from aupair.registry.runs import LOCAL, RUN_ID
 
 _PAGES = ("gather-predictions/overview", "summarise/result")
 
@@ -44,7 +44,7 @@ def run_local(
     """
     from kfp import components, local
 
-    run_id = f"local-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
+    run_id = f"{LOCAL}{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
     folder = out.resolve() / run_id
     with store.writing(folder):
         (folder / "logs").mkdir(parents=True)

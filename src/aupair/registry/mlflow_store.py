@@ -43,7 +43,17 @@ def tracking_uri() -> str:
     """Return the URI of the store; a database file has its absolute path, since MLflow caches connections by URI."""
     uri = os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
     database = sqlite_path(uri)
-    return uri if database is None else f"sqlite:///{database.resolve()}"
+    return uri if database is None else f"sqlite:///{(_project_folder() / database).resolve()}"
+
+
+def _project_folder() -> Path:
+    """Return the working folder; for a DVC experiment in a temporary copy, the same folder of the user's checkout."""
+    folder = Path.cwd()
+    checkout = os.environ.get("DVC_ROOT")
+    if "DVC_EXP_NAME" not in os.environ or not checkout:
+        return folder
+    copy = next((parent for parent in (folder, *folder.parents) if (parent / ".dvc").is_dir()), folder)
+    return Path(checkout) / folder.relative_to(copy)
 
 
 def open_mlflow(create: bool = False) -> "MlflowClient":
@@ -199,7 +209,7 @@ def _create_database(uri: str, database: Path, create: bool) -> None:
     if database.exists() and database.stat().st_size:
         return
     if not create:
-        todo = "run `dvc repro`, or set MLFLOW_TRACKING_URI to a store that has the model"
+        todo = "run `dvc repro`, set MLFLOW_TRACKING_URI to a store that has the model, or name a bundle: --model work/bundle"
         raise RegistryError("no MLflow store yet", where=uri, todo=todo)
     if not os.access(database.parent, os.W_OK):
         raise RegistryError("the MLflow store cannot be written", where=uri, expected="a writable folder")

@@ -24,7 +24,16 @@ from aupair.registry import dvc_logging, evidence, live_logging, locks, mlflow_s
 from aupair.registry.gate import AUS_TAG
 from aupair.registry.model_files import BUNDLE_TAG, MODEL_TAG, hash_logged_model
 from aupair.registry.origin import git_commit_tag
-from aupair.registry.runs import PARENT, FlowRun, StageRun, end_run, finite_numbers, log_flow, pipeline_tag
+from aupair.registry.runs import (
+    PARENT,
+    FlowRun,
+    StageRun,
+    end_run,
+    finite_numbers,
+    is_rehearsal,
+    log_flow,
+    pipeline_tag,
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -51,13 +60,11 @@ class _Registration:
     """The result of register-model.
 
     Attributes:
-        version: the number of the version.
-        created: False if this bundle was registered already, so that no new version was created.
+        version: the number of the version; None if this is a rehearsal, and rehearsals are not registered.
         sha256: the SHA-256 of the bundle.
     """
 
-    version: int
-    created: bool
+    version: int | None
     sha256: str
 
 
@@ -65,6 +72,8 @@ def register_bundle(
     bundle: Path, parts: Parts, stages: Sequence[StageRun], reports: Sequence[Path], params: Params, log: Log = SILENT
 ) -> _Registration:
     """Write the bundle, log the flow, register the bundle, and set the alias `challenger` to it.
+
+    A rehearsal (see `is_rehearsal`) is logged, but registers nothing unless `register_model.rehearsals` is set.
 
     Of several such commands at once, one registers the bundle and the others find it, see `aupair.registry.locks`.
 
@@ -93,6 +102,7 @@ def _register_bundle(
     with mlflow_store.mlflow_errors(f"model {name}"):
         version = versions.find_version(client, sha256, name)
         versions.delete_doubles(client, sha256, name)
+    registers = params.register_model.rehearsals or not is_rehearsal()
     created = version is None
     metrics, data = store.read_json(parts.metrics), str(store.read_json(parts.data)["md5"])
     origin = {"data.md5": data, BUNDLE_TAG: sha256} | git_commit_tag() | pipeline_tag()
@@ -108,7 +118,7 @@ def _register_bundle(
         flow = _open_flow(client, params, data, sha256)
         with nullcontext() if in_pipeline else dvc_logging.end_parent_on_failure(client, flow, log):
             log_flow(client, flow, summary, stages, cached=dvc_logging.runs_in_dvc())
-            if version is None:
+            if version is None and registers:
                 model_uri = _log_bundle(client, bundle, flow.parent_id, params)
                 hashes = {MODEL_TAG: hash_logged_model(client, model_uri)} | _draws_tag(reports)
                 tags = _version_tags(bundle, metrics) | origin | hashes
@@ -118,10 +128,13 @@ def _register_bundle(
                     client.update_run(flow.parent_id, "RUNNING")  # log_model ended the run, but the pipeline continues
                 else:
                     end_run(client, flow.parent_id)
+    if not registers:
+        log.line("a rehearsal is not registered; set register_model.rehearsals to register it")
+        return _Registration(None, sha256)
     assert version is not None
     promotion.set_challenger(client, version, name)
     log.line(f"{name} version {version}: {'registered' if created else 'was registered before; nothing has changed'}")
-    return _Registration(version, created, sha256)
+    return _Registration(version, sha256)
 
 
 def _open_flow(client: "MlflowClient", params: Params, data: str, sha256: str) -> FlowRun:

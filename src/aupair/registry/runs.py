@@ -29,6 +29,9 @@ T = TypeVar("T")
 RUN_ID = "KFP_RUN_ID"
 """The environment variable with the id of the pipeline's run."""
 
+LOCAL = "local-"
+"""The beginning of the id of a pipeline's run on this machine."""
+
 PARENT = "flow"
 """The `stage` tag of the parent run of a flow."""
 
@@ -170,6 +173,11 @@ def find_runs(client: "MlflowClient", experiment_id: str, flow_id: str, stage: S
 def pipeline_run_id() -> str:
     """Return the id of the pipeline's run; empty outside a pipeline."""
     return os.environ.get(RUN_ID, "")
+
+
+def is_rehearsal() -> bool:
+    """Return whether this process belongs to a DVC experiment, or to a pipeline's run on this machine."""
+    return "DVC_EXP_NAME" in os.environ or pipeline_run_id().startswith(LOCAL)
 
 
 def stage_run_tags(stage: StageRun, flow_id: str) -> dict[str, str]:
