@@ -42,6 +42,7 @@ def test_a_rehearsal_is_logged_and_registered_only_if_asked(
     assert (done.version, list(client.search_model_versions("name = 'aupair'"))) == (None, [])
     assert runs(client) == ["evaluate", "flow"]
     assert (tmp_path / "bundle" / "selection.json").exists()
+    monkeypatch.setenv(variable, f"{value}-asked")  # a run of a pipeline has one set of params
     assert register(tmp_path, rehearsals=True).version == 1
     assert versions.get_version(1, "aupair").aliases == ("challenger",)
 
