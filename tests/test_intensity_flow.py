@@ -179,7 +179,7 @@ def _check_run(run_id: str, row: dict[str, Any]) -> None:
 
     logged = mlflow_store.open_mlflow().get_run(run_id).data.metrics
     for key in ("icc", "mae"):
-        assert logged[f"intensity_rows.P2.validation.{key}"] == pytest.approx(row[key])
+        assert logged[f"validation/{key}"] == pytest.approx(row[key])
 
 
 def _check_served(home: Path, lines: list[dict[str, str]]) -> None:

@@ -196,7 +196,7 @@ def register_model(
     from aupair.registry.runs import collect_stage_run
 
     parts = Parts(tuple(f), h, mapping, features, selection, info, metrics)
-    reports = {"metrics": metrics, "table": table, "plots": plots, "report": report}
+    reports = {"info": info, "metrics": metrics, "table": table, "plots": plots, "report": report}
     runs = []
     for stage in FLOW[:-1]:
         for n, trial in enumerate(params.trials if stage.per_trial else (None,)):

@@ -67,7 +67,7 @@ def test_a_version_has_its_tags_its_alias_and_its_runs(home: Path) -> None:
 
     client = mlflow.MlflowClient()
     parent = client.get_run(version.run_id)
-    assert parent.data.metrics["rows.P2.select.score"] == 0.6
+    assert parent.data.metrics["validation/score"] == 0.6
     assert parent.data.params["train_mapping.width"] == "4096"
     assert [file.path for file in client.list_artifacts(version.run_id, "reports")] == ["reports/table.md"]
     children = client.search_runs(

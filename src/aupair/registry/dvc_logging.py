@@ -21,6 +21,7 @@ from aupair.extras import require
 from aupair.log import SILENT, Log
 from aupair.params import Params
 from aupair.registry import mlflow_store
+from aupair.registry.descriptions import describe_experiment
 from aupair.registry.live_logging import end_status, log_stage
 from aupair.registry.origin import origin_tags
 from aupair.registry.runs import (
@@ -141,6 +142,7 @@ def open_flow(
         flow_id = f"{parent.tags[_KEY]}-{uuid.uuid4().hex[:6]}"
         flow = FlowRun(experiment_id, flow_id, get_or_create_run(client, experiment_id, flow_id, parent))
         log_run(client, flow.parent_id, parent)
+        describe_experiment(client, experiment_id)
         return flow
 
 

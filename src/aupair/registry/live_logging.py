@@ -5,16 +5,19 @@ KFP server with built-in MLflow creates for each task, and to which it logs the 
 stages have not logged, register-model logs.
 """
 
+import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, TypeVar
 
 from aupair.errors import RegistryError
 from aupair.log import SILENT, Log
 from aupair.registry import mlflow_store
+from aupair.registry.descriptions import describe_experiment
 from aupair.registry.origin import origin_tags
 from aupair.registry.runs import (
     PARENT,
@@ -91,6 +94,7 @@ def get_or_create_parent_run(client: "MlflowClient", experiment_id: str, flow_id
             run_id = _server_flow_run(client)
             set_tags(client, run_id, stage_run_tags(parent, flow_id))
             return run_id
+        describe_experiment(client, experiment_id)
         return get_or_create_run(client, experiment_id, flow_id, parent)
 
 
@@ -154,13 +158,35 @@ def log_stage(
         end_run(client, run_id)
 
     try:
-        yield live
+        with _system_metrics(run_id) if stage.resumable else nullcontext():
+            yield live
     except BaseException as error:
         status = end_status(error)
         live.attempt(lambda: client.set_terminated(run_id, status))
         raise
     result = collect()
     live.attempt(lambda: finish(result))
+
+
+@contextmanager
+def _system_metrics(run_id: str) -> Iterator[None]:
+    """Log the use of processors, memory, disk, network and GPUs while the block runs.
+
+    MLflow does this in a thread, which ends without a message when the store fails. `psutil` comes with DVC; without it,
+    nothing is logged.
+    """
+    if find_spec("psutil") is None:
+        yield
+        return
+    from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+    logging.getLogger("mlflow.system_metrics.system_metrics_monitor").setLevel(logging.CRITICAL)
+    monitor = SystemMetricsMonitor(run_id, resume_logging=True)
+    monitor.start()
+    try:
+        yield
+    finally:
+        monitor.finish()
 
 
 def end_status(error: BaseException) -> str:

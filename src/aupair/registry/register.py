@@ -3,7 +3,6 @@
 Running it again changes nothing: a bundle that is registered already is found by its hash.
 """
 
-import re
 import secrets
 import time
 import warnings
@@ -20,22 +19,25 @@ from aupair.errors import ArtifactError
 from aupair.inference.bundle import Parts, write_bundle
 from aupair.log import SILENT, Log
 from aupair.params import Params
-from aupair.registry import dvc_logging, evidence, live_logging, locks, mlflow_store, promotion, versions
+from aupair.registry import (
+    dataset,
+    descriptions,
+    dvc_logging,
+    evidence,
+    live_logging,
+    locks,
+    mlflow_store,
+    promotion,
+    versions,
+)
 from aupair.registry.gate import AUS_TAG
 from aupair.registry.model_files import BUNDLE_TAG, MODEL_TAG, hash_logged_model
 from aupair.registry.origin import git_commit_tag
-from aupair.registry.runs import (
-    PARENT,
-    FlowRun,
-    StageRun,
-    end_run,
-    finite_numbers,
-    is_rehearsal,
-    log_flow,
-    pipeline_tag,
-)
+from aupair.registry.run_metrics import headline_metrics
+from aupair.registry.runs import PARENT, FlowRun, StageRun, end_run, is_rehearsal, log_flow, pipeline_tag
 
 if TYPE_CHECKING:
+    import numpy as np
     from mlflow import MlflowClient
     from mlflow.models import ModelSignature
 
@@ -45,14 +47,6 @@ _LONGEST_WAIT = 600.0
 
 _ATTEMPT = "aupair.attempt"
 """The tag of a logged model that names the process that logged it."""
-
-_HEADLINE = re.compile(
-    r"rows\.(P1|P2|no-uncertainty|best-constant)\.(select|validation)\.(score|f1|accuracy)"
-    r"|intensity_rows\.(P1|P2|no-uncertainty|fit-median|fit-mean)\.(select|validation)\.(icc|mae)"
-    r"|pair_accuracy\.(clear|mean)"
-    r"|uncertainty\.(pair_nll\.(h|constant)|(auroc_correct|gain_at_80)\.\w+)"
-)
-"""The metrics of the parent run, by which flows are compared; the run of evaluate has all metrics."""
 
 
 @dataclass(frozen=True)
@@ -104,14 +98,17 @@ def _register_bundle(
         versions.delete_doubles(client, sha256, name)
     registers = params.register_model.rehearsals or not is_rehearsal()
     created = version is None
-    metrics, data = store.read_json(parts.metrics), str(store.read_json(parts.data)["md5"])
+    metrics, info, selection = (store.read_json(path) for path in (parts.metrics, parts.data, parts.selection))
+    data, numbers = str(info["md5"]), headline_metrics(metrics)
     origin = {"data.md5": data, BUNDLE_TAG: sha256} | git_commit_tag() | pipeline_tag()
+    origin |= descriptions.run_tags(selection, metrics, info)
     summary = StageRun(
         PARENT,
         params=params.model_dump(mode="json"),
-        metrics=headline_metrics(metrics),
+        metrics={} if created and registers else numbers,  # else with the model, see below
         artifacts=tuple(reports),
-        tags=origin,
+        tags=origin | {"mlflow.note.content": descriptions.run_note(selection, metrics, info)},
+        data=info,
     )
     in_pipeline = live_logging.runs_in_pipeline()
     if created or in_pipeline or dvc_logging.is_unfinished(client, params, data):
@@ -120,6 +117,7 @@ def _register_bundle(
             log_flow(client, flow, summary, stages, cached=dvc_logging.runs_in_dvc())
             if version is None and registers:
                 model_uri = _log_bundle(client, bundle, flow.parent_id, params)
+                _log_model_metrics(client, model_uri, flow.parent_id, numbers, data)
                 hashes = {MODEL_TAG: hash_logged_model(client, model_uri)} | _draws_tag(reports)
                 tags = _version_tags(bundle, metrics) | origin | hashes
                 version = versions.get_or_create_version(client, model_uri, flow.parent_id, tags, name)
@@ -132,6 +130,9 @@ def _register_bundle(
         log.line("a rehearsal is not registered; set register_model.rehearsals to register it")
         return _Registration(None, sha256)
     assert version is not None
+    with mlflow_store.mlflow_errors(f"version {version}"):
+        descriptions.describe_model(client, name)
+        descriptions.describe_version(client, name, version, bundle, metrics)
     promotion.set_challenger(client, version, name)
     log.line(f"{name} version {version}: {'registered' if created else 'was registered before; nothing has changed'}")
     return _Registration(version, sha256)
@@ -181,11 +182,6 @@ def _draws_tag(reports: Sequence[Path]) -> dict[str, str]:
     return {} if path is None else {evidence.DRAWS_TAG: store.sha256(path)}
 
 
-def headline_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """Return the few numbers of metrics.json by which flows are compared."""
-    return {key: value for key, value in finite_numbers(metrics).items() if _HEADLINE.fullmatch(key)}
-
-
 def _log_bundle(client: "MlflowClient", bundle: Path, run_id: str, params: Params) -> str:
     """Log the bundle as a Python function (models from code) with this package, and return the model's URI."""
     import mlflow
@@ -196,6 +192,8 @@ def _log_bundle(client: "MlflowClient", bundle: Path, run_id: str, params: Param
     def log_model() -> str:
         # Of an earlier attempt: no version has this bundle. Behind a server a younger one may be another process's.
         for model in client.search_logged_models([experiment], f"source_run_id = '{run_id}'"):
+            if descriptions.MODEL_VERSIONS in model.tags:
+                continue  # of a version that this flow had before it was run again
             if model.tags.get(_ATTEMPT) == attempt or model.creation_timestamp < oldest or locks.has_lock():
                 client.delete_logged_model(model.model_id)
         with mlflow.start_run(run_id=run_id):
@@ -205,6 +203,7 @@ def _log_bundle(client: "MlflowClient", bundle: Path, run_id: str, params: Param
                 artifacts={"bundle": str(bundle)},
                 code_paths=[str(package)],
                 signature=_serving_signature(params, stored_aus(store.read_json(bundle / "selection.json"))),
+                input_example=_serving_example(params.preprocess_faces.size),
                 pip_requirements=str(bundle / "requirements.txt"),
                 tags={_ATTEMPT: attempt},
             )
@@ -214,6 +213,30 @@ def _log_bundle(client: "MlflowClient", bundle: Path, run_id: str, params: Param
         # MLflow warns without an input example and type hints; the signature contains more than both.
         warnings.simplefilter("ignore", UserWarning)
         return mlflow_store.retrying(f"logging {bundle}", log_model)
+
+
+def _log_model_metrics(
+    client: "MlflowClient", model_uri: str, run_id: str, numbers: Mapping[str, float], data: str
+) -> None:
+    """Log metrics to a logged model and its run, as measured on the data.
+
+    log_model has copied what the run had, which are all of them after a command that was killed.
+    """
+    from mlflow.entities import Metric
+
+    model_id, start = model_uri.removeprefix("models:/"), int(client.get_run(run_id).info.start_time)
+    known = {metric.key for metric in client.get_logged_model(model_id).metrics or ()}
+    place = {"dataset_name": dataset.NAME, "dataset_digest": data, "model_id": model_id, "run_id": run_id}
+    metrics = [Metric(key, value, start, 0, **place) for key, value in numbers.items() if key not in known]
+    with mlflow_store.mlflow_errors(f"model {model_id}"):
+        client.log_batch(run_id, metrics=metrics)
+
+
+def _serving_example(size: int) -> tuple["np.ndarray", dict[str, float]]:
+    """Return an input of the served model: one face, and the frame rate of its video."""
+    import numpy as np
+
+    return np.zeros((1, size, size, 3), np.uint8), {"fps": 25.0}
 
 
 def _serving_signature(params: Params, aus: Sequence[str]) -> "ModelSignature":
@@ -236,8 +259,8 @@ def _serving_signature(params: Params, aus: Sequence[str]) -> "ModelSignature":
         columns += [ColSpec("float", f"{au}_{name}") for name in names]
     # The tensor has no name: with one, predict would receive a dict.
     faces = Schema([TensorSpec(np.dtype("uint8"), (-1, size, size, 3))])
-    # MLflow requires a default; predict refuses it, since no frame rate fits every video.
-    return ModelSignature(faces, Schema(columns), ParamSchema([ParamSpec("fps", "double", 0.0)]))
+    # No default: no frame rate fits every video, and predict refuses a request without one.
+    return ModelSignature(faces, Schema(columns), ParamSchema([ParamSpec("fps", "double", None)]))
 
 
 def _row(metrics: Mapping[str, Any], name: str, split: str) -> Mapping[str, Any]:

@@ -18,6 +18,8 @@ from aupair import store
 from aupair.errors import RegistryError
 from aupair.params import Params
 from aupair.registry import mlflow_store
+from aupair.registry.dataset import log_dataset
+from aupair.registry.run_metrics import evaluation_metrics
 from aupair.stage import Stage
 
 if TYPE_CHECKING:
@@ -56,6 +58,8 @@ class StageRun:
         curves: its files of JSON lines; `step` or `epoch` is the step, a string value becomes a prefix of the metric's
             name.
         metrics: final values.
+        data: the content of data.json, for a run that has the data as its input.
+        resumable: a training, during which the use of the machine is logged.
         artifacts: small files or folders to log with the run.
         tags: tags beside those that identify the run.
     """
@@ -67,6 +71,8 @@ class StageRun:
     metrics: Mapping[str, Any] = field(default_factory=dict)
     artifacts: tuple[Path, ...] = ()
     tags: Mapping[str, str] = field(default_factory=dict)
+    data: Mapping[str, Any] = field(default_factory=dict)
+    resumable: bool = False
 
     @property
     def name(self) -> str:
@@ -97,10 +103,12 @@ def collect_stage_run(stage: Stage, params: Params, places: Mapping[str, Path], 
     section = getattr(params, stage.section).model_dump(mode="json")
     trained = [places[name] for name in ("f", "h", "mapping") if name in stage.writes and name in places]
     curves = tuple(folder / "curves.jsonl" for folder in trained)
+    data = store.read_json(places["info"]) if "info" in places and stage.name in ("check-data", "evaluate") else {}
+    run = StageRun(stage.name, trial, section, curves, data=data, resumable=stage.resumable)
     if stage.name != "evaluate" or not places:
-        return StageRun(stage.name, trial, section, curves)
-    metrics = store.read_json(places["metrics"])
-    return StageRun(stage.name, trial, section, curves, metrics, (places["table"], places["plots"], places["report"]))
+        return run
+    reports = tuple(places[name] for name in ("table", "plots", "report", "metrics"))
+    return replace(run, metrics=evaluation_metrics(store.read_json(places["metrics"])), artifacts=reports)
 
 
 def hash_flow(*parts: str) -> str:
@@ -208,6 +216,8 @@ def log_run(client: "MlflowClient", run_id: str, stage: StageRun) -> None:
     }
     for batch in _batches([Param(key, text[:_LONGEST_PARAM]) for key, text in params.items()], 100):
         client.log_batch(run_id, params=batch)
+    if stage.data:
+        log_dataset(client, run_id, stage.data)
     points = [point for path in stage.curves for point in curve_points(store.read_jsonl(path))]
     points += [(key, value, 0) for key, value in finite_numbers(stage.metrics).items()]
     log_metric_points(client, run_id, points, int(client.get_run(run_id).info.start_time), logged_steps(client, run_id))
