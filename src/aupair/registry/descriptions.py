@@ -91,7 +91,7 @@ def describe_version(client: "MlflowClient", name: str, version: int, bundle: Pa
     entry = client.get_model_version(name, str(version))
     if not entry.description:
         client.update_model_version(name, str(version), version_text(bundle, metrics, name, version))
-    if (model_id := entry.source.removeprefix("models:/")) != entry.source:
+    if (model_id := (entry.source or "").removeprefix("models:/")) != entry.source:
         _mark_as_registered(client, model_id, name, version)
 
 
