@@ -13,6 +13,7 @@ from filelock import FileLock
 from aupair import store
 from aupair.errors import RegistryError, scrub
 from aupair.extras import require
+from aupair.registry.moved_store import follow_moved_store, other_version_error
 from aupair.retry import retry
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def open_mlflow(create: bool = False) -> "MlflowClient":
         create: create a local store if there is none; otherwise its absence is an error.
 
     Raises:
-        RegistryError: there is no store, it cannot be opened, or its server does not answer.
+        RegistryError: there is no store, it cannot be opened, it is of another version, or its server does not answer.
     """
     require("mlflow")
     uri = tracking_uri()
@@ -71,6 +72,7 @@ def open_mlflow(create: bool = False) -> "MlflowClient":
     database = sqlite_path(uri)
     if database is not None:
         _create_database(uri, database, create)
+        follow_moved_store(database)
     elif uri.startswith(("http://", "https://")):
         _check_server(uri)
     import mlflow
@@ -81,6 +83,8 @@ def open_mlflow(create: bool = False) -> "MlflowClient":
             mlflow.set_registry_uri(uri)
             return cast("MlflowClient", _RetryingClient(mlflow.MlflowClient(uri)))
     except RegistryError as error:
+        if explained := other_version_error(error, scrub(uri)):
+            raise explained from error
         if database is not None and _HALF_MADE.search(str(error)):
             todo = "delete it if it has no runs yet, and run the command again; else restore a copy"
             first = str(error.__cause__).strip().splitlines()[0][:200]
@@ -149,6 +153,12 @@ def get_or_create_experiment(client: "MlflowClient", name: str) -> str:
 
     def find_or_create() -> str:
         if experiment := client.get_experiment_by_name(name):
+            if experiment.lifecycle_stage == "deleted":
+                number = experiment.experiment_id
+                todo = (
+                    f"`mlflow experiments restore --experiment-id {number}`, or set another register_model.experiment"
+                )
+                raise RegistryError("the experiment was deleted", where=scrub(tracking_uri()), got=name, todo=todo)
             return str(experiment.experiment_id)
         try:
             return str(client.create_experiment(name, artifact_location=location))
