@@ -1,13 +1,16 @@
 """What MLflow's screens show of a flow and of a version: descriptions, data, tags for people. On a real store."""
 
 import json
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from aupair import store
+from aupair.errors import RegistryError
 from aupair.params import Params
 from aupair.registry import descriptions, mlflow_store, versions
 from aupair.registry.dataset import describe_data
@@ -111,3 +114,15 @@ def test_serving_has_an_example_and_no_default_for_fps(registered: Any) -> None:
     assert (fps.name, fps.default) == ("fps", None)
     files = {path.path for path in registered.client.list_logged_model_artifacts(registered.model.model_id)}
     assert "input_example.json" in files
+
+
+def test_a_version_is_found_after_its_store_was_renamed_and_missing_files_are_named(
+    registered: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = shutil.copytree(Path.cwd(), tmp_path / "renamed")
+    (Path.cwd() / "mlruns").rename(tmp_path / "elsewhere")  # as if the folder had been renamed
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{home}/mlflow.db")
+    assert versions.resolve_bundle("models:/aupair/1").is_relative_to(home)
+    shutil.rmtree(home / "mlruns")
+    with pytest.raises(RegistryError, match=r"the files of this model are missing: in .*/renamed/mlruns/models"):
+        versions.resolve_bundle("models:/aupair/1")

@@ -18,6 +18,7 @@ from aupair import store
 from aupair.errors import ArtifactError, RegistryError
 from aupair.inference.integrity import bundle_hash
 from aupair.registry import mlflow_store
+from aupair.registry.moved_store import check_files_exist
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -101,6 +102,7 @@ def _compare(what: str, where: Path, actual: str, expected: str) -> None:
 
 def _fetch_model(uri: str, key: str) -> Path:
     """Return the folder of an MLflow model; in the user's cache it has the name `key`."""
+    from mlflow import MlflowClient
     from mlflow.artifacts import download_artifacts
 
     def download(folder: str | None = None) -> Path:
@@ -109,6 +111,8 @@ def _fetch_model(uri: str, key: str) -> Path:
         )
 
     if mlflow_store.sqlite_path(mlflow_store.tracking_uri()) is not None:
+        name, _, number = uri.removeprefix("models:/").rpartition("/")
+        check_files_exist(MlflowClient().get_model_version_download_uri(name, number), uri)
         return download()
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "aupair" / key
     if not folder.exists():
