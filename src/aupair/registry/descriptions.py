@@ -1,9 +1,11 @@
 """The Markdown descriptions that MLflow's screens show: of the experiment, the run, the registered model and the version.
 
+MLflow shows the end of a line as a break, so a paragraph is one line.
 They are written for a reader of the screens. A description of the experiment or the model that somebody has edited stays.
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,18 +31,18 @@ Trainings of **aupair**, which recognises facial Action Units (AUs) in video.
 
 * Each row is a flow: one training with its settings and data. Below it is a run for each stage.
 * Compare flows by `select/f1`: nothing may be chosen on validation. Metrics on `validation/` are the result.
-* `P2` is how the model decides: for each AU with the uncertainty or without, whichever was better on select. `P1` uses it for
-  all AUs.
+* `P2` is how the model decides: for each AU with the uncertainty or without, whichever was better on select. `P1` uses it \
+for all AUs.
 * A stage that is `(cached)` did not run in its flow: DVC had its outputs.
 * A flow that is `RUNNING` and has no process any more was killed; the next `dvc repro` takes it up.
 """
 
 _MODEL = """\
-Recognises facial Action Units in video, with an uncertainty and a confidence for each decision. Pseudo-intensities are learned
-by ranking pairs of frames.
+Recognises facial Action Units in video, with an uncertainty and a confidence for each decision. Pseudo-intensities are \
+learned by ranking pairs of frames.
 
-* `champion`: the version that `aupair predict` uses. `aupair registry promote VERSION` moves it, if the conditions in
-  `mlflow/registry.yaml` hold.
+* `champion`: the version that `aupair predict` uses. `aupair registry promote VERSION` moves it, if the conditions in \
+`mlflow/registry.yaml` hold.
 * `challenger`: the version that was registered last. `previous`: the champion before, see `aupair registry rollback`.
 
 A version is bound to the AUs, the data and the licences that its description names.
@@ -55,8 +57,8 @@ aupair registry promote {version}{option}
 mlflow models serve --env-manager local -m models:/{name}/{version}
 ```
 
-Serving takes the aligned faces of one video, in order, (n, {size}, {size}, 3) uint8 RGB, and `fps`. MLflow runs what it finds in
-the store, without a check; `aupair` compares a version's hash first.
+Serving takes the aligned faces of one video, in order, (n, {size}, {size}, 3) uint8 RGB, and `fps`. MLflow runs what it finds \
+in the store, without a check; `aupair` compares a version's hash first.
 """
 
 
@@ -109,7 +111,7 @@ def version_text(bundle: Path, metrics: Tree, name: str, version: int) -> str:
     params = Params.model_validate(store.read_json(bundle / "params.json"))
     option = "" if name == "aupair" else f" --name {name}"
     use = _USE.format(name=name, version=version, size=params.preprocess_faces.size, option=option)
-    limits = (bundle / "MODEL_CARD.md").read_text().partition("\n## Limits")[2]
+    limits = re.sub(r"\n +", " ", (bundle / "MODEL_CARD.md").read_text().partition("\n## Limits")[2])
     return "\n\n".join([run_note(selection, metrics, info), use, f"## Limits and licences{limits}"])
 
 
@@ -133,10 +135,10 @@ def _scores(metrics: Tree) -> str:
         "P1": "P1, always with uncertainty",
         "no-uncertainty": "without uncertainty",
     }
-    for row in metrics["rows"]:
-        if row["split"] == "validation" and row["name"] in names:
-            cells = [_figure(row, key) for key in ("f1", "accuracy", "score")]
-            lines.append(f"| {' | '.join([names[row['name']], *cells])} |")
+    rows = {row["name"]: row for row in metrics["rows"] if row["split"] == "validation"}
+    for name in filter(rows.__contains__, names):
+        cells = [_figure(rows[name], key) for key in ("f1", "accuracy", "score")]
+        lines.append(f"| {' | '.join([names[name], *cells])} |")
     return "\n".join([*lines, "", "In brackets: 95 % intervals, by bootstrap over people. score = (F1 + accuracy) / 2"])
 
 
