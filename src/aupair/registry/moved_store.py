@@ -40,8 +40,8 @@ def follow_moved_store(database: Path) -> None:
     try:
         with closing(sqlite3.connect(database, timeout=30)) as connection, connection:
             rows = connection.execute("SELECT artifact_location FROM experiments").fetchall()
-            for recorded in sorted({_root(row[0]) for row in rows} - {None, here}):
-                if recorded is not None and not recorded.exists():
+            for recorded in {root for row in rows if (root := _root(row[0])) is not None}:
+                if not recorded.exists():
                     _replace(connection, str(recorded), str(here))
     except sqlite3.OperationalError as error:
         if "no such table" not in str(error):  # a store whose tables are being made; MLflow has the message for it
