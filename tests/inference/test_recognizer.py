@@ -79,6 +79,18 @@ def test_each_au_takes_the_mapping_that_was_chosen() -> None:
     np.testing.assert_array_equal(predictions.decision[1], uses.astype(int))
 
 
+@pytest.mark.parametrize("ahead", [1, 5, 32])
+def test_faces_found_in_advance_change_no_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ahead: int) -> None:
+    rows = video([0, None, 2, 1, *range(3), None])
+    monkeypatch.setattr("aupair.faces.video.iter_faces", lambda *_: iter(rows))
+    monkeypatch.setattr(module, "_ROWS_AHEAD", ahead)
+    one = recognizer(Scorer())
+    monkeypatch.setattr(BundleRecognizer, "_recompress", lambda _, row: row)
+    scores, expected = one.score_video(tmp_path / "clip.mp4"), one.score_rows(rows)
+    assert scores.status == expected.status
+    assert scores.y_hat.tobytes() == expected.y_hat.tobytes()
+
+
 def test_a_video_is_compared_with_the_training_videos() -> None:
     rng = np.random.default_rng(0)
     images = [rng.integers(0, 3, (32, 32, 3)).astype(np.uint8) for _ in range(12)]

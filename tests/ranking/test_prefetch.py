@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import torch
 from aupair.ranking import fit as loop
 from aupair.ranking.checkpoint import Checkpoint
 from aupair.ranking.pairs import Pairs
-from aupair.ranking.prefetch import DEPTH, batch_loader, prefetch, prefetch_depth
+from aupair.ranking.prefetch import DEPTH, batch_loader, prefetch, prefetch_depth, prefetch_items
 from face_files import FaceFiles, train_toy
 from training_sets import same_fit
 
@@ -93,3 +94,34 @@ def test_a_batch_is_that_of_the_sampler(tmp_path: Path) -> None:
         for key in ("i", "j", "au", "r"):
             assert (getattr(moved.pairs, key).numpy() == getattr(pairs, key)).all()
         assert (moved.pairs.weight.numpy() == weight).all()
+
+
+@pytest.mark.parametrize("size", [1, 3, 100])
+def test_items_of_a_stream_come_in_order_a_bounded_number_in_advance(size: int) -> None:
+    made: list[int] = []
+
+    def stream() -> Iterator[int]:
+        for item in range(20):
+            made.append(item)
+            yield item
+
+    with closing(prefetch_items(stream(), size)) as items:
+        for item in range(20):
+            assert next(items) == item
+            assert len(made) <= (item // size + 1 + DEPTH) * size
+        assert next(items, None) is None
+    assert list(prefetch_items(iter(()), size)) == []
+
+
+def test_an_error_of_a_stream_is_raised_after_its_items_and_no_thread_stays() -> None:
+    def stream() -> Iterator[int]:
+        yield from range(4)
+        raise ValueError("a damaged frame")
+
+    received: list[int] = []
+    with pytest.raises(ValueError, match="a damaged frame"):
+        received.extend(prefetch_items(stream(), 2))
+    assert received == [0, 1, 2, 3]
+    with closing(prefetch_items(stream(), 1)) as items:
+        next(items)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("prefetch")]

@@ -223,6 +223,8 @@ def predict(
     ] = False,
 ) -> None:
     """Recognise Action Units in videos: a CSV with a row for every frame, with uncertainty and confidence."""
+    # torch's threads would spin between two layers on the cores that find the next faces; read when torch is imported
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from aupair.api import Recognizer
     from aupair.console import ConsoleLog
     from aupair.inference.output import claim_output, describe_settings

@@ -5,6 +5,7 @@ grows by some hundred bytes for each frame.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import count, islice
 from pathlib import Path
@@ -31,6 +32,8 @@ Arrays = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 _PIECE = 4096
 """The number of frames decided at once; the features of one frame take some 6 kB."""
+_ROWS_AHEAD = 32
+"""The number of frames whose faces a thread finds at a time; it is up to two such groups ahead, a batch of the demo's settings."""
 _APPEARANCE_EVERY = 5
 """The appearance of every fifth face is described, which is enough for the median over a video."""
 
@@ -131,12 +134,17 @@ class BundleRecognizer:
     def score_video(self, source: Path) -> VideoScores:
         """Decode a video, find its faces, and score every frame of it.
 
+        A thread finds the faces of the next frames while the networks score the last ones.
+
         Raises:
             DataError: it cannot be read.
         """
         from aupair.faces.video import iter_faces
+        from aupair.ranking.prefetch import prefetch_items
 
-        return self.score_rows(map(self._recompress, iter_faces(source, self.params.preprocess_faces)))
+        rows = map(self._recompress, iter_faces(source, self.params.preprocess_faces))
+        with closing(prefetch_items(rows, _ROWS_AHEAD)) as ahead:
+            return self.score_rows(ahead)
 
     def score_rows(self, rows: Iterable[FaceRow]) -> VideoScores:
         """Score all frames of one video, in order, with no more than a batch of images in memory."""

@@ -1,10 +1,11 @@
-"""Batches and faces that a thread prepares while a GPU computes, so that they are ready when they are needed."""
+"""Batches and faces that a thread prepares while networks compute, so that they are ready when they are needed."""
 
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
-from itertools import islice
+from itertools import count, islice
 from typing import TypeVar
 
 import numpy as np
@@ -29,7 +30,7 @@ def prefetch_depth(device: torch.device) -> int:
     return DEPTH if device.type == "cuda" else 0
 
 
-def prefetch(make: Callable[[int], T], items: Sequence[int], depth: int) -> Generator[T, None, None]:
+def prefetch(make: Callable[[int], T], items: Iterable[int], depth: int) -> Generator[T, None, None]:
     """Yield `make(item)` for each item, in order; a thread makes up to `depth` of them in advance.
 
     An exception of `make` is raised when its item is requested. Close the generator if it is not used up.
@@ -48,6 +49,16 @@ def prefetch(make: Callable[[int], T], items: Sequence[int], depth: int) -> Gene
         finally:
             for future in pending:
                 future.cancel()
+
+
+def prefetch_items(items: Iterable[T], size: int, depth: int = DEPTH) -> Generator[T, None, None]:
+    """Yield items in order; a thread takes up to `depth` groups of `size` of them in advance."""
+    iterator = iter(items)
+    with closing(prefetch(lambda _: list(islice(iterator, size)), count(), depth)) as groups:
+        for group in groups:
+            if not group:
+                return
+            yield from group
 
 
 @dataclass(frozen=True)
