@@ -1,4 +1,4 @@
-"""Does the method hold on people nobody tuned on? `make proving-ground`, or
+"""Does the method hold on people of other corpora? `make proving-ground`, or
 
     python benchmarks/proving_ground.py [--corpora FILE] [--folder FOLDER] [--seeds N] [--only NAME ...] [--set KEY=VALUE ...]
 
