@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from aupair import store
-from aupair.errors import ArtifactError, ParamsError
+from aupair.errors import ArtifactError, ParamsError, did_you_mean
 from aupair.log import SILENT, Log
 from aupair.params import Params
 from aupair.stage import Needs, Stage
@@ -251,7 +251,9 @@ def get_stage(name: str) -> Stage:
     for stage in FLOW:
         if stage.name == name.replace("_", "-"):
             return stage
-    raise ParamsError("no such stage", got=name, expected="one of " + ", ".join(stage.name for stage in FLOW))
+    names = [stage.name for stage in FLOW]
+    expected, todo = f"one of {', '.join(names)}", did_you_mean(name.replace("_", "-"), names, "")
+    raise ParamsError("no such stage", got=name, expected=expected, todo=todo)
 
 
 def run_stage(

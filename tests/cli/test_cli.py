@@ -134,3 +134,36 @@ def test_ctrl_c_is_one_line(fresh: Path, aupair: Command, monkeypatch: pytest.Mo
     monkeypatch.setattr(stages, "run_stage", interrupted)
     outcome = aupair("run", "check-data")
     assert (outcome.code, outcome.line) == (130, "stopped; run it again to continue")
+
+
+USAGE = {
+    "command": (["predct"], "No such command 'predct'. Did you mean 'predict'?; see `aupair --help`"),
+    "option": (["predict", "--ot", "x"], "No such option: --ot (Possible options: --out); see `aupair predict --help`"),
+    "group": (["registry", "promot", "1"], "No such command 'promot'. Did you mean 'promote'?; see `aupair registry --help`"),
+    "missing": (["predict"], "Missing argument"),
+    "number": (["synth", "d", "--seconds", "abc"], "Invalid value for '--seconds': "),
+    "stage": (["run", "check_dat"], "no such stage, got check_dat, expected one of check-data, "),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", USAGE)
+def test_wrong_usage_is_one_line_with_the_nearest_word_and_exit_code_2(name: str, aupair: Command) -> None:
+    arguments, line = USAGE[name]
+    outcome = aupair(*arguments)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.line.startswith(line)
+    if name == "stage":
+        assert outcome.line.endswith("; did you mean check-data?")
+
+
+@pytest.mark.parametrize("seconds", ["1e12", "3601", "nan", "inf", "-5"])
+def test_a_video_of_an_impossible_length_is_refused(seconds: str, tmp_path: Path, aupair: Command) -> None:
+    outcome = aupair("synth", tmp_path / "d", f"--seconds={seconds}")
+    assert (outcome.code, outcome.line.partition(":")[0]) == (2, "Invalid value for '--seconds'")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_group_without_a_command_shows_its_help(aupair: Command) -> None:
+    outcome = aupair("registry")
+    assert "Usage: aupair registry" in outcome.out + outcome.err
+    assert outcome.code == 2

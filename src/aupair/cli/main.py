@@ -3,13 +3,13 @@
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from aupair import __version__
 from aupair.cli import ablation, distill, importing, init, pipeline, registry, synth
-from aupair.errors import AupairError
+from aupair.errors import AupairError, ParamsError
 from aupair.extras import missing_packages_named
 
 app = typer.Typer(
@@ -51,6 +51,11 @@ what each part adds       aupair ablate --plan"""
 
 _INTERRUPTED = 130
 """The exit code with which typer ends after Ctrl-C, without a message."""
+
+_UsageError: type[Exception] = next(
+    kind for kind in typer.BadParameter.__mro__ if issubclass(kind, Exception) and kind.__name__ == "ClickException"
+)
+"""The base class of usage errors: click's, of which some versions of typer have a copy of their own."""
 
 ParamsFile = Annotated[Path, typer.Option("--params", help="The params file.")]
 
@@ -267,17 +272,33 @@ def submission(
 
 
 def main() -> None:
-    """Run the command line; an AupairError becomes one line and an exit code, other errors keep their traceback."""
+    """Run the command line and exit.
+
+    A usage error and an AupairError become one line and an exit code; other errors keep their traceback.
+    """
     os.environ.setdefault(
         "OPENCV_FFMPEG_LOGLEVEL", "-8"
     )  # ffmpeg prints nothing about broken videos, since aupair reports them
     try:
         with missing_packages_named():
-            app()
+            code = app(standalone_mode=False)
     except AupairError as error:
         print(f"aupair: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except SystemExit as stop:
-        if stop.code == _INTERRUPTED:
-            print("aupair: stopped; run it again to continue", file=sys.stderr)
-        raise
+    except _UsageError as error:
+        print(_usage_text(error), file=sys.stderr)
+        sys.exit(ParamsError.exit_code)
+    except typer.Abort:
+        code = _INTERRUPTED
+    if code == _INTERRUPTED:
+        print("aupair: stopped; run it again to continue", file=sys.stderr)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _usage_text(error: Any) -> str:
+    """Return the line for a usage error, with the nearest known word and the help to read; a help itself as it is."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        return str(error.format_message())
+    context = getattr(error, "ctx", None)
+    message = " ".join(error.format_message().split()).removesuffix(".")
+    return f"aupair: {message}; see `{context.command_path if context else 'aupair'} --help`"

@@ -24,7 +24,7 @@ def synth(
         int, typer.Option(min=4, max=999, help="People: half in fit, a quarter in select, a quarter in validation.")
     ] = 96,
     clips: Annotated[int, typer.Option(min=1, max=9, help="Videos of each person.")] = 1,
-    seconds: Annotated[float, typer.Option(min=1, help="Length of each video.")] = 6.5,
+    seconds: Annotated[float, typer.Option(min=1, max=3600, help="Length of each video.")] = 6.5,
     fps: Annotated[float, typer.Option(min=5, max=60, help="Frames per second.")] = 10.0,
     seed: Annotated[int, typer.Option(min=0, help="Random seed; each seed creates other people.")] = 0,
     aus: Annotated[

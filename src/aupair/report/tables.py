@@ -79,7 +79,7 @@ def headline(metrics: Tree, split: str = "validation") -> "RichTable":
     for name, row in rows_of(metrics, split).items():
         edges = interval(row["intervals"]["score"]) or UNDEFINED
         cells = (number(row[key]) for key in CHALLENGE_FIGURES)
-        table.add_row(ROWS[name], *cells, edges, style="bold" if name == "P2" else None)
+        table.add_row(ROWS.get(name, name), *cells, edges, style="bold" if name == "P2" else None)
     return table
 
 

@@ -39,7 +39,7 @@ class SynthParams(Record):
     subjects: Annotated[int, Field(ge=4, le=999)] = 96
     clips: Annotated[int, Field(ge=1, le=9)] = 1
     """clips of each subject"""
-    seconds: Annotated[float, Field(ge=1)] = 6.5
+    seconds: Annotated[float, Field(ge=1, le=3600)] = 6.5
     """length of a clip"""
     fps: Annotated[float, Field(ge=5, le=60)] = 10.0
     """frames per second: few, so that a megabyte holds more people and more different frames"""
