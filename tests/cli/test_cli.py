@@ -163,6 +163,16 @@ def test_a_video_of_an_impossible_length_is_refused(seconds: str, tmp_path: Path
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("arguments", [("registry", "list"), ("registry", "promote", "1")])
+def test_a_password_in_an_address_is_not_printed(
+    arguments: tuple[str, ...], aupair: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "nonsense://u:s3cret@127.0.0.1:9/mlflow")
+    outcome = aupair(*arguments)
+    assert outcome.code != 0
+    assert "s3cret" not in outcome.out + outcome.err
+
+
 def test_a_group_without_a_command_shows_its_help(aupair: Command) -> None:
     outcome = aupair("registry")
     assert "Usage: aupair registry" in outcome.out + outcome.err

@@ -9,7 +9,7 @@ import typer
 
 from aupair import __version__
 from aupair.cli import ablation, distill, importing, init, pipeline, registry, synth
-from aupair.errors import AupairError, ParamsError
+from aupair.errors import AupairError, ParamsError, scrub
 from aupair.extras import missing_packages_named
 
 app = typer.Typer(
@@ -283,7 +283,7 @@ def main() -> None:
         with missing_packages_named():
             code = app(standalone_mode=False)
     except AupairError as error:
-        print(f"aupair: {error}", file=sys.stderr)
+        print(f"aupair: {scrub(str(error))}", file=sys.stderr)  # whatever address it names, and whoever wrote it
         sys.exit(error.exit_code)
     except _UsageError as error:
         print(_usage_text(error), file=sys.stderr)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aupair import store
-from aupair.errors import AupairError
+from aupair.errors import AupairError, scrub
 from aupair.kubeflow.run_record import RunRecord, TaskState, read_run_record
 from aupair.kubeflow.run_status import kubectl_logs
 from aupair.kubeflow.run_tasks import FINISHED, OMITTED, failed_tasks, get_run, list_tasks
@@ -166,7 +166,7 @@ def _record_lines(record: RunRecord) -> list[str]:
     with mlflow_store.mlflow_errors("the run's summary"):
         if parent is not None:
             lines += [f"* data: `{parent.data.tags['data.md5']}`"] if "data.md5" in parent.data.tags else []
-            lines.append(f"* MLflow: {_mlflow_link(mlflow_store.tracking_uri(), parent)}")
+            lines.append(f"* MLflow: {_mlflow_link(scrub(mlflow_store.tracking_uri()), parent)}")
         if "evaluate" in states:
             lines += _score_table(client, record.complete_run("evaluate"))
     return lines

@@ -187,7 +187,7 @@ def mlflow_errors(where: str) -> Iterator[None]:
         if not isinstance(error, _store_exceptions()):
             raise
         first = str(error).strip().splitlines()[0][:300]
-        raise RegistryError(f"MLflow at {scrub(tracking_uri())} failed", where=where, got=first) from error
+        raise RegistryError(f"MLflow at {scrub(tracking_uri())} failed", where=where, got=scrub(first)) from error
 
 
 def _store_exceptions() -> tuple[type[Exception], ...]:
