@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from aupair import stages
+from aupair import stages, store
 from aupair.params import Params, parse_params
 from aupair.registry import dvc_logging, mlflow_store
 from aupair.registry.dvc_logging import describe_parent, log_dvc_stage, open_flow
@@ -37,6 +37,7 @@ def run_stage() -> RunStage:
         with log_dvc_stage(stage, params, Path(), 0 if stage.per_trial else None, listener) as log:
             if error:
                 raise error
+            store.write_json(Path("work") / "data.json", {"md5": DATA})
             if stage.name.startswith("train"):
                 for artifact in ("f", "mapping"):
                     for place in (Path("work") / artifact, Path("work") / artifact / "0"):
