@@ -210,7 +210,7 @@ def _log_bundle(client: "MlflowClient", bundle: Path, run_id: str, params: Param
         return str(info.model_uri)
 
     with mlflow_store.mlflow_errors(f"bundle {bundle}"), warnings.catch_warnings():
-        # MLflow warns without an input example and type hints; the signature contains more than both.
+        # MLflow warns without type hints; the signature contains more than they would.
         warnings.simplefilter("ignore", UserWarning)
         return mlflow_store.retrying(f"logging {bundle}", log_model)
 
