@@ -91,7 +91,7 @@ def test_every_artifact_report_tag_and_column_has_these_aus(
     assert outcome.code == 0, outcome.err
     (row, *_) = rows_of(root / "predictions" / f"{video.stem}.csv")
     kinds = ("", "_raw", "_pseudo_intensity", "_uncertainty", "_confidence", "_smoothed", "_smoothed_sd")
-    assert list(row) == ["frame", "time_s", "status", *(f"{au}{kind}" for au in aus for kind in kinds)]
+    assert list(row) == ["frame", "time_s", "status", "calibrated", *(f"{au}{kind}" for au in aus for kind in kinds)]
 
 
 @pytest.mark.slow

@@ -84,7 +84,7 @@ def test_trials_are_ordered_by_their_metadata(
 ) -> None:
     """KFP happens to collect in the loop's order; nothing guarantees that order."""
     gathered = {"f": [Artifact(at(finished, "f", trial), trial=float(trial)) for trial in (1, 0)]}
-    names = ("data", "labels", "faces", "pairs", "h", "features", "mapping")
+    names = ("data", "labels", "info", "faces", "pairs", "h", "features", "mapping")
     one = {name: Artifact(at(finished, name)) for name in names}
     written = ("selection", "summary", "metrics", "draws", "table", "plots", "report")
     out = {name: Artifact(tmp_path / name) for name in written}
