@@ -157,15 +157,17 @@ def _check_predictions(home: Path, aupair: Command, video: Path) -> None:
     for name, count in (("s003c0", 30), ("s000c0", 30), ("blank", 7)):
         table = rows_of(out / f"{name}.csv")
         assert [int(row["frame"]) for row in table] == list(range(count))
-        assert list(table[0])[:8] == [
-            "frame", "time_s", "status", "AU1", "AU1_raw", "AU1_pseudo_intensity", "AU1_uncertainty", "AU1_confidence",
-        ]  # fmt: skip
+        assert list(table[0])[:6] == ["frame", "time_s", "status", "calibrated", "AU1", "AU1_raw"]
         for row in table:
             assert all((row[au] in ("0", "1")) == (row["status"] == "ok") for au in AFFWILD2)
             assert all(0 <= float(row[f"{au}_confidence"]) <= 1 for au in AFFWILD2 if row["status"] == "ok")
         assert cv2.imread(str(out / f"{name}.png")) is not None
     assert sorted(path.name for path in out.iterdir()) == sorted(
-        ["summary.csv", *(f"{name}.{kind}" for name in ("s003c0", "s000c0", "blank") for kind in ("csv", "png"))]
+        [
+            "predict.json",
+            "summary.csv",
+            *(f"{name}.{kind}" for name in ("s003c0", "s000c0", "blank") for kind in ("csv", "png")),
+        ]
     )
     none = aupair("predict", "broken.mp4", "--out", "nothing")
     assert none.code == 3

@@ -134,7 +134,10 @@ def test_a_version_and_its_predictions_have_the_three_aus(home: Path, aupair: Co
     done = aupair("predict", "data/videos/s003c0.mp4", "--out", "out")
     assert done.code == 0, done.err
     table = rows_of(home / "out" / "s003c0.csv")
-    assert list(table[0]) == ["frame", "time_s", "status", *(f"{au}{column}" for au in AUS for column in COLUMNS)]
+    assert list(table[0]) == [
+        *("frame", "time_s", "status", "calibrated"),
+        *(f"{au}{column}" for au in AUS for column in COLUMNS),
+    ]
     assert len(table) == 36
     assert all((row[au] in ("0", "1")) == (row["status"] == "ok") for row in table for au in AUS)
 
