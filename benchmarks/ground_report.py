@@ -24,8 +24,8 @@ NLL_GOAL = 0.98
 
 INTRODUCTION = """# The proving ground
 
-Written by `make proving-ground`; [docs/proving_ground.md](../docs/proving_ground.md) describes the corpora and the intervals.
-One set of params for all corpora, no number of which was chosen on them; figures are of validation, means over {trainings}
+Written by `benchmarks/proving_ground.py`; [docs/proving_ground.md](../docs/proving_ground.md) describes the corpora and the intervals.
+One set of params for all corpora; figures are of validation, means over {trainings}
 trainings ({params}, commit {commit}, {cores} cores: {minutes:.0f} minutes, {cpu_minutes:.0f} CPU minutes). Intervals are 95 %, over people and trainings.
 """
 
