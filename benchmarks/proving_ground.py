@@ -115,19 +115,16 @@ class Ground:
     def _run_stages(self, root: Path, names: Sequence[str], params: Params, key: str) -> str:
         """Run stages in a folder; return the key of the last one."""
         for name in names:
-            stage = stages.get_stage(name)
-            key = _digest(key, name, params.model_dump(mode="json", include=set(stage.sections)))
-            outputs = [root / ARTIFACTS[artifact] for artifact in stage.writes if not stage.per_trial]
-            self._run_once(root, name, key, partial(stages.run_stage, name, params, root=root, log=self.log), outputs)
+            sections = set(stages.get_stage(name).sections)
+            key = _digest(key, name, params.model_dump(mode="json", include=sections))
+            self._run_once(root, name, key, partial(stages.run_stage, name, params, root=root, log=self.log))
         return key
 
-    def _run_once(
-        self, root: Path, step: str, key: str, action: Callable[[], None], outputs: Sequence[Path] = ()
-    ) -> None:
-        """Run a step, unless it was run with the same key and its outputs exist."""
+    def _run_once(self, root: Path, step: str, key: str, action: Callable[[], None]) -> None:
+        """Run a step, unless it was run with the same key."""
         path = root / "steps.json"
         steps = store.read_json(path) if path.exists() else {}
-        if steps.get(step, {}).get("key") == key and all(path.exists() for path in outputs):
+        if steps.get(step, {}).get("key") == key:
             return
         if steps.pop(step, None):  # it is not done any more, also if it is stopped now
             store.write_json(path, steps)

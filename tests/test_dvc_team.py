@@ -5,6 +5,7 @@ The results are those of the flow that ran in one process; DVC takes them over w
 
 import csv
 import json
+import re
 import shutil
 import sqlite3
 from collections.abc import Callable
@@ -32,7 +33,7 @@ def commit(folder: Path, environment: Environment, message: str) -> None:
 
 def versions(folder: Path, environment: Environment) -> int:
     """Return the number of registered versions."""
-    return sum(line.startswith("│ ") for line in call(folder, environment, "aupair", "registry", "list").splitlines())
+    return len(re.findall(r"^│ +\d+ ", call(folder, environment, "aupair", "registry", "list"), re.MULTILINE))
 
 
 @pytest.fixture(scope="module")

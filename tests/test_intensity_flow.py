@@ -159,8 +159,8 @@ def test_register_and_predict_write_levels(home: Path, aupair: Command) -> None:
     done = aupair("predict", "data/videos/s003c0.mp4", "--model", "models:/aupair/1", "--out", "out")
     assert done.code == 0, done.err
     lines = rows_of(home / "out" / "s003c0.csv")
-    assert list(lines[0])[3:9] == [
-        "AU1", "AU1_intensity", "AU1_raw", "AU1_pseudo_intensity", "AU1_uncertainty", "AU1_confidence",
+    assert list(lines[0])[3:10] == [
+        "calibrated", "AU1", "AU1_intensity", "AU1_raw", "AU1_pseudo_intensity", "AU1_uncertainty", "AU1_confidence",
     ]  # fmt: skip
     for line in lines:
         for au in AFFWILD2:

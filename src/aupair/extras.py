@@ -22,6 +22,7 @@ MODULES: dict[str, tuple[str, str]] = {
     "psycopg": ("psycopg", "train"),
     "pympi": ("pympi-ling", "train"),
     "skimage": ("scikit-image", "train"),
+    "vl_convert": ("vl-convert-python", "train"),
 }
 """The optional packages: the name of each imported module, that of the package, and the extra it is in."""
 

@@ -1,7 +1,7 @@
 """The glossary of the report: the words of its texts, tables and figures in plain language."""
 
 _DATA = (
-    ("AU", "Action Unit: a visible movement of a part of the face, such as AU12, the lip corner puller."),
+    ("AU", "Action Unit: a visible movement of a part of the face, such as a raised eyebrow."),
     ("fit, select, validation", "The three parts of the data, divided by person: networks are trained on `fit`, choices are "
      "made on `select` (the paper's protocol makes them on `validation`), results are reported on `validation`."),
     ("fold", "A part of the people of `fit`. A network that has not seen a fold's people scores their frames (out of fold)."),
