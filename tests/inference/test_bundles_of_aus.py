@@ -50,6 +50,9 @@ def test_a_bundle_of_before_predicts_the_same_as_affwild2(tmp_path: Path, tiny: 
     tree = store.read_json(path)
     del tree["aus"]
     store.write_json(path, tree)
+    about = store.read_json(tmp_path / "bundle" / "about.json")
+    files = sorted(name for name in about["files"] if "/" in name)  # format 2 has no hashes
+    store.write_json(tmp_path / "bundle" / "about.json", {"format": 2, "members": about["members"], "files": files})
     old = Recognizer.load(tmp_path / "bundle", "cpu")
     assert old.aus == AFFWILD2
     pd.testing.assert_frame_equal(old.predict_faces(faces(), 10.0).to_table(), table)

@@ -35,7 +35,7 @@ def write(folder: Path, aus: int, missing: str, monkeypatch: pytest.MonkeyPatch)
     for own in trained.values():
         own.mkdir()
         store.write_json(own / "about.json", {"size": 64})
-        (own / "curves.jsonl").write_text('{"step": 1, "loss": 0.5}\n')
+        (own / "curves.jsonl").write_text('{"network": "f", "step": 1, "loss": 0.5}\n')
     nll = {name: [0.2] * aus for name in ("constant", "unguarded", "guarded")}
     guard = {"strength": [0.0] + [0.75] * (aus - 1), "nll": nll}
     store.write_json(trained["h"] / "about.json", {"size": 64, "guard_of_aus": guard})
@@ -44,7 +44,7 @@ def write(folder: Path, aus: int, missing: str, monkeypatch: pytest.MonkeyPatch)
     cost = {"parameters": 1, "gmac_per_frame": 0.1, "passes": 1}
     monkeypatch.setattr(reports, "cost_of_files", lambda *_: {**cost, "passes": 2, "parts": {"f": cost, "h": cost}})
     monkeypatch.setattr(reports, "thumbnails", lambda *_: lambda _: np.full((32, 32, 3), 90, np.uint8))
-    places = reports.Places(*(folder / name for name in reports.Places._fields))
+    places = reports.Places(*(folder / name for name in reports.Places._fields))._replace(report=folder / "page.html")
     drawn = [["AU", *SPLITS], *([au, "1 of 2", "1 of 2", "1 of 2"] for au in frames.aus)]
     reports.write_reports(evaluation, frames, places, drawn, reports.Sources(folder, trained, Params(), "", folder))
     return places

@@ -81,6 +81,8 @@ def register_bundle(
         ArtifactError: a part is missing.
         RegistryError: MLflow cannot be reached or fails.
     """
+    for document in (parts.metrics, parts.data, parts.selection):
+        store.read_json(document)  # a malformed one ends the command before it makes a store
     mlflow_store.open_mlflow(create=True)
     waiting = partial(log.line, "waiting for another register-model")
     with locks.exclusive("register", params.register_model.name, _LONGEST_WAIT, waiting):
