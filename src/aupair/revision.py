@@ -11,7 +11,7 @@ COMMIT, DATE = "AUPAIR_GIT_COMMIT", "AUPAIR_GIT_DATE"
 _DIRTY = "-dirty"
 """The end of an image's commit if it was built with uncommitted changes."""
 
-_WRITTEN_BY_A_RUN = ("**/dvc.lock", "**/.gitignore", "**/reports/**", "**/work/**")
+_WRITTEN_BY_A_RUN = ("**/dvc.lock", "**/.gitignore", *(f"**/{folder}/**" for folder in ("reports", "work")))
 """Files that a run of the flow may change itself; they do not count as uncommitted changes."""
 
 

@@ -1,4 +1,4 @@
-"""What `aupair registry` shows of versions beside their tags: who registered them, and how two of them differ."""
+"""The figures that `aupair registry` shows of versions beside their tags: who registered them, and how two of them differ."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
