@@ -24,7 +24,7 @@ _LOCK_NOT_AVAILABLE = "55P03"
 def exclusive(
     purpose: str, name: str, seconds: float = 60.0, waiting: Callable[[], object] = lambda: None
 ) -> Iterator[bool]:
-    """Hold the lock for a purpose, and yield whether the store has such a lock; without one the block runs at once.
+    """Acquire the lock for a purpose, and yield whether the store has such a lock; without one the block runs at once.
 
     Args:
         purpose: `aliases` or `register`; they do not exclude each other.
@@ -54,7 +54,7 @@ def has_lock() -> bool:
 
 @contextmanager
 def _file_lock(path: Path, seconds: float, waiting: Callable[[], object]) -> Iterator[None]:
-    """Hold a lock file."""
+    """Acquire a lock file for the block."""
     lock = FileLock(path)
     try:
         try:
@@ -77,7 +77,7 @@ def _file_lock(path: Path, seconds: float, waiting: Callable[[], object]) -> Ite
 
 @contextmanager
 def _advisory_lock(uri: str, key: str, seconds: float, waiting: Callable[[], object]) -> Iterator[None]:
-    """Hold an advisory lock of PostgreSQL.
+    """Acquire an advisory lock of PostgreSQL for the block.
 
     It belongs to a transaction, since a session's lock would be lost behind a pooler that shares sessions.
     """
