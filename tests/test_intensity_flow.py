@@ -138,7 +138,8 @@ def test_the_choice_is_made_by_icc_and_recorded(finished: Path) -> None:
         assert entry["chosen_by"] == "icc"
         difference = rows["P1"][au]["icc"] - rows["no-uncertainty"][au]["icc"]
         assert entry["difference"] == pytest.approx(difference)
-        keeps_uncertainty = difference >= -tree["tie"]
+        assert entry["loss_limit"] >= tree["tie"]
+        keeps_uncertainty = difference >= -entry["loss_limit"]
         assert entry["mapping"] == MAPPINGS[keeps_uncertainty]
         assert rows["P2"][au]["icc"] == pytest.approx(rows["P1" if keeps_uncertainty else "no-uncertainty"][au]["icc"])
     assert read_selection(artifact(finished, "selection")).thresholds.shape == (len(AFFWILD2),)

@@ -192,6 +192,8 @@ class Evaluate(Record):
     """tuned: each AU's threshold maximises 1/2 (F1 + accuracy) on `select`; tuned_f1: its F1; half: .5"""
     tie: Share = 0.01
     """P2: an AU keeps its mapping with uncertainty unless that is worse by more than this on `select`"""
+    loss_confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.95
+    """and unless, with this confidence (one-sided, over people of `select`), it is worse at all; .5: any loss beyond `tie` counts"""
     bootstrap: Positive = 1000
     """resamples of the people behind each interval"""
     protocol: Literal["ours", "paper"] = "ours"

@@ -213,7 +213,9 @@ def test_p1_is_chosen_unless_its_icc_is_lower_by_more_than_a_tie() -> None:
     assert choice.result["icc"] == pytest.approx(np.mean(best))
     gains = np.array([entry["difference"] for entry in choice.evidence])
     tie = -float(np.median(gains[gains < 0]))
-    milder = choose_mappings(outputs_of(raws), frames, cells, Evaluate(bootstrap=10, tie=tie), "intensity")
+    milder = choose_mappings(
+        outputs_of(raws), frames, cells, Evaluate(bootstrap=10, tie=tie, loss_confidence=0.5), "intensity"
+    )
     np.testing.assert_array_equal(milder.uses_uncertainty, gains >= -tie)
     assert milder.uses_uncertainty.sum() > choice.uses_uncertainty.sum()
 

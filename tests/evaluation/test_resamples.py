@@ -72,17 +72,19 @@ def test_an_interval_on_validation_has_the_choice_made_again_in_every_resample(m
     weights = [draw_resamples(2, 20, (params.seed, SPLITS.index(split))) for split in SPLITS[1:]]
     raws = filled_outputs(outputs, frames)
     counts = count_in_resamples(raws, validation, weights[1], choice)
+    tuned, gains = [], []
+    for to_choose in weights[0]:
+        own = cells_of(select, repeat(select.index, to_choose))
+        thresholds = {route: tune_thresholds(raw[own.rows], own.truth, own.counted) for route, raw in raws.items()}
+        scores = {route: au_score(own.count(raw, thresholds[route]).total()) for route, raw in raws.items()}
+        tuned.append(thresholds)
+        gains.append(scores["both"] - scores["raw"])
+    limit = np.fmax(params.tie, 1.6448536 * np.nanstd(gains, axis=0))
+    np.testing.assert_allclose([entry["loss_limit"] for entry in choice.evidence], limit)
     f1, kept = [], []
-    for draw, (to_choose, to_score) in enumerate(zip(*weights)):
-        own, scored = (
-            cells_of(select, repeat(select.index, to_choose)),
-            cells_of(validation, repeat(validation.index, to_score)),
-        )
-        thresholds, scores = {}, {}
-        for route, raw in raws.items():
-            thresholds[route] = tune_thresholds(raw[own.rows], own.truth, own.counted)
-            scores[route] = au_score(own.count(raw, thresholds[route]).total())
-        uses = ~(scores["both"] - scores["raw"] < -params.tie)
+    for draw, (thresholds, gain, to_score) in enumerate(zip(tuned, gains, weights[1])):
+        scored = cells_of(validation, repeat(validation.index, to_score))
+        uses = ~(gain < -limit)
         chosen = np.where(uses, raws["both"], raws["raw"]), np.where(uses, thresholds["both"], thresholds["raw"])
         expected = {
             "P2": scored.count(*chosen),

@@ -1,5 +1,7 @@
 """The choice of thresholds, and mappings, and its evidence."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -125,9 +127,28 @@ def test_the_tolerance_of_a_tie_counts() -> None:
     cells = annotated_cells(frames, "select")
     gains = [entry["difference"] for entry in choose_mappings(outputs, frames, cells, QUICK).evidence]
     for tie in (0.0, 0.01, 0.05):
-        uses = choose_mappings(outputs, frames, cells, Evaluate(bootstrap=10, tie=tie)).uses_uncertainty
+        params = Evaluate(bootstrap=10, tie=tie, loss_confidence=0.5)
+        uses = choose_mappings(outputs, frames, cells, params).uses_uncertainty
         assert uses.tolist() == [gain >= -tie for gain in gains]
     assert sum(gain < -0.01 for gain in gains) > 0
+
+
+def test_a_loss_that_may_be_chance_does_not_count() -> None:
+    """One of six people loses much, the others gain a little: the mean is a loss, another draw of people might show none."""
+    frames, outputs = world(better=0.02)
+    raw = outputs.raws["both"].copy()
+    one = frames.video == 0
+    raw[one] = np.random.default_rng(1).normal(0.5, 1.0, (one.sum(), A))
+    outputs = replace(outputs, raws={**outputs.raws, "both": raw})
+    cells = annotated_cells(frames, "select")
+    any_loss, sure_loss = (
+        choose_mappings(outputs, frames, cells, Evaluate(bootstrap=200, loss_confidence=confidence))
+        for confidence in (0.5, 0.95)
+    )
+    assert not any_loss.uses_uncertainty.any()
+    assert sure_loss.uses_uncertainty.all()
+    for entry in sure_loss.evidence:
+        assert -entry["loss_limit"] < entry["difference"] < -0.01
 
 
 def test_thresholds_of_half_are_half() -> None:

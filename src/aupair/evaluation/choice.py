@@ -1,12 +1,13 @@
 """The choice of a threshold and of a mapping for each AU, by default on the split `select`, and the same in resamples.
 
-P1 and P2 are rows of the score table, named as in the paper: P1 uses the mapping with uncertainty for all AUs, P2 only for the
-AUs where it does not score lower. Another draw of people would have led to other thresholds and other mappings. Therefore all
+P1 and P2 are rows of the score table, named as in the paper: P1 uses the mapping with uncertainty for all AUs, P2 except for
+the AUs where it clearly scores lower. Another draw of people would have led to other thresholds and other mappings. Therefore all
 is chosen again in every resample of the people, and intervals on the other split contain what that changes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -78,7 +79,7 @@ def choose_mappings(
 ) -> Choice:
     """Choose the thresholds of each route, then a mapping for each AU, on the annotated frames `cells`.
 
-    An AU keeps the mapping with uncertainty unless its score is lower there by more than `params.tie`. The score is
+    An AU keeps the mapping with uncertainty unless its score is lower there by more than `_loss_limit`. The score is
     1/2 (F1 + accuracy), also if thresholds maximise F1 alone; if the target is intensity, it is the intraclass correlation
     ICC(3,1).
     """
@@ -87,10 +88,11 @@ def choose_mappings(
     counts = [cells.count(raws[route], thresholds[route]) for route in routes]
     sums = [_sum(raws[route], cells) for route in routes] if target == "intensity" else []
     figures, chosen_by = _figures(counts, sums), "icc" if sums else "score"
-    uses = _keeps_uncertainty(figures[1][chosen_by] - figures[0][chosen_by], params)
+    resampled, drawn = _choose_in_resamples(raws, routes, cells, params, target)
+    limit = _loss_limit(drawn, params)
+    uses = _keeps_uncertainty(figures[1][chosen_by] - figures[0][chosen_by], limit)
     if outputs.with_route == RAW:
         uses = np.zeros(len(uses), bool)
-    resampled, drawn = _choose_in_resamples(raws, routes, cells, params, target)
     chosen = cells.count(
         np.where(uses, raws[routes[1]], raws[RAW]), np.where(uses, thresholds[routes[1]], thresholds[RAW])
     )
@@ -98,13 +100,30 @@ def choose_mappings(
     if sums:
         result["icc"] = macro(np.where(uses, figures[1]["icc"], figures[0]["icc"]))
     sides = [{"threshold": thresholds[route], **figures[k]} for k, route in enumerate(routes)]
-    evidence = _evidence(sides, counts[0].cells, chosen_by, uses, drawn)
+    entries = _evidence(sides, counts[0].cells, chosen_by, uses, drawn)
+    evidence = [entry | {"loss_limit": float(own)} for entry, own in zip(entries, limit)]
     return Choice(cells.split, thresholds, outputs.with_route, uses, evidence, result, resampled)
 
 
-def _keeps_uncertainty(gain: np.ndarray, params: Evaluate) -> np.ndarray:
+def _loss_limit(drawn: Sequence[np.ndarray], params: Evaluate) -> np.ndarray:
+    """Return the loss of each AU beyond which it goes without uncertainty, (A,): `tie`, or more where people differ much.
+
+    With few people a difference of some hundredths is chance, and to act on it would cost as often as it helps. The loss must
+    therefore exceed the one-sided bound of a normal distribution, too, whose standard deviation is that over resamples.
+
+    Args:
+        drawn: the scores without and with uncertainty in each resample of the people, (B, A) each.
+    """
+    gain = drawn[1] - drawn[0]
+    number = np.isfinite(gain).sum(axis=0)
+    mean = np.nansum(gain, axis=0) / np.maximum(number, 1)
+    deviation = np.sqrt(np.nansum((gain - mean) ** 2, axis=0) / np.maximum(number, 1))
+    return np.maximum(params.tie, NormalDist().inv_cdf(params.loss_confidence) * deviation)
+
+
+def _keeps_uncertainty(gain: np.ndarray, limit: np.ndarray) -> np.ndarray:
     """Return which AUs keep the mapping with uncertainty, by what it gains in score; without a score they keep it, too."""
-    return np.logical_not(gain < -params.tie)
+    return np.logical_not(gain < -limit)
 
 
 def tune_route(raw: np.ndarray, cells: Cells, params: Evaluate) -> np.ndarray:
@@ -140,7 +159,8 @@ def _choose_in_resamples(
     compared = [scores[route] for route in routes]
     if target == "intensity":
         compared = [icc(_sum(raws[route], cells).weighted(weights)) for route in routes]
-    return ResampledChoice(thresholds, _keeps_uncertainty(compared[1] - compared[0], params)), compared
+    uses = _keeps_uncertainty(compared[1] - compared[0], _loss_limit(compared, params))
+    return ResampledChoice(thresholds, uses), compared
 
 
 def _figures(counts: list[Counts], sums: list[LevelSums]) -> list[dict[str, np.ndarray]]:

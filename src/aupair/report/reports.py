@@ -145,7 +145,7 @@ def _choice(selection: Tree) -> Drawing:
         rows.append(figures.Interval(name, np.nan if value is None else value, edges, colour, f"{legend} uncertainty"))
     title = f"Difference for each AU on {selection['chosen_on']}"
     label = f"{tables.compared_figure(selection)} with uncertainty less without"
-    return figures.intervals(rows, title, label, {f"below -{tie:g}: without": -tie, "no difference": 0.0})
+    return figures.intervals(rows, title, label, {f"smallest limit, -{tie:g}": -tie, "no difference": 0.0})
 
 
 def _first_timeline(evaluation: Evaluation, frames: Frames) -> Drawing:

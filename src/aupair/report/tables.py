@@ -138,9 +138,9 @@ def choice(metrics: Tree, selection: Tree) -> Table:
         difference = f"{number(entry['difference'])} {interval(entry['difference_interval'])}".rstrip()
         uses = "with" if uses_uncertainty(entry) else "without"
         numbers = [*(number(figures["f1"]) for figures in row), uses, number(entry["threshold"])]
-        evidence = [difference, number(entry["probability_with_better"])]
+        evidence = [difference, number(entry.get("loss_limit")), number(entry["probability_with_better"])]
         lines.append([label_au(au), percent(row[-1]["positives"]), *numbers, *evidence])
-    head = ["AU", "positives", *names, "chosen", "threshold", "difference", "P(with is better)"]
+    head = ["AU", "positives", *names, "chosen", "threshold", "difference", "limit of loss", "P(with is better)"]
     return Table("F1 of each AU on validation, and the choice", head, lines)
 
 
