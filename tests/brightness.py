@@ -1,6 +1,6 @@
 """A recognizer that takes the brightness of a face for its pseudo-intensity."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,6 @@ from aupair.evaluation.confidence import Confidence
 from aupair.evaluation.selection import Selection
 from aupair.faces.decode import read_frames
 from aupair.faces.row import FaceRow
-from aupair.inference.predictions import VideoScores
 from aupair.inference.recognizer import Arrays, BundleRecognizer
 from aupair.mapping.extractor import Extractor
 from aupair.mapping.statistics import Statistics
@@ -30,8 +29,8 @@ def score_brightness(images: np.ndarray, quality: np.ndarray | None = None) -> A
 class WholeFrames(BundleRecognizer):
     """A recognizer that takes every whole frame for a face."""
 
-    def score_video(self, source: Path) -> VideoScores:
-        return self.score_rows(FaceRow(frame.index, frame.time, "ok", frame.image) for frame in read_frames(source))
+    def read_faces(self, source: Path) -> Iterator[FaceRow]:
+        return (FaceRow(frame.index, frame.time, "ok", frame.image) for frame in read_frames(source))
 
 
 def make_recognizer(

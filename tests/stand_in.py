@@ -1,5 +1,6 @@
 """A recognizer whose results can be computed by hand."""
 
+from collections.abc import Generator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ from aupair.aus import AFFWILD2
 from aupair.evaluation.confidence import Confidence
 from aupair.evaluation.reference import Reference
 from aupair.evaluation.selection import Selection
-from aupair.faces.decode import read_frames
+from aupair.faces.decode import VideoError, read_frames
 from aupair.inference.predictions import VideoPredictions, VideoScores
 from aupair.inference.recognizer import BundleRecognizer
 from brightness import A
@@ -36,6 +37,13 @@ class StandIn:
         decision = np.where(blind, -1, 1 - index % 2).astype(np.int8)
         status = ["no_face" if k % 3 == 2 else "ok" for k in range(len(time))]
         return VideoPredictions(self.aus, VideoScores(time, status, known, known), decision, known, known)
+
+    def score_videos(self, sources: Sequence[Path]) -> Generator[VideoPredictions | VideoError, None, None]:
+        for source in sources:
+            try:
+                yield self.score_video(source)
+            except VideoError as error:
+                yield error
 
     def decide_video(self, scores: VideoPredictions, pool: None) -> VideoPredictions:
         return scores

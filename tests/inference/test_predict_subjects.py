@@ -1,11 +1,13 @@
 """predict --subjects: a person's clips are scored, then decided together; every frame of the videos is a face."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from aupair.errors import DataError, ParamsError
+from aupair.faces.row import FaceRow
 from aupair.inference.predict import predict_videos
 from aupair.inference.predictions import VideoScores
 from aupair.mapping.columns import columns, pool_clips
@@ -93,9 +95,9 @@ def test_a_person_is_scored_before_anything_of_them_is_decided_and_no_image_is_k
     order: list[str] = []
 
     class Spy(WholeFrames):
-        def score_video(self, source: Path) -> VideoScores:
-            order.append(f"score {source.stem}")
-            scores = super().score_video(source)
+        def score_rows(self, rows: Iterable[FaceRow]) -> VideoScores:
+            scores = super().score_rows(rows)
+            order.append(f"score {len(scores.time)}")
             assert sum(values.nbytes for values in vars(scores).values() if isinstance(values, np.ndarray)) < 200 * 8
             return scores
 
@@ -106,7 +108,7 @@ def test_a_person_is_scored_before_anything_of_them_is_decided_and_no_image_is_k
 
     people = listed(tmp_path / "people.csv", "held,anna", "calm,anna")
     predict_videos(clips, Spy(**vars(recognizer())), tmp_path / "out", subjects=people)
-    assert order == ["score held", "score calm", "decide 6 of 14", "decide 8 of 14", "score other", "decide 5 of 5"]
+    assert order == ["score 6", "score 8", "decide 6 of 14", "decide 8 of 14", "score 5", "decide 5 of 5"]
 
 
 def test_only_frames_with_a_face_are_pooled(clips: list[Path]) -> None:

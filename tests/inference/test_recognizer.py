@@ -1,6 +1,6 @@
 """The recognizer, with parts whose results can be computed by hand."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from aupair.data.frames import load_frames
 from aupair.errors import ArtifactError
 from aupair.evaluation.confidence import TERMS
 from aupair.evaluation.reference import Group, Reference
+from aupair.faces.decode import VideoError
 from aupair.faces.row import FaceRow
 from aupair.inference import recognizer as module
 from aupair.inference.bundle import write_bundle
@@ -222,3 +223,28 @@ def test_a_selection_that_lacks_an_au_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="AU7") as caught:
         read_selection(tmp_path / "selection.json")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("ahead", [1, 5, 32])
+def test_videos_in_turn_have_the_scores_of_each_alone_and_a_damaged_one_its_error(
+    monkeypatch: pytest.MonkeyPatch, ahead: int
+) -> None:
+    rows = {"a": video([0, None, 2, 1]), "b": video([1, 2]), "c": video([2] * 40)}
+
+    class Reader(BundleRecognizer):
+        def read_faces(self, source: Path) -> Iterator[FaceRow]:
+            yield from rows[source.name]
+            if source.name == "b":
+                raise VideoError("broken in the middle", where=source)
+
+    monkeypatch.setattr(module, "_ROWS_AHEAD", ahead)
+    reader = Reader(**vars(recognizer(Scorer())))
+    first, second, third = reader.score_videos([Path("a"), Path("b"), Path("c")])
+    assert isinstance(second, VideoError)
+    for scores, name in ((first, "a"), (third, "c")):
+        assert isinstance(scores, VideoScores)
+        expected = reader.score_rows(rows[name])
+        assert scores.status == expected.status
+        assert scores.y_hat.tobytes() == expected.y_hat.tobytes()
+    with pytest.raises(VideoError, match="broken in the middle"):
+        reader.score_video(Path("b"))

@@ -24,6 +24,7 @@ LONGER = 3
 """the student's steps as a multiple of its teacher's; with the same number it underfits (docs/log)"""
 SIDE = 96
 """a face is shrunk to the smallest side that is at least this, in pixels"""
+_TIMED_FACES = 64
 
 
 def _student_settings(teacher: Params) -> dict[str, Any]:
@@ -176,19 +177,18 @@ class Distillation:
 
 
 def _scoring_speed(f: Sequence[Path], h: Path, size: int, device: str) -> float:
-    """Measure how many faces f and h together score per second: the best of three passes over one chunk."""
+    """Measure how many faces f and h together score per second: the best of three passes over some faces."""
     import numpy as np
 
     from aupair.ranking.ensemble import Member
-    from aupair.ranking.fit import CHUNK
     from aupair.ranking.scores import Scorer
 
     members = [Member(*member) for member in store.read_json(h / "about.json")["ensemble"]]
     scorer = Scorer(f, h, members, device)
-    images = np.random.default_rng(0).integers(0, 256, (CHUNK, size, size, 3)).astype(np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (_TIMED_FACES, size, size, 3)).astype(np.uint8)
     seconds = []
     for _ in range(4):  # the first pass warms up
         start = time.perf_counter()
         scorer(images)
         seconds.append(time.perf_counter() - start)
-    return CHUNK / min(seconds[1:])
+    return _TIMED_FACES / min(seconds[1:])

@@ -4,8 +4,11 @@ A frame without a face has a row with its status and empty cells. A video that c
 """
 
 import os
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +27,8 @@ from aupair.log import SILENT, Log
 
 SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".3gp", ".ogv")
 """The suffixes by which files in a folder are recognised as videos; a file that is named itself is always tried."""
+_WRITTEN_AT_ONCE = 1
+"""number of videos whose table and picture a thread still writes while the next one is scored"""
 
 
 def predict_videos(
@@ -141,42 +146,44 @@ def write_predictions(
     for k, person in enumerate(range(len(videos)) if persons is None else persons):
         videos_of.setdefault(person, []).append(k)
     rows: dict[int, Summary] = {}
-    for numbers in log.progress(videos_of.values(), len(videos_of), "videos" if persons is None else "people"):
-        scored = [
-            _score(recognizer, videos[k][0]) for k in numbers
-        ]  # all clips are scored first, since they share their neutral face
-        readable = [scores for scores in scored if isinstance(scores, VideoScores)]
-        pool = recognizer.smooth(readable) if len(readable) > 1 else None
-        for k, scores in zip(numbers, scored):
-            video, name = videos[k]
-            if isinstance(scores, Summary):
-                row = scores
-            else:
-                row = _write(recognizer.decide_video(scores, pool), video, out / name, limits, note)
-            rows[k] = row
+    pending: deque[tuple[int, Future[Summary]]] = deque()
+
+    def finish(count: int) -> None:
+        """Wait until at most so many videos are still being written, and report the others."""
+        while len(pending) > count:
+            k, written = pending.popleft()
+            row = rows[k] = written.result()
             message = f": {row.message}" if row.message else ""
             log.line(f"{row.video}: {row.status}, {row.frames} frames, {row.faces} faces{message}")
             write_summary(out / f"{SUMMARY}.csv", [*others, *(rows[k] for k in sorted(rows))])
+
+    in_order = [videos[k][0] for numbers in videos_of.values() for k in numbers]
+    with closing(recognizer.score_videos(in_order)) as scores, ThreadPoolExecutor(1, "write") as writer:
+        for numbers in log.progress(videos_of.values(), len(videos_of), "videos" if persons is None else "people"):
+            scored = list(islice(scores, len(numbers)))  # all clips first, since they share their neutral face
+            readable = [part for part in scored if isinstance(part, VideoScores)]
+            pool = recognizer.smooth(readable) if len(readable) > 1 else None
+            for k, part in zip(numbers, scored):
+                result = part if isinstance(part, VideoError) else recognizer.decide_video(part, pool)
+                pending.append((k, writer.submit(_write, result, videos[k][0], out / videos[k][1], limits, note)))
+            finish(_WRITTEN_AT_ONCE)
+        finish(0)
     all_rows = [*others, *(rows[k] for k in sorted(rows))]
     if differences := describe_differences(all_rows, training):
         log.line(differences)
     return all_rows
 
 
-def _score(recognizer: BundleRecognizer, video: Path) -> VideoScores | Summary:
-    """Return a video's scores; for a video that cannot be read, return its row of the summary instead."""
-    try:
-        return recognizer.score_video(video)
-    except VideoError as error:
-        return Summary(str(video), error.status, 0, 0, str(error))
-
-
-def _write(result: VideoPredictions, video: Path, target: Path, limits: np.ndarray | None, note: str) -> Summary:
-    """Write a video's table and picture, and return its row of the summary.
+def _write(
+    result: VideoPredictions | VideoError, video: Path, target: Path, limits: np.ndarray | None, note: str
+) -> Summary:
+    """Write a video's table and picture, unless it could not be read, and return its row of the summary.
 
     Args:
         note: the line below the title of the picture of a video that differs from the training videos.
     """
+    if isinstance(result, VideoError):
+        return Summary(str(video), result.status, 0, 0, str(result))
     result.write_csv(target.with_name(f"{target.name}.csv"), limits)
     save_timeline(target.with_name(f"{target.name}.png"), result, target.name, limits, note if result.differing else "")
     frames = len(result.decision)

@@ -4,7 +4,7 @@ A video is processed as a stream: images are freed after they are scored, featur
 grows by some hundred bytes for each frame.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import count, islice
@@ -18,6 +18,7 @@ from aupair.aus import check_au_names
 from aupair.data.quality import QUALITY_SIGNALS
 from aupair.errors import ArtifactError, ParamsError
 from aupair.faces.appearance import APPEARANCE, describe_faces
+from aupair.faces.decode import VideoError
 from aupair.faces.row import FaceRow
 from aupair.inference.bundle import check_aus, open_bundle
 from aupair.inference.predictions import NO_DECISION, VideoPredictions, VideoScores
@@ -36,6 +37,13 @@ _ROWS_AHEAD = 32
 """The number of frames whose faces a thread finds at a time; it is up to two such groups ahead, a batch of the demo's settings."""
 _APPEARANCE_EVERY = 5
 """The appearance of every fifth face is described, which is enough for the median over a video."""
+
+
+@dataclass(frozen=True)
+class _EndOfVideo:
+    """The item after the rows of a video; with an error, the video could not be read on."""
+
+    error: VideoError | None = None
 
 
 @dataclass(frozen=True)
@@ -134,17 +142,50 @@ class BundleRecognizer:
     def score_video(self, source: Path) -> VideoScores:
         """Decode a video, find its faces, and score every frame of it.
 
-        A thread finds the faces of the next frames while the networks score the last ones.
-
         Raises:
             DataError: it cannot be read.
         """
-        from aupair.faces.video import iter_faces
+        with closing(self.score_videos([source])) as videos:
+            scores = next(videos)
+        if isinstance(scores, VideoError):
+            raise scores
+        return scores
+
+    def score_videos(self, sources: Sequence[Path]) -> Generator[VideoScores | VideoError, None, None]:
+        """Yield the scores of each video, or the error of one that cannot be read.
+
+        A thread finds the faces of the next frames, those of the next video included, while the networks score the last ones.
+        """
         from aupair.ranking.prefetch import prefetch_items
 
-        rows = map(self._recompress, iter_faces(source, self.params.preprocess_faces))
-        with closing(prefetch_items(rows, _ROWS_AHEAD)) as ahead:
-            return self.score_rows(ahead)
+        with closing(prefetch_items(self._read_all(sources), _ROWS_AHEAD)) as rows:
+            for _ in sources:
+                try:
+                    scores = self.score_rows(_take_video(rows))
+                except VideoError as error:
+                    yield error
+                else:
+                    yield scores
+
+    def read_faces(self, source: Path) -> Iterator[FaceRow]:
+        """Decode a video and yield a row for every frame, with its face as the networks see it.
+
+        Raises:
+            VideoError: it cannot be read.
+        """
+        from aupair.faces.video import iter_faces
+
+        return map(self._recompress, iter_faces(source, self.params.preprocess_faces))
+
+    def _read_all(self, sources: Sequence[Path]) -> Iterator[FaceRow | _EndOfVideo]:
+        """Yield the rows of each video, and an end after each."""
+        for source in sources:
+            try:
+                yield from self.read_faces(source)
+            except VideoError as error:
+                yield _EndOfVideo(error)
+            else:
+                yield _EndOfVideo()
 
     def score_rows(self, rows: Iterable[FaceRow]) -> VideoScores:
         """Score all frames of one video, in order, with no more than a batch of images in memory."""
@@ -240,6 +281,21 @@ class BundleRecognizer:
             return row
         quality = self.params.preprocess_faces.quality
         return replace(row, image=store.decode_jpeg(store.encode_jpeg(row.image, quality)))
+
+
+def _take_video(items: Iterable[FaceRow | _EndOfVideo]) -> Iterator[FaceRow]:
+    """Yield the rows up to the end of a video.
+
+    Raises:
+        VideoError: the video could not be read on.
+    """
+    for item in items:
+        if not isinstance(item, _EndOfVideo):
+            yield item
+        elif item.error is None:
+            return
+        else:
+            raise item.error
 
 
 def _describe_face(row: FaceRow, image: np.ndarray) -> np.ndarray:

@@ -24,9 +24,9 @@ from aupair.ranking.prefetch import Batch, Faces, batch_loader, pin, prefetch, p
 from aupair.ranking.sampling import Sampler
 from aupair.training_params import Optimiser
 
-CHUNK = 32
-"""frames forwarded at once outside training"""
-LOADED = 4 * CHUNK
+CHUNK, CHUNK_ON_GPU = 8, 32
+"""frames forwarded at once outside training; on a CPU 8 take less time for each frame than 32, whose maps exceed its cache"""
+LOADED = 128
 """frames loaded at once outside training"""
 
 BatchLoss = Callable[[Tensor, np.ndarray, PairBatch], Tensor]
@@ -217,9 +217,10 @@ def forward_in_chunks(model: Callable[[Tensor], Tensor], x: Tensor) -> np.ndarra
     A convolution sums in another order for another batch size: with one size a frame's numbers are the same
     whatever the batch it came in.
     """
+    size = CHUNK_ON_GPU if x.is_cuda else CHUNK
     parts = []
-    for start in range(0, max(len(x), 1), CHUNK):
-        part = x[start : start + CHUNK]
-        full = torch.cat([part, part.new_zeros(CHUNK - len(part), *part.shape[1:])]) if len(part) < CHUNK else part
+    for start in range(0, max(len(x), 1), size):
+        part = x[start : start + size]
+        full = torch.cat([part, part.new_zeros(size - len(part), *part.shape[1:])]) if len(part) < size else part
         parts.append(model(full)[: len(part)].float())
     return torch.cat(parts).cpu().numpy()
