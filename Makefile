@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export MLFLOW_DISABLE_TELEMETRY := true
 export GX_ANALYTICS_ENABLED := false
 
-.PHONY: demo test check bench proving-ground image base-digest audit sbom sign verify test-containers lock clean
+.PHONY: demo test check bench proving-ground image base-digest audit sbom sign verify test-containers attack lock clean
 
 demo: $(ENV)
 	dvc pull -q -r demo data.dvc
@@ -81,6 +81,11 @@ test-containers: $(ENV)
 	bash .ci/engine.sh > .venv/.engine
 	. .venv/.engine && $(MAKE) --no-print-directory image
 	. .venv/.engine && pytest -m containers tests/containers
+
+# Broken inputs, kills and races until the time is over, and a table of them (docs/reliability.md); `make test` has a small dose.
+attack: MINUTES ?= 60
+attack: $(ENV)
+	python tests/attack/run.py --minutes $(MINUTES)
 
 # The environment: hash-pinned, torch and torchvision from the same registry (they go together).
 $(ENV): requirements.lock pyproject.toml setup.sh

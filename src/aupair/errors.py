@@ -28,9 +28,11 @@ class AupairError(Exception):
         self, what: str, *, where: object = "", got: object = "", expected: object = "", todo: str = ""
     ) -> None:
         place = f": in {where}" if where != "" else ""
-        values = [f", {name} {value}" for name, value in (("got", got), ("expected", expected)) if value != ""]
+        values = [
+            f", {name} {_shorten(value)}" for name, value in (("got", got), ("expected", expected)) if value != ""
+        ]
         text = "".join([what, place, *values]) + (f"; {todo}" if todo else "")
-        super().__init__(" ".join(text.split()))
+        super().__init__(_printable(" ".join(text.split())))
 
 
 class ParamsError(AupairError):
@@ -91,6 +93,17 @@ class MissingPackageError(AupairError):
     """A package that the command needs is not installed; the message names the extra that brings it."""
 
     exit_code = 11
+
+
+def _shorten(value: object, most: int = 500) -> str:
+    """Return a value as text, without the middle if it is longer than `most`: it may be a whole file."""
+    text = str(value)
+    return text if len(text) <= most else f"{text[: most // 2]} ... {text[-most // 2 :]}"
+
+
+def _printable(text: str) -> str:
+    """Return a text in which characters that a terminal would obey or could not encode are written as in Python."""
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
 
 
 def scrub(text: str) -> str:

@@ -19,7 +19,7 @@ def race(commands: Sequence[Sequence[Any]], environment: Mapping[str, str], die_
     """Run commands at once; return what each said: `ok ...`, the line of its error, or `killed`.
 
     Args:
-        commands: ("promote", version, name), ("rollback", name) or ("register", folder, name).
+        commands: ("promote", version, name), ("rollback", name), ("register", folder, name) or ("call", folder, callable).
         environment: variables of the store.
         die_after: the number of writes to MLflow after which each is killed; -1: never.
     """
@@ -81,7 +81,14 @@ def _register(folder: str, name: str) -> int:
     return register_bundle(work / "bundle", write_parts(work), (), (), params).version
 
 
-_ACTIONS: dict[str, Callable[..., int]] = {"promote": _promote, "rollback": _roll_back, "register": _register}
+def _call(folder: str, call: Callable[[], object]) -> object:
+    os.chdir(folder)
+    return call()
+
+
+_ACTIONS: dict[str, Callable[..., object]] = {
+    "promote": _promote, "rollback": _roll_back, "register": _register, "call": _call,
+}  # fmt: skip
 
 
 def _die_after(count: int) -> None:

@@ -112,7 +112,7 @@ def read_text_table(path: Path, header: Sequence[str] = ()) -> TextTable:
         DataError: the file cannot be read, is not text, or a row has more or fewer cells than the first line.
     """
     try:
-        data = path.read_bytes().removeprefix(b"\xef\xbb\xbf").rstrip()
+        data = path.read_bytes().removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").replace(b"\r", b"\n").rstrip()
         data.decode()
     except OSError as error:
         raise DataError("the label file cannot be read", where=path, got=error.strerror or error) from error
@@ -121,7 +121,10 @@ def read_text_table(path: Path, header: Sequence[str] = ()) -> TextTable:
         raise DataError("not a text file", where=path, got=error.reason, expected="a table", todo=todo) from error
     line, _, body = data.partition(b"\n")
     first = line.decode().strip()
-    names, delimiter = split_header(first)
+    try:
+        names, delimiter = split_header(first)
+    except csv.Error as error:
+        raise DataError("not a table", where=f"{path} line 1", got=error) from error
     if header:
         body, names = data, list(header)
     if not names:
@@ -153,8 +156,11 @@ def split_header(line: str) -> tuple[list[str], str]:
 
 def _ragged_error(path: Path, body: str, delimiter: str, columns: int, first_line: int) -> DataError:
     """Return the error for the first row with another number of cells."""
-    for number, row in enumerate(csv.reader(body.splitlines(), delimiter=delimiter), start=first_line):
-        if len(row) != columns:
-            got = f"{len(row)} cells" if row else "a blank line"
-            return DataError("a ragged row", where=f"{path} line {number}", got=got, expected=f"{columns} cells")
+    try:
+        for number, row in enumerate(csv.reader(body.splitlines(), delimiter=delimiter), start=first_line):
+            if len(row) != columns:
+                got = f"{len(row)} cells" if row else "a blank line"
+                return DataError("a ragged row", where=f"{path} line {number}", got=got, expected=f"{columns} cells")
+    except csv.Error as error:
+        return DataError("not a table", where=path, got=error)
     return DataError("not a table", where=path)

@@ -152,7 +152,7 @@ def list_tables(source: Path, out: Path, others: Sequence[Path | None], notes: N
 def _has_header(path: Path) -> bool:
     """Return whether a file begins with the header of labels, by frame or by event."""
     with path.open(encoding="utf-8-sig", errors="replace") as file:
-        names = {name.lower() for name in split_header(file.readline())[0]}
+        names = {name.lower() for name in split_header(file.readline(100_000))[0]}
     return "frame" in names or {"start", "end"} <= names
 
 

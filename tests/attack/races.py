@@ -1,0 +1,102 @@
+"""Two commands at the same moment in one folder, and what must hold after both."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from attack import kills
+from attack.sandbox import run
+from services.racers import race
+
+
+@dataclass(frozen=True)
+class Race:
+    """Two calls at once in a copy of a folder.
+
+    Attributes:
+        calls: the two.
+        template: the folder's name.
+        outputs: what they write; afterwards it has the bytes that one call alone writes.
+        check: raises if the folder is not as it must be afterwards.
+        refusals: beginnings of the lines with which one of the two may refuse.
+    """
+
+    calls: tuple[Callable[[], object], Callable[[], object]]
+    template: str
+    outputs: tuple[str, ...] = ()
+    check: Callable[[], object] = int
+    refusals: tuple[str, ...] = ()
+
+
+def _twice(name: str) -> Race:
+    command = kills.COMMANDS[name]
+    return Race((command.start, command.start), "flow", command.outputs, command.check)
+
+
+_AFTER = ({"champion": 2, "previous": 3}, {"champion": 2, "previous": 1}, {"champion": 1}, {"champion": 3})
+"""The aliases after a promotion of 2 and a rollback, in either order; version 3 was the champion and 1 the previous one."""
+
+RACES: dict[str, Race] = {
+    "two register-model": _twice("register-model"),
+    "two promotions": Race(
+        (partial(kills.promote, 2), partial(kills.promote, 2)),
+        "store",
+        check=partial(kills.check_aliases, [{"champion": 2, "previous": 3}]),
+    ),
+    "a promotion and a rollback": Race(
+        (partial(kills.promote, 2), kills.roll_back), "store", check=partial(kills.check_aliases, _AFTER)
+    ),
+    "two rollbacks": Race(
+        (kills.roll_back, kills.roll_back),
+        "store",
+        check=partial(kills.check_aliases, [{"champion": 1}]),
+        refusals=("no version to roll back to",),
+    ),
+    "two makings of a store": Race((kills.create_store, kills.create_store), "empty", check=kills.check_tables),
+    "two predictions into a folder": Race((kills.predict, kills.predict), "flow", ("predictions",)),
+    "two corpora into a folder": Race(
+        (kills.synthesise, kills.synthesise), "empty", ("new",), refusals=("the folder is not empty",)
+    ),
+} | {f"two runs of {name}": _twice(name) for name in kills.COMMANDS if kills.COMMANDS[name].outputs and "-" in name}
+
+
+class Course:
+    """A folder in which a race is held again and again."""
+
+    def __init__(self, entry: Race, template: Path, folder: Path) -> None:
+        self._race, self._template, self._folder = entry, template, folder
+        self._expected = self._alone() if entry.outputs else {}
+
+    def run(self) -> None:
+        """Hold the race once.
+
+        Raises:
+            AssertionError: a call failed, an output differs, or a check fails.
+        """
+        self._reset()
+        said = race([("call", str(self._folder), call) for call in self._race.calls], {"MLFLOW_TRACKING_URI": ""})
+        refused = [line for line in said if not line.startswith("ok")]
+        assert len(refused) < 2, refused
+        assert all(line.startswith(self._race.refusals) for line in refused), refused
+        verdict = run(kills.in_folder, self._folder, self._race.check)
+        assert verdict.kind == "accepted", verdict.detail
+        self._compare()
+
+    def _compare(self) -> None:
+        outputs = self._outputs()
+        names: Sequence[str] = sorted({**outputs, **self._expected})
+        differing = [name for name in names if outputs.get(name) != self._expected.get(name)]
+        assert not differing, f"other bytes in {differing[:5]}"
+
+    def _alone(self) -> dict[str, bytes]:
+        self._reset()
+        verdict = run(kills.in_folder, self._folder, self._race.calls[0])
+        assert verdict.kind == "accepted", verdict.detail
+        return self._outputs()
+
+    def _reset(self) -> None:
+        kills.reset(self._folder, self._template, self._race.outputs)
+
+    def _outputs(self) -> dict[str, bytes]:
+        return kills.read_outputs(self._folder, self._race.outputs)
