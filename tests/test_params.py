@@ -79,7 +79,7 @@ def test_imagenets_weights_are_of_one_width() -> None:
         (
             {"train_pseudo_intensity": {"network": {"uncertainty_weight": 1.0}}},
             "train_pseudo_intensity.network.uncertainty_weight; leave it out, it has no effect with "
-            "sharing: shared|per_au",
+            "kind: vgg16, sharing: shared|per_au",
         ),
         ({"train_uncertainty": {"network": {"widht": 1.0}}}, "train_uncertainty.network.widht; did you mean width?"),
         ({"trialls": [0]}, "trialls; did you mean trials?"),

@@ -23,7 +23,14 @@ from aupair.record import (
     parse_settings,
     read_settings,
 )
-from aupair.training_params import RankPairs, TrainPseudoIntensity, TrainUncertainty, UncertaintyNetwork
+from aupair.training_params import (
+    AnyNetwork,
+    RankPairs,
+    TrainPseudoIntensity,
+    TrainUncertainty,
+    UncertaintyNetwork,
+    VggNetwork,
+)
 
 Percent = Annotated[float, Field(ge=0, le=100)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -284,11 +291,11 @@ class Params(Record):
 
     @model_validator(mode="after")
     def _check_size(self) -> "Params":
-        """Check that the input of each trunk, which halves its size five times, is large enough."""
-        size, networks = self.preprocess_faces.size, [self.train_pseudo_intensity.network]
+        """Check that the input of each VGG16, which halves its size five times, is large enough."""
+        size, networks = self.preprocess_faces.size, list[AnyNetwork]([self.train_pseudo_intensity.network])
         if self.train_uncertainty.kind == "network":
             networks.append(self.train_uncertainty.network)
-        if any(size // network.shrink < 32 for network in networks):
+        if any(isinstance(network, VggNetwork) and size // network.shrink < 32 for network in networks):
             raise ValueError(f"at least 32 pixels of preprocess_faces.size ({size}) after shrink")
         return self
 

@@ -26,6 +26,15 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+FACTORY = "factory"
+"""The kind of what a function of the user builds."""
+
+
+def tag_of(value: Any) -> Any:
+    """Return the tag that a value of `kind` stands for: `package.module:function` stands for FACTORY."""
+    return FACTORY if isinstance(value, str) and ":" in value else value
+
+
 def default_tags(**tags: str) -> BeforeValidator:
     """Return a validator that adds the default `kind` (or other tag) to a section without one."""
     return BeforeValidator(lambda value: tags | value if isinstance(value, dict) else value)
@@ -147,7 +156,9 @@ def _settings_error(record: type[BaseModel], error: ValidationError, where: str)
         return ParamsError("unknown parameter", where=where, got=".".join(key), todo=todo)
     if first["type"] == "union_tag_invalid":
         what = "parameter " + ".".join([*key, context["discriminator"].strip("'")])
-        return ParamsError(what, where=where, got=repr(context["tag"]), expected=f"one of {context['expected_tags']}")
+        tags = context["expected_tags"]
+        todo = did_you_mean(str(context["tag"]), tags.replace("'", "").split(", "), "")
+        return ParamsError(what, where=where, got=repr(context["tag"]), expected=f"one of {tags}", todo=todo)
     expected = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     if not key:
         return ParamsError("parameters do not fit each other", where=where, expected=expected)
@@ -206,7 +217,8 @@ def _kind_of(annotation: Any, tree: Mapping[str, Any]) -> type[BaseModel] | None
 
     def fits(kind: type[BaseModel]) -> bool:
         return all(
-            tree.get(tag, kind.model_fields[tag].default) in values for tag, values in _tags(kind, family).items()
+            tag_of(tree.get(tag, kind.model_fields[tag].default)) in values
+            for tag, values in _tags(kind, family).items()
         )
 
     return next((kind for kind in family if fits(kind)), None)

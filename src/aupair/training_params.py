@@ -1,43 +1,71 @@
 """The parameters of training f and h, two of the sections in `aupair.params`."""
 
+import re
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, TypeAdapter, model_validator
+from pydantic import BeforeValidator, Field, TypeAdapter, model_validator
 
-from aupair.record import Positive, Record, Share, default_tags
+from aupair.record import FACTORY, Positive, Record, Share, default_tags, tag_of
+
+DEFAULT_WEIGHTS = ("default", "imagenet")
+"""The words for a kind's own pretrained weights."""
+_FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
-class _Network(Record):
+class _Settings(Record):
+    """Settings that a network of every kind has."""
+
+    dropout: Share = 0.5
+
+
+class VggNetwork(_Settings):
     """Settings of a VGG16, full or narrow."""
 
+    kind: Literal["vgg16"] = "vgg16"
     width: Annotated[float, Field(gt=0, le=2)] = 1.0
     """channels, as a share of VGG16's; up to twice as many"""
     batch_norm: bool = False
     """batch normalisation after every convolution"""
     weights: str = "imagenet"
-    """imagenet | none | the path of a state dict of torchvision's VGG16"""
+    """imagenet (or default) | none | the path of a state dict of torchvision's VGG16"""
     frozen_convolutions: Annotated[int, Field(ge=0, le=13)] = 2
     """how many of the first convolutions keep their weights"""
-    dropout: Share = 0.5
     shrink: Annotated[int, Field(ge=1, le=8)] = 1
     """the trunk sees the face averaged over squares of this side, in pixels: 2 reduces a side of 224 to 112"""
 
     @model_validator(mode="after")
-    def _check_width(self) -> "_Network":
+    def _check_width(self) -> "VggNetwork":
         """Check that the width is 1 with ImageNet's weights, which exist only for VGG16 itself."""
-        if self.weights == "imagenet" and self.width != 1:
-            raise ValueError("width: 1 together with weights: imagenet; else weights: none, or a file")
+        if self.weights in DEFAULT_WEIGHTS and self.width != 1:
+            raise ValueError(f"width: 1 together with weights: {self.weights}; else weights: none, or a file")
         return self
 
 
-class Network(_Network):
-    """Settings of a network with one number for each AU."""
+class BackboneNetwork(_Settings):
+    """Settings of a pretrained backbone, torchvision's or a user's, with a head of one hidden layer."""
 
-    sharing: Literal["shared", "per_au"] = "shared"
-    """shared: one trunk with a head for each AU; per_au: one network for each AU"""
+    kind: Literal["efficientnet_b0", "efficientnet_v2_s", "convnext_tiny", "resnet50", "vit_b_16", "factory"]
+    """torchvision's name; `kind: package.module:function` is short for kind: factory with that `factory`"""
+    factory: str | None = None
+    """package.module:function, which returns a torch module from images to features (kind: factory)"""
+    weights: str = "default"
+    """default: torchvision's own, or those that the factory sets | none | the path of a state dict"""
+    trained_blocks: Positive | None = None
+    """how many of the last blocks are trained, beside the head; null: all"""
+    head: Positive = 128
+    """units of the head's hidden layer"""
+
+    @model_validator(mode="after")
+    def _check_factory(self) -> "BackboneNetwork":
+        """Check that there is a factory if the kind needs one, and only then."""
+        if (self.kind == FACTORY) != (self.factory is not None):
+            raise ValueError("kind: factory together with factory: package.module:function, or neither")
+        if self.factory is not None and not _FACTORY.fullmatch(self.factory):
+            raise ValueError("factory: package.module:function")
+        return self
 
 
-class IntegratedNetwork(_Network):
+class _SecondHead(Record):
     """Settings of a trunk of f whose second head learns sigma (with train_uncertainty.kind: integrated)."""
 
     sharing: Literal["integrated"] = "integrated"
@@ -45,8 +73,50 @@ class IntegratedNetwork(_Network):
     """weight of sigma's loss beside that of the values"""
 
 
-AnyNetwork = Annotated[Network | IntegratedNetwork, Field(discriminator="sharing"), default_tags(sharing="shared")]
+class _FirstHeadOnly(Record):
+    """Settings of a network with one number for each AU."""
+
+    sharing: Literal["shared", "per_au"] = "shared"
+    """shared: one trunk with a head for each AU; per_au: one network for each AU"""
+
+
+class Network(_FirstHeadOnly, VggNetwork):
+    """Settings of a VGG16 with one number for each AU."""
+
+
+class IntegratedNetwork(_SecondHead, VggNetwork):
+    """Settings of a VGG16 with a second head."""
+
+
+class Backbone(_FirstHeadOnly, BackboneNetwork):
+    """Settings of a backbone with one number for each AU."""
+
+
+class IntegratedBackbone(_SecondHead, BackboneNetwork):
+    """Settings of a backbone with a second head."""
+
+
+def _name_factory(value: Any) -> Any:
+    """Return a section with `kind: package.module:function` as `kind: factory`, and that text as its `factory`."""
+    if isinstance(value, dict) and tag_of(value.get("kind")) != value.get("kind"):
+        return value | {"kind": FACTORY, "factory": value["kind"]}
+    return value
+
+
+_AnyVgg = Annotated[Network | IntegratedNetwork, Field(discriminator="sharing"), default_tags(sharing="shared")]
+_AnyBackbone = Annotated[Backbone | IntegratedBackbone, Field(discriminator="sharing"), default_tags(sharing="shared")]
+_AnyIntegrated = Annotated[
+    IntegratedNetwork | IntegratedBackbone,
+    Field(discriminator="kind"), default_tags(kind="vgg16"), BeforeValidator(_name_factory),
+]  # fmt: skip
+AnyNetwork = Annotated[
+    _AnyVgg | _AnyBackbone, Field(discriminator="kind"), default_tags(kind="vgg16"), BeforeValidator(_name_factory)
+]
 """Settings of a network of f."""
+PlainNetwork = Annotated[
+    Network | Backbone, Field(discriminator="kind"), default_tags(kind="vgg16"), BeforeValidator(_name_factory)
+]
+"""Settings of a network with one number for each AU."""
 
 
 class Optimiser(Record):
@@ -95,14 +165,14 @@ class _GradeFrames(_TrainPseudoIntensity):
     """Settings for training f on single frames: f learns the level of a frame, a baseline without pairs."""
 
     objective: Literal["single"] = "single"
-    network: Network = Network()
+    network: PlainNetwork = Network()
 
 
 class _ImitateTeacher(_TrainPseudoIntensity):
     """Settings for training f as a student: f learns a teacher's y_hat and sigma of a frame (`aupair distill`)."""
 
     objective: Literal["distill"] = "distill"
-    network: IntegratedNetwork = IntegratedNetwork()
+    network: _AnyIntegrated = IntegratedNetwork()
 
 
 TrainPseudoIntensity = Annotated[
@@ -144,7 +214,7 @@ class _UncertaintyNetwork(_FitUncertainty):
     """Settings of an h that is a network of its own, as in the paper."""
 
     kind: Literal["network"] = "network"
-    network: Network = Network()
+    network: PlainNetwork = Network()
     optimiser: Optimiser = Optimiser()
     augment: Share = 0.5
     """as for f"""

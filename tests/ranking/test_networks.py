@@ -63,6 +63,21 @@ def test_full_width_is_torchvisions_vgg16(tmp_path: Path, monkeypatch: pytest.Mo
     assert frozen == [False] * 2 + [True] * 11  # features.0 and features.2, as the authors did
 
 
+def test_a_vgg16_draws_its_weights_in_the_order_of_before() -> None:
+    """Check the bits of the demo's start: convolutions, then the classifier, then the convolutions again."""
+    params = Network(width=0.05, weights="none", frozen_convolutions=0)
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        channels = [round(c * 0.05) for c in (64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512)]
+        convolutions = [nn.Conv2d(a, b, 3) for a, b in zip([3, *channels], channels)]
+        linear = [nn.Linear(26, 205), nn.Linear(205, 205), nn.Linear(205, 12)]
+        for convolution in convolutions:
+            nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
+    network = build_network(params, 32, 7, 12).networks[0]
+    layers = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+    assert all(torch.equal(a.weight, b.weight) for a, b in zip(layers, [*convolutions, *linear], strict=True))
+
+
 def test_imagenet_mean_and_std() -> None:
     preset = VGG16_Weights.IMAGENET1K_V1.transforms()
     assert preset.mean == list(MEAN)
@@ -106,7 +121,7 @@ def save_half(path: Path) -> None:
         (lambda path: torch.save({}, path), "weights do not fit: in {}: "),
         (lambda path: path.write_text("hello"), "weights cannot be read: in {}, got "),
         (save_half, "weights cannot be read: in {}, got "),
-        (lambda path: None, "no weights: in {}, expected imagenet, none, or a file of VGG16 weights"),
+        (lambda path: None, "no weights: in {}, expected default, none, or a file of weights"),
     ],
 )
 def test_a_bad_weights_file_gets_one_line(

@@ -7,6 +7,7 @@ from typing import Any
 from aupair.errors import ParamsError, did_you_mean
 from aupair.params import Params, parse_params
 from aupair.record import apply_settings
+from aupair.training_params import VggNetwork
 
 Setting = Any | Callable[[Params, int], Any]
 
@@ -91,6 +92,18 @@ def _f_network(base: Params, **changes: Any) -> dict[str, Any]:
     return base.train_pseudo_intensity.network.model_dump(mode="json", exclude={"uncertainty_weight"}) | changes
 
 
+def _width(base: Params) -> float:
+    """Return the width of f's network.
+
+    Raises:
+        ParamsError: it has none.
+    """
+    network = base.train_pseudo_intensity.network
+    if not isinstance(network, VggNetwork):
+        raise ParamsError("only a vgg16 has a width", got=f"kind: {network.kind}")
+    return network.width
+
+
 def _augment(base: Params, _aus: int) -> float:
     h = base.train_uncertainty
     return h.augment if h.kind == "network" else base.train_pseudo_intensity.augment
@@ -167,11 +180,11 @@ ROWS = (
         {f"{IN_F}.network.sharing": "integrated", f"{IN_H}.kind": "integrated"}),
     Row("wide", "pairs", "a shared trunk of twice the width, at four times the cost", "no-uncertainty",
         {f"{IN_F}.network": lambda base, _: _f_network(
-            base, sharing="shared", width=2 * base.train_pseudo_intensity.network.width)}),
+            base, sharing="shared", width=2 * _width(base))}),
     Row("per-au-narrow", "pairs", "a network for each AU, all of them about the cost of the shared one",
         "no-uncertainty",
         PER_AU | {f"{IN_F}.network": lambda base, aus: _f_network(
-            base, sharing="per_au", width=base.train_pseudo_intensity.network.width / aus**0.5)}),
+            base, sharing="per_au", width=_width(base) / aus**0.5)}),
     Row("per-au", "pairs", "a network for each AU, each as wide as the shared one", "no-uncertainty", PER_AU),
 )  # fmt: skip
 """The rows in the order in which they are run: cheap and informative ones first."""

@@ -16,6 +16,7 @@ from aupair.log import SILENT, Log
 from aupair.params import Params, parse_params
 from aupair.record import apply_overrides, apply_settings
 from aupair.stage import ARTIFACTS
+from aupair.training_params import VggNetwork
 
 REPORTS = Path("reports") / "student"
 TEACHER = Path("work") / "teacher"
@@ -30,8 +31,9 @@ _TIMED_FACES = 64
 def _student_settings(teacher: Params) -> dict[str, Any]:
     """Return the settings in which a student differs from its teacher, by key: small and fast."""
     f = teacher.train_pseudo_intensity
+    width = f.network.width if isinstance(f.network, VggNetwork) else 1.0
     network = {
-        "width": min(0.125, f.network.width / 2), "batch_norm": True, "weights": "none", "frozen_convolutions": 0,
+        "kind": "vgg16", "width": min(0.125, width / 2), "batch_norm": True, "weights": "none", "frozen_convolutions": 0,
         "sharing": "integrated", "dropout": 0.0, "shrink": max(1, teacher.preprocess_faces.size // SIDE),
     }  # fmt: skip
     optimiser = {

@@ -98,6 +98,7 @@ def _cost(networks: _Networks, mapping: _MappingShape) -> dict[str, Any]:
     from torch import nn
 
     from aupair.mapping.networks import MappingNetworks
+    from aupair.ranking.backbones import Backbone
     from aupair.ranking.networks import AUNetwork, Vgg
     from aupair.ranking.sigma import SigmaNetwork, phi_of_map
 
@@ -120,7 +121,7 @@ def _cost(networks: _Networks, mapping: _MappingShape) -> dict[str, Any]:
             part = parts.setdefault(name, {"parameters": 0, "gmac_per_frame": 0.0, "passes": 0})
             part["parameters"] += times * sum(p.numel() for p in network.parameters())
             part["gmac_per_frame"] += times * _macs(network, x) / 1e9
-            part["passes"] += times * sum(isinstance(module, Vgg) for module in network.modules())
+            part["passes"] += times * sum(isinstance(module, Vgg | Backbone) for module in network.modules())
     totals = {key: sum(part[key] for part in parts.values()) for key in ("parameters", "gmac_per_frame", "passes")}
     return {**totals, "parts": parts}
 

@@ -1,19 +1,18 @@
-"""The networks of f and h: torchvision's VGG16, full or narrow, with a head for each AU."""
+"""The networks of f and h: VGG16, full or narrow, or a pretrained backbone, with a head for each AU."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from aupair.errors import ArtifactError, ParamsError
-from aupair.training_params import AnyNetwork
+from aupair.ranking.backbones import MEAN, STD, build_backbone, load_backbone
+from aupair.ranking.pretrained import load_pretrained
+from aupair.training_params import AnyNetwork, BackboneNetwork, VggNetwork
 
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
-"""mean and standard deviation of ImageNet, per RGB channel of images in 0..1"""
 _BLOCKS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 """Channels of VGG16's convolutions; a pooling follows each block."""
+_LAST_BLOCK = len(_BLOCKS)
 
 
 class Vgg(nn.Module):
@@ -25,7 +24,7 @@ class Vgg(nn.Module):
         outputs: how many numbers it computes per image.
     """
 
-    def __init__(self, params: AnyNetwork, size: int, outputs: int) -> None:
+    def __init__(self, params: VggNetwork, size: int, outputs: int) -> None:
         super().__init__()
         blocks = [[max(1, round(channels * params.width)) for channels in block] for block in _BLOCKS]
         hidden = max(outputs, round(4096 * params.width))
@@ -67,6 +66,33 @@ def _build_blocks(blocks: Sequence[Sequence[int]], batch_norm: bool) -> nn.Seque
     return nn.Sequential(*layers)
 
 
+class BackboneWithHead(nn.Module):
+    """A backbone and a head of one hidden layer.
+
+    Args:
+        size: side of the faces, pixels.
+        outputs: how many numbers it computes per image.
+    """
+
+    def __init__(self, params: BackboneNetwork, size: int, outputs: int) -> None:
+        super().__init__()
+        self.trunk = build_backbone(params, size)
+        self.classifier = nn.Sequential(
+            nn.Linear(self.trunk.features, params.head), nn.ReLU(True), nn.Dropout(params.dropout),
+            nn.Linear(params.head, outputs),
+        )  # fmt: skip
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Forward RGB (B, 3, S, S) in 0..255 -> (B, outputs)."""
+        outputs: Tensor = self.classifier(self.trunk(images))
+        return outputs
+
+    def forward_with_map(self, images: Tensor, layers: int) -> tuple[Tensor, Tensor]:
+        """Return the outputs (B, outputs), and the features of the backbone, (B, D)."""
+        features = self.trunk(images)
+        return self.classifier(features), features
+
+
 class AUNetwork(nn.Module):
     """A network with one number for each AU and image: a shared trunk with a head for each AU, or one network per AU.
 
@@ -87,7 +113,7 @@ class AUNetwork(nn.Module):
         self.params, self.au_count = params, au_count
         sizes = {"shared": (1, au_count), "per_au": (au_count, 1), "integrated": (1, 2 * au_count)}
         count, outputs = sizes[params.sharing]
-        self.networks = nn.ModuleList(Vgg(params, size // params.shrink, outputs) for _ in range(count))
+        self.networks = nn.ModuleList(_build_one(params, size, outputs) for _ in range(count))
         self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1) * 255, persistent=False)
 
@@ -101,31 +127,48 @@ class AUNetwork(nn.Module):
         return torch.cat([network(x) for network in self.networks], dim=1)
 
     def forward_with_map(self, images: Tensor, layers: int) -> tuple[Tensor, Tensor]:
-        """Return the outputs, and the feature map after the first `layers` of the only trunk, (B, C, H, W)."""
+        """Return the outputs, and the feature map after the first `layers` of the only trunk, (B, C, H, W) or (B, D)."""
         (network,) = self.networks
-        assert isinstance(network, Vgg)
+        assert isinstance(network, Vgg | BackboneWithHead)
         return network.forward_with_map(self.normalise(images), layers)
 
     def layers_through(self, block: int) -> int:
         """Return the number of layers of the only trunk up to the pooling that follows a block, 1 to 5.
 
+        A backbone counts as one layer, which is its last block.
+
         Raises:
-            ArtifactError: there is a trunk for each AU.
+            ArtifactError: there is a trunk for each AU, or a backbone's features are those of its last block alone.
         """
         if len(self.networks) > 1:
             raise ArtifactError(
                 "no shared trunk to read factors from", got="sharing: per_au", todo="use kind: network for h"
             )
         (network,) = self.networks
-        assert isinstance(network, Vgg)
+        if not isinstance(network, Vgg):
+            if block != _LAST_BLOCK:
+                raise ArtifactError("a block without features", got=f"block: {block}", expected=f"block: {_LAST_BLOCK}")
+            return 1
         return [k for k, layer in enumerate(network.features, 1) if isinstance(layer, nn.MaxPool2d)][block - 1]
 
     def normalise(self, images: Tensor) -> Tensor:
-        """Convert RGB (B, 3, S, S) in 0..255 to the trunk's input: shrunk, standardised, channels last."""
+        """Convert RGB (B, 3, S, S) in 0..255 to the input of a VGG16: shrunk, standardised, channels last.
+
+        A backbone, whose weights decide about the input, does it itself.
+        """
+        if not isinstance(self.params, VggNetwork):
+            return images
         return ((_shrink(images, self.params) - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
 
 
-def _shrink(images: Tensor, params: AnyNetwork) -> Tensor:
+def _build_one(params: AnyNetwork, size: int, outputs: int) -> nn.Module:
+    """Build a trunk with its head."""
+    if isinstance(params, VggNetwork):
+        return Vgg(params, size // params.shrink, outputs)
+    return BackboneWithHead(params, size, outputs)
+
+
+def _shrink(images: Tensor, params: VggNetwork) -> Tensor:
     """Average images over blocks of `shrink` x `shrink` pixels: (B, 3, S, S) -> (B, 3, S // shrink, S // shrink)."""
     return nn.functional.avg_pool2d(images.float(), params.shrink) if params.shrink > 1 else images
 
@@ -140,70 +183,21 @@ def second_head_sigma(outputs: Tensor) -> Tensor:
 
 
 def build_network(params: AnyNetwork, size: int, seed: int, au_count: int) -> AUNetwork:
-    """Build a network with seeded random weights, or with those that `weights` names; the first convolutions are frozen."""
+    """Build a network with seeded random weights, or with those that `weights` names, and freeze what `params` freezes."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = AUNetwork(params, size, au_count)
-    if params.weights != "none":
-        _load_vgg16(model, params)
     for network in model.networks:
-        convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
-        for convolution in convolutions[: params.frozen_convolutions]:
-            convolution.requires_grad_(False)
+        if isinstance(network, BackboneWithHead) and isinstance(params, BackboneNetwork):
+            load_backbone(network.trunk, params)
+            network.trunk.train_last_blocks(params.trained_blocks)
+        elif isinstance(params, VggNetwork):
+            if params.weights != "none":
+                load_pretrained(network, params.weights, params.kind, last="classifier.6.")
+            convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
+            for convolution in convolutions[: params.frozen_convolutions]:
+                convolution.requires_grad_(False)
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
-
-
-def _load_vgg16(model: AUNetwork, params: AnyNetwork) -> None:
-    """Load a state dict of torchvision's VGG16 into every network, except for the last layer.
-
-    `imagenet` means torchvision's own file, from its cache or by download; else `weights` is a path
-    (.safetensors, or .pth read with weights_only=True).
-
-    Raises:
-        ArtifactError: the file is missing, has other shapes (VGG16's weights need width 1), or cannot be downloaded.
-    """
-    state = _imagenet() if params.weights == "imagenet" else _read_state(Path(params.weights))
-    for network in model.networks:
-        own = network.state_dict()
-        last = [name for name in own if name.startswith("classifier.6.")]
-        for name in [name for name in own if name not in last]:
-            got = tuple(state[name].shape) if name in state else "nothing"
-            if got != tuple(own[name].shape):
-                raise ArtifactError(
-                    "weights do not fit", where=f"{params.weights}: {name}", got=got, expected=tuple(own[name].shape),
-                    todo="VGG16's weights need width 1, 224 pixels and its batch_norm; else set weights: none",
-                )  # fmt: skip
-        network.load_state_dict({**state, **{name: own[name] for name in last}}, strict=False)
-
-
-def _imagenet() -> dict[str, Tensor]:
-    """Load torchvision's ImageNet weights from its cache, or download them; their hash is part of the file's name."""
-    from torchvision.models import VGG16_Weights
-
-    url = VGG16_Weights.IMAGENET1K_V1.url
-    path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
-    if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            torch.hub.download_url_to_file(url, str(path), hash_prefix=path.stem.rpartition("-")[2], progress=False)
-        except (OSError, RuntimeError) as error:
-            todo = f"fetch {path.name} elsewhere and give its path as `weights`"
-            raise ArtifactError("ImageNet weights cannot be downloaded", where=url, got=error, todo=todo) from error
-    return _read_state(path)
-
-
-def _read_state(path: Path) -> dict[str, Tensor]:
-    """Read a state dict without running any code in it."""
-    if not path.is_file():
-        raise ArtifactError("no weights", where=path, expected="imagenet, none, or a file of VGG16 weights")
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises half a dozen types for a bad file, which all mean the same to a user
-        raise ArtifactError("weights cannot be read", where=path, got=str(error).splitlines()[0]) from error
 
 
 def pick_device(name: str) -> torch.device:

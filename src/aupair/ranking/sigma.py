@@ -56,7 +56,12 @@ class FactorReader(nn.Module):
 
 
 def phi_of_map(feature_map: Tensor) -> Tensor:
-    """Return phi, the features of a face: its feature map averaged over areas, (B, C, H, W) -> (B, D) float32."""
+    """Return phi, the features of a face: its feature map averaged over areas, (B, C, H, W) -> (B, D) float32.
+
+    The features of a backbone, (B, D), stay as they are.
+    """
+    if feature_map.ndim == 2:
+        return feature_map.float()
     return nn.functional.adaptive_avg_pool2d(feature_map.float(), SIDE).flatten(1)
 
 

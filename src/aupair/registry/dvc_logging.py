@@ -36,6 +36,7 @@ from aupair.registry.runs import (
     log_run,
 )
 from aupair.stage import Stage
+from aupair.training_params import VggNetwork
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -80,7 +81,9 @@ def flow_key(params: Params, data: str) -> str:
 def flow_name(params: Params, data: str) -> str:
     """Return the name of a flow's parent run: DVC's experiment, the data, the choices of f and h, and a hash of all params."""
     network = params.train_pseudo_intensity.network
-    size = f"width {network.width:g}" if network.width != 1 else "full width"
+    size: str = network.kind
+    if isinstance(network, VggNetwork):
+        size = f"width {network.width:g}" if network.width != 1 else "full width"
     trials = f"{len(params.trials)} trial{'s' if len(params.trials) > 1 else ''}"
     settings = f"{params.train_pseudo_intensity.objective}, {params.train_uncertainty.kind}, {size}, {trials}"
     names = (os.environ.get("DVC_EXP_NAME", ""), f"data {data[:6]}" if data else "", settings)
