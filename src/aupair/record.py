@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from aupair.documents import MalformedError, parse_yaml, read_yaml
 from aupair.errors import ParamsError, did_you_mean
 
 R = TypeVar("R", bound=BaseModel)
@@ -21,9 +21,9 @@ Positive = Annotated[int, Field(ge=1)]
 
 
 class Record(BaseModel):
-    """A frozen record that rejects unknown keys."""
+    """A frozen record that rejects unknown keys, infinity and NaN."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 FACTORY = "factory"
@@ -47,17 +47,11 @@ def read_settings(path: Path) -> dict[str, Any]:
         ParamsError: the file is missing, cannot be read, or is not a mapping.
     """
     try:
-        tree = yaml.safe_load(Path(path).read_text()) or {}
+        tree = read_yaml(path) or {}
     except FileNotFoundError as error:
         raise ParamsError(
             "no such file", where=path, todo="run it in a project (`aupair init` makes one), or name a file"
         ) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ParamsError(
-            "the file cannot be read", where=path, got=type(error).__name__, expected="a YAML file"
-        ) from error
-    except yaml.YAMLError as error:
-        raise ParamsError("not YAML", where=path, got=error) from error
     if not isinstance(tree, dict):
         raise ParamsError("not a mapping", where=path, got=type(tree).__name__)
     return tree
@@ -82,9 +76,10 @@ def apply_overrides(
         if not equals or not key.strip().split(".")[-1]:
             raise ParamsError(f"{option} is malformed", got=text, expected="section.key=value")
         try:
-            settings[key.strip()] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise ParamsError(f"{option} has a wrong value", got=text, expected="a value in YAML") from error
+            settings[key.strip()] = parse_yaml(value)
+        except MalformedError as error:
+            expected = f"a value in YAML ({error})"
+            raise ParamsError(f"{option} has a wrong value", got=text, expected=expected) from error
     return apply_settings(record, tree, settings, option)
 
 

@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from aupair import documents
 from aupair.errors import ArtifactError, AupairError
 
 FACES_SCHEMA = pa.schema(
@@ -92,6 +93,10 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, text + "\n")
 
 
+def _again(stage: str = "the stage") -> str:
+    return f"delete it and run {stage} again"
+
+
 @contextmanager
 def _reading(path: Path, what: str, *wrong: type[Exception], stage: str = "the stage") -> Iterator[None]:
     """Translate the exceptions `wrong`, raised for a missing or corrupt file, into an ArtifactError."""
@@ -100,7 +105,7 @@ def _reading(path: Path, what: str, *wrong: type[Exception], stage: str = "the s
     except FileNotFoundError as error:
         raise missing_file_error(path) from error
     except wrong as error:
-        raise ArtifactError(what, where=path, got=error, todo=f"delete it and run {stage} again") from error
+        raise ArtifactError(what, where=path, got=error, todo=_again(stage)) from error
 
 
 def read_json(path: Path) -> Any:
@@ -109,8 +114,8 @@ def read_json(path: Path) -> Any:
     Raises:
         ArtifactError: the file is missing or is not JSON.
     """
-    with _reading(path, "not JSON", json.JSONDecodeError, UnicodeDecodeError):
-        return json.loads(Path(path).read_text())
+    with _reading(path, "not JSON"):
+        return documents.read_json(path, ArtifactError, todo=_again())
 
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -124,8 +129,8 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     Raises:
         ArtifactError: the file is missing, or a line is not JSON.
     """
-    with _reading(path, "not JSON", json.JSONDecodeError, UnicodeDecodeError):
-        return [json.loads(line) for line in Path(path).read_text().splitlines()]
+    with _reading(path, "not JSON"):
+        return documents.read_json_lines(path, ArtifactError, todo=_again())
 
 
 def write_table(path: Path, table: pa.Table) -> None:

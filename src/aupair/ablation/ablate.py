@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from aupair.ablation.rows import Row, select_rows
 from aupair.ablation.scoring import FinishedRun
 from aupair.ablation.workspace import Workspace
+from aupair.data.hashing import read_tracked
 from aupair.data.layout import read_layout
 from aupair.data.sheets import read_sheets
 from aupair.errors import ParamsError, RunFailedError
@@ -84,8 +84,12 @@ def count_aus(home: Path, base: Params) -> int:
 
 
 def tracked_data_hash(home: Path) -> str:
-    """Return the MD5 of the data folder that DVC tracks in a project."""
-    return str(yaml.safe_load((home / "data.dvc").read_text())["outs"][0]["md5"])
+    """Return the MD5 of the data folder that DVC tracks in a project.
+
+    Raises:
+        DataError: data.dvc is missing or malformed.
+    """
+    return read_tracked(home / "data.dvc").md5
 
 
 def changed_settings(base: Params, params: Params) -> dict[str, Any]:

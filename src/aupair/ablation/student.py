@@ -11,6 +11,7 @@ import yaml
 
 from aupair import stages, store
 from aupair.ablation.workspace import Workspace
+from aupair.documents import read_yaml
 from aupair.errors import ArtifactError, ParamsError
 from aupair.log import SILENT, Log
 from aupair.params import Params, parse_params
@@ -132,14 +133,19 @@ class Distillation:
 
     def _add_teacher(self, root: Path) -> None:
         """Copy the teacher to a workspace, and make it an input of the training of f there."""
-        tree = yaml.safe_load((root / "dvc.yaml").read_text())
-        stage = tree["stages"]["train-pseudo-intensity"]
-        stage["cmd"] += f" --teacher {TEACHER}"
+        path = root / "dvc.yaml"
+        tree = read_yaml(path)
+        try:
+            stage = tree["stages"]["train-pseudo-intensity"]
+            stage["cmd"] += f" --teacher {TEACHER}"
+            stage["deps"].append(str(TEACHER))
+        except (LookupError, TypeError, AttributeError) as error:
+            expected = "the stage train-pseudo-intensity with cmd and deps"
+            raise ParamsError("not the flow of aupair", where=path, got=error, expected=expected) from error
         with store.atomic(root / TEACHER) as copy:
             for place, folder in self._teacher().items():
                 shutil.copytree(folder, copy / place)
-        stage["deps"].append(str(TEACHER))
-        store.write_text(root / "dvc.yaml", yaml.safe_dump(tree, sort_keys=False))
+        store.write_text(path, yaml.safe_dump(tree, sort_keys=False))
 
     def _register(self, root: Path, log: Log) -> None:
         """Register the student in a workspace, and tag its version with the files and the version of its teacher."""

@@ -10,10 +10,8 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-import yaml
-
 from aupair import store
-from aupair.data.hashing import dvc_hash
+from aupair.data.hashing import dvc_hash, read_tracked
 from aupair.data.s3 import Patience, server_error
 from aupair.errors import AupairError, DataError, ParamsError, UnreachableError, scrub
 from aupair.extras import require
@@ -148,18 +146,18 @@ def _verify(repository: Path, cache: Path, log: Log) -> None:
     Raises:
         DataError: the hashes differ; the cache with the damaged file has then been deleted.
     """
-    entry = yaml.safe_load((repository / "data.dvc").read_text())["outs"][0]
-    if entry.get("hash") != "md5":
+    expected = read_tracked(repository / "data.dvc")
+    if expected.hash != "md5":
         log.line("not verified: data.dvc was written by DVC 2, which hashed text in another way")
         return
     got = dvc_hash(repository / "data", log)
-    if got != entry["md5"]:
+    if got != expected.md5:
         shutil.rmtree(cache)
         raise DataError(
             "an object that does not match its checksum",
             where="the DVC remote's data",
             got=got,
-            expected=entry["md5"],
+            expected=expected.md5,
             todo="run `dvc push` again where the files are good",
         )
 

@@ -11,10 +11,40 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from pydantic import BaseModel, ValidationError
+
+from aupair.documents import read_yaml
 from aupair.errors import DataError
 from aupair.log import SILENT, Log
 
 _IGNORED = (".git", ".hg", ".dvc")
+
+
+class Tracked(BaseModel):
+    """The entry of a folder in a `.dvc` file; `hash` is missing in those of DVC 2, which hashed text in another way."""
+
+    md5: str
+    hash: str = ""
+
+
+class _DvcFile(BaseModel):
+    outs: tuple[Tracked]
+
+
+def read_tracked(path: Path) -> Tracked:
+    """Read data.dvc.
+
+    Raises:
+        DataError: the file is missing, or DVC did not write it.
+    """
+    todo = "write it with `dvc add data`"
+    try:
+        (tracked,) = _DvcFile.model_validate(read_yaml(path, DataError, todo)).outs
+    except FileNotFoundError as error:
+        raise DataError("missing file", where=path, todo=todo) from error
+    except ValidationError as error:
+        raise DataError("not a file of DVC", where=path, expected="outs with one md5", todo=todo) from error
+    return tracked
 
 
 def dvc_hash(folder: Path, log: Log = SILENT) -> str:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple, Self
 from urllib.parse import urlsplit
 
-import yaml
 from pydantic import AfterValidator, ValidationInfo, model_validator
 
+from aupair.documents import read_yaml_documents
 from aupair.errors import ArtifactError, ParamsError, did_you_mean
 from aupair.kubeflow.limits import check_shards, check_trials
 from aupair.params import Params
@@ -103,7 +103,7 @@ def read_pipeline_file(path: Path) -> PipelineFile:
     """
     todo = "make it with `aupair pipeline compile -o FILE.yaml`"
     try:
-        spec, *more = [document for document in yaml.safe_load_all(Path(path).read_text()) if document]
+        spec, *more = [document for document in read_yaml_documents(path, ArtifactError, todo) if document]
         parameters = spec["root"].get("inputDefinitions", {}).get("parameters", {})
         inputs = {key: _Input(entry["parameterType"], entry.get("defaultValue")) for key, entry in parameters.items()}
         platform: dict[str, Any] = dict(more[0]) if more else {}
@@ -111,7 +111,7 @@ def read_pipeline_file(path: Path) -> PipelineFile:
         _follow_references(spec)
     except FileNotFoundError as error:
         raise ArtifactError("no compiled pipeline", where=path, todo=todo) from error
-    except (OSError, yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         got = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
         raise ArtifactError("not a compiled pipeline", where=path, got=got, todo=todo) from error
     return PipelineFile(Path(path), name, inputs, spec, platform)

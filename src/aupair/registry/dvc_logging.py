@@ -14,9 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import yaml
-
-from aupair.errors import MissingPackageError, RegistryError
+from aupair.data.hashing import read_tracked
+from aupair.errors import DataError, MissingPackageError, RegistryError
 from aupair.extras import require
 from aupair.log import SILENT, Log
 from aupair.params import Params
@@ -93,8 +92,8 @@ def flow_name(params: Params, data: str) -> str:
 def _tracked_data_hash() -> str:
     """Return the hash of the data in data.dvc of the working folder; empty if there is none."""
     try:
-        return str(yaml.safe_load(Path("data.dvc").read_text())["outs"][0]["md5"])
-    except (OSError, KeyError, IndexError, TypeError, yaml.YAMLError):
+        return read_tracked(Path("data.dvc")).md5
+    except DataError:
         return ""
 
 

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-import yaml
 from pydantic import Field, ValidationError
 
 from aupair.aus import AFFWILD2, compare_aus
+from aupair.documents import read_yaml
 from aupair.errors import RegistryError
 from aupair.record import Record
 from aupair.registry.evidence import Evidence
@@ -43,13 +43,11 @@ def load_gate(path: Path = PATH) -> Gate:
         RegistryError: the file is missing or wrong.
     """
     try:
-        return Gate.model_validate(yaml.safe_load(Path(path).read_text()) or {})
+        return Gate.model_validate(read_yaml(path, RegistryError) or {})
     except FileNotFoundError as error:
         raise RegistryError(
             "no promotion gate", where=path, todo="run it in the project's folder; `aupair init` makes one"
         ) from error
-    except yaml.YAMLError as error:
-        raise RegistryError("not YAML", where=path, got=error) from error
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"])) or "the file"

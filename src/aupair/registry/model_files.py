@@ -12,9 +12,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import yaml
-
 from aupair import store
+from aupair.documents import read_yaml
 from aupair.errors import ArtifactError, RegistryError
 from aupair.inference.integrity import bundle_hash
 from aupair.registry import mlflow_store
@@ -30,6 +29,8 @@ _BUNDLE = "artifacts"
 """The folder of an MLflow model that the bundle lies in, alone."""
 _NOT_LOGGED = ("registered_model_meta", "__pycache__")
 """What MLflow and Python write into a local copy: which version it is, and compiled modules."""
+
+_RENEW = "delete it if it is a cached copy, else register it again"
 
 
 def hash_model(folder: Path) -> str:
@@ -77,14 +78,27 @@ def fetch_bundle(uri: str, tags: Mapping[str, str]) -> Path:
         folder = _fetch_model(uri, tags.get(MODEL_TAG) or tags.get(BUNDLE_TAG) or "unknown")
     if MODEL_TAG in tags:
         _compare("the model's files are not those that were registered", folder, hash_model(folder), tags[MODEL_TAG])
-    flavor = yaml.safe_load((folder / "MLmodel").read_text())["flavors"]["python_function"]
-    bundle = folder / str(flavor["artifacts"]["bundle"]["path"])
+    bundle = _find_bundle(folder)
     try:
         actual = bundle_hash(bundle)
     except ArtifactError as error:
         raise RegistryError("the bundle is damaged", where=uri, got=error, todo="register it again") from error
     _compare("the bundle is not the one that was registered", bundle, actual, tags.get(BUNDLE_TAG, ""))
     return bundle
+
+
+def _find_bundle(folder: Path) -> Path:
+    """Return the folder of the bundle in an MLflow model.
+
+    Raises:
+        RegistryError: MLmodel is missing or malformed, or names no bundle.
+    """
+    path = folder / "MLmodel"
+    try:
+        model = read_yaml(path, RegistryError, todo=_RENEW)
+        return folder / str(model["flavors"]["python_function"]["artifacts"]["bundle"]["path"])
+    except (FileNotFoundError, LookupError, TypeError) as error:
+        raise RegistryError("no bundle in this model", where=path, got=error, todo=_RENEW) from error
 
 
 def _compare(what: str, where: Path, actual: str, expected: str) -> None:
@@ -94,9 +108,8 @@ def _compare(what: str, where: Path, actual: str, expected: str) -> None:
         RegistryError: it is another one.
     """
     if actual != expected:
-        todo = "delete it if it is a cached copy, else register it again"
         raise RegistryError(
-            what, where=where, got=actual[:12], expected=expected[:12] or "a tag with its hash", todo=todo
+            what, where=where, got=actual[:12], expected=expected[:12] or "a tag with its hash", todo=_RENEW
         )
 
 
