@@ -2,6 +2,8 @@
 
 import errno
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -29,13 +31,73 @@ def test_the_same_arrays_give_the_same_bytes_in_any_order(tmp_path: Path) -> Non
         (errno.EACCES, "check its permissions"),
         (errno.ENOTDIR, "name another folder"),
         (errno.EEXIST, "name another folder"),
-        (errno.ENOSPC, "make room"),
     ],
 )
 def test_what_to_do_follows_from_why_it_cannot_be_written(number: int, todo: str) -> None:
     with pytest.raises(AupairError, match=f"^cannot write: in p, got so, expected a writable folder; {todo}$"):
         with store.writing(Path("p")):
             raise OSError(number, "so")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        RuntimeError("I/O error: No space left on device (os error 28)"),  # as safetensors has it
+        RuntimeError("(sqlite3.OperationalError) database or disk is full"),
+    ],
+)
+def test_a_full_disk_is_one_line_whichever_library_was_writing(tmp_path: Path, error: Exception) -> None:
+    line = (
+        rf"^cannot write: in {tmp_path}/a, got No space left on device \([\d,.]+ MB free, more is needed\); make room$"
+    )
+
+    def write() -> None:
+        with store.atomic(tmp_path / "a") as temporary, store.atomic(temporary) as inner:
+            inner.write_text("half")
+            raise error
+
+    with pytest.raises(AupairError, match=line):  # the message names the place that the user knows
+        write()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_error_of_another_kind_passes_unchanged(tmp_path: Path) -> None:
+    refused = PermissionError(errno.EACCES, "Permission denied", "a file that is read")
+    for error in (ValueError("no"), refused):
+        with pytest.raises(type(error)) as caught, store.atomic(tmp_path / "a"):
+            raise error
+        assert caught.value is error
+
+
+def test_leftovers_of_killed_processes_are_removed_and_those_in_use_are_not(tmp_path: Path) -> None:
+    code = """
+import sys, time
+from pathlib import Path
+from aupair.disk import atomic
+
+with atomic(Path("a")) as temporary:
+    temporary.write_text("half")
+    print("ready", flush=True)
+    time.sleep(600)
+"""
+    with (
+        subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, stdout=subprocess.PIPE) as killed,
+        subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, stdout=subprocess.PIPE) as running,
+    ):
+        try:
+            for process in (killed, running):
+                assert process.stdout is not None
+                assert process.stdout.readline() == b"ready\n"
+            (tmp_path / ".a.fetching").mkdir()  # a folder of another kind
+            assert len(list(tmp_path.iterdir())) == 3
+            killed.kill()
+            killed.wait()
+            store.write_text(tmp_path / "b", "whole")
+            assert sorted(path.name[:3] for path in tmp_path.iterdir()) == [".a.", ".a.", "b"]
+            assert [path.read_text() for path in tmp_path.glob(".a.*.tmp/a")] == ["half"], "of the running process"
+        finally:
+            running.kill()
 
 
 def test_a_file_in_the_way_is_found_and_left(tmp_path: Path) -> None:

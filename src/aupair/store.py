@@ -1,15 +1,12 @@
-"""The file formats of artifacts: tables, faces, weights, JSON; each file is written to a temporary name and then renamed.
+"""The file formats of artifacts: tables, faces, weights, JSON; each file is complete or not there, see `aupair.disk`.
 
 Aff-Wild2's own formats are read in `aupair.data`.
 """
 
-import errno
 import hashlib
 import json
 import os
 import re
-import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +17,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from aupair import documents
-from aupair.errors import ArtifactError, AupairError
+from aupair.disk import atomic as atomic
+from aupair.disk import check_writable as check_writable
+from aupair.disk import writing as writing
+from aupair.errors import ArtifactError
 
 FACES_SCHEMA = pa.schema(
     [
@@ -39,44 +39,6 @@ FACES_SCHEMA = pa.schema(
 """A video's faces: a row for every frame. Quality signals are NaN where there is no face."""
 
 STATUSES = ("ok", "no_face", "unreadable")
-
-
-@contextmanager
-def atomic(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; rename it to `path` on success, delete it on any error.
-
-    The temporary path does not exist yet; the caller creates a file or a folder there. An existing `path` is replaced.
-
-    Raises:
-        AupairError: the folder of `path` cannot be written.
-    """
-    path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        holder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    except OSError as error:
-        raise _unwritable_error(path, error) from error
-    try:
-        temporary = holder / path.name
-        yield temporary
-        if path.is_dir() and temporary.exists():
-            path.rename(holder / "old")
-        temporary.rename(path)
-    finally:
-        shutil.rmtree(holder, ignore_errors=True)
-
-
-def check_writable(path: Path) -> None:
-    """Check that `path` could be written, in the nearest folder that exists, without writing it.
-
-    Raises:
-        AupairError: the folder cannot be written.
-    """
-    folder = next(parent for parent in Path(path).absolute().parents if os.path.exists(parent))
-    try:
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise _unwritable_error(path, error) from error
 
 
 def write_text(path: Path, text: str) -> None:
@@ -232,28 +194,6 @@ def sha256(path: Path) -> str:
     """Return the SHA-256 of a file's content."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _unwritable_error(path: Path, error: OSError) -> AupairError:
-    """Return the error for a path that cannot be written."""
-    denied = error.errno in (errno.EACCES, errno.EPERM)
-    todo = "check its permissions" if denied else "make room" if error.errno == errno.ENOSPC else "name another folder"
-    return AupairError("cannot write", where=path, got=error.strerror or error, expected="a writable folder", todo=todo)
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Translate an OSError of the block into an AupairError about `path`; network errors, which have no errno, pass unchanged.
-
-    Raises:
-        AupairError: the disk is full, read-only or the like.
-    """
-    try:
-        yield
-    except OSError as error:
-        if error.errno is None:
-            raise
-        raise _unwritable_error(path, error) from error
 
 
 def missing_file_error(path: Path) -> ArtifactError:

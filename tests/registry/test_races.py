@@ -202,6 +202,6 @@ def test_a_store_is_made_elsewhere_and_renamed(tmp_path: Path, monkeypatch: pyte
         with pytest.raises(KeyboardInterrupt):
             mlflow_store.open_mlflow(create=True)
     assert not (tmp_path / "mlflow.db").exists()
-    (tmp_path / ".mlflow.db.killed").mkdir()
+    (tmp_path / ".mlflow.db.abcd_123.tmp").mkdir()
     mlflow_store.open_mlflow(create=True)
     assert not list(tmp_path.glob(".mlflow.db.*")), "the leftovers of a killed process"

@@ -9,6 +9,7 @@ import typer
 
 from aupair import __version__
 from aupair.cli import ablation, distill, importing, init, pipeline, registry, synth
+from aupair.disk import full_disks_named
 from aupair.errors import AupairError, ParamsError, scrub
 from aupair.extras import missing_packages_named
 
@@ -280,8 +281,9 @@ def main() -> None:
         "OPENCV_FFMPEG_LOGLEVEL", "-8"
     )  # ffmpeg prints nothing about broken videos, since aupair reports them
     try:
-        with missing_packages_named():
+        with missing_packages_named(), full_disks_named():
             code = app(standalone_mode=False)
+            sys.stdout.flush()
     except AupairError as error:
         print(f"aupair: {scrub(str(error))}", file=sys.stderr)  # whatever address it names, and whoever wrote it
         sys.exit(error.exit_code)

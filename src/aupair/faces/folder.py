@@ -4,10 +4,8 @@ Finished files are collected in a hidden folder beside the output until all vide
 it runs the stage, and a stage that was killed must not start from the first video again.
 """
 
-import glob
 import hashlib
 import os
-import shutil
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -21,6 +19,7 @@ import pyarrow.compute as pc
 from aupair import store
 from aupair.data.crops import frame_number
 from aupair.data.layout import VideoJob
+from aupair.disk import sweep
 from aupair.errors import AupairError
 from aupair.faces import pool
 from aupair.faces.decode import VideoError, describe_missing_frames
@@ -143,7 +142,7 @@ def _report_crash(job: VideoJob, folder: Path, cause: pool.ProcessDeath | Except
     """Write a file without rows and without an origin, so that the next run tries the video again; report it."""
     text = f"the process ended with code {cause.exit_code}" if isinstance(cause, pool.ProcessDeath) else repr(cause)
     message = " ".join(f"{text} at {job.source}; it is tried again the next time".split())
-    _remove_temporary(folder, f".{glob.escape(job.name)}.arrow.*")
+    sweep(folder)
     store.write_faces(folder / f"{job.name}.arrow", [], {"status": "crashed", "message": message})
     return VideoReport(job.name, "crashed", 0, 0, message)
 
@@ -169,7 +168,7 @@ def _collect_earlier_files(finished: Path, faces: Path, names: set[str]) -> None
     for path in finished.glob("*.arrow"):
         if path.stem not in names:
             path.unlink()
-    _remove_temporary(finished, ".*.arrow.*")
+    sweep(finished)
 
 
 def _publish(finished: Path, faces: Path) -> None:
@@ -178,12 +177,6 @@ def _publish(finished: Path, faces: Path) -> None:
     for path in finished.iterdir():
         path.rename(faces / path.name)
     finished.rmdir()
-
-
-def _remove_temporary(folder: Path, pattern: str) -> None:
-    """Remove the temporary folders of store.atomic that killed processes have not removed."""
-    for path in folder.glob(pattern):
-        shutil.rmtree(path)
 
 
 def _size(source: Path) -> int:

@@ -8,6 +8,7 @@ import numpy as np
 
 from aupair import store
 from aupair.data.layout import Header, read_movie_header
+from aupair.disk import raise_if_full
 from aupair.errors import DataError
 from aupair.importing.recordings import Media, Notes
 
@@ -52,7 +53,7 @@ def write_movie(media: Media, path: Path) -> None:
 
     images = list_images(media.path)
     size = _size(images, media.path)
-    with store.writing(path), store.atomic(path) as temporary:
+    with store.atomic(path) as temporary:
         codec = cv2.VideoWriter.fourcc(*"MJPG")
         writer = cv2.VideoWriter(str(temporary), cv2.CAP_OPENCV_MJPEG, codec, media.header.fps, size)
         if not writer.isOpened():
@@ -69,7 +70,8 @@ def write_movie(media: Media, path: Path) -> None:
         writer.release()
         header = read_movie_header(temporary)
         if header is None or header.frames != media.header.frames:  # OpenCV does not report a full disk
-            raise DataError("the movie could not be written", where=path, todo="make room")
+            raise_if_full(temporary)
+            raise DataError("the movie could not be written", where=path)
 
 
 def _size(images: dict[int, Path], folder: Path) -> tuple[int, int]:

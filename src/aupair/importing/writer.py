@@ -256,7 +256,7 @@ def _place(path: Path, media: Media, options: WriteOptions) -> None:
     if media.kind == "images":
         write_movie(media, path)
         return
-    with store.writing(path), store.atomic(path) as temporary:
+    with store.atomic(path) as temporary:
         (shutil.copy2 if options.transfer == "copy" else _link)(source, temporary)
 
 
@@ -267,7 +267,7 @@ def _place_crops(folder: Path, source: Path, options: WriteOptions) -> None:
         return
     if folder.exists() and not options.overwrite:
         raise DataError("another folder has the name of a video", where=folder, got=f"also {source}", todo="remove it")
-    with store.writing(folder), store.atomic(folder) as temporary:
+    with store.atomic(folder) as temporary:
         temporary.mkdir()
         for name in names:
             (shutil.copy2 if options.transfer == "copy" else _link)(source / name, temporary / name)

@@ -49,6 +49,9 @@ def claim_output(out: Path, settings: Mapping[str, Any], overwrite: bool = False
             todo = "name another folder for --out, or replace them by --overwrite"
             raise ArtifactError("other results are in the folder", where=out, got=got, expected=expected, todo=todo)
         earlier = read_summary(summary)
+    elif summary.is_file():
+        with store.writing(summary):
+            summary.unlink()  # if this run is stopped, the next one must not take these results for its own
     store.write_json(path, settings)
     return earlier
 

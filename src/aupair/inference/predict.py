@@ -184,8 +184,10 @@ def _write(
     """
     if isinstance(result, VideoError):
         return Summary(str(video), result.status, 0, 0, str(result))
-    result.write_csv(target.with_name(f"{target.name}.csv"), limits)
-    save_timeline(target.with_name(f"{target.name}.png"), result, target.name, limits, note if result.differing else "")
+    table, picture = (target.with_name(f"{target.name}.{suffix}") for suffix in ("csv", "png"))
+    with store.atomic(table) as complete_table:  # it appears after the picture, so that there is no table without one
+        result.write_csv(complete_table, limits)
+        save_timeline(picture, result, target.name, limits, note if result.differing else "")
     frames = len(result.decision)
     differs = ", ".join(f"{group} x{ratio:.2f}" for group, ratio in (result.differing or {}).items())
     cut = describe_missing_frames(video, frames - result.scores.status.count("unreadable"))

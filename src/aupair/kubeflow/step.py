@@ -8,7 +8,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -17,6 +16,7 @@ from typing import Any, Protocol
 
 from aupair import __version__, stages, store
 from aupair.console import ConsoleLog
+from aupair.disk import temporary_folder
 from aupair.errors import RunFailedError
 from aupair.kubeflow.cluster import PROCESSES
 from aupair.kubeflow.volumes import check_volumes
@@ -81,10 +81,8 @@ def _project_of_artifacts(
 ) -> Iterator[Path]:
     """Yield a folder in which the stage finds its inputs; after a success move its outputs to their artifacts."""
     outputs = {name: Path(arguments[name].path) for name in stage.writes}
-    parent = next(iter(outputs.values())).parent  # on the same disk, so that moving is only renaming
-    parent.mkdir(parents=True, exist_ok=True)
-    root = Path(tempfile.mkdtemp(prefix=".stage-", dir=parent))
-    try:
+    first = next(iter(outputs.values()))  # beside it, on the same disk, so that moving is only renaming
+    with temporary_folder(first) as root:
         places = stage.paths(root, trials, trial)
         for name in stage.reads:
             if isinstance(places[name], list):
@@ -98,8 +96,6 @@ def _project_of_artifacts(
         for name, path in outputs.items():
             with store.atomic(path) as temporary:
                 shutil.move(places[name], temporary)
-    finally:
-        shutil.rmtree(root, ignore_errors=True)
 
 
 def _sort_by_trial(artifacts: Sequence[KfpArtifact], trials: Sequence[int]) -> list[KfpArtifact]:

@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from contextlib import closing
 from functools import partial
+from math import prod
 from pathlib import Path
 from typing import NamedTuple
 
@@ -99,7 +100,7 @@ def write_features(
             scores = Scores(fitted.values[route], sigma if route == "columns" else None)
             path, named = temporary / "routes" / f"{route}.npy", columns(params, scores.sigma is not None)
             shape = (*y_hat.shape, len(named))
-            with store.writing(folder):
+            with store.writing(folder, needed=4 * prod(shape)):
                 _create_matrix(path, shape)
             work = partial(_write_person, path=path, statistics=statistics, params=params)
             _write_route(work, _people(frames, scores, params), len(frames), f"features of {route}", log)

@@ -20,7 +20,6 @@ import torch
 from torch import Tensor, nn
 
 from aupair import __version__, store
-from aupair.errors import AupairError
 from aupair.log import SILENT, Log
 from aupair.ranking.distributed import Stopped, broadcast_from_main, catch_sigterm, check_device, is_main, world_size
 from aupair.ranking.networks import pick_device
@@ -139,14 +138,8 @@ class Checkpoint:
         """
         start = time.monotonic()
         if is_main():
-            try:
-                with store.atomic(self.path) as temporary:
-                    torch.save({"key": self.key, "state": dict(state)}, temporary)
-            except (OSError, RuntimeError) as error:  # torch raises a RuntimeError for a full disk
-                raise AupairError(
-                    "cannot write a checkpoint", where=self.path, got=str(error).partition("\n")[0],
-                    todo=f"make room, or name another folder in {FOLDER_VARIABLE}",
-                ) from error  # fmt: skip
+            with store.atomic(self.path) as temporary, open(temporary, "wb") as file:
+                torch.save({"key": self.key, "state": dict(state)}, file)  # a path would lose the reason of a failure
         now = time.monotonic()
         self._next = now + max(SECONDS, (now - start) / SHARE)
 

@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -226,8 +225,6 @@ def _create_database(uri: str, database: Path, create: bool) -> None:
     with FileLock(f"{database}.lock"):
         if database.exists() and database.stat().st_size:
             return
-        for leftover in database.parent.glob(f".{database.name}.*"):  # of processes that were killed here
-            shutil.rmtree(leftover, ignore_errors=True)
         with store.atomic(database) as temporary:  # a half-made store could neither be used nor completed
             _create_tables(f"sqlite:///{temporary}")
 

@@ -99,11 +99,14 @@ class Drawing:
         """
         style: dict[str, Any] = {"x": 0.01, "ha": "left", "fontsize": 10, "fontweight": "bold", "color": INK}
         heading = self.figure.suptitle(self.title, **style, in_layout=True)
+        buffer = io.BytesIO()  # into a file, Pillow writes without the reason of a failure
+        self.figure.savefig(buffer, format="png", dpi=DPI, facecolor="white", metadata={"Software": None})
+        if colours:
+            with Image.open(buffer) as image:
+                buffer = io.BytesIO()
+                image.convert("RGB").quantize(colours).save(buffer, format="png", optimize=True)
         with store.atomic(path) as temporary:
-            self.figure.savefig(temporary, format="png", dpi=DPI, facecolor="white", metadata={"Software": None})
-            if colours:
-                with Image.open(temporary) as image:
-                    image.convert("RGB").quantize(colours).save(temporary, format="png", optimize=True)
+            temporary.write_bytes(buffer.getvalue())
         heading.set(text="", in_layout=False)  # a page shows the title beside the same figure
 
 

@@ -16,6 +16,8 @@ import numpy as np
 from pydantic import Field
 
 from aupair.aus import AFFWILD2
+from aupair.data.layout import read_movie_header
+from aupair.disk import raise_if_full
 from aupair.errors import DataError, ParamsError
 from aupair.log import SILENT, Log
 from aupair.record import Record
@@ -209,11 +211,13 @@ def _film(path: Path, fps: float, plan: _Clip, person: subject.Subject, rng: np.
 
     Raises:
         DataError: OpenCV cannot write the video.
+        OSError: the disk is full.
     """
     import cv2
 
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), fps, (SIZE, SIZE))
     if not writer.isOpened():
+        raise_if_full(path)
         raise DataError("cannot write a video", where=path, expected="OpenCV with the mp4v codec")
     rows = []
     for k in range(len(plan.times)):
@@ -222,6 +226,10 @@ def _film(path: Path, fps: float, plan: _Clip, person: subject.Subject, rng: np.
         values = [covered, *hidden.tolist(), plan.poses[k].yaw]
         rows.append(",".join([str(k), *(f"{round(value, 3) + 0.0:g}" for value in values)]))
     writer.release()
+    header = read_movie_header(path)
+    if header is None or header.frames != len(rows):  # OpenCV does not report a full disk
+        raise_if_full(path)
+        raise DataError("the video could not be written", where=path)
     return rows
 
 

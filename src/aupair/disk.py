@@ -1,0 +1,242 @@
+"""The writing of files and folders: complete or not at all, with one line for a disk that is full or cannot be written.
+
+What is written lies in a temporary folder beside its target until it is complete. The folder is locked by the process that
+writes there, so that the next process which writes beside it can remove the folders of killed processes, and no others.
+"""
+
+import errno
+import fcntl
+import os
+import re
+import resource
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+from pathlib import Path
+
+from aupair.errors import AupairError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_DENIED = (errno.EACCES, errno.EPERM)
+_TODO = {
+    errno.ENOSPC: "make room",
+    errno.EDQUOT: "make room, or ask for a larger quota",
+    errno.EFBIG: "raise the limit of the size of files (`ulimit -f`)",
+    errno.EROFS: "name another folder",
+} | dict.fromkeys(_DENIED, "check its permissions")
+
+_TEMPORARY = re.compile(r"\..*\.[a-z0-9_]{8}\.tmp", re.DOTALL)
+"""The name of a temporary folder."""
+_LONGEST_NAME = 160
+"""Bytes of a target's name that are repeated in the name of its temporary folder: a name has 255 at most."""
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; rename it to `path` on success, delete it on any error.
+
+    The temporary path does not exist yet; the caller creates a file or a folder there. An existing `path` is replaced.
+
+    Raises:
+        AupairError: the disk is full, or the folder of `path` cannot be written.
+    """
+    path = Path(path)
+    with temporary_folder(path) as folder:
+        temporary = folder / path.name
+        try:
+            yield temporary
+            if path.is_dir() and temporary.exists():
+                path.rename(folder / "old")
+            temporary.rename(path)
+        except Exception as error:
+            number = find_errno(error, folder)
+            if number is None:
+                raise
+            raise unwritable_error(path, OSError(number, os.strerror(number)), _size(folder)) from error
+
+
+@contextmanager
+def temporary_folder(path: Path) -> Iterator[Path]:
+    """Create a folder beside `path`, on the same disk, and delete it when the block ends.
+
+    Folders there of processes that were killed are removed first.
+
+    Raises:
+        AupairError: the folder of `path` cannot be written.
+    """
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep_once(path.parent)
+        folder, lock = _create_locked(path)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
+
+
+def sweep(folder: Path) -> None:
+    """Remove the temporary folders in a folder whose process has ended; those of a running process are locked."""
+    with os.scandir(folder) as entries:
+        names = [entry.name for entry in entries if _TEMPORARY.fullmatch(entry.name)]
+    for name in names:
+        with suppress(OSError):  # it is in use, another process removes it, or the file system has no locks
+            lock = _lock(folder / name)
+            try:
+                shutil.rmtree(folder / name)
+            finally:
+                os.close(lock)
+
+
+@cache
+def _sweep_once(folder: Path) -> None:
+    """Remove what killed processes have left in a folder, once in a process: a folder may have many files."""
+    sweep(folder)
+
+
+def _create_locked(path: Path) -> tuple[Path, int]:
+    """Create a temporary folder for `path`; return it and its lock, which the system releases when the process ends."""
+    start = path.name.encode()[:_LONGEST_NAME].decode(errors="ignore")
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=f".{start}.", suffix=".tmp", dir=path.parent))
+        try:
+            lock = _lock(folder)
+        except (BlockingIOError, FileNotFoundError):
+            continue  # another process took it for a leftover before it was locked
+        except OSError:
+            return folder, os.open(folder, os.O_RDONLY)  # a file system without locks, where `sweep` removes nothing
+        if folder.exists():
+            return folder, lock
+        os.close(lock)
+
+
+def _lock(folder: Path) -> int:
+    """Lock a folder and return the lock's file descriptor.
+
+    Raises:
+        OSError: another process holds the lock (BlockingIOError), or the file system has no locks.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def check_writable(path: Path) -> None:
+    """Check that `path` could be written, in the nearest folder that exists, without writing it.
+
+    Raises:
+        AupairError: the folder cannot be written.
+    """
+    folder = next(parent for parent in Path(path).absolute().parents if os.path.exists(parent))
+    with writing(path):
+        tempfile.TemporaryFile(dir=folder).close()
+
+
+@contextmanager
+def writing(path: Path, needed: int = 0) -> Iterator[None]:
+    """Translate an OSError of the block into an AupairError about `path`; network errors, which have no errno, pass unchanged.
+
+    Args:
+        needed: bytes that `path` takes, for the message; 0: unknown.
+
+    Raises:
+        AupairError: the disk is full, read-only or the like.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise unwritable_error(path, error, needed=needed) from error
+
+
+def raise_if_full(path: Path) -> None:
+    """Append to an incomplete file, for a library that does not say why it could not.
+
+    Raises:
+        OSError: the disk is full, or the file as long as files may be.
+    """
+    with open(path, "ab") as file:
+        file.write(bytes(1 << 16))
+
+
+@contextmanager
+def full_disks_named() -> Iterator[None]:
+    """Translate what the block raises for a disk that is full or read-only, whichever library wrote there.
+
+    It is for the whole of a command: files that we write have messages with their size, see `atomic`.
+
+    Raises:
+        AupairError: the disk is full or read-only.
+    """
+    try:
+        yield
+    except Exception as error:
+        number, place = find_errno(error), getattr(error, "filename2", None) or getattr(error, "filename", None)
+        if number is None:
+            raise
+        if place:
+            raise unwritable_error(Path(str(place)), OSError(number, os.strerror(number))) from error
+        raise AupairError("cannot write", got=os.strerror(number), todo=_TODO[number]) from error
+
+
+def find_errno(error: BaseException | None, folder: Path | None = None) -> int | None:
+    """Return why a file could not be written, if that is what an exception, or one that it hides, is about; else None.
+
+    pyarrow, safetensors, torch and sqlite raise exceptions of their own, which have the system's message in their text.
+
+    Args:
+        folder: where the files are, for refusals of access: one elsewhere concerns a file that was read.
+    """
+    while error is not None and not isinstance(error, AupairError):
+        number = getattr(error, "errno", None)
+        if number in (*_FULL, errno.EROFS):
+            return int(number)
+        if folder and number in _DENIED and Path(str(getattr(error, "filename", ""))).is_relative_to(folder):
+            return int(number)
+        for number in (*_FULL, errno.EROFS):
+            if os.strerror(number) in str(error):
+                return number
+        if "disk is full" in str(error) or "No usable temporary directory" in str(error):  # sqlite, tempfile
+            return errno.ENOSPC
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def unwritable_error(path: Path, error: OSError, written: int = 0, needed: int = 0) -> AupairError:
+    """Return the error for a path that cannot be written.
+
+    Args:
+        written: bytes of it that were written before, and will be deleted.
+        needed: bytes that it takes; 0: unknown.
+    """
+    got, todo = str(error.strerror or error), _TODO.get(error.errno or 0, "name another folder")
+    folder = next(parent for parent in Path(path).absolute().parents if os.path.exists(parent))
+    path = Path(*(part for part in Path(path).parts if not _TEMPORARY.fullmatch(part)))  # as it is to be named
+    if error.errno not in _FULL:
+        return AupairError("cannot write", where=path, got=got, expected="a writable folder", todo=todo)
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    needs = f"{_bytes(needed)} needed" if needed else "more is needed"
+    if error.errno == errno.EFBIG and limit != resource.RLIM_INFINITY:
+        return AupairError("cannot write", where=path, got=f"{got} (limit {_bytes(limit)}, {needs})", todo=todo)
+    disk = os.statvfs(folder)
+    if disk.f_files and not disk.f_favail and error.errno == errno.ENOSPC:
+        return AupairError("cannot write", where=path, got=f"{got} (no inode is free)", todo="delete some files")
+    free = _bytes(disk.f_bavail * disk.f_frsize + written)
+    return AupairError("cannot write", where=path, got=f"{got} ({free} free, {needs})", todo=todo)
+
+
+def _bytes(size: int) -> str:
+    """Return a number of bytes as text."""
+    return f"{size / 1e6:,.1f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"
+
+
+def _size(folder: Path) -> int:
+    """Return the bytes that the files below a folder take on the disk."""
+    return sum(path.stat().st_blocks * 512 for path in folder.rglob("*") if path.is_file())
