@@ -71,7 +71,7 @@ def test_it_ends_with_a_registered_version_and_a_summary(whole: Run) -> None:
     assert whole.code == 0, whole.err
     assert store.read_json(whole.artifact("register-model", "registered"))["version"] == 1
     assert whole.out.startswith("# SUCCEEDED")
-    assert "P2: uncertainty except for AUs where it loses" in whole.out
+    assert "P2: uncertainty except for AUs where it clearly loses" in whole.out
     assert "mlflow ui --backend-store-uri" in whole.out
     tasks = re.findall(r"^  < (.*): ok", whole.err, re.M)
     assert len(tasks) == 10 + 2, "f runs once for each trial"

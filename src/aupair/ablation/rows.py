@@ -126,7 +126,7 @@ ROWS = (
     Row("all-zero", "constant", "all zero", "all-zero"),
     Row("all-one", "constant", "all one", "all-one"),
     Row("best-constant", "constant", "best constant of each AU on fit", "best-constant"),
-    Row("P2", "ours", "P2: uncertainty except for AUs where it loses", "P2"),
+    Row("P2", "ours", "P2: uncertainty except for AUs where it clearly loses", "P2"),
     Row("no-uncertainty", "ours", "without uncertainty", "no-uncertainty"),
     Row("P1", "ours", "P1: uncertainty for all AUs", "P1"),
     Row("smoother-constant", "smoother", "smoothed with constant noise: what smoothing does without uncertainty", "P1",

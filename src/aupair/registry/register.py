@@ -155,7 +155,7 @@ def _version_tags(bundle: Path, metrics: Mapping[str, Any]) -> dict[str, str]:
     A number that is undefined has no tag. `selection.AU1` is P1 if the mapping with uncertainty decides, P2 if the one without does. Its evidence:
     `selection.AU1.difference` is the score with uncertainty minus the score without, 1/2 (F1 + accuracy) on `select`;
     `selection.AU1.probability` is the probability that the score with uncertainty is higher. P2 needs a difference below
-    -`selection.tie`. A model of intensities has ICC and MAE, too: `icc.p2` of `select`, `validation.icc.p2` and so on.
+    -`selection.AU1.limit`, which is at least `selection.tie`. A model of intensities has ICC and MAE, too: `icc.p2` of `select`, `validation.icc.p2` and so on.
     """
     from aupair.evaluation.selection import uses_uncertainty
 
@@ -164,6 +164,7 @@ def _version_tags(bundle: Path, metrics: Mapping[str, Any]) -> dict[str, str]:
     for au in aus:
         numbers[f"selection.{au}.difference"] = selection[au].get("difference")
         numbers[f"selection.{au}.probability"] = selection[au].get("probability_with_better")
+        numbers[f"selection.{au}.limit"] = selection[au].get("loss_limit")
         numbers[f"f1.{au}"] = _row(metrics, "P2", "select")["per_au"][au]["f1"]
     for name in ("P1", "P2"):
         for split, prefix in (("select", ""), ("validation", "validation.")):

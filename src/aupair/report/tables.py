@@ -43,7 +43,7 @@ ROWS = {
     "quality": "smoothed by the landmarks' quality alone",
     "both": "smoothed by sigma and the landmarks' quality",
     "P1": "P1: uncertainty for all AUs",
-    "P2": "P2: uncertainty except for AUs where it loses",
+    "P2": "P2: uncertainty except for AUs where it clearly loses",
 }
 """The rows of metrics.json by name, and their names in tables."""
 OURS = ("no-uncertainty", "P1", "P2")
