@@ -117,7 +117,7 @@ def gone(name: str) -> Damage:
     return damage
 
 
-ARROW = "not a readable Arrow file: in work/faces/s000c0.arrow"
+ARROW = "the faces of a video are damaged: in work/faces/s000c0.arrow"
 TENSORS = "not a readable safetensors file: in work/"
 
 BAD_ARTIFACTS: dict[str, tuple[str, Damage, str]] = {

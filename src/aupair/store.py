@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from aupair import documents
+from aupair import checksums, documents
 from aupair.disk import atomic as atomic
 from aupair.disk import check_writable as check_writable
 from aupair.disk import writing as writing
@@ -107,7 +108,7 @@ def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
     Raises:
         ArtifactError: the file is missing, corrupt, or lacks a column.
     """
-    with _reading(path, "not a readable parquet table", pa.ArrowInvalid, pa.ArrowKeyError, OSError):
+    with _reading(path, "not a readable parquet table", ValueError, pa.ArrowException, OSError):
         return pq.read_table(path, columns=columns)
 
 
@@ -118,30 +119,50 @@ def write_faces(path: Path, batches: Iterable[Mapping[str, Any]], metadata: Mapp
         batches: columns of FACES_SCHEMA, in equal lengths.
         metadata: strings to store in the schema, such as the options and the source.
     """
-    schema = FACES_SCHEMA.with_metadata(dict(metadata))
-    with atomic(path) as temporary, pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
-        for columns in batches:
-            writer.write_table(pa.table(dict(columns), schema=schema), max_chunksize=4096)
+    schema = FACES_SCHEMA.with_metadata({checksums.DECLARATION: "CRC-32", **metadata})
+    with atomic(path) as temporary:
+        with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+            for columns in batches:
+                writer.write_table(pa.table(dict(columns), schema=schema), max_chunksize=4096)
+        checksums.add_checksum(temporary)
 
 
 def read_faces(path: Path) -> pa.Table:
-    """Open one video's faces as a memory map, so that only the rows in use are read.
+    """Open one video's faces as a memory map, so that only the rows in use are read, after a check of the whole file.
+
+    The check is the file's checksum. A file of an earlier version has none, and is validated by Arrow.
 
     Raises:
-        ArtifactError: the file is missing, corrupt or of another schema.
+        ArtifactError: the file is missing, was altered, or is of another schema.
     """
-    with _reading(path, "not a readable Arrow file", pa.ArrowInvalid, OSError, stage="preprocess-faces"):
+    todo = "run preprocess-faces: it makes this video again, and no other (`aupair run preprocess-faces`)"
+    try:
+        has_checksum = checksums.verify_checksum(Path(path))
         table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-    if not table.schema.equals(FACES_SCHEMA):
-        got, expected = table.schema.names, FACES_SCHEMA.names
-        todo = "run preprocess-faces again"
-        raise ArtifactError("not a table of faces", where=path, got=got, expected=expected, todo=todo)
+        if not table.schema.equals(FACES_SCHEMA):
+            got, expected = table.schema.names, FACES_SCHEMA.names
+            raise ArtifactError("not a table of faces", where=path, got=got, expected=expected, todo=todo)
+        if not has_checksum:
+            table.validate(full=True)
+    except FileNotFoundError as error:
+        raise missing_file_error(path) from error
+    except (ValueError, pa.ArrowException, OSError) as error:
+        raise ArtifactError("the faces of a video are damaged", where=path, got=error, todo=todo) from error
     return table
+
+
+def add_faces_checksum(path: Path) -> None:
+    """Add the checksum to one video's faces, which an earlier version wrote; a linked copy stays as it is."""
+    if not checksums.verify_checksum(path):
+        with atomic(path) as temporary:
+            shutil.copyfile(path, temporary)
+            checksums.add_checksum(temporary)
 
 
 def faces_metadata(table: pa.Table) -> dict[str, str]:
     """Return the metadata that `write_faces` stored."""
-    return {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
+    metadata: Mapping[bytes, bytes] = table.schema.metadata or {}
+    return {key.decode(errors="replace"): value.decode(errors="replace") for key, value in metadata.items()}
 
 
 def decode_jpeg(data: bytes, where: object = "") -> np.ndarray:

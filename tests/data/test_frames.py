@@ -89,7 +89,7 @@ def test_usable_split_and_slices(artifacts: tuple[Path, Path]) -> None:
 def test_missing_and_corrupt_files(artifacts: tuple[Path, Path]) -> None:
     labels, faces = artifacts
     (faces / "b.arrow").write_bytes(b"no arrow")
-    with pytest.raises(ArtifactError, match=r"^not a readable Arrow file: in .*b\.arrow"):
+    with pytest.raises(ArtifactError, match=r"^the faces of a video are damaged: in .*b\.arrow"):
         load_frames(labels, faces)
     (faces / "b.arrow").unlink()
     with pytest.raises(ArtifactError, match=r"^a labelled video has no faces: in .*b\.arrow; run preprocess-faces"):

@@ -97,18 +97,22 @@ def stamp(path: Path) -> tuple[int, int]:
 
 
 @pytest.mark.usefixtures("in_process")
-@pytest.mark.parametrize("killed", [False, True])
-def test_a_second_run_makes_only_what_is_missing(videos: Path, tmp_path: Path, killed: bool) -> None:
+@pytest.mark.parametrize("cause", ["deleted", "killed", "a flipped bit"])
+def test_a_second_run_makes_only_what_is_missing(videos: Path, tmp_path: Path, cause: str) -> None:
     jobs, faces, in_progress = jobs_of(videos, "a", "blank"), tmp_path / "faces", tmp_path / ".faces-in-progress"
     reports = preprocess(jobs, faces, PARAMS)
     assert not in_progress.exists()
     before = stamp(faces / "a.arrow")
+    whole = (faces / "blank.arrow").read_bytes()
     (faces / "blank.arrow").unlink()
-    if killed:  # in its second video, and DVC deletes the output
+    if cause == "a flipped bit":
+        (faces / "blank.arrow").write_bytes(whole.replace(b"no_face", b"no_fa\xe3e", 1))
+    if cause == "killed":  # in its second video, and DVC deletes the output
         faces.rename(in_progress)
         (in_progress / ".blank.arrow.x1y2").mkdir()
     assert preprocess(jobs, faces, PARAMS.model_copy(update={"workers": 2})) == reports
     assert stamp(faces / "a.arrow") == before
+    assert (faces / "blank.arrow").read_bytes() == whole
     assert sorted(path.name for path in faces.iterdir()) == ["a.arrow", "blank.arrow"]
     assert not in_progress.exists()
 

@@ -86,9 +86,9 @@ def test_no_face_anywhere(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda path: path.write_bytes(b"hello"), "not a readable Arrow file: in {}, got "),
-        (lambda path: path.write_bytes(b""), "not a readable Arrow file: in {}, got "),
-        (lambda path: path.write_bytes(path.read_bytes()[:900]), "not a readable Arrow file: in {}, got "),
+        (lambda path: path.write_bytes(b"hello"), "the faces of a video are damaged: in {}, got "),
+        (lambda path: path.write_bytes(b""), "the faces of a video are damaged: in {}, got "),
+        (lambda path: path.write_bytes(path.read_bytes()[:900]), "the faces of a video are damaged: in {}, got "),
         (lambda path: path.unlink(), "missing file: in {}; run the stage that writes it"),
     ],
 )

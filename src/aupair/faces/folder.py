@@ -117,7 +117,10 @@ def _read_if_current(path: Path, origin: dict[str, str]) -> pa.Table | None:
     except AupairError:
         return None  # corrupt, or of another schema: computed again
     meta = {"align": "all"} | store.faces_metadata(table)  # files of before that option
-    return table if {key: meta.get(key) for key in origin} == origin else None
+    if {key: meta.get(key) for key in origin} != origin:
+        return None
+    store.add_faces_checksum(path)
+    return table
 
 
 def _summarise(job: VideoJob, table: pa.Table) -> VideoReport:
