@@ -1,8 +1,8 @@
 """How much is tried, what is tried again, and what came of it.
 
-Variables: AUPAIR_ATTACK_FACTOR multiplies the number of cases, AUPAIR_ATTACK_SEED is the first case, AUPAIR_ATTACK_CASE is
-the only one, AUPAIR_ATTACK_UNTIL is the second of the epoch after which no case begins, AUPAIR_ATTACK_TALLY is the file to
-which each kind appends a line.
+Variables: AUPAIR_ATTACK_FACTOR multiplies the number of cases of each kind, AUPAIR_ATTACK_MINUTES is the time for all kinds
+together instead, AUPAIR_ATTACK_SEED is the first case, AUPAIR_ATTACK_CASE is the only one, and AUPAIR_ATTACK_TALLY is the
+file to which each kind appends a line.
 """
 
 import json
@@ -10,22 +10,43 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import count, islice
 
 import pytest
 
+SHARES = {"inputs": 0.3, "kills": 0.4, "races": 0.3}
+"""The share of the time for each group, which its kinds divide equally."""
 
-def cases(count: int) -> Iterator[int]:
-    """Yield the numbers of the cases to try, `count` times the factor, until the time is over."""
-    only = os.environ.get("AUPAIR_ATTACK_CASE")
-    if only is not None:
+
+def is_long() -> bool:
+    """Return whether this is more than the small dose of `make test`, or one case again."""
+    return _factor() > 1 or bool({"AUPAIR_ATTACK_CASE", "AUPAIR_ATTACK_MINUTES"} & os.environ.keys())
+
+
+def cases(dose: int, group: str, kinds: int) -> Iterator[int]:
+    """Yield the numbers of the cases of a kind to try: `dose` times the factor, or as many as its time allows.
+
+    Args:
+        group: inputs, kills or races.
+        kinds: the number of kinds of that group.
+    """
+    if only := os.environ.get("AUPAIR_ATTACK_CASE"):
         yield int(only)
         return
-    first = int(os.environ.get("AUPAIR_ATTACK_SEED", 0))
-    until = float(os.environ.get("AUPAIR_ATTACK_UNTIL", "inf"))
-    for k in range(max(1, round(count * float(os.environ.get("AUPAIR_ATTACK_FACTOR", 1))))):
-        if time.time() > until:
+    numbers = count(int(os.environ.get("AUPAIR_ATTACK_SEED", 0)))
+    minutes = os.environ.get("AUPAIR_ATTACK_MINUTES")
+    if minutes is None:
+        yield from islice(numbers, max(1, round(dose * _factor())))
+        return
+    end = time.monotonic() + 60 * float(minutes) * SHARES[group] / kinds
+    for number in numbers:
+        yield number
+        if time.monotonic() > end:
             return
-        yield first + k
+
+
+def _factor() -> float:
+    return float(os.environ.get("AUPAIR_ATTACK_FACTOR", 1))
 
 
 @dataclass
@@ -35,7 +56,7 @@ class Tally:
     Attributes:
         group: inputs, kills or races.
         name: the kind.
-        test: the file of the test, by which a case is tried again.
+        test: the test, by which a case is tried again.
     """
 
     group: str
@@ -48,7 +69,7 @@ class Tally:
         """Count what was tried in a case, and its problem if it has one."""
         self.tried += tried
         if problem:
-            again = f"AUPAIR_ATTACK_CASE={case} pytest tests/attack/{self.test} -k '{self.name}'"
+            again = f"AUPAIR_ATTACK_CASE={case} pytest tests/attack/test_attack.py -k '{self.test} and {self.name}'"
             self.failures.append(f"{self.name}, case {case}: {problem}\n    again: {again}")
 
     def close(self) -> None:

@@ -1,6 +1,7 @@
 """Readers under attack: for each kind of input a whole one, and the call that must accept or refuse a damaged copy."""
 
 import random
+import resource
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from attack.commands import run_line
 from attack.mutators import mutate
 from attack.sandbox import Verdict, judge
 
@@ -22,14 +24,16 @@ class Kind:
     Attributes:
         victims: patterns, below the root, of the files that are damaged.
         read: the call.
-        share: how many of these are tried for each hundred of others.
+        dose: how many `make test` tries.
         strict: whether every change of bytes must be refused.
+        damaged: whether files are damaged; otherwise the call does something else that is bad.
     """
 
     victims: tuple[str, ...]
     read: Read
-    share: int = 100
+    dose: int = 20
     strict: bool = False
+    damaged: bool = True
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,7 @@ class Attempt:
         kind, rng = KINDS[self.kind], random.Random(f"{self.kind} {seed}")
         victim = rng.choice(list_victims(self))
         whole = (self.whole / victim).read_bytes()
-        damaged = mutate(whole, victim.suffix, rng)
+        damaged = mutate(whole, victim.suffix, rng) if kind.damaged else whole
         self._replace(victim, damaged)
         before = self._files()
         verdict = judge(lambda: kind.read(self.root, victim, seed))
@@ -233,16 +237,26 @@ def read_results(root: Path, victim: Path, seed: int) -> None:
     write_submission(root, out)
 
 
+def open_many(folder: Path, count: int) -> None:
+    """Open the faces of many videos at once, with few open files."""
+    from aupair import store
+
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
+    tables = [store.read_faces(folder / f"{k}.arrow") for k in range(count)]
+    assert sum(len(table) for table in tables) == count
+
+
 KINDS: dict[str, Kind] = {
-    "tables": Kind(("*.csv", "annotations/**/*"), read_data, 300),
-    "csv imports": Kind(("*.csv",), import_csv, 300),
+    "tables": Kind(("*.csv", "annotations/**/*"), read_data, 40),
+    "csv imports": Kind(("*.csv",), import_csv, 60),
     "elan imports": Kind(("elan/*.eaf",), import_elan),
     "disfa imports": Kind(("disfa/*.txt",), import_disfa),
-    "settings": Kind(("params.yaml", "mlflow/registry.yaml"), read_settings, 200),
-    "videos": Kind(("*",), read_video, 200),
-    "artifacts": Kind(("work/**/*", "reports/metrics.json"), read_artifact, 300),
-    "bundles": Kind(("**/*",), read_bundle, 100, strict=True),
-    "results": Kind(("*.csv", "predict.json"), read_results, 100),
+    "settings": Kind(("params.yaml", "mlflow/registry.yaml"), read_settings, 40),
+    "videos": Kind(("*",), read_video, 40),
+    "artifacts": Kind(("work/**/*", "reports/metrics.json"), read_artifact, 60),
+    "bundles": Kind(("**/*",), read_bundle, strict=True),
+    "results": Kind(("*.csv", "predict.json"), read_results),
+    "command lines": Kind(("params.yaml",), run_line, 30, damaged=False),
 }
 
 
@@ -303,6 +317,15 @@ def _write_bundle(folder: Path, home: Path) -> None:
     write_bundle(folder, parts_of_flow(home, params), params)
 
 
+def _write_project(folder: Path, home: Path) -> None:
+    shutil.copytree(home, folder)
+    _write_bundle(folder / "bundle", home)
+    for video in sorted((folder / "data" / "videos").iterdir())[1:]:
+        video.unlink()
+    (folder / "results").mkdir()
+    _write_imports(folder, home)
+
+
 def _write_results(folder: Path, home: Path) -> None:
     from aupair.api import Recognizer
     from aupair.inference.output import claim_output, describe_settings
@@ -325,4 +348,5 @@ _WRITERS: dict[str, Callable[[Path, Path], None]] = {
     "artifacts": _copy_flow,
     "bundles": _write_bundle,
     "results": _write_results,
+    "command lines": _write_project,
 }

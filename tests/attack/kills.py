@@ -12,6 +12,7 @@ from pathlib import Path
 
 from attack.sandbox import kill_after, run
 from conftest import contents
+from services.racers import GATE
 
 NAME = "raced"
 
@@ -26,7 +27,6 @@ class Killed:
         end: the call that follows the kills; None: the same.
         check: raises if the folder is not as it must be afterwards.
         template: the folder in which it runs: flow (a finished flow and its bundle), store (a registry) or empty.
-        rounds: how many of these are tried in a small dose, each with one to three kills.
     """
 
     start: Callable[[], object]
@@ -34,7 +34,6 @@ class Killed:
     end: Callable[[], object] | None = None
     check: Callable[[], object] = int
     template: str = "flow"
-    rounds: int = 1
 
 
 class Victim:
@@ -101,6 +100,16 @@ def run_stage(name: str) -> None:
     stages.run_stage(name, load_params(Path("params.yaml")))
 
 
+def preprocess_two() -> None:
+    """Find and align the faces of two videos, so that a run is short."""
+    from aupair.data.layout import list_video_jobs
+    from aupair.faces.folder import preprocess
+    from aupair.params import load_params
+
+    jobs = list_video_jobs(Path("data"), Path("work/labels.parquet"))[:2]
+    preprocess(jobs, Path("work/faces"), load_params(Path("params.yaml")).preprocess_faces)
+
+
 def synthesise() -> None:
     """Write a small corpus."""
     from aupair.synth.corpus import SynthParams, synthesise
@@ -153,7 +162,7 @@ def promote(number: int) -> None:
     """Promote a version."""
     from aupair.registry.promotion import promote_version
 
-    promote_version(number, gate=Path("mlflow/registry.yaml"), name=NAME)
+    promote_version(number, gate=GATE, name=NAME)
 
 
 def roll_back() -> None:
@@ -174,7 +183,7 @@ def check_aliases(allowed: Sequence[dict[str, int]]) -> None:
 
 COMMANDS: dict[str, Killed] = {
     "check-data": Killed(partial(run_stage, "check-data"), ("work/labels.parquet", "work/data.json", "reports/data_docs")),
-    "preprocess-faces": Killed(partial(run_stage, "preprocess-faces"), ("work/faces",)),
+    "preprocess-faces": Killed(preprocess_two, ("work/faces",)),
     "sample-pairs": Killed(partial(run_stage, "sample-pairs"), ("work/pairs",)),
     "train-pseudo-intensity": Killed(partial(run_stage, "train-pseudo-intensity"), ("work/f",)),
     "train-uncertainty": Killed(partial(run_stage, "train-uncertainty"), ("work/h",)),
@@ -188,14 +197,13 @@ COMMANDS: dict[str, Killed] = {
     "register-model": Killed(partial(run_stage, "register-model"), check=check_one_version),
     "promote": Killed(
         partial(promote, 2), end=partial(promote, 2), check=partial(check_aliases, [{"champion": 2, "previous": 3}]),
-        template="store", rounds=2,
+        template="store",
     ),
     "rollback": Killed(
         roll_back,
         end=partial(promote, 2),
         check=partial(check_aliases, [{"champion": 2, "previous": 3}, {"champion": 2, "previous": 1}]),
         template="store",
-        rounds=2,
     ),
     "predict": Killed(predict, ("predictions",)),
     "synth": Killed(synthesise, ("new",), end=synthesise_again, template="empty"),
@@ -208,6 +216,7 @@ def write_templates(base: Path, finished: Path) -> None:
     """Write the folders flow, store and empty below a folder."""
     from aupair.inference.bundle import write_bundle
     from aupair.params import load_params
+    from aupair.registry.mlflow_store import open_mlflow
     from bundle_parts import parts_of_flow
 
     flow = base / "flow"
@@ -217,19 +226,31 @@ def write_templates(base: Path, finished: Path) -> None:
     (base / "empty").mkdir()
     (base / "store").mkdir()
     shutil.copytree(finished / "mlflow", base / "store" / "mlflow")
-    _write_store(base / "store")
+    os.chdir(base / "store")
+    open_mlflow(create=True)
+    shutil.copyfile("mlflow.db", flow / "mlflow.db")  # register-model need not make one each time
+    register_three()
 
 
-def _write_store(folder: Path) -> None:
-    """Write a store with three versions, the third of which is the champion, after the first."""
+def register_three() -> None:
+    """Register three versions, the third of which is the champion, after the first."""
     from aupair.aus import AFFWILD2
-    from aupair.registry import mlflow_store
+    from aupair.registry.mlflow_store import open_mlflow
 
-    os.chdir(folder)
-    client = mlflow_store.open_mlflow(create=True)
+    client = open_mlflow(create=True)
     client.create_registered_model(NAME)
     for score in (0.6, 0.7, 0.65):
         tags = {f"selection.{au}": "P1" for au in AFFWILD2} | {"score.p2": f"{score:.6f}", "data.md5": "a"}
         client.create_model_version(NAME, "s3://nowhere/model", tags=tags)
+    set_aliases()
+
+
+def set_aliases() -> None:
+    """Make version 3 the champion, after version 1, and delete the records of changes."""
+    from aupair.registry.mlflow_store import open_mlflow
+
+    client = open_mlflow()
+    for key in client.get_registered_model(NAME).tags:
+        client.delete_registered_model_tag(NAME, key)
     for alias, number in (("champion", 3), ("previous", 1)):
         client.set_registered_model_alias(NAME, alias, str(number))

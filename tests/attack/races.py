@@ -1,6 +1,7 @@
 """Two commands at the same moment in one folder, and what must hold after both."""
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,7 @@ class Race:
         template: the folder's name.
         outputs: what they write; afterwards it has the bytes that one call alone writes.
         check: raises if the folder is not as it must be afterwards.
+        always: whether it is in the small dose of `make test`.
         refusals: beginnings of the lines with which one of the two may refuse.
     """
 
@@ -27,11 +29,17 @@ class Race:
     outputs: tuple[str, ...] = ()
     check: Callable[[], object] = int
     refusals: tuple[str, ...] = ()
+    always: bool = False
+
+
+_ALWAYS = ("check-data", "preprocess-faces", "sample-pairs", "evaluate")
 
 
 def _twice(name: str) -> Race:
     command = kills.COMMANDS[name]
-    return Race((command.start, command.start), "flow", command.outputs, command.check)
+    return Race(
+        (command.start, command.start), command.template, command.outputs, command.check, always=name in _ALWAYS
+    )
 
 
 _AFTER = ({"champion": 2, "previous": 3}, {"champion": 2, "previous": 1}, {"champion": 1}, {"champion": 3})
@@ -54,11 +62,53 @@ RACES: dict[str, Race] = {
         refusals=("no version to roll back to",),
     ),
     "two makings of a store": Race((kills.create_store, kills.create_store), "empty", check=kills.check_tables),
-    "two predictions into a folder": Race((kills.predict, kills.predict), "flow", ("predictions",)),
+    "two predictions into a folder": Race((kills.predict, kills.predict), "flow", ("predictions",), always=True),
     "two corpora into a folder": Race(
-        (kills.synthesise, kills.synthesise), "empty", ("new",), refusals=("the folder is not empty",)
+        (kills.synthesise, kills.synthesise),
+        "empty",
+        ("new",),
+        refusals=("the folder is not empty",),
+        always=True,
     ),
 } | {f"two runs of {name}": _twice(name) for name in kills.COMMANDS if kills.COMMANDS[name].outputs and "-" in name}
+
+
+SHARED: dict[str, tuple[tuple[tuple, tuple], tuple[dict[str, int], ...]]] = {
+    "two promotions in PostgreSQL": (
+        (("promote", 2, kills.NAME), ("promote", 2, kills.NAME)),
+        ({"champion": 2, "previous": 3},),
+    ),
+    "a promotion and a rollback in PostgreSQL": ((("promote", 2, kills.NAME), ("rollback", kills.NAME)), _AFTER),
+}
+"""Commands at once in one database, and the aliases that there may be afterwards."""
+
+
+def race_in_database(environment: Mapping[str, str], name: str) -> None:
+    """Hold a race in a database that has the versions of `kills.register_three`.
+
+    Raises:
+        AssertionError: a call failed, or the aliases are those of no order.
+    """
+    calls, allowed = SHARED[name]
+    _call_in(environment, kills.set_aliases)
+    said = race(calls, environment)
+    assert all(line.startswith("ok") for line in said), said
+    _call_in(environment, partial(kills.check_aliases, allowed))
+
+
+def prepare_database(environment: Mapping[str, str]) -> None:
+    """Make MLflow's tables and three versions in an empty database."""
+    _call_in(environment, kills.register_three)
+
+
+def _call_in(environment: Mapping[str, str], call: Callable[[], object]) -> None:
+    verdict = run(_with_environment, dict(environment), call)
+    assert verdict.kind == "accepted", verdict.detail
+
+
+def _with_environment(environment: Mapping[str, str], call: Callable[[], object]) -> None:
+    os.environ.update(environment)
+    call()
 
 
 class Course:

@@ -9,6 +9,7 @@ upper or lower case.
 import csv
 import os
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -178,6 +179,16 @@ def list_video_jobs(data: Path, labels: Path) -> list[VideoJob]:
     return result
 
 
+def check_name(name: str, where: object) -> None:
+    """Raise a DataError for a name with a line break, a control character or bytes that are not UTF-8.
+
+    Such a name cannot stand in a table of a row a video, or in a line of a message.
+    """
+    if any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in name):
+        what = "a name with a line break or another character that cannot be printed"
+        raise DataError(what, where=where, got=ascii(name), todo="rename it")
+
+
 def read_subjects(path: Path) -> dict[str, str]:
     """Read the subject of each video from a table `video,subject`; a video with two subjects is a DataError."""
     subjects: dict[str, str] = {}
@@ -209,6 +220,8 @@ def read_csv(path: Path, columns: tuple[str, ...]) -> list[tuple[str, ...]]:
             raise DataError(
                 "a ragged row", where=f"{path} line {line}", got=",".join(row) or "nothing", expected=",".join(header)
             )
+        for k in at:
+            check_name(row[k], f"{path} line {line}")
     return [tuple(row[k] for k in at) for row in rows]
 
 
@@ -256,6 +269,8 @@ def _list_annotations(annotations: Path, names: tuple[str, ...]) -> tuple[Path |
         if path.suffix.lower() == suffix and not path.name.startswith(".") and path.is_file()
     ]
     files.sort()
+    for file in files:
+        check_name(file.video, file.path)
     for one, other in pairwise(files):
         if one.video == other.video:  # (video, frame) would not be unique
             got, todo = f"also {one.path}", "remove one"

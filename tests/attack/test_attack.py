@@ -1,0 +1,93 @@
+"""The attack: broken inputs, commands killed at random moments, and two commands at once (docs/reliability.md)."""
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from attack.budget import Tally, cases, is_long
+from attack.inputs import KINDS, Attempt, list_victims, restore, write_whole
+from attack.kills import COMMANDS, Victim
+from attack.races import RACES, SHARED, Course, prepare_database, race_in_database
+from attack.sandbox import run, try_all
+from services.mlflow_server import postgres
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", KINDS)
+def test_input(name: str, finished: Path, tmp_path: Path) -> None:
+    """A broken input is accepted, or refused in a line: no traceback, crash, hang or hunger for memory."""
+    kind, attempt = KINDS[name], Attempt(name, tmp_path / "whole", tmp_path / "root")
+    written = run(write_whole, name, attempt.whole, finished)
+    assert written.kind == "accepted", written.detail
+    restore(attempt)
+    for victim in list_victims(attempt)[:20] if kind.damaged else ():
+        accepted = run(kind.read, attempt.root, victim, 1)
+        assert accepted.kind == "accepted", f"{victim}: {accepted.detail}"
+    tally = Tally("inputs", name, "test_input")
+    for case, verdict in try_all(attempt, cases(kind.dose, "inputs", len(KINDS))):
+        tally.add(case, f"{verdict.kind}: {verdict.detail}" if verdict.failed else "")
+        if verdict.kind in ("hang", "crash"):
+            restore(attempt)
+    tally.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", COMMANDS)
+def test_kill(name: str, templates: Path, tmp_path: Path) -> None:
+    """After a kill at any moment the next run ends with the same bytes, or one consistent state of the registry."""
+    command, tally = COMMANDS[name], Tally("kills", name, "test_kill")
+    victim = Victim(command, templates / command.template, tmp_path / "folder")
+    for case in cases(1, "kills", len(COMMANDS)):
+        try:
+            hits, problem = victim.attack(random.Random(f"{name} {case}")), ""
+        except AssertionError as error:
+            hits, problem = 1, str(error)
+        tally.add(case, problem, hits)
+    tally.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RACES)
+def test_race(name: str, templates: Path, tmp_path: Path) -> None:
+    """The outcome of two commands at once is that of one order, and the bytes are those of one of them."""
+    entry, tally = RACES[name], Tally("races", name, "test_race")
+    if not (entry.always or is_long()):
+        pytest.skip("not in the small dose")
+    course = Course(entry, templates / entry.template, tmp_path / "folder")
+    for case in cases(1, "races", len(RACES) + len(SHARED)):
+        try:
+            course.run()
+            problem = ""
+        except AssertionError as error:
+            problem = str(error)
+        tally.add(case, problem)
+    tally.close()
+
+
+@pytest.fixture(scope="module")
+def database() -> Iterator[dict[str, str]]:
+    """The variables of an MLflow store in PostgreSQL."""
+    if not is_long():
+        pytest.skip("tests/registry/test_races.py has a small dose of each kind of store")
+    with postgres() as variables:
+        uri = variables["MLFLOW_BACKEND_STORE_URI"]
+        environment = {"MLFLOW_TRACKING_URI": uri, "PGPASSWORD": variables["PGPASSWORD"]}
+        prepare_database(environment)
+        yield environment
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SHARED)
+def test_race_in_postgresql(name: str, database: dict[str, str]) -> None:
+    """As with sqlite, the outcome is that of one order."""
+    tally = Tally("races", name, "test_race_in_postgresql")
+    for case in cases(1, "races", len(RACES) + len(SHARED)):
+        try:
+            race_in_database(database, name)
+            problem = ""
+        except AssertionError as error:
+            problem = str(error)
+        tally.add(case, problem)
+    tally.close()

@@ -1,0 +1,120 @@
+"""Names that look like paths, markup or line breaks, links, and folders of many videos."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from attack.inputs import open_many
+from attack.sandbox import run
+from aupair import store
+from aupair.data.checks import check_data_folder
+from aupair.data.layout import EXTENSIONS
+from aupair.errors import DataError
+from aupair.params import CheckData
+from conftest import Command, files_below
+from videos import write_grey_video
+
+EVIL = "<img src=x onerror=alert(1)>"
+
+
+def rename_video(data: Path, old: str, new: str) -> None:
+    """Rename a video with its annotations, and its rows in the tables."""
+    for path in [*data.rglob(f"{old}.*")]:
+        path.rename(path.with_name(new + path.suffix))
+    for table in ("splits.csv", "subjects.csv", "conditions.csv"):
+        text = (data / table).read_text()
+        quoted = '"' + new.replace('"', '""') + '"'
+        (data / table).write_text(text.replace(f"{old},", f"{quoted},"))
+
+
+def check(data: Path, out: Path) -> Path:
+    """Run check-data; return its Data Docs."""
+    check_data_folder(data, labels=out / "labels.parquet", info=out / "i.json", docs=out / "docs", params=CheckData())
+    return out / "docs"
+
+
+@pytest.fixture
+def data(corpus: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(corpus, tmp_path / "data"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [EVIL, "{{ 7*7 }}", "a,b;c d", "%s$(id)'\"", "\u202efdp", "-rf"])
+def test_a_broken_rule_shows_an_evil_name_as_text(name: str, data: Path, tmp_path: Path) -> None:
+    rename_video(data, "s000c0", name)
+    sheet = next(path for path in (data / "annotations" / "AU_Set").rglob("*.txt") if path.stem == name)
+    header, first, *rest = sheet.read_text().splitlines()
+    sheet.write_text("\n".join([header, first.replace("0", "7"), *rest]) + "\n")
+    with pytest.raises(DataError) as caught:
+        check(data, tmp_path)
+    assert "a label out of range" in str(caught.value)
+    assert str(caught.value).isprintable()
+    pages = [path.read_text() for path in (tmp_path / "docs").rglob("*.html")]
+    assert pages
+    assert not any("<img src=x" in page for page in pages)
+    assert name != EVIL or any("&lt;img src=x" in page for page in pages)
+    assert name[0] != "{" or any("{{ 7*7 }}" in page for page in pages)
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\rb", "a\x1b[31mb", "a\u2028b", "a\x7fb"])
+def test_a_name_with_a_line_break_or_a_control_character_is_refused_in_a_line(
+    name: str, data: Path, tmp_path: Path
+) -> None:
+    rename_video(data, "s000c0", name)
+    with pytest.raises(DataError) as caught:
+        check(data, tmp_path)
+    assert str(caught.value).isprintable()
+    assert "a name with a line break or another character that cannot be printed" in str(caught.value)
+
+
+@pytest.mark.parametrize("table", ["splits.csv", "subjects.csv"])
+@pytest.mark.parametrize("name", ["../../s000c0", "/etc/passwd", "..", "videos/s000c0.mp4"])
+def test_a_path_in_a_table_is_a_name_like_any_other(table: str, name: str, data: Path, tmp_path: Path) -> None:
+    """It names no video of the folder, so that it changes nothing, or the video that it replaced lacks its row."""
+    text = (data / table).read_text()
+    (data / table).write_text(text.replace("s000c0,", f"{name},"))
+    before = files_below(tmp_path)
+    if table == "splits.csv":
+        with pytest.raises(DataError, match="a labelled video has no split"):
+            check(data, tmp_path / "out")
+    else:
+        check(data, tmp_path / "out")
+    after = {name for name in files_below(tmp_path) if not name.startswith("out/")}
+    assert after == set(before)
+
+
+@pytest.mark.parametrize("name", ["../outside", "..", "/etc/passwd", "a/../../outside", "..\\outside"])
+def test_a_path_in_an_imported_table_writes_nothing_elsewhere(name: str, tmp_path: Path, aupair: Command) -> None:
+    source = tmp_path / "source"
+    write_grey_video(source / "a.mp4", *range(0, 250, 10))
+    write_grey_video(tmp_path / "outside.mp4", *range(0, 250, 10))
+    (source / "labels.csv").write_text("video,frame,AU1\n" + "".join(f"{name},{k},1\n" for k in range(25)))
+    before = set(files_below(tmp_path))
+    outcome = aupair("import", "csv", source / "labels.csv", "--out", tmp_path / "data")
+    assert outcome.code == 3, outcome.out
+    assert outcome.line
+    assert set(files_below(tmp_path)) == before
+
+
+def test_links_to_videos_are_followed_and_broken_ones_are_missing_videos(data: Path, tmp_path: Path) -> None:
+    video = next(path for path in (data / "videos").iterdir() if path.suffix in EXTENSIONS)
+    video.rename(tmp_path / "elsewhere.mp4")
+    video.symlink_to(tmp_path / "elsewhere.mp4")
+    check(data, tmp_path / "first")
+    for target in ("nowhere.mp4", video.name):
+        video.unlink()
+        video.symlink_to(target)
+        with pytest.raises(DataError, match=f"no readable movie, no crops of {video.stem}"):
+            check(data, tmp_path / "second")
+
+
+def test_a_thousand_videos_do_not_need_a_thousand_open_files(tmp_path: Path) -> None:
+    row = {field.name: pa.nulls(1, field.type) for field in store.FACES_SCHEMA}
+    store.write_faces(tmp_path / "0.arrow", [row], {})
+    for k in range(1, 1100):
+        os.link(tmp_path / "0.arrow", tmp_path / f"{k}.arrow")
+    verdict = run(open_many, tmp_path, 1100)
+    assert verdict.kind == "accepted", verdict.detail
