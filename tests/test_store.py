@@ -4,6 +4,7 @@ import errno
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -116,3 +117,18 @@ def test_json_has_lists_of_numbers_on_one_line_and_everything_else_as_before(tmp
     lines = (tmp_path / "a.json").read_text().splitlines()
     assert '  "a": [1, -2.5, null, 1e-09],' in lines
     assert '      "f": [3]' in lines
+
+
+def test_two_that_replace_a_folder_at_once_leave_a_whole_one(tmp_path: Path) -> None:
+    def replace(name: str) -> None:
+        for _ in range(200):
+            with store.atomic(tmp_path / "folder") as folder:
+                folder.mkdir()
+                for k in range(3):
+                    (folder / f"{k}").write_text(name)
+
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(replace, "abc"))
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+    assert len({path.read_text() for path in (tmp_path / "folder").iterdir()}) == 1
+    assert len(list((tmp_path / "folder").iterdir())) == 3

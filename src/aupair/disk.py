@@ -32,6 +32,9 @@ _TEMPORARY = re.compile(r"\..*\.[a-z0-9_]{8}\.tmp", re.DOTALL)
 _LONGEST_NAME = 160
 """Bytes of a target's name that are repeated in the name of its temporary folder: a name has 255 at most."""
 
+_ATTEMPTS = 100
+"""How often a folder is renamed while other processes put theirs in its place."""
+
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
@@ -47,14 +50,26 @@ def atomic(path: Path) -> Iterator[Path]:
         temporary = folder / path.name
         try:
             yield temporary
-            if path.is_dir() and temporary.exists():
-                path.rename(folder / "old")
-            temporary.rename(path)
+            _rename(temporary, path, folder)
         except Exception as error:
             number = find_errno(error, folder)
             if number is None:
                 raise
             raise unwritable_error(path, OSError(number, os.strerror(number)), _size(folder)) from error
+
+
+def _rename(temporary: Path, path: Path, folder: Path) -> None:
+    """Rename `temporary` to `path`; of several processes that do so at once, the last one wins."""
+    for attempt in range(_ATTEMPTS):
+        if path.is_dir() and temporary.exists():
+            with suppress(FileNotFoundError):  # another process has moved it away
+                path.rename(folder / f"old{attempt}")
+        try:
+            temporary.rename(path)
+            return
+        except OSError as error:
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY) or attempt == _ATTEMPTS - 1:
+                raise
 
 
 @contextmanager

@@ -70,25 +70,26 @@ def is_number(word: str) -> bool:
     return word.replace(".", "", 1).isdigit()
 
 
-def call(words: list[str], root: Path) -> str:
+def call(words: list[str], root: Path, secret: str = "\0") -> str:
     """Run a command line below a folder; return its line, empty if it was accepted.
 
     Raises:
-        AssertionError: it did not end with one line of `aupair: ` on standard error.
+        AssertionError: it did not end with one line of `aupair: ` on standard error, or printed a secret.
     """
     from aupair.cli import main as cli
 
     os.chdir(root)
-    errors = io.StringIO()
+    output, errors = io.StringIO(), io.StringIO()
     sys.argv = ["aupair", *words]
     try:
-        with contextlib.redirect_stderr(errors), contextlib.redirect_stdout(io.StringIO()):
+        with contextlib.redirect_stderr(errors), contextlib.redirect_stdout(output):
             cli.main()
     except SystemExit as stop:
         code = stop.code or 0
     finally:
         for name in ("new", "out"):
             shutil.rmtree(root / name, ignore_errors=True)
+    assert secret not in output.getvalue() + errors.getvalue(), f"{words}: a password was printed"
     lines = errors.getvalue().splitlines() or [""]
     if code and not words:
         return "help"
@@ -105,3 +106,24 @@ def run_line(root: Path, victim: Path, seed: int) -> None:
     words = damage(rng.choice(LINES), rng)
     if line := call(words, root):
         raise AupairError(line)
+
+
+ASKING = ("registry list", "registry promote 1", "predict data/videos --out out --device cpu", "run register-model")
+SECRETS = ("hunter2", "p@ss/word", "a:b@c", "sp ace", "per%25cent", "quo'te", "que?ry#x", "\u00fcber", "[brackets]")
+SCHEMES = ("http", "https", "postgresql", "postgresql+psycopg", "mysql", "mssql", "ftp", "databricks", "nonsense")
+
+
+def use_address(root: Path, victim: Path, seed: int) -> None:
+    """Ask an MLflow store that is not there; its address has a password."""
+    from aupair.errors import AupairError
+
+    rng = random.Random(f"address {seed}")
+    secret = rng.choice(SECRETS)
+    os.environ["MLFLOW_TRACKING_URI"] = (
+        f"{rng.choice(SCHEMES)}://user:{secret}@127.0.0.1:1/{rng.choice(('', 'db', '?a=b'))}"
+    )
+    try:
+        if line := call(rng.choice(ASKING).split(), root, secret):
+            raise AupairError(line)
+    finally:
+        del os.environ["MLFLOW_TRACKING_URI"]

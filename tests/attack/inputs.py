@@ -1,5 +1,6 @@
 """Readers under attack: for each kind of input a whole one, and the call that must accept or refuse a damaged copy."""
 
+import json
 import random
 import resource
 import shutil
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from attack.commands import run_line
+from attack.commands import run_line, use_address
 from attack.mutators import mutate
 from attack.sandbox import Verdict, judge
 
@@ -62,7 +63,7 @@ class Attempt:
         self._replace(victim, whole)
         if verdict.failed:
             return Verdict(verdict.kind, f"{victim}: {verdict.detail}")
-        if kind.strict and verdict.kind == "accepted" and damaged != whole:
+        if kind.strict and verdict.kind == "accepted" and not _means_the_same(damaged, whole, victim.suffix):
             return Verdict("accepted a change", str(victim))
         if verdict.kind == "refused" and after != before:
             return Verdict("half-written", f"{victim}: {sorted(map(str, before ^ after))}")
@@ -75,6 +76,11 @@ class Attempt:
 
     def _files(self) -> set[Path]:
         return set(self.root.rglob("*"))
+
+
+def _means_the_same(damaged: bytes, whole: bytes, suffix: str) -> bool:
+    """Return whether two files have the same bytes, or the same values as JSON."""
+    return damaged == whole or (suffix == ".json" and json.loads(damaged) == json.loads(whole))
 
 
 def list_victims(attempt: Attempt) -> list[Path]:
@@ -257,6 +263,7 @@ KINDS: dict[str, Kind] = {
     "bundles": Kind(("**/*",), read_bundle, strict=True),
     "results": Kind(("*.csv", "predict.json"), read_results),
     "command lines": Kind(("params.yaml",), run_line, 30, damaged=False),
+    "addresses": Kind(("params.yaml",), use_address, 4, damaged=False),
 }
 
 
@@ -349,4 +356,5 @@ _WRITERS: dict[str, Callable[[Path, Path], None]] = {
     "bundles": _write_bundle,
     "results": _write_results,
     "command lines": _write_project,
+    "addresses": _write_project,
 }

@@ -1,5 +1,6 @@
 """`aupair import elan` on files that pympi writes, and on damaged ones."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -144,3 +145,11 @@ def test_tiers_named_twice_are_refused(folder: Path, aupair: Command) -> None:
     write_eaf(folder / "a.eaf", {"AU12": []})
     outcome = aupair("import", "elan", "a.eaf", "--tier", "AU12=x", "--tier", "AU12=y")
     assert outcome.line.startswith("an AU is named twice: in --tier, got AU12")
+
+
+def test_an_annotation_without_its_time_slot_is_refused(folder: Path, aupair: Command) -> None:
+    path = write_eaf(folder / "a.eaf", {"AU12": [(80, 200, "")]}, "movies/a.mp4")
+    path.write_text(re.sub('TIME_SLOT_REF2="[^"]+"', 'TIME_SLOT_REF2="ts9"', path.read_text()))
+    outcome = aupair("import", "elan", "a.eaf")
+    assert outcome.code == 3
+    assert outcome.line.startswith("not a readable ELAN file: in a.eaf tier AU12, got no time slot or annotation 'ts9'")

@@ -89,3 +89,21 @@ def test_results_of_an_older_version_and_of_another_video_of_that_name_stay(
     )
     (tmp_path / "out" / "predict.json").unlink()
     assert "got no predict.json" in predict(Model(), "a.avi").line
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("predict.json", "[]", "not the settings of results: in {out}/predict.json, got list"),
+        ("predict.json", "null", "not the settings of results: in {out}/predict.json, got NoneType"),
+        ("summary.csv", "video,status,frames,faces,message,output\na\0,ok,1,1,,a\n", "not a summary: in {out}/summary"),
+    ],
+)
+def test_altered_results_are_refused(
+    tmp_path: Path, predict: Callable[..., Any], name: str, content: str, message: str
+) -> None:
+    assert predict(Model(), "a.avi").code == 0
+    (tmp_path / "out" / name).write_text(content)
+    outcome = predict(Model(), "a.avi")
+    assert outcome.code == 4
+    assert outcome.line.startswith(message.format(out=tmp_path / "out"))

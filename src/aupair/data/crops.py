@@ -92,7 +92,9 @@ def _walk(folder: Path, inside: bool, visited: set[str]) -> Iterator[Path]:
             if inside and frame_number(entry.name) is not None:
                 yield folder
                 return
-            if not entry.name.startswith(_HIDDEN) and entry.is_dir():
+            # entry.is_dir() raises for a link to itself
+            is_folder = os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
+            if is_folder and not entry.name.startswith(_HIDDEN):
                 below.append(folder / entry.name)
     if inside and not below and not folder.name.lower().startswith(FOLDER):
         yield folder

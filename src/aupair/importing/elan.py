@@ -137,13 +137,26 @@ def _event_labels(eaf: Any, path: Path, tiers: Mapping[str, str], media: Media, 
     return EventLabels(media.path.stem, media, events, coded, path, subject, intensities=True)
 
 
+def _annotations(eaf: Any, path: Path, tier: str) -> list[Any]:
+    """Return start, end and text of each annotation of a tier.
+
+    Raises:
+        DataError: one refers to a time or an annotation that the file does not have.
+    """
+    try:
+        return list(eaf.get_annotation_data_for_tier(tier))
+    except KeyError as error:
+        got = f"no time slot or annotation {error}"
+        raise DataError("not a readable ELAN file", where=f"{path} tier {tier}", got=got) from error
+
+
 def _events(eaf: Any, path: Path, tier: str, au: str, ignore_text: bool) -> Iterator[CodedEvent]:
     """Yield the annotations of a tier, with times in seconds.
 
     Raises:
         DataError: an annotation has no time, or a text that is no intensity.
     """
-    for start, end, text, *_ in eaf.get_annotation_data_for_tier(tier):
+    for start, end, text, *_ in _annotations(eaf, path, tier):
         if start is None or end is None:
             todo = "set its times in ELAN"
             raise DataError(

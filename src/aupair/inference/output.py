@@ -41,7 +41,7 @@ def claim_output(out: Path, settings: Mapping[str, Any], overwrite: bool = False
     store.check_writable(path)
     earlier: list[Summary] = []
     if summary.is_file() and not overwrite:
-        known = store.read_json(path) if path.is_file() else {}
+        known = _read_settings(path) if path.is_file() else {}
         differing = [key for key in settings if key != "model" and known.get(key) != settings[key]]
         if not known or differing:
             got = _describe(known, differing) if known else f"no {SETTINGS}"
@@ -54,6 +54,19 @@ def claim_output(out: Path, settings: Mapping[str, Any], overwrite: bool = False
             summary.unlink()  # if this run is stopped, the next one must not take these results for its own
     store.write_json(path, settings)
     return earlier
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    """Read the settings of earlier results.
+
+    Raises:
+        ArtifactError: the file is not what `claim_output` wrote.
+    """
+    settings = store.read_json(path)
+    if not isinstance(settings, dict):
+        got, todo = type(settings).__name__, "name another folder for --out, or replace them by --overwrite"
+        raise ArtifactError("not the settings of results", where=path, got=got, expected="an object", todo=todo)
+    return settings
 
 
 def _describe(settings: Mapping[str, Any], keys: Sequence[str]) -> str:

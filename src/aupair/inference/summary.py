@@ -52,6 +52,8 @@ def read_summary(path: Path) -> list[Summary]:
     try:
         with open(path, newline="") as file:
             rows = list(csv.DictReader(file))
+        if any("\0" in (row["video"] or "") for row in rows):
+            raise ValueError("a video's path with a zero byte")
         return [
             Summary(
                 row["video"], row["status"], int(row["frames"]), int(row["faces"]), row["message"], row["output"],
