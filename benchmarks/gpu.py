@@ -133,7 +133,9 @@ def measure_loader(bench: Bench, training: TimedTraining, steps: Sequence[int]) 
     repeated = list(islice(cycle(steps), count))
     in_memory = training.time_steps(list(training.batches_on_device(steps, count)))
     prefetched, on_demand = (
-        training.time_steps(batch_loader(training.job.sampler, training.job.images, repeated, bench.device, depth))
+        training.time_steps(
+            batch_loader(training.job.sampler, training.job.drawn_images, repeated, bench.device, depth)
+        )
         for depth in (prefetch_depth(bench.device), 0)
     )
     ratio = in_memory / prefetched

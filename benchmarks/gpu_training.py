@@ -170,7 +170,7 @@ class TimedTraining:
 
     def batches_on_device(self, steps: Sequence[int], count: int) -> Iterable[Batch]:
         """Return `count` batches in the memory of the device, of which there are eight different ones."""
-        batches = batch_loader(self.job.sampler, self.job.images, steps[:8], self.bench.device, 0)
+        batches = batch_loader(self.job.sampler, self.job.drawn_images, steps[:8], self.bench.device, 0)
         return islice(cycle([batch.to(self.bench.device) for batch in batches]), count)
 
     def time_steps(self, batches: Iterable[Batch]) -> float:

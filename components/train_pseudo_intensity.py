@@ -13,6 +13,7 @@ def train_pseudo_intensity(
     labels: dsl.Input[dsl.Dataset],
     faces: dsl.Input[dsl.Dataset],
     pairs: dsl.Input[dsl.Dataset],
+    embeddings: dsl.Input[dsl.Dataset],
     f: dsl.Output[dsl.Model],
     scores: dsl.Output[dsl.Metrics],
     curves: dsl.Output[dsl.HTML],

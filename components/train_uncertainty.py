@@ -14,6 +14,7 @@ def train_uncertainty(
     labels: dsl.Input[dsl.Dataset],
     faces: dsl.Input[dsl.Dataset],
     pairs: dsl.Input[dsl.Dataset],
+    embeddings: dsl.Input[dsl.Dataset],
     f: dsl.Input[list[dsl.Model]],
     h: dsl.Output[dsl.Model],
     scores: dsl.Output[dsl.Metrics],

@@ -10,6 +10,7 @@ from kfp import dsl
 
 from aupair.params import Params
 from components.check_data import check_data as check_data_step
+from components.embed_faces import embed_faces as embed_faces_step
 from components.evaluate import evaluate as evaluate_step
 from components.extract_features import extract_features as extract_features_step
 from components.fetch_data import fetch_data
@@ -41,6 +42,7 @@ def train_pipeline(params: Params, configure: Configure, parallelism: int | None
         check_data: dict = default["check_data"],
         preprocess_faces: dict = default["preprocess_faces"],
         sample_pairs: dict = default["sample_pairs"],
+        embed_faces: dict = default["embed_faces"],
         train_pseudo_intensity: dict = default["train_pseudo_intensity"],
         train_uncertainty: dict = default["train_uncertainty"],
         extract_features: dict = default["extract_features"],
@@ -60,10 +62,20 @@ def train_pipeline(params: Params, configure: Configure, parallelism: int | None
                 sample_pairs_step(seed=seed, sample_pairs=sample_pairs, labels=labels, faces=faces)
             ).outputs["pairs"]
             frames = {"labels": labels, "faces": faces}
+            embeddings = configure(
+                embed_faces_step(
+                    seed=seed, embed_faces=embed_faces, train_pseudo_intensity=train_pseudo_intensity, **frames
+                )
+            ).outputs["embeddings"]
             with dsl.ParallelFor(trials, parallelism=parallelism) as trial:
                 f = configure(
                     train_pseudo_intensity_step(
-                        seed=seed, trial=trial, train_pseudo_intensity=train_pseudo_intensity, pairs=pairs, **frames
+                        seed=seed,
+                        trial=trial,
+                        train_pseudo_intensity=train_pseudo_intensity,
+                        pairs=pairs,
+                        embeddings=embeddings,
+                        **frames,
                     )
                 ).outputs["f"]
             networks = {"trials": trials, "ensemble": ensemble}
@@ -72,6 +84,7 @@ def train_pipeline(params: Params, configure: Configure, parallelism: int | None
                     seed=seed,
                     train_uncertainty=train_uncertainty,
                     pairs=pairs,
+                    embeddings=embeddings,
                     f=dsl.Collected(f),
                     **networks,
                     **frames,
@@ -105,6 +118,7 @@ def train_pipeline(params: Params, configure: Configure, parallelism: int | None
                     check_data=check_data,
                     preprocess_faces=preprocess_faces,
                     sample_pairs=sample_pairs,
+                    embed_faces=embed_faces,
                     train_pseudo_intensity=train_pseudo_intensity,
                     train_uncertainty=train_uncertainty,
                     extract_features=extract_features,
@@ -112,6 +126,7 @@ def train_pipeline(params: Params, configure: Configure, parallelism: int | None
                     evaluate=evaluate,
                     register_model=register_model,
                     info=checked["info"],
+                    embeddings=embeddings,
                     selection=evaluated["selection"],
                     summary=evaluated["summary"],
                     metrics=evaluated["metrics"],

@@ -96,5 +96,5 @@ def _uniform_quantiles(count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def parts_of_flow(root: Path, params: Params) -> Parts:
     """Return the parts of a flow that has run."""
     paths = stages.get_stage("register-model").paths(root, params.trials)
-    names = ("h", "mapping", "features", "selection", "info", "metrics")
+    names = ("h", "mapping", "features", "selection", "info", "metrics", "embeddings")
     return Parts(tuple(paths["f"]), *(paths[name] for name in names))

@@ -97,6 +97,17 @@ SamplePairs = Annotated[PairsInGroups | ListedPairs, Field(discriminator="mode")
 """Settings of sample-pairs: which frames are compared."""
 
 
+class EmbedFaces(Record):
+    """Settings of embed-faces: what a frozen trunk computes features of (train_pseudo_intensity.network.frozen: true)."""
+
+    copies: Annotated[int, Field(ge=0)] = 0
+    """of each video of fit, how many augmented copies are computed, too; a training step sees one of them, or the video itself"""
+    augment: Share = 0.5
+    """strength of the copies' augmentation: none to full"""
+    device: str = "auto"
+    """auto: a GPU where there is one"""
+
+
 class _ExtractFeatures(Record):
     """Settings of extract-features that both kinds have."""
 
@@ -261,6 +272,7 @@ class Params(Record):
     check_data: CheckData = CheckData()
     preprocess_faces: PreprocessFaces = PreprocessFaces()
     sample_pairs: SamplePairs = PairsInGroups()
+    embed_faces: EmbedFaces = EmbedFaces()
     train_pseudo_intensity: TrainPseudoIntensity = RankPairs()
     train_uncertainty: TrainUncertainty = UncertaintyNetwork()
     extract_features: ExtractFeatures = DistributionFeatures()
@@ -287,6 +299,17 @@ class Params(Record):
             raise ValueError(
                 "`integrated` in both train_uncertainty.kind and train_pseudo_intensity.network.sharing, or in neither"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_frozen(self) -> "Params":
+        """Check that an h of its own with a frozen trunk has that of f, whose features embed-faces computes."""
+        f, h = self.train_pseudo_intensity.network, self.train_uncertainty
+        both_given = {"train_pseudo_intensity", "train_uncertainty"} <= self.model_fields_set
+        if both_given and h.kind == "network" and h.network.frozen and not h.network.shares_features(f):
+            raise ValueError("train_uncertainty.network with frozen: true has the kind and the weights of f's network")
+        if "train_pseudo_intensity" in self.model_fields_set and self.embed_faces.copies and not f.frozen:
+            raise ValueError("embed_faces.copies: 0 unless train_pseudo_intensity.network has frozen: true")
         return self
 
     @model_validator(mode="after")

@@ -65,6 +65,7 @@ ARTIFACTS: dict[str, str] = {
     "data_docs": "reports/data_docs",
     "faces": "work/faces",
     "pairs": "work/pairs",
+    "embeddings": "work/embeddings",
     "f": "work/f/{trial}",
     "h": "work/h",
     "features": "work/features",

@@ -1,4 +1,4 @@
-"""The flow: nine stages as functions, which `aupair run`, DVC and Kubeflow call.
+"""The flow: ten stages as functions, which `aupair run`, DVC and Kubeflow call.
 
 A stage takes the paths of its artifacts and a Params record. The parameters `f` and `h` are folders with a trained network
 f (pseudo-intensity) or h (uncertainty) and its output for every frame; `aupair.stage.ARTIFACTS` names the path of each
@@ -66,8 +66,16 @@ def sample_pairs(*, labels: Path, faces: Path, pairs: Path, params: Params, log:
         log.line(line)
 
 
+def embed_faces(*, labels: Path, faces: Path, embeddings: Path, params: Params, log: Log = SILENT) -> None:
+    """Compute the features of every face once, if f's trunk is frozen (`network.frozen: true`); otherwise do nothing."""
+    from aupair.data.frames import load_frames
+    from aupair.ranking.embed import embed
+
+    embed(faces, embeddings, load_frames(labels, faces), params, log)
+
+
 def train_pseudo_intensity(
-    *, labels: Path, faces: Path, pairs: Path, f: Path, params: Params, trial: int, checkpoints: Path | None = None,
+    *, labels: Path, faces: Path, pairs: Path, embeddings: Path, f: Path, params: Params, trial: int, checkpoints: Path | None = None,
     teacher: Path | None = None, log: Log = SILENT,
 ) -> None:  # fmt: skip
     """Train f by ranking, and compute y_hat of every frame with an f that was not trained on its person.
@@ -85,8 +93,10 @@ def train_pseudo_intensity(
     seed = params.seed + trial
     # first, so that a wrong setting raises before anything is loaded
     settings = training_settings(params.train_pseudo_intensity, seed)
-    data = load_training_set(labels, faces, pairs)
-    inputs = {"labels": labels, "faces": faces, "pairs": pairs} | ({} if teacher is None else teacher_folders(teacher))
+    frozen = params.train_pseudo_intensity.network.frozen
+    data = load_training_set(labels, faces, pairs, embeddings if frozen else None)
+    inputs = {"labels": labels, "faces": faces, "pairs": pairs, "embeddings": embeddings}
+    inputs |= {} if teacher is None else teacher_folders(teacher)
     teachers = None if teacher is None else partial(load_teacher, teacher, data.images.size)
     with checkpointing(f"train-pseudo-intensity-{trial}", checkpoints, inputs, settings) as checkpoints_of_networks:
         result = train_f(data, params, seed, log, checkpoints_of_networks, teachers)
@@ -95,7 +105,7 @@ def train_pseudo_intensity(
 
 
 def train_uncertainty(
-    *, labels: Path, faces: Path, pairs: Path, f: Sequence[Path], h: Path, params: Params,
+    *, labels: Path, faces: Path, pairs: Path, embeddings: Path, f: Sequence[Path], h: Path, params: Params,
     checkpoints: Path | None = None, log: Log = SILENT,
 ) -> None:  # fmt: skip
     """Train h on the y_hat of f and, by default, the features of f's trunks, and compute sigma of every frame."""
@@ -104,14 +114,18 @@ def train_uncertainty(
     from aupair.ranking.distributed import is_main
     from aupair.ranking.ensemble import load_ensemble
     from aupair.ranking.samples import load_training_set
-    from aupair.ranking.scores import load_member, save_h
+    from aupair.ranking.scores import load_member, reads_features, save_h
     from aupair.ranking.uncertainty import train_h
 
     # first, so that a wrong setting raises before anything is loaded
     settings = training_settings(params.train_uncertainty, params.seed) | {"ensemble": params.ensemble}
-    data = load_training_set(labels, faces, pairs)
+    section = params.train_uncertainty
+    frozen = section.network.frozen if section.kind == "network" else reads_features(f[0])
+    data = load_training_set(labels, faces, pairs, embeddings if frozen else None)
     ensemble = load_ensemble(f, len(data.frames), params.ensemble)
-    inputs = {"labels": labels, "faces": faces, "pairs": pairs} | {f"f.{k}": folder for k, folder in enumerate(f)}
+    inputs = {"labels": labels, "faces": faces, "pairs": pairs, "embeddings": embeddings} | {
+        f"f.{k}": folder for k, folder in enumerate(f)
+    }
     with checkpointing("train-uncertainty", checkpoints, inputs, settings) as checkpoints_of_networks:
         result = train_h(
             data, ensemble, load_quality(faces, data.frames), partial(load_member, f), params, params.seed, log,
@@ -186,8 +200,8 @@ def evaluate(
 
 
 def register_model(
-    *, info: Path, f: Sequence[Path], h: Path, features: Path, mapping: Path, selection: Path, summary: Path,
-    metrics: Path, draws: Path, table: Path, plots: Path, report: Path, bundle: Path, registered: Path,
+    *, info: Path, embeddings: Path, f: Sequence[Path], h: Path, features: Path, mapping: Path, selection: Path,
+    summary: Path, metrics: Path, draws: Path, table: Path, plots: Path, report: Path, bundle: Path, registered: Path,
     params: Params, log: Log = SILENT,
 ) -> None:  # fmt: skip
     """Log the flow to MLflow and register its networks as a version of the model, unless they are registered already."""
@@ -195,7 +209,7 @@ def register_model(
     from aupair.registry.register import register_bundle
     from aupair.registry.runs import collect_stage_run
 
-    parts = Parts(tuple(f), h, mapping, features, selection, info, metrics)
+    parts = Parts(tuple(f), h, mapping, features, selection, info, metrics, embeddings)
     reports = {"info": info, "metrics": metrics, "table": table, "plots": plots, "report": report}
     runs = []
     for stage in FLOW[:-1]:
@@ -212,11 +226,15 @@ FLOW: tuple[Stage, ...] = (
     Stage("preprocess-faces", preprocess_faces, ("data", "labels"), ("faces",), ("preprocess_faces",)),
     Stage("sample-pairs", sample_pairs, ("labels", "faces"), ("pairs",), ("seed", "sample_pairs")),
     Stage(
-        "train-pseudo-intensity", train_pseudo_intensity, ("labels", "faces", "pairs"), ("f",),
+        "embed-faces", embed_faces, ("labels", "faces"), ("embeddings",), ("seed", "embed_faces", "train_pseudo_intensity"),
+        Needs(gpus=1, memory=8),
+    ),
+    Stage(
+        "train-pseudo-intensity", train_pseudo_intensity, ("labels", "faces", "pairs", "embeddings"), ("f",),
         ("seed", "train_pseudo_intensity"), Needs(gpus=1, memory=24), per_trial=True, resumable=True,
     ),
     Stage(
-        "train-uncertainty", train_uncertainty, ("labels", "faces", "pairs", "f"), ("h",),
+        "train-uncertainty", train_uncertainty, ("labels", "faces", "pairs", "embeddings", "f"), ("h",),
         ("seed", "trials", "ensemble", "train_uncertainty"), Needs(gpus=1, memory=24), resumable=True,
     ),
     Stage(
@@ -235,7 +253,8 @@ FLOW: tuple[Stage, ...] = (
     ),
     Stage(
         "register-model", register_model,
-        ("info", "f", "h", "features", "mapping", "selection", "summary", "metrics", "draws", "table", "plots", "report"),
+        ("info", "embeddings", "f", "h", "features", "mapping", "selection", "summary", "metrics", "draws", "table",
+         "plots", "report"),
         ("bundle", "registered"), tuple(Params.model_fields),  # the bundle holds the params
     ),
 )  # fmt: skip

@@ -16,6 +16,17 @@ class _Settings(Record):
     """Settings that a network of every kind has."""
 
     dropout: Share = 0.5
+    frozen: bool = False
+    """whether the trunk keeps its weights: embed-faces computes its features once, and only heads are trained on them"""
+
+    def trunk_settings(self) -> dict[str, Any]:
+        """Return the settings that a frozen trunk depends on, by which `parse_network` can read it."""
+        of_heads = {"dropout", "head", "sharing", "uncertainty_weight", "frozen_convolutions", "frozen"}
+        return self.model_dump(mode="json", exclude=of_heads)
+
+    def shares_features(self, other: "_Settings") -> bool:
+        """Return whether two networks have the same frozen trunk."""
+        return self.frozen and other.frozen and self.trunk_settings() == other.trunk_settings()
 
 
 class VggNetwork(_Settings):
@@ -62,6 +73,13 @@ class BackboneNetwork(_Settings):
             raise ValueError("kind: factory together with factory: package.module:function, or neither")
         if self.factory is not None and not _FACTORY.fullmatch(self.factory):
             raise ValueError("factory: package.module:function")
+        return self
+
+    @model_validator(mode="after")
+    def _check_blocks(self) -> "BackboneNetwork":
+        """Check that no block of a frozen trunk is trained."""
+        if self.frozen and self.trained_blocks is not None:
+            raise ValueError("trained_blocks: null together with frozen: true")
         return self
 
 
@@ -173,6 +191,13 @@ class _ImitateTeacher(_TrainPseudoIntensity):
 
     objective: Literal["distill"] = "distill"
     network: _AnyIntegrated = IntegratedNetwork()
+
+    @model_validator(mode="after")
+    def _check_trunk(self) -> "_ImitateTeacher":
+        """Check that the student has a trunk of its own: it learns from the images that its teacher sees."""
+        if self.network.frozen:
+            raise ValueError("network.frozen: false together with objective: distill")
+        return self
 
 
 TrainPseudoIntensity = Annotated[

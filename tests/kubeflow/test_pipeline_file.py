@@ -113,7 +113,7 @@ def test_another_file_is_no_compiled_pipeline(tmp_path: Path, text: str) -> None
 def test_the_table_has_every_task_in_an_order_in_which_it_can_run(train: PipelineFile) -> None:
     tasks = {task.name: task for task in tabulate_tasks(train)}
     assert list(tasks) == [
-        "fetch-data", "check-data", "preprocess-faces", "sample-pairs", "train-pseudo-intensity", "train-uncertainty",
+        "fetch-data", "check-data", "preprocess-faces", "embed-faces", "sample-pairs", "train-pseudo-intensity", "train-uncertainty",
         "extract-features", "train-mapping", "evaluate", "register-model", "summarise",
     ]  # fmt: skip
     assert (tasks["train-pseudo-intensity"].times, tasks["evaluate"].times) == ("once a trial", "once")

@@ -85,7 +85,9 @@ def test_prefetching_does_not_change_a_fit(tmp_path: Path, monkeypatch: pytest.M
 
 def test_a_batch_is_that_of_the_sampler(tmp_path: Path) -> None:
     faces = FaceFiles(tmp_path)
-    for step, batch in zip(range(4, 7), batch_loader(faces.sampler, faces.images, range(4, 7), CPU, 2)):
+    for step, batch in zip(
+        range(4, 7), batch_loader(faces.sampler, lambda rows, _: faces.images(rows), range(4, 7), CPU, 2)
+    ):
         rows, pairs, weight = faces.sampler(step)
         assert (batch.rows == rows).all()
         assert (batch.images.numpy() == faces.images(rows)).all()

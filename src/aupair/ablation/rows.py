@@ -73,7 +73,16 @@ class Row:
 
 PAPER_ROUTE: dict[str, Setting] = {"extract_features.smoother": "none", "extract_features.compare": []}
 """The uncertainty as columns of G."""
-_OF_F = ("aus", "target", "seed", "check_data", "preprocess_faces", "sample_pairs", "train_pseudo_intensity")
+_OF_F = (
+    "aus",
+    "target",
+    "seed",
+    "check_data",
+    "preprocess_faces",
+    "sample_pairs",
+    "embed_faces",
+    "train_pseudo_intensity",
+)
 """The params that f depends on, beside the number of trials."""
 SINGLE = {"train_pseudo_intensity.objective": "single"}
 HISTOGRAM = {"extract_features.kind": "histogram", "train_mapping.loss": "cross_entropy"}

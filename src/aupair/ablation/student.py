@@ -15,6 +15,7 @@ from aupair.documents import read_yaml
 from aupair.errors import ArtifactError, ParamsError
 from aupair.log import SILENT, Log
 from aupair.params import Params, parse_params
+from aupair.ranking.embeddings import TRUNK
 from aupair.record import apply_overrides, apply_settings
 from aupair.stage import ARTIFACTS
 from aupair.training_params import VggNetwork
@@ -34,7 +35,7 @@ def _student_settings(teacher: Params) -> dict[str, Any]:
     f = teacher.train_pseudo_intensity
     width = f.network.width if isinstance(f.network, VggNetwork) else 1.0
     network = {
-        "kind": "vgg16", "width": min(0.125, width / 2), "batch_norm": True, "weights": "none", "frozen_convolutions": 0,
+        "kind": "vgg16", "width": min(0.125, width / 2), "batch_norm": True, "weights": "none", "frozen_convolutions": 0, "frozen": False,
         "sharing": "integrated", "dropout": 0.0, "shrink": max(1, teacher.preprocess_faces.size // SIDE),
     }  # fmt: skip
     optimiser = {
@@ -46,6 +47,7 @@ def _student_settings(teacher: Params) -> dict[str, Any]:
         f"{section}.objective": "distill", f"{section}.augment": 0.25,
         **{f"{section}.network.{key}": value for key, value in network.items()},
         **{f"{section}.optimiser.{key}": value for key, value in optimiser.items()},
+        "embed_faces.copies": 0,
         "train_uncertainty.kind": "integrated",
         "train_mapping.width": min(teacher.train_mapping.width, 256),
     }  # fmt: skip
@@ -129,7 +131,9 @@ class Distillation:
     def _teacher(self) -> dict[str, Path]:
         """Return the folders of the teacher's networks by their places in the copy that the student learns from."""
         paths = stages.get_stage("register-model").paths(self.home, self.teacher.trials)
-        return {f"f/{k}": folder for k, folder in enumerate(paths["f"])} | {"h": paths["h"]}
+        networks = {f"f/{k}": folder for k, folder in enumerate(paths["f"])} | {"h": paths["h"]}
+        trunk = {f"embeddings/{TRUNK}": paths["embeddings"] / TRUNK}
+        return networks | (trunk if self.teacher.train_pseudo_intensity.network.frozen else {})
 
     def _add_teacher(self, root: Path) -> None:
         """Copy the teacher to a workspace, and make it an input of the training of f there."""
@@ -171,6 +175,7 @@ class Distillation:
 
         paths = stages.get_stage("register-model").paths(root, params.trials)
         f, h = paths["f"], paths["h"]
+        trunk = paths["embeddings"] / TRUNK if params.train_pseudo_intensity.network.frozen else None
         cost = cost_of_files(f[0], h, paths["mapping"])
         rows = read_metrics(paths["metrics"])["rows"] if paths["metrics"].exists() else []
         f1 = {row["split"]: row["f1"] for row in rows if row["name"] == "P2"}
@@ -180,11 +185,11 @@ class Distillation:
             "gmac_per_frame": cost["gmac_per_frame"],
             "f1_select": f1.get("select"),
             "f1_validation": f1.get("validation"),
-            "frames_per_second": _scoring_speed(f, h, self.params.preprocess_faces.size, device),
+            "frames_per_second": _scoring_speed(f, h, trunk, self.params.preprocess_faces.size, device),
         }
 
 
-def _scoring_speed(f: Sequence[Path], h: Path, size: int, device: str) -> float:
+def _scoring_speed(f: Sequence[Path], h: Path, trunk: Path | None, size: int, device: str) -> float:
     """Measure how many faces f and h together score per second: the best of three passes over some faces."""
     import numpy as np
 
@@ -192,7 +197,7 @@ def _scoring_speed(f: Sequence[Path], h: Path, size: int, device: str) -> float:
     from aupair.ranking.scores import Scorer
 
     members = [Member(*member) for member in store.read_json(h / "about.json")["ensemble"]]
-    scorer = Scorer(f, h, members, device)
+    scorer = Scorer(f, h, members, device, trunk)
     images = np.random.default_rng(0).integers(0, 256, (_TIMED_FACES, size, size, 3)).astype(np.uint8)
     seconds = []
     for _ in range(4):  # the first pass warms up

@@ -12,6 +12,7 @@ from aupair import store
 from aupair.aus import stored_aus
 from aupair.params import Params, parse_stored_params
 from aupair.ranking.ensemble import FINAL
+from aupair.record import FACTORY
 from aupair.training_params import AnyNetwork, TrainUncertainty, parse_network
 
 if TYPE_CHECKING:
@@ -36,7 +37,10 @@ class _MappingShape(NamedTuple):
 
 @dataclass(frozen=True)
 class _Networks:
-    """The networks f and h of a recognizer: `members` networks of f, and `readers` of their trunks (h of factors)."""
+    """The networks f and h of a recognizer: `members` networks of f, and `readers` of their trunks (h of factors).
+
+    A frozen trunk is counted once: it sees each face once for all networks.
+    """
 
     f: AnyNetwork
     h: TrainUncertainty
@@ -99,23 +103,31 @@ def _cost(networks: _Networks, mapping: _MappingShape) -> dict[str, Any]:
 
     from aupair.mapping.networks import MappingNetworks
     from aupair.ranking.backbones import Backbone
-    from aupair.ranking.networks import AUNetwork, Vgg
+    from aupair.ranking.networks import AUNetwork, Vgg, empty_trunk
     from aupair.ranking.sigma import SigmaNetwork, phi_of_map
 
     h, size = networks.h, networks.size
     aus, outputs, seeds = mapping.aus, mapping.outputs, mapping.seeds
-    with torch.device("meta"):
-        face = torch.empty(1, 3, size, size)
-        f = AUNetwork(networks.f, size, aus)
-        counted: list[tuple[str, nn.Module, Tensor, int]] = [("f", f, face, networks.members)]
+    with torch.device("cpu" if networks.f.kind == FACTORY else "meta"):  # a user's function may need its weights
+        x = face = torch.zeros(1, 3, size, size)
+        counted: list[tuple[str, nn.Module, Tensor, int]] = []
+        if networks.f.frozen:
+            trunk = empty_trunk(networks.f, size).eval()
+            counted.append(("f", trunk, face, 1))
+            x = trunk(face)
+        f = AUNetwork(networks.f, x.shape[-1], aus)
+        counted.append(("f", f, x, networks.members))
         if h.kind == "network":
-            counted.append(("h", SigmaNetwork(AUNetwork(h.network, size, aus), np.ones(aus), floor=0.05), face, 1))
+            seen = x if h.network.frozen else face
+            own = AUNetwork(h.network, seen.shape[-1], aus)
+            counted.append(("h", SigmaNetwork(own, np.ones(aus), floor=0.05), seen, 1))
         elif h.kind == "factors":
-            phi = phi_of_map(f.forward_with_map(face, f.layers_through(h.block))[1])
+            phi = phi_of_map(f.forward_with_map(x, f.layers_through(h.block))[1])
             counted.append(("h", nn.Linear(phi.shape[1], aus), phi, networks.readers))
         for features, width in mapping.widths:
-            x = torch.empty(aus, features)
-            counted.append(("mapping", MappingNetworks(x, x, width, 0.0, outputs, seeds=seeds), x[:, None], 1))
+            columns = torch.zeros(aus, features)
+            of_route = MappingNetworks(columns, columns, width, 0.0, outputs, seeds=seeds)
+            counted.append(("mapping", of_route, columns[:, None], 1))
         parts: dict[str, dict[str, float]] = {}
         for name, network, x, times in counted:
             part = parts.setdefault(name, {"parameters": 0, "gmac_per_frame": 0.0, "passes": 0})

@@ -20,6 +20,7 @@ from aupair.aus import compare_aus, describe_au, stored_aus
 from aupair.errors import ArtifactError
 from aupair.inference.integrity import FORMAT, bundle_hash, check_bundle, check_files, hash_files, hash_json
 from aupair.params import Params
+from aupair.ranking.embeddings import TRUNK
 from aupair.ranking.ensemble import FINAL, Member, list_members
 
 _OF_TRAINING = (
@@ -60,7 +61,7 @@ undefined where there is none.
 * The confidence is calibrated on `select`; people, cameras and covers unlike those are outside of what it knows.
   `aupair predict` marks videos that differ from the training videos{synthetic}.
 * Aff-Wild2 is for research, under its owners' licence; ask them before you pass on a model trained on it.
-* Where training started from ImageNet weights (`weights: imagenet`): ImageNet's terms, which are those of its images,
+* Where training started from ImageNet weights (`weights: imagenet` or `default`): ImageNet's terms, which are those of its images,
   allow research and education without commercial purpose.
 * dlib's 68 landmarks were trained on iBUG 300-W, whose licence excludes commercial use.
 * The maintainer of the package that MTCNN's weights come from says that they should not be used for commercial purposes
@@ -78,6 +79,7 @@ class Parts:
         features: the folder with what the features are computed with.
         selection, metrics: selection.json and metrics.json of evaluate.
         data: data.json of check-data.
+        embeddings: the folder of embed-faces, from which a frozen trunk is taken; None: there is none.
     """
 
     f: tuple[Path, ...]
@@ -87,6 +89,7 @@ class Parts:
     selection: Path
     data: Path
     metrics: Path
+    embeddings: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,7 @@ class BundleFiles:
         f: the folders of f of the trials.
         members: the networks of f whose mean is y_hat.
         h, mapping, features: folders.
+        trunk: the folder of a frozen trunk, or None.
     """
 
     f: tuple[Path, ...]
@@ -104,6 +108,7 @@ class BundleFiles:
     h: Path
     mapping: Path
     features: Path
+    trunk: Path | None = None
 
 
 def write_bundle(folder: Path, parts: Parts, params: Params) -> str:
@@ -156,7 +161,8 @@ def _list_files(parts: Parts, members: Sequence[Member], params: Params) -> dict
     for trial, name in members:
         for file in ("about.json", f"{name}.safetensors"):
             files[f"f/{trial}/{file}"] = parts.f[trial] / file
-    for folder in (parts.h, parts.mapping, parts.features):
+    trunk = [parts.embeddings / TRUNK] if parts.embeddings and params.train_pseudo_intensity.network.frozen else []
+    for folder in (*trunk, parts.h, parts.mapping, parts.features):
         if not folder.is_dir():
             raise store.missing_file_error(folder)
         for path in sorted(path for path in folder.rglob("*") if path.is_file()):
@@ -179,7 +185,8 @@ def open_bundle(folder: Path) -> BundleFiles:
         check_files(folder, about.files)
     members = tuple(Member(*member) for member in about.members)
     f = tuple(folder / "f" / str(trial) for trial in range(max(trial for trial, _ in members) + 1))
-    return BundleFiles(f, members, folder / "h", folder / "mapping", folder / "features")
+    trunk = folder / TRUNK if (folder / TRUNK).is_dir() else None
+    return BundleFiles(f, members, folder / "h", folder / "mapping", folder / "features", trunk)
 
 
 def check_aus(networks: Sequence[Path], selection: Path) -> None:

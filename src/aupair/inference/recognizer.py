@@ -94,7 +94,7 @@ class BundleRecognizer:
         params = parse_stored_params(store.read_json(folder / "params.json"), where=str(folder / "params.json"))
         extractor = Extractor.load(files.features, params.extract_features)
         return cls(
-            scorer=Scorer(files.f, files.h, files.members, device),
+            scorer=Scorer(files.f, files.h, files.members, device, files.trunk),
             extractor=extractor.only(extractor.deciding),
             mapping=Mapping.load(files.mapping, extractor.deciding),
             selection=read_selection(folder / "selection.json"),

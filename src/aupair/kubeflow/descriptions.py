@@ -39,6 +39,7 @@ _ARTIFACTS = {
     "data_docs": "Great Expectations' Data Docs of the annotations",
     "faces": "a file of aligned faces for each video",
     "pairs": "pairs, or groups of frames, to train and evaluate on, and the folds",
+    "embeddings": "the frozen trunk of f and its features of every face, if there is one",
     "f": "the networks of pseudo-intensity of a trial, and y_hat of every frame",
     "h": "the networks of uncertainty, and sigma of every frame",
     "features": "the features of every frame",

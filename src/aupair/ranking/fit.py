@@ -44,6 +44,7 @@ class FitJob:
         evaluate: evaluates the model between steps, on people who are held out from it: {"loss": ..., other
             figures}; a lower loss is better.
         mirror: (N,) int, the video of each frame: the augmentation mirrors all faces of a video or none; None: never.
+        draw: returns, for the rows of a batch, its step and the seed, the rows of `images` that are seen instead; None: themselves.
         seed: seed of augmentation and dropout.
         name: name of the network in curves and log lines.
         compile: whether the training step is compiled with torch.compile, if the machine can.
@@ -58,10 +59,15 @@ class FitJob:
     name: str
     augment: float = 0.0
     mirror: np.ndarray | None = None
+    draw: Callable[[np.ndarray, int, int], np.ndarray] | None = None
     precision: str = "float32"
     compile: bool = False
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     checkpoint: Checkpoint | None = None
+
+    def drawn_images(self, rows: np.ndarray, step: int) -> np.ndarray:
+        """Return what a step sees of some frames."""
+        return self.images(rows if self.draw is None else self.draw(rows, step, self.seed))
 
 
 def fit(model: nn.Module, job: FitJob, params: Optimiser, steps: int, log: Log = SILENT) -> list[dict[str, Any]]:
@@ -90,7 +96,7 @@ def fit(model: nn.Module, job: FitJob, params: Optimiser, steps: int, log: Log =
         forward = compile_forward(model, job.sampler, steps, log) if job.compile else lambda x, frames: model(x)
         depth = prefetch_depth(job.device)
         left = range(state.step, state.step if state.out_of_patience(params.patience) else steps)
-        with closing(batch_loader(job.sampler, job.images, left, job.device, depth)) as loader:
+        with closing(batch_loader(job.sampler, job.drawn_images, left, job.device, depth)) as loader:
             for batch in log.progress(loader, steps, f"training {job.name}", state.step):
                 train_step(state, job, batch, forward)
                 evaluated = state.step % params.evaluate_every == 0 or state.step == steps

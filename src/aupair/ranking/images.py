@@ -54,6 +54,10 @@ class FaceImages:
         self._cached[new] = True
         return self._cache[rows]
 
+    def path(self, video: int) -> Path:
+        """Return the file of the faces of a video."""
+        return self._paths[video]
+
     def _decode_into(self, faces: np.ndarray, places: np.ndarray, rows: np.ndarray) -> None:
         """Decode the face of each row into its place, with one task per thread, since a task per face has a high overhead."""
 

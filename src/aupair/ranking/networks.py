@@ -1,5 +1,6 @@
 """The networks of f and h: VGG16, full or narrow, or a pretrained backbone, with a head for each AU."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -26,16 +27,11 @@ class Vgg(nn.Module):
 
     def __init__(self, params: VggNetwork, size: int, outputs: int) -> None:
         super().__init__()
-        blocks = [[max(1, round(channels * params.width)) for channels in block] for block in _BLOCKS]
-        hidden = max(outputs, round(4096 * params.width))
+        blocks = _channels(params)
         side = min(7, max(1, size // 32))
         self.features = _build_blocks(blocks, params.batch_norm)
         self.avgpool = nn.AdaptiveAvgPool2d(side)
-        self.classifier = nn.Sequential(
-            nn.Linear(blocks[-1][-1] * side * side, hidden), nn.ReLU(True), nn.Dropout(params.dropout),
-            nn.Linear(hidden, hidden), nn.ReLU(True), nn.Dropout(params.dropout),
-            nn.Linear(hidden, outputs),
-        )  # fmt: skip
+        self.classifier: nn.Module = _build_head(params, blocks[-1][-1] * side * side, outputs)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -77,10 +73,7 @@ class BackboneWithHead(nn.Module):
     def __init__(self, params: BackboneNetwork, size: int, outputs: int) -> None:
         super().__init__()
         self.trunk = build_backbone(params, size)
-        self.classifier = nn.Sequential(
-            nn.Linear(self.trunk.features, params.head), nn.ReLU(True), nn.Dropout(params.dropout),
-            nn.Linear(params.head, outputs),
-        )  # fmt: skip
+        self.classifier: nn.Module = _build_head(params, self.trunk.features, outputs)
 
     def forward(self, images: Tensor) -> Tensor:
         """Forward RGB (B, 3, S, S) in 0..255 -> (B, outputs)."""
@@ -101,19 +94,19 @@ class AUNetwork(nn.Module):
 
     Args:
         params: the Network section.
-        size: side of the images, pixels.
+        inputs: side of the images, pixels; with a frozen trunk, of which it is only the heads, the number of features.
         au_count: number of AUs, A.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, params: AnyNetwork, size: int, au_count: int) -> None:
+    def __init__(self, params: AnyNetwork, inputs: int, au_count: int) -> None:
         super().__init__()
-        self.params, self.au_count = params, au_count
+        self.params, self.inputs, self.au_count = params, inputs, au_count
         sizes = {"shared": (1, au_count), "per_au": (au_count, 1), "integrated": (1, 2 * au_count)}
         count, outputs = sizes[params.sharing]
-        self.networks = nn.ModuleList(_build_one(params, size, outputs) for _ in range(count))
+        self.networks = nn.ModuleList(_build_one(params, inputs, outputs) for _ in range(count))
         self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1) * 255, persistent=False)
 
@@ -122,12 +115,14 @@ class AUNetwork(nn.Module):
         return [[layer for layer in network.modules() if isinstance(layer, nn.Linear)][-1] for network in self.networks]
 
     def forward(self, images: Tensor) -> Tensor:
-        """Forward RGB (B, 3, S, S) in 0..255, of any dtype -> (B, A), or (B, 2A) if integrated."""
+        """Forward RGB (B, 3, S, S) in 0..255, of any dtype, or features (B, D) -> (B, A), or (B, 2A) if integrated."""
         x = self.normalise(images)
         return torch.cat([network(x) for network in self.networks], dim=1)
 
     def forward_with_map(self, images: Tensor, layers: int) -> tuple[Tensor, Tensor]:
         """Return the outputs, and the feature map after the first `layers` of the only trunk, (B, C, H, W) or (B, D)."""
+        if self.params.frozen:
+            return self(images), self._to_map(images)
         (network,) = self.networks
         assert isinstance(network, Vgg | BackboneWithHead)
         return network.forward_with_map(self.normalise(images), layers)
@@ -135,16 +130,16 @@ class AUNetwork(nn.Module):
     def layers_through(self, block: int) -> int:
         """Return the number of layers of the only trunk up to the pooling that follows a block, 1 to 5.
 
-        A backbone counts as one layer, which is its last block.
+        A backbone and a frozen trunk count as one layer, which is the last block.
 
         Raises:
-            ArtifactError: there is a trunk for each AU, or a backbone's features are those of its last block alone.
+            ArtifactError: there is a trunk for each AU, or only the features of the last block are known.
         """
-        if len(self.networks) > 1:
+        if len(self.networks) > 1 and not self.params.frozen:
             raise ArtifactError(
                 "no shared trunk to read factors from", got="sharing: per_au", todo="use kind: network for h"
             )
-        (network,) = self.networks
+        network = self.networks[0]
         if not isinstance(network, Vgg):
             if block != _LAST_BLOCK:
                 raise ArtifactError("a block without features", got=f"block: {block}", expected=f"block: {_LAST_BLOCK}")
@@ -154,18 +149,47 @@ class AUNetwork(nn.Module):
     def normalise(self, images: Tensor) -> Tensor:
         """Convert RGB (B, 3, S, S) in 0..255 to the input of a VGG16: shrunk, standardised, channels last.
 
-        A backbone, whose weights decide about the input, does it itself.
+        A backbone, whose weights decide about the input, does it itself; features stay as they are.
         """
-        if not isinstance(self.params, VggNetwork):
+        if self.params.frozen or not isinstance(self.params, VggNetwork):
             return images
         return ((_shrink(images, self.params) - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
 
+    def _to_map(self, features: Tensor) -> Tensor:
+        """Return the features of a frozen trunk (B, D) as the feature map that they were, (B, C, H, W), if VGG16 made them."""
+        if not isinstance(self.params, VggNetwork):
+            return features
+        channels = _channels(self.params)[-1][-1]
+        return features.unflatten(1, (channels, math.isqrt(features.shape[1] // channels), -1))
 
-def _build_one(params: AnyNetwork, size: int, outputs: int) -> nn.Module:
-    """Build a trunk with its head."""
+
+def _build_one(params: AnyNetwork, inputs: int, outputs: int) -> nn.Module:
+    """Build a trunk with its head, or only the head if the trunk is frozen; `inputs` as in AUNetwork."""
+    if params.frozen:
+        return _build_head(params, inputs, outputs)
     if isinstance(params, VggNetwork):
-        return Vgg(params, size // params.shrink, outputs)
-    return BackboneWithHead(params, size, outputs)
+        return Vgg(params, inputs // params.shrink, outputs)
+    return BackboneWithHead(params, inputs, outputs)
+
+
+def _channels(params: VggNetwork) -> list[list[int]]:
+    """Return the channels of each block's convolutions."""
+    return [[max(1, round(channels * params.width)) for channels in block] for block in _BLOCKS]
+
+
+def _build_head(params: VggNetwork | BackboneNetwork, features: int, outputs: int) -> nn.Sequential:
+    """Build the layers from the features of a trunk, (B, features), to the outputs: VGG16's classifier, or a hidden layer."""
+    dropout = params.dropout
+    if isinstance(params, BackboneNetwork):
+        return nn.Sequential(
+            nn.Linear(features, params.head), nn.ReLU(True), nn.Dropout(dropout), nn.Linear(params.head, outputs)
+        )
+    hidden = max(outputs, round(4096 * params.width))
+    return nn.Sequential(
+        nn.Linear(features, hidden), nn.ReLU(True), nn.Dropout(dropout),
+        nn.Linear(hidden, hidden), nn.ReLU(True), nn.Dropout(dropout),
+        nn.Linear(hidden, outputs),
+    )  # fmt: skip
 
 
 def _shrink(images: Tensor, params: VggNetwork) -> Tensor:
@@ -182,22 +206,49 @@ def second_head_sigma(outputs: Tensor) -> Tensor:
     return FLOOR + nn.functional.softplus(outputs[:, outputs.shape[1] // 2 :].float() + 0.54)
 
 
-def build_network(params: AnyNetwork, size: int, seed: int, au_count: int) -> AUNetwork:
+def build_network(params: AnyNetwork, inputs: int, seed: int, au_count: int) -> AUNetwork:
     """Build a network with seeded random weights, or with those that `weights` names, and freeze what `params` freezes."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = AUNetwork(params, size, au_count)
+        model = AUNetwork(params, inputs, au_count)
     for network in model.networks:
         if isinstance(network, BackboneWithHead) and isinstance(params, BackboneNetwork):
             load_backbone(network.trunk, params)
             network.trunk.train_last_blocks(params.trained_blocks)
-        elif isinstance(params, VggNetwork):
+        elif isinstance(network, Vgg) and isinstance(params, VggNetwork):
             if params.weights != "none":
                 load_pretrained(network, params.weights, params.kind, last="classifier.6.")
             convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
             for convolution in convolutions[: params.frozen_convolutions]:
                 convolution.requires_grad_(False)
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
+
+
+def build_trunk(params: AnyNetwork, size: int, seed: int) -> nn.Module:
+    """Build the trunk of a network, images (B, 3, S, S) in 0..255 -> features (B, D), with the weights of `build_network`.
+
+    Args:
+        size: side of the images, pixels.
+    """
+    return _without_head(build_network(_of_trunk(params), size, seed, 1))
+
+
+def empty_trunk(params: AnyNetwork, size: int) -> nn.Module:
+    """Build a trunk whose weights are yet to be loaded."""
+    return _without_head(AUNetwork(_of_trunk(params), size, 1))
+
+
+def _of_trunk(params: AnyNetwork) -> AnyNetwork:
+    """Return the settings of the trunk of a network alone."""
+    return params.model_copy(update={"frozen": False, "sharing": "shared", "frozen_convolutions": 0})
+
+
+def _without_head(model: AUNetwork) -> AUNetwork:
+    """Remove the head of the only network."""
+    (network,) = model.networks
+    assert isinstance(network, Vgg | BackboneWithHead)
+    network.classifier = nn.Identity()
+    return model
 
 
 def pick_device(name: str) -> torch.device:

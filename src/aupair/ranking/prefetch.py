@@ -82,13 +82,18 @@ class Batch:
 
 
 def batch_loader(
-    sampler: Sampler, faces: Faces, steps: Sequence[int], device: torch.device, depth: int
-) -> Generator[Batch, None, None]:
-    """Yield the batch of each step, in CPU memory; `depth` does not change the results."""
+    sampler: Sampler, faces: Callable[[np.ndarray, int], np.ndarray], steps: Sequence[int], device: torch.device,
+    depth: int,
+) -> Generator[Batch, None, None]:  # fmt: skip
+    """Yield the batch of each step, in CPU memory; `depth` does not change the results.
+
+    Args:
+        faces: rows and step -> faces or features, as `Faces`.
+    """
 
     def make(step: int) -> Batch:
         rows, pairs, weight = sampler(step)
-        images = torch.from_numpy(faces(rows[distributed.local_slice(len(rows))]))
+        images = torch.from_numpy(faces(rows[distributed.local_slice(len(rows))], step))
         pair_batch = PairBatch.from_pairs(pairs, weight)
         pinned = PairBatch(*(pin(tensor, device) for tensor in vars(pair_batch).values()))
         return Batch(rows, pin(images, device), pinned)

@@ -27,6 +27,8 @@ def load_pretrained(network: nn.Module, weights: str, kind: str, last: str = "")
     prefix = next((key.removesuffix(loaded[0]) for key in state if f".{key}".endswith(f".{loaded[0]}")), "")
     for name in loaded:
         got = tuple(state[prefix + name].shape) if prefix + name in state else "nothing"
+        if got == (1,) and own[name].ndim == 0:  # as our own files have a number
+            continue
         if got != tuple(own[name].shape):
             todo = f"give a file of {kind}, or set weights: none"
             if kind == "vgg16":

@@ -70,7 +70,7 @@ def train_f(
     frames, au_count = data.frames, len(data.frames.aus)
     result = PseudoIntensity({}, {}, {}, {}, [], np.nan)
     for k, (name, trained) in enumerate(data.training_masks().items()):
-        model = build_network(section.network, data.images.size, seed * 1000 + k, au_count)
+        model = build_network(section.network, data.inputs, seed * 1000 + k, au_count)
         trainee: nn.Module = model
         held_out = data.held_out_pairs(name)
         evaluate = partial(_evaluate_f, data=data, held_out=held_out, params=section)
@@ -80,7 +80,7 @@ def train_f(
         job = FitJob(
             images=data.images, sampler=data.sampler(trained, section.optimiser, (seed, k)),
             batch_loss=make_batch_loss(data, section), evaluate=evaluate,
-            seed=seed * 1000 + k, name=f"f.{name}", augment=section.augment, mirror=data.mirror, precision=section.precision,
+            seed=seed * 1000 + k, name=f"f.{name}", **data.augmentation(section.augment), precision=section.precision,
             compile=section.compile, device=device,
             checkpoint=checkpoints.for_network(f"f.{name}") if checkpoints else None,
         )  # fmt: skip

@@ -13,6 +13,7 @@ from aupair.aus import SPLITS, is_one_sided
 from aupair.data.frames import Frames, load_frames
 from aupair.errors import ArtifactError, DataError
 from aupair.params import SamplePairs
+from aupair.ranking.embeddings import Embeddings
 from aupair.ranking.images import FaceImages
 from aupair.ranking.pairs import Pairs, count_pairs, draw_folds, draw_groups, draw_pairs
 from aupair.ranking.sampling import GroupSampler, ListSampler, Sampler
@@ -156,17 +157,31 @@ class TrainingSet:
 
     Attributes:
         frames: all frames of all splits.
-        images: their faces.
+        images: their faces, or the features that a frozen trunk has computed of them.
         groups: (G, K) rows of fit frames (groups mode), or None.
         pairs: fixed pairs of each split; those of fit are the training list in reference mode.
         folds: (subjects,) int8, the fold of each fit subject, -1 without cross-fitting.
     """
 
     frames: Frames
-    images: FaceImages
+    images: FaceImages | Embeddings
     groups: np.ndarray | None
     pairs: dict[str, Pairs]
     folds: np.ndarray
+
+    @property
+    def inputs(self) -> int:
+        """Return what a network takes: images of this side, pixels, or this number of features."""
+        return self.images.features if isinstance(self.images, Embeddings) else self.images.size
+
+    def augmentation(self, strength: float) -> dict[str, Any]:
+        """Return how the faces of a training are augmented, as arguments of FitJob.
+
+        Features of a frozen trunk are not augmented in training: each step sees one of the copies of each video.
+        """
+        if not isinstance(self.images, Embeddings):
+            return {"augment": strength, "mirror": self.mirror}
+        return {"draw": self.images.draw_copies} if self.images.copies else {}
 
     @property
     def mirror(self) -> np.ndarray | None:
@@ -214,8 +229,13 @@ class TrainingSet:
         return GroupSampler(self.frames, self.groups[trained[self.groups[:, 0]]], videos, seed)
 
 
-def load_training_set(labels: Path, faces: Path, pairs: Path) -> TrainingSet:
-    """Load the training set from the artifacts of three stages."""
+def load_training_set(labels: Path, faces: Path, pairs: Path, embeddings: Path | None = None) -> TrainingSet:
+    """Load the training set from the artifacts of the first stages.
+
+    Args:
+        embeddings: the features of a frozen trunk, on which heads are trained; None: networks are trained on the faces.
+    """
     frames = load_frames(labels, faces)
     samples = load_samples(pairs, frames)
-    return TrainingSet(frames, FaceImages(faces, frames), samples.groups, samples.pairs, samples.folds)
+    images = FaceImages(faces, frames) if embeddings is None else Embeddings(embeddings, frames)
+    return TrainingSet(frames, images, samples.groups, samples.pairs, samples.folds)

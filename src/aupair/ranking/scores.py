@@ -1,6 +1,6 @@
 """Files of f and h, and the scorer that computes y_hat and sigma of aligned faces from them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +16,16 @@ from aupair.ranking.ensemble import Member, mean_of_members, spread_of_members
 from aupair.ranking.fit import forward_in_chunks, to_network_input
 from aupair.ranking.networks import AUNetwork, pick_device
 from aupair.ranking.pseudo_intensity import PseudoIntensity
-from aupair.ranking.sigma import MemberScorer, load_sigma_model, load_state, read_state, save_sigma_model, write_state
+from aupair.ranking.sigma import (
+    MemberScorer,
+    inputs_of,
+    load_sigma_model,
+    load_state,
+    read_state,
+    save_sigma_model,
+    write_state,
+)
+from aupair.ranking.trunks import load_trunk
 from aupair.ranking.uncertainty import Uncertainty
 from aupair.training_params import parse_network
 
@@ -28,8 +37,9 @@ FOLDS = "folds"
 def save_f(folder: Path, f: PseudoIntensity, params: Params, size: int, aus: Sequence[str]) -> None:
     """Write f to a folder: a safetensors file per network, y_hat of every frame, about.json, the curves."""
     network = params.train_pseudo_intensity.network.model_dump()
+    more = _features_of(f.models.values())
     standardisation = {name: {"center": f.center[name], "scale": f.scale[name]} for name in f.models}
-    about = {"aus": aus, "size": size, "network": network, "standardisation": standardisation}
+    about = {"aus": aus, "size": size, "network": network, "standardisation": standardisation} | more
     with store.atomic(folder) as temporary:
         temporary.mkdir()
         for name, model in f.models.items():
@@ -49,6 +59,8 @@ def save_h(folder: Path, h: Uncertainty, params: Params, size: int, aus: Sequenc
     with store.atomic(folder) as temporary:
         temporary.mkdir()
         about |= save_sigma_model(temporary, h.model)
+        if h.model.network is not None:
+            about |= _features_of(h.model.network.children())
         if h.folds:
             (temporary / FOLDS).mkdir()
         for name, model in h.folds.items():
@@ -58,13 +70,24 @@ def save_h(folder: Path, h: Uncertainty, params: Params, size: int, aus: Sequenc
         store.write_jsonl(temporary / "curves.jsonl", h.curves)
 
 
+def _features_of(networks: Iterable[nn.Module]) -> dict[str, int]:
+    """Return the number of features that networks with a frozen trunk take, for their about.json."""
+    frozen = [network for network in networks if isinstance(network, AUNetwork) and network.params.frozen]
+    return {"features": frozen[0].inputs} if frozen else {}
+
+
 def load_f(folder: Path, name: str = "final") -> tuple[AUNetwork, np.ndarray, np.ndarray]:
     """Load a network of f with its center and scale, (A,) float32 each."""
     about = store.read_json(Path(folder) / "about.json")
-    model = AUNetwork(parse_network(about["network"]), about["size"], len(about["aus"]))
+    model = AUNetwork(parse_network(about["network"]), inputs_of(about), len(about["aus"]))
     load_weights(model, Path(folder) / f"{name}.safetensors")
     standard = about["standardisation"][name]
     return model, np.array(standard["center"], np.float32), np.array(standard["scale"], np.float32)
+
+
+def reads_features(folder: Path) -> bool:
+    """Return whether the networks of f in a folder take the features of a frozen trunk."""
+    return "features" in store.read_json(Path(folder) / "about.json")
 
 
 def load_member(folders: Sequence[Path], member: Member) -> tuple[AUNetwork, np.ndarray, np.ndarray]:
@@ -118,6 +141,7 @@ class Scorer:
         f: the folders of f of the trials.
         h: the folder of h.
         members: the networks of f whose mean is y_hat.
+        trunk: the folder of the frozen trunk, if they have one; it sees each face once for all of them.
 
     Attributes:
         aus: names of the AUs, in the order of its scores.
@@ -127,8 +151,11 @@ class Scorer:
         ArtifactError: f and h are of different AUs, or h reads networks that are not in the ensemble.
     """
 
-    def __init__(self, f: Sequence[Path], h: Path, members: Sequence[Member], device: str = "auto") -> None:
+    def __init__(
+        self, f: Sequence[Path], h: Path, members: Sequence[Member], device: str = "auto", trunk: Path | None = None
+    ) -> None:
         self.device = pick_device(device)
+        self._trunk = None if trunk is None else load_trunk(trunk).to(self.device)
         first = Path(f[members[0].trial])
         of_f, of_h = (store.read_json(Path(folder) / "about.json") for folder in (first, h))
         self.size: int = of_f["size"]
@@ -164,13 +191,16 @@ class Scorer:
         if quality is None:
             quality = np.full((len(images), len(QUALITY_SIGNALS)), np.nan, np.float32)
         x, count = to_network_input(images, self.device), len(self.aus)
-        outputs = [forward_in_chunks(network, x) for network in self._networks]
+        features = x
+        if self._trunk is not None:
+            features = torch.from_numpy(forward_in_chunks(self._trunk, x)).to(self.device)
+        outputs = [forward_in_chunks(network, features if network.f.params.frozen else x) for network in self._networks]
         y_hat = np.stack(
             [(o[:, :count] - center) / scale for o, (center, scale) in zip(outputs, self._standardisation)]
         )
         terms = [part[:, count:] for part in outputs if part.shape[1] > count]
         if self._h.network is not None:
-            terms.append(np.log(forward_in_chunks(self._h.network, x)))
+            terms.append(np.log(forward_in_chunks(self._h.network, features if self._h.network.reads_features else x)))
         known = np.stack(terms), quality, self._spread(y_hat)
         return FaceScores(mean_of_members(y_hat), self._h.sigma(*known), self._h.to_sigma(self._h.log_sigma(*known)))
 

@@ -125,8 +125,13 @@ class SigmaNetwork(nn.Module):
         above = torch.as_tensor(start, dtype=torch.float32).clamp(min=floor + 1e-3) - floor
         self.offset = nn.Parameter(torch.log(torch.expm1(above)))
 
+    @property
+    def reads_features(self) -> bool:
+        """Return whether it takes the features of a frozen trunk instead of images."""
+        return isinstance(self.network, AUNetwork) and self.network.params.frozen
+
     def forward(self, x: Tensor) -> Tensor:
-        """Compute sigma of RGB (B, 3, S, S) in 0..255: (B, A), at least `floor`."""
+        """Compute sigma of RGB (B, 3, S, S) in 0..255, or of features (B, D): (B, A), at least `floor`."""
         return self.floor + nn.functional.softplus(self.network(x).float() + self.offset)
 
 
@@ -247,6 +252,12 @@ def _reader_file(folder: Path, member: Member) -> Path:
     return folder / f"{member.trial}.{member.name}.safetensors"
 
 
+def inputs_of(about: Mapping[str, Any]) -> int:
+    """Return what the networks that an about.json describes take: a side of images, or with a frozen trunk its features."""
+    inputs: int = about.get("features", about["size"])
+    return inputs
+
+
 def load_reader(path: Path, about: dict[str, Any]) -> Reader:
     """Load a reader of an h that about.json describes."""
     state = read_state(path)
@@ -260,7 +271,9 @@ def load_reader(path: Path, about: dict[str, Any]) -> Reader:
 def load_sigma_network(path: Path, about: dict[str, Any]) -> SigmaNetwork:
     """Load an h that is a network of its own (`kind: network`); about.json of any format describes it."""
     aus = len(about["aus"])
-    network = SigmaNetwork(AUNetwork(parse_network(about["network"]), about["size"], aus), np.ones(aus), about["floor"])
+    network = SigmaNetwork(
+        AUNetwork(parse_network(about["network"]), inputs_of(about), aus), np.ones(aus), about["floor"]
+    )
     load_state(network, read_state(path), path)
     return network
 

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from aupair import store
 from aupair.errors import ArtifactError
+from aupair.ranking.embeddings import TRUNK
 from aupair.ranking.ensemble import FINAL, Member
-from aupair.ranking.scores import FOLDS, load_f
+from aupair.ranking.scores import FOLDS, load_f, reads_features
 from aupair.ranking.sigma import (
     MemberScorer,
     SecondHeadReader,
@@ -21,6 +22,7 @@ from aupair.ranking.sigma import (
     load_sigma_model,
     load_sigma_network,
 )
+from aupair.ranking.trunks import load_trunk
 
 
 class Teacher(nn.Module):
@@ -31,13 +33,15 @@ class Teacher(nn.Module):
         others: further networks, of whose readers only log sigma counts.
         h: guard, floor, and a network of its own, if h is one.
         new: whether sigma is that of new frames, which all networks of f score.
+        trunk: the frozen trunk whose features they take, or None.
     """
 
     def __init__(
         self, f: Sequence[tuple[MemberScorer, np.ndarray, np.ndarray]], others: Sequence[MemberScorer], h: SigmaModel,
-        new: bool,
+        new: bool, trunk: nn.Module | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
+        self.trunk = trunk
         self.scorers = nn.ModuleList(scorer for scorer, _, _ in f)
         self.others = nn.ModuleList(others)
         self.network, self.floor = h.network, h.floor
@@ -51,14 +55,15 @@ class Teacher(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Compute y_hat, then log sigma, (B, 2A) float32, from RGB (B, 3, S, S) in 0..255."""
         buffers = dict(self.named_buffers(recurse=False))
+        features = images if self.trunk is None else self.trunk(images)
         y_hat, terms = [], []
         for k, scorer in enumerate(self.scorers):
-            values, *term = scorer(images).float().split(len(buffers["offset"]), dim=1)
+            values, *term = scorer(features).float().split(len(buffers["offset"]), dim=1)
             y_hat.append((values - buffers[f"center{k}"]) / buffers[f"scale{k}"])
             terms += term
-        terms += [other(images)[:, len(buffers["offset"]) :].float() for other in self.others]
+        terms += [other(features)[:, len(buffers["offset"]) :].float() for other in self.others]
         if self.network is not None:
-            terms.append(torch.log(self.network(images)))
+            terms.append(torch.log(self.network(features if self.network.reads_features else images)))
         log_sigma = buffers["offset"] + buffers["slope"] * torch.stack(terms).mean(dim=0)
         if self.floor:
             log_sigma = log_sigma.clamp(min=math.log(self.floor))
@@ -66,8 +71,8 @@ class Teacher(nn.Module):
 
 
 def teacher_folders(work: Path) -> dict[str, Path]:
-    """Return the folders below a run's working folder that a teacher is loaded from."""
-    return {"teacher.f": Path(work) / "f", "teacher.h": Path(work) / "h"}
+    """Return the folders below a run's working folder that a teacher is loaded from; without a frozen trunk, the last is absent."""
+    return {"teacher.f": Path(work) / "f", "teacher.h": Path(work) / "h", "trunk": Path(work) / "embeddings" / TRUNK}
 
 
 def load_teacher(work: Path, size: int, name: str) -> Teacher:
@@ -85,7 +90,7 @@ def load_teacher(work: Path, size: int, name: str) -> Teacher:
     Raises:
         ArtifactError: there is no such network, or it takes faces of another size.
     """
-    trials, folder = teacher_folders(work).values()
+    trials, folder, trunk_folder = teacher_folders(work).values()
     folders = sorted(trials.iterdir(), key=lambda path: int(path.name))
     trained_on = store.read_json(folders[0] / "about.json")["size"]
     if trained_on != size:
@@ -113,5 +118,6 @@ def load_teacher(work: Path, size: int, name: str) -> Teacher:
         second_head = SecondHeadReader(scale) if about["kind"] == "integrated" else None
         return MemberScorer(network, second_head or h.readers.get(member)), center, scale
 
+    trunk = load_trunk(trunk_folder) if reads_features(folders[0]) else None
     own_scorers = [load_scorer(member) for member in members]
-    return Teacher(own_scorers, [load_scorer(member)[0] for member in others], h, new=name == FINAL)
+    return Teacher(own_scorers, [load_scorer(member)[0] for member in others], h, name == FINAL, trunk)

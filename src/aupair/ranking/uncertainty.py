@@ -156,7 +156,7 @@ def _train_networks(
             images=data.images, sampler=data.sampler(trained, section.optimiser, (seed, 100 + k)),
             batch_loss=_make_batch_loss(y_hat, section),
             evaluate=partial(_evaluate_h, data=data, faces=data.images, y_hat=y_hat, params=section),
-            seed=seed * 1000 + 500 + k, name=f"h.{name}", augment=section.augment, mirror=data.mirror,
+            seed=seed * 1000 + 500 + k, name=f"h.{name}", **data.augmentation(section.augment),
             precision=section.precision, compile=section.compile, device=device,
             checkpoint=checkpoints.for_network(f"h.{name}") if checkpoints else None,
         )  # fmt: skip
@@ -176,7 +176,7 @@ def _train_networks(
 
 def build_sigma_network(data: TrainingSet, start: np.ndarray, section: FitNetwork, seed: int) -> SigmaNetwork:
     """Return a network h that starts as a constant."""
-    network = build_network(section.network, data.images.size, seed, len(data.frames.aus))
+    network = build_network(section.network, data.inputs, seed, len(data.frames.aus))
     for head in network.heads():
         nn.init.zeros_(head.weight)
         nn.init.zeros_(head.bias)

@@ -1,0 +1,82 @@
+"""The features of the faces that a frozen trunk has computed (`ranking.embed`), read as memory maps."""
+
+from pathlib import Path
+
+import numpy as np
+
+from aupair import store
+from aupair.data.frames import Frames
+from aupair.errors import ArtifactError
+
+TRUNK = "trunk"
+"""The folder in that of the features, and in a bundle, with the frozen trunk."""
+
+
+class Embeddings:
+    """The features of the face of each row of `frames`; row + k * len(frames) means its k-th copy.
+
+    Args:
+        folder: what embed-faces wrote.
+
+    Attributes:
+        size: side of the faces, pixels.
+        features: number of features, D.
+        copies: number of augmented copies of the videos of `fit`.
+
+    Raises:
+        ArtifactError: there are no features, or those of other faces.
+    """
+
+    def __init__(self, folder: Path, frames: Frames) -> None:
+        about = store.read_json(Path(folder) / "about.json")
+        names = about["files"]
+        with_faces = [video for video, rows in zip(frames.videos, frames.slices()) if frames.ok[rows].any()]
+        if sorted(names) != with_faces:
+            got, expected = f"{len(names)} videos", f"{len(with_faces)} videos"
+            raise ArtifactError(
+                "no features of these faces", where=folder, got=got, expected=expected, todo="run embed-faces again"
+            )
+        self.size: int = store.read_json(Path(folder) / TRUNK / "about.json")["size"]
+        self.copies: int = about["copies"]
+        self._video = frames.video
+        self._place = np.zeros(len(frames), np.int64)  # among the faces of its video
+        self._files: dict[int, np.ndarray] = {}
+        for index, (video, rows) in enumerate(zip(frames.videos, frames.slices())):
+            if video in names:
+                self._place[rows] = np.cumsum(frames.ok[rows]) - 1
+                self._files[index] = _open_features(Path(folder) / names[video], int(frames.ok[rows].sum()))
+        self.features: int = next(iter(self._files.values())).shape[2]
+
+    def __call__(self, rows: np.ndarray) -> np.ndarray:
+        """Return the features of some rows, which must all have a face: (B,) int -> (B, D) float32."""
+        copy, row = np.divmod(rows, len(self._video))
+        features = np.empty((len(rows), self.features), np.float32)
+        video = self._video[row]
+        for index in np.unique(video):
+            own = video == index
+            features[own] = self._files[index][copy[own], self._place[row[own]]]
+        return features
+
+    def draw_copies(self, rows: np.ndarray, step: int, seed: int) -> np.ndarray:
+        """Return the rows of the copies that a step of a training sees: of each video one, the same for all its frames.
+
+        Pairs are of one video, and a copy mirrors all of a video's faces or none.
+        """
+        chosen = np.random.default_rng((seed, step)).integers(0, self.copies + 1, self._video[-1] + 1)
+        return rows + len(self._video) * chosen[self._video[rows]]
+
+
+def _open_features(path: Path, faces: int) -> np.ndarray:
+    """Open a video's features as a memory map.
+
+    Raises:
+        ArtifactError: the file is missing or corrupt, or of another number of faces.
+    """
+    todo = "run embed-faces again"
+    try:
+        features: np.ndarray = np.load(path, mmap_mode="r")
+    except (OSError, ValueError) as error:
+        raise ArtifactError("features cannot be read", where=path, got=str(error).splitlines()[0], todo=todo) from error
+    if features.shape[1] != faces:
+        raise ArtifactError("features of other faces", where=path, got=features.shape[1], expected=faces, todo=todo)
+    return features
