@@ -1,0 +1,69 @@
+"""The flow with a frozen trunk, from features to predictions of the bundle, and a student of its networks."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from aupair import stages, store
+from aupair.data.frames import load_frames
+from aupair.inference.bundle import write_bundle
+from aupair.inference.recognizer import BundleRecognizer
+from aupair.params import Params, load_params
+from aupair.ranking.ensemble import load_ensemble
+from aupair.ranking.scores import read_sigma
+from bundle_parts import parts_of_flow
+from conftest import Command, artifact, contents, files_below
+
+FROZEN = [
+    "train_pseudo_intensity.network.frozen=true", "embed_faces.copies=1", "embed_faces.device=cpu",
+    "train_uncertainty={kind: factors, factors: 4, device: cpu}",
+]  # fmt: skip
+
+
+@pytest.fixture
+def frozen(home: Path) -> tuple[Path, Params]:
+    """A flow whose f is trained on the features of a frozen trunk; check-data to sample-pairs have run before."""
+    params = load_params(home / "params.yaml", FROZEN)
+    for stage in stages.FLOW[3:-1]:
+        stages.run_stage(stage.name, params, root=home)
+    return home, params
+
+
+def test_predict_repeats_the_scores_of_the_stages_and_the_bundle_has_the_trunk_once(
+    frozen: tuple[Path, Params], tmp_path: Path
+) -> None:
+    home, params = frozen
+    write_bundle(tmp_path / "bundle", parts_of_flow(home, params), params)
+    files = contents(tmp_path / "bundle")
+    assert sorted(name for name in files if name.startswith("trunk/")) == [
+        "trunk/about.json",
+        "trunk/weights.safetensors",
+    ]
+    assert not any("embeddings" in name or name.endswith(".npy") for name in files)
+    recognizer = BundleRecognizer.load(tmp_path / "bundle", "cpu")
+    frames = load_frames(artifact(home, "labels"), artifact(home, "faces"))
+    y_hat = load_ensemble([artifact(home, "f", trial) for trial in params.trials], len(frames), params.ensemble).y_hat
+    sigma = read_sigma(artifact(home, "h"), len(frames))
+    video = int(frames.video[frames.of_split("validation")][0])
+    rows = frames.slices()[video]
+    jpegs = store.read_faces(artifact(home, "faces") / f"{frames.videos[video]}.arrow")["jpeg"].to_pylist()
+    ok = frames.ok[rows]
+    faces = np.stack([store.decode_jpeg(jpeg) for jpeg, face in zip(jpegs, ok) if face])
+    scores = recognizer.predict_faces(faces, fps=25.0).scores
+    np.testing.assert_array_equal(scores.y_hat, y_hat[rows][ok])
+    assert np.isfinite(sigma[rows][ok]).all()
+    assert np.isfinite(scores.sigma).all()
+
+
+def test_another_head_uses_the_same_features(frozen: tuple[Path, Params], aupair: Command) -> None:
+    home, _ = frozen
+    before = {name: time for name, time in files_below(home / "work/embeddings").items() if name.endswith(".npy")}
+    options = [text for option in FROZEN for text in ("--set", option)]
+    outcome = aupair("run", "embed-faces", *options, "--set", "train_pseudo_intensity.network.dropout=0.5")
+    assert outcome.code == 0, outcome.err
+    after = {name: time for name, time in files_below(home / "work/embeddings").items() if name.endswith(".npy")}
+    assert after == before
+    outcome = aupair("run", "train-pseudo-intensity", "--trial", 0, *options, "--set", "train_pseudo_intensity.network.frozen=false",
+                     "--set", "embed_faces.copies=0")  # fmt: skip
+    assert outcome.code == 0, "a trunk of its own needs no features"
