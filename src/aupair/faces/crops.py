@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from aupair.data.crops import image_names
+from aupair.data.image_size import choose_reduction
 from aupair.data.layout import USUAL_FPS
 from aupair.errors import DataError
 from aupair.faces.decode import EmptyVideoError, VideoError
@@ -44,7 +45,10 @@ def iter_crops(folder: Path, size: int, frames: int = 0) -> Iterator[FaceRow]:
 
 
 def _read_crop(path: Path, size: int) -> np.ndarray | None:
-    """Return an image as (size, size, 3) uint8 RGB; None where the file is damaged or cut."""
+    """Return an image as (size, size, 3) uint8 RGB; None where the file is damaged or cut, or the image too large.
+
+    A JPEG of more than MAX_PIXELS is decoded at a half, a quarter or an eighth of its sides.
+    """
     import cv2
 
     try:
@@ -54,7 +58,14 @@ def _read_crop(path: Path, size: int) -> np.ndarray | None:
     # The decoders refuse a cut file too, but they write about it to stderr.
     if not (b"\xff\xd9" in data[-TAIL:] if data[:2] == b"\xff\xd8" else b"IEND" in data[-TAIL:]):
         return None
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    reduced = {
+        1: cv2.IMREAD_COLOR,
+        2: cv2.IMREAD_REDUCED_COLOR_2,
+        4: cv2.IMREAD_REDUCED_COLOR_4,
+        8: cv2.IMREAD_REDUCED_COLOR_8,
+    }
+    reduction = choose_reduction(data)
+    image = None if reduction is None else cv2.imdecode(np.frombuffer(data, np.uint8), reduced[reduction])
     if image is None:
         return None
     interpolation = cv2.INTER_AREA if max(image.shape[:2]) > size else cv2.INTER_LINEAR

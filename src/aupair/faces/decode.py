@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from aupair.data.image_size import MAX_PIXELS
 from aupair.data.layout import USUAL_FPS, read_movie_header
 from aupair.errors import DataError
 
@@ -31,6 +32,12 @@ class EmptyVideoError(VideoError):
     status = "empty"
 
 
+class LargeVideoError(VideoError):
+    """A video whose frames have more than MAX_PIXELS."""
+
+    status = "too_large"
+
+
 @dataclass(frozen=True)
 class Frame:
     """One frame of a video."""
@@ -47,11 +54,13 @@ def read_frames(source: Path) -> Iterator[Frame]:
     """Yield every frame of a video, one in memory at a time.
 
     Frames that cannot be decoded are yielded without an image as soon as a later one succeeds;
-    failures without a later success are the end of the video.
+    failures without a later success are the end of the video. In a video that changes its size, frames of more than
+    MAX_PIXELS are not decoded.
 
     Raises:
         VideoError: the file is missing or is not a video that OpenCV reads.
         EmptyVideoError: it has no frame.
+        LargeVideoError: its frames have more than MAX_PIXELS.
     """
     import cv2
 
@@ -104,6 +113,12 @@ def _open(source: Path) -> Any:
             capture = cv2.VideoCapture(str(source))
     finally:
         cv2.utils.logging.setLogLevel(level)
+    if _pixels(capture) > MAX_PIXELS:
+        got, expected = f"{_pixels(capture):,} pixels a frame", f"at most {MAX_PIXELS:,}"
+        capture.release()
+        raise LargeVideoError(
+            "the frames are too large", where=source, got=got, expected=expected, todo="scale it down"
+        )
     if not capture.isOpened():
         raise VideoError("OpenCV cannot read the video", where=source, todo="check that it plays, or export it again")
     return capture
@@ -113,8 +128,17 @@ def _retrieve(capture: Any) -> np.ndarray | None:
     """Return the grabbed frame as (H, W, 3) uint8 RGB; None where it cannot be decoded."""
     import cv2
 
+    if _pixels(capture) > MAX_PIXELS:
+        return None
     ok, image = capture.retrieve()
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if ok and image is not None and image.size else None
+
+
+def _pixels(capture: Any) -> int:
+    """Return the pixels of the frame that was grabbed last, or of all frames by the header."""
+    import cv2
+
+    return int(capture.get(cv2.CAP_PROP_FRAME_WIDTH) * capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
 
 
 def _sane_fps(fps: float) -> float:

@@ -30,7 +30,7 @@ from aupair.params import PreprocessFaces
 VERSION = "2"
 """The version of the files: it changes if the same video and params would give other faces. Other versions are computed again."""
 
-Status = Literal["ok", "no_face", "empty", "unreadable", "crashed"]
+Status = Literal["ok", "no_face", "empty", "unreadable", "too_large", "crashed"]
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,8 @@ class VideoReport:
 
     name: str
     status: Status
-    """ok: some face; no_face: none; empty: no frame; unreadable: cannot be decoded; crashed: the process died"""
+    """ok: some face; no_face: none; empty: no frame; unreadable: cannot be decoded; too_large: more than
+    MAX_PIXELS a frame; crashed: the process died"""
     frames: int
     faces: int
     message: str = ""

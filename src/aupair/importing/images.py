@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from aupair import store
+from aupair.data.image_size import MAX_PIXELS, count_pixels
 from aupair.data.layout import Header, read_movie_header
 from aupair.disk import raise_if_full
 from aupair.errors import DataError
@@ -61,7 +62,7 @@ def write_movie(media: Media, path: Path) -> None:
         writer.set(cv2.VIDEOWRITER_PROP_QUALITY, _QUALITY)
         black = np.zeros((size[1], size[0], 3), np.uint8)
         for frame in range(media.header.frames):
-            image = cv2.imread(str(images[frame]), cv2.IMREAD_COLOR) if frame in images else None
+            image = _read(images[frame]) if frame in images else None
             if image is not None and image.shape[1::-1] != size:
                 writer.release()
                 got, expected = "{} x {}".format(*image.shape[1::-1]), "{} x {}".format(*size)
@@ -76,11 +77,24 @@ def write_movie(media: Media, path: Path) -> None:
 
 def _size(images: dict[int, Path], folder: Path) -> tuple[int, int]:
     """Return the width and height of the first image that can be read."""
-    import cv2
-
     os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
     for path in images.values():
-        image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+        image = _read(path)
         if image is not None:
             return image.shape[1], image.shape[0]
     raise DataError("no image can be read", where=folder)
+
+
+def _read(path: Path) -> np.ndarray | None:
+    """Return an image as (H, W, 3) uint8 BGR; None where it cannot be read.
+
+    Raises:
+        DataError: it is too large.
+    """
+    import cv2
+
+    data = path.read_bytes()
+    if (pixels := count_pixels(data)) > MAX_PIXELS:
+        got, expected = f"{pixels:,} pixels", f"at most {MAX_PIXELS:,}"
+        raise DataError("the image is too large", where=path, got=got, expected=expected, todo="scale it down")
+    return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None

@@ -17,7 +17,7 @@ class Summary:
 
     Attributes:
         video: its path as given.
-        status: ok | no_face (in no frame) | empty | unreadable.
+        status: ok | no_face (in no frame) | empty | unreadable | too_large (more than MAX_PIXELS a frame).
         frames: how many were decoded.
         faces: how many of them have a face.
         message: why it is not ok, or that it is shorter than its header states.
