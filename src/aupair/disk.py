@@ -11,7 +11,7 @@ import re
 import resource
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -140,6 +140,41 @@ def _lock(folder: Path) -> int:
         os.close(descriptor)
         raise
     return descriptor
+
+
+@contextmanager
+def exclusive(folder: Path, waiting: Callable[[], object]) -> Iterator[None]:
+    """Create a folder and lock it for the block, in which it may be removed; wait for another process that has locked it.
+
+    Where the file system has no locks, the block runs at once.
+
+    Args:
+        waiting: called before the wait.
+    """
+    descriptor = -1
+    while descriptor < 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):  # another process has removed it
+            descriptor = os.open(folder, os.O_RDONLY)
+            _wait_for(descriptor, waiting)
+            if not folder.exists() or folder.stat().st_ino != os.fstat(descriptor).st_ino:
+                os.close(descriptor)
+                descriptor = -1
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _wait_for(descriptor: int, waiting: Callable[[], object]) -> None:
+    """Lock an open folder, after any other process that has locked it."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        waiting()
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    except OSError:  # a file system without locks
+        return
 
 
 def check_writable(path: Path) -> None:

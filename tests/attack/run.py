@@ -25,8 +25,8 @@ def main() -> int:
         variables = {
             "OMP_NUM_THREADS": "1", "AUPAIR_ATTACK_MINUTES": str(minutes), "AUPAIR_ATTACK_TALLY": str(tally)
         }  # fmt: skip
-        test = str(Path(__file__).with_name("test_attack.py"))
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", test]
+        tests = [str(Path(__file__).with_name(name)) for name in ("test_attack.py", "test_resources.py")]
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests]
         code = subprocess.run(command, env=os.environ | variables, check=False).returncode
         rows = [json.loads(line) for line in tally.read_text().splitlines()]
     _print_table(rows)

@@ -19,7 +19,7 @@ def test_without_room_a_command_ends_with_one_line_and_continues_when_there_is_s
     disk = tmp_path / "disk"
     with small_disk(disk, "size=1g,nr_inodes=100000"):
         patient = Patient(command, templates / command.template, disk)
-        for case in cases(1):
+        for case in cases(1, "faults", len(COMMANDS)):
             rng = random.Random(f"{name} {case}")
             try:
                 patient.attack(CAUSES[(case + turn) % len(CAUSES)], rng, disk)

@@ -109,7 +109,7 @@ def test_a_second_run_makes_only_what_is_missing(videos: Path, tmp_path: Path, c
         (faces / "blank.arrow").write_bytes(whole.replace(b"no_face", b"no_fa\xe3e", 1))
     if cause == "killed":  # in its second video, and DVC deletes the output
         faces.rename(in_progress)
-        (in_progress / ".blank.arrow.x1y2").mkdir()
+        (in_progress / ".blank.arrow.x1y2z3w4.tmp").mkdir()
     assert preprocess(jobs, faces, PARAMS.model_copy(update={"workers": 2})) == reports
     assert stamp(faces / "a.arrow") == before
     assert (faces / "blank.arrow").read_bytes() == whole

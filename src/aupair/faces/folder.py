@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from aupair import store
 from aupair.data.crops import frame_number
 from aupair.data.layout import VideoJob
-from aupair.disk import sweep
+from aupair.disk import exclusive, sweep
 from aupair.errors import AupairError
 from aupair.faces import pool
 from aupair.faces.decode import VideoError, describe_missing_frames
@@ -51,7 +51,7 @@ def preprocess(jobs: Sequence[VideoJob], faces: Path, params: PreprocessFaces, l
     """Write `faces/<name>.arrow` for every job and remove the files of videos that have no job.
 
     A file that an earlier run made from the same video with the same options is used again, whether that run finished
-    or was killed. The next run tries a video again whose process crashed.
+    or was killed. The next run tries a video again whose process crashed. Of two runs at once, the second one waits.
 
     Returns:
         One report for each job, in their order.
@@ -61,6 +61,15 @@ def preprocess(jobs: Sequence[VideoJob], faces: Path, params: PreprocessFaces, l
     """
     store.check_writable(faces / "video.arrow")  # a file may exist in place of the folder
     finished = _in_progress_folder(faces)
+    store.check_writable(finished / "a video")  # before the first video is aligned
+    with exclusive(finished, partial(log.line, "waiting for another preprocess-faces")):
+        return _preprocess(jobs, faces, finished, params, log)
+
+
+def _preprocess(
+    jobs: Sequence[VideoJob], faces: Path, finished: Path, params: PreprocessFaces, log: Log
+) -> list[VideoReport]:
+    """Do the work of `preprocess` while no other run does it; `finished` is the folder of finished videos."""
     _collect_earlier_files(finished, faces, {job.name for job in jobs})
     # Long videos first, so that no process works on one alone at the end.
     tasks = sorted(jobs, key=lambda job: (_size(job.source), job.frames), reverse=True)
@@ -162,8 +171,6 @@ def _collect_earlier_files(finished: Path, faces: Path, names: set[str]) -> None
 
     If a killed run left a newer file in `finished`, that file stays.
     """
-    store.check_writable(finished / "a video")  # before the first video is aligned
-    finished.mkdir(parents=True, exist_ok=True)
     for path in faces.glob("*.arrow"):
         if (finished / path.name).exists():
             path.unlink()
