@@ -4,6 +4,7 @@ import errno
 import json
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from aupair import store
+from aupair.disk import exclusive
 from aupair.errors import AupairError
 
 
@@ -132,3 +134,22 @@ def test_two_that_replace_a_folder_at_once_leave_a_whole_one(tmp_path: Path) -> 
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
     assert len({path.read_text() for path in (tmp_path / "folder").iterdir()}) == 1
     assert len(list((tmp_path / "folder").iterdir())) == 3
+
+
+def test_a_locked_folder_is_waited_for_although_it_is_removed_meanwhile(tmp_path: Path) -> None:
+    events: list[str] = []
+    waits = threading.Event()
+
+    def second() -> None:
+        with exclusive(tmp_path / "folder", waits.set):
+            events.append("second")
+            assert (tmp_path / "folder").is_dir()
+
+    with ThreadPoolExecutor(1) as pool:
+        with exclusive(tmp_path / "folder", lambda: events.append("the first one waits")):
+            result = pool.submit(second)
+            assert waits.wait(60)
+            (tmp_path / "folder").rmdir()
+            events.append("first")
+        result.result(60)
+    assert events == ["first", "second"]

@@ -98,7 +98,9 @@ def train_pseudo_intensity(
     inputs = {"labels": labels, "faces": faces, "pairs": pairs, "embeddings": embeddings}
     inputs |= {} if teacher is None else teacher_folders(teacher)
     teachers = None if teacher is None else partial(load_teacher, teacher, data.images.size)
-    with checkpointing(f"train-pseudo-intensity-{trial}", checkpoints, inputs, settings) as checkpoints_of_networks:
+    with checkpointing(
+        f"train-pseudo-intensity-{trial}", checkpoints, inputs, settings, log
+    ) as checkpoints_of_networks:
         result = train_f(data, params, seed, log, checkpoints_of_networks, teachers)
         if is_main():
             save_f(f, result, params, data.images.size, data.frames.aus)
@@ -126,7 +128,7 @@ def train_uncertainty(
     inputs = {"labels": labels, "faces": faces, "pairs": pairs, "embeddings": embeddings} | {
         f"f.{k}": folder for k, folder in enumerate(f)
     }
-    with checkpointing("train-uncertainty", checkpoints, inputs, settings) as checkpoints_of_networks:
+    with checkpointing("train-uncertainty", checkpoints, inputs, settings, log) as checkpoints_of_networks:
         result = train_h(
             data, ensemble, load_quality(faces, data.frames), partial(load_member, f), params, params.seed, log,
             checkpoints_of_networks,

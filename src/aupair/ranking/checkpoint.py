@@ -11,8 +11,9 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from aupair import __version__, store
+from aupair.disk import exclusive
 from aupair.log import SILENT, Log
 from aupair.ranking.distributed import Stopped, broadcast_from_main, catch_sigterm, check_device, is_main, world_size
 from aupair.ranking.networks import pick_device
@@ -193,9 +195,12 @@ class Checkpoints:
 
 @contextmanager
 def checkpointing(
-    name: str, folder: Path | None, inputs: Mapping[str, Path], settings: Mapping[str, Any]
+    name: str, folder: Path | None, inputs: Mapping[str, Path], settings: Mapping[str, Any], log: Log = SILENT
 ) -> Iterator[Checkpoints | None]:
     """Yield the checkpoints of a stage; delete them when the block ends, unless it fails.
+
+    Of two runs at once in one working folder, the second one waits. A volume that AUPAIR_CHECKPOINTS names is not locked:
+    a machine that was lost may hold the lock for hours.
 
     Args:
         name: name of the stage and the trial.
@@ -214,9 +219,12 @@ def checkpointing(
     checkpoints = Checkpoints(Path(folder or "") / name, key)
     if is_main():
         store.check_writable(checkpoints.folder)
-    yield checkpoints
-    if is_main():
-        shutil.rmtree(checkpoints.folder, ignore_errors=True)
+    with ExitStack() as stack:
+        if is_main() and not shared:
+            stack.enter_context(exclusive(checkpoints.folder, partial(log.line, f"waiting for another {name}")))
+        yield checkpoints
+        if is_main():
+            shutil.rmtree(checkpoints.folder, ignore_errors=True)
 
 
 def training_settings(section: TrainPseudoIntensity | TrainUncertainty, seed: int) -> dict[str, Any]:
