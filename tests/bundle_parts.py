@@ -33,7 +33,9 @@ def write_parts(
     """
     for folder, name in (("f/0", "final"), ("h", "final"), ("mapping", "mapping"), ("features", "statistics")):
         (work / folder).mkdir(parents=True, exist_ok=True)
-        store.write_json(work / folder / "about.json", {"aus": aus, "standardisation": {"final": {}}})
+        numbers = {"center": [0.0] * len(aus), "scale": [1.0] * len(aus)}
+        about = {"aus": aus, "size": 32, "network": {"weights": "none"}, "standardisation": {"final": numbers}}
+        store.write_json(work / folder / "about.json", about)
         (work / folder / f"{name}.safetensors").write_bytes(b"weights")
     entry = {"threshold": 0.5, "confidence": dict.fromkeys(TERMS, 0.0)}
     choices = {au: {"mapping": MAPPINGS[k < 3], **entry} for k, au in enumerate(aus)}

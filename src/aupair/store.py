@@ -11,11 +11,12 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from aupair import checksums, documents
 from aupair.disk import atomic as atomic
@@ -38,6 +39,15 @@ FACES_SCHEMA = pa.schema(
     ]
 )
 """A video's faces: a row for every frame. Quality signals are NaN where there is no face."""
+
+
+class Artifact(BaseModel):
+    """The content of a JSON file that a stage writes, as far as its readers use it: other keys are not checked."""
+
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False, strict=False)
+
+
+A = TypeVar("A", bound=Artifact)
 
 STATUSES = ("ok", "no_face", "unreadable")
 
@@ -81,6 +91,37 @@ def read_json(path: Path) -> Any:
         return documents.read_json(path, ArtifactError, todo=_again())
 
 
+def read_record(path: Path, record: type[A]) -> A:
+    """Read a JSON file and check it against a record.
+
+    Raises:
+        ArtifactError: the file is missing, is not JSON, or lacks a key or has a wrong value.
+    """
+    tree = read_json(path)
+    try:
+        return record.model_validate(tree)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join(map(str, first["loc"])) or "the content"
+        expected = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+        got = f"{key} = {first['input']!r:.80}"
+        if first["type"] in ("missing", "value_error"):
+            got, expected = (f"no {key}", "") if first["type"] == "missing" else ("", expected)
+        raise ArtifactError(
+            "not what its stage writes", where=path, got=got, expected=expected, todo=_again()
+        ) from error
+
+
+@contextmanager
+def fitting(path: Path) -> Iterator[None]:
+    """Translate what a block raises for missing or wrong entries of a file into an ArtifactError."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        got = f"{type(error).__name__}: {error}"
+        raise ArtifactError("not what its stage writes", where=path, got=got, todo=_again()) from error
+
+
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write a file with a line of JSON for each row."""
     write_text(path, "".join(json.dumps(_plain(row), allow_nan=False) + "\n" for row in rows))
@@ -99,17 +140,17 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
 def write_table(path: Path, table: pa.Table) -> None:
     """Write a table as parquet."""
     with atomic(path) as temporary:
-        pq.write_table(table, temporary)
+        pq.write_table(table, temporary, write_page_checksum=True)
 
 
 def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
     """Read a parquet table.
 
     Raises:
-        ArtifactError: the file is missing, corrupt, or lacks a column.
+        ArtifactError: the file is missing, corrupt (its pages have checksums), or lacks a column.
     """
     with _reading(path, "not a readable parquet table", ValueError, pa.ArrowException, OSError):
-        return pq.read_table(path, columns=columns)
+        return pq.read_table(path, columns=columns, page_checksum_verification=True)
 
 
 def write_faces(path: Path, batches: Iterable[Mapping[str, Any]], metadata: Mapping[str, str]) -> None:
@@ -207,8 +248,34 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
-    with _reading(path, "not a readable safetensors file", SafetensorError, OSError):
+    with _reading(
+        path, "not a readable safetensors file", SafetensorError, LookupError, TypeError, ValueError, OSError
+    ):
         return load_file(path)
+
+
+Shape = tuple[int | None, ...]
+"""The shape that an array should have; None is any length."""
+
+
+def check_array(values: np.ndarray | None, name: str, shape: Shape, kinds: str, path: Path) -> np.ndarray:
+    """Return an array of a file after a check of its shape and type.
+
+    Args:
+        values: None where the file has no such array.
+        kinds: the kinds of dtype that are allowed: "f" for floating point, "i" for integers.
+
+    Raises:
+        ArtifactError: it is missing, or of another shape or type.
+    """
+    if values is not None and values.dtype.kind in kinds and len(values.shape) == len(shape):
+        fits = [length in (None, own) for own, length in zip(values.shape, shape)]
+        if all(fits):
+            return values
+    lengths = ", ".join("any" if length is None else str(length) for length in shape)
+    got = f"no {name}" if values is None else f"{name} {values.dtype} {values.shape}"
+    expected = f"{'a number with a fraction' if kinds == 'f' else 'an integer'} of shape ({lengths})"
+    raise ArtifactError("not the array that belongs here", where=path, got=got, expected=expected, todo=_again())
 
 
 def sha256(path: Path) -> str:

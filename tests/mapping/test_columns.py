@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from itertools import accumulate
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -270,7 +271,7 @@ def test_statistics_round_trip_and_range(with_sigma: bool) -> None:
     np.testing.assert_allclose(scaled.max(axis=0), 1, atol=1e-6)
     arrays = statistics.arrays()
     assert len(arrays) == (4 if with_sigma else 2)
-    loaded = Statistics.from_arrays(arrays)
+    loaded = Statistics.from_arrays(arrays, Path("statistics.safetensors"))
     for key, value in vars(statistics).items():
         np.testing.assert_array_equal(getattr(loaded, key), value)
 

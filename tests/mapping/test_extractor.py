@@ -97,7 +97,7 @@ def test_a_smoother_that_lacks_something_is_one_line(tmp_path: Path, content: ob
     EXTRACTOR.save(tmp_path)
     store.write_json(tmp_path / SMOOTHER, content)
     with pytest.raises(
-        ArtifactError, match=r"^not a smoother: in .*smoother\.json.*run extract-features again"
+        ArtifactError, match=r"^not what its stage writes: in .*smoother\.json, got .*routes"
     ) as caught:
         Extractor.load(tmp_path, PARAMS)
     assert "\n" not in str(caught.value)

@@ -75,6 +75,46 @@ class Frames:
         return [slice(int(a), int(b)) for a, b in pairwise(edges)]
 
 
+def _read_labels(path: Path) -> pa.Table:
+    """Read the labels table that check-data writes.
+
+    Raises:
+        ArtifactError: the file is missing or corrupt, or has other columns or values.
+    """
+    table, todo = store.read_table(path), "run check-data again"
+    types = dict(zip(table.column_names, table.schema.types))
+    aus = [name for name in types if name not in LABEL_COLUMNS]
+    kinds = {
+        "video": _is_text,
+        "subject": _is_text,
+        "split": _is_text,
+        "frame": pa.types.is_integer,
+        "time": pa.types.is_floating,
+    }
+    wrong = [
+        name for name, fits in (kinds | dict.fromkeys(aus, pa.types.is_integer)).items() if not fits(types.get(name))
+    ]
+    if wrong or not aus:
+        got = f"no or another {', '.join(wrong)}" if wrong else "no AU"
+        raise ArtifactError(
+            "not a table of labels", where=path, got=got, expected=f"{', '.join(LABEL_COLUMNS)}, AUs", todo=todo
+        )
+    splits = set(table["split"].unique().to_pylist())
+    gaps = [name for name in types if table[name].null_count]
+    if gaps or not splits <= set(SPLITS) or (len(table) and pc.min(table["frame"]).as_py() < 0):
+        got = (
+            f"empty cells in {', '.join(gaps)}"
+            if gaps
+            else f"splits {', '.join(map(str, splits))}, or a negative frame"
+        )
+        raise ArtifactError("wrong values in the labels", where=path, got=got, todo=todo)
+    return table
+
+
+def _is_text(kind: pa.DataType | None) -> bool:
+    return kind is not None and bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
 def load_frames(labels: Path, faces: Path) -> Frames:
     """Join the labels with the faces: a row for every decoded frame of every labelled video.
 
@@ -83,7 +123,7 @@ def load_frames(labels: Path, faces: Path) -> Frames:
     Raises:
         ArtifactError: a video of the labels has no file of faces, or there is no label.
     """
-    table = store.read_table(labels)
+    table = _read_labels(labels)
     if len(table) == 0:
         raise ArtifactError("there is no label", where=labels, got="an empty table", todo="run check-data again")
     names = sorted(table["video"].unique().to_pylist())

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aupair import store
-from aupair.aus import stored_aus
+from aupair.errors import ArtifactError
 from aupair.params import Params, parse_stored_params
-from aupair.ranking.ensemble import FINAL
+from aupair.ranking.about import AboutF, AboutH
 from aupair.record import FACTORY
-from aupair.training_params import AnyNetwork, TrainUncertainty, parse_network
+from aupair.training_params import AnyNetwork, TrainUncertainty
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -85,14 +85,19 @@ def cost_of_files(f: Path, h: Path, mapping: Path) -> dict[str, Any]:
     Raises:
         ArtifactError: a folder has no about.json.
     """
-    of_f, of_h, of_mapping = (store.read_json(Path(folder) / "about.json") for folder in (f, h, mapping))
-    section = parse_stored_params({"train_uncertainty": of_h}, where=str(h)).train_uncertainty
-    deciding = list(of_mapping["routes"].values())[:2]  # further ones are rows of tables
-    widths = tuple((route["features"], route["width"]) for route in deciding)
-    shape = _MappingShape(len(stored_aus(of_mapping)), widths, of_mapping.get("levels", 1), of_mapping["seeds"])
-    members = len(of_h.get("ensemble", [FINAL]))  # a folder of before ensembles names none
-    readers = len(of_h.get("members", [FINAL]))
-    return _cost(_Networks(parse_network(of_f["network"]), section, of_f["size"], members, readers), shape)
+    from aupair.mapping.model import About, read_about
+
+    of_f = store.read_record(Path(f) / "about.json", AboutF)
+    of_h = store.read_record(Path(h) / "about.json", AboutH)
+    section = parse_stored_params({"train_uncertainty": store.read_json(Path(h) / "about.json")}, where=str(h))
+    of_mapping = read_about(mapping)
+    if not isinstance(of_mapping, About):
+        raise ArtifactError("mappings of an earlier version", where=mapping, todo="run train-mapping again")
+    deciding = list(of_mapping.routes.values())[:2]  # further ones are rows of tables
+    widths = tuple((route.features, route.width) for route in deciding)
+    shape = _MappingShape(len(of_mapping.aus), widths, of_mapping.levels, of_mapping.seeds)
+    members, readers = len(of_h.ensemble), len(of_h.members)
+    return _cost(_Networks(of_f.network, section.train_uncertainty, of_f.size, members, readers), shape)
 
 
 def _cost(networks: _Networks, mapping: _MappingShape) -> dict[str, Any]:

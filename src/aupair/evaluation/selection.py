@@ -14,9 +14,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from aupair import store
 from aupair.aus import NOT_ANNOTATED, stored_aus
 from aupair.data.frames import Frames
+from aupair.errors import ArtifactError
 from aupair.evaluation.confidence import Confidence
 from aupair.evaluation.metrics import Counts, count_decisions
 from aupair.evaluation.nearest_face import fill_nearest
@@ -168,14 +168,19 @@ def read_outputs(
     Raises:
         ArtifactError: a file is missing, corrupt, or belongs to other frames.
     """
-    from aupair.mapping.features import open_features, read_smoothed
+    from aupair.mapping.features import open_features, read_about, read_smoothed
     from aupair.mapping.model import Mapping
     from aupair.ranking.ensemble import load_ensemble
     from aupair.ranking.scores import read_sigma
 
     raws = Mapping.load(mapping).map_all(open_features(features, frames))
     sigma, unguarded = (read_sigma(h, len(frames), name) for name in ("sigma", "unguarded"))
-    with_route = store.read_json(features / "features.json")["deciding"][-1]
+    with_route = read_about(features).deciding[-1]
+    if missing := {"raw", with_route} - raws.keys():
+        todo = "run train-mapping again"
+        raise ArtifactError(
+            "no mapping of a route that decides", where=mapping, got=f"no {', '.join(missing)}", todo=todo
+        )
     smoothed = {k: values for k, values in read_smoothed(features, frames).items() if not k.endswith(".spread")}
     return Outputs(load_ensemble(f, len(frames), ensemble).y_hat, sigma, unguarded, raws, with_route, smoothed)
 

@@ -16,7 +16,7 @@ import numpy as np
 from aupair import store
 from aupair.aus import check_au_names
 from aupair.data.quality import QUALITY_SIGNALS
-from aupair.errors import ArtifactError, ParamsError
+from aupair.errors import ParamsError
 from aupair.faces.appearance import APPEARANCE, describe_faces
 from aupair.faces.decode import VideoError
 from aupair.faces.row import FaceRow
@@ -83,7 +83,6 @@ class BundleRecognizer:
         Raises:
             ArtifactError: a part is missing, corrupt or does not fit.
         """
-        from aupair.evaluation.reference import Reference
         from aupair.mapping.extractor import Extractor
         from aupair.mapping.model import Mapping
         from aupair.ranking.scores import Scorer
@@ -99,7 +98,7 @@ class BundleRecognizer:
             mapping=Mapping.load(files.mapping, extractor.deciding),
             selection=read_selection(folder / "selection.json"),
             params=params,
-            reference=Reference.from_json(store.read_json(folder / "selection.json")),
+            reference=_read_reference(folder / "selection.json"),
             sha256=store.sha256(folder / "selection.json"),
         )
 
@@ -304,6 +303,15 @@ def _describe_face(row: FaceRow, image: np.ndarray) -> np.ndarray:
     return describe_faces([image], transform[None])[0]
 
 
+def _read_reference(path: Path) -> "Reference | None":
+    """Read the training reference from a selection.json."""
+    from aupair.evaluation.reference import Reference
+
+    tree = store.read_json(path)
+    with store.fitting(path):
+        return Reference.from_json(tree)
+
+
 def read_selection(path: Path) -> "Selection":
     """Read selection.json.
 
@@ -313,7 +321,5 @@ def read_selection(path: Path) -> "Selection":
     from aupair.evaluation.selection import Selection
 
     tree = store.read_json(path)
-    try:
+    with store.fitting(path):
         return Selection.from_json(tree)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ArtifactError("not a selection", where=path, got=f"no {error}", todo="run evaluate again") from error

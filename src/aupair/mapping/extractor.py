@@ -17,9 +17,10 @@ alone, and `quality` has constant noise. One that is unknown in a frame is neutr
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
+from pydantic import Field
 
 from aupair import store
 from aupair.data.quality import QUALITY_SIGNALS
@@ -34,6 +35,28 @@ SOURCES = {"constant": (), "sigma": ("sigma",), "quality": ("quality",), "both":
 DISAGREEMENT = QUALITY_SIGNALS.index("pass_disagreement")
 STATISTICS, SMOOTHER = "statistics.safetensors", "smoother.json"
 """The files that `Extractor.save` writes."""
+
+
+class _Noise(store.Artifact):
+    """The numbers of the smoother on one route, see `Noise`."""
+
+    reach: Annotated[float, Field(gt=0)]
+    power: float
+    variance: tuple[float, ...]
+    tau: Annotated[float, Field(gt=0)]
+
+
+class _Smoother(store.Artifact):
+    """What smoother.json has; the rest is what the numbers were chosen by."""
+
+    routes: dict[str, _Noise]
+
+
+def _check_scale(arrays: Mapping[str, np.ndarray], path: Path) -> dict[str, np.ndarray]:
+    """Return the arrays of a scale of uncertainty after a check that there are two of one length."""
+    center = store.check_array(arrays.get("center"), "center of an uncertainty", (None,), "f", path)
+    spread = store.check_array(arrays.get("spread"), "spread of an uncertainty", center.shape, "f", path)
+    return {"center": center, "spread": spread}
 
 
 class VideoInput(NamedTuple):
@@ -149,27 +172,22 @@ class Extractor:
         """
         arrays = store.read_arrays(Path(folder) / STATISTICS)
         if not any("." in name for name in arrays):
-            return cls._of_earlier_version(Statistics.from_arrays(arrays), params)
-        numbers = store.read_json(Path(folder) / SMOOTHER)
+            return cls._of_earlier_version(Statistics.from_arrays(arrays, Path(folder) / STATISTICS), params)
+        numbers = store.read_record(Path(folder) / SMOOTHER, _Smoother)
 
         def group(prefix: str, names: Sequence[str]) -> dict[str, np.ndarray]:
             return {name: arrays[f"{prefix}.{name}"] for name in names if f"{prefix}.{name}" in arrays}
 
-        try:
-            noises = {
-                route: Noise(own["reach"], own["power"], tuple(own["variance"]), own["tau"])
-                for route, own in numbers["routes"].items()
-            }
-        except (KeyError, TypeError, AttributeError) as error:
-            where, got = Path(folder) / SMOOTHER, f"no {error}"
-            raise ArtifactError("not a smoother", where=where, got=got, todo="run extract-features again") from error
+        noises = {route: Noise(own.reach, own.power, own.variance, own.tau) for route, own in numbers.routes.items()}
         scales = {name: group(f"uncertainty.{name}", ("center", "spread")) for name in ("sigma", "quality")}
+        path = Path(folder) / STATISTICS
         statistics = {
-            route: Statistics.from_arrays(own)
+            route: Statistics.from_arrays(own, path)
             for route in dict.fromkeys(key.split(".")[0] for key in arrays)
             if (own := group(route, tuple(Statistics.__dataclass_fields__)))
         }
-        extractor = cls(params, noises, {k: Uncertainty(**own) for k, own in scales.items() if own}, statistics)
+        scales = {name: _check_scale(own, path) for name, own in scales.items() if own}
+        extractor = cls(params, noises, {k: Uncertainty(**own) for k, own in scales.items()}, statistics)
         lacking = [r for r in extractor.deciding if r not in statistics or (r in SOURCES and r not in noises)]
         if lacking:
             where, todo = Path(folder), "run extract-features again"

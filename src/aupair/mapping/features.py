@@ -10,10 +10,11 @@ from contextlib import closing
 from functools import partial
 from math import prod
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 from numpy.lib.format import open_memmap
+from pydantic import Field
 
 from aupair import store
 from aupair.data.frames import Frames
@@ -188,20 +189,47 @@ def open_features(folder: Path, frames: Frames, routes: Collection[str] | None =
     Raises:
         ArtifactError: a file is missing or corrupt, or the features are those of other frames.
     """
-    about = store.read_json(Path(folder) / "features.json")
-    if "routes" not in about:
-        where = Path(folder) / "features.json"
-        raise ArtifactError("features of an earlier version", where=where, got="no routes", todo=AGAIN)
+    about = read_about(folder)
     opened = {}
-    for route, own in about["routes"].items():
+    for route, own in about.routes.items():
         if routes is not None and route not in routes:
             continue
         path = Path(folder) / "routes" / f"{route}.npy"
-        shape, expected = tuple(own["shape"]), (*frames.labels.shape, len(own["columns"]))
-        if shape != expected:
-            raise ArtifactError("features of other faces", where=path, got=shape, expected=expected, todo=AGAIN)
-        opened[route] = Features(_open_matrix(path, own["bytes"], own["sha256"]))
+        expected = (*frames.labels.shape, len(own.columns))
+        if own.shape != expected:
+            raise ArtifactError("features of other faces", where=path, got=own.shape, expected=expected, todo=AGAIN)
+        matrix = _open_matrix(path, own.bytes, own.sha256)
+        opened[route] = Features(store.check_array(matrix, "the matrix", own.shape, "f", path))
     return opened
+
+
+class _Route(store.Artifact):
+    """The file of a route: its shape, size and hash, and what its columns are."""
+
+    shape: tuple[int, int, int]
+    bytes: int
+    sha256: str
+    columns: tuple[dict[str, str], ...]
+
+
+class About(store.Artifact):
+    """What features.json has: the routes that decide, and the file of each route."""
+
+    deciding: Annotated[tuple[str, ...], Field(min_length=1)]
+    routes: dict[str, _Route]
+
+
+def read_about(folder: Path) -> About:
+    """Read features.json.
+
+    Raises:
+        ArtifactError: it is missing or malformed, or of a version before routes.
+    """
+    path = Path(folder) / "features.json"
+    tree = store.read_json(path)
+    if isinstance(tree, dict) and "routes" not in tree:
+        raise ArtifactError("features of an earlier version", where=path, got="no routes", todo=AGAIN)
+    return store.read_record(path, About)
 
 
 def read_smoothed(folder: Path, frames: Frames) -> dict[str, np.ndarray]:

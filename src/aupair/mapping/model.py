@@ -2,16 +2,22 @@
 
 from collections.abc import Collection
 from collections.abc import Mapping as MappingOf
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
+from pydantic import Field
 
 from aupair import store
+from aupair.aus import AFFWILD2
+from aupair.errors import ArtifactError
 from aupair.mapping.features import Features
 from aupair.mapping.networks import MappingNetworks
-from aupair.ranking.scores import load_weights
+from aupair.ranking.about import AuNames
+from aupair.ranking.weights import load_network, read_state
+from aupair.record import Positive
 
 FORMAT = 2
 """of about.json; files of before, with two networks for each AU and masks of columns, have no format"""
@@ -50,7 +56,11 @@ class Mapping:
         """Map all N frames to (N, A) float32 by route; only some chunks of features are in memory."""
         results = {}
         for route, networks in self.networks.items():
-            own = features[self._reads[route]]
+            own = features.get(self._reads[route])
+            if own is None or own.width != networks.center.shape[1]:
+                got = f"no features of {route}" if own is None else f"{own.width} features of {route}"
+                expected, todo = f"{networks.center.shape[1]} features", "run train-mapping again"
+                raise ArtifactError("a mapping of other features", got=got, expected=expected, todo=todo)
             parts = [_map(networks, part) for part in own.chunks(np.arange(len(own)), 8 * CHUNK)]
             results[route] = np.concatenate([np.zeros((0, len(self.aus)), np.float32), *parts])
         return results
@@ -79,15 +89,15 @@ class Mapping:
         Raises:
             ArtifactError: a file is missing, corrupt or does not fit.
         """
-        about = store.read_json(Path(folder) / "about.json")
-        if "format" not in about:
+        about = read_about(folder)
+        if isinstance(about, _EarlierAbout):
             return _load_earlier_version(Path(folder), about)
-        aus, networks = tuple(about["aus"]), {}
-        for route, own in about["routes"].items():
+        networks = {}
+        for route, own in about.routes.items():
             if routes is None or route in routes:
-                networks[route] = _blank(len(aus), own, about, seeds=about["seeds"])
-                load_weights(networks[route], Path(folder) / f"{route}.safetensors")
-        return cls(networks, aus)
+                path, blank = Path(folder) / f"{route}.safetensors", partial(_blank, about, own, about.seeds)
+                networks[route] = load_network(blank, read_state(path), path)
+        return cls(networks, about.aus)
 
 
 @torch.no_grad()
@@ -103,14 +113,53 @@ def _map(networks: MappingNetworks, features: np.ndarray) -> np.ndarray:
     return np.concatenate(parts, axis=1).T
 
 
-def _blank(aus: int, sizes: MappingOf[str, Any], about: MappingOf[str, Any], seeds: int) -> MappingNetworks:
+class RouteSizes(store.Artifact):
+    """The numbers of features and of units of the networks of one route."""
+
+    features: Positive
+    width: Positive
+
+
+class _AnyAbout(store.Artifact):
+    """What about.json has in each version; the oldest files have no loss."""
+
+    aus: AuNames = AFFWILD2
+    loss: Literal["l1", "cross_entropy"] = "l1"
+    levels: Positive = 1
+
+
+class About(_AnyAbout):
+    """The mappings of each route: `seeds` networks for each AU."""
+
+    format: int
+    routes: Annotated[dict[str, RouteSizes], Field(min_length=1)]
+    seeds: Positive
+
+
+class _EarlierAbout(_AnyAbout, RouteSizes):
+    """The mappings of a version before there were routes."""
+
+
+def read_about(folder: Path) -> About | _EarlierAbout:
+    """Read the description of the mappings.
+
+    Raises:
+        ArtifactError: about.json is missing or malformed.
+    """
+    path = Path(folder) / "about.json"
+    tree = store.read_json(path)
+    earlier = isinstance(tree, dict) and "format" not in tree and "routes" not in tree
+    return store.read_record(path, _EarlierAbout) if earlier else store.read_record(path, About)
+
+
+def _blank(about: _AnyAbout, sizes: RouteSizes, seeds: int) -> MappingNetworks:
     """Return networks of the sizes that about.json has, to load weights into."""
-    center = torch.zeros(aus, sizes["features"])
-    outputs = about["levels"] if about.get("loss") == "cross_entropy" else 1  # the oldest files have no loss
-    return MappingNetworks(center, center + 1, sizes["width"], 0.0, outputs, seeds=seeds)
+    center = torch.zeros(len(about.aus), sizes.features)
+    outputs = about.levels if about.loss == "cross_entropy" else 1
+    return MappingNetworks(center, center + 1, sizes.width, 0.0, outputs, seeds=seeds)
 
 
-def _load_earlier_version(folder: Path, about: MappingOf[str, Any]) -> Mapping:
+def _load_earlier_version(folder: Path, about: _EarlierAbout) -> Mapping:
     """Load a file of two networks for each AU, with uncertainty and without, whose inputs are masked columns.
 
     They become the routes `columns` and `raw`, which both read all columns: the weights of masked ones are set to zero,
@@ -119,17 +168,21 @@ def _load_earlier_version(folder: Path, about: MappingOf[str, Any]) -> Mapping:
     Raises:
         ArtifactError: a file is missing, corrupt or does not fit.
     """
-    aus = tuple(about["aus"])
-    both = _blank(len(aus), about, about, seeds=2)
-    both.register_buffer("mask", torch.ones(2 * len(aus), 1, about["features"]))
-    load_weights(both, folder / "mapping.safetensors")
+    aus, path = about.aus, folder / "mapping.safetensors"
+
+    def blank() -> MappingNetworks:
+        networks = _blank(about, about, seeds=2)
+        networks.register_buffer("mask", torch.ones(2 * len(aus), 1, about.features))
+        return networks
+
+    both = load_network(blank, read_state(path), path)
     state = both.state_dict()
     mask = state.pop("mask")
     state["layers.0.weight"] *= mask.swapaxes(1, 2)
     networks = {}
     for seed, route in enumerate(("columns", "raw")):
         own = slice(seed * len(aus), (seed + 1) * len(aus))
-        networks[route] = _blank(len(aus), about, about, seeds=1)
+        networks[route] = _blank(about, about, seeds=1)
         networks[route].load_state_dict({k: v[own] if k.startswith("layers") else v for k, v in state.items()})
     if bool(mask.all()):
         return Mapping({"raw": networks["raw"]}, aus)

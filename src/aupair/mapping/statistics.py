@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
+from aupair import store
 from aupair.errors import ArtifactError
 
 CDF_POINTS = 201
@@ -52,9 +54,16 @@ class Statistics:
         return {name: values for name, values in vars(self).items() if values is not None}
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> "Statistics":
-        """Return the statistics that `arrays` has stored."""
-        return cls(**arrays)
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray], path: Path) -> "Statistics":
+        """Return the statistics that `arrays` has stored in a file.
+
+        Raises:
+            ArtifactError: an array is missing, or of another shape.
+        """
+        count = store.check_array(arrays.get("y_min"), "y_min", (None,), "f", path).shape[0]
+        shapes = {"y_min": (count,), "y_max": (count,), "sigma_max": (count,), "log_sigma": (count, CDF_POINTS)}
+        names = shapes if "sigma_max" in arrays or "log_sigma" in arrays else ("y_min", "y_max")
+        return cls(**{name: store.check_array(arrays.get(name), name, shapes[name], "f", path) for name in names})
 
     def scale(self, y: np.ndarray) -> np.ndarray:
         """Return y' = 2 (y - min) / (max - min) - 1: (n, A) -> (n, A) float64, in [-1, 1] on fit (# authors)."""

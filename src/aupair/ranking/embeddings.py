@@ -1,8 +1,10 @@
 """The features of the faces that a frozen trunk has computed (`ranking.embed`), read as memory maps."""
 
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field
 
 from aupair import store
 from aupair.data.frames import Frames
@@ -10,6 +12,19 @@ from aupair.errors import ArtifactError
 
 TRUNK = "trunk"
 """The folder in that of the features, and in a bundle, with the frozen trunk."""
+
+
+class _About(store.Artifact):
+    """The file of each video's features, and the number of augmented copies."""
+
+    files: dict[str, str]
+    copies: Annotated[int, Field(ge=0)]
+
+
+class _AboutTrunk(store.Artifact):
+    """The side of a trunk's images."""
+
+    size: Annotated[int, Field(ge=1)]
 
 
 class Embeddings:
@@ -28,16 +43,16 @@ class Embeddings:
     """
 
     def __init__(self, folder: Path, frames: Frames) -> None:
-        about = store.read_json(Path(folder) / "about.json")
-        names = about["files"]
+        about = store.read_record(Path(folder) / "about.json", _About)
+        names = about.files
         with_faces = [video for video, rows in zip(frames.videos, frames.slices()) if frames.ok[rows].any()]
         if sorted(names) != with_faces:
             got, expected = f"{len(names)} videos", f"{len(with_faces)} videos"
             raise ArtifactError(
                 "no features of these faces", where=folder, got=got, expected=expected, todo="run embed-faces again"
             )
-        self.size: int = store.read_json(Path(folder) / TRUNK / "about.json")["size"]
-        self.copies: int = about["copies"]
+        self.size: int = store.read_record(Path(folder) / TRUNK / "about.json", _AboutTrunk).size
+        self.copies: int = about.copies
         self._video = frames.video
         self._place = np.zeros(len(frames), np.int64)  # among the faces of its video
         self._files: dict[int, np.ndarray] = {}
@@ -77,6 +92,7 @@ def _open_features(path: Path, faces: int) -> np.ndarray:
         features: np.ndarray = np.load(path, mmap_mode="r")
     except (OSError, ValueError) as error:
         raise ArtifactError("features cannot be read", where=path, got=str(error).splitlines()[0], todo=todo) from error
+    store.check_array(features, "the features", (None, None, None), "f", path)
     if features.shape[1] != faces:
         raise ArtifactError("features of other faces", where=path, got=features.shape[1], expected=faces, todo=todo)
     return features

@@ -7,27 +7,15 @@ trains several times and keeps the best trial (`final`).
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 
 from aupair import store
 from aupair.errors import ArtifactError
-
-FINAL = "final"
-"""the name of the network that is trained on all people of fit"""
-
-
-class Member(NamedTuple):
-    """A network of f.
-
-    Attributes:
-        trial: the position of its trial among the folders of f.
-        name: `final`, or `fold0` and so on.
-    """
-
-    trial: int
-    name: str
+from aupair.ranking.about import FINAL as FINAL
+from aupair.ranking.about import AboutF
+from aupair.ranking.about import Member as Member
 
 
 @dataclass(frozen=True)
@@ -75,11 +63,12 @@ def list_members(
     folders: Sequence[Path], ensemble: Literal["all", "final"]
 ) -> tuple[tuple[int, ...], tuple[Member, ...]]:
     """Return the positions of the trials that take part, and the networks that score new frames; see `load_ensemble`."""
-    abouts = [store.read_json(Path(folder) / "about.json") for folder in folders]
+    abouts = [store.read_record(Path(folder) / "about.json", AboutF) for folder in folders]
     if ensemble == "final":
-        best = int(np.argmax([about["select_pair_accuracy"] for about in abouts]))
+        accuracies = [about.select_pair_accuracy for about in abouts]
+        best = int(np.argmax([-1 if accuracy is None else accuracy for accuracy in accuracies]))
         return (best,), (Member(best, FINAL),)
-    members = [Member(k, name) for k, about in enumerate(abouts) for name in about["standardisation"]]
+    members = [Member(k, name) for k, about in enumerate(abouts) for name in about.standardisation]
     return tuple(range(len(folders))), tuple(members)
 
 
@@ -106,8 +95,8 @@ def _read_scores(folder: Path, count: int) -> dict[str, np.ndarray]:
     """
     path = Path(folder) / "y_hat.safetensors"
     scores = store.read_arrays(path)
-    for values in scores.values():
-        if len(values) != count:
+    for name, values in scores.items():
+        if len(store.check_array(values, name, (None, None), "f", path)) != count:
             got = f"{len(values)} frames"
             raise ArtifactError("scores of other faces", where=path, got=got, expected=count, todo="train again")
     return scores

@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
+from pydantic import Field
 
 from aupair import store
 from aupair.aus import SPLITS, is_one_sided
@@ -135,20 +136,65 @@ def load_samples(folder: Path, frames: Frames) -> Samples:
         ArtifactError: a file is missing or corrupt, or faces, labels or splits have changed since.
     """
     fingerprint = frames.fingerprint()
-    counts = store.read_json(Path(folder) / "counts.json")
-    drawn_from = str(counts.get("fingerprint"))
+    counts = store.read_record(Path(folder) / "counts.json", _Counts)
+    drawn_from = counts.fingerprint
     if drawn_from != fingerprint:
         raise ArtifactError(
             "pairs of other faces, labels or splits", where=folder, got=drawn_from[:12], expected=fingerprint[:12],
             todo="run sample-pairs again",
         )  # fmt: skip
-    table = store.read_table(Path(folder) / "pairs.parquet")
-    split = table["split"].to_numpy(zero_copy_only=False)
-    columns = {key: table[key].to_numpy() for key in ("i", "j", "au", "r")}
-    pairs = {name: Pairs(**columns)[split == name] for name in SPLITS}
-    arrays = store.read_arrays(Path(folder) / "groups.safetensors")
-    possible = {s: np.array([counts["pairs"][s][au]["possible"] for au in frames.aus]) for s in SPLITS}
-    return Samples(fingerprint, frames.aus, pairs, arrays.get("groups"), arrays["folds"], possible)
+    pairs = _read_pairs(Path(folder) / "pairs.parquet", frames)
+    path = Path(folder) / "groups.safetensors"
+    arrays = store.read_arrays(path)
+    folds = store.check_array(arrays.get("folds"), "folds", (len(frames.subjects),), "i", path)
+    groups = arrays.get("groups")
+    if groups is not None:
+        groups = store.check_array(groups, "groups", (None, None), "i", path)
+        _check_range("groups", groups, len(frames), path)
+    with store.fitting(Path(folder) / "counts.json"):
+        possible = {s: np.array([counts.pairs[s][au].possible for au in frames.aus]) for s in SPLITS}
+    return Samples(fingerprint, frames.aus, pairs, groups, folds, possible)
+
+
+class _Count(store.Artifact):
+    """How many pairs of one AU and split there are."""
+
+    possible: Annotated[int, Field(ge=0)]
+
+
+class _Counts(store.Artifact):
+    """What counts.json has: the frames that the pairs were drawn from, and counts by split and AU."""
+
+    fingerprint: str = ""  # versions before it wrote none
+    pairs: dict[str, dict[str, _Count]]
+
+
+def _read_pairs(path: Path, frames: Frames) -> dict[str, Pairs]:
+    """Read the pairs of each split.
+
+    Raises:
+        ArtifactError: the file is missing or corrupt, or has pairs of other frames.
+    """
+    table = store.read_table(path)
+    with store.fitting(path):
+        split = table["split"].to_numpy(zero_copy_only=False)
+        columns = {key: table[key].to_numpy() for key in ("i", "j", "au", "r")}
+    for key, count in (("i", len(frames)), ("j", len(frames)), ("au", len(frames.aus))):
+        _check_range(key, store.check_array(columns[key], key, (None,), "i", path), count, path)
+    _check_range("r", store.check_array(columns["r"], "r", (None,), "i", path) + 1, 3, path)
+    return {name: Pairs(**columns)[split == name] for name in SPLITS}
+
+
+def _check_range(name: str, values: np.ndarray, count: int, path: Path) -> None:
+    """Check that indices are from 0 to below `count`.
+
+    Raises:
+        ArtifactError: they are not.
+    """
+    if len(values) and not (values.min() >= 0 and values.max() < count):
+        got, expected = f"{name} from {values.min()} to {values.max()}", f"0 to {count - 1}"
+        todo = "run sample-pairs again"
+        raise ArtifactError("an index of other frames", where=path, got=got, expected=expected, todo=todo)
 
 
 @dataclass(frozen=True)

@@ -12,22 +12,15 @@ from aupair import store
 from aupair.data.quality import QUALITY_SIGNALS
 from aupair.errors import ArtifactError
 from aupair.params import Params
+from aupair.ranking.about import AboutF, AboutH
 from aupair.ranking.ensemble import Member, mean_of_members, spread_of_members
 from aupair.ranking.fit import forward_in_chunks, to_network_input
 from aupair.ranking.networks import AUNetwork, pick_device
 from aupair.ranking.pseudo_intensity import PseudoIntensity
-from aupair.ranking.sigma import (
-    MemberScorer,
-    inputs_of,
-    load_sigma_model,
-    load_state,
-    read_state,
-    save_sigma_model,
-    write_state,
-)
+from aupair.ranking.sigma import MemberScorer, load_sigma_model, save_sigma_model
 from aupair.ranking.trunks import load_trunk
 from aupair.ranking.uncertainty import Uncertainty
-from aupair.training_params import parse_network
+from aupair.ranking.weights import load_network, read_state, write_state
 
 Y_HAT, SIGMA = "y_hat.safetensors", "sigma.safetensors"
 FOLDS = "folds"
@@ -78,16 +71,23 @@ def _features_of(networks: Iterable[nn.Module]) -> dict[str, int]:
 
 def load_f(folder: Path, name: str = "final") -> tuple[AUNetwork, np.ndarray, np.ndarray]:
     """Load a network of f with its center and scale, (A,) float32 each."""
-    about = store.read_json(Path(folder) / "about.json")
-    model = AUNetwork(parse_network(about["network"]), inputs_of(about), len(about["aus"]))
-    load_weights(model, Path(folder) / f"{name}.safetensors")
-    standard = about["standardisation"][name]
-    return model, np.array(standard["center"], np.float32), np.array(standard["scale"], np.float32)
+    path = Path(folder) / "about.json"
+    about = store.read_record(path, AboutF)
+    with store.fitting(path):
+        standard = about.standardisation[name]
+    weights = Path(folder) / f"{name}.safetensors"
+    model = load_network(
+        lambda: AUNetwork(about.network, about.inputs, len(about.aus)),
+        read_state(weights),
+        weights,
+        about.compares(about.network),
+    )
+    return model, np.array(standard.center, np.float32), np.array(standard.scale, np.float32)
 
 
 def reads_features(folder: Path) -> bool:
     """Return whether the networks of f in a folder take the features of a frozen trunk."""
-    return "features" in store.read_json(Path(folder) / "about.json")
+    return store.read_record(Path(folder) / "about.json", AboutF).features is not None
 
 
 def load_member(folders: Sequence[Path], member: Member) -> tuple[AUNetwork, np.ndarray, np.ndarray]:
@@ -105,20 +105,11 @@ def read_sigma(folder: Path, count: int, name: str = "sigma") -> np.ndarray:
         ArtifactError: the file is missing or corrupt, or the faces have changed since.
     """
     path = Path(folder) / SIGMA
-    values = store.read_arrays(path)[name]
+    values = store.check_array(store.read_arrays(path).get(name), name, (None, None), "f", path)
     if len(values) != count:
         got = f"{len(values)} frames"
         raise ArtifactError("scores of other faces", where=path, got=got, expected=count, todo="train again")
     return values
-
-
-def load_weights(model: nn.Module, path: Path) -> None:
-    """Load the weights of a network from a safetensors file.
-
-    Raises:
-        ArtifactError: the file is missing or corrupt, or has the weights of another network.
-    """
-    load_state(model, read_state(path), path)
 
 
 class FaceScores(NamedTuple):
@@ -157,11 +148,11 @@ class Scorer:
         self.device = pick_device(device)
         self._trunk = None if trunk is None else load_trunk(trunk).to(self.device)
         first = Path(f[members[0].trial])
-        of_f, of_h = (store.read_json(Path(folder) / "about.json") for folder in (first, h))
-        self.size: int = of_f["size"]
-        self.aus: tuple[str, ...] = tuple(of_f["aus"])
-        if of_h["aus"] != of_f["aus"]:
-            raise ArtifactError("f and h are of different AUs", where=h, got=of_h["aus"], expected=of_f["aus"])
+        of_f = store.read_record(first / "about.json", AboutF)
+        of_h = store.read_record(Path(h) / "about.json", AboutH)
+        self.size, self.aus = of_f.size, of_f.aus
+        if of_h.aus != of_f.aus:
+            raise ArtifactError("f and h are of different AUs", where=h, got=of_h.aus, expected=of_f.aus)
         self._h = load_sigma_model(h)
         if lacking := [member for member in self._h.readers if member not in members]:
             raise ArtifactError(

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from aupair import store
-from aupair.errors import ArtifactError
+from aupair.ranking.about import AboutH
 from aupair.ranking.ensemble import FINAL, Member
 from aupair.ranking.guard import Guard
 from aupair.ranking.networks import AUNetwork, second_head_sigma
 from aupair.ranking.signals import CLIP, Signals
-from aupair.training_params import parse_network
+from aupair.ranking.weights import load_network, read_state, write_state
 
 FORMAT = 2
 """the format of h's folder; that of before, with a copy of f's trunk and without a guard, has no number"""
@@ -233,84 +233,77 @@ def save_sigma_model(folder: Path, model: SigmaModel) -> dict[str, Any]:
 
 def load_sigma_model(folder: Path) -> SigmaModel:
     """Load h from a folder that a training or a bundle has, of this format or of that before."""
-    about = store.read_json(Path(folder) / "about.json")
-    if about.get("format", 1) == 1:
+    about = read_about(folder)
+    if about.format == 1:
         return _load_old(Path(folder), about)
-    members = [Member(*member) for member in about["members"]]
-    readers = {member: load_reader(_reader_file(Path(folder), member), about) for member in members}
-    network = load_sigma_network(Path(folder) / f"{FINAL}.safetensors", about) if about["kind"] == "network" else None
-    signals, guard = about["signals"], about["guard_of_aus"]
-    return SigmaModel(
-        readers, network, about["floor"],
-        signals and Signals(*(np.array(signals[key], np.float64) for key in ("center", "scale"))),
-        store.read_arrays(Path(folder) / "signals.safetensors")["weight"] if signals else None,
-        guard and Guard.from_json(guard),
-    )  # fmt: skip
+    readers = {member: load_reader(_reader_file(Path(folder), member), about) for member in about.members}
+    network = load_sigma_network(Path(folder) / f"{FINAL}.safetensors", about) if about.kind == "network" else None
+    guard = None if about.guard_of_aus is None else Guard.from_json(about.guard_of_aus.model_dump())
+    if about.signals is None:
+        return SigmaModel(readers, network, about.floor, guard=guard)
+    signals = Signals(np.array(about.signals.center, np.float64), np.array(about.signals.scale, np.float64))
+    path = Path(folder) / "signals.safetensors"
+    shape = len(signals.center), len(about.aus)
+    weight = store.check_array(store.read_arrays(path).get("weight"), "weight", shape, "f", path)
+    return SigmaModel(readers, network, about.floor, signals, weight, guard)
+
+
+def read_about(folder: Path) -> AboutH:
+    """Read the description of h.
+
+    Raises:
+        ArtifactError: about.json is missing or malformed.
+    """
+    return store.read_record(Path(folder) / "about.json", AboutH)
 
 
 def _reader_file(folder: Path, member: Member) -> Path:
     return folder / f"{member.trial}.{member.name}.safetensors"
 
 
-def inputs_of(about: Mapping[str, Any]) -> int:
-    """Return what the networks that an about.json describes take: a side of images, or with a frozen trunk its features."""
-    inputs: int = about.get("features", about["size"])
-    return inputs
+def load_reader(path: Path, about: AboutH) -> Reader:
+    """Load a reader of an h that about.json describes.
+
+    Raises:
+        ArtifactError: the file is missing or corrupt, or of other AUs.
+    """
+    state, aus = read_state(path), len(about.aus)
+    if about.kind == "integrated":
+        return _second_head(state, aus, path)
+    assert about.block is not None
+    block, weight = about.block, state.get("weight")
+    inputs = store.check_array(None if weight is None else weight.numpy(), "weight", (None, aus), "f", path).shape[0]
+    return load_network(lambda: FactorReader(block, inputs, aus), state, path)
 
 
-def load_reader(path: Path, about: dict[str, Any]) -> Reader:
-    """Load a reader of an h that about.json describes."""
-    state = read_state(path)
-    if about["kind"] == "integrated":
-        return SecondHeadReader(state["scale"].numpy())
-    reader = FactorReader(about["block"], *state["weight"].shape)
-    load_state(reader, state, path)
-    return reader
+def _second_head(state: Mapping[str, Tensor], aus: int, path: Path) -> SecondHeadReader:
+    scale = state.get("scale")
+    return SecondHeadReader(store.check_array(None if scale is None else scale.numpy(), "scale", (aus,), "f", path))
 
 
-def load_sigma_network(path: Path, about: dict[str, Any]) -> SigmaNetwork:
-    """Load an h that is a network of its own (`kind: network`); about.json of any format describes it."""
-    aus = len(about["aus"])
-    network = SigmaNetwork(
-        AUNetwork(parse_network(about["network"]), inputs_of(about), aus), np.ones(aus), about["floor"]
-    )
-    load_state(network, read_state(path), path)
-    return network
+def load_sigma_network(path: Path, about: AboutH) -> SigmaNetwork:
+    """Load an h that is a network of its own (`kind: network`); about.json of any format describes it.
+
+    Raises:
+        ArtifactError: the file is missing or corrupt, or has the weights of another network.
+    """
+    assert about.network is not None
+    params, inputs, aus, floor = about.network, about.inputs, len(about.aus), about.floor
+
+    def build() -> SigmaNetwork:
+        return SigmaNetwork(AUNetwork(params, inputs, aus), np.ones(aus), floor)
+
+    return load_network(build, read_state(path), path, about.compares(about.network))
 
 
-def _load_old(folder: Path, about: dict[str, Any]) -> SigmaModel:
+def _load_old(folder: Path, about: AboutH) -> SigmaModel:
     """Load h of the format before: `final` alone, without signals and guard."""
     path = folder / f"{FINAL}.safetensors"
-    if about["kind"] == "network":
+    if about.kind == "network":
         return SigmaModel(network=load_sigma_network(path, about))
     state = read_state(path)
-    if about["kind"] == "integrated":
-        return SigmaModel({Member(0, FINAL): SecondHeadReader(state["scale"].numpy())})
-    return SigmaModel({Member(0, FINAL): OldFactorReader(about["block"], about["floor"], state)})
-
-
-def write_state(path: Path, model: nn.Module) -> None:
-    """Write the weights of a network to a safetensors file."""
-    store.write_arrays(path, {key: value.detach().cpu().numpy() for key, value in model.state_dict().items()})
-
-
-def read_state(path: Path) -> dict[str, Tensor]:
-    """Read the tensors of a safetensors file.
-
-    Raises:
-        ArtifactError: the file is missing or corrupt.
-    """
-    return {key: torch.from_numpy(value) for key, value in store.read_arrays(path).items()}
-
-
-def load_state(model: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
-    """Load weights into a network.
-
-    Raises:
-        ArtifactError: they are the weights of another network.
-    """
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        reason = str(error).splitlines()[-1].strip()
-        raise ArtifactError("weights do not fit their network", where=path, got=reason) from error
+    if about.kind == "integrated":
+        return SigmaModel({Member(0, FINAL): _second_head(state, len(about.aus), path)})
+    assert about.block is not None
+    with store.fitting(path):
+        return SigmaModel({Member(0, FINAL): OldFactorReader(about.block, about.floor, state)})

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from aupair import store
 from aupair.errors import ArtifactError
+from aupair.ranking.about import FINAL, AboutF, Member
 from aupair.ranking.embeddings import TRUNK
-from aupair.ranking.ensemble import FINAL, Member
 from aupair.ranking.scores import FOLDS, load_f, reads_features
 from aupair.ranking.sigma import (
     MemberScorer,
@@ -21,6 +21,7 @@ from aupair.ranking.sigma import (
     load_reader,
     load_sigma_model,
     load_sigma_network,
+    read_about,
 )
 from aupair.ranking.trunks import load_trunk
 
@@ -92,30 +93,30 @@ def load_teacher(work: Path, size: int, name: str) -> Teacher:
     """
     trials, folder, trunk_folder = teacher_folders(work).values()
     folders = sorted(trials.iterdir(), key=lambda path: int(path.name))
-    trained_on = store.read_json(folders[0] / "about.json")["size"]
+    trained_on = store.read_record(folders[0] / "about.json", AboutF).size
     if trained_on != size:
         where = folders[0]
         raise ArtifactError(
             "the teacher was trained on faces of another size", where=where, got=trained_on, expected=size
         )
     h = load_sigma_model(folder)
-    about = store.read_json(folder / "about.json")
-    members = [Member(*member) for member in about["ensemble"]]
+    about = read_about(folder)
+    members = list(about.ensemble)
     others: list[Member] = []
     if name != FINAL:
         members = [Member(trial, name) for trial in dict.fromkeys(trial for trial, _ in members)]
         own = folder / FOLDS / f"{name}.safetensors"
-        if about["kind"] == "network":
+        if about.kind == "network":
             h = replace(h, network=load_sigma_network(own, about))
         elif own.exists():
             h = replace(h, readers={members[0]: load_reader(own, about)})
-        elif about["kind"] == "factors":
+        elif about.kind == "factors":
             others = [member for member in h.readers if member.name != name]
             h = replace(h, readers={member: h.readers[member] for member in others})
 
     def load_scorer(member: Member) -> tuple[MemberScorer, np.ndarray, np.ndarray]:
         network, center, scale = load_f(folders[member.trial], member.name)
-        second_head = SecondHeadReader(scale) if about["kind"] == "integrated" else None
+        second_head = SecondHeadReader(scale) if about.kind == "integrated" else None
         return MemberScorer(network, second_head or h.readers.get(member)), center, scale
 
     trunk = load_trunk(trunk_folder) if reads_features(folders[0]) else None

@@ -1,15 +1,17 @@
 """A frozen trunk: images -> features, in half precision, and its files."""
 
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from aupair import store
 from aupair.ranking.networks import empty_trunk
-from aupair.ranking.sigma import load_state, read_state, write_state
-from aupair.training_params import AnyNetwork, parse_network
+from aupair.ranking.weights import load_state, read_state, write_state
+from aupair.training_params import AnyNetwork
 
 WEIGHTS = "weights.safetensors"
 _LARGEST = float(np.finfo(np.float16).max)
@@ -44,6 +46,22 @@ def save_trunk(folder: Path, trunk: Trunk, params: AnyNetwork, size: int) -> Non
         store.write_json(temporary / "about.json", {"network": params.trunk_settings(), "size": size})
 
 
+class _About(store.Artifact):
+    """The settings of a trunk, and the side of its images."""
+
+    network: AnyNetwork
+    size: Annotated[int, Field(ge=1, le=2**14)]
+
+
+def read_about(folder: Path) -> _About:
+    """Read the description of a trunk.
+
+    Raises:
+        ArtifactError: about.json is missing or malformed.
+    """
+    return store.read_record(folder / "about.json", _About)
+
+
 def load_trunk(folder: Path) -> Trunk:
     """Load the trunk that `save_trunk` wrote.
 
@@ -51,8 +69,8 @@ def load_trunk(folder: Path) -> Trunk:
         ArtifactError: a file is missing or corrupt.
         ParamsError: the package of a user's trunk is not installed.
     """
-    about = store.read_json(folder / "about.json")
-    network = empty_trunk(parse_network(about["network"]), about["size"])
+    about = read_about(folder)
+    network = empty_trunk(about.network, about.size)
     path = folder / WEIGHTS
     load_state(network, read_state(path), path)
     return Trunk(network.to(memory_format=torch.channels_last))  # type: ignore[call-overload]  # torch's stubs lack it
