@@ -96,9 +96,7 @@ def test_a_bundle_of_before_there_were_routes(tmp_path: Path, kind: str) -> None
 def test_a_smoother_that_lacks_something_is_one_line(tmp_path: Path, content: object) -> None:
     EXTRACTOR.save(tmp_path)
     store.write_json(tmp_path / SMOOTHER, content)
-    with pytest.raises(
-        ArtifactError, match=r"^not what its stage writes: in .*smoother\.json, got .*routes"
-    ) as caught:
+    with pytest.raises(ArtifactError, match=r"^not what its stage writes: in .*smoother\.json, got .*routes") as caught:
         Extractor.load(tmp_path, PARAMS)
     assert "\n" not in str(caught.value)
 
