@@ -41,17 +41,28 @@ class ConsoleLog(Log):
             yield from self._progress_lines(items, total, what, done)
 
     def _progress_lines(self, items: Iterable[T], total: int, what: str, done: int) -> Iterator[T]:
-        last = time.monotonic()
+        start = last = time.monotonic()
         for count, item in enumerate(items, done):
-            if time.monotonic() - last > _SECONDS_BETWEEN_LINES:
-                self.line(f"  {what}: {count} of {total}")
-                last = time.monotonic()
+            now = time.monotonic()
+            if now - last > _SECONDS_BETWEEN_LINES:
+                seconds = (now - start) / max(count - done, 1) * (total - count)
+                remaining = f", about {_describe_seconds(seconds)} left" if count > done else ""
+                self.line(f"  {what}: {count} of {total}{remaining}")
+                last = now
             yield item
 
     def metrics(self, step: int, **values: float) -> None:
         """Print the values of a step."""
         text = "  ".join(f"{key} {value:.4g}" for key, value in values.items())
         self.line(f"  step {step}: {text}")
+
+
+def _describe_seconds(seconds: float) -> str:
+    """Return a duration in the unit that suits it."""
+    for size, unit in ((3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 def show_lines(table: Table, text: str) -> None:
