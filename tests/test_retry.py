@@ -80,3 +80,13 @@ def test_a_caller_that_cannot_wait_gets_the_failure_at_once(answered: FakeClock)
         call(service)
     assert (service.calls, answered.sleeps) == (1, [])
     assert call(Service(1, OSError())) == "done"
+
+
+def test_a_user_can_wait_for_the_first_contact_until_the_very_end(clock: FakeClock) -> None:
+    service = Service(99, OSError("refused"))
+    with pytest.raises(OSError, match="refused"):
+        retry.retry(service, "opening", "the store", lambda error: True, first=30)
+    assert sum(clock.sleeps) == pytest.approx(30)
+    service = Service(3, OSError("refused"))
+    assert retry.retry(service, "opening", "the store", lambda error: True, first=30) == "done"
+    assert retry.has_answered("the store")

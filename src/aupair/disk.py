@@ -37,16 +37,23 @@ _ATTEMPTS = 100
 
 
 @contextmanager
-def atomic(path: Path) -> Iterator[Path]:
+def atomic(path: Path, beside: Path | None = None) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` on success, delete it on any error.
 
     The temporary path does not exist yet; the caller creates a file or a folder there. An existing `path` is replaced.
+
+    Args:
+        beside: a folder above `path`, beside which the temporary path lies if that is the same disk. For a folder that DVC
+            hashes, which must not change if a process is killed.
 
     Raises:
         AupairError: the disk is full, or the folder of `path` cannot be written.
     """
     path = Path(path)
-    with temporary_folder(path) as folder:
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        same_disk = beside is not None and os.stat(beside.parent).st_dev == os.stat(path.parent).st_dev
+    with temporary_folder(beside if beside is not None and same_disk else path) as folder:
         temporary = folder / path.name
         try:
             yield temporary

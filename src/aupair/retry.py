@@ -46,7 +46,12 @@ def no_retries() -> Iterator[None]:
 
 
 def retry(
-    call: Callable[[], T], what: str, service: str, is_transient: Callable[[Exception], bool], longest: float = LONGEST
+    call: Callable[[], T],
+    what: str,
+    service: str,
+    is_transient: Callable[[Exception], bool],
+    longest: float = LONGEST,
+    first: float = 0.0,
 ) -> T:
     """Return what `call` returns; call it again after a transient failure of a service that has answered before.
 
@@ -58,6 +63,7 @@ def retry(
         what, service: the action and the service, for the line that is logged.
         is_transient: whether a failure can pass by itself.
         longest: seconds after the first failure during which a new attempt may start.
+        first: the same for a service that has not answered yet.
 
     Raises:
         Exception: what `call` raises at the end.
@@ -69,8 +75,10 @@ def retry(
                 result = call()
         except Exception as error:
             now, wait = time.monotonic(), random.uniform(pause / 2, pause)
-            end = now + longest if end is None else end
-            if _no_retries.get() or not has_answered(service) or not is_transient(error) or now + wait > end:
+            end = now + (longest if has_answered(service) else first) if end is None else end
+            if not has_answered(service):
+                wait = min(wait, end - now)  # a user who waits expects the last attempt at the end
+            if _no_retries.get() or wait <= 0 or now + wait > end or not is_transient(error):
                 raise
             cause = scrub(" ".join(str(error).split()))[:300] or type(error).__name__
             _LOG.warning(

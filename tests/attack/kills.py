@@ -62,6 +62,8 @@ class Victim:
         at = "killed after " + ", ".join(f"{moment:.3f}" for moment in moments) + f" of {self._seconds:.3f} s"
         self._run(self._command.end or self._command.start, at)
         self._run(self._command.check, at)
+        left = [path for path in self._folder.rglob(".*") if path.name.endswith((".tmp", "-in-progress"))]
+        assert not left, f"{at}: left {left[:3]}"
         outputs = read_outputs(self._folder, self._command.outputs)
         differing = [name for name in {**outputs, **self._expected} if outputs.get(name) != self._expected.get(name)]
         assert not differing, f"{at}: other bytes in {sorted(differing)[:5]}"

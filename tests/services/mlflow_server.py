@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,9 +76,38 @@ def mlflow_server(folder: Path, s3: S3) -> Iterator[MLflowServer]:
             process.wait()
 
 
+@dataclass
+class Postgres:
+    """A PostgreSQL cluster on a Unix socket, which can be stopped and started.
+
+    Attributes:
+        uri: its address for MLflow, without the password.
+        password: that of the user `mlflow`.
+    """
+
+    uri: str
+    password: str
+    _control: Sequence[object]
+    _options: str
+    _become: Mapping[str, Any]
+    running: bool = False
+
+    def start(self) -> None:
+        """Start it, unless it runs."""
+        if not self.running:
+            _run(self._become, *self._control, "-o", self._options, "start")
+            self.running = True
+
+    def stop(self) -> None:
+        """Stop it without waiting for its clients, unless it does not run."""
+        if self.running:
+            _run(self._become, *self._control, "-m", "immediate", "stop")
+            self.running = False
+
+
 @contextmanager
-def postgres() -> Iterator[dict[str, str]]:
-    """Run a new PostgreSQL cluster on a Unix socket until the block ends; give what makes MLflow use it as its store.
+def postgres_server() -> Iterator[Postgres]:
+    """Run a new PostgreSQL cluster on a Unix socket until the block ends.
 
     It lies in a folder of its own: PostgreSQL refuses to run as root, and a socket's path has at most 107 characters.
     """
@@ -93,14 +122,26 @@ def postgres() -> Iterator[dict[str, str]]:
             f"--pwfile={home / 'password'}", "-E", "UTF8", "--no-locale", "--no-sync",
         )  # fmt: skip
         control = (programs / "pg_ctl", "-D", home / "data", "-w", "-t", "30")
-        _run(become, *control, "-o", f"-k {home} -c listen_addresses= -c fsync=off", "start")
+        options, uri = (
+            f"-k {home} -c listen_addresses= -c fsync=off",
+            f"postgresql+psycopg://mlflow@/postgres?host={home}",
+        )
+        database = Postgres(uri, password, control, options, become)
+        database.start()
         try:
-            yield {
-                "PGPASSWORD": password,  # libpq reads it: it is in no command line and no address
-                "MLFLOW_BACKEND_STORE_URI": f"postgresql+psycopg://mlflow@/postgres?host={home}",
-            }
+            yield database
         finally:
-            _run(become, *control, "-m", "immediate", "stop")
+            database.stop()
+
+
+@contextmanager
+def postgres() -> Iterator[dict[str, str]]:
+    """Run a new PostgreSQL cluster until the block ends; yield the variables that make MLflow use it as its store."""
+    with postgres_server() as database:
+        yield {
+            "PGPASSWORD": database.password,  # libpq reads it: it is in no command line and no address
+            "MLFLOW_BACKEND_STORE_URI": database.uri,
+        }
 
 
 def _programs() -> Path:

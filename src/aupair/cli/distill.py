@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from aupair.cli.waiting import Wait
+
 
 def distill(
     overrides: Annotated[
@@ -15,6 +17,7 @@ def distill(
         bool, typer.Option("--register", help="Register the student as a version (`challenger`).")
     ] = False,
     params: Annotated[Path, typer.Option("--params", help="The params file of the teacher.")] = Path("params.yaml"),
+    wait: Wait = None,
 ) -> None:
     """Train a small network (the student) on the outputs of the last run's f and h (the teacher), and evaluate it.
 

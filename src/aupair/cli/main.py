@@ -9,6 +9,7 @@ import typer
 
 from aupair import __version__
 from aupair.cli import ablation, distill, importing, init, pipeline, registry, synth
+from aupair.cli.waiting import Wait
 from aupair.disk import full_disks_named
 from aupair.errors import AupairError, ParamsError, scrub
 from aupair.extras import missing_packages_named
@@ -96,6 +97,7 @@ def run(
     ] = None,
     params: ParamsFile = Path("params.yaml"),
     root: Annotated[Path, typer.Option(help="The folder that holds data/, work/ and reports/.")] = Path(),
+    wait: Wait = None,
 ) -> None:
     """Run one stage of the flow on this machine; stopped training continues from its last checkpoint."""
     from aupair import stages
@@ -227,6 +229,7 @@ def predict(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the results in --out of another model or of other settings.")
     ] = False,
+    wait: Wait = None,
 ) -> None:
     """Recognise Action Units in videos: a CSV with a row for every frame, with uncertainty and confidence."""
     # torch's threads would spin between two layers on the cores that find the next faces; read when torch is imported
@@ -236,11 +239,10 @@ def predict(
     from aupair.inference.output import claim_output, describe_settings
     from aupair.inference.predict import choose_abstain_share, find_videos, predict_videos
     from aupair.params import project_model_name
-    from aupair.registry.versions import pin_version
 
     videos = find_videos(sources)
     names = None if aus is None else [name.strip() for name in aus.split(",")]
-    model = pin_version(model or f"models:/{project_model_name()}@champion")
+    model = model or f"models:/{project_model_name()}@champion"
     recognizer, log = Recognizer.load(model, device, names), ConsoleLog()
     share = choose_abstain_share(recognizer, abstain, coverage, risk, log)
     settings = describe_settings(model, recognizer.sha256, recognizer.aus, share, subjects)

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from aupair.cli.waiting import Wait
+
 app = typer.Typer(no_args_is_help=True, help="List, promote and roll back the versions of the registered model.")
 
 _MAPPINGS = {"P1": "P1: the mapping with uncertainty", "P2": "P2: the mapping without uncertainty"}
@@ -19,7 +21,7 @@ Name = Annotated[
 
 
 @app.command("list", epilog="Example: `aupair registry list`")
-def _list(name: Name = "") -> None:
+def _list(name: Name = "", wait: Wait = None) -> None:
     """List the versions: aliases, date, author, run, scores, and the AUs that are decided with uncertainty."""
     from aupair.console import show_table
     from aupair.params import project_model_name
@@ -56,7 +58,9 @@ def _list(name: Name = "") -> None:
 
 
 @app.command("show", epilog="Example: `aupair registry show 3`")
-def _show(version: Annotated[int, typer.Argument(help="The version's number.")], name: Name = "") -> None:
+def _show(
+    version: Annotated[int, typer.Argument(help="The version's number.")], name: Name = "", wait: Wait = None
+) -> None:
     """Show a version: date, author, run, and its tags: the mapping that each AU uses, scores, data."""
     from aupair.console import show_table
     from aupair.params import project_model_name
@@ -78,7 +82,7 @@ def _show(version: Annotated[int, typer.Argument(help="The version's number.")],
 
 
 @app.command(epilog="Example: `aupair registry history`")
-def history(name: Name = "") -> None:
+def history(name: Name = "", wait: Wait = None) -> None:
     """List the changes of the champion: when, who, why, and on what evidence."""
     from aupair.console import show_table
     from aupair.params import project_model_name
@@ -108,6 +112,7 @@ def diff(
     first: Annotated[int, typer.Argument(help="The number of a version.")],
     second: Annotated[int, typer.Argument(help="The number of another one.")],
     name: Name = "",
+    wait: Wait = None,
 ) -> None:
     """Show in what two versions differ: choices, scores, data, params, and decisions on the same people."""
     from aupair.console import show_table
@@ -133,6 +138,7 @@ def promote(
     ] = None,
     reason: Annotated[str, typer.Option(metavar="REASON", help="Why; it is recorded.")] = "",
     name: Name = "",
+    wait: Wait = None,
 ) -> None:
     """Make a version the champion if it passes the gate in mlflow/registry.yaml."""
     from aupair.params import project_model_name
@@ -152,7 +158,9 @@ def promote(
 
 @app.command(epilog='Example: `aupair registry rollback --reason "wrong on the new cameras"`')
 def rollback(
-    reason: Annotated[str, typer.Option(metavar="REASON", help="Why; it is recorded.")] = "", name: Name = ""
+    reason: Annotated[str, typer.Option(metavar="REASON", help="Why; it is recorded.")] = "",
+    name: Name = "",
+    wait: Wait = None,
 ) -> None:
     """Make the previous champion the champion again."""
     from aupair.params import project_model_name

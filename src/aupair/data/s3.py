@@ -138,7 +138,7 @@ def s3_client(where: str, patience: Patience) -> Iterator[Any]:
     attempts = patience.attempts if has_answered(_service(where)) else 1
     config = Config(
         connect_timeout=min(10.0, patience.timeout),
-        read_timeout=patience.timeout,
+        read_timeout=patience.timeout if attempts > 1 else min(10.0, patience.timeout),
         retries={"mode": "standard", "total_max_attempts": attempts},
     )
     endpoint = ""

@@ -33,7 +33,7 @@ def save_f(folder: Path, f: PseudoIntensity, params: Params, size: int, aus: Seq
     more = _features_of(f.models.values())
     standardisation = {name: {"center": f.center[name], "scale": f.scale[name]} for name in f.models}
     about = {"aus": aus, "size": size, "network": network, "standardisation": standardisation} | more
-    with store.atomic(folder) as temporary:
+    with store.atomic(folder, beside=folder.parent) as temporary:  # a trial's killed process must not change `work/f`
         temporary.mkdir()
         for name, model in f.models.items():
             write_state(temporary / f"{name}.safetensors", model)

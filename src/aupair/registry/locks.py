@@ -7,7 +7,7 @@ the process ends, however it ends. A store behind a server has none: see `aupair
 import hashlib
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +82,7 @@ def _advisory_lock(uri: str, key: str, seconds: float, waiting: Callable[[], obj
     It belongs to a transaction, since a session's lock would be lost behind a pooler that shares sessions.
     """
     from sqlalchemy import NullPool, create_engine, text
-    from sqlalchemy.exc import OperationalError
+    from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
     number = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big", signed=True)
     engine = create_engine(uri, poolclass=NullPool, pool_reset_on_return=None)
@@ -107,7 +107,8 @@ def _advisory_lock(uri: str, key: str, seconds: float, waiting: Callable[[], obj
             raise
         yield
     finally:
-        connection.close()
+        with suppress(SQLAlchemyError, engine.dialect.loaded_dbapi.Error):  # the server ended, and the lock with it
+            connection.close()
 
 
 def _busy_error(where: object, seconds: float) -> RegistryError:

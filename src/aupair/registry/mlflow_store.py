@@ -12,6 +12,7 @@ from filelock import FileLock
 from aupair import store
 from aupair.errors import RegistryError, scrub
 from aupair.extras import require
+from aupair.registry.contact import contact, seconds_to_wait
 from aupair.registry.moved_store import follow_moved_store, other_version_error
 from aupair.retry import retry
 
@@ -22,8 +23,6 @@ T = TypeVar("T")
 
 DEFAULT_URI = "sqlite:///mlflow.db"
 """The store in the working folder, unless MLFLOW_TRACKING_URI names another."""
-
-_PROBE_SECONDS = 5.0
 
 _TRANSIENT_STATUS = {429, *range(500, 600)} - {501}
 _TRANSIENT_TEXT = re.compile(
@@ -72,8 +71,8 @@ def open_mlflow(create: bool = False) -> "MlflowClient":
     if database is not None:
         _create_database(uri, database, create)
         follow_moved_store(database)
-    elif uri.startswith(("http://", "https://")):
-        _check_server(uri)
+    else:
+        _check_contact(uri)
     import mlflow
 
     try:
@@ -123,13 +122,17 @@ def retrying(what: str, call: Callable[[], T]) -> T:
 def _is_transient(error: Exception) -> bool:
     """Return whether a failure is transient: no answer, throttling, 5xx, a locked database or a lost connection to one."""
     import requests
-    from mlflow.exceptions import RestException
     from sqlalchemy.exc import OperationalError
 
+    if isinstance(error, TimeoutError):
+        return True
     if isinstance(error, requests.HTTPError):  # raised by requests for artifacts
         return error.response.status_code in _TRANSIENT_STATUS
-    if isinstance(error, RestException):
-        return error.get_http_status_code() in _TRANSIENT_STATUS
+    if type(error).__module__.startswith("mlflow"):
+        from mlflow.exceptions import RestException  # here, since at the first contact nothing needs MLflow
+
+        if isinstance(error, RestException):
+            return error.get_http_status_code() in _TRANSIENT_STATUS
     if isinstance(error, OperationalError) and sqlite_path(tracking_uri()) is None:
         return True
     if isinstance(error, requests.RequestException) or _TRANSIENT_TEXT.search(str(error)):
@@ -240,18 +243,22 @@ def _create_tables(uri: str) -> None:
         commands.main(["upgrade", uri], standalone_mode=False)
 
 
-def _check_server(uri: str) -> None:
-    """Check that a server answers at all; retry if it has answered before."""
+def _check_contact(uri: str) -> None:
+    """Check that a server or database answers at all; retry if it has answered before, or if the user waits for it."""
     import requests
+    from sqlalchemy.exc import SQLAlchemyError
 
-    def probe() -> None:
-        response = requests.get(uri.rstrip("/") + "/health", timeout=_PROBE_SECONDS)
-        if response.status_code >= 500:  # of a gateway, with no server behind it
-            response.raise_for_status()
-
+    service = f"MLflow at {scrub(uri)}"
     try:
-        retrying("health check", probe)
-    except requests.RequestException as error:
-        status = getattr(error.response, "status_code", None)
-        got, todo = f"HTTP {status}" if status else type(error).__name__, "start it, or correct MLFLOW_TRACKING_URI"
-        raise RegistryError("the MLflow server does not answer", where=scrub(uri), got=got, todo=todo) from error
+        retry(lambda: contact(uri), "the first contact", service, _is_transient, first=seconds_to_wait())
+    except (requests.RequestException, SQLAlchemyError, TimeoutError) as error:
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        cause = getattr(error, "orig", None) or error  # of a database: its own message, without sqlalchemy's address
+        first = "" if isinstance(error, requests.RequestException) else str(cause).strip().partition("\n")[0][:200]
+        got = f"HTTP {status}" if status else scrub(first) or type(error).__name__
+        what = f"the MLflow {'server' if uri.startswith('http') else 'database'} does not answer"
+        todo = "start it, or correct MLFLOW_TRACKING_URI; --wait SECONDS waits for it"
+        raise RegistryError(what, where=scrub(uri), got=got, todo=todo) from error
+    except ModuleNotFoundError as error:
+        what = "the driver of the MLflow database is not installed"
+        raise RegistryError(what, where=scrub(uri), got=error.name, todo=f"pip install {error.name}") from error

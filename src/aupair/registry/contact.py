@@ -1,0 +1,70 @@
+"""The first contact with the server or the database of an MLflow store, before MLflow repeats it for minutes."""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import Future
+from threading import Thread
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+SECONDS = 12.0
+"""The longest time of one attempt, the look-up of a name included."""
+
+WAIT_VARIABLE = "AUPAIR_STORE_WAIT"
+"""How many seconds to wait for a store that has not answered yet; processes that a command starts wait as long."""
+
+_PROBE_SECONDS = 5.0
+_CONNECT_TIMEOUTS = {"psycopg": "connect_timeout", "psycopg2": "connect_timeout", "pymysql": "connect_timeout"}
+"""How the drivers of databases name their limit of time."""
+
+
+def seconds_to_wait() -> float:
+    """Return how long to wait for a store that has not answered yet."""
+    return float(os.environ.get(WAIT_VARIABLE) or 0)
+
+
+def contact(uri: str) -> None:
+    """Contact a server or database once; other kinds of stores are not contacted.
+
+    Raises:
+        Exception: what requests or sqlalchemy raises if it does not answer, or TimeoutError.
+    """
+    scheme = uri.partition(":")[0].lower()
+    if scheme in ("http", "https"):
+        _within(SECONDS, lambda: _ask_server(uri))
+    elif scheme.partition("+")[0] in ("postgresql", "mysql", "mssql"):
+        _within(SECONDS, lambda: _ask_database(uri))
+
+
+def _ask_server(uri: str) -> None:
+    """Ask a server whether it is well."""
+    import requests
+
+    response = requests.get(uri.rstrip("/") + "/health", timeout=_PROBE_SECONDS)
+    if response.status_code >= 500:  # of a gateway, with no server behind it
+        response.raise_for_status()
+
+
+def _ask_database(uri: str) -> None:
+    """Connect to a database."""
+    from sqlalchemy import NullPool, create_engine, make_url
+
+    url = make_url(uri)
+    limit = _CONNECT_TIMEOUTS.get(url.get_dialect().driver, "")
+    options: dict[str, Any] = {limit: int(_PROBE_SECONDS)} if limit and limit not in url.query else {}
+    create_engine(url, poolclass=NullPool, connect_args=options).connect().close()
+
+
+def _within(seconds: float, call: Callable[[], T]) -> T:
+    """Return what a call returns, or raise TimeoutError; the call goes on in its thread, which does not keep the process."""
+    future: Future[T] = Future()
+
+    def work() -> None:
+        try:
+            future.set_result(call())
+        except Exception as error:
+            future.set_exception(error)
+
+    Thread(target=work, daemon=True).start()
+    return future.result(seconds)
