@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from aupair.log import Log
 from aupair.ranking import checkpoint, distributed
 from aupair.ranking.checkpoint import Checkpoint
-from aupair.ranking.compilation import _CompiledForward, compile_forward, full_batch_size
+from aupair.ranking.compilation import CompiledScoring, _CompiledForward, compile_forward, full_batch_size
 from aupair.ranking.fit import FitJob, fit
 from aupair.ranking.losses import ranking_loss
 from aupair.ranking.pairs import Pairs
@@ -154,3 +154,23 @@ def test_batch_norms_of_several_processes_stay_uncompiled() -> None:
     log.lines.clear()
     assert isinstance(compile_forward(Small(), batch, STEPS, log), _CompiledForward)
     assert log.lines == []
+
+
+@pytest.mark.parametrize("compilable", [True, False])
+def test_compiled_scoring_equals_plain_scoring_or_says_why_not(
+    monkeypatch: pytest.MonkeyPatch, compilable: bool
+) -> None:
+    model, log, x = Small().eval(), Listener(), torch.from_numpy(PIXELS).permute(0, 3, 1, 2).float()
+    if not compilable:
+        from torch._dynamo.exc import Unsupported
+
+        def fails(network: nn.Module, **options: object) -> Any:
+            def forward(x: Tensor) -> Tensor:
+                raise Unsupported("no compiler")
+
+            return forward
+
+        monkeypatch.setattr(torch, "compile", fails)
+    with torch.no_grad():
+        torch.testing.assert_close(CompiledScoring(model, log)(x), model(x), rtol=1e-5, atol=1e-6)
+    assert [line.startswith("not compiled: ") for line in log.lines] == [True] * (not compilable)

@@ -14,6 +14,7 @@ from aupair.data.frames import Frames
 from aupair.errors import ArtifactError, ParamsError
 from aupair.evaluation.cost import cost_of
 from aupair.params import Params, load_params, parse_params
+from aupair.ranking.checkpoint import Checkpoints
 from aupair.ranking.embed import embed
 from aupair.ranking.embeddings import TRUNK, Embeddings
 from aupair.ranking.ensemble import Ensemble, Member
@@ -24,12 +25,13 @@ from aupair.ranking.pairs import draw_folds, draw_groups
 from aupair.ranking.pseudo_intensity import train_f
 from aupair.ranking.scores import Scorer, load_f, save_f, save_h
 from aupair.ranking.sigma import write_state
+from aupair.ranking.teacher import load_teacher
 from aupair.ranking.trunks import load_trunk
 from aupair.ranking.uncertainty import train_h
 from conftest import contents, files_below
 from face_files import write_faces
 from frame_sets import make_frames
-from training_sets import NARROW, SIZE, SPLIT, RecordingTrainingSet, draw_fixed_pairs
+from training_sets import NARROW, SIZE, SPLIT, RecordingTrainingSet, draw_fixed_pairs, same_weights
 
 LENGTH, CPU = 11, torch.device("cpu")
 OPTIMISER = {"name": "adamw", "learning_rate": 3e-3, "steps": 5, "fold_steps": 4, "batch": 12, "evaluate_every": 2}
@@ -42,13 +44,18 @@ def build():
 """
 
 
-def settings(copies: int = 0, h: Any = None, aus: str = "all", **network: Any) -> Params:
+def settings(copies: int = 0, h: Any = None, precision: str = "float32", **network: Any) -> Params:
     network = {**NARROW, "dropout": 0.0, "frozen": True, **network}
     if network.get("kind", "vgg16") != "vgg16":
         network = {key: value for key, value in network.items() if key not in NARROW or key == "weights"}
     tree = {
         "embed_faces": {"copies": copies, "device": "cpu"},
-        "train_pseudo_intensity": {"network": network, "optimiser": OPTIMISER, "device": "cpu"},
+        "train_pseudo_intensity": {
+            "network": network,
+            "optimiser": OPTIMISER,
+            "device": "cpu",
+            "precision": precision,
+        },
         "train_uncertainty": h or {"kind": "factors", "factors": 5, "device": "cpu"},
     }
     return parse_params(tree)
@@ -128,7 +135,7 @@ def test_a_killed_stage_continues_with_the_videos_that_are_missing(
 
     def killed(path: Path, *args: Any) -> None:
         if len(written) == 3:
-            (path.parent / f".{path.name}.left").mkdir()  # as store.atomic leaves it when it is killed
+            (path.parent / f".{path.name}.abcdefgh.tmp").mkdir()  # as store.atomic leaves it when it is killed
             raise KeyboardInterrupt
         written.append(path.name)
         write(path, *args)
@@ -241,10 +248,10 @@ def test_a_bundles_scorer_sees_each_face_once_and_repeats_the_scores_of_training
 ) -> None:
     folder, frames = faces
     params = settings(h=h | {"device": "cpu"}, sharing=sharing)
-    embed(folder, tmp_path / "e", frames, params)
-    data = make_data(Embeddings(tmp_path / "e", frames), frames)
+    embed(folder, tmp_path / "embeddings", frames, params)
+    data = make_data(Embeddings(tmp_path / "embeddings", frames), frames)
     f = train_f(data, params, 0)
-    save_f(tmp_path / "f", f, params, SIZE, frames.aus)
+    save_f(tmp_path / "f" / "0", f, params, SIZE, frames.aus)
     members = (Member(0, "final"), Member(0, "fold0"), Member(0, "fold1"))
     stack = np.stack([f.y_hat[name] for _, name in members])
     known = ~np.isnan(stack)
@@ -252,10 +259,10 @@ def test_a_bundles_scorer_sees_each_face_once_and_repeats_the_scores_of_training
     y_hat[~frames.ok] = np.nan
     quality = np.zeros((len(frames), 3), np.float32)
     ensemble = Ensemble((0,), members, y_hat, None)
-    trained = train_h(data, ensemble, quality, lambda m: load_f(tmp_path / "f", m.name), params, 0)
+    trained = train_h(data, ensemble, quality, lambda m: load_f(tmp_path / "f" / "0", m.name), params, 0)
     save_h(tmp_path / "h", trained, params, SIZE, frames.aus)
 
-    scorer = Scorer([tmp_path / "f"], tmp_path / "h", members, "cpu", tmp_path / "e" / TRUNK)
+    scorer = Scorer([tmp_path / "f" / "0"], tmp_path / "h", members, "cpu", tmp_path / "embeddings" / TRUNK)
     passes: list[int] = []
     assert scorer._trunk is not None
     scorer._trunk.register_forward_hook(lambda *_: passes.append(1))
@@ -265,9 +272,14 @@ def test_a_bundles_scorer_sees_each_face_once_and_repeats_the_scores_of_training
     np.testing.assert_allclose(scores.y_hat, y_hat[rows], rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(scores.sigma, trained.sigma[rows], rtol=1e-4)
     assert trained.unguarded[frames.ok].std() > 0 or h["kind"] == "network"
-    assert sum(path.stat().st_size for path in (tmp_path / "f").glob("*.safetensors")) > 0
-    state = load_f(tmp_path / "f")[0].state_dict()
+    assert sum(path.stat().st_size for path in (tmp_path / "f" / "0").glob("*.safetensors")) > 0
+    state = load_f(tmp_path / "f" / "0")[0].state_dict()
     assert not any(value.ndim == 4 for value in state.values()), "no trunk in the files of f"
+    images = torch.from_numpy(FaceImages(folder, frames)(rows)).permute(0, 3, 1, 2).float()
+    with torch.no_grad():
+        outputs = load_teacher(tmp_path, SIZE, "final")(images)
+    np.testing.assert_allclose(outputs[:, :12], y_hat[rows], rtol=1e-4, atol=1e-4)
+    assert np.isfinite(outputs.numpy()).all()
 
 
 @pytest.mark.parametrize(
@@ -299,16 +311,55 @@ def test_settings_that_cannot_be_are_refused(change: dict[str, Any], message: st
         parse_params(sections | change)
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_an_interrupted_training_of_a_head_continues_with_the_same_copies(
+    faces: tuple[Path, Frames], tmp_path: Path, precision: str
+) -> None:
+    folder, frames = faces
+    params = settings(copies=1, precision=precision)
+    embed(folder, tmp_path / "e", frames, params)
+    data = make_data(Embeddings(tmp_path / "e", frames), frames)
+    whole = train_f(data, params, 0)
+    calls: list[int] = []
+
+    def breaks(rows: np.ndarray, step: int, seed: int) -> np.ndarray:
+        calls.append(step)
+        if step == 4:
+            raise InterruptedError
+        return data.images.draw_copies(rows, step, seed)
+
+    broken = make_data(Embeddings(tmp_path / "e", frames), frames)
+    object.__setattr__(broken, "augmentation", lambda strength: {"draw": breaks})
+    with pytest.raises(InterruptedError):
+        train_f(broken, params, 0, checkpoints=Checkpoints(tmp_path / "c", "key"))
+    again = train_f(data, params, 0, checkpoints=Checkpoints(tmp_path / "c", "key"))
+    assert calls == [0, 1, 2, 3, 4]
+    assert all(same_weights(again.models[name], model) for name, model in whole.models.items())
+
+
+def test_processes_that_share_a_batch_see_the_same_copies(faces: tuple[Path, Frames], tmp_path: Path) -> None:
+    folder, frames = faces
+    embed(folder, tmp_path / "e", frames, settings(copies=2))
+    embeddings = Embeddings(tmp_path / "e", frames)
+    rows = np.flatnonzero(frames.ok & frames.of_split("fit"))[:20]
+    parts = [embeddings.draw_copies(part, 3, 5) for part in (rows[:7], rows[7:])]
+    assert (np.concatenate(parts) == embeddings.draw_copies(rows, 3, 5)).all()
+
+
 def test_features_of_other_faces_get_one_line(faces: tuple[Path, Frames], tmp_path: Path) -> None:
     folder, frames = faces
     embed(folder, tmp_path / "e", frames, settings())
     fewer = replace(frames, ok=frames.ok & (np.arange(len(frames)) != 1))
-    with pytest.raises(ArtifactError, match=r"features of other faces: in .*v0.*\.npy, got 9, expected 8; run embed"):
+    with pytest.raises(
+        ArtifactError, match=r"features of other faces: in .*v0.*\.npy, got 9, expected 8; delete it and run embed"
+    ):
         Embeddings(tmp_path / "e", fewer)
     path = next((tmp_path / "e").glob("v1.*.npy"))
     path.write_bytes(path.read_bytes()[:60])
     with pytest.raises(ArtifactError, match=r"features cannot be read: in .*v1.*\.npy"):
         Embeddings(tmp_path / "e", frames)
+    embed(folder, tmp_path / "e", frames, settings())
+    assert Embeddings(tmp_path / "e", frames)(np.flatnonzero(frames.ok)).std() > 0, "a damaged file is computed again"
 
 
 def test_a_frozen_trunk_is_counted_once() -> None:

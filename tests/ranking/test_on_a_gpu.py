@@ -12,7 +12,7 @@ from aupair.ranking.checkpoint import Checkpoint
 from aupair.ranking.fit import forward_all
 from aupair.ranking.networks import build_network
 from aupair.ranking.pairs import Pairs
-from aupair.training_params import Network
+from aupair.training_params import Backbone, Network
 from face_files import FaceFiles, train_toy
 from listener import Listener
 from training_sets import alternating_labels, make_batch
@@ -89,3 +89,26 @@ def test_a_gpu_scores_as_a_cpu_does(tmp_path: Path) -> None:
     ]
     np.testing.assert_allclose(scores[1], scores[0], rtol=1e-3, atol=1e-4)
     assert scores[0].std(axis=0).min() > 0.001
+
+
+def test_compiled_scoring_has_the_scores_of_plain_scoring(tmp_path: Path) -> None:
+    faces, rows, log = FaceFiles(tmp_path), np.arange(24), Listener()
+    network = Network(width=0.1, batch_norm=True, weights="none", frozen_convolutions=0)
+    plain, compiled = (
+        forward_all(build_network(network, 32, 0, 12), faces.images, rows, torch.device("cuda"), log, compiled=flag)
+        for flag in (False, True)
+    )
+    np.testing.assert_allclose(compiled, plain, rtol=1e-3, atol=1e-4)
+    assert log.lines == []
+
+
+@pytest.mark.parametrize("kind", ["efficientnet_b0", "resnet50"])
+def test_a_backbones_compiled_step_follows_a_plain_one(kind: str) -> None:
+    x = torch.rand(8, 3, 32, 32, device="cuda") * 255
+    gradients = []
+    for compiled in (False, True):
+        model = build_network(Backbone(kind=kind, weights="none", trained_blocks=1), 32, 0, 12).cuda().eval()
+        forward = torch.compile(model, fullgraph=True, dynamic=False) if compiled else model
+        forward(x).square().mean().backward()
+        gradients.append(model.heads()[0].weight.grad)
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-2, atol=1e-4)

@@ -22,6 +22,7 @@ from aupair.inference.integrity import FORMAT, bundle_hash, check_bundle, check_
 from aupair.params import Params
 from aupair.ranking.embeddings import TRUNK
 from aupair.ranking.ensemble import FINAL, Member, list_members
+from aupair.training_params import BackboneNetwork
 
 _OF_TRAINING = (
     "curves.jsonl", "features.json", "folds/*", "*.npy", "sigma.safetensors", "smoothed.safetensors", "y_hat.safetensors",
@@ -140,6 +141,9 @@ def write_bundle(folder: Path, parts: Parts, params: Params) -> str:
         requirements = "".join(f"{name}=={version(name)}\n" for name in _REQUIREMENTS)
         store.write_text(temporary / "requirements.txt", requirements)
         networks = ", ".join(f"{name} of trial {params.trials[trial]}" for trial, name in members)
+        network = params.train_pseudo_intensity.network
+        if isinstance(network, BackboneNetwork) and network.factory:
+            networks += f"; their trunk is built by `{network.factory}`, whose package must be installed to predict"
         card = _model_card(data["md5"], networks, selection, metrics, params.preprocess_faces.size)
         store.write_text(temporary / "MODEL_CARD.md", card)
         about = {"format": FORMAT, "members": [list(member) for member in members], "files": hash_files(temporary)}

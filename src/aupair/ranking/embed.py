@@ -20,10 +20,12 @@ from torch import Tensor
 from aupair import store
 from aupair.aus import is_one_sided
 from aupair.data.frames import Frames
+from aupair.disk import sweep
+from aupair.errors import ArtifactError
 from aupair.log import SILENT, Log
 from aupair.params import Params
 from aupair.ranking.augment import augment
-from aupair.ranking.embeddings import TRUNK
+from aupair.ranking.embeddings import TRUNK, open_features
 from aupair.ranking.fit import forward_in_chunks, to_network_input
 from aupair.ranking.images import FaceImages
 from aupair.ranking.networks import build_trunk, pick_device
@@ -65,8 +67,7 @@ def embed(faces: Path, folder: Path, frames: Frames, params: Params, log: Log = 
     """
     network = params.train_pseudo_intensity.network
     folder.mkdir(parents=True, exist_ok=True)
-    for path in folder.glob(".*"):
-        shutil.rmtree(path)  # of killed processes
+    sweep(folder)
     names: dict[str, str] = {}
     if network.frozen:
         images = FaceImages(faces, frames, cache_bytes=0)  # each face is used once
@@ -101,11 +102,20 @@ def _embed_videos(
         own = json.dumps([settings if count > 1 else settings[:3], count, may_mirror], sort_keys=True)
         key = hashlib.sha256(f"{own} {store.sha256(images.path(index))}".encode()).hexdigest()
         path = folder / f"{video}.{key[:16]}.npy"
-        if not path.exists():
+        if not _is_complete(path, int(frames.ok[rows].sum())):
             drawn = [_Copy(params.seed, video, k, section.augment, may_mirror) for k in range(count)]
             ok = np.arange(rows.start, rows.stop)[frames.ok[rows]]
             _write_features(path, ok, images, trunk, drawn)
         yield video, path.name
+
+
+def _is_complete(path: Path, faces: int) -> bool:
+    """Return whether the features of a video are there and can be read."""
+    try:
+        open_features(path, faces)
+    except ArtifactError:
+        return False
+    return True
 
 
 def _device_of(trunk: Trunk) -> torch.device:

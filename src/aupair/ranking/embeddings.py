@@ -59,7 +59,7 @@ class Embeddings:
         for index, (video, rows) in enumerate(zip(frames.videos, frames.slices())):
             if video in names:
                 self._place[rows] = np.cumsum(frames.ok[rows]) - 1
-                self._files[index] = _open_features(Path(folder) / names[video], int(frames.ok[rows].sum()))
+                self._files[index] = open_features(Path(folder) / names[video], int(frames.ok[rows].sum()))
         self.features: int = next(iter(self._files.values())).shape[2]
 
     def __call__(self, rows: np.ndarray) -> np.ndarray:
@@ -81,13 +81,13 @@ class Embeddings:
         return rows + len(self._video) * chosen[self._video[rows]]
 
 
-def _open_features(path: Path, faces: int) -> np.ndarray:
+def open_features(path: Path, faces: int) -> np.ndarray:
     """Open a video's features as a memory map.
 
     Raises:
         ArtifactError: the file is missing or corrupt, or of another number of faces.
     """
-    todo = "run embed-faces again"
+    todo = "delete it and run embed-faces again"
     try:
         features: np.ndarray = np.load(path, mmap_mode="r")
     except (OSError, ValueError) as error:

@@ -18,7 +18,7 @@ from aupair.log import SILENT, Log
 from aupair.ranking import distributed
 from aupair.ranking.augment import augment, draw_mirrors
 from aupair.ranking.checkpoint import Checkpoint, TrainingState, resumable
-from aupair.ranking.compilation import Forward, compile_forward
+from aupair.ranking.compilation import CompiledScoring, Forward, compile_forward
 from aupair.ranking.losses import PairBatch
 from aupair.ranking.prefetch import Batch, Faces, batch_loader, pin, prefetch, prefetch_depth
 from aupair.ranking.sampling import Sampler
@@ -194,18 +194,21 @@ def to_network_input(images: np.ndarray | Tensor, device: torch.device) -> Tenso
 
 @torch.no_grad()
 def forward_all(
-    model: nn.Module, images: Faces, rows: np.ndarray, device: torch.device, log: Log = SILENT, name: str = ""
-) -> np.ndarray:
+    model: nn.Module, images: Faces, rows: np.ndarray, device: torch.device, log: Log = SILENT, name: str = "",
+    compiled: bool = False,
+) -> np.ndarray:  # fmt: skip
     """Forward frames in eval mode; several processes share them, and each returns the outputs of all.
 
     Args:
         rows: (n,) frames.
         name: heading of the progress.
+        compiled: compile the forward pass on a GPU; on a CPU that takes longer than it saves.
 
     Returns:
         (n, A) or (n, D) float32, the model's outputs.
     """
     model.to(device).eval()
+    forward = CompiledScoring(model, log) if compiled and device.type == "cuda" else model
     own_rows = rows[distributed.local_slice(len(rows))]
     starts = range(0, max(len(own_rows), 1), LOADED)  # without rows, the outputs still have their width
 
@@ -213,7 +216,9 @@ def forward_all(
         return pin(torch.from_numpy(images(own_rows[start : start + LOADED])), device)
 
     with closing(prefetch(load, starts, prefetch_depth(device))) as loader:
-        parts = [forward_in_chunks(model, to_network_input(x, device)) for x in log.progress(loader, len(starts), name)]
+        parts = [
+            forward_in_chunks(forward, to_network_input(x, device)) for x in log.progress(loader, len(starts), name)
+        ]
     return distributed.gather_shares(torch.from_numpy(np.concatenate(parts)), len(rows)).numpy()
 
 

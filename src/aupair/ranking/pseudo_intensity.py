@@ -89,7 +89,8 @@ def train_f(
         steps = section.optimiser.steps if name == "final" else section.optimiser.fold_steps
         result.curves.extend(fit(trainee, job, section.optimiser, steps, log))
         rows = np.flatnonzero(data.scoring_mask(name) & frames.ok)
-        outputs = forward_all(model, data.images, rows, device, log, f"scoring frames by f.{name}")[:, :au_count]
+        heading = f"scoring frames by f.{name}"
+        outputs = forward_all(model, data.images, rows, device, log, heading, section.compile)[:, :au_count]
         reference = outputs[frames.of_split("select" if name == "final" else "fit")[rows]]
         center = np.median(reference, axis=0)
         scale = np.maximum(reference.std(axis=0), 1e-6)

@@ -166,7 +166,8 @@ def _train_networks(
         if name != FINAL:
             rows &= data.frames.of_split("fit")
         index = np.flatnonzero(rows)
-        log_sigma[index] = np.log(forward_all(model, data.images, index, device, log, f"scoring frames by h.{name}"))
+        heading = f"scoring frames by h.{name}"
+        log_sigma[index] = np.log(forward_all(model, data.images, index, device, log, heading, section.compile))
         if name == FINAL:
             final = SigmaModel(network=model, floor=section.floor)
         else:
