@@ -169,6 +169,7 @@ def _check_predictions(home: Path, aupair: Command, video: Path) -> None:
             *(f"{name}.{kind}" for name in ("s003c0", "s000c0", "blank") for kind in ("csv", "png")),
         ]
     )
+    assert store.read_json(out / "predict.json")["model"] == "models:/aupair/1", "the version, since the alias may move"
     none = aupair("predict", "broken.mp4", "--out", "nothing")
     assert none.code == 3
     assert "no video could be read" in none.err.splitlines()[-1]

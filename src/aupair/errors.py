@@ -2,6 +2,7 @@
 
 import difflib
 import re
+import signal
 from collections.abc import Iterable
 
 
@@ -87,6 +88,12 @@ class TimedOutError(AupairError):
     """The end of the waiting time for a pipeline run that has not ended."""
 
     exit_code = 10
+
+
+class Stopped(AupairError):
+    """The end of a process that received SIGTERM and wrote a checkpoint."""
+
+    exit_code = 128 + signal.SIGTERM
 
 
 class MissingPackageError(AupairError):

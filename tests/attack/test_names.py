@@ -1,5 +1,6 @@
 """Names that look like paths, markup or line breaks, links, and folders of many videos."""
 
+import html
 import os
 import shutil
 from pathlib import Path
@@ -11,6 +12,7 @@ from attack.inputs import open_many
 from attack.sandbox import run
 from aupair import store
 from aupair.data.checks import check_data_folder
+from aupair.data.corpus import read_corpus
 from aupair.data.layout import EXTENSIONS
 from aupair.errors import DataError
 from aupair.params import CheckData
@@ -42,7 +44,7 @@ def data(corpus: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [EVIL, "{{ 7*7 }}", "a,b;c d", "%s$(id)'\"", "\u202efdp", "-rf"])
+@pytest.mark.parametrize("name", [EVIL, "{{ 7*7 }}"])
 def test_a_broken_rule_shows_an_evil_name_as_text(name: str, data: Path, tmp_path: Path) -> None:
     rename_video(data, "s000c0", name)
     sheet = next(path for path in (data / "annotations" / "AU_Set").rglob("*.txt") if path.stem == name)
@@ -55,8 +57,7 @@ def test_a_broken_rule_shows_an_evil_name_as_text(name: str, data: Path, tmp_pat
     pages = [path.read_text() for path in (tmp_path / "docs").rglob("*.html")]
     assert pages
     assert not any("<img src=x" in page for page in pages)
-    assert name != EVIL or any("&lt;img src=x" in page for page in pages)
-    assert name[0] != "{" or any("{{ 7*7 }}" in page for page in pages)
+    assert any(html.escape(name) in page for page in pages)
 
 
 @pytest.mark.parametrize("name", ["a\nb", "a\rb", "a\x1b[31mb", "a\u2028b", "a\x7fb"])
@@ -65,25 +66,30 @@ def test_a_name_with_a_line_break_or_a_control_character_is_refused_in_a_line(
 ) -> None:
     rename_video(data, "s000c0", name)
     with pytest.raises(DataError) as caught:
-        check(data, tmp_path)
+        read_corpus(data)
     assert str(caught.value).isprintable()
     assert "a name with a line break or another character that cannot be printed" in str(caught.value)
 
 
-@pytest.mark.parametrize("table", ["splits.csv", "subjects.csv"])
+@pytest.mark.parametrize("name", ["a,b;c d", "%s$(id)'\"", "\u202efdp", "-rf", "..", "\u0928\u092e\u0938\u094d"])
+def test_any_other_name_is_read(name: str, data: Path) -> None:
+    rename_video(data, "s000c0", name)
+    read = read_corpus(data)
+    assert name in {row.video for row in read.rows}
+    assert all(header is not None for header in read.headers)
+
+
 @pytest.mark.parametrize("name", ["../../s000c0", "/etc/passwd", "..", "videos/s000c0.mp4"])
-def test_a_path_in_a_table_is_a_name_like_any_other(table: str, name: str, data: Path, tmp_path: Path) -> None:
-    """It names no video of the folder, so that it changes nothing, or the video that it replaced lacks its row."""
-    text = (data / table).read_text()
-    (data / table).write_text(text.replace("s000c0,", f"{name},"))
-    before = files_below(tmp_path)
-    if table == "splits.csv":
-        with pytest.raises(DataError, match="a labelled video has no split"):
-            check(data, tmp_path / "out")
-    else:
-        check(data, tmp_path / "out")
-    after = {name for name in files_below(tmp_path) if not name.startswith("out/")}
-    assert after == set(before)
+def test_a_path_in_a_table_is_a_name_like_any_other(name: str, data: Path) -> None:
+    """It names no video of the folder, so that it has no effect, or the video that it replaced lacks its row."""
+    for table in ("subjects.csv", "splits.csv"):
+        text = (data / table).read_text()
+        (data / table).write_text(text.replace("s000c0,", f"{name},"))
+        if table == "splits.csv":
+            with pytest.raises(DataError, match="a labelled video has no split"):
+                read_corpus(data)
+        else:
+            assert read_corpus(data).layout.subject("s000c0") == "s000c0"
 
 
 @pytest.mark.parametrize("name", ["../outside", "..", "/etc/passwd", "a/../../outside", "..\\outside"])
@@ -103,12 +109,11 @@ def test_links_to_videos_are_followed_and_broken_ones_are_missing_videos(data: P
     video = next(path for path in (data / "videos").iterdir() if path.suffix in EXTENSIONS)
     video.rename(tmp_path / "elsewhere.mp4")
     video.symlink_to(tmp_path / "elsewhere.mp4")
-    check(data, tmp_path / "first")
+    assert None not in read_corpus(data).headers
     for target in ("nowhere.mp4", video.name):
         video.unlink()
         video.symlink_to(target)
-        with pytest.raises(DataError, match=f"no readable movie, no crops of {video.stem}"):
-            check(data, tmp_path / "second")
+        assert read_corpus(data).headers.count(None) == 1
 
 
 def test_a_thousand_videos_do_not_need_a_thousand_open_files(tmp_path: Path) -> None:

@@ -61,6 +61,7 @@ def test_the_command_passes_model_device_and_aus_on(
 ) -> None:
     arguments: list[object] = []
     monkeypatch.setattr(Recognizer, "load", lambda *given: arguments.extend(given) or StandIn())
+    monkeypatch.setattr("aupair.registry.versions.pin_version", str)
     video = write_grey_video(tmp_path / "clip.avi", *range(6))
     assert aupair("predict", video, "--out", tmp_path / "out", "--model", "models:/a/1", *more).code == 0
     assert arguments == ["models:/a/1", *options]

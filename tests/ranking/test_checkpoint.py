@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from aupair.errors import AupairError
+from aupair.errors import AupairError, Stopped
 from aupair.log import Log
 from aupair.ranking import checkpoint, distributed
 from aupair.ranking.checkpoint import FOLDER_VARIABLE, Checkpoint, checkpointing, digest
@@ -269,7 +269,7 @@ def test_a_signal_during_a_step_ends_it_with_a_checkpoint(tmp_path: Path, signal
             return super().__call__(step)
 
     state_file, log = Checkpoint(tmp_path / "toy.pt", "key"), Listener()
-    with pytest.raises(distributed.Stopped) as caught:
+    with pytest.raises(Stopped) as caught:
         train(OPTIMISERS[0], state_file, SignalledBatches())
     assert str(caught.value) == f"stopped: in toy, got SIGTERM at step 5 of {STEPS}; run it again to continue"
     assert caught.value.exit_code == 143

@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from aupair import stages, store
-from aupair.errors import ParamsError
+from aupair.errors import ParamsError, Stopped
 from aupair.params import Params
 from aupair.ranking import checkpoint, distributed
 from aupair.ranking.checkpoint import Checkpoints
@@ -158,7 +158,7 @@ def train_with_interruptions(folder: Path) -> Arrays:
     for calls in (5, 11):
         with pytest.raises(InterruptedError):
             train_f(make_data(calls=calls), params, 0, log, checkpoints)
-    with pytest.raises(distributed.Stopped):  # all of them, although one received the signal
+    with pytest.raises(Stopped):  # all of them, although one received the signal
         train_f(make_data(calls=2, happens=send_sigterm_to_the_last), params, 0, log, checkpoints)
     results["again"] = train_f(make_data(), params, 0, log, checkpoints)
     assert log.lines == [f"resuming f.final at step {step} of {STEPS}" for step in (2, 8, 10)]

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from aupair import stages, store
+from aupair.errors import Stopped
 from aupair.params import Params, parse_params
 from aupair.registry import dvc_logging, mlflow_store
 from aupair.registry.dvc_logging import describe_parent, log_dvc_stage, open_flow
@@ -121,11 +122,13 @@ def test_another_flow_has_another_parent(
     assert [len(children(client, parent)) for parent in parents(client)] == [1, 1]
 
 
-@pytest.mark.parametrize(("error", "status"), [(ValueError, "FAILED"), (KeyboardInterrupt, "KILLED")])
+@pytest.mark.parametrize(
+    ("error", "status"), [(ValueError(), "FAILED"), (KeyboardInterrupt(), "KILLED"), (Stopped("stopped"), "KILLED")]
+)
 def test_a_stage_that_fails_ends_the_flow_and_the_next_run_takes_it_up(
-    client: Any, run_stage: RunStage, error: type[BaseException], status: str
+    client: Any, run_stage: RunStage, error: BaseException, status: str
 ) -> None:
-    with pytest.raises(error):
+    with pytest.raises(type(error)):
         run_stage("train-pseudo-intensity", error=error)
     (parent,) = parents(client)
     assert parent.info.status == children(client, parent)["train-pseudo-intensity"].info.status == status

@@ -51,6 +51,7 @@ fps = {{"fps": 10.0}}
 served = [
     serve(inputs=faces.tolist(), params=fps), serve(inputs=faces.tolist()), serve(inputs=faces[:0].tolist(), params=fps),
     serve(inputs=faces[:, :-1].tolist(), params=fps), serve(inputs=faces.tolist(), params={{"fps": "many"}}),
+    serve(inputs=(faces / 255).tolist(), params=fps),
 ]
 print(json.dumps({{"served": served, "file": aupair.__file__, "refused": refused, "table": table.to_dict("list")}}))
 """
@@ -106,6 +107,10 @@ def test_a_fresh_process_without_the_working_tree_predicts_the_same(
     count, *errors = result["served"]
     assert count == len(faces())
     assert errors[0].startswith("param fps: got 0, expected the video's frames a second")
+    scaled = errors.pop()
+    assert scaled.startswith(
+        "faces: got only 2 different values, the largest 1, expected RGB as integers from 0 to 255"
+    )
     for error in errors:
         assert not re.match(r"[\[\d\s.,]*\d{1,3}[, ]+\d{1,3}", error), "no pixels at the beginning"
         assert "Error: " in error[:300] or error.startswith("param fps"), error

@@ -239,10 +239,11 @@ def predict(
     from aupair.inference.output import claim_output, describe_settings
     from aupair.inference.predict import choose_abstain_share, find_videos, predict_videos
     from aupair.params import project_model_name
+    from aupair.registry.versions import pin_version
 
     videos = find_videos(sources)
     names = None if aus is None else [name.strip() for name in aus.split(",")]
-    model = model or f"models:/{project_model_name()}@champion"
+    model = pin_version(model or f"models:/{project_model_name()}@champion")
     recognizer, log = Recognizer.load(model, device, names), ConsoleLog()
     share = choose_abstain_share(recognizer, abstain, coverage, risk, log)
     settings = describe_settings(model, recognizer.sha256, recognizer.aus, share, subjects)

@@ -22,8 +22,9 @@ from torch import Tensor, nn
 
 from aupair import __version__, store
 from aupair.disk import exclusive
+from aupair.errors import Stopped
 from aupair.log import SILENT, Log
-from aupair.ranking.distributed import Stopped, broadcast_from_main, catch_sigterm, check_device, is_main, world_size
+from aupair.ranking.distributed import broadcast_from_main, catch_sigterm, check_device, is_main, world_size
 from aupair.ranking.networks import pick_device
 from aupair.training_params import TrainPseudoIntensity, TrainUncertainty
 

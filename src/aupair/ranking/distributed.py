@@ -22,7 +22,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from aupair.errors import AupairError, ParamsError
+from aupair.errors import ParamsError, Stopped
 
 T = TypeVar("T")
 
@@ -31,12 +31,6 @@ TIMEOUT = timedelta(minutes=30)
 
 MESSAGE_SECONDS = 2.0
 """time for the first process to print its error, since torchrun ends all processes as soon as one ends"""
-
-
-class Stopped(AupairError):
-    """The end of a process that received SIGTERM and wrote a checkpoint."""
-
-    exit_code = 128 + signal.SIGTERM
 
 
 @contextmanager

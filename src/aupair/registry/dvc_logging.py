@@ -78,15 +78,19 @@ def flow_key(params: Params, data: str) -> str:
 
 
 def flow_name(params: Params, data: str) -> str:
-    """Return the name of a flow's parent run: DVC's experiment, the data, the choices of f and h, and a hash of all params."""
+    """Return the name of a flow's parent run: DVC's experiment, a hash of all params, the data, and the choices of f and h.
+
+    A list of runs shows only the beginning of a name, so that what differs most often comes first.
+    """
     network = params.train_pseudo_intensity.network
     size: str = network.kind
     if isinstance(network, VggNetwork):
         size = f"width {network.width:g}" if network.width != 1 else "full width"
     trials = f"{len(params.trials)} trial{'s' if len(params.trials) > 1 else ''}"
     settings = f"{params.train_pseudo_intensity.objective}, {params.train_uncertainty.kind}, {size}, {trials}"
-    names = (os.environ.get("DVC_EXP_NAME", ""), f"data {data[:6]}" if data else "", settings)
-    return " · ".join([*filter(None, names), f"params {hash_flow(params.model_dump_json())[:4]}"])
+    own = f"params {hash_flow(params.model_dump_json())[:4]}"
+    names = (os.environ.get("DVC_EXP_NAME", ""), own, f"data {data[:6]}" if data else "", settings)
+    return " · ".join(filter(None, names))
 
 
 def _tracked_data_hash() -> str:

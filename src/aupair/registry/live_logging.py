@@ -14,7 +14,7 @@ from dataclasses import replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, TypeVar
 
-from aupair.errors import RegistryError
+from aupair.errors import RegistryError, Stopped
 from aupair.log import SILENT, Log
 from aupair.registry import mlflow_store
 from aupair.registry.descriptions import describe_experiment
@@ -190,8 +190,8 @@ def _system_metrics(run_id: str) -> Iterator[None]:
 
 
 def end_status(error: BaseException) -> str:
-    """Return MLflow's status of a run that ends with an exception: Ctrl-C and SystemExit are no failures."""
-    return "FAILED" if isinstance(error, Exception) else "KILLED"
+    """Return MLflow's status of a run that ends with an exception: Ctrl-C, SIGTERM and SystemExit are no failures."""
+    return "FAILED" if isinstance(error, Exception) and not isinstance(error, Stopped) else "KILLED"
 
 
 class _MLflowLog(Log):

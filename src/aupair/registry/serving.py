@@ -26,6 +26,8 @@ from aupair.inference.recognizer import BundleRecognizer
 
 _SERVER = "mlflow.pyfunc.scoring_server.app"
 """The module of MLflow's server process."""
+_FEWEST_VALUES = 16
+"""number of different values that faces have at least; MLflow casts numbers from 0 to 1 to bytes, which are then 0 and 1"""
 
 
 class _Refusal(MlflowException):
@@ -69,6 +71,9 @@ class _Serving(PythonModel):
         size = self._recognizer.params.preprocess_faces.size
         if model_input.ndim != 4 or model_input.shape[1:] != (size, size, 3) or not len(model_input):
             raise _Refusal("faces", model_input.shape, f"(n, {size}, {size}, 3), the aligned faces of one video")
+        if (values := len(np.unique(model_input))) < _FEWEST_VALUES:
+            expected = "RGB as integers from 0 to 255, never scaled to 0..1"
+            raise _Refusal("faces", f"only {values} different values, the largest {model_input.max()}", expected)
         return pd.DataFrame(self._recognizer.predict_faces(model_input, fps).columns())
 
 

@@ -74,10 +74,10 @@ def headline(metrics: Tree, split: str = "validation") -> "RichTable":
     notes = ["Chosen on validation."] if metrics["chosen_on"] == "validation" else []
     note = " ".join([*notes, complete_frames(metrics)]).strip()
     table = RichTable("", title=f"Scores on {split}", caption=note or None, box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in (*(COLUMNS[key] for key in CHALLENGE_FIGURES), "95 % interval"):
+    for name in (*(COLUMNS[key] for key in CHALLENGE_FIGURES), f"{COLUMNS['f1']}, 95 % interval"):
         table.add_column(name, justify="right", no_wrap=True)
     for name, row in rows_of(metrics, split).items():
-        edges = interval(row["intervals"]["score"]) or UNDEFINED
+        edges = interval(row["intervals"]["f1"]) or UNDEFINED
         cells = (number(row[key]) for key in CHALLENGE_FIGURES)
         table.add_row(ROWS.get(name, name), *cells, edges, style="bold" if name == "P2" else None)
     return table
