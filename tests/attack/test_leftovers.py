@@ -1,20 +1,23 @@
-"""What killed processes leave behind: it is removed by the next run, and never lies in a folder that DVC hashes.
+"""What killed processes leave behind, and two `dvc repro` at once.
 
-That nothing is left after a kill at any moment is checked by every case of test_kills.py.
+What is left is removed by the next run, and never lies in a folder that DVC hashes. That nothing is left after a kill at
+any moment is checked by every case of test_kill.
 """
 
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
+import yaml
 
 from aupair import store
 from aupair.disk import sweep
 from aupair.faces.folder import preprocess
 from aupair.ranking import scores
-from conftest import artifact
+from conftest import REPOSITORY, artifact
 
 
 def leave(folder: Path, name: str) -> Path:
@@ -87,3 +90,25 @@ def test_only_folders_of_this_kind_are_swept(tmp_path: Path) -> None:
     (tmp_path / ".a.abcdefgh.tmp").write_text("a user's file")
     sweep(tmp_path)
     assert sorted(os.listdir(tmp_path)) == [".a.abcdefgh.tmp", ".a.fetching", ".a.tmp", ".venv", "a.abcdefgh.tmp"]
+
+
+@pytest.mark.slow
+def test_of_two_dvc_repro_at_once_one_runs_and_the_other_is_refused_or_has_nothing_to_do(
+    fresh: Path, environment: dict[str, str]
+) -> None:
+    stages = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"]
+    (fresh / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"check-data": stages["check-data"]}}))
+    for command in ("git init -q", "dvc init -q", "dvc add -q data"):
+        subprocess.run(command.split(), cwd=fresh, env=environment, check=True, capture_output=True)
+    repro = partial(
+        subprocess.Popen, ["dvc", "repro"], cwd=fresh, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    both = [repro(), repro()]
+    outputs = [process.communicate()[0].decode() for process in both]
+    codes = [process.returncode for process in both]
+    assert 0 in codes, outputs
+    for code, output in zip(codes, outputs):
+        assert code == 0 or "is busy" in output or "acquire lock" in output, output
+    assert sum("Running stage 'check-data'" in output for output in outputs) == 1
+    status = subprocess.run(["dvc", "status"], cwd=fresh, env=environment, capture_output=True, text=True, check=True)
+    assert "up to date" in status.stdout

@@ -138,7 +138,7 @@ def test_ctrl_c_is_one_line(fresh: Path, aupair: Command, monkeypatch: pytest.Mo
 
 USAGE = {
     "command": (["predct"], "No such command 'predct'. Did you mean 'predict'?; see `aupair --help`"),
-    "option": (["predict", "--ot", "x"], "No such option: --ot (Possible options: --out); see `aupair predict --help`"),
+    "option": (["predict", "--ot", "x"], "No such option: --ot (Possible options: --out, --wait); see `aupair predict --help`"),
     "group": (["registry", "promot", "1"], "No such command 'promot'. Did you mean 'promote'?; see `aupair registry --help`"),
     "missing": (["predict"], "Missing argument"),
     "number": (["synth", "d", "--seconds", "abc"], "Invalid value for '--seconds': "),
