@@ -2,7 +2,6 @@
 
 import json
 import random
-import resource
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -241,15 +240,6 @@ def read_results(root: Path, victim: Path, seed: int) -> None:
     earlier = claim_output(root, settings)
     find_finished([(Path("a.mp4"), "a")], root, earlier)
     write_submission(root, out)
-
-
-def open_many(folder: Path, count: int) -> None:
-    """Open the faces of many videos at once, with few open files."""
-    from aupair import store
-
-    resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
-    tables = [store.read_faces(folder / f"{k}.arrow") for k in range(count)]
-    assert sum(len(table) for table in tables) == count
 
 
 KINDS: dict[str, Kind] = {

@@ -27,6 +27,7 @@ class Killed:
         end: the call that follows the kills; None: the same.
         check: raises if the folder is not as it must be afterwards.
         template: the folder in which it runs: flow (a finished flow and its bundle), store (a registry) or empty.
+        quick: whether it is in the small dose of `make test`; the others take seconds of a core.
     """
 
     start: Callable[[], object]
@@ -34,6 +35,7 @@ class Killed:
     end: Callable[[], object] | None = None
     check: Callable[[], object] = int
     template: str = "flow"
+    quick: bool = False
 
 
 class Victim:
@@ -186,11 +188,11 @@ def check_aliases(allowed: Sequence[dict[str, int]]) -> None:
 COMMANDS: dict[str, Killed] = {
     "check-data": Killed(partial(run_stage, "check-data"), ("work/labels.parquet", "work/data.json", "reports/data_docs")),
     "preprocess-faces": Killed(preprocess_two, ("work/faces",)),
-    "sample-pairs": Killed(partial(run_stage, "sample-pairs"), ("work/pairs",)),
+    "sample-pairs": Killed(partial(run_stage, "sample-pairs"), ("work/pairs",), quick=True),
     "train-pseudo-intensity": Killed(partial(run_stage, "train-pseudo-intensity"), ("work/f",)),
     "train-uncertainty": Killed(partial(run_stage, "train-uncertainty"), ("work/h",)),
-    "extract-features": Killed(partial(run_stage, "extract-features"), ("work/features",)),
-    "train-mapping": Killed(partial(run_stage, "train-mapping"), ("work/mapping",)),
+    "extract-features": Killed(partial(run_stage, "extract-features"), ("work/features",), quick=True),
+    "train-mapping": Killed(partial(run_stage, "train-mapping"), ("work/mapping",), quick=True),
     "evaluate": Killed(
         partial(run_stage, "evaluate"),
         ("work/selection.json", "reports/metrics.json", "reports/summary.json", "reports/draws.json", "reports/table.md",
@@ -200,16 +202,18 @@ COMMANDS: dict[str, Killed] = {
     "promote": Killed(
         partial(promote, 2), end=partial(promote, 2), check=partial(check_aliases, [{"champion": 2, "previous": 3}]),
         template="store",
+        quick=True,
     ),
     "rollback": Killed(
         roll_back,
         end=partial(promote, 2),
         check=partial(check_aliases, [{"champion": 2, "previous": 3}, {"champion": 2, "previous": 1}]),
         template="store",
+        quick=True,
     ),
     "predict": Killed(predict, ("predictions",)),
-    "synth": Killed(synthesise, ("new",), end=synthesise_again, template="empty"),
-    "the making of a store": Killed(create_store, check=check_tables, template="empty"),
+    "synth": Killed(synthesise, ("new",), end=synthesise_again, template="empty", quick=True),
+    "the making of a store": Killed(create_store, check=check_tables, template="empty", quick=True),
 }  # fmt: skip
 """Every stage, and every other command that changes something; a store is sqlite's."""
 

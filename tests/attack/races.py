@@ -20,7 +20,7 @@ class Race:
         template: the folder's name.
         outputs: what they write; afterwards it has the bytes that one call alone writes.
         check: raises if the folder is not as it must be afterwards.
-        always: whether it is in the small dose of `make test`.
+        quick: whether it is in the small dose of `make test`.
         refusals: beginnings of the lines with which one of the two may refuse.
     """
 
@@ -29,17 +29,15 @@ class Race:
     outputs: tuple[str, ...] = ()
     check: Callable[[], object] = int
     refusals: tuple[str, ...] = ()
-    always: bool = False
+    quick: bool = False
 
 
-_ALWAYS = ("check-data", "preprocess-faces", "sample-pairs", "evaluate")
+_QUICK = ("preprocess-faces", "sample-pairs", "extract-features")
 
 
 def _twice(name: str) -> Race:
     command = kills.COMMANDS[name]
-    return Race(
-        (command.start, command.start), command.template, command.outputs, command.check, always=name in _ALWAYS
-    )
+    return Race((command.start, command.start), command.template, command.outputs, command.check, quick=name in _QUICK)
 
 
 _AFTER = ({"champion": 2, "previous": 3}, {"champion": 2, "previous": 1}, {"champion": 1}, {"champion": 3})
@@ -62,13 +60,13 @@ RACES: dict[str, Race] = {
         refusals=("no version to roll back to",),
     ),
     "two makings of a store": Race((kills.create_store, kills.create_store), "empty", check=kills.check_tables),
-    "two predictions into a folder": Race((kills.predict, kills.predict), "flow", ("predictions",), always=True),
+    "two predictions into a folder": Race((kills.predict, kills.predict), "flow", ("predictions",)),
     "two corpora into a folder": Race(
         (kills.synthesise, kills.synthesise),
         "empty",
         ("new",),
         refusals=("the folder is not empty",),
-        always=True,
+        quick=True,
     ),
 } | {f"two runs of {name}": _twice(name) for name in kills.COMMANDS if kills.COMMANDS[name].outputs and "-" in name}
 

@@ -13,6 +13,8 @@ from attack.races import RACES, SHARED, Course, prepare_database, race_in_databa
 from attack.sandbox import run, try_all
 from services.mlflow_server import postgres
 
+NOT_QUICK = "`make attack` tries it; it is not in the small dose of `make test`"
+
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", KINDS)
@@ -38,6 +40,8 @@ def test_input(name: str, finished: Path, tmp_path: Path) -> None:
 def test_kill(name: str, templates: Path, tmp_path: Path) -> None:
     """After a kill at any moment the next run ends with the same bytes, or one consistent state of the registry."""
     command, tally = COMMANDS[name], Tally("kills", name, "test_kill")
+    if not (command.quick or is_long()):
+        pytest.skip(NOT_QUICK)
     victim = Victim(command, templates / command.template, tmp_path / "folder")
     for case in cases(1, "kills", len(COMMANDS)):
         try:
@@ -53,8 +57,8 @@ def test_kill(name: str, templates: Path, tmp_path: Path) -> None:
 def test_race(name: str, templates: Path, tmp_path: Path) -> None:
     """The outcome of two commands at once is that of one order, and the bytes are those of one of them."""
     entry, tally = RACES[name], Tally("races", name, "test_race")
-    if not (entry.always or is_long()):
-        pytest.skip("not in the small dose")
+    if not (entry.quick or is_long()):
+        pytest.skip(NOT_QUICK)
     course = Course(entry, templates / entry.template, tmp_path / "folder")
     for case in cases(1, "races", len(RACES) + len(SHARED)):
         try:

@@ -3,13 +3,13 @@
 import html
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
-from attack.inputs import open_many
-from attack.sandbox import run
 from aupair import store
 from aupair.data.checks import check_data_folder
 from aupair.data.corpus import read_corpus
@@ -116,10 +116,21 @@ def test_links_to_videos_are_followed_and_broken_ones_are_missing_videos(data: P
         assert read_corpus(data).headers.count(None) == 1
 
 
+OPEN_ALL = """
+import resource, sys
+from pathlib import Path
+from aupair import store
+
+resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
+tables = [store.read_faces(path) for path in Path(sys.argv[1]).iterdir()]
+print(sum(len(table) for table in tables))
+"""
+
+
 def test_a_thousand_videos_do_not_need_a_thousand_open_files(tmp_path: Path) -> None:
     row = {field.name: pa.nulls(1, field.type) for field in store.FACES_SCHEMA}
     store.write_faces(tmp_path / "0.arrow", [row], {})
     for k in range(1, 1100):
         os.link(tmp_path / "0.arrow", tmp_path / f"{k}.arrow")
-    verdict = run(open_many, tmp_path, 1100)
-    assert verdict.kind == "accepted", verdict.detail
+    done = subprocess.run([sys.executable, "-c", OPEN_ALL, tmp_path], capture_output=True, text=True, check=False)
+    assert done.stdout == "1100\n", done.stderr

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from attack.budget import Tally, cases
+from attack.budget import Tally, cases, is_long
 from attack.faults import CAUSES, Patient, clear, small_disk
 from attack.kills import COMMANDS
 
@@ -16,6 +16,8 @@ def test_without_room_a_command_ends_with_one_line_and_continues_when_there_is_s
     name: str, templates: Path, tmp_path: Path
 ) -> None:
     command, tally, turn = COMMANDS[name], Tally("faults", name, "test_resources.py"), list(COMMANDS).index(name)
+    if not (command.quick or is_long()):
+        pytest.skip("`make attack` tries it; it is not in the small dose of `make test`")
     disk = tmp_path / "disk"
     with small_disk(disk, "size=1g,nr_inodes=100000"):
         patient = Patient(command, templates / command.template, disk)
