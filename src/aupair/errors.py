@@ -103,8 +103,8 @@ class MissingPackageError(AupairError):
 
 
 def _shorten(value: object, most: int = 500) -> str:
-    """Return a value as text, without the middle if it is longer than `most`: it may be a whole file."""
-    text = str(value)
+    """Return a value as printable text, without the middle if that is longer than `most`: it may be a whole file."""
+    text = _printable(" ".join(str(value).split()))
     return text if len(text) <= most else f"{text[: most // 2]} ... {text[-most // 2 :]}"
 
 

@@ -134,3 +134,11 @@ def test_a_thousand_videos_do_not_need_a_thousand_open_files(tmp_path: Path) -> 
         os.link(tmp_path / "0.arrow", tmp_path / f"{k}.arrow")
     done = subprocess.run([sys.executable, "-c", OPEN_ALL, tmp_path], capture_output=True, text=True, check=False)
     assert done.stdout == "1100\n", done.stderr
+
+
+def test_the_line_of_an_error_is_short_and_printable() -> None:
+    line = str(DataError("wrong", where="a\x1b[31m\u202e\nb", got="\0" * 10_000, expected="\ud800", todo="look"))
+    assert line.isprintable()
+    assert line.startswith(r"wrong: in a\x1b[31m\u202e b, got \x00\x00")
+    assert line.endswith(r"expected \ud800; look")
+    assert len(line) < 700

@@ -163,6 +163,7 @@ def test_a_table_for_each_au(folder: Path, aupair: Command) -> None:
 
 BAD_EVENTS = {
     "backwards": (["a,0.2,0.1,AU1,1"], "an event ends before it starts: in events.csv line 2, got 0.2 to 0.1 seconds"),
+    "infinitely long": (["a,0.2,1e308,AU1,1"], "an event outside of its video: in events.csv line 2, got 0.2 to 1e+308 seconds"),
     "after the video": (["a,0.2,0.9,AU1,1"], "an event outside of its video: in events.csv line 2, got 0.2 to 0.9 seconds, expected 0.800 seconds of movies/a.mp4"),
     "before the video": (["a,-0.2,0.1,AU1,1"], "an event outside of its video: in events.csv line 2"),
     "no such video": (["c,0.2,0.4,AU1,1"], "labels without a video: in events.csv, got c, expected movies/c.mp4"),

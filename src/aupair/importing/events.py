@@ -37,6 +37,10 @@ class Span(NamedTuple):
     where: str
 
 
+_FAR = 2.0**53
+"""A frame that no video has, to which a time of 1e308 is moved."""
+
+
 @dataclass(frozen=True)
 class Clock:
     """The conversion of an event's times to frames of a video.
@@ -71,7 +75,8 @@ class Clock:
         """Return the first frame of a time, and the frame after its last."""
         if self.unit == "frames":
             return int(start) - self.first_frame, int(end) - self.first_frame + 1
-        first, stop = (math.floor((time + self.offset) * fps + 0.5) for time in (start, end))
+        frames = ((time + self.offset) * fps + 0.5 for time in (start, end))
+        first, stop = (math.floor(min(max(frame, -_FAR), _FAR)) for frame in frames)
         return first, max(stop, first + 1)
 
 
