@@ -108,3 +108,15 @@ def test_altered_results_are_refused(
     outcome = predict(Model(), "a.avi")
     assert outcome.code == 4
     assert outcome.line.startswith(message.format(out=tmp_path / "out"))
+
+
+def test_an_overwrite_that_is_stopped_leaves_no_row_of_the_other_settings(
+    tmp_path: Path, predict: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert predict(Model("a"), "a.avi", "b.avi").code == 0
+    broken = Model("b")
+    monkeypatch.setattr(broken, "score_video", lambda source: (_ for _ in ()).throw(KeyboardInterrupt()))
+    predict(broken, "a.avi", "b.avi", "--overwrite")
+    last = Model("b")
+    assert predict(last, "a.avi", "b.avi").code == 0
+    assert last.scored == ["a", "b"], "the results of the other model were there"
