@@ -68,6 +68,7 @@ def embed(faces: Path, folder: Path, frames: Frames, params: Params, log: Log = 
     network = params.train_pseudo_intensity.network
     folder.mkdir(parents=True, exist_ok=True)
     sweep(folder)
+    (folder / "about.json").unlink(missing_ok=True)  # until all files are there, nothing reads them
     names: dict[str, str] = {}
     if network.frozen:
         images = FaceImages(faces, frames, cache_bytes=0)  # each face is used once
