@@ -128,13 +128,18 @@ def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Read a file with a JSON value on each line.
+    """Read a file with a JSON object on each line.
 
     Raises:
-        ArtifactError: the file is missing, or a line is not JSON.
+        ArtifactError: the file is missing, or a line is not JSON or no object of numbers and texts.
     """
     with _reading(path, "not JSON"):
-        return documents.read_json_lines(path, ArtifactError, todo=_again())
+        rows = documents.read_json_lines(path, ArtifactError, todo=_again())
+    for line, row in enumerate(rows, start=1):
+        if not isinstance(row, dict) or any(isinstance(value, dict | list) for value in row.values()):
+            what, expected = "not what its stage writes", "an object of numbers and texts"
+            raise ArtifactError(what, where=f"{path} line {line}", expected=expected, todo=_again())
+    return rows
 
 
 def write_table(path: Path, table: pa.Table) -> None:

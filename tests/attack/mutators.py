@@ -1,5 +1,6 @@
 """Damage to files: bytes, text, tables, JSON and YAML, drawn from a random stream so that a seed gives the same damage."""
 
+import copy
 import json
 import random
 from collections.abc import Callable
@@ -128,7 +129,7 @@ def _edit_tree(tree: object, rng: random.Random) -> object:
         elif action == 1:
             tree[rng.choice(EVIL)] = tree.pop(key)
         elif action == 2:
-            tree[key] = rng.choice(VALUES)
+            tree[key] = copy.deepcopy(rng.choice(VALUES))
         else:
             tree[key] = _edit_tree(tree[key], rng)
         return tree
@@ -141,7 +142,7 @@ def _edit_tree(tree: object, rng: random.Random) -> object:
         else:
             tree[k] = _edit_tree(tree[k], rng)
         return tree
-    return rng.choice((*VALUES, rng.choice(EVIL)))
+    return copy.deepcopy(rng.choice((*VALUES, rng.choice(EVIL))))  # a further change alters it
 
 
 _BINARY: tuple[Mutator, ...] = (flip_bits, flip_bits, flip_bits, cut, insert, replace_all)

@@ -157,11 +157,11 @@ class Distillation:
         from aupair.registry import mlflow_store
 
         stages.run_stage("register-model", self.params, root=root, log=log)
-        version = str(store.read_json(root / ARTIFACTS["registered"])["version"])
+        version = str(_read_version(root / ARTIFACTS["registered"]))
         inputs = self._teacher() | {name: root / ARTIFACTS[name] for name in ("labels", "pairs")}
         tags = {"student.of.files": digest(inputs, {})[:16]}
         registered = self.home / ARTIFACTS["registered"]
-        if registered.exists() and (teacher := store.read_json(registered)["version"]) is not None:
+        if registered.exists() and (teacher := _read_version(registered)) is not None:
             tags["student.of.version"] = str(teacher)
         client, name = mlflow_store.open_mlflow(), self.params.register_model.name
         with mlflow_store.mlflow_errors(f"model {name}"):
@@ -189,15 +189,25 @@ class Distillation:
         }
 
 
+class _Registered(store.Artifact):
+    """What registered.json has of the version; None if none was registered."""
+
+    version: int | None
+
+
+def _read_version(path: Path) -> int | None:
+    """Return the version that register-model wrote to a registered.json."""
+    return store.read_record(path, _Registered).version
+
+
 def _scoring_speed(f: Sequence[Path], h: Path, trunk: Path | None, size: int, device: str) -> float:
     """Measure how many faces f and h together score per second: the best of three passes over some faces."""
     import numpy as np
 
-    from aupair.ranking.ensemble import Member
     from aupair.ranking.scores import Scorer
+    from aupair.ranking.sigma import read_about
 
-    members = [Member(*member) for member in store.read_json(h / "about.json")["ensemble"]]
-    scorer = Scorer(f, h, members, device, trunk)
+    scorer = Scorer(f, h, read_about(h).ensemble, device, trunk)
     images = np.random.default_rng(0).integers(0, 256, (_TIMED_FACES, size, size, 3)).astype(np.uint8)
     seconds = []
     for _ in range(4):  # the first pass warms up

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
+from aupair import store
 from aupair.documents import read_yaml
 from aupair.errors import DataError
 from aupair.log import SILENT, Log
@@ -45,6 +46,21 @@ def read_tracked(path: Path) -> Tracked:
     except ValidationError as error:
         raise DataError("not a file of DVC", where=path, expected="outs with one md5", todo=todo) from error
     return tracked
+
+
+class _DataInfo(store.Artifact):
+    """The hash that data.json has; the counts are for its readers."""
+
+    md5: str
+
+
+def read_data_md5(path: Path) -> str:
+    """Return the hash of the data folder from the data.json that check-data writes.
+
+    Raises:
+        ArtifactError: the file is missing or malformed.
+    """
+    return store.read_record(path, _DataInfo).md5
 
 
 def dvc_hash(folder: Path, log: Log = SILENT) -> str:

@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from aupair import store
 from aupair.errors import ArtifactError
@@ -56,6 +58,47 @@ def _figures_of_rows(metrics: Tree) -> Iterator[tuple[str, float | None]]:
                 yield from ((f"{figure}{suffix}", rows[name][figure]) for figure in figures)
 
 
+_Figure = float | None
+
+
+class _Row(store.Artifact):
+    """A row of scores on one split; a figure is None where it is undefined."""
+
+    name: str
+    split: str
+    f1: _Figure
+    accuracy: _Figure
+    score: _Figure
+    per_au: dict[str, dict[str, Any]]
+
+
+class _IntensityRow(store.Artifact):
+    """A row of scores of intensities."""
+
+    name: str
+    split: str
+    icc: _Figure
+    mae: _Figure
+    pcc: _Figure
+
+
+class _Scores(store.Artifact):
+    """The rows of scores in metrics.json."""
+
+    rows: Annotated[tuple[_Row, ...], Field(min_length=1)]
+    intensity_rows: tuple[_IntensityRow, ...] = ()
+
+
+def read_scores(path: Path) -> dict[str, Any]:
+    """Read metrics.json for its rows of scores.
+
+    Raises:
+        ArtifactError: it is missing, is not JSON, or has no rows of scores.
+    """
+    store.read_record(path, _Scores)
+    return dict(store.read_json(path))
+
+
 def read_metrics(path: Path) -> dict[str, Any]:
     """Read metrics.json.
 
@@ -67,4 +110,4 @@ def read_metrics(path: Path) -> dict[str, Any]:
     if missing:
         got, todo = f"no {', '.join(missing)}", "run evaluate again"
         raise ArtifactError("not the metrics of this version of aupair", where=path, got=got, todo=todo)
-    return dict(tree)
+    return read_scores(path)

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from aupair import store
-from aupair.aus import compare_aus, describe_au, stored_aus
+from aupair.aus import AFFWILD2, compare_aus, describe_au, stored_aus
+from aupair.data.hashing import read_data_md5
 from aupair.errors import ArtifactError
 from aupair.inference.integrity import FORMAT, bundle_hash, check_bundle, check_files, hash_files, hash_json
 from aupair.params import Params
@@ -119,7 +120,7 @@ def write_bundle(folder: Path, parts: Parts, params: Params) -> str:
         ArtifactError: a part is missing, of another target, or of other AUs.
     """
     check_aus((*parts.f, parts.h, parts.mapping), parts.selection)
-    data, selection, metrics = (store.read_json(path) for path in (parts.data, parts.selection, parts.metrics))
+    data, selection = store.read_json(parts.data), store.read_json(parts.selection)
     chosen_for = selection.get("target", "occurrence")  # files of earlier versions have no target
     if chosen_for != params.target:
         todo = "run the flow again from check-data on"
@@ -144,7 +145,7 @@ def write_bundle(folder: Path, parts: Parts, params: Params) -> str:
         network = params.train_pseudo_intensity.network
         if isinstance(network, BackboneNetwork) and network.factory:
             networks += f"; their trunk is built by `{network.factory}`, whose package must be installed to predict"
-        card = _model_card(data["md5"], networks, selection, metrics, params.preprocess_faces.size)
+        card = _model_card(read_data_md5(parts.data), networks, selection, parts.metrics, params.preprocess_faces.size)
         store.write_text(temporary / "MODEL_CARD.md", card)
         about = {"format": FORMAT, "members": [list(member) for member in members], "files": hash_files(temporary)}
         store.write_json(temporary / "about.json", about | {"sha256": hash_json(about)})
@@ -199,26 +200,42 @@ def check_aus(networks: Sequence[Path], selection: Path) -> None:
     Raises:
         ArtifactError: a file is missing or has other AUs than the selection, or an AU has no choice.
     """
-    choices = store.read_json(selection)
-    aus = stored_aus(choices)
+    choices, aus = store.read_json(selection), _read_aus(selection)
     if lacking := [au for au in aus if au not in choices]:
         todo = "run evaluate again"
         raise ArtifactError(
             "a selection without some of its AUs", where=selection, got=f"no {', '.join(lacking)}", todo=todo
         )
     for path in (folder / "about.json" for folder in networks):
-        if difference := compare_aus(stored_aus(store.read_json(path)), aus):
+        if difference := compare_aus(_read_aus(path), aus):
             todo = "run the flow again from check-data on"
             raise ArtifactError(
                 "other AUs than the selection's", where=path, got=difference, expected=", ".join(aus), todo=todo
             )
 
 
-def _model_card(data: str, networks: str, selection: dict[str, Any], metrics: dict[str, Any], size: int) -> str:
-    """Return the model card: the data's hash, the scores, the AUs with the mapping chosen for each, and the limits."""
+class _Aus(store.Artifact):
+    """The AUs that a JSON file names."""
+
+    aus: tuple[str, ...] = AFFWILD2
+
+
+def _read_aus(path: Path) -> tuple[str, ...]:
+    """Return the AUs that a JSON file names; those of Aff-Wild2 for a file written before AUs were stored."""
+    return store.read_record(path, _Aus).aus
+
+
+def _model_card(data: str, networks: str, selection: dict[str, Any], path: Path, size: int) -> str:
+    """Return the model card: the data's hash, the scores, the AUs with the mapping chosen for each, and the limits.
+
+    Args:
+        path: metrics.json.
+    """
     from aupair.evaluation.reference import KEY
     from aupair.evaluation.selection import uses_uncertainty
+    from aupair.evaluation.summary import read_scores
 
+    metrics = read_scores(path)
     scores = ["| | split | F1 | accuracy | score |", "|---|---|---|---|---|"]
     scores += _score_lines(metrics["rows"], ("f1", "accuracy", "score"))
     if intensities := metrics.get("intensity_rows"):

@@ -90,7 +90,8 @@ class BundleRecognizer:
         files = open_bundle(folder)
         networks = {files.f[trial] for trial, _ in files.members} | {files.h, files.mapping}
         check_aus(sorted(networks), folder / "selection.json")
-        params = parse_stored_params(store.read_json(folder / "params.json"), where=str(folder / "params.json"))
+        with store.fitting(folder / "params.json"):
+            params = parse_stored_params(store.read_json(folder / "params.json"), where=str(folder / "params.json"))
         extractor = Extractor.load(files.features, params.extract_features)
         return cls(
             scorer=Scorer(files.f, files.h, files.members, device, files.trunk),

@@ -81,8 +81,9 @@ def predict_shard_videos(shard: int, abstain: float, plan: KfpArtifact, tables: 
     if not 0 <= abstain <= 1:
         raise ParamsError("abstain is not a share", got=abstain, expected="a number from 0 to 1")
     planned = store.read_json(Path(plan.path))
-    assigned: list[dict[str, Any]] = [video for video in planned["videos"] if video["shard"] == shard]
-    items = [Item(video["name"], video["size"], video["etag"]) for video in assigned]
+    with store.fitting(Path(plan.path)):
+        assigned: list[dict[str, Any]] = [video for video in planned["videos"] if video["shard"] == shard]
+        items = [Item(video["name"], video["size"], video["etag"]) for video in assigned]
     recognizer, log = Recognizer.load(planned["model"]), ConsoleLog()
     with tempfile.TemporaryDirectory() as folder, store.atomic(Path(tables.path)) as out:
         fetch(planned["source"], Path(folder, "videos"), items=items, log=log)

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from aupair import __version__, stages, store
 from aupair.console import ConsoleLog
+from aupair.data.hashing import read_data_md5
 from aupair.disk import temporary_folder
 from aupair.errors import RunFailedError
 from aupair.kubeflow.cluster import PROCESSES
@@ -162,5 +163,5 @@ def _metadata(places: Mapping[str, Any], trial: int | None) -> dict[str, Any]:
     if trial is not None:
         metadata["trial"] = trial
     if "info" in places and places["info"].is_file():
-        metadata["data_md5"] = store.read_json(places["info"])["md5"]
+        metadata["data_md5"] = read_data_md5(places["info"])
     return {key: value for key, value in metadata.items() if value != ""}

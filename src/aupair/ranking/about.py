@@ -110,7 +110,7 @@ class AboutH(_AboutNetworks):
     kind: Literal["network", "factors", "integrated"]
     network: AnyNetwork | None = None
     block: Annotated[int, Field(ge=1, le=5)] | None = None
-    floor: Annotated[float, Field(ge=0)] = 0.0
+    floor: Annotated[float, Field(ge=0, le=1e6)] = 0.0
     members: tuple[Member, ...] = (Member(0, FINAL),)
     ensemble: Annotated[tuple[Member, ...], Field(min_length=1)] = (Member(0, FINAL),)
     signals: _Signals | None = None

@@ -51,7 +51,15 @@ def load_ensemble(folders: Sequence[Path], count: int, ensemble: Literal["all", 
     trials, members = list_members(folders, ensemble)
     scores = {k: _read_scores(folders[k], count) for k in trials}
     of_fit = [Member(k, name) for k in trials for name in scores[k] if name != FINAL]
-    stack = np.stack([scores[k][name] for k, name in dict.fromkeys((*members, *of_fit))])
+    every = list(dict.fromkeys((*members, *of_fit)))
+    if lacking := [member for member in every if member.name not in scores[member.trial]]:
+        trial, name = lacking[0]
+        where, todo = Path(folders[trial]) / "y_hat.safetensors", "train again"
+        raise ArtifactError("no scores of a network", where=where, got=f"no {name}", todo=todo)
+    shape = scores[every[0].trial][every[0].name].shape
+    stack = np.stack([
+        store.check_array(scores[k][name], name, shape, "f", Path(folders[k]) / "y_hat.safetensors") for k, name in every
+    ])  # fmt: skip
     if ensemble == "final":
         # Elsewhere the fold networks only fill what `final` may not score.
         stack[1:, ~np.isnan(stack[0]).all(axis=1)] = np.nan

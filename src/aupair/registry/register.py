@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from aupair import store
 from aupair.aus import stored_aus
+from aupair.data.hashing import read_data_md5
 from aupair.errors import ArtifactError
+from aupair.evaluation.summary import read_scores
 from aupair.inference.bundle import Parts, write_bundle
 from aupair.log import SILENT, Log
 from aupair.params import Params
@@ -81,12 +83,25 @@ def register_bundle(
         ArtifactError: a part is missing.
         RegistryError: MLflow cannot be reached or fails.
     """
-    for document in (parts.metrics, parts.data, parts.selection):
-        store.read_json(document)  # a malformed one ends the command before it makes a store
+    _check_documents(parts)  # a malformed one ends the command before it makes a store
     mlflow_store.open_mlflow(create=True)
     waiting = partial(log.line, "waiting for another register-model")
     with locks.exclusive("register", params.register_model.name, _LONGEST_WAIT, waiting):
         return _register_bundle(bundle, parts, stages, reports, params, log)
+
+
+def _check_documents(parts: Parts) -> None:
+    """Check that the documents have all that the entries of the registry are made of.
+
+    Raises:
+        ArtifactError: one is missing or malformed.
+    """
+    read_data_md5(parts.data)
+    metrics, info, selection = read_scores(parts.metrics), store.read_json(parts.data), store.read_json(parts.selection)
+    with store.fitting(parts.metrics.with_name("metrics.json, data.json or selection.json")):
+        headline_metrics(metrics)
+        descriptions.run_tags(selection, metrics, info)
+        descriptions.run_note(selection, metrics, info)
 
 
 def _register_bundle(

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from aupair import store
 from aupair.errors import RegistryError
+from aupair.evaluation.summary import read_scores
 from aupair.params import Params
 from aupair.registry import mlflow_store
 from aupair.registry.dataset import log_dataset
@@ -108,7 +109,9 @@ def collect_stage_run(stage: Stage, params: Params, places: Mapping[str, Path], 
     if stage.name != "evaluate" or not places:
         return run
     reports = tuple(places[name] for name in ("table", "plots", "report", "metrics"))
-    return replace(run, metrics=evaluation_metrics(store.read_json(places["metrics"])), artifacts=reports)
+    metrics = read_scores(places["metrics"])
+    with store.fitting(places["metrics"]):
+        return replace(run, metrics=evaluation_metrics(metrics), artifacts=reports)
 
 
 def hash_flow(*parts: str) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from aupair import __version__, store
 from aupair.data.frames import Frames
+from aupair.data.hashing import read_data_md5
 from aupair.params import Params
 from aupair.report.tables import Table
 from aupair.revision import get_revision
@@ -31,7 +32,7 @@ def describe_origin(sources: "Sources", folder: Path) -> list[tuple[str, str]]:
     Args:
         folder: the folder of the report, whose repository has the commit.
     """
-    data = _UNKNOWN if sources.info is None else str(store.read_json(sources.info)["md5"])
+    data = _UNKNOWN if sources.info is None else read_data_md5(sources.info)
     return [
         ("data", data.removesuffix(".dir")),
         ("commit", str(get_revision(folder) or _NO_COMMIT)),

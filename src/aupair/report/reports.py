@@ -170,9 +170,7 @@ def _timelines(
 
 def _from_sources(sources: Sources, frames: Frames, metrics: Tree, folder: Path) -> dict[str, Any]:
     """Return training curves, cost, origin and settings; folder: that of the report."""
-    training = {
-        name: figures.training_curves(store.read_jsonl(own / "curves.jsonl")) for name, own in sources.trained.items()
-    }
+    training = {name: _draw_curves(own / "curves.jsonl") for name, own in sources.trained.items()}
     origin = describe_origin(sources, folder)
     return {
         **_uncertainty_sources(sources, metrics),
@@ -184,11 +182,20 @@ def _from_sources(sources: Sources, frames: Frames, metrics: Tree, folder: Path)
     }
 
 
+def _draw_curves(path: Path) -> Any:
+    """Draw the curves of a training."""
+    rows = store.read_jsonl(path)
+    with store.fitting(path):
+        return figures.training_curves(rows)
+
+
 def _uncertainty_sources(sources: Sources, metrics: Tree) -> dict[str, Table | None]:
     """Return the tables of the smoothers and of the guard of h; None without one."""
-    guard = store.read_json(sources.trained["h"] / "about.json").get("guard_of_aus")
-    path = None if sources.features is None else sources.features / "smoother.json"
-    numbers = store.read_json(path)["routes"] if path is not None and path.exists() else {}
+    with store.fitting(sources.trained["h"] / "about.json"):
+        guard = store.read_json(sources.trained["h"] / "about.json").get("guard_of_aus")
+    path = Path("smoother.json") if sources.features is None else sources.features / "smoother.json"
+    with store.fitting(path):
+        numbers = store.read_json(path)["routes"] if path.exists() else {}
     return {
         "guard": evidence.guard(guard, metrics["aus"]) if isinstance(guard, Mapping) else None,
         "smoothers": evidence.smoothers(metrics, numbers) if metrics["pair_accuracy"]["smoothed"] else None,
