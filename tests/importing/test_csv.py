@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from aupair.importing.tables import read_text_table
 from conftest import Command, contents
 from importing.folders import frame_table, movie, notes, text, written
 
@@ -424,3 +425,19 @@ def test_codes_for_no_label_are_numbers_in_any_form(folder: Path, aupair: Comman
     text(folder / "labels.csv", "video;frame;AU1", "a;0;0,5", "a;1;4")
     assert aupair(*command, "--overwrite", "--levels").code == 0
     assert written(folder / "data", "a", "intensity")[1].tolist() == [[0.5], [4]]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_lines_may_end_as_on_any_system(tmp_path: Path, end: str) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_bytes(end.join(["video,frame,AU1", "a,0,1", "a,1,0", ""]).encode())
+    table = read_text_table(path)
+    assert (table.header, len(table)) == (("video", "frame", "AU1"), 2)
+    assert table.numbers(2).tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("fps", ["nan", "inf", "0"])
+def test_a_frame_rate_is_a_finite_number(tmp_path: Path, aupair: Command, fps: str) -> None:
+    outcome = aupair("import", "csv", tmp_path / "events.csv", "--fps", fps)
+    assert outcome.code == 2
+    assert "--fps" in outcome.line

@@ -1,5 +1,6 @@
 """The commands `aupair import KIND SOURCE --out data`, which write the data folder from labels in other layouts."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -16,6 +17,14 @@ app = typer.Typer(
     help="Write the data folder from labels in another layout; docs/data.md has a section about each.",
     epilog="Afterwards: `aupair split data`, then `aupair run check-data`.",
 )
+
+
+def _check_finite(value: float | None) -> float | None:
+    """Refuse nan and infinity, which pass the smallest value of an option."""
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is not a finite number")
+    return value
+
 
 Source = Annotated[Path, typer.Argument(help="The labels: a file or a folder. Nothing in it is changed.")]
 Out = Annotated[Path, typer.Option(help="The data folder to write.")]
@@ -41,7 +50,10 @@ Videos = Annotated[
 Subjects = Annotated[Path | None, typer.Option(metavar="CSV", help="A table video,subject: who is who.")]
 Unit = Annotated[Literal["seconds", "frames"], typer.Option(help="The unit of an event's start and end.")]
 Fps = Annotated[
-    float | None, typer.Option(min=1, help="Frames per second for events; default: that of each video's header.")
+    float | None,
+    typer.Option(
+        min=1, callback=_check_finite, help="Frames per second for events; default: that of each video's header."
+    ),
 ]
 Threshold = Annotated[float, typer.Option(help="The intensity from which an AU counts as active.")]
 
