@@ -1,6 +1,7 @@
 """Errors that a user can cause: one class for each exit code, each with a message of one line."""
 
 import difflib
+import os
 import re
 import signal
 from collections.abc import Iterable
@@ -115,4 +116,7 @@ def _printable(text: str) -> str:
 
 def scrub(text: str) -> str:
     """Remove user names and passwords from every URL in a text, up to the last @: a password may contain a slash."""
+    known = os.environ.get("MLFLOW_TRACKING_URI", "").partition("://")[2].rpartition("@")[0]
+    if re.search(r"\s", known):  # the end of any other password is where a space is
+        text = text.replace(f"{known}@", "")
     return re.sub(r"(?<!file)(://)[^\s'\"]*@", r"\1", text)

@@ -14,7 +14,7 @@ from aupair import store
 from aupair.data.checks import check_data_folder
 from aupair.data.corpus import read_corpus
 from aupair.data.layout import EXTENSIONS
-from aupair.errors import DataError
+from aupair.errors import DataError, scrub
 from aupair.params import CheckData
 from conftest import Command, files_below
 from videos import write_grey_video
@@ -142,3 +142,8 @@ def test_the_line_of_an_error_is_short_and_printable() -> None:
     assert line.startswith(r"wrong: in a\x1b[31m\u202e b, got \x00\x00")
     assert line.endswith(r"expected \ud800; look")
     assert len(line) < 700
+
+
+def test_a_password_with_a_space_is_removed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://user:sp ace@host:1/x")
+    assert scrub("no answer from https://user:sp ace@host:1/x") == "no answer from https://host:1/x"
