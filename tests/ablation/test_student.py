@@ -1,6 +1,7 @@
 """`aupair distill`: a student in the workspace of variants, beside its teacher."""
 
 import hashlib
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -51,7 +52,7 @@ def test_a_student_goes_the_whole_way_and_leaves_its_teacher_alone(checkout: Pat
     before = fingerprint("data", "work", "reports")
     done = aupair("distill", *NARROW)
     assert done.code == 0, done.err
-    assert done.err.count("running stage") == 5
+    assert done.err.count("running stage") == 6
     assert fingerprint("data", "work", "reports") == before
     work = ROOT / "work"
     network = store.read_json(work / "f" / "0" / "about.json")["network"]
@@ -75,11 +76,17 @@ def test_a_student_goes_the_whole_way_and_leaves_its_teacher_alone(checkout: Pat
     assert (REPORTS / "report.html").exists()
 
 
+def _stages(text: str) -> set[str]:
+    """The stages that ran."""
+    return set(re.findall("running stage '(.*?)'", text))
+
+
 @pytest.mark.slow
 def test_what_was_trained_before_is_not_trained_again(checkout: Path, aupair: Command) -> None:
-    assert "running stage" not in aupair("distill", *NARROW).err
+    # DVC's run cache leaves out embed-faces, whose output persists; it has nothing to compute
+    assert _stages(aupair("distill", *NARROW).err) == {"embed-faces"}
     mapped = aupair("distill", *NARROW, "--set", "train_mapping.width=4")
-    assert mapped.err.count("running stage") == 2, "the mapping and evaluate"
+    assert _stages(mapped.err) == {"embed-faces", "train-mapping", "evaluate"}
     routes = store.read_json(ROOT / "work" / "mapping" / "about.json")["routes"]
     assert {route["width"] for route in routes.values()} == {4}
 

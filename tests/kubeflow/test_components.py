@@ -338,7 +338,7 @@ def test_the_documents_fit_kfps_schema(compiled: dict[str, PipelineFile]) -> Non
         (["image=''"], "parameter image"),
         (["scratch_class=fast"], "the size of the volume, in scratch"),
         (["run_as_user=-1"], "parameter run_as_user"),
-        (["gpus=99999999999999999999"], "parameter gpus"),
+        (["gpus=99999999999999999999"], "a number beyond 64 bits"),
     ],
 )
 def test_a_wrong_option_is_one_line(options: list[str], message: str) -> None:

@@ -74,7 +74,7 @@ def test_it_ends_with_a_registered_version_and_a_summary(whole: Run) -> None:
     assert "P2: uncertainty except for AUs where it clearly loses" in whole.out
     assert "mlflow ui --backend-store-uri" in whole.out
     tasks = re.findall(r"^  < (.*): ok", whole.err, re.M)
-    assert len(tasks) == 10 + 2, "f runs once for each trial"
+    assert len(tasks) == 11 + 2, "f runs once for each trial"
     assert {f"train-pseudo-intensity (trial {trial})" for trial in (0, 1)} <= set(tasks)
     assert len(list((whole.folder / "logs").iterdir())) == len(tasks), "a log for each task"
 
@@ -96,7 +96,7 @@ def test_mlflow_has_every_stage_of_the_run(whole: Run, monkeypatch: pytest.Monke
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{whole.root}/mlflow.db")
     client = mlflow_store.open_mlflow()
     runs = client.search_runs([client.get_experiment_by_name("aupair").experiment_id])
-    assert len(runs) == 1 + 8 + 2, "the parent, eight stages, and f for each trial"
+    assert len(runs) == 1 + 9 + 2, "the parent, nine stages, and f for each trial"
     assert {run.info.status for run in runs} == {"FINISHED"}
     assert {run.data.tags["pipeline_run_id"] for run in runs} == {whole.folder.name}
     of_stage = {run.data.tags["stage"]: run for run in runs}

@@ -130,6 +130,7 @@ def test_stage_fails_if_its_processes_fail(
         "labels": Artifact(at(finished, "labels")),
         "faces": Artifact(at(finished, "faces")),
         "pairs": Artifact(pairs),
+        "embeddings": Artifact(at(finished, "embeddings")),
     }
     out = {name: Artifact(tmp_path / "out" / name) for name in ("f", "scores", "curves")}
     section = tiny.train_pseudo_intensity.model_dump()
@@ -154,7 +155,7 @@ def test_two_processes_in_a_component_train_what_one_trains(
     curves = {}
     for processes in (1, 2):
         monkeypatch.setenv("AUPAIR_PROCESSES", str(processes))
-        given = {name: Artifact(at(finished, name)) for name in ("labels", "faces", "pairs")}
+        given = {name: Artifact(at(finished, name)) for name in ("labels", "faces", "pairs", "embeddings")}
         out = {name: Artifact(tmp_path / str(processes) / name) for name in ("f", "scores", "curves")}
         function("train_pseudo_intensity")(seed=0, trial=0, train_pseudo_intensity=section, **given, **out)
         curves[processes] = store.read_jsonl(Path(out["f"].path) / "curves.jsonl")

@@ -109,6 +109,27 @@ def test_interrupted_and_resumed_it_ends_with_the_same_bits(tmp_path: Path, monk
     assert all((again[0][key] == whole[0][key]).all() for key in whole[0])
 
 
+# before the next test, after which inductor remembers that there is no compiler
+@pytest.mark.parametrize("compilable", [True, False])
+def test_compiled_scoring_equals_plain_scoring_or_says_why_not(
+    monkeypatch: pytest.MonkeyPatch, compilable: bool
+) -> None:
+    model, log, x = Small().eval(), Listener(), torch.from_numpy(PIXELS).permute(0, 3, 1, 2).float()
+    if not compilable:
+        from torch._dynamo.exc import Unsupported
+
+        def fails(network: nn.Module, **options: object) -> Any:
+            def forward(x: Tensor) -> Tensor:
+                raise Unsupported("no compiler")
+
+            return forward
+
+        monkeypatch.setattr(torch, "compile", fails)
+    with torch.no_grad():
+        torch.testing.assert_close(CompiledScoring(model, log)(x), model(x), rtol=1e-5, atol=1e-6)
+    assert [line.startswith("not compiled: ") for line in log.lines] == [True] * (not compilable)
+
+
 def test_without_a_compiler_it_says_so_once_and_computes_what_a_plain_fit_does(monkeypatch: pytest.MonkeyPatch) -> None:
     from torch._inductor import config
 
@@ -154,23 +175,3 @@ def test_batch_norms_of_several_processes_stay_uncompiled() -> None:
     log.lines.clear()
     assert isinstance(compile_forward(Small(), batch, STEPS, log), _CompiledForward)
     assert log.lines == []
-
-
-@pytest.mark.parametrize("compilable", [True, False])
-def test_compiled_scoring_equals_plain_scoring_or_says_why_not(
-    monkeypatch: pytest.MonkeyPatch, compilable: bool
-) -> None:
-    model, log, x = Small().eval(), Listener(), torch.from_numpy(PIXELS).permute(0, 3, 1, 2).float()
-    if not compilable:
-        from torch._dynamo.exc import Unsupported
-
-        def fails(network: nn.Module, **options: object) -> Any:
-            def forward(x: Tensor) -> Tensor:
-                raise Unsupported("no compiler")
-
-            return forward
-
-        monkeypatch.setattr(torch, "compile", fails)
-    with torch.no_grad():
-        torch.testing.assert_close(CompiledScoring(model, log)(x), model(x), rtol=1e-5, atol=1e-6)
-    assert [line.startswith("not compiled: ") for line in log.lines] == [True] * (not compilable)

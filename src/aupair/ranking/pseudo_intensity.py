@@ -69,9 +69,7 @@ def train_f(
     device = pick_device(section.device)
     frames, au_count = data.frames, len(data.frames.aus)
     result = PseudoIntensity({}, {}, {}, {}, [], np.nan)
-    masks = data.training_masks()
-    log.line(f"{len(masks)} networks of f to train: {', '.join(masks)}")
-    for k, (name, trained) in enumerate(masks.items()):
+    for k, (name, trained) in enumerate(data.training_masks().items()):
         model = build_network(section.network, data.inputs, seed * 1000 + k, au_count)
         trainee: nn.Module = model
         held_out = data.held_out_pairs(name)
