@@ -80,6 +80,7 @@ def test_finished_steps_are_not_run_again(
     assert first[:3] == ["synth data", "one check-data", "one preprocess-faces"]
     training = [
         "sample-pairs",
+        "embed-faces",
         "train-pseudo-intensity {}",
         "train-uncertainty",
         "extract-features",
@@ -96,7 +97,7 @@ def test_finished_steps_are_not_run_again(
         patch.setattr(stages, "run_stage", interrupted("train-mapping"))
         with pytest.raises(KeyboardInterrupt):
             run_all(corpus, Params(sample_pairs={"frames": 7}), 2)
-    assert run(Params())[:5] == [f"seed0 {name}".format(0) for name in training[:5]]  # what was begun is not done
+    assert run(Params())[:6] == [f"seed0 {name}".format(0) for name in training[:6]]  # what was begun is not done
     assert run(Params(sample_pairs={"frames": 7}))[0] == "seed0 sample-pairs"
     assert run(Params(), module.Corpus(stands_for="", synth={"subjects": 8, "seed": 5})) == first
     assert ground.cost("one", 2)["cpu_seconds"].keys() == {

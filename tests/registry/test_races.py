@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from aupair import disk
 from aupair.aus import AFFWILD2
 from aupair.errors import RegistryError
 from aupair.registry import mlflow_store, moves, promotion, versions
@@ -203,5 +204,6 @@ def test_a_store_is_made_elsewhere_and_renamed(tmp_path: Path, monkeypatch: pyte
             mlflow_store.open_mlflow(create=True)
     assert not (tmp_path / "mlflow.db").exists()
     (tmp_path / ".mlflow.db.abcd_123.tmp").mkdir()
+    disk._sweep_once.cache_clear()  # as in a new process
     mlflow_store.open_mlflow(create=True)
     assert not list(tmp_path.glob(".mlflow.db.*")), "the leftovers of a killed process"
