@@ -27,7 +27,7 @@ Configure = Callable[[Any], Any]
 
 def train_pipeline(params: Params, configure: Configure, parallelism: int | None, config: dsl.PipelineConfig) -> Any:
     """Return the pipeline function; `params` are its defaults, `configure` applies the cluster's options to a task."""
-    default = params.model_dump(mode="json")
+    default = params.model_dump(mode="json", exclude_none=True)  # an input of KFP cannot hold null
 
     @dsl.pipeline(name="aupair-train", description="From videos to a registered model.", pipeline_config=config)
     def train(

@@ -177,6 +177,7 @@ def test_commands_take_the_model_of_the_project(
     asked: list[str] = []
     monkeypatch.setattr("aupair.registry.versions.list_versions", lambda name: asked.append(name) or [])
     monkeypatch.setattr("aupair.registry.comparison.read_authors", lambda versions: {})
+    monkeypatch.setattr("aupair.registry.versions.pin_version", str)
     monkeypatch.setattr("aupair.api.Recognizer.load", lambda model, *more: asked.append(model) or 1 / 0)
     assert aupair("registry", "list").code == 0
     (tmp_path / "clip.mp4").write_bytes(b"")
@@ -213,7 +214,7 @@ assert compiled() == Path("pipelines/train.py").resolve()
 
 def test_pipelines_compile_anywhere_and_a_projects_own_come_first(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", COMPILE], cwd=tmp_path, check=True, capture_output=True, text=True)
-    assert done.stdout.splitlines() == ["11 From videos to a registered model.", "11 Mine."]
+    assert done.stdout.splitlines() == ["12 From videos to a registered model.", "12 Mine."]
 
 
 WHEEL = """

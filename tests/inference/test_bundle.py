@@ -54,7 +54,7 @@ def test_curves_and_scores_of_frames_stay_behind(parts: Parts, tmp_path: Path) -
 
 
 def test_the_card_says_data_scores_choices_and_limits(parts: Parts, tmp_path: Path) -> None:
-    rows = [{"name": "P2", "split": "validation", "f1": 0.1234, "accuracy": 0.5, "score": None}]
+    rows = [{"name": "P2", "split": "validation", "f1": 0.1234, "accuracy": 0.5, "score": None, "per_au": {}}]
     store.write_json(parts.metrics, {"rows": rows})
     write_bundle(tmp_path / "a", parts, Params())
     card = (tmp_path / "a" / "MODEL_CARD.md").read_text()

@@ -14,7 +14,7 @@ from aupair.errors import ParamsError
 from aupair.log import SILENT
 from aupair.params import Params, parse_params
 from aupair.ranking.ensemble import load_ensemble
-from aupair.ranking.fit import forward_all
+from aupair.ranking.fit import CHUNK, forward_all
 from aupair.ranking.losses import PairBatch, level_loss
 from aupair.ranking.networks import FLOOR, AUNetwork, second_head_sigma
 from aupair.ranking.pairs import Pairs, all_pairs, cell_weights
@@ -147,10 +147,10 @@ def test_the_scorer_takes_both_from_one_pass(
     rows = np.flatnonzero(data.frames.ok & data.frames.of_split("validation"))
     passes, forward = [], AUNetwork.forward
     monkeypatch.setattr(AUNetwork, "forward", lambda self, x: passes.append(self) or forward(self, x))
-    y_hat, sigma, _ = scorer(data.images(rows)[:20], quality[rows][:20])
+    y_hat, sigma, _ = scorer(data.images(rows)[:CHUNK], quality[rows][:CHUNK])
     assert len(passes) == 3
-    np.testing.assert_array_equal(y_hat, ensemble.y_hat[rows][:20])
-    np.testing.assert_array_equal(sigma, read_sigma(folder / "h", len(data.frames))[rows][:20])
+    np.testing.assert_array_equal(y_hat, ensemble.y_hat[rows][:CHUNK])
+    np.testing.assert_array_equal(sigma, read_sigma(folder / "h", len(data.frames))[rows][:CHUNK])
 
 
 @pytest.mark.parametrize(
