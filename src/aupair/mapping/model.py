@@ -154,9 +154,9 @@ def read_about(folder: Path) -> About | _EarlierAbout:
 
 def _blank(about: _AnyAbout, sizes: RouteSizes, seeds: int) -> MappingNetworks:
     """Return networks of the sizes that about.json has, to load weights into."""
-    center = torch.zeros(len(about.aus), sizes.features)
+    shape = len(about.aus), sizes.features
     outputs = about.levels if about.loss == "cross_entropy" else 1
-    return MappingNetworks(center, center + 1, sizes.width, 0.0, outputs, seeds=seeds)
+    return MappingNetworks(torch.zeros(shape), torch.ones(shape), sizes.width, 0.0, outputs, seeds=seeds)
 
 
 def _load_earlier_version(folder: Path, about: _EarlierAbout) -> Mapping:

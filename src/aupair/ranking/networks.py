@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -33,7 +34,8 @@ class Vgg(nn.Module):
         self.avgpool = nn.AdaptiveAvgPool2d(side)
         self.classifier: nn.Module = _build_head(params, blocks[-1][-1] * side * side, outputs)
         for module in self.modules():
-            if isinstance(module, nn.Conv2d):
+            # to draw numbers on the device `meta`, which holds none, torch would import its compiler, for 3 s
+            if isinstance(module, nn.Conv2d) and not module.weight.is_meta:
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
@@ -86,6 +88,14 @@ class BackboneWithHead(nn.Module):
         return self.classifier(features), features
 
 
+def _per_channel(values: Sequence[float]) -> Tensor:
+    """Return numbers for images in 0..1 as (1, 3, 1, 1) float32 for images in 0..255.
+
+    numpy multiplies them, since on the device `meta` torch would import its compiler for that.
+    """
+    return torch.tensor((np.array(values, np.float32) * np.float32(255)).tolist()).view(1, 3, 1, 1)
+
+
 class AUNetwork(nn.Module):
     """A network with one number for each AU and image: a shared trunk with a head for each AU, or one network per AU.
 
@@ -107,8 +117,8 @@ class AUNetwork(nn.Module):
         sizes = {"shared": (1, au_count), "per_au": (au_count, 1), "integrated": (1, 2 * au_count)}
         count, outputs = sizes[params.sharing]
         self.networks = nn.ModuleList(_build_one(params, inputs, outputs) for _ in range(count))
-        self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1) * 255, persistent=False)
-        self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1) * 255, persistent=False)
+        self.register_buffer("mean", _per_channel(MEAN), persistent=False)
+        self.register_buffer("std", _per_channel(STD), persistent=False)
 
     def heads(self) -> list[nn.Linear]:
         """Return the last layer of each network."""
