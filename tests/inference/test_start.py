@@ -12,7 +12,7 @@ from bundle_parts import write_real_parts
 
 SLOW = {
     "boto3", "botocore", "dvc", "great_expectations", "kfp", "matplotlib", "mlflow", "pandas", "requests", "scipy",
-    "skimage", "sklearn", "sqlalchemy", "sympy", "torchvision",
+    "skimage", "sklearn", "sqlalchemy", "torchvision",
 }  # fmt: skip
 """Packages that take a tenth of a second or more to import."""
 
