@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from aupair import store
@@ -14,7 +15,7 @@ from aupair.errors import RegistryError
 from aupair.params import Params
 from aupair.registry import descriptions, mlflow_store, versions
 from aupair.registry.dataset import describe_data
-from aupair.registry.register import _serving_signature, register_bundle
+from aupair.registry.register import _serving_example, _serving_signature, register_bundle
 from aupair.registry.runs import StageRun
 from bundle_parts import write_parts
 
@@ -114,6 +115,7 @@ def test_serving_has_an_example_and_no_default_for_fps(registered: Any) -> None:
     assert (fps.name, fps.default) == ("fps", None)
     files = {path.path for path in registered.client.list_logged_model_artifacts(registered.model.model_id)}
     assert "input_example.json" in files
+    assert len(np.unique(_serving_example(32)[0])) >= 16, "what is served refuses faces of a few values"
 
 
 def test_a_version_is_found_after_its_store_was_renamed_and_missing_files_are_named(

@@ -254,7 +254,8 @@ def _serving_example(size: int) -> tuple["np.ndarray", dict[str, float]]:
     """Return an input of the served model: one face, and the frame rate of its video."""
     import numpy as np
 
-    return np.zeros((1, size, size, 3), np.uint8), {"fps": 25.0}
+    shade = np.linspace(0, 255, size).astype(np.uint8)  # what is served refuses faces of a few values
+    return np.broadcast_to(shade[:, None], (1, size, size, 3)).copy(), {"fps": 25.0}
 
 
 def _serving_signature(params: Params, aus: Sequence[str]) -> "ModelSignature":
