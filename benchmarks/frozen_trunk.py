@@ -1,7 +1,8 @@
 """How good is a trunk that was trained on one corpus and frozen on another, and what does it save?
 
-    python benchmarks/frozen_trunk.py --trunk DEMO/work/f/0/final.safetensors FLOW ...
+    python benchmarks/frozen_trunk.py --trunk TRUNK FLOW ...
 
+TRUNK: the file of an f, such as final.safetensors in the folder of f of a finished demo.
 FLOW: folders of finished flows with the demo's settings, such as those that proving_ground.py leaves (CORPUS/seedN). Heads are
 trained with the same settings, pairs and seeds on the features of the frozen trunk, without copies, in one thread. Writes
 frozen_trunk.json and frozen_trunk.md; rows of other flows that are there stay.

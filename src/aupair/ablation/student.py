@@ -190,7 +190,7 @@ class Distillation:
 
 
 class _Registered(store.Artifact):
-    """What registered.json has of the version; None if none was registered."""
+    """The part of registered.json about the version; None if none was registered."""
 
     version: int | None
 

@@ -9,7 +9,7 @@ from aupair.registry.contact import WAIT_VARIABLE
 
 
 def _set_wait(seconds: float | None) -> float | None:
-    """Let this process, and those that it starts, wait for a store."""
+    """Make this process, and those that it starts, wait for a store."""
     if seconds is not None:
         os.environ[WAIT_VARIABLE] = str(seconds)
     return seconds

@@ -47,7 +47,7 @@ class _Noise(store.Artifact):
 
 
 class _Smoother(store.Artifact):
-    """What smoother.json has; the rest is what the numbers were chosen by."""
+    """The content of smoother.json that is read; the rest is what the numbers were chosen by."""
 
     routes: dict[str, _Noise]
 

@@ -213,7 +213,7 @@ class _Route(store.Artifact):
 
 
 class About(store.Artifact):
-    """What features.json has: the routes that decide, and the file of each route."""
+    """The content of features.json: the routes that decide, and the file of each route."""
 
     deciding: Annotated[tuple[str, ...], Field(min_length=1)]
     routes: dict[str, _Route]

@@ -121,7 +121,7 @@ class RouteSizes(store.Artifact):
 
 
 class _AnyAbout(store.Artifact):
-    """What about.json has in each version; the oldest files have no loss."""
+    """The part of about.json that each version has; the oldest files have no loss."""
 
     aus: AuNames = AFFWILD2
     loss: Literal["l1", "cross_entropy"] = "l1"

@@ -1,4 +1,4 @@
-"""What about.json says of the networks in a folder of f or h; every reader checks it."""
+"""The content of about.json in a folder of f or h, which describes its networks; every reader checks it."""
 
 from typing import Annotated, Literal, NamedTuple, Self
 

@@ -157,13 +157,13 @@ def load_samples(folder: Path, frames: Frames) -> Samples:
 
 
 class _Count(store.Artifact):
-    """How many pairs of one AU and split there are."""
+    """The number of pairs of one AU and split."""
 
     possible: Annotated[int, Field(ge=0)]
 
 
 class _Counts(store.Artifact):
-    """What counts.json has: the frames that the pairs were drawn from, and counts by split and AU."""
+    """The content of counts.json: the frames that the pairs were drawn from, and counts by split and AU."""
 
     fingerprint: str = ""  # versions before it wrote none
     pairs: dict[str, dict[str, _Count]]
