@@ -38,7 +38,7 @@ def contact(uri: str) -> None:
 
 
 def _ask_server(uri: str) -> None:
-    """Ask a server whether it is well."""
+    """Check whether a server is well."""
     import requests
 
     response = requests.get(uri.rstrip("/") + "/health", timeout=_PROBE_SECONDS)
