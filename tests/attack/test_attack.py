@@ -1,7 +1,7 @@
 """The attack: broken inputs, commands killed at random moments, and two commands at once (docs/reliability.md)."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,7 +19,7 @@ NOT_QUICK = "`make attack` tries it; it is not in the small dose of `make test`"
 @pytest.mark.slow
 @pytest.mark.parametrize("name", KINDS)
 def test_input(name: str, finished: Path, tmp_path: Path) -> None:
-    """A broken input is accepted, or refused in a line: no traceback, crash, hang or hunger for memory."""
+    """A broken input is accepted, or refused in a line: no traceback, crash or hang, and no more memory than allowed."""
     kind, attempt = KINDS[name], Attempt(name, tmp_path / "whole", tmp_path / "root")
     written = run(write_whole, name, attempt.whole, finished)
     assert written.kind == "accepted", written.detail
@@ -39,35 +39,23 @@ def test_input(name: str, finished: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_kill(name: str, templates: Path, tmp_path: Path) -> None:
     """After a kill at any moment the next run ends with the same bytes, or one consistent state of the registry."""
-    command, tally = COMMANDS[name], Tally("kills", name, "test_kill")
+    command = COMMANDS[name]
     if not (command.quick or is_long()):
         pytest.skip(NOT_QUICK)
     victim = Victim(command, templates / command.template, tmp_path / "folder")
-    for case in cases(1, "kills", len(COMMANDS)):
-        try:
-            hits, problem = victim.attack(random.Random(f"{name} {case}")), ""
-        except AssertionError as error:
-            hits, problem = 1, str(error)
-        tally.add(case, problem, hits)
-    tally.close()
+    tally = Tally("kills", name, "test_kill")
+    _try_cases(tally, len(COMMANDS), lambda case: victim.attack(random.Random(f"{name} {case}")))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RACES)
 def test_race(name: str, templates: Path, tmp_path: Path) -> None:
     """The outcome of two commands at once is that of one order, and the bytes are those of one of them."""
-    entry, tally = RACES[name], Tally("races", name, "test_race")
+    entry = RACES[name]
     if not (entry.quick or is_long()):
         pytest.skip(NOT_QUICK)
     course = Course(entry, templates / entry.template, tmp_path / "folder")
-    for case in cases(1, "races", len(RACES) + len(SHARED)):
-        try:
-            course.run()
-            problem = ""
-        except AssertionError as error:
-            problem = str(error)
-        tally.add(case, problem)
-    tally.close()
+    _try_cases(Tally("races", name, "test_race"), len(RACES) + len(SHARED), lambda _: course.run())
 
 
 @pytest.fixture(scope="module")
@@ -87,11 +75,21 @@ def database() -> Iterator[dict[str, str]]:
 def test_race_in_postgresql(name: str, database: dict[str, str]) -> None:
     """As with sqlite, the outcome is that of one order."""
     tally = Tally("races", name, "test_race_in_postgresql")
-    for case in cases(1, "races", len(RACES) + len(SHARED)):
+    _try_cases(tally, len(RACES) + len(SHARED), lambda _: race_in_database(database, name))
+
+
+def _try_cases(tally: Tally, tests: int, attempt: Callable[[int], int | None]) -> None:
+    """Try the cases of a test and count them.
+
+    Args:
+        tests: how many tests share the time of the tally's group.
+        attempt: takes a case; returns how often it hit, None for once; raises AssertionError for a failure.
+    """
+    for case in cases(1, tally.group, tests):
+        hits, problem = None, ""
         try:
-            race_in_database(database, name)
-            problem = ""
+            hits = attempt(case)
         except AssertionError as error:
             problem = str(error)
-        tally.add(case, problem)
+        tally.add(case, problem, 1 if hits is None else hits)
     tally.close()

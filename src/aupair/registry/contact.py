@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-SECONDS = 12.0
+_ATTEMPT_SECONDS = 12.0
 """The longest time of one attempt, the look-up of a name included."""
 
 WAIT_VARIABLE = "AUPAIR_STORE_WAIT"
@@ -32,9 +32,9 @@ def contact(uri: str) -> None:
     """
     scheme = uri.partition(":")[0].lower()
     if scheme in ("http", "https"):
-        _within(SECONDS, lambda: _ask_server(uri))
+        _within(_ATTEMPT_SECONDS, lambda: _ask_server(uri))
     elif scheme.partition("+")[0] in ("postgresql", "mysql", "mssql"):
-        _within(SECONDS, lambda: _ask_database(uri))
+        _within(_ATTEMPT_SECONDS, lambda: _ask_database(uri))
 
 
 def _ask_server(uri: str) -> None:

@@ -261,4 +261,6 @@ def _check_contact(uri: str) -> None:
         raise RegistryError(what, where=scrub(uri), got=got, todo=todo) from error
     except ModuleNotFoundError as error:
         what = "the driver of the MLflow database is not installed"
-        raise RegistryError(what, where=scrub(uri), got=error.name, todo=f"pip install {error.name}") from error
+        raise RegistryError(
+            what, where=scrub(uri), got=f"no module {error.name}", todo="install the package that has it"
+        ) from error
