@@ -63,7 +63,7 @@ def test_a_store_that_cannot_be_reached_is_one_line_soon(
 
 
 def test_a_look_up_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(contact, "SECONDS", 0.2)
+    monkeypatch.setattr(contact, "_ATTEMPT_SECONDS", 0.2)
     monkeypatch.setattr(contact, "_ask_server", lambda uri: time.sleep(5))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://host:5000")
     start = time.monotonic()
