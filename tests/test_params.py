@@ -38,12 +38,31 @@ def test_a_value_out_of_range_is_an_error(values: dict[str, Any], message: str) 
     [
         ({"trials": [0, 1, 0]}, "trials: in params, got [0, 1, 0], expected each trial once"),
         ({"seed": -5}, "seed: in params, got -5, expected greater than or equal to 0"),
+        ({"evaluate": {"seed": -5}}, "evaluate.seed: in params, got -5, expected greater than or equal to 0"),
     ],
 )
 def test_a_seed_or_trials_that_cannot_be_trained_are_an_error(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ParamsError) as caught:
         parse_params(values)
     assert str(caught.value) == f"parameter {message}"
+
+
+@pytest.mark.parametrize(
+    ("setting", "limit"),
+    [
+        ("extract_features.context_points", 1000),
+        ("extract_features.context", 86400),
+        ("train_mapping.width", 2**16),
+        ("train_mapping.seeds", 1000),
+        ("train_pseudo_intensity.optimiser.batch", 2**16),
+        ("sample_pairs.folds", 1000),
+        ("evaluate.bootstrap", 10**5),
+    ],
+)
+def test_numbers_that_memory_grows_with_have_an_upper_bound(setting: str, limit: int) -> None:
+    load_params(DEMO, [f"{setting}={limit}"])
+    with pytest.raises(ParamsError, match=rf"^parameter {setting}: in .*, expected less than or equal to {limit}"):
+        load_params(DEMO, [f"{setting}={limit + 1}"])
 
 
 def test_lists_may_be_empty() -> None:

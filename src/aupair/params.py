@@ -16,7 +16,9 @@ from aupair.errors import DataError
 from aupair.record import (
     Positive,
     Record,
+    Repeats,
     Share,
+    Width,
     apply_overrides,
     default_tags,
     drop_unknown_keys,
@@ -33,7 +35,7 @@ from aupair.training_params import (
 )
 
 Percent = Annotated[float, Field(ge=0, le=100)]
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(gt=0, le=86400)]
 Route = Literal["constant", "columns", "sigma", "quality", "both"]
 
 
@@ -62,16 +64,16 @@ class PreprocessFaces(Record):
     """the points that align a face: all 68, or only eye corners and nose, so that it does not shrink if the jaw drops"""
     quality: Annotated[int, Field(ge=1, le=100)] = 95
     """JPEG quality of the stored face"""
-    workers: Annotated[int, Field(ge=0)] = 0
+    workers: Annotated[int, Field(ge=0, le=1000)] = 0
     """processes, one video each; 0: one for each core"""
 
 
 class _SamplePairs(Record):
     """Settings of sample-pairs that both modes have."""
 
-    valid_pairs: Positive = 500
+    valid_pairs: Annotated[int, Field(ge=1, le=10**6)] = 500
     """fixed pairs for each AU and split, on which networks are evaluated"""
-    folds: Annotated[int, Field(ge=1)] = 1
+    folds: Repeats = 1
     """folds by subject for cross-fitting; 1: no cross-fitting"""
 
 
@@ -79,9 +81,9 @@ class PairsInGroups(_SamplePairs):
     """Settings of sample-pairs: groups of frames of one video, whose pairs with different levels are all trained on."""
 
     mode: Literal["groups"] = "groups"
-    frames: Annotated[int, Field(ge=2)] = 12
+    frames: Annotated[int, Field(ge=2, le=1000)] = 12
     """frames in a group, all of one video"""
-    groups: Positive = 40
+    groups: Annotated[int, Field(ge=1, le=10**5)] = 40
     """groups drawn for each video"""
 
 
@@ -89,7 +91,7 @@ class ListedPairs(_SamplePairs):
     """Settings of sample-pairs: an explicit list of pairs, as the authors draw it."""
 
     mode: Literal["reference"] = "reference"
-    train_pairs: Positive = 10000
+    train_pairs: Annotated[int, Field(ge=1, le=10**8)] = 10000
     """pairs for each AU to train on"""
 
 
@@ -100,7 +102,7 @@ SamplePairs = Annotated[PairsInGroups | ListedPairs, Field(discriminator="mode")
 class EmbedFaces(Record):
     """Settings of embed-faces: what a frozen trunk computes features of (train_pseudo_intensity.network.frozen: true)."""
 
-    copies: Annotated[int, Field(ge=0)] = 0
+    copies: Annotated[int, Field(ge=0, le=1000)] = 0
     """of each video of fit, how many augmented copies are computed, too; a training step sees one of them, or the video itself"""
     augment: Share = 0.5
     """strength of the copies' augmentation: none to full"""
@@ -113,7 +115,7 @@ class _ExtractFeatures(Record):
 
     neutral: Literal["video", "person"] = "video"
     """what percentiles, rank and histogram are computed over: the video, or all clips of the person"""
-    batch: Positive = 64
+    batch: Width = 64
     """frames scored at once by predict (the results do not depend on it)"""
 
 
@@ -131,7 +133,7 @@ class DistributionFeatures(_ExtractFeatures):
     """percentiles of y_hat over a window"""
     context: Seconds = 10.0
     """how far the neighbours of a frame reach in each direction, seconds"""
-    context_points: Annotated[int, Field(ge=0)] = 20
+    context_points: Annotated[int, Field(ge=0, le=1000)] = 20
     """number of neighbours in each direction, evenly spaced in time"""
     certainty: Literal["quantile", "min_max"] = "quantile"
     """of the columns of uncertainty; quantile: 1 - the rank of log sigma within fit; min_max: the authors' 1 - sigma / sigma_max"""
@@ -187,15 +189,15 @@ class TrainMapping(Record):
 
     loss: Literal["l1", "cross_entropy"] = "l1"
     """l1: the level, as in the paper; cross_entropy: a class for each level, as in 2020"""
-    width: Positive = 4096
+    width: Width = 4096
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
     learning_rate: Annotated[float, Field(gt=0)] = 5e-5
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     draws: Positive = 10000
     """frames drawn for each AU and epoch, balanced over levels, then videos"""
     epochs: Positive = 10
-    batch: Positive = 32
-    seeds: Positive = 5
+    batch: Width = 32
+    seeds: Repeats = 5
     """networks for each AU and route, each trained from its own start on its own draws; their mean is the mapping"""
     device: str = "auto"
 
@@ -212,11 +214,11 @@ class Evaluate(Record):
     """P2: an AU keeps its mapping with uncertainty unless that is worse by more than this on `select`"""
     loss_confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.95
     """and unless, with this confidence (one-sided, over people of `select`), it is worse at all; .5: any loss beyond `tie` counts"""
-    bootstrap: Positive = 1000
+    bootstrap: Annotated[int, Field(ge=1, le=10**5)] = 1000
     """resamples of the people behind each interval"""
     protocol: Literal["ours", "paper"] = "ours"
     """paper: choose on `validation`, as the authors did; the rows are then marked"""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
 
 
 class RegisterModel(Record):

@@ -17,7 +17,11 @@ from aupair.errors import ParamsError, did_you_mean
 R = TypeVar("R", bound=BaseModel)
 
 Share = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[int, Field(ge=1)]
+Positive = Annotated[int, Field(ge=1, le=10**9)]
+Width = Annotated[int, Field(ge=1, le=2**16)]
+"""a number of units or columns, which memory grows with"""
+Repeats = Annotated[int, Field(ge=1, le=1000)]
+"""a number of networks, folds or copies of everything"""
 
 
 class Record(BaseModel):

@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, TypeAdapter, model_validator
 
-from aupair.record import FACTORY, Positive, Record, Share, default_tags, tag_of
+from aupair.record import FACTORY, Positive, Record, Share, Width, default_tags, tag_of
 
 DEFAULT_WEIGHTS = ("default", "imagenet")
 """The words for a kind's own pretrained weights."""
@@ -63,7 +63,7 @@ class BackboneNetwork(_Settings):
     """default: torchvision's own, or those that the factory sets | none | the path of a state dict"""
     trained_blocks: Positive | None = None
     """how many of the last blocks are trained, beside the head; null: all"""
-    head: Positive = 128
+    head: Width = 128
     """units of the head's hidden layer"""
 
     @model_validator(mode="after")
@@ -148,7 +148,7 @@ class Optimiser(Record):
     """optimiser steps of the final network"""
     fold_steps: Positive = 3000
     """optimiser steps of each cross-fitting network"""
-    batch: Annotated[int, Field(ge=2)] = 48
+    batch: Annotated[int, Field(ge=2, le=2**16)] = 48
     """frames in a batch: whole groups of different videos, at least one (sample_pairs.mode: groups), or pairs of two"""
     evaluate_every: Positive = 300
     """steps between two evaluations on the fixed pairs of people who are held out from the network"""
@@ -254,13 +254,13 @@ class _UncertaintyFactors(_FitUncertainty):
     """Settings of an h that reads f's frozen trunks, which are computed only once for each face."""
 
     kind: Literal["factors"] = "factors"
-    factors: Positive = 64
+    factors: Width = 64
     """how many main components of the trunk's features are read"""
     block: Annotated[int, Field(ge=1, le=5)] = 5
     """the block of f's trunk that they are read from"""
     priors: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (0.1, 0.3, 1.0, 3.0)
     """strengths of the prior toward a constant, of which the best on people of fit, out of fold, is used"""
-    inner_folds: Annotated[int, Field(ge=2)] = 4
+    inner_folds: Annotated[int, Field(ge=2, le=1000)] = 4
     """number of parts of a fold's people, each of which is scored by an h that was trained on the others"""
 
 

@@ -108,6 +108,43 @@ def run_line(root: Path, victim: Path, seed: int) -> None:
         raise AupairError(line)
 
 
+SECTIONS = ("check_data", "sample_pairs", "train_pseudo_intensity", "extract_features", "train_mapping", "evaluate")
+VALUES = (
+    "-1",
+    "0",
+    "1",
+    "2",
+    "0.5",
+    "1e-300",
+    "1e30",
+    "1000000000000",
+    "null",
+    "[]",
+    "[0]",
+    "[1, 0.5]",
+    "{}",
+    "word",
+    "''",
+)
+
+
+def run_settings(root: Path, victim: Path, seed: int) -> None:
+    """Run the flow from the stage of a setting on, on a copy, with one that is extreme, or of another type."""
+    from aupair.errors import AupairError
+    from aupair.params import load_params
+    from aupair.stages import FLOW
+
+    rng, params, trial = random.Random(f"setting {seed}"), load_params(root / victim), root.parent / "trial"
+    section = rng.choice(SECTIONS)
+    setting = f"{section}.{rng.choice(list(getattr(params, section).model_dump()))}={rng.choice(VALUES)}"
+    shutil.rmtree(trial, ignore_errors=True)
+    shutil.copytree(root, trial)
+    first = next(k for k, stage in enumerate(FLOW) if section in stage.sections)
+    for stage in FLOW[first:-1]:
+        if line := call(["run", stage.name, "--set", setting], trial):
+            raise AupairError(f"{setting}: {line}")
+
+
 ASKING = ("registry list", "registry promote 1", "predict data/videos --out out --device cpu", "run register-model")
 SECRETS = ("hunter2", "p@ss/word", "a:b@c", "sp ace", "per%25cent", "quo'te", "que?ry#x", "\u00fcber", "[brackets]")
 SCHEMES = ("http", "https", "postgresql", "postgresql+psycopg", "mysql", "mssql", "ftp", "databricks", "nonsense")

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import yaml
 
-from attack.commands import run_line, use_address
+from attack.commands import run_line, run_settings, use_address
 from attack.mutators import mutate
 from attack.sandbox import Verdict, judge
+from conftest import REPOSITORY
 
 Read = Callable[[Path, Path, int], object]
 """Reads an input below a root, of which one file was damaged; the seed says how thoroughly."""
@@ -154,15 +156,28 @@ def _write_import(root: Path, kind: str, source: Path, read: Callable[..., list]
 
 
 def read_settings(root: Path, victim: Path, seed: int) -> None:
-    """Read params.yaml, or the gate."""
+    """Read params.yaml, the gate, a compiled pipeline, data.dvc, or a cluster's options, with which every tenth time one is compiled."""
+    from aupair.data.hashing import read_tracked
+    from aupair.kubeflow.cluster import load_cluster
+    from aupair.kubeflow.compile import compile_pipeline
+    from aupair.kubeflow.pipeline_file import parse_arguments, read_pipeline_file
     from aupair.params import load_params, project_model_name
     from aupair.registry.gate import load_gate
 
+    path = root / victim
     if victim.name == "params.yaml":
-        load_params(root / victim)
-        project_model_name(root / victim)
+        load_params(path)
+        project_model_name(path)
+    elif victim.name == "registry.yaml":
+        load_gate(path)
+    elif victim.name == "data.dvc":
+        read_tracked(path)
+    elif victim.name == "cluster.yaml":
+        options = load_cluster(path)
+        if not seed % 10:
+            compile_pipeline("train", load_params(root / "params.yaml"), options, root.parent / "compiled.yaml")
     else:
-        load_gate(root / victim)
+        parse_arguments(read_pipeline_file(path), ["source=videos"])
 
 
 def read_video(root: Path, victim: Path, seed: int) -> None:
@@ -247,12 +262,13 @@ KINDS: dict[str, Kind] = {
     "csv imports": Kind(("*.csv",), import_csv, 60),
     "elan imports": Kind(("elan/*.eaf",), import_elan),
     "disfa imports": Kind(("disfa/*.txt",), import_disfa),
-    "settings": Kind(("params.yaml", "mlflow/registry.yaml"), read_settings, 40),
+    "settings": Kind(("*.yaml", "mlflow/registry.yaml", "params/cluster.yaml", "data.dvc"), read_settings, 40),
     "videos": Kind(("*",), read_video, 40),
     "artifacts": Kind(("work/**/*", "reports/metrics.json"), read_artifact, 60),
     "bundles": Kind(("**/*",), read_bundle, strict=True),
     "results": Kind(("*.csv", "predict.json"), read_results),
     "command lines": Kind(("params.yaml",), run_line, 30, damaged=False),
+    "extreme settings": Kind(("params.yaml",), run_settings, 4, damaged=False),
     "addresses": Kind(("params.yaml",), use_address, 4, damaged=False),
 }
 
@@ -285,9 +301,17 @@ def _write_imports(folder: Path, home: Path) -> None:
 
 
 def _write_settings(folder: Path, home: Path) -> None:
-    (folder / "mlflow").mkdir(parents=True)
-    for name in ("params.yaml", "mlflow/registry.yaml"):
-        shutil.copyfile(home / name, folder / name)
+    from aupair import store
+    from aupair.kubeflow.cluster import load_cluster
+    from aupair.kubeflow.compile import compile_pipeline
+    from aupair.params import load_params
+
+    for name in ("mlflow/registry.yaml", "params/cluster.yaml", "params.yaml"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(REPOSITORY / name, folder / name)
+    compile_pipeline("predict", load_params(folder / "params.yaml"), load_cluster(None), folder / "predict.yaml")
+    outs = [{"md5": "0" * 32 + ".dir", "size": 1, "nfiles": 1, "hash": "md5", "path": "data"}]
+    store.write_text(folder / "data.dvc", yaml.safe_dump({"outs": outs}))
 
 
 def _write_videos(folder: Path, home: Path) -> None:
@@ -312,6 +336,10 @@ def _write_bundle(folder: Path, home: Path) -> None:
 
     params = load_params(home / "params.yaml")
     write_bundle(folder, parts_of_flow(home, params), params)
+
+
+def _copy_project(folder: Path, home: Path) -> None:
+    shutil.copytree(home, folder)
 
 
 def _write_project(folder: Path, home: Path) -> None:
@@ -346,5 +374,6 @@ _WRITERS: dict[str, Callable[[Path, Path], None]] = {
     "bundles": _write_bundle,
     "results": _write_results,
     "command lines": _write_project,
+    "extreme settings": _copy_project,
     "addresses": _write_project,
 }

@@ -26,7 +26,8 @@ class Killed:
         outputs: what it writes; after the last call they have the bytes of a run that nobody killed.
         end: the call that follows the kills; None: the same.
         check: raises if the folder is not as it must be afterwards.
-        template: the folder in which it runs: flow (a finished flow and its bundle), store (a registry) or empty.
+        template: the folder in which it runs: flow (a finished flow and its bundle), frozen (one whose f has a frozen trunk), store
+            (a registry) or empty.
         quick: whether it is in the small dose of `make test`; the others take seconds of a core.
     """
 
@@ -189,6 +190,7 @@ COMMANDS: dict[str, Killed] = {
     "check-data": Killed(partial(run_stage, "check-data"), ("work/labels.parquet", "work/data.json", "reports/data_docs")),
     "preprocess-faces": Killed(preprocess_two, ("work/faces",)),
     "sample-pairs": Killed(partial(run_stage, "sample-pairs"), ("work/pairs",), quick=True),
+    "embed-faces": Killed(partial(run_stage, "embed-faces"), ("work/embeddings",), template="frozen", quick=True),
     "train-pseudo-intensity": Killed(partial(run_stage, "train-pseudo-intensity"), ("work/f",)),
     "train-uncertainty": Killed(partial(run_stage, "train-uncertainty"), ("work/h",)),
     "extract-features": Killed(partial(run_stage, "extract-features"), ("work/features",), quick=True),
@@ -219,7 +221,7 @@ COMMANDS: dict[str, Killed] = {
 
 
 def write_templates(base: Path, finished: Path) -> None:
-    """Write the folders flow, store and empty below a folder."""
+    """Write the folders flow, frozen, store and empty below a folder."""
     from aupair.inference.bundle import write_bundle
     from aupair.params import load_params
     from aupair.registry.mlflow_store import open_mlflow
@@ -229,6 +231,7 @@ def write_templates(base: Path, finished: Path) -> None:
     shutil.copytree(finished, flow)
     params = load_params(flow / "params.yaml")
     write_bundle(flow / "bundle", parts_of_flow(flow, params), params)
+    _write_frozen(base / "frozen", flow)
     (base / "empty").mkdir()
     (base / "store").mkdir()
     shutil.copytree(finished / "mlflow", base / "store" / "mlflow")
@@ -236,6 +239,18 @@ def write_templates(base: Path, finished: Path) -> None:
     open_mlflow(create=True)
     shutil.copyfile("mlflow.db", flow / "mlflow.db")  # register-model need not make one each time
     register_three()
+
+
+def _write_frozen(folder: Path, flow: Path) -> None:
+    """Copy a flow, with the features of a frozen trunk."""
+    from aupair import store
+    from aupair.params import load_params
+
+    params = load_params(flow / "params.yaml", ["train_pseudo_intensity.network.frozen=true", "embed_faces.copies=1"])
+    shutil.copytree(flow, folder)
+    store.write_json(folder / "params.yaml", params.model_dump(mode="json"))  # JSON is YAML
+    os.chdir(folder)
+    run_stage("embed-faces")
 
 
 def register_three() -> None:

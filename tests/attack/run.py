@@ -17,16 +17,19 @@ from typing import Any
 def main() -> int:
     """Run the attack; return 1 if a case failed, or pytest's code if it could not run."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--minutes", type=float, default=60)
-    minutes = parser.parse_args().minutes
+    parser.add_argument("--minutes", type=float, default=60, help="about how long it takes")
+    parser.add_argument("--processes", type=int, default=os.cpu_count(), help="pytest-xdist's; each has its own tests")
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         tally = Path(folder) / "tally.jsonl"
         tally.touch()
         variables = {
-            "OMP_NUM_THREADS": "1", "AUPAIR_ATTACK_MINUTES": str(minutes), "AUPAIR_ATTACK_TALLY": str(tally)
+            "OMP_NUM_THREADS": "1", "AUPAIR_ATTACK_MINUTES": str(options.minutes * options.processes),
+            "AUPAIR_ATTACK_TALLY": str(tally),
         }  # fmt: skip
         tests = [str(Path(__file__).with_name(name)) for name in ("test_attack.py", "test_resources.py")]
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests]
+        spread = ["-n", str(options.processes), "--dist", "worksteal"]
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *spread, *tests]
         code = subprocess.run(command, env=os.environ | variables, check=False).returncode
         rows = [json.loads(line) for line in tally.read_text().splitlines()]
     _print_table(rows)

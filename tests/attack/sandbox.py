@@ -29,7 +29,7 @@ FORK.set_forkserver_preload(
     [
         "mlflow", "sqlalchemy", "great_expectations", "pandas", "cv2", "torch._dynamo", "skimage.transform", "matplotlib.pyplot",
         "aupair.stages", "aupair.api", "aupair.data.checks", "aupair.evaluation.evaluate", "aupair.faces.folder",
-        "aupair.inference.predict", "aupair.inference.timeline", "aupair.mapping.fit", "aupair.ranking.pseudo_intensity",
+        "aupair.inference.predict", "aupair.inference.timeline", "aupair.kubeflow.compile", "aupair.mapping.fit", "aupair.ranking.pseudo_intensity",
         "aupair.ranking.samples", "aupair.ranking.scores", "aupair.ranking.uncertainty", "aupair.registry.promotion",
         "aupair.registry.register", "aupair.report.reports", "aupair.synth.corpus",
     ]

@@ -1,12 +1,15 @@
 """The command line: wrong use is one line and writes nothing; each command prints what it should."""
 
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from aupair import __version__, stages
 from aupair.stage import ARTIFACTS
-from conftest import Command, files_below
+from conftest import REPOSITORY, Command, files_below
 
 BAD_USE: dict[str, tuple[tuple[str, ...], str]] = {
     "stage": (("run", "train"), "no such stage, got train, expected one of check-data, preprocess-faces"),
@@ -31,6 +34,17 @@ BAD_USE: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "params": (("run", "check-data", "--params", "x.yaml"), "no such file: in x.yaml; run it in a project"),
 }
+
+
+@pytest.mark.parametrize("allocate", [lambda: np.ones(10**14), lambda: torch.ones(10**14)])
+def test_exhausted_memory_is_one_line(
+    aupair: Command, monkeypatch: pytest.MonkeyPatch, allocate: Callable[[], object]
+) -> None:
+    monkeypatch.setattr(stages, "get_stage", lambda name: allocate())
+    outcome = aupair("run", "check-data", "--params", str(REPOSITORY / "params.yaml"))
+    assert outcome.code == 1
+    assert outcome.line.startswith("not enough memory, got ")
+    assert outcome.line.endswith("or use a machine with more memory")
 
 
 @pytest.mark.parametrize("name", BAD_USE)

@@ -2,6 +2,8 @@
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -285,7 +287,7 @@ def main() -> None:
         "OPENCV_FFMPEG_LOGLEVEL", "-8"
     )  # ffmpeg prints nothing about broken videos, since aupair reports them
     try:
-        with missing_packages_named(), full_disks_named():
+        with missing_packages_named(), full_disks_named(), _exhausted_memory_named():
             code = app(standalone_mode=False)
             sys.stdout.flush()
     except AupairError as error:
@@ -299,6 +301,23 @@ def main() -> None:
     if code == _INTERRUPTED:
         print("aupair: stopped; run it again to continue", file=sys.stderr)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+@contextmanager
+def _exhausted_memory_named() -> Iterator[None]:
+    """Translate what Python, numpy and torch raise where memory cannot be allocated.
+
+    Raises:
+        AupairError: more memory is needed than there is.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        text = (str(error).splitlines() or [""])[0]
+        if not isinstance(error, MemoryError) and "out of memory" not in text and "can't allocate memory" not in text:
+            raise
+        todo = "lower the settings of batches, widths and numbers of draws, or use a machine with more memory"
+        raise AupairError("not enough memory", got=text, todo=todo) from error
 
 
 def _usage_text(error: Any) -> str:
