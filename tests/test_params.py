@@ -38,6 +38,7 @@ def test_a_value_out_of_range_is_an_error(values: dict[str, Any], message: str) 
     [
         ({"trials": [0, 1, 0]}, "trials: in params, got [0, 1, 0], expected each trial once"),
         ({"seed": -5}, "seed: in params, got -5, expected greater than or equal to 0"),
+        ({"seed": 1e30}, "seed: in params, got 1e+30, expected a smaller integer"),
         ({"evaluate": {"seed": -5}}, "evaluate.seed: in params, got -5, expected greater than or equal to 0"),
     ],
 )

@@ -159,6 +159,8 @@ def _settings_error(record: type[BaseModel], error: ValidationError, where: str)
         todo = did_you_mean(str(context["tag"]), tags.replace("'", "").split(", "), "")
         return ParamsError(what, where=where, got=repr(context["tag"]), expected=f"one of {tags}", todo=todo)
     expected = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    if first["type"] == "int_parsing_size":
+        expected = "a smaller integer"
     if not key:
         return ParamsError("parameters do not fit each other", where=where, expected=expected)
     return ParamsError(f"parameter {'.'.join(key)}", where=where, got=repr(first["input"]), expected=expected)
