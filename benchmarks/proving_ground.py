@@ -32,9 +32,9 @@ from aupair import stages, store
 from aupair.console import ConsoleLog
 from aupair.errors import AupairError, ParamsError
 from aupair.evaluation.summary import read_metrics
-from aupair.faces.pool import count_cores
 from aupair.log import SILENT, Log
 from aupair.params import Evaluate, Params, load_params
+from aupair.pool import count_cores
 from aupair.record import Record, parse_settings, read_settings
 from aupair.stage import ARTIFACTS
 from aupair.synth.corpus import SynthParams, synthesise

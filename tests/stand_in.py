@@ -1,15 +1,18 @@
 """A recognizer whose results can be computed by hand."""
 
-from collections.abc import Generator, Sequence
+import os
+import signal
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from aupair.aus import AFFWILD2
+from aupair.errors import AupairError
 from aupair.evaluation.confidence import Confidence
 from aupair.evaluation.reference import Reference
 from aupair.evaluation.selection import Selection
-from aupair.faces.decode import VideoError, read_frames
+from aupair.faces.decode import Frame, VideoError, read_frames
 from aupair.inference.predictions import VideoPredictions, VideoScores
 from aupair.inference.recognizer import BundleRecognizer
 from brightness import A
@@ -28,15 +31,22 @@ class StandIn:
     limits = BundleRecognizer.limits
     reference: Reference | None = None
     sha256 = "a" * 64
+    device = "cpu"
 
-    def score_video(self, source: Path) -> VideoPredictions:
-        time = np.array([frame.time for frame in read_frames(source)])
+    def read_faces(self, source: Path) -> Iterator[Frame]:
+        return read_frames(source)
+
+    def score_rows(self, frames: Iterable[Frame]) -> VideoPredictions:
+        time = np.array([frame.time for frame in frames])
         index = np.arange(len(time))[:, None]
         blind = np.repeat(index % 3 == 2, A, axis=1)
         known = np.where(blind, np.nan, index / len(time)).astype(np.float32)
         decision = np.where(blind, -1, 1 - index % 2).astype(np.int8)
         status = ["no_face" if k % 3 == 2 else "ok" for k in range(len(time))]
         return VideoPredictions(self.aus, VideoScores(time, status, known, known), decision, known, known)
+
+    def score_video(self, source: Path) -> VideoPredictions:
+        return self.score_rows(self.read_faces(source))
 
     def score_videos(self, sources: Sequence[Path]) -> Generator[VideoPredictions | VideoError, None, None]:
         for source in sources:
@@ -47,3 +57,14 @@ class StandIn:
 
     def decide_video(self, scores: VideoPredictions, pool: None) -> VideoPredictions:
         return scores
+
+
+class Deadly(StandIn):
+    """Kills its process at a video named deadly; finds the disk full at one named full."""
+
+    def read_faces(self, source: Path) -> Iterator[Frame]:
+        if source.stem == "deadly":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if source.stem == "full":
+            raise AupairError("cannot write", got="No space left on device")
+        return super().read_faces(source)

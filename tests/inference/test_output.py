@@ -35,7 +35,7 @@ def predict(tmp_path: Path, aupair: Callable[..., Any], monkeypatch: pytest.Monk
         monkeypatch.setattr(Recognizer, "load", lambda *_: model)
         monkeypatch.setattr("aupair.registry.versions.pin_version", str)
         videos = [tmp_path / "in" / word if str(word).endswith(".avi") else word for word in arguments]
-        return aupair("predict", *videos, "--out", tmp_path / "out", "--model", "models:/aupair/1")
+        return aupair("predict", *videos, "--out", tmp_path / "out", "--model", "models:/aupair/1", "--workers", 1)
 
     return call
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -90,6 +91,26 @@ def test_faces_found_in_advance_change_no_bit(tmp_path: Path, monkeypatch: pytes
     scores, expected = one.score_video(tmp_path / "clip.mp4"), one.score_rows(rows)
     assert scores.status == expected.status
     assert scores.y_hat.tobytes() == expected.y_hat.tobytes()
+
+
+@pytest.mark.parametrize("error", [cv2.error("no such\nimage"), MemoryError()])
+def test_a_video_at_which_a_library_fails_does_not_end_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def rows(source: Path, *_: object) -> Iterator[FaceRow]:
+        yield from video([0, 1])
+        if source.stem == "bad":
+            raise error
+
+    monkeypatch.setattr("aupair.faces.video.iter_faces", rows)
+    videos = [tmp_path / name for name in ("a.mp4", "bad.mp4", "c.mp4")]
+    first, bad, last = recognizer(Scorer()).score_videos(videos)
+    assert isinstance(bad, VideoError)
+    assert bad.status == "crashed"
+    assert str(bad).startswith(f"no faces could be found: in {videos[1]}, got ")
+    assert "\n" not in str(bad)
+    assert isinstance(first, VideoScores)
+    assert isinstance(last, VideoScores)
 
 
 def test_a_video_is_compared_with_the_training_videos() -> None:

@@ -11,13 +11,13 @@ import pytest
 from aupair import store
 from aupair.data.frames import Frames
 from aupair.errors import ArtifactError, AupairError
-from aupair.faces.pool import ProcessDeath
 from aupair.mapping import features as module
 from aupair.mapping.columns import Scores, VideoFeatures, columns
 from aupair.mapping.extractor import Extractor, VideoInput
 from aupair.mapping.features import Features, open_features, read_smoothed, write_features
 from aupair.mapping.smoother_choice import POWERS, REACHES
 from aupair.params import DistributionFeatures
+from aupair.pool import ProcessDeath
 from frame_sets import make_frames
 
 LENGTHS, SPLIT = (9, 7, 5, 6), (0, 0, 1, 2)

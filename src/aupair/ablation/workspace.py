@@ -21,9 +21,9 @@ from filelock import FileLock, Timeout
 from aupair import store
 from aupair.errors import ArtifactError, RunFailedError
 from aupair.extras import require
-from aupair.faces.pool import count_cores
 from aupair.log import Log
 from aupair.params import Params
+from aupair.pool import count_cores
 from aupair.registry import dvc_logging
 
 FOLDER = Path("work") / "variants"

@@ -228,6 +228,13 @@ def predict(
             help="A table video,subject: the clips of a person share a neutral face (extract_features.neutral: person).",
         ),
     ] = None,
+    workers: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Processes, each with one video at a time and 1 GiB or more; 0: one for each core, at most 8; on a GPU one.",
+        ),
+    ] = 0,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the results in --out of another model or of other settings.")
     ] = False,
@@ -249,7 +256,8 @@ def predict(
     recognizer, log = Recognizer.load(model, device, names), ConsoleLog()
     share = choose_abstain_share(recognizer, abstain, coverage, risk, log)
     settings = describe_settings(model, recognizer.sha256, recognizer.aus, share, subjects)
-    predict_videos(videos, recognizer, out, share, log, subjects, claim_output(out, settings, overwrite))
+    earlier = claim_output(out, settings, overwrite)
+    predict_videos(videos, recognizer, out, share, log, subjects, earlier, workers)
 
 
 @app.command(

@@ -38,6 +38,12 @@ class LargeVideoError(VideoError):
     status = "too_large"
 
 
+class FailedVideoError(VideoError):
+    """A video at which a library failed, or for which memory was too short."""
+
+    status = "crashed"
+
+
 @dataclass(frozen=True)
 class Frame:
     """One frame of a video."""

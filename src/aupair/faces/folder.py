@@ -16,12 +16,11 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from aupair import store
+from aupair import pool, store
 from aupair.data.crops import frame_number
 from aupair.data.layout import VideoJob
 from aupair.disk import exclusive, sweep
 from aupair.errors import AupairError
-from aupair.faces import pool
 from aupair.faces.decode import VideoError, describe_missing_frames
 from aupair.faces.video import align_video
 from aupair.log import SILENT, Log

@@ -4,10 +4,12 @@ A frame without a face has a row with its status and empty cells. A video that c
 """
 
 import os
-from collections import Counter, deque
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -24,11 +26,12 @@ from aupair.inference.recognizer import BundleRecognizer
 from aupair.inference.summary import SUMMARY, Summary, describe_differences, describe_training, write_summary
 from aupair.inference.timeline import save_timeline
 from aupair.log import SILENT, Log
+from aupair.pool import ProcessDeath, count_cores, run_in_processes
 
 SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".3gp", ".ogv")
 """The suffixes by which files in a folder are recognised as videos; a file that is named itself is always tried."""
-_WRITTEN_AT_ONCE = 1
-"""number of videos whose table and picture a thread still writes while the next one is scored"""
+_MOST_WORKERS = 8
+"""The most processes if the number is not given: each has its own copy of the networks, and takes 1 GiB or more."""
 
 
 def predict_videos(
@@ -39,6 +42,7 @@ def predict_videos(
     log: Log = SILENT,
     subjects: Path | None = None,
     earlier: Sequence[Summary] = (),
+    workers: int = 1,
 ) -> list[Summary]:
     """Write `<name>.csv` and `<name>.png` for each video, and summary.csv.
 
@@ -48,6 +52,8 @@ def predict_videos(
         subjects: a table `video,subject`, video being the name without suffix: the clips of a person are decided
             together, for a model of `neutral: person`. A video that is not in it is a person of its own.
         earlier: the rows of summary.csv that `claim_output` returns: finished videos are not predicted again.
+        workers: processes, each with the videos of a person at a time; 0: see `choose_workers`. 1: this process, with as
+            many threads as there are cores. The results are the same.
 
     Returns:
         The rows of the videos, those of earlier runs included.
@@ -74,13 +80,17 @@ def predict_videos(
     done = {videos[k].resolve() for k in finished}
     others += [row for row in earlier if Path(row.video).resolve() in done]
     pending = [k for k in range(len(videos)) if k not in finished]
-    rows = write_predictions(
-        [named[k] for k in pending], recognizer, out, abstain, log,
-        None if persons is None else [persons[k] for k in pending], others,
-    )  # fmt: skip
+    persons = None if persons is None else [persons[k] for k in pending]
+    workers = workers or choose_workers(len(pending if persons is None else set(persons)), recognizer.device)
+    rows = write_predictions([named[k] for k in pending], recognizer, out, abstain, log, persons, others, workers)
     if not any(row.frames for row in rows):
         raise DataError("no video could be read", where=out / f"{SUMMARY}.csv", todo="its column message says why")
     return rows
+
+
+def choose_workers(tasks: int, device: str) -> int:
+    """Return how many processes predict: one on a GPU, else one for each core, at most eight and at most `tasks`."""
+    return min(tasks, count_cores(), _MOST_WORKERS) if device == "cpu" else 1
 
 
 def choose_abstain_share(
@@ -132,69 +142,130 @@ def write_predictions(
     log: Log = SILENT,
     persons: Sequence[str | int] | None = None,
     others: Sequence[Summary] = (),
+    workers: int = 1,
 ) -> list[Summary]:
     """Write `<name>.csv` and `<name>.png` for each video and name, and summary.csv with a row even for one that fails.
 
     Args:
         persons: the person of each video; None: each video is of another person.
         others: rows of other videos, which summary.csv has first.
+        workers: processes, see `predict_videos`.
     """
-    limits = None if abstain is None else recognizer.limits(abstain)
     training = describe_training(recognizer.reference is not None and recognizer.reference.synthetic)
-    note = f"Differs from {training}: the confidence is not calibrated here."
     videos_of: dict[str | int, list[int]] = {}
     for k, person in enumerate(range(len(videos)) if persons is None else persons):
         videos_of.setdefault(person, []).append(k)
+    groups = [[(videos[k][0], out / videos[k][1]) for k in numbers] for numbers in videos_of.values()]
+    writer = _Writer(
+        None if abstain is None else recognizer.limits(abstain),
+        f"Differs from {training}: the confidence is not calibrated here.",
+    )
+    run = partial(_predict_in_processes, workers=workers) if workers > 1 else _predict_in_turn
+    places = {target: k for k, target in enumerate(out / name for _, name in videos)}
     rows: dict[int, Summary] = {}
-    pending: deque[tuple[int, Future[Summary]]] = deque()
-
-    def finish(count: int) -> None:
-        """Wait until at most so many videos are still being written, and report the others."""
-        while len(pending) > count:
-            k, written = pending.popleft()
-            row = rows[k] = written.result()
-            message = f": {row.message}" if row.message else ""
-            log.line(f"{row.video}: {row.status}, {row.frames} frames, {row.faces} faces{message}")
+    with closing(run(groups, recognizer, writer)) as results:
+        for group, written in log.progress(results, len(groups), "videos" if persons is None else "people"):
+            for (_, target), row in zip(group, written):
+                rows[places[target]] = row
+                message = f": {row.message}" if row.message else ""
+                log.line(f"{row.video}: {row.status}, {row.frames} frames, {row.faces} faces{message}")
             write_summary(out / f"{SUMMARY}.csv", [*others, *(rows[k] for k in sorted(rows))])
-
-    in_order = [videos[k][0] for numbers in videos_of.values() for k in numbers]
-    with closing(recognizer.score_videos(in_order)) as scores, ThreadPoolExecutor(1, "write") as writer:
-        for numbers in log.progress(videos_of.values(), len(videos_of), "videos" if persons is None else "people"):
-            scored = list(islice(scores, len(numbers)))  # all clips first, since they share their neutral face
-            readable = [part for part in scored if isinstance(part, VideoScores)]
-            pool = recognizer.smooth(readable) if len(readable) > 1 else None
-            for k, part in zip(numbers, scored):
-                result = part if isinstance(part, VideoError) else recognizer.decide_video(part, pool)
-                pending.append((k, writer.submit(_write, result, videos[k][0], out / videos[k][1], limits, note)))
-            finish(_WRITTEN_AT_ONCE)
-        finish(0)
     all_rows = [*others, *(rows[k] for k in sorted(rows))]
     if differences := describe_differences(all_rows, training):
         log.line(differences)
     return all_rows
 
 
-def _write(
-    result: VideoPredictions | VideoError, video: Path, target: Path, limits: np.ndarray | None, note: str
-) -> Summary:
-    """Write a video's table and picture, unless it could not be read, and return its row of the summary.
+_Group = list[tuple[Path, Path]]
+"""The videos of a person, each with the path of its table without suffix."""
+_Results = Generator[tuple[_Group, list[Summary]], None, None]
 
-    Args:
+
+def _predict_in_turn(groups: Sequence[_Group], recognizer: BundleRecognizer, writer: "_Writer") -> _Results:
+    """Yield the rows of each group; its results are written while the next one is scored."""
+    previous: tuple[_Group, list[Future[Summary]]] | None = None
+    sources = [video for group in groups for video, _ in group]
+    with closing(recognizer.score_videos(sources)) as scores, ThreadPoolExecutor(1, "write") as thread:
+        for group in groups:
+            results = _decide_together(recognizer, list(islice(scores, len(group))))
+            pending = [thread.submit(writer, result, *entry) for result, entry in zip(results, group)]
+            if previous is not None:
+                yield previous[0], [row.result() for row in previous[1]]
+            previous = group, pending
+        if previous is not None:
+            yield previous[0], [row.result() for row in previous[1]]
+
+
+def _predict_in_processes(
+    groups: Sequence[_Group], recognizer: BundleRecognizer, writer: "_Writer", workers: int
+) -> _Results:
+    """Yield the rows of each group in the order in which they finish; a process that dies costs its group alone."""
+    function = partial(_predict_group, recognizer=recognizer, writer=writer, threads=max(1, count_cores() // workers))
+    with closing(run_in_processes(function, groups, workers)) as results:
+        for group, result in results:
+            if isinstance(result, ProcessDeath):
+                message = f"the process ended with code {result.exit_code}; it is tried again the next time"
+                result = [Summary(str(video), "crashed", 0, 0, message) for video, _ in group]
+            yield group, result
+
+
+def _predict_group(group: _Group, recognizer: BundleRecognizer, writer: "_Writer", threads: int) -> list[Summary]:
+    """Predict the videos of a person one after the other, in a process of the pool."""
+    import cv2
+    import torch
+
+    cv2.setNumThreads(threads)
+    torch.set_num_threads(threads)
+    results = _decide_together(recognizer, [_score_alone(recognizer, video) for video, _ in group])
+    return [writer(result, *entry) for result, entry in zip(results, group)]
+
+
+def _score_alone(recognizer: BundleRecognizer, video: Path) -> VideoScores | VideoError:
+    """Return the scores of a video, without threads, or why it cannot be read."""
+    try:
+        return recognizer.score_rows(recognizer.read_faces(video))
+    except VideoError as error:
+        return error
+
+
+def _decide_together(
+    recognizer: BundleRecognizer, clips: Sequence[VideoScores | VideoError]
+) -> list[VideoPredictions | VideoError]:
+    """Return the predictions of the clips of a person, which share their neutral face."""
+    readable = [clip for clip in clips if isinstance(clip, VideoScores)]
+    pool = recognizer.smooth(readable) if len(readable) > 1 else None
+    return [clip if isinstance(clip, VideoError) else recognizer.decide_video(clip, pool) for clip in clips]
+
+
+@dataclass(frozen=True)
+class _Writer:
+    """The writing of a video's table and picture.
+
+    Attributes:
+        limits: see `BundleRecognizer.limits`; None: no decision is left out.
         note: the line below the title of the picture of a video that differs from the training videos.
     """
-    if isinstance(result, VideoError):
-        return Summary(str(video), result.status, 0, 0, str(result))
-    table, picture = (target.with_name(f"{target.name}.{suffix}") for suffix in ("csv", "png"))
-    with store.atomic(table) as complete_table:  # it appears after the picture, so that there is no table without one
-        result.write_csv(complete_table, limits)
-        save_timeline(picture, result, target.name, limits, note if result.differing else "")
-    frames = len(result.decision)
-    differs = ", ".join(f"{group} x{ratio:.2f}" for group, ratio in (result.differing or {}).items())
-    cut = describe_missing_frames(video, frames - result.scores.status.count("unreadable"))
-    if result.faces:
-        return Summary(str(video), "ok", frames, result.faces, cut, target.name, differs)
-    message = "; ".join(filter(None, ("no face in any frame", cut)))
-    return Summary(str(video), "no_face", frames, 0, message, target.name)
+
+    limits: np.ndarray | None
+    note: str
+
+    def __call__(self, result: VideoPredictions | VideoError, video: Path, target: Path) -> Summary:
+        """Write both, unless the video could not be read, and return its row of the summary."""
+        if isinstance(result, VideoError):
+            return Summary(str(video), result.status, 0, 0, str(result))
+        table, picture = (target.with_name(f"{target.name}.{suffix}") for suffix in ("csv", "png"))
+        with store.atomic(
+            table
+        ) as complete_table:  # it appears after the picture, so that there is no table without one
+            result.write_csv(complete_table, self.limits)
+            save_timeline(picture, result, target.name, self.limits, self.note if result.differing else "")
+        frames = len(result.decision)
+        differs = ", ".join(f"{group} x{ratio:.2f}" for group, ratio in (result.differing or {}).items())
+        cut = describe_missing_frames(video, frames - result.scores.status.count("unreadable"))
+        if result.faces:
+            return Summary(str(video), "ok", frames, result.faces, cut, target.name, differs)
+        message = "; ".join(filter(None, ("no face in any frame", cut)))
+        return Summary(str(video), "no_face", frames, 0, message, target.name)
 
 
 def _read_persons(path: Path, videos: Sequence[Path]) -> list[str | int]:

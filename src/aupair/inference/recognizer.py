@@ -18,7 +18,7 @@ from aupair.aus import check_au_names
 from aupair.data.quality import QUALITY_SIGNALS
 from aupair.errors import ParamsError
 from aupair.faces.appearance import APPEARANCE, describe_faces
-from aupair.faces.decode import VideoError
+from aupair.faces.decode import FailedVideoError, VideoError
 from aupair.faces.row import FaceRow
 from aupair.inference.bundle import check_aus, open_bundle
 from aupair.inference.predictions import NO_DECISION, VideoPredictions, VideoScores
@@ -60,6 +60,7 @@ class BundleRecognizer:
         reference: the training videos, with which videos are compared; None for a model of an older version.
         sha256: that of selection.json, which differs from training to training.
         chosen: the AUs to predict, in the model's order; empty: all that it knows. All are computed. See `only`.
+        device: torch's name of the device of the networks.
     """
 
     scorer: Callable[[np.ndarray, np.ndarray], Arrays]
@@ -70,6 +71,7 @@ class BundleRecognizer:
     chosen: tuple[str, ...] = ()
     reference: "Reference | None" = None
     sha256: str = ""
+    device: str = "cpu"
 
     @property
     def aus(self) -> tuple[str, ...]:
@@ -93,14 +95,16 @@ class BundleRecognizer:
         with store.fitting(folder / "params.json"):
             params = parse_stored_params(store.read_json(folder / "params.json"), where=str(folder / "params.json"))
         extractor = Extractor.load(files.features, params.extract_features)
+        scorer = Scorer(files.f, files.h, files.members, device, files.trunk)
         return cls(
-            scorer=Scorer(files.f, files.h, files.members, device, files.trunk),
+            scorer=scorer,
             extractor=extractor.only(extractor.deciding),
             mapping=Mapping.load(files.mapping, extractor.deciding),
             selection=read_selection(folder / "selection.json"),
             params=params,
             reference=_read_reference(folder / "selection.json"),
             sha256=store.sha256(folder / "selection.json"),
+            device=str(scorer.device),
         )
 
     def only(self, aus: Collection[str] | None) -> Self:
@@ -173,9 +177,15 @@ class BundleRecognizer:
         Raises:
             VideoError: it cannot be read.
         """
+        import cv2
+
         from aupair.faces.video import iter_faces
 
-        return map(self._recompress, iter_faces(source, self.params.preprocess_faces))
+        try:
+            yield from map(self._recompress, iter_faces(source, self.params.preprocess_faces))
+        except (cv2.error, MemoryError) as error:
+            todo = "it is tried again the next time"
+            raise FailedVideoError("no faces could be found", where=source, got=repr(error), todo=todo) from error
 
     def _read_all(self, sources: Sequence[Path]) -> Iterator[FaceRow | _EndOfVideo]:
         """Yield the rows of each video, and an end after each."""

@@ -17,7 +17,8 @@ class Summary:
 
     Attributes:
         video: its path as given.
-        status: ok | no_face (in no frame) | empty | unreadable | too_large (more than MAX_PIXELS a frame).
+        status: ok | no_face (in no frame) | empty | unreadable | too_large (more than MAX_PIXELS a frame) | crashed (its
+            process died, or a library failed at it; it is tried again).
         frames: how many were decoded.
         faces: how many of them have a face.
         message: why it is not ok, or that it is shorter than its header states.

@@ -19,12 +19,12 @@ from pydantic import Field
 from aupair import store
 from aupair.data.frames import Frames
 from aupair.errors import ArtifactError, AupairError
-from aupair.faces.pool import ProcessDeath, count_cores, run_in_processes
 from aupair.log import SILENT, Log
 from aupair.mapping.columns import Scores, VideoFeatures, columns, pool_clips
 from aupair.mapping.extractor_fit import fit_extractor
 from aupair.mapping.statistics import Statistics
 from aupair.params import ExtractFeatures
+from aupair.pool import ProcessDeath, count_cores, run_in_processes
 
 CHUNK = 4096
 """frames read at once"""

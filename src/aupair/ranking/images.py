@@ -8,7 +8,7 @@ import numpy as np
 from aupair import store
 from aupair.data.frames import Frames
 from aupair.errors import ArtifactError
-from aupair.faces.pool import count_cores
+from aupair.pool import count_cores
 
 THREADS = 8
 """the most decoding threads: sixteen were no faster, and slowed down training (docs/log, 2026-11-26)"""

@@ -11,7 +11,7 @@ from types import ModuleType
 import pytest
 
 from aupair.errors import DataError
-from aupair.faces.pool import ProcessDeath, run_in_processes
+from aupair.pool import ProcessDeath, run_in_processes
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_an_interrupt_unwinds_the_processes(tmp_path: Path) -> None:
 import sys, time
 from pathlib import Path
 from types import ModuleType
-from aupair.faces.pool import run_in_processes
+from aupair.pool import run_in_processes
 
 def work(folder):
     mark = Path(folder) / "half-written"
