@@ -5,6 +5,7 @@ of records, one for each kind, and a record has only the keys that have an effec
 """
 
 import copy
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
@@ -158,7 +159,7 @@ def _settings_error(record: type[BaseModel], error: ValidationError, where: str)
         tags = context["expected_tags"]
         todo = did_you_mean(str(context["tag"]), tags.replace("'", "").split(", "), "")
         return ParamsError(what, where=where, got=repr(context["tag"]), expected=f"one of {tags}", todo=todo)
-    expected = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    expected = re.sub(r"^(Value error, |Input should be |(Tuple|Dictionary|String) should have )", "", first["msg"])
     if first["type"] == "int_parsing_size":
         expected = "a smaller integer"
     if not key:

@@ -73,7 +73,7 @@ def test_a_good_folder(data: Path) -> None:
     assert fit["positives"]["AU4"] == values_of("a")[:, 2].sum() + values_of("b_left")[:, 2].sum()
     assert record["warnings"] == log.lines == [f"{ROWS} of {5 * ROWS} label rows are not annotated"]
     page, names = (docs / "index.html").read_text(), ("videos", "annotations", "intensities", "annotated", "positives")
-    assert "All rules are kept." in page
+    assert "All rules passed." in page
     assert "<b>check-data</b>" in page, "the name of the run"
     for folder in ("expectations", "validations"):
         assert {path.stem for path in (docs / folder).iterdir()} == set(names)
@@ -189,7 +189,7 @@ def test_a_broken_rule_stops_after_the_data_docs(data: Path, name: str) -> None:
     out = data.parent / "out"
     assert [path.name for path in out.iterdir()] == ["docs"], "no labels, no info, nothing temporary"
     page = (out / "docs" / "index.html").read_text()
-    assert '<span class="error">✗ 1 broken</span>' in page
+    assert '<span class="error">✗ 1 failed</span>' in page
     assert "check-data stopped" in page
     assert "http" not in page.replace("http-equiv", "")
 

@@ -148,7 +148,7 @@ def test_the_commands_see_a_model_of_any_name_and_speak_of_a_way_back_where_ther
         assert text in listed, text
     assert "0.8000" not in listed
     shown = aupair("registry", "show", 2, *name).out
-    assert re.findall(r"selection\.(AU\d+)", shown) == re.findall(r"f1\.(AU\d+)", shown) == list(AFFWILD2)
+    assert re.findall(r"│ (AU\d+) +│ [\d.]+ +│ P[12]: the mapping", shown) == list(AFFWILD2)
     assert "commands version 2 (challenger)" in shown
     for text in ("registered", day, "author", user, versions.get_version(2, "commands").run_id, "mean F1 (validation)"):
         assert text in shown, text

@@ -113,4 +113,4 @@ def test_the_list_shows_how_many_aus_a_version_has_and_which_use_uncertainty(
     for text in ("AUs", " 3 ", " 20 ", "AU1 AU2", "AU12L", "smile-", "mean F1"):
         assert text in out, text
     assert (out.count("0.600"), out.count("0.500")) == (2, 4), "scores of the first, and F1 of both"
-    assert f"selection.{THREE[-1]}" in aupair("registry", "show", 2, "--name", "listed").out
+    assert f"│ {THREE[-1]}" in aupair("registry", "show", 2, "--name", "listed").out

@@ -1,6 +1,5 @@
 """The commands `aupair registry`, which list, show, promote and roll back the versions of the registered model."""
 
-import re
 from typing import Annotated
 
 import typer
@@ -11,6 +10,9 @@ app = typer.Typer(no_args_is_help=True, help="List, promote and roll back the ve
 
 _MAPPINGS = {"P1": "P1: the mapping with uncertainty", "P2": "P2: the mapping without uncertainty"}
 """The values of the tags `selection.<AU>`; P1 and P2 are also rows of the score table, with another meaning."""
+
+_OF_AN_AU = (("f1", ""), ("selection", ""), ("selection", ".difference"), ("selection", ".probability"))
+"""The beginnings and ends of the tags of an AU."""
 
 _MEAN_F1 = {"select": "f1.p2", "validation": "validation.f1.p2"}
 """The tags with the mean F1 of a version on each split."""
@@ -70,15 +72,21 @@ def _show(
     name = name or project_model_name()
     record = get_version(version, name)
     aliases = f" ({', '.join(record.aliases)})" if record.aliases else ""
-    tags = sorted(record.tags.items(), key=_natural_key)
-    rows = [(tag, _MAPPINGS.get(value, value) if tag.startswith("selection.") else value) for tag, value in tags]
     facts = [
         ("registered", f"{record.created:%Y-%m-%d %H:%M} UTC"),
         ("author", read_authors([record])[version]),
         ("run", record.run_id),
         *((f"mean F1 ({split})", record.tags.get(tag, "")) for split, tag in _MEAN_F1.items()),
     ]
-    show_table(f"{name} version {record.number}{aliases}", ("tag", "value"), facts + rows)
+    own = {f"{start}.{au}{end}" for au in record.aus for start, end in _OF_AN_AU}
+    others = [(tag, value) for tag, value in sorted(record.tags.items()) if tag not in own]
+    show_table(f"{name} version {record.number}{aliases}", ("tag", "value"), facts + others)
+    of_aus = [[record.tags.get(f"{start}.{au}{end}", "") for start, end in _OF_AN_AU] for au in record.aus]
+    show_table(
+        "AUs, on select",
+        ("AU", "F1", "mapping", "gain of the uncertainty", "P(gain > 0)"),
+        ((au, f1, _MAPPINGS.get(use, use), *gain) for au, (f1, use, *gain) in zip(record.aus, of_aus)),
+    )
 
 
 @app.command(epilog="Example: `aupair registry history`")
@@ -123,11 +131,6 @@ def diff(
     rows, text = diff_versions(first, second, name)
     show_table(name, ("", f"version {first}", f"version {second}"), rows)
     typer.echo(text)
-
-
-def _natural_key(tag: tuple[str, str]) -> list[str | int]:
-    """Return a sort key that compares the numbers in a tag's name as numbers: AU2 comes before AU10."""
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", tag[0])]
 
 
 @app.command(epilog='Examples: `aupair registry promote 3 --reason "more people"`, `... --force "new cameras"`')
