@@ -36,6 +36,10 @@ def process_id(task):
     time.sleep(0.3)
     return os.getpid()
 
+def ignore_sigterm(task):
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    return task
+
 def has_torch(task):
     import aupair.faces.folder
     return "torch" in sys.modules
@@ -59,6 +63,10 @@ def test_an_error_is_raised_unchanged(work: ModuleType) -> None:
 
 def test_no_more_processes_than_workers(work: ModuleType) -> None:
     assert len({pid for _, pid in run_in_processes(work.process_id, range(5), 2)}) == 2
+
+
+def test_a_process_that_waits_for_a_task_ends_even_if_it_misses_the_signal(work: ModuleType) -> None:
+    assert list(run_in_processes(work.ignore_sigterm, [1], 1)) == [(1, 1)]
 
 
 def test_no_tasks(work: ModuleType) -> None:

@@ -89,10 +89,14 @@ class _Worker(Generic[T]):
         return value
 
     def end(self) -> None:
-        """End the process, which removes its temporary files first."""
+        """End the process, which removes its temporary files first.
+
+        The connection is closed first, since a signal that arrives just before the process waits for the next task does
+        not wake it.
+        """
+        self.connection.close()
         self.process.terminate()
         self.process.join()
-        self.connection.close()
 
 
 def _start_worker(function: Callable[[T], R], task: T) -> _Worker[T]:

@@ -4,7 +4,9 @@ import math
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -99,6 +101,7 @@ def test_ffmpeg_prints_nothing(tmp_path: Path) -> None:
     path.write_bytes(b"not a video\n" * 50)
     code = f"""
 from pathlib import Path
+from typing import Any
 from aupair.errors import AupairError
 from aupair.faces.decode import read_frames
 try:
@@ -109,6 +112,34 @@ except AupairError as error:
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stderr == ""
     assert done.stdout.count("\n") == 1
+
+
+def test_frames_at_which_opencv_raises_are_unreadable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenCV's own reader of AVI, which opens what FFmpeg does not, raises where a file is damaged."""
+
+    class Damaged:
+        """The capture of a video whose third frame can be reached but not decoded, and whose end cannot be reached."""
+
+        def __init__(self, capture: Any) -> None:
+            self.capture, self.count = capture, 0
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.capture, name)
+
+        def grab(self) -> bool:
+            self.count += 1
+            if self.count > 5:
+                raise cv2.error("(-215:Assertion failed) chunk.m_size <= 67108864")
+            return bool(self.capture.grab())
+
+        def retrieve(self) -> Any:
+            if self.count == 3:
+                raise cv2.error("(-215:Assertion failed) chunk.m_size <= 67108864")
+            return self.capture.retrieve()
+
+    path, whole = write(tmp_path / "clip.avi", 8), decode._open
+    monkeypatch.setattr(decode, "_open", lambda source: Damaged(whole(source)))
+    assert [frame.image is not None for frame in read_frames(path)] == [True, True, False, True, True]
 
 
 def test_a_video_without_frames_is_empty(tmp_path: Path) -> None:

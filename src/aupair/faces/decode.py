@@ -75,7 +75,7 @@ def read_frames(source: Path) -> Iterator[Frame]:
         period, time, index, failed = 1 / _sane_fps(capture.get(cv2.CAP_PROP_FPS)), 0.0, 0, 0
         time = -period
         while failed < MAX_FAILED_GRABS:
-            if not capture.grab():
+            if not _grab(capture):
                 failed += 1
                 continue
             image = _retrieve(capture)
@@ -130,13 +130,26 @@ def _open(source: Path) -> Any:
     return capture
 
 
+def _grab(capture: Any) -> bool:
+    """Return whether there is a next frame; OpenCV's own reader of AVI raises where a file is damaged."""
+    import cv2
+
+    try:
+        return bool(capture.grab())
+    except cv2.error:
+        return False
+
+
 def _retrieve(capture: Any) -> np.ndarray | None:
     """Return the grabbed frame as (H, W, 3) uint8 RGB; None where it cannot be decoded."""
     import cv2
 
     if _pixels(capture) > MAX_PIXELS:
         return None
-    ok, image = capture.retrieve()
+    try:
+        ok, image = capture.retrieve()
+    except cv2.error:
+        return None
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if ok and image is not None and image.size else None
 
 
