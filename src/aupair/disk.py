@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
-from aupair.errors import AupairError
+from aupair.errors import AupairError, ParamsError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _DENIED = (errno.EACCES, errno.EPERM)
@@ -231,11 +231,14 @@ def full_disks_named() -> Iterator[None]:
 
     Raises:
         AupairError: the disk is full or read-only.
+        ParamsError: a name is longer than the disk allows.
     """
     try:
         yield
     except Exception as error:
         number, place = find_errno(error), getattr(error, "filename2", None) or getattr(error, "filename", None)
+        if getattr(error, "errno", None) == errno.ENAMETOOLONG:
+            raise ParamsError("the name of a file is too long", got=place, todo="name a shorter one") from error
         if number is None:
             raise
         if place:

@@ -38,6 +38,11 @@ BAD_USE: dict[str, tuple[tuple[str, ...], str]] = {
         ("run", "check-data", "--set", "seed=[1"),
         "--set has a wrong value, got seed=[1, expected a value in YAML",
     ),
+    "infinite": (
+        ("synth", "new", "--coder-noise", "inf"),
+        "parameter coder.shift: in the options, got inf, expected a finite",
+    ),
+    "long name": (("split", "A" * 999), "the name of a file is too long, got AAAA"),
     "params": (("run", "check-data", "--params", "x.yaml"), "no such file: in x.yaml; run it in a project"),
 }
 

@@ -121,23 +121,25 @@ def synth(
     from aupair.aus import AFFWILD2
     from aupair.console import ConsoleLog
     from aupair.extras import require
+    from aupair.record import parse_settings
     from aupair.synth.corpus import SynthParams, synthesise
-    from aupair.synth.options import Coder, CoverHabits, People
 
     require("skimage")  # the processes that draw would fail one by one
-    params = SynthParams(
-        subjects=subjects,
-        clips=clips,
-        seconds=seconds,
-        fps=fps,
-        seed=seed,
-        aus=_names(aus) or AFFWILD2,
-        labelled=labelled,
-        people=People(rare=_names(rare), rare_rate=rare_rate, held=held, pauses=pauses, asymmetry=asymmetry),
-        coder=Coder(shift=coder_noise, missed=coder_misses),
-        covers=CoverHabits(every=covers_every, with_expressions=covers_with_expressions),
-        cameras=cameras,
-    )
+    people = {"rare": _names(rare), "rare_rate": rare_rate, "held": held, "pauses": pauses, "asymmetry": asymmetry}
+    options = {
+        "subjects": subjects,
+        "clips": clips,
+        "seconds": seconds,
+        "fps": fps,
+        "seed": seed,
+        "aus": _names(aus) or AFFWILD2,
+        "labelled": labelled,
+        "people": people,
+        "coder": {"shift": coder_noise, "missed": coder_misses},
+        "covers": {"every": covers_every, "with_expressions": covers_with_expressions},
+        "cameras": cameras,
+    }
+    params = parse_settings(SynthParams, options, "the options")
     synthesise(directory, params, ConsoleLog())
     typer.echo(f"{directory}: {subjects} people, {subjects * clips} videos")
 
