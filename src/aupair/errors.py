@@ -5,6 +5,7 @@ import os
 import re
 import signal
 from collections.abc import Iterable
+from urllib.parse import quote, unquote
 
 
 def did_you_mean(name: str, known: Iterable[str], otherwise: str) -> str:
@@ -115,8 +116,11 @@ def _printable(text: str) -> str:
 
 
 def scrub(text: str) -> str:
-    """Remove user names and passwords from every URL in a text, up to the last @: a password may contain a slash."""
+    """Remove user names and passwords from every URL in a text, up to the last @: a password may contain a slash.
+
+    Those of MLFLOW_TRACKING_URI are removed whatever characters they contain, and however a library has encoded them.
+    """
     known = os.environ.get("MLFLOW_TRACKING_URI", "").partition("://")[2].rpartition("@")[0]
-    if re.search(r"\s", known):  # the end of any other password is where a space is
-        text = text.replace(f"{known}@", "")
+    for form in {known, unquote(known), quote(known, safe=":@")} - {""}:
+        text = text.replace(f"{form}@", "")
     return re.sub(r"(?<!file)(://)[^\s'\"]*@", r"\1", text)

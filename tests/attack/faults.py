@@ -43,6 +43,10 @@ class Patient:
 
     def __init__(self, command: Killed, template: Path, disk: Path) -> None:
         self._command, self._template, self._folder = command, template, disk / "folder"
+        reset(self._folder, template, command.outputs)
+        verdict = run(in_folder, self._folder, command.start)
+        assert verdict.kind == "accepted", f"without a fault: {verdict.kind}: {verdict.detail}"
+        self._expected = read_outputs(self._folder, command.outputs)
 
     def attack(self, cause: str, rng: random.Random, disk: Path) -> Verdict:
         """Run the command under a fault, and then without it.
@@ -53,7 +57,7 @@ class Patient:
         command, folder = self._command, self._folder
         reset(folder, self._template, command.outputs)
         before = contents(folder)
-        expected = read_outputs(self._template, command.outputs)
+        expected = self._expected
         size = max(map(len, expected.values()), default=20_000)
         if cause == "a limit of file size":
             verdict = run(_limited, int(rng.uniform(0, size)), folder, command.start)
@@ -71,16 +75,15 @@ class Patient:
             again = run(in_folder, folder, command.end or command.start)
             assert again.kind == "accepted", f"after {at}: {again.kind}: {again.detail}"
         outputs = read_outputs(folder, command.outputs)
-        assert not expected or outputs == expected, f"after {at}: other bytes"
+        assert outputs == expected, f"after {at}: other bytes"
         return verdict
 
     def _check_whole(self, before: dict[str, bytes], at: str) -> None:
         """Check that nothing temporary is left, and that each output is whole or not there."""
         left = [path for path in self._folder.rglob("*") if path.name.startswith(".") and path.name.endswith(".tmp")]
         assert not left, f"{at}: left {left}"
-        expected = read_outputs(self._template, self._command.outputs)
         for name, data in read_outputs(self._folder, self._command.outputs).items():
-            assert not expected or expected.get(name) == data, f"{at}: half-written {name}"
+            assert self._expected.get(name) == data, f"{at}: half-written {name}"
         tables = {path.stem for path in self._folder.glob("predictions/*.csv")} - {"summary"}
         pictures = {path.stem for path in self._folder.glob("predictions/*.png")}
         assert tables <= pictures, f"{at}: tables without pictures: {tables - pictures}"

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
+from urllib.parse import urlsplit
 
 from filelock import FileLock
 
@@ -66,6 +67,7 @@ def open_mlflow(create: bool = False) -> "MlflowClient":
     """
     require("mlflow")
     uri = tracking_uri()
+    _check_address(uri)
     _set_defaults()
     database = sqlite_path(uri)
     if database is not None:
@@ -241,6 +243,19 @@ def _create_tables(uri: str) -> None:
     logging.getLogger("alembic").setLevel(logging.WARNING)
     with mlflow_errors("db upgrade"):
         commands.main(["upgrade", uri], standalone_mode=False)
+
+
+def _check_address(uri: str) -> None:
+    """Check an address for mistakes at which MLflow fails without a message."""
+    expected = ""
+    try:
+        if urlsplit(uri).scheme == "databricks" and "@" in uri:
+            expected = "databricks://PROFILE, a profile of ~/.databrickscfg"
+    except ValueError:
+        expected = "an address, whose password has %5B for [ and %5D for ]"
+    if expected:
+        what = "not an address of an MLflow store"
+        raise RegistryError(what, where="MLFLOW_TRACKING_URI", got=scrub(uri), expected=expected)
 
 
 def _check_contact(uri: str) -> None:
