@@ -14,6 +14,10 @@ from pathlib import Path
 from typing import Any
 
 
+_ALL = "~ all"
+"""The name of the sum over the kinds of a group, which is sorted behind them."""
+
+
 def main() -> int:
     """Run the attack; return 1 if a case failed, or pytest's code if it could not run."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -40,12 +44,12 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
     """Print how many of each kind were tried, and how many failed."""
     counts: dict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0])
     for row in rows:
-        for name in (row["name"], "together"):
+        for name in (row["name"], _ALL):
             count = counts[row["group"], name]
             count[0] += row["tried"]
             count[1] += len(row["failures"])
     print("\n| | of | tried | failed |\n|---|---|---:|---:|")
-    for (group, name), (tried, failed) in counts.items():
+    for (group, name), (tried, failed) in sorted(counts.items()):
         print(f"| {group} | {name} | {tried:,} | {failed:,} |")
 
 
