@@ -13,7 +13,6 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-
 _ALL = "~ all"
 """The name of the sum over the kinds of a group, which is sorted behind them."""
 
