@@ -1,11 +1,13 @@
-"""Does predict need more memory, or more time a frame, for a long video?
+"""Does predict need more memory, or more time a frame, for a long video, and what do several processes bring?
 
 Each video is predicted by `predict` in a process of its own, to its table and its picture, with networks of the demo's
 shape and random weights. One of an hour and one of five minutes, 30 frames a second, show what deciding and writing
 take: their frames are tiny, and quick substitutes find faces and score them. A clip of 100 s and one of 20 s, a
-synthetic face, show the same of everything: decoding, finding, aligning, JPEG, both networks.
+synthetic face, show the same of everything: decoding, finding, aligning, JPEG, both networks. Six clips of 20 s show what
+predicting in two processes brings.
 """
 
+import os
 import tempfile
 import time
 from collections.abc import Iterator
@@ -28,6 +30,8 @@ HOUR, MINUTES, FPS = 3600, 300, 30
 LONG, SHORT, CLIP_FPS = 100, 20, 25
 TOLERANCE = 1.1
 """ratio that still counts as the same: timers and allocators differ from run to run"""
+WORKERS, CLIPS = 2, 6
+GOAL_OF_WORKERS = 1.3
 GOAL = "the same peak memory and time a frame (10 %)"
 
 
@@ -109,6 +113,38 @@ def predict(source: Path, out: Path, substitutes: bool) -> tuple[float, int]:
     return time.perf_counter() - start, row.frames
 
 
+def predict_by(workers: int, clips: list[Path], out: Path) -> tuple[float, int]:
+    """Predict clips in some processes; return the seconds, with those of starting the processes, and the number of frames."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as `aupair predict` sets it
+    params = load_params(ROOT / "params.yaml")
+    with tempfile.TemporaryDirectory() as folder:
+        recognizer = build_recognizer(params, Path(folder))
+    start = time.perf_counter()
+    rows = predict_videos(clips, recognizer, out, workers=workers)
+    return time.perf_counter() - start, sum(row.frames for row in rows)
+
+
+def compare_workers(clip: Path, folder: Path) -> Row:
+    """Compare two processes with one, which uses as many threads as there are cores."""
+    clips = [folder / f"copy{k}.mp4" for k in range(CLIPS)]
+    for copy in clips:
+        copy.write_bytes(clip.read_bytes())
+    speeds = {}
+    for workers in (WORKERS, 1):
+        (seconds, frames), _ = run_in_child(predict_by, workers, clips, folder / f"out{workers}")
+        speeds[workers] = frames / seconds
+        print(f"{workers} processes: {frames} frames, {seconds:.1f} s", flush=True)
+    same = all(
+        path.read_bytes() == (folder / "out1" / path.name).read_bytes() for path in (folder / f"out{WORKERS}").iterdir()
+    )
+    ratio = speeds[WORKERS] / speeds[1]
+    return Row(
+        "predict, six clips of 20 s in two processes against one", f"{speeds[WORKERS]:.1f} frames/s",
+        f"{speeds[1]:.1f} frames/s", ratio, f"{GOAL_OF_WORKERS:g} x", ratio >= GOAL_OF_WORKERS and same,
+        f"{'the same bytes in every file' if same else 'other bytes'}; starting the processes included",
+    )  # fmt: skip
+
+
 def whole_frames(source: Path, *_: object) -> Iterator[FaceRow]:
     """Yield each frame as a face, every 25th without one; a substitute for `iter_faces`."""
     for frame in read_frames(source):
@@ -155,6 +191,7 @@ def measure() -> list[Row]:
         return [
             compare(writing, (hour, minutes), folder, True, "faces and scores by substitutes, the rest as always"),
             compare("predict, all of it: 100 s against 20 s", (long, short), folder, False, "nothing is substituted"),
+            compare_workers(short, folder),
         ]
 
 
