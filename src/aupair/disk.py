@@ -224,8 +224,8 @@ def raise_if_full(path: Path) -> None:
 
 
 @contextmanager
-def full_disks_named() -> Iterator[None]:
-    """Translate what the block raises for a disk that is full or read-only, whichever library wrote there.
+def disk_errors_named() -> Iterator[None]:
+    """Translate what the block raises for a disk that is full or read-only, or a name too long, whichever library raises it.
 
     It is for the whole of a command: files that we write have messages with their size, see `atomic`.
 

@@ -29,6 +29,8 @@ def test_two_processes_write_what_one_does(
     videos = [tmp_path / "bad.mp4", *sorted((finished / "data" / "videos").iterdir())[:3]]
     for workers in (1, 2):
         predict_videos(videos, recognizer, tmp_path / str(workers), 0.1, workers=workers)
+    weights = recognizer.scorer._networks[0].parameters()
+    assert not any(weight.is_shared() for weight in weights), "a container has little of /dev/shm"
     one, two = contents(tmp_path / "1"), contents(tmp_path / "2")
     assert len(one) == 7
     assert two == one

@@ -12,7 +12,7 @@ import typer
 from aupair import __version__
 from aupair.cli import ablation, distill, importing, init, pipeline, registry, synth
 from aupair.cli.waiting import Wait
-from aupair.disk import full_disks_named
+from aupair.disk import disk_errors_named
 from aupair.errors import AupairError, ParamsError, scrub
 from aupair.extras import missing_packages_named
 
@@ -295,7 +295,7 @@ def main() -> None:
         "OPENCV_FFMPEG_LOGLEVEL", "-8"
     )  # ffmpeg prints nothing about broken videos, since aupair reports them
     try:
-        with missing_packages_named(), full_disks_named(), _exhausted_memory_named():
+        with missing_packages_named(), disk_errors_named(), _exhausted_memory_named():
             code = app(standalone_mode=False)
             sys.stdout.flush()
     except AupairError as error:

@@ -4,14 +4,16 @@ A frame without a face has a row with its status and empty cells. A video that c
 """
 
 import os
+import pickle
 from collections import Counter
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
@@ -200,13 +202,29 @@ def _predict_in_processes(
     groups: Sequence[_Group], recognizer: BundleRecognizer, writer: "_Writer", workers: int
 ) -> _Results:
     """Yield the rows of each group in the order in which they finish; a process that dies costs its group alone."""
-    function = partial(_predict_group, recognizer=recognizer, writer=writer, threads=max(1, count_cores() // workers))
+    threads = max(1, count_cores() // workers)
+    sent = cast(BundleRecognizer, _ByValue(recognizer))
+    function = partial(_predict_group, recognizer=sent, writer=writer, threads=threads)
     with closing(run_in_processes(function, groups, workers)) as results:
         for group, result in results:
             if isinstance(result, ProcessDeath):
                 message = f"the process ended with code {result.exit_code}; it is tried again the next time"
                 result = [Summary(str(video), "crashed", 0, 0, message) for video, _ in group]
             yield group, result
+
+
+@dataclass(frozen=True)
+class _ByValue:
+    """A recognizer on its way to another process, where it arrives as itself.
+
+    torch would put its weights into /dev/shm, of which a container has little.
+    """
+
+    recognizer: BundleRecognizer
+
+    def __reduce__(self) -> tuple[Callable[[bytes], object], tuple[bytes]]:
+        """Return what the other process calls."""
+        return pickle.loads, (pickle.dumps(self.recognizer),)
 
 
 def _predict_group(group: _Group, recognizer: BundleRecognizer, writer: "_Writer", threads: int) -> list[Summary]:
@@ -254,9 +272,8 @@ class _Writer:
         if isinstance(result, VideoError):
             return Summary(str(video), result.status, 0, 0, str(result))
         table, picture = (target.with_name(f"{target.name}.{suffix}") for suffix in ("csv", "png"))
-        with store.atomic(
-            table
-        ) as complete_table:  # it appears after the picture, so that there is no table without one
+        # the table appears after the picture, so that there is no table without one
+        with store.atomic(table) as complete_table:
             result.write_csv(complete_table, self.limits)
             save_timeline(picture, result, target.name, self.limits, self.note if result.differing else "")
         frames = len(result.decision)
