@@ -67,3 +67,16 @@ def test_another_head_uses_the_same_features(frozen: tuple[Path, Params], aupair
     outcome = aupair("run", "train-pseudo-intensity", "--trial", 0, *options, "--set", "train_pseudo_intensity.network.frozen=false",
                      "--set", "embed_faces.copies=0")  # fmt: skip
     assert outcome.code == 0, "a trunk of its own needs no features"
+
+
+@pytest.mark.parametrize("stage", ["train-pseudo-intensity", "train-uncertainty"])
+def test_features_of_another_trunk_are_not_trained_on(frozen: tuple[Path, Params], aupair: Command, stage: str) -> None:
+    options = [text for option in FROZEN for text in ("--set", option)]
+    wider = ("--set", "train_pseudo_intensity.network.batch_norm=false")
+    if stage == "train-uncertainty":
+        assert aupair("run", "embed-faces", *options, *wider).code == 0
+        wider = ()
+    outcome = aupair("run", stage, *options, *wider)
+    assert outcome.code == 4
+    assert outcome.line.startswith("the features are of another trunk: in work/embeddings/trunk, got batch_norm: ")
+    assert outcome.line.endswith("; run embed-faces, and the stages after it")

@@ -125,3 +125,4 @@ def _serve(function: Callable[[T], R], connection: Connection) -> None:
             except Exception as error:
                 result = (False, error)
             connection.send(result)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it ends anyway, and what libraries do then must not be interrupted

@@ -85,15 +85,19 @@ def train_pseudo_intensity(
     """
     from aupair.ranking.checkpoint import checkpointing, training_settings
     from aupair.ranking.distributed import is_main
+    from aupair.ranking.embeddings import TRUNK
     from aupair.ranking.pseudo_intensity import train_f
     from aupair.ranking.samples import load_training_set
     from aupair.ranking.scores import save_f
     from aupair.ranking.teacher import load_teacher, teacher_folders
+    from aupair.ranking.trunks import check_trunk
 
     seed = params.seed + trial
     # first, so that a wrong setting raises before anything is loaded
     settings = training_settings(params.train_pseudo_intensity, seed)
     frozen = params.train_pseudo_intensity.network.frozen
+    if frozen:
+        check_trunk(embeddings / TRUNK, params.train_pseudo_intensity.network)
     data = load_training_set(labels, faces, pairs, embeddings if frozen else None)
     inputs = {"labels": labels, "faces": faces, "pairs": pairs, "embeddings": embeddings}
     inputs |= {} if teacher is None else teacher_folders(teacher)
@@ -114,15 +118,20 @@ def train_uncertainty(
     from aupair.data.quality import load_quality
     from aupair.ranking.checkpoint import checkpointing, training_settings
     from aupair.ranking.distributed import is_main
+    from aupair.ranking.embeddings import TRUNK
     from aupair.ranking.ensemble import load_ensemble
     from aupair.ranking.samples import load_training_set
-    from aupair.ranking.scores import load_member, reads_features, save_h
+    from aupair.ranking.scores import load_member, read_network, save_h
+    from aupair.ranking.trunks import check_trunk
     from aupair.ranking.uncertainty import train_h
 
     # first, so that a wrong setting raises before anything is loaded
     settings = training_settings(params.train_uncertainty, params.seed) | {"ensemble": params.ensemble}
     section = params.train_uncertainty
-    frozen = section.network.frozen if section.kind == "network" else reads_features(f[0])
+    network = section.network if section.kind == "network" else read_network(f[0])
+    frozen = network.frozen
+    if frozen:
+        check_trunk(embeddings / TRUNK, network)
     data = load_training_set(labels, faces, pairs, embeddings if frozen else None)
     ensemble = load_ensemble(f, len(data.frames), params.ensemble)
     inputs = {"labels": labels, "faces": faces, "pairs": pairs, "embeddings": embeddings} | {

@@ -15,7 +15,7 @@ from aupair.params import Params
 from bundle_parts import parts_of_flow
 from conftest import contents, rows_of
 from listener import Listener
-from stand_in import Deadly
+from stand_in import Deadly, StandIn
 from videos import write_grey_video
 
 
@@ -53,8 +53,10 @@ def test_a_process_that_dies_is_a_row_and_is_tried_again(tmp_path: Path) -> None
     settings = {"model": "m"}
     (out / "predict.json").write_text('{"model": "m"}')
     log = Listener()
-    predict_videos(videos, Deadly(), out, log=log, earlier=claim_output(out, settings), workers=2)
+    predict_videos(videos, StandIn(), out, log=log, earlier=claim_output(out, settings), workers=2)
     assert log.lines[0].startswith("3 of 4 videos are finished already")
+    rows = rows_of(out / "summary.csv")
+    assert [(Path(row["video"]).stem, row["status"]) for row in rows] == [(v.stem, "ok") for v in videos]
 
 
 def test_a_disk_that_is_full_ends_the_run_with_its_line(tmp_path: Path) -> None:

@@ -137,7 +137,9 @@ def test_weights_of_another_kind_get_one_line(tmp_path: Path) -> None:
     torch.save(get_model("mobilenet_v3_small", weights=None).state_dict(), path)
     with pytest.raises(ArtifactError, match=r"weights do not fit: in .*other\.pth: .*give a file of efficientnet_b0"):
         build_network(Backbone(kind="efficientnet_b0", weights=str(path)), 96, 0, 12)
-    with pytest.raises(ArtifactError, match=r"no weights: in nowhere\.pth, expected default, none, or a file"):
+    with pytest.raises(
+        ArtifactError, match=r"no weights: in nowhere\.pth, got no such file, expected default, none, or a file"
+    ):
         build_network(Backbone(kind="efficientnet_b0", weights="nowhere.pth"), 96, 0, 12)
 
 

@@ -14,6 +14,7 @@ from aupair.data.frames import Frames
 from aupair.errors import ArtifactError, ParamsError
 from aupair.evaluation.cost import cost_of
 from aupair.params import Params, load_params, parse_params
+from aupair.ranking import embed as module
 from aupair.ranking.checkpoint import Checkpoints
 from aupair.ranking.embed import embed
 from aupair.ranking.embeddings import TRUNK, Embeddings
@@ -360,6 +361,29 @@ def test_features_of_other_faces_get_one_line(faces: tuple[Path, Frames], tmp_pa
         Embeddings(tmp_path / "e", frames)
     embed(folder, tmp_path / "e", frames, settings())
     assert Embeddings(tmp_path / "e", frames)(np.flatnonzero(frames.ok)).std() > 0, "a damaged file is computed again"
+
+
+def test_features_that_are_the_same_for_all_faces_are_refused(
+    faces: tuple[Path, Frames], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, frames = faces
+    forward = module.forward_in_chunks
+    monkeypatch.setattr(module, "forward_in_chunks", lambda *inputs: 1e-9 * forward(*inputs))
+    expected = r"^the features of all faces are the same: in .*, got only zeros; give the trunk pretrained weights"
+    with pytest.raises(ArtifactError, match=expected):
+        embed(folder, tmp_path / "e", frames, settings())
+
+
+def test_weights_that_do_not_fit_leave_the_features_as_they_are(faces: tuple[Path, Frames], tmp_path: Path) -> None:
+    folder, frames = faces
+    embed(folder, tmp_path / "e", frames, settings())
+    before = contents(tmp_path / "e")
+    params = settings()
+    network = params.train_pseudo_intensity.network.model_copy(update={"weights": str(tmp_path / "none.pth")})
+    section = params.train_pseudo_intensity.model_copy(update={"network": network})
+    with pytest.raises(ArtifactError, match="no weights"):
+        embed(folder, tmp_path / "e", frames, params.model_copy(update={"train_pseudo_intensity": section}))
+    assert contents(tmp_path / "e") == before
 
 
 def test_a_frozen_trunk_is_counted_once() -> None:

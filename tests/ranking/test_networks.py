@@ -1,6 +1,7 @@
 """The VGG16 of f and h: equal to torchvision's, narrow where asked; every bad weights file is an error of one line."""
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -119,9 +120,14 @@ def save_half(path: Path) -> None:
     [
         (lambda path: torch.save(narrow_state(), path), "weights do not fit: in {}: "),
         (lambda path: torch.save({}, path), "weights do not fit: in {}: "),
+        (
+            lambda path: torch.save({"state_dict": narrow_state()}, path),
+            "not a state dict: in {}, got state_dict, expected names",
+        ),
+        (lambda path: torch.save([1, 2], path), "not a state dict: in {}, got list, expected names and tensors; save"),
         (lambda path: path.write_text("hello"), "weights cannot be read: in {}, got "),
         (save_half, "weights cannot be read: in {}, got "),
-        (lambda path: None, "no weights: in {}, expected default, none, or a file of weights"),
+        (lambda path: None, "no weights: in {}, got no such file, expected default, none, or a file of weights"),
     ],
 )
 def test_a_bad_weights_file_gets_one_line(
@@ -129,7 +135,7 @@ def test_a_bad_weights_file_gets_one_line(
 ) -> None:
     path = tmp_path / f"weights{suffix}"
     write(path)
-    if suffix == ".safetensors" and "do not fit" in message:
+    if suffix == ".safetensors" and re.search("do not fit|not a state dict", message):
         message = "weights cannot be read: in {}, got "  # torch's format under the name of another
     wide = PLAIN.model_copy(update={"width": 0.1, "weights": str(path)})
     with pytest.raises(ArtifactError) as caught:

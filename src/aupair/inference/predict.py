@@ -6,7 +6,7 @@ A frame without a face has a row with its status and empty cells. A video that c
 import os
 import pickle
 from collections import Counter
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -79,12 +79,9 @@ def predict_videos(
         finished = {k for k in finished if persons[k] not in unfinished}
     if finished:
         log.line(f"{len(finished)} of {len(videos)} videos are finished already; --overwrite predicts them again")
-    done = {videos[k].resolve() for k in finished}
-    others += [row for row in earlier if Path(row.video).resolve() in done]
-    pending = [k for k in range(len(videos)) if k not in finished]
-    persons = None if persons is None else [persons[k] for k in pending]
-    workers = workers or choose_workers(len(pending if persons is None else set(persons)), recognizer.device)
-    rows = write_predictions([named[k] for k in pending], recognizer, out, abstain, log, persons, others, workers)
+    row_of = {Path(row.video).resolve(): row for row in earlier}
+    known = {k: row_of[videos[k].resolve()] for k in finished}
+    rows = write_predictions(named, recognizer, out, abstain, log, persons, others, workers, known)
     if not any(row.frames for row in rows):
         raise DataError("no video could be read", where=out / f"{SUMMARY}.csv", todo="its column message says why")
     return rows
@@ -145,6 +142,7 @@ def write_predictions(
     persons: Sequence[str | int] | None = None,
     others: Sequence[Summary] = (),
     workers: int = 1,
+    finished: Mapping[int, Summary] | None = None,
 ) -> list[Summary]:
     """Write `<name>.csv` and `<name>.png` for each video and name, and summary.csv with a row even for one that fails.
 
@@ -152,11 +150,15 @@ def write_predictions(
         persons: the person of each video; None: each video is of another person.
         others: rows of other videos, which summary.csv has first.
         workers: processes, see `predict_videos`.
+        finished: the rows of those of the videos that are not predicted again, by their index.
     """
+    rows = dict(finished or {})
     training = describe_training(recognizer.reference is not None and recognizer.reference.synthetic)
     videos_of: dict[str | int, list[int]] = {}
     for k, person in enumerate(range(len(videos)) if persons is None else persons):
-        videos_of.setdefault(person, []).append(k)
+        if k not in rows:
+            videos_of.setdefault(person, []).append(k)
+    workers = workers or choose_workers(len(videos_of), recognizer.device)
     groups = [[(videos[k][0], out / videos[k][1]) for k in numbers] for numbers in videos_of.values()]
     writer = _Writer(
         None if abstain is None else recognizer.limits(abstain),
@@ -164,7 +166,6 @@ def write_predictions(
     )
     run = partial(_predict_in_processes, workers=workers) if workers > 1 else _predict_in_turn
     places = {target: k for k, target in enumerate(out / name for _, name in videos)}
-    rows: dict[int, Summary] = {}
     with closing(run(groups, recognizer, writer)) as results:
         for group, written in log.progress(results, len(groups), "videos" if persons is None else "people"):
             for (_, target), row in zip(group, written):

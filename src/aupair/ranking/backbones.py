@@ -167,5 +167,6 @@ def _call_factory(name: str, size: int) -> Backbone:
             expected="a torch module",
         )
     mean, std = (torch.as_tensor(getattr(network, key, default)) for key, default in (("mean", MEAN), ("std", STD)))
-    blocks = getattr(network, "blocks", None) or network.children()
+    with_weights = [child for child in network.children() if next(child.parameters(), None) is not None]
+    blocks = getattr(network, "blocks", None) or with_weights
     return Backbone(network, getattr(network, "size", size), mean, std, list(blocks))

@@ -63,19 +63,21 @@ def embed(faces: Path, folder: Path, frames: Frames, params: Params, log: Log = 
     """Compute the features of every face if the trunk is frozen; otherwise only write that it is not.
 
     Raises:
-        ArtifactError: the weights of the trunk do not fit or cannot be downloaded.
+        ArtifactError: the weights of the trunk do not fit or cannot be downloaded, or its features of all faces are the same.
     """
-    network = params.train_pseudo_intensity.network
+    network, about = params.train_pseudo_intensity.network, folder / "about.json"
     folder.mkdir(parents=True, exist_ok=True)
     sweep(folder)
-    (folder / "about.json").unlink(missing_ok=True)  # until all files are there, nothing reads them
     names: dict[str, str] = {}
     if network.frozen:
         images = FaceImages(faces, frames, cache_bytes=0)  # each face is used once
         device = pick_device(params.embed_faces.device)
         trunk = Trunk(build_trunk(network, images.size, params.seed)).to(device)
+        about.unlink(missing_ok=True)  # until all files are there, nothing reads them
         save_trunk(folder / TRUNK, trunk, network, images.size)
         names = dict(_embed_videos(folder, frames, images, trunk, params, log))
+        _check_difference([folder / name for name in names.values()])
+    about.unlink(missing_ok=True)
     for path in folder.glob("*.npy"):
         if path.name not in names.values():
             path.unlink()
@@ -108,6 +110,21 @@ def _embed_videos(
             ok = np.arange(rows.start, rows.stop)[frames.ok[rows]]
             _write_features(path, ok, images, trunk, drawn)
         yield video, path.name
+
+
+def _check_difference(paths: list[Path]) -> None:
+    """Check that two faces have different features.
+
+    Raises:
+        ArtifactError: they have not, as with random weights whose features are too small for half precision.
+    """
+    firsts = (np.load(path, mmap_mode="r")[0] for path in paths)
+    first = next(firsts, None)
+    if first is None or np.ptp(first, axis=0).any() or any((rows != first[0]).any() for rows in firsts):
+        return
+    got = "only zeros" if not first.any() else f"{first[0, :3]} and so on for each"
+    todo = "give the trunk pretrained weights: `default`, or a file"
+    raise ArtifactError("the features of all faces are the same", where=paths[0].parent, got=got, todo=todo)
 
 
 def _is_complete(path: Path, faces: int) -> bool:

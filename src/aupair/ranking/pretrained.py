@@ -1,6 +1,7 @@
 """Pretrained weights of networks: files of the user, or torchvision's own from its cache or by download."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -64,13 +65,21 @@ def _read_default(kind: str) -> dict[str, Tensor]:
 def read_state_dict(path: Path) -> dict[str, Tensor]:
     """Read a state dict without running any code in it."""
     if not path.is_file():
-        raise ArtifactError("no weights", where=path, expected="default, none, or a file of weights")
+        got = "a folder" if path.is_dir() else "no such file"
+        raise ArtifactError("no weights", where=path, got=got, expected="default, none, or a file of weights")
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
             return load_file(path)
-        state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-        return state
+        state: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises half a dozen types for a bad file, which all mean the same to a user
-        raise ArtifactError("weights cannot be read", where=path, got=str(error).splitlines()[0]) from error
+        expected = "a state dict, as `torch.save(network.state_dict(), path)` writes it, or a safetensors file"
+        raise ArtifactError(
+            "weights cannot be read", where=path, got=type(error).__name__, expected=expected
+        ) from error
+    if not (isinstance(state, dict) and all(isinstance(value, Tensor) for value in state.values())):
+        keys = ", ".join(map(str, list(state)[:5])) if isinstance(state, dict) else type(state).__name__
+        todo = "save the state dict alone, such as the entry `state_dict` or `model` of a checkpoint"
+        raise ArtifactError("not a state dict", where=path, got=keys, expected="names and tensors", todo=todo)
+    return state

@@ -21,6 +21,7 @@ from aupair.ranking.sigma import MemberScorer, load_sigma_model, save_sigma_mode
 from aupair.ranking.trunks import load_trunk
 from aupair.ranking.uncertainty import Uncertainty
 from aupair.ranking.weights import load_network, read_state, write_state
+from aupair.training_params import AnyNetwork
 
 Y_HAT, SIGMA = "y_hat.safetensors", "sigma.safetensors"
 FOLDS = "folds"
@@ -85,9 +86,9 @@ def load_f(folder: Path, name: str = "final") -> tuple[AUNetwork, np.ndarray, np
     return model, np.array(standard.center, np.float32), np.array(standard.scale, np.float32)
 
 
-def reads_features(folder: Path) -> bool:
-    """Return whether the networks of f in a folder take the features of a frozen trunk."""
-    return store.read_record(Path(folder) / "about.json", AboutF).features is not None
+def read_network(folder: Path) -> AnyNetwork:
+    """Return the settings of the networks of f in a folder."""
+    return store.read_record(Path(folder) / "about.json", AboutF).network
 
 
 def load_member(folders: Sequence[Path], member: Member) -> tuple[AUNetwork, np.ndarray, np.ndarray]:

@@ -13,7 +13,7 @@ from aupair import store
 from aupair.errors import ArtifactError
 from aupair.ranking.about import FINAL, AboutF, Member
 from aupair.ranking.embeddings import TRUNK
-from aupair.ranking.scores import FOLDS, load_f, reads_features
+from aupair.ranking.scores import FOLDS, load_f, read_network
 from aupair.ranking.sigma import (
     MemberScorer,
     SecondHeadReader,
@@ -119,6 +119,6 @@ def load_teacher(work: Path, size: int, name: str) -> Teacher:
         second_head = SecondHeadReader(scale) if about.kind == "integrated" else None
         return MemberScorer(network, second_head or h.readers.get(member)), center, scale
 
-    trunk = load_trunk(trunk_folder) if reads_features(folders[0]) else None
+    trunk = load_trunk(trunk_folder) if read_network(folders[0]).frozen else None
     own_scorers = [load_scorer(member) for member in members]
     return Teacher(own_scorers, [load_scorer(member)[0] for member in others], h, name == FINAL, trunk)

@@ -9,6 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from aupair import store
+from aupair.errors import ArtifactError
 from aupair.ranking.networks import empty_trunk
 from aupair.ranking.weights import load_state, read_state, write_state
 from aupair.training_params import AnyNetwork
@@ -60,6 +61,20 @@ def read_about(folder: Path) -> _About:
         ArtifactError: about.json is missing or malformed.
     """
     return store.read_record(folder / "about.json", _About)
+
+
+def check_trunk(folder: Path, network: AnyNetwork) -> None:
+    """Check that a trunk is the one that a network's settings name, and not an earlier one.
+
+    Raises:
+        ArtifactError: the trunk has other settings, or its description is missing or malformed.
+    """
+    own, expected = read_about(folder).network.trunk_settings(), network.trunk_settings()
+    if own != expected:
+        keys = [key for key in {**expected, **own} if own.get(key) != expected.get(key)]
+        texts = [", ".join(f"{key}: {settings.get(key)}" for key in keys) for settings in (own, expected)]
+        what, todo = "the features are of another trunk", "run embed-faces, and the stages after it"
+        raise ArtifactError(what, where=folder, got=texts[0], expected=texts[1], todo=todo)
 
 
 def load_trunk(folder: Path) -> Trunk:
