@@ -116,6 +116,9 @@ def predict(source: Path, out: Path, substitutes: bool) -> tuple[float, int]:
 def predict_by(workers: int, clips: list[Path], out: Path) -> tuple[float, int]:
     """Predict clips in some processes; return the seconds, with those of starting the processes, and the number of frames."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as `aupair predict` sets it
+    import torch
+
+    torch.manual_seed(0)
     params = load_params(ROOT / "params.yaml")
     with tempfile.TemporaryDirectory() as folder:
         recognizer = build_recognizer(params, Path(folder))
