@@ -1,6 +1,8 @@
 """A recognizer that takes the brightness of a face for its pseudo-intensity."""
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +62,20 @@ def make_recognizer(
     section = params.get("extract_features", {}) | {"smoother": "none"}
     parsed = parse_params(params | {"extract_features": section})
     extractor = Extractor(parsed.extract_features, statistics={"columns": statistics})
+    return BundleRecognizer(scorer, extractor, partial(map_routes, mapping), selection, parsed)
 
-    def map_routes(features: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        return dict(zip(("columns", "raw"), mapping(features["columns"])))
 
-    return BundleRecognizer(scorer, extractor, map_routes, selection, parsed)
+def map_routes(mapping: Callable, features: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the raw outputs by route of a mapping from the features of the route with columns."""
+    return dict(zip(("columns", "raw"), mapping(features["columns"])))
+
+
+@dataclass(frozen=True)
+class AboveNeutral:
+    """A mapping: how much column `own` is above column `low`; it can be sent to another process."""
+
+    own: int
+    low: int
+
+    def __call__(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return (features[:, :, self.own] - features[:, :, self.low],) * 2

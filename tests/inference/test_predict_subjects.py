@@ -13,7 +13,7 @@ from aupair.inference.predictions import VideoScores
 from aupair.mapping.columns import columns, pool_clips
 from aupair.mapping.extractor import RouteValues
 from aupair.params import parse_params
-from brightness import A, WholeFrames, make_recognizer
+from brightness import A, AboveNeutral, WholeFrames, make_recognizer
 from conftest import rows_of
 from videos import write_grey_video
 
@@ -25,10 +25,7 @@ def recognizer(neutral: str = "person", batch: int = 4) -> WholeFrames:
     section = {"neutral": neutral, "batch": batch, "percentiles": [0], "context_points": 0}
     names = [name for name, _ in columns(parse_params({"extract_features": section}).extract_features, True)]
     own, low = names.index("own.y"), names.index(f"{neutral}.p0")
-    made = make_recognizer(
-        {"extract_features": section}, 256, lambda features: (features[:, :, own] - features[:, :, low],) * 2
-    )
-    return WholeFrames(**vars(made))
+    return WholeFrames(**vars(make_recognizer({"extract_features": section}, 256, AboveNeutral(own, low))))
 
 
 @pytest.fixture
@@ -61,13 +58,16 @@ def test_a_held_expression_is_seen_beside_the_persons_other_clip(tmp_path: Path,
     assert [row.video for row in rows] == [str(clip) for clip in clips], "as they were named"
 
 
-def test_neither_the_order_of_the_videos_nor_the_batch_changes_a_byte(tmp_path: Path, clips: list[Path]) -> None:
+def test_neither_the_order_of_the_videos_nor_the_batch_nor_processes_change_a_byte(
+    tmp_path: Path, clips: list[Path]
+) -> None:
     people = listed(tmp_path / "people.csv", "calm,anna", "held,anna")
     predict_videos(clips, recognizer(), tmp_path / "one", subjects=people)
     predict_videos(clips[::-1], recognizer(batch=1), tmp_path / "two", subjects=people)
+    predict_videos(clips, recognizer(), tmp_path / "three", subjects=people, workers=2)
     for clip in clips:
-        name = f"{clip.stem}.csv"
-        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+        one, two, three = ((tmp_path / name / f"{clip.stem}.csv").read_bytes() for name in ("one", "two", "three"))
+        assert one == two == three
 
 
 def test_a_clip_that_cannot_be_read_is_a_row_and_the_persons_others_go_on(tmp_path: Path, clips: list[Path]) -> None:

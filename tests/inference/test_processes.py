@@ -36,12 +36,6 @@ def test_two_processes_write_what_one_does(
     assert two == one
 
 
-def test_the_clips_of_a_person_are_decided_by_one_process(tmp_path: Path) -> None:
-    groups = [[(tmp_path / name, tmp_path / name) for name in names] for names in ("ab", "c")]
-    results = list(module._predict_in_processes(groups, Deadly(), module._Writer(None, ""), 2))
-    assert sorted(len(rows) for _, rows in results) == [1, 2]
-
-
 def test_a_process_that_dies_is_a_row_and_is_tried_again(tmp_path: Path) -> None:
     videos = [write_grey_video(tmp_path / f"{name}.mp4", *range(6)) for name in ("a", "deadly", "b", "c")]
     out, log = tmp_path / "out", Listener()
