@@ -98,6 +98,18 @@ def test_its_label_is_this_commit(inspected: dict[str, Any]) -> None:
     assert labels["org.opencontainers.image.licenses"] == "Apache-2.0"
 
 
+def test_a_later_commit_takes_nothing_of_this_label_from_the_cache(image: str, tmp_path: Path) -> None:
+    last = (REPOSITORY / "Containerfile").read_text().partition('CMD ["aupair", "--help"]\n')[2]
+    (tmp_path / "Containerfile").write_text(f"FROM {image}\n{last}")
+    for commit in ("first", "second"):
+        values = ("--build-arg", f"GIT_SHA={commit}", "--build-arg", f"GIT_DATE={commit}'s date")
+        engine("build", "-q", "-t", "aupair-label:test", *values, str(tmp_path))
+        labelled = json.loads(engine("image", "inspect", "aupair-label:test"))[0]["Config"]
+        assert labelled["Labels"]["org.opencontainers.image.revision"] == commit
+        assert {f"AUPAIR_GIT_COMMIT={commit}", f"AUPAIR_GIT_DATE={commit}'s date"} <= set(labelled["Env"])
+    engine("image", "rm", "aupair-label:test")
+
+
 def test_it_holds_the_pinned_packages_and_no_tools_of_development(image: str) -> None:
     listed = json.loads(run(image, "python3", "-m", "pip", "--disable-pip-version-check", "list", "--format=json"))
     installed = {entry["name"].lower().replace("_", "-").replace(".", "-"): entry["version"] for entry in listed}
