@@ -13,6 +13,9 @@ class Needs:
     gpus: int = 0
     memory: int = 4
 
+    def __str__(self) -> str:
+        return f"{self.memory} GiB" + (f", {self.gpus} GPU" if self.gpus else "")
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -25,6 +28,8 @@ class Stage:
         per_trial: runs once for each trial; a stage that runs once gets lists of the artifacts of all trials.
         resumable: a training stage, which takes a folder of checkpoints and continues from them, and may run in several
             processes (torchrun).
+        needs: what it needs.
+        needs_if_frozen: what it needs if the trunk is frozen, if that differs (`stages.needs_with`).
     """
 
     name: str
@@ -33,6 +38,7 @@ class Stage:
     writes: tuple[str, ...]
     sections: tuple[str, ...]
     needs: Needs = Needs()
+    needs_if_frozen: Needs | None = None
     per_trial: bool = False
     resumable: bool = False
 

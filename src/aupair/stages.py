@@ -238,15 +238,15 @@ FLOW: tuple[Stage, ...] = (
     Stage("sample-pairs", sample_pairs, ("labels", "faces"), ("pairs",), ("seed", "sample_pairs")),
     Stage(
         "embed-faces", embed_faces, ("labels", "faces"), ("embeddings",), ("seed", "embed_faces", "train_pseudo_intensity"),
-        Needs(gpus=1, memory=8),
+        Needs(), Needs(gpus=1, memory=8),
     ),
     Stage(
         "train-pseudo-intensity", train_pseudo_intensity, ("labels", "faces", "pairs", "embeddings"), ("f",),
-        ("seed", "train_pseudo_intensity"), Needs(gpus=1, memory=24), per_trial=True, resumable=True,
+        ("seed", "train_pseudo_intensity"), Needs(gpus=1, memory=24), Needs(memory=8), per_trial=True, resumable=True,
     ),
     Stage(
         "train-uncertainty", train_uncertainty, ("labels", "faces", "pairs", "embeddings", "f"), ("h",),
-        ("seed", "trials", "ensemble", "train_uncertainty"), Needs(gpus=1, memory=24), resumable=True,
+        ("seed", "trials", "ensemble", "train_uncertainty"), Needs(gpus=1, memory=24), Needs(memory=8), resumable=True,
     ),
     Stage(
         "extract-features", extract_features, ("labels", "faces", "f", "h"), ("features",),
@@ -284,6 +284,13 @@ def get_stage(name: str) -> Stage:
     names = [stage.name for stage in FLOW]
     expected, todo = f"one of {', '.join(names)}", did_you_mean(name.replace("_", "-"), names, "")
     raise ParamsError("no such stage", got=name, expected=expected, todo=todo)
+
+
+def needs_with(stage: Stage, params: Params) -> Needs:
+    """Return what a stage needs with some params: heads on the features of a frozen trunk need less than whole networks."""
+    f, h = params.train_pseudo_intensity, params.train_uncertainty
+    network = h.network if stage.name == "train-uncertainty" and h.kind == "network" else f.network
+    return stage.needs_if_frozen if network.frozen and stage.needs_if_frozen else stage.needs
 
 
 def run_stage(

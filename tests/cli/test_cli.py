@@ -133,6 +133,20 @@ def test_flow_shows_every_stage_with_its_edges(aupair: Command) -> None:
     assert all(artifact in outcome.out for artifact in ARTIFACTS)
 
 
+@pytest.mark.parametrize("frozen", [False, True])
+def test_flow_shows_what_the_stages_need_with_the_params(fresh: Path, aupair: Command, frozen: bool) -> None:
+    network = f"{{frozen: {str(frozen).lower()}}}"
+    text = f"train_pseudo_intensity: {{network: {network}}}\ntrain_uncertainty: {{kind: factors}}\n"
+    (fresh / "other.yaml").write_text(text)
+    outcome = aupair("flow", "--params", "other.yaml")
+    assert outcome.code == 0, outcome.err
+    with_gpu = {
+        stage.name for stage in stages.FLOW for row in outcome.out.splitlines() if stage.name in row and " GPU" in row
+    }
+    assert with_gpu == ({"embed-faces"} if frozen else {"train-pseudo-intensity", "train-uncertainty"})
+    assert ("24 GiB" in outcome.out) == (not frozen)
+
+
 def test_version(aupair: Command) -> None:
     outcome = aupair("--version")
     assert (outcome.code, outcome.out) == (0, f"aupair {__version__}\n")

@@ -16,7 +16,7 @@ from aupair.kubeflow.compile import compile_pipeline, importable_pipelines
 from aupair.kubeflow.descriptions import _ARTIFACTS, _INPUTS
 from aupair.kubeflow.pipeline_file import PipelineFile, read_pipeline_file
 from aupair.kubeflow.task_table import CACHED, tabulate_tasks
-from aupair.params import Params
+from aupair.params import Params, parse_params
 from aupair.stage import ARTIFACTS
 from kubeflow_options import EVERY_OPTION
 
@@ -170,11 +170,11 @@ def test_nothing_is_set_by_default(compiled: dict[str, PipelineFile]) -> None:
         assert "enableCache" not in compiled[name].path.read_text()
 
 
-def test_options_are_set_on_the_tasks_that_they_are_for(compiled: dict[str, PipelineFile]) -> None:
+def test_options_are_set_on_the_tasks_that_they_are_for(compiled: dict[str, PipelineFile], tiny: Params) -> None:
     full = compiled["full"]
     executors = full.spec["deploymentSpec"]["executors"]
     platform = full.platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
-    needs = {f"exec-{stage.name}": stage.needs for stage in stages.FLOW}
+    needs = {f"exec-{stage.name}": stages.needs_with(stage, tiny) for stage in stages.FLOW}
     for label, need in needs.items():
         resources = executors[label]["container"]["resources"]
         assert resources["resourceMemoryLimit"] == f"{need.memory}Gi"
@@ -194,6 +194,28 @@ def test_options_are_set_on_the_tasks_that_they_are_for(compiled: dict[str, Pipe
         assert env.get("AUPAIR_VOLUMES") == ("/ckpt:/ckpt/a" if label == "exec-fetch-data" else None)
         assert platform[label]["securityContext"] == {"runAsUser": "1234", "runAsGroup": "5678"}
     assert graph(full, "comp-exit-handler-1")["for-loop-2"]["iteratorPolicy"]["parallelismLimit"] == 2
+
+
+@pytest.mark.parametrize(
+    ("frozen", "h", "with_gpu"),
+    [
+        (False, "factors", {"train-pseudo-intensity", "train-uncertainty"}),
+        (True, "factors", {"embed-faces"}),
+        (True, "network", {"embed-faces", "train-uncertainty"}),
+    ],
+)
+def test_only_stages_that_pass_faces_through_a_trunk_get_a_gpu_and_its_memory(
+    tmp_path: Path, frozen: bool, h: str, with_gpu: set[str]
+) -> None:
+    params = parse_params({"train_pseudo_intensity": {"network": {"frozen": frozen}}, "train_uncertainty": {"kind": h}})
+    compile_pipeline("train", params, load_cluster(None, ["gpus=1", "memory=true"]), tmp_path / "x.yaml", REPOSITORY)
+    executors = read_pipeline_file(tmp_path / "x.yaml").spec["deploymentSpec"]["executors"]
+    resources = {
+        label.removeprefix("exec-"): executor["container"]["resources"] for label, executor in executors.items()
+    }
+    assert {name for name, own in resources.items() if "accelerator" in own} == with_gpu
+    large = {name for name, own in resources.items() if own["resourceMemoryLimit"] == "24Gi"}
+    assert large == with_gpu - {"embed-faces"}
 
 
 def test_only_tasks_without_a_side_effect_are_retried_or_cached(tmp_path: Path, tiny: Params) -> None:

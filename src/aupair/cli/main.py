@@ -113,12 +113,20 @@ def run(
 
 
 @app.command(epilog="Example: `aupair flow`")
-def flow() -> None:
+def flow(
+    params: Annotated[
+        Path | None, typer.Option(help="The params file, which decides about the needs; default: params.yaml, if any.")
+    ] = None,
+) -> None:
     """Show the stages of the flow: what each reads and writes, its parameters, and the memory and GPUs it needs."""
     from aupair.console import show_table
+    from aupair.params import Params, load_params
     from aupair.stage import ARTIFACTS
-    from aupair.stages import FLOW
+    from aupair.stages import FLOW, needs_with
 
+    if params is None and Path("params.yaml").is_file():
+        params = Path("params.yaml")
+    settings = Params() if params is None else load_params(params)
     show_table(
         "The flow",
         ("stage", "reads", "writes", "at", "params", "needs"),
@@ -129,11 +137,11 @@ def flow() -> None:
                 "\n".join(stage.writes),
                 "\n".join(ARTIFACTS[name] for name in stage.writes),
                 ", ".join(stage.sections),
-                f"{stage.needs.memory} GiB" + (f", {stage.needs.gpus} GPU" if stage.needs.gpus else ""),
+                str(needs_with(stage, settings)),
             )
             for stage in FLOW
         ),
-        "* runs once for each trial of params.yaml; {trial} is its number",
+        "* runs once for each trial of params.yaml; {trial} is its number. A GPU speeds a stage up where there is one",
     )
 
 

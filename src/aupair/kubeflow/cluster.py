@@ -14,7 +14,7 @@ from aupair.params import Params
 from aupair.record import Record, apply_overrides, parse_settings, read_settings
 from aupair.registry.live_logging import EXPERIMENT
 from aupair.registry.runs import RUN_ID
-from aupair.stages import FLOW, Needs
+from aupair.stages import FLOW, Needs, needs_with
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -197,6 +197,7 @@ class TaskSettings:
 
     def __init__(self, cluster: Cluster, params: Params) -> None:
         self.cluster = cluster
+        self.needs = {stage.name: needs_with(stage, params) for stage in FLOW} | _OTHER_NEEDS
         # each task logs its own MLflow run, but does not receive the section that names the experiment
         experiment = {EXPERIMENT: params.register_model.experiment} if cluster.run_id else {}
         self.env = experiment | cluster.env
@@ -205,7 +206,7 @@ class TaskSettings:
         """Apply the options to one task and return it."""
         name = str(task.component_spec.name).replace("_", "-")
         cluster = self.cluster
-        needs = next((stage.needs for stage in FLOW if stage.name == name), _OTHER_NEEDS.get(name, Needs(memory=2)))
+        needs = self.needs.get(name, Needs(memory=2))
         task.set_container_image(cluster.image)
         task.set_caching_options(cluster.cache and name not in _NEVER_CACHED)
         if cluster.retries and name not in _SIDE_EFFECTS:
