@@ -10,7 +10,8 @@ import pytest
 from aupair import Recognizer
 from aupair.aus import AFFWILD2
 from aupair.errors import ArtifactError, AupairError, ParamsError
-from aupair.inference.predict import choose_abstain_share, predict_videos
+from aupair.inference.abstain import choose_abstain_share
+from aupair.inference.predict import predict_videos
 from aupair.inference.predictions import VideoPredictions, VideoScores
 from aupair.inference.submission import write_submission
 from aupair.inference.timeline import save_prediction_picture

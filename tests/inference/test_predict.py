@@ -14,11 +14,12 @@ from aupair.aus import AFFWILD2
 from aupair.errors import ArtifactError, AupairError, DataError, ParamsError
 from aupair.evaluation.confidence import Confidence
 from aupair.evaluation.reference import Reference
-from aupair.inference import predict as module
-from aupair.inference import predictions
-from aupair.inference.predict import choose_abstain_share, find_videos, output_names, predict_videos
+from aupair.inference import predictions, writer
+from aupair.inference.abstain import choose_abstain_share
+from aupair.inference.predict import predict_videos
 from aupair.inference.predictions import VideoPredictions
 from aupair.inference.timeline import save_timeline
+from aupair.inference.videos import find_videos, output_names
 from brightness import A
 from conftest import rows_of
 from listener import Listener
@@ -27,7 +28,7 @@ from videos import write_grey_video
 
 
 def test_a_row_for_every_frame_and_empty_cells_without_a_face(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "save_timeline", save_timeline)
+    monkeypatch.setattr(writer, "save_timeline", save_timeline)
     video = write_grey_video(tmp_path / "clip.mp4", *range(6))
     (done,) = predict_videos([video], StandIn(), tmp_path / "out")
     rows = rows_of(tmp_path / "out" / "clip.csv")
@@ -182,7 +183,7 @@ def test_a_video_unlike_the_training_videos_is_marked_and_the_run_says_so_once(
             return replace(super().score_video(source), differing=far)
 
     notes = {}
-    monkeypatch.setattr(module, "save_timeline", lambda path, *more: notes.update({path.stem: more[-1]}))
+    monkeypatch.setattr(writer, "save_timeline", lambda path, *more: notes.update({path.stem: more[-1]}))
     videos = [write_grey_video(tmp_path / f"{name}.avi", *range(6)) for name in "abc"]
     log = Listener()
     predict_videos(videos, Knowing(), tmp_path / "out", log=log)

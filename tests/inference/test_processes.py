@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 
 from aupair.errors import AupairError
-from aupair.inference import predict as module
+from aupair.inference import execution, writer
 from aupair.inference.bundle import write_bundle
+from aupair.inference.execution import choose_workers
 from aupair.inference.output import claim_output
-from aupair.inference.predict import choose_workers, predict_videos
+from aupair.inference.predict import predict_videos
 from aupair.inference.recognizer import BundleRecognizer
 from aupair.inference.timeline import save_timeline
 from aupair.params import Params
@@ -22,7 +23,7 @@ from videos import write_grey_video
 def test_two_processes_write_what_one_does(
     finished: Path, tiny: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "save_timeline", save_timeline)
+    monkeypatch.setattr(writer, "save_timeline", save_timeline)
     write_bundle(tmp_path / "bundle", parts_of_flow(finished, tiny), tiny)
     recognizer = BundleRecognizer.load(tmp_path / "bundle", "cpu")
     (tmp_path / "bad.mp4").write_bytes(b"no video at all" * 9)
@@ -73,5 +74,5 @@ def test_a_disk_that_is_full_ends_the_run_with_its_line(tmp_path: Path) -> None:
 def test_the_number_of_processes_fits_cores_videos_and_device(
     monkeypatch: pytest.MonkeyPatch, videos: int, device: str, cores: int, workers: int
 ) -> None:
-    monkeypatch.setattr(module, "count_cores", lambda: cores)
+    monkeypatch.setattr(execution, "count_cores", lambda: cores)
     assert choose_workers(videos, device) == workers

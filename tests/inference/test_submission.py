@@ -9,7 +9,7 @@ import pytest
 
 from aupair.aus import AFFWILD2
 from aupair.errors import ArtifactError, DataError, ParamsError
-from aupair.inference.predict import find_videos, predict_videos
+from aupair.inference.predict import predict_videos
 from aupair.inference.submission import (
     _fill_decisions,
     _read_decisions,
@@ -17,6 +17,7 @@ from aupair.inference.submission import (
     _SubmissionRow,
     write_submission,
 )
+from aupair.inference.videos import find_videos
 from brightness import A, make_recognizer
 from listener import Listener
 

@@ -253,8 +253,10 @@ def predict(
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from aupair.api import Recognizer
     from aupair.console import ConsoleLog
+    from aupair.inference.abstain import choose_abstain_share
     from aupair.inference.output import claim_output, describe_settings
-    from aupair.inference.predict import choose_abstain_share, find_videos, predict_videos
+    from aupair.inference.predict import predict_videos
+    from aupair.inference.videos import find_videos
     from aupair.params import project_model_name
     from aupair.registry.versions import pin_version
 

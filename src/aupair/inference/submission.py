@@ -18,9 +18,9 @@ from aupair.aus import AFFWILD2, compare_aus
 from aupair.data.crops import frame_number
 from aupair.errors import ArtifactError, DataError, ParamsError
 from aupair.evaluation.nearest_face import fill_nearest
-from aupair.inference.predict import SUFFIXES
 from aupair.inference.predictions import ABSTAIN, NO_DECISION
 from aupair.inference.summary import SUMMARY, read_summary
+from aupair.inference.videos import SUFFIXES
 from aupair.log import SILENT, Log
 
 _FORMS = ("files", "table")

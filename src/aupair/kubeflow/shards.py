@@ -13,8 +13,9 @@ from aupair.console import ConsoleLog
 from aupair.data.fetch import fetch, list_source
 from aupair.data.s3 import Item
 from aupair.errors import DataError, ParamsError
-from aupair.inference.predict import SUFFIXES, output_names, write_predictions
+from aupair.inference.predict import write_predictions
 from aupair.inference.summary import SUMMARY, Summary, read_summary, write_summary
+from aupair.inference.videos import SUFFIXES, output_names
 from aupair.kubeflow.limits import check_shards
 from aupair.kubeflow.step import KfpArtifact
 from aupair.kubeflow.volumes import check_volumes
