@@ -117,9 +117,10 @@ def measure_kind(kind: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def write_features(root: Path) -> None:
+def write_features(root: Path, params: Params) -> None:
     """Write features of every face as embed-faces does, without computing them."""
     from aupair.data.frames import load_frames
+    from aupair.ranking.embeddings import describe_features
 
     rng = np.random.default_rng(0)
     frames = load_frames(root / "work/labels.parquet", root / "work/faces")
@@ -134,8 +135,9 @@ def write_features(root: Path) -> None:
         copies = 2 if frames.of_split("fit")[rows].any() else 1
         names[video] = f"{video}.npy"
         np.save(folder / names[video], np.stack([signal.astype(np.float16)] * copies))
-    store.write_json(folder / "trunk" / "about.json", {"size": 8})
-    store.write_json(folder / "about.json", {"frozen": True, "copies": 1, "files": names})
+    network, size = params.train_pseudo_intensity.network.trunk_settings(), params.preprocess_faces.size
+    store.write_json(folder / "trunk" / "about.json", {"network": network, "size": size})
+    store.write_json(folder / "about.json", describe_features(params) | {"files": names})
 
 
 def run_stage(root: Path, name: str) -> float:
@@ -152,7 +154,7 @@ def run_stage(root: Path, name: str) -> float:
         generate(root, 100, int((root / "frames").read_text()))
         split_data(root / "data")
     elif name == "features":
-        write_features(root)
+        write_features(root, params)
     else:
         stages.run_stage(name, params, root=root)
     return time.process_time() - start

@@ -7,8 +7,10 @@ import pytest
 
 from aupair import stages, store
 from aupair.data.frames import load_frames
+from aupair.errors import ArtifactError
 from aupair.inference.bundle import write_bundle
 from aupair.inference.recognizer import BundleRecognizer
+from aupair.kubeflow.step import params_for
 from aupair.params import Params, load_params
 from aupair.ranking.ensemble import load_ensemble
 from aupair.ranking.scores import read_sigma
@@ -80,3 +82,46 @@ def test_features_of_another_trunk_are_not_trained_on(frozen: tuple[Path, Params
     assert outcome.code == 4
     assert outcome.line.startswith("the features are of another trunk: in work/embeddings/trunk, got batch_norm: ")
     assert outcome.line.endswith("; run embed-faces, and the stages after it")
+
+
+OTHERS = {
+    "embed_faces.copies=2": ("of other copies of the faces", "copies: 1, expected copies: 2", "embed-faces"),
+    "embed_faces.augment=0.75": ("of other copies of the faces", "augment: 0.5, expected augment: 0.75", "embed-faces"),
+    "seed=3": ("of other copies of the faces", "seed: 0, expected seed: 3", "embed-faces"),
+    "preprocess_faces.size=64": ("of faces of another size", "32, expected 64", "preprocess-faces"),
+}
+"""params that the features depend on -> what is wrong, what was got and expected, and the stage to run"""
+
+
+def test_only_features_of_the_params_are_trained_on(
+    frozen: tuple[Path, Params], aupair: Command, tmp_path: Path
+) -> None:
+    home, params = frozen
+    before = files_below(home / "work")
+    for stage in ("train-pseudo-intensity", "train-uncertainty"):
+        for other, (what, values, todo) in OTHERS.items():
+            outcome = aupair("run", stage, *(text for option in (*FROZEN, other) for text in ("--set", option)))
+            assert outcome.code == 4, (stage, other)
+            expected = f"the features are {what}: in work/embeddings, got {values}; run {todo}, and the stages after it"
+            assert outcome.line == expected
+    assert files_below(home / "work") == before
+
+    f = contents(home / "work/f/0")
+    section = params.train_pseudo_intensity.model_dump(mode="json")
+    stage = stages.get_stage("train-pseudo-intensity")
+    own = params_for(stage, {"seed": 0, "train_pseudo_intensity": section}, 0)
+    stages.run_stage(stage.name, own, root=home, trial=0)
+    assert contents(home / "work/f/0") == f, "a task of Kubeflow knows nothing of embed_faces"
+
+    about = store.read_json(home / "work/embeddings/about.json")
+    assert (about.pop("augment"), about.pop("seed")) == (0.5, 0)
+    store.write_json(home / "work/embeddings/about.json", about)
+    stages.run_stage(stage.name, params, root=home, trial=0)
+    assert contents(home / "work/f/0") == f, "an earlier version stored the number of copies alone"
+
+    path = home / "work/embeddings/trunk/about.json"
+    about = store.read_json(path)
+    store.write_json(path, about | {"network": about["network"] | {"weights": "x.safetensors"}})
+    with pytest.raises(ArtifactError, match=r"another trunk.* got weights: x.safetensors, expected weights: none"):
+        write_bundle(tmp_path / "bundle", parts_of_flow(home, params), params)
+    assert not (tmp_path / "bundle").exists(), "predict would give f the features of another trunk"

@@ -85,19 +85,18 @@ def train_pseudo_intensity(
     """
     from aupair.ranking.checkpoint import checkpointing, training_settings
     from aupair.ranking.distributed import is_main
-    from aupair.ranking.embeddings import TRUNK
+    from aupair.ranking.embeddings import check_features
     from aupair.ranking.pseudo_intensity import train_f
     from aupair.ranking.samples import load_training_set
     from aupair.ranking.scores import save_f
     from aupair.ranking.teacher import load_teacher, teacher_folders
-    from aupair.ranking.trunks import check_trunk
 
     seed = params.seed + trial
     # first, so that a wrong setting raises before anything is loaded
     settings = training_settings(params.train_pseudo_intensity, seed)
     frozen = params.train_pseudo_intensity.network.frozen
     if frozen:
-        check_trunk(embeddings / TRUNK, params.train_pseudo_intensity.network)
+        check_features(embeddings, params.train_pseudo_intensity.network, params)
     data = load_training_set(labels, faces, pairs, embeddings if frozen else None)
     inputs = {"labels": labels, "faces": faces, "pairs": pairs, "embeddings": embeddings}
     inputs |= {} if teacher is None else teacher_folders(teacher)
@@ -118,11 +117,10 @@ def train_uncertainty(
     from aupair.data.quality import load_quality
     from aupair.ranking.checkpoint import checkpointing, training_settings
     from aupair.ranking.distributed import is_main
-    from aupair.ranking.embeddings import TRUNK
+    from aupair.ranking.embeddings import check_features
     from aupair.ranking.ensemble import load_ensemble
     from aupair.ranking.samples import load_training_set
     from aupair.ranking.scores import load_member, read_network, save_h
-    from aupair.ranking.trunks import check_trunk
     from aupair.ranking.uncertainty import train_h
 
     # first, so that a wrong setting raises before anything is loaded
@@ -131,7 +129,7 @@ def train_uncertainty(
     network = section.network if section.kind == "network" else read_network(f[0])
     frozen = network.frozen
     if frozen:
-        check_trunk(embeddings / TRUNK, network)
+        check_features(embeddings, network, params)
     data = load_training_set(labels, faces, pairs, embeddings if frozen else None)
     ensemble = load_ensemble(f, len(data.frames), params.ensemble)
     inputs = {"labels": labels, "faces": faces, "pairs": pairs, "embeddings": embeddings} | {

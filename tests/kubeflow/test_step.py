@@ -140,18 +140,22 @@ def test_stage_fails_if_its_processes_fail(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("sharing", ["shared", "integrated"])
 def test_two_processes_in_a_component_train_what_one_trains(
-    function: Callable[[str], Any], finished: Path, tiny: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    function: Callable[[str], Any], finished: Path, tiny: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    sharing: str,
+) -> None:  # fmt: skip
     """As in a pod with two GPUs, here on the CPU; without dropout, whose masks differ between processes.
 
     The tolerance: two processes sum gradients in another order than one, and which kernels run depends on the CPU. The
     curves are float32, and Adam divides a gradient by its size, so that a rounding error of a gradient near zero can move
-    a weight by as much as the learning rate (.003) in each of the three steps. Losses of .9798 and .9795 have been observed.
-    tests/ranking/test_distributed.py compares in float64 with a tolerance of 3e-7.
+    a weight by as much as the learning rate (.003) in each of the three steps. Losses of .9798 and .9795, and, with
+    a second loss, of 1.743 and 1.736 have been observed.
+    tests/ranking/test_distributed.py compares in float64 with a tolerance of 3e-7. A task has f's section alone, which fits
+    no default of h's if sigma is f's second output.
     """
     section = tiny.train_pseudo_intensity.model_dump()
-    section["network"]["dropout"] = 0.0
+    section["network"] |= {"dropout": 0.0, "sharing": sharing}
     curves = {}
     for processes in (1, 2):
         monkeypatch.setenv("AUPAIR_PROCESSES", str(processes))
@@ -161,4 +165,4 @@ def test_two_processes_in_a_component_train_what_one_trains(
         curves[processes] = store.read_jsonl(Path(out["f"].path) / "curves.jsonl")
     for one, two in zip(curves[1], curves[2], strict=True):
         assert (two["network"], two["step"]) == (one["network"], one["step"])
-        assert two["train_loss"] == pytest.approx(one["train_loss"], abs=0.005)
+        assert two["train_loss"] == pytest.approx(one["train_loss"], rel=0.01)

@@ -99,15 +99,22 @@ def run(
     ] = None,
     params: ParamsFile = Path("params.yaml"),
     root: Annotated[Path, typer.Option(help="The folder that holds data/, work/ and reports/.")] = Path(),
+    own_sections: Annotated[
+        bool, typer.Option("--own-sections", hidden=True, help="The params file has the sections of this stage alone.")
+    ] = False,
     wait: Wait = None,
 ) -> None:
     """Run one stage of the flow on this machine; stopped training continues from its last checkpoint."""
     from aupair import stages
     from aupair.console import ConsoleLog
-    from aupair.params import load_params
+    from aupair.params import load_params, parse_params
+    from aupair.record import read_settings
     from aupair.registry.dvc_logging import log_dvc_stage
 
-    settings = load_params(params, overrides or ())
+    # of sections that are not given, none is checked against the others
+    settings = (
+        parse_params(read_settings(params), str(params)) if own_sections else load_params(params, overrides or ())
+    )
     with log_dvc_stage(stages.get_stage(stage), settings, root, trial, ConsoleLog()) as log:
         stages.run_stage(stage, settings, root=root, trial=trial, teacher=teacher, log=log)
 

@@ -21,7 +21,8 @@ from aupair.data.hashing import read_data_md5
 from aupair.errors import ArtifactError
 from aupair.inference.integrity import FORMAT, bundle_hash, check_bundle, check_files, hash_files, hash_json
 from aupair.params import Params
-from aupair.ranking.embeddings import TRUNK
+from aupair.ranking.about import AboutF
+from aupair.ranking.embeddings import TRUNK, check_trunk
 from aupair.ranking.ensemble import FINAL, Member, list_members
 from aupair.training_params import BackboneNetwork
 
@@ -158,7 +159,7 @@ def _list_files(parts: Parts, members: Sequence[Member], params: Params) -> dict
     The mappings of routes that decide nothing stay behind.
 
     Raises:
-        ArtifactError: a folder is missing.
+        ArtifactError: a folder is missing, or the frozen trunk is not the one that f was trained on.
     """
     files = {}
     section = params.extract_features
@@ -167,6 +168,8 @@ def _list_files(parts: Parts, members: Sequence[Member], params: Params) -> dict
         for file in ("about.json", f"{name}.safetensors"):
             files[f"f/{trial}/{file}"] = parts.f[trial] / file
     trunk = [parts.embeddings / TRUNK] if parts.embeddings and params.train_pseudo_intensity.network.frozen else []
+    for folder in trunk:
+        check_trunk(folder, store.read_record(parts.f[0] / "about.json", AboutF).network)
     for folder in (*trunk, parts.h, parts.mapping, parts.features):
         if not folder.is_dir():
             raise store.missing_file_error(folder)

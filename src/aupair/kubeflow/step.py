@@ -127,9 +127,10 @@ def _execute(stage: stages.Stage, params: Params, root: Path, trial: int | None,
     if processes == 1 or not stage.resumable:
         stages.run_stage(stage.name, params, root=root, trial=trial, log=log)
         return
-    store.write_json(root / "params.yaml", params.model_dump(mode="json"))  # JSON is YAML
+    own = params.model_dump(mode="json", include=params.model_fields_set)
+    store.write_json(root / "params.yaml", own)  # JSON is YAML
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    aupair = ["-m", "aupair", "run", stage.name, *([] if trial is None else ["--trial", str(trial)])]
+    aupair = ["-m", "aupair", "run", stage.name, "--own-sections", *([] if trial is None else ["--trial", str(trial)])]
     process = subprocess.run([*torchrun, *aupair, "--root", str(root), "--params", str(root / "params.yaml")])
     if process.returncode:
         raise RunFailedError(

@@ -1,4 +1,4 @@
-"""The content of about.json in a folder of f or h, which describes its networks; every reader checks it."""
+"""The content of about.json in a folder of f, h or a frozen trunk, which describes its networks; every reader checks it."""
 
 from typing import Annotated, Literal, NamedTuple, Self
 
@@ -26,6 +26,13 @@ class Member(NamedTuple):
 
 AuNames = Annotated[tuple[str, ...], Field(min_length=1, max_length=1000)]
 _Size = Annotated[int, Field(ge=1, le=2**14)]
+
+
+class AboutTrunk(Artifact):
+    """The settings of a frozen trunk, and the side of its images."""
+
+    network: AnyNetwork
+    size: _Size
 
 
 class _Standard(Artifact):

@@ -25,7 +25,7 @@ from aupair.errors import ArtifactError
 from aupair.log import SILENT, Log
 from aupair.params import Params
 from aupair.ranking.augment import augment
-from aupair.ranking.embeddings import TRUNK, open_features
+from aupair.ranking.embeddings import TRUNK, describe_features, open_features
 from aupair.ranking.fit import forward_in_chunks, to_network_input
 from aupair.ranking.images import FaceImages
 from aupair.ranking.networks import build_trunk, pick_device
@@ -83,9 +83,7 @@ def embed(faces: Path, folder: Path, frames: Frames, params: Params, log: Log = 
             path.unlink()
     if not network.frozen:
         shutil.rmtree(folder / TRUNK, ignore_errors=True)
-    store.write_json(
-        folder / "about.json", {"frozen": network.frozen, "copies": params.embed_faces.copies, "files": names}
-    )
+    store.write_json(folder / "about.json", {"frozen": network.frozen} | describe_features(params) | {"files": names})
 
 
 def _embed_videos(

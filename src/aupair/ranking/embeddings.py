@@ -1,7 +1,7 @@
 """The features of the faces that a frozen trunk has computed (`ranking.embed`), read as memory maps."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import Field
@@ -9,22 +9,21 @@ from pydantic import Field
 from aupair import store
 from aupair.data.frames import Frames
 from aupair.errors import ArtifactError
+from aupair.params import Params
+from aupair.ranking.about import AboutTrunk
+from aupair.training_params import AnyNetwork
 
 TRUNK = "trunk"
 """The folder in that of the features, and in a bundle, with the frozen trunk."""
 
 
 class _About(store.Artifact):
-    """The file of each video's features, and the number of augmented copies."""
+    """The file of each video's features, and the settings of `describe_features`; earlier versions wrote `copies` alone."""
 
     files: dict[str, str]
     copies: Annotated[int, Field(ge=0)]
-
-
-class _AboutTrunk(store.Artifact):
-    """The side of a trunk's images."""
-
-    size: Annotated[int, Field(ge=1)]
+    augment: float | None = None
+    seed: int | None = None
 
 
 class Embeddings:
@@ -51,7 +50,7 @@ class Embeddings:
             raise ArtifactError(
                 "no features of these faces", where=folder, got=got, expected=expected, todo="run embed-faces again"
             )
-        self.size: int = store.read_record(Path(folder) / TRUNK / "about.json", _AboutTrunk).size
+        self.size: int = store.read_record(Path(folder) / TRUNK / "about.json", AboutTrunk).size
         self.copies: int = about.copies
         self._video = frames.video
         self._place = np.zeros(len(frames), np.int64)  # among the faces of its video
@@ -79,6 +78,57 @@ class Embeddings:
         """
         chosen = np.random.default_rng((seed, step)).integers(0, self.copies + 1, self._video[-1] + 1)
         return rows + len(self._video) * chosen[self._video[rows]]
+
+
+def describe_features(params: Params) -> dict[str, Any]:
+    """Return the settings that the features of faces depend on, besides those of the trunk: they are stored with them."""
+    network, section = params.train_pseudo_intensity.network, params.embed_faces
+    settings: dict[str, Any] = {"copies": section.copies}
+    if section.copies:
+        settings["augment"] = section.augment
+    if network.frozen and (section.copies or network.weights == "none"):
+        settings["seed"] = params.seed
+    return settings
+
+
+def check_trunk(folder: Path, network: AnyNetwork) -> None:
+    """Check that a trunk is the one that a network's settings name, and not an earlier one.
+
+    Raises:
+        ArtifactError: the trunk has other settings, or its description is missing or malformed.
+    """
+    stored = store.read_record(folder / "about.json", AboutTrunk).network
+    own, expected = stored.trunk_settings(), network.trunk_settings()
+    if own != expected:
+        keys = [key for key in {**expected, **own} if own.get(key) != expected.get(key)]
+        texts = [", ".join(f"{key}: {settings.get(key)}" for key in keys) for settings in (own, expected)]
+        what, todo = "the features are of another trunk", "run embed-faces, and the stages after it"
+        raise ArtifactError(what, where=folder, got=texts[0], expected=texts[1], todo=todo)
+
+
+def check_features(folder: Path, network: AnyNetwork, params: Params) -> None:
+    """Check that the features are those that the params ask for, and not those of an earlier run.
+
+    A task of Kubeflow has only the sections of its stage; its pipeline has computed the features with the same params.
+
+    Args:
+        network: that of the heads which are trained on them.
+
+    Raises:
+        ArtifactError: the features are of another trunk, of faces of another size, or of other copies.
+    """
+    check_trunk(folder / TRUNK, network)
+    about = store.read_record(folder / "about.json", _About)
+    size, sections = store.read_record(folder / TRUNK / "about.json", AboutTrunk).size, params.model_fields_set
+    if "preprocess_faces" in sections and size != params.preprocess_faces.size:
+        what, todo = "the features are of faces of another size", "run preprocess-faces, and the stages after it"
+        raise ArtifactError(what, where=folder, got=size, expected=params.preprocess_faces.size, todo=todo)
+    if "embed_faces" in sections:
+        for key, expected in describe_features(params).items():
+            if (own := getattr(about, key)) not in (None, expected):
+                what, todo = "the features are of other copies of the faces", "run embed-faces, and the stages after it"
+                got, wanted = f"{key}: {own}", f"{key}: {expected}"
+                raise ArtifactError(what, where=folder, got=got, expected=wanted, todo=todo)
 
 
 def open_features(path: Path, faces: int) -> np.ndarray:

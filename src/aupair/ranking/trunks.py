@@ -1,15 +1,13 @@
 """A frozen trunk: images -> features, in half precision, and its files."""
 
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from aupair import store
-from aupair.errors import ArtifactError
+from aupair.ranking.about import AboutTrunk
 from aupair.ranking.networks import empty_trunk
 from aupair.ranking.weights import load_state, read_state, write_state
 from aupair.training_params import AnyNetwork
@@ -47,36 +45,6 @@ def save_trunk(folder: Path, trunk: Trunk, params: AnyNetwork, size: int) -> Non
         store.write_json(temporary / "about.json", {"network": params.trunk_settings(), "size": size})
 
 
-class _About(store.Artifact):
-    """The settings of a trunk, and the side of its images."""
-
-    network: AnyNetwork
-    size: Annotated[int, Field(ge=1, le=2**14)]
-
-
-def read_about(folder: Path) -> _About:
-    """Read the description of a trunk.
-
-    Raises:
-        ArtifactError: about.json is missing or malformed.
-    """
-    return store.read_record(folder / "about.json", _About)
-
-
-def check_trunk(folder: Path, network: AnyNetwork) -> None:
-    """Check that a trunk is the one that a network's settings name, and not an earlier one.
-
-    Raises:
-        ArtifactError: the trunk has other settings, or its description is missing or malformed.
-    """
-    own, expected = read_about(folder).network.trunk_settings(), network.trunk_settings()
-    if own != expected:
-        keys = [key for key in {**expected, **own} if own.get(key) != expected.get(key)]
-        texts = [", ".join(f"{key}: {settings.get(key)}" for key in keys) for settings in (own, expected)]
-        what, todo = "the features are of another trunk", "run embed-faces, and the stages after it"
-        raise ArtifactError(what, where=folder, got=texts[0], expected=texts[1], todo=todo)
-
-
 def load_trunk(folder: Path) -> Trunk:
     """Load the trunk that `save_trunk` wrote.
 
@@ -84,7 +52,7 @@ def load_trunk(folder: Path) -> Trunk:
         ArtifactError: a file is missing or corrupt.
         ParamsError: the package of a user's trunk is not installed.
     """
-    about = read_about(folder)
+    about = store.read_record(folder / "about.json", AboutTrunk)
     network = empty_trunk(about.network, about.size)
     path = folder / WEIGHTS
     load_state(network, read_state(path), path)
