@@ -14,7 +14,7 @@ import pytest
 from aupair.aus import AFFWILD2
 from aupair.errors import ArtifactError, RegistryError
 from aupair.params import Params, parse_params
-from aupair.registry import promotion, versions
+from aupair.registry import mlflow_store, promotion, versions
 from aupair.registry.register import _Registration, register_bundle
 from aupair.registry.runs import StageRun
 from bundle_parts import write_parts
@@ -107,6 +107,37 @@ def test_the_same_bundle_again_creates_nothing(home: Path) -> None:
     assert count() == before
     assert register(home, "again", score=0.7).version == 2
     assert versions.get_version(2, "again").aliases == ("challenger",)
+
+
+def test_a_version_with_the_tags_of_earlier_ones_is_read_as_a_new_one(home: Path, aupair: Callable[..., Any]) -> None:
+    old, new = (register(home, "earlier", score=score).version for score in (0.6, 0.7))
+    client = mlflow_store.open_mlflow()
+    before, stored = versions.get_version(old, "earlier"), client.get_model_version("earlier", str(old)).tags
+    commands = [("registry", "show", old, "--name", "earlier"), ("registry", "list", "--name", "earlier")]
+    output = [aupair(*command).out for command in commands]
+    earlier = dict(before.tags)
+    earlier |= {"score": earlier.pop("Score"), "choices": earlier.pop("Choices"), "data": earlier.pop("Data")}
+    for key in stored.keys() - earlier.keys():
+        client.delete_model_version_tag("earlier", str(old), key)
+    for key, text in earlier.items():
+        client.set_model_version_tag("earlier", str(old), key, text)
+    assert "f1.AU1" in client.get_model_version("earlier", str(old)).tags
+    assert versions.get_version(old, "earlier") == before
+    assert [aupair(*command).out for command in commands] == output
+    differences = aupair("registry", "diff", old, new, "--name", "earlier").out
+    assert "score.p2" in differences
+    assert "Choices" not in differences
+    assert "f1.AU1 " not in differences
+    assert promotion.promote_version(old, gate=GATE, name="earlier").aliases == ("champion",)
+    assert promotion.promote_version(new, gate=GATE, name="earlier").number == new
+    assert versions.resolve_bundle("models:/earlier@previous").exists()
+
+
+def test_malformed_figures_are_an_error_of_one_line(home: Path) -> None:
+    number = register(home, "figures").version
+    mlflow_store.open_mlflow().set_model_version_tag("figures", str(number), "figures", "{")
+    with pytest.raises(RegistryError, match=r"malformed: in tag figures of version 1, got Invalid JSON"):
+        versions.get_version(number, "figures")
 
 
 def test_promotion_by_the_gate_and_back(home: Path) -> None:

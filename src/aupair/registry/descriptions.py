@@ -14,6 +14,7 @@ from aupair import store
 from aupair.aus import stored_aus
 from aupair.params import Params
 from aupair.registry.dataset import describe_data
+from aupair.registry.tags import CHOICES, DATA, LICENCE, SCORE
 from aupair.report.formatting import interval, number
 
 if TYPE_CHECKING:
@@ -68,12 +69,13 @@ def describe_experiment(client: "MlflowClient", experiment_id: str) -> None:
         client.set_experiment_tag(experiment_id, _NOTE, _EXPERIMENT)
 
 
-def run_tags(selection: Tree, metrics: Tree, info: Tree) -> dict[str, str]:
-    """Return the tags of a run and a version that a person reads: the choices, the score and the data in words."""
+def tags_for_people(selection: Tree, metrics: Tree, info: Tree, params: Params) -> dict[str, str]:
+    """Return the tags of a run, a logged model and a version that a person reads."""
     return {
-        "choices": _choices(selection),
-        "data": describe_data(info),
-        "score": _figure(_find_row(metrics, "P2", "validation"), "score"),
+        SCORE: _figure(_find_row(metrics, "P2", "validation"), "score"),
+        CHOICES: _choices(selection),
+        DATA: describe_data(info),
+        LICENCE: _licence(params),
     }
 
 
@@ -153,12 +155,20 @@ def _data(info: Tree) -> str:
 
 
 def _choices(selection: Tree) -> str:
-    """Return which AUs are decided with uncertainty and which without."""
+    """Return which AUs are decided with uncertainty and which without, in few words: MLflow's page has little room."""
     groups: dict[bool, list[str]] = {True: [], False: []}
     for au in stored_aus(selection):
         groups[_is_with_uncertainty(selection, au)].append(au)
-    texts = {"with uncertainty": groups[True], "without": groups[False]}
-    return "; ".join(f"{what}: {', '.join(aus)}" for what, aus in texts.items() if aus)
+    most = len(groups[True]) >= len(groups[False])
+    rule = f"all {'with' if most else 'without'} uncertainty"
+    return f"{rule}, but {', '.join(groups[not most])}" if groups[not most] else rule
+
+
+def _licence(params: Params) -> str:
+    """Return the terms that bind a version, in a few words; its description has them in full."""
+    pretrained = params.train_pseudo_intensity.network.weights != "none"
+    weights = ", pretrained weights" if pretrained else ""
+    return f"not commercial (MTCNN, dlib{weights}); the data's own"
 
 
 def _is_with_uncertainty(selection: Tree, au: str) -> bool:

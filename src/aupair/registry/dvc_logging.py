@@ -34,6 +34,7 @@ from aupair.registry.runs import (
     hash_flow,
     log_run,
 )
+from aupair.registry.tags import PENDING
 from aupair.stage import Stage
 from aupair.training_params import VggNetwork
 
@@ -108,7 +109,7 @@ def describe_parent(params: Params, data: str = "") -> StageRun:
         data: the hash of the data, unless DVC runs this process: then that of data.dvc, which the first stage has, too.
     """
     data = _tracked_data_hash() if runs_in_dvc() else data
-    tags = {_KEY: flow_key(params, data), "data.md5": data, "mlflow.runName": flow_name(params, data)}
+    tags = PENDING | {_KEY: flow_key(params, data), "data.md5": data, "mlflow.runName": flow_name(params, data)}
     tags |= origin_tags("dvc repro" if runs_in_dvc() else "aupair run")
     return StageRun(PARENT, params=params.model_dump(mode="json"), tags=tags)
 

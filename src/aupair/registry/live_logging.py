@@ -33,6 +33,7 @@ from aupair.registry.runs import (
     set_tags,
     stage_run_tags,
 )
+from aupair.registry.tags import PENDING
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -88,7 +89,7 @@ def get_or_create_parent_run(client: "MlflowClient", experiment_id: str, flow_id
 
     The first task of a pipeline creates it, before other tasks run in parallel.
     """
-    parent = StageRun(PARENT, tags=origin_tags("aupair pipeline", is_job=True))
+    parent = StageRun(PARENT, tags=PENDING | origin_tags("aupair pipeline", is_job=True))
     with mlflow_store.mlflow_errors(f"flow {flow_id}"):
         if server_run_id():
             run_id = _server_flow_run(client)

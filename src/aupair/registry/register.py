@@ -37,6 +37,7 @@ from aupair.registry.model_files import BUNDLE_TAG, MODEL_TAG, hash_logged_model
 from aupair.registry.origin import git_commit_tag
 from aupair.registry.run_metrics import headline_metrics
 from aupair.registry.runs import PARENT, FlowRun, StageRun, end_run, is_rehearsal, log_flow, pipeline_tag
+from aupair.registry.tags import join_figures
 
 if TYPE_CHECKING:
     import numpy as np
@@ -83,14 +84,14 @@ def register_bundle(
         ArtifactError: a part is missing.
         RegistryError: MLflow cannot be reached or fails.
     """
-    _check_documents(parts)  # a malformed one ends the command before it makes a store
+    _check_documents(parts, params)  # a malformed one ends the command before it makes a store
     mlflow_store.open_mlflow(create=True)
     waiting = partial(log.line, "waiting for another register-model")
     with locks.exclusive("register", params.register_model.name, _LONGEST_WAIT, waiting):
         return _register_bundle(bundle, parts, stages, reports, params, log)
 
 
-def _check_documents(parts: Parts) -> None:
+def _check_documents(parts: Parts, params: Params) -> None:
     """Check that the documents have all that the entries of the registry are made of.
 
     Raises:
@@ -100,7 +101,7 @@ def _check_documents(parts: Parts) -> None:
     metrics, info, selection = read_scores(parts.metrics), store.read_json(parts.data), store.read_json(parts.selection)
     with store.fitting(parts.metrics.with_name("metrics.json, data.json or selection.json")):
         headline_metrics(metrics)
-        descriptions.run_tags(selection, metrics, info)
+        descriptions.tags_for_people(selection, metrics, info, params)
         descriptions.run_note(selection, metrics, info)
 
 
@@ -117,14 +118,14 @@ def _register_bundle(
     created = version is None
     metrics, info, selection = (store.read_json(path) for path in (parts.metrics, parts.data, parts.selection))
     data, numbers = str(info["md5"]), headline_metrics(metrics)
+    for_people = descriptions.tags_for_people(selection, metrics, info, params)
     origin = {"data.md5": data, BUNDLE_TAG: sha256} | git_commit_tag() | pipeline_tag()
-    origin |= descriptions.run_tags(selection, metrics, info)
     summary = StageRun(
         PARENT,
         params=params.model_dump(mode="json"),
         metrics={} if created and registers else numbers,  # else with the model, see below
         artifacts=tuple(reports),
-        tags=origin | {"mlflow.note.content": descriptions.run_note(selection, metrics, info)},
+        tags=for_people | origin | {"mlflow.note.content": descriptions.run_note(selection, metrics, info)},
         data=info,
     )
     in_pipeline = live_logging.runs_in_pipeline()
@@ -133,10 +134,10 @@ def _register_bundle(
         with nullcontext() if in_pipeline else dvc_logging.end_parent_on_failure(client, flow, log):
             log_flow(client, flow, summary, stages, cached=dvc_logging.runs_in_dvc())
             if version is None and registers:
-                model_uri = _log_bundle(client, bundle, flow.parent_id, params)
+                model_uri = _log_bundle(client, bundle, flow.parent_id, params, for_people)
                 _log_model_metrics(client, model_uri, flow.parent_id, numbers, data)
                 hashes = {MODEL_TAG: hash_logged_model(client, model_uri)} | _draws_tag(reports)
-                tags = _version_tags(bundle, metrics) | origin | hashes
+                tags = for_people | _version_tags(bundle, metrics) | origin | hashes
                 version = versions.get_or_create_version(client, model_uri, flow.parent_id, tags, name)
             with mlflow_store.mlflow_errors(f"run {flow.parent_id}"):
                 if in_pipeline:
@@ -167,31 +168,35 @@ def _open_flow(client: "MlflowClient", params: Params, data: str, sha256: str) -
 def _version_tags(bundle: Path, metrics: Mapping[str, Any]) -> dict[str, str]:
     """Return a version's tags: the AUs, the mapping of each, scores and F1 on `select`, and on `validation`.
 
-    A number that is undefined has no tag. `selection.AU1` is P1 if the mapping with uncertainty decides, P2 if the one without does. Its evidence:
-    `selection.AU1.difference` is the score with uncertainty minus the score without, 1/2 (F1 + accuracy) on `select`;
-    `selection.AU1.probability` is the probability that the score with uncertainty is higher. P2 needs a difference below
+    A number that is undefined has no tag. `selection.AU1` is P1 if the mapping with uncertainty decides, P2 if the one without does. Its evidence is
+    among the figures, see `aupair.registry.tags`: `selection.AU1.difference` is the score with uncertainty minus the score without, 1/2 (F1 + accuracy)
+    on `select`; `selection.AU1.probability` is the probability that the score with uncertainty is higher. P2 needs a difference below
     -`selection.AU1.limit`, which is at least `selection.tie`. A model of intensities has ICC and MAE, too: `icc.p2` of `select`, `validation.icc.p2` and so on.
     """
     from aupair.evaluation.selection import uses_uncertainty
 
     selection = store.read_json(bundle / "selection.json")
-    aus, numbers = stored_aus(selection), {"selection.tie": selection.get("tie")}
+    aus, of_aus = stored_aus(selection), {"selection.tie": selection.get("tie")}
+    means: dict[str, float | None] = {}
     for au in aus:
-        numbers[f"selection.{au}.difference"] = selection[au].get("difference")
-        numbers[f"selection.{au}.probability"] = selection[au].get("probability_with_better")
-        numbers[f"selection.{au}.limit"] = selection[au].get("loss_limit")
-        numbers[f"f1.{au}"] = _row(metrics, "P2", "select")["per_au"][au]["f1"]
+        of_aus[f"selection.{au}.difference"] = selection[au].get("difference")
+        of_aus[f"selection.{au}.probability"] = selection[au].get("probability_with_better")
+        of_aus[f"selection.{au}.limit"] = selection[au].get("loss_limit")
+        of_aus[f"f1.{au}"] = _row(metrics, "P2", "select")["per_au"][au]["f1"]
     for name in ("P1", "P2"):
         for split, prefix in (("select", ""), ("validation", "validation.")):
-            numbers |= {f"{prefix}{key}.{name.lower()}": _row(metrics, name, split)[key] for key in ("score", "f1")}
+            means |= {f"{prefix}{key}.{name.lower()}": _row(metrics, name, split)[key] for key in ("score", "f1")}
     for row in metrics.get("intensity_rows", ()):
         if row["name"] in ("P1", "P2"):
             prefix = "" if row["split"] == "select" else f"{row['split']}."
-            numbers |= {f"{prefix}{key}.{row['name'].lower()}": row[key] for key in ("icc", "mae")}
-    tags = {AUS_TAG: ",".join(aus)} | {
-        f"selection.{au}": "P1" if uses_uncertainty(selection[au]) else "P2" for au in aus
-    }
-    return tags | {key: f"{value:.6f}" for key, value in numbers.items() if value is not None}
+            means |= {f"{prefix}{key}.{row['name'].lower()}": row[key] for key in ("icc", "mae")}
+    choices = {f"selection.{au}": "P1" if uses_uncertainty(selection[au]) else "P2" for au in aus}
+    return {AUS_TAG: ",".join(aus)} | choices | _decimals(means) | join_figures(_decimals(of_aus))
+
+
+def _decimals(numbers: Mapping[str, float | None]) -> dict[str, str]:
+    """Return the numbers that are defined, as text."""
+    return {key: f"{value:.6f}" for key, value in numbers.items() if value is not None}
 
 
 def _draws_tag(reports: Sequence[Path]) -> dict[str, str]:
@@ -200,7 +205,7 @@ def _draws_tag(reports: Sequence[Path]) -> dict[str, str]:
     return {} if path is None else {evidence.DRAWS_TAG: store.sha256(path)}
 
 
-def _log_bundle(client: "MlflowClient", bundle: Path, run_id: str, params: Params) -> str:
+def _log_bundle(client: "MlflowClient", bundle: Path, run_id: str, params: Params, tags: Mapping[str, str]) -> str:
     """Log the bundle as a Python function (models from code) with this package, and return the model's URI."""
     import mlflow
 
@@ -223,7 +228,7 @@ def _log_bundle(client: "MlflowClient", bundle: Path, run_id: str, params: Param
                 signature=_serving_signature(params, stored_aus(store.read_json(bundle / "selection.json"))),
                 input_example=_serving_example(params.preprocess_faces.size),
                 pip_requirements=str(bundle / "requirements.txt"),
-                tags={_ATTEMPT: attempt},
+                tags={**tags, _ATTEMPT: attempt},
             )
         return str(info.model_uri)
 

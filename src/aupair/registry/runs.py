@@ -167,7 +167,7 @@ def get_or_create_run(client: "MlflowClient", experiment_id: str, flow_id: str, 
     def find_or_create() -> str:
         if runs := find_runs(client, experiment_id, flow_id, stage):
             return str(min(runs, key=lambda run: run.info.start_time).info.run_id)
-        tags = {**stage_run_tags(stage, flow_id), **stage.tags}
+        tags = {**stage.tags, **stage_run_tags(stage, flow_id)}
         name = tags.get("mlflow.runName") or (flow_id if stage.stage == PARENT else stage.name)
         return str(client.create_run(experiment_id, tags=tags, run_name=name).info.run_id)
 

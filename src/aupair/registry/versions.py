@@ -12,6 +12,7 @@ from aupair.registry import gate as gates
 from aupair.registry import mlflow_store
 from aupair.registry.model_files import BUNDLE_TAG, fetch_bundle
 from aupair.registry.moves import CHAMPION, PREVIOUS
+from aupair.registry.tags import split_figures
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -24,7 +25,7 @@ class Version:
     """One version of the registered model.
 
     Attributes:
-        tags: aus, selection.*, score.*, f1.*, data.md5, bundle.sha256, ...
+        tags: Score, Choices, aus, selection.*, score.*, f1.*, data.md5, bundle.sha256, ...
         run_id: the parent run of its flow.
         created: when it was registered, in UTC.
     """
@@ -131,7 +132,8 @@ def list_versions(name: str = NAME) -> list[Version]:
         number = int(entry.version)
         names = tuple(sorted(alias for alias, target in aliases.items() if int(target) == number))
         created = datetime.fromtimestamp(entry.creation_timestamp / 1000, UTC)
-        versions.append(Version(number, names, dict(entry.tags), str(entry.run_id or ""), created))
+        tags = split_figures(entry.tags, entry.version)
+        versions.append(Version(number, names, tags, str(entry.run_id or ""), created))
     return versions
 
 

@@ -1,0 +1,46 @@
+"""The tags of a version and of a flow's run: a few for people, and those that commands read.
+
+MLflow's page of a version sorts tags by the code points of their names and has room for a handful; its other pages list
+them in the order in which they were set. Tags for people therefore begin with a capital and are set first, and the figures
+of each AU share one tag.
+"""
+
+from collections.abc import Mapping
+
+from pydantic import TypeAdapter, ValidationError
+
+from aupair.errors import RegistryError
+
+SCORE, CHOICES, DATA, LICENCE = "Score", "Choices", "Data", "Licence"
+"""The tags for people: P2's score on validation, which mapping decides which AU, the data in words, the terms."""
+PENDING = dict.fromkeys((SCORE, CHOICES, DATA, LICENCE), "known after evaluate")
+"""The tags for people of a flow that has begun."""
+
+FIGURES = "figures"
+"""The tag with a JSON object of what were tags of their own in earlier versions, such as `f1.AU1`."""
+_EARLIER_NAMES = {"score": SCORE, "choices": CHOICES, "data": DATA}
+
+_OBJECT = TypeAdapter(dict[str, str])
+
+
+def join_figures(figures: Mapping[str, str]) -> dict[str, str]:
+    """Return the tag for the figures of the AUs; empty without any."""
+    return {FIGURES: _OBJECT.dump_json(dict(figures)).decode()} if figures else {}
+
+
+def split_figures(tags: Mapping[str, str], version: str) -> dict[str, str]:
+    """Return the tags of a version with each figure under its own name, as versions of any age have it.
+
+    Args:
+        version: its number, for the message.
+
+    Raises:
+        RegistryError: the figures are malformed.
+    """
+    named = {_EARLIER_NAMES.get(key, key): text for key, text in tags.items()}
+    try:
+        figures = _OBJECT.validate_json(named.pop(FIGURES, "{}"))
+    except ValidationError as error:
+        where, got = f"tag {FIGURES} of version {version}", error.errors()[0]["msg"]
+        raise RegistryError("malformed", where=where, got=got, todo="register it again") from error
+    return figures | named
