@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Make .venv from requirements.lock; called by the Makefile. Needs python3 (3.11 to 3.13) and OpenCV's system libraries.
+# Create .venv from requirements.lock; called by the Makefile. Needs python3 (3.11 to 3.13) and OpenCV's system libraries.
 set -euo pipefail
 cd "$(dirname "$0")"
 python=${PYTHON:-python3}
@@ -21,6 +21,6 @@ P
     echo "aupair: cannot make an environment; run: apt-get install -y python3-venv" >&2; exit 1; }
 .venv/bin/python -m pip install -q --disable-pip-version-check "uv==${UV}"
 export VIRTUAL_ENV="$PWD/.venv"
-# Bytecode now, since a shell may forbid to write it, and every process would then compile torch and mlflow anew.
+# Bytecode is compiled now: if PYTHONDONTWRITEBYTECODE is set, every process would compile torch and mlflow again.
 .venv/bin/uv pip install --compile-bytecode --require-hashes -r requirements.lock
 .venv/bin/uv pip install -q --no-deps --no-build-isolation -e .

@@ -1,13 +1,12 @@
-"""Known vulnerabilities of the packages that a lock file pins, found by pip-audit: `make audit`.
+"""Report known vulnerabilities of the packages in a lock file, with pip-audit (`make audit`).
 
-    python .ci/audit.py requirements.lock                  asks PyPI
-    python .ci/audit.py requirements.lock --osv all.zip    asks a downloaded export of osv.dev, without a network
+    python .ci/audit.py requirements.lock                  queries PyPI
+    python .ci/audit.py requirements.lock --osv all.zip    queries a downloaded export of osv.dev, offline
 
-The export is https://osv-vulnerabilities.storage.googleapis.com/PyPI/all.zip. It is served to pip-audit on this machine
-as osv.dev would. pip-audit counts a package that its source does not know as one without vulnerabilities; here it is one
-that could not be checked.
+The export is https://osv-vulnerabilities.storage.googleapis.com/PyPI/all.zip. A local server makes it available to pip-audit
+with the API of osv.dev.
 
-Exit codes: 0 nothing is known, 1 there is a vulnerability, 3 a package could not be checked.
+Exit codes: 0 no known vulnerability, 1 a known vulnerability, 3 a package could not be checked.
 """
 
 import argparse
@@ -57,12 +56,12 @@ class OsvExport:
     def affecting(self, package: str, version: str) -> list[Entry]:
         """Return the entries that affect a version of a package."""
         entries = self._of_package.get(canonicalize_name(package), ())
-        found = {entry["id"]: entry for entry, affected in entries if _is_affected(affected, version)}
-        return [{**entry, "affected": _named(entry, package)} for entry in found.values()]
+        affecting = {entry["id"]: entry for entry, affected in entries if _is_affected(affected, version)}
+        return [{**entry, "affected": _affected_by_name(entry, package)} for entry in affecting.values()]
 
 
-def _named(entry: Entry, package: str) -> list[Entry]:
-    """Return what is affected, with the package's name as pip-audit spells it: it compares letters."""
+def _affected_by_name(entry: Entry, package: str) -> list[Entry]:
+    """Return the affected versions of a package, with its name in the canonical spelling that pip-audit compares."""
     name = canonicalize_name(package)
     return [
         {**affected, "package": {**affected["package"], "name": name}}
@@ -72,7 +71,7 @@ def _named(entry: Entry, package: str) -> list[Entry]:
 
 
 def _is_affected(affected: Entry, version: str) -> bool:
-    """Return whether a version is listed or lies in one of the ranges; a range of commits says nothing of a version."""
+    """Return whether a version is listed or lies in a range of versions; ranges of commits are ignored."""
     if version in affected.get("versions", ()):
         return True
     ranges = [part["events"] for part in affected.get("ranges", ()) if part["type"] == "ECOSYSTEM"]
@@ -86,7 +85,7 @@ def _is_in_range(events: Sequence[Entry], version: Version) -> bool:
         ends = [(Version(event["fixed"]), False) for event in events if "fixed" in event]
         ends += [(Version(event["last_affected"]), True) for event in events if "last_affected" in event]
     except InvalidVersion:
-        return True  # nobody can tell; better one too many
+        return True  # the range cannot be evaluated; a false alarm is better than a missed vulnerability
     start = max((begin for begin in introduced if begin <= version), default=None)
     if start is None:
         return False
@@ -95,7 +94,7 @@ def _is_in_range(events: Sequence[Entry], version: Version) -> bool:
 
 @contextmanager
 def served(export: OsvExport) -> Iterator[str]:
-    """Serve an export on a free port of this machine as osv.dev does, and yield the address of its queries."""
+    """Serve an export on a free local port with the API of osv.dev, and yield the URL for queries."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -108,7 +107,7 @@ def served(export: OsvExport) -> Iterator[str]:
             self.wfile.write(body)
 
         def log_message(self, *_: Any) -> None:
-            """Write nothing."""
+            """Suppress the log of requests."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         Thread(target=server.serve_forever, daemon=True).start()
@@ -119,7 +118,7 @@ def served(export: OsvExport) -> Iterator[str]:
 
 
 def run_pip_audit(command: str, lock: Path, options: Sequence[str]) -> tuple[list[Entry], str]:
-    """Return pip-audit's entry of each package, and the last line of its messages; no entry if it failed."""
+    """Return pip-audit's entry for each package (none if it failed), and the last line of its messages."""
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "audit.json"
         fixed = ["-r", str(lock), "--require-hashes", "--disable-pip", "--progress-spinner", "off"]
@@ -130,7 +129,7 @@ def run_pip_audit(command: str, lock: Path, options: Sequence[str]) -> tuple[lis
 
 
 def report(packages: Sequence[Entry], message: str) -> int:
-    """Print a line for each vulnerability and one for the whole, and return the exit code."""
+    """Print a line for each vulnerability and a summary, and return the exit code."""
     skipped = [package for package in packages if "skip_reason" in package]
     checked = len(packages) - len(skipped)
     if not checked:
@@ -139,9 +138,9 @@ def report(packages: Sequence[Entry], message: str) -> int:
         return NO_DATA
     vulnerable = 0
     for package in packages:
-        for found in package.get("vulns", ()):
+        for entry in package.get("vulns", ()):
             vulnerable += 1
-            names, fixes = ", ".join([found["id"], *found["aliases"]]), ", ".join(found["fix_versions"])
+            names, fixes = ", ".join([entry["id"], *entry["aliases"]]), ", ".join(entry["fix_versions"])
             print(f"{package['name']} {package['version']}: {names}; fixed in {fixes or 'no version'}")
     print(f"audit: {checked} packages checked, {vulnerable} known vulnerabilities", file=sys.stderr)
     if skipped:

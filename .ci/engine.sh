@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Find a container engine with a Docker API, or set one up; print what the caller must eval. Safe to call again.
-#   docker   answers: it is used as it is.
-#   podman   else (root on Debian installs it): its API on a socket, with the wheels and the certificate authorities
-#            of this machine for the build. Root on Debian 12 gets a base image of Debian's packages as well,
-#            since there may be no image registry in reach.
-# Root on Debian also gets PostgreSQL's programs, for the tests that run an MLflow server.
+# Find a container engine with a Docker API, or set one up, and print the variables for the caller to eval. Idempotent.
+#   docker   if its engine is running
+#   podman   otherwise (root on Debian installs it), with its API on a socket, and for builds the cache of wheels and the
+#            certificate authorities of this machine. On Debian 12, root also builds a base image from Debian's packages,
+#            since there may be no access to an image registry.
+# On Debian, root also installs PostgreSQL's programs, for the tests that run an MLflow server.
 set -euo pipefail
 say() { echo "engine: $*" >&2; }
 root=$([ "$(id -u)" = 0 ] && echo yes || true)
@@ -20,7 +20,7 @@ install() {
 can_install() { [ -n "$root" ] && command -v apt-get >/dev/null; }
 
 if can_install && ! command -v initdb >/dev/null && ! compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null; then
-    install postgresql-common # the programs alone: no cluster of the system's
+    install postgresql-common # first, so that installing postgresql creates no system cluster
     sed -i 's/^#\?create_main_cluster.*/create_main_cluster = false/' /etc/postgresql-common/createcluster.conf
     install postgresql
 fi
@@ -64,7 +64,7 @@ if [ -n "$root" ] && [ -z "${BASE:-}" ] && grep -qs '^VERSION_CODENAME=bookworm'
         sources=$(find /etc/apt/sources.list.d/*debian.sources /etc/apt/sources.list -size +0 2>/dev/null | head -1) || true
         id=$(mmdebstrap -q --variant=minbase --include=python3,python3-dev,python3-pip,python3-venv,ca-certificates bookworm - \
             ${sources:+"$sources"} | podman import -q --change 'CMD ["python3"]' -)
-        podman tag "$id" "$base" # now, so that a base is whole or absent
+        podman tag "$id" "$base" # last, so that an incomplete base image never has this name
     fi
     echo "export BASE=$base"
 fi

@@ -1,7 +1,7 @@
-"""The stages as KFP components, one file each, named as the stage; a body calls `aupair.kubeflow.step`.
+"""KFP components, one file for each stage of the flow and each step of prediction; a body calls `aupair.kubeflow`.
 
-A component's source is embedded in the compiled pipeline; the package it calls comes with the image. Its arguments are
-the stage's artifacts, sections of the params, and the trial, by the names of `aupair.stages.FLOW`; a test checks this.
+The source of a component is embedded in the compiled pipeline; the package that it imports is in the image. The arguments of
+a stage's component are the stage's artifacts, params sections and trial, named as in `aupair.stages.FLOW`.
 """
 
 IMAGE = "aupair"

@@ -1,4 +1,4 @@
-"""check-data: the labels table, the data's hash, Data Docs."""
+"""check-data: write the table of labels, the hash of the data, and Data Docs."""
 
 from kfp import dsl
 

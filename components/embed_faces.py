@@ -1,4 +1,4 @@
-"""embed-faces: the features of a frozen trunk, once for each face."""
+"""embed-faces: compute the features of a frozen trunk once for each face."""
 
 from kfp import dsl
 

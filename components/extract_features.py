@@ -1,4 +1,4 @@
-"""extract-features: the features of every frame."""
+"""extract-features: compute the features of every frame."""
 
 from kfp import dsl
 

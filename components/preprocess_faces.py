@@ -1,4 +1,4 @@
-"""preprocess-faces: a file of aligned faces for each video."""
+"""preprocess-faces: write a file of aligned faces for each video."""
 
 from kfp import dsl
 

@@ -1,4 +1,4 @@
-"""register-model: the networks as one version in the MLflow registry."""
+"""register-model: register the networks as one version in the MLflow registry."""
 
 from kfp import dsl
 

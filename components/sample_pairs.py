@@ -1,4 +1,4 @@
-"""sample-pairs: fixed pairs, groups to train on, folds of people."""
+"""sample-pairs: draw the pairs, the groups of frames and the folds of people."""
 
 from kfp import dsl
 

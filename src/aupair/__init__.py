@@ -11,7 +11,7 @@ __all__ = ["Recognizer", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import the Python interface when it is first used, so that `import aupair` and the command's help stay quick."""
+    """Import the Python interface on first use, so that `import aupair` and `aupair --help` stay fast."""
     if name == "Recognizer":
         return importlib.import_module("aupair.api").Recognizer
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""The command line as `python -m aupair`, which is how torchrun starts it."""
+"""The entry point of `python -m aupair`, by which torchrun starts the command line."""
 
 from aupair.cli.main import main
 

@@ -1,6 +1,6 @@
-"""The Action Units (AUs): the rules for their names, the label of a missing annotation, the splits.
+"""Action Units (AUs): their names, the label of a missing annotation, and the data splits.
 
-The AUs of a data set are those of its annotations, in their order; every artifact that depends on them holds their names.
+The AUs of a data set are those of its annotations, in the same order. Every artifact that depends on them stores their names.
 """
 
 import re
@@ -70,13 +70,13 @@ _RESERVED = frozenset({
     "covered", "yaw", "trial", "trials", "target", "levels", "protocol", "thresholds", "tie", "comparisons", "route",
     "p1", "p2",
 })  # fmt: skip
-"""Words that are columns or keys in the files in which AUs are columns or keys, too."""
+"""Names that an AU cannot have, since they are columns or keys of files in which AUs are columns or keys, too."""
 
 NOT_ANNOTATED = -1
 """The label of an AU in a frame where it is not annotated."""
 
 SPLITS: tuple[str, ...] = ("fit", "select", "validation")
-"""Networks are trained on `fit`, every choice is made on `select`, and nothing on `validation`, which every run scores."""
+"""Networks are trained on `fit`, all choices are made on `select`, and `validation` is used only to report scores."""
 
 
 def describe_au(name: str) -> str:
@@ -88,27 +88,27 @@ def describe_au(name: str) -> str:
 
 
 def is_one_sided(name: str) -> bool:
-    """Return whether an AU belongs to one side of the face, such as `AU12L` or `wink-right`: in a mirror it is another one."""
+    """Return whether an AU belongs to one side of the face, such as `AU12L` or `wink-right`; mirroring a face changes it."""
     return describe_au(name) != NAMES.get(name, "") or _SIDE_IN_NAME.search(name) is not None
 
 
 def label_au(name: str) -> str:
-    """Return the name of an AU followed by what it is, such as `AU12 lip corner puller`, for a heading."""
+    """Return the name of an AU followed by its description, such as `AU12 lip corner puller`, for a heading."""
     return f"{name} {describe_au(name)}".strip()
 
 
 def compare_aus(aus: Collection[str], others: Collection[str]) -> str:
-    """Return the difference between some AUs and others as text; "" if they are the same in the same order."""
+    """Return the difference between two lists of AUs as text; "" if they are equal, also in their order."""
     missing, added = ([au for au in a if au not in b] for a, b in ((others, aus), (aus, others)))
     parts = [f"{word} {', '.join(names)}" for word, names in (("without", missing), ("also", added)) if names]
     return " and ".join(parts) or ("" if list(aus) == list(others) else "in another order")
 
 
 def check_au_names(names: Sequence[str], where: object) -> None:
-    """Check that names can be names of AUs.
+    """Check that all names are valid names of AUs.
 
     Raises:
-        DataError: there is none, one has another form or is reserved, or two are equal but for upper and lower case.
+        DataError: there is no name, a name is malformed or reserved, or two names differ only in case.
     """
     if not names:
         raise DataError("no AU", where=where, expected="names such as AU1,AU2,AU12L")
@@ -127,5 +127,5 @@ def check_au_names(names: Sequence[str], where: object) -> None:
 
 
 def stored_aus(tree: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the AUs that the content of a JSON file names; those of Aff-Wild2 for a file written before AUs were stored."""
+    """Return the AUs stored in the content of a JSON file; those of Aff-Wild2 for a file written before AUs were stored."""
     return tuple(tree.get("aus", AFFWILD2))

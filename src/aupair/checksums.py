@@ -1,8 +1,8 @@
 """The checksum of an Arrow IPC file: 16 bytes between its last batch and its footer, which Arrow's readers skip.
 
-It is verified before Arrow sees the file, since Arrow trusts offsets in it: a flipped bit of one can end the process, and one
-in a JPEG is a face that looks a little different. CRC-32 finds every damage of up to 32 bits in a row, and misses one of
-4 billion others.
+It is verified before Arrow reads the file. Arrow trusts the offsets in a file, so that a flipped bit can crash the process,
+and a flipped bit in a JPEG changes a face without an error. CRC-32 detects every burst of errors of up to 32 bits, and misses
+one in 4 billion other errors.
 """
 
 import struct
@@ -12,20 +12,20 @@ from pathlib import Path
 from typing import BinaryIO
 
 DECLARATION = "aupair.checksum"
-"""The key in the metadata of a file that should have a checksum."""
+"""The metadata key of a file that was written with a checksum."""
 
 _MARK = struct.Struct("<8sQ")
 _NAME = b"AUPCRC32"
 _TAIL = struct.Struct("<i6s")
-"""The end of an IPC file: the length of its footer, and Arrow's name."""
+"""The end of an IPC file: the length of its footer, and Arrow's magic bytes."""
 _ARROW = b"ARROW1"
 _HEAD = 2**16
-"""Bytes at the start of a file among which its metadata are."""
+"""Number of bytes at the start of a file that contain its metadata."""
 _CHUNK = 2**20
 
 
 class ChecksumError(ValueError):
-    """A file that was altered after it was written; the message has the reason."""
+    """A file that was altered after it was written; the message holds the reason."""
 
 
 def add_checksum(path: Path) -> None:
@@ -38,13 +38,13 @@ def add_checksum(path: Path) -> None:
 
 
 def verify_checksum(path: Path) -> bool:
-    """Check a file against its checksum, once in a process unless it changes; return whether it has one.
+    """Verify a file's checksum, and return whether it has one; files of earlier versions have none.
 
-    Files of earlier versions have none.
+    The result is cached in the process until the file changes.
 
     Raises:
-        ChecksumError: the file was altered, or is no IPC file.
-        OSError: it cannot be read.
+        ChecksumError: the file was altered, or is not an IPC file.
+        OSError: the file cannot be read.
     """
     status = path.stat()
     return _verify(path, status.st_ino, status.st_size, status.st_mtime_ns)
@@ -52,7 +52,7 @@ def verify_checksum(path: Path) -> bool:
 
 @cache
 def _verify(path: Path, *state: int) -> bool:
-    """Check a file in a state, which tells whether the result that is remembered still holds."""
+    """Verify a file; `state` is part of the cache's key, so that a changed file is verified again."""
     with open(path, "rb") as file:
         start, footer = _read_footer(file)
         file.seek(max(0, start - _MARK.size))
@@ -60,19 +60,19 @@ def _verify(path: Path, *state: int) -> bool:
         name, expected = _MARK.unpack(mark) if len(mark) == _MARK.size else (b"", 0)
         if name == _NAME:
             if zlib.crc32(footer, _crc(file, start - _MARK.size)) != expected:
-                raise ChecksumError("another checksum than it was written with")
+                raise ChecksumError("the checksum does not match the content")
             return True
         file.seek(0)
         if DECLARATION.encode() in file.read(_HEAD):
-            raise ChecksumError("no checksum, although it was written with one")
+            raise ChecksumError("the checksum is missing")
         return False
 
 
 def _read_footer(file: BinaryIO) -> tuple[int, bytes]:
-    """Return where the footer of an IPC file starts, and all bytes from there to the end.
+    """Return the offset of the footer of an IPC file, and all bytes from there to the end.
 
     Raises:
-        ChecksumError: it is no IPC file, or its end is missing.
+        ChecksumError: it is not an IPC file, or its end is missing.
     """
     size = file.seek(0, 2)
     file.seek(max(0, size - _TAIL.size))
@@ -86,7 +86,7 @@ def _read_footer(file: BinaryIO) -> tuple[int, bytes]:
 
 
 def _crc(file: BinaryIO, end: int) -> int:
-    """Return the CRC-32 of the first `end` bytes of a file, of which one chunk is in memory at a time."""
+    """Return the CRC-32 of the first `end` bytes of a file, read in chunks."""
     file.seek(0)
     checksum, buffer = 0, memoryview(bytearray(_CHUNK))
     while end > 0:

@@ -58,7 +58,7 @@ class ConsoleLog(Log):
 
 
 def _describe_seconds(seconds: float) -> str:
-    """Return a duration in the unit that suits it."""
+    """Return a duration as text in seconds, minutes or hours."""
     for size, unit in ((3600, "h"), (60, "min")):
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"

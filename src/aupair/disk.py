@@ -1,7 +1,7 @@
-"""The writing of files and folders: complete or not at all, with one line for a disk that is full or cannot be written.
+"""Atomic writing of files and folders, and one-line errors for a disk that is full or read-only.
 
-What is written lies in a temporary folder beside its target until it is complete. The folder is locked by the process that
-writes there, so that the next process which writes beside it can remove the folders of killed processes, and no others.
+A file or folder is written in a temporary folder beside its target until it is complete. The writing process locks that
+folder, so that later processes can remove the temporary folders of killed processes without touching those in use.
 """
 
 import errno
@@ -28,12 +28,12 @@ _TODO = {
 } | dict.fromkeys(_DENIED, "check its permissions")
 
 _TEMPORARY = re.compile(r"\..*\.[a-z0-9_]{8}\.tmp", re.DOTALL)
-"""The name of a temporary folder."""
+"""The form of a temporary folder's name."""
 _LONGEST_NAME = 160
-"""Bytes of a target's name that are repeated in the name of its temporary folder: a name has 255 at most."""
+"""Maximum number of bytes of the target's name in that of its temporary folder; file systems allow 255 in a name."""
 
 _ATTEMPTS = 100
-"""How often a folder is renamed while other processes put theirs in its place."""
+"""Maximum number of attempts to rename a folder while other processes write the same target."""
 
 
 @contextmanager
@@ -43,8 +43,8 @@ def atomic(path: Path, beside: Path | None = None) -> Iterator[Path]:
     The temporary path does not exist yet; the caller creates a file or a folder there. An existing `path` is replaced.
 
     Args:
-        beside: a folder above `path`, beside which the temporary path lies if that is the same disk. For a folder that DVC
-            hashes, which must not change if a process is killed.
+        beside: a folder above `path`; the temporary path is created beside it if both are on the same disk. For a folder
+            that DVC hashes, which must not contain leftovers of a killed process.
 
     Raises:
         AupairError: the disk is full, or the folder of `path` cannot be written.
@@ -83,7 +83,7 @@ def _rename(temporary: Path, path: Path, folder: Path) -> None:
 def temporary_folder(path: Path) -> Iterator[Path]:
     """Create a folder beside `path`, on the same disk, and delete it when the block ends.
 
-    Folders there of processes that were killed are removed first.
+    Temporary folders of killed processes are removed there first.
 
     Raises:
         AupairError: the folder of `path` cannot be written.
@@ -114,7 +114,7 @@ def sweep(folder: Path) -> None:
 
 @cache
 def _sweep_once(folder: Path) -> None:
-    """Remove what killed processes have left in a folder, once in a process: a folder may have many files."""
+    """Remove the temporary folders of killed processes, only once per process, since a large folder takes long to scan."""
     sweep(folder)
 
 
@@ -151,9 +151,9 @@ def _lock(folder: Path) -> int:
 
 @contextmanager
 def exclusive(folder: Path, waiting: Callable[[], object]) -> Iterator[None]:
-    """Create a folder and lock it for the block, in which it may be removed; wait for another process that has locked it.
+    """Create a folder and lock it for the block, which may remove it; first wait for a process that has locked it.
 
-    Where the file system has no locks, the block runs at once.
+    Without locks in the file system, the block runs at once.
 
     Args:
         waiting: called before the wait.
@@ -214,10 +214,10 @@ def writing(path: Path, needed: int = 0) -> Iterator[None]:
 
 
 def raise_if_full(path: Path) -> None:
-    """Append to an incomplete file, for a library that does not say why it could not.
+    """Append to an incomplete file, to get the reason why a library could not write it.
 
     Raises:
-        OSError: the disk is full, or the file as long as files may be.
+        OSError: the disk is full, or the file has the maximum size.
     """
     with open(path, "ab") as file:
         file.write(bytes(1 << 16))
@@ -225,9 +225,9 @@ def raise_if_full(path: Path) -> None:
 
 @contextmanager
 def disk_errors_named() -> Iterator[None]:
-    """Translate what the block raises for a disk that is full or read-only, or a name too long, whichever library raises it.
+    """Translate any library's exception for a disk that is full or read-only, or for a file name that is too long.
 
-    It is for the whole of a command: files that we write have messages with their size, see `atomic`.
+    This wraps a whole command; for files that aupair writes, `atomic` raises errors that include sizes.
 
     Raises:
         AupairError: the disk is full or read-only.
@@ -247,12 +247,12 @@ def disk_errors_named() -> Iterator[None]:
 
 
 def find_errno(error: BaseException | None, folder: Path | None = None) -> int | None:
-    """Return why a file could not be written, if that is what an exception, or one that it hides, is about; else None.
+    """Return the errno of a failed write that an exception, or one of its causes, reports; else None.
 
-    pyarrow, safetensors, torch and sqlite raise exceptions of their own, which have the system's message in their text.
+    pyarrow, safetensors, torch and sqlite raise their own exceptions, whose text contains the system's message.
 
     Args:
-        folder: where the files are, for refusals of access: one elsewhere concerns a file that was read.
+        folder: the folder of the written files, within which a denied access counts, too; elsewhere it concerns a read file.
     """
     while error is not None and not isinstance(error, AupairError):
         number = getattr(error, "errno", None)
@@ -273,12 +273,12 @@ def unwritable_error(path: Path, error: OSError, written: int = 0, needed: int =
     """Return the error for a path that cannot be written.
 
     Args:
-        written: bytes of it that were written before, and will be deleted.
-        needed: bytes that it takes; 0: unknown.
+        written: bytes that were already written, and will be deleted.
+        needed: bytes that `path` takes; 0: unknown.
     """
     got, todo = str(error.strerror or error), _TODO.get(error.errno or 0, "name another folder")
     folder = next(parent for parent in Path(path).absolute().parents if os.path.exists(parent))
-    path = Path(*(part for part in Path(path).parts if not _TEMPORARY.fullmatch(part)))  # as it is to be named
+    path = Path(*(part for part in Path(path).parts if not _TEMPORARY.fullmatch(part)))  # the path that the user knows
     if error.errno not in _FULL:
         return AupairError("cannot write", where=path, got=got, expected="a writable folder", todo=todo)
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]

@@ -1,8 +1,8 @@
-"""Reading of YAML and JSON that a person or another program may have written, within limits.
+"""Safe reading of YAML and JSON files of unknown origin.
 
-The size of a file, and the depth and number of its values, are checked before values are built: an alias of YAML
-counts as all that it stands for, so a few lines cannot become gigabytes. Refused are also values that mean different things
-to different readers: a key that is there twice, integers beyond 64 bits, infinity and NaN.
+The size of a file, and the depth and number of its values, are checked before values are built. A YAML alias counts as all
+values that it repeats, so that a few lines cannot expand to gigabytes. Values that parsers interpret differently are rejected:
+duplicate keys, integers beyond 64 bits, infinity and NaN.
 """
 
 import json
@@ -17,23 +17,23 @@ import yaml
 from aupair.errors import AupairError, ParamsError
 
 YAML_BYTES, JSON_BYTES = 4 * 2**20, 32 * 2**20
-"""The largest files that are read."""
+"""Maximum sizes of files."""
 DEPTH = 64
-"""The deepest nesting of lists and mappings."""
+"""Maximum nesting of lists and mappings."""
 YAML_VALUES = 50_000
-"""The most values in YAML, those that aliases and merge keys repeat included."""
+"""Maximum number of values in YAML, including those that aliases and merge keys repeat."""
 _LONGEST_NUMBER = 400
-"""The most characters of a number: above this, Python's arithmetic takes a time that grows with the square."""
+"""Maximum number of characters of a number; Python converts longer ones in quadratic time."""
 _INTEGERS = range(-(2**63), 2**63)
 
 _BRACKET = re.compile(r'"(?:[^"\\]|\\.)*"?|[\[{]|[\]}]', re.DOTALL)
-"""A string of JSON, in which brackets do not count, or a bracket."""
+"""A JSON string, whose brackets do not count, or a bracket."""
 
 Parser = Callable[[str], Any]
 
 
 class MalformedError(ValueError):
-    """A text that is not YAML or JSON within the limits; its message has the reason."""
+    """A text that is not YAML or JSON within the limits; the message holds the reason."""
 
 
 def read_yaml(path: Path, kind: type[AupairError] = ParamsError, todo: str = "") -> Any:
@@ -66,7 +66,7 @@ def read_json_lines(path: Path, kind: type[AupairError] = ParamsError, todo: str
 
 
 def _read(path: Path, parse: Parser, language: str, limit: int, kind: type[AupairError], todo: str) -> Any:
-    """Read and parse a file, at most `limit` bytes of it: also a device or a pipe, which have no size."""
+    """Read and parse a file of at most `limit` bytes; its size is not asked for, since a device or a pipe has none."""
     try:
         with open(path, "rb") as file:
             content = file.read(limit + 1)
@@ -86,10 +86,10 @@ def _read(path: Path, parse: Parser, language: str, limit: int, kind: type[Aupai
 
 
 def parse_yaml(text: str) -> Any:
-    """Parse YAML with the types of JSON: a date stays text. None for an empty text.
+    """Parse YAML with the types of JSON, so that a date stays text; return None for an empty text.
 
     Raises:
-        MalformedError: it is not YAML, has a tag of another type or a key that is not text, or is beyond a limit.
+        MalformedError: the text is not YAML, has a tag of another type or a key that is not text, or exceeds a limit.
     """
     documents = _parse_yaml_documents(text)
     if len(documents) > 1:
@@ -117,12 +117,12 @@ class _Loader(yaml.SafeLoader):
         self._sizes: dict[yaml.Node, tuple[int, int]] = {}  # the number and the depth of the values in each node
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        """Compose a value, and note how many values are in it and how deep."""
+        """Compose a node, and count the values in it and their depth."""
         event = self.peek_event()
         if isinstance(event, yaml.AliasEvent):
             node: Any = super().compose_node(parent, index)
             if node not in self._sizes:
-                raise _problem("an alias of what it is in", event.start_mark)
+                raise _problem("a recursive alias", event.start_mark)
             count, height = self._sizes[node]
             self._add(count, self._depth + height, event.start_mark)
             return node
@@ -144,7 +144,7 @@ class _Loader(yaml.SafeLoader):
             raise _problem(f"nested more than {DEPTH} deep", mark)
 
     def compose_mapping_node(self, anchor: Any) -> Any:
-        """Compose a mapping and check that its keys are text, each there once."""
+        """Compose a mapping and check that its keys are text and unique."""
         node = super().compose_mapping_node(anchor)
         keys: set[str] = set()
         for key, _ in node.value:
@@ -164,12 +164,12 @@ class _Loader(yaml.SafeLoader):
             return _check_number(construct(self, node), node.value)
         except MalformedError as error:
             raise _problem(str(error), node.start_mark) from error
-        except (ValueError, OverflowError, LookupError) as error:  # a tag that was written, of another type
+        except (ValueError, OverflowError, LookupError) as error:  # an explicit tag of another type
             raise _problem(f"not of the type {node.tag.rpartition(':')[2]}", node.start_mark) from error
 
 
 def _limit_types() -> None:
-    """Limit the loader to the types of JSON: without its rule for dates, a text that looks like one stays text."""
+    """Limit the loader to the types of JSON; its rule for dates is removed, so that they stay text."""
     kinds = {"str", "seq", "map"}, {"null", "bool", "int", "float"}
     general, plain = ({f"tag:yaml.org,2002:{name}" for name in names} for names in kinds)
     known: dict[Any, Any] = yaml.SafeLoader.yaml_constructors
@@ -193,7 +193,7 @@ def parse_json(text: str) -> Any:
     """Parse JSON.
 
     Raises:
-        MalformedError: it is not JSON or is beyond a limit.
+        MalformedError: the text is not JSON, or exceeds a limit.
     """
     _check_depth(text)
     try:
@@ -206,7 +206,7 @@ def parse_json(text: str) -> Any:
     except json.JSONDecodeError as error:
         raise MalformedError(f"{error.msg} at line {error.lineno} column {error.colno}") from error
     except UnicodeEncodeError as error:
-        raise MalformedError("half of a surrogate pair, which is no character") from error
+        raise MalformedError("an unpaired surrogate, which is not a character") from error
     return tree
 
 
@@ -215,7 +215,7 @@ def _parse_json_lines(text: str) -> list[Any]:
 
 
 def _check_depth(text: str) -> None:
-    """Check the nesting of JSON."""
+    """Check that the nesting of JSON is within its limit, which the json module does not have."""
     depth = 0
     for match in _BRACKET.finditer(text):
         if (symbol := match[0]) in ("[", "{"):
@@ -231,17 +231,17 @@ def _parse_int(digits: str) -> int:
 
 
 def _check_number(value: Any, text: str) -> Any:
-    """Return a value that, if it is a number, is finite, and if it is an integer, has at most 64 bits."""
+    """Return the value; raise MalformedError for a number that is not finite or an integer of more than 64 bits."""
     if (isinstance(value, int) and value not in _INTEGERS) or (isinstance(value, float) and not math.isfinite(value)):
         raise MalformedError(f"a number beyond 64 bits: {text[:40]}")
     return value
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return a mapping of JSON, each key of which is there once."""
+    """Return a JSON object as a mapping; raise MalformedError for a duplicate key."""
     tree = dict(pairs)
     if len(tree) < len(pairs):
         seen: set[str] = set()
-        double = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise MalformedError(f"the key {double[:80]} twice")
+        duplicate = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise MalformedError(f"the key {duplicate[:80]} twice")
     return tree

@@ -9,7 +9,7 @@ from urllib.parse import quote, unquote
 
 
 def did_you_mean(name: str, known: Iterable[str], otherwise: str) -> str:
-    """Return what to do about an unknown name: the nearest known one, or `otherwise` if none is near."""
+    """Return a hint for an unknown name: the nearest known one, or `otherwise` if none is near."""
     near = difflib.get_close_matches(name, list(known), n=1)
     return f"did you mean {near[0]}?" if near else otherwise
 
@@ -63,7 +63,7 @@ class RegistryError(AupairError):
 
 
 class AuthError(AupairError):
-    """A server's refusal of access: a token or key is missing, is wrong, or does not permit the request."""
+    """A request that a server denied: a token or key is missing, is wrong, or does not permit the request."""
 
     exit_code = 6
 
@@ -75,50 +75,50 @@ class UnreachableError(AupairError):
 
 
 class RejectedError(AupairError):
-    """A server's refusal of a request, for another reason than access."""
+    """A request that a server rejected for a reason other than access."""
 
     exit_code = 8
 
 
 class RunFailedError(AupairError):
-    """The end of a pipeline run without success."""
+    """A pipeline run that ended without success."""
 
     exit_code = 9
 
 
 class TimedOutError(AupairError):
-    """The end of the waiting time for a pipeline run that has not ended."""
+    """A pipeline run that has not ended within the waiting time."""
 
     exit_code = 10
 
 
 class Stopped(AupairError):
-    """The end of a process that received SIGTERM and wrote a checkpoint."""
+    """A process that ended after SIGTERM, with its checkpoint written."""
 
     exit_code = 128 + signal.SIGTERM
 
 
 class MissingPackageError(AupairError):
-    """A package that the command needs is not installed; the message names the extra that brings it."""
+    """A package that the command needs and that is not installed; the message names the extra to install."""
 
     exit_code = 11
 
 
 def _shorten(value: object, most: int = 500) -> str:
-    """Return a value as printable text, without the middle if that is longer than `most`: it may be a whole file."""
+    """Return a value as printable text, with the middle cut out if it is longer than `most` characters."""
     text = _printable(" ".join(str(value).split()))
     return text if len(text) <= most else f"{text[: most // 2]} ... {text[-most // 2 :]}"
 
 
 def _printable(text: str) -> str:
-    """Return a text in which characters that a terminal would obey or could not encode are written as in Python."""
+    """Return a text with unprintable characters, such as a terminal's control codes, escaped as in Python."""
     return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
 
 
 def scrub(text: str) -> str:
-    """Remove user names and passwords from every URL in a text, up to the last @: a password may contain a slash.
+    """Remove user names and passwords from every URL in a text, up to the last @, since a password may contain a slash.
 
-    Those of MLFLOW_TRACKING_URI are removed whatever characters they contain, and however a library has encoded them.
+    Those of MLFLOW_TRACKING_URI are removed whatever characters they contain, quoted or not.
     """
     known = os.environ.get("MLFLOW_TRACKING_URI", "").partition("://")[2].rpartition("@")[0]
     for form in {known, unquote(known), quote(known, safe=":@")} - {""}:

@@ -1,7 +1,7 @@
-"""The packages that only some commands need: the extras of pyproject.toml.
+"""Optional packages, which only some commands need: the extras of pyproject.toml.
 
-The core, which predicts and evaluates, is installed without them. A module that needs one imports it where it is used;
-the command line turns the failure of that import into one line that names the extra.
+The core, which predicts and evaluates, is installed without them. A module imports an optional package where it is used;
+if that import fails, the command line prints one line that names the extra to install.
 """
 
 from collections.abc import Iterator
@@ -24,15 +24,15 @@ MODULES: dict[str, tuple[str, str]] = {
     "skimage": ("scikit-image", "train"),
     "vl_convert": ("vl-convert-python", "train"),
 }
-"""The optional packages: the name of each imported module, that of the package, and the extra it is in."""
+"""The optional packages: the name of the imported module -> the package's name and its extra."""
 
 
 @contextmanager
 def missing_packages_named() -> Iterator[None]:
-    """Translate the failed import of an optional package in the block into one line.
+    """Translate a failed import of an optional package in the block.
 
     Raises:
-        MissingPackageError: the package, and the extra that brings it.
+        MissingPackageError: an optional package is not installed.
     """
     try:
         yield
@@ -44,13 +44,13 @@ def missing_packages_named() -> Iterator[None]:
 
 
 def require(module: str) -> None:
-    """Check that an optional package is installed, before work that would be lost or a process that would need it.
+    """Check that an optional package is installed, before the work that needs it at its end or in another process.
 
     Raises:
         MissingPackageError: it is not installed.
     """
     spec = find_spec(module)
-    if spec is None or spec.origin is None:  # a folder of that name, such as a project's mlflow/, is no package
+    if spec is None or spec.origin is None:  # a folder of that name, such as a project's mlflow/, is a namespace
         raise _missing_package_error(module)
 
 

@@ -103,7 +103,7 @@ class EmbedFaces(Record):
     """Settings of embed-faces: what a frozen trunk computes features of (train_pseudo_intensity.network.frozen: true)."""
 
     copies: Annotated[int, Field(ge=0, le=1000)] = 0
-    """of each video of fit, how many augmented copies are computed, too; a training step sees one of them, or the video itself"""
+    """number of augmented copies of each video of fit; a training step sees one of them, or the original"""
     augment: Share = 0.5
     """strength of the copies' augmentation: none to full"""
     device: str = "auto"
@@ -198,7 +198,7 @@ class TrainMapping(Record):
     epochs: Positive = 10
     batch: Width = 32
     seeds: Repeats = 5
-    """networks for each AU and route, each trained from its own start on its own draws; their mean is the mapping"""
+    """number of networks for each AU and route, with different initial weights and draws; their mean is the mapping"""
     device: str = "auto"
 
 
@@ -211,11 +211,11 @@ class Evaluate(Record):
     thresholds: ThresholdRule = "tuned"
     """tuned: each AU's threshold maximises 1/2 (F1 + accuracy) on `select`; tuned_f1: its F1; half: .5"""
     tie: Share = 0.01
-    """P2: an AU keeps its mapping with uncertainty unless that is worse by more than this on `select`"""
+    """P2: an AU keeps its mapping with uncertainty unless its score on `select` is lower by more than this"""
     loss_confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.95
-    """and unless, with this confidence (one-sided, over people of `select`), it is worse at all; .5: any loss beyond `tie` counts"""
+    """... and is lower at all with this confidence (one-sided, over the people of `select`); .5: any loss beyond `tie` counts"""
     bootstrap: Annotated[int, Field(ge=1, le=10**5)] = 1000
-    """resamples of the people behind each interval"""
+    """number of bootstrap resamples of the people, for the confidence intervals"""
     protocol: Literal["ours", "paper"] = "ours"
     """paper: choose on `validation`, as the authors did; the rows are then marked"""
     seed: Annotated[int, Field(ge=0)] = 0
@@ -231,14 +231,14 @@ class RegisterModel(Record):
 
 
 def _check_distinct(trials: tuple[int, ...]) -> tuple[int, ...]:
-    """Check that no trial is named twice: it would be trained and counted twice."""
+    """Check that no trial is listed twice, since it would be trained and counted twice."""
     if len(set(trials)) < len(trials):
         raise ValueError("each trial once")
     return trials
 
 
 def _parse_aus(aus: Any) -> Any:
-    """Return a list of AUs from text such as `AU1,AU2`, in which a list comes from the command line or from Kubeflow."""
+    """Split text such as `AU1,AU2`, the form of a list of AUs on the command line and in Kubeflow."""
     if isinstance(aus, str) and aus != "all":
         return tuple(name.strip() for name in aus.split(","))
     return aus
@@ -305,7 +305,7 @@ class Params(Record):
 
     @model_validator(mode="after")
     def _check_frozen(self) -> "Params":
-        """Check that an h of its own with a frozen trunk has that of f, whose features embed-faces computes."""
+        """Check that a separate h with a frozen trunk shares that of f, whose features embed-faces computes."""
         f, h = self.train_pseudo_intensity.network, self.train_uncertainty
         both_given = {"train_pseudo_intensity", "train_uncertainty"} <= self.model_fields_set
         if both_given and h.kind == "network" and h.network.frozen and not h.network.shares_features(f):

@@ -1,4 +1,4 @@
-"""A project of one's own: the folder that `aupair init` makes, and the files of the repository that it is made from."""
+"""The project folder that `aupair init` creates, and the repository files that are installed with the package."""
 
 import os
 import re
@@ -48,27 +48,28 @@ _DATA_README = """\
     videos/<video>.mp4                      or .avi .mov .mkv .webm
     annotations/occurrence/<video>.csv      a header with the AUs, then a row for each frame: 1, 0, or empty (not labelled)
     annotations/intensity/<video>.csv       optional: levels 0 to 5; needed for `target: intensity`
-    subjects.csv                            video,subject: who is who; without it each video is another person
+    subjects.csv                            video,subject: the person in each video; without it, each video is another person
     splits.csv                              written by `aupair split data`
 
-`aupair import csv labels.csv --videos recordings` writes videos, annotations and subjects from a table of yours;
-`aupair import --help` lists the other layouts that can be read.
+`aupair import csv labels.csv --videos recordings` imports videos, annotations and subjects from a table of labels;
+`aupair import --help` lists the other supported layouts.
 
-This folder is not in git. `dvc add data` makes it known to DVC, and `dvc push` copies it to a remote of yours, which should
-be as private as the recordings.
+This folder is not in git. `dvc add data` puts it under the control of DVC, and `dvc push` copies it to your DVC remote, which
+should be as private as the recordings.
 """
 
 
 def shipped(name: str) -> Path:
-    """Return the path of a file or folder of the repository that is installed with the package as well."""
-    installed = Path(__file__).parents[1] / "aupair_files"  # put there by the build of the wheel
+    """Return the path of a file or folder of the repository, in its installed copy if there is one."""
+    installed = Path(__file__).parents[1] / "aupair_files"  # the wheel contains this folder
     return (installed if installed.is_dir() else Path(__file__).parents[2]) / name
 
 
 def create_project(folder: Path, preset: str = "laptop", name: str = "", git: bool = True) -> str:
     """Create a project in a folder, which may exist, and return the name of its model.
 
-    A failure removes what was created. No file is ever replaced; an existing .gitignore gets more lines.
+    No existing file is replaced; patterns are appended to an existing .gitignore. After a failure, all that was created is
+    removed.
 
     Args:
         preset: one of PRESETS.
@@ -103,7 +104,7 @@ def create_project(folder: Path, preset: str = "laptop", name: str = "", git: bo
 
 
 def _model_name(folder: Path) -> str:
-    """Return a name for the model from that of the folder; never `aupair`, the name of the demo's model."""
+    """Derive the model's name from the folder's name; never `aupair`, the name of the demo's model."""
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", folder.resolve().name).strip(".-_")
     return name if name not in ("", "aupair") else "aupair-project"
 
@@ -119,7 +120,7 @@ def _project_files(preset: str, name: str) -> dict[str, str]:
 
 @contextmanager
 def _removed_on_failure(folder: Path, names: Iterable[str]) -> Iterator[None]:
-    """Remove what was not there before the block, if the block fails or is interrupted: files by name, and empty folders."""
+    """If the block fails or is interrupted, remove those of the named files that it created, and its empty folders."""
     paths = [folder / name for name in names]
     parents = {parent for path in paths for parent in path.parents}
     created = [path for path in paths if not os.path.lexists(path)]
@@ -136,7 +137,7 @@ def _removed_on_failure(folder: Path, names: Iterable[str]) -> Iterator[None]:
 
 
 def _set_up_version_control(folder: Path, git: bool) -> None:
-    """Create the repositories of git and DVC in a folder, as far as there are none."""
+    """Create the git and DVC repositories in a folder, unless they exist."""
     if git and not _git_root(folder):
         _run(folder, "git", "init", "-q")
     if (folder / ".dvc").exists():
@@ -150,14 +151,14 @@ def _set_up_version_control(folder: Path, git: bool) -> None:
 
 
 def _ignore_outputs(path: Path) -> None:
-    """Add the patterns that keep data and outputs out of git to a .gitignore; the last step, since it may change a file."""
+    """Append the patterns of data and outputs to a .gitignore; the last step, since it cannot be undone after a failure."""
     text = path.read_text() if path.exists() else ""
     if _GITIGNORE not in text:
         write_text(path, f"{text.rstrip()}\n\n{_GITIGNORE}" if text.strip() else _GITIGNORE)
 
 
 def _git_root(folder: Path) -> Path | None:
-    """Return the root of the git repository that a folder is in; None outside of one."""
+    """Return the root of the git repository that contains a folder; None if there is none."""
     process = subprocess.run(["git", "rev-parse", "--show-toplevel"], cwd=folder, capture_output=True, text=True)
     return None if process.returncode else Path(process.stdout.rstrip("\n"))
 

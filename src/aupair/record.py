@@ -20,7 +20,7 @@ R = TypeVar("R", bound=BaseModel)
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1, le=10**9)]
 Width = Annotated[int, Field(ge=1, le=2**16)]
-"""a number of units or columns, which memory grows with"""
+"""a number of units or columns, limited since memory grows with it"""
 Repeats = Annotated[int, Field(ge=1, le=1000)]
 """a number of networks, folds or copies of everything"""
 
@@ -32,11 +32,11 @@ class Record(BaseModel):
 
 
 FACTORY = "factory"
-"""The kind of what a function of the user builds."""
+"""The kind of a network that a user's function builds."""
 
 
 def tag_of(value: Any) -> Any:
-    """Return the tag that a value of `kind` stands for: `package.module:function` stands for FACTORY."""
+    """Return the tag for a value of `kind`, which is FACTORY for `package.module:function`, else the value itself."""
     return FACTORY if isinstance(value, str) and ":" in value else value
 
 
@@ -168,7 +168,7 @@ def _settings_error(record: type[BaseModel], error: ValidationError, where: str)
 
 
 def _advice(key: str, kind: type[BaseModel], family: Sequence[type[BaseModel]]) -> str:
-    """Return what to do about a key that a record does not have."""
+    """Return a hint for a key that a record does not have."""
     if any(key in other.model_fields for other in family):
         tags = ", ".join(f"{tag}: {'|'.join(values)}" for tag, values in _tags(kind, family).items())
         return f"leave it out, it has no effect with {tags}"
@@ -178,10 +178,10 @@ def _advice(key: str, kind: type[BaseModel], family: Sequence[type[BaseModel]]) 
 def _resolve(
     record: type[BaseModel], loc: Sequence[int | str]
 ) -> tuple[list[str], list[type[BaseModel]], list[type[BaseModel]]]:
-    """Resolve a location as pydantic gives it, where the tag of a union's member follows the union's key.
+    """Resolve a location in pydantic's form, where the tag of a union's member follows the union's key.
 
     Returns:
-        The key without tags, the record at that location (None if it is a value), and all members of its union.
+        The key without tags, the record at that location (none for a plain value), and all members of its union.
     """
     key: list[str] = []
     kinds = family = [record]

@@ -1,4 +1,4 @@
-"""The git commit that code and settings are of, which reports name as their origin."""
+"""The git commit of the code and settings, which reports state as their origin."""
 
 import os
 import subprocess
@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 COMMIT, DATE = "AUPAIR_GIT_COMMIT", "AUPAIR_GIT_DATE"
-"""The environment variables in which an image has its commit and the day of that commit."""
+"""The environment variables of an image that hold its commit and the date of that commit."""
 
 _DIRTY = "-dirty"
-"""The end of an image's commit if it was built with uncommitted changes."""
+"""The suffix of an image's commit if it was built with uncommitted changes."""
 
 _WRITTEN_BY_A_RUN = ("**/dvc.lock", "**/.gitignore", *(f"**/{folder}/**" for folder in ("reports", "work")))
 """Files that a run of the flow may change itself; they do not count as uncommitted changes."""
@@ -38,7 +38,7 @@ def get_revision(folder: Path) -> Revision | None:
     """Return the commit of the image, else that of the git repository of a folder, which need not exist yet.
 
     Returns:
-        None if there is neither: git is missing, or the folder is in no repository with a commit.
+        The commit; None if git is missing, or the folder is not in a repository with a commit.
     """
     if image := os.environ.get(COMMIT):
         return Revision(image.removesuffix(_DIRTY), os.environ.get(DATE, ""), image.endswith(_DIRTY))
@@ -57,6 +57,6 @@ def _git(folder: Path, *arguments: str) -> str:
     """Return the output of git in a folder; empty if git is missing or fails."""
     try:
         process = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True)
-    except OSError:  # no git on this machine; what is asked is not needed
+    except OSError:  # git is not installed; the revision is optional
         return ""
     return "" if process.returncode else process.stdout.strip()

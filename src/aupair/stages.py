@@ -182,11 +182,11 @@ def evaluate(
 ) -> None:  # fmt: skip
     """Choose thresholds and mappings on `select` and calibrate the confidence there; score all on `validation`.
 
-    The reports are written, too. The selection has the training reference, by which predict recognises other videos.
+    Also write the reports. The selection includes the training reference, with which predict detects unusual videos.
 
     Args:
-        data: the data folder, from which only conditions.csv is read: cover and head yaw of each frame (demo corpus only).
-        info: what check-data wrote of the data, whose hash the report names.
+        data: the data folder, of which only conditions.csv is read: cover and head yaw of each frame (demo corpus only).
+        info: check-data's description of the data, whose hash appears in the report.
     """
     from aupair.data.frames import load_frames
     from aupair.evaluation.conditions import load_conditions
@@ -349,7 +349,7 @@ def is_multiprocess() -> bool:
 
 
 def _checked_arguments(stage: Stage, params: Params, root: Path, trial: int | None) -> list[dict[str, Any]]:
-    """Return the arguments of each run of a stage, one per trial or just one, and check all their paths first."""
+    """Return the arguments of each call of a stage, one per trial or just one, after a check of all their paths."""
     if trial is not None and not stage.per_trial:
         raise ParamsError("--trial does not fit a stage that runs once", got=stage.name, todo="leave --trial out")
     if trial is not None and trial not in params.trials:
@@ -363,9 +363,9 @@ def _checked_arguments(stage: Stage, params: Params, root: Path, trial: int | No
 
 
 def _check_paths(stage: Stage, places: dict[str, Any]) -> None:
-    """Check, before hours of work, that the inputs exist and the outputs can be written.
+    """Check that the inputs exist and the outputs can be written, since a stage may run for hours before it writes.
 
-    The folder `data` is not checked here: the code that reads it checks it in detail.
+    The folder `data` is checked in detail by the code that reads it.
     """
     for artifact in stage.reads:
         for path in places[artifact] if isinstance(places[artifact], list) else [places[artifact]]:

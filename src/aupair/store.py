@@ -1,7 +1,4 @@
-"""The file formats of artifacts: tables, faces, weights, JSON; each file is complete or not there, see `aupair.disk`.
-
-Aff-Wild2's own formats are read in `aupair.data`.
-"""
+"""The file formats of artifacts: tables, faces, weights and JSON. Files are written atomically, see `aupair.disk`."""
 
 import hashlib
 import json
@@ -42,7 +39,7 @@ FACES_SCHEMA = pa.schema(
 
 
 class Artifact(BaseModel):
-    """The content of a JSON file that a stage writes, as far as its readers use it: other keys are not checked."""
+    """The content of a JSON file that a stage writes, with the keys that its readers use; other keys are not checked."""
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=False, strict=False)
 
@@ -66,7 +63,7 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, text + "\n")
 
 
-def _again(stage: str = "the stage") -> str:
+def _rerun_hint(stage: str = "the stage") -> str:
     return f"delete it and run {stage} again"
 
 
@@ -78,7 +75,7 @@ def _reading(path: Path, what: str, *wrong: type[Exception], stage: str = "the s
     except FileNotFoundError as error:
         raise missing_file_error(path) from error
     except wrong as error:
-        raise ArtifactError(what, where=path, got=error, todo=_again(stage)) from error
+        raise ArtifactError(what, where=path, got=error, todo=_rerun_hint(stage)) from error
 
 
 def read_json(path: Path) -> Any:
@@ -88,7 +85,7 @@ def read_json(path: Path) -> Any:
         ArtifactError: the file is missing or is not JSON.
     """
     with _reading(path, "not JSON"):
-        return documents.read_json(path, ArtifactError, todo=_again())
+        return documents.read_json(path, ArtifactError, todo=_rerun_hint())
 
 
 def read_record(path: Path, record: type[A]) -> A:
@@ -108,18 +105,18 @@ def read_record(path: Path, record: type[A]) -> A:
         if first["type"] in ("missing", "value_error"):
             got, expected = (f"no {key}", "") if first["type"] == "missing" else ("", expected)
         raise ArtifactError(
-            "not what its stage writes", where=path, got=got, expected=expected, todo=_again()
+            "not what its stage writes", where=path, got=got, expected=expected, todo=_rerun_hint()
         ) from error
 
 
 @contextmanager
 def fitting(path: Path) -> Iterator[None]:
-    """Translate what a block raises for missing or wrong entries of a file into an ArtifactError."""
+    """Translate the exceptions of the block for missing or wrong entries of a file into an ArtifactError."""
     try:
         yield
     except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
         got = f"{type(error).__name__}: {error}"
-        raise ArtifactError("not what its stage writes", where=path, got=got, todo=_again()) from error
+        raise ArtifactError("not what its stage writes", where=path, got=got, todo=_rerun_hint()) from error
 
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -131,14 +128,14 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """Read a file with a JSON object on each line.
 
     Raises:
-        ArtifactError: the file is missing, or a line is not JSON or no object of numbers and texts.
+        ArtifactError: the file is missing, or a line is not a JSON object of numbers and strings.
     """
     with _reading(path, "not JSON"):
-        rows = documents.read_json_lines(path, ArtifactError, todo=_again())
+        rows = documents.read_json_lines(path, ArtifactError, todo=_rerun_hint())
     for line, row in enumerate(rows, start=1):
         if not isinstance(row, dict) or any(isinstance(value, dict | list) for value in row.values()):
-            what, expected = "not what its stage writes", "an object of numbers and texts"
-            raise ArtifactError(what, where=f"{path} line {line}", expected=expected, todo=_again())
+            what, expected = "not what its stage writes", "an object of numbers and strings"
+            raise ArtifactError(what, where=f"{path} line {line}", expected=expected, todo=_rerun_hint())
     return rows
 
 
@@ -174,14 +171,14 @@ def write_faces(path: Path, batches: Iterable[Mapping[str, Any]], metadata: Mapp
 
 
 def read_faces(path: Path) -> pa.Table:
-    """Open one video's faces as a memory map, so that only the rows in use are read, after a check of the whole file.
+    """Verify one video's faces by their checksum, and open them as a memory map, so that only rows in use stay in memory.
 
-    The check is the file's checksum. A file of an earlier version has none, and is validated by Arrow.
+    A file of an earlier version has no checksum, and is validated by Arrow.
 
     Raises:
-        ArtifactError: the file is missing, was altered, or is of another schema.
+        ArtifactError: the file is missing, was altered, or has another schema.
     """
-    todo = "run preprocess-faces: it makes this video again, and no other (`aupair run preprocess-faces`)"
+    todo = "run `aupair run preprocess-faces`, which processes this video again, and no other"
     try:
         has_checksum = checksums.verify_checksum(Path(path))
         table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
@@ -198,7 +195,7 @@ def read_faces(path: Path) -> pa.Table:
 
 
 def add_faces_checksum(path: Path) -> None:
-    """Add the checksum to one video's faces, which an earlier version wrote; a linked copy stays as it is."""
+    """Add the checksum to one video's faces if an earlier version wrote them; hard links to the old file stay as they are."""
     if not checksums.verify_checksum(path):
         with atomic(path) as temporary:
             shutil.copyfile(path, temporary)
@@ -237,7 +234,7 @@ def encode_jpeg(image: np.ndarray, quality: int = 95) -> bytes:
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write named arrays as safetensors; equal arrays give equal files."""
+    """Write named arrays as safetensors; equal arrays result in equal files."""
     from safetensors.numpy import save_file
 
     with atomic(path) as temporary:
@@ -264,14 +261,14 @@ Shape = tuple[int | None, ...]
 
 
 def check_array(values: np.ndarray | None, name: str, shape: Shape, kinds: str, path: Path) -> np.ndarray:
-    """Return an array of a file after a check of its shape and type.
+    """Return an array that was read from a file, after a check of its shape and dtype.
 
     Args:
-        values: None where the file has no such array.
+        values: the array; None if the file does not have it.
         kinds: the kinds of dtype that are allowed: "f" for floating point, "i" for integers.
 
     Raises:
-        ArtifactError: it is missing, or of another shape or type.
+        ArtifactError: the array is missing, or has another shape or dtype.
     """
     if values is not None and values.dtype.kind in kinds and len(values.shape) == len(shape):
         fits = [length in (None, own) for own, length in zip(values.shape, shape)]
@@ -279,8 +276,8 @@ def check_array(values: np.ndarray | None, name: str, shape: Shape, kinds: str, 
             return values
     lengths = ", ".join("any" if length is None else str(length) for length in shape)
     got = f"no {name}" if values is None else f"{name} {values.dtype} {values.shape}"
-    expected = f"{'a number with a fraction' if kinds == 'f' else 'an integer'} of shape ({lengths})"
-    raise ArtifactError("not the array that belongs here", where=path, got=got, expected=expected, todo=_again())
+    expected = f"{'floating point' if kinds == 'f' else 'integers'} of shape ({lengths})"
+    raise ArtifactError("not the array that belongs here", where=path, got=got, expected=expected, todo=_rerun_hint())
 
 
 def sha256(path: Path) -> str:

@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field, TypeAdapter, model_validator
 from aupair.record import FACTORY, Positive, Record, Share, Width, default_tags, tag_of
 
 DEFAULT_WEIGHTS = ("default", "imagenet")
-"""The words for a kind's own pretrained weights."""
+"""The values of `weights` that stand for the pretrained weights of a kind."""
 _FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
@@ -20,7 +20,7 @@ class _Settings(Record):
     """whether the trunk keeps its weights: embed-faces computes its features once, and only heads are trained on them"""
 
     def trunk_settings(self) -> dict[str, Any]:
-        """Return the settings that a frozen trunk depends on, by which `parse_network` can read it."""
+        """Return the settings that a frozen trunk depends on, in the form that `parse_network` reads."""
         of_heads = {"dropout", "head", "sharing", "uncertainty_weight", "frozen_convolutions", "frozen"}
         return self.model_dump(mode="json", exclude=of_heads)
 
@@ -42,7 +42,7 @@ class VggNetwork(_Settings):
     frozen_convolutions: Annotated[int, Field(ge=0, le=13)] = 2
     """how many of the first convolutions keep their weights"""
     shrink: Annotated[int, Field(ge=1, le=8)] = 1
-    """the trunk sees the face averaged over squares of this side, in pixels: 2 reduces a side of 224 to 112"""
+    """faces are averaged over squares of this side, in pixels, before the trunk: 2 reduces a side of 224 to 112"""
 
     @model_validator(mode="after")
     def _check_width(self) -> "VggNetwork":
@@ -194,7 +194,7 @@ class _ImitateTeacher(_TrainPseudoIntensity):
 
     @model_validator(mode="after")
     def _check_trunk(self) -> "_ImitateTeacher":
-        """Check that the student has a trunk of its own: it learns from the images that its teacher sees."""
+        """Check that the student's trunk is not frozen, since it learns from images, as its teacher did."""
         if self.network.frozen:
             raise ValueError("network.frozen: false together with objective: distill")
         return self
@@ -221,10 +221,10 @@ class _LossWithMargin(Record):
 
 
 class _Guarded(Record):
-    """The choice of what is done with a sigma that is no better than a constant."""
+    """The setting for a sigma that is no better than a constant."""
 
     guard: bool = True
-    """whether sigma of an AU is drawn toward its best constant as far as it does not beat it on people of fit, out of fold"""
+    """whether sigma of an AU is shrunk toward its best constant as far as this lowers the loss on people of fit, out of fold"""
     device: str = "auto"
 
 
@@ -236,7 +236,7 @@ class _FitUncertainty(_Guarded):
 
 
 class _UncertaintyNetwork(_FitUncertainty):
-    """Settings of an h that is a network of its own, as in the paper."""
+    """Settings of an h that is a separate network, as in the paper."""
 
     kind: Literal["network"] = "network"
     network: PlainNetwork = Network()
@@ -255,21 +255,21 @@ class _UncertaintyFactors(_FitUncertainty):
 
     kind: Literal["factors"] = "factors"
     factors: Width = 64
-    """how many main components of the trunk's features are read"""
+    """number of principal components of the trunk's features that are read"""
     block: Annotated[int, Field(ge=1, le=5)] = 5
     """the block of f's trunk that they are read from"""
     priors: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (0.1, 0.3, 1.0, 3.0)
-    """strengths of the prior toward a constant, of which the best on people of fit, out of fold, is used"""
+    """candidate strengths of the prior toward a constant; the best on people of fit, out of fold, is used"""
     inner_folds: Annotated[int, Field(ge=2, le=1000)] = 4
-    """number of parts of a fold's people, each of which is scored by an h that was trained on the others"""
+    """number of parts of a fold's people; each part is scored by an h that was trained on the other parts"""
 
 
 class UncertaintyNetwork(_LossWithoutMargin, _UncertaintyNetwork):
-    """Settings of an h that is a network of its own; its loss has no margin."""
+    """Settings of an h that is a separate network; its loss has no margin."""
 
 
 class _NetworkWithMargin(_LossWithMargin, _UncertaintyNetwork):
-    """Settings of an h that is a network of its own; its loss has a margin."""
+    """Settings of an h that is a separate network; its loss has a margin."""
 
 
 class UncertaintyFactors(_LossWithoutMargin, _UncertaintyFactors):
@@ -287,7 +287,7 @@ class UncertaintyHead(_Guarded):
 
 
 FitNetwork = Annotated[UncertaintyNetwork | _NetworkWithMargin, Field(discriminator="loss"), default_tags(loss="nll")]
-"""Settings of an h that is a network of its own."""
+"""Settings of an h that is a separate network."""
 FitFactors = Annotated[UncertaintyFactors | _FactorsWithMargin, Field(discriminator="loss"), default_tags(loss="nll")]
 """Settings of an h that reads f's trunks."""
 FitUncertainty = FitNetwork | FitFactors

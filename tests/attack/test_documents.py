@@ -23,7 +23,7 @@ BOMBS = {
         "values, with those",
     ),
     "a chain": (bomb(DEPTH, 1), f"nested more than {DEPTH} deep"),
-    "itself": ("a: &a [*a]", "an alias of what it is in"),
+    "itself": ("a: &a [*a]", "a recursive alias"),
     "deep": ("[" * 10**5, f"nested more than {DEPTH} deep"),
     "many": ("[" + "x," * (YAML_VALUES + 1) + "]", "values"),
     "huge": ("#" * (YAML_BYTES + 1), "more than 4 MiB"),
