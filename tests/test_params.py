@@ -8,7 +8,7 @@ import yaml
 
 from aupair.errors import ParamsError
 from aupair.params import HistogramFeatures, ListedPairs, Params, load_params, parse_params, parse_stored_params
-from aupair.training_params import UncertaintyHead, UncertaintyNetwork
+from aupair.training_params import UncertaintyHead, UncertaintyNetwork, parse_network
 
 REPOSITORY = Path(__file__).parents[1]
 DEMO = REPOSITORY / "params.yaml"
@@ -176,3 +176,17 @@ def test_params_survive_json() -> None:
     for name in ("params.yaml", "params/affwild2.yaml", "params/paper.yaml", "params/laptop.yaml"):
         params = load_params(REPOSITORY / name)
         assert Params.model_validate_json(params.model_dump_json()) == params
+
+
+@pytest.mark.parametrize(
+    ("network", "text"),
+    [
+        ({}, "vgg16"),
+        ({"width": 0.25, "weights": "none", "frozen": True}, "vgg16, width 0.25, frozen"),
+        ({"kind": "efficientnet_b0", "frozen": True}, "efficientnet_b0, frozen"),
+        ({"kind": "resnet50", "trained_blocks": 2}, "resnet50, 2 blocks trained"),
+        ({"kind": "mine.faces:build"}, "mine.faces:build"),
+    ],
+)
+def test_a_network_is_described_in_a_few_words(network: dict[str, Any], text: str) -> None:
+    assert parse_network(network).describe() == text

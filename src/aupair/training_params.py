@@ -24,6 +24,13 @@ class _Settings(Record):
         of_heads = {"dropout", "head", "sharing", "uncertainty_weight", "frozen_convolutions", "frozen"}
         return self.model_dump(mode="json", exclude=of_heads)
 
+    def describe(self) -> str:
+        """Return the trunk in a few words, such as `resnet50, 2 blocks trained`."""
+        return f"{self._describe_kind()}, frozen" if self.frozen else self._describe_kind()
+
+    def _describe_kind(self) -> str:
+        raise NotImplementedError
+
     def shares_features(self, other: "_Settings") -> bool:
         """Return whether two networks have the same frozen trunk."""
         return self.frozen and other.frozen and self.trunk_settings() == other.trunk_settings()
@@ -43,6 +50,9 @@ class VggNetwork(_Settings):
     """how many of the first convolutions keep their weights"""
     shrink: Annotated[int, Field(ge=1, le=8)] = 1
     """faces are averaged over squares of this side, in pixels, before the trunk: 2 reduces a side of 224 to 112"""
+
+    def _describe_kind(self) -> str:
+        return self.kind if self.width == 1 else f"{self.kind}, width {self.width:g}"
 
     @model_validator(mode="after")
     def _check_width(self) -> "VggNetwork":
@@ -65,6 +75,10 @@ class BackboneNetwork(_Settings):
     """how many of the last blocks are trained, beside the head; null: all"""
     head: Width = 128
     """units of the head's hidden layer"""
+
+    def _describe_kind(self) -> str:
+        blocks = "" if self.trained_blocks is None else f", {self.trained_blocks} blocks trained"
+        return (self.factory or self.kind) + blocks
 
     @model_validator(mode="after")
     def _check_factory(self) -> "BackboneNetwork":

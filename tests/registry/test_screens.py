@@ -97,12 +97,13 @@ def test_the_tags_that_people_read_come_first(registered: Any) -> None:
     expected = {
         "Score": "0.600 [0.500, 0.700]",
         "Choices": "all without uncertainty, but AU1, AU2, AU4",
+        "Network": "vgg16",
         "Data": "83e181, 6 people, 8 videos, 2,400 frames",
         "Licence": "not commercial (MTCNN, dlib, pretrained weights); the data's own",
     }
     version, run, model = (visible(own.tags) for own in (registered.entry, registered.run.data, registered.model))
-    assert version[:4] == run[:4] == list(expected.items()), "in the order of creation: lists, and pages of runs"
-    assert sorted(version)[:4] == sorted(model)[:4] == sorted(expected.items()), "sorted: the page of a version"
+    assert version[:5] == run[:5] == list(expected.items()), "in the order of creation: lists, and pages of runs"
+    assert sorted(version)[:5] == sorted(model)[:5] == sorted(expected.items()), "sorted: the page of a version"
     assert not [key for key in registered.entry.tags if key.startswith("f1.AU") or key.endswith(".difference")]
     untrained = Params.model_validate({"train_pseudo_intensity": {"network": {"weights": "none"}}})
     assert descriptions._licence(untrained) == "not commercial (MTCNN, dlib); the data's own"

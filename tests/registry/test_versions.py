@@ -17,6 +17,7 @@ from aupair.params import Params, parse_params
 from aupair.registry import mlflow_store, promotion, versions
 from aupair.registry.register import _Registration, register_bundle
 from aupair.registry.runs import StageRun
+from aupair.registry.tags import NETWORK
 from bundle_parts import write_parts
 
 GATE = Path(__file__).parents[2] / "mlflow" / "registry.yaml"
@@ -89,6 +90,30 @@ def test_the_commit_is_a_tag_of_the_run_and_the_version(home: Path, monkeypatch:
     version = versions.get_version(register(home, "commit", score=0.7).version, "commit")
     assert version.tags["git.commit"] == "abc"
     assert mlflow.MlflowClient().get_run(version.run_id).data.tags["git.commit"] == "abc"
+
+
+def test_the_network_is_a_tag_and_shown_and_a_version_of_before_has_vgg16(
+    home: Path, aupair: Callable[..., Any]
+) -> None:
+    import mlflow
+
+    register(home, "network")
+    client = mlflow.MlflowClient()
+    client.delete_model_version_tag("network", "1", NETWORK)
+    tree = params("network").model_dump() | {
+        "train_pseudo_intensity": {"network": {"kind": "resnet50", "frozen": True}}
+    }
+    register_bundle(home / "bundle", write_parts(home / "work"), (), (), parse_params(tree))
+    second = versions.get_version(2, "network")
+    assert [versions.get_version(1, "network").network, second.network] == ["vgg16", "resnet50, frozen"]
+    assert client.get_run(second.run_id).data.tags[NETWORK] == "resnet50, frozen"
+    listed = aupair("registry", "list", "--name", "network").out
+    assert [text in row for row, text in zip(re.findall(r"^│ [12] .*$", listed, re.M), (" vgg16 ", " resnet50"))] == [
+        True
+    ] * 2
+    for number, text in ((1, "vgg16"), (2, "resnet50, frozen")):
+        shown = aupair("registry", "show", number, "--name", "network").out
+        assert len(re.findall(rf"^│ (?i:network) +│ {text} +│$", shown, re.M)) == 1
 
 
 def test_the_same_bundle_again_creates_nothing(home: Path) -> None:

@@ -24,7 +24,7 @@ Name = Annotated[
 
 @app.command("list", epilog="Example: `aupair registry list`")
 def _list(name: Name = "", wait: Wait = None) -> None:
-    """List the versions: aliases, date, author, run, scores, and the AUs that are decided with uncertainty."""
+    """List the versions: aliases, date, author, run, scores, network, and the AUs that are decided with uncertainty."""
     from aupair.console import show_table
     from aupair.params import project_model_name
     from aupair.registry.comparison import read_authors
@@ -41,7 +41,7 @@ def _list(name: Name = "", wait: Wait = None) -> None:
     authors = read_authors(versions)
     show_table(
         name,
-        ("version", "aliases", "registered (UTC)", "author", "run", *scores, "AUs", "with uncertainty", "data"),
+        ("version", "aliases", "registered (UTC)", "author", "run", *scores, "network", "AUs", "with uncertainty", "data"),
         (
             (
                 version.number,
@@ -50,23 +50,25 @@ def _list(name: Name = "", wait: Wait = None) -> None:
                 authors[version.number],
                 version.run_id[:8],
                 *(f"{float(version.tags[tag]):.3f}" if tag in version.tags else "" for tag in scores.values()),
+                version.network,
                 len(version.aus),
                 " ".join(au for au in version.aus if version.tags.get(f"selection.{au}") == "P1"),
                 version.tags.get("data.md5", "")[:8],
             )
             for version in versions
         ),
-    )
+    )  # fmt: skip
 
 
 @app.command("show", epilog="Example: `aupair registry show 3`")
 def _show(
     version: Annotated[int, typer.Argument(help="The version's number.")], name: Name = "", wait: Wait = None
 ) -> None:
-    """Show a version: date, author, run, and its tags: the mapping that each AU uses, scores, data."""
+    """Show a version: date, author, run, network, and its tags: the mapping that each AU uses, scores, data."""
     from aupair.console import show_table
     from aupair.params import project_model_name
     from aupair.registry.comparison import read_authors
+    from aupair.registry.tags import NETWORK
     from aupair.registry.versions import get_version
 
     name = name or project_model_name()
@@ -76,10 +78,11 @@ def _show(
         ("registered", f"{record.created:%Y-%m-%d %H:%M} UTC"),
         ("author", read_authors([record])[version]),
         ("run", record.run_id),
+        ("network", record.network),
         *((f"mean F1 ({split})", record.tags.get(tag, "")) for split, tag in _MEAN_F1.items()),
     ]
     own = {f"{start}.{au}{end}" for au in record.aus for start, end in _OF_AN_AU}
-    others = [(tag, value) for tag, value in sorted(record.tags.items()) if tag not in own]
+    others = [(tag, value) for tag, value in sorted(record.tags.items()) if tag not in own | {NETWORK}]
     show_table(f"{name} version {record.number}{aliases}", ("tag", "value"), facts + others)
     of_aus = [[record.tags.get(f"{start}.{au}{end}", "") for start, end in _OF_AN_AU] for au in record.aus]
     show_table(

@@ -14,7 +14,7 @@ from aupair import store
 from aupair.aus import stored_aus
 from aupair.params import Params
 from aupair.registry.dataset import describe_data
-from aupair.registry.tags import CHOICES, DATA, LICENCE, SCORE
+from aupair.registry.tags import CHOICES, DATA, LICENCE, NETWORK, SCORE
 from aupair.report.formatting import interval, number
 
 if TYPE_CHECKING:
@@ -74,6 +74,7 @@ def tags_for_people(selection: Tree, metrics: Tree, info: Tree, params: Params) 
     return {
         SCORE: _figure(_find_row(metrics, "P2", "validation"), "score"),
         CHOICES: _choices(selection),
+        NETWORK: params.train_pseudo_intensity.network.describe(),
         DATA: describe_data(info),
         LICENCE: _licence(params),
     }

@@ -11,9 +11,12 @@ from pydantic import TypeAdapter, ValidationError
 
 from aupair.errors import RegistryError
 
-SCORE, CHOICES, DATA, LICENCE = "Score", "Choices", "Data", "Licence"
-"""The tags for people: P2's score on validation, which mapping decides which AU, the data in words, the terms."""
-PENDING = dict.fromkeys((SCORE, CHOICES, DATA, LICENCE), "known after evaluate")
+SCORE, CHOICES, NETWORK, DATA, LICENCE = "Score", "Choices", "Network", "Data", "Licence"
+"""The tags for people: P2's score on validation, which mapping decides which AU, f's trunk, the data in words, the terms.
+
+Versions of before other trunks were known have no NETWORK: theirs is a VGG16.
+"""
+PENDING = dict.fromkeys((SCORE, CHOICES, NETWORK, DATA, LICENCE), "known after evaluate")
 """The tags for people of a flow that has begun."""
 
 FIGURES = "figures"

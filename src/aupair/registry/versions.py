@@ -12,7 +12,7 @@ from aupair.registry import gate as gates
 from aupair.registry import mlflow_store
 from aupair.registry.model_files import BUNDLE_TAG, fetch_bundle
 from aupair.registry.moves import CHAMPION, PREVIOUS
-from aupair.registry.tags import split_figures
+from aupair.registry.tags import NETWORK, split_figures
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -40,6 +40,11 @@ class Version:
     def aus(self) -> tuple[str, ...]:
         """Return the AUs that the model knows."""
         return gates.known_aus(self.tags)
+
+    @property
+    def network(self) -> str:
+        """Return the trunk of f in words: its kind, and what of it was trained."""
+        return self.tags.get(NETWORK, "vgg16")
 
 
 def registry_command(verb: str, name: str) -> str:
