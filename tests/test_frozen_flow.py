@@ -84,6 +84,22 @@ def test_features_of_another_trunk_are_not_trained_on(frozen: tuple[Path, Params
     assert outcome.line.endswith("; run embed-faces, and the stages after it")
 
 
+def test_a_missing_file_of_weights_ends_the_first_stages_before_their_work(home: Path, aupair: Command) -> None:
+    before = contents(home / "work")
+    of_h = "train_uncertainty={kind: network, network: {weights: h.pth}}"
+    for stage in ("check-data", "preprocess-faces", "sample-pairs"):
+        for setting, file in (("train_pseudo_intensity.network.weights=f.pth", "f.pth"), (of_h, "h.pth")):
+            outcome = aupair("run", stage, "--set", setting)
+            assert outcome.code == 4
+            assert outcome.line == (
+                f"no weights: in {file}, got no such file, expected default, none, or a file of weights"
+            )
+    assert contents(home / "work") == before
+    (home / "f.pth").write_text("is read later")
+    outcome = aupair("run", "sample-pairs", "--set", "train_pseudo_intensity.network.weights=f.pth")
+    assert outcome.code == 0, outcome.err
+
+
 OTHERS = {
     "embed_faces.copies=2": ("of other copies of the faces", "copies: 1, expected copies: 2", "embed-faces"),
     "embed_faces.augment=0.75": ("of other copies of the faces", "augment: 0.5, expected augment: 0.75", "embed-faces"),

@@ -23,6 +23,7 @@ from aupair import store
 from aupair.errors import ArtifactError, ParamsError, did_you_mean
 from aupair.log import SILENT, Log
 from aupair.params import Params
+from aupair.ranking.weight_files import check_weights
 from aupair.stage import Needs, Stage
 
 SYNTHETIC = "Synthetic faces (the demo corpus): these figures compare methods; they are not accuracy on people."
@@ -314,6 +315,8 @@ def run_stage(
         AupairError: an output cannot be written, or the stage fails.
     """
     stage = get_stage(name)
+    if FLOW.index(stage) < FLOW.index(get_stage("embed-faces")):
+        check_weights(params)  # before hours of work on videos
     more = {} if teacher is None else {"teacher": teacher}
     if more and (stage.name, params.train_pseudo_intensity.objective) != ("train-pseudo-intensity", "distill"):
         expected = "train-pseudo-intensity with objective: distill"

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from aupair.errors import ArtifactError
+from aupair.ranking.weight_files import check_file
 from aupair.training_params import DEFAULT_WEIGHTS
 
 
@@ -64,9 +65,7 @@ def _read_default(kind: str) -> dict[str, Tensor]:
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
     """Read a state dict without running any code in it."""
-    if not path.is_file():
-        got = "a folder" if path.is_dir() else "no such file"
-        raise ArtifactError("no weights", where=path, got=got, expected="default, none, or a file of weights")
+    check_file(path)
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
