@@ -337,7 +337,7 @@ def load_params(path: Path, overrides: Sequence[str] = ()) -> Params:
         name: {} for name, field in Params.model_fields.items() if isinstance(field.default, Record)
     }
     tree = apply_overrides(Params, sections | read_settings(path), overrides)
-    return parse_params(tree, where=" with --set ".join([str(path), *overrides]))
+    return parse_params(tree, where=f"{path} and --set" if overrides else str(path))
 
 
 def project_model_name(path: Path = Path("params.yaml")) -> str:

@@ -156,15 +156,20 @@ def _settings_error(record: type[BaseModel], error: ValidationError, where: str)
         return ParamsError("unknown parameter", where=where, got=".".join(key), todo=todo)
     if first["type"] == "union_tag_invalid":
         what = "parameter " + ".".join([*key, context["discriminator"].strip("'")])
-        tags = context["expected_tags"]
-        todo = did_you_mean(str(context["tag"]), tags.replace("'", "").split(", "), "")
-        return ParamsError(what, where=where, got=repr(context["tag"]), expected=f"one of {tags}", todo=todo)
+        choices = context["expected_tags"].replace(f"'{FACTORY}'", "package.module:function")
+        todo = did_you_mean(str(context["tag"]), choices.replace("'", "").split(", "), "")
+        return ParamsError(what, where=where, got=repr(context["tag"]), expected=f"one of {choices}", todo=todo)
     expected = re.sub(r"^(Value error, |Input should be |(Tuple|Dictionary|String) should have )", "", first["msg"])
     if first["type"] == "int_parsing_size":
         expected = "a smaller integer"
     if not key:
         return ParamsError("parameters do not fit each other", where=where, expected=expected)
-    return ParamsError(f"parameter {'.'.join(key)}", where=where, got=repr(first["input"]), expected=expected)
+    got = repr(first["input"])
+    if first["type"] == "value_error" and isinstance(
+        first["input"], dict
+    ):  # a section whose keys do not fit each other
+        got = ", ".join(f"{name}: {value}" for name, value in first["input"].items() if f"{name}:" in expected)
+    return ParamsError(f"parameter {'.'.join(key)}", where=where, got=got, expected=expected)
 
 
 def _advice(key: str, kind: type[BaseModel], family: Sequence[type[BaseModel]]) -> str:

@@ -84,7 +84,7 @@ class BackboneNetwork(_Settings):
     def _check_factory(self) -> "BackboneNetwork":
         """Check that there is a factory if the kind needs one, and only then."""
         if (self.kind == FACTORY) != (self.factory is not None):
-            raise ValueError("kind: factory together with factory: package.module:function, or neither")
+            raise ValueError("kind: package.module:function, or another kind with factory: null")
         if self.factory is not None and not _FACTORY.fullmatch(self.factory):
             raise ValueError("factory: package.module:function")
         return self

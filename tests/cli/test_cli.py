@@ -21,17 +21,17 @@ BAD_USE: dict[str, tuple[tuple[str, ...], str]] = {
     "share": (("split", "data", "--select", "2"), "share of select, got 2.0, expected more than 0 and less than 1"),
     "key": (
         ("run", "check-data", "--set", "train_mapping.epoch=3"),
-        "unknown parameter: in params.yaml with --set train_mapping.epoch=3, got train_mapping.epoch; did you mean epochs?",
+        "unknown parameter: in params.yaml and --set, got train_mapping.epoch; did you mean epochs?",
     ),
     "section": (
         ("run", "check-data", "--set", "mapping.epochs=3"),
-        "unknown parameter: in params.yaml with --set mapping.epochs=3, got mapping",
+        "unknown parameter: in params.yaml and --set, got mapping",
     ),
     "value": (("run", "check-data", "--set", "train_mapping.epochs=0"), "parameter train_mapping.epochs: in params.ya"),
     "type": (("run", "check-data", "--set", "train_mapping.epochs=many"), "parameter train_mapping.epochs: in params"),
     "no trials": (
         ("run", "check-data", "--set", "trials=[]"),
-        "parameter trials: in params.yaml with --set trials=[], got [], expected at least 1 item",
+        "parameter trials: in params.yaml and --set, got [], expected at least 1 item",
     ),
     "no value": (("run", "check-data", "--set", "seed"), "--set is malformed, got seed, expected section.key=value"),
     "no YAML": (

@@ -208,8 +208,15 @@ def test_a_package_that_is_not_installed_is_named() -> None:
         ({"kind": "resnet50", "width": 0.5}, r"network\.width; leave it out, it has no effect with kind: "),
         ({"kind": "vgg16", "head": 3}, r"network\.head; leave it out, it has no effect with kind: vgg16"),
         ({"kind": "resnet50", "trained_blocks": 0}, "trained_blocks: in params, got 0"),
-        ({"kind": "resnet50", "factory": "a:b"}, "kind: factory together with factory"),
-        ({"kind": "factory"}, "kind: factory together with factory"),
+        (
+            {"kind": "resnet50", "factory": "a:b"},
+            "got kind: resnet50, factory: a:b, expected kind: package.module:function, or",
+        ),
+        (
+            {"kind": "factory"},
+            "got kind: factory, expected kind: package.module:function, or another kind with factory: null",
+        ),
+        ({"kind": "faktory"}, "'vit_b_16', package.module:function$"),
         ({"kind": "a b:c"}, "factory: package.module:function"),
     ],
 )

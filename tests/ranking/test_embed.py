@@ -302,7 +302,7 @@ def test_a_bundles_scorer_sees_each_face_once_and_repeats_the_scores_of_training
         ),
         (
             {"train_pseudo_intensity": {"network": {"kind": "resnet50", "frozen": True, "trained_blocks": 1}}},
-            "trained_blocks: null together with frozen: true",
+            "network: in params, got frozen: True, trained_blocks: 1, expected trained_blocks: null together with frozen: true",
         ),
     ],
 )

@@ -73,14 +73,14 @@ def test_counts_can_be_read(tmp_path: Path) -> None:
     assert counts["select"]["AU12"]["drawn"] == 5
     assert counts["fit"]["AU1"]["possible"] > 5
     assert samples.table()[0] == ["AU", "fit", "select", "validation"]
-    possible = [f"5 of {counts[split]['AU12']['possible']:,}" for split in SPLITS]
+    possible = [f"5 from {counts[split]['AU12']['possible']:,}" for split in SPLITS]
     assert samples.table()[7] == ["AU12", *possible]
     lines = samples.summary()
     assert [line.split() for line in lines[6:]] == [" ".join(row).split() for row in samples.table()]
     assert len({len(line) for line in lines[6:]}) == 1, "the columns are aligned"
     assert lines[:6] == [
         "fit: 60 fixed pairs", "select: 60 fixed pairs", "validation: 60 fixed pairs",
-        "fit: 12 groups of 4 frames", "fit: 2 folds of people", "pairs drawn, of all there are:",
+        "fit: 12 groups of 4 frames", "fit: 2 folds of people", "pairs drawn, from all there are (where those are few, some are drawn twice):",
     ]  # fmt: skip
 
 

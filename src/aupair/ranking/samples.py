@@ -71,12 +71,16 @@ class Samples:
             lines.append(f"fit: {len(self.groups)} groups of {self.groups.shape[1]} frames")
         if self.folds.max() >= 0:
             lines.append(f"fit: {int(self.folds.max()) + 1} folds of people")
-        return [*lines, "pairs drawn, of all there are:", *_aligned(self.table())]
+        return [
+            *lines,
+            "pairs drawn, from all there are (where those are few, some are drawn twice):",
+            *_aligned(self.table()),
+        ]
 
     def table(self) -> list[list[str]]:
         """Return a table: a header, then a row for each AU with the number of pairs drawn and possible, by split."""
         counts = self.counts()
-        cells = ([f"{n['drawn']:,} of {n['possible']:,}" for n in (counts[s][au] for s in SPLITS)] for au in self.aus)
+        cells = ([f"{n['drawn']:,} from {n['possible']:,}" for n in (counts[s][au] for s in SPLITS)] for au in self.aus)
         return [["AU", *SPLITS], *([au, *row] for au, row in zip(self.aus, cells))]
 
 

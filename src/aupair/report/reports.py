@@ -96,7 +96,7 @@ def write_reports(evaluation: Evaluation, frames: Frames, places: Places, pairs:
         "counts": counts.frame_counts(frames),
         "positives": counts.positives_table(frames),
         "partial": counts.is_partial(frames),
-        "pairs": Table("Fixed pairs of each AU: drawn, of all there are in a split", pairs[0], pairs[1:]),
+        "pairs": Table("Fixed pairs of each AU: drawn, from all there are in a split", pairs[0], pairs[1:]),
     }
     thumbnail = thumbnails(sources.faces, frames)
     values = {
