@@ -13,6 +13,7 @@ demo: $(ENV)
 	dvc pull -q -r demo data.dvc
 	dvc repro
 	@aupair report
+	@echo "dvc.lock is untracked: the demo's figures differ from CPU to CPU. Commit that of your own data (docs/experiments.md)."
 
 # Each worker uses one thread, since the workers share the cores. The tests of a file run in one worker, since they share
 # fixtures. Files keep their order, slow ones first (tests/conftest.py); xdist would start with the files of most tests.
