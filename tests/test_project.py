@@ -53,10 +53,11 @@ def test_a_project_has_every_file_and_both_repositories(aupair: Command, tmp_pat
     assert outcome.code == 0, outcome.err
     assert own_files(folder) == FILES
     assert (folder / ".git").is_dir()
-    config, page = ((folder / ".dvc" / name).read_text() for name in ("config", "plots.html"))
+    config = (folder / ".dvc" / "config").read_text()
     assert "analytics = false" in config
     assert config.endswith("[plots]\n    html_template = plots.html\n")
-    assert page == (REPOSITORY / ".dvc" / "plots.html").read_text()
+    for name in (".dvc/plots.html", ".dvc/plots/bar_horizontal.json"):
+        assert (folder / name).read_text() == (REPOSITORY / name).read_text()
     assert load_params(folder / "params.yaml").register_model.name == "My-faces"
     assert project_model_name(folder / "params.yaml") == "My-faces"
     assert load_gate(folder / "mlflow" / "registry.yaml") == load_gate(REPOSITORY / "mlflow" / "registry.yaml")

@@ -18,7 +18,8 @@ PRESETS = {"laptop": "params/laptop.yaml", "gpu": "params/affwild2.yaml", "paper
 
 _COPIES = ("dvc.yaml", "mlflow/registry.yaml", "params/cluster.yaml")
 
-_PLOTS_PAGE = ".dvc/plots.html"
+_PLOTS = (".dvc/plots.html", ".dvc/plots/bar_horizontal.json")
+"""The page of `dvc plots show`, and the template that it draws bars with."""
 _DVC_CONFIG = """\
     analytics = false
 [plots]
@@ -147,7 +148,8 @@ def _set_up_version_control(folder: Path, git: bool) -> None:
     _run(folder, sys.executable, "-m", "dvc", "init", "-q", *option)
     config = folder / ".dvc" / "config"  # empty, or no more than the section core
     write_text(config, (config.read_text() or "[core]\n") + _DVC_CONFIG)
-    write_text(folder / _PLOTS_PAGE, shipped(_PLOTS_PAGE).read_text())
+    for name in _PLOTS:
+        write_text(folder / name, shipped(name).read_text())
 
 
 def _ignore_outputs(path: Path) -> None:

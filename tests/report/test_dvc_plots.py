@@ -22,6 +22,10 @@ DRAWN = """new Promise(done => {
     }, 100)
 })"""
 """Wait until the page has so many drawings."""
+BARS = (
+    "[...document.querySelectorAll('svg.marks text')].map(own => own.textContent).filter(text => text.startsWith('AU'))"
+)
+"""The labels of the bars from top to bottom, where Vega draws SVG."""
 LINE = {"coverage": [0.5, 1.0], "risk": [0.1, 0.2]}
 BINS = {"claimed": [None, 0.6, 0.9], "observed": [None, 0.5, 1.0], "share": [0, 0.5, 0.5]}
 PER_AU = {"AU2": {"f1": 0.5}, "AU12": {"f1": 0.7}, "AU43": {"f1": None}}
@@ -65,7 +69,7 @@ def test_every_column_that_a_plot_names_is_written(tmp_path: Path) -> None:
 
 def test_an_undefined_figure_has_no_row_and_a_fold_no_curve(tmp_path: Path) -> None:
     write_plot_tables(tmp_path, METRICS, CURVES)
-    assert (tmp_path / "f1.csv").read_text() == "au,f1\nAU02,0.5\nAU12,0.7\n"
+    assert (tmp_path / "f1.csv").read_text() == "au,f1\nAU2,0.5\nAU12,0.7\n"
     assert (tmp_path / "confidence.csv").read_text().splitlines()[1:] == ["0.6,0.5,0.6", "0.9,1.0,0.9"]
     assert (tmp_path / "curves_f.csv").read_text().splitlines()[1:] == ["10,0.4,0.5,0.7", "20,0.4,0.5,0.7"]
     assert (tmp_path / "curves_h.csv").read_text() == "step,held_out\n1,0.3\n"
@@ -87,6 +91,7 @@ def test_dvcs_page_compares_two_revisions_without_the_net(tmp_path: Path, enviro
     (tmp_path / ".dvc").mkdir()
     for name in (".dvc/config", ".dvc/plots.html"):
         shutil.copy(REPOSITORY / name, tmp_path / name)
+    shutil.copytree(REPOSITORY / ".dvc" / "plots", tmp_path / ".dvc" / "plots")
     drawn = [plot for plot in plots() if isinstance(plot, dict)]
     (tmp_path / "dvc.yaml").write_text(yaml.safe_dump({"plots": drawn}))
     write_plot_tables(folder, METRICS, CURVES)
@@ -96,13 +101,16 @@ def test_dvcs_page_compares_two_revisions_without_the_net(tmp_path: Path, enviro
     write_plot_tables(folder, METRICS, CURVES | {"h": []})
     write_plot_script(tmp_path)
     run("dvc", "plots", "diff", "HEAD")
+    page = tmp_path / "dvc_plots" / "index.html"
+    page.write_text(page.read_text().replace("', spec);", "', spec, {renderer: 'svg'});"))  # text can be read in it
     with chromium() as tab:
-        tab.open(tmp_path / "dvc_plots" / "index.html")
+        tab.open(page)
         tab.evaluate(DRAWN % len(drawn))
         assert {address.partition(":")[0] for address in tab.requests} <= {"file", "data"}
         assert [text for text in tab.complaints if "Uncaught" in text or "rror" in text] == []
         assert tab.evaluate("document.querySelectorAll('canvas, svg.marks').length") == len(drawn)
         assert tab.evaluate("document.body.innerText.includes('could not be loaded')") is False
+        assert tab.evaluate(BARS) == ["AU2", "AU12"], "spelled as everywhere, in the order of the table"
         (tmp_path / ".dvc" / "tmp" / "vega.js").write_text("")
-        tab.open(tmp_path / "dvc_plots" / "index.html")
+        tab.open(page)
         assert tab.evaluate("document.body.innerText.includes('Run aupair report in the project')")

@@ -4,7 +4,6 @@
 written it there, else from the net.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,8 +19,6 @@ VEGA = Path(".dvc") / "tmp" / "vega.js"
 """The script that the page loads; DVC keeps `.dvc/tmp` out of git."""
 _SCHEMA = "5."
 """The version of Vega-Lite that DVC's templates are written for."""
-_SHORT = re.compile(r"^AU(\d)(?!\d)")
-"""An AU with one digit; as AU01 it comes before AU10 in DVC's bars, which are in the order of the alphabet."""
 
 
 def write_plot_tables(folder: Path, metrics: Tree, curves: Mapping[str, Sequence[Tree]]) -> None:
@@ -39,10 +36,9 @@ def _plot_tables(metrics: Tree, curves: Mapping[str, Sequence[Tree]]) -> dict[st
     """Return the tables by name; a figure that is undefined has no row."""
     decisions, order = metrics["decisions"], metrics["uncertainty"]["reliability"]["h"]
     (p2,) = (row for row in metrics["rows"] if (row["name"], row["split"]) == ("P2", "validation"))
-    f1 = {au: figures["f1"] for au, figures in p2["per_au"].items()}
     kept = decisions["risk_coverage"]["confidence"]
     tables = {
-        "f1": pd.DataFrame({"au": [_SHORT.sub(r"AU0\1", au) for au in f1], "f1": list(f1.values())}),
+        "f1": pd.DataFrame([(au, figures["f1"]) for au, figures in p2["per_au"].items()], columns=["au", "f1"]),
         "risk_coverage": pd.DataFrame({"coverage": kept["coverage"], "wrong": kept["risk"]}),
         "confidence": _reliability(decisions["reliability"]),
         "order": _reliability(order),
