@@ -17,7 +17,11 @@ class Model(StandIn):
     """A model that remembers the videos that it scored."""
 
     def __init__(self, sha256: str = "a") -> None:
-        self.sha256, self.scored = sha256, list[str]()
+        self.sha256, self.scored, self.loaded = sha256, list[str](), 0
+
+    def load(self, *_: object) -> "Model":
+        self.loaded += 1
+        return self
 
     def score_video(self, source: Path) -> Any:
         self.scored.append(source.stem)
@@ -32,8 +36,10 @@ def predict(tmp_path: Path, aupair: Callable[..., Any], monkeypatch: pytest.Monk
         os.utime(path, (k, k))
 
     def call(model: Model, *arguments: object) -> Any:
-        monkeypatch.setattr(Recognizer, "load", lambda *_: model)
+        monkeypatch.setattr(Recognizer, "load", model.load)
         monkeypatch.setattr("aupair.registry.versions.pin_version", str)
+        monkeypatch.setattr("aupair.registry.versions.resolve_bundle", Path)
+        monkeypatch.setattr("aupair.inference.bundle.hash_selection", lambda _: model.sha256)
         videos = [tmp_path / "in" / word if str(word).endswith(".avi") else word for word in arguments]
         return aupair("predict", *videos, "--out", tmp_path / "out", "--model", "models:/aupair/1", "--workers", 1)
 
@@ -75,8 +81,47 @@ def test_other_results_are_not_replaced_in_silence(
     assert outcome.line.startswith(f"other results are in the folder: in {tmp_path / 'out'}, {message}")
     assert outcome.line.endswith("name another folder for --out, or replace them by --overwrite")
     assert contents(tmp_path / "out") == before
+    assert not model.loaded, "it is refused before the networks are loaded"
     assert predict(model, "a.avi", *more, "--overwrite").code == 0
     assert model.scored[-1:] == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "message"),
+    [
+        (("--abstain", ".2"), 4, "other results are in the folder: in {out}, got abstain None, expected abstain 0.2;"),
+        (("--coverage", ".5"), 4, "other results are in the folder: in {out}, got abstain None, expected abstain 0.5;"),
+        (("--aus", "AU4"), 4, "other results are in the folder: in {out}, got aus AU1,AU2,AU4"),
+        (("--subjects", "{in}/people.csv"), 4, "other results are in the folder: in {out}, got subjects None,"),
+        (("--subjects", "{in}/none.csv"), 3, "not a readable table: in {in}/none.csv"),
+        (("{other}/a.avi",), 4, "the results of another video: in {out}/a.csv, got {in}/a.avi"),
+        (("{in}/none.avi",), 3, "no such video or folder: in {in}/none.avi"),
+        (("--aus", "AU4,AU4"), 3, "an AU is named twice: in the AUs to predict, got AU4"),
+        (("--abstain", ".2", "--risk", ".1"), 2, "these options exclude each other, got --abstain and --risk"),
+        (("--device", "cuda:99"), 2, "no such device, got cuda:99"),
+    ],
+)
+def test_what_needs_no_model_is_refused_before_the_registry_is_asked(
+    tmp_path: Path,
+    predict: Callable[..., Any],
+    aupair: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    more: tuple[str, ...],
+    code: int,
+    message: str,
+) -> None:
+    assert predict(Model(), "a.avi").code == 0
+    monkeypatch.setattr("aupair.registry.versions.pin_version", None)
+    (tmp_path / "in" / "people.csv").write_text("video,subject\na,somebody\n")
+    write_grey_video(tmp_path / "other" / "a.avi", *range(3))
+    before = contents(tmp_path)
+    places = {name: tmp_path / name for name in ("in", "out", "other")}
+    words = [word.format(**places) for word in more]
+    sources = [] if more[0].startswith("{") else [tmp_path / "in" / "a.avi"]
+    outcome = aupair("predict", *sources, "--out", tmp_path / "out", *words)
+    assert outcome.code == code
+    assert outcome.line.startswith(message.format(**places))
+    assert contents(tmp_path) == before
 
 
 def test_results_of_an_older_version_and_of_another_video_of_that_name_stay(

@@ -63,9 +63,11 @@ def test_the_command_passes_model_device_and_aus_on(
     arguments: list[object] = []
     monkeypatch.setattr(Recognizer, "load", lambda *given: arguments.extend(given) or StandIn())
     monkeypatch.setattr("aupair.registry.versions.pin_version", str)
+    monkeypatch.setattr("aupair.registry.versions.resolve_bundle", lambda model: tmp_path / model)
+    monkeypatch.setattr("aupair.inference.bundle.hash_selection", lambda _: StandIn.sha256)
     video = write_grey_video(tmp_path / "clip.avi", *range(6))
     assert aupair("predict", video, "--out", tmp_path / "out", "--model", "models:/a/1", *more).code == 0
-    assert arguments == ["models:/a/1", *options]
+    assert arguments == [tmp_path / "models:/a/1", *options]
     assert (tmp_path / "out" / "clip.csv").exists()
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from aupair import __version__
-from aupair.cli import ablation, distill, importing, init, pipeline, registry, synth
+from aupair.cli import ablation, distill, importing, init, pipeline, predict, registry, synth
 from aupair.cli.waiting import Wait
 from aupair.disk import disk_errors_named
 from aupair.errors import AupairError, ParamsError, scrub
@@ -39,6 +39,7 @@ app.command(
     "`aupair distill --set train_pseudo_intensity.network.width=.0625`"
 )(distill.distill)
 app.command(epilog=synth.EPILOG)(synth.synth)
+app.command(epilog=predict.EPILOG)(predict.predict)
 
 NEXT_STEPS = """\
 everything on one page    reports/report.html
@@ -193,88 +194,6 @@ def split(
             f"{summary.unnamed} videos are not in subjects.csv: each counts as a person of its own; "
             "a person who is in two splits makes the scores too high"
         )
-
-
-@app.command(
-    epilog="Examples: `aupair predict clip.mp4 --out predictions`, `aupair predict recordings --out predictions --abstain .2`"
-)
-def predict(
-    sources: Annotated[list[Path], typer.Argument(help="Videos, and folders that are searched for videos.")],
-    out: Annotated[Path, typer.Option(help="The folder for a CSV and a picture of each video.")],
-    model: Annotated[
-        str,
-        typer.Option(
-            metavar="MODEL",
-            help="models:/NAME@ALIAS, models:/NAME/VERSION, or the folder of a bundle; default: the champion of the model "
-            "that params.yaml names.",
-        ),
-    ] = "",
-    device: Annotated[str, typer.Option(help="auto (a GPU where there is one), cpu, cuda, cuda:1 ...")] = "auto",
-    abstain: Annotated[
-        float | None,
-        typer.Option(
-            min=0,
-            max=1,
-            metavar="Q",
-            help="Abstain from the least confident share of each AU's active and inactive decisions.",
-        ),
-    ] = None,
-    coverage: Annotated[
-        float | None,
-        typer.Option(min=0, max=1, metavar="C", help="Keep this share of the decisions; the same as --abstain 1-C."),
-    ] = None,
-    risk: Annotated[
-        float | None,
-        typer.Option(
-            min=0,
-            max=1,
-            metavar="R",
-            help="Abstain from the fewest decisions such that at most a share R is wrong, with 95 % confidence.",
-        ),
-    ] = None,
-    aus: Annotated[
-        str | None,
-        typer.Option(metavar="AU,AU", help="Predict only these AUs, such as AU4,AU12; their order is the model's."),
-    ] = None,
-    subjects: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="CSV",
-            help="A table video,subject: the clips of a person share a neutral face (extract_features.neutral: person).",
-        ),
-    ] = None,
-    workers: Annotated[
-        int,
-        typer.Option(
-            min=0,
-            help="Processes, each with one video at a time and 1 GiB or more; 0: one for each core, at most 8; on a GPU one.",
-        ),
-    ] = 0,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the results in --out of another model or of other settings.")
-    ] = False,
-    wait: Wait = None,
-) -> None:
-    """Recognise Action Units in videos: a CSV with a row for every frame, with uncertainty and confidence."""
-    # torch's threads would spin between two layers on the cores that find the next faces; read when torch is imported
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from aupair.api import Recognizer
-    from aupair.console import ConsoleLog
-    from aupair.inference.abstain import choose_abstain_share
-    from aupair.inference.output import claim_output, describe_settings
-    from aupair.inference.predict import predict_videos
-    from aupair.inference.videos import find_videos
-    from aupair.params import project_model_name
-    from aupair.registry.versions import pin_version
-
-    videos = find_videos(sources)
-    names = None if aus is None else [name.strip() for name in aus.split(",")]
-    model = pin_version(model or f"models:/{project_model_name()}@champion")
-    recognizer, log = Recognizer.load(model, device, names), ConsoleLog()
-    share = choose_abstain_share(recognizer, abstain, coverage, risk, log)
-    settings = describe_settings(model, recognizer.sha256, recognizer.aus, share, subjects)
-    earlier = claim_output(out, settings, overwrite)
-    predict_videos(videos, recognizer, out, share, log, subjects, earlier, workers)
 
 
 @app.command(

@@ -27,16 +27,9 @@ def choose_abstain_share(
             recognizer that predicts only some of its AUs.
         ArtifactError: the model was made by a version of aupair that did not store risks.
     """
-    options = {"--abstain": abstain, "--coverage": coverage, "--risk": risk}
-    given = {option: value for option, value in options.items() if value is not None}
-    if len(given) > 1:
-        raise ParamsError("these options exclude each other", got=" and ".join(given), expected="one of them")
-    for option, value in given.items():
-        if not 0 <= value <= 1:
-            raise ParamsError(f"{option} is not a share", got=value, expected="a number from 0 to 1")
+    share = check_abstain_options(abstain, coverage, risk)
     if risk is None:
-        share = abstain if coverage is None else 1 - coverage
-        return share or None  # with a share of 0, decisions are kept even if they are less confident than all of select
+        return share
     if recognizer.aus != recognizer.selection.aus:
         todo = "leave one of them out: the risk is that of all AUs of the model together"
         raise ParamsError("these options exclude each other", got="--risk and --aus", todo=todo)
@@ -44,3 +37,20 @@ def choose_abstain_share(
     promise = f"at most {100 * risk:g} % are wrong (95 % confidence, people like those of select)"
     log.line(f"abstaining from {100 * share:.0f} % of the decisions, so that {promise}")
     return share
+
+
+def check_abstain_options(abstain: float | None, coverage: float | None, risk: float | None) -> float | None:
+    """Return the share of the options `abstain` and `coverage`, for which no model is needed; None if neither is given.
+
+    Raises:
+        ParamsError: several options are given, or one is not a share.
+    """
+    options = {"--abstain": abstain, "--coverage": coverage, "--risk": risk}
+    given = {option: value for option, value in options.items() if value is not None}
+    if len(given) > 1:
+        raise ParamsError("these options exclude each other", got=" and ".join(given), expected="one of them")
+    for option, value in given.items():
+        if not 0 <= value <= 1:
+            raise ParamsError(f"{option} is not a share", got=value, expected="a number from 0 to 1")
+    share = abstain if coverage is None else 1 - coverage
+    return share or None  # with a share of 0, decisions are kept even if they are less confident than all of select

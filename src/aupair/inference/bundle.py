@@ -197,6 +197,11 @@ def open_bundle(folder: Path) -> BundleFiles:
     return BundleFiles(f, members, folder / "h", folder / "mapping", folder / "features", trunk)
 
 
+def hash_selection(folder: Path) -> str:
+    """Return the SHA-256 of a bundle's selection.json, which differs from training to training."""
+    return store.sha256(folder / "selection.json")
+
+
 def check_aus(networks: Sequence[Path], selection: Path) -> None:
     """Check that the networks of some folders and a selection.json have the same AUs, each with a choice.
 

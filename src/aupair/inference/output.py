@@ -10,8 +10,10 @@ from typing import Any
 from aupair import store
 from aupair.errors import ArtifactError
 from aupair.inference.summary import SUMMARY, Summary, read_summary
+from aupair.inference.videos import output_names
 
 SETTINGS = "predict.json"
+_TODO = "name another folder for --out, or replace them by --overwrite"
 
 
 def describe_settings(
@@ -27,6 +29,20 @@ def describe_settings(
     return {"model": model, "model_sha256": sha256, "aus": ",".join(aus), "abstain": abstain, "subjects": people}
 
 
+def check_output(videos: Sequence[Path], out: Path, settings: Mapping[str, Any], overwrite: bool = False) -> None:
+    """Check that `claim_output` and `find_finished` will not refuse a folder; nothing is written.
+
+    Args:
+        settings: those that are known before the model is loaded.
+
+    Raises:
+        ArtifactError: the folder has results of another model, of other settings, or of another video of the same name.
+        AupairError: the folder cannot be written.
+    """
+    store.check_writable(out / SETTINGS)
+    find_finished(list(zip(videos, output_names(videos))), out, _read_earlier(out, settings, overwrite))
+
+
 def claim_output(out: Path, settings: Mapping[str, Any], overwrite: bool = False) -> list[Summary]:
     """Write the settings to a folder, and return the rows of summary.csv of earlier runs with the same settings.
 
@@ -39,21 +55,39 @@ def claim_output(out: Path, settings: Mapping[str, Any], overwrite: bool = False
     """
     summary, path = out / f"{SUMMARY}.csv", out / SETTINGS
     store.check_writable(path)
-    earlier: list[Summary] = []
-    if summary.is_file() and not overwrite:
-        known = _read_settings(path) if path.is_file() else {}
-        differing = [key for key in settings if key != "model" and known.get(key) != settings[key]]
-        if not known or differing:
-            got = _describe(known, differing) if known else f"no {SETTINGS}"
-            expected = _describe(settings, differing) if known else ""
-            todo = "name another folder for --out, or replace them by --overwrite"
-            raise ArtifactError("other results are in the folder", where=out, got=got, expected=expected, todo=todo)
-        earlier = read_summary(summary)
-    elif summary.is_file():
+    earlier = _read_earlier(out, settings, overwrite)
+    if overwrite:
         with store.writing(summary):
-            summary.unlink()  # if this run is stopped, the next one must not take these results for its own
+            summary.unlink(
+                missing_ok=True
+            )  # if this run is stopped, the next one must not take these results for its own
     store.write_json(path, settings)
     return earlier
+
+
+def _read_earlier(out: Path, settings: Mapping[str, Any], overwrite: bool) -> list[Summary]:
+    """Return the rows of summary.csv of earlier runs with the same settings; none if they are to be overwritten.
+
+    Raises:
+        ArtifactError: the folder has results of another model or of other settings.
+    """
+    summary, path = out / f"{SUMMARY}.csv", out / SETTINGS
+    if overwrite or not summary.is_file():
+        return []
+    known = _read_settings(path) if path.is_file() else {}
+    differing = [key for key in settings if key != "model" and _differs(key, known.get(key), settings[key])]
+    if not known or differing:
+        got = _describe(known, differing) if known else f"no {SETTINGS}"
+        expected = _describe(settings, differing) if known else ""
+        raise ArtifactError("other results are in the folder", where=out, got=got, expected=expected, todo=_TODO)
+    return read_summary(summary)
+
+
+def _differs(key: str, known: object, value: object) -> bool:
+    """Return whether a setting differs; the order of the AUs is always the model's, whatever that of `--aus`."""
+    if key == "aus" and isinstance(known, str) and isinstance(value, str):
+        return set(known.split(",")) != set(value.split(","))
+    return known != value
 
 
 def _read_settings(path: Path) -> dict[str, Any]:
@@ -64,8 +98,8 @@ def _read_settings(path: Path) -> dict[str, Any]:
     """
     settings = store.read_json(path)
     if not isinstance(settings, dict):
-        got, todo = type(settings).__name__, "name another folder for --out, or replace them by --overwrite"
-        raise ArtifactError("not the settings of results", where=path, got=got, expected="an object", todo=todo)
+        got = type(settings).__name__
+        raise ArtifactError("not the settings of results", where=path, got=got, expected="an object", todo=_TODO)
     return settings
 
 
@@ -97,8 +131,7 @@ def find_finished(
     for k, (video, name) in enumerate(videos):
         owner = owners.get(name.lower())
         if owner not in (None, video.resolve()):
-            todo = "name another folder for --out, or replace them by --overwrite"
-            raise ArtifactError("the results of another video", where=out / f"{name}.csv", got=owner, todo=todo)
+            raise ArtifactError("the results of another video", where=out / f"{name}.csv", got=owner, todo=_TODO)
         files = [out / f"{name}.csv", out / f"{name}.png"]
         complete = owner is not None and video.exists() and all(file.is_file() for file in files)
         if complete and video.stat().st_mtime <= min(file.stat().st_mtime for file in files):

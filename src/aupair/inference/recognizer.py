@@ -20,7 +20,7 @@ from aupair.errors import ParamsError
 from aupair.faces.appearance import APPEARANCE, describe_faces
 from aupair.faces.decode import FailedVideoError, VideoError
 from aupair.faces.row import FaceRow
-from aupair.inference.bundle import check_aus, open_bundle
+from aupair.inference.bundle import check_aus, hash_selection, open_bundle
 from aupair.inference.predictions import NO_DECISION, VideoPredictions, VideoScores
 from aupair.params import Params, parse_stored_params
 
@@ -103,7 +103,7 @@ class BundleRecognizer:
             selection=read_selection(folder / "selection.json"),
             params=params,
             reference=_read_reference(folder / "selection.json"),
-            sha256=store.sha256(folder / "selection.json"),
+            sha256=hash_selection(folder),
             device=str(scorer.device),
         )
 
