@@ -11,6 +11,7 @@ Exit codes: 0 no known vulnerability, 1 a known vulnerability, 3 a package could
 
 import argparse
 import json
+import re
 import shlex
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 from typing import Any
+from urllib.request import urlopen
 
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
@@ -33,6 +35,10 @@ HINT = (
     "download https://osv-vulnerabilities.storage.googleapis.com/PyPI/all.zip where there is a network, "
     "and run `make audit OSV=all.zip`"
 )
+
+PYPI = "https://pypi.org"
+LONGEST = 10.0
+"""Seconds within which PyPI must answer one question; pip-audit would ask it, and wait, for every package of the lock."""
 
 Entry = dict[str, Any]
 
@@ -117,6 +123,28 @@ def served(export: OsvExport) -> Iterator[str]:
             server.shutdown()
 
 
+def missing_data(pypi: str, releases: Sequence[tuple[str, str]]) -> str:
+    """Return why a package index has no vulnerability data for any of these releases; empty if it has some."""
+    reasons: list[str] = []
+
+    def ask() -> None:
+        reasons.append(min((_ask(f"{pypi}/pypi/{name}/{version}/json") for name, version in releases), key=bool))
+
+    thread = Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(LONGEST)  # the limit of a connection holds for each address of a name, and not for the look-up
+    return reasons[0] if reasons else f"{pypi} does not answer within {LONGEST:.0f} s"
+
+
+def _ask(url: str) -> str:
+    """Return why there is no vulnerability data at an address; empty if there is."""
+    try:
+        with urlopen(url, timeout=LONGEST) as response:
+            return "" if "vulnerabilities" in json.load(response) else f"{url} has none"
+    except (OSError, ValueError) as error:
+        return f"{url}: {error}"
+
+
 def run_pip_audit(command: str, lock: Path, options: Sequence[str]) -> tuple[list[Entry], str]:
     """Return pip-audit's entry for each package (none if it failed), and the last line of its messages."""
     with tempfile.TemporaryDirectory() as folder:
@@ -154,9 +182,15 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description="Known vulnerabilities of the packages of a lock file.")
     parser.add_argument("lock", type=Path)
     parser.add_argument("--osv", type=Path, help="an export of osv.dev (zip) instead of the network")
+    parser.add_argument("--pypi", default=PYPI, help="the address at which PyPI is asked whether it has data at all")
     parser.add_argument("--pip-audit", default=PIP_AUDIT, help="the command of pip-audit")
     options = parser.parse_args(arguments)
     if options.osv is None:
+        releases = re.findall(r"(?m)^([\w.-]+)==([\w.+!]+)", options.lock.read_text())
+        if reason := missing_data(options.pypi, releases[:3]):
+            what = f"no vulnerability data, none of the {len(releases)} packages of {options.lock.name} was checked"
+            print(f"audit: {what}: {reason[:200]}; {HINT}", file=sys.stderr)
+            return NO_DATA
         return report(*run_pip_audit(options.pip_audit, options.lock, []))
     try:
         export = OsvExport(options.osv)

@@ -2,11 +2,18 @@
 
 import importlib.util
 import json
+import re
 import shutil
+import socket
 import subprocess
 import sys
+import time
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from types import ModuleType
 from typing import Any
 
@@ -75,6 +82,25 @@ def test_versions_in_a_range_are_affected(
     assert export.affecting("another", affected[0]) == []
 
 
+@contextmanager
+def package_index(content: object) -> Iterator[str]:
+    """Yield the address of a package index that answers every question with this content."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps(content).encode())
+
+        def log_message(self, *_: Any) -> None:
+            """Write nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
 def run(audit: ModuleType, tmp_path: Path, *options: object) -> int:
     """Run the audit with the stub as pip-audit."""
     (tmp_path / "stub.py").write_text(STUB)
@@ -97,12 +123,37 @@ def test_without_data_there_is_one_line_and_exit_code_3(
     audit: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "no.zip").write_text("no zip")
-    for options in ((), ("--osv", tmp_path / "no.zip"), ("--osv", write_export(tmp_path / "empty.zip"))):
-        assert run(audit, tmp_path, *options) == 3
-        captured = capsys.readouterr()
-        assert captured.out == ""
-        assert captured.err.count("\n") == 1
-        assert "OSV=all.zip" in captured.err
+    with package_index({"vulnerabilities": []}) as pypi:
+        cases = [("--pypi", pypi), ("--osv", tmp_path / "no.zip"), ("--osv", write_export(tmp_path / "empty.zip"))]
+        for options in cases:
+            assert run(audit, tmp_path, *options) == 3
+            captured = capsys.readouterr()
+            assert captured.out == ""
+            assert captured.err.count("\n") == 1
+            assert "OSV=all.zip" in captured.err
+
+
+@pytest.mark.parametrize("fault", ["closed", "silent", "no data"])
+def test_an_index_without_data_is_noticed_before_pip_audit_asks_for_every_package(
+    audit: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    def pip_audit(*_: object) -> None:
+        raise AssertionError("it takes minutes")
+
+    monkeypatch.setattr(audit, "run_pip_audit", pip_audit)
+    monkeypatch.setattr(audit, "LONGEST", 1.0)
+    with socket.create_server(("127.0.0.1", 0)) as silent, package_index({"info": {}}) as without:
+        ours = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        if fault == "closed":
+            silent.close()
+        start = time.monotonic()
+        assert run(audit, tmp_path, "--pypi", without if fault == "no data" else ours) == 3
+        assert time.monotonic() - start < 5
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.match(
+        r"audit: no vulnerability data, none of the \d{3} packages of requirements.lock was checked: ", line
+    )
+    assert "OSV=all.zip" in line
 
 
 def test_a_package_that_the_source_does_not_know_is_not_counted_as_safe(
