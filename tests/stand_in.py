@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -67,4 +68,14 @@ class Deadly(StandIn):
             os.kill(os.getpid(), signal.SIGKILL)
         if source.stem == "full":
             raise AupairError("cannot write", got="No space left on device")
+        return super().read_faces(source)
+
+
+class Slow(StandIn):
+    """Takes a minute for a video named slow..., and writes the id of its process beside that video."""
+
+    def read_faces(self, source: Path) -> Iterator[Frame]:
+        if source.stem.startswith("slow"):
+            source.with_suffix(".pid").write_text(str(os.getpid()))
+            time.sleep(60)
         return super().read_faces(source)

@@ -56,6 +56,23 @@ def test_a_death_is_reported_and_the_other_tasks_go_on(work: ModuleType, workers
     assert results == {0: 0, 1: 2, 2: 4, 3: ProcessDeath(-9), 4: 8, 5: ProcessDeath(7), 6: 12, 7: 14}
 
 
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (-9, "was killed by SIGKILL (the system does so when memory is exhausted)"),
+        (137, "was killed by SIGKILL (the system does so when memory is exhausted)"),
+        (-11, "was killed by SIGSEGV (a fault in a library)"),
+        (139, "was killed by SIGSEGV (a fault in a library)"),
+        (-15, "was killed by SIGTERM"),
+        (7, "ended with exit code 7"),
+        (0, "ended with exit code 0"),
+        (255, "ended with exit code 255"),
+    ],
+)
+def test_a_death_is_described_in_words(code: int, words: str) -> None:
+    assert ProcessDeath(code).describe() == words
+
+
 def test_an_error_is_raised_unchanged(work: ModuleType) -> None:
     with pytest.raises(DataError, match="no such thing, got 4"):
         list(run_in_processes(work.fail, [4], 2))

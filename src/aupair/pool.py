@@ -6,13 +6,20 @@ concurrent.futures cannot tell which task killed a process, and ends all tasks t
 import os
 import signal
 import sys
+import threading
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from typing import Any, Generic, TypeVar
+
+_CAUSES = {"SIGKILL": " (the system does so when memory is exhausted)"} | dict.fromkeys(
+    ("SIGSEGV", "SIGBUS", "SIGABRT", "SIGILL", "SIGFPE"), " (a fault in a library)"
+)
+_GRACE = 10.0
+"""Seconds that a process has to remove its temporary files; a library that hangs ignores SIGTERM."""
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -23,7 +30,17 @@ class ProcessDeath:
     """The end of a process in the middle of a task."""
 
     exit_code: int | None
-    """negative: the signal that killed it (-9 often means too little memory, -11 a fault in a library)"""
+    """negative: the signal that killed it"""
+
+    def describe(self) -> str:
+        """Return in words how the process ended, such as `was killed by SIGSEGV (a fault in a library)`."""
+        code = self.exit_code or 0
+        number = code - 128 if code > 128 else -code  # a shell, and some libraries, add 128 to a signal's number
+        try:
+            name = signal.Signals(number).name
+        except ValueError:
+            return f"ended with exit code {code}"
+        return f"was killed by {name}{_CAUSES.get(name, '')}"
 
 
 def count_cores() -> int:
@@ -60,7 +77,19 @@ def run_in_processes(
                 yield task, result
     finally:
         for worker in workers_by_connection.values():
-            worker.end()
+            worker.stop()
+        for worker in workers_by_connection.values():
+            worker.join()
+
+
+@contextmanager
+def stopped_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM stop the block as Ctrl-C does, so that its processes are ended and its temporary files removed."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @dataclass
@@ -89,13 +118,23 @@ class _Worker(Generic[T]):
         return value
 
     def end(self) -> None:
-        """End the process, which removes its temporary files first.
+        """End the process, which removes its temporary files first."""
+        self.stop()
+        self.join()
+
+    def stop(self) -> None:
+        """Send the process the signal to end.
 
         The connection is closed first, since a signal that arrives just before the process waits for the next task does
         not wake it.
         """
         self.connection.close()
         self.process.terminate()
+
+    def join(self) -> None:
+        """Wait for the end of the process; kill it after _GRACE."""
+        self.process.join(_GRACE)
+        self.process.kill()
         self.process.join()
 
 
@@ -117,6 +156,7 @@ def _serve(function: Callable[[T], R], connection: Connection) -> None:
     # Ctrl-C reaches children too, but only the parent reacts to it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     with suppress(EOFError, BrokenPipeError):
         while True:
             task = connection.recv()
@@ -126,3 +166,10 @@ def _serve(function: Callable[[T], R], connection: Connection) -> None:
                 result = (False, error)
             connection.send(result)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it ends anyway, and what libraries do then must not be interrupted
+
+
+def _end_with_parent() -> None:
+    """End this process in the middle of its task when its parent has ended, even if that was killed."""
+    if (parent := parent_process()) is not None:
+        parent.join()
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)

@@ -82,6 +82,7 @@ def predict(
     from aupair.inference.predict import predict_videos
     from aupair.inference.videos import find_videos, read_persons
     from aupair.params import project_model_name
+    from aupair.pool import stopped_by_sigterm
     from aupair.registry.versions import pin_version, resolve_bundle
 
     # what can be refused without the model is refused before the registry and the networks take their seconds
@@ -108,4 +109,5 @@ def predict(
     share = choose_abstain_share(recognizer, abstain, coverage, risk, log)
     settings = describe_settings(model, recognizer.sha256, recognizer.aus, share, subjects)
     earlier = claim_output(out, settings, overwrite)
-    predict_videos(videos, recognizer, out, share, log, subjects, earlier, workers)
+    with stopped_by_sigterm():
+        predict_videos(videos, recognizer, out, share, log, subjects, earlier, workers)

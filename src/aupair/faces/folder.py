@@ -152,7 +152,7 @@ def _summarise(job: VideoJob, table: pa.Table) -> VideoReport:
 
 def _report_crash(job: VideoJob, folder: Path, cause: pool.ProcessDeath | Exception) -> VideoReport:
     """Write a file without rows and without an origin, so that the next run tries the video again; report it."""
-    text = f"the process ended with code {cause.exit_code}" if isinstance(cause, pool.ProcessDeath) else repr(cause)
+    text = f"the process {cause.describe()}" if isinstance(cause, pool.ProcessDeath) else repr(cause)
     message = " ".join(f"{text} at {job.source}; it is tried again the next time".split())
     sweep(folder)
     store.write_faces(folder / f"{job.name}.arrow", [], {"status": "crashed", "message": message})

@@ -49,7 +49,7 @@ def predict_in_processes(
     with closing(run_in_processes(function, groups, workers)) as results:
         for group, result in results:
             if isinstance(result, ProcessDeath):
-                message = f"the process ended with code {result.exit_code}; it is tried again the next time"
+                message = f"the process {result.describe()}; it is tried again the next time"
                 result = [Summary(str(video), "crashed", 0, 0, message) for video, _ in group]
             yield group, result
 

@@ -102,6 +102,11 @@ def write_predictions(
         f"Differs from {training}: the confidence is not calibrated here.",
     )
     run = partial(predict_in_processes, workers=workers) if workers > 1 else predict_in_turn
+    if workers > 1 and groups:
+        processes = min(workers, len(groups))
+        clips = sum(map(len, groups))
+        noun, number = "process" if processes == 1 else "processes", f"{clips} video{'' if clips == 1 else 's'}"
+        log.line(f"starting {processes} {noun} for {number}; each loads the libraries and its networks first")
     places = {target: k for k, target in enumerate(out / name for _, name in videos)}
     with closing(run(groups, recognizer, writer)) as results:
         for group, written in log.progress(results, len(groups), "videos" if persons is None else "people"):

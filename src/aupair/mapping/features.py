@@ -166,8 +166,11 @@ def _run(
     with closing(run_in_processes(work, tasks, workers)) as results:
         for task, result in results:
             if isinstance(result, ProcessDeath):
-                got, todo = f"code {result.exit_code}", "give the machine more memory (-9 is a kill for want of it)"
-                raise AupairError("a process died", where=f"video {task[0].name}", got=got, todo=todo)
+                what, todo = (
+                    f"a process {result.describe()}",
+                    "run the stage again, with more memory if that was exhausted",
+                )
+                raise AupairError(what, where=f"video {task[0].name}", todo=todo)
             yield
 
 
