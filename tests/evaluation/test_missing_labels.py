@@ -319,7 +319,7 @@ def test_aus_with_too_few_kinds_of_labels_are_logged() -> None:
     evaluate(few, outputs, {s: some(few, s) for s in SPLITS}, conditions, log=Listening())
     assert lines[:2] == [
         "select: AU1 never inactive: F1 is that of guessing, and no choice can be based on it",
-        "select: AU3 labelled for a single person: intervals say nothing of other people",
+        "select: AU3 labelled for a single person: intervals do not include differences between people",
     ]
 
 

@@ -1,9 +1,9 @@
-"""The risk and the scores of the decisions that remain when the least confident ones are left out.
+"""Selective risk: the errors and scores of the decisions that remain when the least confident ones are left out.
 
-A decision that is left out is not counted at all, neither as an error nor as an inactive cell. A ranking of the decisions
-is useful if it leads to better scores than leaving out the same number at random. A ranking that mixes an AU's active and
-inactive decisions leaves out active ones first: there are fewer errors, but F1 falls, too, since hardly any active cell
-remains. `predict` therefore leaves out the same share of both, and so does the ranking `confidence` of `selective_risk`.
+A decision that is left out is not counted, neither as an error nor as an inactive cell. A ranking of the decisions is useful
+if it leads to better scores than leaving out the same number at random. A ranking that mixes an AU's active and inactive
+decisions leaves out active ones first: the number of errors falls, but so does F1, since hardly any active cell remains.
+`predict` therefore leaves out the same share of both, and so does the ranking `confidence`.
 """
 
 from dataclasses import dataclass
@@ -24,8 +24,8 @@ from aupair.params import Evaluate
 _SHARES = (0.0, 0.1, 0.2, 0.5)
 """shares left out: the coverages are 1, .9, .8 and .5"""
 _RANKINGS = ("confidence", "confidence-ungrouped", "certainty", "random")
-"""the rankings, by which each AU leaves out: the least confident of its active and of its inactive decisions, the same share
-of both; the least confident of all its decisions; those with the highest sigma; random ones"""
+"""the rankings; an AU leaves out: the least confident of its active and of its inactive decisions, the same share of both;
+the least confident of all its decisions; those with the highest sigma; random ones"""
 DRAWS = 20
 """number of random draws, whose mean is the row `random`"""
 _COMPARED_SHARE = 0.2
@@ -56,7 +56,7 @@ class Decisions:
 
     @property
     def wrong(self) -> np.ndarray:
-        """Return which decisions are wrong: (n, A) bool, of use where there is a label."""
+        """Return which decisions are wrong: (n, A) bool, meaningful only where there is a label."""
         return self.active != self.truth
 
     def count(self, selected: np.ndarray) -> Counts:
@@ -108,10 +108,7 @@ def decision_figures(decisions: Decisions, confidence: Confidence, params: Evalu
 
 
 def _ranking_figures(wrong: np.ndarray, rankings: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Return the figures that are described in `decision_figures` for some cells: wrong (n,) bool, rankings (n,) each.
-
-    All are NaN if there is no cell.
-    """
+    """Return the figures described in `decision_figures` for n cells: wrong (n,) bool, rankings (n,) each; NaN for n = 0."""
     ranked = {name: _ranked_risk(wrong, values) for name, values in rankings.items()}
     curves = {name: _risk_at_coverages(risk) for name, risk in ranked.items()}
     p = rankings["confidence"]
@@ -129,7 +126,7 @@ def _ranking_figures(wrong: np.ndarray, rankings: dict[str, np.ndarray]) -> dict
 
 
 def _mean(values: np.ndarray) -> float:
-    """Return the mean of (n,) values; NaN of none."""
+    """Return the mean of (n,) values; NaN for n = 0."""
     return float(values.mean()) if len(values) else float("nan")
 
 
@@ -190,7 +187,7 @@ def _abstention_at_limits(decisions: Decisions, confidence: Confidence) -> list[
     """Return the effect of `predict --abstain` with the limits of select: `decisions.abstention` of metrics.json.
 
     Returns:
-        For each share: name, asked (the coverage asked for), coverage (of all cells), risk_select, risk_bound (its 95 %
+        For each share: name, asked (the requested coverage), coverage (of all cells), risk_select, risk_bound (its 95 %
         upper bound), and error, f1 (mean) and accuracy (mean over AUs) over the cells that are kept.
     """
     rows = []
@@ -231,7 +228,7 @@ def leave_out(score: np.ndarray, usable: np.ndarray, share: float, rng: np.rando
 
 
 def _lowest(number: int, *keys: np.ndarray) -> np.ndarray:
-    """Return which `number` of n items come first by the keys, then by place, (n,) bool, without sorting them all.
+    """Select the `number` of n items that come first by the keys, then by index: (n,) bool; avoids a full sort.
 
     Args:
         keys: (n,) each, the most important first.

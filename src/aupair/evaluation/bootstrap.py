@@ -1,6 +1,6 @@
-"""A bootstrap over people: intervals of figures and of their differences.
+"""Bootstrap over people: confidence intervals of figures and of their differences.
 
-The frames of a person resemble each other, also those of different clips, so that all clips of a person are drawn together.
+Frames of one person are correlated, also between clips. All clips of a person are therefore drawn together.
 """
 
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ DIGITS = 6
 
 
 def draw_resamples(people: int, draws: int, seed: Iterable[int]) -> np.ndarray:
-    """Draw how often each person is in a bootstrap resample of people: (draws, people) int64, rows sum to `people`."""
+    """Draw the number of times that each person is in each resample: (draws, people) int64; rows sum to `people`."""
     return np.random.default_rng(list(seed)).multinomial(people, np.full(people, 1 / people), size=draws)
 
 

@@ -1,9 +1,9 @@
-"""The fit of the confidence on `select`, with the risk that remains at each share of decisions left out.
+"""Fit of the confidence on `select`, and estimation of the risk for each share of decisions left out.
 
-On the frames on which thresholds were tuned, there are too few errors, and confidences would be too high. Therefore the
-people of `select` are assigned to folds: the decisions of each fold are made with thresholds tuned on the other folds, and
-the regression is fitted on these decisions. To estimate the risk, the confidences of each fold, and the limits that they
-are compared with, come from a regression that was fitted on the other folds. Cells without a label are left out of all.
+Decisions on the frames on which thresholds were tuned have too few errors, and confidences fitted on them would be too high.
+The people of `select` are therefore assigned to folds. The decisions of each fold use thresholds tuned on the other folds, and
+the regression is fitted on these decisions. For the estimate of the risk, the confidences of each fold, and the limits that
+they are compared with, come from a regression fitted on the other folds. Cells without a label are ignored.
 """
 
 from dataclasses import dataclass, replace
@@ -57,7 +57,7 @@ class HeldOut:
 
 
 def assign_calibration_folds(person: np.ndarray, seed: int) -> np.ndarray:
-    """Assign people at random to at most five folds of about as many people: (n,) int, from each frame's person (n,)."""
+    """Assign people at random to at most five folds of about equal size: (n,) int, from the person of each frame (n,)."""
     people, index = np.unique(person, return_inverse=True)
     return (np.random.default_rng(seed).permutation(len(people)) % _FOLDS)[index]
 
@@ -79,11 +79,10 @@ def calibrate(cells: HeldOut) -> Confidence:
 def _upper_bound(errors: np.ndarray, number: np.ndarray) -> np.ndarray:
     """Return the one-sided 95 % upper bound of a risk from counts per person: (K,); Korn and Graubard, 1998.
 
-    The cells of one person resemble each other, so they are weaker evidence than the same number of cells of different people. The
-    effective number of cells is therefore risk (1 - risk) divided by the (linearised) variance between people, with a
-    correction for few people. The bound is Clopper and Pearson's exact one for that number. If all cells are right, or all
-    wrong, the effective number is that of the people. A simulation in tests/evaluation/test_calibration.py counts how
-    often the bound is exceeded.
+    Cells of one person are correlated, and so are weaker evidence than as many cells of different people. The effective
+    number of cells is therefore risk (1 - risk) divided by the (linearised) variance between people, with a correction
+    for few people. The bound is Clopper and Pearson's exact one for that number. If all cells are right, or all wrong, the
+    effective number is the number of people. tests/evaluation/test_calibration.py checks the bound's coverage by simulation.
 
     Args:
         errors: (P, K), number of wrong cells among the kept cells of each person.
@@ -93,10 +92,10 @@ def _upper_bound(errors: np.ndarray, number: np.ndarray) -> np.ndarray:
     freedom = np.maximum(people - 1, 1)
     risk = errors.sum(0) / np.maximum(total, 1)
     spread = ((errors - risk * number) ** 2).sum(0) * people / freedom
-    alike = np.where(spread > 0, risk * (1 - risk) * total**2 / np.where(spread > 0, spread, 1), total)
-    effective = np.where((risk == 0) | (risk == 1), people, np.minimum(alike, total))
-    few = student.ppf(_LEVEL, np.maximum(total - 1, 1)) / student.ppf(_LEVEL, freedom)
-    effective = np.minimum(effective * few**2, total)
+    independent = np.where(spread > 0, risk * (1 - risk) * total**2 / np.where(spread > 0, spread, 1), total)
+    effective = np.where((risk == 0) | (risk == 1), people, np.minimum(independent, total))
+    correction = student.ppf(_LEVEL, np.maximum(total - 1, 1)) / student.ppf(_LEVEL, freedom)
+    effective = np.minimum(effective * correction**2, total)
     bound = beta.ppf(_LEVEL, risk * effective + 1, np.maximum((1 - risk) * effective, 1e-9))
     return np.where(people > 1, bound, 1.0)
 
@@ -104,7 +103,7 @@ def _upper_bound(errors: np.ndarray, number: np.ndarray) -> np.ndarray:
 def _fit_confidence(cells: HeldOut) -> Confidence:
     """Fit one logistic regression on the decisions of all AUs, then one for each AU that is regularised toward it.
 
-    An AU without a label has the shared regression.
+    An AU without any label gets the shared regression.
     """
     x = regression_terms(cells.raw, cells.sigma, cells.thresholds)
     right = (cells.active == cells.truth).astype(np.float64)
@@ -127,7 +126,7 @@ def _fit_logistic(x: np.ndarray, y: np.ndarray, prior: np.ndarray, ridge: float)
     Args:
         x: (n, K) float64.
         y: (n,) float64, 0 or 1.
-        prior: (K,) float64, the weights that the penalty pulls w toward.
+        prior: (K,) float64, the weights toward which the penalty shrinks w.
     """
 
     def loss(w: np.ndarray) -> tuple[float, np.ndarray]:
@@ -164,14 +163,14 @@ def _confidence_quantiles(values: np.ndarray, active: np.ndarray, counted: np.nd
 
 
 def _fit_with_quantiles(cells: HeldOut) -> Confidence:
-    """Fit the confidence on decisions, with its quantiles there."""
+    """Fit the confidence on decisions, and compute its quantiles over them."""
     confidence = _fit_confidence(cells)
     values = confidence(cells.raw, cells.sigma, cells.thresholds)
     return replace(confidence, quantiles=_confidence_quantiles(values, cells.active, cells.counted))
 
 
 def _quantiles_reached(cells: HeldOut, confidence: Confidence) -> np.ndarray:
-    """Count the quantiles of its AU and decision that each confidence is at or above: (n, A) int, 0..101."""
+    """Count how many quantiles, of the same AU and decision, each confidence reaches: (n, A) int, 0..101."""
     assert confidence.quantiles is not None
     values = confidence(cells.raw, cells.sigma, cells.thresholds)
     reached = np.empty(values.shape, np.int64)
@@ -182,7 +181,7 @@ def _quantiles_reached(cells: HeldOut, confidence: Confidence) -> np.ndarray:
 
 
 def _cells_above_quantiles(reached: np.ndarray, person: np.ndarray, use: np.ndarray) -> np.ndarray:
-    """Count each person's cells, those in use (n, A) bool, at or above each quantile: (P, 101)."""
+    """Count each person's cells at or above each quantile: (P, 101); `use`: (n, A) bool, the cells that are counted."""
     people, index = np.unique(person, return_inverse=True)
     width = QUANTILES + 1
     place = (index[:, None] * width + reached)[use]

@@ -1,8 +1,8 @@
-"""The choice of a threshold and of a mapping for each AU, by default on the split `select`, and the same in resamples.
+"""Choice of a threshold and of a mapping for each AU, by default on the split `select`.
 
-P1 and P2 are rows of the score table, named as in the paper: P1 uses the mapping with uncertainty for all AUs, P2 except for
-the AUs where it clearly scores lower. Another draw of people would have led to other thresholds and other mappings. Therefore all
-is chosen again in every resample of the people, and intervals on the other split contain what that changes.
+P1 and P2 are rows of the score table, named as in the paper. P1 uses the mapping with uncertainty for all AUs, P2 for all AUs
+except those where it scores clearly lower. With other people, other thresholds and mappings would be chosen. All choices are
+therefore repeated in every bootstrap resample of the people, so that intervals on the other split include this variation.
 """
 
 from collections.abc import Mapping, Sequence
@@ -49,10 +49,10 @@ class ResampledChoice:
 
 @dataclass(frozen=True)
 class Choice:
-    """The choices.
+    """The thresholds and mappings that were chosen.
 
     Attributes:
-        chosen_on: the split on which they were made.
+        chosen_on: the split on which they were chosen.
         thresholds: (A,) float64 of each route.
         with_route: the route that decides with uncertainty.
         uses_uncertainty: (A,) bool, whether the AU is decided by the mapping with uncertainty.
@@ -106,10 +106,10 @@ def choose_mappings(
 
 
 def _loss_limit(drawn: Sequence[np.ndarray], params: Evaluate) -> np.ndarray:
-    """Return the loss of each AU beyond which it goes without uncertainty, (A,): `tie`, or more where people differ much.
+    """Return for each AU the loss in score beyond which the mapping without uncertainty is chosen: (A,).
 
-    With few people a difference of some hundredths is chance, and to act on it would cost as often as it helps. The loss must
-    therefore exceed the one-sided bound of a normal distribution, too, whose standard deviation is that over resamples.
+    The limit is max(tie, z s), with the standard deviation s of the gain over resamples and the normal quantile z of
+    `loss_confidence`: with few people, differences of some hundredths occur by chance.
 
     Args:
         drawn: the scores without and with uncertainty in each resample of the people, (B, A) each.
@@ -122,7 +122,7 @@ def _loss_limit(drawn: Sequence[np.ndarray], params: Evaluate) -> np.ndarray:
 
 
 def _keeps_uncertainty(gain: np.ndarray, limit: np.ndarray) -> np.ndarray:
-    """Return which AUs keep the mapping with uncertainty, by what it gains in score; without a score they keep it, too."""
+    """Return which AUs keep the mapping with uncertainty, from its gain in score; an undefined (NaN) gain keeps it, too."""
     return np.logical_not(gain < -limit)
 
 
@@ -139,7 +139,7 @@ def _sum(raw: np.ndarray, cells: Cells) -> LevelSums:
 def _choose_in_resamples(
     raws: _Values, routes: tuple[str, str], cells: Cells, params: Evaluate, target: str
 ) -> tuple[ResampledChoice, list[np.ndarray]]:
-    """Choose in every resample of the people as `choose_mappings` does on all of them.
+    """Repeat the choices of `choose_mappings` in every resample of the people.
 
     Returns:
         The choices; and the scores without and with uncertainty that they are based on, (B, A) each.

@@ -18,7 +18,7 @@ _FRONTAL = 0.3
 _HIDDEN = 0.5
 """least hidden share of an AU's own region for which the AU counts as hidden"""
 _COLUMNS = ("video", "frame", "covered", "yaw")
-"""the columns that the file must have, besides hidden_AU for its AUs"""
+"""the required columns; hidden_AU for each AU is optional"""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Conditions:
 
     @property
     def clear(self) -> np.ndarray:
-        """Return whether a face is nearly frontal with nothing over it: (N,) bool."""
+        """Return whether a face is nearly frontal and uncovered: (N,) bool."""
         return (self.covered == 0) & (np.abs(self.yaw) < _FRONTAL)
 
     @property
@@ -57,9 +57,9 @@ class Conditions:
 
 
 def load_conditions(path: Path, frames: Frames, log: Log = SILENT) -> Conditions | None:
-    """Read `conditions.csv` and align it with the frames; None where there is no such file (real data).
+    """Read `conditions.csv` and align it with the frames; return None if the file does not exist (real data).
 
-    An AU without a column `hidden_AU` is logged: figures of hidden regions leave it out. Other columns are ignored.
+    AUs without a column `hidden_AU` are logged, since figures of hidden regions exclude them. Other columns are ignored.
 
     Raises:
         DataError: a column is missing, a value is not a number, or a frame of a video has two rows.
@@ -72,9 +72,9 @@ def load_conditions(path: Path, frames: Frames, log: Log = SILENT) -> Conditions
     if lacking:
         log.line(f"{path} lacks {', '.join(lacking)}: these AUs are left out of the figures of hidden regions")
     number = table.group_by(keys).aggregate([([], "count_all")])
-    twice = number.filter(pc.field("count_all") > 1)
-    if len(twice):
-        where = f"{path}, video {twice['video'][0]}, frame {twice['frame'][0]}"
+    repeated = number.filter(pc.field("count_all") > 1)
+    if len(repeated):
+        where = f"{path}, video {repeated['video'][0]}, frame {repeated['frame'][0]}"
         raise DataError("two rows for one frame", where=where, expected="one", todo="remove one of them")
     video = pa.array(np.array(frames.videos, dtype=object)[frames.video], pa.string())
     rows = pa.table({"video": video, "frame": pa.array(frames.frame, pa.int64()), "row": np.arange(len(frames))})

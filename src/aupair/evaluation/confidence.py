@@ -1,7 +1,7 @@
-"""The confidence, P(a decision is right), and the risk that remains when the least confident decisions are left out.
+"""The confidence of a decision, P(it is right), and the risk that remains when the least confident decisions are left out.
 
-The confidence is a logistic regression for each AU. Its inputs are the distance of the raw output from the threshold, the
-side of the threshold, and log sigma. `calibration` fits it.
+The confidence is a logistic regression for each AU, fitted by `calibration`. Its inputs are the distance of the raw output
+from the threshold, the side of the threshold, and log sigma.
 """
 
 from dataclasses import dataclass
@@ -26,10 +26,9 @@ class Confidence:
 
     Attributes:
         coefficients: (A, K) float64 of the terms in TERMS.
-        quantiles: (101, 2, A) float64, the confidence below which k percent of an AU's inactive (0) and active (1)
-            decisions on `select` are; None if the selection.json is of a version
-            that did not store it; the same holds for risks and bounds.
-        risks: (101,) float64, the share of wrong ones among the held-out decisions at or above the quantiles k.
+        quantiles: (101, 2, A) float64, the k-th percentiles of the confidences of an AU's inactive (0) and active (1)
+            decisions on `select`; None, like risks and bounds, if an earlier version wrote the selection.json.
+        risks: (101,) float64, the share of wrong decisions among the held-out decisions at or above the quantiles k.
         bounds: (101,) float64, the one-sided 95 % upper bounds of `risks`.
     """
 
@@ -51,9 +50,9 @@ class Confidence:
     def limits(self, share: float) -> np.ndarray:
         """Return the confidences below which a share of the decisions is left out: (2, A), of inactive and active ones.
 
-        Each AU abstains from the least confident share of its inactive decisions and of its active ones. Ranked
-        together the active ones would go first: most frames are inactive, so that an active decision is seldom as
-        confident; with a fifth left out, hardly any active decision on a rare AU would remain.
+        Each AU abstains from the least confident share of its inactive decisions and of its active ones. If both were
+        ranked together, active decisions would be left out first, since most frames are inactive and active decisions are
+        less confident: with a fifth left out, hardly any active decision on a rare AU would remain.
 
         Raises:
             ArtifactError: the selection was written by a version that did not store the quantiles.
@@ -66,9 +65,9 @@ class Confidence:
     def share_for_risk(self, risk: float) -> float:
         """Return the smallest share of decisions to leave out so that at most `risk` of those kept are wrong: 0 to .5.
 
-        Starting with one half, ever smaller shares are tested, as long as the upper bound of their risk
-        (`_upper_bound`) is at most `risk`; the last one that passes is returned. Tests in a fixed order need no
-        correction for their number: for new people like those of `select`, the risk is exceeded in about one of 20 cases.
+        Shares are tested in decreasing order from one half, as long as the 95 % upper bound of their risk is at most
+        `risk`; the last share that passes is returned. Fixed-sequence testing needs no correction for the number of tests:
+        for new people like those of `select`, the risk is exceeded in about one of 20 cases.
 
         Raises:
             ParamsError: the risk is exceeded even if one half is left out; the message names the lowest possible risk.
@@ -86,11 +85,7 @@ class Confidence:
 
     @staticmethod
     def _required(values: np.ndarray | None) -> np.ndarray:
-        """Return values that abstention needs.
-
-        Raises:
-            ArtifactError: they are None.
-        """
+        """Return values that abstention needs; raise ArtifactError if they are None."""
         if values is None:
             todo = "run evaluate and register-model again, or predict without abstaining"
             what = "this model cannot abstain: its selection.json has no risk table, since an older version of aupair wrote it"
@@ -123,7 +118,7 @@ class Confidence:
 
 
 def _logistic(x: np.ndarray) -> np.ndarray:
-    """Return 1 / (1 + exp(-x)) without overflow: in numpy, since predict needs nothing else of scipy, which imports slowly."""
+    """Return 1 / (1 + exp(-x)) without overflow, in numpy, so that predict does not import scipy, which takes long."""
     small = np.exp(-np.abs(x))
     return np.where(x >= 0, 1.0, small) / (1 + small)
 

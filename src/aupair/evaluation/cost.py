@@ -1,7 +1,7 @@
-"""The cost of a recognizer: parameters, and multiplications for each frame, counted by torch's FlopCounterMode.
+"""The cost of a recognizer: its parameters, and its multiplications for each frame, counted by torch's FlopCounterMode.
 
-The networks are built without allocating weights (torch's device `meta`) and run once, so that even a VGG16 network for each
-AU is counted in a second.
+The networks are built without allocating weights (torch's device `meta`) and run once. Even with one VGG16 for each AU this
+takes about a second.
 """
 
 from dataclasses import dataclass, replace
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 
 class _MappingShape(NamedTuple):
-    """The sizes of the mappings that decide.
+    """The sizes of the mappings from which one is chosen for each AU.
 
     Attributes:
         aus: number of AUs.
-        widths: columns of features and width of the networks, of each route.
-        outputs: those of a network.
-        seeds: networks for each AU and route.
+        widths: number of features and width of the networks, for each route.
+        outputs: number of outputs of a network.
+        seeds: number of networks for each AU and route.
     """
 
     aus: int
@@ -39,7 +39,7 @@ class _MappingShape(NamedTuple):
 class _Networks:
     """The networks f and h of a recognizer: `members` networks of f, and `readers` of their trunks (h of factors).
 
-    A frozen trunk is counted once: it sees each face once for all networks.
+    A frozen trunk is counted once, since all networks share its features of a face.
     """
 
     f: AnyNetwork
@@ -56,9 +56,9 @@ def cost_of(params: Params, aus: int) -> dict[str, Any]:
         aus: the number of AUs.
 
     Returns:
-        parameters: those of all networks in the bundle; gmac_per_frame: 1e9 multiplications with an addition; passes: how
-        often an image goes through a trunk (an h of kind `factors` reads the feature maps that the networks of f have
-        computed); `parts`: the same of f, of h and of the mapping, which decides with uncertainty and without.
+        parameters: of all networks in the bundle; gmac_per_frame: 1e9 multiply-accumulate operations; passes: number of
+        passes of an image through a trunk (an h of kind `factors` reuses the feature maps of f's networks); parts: the
+        same for f, for h, and for both mappings, with uncertainty and without.
     """
     from aupair.mapping.columns import columns
 
@@ -77,10 +77,10 @@ def cost_of(params: Params, aus: int) -> dict[str, Any]:
 
 
 def cost_of_files(f: Path, h: Path, mapping: Path) -> dict[str, Any]:
-    """Compute the cost as `cost_of` does, from the about.json of the networks' folders.
+    """Compute the same as `cost_of` from the about.json of the networks' folders.
 
     Args:
-        f: the folder of one trial; h names the networks of all trials that are used.
+        f: the folder of one trial; the about.json of h lists the networks of all trials that are used.
 
     Raises:
         ArtifactError: a folder has no about.json.
@@ -101,7 +101,7 @@ def cost_of_files(f: Path, h: Path, mapping: Path) -> dict[str, Any]:
 
 
 def _cost(networks: _Networks, mapping: _MappingShape) -> dict[str, Any]:
-    """Count f, h and the mappings; an integrated h is f's second head and costs nothing of its own."""
+    """Count f, h and the mappings; an integrated h is f's second head and adds no cost."""
     import numpy as np
     import torch
     from torch import nn
@@ -123,16 +123,16 @@ def _cost(networks: _Networks, mapping: _MappingShape) -> dict[str, Any]:
         f = AUNetwork(networks.f, x.shape[-1], aus)
         counted.append(("f", f, x, networks.members))
         if h.kind == "network":
-            seen = x if h.network.frozen else face
-            own = AUNetwork(h.network, seen.shape[-1], aus)
-            counted.append(("h", SigmaNetwork(own, np.ones(aus), floor=0.05), seen, 1))
+            h_input = x if h.network.frozen else face
+            network_of_h = AUNetwork(h.network, h_input.shape[-1], aus)
+            counted.append(("h", SigmaNetwork(network_of_h, np.ones(aus), floor=0.05), h_input, 1))
         elif h.kind == "factors":
             phi = phi_of_map(f.forward_with_map(x, f.layers_through(h.block))[1])
             counted.append(("h", nn.Linear(phi.shape[1], aus), phi, networks.readers))
         for features, width in mapping.widths:
             columns = torch.zeros(aus, features)
-            of_route = MappingNetworks(columns, columns, width, 0.0, outputs, seeds=seeds)
-            counted.append(("mapping", of_route, columns[:, None], 1))
+            networks_of_route = MappingNetworks(columns, columns, width, 0.0, outputs, seeds=seeds)
+            counted.append(("mapping", networks_of_route, columns[:, None], 1))
         parts: dict[str, dict[str, float]] = {}
         for name, network, x, times in counted:
             part = parts.setdefault(name, {"parameters": 0, "gmac_per_frame": 0.0, "passes": 0})
@@ -144,7 +144,7 @@ def _cost(networks: _Networks, mapping: _MappingShape) -> dict[str, Any]:
 
 
 def _macs(network: "nn.Module", x: "Tensor") -> int:
-    """Count the multiplications of one forward pass, each with its addition."""
+    """Count the multiply-accumulate operations of one forward pass."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 

@@ -1,4 +1,4 @@
-"""The counts of decisions in resamples of the people, in which thresholds and mappings are chosen again."""
+"""Counts of decisions in resamples of the people, each with its own choice of thresholds and mappings."""
 
 from collections.abc import Mapping
 
@@ -12,7 +12,7 @@ from aupair.evaluation.selection import RAW, Cells
 def count_in_resamples(
     raws: Mapping[str, np.ndarray], cells: Cells, weights: np.ndarray, choice: Choice
 ) -> dict[str, Counts]:
-    """Count the decisions of each route, and of P2, in every resample, with what was chosen in that resample.
+    """Count the decisions of each route, and of P2, in every resample, with the choices of that resample.
 
     Args:
         raws: outputs of each route, (N, A), filled over frames without a face.
@@ -45,7 +45,7 @@ def count_in_resamples(
 def _count_cells(
     output: np.ndarray, cells: Cells, counted: np.ndarray, thresholds: np.ndarray, weights: np.ndarray
 ) -> np.ndarray:
-    """Return tp, fp, fn, tn of each AU in B resamples with thresholds (B, A) of their own: (B, A, 4) int64."""
+    """Return tp, fp, fn, tn of each AU in B resamples, each with its own thresholds (B, A): (B, A, 4) int64."""
     columns = []
     for au, own in enumerate(thresholds.T):
         sides = []
@@ -61,7 +61,7 @@ def _count_cells(
 def _count_reached(
     output: np.ndarray, index: np.ndarray, thresholds: np.ndarray, people: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Count each person's outputs at or above each threshold, (B, P), and all of them, (P,); NaN reaches none."""
+    """Count each person's outputs at or above each threshold, (B, P), and all outputs, (P,); NaN is below all thresholds."""
     order = np.lexsort((output, index))
     edges = np.searchsorted(index[order], np.arange(people + 1))
     reached = np.empty((len(thresholds), people), np.int64)

@@ -1,11 +1,15 @@
-"""The choices and the scores, in memory: the core of the stage `evaluate`.
+"""The core of the stage `evaluate`: choose thresholds and mappings, and compute all scores, in memory.
 
-`draws` holds what is needed to compare rows over several versions, trainings or corpora. `people` has `names`, the P people
-of validation, and `rows`, for each row of occurrence its `counts`, a list for each person of tp, fp, fn, tn of the first AU,
-then those of the next (`numpy.reshape(counts, (P, A, 4))`), at the thresholds in use, and its `draws`, mean F1 in each of the
-`evaluate.bootstrap` resamples of people, with thresholds and mappings chosen again. `gains` has the draws of differences in
-metrics.json by their path there. Draw k of two figures, or of two runs with the same people of validation and the same
-`evaluate.seed`, has the same resampled people, so that differences of draws are paired.
+`draws` (draws.json) holds the data to compare rows between versions, trainings or corpora:
+
+    people.names: the P people of validation
+    people.rows: for each row of occurrence
+        counts: for each person tp, fp, fn, tn of the first AU, then of the next (`numpy.reshape(counts, (P, A, 4))`)
+        draws: mean F1 in each of the `evaluate.bootstrap` resamples of people, with thresholds and mappings chosen again
+    gains: the draws of differences in metrics.json, by their path there
+
+Draw k of two figures, or of two runs with the same people of validation and the same `evaluate.seed`, has the same resampled
+people, so that differences of draws are paired.
 """
 
 from collections.abc import Mapping, Sequence
@@ -41,7 +45,7 @@ class Evaluation:
         draws: the tree of draws.json.
         selection: the tree of selection.json; `Selection.from_json` reads it.
         outputs: the outputs that were evaluated.
-        decisions: (N, A) bool, of every frame, as chosen; a frame without a face has those of the nearest frame with one.
+        decisions: (N, A) bool, of the chosen mappings; a frame without a face has those of the nearest frame with one.
         confidence: (N, A) float64, P(the decision is right), NaN where there is no face.
     """
 
@@ -73,7 +77,7 @@ def evaluate_flow(
 
     Raises:
         DataError: a split has no annotated frame with a face.
-        ArtifactError: arrays of another shape than the frames, or no number for a frame with a face.
+        ArtifactError: an array does not have the shape of the frames, or no finite number for a frame with a face.
     """
     _check(frames, outputs, target, log)
     chosen_on = "validation" if params.protocol == "paper" else "select"
@@ -123,14 +127,13 @@ def evaluate_flow(
 
 
 def _select(frames: Frames, cells: Cells, outputs: Outputs, choice: Choice, params: Evaluate) -> Selection:
-    """Join the choice with a confidence calibrated on the frames of select that have a face, with held-out thresholds."""
+    """Add to the choice a confidence, calibrated on the frames of select that have a face with held-out thresholds."""
     thresholds = choice.chosen_thresholds(choice.uses_uncertainty)
     raw, person = outputs.raw(choice.uses_uncertainty), frames.subject[cells.rows]
     fold = assign_calibration_folds(person, params.seed)
     held_out = np.broadcast_to(thresholds, cells.truth.shape)
-    if (
-        params.thresholds != "half" and params.protocol == "ours"
-    ):  # those of the paper's protocol were not tuned on select
+    # with the paper's protocol, thresholds are not tuned on select
+    if params.thresholds != "half" and params.protocol == "ours":
         filled = fill_nearest(raw, frames.ok, frames.video)
         held_out = tune_held_out(filled[cells.rows], cells.truth, cells.counted, fold, params.thresholds)
     known = raw[cells.rows], outputs.sigma[cells.rows]
@@ -145,7 +148,7 @@ def _pop_draws(uncertainty: dict[str, Any]) -> dict[str, list[float]]:
 
 
 def _count_frames(cells: Cells) -> dict[str, int]:
-    """Return the numbers of annotated and of complete frames, in which all AUs are labelled."""
+    """Return the number of annotated frames and of complete ones, in which all AUs are labelled."""
     return {"annotated": len(cells.rows), "complete": int(cells.complete.sum())}
 
 
@@ -156,7 +159,7 @@ def _selection_tree(selection: Selection, choice: Choice, settings: dict[str, An
 
 
 def _check(frames: Frames, outputs: Outputs, target: str, log: Log) -> None:
-    """Check that the outputs fit the frames and that every split can be scored; log what cannot be.
+    """Check that the outputs fit the frames and that every split can be scored; log the figures that are undefined.
 
     Raises:
         ArtifactError: labels of another target, or an array does not fit the frames.
@@ -172,7 +175,7 @@ def _check(frames: Frames, outputs: Outputs, target: str, log: Log) -> None:
         own = frames.of_split(split)
         usable = own & frames.usable
         if not usable.any():
-            got, todo = "no annotated frame with a face", "give the split more subjects in data/splits.csv"
+            got, todo = "no annotated frame with a face", "assign more subjects to the split in data/splits.csv"
             raise DataError("a split cannot be scored", where=f"split {split}", got=got, expected="some", todo=todo)
         _log_gaps(frames.aus, split, frames.labels[usable], frames.subject[usable], log)
         if split in SCORED_SPLITS and not frames.labelled[own].all(axis=1).any():
@@ -180,7 +183,7 @@ def _check(frames: Frames, outputs: Outputs, target: str, log: Log) -> None:
 
 
 def _log_gaps(aus: Sequence[str], split: str, labels: np.ndarray, person: np.ndarray, log: Log) -> None:
-    """Log the AUs that have too few labels to choose or to score by.
+    """Log the AUs that have too few labels for a choice or a score.
 
     Args:
         labels, person: (n, A) and (n,), of the frames with a face.
@@ -191,7 +194,7 @@ def _log_gaps(aus: Sequence[str], split: str, labels: np.ndarray, person: np.nda
         "not labelled: figures are undefined there, and no choice can be based on it": ~labelled,
         "never active: F1 is 0 there, and no choice can be based on it": labelled & ~active,
         "never inactive: F1 is that of guessing, and no choice can be based on it": active & ~(labels == 0).any(0),
-        "labelled for a single person: intervals say nothing of other people": (people == 1)
+        "labelled for a single person: intervals do not include differences between people": (people == 1)
         & (len(np.unique(person)) > 1),
     }
     for text, lacking in gaps.items():

@@ -1,10 +1,10 @@
-"""The metrics.
+"""Metrics of decisions, of levels and of probabilities.
 
-Decisions and levels are summed once for each person. A bootstrap draws people, so that it only weights these sums and does
-not read the frames again.
+Decisions and levels are summed once for each person. A bootstrap over people only weights these sums, and does not read the
+frames again.
 
-A cell is one AU in one frame. A cell without a label is not counted: the figures of an AU go over its own labelled frames, and
-those of all AUs of a frame over the frames in which all are labelled. A figure of nothing is NaN.
+A cell is one AU in one frame. Cells without a label are not counted: figures of one AU use the frames in which it is labelled,
+and figures of all AUs of a frame use complete frames, in which all are labelled. A figure without any cell is NaN.
 """
 
 from collections.abc import Mapping, Sequence
@@ -156,9 +156,9 @@ def positives(counts: Counts) -> np.ndarray:
 def challenge_figures(counts: Counts) -> dict[str, np.ndarray]:
     """Return mean F1, mean accuracy, exact match and the score of the 2021 challenge, each (...,).
 
-    Paper, eq. (2): score = 1/2 mean F1 + 1/2 accuracy over all cells. The challenge's frames have all labels. Score and exact
-    match therefore go over the complete frames, in which the mean accuracy of the AUs is that over cells; the two means go over
-    the labelled frames of each AU.
+    Paper, eq. (2): score = 1/2 mean F1 + 1/2 accuracy over all cells. In the challenge all frames are complete. Score and
+    exact match therefore use complete frames, on which the mean of the AUs' accuracies equals the accuracy over cells. The
+    two means use the labelled frames of each AU.
     """
     score = 0.5 * mean_over_aus(_f1(counts.complete)) + 0.5 * mean_over_aus(_accuracy(counts.complete))
     exact_match = _ratio(counts.exact, counts.frames)
@@ -173,7 +173,7 @@ def _f1(cells: np.ndarray) -> np.ndarray:
 
 
 def _accuracy(cells: np.ndarray) -> np.ndarray:
-    """Return the share of right ones among (..., A, 4) counts."""
+    """Return the share of right decisions from (..., A, 4) counts."""
     tp, _, _, tn = np.moveaxis(cells, -1, 0)
     return _ratio(tp + tn, cells.sum(-1))
 
@@ -237,7 +237,7 @@ def spearman(x: np.ndarray, y: np.ndarray) -> float:
     """Return the rank correlation of two (n,) arrays, ties at their mean rank; NaN where one is constant or n < 2."""
     if len(x) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return float("nan")
-    from scipy.stats import rankdata  # here, since it takes a second to import, and predict reads this module
+    from scipy.stats import rankdata  # imported here, since it takes a second, and predict imports this module
 
     return float(np.corrcoef(rankdata(x), rankdata(y))[0, 1])
 
@@ -256,10 +256,7 @@ def calibration_bins(p: np.ndarray, outcome: np.ndarray, low: float = 0.0) -> di
 
 
 def expected_calibration_error(p: np.ndarray, outcome: np.ndarray, low: float = 0.0) -> float:
-    """Return the mean distance of claimed and observed over the bins of `calibration_bins`, weighed by share: 0..1.
-
-    It is NaN without any p.
-    """
+    """Return the mean |claimed - observed| over the bins of `calibration_bins`, weighted by share: 0..1; NaN for n = 0."""
     if not len(p):
         return float("nan")
     bins = calibration_bins(p, outcome, low)

@@ -1,4 +1,4 @@
-"""Values for frames without a face: those of the nearest frame of the video that has one."""
+"""Values for frames without a face, taken from the nearest frame of the video that has one."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ import numpy as np
 def nearest_face(ok: np.ndarray, video: np.ndarray) -> np.ndarray:
     """Return for every frame the row of the nearest frame of its video that has a face.
 
-    Rows are consecutive frames, so that the nearest row is the nearest frame; of two equally near ones, the earlier counts.
+    Rows are consecutive frames, so that the nearest row is the nearest frame; of two equally near ones, the earlier is used.
 
     Args:
         ok: (N,) bool, there is a face.
@@ -28,8 +28,8 @@ def nearest_face(ok: np.ndarray, video: np.ndarray) -> np.ndarray:
 def fill_nearest(values: np.ndarray, ok: np.ndarray, video: np.ndarray, empty: float = np.nan) -> np.ndarray:
     """Return for every frame the values of the nearest frame of its video that has a face.
 
-    Frames without a face are annotated, too, and a challenge requires a row for each of them. A NaN is below
-    every threshold, so that with `empty` NaN all decisions of a video without any face are "not active".
+    Frames without a face are annotated, too, and a challenge requires a row for each of them. Comparisons with NaN are
+    false, so that with `empty` NaN all decisions of a video without any face are "not active".
 
     Args:
         values: (N, ...) of any type that holds `empty`.

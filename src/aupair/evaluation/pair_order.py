@@ -1,4 +1,4 @@
-"""Orders of two frames: pair accuracy over all pairs, and how well sigma tells right orders among fixed pairs from wrong ones.
+"""Orders of two frames: pair accuracy over all pairs, and how well sigma separates right from wrong orders of fixed pairs.
 
 For a pair of frames i, j whose order is r: d = r (y_hat_i - y_hat_j), s = sqrt(sigma_i^2 + sigma_j^2 + 1e-6), and
 P(the order is right) = Phi(d / s).
@@ -131,7 +131,7 @@ def best_constant_sigma(y_hat: np.ndarray, pairs: Pairs) -> np.ndarray:
 
 
 def order_margins(y_hat: np.ndarray, sigma: np.ndarray, pairs: Pairs) -> dict[str, np.ndarray]:
-    """Return |d| and |d| / s of each pair, (M,) each: how clearly two frames are ordered, without and with sigma."""
+    """Return |d| and |d| / s of each pair, (M,) each: the margin of their order, without and with sigma."""
     d = np.abs(_difference(y_hat, pairs))
     return {"margin": d, "margin_over_sigma": d / _scale(sigma, pairs)}
 
@@ -152,7 +152,7 @@ def auroc_of_orders(y_hat: np.ndarray, sigma: np.ndarray, pairs: Pairs) -> dict[
 def ece_of_orders(y_hat: np.ndarray, sigma: np.ndarray, pairs: Pairs) -> np.ndarray:
     """Return the expected calibration error of P(order), each pair oriented by its y_hat difference: (A,), 0..1.
 
-    With this orientation P = Phi(|d| / s) is in [.5, 1], which is divided into 15 equal bins; an exact tie is right by 1/2.
+    With this orientation P = Phi(|d| / s) is in [.5, 1], which is divided into 15 equal bins; a tie counts as 1/2 right.
     """
     p, right = _oriented(y_hat, sigma, pairs)
     values = np.full(y_hat.shape[1], np.nan)
@@ -184,7 +184,7 @@ def mean_in_resamples(
 def auroc_in_resamples(score: np.ndarray, right: np.ndarray, person: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Return the AUROC of one AU's pairs, right orders against wrong ones, in every resample of the people: (B,).
 
-    The pairs of two people are compared once; a resample weighs the comparison by how often both were drawn.
+    The pairs of any two people are compared once; a resample weights the comparison by the number of times they were drawn.
 
     Args:
         score: (m,) float.

@@ -1,10 +1,10 @@
-"""The training reference: whether a video resembles those that the model was trained on.
+"""The training reference: detection of videos that differ from those that the model was trained on.
 
-A frame has signals of five groups (`GROUPS`). A group's distance of a frame is the Mahalanobis distance from the frames of
-`fit`, over the square root of the group's number of signals; that of a video is the median over its frames. The limit of a
-group is calibrated on the videos of `select`, on which nothing is fitted: it is the upper prediction limit for the distance
-of one more such video, its logarithm taken as normally distributed. A video differs if it is beyond the limit of any group,
-which about one of a hundred known videos is.
+A frame has signals in five groups (`GROUPS`). In each group, the distance of a frame is the Mahalanobis distance from the
+frames of `fit`, divided by the square root of the number of signals; the distance of a video is the median over its frames.
+The limit of a group is calibrated on the videos of `select`, on which the networks were not trained: it is the upper
+prediction limit for the distance of one more such video, with log-normally distributed distances. A video differs if it
+exceeds the limit of any group, as about one in a hundred videos like those of training does.
 """
 
 from collections.abc import Mapping
@@ -25,17 +25,17 @@ from aupair.log import SILENT, Log
 GROUPS = ("appearance", "landmarks", "face size", "pseudo-intensity", "uncertainty")
 """appearance: colour, contrast and sharpness of the aligned face; landmarks: the three quality signals"""
 FALSE_ALARMS = 0.01
-"""The share of known videos that may be taken for different ones."""
+"""The expected share of videos like those of training that are reported as different."""
 KEY = "training_reference"
 """The key of the reference in selection.json."""
 _FRAMES = 50
 """The number of frames of a video that are read, evenly spaced."""
 _VIDEOS = 3
-"""The least number of videos of `select` from which a limit is computed."""
+"""The minimum number of videos of `select` from which a limit is computed."""
 _OFFSETS = np.array([0.01, 1.01, 0.01])
 """Constants that keep the logarithms of the quality signals finite; the detector's score is subtracted from its constant."""
 _RIDGE = 0.01
-"""What is added to a variance, as a share of it, so that signals that depend on each other can be inverted."""
+"""The share of each variance that is added to it, so that the covariance of dependent signals can be inverted."""
 
 Signals = Mapping[str, np.ndarray]
 """by group (n, D) float, a row for each frame, NaN where unknown"""
@@ -101,7 +101,7 @@ class Reference:
     groups: Mapping[str, Group]
 
     def differing(self, signals: Signals) -> dict[str, float]:
-        """Return the groups in which a video differs, and its distances as multiples of their limits."""
+        """Return the groups in which a video differs, with its distance as a multiple of the limit."""
         ratios = {name: group.distance(signals[name]) / group.limit for name, group in self.groups.items()}
         return {name: ratio for name, ratio in ratios.items() if ratio > 1}
 
@@ -158,7 +158,7 @@ def _read_seen(path: Path, rows: np.ndarray) -> np.ndarray:
 
 
 def _prediction_limit(distances: np.ndarray, level: float) -> float:
-    """Return what the distance of one more video exceeds with probability `level`; infinity if there are too few videos.
+    """Return the limit that the distance of one more video exceeds with probability `level`; infinity for too few videos.
 
     With mean m and standard deviation s of n logarithms: exp(m + t s sqrt(1 + 1/n)), t being the quantile of Student's t
     with n - 1 degrees of freedom (Hahn and Meeker, Statistical Intervals, 1991, chapter 4).

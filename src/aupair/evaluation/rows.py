@@ -1,7 +1,7 @@
 """The rows of the score table, for both targets: constant guesses, a row for each route, P1 and P2, with intervals.
 
-On the split on which thresholds and mappings were chosen, an interval takes them as they are. On the other one they are
-chosen again in each resample, from resampled people of the first, so that the interval contains what the choice leaves to chance.
+On the split on which thresholds and mappings were chosen, intervals treat them as fixed. On the other split they are chosen
+again in each resample, from resampled people of the first split, so that intervals include the variation of the choice.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -29,13 +29,11 @@ ROUTE_ROWS = {
     "quality": "quality",
     "both": "both",
 }
-"""the rows of routes by the names of the routes; the route that decides with uncertainty is P1"""
-
-
+"""route -> the name of its row; the route that decides with uncertainty has the row P1"""
 _BY_SIGMA = ("columns", "sigma", "both")
 """the routes that need h"""
 CONSTANTS = ("all-zero", "all-one", "best-constant", "fit-median", "fit-mean")
-"""the rows that see no face"""
+"""the rows of constant guesses, which do not use the video"""
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,7 @@ class _Candidate:
         chosen_on: the split on which its choices were made; None for a row without a choice.
         output: (n, A) float.
         thresholds: (A,) float, active where output >= threshold.
-        route: the route that it is decided by; None for a constant, P2 for the choice of two routes.
+        route: the route of the output; None for a constant, P2 for the choice between two routes.
     """
 
     chosen_on: str | None
@@ -101,7 +99,7 @@ def score_rows(
 ) -> ScoredRows:
     """Return a target's rows of select and validation, and the comparisons of some of them.
 
-    All rows of a split use the same resamples, so that their differences have intervals of their own.
+    All rows of a split use the same resamples, so that differences between rows have intervals, too.
 
     Args:
         target: occurrence, or intensity.
@@ -171,7 +169,7 @@ def _candidates(
 
 
 def _compared_rows(parts: _Target, names: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return the pairs of rows that are compared, of those that there are."""
+    """Return the pairs of existing rows that are compared."""
     with_uncertainty = [("P1", ROUTE_ROWS[route]) for route in ROUTE_ROWS]
     pairs = [*with_uncertainty, ("P2", "P1"), ("P2", ROUTE_ROWS[RAW]), ("P2", parts.baseline)]
     return [(a, b) for a, b in pairs if b in names]
@@ -190,16 +188,16 @@ def _each_au(
 
 
 def _of_people(sums: Any, draws: np.ndarray) -> dict[str, Any]:
-    """Return the sums of each person, those of all AUs behind each other, and a figure in each resample."""
+    """Return the sums of each person, flattened over AUs, and a figure in each resample."""
     first: np.ndarray = next(iter(vars(sums).values()))
     return {"counts": first.reshape(len(first), -1).tolist(), "draws": np.round(draws, DIGITS).tolist()}
 
 
 def constant_decisions(truth: np.ndarray, counted: np.ndarray) -> dict[str, np.ndarray]:
-    """Return constant guesses, (A,) bool each: all inactive, all active, the better one for each AU.
+    """Return constant guesses, (A,) bool each: all inactive, all active, and the better of both for each AU.
 
-    On rare AUs they score high, so every table shows them. The better one has the higher 1/2 (F1 + accuracy) on the labelled
-    cells of `fit`, truth and counted (n, A) bool; inactive on a tie, or without a label.
+    Every table shows these baselines, since they score high on rare AUs. The better guess has the higher 1/2 (F1 + accuracy)
+    on the labelled cells of `fit`, truth and counted (n, A) bool; it is inactive on a tie, or without a label.
     """
     one_person = np.zeros(len(truth), int)
     guesses = [np.full(truth.shape[1], guess) for guess in (False, True)]
@@ -242,7 +240,7 @@ def _decision_columns(total: Counts, row: _Candidate, cells: Cells) -> dict[str,
 def _sum_in_resamples(
     raws: Mapping[str, np.ndarray], cells: Cells, weights: np.ndarray, choice: Choice
 ) -> dict[str, metrics.LevelSums]:
-    """Return the sums of the levels of each route, and of P2, in resamples in which P1 or P2 is chosen again."""
+    """Return the sums of the levels of each route, and of P2, in resamples in which the mappings are chosen again."""
     sums = {
         route: metrics.sum_levels(raw[cells.rows], cells.level, cells.person, cells.counted).weighted(weights)
         for route, raw in raws.items()

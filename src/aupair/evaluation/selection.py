@@ -1,9 +1,9 @@
 """The outputs that are evaluated, the frames that are counted, and the choices that predict needs.
 
-A route is a way from y_hat to the mapping's features: `raw` uses no uncertainty; `sigma`, `quality` and `both` smooth y_hat by
-its uncertainty, `constant` by constant noise; `columns`, the paper's, leaves y_hat as it is and has the uncertainty as columns.
-A mapping's raw output is an estimate of the level that is not limited to the level's range (hence *unclamped*). The AU is
-active if it is at least the threshold.
+A route is a way from y_hat to the mapping's features. `raw` uses no uncertainty; `sigma`, `quality` and `both` smooth y_hat by
+its uncertainty, and `constant` by constant noise; `columns`, as in the paper, does not smooth y_hat and adds columns of
+uncertainty. A mapping's raw output estimates the level and is not clamped to its range. The AU is active if the raw output is
+at least the threshold.
 """
 
 from collections.abc import Mapping, Sequence
@@ -40,7 +40,7 @@ class Outputs:
         unguarded: sigma without that fall-back.
         raws: the raw outputs of the mapping of each route.
         with_route: the route that decides with uncertainty.
-        smoothed: y_hat as it is smoothed on the routes that do so.
+        smoothed: y_hat after smoothing, for each route that smooths it.
     """
 
     y_hat: np.ndarray
@@ -137,11 +137,11 @@ class Selection:
         return cls(aus, uses, thresholds, Confidence.from_json(tree))
 
     def raw(self, with_uncertainty: np.ndarray, without_uncertainty: np.ndarray) -> np.ndarray:
-        """Return for each AU the output of the mapping chosen for it, (n, A), from the unclamped outputs of both."""
+        """Return the raw output of the mapping chosen for each AU, (n, A), from the raw outputs of both mappings."""
         return np.where(self.uses_uncertainty, with_uncertainty, without_uncertainty)
 
     def decide(self, raw: np.ndarray) -> np.ndarray:
-        """Return whether each AU is active, (n, A) bool, from unclamped outputs (n, A); NaN is not active."""
+        """Return whether each AU is active, (n, A) bool, from raw outputs (n, A); NaN is not active."""
         return raw >= self.thresholds
 
     def confidence_of(self, raw: np.ndarray, sigma: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The main figures of an evaluation, summary.json, by which DVC compares experiments; metrics.json has all figures."""
+"""The main figures of an evaluation (summary.json), with which DVC compares experiments; metrics.json has all figures."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,30 +12,30 @@ from aupair.errors import ArtifactError
 Tree = Mapping[str, Any]
 
 _ROWS = {"P2": "", "P1": "_p1", "no-uncertainty": "_no_uncertainty"}
-"""The rows of the score table in the summary, and what their figures' names end with; P2 is how the model decides."""
+"""The rows of the score table in the summary, and the suffix of their figures' names; P2 is how the model decides."""
 _FIGURES = {"rows": ("f1", "accuracy", "score"), "intensity_rows": ("icc", "mae")}
 """The figures of a row, by the list of rows in metrics.json."""
 _COVERAGE = 0.8
-"""The coverage that the summary's figures of abstention are asked for."""
+"""The requested coverage of the summary's figures of abstention."""
 _NEEDED = ("rows", "frames", "pair_accuracy", "uncertainty", "decisions", "chosen_on", "route")
-"""Entries of metrics.json that a reader may expect."""
+"""The entries that metrics.json must have."""
 
 
 def summarise(metrics: Tree) -> dict[str, float | None]:
-    """Return some fifteen figures of metrics.json by plain names, all on validation except for `f1_select`.
+    """Return the main figures of metrics.json under plain names, all on validation except for `f1_select`.
 
     Returns:
         f1, accuracy, score: those of P2, by which the model decides; `_p1`: with uncertainty for all AUs;
             `_no_uncertainty`: without it. For intensities icc and mae, too.
-        f1_select: mean F1 of P2 on select; compare settings by this one, since nothing may be chosen on validation.
+        f1_select: mean F1 of P2 on select; use it to compare settings, since nothing may be chosen on validation.
         pair_accuracy: the share of pairs of frames in the right order.
         pair_nll, pair_nll_constant: with sigma of h, and with the best constant sigma; lower is better.
         pair_ece, confidence_ece: calibration errors of P(the order is right) and of a decision's confidence.
-        coverage_at_80, error_at_80: what `predict --coverage .8` keeps, and the share of wrong decisions in it.
+        coverage_at_80, error_at_80: the share of decisions that `predict --coverage .8` keeps, and of wrong ones in it.
     """
     summary = dict(_figures_of_rows(metrics))
     (p2_select,) = (row for row in metrics["rows"] if (row["name"], row["split"]) == ("P2", "select"))
-    (kept,) = (row for row in metrics["decisions"]["abstention"] if round(row["asked"], 6) == _COVERAGE)
+    (abstention,) = (row for row in metrics["decisions"]["abstention"] if round(row["asked"], 6) == _COVERAGE)
     uncertainty = metrics["uncertainty"]
     return summary | {
         "f1_select": p2_select["f1"],
@@ -44,8 +44,8 @@ def summarise(metrics: Tree) -> dict[str, float | None]:
         "pair_nll_constant": uncertainty["pair_nll"]["constant"],
         "pair_ece": uncertainty["ece"],
         "confidence_ece": metrics["decisions"]["confidence_ece"],
-        "coverage_at_80": kept["coverage"],
-        "error_at_80": kept["error"],
+        "coverage_at_80": abstention["coverage"],
+        "error_at_80": abstention["error"],
     }
 
 
@@ -90,7 +90,7 @@ class _Scores(store.Artifact):
 
 
 def read_scores(path: Path) -> dict[str, Any]:
-    """Read metrics.json for its rows of scores.
+    """Read metrics.json, and check only its rows of scores.
 
     Raises:
         ArtifactError: it is missing, is not JSON, or has no rows of scores.

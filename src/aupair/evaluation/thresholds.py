@@ -1,4 +1,4 @@
-"""The threshold of each AU, above which it is active."""
+"""The threshold of each AU: the raw output from which it is active."""
 
 import numpy as np
 
@@ -7,19 +7,19 @@ from aupair.params import ThresholdRule
 DEFAULT = 0.5
 """the threshold where none is tuned"""
 _ACCURACY_SHARE = {"tuned": 0.5, "tuned_f1": 1e-6}
-"""the weight of accuracy beside F1 in what a threshold maximises; with tuned_f1 it only decides where F1 is the same"""
+"""the weight of accuracy beside F1 in the objective of a threshold; with tuned_f1 it only breaks ties of F1"""
 _CUTS = 1024
-"""the most places in which a threshold may lie in a resample"""
+"""maximum number of candidate thresholds in a resample"""
 _CELLS = 2**20
-"""numbers of a matrix of draws and cuts that is in memory at once"""
+"""maximum number of elements of the matrices of draws and cuts in memory"""
 
 
 def tune_threshold(raw: np.ndarray, truth: np.ndarray, rule: ThresholdRule = "tuned") -> float:
     """Return the threshold that maximises 1/2 (F1 + accuracy) of one AU, or its F1.
 
-    All thresholds between two neighbouring outputs give the same decisions. Among the intervals with the best score the
-    widest is chosen, since it tolerates the largest shift of the outputs; of equally wide ones the one nearest to .5. Its
-    middle is returned. The intervals beyond the lowest and highest output (all or nothing active) count as 1 wide.
+    All thresholds between two neighbouring outputs lead to the same decisions. Of the intervals with the best score the
+    widest is chosen, since it tolerates the largest shift of the outputs, and of equally wide ones that nearest to .5; its
+    middle is returned. The intervals beyond the lowest and highest output (all or no frames active) have the width 1.
 
     Args:
         raw: (n,) float; NaN (a video without a face) is never active.
@@ -42,7 +42,7 @@ def tune_threshold(raw: np.ndarray, truth: np.ndarray, rule: ThresholdRule = "tu
 
 
 def _objective(tp: np.ndarray, errors: np.ndarray, n: np.ndarray | int, rule: ThresholdRule) -> np.ndarray:
-    """Return what a tuned threshold maximises: the mean of F1 and accuracy, weighted as `rule` says."""
+    """Return the objective of a tuned threshold: the mean of F1 and accuracy with the weights of `rule`."""
     share = _ACCURACY_SHARE[rule]
     objective: np.ndarray = (1 - share) * 2 * tp / np.maximum(2 * tp + errors, 1) + share * (n - errors) / n
     return objective
@@ -67,11 +67,11 @@ def tune_held_out(
 ) -> np.ndarray:
     """Return each frame's thresholds, tuned on the frames of the other folds: (n, A); on all frames if there is only one fold.
 
-    They are used to calibrate the confidence on decisions that are independent of the labels that thresholds were tuned on.
+    The confidence is calibrated with them, since its decisions must not depend on the labels on which thresholds were tuned.
 
     Args:
         raw, truth, counted, rule: see `tune_thresholds`.
-        fold: (n,) int, the calibration fold of each frame; the people of `select` have folds of their own.
+        fold: (n,) int, the calibration fold of each frame, see `assign_calibration_folds`.
     """
     thresholds = np.empty(truth.shape)
     for held_out in (folds := np.unique(fold)):
@@ -85,9 +85,9 @@ def tune_in_resamples(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Tune one AU's threshold in every resample of the people, as `tune_threshold` does on the frames drawn.
 
-    The best threshold lies just below the output of an active frame, since it is always better to leave out an inactive one.
-    At each of these cuts every person's frames are counted once, and a resample only weighs the counts. If there are more than
-    1,024 cuts, some at equal distances in rank are used.
+    The best threshold lies just below the output of an active frame, since excluding an inactive frame never lowers the score.
+    At each of these cuts every person's frames are counted once, and a resample only weights the counts. If there are more
+    than 1,024 cuts, a subset at equal distances in rank is used.
 
     Args:
         raw: (n,) float; NaN is never active.

@@ -1,7 +1,7 @@
 """Measures of how useful sigma is: the likelihood of orders, right against wrong orders, and leaving out uncertain frames.
 
-d, s and P(the order is right) are explained in `pair_order`. The best constant sigma, and the smoothed values beside y_hat, are
-taken as they are in resamples of the people.
+`pair_order` defines d, s and P(the order is right). The best constant sigma and the smoothed values of y_hat are treated as
+fixed in resamples of the people.
 """
 
 from collections.abc import Mapping
@@ -46,7 +46,7 @@ class ScoredSplit:
         outputs: the outputs of all N frames.
         pairs: split -> its fixed pairs.
         conditions: None for data without conditions.csv.
-        params: number of resamples, and the seed of all random draws.
+        params: the settings of evaluate, for the number of resamples and the seed.
     """
 
     frames: Frames
@@ -90,7 +90,7 @@ def score_figures(scored: ScoredSplit) -> dict[str, Any]:
 def _pair_accuracy_figures(scored: ScoredSplit, order: Order) -> dict[str, Any]:
     """Return pair accuracy over all frames of the split, and over its clear ones (None without conditions).
 
-    `smoothed` has both of the values of each route that smooths y_hat.
+    `smoothed` has both figures for y_hat as it is smoothed on each route that does so.
     """
     own = _pair_accuracy_of(scored, order)
     smoothed = {}
@@ -157,7 +157,7 @@ def _auroc_between(sigma: np.ndarray, high: np.ndarray, low: np.ndarray) -> np.n
 
 
 def _pair_nll_figures(scored: ScoredSplit) -> dict[str, Any]:
-    """Return the pair NLL with h, with h unguarded, and with constants; means over the AUs that have pairs here, on fit and on select."""
+    """Return the pair NLL with h, with h unguarded, and with constants; means are over AUs with pairs here, on fit and select."""
     sigmas = {"h": scored.sigma, "unguarded": scored.outputs.unguarded, "constant": scored.best_constant("fit")}
     sigmas["constant_select"] = scored.best_constant("select")
     values = {name: pair_nll(scored.y_hat, sigma, scored.pairs[scored.split]) for name, sigma in sigmas.items()}
@@ -167,10 +167,9 @@ def _pair_nll_figures(scored: ScoredSplit) -> dict[str, Any]:
 
 
 def _gains_in_resamples(scored: ScoredSplit, constant: np.ndarray) -> dict[str, dict[str, Any]]:
-    """Return what sigma gains: the pair NLL less that of the best constant, the AUROC of |d|/s less that of |d|.
+    """Return the gains of sigma: pair NLL minus that of the best constant, and AUROC of |d|/s minus that of |d|.
 
-    Each has difference, interval, probability, and the differences in the resamples, in which the rows of the score table
-    have the same people.
+    Each has difference, interval, probability, and the differences in the resamples, which are those of the score table.
 
     Args:
         constant: (N, A), the best constant of fit.
