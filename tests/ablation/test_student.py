@@ -72,7 +72,7 @@ def test_a_student_goes_the_whole_way_and_leaves_its_teacher_alone(checkout: Pat
     assert figures["student"]["parameters"] < figures["teacher"]["parameters"]
     assert f"{figures['student']['parameters']:,}" in done.out
     lost = figures["student"]["f1_validation"] - figures["teacher"]["f1_validation"]
-    assert f"its mean F1 on validation is {lost:+.3f}" in " ".join(done.out.split())
+    assert f"its mean F1 on validation differs by {lost:+.3f}" in " ".join(done.out.split())
     assert (REPORTS / "report.html").exists()
 
 

@@ -159,7 +159,7 @@ def test_a_promotion_is_recorded_and_versions_are_compared(
     assert aupair("registry", "promote", 1).out == "version 1 is the champion\n"
     second = aupair("registry", "promote", 2, "--reason", "[b]more\n people[/]")
     assert second.out.startswith("version 2 is the champion: mean F1 on validation "), second.err
-    assert "against version 1 on the same 24 people; `aupair registry rollback` takes that back" in second.out
+    assert "against version 1 on the same 24 people; `aupair registry rollback` undoes this" in second.out
     third = aupair("registry", "promote", 3)
     assert third.line.startswith("the gate refuses: in version 3, got mean F1 on validation -0."), "whatever its score"
     assert aupair("registry", "rollback", "--reason", "a test").code == 0

@@ -213,7 +213,7 @@ def test_the_commands_see_a_model_of_any_name_and_speak_of_a_way_back_where_ther
     second = aupair("registry", "promote", 2, *name).out
     assert second == (
         "version 2 is the champion: no paired interval: version 2 has no draws.json; "
-        "`aupair registry rollback --name commands` takes that back\n"
+        "`aupair registry rollback --name commands` undoes this\n"
     )
     assert aupair("registry", "rollback", *name).out == "version 1 is the champion again\n"
     assert aupair("registry", "promote", 1, *name).out == first

@@ -1,4 +1,4 @@
-"""The command `aupair ablate`, which lists the rows of the ablation, or runs and reports them."""
+"""The command `aupair ablate`, which lists the rows of the ablation study, or runs and reports them."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,14 +21,16 @@ def ablate(
     ] = None,
     beside: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="The ablation.json of another corpus, to compare the order of the rows."),
+        typer.Option(
+            metavar="FILE", help="The ablation.json of another corpus, with which the ranking of rows is compared."
+        ),
     ] = None,
     mlflow: Annotated[bool, typer.Option(help="Log the rows to MLflow.")] = True,
     params: Annotated[Path, typer.Option("--params", help="The params file.")] = Path("params.yaml"),
 ) -> None:
     """Run the flow again with each of its parts left out or replaced, and compare the scores.
 
-    Rows run in work/variants. If the command was stopped, it continues where it stopped.
+    Rows run in work/variants. A stopped command continues where it stopped.
     """
     from aupair.ablation.ablate import run_ablation
     from aupair.console import ConsoleLog
@@ -52,7 +54,7 @@ def ablate(
 
 
 def _show_rows(base: "Params", names: list[str] | tuple[()]) -> None:
-    """Print the rows in their order, each with the settings that it changes, or the reason why it does not apply."""
+    """Print the rows, each with the settings that it changes, or the reason why it does not apply."""
     from aupair.ablation.ablate import changed_settings, count_aus
     from aupair.ablation.rows import select_rows
     from aupair.console import show_table
@@ -91,7 +93,7 @@ def _report(base: "Params", results: list[dict[str, Any]], other: dict[str, Any]
 
 
 def _read_other(path: Path | None) -> dict[str, Any] | None:
-    """Read another corpus's ablation.json, so that a wrong file is reported before hours of work."""
+    """Read another corpus's ablation.json, before rows run for hours, so that a wrong file is reported at once."""
     from aupair import store
     from aupair.ablation import report
 

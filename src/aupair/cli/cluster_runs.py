@@ -44,14 +44,14 @@ ServerVersion = Annotated[
     ),
 ]
 RunId = Annotated[str, typer.Argument(metavar="RUN_ID", help="The run's id, as `submit` and `status` print it.")]
-Timeout = Annotated[float, typer.Option(min=1, metavar="SECONDS", help="The longest time to wait.")]
+Timeout = Annotated[float, typer.Option(min=1, metavar="SECONDS", help="The maximum time to wait.")]
 Experiment = Annotated[str, typer.Option(help="The experiment to list the run under; created if it does not exist.")]
 
 
 def _connect_for(
     file: "PipelineFile", version: str, host: str, namespace: str, token_file: Path | None, ca_cert: Path | None
 ) -> "Connection":
-    """Return a connection to a server that is new enough for a compiled file."""
+    """Return a connection to a server after a check that it is new enough for a compiled file."""
     from aupair.kubeflow.compat import check_server_version
 
     connection = _connect(host, namespace, token_file, ca_cert, version)
@@ -83,7 +83,7 @@ def submit(
     experiment: Experiment = "aupair",
     name: Annotated[str, typer.Option(help="The run's name; default: the pipeline's name and the time.")] = "",
     wait: Annotated[
-        bool, typer.Option("--wait", help="Wait until it has finished; Ctrl-C does not stop the run.")
+        bool, typer.Option("--wait", help="Wait until the run has finished; Ctrl-C does not stop the run.")
     ] = False,
     timeout: Timeout = 86400,
 ) -> None:
@@ -237,7 +237,7 @@ def cancel(
     namespace: Namespace = "",
     token_file: TokenFile = None,
     ca_cert: CaCert = None,
-    wait: Annotated[bool, typer.Option("--wait", help="Wait until it has ended.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until the run has ended.")] = False,
     timeout: Timeout = 600,
 ) -> None:
     """Stop a run that has not ended; its exit task still writes the summary."""
@@ -266,7 +266,7 @@ def doctor(
     ca_cert: CaCert = None,
     server_version: ServerVersion = "",
 ) -> None:
-    """Check everything that a run needs, one line for each check; the exit code is that of the first failed check."""
+    """Check all that a run needs and print a line for each check; the exit code is that of the first failed check."""
     from aupair.kubeflow.doctor import Doctor
     from aupair.kubeflow.server import NoHostError, find_server
 

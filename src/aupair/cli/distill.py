@@ -22,7 +22,7 @@ def distill(
     """Train a small network (the student) on the outputs of the last run's f and h (the teacher), and evaluate it.
 
     The student is trained in work/variants; its reports are copied to reports/student. The teacher's files and reports
-    are not changed. If the command was stopped, it continues where it stopped.
+    are not changed. A stopped command continues where it stopped.
     """
     from aupair.ablation.student import REPORTS, Distillation
     from aupair.console import ConsoleLog, show_table
@@ -36,12 +36,13 @@ def distill(
 
 
 def _describe_loss(teacher: dict[str, float | None], student: dict[str, float | None]) -> str:
-    """Return in a phrase what the student costs and saves; an F1 is missing where evaluate has not run."""
+    """Return the student's cost, speed and loss of F1 as text; an F1 is missing where evaluate has not run."""
     cost, speed = (student[key] / teacher[key] for key in ("gmac_per_frame", "frames_per_second"))  # type: ignore[operator]
-    saved = f"the student takes {cost:.0%} of the multiplications and is {speed:.1f} times as fast"
+    savings = f"the student takes {cost:.0%} of the multiplications and is {speed:.1f} times as fast"
     if teacher["f1_validation"] is None or student["f1_validation"] is None:
-        return saved
-    return f"{saved}; its mean F1 on validation is {student['f1_validation'] - teacher['f1_validation']:+.3f}"
+        return savings
+    difference = student["f1_validation"] - teacher["f1_validation"]
+    return f"{savings}; its mean F1 on validation differs by {difference:+.3f}"
 
 
 def _cells(row: dict[str, float | None]) -> list[str]:

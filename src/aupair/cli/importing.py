@@ -20,13 +20,13 @@ app = typer.Typer(
 
 
 def _check_finite(value: float | None) -> float | None:
-    """Refuse nan and infinity, which pass the smallest value of an option."""
+    """Reject NaN and infinity, which pass typer's check of `min`."""
     if value is not None and not math.isfinite(value):
         raise typer.BadParameter(f"{value} is not a finite number")
     return value
 
 
-Source = Annotated[Path, typer.Argument(help="The labels: a file or a folder. Nothing in it is changed.")]
+Source = Annotated[Path, typer.Argument(help="The labels: a file or a folder, which is not changed.")]
 Out = Annotated[Path, typer.Option(help="The data folder to write.")]
 Transfer = Annotated[
     Literal["link", "copy", "none"],
@@ -36,18 +36,16 @@ Transfer = Annotated[
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace annotations and videos of the data folder.")]
 AnyLength = Annotated[
-    bool, typer.Option("--any-length", help="Accept labels for many more or fewer frames than the video has.")
+    bool, typer.Option("--any-length", help="Accept labels for many more or many fewer frames than the video has.")
 ]
 AllowMissing = Annotated[
-    bool, typer.Option("--allow-missing", help="Leave out labels without a video that opens, instead of an error.")
+    bool, typer.Option("--allow-missing", help="Skip labels without a readable video, instead of an error.")
 ]
 Videos = Annotated[
     Path | None,
-    typer.Option(
-        metavar="FOLDER", help="The folder of the movies, searched with those below; default: that of the labels."
-    ),
+    typer.Option(metavar="FOLDER", help="The folder of the videos, with its subfolders; default: that of the labels."),
 ]
-Subjects = Annotated[Path | None, typer.Option(metavar="CSV", help="A table video,subject: who is who.")]
+Subjects = Annotated[Path | None, typer.Option(metavar="CSV", help="A table video,subject: the person in each video.")]
 Unit = Annotated[Literal["seconds", "frames"], typer.Option(help="The unit of an event's start and end.")]
 Fps = Annotated[
     float | None,
@@ -69,7 +67,7 @@ def import_affwild2(
 ) -> None:
     """Import Aff-Wild2: `annotations/AU_Set/Train_Set/<video>.txt ...`, and `videos/` or `cropped_aligned/`.
 
-    The flow reads that layout as it is, too. The official sets are kept; a row with any -1 is not annotated.
+    The flow can also read that layout directly. The official sets are kept; a row with any -1 is not annotated.
     """
     from aupair.importing.affwild2 import read_affwild2
     from aupair.importing.writer import WriteOptions
@@ -91,13 +89,14 @@ def import_csv(
     videos: Videos = None,
     subjects: Subjects = None,
     aus: Annotated[
-        str, typer.Option(metavar="AU,AU", help="The columns that are AUs; default: all without another meaning.")
+        str,
+        typer.Option(metavar="AU,AU", help="The columns that are AUs; default: all columns without another meaning."),
     ] = "",
     missing: Annotated[
         list[str] | None,
         typer.Option(
             metavar="CODE,CODE",
-            help="A cell that means: not labelled, or several (9,8). Always: an empty cell, NaN, NA, -1.",
+            help="Values that mean: not labelled, such as 9,8; in addition to an empty cell, NaN, NA and -1.",
         ),
     ] = None,
     first_frame: Annotated[
@@ -113,14 +112,14 @@ def import_csv(
         Path | None,
         typer.Option(
             metavar="CSV",
-            help="A table video,au or video,au,start,end: what is coded. Default: every AU of the table in the whole of "
-            "every video that it names.",
+            help="A table video,au or video,au,start,end of what was coded. Default: every AU of the table, in the whole of "
+            "every video of the table.",
         ),
     ] = None,
     uncoded: Annotated[
         Literal["absent", "missing"],
         typer.Option(
-            help="What an AU without any event in a video is there, without --coded: inactive, or not labelled."
+            help="Without --coded, whether an AU without any event in a video is inactive there, or not labelled."
         ),
     ] = "absent",
     transfer: Transfer = "link",
@@ -131,7 +130,7 @@ def import_csv(
     """Import tables with a row for each frame, or for each event.
 
     Frames: `video,frame,AU1,AU2...`, or a file for each video with `frame,AU1,AU2...`. Events:
-    `video,start,end,au`, and perhaps `intensity` (1 to 5, or A to E). Both may have a column `subject`.
+    `video,start,end,au`, and optionally `intensity` (1 to 5, or A to E). Both may have a column `subject`.
     """
     from aupair.importing.csv_options import CsvOptions
     from aupair.importing.tabular import read_csv_labels
@@ -213,14 +212,18 @@ def import_elan(
     out: Out = Path("data"),
     tier: Annotated[
         list[str] | None,
-        typer.Option(metavar="AU=TIER", help="A tier to read, and its AU; default: the tiers named AU1, AU12L ..."),
+        typer.Option(
+            metavar="AU=TIER", help="A tier to read, and its AU; default: all tiers with names such as AU12L."
+        ),
     ] = None,
     ignore_text: Annotated[
-        bool, typer.Option("--ignore-text", help="Take every annotation as an event, whatever its text is.")
+        bool, typer.Option("--ignore-text", help="Count every annotation as an event, whatever its text is.")
     ] = False,
     videos: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="The folder of the movies; default: where the files say, or beside them."),
+        typer.Option(
+            metavar="FOLDER", help="The folder of the videos; default: the paths in the .eaf files, or their folder."
+        ),
     ] = None,
     subjects: Subjects = None,
     fps: Fps = None,
@@ -230,7 +233,7 @@ def import_elan(
     any_length: AnyLength = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Import ELAN's .eaf files: a tier for each AU, an annotation for each time in which it is active.
+    """Import ELAN's .eaf files: a tier for each AU, an annotation for each interval in which it is active.
 
     The text of an annotation is empty or an intensity: 1 to 5, or A to E. An AU is coded in the whole of each video that
     has its tier. The participant of the tiers is the person.

@@ -1,4 +1,4 @@
-"""The command line `aupair`; each command imports its libraries when it runs, so that `--help` answers at once."""
+"""The command line `aupair`; each command imports its libraries when it runs, so that `--help` is fast."""
 
 import os
 import sys
@@ -52,15 +52,15 @@ registered versions       aupair registry list
 promote to champion       aupair registry promote VERSION
 recognise AUs in a video  aupair predict VIDEO --out predictions
 what each part adds       aupair ablate --plan"""
-"""The text below the scores: the results of a flow, and the commands to run next."""
+"""The text below the scores: the result files of the flow, and the commands to run next."""
 
 _INTERRUPTED = 130
-"""The exit code with which typer ends after Ctrl-C, without a message."""
+"""The exit code of typer after Ctrl-C, for which it prints no message."""
 
 _UsageError: type[Exception] = next(
     kind for kind in typer.BadParameter.__mro__ if issubclass(kind, Exception) and kind.__name__ == "ClickException"
 )
-"""The base class of usage errors: click's, of which some versions of typer have a copy of their own."""
+"""The base class of usage errors; some versions of typer bundle a copy of click, so its own class cannot be imported."""
 
 ParamsFile = Annotated[Path, typer.Option("--params", help="The params file.")]
 
@@ -90,12 +90,14 @@ def run(
         list[str] | None,
         typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override a parameter of the params file."),
     ] = None,
-    trial: Annotated[int | None, typer.Option(help="Run only this trial of a stage that runs once for each.")] = None,
+    trial: Annotated[
+        int | None, typer.Option(help="Run only this trial, of a stage that runs once for each trial.")
+    ] = None,
     teacher: Annotated[
         Path | None,
         typer.Option(
             exists=True,
-            help="The working folder whose networks to learn from (objective: distill); `aupair distill` sets it.",
+            help="The working folder of the teacher's networks (objective: distill); `aupair distill` sets it.",
         ),
     ] = None,
     params: ParamsFile = Path("params.yaml"),
@@ -105,7 +107,7 @@ def run(
     ] = False,
     wait: Wait = None,
 ) -> None:
-    """Run one stage of the flow on this machine; stopped training continues from its last checkpoint."""
+    """Run one stage of the flow on this machine; a stopped training continues from its last checkpoint."""
     from aupair import stages
     from aupair.console import ConsoleLog
     from aupair.params import load_params, parse_params
@@ -126,7 +128,7 @@ def flow(
         Path | None, typer.Option(help="The params file, which decides about the needs; default: params.yaml, if any.")
     ] = None,
 ) -> None:
-    """Show the stages of the flow: what each reads and writes, its parameters, and the memory and GPUs it needs."""
+    """Show the stages of the flow: the artifacts each reads and writes, its parameters, and the memory and GPUs it needs."""
     from aupair.console import show_table
     from aupair.params import Params, load_params
     from aupair.stage import ARTIFACTS
@@ -174,10 +176,13 @@ def split(
     validation: Annotated[
         float, typer.Option(help="Share of all people that go to validation, if the data set has no validation set.")
     ] = 0.2,
-    seed: Annotated[int, typer.Option(help="Random seed; it decides between equally good splits.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed, which decides between equally good splits.")] = 0,
     overwrite: Annotated[bool, typer.Option(help="Replace an existing splits.csv.")] = False,
 ) -> None:
-    """Write splits.csv of a data folder: people are divided so that each AU is balanced. An existing file is not changed."""
+    """Write splits.csv of a data folder: assign people to splits so that each AU is balanced between them.
+
+    An existing file is not changed.
+    """
     from aupair.console import show_table
     from aupair.data.splits import split_data
 
@@ -191,8 +196,8 @@ def split(
         typer.echo("splits.csv exists and was not changed; --overwrite replaces it")
     elif summary.unnamed:
         typer.echo(
-            f"{summary.unnamed} videos are not in subjects.csv: each counts as a person of its own; "
-            "a person who is in two splits makes the scores too high"
+            f"{summary.unnamed} videos are not in subjects.csv: each counts as a different person; "
+            "if a person is in two splits, the scores are too high"
         )
 
 
@@ -208,10 +213,10 @@ def submission(
     ] = None,
     form: Annotated[str, typer.Option(help="files: a text file for each video; table: one predictions.txt.")] = "files",
     missing: Annotated[
-        str, typer.Option(help="For a video without prediction: error stops, zeros writes zeros.")
+        str, typer.Option(help="For a video without predictions: error (stop) or zeros (write zeros).")
     ] = "error",
 ) -> None:
-    """Write a competition's files from predictions: 0 or 1 for every frame, with or without a face."""
+    """Write a competition's files from predictions: 0 or 1 for every frame, also for frames without a face."""
     from aupair.console import ConsoleLog, show_table
     from aupair.inference.submission import write_submission
 
@@ -225,17 +230,15 @@ def submission(
 def main() -> None:
     """Run the command line and exit.
 
-    A usage error and an AupairError become one line and an exit code; other errors keep their traceback.
+    A usage error or an AupairError is printed as one line and sets the exit code; other errors print their traceback.
     """
-    os.environ.setdefault(
-        "OPENCV_FFMPEG_LOGLEVEL", "-8"
-    )  # ffmpeg prints nothing about broken videos, since aupair reports them
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # silence ffmpeg: aupair itself reports broken videos
     try:
         with missing_packages_named(), disk_errors_named(), _exhausted_memory_named():
             code = app(standalone_mode=False)
             sys.stdout.flush()
     except AupairError as error:
-        print(f"aupair: {scrub(str(error))}", file=sys.stderr)  # whatever address it names, and whoever wrote it
+        print(f"aupair: {scrub(str(error))}", file=sys.stderr)  # a message may quote a URL with a password
         sys.exit(error.exit_code)
     except _UsageError as error:
         print(_usage_text(error), file=sys.stderr)
@@ -249,10 +252,10 @@ def main() -> None:
 
 @contextmanager
 def _exhausted_memory_named() -> Iterator[None]:
-    """Translate what Python, numpy and torch raise where memory cannot be allocated.
+    """Translate the exceptions of Python, numpy and torch for memory that cannot be allocated.
 
     Raises:
-        AupairError: more memory is needed than there is.
+        AupairError: there is not enough memory.
     """
     try:
         yield
@@ -265,7 +268,7 @@ def _exhausted_memory_named() -> Iterator[None]:
 
 
 def _usage_text(error: Any) -> str:
-    """Return the line for a usage error, with the nearest known word and the help to read; a help itself as it is."""
+    """Return one line for a usage error, with a reference to the command's help; or the help text itself, unchanged."""
     if type(error).__name__ == "NoArgsIsHelpError":
         return str(error.format_message())
     context = getattr(error, "ctx", None)

@@ -10,7 +10,7 @@ from aupair.cli.cluster_runs import Arguments, CompiledFile
 
 app = typer.Typer(no_args_is_help=True, help="Run the same stages on Kubeflow Pipelines: compile, run, submit.")
 
-Name = Annotated[str, typer.Argument(metavar="[train|predict]", help="Which pipeline.")]
+Name = Annotated[str, typer.Argument(metavar="[train|predict]", help="The pipeline to compile.")]
 ParamsFile = Annotated[
     Path, typer.Option("--params", help="The params file, which sets the defaults of the pipeline's inputs.")
 ]
@@ -25,14 +25,14 @@ ParamsFile = Annotated[
 def _compile(
     out: Annotated[Path, typer.Option("-o", "--out", help="The YAML file to write.")],
     name: Name = "train",
-    image: Annotated[str | None, typer.Option(help="The project's image, by tag or digest.")] = None,
+    image: Annotated[str | None, typer.Option(help="The image of the tasks, by tag or digest.")] = None,
     cluster: Annotated[Path | None, typer.Option(help="A file of options such as params/cluster.yaml.")] = None,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override an option of the cluster.")
     ] = None,
     params: ParamsFile = Path("params.yaml"),
 ) -> None:
-    """Compile a pipeline into the one file that is run locally and submitted, and show its tasks."""
+    """Compile a pipeline to one file, which can be run on this machine or submitted to a cluster, and show its tasks."""
     from aupair.console import ConsoleLog, show_table
     from aupair.kubeflow.cluster import load_cluster
     from aupair.kubeflow.compile import compile_pipeline

@@ -9,10 +9,10 @@ from aupair.cli.waiting import Wait
 app = typer.Typer(no_args_is_help=True, help="List, promote and roll back the versions of the registered model.")
 
 _MAPPINGS = {"P1": "P1: the mapping with uncertainty", "P2": "P2: the mapping without uncertainty"}
-"""The values of the tags `selection.<AU>`; P1 and P2 are also rows of the score table, with another meaning."""
+"""The values of the tags `selection.<AU>`; as rows of the score table, P1 and P2 have another meaning."""
 
-_OF_AN_AU = (("f1", ""), ("selection", ""), ("selection", ".difference"), ("selection", ".probability"))
-"""The beginnings and ends of the tags of an AU."""
+_AU_TAGS = (("f1", ""), ("selection", ""), ("selection", ".difference"), ("selection", ".probability"))
+"""The prefixes and suffixes of the tags of an AU."""
 
 _MEAN_F1 = {"select": "f1.p2", "validation": "validation.f1.p2"}
 """The tags with the mean F1 of a version on each split."""
@@ -81,20 +81,20 @@ def _show(
         ("network", record.network),
         *((f"mean F1 ({split})", record.tags.get(tag, "")) for split, tag in _MEAN_F1.items()),
     ]
-    own = {f"{start}.{au}{end}" for au in record.aus for start, end in _OF_AN_AU}
-    others = [(tag, value) for tag, value in sorted(record.tags.items()) if tag not in own | {NETWORK}]
+    au_tags = {f"{prefix}.{au}{suffix}" for au in record.aus for prefix, suffix in _AU_TAGS}
+    others = [(tag, value) for tag, value in sorted(record.tags.items()) if tag not in au_tags | {NETWORK}]
     show_table(f"{name} version {record.number}{aliases}", ("tag", "value"), facts + others)
-    of_aus = [[record.tags.get(f"{start}.{au}{end}", "") for start, end in _OF_AN_AU] for au in record.aus]
+    au_rows = [[record.tags.get(f"{prefix}.{au}{suffix}", "") for prefix, suffix in _AU_TAGS] for au in record.aus]
     show_table(
         "AUs, on select",
         ("AU", "F1", "mapping", "gain of the uncertainty", "P(gain > 0)"),
-        ((au, f1, _MAPPINGS.get(use, use), *gain) for au, (f1, use, *gain) in zip(record.aus, of_aus)),
+        ((au, f1, _MAPPINGS.get(use, use), *gain) for au, (f1, use, *gain) in zip(record.aus, au_rows)),
     )
 
 
 @app.command(epilog="Example: `aupair registry history`")
 def history(name: Name = "", wait: Wait = None) -> None:
-    """List the changes of the champion: when, who, why, and on what evidence."""
+    """List the changes of the champion, with time, user, reason and evidence."""
     from aupair.console import show_table
     from aupair.params import project_model_name
     from aupair.registry.comparison import list_changes
@@ -120,12 +120,12 @@ def history(name: Name = "", wait: Wait = None) -> None:
 
 @app.command(epilog="Example: `aupair registry diff 1 2`")
 def diff(
-    first: Annotated[int, typer.Argument(help="The number of a version.")],
-    second: Annotated[int, typer.Argument(help="The number of another one.")],
+    first: Annotated[int, typer.Argument(help="The number of the first version.")],
+    second: Annotated[int, typer.Argument(help="The number of the second version.")],
     name: Name = "",
     wait: Wait = None,
 ) -> None:
-    """Show in what two versions differ: choices, scores, data, params, and decisions on the same people."""
+    """Show the differences between two versions: choices, scores, data, params, and decisions on the same people."""
     from aupair.console import show_table
     from aupair.params import project_model_name
     from aupair.registry.comparison import diff_versions
@@ -142,7 +142,7 @@ def promote(
     force: Annotated[
         str | None, typer.Option(metavar="REASON", help="Promote even if the gate refuses; the reason is recorded.")
     ] = None,
-    reason: Annotated[str, typer.Option(metavar="REASON", help="Why; it is recorded.")] = "",
+    reason: Annotated[str, typer.Option(metavar="REASON", help="The reason to record.")] = "",
     name: Name = "",
     wait: Wait = None,
 ) -> None:
@@ -158,13 +158,13 @@ def promote(
     evidence = (
         f": {champion.tags['promotion.evidence']}" if has_previous and "promotion.evidence" in champion.tags else ""
     )
-    hint = f"; {registry_command('rollback', name)} takes that back" if has_previous else ""
+    hint = f"; {registry_command('rollback', name)} undoes this" if has_previous else ""
     typer.echo(f"version {champion.number} is the champion{evidence}{hint}")
 
 
 @app.command(epilog='Example: `aupair registry rollback --reason "wrong on the new cameras"`')
 def rollback(
-    reason: Annotated[str, typer.Option(metavar="REASON", help="Why; it is recorded.")] = "",
+    reason: Annotated[str, typer.Option(metavar="REASON", help="The reason to record.")] = "",
     name: Name = "",
     wait: Wait = None,
 ) -> None:

@@ -44,7 +44,7 @@ def synth(
         typer.Option(
             min=0,
             max=1,
-            help="Share of the videos in which a person keeps one expression nearly all the time.",
+            help="Share of the videos in which a person holds one expression nearly all the time.",
             rich_help_panel=_PEOPLE,
         ),
     ] = 0.0,
@@ -52,7 +52,7 @@ def synth(
         float,
         typer.Option(
             min=0,
-            help="Mean pause between spells of expressions, seconds; 0: none. For videos of minutes.",
+            help="Mean pause between sequences of expressions, seconds; 0: none. For videos of several minutes.",
             rich_help_panel=_PEOPLE,
         ),
     ] = 0.0,
@@ -61,7 +61,7 @@ def synth(
         typer.Option(
             min=0,
             max=0.8,
-            help="How much more, at most, one side of a face shows than the other (usual: .15).",
+            help="Maximum share by which one side of a face moves more than the other, beyond the usual .15.",
             rich_help_panel=_PEOPLE,
         ),
     ] = 0.0,
@@ -70,7 +70,7 @@ def synth(
         typer.Option(
             min=0.01,
             max=1,
-            help="Share of the frames that is labelled, drawn for each AU in stretches; the rest is -1.",
+            help="Share of the frames that is labelled, drawn as intervals for each AU; the rest is -1.",
             rich_help_panel=_LABELS,
         ),
     ] = 1.0,
@@ -78,19 +78,19 @@ def synth(
         float,
         typer.Option(
             min=0,
-            help="By how much the coder misplaces onsets and offsets: standard deviation, seconds.",
+            help="Standard deviation of the coder's errors of onsets and offsets, seconds.",
             rich_help_panel=_LABELS,
         ),
     ] = 0.0,
     coder_misses: Annotated[
         float,
-        typer.Option(min=0, max=1, help="Share of the events that the coder does not see.", rich_help_panel=_LABELS),
+        typer.Option(min=0, max=1, help="Share of the events that the coder misses.", rich_help_panel=_LABELS),
     ] = 0.0,
     covers_every: Annotated[
         float,
         typer.Option(
             min=1.3,
-            help="Seconds from one cover (a hand, a mug, a cap ...) to the next.",
+            help="Seconds between two covers (objects in front of the face: a hand, a mug, a cap ...).",
             rich_help_panel=_MOVIES,
         ),
     ] = 1.8,
@@ -99,7 +99,7 @@ def synth(
         typer.Option(
             min=0,
             max=1,
-            help="Share of the covers that come with an expression, hide it, and stay for longer.",
+            help="Share of the covers that coincide with an expression, hide it, and last longer.",
             rich_help_panel=_MOVIES,
         ),
     ] = 0.0,
@@ -107,7 +107,7 @@ def synth(
         bool,
         typer.Option(
             "--cameras",
-            help="Another camera for each video: colours, size of the face, blur, noise, compression; "
+            help="A different camera for each video: colours, size of the face, blur, noise, compression; "
             "some kinds are in validation only.",
             rich_help_panel=_MOVIES,
         ),
@@ -115,8 +115,8 @@ def synth(
 ) -> None:
     """Write a synthetic corpus: videos, annotations, subjects, splits, conditions.
 
-    With Aff-Wild2's AUs and all labels its layout is that of Aff-Wild2, otherwise the flow's own. Without options it is the
-    demo's corpus, in which expressions follow each other without a pause and the labels are exact.
+    With Aff-Wild2's AUs and all labels, the layout is that of Aff-Wild2, otherwise aupair's own. Without options
+    the corpus is that of the demo, in which expressions follow each other without a pause and the labels are exact.
     """
     from aupair.aus import AFFWILD2
     from aupair.console import ConsoleLog
@@ -124,7 +124,7 @@ def synth(
     from aupair.record import parse_settings
     from aupair.synth.corpus import SynthParams, synthesise
 
-    require("skimage")  # the processes that draw would fail one by one
+    require("skimage")  # checked here, since otherwise each of the processes that draw would fail
     people = {"rare": _names(rare), "rare_rate": rare_rate, "held": held, "pauses": pauses, "asymmetry": asymmetry}
     options = {
         "subjects": subjects,

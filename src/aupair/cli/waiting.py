@@ -9,7 +9,7 @@ from aupair.registry.contact import WAIT_VARIABLE
 
 
 def _set_wait(seconds: float | None) -> float | None:
-    """Make this process, and those that it starts, wait for a store."""
+    """Set the environment variable by which this process, and those that it starts, wait for a store."""
     if seconds is not None:
         os.environ[WAIT_VARIABLE] = str(seconds)
     return seconds
@@ -22,6 +22,6 @@ Wait = Annotated[
         metavar="SECONDS",
         envvar=WAIT_VARIABLE,
         callback=_set_wait,
-        help="How long to wait for an MLflow server or database that does not answer; default: one attempt.",
+        help="How long to retry if an MLflow server or database does not answer; default: one attempt.",
     ),
 ]
