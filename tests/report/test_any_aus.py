@@ -74,7 +74,7 @@ def test_the_page_and_the_table_name_every_au_and_say_what_is_labelled(
     partial = missing != "none" and aus > 1
     for content in (page, text):
         assert ("Labelled frames of each AU" in content) == partial
-        assert ("All other figures go over the labelled frames of each AU" in content) == partial
+        assert ("All other figures use the labelled frames of each AU" in content) == partial
     assert ("with all labels" in text) == partial
     p2 = next(line for line in text.splitlines() if line.startswith("| P2: uncertainty"))
     assert ("undefined" in p2) == (metrics["frames"]["validation"]["complete"] == 0) == partial

@@ -193,7 +193,7 @@ def test_the_table_and_the_plots_show_what_the_files_say(finished: Path) -> None
     assert lines[:3] == ["# Results", "", stages.SYNTHETIC]
     p2 = rows_of(metrics, "validation")["P2"]
     gain = metrics["decisions"]["selective"]["gain_at_80"]["f1"]["difference"]
-    for start, number in (("| P2: uncertainty", p2["score"]), ("| confidence less random, mean", gain)):
+    for start, number in (("| P2: uncertainty", p2["score"]), ("| confidence minus random, mean", gain)):
         assert f"{number:.3f}" in next(line for line in lines if line.startswith(start))
     assert not any("(chosen on validation)" in line for line in lines)
     frames = load_frames(artifact(finished, "labels"), artifact(finished, "faces"))

@@ -1,4 +1,4 @@
-"""The ablation: running the flow for each row, and scoring it (`aupair ablate`)."""
+"""The ablation study: run the flow for each row and score it (`aupair ablate`)."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,8 +25,8 @@ def run_ablation(home: Path, base: Params, names: Sequence[str], log: Log = SILE
         names: rows or groups; all rows if empty.
 
     Returns:
-        A dict for each row: name, group, text, rule, settings, another_f (f was trained again) and `state`: `scored` (with counts and costs), `failed` or
-        `unfit` (with the reason in `why`).
+        A dict for each row: name, group, text, rule, settings, another_f (f was trained again) and state: `scored` (with
+        counts and costs), or `failed` or `unfit` (with the reason in `why`).
 
     Raises:
         ParamsError: an unknown row, or the paper's protocol, which chooses on validation.
@@ -52,8 +52,8 @@ def run_ablation(home: Path, base: Params, names: Sequence[str], log: Log = SILE
         for k, (params, group) in enumerate(runs.items(), 1):
             log.line(f"[{k} of {len(runs)}] {', '.join(row.name for row in group)}")
             settings = changed_settings(base, params)
-            again = {"settings": settings, "another_f": group[0].trains_f(base, aus)}
-            results |= {row: {**result, **again} for row, result in _run(workspace, params, group, log)}
+            details = {"settings": settings, "another_f": group[0].trains_f(base, aus)}
+            results |= {row: {**result, **details} for row, result in _run(workspace, params, group, log)}
     return [
         {"name": row.name, "group": row.group, "text": row.text, "rule": row.rule, **results[row.name]} for row in rows
     ]
@@ -71,10 +71,10 @@ def _run(workspace: Workspace, params: Params, rows: Sequence[Row], log: Log) ->
 
 
 def count_aus(home: Path, base: Params) -> int:
-    """Return how many AUs a checkout's flow has: those that the params name, or all that are annotated.
+    """Return the number of AUs of the flow in a project: those that the params list, or all that are annotated.
 
     Raises:
-        DataError: the params name none, and there are no annotations.
+        DataError: the params list no AUs, and there are no annotations.
     """
     if base.aus != "all":
         return len(base.aus)
@@ -93,7 +93,7 @@ def tracked_data_hash(home: Path) -> str:
 
 
 def changed_settings(base: Params, params: Params) -> dict[str, Any]:
-    """Return the values that differ from the base's by their keys, `section.key`."""
+    """Return the settings of `params` that differ from `base`, as `section.key` -> value."""
 
     def changes(a: Any, b: Any, prefix: str) -> dict[str, Any]:
         if not (isinstance(a, dict) and isinstance(b, dict)):

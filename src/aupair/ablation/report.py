@@ -1,4 +1,4 @@
-"""The report of `aupair ablate`: reports/ablation.{json,md,html}, and the comparison with that of another corpus."""
+"""The report of `aupair ablate` (reports/ablation.{json,md,html}), and its comparison with that of another corpus."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from aupair.report.figures import Drawing
 
 HEAD = (
-    "row", "mean F1", "less P2's", "P(higher)", "2021 score", "F1 on select", "pair accuracy", "pair NLL",
+    "row", "mean F1", "minus P2", "P(higher)", "2021 score", "F1 on select", "pair accuracy", "pair NLL",
     "constant of fit", "of select", "ECE", "Mparam", "GMAC", "passes",
 )  # fmt: skip
-BRIEF = ("mean F1", "less P2's", "P(higher)", "2021 score", "pair NLL")
+BRIEF = ("mean F1", "minus P2", "P(higher)", "2021 score", "pair NLL")
 NLL = ("pair_nll", "pair_nll_constant", "pair_nll_constant_select")
 
 
@@ -32,7 +32,7 @@ def build_report(
     """Return the content of ablation.json: the results of `run_ablation`, with scores computed from their counts.
 
     Args:
-        about: entries that are written before the rows: `note`, `data` and `threads`.
+        about: entries to write before the rows: `note`, `data` and `threads`.
         draws: number of bootstrap resamples.
     """
     counts = {row["name"]: row["counts"] for row in results if row["state"] == "scored"}
@@ -51,8 +51,8 @@ def compare_corpora(tree: Mapping[str, Any], other: Mapping[str, Any]) -> dict[s
     """Compare the rows with those of another corpus.
 
     Returns:
-        data: the hash of the other corpus; f1: for each row that both have, mean F1 on validation of this corpus and of
-        the other; spearman: the rank correlation of the two (None if it is not defined).
+        data: the hash of the other corpus; f1: for each common row, mean F1 on validation of this corpus and of the
+        other; spearman: the rank correlation of the two (None if it is not defined).
     """
     others = {row["name"]: row["validation"]["f1"] for row in _scored(other)}
     f1 = {row["name"]: (row["validation"]["f1"], others[row["name"]]) for row in _scored(tree) if row["name"] in others}
@@ -79,7 +79,7 @@ def write_report(folder: Path, tree: Mapping[str, Any]) -> None:
     }
     store.write_json(folder / "ablation.json", dict(tree))
     store.write_text(folder / "ablation.md", markdown("ablation/report.j2", "Ablation", **values))
-    page = html_page("ablation/report.j2", "aupair: ablation", "Does each part earn its place?", **values)
+    page = html_page("ablation/report.j2", "aupair: ablation", "Ablation: what each part of the method adds", **values)
     store.write_text(folder / "ablation.html", page)
 
 
@@ -93,7 +93,7 @@ def _other_corpus(tree: Mapping[str, Any]) -> Table:
     """Return a table of the mean F1 of the rows on this and on the other corpus, the best first."""
     pairs = sorted(tree["beside"]["f1"].items(), key=lambda item: -item[1][0]) if tree.get("beside") else []
     lines = [[name, f"{here:.3f}", f"{there:.3f}"] for name, (here, there) in pairs]
-    return Table("Mean F1 on validation", ["row", "F1 here", "F1 there"], lines)
+    return Table("Mean F1 on validation", ["row", "this corpus", "other corpus"], lines)
 
 
 def _table(tree: Mapping[str, Any]) -> Table:
@@ -144,7 +144,7 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
     """Return the cells of a row under HEAD."""
     figures, cost = row["validation"], row["cost"]
     evidence = {} if row["group"] == "constant" else row["evidence"]["validation"]
-    of_sigma = evidence if row["rule"] in ("P1", "P2") else {}
+    sigma_figures = evidence if row["rule"] in ("P1", "P2") else {}
     mark = " (another f)" if row.get("another_f") else ""
     cells = [row["text"] + mark, f"{number(figures['f1'])} {interval(figures['intervals']['f1'])}", EMPTY, EMPTY]
     if "less_reference" in figures and row["name"] != REFERENCE:
@@ -152,6 +152,6 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
         low, high = part["interval"]
         cells[2:] = [f"{part['difference']:+.3f} [{low:+.3f}, {high:+.3f}]", number(part["probability"], 2)]
     cells += [number(figures["score"]), number(row["select"]["f1"]), number(evidence.get("pair_accuracy"))]
-    cells += [number(of_sigma.get(key), 4) for key in NLL]
-    cells += [number(of_sigma.get("ece_order"))]
+    cells += [number(sigma_figures.get(key), 4) for key in NLL]
+    cells += [number(sigma_figures.get("ece_order"))]
     return [*cells, f"{cost['parameters'] / 1e6:.2f}", f"{cost['gmac_per_frame']:.3f}", f"{cost['passes']:.0f}"]

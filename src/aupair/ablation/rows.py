@@ -1,4 +1,4 @@
-"""The rows of the ablation: the settings that each changes, and the decision rule that is scored on its run."""
+"""The rows of the ablation: the settings that each row changes, and the decision rule by which its run is scored."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,15 +12,15 @@ from aupair.training_params import VggNetwork
 Setting = Any | Callable[[Params, int], Any]
 
 GROUPS = {
-    "constant": "Guesses that see no face",
-    "no-pairs": "One image at a time: the same trunk, no pairs",
-    "no-distribution": "Pairs, but nothing of the video's distribution beyond a person's offset",
+    "constant": "Constant guesses",
+    "no-pairs": "Single images instead of pairs, with the same trunk",
+    "no-distribution": "Pairs, but of the video's distribution at most a person's offset",
     "ours": "The method",
-    "pairs": "How pairs are drawn, how networks are shared",
-    "smoother": "How the uncertainty reaches the mapping",
-    "ensemble": "How many networks speak",
-    "uncertainty": "What h is, how it is fitted",
-    "features": "What G and the mapping see",
+    "pairs": "Sampling of pairs and sharing of networks",
+    "smoother": "Use of the uncertainty by the mapping",
+    "ensemble": "Number of networks",
+    "uncertainty": "Kind and training of h",
+    "features": "Features of G, and the mapping",
 }
 REFERENCE = "P2"
 """The row that all others are compared with."""
@@ -34,11 +34,10 @@ class Row:
         name: its name on the command line and in the table.
         group: one of GROUPS.
         text: a description of the row for the report.
-        rule: the decision rule that is scored: a row of evaluate (`no-uncertainty`, `P1`, `P2`, a constant), or y_hat
-            against a threshold: `value`, `value-median` and `value-lowest` (the person's median, or a low percentile,
-            subtracted).
-        settings: keys of params.yaml and their values; a value that depends on the user's params or on the number of AUs is a
-            function of both.
+        rule: the decision rule that is scored: a row of evaluate (`no-uncertainty`, `P1`, `P2`, a constant), or a threshold
+            on y_hat: `value`, `value-median` and `value-lowest` (minus the person's median, or minus a low percentile).
+        settings: keys of params.yaml and their values; a value that depends on the user's params or on the number of AUs is
+            a function of both.
     """
 
     name: str
@@ -48,7 +47,7 @@ class Row:
     settings: Mapping[str, Setting] = field(default_factory=dict)
 
     def params(self, base: Params, aus: int) -> Params:
-        """Return the params of its run with a number of AUs.
+        """Return the params of the row's run, for a number of AUs.
 
         Raises:
             ParamsError: the settings do not fit the user's params.
@@ -58,12 +57,12 @@ class Row:
         return parse_params(apply_settings(Params, base.model_dump(mode="json"), settings, where), where)
 
     def trains_f(self, base: Params, aus: int) -> bool:
-        """Return whether its run has another f: one that is trained again, which moves F1 by itself."""
+        """Return whether the row's run trains f again, which by itself changes F1."""
         params = self.params(base, aus)
         return any(getattr(params, name) != getattr(base, name) for name in _OF_F)
 
     def why_unfit(self, base: Params, aus: int) -> str:
-        """Return why the row does not apply to these params; empty if it does."""
+        """Return the reason why the row does not apply to these params; empty if it applies."""
         try:
             params = self.params(base, aus)
         except ParamsError as error:
@@ -83,14 +82,14 @@ _OF_F = (
     "embed_faces",
     "train_pseudo_intensity",
 )
-"""The params that f depends on, beside the number of trials."""
+"""The params on which f depends, except for the number of trials."""
 SINGLE = {"train_pseudo_intensity.objective": "single"}
 HISTOGRAM = {"extract_features.kind": "histogram", "train_mapping.loss": "cross_entropy"}
 IN_F, IN_H = "train_pseudo_intensity", "train_uncertainty"
 
 
 def _like_f(base: Params, _aus: int) -> dict[str, Any]:
-    """Return the optimiser of f with 100 steps; more steps only overfit to the people of fit (docs/log)."""
+    """Return the optimiser of f with 100 steps, for h; more steps only overfit to the people of fit (docs/log)."""
     if base.train_uncertainty.kind == "network":
         return base.train_uncertainty.optimiser.model_dump(mode="json")
     of_f = base.train_pseudo_intensity.optimiser.model_dump(mode="json")
@@ -102,11 +101,7 @@ def _f_network(base: Params, **changes: Any) -> dict[str, Any]:
 
 
 def _width(base: Params) -> float:
-    """Return the width of f's network.
-
-    Raises:
-        ParamsError: it has none.
-    """
+    """Return the width of f's network; raise ParamsError if it is not a VGG16."""
     network = base.train_pseudo_intensity.network
     if not isinstance(network, VggNetwork):
         raise ParamsError("only a vgg16 has a width", got=f"kind: {network.kind}")
@@ -129,7 +124,7 @@ PER_AU: dict[str, Setting] = {
     f"{IN_H}.optimiser": _like_f,
     f"{IN_H}.augment": _augment,
 }
-"""These rows are scored without uncertainty: h is trained only because evaluate needs one."""
+"""The settings of the rows with a network for each AU. They are scored without uncertainty: h is only needed by evaluate."""
 
 ROWS = (
     Row("all-zero", "constant", "all zero", "all-zero"),
@@ -138,7 +133,7 @@ ROWS = (
     Row("P2", "ours", "P2: uncertainty except for AUs where it clearly loses", "P2"),
     Row("no-uncertainty", "ours", "without uncertainty", "no-uncertainty"),
     Row("P1", "ours", "P1: uncertainty for all AUs", "P1"),
-    Row("smoother-constant", "smoother", "smoothed with constant noise: what smoothing does without uncertainty", "P1",
+    Row("smoother-constant", "smoother", "smoothed with constant noise: the effect of smoothing without uncertainty", "P1",
         {"extract_features.smoother": "constant", "extract_features.compare": []}),
     Row("smoother-sigma", "smoother", "smoothed by sigma of h alone", "P1",
         {"extract_features.smoother": "sigma", "extract_features.compare": []}),
@@ -150,21 +145,21 @@ ROWS = (
     Row("one-seed", "ensemble", "one network in each mapping", "P2", {"train_mapping.seeds": 1}),
     Row("no-guard", "uncertainty", "h without its guard", "P1", {f"{IN_H}.guard": False}),
     Row("half", "ours", "P2 with all thresholds at .5", "P2", {"evaluate.thresholds": "half"}),
-    Row("single", "no-pairs", "single image, a threshold on its output", "value", SINGLE),
-    Row("single-median", "no-pairs", "the same less the person's median", "value-median", SINGLE),
-    Row("single-lowest", "no-pairs", "the same less the person's lowest n-th percentile", "value-lowest", SINGLE),
+    Row("single", "no-pairs", "single image, a threshold on the output", "value", SINGLE),
+    Row("single-median", "no-pairs", "the same, minus the person's median", "value-median", SINGLE),
+    Row("single-lowest", "no-pairs", "the same, minus a low percentile of the person", "value-lowest", SINGLE),
     Row("single-G", "no-pairs", "single image, then G and the mapping", "no-uncertainty", SINGLE),
-    Row("value", "no-distribution", "y_hat, a threshold on it", "value"),
-    Row("value-median", "no-distribution", "y_hat less the person's median", "value-median"),
-    Row("value-lowest", "no-distribution", "y_hat less the person's lowest n-th percentile", "value-lowest"),
+    Row("value", "no-distribution", "a threshold on y_hat", "value"),
+    Row("value-median", "no-distribution", "y_hat minus the person's median", "value-median"),
+    Row("value-lowest", "no-distribution", "y_hat minus a low percentile of the person", "value-lowest"),
     Row("2020", "no-distribution", "the authors' features of 2020: histogram, percentiles, cross-entropy", "no-uncertainty",
         HISTOGRAM),
-    Row("in-sample", "uncertainty", "no folds: h and the mapping learn from scores of people f was fitted on; one network", "P1",
+    Row("in-sample", "uncertainty", "no folds: h and the mapping are trained on scores of people of f's training; one network", "P1",
         {"sample_pairs.folds": 1}),
-    Row("nll_margin", "uncertainty", "loss of h: nll_margin, what the authors ran", "P1",
+    Row("nll_margin", "uncertainty", "loss of h: nll_margin, as in the authors' code", "P1",
         {f"{IN_H}.loss": "nll_margin", f"{IN_H}.guard": False}),
-    Row("misorder", "uncertainty", "loss of h: misorder, the paper's sentence", "P1", {f"{IN_H}.loss": "misorder", f"{IN_H}.guard": False}),
-    Row("printed", "uncertainty", "loss of h: printed, inverted", "P1", {f"{IN_H}.loss": "printed", f"{IN_H}.guard": False}),
+    Row("misorder", "uncertainty", "loss of h: misorder, as the paper describes it in words", "P1", {f"{IN_H}.loss": "misorder", f"{IN_H}.guard": False}),
+    Row("printed", "uncertainty", "loss of h: printed, the paper's equation, whose sign is inverted", "P1", {f"{IN_H}.loss": "printed", f"{IN_H}.guard": False}),
     Row("min-max", "features", "as smoother-none, certainty by the authors' min-max instead of quantiles", "P1",
         PAPER_ROUTE | {"extract_features.certainty": "min_max"}),
     Row("no-windows", "features", "no windows", "no-uncertainty", {"extract_features.windows": []}),
@@ -178,19 +173,19 @@ ROWS = (
         {"train_mapping.loss": "cross_entropy"}),
     Row("person", "features", "the neutral level over all clips of a person",
         "no-uncertainty", {"extract_features.neutral": "person"}),
-    Row("single-spread", "no-pairs", "single image, many videos a batch and two frames of each, a threshold", "value",
+    Row("single-spread", "no-pairs", "single image, batches of many videos with two frames of each, a threshold", "value",
         SINGLE | {"sample_pairs.mode": "groups", "sample_pairs.frames": 2, "sample_pairs.folds": 1}),
-    Row("network", "uncertainty", "h a network of its own, as in the paper", "P1",
+    Row("network", "uncertainty", "h as a separate network, as in the paper", "P1",
         {f"{IN_H}.kind": "network", f"{IN_H}.network": lambda base, _: _f_network(base, sharing="shared"),
          f"{IN_H}.optimiser": _like_f, f"{IN_H}.augment": _augment}),
-    Row("explicit", "pairs", "an explicit list of pairs, as many images a step", "no-uncertainty",
+    Row("explicit", "pairs", "an explicit list of pairs, with the same number of images per step", "no-uncertainty",
         {"sample_pairs.mode": "reference"}),
     Row("integrated", "pairs", "one trunk for y_hat and sigma", "P1",
         {f"{IN_F}.network.sharing": "integrated", f"{IN_H}.kind": "integrated"}),
     Row("wide", "pairs", "a shared trunk of twice the width, at four times the cost", "no-uncertainty",
         {f"{IN_F}.network": lambda base, _: _f_network(
             base, sharing="shared", width=2 * _width(base))}),
-    Row("per-au-narrow", "pairs", "a network for each AU, all of them about the cost of the shared one",
+    Row("per-au-narrow", "pairs", "a network for each AU, together about the cost of the shared one",
         "no-uncertainty",
         PER_AU | {f"{IN_F}.network": lambda base, aus: _f_network(
             base, sharing="per_au", width=_width(base) / aus**0.5)}),

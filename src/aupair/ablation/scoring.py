@@ -1,4 +1,4 @@
-"""The decisions of a finished run by every decision rule, their counts per person, and the scores computed from these."""
+"""The decisions of a finished run by each decision rule, their counts per person, and the scores computed from the counts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -45,7 +45,7 @@ EVIDENCE = {
     "auroc_own_region": ("uncertainty", "auroc_own_region", "mean"),
     "ece_order": ("uncertainty", "ece"),
 }
-"""The paths in metrics.json of the figures that the report shows beside F1; those of `select` are below its own key."""
+"""The paths in metrics.json of the figures that the report shows beside F1; for select they are below the key `select`."""
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,8 @@ class FinishedRun:
         """Score a decision rule.
 
         Returns:
-            aus: the names of the AUs; frames: see metrics.json; counts: the counts per person of select and validation; evidence: the figures of
-            EVIDENCE by split; cost: see `_rule_cost`.
+            aus: the names of the AUs; frames: see metrics.json; counts: the counts per person of select and validation;
+            evidence: the figures of EVIDENCE by split; cost: see `_rule_cost`.
         """
         decisions, counts = self.decide(rule), {}
         for split in SPLITS:
@@ -101,10 +101,7 @@ class FinishedRun:
         }
 
     def decide(self, rule: str) -> np.ndarray:
-        """Return the decisions (N, A) bool that a decision rule makes for all frames.
-
-        Its thresholds and percentiles are chosen on `select`.
-        """
+        """Return the decisions of a rule for all frames, (N, A) bool; its thresholds and percentiles are chosen on `select`."""
         frames, aus = self.frames, self.frames.aus
         if rule in CONSTANTS:
             fit = annotated_cells(frames, "fit")
@@ -132,7 +129,9 @@ class FinishedRun:
             raw = fill_nearest(raw, frames.ok, frames.video)
             decisions = raw >= tune_thresholds(raw[cells.rows], cells.truth, cells.counted, tuned)
             counts = count_decisions(decisions[cells.rows], cells.truth, cells.person, cells.counted)
-            score = np.nan_to_num(au_score(counts.total()))  # 0 for an AU without a label: its first threshold stays
+            score = np.nan_to_num(
+                au_score(counts.total())
+            )  # 0 for an AU without a label, so that it keeps the first level
             better = score > best_score
             best_score, best = np.where(better, score, best_score), np.where(better, decisions, best)
         return best
@@ -149,7 +148,7 @@ def _person_percentile(values: np.ndarray, frames: Frames, level: float) -> np.n
 
 
 def _rule_cost(rule: str, params: Params, aus: int) -> dict[str, float]:
-    """Return `parameters`, `gmac_per_frame` (1e9 multiply-adds) and `passes` (of a face through a trunk) of the networks that a decision rule needs."""
+    """Return the cost of the networks that a decision rule needs: parameters, gmac_per_frame and passes, see `cost_of`."""
     parts: dict[str, dict[str, float]] = cost_of(params, aus)["parts"]
     needed = ("f",) if rule.startswith("value") else parts_of_row(rule, params.extract_features.deciding)
     used = [parts[name] for name in needed if name in parts]
@@ -172,12 +171,10 @@ def row_figures(
     result["intervals"] = {key: percentile_interval(values) for key, values in drawn.items()}
     result["per_au"] = figures_by_au({"f1": f1(counts.total()), "accuracy": accuracy(counts.total())}, aus)
     if reference is not None:
-        of_reference, reference_drawn = (
-            challenge_figures(reference.total()),
-            challenge_figures(reference.weighted(weights)),
-        )
+        reference_total = challenge_figures(reference.total())
+        reference_drawn = challenge_figures(reference.weighted(weights))
         result["less_reference"] = {
-            key: paired_difference(total[key], of_reference[key], (drawn[key], reference_drawn[key]))
+            key: paired_difference(total[key], reference_total[key], (drawn[key], reference_drawn[key]))
             for key in ("f1", "score")
         }
     return result

@@ -26,12 +26,12 @@ TEACHER = Path("work") / "teacher"
 LONGER = 3
 """the student's steps as a multiple of its teacher's; with the same number it underfits (docs/log)"""
 SIDE = 96
-"""a face is shrunk to the smallest side that is at least this, in pixels"""
+"""faces are reduced by the largest whole factor that leaves at least this side, in pixels"""
 _TIMED_FACES = 64
 
 
 def _student_settings(teacher: Params) -> dict[str, Any]:
-    """Return the settings in which a student differs from its teacher, by key: small and fast."""
+    """Return the settings that make a student smaller and faster than its teacher, by key."""
     f = teacher.train_pseudo_intensity
     width = f.network.width if isinstance(f.network, VggNetwork) else 1.0
     network = {
@@ -129,14 +129,14 @@ class Distillation:
         return figures
 
     def _teacher(self) -> dict[str, Path]:
-        """Return the folders of the teacher's networks by their places in the copy that the student learns from."""
+        """Return the folders of the teacher's networks, by their relative paths in the copy in the workspace."""
         paths = stages.get_stage("register-model").paths(self.home, self.teacher.trials)
         networks = {f"f/{k}": folder for k, folder in enumerate(paths["f"])} | {"h": paths["h"]}
         trunk = {f"embeddings/{TRUNK}": paths["embeddings"] / TRUNK}
         return networks | (trunk if self.teacher.train_pseudo_intensity.network.frozen else {})
 
     def _add_teacher(self, root: Path) -> None:
-        """Copy the teacher to a workspace, and make it an input of the training of f there."""
+        """Copy the teacher to a workspace, and add it as an input to the stage train-pseudo-intensity there."""
         path = root / "dvc.yaml"
         tree = read_yaml(path)
         try:
@@ -152,7 +152,7 @@ class Distillation:
         store.write_text(path, yaml.safe_dump(tree, sort_keys=False))
 
     def _register(self, root: Path, log: Log) -> None:
-        """Register the student in a workspace, and tag its version with the files and the version of its teacher."""
+        """Register the student, and tag its version with the hash of the teacher's files and the teacher's version."""
         from aupair.ranking.checkpoint import digest
         from aupair.registry import mlflow_store
 
@@ -190,7 +190,7 @@ class Distillation:
 
 
 class _Registered(store.Artifact):
-    """The part of registered.json about the version; None if none was registered."""
+    """The version in registered.json; None if no version was registered."""
 
     version: int | None
 
@@ -201,7 +201,7 @@ def _read_version(path: Path) -> int | None:
 
 
 def _scoring_speed(f: Sequence[Path], h: Path, trunk: Path | None, size: int, device: str) -> float:
-    """Measure how many faces f and h together score per second: the best of three passes over some faces."""
+    """Measure the faces per second that f and h together score: the best of three passes over random images."""
     import numpy as np
 
     from aupair.ranking.scores import Scorer

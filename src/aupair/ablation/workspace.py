@@ -1,7 +1,7 @@
-"""The folder below work/ in which variants of the flow run: a DVC repository of its own with the cache of the user's.
+"""The folder below work/ in which variants of the flow run: a separate DVC repository with the cache of the user's project.
 
 Outputs that an earlier run on this machine computed from the same inputs and settings are taken from that cache. Variants
-thus share what they have in common, and an interrupted command continues where it stopped. The user's params, work and
+thus share stages with equal settings, and an interrupted command continues where it stopped. The user's params, work and
 reports are not changed.
 """
 
@@ -51,12 +51,12 @@ class Workspace:
 
     @property
     def root(self) -> Path:
-        """Return the folder that is laid out like the project: dvc.yaml, params.yaml, data, work and reports."""
+        """Return the folder with the layout of the project: dvc.yaml, params.yaml, data, work and reports."""
         return self.home / FOLDER / "checkout"
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Lock the workspace until the block ends; SIGTERM stops the block as Ctrl-C does.
+        """Lock the workspace for the block, in which SIGTERM raises KeyboardInterrupt, as Ctrl-C does.
 
         Raises:
             ArtifactError: another process uses the workspace.
@@ -103,7 +103,7 @@ class Workspace:
         _dvc(self.root, "checkout", "--force", "--allow-missing")
 
     def run(self, params: Params, name: str, log: Log) -> None:
-        """Run the flow up to evaluate with these params; the output of DVC and the stages goes to logs/NAME.txt.
+        """Run the flow up to evaluate with these params, and write the output of DVC and the stages to logs/NAME.txt.
 
         Raises:
             RunFailedError: a stage failed.
@@ -141,11 +141,11 @@ class Workspace:
                 f"the variant {name} failed",
                 where=output,
                 got=_last_message(output),
-                todo="read the whole of that file",
+                todo="read that file",
             )
 
     def _write_params(self, params: Params) -> None:
-        """Write params.yaml with every key; without that file DVC cannot read dvc.yaml."""
+        """Write params.yaml with every key, since dvc.yaml refers to them."""
         store.write_text(self.root / "params.yaml", yaml.safe_dump(params.model_dump(mode="json"), sort_keys=False))
 
 
@@ -164,20 +164,20 @@ def _dvc(folder: Path, *arguments: str, todo: str = "check whether `dvc status` 
 
 
 def _environment() -> dict[str, str]:
-    """Return the environment for DVC and the stages it starts, with this Python environment's programs first on PATH."""
+    """Return the environment for DVC and its stages, with the programs of this Python environment first on PATH."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    own = {"DVC_NO_ANALYTICS": "true", "OMP_NUM_THREADS": str(count_threads()), dvc_logging.OFF: "off"}
-    return {**os.environ, "PATH": path, **own}
+    settings = {"DVC_NO_ANALYTICS": "true", "OMP_NUM_THREADS": str(count_threads()), dvc_logging.OFF: "off"}
+    return {**os.environ, "PATH": path, **settings}
 
 
 def count_threads() -> int:
-    """Return the number of threads of each stage: another number changes the order of sums, and thus f."""
+    """Return the number of threads of each stage; it is fixed, since it changes the order of sums, and thus f."""
     threads = os.environ.get("OMP_NUM_THREADS", "")
     return int(threads) if threads.isdecimal() else count_cores()
 
 
 def _last_message(path: Path) -> str:
-    """Return the last line of an output, preferably an error of a stage (`aupair: ...`)."""
+    """Return the last line of a log file, preferably an error of a stage (`aupair: ...`)."""
     lines = [line.strip() for line in path.read_text(errors="replace").splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("aupair: ")]
     return (errors or lines or ["no message"])[-1].removeprefix("aupair: ")

@@ -1,1 +1,1 @@
-"""The report on an evaluation: figures, tables and one page."""
+"""The report on an evaluation: figures, tables and an HTML page."""

@@ -1,4 +1,4 @@
-"""The tables of a report on its data: the frames, the labels and the positives of each split."""
+"""The tables of a report about its data: frames, labels and positives of each split."""
 
 import numpy as np
 
@@ -9,7 +9,7 @@ from aupair.report.tables import Table
 
 
 def frame_counts(frames: Frames) -> Table:
-    """Return how many videos, people and frames each split has."""
+    """Return the numbers of videos, people and frames of each split."""
     annotated, complete, lines = frames.labelled.any(axis=1), frames.labelled.all(axis=1), []
     partial = is_partial(frames)
     for split in SPLITS:
@@ -19,12 +19,12 @@ def frame_counts(frames: Frames) -> Table:
         counts += [(own & complete).sum()] if partial else []
         lines.append([split, *(f"{int(count):,}" for count in counts)])
     head = ["", "videos", "people", "frames", "with a face", "annotated", *(["with all labels"] if partial else [])]
-    caption = "Networks are fitted on fit, all is chosen on select, validation is for the final figures"
+    caption = "Networks are fitted on fit, choices are made on select, and results are reported on validation"
     return Table(caption, head, lines)
 
 
 def positives_table(frames: Frames) -> Table:
-    """Return the share of active frames of each AU and split, with the numbers of labelled frames where these differ."""
+    """Return the share of active frames of each AU and split, with the numbers of labelled frames if they differ by AU."""
     lines, partial = [], is_partial(frames)
     for k, au in enumerate(frames.aus):
         cells: list[str] = []

@@ -1,7 +1,7 @@
-"""HTML pages that load nothing, and Markdown documents, rendered from templates of their content.
+"""Self-contained HTML pages and Markdown documents, rendered from the same templates.
 
-A template of content begins with `{% import macros as out %}` and builds sections, texts, tables and figures by the
-macros of `out`, which are those of macros.html.j2 for a page and those of macros.md.j2 for Markdown.
+A template begins with `{% import macros as out %}` and builds sections, texts, tables and figures with the macros of `out`:
+those of macros.html.j2 for a page, and those of macros.md.j2 for Markdown.
 """
 
 import base64
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
     from markupsafe import Markup
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-"""The content security policy of a page: a browser loads nothing that is not in the page."""
+"""The content security policy of a page: a browser loads nothing from outside the page."""
 
 
 def html_page(content: str, title: str, heading: str, origin: Sequence[tuple[str, str]] = (), **values: Any) -> str:
-    """Return a whole page with links to its sections.
+    """Render a complete page with links to its sections.
 
     Args:
         content: the template of the page's content, such as report/report.j2.
         origin: names and values for a line below the heading, such as the commit.
-        values: the values that the template shows.
+        values: the variables of the template.
     """
     from markupsafe import Markup
 
@@ -37,7 +37,7 @@ def html_page(content: str, title: str, heading: str, origin: Sequence[tuple[str
 
 
 def markdown(content: str, title: str, **values: Any) -> str:
-    """Return a Markdown document from the same templates; figures are left out, and folded parts are open."""
+    """Render a Markdown document from the same templates, without figures and with folded parts open."""
     template = _environment(autoescape=False).get_template(content)
     text = template.render(values, macros="report/macros.md.j2")
     return f"# {title}\n\n" + re.sub(r"\n\s*\n", "\n\n", re.sub(r"(?m)^ +", "", text)).strip() + "\n"
@@ -57,7 +57,7 @@ def _environment(autoescape: bool) -> "Environment":
 
 
 def _inline(words: str) -> "Markup":
-    """Escape text for HTML, keep an interval, a percentage or two figures on one line, and set `code` and **strong** as in Markdown."""
+    """Escape text for HTML, with non-breaking spaces inside intervals and numbers, and with `code` and **strong** as tags."""
     from markupsafe import Markup, escape
 
     text = " ".join(str(escape(words)).split())

@@ -1,7 +1,7 @@
-"""The plots that DVC shows: the tables that dvc.yaml names below `plots:`, and the script that draws them without the net.
+"""The plots of DVC: the tables that dvc.yaml lists below `plots:`, and the script with which they are drawn offline.
 
-`dvc plots show` fills .dvc/plots.html. A browser then runs Vega, which that page loads from .dvc/tmp if `aupair report` has
-written it there, else from the net.
+`dvc plots show` renders .dvc/plots.html, which needs Vega. The page loads it from .dvc/tmp if `aupair report` has written it
+there, else from the internet.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ Tree = Mapping[str, Any]
 VEGA = Path(".dvc") / "tmp" / "vega.js"
 """The script that the page loads; DVC keeps `.dvc/tmp` out of git."""
 _SCHEMA = "5."
-"""The version of Vega-Lite that DVC's templates are written for."""
+"""The major version of Vega-Lite for which DVC's templates are written."""
 
 
 def write_plot_tables(folder: Path, metrics: Tree, curves: Mapping[str, Sequence[Tree]]) -> None:
@@ -36,10 +36,10 @@ def _plot_tables(metrics: Tree, curves: Mapping[str, Sequence[Tree]]) -> dict[st
     """Return the tables by name; a figure that is undefined has no row."""
     decisions, order = metrics["decisions"], metrics["uncertainty"]["reliability"]["h"]
     (p2,) = (row for row in metrics["rows"] if (row["name"], row["split"]) == ("P2", "validation"))
-    kept = decisions["risk_coverage"]["confidence"]
+    curve = decisions["risk_coverage"]["confidence"]
     tables = {
         "f1": pd.DataFrame([(au, figures["f1"]) for au, figures in p2["per_au"].items()], columns=["au", "f1"]),
-        "risk_coverage": pd.DataFrame({"coverage": kept["coverage"], "wrong": kept["risk"]}),
+        "risk_coverage": pd.DataFrame({"coverage": curve["coverage"], "wrong": curve["risk"]}),
         "confidence": _reliability(decisions["reliability"]),
         "order": _reliability(order),
         "curves_f": _network_curves(curves["f"]),
@@ -50,15 +50,12 @@ def _plot_tables(metrics: Tree, curves: Mapping[str, Sequence[Tree]]) -> dict[st
 
 
 def _reliability(bins: Tree) -> pd.DataFrame:
-    """Return the observed share by the claimed probability, beside what it should be."""
+    """Return the observed share for each claimed probability, beside that of perfect calibration."""
     return pd.DataFrame({"claimed": bins["claimed"], "observed": bins["observed"], "perfect": bins["claimed"]})
 
 
 def _network_curves(rows: Sequence[Tree]) -> pd.DataFrame:
-    """Return the curves of the networks that are trained on all people of fit, their mean if there are several.
-
-    The network of a fold is called `f.fold0` or the like; its curve is in report.html.
-    """
+    """Return the mean curves of the networks that are trained on all people of fit; report.html has those of the folds."""
     final = [row for row in rows if ".fold" not in row["network"]]
     names = {"train_loss": "training", "loss": "held_out", "pair_accuracy": "pair_accuracy"}
     table = pd.DataFrame(final, columns=["step", *(key for key in names if any(key in row for row in final))])
@@ -72,9 +69,9 @@ def _mapping_curves(rows: Sequence[Tree], route: str) -> pd.DataFrame:
 
 
 def write_plot_script(root: Path) -> None:
-    """Write the script that draws DVC's plots without the net, unless there is one or the project has no DVC repository.
+    """Write the script that draws DVC's plots offline, unless it exists or the project has no DVC repository.
 
-    Nothing is written if the package that carries Vega is not installed; the page then loads it from the net.
+    Nothing is written if the package that contains Vega is not installed; the page then loads Vega from the internet.
     """
     path = root / VEGA
     if path.exists() or not (root / ".dvc").is_dir() or find_spec("vl_convert") is None:
@@ -83,4 +80,4 @@ def write_plot_script(root: Path) -> None:
 
     version = [own for own in vl_convert.get_vegalite_versions() if own.startswith(_SCHEMA)][-1]
     script = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed", version)
-    store.write_text(path, f"(() => {{{script}}})();\n")  # in a function: its names would meet those of the page
+    store.write_text(path, f"(() => {{{script}}})();\n")  # in a function, to avoid clashes with names of the page

@@ -1,4 +1,4 @@
-"""The tables of a report on pseudo-intensity and uncertainty: what sigma, its guard and the smoothers are worth.
+"""The tables of a report about pseudo-intensity and uncertainty: the benefit of sigma, of its guard and of the smoothers.
 
 Most functions take the tree of metrics.json.
 """
@@ -22,7 +22,7 @@ ROUTES = {
 }
 """The routes that smooth y_hat, and their names in tables."""
 EVIDENCE = (
-    ("pair accuracy, nothing over the face and nearly frontal", "pair_accuracy.clear"),
+    ("pair accuracy, uncovered and nearly frontal faces", "pair_accuracy.clear"),
     ("pair accuracy, all frames", "pair_accuracy.mean"),
     ("pair NLL with h (lower is better)", "uncertainty.pair_nll.h"),
     ("the same, h without its guard", "uncertainty.pair_nll.unguarded"),
@@ -43,16 +43,19 @@ EVIDENCE = (
 )
 """The figures of pseudo-intensity and uncertainty: their names in tables and their paths in metrics.json."""
 GAINS = (
-    ("pair NLL with h, less the best constant of fit (below 0 is better)", "uncertainty.pair_nll.less_constant"),
-    ("AUROC of abs(d)/s less that of abs(d)", "uncertainty.auroc_correct.gain"),
+    (
+        "pair NLL with h minus that with the best constant of fit (below 0 is better)",
+        "uncertainty.pair_nll.less_constant",
+    ),
+    ("AUROC of abs(d)/s minus that of abs(d)", "uncertainty.auroc_correct.gain"),
 )
-"""The figures that have an interval, in the same way."""
+"""The figures that have an interval: their names in tables and their paths in metrics.json."""
 
 
 def uncertainty(metrics: Tree) -> Table:
-    """Return the figures of pseudo-intensity and uncertainty, validation beside select.
+    """Return the figures of pseudo-intensity and uncertainty on validation and on select.
 
-    Figures that are undefined on both are left out: several are without the conditions of each frame.
+    Figures that are undefined on both are left out, such as those that need conditions.csv.
     """
     splits: tuple[Any, Any] = (metrics, metrics["select"])
     values = [(text, [reduce(getitem, path.split("."), tree) for tree in splits]) for text, path in EVIDENCE]
@@ -74,7 +77,7 @@ def uncertainty(metrics: Tree) -> Table:
 
 
 def uncertainty_of_aus(metrics: Tree) -> Table:
-    """Return for each AU the figures that measure the use of sigma and the confidence on validation."""
+    """Return the figures of sigma and of the confidence for each AU on validation."""
     block, decisions = metrics["uncertainty"], metrics["decisions"]["per_au"]
     conditions = {name: block[f"auroc_{name}"]["per_au"] for name in ("own_region", "other_region", "turned")}
     regions = {name.replace("_", " "): per_au for name, per_au in conditions.items() if per_au}
@@ -93,10 +96,10 @@ def uncertainty_of_aus(metrics: Tree) -> Table:
 
 
 def smoothers(metrics: Tree, numbers: Tree) -> Table:
-    """Return the pair accuracy of y_hat and of its smoothed values, with the numbers of each smoother.
+    """Return the pair accuracy of y_hat and of its smoothed values, with the parameters of each smoother.
 
     Args:
-        numbers: by route, the entries of smoother.json.
+        numbers: the entries of smoother.json by route.
     """
     splits = (metrics["pair_accuracy"], metrics["select"]["pair_accuracy"])
     lines = []
@@ -105,13 +108,13 @@ def smoothers(metrics: Tree, numbers: Tree) -> Table:
         own = numbers.get(route, {})
         cells = [number(side[key]) for side in figures for key in ("mean", "clear")]
         chosen = [number(own[key], 3) if key in own else EMPTY for key in ("r_squared", "reach", "power")]
-        lines.append([ROUTES.get(route, route) if route else "y_hat as it is", *cells, *chosen])
+        lines.append([ROUTES.get(route, route) if route else "y_hat, not smoothed", *cells, *chosen])
     head = ["", "validation", "clear frames", "select", "clear frames", "R² on fit", "reach (s)", "power"]
     return Table("Pair accuracy of y_hat and of its smoothed values", head, lines)
 
 
 def guard(tree: Tree, aus: Sequence[str]) -> Table:
-    """Return for each AU how much of sigma h keeps, and the pair NLL on fit by which that was chosen.
+    """Return the strength of the guard for each AU, and the pair NLL on fit by which it was chosen.
 
     Args:
         tree: the entry `guard_of_aus` of h's about.json.
@@ -122,5 +125,5 @@ def guard(tree: Tree, aus: Sequence[str]) -> Table:
         strength = float(tree["strength"][k])
         losses = [number(tree["nll"][name][k]) for name in names]
         lines.append([label_au(au), percent(strength) if strength else "0: the constant", *losses])
-    head = ["AU", "kept of sigma", "pair NLL, constant", "h", "h with its guard"]
-    return Table("The guard of h, chosen on people of fit whom h had not seen", head, lines)
+    head = ["AU", "strength of sigma", "pair NLL, constant", "h", "h with its guard"]
+    return Table("The guard of h, chosen on people of fit, out of fold", head, lines)

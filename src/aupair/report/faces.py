@@ -1,4 +1,4 @@
-"""Faces for the report: those with the highest and lowest uncertainty, and those with the worst errors."""
+"""Faces for the report: those with the highest and lowest uncertainty, and those with the most confident errors."""
 
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -14,7 +14,7 @@ from aupair.evaluation.evaluate import Evaluation
 from aupair.report.formatting import number, percent
 
 SIDE = 96
-"""Largest side of a thumbnail, pixels."""
+"""Maximum side of a thumbnail, pixels."""
 QUALITY = 80
 SPLIT = "validation"
 
@@ -57,9 +57,9 @@ def thumbnails(folder: Path, frames: Frames) -> Thumbnail:
 
 
 def montages(evaluation: Evaluation, frames: Frames, thumbnail: Thumbnail) -> dict[str, list[_Face]]:
-    """Return for each AU the faces with the highest and lowest sigma, the least certain decision, and the worst error.
+    """Return the faces with the highest and lowest sigma, the least confident decision and the most confident error.
 
-    All are frames of validation with a label of the AU, each of another video as long as there is one.
+    There is one for each AU: a frame of validation with a label of the AU, in different videos as far as possible.
     """
     sigma, confidence = evaluation.outputs.sigma, evaluation.confidence
     usable = _usable_cells(frames)
@@ -82,7 +82,7 @@ def _usable_cells(frames: Frames) -> np.ndarray:
 
 
 def _pick(score: np.ndarray, allowed: np.ndarray, video: np.ndarray) -> list[tuple[int, int]]:
-    """Return (row, AU) of each AU's highest score, in a video that is not picked yet where there is one.
+    """Return (row, AU) of each AU's highest score, in a video that is not used yet if possible.
 
     Args:
         score: (N, A) float.

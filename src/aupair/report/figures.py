@@ -1,7 +1,7 @@
-"""Figures of an evaluation, of training and of a video, drawn once and used as SVG in a page and as PNG files.
+"""Figures of an evaluation, of training and of a video, as SVG in a page and as PNG files.
 
-Every function returns a `Drawing`; nothing is shown or saved before `Drawing.svg` or `Drawing.save_png`. Equal input
-gives equal bytes on one machine and one environment.
+Every function returns a `Drawing`, which `Drawing.svg` or `Drawing.save_png` renders. Equal input results in equal bytes on
+the same machine and environment.
 """
 
 import base64
@@ -26,7 +26,7 @@ from aupair.aus import label_au
 from aupair.report.formatting import UNDEFINED, interval, number
 
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#aa4499", "#9a9a9a")
-"""The colours of Okabe and Ito, which colour-blind readers can tell apart."""
+"""The palette of Okabe and Ito, which colour-blind readers can distinguish."""
 BLUE, ORANGE, GREEN, RED, PURPLE, GREY = COLOURS
 INK = "#1d1d1f"
 """The colour of text."""
@@ -38,16 +38,16 @@ STYLE: dict[Any, Any] = {
     "axes.facecolor": "none",
 }  # fmt: skip
 DPI = 150
-"""Resolution of the PNG files, pixels an inch."""
+"""Resolution of the PNG files, pixels per inch."""
 _LONGEST_NAME = 32
-"""Letters of a name beside a line of a figure."""
+"""Maximum number of characters on a line of a row's name."""
 WIDE, SMALL = (4.8, 3.4), (2.7, 1.8)
-"""Sizes of a figure by itself and of one in a grid, inches: text stays readable on a phone."""
+"""Sizes of a single figure and of one in a grid, inches; text stays readable on a phone."""
 
 Tree = Mapping[str, Any]
 
 WITHOUT, WITH = "no-uncertainty", "P1"
-"""The rows of metrics.json in which all AUs are decided without or with uncertainty."""
+"""The rows of metrics.json in which all AUs are decided without uncertainty, or all with it."""
 BASES = {
     "confidence": ("confidence (margin and sigma)", BLUE, "-"),
     "margin": ("margin to the threshold alone", ORANGE, "--"),
@@ -66,7 +66,7 @@ QUANTITIES = {
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure with its title, and a description of its numbers for readers who cannot see it."""
+    """A figure with its title, and a text description of its numbers for accessibility."""
 
     figure: Figure
     title: str
@@ -82,8 +82,8 @@ class Drawing:
         text = re.sub(r"<metadata>.*?</metadata>\s*", "", text[text.index("<svg") :], flags=re.DOTALL)
         text = re.sub(r' (xmlns(:xlink)?|version)="[^"]*"| id="[\w.]+_\d+"', "", text)
         text = re.sub(r"data:image/png;base64,([^\"]*)", _png_as_jpeg, text)
-        # matplotlib's ids depend on the last digits of the layout, which vary from run to run, and two figures of a page
-        # may share some; therefore they are replaced by numbers
+        # matplotlib's ids depend on the last digits of the layout, which vary between runs, and figures of one page may have
+        # equal ids; therefore they are replaced by numbers with a prefix
         label = f"{self.title}. {self.description}"
         prefix = "f" + hashlib.sha256(label.encode()).hexdigest()[:8]
         names = {name: f"{prefix}-{k}" for k, name in enumerate(dict.fromkeys(re.findall(r' id="(\w+)"', text)))}
@@ -99,7 +99,7 @@ class Drawing:
         """
         style: dict[str, Any] = {"x": 0.01, "ha": "left", "fontsize": 10, "fontweight": "bold", "color": INK}
         heading = self.figure.suptitle(self.title, **style, in_layout=True)
-        buffer = io.BytesIO()  # into a file, Pillow writes without the reason of a failure
+        buffer = io.BytesIO()  # when Pillow writes to a file itself, its errors lack the reason, such as a full disk
         self.figure.savefig(buffer, format="png", dpi=DPI, facecolor="white", metadata={"Software": None})
         if colours:
             with Image.open(buffer) as image:
@@ -107,11 +107,11 @@ class Drawing:
                 image.convert("RGB").quantize(colours).save(buffer, format="png", optimize=True)
         with store.atomic(path) as temporary:
             temporary.write_bytes(buffer.getvalue())
-        heading.set(text="", in_layout=False)  # a page shows the title beside the same figure
+        heading.set(text="", in_layout=False)  # removed again, since a page shows the title outside the figure
 
 
 def _png_as_jpeg(address: re.Match[str]) -> str:
-    """Return the address of a PNG picture as that of a much smaller JPEG."""
+    """Convert the data URL of a PNG to that of a JPEG, which is much smaller."""
     buffer = io.BytesIO()
     with Image.open(io.BytesIO(base64.b64decode(address[1]))) as image:
         image.convert("RGB").save(buffer, format="jpeg", quality=85)
@@ -122,7 +122,7 @@ class Interval(NamedTuple):
     """A named value with an interval.
 
     Attributes:
-        edges: both ends of the interval; NaN or None where an end is unknown.
+        edges: both ends of the interval; NaN or None for an unknown end.
         legend: the meaning of the colour.
     """
 
@@ -135,11 +135,11 @@ class Interval(NamedTuple):
 
 @mpl.rc_context(STYLE)
 def intervals(rows: Sequence[Interval], title: str, label: str, marks: Mapping[str, float]) -> Drawing:
-    """Draw values with their intervals below each other.
+    """Draw values with their intervals, one below the other.
 
     Args:
-        label: what the axis shows, with its unit.
-        marks: dashed vertical lines by what they mean.
+        label: the label of the axis, with the unit.
+        marks: the positions of dashed vertical lines by their labels.
     """
     figure, axes = _figure((4.8, 0.9 + 0.24 * max(len(rows), 5)))
     axis = axes[0, 0]
@@ -162,9 +162,9 @@ def au_bars(rows: Mapping[str, Tree], key: str, label: str) -> Drawing:
     """Draw a metric of each AU in the rows without uncertainty, P1 and P2, with intervals if there are any.
 
     Args:
-        rows: the rows of metrics.json of one split by name; one named `all-one` is drawn as the constant to beat.
+        rows: the rows of metrics.json of one split by name; `all-one` is drawn as a baseline if it is there.
         key: the metric in `per_au`, such as f1 or icc.
-        label: its name on the axis.
+        label: the metric's name on the axis.
     """
     aus = list(rows["P2"]["per_au"])
     values = {name: np.array([row["per_au"][au].get(key) for au in aus], np.float64) for name, row in rows.items()}
@@ -195,7 +195,7 @@ def au_bars(rows: Mapping[str, Tree], key: str, label: str) -> Drawing:
 
 @mpl.rc_context(STYLE)
 def risk_coverage(curves: Mapping[str, Tree], error: float | None, au: str = "") -> Drawing:
-    """Draw the share of wrong decisions among those that remain when the least confident are left out first.
+    """Draw the share of wrong decisions among the remaining ones, when the least confident are left out first.
 
     Args:
         curves: for each key of `BASES` its coverage and risk, (C,) each, 0..1.
@@ -222,7 +222,7 @@ def risk_coverage(curves: Mapping[str, Tree], error: float | None, au: str = "")
 
 @mpl.rc_context(STYLE)
 def reliability(curves: Mapping[str, Tree], low: float, title: str, label: str) -> Drawing:
-    """Draw the observed share of right answers against the claimed probability, and how often each is claimed.
+    """Draw a reliability diagram: the observed share of right cases against the claimed probability, above a histogram.
 
     Args:
         curves: by name claimed, observed and share, (bins,) each.
@@ -238,7 +238,7 @@ def reliability(curves: Mapping[str, Tree], low: float, title: str, label: str) 
         axis.plot(claimed, observed, color=COLOURS[k], marker=markers[k], markersize=4, label=name)
         below.stairs(100 * share, np.linspace(low, 1, len(share) + 1), color=COLOURS[k], linewidth=1.6)
         least = min(least, float(np.nanmin(observed, initial=1)))
-    axis.set(ylabel="observed share that is right", ylim=(max(0.0, least - 0.03), 1.02))
+    axis.set(ylabel="observed share of right cases", ylim=(max(0.0, least - 0.03), 1.02))
     below.set(xlabel=label, ylabel="cases (%)", xlim=(low, 1.005))
     _legend(figure, axis, 3)
     return Drawing(figure, title, f"Observed against {label}: {', '.join(curves)}")
@@ -247,7 +247,7 @@ def reliability(curves: Mapping[str, Tree], low: float, title: str, label: str) 
 def training_curves(rows: Sequence[Tree]) -> list[Drawing]:
     """Draw the rows of a curves.jsonl: a small figure for each quantity, a line for each network or route (`ROUTE.loss`).
 
-    Rows with a `prior` are no steps of a training: h was fitted with each strength of its prior, and the loss is out of fold.
+    Rows with a `prior` are not training steps, but fits of h with different strengths of its prior; their loss is out of fold.
     """
     if rows and "prior" in rows[0]:
         points = [(float(row["prior"]), float(row["loss"])) for row in rows]
@@ -282,7 +282,7 @@ def _curves(title: str, networks: Mapping[str, Sequence[tuple[float, float]]], u
 def _figure(
     size: tuple[float, float], rows: int = 1, columns: int = 1, **options: Any
 ) -> "tuple[Figure, np.ndarray[Any, Any]]":
-    """Return a figure of a size in inches, without pyplot's global state, and its axes as (rows, columns)."""
+    """Create a figure of a size in inches, without pyplot's global state; return it and its axes as (rows, columns)."""
     figure = Figure(figsize=size, layout=None if size == SMALL else "constrained")
     if size == SMALL:  # one of many equal figures: fixed margins take a third of the time
         figure.subplots_adjust(left=0.19, right=0.93, bottom=0.25, top=0.96)
@@ -290,7 +290,7 @@ def _figure(
 
 
 def _name_rows(axis: Axes, names: Sequence[str]) -> None:
-    """Write a name at each line of a figure, the first on top; a long one takes two smaller lines."""
+    """Label each row of a figure, the first on top; a long name is wrapped in a smaller font."""
     axis.set_yticks(range(len(names)), [textwrap.fill(name, _LONGEST_NAME) for name in names])
     for text in axis.get_yticklabels():
         if "\n" in text.get_text():
@@ -301,7 +301,7 @@ def _name_rows(axis: Axes, names: Sequence[str]) -> None:
 
 
 def _mark_undefined(axis: Axes, places: Iterable[int]) -> None:
-    """Write at some lines of a figure that their value is undefined."""
+    """Mark some rows of a figure as undefined."""
     style: dict[str, Any] = {"fontsize": 7, "fontstyle": "italic", "ha": "right", "va": "center", "color": INK}
     for place in places:
         axis.text(0.98, place, UNDEFINED, transform=axis.get_yaxis_transform(), **style)

@@ -1,11 +1,11 @@
-"""The format of numbers, shares and intervals in tables and texts."""
+"""Formatting of numbers, shares and intervals in tables and texts."""
 
 from collections.abc import Sequence
 
 EMPTY = "–"
-"""The text of a cell in which there cannot be a figure."""
+"""The text of a cell that has no figure."""
 UNDEFINED = "undefined"
-"""The text for None and NaN, a figure of nothing."""
+"""The text for None and NaN."""
 
 
 def number(value: float | None, digits: int = 3) -> str:

@@ -1,4 +1,4 @@
-"""The origin of a report: data, commit and versions, for a line below its heading and a table at its end."""
+"""The origin of a report: data, commit and versions, shown below its heading and in a table at its end."""
 
 import importlib.metadata
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,17 +20,16 @@ Tree = Mapping[str, Any]
 _NO_COMMIT = "none: outside of a git repository"
 _UNKNOWN = "not known"
 _HIDDEN = ("aus", "standardisation", "guard_of_aus", "signals", "members")
-"""Keys of about.json that are no settings of a person."""
+"""Keys of about.json that are computed, not set by a user."""
 
 
 def describe_origin(sources: "Sources", folder: Path) -> list[tuple[str, str]]:
-    """Return the data's hash, the commit and its day, and the versions of aupair and MLflow, each with its name.
+    """Return the hash of the data, the commit with its date, and the versions of aupair and MLflow, each with its name.
 
-    There is no time of day, so that equal runs write equal bytes: the date is that of the commit, which two runs on the
-    same commit share. When a stage ran is recorded by MLflow, for a run that is logged there.
+    The time of the run is not included, so that equal runs write equal bytes; MLflow records it for runs that are logged.
 
     Args:
-        folder: the folder of the report, whose repository has the commit.
+        folder: the folder of the report, whose git repository determines the commit.
     """
     data = _UNKNOWN if sources.info is None else read_data_md5(sources.info)
     return [
@@ -42,7 +41,7 @@ def describe_origin(sources: "Sources", folder: Path) -> list[tuple[str, str]]:
 
 
 def _version_of(package: str) -> str:
-    """Return the version of a package as it is installed."""
+    """Return the version of an installed package."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -50,7 +49,7 @@ def _version_of(package: str) -> str:
 
 
 def origin_table(origin: Sequence[tuple[str, str]], params: Params, frames: Frames, metrics: Tree) -> Table:
-    """Return the origin with the settings that concern the whole report."""
+    """Return a table of the origin and of the settings that concern the whole report."""
     several = params.ensemble == "all" and len(params.trials) > 1
     lines = [
         *origin,
@@ -63,11 +62,11 @@ def origin_table(origin: Sequence[tuple[str, str]], params: Params, frames: Fram
         ("route with uncertainty", str(metrics["route"])),
     ]
     names = {"data": "MD5 of the data folder, as in data.dvc", "MLflow": "MLflow, as installed"}
-    return Table("Made from", ["", ""], [[names.get(name, name), value] for name, value in lines])
+    return Table("Origin", ["", ""], [[names.get(name, name), value] for name, value in lines])
 
 
 def settings_table(trained: Mapping[str, Path], params: Params) -> Table:
-    """Return the settings that the trained parts and evaluate record.
+    """Return a table of the settings that are stored with the trained networks, and of those of evaluate.
 
     Args:
         trained: the folders of f, h and the mapping, by these names.

@@ -1,4 +1,4 @@
-"""The files that evaluate writes: numbers (JSON), table.md, the plots and report.html, each written completely or not at all."""
+"""The reports of evaluate: the numbers (JSON), table.md, the plots and report.html, each written atomically."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -55,9 +55,9 @@ class Sources(NamedTuple):
         faces: the folder of the aligned faces.
         trained: the folders f, h and mapping, in this order, by these names.
         params: the settings of the run.
-        note: the first line under the table's title, such as what the data is.
-        features: the folder of the features; None: the page does not show what the smoothers chose.
-        info: the data.json of check-data; None: the page does not name the data's hash.
+        note: the first line below the title, such as a note on the data.
+        features: the folder of the features; None: the page does not show the parameters of the smoothers.
+        info: the data.json of check-data; None: the page does not show the hash of the data.
     """
 
     faces: Path
@@ -69,12 +69,12 @@ class Sources(NamedTuple):
 
 
 def write_reports(evaluation: Evaluation, frames: Frames, places: Places, pairs: tables.Rows, sources: Sources) -> None:
-    """Write the numbers, table.md, a folder of PNGs, and the page with everything.
+    """Write the numbers, table.md, a folder of plots, and the page with all results.
 
-    Equal input leads to equal files; the page names the commit, too.
+    Equal input results in equal files, except that the page shows the commit.
 
     Args:
-        pairs: the counts of pairs as rows of cells, the head first; see `Samples.table`.
+        pairs: the counts of pairs as rows of cells, the header first; see `Samples.table`.
 
     Raises:
         ArtifactError: a file of a source is missing or corrupt.
@@ -96,7 +96,7 @@ def write_reports(evaluation: Evaluation, frames: Frames, places: Places, pairs:
         "counts": counts.frame_counts(frames),
         "positives": counts.positives_table(frames),
         "partial": counts.is_partial(frames),
-        "pairs": Table("Fixed pairs of each AU: drawn, from all there are in a split", pairs[0], pairs[1:]),
+        "pairs": Table("Fixed pairs of each AU: drawn, and available in a split", pairs[0], pairs[1:]),
     }
     thumbnail = thumbnails(sources.faces, frames)
     values = {
@@ -104,7 +104,7 @@ def write_reports(evaluation: Evaluation, frames: Frames, places: Places, pairs:
         "note": sources.note, "glossary": glossary("intensity_rows" in metrics), "data": data, "drawings": drawings, "faces": montages(evaluation, frames, thumbnail),
         "timelines": list(_timelines(evaluation, frames, thumbnail)), **_from_sources(sources, frames, metrics, places.report.parent),
     }  # fmt: skip
-    page = html_page("report/report.j2", "aupair: report", "What the recognizer can do", **values)
+    page = html_page("report/report.j2", "aupair: report", "Evaluation of the recognizer", **values)
     store.write_text(places.report, page)
     store.write_text(places.table, markdown("report/report.j2", "Results", **values))
 
@@ -144,7 +144,7 @@ def _choice(selection: Tree) -> Drawing:
         value, edges = entry["difference"], entry["difference_interval"]
         rows.append(figures.Interval(name, np.nan if value is None else value, edges, colour, f"{legend} uncertainty"))
     title = f"Difference for each AU on {selection['chosen_on']}"
-    label = f"{tables.compared_figure(selection)} with uncertainty less without"
+    label = f"{tables.compared_figure(selection)} with uncertainty minus without"
     return figures.intervals(rows, title, label, {f"smallest limit, -{tie:g}": -tie, "no difference": 0.0})
 
 
@@ -158,7 +158,7 @@ def _first_timeline(evaluation: Evaluation, frames: Frames) -> Drawing:
 def _timelines(
     evaluation: Evaluation, frames: Frames, thumbnail: Thumbnail
 ) -> Iterator[tuple[Drawing, Drawing | None]]:
-    """Draw a stretch of each video to show: the AUs that change most below faces, and the other AUs if there are any."""
+    """Draw a part of each video to show: the AUs that change most with faces above them, and the other AUs if there are any."""
     for video in videos_to_show(frames):
         rows, name = stretch(frames, frames.slices()[video]), frames.videos[video]
         order = np.argsort(-label_changes(frames.labels[rows]).sum(0), kind="stable")
@@ -169,7 +169,7 @@ def _timelines(
 
 
 def _from_sources(sources: Sources, frames: Frames, metrics: Tree, folder: Path) -> dict[str, Any]:
-    """Return training curves, cost, origin and settings; folder: that of the report."""
+    """Return training curves, cost, origin and settings; `folder` is that of the report."""
     training = {name: _draw_curves(own / "curves.jsonl") for name, own in sources.trained.items()}
     origin = describe_origin(sources, folder)
     return {

@@ -1,4 +1,4 @@
-"""The tables of a report, which its templates write as HTML and as Markdown, and the headline for a terminal.
+"""The tables of a report, which templates render as HTML and as Markdown, and a short table for a terminal.
 
 Most functions take the tree of metrics.json, and of selection.json where the choice for each AU is shown.
 """
@@ -28,7 +28,7 @@ COLUMNS = {
     "average_precision": "average precision",
 }
 COST = ("passes", "GMAC a frame", "million parameters")
-"""The cost of a frame with a face: how often it goes through a trunk, 1e9 multiplications, parameters of the networks."""
+"""The cost of a frame with a face: passes through a trunk, 1e9 multiply-accumulate operations, parameters of the networks."""
 INTENSITY = {"icc": "ICC(3,1)", "mae": "MAE", "mae_rounded": "MAE, rounded", "pcc": "PCC"}
 ROWS = {
     "all-zero": "all zero",
@@ -51,7 +51,7 @@ OURS = ("no-uncertainty", "P1", "P2")
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells under a head.
+    """A table of text cells.
 
     Attributes:
         caption: a description of its content.
@@ -84,7 +84,7 @@ def headline(metrics: Tree, split: str = "validation") -> "RichTable":
 
 
 def complete_frames(metrics: Tree) -> str:
-    """Return over how many frames the figures of all AUs together go; "" if every annotated frame has all labels."""
+    """Return a note on the number of complete frames; "" if every annotated frame has the labels of all AUs."""
     counts: Tree = metrics.get("frames", {})
     if all(own["complete"] == own["annotated"] for own in counts.values()):
         return ""
@@ -93,11 +93,11 @@ def complete_frames(metrics: Tree) -> str:
     parts = [
         f"{own['complete']:,} of the {own['annotated']:,} annotated frames of {name}" for name, own in counts.items()
     ]
-    return f"Exact match and the 2021 score go over the frames in which all AUs are labelled: {', '.join(reversed(parts))}."
+    return f"Exact match and the 2021 score use the frames in which all AUs are labelled: {', '.join(reversed(parts))}."
 
 
 def scores(metrics: Tree, split: str, cost: Tree) -> Table:
-    """Return the scores of a split, a row for each way to decide, with its cost; cost: see `cost_of_files`."""
+    """Return the scores of a split, a row for each way to decide, with its cost from `cost_of_files`."""
     costs = {row["name"]: _cost_of_row(row["name"], metrics["route"], cost) for row in metrics["rows"]}
     return _of_rows(metrics["rows"], split, f"Scores on {split}", COLUMNS, costs)
 
@@ -109,7 +109,7 @@ def intensities(metrics: Tree, split: str, cost: Tree) -> Table:
 
 
 def _cost_of_row(name: str, route: str, cost: Tree) -> list[str]:
-    """Return what a frame costs in a row, under COST."""
+    """Return the cells of COST for a row."""
     parts = [cost["parts"][part] for part in parts_of_row(name, route) if part in cost["parts"]]
     keys = ("passes", "gmac_per_frame", "parameters")
     passes, gmac, parameters = (sum(part[key] for part in parts) for key in keys)
@@ -145,14 +145,14 @@ def choice(metrics: Tree, selection: Tree) -> Table:
 
 
 def comparisons(metrics: Tree) -> Table:
-    """Return the difference of each two compared rows, validation beside select."""
+    """Return the difference between each two compared rows, on validation and on select."""
     compared = {(row["name"], row["split"]): row for row in metrics["comparisons"]}
     lines = []
     for name, row in ((name, row) for (name, split), row in compared.items() if split == "validation"):
         sides = (row, compared[name, "select"])
         cells = [cell for side in sides for cell in (with_interval(side), number(side["probability"]))]
         lines.append([f"{row['a']} - {row['b']}: {(COLUMNS | INTENSITY)[row['figure']]}", *cells])
-    return Table("First row less the second", ["", "validation", "P(better)", "select", "P(better)"], lines)
+    return Table("First row minus the second", ["", "validation", "P(better)", "select", "P(better)"], lines)
 
 
 def selective(metrics: Tree) -> Table:
@@ -165,7 +165,7 @@ def selective(metrics: Tree) -> Table:
     lines = [[way, *(cells[way, coverage] for coverage in coverages)] for way in dict.fromkeys(way for way, _ in cells)]
     for key, text in (("f1", "mean F1"), ("accuracy", "accuracy")):
         gain = [with_interval(block["gain_at_80"][key]) if coverage == 0.8 else EMPTY for coverage in coverages]
-        lines.append([f"confidence less random, {text}", *gain])
+        lines.append([f"confidence minus random, {text}", *gain])
     return Table("Mean F1 / accuracy on validation", ["kept", *(f"{100 * c:.0f} %" for c in coverages)], lines)
 
 
@@ -175,12 +175,12 @@ def abstention(metrics: Tree) -> Table:
     for row in metrics["decisions"]["abstention"]:
         shares = (row[key] for key in ("asked", "coverage", "error", "risk_select", "risk_bound"))
         lines.append([*map(percent, shares), number(row["f1"]), number(row["accuracy"])])
-    head = ["asked", "kept", "wrong among them", "on select", "upper bound", "mean F1", "accuracy"]
-    return Table("Limits of select, on validation", head, lines)
+    head = ["requested", "kept", "wrong among them", "on select", "upper bound", "mean F1", "accuracy"]
+    return Table("Limits computed on select, applied to validation", head, lines)
 
 
 def cost_of_parts(cost: Tree) -> Table:
-    """Return the cost of each part for a frame with a face; cost: see `cost_of_files`."""
+    """Return the cost of each part for a frame with a face, from `cost_of_files`."""
     parts = (*cost["parts"].items(), ("all", cost))
     lines = [[name, f"{part['parameters']:,}", f"{part['gmac_per_frame']:.4f}"] for name, part in parts]
     return Table("Cost of the recognizer", ["", "parameters", "GMAC a frame"], lines, [len(lines) - 1])

@@ -1,6 +1,6 @@
-"""Timelines of a video: y_hat with its uncertainty, its smoothed value, and below them marks such as decisions.
+"""Timelines of a video: y_hat with its uncertainty and its smoothed value, above strips such as the decisions.
 
-The same drawing shows videos of validation in the report and each video that `aupair predict` reads.
+The report draws them for videos of validation, and `aupair predict` for each video.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from aupair.evaluation.evaluate import Evaluation
 
 SECONDS = 20.0
-"""The length of the longest stretch of a video that the report shows, seconds."""
+"""Maximum length of the part of a video that the report shows, seconds."""
 UNSURE = 0.2
 """The share of all decisions on validation that the report marks as unsure."""
 FACES = 10
@@ -34,7 +34,7 @@ FACES = 10
 FACE_HEIGHT = 1.1
 """Height of the faces above a timeline, inches."""
 POINTS = 2000
-"""The most points that are drawn; a longer video is drawn in bins of equal size, with mean, lowest and highest value."""
+"""Maximum number of points; a longer video is drawn in bins of equal size, with their mean, minimum and maximum."""
 STRIP = 0.11
 """Height of a strip below the curve, as a share of the curve's height."""
 UNKNOWN = "#d9d9d9"
@@ -53,8 +53,8 @@ class Series:
         y_hat, sigma: (n, A) float, NaN without a face.
         no_face: (n,) bool, or the share of a bin's frames.
         strips: by name the masks (n, A) bool, or the shares of a bin's frames, and their colours.
-        extremes: the lowest and the highest y_hat of each bin, (n, A) each.
-        smoothed: the smoothed y_hat, (n, A) float, NaN where it is not to be drawn; None for a model without a smoother.
+        extremes: the minimum and the maximum y_hat of each bin, (n, A) each.
+        smoothed: the smoothed y_hat, (n, A) float, NaN where it is not drawn; None for a model without a smoother.
     """
 
     aus: tuple[str, ...]
@@ -126,7 +126,7 @@ def draw_timeline(
     Args:
         panels: indices of the AUs to draw; None: all.
         columns: panels side by side; the AUs go down the first column, then down the next.
-        faces: images (S, S, 3) uint8 RGB, all of one size, at equal distances in time.
+        faces: images (S, S, 3) uint8 RGB, equally spaced in time.
     """
     panels = range(len(series.aus)) if panels is None else panels
     columns = min(columns, len(panels))
@@ -186,7 +186,7 @@ def _draw_au(axis: Axes, series: Series, au: int, low: float, high: float) -> No
 
 
 def _draw_runs(axis: Axes, values: np.ndarray, time: np.ndarray, span: tuple[float, float], colour: str) -> None:
-    """Draw bars where values, (n,) from 0 to 1, are above 0, the more opaque the higher; span: lower edge and height."""
+    """Draw bars where values, (n,) in 0..1, are above 0, with the value as opacity; span: lower edge and height."""
     bars = _runs(values, time)
     faces = [to_rgba(colour, value) for _, _, value in bars]
     axis.broken_barh([bar[:2] for bar in bars], span, facecolors=faces, linewidth=0, zorder=1)
@@ -210,7 +210,7 @@ def _legend(figure: Figure, series: Series) -> None:
 
 
 def _range(series: Series) -> tuple[float, float]:
-    """Return the y limits: they include all of y_hat, and its band of sigma except for rare extremes."""
+    """Return the y limits, which include all of y_hat, and its band of sigma except for rare extremes."""
     y_hat, sigma = series.y_hat, series.sigma
     known = np.isfinite(y_hat)
     if not known.any():
@@ -222,14 +222,14 @@ def _range(series: Series) -> tuple[float, float]:
 
 
 def _step(time: np.ndarray) -> float:
-    """Return the usual time between two frames, seconds."""
+    """Return the median time between two frames, seconds."""
     return float(np.median(np.diff(time))) if len(time) > 1 else 0.04
 
 
 def videos_to_show(frames: "Frames", count: int = 2, split: str = "validation") -> list[int]:
-    """Return the videos of a split with the most AUs that come and go, then with the most active cells.
+    """Return the videos of a split with the most AUs that are sometimes active, then with the most active cells.
 
-    They show different people as long as there are others.
+    They show different people as far as possible.
     """
     activity: dict[int, tuple[int, int]] = {}
     usable, slices = frames.of_split(split) & frames.usable, frames.slices()
@@ -249,13 +249,13 @@ def videos_to_show(frames: "Frames", count: int = 2, split: str = "validation") 
 
 
 def label_changes(labels: np.ndarray) -> np.ndarray:
-    """Return where an AU comes or goes between two frames that have its label: (n - 1, A) bool, from labels (n, A)."""
+    """Return whether a label changes between two consecutive labelled frames: (n - 1, A) bool, from labels (n, A)."""
     active, labelled = labels >= 1, labels != NOT_ANNOTATED
     return (active[1:] != active[:-1]) & labelled[1:] & labelled[:-1]
 
 
 def stretch(frames: "Frames", rows: slice) -> slice:
-    """Return the stretch of SECONDS in which most labels of a video change, or all rows of a shorter video."""
+    """Return the rows of the SECONDS of a video with the most changes of labels, or all rows of a shorter video."""
     time = frames.time[rows]
     if not len(time) or time[-1] - time[0] <= SECONDS:
         return rows
@@ -266,7 +266,7 @@ def stretch(frames: "Frames", rows: slice) -> slice:
 
 
 def validation_series(evaluation: "Evaluation", frames: "Frames", rows: slice) -> Series:
-    """Return the series of a stretch of a validation video, with marks for truth, decisions, errors and low confidence."""
+    """Return the series of a part of a validation video, with strips for truth, decisions, errors and low confidence."""
     usable = frames.usable & frames.of_split("validation")
     known = evaluation.confidence[usable]
     limit = np.nanquantile(known, UNSURE) if np.isfinite(known).any() else 0.0
@@ -274,7 +274,7 @@ def validation_series(evaluation: "Evaluation", frames: "Frames", rows: slice) -
     smoothed = evaluation.outputs.smoothed.get(evaluation.outputs.with_route)
     if smoothed is not None:
         uses = np.array([uses_uncertainty(evaluation.selection[au]) for au in frames.aus])
-        smoothed = np.where(uses, smoothed[rows], np.nan)  # the others are decided by y_hat as it is
+        smoothed = np.where(uses, smoothed[rows], np.nan)  # the other AUs are decided without smoothing
     return Series(
         aus=frames.aus,
         time=frames.time[rows],
@@ -292,7 +292,7 @@ def validation_series(evaluation: "Evaluation", frames: "Frames", rows: slice) -
 
 
 def nearest_to_even(time: np.ndarray, ok: np.ndarray) -> list[int]:
-    """Return the frames with a face nearest to FACES equally distant times of a stretch; an empty array if there are none.
+    """Return the frames with a face that are nearest to FACES equally spaced times; an empty list if there are none.
 
     Args:
         time: (n,) float64, seconds, ascending.
