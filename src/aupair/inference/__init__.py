@@ -1,1 +1,1 @@
-"""Prediction with a trained model (a bundle), which recognises AUs in videos and in aligned faces."""
+"""Prediction with a trained model (a bundle): recognition of AUs in videos and in aligned faces."""

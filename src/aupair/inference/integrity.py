@@ -1,4 +1,4 @@
-"""Whether a bundle is what was written: its description about.json, the files that belong to it, and their hashes."""
+"""Integrity checks of a bundle: its description about.json, its list of files, and their hashes."""
 
 import hashlib
 import json
@@ -12,7 +12,7 @@ from aupair import store
 from aupair.errors import ArtifactError
 
 FORMAT = 3
-"""The format of the bundles that this version writes; older ones are read, too."""
+"""The bundle format that this version writes; it reads older formats, too."""
 _FORMAT_1 = (
     "f/about.json", "f/final.safetensors", "h/about.json", "h/final.safetensors",
     "mapping/about.json", "mapping/mapping.safetensors", "statistics.safetensors",
@@ -32,7 +32,7 @@ class About(BaseModel):
 
 
 def bundle_hash(folder: Path) -> str:
-    """Return the SHA-256 over the names and contents of a bundle's files.
+    """Return the SHA-256 over the names and contents of all files of a bundle.
 
     Raises:
         ArtifactError: the folder is not a bundle.
@@ -54,7 +54,7 @@ def check_bundle(folder: Path) -> About | None:
     """Check that a folder has all parts of a bundle, without reading them; return about.json, None for format 1.
 
     Raises:
-        ArtifactError: there is no such folder, a part is missing, about.json was altered, or a later version of aupair
+        ArtifactError: the folder does not exist, a part is missing, about.json was altered, or a later version of aupair
             wrote it.
     """
     if not folder.is_dir():
@@ -101,7 +101,7 @@ def _read_about(path: Path) -> About:
 
 
 def check_files(folder: Path, expected: Mapping[str, str]) -> None:
-    """Check the contents of a bundle's files, and that there are no others, which a reader could take for its own.
+    """Check the hashes of a bundle's files, and that there are no other files, which a reader could load by mistake.
 
     Raises:
         ArtifactError: a file was altered or added.
@@ -115,11 +115,11 @@ def check_files(folder: Path, expected: Mapping[str, str]) -> None:
 
 
 def hash_files(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of each file of a bundle but about.json, by its name."""
+    """Return the SHA-256 of each file of a bundle by its name, except for about.json."""
     files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
     return {name: store.sha256(path) for name, path in files.items() if name != "about.json"}
 
 
 def hash_json(tree: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of a tree of JSON, however it is laid out."""
+    """Return the SHA-256 of a JSON tree, independent of the order of keys and of whitespace."""
     return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()

@@ -1,6 +1,7 @@
-"""The folder that `aupair predict` writes to: predict.json has the model and the settings of its results.
+"""The output folder of `aupair predict`: predict.json has the model and the settings of its results.
 
-A run with the same model and settings continues there: finished videos are not predicted again. One with others is refused.
+A run with the same model and settings continues there, without predicting finished videos again. A run with another model or
+other settings is rejected.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +20,7 @@ _TODO = "name another folder for --out, or replace them by --overwrite"
 def describe_settings(
     model: str, sha256: str, aus: Sequence[str], abstain: float | None, subjects: Path | None
 ) -> dict[str, Any]:
-    """Return the settings on which the results of a video depend, besides the video.
+    """Return the settings on which the results of a video depend.
 
     Args:
         model: its name as given.
@@ -47,7 +48,7 @@ def claim_output(out: Path, settings: Mapping[str, Any], overwrite: bool = False
     """Write the settings to a folder, and return the rows of summary.csv of earlier runs with the same settings.
 
     Args:
-        overwrite: replace the results of other settings; nothing is continued then.
+        overwrite: replace existing results instead of continuing.
 
     Raises:
         ArtifactError: the folder has results of another model or of other settings.
@@ -58,9 +59,8 @@ def claim_output(out: Path, settings: Mapping[str, Any], overwrite: bool = False
     earlier = _read_earlier(out, settings, overwrite)
     if overwrite:
         with store.writing(summary):
-            summary.unlink(
-                missing_ok=True
-            )  # if this run is stopped, the next one must not take these results for its own
+            # otherwise, if this run is stopped, the next one would count these results as finished
+            summary.unlink(missing_ok=True)
     store.write_json(path, settings)
     return earlier
 
@@ -94,7 +94,7 @@ def _read_settings(path: Path) -> dict[str, Any]:
     """Read the settings of earlier results.
 
     Raises:
-        ArtifactError: the file is not what `claim_output` wrote.
+        ArtifactError: the file was not written by `claim_output`.
     """
     settings = store.read_json(path)
     if not isinstance(settings, dict):
@@ -114,12 +114,12 @@ def _describe(settings: Mapping[str, Any], keys: Sequence[str]) -> str:
 def find_finished(
     videos: Sequence[tuple[Path, str]], out: Path, earlier: Sequence[Summary]
 ) -> tuple[set[int], list[Summary]]:
-    """Return which videos are finished, by their index, and the rows of other videos.
+    """Return the indices of finished videos, and the rows of videos that are not in this run.
 
-    A video is finished if it has a row, a table and a picture, and has not been changed since.
+    A video is finished if it has a row, a table and a picture, and has not changed since.
 
     Args:
-        videos: each with the name of its output.
+        videos: the path of each video and the name of its output.
         earlier: the rows of earlier runs.
 
     Raises:

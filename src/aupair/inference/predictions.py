@@ -1,4 +1,4 @@
-"""The scores of a video, its decisions, and the table and CSV file of both."""
+"""The scores and decisions of a video, and their table and CSV file."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,14 +16,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
 NO_DECISION = -1
-"""The value in an array of decisions that means no decision."""
+"""The value for no decision in an array of decisions."""
 
 ABSTAIN = "abstain"
-"""The text in a table instead of a decision with too low confidence."""
-
+"""The text in a table that replaces a decision with too low confidence."""
 
 _ROWS = 4096
-"""The number of rows of a table that are written at once."""
+"""The number of rows of a table that are formatted at once."""
 
 
 @dataclass(frozen=True)
@@ -68,15 +67,15 @@ class VideoPredictions:
 
     Attributes:
         aus: the names of the A AUs.
-        scores: the scores that the decisions are computed from.
+        scores: the scores from which the decisions are computed.
         decision: (n, A) int8, 1 active, 0 not, NO_DECISION without a face.
         raw: (n, A) float32, the chosen mapping's output, unclamped.
         confidence: (n, A) float32, the probability that the decision is right, 0..1.
         intensity: (n, A) float32, 0..5, unrounded; None if the target is occurrence.
         smoothed: y_hat smoothed by its uncertainty, and the standard deviation of that value, (n, A) float32 each; None
             for a model without a smoother.
-        differing: the groups of signals in which the video differs from the training videos, and by how many times the
-            limit of each; empty if it does not differ; None for a model that does not know its training videos.
+        differing: the groups of signals in which the video differs from the training videos, with the distance as a
+            multiple of the limit; empty if it does not differ; None for a model without a training reference.
     """
 
     aus: tuple[str, ...]
@@ -90,7 +89,7 @@ class VideoPredictions:
 
     @property
     def faces(self) -> int:
-        """Return how many frames have a face."""
+        """Return the number of frames with a face."""
         return self.scores.status.count("ok")
 
     def only(self, aus: Sequence[str]) -> "VideoPredictions":
@@ -110,7 +109,7 @@ class VideoPredictions:
         """Return which decisions have too low confidence, (n, A) bool.
 
         Args:
-            limits: (2, A), the lowest confidence of inactive and of active decisions; None: no decision has.
+            limits: (2, A), the minimum confidence of inactive and of active decisions; None: no limit.
         """
         if limits is None:
             return np.zeros(self.decision.shape, bool)
@@ -132,7 +131,7 @@ class VideoPredictions:
         """Return a row for every frame: frame (0-based), time_s, status, `calibrated`, and `columns`.
 
         The column `calibrated` is 0 in a video that differs from the training videos, where the confidence is not
-        calibrated, else 1; a model that does not know its training videos has no such column.
+        calibrated, else 1; a model without a training reference has no such column.
 
         Args:
             limits: see `abstained`; a decision with a lower confidence is written as `abstain`.
@@ -158,7 +157,7 @@ class VideoPredictions:
     def write_csv(self, path: Path, limits: np.ndarray | None = None) -> None:
         """Write the table of `to_table` as CSV: five decimals, six for the time, and empty cells for missing values.
 
-        It is written without pandas, which takes a third of a second to import, some rows at a time.
+        Rows are written in blocks, and without pandas, which takes a third of a second to import.
         """
         columns, abstained = self.columns(), self.abstained(limits)
         calibrated = [] if self.differing is None else ["calibrated"]

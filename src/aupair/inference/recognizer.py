@@ -1,7 +1,7 @@
-"""The recognizer: from the faces of a video to y_hat and sigma, to features over the video, to a decision for each AU.
+"""The recognizer: faces of a video -> y_hat and sigma -> features over the video -> a decision for each frame and AU.
 
-A video is processed as a stream: images are freed after they are scored, features after the decision, so that memory
-grows by some hundred bytes for each frame.
+A video is processed as a stream: images are freed after scoring, and features after the decision, so that memory grows by
+some hundred bytes for each frame.
 """
 
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
@@ -32,16 +32,16 @@ if TYPE_CHECKING:
 Arrays = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 _PIECE = 4096
-"""The number of frames decided at once; the features of one frame take some 6 kB."""
+"""The number of frames that are decided at once; the features of one frame take about 6 kB."""
 _ROWS_AHEAD = 32
-"""The number of frames whose faces a thread finds at a time; it is up to two such groups ahead, a batch of the demo's settings."""
+"""The number of frames in a group of the thread that detects faces; it is up to two groups ahead of the networks."""
 _APPEARANCE_EVERY = 5
-"""The appearance of every fifth face is described, which is enough for the median over a video."""
+"""The appearance is computed for every fifth face, which is enough for the median over a video."""
 
 
 @dataclass(frozen=True)
 class _EndOfVideo:
-    """The item after the rows of a video; with an error, the video could not be read on."""
+    """The item after the last row of a video, with the error that ended the reading, if any."""
 
     error: VideoError | None = None
 
@@ -57,9 +57,9 @@ class BundleRecognizer:
         mapping: features (n, A, F) by route -> raw outputs by route, (n, A) float32 each.
         selection: the mapping and the threshold of each AU, and the confidence.
         params: the params that the model was trained with.
-        reference: the training videos, with which videos are compared; None for a model of an older version.
-        sha256: that of selection.json, which differs from training to training.
-        chosen: the AUs to predict, in the model's order; empty: all that it knows. All are computed. See `only`.
+        reference: the training reference, with which videos are compared; None for a model of an older version.
+        sha256: the SHA-256 of selection.json, which identifies the training.
+        chosen: the AUs in the predictions, in the model's order; empty: all. All AUs are computed anyway. See `only`.
         device: torch's name of the device of the networks.
     """
 
@@ -83,7 +83,7 @@ class BundleRecognizer:
         """Load a bundle.
 
         Raises:
-            ArtifactError: a part is missing, corrupt or does not fit.
+            ArtifactError: a part is missing or corrupt, or does not fit the others.
         """
         from aupair.mapping.extractor import Extractor
         from aupair.mapping.model import Mapping
@@ -108,7 +108,7 @@ class BundleRecognizer:
         )
 
     def only(self, aus: Collection[str] | None) -> Self:
-        """Return the recognizer with predictions of these AUs only, in the model's order; with None, unchanged.
+        """Return a recognizer that predicts only these AUs, in the model's order; None: return it unchanged.
 
         Raises:
             DataError: `aus` is empty, or an AU is named twice.
@@ -131,23 +131,23 @@ class BundleRecognizer:
         return self.selection.confidence.limits(share)[:, [self.selection.aus.index(au) for au in self.aus]]
 
     def predict_video(self, source: Path) -> VideoPredictions:
-        """Decode a video, find its faces, and decide for every frame of it.
+        """Decode a video, detect its faces, and decide every AU for every frame.
 
         Raises:
-            DataError: it cannot be read.
+            DataError: the video cannot be read.
         """
         return self.decide_video(self.score_video(source))
 
     def predict_faces(self, images: np.ndarray, fps: float) -> VideoPredictions:
-        """Decide for the aligned faces of one video, in order and at a fixed frame rate: (n, S, S, 3) uint8 RGB."""
+        """Decide every AU for the aligned faces of one video, in order and at a fixed frame rate: (n, S, S, 3) uint8 RGB."""
         rows = (FaceRow(k, k / fps, "ok", image) for k, image in enumerate(images))
         return self.decide_video(self.score_rows(rows))
 
     def score_video(self, source: Path) -> VideoScores:
-        """Decode a video, find its faces, and score every frame of it.
+        """Decode a video, detect its faces, and score every frame.
 
         Raises:
-            DataError: it cannot be read.
+            DataError: the video cannot be read.
         """
         with closing(self.score_videos([source])) as videos:
             scores = next(videos)
@@ -158,7 +158,7 @@ class BundleRecognizer:
     def score_videos(self, sources: Sequence[Path]) -> Generator[VideoScores | VideoError, None, None]:
         """Yield the scores of each video, or the error of one that cannot be read.
 
-        A thread finds the faces of the next frames, those of the next video included, while the networks score the last ones.
+        A thread detects the faces of the next frames, also of the next video, while the networks score the previous ones.
         """
         from aupair.ranking.prefetch import prefetch_items
 
@@ -172,10 +172,10 @@ class BundleRecognizer:
                     yield scores
 
     def read_faces(self, source: Path) -> Iterator[FaceRow]:
-        """Decode a video and yield a row for every frame, with its face as the networks see it.
+        """Decode a video and yield a row for every frame, with the aligned face as the input of the networks.
 
         Raises:
-            VideoError: it cannot be read.
+            VideoError: the video cannot be read.
         """
         import cv2
 
@@ -188,7 +188,7 @@ class BundleRecognizer:
             raise FailedVideoError("no faces could be found", where=source, got=repr(error), todo=todo) from error
 
     def _read_all(self, sources: Sequence[Path]) -> Iterator[FaceRow | _EndOfVideo]:
-        """Yield the rows of each video, and an end after each."""
+        """Yield the rows of each video, followed by its end."""
         for source in sources:
             try:
                 yield from self.read_faces(source)
@@ -202,7 +202,7 @@ class BundleRecognizer:
         time: list[float] = []
         status: list[str] = []
         quality: list[list[float]] = []
-        seen: list[tuple[int, np.ndarray]] = []
+        described: list[tuple[int, np.ndarray]] = []
         number = count()
 
         def faces() -> Iterator[tuple[np.ndarray, list[float]]]:
@@ -212,7 +212,7 @@ class BundleRecognizer:
                 quality.append([getattr(row, name) for name in QUALITY_SIGNALS])
                 if row.image is not None:
                     if self.reference is not None and next(number) % _APPEARANCE_EVERY == 0:
-                        seen.append((len(time) - 1, _describe_face(row, row.image)))
+                        described.append((len(time) - 1, _describe_face(row, row.image)))
                     yield row.image, quality[-1]
 
         images, batch = faces(), self.params.extract_features.batch
@@ -228,7 +228,7 @@ class BundleRecognizer:
         appearance = None
         if self.reference is not None:
             appearance = np.full((len(ok), len(APPEARANCE) + 1), np.nan, np.float32)
-            for row, values in seen:
+            for row, values in described:
                 appearance[row] = values
         return VideoScores(np.array(time, np.float64), status, y_hat, sigma, signals, unguarded, appearance)
 
@@ -244,10 +244,10 @@ class BundleRecognizer:
         )
 
     def decide_video(self, scores: VideoScores, pool: "Sequence[RouteValues] | None" = None) -> VideoPredictions:
-        """Decide for every frame of a scored video.
+        """Decide every AU for every frame of a scored video.
 
         Args:
-            pool: the values of all clips of the person, among which the neutral face is found; None: of this video alone.
+            pool: the values of all clips of the person, from which the neutral level is estimated; None: only this video.
         """
         from aupair.evaluation.metrics import clamp_levels
 
@@ -275,7 +275,7 @@ class BundleRecognizer:
         return predictions.only(self.aus)
 
     def _compare_with_training(self, scores: VideoScores) -> dict[str, float] | None:
-        """Return in which groups of signals a video differs from the training videos; None without a reference."""
+        """Return the groups of signals in which a video differs from the training videos; None without a reference."""
         if self.reference is None:
             return None
         from aupair.evaluation.reference import build_signals
@@ -286,7 +286,7 @@ class BundleRecognizer:
         )
 
     def _recompress(self, row: FaceRow) -> FaceRow:
-        """Compress and decompress a face as JPEG, as training does, so that the networks see the same pixels."""
+        """Compress and decompress a face as JPEG, since the networks were trained on compressed faces."""
         if row.image is None:
             return row
         quality = self.params.preprocess_faces.quality
@@ -297,7 +297,7 @@ def _take_video(items: Iterable[FaceRow | _EndOfVideo]) -> Iterator[FaceRow]:
     """Yield the rows up to the end of a video.
 
     Raises:
-        VideoError: the video could not be read on.
+        VideoError: the reading of the video ended with an error.
     """
     for item in items:
         if not isinstance(item, _EndOfVideo):

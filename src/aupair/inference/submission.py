@@ -1,6 +1,6 @@
-"""The work of `aupair submission`: a competition's files from the tables of `aupair predict`, 0 or 1 for every frame and AU.
+"""The files of a competition (`aupair submission`), from the tables of `aupair predict`: 0 or 1 for every frame and AU.
 
-Missing decisions (no face, a frame that cannot be decoded, or abstained) are replaced by the nearest one of the video.
+A missing decision (no face, a frame that cannot be decoded, or abstained) is replaced by the nearest decision of the video.
 """
 
 import csv
@@ -27,22 +27,22 @@ _FORMS = ("files", "table")
 """files: `<video>.txt` for each; table: `predictions.txt` with a line `<video>/00001.jpg,0,1,...` for each frame."""
 
 _MISSING = ("error", "zeros")
-"""error: a video without prediction stops the command; zeros: zeros are written for it."""
+"""error: a video without predictions is an error; zeros: zeros are written for it."""
 
 _TABLE = "predictions.txt"
 _LOCATION = "image_location"
 _HEADERS = ("video", "video_name", "name", "file", _LOCATION)
-"""The first cells, in lower case, by which a list's header is recognised."""
+"""The first cells, in lower case, by which the header of a list is recognised."""
 
 
 @dataclass(frozen=True)
 class _SubmissionRow:
-    """The outcome for one video.
+    """The result for one video.
 
     Attributes:
         video: its name in the submission.
-        frames: rows that were written.
-        message: fewer or more rows than expected, no decision at all, or no prediction; else empty.
+        frames: the number of rows that were written.
+        message: that there were fewer or more rows than expected, no decision, or no prediction; else empty.
     """
 
     video: str
@@ -63,7 +63,7 @@ def write_submission(
 
     Args:
         predictions: the folder that predict wrote.
-        out: a folder; other files in it stay.
+        out: the folder of the files; other files in it are not changed.
         expected: a list of the videos and their numbers of frames, see `_read_expected`; None: all predicted videos.
         form: one of _FORMS.
         missing: one of _MISSING.
@@ -71,7 +71,7 @@ def write_submission(
     Raises:
         ParamsError: `form` or `missing` is unknown.
         DataError: the list cannot be read, or a video of it has no prediction.
-        ArtifactError: a table is not one of predict's, or has other AUs than the others.
+        ArtifactError: a table was not written by predict, or has other AUs than the others.
     """
     for option, value, known in (("--form", form, _FORMS), ("--missing", missing, _MISSING)):
         if value not in known:
@@ -102,14 +102,14 @@ def write_submission(
 
 
 def _read_expected(path: Path) -> dict[str, int | None]:
-    """Read the videos of a submission and how many frames each has; None if the list does not contain it.
+    """Read the videos of a submission and the number of frames of each; None if the list does not contain it.
 
-    The list is one of three: a text file with or without a header and a line `name,frames`, `name frames` or `name` for
-    each video; the competition's template with a line `name/00001.jpg,...` for each frame; or a folder with a file
-    `<video>.txt` for each, whose rows below the header are counted.
+    The list has one of three forms: a text file, with or without a header, with a line `name,frames`, `name frames` or `name`
+    for each video; the competition's template with a line `name/00001.jpg,...` for each frame; or a folder with a file
+    `<video>.txt` for each video, whose rows below the header are counted.
 
     Raises:
-        DataError: the list is missing or empty, or a line has another form.
+        DataError: the list is missing or empty, or a line is malformed.
     """
     if path.is_dir():
         files = [file for file in sorted(path.glob("*.txt")) if not file.name.startswith(".")]
@@ -130,10 +130,10 @@ def _read_expected(path: Path) -> dict[str, int | None]:
 
 
 def _common_aus(tables: Sequence[Path]) -> tuple[str, ...]:
-    """Return the AUs of tables that predict wrote.
+    """Return the AUs that all tables of predict have.
 
     Raises:
-        ArtifactError: a table is not one of predict's, or has other AUs than the first.
+        ArtifactError: a table was not written by predict, or has other AUs than the first.
     """
     first = _read_aus(tables[0])
     for path in tables[1:]:
@@ -145,10 +145,10 @@ def _common_aus(tables: Sequence[Path]) -> tuple[str, ...]:
 
 
 def _read_aus(path: Path) -> tuple[str, ...]:
-    """Return the AUs of a table that predict wrote: each has a column of confidences.
+    """Return the AUs of a table of predict, from its columns of confidences.
 
     Raises:
-        ArtifactError: it has none.
+        ArtifactError: the table has no such column.
     """
     try:
         with open(path, newline="", encoding="utf-8") as file:
@@ -162,10 +162,10 @@ def _read_aus(path: Path) -> tuple[str, ...]:
 
 
 def _read_decisions(path: Path, aus: Sequence[str]) -> np.ndarray:
-    """Read the decisions of a table that predict wrote: (n, A) int8, 1 active, 0 not, -1 no face or abstained.
+    """Read the decisions of a table of predict: (n, A) int8, 1 active, 0 not, -1 no face or abstained.
 
     Raises:
-        ArtifactError: a column is missing, a frame is left out, or a cell is something else.
+        ArtifactError: a column or a frame is missing, or a cell has another value.
     """
     columns = ["frame", *aus]
     options = pa.csv.ConvertOptions(include_columns=columns, column_types=dict.fromkeys(columns, pa.string()))
@@ -188,7 +188,7 @@ def _read_decisions(path: Path, aus: Sequence[str]) -> np.ndarray:
 def _fill_decisions(decisions: np.ndarray, frames: int | None) -> np.ndarray:
     """Fill missing decisions: (n, A) int8 with -1 where there is none -> (frames, A) int8, 0 or 1.
 
-    Each AU takes its nearest decision, the earlier of two, or 0 if it has none at all. `frames` None: n.
+    Each AU takes its nearest decision (the earlier of two equally near ones), or 0 if it has none. `frames` None: n.
     """
     frames = len(decisions) if frames is None else frames
     missing = np.full((max(frames - len(decisions), 0), decisions.shape[1]), NO_DECISION, np.int8)
@@ -201,7 +201,7 @@ def _fill_decisions(decisions: np.ndarray, frames: int | None) -> np.ndarray:
 def _fill_video(
     video: str, frames: int | None, table: Path | None, aus: Sequence[str]
 ) -> tuple[_SubmissionRow, np.ndarray]:
-    """Read a video's decisions and fill those that are missing."""
+    """Read the decisions of a video and fill the missing ones."""
     if table is None and frames is None:
         todo = "zeros need its number of frames: name it in --expected"
         raise DataError("a video without a prediction", where=video, todo=todo)
@@ -212,7 +212,7 @@ def _fill_video(
 
 
 def _message(decisions: np.ndarray, frames: int | None, aus: Sequence[str]) -> str:
-    """Return the difference from a complete prediction as text; empty if there is none."""
+    """Return what is missing in the predictions of a video as text; empty if they are complete."""
     decided = (decisions != NO_DECISION).any(axis=0)
     undecided = [au for au, some in zip(aus, decided) if not some]
     parts = []
@@ -237,7 +237,7 @@ def _list_tables(predictions: Path) -> dict[str, Path]:
 
 
 def _predicted_videos(predictions: Path, tables: Mapping[str, Path]) -> dict[str, int | None]:
-    """Return the videos of a folder; first those that predict could not read, which only the summary contains."""
+    """Return the videos of a folder of predictions, beginning with unreadable ones, which only the summary contains."""
     path = predictions / f"{SUMMARY}.csv"
     rows = read_summary(path) if path.exists() else []
     return dict.fromkeys([*(_name(Path(row.video).name) for row in rows if not row.output), *tables])
@@ -266,7 +266,7 @@ def _lines(path: Path) -> list[str]:
 
 
 def _parse_line(line: str, where: str, first: bool) -> tuple[str, int | None]:
-    """Return the video of a line, and its number of frames or None; the video of a header is empty."""
+    """Return the video of a line and its number of frames, or None if it is not given; the video of a header is empty."""
     cells = [cell.strip() for cell in line.split(",")] if "," in line else line.split()
     video, slash, image = cells[0].partition("/")
     if slash:
@@ -288,7 +288,7 @@ def _name(text: str) -> str:
 
 
 def _not_a_table(path: Path, got: object) -> ArtifactError:
-    """Return the error for a table that predict cannot have written."""
+    """Return the error for a file that is not a table of predict."""
     expected = "frame,status,AU1 ..."
     return ArtifactError("not a table of predictions", where=path, got=got, expected=expected, todo="predict again")
 

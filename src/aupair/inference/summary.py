@@ -1,4 +1,4 @@
-"""summary.csv of `aupair predict`: the outcome of each video."""
+"""The file summary.csv of `aupair predict`, with the result of each video."""
 
 import csv
 from collections.abc import Sequence
@@ -13,15 +13,15 @@ SUMMARY = "summary"
 
 @dataclass(frozen=True)
 class Summary:
-    """A row of summary.csv: the outcome of one video.
+    """A row of summary.csv: the result of one video.
 
     Attributes:
         video: its path as given.
         status: ok | no_face (in no frame) | empty | unreadable | too_large (more than MAX_PIXELS a frame) | crashed (its
             process died, or a library failed at it; it is tried again).
-        frames: how many were decoded.
-        faces: how many of them have a face.
-        message: why it is not ok, or that it is shorter than its header states.
+        frames: the number of decoded frames.
+        faces: the number of frames with a face.
+        message: why the video is not ok, or that it is shorter than its header states.
         output: the name of its table and its picture, without suffix; empty if there are none.
         differs: the groups of signals in which it differs from the training videos, with the distance as a multiple of
             the limit, such as `appearance x2.41`; the confidence is not calibrated there. Empty if it does not differ.
@@ -37,7 +37,7 @@ class Summary:
 
 
 def write_summary(path: Path, rows: Sequence[Summary]) -> None:
-    """Write the outcomes of videos as a table."""
+    """Write the results of videos as summary.csv."""
     with store.atomic(path) as temporary, open(temporary, "w", newline="") as file:
         writer = csv.DictWriter(file, [field.name for field in fields(Summary)], lineterminator="\n")
         writer.writeheader()
@@ -71,7 +71,7 @@ def describe_differences(rows: Sequence[Summary], training: str) -> str:
     """Return a line on the videos that differ from the training videos; "" if none does.
 
     Args:
-        training: what `describe_training` returns.
+        training: a description of the training videos, see `describe_training`.
     """
     differing = [row for row in rows if row.differs]
     if not differing:
@@ -83,7 +83,7 @@ def describe_differences(rows: Sequence[Summary], training: str) -> str:
 
 
 def describe_training(synthetic: bool) -> str:
-    """Return what the model was trained on, in words."""
+    """Return a description of the training videos."""
     return (
         "the synthetic faces that the model was trained on" if synthetic else "the videos that the model was trained on"
     )

@@ -1,4 +1,4 @@
-"""The timeline of a video that `aupair predict` writes beside its table, and the picture of README."""
+"""The timeline that `aupair predict` draws for each video, and the picture of the README."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,19 +13,19 @@ if TYPE_CHECKING:
     from aupair.report.timelines import Series
 
 _PICTURE_ABSTAINS = 0.2
-"""The share of decisions from which the picture of README abstains."""
+"""The share of decisions from which the picture of the README abstains."""
 
 _ONE_COLUMN = 4
-"""The largest number of AUs that are drawn one below the other."""
+"""The maximum number of AUs that are drawn in one column."""
 
 
 def save_timeline(
     path: Path, result: VideoPredictions, title: str, limits: np.ndarray | None = None, note: str = ""
 ) -> None:
-    """Write a PNG with a panel for each AU: y_hat with its sigma and its smoothed value, where it is active, and where it is abstained.
+    """Write a PNG with a panel for each AU: y_hat with sigma and its smoothed value, active frames, and abstentions.
 
     Args:
-        limits: decisions of a lower confidence are marked as abstained; see `VideoPredictions.abstained`.
+        limits: decisions with a lower confidence are marked as abstained; see `VideoPredictions.abstained`.
         note: a line below the title.
     """
     from aupair.report.timelines import draw_timeline
@@ -39,12 +39,12 @@ def save_timeline(
 def save_prediction_picture(
     path: Path, recognizer: "BundleRecognizer", video: Path, title: str, aus: Sequence[str] = ()
 ) -> None:
-    """Predict a short video and write its timeline with faces above it, as docs/prediction.png shows it.
+    """Predict a short video and write its timeline with faces above it, as in docs/prediction.png.
 
-    All of the video's faces are held in memory. The picture has 256 colours, so that it is small.
+    All faces of the video are held in memory. The picture has 256 colours, so that the file is small.
 
     Args:
-        aus: the AUs to draw, in this order; none: all that the recognizer predicts.
+        aus: the AUs to draw, in this order; empty: all that the recognizer predicts.
     """
     from aupair.faces.video import iter_faces
     from aupair.report.timelines import draw_timeline, nearest_to_even
@@ -60,7 +60,7 @@ def save_prediction_picture(
 
 
 def _prediction_series(result: VideoPredictions, limits: np.ndarray | None = None) -> "Series":
-    """Return the curves and marks that `save_timeline` draws for a video's predictions."""
+    """Return the curves and strips of a video's predictions."""
     from aupair.report.figures import ORANGE, PURPLE
     from aupair.report.timelines import Series
 
