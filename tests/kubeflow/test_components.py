@@ -354,7 +354,7 @@ def test_the_documents_fit_kfps_schema(compiled: dict[str, PipelineFile]) -> Non
         (["pvcs.a=b"], "parameter pvcs.a"),
         (["env.AWS_ACCESS_KEY_ID=x"], "no secret in env.*put AWS_ACCESS_KEY_ID into secrets"),
         (["env.MLFLOW_TRACKING_URI='http://bob:hunter2@x'"], "put MLFLOW_TRACKING_URI into secrets"),
-        (["pvcs={a: /tmp}", "scratch=3"], "each volume at a place of its own"),
+        (["pvcs={a: /tmp}", "scratch=3"], "a different mount path for each volume"),
         (["secrets={a: {k: X}, b: {k: X}}"], "each variable once in env and secrets; got X twice"),
         (["tolerations=[{key: a, operator: Exists, value: b}]"], "Exists without a value"),
         (["image=''"], "parameter image"),

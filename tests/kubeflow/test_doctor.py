@@ -44,7 +44,7 @@ def test_with_nothing_given_nothing_fails(aupair: Command) -> None:
     checks = checks_of(done)
     assert checks["sdk"].startswith("✓ kfp 2.17.0, kfp-kubernetes 2.17")
     assert {name for name, line in checks.items() if line[0] == "?"} == {"server", "s3", "mlflow"}
-    assert "give --host" in checks["server"]
+    assert "pass --host" in checks["server"]
 
 
 def test_a_working_server(aupair: Command, kfp: KfpServer, files: dict[str, Path]) -> None:
@@ -55,7 +55,7 @@ def test_a_working_server(aupair: Command, kfp: KfpServer, files: dict[str, Path
     assert checks["server"] == f"✓ {kfp.url}: Kubeflow Pipelines 2.17.0, many users"
     assert checks["version"] == "✓ server 2.17.0, SDK 2.17.0"
     assert checks["namespace"].startswith("✓ mine")
-    assert checks["file"].endswith("aupair-predict, 4 inputs; give --param source=...")
+    assert checks["file"].endswith("aupair-predict, 4 inputs; pass --param source=...")
     assert checks["image"].startswith("? not pinned: aupair:latest;")
     assert checks["secrets"] == "✓ the file uses no secret and no volume"
     assert checks["tracking"].startswith("? the tasks get no address")
@@ -165,10 +165,10 @@ def test_the_image_and_its_commit(
     engine = SimpleNamespace(images=SimpleNamespace(get={IMAGE: image}.get), close=lambda: None)
     monkeypatch.setattr("docker.from_env", lambda timeout: engine)
     elsewhere = checks_of(aupair("pipeline", "doctor", files["full"]))["commit"]
-    assert elsewhere == "? the image was built from an unknown commit, this folder is no checkout of aupair"
+    assert elsewhere == "? the image was built from an unknown commit, this folder is not a checkout of aupair"
     (tmp_path / "src" / "aupair").mkdir(parents=True)
     for revision, line in {
-        head: f"✓ the image is of the checkout's commit, {head[:12]}",
+        head: f"✓ the image was built from the checkout's commit, {head[:12]}",
         f"{head}-dirty": f"? the image was built from {head}-dirty, the checkout is at {head}",
         "": "? the image was built from an unknown commit",
     }.items():

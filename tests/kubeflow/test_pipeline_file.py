@@ -60,7 +60,7 @@ def test_two_keys_of_one_section_and_a_deep_one(train: PipelineFile) -> None:
         (["source.x=3"], "parameter source.*expected a valid string"),
         (["source="], "parameter source, got nothing"),
         (["source=git+https://bob:hunter2@x/r.git"], "parameter source, got a URL with a user in it"),
-        (["seed=1"], "a parameter has no value: in .*, got no source; give --param source=..."),
+        (["seed=1"], "a parameter has no value: in .*, got no source; pass --param source=..."),
     ],
 )
 def test_a_wrong_argument_is_one_line(train: PipelineFile, texts: list[str], message: str) -> None:

@@ -64,7 +64,7 @@ def test_a_server_that_wants_https_is_not_called_a_login_page(
     kfp.always = (301, {"Location": kfp.url.replace("http:", "https:") + "/apis/v2beta1/healthz"}, "")
     done = submit(aupair, files["plain"], "--host", kfp.url)
     assert done.code == 8
-    assert f"give --host https{kfp.url[4:]}" in done.line
+    assert f"pass --host https{kfp.url[4:]}" in done.line
 
 
 def test_a_server_that_does_not_answer(files: dict[str, Path], aupair: Command) -> None:
@@ -165,7 +165,7 @@ def test_a_proxy_of_the_environment_is_used(
 @pytest.mark.parametrize(
     ("host", "message"),
     [
-        ("", "give --host"),
+        ("", "pass --host"),
         ("localhost:8080", "expected http(s)://HOST"),
         ("https://user:hidden@kfp.example.org", "a URL with a user in it"),
         ("http://[::1", "expected http(s)://HOST"),

@@ -1,1 +1,1 @@
-"""Kubeflow Pipelines (KFP): the code inside the components, and `aupair pipeline`, which compiles, runs and submits them."""
+"""Kubeflow Pipelines (KFP): the code that components run, and that of `aupair pipeline` (compile, run, submit)."""

@@ -1,7 +1,7 @@
-"""The settings of a cluster that are compiled into the pipelines: image, GPUs, memory, secrets, volumes, time limits.
+"""The settings of a cluster that are compiled into pipelines: image, GPUs, memory, secrets, volumes and time limits.
 
-A setting with its default value is not written, since a server older than the SDK drops or refuses unknown keys.
-An example with every key: params/cluster.yaml.
+Settings with their default value are not written, since a server older than the SDK drops or rejects unknown keys.
+params/cluster.yaml is an example with all keys.
 """
 
 import re
@@ -25,11 +25,11 @@ _Count = Annotated[int, Field(ge=0, le=2**31 - 1)]
 _Mount = Annotated[str, Field(pattern="^/")]
 
 _RUN_ID_FIELD = "metadata.labels['pipeline/runid']"
-"""The pod label that holds the run's id. Passed as an argument instead, the id would prevent every cache hit."""
+"""The pod label with the run's id. As an argument of a task, the id would prevent all cache hits."""
 
 _SECRET_NAME = re.compile("SECRET|PASSWORD|TOKEN|KEY|CREDENTIAL|COOKIE")
 _URL_WITH_USER = re.compile(r"\w+://[^/]*@")
-"""Signs of a secret: the name of a variable, or a URL with a user in it."""
+"""Indications of a secret: the name of a variable, or a URL that contains a user."""
 
 CHECKPOINTS = "AUPAIR_CHECKPOINTS"
 """Variable of every task: the folder of checkpoints."""
@@ -64,14 +64,14 @@ class _Toleration(Record):
 
     @model_validator(mode="after")
     def _check_consistency(self) -> Self:
-        """Check for combinations that Kubernetes refuses."""
+        """Check for combinations that Kubernetes rejects."""
         if (self.operator == "Exists" and self.value) or (self.operator == "Equal" and not self.key):
             raise ValueError("operator Exists without a value, or operator Equal with a key")
         return self
 
 
 def _check_memory(value: Any) -> Any:
-    """Check the kind of value, since pydantic would report each kind that it does not match."""
+    """Check that the value is a bool or a dict; pydantic would report an error for each member of the union."""
     if not isinstance(value, bool | dict):
         raise ValueError("true, or GiB by stage, such as {evaluate: 16}")
     return value
@@ -81,26 +81,25 @@ class Cluster(Record):
     """Options of `aupair pipeline compile`; the defaults set nothing."""
 
     image: Annotated[str, Field(pattern=r"^[^\s]+$")] = "aupair:latest"
-    """the project's image, for every task; pin it by git sha or digest"""
+    """the image of all tasks; pin it by the git commit or the digest"""
     image_pull_policy: Literal["", "Always", "IfNotPresent", "Never"] = ""
     image_pull_secrets: tuple[str, ...] = ()
     gpus: _Count = 0
-    """GPUs for each stage that can use one (`aupair flow`); training uses several by torchrun, in one pod"""
+    """GPUs for each stage that can use one (`aupair flow`); training uses several in one pod, with torchrun"""
     gpu_type: str = "nvidia.com/gpu"
     """the name of the GPU resource"""
     memory: Annotated[bool | dict[str, Annotated[int, Field(ge=1)]], BeforeValidator(_check_memory)] = False
-    """memory in GiB; true: what each stage needs (`aupair flow`); or a dict of stage and GiB, such as {evaluate: 16}, for
-    those stages only"""
+    """memory; true: the needs of each stage (`aupair flow`); or GiB by stage, such as {evaluate: 16}, for those stages only"""
     cpu: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
     """CPUs by stage, such as {preprocess-faces: 8}"""
     shm: _Count = 0
     """GiB of /dev/shm for GPU stages"""
     scratch: _Count = 0
-    """the most GiB that a task may write to /tmp, on the node's disk; artifacts are in volumes of KFP's launcher"""
+    """maximum GiB that a task may write to /tmp, on the node's disk; artifacts are in volumes of KFP's launcher"""
     scratch_class: str = ""
-    """a storage class: /tmp is then a fresh volume of that size and class, which must let run_as_user write"""
+    """a storage class: /tmp is then a new volume of that size and class, which must be writable for run_as_user"""
     secrets: dict[str, dict[str, str]] = Field(default_factory=dict)
-    """secret: {key in it: environment variable}, for every task; values are not written to the compiled file"""
+    """name of the secret: {key: environment variable}, for every task; values are not written to the compiled file"""
     env: dict[str, str] = Field(default_factory=dict)
     """plain variables for every task, such as MLFLOW_TRACKING_URI, AWS_ENDPOINT_URL; never a secret"""
     run_id: bool = False
@@ -110,7 +109,7 @@ class Cluster(Record):
     node_selector: dict[str, str] = Field(default_factory=dict)
     """for GPU stages"""
     pvcs: dict[str, _Mount] = Field(default_factory=dict)
-    """volume claim: where it is mounted, in every task"""
+    """name of the volume claim: mount path, in every task"""
     checkpoints: Annotated[str, Field(pattern="^(/.*)?$")] = ""
     """a folder on one of those volumes, from which a retried training stage continues"""
     run_as_user: _Count = 0
@@ -122,16 +121,16 @@ class Cluster(Record):
     deadline: _Count = 0
     """seconds after which the whole run is stopped; 0: never"""
     retries: _Count = 0
-    """retries of every task without a side effect; a training stage continues where it stopped only with checkpoints"""
+    """retries of every task without side effects; only with checkpoints does a training stage continue where it stopped"""
     backoff: _Count = 60
     """seconds before the first retry, doubled each time (with retries)"""
     retry_window: _Count = 0
-    """seconds since a task's first start after which Argo retries it no more, and stops a retried pod (with retries);
-    0: enough for all retries to run up to their timeout, or a week without timeout"""
+    """seconds since a task's first start after which Argo does not retry it, and stops a retried pod (with retries);
+    0: enough for all retries to reach their timeout, or a week without timeout"""
     parallelism: _Count = 0
     """trials or shards that run at the same time; 0: the server's default"""
     ttl: _Count = 0
-    """seconds that a finished run's pods are kept; 0: the server's default"""
+    """seconds after which the pods of a finished run are deleted; 0: the server's default"""
     cache: bool = False
     """whether the server reuses the outputs of equal tasks; only for a source whose content never changes"""
 
@@ -150,11 +149,11 @@ class Cluster(Record):
             raise ValueError("the size of the volume, in scratch, together with scratch_class")
         mounts = [*self.pvcs.values(), *(["/tmp"] if self.scratch else [])]
         if len({Path(mount) for mount in mounts}) < len(mounts) or Path("/") in map(Path, mounts):
-            raise ValueError(f"each volume at a place of its own, and none at /; got {', '.join(mounts)}")
+            raise ValueError(f"a different mount path for each volume, and none at /; got {', '.join(mounts)}")
         variables = [*self.env, *(name for keys in self.secrets.values() for name in keys.values())]
         if len(set(variables)) < len(variables):
-            twice = next(name for name in variables if variables.count(name) > 1)
-            raise ValueError(f"each variable once in env and secrets; got {twice} twice")
+            duplicate = next(name for name in variables if variables.count(name) > 1)
+            raise ValueError(f"each variable once in env and secrets; got {duplicate} twice")
         hidden = [
             name for name, value in self.env.items() if _SECRET_NAME.search(name.upper()) or _URL_WITH_USER.match(value)
         ]
@@ -164,7 +163,7 @@ class Cluster(Record):
 
     @property
     def window(self) -> int:
-        """Return the seconds since a task's first start during which it may be retried."""
+        """Return the time after a task's first start during which it may be retried, in seconds."""
         pauses = self.backoff * (2 ** min(self.retries, 31) - 1)
         enough = (self.retries + 1) * self.timeout + pauses if self.timeout else _WEEK
         return min(self.retry_window or enough, 2**31 - 1)
@@ -188,7 +187,7 @@ def load_cluster(path: Path | None, overrides: "Sequence[str]" = ()) -> Cluster:
 
 
 class TaskSettings:
-    """The cluster's settings for the tasks of a pipeline; call it with a task to apply them.
+    """The cluster's settings for the tasks of a pipeline; a call with a task applies them.
 
     Args:
         cluster: the options.
@@ -198,7 +197,7 @@ class TaskSettings:
     def __init__(self, cluster: Cluster, params: Params) -> None:
         self.cluster = cluster
         self.needs = {stage.name: needs_with(stage, params) for stage in FLOW} | _OTHER_NEEDS
-        # each task logs its own MLflow run, but does not receive the section that names the experiment
+        # each task logs its own MLflow run, but does not receive the params section with the experiment's name
         experiment = {EXPERIMENT: params.register_model.experiment} if cluster.run_id else {}
         self.env = experiment | cluster.env
 
@@ -210,7 +209,7 @@ class TaskSettings:
         task.set_container_image(cluster.image)
         task.set_caching_options(cluster.cache and name not in _NEVER_CACHED)
         if cluster.retries and name not in _SIDE_EFFECTS:
-            # KFP's default window of an hour is shorter than many trainings
+            # KFP's default window of one hour is shorter than most trainings
             task.set_retry(cluster.retries, f"{cluster.backoff}s", 2.0, backoff_max_duration=f"{cluster.window}s")
         for key, value in self.env.items():
             task.set_env_variable(key, value)
@@ -262,7 +261,7 @@ class TaskSettings:
             kubernetes.set_image_pull_secrets(task, list(cluster.image_pull_secrets))
 
     def _set_volumes(self, task: "PipelineTask", name: str) -> None:
-        """Mount the volumes, and name them to the first task, which checks them."""
+        """Mount the volumes, and pass their paths to the first task, which checks them."""
         from kfp import kubernetes
 
         cluster = self.cluster

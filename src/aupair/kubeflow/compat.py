@@ -1,8 +1,8 @@
-"""The check of a compiled file against the server's version: the options that an older server drops or refuses.
+"""The check of a compiled file against the server's version, for options that an older server drops or rejects.
 
-A compiled file may have a second YAML document, with the Kubernetes settings. If that has a key under `pipelineConfig` that
+A compiled file may have a second YAML document, with the settings for Kubernetes. If that has a key under `pipelineConfig` that
 the server does not know, the server ignores **the whole document** without a message: no secrets, volumes or node
-selectors. If a task has an unknown key, the server refuses the file. A file is therefore checked before it is sent.
+selectors. If a task has an unknown key, the server rejects the file. A file is therefore checked before it is sent.
 
 The versions are the first tags of kubeflow/pipelines whose server has the key in its protocol files
 (`api/v2alpha1/pipeline_spec.proto`, `kubernetes_platform/proto/kubernetes_executor_config.proto`; up to 2.4 in the revision
@@ -35,14 +35,14 @@ _TASK_KEYS: dict[str, tuple[str, Version]] = {
     "securityContext": ("run_as_user and run_as_group", (2, 16)),
     "optional": ("secrets", (2, 15)),  # kfp writes `optional: false` beside each secret
 }
-"""Keys of a task's settings, with the same entries."""
+"""Keys of a task's settings: the compile options, and the first version that knows them."""
 
 _UNREADABLE_FILE = ("unknown template format", "pipeline spec is invalid", "platform spec is invalid")
 """Server messages about a file that it cannot read."""
 
 
 def check_server_version(file: PipelineFile, version: str) -> None:
-    """Check that a server of a version neither drops nor refuses a part of a file.
+    """Check that a server of this version neither drops nor rejects a part of a file.
 
     Args:
         version: such as `2.17.0`; a text without a number, such as `unknown`, counts as the oldest supported server.
@@ -72,7 +72,7 @@ def check_server_version(file: PipelineFile, version: str) -> None:
 
 
 def advice_for_refusal(message: str) -> str:
-    """Return what to do about a server's message, if it shows that the server is older than the file, else an empty string."""
+    """Return a hint if a server's message shows that the server is older than the file; else an empty string."""
     if match := re.search(r'unknown field "(\w+)"', message):
         option, since = (_TASK_KEYS | _PIPELINE_KEYS).get(match[1], ("", (0, 0)))
         if option:
@@ -96,7 +96,7 @@ def _text(version: Version) -> str:
 
 
 def _used_options(file: PipelineFile) -> dict[str, Version]:
-    """Return the compile options that appear in the file, with the first version that knows each."""
+    """Return the compile options in the file that need a newer server, with the first version that knows each."""
     of_pipeline = set(_keys(file.kubernetes.get("pipelineConfig")))
     of_tasks = set(_keys(file.kubernetes.get("deploymentSpec")))
     return dict(

@@ -1,4 +1,4 @@
-"""The compilation of pipelines/*.py into the one file that is run locally and submitted: `aupair pipeline compile`."""
+"""Compilation of pipelines/*.py to a file that can be run locally or submitted (`aupair pipeline compile`)."""
 
 import importlib
 import sys
@@ -22,15 +22,15 @@ _PIPELINES = ("train", "predict")
 
 
 def compile_pipeline(name: str, params: Params, cluster: Cluster, out: Path, root: Path = Path()) -> None:
-    """Write a pipeline as YAML, with the params as defaults of its inputs.
+    """Compile a pipeline to YAML, with the params as defaults of its inputs.
 
     Args:
         name: `train` or `predict`.
         out: the YAML file; its second document holds the settings for Kubernetes.
-        root: a folder whose pipelines are used instead of the installed ones, if it has a folder `pipelines` with them.
+        root: a folder whose subfolder `pipelines`, if it exists, is used instead of the installed pipelines.
 
     Raises:
-        ParamsError: no such pipeline, too many trials, or `out` is not a YAML file or is one of another kind.
+        ParamsError: no such pipeline, too many trials, or `out` is not a YAML file or not a compiled pipeline.
     """
     from kfp import compiler, dsl
 
@@ -49,13 +49,13 @@ def compile_pipeline(name: str, params: Params, cluster: Cluster, out: Path, roo
     ttl = cluster.ttl or None
     config = dsl.PipelineConfig(
         ttl_seconds_after_finished=ttl,
-        # KFP's own settings of these two would take precedence over the one above
+        # KFP's defaults of these two would take precedence over the setting above
         ttl_seconds_after_success=ttl,
         ttl_seconds_after_failure=ttl,
         active_deadline_seconds=cluster.deadline or None,
     )
     with importable_pipelines(root), tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # warnings of kfp about its future defaults
+        warnings.simplefilter("ignore", FutureWarning)  # kfp warns about its future defaults
         factory = getattr(importlib.import_module(f"pipelines.{name}"), f"{name}_pipeline")
         function = factory(params, TaskSettings(cluster, params), cluster.parallelism or None, config)
         compiled = Path(folder) / "pipeline.yaml"

@@ -1,8 +1,7 @@
 """The descriptions of inputs and outputs in a compiled file, for readers of the file and users of KFP's web UI.
 
-Artifacts and inputs have the same description wherever they occur. The keys of a section of the params are read from its
-settings record. KFP's web UI (2.17) shows a pipeline's description but not those of its inputs, so the pipeline's
-description lists them.
+An artifact or input has the same description wherever it occurs. The keys of a params section are read from its settings
+record. KFP's web UI (2.17) shows a pipeline's description but not those of its inputs, so that the former lists the latter.
 """
 
 from collections.abc import Iterator
@@ -17,17 +16,17 @@ _INPUTS = {
     "for training also git+URL of a repository with a data.dvc",
     "revision": "the git revision, with git+URL",
     "remote": "the DVC remote to pull the data from, with git+URL; empty: the repository's default",
-    "aus": "all, or the AUs to learn, such as AU1,AU2, out of those that are annotated",
-    "seed": "base of all seeds; each trial adds its number",
+    "aus": "all, or the AUs to learn, such as AU1,AU2, of those that are annotated",
+    "seed": "the base of all random seeds; each trial adds its number",
     "target": "occurrence: 0 or 1; intensity: levels 0 to 5",
     "trials": f"numbers of the trials, such as [0, 1]: f is trained once for each; at most {MAX_TRIALS}",
     "ensemble": "all: y_hat is the mean over all networks of all trials; final: the best trial's final network alone",
     "trial": "number of the trial",
     "model": "models:/NAME@ALIAS, models:/NAME/VERSION, or the folder of a bundle on a mounted volume",
-    "shards": f"the largest number of shards, at most {MAX_SHARDS}; each holds any number of videos",
+    "shards": f"the maximum number of shards, at most {MAX_SHARDS}; each holds any number of videos",
     "shard": "number of the shard",
     "abstain": "share of decisions to abstain from, 0 to 1",
-    "last_task": "the task whose success makes the run succeed",
+    "last_task": "the task whose success determines the success of the run",
     "run_id": "the run's id",
     "status": "the state of the run before the exit task, from KFP",
 }
@@ -53,9 +52,9 @@ _ARTIFACTS = {
     "table": "the table of scores, as text",
     "plots": "the curves of the report, as tables",
     "report": "the report, one page",
-    "bundle": "the folder that predicts: networks, mappings, choices and settings",
+    "bundle": "the model, a folder with networks, mappings, choices and settings",
     "registered": "the version of the registered model, and the bundle's hash",
-    "plan": "which shard predicts which video, and the version of the model",
+    "plan": "the assignment of videos to shards, and the version of the model",
     "tables": "a table of predictions for each video of the shard, and the status of each",
     "predictions": "a table of predictions for each video, and one summary",
     "overview": "the number of videos read, and those that could not be read, with the reason",

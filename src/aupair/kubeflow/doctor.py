@@ -1,4 +1,4 @@
-"""The checks of everything that a submitted run needs, one line for each: `aupair pipeline doctor`."""
+"""Checks of all that a submitted run needs, with a line for each (`aupair pipeline doctor`)."""
 
 import os
 import subprocess
@@ -18,14 +18,14 @@ from aupair.registry import mlflow_store
 from aupair.retry import no_retries
 
 _SECONDS = 5
-"""Seconds to wait for an answer; for the KFP server, `Connection` has other limits."""
+"""Seconds to wait for an answer of S3, MLflow or docker; for the KFP server see `Connection`."""
 
 _REVISION = "org.opencontainers.image.revision"
 _TRACKING = "MLFLOW_TRACKING_URI"
 
 
 class _Unsure(AupairError):
-    """A result that cannot be decided from this machine, or that the user should look at."""
+    """The result of a check that cannot be decided on this machine, or that the user should review."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Doctor:
         self.file: PipelineFile
 
     def run_checks(self) -> Iterator[Check]:
-        """Yield the result of every check that the arguments and the earlier checks make possible."""
+        """Yield the result of each check that is possible with the arguments and after the earlier checks."""
         yield _run_check("sdk", self._sdk_versions)
         if self.path:
             yield _run_check("file", self._read_file)
@@ -79,23 +79,23 @@ class Doctor:
     def _read_file(self) -> str:
         assert self.path is not None
         self.file = read_pipeline_file(self.path)
-        required = "".join(f"; give --param {name}=..." for name in self.file.required)
+        required = "".join(f"; pass --param {name}=..." for name in self.file.required)
         return f"{self.path}: {self.file.name}, {len(self.file.inputs)} inputs{required}"
 
     def _connect(self) -> str:
         if self.server is None:
-            raise _Unsure("not checked", todo="give --host, or set KFP_ENDPOINT")
+            raise _Unsure("not checked", todo="pass --host, or set KFP_ENDPOINT")
         self.connection = Connection(self.server, self.version)
         users = "many users" if self.connection.multi_user else "one user"
         return f"{self.server.host}: Kubeflow Pipelines {self.connection.version or 'of unknown version'}, {users}"
 
     def _server_version(self) -> str:
-        """Compare the server with what the file needs, as submit does."""
+        """Check the server's version against the needs of the file, as submit does."""
         server, sdk = self.connection.version, metadata.version("kfp")
         if hasattr(self, "file"):
             check_server_version(self.file, server)
         if not server:
-            raise _Unsure("the server does not report its version", todo="give --server-version X.Y")
+            raise _Unsure("the server does not report its version", todo="pass --server-version X.Y")
         if not hasattr(self, "file") and (parse_version(server) or (0, 0)) < (parse_version(sdk) or (0, 0)):
             raise _Unsure(f"server {server}, SDK {sdk}", todo="name the compiled file to see what that server lacks")
         return f"server {server}, SDK {sdk}"
@@ -110,7 +110,7 @@ class Doctor:
     def _image_name(self) -> str:
         """Check that images are pinned.
 
-        KFP's cache and the nodes go by an image's name, so a changed image under the same name would not be noticed.
+        KFP's cache and the nodes identify an image by its name, and would not notice a changed image of the same name.
         """
         unpinned = [image for image in self.file.images if not _is_pinned(image)]
         if unpinned:
@@ -119,7 +119,7 @@ class Doctor:
         return f"{', '.join(self.file.images)}: pinned; whether the registry has it is not checked"
 
     def _image_commit(self) -> str:
-        """Compare the commit of the pipeline's image, as docker or podman has it on this machine, with the checkout's commit."""
+        """Compare the commit of the pipeline's image, if docker or podman has it on this machine, with that of the checkout."""
         import docker
 
         git = ["git", "rev-parse", "HEAD"]
@@ -132,12 +132,12 @@ class Doctor:
             raise _Unsure(f"{self.file.images[0]} cannot be checked from here", todo=todo) from error
         if not Path("src/aupair").is_dir():  # a project's own commits say nothing about the image
             raise _Unsure(
-                f"the image was built from {built or 'an unknown commit'}, this folder is no checkout of aupair"
+                f"the image was built from {built or 'an unknown commit'}, this folder is not a checkout of aupair"
             )
         if not head or built != head:  # an image with uncommitted changes is labelled HEAD-dirty
             got = f"the image was built from {built or 'an unknown commit'}, the checkout is at {head or 'none'}"
             raise _Unsure(got, todo="make image, push it, compile again")
-        return f"the image is of the checkout's commit, {head[:12]}"
+        return f"the image was built from the checkout's commit, {head[:12]}"
 
     def _secrets(self) -> str:
         """List the secrets and volume claims that must exist in the namespace before the first task starts."""
@@ -161,7 +161,7 @@ class Doctor:
     def _object_store(self) -> str:
         """Check that the object store has data under the source's prefix."""
         if not self.source:
-            raise _Unsure("not checked", todo="give --source s3://bucket/prefix, and AWS_ENDPOINT_URL unless it is AWS")
+            raise _Unsure("not checked", todo="pass --source s3://bucket/prefix, and AWS_ENDPOINT_URL unless it is AWS")
         if not self.source.startswith("s3://"):
             raise ParamsError("--source is not an S3 address", got=self.source, expected="s3://bucket/prefix")
         bucket, prefix = parse_address(self.source)
@@ -185,12 +185,12 @@ class Doctor:
 
 
 def _is_pinned(image: str) -> bool:
-    """Return whether an image's name has a digest, or a tag other than latest, and so always means the same image."""
+    """Return whether an image's name has a digest, or a tag other than latest."""
     return "@sha256:" in image or image.rpartition("/")[2].partition(":")[2] not in ("", "latest")
 
 
 def _required_objects(file: PipelineFile) -> list[str]:
-    """Return the secrets and volume claims that a compiled file refers to, as kubectl names them."""
+    """Return the secrets and volume claims of a compiled file, in the form `secret/NAME` of kubectl."""
     executors = file.kubernetes.get("deploymentSpec", {}).get("executors", {}).values()
     kinds = {"secretAsEnv": "secret", "secretAsVolume": "secret", "imagePullSecret": "secret", "pvcMount": "pvc"}
     names = {
@@ -203,7 +203,7 @@ def _required_objects(file: PipelineFile) -> list[str]:
 
 
 def _run_check(name: str, check: Callable[[], str]) -> Check:
-    """Run a check and return its outcome: passed, failed, or not decidable from here."""
+    """Run a check and return its result: passed, failed, or undecided."""
     try:
         return Check(name, True, check())
     except _Unsure as unsure:

@@ -1,17 +1,17 @@
 """Limits on the number of trials and shards of a run on Kubeflow.
 
-KFP passes all inputs to a task as one text. Linux accepts 128 KiB in one argument or variable of a process, and Argo puts
-the text, escaped twice, into one variable of the task's pod. This limits the lists that the stages after train-pseudo-intensity
-(one artifact for each trial) and gather-predictions (one for each shard) receive. A shard holds any number of videos.
+KFP passes all inputs of a task as one text. Argo stores this text, escaped twice, in one environment variable of the task's
+pod, for which Linux allows 128 KiB. This limits the lists that the stages after train-pseudo-intensity (one artifact for each
+trial) and gather-predictions (one for each shard) receive. A shard holds any number of videos.
 """
 
 from aupair.errors import ParamsError
 
 MAX_TRIALS = 80
-"""The most trials of a run."""
+"""Maximum number of trials of a run."""
 
 MAX_SHARDS = 100
-"""The most shards of a run."""
+"""Maximum number of shards of a run."""
 
 
 def check_trials(number: int) -> None:

@@ -1,7 +1,7 @@
-"""The local run of a compiled pipeline, in subprocesses or containers: `aupair pipeline run FILE.yaml --local`.
+"""The local run of a compiled pipeline, in subprocesses or containers (`aupair pipeline run FILE.yaml --local`).
 
-kfp runs the graph, and `aupair.kubeflow.local_tasks` runs each task, so that each has a log of its own, a container that
-failed is not reported as a success, and the error names the task and its cause.
+kfp runs the graph, and `aupair.kubeflow.local_tasks` runs each task, so that each task has its own log, a failed container is
+not reported as a success, and the error names the task and its cause.
 """
 
 import contextlib
@@ -74,7 +74,7 @@ def _environment(run_id: str, values: Mapping[str, Any], out: Path) -> dict[str,
 
 
 def _used_folders(arguments: Mapping[str, Any], environment: Mapping[str, str]) -> dict[Path, bool]:
-    """Return the folders of this machine that containers must see, each with whether tasks write there."""
+    """Return the folders of this machine to mount in containers, each with whether tasks write there."""
     folders = {Path(environment[CHECKPOINTS]): True}
     database = mlflow_store.sqlite_path(environment["MLFLOW_TRACKING_URI"])
     if database is not None:
@@ -106,7 +106,7 @@ def _stopped_by_a_signal(tasks: LocalTasks) -> Iterator[None]:
     def stop(*_: object) -> None:
         nonlocal stopped
         stopped = True
-        tasks.stop()  # no exception is raised here, since a task that is being started would be lost
+        tasks.stop()  # the exception is raised later: here it could interrupt the start of a task, which would keep running
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -120,7 +120,7 @@ def _stopped_by_a_signal(tasks: LocalTasks) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _kfp_output_in(path: Path) -> Iterator[None]:
-    """Redirect kfp's output to a file, since tasks have logs of their own, and those of two tasks would mix."""
+    """Redirect kfp's output to a file, since each task has its own log, and kfp would mix the output of parallel tasks."""
     with open(path, "w") as file, contextlib.redirect_stdout(file), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # kfp warns of settings that only a cluster uses
+        warnings.simplefilter("ignore")  # kfp warns about settings that only a cluster uses
         yield

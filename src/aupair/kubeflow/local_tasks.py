@@ -1,7 +1,7 @@
-"""The tasks of a local run, each in a subprocess or a container, with a log file of its own.
+"""The tasks of a local run, each in a subprocess or a container and with its own log file.
 
 kfp 2.17 reports a failed container as a success if the container was removed before its exit code was read
-(kubeflow/pipelines#13332); here it is removed afterwards.
+(kubeflow/pipelines#13332); here the exit code is read first.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import docker
 
 _PASSED = ("AWS_", "MLFLOW_", "AUPAIR_", "OMP_NUM_THREADS", "http_proxy", "https_proxy", "no_proxy")
-"""Beginnings of the names of the variables that containers get from this machine; subprocesses get all variables."""
+"""Prefixes of the variables that are passed from this machine to containers; subprocesses get all variables."""
 
 
 @dataclass
@@ -58,7 +58,7 @@ class _Task:
         return (head + body).rstrip() if head else ""
 
     def cause(self) -> str:
-        """Return the line of the exception that ended the task, else the last line."""
+        """Return the message of the exception that ended the task, else the last line of the log."""
         lines = [line.strip() for line in (self.traceback() or self.log.read_text(errors="replace")).splitlines()]
         exceptions = [line for line in lines if re.match(r"[\w.]+(Error|Exception|Interrupt|Exit)\b", line)]
         last = (exceptions or [line for line in lines if line] or [""])[-1]
@@ -66,7 +66,7 @@ class _Task:
 
 
 class LocalTasks:
-    """The tasks of a local run; kfp decides which task runs when, and this object runs it.
+    """The tasks of a local run: kfp schedules them, and this object executes them.
 
     Args:
         logs: folder of the tasks' logs.
@@ -83,7 +83,7 @@ class LocalTasks:
 
     @contextlib.contextmanager
     def kfp_runner(self, containers: bool) -> Iterator[Any]:
-        """Yield kfp's runner of subprocesses or containers; inside the block it executes tasks by this object.
+        """Yield kfp's runner for subprocesses or containers, which inside the block executes tasks with this object.
 
         Raises:
             UnreachableError: containers are required, and there is no container engine.
@@ -108,7 +108,7 @@ class LocalTasks:
         return next((task for task in last.values() if task.code), None)
 
     def stop(self) -> None:
-        """Kill the running tasks and start no others; kfp would wait until they end."""
+        """Kill the running tasks and start no more; kfp itself would wait until they end."""
         self._stopped = True
         for task in self._tasks:
             if task.kill:
@@ -151,7 +151,7 @@ class LocalTasks:
                 volumes={**volumes, **mounts},
                 network_mode="host",
                 shm_size="2g",
-                user=f"{os.getuid()}:{os.getgid()}",  # the files that it writes belong to the user
+                user=f"{os.getuid()}:{os.getgid()}",  # so that its files belong to the user
             )
             try:
                 container.start()
@@ -161,7 +161,7 @@ class LocalTasks:
                 with open(task.log, "wb", buffering=0) as file:
                     for part in container.logs(stream=True, follow=True):
                         file.write(part)
-                task.kill = None  # one that has ended cannot be killed
+                task.kill = None  # the container has ended
                 return int(container.wait()["StatusCode"])
             finally:
                 container.remove(force=True)
@@ -188,7 +188,7 @@ class LocalTasks:
         return task.code
 
     def _add(self, command: Sequence[str]) -> _Task:
-        """Add and return a new task, named after the function and arguments in its command, which kfp writes as JSON."""
+        """Add and return a new task; its name and trial or shard are read from its command, where kfp puts them as JSON."""
         options = dict(itertools.pairwise(command))
         name = options["--function_to_execute"].replace("_", "-")
         arguments = json.loads(options["--executor_input"]).get("inputs", {}).get("parameterValues", {})
@@ -203,7 +203,7 @@ class LocalTasks:
 
 
 def _connect_engine() -> "docker.DockerClient":
-    """Return a client of the container engine that DOCKER_HOST names, or of the one at the default socket.
+    """Return a client of the container engine at DOCKER_HOST, or at the default socket.
 
     Raises:
         UnreachableError: no container engine answers.
@@ -214,7 +214,7 @@ def _connect_engine() -> "docker.DockerClient":
         client = docker.from_env()
         client.ping()
     except docker.errors.DockerException as error:
-        where = os.environ.get("DOCKER_HOST", "the usual socket")
+        where = os.environ.get("DOCKER_HOST", "the default socket")
         todo = "start docker or `podman system service`, and set DOCKER_HOST"
         raise UnreachableError("no container engine", where=where, got=str(error)[:200], todo=todo) from error
     return client

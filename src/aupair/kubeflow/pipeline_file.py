@@ -1,4 +1,4 @@
-"""A compiled pipeline file, and the check of the arguments that a user passes to it."""
+"""A compiled pipeline file, and the validation of a run's arguments."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -17,9 +17,9 @@ from aupair.record import Positive, Share, apply_overrides, parse_settings
 
 
 def _check_address(text: str, info: ValidationInfo) -> str:
-    """Check the address of data or a model; a ParamsError passes through pydantic, whose own message would show the text."""
+    """Check the address of data or a model; raise ParamsError, since pydantic's own message would show a password in it."""
     if not text.strip():
-        raise ParamsError(f"parameter {info.field_name}", got="nothing", todo=f"give --param {info.field_name}=...")
+        raise ParamsError(f"parameter {info.field_name}", got="nothing", todo=f"pass --param {info.field_name}=...")
     if "@" in urlsplit(text.removeprefix("git+")).netloc and not text.startswith("git+ssh://"):
         todo = "credentials come from the environment, a git credential helper or a secret: logs would show them"
         raise ParamsError(f"parameter {info.field_name}", got="a URL with a user in it", todo=todo)
@@ -27,7 +27,7 @@ def _check_address(text: str, info: ValidationInfo) -> str:
 
 
 class _Inputs(Params):
-    """The inputs of both pipelines: the params, the place of the data, and the settings of predictions."""
+    """The inputs of both pipelines: the params, the address of the data, and the settings of predictions."""
 
     source: Annotated[str, AfterValidator(_check_address)]
     revision: str = ""
@@ -45,7 +45,7 @@ class _Inputs(Params):
 
 
 class _Input(NamedTuple):
-    """An input of a compiled pipeline: KFP's name of its type, and its default, which is None for a required input."""
+    """An input of a compiled pipeline: its type in KFP's terms, and its default, which is None for a required input."""
 
     kind: str
     default: Any
@@ -76,7 +76,7 @@ class PipelineFile:
 
     @property
     def digest(self) -> str:
-        """Return the beginning of the file's SHA-256."""
+        """Return the first 16 digits of the file's SHA-256."""
         return hashlib.sha256(self.path.read_bytes()).hexdigest()[:16]
 
     @property
@@ -96,7 +96,7 @@ class PipelineFile:
 
 
 def read_pipeline_file(path: Path) -> PipelineFile:
-    """Return a compiled pipeline from its file.
+    """Read a compiled pipeline.
 
     Raises:
         ArtifactError: the file is missing, or is not a compiled pipeline.
@@ -118,10 +118,10 @@ def read_pipeline_file(path: Path) -> PipelineFile:
 
 
 def _follow_references(spec: Mapping[str, Any]) -> None:
-    """Check that a file, which may have been edited, is complete.
+    """Follow all references between the parts of a file, to check that it is complete, since it may have been edited.
 
     Raises:
-        KeyError, TypeError, AttributeError: a part is missing or of another type.
+        KeyError, TypeError, AttributeError: a part is missing or has the wrong type.
     """
     spec["root"]["dag"]["tasks"].keys()
     for component in (spec["root"], *spec["components"].values()):
@@ -134,16 +134,16 @@ def _follow_references(spec: Mapping[str, Any]) -> None:
 def parse_arguments(
     file: PipelineFile, texts: Sequence[str], defaults: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Return the arguments of a run from strings such as `name=value` and `section.key=value`.
+    """Parse the arguments of a run from strings such as `name=value` and `section.key=value`.
 
-    If a string changes one key of a section, the arguments hold all keys of that section, the others with their defaults,
-    since KFP replaces the whole section instead of merging it.
+    If a string changes one key of a section, the result has all keys of that section, the others with their defaults, since
+    KFP replaces the whole section instead of merging it.
 
     Args:
         defaults: values of inputs that are not among the strings.
 
     Returns:
-        The given arguments only; all others keep the file's defaults.
+        Only the arguments that were passed; all other inputs keep the file's defaults.
 
     Raises:
         ParamsError: an unknown name or key (with the nearest known one), a wrong type or value, or a missing one.
@@ -166,8 +166,8 @@ def parse_arguments(
     tree = apply_overrides(Params, tree, overrides, "--param")
     missing = [name for name in file.required if name not in tree]
     if missing:
-        todo = f"give --param {missing[0]}=..."
+        todo = f"pass --param {missing[0]}=..."
         raise ParamsError("a parameter has no value", where=file.path, got=f"no {missing[0]}", todo=todo)
-    # the file's own defaults are checked, too, since they may have been edited
+    # the defaults in the file are checked, too, since they may have been edited
     inputs = parse_settings(_Inputs, file.values(tree), str(file.path)).model_dump(mode="json")
     return {name: inputs[name] for name in tree}

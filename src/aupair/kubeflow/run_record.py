@@ -1,7 +1,7 @@
-"""The record of a pipeline's run in MLflow: which stages ended well, which failed, and which were killed.
+"""The record of a pipeline's run in MLflow: which stages succeeded, which failed, and which were killed.
 
-A Kubeflow server passes no reliable state to the exit task: RUNNING may be a good run in which the server left out the
-loop's tasks, or one whose pod was killed. The record that each stage makes of its own end is reliable.
+The state that a Kubeflow server passes to the exit task is not reliable: RUNNING may be a successful run for which the server
+does not count the tasks of a loop, or a run whose pod was killed. Each stage therefore records its own end in MLflow.
 """
 
 from collections.abc import Iterable, Iterator
@@ -36,7 +36,7 @@ class RunRecord:
 
     Attributes:
         flow: the id that they share.
-        parent: the run above those of the stages; None if no stage began.
+        parent: the parent of the stages' runs; None if no stage began.
         stages: the runs of each task, by its title such as `train-mapping (trial 1)`; a retried task has several.
     """
 
@@ -53,12 +53,12 @@ class RunRecord:
         return self.states().get(task, TaskState.MISSING)
 
     def complete_run(self, stage: str) -> "Run | None":
-        """Return the run of a stage that runs once and ended well; None if there is none."""
+        """Return the successful run of a stage that runs once; None if there is none."""
         return next((run for run in self.stages.get(stage, ()) if LOGGED in run.data.tags), None)
 
 
 def read_run_record(client: "MlflowClient") -> RunRecord:
-    """Return MLflow's record of the pipeline run that this process is a task of.
+    """Return MLflow's record of the pipeline run to which this process belongs.
 
     Raises:
         RegistryError: MLflow fails.
@@ -77,10 +77,10 @@ def read_run_record(client: "MlflowClient") -> RunRecord:
 
 @contextmanager
 def record_task(task: str, log: Log) -> Iterator[None]:
-    """Record in MLflow how the block ends, for a task that is not a stage of the flow.
+    """Record in MLflow whether the block succeeds, for a task that is not a stage of the flow.
 
-    Only a server is used, since a database file would be lost with the pod. Predictions do not need MLflow: if it does
-    not answer, one line is logged, and the block runs nevertheless.
+    This needs an MLflow server, since a database file would be lost with the pod. Predictions do not depend on MLflow: if it
+    does not answer, one line is logged, and the block runs nevertheless.
     """
     with ExitStack() as stack:
         if live_logging.runs_in_pipeline() and mlflow_store.sqlite_path(mlflow_store.tracking_uri()) is None:

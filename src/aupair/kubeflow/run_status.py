@@ -1,4 +1,4 @@
-"""Runs on a server: listing, waiting, stopping, and the logs of tasks (`aupair pipeline status | logs | cancel`)."""
+"""Runs on a server: list them, wait for them, stop them, and read their logs (`aupair pipeline status | logs | cancel`)."""
 
 import re
 import time
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 _POLL_SECONDS = 5.0
 _LOG_SECONDS = 60.0
 _FAILED_POLLS = 60
-"""Failed polls in a row after which waiting for a run ends; a server may be restarted in the meantime."""
+"""Number of consecutive failed polls after which waiting for a run ends; a restart of the server takes fewer."""
 
 _LAUNCHER_LINE = re.compile(r"I\d{4} \d\d:\d\d:\d\d\.\d+ +\d+ \w+\.go:\d+\] ")
-"""The beginning of a line that Kubeflow's launcher writes to the same log, except for its warnings and errors."""
+"""The prefix of an informational line that Kubeflow's launcher writes to a task's log."""
 
 
 class StillRunning(AupairError):
-    """The end by Ctrl-C of the wait for a run, which continues on the server; the exit code is 130, as in shells."""
+    """The wait for a run was ended with Ctrl-C, and the run continues on the server; the exit code is 130, as in shells."""
 
     exit_code = 130
 
@@ -36,8 +36,8 @@ class TaskLog:
 
     Attributes:
         task: the task's name and state.
-        text: the log; None if the server has none.
-        reason: why there is none.
+        text: the log; None if the server does not have it.
+        reason: why there is no log.
     """
 
     task: str
@@ -72,7 +72,7 @@ def _run_row(run: "V2beta1Run") -> RunRow:
 
 
 def wait_for_run(connection: Connection, run_id: str, where: str, timeout: float, log: Log) -> str:
-    """Wait until a run has finished, and return how long it took, in words.
+    """Wait until a run has finished, and return its duration as text.
 
     Args:
         where: the run's URL, or another name, for messages.
@@ -111,13 +111,13 @@ def cancel_run(connection: Connection, run_id: str) -> None:
 
 
 def wait_for_end(connection: Connection, run_id: str, timeout: float, log: Log) -> str:
-    """Wait until a run has ended, however it ends, and return its state."""
+    """Wait until a run has ended, and return its state."""
     run, _ = _poll(connection, run_id, f"run {run_id}", timeout, log)
     return str(run.state)
 
 
 def _poll(connection: Connection, run_id: str, where: str, timeout: float, log: Log) -> "tuple[V2beta1Run, float]":
-    """Poll the run until it has finished; tolerate up to some minutes without an answer."""
+    """Poll a run until it has finished; tolerate some minutes without an answer."""
     start, logged, state, failures = time.monotonic(), 0.0, "", 0
     while True:
         current = state
@@ -167,5 +167,5 @@ def read_logs(connection: Connection, run: "V2beta1Run", task: str = "") -> Iter
 
 
 def kubectl_logs(run_id: str, namespace: str = "") -> str:
-    """Return the command that shows the logs of all pods of a run, also those of Kubeflow's drivers."""
+    """Return the kubectl command that shows the logs of all pods of a run, including Kubeflow's drivers."""
     return f"kubectl -n {namespace or 'NAMESPACE'} logs -l pipeline/runid={run_id} -c main --prefix --tail=-1"

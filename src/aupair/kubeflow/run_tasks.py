@@ -33,9 +33,9 @@ class RunTask:
     """One task of a run; a task in a loop occurs once per iteration.
 
     Attributes:
-        name: as in the pipeline; the name of its driver if that failed: `train-mapping-driver`.
-        state: the state as the server reports it, or OMITTED.
-        seconds: how long it took, including the time that its pod waited for a node; None if it has not ended.
+        name: the task's name in the pipeline, or that of its driver if that failed: `train-mapping-driver`.
+        state: the state that the server reports, or OMITTED.
+        seconds: its duration, including the time that its pod waited for a node; None if it has not ended.
         pods: the names of its pods: one, or one for each attempt; none for a driver.
     """
 
@@ -49,7 +49,7 @@ def get_run(connection: "Connection", run_id: str) -> "V2beta1Run":
     """Return a run with its pipeline spec, which is fetched separately if the run only refers to an uploaded pipeline.
 
     Raises:
-        AupairError: there is no run with this id, or the server refuses; see `server_errors.kfp_errors`.
+        AupairError: there is no run with this id, or the request fails; see `server_errors.kfp_errors`.
     """
     with kfp_errors(connection.server, f"show run {run_id}"):
         run = connection.runs.run_service_get_run(run_id)
@@ -71,15 +71,15 @@ def list_tasks(run: "V2beta1Run") -> list[RunTask]:
 
 
 def is_cut_off(run: "V2beta1Run") -> bool:
-    """Return whether a run of our pipelines has ended, but its list of tasks has not: the exit task is not in it.
+    """Return whether the list of tasks of a finished run is incomplete, since the exit task is missing.
 
-    A server cannot read a run's state that Argo has compressed, which it does above 1 MiB.
+    A server cannot read a run's state after Argo has compressed it, which Argo does above 1 MiB.
     """
     return run.state in FINISHED and "summarise" not in {task.name for task in list_tasks(run)}
 
 
 def failed_tasks(run: "V2beta1Run") -> list[str]:
-    """Return the names of the failed tasks; of a loop's task with the number of iterations that failed."""
+    """Return the names of the failed tasks, with the number of failed iterations for a task in a loop."""
     count = Counter(task.name for task in list_tasks(run) if task.state == "FAILED")
     return [name if number == 1 else f"{name} ({number} times)" for name, number in count.items()]
 
@@ -112,7 +112,7 @@ def _task(row: Any, template: str, nodes: Collection[str]) -> RunTask:
     """Return a task from its node and the ids of all nodes."""
     state = OMITTED if not row.state or row.state == _NO_STATE else row.state
     below = [] if row.display_name.endswith("-driver") else _children(row)
-    # a server of version 2.17.0 lists among the children of a node its parts and also the tasks that follow it
+    # server 2.17.0 lists as children of a node not only its parts, but also the tasks that follow it
     parts = {_node_below(node, suffix) for node in nodes for suffix in (".executor", *map("({})".format, range(10)))}
     below = [node for node in below if node in parts] or below
     pods = tuple(pod for node in below for pod in _pod_names(node, template, nodes))
@@ -140,8 +140,8 @@ def _templates(spec: Mapping[str, Any]) -> dict[str, str]:
 def _pod_names(node: str, template: str, nodes: Collection[str]) -> Iterator[str]:
     """Yield the names of the pods below a node, `workflow-template-hash`; a node's id is `workflow-hash`.
 
-    A node that is retried has a node for each attempt, with the same name and `(0)`, `(1)` ... appended; a task's container runs
-    in its child `.executor`.
+    A retried node has a child for each attempt, with `(0)`, `(1)` ... appended to its name; a task's container runs in its
+    child `.executor`.
     """
     tries = list(itertools.takewhile(nodes.__contains__, (_node_below(node, f"({i})") for i in itertools.count())))
     executor = _node_below(node, ".executor")

@@ -1,7 +1,7 @@
-"""Runs and schedules of a compiled pipeline on a server: `aupair pipeline submit | schedule`.
+"""Runs and schedules of a compiled pipeline on a server (`aupair pipeline submit | schedule`).
 
-Both documents of the file are part of the request; nothing is uploaded first, and caching stays as it was compiled.
-Waiting, stopping and logs are in `aupair.kubeflow.run_status`.
+Both documents of the file are part of the request, so that no upload is needed. The caching options of the file apply.
+`aupair.kubeflow.run_status` waits for runs, stops them and reads their logs.
 """
 
 import json
@@ -32,11 +32,11 @@ class ServerObject:
 
 @dataclass(frozen=True)
 class Schedule:
-    """The times at which a pipeline runs repeatedly: given by `cron`, or every `interval` seconds.
+    """The times at which a pipeline runs: at the times of `cron`, or every `interval` seconds.
 
     Attributes:
-        cron: six fields, seconds first, in the server's time zone (UTC by default); or @daily and the like.
-        concurrency: how many runs may overlap.
+        cron: six fields, seconds first, in the server's time zone (UTC by default); or a descriptor such as @daily.
+        concurrency: the maximum number of overlapping runs.
         catchup: whether missed runs are started later.
     """
 
@@ -69,7 +69,7 @@ def submit_run(
 
     Raises:
         RejectedError: the server dropped the file's settings for Kubernetes; the run has been stopped.
-        AupairError: the server refuses; see `server_errors.kfp_errors`.
+        AupairError: the request fails; see `server_errors.kfp_errors`.
     """
     from kfp_server_api import V2beta1Run
 
@@ -100,8 +100,8 @@ def create_schedule(
         replace: delete the schedules of the same name, after the new one has been accepted.
 
     Raises:
-        RejectedError: there is a schedule of that name, and `replace` is False.
-        AupairError: the server refuses; see `server_errors.kfp_errors`.
+        RejectedError: a schedule of that name exists, and `replace` is False.
+        AupairError: the request fails; see `server_errors.kfp_errors`.
     """
     from kfp_server_api import V2beta1CronSchedule, V2beta1PeriodicSchedule, V2beta1RecurringRun, V2beta1Trigger
 
@@ -133,7 +133,7 @@ def create_schedule(
 
 
 def schedule_ids(connection: Connection, name: str) -> list[str]:
-    """Return the ids of the schedules with a name."""
+    """Return the ids of the schedules of this name."""
     with kfp_errors(connection.server, "list the schedules"):
         answer = connection.schedules.recurring_run_service_list_recurring_runs(
             page_size=100, namespace=connection.namespace, filter=name_filter(name)
@@ -142,19 +142,19 @@ def schedule_ids(connection: Connection, name: str) -> list[str]:
 
 
 def settings_dropped(file: PipelineFile, answer: Mapping[str, Any] | None) -> bool:
-    """Return whether a server did not recognise the file's second document, which its answer then lacks."""
+    """Return whether a server dropped the file's second document, which is then missing in its answer."""
     return bool(file.platform and answer and "platform_spec" not in answer)
 
 
 def dropped_error(file: PipelineFile, outcome: str) -> RejectedError:
-    """Return the error for a server that dropped the settings although its reported or given version should know them."""
+    """Return the error for a server that dropped the settings, although its version should know them."""
     got = f"no secret, volume or node selector of it; {outcome}"
     todo = "the server does not know a key of its second document: compile with fewer options, or upgrade the server"
     return RejectedError("the server dropped the file's settings for Kubernetes", where=file.path, got=got, todo=todo)
 
 
 def _server_object(connection: Connection, identifier: str | None, name: str, page: str) -> ServerObject:
-    """Return what the server created.
+    """Return the object that the server created.
 
     Raises:
         RejectedError: the server's answer has no id.

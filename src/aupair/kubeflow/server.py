@@ -1,6 +1,6 @@
 """The connection to a Kubeflow Pipelines server: its address, the credentials, and a client with timeouts and checks.
 
-The client is `kfp_server_api`, on which `kfp.Client` is built. Without these checks it would read a login page as an answer
+The client is `kfp_server_api`, on which `kfp.Client` is built. Without the checks it would parse a login page as an answer
 whose fields are all None, follow redirects, and wait forever for a server that does not answer.
 """
 
@@ -30,7 +30,7 @@ _PROBE_SECONDS = 10.0
 
 
 class NoHostError(ParamsError):
-    """A missing server: none was given, and this process does not run in a pod of Kubeflow, where there is a default."""
+    """No server was specified, and this process does not run in a pod of Kubeflow, which has a default."""
 
 
 @dataclass(frozen=True)
@@ -77,10 +77,10 @@ class Server:
 
 
 def find_server(host: str, namespace: str = "", token_file: Path | None = None, ca: Path | None = None) -> Server:
-    """Return the server with this address, by default, in a pod of Kubeflow, that of its cluster.
+    """Return the server at `host`; if it is empty, in a pod of Kubeflow, the server of its cluster.
 
     Raises:
-        NoHostError: no address was given, and this is not a pod of Kubeflow.
+        NoHostError: `host` is empty, and this is not a pod of Kubeflow.
         ParamsError: the host is not a URL, or a file is missing.
     """
     try:
@@ -94,7 +94,7 @@ def find_server(host: str, namespace: str = "", token_file: Path | None = None, 
         host, ui = _POD_HOST, ""
         pod_token = _pod_token()
         if pod_token is None:
-            todo = "give --host https://HOST/pipeline, or set KFP_ENDPOINT"
+            todo = "pass --host https://HOST/pipeline, or set KFP_ENDPOINT"
             raise NoHostError(
                 "no Kubeflow Pipelines server is given", got="no --host, and no pod of a cluster", todo=todo
             )
@@ -123,10 +123,10 @@ def pod_namespace() -> str:
 
 
 def _check_secret(secret: str, where: str) -> str:
-    """Return a secret if it is allowed in an HTTP header; the HTTP library's own error would show it.
+    """Return a secret after a check that it is allowed in an HTTP header; the HTTP library's own error would show it.
 
     Raises:
-        ParamsError: it is not allowed; the message does not show it.
+        ParamsError: the secret is not allowed; the message does not show it.
     """
     if not secret.isprintable() or not secret.isascii():
         raise ParamsError(
@@ -136,10 +136,10 @@ def _check_secret(secret: str, where: str) -> str:
 
 
 def _check_host(host: str) -> str:
-    """Return a server's address without the fragment that a browser shows behind it.
+    """Return a server's address without a fragment, which an address copied from a browser has.
 
     Raises:
-        ParamsError: it is not the URL of a server, or it contains a user.
+        ParamsError: the address is not the URL of a server, or contains a user.
     """
     host = host.partition("#")[0].rstrip("/")
     try:
@@ -164,10 +164,10 @@ class Connection:
         multi_user: whether every object belongs to a namespace.
 
     Args:
-        version: the version as the user states it, for a server that does not report it.
+        version: the version that the user states, for a server that does not report it.
 
     Raises:
-        AupairError: the server does not answer, or refuses; see `kfp_errors`.
+        AupairError: the server does not answer, or rejects the request; see `kfp_errors`.
         ParamsError: `version` is not a version.
     """
 
@@ -199,7 +199,7 @@ class Connection:
         if not self.multi_user:
             return None
         if not self.server.namespace:
-            todo = "give --namespace, or set KFP_NAMESPACE: your profile's name in Kubeflow"
+            todo = "pass --namespace, or set KFP_NAMESPACE: your profile's name in Kubeflow"
             raise ParamsError("a namespace is needed", where=self.server.host, got="a multi-user server", todo=todo)
         return self.server.namespace
 
@@ -207,7 +207,7 @@ class Connection:
         """Return the log of a pod of a run, from the API or from the web UI, depending on which of them the host is.
 
         Args:
-            day: the day on which the run was created, such as 2026-11-30, by which the web UI finds an archived log.
+            day: the date of the run's creation, such as 2026-11-30, with which the web UI looks up an archived log.
 
         Raises:
             RejectedError: there is no such log, or it no longer exists.
@@ -262,7 +262,7 @@ def _api_client(server: Server) -> "ApiClient":
 
 
 def _probe(server: Server, api: "ApiClient") -> Mapping[str, Any]:
-    """Return the server's answer about its health as it is, since the SDK's own model drops the version.
+    """Return the server's health as a plain dict, since the SDK's own model drops the version.
 
     The answer comes from the API itself or from the web UI, which forwards requests to the API.
     """

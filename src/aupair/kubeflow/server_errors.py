@@ -1,4 +1,4 @@
-"""The translation of a Kubeflow Pipelines server's refusals and failures into errors of one line."""
+"""Translation of rejected requests and failures of a Kubeflow Pipelines server into errors of one line."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -25,12 +25,12 @@ def kfp_errors(server: "Server", action: str) -> Iterator[None]:
     """Translate exceptions of the KFP client inside the block.
 
     Args:
-        action: what is attempted, as a verb phrase: "start the run".
+        action: the attempted action as a verb phrase, such as "start the run".
 
     Raises:
-        AuthError: the server answers with a login page, or refuses these credentials.
+        AuthError: the server answers with a login page, or rejects the credentials.
         UnreachableError: there is no answer.
-        RejectedError: any other refusal; NotReadyError for a transient one.
+        RejectedError: the request is rejected for another reason; NotReadyError for a transient one.
     """
     from kfp_server_api import ApiException
     from urllib3.exceptions import HTTPError
@@ -60,10 +60,10 @@ def check_json(server: "Server", data: bytes) -> None:
 
 
 def check_log(server: "Server", action: str, text: str) -> None:
-    """Check the text that was sent as a log, since the API sends its refusals with status 200, too.
+    """Check the text of a log, since the API sends error messages with status 200, too.
 
     Raises:
-        RejectedError: the text is a refusal.
+        RejectedError: the text is an error message.
         AuthError: the text is a login page.
     """
     if text.startswith('{"error_message"'):
@@ -99,7 +99,7 @@ def _redirect(server: "Server", location: str) -> AupairError:
     """Return the error for a redirect, which leads either to the https address of the server or to a login page."""
     target, host = urlsplit(location), urlsplit(server.host)
     if target.netloc == host.netloc and target.scheme == "https" != host.scheme:
-        got, todo = "a redirect to https", f"give --host https{server.host.removeprefix('http')}"
+        got, todo = "a redirect to https", f"pass --host https{server.host.removeprefix('http')}"
         return RejectedError("the server requires https", where=server.host, got=got, todo=todo)
     # without the query, which may hold secrets
     return _login_page(server, f"a redirect to {target.scheme}://{target.netloc}{target.path}")
@@ -115,9 +115,9 @@ def _login_page(server: "Server", got: str) -> AuthError:
 
 
 def _message(body: str) -> str:
-    """Return the server's own message in one line; of a long one the end, where servers written in Go put the cause.
+    """Return the server's message on one line; only the end of a long one, where servers written in Go put the cause.
 
-    An internal error comes with a stack trace, whose first line holds the cause.
+    Of an internal error with a stack trace, only the first line is used, which holds the cause.
     """
     try:
         answer = json.loads(body)

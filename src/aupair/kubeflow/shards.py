@@ -1,4 +1,4 @@
-"""The steps of pipelines/predict.py: assigning videos to shards, predicting the videos of one shard, merging the tables."""
+"""The steps of pipelines/predict.py: assign videos to shards, predict the videos of one shard, and merge the tables."""
 
 import shutil
 import tempfile
@@ -22,16 +22,16 @@ from aupair.kubeflow.volumes import check_volumes
 from aupair.registry.versions import pin_version
 
 _SHOWN_VIDEOS = 50
-"""The most videos that the overview lists; summary.csv has all."""
+"""Maximum number of videos in the overview; summary.csv has all."""
 
 
 def write_shard_plan(source: str, model: str, shards: int, plan: KfpArtifact) -> list[int]:
-    """Write which shard predicts which video, and which version of the model it uses.
+    """Write the assignment of videos to shards, and the version of the model.
 
     Args:
         source: `s3://bucket/prefix`, or a folder.
         model: `models:/NAME@ALIAS`, `models:/NAME/VERSION`, or a bundle's folder.
-        shards: the largest number of shards.
+        shards: the maximum number of shards.
         plan: the file to write: the source, the model, and the videos with their shards.
 
     Returns:
@@ -58,7 +58,7 @@ def write_shard_plan(source: str, model: str, shards: int, plan: KfpArtifact) ->
 
 
 def _assign_shards(sizes: Sequence[int], shards: int) -> list[int]:
-    """Return a shard for each size; the sums are balanced, since each size, the largest first, goes to the smallest sum."""
+    """Return a shard for each size; greedily balanced: each size, the largest first, is added to the smallest sum."""
     sums = [0] * min(shards, len(sizes))
     assigned = [0] * len(sizes)
     for index in sorted(range(len(sizes)), key=lambda i: (-sizes[i], i)):
@@ -68,7 +68,7 @@ def _assign_shards(sizes: Sequence[int], shards: int) -> list[int]:
 
 
 def predict_shard_videos(shard: int, abstain: float, plan: KfpArtifact, tables: KfpArtifact) -> None:
-    """Fetch and predict the videos of one shard; an unreadable one becomes a row of the summary.
+    """Fetch and predict the videos of one shard; an unreadable video only gets a row in the summary.
 
     Args:
         abstain: the share of decisions to abstain from, 0..1; 0: none.

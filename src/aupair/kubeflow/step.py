@@ -1,6 +1,6 @@
-"""The run of a stage inside its component: on KFP's artifacts, by the function that DVC and `aupair run` call, too.
+"""The run of a stage inside its KFP component, by the same function that DVC and `aupair run` call.
 
-The input artifacts are linked into a temporary folder laid out like a project, the stage runs there, and its outputs are
+The input artifacts are linked into a temporary folder with the layout of a project, the stage runs there, and its outputs are
 moved to the paths that KFP assigned to them.
 """
 
@@ -56,7 +56,7 @@ def run_component(name: str, arguments: Mapping[str, Any]) -> None:
 
 
 def params_for(stage: stages.Stage, arguments: Mapping[str, Any], trial: int | None) -> Params:
-    """Return the Params from the sections that a component receives; KFP passes whole numbers as floats."""
+    """Parse the params sections that a component receives; KFP passes integers as floats."""
     sections = {key: value for key, value in arguments.items() if key in Params.model_fields}
     return parse_params(
         ({} if trial is None else {"trials": [trial]}) | sections, where=f"the arguments of {stage.name}"
@@ -80,9 +80,9 @@ def fetch_data_folder(source: str, revision: str, remote: str, data: KfpArtifact
 def _project_of_artifacts(
     stage: stages.Stage, arguments: Mapping[str, Any], trials: Sequence[int], trial: int | None
 ) -> Iterator[Path]:
-    """Yield a folder in which the stage finds its inputs; after a success move its outputs to their artifacts."""
+    """Yield a folder with links to the stage's inputs; after a success, move the outputs to their artifacts."""
     outputs = {name: Path(arguments[name].path) for name in stage.writes}
-    first = next(iter(outputs.values()))  # beside it, on the same disk, so that moving is only renaming
+    first = next(iter(outputs.values()))  # the folder is beside it on the same disk, so that moving is only renaming
     with temporary_folder(first) as root:
         places = stage.paths(root, trials, trial)
         for name in stage.reads:
@@ -100,7 +100,7 @@ def _project_of_artifacts(
 
 
 def _sort_by_trial(artifacts: Sequence[KfpArtifact], trials: Sequence[int]) -> list[KfpArtifact]:
-    """Return the artifacts of all trials in the order of `trials`, by their metadata, not by their position."""
+    """Return the artifacts of all trials in the order of `trials`, which their metadata state; KFP's order may differ."""
     by_trial = {int(artifact.metadata["trial"]): artifact for artifact in artifacts}
     return [by_trial[trial] for trial in trials]
 
@@ -122,7 +122,7 @@ def _stage_log(stage: stages.Stage, params: Params, places: Mapping[str, Any], t
 
 
 def _execute(stage: stages.Stage, params: Params, root: Path, trial: int | None, log: Log) -> None:
-    """Run the stage in this process; with several GPUs, in one process for each, by torchrun."""
+    """Run the stage in this process, or with several GPUs in one process for each, with torchrun."""
     processes = int(os.environ.get(PROCESSES, "1"))
     if processes == 1 or not stage.resumable:
         stages.run_stage(stage.name, params, root=root, trial=trial, log=log)
@@ -139,7 +139,7 @@ def _execute(stage: stages.Stage, params: Params, root: Path, trial: int | None,
 
 
 def _write_views(places: Mapping[str, Any], arguments: Mapping[str, Any]) -> None:
-    """Write the outputs that only KFP's web UI shows: scores and curves of a training stage, scores of evaluate."""
+    """Write the outputs for KFP's web UI: scores and curves of a training stage, and scores of evaluate."""
     if "curves" in arguments:
         from aupair.registry.runs import curve_points
         from aupair.report.document import html_page
@@ -159,7 +159,7 @@ def _write_views(places: Mapping[str, Any], arguments: Mapping[str, Any]) -> Non
 
 
 def _metadata(places: Mapping[str, Any], trial: int | None) -> dict[str, Any]:
-    """Return the origin of the outputs: version, commit, trial, the data's hash."""
+    """Return the origin of the outputs: version, commit, trial and the hash of the data."""
     metadata: dict[str, Any] = {"aupair": __version__, "git_commit": os.environ.get("AUPAIR_GIT_COMMIT", "")}
     if trial is not None:
         metadata["trial"] = trial

@@ -1,8 +1,8 @@
 """The exit handler of both pipelines: a page with the run's result, its score table and links, also after a failure.
 
-The state that a server passes to the exit task is COMPLETE, FAILED or RUNNING, but good and dead runs alike may be reported
-as RUNNING. The result is therefore read from the record of the last task: in MLflow, else in the server's own list of
-tasks.
+The state that a server passes to the exit task is COMPLETE, FAILED or RUNNING, and both successful and killed runs may be
+reported as RUNNING. The result is therefore determined from the record of the last task in MLflow, or else from the server's
+list of tasks.
 """
 
 import os
@@ -53,12 +53,12 @@ class _ServerRecord:
 def write_run_summary(state: str, last_task: str, run_id: str, summary: KfpArtifact) -> None:
     """Write and print a run's summary, and end its parent run in MLflow.
 
-    If MLflow or the server does not answer, a line of the summary reports this, and the task succeeds nevertheless.
+    If MLflow or the server does not answer, the summary reports this, and the task succeeds nevertheless.
 
     Args:
         state: the run's state as the server passes it to the exit task: COMPLETE, FAILED, RUNNING; in a local run
             SUCCEEDED or FAILED.
-        last_task: the task whose success makes the run succeed.
+        last_task: the task whose success determines the success of the run.
         run_id: Kubeflow's id of the run.
     """
     problems, record, lines = [], None, list[str]()
@@ -97,14 +97,14 @@ def decide_result(state: str, recorded: TaskState | None, listed: TaskState | No
     Args:
         state: the run's state as the server passes it to the exit task.
         recorded: the state of the last task according to MLflow; None if MLflow has no record of this run's tasks.
-        listed: the state of the last task according to the server's list; None if that is not known.
+        listed: the state of the last task according to the server's list; None if it is unknown.
     """
     records = (recorded, listed)
     if TaskState.COMPLETE in records:
         return SUCCEEDED
     if state == "FAILED" or TaskState.FAILED in records or TaskState.UNFINISHED in records:
         return FAILED
-    if state in (SUCCEEDED, CANCELED):  # only the local runner reports SUCCEEDED, and it is right
+    if state in (SUCCEEDED, CANCELED):  # only the local runner reports SUCCEEDED, and it is reliable
         return state
     if state == "RUNNING" and TaskState.MISSING in records:
         return FAILED
@@ -115,7 +115,7 @@ def _read_mlflow() -> RunRecord:
     """Return MLflow's record of the run.
 
     Raises:
-        AupairError: there is none, or MLflow does not answer.
+        AupairError: there is no record, or MLflow does not answer.
     """
     from aupair.registry import live_logging, mlflow_store
 

@@ -1,4 +1,4 @@
-"""The tasks of a compiled pipeline and how often each runs, as `aupair pipeline compile` prints them."""
+"""The table of the tasks of a compiled pipeline, which `aupair pipeline compile` prints."""
 
 from collections.abc import Iterator, Mapping
 from graphlib import TopologicalSorter
@@ -22,12 +22,12 @@ class TaskRow(NamedTuple):
 
 
 def tabulate_tasks(file: PipelineFile) -> list[TaskRow]:
-    """Return the tasks in an order in which they can run."""
+    """Return the tasks in a valid order of execution."""
     return list(_walk(file, file.spec["root"]["dag"]["tasks"]))
 
 
 def _walk(file: PipelineFile, tasks: Mapping[str, Any]) -> Iterator[TaskRow]:
-    """Yield the tasks of a graph in order, including those in loops and exit handlers."""
+    """Yield the tasks of a graph in topological order, including those in loops and exit handlers."""
     for name in TopologicalSorter(
         {name: task.get("dependentTasks", ()) for name, task in tasks.items()}
     ).static_order():
@@ -45,7 +45,7 @@ def _walk(file: PipelineFile, tasks: Mapping[str, Any]) -> Iterator[TaskRow]:
 
 
 def _settings(file: PipelineFile, label: str, task: Mapping[str, Any]) -> str:
-    """Return the settings for the cluster that differ between tasks."""
+    """Return a task's resources and retries as text."""
     resources = file.spec["deploymentSpec"]["executors"][label]["container"].get("resources", {})
     gpu = resources.get("accelerator", {})
     settings = {

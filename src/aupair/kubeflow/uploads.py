@@ -1,4 +1,4 @@
-"""The upload of a compiled pipeline, for users who start runs from Kubeflow's web UI: `aupair pipeline upload`."""
+"""The upload of a compiled pipeline, for runs that are started from Kubeflow's web UI (`aupair pipeline upload`)."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +23,7 @@ def upload_pipeline(
         The version, and whether it is new.
 
     Raises:
-        RejectedError: a version of that name holds another file, or the server refuses.
+        RejectedError: a version of that name holds another file, or the server rejects the upload.
     """
     version = version or f"sha256-{file.digest}"
     with _pipeline(connection, name or file.name, file) as pipeline_id:

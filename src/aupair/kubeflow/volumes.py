@@ -1,4 +1,4 @@
-"""A check that the pod's volumes can be written, made before hours of work are lost."""
+"""A check at the start of a run that the pod's volumes can be written."""
 
 import os
 import tempfile
@@ -9,13 +9,13 @@ from aupair.kubeflow.cluster import VOLUMES
 
 
 def check_volumes(*sources: str) -> None:
-    """Check that the volumes which the pipeline was compiled with can be written.
+    """Check that the volumes of the compiled pipeline can be written.
 
-    A fresh volume may belong to root, depending on its storage class. A volume that holds a
-    source is only read, and is not checked.
+    A new volume may belong to root, depending on its storage class. Volumes that hold a source are only read, and are not
+    checked.
 
     Args:
-        sources: paths, or addresses, that the pipeline reads from.
+        sources: paths or addresses from which the pipeline reads.
 
     Raises:
         DataError: a volume cannot be written.

@@ -55,7 +55,7 @@ GAINS = (
 def uncertainty(metrics: Tree) -> Table:
     """Return the figures of pseudo-intensity and uncertainty on validation and on select.
 
-    Figures that are undefined on both are left out, such as those that need conditions.csv.
+    Figures that are undefined on both are left out, such as those that need the covers and the yaw of frames.
     """
     splits: tuple[Any, Any] = (metrics, metrics["select"])
     values = [(text, [reduce(getitem, path.split("."), tree) for tree in splits]) for text, path in EVIDENCE]
