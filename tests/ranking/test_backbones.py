@@ -193,7 +193,9 @@ def test_a_function_that_is_no_factory_gets_one_line(user_module: str, function:
 
 
 def test_a_package_that_is_not_installed_is_named() -> None:
-    with pytest.raises(ParamsError, match=r"kind: no_such_package\.here:build, got No module named 'no_such_package'"):
+    with pytest.raises(
+        ParamsError, match=r"kind: no_such_package\.here:build, got No module.*; install its package, or put"
+    ):
         build_network(parse_network({"kind": "no_such_package.here:build"}), 96, 0, 12)
 
 

@@ -151,7 +151,7 @@ def _call_factory(name: str, size: int) -> Backbone:
         size: side of the images if the network names none.
     """
     module, _, function = name.partition(":")
-    todo = "install its package in this environment; predict needs it, too"
+    todo = "install its package, or put its folder into PYTHONPATH; predict needs it, too"
     try:
         network: Any = getattr(import_module(module), function)()
     except (ImportError, AttributeError) as error:
