@@ -187,7 +187,7 @@ def test_a_half_made_store_is_told_with_the_mend(tmp_path: Path, monkeypatch: py
             half.execute(statement)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/half.db")
     with pytest.raises(
-        RegistryError, match=r"^a half-made MLflow store: in .*half\.db, got .*; delete it if it has no"
+        RegistryError, match=r"^an incomplete MLflow store: in .*half\.db, got .*; delete it if it has no"
     ):
         mlflow_store.open_mlflow(create=True)
 

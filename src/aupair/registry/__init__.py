@@ -1,1 +1,1 @@
-"""MLflow: runs of the flow, the versions of the registered model, and the conditions for promoting them."""
+"""MLflow: runs of the flow, versions of the registered model, and the conditions for their promotion."""

@@ -1,4 +1,4 @@
-"""Logging of an ablation to MLflow: a parent run, and below it a run for each scored row with its settings and figures."""
+"""Logging of an ablation to MLflow: a parent run, and a child run for each scored row with its settings and figures."""
 
 import json
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ _ABLATION = "ablation"
 
 
 def log_ablation(tree: Mapping[str, Any], reports: tuple[Path, ...], experiment: str) -> str:
-    """Log an ablation and return the id of the parent run; logging the same one again adds nothing.
+    """Log an ablation and return the id of the parent run; logging the same ablation again adds nothing.
 
     Args:
         tree: the content of ablation.json.

@@ -1,4 +1,4 @@
-"""The figures that `aupair registry` shows of versions beside their tags: who registered them, and how two of them differ."""
+"""Information of `aupair registry` about versions beyond their tags: their authors, and the differences between two."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _MACHINE = ("aupair.", "bundle.sha256", "draws.sha256", "model.sha256", "mlflow.", "pipeline_run_id", "promotion.")
-"""The beginnings of tags that differ between any two versions."""
+"""Prefixes of tags that differ between any two versions."""
 
 
 def read_authors(versions: Iterable[Version]) -> dict[int, str]:
-    """Return who ran the flow of each version, by its number; empty if its run has no user or was deleted."""
+    """Return the user who ran the flow of each version, by its number; empty if its run has no user or was deleted."""
     client = mlflow_store.open_mlflow()
     return {version.number: _read_run(client, version)[0].get("mlflow.user", "") for version in versions}
 
@@ -28,14 +28,14 @@ def list_changes(name: str) -> list[Move]:
     Raises:
         RegistryError: there is no such model.
     """
-    list_versions(name)  # which names the models that exist
+    list_versions(name)  # raises an error that lists the existing models, if there is no such model
     with mlflow_store.mlflow_errors(f"model {name}"):
         moves = read_aliases(mlflow_store.open_mlflow(), name).moves
     return [move for move in moves if move.verb != "register"]
 
 
 def diff_versions(first: int, second: int, name: str) -> tuple[list[tuple[str, str, str]], str]:
-    """Return the tags and params in which two versions differ, and the comparison of their decisions in words.
+    """Return the tags and params in which two versions differ, and a text on the comparison of their decisions.
 
     Raises:
         RegistryError: there is no such version.
@@ -56,7 +56,7 @@ def diff_versions(first: int, second: int, name: str) -> tuple[list[tuple[str, s
 
 
 def _read_run(client: "MlflowClient", version: Version) -> tuple[dict[str, str], dict[str, str]]:
-    """Return the tags and params of a version's run; both empty if it was deleted."""
+    """Return the tags and params of a version's run; both are empty if it was deleted."""
     from mlflow import MlflowException
 
     if not version.run_id:

@@ -1,4 +1,4 @@
-"""The first contact with the server or the database of an MLflow store, before MLflow repeats it for minutes."""
+"""A quick check that the server or database of an MLflow store answers, since MLflow itself retries for minutes."""
 
 import os
 from collections.abc import Callable
@@ -9,18 +9,18 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 _ATTEMPT_SECONDS = 12.0
-"""The longest time of one attempt, the look-up of a name included."""
+"""Maximum duration of one attempt, including the resolution of the host name."""
 
 WAIT_VARIABLE = "AUPAIR_STORE_WAIT"
-"""How many seconds to wait for a store that has not answered yet; processes that a command starts wait as long."""
+"""The environment variable with the seconds to wait for a store that has not answered yet; child processes inherit it."""
 
 _PROBE_SECONDS = 5.0
 _CONNECT_TIMEOUTS = {"psycopg": "connect_timeout", "psycopg2": "connect_timeout", "pymysql": "connect_timeout"}
-"""How the drivers of databases name their limit of time."""
+"""Database driver -> its option for the connection timeout."""
 
 
 def seconds_to_wait() -> float:
-    """Return how long to wait for a store that has not answered yet."""
+    """Return the time to wait for a store that has not answered yet, in seconds."""
     return float(os.environ.get(WAIT_VARIABLE) or 0)
 
 
@@ -28,7 +28,7 @@ def contact(uri: str) -> None:
     """Contact a server or database once; other kinds of stores are not contacted.
 
     Raises:
-        Exception: what requests or sqlalchemy raises if it does not answer, or TimeoutError.
+        Exception: an exception of requests or sqlalchemy, or TimeoutError, if it does not answer.
     """
     scheme = uri.partition(":")[0].lower()
     if scheme in ("http", "https"):
@@ -38,11 +38,11 @@ def contact(uri: str) -> None:
 
 
 def _ask_server(uri: str) -> None:
-    """Check whether a server is well."""
+    """Check the health of a server."""
     import requests
 
     response = requests.get(uri.rstrip("/") + "/health", timeout=_PROBE_SECONDS)
-    if response.status_code >= 500:  # of a gateway, with no server behind it
+    if response.status_code >= 500:  # sent by a gateway whose server does not answer
         response.raise_for_status()
 
 
@@ -57,7 +57,7 @@ def _ask_database(uri: str) -> None:
 
 
 def _within(seconds: float, call: Callable[[], T]) -> T:
-    """Return what a call returns, or raise TimeoutError; the call goes on in its thread, which does not keep the process."""
+    """Return the result of a call, or raise TimeoutError; the call then continues in a daemon thread."""
     future: Future[T] = Future()
 
     def work() -> None:

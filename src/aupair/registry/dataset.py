@@ -1,4 +1,4 @@
-"""The data of a flow as an MLflow dataset: its name and DVC's hash, with counts. Nothing of the data itself is uploaded."""
+"""The data of a flow as an MLflow dataset: its name, DVC's hash and counts. The data itself is not uploaded."""
 
 import json
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 NAME = "data"
-"""The name of the dataset: that of the folder, which data.dvc tracks."""
+"""The name of the dataset, which is that of the folder tracked by data.dvc."""
 
 _CONTEXT = "mlflow.data.context"
 
@@ -37,7 +37,7 @@ def dataset_profile(info: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def describe_data(info: Mapping[str, Any]) -> str:
-    """Return the data in a few words: the hash and how much it is."""
+    """Return a short description of the data: the hash and the numbers of people, videos and frames."""
     counts = info.get("counts", {}).values()
     total = {key: sum(count[key] for count in counts) for key in ("subjects", "videos", "frames")}
     amount = f", {total['subjects']:,} people, {total['videos']:,} videos, {total['frames']:,} frames" if counts else ""

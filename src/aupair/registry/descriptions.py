@@ -1,7 +1,7 @@
-"""The Markdown descriptions that MLflow's screens show: of the experiment, the run, the registered model and the version.
+"""The Markdown descriptions in MLflow's web UI: of the experiment, the run, the registered model and the version.
 
-MLflow shows the end of a line as a break, so a paragraph is one line.
-They are written for a reader of the screens. A description of the experiment or the model that somebody has edited stays.
+MLflow renders the end of a line as a line break, so that a paragraph is one line. Existing descriptions of the experiment and
+the model are not replaced, since a user may have edited them.
 """
 
 import json
@@ -23,19 +23,19 @@ if TYPE_CHECKING:
 Tree = Mapping[str, Any]
 
 _NOTE = "mlflow.note.content"
-"""The tag in which MLflow has the description of an experiment or a run."""
+"""The tag in which MLflow stores the description of an experiment or a run."""
 MODEL_VERSIONS = "mlflow.modelVersions"
-"""The tag of a logged model with the versions that it is registered as, by which MLflow's screens link to them."""
+"""The tag of a logged model with its registered versions, to which MLflow's web UI links."""
 
 _EXPERIMENT = """\
 Trainings of **aupair**, which recognises facial Action Units (AUs) in video.
 
-* Each row is a flow: one training with its settings and data. Below it is a run for each stage.
-* Compare flows by `select/f1`: nothing may be chosen on validation. Metrics on `validation/` are the result.
-* `P2` is how the model decides: for each AU with the uncertainty or without, whichever was better on select. `P1` uses it \
-for all AUs.
+* Each row is a flow: one training with its settings and data. Its child runs are the stages.
+* Compare flows by `select/f1`, since nothing may be chosen on validation. The metrics `validation/...` are the results.
+* The model decides as `P2`: each AU uses the uncertainty, unless it scored clearly worse with it on select. `P1` uses it for \
+all AUs.
 * A stage that is `(cached)` did not run in its flow: DVC had its outputs.
-* A flow that is `RUNNING` and has no process any more was killed; the next `dvc repro` takes it up.
+* A flow that is `RUNNING` although no process runs was killed; the next `dvc repro` continues it.
 """
 
 _MODEL = """\
@@ -44,9 +44,9 @@ learned by ranking pairs of frames.
 
 * `champion`: the version that `aupair predict` uses. `aupair registry promote VERSION` moves it, if the conditions in \
 `mlflow/registry.yaml` hold.
-* `challenger`: the version that was registered last. `previous`: the champion before, see `aupair registry rollback`.
+* `challenger`: the version that was registered last. `previous`: the previous champion, see `aupair registry rollback`.
 
-A version is bound to the AUs, the data and the licences that its description names.
+The description of a version states its AUs, its data and its licences.
 """
 
 _USE = """\
@@ -58,8 +58,8 @@ aupair registry promote {version}{option}
 mlflow models serve --env-manager local -m models:/{name}/{version}
 ```
 
-Serving takes the aligned faces of one video, in order, (n, {size}, {size}, 3) uint8 RGB, and `fps`. MLflow runs what it finds \
-in the store, without a check; `aupair` compares a version's hash first.
+Serving takes the aligned faces of one video, in order, (n, {size}, {size}, 3) uint8 RGB, and `fps`. MLflow executes a model \
+without checking its files; `aupair` verifies the hash of a version first.
 """
 
 
@@ -70,7 +70,7 @@ def describe_experiment(client: "MlflowClient", experiment_id: str) -> None:
 
 
 def tags_for_people(selection: Tree, metrics: Tree, info: Tree, params: Params) -> dict[str, str]:
-    """Return the tags of a run, a logged model and a version that a person reads."""
+    """Return the human-readable tags of a run, a logged model and a version."""
     return {
         SCORE: _figure(_find_row(metrics, "P2", "validation"), "score"),
         CHOICES: _choices(selection),
@@ -81,7 +81,7 @@ def tags_for_people(selection: Tree, metrics: Tree, info: Tree, params: Params) 
 
 
 def run_note(selection: Tree, metrics: Tree, info: Tree) -> str:
-    """Return the description of the run of a flow: its results."""
+    """Return the description of a flow's run, with its results."""
     return "\n\n".join([_au_table(selection, metrics), _scores(metrics), _data(info)])
 
 
@@ -92,7 +92,7 @@ def describe_model(client: "MlflowClient", name: str) -> None:
 
 
 def describe_version(client: "MlflowClient", name: str, version: int, bundle: Path, metrics: Tree) -> None:
-    """Write the description of a version, and mark its logged model as registered, unless that was done before."""
+    """Write the description of a version, and mark its logged model as registered, unless this is already done."""
     entry = client.get_model_version(name, str(version))
     if not entry.description:
         client.update_model_version(name, str(version), version_text(bundle, metrics, name, version))
@@ -101,7 +101,7 @@ def describe_version(client: "MlflowClient", name: str, version: int, bundle: Pa
 
 
 def _mark_as_registered(client: "MlflowClient", model_id: str, name: str, version: int) -> None:
-    """Set the tag that `mlflow.register_model` sets, which a version that is created otherwise lacks."""
+    """Set the tag that `mlflow.register_model` would set; `create_model_version` does not set it."""
     known = json.loads(client.get_logged_model(model_id).tags.get(MODEL_VERSIONS) or "[]")
     entry = {"name": name, "version": version}
     if entry not in known:
@@ -109,7 +109,7 @@ def _mark_as_registered(client: "MlflowClient", model_id: str, name: str, versio
 
 
 def version_text(bundle: Path, metrics: Tree, name: str, version: int) -> str:
-    """Return the description of a version, which the bundle's model card completes with limits and licences."""
+    """Return the description of a version: results, usage, and the limits and licences of the bundle's model card."""
     selection, info = (store.read_json(bundle / f"{part}.json") for part in ("selection", "data"))
     params = Params.model_validate(store.read_json(bundle / "params.json"))
     option = "" if name == "aupair" else f" --name {name}"
@@ -119,7 +119,7 @@ def version_text(bundle: Path, metrics: Tree, name: str, version: int) -> str:
 
 
 def _au_table(selection: Tree, metrics: Tree) -> str:
-    """Return the F1 on validation of each AU, with P1 and P2, and which mapping decides it."""
+    """Return a table of each AU: whether uncertainty is used, and the F1 of P1 and P2 on validation."""
     rows = [_find_row(metrics, name, "validation") for name in ("P1", "P2")]
     lines = ["| AU | uncertainty decides | F1 of P1 | F1 of P2 | 95 % interval |", "|---|---|---|---|---|"]
     for au in stored_aus(selection):
@@ -131,7 +131,7 @@ def _au_table(selection: Tree, metrics: Tree) -> str:
 
 
 def _scores(metrics: Tree) -> str:
-    """Return the mean figures on validation of the rows that matter."""
+    """Return a table of the mean scores on validation with and without uncertainty."""
     lines = ["## Scores on validation", "", "| | F1 | accuracy | score |", "|---|---|---|---|"]
     names = {
         "P2": "P2, as the model decides",
@@ -156,7 +156,7 @@ def _data(info: Tree) -> str:
 
 
 def _choices(selection: Tree) -> str:
-    """Return which AUs are decided with uncertainty and which without, in few words: MLflow's page has little room."""
+    """Return which AUs are decided with uncertainty and which without; short, since MLflow's page has little space."""
     groups: dict[bool, list[str]] = {True: [], False: []}
     for au in stored_aus(selection):
         groups[_is_with_uncertainty(selection, au)].append(au)
@@ -166,7 +166,7 @@ def _choices(selection: Tree) -> str:
 
 
 def _licence(params: Params) -> str:
-    """Return the terms that bind a version, in a few words; its description has them in full."""
+    """Return a summary of the licence terms of a version; its description has them in full."""
     pretrained = params.train_pseudo_intensity.network.weights != "none"
     weights = ", pretrained weights" if pretrained else ""
     return f"not commercial (MTCNN, dlib{weights}); the data's own"

@@ -1,9 +1,9 @@
-"""Logging of the flow outside of a pipeline: its parent run, and the stages that DVC runs, while they run.
+"""Logging of the flow outside of a pipeline: its parent run, and live logging of the stages that DVC runs.
 
-A flow is known by its key: a hash of the params, of the data and, in a DVC experiment, of its name. The first stage that
-runs opens the parent run; later ones find it by the key. register-model ends it, or the stage that fails. A parent run that
-did not end well (a failure, Ctrl-C, SIGKILL) is taken up by the next run of the same flow. If a stage begins although the
-last run of the flow has finished, as with `dvc repro --force`, it opens a new parent run.
+A flow is identified by its key: a hash of the params, of the data and, in a DVC experiment, of its name. The first stage that
+runs opens the parent run, and later stages find it by the key. register-model ends it, or a stage that fails. A parent run
+that did not succeed (a failure, Ctrl-C, SIGKILL) is continued by the next run of the same flow. If a stage begins although
+the last run of the flow has finished, as with `dvc repro --force`, it opens a new parent run.
 """
 
 import os
@@ -43,10 +43,10 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 OFF = "AUPAIR_LIVE_LOGGING"
-"""The environment variable that, set to `off`, keeps the stages that DVC runs from logging; variants of the flow set it."""
+"""The environment variable that, set to `off`, disables the logging of stages that DVC runs; variants of the flow set it."""
 
 _KEY = "flow_key"
-"""The tag of a parent run with the flow's key. Each parent run has another `flow_id`, which its stages share."""
+"""The tag of a parent run with the flow's key. Each parent run has its own `flow_id`, which its stages share."""
 
 
 def runs_in_dvc() -> bool:
@@ -55,9 +55,9 @@ def runs_in_dvc() -> bool:
 
 
 def _is_live(stage: Stage, trial: int | None) -> bool:
-    """Return whether a stage logs itself: DVC runs it, in one process, and it is one run of a stage before register-model.
+    """Return whether a stage logs itself: DVC runs it, in one process, for one trial, and it is not register-model.
 
-    Where MLflow is not installed, as on a machine that only trains, none does.
+    Without MLflow, as on a machine that only trains, no stage does.
     """
     one_run = (trial is not None) == stage.per_trial and stage.name != "register-model"
     if not (runs_in_dvc() and os.environ.get(OFF) != "off" and one_run and "LOCAL_RANK" not in os.environ):
@@ -81,7 +81,7 @@ def flow_key(params: Params, data: str) -> str:
 def flow_name(params: Params, data: str) -> str:
     """Return the name of a flow's parent run: DVC's experiment, a hash of all params, the data, and the choices of f and h.
 
-    A list of runs shows only the beginning of a name, so that what differs most often comes first.
+    MLflow's list of runs truncates names, so that the most variable parts come first.
     """
     network = params.train_pseudo_intensity.network
     size: str = network.kind
@@ -103,10 +103,10 @@ def _tracked_data_hash() -> str:
 
 
 def describe_parent(params: Params, data: str = "") -> StageRun:
-    """Return what is logged to the parent run of a flow when it begins.
+    """Return the content to log to the parent run of a flow when it begins.
 
     Args:
-        data: the hash of the data, unless DVC runs this process: then that of data.dvc, which the first stage has, too.
+        data: the hash of the data; if DVC runs this process, the hash in data.dvc is used instead, as in the first stage.
     """
     data = _tracked_data_hash() if runs_in_dvc() else data
     tags = PENDING | {_KEY: flow_key(params, data), "data.md5": data, "mlflow.runName": flow_name(params, data)}
@@ -123,7 +123,7 @@ def _find_last_parent(client: "MlflowClient", experiment_id: str, key: str) -> "
 
 
 def is_unfinished(client: "MlflowClient", params: Params, data: str) -> bool:
-    """Return whether stages of this flow have logged themselves, and its parent run has not ended well."""
+    """Return whether stages of this flow have logged themselves, and its parent run has not succeeded."""
     experiment_id = mlflow_store.get_or_create_experiment(client, params.register_model.experiment)
     last = _find_last_parent(client, experiment_id, describe_parent(params, data).tags[_KEY])
     return last is not None and last.info.status != "FINISHED"
@@ -132,11 +132,11 @@ def is_unfinished(client: "MlflowClient", params: Params, data: str) -> bool:
 def open_flow(
     client: "MlflowClient", experiment_id: str, parent: StageRun, finished_as: Mapping[str, str] | None = None
 ) -> FlowRun:
-    """Return a flow with its parent run: the last one if that did not end well, else a new one.
+    """Return a flow with its parent run: the last one if that did not succeed, else a new one.
 
     Args:
-        parent: what to log to a new one, see `describe_parent`.
-        finished_as: tags; a last run that ended well and has these tags is not begun again, but returned.
+        parent: the content of a new parent run, see `describe_parent`.
+        finished_as: tags; if the last run succeeded and has these tags, it is returned.
     """
     last = _find_last_parent(client, experiment_id, parent.tags[_KEY])
     with mlflow_store.mlflow_errors(f"flow {parent.tags[_KEY]}"):
@@ -155,7 +155,7 @@ def open_flow(
 
 @contextmanager
 def log_dvc_stage(stage: Stage, params: Params, root: Path, trial: int | None, log: Log = SILENT) -> Iterator[Log]:
-    """Log a stage in the block, if DVC runs it. MLflow never stops it: if MLflow fails, one line is logged.
+    """Log the stage of the block, if DVC runs it; a failure of MLflow is only logged as one line.
 
     Args:
         root: the working folder of the stage.
@@ -181,7 +181,7 @@ def log_dvc_stage(stage: Stage, params: Params, root: Path, trial: int | None, l
 
 
 def _forget_complete_run(client: "MlflowClient", flow: FlowRun, stage: StageRun) -> None:
-    """Delete the complete run of a stage that runs once more in an unfinished flow: its values may be others now."""
+    """Delete the complete run of a stage that runs again in an unfinished flow, since its values may change."""
     with mlflow_store.mlflow_errors(f"run {stage.name}"):
         for run in find_runs(client, flow.experiment_id, flow.flow_id, stage):
             if LOGGED in run.data.tags:
@@ -197,6 +197,6 @@ def end_parent_on_failure(client: "MlflowClient", flow: FlowRun, log: Log = SILE
         try:
             with mlflow_store.mlflow_errors(f"run {flow.parent_id}"):
                 client.set_terminated(flow.parent_id, end_status(error))
-        except RegistryError as unreachable:  # the failure of the block counts, not this one
+        except RegistryError as unreachable:  # the failure of the block is raised, not this one
             log.line(str(unreachable))
         raise

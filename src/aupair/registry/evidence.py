@@ -1,8 +1,8 @@
-"""The evidence for a promotion: how a version decides on the people of validation, less how the champion decides on them.
+"""The evidence for a promotion: the difference in scores between a version and the champion on the people of validation.
 
-Both versions logged draws.json, with the decisions on each person and the mean F1 in resamples of the people. Where both
-have the same people with the same labels and drew the same resamples, their differences are paired, so that an interval of
-the difference leaves out what the people have in common.
+Both versions logged draws.json, with the counts of decisions on each person and the mean F1 in resamples of the people. If
+both have the same people with the same labels and the same resamples, their differences are paired, so that the interval of
+the difference does not include the variation between people that both share.
 """
 
 import tempfile
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 FILE = "draws.json"
 DRAWS_TAG = "draws.sha256"
 _ROW, _EVERYTHING = "P2", "all-one"
-"""The row by which a model decides, and the one that depends on nothing but the labels and the resampled people."""
+"""The row by which a model decides, and a row that depends only on the labels and the resamples."""
 _RESAMPLES = 1000
 
 
 class _Row(BaseModel):
-    """One way to decide: for each person the counts of each AU, (P, 4 A), and the mean F1 in each resample."""
+    """A row of decisions: the counts of each AU for each person, (P, 4 A), and the mean F1 in each resample."""
 
     counts: list[list[int]]
     draws: list[float | None]
@@ -51,7 +51,7 @@ class _Draws(BaseModel):
 
 @dataclass(frozen=True)
 class Difference:
-    """A difference of figures, version less champion, with its paired 95 % interval."""
+    """A difference of figures, version minus champion, with its paired 95 % interval."""
 
     value: float
     low: float
@@ -68,8 +68,8 @@ class Evidence:
 
     Attributes:
         champion: the number of the champion.
-        f1: of the mean F1.
-        per_au: of the F1 of each AU.
+        f1: the difference in mean F1.
+        per_au: the difference in F1 of each AU.
         people: the number of people of validation.
     """
 
@@ -79,15 +79,15 @@ class Evidence:
     people: int
 
     def __str__(self) -> str:
-        """Return the comparison in words."""
+        """Return the comparison as text."""
         return f"mean F1 on validation {self.f1} against version {self.champion} on the same {self.people} people"
 
 
 def compare_versions(client: "MlflowClient", version: "Version", champion: "Version") -> Evidence | str:
-    """Return the comparison of two versions, or why there is no paired one.
+    """Return the paired comparison of two versions, or the reason why there is none.
 
     Raises:
-        RegistryError: a version's draws.json is not the one that was registered, or malformed.
+        RegistryError: a version's draws.json is not the registered one, or is malformed.
     """
     import numpy as np
 
@@ -120,7 +120,7 @@ def compare_versions(client: "MlflowClient", version: "Version", champion: "Vers
 
 
 def _counts(row: _Row, aus: int) -> "Counts":
-    """Return the decisions of a row on each person, as far as F1 needs them."""
+    """Return the counts of a row, with the parts that F1 needs."""
     import numpy as np
 
     from aupair.evaluation.metrics import Counts
@@ -139,10 +139,10 @@ def _difference(values: Sequence[float], draws: "Sequence[np.ndarray]") -> Diffe
 
 
 def _read_draws(client: "MlflowClient", version: "Version") -> _Draws | None:
-    """Return draws.json of a version's run; None if the run has none, as before they were logged.
+    """Return draws.json of a version's run; None if the run has none, since an earlier version of aupair logged it.
 
     Raises:
-        RegistryError: the file is not the one that was registered, or malformed.
+        RegistryError: the file is not the registered one, or is malformed.
     """
     where = f"{FILE} of version {version.number}"
     with mlflow_store.mlflow_errors(where), tempfile.TemporaryDirectory() as folder:

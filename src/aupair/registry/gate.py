@@ -15,32 +15,32 @@ from aupair.registry.evidence import Evidence
 PATH = Path("mlflow/registry.yaml")
 
 AUS_TAG = "aus"
-"""The tag with the AUs of a version, separated by commas; versions from before it have those of Aff-Wild2."""
+"""The tag with the AUs of a version, separated by commas; older versions without it have those of Aff-Wild2."""
 
 
 class Gate(Record):
     """Settings of the gate.
 
-    With a paired interval (`aupair.registry.evidence`) a version is refused where it is worse beyond chance: the interval of
+    With a paired interval (`aupair.registry.evidence`), a version is refused if it is significantly worse: the interval of
     the difference in mean F1 lies below zero, or an AU's F1 is lower by more than `f1_margin` and its interval lies below
-    zero. Without one, bare numbers of the tags are compared.
+    zero. Without a paired interval, the numbers in the tags are compared.
     """
 
     without_interval: Literal["compare", "refuse"] = "compare"
-    """what happens if there is no paired interval: the tags are compared with the margins, or the version is refused"""
+    """without a paired interval: compare the tags, with the margins, or refuse the version"""
     score_margin: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """without an interval: how much lower than the champion's the score may be (mean F1 where the score is undefined)"""
+    """without a paired interval: the score may be lower than the champion's by this (mean F1 if the score is undefined)"""
     f1_margin: Annotated[float, Field(ge=0, le=1)] = 0.05
-    """how much lower than the champion's the F1 of any AU may be"""
+    """the F1 of any AU may be lower than the champion's by this"""
     same_data: bool = True
-    """whether the data hash must be that of the champion"""
+    """whether the hash of the data must be that of the champion"""
 
 
 def load_gate(path: Path = PATH) -> Gate:
-    """Load the gate; without a valid file nothing can be promoted.
+    """Load the gate, without which nothing can be promoted.
 
     Raises:
-        RegistryError: the file is missing or wrong.
+        RegistryError: the file is missing or malformed.
     """
     try:
         return Gate.model_validate(read_yaml(path, RegistryError) or {})
@@ -74,7 +74,7 @@ def list_refusals(
 
     Args:
         version, champion: the tags of both.
-        evidence: their paired comparison, or why there is none.
+        evidence: their paired comparison, or the reason why there is none.
     """
     reasons: list[str] = []
     if gate.same_data and version.get("data.md5") != champion.get("data.md5"):
@@ -90,7 +90,7 @@ def list_refusals(
 
 
 def _compare_paired(gate: Gate, evidence: Evidence) -> list[str]:
-    """Return in what a version is worse than the champion beyond chance."""
+    """Return the figures in which a version is significantly worse than the champion."""
     reasons = [str(evidence)] if evidence.f1.high < 0 else []
     for au, difference in evidence.per_au.items():
         if difference.value < -gate.f1_margin and difference.high < 0:
@@ -99,8 +99,8 @@ def _compare_paired(gate: Gate, evidence: Evidence) -> list[str]:
 
 
 def _compare_tags(gate: Gate, version: Mapping[str, str], champion: Mapping[str, str]) -> list[str]:
-    """Return in what the numbers of a version are below the champion's by more than the margins."""
-    defined = "score.p2" in version.keys() & champion.keys()  # where no frame of `select` has all labels it is not
+    """Return the tags in which a version is below the champion by more than the margins."""
+    defined = "score.p2" in version.keys() & champion.keys()  # it is undefined if no frame of `select` has all labels
     reasons = _compare_tag(
         "score.p2" if defined or "f1.p2" not in champion else "f1.p2", gate.score_margin, version, champion
     )
@@ -110,7 +110,7 @@ def _compare_tags(gate: Gate, version: Mapping[str, str], champion: Mapping[str,
 
 
 def _compare_tag(tag: str, margin: float, version: Mapping[str, str], champion: Mapping[str, str]) -> list[str]:
-    """Return a description of the difference, in a list, if a number is worse than the champion's; else an empty list.
+    """Return a list with a description of the difference if a number is worse than the champion's; else an empty list.
 
     A number that only the champion has counts as worse.
     """
@@ -119,5 +119,5 @@ def _compare_tag(tag: str, margin: float, version: Mapping[str, str], champion: 
     if tag not in version:
         return [f"no {tag}"]
     new, old = float(version[tag]), float(champion[tag])
-    # A tag has six decimals: half of the last one counts as equal.
+    # A tag has six decimals; a difference of half a unit of the last one counts as equal.
     return [f"{tag} {new:.3f} against {old:.3f}"] if not new >= old - margin - 5e-7 else []

@@ -1,8 +1,8 @@
-"""Logging of a stage to MLflow while it runs, and the flow of a pipeline; `aupair.registry.dvc_logging` has that of DVC.
+"""Logging of a stage to MLflow while it runs, and of the flow of a pipeline; for DVC see `aupair.registry.dvc_logging`.
 
-A pipeline's run is known by KFP_RUN_ID (Kubeflow or a local run) or by MLFLOW_RUN_ID. The latter is the MLflow run that a
-KFP server with built-in MLflow creates for each task, and to which it logs the task's inputs and scalar metrics. What the
-stages have not logged, register-model logs.
+A pipeline's run is identified by KFP_RUN_ID (Kubeflow or a local run) or by MLFLOW_RUN_ID. The latter is the MLflow run that a
+KFP server with built-in MLflow creates for each task, and to which it logs the task's inputs and scalar metrics.
+register-model logs what the stages could not log.
 """
 
 import logging
@@ -42,11 +42,11 @@ T = TypeVar("T")
 
 _SERVER_RUN = "MLFLOW_RUN_ID"
 EXPERIMENT = "MLFLOW_EXPERIMENT_NAME"
-"""The environment variable with the name of the experiment that the tasks of a pipeline log to."""
+"""The environment variable with the name of the experiment to which the tasks of a pipeline log."""
 
 
 def server_run_id() -> str:
-    """Return the id of the MLflow run that the KFP server created for this task; empty if it created none."""
+    """Return the id of the MLflow run that the KFP server created for this task; empty if there is none."""
     return os.environ.get(_SERVER_RUN, "")
 
 
@@ -63,7 +63,7 @@ def current_flow_id(client: "MlflowClient") -> str:
 def _server_flow_run(client: "MlflowClient") -> str:
     """Return the id of the MLflow run that the KFP server created for the whole flow: the topmost ancestor of this task's run.
 
-    Between the two are the server's runs of the exit handler and of the loop.
+    Between the two are the server's runs for the exit handler and the loop.
     """
     run_id = server_run_id()
     with mlflow_store.mlflow_errors(f"run {run_id}"):
@@ -75,7 +75,7 @@ def _server_flow_run(client: "MlflowClient") -> str:
 def current_experiment_id(client: "MlflowClient", name: str) -> str:
     """Return the id of the experiment to log to.
 
-    It is that of the server's run; else the one that the pipeline's environment names; else the one called `name`.
+    It is that of the KFP server's run, else the one in the environment of the pipeline's task, else the one called `name`.
     """
     if server_run_id():
         with mlflow_store.mlflow_errors(f"run {server_run_id()}"):
@@ -85,9 +85,9 @@ def current_experiment_id(client: "MlflowClient", name: str) -> str:
 
 
 def get_or_create_parent_run(client: "MlflowClient", experiment_id: str, flow_id: str) -> str:
-    """Return the id of the flow's parent run, and create the run if there is none.
+    """Return the id of the flow's parent run, which is created if there is none.
 
-    The first task of a pipeline creates it, before other tasks run in parallel.
+    The first task of a pipeline creates it, before tasks run in parallel.
     """
     parent = StageRun(PARENT, tags=PENDING | origin_tags("aupair pipeline", is_job=True))
     with mlflow_store.mlflow_errors(f"flow {flow_id}"):
@@ -100,7 +100,7 @@ def get_or_create_parent_run(client: "MlflowClient", experiment_id: str, flow_id
 
 
 def open_pipeline_flow(client: "MlflowClient", experiment: str) -> FlowRun:
-    """Return the flow of the pipeline that this process is a task of.
+    """Return the flow of the pipeline to which this process belongs.
 
     Args:
         experiment: the name of the experiment, unless the pipeline sets another one.
@@ -132,24 +132,24 @@ def log_while_running(
 def log_stage(
     client: "MlflowClient", flow: FlowRun, stage: StageRun, collect: Callable[[], StageRun], log: Log = SILENT
 ) -> Iterator[Log]:
-    """Log the stage that runs in the block: its metrics at once, and all it wrote when it ends.
+    """Log the stage that runs in the block: its metrics at once, and its results when it ends.
 
     If the store fails in the block for more than ten minutes, one line is logged, the stage continues, and register-model
     logs what is missing.
 
     Args:
         stage: its name, trial and params.
-        collect: returns what to log when the stage has ended.
-        log: a log that also receives everything.
+        collect: returns the content to log when the stage has ended.
+        log: another log that receives the same.
 
     Raises:
         RegistryError: the store fails at the start.
     """
     with mlflow_store.mlflow_errors(f"run {stage.name}"):
-        # The KFP server logs to its own run of the task. The stage's run is its child, so that nothing is logged twice to one run.
-        above = child_tags(client, flow) | ({"mlflow.parentRunId": server_run_id()} if server_run_id() else {})
+        # The KFP server logs to its own run of the task; the stage's run is a child of it, to avoid conflicting values
+        tags = child_tags(client, flow) | ({"mlflow.parentRunId": server_run_id()} if server_run_id() else {})
         run_id = get_or_create_run(
-            client, flow.experiment_id, flow.flow_id, replace(stage, tags={**stage.tags, **above})
+            client, flow.experiment_id, flow.flow_id, replace(stage, tags={**stage.tags, **tags})
         )
         client.update_run(run_id, "RUNNING")  # it may be the run of an earlier attempt that failed
         live = _MLflowLog(client, run_id, log)
@@ -173,7 +173,7 @@ def log_stage(
 def _system_metrics(run_id: str) -> Iterator[None]:
     """Log the use of processors, memory, disk, network and GPUs while the block runs.
 
-    MLflow does this in a thread, which ends without a message when the store fails. `psutil` comes with DVC; without it,
+    MLflow does this in a thread, which ends without a message if the store fails. Without `psutil`, a dependency of DVC,
     nothing is logged.
     """
     if find_spec("psutil") is None:
@@ -191,12 +191,12 @@ def _system_metrics(run_id: str) -> Iterator[None]:
 
 
 def end_status(error: BaseException) -> str:
-    """Return MLflow's status of a run that ends with an exception: Ctrl-C, SIGTERM and SystemExit are no failures."""
+    """Return MLflow's status for a run that ends with an exception: KILLED for Ctrl-C, SIGTERM and SystemExit."""
     return "FAILED" if isinstance(error, Exception) and not isinstance(error, Stopped) else "KILLED"
 
 
 class _MLflowLog(Log):
-    """A log that sends metrics to an MLflow run and passes everything on to another log."""
+    """A log that sends metrics to an MLflow run, and forwards all calls to another log."""
 
     def __init__(self, client: "MlflowClient", run_id: str, log: Log) -> None:
         self._client, self._run_id, self._log = client, run_id, log
@@ -204,11 +204,11 @@ class _MLflowLog(Log):
         self._logged = logged_steps(client, run_id)  # by an earlier attempt of the stage
 
     def line(self, text: str) -> None:
-        """Pass a line on."""
+        """Forward a line."""
         self._log.line(text)
 
     def progress(self, items: Iterable[T], total: int, what: str, done: int = 0) -> Iterator[T]:
-        """Pass the progress on."""
+        """Forward the progress."""
         yield from self._log.progress(items, total, what, done)
 
     def metrics(self, step: int, **values: float) -> None:

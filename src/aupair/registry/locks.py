@@ -1,7 +1,7 @@
-"""Locks by which commands take turns at one MLflow store, where the kind of store has one.
+"""Locks that serialise commands on one MLflow store, for stores that support locks.
 
-A sqlite store has a lock file beside it, PostgreSQL an advisory lock on a connection of its own; both are released when
-the process ends, however it ends. A store behind a server has none: see `aupair.registry.moves`.
+For a sqlite store there is a lock file beside it, for PostgreSQL an advisory lock on a separate connection. Both are released
+when the process ends, even if it is killed. A store behind a server has no lock, see `aupair.registry.moves`.
 """
 
 import hashlib
@@ -24,16 +24,16 @@ _LOCK_NOT_AVAILABLE = "55P03"
 def exclusive(
     purpose: str, name: str, seconds: float = 60.0, waiting: Callable[[], object] = lambda: None
 ) -> Iterator[bool]:
-    """Acquire the lock for a purpose, and yield whether the store has such a lock; without one the block runs at once.
+    """Hold the lock for a purpose during the block, and yield whether the store has locks; without, the block runs at once.
 
     Args:
-        purpose: `aliases` or `register`; they do not exclude each other.
+        purpose: `aliases` or `register`, two independent locks.
         name: the name of the registered model.
-        seconds: how long to wait for another process.
-        waiting: called once if there is another process to wait for.
+        seconds: the maximum time to wait for another process.
+        waiting: called once before waiting for another process.
 
     Raises:
-        RegistryError: another process held the lock all the time.
+        RegistryError: another process held the lock for all that time.
     """
     uri = mlflow_store.tracking_uri()
     database = mlflow_store.sqlite_path(uri)
@@ -48,7 +48,7 @@ def exclusive(
 
 
 def has_lock() -> bool:
-    """Return whether the store has a lock: a sqlite file, or PostgreSQL that is reached without MLflow's server."""
+    """Return whether the store has locks: a sqlite file, or PostgreSQL without an MLflow server in between."""
     return bool(re.match(r"sqlite:///|postgresql(\+\w+)?://", mlflow_store.tracking_uri()))
 
 
@@ -79,7 +79,7 @@ def _file_lock(path: Path, seconds: float, waiting: Callable[[], object]) -> Ite
 def _advisory_lock(uri: str, key: str, seconds: float, waiting: Callable[[], object]) -> Iterator[None]:
     """Acquire an advisory lock of PostgreSQL for the block.
 
-    It belongs to a transaction, since a session's lock would be lost behind a pooler that shares sessions.
+    It belongs to a transaction, since a session's lock could be lost behind a connection pooler.
     """
     from sqlalchemy import NullPool, create_engine, text
     from sqlalchemy.exc import OperationalError, SQLAlchemyError

@@ -1,4 +1,4 @@
-"""Access to the MLflow store: finding and creating it, retrying its calls, and turning its failures into errors of one line."""
+"""Access to the MLflow store: find or create it, retry calls, and translate failures into errors of one line."""
 
 import os
 import re
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 DEFAULT_URI = "sqlite:///mlflow.db"
-"""The store in the working folder, unless MLFLOW_TRACKING_URI names another."""
+"""The store in the working folder, which is used unless MLFLOW_TRACKING_URI is set."""
 
 _TRANSIENT_STATUS = {429, *range(500, 600)} - {501}
 _TRANSIENT_TEXT = re.compile(
@@ -34,9 +34,8 @@ _TRANSIENT_TEXT = re.compile(
 )
 """Messages of transient failures: MLflow's, and boto3's for artifacts that MLflow's client reads or writes in a bucket directly."""
 
-
-_HALF_MADE = re.compile("duplicate column name|table .* already exists|no such table")
-"""What MLflow says of a store whose tables were being made when the process was killed."""
+_INCOMPLETE = re.compile("duplicate column name|table .* already exists|no such table")
+"""MLflow's messages for a store whose creation was interrupted."""
 
 
 def tracking_uri() -> str:
@@ -57,13 +56,13 @@ def _project_folder() -> Path:
 
 
 def open_mlflow(create: bool = False) -> "MlflowClient":
-    """Open the store, make it MLflow's current one, and return a client.
+    """Open the store, set it as MLflow's current one, and return a client.
 
     Args:
-        create: create a local store if there is none; otherwise its absence is an error.
+        create: create a local store if there is none; otherwise this is an error.
 
     Raises:
-        RegistryError: there is no store, it cannot be opened, it is of another version, or its server does not answer.
+        RegistryError: there is no store, it cannot be opened, its version differs, or its server does not answer.
     """
     require("mlflow")
     uri = tracking_uri()
@@ -85,18 +84,18 @@ def open_mlflow(create: bool = False) -> "MlflowClient":
     except RegistryError as error:
         if explained := other_version_error(error, scrub(uri)):
             raise explained from error
-        if database is not None and _HALF_MADE.search(str(error)):
+        if database is not None and _INCOMPLETE.search(str(error)):
             todo = "delete it if it has no runs yet, and run the command again; else restore a copy"
             first = str(error.__cause__).strip().splitlines()[0][:200]
-            raise RegistryError("a half-made MLflow store", where=database, got=first, todo=todo) from error
+            raise RegistryError("an incomplete MLflow store", where=database, got=first, todo=todo) from error
         raise
 
 
 class _RetryingClient:
     """An MlflowClient that repeats its calls while MLflow's server or database does not answer.
 
-    Calls that create something are not repeated, since after a lost answer it would exist twice. Their callers search
-    for it first, inside a function passed to `retrying`.
+    Calls that create something are not repeated, since after a lost answer it would exist twice. Their callers pass a
+    function to `retrying` that searches for it first.
     """
 
     def __init__(self, client: "MlflowClient") -> None:
@@ -110,9 +109,9 @@ class _RetryingClient:
 
 
 def retrying(what: str, call: Callable[[], T]) -> T:
-    """Return what `call` returns; call it again while MLflow's server or database does not answer.
+    """Return the result of `call`, which is repeated while MLflow's server or database does not answer.
 
-    Only a server that has answered before is waited for, see `retry`.
+    This applies only to a server that has answered before, see `retry`.
 
     Args:
         what: the action, for the log.
@@ -122,7 +121,7 @@ def retrying(what: str, call: Callable[[], T]) -> T:
 
 
 def _is_transient(error: Exception) -> bool:
-    """Return whether a failure is transient: no answer, throttling, 5xx, a locked database or a lost connection to one."""
+    """Return whether a failure is transient: no answer, throttling, 5xx, a locked database or a lost connection."""
     import requests
     from sqlalchemy.exc import OperationalError
 
@@ -131,7 +130,7 @@ def _is_transient(error: Exception) -> bool:
     if isinstance(error, requests.HTTPError):  # raised by requests for artifacts
         return error.response.status_code in _TRANSIENT_STATUS
     if type(error).__module__.startswith("mlflow"):
-        from mlflow.exceptions import RestException  # here, since at the first contact nothing needs MLflow
+        from mlflow.exceptions import RestException  # imported here, since the first contact does not need MLflow
 
         if isinstance(error, RestException):
             return error.get_http_status_code() in _TRANSIENT_STATUS
@@ -149,7 +148,7 @@ def sqlite_path(uri: str) -> Path | None:
 
 
 def get_or_create_experiment(client: "MlflowClient", name: str) -> str:
-    """Return the id of an experiment, created if there is none; a local store has its files in `mlruns` beside the database."""
+    """Return the id of an experiment, which is created if needed; a local store keeps files in `mlruns` beside the database."""
     from mlflow import MlflowException
 
     database = sqlite_path(tracking_uri())
@@ -177,13 +176,13 @@ def get_or_create_experiment(client: "MlflowClient", name: str) -> str:
 
 @contextmanager
 def mlflow_errors(where: str) -> Iterator[None]:
-    """Turn what MLflow or its database raises in the block into an error of one line.
+    """Translate exceptions of MLflow and its database in the block into an error of one line.
 
     Args:
         where: the run, model or version concerned, for the message.
 
     Raises:
-        RegistryError: the first line of the original message.
+        RegistryError: MLflow or its database failed; the message contains the first line of the original one.
     """
     try:
         yield
@@ -195,7 +194,7 @@ def mlflow_errors(where: str) -> Iterator[None]:
 
 
 def _store_exceptions() -> tuple[type[Exception], ...]:
-    """Return the exceptions of MLflow, its database and its transport: imported here, since boto3 takes a third of a second."""
+    """Return the exceptions of MLflow, its database and its transport, imported here, since boto3 takes a third of a second."""
     from boto3.exceptions import Boto3Error
     from botocore.exceptions import BotoCoreError, ClientError
     from mlflow import MlflowException
@@ -206,11 +205,10 @@ def _store_exceptions() -> tuple[type[Exception], ...]:
 
 
 def _set_defaults() -> None:
-    """Turn off MLflow's telemetry, pickles, log output and retries; for log output, the user's own settings take precedence."""
+    """Disable MLflow's telemetry, pickles, log output and retries; for log output, the user's settings take precedence."""
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
-    os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = (
-        "false"  # no model of ours has a pickle, which could run anything
-    )
+    # aupair's models contain no pickle, which could execute any code
+    os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
     # MLflow repeats every request, also one that creates something: after a lost answer it would exist twice
     os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
@@ -219,7 +217,7 @@ def _set_defaults() -> None:
 
 
 def _create_database(uri: str, database: Path, create: bool) -> None:
-    """Create a new database, one process at a time: two at once fail on a duplicate column."""
+    """Create a new database, under a lock, since two processes at once would fail on a duplicate column."""
     if database.exists() and database.stat().st_size:
         return
     if not create:
@@ -230,12 +228,12 @@ def _create_database(uri: str, database: Path, create: bool) -> None:
     with FileLock(f"{database}.lock"):
         if database.exists() and database.stat().st_size:
             return
-        with store.atomic(database) as temporary:  # a half-made store could neither be used nor completed
+        with store.atomic(database) as temporary:  # an incomplete store could neither be used nor completed
             _create_tables(f"sqlite:///{temporary}")
 
 
 def _create_tables(uri: str) -> None:
-    """Create MLflow's tables in a new database; in this process, which saves seconds of import."""
+    """Create MLflow's tables in a new database, in this process, since `mlflow db upgrade` takes seconds to import."""
     import logging
 
     from mlflow.db import commands
@@ -246,7 +244,7 @@ def _create_tables(uri: str) -> None:
 
 
 def _check_address(uri: str) -> None:
-    """Check an address for mistakes at which MLflow fails without a message."""
+    """Check an address for mistakes for which MLflow has no clear message."""
     expected = ""
     try:
         if urlsplit(uri).scheme == "databricks" and "@" in uri:
@@ -259,7 +257,7 @@ def _check_address(uri: str) -> None:
 
 
 def _check_contact(uri: str) -> None:
-    """Check that a server or database answers at all; retry if it has answered before, or if the user waits for it."""
+    """Check that a server or database answers; retry if it has answered before, or if the user set --wait."""
     import requests
     from sqlalchemy.exc import SQLAlchemyError
 
@@ -268,7 +266,9 @@ def _check_contact(uri: str) -> None:
         retry(lambda: contact(uri), "the first contact", service, _is_transient, first=seconds_to_wait())
     except (requests.RequestException, SQLAlchemyError, TimeoutError) as error:
         status = getattr(getattr(error, "response", None), "status_code", None)
-        cause = getattr(error, "orig", None) or error  # of a database: its own message, without sqlalchemy's address
+        cause = (
+            getattr(error, "orig", None) or error
+        )  # the database's own message, without sqlalchemy's link to its docs
         first = "" if isinstance(error, requests.RequestException) else str(cause).strip().partition("\n")[0][:200]
         got = f"HTTP {status}" if status else scrub(first) or type(error).__name__
         what = f"the MLflow {'server' if uri.startswith('http') else 'database'} does not answer"

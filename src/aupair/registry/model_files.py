@@ -1,8 +1,8 @@
-"""The files of a version: fetching them, and checking every one against the hashes that the version's tags have.
+"""The files of a version: fetch them, and verify them against the hashes in the version's tags.
 
-A version is an MLflow model: the bundle, and what MLflow executes to serve it (MLmodel, serving.py, this package under
-`code`, requirements). `aupair` executes nothing of it, and checks all of it before it reads the bundle. MLflow's own
-`load_model` and `models serve` check nothing and execute what they find.
+A version is an MLflow model: the bundle, and the files that MLflow executes to serve it (MLmodel, serving.py, this package
+under `code`, requirements). `aupair` executes none of them, and verifies all of them before it reads the bundle. MLflow's own
+`load_model` and `models serve` verify nothing.
 """
 
 import hashlib
@@ -23,18 +23,18 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 BUNDLE_TAG, MODEL_TAG = "bundle.sha256", "model.sha256"
-"""The tags with the hash of the bundle, and with that of all other files; versions from before it have no second one."""
+"""The tags with the hash of the bundle, and with that of all other files; older versions do not have the latter."""
 
 _BUNDLE = "artifacts"
-"""The folder of an MLflow model that the bundle lies in, alone."""
+"""The folder of an MLflow model that contains only the bundle."""
 _NOT_LOGGED = ("registered_model_meta", "__pycache__")
-"""What MLflow and Python write into a local copy: which version it is, and compiled modules."""
+"""Files that MLflow and Python add to a local copy: the version's number, and compiled modules."""
 
 _RENEW = "delete it if it is a cached copy, else register it again"
 
 
 def hash_model(folder: Path) -> str:
-    """Return the SHA-256 over the names and contents of an MLflow model's files, those of the bundle apart."""
+    """Return the SHA-256 over the names and contents of an MLflow model's files, except for those of the bundle."""
     total = hashlib.sha256()
     for name, path in sorted(_iter_files(folder)):
         total.update(f"{name}\0{store.sha256(path)}\n".encode())
@@ -65,14 +65,14 @@ def hash_logged_model(client: "MlflowClient", uri: str) -> str:
 
 
 def fetch_bundle(uri: str, tags: Mapping[str, str]) -> Path:
-    """Return the folder of a version's bundle: in place if the store is on this machine, else in the user's cache.
+    """Return the folder of a version's bundle: in the store if that is on this machine, else in the user's cache.
 
     Args:
         uri: models:/NAME/VERSION.
-        tags: those of the version.
+        tags: the tags of the version.
 
     Raises:
-        RegistryError: MLflow fails, or a file is not what was registered.
+        RegistryError: MLflow fails, or a file is not the registered one.
     """
     with mlflow_store.mlflow_errors(uri):
         folder = _fetch_model(uri, tags.get(MODEL_TAG) or tags.get(BUNDLE_TAG) or "unknown")
@@ -102,11 +102,7 @@ def _find_bundle(folder: Path) -> Path:
 
 
 def _compare(what: str, where: Path, actual: str, expected: str) -> None:
-    """Check a hash.
-
-    Raises:
-        RegistryError: it is another one.
-    """
+    """Check a hash; raise RegistryError if it differs."""
     if actual != expected:
         raise RegistryError(
             what, where=where, got=actual[:12], expected=expected[:12] or "a tag with its hash", todo=_RENEW
@@ -114,7 +110,7 @@ def _compare(what: str, where: Path, actual: str, expected: str) -> None:
 
 
 def _fetch_model(uri: str, key: str) -> Path:
-    """Return the folder of an MLflow model; in the user's cache it has the name `key`."""
+    """Return the folder of an MLflow model; `key` is its name in the user's cache."""
     from mlflow import MlflowClient
     from mlflow.artifacts import download_artifacts
 

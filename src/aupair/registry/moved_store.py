@@ -1,7 +1,7 @@
-"""A store in the wrong place or of the wrong version: one that was moved, or that another MLflow wrote.
+"""Stores that were moved to another folder, or that another version of MLflow wrote.
 
-MLflow records the absolute path of every artifact, so that those of a sqlite store are lost when its folder is moved or
-renamed. If the folder of artifacts is still beside the database, the recorded paths are replaced.
+MLflow records the absolute path of every artifact, so that artifacts of a sqlite store are lost when its folder is moved or
+renamed. If the folder of artifacts is still beside the database, the recorded paths are updated.
 """
 
 import re
@@ -21,15 +21,15 @@ _PATHS = (
     ("logged_models", "artifact_location"),
     ("model_versions", "storage_location"),
 )
-"""The tables and columns in which MLflow has the paths of artifacts."""
+"""The tables and columns in which MLflow stores the paths of artifacts."""
 
 _SCHEMA = re.compile(r"database schema \(found version (\w+), but expected (\w+)\)")
 
 
 def follow_moved_store(database: Path) -> None:
-    """Replace the recorded paths of artifacts if the store was moved together with them.
+    """Update the recorded paths of artifacts if the store was moved together with them.
 
-    Nothing changes while the recorded folder exists, or if there is none beside the database.
+    Nothing changes if the recorded folder exists, or if there is no folder of artifacts beside the database.
 
     Raises:
         RegistryError: the database cannot be read or written.
@@ -44,7 +44,7 @@ def follow_moved_store(database: Path) -> None:
                 if not recorded.exists():
                     _replace(connection, str(recorded), str(here))
     except sqlite3.OperationalError as error:
-        if "no such table" not in str(error):  # a store whose tables are being made; MLflow has the message for it
+        if "no such table" not in str(error):  # for an incomplete store `open_mlflow` raises the error
             todo = "make it writable, or move it back"
             raise RegistryError(
                 "the moved MLflow store cannot be used", where=database, got=error, todo=todo
@@ -52,7 +52,7 @@ def follow_moved_store(database: Path) -> None:
 
 
 def _root(location: str | None) -> Path | None:
-    """Return the folder `mlruns` that a local location is in; None if it is elsewhere."""
+    """Return the folder `mlruns` that contains a local location; None if there is none."""
     path = local_path(location or "")
     if path is None:
         return None
@@ -60,7 +60,7 @@ def _root(location: str | None) -> Path | None:
 
 
 def _replace(connection: sqlite3.Connection, old: str, new: str) -> None:
-    """Replace the beginning of all recorded paths."""
+    """Replace the prefix `old` of all recorded paths by `new`."""
     for table, column in _PATHS:
         connection.execute(
             f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE {column} = ? OR substr({column}, 1, ?) = ?",
@@ -77,10 +77,10 @@ def local_path(location: str) -> Path | None:
 
 
 def check_files_exist(location: str, what: str) -> None:
-    """Check that the folder of a model's files exists, where it is on this machine.
+    """Check that the folder of a model's files exists, if it is on this machine.
 
     Raises:
-        RegistryError: it does not.
+        RegistryError: the folder is missing.
     """
     path = local_path(location)
     if path is not None and not path.exists():

@@ -1,11 +1,11 @@
-"""Changes of the aliases of a registered model: announced, made step by step, recorded, and completed if their process died.
+"""Changes of the aliases of a registered model, which are completed later if their process is killed.
 
-MLflow sets one alias at a time and knows no transaction. A change is therefore written first as a tag of the registered
-model, in a state: `announced`, `moving` (its aliases are being set), then `done` or `overtaken` for good, so that the tags
-are the history as well. A command acts only while its own announcement is the only one. In a store with a lock
-(`aupair.registry.locks`) another one is that of a dead process. Behind a server it may be that of a live one: both
-withdraw and try again after a random pause, and one that stays for `_PATIENCE` seconds counts as dead. A change that is
-found `moving` is completed, since all its steps can be repeated.
+MLflow sets one alias at a time and has no transactions. Each change is therefore first stored as a tag of the registered model
+with a state: `announced`, then `moving` (its aliases are being set), and finally `done` or `overtaken`. These tags are also the
+history. A command makes its change only while its announcement is the only one. In a store with locks
+(`aupair.registry.locks`), another announcement belongs to a dead process. Behind a server it may belong to a live process: both
+withdraw and retry after a random pause, and an announcement that remains for `_PATIENCE` seconds counts as that of a dead
+process. A change in the state `moving` is completed by the next command, since all its steps can be repeated.
 """
 
 import getpass
@@ -35,7 +35,7 @@ _PREFIX = "aupair.move."
 _PATIENCE = 20.0
 """Seconds after which an announcement behind a server counts as that of a dead process."""
 _LONGEST = 60.0
-"""Seconds after which a command that does not get its turn gives up."""
+"""Seconds after which a command that waits for its turn gives up."""
 _LONGEST_TEXT = 1000
 
 
@@ -43,13 +43,13 @@ class Move(Record):
     """A change of aliases, as it is stored in a tag of the registered model.
 
     Attributes:
-        key: the name of the tag; its order is that of time.
+        key: the name of the tag; names sort by time.
         verb: `register` sets `challenger`; the others set `champion`.
         version: the version that gets the alias.
-        champion: the champion before, None: none.
-        by, at: who made it, and when, in UTC.
-        reason: why, in the user's words.
-        refusals: what the gate objected to, if it was overruled.
+        champion: the champion before the change; None if there was none.
+        by, at: the user, and the time in UTC.
+        reason: the reason that the user gave.
+        refusals: the objections of the gate, if they were overruled.
         evidence: the comparison with the champion.
     """
 
@@ -66,20 +66,20 @@ class Move(Record):
     evidence: str = ""
 
     def __str__(self) -> str:
-        """Return the change in words, for messages."""
+        """Return the change as text, for messages."""
         return f"{self.verb} version {self.version} by {self.by} at {self.at}"
 
 
 @dataclass(frozen=True)
 class Aliases:
-    """The aliases of a registered model with their versions, and the changes that were made of them."""
+    """The aliases of a registered model with their versions, and the history of their changes."""
 
     versions: Mapping[str, int]
     moves: tuple[Move, ...]
 
 
 def announce(verb: Literal["promote", "rollback", "register"], version: int, **details: object) -> Move:
-    """Return a new change by this user, now; it is stored by `turn`."""
+    """Return a new change by this user at this time; `turn` stores it."""
     now = datetime.now(UTC)
     texts = {
         key: " ".join(text.split())[:_LONGEST_TEXT] if isinstance(text, str) else text for key, text in details.items()
@@ -95,17 +95,17 @@ def announce(verb: Literal["promote", "rollback", "register"], version: int, **d
 
 
 def user_name() -> str:
-    """Return who runs this command: the name at MLflow's server if there is one, else the user and the machine."""
+    """Return the user of this command: the name at MLflow's server if there is one, else the user and the machine."""
     if name := os.environ.get("MLFLOW_TRACKING_USERNAME"):
         return name
     try:
         return f"{getpass.getuser()}@{platform.node()}"
-    except (OSError, KeyError):  # a number without a name, as in a container
+    except (OSError, KeyError):  # a user id without a name, as in a container
         return f"{os.getuid()}@{platform.node()}"
 
 
 def read_aliases(client: "MlflowClient", name: str) -> Aliases:
-    """Return the aliases of a model, and the changes of them, oldest first.
+    """Return the aliases of a model, and their changes, oldest first.
 
     Raises:
         RegistryError: the tag of a change is malformed.
@@ -128,12 +128,12 @@ def _parse_move(name: str, key: str, text: str) -> Move:
 
 @contextmanager
 def turn(client: "MlflowClient", name: str, move: Move) -> Iterator[Aliases]:
-    """Announce a change, wait until it is the only one, and yield the aliases as they then are.
+    """Announce a change, wait until it is the only one, and yield the current aliases.
 
     If the block does not make the change, its announcement is withdrawn.
 
     Raises:
-        RegistryError: other commands had their turn all the time.
+        RegistryError: other commands were changing the registry for too long.
     """
     with locks.exclusive("aliases", name) as locked, mlflow_store.mlflow_errors(f"model {name}"):
         _wait_for_turn(client, name, move, 0.0 if locked else _PATIENCE)
@@ -146,9 +146,9 @@ def turn(client: "MlflowClient", name: str, move: Move) -> Iterator[Aliases]:
 
 
 def _wait_for_turn(client: "MlflowClient", name: str, move: Move, patience: float) -> None:
-    """Store the announcement of a change as soon as there is no other; complete the changes of dead processes.
+    """Store the announcement of a change and wait until there is no other; complete the changes of dead processes.
 
-    Whoever looks after storing its announcement sees every earlier one. So of two commands at least one sees the other.
+    A command reads the announcements after it has stored its own. Of two commands, at least one therefore sees the other.
     """
     start = time.monotonic()
     first_seen: dict[str, float] = {}
@@ -179,10 +179,10 @@ def complete_changes(client: "MlflowClient", name: str, version: int) -> None:
 
 
 def make_move(client: "MlflowClient", name: str, move: Move) -> None:
-    """Make a change of the champion inside its `turn`, then read again whether it held.
+    """Make a change of the champion inside its `turn`, and verify it afterwards.
 
     Raises:
-        RegistryError: someone else changed the champion meanwhile, which MLflow's own pages can do at any time.
+        RegistryError: the champion was changed meanwhile, which MLflow's web UI allows at any time.
     """
     moving = move.model_copy(update={"state": "moving"})
     _store(client, name, moving)
@@ -208,14 +208,14 @@ def _complete(client: "MlflowClient", name: str, move: Move) -> None:
         client.delete_registered_model_tag(name, move.key)
         return
     champion = read_aliases(client, name).versions.get(CHAMPION)
-    held = champion in (move.champion, move.version)  # else someone has changed the champion by hand since
-    if held:
+    is_current = champion in (move.champion, move.version)  # else the champion was changed in MLflow's web UI meanwhile
+    if is_current:
         _set_aliases(client, name, move)
-    _store(client, name, move.model_copy(update={"state": "done" if held else "overtaken"}))
+    _store(client, name, move.model_copy(update={"state": "done" if is_current else "overtaken"}))
 
 
 def _set_aliases(client: "MlflowClient", name: str, move: Move) -> None:
-    """Set the aliases of a change, and the version's tags that tell of it; each step can be repeated."""
+    """Set the aliases of a change, and the version's tags about it; each step can be repeated."""
     if move.verb == "promote":
         tags = {"by": move.by, "at": move.at, "reason": move.reason, "evidence": move.evidence}
         if move.forced:

@@ -1,4 +1,4 @@
-"""The origin of an MLflow run: the user, the command, and the commit of the code, as MLflow's screens show them."""
+"""The origin of an MLflow run: the user, the command, and the commit of the code, as tags that MLflow's web UI shows."""
 
 import getpass
 import os
@@ -12,7 +12,7 @@ def origin_tags(command: str, is_job: bool = False) -> dict[str, str]:
 
     Args:
         command: the command that computes the run, such as `dvc repro`.
-        is_job: it runs on a cluster, where the user of the process is no person.
+        is_job: whether the run is on a cluster, where the process does not run as the user.
     """
     tags = {_SOURCE: command, _TYPE: "JOB" if is_job else "LOCAL"} | git_commit_tag()
     if "git.commit" in tags:
@@ -35,16 +35,16 @@ def git_commit_tag() -> dict[str, str]:
 
 
 def _git(*arguments: str) -> str:
-    """Return the output of a git command; empty if it fails or there is no git."""
+    """Return the output of a git command; empty if it fails or git is not installed."""
     try:
         process = subprocess.run(["git", *arguments], capture_output=True, text=True)
-    except OSError:  # no git on this machine; the tag is not needed
+    except OSError:  # git is not installed; the tag is optional
         return ""
     return "" if process.returncode else process.stdout.strip()
 
 
 def _user_tag() -> dict[str, str]:
-    """Return the tag with the name of the user; empty for a process whose user has no name, as in some containers."""
+    """Return the tag with the name of the user; no tag if the user id has no name, as in some containers."""
     try:
         return {"mlflow.user": getpass.getuser()}
     except (KeyError, OSError):

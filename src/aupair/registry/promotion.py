@@ -1,6 +1,6 @@
-"""Promoting versions through the gate, rolling back, and the alias of the version registered last.
+"""Promotion of versions through the gate, rollback, and the alias of the version registered last.
 
-Aliases: `challenger` (the last registered), `champion` (used by predict), `previous` (`rollback` returns to it).
+Aliases: `challenger` (the version registered last), `champion` (used by predict), `previous` (`rollback` returns to it).
 """
 
 from pathlib import Path
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _FIRST = "there was no champion"
 _ATTEMPTS = 5
-"""How often a version is compared with a champion that changes meanwhile."""
+"""Maximum number of comparisons with a champion that changes meanwhile."""
 
 
 def promote_version(
@@ -26,12 +26,12 @@ def promote_version(
 ) -> Version:
     """Make a version the champion if the gate permits it; the old champion becomes `previous`.
 
-    The gate's verdict holds for the champion that it compared the version with: if there is another one when the aliases
-    are set, it judges again.
+    The gate compares the version with the current champion. If the champion changes before the aliases are set, the
+    comparison is repeated.
 
     Args:
-        force: the reason for promoting a version that compares worse with the champion; recorded.
-        reason: the reason for promoting one that the gate permits; recorded.
+        force: the reason for promoting a version that the gate refuses; recorded.
+        reason: the reason for promoting a version that the gate permits; recorded.
 
     Raises:
         RegistryError: the gate refuses, the reason for force is empty, or there is no such version.
@@ -69,7 +69,7 @@ def promote_version(
 def _judge(
     rules: gates.Gate, version: Version, champion: Version, force: str | None
 ) -> tuple[Evidence | str, list[str]]:
-    """Return the comparison with the champion, and what the gate objects to and `force` overrules.
+    """Return the comparison with the champion, and the objections of the gate that `force` overrules.
 
     Raises:
         RegistryError: the gate refuses.
@@ -95,7 +95,7 @@ def roll_back(name: str = NAME, reason: str = "") -> Version:
         known = {alias: version.number for version in list_versions(name) for alias in version.aliases}
         client = mlflow_store.open_mlflow()
         move = moves.announce("rollback", known.get(PREVIOUS, 0), champion=known.get(CHAMPION), reason=reason)
-        with moves.turn(client, name, move) as aliases:  # which completes a change that was interrupted
+        with moves.turn(client, name, move) as aliases:  # also completes an interrupted change
             if PREVIOUS not in aliases.versions:
                 todo = f"promote a second version first: {how_to_promote(name)}"
                 raise RegistryError(
@@ -109,7 +109,7 @@ def roll_back(name: str = NAME, reason: str = "") -> Version:
 
 
 def set_challenger(client: "MlflowClient", number: int, name: str) -> None:
-    """Set the alias `challenger` to a version, unless that is the champion."""
+    """Set the alias `challenger` to a version, unless it is the champion."""
     with moves.turn(client, name, moves.announce("register", number)) as aliases:
         champion, challenger = aliases.versions.get(CHAMPION), aliases.versions.get(CHALLENGER)
         if number not in (champion, challenger):

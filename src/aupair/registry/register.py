@@ -1,6 +1,6 @@
-"""The work of register-model: writing the bundle, logging the flow to MLflow, and registering the bundle as a version.
+"""The core of register-model: write the bundle, log the flow to MLflow, and register the bundle as a version.
 
-Running it again changes nothing: a bundle that is registered already is found by its hash.
+Running it again changes nothing, since a registered bundle is recognised by its hash.
 """
 
 import secrets
@@ -46,10 +46,10 @@ if TYPE_CHECKING:
 
 
 _LONGEST_WAIT = 600.0
-"""Seconds to wait for another register-model, which may send files to a server."""
+"""Maximum seconds to wait for another register-model, which may upload files to a server."""
 
 _ATTEMPT = "aupair.attempt"
-"""The tag of a logged model that names the process that logged it."""
+"""The tag of a logged model that identifies the process that logged it."""
 
 
 @dataclass(frozen=True)
@@ -70,21 +70,20 @@ def register_bundle(
 ) -> _Registration:
     """Write the bundle, log the flow, register the bundle, and set the alias `challenger` to it.
 
-    A rehearsal (see `is_rehearsal`) is logged, but registers nothing unless `register_model.rehearsals` is set.
-
-    Of several such commands at once, one registers the bundle and the others find it, see `aupair.registry.locks`.
+    A rehearsal (see `is_rehearsal`) is logged, but registers nothing unless `register_model.rehearsals` is set. If several
+    commands run at once, one registers the bundle, and the others find it, see `aupair.registry.locks`.
 
     Args:
-        bundle: where the bundle is written.
-        parts: the files and folders that go into it.
-        stages: what to log for each run of a stage, below the flow.
+        bundle: the folder to which the bundle is written.
+        parts: the files and folders of the bundle.
+        stages: the content to log for each run of a stage, as children of the flow.
         reports: files and folders to log with the flow.
 
     Raises:
         ArtifactError: a part is missing.
         RegistryError: MLflow cannot be reached or fails.
     """
-    _check_documents(parts, params)  # a malformed one ends the command before it makes a store
+    _check_documents(parts, params)  # first, so that a malformed one raises before a store is created
     mlflow_store.open_mlflow(create=True)
     waiting = partial(log.line, "waiting for another register-model")
     with locks.exclusive("register", params.register_model.name, _LONGEST_WAIT, waiting):
@@ -92,10 +91,10 @@ def register_bundle(
 
 
 def _check_documents(parts: Parts, params: Params) -> None:
-    """Check that the documents have all that the entries of the registry are made of.
+    """Check that the documents have all entries that the registration needs.
 
     Raises:
-        ArtifactError: one is missing or malformed.
+        ArtifactError: a document is missing or malformed.
     """
     read_data_md5(parts.data)
     metrics, info, selection = read_scores(parts.metrics), store.read_json(parts.data), store.read_json(parts.selection)
@@ -108,12 +107,12 @@ def _check_documents(parts: Parts, params: Params) -> None:
 def _register_bundle(
     bundle: Path, parts: Parts, stages: Sequence[StageRun], reports: Sequence[Path], params: Params, log: Log
 ) -> _Registration:
-    """Do the work of `register_bundle` while no other command does it."""
+    """Register the bundle as `register_bundle` does, while the lock is held."""
     sha256 = write_bundle(bundle, parts, params)
     client, name = mlflow_store.open_mlflow(create=True), params.register_model.name
     with mlflow_store.mlflow_errors(f"model {name}"):
         version = versions.find_version(client, sha256, name)
-        versions.delete_doubles(client, sha256, name)
+        versions.delete_duplicates(client, sha256, name)
     registers = params.register_model.rehearsals or not is_rehearsal()
     created = version is None
     metrics, info, selection = (store.read_json(path) for path in (parts.metrics, parts.data, parts.selection))
@@ -123,7 +122,7 @@ def _register_bundle(
     summary = StageRun(
         PARENT,
         params=params.model_dump(mode="json"),
-        metrics={} if created and registers else numbers,  # else with the model, see below
+        metrics={} if created and registers else numbers,  # `_log_model_metrics` logs them for a new version
         artifacts=tuple(reports),
         tags=for_people | origin | {"mlflow.note.content": descriptions.run_note(selection, metrics, info)},
         data=info,
@@ -157,7 +156,7 @@ def _register_bundle(
 
 
 def _open_flow(client: "MlflowClient", params: Params, data: str, sha256: str) -> FlowRun:
-    """Return the flow of this process: the pipeline's, else the one that the stages opened, else a new one."""
+    """Return the flow of this process: that of the pipeline, else the one that the stages opened, else a new one."""
     if live_logging.runs_in_pipeline():
         return live_logging.open_pipeline_flow(client, params.register_model.experiment)
     experiment_id = mlflow_store.get_or_create_experiment(client, params.register_model.experiment)
@@ -168,21 +167,25 @@ def _open_flow(client: "MlflowClient", params: Params, data: str, sha256: str) -
 def _version_tags(bundle: Path, metrics: Mapping[str, Any]) -> dict[str, str]:
     """Return a version's tags: the AUs, the mapping of each, scores and F1 on `select`, and on `validation`.
 
-    A number that is undefined has no tag. `selection.AU1` is P1 if the mapping with uncertainty decides, P2 if the one without does. Its evidence is
-    among the figures, see `aupair.registry.tags`: `selection.AU1.difference` is the score with uncertainty minus the score without, 1/2 (F1 + accuracy)
-    on `select`; `selection.AU1.probability` is the probability that the score with uncertainty is higher. P2 needs a difference below
-    -`selection.AU1.limit`, which is at least `selection.tie`. A model of intensities has ICC and MAE, too: `icc.p2` of `select`, `validation.icc.p2` and so on.
+    An undefined number has no tag. `selection.AU1` is P1 if the mapping with uncertainty decides, and P2 if the one without
+    does. The evidence for this choice is among the figures, see `aupair.registry.tags`:
+
+    * `selection.AU1.difference`: the score 1/2 (F1 + accuracy) on `select` with uncertainty minus that without
+    * `selection.AU1.probability`: the probability that the score with uncertainty is higher
+    * `selection.AU1.limit`, at least `selection.tie`: P2 is chosen if the difference is below minus this
+
+    A model of intensities also has ICC and MAE: `icc.p2` for `select`, `validation.icc.p2` and so on.
     """
     from aupair.evaluation.selection import uses_uncertainty
 
     selection = store.read_json(bundle / "selection.json")
-    aus, of_aus = stored_aus(selection), {"selection.tie": selection.get("tie")}
+    aus, au_figures = stored_aus(selection), {"selection.tie": selection.get("tie")}
     means: dict[str, float | None] = {}
     for au in aus:
-        of_aus[f"selection.{au}.difference"] = selection[au].get("difference")
-        of_aus[f"selection.{au}.probability"] = selection[au].get("probability_with_better")
-        of_aus[f"selection.{au}.limit"] = selection[au].get("loss_limit")
-        of_aus[f"f1.{au}"] = _row(metrics, "P2", "select")["per_au"][au]["f1"]
+        au_figures[f"selection.{au}.difference"] = selection[au].get("difference")
+        au_figures[f"selection.{au}.probability"] = selection[au].get("probability_with_better")
+        au_figures[f"selection.{au}.limit"] = selection[au].get("loss_limit")
+        au_figures[f"f1.{au}"] = _row(metrics, "P2", "select")["per_au"][au]["f1"]
     for name in ("P1", "P2"):
         for split, prefix in (("select", ""), ("validation", "validation.")):
             means |= {f"{prefix}{key}.{name.lower()}": _row(metrics, name, split)[key] for key in ("score", "f1")}
@@ -191,7 +194,7 @@ def _version_tags(bundle: Path, metrics: Mapping[str, Any]) -> dict[str, str]:
             prefix = "" if row["split"] == "select" else f"{row['split']}."
             means |= {f"{prefix}{key}.{row['name'].lower()}": row[key] for key in ("icc", "mae")}
     choices = {f"selection.{au}": "P1" if uses_uncertainty(selection[au]) else "P2" for au in aus}
-    return {AUS_TAG: ",".join(aus)} | choices | _decimals(means) | join_figures(_decimals(of_aus))
+    return {AUS_TAG: ",".join(aus)} | choices | _decimals(means) | join_figures(_decimals(au_figures))
 
 
 def _decimals(numbers: Mapping[str, float | None]) -> dict[str, str]:
@@ -200,7 +203,7 @@ def _decimals(numbers: Mapping[str, float | None]) -> dict[str, str]:
 
 
 def _draws_tag(reports: Sequence[Path]) -> dict[str, str]:
-    """Return the tag with the hash of draws.json, by which the gate knows the file of the run; empty without the file."""
+    """Return the tag with the hash of draws.json, with which the gate verifies the file; no tag without the file."""
     path = next((path for path in reports if path.name == evidence.FILE), None)
     return {} if path is None else {evidence.DRAWS_TAG: store.sha256(path)}
 
@@ -213,10 +216,10 @@ def _log_bundle(client: "MlflowClient", bundle: Path, run_id: str, params: Param
     attempt, oldest = secrets.token_hex(8), (time.time() - _LONGEST_WAIT) * 1000
 
     def log_model() -> str:
-        # Of an earlier attempt: no version has this bundle. Behind a server a younger one may be another process's.
+        # Delete models of earlier attempts: no version has this bundle. Behind a server, a recent one may belong to another process.
         for model in client.search_logged_models([experiment], f"source_run_id = '{run_id}'"):
             if descriptions.MODEL_VERSIONS in model.tags:
-                continue  # of a version that this flow had before it was run again
+                continue  # belongs to a version that this flow registered before it was run again
             if model.tags.get(_ATTEMPT) == attempt or model.creation_timestamp < oldest or locks.has_lock():
                 client.delete_logged_model(model.model_id)
         with mlflow.start_run(run_id=run_id):
@@ -233,7 +236,7 @@ def _log_bundle(client: "MlflowClient", bundle: Path, run_id: str, params: Param
         return str(info.model_uri)
 
     with mlflow_store.mlflow_errors(f"bundle {bundle}"), warnings.catch_warnings():
-        # MLflow warns without type hints; the signature contains more than they would.
+        # MLflow warns about missing type hints; the signature contains more information.
         warnings.simplefilter("ignore", UserWarning)
         return mlflow_store.retrying(f"logging {bundle}", log_model)
 
@@ -241,9 +244,9 @@ def _log_bundle(client: "MlflowClient", bundle: Path, run_id: str, params: Param
 def _log_model_metrics(
     client: "MlflowClient", model_uri: str, run_id: str, numbers: Mapping[str, float], data: str
 ) -> None:
-    """Log metrics to a logged model and its run, as measured on the data.
+    """Log metrics to a logged model and its run, with a reference to the data.
 
-    log_model has copied what the run had, which are all of them after a command that was killed.
+    Metrics that the model has are left out: log_model copies those of the run, which an interrupted command has logged.
     """
     from mlflow.entities import Metric
 
@@ -259,7 +262,7 @@ def _serving_example(size: int) -> tuple["np.ndarray", dict[str, float]]:
     """Return an input of the served model: one face, and the frame rate of its video."""
     import numpy as np
 
-    shade = np.linspace(0, 255, size).astype(np.uint8)  # what is served refuses faces of a few values
+    shade = np.linspace(0, 255, size).astype(np.uint8)  # the served model rejects faces with few different values
     return np.broadcast_to(shade[:, None], (1, size, size, 3)).copy(), {"fps": 25.0}
 
 
@@ -281,9 +284,9 @@ def _serving_signature(params: Params, aus: Sequence[str]) -> "ModelSignature":
     for au in aus:
         columns.append(ColSpec("integer", au))
         columns += [ColSpec("float", f"{au}_{name}") for name in names]
-    # The tensor has no name: with one, predict would receive a dict.
+    # The tensor has no name; otherwise predict would receive a dict.
     faces = Schema([TensorSpec(np.dtype("uint8"), (-1, size, size, 3))])
-    # No default: no frame rate fits every video, and predict refuses a request without one.
+    # There is no default, since no frame rate fits every video; predict rejects a request without one.
     return ModelSignature(faces, Schema(columns), ParamSchema([ParamSpec("fps", "double", None)]))
 
 

@@ -1,7 +1,7 @@
-"""The metrics of an evaluation that MLflow shows, some fifty in groups; the artifact metrics.json has all of them.
+"""The metrics of an evaluation that are logged to MLflow, about fifty in groups; the artifact metrics.json has all of them.
 
-The group is the part of the name before the slash. A figure of P2, by which the model decides, has a plain name; the others
-name their row: `validation/f1`, `validation/f1_p1`, `validation/f1_no_uncertainty`.
+The group is the part of the name before the slash. Figures of P2, by which the model decides, have no suffix; those of other
+rows do: `validation/f1`, `validation/f1_p1`, `validation/f1_no_uncertainty`.
 """
 
 import math
@@ -14,7 +14,7 @@ _ROWS = {
     "P2": "", "P1": "_p1", "no-uncertainty": "_no_uncertainty", "best-constant": "_best_constant",
     "fit-median": "_fit_median", "fit-mean": "_fit_mean",
 }  # fmt: skip
-"""The rows of the score table that are logged, and what their figures' names end with."""
+"""The rows of the score table that are logged, and the suffix of their figures' names."""
 _FIGURES = {"rows": ("f1", "accuracy", "score"), "intensity_rows": ("icc", "mae")}
 
 _OTHERS = {
@@ -34,22 +34,22 @@ _OTHERS = {
     "confidence/error": "decisions.error",
     "confidence/error_at_80": "decisions.error_at_80.confidence",
 }
-"""The name of each further metric, and its place in metrics.json."""
+"""The name of each further metric, and its path in metrics.json."""
 
 _PER_AU = "f1_of_each_au"
 _NOT_IN_HEADLINE = ("select/", f"{_PER_AU}/", "validation/f1_best", "validation/accuracy_best", "validation/score_best")
 
 
 def evaluation_metrics(metrics: Tree) -> dict[str, float]:
-    """Return the metrics that the run of evaluate has, by their names; those that are undefined are left out."""
+    """Return the metrics of the run of evaluate by name, without undefined ones."""
     pairs = [*_figures_of_rows(metrics), *((name, _value_at(metrics, path)) for name, path in _OTHERS.items())]
     return {name: float(value) for name, value in pairs if value is not None and math.isfinite(value)}
 
 
 def headline_metrics(metrics: Tree) -> dict[str, float]:
-    """Return the metrics by which flows are compared: those on validation, without single AUs, and F1 on select.
+    """Return the metrics by which flows are compared: means over AUs on validation, and F1 on select.
 
-    Settings are compared by `select/f1`, since nothing may be chosen on validation.
+    Use `select/f1` to compare settings, since nothing may be chosen on validation.
     """
     numbers = evaluation_metrics(metrics)
     return {
@@ -69,7 +69,7 @@ def _figures_of_rows(metrics: Tree) -> Iterator[tuple[str, float | None]]:
 
 
 def _value_at(tree: Any, path: str) -> float | None:
-    """Return the value at a path such as `a.b.c`; None if it is not there."""
+    """Return the value at a path such as `a.b.c`; None if it does not exist."""
     for key in path.split("."):
         tree = tree.get(key) if isinstance(tree, Mapping) else None
     return tree

@@ -1,6 +1,6 @@
-"""Logging of a flow to MLflow: a parent run, and below it a run for each stage and trial. Logging again adds nothing.
+"""Logging of a flow to MLflow: a parent run, and a child run for each stage and trial. Logging again adds nothing.
 
-What is logged comes from the files that the stages wrote: curves.jsonl, metrics, reports. In a pipeline the stages log
+The content is read from the files that the stages wrote: curves.jsonl, metrics, reports. In a pipeline the stages log
 themselves (`aupair.registry.live_logging`), and this module adds what is missing.
 """
 
@@ -33,19 +33,19 @@ RUN_ID = "KFP_RUN_ID"
 """The environment variable with the id of the pipeline's run."""
 
 LOCAL = "local-"
-"""The beginning of the id of a pipeline's run on this machine."""
+"""The prefix of the id of a pipeline's run on this machine."""
 
 PARENT = "flow"
 """The `stage` tag of the parent run of a flow."""
 
 LOGGED = "logged"
-"""The tag of a complete run; the status is not enough, since a KFP server ends its runs even if they are incomplete."""
+"""The tag of a complete run; its status is not enough, since a KFP server also ends incomplete runs as finished."""
 
 CACHED = "cached"
 """The tag of a stage that did not run in its flow: DVC had its outputs, or MLflow could not be reached while it ran."""
 
 _LONGEST_PARAM = 6000
-"""The longest param value that MLflow accepts, in characters."""
+"""Maximum length of a param value in MLflow, in characters."""
 
 
 @dataclass(frozen=True)
@@ -54,13 +54,13 @@ class StageRun:
 
     Attributes:
         stage: its name, with hyphens.
-        trial: which trial, or None for a stage that runs once.
+        trial: the number of the trial; None for a stage that runs once.
         params: its section of params.yaml.
-        curves: its files of JSON lines; `step` or `epoch` is the step, a string value becomes a prefix of the metric's
+        curves: its files of JSON lines; `step` or `epoch` is the step, and a string value becomes a prefix of the metric's
             name.
         metrics: final values.
-        data: the content of data.json, for a run that has the data as its input.
-        resumable: a training, during which the use of the machine is logged.
+        data: the content of data.json, for a run with the data as its input.
+        resumable: whether it is a training, during which system metrics are logged.
         artifacts: small files or folders to log with the run.
         tags: tags beside those that identify the run.
     """
@@ -86,7 +86,7 @@ class FlowRun:
     """A flow in MLflow.
 
     Attributes:
-        flow_id: the tag that all its runs have.
+        flow_id: the tag that all its runs share.
         parent_id: the id of its parent run.
     """
 
@@ -115,17 +115,17 @@ def collect_stage_run(stage: Stage, params: Params, places: Mapping[str, Path], 
 
 
 def hash_flow(*parts: str) -> str:
-    """Return an id that depends on the parts alone (params, hash of the data, hash of the bundle)."""
+    """Return an id that depends only on the parts (params, hash of the data, hash of the bundle)."""
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
 def log_flow(
     client: "MlflowClient", flow: FlowRun, parent: StageRun, stages: Sequence[StageRun], cached: bool = False
 ) -> None:
-    """Log what was not logged before: a complete run stays as it is, and one that was interrupted is completed.
+    """Log what is missing: complete runs are not changed, and interrupted ones are completed.
 
     Args:
-        parent: what to log for the flow as a whole.
+        parent: the content of the parent run.
         cached: mark the stages that have no run yet as cached.
 
     Raises:
@@ -146,7 +146,7 @@ def log_flow(
 
 
 def child_tags(client: "MlflowClient", flow: FlowRun) -> dict[str, str]:
-    """Return the tags that a stage's run has from its parent: which that is, and the user, command and commit."""
+    """Return the tags of a stage's run that come from its parent: the parent's id, user, command and commit."""
     tags = client.get_run(flow.parent_id).data.tags
     origin = {key: tags[key] for key in tags if key == "mlflow.user" or key.startswith("mlflow.source.")}
     return {"mlflow.parentRunId": flow.parent_id, **origin}
@@ -159,9 +159,9 @@ def end_run(client: "MlflowClient", run_id: str) -> None:
 
 
 def get_or_create_run(client: "MlflowClient", experiment_id: str, flow_id: str, stage: StageRun) -> str:
-    """Return the id of the run of a stage in this flow, and create it if there is none.
+    """Return the id of the run of a stage in this flow, which is created if there is none.
 
-    A stage that restarts after its pod was lost thus continues in its first run.
+    A stage that restarts after its pod was lost thus continues its first run.
     """
 
     def find_or_create() -> str:
@@ -194,7 +194,7 @@ def is_rehearsal() -> bool:
 def stage_run_tags(stage: StageRun, flow_id: str) -> dict[str, str]:
     """Return the tags that identify the MLflow run of a stage."""
     trial = "none" if stage.trial is None else str(stage.trial)
-    # au: each network is trained for all AUs, so every run concerns all of them
+    # au: each network is trained for all AUs, so that every run concerns all of them
     tags = {"flow_id": flow_id, "stage": stage.stage, "trial": trial, "au": "all"}
     return tags | pipeline_tag()
 
@@ -237,10 +237,10 @@ def log_metric_points(
     time: int,
     logged: Collection[tuple[str, int]] = (),
 ) -> None:
-    """Log metrics, given as (name, value, step).
+    """Log metrics, each as (name, value, step).
 
     Args:
-        time: milliseconds. MLflow treats points with equal name, value, step and time as one, so the call may be
+        time: milliseconds. MLflow treats points with equal name, value, step and time as one, so that the call can be
             repeated.
         logged: the names and steps to leave out, see `logged_steps`.
     """
@@ -252,13 +252,13 @@ def log_metric_points(
 
 
 def logged_steps(client: "MlflowClient", run_id: str) -> set[tuple[str, int]]:
-    """Return the name and step of every point that a run has."""
+    """Return the name and step of every metric point of a run."""
     names = client.get_run(run_id).data.metrics
     return {(name, point.step) for name in names for point in client.get_metric_history(run_id, name)}
 
 
 def _metric_name(key: str) -> str:
-    """Return a name in which the characters that MLflow does not allow are replaced by `_`."""
+    """Return a name with characters that MLflow does not allow replaced by `_`."""
     return re.sub(r"[^\w. :/-]", "_", key)
 
 

@@ -1,10 +1,10 @@
 """The MLflow model that serves a bundle (models from code): MLflow executes this file, and nothing else imports it.
 
-Input: the aligned faces of one video, in order, (n, S, S, 3) uint8, RGB; param `fps`, frames a second, required.
+Input: the aligned faces of one video, in order, (n, S, S, 3) uint8, RGB; param `fps`, frames per second, required.
 Output: a table with a row for each face, and for each AU of the model the columns AU1, AU1_raw, AU1_pseudo_intensity,
 AU1_uncertainty, AU1_confidence (here of AU1). A model trained on intensities adds AU1_intensity, 0..5, after AU1; one with
-a smoother adds AU1_smoothed and AU1_smoothed_sd. The faces come without landmarks, so that their quality signals are
-unknown, and the smoother uses sigma alone.
+a smoother adds AU1_smoothed and AU1_smoothed_sd. The quality signals are unknown, since the faces have no landmarks; the
+smoother then uses only sigma.
 
     mlflow models serve --env-manager local -m models:/aupair@champion
 
@@ -27,11 +27,11 @@ from aupair.inference.recognizer import BundleRecognizer
 _SERVER = "mlflow.pyfunc.scoring_server.app"
 """The module of MLflow's server process."""
 _FEWEST_VALUES = 16
-"""number of different values that faces have at least; MLflow casts numbers from 0 to 1 to bytes, which are then 0 and 1"""
+"""minimum number of different values in faces; MLflow casts images scaled to 0..1 to bytes, which are then only 0 and 1"""
 
 
 class _Refusal(MlflowException):
-    """A refused request; its message stays as it is, where MLflow's server would put the pixels before it."""
+    """A rejected request, with a fixed message: MLflow's server would otherwise put all pixels before it."""
 
     def __init__(self, what: str, got: object, expected: str) -> None:
         self._sentence = f"{what}: got {got}, expected {expected}"
@@ -44,7 +44,7 @@ class _Refusal(MlflowException):
 
     @message.setter
     def message(self, text: str) -> None:
-        """Keep the message."""
+        """Ignore the new message."""
 
 
 class _Serving(PythonModel):
@@ -54,7 +54,7 @@ class _Serving(PythonModel):
         """Load the bundle that was logged with this file."""
         self._recognizer = BundleRecognizer.load(Path(context.artifacts["bundle"]))
         if _SERVER in sys.modules:
-            np.set_printoptions(threshold=0, edgeitems=0)  # the errors of MLflow's own checks print the pixels
+            np.set_printoptions(threshold=0, edgeitems=0)  # since MLflow's own errors print the pixels
 
     def predict(
         self, context: PythonModelContext, model_input: np.ndarray, params: dict[str, Any] | None = None

@@ -1,8 +1,8 @@
 """The tags of a version and of a flow's run: a few for people, and those that commands read.
 
-MLflow's page of a version sorts tags by the code points of their names and has room for a handful; its other pages list
-them in the order in which they were set. Tags for people therefore begin with a capital and are set first, and the figures
-of each AU share one tag.
+MLflow's page of a version sorts tags by the code points of their names and shows only the first few; its other pages list them
+in the order in which they were set. Tags for people therefore begin with a capital and are set first, and the figures of all
+AUs share one tag.
 """
 
 from collections.abc import Mapping
@@ -20,19 +20,19 @@ PENDING = dict.fromkeys((SCORE, CHOICES, NETWORK, DATA, LICENCE), "known after e
 """The tags for people of a flow that has begun."""
 
 FIGURES = "figures"
-"""The tag with a JSON object of what were tags of their own in earlier versions, such as `f1.AU1`."""
+"""The tag with a JSON object of figures such as `f1.AU1`, which were separate tags in earlier versions."""
 _EARLIER_NAMES = {"score": SCORE, "choices": CHOICES, "data": DATA}
 
 _OBJECT = TypeAdapter(dict[str, str])
 
 
 def join_figures(figures: Mapping[str, str]) -> dict[str, str]:
-    """Return the tag for the figures of the AUs; empty without any."""
+    """Return the tag with the figures of the AUs; no tag without any."""
     return {FIGURES: _OBJECT.dump_json(dict(figures)).decode()} if figures else {}
 
 
 def split_figures(tags: Mapping[str, str], version: str) -> dict[str, str]:
-    """Return the tags of a version with each figure under its own name, as versions of any age have it.
+    """Return the tags of a version of any age with each figure under its own name.
 
     Args:
         version: its number, for the message.

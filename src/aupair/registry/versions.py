@@ -1,4 +1,4 @@
-"""The versions of the registered model: creating, listing, fetching. `aupair.registry.promotion` changes their aliases."""
+"""The versions of the registered model: create, list and fetch them. `aupair.registry.promotion` changes their aliases."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class Version:
     Attributes:
         tags: Score, Choices, aus, selection.*, score.*, f1.*, data.md5, bundle.sha256, ...
         run_id: the parent run of its flow.
-        created: when it was registered, in UTC.
+        created: the time of registration, in UTC.
     """
 
     number: int
@@ -63,10 +63,10 @@ def _versions_of_bundle(client: "MlflowClient", sha256: str, name: str) -> list[
     return sorted(int(version.version) for version in matches)
 
 
-def delete_doubles(client: "MlflowClient", sha256: str, name: str) -> None:
-    """Delete all versions of a bundle but the first, and those that were promoted.
+def delete_duplicates(client: "MlflowClient", sha256: str, name: str) -> None:
+    """Delete duplicate versions of a bundle: all except the first one and promoted ones.
 
-    Behind a server there is no lock: a process that was killed may leave a second version of a bundle.
+    Behind a server there is no lock, so that a killed process may leave a second version of a bundle.
     """
     if len(numbers := _versions_of_bundle(client, sha256, name)) < 2:
         return
@@ -79,10 +79,10 @@ def delete_doubles(client: "MlflowClient", sha256: str, name: str) -> None:
 def get_or_create_version(
     client: "MlflowClient", model_uri: str, run_id: str, tags: Mapping[str, str], name: str
 ) -> int:
-    """Return the number of the version with the bundle's hash among `tags`, and create the version if there is none.
+    """Return the number of the version with the bundle's hash in `tags`, which is created if there is none.
 
-    It is created with all its tags in one step, so that a killed process leaves none without tags. If another process has
-    created one at the same time, the first is kept.
+    It is created with all its tags in one step, so that a killed process leaves no version without tags. If two processes
+    create one at the same time, the first is kept.
     """
     model_id = model_uri.removeprefix("models:/")
 
@@ -130,7 +130,7 @@ def list_versions(name: str = NAME) -> list[Version]:
                 expected=" | ".join(known) or "none is registered",
                 todo="" if known else "run `dvc repro`",
             )
-        aliases = client.get_registered_model(name).aliases  # those of the entries below are empty
+        aliases = client.get_registered_model(name).aliases  # search_model_versions returns entries without aliases
         entries = client.search_model_versions(f"name = '{name}'")
     versions = []
     for entry in sorted(entries, key=lambda entry: int(entry.version)):
@@ -146,7 +146,7 @@ def get_version(number: int, name: str = NAME) -> Version:
     """Return one version.
 
     Raises:
-        RegistryError: there is none of that number.
+        RegistryError: there is no version of that number.
     """
     versions = list_versions(name)
     for version in versions:
@@ -169,7 +169,7 @@ def resolve_bundle(model: str) -> Path:
         model: `models:/NAME@ALIAS`, `models:/NAME/VERSION`, or the folder of a bundle.
 
     Raises:
-        RegistryError: the store, model, version or alias is missing, or the bundle is not what was registered.
+        RegistryError: the store, model, version or alias is missing, or the bundle is not the registered one.
         ArtifactError: the folder is not a bundle.
     """
     if not model.startswith("models:/"):
@@ -192,10 +192,10 @@ def pin_version(model: str) -> str:
 
 
 def _find_named(model: str) -> tuple[str, Version]:
-    """Return the name of the registered model and the version that a models:/ URI names.
+    """Return the name of the registered model and the version of a models:/ URI.
 
     Raises:
-        RegistryError: the text is no such URI, or the model, version or alias is missing.
+        RegistryError: the text is not such a URI, or the model, version or alias is missing.
     """
     text = model.removeprefix("models:/")
     name, at, alias = text.partition("@")
