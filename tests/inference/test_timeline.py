@@ -1,5 +1,6 @@
 """The picture of a video's predictions is drawn whatever the video is like."""
 
+from itertools import combinations
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -56,6 +57,12 @@ def test_each_au_has_a_panel_of_the_same_size_with_its_name(
     assert max(heights) - min(heights) < 0.01
     assert min(heights) > 0.75, "inches: else the names of the strips overlap"
     assert sum(heights) > 1.2, "the label of the y axis is that long"
+    label = next(text for text in figure.texts if text.get_text().startswith("y_hat"))
+    boxes = [part.get_window_extent() for part in (label, *figure.legends)] + [a.get_tightbbox() for a in figure.axes]
+    for box, other in combinations(boxes, 2):
+        assert not box.overlaps(other)
+    assert all(figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1 and figure.bbox.y0 <= box.y0 for box in boxes)
+    assert max(box.y1 for box in boxes) < figure.bbox.y1 - 0.02 * figure.bbox.height - 0.14 * figure.dpi, "the title"
 
 
 def test_the_picture_of_readme_has_faces_above_the_panels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,11 +9,16 @@ import numpy as np
 from aupair.inference.predictions import VideoPredictions
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from aupair.inference.recognizer import BundleRecognizer
     from aupair.report.timelines import Series
 
 _PICTURE_ABSTAINS = 0.2
 """The share of decisions from which the picture of the README abstains."""
+
+_LEFT, _RIGHT, _ROW_GAP = 0.8, 0.15, 0.2
+"""Inches to the left of a panel, for the names of its strips; to its right, for the last time; and between two rows."""
 
 _ONE_COLUMN = 4
 """The maximum number of AUs that are drawn in one column."""
@@ -33,7 +38,26 @@ def save_timeline(
     title = f"{title}: {len(result.decision)} frames, {result.faces} with a face"
     title = f"{title}\n{note}" if note else title
     columns = 1 if len(result.aus) <= _ONE_COLUMN else 2
-    draw_timeline(_prediction_series(result, limits), title, columns=columns).save_png(path)
+    drawing = draw_timeline(_prediction_series(result, limits), title, columns=columns)
+    _place_panels(drawing.figure, -(-len(result.aus) // columns), columns, title_lines=title.count("\n") + 1)
+    drawing.save_png(path)
+
+
+def _place_panels(figure: "Figure", rows: int, columns: int, title_lines: int) -> None:
+    """Place the panels at fixed distances, which are the same for any video.
+
+    matplotlib's constrained layout finds nearly the same distances, but takes a third of the time of a picture.
+    """
+    figure.set_layout_engine(None)
+    width, height = (float(inches) for inches in figure.get_size_inches())
+    top, bottom = 0.02 * height + 0.11 + 0.2 * title_lines, 0.7  # matplotlib has the title 2 % below the upper edge
+    panel = (height - top - bottom - _ROW_GAP * (rows - 1)) / rows
+    column = (width - _LEFT - _RIGHT - _LEFT * (columns - 1)) / columns
+    figure.subplots_adjust(
+        left=_LEFT / width, right=1 - _RIGHT / width, top=1 - top / height, bottom=bottom / height,
+        hspace=_ROW_GAP / panel, wspace=_LEFT / column,
+    )  # fmt: skip
+    figure.supylabel(figure.get_supylabel(), x=0.05 / width, fontsize=8)
 
 
 def save_prediction_picture(
