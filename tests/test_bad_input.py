@@ -38,7 +38,10 @@ def cell(row: int, column: int, value: str) -> Callable[[str], str]:
 
 
 BAD_DATA: dict[str, tuple[Damage, str]] = {
-    "missing data": (lambda r: shutil.rmtree(r / "data"), "no data folder: in data; `dvc pull -r demo data.dvc`"),
+    "missing data": (
+        lambda r: shutil.rmtree(r / "data"),
+        "no data folder: in data; get the demo corpus by `dvc pull -r demo data.dvc`",
+    ),
     "no number": (edit(SHEET, cell(4, 3, "x")), f"not a number: in data/{SHEET}"),
     "a value outside the range": (
         edit(SHEET, cell(4, 3, "2")),
@@ -69,9 +72,7 @@ def test_more_or_fewer_labels_than_frames_are_counted(fresh: Path, aupair: Comma
     fewer.write_text("\n".join(fewer.read_text().splitlines()[:-4]) + "\n")
     outcome = aupair("run", "check-data")
     assert outcome.code == 0
-    warning = (
-        "2 videos whose label rows and frames differ in number, by the header: s000c0 (31 rows, 30 frames), s002c0"
-    )
+    warning = "2 videos whose numbers of label rows and frames differ, according to the header: s000c0 (31 rows, 30 frames), s002c0"
     assert warning in outcome.err
     assert any(text.startswith(warning) for text in store.read_json(fresh / "work/data.json")["warnings"])
 
@@ -135,7 +136,7 @@ BAD_ARTIFACTS: dict[str, tuple[str, Damage, str]] = {
     "features": (
         "train-mapping",
         cut("work/features/routes/raw.npy"),
-        "the file has been cut or changed: in work/features/routes/raw.npy",
+        "the file is truncated or changed: in work/features/routes/raw.npy",
     ),
     "mapping": ("evaluate", cut("work/mapping/both.safetensors"), TENSORS + "mapping/both"),
     "about": ("evaluate", garbage("work/mapping/about.json"), "not JSON: in work/mapping/about"),

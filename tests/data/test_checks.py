@@ -106,13 +106,13 @@ def test_irregularities_are_warnings(data: Path) -> None:
     assert warnings == log.lines
     for start in (
         "2 labelled videos without a readable file, left out: b_left, b_right",
-        f"2 videos whose label rows and frames differ in number, by the header: a (5 rows, {ROWS} frames), c (0 rows",
+        f"2 videos whose numbers of label rows and frames differ, according to the header: a (5 rows, {ROWS} frames), c (0 rows",
         "1 annotation files without a row: c",
         "1 movies without an annotation: z",
         "1 rows of splits.csv without an annotation: d2",
         "1 videos whose split differs from their official set: e",
         "1 videos whose subject differs between splits.csv and subjects.csv: d",
-        "1 intensity files whose rows differ in number from the occurrences': a (3, 5)",
+        "1 intensity files with another number of rows than the occurrence file: a (3, 5)",
     ):
         assert any(line.startswith(start) for line in warnings), (start, warnings)
     assert len(warnings) == 8 + len([line for line in warnings if "positive frames" in line])

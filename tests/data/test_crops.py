@@ -137,7 +137,7 @@ def test_what_does_not_fit_the_labels_is_counted(data: Path) -> None:
     labels, warnings = run(data)
     assert warnings == [
         f"1 videos with crops beyond their last label row: b_left ({ROWS} rows, {ROWS + 3} frames)",
-        f"1 videos with fewer crops than label rows, the others count as without a face: a ({ROWS} rows, {ROWS - 1} images)",
+        f"1 videos with fewer crops than label rows, the other rows count as frames without a face: a ({ROWS} rows, {ROWS - 1} images)",
         "1 folders of crops without an annotation: z",
     ]
     assert len(store.read_table(labels)) == ROWS * len(SETS)
@@ -147,7 +147,7 @@ def test_movies_and_crops_side_by_side_are_a_warning(data: Path) -> None:
     write_movie(data / "videos" / "a.mp4", ROWS)
     _, warnings = run(data)
     assert warnings == [
-        "3 videos from crops and the others from movies, so that faces are aligned in two ways: b_left, b_right, d",
+        "3 videos read from crops while others are read from movies, so that faces are aligned in two ways: b_left, b_right, d",
         "1 videos whose crops are not read, since they have a movie: a",
     ]
 

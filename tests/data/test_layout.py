@@ -83,7 +83,7 @@ def test_hidden_files_and_other_files_are_no_annotations(tmp_path: Path) -> None
 
 def test_missing_parts_are_errors(tmp_path: Path) -> None:
     root = tmp_path / "data"
-    with pytest.raises(DataError, match=r"^no data folder: in .*data; `dvc pull"):
+    with pytest.raises(DataError, match=r"^no data folder: in .*data; get the demo corpus by `dvc pull"):
         read_layout(root)
     root.mkdir()
     with pytest.raises(DataError, match=r"^an empty data folder"):

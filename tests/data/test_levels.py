@@ -60,7 +60,7 @@ def test_the_labels_are_floors_and_a_gap_masks_its_row(data: Path) -> None:
     assert list(record["counts"]["fit"]["positives"].values()) == active.tolist(), "active is every level from 1 on"
     assert [line for line in record["warnings"] if "levels" not in line] == [
         "1 of 240 label rows are not annotated",
-        "1 of 240 label rows are annotated in one of the two sets only, intensity counts",
+        "1 of 240 label rows have only an occurrence or only an intensity for some AU, intensity counts",
     ]
 
 
@@ -89,7 +89,7 @@ def test_disagreements_and_levels_that_cannot_be_learned_are_warnings(data: Path
         "occurrence and intensity disagree in 2 of 2,880 cells, the level counts; "
         f"AU12 in frame 2 of s001c0: {values[2, 6]} but level {level[2, 6]}"
     )
-    assert missing.startswith("levels that fit never shows")
+    assert missing.startswith("levels without a frame in fit")
     assert "AU15 (4 5)" in missing
 
 

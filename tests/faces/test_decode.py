@@ -13,7 +13,14 @@ import pytest
 from aupair.data.layout import USUAL_FPS, Header
 from aupair.errors import DataError
 from aupair.faces import decode
-from aupair.faces.decode import EmptyVideoError, VideoError, _next_time, _sane_fps, describe_missing_frames, read_frames
+from aupair.faces.decode import (
+    EmptyVideoError,
+    VideoError,
+    _next_time,
+    _plausible_fps,
+    describe_missing_frames,
+    read_frames,
+)
 from videos import write_video
 
 
@@ -60,13 +67,13 @@ def test_a_cut_avi_ends_where_it_was_cut(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     frames = len(list(read_frames(path)))
     assert 5 <= frames < 15
-    assert describe_missing_frames(path, frames) == f"{frames} of 20 frames decoded, by the header"
+    assert describe_missing_frames(path, frames) == f"{frames} of 20 frames decoded, according to the header"
 
 
 def test_only_many_missing_frames_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "a.mp4", 20)
     assert [describe_missing_frames(path, frames) for frames in (19, 20, 25)] == [""] * 3
-    assert describe_missing_frames(path, 18) == "18 of 20 frames decoded, by the header"
+    assert describe_missing_frames(path, 18) == "18 of 20 frames decoded, according to the header"
     for header in (None, Header(0, 25.0), Header(1000, 0.0)):
         monkeypatch.setattr(decode, "read_movie_header", lambda _, header=header: header)
         assert describe_missing_frames(path, 18) == "", header
@@ -149,8 +156,8 @@ def test_a_video_without_frames_is_empty(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("fps", [0, -1, 90000, math.nan, math.inf])
 def test_an_implausible_rate_becomes_the_usual_one(fps: float) -> None:
-    assert _sane_fps(fps) == USUAL_FPS
-    assert _sane_fps(29.97) == 29.97
+    assert _plausible_fps(fps) == USUAL_FPS
+    assert _plausible_fps(29.97) == 29.97
 
 
 def test_times_increase_whatever_the_stated_ones_are() -> None:

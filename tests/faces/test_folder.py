@@ -77,7 +77,7 @@ def test_a_cut_video_is_reported_in_each_run(tmp_path: Path) -> None:
         log = Listener()
         (report,) = preprocess([VideoJob("cut", source)], tmp_path / "faces", PARAMS, log)
         assert 0 < report.frames < 11
-        assert report.message.endswith(f"{report.frames} of 12 frames decoded, by the header")
+        assert report.message.endswith(f"{report.frames} of 12 frames decoded, according to the header")
         assert log.lines == [f"cut: {report.status}: {report.message}"]
 
 

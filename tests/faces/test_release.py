@@ -126,7 +126,7 @@ def test_a_wrong_number_of_frames_in_the_header_does_not_matter(tmp_path: Path, 
     assert decode_frames(frames.labels[rows_of(frames, "a")]) == list(range(FRAMES))
     assert decode_frames(frames.labels[rows_of(frames, "b_left")]) == [0, 1, 2, 3, -1, -1], "a frame without a label"
     assert len(rows_of(frames, "b_right")) == FRAMES, "labels without a frame are dropped"
-    start = f"3 videos whose label rows and frames differ in number, by the header: a (6 rows, {stated} frames), b_left"
+    start = f"3 videos whose numbers of label rows and frames differ, according to the header: a (6 rows, {stated} frames), b_left"
     assert warnings[0].startswith(start)
 
 

@@ -169,7 +169,7 @@ def test_a_cut_video_is_ok_and_says_so(tmp_path: Path) -> None:
     (done,) = predict_videos([video], StandIn(), tmp_path / "out", log=log)
     assert done.status == "ok"
     assert 0 < done.frames < 28
-    assert done.message == f"{done.frames} of 30 frames decoded, by the header"
+    assert done.message == f"{done.frames} of 30 frames decoded, according to the header"
     assert log.lines == [f"{video}: ok, {done.frames} frames, {done.faces} faces: {done.message}"]
     assert rows_of(tmp_path / "out" / "summary.csv")[0]["message"] == done.message
 

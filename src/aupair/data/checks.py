@@ -1,4 +1,4 @@
-"""The checks of check-data (`aupair run check-data`): broken rules stop the stage, lesser irregularities become warnings."""
+"""The checks of check-data (`aupair run check-data`): a broken rule stops the stage, other irregularities are warnings."""
 
 import itertools
 from collections.abc import Sequence
@@ -40,14 +40,14 @@ def check_data_folder(
 
     Args:
         data: the data folder, see `aupair.data.layout`.
-        labels: parquet to write: video, subject, split, frame, time, then the AUs (-1 where not annotated).
-        info: json to write: md5 (DVC's hash of the folder), AUs, counts, warnings.
-        docs: folder of Great Expectations' Data Docs to write, also when one of its rules is broken.
-        aus: the AUs that the labels table gets, in the order of the annotations; None: all.
-        target: occurrence: the labels are 0 and 1; intensity: they are levels, 0..5.
+        labels: Parquet file to write: video, subject, split, frame, time, then the AUs (-1 if not annotated).
+        info: JSON file to write: md5 (DVC's hash of the folder), AUs, counts, warnings.
+        docs: folder of Great Expectations' Data Docs to write, also if a rule is broken.
+        aus: the AUs of the labels table, which are written in the order of the annotations; None: all.
+        target: "occurrence" for the labels 0 and 1, "intensity" for the levels 0..5.
 
     Raises:
-        DataError: a rule is broken (the first is named); then neither `labels` nor `info` is written.
+        DataError: a rule is broken (the error is about the first); `labels` and `info` are not written.
     """
     unchecked = read_corpus(Path(data), log)
     corpus, graded = unchecked.without_partial_rows(), None
@@ -76,7 +76,10 @@ def check_data_folder(
 
 
 def _tables(corpus: Corpus, graded: Corpus | None) -> dict[str, "pd.DataFrame"]:
-    """Return the tables for the suites; `annotated` and `positives` count occurrences, and levels if there are any."""
+    """Return the tables `videos`, `annotated` and `positives` for the suites.
+
+    The latter two count occurrences and, if `graded` is given, its levels as well.
+    """
     import pandas as pd
 
     annotations, splits = corpus.labels.annotations, str(corpus.layout.root / "splits.csv")
@@ -104,13 +107,13 @@ def _tables(corpus: Corpus, graded: Corpus | None) -> dict[str, "pd.DataFrame"]:
 
 
 def _sheet_tables(corpus: Corpus) -> dict[str, "pd.DataFrame"]:
-    """Return the tables of unchecked labels for the suites."""
+    """Return the tables `annotations` and `intensities` for the suites."""
     tables = {"annotations": _sheet_frame(corpus.labels)}
     return tables if corpus.intensities is None else tables | {"intensities": _sheet_frame(corpus.intensities)}
 
 
 def _sheet_frame(sheets: sh.Sheets) -> "pd.DataFrame":
-    """Return the rows of all files as a pandas frame: file, line, AUs."""
+    """Return the rows of all files as a DataFrame with the columns file, line and the AUs."""
     import pandas as pd
 
     files = pd.Categorical.from_codes(sheets.video, pd.Index([str(a.path) for a in sheets.annotations]))
@@ -119,7 +122,7 @@ def _sheet_frame(sheets: sh.Sheets) -> "pd.DataFrame":
 
 
 def _labels_table(corpus: Corpus) -> pa.Table:
-    """Return the labels table of the videos with a readable file; `time` is frame / fps by the movie's header."""
+    """Return the labels table of the videos with a readable file; `time` is frame / fps, with fps from the header."""
     labels = corpus.readable_labels()
     row_of = {row.video: row for row in corpus.rows}
     video, frame = pa.array(labels.video), labels.frame
@@ -135,6 +138,6 @@ def _labels_table(corpus: Corpus) -> pa.Table:
 
 
 def _plain_counts(counts: tuple[sp.SplitCounts, ...], aus: tuple[str, ...]) -> dict[str, dict[str, object]]:
-    """Return the counts by split, with the labelled frames and the positives by AU."""
+    """Return the counts as dictionaries by split, in which labelled frames and positives are by AU."""
     plain = [asdict(c) | {key: dict(zip(aus, getattr(c, key))) for key in ("labelled", "positives")} for c in counts]
     return {row.pop("split"): row for row in plain}

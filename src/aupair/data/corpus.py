@@ -1,4 +1,4 @@
-"""A data folder as check-data reads it, before the values are checked."""
+"""The contents of a data folder that check-data reads and then checks."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,14 +15,15 @@ from aupair.log import SILENT, Log
 
 @dataclass(frozen=True)
 class Corpus:
-    """A data folder whose files could be parsed and whose splits fit its videos; values are not checked yet.
+    """The parsed files of a data folder; the splits cover all labelled videos, but label values are not checked yet.
 
     Attributes:
-        layout: what is in the data folder.
-        rows: splits.csv.
+        layout: the files and folders found.
+        rows: the rows of splits.csv.
         labels: occurrences, or levels if the target is intensity.
-        intensities: intensities; None where there are none.
-        headers: the header of each labelled video's movie or crops; None where no file opens, or there is no image.
+        intensities: intensities; None if the folder has none.
+        headers: for each labelled video, the movie's header or the counts of crops; None if the video has no readable
+            movie and no crops.
     """
 
     layout: Layout
@@ -36,19 +37,22 @@ class Corpus:
         return self.labels.take(np.array([header is not None for header in self.headers], bool))
 
     def select(self, aus: Sequence[str]) -> "Corpus":
-        """Return the corpus with the labels of some AUs; intensities that the data set lacks are no error here."""
+        """Return the corpus with the labels of some AUs.
+
+        Raises:
+            DataError: the occurrences lack an AU. An AU without intensities is not an error here.
+        """
         intensities = self.intensities
         if intensities is not None:
-            graded = intensities.aus
-            intensities = intensities.select([au for au in graded if au in aus])
+            intensities = intensities.select([au for au in intensities.aus if au in aus])
         return replace(self, labels=self.labels.select(aus), intensities=intensities)
 
     def without_partial_rows(self) -> "Corpus":
-        """Return the corpus without the partly annotated rows that its layout voids."""
+        """Return the corpus with partly annotated rows set to not annotated, if the layout has that rule."""
         return replace(self, labels=self.labels.without_partial_rows()) if self.layout.voids_partial_rows else self
 
     def count(self) -> tuple[sp.SplitCounts, ...]:
-        """Count the videos with a readable file by split; every level from 1 on is a positive."""
+        """Return the counts of each split over the videos with a readable file; levels of 1 and more are positive."""
         labels = self.readable_labels()
         return sp.count_splits(self.rows, replace(labels, values=np.minimum(labels.values, 1)))
 
@@ -57,7 +61,7 @@ def read_corpus(data: Path, log: Log = SILENT) -> Corpus:
     """Read annotations, splits and the headers of movies.
 
     Raises:
-        DataError: something is missing, cannot be parsed, or contradicts the rest.
+        DataError: a file is missing, cannot be parsed, or contradicts another one.
     """
     layout = read_layout(data)
     rows = sp.read_splits(layout)

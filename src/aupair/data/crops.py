@@ -1,6 +1,6 @@
-"""The folder `cropped_aligned/` of faces cropped and aligned by the publishers: a folder for each video, an image for each face.
+"""Crops: faces that the authors of a data set have cropped and aligned, in a folder for each video.
 
-`cropped_aligned/<video>/00001.jpg` shows the first frame. The batches of a release may be in separate folders.
+The image of the first frame is `cropped_aligned/<video>/00001.jpg`. The batches of a release may be in separate folders.
 """
 
 import os
@@ -12,33 +12,33 @@ from typing import NamedTuple
 from aupair.errors import DataError
 
 FOLDER = "cropped_aligned"
-"""The beginning of those folders' names, in any case: cropped_aligned, cropped_aligned_images ..."""
+"""The prefix, in any case, of the names of folders with crops: cropped_aligned, cropped_aligned_images ..."""
 
 _HIDDEN = (".", "@", "__MACOSX")
-"""Beginnings of the names of folders that operating systems and archive programs create beside data."""
+"""Prefixes of the names of folders that operating systems and archive programs create beside data."""
 
 _IMAGE = re.compile(r"(\d{1,6})\.(jpe?g|png)", re.IGNORECASE | re.ASCII)
-"""The name of an image. Six digits are more than nine hours; a longer number is a date or the like."""
+"""The name of an image. Six digits number more than nine hours of video; a longer number is not a frame number."""
 
 
 class Crops(NamedTuple):
-    """Sizes of a video's folder: number of images, and of frames up to that of the last image."""
+    """The number of images in a video's folder, and the number of frames up to the last image."""
 
     images: int
     frames: int
 
 
 def frame_number(name: str) -> int | None:
-    """Return the 0-based frame that an image shows: names count from 1, `00001.jpg` shows frame 0, label row 0.
+    """Return the 0-based frame of an image by its name, which counts from 1: `00001.jpg` shows frame 0.
 
-    The result is None for other names, and -1 for the number 0, which a folder that counts from 1 does not have.
+    The result is None for names of another form, and -1 for the number 0, which `image_names` rejects.
     """
     match = _IMAGE.fullmatch(name)
     return int(match[1]) - 1 if match else None
 
 
 def is_crops(path: Path) -> bool:
-    """Return whether a folder contains crops, by its name or that of one above it."""
+    """Return whether the name of a folder or of one of its parents is that of a folder of crops."""
     return any(part.lower().startswith(FOLDER) for part in Path(path).absolute().parts)
 
 
@@ -54,7 +54,7 @@ def find_crops(top: Path, inside: bool = False) -> list[Path]:
 
 
 def image_names(folder: Path) -> dict[int, str]:
-    """Return the name of each frame's image; of two images for one frame the first by name.
+    """Map each frame to the name of its image; of two images of one frame, the first in alphabetical order is used.
 
     Raises:
         DataError: the folder cannot be read, or an image has the number 0, so that all would be off by one.
@@ -75,13 +75,13 @@ def image_names(folder: Path) -> dict[int, str]:
 
 
 def count_crops(folder: Path) -> Crops | None:
-    """Count a video's images by their names, see `image_names`; None where there is none."""
+    """Count the images and frames of a video's folder; return None if it contains no image. See `image_names`."""
     names = image_names(folder)
     return Crops(len(names), max(names) + 1) if names else None
 
 
 def _walk(folder: Path, inside: bool, visited: set[str]) -> Iterator[Path]:
-    """Yield the videos' folders below a folder; links to folders are followed, each folder once."""
+    """Yield the videos' folders below a folder; links to folders are followed, and each folder is visited once."""
     real = os.path.realpath(folder)
     if real in visited:
         return

@@ -1,7 +1,7 @@
 """The Data Docs of check-data: Great Expectations' suites and results as JSON, and as a page that works offline.
 
-The pages that Great Expectations builds load their styles, scripts and signs from the network, and its names and texts contain
-the time of day. This page loads nothing, and equal data leads to equal files: when check-data ran is recorded by MLflow.
+The pages that Great Expectations builds load styles, scripts and fonts from the network and contain the time of the run.
+This page loads nothing, and equal data give equal files; MLflow records when check-data ran.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from typing import Any
 from aupair import store
 
 RUN = "check-data"
-"""The name of the run of Great Expectations; the names of its assets are those of the tables."""
+"""The name of the validation run in Great Expectations."""
 
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
@@ -23,7 +23,7 @@ class Outcome:
 
     Attributes:
         asset: the name of the table, of its asset and of its suite in Great Expectations.
-        about: what a row of the table is.
+        about: what a row of the table describes.
         rows: the number of rows.
         result: Great Expectations' result of the suite, as `to_json_dict` returns it.
     """
@@ -35,7 +35,7 @@ class Outcome:
 
     @property
     def rules(self) -> list[dict[str, Any]]:
-        """Return the rules and their results without identifiers, which are drawn at random."""
+        """Return the rules and their results without the batch identifiers, which are random."""
         return [
             {
                 "type": entry["expectation_config"]["type"],
@@ -54,7 +54,7 @@ class Outcome:
 
 
 def write_data_docs(folder: Path, outcomes: Sequence[Outcome]) -> None:
-    """Write index.html, and for each table expectations/TABLE.json and validations/TABLE.json, into an empty folder."""
+    """Write index.html and, for each table, expectations/TABLE.json and validations/TABLE.json into an empty folder."""
     for outcome in outcomes:
         version, rules = outcome.result["meta"]["great_expectations_version"], outcome.rules
         suite = [{key: rule[key] for key in ("type", "description", "kwargs")} for rule in rules]
@@ -70,7 +70,7 @@ def write_data_docs(folder: Path, outcomes: Sequence[Outcome]) -> None:
 
 
 def _page(outcomes: Sequence[Outcome]) -> str:
-    """Return the page with the status of each table and of each rule, and examples of rows that break one."""
+    """Return the page: the status of each table and rule, with examples of rows that violate a rule."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(

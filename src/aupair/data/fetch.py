@@ -1,7 +1,7 @@
-"""The fetching of data from an S3 bucket, a git repository with DVC, or a mounted folder, for `fetch-data` and predictions.
+"""Download of data from an S3 bucket, a git repository with DVC, or a mounted folder, for `fetch-data` and predictions.
 
-Files are collected in `.<target>.fetching` beside the target, which appears only when all are there and verified.
-After a killed call, the next one deletes the incomplete files and uses the complete ones.
+Files are collected in `.<target>.fetching` beside the target, which is created only when all files are verified.
+After an interrupted call, the next one deletes the incomplete files and uses the complete ones.
 """
 
 import os
@@ -23,7 +23,7 @@ PATIENCE = Patience()
 
 
 class FetchSummary(NamedTuple):
-    """Origin of fetched data, without user name and password; git commit, or empty; number of files."""
+    """The source of fetched data without user name and password, the git commit (else empty), and the number of files."""
 
     source: str
     commit: str
@@ -40,14 +40,14 @@ def fetch(
     log: Log = SILENT,
     patience: Patience = PATIENCE,
 ) -> FetchSummary:
-    """Fetch a source; `target` appears, or is replaced, when everything is there and verified.
+    """Fetch a source into the folder `target`, which is created or replaced when all files are verified.
 
     Args:
         source: `s3://bucket/prefix`; `git+https://`, `git+ssh://` or `git+file://` and a repository with a data.dvc;
             or the path of a folder, which may start with `file://`.
-        items: those of `list_source` to fetch; None: all.
+        items: the items of `list_source` to fetch; None: all.
         revision: branch, tag or commit of a git source; empty: its default branch.
-        remote: the DVC remote of a git source; empty: its default one.
+        remote: the DVC remote of a git source; empty: its default remote.
 
     Raises:
         ParamsError: the source has an unknown form, or an argument does not fit it.
@@ -80,7 +80,7 @@ def fetch(
 
 
 def list_source(source: str, patience: Patience = PATIENCE) -> list[Item]:
-    """List the files of an `s3://` source or of a folder, sorted by name; for the errors see `fetch`."""
+    """List the files of an `s3://` source or of a folder, sorted by name; errors are those of `fetch`."""
     kind, address = _parse_source(source)
     if kind == "git":
         raise ParamsError("a git source cannot be listed", where=address, todo="fetch it first")
@@ -122,7 +122,7 @@ def _list_folder(folder: Path) -> list[Item]:
     items = []
     for root, folders, files in os.walk(folder, onerror=stop):
         for path in (Path(root, name) for name in (*files, *(f for f in folders if Path(root, f).is_symlink()))):
-            if not path.is_file():  # leaving it out would lose data without a message
+            if not path.is_file():  # skipping it would lose data without a message
                 raise DataError(
                     "neither a file nor a folder", where=path, expected="no broken link and no link to a folder"
                 )
@@ -133,7 +133,7 @@ def _list_folder(folder: Path) -> list[Item]:
 
 
 def _check_item_names(items: Sequence[Item], where: str) -> None:
-    """Raise a DataError for a name that points outside the folder, and for one that is both a file and a folder."""
+    """Raise a DataError for a name that leads outside the folder, and for one that is both a file and a folder."""
     names = {item.name for item in items}
     for name in sorted(names):
         if "\0" in name or {"", ".", ".."} & {*name.split("/")}:
@@ -172,7 +172,7 @@ def _link_file(folder: Path, item: Item, target: Path) -> None:
         raise DataError(what, where=source, got=got, expected=expected, todo="fetch again")
     with store.writing(place):
         place.parent.mkdir(parents=True, exist_ok=True)
-        if place.exists():  # from an earlier call; complete copies have the time of the file
+        if place.exists():  # from an earlier call; a complete copy has the modification time of its source
             if (place.stat().st_size, place.stat().st_mtime_ns) == (now.st_size, now.st_mtime_ns):
                 return
             place.unlink()
@@ -186,8 +186,8 @@ def _link_file(folder: Path, item: Item, target: Path) -> None:
 def _staging(target: Path, names: Collection[str] = ()) -> Iterator[Path]:
     """Yield the folder `.<target>.fetching`; on success its subfolder `whole` replaces the target.
 
-    After an interrupted call, files may be there already. Files of `whole` with one of `names` are used again, and so is the
-    subfolder `cache`. All others are deleted, temporary files of boto3 included.
+    Of the files that an interrupted call left behind, those in `whole` with one of `names` and the subfolder `cache` are
+    kept. All others are deleted, including the temporary files of boto3.
     """
     target = Path(target).absolute()
     staged = target.with_name(f".{target.name}.fetching")

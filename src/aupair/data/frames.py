@@ -1,4 +1,4 @@
-"""All frames of all videos as rows of flat arrays, for the stages from sample-pairs on."""
+"""The frames of all videos as rows of flat arrays, which the stages from sample-pairs on read."""
 
 import hashlib
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ from aupair.aus import NOT_ANNOTATED, SPLITS
 from aupair.errors import ArtifactError
 
 LABEL_COLUMNS = ("video", "subject", "split", "frame", "time")
-"""The columns of the labels table before those of the AUs."""
+"""The columns of the labels table that precede the columns of the AUs."""
 
 
 @dataclass(frozen=True)
 class Frames:
-    """N frames, sorted by video, then frame; a row for every frame that the decoder returned.
+    """N frames, sorted by video, then by frame, with a row for every decoded frame.
 
     Attributes:
         aus: names of the A Action Units.
@@ -30,7 +30,7 @@ class Frames:
         split: (N,) int8, index into SPLITS.
         frame: (N,) int32, 0-based.
         time: (N,) float64, seconds from the start of the video.
-        ok: (N,) bool, there is an aligned face.
+        ok: (N,) bool, whether the frame has an aligned face.
         labels: (N, A) int8, the level of each AU, -1 where the AU is not annotated.
     """
 
@@ -53,7 +53,7 @@ class Frames:
         return self.split == SPLITS.index(split)
 
     def fingerprint(self) -> str:
-        """Return the SHA-256 of everything that draws of rows depend on: AUs, videos, people, splits, frames, faces, labels."""
+        """Return the SHA-256 of all values on which the sampling of pairs and groups depends."""
         total = hashlib.sha256("\0".join(self.aus + self.videos + self.subjects).encode())
         for values in (self.video, self.subject, self.split, self.frame, self.ok, self.labels):
             total.update(np.ascontiguousarray(values).tobytes())
@@ -116,12 +116,12 @@ def _is_text(kind: pa.DataType | None) -> bool:
 
 
 def load_frames(labels: Path, faces: Path) -> Frames:
-    """Join the labels with the faces: a row for every decoded frame of every labelled video.
+    """Join the labels with the faces, with a row for every decoded frame of every labelled video.
 
-    Frames without a label row get -1; label rows without a frame are dropped (check-data counted them).
+    The labels of frames without a label row are -1. Label rows without a frame are dropped; check-data warns of them.
 
     Raises:
-        ArtifactError: a video of the labels has no file of faces, or there is no label.
+        ArtifactError: a labelled video has no file of faces, the labels table is empty, or a file is corrupt.
     """
     table = _read_labels(labels)
     if len(table) == 0:

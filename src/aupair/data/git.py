@@ -19,7 +19,7 @@ from aupair.log import Log
 from aupair.retry import note_answer, retry
 
 _GIT_PLACES = r"GIT_(DIR|WORK_TREE|INDEX_FILE|OBJECT_DIRECTORY|COMMON_DIR|PREFIX)"
-"""Variables that would send git to another repository than the folder it runs in."""
+"""Environment variables that would make git use another repository than the one in its working directory."""
 
 _NO_REVISION = (
     r"couldn't find remote ref|not our ref|unadvertised object|not take a path|not a tree|unable to read tree"
@@ -28,12 +28,13 @@ _UNINFORMATIVE = r"(Please make sure|and the repository exists|fatal: Could not 
 
 
 def check_source(source: str, revision: str, remote: str) -> None:
-    """Check the address of a repository, and that git would read no name as an option or as several names.
+    """Check the address of a repository and the names of the revision and the DVC remote.
 
     Raises:
-        ParamsError: it is not a URL, a password in it would be taken for a path and printed, or a name is invalid.
+        ParamsError: the address is not a URL or has an @ after the host, so that a password in it would be read as a
+            path and printed; or git would read a name as an option or as several names.
     """
-    # a file: URL has no host, the others have one, without an @ after it
+    # A file: URL has no host; the others have a host without an @ after it.
     if not re.fullmatch(r"git\+(file:///.+|(https?|ssh)://[^/]+/[^@]+)", source):
         raise ParamsError(
             "not the address of a git repository",
@@ -46,9 +47,9 @@ def check_source(source: str, revision: str, remote: str) -> None:
 
 
 def fetch_data(source: str, revision: str, remote: str, folder: Path, log: Log, patience: Patience) -> str:
-    """Write the folder `data` of a git repository to `folder/whole`, and return the commit.
+    """Write the folder `data` of a git repository to `folder/whole`, and return the hash of the commit.
 
-    Files that DVC has pulled stay in `folder/cache`, so that a second call pulls only the missing ones.
+    Files that DVC has pulled remain in `folder/cache`, so that a second call pulls only the missing ones.
 
     Raises:
         ParamsError: there is no such DVC remote.
@@ -73,12 +74,12 @@ def fetch_data(source: str, revision: str, remote: str, folder: Path, log: Log, 
         (folder / "whole").rmdir()
         (repository / "data").rename(folder / "whole")
         for path in (folder / "whole").rglob("*"):
-            path.chmod(0o755 if path.is_dir() else 0o644)  # DVC protects what it has linked to its cache
+            path.chmod(0o755 if path.is_dir() else 0o644)  # DVC makes files that are linked to its cache read-only
     return commit
 
 
 def _clone(url: str, revision: str, repository: Path, patience: Patience) -> str:
-    """Check out one revision, without history where the server can do that, and return its commit."""
+    """Check out one revision, without history if the server supports that, and return the hash of its commit."""
     where = scrub(url)
 
     def git(*arguments: str) -> str:
@@ -90,7 +91,7 @@ def _clone(url: str, revision: str, repository: Path, patience: Patience) -> str
             raise DataError("no such revision", where=where, got=revision or "HEAD", expected=expected)
         got = _cause(output)
         no_repository = DataError("no such git repository", where=where, got=got, todo="check the URL")
-        # a word in the address must not be taken for a cause
+        # The address is removed, since a word in it could look like a cause.
         report = scrub(output).replace(where.partition("://")[2], "")
         raise server_error("the git server", where, got, report, no_repository)
 
@@ -101,18 +102,18 @@ def _clone(url: str, revision: str, repository: Path, patience: Patience) -> str
     except DataError:
         if not re.fullmatch(r"[0-9a-f]{4,64}", revision):
             raise
-        # a commit that the server does not send by its hash, or an abbreviated hash
+        # The hash is abbreviated, or the server does not serve commits by their hash.
         git("fetch", "-q", "--tags", url, "+refs/heads/*:refs/remotes/origin/*")
         git("checkout", "-q", "--detach", revision)
     return git("rev-parse", "HEAD").split()[-1]
 
 
 def _pull(remote: str, repository: Path, where: str, patience: Patience) -> None:
-    """Pull the files of data.dvc into a cache beside the clone, where a second call finds them again."""
+    """Pull the files of data.dvc into a cache beside the clone, which a second call uses again."""
     with store.writing(repository):
         config = '[cache]\n    dir = ../../cache\n    type = "hardlink,copy"\n'
         (repository / ".dvc" / "config.local").write_text(config)
-    # -P: no module of the repository may pose as one of DVC's
+    # -P: a module in the repository must not be imported instead of one of DVC's
     command = [sys.executable, "-P", "-m", "dvc", "pull", *(("-r", remote) if remote else ()), "data.dvc"]
     cache = repository.parent / "cache"
     before = len(list(cache.rglob("*")))
@@ -124,31 +125,31 @@ def _pull(remote: str, repository: Path, where: str, patience: Patience) -> None
         raise ParamsError("no such DVC remote", where=where, got=got, todo="name one as remote")
     if code:
         what, got, todo = "the DVC remote lacks files of data.dvc", _cause(output), "run `dvc push` where they are"
-        lacking = DataError(what, where=where, got=got, todo=todo)
-        raise server_error("the DVC remote", where, got, output, lacking)
+        missing_files = DataError(what, where=where, got=got, todo=todo)
+        raise server_error("the DVC remote", where, got, output, missing_files)
     if not (repository / "data").is_dir():
         raise DataError("data.dvc tracks no folder data", where=where, todo="run `dvc add data` there")
 
 
 def _remote_of(where: str) -> str:
-    """Return the name of a repository's DVC remote as a service that may have answered before."""
+    """Return the name under which `aupair.retry` records that a repository's DVC remote has answered."""
     return f"the DVC remote of {where}"
 
 
 def _is_transient(error: Exception) -> bool:
-    """Return whether a failure is transient, except for a command that was stopped after hours, which is not run again."""
+    """Return whether a failure is transient; a command that was stopped after hours is not run again."""
     return isinstance(error, UnreachableError) and not isinstance(error.__cause__, subprocess.TimeoutExpired)
 
 
 def _verify(repository: Path, cache: Path, log: Log) -> None:
-    """Compare the hash of the pulled folder with data.dvc, since DVC itself accepts a damaged file from a remote.
+    """Compare the hash of the pulled folder with data.dvc, since DVC accepts damaged files from a remote.
 
     Raises:
-        DataError: the hashes differ; the cache with the damaged file has then been deleted.
+        DataError: the hashes differ; the cache with the damaged file is deleted first.
     """
     expected = read_tracked(repository / "data.dvc")
     if expected.hash != "md5":
-        log.line("not verified: data.dvc was written by DVC 2, which hashed text in another way")
+        log.line("the data are not verified: data.dvc was written by DVC 2, which hashed text files differently")
         return
     got = dvc_hash(repository / "data", log)
     if got != expected.md5:
@@ -173,7 +174,7 @@ def _run(command: Sequence[str], folder: Path, patience: Patience) -> tuple[int,
         "GIT_HTTP_LOW_SPEED_TIME": str(max(1, round(patience.timeout))),
         "DVC_NO_ANALYTICS": "true",
     }
-    # a file instead of a pipe: a helper that outlives git would keep a pipe open, and this process would wait for its end
+    # A helper that outlives git would keep a pipe open, and this process would wait for it; a file has no such problem.
     with tempfile.TemporaryFile() as output:
         try:
             process = subprocess.run(
@@ -196,7 +197,7 @@ def _run(command: Sequence[str], folder: Path, patience: Patience) -> tuple[int,
 
 
 def _cause(output: str) -> str:
-    """Return the line of a command's output that names a cause: DVC's error, else the last informative line."""
+    """Return the line of a command's output that states the cause: DVC's error, else the last informative line."""
     error = re.search(r"(?m)^(?:ERROR: |WARNING: (?=Some of the cache files))(.+)", output)
     lines = [line for line in output.splitlines() if not re.match(_UNINFORMATIVE, line.strip())]
     return scrub(error[1] if error else lines[-1].strip() if lines else "nothing")[:300]

@@ -1,8 +1,8 @@
 """The hash that `dvc add data` writes into data.dvc, computed without DVC, which does not run on Kubeflow.
 
 DVC hashes a folder as the MD5 of a JSON list of {"md5", "relpath"}, sorted by relpath, with ".dir" appended.
-`.git`, `.hg` and `.dvc` folders are left out, as DVC does; a `.dvcignore` inside the folder is refused, as DVC does.
-One above the folder is not read; if it excludes files of the data folder, the two hashes differ.
+As in DVC, `.git`, `.hg` and `.dvc` folders are ignored, and a `.dvcignore` inside the folder is an error.
+A `.dvcignore` above the folder is not read; if it excludes files of the data folder, the two hashes differ.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ _IGNORED = (".git", ".hg", ".dvc")
 
 
 class Tracked(BaseModel):
-    """The entry of a folder in a `.dvc` file; `hash` is missing in those of DVC 2, which hashed text in another way."""
+    """The entry of a folder in a `.dvc` file; `hash` is missing in files of DVC 2, which hashed text files differently."""
 
     md5: str
     hash: str = ""
@@ -49,7 +49,7 @@ def read_tracked(path: Path) -> Tracked:
 
 
 class _DataInfo(store.Artifact):
-    """The hash that data.json has; the counts are for its readers."""
+    """The part of data.json that the flow reads; the counts in it are for people."""
 
     md5: str
 
@@ -69,7 +69,7 @@ def dvc_hash(folder: Path, log: Log = SILENT) -> str:
     Raises:
         DataError: a file cannot be read, or a .dvcignore lies inside.
     """
-    # strings instead of a list of entries, since crops are millions of files
+    # The JSON is hashed entry by entry, since a folder of crops can contain millions of files.
     files = sorted(_files(os.fspath(folder)))
     total = hashlib.md5(b"[", usedforsecurity=False)
     for k, relpath in enumerate(log.progress(files, len(files), "hashing the data")):
@@ -80,9 +80,9 @@ def dvc_hash(folder: Path, log: Log = SILENT) -> str:
 
 
 def _files(folder: str) -> Iterator[str]:
-    """Yield the files that DVC would track, as paths with `/` below the folder.
+    """Yield the files that DVC would track, as paths relative to the folder, with `/`.
 
-    A link to a file is followed, one to a folder is left out, as DVC does.
+    As in DVC, a symbolic link to a file is followed and one to a folder is ignored.
     """
     for root, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if name not in _IGNORED]

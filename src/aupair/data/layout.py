@@ -1,9 +1,9 @@
-"""The layout of the data folder: the places of annotations, movies, crops and subjects.
+"""The layout of the data folder: where annotations, movies, crops and subjects are.
 
 `<data>/annotations/occurrence/<video>.csv`, `<data>/annotations/intensity/<video>.csv`, and `<data>/videos/<video>.mp4`, or
-`<data>/cropped_aligned/<video>/` where there is no movie. The folders of Aff-Wild2 are read as they are,
-`<data>/annotations/AU_Set/{Train_Set,Validation_Set}/<video>[_left|_right].txt`, by the names that its releases have, in
-upper or lower case.
+`<data>/cropped_aligned/<video>/` for a video without a movie. The folders of Aff-Wild2,
+`<data>/annotations/AU_Set/{Train_Set,Validation_Set}/<video>[_left|_right].txt`, are read without changes, under the names
+that its releases use, in upper or lower case.
 """
 
 import csv
@@ -27,7 +27,7 @@ _OFFICIAL = {
     **dict.fromkeys(("train_set", "training_set", "train"), "train"),
     **dict.fromkeys(("validation_set", "valid_set", "val_set", "validation"), "validation"),
 }
-"""Folder names of the two official sets in several releases, in lower case."""
+"""Folder names of the two official sets in the releases of Aff-Wild2, in lower case."""
 
 _OCCURRENCES, _INTENSITIES = "occurrence", "intensity"
 _AFFWILD2_OCCURRENCES = ("au_set", "au_detection_challenge")
@@ -35,7 +35,7 @@ _AFFWILD2_INTENSITIES = ("au_intensity_set",)
 """Names of the folders of annotations, in lower case."""
 
 USUAL_FPS = 30.0
-"""Frames per second of a video whose header has no sensible rate; most videos of Aff-Wild2 have this one."""
+"""Frames per second assumed for a video whose header has no plausible rate; most videos of Aff-Wild2 have this rate."""
 
 _EXAMPLE = "Train_Set/<video>.txt and Validation_Set/<video>.txt"
 
@@ -55,9 +55,13 @@ class Annotation(NamedTuple):
 
 
 class VideoJob(NamedTuple):
-    """A video whose faces are to be aligned: the annotation's name, its movie or folder of crops, and its label rows.
+    """A video whose faces are to be aligned.
 
-    `side` is the half of the image that shows the person; empty where the movie has one person of interest.
+    Attributes:
+        name: the name of the annotation.
+        source: the movie or the folder of crops.
+        side: the half of the image that shows the person; empty if the movie shows one person of interest.
+        frames: the number of label rows.
     """
 
     name: str
@@ -67,7 +71,7 @@ class VideoJob(NamedTuple):
 
 
 class Header(NamedTuple):
-    """Number of frames and frame rate by a movie's header; both may be wrong, and are 0 if the header lacks them."""
+    """Number of frames and frame rate in a movie's header; both may be wrong, and are 0 if the header lacks them."""
 
     frames: int
     fps: float
@@ -80,11 +84,11 @@ class Layout:
     Attributes:
         root: the data folder.
         annotations: occurrence files, sorted by video.
-        intensities: intensity files, sorted by video; often none.
-        movies: the files of each movie's name (its stem).
-        crops: the folders of each video's name.
-        subjects: the person of each video in subjects.csv.
-        voids_partial_rows: whether a row of labels with any -1 counts as not annotated, which is the rule of Aff-Wild2.
+        intensities: intensity files, sorted by video; often empty.
+        movies: the movie files by their stem; more than one file under a name is ambiguous.
+        crops: the folders of crops by video; more than one folder under a name is ambiguous.
+        subjects: the subject of each video that subjects.csv lists.
+        voids_partial_rows: whether a label row with any -1 counts as not annotated, which is the rule of Aff-Wild2.
     """
 
     root: Path
@@ -96,15 +100,15 @@ class Layout:
     voids_partial_rows: bool = False
 
     def movie(self, video: str) -> str | None:
-        """Return the name of a video's movie: the video's own, else without `_left` or `_right`; None without a movie."""
+        """Return the name of a video's movie: the video's name, else that name without `_left` or `_right`, else None."""
         candidates = (video, re.sub(r"_(left|right)$", "", video))
         return next((name for name in candidates if name in self.movies), None)
 
     def source(self, video: str) -> Path | None:
-        """Return the path of a video's movie, else the folder of its crops; None where there is neither.
+        """Return the path of a video's movie, else of its folder of crops; None if there is neither.
 
         Raises:
-            DataError: two files have the movie's name, or two folders that of the crops.
+            DataError: there are two movies or two folders of crops of that name.
         """
         name = self.movie(video)
         paths = self.crops.get(video, ()) if name is None else self.movies[name]
@@ -114,18 +118,18 @@ class Layout:
         return paths[0] if paths else None
 
     def side(self, video: str) -> Side:
-        """Return the half of the image that shows the person: `left`, `right`, or empty if the movie is the video's own."""
+        """Return the half of the image that shows the person; empty if the movie shows only this video's person."""
         if self.movie(video) in (video, None):
             return ""
         return "left" if video.endswith("_left") else "right"
 
     def subject(self, video: str) -> str:
-        """Return the person of a video by subjects.csv, else the video's name (`_left` and `_right` are two persons)."""
+        """Return the subject of a video from subjects.csv, else the video's name (`_left` and `_right` are two subjects)."""
         return self.subjects.get(video, video)
 
 
 def read_layout(data: Path) -> Layout:
-    """Find annotations, movies, crops and subjects in a data folder; no annotation is read yet.
+    """Find annotations, movies, crops and subjects in a data folder, without reading the annotations.
 
     Raises:
         DataError: the folder, its annotations or its videos are missing or ambiguous.
@@ -135,12 +139,12 @@ def read_layout(data: Path) -> Layout:
         raise DataError(
             "no data folder",
             where=data,
-            todo="`dvc pull -r demo data.dvc` downloads the demo corpus, `aupair import` makes one from labels of yours",
+            todo="get the demo corpus by `dvc pull -r demo data.dvc`, or convert your labels by `aupair import`",
         )
     if not any(data.iterdir()):
         raise DataError("an empty data folder", where=data, expected="annotations/ and videos/")
     annotations = data / "annotations"
-    # movies may be in separate folders, one for each batch of a release
+    # A release may come in batches, each with a separate folder of movies.
     movies = _group_by_name(
         (path.stem, path)
         for path in sorted((data / "videos").rglob("*"))
@@ -164,7 +168,7 @@ def list_video_jobs(data: Path, labels: Path) -> list[VideoJob]:
     """List the videos of the labels table with their movies or crops, for preprocess-faces.
 
     Raises:
-        DataError: a labelled video has no file (it had one when check-data ran).
+        DataError: a labelled video has no file, although it had one when check-data ran.
     """
     layout = read_layout(data)
     result = []
@@ -182,7 +186,7 @@ def list_video_jobs(data: Path, labels: Path) -> list[VideoJob]:
 def check_name(name: str, where: object) -> None:
     """Raise a DataError for a name with a line break, a control character or bytes that are not UTF-8.
 
-    Such a name cannot stand in a table of a row a video, or in a line of a message.
+    Such a name would break the rows of tables and the lines of messages.
     """
     if any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in name):
         what = "a name with a line break or another character that cannot be printed"
@@ -190,7 +194,11 @@ def check_name(name: str, where: object) -> None:
 
 
 def read_subjects(path: Path) -> dict[str, str]:
-    """Read the subject of each video from a table `video,subject`; a video with two subjects is a DataError."""
+    """Read the subject of each video from a table `video,subject`.
+
+    Raises:
+        DataError: a video has two subjects; for other errors see `read_csv`.
+    """
     subjects: dict[str, str] = {}
     for line, (video, subject) in enumerate(read_csv(path, ("video", "subject")), start=2):
         if subjects.setdefault(video, subject) != subject:
@@ -200,10 +208,10 @@ def read_subjects(path: Path) -> dict[str, str]:
 
 
 def read_csv(path: Path, columns: tuple[str, ...]) -> list[tuple[str, ...]]:
-    """Read named columns of a small comma-separated file; row k (from 0) is on line k + 2 of the file.
+    """Read the named columns of a small comma-separated file; row k, counted from 0, is on line k + 2 of the file.
 
     Raises:
-        DataError: not text, a column is missing, or a row is ragged, blank or has an empty cell.
+        DataError: the file is not text, a column is missing, or a row is ragged, blank or has an empty cell.
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").rstrip().splitlines()
@@ -226,10 +234,12 @@ def read_csv(path: Path, columns: tuple[str, ...]) -> list[tuple[str, ...]]:
 
 
 def read_movie_header(path: Path) -> Header | None:
-    """Read a movie's header; None where OpenCV cannot open it. The number of frames may differ from the decoded ones."""
-    os.environ.setdefault(
-        "OPENCV_FFMPEG_LOGLEVEL", "-8"
-    )  # for a broken movie aupair prints one line, and ffmpeg prints nothing
+    """Read a movie's header; return None if OpenCV cannot open the file.
+
+    Decoding may return another number of frames than the header states.
+    """
+    # FFmpeg must not write to stderr, since aupair reports a broken movie in one line.
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     import cv2
 
     level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
@@ -245,10 +255,10 @@ def read_movie_header(path: Path) -> Header | None:
 
 
 def _list_annotations(annotations: Path, names: tuple[str, ...]) -> tuple[Path | None, tuple[Annotation, ...]]:
-    """Find a folder by one of its names, in any case, in `annotations` or one level below, and list its files.
+    """Find the folder with one of some names, in any case, in `annotations` or one level below, and list its files.
 
     Returns:
-        The folder, or None, and its files, those of the official sets included, sorted by video.
+        The folder, or None, and its files and those of its official sets, sorted by video.
     """
     folders = sorted(
         path
@@ -279,19 +289,19 @@ def _list_annotations(annotations: Path, names: tuple[str, ...]) -> tuple[Path |
 
 
 def _list_sets(folder: Path) -> list[tuple[Path, str]]:
-    """Return a folder of annotations and those of its official sets, each with the name of its set, which may be ""."""
+    """Return a folder of annotations with the set "", and its folders of the official sets with their sets."""
     parts = [part for part in folder.iterdir() if part.is_dir() and part.name.lower() in _OFFICIAL]
     return [(folder, ""), *((part, _OFFICIAL[part.name.lower()]) for part in parts)]
 
 
 def _no_labels_error(annotations: Path, folder: Path | None, videos: bool) -> DataError:
-    """Return the error for a data folder without labels; one with videos may be a test release."""
+    """Return the error for a data folder without labels; with videos, it may be the release of a test set."""
     what, expected = "no annotation files", f"<video>.csv, or those of Aff-Wild2: {_EXAMPLE}"
     if folder is None:
         exists = annotations.is_dir()
         what = "no AU annotations" if exists else "no annotations"
         expected = f"{_OCCURRENCES}/<video>.csv, or those of Aff-Wild2: AU_Set/{_EXAMPLE}"
-    todo = "`aupair import` writes them from files of other forms"
+    todo = "convert annotations of another format by `aupair import`"
     if videos:
         todo += "; for a test release run `aupair predict`, then `aupair submission`"
     return DataError(what, where=folder or annotations, expected=expected, todo=todo)

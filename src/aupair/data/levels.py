@@ -1,4 +1,4 @@
-"""Levels, the labels if intensity is the target: level = floor(intensity), 0..5."""
+"""Intensity levels, the labels if `target: intensity` is set: level = floor(intensity), 0..5."""
 
 from pathlib import Path
 
@@ -16,25 +16,26 @@ TOP = 5
 def level_sheets(
     occurrences: sh.Sheets, intensities: sh.Sheets | None, annotations: Path
 ) -> tuple[sh.Sheets, sh.Sheets]:
-    """Return occurrences and levels, both (N, A) int16, of the AUs and videos that have both, in the occurrences' order.
+    """Return occurrences and levels, both (N, A) int16, of the AUs that have both, in the order of the occurrences.
 
     Args:
-        intensities: None if there are no intensity files. Values are not checked here.
+        intensities: None if there are no intensity files; values are not checked here.
         annotations: the folder that contains both sets.
 
     Raises:
-        DataError: there are no intensities, or a video has none or another number of rows than its occurrences.
+        DataError: there are no intensities, a video has none or another number of rows than its occurrences, or no AU
+            has both.
     """
     todo = "or set target: occurrence"
     if intensities is None:
         expected = "intensity/<video>.csv, or those of Aff-Wild2: AU_Intensity_Set/Train_Set/<video>.txt"
         raise DataError("no intensities", where=annotations, expected=expected, todo=f"put them there, {todo}")
     index_of = {annotation.video: k for k, annotation in enumerate(intensities.annotations)}
-    lacking = [annotation for annotation in occurrences.annotations if annotation.video not in index_of]
-    if lacking:
-        more = f" (and {len(lacking) - 1} more)" if len(lacking) > 1 else ""
-        got = f"no intensities of {lacking[0].video}{more}"
-        raise DataError("a labelled video has no intensities", where=lacking[0].path, got=got, todo=f"add them, {todo}")
+    missing = [annotation for annotation in occurrences.annotations if annotation.video not in index_of]
+    if missing:
+        more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+        got = f"no intensities of {missing[0].video}{more}"
+        raise DataError("a labelled video has no intensities", where=missing[0].path, got=got, todo=f"add them, {todo}")
     order = [index_of[annotation.video] for annotation in occurrences.annotations]
     for annotation, rows, k in zip(occurrences.annotations, occurrences.lengths, order):
         if rows != intensities.lengths[k]:
@@ -57,7 +58,7 @@ def level_sheets(
 
 
 def level_warnings(occurrences: sh.Sheets, levels: sh.Sheets, rows: list[sp.SplitRow]) -> list[str]:
-    """Return warnings about cells in which the two sets of labels disagree, and about levels that cannot be learned."""
+    """Return warnings about cells in which occurrence and level disagree, and about levels that cannot be learned."""
     both = occurrences.labelled & levels.labelled
     differ = both & ((occurrences.values >= 1) != (levels.values >= 1))
     lines = []
@@ -69,17 +70,18 @@ def level_warnings(occurrences: sh.Sheets, levels: sh.Sheets, rows: list[sp.Spli
             f"occurrence and intensity disagree in {int(differ.sum()):,} of {int(both.sum()):,} cells, "
             f"the level counts; {example}"
         )
-    if (lone := int((occurrences.labelled != levels.labelled).any(axis=1).sum())) > 0:
+    if (one_sided := int((occurrences.labelled != levels.labelled).any(axis=1).sum())) > 0:
         lines.append(
-            f"{lone:,} of {len(both):,} label rows are annotated in one of the two sets only, intensity counts"
+            f"{one_sided:,} of {len(both):,} label rows have only an occurrence or only an intensity for some AU, "
+            "intensity counts"
         )
-    lacking = _missing_levels(levels, rows)
-    return lines + ([f"levels that fit never shows: {', '.join(lacking)}"] if lacking else [])
+    missing = _missing_levels(levels, rows)
+    return lines + ([f"levels without a frame in fit: {', '.join(missing)}"] if missing else [])
 
 
 def _missing_levels(levels: sh.Sheets, rows: list[sp.SplitRow]) -> list[str]:
     """Return the levels up to TOP that no annotated frame of fit has, by AU."""
     fit = {row.video for row in rows if row.split == "fit"}
     of_fit = np.array([annotation.video in fit for annotation in levels.annotations], bool)[levels.video]
-    lacking = [sorted({*range(TOP + 1)} - {*np.unique(column).tolist()}) for column in levels.values[of_fit].T]
-    return [f"{au} ({' '.join(map(str, missing))})" for au, missing in zip(levels.aus, lacking) if missing]
+    missing = [sorted({*range(TOP + 1)} - {*np.unique(column).tolist()}) for column in levels.values[of_fit].T]
+    return [f"{au} ({' '.join(map(str, numbers))})" for au, numbers in zip(levels.aus, missing) if numbers]

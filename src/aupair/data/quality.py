@@ -1,4 +1,4 @@
-"""The quality signals of every frame, which preprocess-faces measured: hints at values of f that are wrong."""
+"""The quality signals of every frame, measured by preprocess-faces; they indicate where the output of f may be wrong."""
 
 from pathlib import Path
 
@@ -9,21 +9,20 @@ from aupair.data.frames import Frames
 from aupair.errors import ArtifactError
 
 QUALITY_SIGNALS = ("pass_disagreement", "detector_score", "procrustes_residual")
-"""The columns of the files of faces that hold the signals; `store.FACES_SCHEMA` defines them."""
+"""The columns of the face files that contain the signals; see `store.FACES_SCHEMA`."""
 
 
 def load_quality(faces: Path, frames: Frames) -> np.ndarray:
     """Load the quality signals of every frame.
 
     Args:
-        faces: the folder with a file of faces for each video.
+        faces: the folder with a face file for each video.
 
     Returns:
-        (N, 3) float32, in the order of QUALITY_SIGNALS. NaN means unknown: the frame has no face, or the video was given
-        as aligned faces.
+        (N, 3) float32, in the order of QUALITY_SIGNALS; NaN if the frame has no face, or comes from a crop.
 
     Raises:
-        ArtifactError: a file is missing, corrupt or has other frames.
+        ArtifactError: a file is missing or corrupt, or its number of frames differs from that of `frames`.
     """
     quality = np.empty((len(frames), len(QUALITY_SIGNALS)), np.float32)
     for video, rows in zip(frames.videos, frames.slices()):

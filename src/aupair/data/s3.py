@@ -1,4 +1,4 @@
-"""The objects of an S3 bucket: listing, downloading by boto3's transfer manager, and verifying each one.
+"""Listing, download and verification of the objects of an S3 bucket, by boto3.
 
 boto3 reads the credentials and the server's address from the environment: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY,
 AWS_ENDPOINT_URL and boto3's other variables and files.
@@ -22,7 +22,7 @@ from aupair.retry import LONGEST, has_answered, retry
 T = TypeVar("T")
 
 _WORKERS = 4
-"""Objects that are downloaded and verified at the same time."""
+"""Number of objects that are downloaded and verified at the same time."""
 
 _KEYS = (
     "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for a bucket (and AWS_SESSION_TOKEN if there is one), "
@@ -46,7 +46,7 @@ _CAUSES: tuple[tuple[type[AupairError], str, str, str], ...] = (
         r"|Permission denied|terminal prompts disabled|error: 40[13]|Host key verification failed|Access ?Denied"
         r"|Forbidden|InvalidAccessKeyId|SignatureDoesNotMatch",
     ),
-    (UnreachableError, "reports a failure of its own", _NETWORK, r"\(HTTP (429|5(?!01)\d\d)\)|error: 5\d\d"),
+    (UnreachableError, "reports a server error", _NETWORK, r"\(HTTP (429|5(?!01)\d\d)\)|error: 5\d\d"),
     (
         UnreachableError,
         "does not answer",
@@ -56,7 +56,10 @@ _CAUSES: tuple[tuple[type[AupairError], str, str, str], ...] = (
         r"|timed out|SSL|certificate|early EOF|hung up|Operation too slow|unreachable",
     ),
 )
-"""Failures of a server: the error, its text, the next step, and what boto3, git or DVC report for it. The first match counts."""
+"""Failures of a server: error class, message, next step, and a pattern for the reports of boto3, git and DVC.
+
+The first entry whose pattern matches is used.
+"""
 
 
 @dataclass(frozen=True)
@@ -76,13 +79,13 @@ class Item:
 
 @dataclass(frozen=True)
 class Patience:
-    """Limits on how long a server is waited for.
+    """Limits on the waiting time for a server.
 
     Attributes:
-        attempts: how often boto3 tries a request; the first request to a bucket is tried only once.
-        timeout: seconds without an answer, or without a byte, after which an attempt fails.
-        outage: how many seconds to wait for a bucket that has answered before and does not answer.
-        longest: seconds that a whole git or DVC command may take.
+        attempts: number of times that boto3 tries a request; the first request to a bucket is tried only once.
+        timeout: seconds without an answer or a byte after which an attempt fails.
+        outage: seconds to keep trying a server that has answered before and no longer does.
+        longest: time limit of a git or DVC command, seconds.
     """
 
     attempts: int = 5
@@ -92,13 +95,13 @@ class Patience:
 
 
 def server_error(server: str, where: str, got: str, report: str, otherwise: AupairError) -> AupairError:
-    """Return the error that fits a message of boto3, git or DVC about a server.
+    """Return the error for a failure that boto3, git or DVC reports about a server.
 
     Args:
         server: the name of the server in the error message.
         where, got: the address and the cause in the error message.
-        report: the message, which is searched for known causes.
-        otherwise: the error to return if no known cause is in the message.
+        report: the text that is searched for a known cause.
+        otherwise: the error to return if the text contains no known cause.
     """
     for kind, what, todo, pattern in _CAUSES:
         if re.search(pattern, report):
@@ -110,7 +113,7 @@ def parse_address(source: str) -> tuple[str, str]:
     """Return the bucket of `s3://bucket/prefix`, and the prefix, which is empty or ends in "/".
 
     Raises:
-        ParamsError: there is no valid name of a bucket in it.
+        ParamsError: the name of the bucket is not valid.
     """
     bucket, _, prefix = source.removeprefix("s3://").partition("/")
     if not re.fullmatch(r"[A-Za-z0-9._-]{3,63}", bucket):
@@ -125,12 +128,14 @@ def parse_address(source: str) -> tuple[str, str]:
 
 @contextmanager
 def s3_client(where: str, patience: Patience) -> Iterator[Any]:
-    """Yield an S3 client, and translate what boto3 raises inside the block into one line about `where`.
+    """Yield an S3 client, and translate exceptions of boto3 inside the block into an AupairError about `where`.
 
     Raises:
         AuthError: there are no credentials, or the server refuses them.
         UnreachableError: the server does not answer.
-        DataError, RejectedError, ParamsError: there is no such bucket, or the server refuses the request.
+        DataError: there is no such bucket or object.
+        RejectedError: the server refuses the request.
+        ParamsError: AWS_ENDPOINT_URL is not a URL.
     """
     from boto3.session import Session
     from botocore.config import Config
@@ -165,7 +170,7 @@ def _boto3_errors() -> tuple[type[Exception], ...]:
 
 
 def _translate(error: Exception, where: str, endpoint: str) -> AupairError:
-    """Return the error of one line for an exception of boto3."""
+    """Return the AupairError for an exception of boto3."""
     failure = getattr(error, "last_exception", error)
     status, code = _status_and_code(failure)
     cause = f"{code} (HTTP {status})" if status else type(failure).__name__
@@ -181,15 +186,15 @@ def _is_transient(error: Exception) -> bool:
 
 
 def _service(source: str) -> str:
-    """Return the name of a bucket as a service that may have answered before."""
+    """Return the name under which `aupair.retry` records that a bucket has answered."""
     return f"s3://{parse_address(source)[0]}"
 
 
 def list_objects(source: str, patience: Patience) -> list[Item]:
-    """List every object below `s3://bucket/prefix`, except for the empty ones that only mark a folder.
+    """List the objects below `s3://bucket/prefix`, sorted by name, without the empty objects that mark a folder.
 
     Raises:
-        DataError: there is nothing under the prefix; for other errors see `parse_address` and `s3_client`.
+        DataError: there is no object below the prefix; for other errors see `parse_address` and `s3_client`.
     """
     bucket, prefix = parse_address(source)
     with s3_client(source, patience) as client:
@@ -207,7 +212,7 @@ def list_objects(source: str, patience: Patience) -> list[Item]:
 
 
 def download_objects(source: str, items: Sequence[Item], folder: Path, log: Log, patience: Patience) -> None:
-    """Download objects to a folder, a few at a time, and verify every one; files with verified content are kept.
+    """Download objects to a folder, _WORKERS at a time, and verify each; a file that is there and verified is not downloaded.
 
     Raises:
         DataError: an object has changed since it was listed, or is damaged; for other errors see `s3_client`.
@@ -235,7 +240,7 @@ def download_objects(source: str, items: Sequence[Item], folder: Path, log: Log,
 
 @dataclass(frozen=True)
 class _Bucket:
-    """A bucket to download from; threads share it."""
+    """A bucket to download from, shared by threads."""
 
     client: Any
     manager: Any
@@ -243,7 +248,7 @@ class _Bucket:
     prefix: str
 
     def fetch(self, folder: Path, item: Item) -> bool:
-        """Download one object to its place in a folder; return whether its content was verified, not its size alone."""
+        """Download one object to `folder/item.name`; return whether its content was verified and not only its size."""
         from botocore.exceptions import ClientError, FlexibleChecksumError
         from s3transfer.exceptions import S3DownloadFailedError, S3ValidationError
 
@@ -267,7 +272,7 @@ class _Bucket:
         )
 
     def _download(self, item: Item, path: Path) -> None:
-        """Download one object by way of a temporary file beside `path`."""
+        """Download one object through a temporary file beside `path`."""
 
         def spare_head_request(future: Any, **_: object) -> None:
             future.meta.provide_transfer_size(item.size)
@@ -282,9 +287,10 @@ class _Bucket:
     def _verify(self, item: Item, path: Path) -> bool | None:
         """Return whether a file has the size and the checksum of its object.
 
-        None means that the size is right, but the ETag is not a checksum of the content.
-
         The transfer manager does not verify an object that it downloads in parts.
+
+        Returns:
+            None if the size is right, but the ETag is not a checksum of the content.
         """
         if path.stat().st_size != item.size:
             return False
@@ -297,7 +303,7 @@ class _Bucket:
         if _etag(path, parts, multipart=form[1] is not None) == item.etag:
             return True
         head = self._head(item)
-        # if another key than the store's own encrypts the object, the ETag is not the MD5 of the content
+        # If the object is encrypted with a key other than the store's own, its ETag is not the MD5 of the content.
         other_key = head.get("ServerSideEncryption", "AES256") != "AES256"
         return None if other_key and head.get("ETag", "").strip('"') == item.etag else False
 
@@ -317,10 +323,10 @@ class _Bucket:
 
 
 def _etag(path: Path, parts: Sequence[int], multipart: bool) -> str:
-    """Compute the ETag that S3 gives a file.
+    """Compute the ETag of a file as S3 does.
 
-    It is the file's MD5. For an object that was uploaded in parts it is the MD5 of the MD5s of the parts, followed by
-    the number of parts.
+    It is the file's MD5. For an object that was uploaded in parts it is the MD5 of the parts' MD5s, followed by the
+    number of parts.
     """
     digests = []
     with open(path, "rb") as file:
@@ -336,7 +342,7 @@ def _etag(path: Path, parts: Sequence[int], multipart: bool) -> str:
 
 
 def _status_and_code(error: Exception) -> tuple[int, str]:
-    """Return the HTTP status of a server's answer and its error code; 0 and empty where there was no answer."""
+    """Return the HTTP status and the error code of a server's answer; 0 and empty if there was no answer."""
     answer: dict[str, Any] = getattr(error, "response", None) or {}
     status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     return int(status), str(answer.get("Error", {}).get("Code", ""))

@@ -1,4 +1,4 @@
-"""Annotation files: a header with the AUs, then one row for each frame; parsed by Arrow."""
+"""Annotation files, parsed by Arrow: a header with the AUs, then one row for each frame."""
 
 import re
 from collections.abc import Sequence
@@ -20,13 +20,13 @@ _MISSING = ("", "nan", "NaN", "NAN")
 
 @dataclass(frozen=True)
 class Sheets:
-    """The values of all annotation files, one below the other.
+    """The values of all annotation files, concatenated.
 
     Attributes:
         annotations: V files.
         aus: names of the A Action Units.
-        edges: (V + 1,) int64, file v has the rows edges[v]:edges[v + 1].
-        values: (N, A) int16 (occurrence) or float32 (intensity), unchecked; -1 where the AU is not annotated.
+        edges: (V + 1,) int64; the rows of file v are edges[v]:edges[v + 1].
+        values: (N, A) int16 (occurrence) or float32 (intensity), not checked; -1 if the AU is not annotated.
     """
 
     annotations: tuple[Annotation, ...]
@@ -46,12 +46,12 @@ class Sheets:
 
     @property
     def video(self) -> np.ndarray:
-        """Return for each row the index of its annotation file, (N,) int32."""
+        """Return the index of each row's annotation file, (N,) int32."""
         return np.repeat(np.arange(len(self.annotations), dtype=np.int32), np.diff(self.edges))
 
     @property
     def frame(self) -> np.ndarray:
-        """Return for each row the number of its frame in the video, (N,) int32: label row k, counted from 0, is frame k."""
+        """Return the frame number of each row, (N,) int32: row k of a file, counted from 0, is frame k of the video."""
         starts = np.repeat(self.edges[:-1], np.diff(self.edges))
         return (np.arange(len(self.values)) - starts).astype(np.int32)
 
@@ -61,12 +61,12 @@ class Sheets:
         return np.diff(self.edges)
 
     def totals(self, rows: np.ndarray) -> np.ndarray:
-        """Add up per-row counts, (N,) or (N, K), within each file: (V,) or (V, K) int64."""
+        """Return the sums of per-row counts, (N,) or (N, K), over each file: (V,) or (V, K) int64."""
         sums = np.concatenate([np.zeros((1, *rows.shape[1:]), np.int64), np.cumsum(rows, axis=0, dtype=np.int64)])
         return sums[self.edges[1:]] - sums[self.edges[:-1]]
 
     def take(self, files: np.ndarray) -> "Sheets":
-        """Return some of the files: (V,) bool."""
+        """Return the sheets of the files that a mask selects, (V,) bool."""
         if files.all():
             return self
         annotations = tuple(annotation for annotation, use in zip(self.annotations, files) if use)
@@ -74,10 +74,10 @@ class Sheets:
         return replace(self, annotations=annotations, edges=edges, values=self.values[files[self.video]])
 
     def select(self, aus: Sequence[str]) -> "Sheets":
-        """Return the columns of some AUs, in the order of the files.
+        """Return the columns of some AUs, in the order in which the files have them.
 
         Raises:
-            DataError: an AU is not among those of the files.
+            DataError: the files lack an AU.
         """
         unknown = [au for au in aus if au not in self.aus]
         if unknown:
@@ -96,10 +96,10 @@ class Sheets:
 
 
 def read_sheets(annotations: Sequence[Annotation], dtype: type, log: Log = SILENT) -> Sheets:
-    """Read annotation files, which all have the same AUs, without checking the values.
+    """Read annotation files, which must all have the same header, without checking the values.
 
     Raises:
-        DataError: files that disagree on the AUs; for other errors see `_read_sheet`.
+        DataError: the AUs of two files differ; for other errors see `_read_sheet`.
     """
     sheets: list[tuple[tuple[str, ...], np.ndarray]] = []
     for annotation in log.progress(annotations, len(annotations), "reading annotations"):
@@ -114,11 +114,11 @@ def read_sheets(annotations: Sequence[Annotation], dtype: type, log: Log = SILEN
 def _read_sheet(path: Path, dtype: type = np.int16) -> tuple[tuple[str, ...], np.ndarray]:
     """Read the AUs and the values, (rows, A) of `dtype`, of one annotation file, without checking the values.
 
-    Blank lines at the end are tolerated; anywhere else they would shift all later frames, except that with a single AU a
-    blank line is an empty cell.
+    Blank lines at the end are ignored. Anywhere else a blank line would shift all later frames and is an error, except in
+    a file with a single AU, where it is an empty cell.
 
     Raises:
-        DataError: a header that is no list of AUs, a ragged row, or a cell that is not a number; it names file and line.
+        DataError: the header is not a list of AUs, a row is ragged, or a cell is not a number; it names file and line.
     """
     try:
         header, _, body = path.read_bytes().removeprefix(b"\xef\xbb\xbf").partition(b"\n")
@@ -148,7 +148,7 @@ def _read_sheet(path: Path, dtype: type = np.int16) -> tuple[tuple[str, ...], np
 
 
 def _disagreement(path: Path, aus: tuple[str, ...], other: Path, expected: tuple[str, ...]) -> DataError:
-    """Return the error for a file with other AUs than another one has, or with the same in another order."""
+    """Return the error for a file whose AUs, or their order, differ from those of another file."""
     what, todo = "files that disagree on the AUs", "use the same header, and empty cells where an AU is not coded"
     if sorted(aus) == sorted(expected):
         what, todo = "AU columns in another order", "reorder the columns of the file"
@@ -160,7 +160,7 @@ def _disagreement(path: Path, aus: tuple[str, ...], other: Path, expected: tuple
 def _parse_error(path: Path, aus: tuple[str, ...], body: bytes, dtype: type, error: object) -> DataError:
     """Return the error for the first line that Arrow cannot parse.
 
-    The file is read again line by line, which is slow, but happens only for a file with such a line.
+    The file is parsed again line by line, since Arrow's message does not name the line in every case.
     """
     kind, expected = (float, "-1 or 0 to 5") if np.issubdtype(dtype, np.floating) else (int, "-1, 0 or 1")
     for number, line in enumerate(body.decode(errors="replace").split("\n"), start=2):

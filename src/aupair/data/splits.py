@@ -1,4 +1,4 @@
-"""The splits fit, select and validation: data/splits.csv (video, subject, split), by subject, balanced over AUs.
+"""The splits fit, select and validation in data/splits.csv (video, subject, split), by subject and balanced over AUs.
 
 aupair split data --select .2 --validation .2 --seed 0
 """
@@ -19,10 +19,11 @@ from aupair.errors import DataError, ParamsError
 
 COLUMNS = ("video", "subject", "split")
 _RESTARTS = 8
+"""Random starts of the local search for balanced splits."""
 
 
 class SplitRow(NamedTuple):
-    """A line of splits.csv."""
+    """A row of splits.csv."""
 
     video: str
     subject: str
@@ -35,9 +36,9 @@ class SplitCounts:
 
     Attributes:
         frames: number of label rows.
-        annotated: number of those with the label of at least one AU.
-        labelled: for each AU the number of frames with its label.
-        positives: for each AU the number of frames in which it is active.
+        annotated: number of label rows with the label of at least one AU.
+        labelled: number of frames with a label, for each AU.
+        positives: number of frames in which the AU is active, for each AU.
     """
 
     split: str
@@ -55,9 +56,9 @@ class _SplitSummary:
 
     Attributes:
         path: path of splits.csv.
-        written: whether this call wrote it; False if it existed already.
+        written: whether this call wrote the file; False if it existed already.
         aus: names of the AUs.
-        unnamed: how many videos subjects.csv does not name, each of which counts as a subject of its own.
+        unnamed: number of videos that subjects.csv does not list; each of them counts as a separate subject.
         counts: the counts of each split.
     """
 
@@ -68,9 +69,9 @@ class _SplitSummary:
     counts: tuple[SplitCounts, ...]
 
     def table(self) -> list[tuple[str, ...]]:
-        """Return a table: a header, then a row for each split with its sizes and the positive frames of each AU.
+        """Return a header, then a row for each split with its sizes and the number of positive frames of each AU.
 
-        An AU that is not labelled in all annotated frames has `positives of labelled frames`.
+        For an AU that is not labelled in all annotated frames, the cell is `positives of labelled frames`.
         """
         header = ("split", "subjects", "videos", "frames", "annotated", *self.aus)
         rows = []
@@ -85,18 +86,18 @@ class _SplitSummary:
 def split_data(
     data: Path, select: float = 0.2, seed: int = 0, overwrite: bool = False, validation: float = 0.2
 ) -> _SplitSummary:
-    """Write splits.csv: Validation_Set is `validation`, the subjects of Train_Set go to `fit` or `select`.
+    """Write splits.csv: Validation_Set becomes `validation`, and the subjects of Train_Set are split into `fit` and `select`.
 
-    Where there are no such sets, some of all subjects are chosen for `validation` first. An existing splits.csv is not
-    changed, unless `overwrite` is set.
+    If there are no official sets, the subjects of `validation` are chosen first. An existing splits.csv is not changed
+    unless `overwrite` is set.
 
     Args:
-        select: share of the training subjects, frames and positives that `select` should get, in (0, 1).
-        validation: share of all subjects that `validation` should get if there are no official sets, in (0, 1).
+        select: target share of `select` in the subjects, frames and positives not in `validation`, in (0, 1).
+        validation: target share of `validation` if there are no official sets, in (0, 1).
 
     Raises:
         DataError: unreadable annotations, a subject in both official sets, an empty set, or too few subjects.
-        ParamsError: a share is out of range, even if the file is not changed.
+        ParamsError: a share is out of range.
     """
     for name, share in (("select", select), ("validation", validation)):
         if not 0 < share < 1:
@@ -140,7 +141,7 @@ def _assign_splits(layout: Layout, labels: sh.Sheets, shares: tuple[float, float
             where=layout.root / "annotations",
             got=f"{len(train)}" if without_sets else got,
             expected="at least 3, one for each split" if without_sets else "at least 2 and 1",
-            todo="every video is a subject of its own where subjects.csv does not name it",
+            todo="add subjects, or correct subjects.csv (a video that it does not list is a separate subject)",
         )
     if without_sets:
         held_out = _choose_subjects(_subject_shares(labels, subject_of, train), shares[1], seed, remain=2)
@@ -153,14 +154,15 @@ def _assign_splits(layout: Layout, labels: sh.Sheets, shares: tuple[float, float
 def _choose_subjects(weights: np.ndarray, share: float, seed: int, remain: int = 1) -> np.ndarray:
     """Choose about `share` of S subjects so that they hold about `share` of every column.
 
-    From several seeded draws, swaps the pair of subjects that lowers `_cost` most until none does.
+    The search is local: from each of several random starts, it swaps the pair of subjects that lowers `_cost` most
+    until no swap lowers it. The best result is returned.
 
     Args:
-        weights: (S, K) float64, each subject's share of column k (columns sum to 1, or to 0 where nothing is).
-        remain: how many subjects must not be chosen.
+        weights: (S, K) float64, each subject's share of column k; a column sums to 1, or to 0 if it is empty.
+        remain: the least number of subjects that are not chosen.
 
     Returns:
-        (S,) bool, at least one True, and `remain` or more False.
+        (S,) bool, with at least one True and at least `remain` False.
     """
     columns = weights[:, weights.sum(axis=0) > 0]
     size = min(max(round(share * len(columns)), 1), len(columns) - remain)
@@ -178,8 +180,8 @@ def read_splits(layout: Layout) -> list[SplitRow]:
     """Read and check splits.csv of a data folder.
 
     Raises:
-        DataError: the file is missing or is not a table of these columns, has an unknown split, a video twice, a subject in
-            two splits or a split without a video, or lacks an annotated video.
+        DataError: the file is missing or lacks a column, has an unknown split, a repeated video, a subject in two splits
+            or a split without a video, or does not list an annotated video.
     """
     path = layout.root / "splits.csv"
     if not path.exists():
@@ -219,7 +221,7 @@ def read_splits(layout: Layout) -> list[SplitRow]:
 
 
 def count_splits(rows: list[SplitRow], labels: sh.Sheets) -> tuple[SplitCounts, ...]:
-    """Count each split; videos of `rows` without labels do not count."""
+    """Count subjects, videos, frames and labels of each split; videos of `rows` without labels do not count."""
     row_of = {row.video: row for row in rows}
     split_rows = [row_of[a.video] for a in labels.annotations]
     annotated = labels.totals(labels.annotated)
@@ -237,7 +239,7 @@ def count_splits(rows: list[SplitRow], labels: sh.Sheets) -> tuple[SplitCounts, 
 def _subject_shares(labels: sh.Sheets, subject_of: list[str], train: list[str]) -> np.ndarray:
     """Return each subject's share of each AU's positives and of the annotated frames: (S, A + 1) float64.
 
-    If AUs are labelled in different frames, there is a column for the labelled frames of each: (S, 2A).
+    If the AUs are labelled in different frames, there is a column for the labelled frames of each AU: (S, 2A).
     """
     usable = labels.annotated[:, None]
     frames = usable if (labels.labelled == usable).all() else labels.labelled
@@ -250,15 +252,15 @@ def _subject_shares(labels: sh.Sheets, subject_of: list[str], train: list[str]) 
 def _cost(gap: np.ndarray, share: float) -> np.ndarray:
     """Return the cost of a choice, sum_k gap_k^2 with gap = held - share: (..., K) -> (...).
 
-    A column of which the chosen subjects hold nothing costs 1 more, one of which they hold all costs 2 more: an AU that
-    few people show should be on both sides, and rather among the others, who are trained on, than among the chosen.
+    An AU that few people show should be on both sides. Therefore a column costs 1 more if the chosen subjects hold none
+    of it, and 2 more if they hold all of it, since the model is trained on the other subjects.
     """
     held = gap + share
     return (gap**2).sum(axis=-1) + (held < 1e-9).sum(axis=-1) + 2 * (held > 1 - 1e-9).sum(axis=-1)
 
 
 def _swap(columns: np.ndarray, inside: np.ndarray, outside: np.ndarray, share: float) -> float:
-    """Swap members of `inside` and `outside`, in place, while that lowers the cost; return the cost."""
+    """Swap members of `inside` and `outside` in place as long as a swap lowers the cost; return the final cost."""
     cost = float(_cost(columns[inside].sum(axis=0) - share, share))
     while True:
         gap = columns[inside].sum(axis=0) - share

@@ -1,4 +1,4 @@
-"""The rules that parsed data must obey, checked over whole tables by Great Expectations and shown in `data_docs`.
+"""The rules for parsed data, which Great Expectations checks over whole tables; `data_docs` shows the results.
 
 This is the only module that imports great_expectations, and only inside functions, since the import takes seconds.
 """
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _EXAMPLES = 3
-"""The number of rows that are shown for a broken rule."""
+"""The number of example rows that are shown for a broken rule."""
 
 
 _INDEX = {
@@ -36,7 +36,7 @@ _ABOUT = {
     "annotated": "a folder of annotations",
     "positives": "an AU",
 }
-"""What a row of each table is."""
+"""What a row of each table describes."""
 
 _CELL = {"what": "a label out of range", "where": "{file} line {line} column {column}", "got": "{value:g}"}
 _ERRORS: dict[str, dict[str, str]] = {
@@ -58,20 +58,20 @@ _ERRORS: dict[str, dict[str, str]] = {
         "todo": "move a subject who shows it to fit, or name the other AUs in `aus`",
     },
 }
-"""The error for a broken rule of each table, with fields for the first row that breaks it."""
+"""The error for a broken rule of each table; the fields are filled from the first row that violates the rule."""
 
 
 def validate_tables(tables: Mapping[str, "pd.DataFrame"], docs: Path, missing_videos: int = 0) -> list[DataError]:
-    """Check tables against the suites of their names and write the Data Docs.
+    """Check each table against its rules and write the Data Docs.
 
     Args:
-        tables: `videos` (video, path, problem, file), `annotations` and `intensities` (file, line, AUs), `annotated`
-            (folder, rows, annotated), `positives` (au, splits, annotated, fit); these or some of them.
-        docs: folder of the Data Docs, replaced.
-        missing_videos: how many labelled videos may lack a file.
+        tables: any of `videos` (columns video, path, problem, file), `annotations` and `intensities` (file, line, AUs),
+            `annotated` (folder, rows, annotated) and `positives` (au, splits, annotated, fit).
+        docs: folder of the Data Docs; it is replaced.
+        missing_videos: maximum number of labelled videos without a file.
 
     Returns:
-        An error for each broken rule, which names the first row that breaks it; empty if there is none.
+        An error for each broken rule, which names the first row that violates it.
     """
     os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
     import great_expectations as gx
@@ -138,7 +138,7 @@ def _expectations(name: str, table: "pd.DataFrame", missing_videos: int) -> list
 
 
 def _error(name: str, result: Any, missing_videos: int) -> DataError:
-    """Return the error for a broken rule of a table; it names the first row that breaks it."""
+    """Return the error for a broken rule of a table; it names the first row that violates the rule."""
     column, others = result.expectation_config.kwargs["column"], result.result["unexpected_count"] - 1
     row = result.result["partial_unexpected_index_list"][0]
     more = f" (and {others} more)" if others else ""

@@ -26,7 +26,7 @@ def data_warnings(corpus: Corpus, counts: tuple[sp.SplitCounts, ...], params: Ch
         "videos whose subject differs between splits.csv and subjects.csv": [
             n for n in names if layout.subjects.get(n, row_of[n].subject) != row_of[n].subject
         ],
-        "intensity files whose rows differ in number from the occurrences'": _intensity_mismatch(corpus),
+        "intensity files with another number of rows than the occurrence file": _intensity_mismatch(corpus),
     }
     result = [f"{len(videos)} {what}: {_examples(videos)}" for what, videos in lists.items() if videos]
     result += [*_few_positives(counts, labels.aus, params.few_positives), *_missing_labels(labels, counts)]
@@ -37,13 +37,13 @@ def data_warnings(corpus: Corpus, counts: tuple[sp.SplitCounts, ...], params: Ch
 def _file_warnings(corpus: Corpus, names: list[str]) -> dict[str, list[str]]:
     """Return each irregularity of the movies and crops with the names of the videos that have it.
 
-    A frame without a crop is not an irregularity: no face was found in it.
+    A frame without a crop is not an irregularity, since crops exist only for frames with a face.
     """
     layout, sizes = corpus.layout, list(zip(names, corpus.labels.lengths.tolist(), corpus.headers))
     headers = [(name, rows, header) for name, rows, header in sizes if isinstance(header, Header)]
     crops = [(name, rows, header) for name, rows, header in sizes if isinstance(header, Crops)]
     return {
-        "videos whose label rows and frames differ in number, by the header": [
+        "videos whose numbers of label rows and frames differ, according to the header": [
             f"{name} ({rows} rows, {h.frames} frames)" for name, rows, h in headers if h.frames not in (0, rows)
         ],
         f"videos without a frame rate in the header, taken as {USUAL_FPS:g}": [n for n, _, h in headers if not h.fps],
@@ -51,10 +51,10 @@ def _file_warnings(corpus: Corpus, names: list[str]) -> dict[str, list[str]]:
         "videos with crops beyond their last label row": [
             f"{name} ({rows} rows, {c.frames} frames)" for name, rows, c in crops if c.frames > rows
         ],
-        "videos with fewer crops than label rows, the others count as without a face": [
+        "videos with fewer crops than label rows, the other rows count as frames without a face": [
             f"{name} ({rows} rows, {c.images} images)" for name, rows, c in crops if c.images < rows
         ],
-        "videos from crops and the others from movies, so that faces are aligned in two ways": [
+        "videos read from crops while others are read from movies, so that faces are aligned in two ways": [
             name for name, _, _ in crops if headers
         ],
         "videos whose crops are not read, since they have a movie": [
@@ -65,7 +65,7 @@ def _file_warnings(corpus: Corpus, names: list[str]) -> dict[str, list[str]]:
 
 
 def _intensity_mismatch(corpus: Corpus) -> list[str]:
-    """Return the intensity files that have another number of rows than the occurrence file of the video."""
+    """Return the intensity files whose number of rows differs from that of the video's occurrence file."""
     if corpus.intensities is None:
         return []
     length = dict(zip((a.video for a in corpus.labels.annotations), corpus.labels.lengths))
@@ -81,17 +81,19 @@ def _few_positives(counts: tuple[sp.SplitCounts, ...], aus: tuple[str, ...], few
 
 
 def _missing_labels(labels: sh.Sheets, counts: tuple[sp.SplitCounts, ...]) -> list[str]:
-    """Return lines about AUs that are labelled in some of the annotated frames only, or in none of a split."""
+    """Return warnings about AUs that are labelled only in some of the annotated rows, or in no row of a split."""
     annotated, labelled = int(labels.annotated.sum()), labels.labelled.sum(axis=0).tolist()
-    partly = [f"{au} ({n:,})" for au, n in zip(labels.aus, labelled) if n < annotated]
-    lines = [f"{len(partly)} AUs are not labelled in all of {annotated:,} annotated rows: {', '.join(partly)}"]
-    nowhere = {c.split: [au for au, n in zip(labels.aus, c.labelled) if not n] for c in counts if c.split != "fit"}
-    what = {"select": "threshold and mapping cannot be chosen for them", "validation": "they cannot be scored"}
-    for split, aus in nowhere.items():
-        lines += [f"{len(aus)} AUs have no label in {split}, so that {what[split]}: {', '.join(aus)}"] if aus else []
-    return lines if partly else []
+    partial = [f"{au} ({n:,})" for au, n in zip(labels.aus, labelled) if n < annotated]
+    if not partial:
+        return []
+    lines = [f"{len(partial)} AUs are not labelled in all of {annotated:,} annotated rows: {', '.join(partial)}"]
+    missing = {c.split: [au for au, n in zip(labels.aus, c.labelled) if not n] for c in counts if c.split != "fit"}
+    effect = {"select": "threshold and mapping cannot be chosen for them", "validation": "they cannot be scored"}
+    for split, aus in missing.items():
+        lines += [f"{len(aus)} AUs have no label in {split}, so that {effect[split]}: {', '.join(aus)}"] if aus else []
+    return lines
 
 
 def _examples(names: list[str], most: int = 3) -> str:
-    """Return the first few of a list, in one line."""
+    """Return the first names in one line, with an ellipsis if there are more."""
     return ", ".join(names[:most]) + (" ..." if len(names) > most else "")

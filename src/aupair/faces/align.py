@@ -1,6 +1,6 @@
-"""Alignment of faces: a similarity is fitted from landmarks to a template, and the source frame is resampled once.
+"""Alignment of faces: a similarity transform is fitted from landmarks to a template, and the frame is resampled once.
 
-Points are (N, 2): x to the right, y down, in pixels; the middle of the top left pixel is (0, 0), as in OpenCV.
+Points are (N, 2): x to the right, y down, in pixels; the centre of the top left pixel is (0, 0), as in OpenCV.
 """
 
 from functools import cache
@@ -28,33 +28,33 @@ TEMPLATE: tuple[tuple[float, float], ...] = (
     (0.5395, 0.6959), (0.5000, 0.7004), (0.4605, 0.6959),
 )
 # fmt: on
-"""The positions of the 68 points in an aligned image, x and y as shares of its side.
+"""The positions of the 68 points in an aligned image, x and y as fractions of its side.
 
-The Procrustes median of 100 small faces (scikit-image's lfw_subset), one large one (its astronaut) and their mirror
-images: symmetric, eyes level, a closed mouth, room for the forehead's wrinkles above the brows.
+It is the Procrustes median of 100 small faces (scikit-image's lfw_subset), one large face (its astronaut) and their
+mirror images: symmetric, with level eyes, a closed mouth, and space above the brows for the wrinkles of the forehead.
 """
 
 _POINTS: dict[Alignment, list[int]] = {"all": list(range(68)), "stable": [36, 39, 42, 45, *range(27, 36)]}
-"""The points that align a face; stable: the corners of the eyes and the nose.
+"""The points by which a face is aligned; stable: the corners of the eyes and the nose.
 
-If the jaw drops, the mean of all points moves down, and a face that is aligned by all of them shrinks by about 4 %. With
-fewer points the scale is less steady: it changes by .7 % from frame to frame instead of .6 % (demo corpus).
+When the jaw drops, a face that is aligned by all points shrinks by about 4 %, since the mean of the points moves down.
+With fewer points the scale is noisier: it changes by .7 % from frame to frame instead of .6 % (demo corpus).
 """
 
 MOST_SAMPLES = 4
-"""The most samples in x and in y that are averaged into one aligned pixel if a large face is shrunk."""
+"""Maximum number of samples in x and in y that are averaged into one pixel when a large face is shrunk."""
 
 
 @cache
 def scaled_template(size: int) -> np.ndarray:
-    """Return the template for an aligned image of `size` pixels a side: (68, 2) float64, x, y in pixels; read-only."""
+    """Return the template for an aligned image of side `size`: (68, 2) float64, x, y in pixels; read-only."""
     points = np.array(TEMPLATE) * size - 0.5
     points.flags.writeable = False
     return points
 
 
 def umeyama(source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Return the similarity, never a reflection, that moves `source` closest to `target` (least squares).
+    """Return the similarity transform without reflection that maps `source` to `target` with the least squared error.
 
     With centred points a, b and the singular value decomposition of b' a = U S V', the rotation is
     R = U diag(1, det U V') V', the scale tr(S diag(1, det U V')) / |a|^2 (Umeyama 1991, equations 40 to 42).
@@ -64,38 +64,38 @@ def umeyama(source: np.ndarray, target: np.ndarray) -> np.ndarray:
         target: (N, 2) float.
 
     Returns:
-        (2, 3) float64: the scaled rotation and the shift, as cv2.warpAffine takes it.
+        (2, 3) float64: the scaled rotation and the translation, in the form that cv2.warpAffine takes.
     """
-    middle, goal = source.mean(0), target.mean(0)
-    a, b = source - middle, target - goal
+    source_mean, target_mean = source.mean(0), target.mean(0)
+    a, b = source - source_mean, target - target_mean
     u, s, vt = np.linalg.svd(b.T @ a)
     signs = np.array([1.0, np.sign(np.linalg.det(u @ vt))])
     matrix = (s * signs).sum() / (a**2).sum() * (u * signs) @ vt
-    return np.hstack([matrix, (goal - matrix @ middle)[:, None]])
+    return np.hstack([matrix, (target_mean - matrix @ source_mean)[:, None]])
 
 
 def _transform_points(transform: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Return points (N, 2) moved by a transform (2, 3)."""
+    """Apply a transform (2, 3) to points (N, 2)."""
     return points @ transform[:, :2].T + transform[:, 2]
 
 
 def face_transform(landmarks: np.ndarray, size: int, alignment: Alignment = "all") -> np.ndarray:
-    """Return the similarity that aligns a face: landmarks (68, 2) -> (2, 3) float64, as `umeyama` returns it."""
+    """Return the transform that aligns a face: landmarks (68, 2) -> (2, 3) float64; see `umeyama`."""
     points = _POINTS[alignment]
     return umeyama(landmarks[points], scaled_template(size)[points])
 
 
 def procrustes_residual(landmarks: np.ndarray, transform: np.ndarray, size: int) -> float:
-    """Return the RMS distance of the moved landmarks (68, 2) to the template, in its inter-ocular distances."""
-    goal = scaled_template(size)
-    distance = ((_transform_points(transform, landmarks) - goal) ** 2).sum(1)
-    return float(np.sqrt(distance.mean()) / interocular(goal))
+    """Return the RMS distance between the transformed landmarks (68, 2) and the template, in inter-ocular distances."""
+    template = scaled_template(size)
+    squared_distance = ((_transform_points(transform, landmarks) - template) ** 2).sum(1)
+    return float(np.sqrt(squared_distance.mean()) / interocular(template))
 
 
 def align_image(image: np.ndarray, transform: np.ndarray, size: int) -> np.ndarray:
     """Return the aligned face (size, size, 3) uint8 of a frame (H, W, 3) uint8, black outside the frame.
 
-    A large face is first resampled at a multiple of the size and then averaged; otherwise its wrinkles would alias.
+    To prevent aliasing, a large face is first resampled at a multiple of the size and then averaged.
     """
     import cv2
 

@@ -1,16 +1,16 @@
-"""The appearance of an aligned face in few numbers: colour, contrast and sharpness, by which other recordings are recognised."""
+"""Descriptors of an aligned face: colour, contrast and sharpness, which differ between recording conditions."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
 SCALES = 4
-"""The scales at which sharpness is measured: the aligned image, and that image shrunk by 2, 4 and 8."""
+"""The number of scales at which sharpness is measured: the aligned image, reduced by 1, 2, 4 and 8."""
 APPEARANCE = (
     *(f"{moment}_{channel}" for moment in ("mean", "contrast") for channel in ("red", "green", "blue")),
     *(f"sharpness_{axis}_{2**scale}" for scale in range(SCALES) for axis in ("y", "x")),
 )
-"""The names of the numbers that `describe_appearance` returns."""
+"""The names of the values that `describe_appearance` returns."""
 
 
 def describe_appearance(image: np.ndarray) -> np.ndarray:
@@ -36,14 +36,14 @@ def describe_appearance(image: np.ndarray) -> np.ndarray:
 
 
 def describe_faces(images: Sequence[np.ndarray], transforms: np.ndarray) -> np.ndarray:
-    """Return the appearance of aligned faces, and the logarithm of the side that each has in its frame, in pixels.
+    """Return the appearance of aligned faces and the logarithm of their size in the source frame.
 
     Args:
         images: n images (S, S, 3) uint8, RGB.
-        transforms: (n, 2, 3), pixels of the frame -> aligned pixels; NaN where unknown.
+        transforms: (n, 2, 3), pixels of the frame -> aligned pixels; NaN if unknown.
 
     Returns:
-        (n, 15) float32; the last column is the size.
+        (n, 15) float32: the columns of APPEARANCE, then log(side of the aligned area in pixels of the frame).
     """
     appearance = np.array([describe_appearance(image) for image in images]).reshape(len(images), len(APPEARANCE))
     scale = np.hypot(transforms[:, 0, 0], transforms[:, 1, 0])

@@ -1,4 +1,4 @@
-"""A reader of crops: faces that the data set's authors have found and aligned, and that are only resized here."""
+"""A reader of crops, the faces that the authors of a data set have aligned and that are only resized here."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,20 +13,20 @@ from aupair.faces.decode import EmptyVideoError, VideoError
 from aupair.faces.row import FaceRow
 
 TAIL = 1024
-"""Bytes at the end of an image file among which the last marker of its format must be."""
+"""Number of bytes at the end of an image file that must contain the end marker of its format."""
 
 
 def iter_crops(folder: Path, size: int, frames: int = 0) -> Iterator[FaceRow]:
-    """Yield a row for every frame up to the last image, or up to `frames` if those are more.
+    """Yield a row for every frame up to the last image, and at least `frames` rows.
 
-    A frame without an image had no face; a damaged image is `unreadable`. Times are those of the usual frame rate.
+    The status of a frame without an image is no_face, that of a damaged image is unreadable. Times assume USUAL_FPS.
 
     Args:
         size: side of the resized faces, pixels.
 
     Raises:
         VideoError: the folder cannot be read, or its images do not count from 1 (before any row).
-        EmptyVideoError: there is no image and no frame.
+        EmptyVideoError: there is no image, and `frames` is 0.
     """
     try:
         names = image_names(folder)
@@ -45,9 +45,9 @@ def iter_crops(folder: Path, size: int, frames: int = 0) -> Iterator[FaceRow]:
 
 
 def _read_crop(path: Path, size: int) -> np.ndarray | None:
-    """Return an image as (size, size, 3) uint8 RGB; None where the file is damaged or cut, or the image too large.
+    """Return an image as (size, size, 3) uint8 RGB; None if the file is damaged or truncated, or the image too large.
 
-    A JPEG of more than MAX_PIXELS is decoded at a half, a quarter or an eighth of its sides.
+    A JPEG of more than MAX_PIXELS is decoded at a half, a quarter or an eighth of its size.
     """
     import cv2
 
@@ -55,7 +55,7 @@ def _read_crop(path: Path, size: int) -> np.ndarray | None:
         data = path.read_bytes()
     except OSError:
         return None
-    # The decoders refuse a cut file too, but they write about it to stderr.
+    # The decoders would also reject a truncated file, but they write a message to stderr.
     if not (b"\xff\xd9" in data[-TAIL:] if data[:2] == b"\xff\xd8" else b"IEND" in data[-TAIL:]):
         return None
     reduced = {

@@ -1,4 +1,4 @@
-"""A reader of every frame of a video, which does not rely on the number of frames in the header."""
+"""A reader of all frames of a video, which does not rely on the number of frames in the header."""
 
 import math
 import os
@@ -14,10 +14,10 @@ from aupair.data.layout import USUAL_FPS, read_movie_header
 from aupair.errors import DataError
 
 MAX_FAILED_GRABS = 1000
-"""Failed grabs in a row after which the video counts as over: after a damaged part, a later grab succeeds."""
+"""Number of consecutive failures that end a video; fewer failures may be a damaged part, after which frames follow."""
 
 DECODED_SHARE = 0.95
-"""Share of the header's frames below which a video may have been cut; headers are often slightly wrong."""
+"""Fraction of the header's number of frames below which a video may be truncated; headers are often slightly wrong."""
 
 
 class VideoError(DataError):
@@ -39,7 +39,7 @@ class LargeVideoError(VideoError):
 
 
 class FailedVideoError(VideoError):
-    """A video at which a library failed, or for which memory was too short."""
+    """A video for which a library failed or the memory was not sufficient."""
 
     status = "crashed"
 
@@ -49,31 +49,30 @@ class Frame:
     """One frame of a video."""
 
     index: int
-    """0-based, frames that could not be decoded counted as well"""
+    """0-based; frames that could not be decoded count as well"""
     time: float
     """seconds from the start, strictly increasing"""
     image: np.ndarray | None
-    """(H, W, 3) uint8, RGB; None where it could not be decoded"""
+    """(H, W, 3) uint8, RGB; None if it could not be decoded"""
 
 
 def read_frames(source: Path) -> Iterator[Frame]:
-    """Yield every frame of a video, one in memory at a time.
+    """Yield every frame of a video, with one frame in memory at a time.
 
-    Frames that cannot be decoded are yielded without an image as soon as a later one succeeds;
-    failures without a later success are the end of the video. In a video that changes its size, frames of more than
-    MAX_PIXELS are not decoded.
+    Frames that cannot be decoded are yielded without an image if a later frame can be decoded; otherwise they are taken
+    as the end of the video. In a video whose size changes, frames of more than MAX_PIXELS are not decoded.
 
     Raises:
-        VideoError: the file is missing or is not a video that OpenCV reads.
-        EmptyVideoError: it has no frame.
-        LargeVideoError: its frames have more than MAX_PIXELS.
+        VideoError: the file is missing, or OpenCV cannot read it.
+        EmptyVideoError: the video has no frame.
+        LargeVideoError: the frames have more than MAX_PIXELS.
     """
     import cv2
 
     capture = _open(source)
     try:
-        period, time, index, failed = 1 / _sane_fps(capture.get(cv2.CAP_PROP_FPS)), 0.0, 0, 0
-        time = -period
+        period = 1 / _plausible_fps(capture.get(cv2.CAP_PROP_FPS))
+        time, index, failed = -period, 0, 0
         while failed < MAX_FAILED_GRABS:
             if not _grab(capture):
                 failed += 1
@@ -94,23 +93,23 @@ def read_frames(source: Path) -> Iterator[Frame]:
 def describe_missing_frames(source: Path, decoded: int) -> str:
     """Return a message if the header states clearly more frames than were decoded, else "".
 
-    It is only a message, since the header may be wrong. A header without a plausible frame rate is ignored.
+    This is not an error, since the header may be wrong. A header without a plausible frame rate is ignored.
     """
     header = read_movie_header(source)
     if header is None or not header.fps or decoded >= DECODED_SHARE * header.frames:
         return ""
-    return f"{decoded} of {header.frames} frames decoded, by the header"
+    return f"{decoded} of {header.frames} frames decoded, according to the header"
 
 
 def _open(source: Path) -> Any:
-    """Open a video with OpenCV: with FFmpeg on one thread, or if that fails with another of OpenCV's backends."""
+    """Open a video with OpenCV: by FFmpeg on one thread, or if that fails by another of OpenCV's backends."""
     import cv2
 
     if not source.is_file():
         raise VideoError("no such video", where=source, todo="check the path")
     if source.stat().st_size == 0:
         raise EmptyVideoError("empty file", where=source, got="0 bytes", expected="a video", todo="copy it again")
-    # FFmpeg and OpenCV would write to stderr; the errors raised below contain what matters in one line.
+    # FFmpeg and OpenCV must not write to stderr, since the errors below state the problem in one line.
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     try:
@@ -131,7 +130,7 @@ def _open(source: Path) -> Any:
 
 
 def _grab(capture: Any) -> bool:
-    """Return whether there is a next frame; OpenCV's own reader of AVI raises where a file is damaged."""
+    """Grab the next frame and return whether there is one; OpenCV's AVI reader raises if the file is damaged."""
     import cv2
 
     try:
@@ -141,7 +140,7 @@ def _grab(capture: Any) -> bool:
 
 
 def _retrieve(capture: Any) -> np.ndarray | None:
-    """Return the grabbed frame as (H, W, 3) uint8 RGB; None where it cannot be decoded."""
+    """Return the grabbed frame as (H, W, 3) uint8 RGB; None if it cannot be decoded."""
     import cv2
 
     if _pixels(capture) > MAX_PIXELS:
@@ -154,14 +153,14 @@ def _retrieve(capture: Any) -> np.ndarray | None:
 
 
 def _pixels(capture: Any) -> int:
-    """Return the pixels of the frame that was grabbed last, or of all frames by the header."""
+    """Return the number of pixels of the frame grabbed last, or before the first grab that of the header."""
     import cv2
 
     return int(capture.get(cv2.CAP_PROP_FRAME_WIDTH) * capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
 
 
-def _sane_fps(fps: float) -> float:
-    """Return `fps` if it is plausible, else the usual rate."""
+def _plausible_fps(fps: float) -> float:
+    """Return `fps` if it is plausible, else USUAL_FPS."""
     return fps if 1 <= fps <= 1000 else USUAL_FPS
 
 

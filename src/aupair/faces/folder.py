@@ -1,7 +1,7 @@
-"""The alignment of the faces of many videos in parallel, with one Arrow file for each (`aupair run preprocess-faces`).
+"""Alignment of the faces of many videos in parallel, with one Arrow file for each (`aupair run preprocess-faces`).
 
 Finished files are collected in a hidden folder beside the output until all videos are done: DVC deletes the output before
-it runs the stage, and a stage that was killed must not start from the first video again.
+it runs the stage, and a stage that was killed should continue with the next video.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ from aupair.log import SILENT, Log
 from aupair.params import PreprocessFaces
 
 VERSION = "2"
-"""The version of the files: it changes if the same video and params would give other faces. Other versions are computed again."""
+"""The version of the files; it changes when the same video and params give other faces, so that all are computed again."""
 
 Status = Literal["ok", "no_face", "empty", "unreadable", "too_large", "crashed"]
 
@@ -38,22 +38,22 @@ class VideoReport:
 
     name: str
     status: Status
-    """ok: some face; no_face: none; empty: no frame; unreadable: cannot be decoded; too_large: more than
-    MAX_PIXELS a frame; crashed: the process died"""
+    """ok: at least one face; no_face: no face in any frame; empty: no frame; unreadable: cannot be decoded; too_large:
+    frames of more than MAX_PIXELS; crashed: a library failed, or the process died"""
     frames: int
     faces: int
     message: str = ""
-    """one line on the problem; if the status is ok, that the video is shorter than its header states, or has damaged images"""
+    """one line about the problem; with status ok, whether the video is shorter than its header states or has damaged images"""
 
 
 def preprocess(jobs: Sequence[VideoJob], faces: Path, params: PreprocessFaces, log: Log = SILENT) -> list[VideoReport]:
-    """Write `faces/<name>.arrow` for every job and remove the files of videos that have no job.
+    """Write `faces/<name>.arrow` for every job and delete the files of videos without a job.
 
-    A file that an earlier run made from the same video with the same options is used again, whether that run finished
-    or was killed. The next run tries a video again whose process crashed. Of two runs at once, the second one waits.
+    A file that an earlier run, finished or killed, made from the same video with the same options is used again. Videos
+    with the status crashed are tried again. A run waits until another run on the same folder has ended.
 
     Returns:
-        One report for each job, in their order.
+        One report for each job, in the order of the jobs.
 
     Raises:
         AupairError: the folder cannot be written, or a model is not installed.
@@ -68,9 +68,9 @@ def preprocess(jobs: Sequence[VideoJob], faces: Path, params: PreprocessFaces, l
 def _preprocess(
     jobs: Sequence[VideoJob], faces: Path, finished: Path, params: PreprocessFaces, log: Log
 ) -> list[VideoReport]:
-    """Do the work of `preprocess` while no other run does it; `finished` is the folder of finished videos."""
+    """Do the work of `preprocess` under its lock; `finished` is the folder of finished videos."""
     _collect_earlier_files(finished, faces, {job.name for job in jobs})
-    # Long videos first, so that no process works on one alone at the end.
+    # Long videos are processed first, so that all processes end at about the same time.
     tasks = sorted(jobs, key=lambda job: (_size(job.source), job.frames), reverse=True)
     workers = params.workers or pool.count_cores()
     reports = {}
@@ -85,7 +85,7 @@ def _preprocess(
 
 
 def _process(job: VideoJob, folder: Path, params: PreprocessFaces) -> VideoReport:
-    """Align one video, in a process of the pool, unless its file is in the folder already."""
+    """Align one video in a process of the pool, unless its file in the folder is up to date."""
     import cv2
 
     cv2.setNumThreads(1)
@@ -110,7 +110,7 @@ def _origin(job: VideoJob, params: PreprocessFaces) -> dict[str, str]:
     origin: dict[str, object] = {"version": VERSION, "source": job.source.name}
     if job.source.is_dir():
         origin |= {"images_sha256": _sha256_of_images(job.source), "frames": job.frames}
-        options = {"size", "quality"}  # nothing is searched for in crops
+        options = {"size", "quality"}  # crops need no detector
     else:
         origin |= {"source_bytes": _size(job.source), "source_sha256": _sha256(job.source), "side": job.side}
         options = {"size", "detector", "min_face", "align", "quality"}
@@ -118,14 +118,14 @@ def _origin(job: VideoJob, params: PreprocessFaces) -> dict[str, str]:
 
 
 def _read_if_current(path: Path, origin: dict[str, str]) -> pa.Table | None:
-    """Return the faces at `path` if the file is complete and was made from this origin, else None."""
+    """Return the faces in a file if it is complete and was made from this origin, else None."""
     if not path.is_file():
         return None
     try:
         table = store.read_faces(path)
     except AupairError:
-        return None  # corrupt, or of another schema: computed again
-    meta = {"align": "all"} | store.faces_metadata(table)  # files of before that option
+        return None  # corrupt, or with another schema: computed again
+    meta = {"align": "all"} | store.faces_metadata(table)  # older files do not have this option
     if {key: meta.get(key) for key in origin} != origin:
         return None
     store.add_faces_checksum(path)
@@ -133,7 +133,7 @@ def _read_if_current(path: Path, origin: dict[str, str]) -> pa.Table | None:
 
 
 def _summarise(job: VideoJob, table: pa.Table) -> VideoReport:
-    """Return the report of a video from its file."""
+    """Return the report of a video according to its file."""
     counts = {row["values"]: row["counts"] for row in pc.value_counts(table["status"]).to_pylist()}
     frames, faces = len(table), counts.get("ok", 0)
     meta = store.faces_metadata(table)
@@ -143,15 +143,15 @@ def _summarise(job: VideoJob, table: pa.Table) -> VideoReport:
     if damaged == frames:
         return VideoReport(job.name, "unreadable", frames, 0, "no frame can be decoded")
     if job.source.is_dir():
-        gaps = f"{damaged} of {damaged + faces} images are damaged" if damaged else ""
+        defects = f"{damaged} of {damaged + faces} images are damaged" if damaged else ""
     else:
-        gaps = describe_missing_frames(job.source, frames - damaged)
-    messages = ("" if faces else "no face in any frame", gaps)
+        defects = describe_missing_frames(job.source, frames - damaged)
+    messages = ("" if faces else "no face in any frame", defects)
     return VideoReport(job.name, "ok" if faces else "no_face", frames, faces, "; ".join(filter(None, messages)))
 
 
 def _report_crash(job: VideoJob, folder: Path, cause: pool.ProcessDeath | Exception) -> VideoReport:
-    """Write a file without rows and without an origin, so that the next run tries the video again; report it."""
+    """Write a file without rows and origin, so that the next run tries the video again, and return the report."""
     text = f"the process {cause.describe()}" if isinstance(cause, pool.ProcessDeath) else repr(cause)
     message = " ".join(f"{text} at {job.source}; it is tried again the next time".split())
     sweep(folder)
@@ -160,15 +160,15 @@ def _report_crash(job: VideoJob, folder: Path, cause: pool.ProcessDeath | Except
 
 
 def _in_progress_folder(faces: Path) -> Path:
-    """Return the folder of finished videos while the stage runs: on the same disk, so that files can be renamed."""
+    """Return the folder of finished videos of a running stage; it is on the disk of `faces`, so that files can be renamed."""
     output = faces.resolve()
     return output.with_name(f".{output.name}-in-progress")
 
 
 def _collect_earlier_files(finished: Path, faces: Path, names: set[str]) -> None:
-    """Move the files of an earlier run from the output into `finished`, and delete those without a job.
+    """Move the files of an earlier run from the output into `finished`, and delete the files without a job.
 
-    If a killed run left a newer file in `finished`, that file stays.
+    A file that a killed run left in `finished` is newer than the one in the output, and is kept.
     """
     for path in faces.glob("*.arrow"):
         if (finished / path.name).exists():
@@ -190,19 +190,19 @@ def _publish(finished: Path, faces: Path) -> None:
 
 
 def _size(source: Path) -> int:
-    """Return a file's size in bytes; 0 if there is no file, which decoding reports."""
+    """Return a file's size in bytes; 0 if there is no file, an error that decoding reports."""
     return source.stat().st_size if source.is_file() else 0
 
 
 def _sha256(source: Path) -> str:
-    """Return the hash of a file's content; "" if it cannot be read, which decoding reports."""
+    """Return the SHA-256 of a file's content; "" if it cannot be read, an error that decoding reports."""
     if not (source.is_file() and os.access(source, os.R_OK)):
         return ""
     return store.sha256(source)
 
 
 def _sha256_of_images(folder: Path) -> str:
-    """Return the hash of the names and contents of a folder's crops; "" if it cannot be read."""
+    """Return the SHA-256 of the names and contents of a folder's crops; "" if the folder cannot be read."""
     try:
         names = sorted(name for name in os.listdir(folder) if frame_number(name) is not None)
     except OSError:

