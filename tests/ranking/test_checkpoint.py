@@ -162,7 +162,7 @@ def test_a_file_that_cannot_be_used_is_one_line_and_a_fresh_start(tmp_path: Path
         )
     assert same_fit(train(OPTIMISERS[0], state_file, log=log), train(OPTIMISERS[0]))
     assert not (tmp_path / "harmed").exists()
-    reason = "is of other settings or data" if damage == "other key" else "cannot be read: "
+    reason = "was written with other settings or data" if damage == "other key" else "cannot be read: "
     assert len(log.lines) == 1
     assert log.lines[0].startswith(f"starting over: {state_file.path} {reason}")
 

@@ -369,7 +369,7 @@ def test_features_that_are_the_same_for_all_faces_are_refused(
     folder, frames = faces
     forward = module.forward_in_chunks
     monkeypatch.setattr(module, "forward_in_chunks", lambda *inputs: 1e-9 * forward(*inputs))
-    expected = r"^the features of all faces are the same: in .*, got only zeros; give the trunk pretrained weights"
+    expected = r"^the features of all faces are the same: in .*, got only zeros; use pretrained weights for the trunk"
     with pytest.raises(ArtifactError, match=expected):
         embed(folder, tmp_path / "e", frames, settings())
 

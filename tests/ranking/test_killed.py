@@ -127,5 +127,5 @@ def test_a_checkpoint_of_other_settings_is_not_used(home: Path, tiny: Params, mo
     stages.run_stage("train-pseudo-intensity", tiny, root=home, trial=0, log=log)
     assert contents(home / "work/f/0") == before
     assert len(log.lines) == 3
-    assert all("is of other settings or data" in line for line in log.lines)
+    assert all("was written with other settings or data" in line for line in log.lines)
     assert not checkpoints.exists()

@@ -141,7 +141,7 @@ def test_h_needs_the_networks_that_it_reads(saved: tuple[Path, Path, PseudoInten
     if trained.model.network is not None:
         assert Scorer([f], h, MEMBERS[:1], "cpu")(FACES.pixels)[1].shape == (COUNT, 12)
         return
-    with pytest.raises(ArtifactError, match="h reads networks of f that are not there"):
+    with pytest.raises(ArtifactError, match="h reads networks of f that are not in the ensemble"):
         Scorer([f], h, MEMBERS[:1], "cpu")
 
 

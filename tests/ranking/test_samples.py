@@ -101,14 +101,14 @@ def test_no_pair_at_all(active: tuple[int, ...], split: str) -> None:
 
 @pytest.mark.parametrize("mode", ["groups", "reference"])
 def test_more_folds_than_people(mode: str) -> None:
-    with pytest.raises(DataError, match="too few people for cross-fitting, got 4, expected 5 in fit at least"):
+    with pytest.raises(DataError, match="too few people for cross-fitting, got 4, expected at least 5 in fit"):
         draw_samples(draw_frames(), PARAMS[mode].model_copy(update={"folds": 5}), 0)
 
 
 @pytest.mark.parametrize("mode", ["groups", "reference"])
 def test_a_fold_network_without_a_pair(mode: str) -> None:
     frames = draw_frames(active=(0, 4, 6))
-    with pytest.raises(DataError, match="got all pairs of fit in people of one fold"):
+    with pytest.raises(DataError, match="got all pairs of fit are from one fold"):
         draw_samples(frames, PARAMS[mode], 0)
     assert len(draw_samples(frames, PARAMS[mode].model_copy(update={"folds": 1}), 0).pairs["fit"]) > 0
 

@@ -1,4 +1,4 @@
-"""The content of about.json in a folder of f, h or a frozen trunk, which describes its networks; every reader checks it."""
+"""The schema of about.json, which describes the networks in a folder of f, h or a frozen trunk."""
 
 from typing import Annotated, Literal, NamedTuple, Self
 
@@ -9,14 +9,14 @@ from aupair.store import Artifact
 from aupair.training_params import AnyNetwork, VggNetwork
 
 FINAL = "final"
-"""the name of the network that is trained on all people of fit"""
+"""name of the network that is trained on all people of fit"""
 
 
 class Member(NamedTuple):
     """A network of f.
 
     Attributes:
-        trial: the position of its trial among the folders of f.
+        trial: the index of its trial in the list of folders of f.
         name: `final`, or `fold0` and so on.
     """
 
@@ -46,9 +46,9 @@ class _AboutNetworks(Artifact):
     """The networks of f or h.
 
     Attributes:
-        aus: those of Aff-Wild2 in a file of before AUs were stored.
+        aus: names of the AUs; older files do not store them and have those of Aff-Wild2.
         size: side of the faces, pixels.
-        features: the number of features that networks with a frozen trunk take.
+        features: the number of input features of networks with a frozen trunk, else None.
     """
 
     aus: AuNames = AFFWILD2
@@ -57,11 +57,14 @@ class _AboutNetworks(Artifact):
 
     @property
     def inputs(self) -> int:
-        """Return what the networks take: a side of images, or with a frozen trunk its features."""
+        """Return the input size of the networks: the side of images, or with a frozen trunk the number of features."""
         return self.size if self.features is None else self.features
 
     def compares(self, network: AnyNetwork | None) -> bool:
-        """Return whether sizes can be compared with weights first: not of a trunk that a user's function builds."""
+        """Return whether `load_network` can compare the shapes of a network and its weights on the device `meta`.
+
+        A backbone is not compared, since a user's function may build it.
+        """
         return self.features is not None or isinstance(network, VggNetwork)
 
 
@@ -69,8 +72,8 @@ class AboutF(_AboutNetworks):
     """The networks of f of one trial.
 
     Attributes:
-        standardisation: by network.
-        select_pair_accuracy: that of `final`; None without pairs.
+        standardisation: center and scale of the outputs, by the name of the network.
+        select_pair_accuracy: pair accuracy of `final` on select; None without pairs.
     """
 
     network: AnyNetwork
@@ -104,11 +107,11 @@ class _Guard(Artifact):
 
 
 class AboutH(_AboutNetworks):
-    """The models of h; the attributes without a value are those of another kind, or of an earlier version.
+    """The models of h; attributes that another kind or an earlier version does not have are None or have a default.
 
     Attributes:
-        format: that of the folder; 1 had no number.
-        block: the block of f's trunk that factors are read from.
+        format: the format of the folder; format 1 was not numbered.
+        block: the block of f's trunk from which factors are read.
         members: the networks of f that h reads.
         ensemble: the networks of f whose mean is y_hat.
     """

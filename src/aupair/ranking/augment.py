@@ -1,4 +1,4 @@
-"""The augmentation of all images of a batch at once: a slight random similarity with mirroring, then colour and noise."""
+"""Augmentation of a batch of images: a small random similarity transform, mirroring, colour changes and noise."""
 
 import math
 
@@ -17,18 +17,18 @@ NOISE = 6.0  # of 255
 
 
 def draw_mirrors(video: np.ndarray | None, batch: int, generator: torch.Generator) -> Tensor:
-    """Draw which images of a batch are mirrored: half of its videos, and all images of a video alike.
+    """Draw the images of a batch to mirror: each video with probability 1/2, with all its images alike.
 
-    Pairs are of one video. If one face of a pair were mirrored and the other not, an asymmetric face or a light from one
-    side would differ as much as the expression does.
+    If only one face of a pair were mirrored, asymmetries of the face or of the light would change between the two
+    frames as much as the expression does.
 
     Args:
-        video: (batch,) int, the video of each image; None: no image is mirrored, since AUs belong to one side of the face.
+        video: (batch,) int, the video of each image; None: mirror no image, for AUs of one side of the face.
 
     Returns:
         (batch,) bool.
     """
-    draws = torch.rand(batch, generator=generator)  # drawn in any case, so that what follows stays the same
+    draws = torch.rand(batch, generator=generator)  # drawn in any case, so that later random numbers are the same
     if video is None:
         return torch.zeros(batch, dtype=torch.bool)
     _, first, index = np.unique(video, return_index=True, return_inverse=True)
@@ -41,10 +41,10 @@ def augment(
     """Augment (b, 3, S, S) float32 RGB in 0..255.
 
     Args:
-        strength: 0..1, share of the amounts above.
+        strength: 0..1, factor of the module's constants.
         mirrored: (B,) bool, for each image of the whole batch.
-        part: the part of the batch that these images are. The random numbers of an image do not depend on how a batch is
-            divided into parts.
+        part: the position of these images in the whole batch. The random numbers of an image do not depend on how a
+            batch is divided into parts.
     """
     b, device = len(mirrored), images.device
 

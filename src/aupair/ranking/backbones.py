@@ -1,6 +1,6 @@
-"""Pretrained backbones: torchvision's by name, or a user's by a function; from images to features.
+"""Pretrained backbones, which map images to features: torchvision's by name, or a user's by a factory function.
 
-torchvision is imported only where a backbone is built, since that takes seconds.
+torchvision is imported only when a backbone is built, since the import takes seconds.
 """
 
 from collections.abc import Sequence
@@ -21,13 +21,13 @@ STD = (0.229, 0.224, 0.225)
 
 
 class Backbone(nn.Module):
-    """A network from images to features, with the input that its weights expect.
+    """A network that maps images to features, after the resizing and standardisation that its weights expect.
 
     Args:
-        network: images (B, 3, S, S), standardised -> features (B, D).
-        side: S, to which images are resized, pixels.
-        mean, std: of the images that the weights come from, per RGB channel of images in 0..1, (3,).
-        blocks: the parts of the network that count as blocks, in order.
+        network: standardised images (B, 3, S, S) -> features (B, D).
+        side: S, the side to which images are resized, pixels.
+        mean, std: (3,), mean and standard deviation of the pretraining images, per RGB channel of images in 0..1.
+        blocks: the blocks of the network, in order, for `train_last_blocks`.
 
     Attributes:
         features: number of features, D.
@@ -46,7 +46,7 @@ class Backbone(nn.Module):
         self.features = self._count_features()
 
     def forward(self, images: Tensor) -> Tensor:
-        """Compute the features of RGB (B, 3, S, S) in 0..255 of any size: (B, D)."""
+        """Compute the features (B, D) of RGB images (B, 3, S, S) of any size S, in 0..255."""
         x = images.float()
         if x.shape[-2:] != (self.side, self.side):
             x = nn.functional.interpolate(
@@ -57,7 +57,7 @@ class Backbone(nn.Module):
         return features
 
     def train_last_blocks(self, count: int | None) -> None:
-        """Freeze all that comes before the last `count` blocks, batch norms included; None: freeze nothing.
+        """Freeze everything before the last `count` blocks, including batch norms; None: freeze nothing.
 
         Raises:
             ParamsError: the network has fewer blocks.
@@ -67,7 +67,7 @@ class Backbone(nn.Module):
         if count > len(self._blocks):
             raise ParamsError("too many trained_blocks", got=count, expected=f"at most {len(self._blocks)}, or null")
         self.network.requires_grad_(False)
-        modules = list(self.network.modules())  # in the order in which they were registered, which is that of the pass
+        modules = list(self.network.modules())  # in the order of registration, which is that of the forward pass
         first = modules.index(self._blocks[-count])
         self._frozen = modules[1:first]
         for module in modules[first:]:
@@ -82,10 +82,10 @@ class Backbone(nn.Module):
         return self
 
     def _count_features(self) -> int:
-        """Return the number of features that the network returns for an image.
+        """Return the number of features, found by a forward pass.
 
         Raises:
-            ParamsError: it returns something else.
+            ParamsError: the network does not return features (B, D).
         """
         self.network.eval()
         with torch.no_grad():
@@ -98,10 +98,10 @@ class Backbone(nn.Module):
 
 
 def build_backbone(params: BackboneNetwork, size: int) -> Backbone:
-    """Build a backbone with random weights, or those that a factory sets.
+    """Build a backbone with random weights, or with the weights that a factory sets.
 
     Args:
-        size: side of the faces, which a factory's network gets if it names no other.
+        size: side of the faces, to which images are resized for a factory's network that has no attribute `size`.
 
     Raises:
         ParamsError: a factory cannot be imported, or returns no network.
@@ -118,14 +118,14 @@ def build_backbone(params: BackboneNetwork, size: int) -> Backbone:
 
 
 def load_backbone(backbone: Backbone, params: BackboneNetwork) -> None:
-    """Load the weights that the params name into a backbone."""
+    """Load the weights that the params specify into a backbone."""
     if params.weights == "none" or (params.kind == FACTORY and params.weights == "default"):
         return
     load_pretrained(backbone.network, params.weights, params.kind)
 
 
 def _remove_last_layer(network: nn.Module) -> None:
-    """Replace the layer that computes ImageNet's classes, and a dropout before it, by nothing."""
+    """Remove the layer that computes ImageNet's classes, and a dropout before it."""
     for name in ("fc", "heads"):
         if hasattr(network, name):
             setattr(network, name, nn.Identity())
@@ -145,10 +145,10 @@ def _blocks_of(network: nn.Module) -> list[nn.Module]:
 
 
 def _call_factory(name: str, size: int) -> Backbone:
-    """Build the backbone that a user's function returns; its `size`, `mean`, `std` and `blocks` count if it has them.
+    """Build a backbone by a user's function, with the attributes `size`, `mean`, `std` and `blocks` of its network if any.
 
     Args:
-        size: side of the images if the network names none.
+        size: side of the images if the network has no attribute `size`.
     """
     module, _, function = name.partition(":")
     todo = "install its package, or put its folder into PYTHONPATH; predict needs it, too"

@@ -1,7 +1,7 @@
-"""Checkpoints, from which an interrupted training stage continues where it stopped, and ends with the same bits.
+"""Checkpoints, from which an interrupted training stage continues and gives the same bits as an uninterrupted one.
 
-They are written outside the stage's output, since DVC deletes that before it runs a stage again, and are deleted when the
-output has been written.
+They are written outside the stage's output, since DVC deletes the output before it runs a stage again, and are deleted
+when the output has been written.
 """
 
 import hashlib
@@ -29,23 +29,23 @@ from aupair.ranking.networks import pick_device
 from aupair.training_params import TrainPseudoIntensity, TrainUncertainty
 
 FOLDER_VARIABLE = "AUPAIR_CHECKPOINTS"
-"""environment variable with a folder that outlives the machine, such as a volume of a cluster; many runs may share it"""
+"""environment variable that names a persistent folder, such as a volume of a cluster; several runs may share it"""
 
 SECONDS = 60.0
-"""a checkpoint is due this long after the last one"""
+"""minimum time between two checkpoints"""
 SHARE = 0.05
-"""a checkpoint is due later than that if writing would otherwise take more than this share of the time"""
+"""maximum fraction of the time that is spent on writing checkpoints; the time between them is longer if necessary"""
 
 
 @dataclass
 class TrainingState:
-    """All that the next step of a fit depends on.
+    """The state of a fit, on which its next step depends.
 
     Attributes:
         generator: random numbers of the augmentation.
-        step: number of steps done.
-        losses: those of the steps since the last evaluation, left on the device, since reading one waits for the device.
-        best_loss, best_weights: the lowest loss of an evaluation, and the weights that had it (`keep: best`).
+        step: number of completed steps.
+        losses: the losses of the steps since the last evaluation, on the device, since reading one waits for the device.
+        best_loss, best_weights: the lowest loss of an evaluation and the weights at that evaluation (`keep: best`).
     """
 
     model: nn.Module
@@ -60,13 +60,13 @@ class TrainingState:
     best_weights: dict[str, Tensor] | None = None
 
     def read_losses(self) -> list[float]:
-        """Wait for the steps and return their losses."""
+        """Return the losses since the last evaluation; this waits for the device."""
         return torch.stack(self.losses).tolist() if self.losses else []
 
     def out_of_patience(self, patience: int) -> bool:
         """Return whether the last `patience` evaluations brought no lower loss; False for a patience of 0.
 
-        It follows from the curves, which are stored with a finished fit, too: that fit is not taken up again.
+        It depends only on the curves, which a finished fit stores as well, so that such a fit is not continued.
         """
         losses = [row["loss"] for row in self.curves]
         return 0 < patience < len(losses) and min(losses[:-patience]) <= min(losses[-patience:])
@@ -76,7 +76,7 @@ class TrainingState:
         return {"step": self.step, "model": self.model.state_dict(), "curves": self.curves}
 
     def unfinished(self) -> dict[str, Any]:
-        """Return the whole state as plain values; torch's own generators are part of it."""
+        """Return the whole state as plain values, including the state of torch's global generators."""
         return self.finished() | {
             "optimiser": self.optimiser.state_dict(), "schedule": self.schedule.state_dict(),
             "generator": self.generator.get_state(), "torch": torch.get_rng_state(),
@@ -85,7 +85,7 @@ class TrainingState:
         }  # fmt: skip
 
     def restore(self, saved: dict[str, Any]) -> None:
-        """Go back to the state that `unfinished` or `finished` returned."""
+        """Restore the state that `unfinished` or `finished` returned."""
         self.step, self.curves = saved["step"], saved["curves"]
         self.model.load_state_dict(saved["model"])
         if "optimiser" not in saved:
@@ -102,14 +102,14 @@ class TrainingState:
 
 @dataclass
 class Checkpoint:
-    """A file with the training state of one network; only a run with the same key continues from it."""
+    """A file with the training state of one network; only a run with the same key can continue from it."""
 
     path: Path
     key: str
     _next: float = field(default_factory=lambda: time.monotonic() + SECONDS)
 
     def load(self, log: Log = SILENT) -> dict[str, Any] | None:
-        """Return the last saved state, with tensors on the CPU, or None; all processes get that of the first."""
+        """Return the last saved state, with tensors on the CPU, or None; the first process reads it for all."""
         return broadcast_from_main(self._read(log) if is_main() else None)
 
     def _read(self, log: Log) -> dict[str, Any] | None:
@@ -118,23 +118,22 @@ class Checkpoint:
             key, state = content["key"], content["state"]
         except FileNotFoundError:
             return None
-        except (
-            Exception
-        ) as error:  # torch and pickle raise a dozen types for a broken file; for none should the stage fail
+        # torch and pickle raise many types of exception for a broken file, none of which may end the stage
+        except Exception as error:
             reason = " ".join(str(error).split())[:80] or type(error).__name__
             log.line(f"starting over: {self.path} cannot be read: {reason}")
             return None
         if key != self.key:
-            log.line(f"starting over: {self.path} is of other settings or data")
+            log.line(f"starting over: {self.path} was written with other settings or data")
             return None
         return state
 
     def due(self) -> bool:
-        """Return whether the last checkpoint is so old that an interruption would lose too much."""
+        """Return whether it is time to save again."""
         return time.monotonic() >= self._next
 
     def save(self, state: Mapping[str, Any]) -> None:
-        """Replace the file; only the first process writes. A state holds tensors, numbers, strings, lists and dicts.
+        """Replace the file; only the first process writes. A state contains tensors, numbers, strings, lists and dicts.
 
         Raises:
             AupairError: the file cannot be written.
@@ -142,7 +141,9 @@ class Checkpoint:
         start = time.monotonic()
         if is_main():
             with store.atomic(self.path) as temporary, open(temporary, "wb") as file:
-                torch.save({"key": self.key, "state": dict(state)}, file)  # a path would lose the reason of a failure
+                torch.save(
+                    {"key": self.key, "state": dict(state)}, file
+                )  # with a path, torch hides the cause of an error
         now = time.monotonic()
         self._next = now + max(SECONDS, (now - start) / SHARE)
 
@@ -151,11 +152,11 @@ class Checkpoint:
 def resumable(
     state: TrainingState, checkpoint: Checkpoint | None, name: str, steps: int, log: Log
 ) -> Iterator[Callable[[bool], None]]:
-    """Restore a fit from its checkpoint, and save it again when the block ends; without a checkpoint do nothing.
+    """Restore a fit from its checkpoint, and save its end when the block ends; without a checkpoint do nothing.
 
     Yields:
-        A function to call after each step with whether the model was evaluated after it. It saves the state after an
-        evaluation and when a checkpoint is due; after SIGTERM it saves the state and raises.
+        A function to call after each step, with whether the model was evaluated after the step. It saves the state after
+        an evaluation and when a checkpoint is due; after SIGTERM it saves the state and raises Stopped.
 
     Raises:
         Stopped: a process received SIGTERM.
@@ -184,7 +185,7 @@ def resumable(
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """The checkpoints of one run of a stage, one file per network."""
+    """The checkpoints of one run of a stage, with one file per network."""
 
     folder: Path
     key: str
@@ -198,16 +199,16 @@ class Checkpoints:
 def checkpointing(
     name: str, folder: Path | None, inputs: Mapping[str, Path], settings: Mapping[str, Any], log: Log = SILENT
 ) -> Iterator[Checkpoints | None]:
-    """Yield the checkpoints of a stage; delete them when the block ends, unless it fails.
+    """Yield the checkpoints of a stage, and delete them when the block ends without an error.
 
-    Of two runs at once in one working folder, the second one waits. A volume that AUPAIR_CHECKPOINTS names is not locked:
-    a machine that was lost may hold the lock for hours.
+    A run waits while another run uses the same folder. A volume named by AUPAIR_CHECKPOINTS is not locked, since a machine
+    that was lost could hold the lock for hours.
 
     Args:
         name: name of the stage and the trial.
         folder: folder of the checkpoints, unless AUPAIR_CHECKPOINTS names another; without either there are none.
         inputs: files and folders that the stage reads.
-        settings: everything else that its results depend on, as JSON.
+        settings: everything else on which the results of the stage depend, as JSON.
     """
     shared = os.environ.get(FOLDER_VARIABLE)
     if not shared and folder is None:
@@ -215,7 +216,7 @@ def checkpointing(
         return
     machine = {"version": __version__, "torch": torch.__version__, "processes": world_size()}
     key = digest(inputs, {"stage": name, **machine, **settings}) if is_main() else ""
-    if shared:  # in the default folder the next run of the stage replaces the files, so that they do not accumulate
+    if shared:  # in the default folder no key is needed: the next run of the stage replaces the files
         folder, name = Path(shared), f"{name}-{key[:16]}"
     checkpoints = Checkpoints(Path(folder or "") / name, key)
     if is_main():
@@ -229,10 +230,10 @@ def checkpointing(
 
 
 def training_settings(section: TrainPseudoIntensity | TrainUncertainty, seed: int) -> dict[str, Any]:
-    """Return what the results of a training depend on besides its inputs: section of the params, seed, kind of device.
+    """Return the settings on which the results of a training depend: section of the params, seed and type of device.
 
     Raises:
-        ParamsError: there is no such device, or not one for each process.
+        ParamsError: there is no such device, or there are fewer GPUs than processes.
     """
     device = pick_device(section.device)
     check_device(device)
@@ -240,7 +241,7 @@ def training_settings(section: TrainPseudoIntensity | TrainUncertainty, seed: in
 
 
 def digest(inputs: Mapping[str, Path], settings: Mapping[str, Any]) -> str:
-    """Return a hash of settings and of the content of files and folders; their location does not matter."""
+    """Return the SHA-256 of settings and of the contents of files and folders, wherever these are."""
     total = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for name, root in sorted(inputs.items()):
         for path in sorted(path for path in (root, *root.rglob("*")) if path.is_file()):

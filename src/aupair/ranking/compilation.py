@@ -1,4 +1,4 @@
-"""Compilation of the forward pass of a training step with torch.compile, if the params require it."""
+"""Compilation of forward passes with torch.compile, for training steps and for scoring."""
 
 from collections.abc import Callable
 from itertools import islice
@@ -11,10 +11,10 @@ from aupair.ranking.distributed import SharedBatchNorm
 from aupair.ranking.sampling import Sampler
 
 Forward = Callable[[Tensor, int], Tensor]
-"""this process's share of a batch (b, ...), number of frames in the whole batch -> outputs (b, A)"""
+"""(this process's share of a batch (b, ...), number of frames in the whole batch) -> outputs (b, A)"""
 
 SAMPLED_BATCHES = 8
-"""number of batches of which the largest counts as a full batch"""
+"""number of batches that are sampled to find the size of a full batch"""
 
 
 def compile_forward(network: nn.Module, sampler: Sampler, steps: int, log: Log) -> Forward:
@@ -26,18 +26,18 @@ def compile_forward(network: nn.Module, sampler: Sampler, steps: int, log: Log) 
 
 
 class _CompiledForward:
-    """A faster forward pass of a network for full batches, made by torch.compile; the network itself is not changed.
+    """The forward pass of a network for full batches, compiled by torch.compile; the network itself is not changed.
 
-    A batch of another size takes the plain forward pass, since compiling takes a minute for each size. The size of a full
+    Batches of other sizes use the plain forward pass, since compiling takes a minute for each size. The size of a full
     batch depends only on the sampler, so that a resumed fit computes each step as an uninterrupted one does. Dropout
     draws the same masks as without compiling. On a GPU the kernels of a step are recorded once and replayed as a CUDA
     graph: Python is then busy for 2.4 ms of a step of 12 ms instead of 8.4, which leaves time for the thread that
     prepares the next batch (docs/log, 2026-11-26).
 
     Args:
-        size: frames of a full batch, all processes together.
-        log: receives one line if compiling fails; then every batch takes the plain forward pass. An operation that a GPU
-            cannot record raises an error at the second full batch.
+        size: number of frames of a full batch, over all processes.
+        log: receives one line if compiling fails; every batch then uses the plain forward pass. An operation that cannot
+            be recorded in a CUDA graph raises an error at the second full batch.
     """
 
     def __init__(self, network: nn.Module, size: int, log: Log) -> None:
@@ -46,7 +46,7 @@ class _CompiledForward:
         self._failures = (TorchDynamoException, FailOnRecompileLimitHit)
         self._network, self._size, self._log = network, size, log
         on_gpu = next(network.parameters()).is_cuda
-        # one graph or none, since a network that is compiled in parts could fail in the middle of a step
+        # fullgraph: a network that is compiled in parts could fail in the middle of a step
         self._compiled = torch.compile(
             network, fullgraph=True, dynamic=False, options={"fallback_random": True, "triton.cudagraphs": on_gpu}
         )
@@ -64,10 +64,10 @@ class _CompiledForward:
 
 
 class CompiledScoring:
-    """A faster forward pass of a network in eval mode for chunks of one size, made by torch.compile.
+    """The forward pass of a network in eval mode for chunks of one size, compiled by torch.compile.
 
-    If compiling fails, the log gets one line, and the plain forward pass is used. CUDA graphs are not used: a chunk's outputs
-    would be overwritten by those of the next.
+    If compiling fails, one line is logged and the plain forward pass is used. CUDA graphs are not used, since the outputs
+    of the next chunk would overwrite those of this one.
     """
 
     def __init__(self, network: nn.Module, log: Log) -> None:
@@ -88,11 +88,11 @@ class CompiledScoring:
 
 
 def _reason(error: Exception) -> str:
-    """Return why compiling failed, in a few words."""
+    """Return the first line of an error of torch.compile, shortened."""
     lines = (line.strip() for line in str(error).splitlines() if line.strip())
     return next(lines, type(error).__name__)[:160]
 
 
 def full_batch_size(sampler: Sampler, steps: int) -> int:
-    """Return the number of frames of a full batch: the largest of the first few."""
+    """Return the number of frames of a full batch, the largest of the first SAMPLED_BATCHES."""
     return max(len(sampler(step)[0]) for step in islice(range(steps), SAMPLED_BATCHES))

@@ -1,7 +1,7 @@
-"""Distillation: a small f with a second head learns to reproduce the outputs of a finished trial's f and h.
+"""Distillation: a small f with a second head learns to reproduce the outputs of f and h of a finished run.
 
-Ours: function matching (Beyer et al. 2021, arXiv 2106.05237). Teacher and student see the same augmented image. The batches
-are those for training on pairs, in which rare AUs are frequent, but no label is used.
+Ours: function matching (Beyer et al. 2021, arXiv 2106.05237). Teacher and student get the same augmented image. The batches
+are those for training on pairs, in which rare AUs are frequent, but labels are not used.
 """
 
 from collections.abc import Callable
@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from aupair.ranking.networks import AUNetwork, second_head_sigma
 
 Teachers = Callable[[str], nn.Module]
-"""name of a network -> its teacher: images (B, 3, S, S) -> y_hat, then log sigma, (B, 2A)"""
+"""name of a network -> its teacher, a module that maps images (B, 3, S, S) to y_hat, then log sigma, (B, 2A)"""
 
 
 class StudentWithTeacher(nn.Module):
-    """A student and its teacher as one module for the training loop: each batch goes through both.
+    """A student and its teacher as one module, so that the training loop forwards each batch through both.
 
     Args:
         student: f, sharing `integrated`; the only part whose parameters are trained, moved and saved.
@@ -26,12 +26,11 @@ class StudentWithTeacher(nn.Module):
     def __init__(self, student: AUNetwork, teacher: nn.Module) -> None:
         super().__init__()
         self.student = student
-        self._teacher = (
-            teacher.eval().requires_grad_(False),
-        )  # in a tuple, since nn.Module would otherwise register it
+        # The tuple hides the teacher from nn.Module, which would register it as a part of this module.
+        self._teacher = (teacher.eval().requires_grad_(False),)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Forward RGB (B, 3, S, S) in 0..255: the student's outputs, (B, 2A), and in training the teacher's too, (B, 4A)."""
+        """Forward RGB (B, 3, S, S) in 0..255: outputs of the student, (B, 2A), in training with the teacher's, (B, 4A)."""
         outputs: Tensor = self.student(images)
         if not self.training:
             return outputs
@@ -41,16 +40,15 @@ class StudentWithTeacher(nn.Module):
 
 
 OFFSET = 0.25
-"""weight of the error that all frames of a video share; it is small, since the mapping compares frames of one video"""
+"""weight of the mean error of a video; it is small, since the mapping compares frames within a video"""
 
 
 def distillation_loss(outputs: Tensor, video: Tensor, weight: float) -> Tensor:
-    """Return the mean squared error of y_hat within videos, plus OFFSET x that of their means, plus weight x that of
-    log sigma.
+    """Return MSE(y_hat within videos) + OFFSET x MSE(means of y_hat of videos) + weight x MSE(log sigma).
 
     Args:
-        outputs: of student and teacher, (B, 4A).
-        video: (B,) integers, the video of each frame.
+        outputs: (B, 4A), outputs of the student, then of the teacher.
+        video: (B,) int, the video of each frame.
     """
     student, teacher = outputs.float().chunk(2, dim=1)
     (values, _), (y_hat, log_sigma) = student.chunk(2, dim=1), teacher.chunk(2, dim=1)

@@ -1,11 +1,11 @@
-"""Training of one network by several processes, which torchrun starts; for a single process nothing changes.
+"""Training of one network by several processes that torchrun starts; in a single process these functions do nothing.
 
     torchrun --standalone --nproc-per-node 2 -m aupair run train-pseudo-intensity --trial 0
 
-All draw the same batch, and each forwards its share of the frames. The outputs are gathered, so that each process
-computes the loss of all pairs, but its gradients come from its own frames only: their sum over the processes is the
-gradient of a single process. Batch norms use the statistics of the whole batch. The results equal those of a single
-process up to the order of sums, except for dropout, whose masks each process draws by itself at each step.
+All processes draw the same batch, and each forwards its share of the frames. The outputs are gathered, so that each process
+computes the loss of all pairs, but with gradients only for its own frames; the sum of the gradients over the processes is
+the gradient of a single process. Batch norms use the statistics of the whole batch. The results equal those of a single
+process up to the order of sums, except for dropout, for which each process draws its own masks.
 """
 
 import os
@@ -27,10 +27,10 @@ from aupair.errors import ParamsError, Stopped
 T = TypeVar("T")
 
 TIMEOUT = timedelta(minutes=30)
-"""how long a process waits for one that hangs; if one dies, torchrun ends them all"""
+"""maximum time to wait for a process that hangs; if a process dies, torchrun ends all of them"""
 
 MESSAGE_SECONDS = 2.0
-"""time for the first process to print its error, since torchrun ends all processes as soon as one ends"""
+"""time that the first process has to print its error, since torchrun ends all processes as soon as one ends"""
 
 
 @contextmanager
@@ -38,7 +38,7 @@ def process_group() -> Iterator[None]:
     """Connect the processes that torchrun started until the block ends; without torchrun do nothing.
 
     Raises:
-        ParamsError, Stopped: in the first process; the others, which meet the same error, end without a message.
+        ParamsError, Stopped: raised inside the block, in the first process; the others exit without a message.
     """
     if not {"RANK", "LOCAL_RANK"} <= os.environ.keys() or int(os.environ.get("WORLD_SIZE", "1")) < 2:
         yield
@@ -55,7 +55,7 @@ def process_group() -> Iterator[None]:
         time.sleep(MESSAGE_SECONDS)
         raise SystemExit(error.exit_code) from error
     _any_process(False)  # wait, since the first process is still writing
-    dist.destroy_process_group()  # not after an error, where it would wait for processes that hang
+    dist.destroy_process_group()  # not after an error, when it would wait for processes that hang
 
 
 def world_size() -> int:
@@ -69,7 +69,7 @@ def rank() -> int:
 
 
 def is_main() -> bool:
-    """Return whether this is the process that writes files and messages."""
+    """Return whether this is the first process, which writes files and messages."""
     return rank() == 0
 
 
@@ -87,7 +87,7 @@ def check_device(device: torch.device) -> None:
 
 
 def local_slice(count: int) -> slice:
-    """Return this process's share of `count` frames; the shares differ by one frame at most.
+    """Return this process's share of `count` frames; the sizes of the shares differ by at most one frame.
 
     Raises:
         ParamsError: there are fewer frames than processes.
@@ -122,7 +122,7 @@ def sum_gradients(model: nn.Module) -> None:
 
 
 def broadcast_from_main(value: T) -> T:
-    """Return the value of the first process in all processes, so that all decide alike."""
+    """Return the value of the first process in all processes, so that all make the same decisions."""
     if world_size() == 1:
         return value
     values: list[Any] = [value]
@@ -140,7 +140,7 @@ def _any_process(flag: bool) -> bool:
 
 
 def seed_dropout(seed: int, step: int) -> None:
-    """Seed the dropout of this process for a step; a single process uses its generator as it is."""
+    """Seed the dropout of this process for a step; with a single process do nothing."""
     if world_size() > 1:
         torch.manual_seed(int(np.random.SeedSequence([seed, step, rank()]).generate_state(1, np.uint64)[0]))
 
@@ -164,7 +164,7 @@ def catch_sigterm() -> Iterator[Callable[[], bool]]:
 class _SharedNormalisation(torch.autograd.Function):
     """A batch norm over the batch of all processes.
 
-    The processes exchange data once in the forward and once in the backward pass, since most time is spent waiting.
+    The processes exchange data only once in the forward and once in the backward pass, since waiting takes most time.
     """
 
     @staticmethod
@@ -176,7 +176,7 @@ class _SharedNormalisation(torch.autograd.Function):
         flat = _flat(x, ctx.layout).float()
         mean = flat.mean((0, 2))
         centred = flat - mean[:, None]
-        # y is written through views, but is not a view itself: ReLU works on it in place, and autograd would copy whole maps.
+        # y is written through views but is not a view itself; otherwise autograd would copy it for the in-place ReLU.
         y = torch.empty_like(x, dtype=flat.dtype, memory_format=ctx.layout)
         squares = torch.mul(centred, centred, out=_flat(y, ctx.layout))
         parts = _all_gather(torch.cat([mean, squares.sum((0, 2)), mean.new_tensor([x[:, 0].numel()])]))
@@ -193,7 +193,7 @@ class _SharedNormalisation(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        """Return the gradients of this share's frames; those of weight and bias are summed later, like all others."""
+        """Return the gradients from this share of frames; `sum_gradients` later adds those of weight and bias."""
         centred, shift, scale, weight, count = ctx.saved_tensors
         gradient = _flat(gradients[0], ctx.layout).float()
         of_x = torch.empty_like(gradients[0], dtype=gradient.dtype, memory_format=ctx.layout)
@@ -209,12 +209,12 @@ class _SharedNormalisation(torch.autograd.Function):
 
 
 def _flat(x: Tensor, layout: torch.memory_format) -> Tensor:
-    """Return a view of (n, C, H, W) as (n, C, H W), or as (n H W, C, 1) where channels are last in memory."""
+    """Return a view of (n, C, H, W) as (n, C, H W), or as (n H W, C, 1) if channels are last in memory."""
     return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1], 1) if layout == torch.channels_last else x.flatten(2)
 
 
 def _all_gather(own: Tensor) -> Tensor:
-    """Stack the tensors of all processes: (...) -> (processes, ...), the same in all of them."""
+    """Stack the tensors of all processes: (...) -> (processes, ...), with the same result in all of them."""
     if world_size() == 1:
         return own[None]
     parts = own.new_zeros(world_size(), *own.shape)
@@ -227,7 +227,7 @@ class SharedBatchNorm(nn.BatchNorm2d):
     """Batch norm with the statistics of the whole batch (torch's SyncBatchNorm needs GPUs)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise (share, C, H, W) to the same shape and dtype; in eval mode torch's own batch norm does it."""
+        """Normalise (share, C, H, W) by the statistics of the whole batch; in eval mode by the running statistics."""
         if not self.training:
             return super().forward(x)
         assert self.running_mean is not None

@@ -1,8 +1,8 @@
-"""The features of a frozen trunk: computed once for each face, kept in half precision, and read as a memory map.
+"""Computation of the features of a frozen trunk, once for each face and in half precision.
 
-`embed` is the body of the stage embed-faces. It writes a file of features for each video, (1 + copies, faces, D): of
-the faces themselves, and, for a video of `fit`, of augmented copies. The files stay when the stage is run again, and only
-videos whose key has changed are computed: the key is a hash of the trunk, the faces and all settings that count.
+`embed` implements the stage embed-faces. It writes a file of features (1 + copies, faces, D) for each video: those of the
+faces and, for a video of `fit`, of augmented copies. The files remain when the stage is run again, and only videos whose
+key has changed are computed; the key is a hash of the trunk, the faces and all settings that affect the features.
 """
 
 import hashlib
@@ -32,12 +32,12 @@ from aupair.ranking.networks import build_trunk, pick_device
 from aupair.ranking.trunks import WEIGHTS, Trunk, save_trunk
 
 _PART = 32
-"""faces that are decoded and augmented at once, with random numbers of their own"""
+"""number of faces that are decoded and augmented at once, with one random generator"""
 
 
 @dataclass(frozen=True)
 class _Copy:
-    """A copy of a video that the trunk sees, whose random numbers depend on seed, video and copy alone."""
+    """A copy of a video's faces, whose augmentation depends only on seed, video and number of the copy."""
 
     seed: int
     video: str
@@ -46,7 +46,7 @@ class _Copy:
     may_mirror: bool
 
     def augmented(self, images: Tensor, start: int) -> Tensor:
-        """Return the copy of the images (_PART at most) from `start` on; copy 0 is the video itself."""
+        """Augment images (b, 3, S, S), the faces of the video from `start` on, at most _PART; copy 0 is not augmented."""
         if self.number == 0:
             return images
         generator = self._generator(start + 1)
@@ -60,10 +60,10 @@ class _Copy:
 
 
 def embed(faces: Path, folder: Path, frames: Frames, params: Params, log: Log = SILENT) -> None:
-    """Compute the features of every face if the trunk is frozen; otherwise only write that it is not.
+    """Compute the features of every face if the trunk is frozen; otherwise write only about.json.
 
     Raises:
-        ArtifactError: the weights of the trunk do not fit or cannot be downloaded, or its features of all faces are the same.
+        ArtifactError: the weights of the trunk do not fit or cannot be downloaded, or all faces have the same features.
     """
     network, about = params.train_pseudo_intensity.network, folder / "about.json"
     folder.mkdir(parents=True, exist_ok=True)
@@ -73,7 +73,7 @@ def embed(faces: Path, folder: Path, frames: Frames, params: Params, log: Log = 
         images = FaceImages(faces, frames, cache_bytes=0)  # each face is used once
         device = pick_device(params.embed_faces.device)
         trunk = Trunk(build_trunk(network, images.size, params.seed)).to(device)
-        about.unlink(missing_ok=True)  # until all files are there, nothing reads them
+        about.unlink(missing_ok=True)  # without it, an incomplete folder cannot be read
         save_trunk(folder / TRUNK, trunk, network, images.size)
         names = dict(_embed_videos(folder, frames, images, trunk, params, log))
         _check_difference([folder / name for name in names.values()])
@@ -89,7 +89,7 @@ def embed(faces: Path, folder: Path, frames: Frames, params: Params, log: Log = 
 def _embed_videos(
     folder: Path, frames: Frames, images: FaceImages, trunk: Trunk, params: Params, log: Log
 ) -> Iterator[tuple[str, str]]:
-    """Yield each video with the name of its file of features, which is computed unless it is there."""
+    """Yield each video with the name of its file of features, and compute the file unless it is up to date."""
     section, of_fit = params.embed_faces, frames.of_split("fit")
     may_mirror = not any(map(is_one_sided, frames.aus))
     weights = store.sha256(folder / TRUNK / WEIGHTS)
@@ -111,22 +111,22 @@ def _embed_videos(
 
 
 def _check_difference(paths: list[Path]) -> None:
-    """Check that two faces have different features.
+    """Check that not all faces have the same features.
 
     Raises:
-        ArtifactError: they have not, as with random weights whose features are too small for half precision.
+        ArtifactError: all are equal, for example with random weights whose features are too small for half precision.
     """
     firsts = (np.load(path, mmap_mode="r")[0] for path in paths)
     first = next(firsts, None)
     if first is None or np.ptp(first, axis=0).any() or any((rows != first[0]).any() for rows in firsts):
         return
-    got = "only zeros" if not first.any() else f"{first[0, :3]} and so on for each"
-    todo = "give the trunk pretrained weights: `default`, or a file"
+    got = "only zeros" if not first.any() else f"{first[0, :3]} ... for each"
+    todo = "use pretrained weights for the trunk: `default`, or a file"
     raise ArtifactError("the features of all faces are the same", where=paths[0].parent, got=got, todo=todo)
 
 
 def _is_complete(path: Path, faces: int) -> bool:
-    """Return whether the features of a video are there and can be read."""
+    """Return whether the features of a video exist and can be read."""
     try:
         open_features(path, faces)
     except ArtifactError:
@@ -140,7 +140,7 @@ def _device_of(trunk: Trunk) -> torch.device:
 
 @torch.no_grad()
 def _write_features(path: Path, rows: np.ndarray, images: FaceImages, trunk: Trunk, copies: list[_Copy]) -> None:
-    """Write the features of the faces of a video, and of its augmented copies, (copies, faces, D) float16."""
+    """Write the features of all copies of a video's faces, (copies, faces, D) float16."""
     with store.atomic(path) as temporary:
         file: np.memmap | None = None
         for start in range(0, len(rows), _PART):

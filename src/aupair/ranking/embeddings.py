@@ -1,4 +1,4 @@
-"""The features of the faces that a frozen trunk has computed (`ranking.embed`), read as memory maps."""
+"""Reader of the features that `ranking.embed` computed by a frozen trunk, as memory maps."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,7 +14,7 @@ from aupair.ranking.about import AboutTrunk
 from aupair.training_params import AnyNetwork
 
 TRUNK = "trunk"
-"""The folder in that of the features, and in a bundle, with the frozen trunk."""
+"""The name of the frozen trunk's folder, in the folder of the features and in a bundle."""
 
 
 class _About(store.Artifact):
@@ -27,10 +27,10 @@ class _About(store.Artifact):
 
 
 class Embeddings:
-    """The features of the face of each row of `frames`; row + k * len(frames) means its k-th copy.
+    """The features of the face of each row of `frames`; row + k * len(frames) is the k-th augmented copy of a row.
 
     Args:
-        folder: what embed-faces wrote.
+        folder: the output of embed-faces.
 
     Attributes:
         size: side of the faces, pixels.
@@ -38,7 +38,7 @@ class Embeddings:
         copies: number of augmented copies of the videos of `fit`.
 
     Raises:
-        ArtifactError: there are no features, or those of other faces.
+        ArtifactError: the features are missing, or were computed from other faces.
     """
 
     def __init__(self, folder: Path, frames: Frames) -> None:
@@ -53,7 +53,7 @@ class Embeddings:
         self.size: int = store.read_record(Path(folder) / TRUNK / "about.json", AboutTrunk).size
         self.copies: int = about.copies
         self._video = frames.video
-        self._place = np.zeros(len(frames), np.int64)  # among the faces of its video
+        self._place = np.zeros(len(frames), np.int64)  # position among the faces of the video
         self._files: dict[int, np.ndarray] = {}
         for index, (video, rows) in enumerate(zip(frames.videos, frames.slices())):
             if video in names:
@@ -72,9 +72,9 @@ class Embeddings:
         return features
 
     def draw_copies(self, rows: np.ndarray, step: int, seed: int) -> np.ndarray:
-        """Return the rows of the copies that a step of a training sees: of each video one, the same for all its frames.
+        """Return the rows of the copies for a training step, with one randomly drawn copy for all frames of a video.
 
-        Pairs are of one video, and a copy mirrors all of a video's faces or none.
+        The two frames of a pair must be of the same copy, since a copy is mirrored as a whole.
         """
         chosen = np.random.default_rng((seed, step)).integers(0, self.copies + 1, self._video[-1] + 1)
         return rows + len(self._video) * chosen[self._video[rows]]
@@ -132,10 +132,10 @@ def check_features(folder: Path, network: AnyNetwork, params: Params) -> None:
 
 
 def open_features(path: Path, faces: int) -> np.ndarray:
-    """Open a video's features as a memory map.
+    """Open a video's features as a memory map: (1 + copies, faces, D) float16.
 
     Raises:
-        ArtifactError: the file is missing or corrupt, or of another number of faces.
+        ArtifactError: the file is missing or corrupt, or has another number of faces.
     """
     todo = "delete it and run embed-faces again"
     try:

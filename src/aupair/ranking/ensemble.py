@@ -1,7 +1,7 @@
-"""The networks of f that score a frame together, and their mean (`ensemble: all | final`).
+"""The ensemble of networks of f that score a frame, and the mean of their scores (`ensemble: all | final`).
 
-Ours: the networks of the folds are trained for cross-fitting, so that their mean with `final` costs no training. The paper
-trains several times and keeps the best trial (`final`).
+Ours: the networks of the folds are needed for cross-fitting anyway, so that averaging them with `final` costs no further
+training. The paper trains several times and uses the best trial (`final`).
 """
 
 from collections.abc import Sequence
@@ -20,14 +20,14 @@ from aupair.ranking.about import Member as Member
 
 @dataclass(frozen=True)
 class Ensemble:
-    """The scores of all N frames by the networks that were not trained on the frame's person.
+    """The scores of all N frames by those networks that were not trained on the frame's person.
 
     Attributes:
-        trials: the positions of the trials that take part.
-        members: the networks that score the frames of select, validation and predict.
-        y_hat: (N, A) float32, the mean of the standardised outputs; NaN where there is no face.
-        spread: (N, A) float32, the standard deviation of the outputs over the networks; None with a single trial, in which
-            one network alone has not seen the person of a frame of fit.
+        trials: the positions of the trials in the ensemble.
+        members: the networks that score new frames, those of select, validation and predict.
+        y_hat: (N, A) float32, the mean of the standardised outputs; NaN if the frame has no face.
+        spread: (N, A) float32, the standard deviation of the outputs over the networks; None with a single trial, since
+            then only one network was not trained on the person of a fit frame.
     """
 
     trials: tuple[int, ...]
@@ -42,18 +42,18 @@ def load_ensemble(folders: Sequence[Path], count: int, ensemble: Literal["all", 
     Args:
         folders: the folder of f of each trial.
         count: number of frames, N.
-        ensemble: all: every network of every trial. final: of the trial whose `final` has the highest pair accuracy on
-            select, `final` for select and validation, and the fold networks for fit.
+        ensemble: all: every network of every trial. final: of the trial with the highest pair accuracy on select, its
+            network `final` for select and validation, and its fold networks for fit.
 
     Raises:
-        ArtifactError: a file is missing or corrupt, or the faces have changed since.
+        ArtifactError: a file is missing or corrupt, or the faces have changed since the training.
     """
     trials, members = list_members(folders, ensemble)
     scores = {k: _read_scores(folders[k], count) for k in trials}
     of_fit = [Member(k, name) for k in trials for name in scores[k] if name != FINAL]
     every = list(dict.fromkeys((*members, *of_fit)))
-    if lacking := [member for member in every if member.name not in scores[member.trial]]:
-        trial, name = lacking[0]
+    if missing := [member for member in every if member.name not in scores[member.trial]]:
+        trial, name = missing[0]
         where, todo = Path(folders[trial]) / "y_hat.safetensors", "train again"
         raise ArtifactError("no scores of a network", where=where, got=f"no {name}", todo=todo)
     shape = scores[every[0].trial][every[0].name].shape
@@ -61,7 +61,7 @@ def load_ensemble(folders: Sequence[Path], count: int, ensemble: Literal["all", 
         store.check_array(scores[k][name], name, shape, "f", Path(folders[k]) / "y_hat.safetensors") for k, name in every
     ])  # fmt: skip
     if ensemble == "final":
-        # Elsewhere the fold networks only fill what `final` may not score.
+        # The fold networks only score the frames that `final` does not score.
         stack[1:, ~np.isnan(stack[0]).all(axis=1)] = np.nan
     spread = spread_of_members(stack) if len(trials) > 1 else None
     return Ensemble(trials, members, mean_of_members(stack), spread)
@@ -70,7 +70,7 @@ def load_ensemble(folders: Sequence[Path], count: int, ensemble: Literal["all", 
 def list_members(
     folders: Sequence[Path], ensemble: Literal["all", "final"]
 ) -> tuple[tuple[int, ...], tuple[Member, ...]]:
-    """Return the positions of the trials that take part, and the networks that score new frames; see `load_ensemble`."""
+    """Return the positions of the trials in the ensemble and the networks that score new frames; see `load_ensemble`."""
     abouts = [store.read_record(Path(folder) / "about.json", AboutF) for folder in folders]
     if ensemble == "final":
         accuracies = [about.select_pair_accuracy for about in abouts]
@@ -81,7 +81,7 @@ def list_members(
 
 
 def mean_of_members(stack: np.ndarray) -> np.ndarray:
-    """Return the mean over the members that have a score: (M, n, A) -> (n, A) float32; NaN where none has."""
+    """Return the mean over the members, ignoring NaN: (M, n, A) -> (n, A) float32; NaN if no member has a score."""
     known = ~np.isnan(stack)
     number = known.sum(axis=0)
     total = np.where(known, stack, 0).sum(axis=0, dtype=np.float64)
@@ -89,7 +89,7 @@ def mean_of_members(stack: np.ndarray) -> np.ndarray:
 
 
 def spread_of_members(stack: np.ndarray) -> np.ndarray:
-    """Return the standard deviation over the members that have a score, (n, A) float32; NaN where fewer than two have."""
+    """Return the standard deviation over the members, ignoring NaN: (M, n, A) -> (n, A) float32; NaN for fewer than two."""
     number = (~np.isnan(stack)).sum(axis=0)
     square = np.nansum((stack.astype(np.float64) - mean_of_members(stack)) ** 2, axis=0)
     return np.where(number > 1, np.sqrt(square / np.maximum(number - 1, 1)), np.nan).astype(np.float32)
@@ -99,7 +99,7 @@ def _read_scores(folder: Path, count: int) -> dict[str, np.ndarray]:
     """Read y_hat of each network of a trial, (count, A) float32.
 
     Raises:
-        ArtifactError: the file is missing or corrupt, or the faces have changed since.
+        ArtifactError: the file is missing or corrupt, or the number of frames differs.
     """
     path = Path(folder) / "y_hat.safetensors"
     scores = store.read_arrays(path)

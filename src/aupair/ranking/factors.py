@@ -1,15 +1,15 @@
-"""The training of an h that reads f's trunks (`train_uncertainty.kind: factors`).
+"""Training of an h that reads f's trunks (`train_uncertainty.kind: factors`).
 
-Ours: f's trunk already represents whether a face is hidden, turned or blurred. log sigma is a linear function of the main
-components of phi, the features of the trunk, and of the signals of a frame (`ranking.signals`):
+Ours: f's trunk already represents whether a face is hidden, turned or blurred. log sigma is a linear function of x, the
+principal components of phi, the features of the trunk, and the signals of a frame (`ranking.signals`):
 
     log sigma_a = b_a + x . (w + v_a),      prior: |w|^2 + sum_a |v_a|^2
 
-w is shared by all AUs, v_a is what an AU adds to it. The prior draws both toward 0, that is sigma toward a constant. Its
-strength is chosen by cross-fitting. The fit is convergent (L-BFGS on all pairs at once), so that no number of steps has
-to be chosen.
+w is shared by all AUs, and v_a is specific to an AU. The prior shrinks both toward 0, that is sigma toward a constant. Its
+strength is chosen by cross-fitting. The fit converges (L-BFGS on all pairs at once), so that no number of steps has to be
+chosen.
 
-`ranking.heads` says which people each fit may learn from, and from which pairs of their frames.
+`ranking.heads` determines the people and the pairs of frames that each fit learns from.
 """
 
 from collections.abc import Callable, Sequence
@@ -35,17 +35,18 @@ from aupair.ranking.signals import CLIP
 from aupair.training_params import FitFactors
 
 LoadF = Callable[[Member], tuple[AUNetwork, np.ndarray, np.ndarray]]
-"""network of f -> the network, its center and its scale, (A,) float32 each"""
+"""member -> its network of f, center and scale, (A,) float32 each"""
 
 _STEPS = 40
-"""iterations of L-BFGS at most; it converges in fewer"""
+"""maximum number of iterations of L-BFGS, which converges in fewer"""
 _UNIQUE = 1e-3
-"""weight of the mean squared deviation of log sigma from its start, which bounds b_a of an AU whose pairs are all in order"""
+"""weight of the mean squared deviation of log sigma from its start; without it, b_a of an AU whose pairs are all ordered
+correctly would be unbounded"""
 
 
 @dataclass(frozen=True)
 class Weights:
-    """The result of a fit: log sigma = bias (A,) + components (K,) . of_phi (K, A) + signals (Q,) . of_signals (Q, A)."""
+    """The weights of a head: log sigma = bias (A,) + components (K,) . of_phi (K, A) + signals (Q,) . of_signals (Q, A)."""
 
     bias: np.ndarray
     of_phi: np.ndarray
@@ -53,20 +54,20 @@ class Weights:
 
     @classmethod
     def mean(cls, weights: Sequence["Weights"]) -> "Weights":
-        """Return the weights whose log sigma is the mean over several fits."""
+        """Return the mean of several weights, whose log sigma is the mean of theirs."""
         return cls(*(np.mean([getattr(w, key) for w in weights], axis=0) for key in ("bias", "of_phi", "of_signals")))
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """The inputs of the heads of one network of f, for the frames that they are trained on or chosen by.
+    """The inputs of the heads of one network of f, for the frames of the pairs of training and validation.
 
     Attributes:
         rows: (n,) sorted frames.
-        phi: (n, K) float64, components of phi.
-        signals: (n, Q) float64.
+        phi: (n, K) float64, principal components of phi.
+        signals: (n, Q) float64, standardised.
         center, scale: (D,) the standardisation of phi.
-        basis: (D, K), standardised phi -> components, of which the first has a standard deviation of 1.
+        basis: (D, K), maps standardised phi to components, of which the first has a standard deviation of 1.
     """
 
     rows: np.ndarray
@@ -86,7 +87,7 @@ class FactorTraining:
 
     Attributes:
         signals: (N, Q) float64, standardised.
-        start: (N,) bool, the frames that a fit may see -> (A,) the sigma that it starts from.
+        start: maps the frames that a fit may use, (N,) bool, to its initial sigma, (A,).
     """
 
     data: TrainingSet
@@ -98,7 +99,11 @@ class FactorTraining:
     log: Log
 
     def fit(self, seed: int) -> tuple[Heads, dict[Member, Inputs], list[dict[str, Any]]]:
-        """Fit all heads with the strength of the prior that is best out of fold; also return the curve over strengths."""
+        """Fit all heads with the prior that has the lowest loss out of fold.
+
+        Returns:
+            The heads with their weights, the inputs of each network's heads, and a row of the curve for each prior.
+        """
         heads = plan_heads(self.data, self.ensemble, self.section.inner_folds, seed)
         pairs = draw_training_pairs(self.data.frames, seed)
         inputs = {m: self._prepare(m, heads, pairs) for m in dict.fromkeys(head.member for head in heads)}
@@ -114,7 +119,7 @@ class FactorTraining:
         return list(zip(heads, broadcast_from_main(best))), inputs, curves
 
     def _prepare(self, member: Member, heads: Sequence[Head], pairs: Pairs) -> Inputs:
-        """Compute the inputs of the heads of one network: phi, standardised on the frames that they learn from."""
+        """Compute the inputs of the heads of one network, standardised on the frames that the heads learn from."""
         own = [head for head in heads if head.member == member]
         trained = np.logical_or.reduce([head.trained for head in own])
         used = np.logical_or.reduce([head.trained | head.scored for head in own])
@@ -123,14 +128,14 @@ class FactorTraining:
         rows = rows[used[rows]]
         network = self.load_f(member)[0]
         phi = self._forward(_Phi(network, self.section.block), rows, f"reading the trunk of f.{member.name}")
-        learnt = phi[trained[rows]].astype(np.float64)
-        center, scale = learnt.mean(axis=0), np.maximum(learnt.std(axis=0), 1e-3)
+        training_phi = phi[trained[rows]].astype(np.float64)
+        center, scale = training_phi.mean(axis=0), np.maximum(training_phi.std(axis=0), 1e-3)
         standard = np.clip((phi - center) / scale, -CLIP, CLIP)
-        basis = _main_components(standard[trained[rows]], self.section.factors)
+        basis = _principal_components(standard[trained[rows]], self.section.factors)
         return Inputs(rows, standard @ basis, self.signals[rows], center, scale, basis)
 
     def _fit_head(self, head: Head, inputs: Inputs, pairs: Pairs, prior: float) -> Weights:
-        """Fit the weights of one head to the pairs of the people that it may see."""
+        """Fit the weights of one head to the pairs of the frames that it may learn from."""
         data, rows = self.data, inputs.rows
         own = pairs[head.trained[pairs.i]]
         x = np.hstack([inputs.phi, inputs.signals])
@@ -146,7 +151,7 @@ class FactorTraining:
         return Weights(bias, weight[:count], weight[count:])
 
     def _loss_out_of_fold(self, heads: Heads, inputs: dict[Member, Inputs]) -> float:
-        """Return the pair NLL of the fixed pairs of fit with sigma out of fold, rescaled for each AU; a mean over AUs."""
+        """Return the mean over AUs of the pair NLL of sigma out of fold, rescaled for each AU, on the fixed pairs of fit."""
         total, number = np.zeros(self.data.frames.labels.shape), np.zeros((len(self.data.frames), 1))
         for head, weights in heads:
             own = inputs[head.member]
@@ -158,7 +163,7 @@ class FactorTraining:
         return float(np.nanmean(losses))
 
     def score(self, heads: Heads, inputs: dict[Member, Inputs]) -> tuple[dict[Member, Reader], np.ndarray, np.ndarray]:
-        """Return the readers, the weights of the signals, and log sigma (N, A), where a frame of fit is scored out of fold."""
+        """Return the readers, the weights of the signals (Q, A), and log sigma (N, A), out of fold for frames of fit."""
         frames, section = self.data.frames, self.section
         total, number = np.zeros(frames.labels.shape), np.zeros((len(frames), 1))
         new = np.flatnonzero(frames.ok & ~frames.of_split("fit"))
@@ -198,8 +203,8 @@ class _Phi(nn.Module):
         return phi_of_map(self.f.forward_with_map(images, self.layers)[1])
 
 
-def _main_components(x: np.ndarray, count: int) -> np.ndarray:
-    """Return the main components of x (n, D) as a basis (D, K), scaled so that the first has a standard deviation of 1."""
+def _principal_components(x: np.ndarray, count: int) -> np.ndarray:
+    """Return the first principal axes of x (n, D), (D, K), scaled so that the first component has a standard deviation of 1."""
     square = x.T @ x / max(len(x), 1)
     values, vectors = np.linalg.eigh(square)  # in ascending order
     basis: np.ndarray = vectors[:, : -count - 1 : -1] / max(np.sqrt(max(values[-1], 0.0)), 1e-6)
@@ -215,8 +220,8 @@ def fit_weights(
         x: (n, D) inputs.
         y_hat: (n, A) float64.
         pairs: i and j are rows of x.
-        start: (A,) sigma where the weights are 0.
-        prior: weight of the squared weights.
+        start: (A,) initial sigma.
+        prior: weight of the squared norm of the weights.
     """
     inputs, constant = torch.from_numpy(x), torch.log(torch.from_numpy(start.astype(np.float64)))
     bias = constant.clone().requires_grad_()
@@ -242,7 +247,7 @@ def fit_weights(
 
 
 def build_reader(inputs: Inputs, weights: Weights, block: int) -> FactorReader:
-    """Return the reader that computes log sigma, without the signals' part, from a feature map."""
+    """Return the reader that computes log sigma from a feature map, without the contribution of the signals."""
     reader = FactorReader(block, *(inputs.basis @ weights.of_phi).shape)
     reader.center.copy_(torch.from_numpy(inputs.center))
     reader.scale.copy_(torch.from_numpy(inputs.scale))

@@ -25,12 +25,12 @@ from aupair.ranking.sampling import Sampler
 from aupair.training_params import Optimiser
 
 CHUNK, CHUNK_ON_GPU = 8, 32
-"""frames forwarded at once outside training; on a CPU 8 take less time for each frame than 32, whose maps exceed its cache"""
+"""number of frames forwarded at once outside training; a CPU is faster with 8 than with 32, whose maps exceed its cache"""
 LOADED = 128
-"""frames loaded at once outside training"""
+"""number of frames loaded at once outside training"""
 
 BatchLoss = Callable[[Tensor, np.ndarray, PairBatch], Tensor]
-"""outputs (B, A) or (B, 2A), rows (B,), the pairs of the batch -> scalar"""
+"""(outputs (B, A) or (B, 2A), rows (B,), the pairs of the batch) -> scalar"""
 
 
 @dataclass
@@ -38,17 +38,18 @@ class FitJob:
     """Inputs of the training loop besides the model and the optimiser's settings.
 
     Attributes:
-        images: the faces.
+        images: the faces or features of frames.
         sampler: returns the batch of a step.
         batch_loss: returns the loss of a batch.
-        evaluate: evaluates the model between steps, on people who are held out from it: {"loss": ..., other
-            figures}; a lower loss is better.
-        mirror: (N,) int, the video of each frame: the augmentation mirrors all faces of a video or none; None: never.
-        draw: returns, for the rows of a batch, its step and the seed, the rows of `images` that are seen instead; None: themselves.
+        evaluate: returns {"loss": ..., other metrics} of the model on held-out people; a lower loss is better.
         seed: seed of augmentation and dropout.
         name: name of the network in curves and log lines.
-        compile: whether the training step is compiled with torch.compile, if the machine can.
-        checkpoint: file of the training state, if it is saved at all.
+        augment: strength of the augmentation, 0..1.
+        mirror: (N,) int, the video of each frame: the augmentation mirrors all faces of a video or none; None: never.
+        draw: (rows of a batch, step, seed) -> the rows of `images` to use instead; None: the same rows.
+        precision: float32, or bfloat16 for the forward pass under autocast.
+        compile: whether to compile the training step with torch.compile, if the machine supports it.
+        checkpoint: file of the training state; None: the state is not saved.
     """
 
     images: Faces
@@ -66,27 +67,27 @@ class FitJob:
     checkpoint: Checkpoint | None = None
 
     def drawn_images(self, rows: np.ndarray, step: int) -> np.ndarray:
-        """Return what a step sees of some frames."""
+        """Return the images or features of a training step for some rows."""
         return self.images(rows if self.draw is None else self.draw(rows, step, self.seed))
 
 
 def fit(model: nn.Module, job: FitJob, params: Optimiser, steps: int, log: Log = SILENT) -> list[dict[str, Any]]:
     """Train a model in place and return its learning curves.
 
-    With `keep: best` the model ends with the weights of its best evaluation. With `patience` training ends as soon as so
-    many evaluations in a row have brought no better one. With a checkpoint, an interrupted fit continues where it stopped
-    and ends with the same bits. The caller must have checked that each process has a GPU
-    of its own (`checkpoint.training_settings` does).
+    With `keep: best` the model ends with the weights of its best evaluation. With `patience` training ends after that
+    many consecutive evaluations without a lower loss. With a checkpoint, an interrupted fit continues where it stopped and
+    gives the same bits as an uninterrupted one. The caller must have checked that no two processes share a GPU
+    (`checkpoint.training_settings` does).
 
     Args:
-        steps: number of optimiser steps, at most.
+        steps: maximum number of optimiser steps.
 
     Returns:
-        One row per evaluation: network, step, train_loss (mean over the steps since the last one), and the figures of
-        `job.evaluate`.
+        One row per evaluation: network, step, train_loss (mean over the steps since the last evaluation), and the metrics
+        of `job.evaluate`.
 
     Raises:
-        Stopped: the process received SIGTERM and has a checkpoint, which was saved.
+        Stopped: the process received SIGTERM; the checkpoint was saved.
     """
     distributed.share_batch_norms(model)
     model.to(job.device)
@@ -95,8 +96,8 @@ def fit(model: nn.Module, job: FitJob, params: Optimiser, steps: int, log: Log =
     with _seeded(job), cudnn_autotuning(), resumable(state, job.checkpoint, job.name, steps, log) as save_if_due:
         forward = compile_forward(model, job.sampler, steps, log) if job.compile else lambda x, frames: model(x)
         depth = prefetch_depth(job.device)
-        left = range(state.step, state.step if state.out_of_patience(params.patience) else steps)
-        with closing(batch_loader(job.sampler, job.drawn_images, left, job.device, depth)) as loader:
+        remaining = range(state.step, state.step if state.out_of_patience(params.patience) else steps)
+        with closing(batch_loader(job.sampler, job.drawn_images, remaining, job.device, depth)) as loader:
             for batch in log.progress(loader, steps, f"training {job.name}", state.step):
                 train_step(state, job, batch, forward)
                 evaluated = state.step % params.evaluate_every == 0 or state.step == steps
@@ -111,7 +112,7 @@ def fit(model: nn.Module, job: FitJob, params: Optimiser, steps: int, log: Log =
 
 
 def train_step(state: TrainingState, job: FitJob, batch: Batch, forward: Forward) -> None:
-    """Take one optimiser step; all processes have the same batch, and each forwards its share of the frames."""
+    """Perform one optimiser step; all processes have the same batch, and each forwards its share of the frames."""
     frames = len(batch.rows)
     distributed.seed_dropout(job.seed, state.step)
     state.model.train()
@@ -135,21 +136,21 @@ def train_step(state: TrainingState, job: FitJob, batch: Batch, forward: Forward
 
 
 def _record_evaluation(state: TrainingState, job: FitJob, keep: str, log: Log) -> None:
-    """Evaluate the model, add a row to the curves, and keep a copy of the weights if they are the best."""
-    figures = distributed.broadcast_from_main(job.evaluate(state.model))
-    row = {"train_loss": float(np.mean(state.read_losses())), **figures}
+    """Evaluate the model, add a row to the curves, and copy the weights if they are the best so far."""
+    metrics = distributed.broadcast_from_main(job.evaluate(state.model))
+    row = {"train_loss": float(np.mean(state.read_losses())), **metrics}
     state.curves.append({"network": job.name, "step": state.step, **row})
     log.metrics(state.step, **{f"{job.name}.{key}": value for key, value in row.items()})
     state.losses = []
-    if keep == "best" and figures["loss"] < state.best_loss:
-        state.best_loss = figures["loss"]
+    if keep == "best" and metrics["loss"] < state.best_loss:
+        state.best_loss = metrics["loss"]
         state.best_weights = {key: value.clone() for key, value in state.model.state_dict().items()}
 
 
 def build_optimiser(
     model: nn.Module, params: Optimiser, steps: int
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    """Build the optimiser and its schedule; weight decay acts on weights, never on biases or norms."""
+    """Build the optimiser and its schedule; weight decay applies to weights, not to biases and norms."""
     trained = [p for p in model.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in trained if p.ndim > 1], "weight_decay": params.weight_decay},
@@ -165,7 +166,7 @@ def build_optimiser(
 
 @contextmanager
 def _seeded(job: FitJob) -> Iterator[None]:
-    """Seed torch's generators for dropout, and leave those of the caller as they were."""
+    """Seed torch's generators for dropout inside the block, and restore their state afterwards."""
     with torch.random.fork_rng(devices=[job.device] if job.device.type == "cuda" else []):
         torch.manual_seed(job.seed)
         yield
@@ -178,7 +179,7 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any
 
 @contextmanager
 def cudnn_autotuning() -> Iterator[None]:
-    """Make cuDNN measure which of its convolutions is fastest for each size; a CPU is not affected."""
+    """Enable cuDNN's search for the fastest convolution algorithm inside the block; CPUs are not affected."""
     before, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, True
     try:
         yield
@@ -187,8 +188,8 @@ def cudnn_autotuning() -> Iterator[None]:
 
 
 def to_network_input(images: np.ndarray | Tensor, device: torch.device) -> Tensor:
-    """Convert (B, S, S, 3) uint8 to (B, 3, S, S) float32 in 0..255, channels last in memory; keep (B, D) as it is."""
-    x = torch.as_tensor(images).to(device, non_blocking=True)  # copied as uint8, which is a quarter of the bytes
+    """Convert images (B, S, S, 3) uint8 to (B, 3, S, S) float32 in 0..255, channels last; convert features to float32."""
+    x = torch.as_tensor(images).to(device, non_blocking=True)  # copied as uint8, a quarter of the bytes of float32
     return x.permute(0, 3, 1, 2).float() if x.ndim == 4 else x.float()
 
 
@@ -197,12 +198,12 @@ def forward_all(
     model: nn.Module, images: Faces, rows: np.ndarray, device: torch.device, log: Log = SILENT, name: str = "",
     compiled: bool = False,
 ) -> np.ndarray:  # fmt: skip
-    """Forward frames in eval mode; several processes share them, and each returns the outputs of all.
+    """Forward frames in eval mode; several processes divide the work, and each returns the outputs of all frames.
 
     Args:
         rows: (n,) frames.
-        name: heading of the progress.
-        compiled: compile the forward pass on a GPU; on a CPU that takes longer than it saves.
+        name: heading of the progress lines.
+        compiled: whether to compile the forward pass on a GPU; on a CPU compiling takes longer than it saves.
 
     Returns:
         (n, A) or (n, D) float32, the model's outputs.
@@ -210,7 +211,9 @@ def forward_all(
     model.to(device).eval()
     forward = CompiledScoring(model, log) if compiled and device.type == "cuda" else model
     own_rows = rows[distributed.local_slice(len(rows))]
-    starts = range(0, max(len(own_rows), 1), LOADED)  # without rows, the outputs still have their width
+    starts = range(
+        0, max(len(own_rows), 1), LOADED
+    )  # without rows, one empty batch determines the width of the outputs
 
     def load(start: int) -> Tensor:
         return pin(torch.from_numpy(images(own_rows[start : start + LOADED])), device)
@@ -223,10 +226,10 @@ def forward_all(
 
 
 def forward_in_chunks(model: Callable[[Tensor], Tensor], x: Tensor) -> np.ndarray:
-    """Forward (n, ...) in chunks of always the same size, the last one padded: (n, A) or (n, D) float32.
+    """Forward (n, ...) in chunks of a fixed size, the last one padded: (n, A) or (n, D) float32.
 
-    A convolution sums in another order for another batch size: with one size a frame's numbers are the same
-    whatever the batch it came in.
+    A convolution sums in another order for another batch size. With a fixed size, a frame's numbers do not depend on the
+    batch that contains it.
     """
     size = CHUNK_ON_GPU if x.is_cuda else CHUNK
     parts = []

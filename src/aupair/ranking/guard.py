@@ -1,10 +1,10 @@
-"""The guard of h: it draws sigma toward the best constant of each AU as far as people outside the training require.
+"""The guard of h, which shrinks sigma toward a constant for each AU so that it is not worse than a constant on new people.
 
     sigma_guarded = c (sigma / reference)^strength
 
-strength is 0 to 1 for each AU: 1 leaves sigma as it is, 0 makes it the constant c. It is chosen by the pair NLL of the people
-of fit, whose sigma comes from models that never saw them; c is the best constant for that strength on the same pairs. An AU
-whose sigma does not beat its constant there gets the constant.
+The strength of each AU is in 0..1: 1 only rescales sigma, 0 replaces it by the constant c. It is chosen by the pair NLL on
+people of fit, whose sigma comes from models that were not trained on them; c minimises the NLL for that strength on the same
+pairs. An AU whose sigma is not better than the best constant gets the constant.
 """
 
 from collections.abc import Callable
@@ -19,21 +19,22 @@ from aupair.ranking.pairs import Pairs
 _GOLDEN, _SECTIONS = (5**0.5 - 1) / 2, 40
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 _OWN = 0.5
-"""the share of an AU's own gain in its choice; the rest is the mean over the AUs, since a few people say little of one AU"""
+"""weight of an AU's own gain in the choice of its strength; the rest is the mean gain over all AUs, since few people
+give a noisy estimate for one AU"""
 _RANGE = (np.log(1e-2), np.log(1e2))
-"""the range of the search for the best constant, log, in units of the standardised y_hat"""
+"""search range of the logarithm of the best constant, in units of the standardised y_hat"""
 
 
 @dataclass(frozen=True)
 class Guard:
-    """The numbers by which sigma is drawn toward a constant; (A,) float64 each.
+    """The parameters of the guard, (A,) float64 each.
 
     Attributes:
-        strength: 0 to 1, how much of log sigma's deviation from the reference is used.
+        strength: in 0..1, the fraction of log sigma's deviation from the reference that is used.
         log_reference: the median of log sigma over the frames of fit.
-        log_constant: what takes the reference's place.
-        ensemble_scale: factor for the frames of select, validation and predict; several networks of f score them, whose
-            mean errs less than the single network that scores a frame of fit.
+        log_constant: log c, which replaces the reference.
+        ensemble_scale: factor of sigma for frames outside fit; several networks of f score them, and the error of their
+            mean is smaller than that of the single network that scores a frame of fit.
         nll: mean pair NLL of each AU on fit out of fold: `constant`, `unguarded` (h at full strength, rescaled) and
             `guarded`; NaN for an AU without pairs.
     """
@@ -58,7 +59,7 @@ class Guard:
 
     @classmethod
     def from_json(cls, tree: dict[str, Any]) -> "Guard":
-        """Return the guard that `to_json` described."""
+        """Return the guard from the output of `to_json`."""
         arrays = {key: np.array(tree[key], np.float64) for key in ("strength", "log_reference", "log_constant")}
         nll = {key: np.array(values, np.float64) for key, values in tree["nll"].items()}
         return cls(**arrays, nll=nll, ensemble_scale=float(tree["ensemble_scale"]))
@@ -68,7 +69,7 @@ def fit_guard(log_sigma: np.ndarray, y_hat: np.ndarray, pairs: Pairs) -> Guard:
     """Choose strength and constant of each AU.
 
     Args:
-        log_sigma: (N, A), of the frames of the pairs from models that did not see their person.
+        log_sigma: (N, A), for the frames of the pairs from models that were not trained on their person.
         y_hat: (N, A), standardised.
         pairs: pairs of fit.
     """
@@ -81,16 +82,16 @@ def fit_guard(log_sigma: np.ndarray, y_hat: np.ndarray, pairs: Pairs) -> Guard:
     gains = np.nan_to_num(losses[0] - losses)
     mean_gain = gains[:, np.isfinite(losses[0])].mean(axis=1, keepdims=True) if len(pairs) else gains
     scores = np.where(gains >= 0, _OWN * gains + (1 - _OWN) * mean_gain, -np.inf)  # strength 0 has a gain of 0
-    chosen = scores.argmax(axis=0)  # the lowest of equal ones
+    chosen = scores.argmax(axis=0)  # the lowest strength among equal scores
     au = np.arange(aus)
     nll = {"constant": losses[0], "unguarded": losses[-1], "guarded": losses[chosen, au]}
     return Guard(np.array(STRENGTHS)[chosen], reference, log_constants[chosen, au], nll)
 
 
 def fit_constants(log_sigma: np.ndarray, y_hat: np.ndarray, pairs: Pairs) -> tuple[np.ndarray, np.ndarray]:
-    """Return for each AU the factor of sigma that minimises the pair NLL, as a logarithm, and that NLL: (A,) each.
+    """Return the logarithm of the factor of sigma that minimises each AU's mean pair NLL, and that NLL: (A,) each.
 
-    An AU without pairs has the factor 1 and the NLL NaN.
+    For an AU without pairs the factor is 1 and the NLL is NaN.
     """
     aus = y_hat.shape[1]
     number = np.bincount(pairs.au, minlength=aus)
@@ -110,10 +111,13 @@ def _negative_log_phi(z: np.ndarray) -> np.ndarray:
 
 
 def _minimise(loss: Callable[[np.ndarray], np.ndarray], count: int) -> np.ndarray:
-    """Return where each of some functions of one number has its only minimum within _RANGE, by golden-section search.
+    """Minimise `count` independent unimodal functions of one variable within _RANGE by golden-section search.
 
     Args:
-        loss: (count,), the number of each function -> (count,), its value.
+        loss: maps the arguments of all functions, (count,), to their values, (count,).
+
+    Returns:
+        (count,), the arguments of the minima.
     """
     low, high = np.full(count, _RANGE[0]), np.full(count, _RANGE[1])
     for _ in range(_SECTIONS):
@@ -132,10 +136,7 @@ def pair_terms(log_sigma: np.ndarray, y_hat: np.ndarray, pairs: Pairs) -> tuple[
 
 
 def fit_ensemble_scale(log_sigma: np.ndarray, y_hat: np.ndarray, pairs: Pairs) -> float:
-    """Return the one factor of sigma, for all AUs, that minimises the pair NLL on pairs of select; 1 without pairs.
-
-    The mean is over AUs.
-    """
+    """Return the factor of sigma, common to all AUs, that minimises the mean over AUs of the pair NLL; 1 without pairs."""
     if len(pairs) == 0:
         return 1.0
     d, s = pair_terms(log_sigma, y_hat, pairs)

@@ -1,7 +1,8 @@
-"""Which people an h that reads f's trunks learns from, so that no label of a person has a part in the person's sigma.
+"""The plan of cross-fitting for an h that reads f's trunks, so that no person's sigma depends on the person's labels.
 
-The trunk of a fold's network never saw the people of that fold: y_hat and phi of their frames are those of new faces. So one
-reader is trained for each fold's network, on the people of the fold, and several times, each time without some of them.
+The network of a fold was not trained on the people of that fold, so that y_hat and phi of their frames are those of new
+faces. Therefore a reader is trained for each fold's network on the people of the fold, several times, each time without a
+part of them.
 """
 
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from aupair.ranking.pairs import Pairs, all_pairs
 from aupair.ranking.samples import TrainingSet
 
 MAX_ROWS, MAX_ROWS_OF_VIDEO, MAX_PAIRS = 50_000, 400, 60_000
-"""the most frames and pairs that readers are trained on; phi of these frames is held in memory, of all others never"""
+"""maximum numbers of frames and pairs that readers are trained on; phi is held in memory only for these frames"""
 
 
 @dataclass(frozen=True)
@@ -23,9 +24,9 @@ class Head:
 
     Attributes:
         member: the network of f that the reader reads.
-        trained: (N,) bool, the frames of fit that it may learn from.
-        scored: (N,) bool, the frames of fit whose sigma it provides; it never learns from their people.
-        deployed: whether it takes part in the sigma of new frames.
+        trained: (N,) bool, the frames of fit that the fit may use.
+        scored: (N,) bool, the frames of fit that the reader scores; the fit uses no frames of their people.
+        deployed: whether the reader is used for new frames.
     """
 
     member: Member
@@ -37,9 +38,10 @@ class Head:
 def plan_heads(data: TrainingSet, ensemble: Ensemble, inner_folds: int, seed: int) -> list[Head]:
     """Return the heads of h.
 
-    With cross-fitting and `ensemble: all`, those of each fold's network: it never saw the people of the fold, whom a head
-    learns from, except for one of `inner_folds` parts of them, which the head scores. The network of all of fit alone
-    (`ensemble: final`, or no cross-fitting) is read in sample: its trunk has seen the people that the head learns from.
+    With cross-fitting and `ensemble: all`, each fold's network has `inner_folds` heads. Each learns from the people of the
+    fold, on whom the network was not trained, except for one of `inner_folds` parts, which it scores. With `ensemble: final`
+    or without cross-fitting, only the network of all of fit is read, in sample: its trunk was trained on the people from
+    whom the head learns.
     """
     frames, fit = data.frames, data.frames.of_split("fit")
     fold, cross_fitted = data.folds[frames.subject], data.folds.max() >= 0
@@ -60,7 +62,7 @@ def plan_heads(data: TrainingSet, ensemble: Ensemble, inner_folds: int, seed: in
 
 
 def _draw_parts(subject: np.ndarray, rows: np.ndarray, parts: int, seed: int) -> np.ndarray:
-    """Divide the people of some frames into parts of about equal size: (N,) int, -1 for other people."""
+    """Divide the people of some frames into parts of about equal size: (N,) int, the part of each frame, else -1."""
     people = np.random.default_rng([seed, 6]).permutation(np.unique(subject[rows]))
     part_of = np.full(int(subject.max()) + 1, -1)
     part_of[people] = np.arange(len(people)) % parts
@@ -68,10 +70,10 @@ def _draw_parts(subject: np.ndarray, rows: np.ndarray, parts: int, seed: int) ->
 
 
 def draw_training_pairs(frames: Frames, seed: int) -> Pairs:
-    """Draw pairs of fit to train on, about MAX_PAIRS, equally many for each video and AU, between frames drawn at random.
+    """Draw about MAX_PAIRS training pairs of fit, equally many for each video and AU, between frames drawn at random.
 
-    Groups would not do: their frames are chosen for rare AUs, and h is used on all frames. What is drawn of a video depends on
-    no other video, and its frames not on its labels.
+    The groups of sample-pairs are not suitable, since their frames are chosen for rare AUs, while h is used on all frames.
+    The pairs of a video do not depend on other videos, and its frames do not depend on its labels.
     """
     usable = frames.usable & frames.of_split("fit")
     videos = np.unique(frames.video[usable])
@@ -90,5 +92,5 @@ def draw_training_pairs(frames: Frames, seed: int) -> Pairs:
 
 
 def _draw(items: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Return at most so many items, drawn without repetition, in their order."""
+    """Return at most `count` items, drawn without replacement, in their original order."""
     return items if len(items) <= count else items[np.sort(rng.choice(len(items), count, replace=False))]

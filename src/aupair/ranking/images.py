@@ -1,4 +1,4 @@
-"""Aligned faces as arrays, decoded by a few threads: once if all of them fit into memory, otherwise whenever they are used."""
+"""Aligned faces as arrays, decoded by several threads: once if all of them fit into memory, otherwise at each use."""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,17 +11,17 @@ from aupair.errors import ArtifactError
 from aupair.pool import count_cores
 
 THREADS = 8
-"""the most decoding threads: sixteen were no faster, and slowed down training (docs/log, 2026-11-26)"""
+"""maximum number of decoding threads; sixteen were no faster, and slowed down training (docs/log, 2026-11-26)"""
 
 
 class FaceImages:
     """The aligned face of each row of `frames`.
 
     Args:
-        folder: the faces, one Arrow file a video.
-        cache_bytes: if all decoded faces fit into this size they are cached, and each is decoded once.
-        threads: number of decoding threads (OpenCV releases the interpreter's lock); None: one per core, THREADS at
-            most. The processes that torchrun started here share the cores.
+        folder: the face files, one for each video.
+        cache_bytes: if all decoded faces fit into this size, they are cached, and each is decoded once.
+        threads: number of decoding threads (OpenCV releases the GIL); None: one per core, at most THREADS. Processes that
+            torchrun started on this machine share the cores.
 
     Attributes:
         size: side of the faces, pixels.
@@ -44,7 +44,7 @@ class FaceImages:
         self._cache = np.empty((len(frames), self.size, self.size, 3), np.uint8) if fits else None
 
     def __call__(self, rows: np.ndarray) -> np.ndarray:
-        """Return the faces of some rows, which must all have one: (B,) int -> (B, S, S, 3) uint8 RGB."""
+        """Return the faces of some rows, which must all have a face: (B,) int -> (B, S, S, 3) uint8 RGB."""
         if self._cache is None:
             faces = np.empty((len(rows), self.size, self.size, 3), np.uint8)
             self._decode_into(faces, np.arange(len(rows)), rows)
@@ -55,11 +55,11 @@ class FaceImages:
         return self._cache[rows]
 
     def path(self, video: int) -> Path:
-        """Return the file of the faces of a video."""
+        """Return the path of a video's face file."""
         return self._paths[video]
 
     def _decode_into(self, faces: np.ndarray, places: np.ndarray, rows: np.ndarray) -> None:
-        """Decode the face of each row into its place, with one task per thread, since a task per face has a high overhead."""
+        """Decode the face of each row into its place, with one task per thread to limit the overhead of tasks."""
 
         def decode_part(start: int) -> None:
             for place, row in zip(places[start :: self._threads], rows[start :: self._threads]):

@@ -1,8 +1,8 @@
 """The losses of f and h, as pure functions of pair differences, in the paper's symbols (see docs/method.md).
 
-A pair (i, j) with r_ij = +1 means that frame i shows more of the AU than frame j, r_ij = -1 that it shows less. m is a margin,
-Phi the normal distribution function, d = r_ij (y_i - y_j) and s = sqrt(sigma_i^2 + sigma_j^2 + 1e-6). d > 0 means that f
-puts the pair in the right order.
+r_ij = +1 means that the AU is more intense in frame i than in frame j, r_ij = -1 that it is less intense. m is a margin, Phi
+the normal distribution function, d = r_ij (y_i - y_j) and s = sqrt(sigma_i^2 + sigma_j^2 + 1e-6). d > 0 means that f orders
+the pair correctly.
 
     ranking     max(0, m - d)           loss of f, section 3.1
     printed     Phi((d - m) / s)        loss of h as printed in section 3.2; its sign is wrong
@@ -45,7 +45,7 @@ class PairBatch:
         return PairBatch(*index, *numbers)
 
     def difference(self, y: Tensor) -> Tensor:
-        """Return d = r (y_i - y_j): y (B, A) -> (M,), positive where the order is right."""
+        """Return d = r (y_i - y_j): y (B, A) -> (M,), positive if y orders the pair correctly."""
         return self.r * (y[self.i, self.au] - y[self.j, self.au])
 
     def spread(self, sigma: Tensor) -> Tensor:
@@ -54,7 +54,7 @@ class PairBatch:
 
 
 def make_pair_batch(pairs: Pairs) -> tuple[np.ndarray, PairBatch]:
-    """Return the sorted rows that pairs refer to, and the pairs as indices into these rows, all of the same weight."""
+    """Return the sorted rows to which pairs refer, and the pairs as indices into these rows, with equal weights."""
     rows, local = np.unique(np.concatenate([pairs.i, pairs.j]), return_inverse=True)
     count = len(pairs)
     weight = np.full(count, 1 / max(count, 1), np.float32)
@@ -69,8 +69,8 @@ def ranking(d: Tensor, m: float = 1.0) -> Tensor:
 def printed(d: Tensor, s: Tensor, m: float = 1.0) -> Tensor:
     """Return 1 - 1/2 {1 + erf((m - d) / (sqrt 2 s))} = Phi((d - m) / s), as printed in the paper (# paper).
 
-    This is the probability of the RIGHT order. Minimising it raises sigma where d > m and lowers it where d < m, the
-    opposite of the intended effect. It exists for comparison only.
+    This is the probability of the CORRECT order. Minimising it raises sigma if d > m and lowers it if d < m, the opposite of
+    the intended effect. The function exists for comparison only.
     """
     return torch.special.ndtr((d - m) / s)
 
@@ -110,7 +110,7 @@ def ranking_loss(y_hat: Tensor, pairs: PairBatch, margin: float = 1.0) -> Tensor
 
 
 def level_loss(outputs: Tensor, levels: Tensor, binary: bool) -> Tensor:
-    """Return the loss of the baseline without pairs, a network that grades one image: the mean over annotated cells.
+    """Return the loss of the baseline without pairs, which predicts the level of one image: the mean over annotated cells.
 
     Args:
         outputs: (B, A) float.
@@ -129,8 +129,8 @@ def uncertainty_loss(
 ) -> Tensor:
     """Return the weighted mean of a loss of h over a batch's pairs, plus penalty x mean (log sigma)^2 over its frames.
 
-    With two levels every pair has one active and one inactive frame. Adding a constant to sigma^2 of all active frames
-    and subtracting it from sigma^2 of all inactive ones then does not change the likelihood; the penalty makes sigma unique.
+    With two levels every pair has one active and one inactive frame, so that adding a constant to sigma^2 of all active
+    frames and subtracting it from sigma^2 of all inactive ones does not change the likelihood. The penalty makes sigma unique.
 
     Args:
         y_hat: (B, A), not trained.

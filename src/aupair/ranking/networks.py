@@ -1,4 +1,4 @@
-"""The networks of f and h: VGG16, full or narrow, or a pretrained backbone, with a head for each AU."""
+"""The networks of f and h: a VGG16 of full or reduced width, or a pretrained backbone, with a head for each AU."""
 
 import math
 from collections.abc import Sequence
@@ -21,9 +21,9 @@ class Vgg(nn.Module):
     """VGG16 with torchvision's layers and names, so that torchvision's weights can be loaded.
 
     Args:
-        params: width (share of the channels), batch_norm, dropout.
-        size: side of the images; the trunk's map is pooled to size // 32 a side (7 for 224), 7 at most.
-        outputs: how many numbers it computes per image.
+        params: width (fraction of the channels), batch_norm, dropout.
+        size: side of the images, pixels; the trunk's map is pooled to a side of size // 32 (7 for 224), at most 7.
+        outputs: number of outputs per image.
     """
 
     def __init__(self, params: VggNetwork, size: int, outputs: int) -> None:
@@ -34,7 +34,7 @@ class Vgg(nn.Module):
         self.avgpool = nn.AdaptiveAvgPool2d(side)
         self.classifier: nn.Module = _build_head(params, blocks[-1][-1] * side * side, outputs)
         for module in self.modules():
-            # to draw numbers on the device `meta`, which holds none, torch would import its compiler, for 3 s
+            # On the device `meta`, drawing numbers would only make torch import its compiler, which takes 3 s.
             if isinstance(module, nn.Conv2d) and not module.weight.is_meta:
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
                 if module.bias is not None:
@@ -51,7 +51,7 @@ class Vgg(nn.Module):
 
 
 def _build_blocks(blocks: Sequence[Sequence[int]], batch_norm: bool) -> nn.Sequential:
-    """Build VGG's convolutions with the given channels: here, since importing torchvision takes longer than torch."""
+    """Build VGG's convolutions with the given channels; they are defined here to avoid the slow import of torchvision."""
     layers: list[nn.Module] = []
     inputs = 3
     for block in blocks:
@@ -65,11 +65,11 @@ def _build_blocks(blocks: Sequence[Sequence[int]], batch_norm: bool) -> nn.Seque
 
 
 class BackboneWithHead(nn.Module):
-    """A backbone and a head of one hidden layer.
+    """A backbone and a head with one hidden layer.
 
     Args:
         size: side of the faces, pixels.
-        outputs: how many numbers it computes per image.
+        outputs: number of outputs per image.
     """
 
     def __init__(self, params: BackboneNetwork, size: int, outputs: int) -> None:
@@ -89,22 +89,22 @@ class BackboneWithHead(nn.Module):
 
 
 def _per_channel(values: Sequence[float]) -> Tensor:
-    """Return numbers for images in 0..1 as (1, 3, 1, 1) float32 for images in 0..255.
+    """Convert statistics of images in 0..1 to statistics of images in 0..255: (1, 3, 1, 1) float32.
 
-    numpy multiplies them, since on the device `meta` torch would import its compiler for that.
+    The multiplication is done by numpy, since on the device `meta` torch would import its compiler for it.
     """
     return torch.tensor((np.array(values, np.float32) * np.float32(255)).tolist()).view(1, 3, 1, 1)
 
 
 class AUNetwork(nn.Module):
-    """A network with one number for each AU and image: a shared trunk with a head for each AU, or one network per AU.
+    """A network with one output for each AU: a shared trunk with a head for each AU, or a separate network for each AU.
 
-    With sharing `integrated` there are two numbers from one trunk: the values of all AUs, then the second head's
-    outputs, from which `second_head_sigma` computes their sigmas.
+    With sharing `integrated`, one trunk has two outputs for each AU: first the values of all AUs, then the outputs of the
+    second head, from which `second_head_sigma` computes sigma.
 
     Args:
-        params: the Network section.
-        inputs: side of the images, pixels; with a frozen trunk, of which it is only the heads, the number of features.
+        params: the section `network` of the params.
+        inputs: side of the images, pixels; with a frozen trunk, which is not part of this network, the number of features.
         au_count: number of AUs, A.
     """
 
@@ -121,7 +121,7 @@ class AUNetwork(nn.Module):
         self.register_buffer("std", _per_channel(STD), persistent=False)
 
     def heads(self) -> list[nn.Linear]:
-        """Return the last layer of each network."""
+        """Return the last linear layer of each network."""
         return [[layer for layer in network.modules() if isinstance(layer, nn.Linear)][-1] for network in self.networks]
 
     def forward(self, images: Tensor) -> Tensor:
@@ -130,7 +130,7 @@ class AUNetwork(nn.Module):
         return torch.cat([network(x) for network in self.networks], dim=1)
 
     def forward_with_map(self, images: Tensor, layers: int) -> tuple[Tensor, Tensor]:
-        """Return the outputs, and the feature map after the first `layers` of the only trunk, (B, C, H, W) or (B, D)."""
+        """Return the outputs, and the feature map after the first `layers` of the shared trunk: (B, C, H, W) or (B, D)."""
         if self.params.frozen:
             return self(images), self._to_map(images)
         (network,) = self.networks
@@ -138,12 +138,12 @@ class AUNetwork(nn.Module):
         return network.forward_with_map(self.normalise(images), layers)
 
     def layers_through(self, block: int) -> int:
-        """Return the number of layers of the only trunk up to the pooling that follows a block, 1 to 5.
+        """Return the number of layers of the shared trunk up to the pooling after a block, 1 to 5.
 
-        A backbone and a frozen trunk count as one layer, which is the last block.
+        A backbone and a frozen trunk count as one layer and are the last block.
 
         Raises:
-            ArtifactError: there is a trunk for each AU, or only the features of the last block are known.
+            ArtifactError: there is a trunk for each AU, or the network has features of the last block only.
         """
         if len(self.networks) > 1 and not self.params.frozen:
             raise ArtifactError(
@@ -157,16 +157,16 @@ class AUNetwork(nn.Module):
         return [k for k, layer in enumerate(network.features, 1) if isinstance(layer, nn.MaxPool2d)][block - 1]
 
     def normalise(self, images: Tensor) -> Tensor:
-        """Convert RGB (B, 3, S, S) in 0..255 to the input of a VGG16: shrunk, standardised, channels last.
+        """Convert RGB (B, 3, S, S) in 0..255 to the input of VGG16: shrunk, standardised, channels last.
 
-        A backbone, whose weights decide about the input, does it itself; features stay as they are.
+        The input of a backbone is returned unchanged, since a backbone standardises images itself; so are features.
         """
         if self.params.frozen or not isinstance(self.params, VggNetwork):
             return images
         return ((_shrink(images, self.params) - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
 
     def _to_map(self, features: Tensor) -> Tensor:
-        """Return the features of a frozen trunk (B, D) as the feature map that they were, (B, C, H, W), if VGG16 made them."""
+        """Reshape the features (B, D) of a frozen VGG16 to the feature map (B, C, H, W); return other features unchanged."""
         if not isinstance(self.params, VggNetwork):
             return features
         channels = _channels(self.params)[-1][-1]
@@ -174,7 +174,7 @@ class AUNetwork(nn.Module):
 
 
 def _build_one(params: AnyNetwork, inputs: int, outputs: int) -> nn.Module:
-    """Build a trunk with its head, or only the head if the trunk is frozen; `inputs` as in AUNetwork."""
+    """Build a trunk with its head, or only the head if the trunk is frozen; see AUNetwork for `inputs`."""
     if params.frozen:
         return _build_head(params, inputs, outputs)
     if isinstance(params, VggNetwork):
@@ -188,7 +188,7 @@ def _channels(params: VggNetwork) -> list[list[int]]:
 
 
 def _build_head(params: VggNetwork | BackboneNetwork, features: int, outputs: int) -> nn.Sequential:
-    """Build the layers from the features of a trunk, (B, features), to the outputs: VGG16's classifier, or a hidden layer."""
+    """Build the head from features (B, features) to outputs: VGG16's classifier, or one hidden layer for a backbone."""
     dropout = params.dropout
     if isinstance(params, BackboneNetwork):
         return nn.Sequential(
@@ -212,12 +212,12 @@ FLOOR = 0.05
 
 
 def second_head_sigma(outputs: Tensor) -> Tensor:
-    """Compute sigma from the outputs of a network with a second head, (B, 2A) -> (B, A); it starts at about 1."""
+    """Return sigma = FLOOR + softplus(o + 0.54) of the second head's outputs o: (B, 2A) -> (B, A), about 1 for o = 0."""
     return FLOOR + nn.functional.softplus(outputs[:, outputs.shape[1] // 2 :].float() + 0.54)
 
 
 def build_network(params: AnyNetwork, inputs: int, seed: int, au_count: int) -> AUNetwork:
-    """Build a network with seeded random weights, or with those that `weights` names, and freeze what `params` freezes."""
+    """Build a network with seeded random or pretrained weights, and freeze the layers that `params` freezes."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = AUNetwork(params, inputs, au_count)
@@ -235,7 +235,7 @@ def build_network(params: AnyNetwork, inputs: int, seed: int, au_count: int) -> 
 
 
 def build_trunk(params: AnyNetwork, size: int, seed: int) -> nn.Module:
-    """Build the trunk of a network, images (B, 3, S, S) in 0..255 -> features (B, D), with the weights of `build_network`.
+    """Build the trunk that `build_network` would build: images (B, 3, S, S) in 0..255 -> features (B, D).
 
     Args:
         size: side of the images, pixels.
@@ -244,17 +244,17 @@ def build_trunk(params: AnyNetwork, size: int, seed: int) -> nn.Module:
 
 
 def empty_trunk(params: AnyNetwork, size: int) -> nn.Module:
-    """Build a trunk whose weights are yet to be loaded."""
+    """Build a trunk whose weights the caller then loads."""
     return _without_head(AUNetwork(_of_trunk(params), size, 1))
 
 
 def _of_trunk(params: AnyNetwork) -> AnyNetwork:
-    """Return the settings of the trunk of a network alone."""
+    """Return the settings that build the trunk of a network, trained or frozen, with a head."""
     return params.model_copy(update={"frozen": False, "sharing": "shared", "frozen_convolutions": 0})
 
 
 def _without_head(model: AUNetwork) -> AUNetwork:
-    """Remove the head of the only network."""
+    """Replace the head of a network with a shared trunk by the identity."""
     (network,) = model.networks
     assert isinstance(network, Vgg | BackboneWithHead)
     network.classifier = nn.Identity()
@@ -262,7 +262,11 @@ def _without_head(model: AUNetwork) -> AUNetwork:
 
 
 def pick_device(name: str) -> torch.device:
-    """Return the device with a name; `auto` is a GPU if there is one, else the CPU."""
+    """Return the device of a name; `auto` is a GPU if there is one, else the CPU.
+
+    Raises:
+        ParamsError: this machine has no such device.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

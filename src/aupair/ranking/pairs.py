@@ -1,9 +1,9 @@
 """Pairs of frames of one video whose levels of one AU differ (paper: section 3.1, equation 1).
 
-A level is 0 or 1, or 0 to 5 for intensities. sample-pairs draws what the networks are trained and evaluated on: groups of
-frames (`draw_groups`), of which every training step takes all pairs (`all_pairs`), or an explicit list of pairs
-(`draw_pairs`). The comments `# paper`, `# authors` and `# ours` say whether code follows the printed paper, the authors'
-published code, or neither; docs/method.md explains each.
+A level is 0 or 1, or 0 to 5 for intensities. The networks are trained and evaluated either on groups of frames
+(`draw_groups`), of which every training step uses all pairs (`all_pairs`), or on an explicit list of pairs (`draw_pairs`);
+sample-pairs draws both. The comments `# paper`, `# authors` and `# ours` mark code that follows the printed paper, the
+authors' published code, or neither; docs/method.md explains each.
 """
 
 from collections.abc import Sequence
@@ -38,7 +38,7 @@ class Pairs:
 
     @staticmethod
     def concatenate(parts: Sequence["Pairs"]) -> "Pairs":
-        """Return all pairs of several parts, in order."""
+        """Concatenate several sets of pairs."""
         if not parts:
             return Pairs(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.int8))
         return Pairs(*(np.concatenate([getattr(part, key) for part in parts]) for key in ("i", "j", "au", "r")))
@@ -47,10 +47,10 @@ class Pairs:
 def all_pairs(labels: np.ndarray, video: np.ndarray) -> Pairs:
     """Return every unordered pair i < j of one video with different levels, for all AUs.
 
-    Each occurs once: the losses are symmetric, and the pair (j, i) with -r would count the same term again.
+    Each pair occurs once, since the losses are symmetric: the pair (j, i) with -r has the same loss.
 
     Args:
-        labels: (n, A) int8, levels, -1 not annotated.
+        labels: (n, A) int8, levels, -1 if not annotated.
         video: (n,) int, the video of each row.
     """
     blocks = [np.flatnonzero(video == v) for v in np.unique(video)]
@@ -66,11 +66,11 @@ def all_pairs(labels: np.ndarray, video: np.ndarray) -> Pairs:
 def cell_weights(pairs: Pairs, video: np.ndarray) -> np.ndarray:
     """Return weights that make a weighted sum over pairs the mean over (video, AU) cells of the mean inside each cell.
 
-    They are the `PairBatch.weight` of batches of groups. Ours: with them, frequent AUs and long videos do not dominate the
-    loss; the authors average over pairs.
+    They are the `PairBatch.weight` of batches of groups. Ours: with these weights, frequent AUs and long videos do not
+    dominate the loss; the authors average over pairs.
 
     Args:
-        video: the video of each row that `pairs` points to.
+        video: the video of each row to which `pairs` refers.
 
     Returns:
         (M,) float32, summing to 1 (empty for no pairs).
@@ -81,16 +81,14 @@ def cell_weights(pairs: Pairs, video: np.ndarray) -> np.ndarray:
 
 
 def draw_groups(frames: Frames, size: int, count: int, seed: Sequence[int]) -> np.ndarray:
-    """Draw groups of frames to train on: `count` groups for each fit video, of `size` frames each.
+    """Draw `count` groups of `size` usable frames (with a face and a label) for each fit video.
 
-    Only usable frames are drawn, those with a face and a label.
-
-    The frames of the first half are drawn one after another, each from the frames in which one AU is active: the rarest
-    AU of the video that is not active in the group yet, so that an AU on 3 % of the frames is in every group of a video
-    that shows it. Once all AUs of the video are in the group, they take turns, in an order that changes from group to
-    group. The second half is drawn at random from the frames of the whole video; where AUs are labelled in different
-    frames, they take turns there, too, each with the frames that have its label. Frames closer to a chosen frame than a hundredth of
-    the video's duration are avoided as long as there are others.
+    The frames of the first half of a group are drawn one after another, each from the frames with one active AU: the
+    rarest AU of the video that is not active in the group yet. Thus an AU that is active in 3 % of the frames is in every
+    group of the video. When the group contains all AUs of the video, the AUs alternate, in an order that changes from
+    group to group. The second half is drawn at random from the whole video; if AUs are labelled in different frames, each
+    draw is from the frames with a label of one AU, and the AUs alternate. Frames closer to a chosen frame than 1 % of the
+    video's duration are avoided as long as there are others.
 
     Returns:
         (groups, size) int64, rows of `frames`, sorted by video. A video has no groups if it has fewer than two usable
@@ -115,9 +113,9 @@ def _group(levels: np.ndarray, time: np.ndarray, aus: np.ndarray, size: int, rng
     """Draw one group of a video, as described in `draw_groups`.
 
     Args:
-        levels: (n, A), of the video's usable frames.
+        levels: (n, A), levels of the video's usable frames.
         time: (n,) seconds.
-        aus: the AUs that have two levels in the video.
+        aus: the AUs with at least two levels in the video.
 
     Returns:
         (size,) int, indices into the n frames.
@@ -132,9 +130,9 @@ def _group(levels: np.ndarray, time: np.ndarray, aus: np.ndarray, size: int, rng
         in_turn = order[k % len(order)]
         pool = free & labelled[:, in_turn] if (free & labelled[:, in_turn]).any() else free
         if k < size // 2:
-            lacking = rarest[~active[chosen][:, rarest].any(axis=0)]
-            positive = active[:, lacking[0] if len(lacking) else in_turn]
-            pool = free & positive if (free & positive).any() else positive if len(lacking) else free
+            missing = rarest[~active[chosen][:, rarest].any(axis=0)]
+            positive = active[:, missing[0] if len(missing) else in_turn]
+            pool = free & positive if (free & positive).any() else positive if len(missing) else free
         options = np.flatnonzero(pool)
         if len(options) == 0:  # a short video: frames may be drawn again
             options = np.arange(len(time))
@@ -147,12 +145,11 @@ def _group(levels: np.ndarray, time: np.ndarray, aus: np.ndarray, size: int, rng
 def draw_pairs(frames: Frames, split: str, count: int, seed: Sequence[int]) -> Pairs:
     """Draw a fixed list of pairs for each AU, balanced over pairs of levels, then over videos (# authors).
 
-    Every pair of levels (high, low) gets about the same number of pairs, which come in about equal numbers from the
-    videos that show both levels. Which frame comes first is random. A pair is drawn twice only if its video has fewer
-    different pairs than are drawn from it.
+    Every pair of levels (high, low) gets about the same number of pairs, in about equal numbers from the videos with both
+    levels. The order of the two frames is random. Pairs are repeated only if more are drawn from a video than it has.
 
     Args:
-        count: number of pairs for each AU; an AU without two levels in any video gets none.
+        count: number of pairs for each AU; an AU that has two levels in no video gets none.
     """
     usable = frames.usable & frames.of_split(split)
     parts = []
@@ -176,12 +173,12 @@ def draw_pairs(frames: Frames, split: str, count: int, seed: Sequence[int]) -> P
 
 
 def _shares(total: int, parts: int) -> list[int]:
-    """Split a total into nearly equal whole numbers, the larger ones first; return an empty list for no parts."""
+    """Split a total into nearly equal integers, the larger ones first; return an empty list for no parts."""
     return [total // parts + (k < total % parts) for k in range(parts)] if parts else []
 
 
 def _draw(high: np.ndarray, low: np.ndarray, n: int, au: int, rng: np.random.Generator) -> Pairs:
-    """Draw n pairs of one video and two levels, without repetition as long as there are enough."""
+    """Draw n pairs of one video and two levels, without repetition if there are enough."""
     possible = len(high) * len(low)
     code = rng.choice(possible, n, replace=n > possible)
     a, b = high[code // len(low)], low[code % len(low)]
@@ -192,10 +189,10 @@ def _draw(high: np.ndarray, low: np.ndarray, n: int, au: int, rng: np.random.Gen
 def draw_folds(frames: Frames, folds: int, seed: Sequence[int]) -> np.ndarray:
     """Assign each fit subject to a fold for cross-fitting, with about the same number of usable frames in each.
 
-    A subject without a usable frame gets a fold too: its faces are scored like all others.
+    A subject without a usable frame gets a fold as well, since its faces are scored like all others.
 
     Returns:
-        (subjects,) int8, the fold of each subject, -1 for those that are not in fit or when `folds` is 1.
+        (subjects,) int8, the fold of each subject; -1 for subjects outside fit, and for all if `folds` is 1.
     """
     fold = np.full(len(frames.subjects), -1, np.int8)
     if folds < 2:
@@ -211,7 +208,7 @@ def draw_folds(frames: Frames, folds: int, seed: Sequence[int]) -> np.ndarray:
 
 
 def count_pairs(frames: Frames) -> dict[str, np.ndarray]:
-    """Return for each split the number of possible pairs of each AU, (A,) int64."""
+    """Return the number of possible pairs of each AU, (A,) int64, by split."""
     counts = {}
     for split in ("fit", "select", "validation"):
         usable = frames.usable & frames.of_split(split)

@@ -1,4 +1,4 @@
-"""Batches and faces that a thread prepares while networks compute, so that they are ready when they are needed."""
+"""Preparation of batches and faces in a thread while networks compute."""
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
@@ -19,21 +19,21 @@ from aupair.ranking.sampling import Sampler
 T = TypeVar("T")
 
 Faces = Callable[[np.ndarray], np.ndarray]
-"""rows (B,) -> faces (B, S, S, 3) uint8, or numbers computed from them (B, D) float32"""
+"""rows (B,) -> faces (B, S, S, 3) uint8, or features (B, D) float32"""
 
 DEPTH = 2
-"""number of items made in advance: one may be ready while the next is being made"""
+"""number of items prepared in advance: one may be ready while the next is being prepared"""
 
 
 def prefetch_depth(device: torch.device) -> int:
-    """Return how many items to make in advance: none for a CPU, whose cores are busy with the step itself."""
+    """Return the number of items to prepare in advance: none for a CPU, whose cores are busy with the step itself."""
     return DEPTH if device.type == "cuda" else 0
 
 
 def prefetch(make: Callable[[int], T], items: Iterable[int], depth: int) -> Generator[T, None, None]:
-    """Yield `make(item)` for each item, in order; a thread makes up to `depth` of them in advance.
+    """Yield `make(item)` for each item, in order; a thread prepares up to `depth` results in advance.
 
-    An exception of `make` is raised when its item is requested. Close the generator if it is not used up.
+    An exception of `make` is raised when its item is requested. The caller must exhaust or close the generator.
     """
     if depth == 0:
         yield from map(make, items)
@@ -52,7 +52,7 @@ def prefetch(make: Callable[[int], T], items: Iterable[int], depth: int) -> Gene
 
 
 def prefetch_items(items: Iterable[T], size: int, depth: int = DEPTH) -> Generator[T, None, None]:
-    """Yield items in order; a thread takes up to `depth` groups of `size` of them in advance."""
+    """Yield items in order; a thread reads up to `depth` groups of `size` items in advance."""
     iterator = iter(items)
     with closing(prefetch(lambda _: list(islice(iterator, size)), count(), depth)) as groups:
         for group in groups:
@@ -67,7 +67,7 @@ class Batch:
 
     Attributes:
         rows: (B,) frames of the batch.
-        images: (b, S, S, 3) uint8 or (b, D) float32, of this process's share of the frames.
+        images: (b, S, S, 3) uint8 or (b, D) float32, for this process's share of the frames.
         pairs: all pairs of the batch.
     """
 
@@ -85,10 +85,10 @@ def batch_loader(
     sampler: Sampler, faces: Callable[[np.ndarray, int], np.ndarray], steps: Sequence[int], device: torch.device,
     depth: int,
 ) -> Generator[Batch, None, None]:  # fmt: skip
-    """Yield the batch of each step, in CPU memory; `depth` does not change the results.
+    """Yield the batch of each step, in CPU memory; `depth` has no effect on the results.
 
     Args:
-        faces: rows and step -> faces or features, as `Faces`.
+        faces: (rows, step) -> images or features, see `Faces`.
     """
 
     def make(step: int) -> Batch:

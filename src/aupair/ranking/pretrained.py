@@ -14,7 +14,7 @@ from aupair.training_params import DEFAULT_WEIGHTS
 def load_pretrained(network: nn.Module, weights: str, kind: str, last: str = "") -> None:
     """Load pretrained weights into a network, except for the layers whose names begin with `last`.
 
-    The names in the file may have a common prefix, such as those of an f that was trained earlier.
+    The names in the file may have a common prefix, as in the file of an f that was trained earlier.
 
     Args:
         weights: default (or imagenet), or a path (.safetensors, or .pth read with weights_only=True).
@@ -29,7 +29,7 @@ def load_pretrained(network: nn.Module, weights: str, kind: str, last: str = "")
     prefix = next((key.removesuffix(loaded[0]) for key in state if f".{key}".endswith(f".{loaded[0]}")), "")
     for name in loaded:
         got = tuple(state[prefix + name].shape) if prefix + name in state else "nothing"
-        if got == (1,) and own[name].ndim == 0:  # as our own files have a number
+        if got == (1,) and own[name].ndim == 0:  # aupair's own files store a scalar as an array of length 1
             continue
         if got != tuple(own[name].shape):
             todo = f"give a file of {kind}, or set weights: none"
@@ -49,7 +49,7 @@ def default_weights_url(kind: str) -> str:
 
 
 def _read_default(kind: str) -> dict[str, Tensor]:
-    """Read torchvision's own weights from its cache, or download them; their hash is part of the file's name."""
+    """Read torchvision's weights from its cache, or download them; the hash in the file's name is verified."""
     url = default_weights_url(kind)
     path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
     if not path.is_file():
@@ -72,7 +72,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
             return load_file(path)
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises half a dozen types for a bad file, which all mean the same to a user
+    except Exception as error:  # torch raises many types of exception for a bad file
         expected = "a state dict, as `torch.save(network.state_dict(), path)` writes it, or a safetensors file"
         raise ArtifactError(
             "weights cannot be read", where=path, got=type(error).__name__, expected=expected

@@ -1,8 +1,8 @@
-"""The training of f, and y_hat of every frame, out of fold for the people of fit (paper: section 3.1).
+"""Training of f, and y_hat of every frame, out of fold for the people of fit (paper: section 3.1).
 
-`train_f` is the body of the stage train-pseudo-intensity. There are three alternatives to the paper's loss:
-`objective: single` grades one image at a time (the baseline without pairs), sharing `integrated` gives the trunk a
-second head that learns sigma along with the order, and `objective: distill` trains such a network to reproduce the
+`train_f` implements the stage train-pseudo-intensity. There are three alternatives to the paper's loss:
+`objective: single` predicts the level of one image at a time (the baseline without pairs), sharing `integrated` adds a
+second head that learns sigma together with the order, and `objective: distill` trains such a network to reproduce the
 outputs of a teacher.
 """
 
@@ -35,10 +35,10 @@ class PseudoIntensity:
     """The result of training f.
 
     Attributes:
-        models: `final` and one per fold.
-        center, scale: for each network (A,) float32: y_hat = (output - center) / scale.
-        y_hat: for each network (N, A) float32, standardised; NaN in the frames that it may not score, see
-            `TrainingSet.scoring_mask`, and where there is no face.
+        models: the networks `final` and one per fold.
+        center, scale: (A,) float32 for each network: y_hat = (output - center) / scale.
+        y_hat: (N, A) float32 for each network, standardised; NaN for frames without a face and for those that the network
+            does not score, see `TrainingSet.scoring_mask`.
         curves: rows for curves.jsonl.
         select_pair_accuracy: pair accuracy of `final` on the fixed pairs of select, by which trials are compared.
     """
@@ -55,15 +55,15 @@ def train_f(
     data: TrainingSet, params: Params, seed: int, log: Log = SILENT, checkpoints: Checkpoints | None = None,
     teachers: Teachers | None = None,
 ) -> PseudoIntensity:  # fmt: skip
-    """Train f, and one network per fold of people, and score every frame with the networks not trained on its person.
+    """Train f and one network per fold of people, and score each frame by the networks not trained on its person.
 
     Args:
-        checkpoints: files of the training states; a fit continues from an existing one.
-        teachers: returns the teacher of a network (objective: distill); the teacher of a fold was not trained on the
-            people who are held out from its student.
+        checkpoints: files of the training states; a fit continues from an existing file.
+        teachers: returns the teacher of a network (`objective: distill`), which was not trained on the people who are held
+            out from its student.
 
     Raises:
-        ParamsError: there is no teacher, but the objective needs one.
+        ParamsError: the objective needs a teacher, but `teachers` is None.
     """
     section = params.train_pseudo_intensity
     device = pick_device(section.device)
@@ -99,13 +99,13 @@ def train_f(
 
 
 def _pair_accuracy(y_hat: np.ndarray, pairs: Pairs) -> float:
-    """Return the share of pairs that y_hat (N, A) orders correctly, ties half."""
+    """Return the fraction of pairs that y_hat (N, A) orders correctly; a tie counts as one half."""
     d = pairs.r * (y_hat[pairs.i, pairs.au] - y_hat[pairs.j, pairs.au])
     return float(np.mean((d > 0) + 0.5 * (d == 0)))
 
 
 def make_batch_loss(data: TrainingSet, params: TrainPseudoIntensity) -> BatchLoss:
-    """Return the loss of a batch: of its pairs, of pairs and sigma (`integrated`), or of single frames (the others)."""
+    """Return the loss function of the objective and sharing: on pairs, on pairs and sigma, on frames, or on a teacher."""
     if params.objective == "distill":
         video = torch.from_numpy(data.frames.video)
         weight = params.network.uncertainty_weight
@@ -122,9 +122,9 @@ def make_batch_loss(data: TrainingSet, params: TrainPseudoIntensity) -> BatchLos
 
 
 def integrated_loss(outputs: Tensor, pairs: PairBatch, margin: float, uncertainty_weight: float) -> Tensor:
-    """Return the ranking loss of the first head plus the weighted likelihood of the orders: (B, 2A) -> scalar.
+    """Return the ranking loss of the values plus the weighted negative log likelihood of the orders: (B, 2A) -> scalar.
 
-    The likelihood changes sigma and the trunk, but not the head of the values, which learns from the order alone.
+    The likelihood trains the second head and the trunk, but not the first head, which learns from the order alone.
     """
     values, sigma = outputs[:, : outputs.shape[1] // 2], second_head_sigma(outputs)
     likelihood = uncertainty_loss(values.detach(), sigma, pairs, "nll", 0.0, INTEGRATED_PENALTY)
@@ -134,10 +134,11 @@ def integrated_loss(outputs: Tensor, pairs: PairBatch, margin: float, uncertaint
 def _evaluate_f(
     model: nn.Module, data: TrainingSet, held_out: Pairs, params: TrainPseudoIntensity, targets: Tensor | None = None
 ) -> dict[str, float]:
-    """Return the loss and the pair accuracy of f on pairs of people who are held out from it, means over pairs.
+    """Return the loss and the pair accuracy of f on held-out pairs.
 
     Args:
-        targets: outputs of the teacher for the frames of these pairs, (n, 2A) (`distill`).
+        held_out: pairs of people on whom f is not trained.
+        targets: the teacher's outputs for the frames of these pairs, (n, 2A), for `objective: distill`.
     """
     rows, pairs = make_pair_batch(held_out)
     outputs = torch.from_numpy(forward_all(model, data.images, rows, pick_device(params.device)))
@@ -154,7 +155,7 @@ def _evaluate_f(
 def _add_teacher(
     model: AUNetwork, teachers: Teachers | None, name: str, data: TrainingSet, held_out: Pairs, device: torch.device
 ) -> tuple[StudentWithTeacher, Tensor]:
-    """Return a student together with its teacher, and the teacher's outputs for the frames that `_evaluate_f` uses.
+    """Return a student with its teacher, and the teacher's outputs (n, 2A) for the frames that `_evaluate_f` uses.
 
     Raises:
         ParamsError: there are no teachers.

@@ -1,4 +1,4 @@
-"""The output of sample-pairs (fixed pairs, groups to train on, folds of people), and the training set made from it."""
+"""The output of sample-pairs (fixed pairs, training groups, folds of subjects), and the training set built from it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,15 +23,15 @@ from aupair.training_params import Optimiser
 
 @dataclass(frozen=True)
 class Samples:
-    """The draws of sample-pairs.
+    """The samples that sample-pairs draws.
 
     Attributes:
-        fingerprint: hash of the frames that the rows refer to.
+        fingerprint: hash of the frames to which the rows refer.
         aus: names of the AUs.
         pairs: fixed pairs of each split.
-        groups: (G, K) rows of fit frames; None in reference mode, where the pairs of fit are the training list.
-        folds: (subjects,) int8, -1 where there is none.
-        possible: for each split (A,) int64, how many pairs there are.
+        groups: (G, K) int64 rows of fit frames; None in reference mode, in which training uses the pairs of fit.
+        folds: (subjects,) int8, the fold of each subject of fit, else -1.
+        possible: for each split (A,) int64, the number of possible pairs.
     """
 
     fingerprint: str
@@ -55,7 +55,7 @@ class Samples:
             store.write_json(temporary / "counts.json", {"fingerprint": self.fingerprint, "pairs": self.counts()})
 
     def counts(self) -> dict[str, dict[str, Any]]:
-        """Return for each split and AU the number of possible and of drawn pairs."""
+        """Return the numbers of possible and of drawn pairs by split and AU."""
         return {
             split: {
                 au: {"possible": int(self.possible[split][a]), "drawn": int((self.pairs[split].au == a).sum())}
@@ -65,7 +65,7 @@ class Samples:
         }
 
     def summary(self) -> list[str]:
-        """Return lines that describe what was drawn."""
+        """Return a description of the samples, in lines."""
         lines = [f"{split}: {len(self.pairs[split])} fixed pairs" for split in SPLITS]
         if self.groups is not None:
             lines.append(f"fit: {len(self.groups)} groups of {self.groups.shape[1]} frames")
@@ -78,7 +78,7 @@ class Samples:
         ]
 
     def table(self) -> list[list[str]]:
-        """Return a table: a header, then a row for each AU with the number of pairs drawn and possible, by split."""
+        """Return a header, then a row for each AU with the numbers of drawn and possible pairs by split."""
         counts = self.counts()
         cells = ([f"{n['drawn']:,} from {n['possible']:,}" for n in (counts[s][au] for s in SPLITS)] for au in self.aus)
         return [["AU", *SPLITS], *([au, *row] for au, row in zip(self.aus, cells))]
@@ -94,14 +94,14 @@ def draw_samples(frames: Frames, params: SamplePairs, seed: int) -> Samples:
     """Draw pairs, groups and folds.
 
     Raises:
-        DataError: fit or select has no pair at all, fit lacks a label of an AU in a frame with a face, or too few people
-            have pairs for that many folds.
+        DataError: fit or select has no pair, an AU is not labelled in any frame of fit with a face, or there are too few
+            subjects for that many folds.
     """
     labelled = frames.labelled[frames.ok & frames.of_split("fit")].any(axis=0)
     if not labelled.all():
-        lacking = ", ".join(au for au, some in zip(frames.aus, labelled) if not some)
-        todo = "give people with labels and faces to fit, or name the other AUs in `aus`"
-        raise DataError("an AU without a labelled face in fit", got=lacking, todo=todo)
+        missing = ", ".join(au for au, some in zip(frames.aus, labelled) if not some)
+        todo = "add subjects with labels and faces to fit, or name the other AUs in `aus`"
+        raise DataError("an AU without a labelled face in fit", got=missing, todo=todo)
     groups, counts = None, dict.fromkeys(SPLITS, params.valid_pairs)
     if params.mode == "groups":
         groups = draw_groups(frames, params.frames, params.groups, (seed, 1))
@@ -120,16 +120,16 @@ def draw_samples(frames: Frames, params: SamplePairs, seed: int) -> Samples:
 
 
 def _check_folds(frames: Frames, rows: np.ndarray, folds: np.ndarray, count: int) -> None:
-    """Check that each fold has people, and that rows outside it remain to train its network on."""
+    """Raise a DataError if a fold has no subjects, or if all training rows are in one fold."""
     if count < 2:
         return
     people = np.unique(frames.subject[frames.usable & frames.of_split("fit")])
     if len(np.unique(folds[people])) < count:
-        raise DataError("too few people for cross-fitting", got=len(people), expected=f"{count} in fit at least")
+        raise DataError("too few people for cross-fitting", got=len(people), expected=f"at least {count} in fit")
     if len(np.unique(folds[frames.subject[rows]])) < 2:
         raise DataError(
-            "too few people for cross-fitting", got="all pairs of fit in people of one fold",
-            expected="an AU with two levels in one video of another fold at least", todo="set sample_pairs.folds: 1",
+            "too few people for cross-fitting", got="all pairs of fit are from one fold",
+            expected="pairs in at least two folds", todo="add subjects, or set sample_pairs.folds: 1",
         )  # fmt: skip
 
 
@@ -137,7 +137,7 @@ def load_samples(folder: Path, frames: Frames) -> Samples:
     """Load the folder that `Samples.save` wrote.
 
     Raises:
-        ArtifactError: a file is missing or corrupt, or faces, labels or splits have changed since.
+        ArtifactError: a file is missing or corrupt, or faces, labels or splits have changed since it was written.
     """
     fingerprint = frames.fingerprint()
     counts = store.read_record(Path(folder) / "counts.json", _Counts)
@@ -167,9 +167,9 @@ class _Count(store.Artifact):
 
 
 class _Counts(store.Artifact):
-    """The content of counts.json: the frames that the pairs were drawn from, and counts by split and AU."""
+    """The content of counts.json: the fingerprint of the frames, and counts by split and AU."""
 
-    fingerprint: str = ""  # versions before it wrote none
+    fingerprint: str = ""  # older versions did not write it
     pairs: dict[str, dict[str, _Count]]
 
 
@@ -177,7 +177,7 @@ def _read_pairs(path: Path, frames: Frames) -> dict[str, Pairs]:
     """Read the pairs of each split.
 
     Raises:
-        ArtifactError: the file is missing or corrupt, or has pairs of other frames.
+        ArtifactError: the file is missing or corrupt, or an index is out of range.
     """
     table = store.read_table(path)
     with store.fitting(path):
@@ -190,15 +190,11 @@ def _read_pairs(path: Path, frames: Frames) -> dict[str, Pairs]:
 
 
 def _check_range(name: str, values: np.ndarray, count: int, path: Path) -> None:
-    """Check that indices are from 0 to below `count`.
-
-    Raises:
-        ArtifactError: they are not.
-    """
+    """Raise an ArtifactError unless all values are in 0..count - 1."""
     if len(values) and not (values.min() >= 0 and values.max() < count):
         got, expected = f"{name} from {values.min()} to {values.max()}", f"0 to {count - 1}"
         todo = "run sample-pairs again"
-        raise ArtifactError("an index of other frames", where=path, got=got, expected=expected, todo=todo)
+        raise ArtifactError("an index out of range", where=path, got=got, expected=expected, todo=todo)
 
 
 @dataclass(frozen=True)
@@ -207,7 +203,7 @@ class TrainingSet:
 
     Attributes:
         frames: all frames of all splits.
-        images: their faces, or the features that a frozen trunk has computed of them.
+        images: their faces, or the features of their faces from a frozen trunk.
         groups: (G, K) rows of fit frames (groups mode), or None.
         pairs: fixed pairs of each split; those of fit are the training list in reference mode.
         folds: (subjects,) int8, the fold of each fit subject, -1 without cross-fitting.
@@ -221,13 +217,13 @@ class TrainingSet:
 
     @property
     def inputs(self) -> int:
-        """Return what a network takes: images of this side, pixels, or this number of features."""
+        """Return the input size of a network: the side of its images in pixels, or its number of features."""
         return self.images.features if isinstance(self.images, Embeddings) else self.images.size
 
     def augmentation(self, strength: float) -> dict[str, Any]:
-        """Return how the faces of a training are augmented, as arguments of FitJob.
+        """Return the arguments of FitJob for the augmentation.
 
-        Features of a frozen trunk are not augmented in training: each step sees one of the copies of each video.
+        Features of a frozen trunk cannot be augmented in training; instead, each step uses one of the copies of a video.
         """
         if not isinstance(self.images, Embeddings):
             return {"augment": strength, "mirror": self.mirror}
@@ -235,23 +231,23 @@ class TrainingSet:
 
     @property
     def mirror(self) -> np.ndarray | None:
-        """Return the video of each frame, whose faces the augmentation mirrors together, (N,) int.
+        """Return the video of each frame, (N,) int32: the augmentation mirrors all faces of a video, or none.
 
-        None where an AU belongs to one side of the face, since a mirrored face has other labels then.
+        None, for no mirroring, if an AU belongs to one side of the face, since mirroring would change its label.
         """
         return None if any(map(is_one_sided, self.frames.aus)) else self.frames.video
 
     def training_masks(self) -> dict[str, np.ndarray]:
-        """Return for each network the fit frames it is trained on, (N,) bool; `final` first, then `fold0` ..."""
+        """Return the fit frames on which each network is trained, (N,) bool; `final` first, then `fold0` ..."""
         fit_rows = self.frames.of_split("fit")
         fold = self.folds[self.frames.subject]
         return {"final": fit_rows} | {f"fold{k}": fit_rows & (fold != k) for k in range(int(self.folds.max()) + 1)}
 
     def scoring_mask(self, name: str) -> np.ndarray:
-        """Return which frames a network scores: (N,) bool.
+        """Return the frames that a network scores, (N,) bool.
 
         All networks score the splits select and validation. In fit, the network of a fold scores the frames of that
-        fold, which it was not trained on; `final` scores fit only if there is no cross-fitting.
+        fold, on which it was not trained; `final` scores fit only without cross-fitting.
         """
         fit_rows, fold = self.frames.of_split("fit"), self.folds[self.frames.subject]
         if name == "final":
@@ -259,11 +255,11 @@ class TrainingSet:
         return ~fit_rows | (fold == int(name.removeprefix("fold")))
 
     def held_out_pairs(self, name: str) -> Pairs:
-        """Return the fixed pairs of people who are held out from a network: of `select`, or of the network's own fold.
+        """Return the fixed pairs that a network is evaluated on: those of `select`, or for a fold's network of its fold.
 
-        They decide when a network's training ends (`keep: best`, `patience`). A fold's network then provides y_hat of the
-        same people, which is slightly better there than on people who decided nothing. Of a long list of pairs to train on
-        (reference mode) a fold has about as many as `select`.
+        They decide when training ends (`keep: best`, `patience`). Since the network of a fold then scores the same people,
+        its y_hat is slightly better there than on new people. In reference mode, in which the list of pairs of fit is
+        long, it is thinned out to about the length of that of `select`.
         """
         if name == "final":
             return self.pairs["select"]
@@ -271,7 +267,7 @@ class TrainingSet:
         return pairs[:: max(1, len(pairs) // max(1, len(self.pairs["select"])))]
 
     def sampler(self, trained: np.ndarray, params: Optimiser, seed: tuple[int, ...]) -> Sampler:
-        """Return the sampler of a network's batches, from the fit frames that it may see."""
+        """Return the sampler of a network's batches; `trained` (N,) bool marks the fit frames that it may use."""
         if self.groups is None:
             pairs = self.pairs["fit"]
             return ListSampler(pairs[trained[pairs.i]], params.batch // 2, seed)
@@ -283,7 +279,7 @@ def load_training_set(labels: Path, faces: Path, pairs: Path, embeddings: Path |
     """Load the training set from the artifacts of the first stages.
 
     Args:
-        embeddings: the features of a frozen trunk, on which heads are trained; None: networks are trained on the faces.
+        embeddings: the folder of the features of a frozen trunk, to train only heads; None: train networks on the faces.
     """
     frames = load_frames(labels, faces)
     samples = load_samples(pairs, frames)

@@ -11,15 +11,15 @@ from aupair.ranking.pairs import Pairs, all_pairs, cell_weights
 
 
 class Sampler(Protocol):
-    """A function from a step to its batch; the same step of the same sampler is always the same batch."""
+    """A deterministic function from the number of a step to its batch."""
 
     def __call__(self, step: int) -> tuple[np.ndarray, Pairs, np.ndarray]:
-        """Return the rows (B,), pairs whose i and j are indices into them, and the weights of the pairs."""
+        """Return rows (B,) int64, pairs with i and j as indices into the rows, and the pairs' weights (M,) float32."""
 
 
 @dataclass(frozen=True)
 class GroupSampler:
-    """A sampler whose batches hold one group of each of `videos` videos, and all pairs inside each group (# ours).
+    """A sampler of batches with one group of each of `videos` videos and all pairs inside each group (# ours).
 
     Attributes:
         frames: all frames.
@@ -49,7 +49,7 @@ class GroupSampler:
 
 @dataclass(frozen=True)
 class ListSampler:
-    """A sampler of an explicit list of pairs, all of the same weight, in a new order in each epoch (# authors)."""
+    """A sampler of an explicit list of pairs of equal weight, in a new order in each epoch (# authors)."""
 
     pairs: Pairs
     size: int

@@ -1,4 +1,4 @@
-"""Files of f and h, and the scorer that computes y_hat and sigma of aligned faces from them."""
+"""The files of f and h, and the scorer that loads them and computes y_hat and sigma of aligned faces."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -25,16 +25,16 @@ from aupair.training_params import AnyNetwork
 
 Y_HAT, SIGMA = "y_hat.safetensors", "sigma.safetensors"
 FOLDS = "folds"
-"""the folder in that of h with networks that predict does not need"""
+"""the subfolder of h with the models of folds, which prediction does not need"""
 
 
 def save_f(folder: Path, f: PseudoIntensity, params: Params, size: int, aus: Sequence[str]) -> None:
-    """Write f to a folder: a safetensors file per network, y_hat of every frame, about.json, the curves."""
+    """Write f to a folder: a safetensors file per network, y_hat of every frame, about.json and the curves."""
     network = params.train_pseudo_intensity.network.model_dump()
     more = _features_of(f.models.values())
     standardisation = {name: {"center": f.center[name], "scale": f.scale[name]} for name in f.models}
     about = {"aus": aus, "size": size, "network": network, "standardisation": standardisation} | more
-    with store.atomic(folder, beside=folder.parent) as temporary:  # a trial's killed process must not change `work/f`
+    with store.atomic(folder, beside=folder.parent) as temporary:  # a killed process must leave nothing in `work/f`
         temporary.mkdir()
         for name, model in f.models.items():
             write_state(temporary / f"{name}.safetensors", model)
@@ -44,9 +44,9 @@ def save_f(folder: Path, f: PseudoIntensity, params: Params, size: int, aus: Seq
 
 
 def save_h(folder: Path, h: Uncertainty, params: Params, size: int, aus: Sequence[str]) -> None:
-    """Write h to a folder: the weights of its models, sigma of every frame, about.json, the curves.
+    """Write h to a folder: the weights of its models, sigma of every frame, about.json and the curves.
 
-    Models that scored the people of a fold alone are in its folder `folds`.
+    Models that only score the people of a fold are in the subfolder `folds`.
     """
     keys = {"kind", "factors", "block", "network", "loss"}
     about = {"aus": aus, "size": size, "ensemble": h.members} | params.train_uncertainty.model_dump(include=keys)
@@ -65,13 +65,13 @@ def save_h(folder: Path, h: Uncertainty, params: Params, size: int, aus: Sequenc
 
 
 def _features_of(networks: Iterable[nn.Module]) -> dict[str, int]:
-    """Return the number of features that networks with a frozen trunk take, for their about.json."""
+    """Return the entry of about.json with the number of input features, if the networks have a frozen trunk."""
     frozen = [network for network in networks if isinstance(network, AUNetwork) and network.params.frozen]
     return {"features": frozen[0].inputs} if frozen else {}
 
 
 def load_f(folder: Path, name: str = "final") -> tuple[AUNetwork, np.ndarray, np.ndarray]:
-    """Load a network of f with its center and scale, (A,) float32 each."""
+    """Load a network of f with its center and scale, (A,) float32 each: y_hat = (output - center) / scale."""
     path = Path(folder) / "about.json"
     about = store.read_record(path, AboutF)
     with store.fitting(path):
@@ -92,18 +92,18 @@ def read_network(folder: Path) -> AnyNetwork:
 
 
 def load_member(folders: Sequence[Path], member: Member) -> tuple[AUNetwork, np.ndarray, np.ndarray]:
-    """Load a network of f from the folders of all trials, as `load_f` does."""
+    """Load a member of an ensemble from the folders of all trials; see `load_f`."""
     return load_f(folders[member.trial], member.name)
 
 
 def read_sigma(folder: Path, count: int, name: str = "sigma") -> np.ndarray:
-    """Read sigma of every frame: (count, A) float32, NaN where there is no face.
+    """Read sigma of every frame: (count, A) float32, NaN for a frame without a face.
 
     Args:
         name: `sigma`, or `unguarded`.
 
     Raises:
-        ArtifactError: the file is missing or corrupt, or the faces have changed since.
+        ArtifactError: the file is missing or corrupt, or has another number of frames.
     """
     path = Path(folder) / SIGMA
     values = store.check_array(store.read_arrays(path).get(name), name, (None, None), "f", path)
@@ -118,7 +118,7 @@ class FaceScores(NamedTuple):
 
     Attributes:
         y_hat: (B, A) float32.
-        sigma, unguarded: (B, A) float32, with the guard of h and without.
+        sigma, unguarded: (B, A) float32, with and without the guard of h.
     """
 
     y_hat: np.ndarray
@@ -127,20 +127,20 @@ class FaceScores(NamedTuple):
 
 
 class Scorer:
-    """The networks of f of an ensemble and those of h; the scores of a face do not depend on the batch.
+    """A scorer of faces by the networks of f and h; the scores of a face do not depend on the batch.
 
     Args:
-        f: the folders of f of the trials.
+        f: the folders of f of all trials.
         h: the folder of h.
         members: the networks of f whose mean is y_hat.
-        trunk: the folder of the frozen trunk, if they have one; it sees each face once for all of them.
+        trunk: the folder of the frozen trunk, if there is one; its features are computed once for all networks.
 
     Attributes:
-        aus: names of the AUs, in the order of its scores.
-        size: side of the faces it takes, pixels.
+        aus: names of the AUs, in the order of the scores.
+        size: side of the faces, pixels.
 
     Raises:
-        ArtifactError: f and h are of different AUs, or h reads networks that are not in the ensemble.
+        ArtifactError: f and h have different AUs, or h reads a network that is not in the ensemble.
     """
 
     def __init__(
@@ -153,11 +153,11 @@ class Scorer:
         of_h = store.read_record(Path(h) / "about.json", AboutH)
         self.size, self.aus = of_f.size, of_f.aus
         if of_h.aus != of_f.aus:
-            raise ArtifactError("f and h are of different AUs", where=h, got=of_h.aus, expected=of_f.aus)
+            raise ArtifactError("f and h have different AUs", where=h, got=of_h.aus, expected=of_f.aus)
         self._h = load_sigma_model(h)
-        if lacking := [member for member in self._h.readers if member not in members]:
+        if missing := [member for member in self._h.readers if member not in members]:
             raise ArtifactError(
-                "h reads networks of f that are not there", where=h, got=lacking, expected=members,
+                "h reads networks of f that are not in the ensemble", where=h, got=missing, expected=members,
                 todo="run train-uncertainty again",
             )  # fmt: skip
         self._networks, self._standardisation = [], []
@@ -193,11 +193,11 @@ class Scorer:
         terms = [part[:, count:] for part in outputs if part.shape[1] > count]
         if self._h.network is not None:
             terms.append(np.log(forward_in_chunks(self._h.network, features if self._h.network.reads_features else x)))
-        known = np.stack(terms), quality, self._spread(y_hat)
-        return FaceScores(mean_of_members(y_hat), self._h.sigma(*known), self._h.to_sigma(self._h.log_sigma(*known)))
+        inputs = np.stack(terms), quality, self._spread(y_hat)
+        return FaceScores(mean_of_members(y_hat), self._h.sigma(*inputs), self._h.to_sigma(self._h.log_sigma(*inputs)))
 
     def _spread(self, y_hat: np.ndarray) -> np.ndarray | None:
-        """Return the standard deviation over the members, (B, A), if h reads it."""
+        """Return the standard deviation of y_hat over the members, (B, A), if h uses it, else None."""
         signals = self._h.signals
         reads_it = signals is not None and len(signals.center) > len(QUALITY_SIGNALS)
         return spread_of_members(y_hat) if reads_it else None

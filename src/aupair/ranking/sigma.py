@@ -1,7 +1,8 @@
-"""h at work: sigma from the outputs and feature maps of f's networks, or from images, and its files.
+"""Inference of h, which computes sigma from the outputs and feature maps of f's networks, or from images, and its files.
 
-log sigma of a frame is the mean over the readers of h, plus a term of the signals; the guard (`ranking.guard`) is applied to it.
-A reader computes log sigma from what one network of f has computed for the face, or is a network of its own.
+log sigma of a frame is the mean over the readers of h plus a linear term of the signals; then the guard (`ranking.guard`)
+is applied. A reader computes log sigma from the outputs or the feature map of one network of f. Instead of readers, h may be
+a separate network.
 """
 
 from collections.abc import Mapping
@@ -22,9 +23,9 @@ from aupair.ranking.signals import CLIP, Signals
 from aupair.ranking.weights import load_network, read_state, write_state
 
 FORMAT = 2
-"""the format of h's folder; that of before, with a copy of f's trunk and without a guard, has no number"""
+"""the format of h's folder; format 1, with a copy of f's trunk and without a guard, is not numbered in its files"""
 SIDE = 3
-"""the feature map of a block is averaged over SIDE x SIDE areas: phi has D = channels x SIDE^2 numbers"""
+"""the feature map of a block is averaged over SIDE x SIDE areas, so that phi has D = channels x SIDE^2 components"""
 
 
 class FactorReader(nn.Module):
@@ -56,9 +57,9 @@ class FactorReader(nn.Module):
 
 
 def phi_of_map(feature_map: Tensor) -> Tensor:
-    """Return phi, the features of a face: its feature map averaged over areas, (B, C, H, W) -> (B, D) float32.
+    """Return phi, the feature map averaged over SIDE x SIDE areas: (B, C, H, W) -> (B, D) float32.
 
-    The features of a backbone, (B, D), stay as they are.
+    The features of a backbone, (B, D), are only converted to float32.
     """
     if feature_map.ndim == 2:
         return feature_map.float()
@@ -66,9 +67,9 @@ def phi_of_map(feature_map: Tensor) -> Tensor:
 
 
 class OldFactorReader(nn.Module):
-    """A reader of the format before: sigma = floor + softplus(clip((phi - center) / scale) / sqrt(D) . down . up + offset).
+    """A reader of format 1: sigma = floor + softplus(clip((phi - center) / scale) / sqrt(D) . down . up + offset).
 
-    The copy of the trunk in its file is not used, since it equals the trunk of f.
+    The copy of the trunk in its file is not used, since it is the same as the trunk of f.
     """
 
     center: Tensor
@@ -91,7 +92,7 @@ class OldFactorReader(nn.Module):
 
 
 class SecondHeadReader(nn.Module):
-    """A reader of f's second head, whose sigma is divided by `scale`, (A,), so that it has the unit of y_hat."""
+    """A reader of f's second head, which divides its sigma by `scale`, (A,), to convert it to the unit of y_hat."""
 
     block = None
     scale: Tensor
@@ -109,13 +110,13 @@ Reader = FactorReader | OldFactorReader | SecondHeadReader
 
 
 class SigmaNetwork(nn.Module):
-    """An h that is a network of its own: sigma = floor + softplus(h(x) + offset).
+    """h as a separate network: sigma = floor + softplus(h(x) + offset).
 
-    The offset is trained too; it is initialised so that h(x) = 0 gives the constant `start` for each AU.
+    The offset is trained as well; it is initialised so that h(x) = 0 gives sigma = `start`.
 
     Args:
-        network: RGB images (B, 3, S, S) in 0..255 -> (B, A).
-        start: (A,) sigma where the network returns 0.
+        network: h, which maps RGB images (B, 3, S, S) in 0..255, or features (B, D), to (B, A).
+        start: (A,) initial sigma.
         floor: smallest sigma.
     """
 
@@ -127,16 +128,16 @@ class SigmaNetwork(nn.Module):
 
     @property
     def reads_features(self) -> bool:
-        """Return whether it takes the features of a frozen trunk instead of images."""
+        """Return whether the input is the features of a frozen trunk instead of images."""
         return isinstance(self.network, AUNetwork) and self.network.params.frozen
 
     def forward(self, x: Tensor) -> Tensor:
-        """Compute sigma of RGB (B, 3, S, S) in 0..255, or of features (B, D): (B, A), at least `floor`."""
+        """Compute sigma (B, A), at least `floor`, from RGB (B, 3, S, S) in 0..255 or features (B, D)."""
         return self.floor + nn.functional.softplus(self.network(x).float() + self.offset)
 
 
 class MemberScorer(nn.Module):
-    """A network of f together with the reader of h, if one reads that network: the trunk is computed once for both."""
+    """A network of f together with the reader of h that reads it, if any; the trunk is computed once for both."""
 
     def __init__(self, f: AUNetwork, reader: Reader | None) -> None:
         super().__init__()
@@ -144,7 +145,7 @@ class MemberScorer(nn.Module):
         self.layers = 0 if reader is None or reader.block is None else f.layers_through(reader.block)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Compute f's outputs, not yet standardised, and the reader's log sigma, (B, A) or (B, 2A), of (B, 3, S, S)."""
+        """Compute f's outputs before standardisation, (B, A), or with a reader outputs and log sigma, (B, 2A)."""
         feature_map = None
         if self.layers:
             outputs, feature_map = self.f.forward_with_map(images, self.layers)
@@ -159,12 +160,12 @@ class SigmaModel:
     """An h that computes sigma of new frames.
 
     Attributes:
-        readers: by the network of f that they read.
-        network: an h that is a network of its own, or None.
+        readers: the readers by the network of f that they read.
+        network: a separate network that computes sigma, or None.
         floor: smallest sigma.
-        signals: the standardisation of the signals that h reads, or None.
-        signal_weight: (Q, A) float64, what a standardised signal adds to log sigma.
-        guard: None: sigma is what the readers say.
+        signals: the standardisation of the signals that h uses, or None.
+        signal_weight: (Q, A) float64, the weights of the standardised signals in log sigma.
+        guard: the guard of sigma; None: sigma is not guarded.
     """
 
     readers: dict[Member, Reader] = field(default_factory=dict)
@@ -175,10 +176,10 @@ class SigmaModel:
     guard: Guard | None = None
 
     def log_sigma(self, terms: np.ndarray, quality: np.ndarray, spread: np.ndarray | None = None) -> np.ndarray:
-        """Return unguarded log sigma, (n, A) float64; a frame's numbers do not depend on the others.
+        """Return unguarded log sigma, (n, A) float64; the result for a frame does not depend on other frames.
 
         Args:
-            terms: (R, n, A), log sigma of each reader, or of the network.
+            terms: (R, n, A), log sigma of each reader or of the network.
             quality: (n, 3), see `data.quality.load_quality`.
             spread: (n, A), the standard deviation over the networks of f, or None.
         """
@@ -205,12 +206,12 @@ class SigmaModel:
         return offset[0], self.guard.strength
 
     def to_sigma(self, log_sigma: np.ndarray) -> np.ndarray:
-        """Return sigma, float32, at least the floor."""
+        """Return max(exp(log sigma), floor), float32."""
         return np.maximum(np.exp(log_sigma), self.floor).astype(np.float32)
 
 
 def add_signals(signals: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Return signals (n, Q) times weight (Q, A), added signal by signal, so that a row does not depend on the others."""
+    """Return signals (n, Q) @ weight (Q, A), summed in a fixed order, so that a row does not depend on other rows."""
     total = np.zeros((len(signals), weight.shape[1]))
     for column, of_aus in zip(signals.T, weight):
         total += column[:, None] * of_aus
@@ -218,7 +219,7 @@ def add_signals(signals: np.ndarray, weight: np.ndarray) -> np.ndarray:
 
 
 def save_sigma_model(folder: Path, model: SigmaModel) -> dict[str, Any]:
-    """Write the weights of h to files of a folder and return what about.json says of them."""
+    """Write the weights of h to a folder and return the entries of about.json that describe them."""
     for member, reader in model.readers.items():
         write_state(_reader_file(folder, member), reader)
     if model.network is not None:
@@ -232,7 +233,11 @@ def save_sigma_model(folder: Path, model: SigmaModel) -> dict[str, Any]:
 
 
 def load_sigma_model(folder: Path) -> SigmaModel:
-    """Load h from a folder that a training or a bundle has, of this format or of that before."""
+    """Load h, of format 1 or 2, from the folder of a training or of a bundle.
+
+    Raises:
+        ArtifactError: a file is missing, corrupt or does not fit the others.
+    """
     about = read_about(folder)
     if about.format == 1:
         return _load_old(Path(folder), about)
@@ -262,10 +267,10 @@ def _reader_file(folder: Path, member: Member) -> Path:
 
 
 def load_reader(path: Path, about: AboutH) -> Reader:
-    """Load a reader of an h that about.json describes.
+    """Load a reader of h.
 
     Raises:
-        ArtifactError: the file is missing or corrupt, or of other AUs.
+        ArtifactError: the file is missing or corrupt, or has other AUs than about.json.
     """
     state, aus = read_state(path), len(about.aus)
     if about.kind == "integrated":
@@ -282,7 +287,7 @@ def _second_head(state: Mapping[str, Tensor], aus: int, path: Path) -> SecondHea
 
 
 def load_sigma_network(path: Path, about: AboutH) -> SigmaNetwork:
-    """Load an h that is a network of its own (`kind: network`); about.json of any format describes it.
+    """Load an h of `kind: network`, of format 1 or 2.
 
     Raises:
         ArtifactError: the file is missing or corrupt, or has the weights of another network.
@@ -297,7 +302,7 @@ def load_sigma_network(path: Path, about: AboutH) -> SigmaNetwork:
 
 
 def _load_old(folder: Path, about: AboutH) -> SigmaModel:
-    """Load h of the format before: `final` alone, without signals and guard."""
+    """Load h of format 1, which has only `final` and neither signals nor guard."""
     path = folder / f"{FINAL}.safetensors"
     if about.kind == "network":
         return SigmaModel(network=load_sigma_network(path, about))

@@ -1,4 +1,4 @@
-"""The signals that h reads beside the features of f's trunk: the quality of a frame's face, and the networks' spread."""
+"""The further inputs of h besides the features of f's trunk: quality signals and the spread of the networks of f."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,10 +8,10 @@ import numpy as np
 from aupair.data.quality import QUALITY_SIGNALS
 
 CLIP = 4.0
-"""standardised inputs are clipped to this, so that a single outlier does not decide"""
+"""bound of standardised inputs, which limits the effect of outliers"""
 _SMALLEST = 1e-6
 _LINEAR = QUALITY_SIGNALS.index("detector_score")
-"""the signal that is used as it is; the others are distances, of which the logarithm is used"""
+"""the only signal that is used without a transform; the others are distances, of which the logarithm is used"""
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Signals:
     """The standardisation of the signals.
 
     Attributes:
-        center, scale: (Q,) float64; Q = 3, or 3 + A with the spread of each AU.
+        center, scale: (Q,) float64, where Q is 3, or 3 + A with the spread of each AU.
     """
 
     center: np.ndarray
@@ -42,7 +42,7 @@ class Signals:
         return cls(center, np.maximum(scale, 1e-3))
 
     def __call__(self, quality: np.ndarray, spread: np.ndarray | None = None) -> np.ndarray:
-        """Return standardised signals, (n, Q) float64; an unknown signal is 0, the mean of fit."""
+        """Return standardised signals, (n, Q) float64; an unknown signal (NaN) becomes 0, the mean."""
         with np.errstate(invalid="ignore"):
             standard = np.clip((_transform(quality, spread) - self.center) / self.scale, -CLIP, CLIP)
         return np.where(np.isfinite(standard), standard, 0.0)
@@ -53,7 +53,7 @@ class Signals:
 
 
 def _transform(quality: np.ndarray, spread: np.ndarray | None) -> np.ndarray:
-    """Return the signals on the scale on which they are standardised: logarithms of distances."""
+    """Return the signals before standardisation, (n, Q) float64, with distances as logarithms."""
     logs = np.log(np.maximum(quality.astype(np.float64), _SMALLEST))
     logs[:, _LINEAR] = quality[:, _LINEAR]
     return logs if spread is None else np.hstack([logs, np.log(np.maximum(spread.astype(np.float64), _SMALLEST))])

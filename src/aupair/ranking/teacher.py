@@ -27,14 +27,14 @@ from aupair.ranking.trunks import load_trunk
 
 
 class Teacher(nn.Module):
-    """Networks of f and h that compute the targets of a student, in the unit of y_hat; the signals count as unknown.
+    """Networks of f and h that compute the targets of a student, in the unit of y_hat; quality signals are unknown.
 
     Args:
-        f: networks of f with their readers, and center and scale, (A,) each: y_hat = (output - center) / scale.
-        others: further networks, of whose readers only log sigma counts.
-        h: guard, floor, and a network of its own, if h is one.
-        new: whether sigma is that of new frames, which all networks of f score.
-        trunk: the frozen trunk whose features they take, or None.
+        f: networks of f with their readers of h, each with center and scale, (A,): y_hat = (output - center) / scale.
+        others: further networks, of which only the log sigma of their readers is used.
+        h: guard and floor, and the separate network of h if there is one.
+        new: whether sigma is computed as for new frames, which all networks of f score.
+        trunk: the frozen trunk that computes the input of the networks, or None.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Teacher(nn.Module):
 
 
 def teacher_folders(work: Path) -> dict[str, Path]:
-    """Return the folders below a run's working folder that a teacher is loaded from; without a frozen trunk, the last is absent."""
+    """Return the folders from which a teacher is loaded; the last does not exist without a frozen trunk."""
     return {"teacher.f": Path(work) / "f", "teacher.h": Path(work) / "h", "trunk": Path(work) / "embeddings" / TRUNK}
 
 
@@ -80,16 +80,16 @@ def load_teacher(work: Path, size: int, name: str) -> Teacher:
     """Load the teacher of a network, `final` or a fold's, from the working folder of a finished run.
 
     The student `final` learns from all networks of f and h. The student of a fold provides y_hat and sigma of the fold's
-    people: its y_hat comes from the fold's networks, which were not trained on them, and its sigma from the readers that
-    were not, which read the networks of the other folds. Those networks were trained on the people, too, so that their
-    labels have a small part in the student's sigma, but none in its y_hat.
+    people. Its y_hat therefore comes from the fold's networks, which were not trained on these people, and its sigma from
+    the readers that were not, which read the networks of the other folds. Those networks were trained on these people,
+    so that their labels have a small influence on the student's sigma, but none on its y_hat.
 
     Args:
-        size: side of the faces that it will get, pixels.
+        size: side of the student's faces, pixels.
         name: name of the network.
 
     Raises:
-        ArtifactError: there is no such network, or it takes faces of another size.
+        ArtifactError: there is no such network, or its faces have another size.
     """
     trials, folder, trunk_folder = teacher_folders(work).values()
     folders = sorted(trials.iterdir(), key=lambda path: int(path.name))

@@ -1,4 +1,4 @@
-"""A frozen trunk: images -> features, in half precision, and its files."""
+"""A frozen trunk, which maps images to features in half precision, and its files."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ _LARGEST = float(np.finfo(np.float16).max)
 
 
 class Trunk(nn.Module):
-    """A frozen trunk, always in eval mode, whose features have the precision in which they are stored.
+    """A frozen trunk, always in eval mode, whose features are rounded to the precision in which they are stored.
 
     Args:
         network: images (B, 3, S, S) in 0..255 -> features (B, D).
@@ -38,7 +38,7 @@ class Trunk(nn.Module):
 
 
 def save_trunk(folder: Path, trunk: Trunk, params: AnyNetwork, size: int) -> None:
-    """Write a trunk, and the settings by which it is loaded, to a folder."""
+    """Write the weights of a trunk and the settings needed to load it to a folder."""
     with store.atomic(folder) as temporary:
         temporary.mkdir()
         write_state(temporary / WEIGHTS, trunk.network)

@@ -1,6 +1,6 @@
-"""The training of h, on y_hat of people that f was not trained on, and sigma of every frame (paper: section 3.2).
+"""Training of h on y_hat of people on whom f was not trained, and sigma of every frame (paper: section 3.2).
 
-`train_h` is the body of the stage train-uncertainty; docs/method.md gives the reasons for its design.
+`train_h` implements the stage train-uncertainty; docs/method.md explains its design.
 """
 
 import math
@@ -35,11 +35,11 @@ class Uncertainty:
     """The result of training h.
 
     Attributes:
-        model: computes sigma of new frames.
-        sigma, unguarded: (N, A) float32, out of fold on fit, with and without the guard; NaN where there is no face.
+        model: the model that computes sigma of new frames.
+        sigma, unguarded: (N, A) float32, with and without the guard, out of fold on fit; NaN if the frame has no face.
         curves: rows for curves.jsonl.
         members: the networks of f whose mean is y_hat of new frames.
-        folds: models that scored the people of a fold alone, by the name of the fold's network.
+        folds: models that only score the people of a fold, by the name of the fold's network.
     """
 
     model: SigmaModel
@@ -51,20 +51,20 @@ class Uncertainty:
 
 
 Trained = tuple[SigmaModel, np.ndarray, list[dict[str, Any]], dict[str, nn.Module]]
-"""h without guard, log sigma (N, A) out of fold on fit, curves, models of folds"""
+"""h without its guard, log sigma (N, A) out of fold on fit, curves, and the models of folds"""
 
 
 def train_h(
     data: TrainingSet, ensemble: Ensemble, quality: np.ndarray, load_f: LoadF, params: Params, seed: int,
     log: Log = SILENT, checkpoints: Checkpoints | None = None,
 ) -> Uncertainty:  # fmt: skip
-    """Train h on frozen y_hat, and compute sigma of every frame.
+    """Train h on fixed y_hat, and compute sigma of every frame.
 
     Args:
-        ensemble: the networks of f and their y_hat, out of fold on fit: f is never forwarded for a pair.
+        ensemble: the networks of f and their y_hat, which are out of fold on fit.
         quality: (N, 3) quality signals, see `data.quality.load_quality`.
-        load_f: loads a network of f. Kind `factors` reads its trunk, and kind `integrated` its second head.
-        checkpoints: files of the training states of kind `network`; a fit continues from an existing one.
+        load_f: loads a network of f, of which kind `factors` reads the trunk and kind `integrated` the second head.
+        checkpoints: files of the training states of kind `network`; a fit continues from an existing file.
     """
     section = params.train_uncertainty
     if section.kind == "network":
@@ -83,7 +83,7 @@ def train_h(
 def _add_guard(
     model: SigmaModel, log_sigma: np.ndarray, data: TrainingSet, y_hat: np.ndarray, log: Log
 ) -> tuple[SigmaModel, np.ndarray]:
-    """Return the model with a guard that is chosen on the people of fit, and guarded sigma of every frame (N, A)."""
+    """Return the model with a guard fitted on the people of fit, and guarded sigma of every frame, (N, A)."""
     guard = fit_guard(log_sigma, y_hat, data.pairs["fit"])
     guarded = guard.apply(log_sigma)
     guard = replace(guard, ensemble_scale=fit_ensemble_scale(guarded, y_hat, data.pairs["select"]))
@@ -95,7 +95,7 @@ def _add_guard(
     log.line("h on fit, out of fold: pair NLL " + ", ".join(f"{value:.4f} {name}" for name, value in means.items()))
     constant = [au for au, strength in zip(data.frames.aus, guard.strength) if strength == 0]
     if constant:
-        log.line(f"constant sigma, since h does not beat it out of fold: {', '.join(constant)}")
+        log.line(f"constant sigma, since h is not better out of fold: {', '.join(constant)}")
     return model, sigma
 
 
@@ -119,7 +119,7 @@ def _train_factors(
 def _read_second_heads(
     data: TrainingSet, ensemble: Ensemble, load_f: LoadF, section: UncertaintyHead, log: Log
 ) -> Trained:
-    """Compute sigma by the second heads of f's networks, of those that were not trained on a frame's person."""
+    """Compute sigma by the second heads of those networks of f that were not trained on a frame's person."""
     frames, aus = data.frames, len(data.frames.aus)
     total, number = np.zeros(frames.labels.shape), np.zeros((len(frames), 1))
     readers: dict[Member, Reader] = {}
@@ -144,7 +144,7 @@ def _train_networks(
     data: TrainingSet, ensemble: Ensemble, section: FitNetwork, seed: int, log: Log,
     checkpoints: Checkpoints | None,
 ) -> Trained:  # fmt: skip
-    """Train an h that is a network of its own (# paper), and one per fold of people."""
+    """Train h as a separate network (# paper), and one such network per fold of people."""
     device, y_hat = pick_device(section.device), ensemble.y_hat
     log_sigma = np.full(data.frames.labels.shape, np.nan)
     folds: dict[str, nn.Module] = {}
@@ -176,7 +176,7 @@ def _train_networks(
 
 
 def build_sigma_network(data: TrainingSet, start: np.ndarray, section: FitNetwork, seed: int) -> SigmaNetwork:
-    """Return a network h that starts as a constant."""
+    """Return a network h that initially computes the constant sigma `start`, (A,)."""
     network = build_network(section.network, data.inputs, seed, len(data.frames.aus))
     for head in network.heads():
         nn.init.zeros_(head.weight)
@@ -185,26 +185,23 @@ def build_sigma_network(data: TrainingSet, start: np.ndarray, section: FitNetwor
 
 
 def _make_batch_loss(y_hat: np.ndarray, params: FitNetwork) -> Callable[[Tensor, np.ndarray, PairBatch], Tensor]:
-    """Return the function that computes the loss of h for a batch.
-
-    It takes sigma (B, A), the rows (B,) of the batch in `y_hat`, and its pairs. y_hat is not trained.
-    """
-    frozen = torch.from_numpy(y_hat)
+    """Return the loss function of h: sigma (B, A), the rows (B,) of the batch in `y_hat`, and its pairs -> scalar."""
+    fixed = torch.from_numpy(y_hat)
 
     def batch_loss(sigma: Tensor, rows: np.ndarray, pairs: PairBatch) -> Tensor:
-        values = frozen[rows].to(sigma.device, non_blocking=True)
+        values = fixed[rows].to(sigma.device, non_blocking=True)
         return uncertainty_loss(values, sigma, pairs, params.loss, params.margin, params.log_sigma_penalty)
 
     return batch_loss
 
 
 def initial_sigma(pairs: Pairs, y_hat: np.ndarray, trained: np.ndarray, params: FitUncertainty) -> np.ndarray:
-    """Return, for each AU, the single sigma that minimises the loss over the fixed fit pairs a network may see.
+    """Return, for each AU, the constant sigma that minimises the loss over the pairs of the frames in `trained`.
 
-    A grid is precise enough, since this is only the start of training.
+    A search over a grid is precise enough, since the result is only the start of training.
 
     Args:
-        trained: (N,) bool, the frames that the network may see.
+        trained: (N,) bool, the frames that the network may be trained on.
 
     Returns:
         (A,) float32; 1 for an AU without pairs.
@@ -223,7 +220,7 @@ def initial_sigma(pairs: Pairs, y_hat: np.ndarray, trained: np.ndarray, params: 
 def _evaluate_h(
     model: nn.Module, data: TrainingSet, faces: Faces, y_hat: np.ndarray, params: FitUncertainty
 ) -> dict[str, float]:
-    """Return the loss of h on the fixed pairs of `select`, a mean over pairs, and its mean sigma there."""
+    """Return the mean loss of h on the fixed pairs of `select` and the mean of sigma on their frames."""
     rows, pairs = make_pair_batch(data.pairs["select"])
     sigma = torch.from_numpy(forward_all(model, faces, rows, pick_device(params.device)))
     d, s = pairs.difference(torch.from_numpy(y_hat[rows])), pairs.spread(sigma)

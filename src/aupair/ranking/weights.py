@@ -31,14 +31,14 @@ M = TypeVar("M", bound=nn.Module)
 def load_network(build: Callable[[], M], state: Mapping[str, Tensor], path: Path, compare: bool = True) -> M:
     """Build a network and load its weights.
 
-    The sizes that it is built of come from another file than the weights. They are compared before memory is allocated: on
-    torch's device `meta` a network has shapes alone.
+    The network's sizes come from another file than the weights. So that a damaged file cannot cause a huge allocation,
+    shapes are compared first, on torch's device `meta`, which allocates no memory.
 
     Args:
-        compare: False for a network whose sizes do not come from a file, or which may not be built on that device.
+        compare: False for a network whose sizes do not come from a file, or which cannot be built on that device.
 
     Raises:
-        ArtifactError: they are the weights of another network.
+        ArtifactError: the weights do not fit the network.
     """
     if compare:
         _compare_shapes(build, state, path)
@@ -48,17 +48,13 @@ def load_network(build: Callable[[], M], state: Mapping[str, Tensor], path: Path
 
 
 def _compare_shapes(build: Callable[[], nn.Module], state: Mapping[str, Tensor], path: Path) -> None:
-    """Compare the shapes of a network with those of its weights.
-
-    Raises:
-        ArtifactError: they differ.
-    """
+    """Raise an ArtifactError if the shapes of a network and of its weights differ."""
     try:
         with torch.device("meta"):
             shapes = _shapes(build().state_dict())
     except (RuntimeError, TypeError, OverflowError) as error:
         got = str(error).splitlines()[0]
-        raise ArtifactError("sizes that no network has", where=path.parent / "about.json", got=got) from error
+        raise ArtifactError("invalid sizes of a network", where=path.parent / "about.json", got=got) from error
     own = _shapes(state)
     for key in sorted(shapes.keys() | own.keys()):
         got, expected = (str(of.get(key, "nothing")) for of in (own, shapes))
@@ -68,7 +64,7 @@ def _compare_shapes(build: Callable[[], nn.Module], state: Mapping[str, Tensor],
 
 
 def _shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    """Return the shape of each tensor; a single number is stored as an array of length 1."""
+    """Return the shape of each tensor, with (1,) for a scalar, as it is stored in files."""
     return {key: tuple(value.shape) or (1,) for key, value in state.items()}
 
 
@@ -76,7 +72,7 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], path: Path) -> Non
     """Load weights into a network.
 
     Raises:
-        ArtifactError: they are the weights of another network.
+        ArtifactError: the weights do not fit the network.
     """
     try:
         model.load_state_dict(state)
