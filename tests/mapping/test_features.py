@@ -208,7 +208,7 @@ def _change(path: Path) -> None:
     [
         ("features.json", _cut, "not JSON: in "),
         ("features.json", Path.unlink, "missing file: in "),
-        ("routes/both.npy", _cut, r"the file has been cut or changed: in .*, got \d+ bytes, expected"),
+        ("routes/both.npy", _cut, r"the file is truncated or changed: in .*, got \d+ bytes, expected"),
         ("routes/both.npy", _change, "the file has been changed: in .*run extract-features again"),
         ("routes/both.npy", Path.unlink, "missing file: in "),
     ],

@@ -1,11 +1,11 @@
-"""The features of a frame, which relate it to its video. G is the paper's name for this step (section 3.3).
+"""The features that relate a frame to its video; G is the paper's name for this step (section 3.3).
 
-y' is y_hat, or a smoothed y_hat, scaled to -1..1 on the fit split; the certainty c is 1 for the smallest sigma and 0 for the
-largest (`Statistics`). The features of a frame and AU are its own y' and c; their distribution over the whole video (or all
-clips of the person); their distribution over windows of some seconds around the frame; and their values some seconds before
+y' is y_hat, or smoothed y_hat, scaled to -1..1 on the split fit. The certainty c is 1 for the smallest sigma and 0 for the
+largest (`Statistics`). The features of a frame and AU are its y' and c; their distribution over the whole video (or all
+clips of the person); their distribution over windows of a few seconds around the frame; and their values some seconds before
 and after it. Each feature is a named column (`columns`); docs/method.md lists them and their deviations from the paper.
-The `plain` columns are computed from y' alone; those of `uncertainty`, which also use c, are computed only where sigma is
-given. `kind: histogram` computes the authors' features of 2020 instead, a baseline without uncertainty.
+Columns of the group `plain` are computed from y' alone. Those of the group `uncertainty` also use c, and exist only if sigma
+is given. `kind: histogram` computes the authors' features of 2020 instead, a baseline without uncertainty.
 """
 
 from collections.abc import Iterable, Iterator
@@ -19,7 +19,7 @@ from aupair.mapping.windows import WindowSums, assign_bins, binned_percentiles
 from aupair.params import DistributionFeatures, ExtractFeatures
 
 PIECE = 512
-"""number of frames whose features are computed at once, few enough for the processor's cache"""
+"""number of frames whose features are computed at once, so that intermediate arrays fit into the processor's cache"""
 
 
 class Values(NamedTuple):
@@ -27,7 +27,7 @@ class Values(NamedTuple):
 
     Attributes:
         y: (n, A) float64, y'.
-        c: (n, A) float64, certainty; None: columns of uncertainty are not wanted.
+        c: (n, A) float64, certainty; None for no columns of uncertainty.
     """
 
     y: np.ndarray
@@ -38,8 +38,8 @@ class Scores(NamedTuple):
     """Values of n frames before they are scaled.
 
     Attributes:
-        y: (n, A) float, y_hat or smoothed y_hat, NaN where there is no face.
-        sigma: (n, A) float; None: columns of uncertainty are not wanted.
+        y: (n, A) float, y_hat or smoothed y_hat, NaN for frames without a face.
+        sigma: (n, A) float; None for no columns of uncertainty.
     """
 
     y: np.ndarray
@@ -58,7 +58,7 @@ def columns(params: ExtractFeatures, uncertainty: bool) -> list[tuple[str, str]]
 
 
 def pool_clips(clips: Iterable[Scores]) -> Scores:
-    """Return the values (m, A) of all frames with a face in a person's clips."""
+    """Concatenate the values of all frames with a face in a person's clips, (m, A)."""
     parts = [(clip, ~np.isnan(clip.y[:, 0])) for clip in clips]
     sigma = [clip.sigma[ok] for clip, ok in parts if clip.sigma is not None]
     return Scores(np.concatenate([clip.y[ok] for clip, ok in parts]), np.concatenate(sigma) if sigma else None)
@@ -67,13 +67,13 @@ def pool_clips(clips: Iterable[Scores]) -> Scores:
 class VideoFeatures:
     """The computation of the features of one video's frames.
 
-    Values that depend on the whole video are computed once, in the constructor; they take about 300 bytes for each frame.
+    Values that depend on the whole video are computed once, in the constructor; they take about 300 bytes per frame.
 
     Args:
         scores: the values of the n frames.
         time: (n,) seconds, increasing.
-        pool: the values of all frames with a face in all clips of the person, this video included, in any order.
-            Percentiles, rank and histogram are computed over them; None: over this video alone.
+        pool: the values of all frames with a face in all clips of the person, including this video, in any order, over
+            which percentiles, rank and histogram are computed; None: this video alone.
     """
 
     def __init__(
@@ -98,16 +98,15 @@ class VideoFeatures:
         self._face_frames = _FaceFrames(own, own if pool is None else scale(*pool), time[ok].astype(np.float64), params)
 
     def features(self, rows: slice = slice(None), out: np.ndarray | None = None) -> np.ndarray:
-        """Return the features of some frames, or of all frames.
+        """Return the features of some or all frames.
 
-        The features of a frame do not depend on which other rows are asked for. Calls are quickest when each continues
-        where the last one ended.
+        The features of a frame do not depend on the other requested rows. Consecutive ranges are computed fastest.
 
         Args:
-            out: the array to write to; reusing one is quicker than allocating a new one.
+            out: an array to write to; reusing one is faster than allocating a new one.
 
         Returns:
-            (rows, A, F) float32, NaN in frames without a face; the F columns are those of `columns`.
+            (rows, A, F) float32, NaN for frames without a face; for the F columns see `columns`.
         """
         first, end, _ = rows.indices(self.shape[0])
         if out is None:
@@ -131,11 +130,11 @@ class VideoFeatures:
 
 
 class _FaceFrames:
-    """The n frames of a video that have a face, with the values that columns share over all of them.
+    """The n frames of a video with a face, and the values that are common to all of them.
 
     Args:
         own: y' and certainty of these frames.
-        pool: y' and certainty of the frames that percentiles, rank and histogram are computed over.
+        pool: y' and certainty of the frames over which percentiles, rank and histogram are computed.
         time: (n,) seconds.
     """
 
@@ -158,7 +157,7 @@ class _FaceFrames:
         return self._search(self.time[rows] + seconds[:, None] + 1e-9, "right")
 
     def _search(self, moments: np.ndarray, side: Literal["left", "right"]) -> np.ndarray:
-        """Search `self.time` for moments (k, m), only in the range that contains them, which fits into the cache."""
+        """Search `self.time` for moments (k, m), restricted to the range that contains them, which fits into the cache."""
         if not moments.size:
             return np.zeros(moments.shape, np.int64)
         low, high = np.searchsorted(self.time, [moments[:, 0].min(), moments[:, -1].max()], side)
@@ -166,7 +165,7 @@ class _FaceFrames:
 
 
 def _columns(frames: _FaceFrames, rows: slice) -> Iterator[tuple[str, str, np.ndarray]]:
-    """Yield every column of some frames with a face: name, group, values (rows, A), or (A,) if all rows share them."""
+    """Yield name, group and values of every column of some frames with a face: (rows, A), or (A,) if common to all rows."""
     yield "own.y", "plain", frames.own.y[rows]
     if frames.params.kind == "distribution":
         yield "own.rank", "plain", frames.rank[rows]
@@ -179,7 +178,7 @@ def _columns(frames: _FaceFrames, rows: slice) -> Iterator[tuple[str, str, np.nd
 
 
 def _rank(y: np.ndarray, pool: np.ndarray) -> np.ndarray:
-    """Return the share of the pool's values below each value, equal ones counted half: (n, A), (m, A) -> (n, A) float32."""
+    """Return the fraction of the pool's values below each value, with ties counted half: (n, A), (m, A) -> (n, A) float32."""
     out = np.empty(y.shape, np.float32)
     for au in range(y.shape[1]):
         values, counts = np.unique(pool[:, au], return_counts=True)
@@ -191,11 +190,11 @@ def _rank(y: np.ndarray, pool: np.ndarray) -> np.ndarray:
 
 
 def _pool_percentiles(pool: Values, params: DistributionFeatures) -> Iterator[tuple[str, str, np.ndarray]]:
-    """Yield percentiles of y' over the pool, which contains the person's neutral face (# authors).
+    """Yield percentiles of y' over the pool, from which the mapping can infer the person's neutral face (# authors).
 
-    First come the percentiles over all frames; then, for each threshold, those over the frames of at least that certainty,
-    and the share of these frames. If there are none, the percentiles are those of the next lower threshold, and the share
-    is 0. Each column is (A,).
+    The percentiles over all frames are followed, for each threshold, by those over the frames of at least that certainty
+    and the fraction of these frames. Without such frames, the percentiles are those of the next lower threshold, and the
+    fraction is 0. Each column is (A,).
     """
     y, c = pool
     base = np.percentile(y, params.percentiles, axis=0) if len(y) else np.zeros((len(params.percentiles), y.shape[1]))
@@ -216,9 +215,10 @@ def _pool_percentiles(pool: Values, params: DistributionFeatures) -> Iterator[tu
 
 
 def _windows(frames: _FaceFrames, params: DistributionFeatures, rows: slice) -> Iterator[tuple[str, str, np.ndarray]]:
-    """Yield mean, standard deviation and percentiles over the frames within length / 2, plain and weighted by certainty.
+    """Yield mean, standard deviation and percentiles over the window of each frame, unweighted and weighted by certainty.
 
-    Ours: the paper describes variance and distribution in windows of a few seconds; the authors' code has neither.
+    The window contains the frames within length / 2 seconds. Ours: the paper describes variance and distribution in windows
+    of a few seconds; the authors' code has neither.
     """
     half = np.array(params.windows) / 2
     low, high = frames.before(rows, half), frames.after(rows, half)
@@ -242,8 +242,9 @@ def _windows(frames: _FaceFrames, params: DistributionFeatures, rows: slice) -> 
 def _context(frames: _FaceFrames, params: DistributionFeatures, rows: slice) -> Iterator[tuple[str, str, np.ndarray]]:
     """Yield y' and certainty at evenly spaced times before and after each frame (# authors).
 
-    The value at t + k is that of the last frame with a face up to t + k, the value at t - k that of the first one from
-    t - k on. Gaps without a face, and the times beyond both ends of the video, thus repeat the nearest value on the frame's side.
+    The value at t + k is that of the last frame with a face at or before t + k, the value at t - k that of the first frame
+    with a face at or after t - k. Hence the nearest value on the side of t fills gaps without a face and times beyond the
+    ends of the video.
     """
     step = params.context / max(params.context_points, 1)
     seconds = np.arange(1, params.context_points + 1) * step

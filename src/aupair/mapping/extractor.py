@@ -1,17 +1,17 @@
-"""The extractor: from the scores of a video to its features on each route, the same in extract-features and predict.
+"""The extractor, which computes the features of a video from its scores on each route, for training and prediction.
 
-A route is a way of y_hat, and of its uncertainty, into a mapping:
+A route is a way in which y_hat and its uncertainty enter a mapping:
 
-    raw        y_hat as it is: the mapping without uncertainty
-    constant   smoothed with constant noise: what smoothing gains without uncertainty
-    sigma      smoothed with the sigma of h as noise
-    quality    smoothed with the disagreement of the two landmark passes as noise
-    both       smoothed with both: the mean of their standardised logarithms
-    columns    y_hat as it is, and columns of G that are computed from sigma: the paper's way, without a smoother
+    raw        y_hat unchanged; the mapping without uncertainty
+    constant   y_hat smoothed with constant noise, to measure the effect of smoothing without uncertainty
+    sigma      y_hat smoothed, with the sigma of h as noise
+    quality    y_hat smoothed, with the disagreement of the two landmark passes as noise
+    both       y_hat smoothed, with the mean of the standardised logarithms of both as noise
+    columns    y_hat unchanged, and columns of G that are computed from sigma; the paper's method, without a smoother
 
-The routes `raw` and `extract_features.deciding` decide, without and with uncertainty; the others are rows of tables.
-A source of uncertainty that is unknown in all of fit (aligned faces have no landmarks) is left out: `both` is then sigma
-alone, and `quality` has constant noise. One that is unknown in a frame is neutral there.
+The predictions come from the routes `raw` (without uncertainty) and `extract_features.deciding` (with uncertainty); the
+other routes are only for comparison. A source of uncertainty that is unknown in all of fit (crops have no landmarks) is not
+used: `both` then uses sigma only, and `quality` has constant noise. In a frame in which it is unknown, it has no effect.
 """
 
 from collections.abc import Mapping, Sequence
@@ -38,7 +38,7 @@ STATISTICS, SMOOTHER = "statistics.safetensors", "smoother.json"
 
 
 class _Noise(store.Artifact):
-    """The numbers of the smoother on one route, see `Noise`."""
+    """The parameters of the smoother on one route; see `Noise`."""
 
     reach: Annotated[float, Field(gt=0)]
     power: float
@@ -47,13 +47,13 @@ class _Noise(store.Artifact):
 
 
 class _Smoother(store.Artifact):
-    """The content of smoother.json that is read; the rest is what the numbers were chosen by."""
+    """The part of smoother.json that is read; the rest are the results of the choice of the parameters."""
 
     routes: dict[str, _Noise]
 
 
 def _check_scale(arrays: Mapping[str, np.ndarray], path: Path) -> dict[str, np.ndarray]:
-    """Return the arrays of a scale of uncertainty after a check that there are two of one length."""
+    """Check that a scale of uncertainty has center and spread of equal lengths, and return both."""
     center = store.check_array(arrays.get("center"), "center of an uncertainty", (None,), "f", path)
     spread = store.check_array(arrays.get("spread"), "spread of an uncertainty", center.shape, "f", path)
     return {"center": center, "spread": spread}
@@ -63,8 +63,8 @@ class VideoInput(NamedTuple):
     """The scores of the n frames of one video.
 
     Attributes:
-        y_hat, sigma: (n, A) float32, NaN where there is no face.
-        quality: (n, 3) float32, as `load_quality` returns it; NaN where unknown.
+        y_hat, sigma: (n, A) float32, NaN for frames without a face.
+        quality: (n, 3) float32, see `load_quality`; NaN if unknown.
         time: (n,) float64, seconds.
     """
 
@@ -78,8 +78,8 @@ class RouteValues(NamedTuple):
     """The values of the n frames of one video on each route.
 
     Attributes:
-        values: by route (n, A) float32, NaN where there is no face.
-        spread: by smoothed route (n, A) float32, the standard deviation of the smoothed value.
+        values: (n, A) float32 by route, NaN for frames without a face.
+        spread: (n, A) float32 by smoothed route, the standard deviation of the smoothed value.
         sigma: (n, A) float32.
         time: (n,) float64, seconds.
     """
@@ -90,7 +90,7 @@ class RouteValues(NamedTuple):
     time: np.ndarray
 
     def scores(self, route: str) -> Scores:
-        """Return what G reads on a route."""
+        """Return the input of G on a route."""
         return Scores(self.values[route], self.sigma if route == "columns" else None)
 
 
@@ -100,9 +100,9 @@ class Extractor:
 
     Attributes:
         params: settings of extract-features.
-        noises: the smoother's numbers on each smoothed route.
+        noises: the parameters of the smoother on each smoothed route.
         scales: the scale of each known source of uncertainty: `sigma` (A,), `quality` (1,).
-        statistics: those that G needs on each route; their keys are the routes that it computes.
+        statistics: the statistics that G needs, by route; the keys are the routes of the extractor.
     """
 
     params: ExtractFeatures
@@ -112,24 +112,24 @@ class Extractor:
 
     @property
     def deciding(self) -> tuple[str, ...]:
-        """Return the routes that decide, without uncertainty and with; one if G has no uncertainty."""
+        """Return the routes of the predictions without and with uncertainty; only one if G has no uncertainty."""
         return tuple(dict.fromkeys(("raw", self.params.deciding)))
 
     def only(self, routes: Sequence[str]) -> "Extractor":
-        """Return the extractor of some of its routes."""
+        """Return an extractor with some of the routes."""
         noises = {route: noise for route, noise in self.noises.items() if route in routes}
         statistics = {route: own for route, own in self.statistics.items() if route in routes}
         return replace(self, noises=noises, statistics=statistics)
 
     def uncertainty(self, route: str, video: VideoInput) -> np.ndarray:
-        """Return z of a smoothed route: the mean over its known sources, (n, A) float64; 0 without a source."""
+        """Return z of a smoothed route, (n, A) float64: the mean over its known sources, or 0 without a source."""
         values = {"sigma": video.sigma, "quality": video.quality[:, DISAGREEMENT, None]}
         parts = [self.scales[name].standardise(values[name]) for name in SOURCES[route] if name in self.scales]
         total = sum(parts, start=np.zeros(video.y_hat.shape))
         return total / max(len(parts), 1)
 
     def smooth(self, videos: Sequence[VideoInput]) -> list[RouteValues]:
-        """Compute the values of videos on each route, side by side; a video's are the same bits as alone."""
+        """Compute the values of several videos on each route; the bits are those of each video alone."""
         results = [RouteValues({"raw": v.y_hat, "columns": v.y_hat}, {}, v.sigma, v.time) for v in videos]
         for route, noise in self.noises.items():
             clips = [Clip(video.y_hat, self.uncertainty(route, video), video.time) for video in videos]
@@ -141,7 +141,7 @@ class Extractor:
         """Return the computation of a video's features on each route.
 
         Args:
-            pool: all clips of the person, this video included (neutral: person); None: this video alone.
+            pool: all clips of the person including this video (`neutral: person`); None: this video alone.
         """
         return RouteFeatures({
             route: VideoFeatures(
@@ -152,10 +152,10 @@ class Extractor:
         })  # fmt: skip
 
     def save(self, folder: Path, evidence: Mapping[str, Mapping[str, Any]] | None = None) -> None:
-        """Write the statistics as safetensors and the smoother's numbers as json into an existing folder.
+        """Write the statistics as safetensors and the parameters of the smoothers as JSON into an existing folder.
 
         Args:
-            evidence: by route, what the numbers were chosen by.
+            evidence: for each route, the results of the choice of its parameters.
         """
         arrays = {f"{route}.{k}": v for route, own in self.statistics.items() for k, v in own.arrays().items()}
         arrays |= {f"uncertainty.{name}.{k}": v for name, scale in self.scales.items() for k, v in vars(scale).items()}
@@ -165,7 +165,7 @@ class Extractor:
 
     @classmethod
     def load(cls, folder: Path, params: ExtractFeatures) -> "Extractor":
-        """Load an extractor that `save` wrote, or that of a bundle of before there were routes.
+        """Load an extractor that `save` wrote, or one of an earlier bundle without routes.
 
         Raises:
             ArtifactError: a file is missing or corrupt, or lacks a route of the params.
@@ -188,17 +188,17 @@ class Extractor:
         }
         scales = {name: _check_scale(own, path) for name, own in scales.items() if own}
         extractor = cls(params, noises, {k: Uncertainty(**own) for k, own in scales.items()}, statistics)
-        lacking = [r for r in extractor.deciding if r not in statistics or (r in SOURCES and r not in noises)]
-        if lacking:
+        missing = [r for r in extractor.deciding if r not in statistics or (r in SOURCES and r not in noises)]
+        if missing:
             where, todo = Path(folder), "run extract-features again"
-            raise ArtifactError("features of other settings", where=where, got=f"no {', '.join(lacking)}", todo=todo)
+            raise ArtifactError("features of other settings", where=where, got=f"no {', '.join(missing)}", todo=todo)
         return extractor
 
     @classmethod
     def _of_earlier_version(cls, statistics: Statistics, params: ExtractFeatures) -> "Extractor":
-        """Return the extractor of a bundle of before there were routes.
+        """Return the extractor of an earlier bundle without routes.
 
-        Its two mappings read one matrix, with the columns of uncertainty: the route `columns`.
+        Its two mappings read the same features, those of the route `columns`.
         """
         if params.kind == "histogram":
             return cls(params, statistics={"raw": statistics})
@@ -210,11 +210,11 @@ class RouteFeatures:
     """The computation of the features of one video's frames on each route.
 
     Attributes:
-        videos: by route.
+        videos: the computation of each route.
     """
 
     videos: dict[str, VideoFeatures]
 
     def features(self, rows: slice = slice(None)) -> dict[str, np.ndarray]:
-        """Return the features of some frames by route, (rows, A, F) float32 each; see `VideoFeatures.features`."""
+        """Return the features of some frames, (rows, A, F) float32 by route; see `VideoFeatures.features`."""
         return {route: video.features(rows) for route, video in self.videos.items()}

@@ -1,4 +1,4 @@
-"""The fitting of the extractor: scales of uncertainty, numbers of the smoothers and statistics, all from fit."""
+"""Fitting of the extractor on fit: scales of uncertainty, parameters of the smoothers, and statistics."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,18 +13,18 @@ from aupair.mapping.statistics import Statistics
 from aupair.params import ExtractFeatures
 
 FRAMES_AT_ONCE = 2**18
-"""frames smoothed together, few enough that the smoother's arrays do not count beside those of all frames"""
+"""number of frames smoothed together; the smoother's arrays are then small compared with those of all frames"""
 
 
 @dataclass(frozen=True)
 class FittedExtractor:
-    """An extractor, and the values of all N frames that it computes.
+    """A fitted extractor and the values that it computes for all N frames.
 
     Attributes:
-        extractor: with statistics of all routes of its params.
-        evidence: by smoothed route, what its numbers were chosen by.
-        values: by route (N, A) float32, NaN where there is no face.
-        spread: (N, A) float32, the standard deviation on the deciding route; nothing if it is not smoothed.
+        extractor: the extractor of all routes of its params.
+        evidence: for each smoothed route, the results of the choice of its parameters.
+        values: (N, A) float32 by route, NaN for frames without a face.
+        spread: (N, A) float32, the standard deviation on the deciding route; empty if that route is not smoothed.
     """
 
     extractor: Extractor
@@ -41,7 +41,7 @@ class FittedExtractor:
 def fit_extractor(
     frames: Frames, y_hat: np.ndarray, sigma: np.ndarray, quality: np.ndarray, params: ExtractFeatures
 ) -> FittedExtractor:
-    """Fit an extractor of all routes of the params; for arguments see `write_features`.
+    """Fit the extractor of all routes of the params; for the arguments see `write_features`.
 
     Raises:
         ArtifactError: no frame of fit has a face.
@@ -59,10 +59,10 @@ def fit_extractor(
 def _fit_smoothers(
     frames: Frames, y_hat: np.ndarray, sigma: np.ndarray, quality: np.ndarray, params: ExtractFeatures
 ) -> tuple[Extractor, dict[str, dict[str, Any]]]:
-    """Scale the sources of uncertainty and choose the numbers of each smoother on fit.
+    """Compute the scales of uncertainty and choose the parameters of each smoother on fit.
 
     Returns:
-        An extractor without statistics; and what the numbers of each route were chosen by.
+        An extractor without statistics, and the results of the choice for each route.
     """
     smoothed = [route for route in params.routes if route in SOURCES]
     if not smoothed:
@@ -86,7 +86,7 @@ def _fit_smoothers(
 def _smooth_all(
     extractor: Extractor, frames: Frames, y_hat: np.ndarray, sigma: np.ndarray, quality: np.ndarray
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Return by route the values of all frames, and the standard deviation on the deciding route if it is smoothed."""
+    """Return the values of all frames by route, and the standard deviation on the deciding route if it is smoothed."""
     values = {"raw": y_hat, "columns": y_hat} | {route: np.full_like(y_hat, np.nan) for route in extractor.noises}
     spread = {route: np.full_like(y_hat, np.nan) for route in extractor.deciding if route in extractor.noises}
     if not extractor.noises:

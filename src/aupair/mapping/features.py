@@ -1,7 +1,7 @@
 """The features of all frames, written and read as .npy memory maps (`aupair run extract-features`).
 
-The folder holds for each route a matrix routes/NAME.npy, (N, A, F) float32; features.json with the columns, size and hash of
-each; what `Extractor.save` writes, with what the smoother's numbers were chosen by in smoother.json; and the smoothed values.
+The folder contains a matrix routes/NAME.npy, (N, A, F) float32, for each route; features.json with the columns, size and
+hash of each matrix; the files of `Extractor.save`; and the smoothed values.
 """
 
 import os
@@ -27,20 +27,20 @@ from aupair.params import ExtractFeatures
 from aupair.pool import ProcessDeath, count_cores, run_in_processes
 
 CHUNK = 4096
-"""frames read at once"""
+"""number of frames read at once"""
 SMOOTHED = "smoothed.safetensors"
 FRAMES_PER_PROCESS = 100_000
-"""number of frames from which on a separate process pays off"""
+"""minimum number of frames for each process, below which starting a process takes longer than it saves"""
 HASHED_BYTES = 2**30
-"""size of the largest file whose hash is checked whenever it is opened, which takes about a second for this size"""
+"""maximum size of a file whose hash is checked when it is opened, which takes about a second for this size"""
 AGAIN = "run extract-features again"
 
 
 class Features:
-    """The features of N frames on one route, which may be larger than memory: only requested rows are read.
+    """The features of N frames on one route, which may be larger than memory, since only requested rows are read.
 
     Args:
-        matrix: (N, A, F) float32, NaN where there is no face; usually a memory map.
+        matrix: (N, A, F) float32, NaN for frames without a face; usually a memory map.
     """
 
     def __init__(self, matrix: np.ndarray) -> None:
@@ -60,14 +60,14 @@ class Features:
         return int(self._matrix.shape[2])
 
     def chunks(self, rows: np.ndarray, size: int = CHUNK) -> Iterator[np.ndarray]:
-        """Yield the features of rows (n,), some at a time: (size, A, F)."""
+        """Yield the features of rows (n,) in chunks of at most `size` rows: (size, A, F)."""
         for start in range(0, len(rows), size):
             yield self._matrix[rows[start : start + size]]
 
     def of_each_au(self, rows: np.ndarray) -> np.ndarray:
-        """Return the features of each AU at rows of its own: (..., A, n) -> (..., A, n, F)."""
+        """Return the features of AU a at each row drawn for a: rows (..., A, n) -> (..., A, n, F)."""
         aus = np.broadcast_to(np.arange(self.au_count)[:, None], rows.shape).ravel()
-        order = np.argsort(rows, axis=None, kind="stable")  # a disk is read quickest in the order of the file
+        order = np.argsort(rows, axis=None, kind="stable")  # a disk is read fastest in the order of the file
         out = np.empty((rows.size, self.width), np.float32)
         out[order] = self._matrix[rows.ravel()[order], aus[order]]
         return out.reshape(*rows.shape, -1)
@@ -84,7 +84,7 @@ def write_features(
     (`benchmarks/features.py`), the smoothed values of a route .1 GB on disk and in memory.
 
     Args:
-        y_hat, sigma: (N, A) float32, out of fold on fit, NaN where there is no face.
+        y_hat, sigma: (N, A) float32, out of fold on fit, NaN for frames without a face.
         quality: (N, 3) float32, see `load_quality`.
 
     Raises:
@@ -116,7 +116,7 @@ class _Clip(NamedTuple):
     Attributes:
         name: the name of the video.
         rows: its rows in the matrix of features.
-        scores: the values of the route, (n, A) float32 each, NaN where there is no face.
+        scores: the values of the route, (n, A) float32 each, NaN for frames without a face.
         time: (n,) float64, seconds.
     """
 
@@ -127,9 +127,9 @@ class _Clip(NamedTuple):
 
 
 def _people(frames: Frames, scores: Scores, params: ExtractFeatures) -> list[list[_Clip]]:
-    """Return the videos, those of a person together if that is what `neutral` means, else each alone.
+    """Return the videos, grouped by person with `neutral: person`, else each alone.
 
-    The longest come first, so that no process works on one alone at the end.
+    The longest come first, so that all processes end at about the same time.
     """
     people: dict[int, list[_Clip]] = {}
     for k, (name, rows) in enumerate(zip(frames.videos, frames.slices())):
@@ -140,7 +140,7 @@ def _people(frames: Frames, scores: Scores, params: ExtractFeatures) -> list[lis
 
 
 def _create_matrix(path: Path, shape: tuple[int, ...]) -> None:
-    """Create the .npy file and reserve its space, since writing to a memory map on a full disk would kill the process."""
+    """Create a .npy file and reserve its space, since writing to a memory map on a full disk would kill the process."""
     open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
     if hasattr(os, "posix_fallocate"):
         with open(path, "r+b") as file:
@@ -187,10 +187,10 @@ def open_features(folder: Path, frames: Frames, routes: Collection[str] | None =
     """Open the features of every frame as memory maps, by route.
 
     Args:
-        routes: those to open; None: all.
+        routes: the routes to open; None: all.
 
     Raises:
-        ArtifactError: a file is missing or corrupt, or the features are those of other frames.
+        ArtifactError: a file is missing or corrupt, or the features belong to other frames.
     """
     about = read_about(folder)
     opened = {}
@@ -207,7 +207,7 @@ def open_features(folder: Path, frames: Frames, routes: Collection[str] | None =
 
 
 class _Route(store.Artifact):
-    """The file of a route: its shape, size and hash, and what its columns are."""
+    """The file of a route: its shape, size, hash and columns."""
 
     shape: tuple[int, int, int]
     bytes: int
@@ -216,7 +216,7 @@ class _Route(store.Artifact):
 
 
 class About(store.Artifact):
-    """The content of features.json: the routes that decide, and the file of each route."""
+    """The content of features.json: the routes of the predictions, and the file of each route."""
 
     deciding: Annotated[tuple[str, ...], Field(min_length=1)]
     routes: dict[str, _Route]
@@ -226,7 +226,7 @@ def read_about(folder: Path) -> About:
     """Read features.json.
 
     Raises:
-        ArtifactError: it is missing or malformed, or of a version before routes.
+        ArtifactError: the file is missing or malformed, or of an earlier version without routes.
     """
     path = Path(folder) / "features.json"
     tree = store.read_json(path)
@@ -239,10 +239,10 @@ def read_smoothed(folder: Path, frames: Frames) -> dict[str, np.ndarray]:
     """Read the smoothed values by route, and `NAME.spread`, the standard deviation on the deciding route.
 
     Returns:
-        (N, A) float32 each, NaN where there is no face; nothing if no route is smoothed.
+        (N, A) float32 each, NaN for frames without a face; empty if no route is smoothed.
 
     Raises:
-        ArtifactError: the file is missing or corrupt, or its values are those of other frames.
+        ArtifactError: the file is missing or corrupt, or its values belong to other frames.
     """
     path = Path(folder) / SMOOTHED
     arrays = store.read_arrays(path)
@@ -254,15 +254,15 @@ def read_smoothed(folder: Path, frames: Frames) -> dict[str, np.ndarray]:
 
 
 def _open_matrix(path: Path, size: int, sha256: str) -> np.ndarray:
-    """Check the size of a .npy file, and its hash if the file is small, and map it into memory.
+    """Map a .npy file into memory after checking its size and, for at most HASHED_BYTES, its hash.
 
     Raises:
-        ArtifactError: it is missing or corrupt.
+        ArtifactError: the file is missing or corrupt.
     """
     try:
         if path.stat().st_size != size:
-            got, expected = f"{path.stat().st_size} bytes", f"{size} bytes, as features.json has it"
-            raise ArtifactError("the file has been cut or changed", where=path, got=got, expected=expected, todo=AGAIN)
+            got, expected = f"{path.stat().st_size} bytes", f"{size} bytes, as in features.json"
+            raise ArtifactError("the file is truncated or changed", where=path, got=got, expected=expected, todo=AGAIN)
         if size <= HASHED_BYTES and store.sha256(path) != sha256:
             raise ArtifactError(
                 "the file has been changed", where=path, expected="the hash in features.json", todo=AGAIN

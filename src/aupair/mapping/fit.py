@@ -1,4 +1,4 @@
-"""The fitting of the mappings from features to levels on balanced draws (paper: section 3.3)."""
+"""Training of the mappings from features to levels on balanced random samples of frames (paper: section 3.3)."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -18,30 +18,30 @@ from aupair.params import TrainMapping
 from aupair.ranking.networks import pick_device
 
 CHUNK = 512
-"""frames whose moments are summed, or whose loss is computed, at once"""
+"""maximum number of frames whose moments or loss are computed at once"""
 ACTIVATIONS = 2**25
-"""numbers of one layer of all networks in memory at once while the loss on `select` is computed"""
+"""maximum number of activations of one layer of all networks while the loss on `select` is computed"""
 INPUTS = 2**24
-"""numbers of drawn features in memory at once"""
+"""maximum number of drawn features in memory"""
 
 
 def fit_mappings(
     frames: Frames, features: Mapping[str, Features], levels: int, params: TrainMapping, seed: int, log: Log = SILENT
 ) -> tuple[model.Mapping, list[dict[str, Any]]]:
-    """Fit the networks of each route on fit; each keeps the weights of its epoch with the lowest balanced loss on `select`.
+    """Train the networks of each route on fit, and select for each the epoch with the lowest balanced loss on `select`.
 
-    An AU is fitted on the frames that have its label; if none of `select` has, the weights of the last epoch are kept.
-    The networks of an AU differ in their start, their draws and their dropout; routes have the same draws.
+    An AU is trained on the frames with its label; if no frame of `select` has one, the last epoch is used. The networks of
+    an AU differ in initialisation, samples and dropout; all routes have the same samples.
 
     Args:
-        features: by route.
-        levels: how many levels the target has, 2 (occurrence) or 6; cross-entropy has a class for each.
+        features: the features of each route.
+        levels: number of levels of the target, 2 (occurrence) or 6 (intensity), each a class of the cross-entropy.
 
     Returns:
-        The mapping; and for each epoch {epoch, ROUTE.train_loss, ROUTE.select_loss}, means over the networks.
+        The mapping, and for each epoch {epoch, ROUTE.train_loss, ROUTE.select_loss}, means over the networks.
 
     Raises:
-        ArtifactError: a label has no class, since the labels were made for another target.
+        ArtifactError: a label is not one of the levels, since the labels were made for another target.
     """
     if frames.labels.max(initial=0) >= levels and params.loss == "cross_entropy":
         got, expected = frames.labels.max(), f"0 to {levels - 1}"
@@ -58,7 +58,7 @@ def fit_mappings(
 def _fit_route(
     route: str, frames: Frames, features: Features, levels: int, params: TrainMapping, seed: int, log: Log
 ) -> tuple[MappingNetworks, list[dict[str, float]]]:
-    """Fit the networks of one route; return them and their losses of each epoch."""
+    """Train the networks of one route; return them and their losses in each epoch."""
     device, outputs = pick_device(params.device), levels if params.loss == "cross_entropy" else 1
     fit_rows, select_rows = (np.flatnonzero(frames.usable & frames.of_split(s)) for s in ("fit", "select"))
     center, spread = (moment.astype(np.float32) for moment in _compute_moments(features, fit_rows))
@@ -89,7 +89,7 @@ def _fit_route(
 def _batches(
     features: Features, frames: Frames, draws: np.ndarray, batch: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield features (S, A, batch, F) and levels (S, A, batch) of drawn frames (S, A, n), of which some are read at once."""
+    """Yield features (S, A, batch, F) and levels (S, A, batch) of drawn frames (S, A, n); several batches are read at once."""
     seeds, aus, number = draws.shape
     at_once = max(1, INPUTS // (seeds * aus * features.width * batch)) * batch
     for start in range(0, number, at_once):
@@ -100,7 +100,7 @@ def _batches(
 
 
 def _compute_moments(features: Features, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean and standard deviation of the rows, each (A, F) float64, in two passes; the bits equal those of numpy."""
+    """Return mean and standard deviation over rows, (A, F) float64 each, in two passes, with the same bits as numpy."""
 
     def mean(values: Iterator[np.ndarray]) -> np.ndarray:
         total = np.zeros((features.au_count, features.width))
@@ -113,7 +113,7 @@ def _compute_moments(features: Features, rows: np.ndarray) -> tuple[np.ndarray, 
 
 
 class _BestWeights:
-    """The weights of each network's best epoch so far."""
+    """The weights of each network at its best epoch so far."""
 
     def __init__(self, networks: MappingNetworks) -> None:
         self.parameters = dict(networks.named_parameters())
@@ -121,7 +121,7 @@ class _BestWeights:
         self.loss: Tensor | None = None
 
     def update(self, loss: Tensor) -> None:
-        """Copy the weights of the networks whose loss (S, A) fell below their lowest, or is unknown (NaN)."""
+        """Copy the weights of the networks whose loss (S, A) is lower than before, or is unknown (NaN)."""
         better = loss.isnan() | (loss < (torch.inf if self.loss is None else self.loss))
         self.loss = loss if self.loss is None else torch.minimum(self.loss, loss)
         for name, value in self.parameters.items():
@@ -135,9 +135,9 @@ class _BestWeights:
 
 
 def _draw_probability(labels: np.ndarray, video: np.ndarray) -> np.ndarray:
-    """Return the probability of each frame in a draw balanced over levels, then videos: (n, A) -> (A, n) float64.
+    """Return the sampling probability of each frame, balanced over levels, then videos: (n, A) -> (A, n) float64.
 
-    If an AU has only one level, its frames are balanced over videos only. A frame without the AU's label has 0.
+    The frames of an AU with a single level are balanced over videos only. Frames without the AU's label have probability 0.
     """
     out = np.zeros(labels.T.shape)
     for au in range(labels.shape[1]):
@@ -155,25 +155,30 @@ def _draw(probability: np.ndarray, count: int, rng: np.random.Generator) -> np.n
     """Draw frames for each AU with replacement: (A, n) probabilities -> (A, count) positions."""
     draws = []
     for sums in np.cumsum(probability, axis=1):
-        last = np.searchsorted(sums, sums[-1])  # the last frame with a probability
+        last = np.searchsorted(sums, sums[-1])  # the last frame with a probability above 0
         draws.append(np.searchsorted(sums, rng.random(count) * sums[-1], "right").clip(max=last))
     return np.stack(draws)
 
 
 def _labels_at(frames: Frames, draws: np.ndarray) -> np.ndarray:
-    """Return the levels of each AU at rows of its own: (..., A, n) -> (..., A, n) float32."""
+    """Return the level of AU a at each row drawn for a: rows (..., A, n) -> levels (..., A, n) float32."""
     return frames.labels[draws, np.arange(draws.shape[-2])[:, None]].astype(np.float32)
 
 
 def make_mapping_optimiser(networks: MappingNetworks, params: TrainMapping) -> torch.optim.Optimizer:
-    """Return AdamW for the networks; fused if torch can, since steps over layers this small are mostly overhead."""
+    """Return AdamW for the networks; fused where torch supports it, since steps of such small layers are mostly overhead."""
     rate, decay = params.learning_rate, params.weight_decay
     fused = networks.center.device.type in ("cpu", "cuda")
     return torch.optim.AdamW(networks.parameters(), lr=rate, weight_decay=decay, fused=fused)
 
 
 def take_mapping_step(networks: MappingNetworks, optimiser: torch.optim.Optimizer, x: Tensor, y: Tensor) -> float:
-    """Take a step on the sum of the networks' mean losses on drawn frames, x (S, A, B, F), y (S, A, B); return their mean."""
+    """Perform an optimiser step on the sum of the networks' losses and return their mean.
+
+    Args:
+        x: (S, A, B, F), features of drawn frames.
+        y: (S, A, B), their levels.
+    """
     networks.train()
     loss = networks.loss(x, y).mean(dim=-1)
     optimiser.zero_grad(set_to_none=True)
@@ -186,9 +191,10 @@ def take_mapping_step(networks: MappingNetworks, optimiser: torch.optim.Optimize
 def _balanced_loss(
     networks: MappingNetworks, features: Features, frames: Frames, rows: np.ndarray, weight: np.ndarray
 ) -> Tensor:
-    """Return the loss (S, A) of each network on rows (n,), weighted as the draws are: weight (A, n) float32.
+    """Return the weighted mean loss (S, A) of each network on rows (n,); NaN for an AU without weights.
 
-    It is NaN for an AU without weights.
+    Args:
+        weight: (A, n) float32, sampling probabilities, see `_draw_probability`.
     """
     networks.eval()
     size = max(1, min(CHUNK, ACTIVATIONS // (networks.seeds * len(weight) * max(networks.width, features.width))))

@@ -8,14 +8,14 @@ from collections.abc import Iterator
 import numpy as np
 
 POINTS = np.linspace(-1, 1, 24)
-"""the points at which the density is estimated; y' is in [-1, 1] on fit"""
+"""points at which the density is estimated; y' is in [-1, 1] on fit"""
 PERCENTILES = range(0, 101, 10)
 NARROWEST = 1e-3
 """smallest bandwidth, used for a video with a constant value"""
 
 
 def histogram_columns(pool: np.ndarray, prefix: str) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield the name and values (A,) of the 35 columns that all frames share, from y' of the pool (m, A)."""
+    """Yield name and values (A,) of the 35 columns common to all frames, from y' of the pool (m, A)."""
     for k, row in enumerate(_estimate_density(pool)):
         yield f"{prefix}.histogram{k}", row
     values = pool if len(pool) else np.zeros((1, pool.shape[1]))
@@ -24,9 +24,9 @@ def histogram_columns(pool: np.ndarray, prefix: str) -> Iterator[tuple[str, np.n
 
 
 def _estimate_density(values: np.ndarray) -> np.ndarray:
-    """Estimate a density by Gaussian kernels, sd m^(-1/5) wide (Scott), at POINTS: (m, A) -> (24, A), of sum 1.
+    """Estimate the density at POINTS by Gaussian kernels of bandwidth sd m^(-1/5) (Scott): (m, A) -> (24, A), of sum 1.
 
-    It is computed in logarithms; otherwise the density of values far from all points would be 0 everywhere.
+    It is computed in logarithms, since the density of values far from all points would underflow to 0.
     """
     m = len(values)
     if m == 0:

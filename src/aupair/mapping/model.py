@@ -1,4 +1,4 @@
-"""The fitted mappings from features to levels: their application, and their files, those of before included."""
+"""The fitted mappings from features to levels, and their files of this and of earlier versions."""
 
 from collections.abc import Collection
 from collections.abc import Mapping as MappingOf
@@ -20,18 +20,18 @@ from aupair.ranking.weights import load_network, read_state
 from aupair.record import Positive
 
 FORMAT = 2
-"""of about.json; files of before, with two networks for each AU and masks of columns, have no format"""
+"""format of about.json; files of the earlier version, with two networks for each AU and masked columns, have no format"""
 CHUNK = 512
-"""frames mapped at once"""
+"""number of frames mapped at once"""
 
 
 class Mapping:
     """The fitted mappings of all AUs, from features to levels, on each route.
 
     Args:
-        networks: by route; the mapping of a route is the mean of its networks.
+        networks: the networks of each route, whose mean is the mapping.
         aus: names of the A Action Units.
-        reads: by route, the route whose features it reads, if that is another one.
+        reads: for a route that reads the features of another route, the name of the latter.
     """
 
     def __init__(
@@ -46,14 +46,15 @@ class Mapping:
         return tuple(self.networks)
 
     def __call__(self, features: MappingOf[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Map features (n, A, F) by route to unclamped levels by route, (n, A) float32.
-
-        Rows of NaN (no face) give NaN.
-        """
+        """Map the features (n, A, F) of each route to unclamped levels (n, A) float32; NaN for rows of NaN (no face)."""
         return {route: _map(own, features[self._reads[route]]) for route, own in self.networks.items()}
 
     def map_all(self, features: MappingOf[str, Features]) -> dict[str, np.ndarray]:
-        """Map all N frames to (N, A) float32 by route; only some chunks of features are in memory."""
+        """Map all N frames to levels (N, A) float32 by route, with only a chunk of the features in memory.
+
+        Raises:
+            ArtifactError: a route has no features, or another number of features than its networks take.
+        """
         results = {}
         for route, networks in self.networks.items():
             own = features.get(self._reads[route])
@@ -66,7 +67,7 @@ class Mapping:
         return results
 
     def save(self, folder: Path, curves: list[dict[str, Any]]) -> None:
-        """Write the weights of each route as safetensors, their description as json, and the curves of the training."""
+        """Write the weights of each route as safetensors, about.json, and the training curves."""
         with store.atomic(folder) as temporary:
             temporary.mkdir()
             about: dict[str, Any] = {"format": FORMAT, "aus": self.aus, "routes": {}}
@@ -81,10 +82,10 @@ class Mapping:
 
     @classmethod
     def load(cls, folder: Path, routes: Collection[str] | None = None) -> "Mapping":
-        """Load mappings that `save` wrote, or a version of before.
+        """Load mappings that `save` of this or of an earlier version wrote.
 
         Args:
-            routes: those to load; None: all.
+            routes: the routes to load; None: all.
 
         Raises:
             ArtifactError: a file is missing, corrupt or does not fit.
@@ -106,7 +107,7 @@ def _map(networks: MappingNetworks, features: np.ndarray) -> np.ndarray:
     parts = [np.zeros((features.shape[1], 0), np.float32)]
     for start in range(0, len(features), CHUNK):
         part = features[start : start + CHUNK].swapaxes(0, 1)
-        # always the same size, so that sums do not depend on n
+        # The chunk is padded to a fixed size, so that the order of sums does not depend on n.
         full = np.zeros((part.shape[0], CHUNK, part.shape[2]), np.float32)
         full[:, : part.shape[1]] = part
         parts.append(networks(torch.from_numpy(full)).mean(dim=0).numpy()[:, : part.shape[1]])
@@ -114,14 +115,14 @@ def _map(networks: MappingNetworks, features: np.ndarray) -> np.ndarray:
 
 
 class RouteSizes(store.Artifact):
-    """The numbers of features and of units of the networks of one route."""
+    """The number of features and the width of the networks of one route."""
 
     features: Positive
     width: Positive
 
 
 class _AnyAbout(store.Artifact):
-    """The part of about.json that each version has; the oldest files have no loss."""
+    """The part of about.json that all versions share; the oldest files have no loss."""
 
     aus: AuNames = AFFWILD2
     loss: Literal["l1", "cross_entropy"] = "l1"
@@ -153,17 +154,18 @@ def read_about(folder: Path) -> About | _EarlierAbout:
 
 
 def _blank(about: _AnyAbout, sizes: RouteSizes, seeds: int) -> MappingNetworks:
-    """Return networks of the sizes that about.json has, to load weights into."""
+    """Return networks of the sizes in about.json, to load weights into."""
     shape = len(about.aus), sizes.features
     outputs = about.levels if about.loss == "cross_entropy" else 1
     return MappingNetworks(torch.zeros(shape), torch.ones(shape), sizes.width, 0.0, outputs, seeds=seeds)
 
 
 def _load_earlier_version(folder: Path, about: _EarlierAbout) -> Mapping:
-    """Load a file of two networks for each AU, with uncertainty and without, whose inputs are masked columns.
+    """Load a file of two networks for each AU, with and without uncertainty, whose inputs are masked columns.
 
-    They become the routes `columns` and `raw`, which both read all columns: the weights of masked ones are set to zero,
-    since a shorter sum would have other bits. If no column is masked (kind: histogram), only `raw` remains.
+    They become the routes `columns` and `raw`, which both read all columns. The weights of masked columns are set to zero
+    instead of being removed, since a shorter sum would give other bits. If no column is masked (`kind: histogram`), both
+    networks are equivalent and only `raw` is loaded.
 
     Raises:
         ArtifactError: a file is missing, corrupt or does not fit.

@@ -1,4 +1,4 @@
-"""The networks of the mapping: some small fully connected ones for each AU, all of them in one batched pass."""
+"""The networks of the mapping: several small fully connected networks for each AU, computed in one batched pass."""
 
 import math
 
@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 
 class _BatchedLinear(nn.Module):
-    """K linear layers side by side: (K, B, inputs) -> (K, B, outputs); initialised as torch's Linear."""
+    """K independent linear layers, (K, B, inputs) -> (K, B, outputs), initialised as torch's Linear."""
 
     def __init__(self, count: int, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -22,15 +22,16 @@ class _BatchedLinear(nn.Module):
 
 
 class MappingNetworks(nn.Module):
-    """Networks in - W - ReLU - dropout - W - ReLU - dropout - out, some for each AU (paper: section 3.3).
+    """Networks in - W - ReLU - dropout - W - ReLU - dropout - out, several for each AU (paper: section 3.3).
 
-    The networks of an AU differ only in their weights (ours: the mapping is their mean, since one of them moves F1 by
-    .005 by its random start and draws alone).
+    The networks of an AU differ only in their weights. Ours: the mapping is their mean, since F1 varies by .005 with the
+    random initialisation and samples of a single network.
 
     Args:
-        center, scale: (A, F) of the features on fit.
+        center, scale: (A, F), mean and standard deviation of the features on fit.
         width: W, 4096 in the paper.
-        outputs: 1, the level itself, fitted by L1 (the paper); or a class for each level, by cross-entropy (2020).
+        dropout: dropout rate, in [0, 1).
+        outputs: 1 for the level, trained by L1 (the paper), or a class for each level, trained by cross-entropy (2020).
         seeds: S, the number of networks for each AU.
     """
 
@@ -54,10 +55,10 @@ class MappingNetworks(nn.Module):
         )
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return unclamped levels, or expected ones sum_k k P(k), of each network.
+        """Return the unclamped levels of each network; with classes, the expected levels sum_k k P(k).
 
         Args:
-            features: (A, B, F), the same for all seeds; or (S, A, B, F), for each its own.
+            features: (A, B, F), the same for all seeds, or (S, A, B, F), separate ones for each seed.
 
         Returns:
             (S, A, B).
@@ -68,7 +69,7 @@ class MappingNetworks(nn.Module):
         return out.softmax(-1) @ torch.arange(self.outputs, dtype=out.dtype, device=out.device)
 
     def loss(self, features: Tensor, levels: Tensor) -> Tensor:
-        """Return the loss of every frame, L1 or cross-entropy: features as above, levels (A, B) or (S, A, B) -> (S, A, B)."""
+        """Return the L1 loss or cross-entropy of every frame, (S, A, B), for levels (A, B) or (S, A, B)."""
         if self.outputs == 1:
             return (self(features) - levels).abs()
         out = self._out(features)
@@ -76,7 +77,7 @@ class MappingNetworks(nn.Module):
         return F.cross_entropy(out.flatten(0, -2), truth.flatten(), reduction="none").view_as(truth)
 
     def _out(self, features: Tensor) -> Tensor:
-        """Return the outputs of the last layer: features as above -> (S, A, B, outputs)."""
+        """Return the outputs of the last layer, (S, A, B, outputs)."""
         x = (features - self.center[:, None]) / self.scale[:, None]
         x = x.expand(self.seeds, *x.shape[-3:]).flatten(0, 1)
         for layer in self.layers[:-1]:
@@ -86,11 +87,11 @@ class MappingNetworks(nn.Module):
 
 
 def dropout(x: Tensor, rate: float) -> Tensor:
-    """Set a share `rate` of the values, in [0, 1), to zero and scale the others up, as F.dropout does.
+    """Set values to zero with probability `rate`, in [0, 1), and scale the others up, as F.dropout does.
 
-    On a CPU, F.dropout draws its mask by torch's Bernoulli generator, which takes twice as long as uniform numbers do.
+    On a CPU, F.dropout takes twice as long, since it draws its mask by torch's Bernoulli generator.
     """
     if rate == 0:
         return x
-    share = 1 - rate
-    return x * torch.rand_like(x).lt_(share).div_(share)
+    remaining = 1 - rate
+    return x * torch.rand_like(x).lt_(remaining).div_(remaining)

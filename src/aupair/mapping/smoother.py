@@ -1,19 +1,19 @@
-"""The smoother: y_hat of a whole video, smoothed with the uncertainty of each frame as the variance of its noise.
+"""A smoother of y_hat over a whole video, in which the uncertainty of a frame determines the variance of its noise.
 
-A state-space model for each AU and video (`smooth`); x is the pseudo-intensity that f would see without errors:
+It is a state-space model for each AU and video; x is the pseudo-intensity without errors of f:
 
     x_t = mu + rho_t (x_{t-1} - mu) + N(0, V (1 - rho_t^2)),    rho_t = exp(-(time_t - time_{t-1}) / tau)
     y_hat_t = x_t + N(0, R_t),                                  R_t = V (2 reach^2 / tau) exp(power z_t) / interval
 
-mu is the median of y_hat in the video and V the variance of y_hat about such medians on fit, so that x is an
+mu is the median of y_hat in the video and V the variance of y_hat about such medians on fit; x is thus an
 Ornstein-Uhlenbeck process. z_t is the standardised log uncertainty of the frame (`Uncertainty`). A frame of average
-uncertainty (z = 0) is averaged with its neighbours over about `reach` seconds each way; one with a higher z takes more of
-its value from them. The filter runs forward, and the Rauch-Tung-Striebel pass backward over the whole video.
+uncertainty (z = 0) is averaged with its neighbours over about `reach` seconds on each side; a frame with a higher z gets
+more of its value from them. A Kalman filter runs forward and a Rauch-Tung-Striebel pass backward over the whole video.
 
-Errors of neighbouring frames resemble each other, so that twice the frames of a second tell no more about it: R is
-divided by the interval between frames, and the same numbers fit every frame rate. Only the ratio of R to the variance of
-x's steps matters for the mean, and the steps have the variance 2 V / tau a second for intervals far below tau. Therefore
-`reach` decides alone, tau hardly matters, and it is not chosen (docs/log/2026-11-30-smoother.md).
+The errors of neighbouring frames are correlated, so that a higher frame rate adds no information: R is divided by the
+interval between frames, and the same parameters fit every frame rate. The mean depends only on the ratio of R to the
+variance of the steps of x, which is 2 V / tau per second for intervals far below tau. Therefore only `reach` is chosen; tau
+has little effect (docs/log/2026-11-30-smoother.md).
 """
 
 from collections.abc import Sequence
@@ -23,22 +23,22 @@ from typing import NamedTuple
 import numpy as np
 
 TAU = 4.0
-"""seconds after which x has forgotten all but 1/e of its deviation from mu"""
+"""time constant of x: after TAU seconds the correlation with its earlier value is 1/e"""
 CLIP = 3.0
-"""largest distance of z from 0"""
+"""maximum of |z|"""
 LANES = 2**20
-"""numbers in one array while several videos are smoothed together"""
+"""maximum size of an array while several videos are smoothed together"""
 UNKNOWN_INTERVAL = 0.04
-"""seconds between the frames of a video that has a single one"""
+"""interval in seconds that is assumed for a video with a single frame"""
 
 
 @dataclass(frozen=True)
 class Noise:
-    """The numbers of a smoother.
+    """The parameters of a smoother.
 
     Attributes:
-        reach: seconds over which a frame of average uncertainty is averaged.
-        power: how strongly the uncertainty acts; with 0 the noise is constant.
+        reach: seconds on each side over which a frame of average uncertainty is averaged.
+        power: exponent of the uncertainty; with 0 the noise is constant.
         variance: V of each AU, A numbers.
         tau: seconds; see TAU.
     """
@@ -51,10 +51,11 @@ class Noise:
 
 @dataclass(frozen=True)
 class Uncertainty:
-    """The scale of one measure of uncertainty (sigma, or the disagreement of two landmark passes), from fit.
+    """The scale of a measure of uncertainty (sigma, or the disagreement of the two landmark passes), from fit.
 
     Attributes:
-        center, spread: (K,) float64 of the logarithm on fit: the median, and half the distance of the quantiles .16 and .84.
+        center: (K,) float64, the median of the logarithm on fit.
+        spread: (K,) float64, half the distance between the quantiles .16 and .84 of the logarithm.
     """
 
     center: np.ndarray
@@ -62,7 +63,7 @@ class Uncertainty:
 
     @classmethod
     def from_fit_frames(cls, values: np.ndarray) -> "Uncertainty | None":
-        """Compute the scale from values (n, K), NaN where unknown; None if none is known."""
+        """Compute the scale from values (n, K), NaN if unknown; return None if no value is known."""
         known = ~np.isnan(values).any(axis=1)
         if not known.any():
             return None
@@ -70,8 +71,8 @@ class Uncertainty:
         return cls(center, (high - low) / 2)
 
     def standardise(self, values: np.ndarray) -> np.ndarray:
-        """Return z: (n, K) -> (n, K) float64, in [-CLIP, CLIP]; 0, which is neutral, where the value is unknown."""
-        spread = np.where(self.spread > 1e-9, self.spread, np.inf)  # a constant tells nothing
+        """Return z, (n, K) -> (n, K) float64, in [-CLIP, CLIP]; 0, which has no effect, for an unknown value (NaN)."""
+        spread = np.where(self.spread > 1e-9, self.spread, np.inf)  # a constant contains no information
         return np.nan_to_num(np.clip((_log(values) - self.center) / spread, -CLIP, CLIP), nan=0.0)
 
 
@@ -83,7 +84,7 @@ class Clip(NamedTuple):
     """The n frames of one video.
 
     Attributes:
-        y: (n, A) float, y_hat, NaN where there is no face.
+        y: (n, A) float, y_hat, NaN for frames without a face.
         z: (n, A) float64, standardised log uncertainty.
         time: (n,) float64, seconds, never decreasing.
     """
@@ -103,16 +104,17 @@ def smooth(y: np.ndarray, z: np.ndarray, time: np.ndarray, noise: Noise) -> tupl
 
 
 def smooth_clips(clips: Sequence[Clip], noise: Noise) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Smooth many videos; the results are the same bits as those of `smooth`.
+    """Smooth many videos, with the same bits as `smooth`.
 
-    Videos of similar length run side by side, since a step over a few numbers takes as long as one over some hundred:
-    2.6 million frames of 540 videos and 12 AUs take some 10 s on one core instead of 2 minutes.
+    Videos of similar length are processed together, since a step over a few numbers takes as long as one over a hundred:
+    2.6 million frames of 540 videos and 12 AUs take about 10 s on one core instead of 2 minutes.
     """
     results: list[tuple[np.ndarray, np.ndarray]] = [(np.empty(0), np.empty(0))] * len(clips)
     order = sorted(range(len(clips)), key=lambda k: -len(clips[k].time))
     while order:
         longest, aus = clips[order[0]].y.shape
-        batch, order = _split(order, max(1, LANES // max(longest * aus, 1)))
+        count = max(1, LANES // max(longest * aus, 1))
+        batch, order = order[:count], order[count:]
         parts = [_prepare(clips[k], noise) for k in batch]
         deviation, variance, rho = (np.zeros((longest, len(batch), width)) for width in (aus, aus, 1))
         variance += np.inf
@@ -130,10 +132,6 @@ def smooth_clips(clips: Sequence[Clip], noise: Noise) -> list[tuple[np.ndarray, 
     return results
 
 
-def _split(order: list[int], count: int) -> tuple[list[int], list[int]]:
-    return order[:count], order[count:]
-
-
 def _prepare(clip: Clip, noise: Noise) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return mu (A,), the deviations (n, A), R (n, A) and rho (n, 1) of a video."""
     center = video_median(clip.y)
@@ -149,7 +147,7 @@ def video_median(y: np.ndarray) -> np.ndarray:
 
 
 def frame_interval(time: np.ndarray) -> float:
-    """Return the usual number of seconds from a frame of a video to the next: the median of those that are not 0."""
+    """Return the median interval between consecutive frames in seconds, ignoring intervals of 0."""
     steps = np.diff(time)
     steps = steps[steps > 0]
     return float(np.median(steps)) if len(steps) else UNKNOWN_INTERVAL
@@ -161,7 +159,7 @@ def unit_noise(reach: float, tau: float, interval: float) -> float:
 
 
 def decay(time: np.ndarray, tau: float) -> np.ndarray:
-    """Return rho_t, (n, 1): 0 for the first frame, so that x starts with the variance V; 1 between frames of one time."""
+    """Return rho_t, (n, 1): 0 for the first frame, so that x starts with the variance V; 1 for an interval of 0."""
     rho = np.zeros((len(time), 1))
     rho[1:, 0] = np.exp(-np.maximum(np.diff(time), 0) / tau)
     return rho
@@ -170,13 +168,15 @@ def decay(time: np.ndarray, tau: float) -> np.ndarray:
 def smooth_lanes(
     deviation: np.ndarray, noise: np.ndarray, rho: np.ndarray, variance: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean and variance of x - mu given all observations, for any number of independent series side by side.
+    """Return mean and variance of x - mu given all observations, for many independent series in one pass.
+
+    All four arguments broadcast against each other.
 
     Args:
-        deviation: (T, ..., A) float64, y_hat - mu, any number where it is unknown.
-        noise: (T, ..., A) float64, R > 0; infinite where y_hat is unknown.
-        rho: (T, ..., 1) float64, of the step to each row from the row before.
-        variance: (A,) float64, V. All four broadcast against each other; rows after the last frame have infinite noise.
+        deviation: (T, ..., A) float64, y_hat - mu; any finite number if unknown.
+        noise: (T, ..., A) float64, R > 0; infinite if y_hat is unknown, and after the last frame of a series.
+        rho: (T, ..., 1) float64, rho_t.
+        variance: (A,) float64, V.
 
     Returns:
         Two float64 arrays of the shape of `noise`.
@@ -189,15 +189,15 @@ def smooth_lanes(
         m, p = m + gain * (deviation[t] - m), (1 - gain) * p
         mean[t], spread[t] = m, p
     for t in range(len(noise) - 2, -1, -1):
-        ahead, spread_ahead = _predict(mean[t], spread[t], rho[t + 1], variance)
-        gain = rho[t + 1] * spread[t] / spread_ahead
-        mean[t] += gain * (mean[t + 1] - ahead)
-        spread[t] += gain * gain * (spread[t + 1] - spread_ahead)
+        predicted, predicted_spread = _predict(mean[t], spread[t], rho[t + 1], variance)
+        gain = rho[t + 1] * spread[t] / predicted_spread
+        mean[t] += gain * (mean[t + 1] - predicted)
+        spread[t] += gain * gain * (spread[t + 1] - predicted_spread)
     return mean, spread
 
 
 def _predict(
     mean: np.ndarray, spread: np.ndarray, rho: np.ndarray, variance: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean and variance of the next x - mu before it is observed."""
+    """Return the predicted mean and variance of the next x - mu."""
     return rho * mean, variance + rho * rho * (spread - variance)

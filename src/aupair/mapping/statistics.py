@@ -1,4 +1,4 @@
-"""The statistics of the fit split with which G scales y_hat and turns sigma into a certainty."""
+"""The statistics of the split fit by which G scales y_hat and converts sigma to a certainty."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class Statistics:
     Attributes:
         y_min, y_max: (A,) float32, the lowest and highest value of each AU.
         sigma_max: (A,) float32, the highest sigma of each AU; None on a route without columns of uncertainty.
-        log_sigma: (A, CDF_POINTS) float32, quantiles of log sigma at evenly spaced probabilities from 0 to 1; or None.
+        log_sigma: (A, CDF_POINTS) float32, quantiles of log sigma at evenly spaced probabilities from 0 to 1, or None.
     """
 
     y_min: np.ndarray
@@ -34,7 +34,7 @@ class Statistics:
         """Compute the statistics.
 
         Args:
-            y, sigma: (n, A) float, of the fit frames that have a face.
+            y, sigma: (n, A) float, for the fit frames with a face.
 
         Raises:
             ArtifactError: n is 0.
@@ -50,15 +50,15 @@ class Statistics:
         return cls(*(array.astype(np.float32) for array in arrays))
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Return the arrays by name, to store them."""
+        """Return the arrays by name, for a file."""
         return {name: values for name, values in vars(self).items() if values is not None}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray], path: Path) -> "Statistics":
-        """Return the statistics that `arrays` has stored in a file.
+        """Return the statistics from the output of `arrays`, read from the file `path`.
 
         Raises:
-            ArtifactError: an array is missing, or of another shape.
+            ArtifactError: an array is missing or has another shape.
         """
         count = store.check_array(arrays.get("y_min"), "y_min", (None,), "f", path).shape[0]
         shapes = {"y_min": (count,), "y_max": (count,), "sigma_max": (count,), "log_sigma": (count, CDF_POINTS)}
@@ -73,8 +73,8 @@ class Statistics:
     def certainty(self, sigma: np.ndarray, kind: str) -> np.ndarray:
         """Return the certainty of sigma, 0..1: (n, A) -> (n, A) float64; NaN where sigma is NaN.
 
-        `quantile` is 1 - CDF_fit(log sigma) (# ours: one outlier cannot push all others to 1),
-        `min_max` is clamp(1 - sigma / sigma_max, 0, 1) (# authors).
+        Kind `quantile` is 1 - CDF_fit(log sigma) (# ours, robust to outliers), and kind `min_max` is
+        clamp(1 - sigma / sigma_max, 0, 1) (# authors).
         """
         assert self.sigma_max is not None
         assert self.log_sigma is not None
@@ -87,5 +87,5 @@ class Statistics:
 
 
 def _increasing(quantiles: np.ndarray) -> np.ndarray:
-    """Return the quantiles made strictly increasing, so that a constant sigma has a rank too."""
+    """Make quantiles strictly increasing, so that interpolation is defined for a constant sigma."""
     return quantiles.astype(np.float64) + np.arange(len(quantiles)) * 1e-9

@@ -1,22 +1,22 @@
 """Sums and percentiles over windows of a few seconds around each frame, computed for some rows at a time.
 
-The results are the same bits whether rows are computed in pieces or all at once.
+The results have the same bits whether rows are computed in pieces or all at once.
 """
 
 import numpy as np
 
 BINS = 16
-"""number of bins in a window, over which its percentiles are computed: in O(n), and independent of the frame rate"""
+"""number of bins of a window; percentiles over bins take O(n) time and do not depend on the frame rate"""
 LEAST_WEIGHT = 1e-3
-"""added to the certainty as a weight, so that the frames of a window without any certain frame are weighted evenly"""
+"""weight of a frame with a certainty of 0, so that a window without any certain frame has a mean"""
 STEP = 4096
-"""rows summed at once"""
+"""number of rows summed at once"""
 
 
 class WindowSums:
-    """Sums of y, y^2, w, w y, w y^2 and c over ranges of rows, w = c + .001; without c, only those of y and y^2.
+    """Sums of y, y^2, w, w y, w y^2 and c over ranges of rows, with w = c + .001; without c, only of y and y^2.
 
-    They are differences of one cumulative sum over all rows, of which only a part is in memory.
+    They are differences of one cumulative sum over all rows, only a part of which is in memory.
 
     Args:
         y, c: (n, A) float64.
@@ -30,7 +30,7 @@ class WindowSums:
         self._first, self._table = 0, np.zeros((1, 2 if self._c is None else 6, self._y.shape[1]))
 
     def prepare(self, first: int, end: int) -> None:
-        """Compute the cumulative sums of rows first to end; continuing from the rows before is quick."""
+        """Compute the cumulative sums of rows first to end; this is fast if the last call ended near `first`."""
         if first < self._first:
             self._restart()
         while (computed := self._first + len(self._table) - 1) < end:
@@ -50,7 +50,7 @@ class WindowSums:
 
 
 def _terms(y: np.ndarray, c: np.ndarray | None) -> np.ndarray:
-    """Return the terms that are summed: (m, A) each -> (m, 6 or 2, A)."""
+    """Return the terms of the sums: (m, A) each -> (m, 6 or 2, A)."""
     out = np.empty((len(y), 2 if c is None else 6, y.shape[1]))
     out[:, 0], out[:, 1] = y, y * y
     if c is not None:
@@ -71,17 +71,18 @@ def assign_bins(time: np.ndarray, length: float) -> np.ndarray:
 def binned_percentiles(
     y: np.ndarray, c: np.ndarray | None, bin_of: np.ndarray, rows: slice, percentiles: tuple[float, ...]
 ) -> list[list[np.ndarray]]:
-    """Return percentiles of the means of the bins around a row's own, BINS / 2 each way: plain, and weighted by c + .001.
+    """Return percentiles of bin means over the window of each row, unweighted and weighted by c + .001.
 
-    The percentile p is the smallest bin mean up to which p % of the window's weight lies.
+    The window of a row is its bin and BINS / 2 bins on each side. The percentile p is the smallest bin mean such that the
+    bins with means up to it have p % of the window's weight.
 
     Args:
-        y, c: (n, A) float64, those of all rows; without c, only the plain percentiles are computed.
-        bin_of: (n,) int64, of all rows.
-        rows: m of them.
+        y, c: (n, A) float64, for all rows; without c, only the unweighted percentiles are computed.
+        bin_of: (n,) int64, the bin of each row.
+        rows: the m rows whose percentiles are computed.
 
     Returns:
-        the plain ones, and with c the weighted ones: (m, A) for each percentile.
+        The unweighted percentiles and, with c, the weighted ones: (m, A) for each percentile.
     """
     if rows.stop <= rows.start:
         return [[y[:0] for _ in percentiles] for _ in range(1 if c is None else 2)]
