@@ -46,7 +46,7 @@ def test_labels_videos_and_counts_arrive(folder: Path, aupair: Command, labels: 
         ]
     assert (folder / "data/videos/a.mp4").samefile(folder / "movies/a.mp4")
     assert (folder / "data/videos/b.avi").samefile(folder / "movies/deep/b.avi")
-    assert "2 videos without a subject, each counts as a person of its own: a, b" in outcome.out
+    assert "2 videos without a subject, each counts as a separate person: a, b" in outcome.out
     after = contents(folder)
     assert {name: content for name, content in after.items() if not name.startswith("data/")} == before
 
@@ -200,7 +200,7 @@ def test_people_of_the_data_folder_are_replaced_only_if_asked(folder: Path, aupa
     text(folder / "labels.csv", "video,frame,AU1", "a,0,1")
     assert aupair("import", "csv", "labels.csv", "--videos", "movies").code == 0
     assert subjects.read_text() == before
-    assert notes(folder / "data")["file kept as it was, since the source has no subjects"] == ["data/subjects.csv"]
+    assert notes(folder / "data")["file not changed, since the source has no subjects"] == ["data/subjects.csv"]
     text(folder / "labels.csv", "video,frame,subject,AU1", "a,0,Eve,1")
     (folder / "data" / "annotations").rename(folder / "before")
     outcome = aupair("import", "csv", "labels.csv", "--videos", "movies")
@@ -413,7 +413,7 @@ def test_a_threshold_is_an_intensity(folder: Path, aupair: Command, threshold: f
     text(folder / "labels.csv", *FRAME_TABLE)
     outcome = aupair("import", "csv", "labels.csv", "--videos", "movies", "--levels", "--threshold", threshold)
     assert outcome.line == (
-        f"not a threshold of intensities: in --threshold, got {threshold}, expected more than 0, 5 at most"
+        f"not a threshold of intensities: in --threshold, got {threshold}, expected more than 0, at most 5"
     )
 
 

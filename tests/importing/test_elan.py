@@ -54,7 +54,9 @@ def test_files_with_different_tiers_of_a_video_are_merged(folder: Path, aupair: 
     assert column("a", "AU4") == frames((0, 1))
     write_eaf(path, {"AU4": []}, "../movies/a.mp4", "Ben")
     outcome = aupair("import", "elan", "eaf", "--overwrite")
-    assert outcome.line.startswith("files disagree on who it is: in eaf/one.eaf and eaf/two.eaf, got Ann and Ben in a")
+    assert outcome.line.startswith(
+        "two files name different subjects: in eaf/one.eaf and eaf/two.eaf, got Ann and Ben in a"
+    )
 
 
 def test_texts_are_intensities(folder: Path, aupair: Command) -> None:
@@ -62,7 +64,7 @@ def test_texts_are_intensities(folder: Path, aupair: Command) -> None:
     assert aupair("import", "elan", "movies/a.eaf", "--threshold", 2).code == 0
     assert column("a", "AU12", "intensity") == [2, 2, 4, 4, -1, -1, 1, *[0] * 13]
     assert column("a", "AU12") == frames((0, 5))
-    assert notes(folder / "data") == {"videos without a subject, each counts as a person of its own": ["a"]}
+    assert notes(folder / "data") == {"videos without a subject, each counts as a separate person": ["a"]}
 
 
 def test_tiers_of_other_names_and_texts(folder: Path, aupair: Command) -> None:
@@ -127,7 +129,7 @@ def test_a_file_without_a_movie_is_an_error_unless_allowed(folder: Path, aupair:
     write_eaf(folder / "eaf" / "z.eaf", {"AU12": []}, "gone/z.mp4")
     outcome = aupair("import", "elan", "eaf", "--videos", "movies")
     assert outcome.line.startswith(
-        "labels without a video: in eaf/z.eaf, got no movie, expected z.mp4; name its folder by --videos"
+        "labels without a video: in eaf/z.eaf, got no movie, expected z.mp4; name the folder of the movies by --videos"
     )
     assert aupair("import", "elan", "eaf", "--videos", "movies", "--allow-missing").code == 0
     assert notes(folder / "data")["labelled videos left out: labels without a video"] == ["eaf/z.eaf"]

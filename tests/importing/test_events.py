@@ -157,7 +157,7 @@ def test_a_table_for_each_au(folder: Path, aupair: Command) -> None:
     text(folder / "labels" / "again.csv", "video,start,end,au,subject", "a,0.04,0.08,AU1,Eve")
     outcome = aupair("import", "csv", "labels", "--videos", "movies", "--overwrite")
     assert outcome.line.startswith(
-        "tables disagree on who it is: in labels/again.csv and labels/brows.csv, got a: Eve and Ann"
+        "two tables name different subjects: in labels/again.csv and labels/brows.csv, got a: Eve and Ann"
     )
 
 

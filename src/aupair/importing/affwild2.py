@@ -1,4 +1,4 @@
-"""The kind `affwild2`: a folder in Aff-Wild2's layout, of which a row with any -1 is not annotated at all."""
+"""The kind `affwild2`: a folder in Aff-Wild2's layout, in which a row with any -1 counts as not annotated."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -15,10 +15,10 @@ from aupair.importing.recordings import Media, Notes, Recording
 
 
 def read_affwild2(source: Path, allow_missing: bool, notes: Notes) -> list[Recording]:
-    """Read annotations and find the movies or crops; the official sets are kept.
+    """Read annotations and official sets, and find the movies or crops.
 
     Args:
-        allow_missing: leave out annotations without a movie or crops.
+        allow_missing: whether to omit annotations without a movie or crops instead of raising an error.
 
     Raises:
         DataError: the folder has another layout, a file or a value is wrong, or an annotated video has no file.
@@ -68,13 +68,13 @@ def _recording(layout: Layout, labels: Sheets, index: int, media: Media) -> Reco
 
 
 def _rows(sheets: Sheets, index: int) -> np.ndarray:
-    """Return the rows of one file, (n, A) float64, NaN where not annotated."""
+    """Return the rows of one file, (n, A) float64, NaN if not annotated."""
     values = sheets.values[sheets.edges[index] : sheets.edges[index + 1]].astype(np.float64)
     return np.where(values == NOT_ANNOTATED, np.nan, values)
 
 
 def _intensity(graded: Sheets, recording: Recording, notes: Notes) -> np.ndarray | None:
-    """Return the intensities of a video, (n, A) float32; None if it has none, or another number of rows."""
+    """Return the intensities of a video, (n, A) float32; None if it has none, or their number of rows differs."""
     index = next((k for k, other in enumerate(graded.annotations) if other.video == recording.video), None)
     if index is None:
         return None
@@ -93,10 +93,10 @@ def _intensity(graded: Sheets, recording: Recording, notes: Notes) -> np.ndarray
 
 
 def _find_media(layout: Layout, annotation: Annotation, allow_missing: bool, notes: Notes) -> Media | None:
-    """Return the movie or the crops of a video; None if annotations without them are left out.
+    """Return the movie or the crops of a video; None without a readable one, if `allow_missing` is set.
 
     Raises:
-        DataError: there is neither, or the movie does not open.
+        DataError: there is neither, or the movie cannot be opened, and `allow_missing` is not set.
     """
     path = layout.source(annotation.video)
     if path is not None and path.is_dir() and count_crops(path):
@@ -106,7 +106,7 @@ def _find_media(layout: Layout, annotation: Annotation, allow_missing: bool, not
         return Media(path, header)
     what = "the movie cannot be opened" if path else "labels without a video"
     if not allow_missing:
-        todo = "add the file, or leave such labels out by --allow-missing"
+        todo = "add the file, or omit such labels by --allow-missing"
         raise DataError(what, where=path or annotation.path, got=annotation.video, todo=todo)
     notes.add(f"labelled videos left out: {what}", annotation.video)
     return None

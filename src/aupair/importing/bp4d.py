@@ -1,8 +1,8 @@
-"""The kind `bp4d`: the folders of BP4D and BP4D+, occurrences in a file for each task of a person, intensities for some AUs.
+"""The kind `bp4d`: the folders of BP4D and BP4D+, with occurrences for each task of a person and intensities of some AUs.
 
-`AUCoding/AU_OCC/F001_T1.csv`: a header `0,1,2,4,...` with the AUs' numbers, then a row for each coded frame: its number,
-counted from 1, and 0, 1 or 9 (not coded). `AUCoding/AU_INT/AU06/F001_T1_AU06.csv`: lines `frame,intensity`, 0 to 5 or 9.
-The pictures are `.../F001/T1/0001.jpg`, or a movie `F001_T1.avi`.
+`AUCoding/AU_OCC/F001_T1.csv` has a header `0,1,2,4,...` with the numbers of the AUs, then a row for each coded frame: its
+number, counted from 1, and 0, 1 or 9 (not coded). `AUCoding/AU_INT/AU06/F001_T1_AU06.csv` has lines `frame,intensity` with
+0 to 5 or 9. The images are `.../F001/T1/0001.jpg`, or a movie `F001_T1.avi`.
 """
 
 import os
@@ -39,8 +39,8 @@ class Bp4dOptions:
     """Options of an import of BP4D.
 
     Attributes:
-        fps: frames per second of the pictures.
-        allow_missing: leave out labels without pictures.
+        fps: frames per second of the images.
+        allow_missing: whether to omit labels without images or a movie instead of raising an error.
     """
 
     fps: float = 25.0
@@ -49,7 +49,7 @@ class Bp4dOptions:
 
 @dataclass(frozen=True)
 class _Files:
-    """The files of a source, by the name of a video in upper case, such as F001_T1."""
+    """The files of a source, by the upper-case name of the video, such as F001_T1."""
 
     occurrence: Mapping[str, Path]
     intensity: Mapping[str, Mapping[int, Path]]
@@ -57,10 +57,10 @@ class _Files:
 
 
 def read_bp4d(source: Path, options: Bp4dOptions, out: Path, notes: Notes) -> list[Recording]:
-    """Read the labels and find the pictures; each task of a person is a video.
+    """Read the labels and find the movies or images; each task of a person is a video.
 
     Raises:
-        DataError: there are no labels, a value is wrong, or labels have no pictures.
+        DataError: there are no labels, a value is wrong, or labels have neither a movie nor images.
     """
     files = _list_files(source)
     movies = Movies(source, out)
@@ -109,7 +109,7 @@ def _walk(source: Path) -> list[Path]:
 
 
 def _set_once(table: dict[K, Path], key: K, path: Path) -> None:
-    """Set a key that may have only one file."""
+    """Set a key; raise a DataError if it has another path already."""
     if table.setdefault(key, path) != path:
         raise DataError(
             "two files or folders for one video", where=table[key], got=path, expected="one", todo="remove one"
@@ -119,10 +119,10 @@ def _set_once(table: dict[K, Path], key: K, path: Path) -> None:
 def _find_media(
     video: str, path: Path, files: _Files, movies: Movies, options: Bp4dOptions, notes: Notes
 ) -> Media | None:
-    """Return the movie of a video, else its folder of images; None if labels without pictures are left out.
+    """Return the movie of a video, else its folder of images; None without a readable one, if `allow_missing` is set.
 
     Raises:
-        DataError: there are no pictures, or the movie does not open.
+        DataError: there is neither, or the movie cannot be opened, and `allow_missing` is not set.
     """
     movie = movies.find(video)
     if movie:
@@ -133,7 +133,7 @@ def _find_media(
         what = "the movie cannot be opened" if movie else "labels without a video"
         if not options.allow_missing:
             expected = f"{video}.avi, or images {video.replace('_', '/')}/0001.jpg"
-            todo = "extract its pictures, or leave such labels out by --allow-missing"
+            todo = "extract its images, or omit such labels by --allow-missing"
             raise DataError(what, where=movie or path, got=video, expected=expected, todo=todo)
         notes.add(f"labelled videos left out: {what}", video)
     return media
@@ -155,14 +155,14 @@ def _recording(video: str, path: Path, intensities: Mapping[int, Path], media: M
         rows = max(len(levels), len(occurrence))
         intensity = np.full((rows, len(aus)), NOT_ANNOTATED, np.float32)
         intensity[: len(levels), [aus.index(au) for au in coded]] = levels
-    # the coded part of a video ends anywhere, so its length tells nothing about the frame rate
+    # The coded part may end anywhere in the video, so that its length is no evidence about the frame rate.
     rows = max(media.header.frames, len(occurrence), 0 if intensity is None else len(intensity))
     padded = None if intensity is None else _pad(intensity, rows)
     return Recording(video, media, aus, _pad(occurrence, rows), padded, path, video.split("_")[0])
 
 
 def _note_contradictions(recording: Recording, notes: Notes) -> None:
-    """Note the frames whose occurrence and intensity cannot both be true; both are kept."""
+    """Note the frames in which occurrence and intensity contradict each other; neither is changed."""
     if recording.intensity is None:
         return
     occurrence, intensity = recording.occurrence, recording.intensity
@@ -181,7 +181,7 @@ def _note_contradictions(recording: Recording, notes: Notes) -> None:
 
 
 def _with_names(table: TextTable) -> TextTable:
-    """Return a table of occurrences with names of AUs in place of numbers."""
+    """Return a table of occurrences with the AUs' names instead of their numbers in the header."""
     header = table.header
     if not all(name.isdecimal() for name in header[1:]):
         where = f"{table.path} line 1"
@@ -190,12 +190,12 @@ def _with_names(table: TextTable) -> TextTable:
 
 
 def _pad(values: np.ndarray, rows: int) -> np.ndarray:
-    """Return values with rows without label at the end."""
+    """Append unlabelled rows up to `rows` rows."""
     return np.pad(values, ((0, rows - len(values)), (0, 0)), constant_values=NOT_ANNOTATED)
 
 
 def _without_uncoded(recordings: list[Recording], notes: Notes) -> list[Recording]:
-    """Return recordings without the AUs that are not coded in any of them."""
+    """Remove the AUs that are not coded in any recording."""
     every = dict.fromkeys(au for r in recordings for au in r.aus)
     coded = {au for r in recordings for k, au in enumerate(r.aus) if (r.occurrence[:, k] != NOT_ANNOTATED).any()}
     if not coded:

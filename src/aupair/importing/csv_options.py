@@ -1,4 +1,4 @@
-"""The options of the kind `csv`, and the check that each of them has an effect on the tables that are read."""
+"""The options of the kind `csv`, and the check that each given option has an effect on the tables."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,18 +15,19 @@ class CsvOptions:
     """Options of an import of tables.
 
     Attributes:
-        videos: the folder of the movies; by default that of the tables.
-        aus: the columns that are AUs; by default all that have no other meaning.
-        missing: cells that mean "not labelled", beside an empty one, NaN, NA and -1.
+        videos: the folder of the movies; by default the folder of the tables.
+        aus: the columns that are AUs; by default all columns without another meaning.
+        missing: cells that mean "not labelled", besides an empty cell, NaN, NA and -1.
         levels: whether the cells are intensities.
         threshold: the intensity from which an AU counts as active; None: 1.
-        first_frame: the number of the first frame; None to find out.
+        first_frame: the number of the first frame, 0 or 1; None: determined from the tables.
         subjects: a table video,subject.
         unit: the unit of an event's start and end.
         fps: frames per second for events in seconds; None: that of each video's header.
-        coded: a table video,au[,start,end] of what is coded.
-        uncoded: what an AU without any event in a video is there, if `coded` is not given.
-        allow_missing: leave out labels without a video.
+        coded: a table video,au[,start,end] of the AUs and times that are coded.
+        uncoded: whether an AU without an event in a video is inactive (absent) or not labelled (missing) in it, if `coded`
+            is not given.
+        allow_missing: whether to omit labels without a video instead of raising an error.
     """
 
     videos: Path | None = None

@@ -1,7 +1,7 @@
-"""The kind `disfa`: DISFA's folders, a file of intensities for each AU and person, and the movie of one of two cameras.
+"""The kind `disfa`: DISFA's folders, with a file of intensities for each AU and person, and movies of two cameras.
 
-`ActionUnit_Labels/SN001/SN001_au1.txt` has lines `frame,intensity` and counts frames from 1;
-`Videos_LeftCamera/LeftVideoSN001_comp.avi` and `Videos_RightCamera/RightVideoSN001_comp.avi` are the movies.
+`ActionUnit_Labels/SN001/SN001_au1.txt` has lines `frame,intensity` and counts frames from 1. The movies are
+`Videos_LeftCamera/LeftVideoSN001_comp.avi` and `Videos_RightCamera/RightVideoSN001_comp.avi`.
 """
 
 import re
@@ -29,7 +29,7 @@ class DisfaOptions:
     Attributes:
         camera: the camera whose movies are used.
         threshold: the intensity from which an AU counts as active; 2 by DISFA's convention.
-        allow_missing: leave out labels without a movie, and accept that a person lacks an AU.
+        allow_missing: whether to omit labels without a movie, and to accept people who lack an AU, without an error.
     """
 
     camera: Camera = "left"
@@ -38,7 +38,7 @@ class DisfaOptions:
 
 
 def read_disfa(source: Path, options: DisfaOptions, out: Path, notes: Notes) -> list[Recording]:
-    """Read the labels and find the movies; a person has one video, named as the person.
+    """Read the labels and find the movies; each person has one video, with the name of the person.
 
     Raises:
         DataError: there are no labels, a value is wrong, a person lacks an AU that others have, or has no movie.
@@ -56,10 +56,10 @@ def read_disfa(source: Path, options: DisfaOptions, out: Path, notes: Notes) -> 
 
 
 def _label_files(source: Path) -> dict[str, dict[int, Path]]:
-    """Return by subject the label file of each AU, sorted.
+    """Return the label file of each AU of each subject, sorted.
 
     Raises:
-        DataError: there is none, or an AU of a subject has two.
+        DataError: there is no label file, or there are two for an AU of a subject.
     """
     files: dict[str, dict[int, Path]] = defaultdict(dict)
     for path in sorted(source.rglob("*")):
@@ -77,21 +77,23 @@ def _label_files(source: Path) -> dict[str, dict[int, Path]]:
 def _check_complete(
     files: Mapping[str, Mapping[int, Path]], every: list[int], source: Path, allow_missing: bool, notes: Notes
 ) -> None:
-    """Raise a DataError for a subject who lacks an AU that others have, or note it."""
+    """Raise a DataError for a subject who lacks an AU that others have; with `allow_missing`, only note it."""
     for subject, aus in files.items():
-        lacking = [f"AU{au}" for au in every if au not in aus]
-        if lacking and not allow_missing:
+        missing = [f"AU{au}" for au in every if au not in aus]
+        if missing and not allow_missing:
             folder = next(iter(aus.values())).parent
-            expected = f"{subject}_{lacking[0].lower()}.txt, as other people have"
-            todo = "add the file, or leave the AU out for this person by --allow-missing"
+            expected = f"{subject}_{missing[0].lower()}.txt, as other people have"
+            todo = "add the file, or accept a person without this AU by --allow-missing"
             raise DataError(
                 "a person lacks an AU",
                 where=folder,
-                got=f"no {', '.join(lacking)} of {subject}",
+                got=f"no {', '.join(missing)} of {subject}",
                 expected=expected,
                 todo=todo,
             )
-        notes.add("people who lack an AU, it is not labelled there", *(f"{subject} {au}" for au in lacking))
+        notes.add(
+            "AUs without a file of a person, not labelled for this person", *(f"{subject} {au}" for au in missing)
+        )
 
 
 def _find_movies(
@@ -100,7 +102,7 @@ def _find_movies(
     """Return the movie of each subject.
 
     Raises:
-        DataError: a labelled subject has none, or two, or one that does not open.
+        DataError: a labelled subject has no movie, two movies, or one that cannot be opened.
     """
     movies = Movies(source, out)
     names: dict[str, str] = {}

@@ -1,6 +1,6 @@
-"""The kind `elan`: ELAN's .eaf files, in which the tier of an AU has an annotation for each time in which it is active.
+"""The kind `elan`: ELAN's .eaf files, in which the tier of an AU has an annotation for each event.
 
-An annotation without text, or with the AU's name, is an event; a number from 1 to 5 or a letter from A to E its intensity.
+The text of an annotation is empty, the name of the AU, or the intensity, from 1 to 5 or A to E.
 """
 
 import re
@@ -23,7 +23,7 @@ from aupair.importing.recordings import Media, Notes, Recording, merge_recording
 from aupair.importing.subjects import with_subjects
 
 _AU_TIER = re.compile(r"AU\d+[A-Za-z]?")
-"""Tiers that are AUs unless others are named."""
+"""The names of tiers that are read by default."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,12 @@ class ElanOptions:
 
     Attributes:
         tiers: the AU of each tier to read; empty: those whose names are AUs.
-        ignore_text: take every annotation as an event, whatever its text is.
-        videos: the folder of the movies; by default those that the files name, or beside them.
+        ignore_text: whether every annotation is an event without an intensity, whatever its text.
+        videos: the folder of the movies; by default the movies that the files link to, or that are beside them.
         fps: frames per second; None: that of each video's header.
         threshold: the intensity from which an AU counts as active.
         subjects: a table video,subject.
-        allow_missing: leave out files without a movie.
+        allow_missing: whether to omit files without a movie instead of raising an error.
     """
 
     tiers: Mapping[str, str]
@@ -50,10 +50,10 @@ class ElanOptions:
 
 
 def parse_tiers(arguments: Sequence[str]) -> dict[str, str]:
-    """Return the AU of each tier from arguments `AU=tier`, or `tier` where the name of the tier is the AU's.
+    """Return the AU of each tier from arguments `AU=TIER`, or `AU` for a tier with the name of its AU.
 
     Raises:
-        DataError: an AU or a tier is named twice, or a name cannot be that of an AU.
+        DataError: an AU or a tier is named twice, or the name of an AU is not valid.
     """
     pairs = [(tier.strip() or au.strip(), au.strip()) for au, _, tier in (text.partition("=") for text in arguments)]
     tiers = dict(pairs)
@@ -65,7 +65,7 @@ def parse_tiers(arguments: Sequence[str]) -> dict[str, str]:
 
 
 def read_elan(source: Path, options: ElanOptions, out: Path, notes: Notes) -> list[Recording]:
-    """Read one .eaf file, or all below a folder; an AU is coded in the whole of each video that has its tier.
+    """Read one .eaf file, or all below a folder; an AU is coded in the whole video if the file has its tier.
 
     Raises:
         DataError: a file cannot be read, lacks the tiers, has a wrong annotation, or no movie.
@@ -97,25 +97,25 @@ def read_elan(source: Path, options: ElanOptions, out: Path, notes: Notes) -> li
 
 
 def _parse(path: Path) -> Any:
-    """Return an .eaf file as pympi's object.
+    """Parse an .eaf file with pympi.
 
     Raises:
-        DataError: it is not ELAN's XML.
+        DataError: the file is not a valid .eaf file.
     """
     from pympi import Eaf
 
     try:
         return Eaf(str(path), suppress_version_warning=True)
-    except Exception as error:  # pympi raises what its parsing meets: Exception, KeyError, ValueError
+    except Exception as error:  # pympi does not wrap the errors of parsing: Exception, KeyError, ValueError
         reason = f"no {error}" if isinstance(error, KeyError) else error
         raise DataError("not a readable ELAN file", where=path, got=reason, expected="an .eaf of ELAN") from error
 
 
 def _choose_tiers(eaf: Any, path: Path, tiers: Mapping[str, str]) -> dict[str, str]:
-    """Return the AU of each tier of a file that is to be read.
+    """Return the AU of each tier to read in a file.
 
     Raises:
-        DataError: the file has none of them.
+        DataError: the file has no such tier.
     """
     names = list(eaf.get_tier_names())
     chosen = {name: tiers[name] for name in names if name in tiers}
@@ -141,7 +141,7 @@ def _annotations(eaf: Any, path: Path, tier: str) -> list[Any]:
     """Return start, end and text of each annotation of a tier.
 
     Raises:
-        DataError: one refers to a time or an annotation that the file does not have.
+        DataError: an annotation refers to a time slot or an annotation that the file does not contain.
     """
     try:
         return list(eaf.get_annotation_data_for_tier(tier))
@@ -154,7 +154,7 @@ def _events(eaf: Any, path: Path, tier: str, au: str, ignore_text: bool) -> Iter
     """Yield the annotations of a tier, with times in seconds.
 
     Raises:
-        DataError: an annotation has no time, or a text that is no intensity.
+        DataError: an annotation has no time, or its text is not an intensity.
     """
     for start, end, text, *_ in _annotations(eaf, path, tier):
         if start is None or end is None:
@@ -176,10 +176,10 @@ def _events(eaf: Any, path: Path, tier: str, au: str, ignore_text: bool) -> Iter
 
 
 def _participant(eaf: Any, path: Path, tiers: Mapping[str, str]) -> str:
-    """Return the participant of the tiers; empty if they name none.
+    """Return the participant of the tiers; empty if none is stated.
 
     Raises:
-        DataError: they name two.
+        DataError: the tiers have different participants.
     """
     names = {tier: eaf.tiers[tier][2].get("PARTICIPANT", "").strip() for tier in tiers}
     participants = sorted(set(names.values()) - {""})
@@ -190,10 +190,10 @@ def _participant(eaf: Any, path: Path, tiers: Mapping[str, str]) -> str:
 
 
 def _find_media(eaf: Any, path: Path, movies: Movies, options: ElanOptions, notes: Notes) -> tuple[Media | None, float]:
-    """Return the movie of a file, and the seconds to add to ELAN's times; no movie if such files are left out.
+    """Return the movie of a file, and the seconds to add to ELAN's times; None without a movie, if `allow_missing` is set.
 
     Raises:
-        DataError: the file has no movie, or one that does not open.
+        DataError: the file has no movie, or it cannot be opened, and `allow_missing` is not set.
     """
     linked = [media for media in eaf.media_descriptors if Path(_url_path(media)).suffix.lower() in EXTENSIONS]
     if len(linked) > 1:
@@ -206,16 +206,16 @@ def _find_media(eaf: Any, path: Path, movies: Movies, options: ElanOptions, note
     what = "the movie cannot be opened" if movie else "labels without a video"
     if not options.allow_missing:
         expected = Path(_url_path(first)).name if first else f"{path.stem}.mp4"
-        todo = "name its folder by --videos, or leave such files out by --allow-missing"
+        todo = "name the folder of the movies by --videos, or omit such files by --allow-missing"
         raise DataError(what, where=path, got=movie or "no movie", expected=expected, todo=todo)
     notes.add(f"labelled videos left out: {what}", str(path))
     return None, 0.0
 
 
 def _locate(linked: Mapping[str, str], path: Path, movies: Movies, follow_links: bool) -> Path | None:
-    """Return the movie that a file is linked to, or that has the file's own name; None where there is none.
+    """Return the movie that a file links to, or the movie with the name of the file; None if there is none.
 
-    It is searched beside the file, where the file says, and by its name in the folder of movies.
+    A linked movie is searched at its relative path, at its absolute path, and by its name in the folder of movies.
     """
     if linked and follow_links:
         relative = unquote(linked.get("RELATIVE_MEDIA_URL", "")).replace("\\", "/").removeprefix("file:")
@@ -227,6 +227,6 @@ def _locate(linked: Mapping[str, str], path: Path, movies: Movies, follow_links:
 
 
 def _url_path(linked: Mapping[str, str]) -> str:
-    """Return the path of a linked file, which ELAN writes as a URL."""
+    """Return the path in the URL of a linked file."""
     url = linked.get("MEDIA_URL") or linked.get("RELATIVE_MEDIA_URL", "")
     return unquote(urlsplit(url).path) if url.startswith("file:") else url.replace("\\", "/")

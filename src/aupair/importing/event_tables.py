@@ -1,4 +1,4 @@
-"""Tables with a row for each event: `video,start,end,au[,intensity]`, and those of what is coded: `video,au[,start,end]`."""
+"""Tables of events, `video,start,end,au[,intensity]`, and tables of coded AUs, `video,au[,start,end]`."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,7 +23,7 @@ Uncoded = Literal["absent", "missing"]
 
 @dataclass
 class VideoEvents:
-    """The events of a video in one table, before its movie is known."""
+    """The events of a video in one table, before the movie is looked up."""
 
     video: str
     path: Path
@@ -37,14 +37,14 @@ def is_event_table(table: TextTable) -> bool:
 
 
 def unknown_columns(table: TextTable) -> list[str]:
-    """Return the columns of a table of events that have no meaning."""
+    """Return the columns of a table of events that are not read."""
     return [name for name in table.header if name.lower() not in _COLUMNS]
 
 
 def read_events(table: TextTable) -> tuple[list[VideoEvents], bool]:
     """Return the events of each video, and whether the table has intensities.
 
-    A table without the column `video` is about the video of its own name, also if it has no row.
+    A table without the column `video` belongs to the video with the name of the file, even if it has no row.
 
     Raises:
         DataError: a column is missing, or a cell has a wrong value.
@@ -59,10 +59,10 @@ def read_events(table: TextTable) -> tuple[list[VideoEvents], bool]:
 
 
 def read_coded(path: Path, video_of: Callable[[str], str]) -> dict[str, dict[str, list[Span]]]:
-    """Read which AUs are coded in which videos: by video's name, the times of each AU; none: the whole video.
+    """Read the times in which each AU is coded, by video; an empty list means the whole video.
 
     Args:
-        video_of: the name of a video in the data folder by the one that the table uses.
+        video_of: returns the name of a video in the data folder for the name in the table.
 
     Raises:
         DataError: a column is missing, a time ends before it starts, or an AU is coded both in the whole and in parts.
@@ -88,7 +88,7 @@ def read_coded(path: Path, video_of: Callable[[str], str]) -> dict[str, dict[str
 
 
 def merge_tables(videos: Sequence[VideoEvents]) -> list[VideoEvents]:
-    """Return the events of each video from all tables that name it.
+    """Merge the events of each video from all tables that contain it.
 
     Raises:
         DataError: two tables have events of one AU in one video, or disagree on the person.
@@ -100,7 +100,7 @@ def merge_tables(videos: Sequence[VideoEvents]) -> list[VideoEvents]:
             continue
         both = {event.au for event in one.events} & {event.au for event in video.events}
         if both or (one.subject and video.subject not in ("", one.subject)):
-            what = "an AU of a video has events in two tables" if both else "tables disagree on who it is"
+            what = "an AU of a video has events in two tables" if both else "two tables name different subjects"
             got = ", ".join(sorted(both)) or f"{one.subject} and {video.subject}"
             where = f"{one.path} and {video.path}"
             raise DataError(
@@ -114,10 +114,10 @@ def merge_tables(videos: Sequence[VideoEvents]) -> list[VideoEvents]:
 def coded_times(
     videos: Sequence[VideoEvents], coded: Mapping[str, Mapping[str, Sequence[Span]]] | None, uncoded: Uncoded
 ) -> dict[str, dict[str, tuple[Span, ...]]]:
-    """Return by the name of each video the times in which its AUs are coded, sorted by AU.
+    """Return the times in which the AUs of each video are coded, sorted by AU.
 
-    Without `coded`, every AU of the tables counts as coded in the whole of every video that they name; if `uncoded` is
-    `missing`, only in those in which it has an event.
+    Without `coded`, every AU of the tables counts as coded in the whole of every video, or, if `uncoded` is `missing`, in
+    the whole of every video in which it has an event.
 
     Raises:
         DataError: `coded` does not list an AU of an event.

@@ -1,4 +1,4 @@
-"""Labels as events: an AU is active from a start to an end, and inactive elsewhere where it is coded."""
+"""Conversion of events to labels of frames: an AU is active during an event, and inactive in the rest of the coded time."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ Unit = Literal["seconds", "frames"]
 
 
 class CodedEvent(NamedTuple):
-    """A time in which an AU is active; `intensity` is 1 to 5, NaN if it is not stated; `where` is its place in a file."""
+    """A time span in which an AU is active; `intensity` is 1 to 5, or NaN if not stated; `where` is its location in a file."""
 
     au: str
     start: float
@@ -30,7 +30,7 @@ class CodedEvent(NamedTuple):
 
 
 class Span(NamedTuple):
-    """A time in which an AU is coded; `where` is its place in a file."""
+    """A time span in which an AU is coded; `where` is its location in a file."""
 
     start: float
     end: float
@@ -38,20 +38,20 @@ class Span(NamedTuple):
 
 
 _FAR = 2.0**53
-"""A frame that no video has, to which a time of 1e308 is moved."""
+"""A bound of frame numbers, above every real one, which prevents overflow for a time such as 1e308."""
 
 
 @dataclass(frozen=True)
 class Clock:
     """The conversion of an event's times to frames of a video.
 
-    Seconds: an event lasts from `start` until just before `end`, rounded to frames, and one frame at least. Frames:
+    In seconds, an event lasts from `start` until just before `end`, rounded to frames, and at least one frame. In frames,
     `start` and `end` are the first and the last frame of the event.
 
     Attributes:
         unit: the unit of starts and ends.
-        first_frame: the number of the first frame, if the unit is frames.
-        fps: frames per second, if the unit is seconds; None: that of the video's header.
+        first_frame: the number of the first frame, for the unit frames.
+        fps: frames per second, for the unit seconds; None: that of the video's header.
         offset: seconds to add to every time.
     """
 
@@ -61,10 +61,10 @@ class Clock:
     offset: float = 0.0
 
     def rate(self, media: Media) -> float:
-        """Return frames per second.
+        """Return the frame rate, frames per second.
 
         Raises:
-            DataError: the header of the movie has none, and none was given.
+            DataError: the unit is seconds, and neither `fps` nor the header of the movie has a frame rate.
         """
         fps = self.fps or media.header.fps
         if self.unit == "seconds" and not fps:
@@ -72,7 +72,7 @@ class Clock:
         return fps
 
     def span(self, start: float, end: float, fps: float) -> tuple[int, int]:
-        """Return the first frame of a time, and the frame after its last."""
+        """Return the first frame of a time span, and the frame after its last, 0-based."""
         if self.unit == "frames":
             return int(start) - self.first_frame, int(end) - self.first_frame + 1
         frames = ((time + self.offset) * fps + 0.5 for time in (start, end))
@@ -85,12 +85,12 @@ class EventLabels:
     """The events of one video.
 
     Attributes:
-        video: its name in the data folder.
+        video: the name of the video in the data folder.
         media: the movie.
-        events: its events.
-        coded: the times in which each AU is coded; an empty tuple: in the whole video.
-        origin: the file.
-        subject: the person; empty if the file does not say it.
+        events: the events.
+        coded: the time spans in which each AU is coded; empty: the whole video.
+        origin: the label file.
+        subject: the person; empty if the file does not state it.
         intensities: whether the file states intensities.
     """
 
@@ -107,7 +107,7 @@ def label_frames(labels: EventLabels, clock: Clock, threshold: float, notes: Not
     """Return the recording of a video's events.
 
     Raises:
-        DataError: an event ends before it starts, is outside of the video, overlaps another one of its AU with another
+        DataError: an event ends before it starts, is outside the video, overlaps an event of the same AU with another
             intensity, or is in a time in which its AU is not coded.
     """
     frames, fps = _frames(labels.media), clock.rate(labels.media)
@@ -139,12 +139,12 @@ def label_frames(labels: EventLabels, clock: Clock, threshold: float, notes: Not
 
 
 def code_everywhere(aus: Sequence[str]) -> dict[str, tuple[Span, ...]]:
-    """Return the times of AUs that are coded in the whole video."""
+    """Return the coded times for AUs that are coded in the whole video."""
     return dict.fromkeys(aus, ())
 
 
 def _frames(media: Media) -> int:
-    """Return the number of frames of a movie, by decoding it if the header has none."""
+    """Return the number of frames of a movie, by decoding the movie if the header does not state it."""
     frames = media.header.frames or count_frames(media.path, media.header)
     if not frames:
         raise DataError("no frame of the movie can be decoded", where=media.path)
@@ -152,7 +152,14 @@ def _frames(media: Media) -> int:
 
 
 def _check_event(event: CodedEvent, media: Media, clock: Clock, frames: int) -> int:
-    """Check that an event is within its video; return the number of frames, counted anew if the header may be wrong."""
+    """Check that an event is within its video.
+
+    Returns:
+        The number of frames of the video, counted by decoding if the event is not within the number in the header.
+
+    Raises:
+        DataError: the event is not within the video, or its times are not valid.
+    """
     unit = clock.unit
     if event.end < event.start:
         got = f"{event.start:g} to {event.end:g} {unit}"
@@ -179,10 +186,10 @@ def _check_event(event: CodedEvent, media: Media, clock: Clock, frames: int) -> 
 
 
 def _check_overlaps(events: Sequence[CodedEvent], clock: Clock, video: str, notes: Notes) -> None:
-    """Note overlapping events of one AU with one intensity, and refuse those of two.
+    """Note overlapping events of an AU; raise a DataError if their intensities differ.
 
     Args:
-        events: sorted by start.
+        events: the events of one AU, sorted by start.
     """
     last: CodedEvent | None = None
     for event in events:

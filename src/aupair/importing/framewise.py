@@ -17,10 +17,10 @@ CHOOSE_AUS = "--aus names the columns that are AUs"
 _NO_OCCURRENCE = f"--levels reads intensities from 0 to 5; --missing names another code for no label; {CHOOSE_AUS}"
 ASK_FIRST = "add --first-frame 1 if frames are counted from 1, else --first-frame 0"
 _LEFT_OUT = ("", "timestamp", "confidence", "success", "face_id", "comment", "notes")
-"""Columns that are no AUs unless --aus names them; an unnamed one is an index."""
+"""Columns that are not AUs unless --aus names them; a column without a name is an index."""
 
 MAX_FRAMES = 1 << 22
-"""Frames of a video at most, more than 19 hours of 60 a second; a larger number is a time stamp or the like."""
+"""Maximum number of frames of a video, more than 19 hours at 60 per second; a larger number is not a frame number."""
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,9 @@ class FrameLabels:
     Attributes:
         video: the name that the table uses.
         aus: the A AUs.
-        frames: (n,) int64, ascending, as the table counts them.
-        values: (n, A) float64, NaN where not labelled.
-        subject: the person; empty if the table does not say it.
+        frames: (n,) int64, ascending frame numbers of the table.
+        values: (n, A) float64, NaN if not labelled.
+        subject: the person; empty if the table does not state it.
         path: the table.
     """
 
@@ -44,7 +44,7 @@ class FrameLabels:
     path: Path
 
     def spread(self, first_frame: int) -> np.ndarray:
-        """Return the labels by frame, (N, A) float64: row k is frame k of the video, NaN where not labelled."""
+        """Return the labels by frame, (N, A) float64: row k is frame k of the video, NaN if not labelled."""
         result = np.full((int(self.frames[-1]) - first_frame + 1, len(self.aus)), np.nan)
         result[self.frames - first_frame] = self.values
         return result
@@ -56,22 +56,20 @@ def read_frame_labels(
     """Yield the labels of each video of a table.
 
     Args:
-        aus: the columns that are AUs; by default every column other than video, frame and subject.
-        missing: cells that mean "not labelled", beside MISSING; a number also in another form, such as 9.0 for 9.
+        aus: the columns that are AUs; by default every column other than video, frame, subject and `_LEFT_OUT`.
+        missing: further cells besides MISSING that mean "not labelled"; numbers match in any notation, as 9.0 for 9.
         levels: whether the values are intensities.
 
     Raises:
-        DataError: a column is missing, named twice or reserved, a cell is not a number or out of range, a frame is listed
-            twice.
+        DataError: a column is missing, named twice or reserved, a cell is not a number or out of range, or a frame is
+            listed twice.
     """
     columns = _au_columns(table, aus)
     if not len(table):
         return
     frame = _frame_numbers(table)
-    codes, todo = (
-        [*MISSING, *missing],
-        CHOOSE_AUS if table.first_line > 1 else "",
-    )  # without a header there is no choice
+    codes = [*MISSING, *missing]
+    todo = CHOOSE_AUS if table.first_line > 1 else ""  # a file without a header has no names to choose from
     values = np.stack([table.numbers(k, codes, "a label", todo) for k in columns.values()], axis=1)
     values[np.isin(values, _numbers_in(codes))] = np.nan
     check_range(values, tuple(columns), table.where, levels)
@@ -99,7 +97,7 @@ def read_single(path: Path, au: str, missing: Sequence[str] = ()) -> FrameLabels
 
 
 def stack_frames(labels: Sequence[FrameLabels], first_frame: int) -> np.ndarray:
-    """Return the labels of one video from several files, side by side: (N, A) float64, NaN where not labelled.
+    """Concatenate the AUs of one video from several files: (N, A) float64, NaN if not labelled.
 
     Raises:
         DataError: a file lists a frame before the first.
@@ -118,7 +116,7 @@ def resolve_first_frame(labels: Sequence[FrameLabels], first_frame: int | None) 
     """Return the number of the first frame: 0 or 1.
 
     Raises:
-        DataError: a frame is before it; or it is not given, and no table has a frame 0, but one begins with frame 1.
+        DataError: a table has a frame before the first; or `first_frame` is None, and the lowest frame of all tables is 1.
     """
     lowest = min(labels, key=lambda part: int(part.frames[0]))
     start = int(lowest.frames[0])
@@ -137,7 +135,7 @@ def check_range(values: np.ndarray, aus: Sequence[str], where: Callable[[int], s
 
     Args:
         values: (n, A) float64.
-        where: the place of a row in its file.
+        where: returns the location of a row for the error.
     """
     wrong = ~(np.isnan(values) | (((values >= 0) & (values <= 5)) if levels else np.isin(values, (0, 1))))
     if wrong.any():
@@ -162,27 +160,27 @@ def intensity_of(values: np.ndarray) -> np.ndarray:
 
 
 def is_left_out(name: str) -> bool:
-    """Return whether a column is known for another content than labels."""
+    """Return whether the name of a column is known for other content than labels."""
     return name.lower() in _LEFT_OUT or name.lower().startswith("unnamed:")
 
 
 def check_threshold(threshold: float) -> None:
-    """Raise a DataError if no intensity or every one is from a threshold on."""
+    """Raise a DataError unless a threshold of intensities is in (0, 5]."""
     if not 0 < threshold <= 5:
-        expected = "more than 0, 5 at most"
+        expected = "more than 0, at most 5"
         raise DataError("not a threshold of intensities", where="--threshold", got=f"{threshold:g}", expected=expected)
 
 
 def active_from(intensity: np.ndarray, threshold: float) -> np.ndarray:
-    """Return the occurrences of intensities: 1 from `threshold` on, (N, A) int8."""
+    """Return the occurrences of intensities, (N, A) int8: 1 for intensities of at least `threshold`."""
     return np.where(intensity == NOT_ANNOTATED, NOT_ANNOTATED, intensity >= threshold).astype(np.int8)
 
 
 def count_rows(labels: FrameLabels, first_frame: int, media: Media, notes: Notes) -> int:
-    """Return the rows of labels that are to be compared with the frames of the video.
+    """Return the number of label rows to compare with the number of frames of the video.
 
-    If all frames up to the last one are listed, whether labelled or not, they are the rows. If some are not, which is
-    noted, the labels are about parts of the video, and their end tells nothing about its frame rate.
+    If the table lists all frames up to its last one, labelled or not, it is their number. Otherwise, which is noted, the
+    labels cover parts of the video and their end is no evidence about its frame rate: it is at least the number of frames.
     """
     rows = int(labels.frames[-1]) - first_frame + 1
     if rows == len(labels.frames):
@@ -194,7 +192,7 @@ def count_rows(labels: FrameLabels, first_frame: int, media: Media, notes: Notes
 
 
 def subjects_by_video(table: TextTable, codes: np.ndarray, names: Sequence[str]) -> dict[str, str]:
-    """Return the person of each video by the column `subject`; empty without the column.
+    """Return the subject of each video from the column `subject`; empty without the column.
 
     Raises:
         DataError: a video has two subjects.
@@ -214,7 +212,7 @@ def subjects_by_video(table: TextTable, codes: np.ndarray, names: Sequence[str])
 
 
 def texts_or(table: TextTable, name: str, otherwise: str) -> tuple[np.ndarray, list[str]]:
-    """Return a column of names as codes and names; without it all rows have one name."""
+    """Return a column of names as codes and names; without the column, all rows have the name `otherwise`."""
     column = table.index(name)
     return (np.zeros(len(table), np.int64), [otherwise]) if column is None else table.texts(column)
 
@@ -225,7 +223,7 @@ def _numbers_in(codes: Sequence[str]) -> list[float]:
 
 
 def _au_columns(table: TextTable, aus: Sequence[str]) -> dict[str, int]:
-    """Return the number of the column of each AU."""
+    """Return the index of the column of each AU."""
     where = f"{table.path} line 1"
     names = [name for name in table.header if name.lower() not in _NOT_AUS and (aus or not is_left_out(name))]
     for au in aus:
@@ -249,7 +247,7 @@ def _frame_numbers(table: TextTable) -> np.ndarray:
     if wrong.any():
         row = int(wrong.argmax())
         where, got = table.where(row, column), f"{values[row]:g}"
-        raise DataError("not the number of a frame", where=where, got=got, expected="a whole number from 0 on")
+        raise DataError("not the number of a frame", where=where, got=got, expected="a whole number, at least 0")
     return values.astype(np.int64)
 
 

@@ -1,4 +1,4 @@
-"""Folders of numbered images, a whole picture for each frame, which become movies in the data folder."""
+"""Folders of numbered images, one for each frame, which are written as movies to the data folder."""
 
 import os
 import re
@@ -15,11 +15,11 @@ from aupair.importing.recordings import Media, Notes
 
 _IMAGE = re.compile(r"(\d{1,6})\.(jpe?g|png|bmp)", re.IGNORECASE)
 _QUALITY = 95
-"""The quality of the JPEGs in a movie, so that encoding them again changes little."""
+"""The quality of the JPEGs in a movie, high enough that encoding the images again changes little."""
 
 
 def list_images(folder: Path) -> dict[int, Path]:
-    """Return the image of each frame, counted from 0: the images count from 0 if there is one of that number, else from 1.
+    """Return the image of each frame, counted from 0; the numbers of the images start at 0 or, without an image 0, at 1.
 
     Raises:
         DataError: two images have the same number.
@@ -34,7 +34,7 @@ def list_images(folder: Path) -> dict[int, Path]:
 
 
 def open_images(folder: Path, fps: float, notes: Notes) -> Media | None:
-    """Return a folder of images as a movie of `fps` frames per second; None without an image."""
+    """Return a folder of images as a movie of `fps` frames per second; None if it has no image."""
     images = list_images(folder)
     if not images:
         return None
@@ -86,10 +86,10 @@ def _size(images: dict[int, Path], folder: Path) -> tuple[int, int]:
 
 
 def _read(path: Path) -> np.ndarray | None:
-    """Return an image as (H, W, 3) uint8 BGR; None where it cannot be read.
+    """Return an image as (H, W, 3) uint8 BGR; None if it cannot be read.
 
     Raises:
-        DataError: it is too large.
+        DataError: the image has more than MAX_PIXELS.
     """
     import cv2
 

@@ -8,16 +8,16 @@ from aupair.errors import DataError
 from aupair.importing.recordings import Notes, Recording
 
 _RATES = (24, 25, 30, 50, 60)
-"""Usual frame rates, of labels that were made for a converted copy of the video."""
+"""Usual frame rates, at which labels may have been made from a converted copy of the video."""
 
 _SHORT = 100
-"""Frames of a video that is too short to infer a frame rate from labels that end before it does."""
+"""Number of frames below which a video is too short to infer another frame rate from labels that end before the video."""
 
 ANY_LENGTH = "--any-length accepts it"
 
 
 def count_frames(path: Path, header: Header) -> int:
-    """Return the number of frames by decoding a movie, or that of the header where nothing can be decoded."""
+    """Count the frames of a movie by decoding it; return the number in the header if nothing can be decoded."""
     import cv2
 
     capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
@@ -29,22 +29,22 @@ def count_frames(path: Path, header: Header) -> int:
 
 
 def fit_to_video(recording: Recording, notes: Notes, any_length: bool) -> Recording:
-    """Compare rows with frames; cut surplus rows, and note every difference.
+    """Compare the number of label rows with the number of frames, remove surplus rows, and note differences.
 
-    The header's number of frames may be wrong: before a recording is refused, its frames are counted.
+    Since the number of frames in the header may be wrong, frames are counted before a recording is rejected.
 
     Args:
-        any_length: accept every difference.
+        any_length: whether to accept every difference.
 
     Raises:
-        DataError: the labels seem to belong to another frame rate, or to another video.
+        DataError: the labels seem to belong to another frame rate or to another video.
     """
     files, media = recording.rows_by_file(), recording.media
     frames, fps = media.header.frames, media.header.fps
-    if media.kind == "crops":  # a frame without a face has none, also at the end
+    if media.kind == "crops":  # frames without a face have no crop, also at the end of the video
         return recording
     if not frames:
-        notes.add("videos whose header has no number of frames, not compared with the labels", recording.video)
+        notes.add("videos without a number of frames in the header, not compared with the labels", recording.video)
         return recording
     if not any_length and media.kind == "movie" and any(_problem(rows, frames, fps) for rows in files.values()):
         frames = count_frames(media.path, media.header)
@@ -65,9 +65,9 @@ def fit_to_video(recording: Recording, notes: Notes, any_length: bool) -> Record
 
 
 def _problem(rows: int, frames: int, fps: float) -> str:
-    """Return what is wrong with a number of rows; empty if it is plausible.
+    """Return the problem with a number of label rows; empty if the number is plausible.
 
-    Labels of a whole video at another frame rate have as many rows as it has frames, times the ratio of the rates.
+    Labels made at another frame rate are detected by their number of rows: the number of frames times the ratio of rates.
     """
     if abs(rows - frames) <= max(2, 0.01 * frames):
         return ""

@@ -1,4 +1,4 @@
-"""The movies of a folder, looked up by the names that label files use."""
+"""Lookup of the movies in a folder by the names that label files use."""
 
 import re
 import unicodedata
@@ -14,12 +14,12 @@ _SIDE = re.compile("_(left|right)$")
 
 
 class Movies:
-    """The movies below a folder; each header is read once, when the movie is opened.
+    """The movies below a folder; the header of a movie is read once, when it is opened.
 
     Args:
-        folder: searched with all folders below it.
-        out: the data folder that is written. Below `folder` it is not searched, since it may have links to movies there;
-            its own movies are used where `folder` has none of a name.
+        folder: the folder to search, with all folders below it.
+        out: the data folder that is written. If it is below `folder`, it is not searched, since it may contain links to the
+            movies there. Its movies are used only for names that `folder` does not have.
     """
 
     def __init__(self, folder: Path, out: Path) -> None:
@@ -30,16 +30,16 @@ class Movies:
         self._placed = _movies_below(out / "videos")
         self._own = (out / "videos").resolve()
         self._opened: dict[Path, Header] = {}
-        self._titles: dict[Path, str] = {}  # of the movies that labels use, by resolved path
+        self._titles: dict[Path, str] = {}  # names of the movies that labels use, by resolved path
 
     def names(self) -> list[str]:
         """Return the names of the movies, sorted."""
         return sorted(self._paths)
 
     def find(self, name: str) -> Path | None:
-        """Return the movie of a name, with or without folders and extension, in upper or lower case; None without one.
+        """Return the movie of a name, which may contain folders and an extension, in any case; None if there is none.
 
-        `clip_left` and `clip_right` are two persons in the movie `clip`, unless there are movies of these names.
+        `clip_left` and `clip_right` are two persons in the movie `clip`, unless there are movies with these names.
 
         Raises:
             DataError: two movies have the name.
@@ -58,7 +58,7 @@ class Movies:
         return paths[0] if paths else None
 
     def video(self, name: str) -> str:
-        """Return the name in the data folder of the video that labels call `name`: one for all names of its movie."""
+        """Return the name in the data folder of the video `name` of the labels; it is the same for all names of a movie."""
         path, title = self.find(name), video_name(name)
         if path is None:
             return title
@@ -68,7 +68,7 @@ class Movies:
         return self.title(path, _SIDE.sub("", title)) + side[0]
 
     def title(self, path: Path, first: str = "") -> str:
-        """Return the name of a movie in the data folder: its own if it is there, else the first that labels used.
+        """Return the name of a movie in the data folder: its file's name if it is there, else the first name in labels.
 
         Raises:
             DataError: another movie has the name.
@@ -95,12 +95,12 @@ class Movies:
 
 
 def video_name(name: str) -> str:
-    """Return the name of a video in the data folder: without the extension of a movie, `person_clip` for `person/clip`."""
+    """Return the name of a video in the data folder, without a movie's extension; `person/clip` becomes `person_clip`."""
     return "_".join(_parts(name))
 
 
 def _movies_below(folder: Path, without: Path | None = None) -> dict[str, list[Path]]:
-    """Return the movies below a folder by their stems; those below `without` are not listed, unless `folder` is, too."""
+    """Return the movies below a folder by their stems, except those below `without`, unless that contains `folder`."""
     result: dict[str, list[Path]] = defaultdict(list)
     own = without.resolve() if without else None
     skip = own is not None and own != folder.resolve() and own not in folder.resolve().parents
@@ -113,7 +113,7 @@ def _movies_below(folder: Path, without: Path | None = None) -> dict[str, list[P
 
 
 def _named(paths: Mapping[str, Sequence[Path]], parts: Sequence[str]) -> list[Path]:
-    """Return the paths of a stem that are in folders of these names, in the same case if there are any."""
+    """Return the paths with a stem that are in folders of given names, those with the stem in the same case if any."""
     stem = parts[-1].lower()
     same = paths.get(parts[-1]) or [p for name, named in paths.items() if name.lower() == stem for p in named]
     folders = [part.lower() for part in parts[:-1]]
@@ -125,7 +125,7 @@ def _named(paths: Mapping[str, Sequence[Path]], parts: Sequence[str]) -> list[Pa
 
 
 def _parts(name: str) -> list[str]:
-    """Return the folders and the stem of the name that a label file uses."""
+    """Split a name from a label file into folders and stem."""
     name = _normal(name)
     parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")] or [name]
     path = Path(parts[-1])
@@ -133,5 +133,5 @@ def _parts(name: str) -> list[str]:
 
 
 def _normal(name: str) -> str:
-    """Return a name with composed letters, since systems differ in whether an umlaut is one character or two."""
+    """Return a name in Unicode normal form C, since file systems differ in the representation of accented letters."""
     return unicodedata.normalize("NFC", name)

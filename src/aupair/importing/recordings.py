@@ -1,4 +1,4 @@
-"""Recordings with their labels, and notes on everything that is not as it should be."""
+"""Recordings with their labels, and notes about irregularities of an import."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +14,7 @@ from aupair.errors import DataError
 
 
 class Media(NamedTuple):
-    """The pictures of a recording: a movie, numbered images that become a movie, or a folder of cropped faces."""
+    """The visual data of a recording: a movie, numbered images that become a movie, or a folder of crops."""
 
     path: Path
     header: Header
@@ -26,16 +26,16 @@ class Recording:
     """A labelled video.
 
     Attributes:
-        video: its name in the data folder.
-        media: its pictures.
-        aus: the A AUs that are coded in it.
-        occurrence: (N, A) int8, row k is frame k: 0, 1, or -1 where not labelled.
-        intensity: (N, A) float32, 0 to 5, or -1; None without intensities.
-        origin: the file or folder of its labels.
-        subject: the person; empty if the data set does not say who it is.
-        official: its official set, `train` or `validation`; empty if there is none.
-        movie: the name of the movie in the data folder, if not the video's.
-        rows: the rows of each file of its labels, to compare with the frames of the video; empty: those of `occurrence`.
+        video: the name of the video in the data folder.
+        media: the movie, images or crops.
+        aus: the A AUs that are coded in the video.
+        occurrence: (N, A) int8, row k is frame k: 0, 1, or -1 if not labelled.
+        intensity: (N, A) float32, 0 to 5, or -1 if not labelled; None without intensities.
+        origin: the file or folder of the labels.
+        subject: the person; empty if the data set does not state it.
+        official: the official set, `train` or `validation`; empty if there is none.
+        movie: the name of the movie in the data folder, if it differs from that of the video.
+        rows: the number of rows of each label file, to compare with the frames of the video; empty: that of `occurrence`.
     """
 
     video: str
@@ -50,23 +50,23 @@ class Recording:
     rows: Mapping[Path, int] = field(default_factory=dict)
 
     def rows_by_file(self) -> dict[Path, int]:
-        """Return the rows of each file of labels."""
+        """Return the number of rows of each label file."""
         return dict(self.rows) or {self.origin: len(self.occurrence)}
 
 
 @dataclass
 class Notes:
-    """Irregularities that do not stop an import, each with all of its examples."""
+    """Irregularities that do not stop an import, with all examples of each."""
 
     examples: dict[str, list[str]] = field(default_factory=dict)
 
     def add(self, reason: str, *examples: str) -> None:
-        """Add examples of an irregularity; without an example nothing is added."""
+        """Add examples of an irregularity; without an example, add nothing."""
         if examples:
             self.examples.setdefault(reason, []).extend(examples)
 
     def lines(self, most: int = 3) -> list[str]:
-        """Return a line for each irregularity: how often, what, and the first examples."""
+        """Return a line for each irregularity: its count, its description and the first examples."""
         return [
             f"{len(all_):,} {reason}: {', '.join(all_[:most])}{' ...' if len(all_) > most else ''}"
             for reason, all_ in self.examples.items()
@@ -80,10 +80,10 @@ def natural_key(name: str) -> tuple[str | int, ...]:
 
 
 def unite_aus(recordings: Sequence[Recording]) -> tuple[tuple[str, ...], list[Recording]]:
-    """Return recordings that all have the same AUs: one that is not coded in a recording is not labelled there.
+    """Extend all recordings to the same AUs; an AU that is not coded in a recording is not labelled in it.
 
     Returns:
-        The AUs, in the order of the recordings if they agree, else sorted by name and number; the recordings.
+        The AUs, in the order of the recordings if that is the same for all, else in natural order; and the recordings.
 
     Raises:
         DataError: two AUs differ only in case or in zeros before a number.
@@ -103,7 +103,7 @@ def unite_aus(recordings: Sequence[Recording]) -> tuple[tuple[str, ...], list[Re
 
 
 def merge_recordings(recordings: Iterable[Recording]) -> list[Recording]:
-    """Return one recording for each video whose AUs are coded in several files; one AU in two of them is not merged."""
+    """Merge the recordings of a video whose AUs are coded in several files; recordings with a common AU are not merged."""
     merged: dict[str, list[Recording]] = {}
     for recording in recordings:
         same, own = merged.setdefault(recording.video, []), {au.lower() for au in recording.aus}
@@ -119,7 +119,11 @@ def merge_recordings(recordings: Iterable[Recording]) -> list[Recording]:
 
 
 def _merge(one: Recording, other: Recording) -> Recording:
-    """Return the labels of both recordings of a video; rows that one of them lacks are not labelled there."""
+    """Merge two recordings of a video with different AUs; rows that one of them lacks are not labelled for its AUs.
+
+    Raises:
+        DataError: the recordings have different subjects.
+    """
     aus, rows = one.aus + other.aus, max(len(one.occurrence), len(other.occurrence))
 
     def fill(result: np.ndarray, left: np.ndarray | None, right: np.ndarray | None) -> np.ndarray:
@@ -136,13 +140,13 @@ def _merge(one: Recording, other: Recording) -> Recording:
     subject = one.subject or other.subject
     if other.subject not in ("", subject):
         where, got = f"{one.origin} and {other.origin}", f"{subject} and {other.subject} in {one.video}"
-        raise DataError("files disagree on who it is", where=where, got=got, expected="one person")
+        raise DataError("two files name different subjects", where=where, got=got, expected="one person")
     files = one.rows_by_file() | other.rows_by_file()
     return replace(one, aus=aus, occurrence=occurrence, intensity=intensity, subject=subject, rows=files)
 
 
 def check_names(recordings: Iterable[Recording]) -> None:
-    """Raise a DataError if two recordings have one name; names that differ only in case are one on some systems."""
+    """Raise a DataError if two recordings have the same name, ignoring case, as some file systems do."""
     first: dict[str, Recording] = {}
     for recording in recordings:
         other = first.setdefault(recording.video.lower(), recording)
@@ -152,7 +156,7 @@ def check_names(recordings: Iterable[Recording]) -> None:
 
 
 def _with_aus(recording: Recording, aus: tuple[str, ...]) -> Recording:
-    """Return a recording with other columns."""
+    """Return a recording with the columns of `aus`, which contain its own AUs; further AUs are not labelled."""
     if recording.aus == aus:
         return recording
     at = [aus.index(au) for au in recording.aus]

@@ -1,4 +1,4 @@
-"""The option `--subjects`: a table video,subject of who is who."""
+"""The option `--subjects`: a table video,subject of the person in each video."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,12 +11,12 @@ from aupair.importing.tables import TextTable, read_text_table
 
 
 def with_subjects(recordings: Sequence[Recording], path: Path, movies: Movies, notes: Notes) -> list[Recording]:
-    """Return recordings with the people of a table video,subject, which overrule others; note the rows without effect.
+    """Return recordings with the subjects of a table, which take precedence; note the rows that name no labelled video.
 
-    A video may be called by its name in the data folder or by any name of its movie, as in labels.
+    The table may use a video's name in the data folder or any name of its movie, as labels may.
 
     Raises:
-        DataError: the table cannot be read, or names a video twice with two people.
+        DataError: the table cannot be read, or has two subjects for one video.
     """
     table = read_text_table(path)
     subjects: dict[str, str] = {}
@@ -33,7 +33,7 @@ def with_subjects(recordings: Sequence[Recording], path: Path, movies: Movies, n
 
 
 def _names(table: TextTable, name: str) -> list[str]:
-    """Return the cells of a column of names."""
+    """Return the cells of a column of names; raise a DataError if the table has no such column."""
     column = table.index(name)
     if column is None:
         where, got = f"{table.path} line 1", ",".join(table.header)[:200]

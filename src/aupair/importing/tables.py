@@ -1,4 +1,4 @@
-"""Tables of labels as people write them: comma, semicolon or tab, quotes, a byte order mark, blank lines at the end."""
+"""A tolerant reader of label tables: comma, semicolon or tab, quotes, a byte order mark, blank lines at the end."""
 
 import csv
 from collections.abc import Sequence
@@ -13,19 +13,19 @@ import pyarrow.csv
 from aupair.errors import DataError
 
 MISSING = ("", "NaN", "nan", "NA", "-1", "-1.0")
-"""The cells of every table that mean: not labelled."""
+"""Cells that mean "not labelled" in every table."""
 
 
 @dataclass(frozen=True)
 class TextTable:
-    """The cells of a table as text, without spaces around them.
+    """The cells of a table as text, without surrounding spaces.
 
     Attributes:
         path: the file.
-        header: the names of the columns, as they are.
-        columns: (C,) arrays of strings.
-        first_line: the line of the first row in the file.
-        decimal_comma: whether numbers may have a comma in place of a point.
+        header: the names of the columns, in their original case.
+        columns: the columns as arrays of strings.
+        first_line: the line number of the first row in the file.
+        decimal_comma: whether numbers may have a decimal comma instead of a point.
     """
 
     path: Path
@@ -38,12 +38,12 @@ class TextTable:
         return len(self.columns[0]) if self.columns else 0
 
     def where(self, row: int, column: int | None = None) -> str:
-        """Return the place of a cell for an error."""
+        """Return the location of a row or a cell, for an error."""
         place = f"{self.path} line {row + self.first_line}"
         return place if column is None else f"{place} column {self.header[column]}"
 
     def index(self, name: str) -> int | None:
-        """Return the number of a column by its name, in upper or lower case; None without it.
+        """Return the index of the column with a lower-case name, ignoring the case of the header; None without it.
 
         Raises:
             DataError: two columns have the name.
@@ -106,7 +106,7 @@ def read_text_table(path: Path, header: Sequence[str] = ()) -> TextTable:
     """Read a table.
 
     Args:
-        header: the names of the columns of a file that does not begin with them.
+        header: the names of the columns, for a file without a header.
 
     Raises:
         DataError: the file cannot be read, is not text, or a row has more or fewer cells than the first line.
@@ -149,7 +149,7 @@ def read_text_table(path: Path, header: Sequence[str] = ()) -> TextTable:
 
 
 def split_header(line: str) -> tuple[list[str], str]:
-    """Return the names in the first line of a table, and what separates them."""
+    """Return the names in the first line of a table and the delimiter."""
     delimiter = next((mark for mark in ",;\t" if mark in line), ",")
     return [cell.strip() for cell in next(csv.reader([line.strip()], delimiter=delimiter), [])], delimiter
 

@@ -1,4 +1,4 @@
-"""The kind `csv`: somebody's own tables, with a row for each frame or for each event."""
+"""The kind `csv`: tables of your own, with a row for each frame or for each event."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -38,7 +38,7 @@ from aupair.importing.tables import TextTable, read_text_table, split_header
 
 
 def read_csv_labels(source: Path, options: CsvOptions, out: Path, notes: Notes) -> list[Recording]:
-    """Read one table, or all tables of a folder; those that code different AUs of a video are merged.
+    """Read one table, or all tables of a folder; tables with different AUs of a video are merged.
 
     Raises:
         DataError: a table or a value is wrong, or labels have no video.
@@ -121,10 +121,10 @@ def _note_absent(videos: Sequence[VideoEvents], notes: Notes) -> None:
 
 
 def list_tables(source: Path, out: Path, others: Sequence[Path | None], notes: Notes) -> list[Path]:
-    """List the tables of a folder, without `others`, or the one file; note files and folders that are left out.
+    """List the tables of a folder except `others`, or the one file; note the files and folders that are not read.
 
     Raises:
-        DataError: there is none.
+        DataError: the folder has no table.
     """
     if source.is_file():
         return [source]
@@ -150,7 +150,7 @@ def list_tables(source: Path, out: Path, others: Sequence[Path | None], notes: N
 
 
 def _has_header(path: Path) -> bool:
-    """Return whether a file begins with the header of labels, by frame or by event."""
+    """Return whether the first line of a file is the header of a table of frames or events."""
     with path.open(encoding="utf-8-sig", errors="replace") as file:
         names = {name.lower() for name in split_header(file.readline(100_000))[0]}
     return "frame" in names or {"start", "end"} <= names
@@ -159,13 +159,14 @@ def _has_header(path: Path) -> bool:
 def find_media(
     labels: Sequence[tuple[str, Path]], movies: Movies, allow_missing: bool, notes: Notes
 ) -> dict[str, Media]:
-    """Return the movie of each video, by its name in the data folder; one without is left out if `allow_missing`.
+    """Return the movie of each video, by the video's name in the data folder.
 
     Args:
         labels: pairs of a name and the file that uses it.
+        allow_missing: whether to omit and note videos without a readable movie instead of raising an error.
 
     Raises:
-        DataError: a name has no movie, or one that does not open.
+        DataError: a name has no movie, or the movie cannot be opened, and `allow_missing` is not set.
     """
     result: dict[str, Media] = {}
     absent: dict[str, tuple[str, Path]] = {}
@@ -180,7 +181,7 @@ def find_media(
         if not allow_missing:
             others = len(absent) - 1
             more = f" (and {others} more)" if others else ""
-            todo = "name its folder by --videos, or leave such labels out by --allow-missing"
+            todo = "name the folder of the movies by --videos, or omit such labels by --allow-missing"
             raise DataError(
                 what, where=origin, got=f"{name}{more}", expected=f"{movies.folder}/{video_name(name)}.mp4", todo=todo
             )
@@ -191,7 +192,7 @@ def find_media(
 def _frame_recording(
     part: FrameLabels, video: str, media: Media, first: int, options: CsvOptions, notes: Notes
 ) -> Recording:
-    """Return the recording of one video's labels."""
+    """Return the recording of the labels of one video."""
     _check_last_frame(part, media, options)
     rows = count_rows(part, first, media, notes)
     values = part.spread(first)
@@ -206,14 +207,14 @@ def _frame_recording(
 
 
 def _note_columns(tables: Sequence[TextTable], aus: Sequence[str], notes: Notes) -> None:
-    """Note the columns that are not read: none of the chosen AUs, or known for another content."""
+    """Note the columns that are not read: those that are not chosen, or known for other content than labels."""
     used = {"video", "frame", "subject", *(au.lower() for au in aus)}
     names = dict.fromkeys(name for table in tables for name in table.header if name.lower() not in used)
     notes.add("columns left out", *(name or "(unnamed)" for name in names if aus or is_left_out(name)))
 
 
 def _check_last_frame(part: FrameLabels, media: Media, options: CsvOptions) -> None:
-    """Raise a DataError if frames that were taken as counted from 0 may be counted from 1."""
+    """Raise a DataError if frames may be counted from 1 although `first_frame` is not given."""
     frames = media.header.frames
     if options.first_frame is None and int(part.frames[0]) > 0 and int(part.frames[-1]) == frames:
         where, got = f"{part.path} video {part.video}", f"frames {part.frames[0]} to {frames} of {frames}"

@@ -1,4 +1,4 @@
-"""The layout that the flow reads, written from recordings: annotations, videos, subjects, and import.json about them."""
+"""Writer of recordings as a data folder: annotations, videos, subjects, and import.json, which describes the import."""
 
 import csv
 import glob
@@ -33,7 +33,7 @@ Transfer = Literal["link", "copy", "none"]
 
 
 class WriteOptions(NamedTuple):
-    """Options of writing: the data folder, the transfer of videos, and what is accepted."""
+    """Options of writing: the data folder, how to place videos in it, and which problems to accept."""
 
     out: Path
     transfer: Transfer = "link"
@@ -43,7 +43,7 @@ class WriteOptions(NamedTuple):
 
 @dataclass(frozen=True)
 class AUCounts:
-    """Counts of an AU: videos that code it, frames with a label, with an intensity, and in which it is active."""
+    """Counts of an AU: videos in which it is coded, and frames with a label, active frames, and frames with an intensity."""
 
     au: str
     videos: int
@@ -54,7 +54,7 @@ class AUCounts:
 
 @dataclass(frozen=True)
 class ImportSummary:
-    """The result of an import: the recordings as they were written, counts of each AU, and lines about the rest."""
+    """The result of an import: the recordings as they were written, counts of each AU, and irregularities."""
 
     recordings: tuple[Recording, ...]
     counts: tuple[AUCounts, ...]
@@ -77,14 +77,14 @@ class ImportSummary:
         ]
 
     def title(self) -> str:
-        """Return what was imported, in one line."""
+        """Return the numbers of imported videos, people and frames, in one line."""
         videos, frames = len(self.recordings), sum(len(r.occurrence) for r in self.recordings)
         subjects = len({r.subject or r.video for r in self.recordings})
         return f"{videos:,} videos of {subjects:,} people, {frames:,} frames"
 
 
 def check_out(out: Path, overwrite: bool) -> None:
-    """Raise a DataError if a data folder has annotations already; called before anything is read."""
+    """Raise an error if a data folder has annotations already, or cannot be written; called before anything is read."""
     annotations = out / "annotations"
     if annotations.exists() and any(annotations.iterdir()) and not overwrite:
         todo = "name another folder by --out, or add --overwrite to replace them"
@@ -95,7 +95,7 @@ def check_out(out: Path, overwrite: bool) -> None:
 def write_data(
     kind: str, source: Path, recordings: Sequence[Recording], notes: Notes, options: WriteOptions, log: Log
 ) -> ImportSummary:
-    """Write recordings as a data folder; the annotations come last, so that an interrupted import leaves none.
+    """Write recordings as a data folder; the annotations are written last, so that an interrupted import leaves none.
 
     Raises:
         DataError: there is no recording, the label rows do not fit a video, or a file would be replaced.
@@ -121,7 +121,7 @@ def write_data(
 
 
 def _check_source(recordings: Sequence[Recording], annotations: Path) -> None:
-    """Raise a DataError if labels are in the folder that is to be replaced."""
+    """Raise a DataError if a label file is in the folder of annotations, which is replaced."""
     for recording in recordings:
         if recording.origin.resolve().is_relative_to(annotations.resolve()):
             todo = "name another folder by --out"
@@ -129,10 +129,10 @@ def _check_source(recordings: Sequence[Recording], annotations: Path) -> None:
 
 
 def _check_subjects(options: WriteOptions, recordings: Sequence[Recording], notes: Notes) -> None:
-    """Note the videos whose person is not known; raise a DataError if another subjects.csv would be replaced."""
+    """Note the videos without a subject; raise a DataError if a different subjects.csv would be replaced."""
     path, text = options.out / "subjects.csv", _subjects_csv(recordings)
     if path.exists() and not text:
-        notes.add("file kept as it was, since the source has no subjects", str(path))
+        notes.add("file not changed, since the source has no subjects", str(path))
         return
     if path.exists() and not options.overwrite and path.read_text() != text:
         todo = "add --overwrite to replace it, or remove it"
@@ -141,7 +141,7 @@ def _check_subjects(options: WriteOptions, recordings: Sequence[Recording], note
     similar = [f"{one} and {other}" for one, other in pairwise(people) if one.lower() == other.lower()]
     notes.add("pairs of people whose names differ only in case, two people each", *similar)
     unknown = [r.video for r in recordings if not r.subject]
-    notes.add("videos without a subject, each counts as a person of its own", *unknown)
+    notes.add("videos without a subject, each counts as a separate person", *unknown)
 
 
 def _count(aus: tuple[str, ...], recordings: Sequence[Recording]) -> tuple[AUCounts, ...]:
@@ -157,7 +157,7 @@ def _count(aus: tuple[str, ...], recordings: Sequence[Recording]) -> tuple[AUCou
 
 
 def _write_annotations(folder: Path, counts: Sequence[AUCounts], recordings: Sequence[Recording], log: Log) -> None:
-    """Write the occurrences of each recording, and the intensities of the AUs that have any, in the official sets."""
+    """Write the occurrences of each recording, and the intensities of the AUs that have any, by official set."""
     graded = [k for k, count in enumerate(counts) if count.intensities]
     aus = [count.au for count in counts]
     for recording in log.progress(recordings, len(recordings), "writing annotations"):
@@ -179,7 +179,7 @@ def _write_values(path: Path, aus: Sequence[str], values: np.ndarray) -> None:
 
 
 def _subjects_csv(recordings: Sequence[Recording]) -> str:
-    """Return the content of subjects.csv, the people that are known; empty if none is."""
+    """Return the content of subjects.csv, with the videos whose subject is known; empty if there are none."""
     rows = [(r.video, r.subject) for r in recordings if r.subject]
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([("video", "subject"), *rows] if rows else [])
@@ -224,7 +224,7 @@ def _place_videos(recordings: Sequence[Recording], options: WriteOptions, log: L
             continue
         name = recording.movie or recording.video
         if media.path.stem == name and media.path.parent.resolve().is_relative_to((options.out / "videos").resolve()):
-            continue  # in the data folder already, perhaps in a folder of a batch
+            continue  # in the data folder already, perhaps in a subfolder
         suffix = ".avi" if media.kind == "images" else media.path.suffix.lower()
         target[options.out / "videos" / f"{name}{suffix}"] = media
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
@@ -238,10 +238,10 @@ def _place_videos(recordings: Sequence[Recording], options: WriteOptions, log: L
 
 
 def _place(path: Path, media: Media, options: WriteOptions) -> None:
-    """Link, copy or encode the movie of a recording, unless it is there already.
+    """Link, copy or encode the movie of a recording, unless it is in its place already.
 
     Raises:
-        DataError: another file has its name, or images cannot become a movie.
+        DataError: another file has its name, or the images cannot be written as a movie.
     """
     source = media.path
     if media.kind == "crops":
@@ -261,7 +261,7 @@ def _place(path: Path, media: Media, options: WriteOptions) -> None:
 
 
 def _place_crops(folder: Path, source: Path, options: WriteOptions) -> None:
-    """Link or copy a folder of cropped faces, unless it is there already."""
+    """Link or copy a folder of crops, unless it is in its place already."""
     names = sorted(os.listdir(source))
     if folder.is_dir() and sorted(os.listdir(folder)) == names:
         return
@@ -274,7 +274,7 @@ def _place_crops(folder: Path, source: Path, options: WriteOptions) -> None:
 
 
 def _link(source: Path, path: Path) -> None:
-    """Link a file, or copy it where the file system cannot."""
+    """Hard-link a file, or copy it if the file system does not support that."""
     try:
         os.link(source.resolve(), path)
     except OSError:
@@ -282,7 +282,7 @@ def _link(source: Path, path: Path) -> None:
 
 
 def _is_placed(path: Path, media: Media) -> bool:
-    """Return whether a file is the movie already: the same file, a copy by size and time, or one of as many images."""
+    """Return whether a file is that movie already: the same file, one of equal size and time, or with as many images."""
     if media.kind == "images":
         header = read_movie_header(path)
         return header is not None and header.frames == media.header.frames
