@@ -1,4 +1,4 @@
-"""Cameras: colours, distance, sharpness, noise and compression, drawn for each clip from those of its split."""
+"""Simulated cameras with colours, distance, sharpness, noise and compression, drawn at random for each clip."""
 
 from dataclasses import dataclass, replace
 
@@ -17,13 +17,13 @@ CAMERAS: dict[str, tuple[tuple[float, float], ...]] = {
     "night": ((1.4, 1.8), (-0.2, -0.08), (0.75, 1.0), (0.5, 1.0), (6, 9), (40, 70)),
     "surveillance": ((0.8, 1.4), (-0.1, 0.1), (0.5, 0.65), (0.3, 0.7), (2, 5), (30, 55)),
 }
-"""Kinds of cameras: the range of each of _FIELDS."""
+"""Kinds of cameras, with the range (low, high) of each of _FIELDS."""
 KINDS: dict[str, tuple[str, ...]] = {
     "fit": ("studio", "telephone", "webcam"),
     "select": ("studio", "telephone", "webcam", "television"),
     "validation": tuple(CAMERAS),
 }
-"""Kinds of each split: the television's is never in fit; those of the night and of surveillance are in validation only."""
+"""Kinds of cameras in each split: television is not in fit, and night and surveillance are in validation only."""
 
 
 @dataclass(frozen=True)
@@ -31,26 +31,26 @@ class Camera:
     """The camera of a clip."""
 
     gamma: float
-    """above 1: shadows are darker"""
+    """exponent of the brightness; above 1, shadows are darker"""
     warmth: float
-    """share by which red is brighter and blue is darker"""
+    """fraction by which red is brighter and blue is darker"""
     zoom: float
-    """size of the face, 1 as in the demo"""
+    """size of the face relative to the demo"""
     blur: float
-    """standard deviation, pixels"""
+    """standard deviation of the blur, pixels"""
     noise: float
-    """standard deviation, grey levels"""
+    """standard deviation of the noise, grey levels"""
     quality: float
-    """of the JPEG through which each frame goes, 1..100"""
+    """quality of the JPEG compression of each frame, 1..100"""
     yaw: float
-    """radians by which the camera stands aside"""
+    """horizontal angle of the camera, radians"""
     pitch: float
-    """radians"""
+    """vertical angle of the camera, radians"""
     seed: int
-    """of the noise"""
+    """seed of the noise"""
 
     def look_at(self, pose: Pose) -> Pose:
-        """Return the pose as it looks from where the camera stands."""
+        """Return the head pose relative to the camera."""
         return replace(pose, yaw=float(np.clip(pose.yaw + self.yaw, -MAX_YAW, MAX_YAW)), pitch=pose.pitch + self.pitch)
 
     def record(self, image: np.ndarray, number: int) -> np.ndarray:
@@ -69,7 +69,7 @@ class Camera:
         return np.asarray(cv2.imdecode(jpeg, cv2.IMREAD_COLOR))
 
     def _zoomed(self, image: np.ndarray) -> np.ndarray:
-        """Return the image zoomed about its centre; what is beyond its border is a blurred continuation of it."""
+        """Return the image zoomed about its centre; the area beyond its border is filled by a blurred extrapolation."""
         import cv2
 
         matrix = cv2.getRotationMatrix2D((SIZE / 2, SIZE / 2), 0, self.zoom)
@@ -82,7 +82,7 @@ class Camera:
 
 
 def draw_camera(rng: np.random.Generator, split: str) -> Camera:
-    """Draw the camera of a clip and where it stands."""
+    """Draw a random camera of a split, with its viewing angle."""
     ranges = CAMERAS[str(rng.choice(KINDS[split]))]
     numbers = {name: float(rng.uniform(low, high)) for name, (low, high) in zip(_FIELDS, ranges)}
     yaw, pitch = rng.uniform([-0.22, -0.14], [0.22, 0.1]).tolist()

@@ -1,7 +1,7 @@
 """The demo corpus (`aupair synth DIR`): short videos of synthetic people with known AU intensities.
 
-A corpus of Aff-Wild2's AUs with all labels has Aff-Wild2's layout, any other the flow's own. Equal parameters lead to
-equal bytes, whatever the number of workers; the movies are the same for any share of labels.
+A corpus of Aff-Wild2's AUs with all labels has Aff-Wild2's layout, any other corpus the general layout. Equal parameters
+give equal bytes, whatever the number of workers, and the movies do not depend on the fraction of labels.
 """
 
 import multiprocessing
@@ -30,9 +30,9 @@ from aupair.synth.options import Coder, CoverHabits, People
 from aupair.synth.portrait import SIZE
 
 TURN = ("fit", "select", "fit", "validation")
-"""the splits, which the subjects are assigned to in turn: half, a quarter, a quarter"""
+"""the splits to which subjects are assigned in rotation: half fit, a quarter each select and validation"""
 _CODER = 1000
-"""number of the random stream of labels, beyond those of the subjects"""
+"""number of the random stream of the labels, above the numbers of the subjects"""
 
 
 class SynthParams(Record):
@@ -40,63 +40,63 @@ class SynthParams(Record):
 
     subjects: Annotated[int, Field(ge=4, le=999)] = 96
     clips: Annotated[int, Field(ge=1, le=9)] = 1
-    """clips of each subject"""
+    """number of clips of each subject"""
     seconds: Annotated[float, Field(ge=1, le=3600)] = 6.5
     """length of a clip"""
     fps: Annotated[float, Field(ge=5, le=60)] = 10.0
-    """frames per second: few, so that a megabyte holds more people and more different frames"""
+    """frames per second; a low rate gives more people and more different frames per megabyte"""
     seed: Annotated[int, Field(ge=0)] = 0
     aus: tuple[str, ...] = AFFWILD2
     """the AUs that the people show and that are labelled"""
     labelled: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """share of the frames for which an AU is labelled, drawn for each AU in stretches"""
+    """fraction of the frames in which an AU is labelled, drawn in stretches for each AU"""
     people: People = People()
     coder: Coder = Coder()
     covers: CoverHabits = CoverHabits()
     cameras: bool = False
-    """whether each clip has a camera of its own, some of them in select and validation only"""
+    """whether each clip has a random camera, of kinds some of which are in select and validation only"""
     workers: Annotated[int, Field(ge=0)] = 0
-    """processes, one subject each; 0: one a core"""
+    """number of processes; 0: one per core"""
 
     @property
     def official(self) -> bool:
-        """Return whether the corpus has Aff-Wild2's layout, in which a missing label would void the whole frame."""
+        """Return whether the corpus has Aff-Wild2's layout, in which a missing label would make all of a frame's invalid."""
         return self.aus == AFFWILD2 and self.labelled == 1
 
 
 @dataclass(frozen=True)
 class _Clip:
-    """All that is needed to draw one clip: for each frame the AUs, head pose, blink and light, and the covers."""
+    """The plan of one clip: AUs, head pose, blink and light of each frame, and the covers."""
 
     times: np.ndarray
     """(N,) seconds"""
     intensity: np.ndarray
     """(N, A) 0..5"""
     coded: np.ndarray
-    """(N, A) 0..5, as the coder sees it"""
+    """(N, A) 0..5, with the errors of the coder"""
     poses: list[script.Pose]
     blink: np.ndarray
     """(N,) 0..1"""
     passes: list[covers.Pass]
     light: np.ndarray
-    """(N, 2) brightness; its slope from left to right"""
+    """(N, 2) brightness, and its slope from left to right"""
     noise: float
     """standard deviation of the noise, grey levels"""
     camera: Camera | None
-    """the camera, where it is not the demo's"""
+    """the camera; None for that of the demo"""
 
 
 def synthesise(directory: Path, params: SynthParams, log: Log = SILENT) -> None:
-    """Write a corpus into a new or empty folder, all of it or nothing.
+    """Write a corpus into a new or empty folder; after a failure, nothing is written.
 
     Raises:
         DataError: the folder is not empty.
-        ParamsError: an AU cannot be drawn.
+        ParamsError: an AU cannot be drawn, or a rare AU is not among `aus`.
     """
     check_repertoire(params.aus)
-    if strange := set(params.people.rare) - set(params.aus):
+    if unknown := set(params.people.rare) - set(params.aus):
         raise ParamsError(
-            "a rare AU is not shown", got=", ".join(sorted(strange)), expected=f"some of {','.join(params.aus)}"
+            "a rare AU is not shown", got=", ".join(sorted(unknown)), expected=f"some of {','.join(params.aus)}"
         )
     directory = Path(directory).resolve()
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
@@ -107,7 +107,7 @@ def synthesise(directory: Path, params: SynthParams, log: Log = SILENT) -> None:
         (root / "videos").mkdir(parents=True)
         tasks = [(root, params, k) for k in range(params.subjects)]
         workers = min(params.workers or os.cpu_count() or 1, params.subjects)
-        # A fresh process with one BLAS thread for each subject, so that sums are computed in the same order everywhere.
+        # Processes have one BLAS thread each, so that sums are computed in the same order on every machine.
         with _single_threaded(), multiprocessing.get_context("spawn").Pool(workers) as pool:
             rows = list(log.progress(pool.imap(_write_subject, tasks), len(tasks), "subjects"))
         _write_tables(root, params, "".join(rows))
@@ -170,7 +170,7 @@ def _write_subject(task: tuple[Path, SynthParams, int]) -> str:
 
 
 def _coded(params: SynthParams, number: int, clip: int, times: np.ndarray) -> np.ndarray:
-    """Return whether each AU of a clip is coded: (N, A) bool. A coder goes through a split's clips one after the other."""
+    """Return whether each AU of a clip is coded, (N, A) bool, with the clips of a split on one time axis, in order."""
     split = split_of(number)
     before = [split_of(k) for k in range(number)].count(split) * params.clips + clip
     seed = [params.seed, _CODER, TURN.index(split)]
@@ -180,7 +180,7 @@ def _coded(params: SynthParams, number: int, clip: int, times: np.ndarray) -> np
 def plan_clip(
     rng: np.random.Generator, params: SynthParams, person: subject.Subject, deck: script.Deck, split: str
 ) -> _Clip:
-    """Plan one clip; covers, light and options have random streams of their own, so that they do not change the rest."""
+    """Plan one clip; covers, light and options have separate random streams, so that they do not change the rest."""
     times = np.arange(round(params.seconds * params.fps)) / params.fps
     cover_rng, light_rng, *own = rng.spawn(6)
     brightness = 1 + script.wander(light_rng, times, 0.12, 5.6) + light_rng.uniform(-0.15, 0.1)
@@ -207,7 +207,7 @@ def plan_clip(
 
 
 def _film(path: Path, fps: float, plan: _Clip, person: subject.Subject, rng: np.random.Generator) -> list[str]:
-    """Write a video; return its rows of conditions.csv without the video's name.
+    """Write a video; return its rows of conditions.csv without the name of the video.
 
     Raises:
         DataError: OpenCV cannot write the video.
@@ -239,7 +239,9 @@ def draw_frame(
     """Draw frame k of a clip.
 
     Returns:
-        image (SIZE, SIZE, 3) uint8 BGR; share of the face covered; (A,) share of each AU's own region hidden.
+        image: (SIZE, SIZE, 3) uint8 BGR.
+        covered: the hidden fraction of the face.
+        hidden: (A,), the hidden fraction of each AU's region.
     """
     image, points = person.draw(plan.intensity[k], plan.poses[k], plan.blink[k])
     cover = None

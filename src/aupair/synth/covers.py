@@ -1,4 +1,4 @@
-"""Covers: objects that pass in front of a face or beside it, and hide some of its pixels."""
+"""Covers, objects that pass in front of a face, where they hide a part of it, or beside it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,9 +15,9 @@ KINDS: dict[str, tuple[str, ...]] = {
     "select": ("hand", "mug", "paper", "microphone", "strand", "cap", "phone"),
     "validation": ("hand", "mug", "paper", "microphone", "strand", "cap", "phone", "scarf", "glasses"),
 }
-"""Kinds of each split: a phone is never in fit; scarves and glasses are only in validation."""
+"""Kinds of covers in each split: phones are not in fit, and scarves and glasses are in validation only."""
 WORN = ("strand", "cap", "scarf", "glasses")
-"""kinds that hang on the head and turn with it; an arm carries the others"""
+"""kinds that are worn on the head and turn with it; the others are carried by an arm"""
 AIMS: dict[str, tuple[str, ...]] = {
     "hand": ("upper", "upper", "lower", "left", "right"),
     "mug": ("lower", "left", "right"),
@@ -29,20 +29,20 @@ AIMS: dict[str, tuple[str, ...]] = {
     "cap": ("upper",),
     "glasses": ("upper",),
 }
-"""parts of the face that a kind hides; a part that is named twice is chosen twice as often"""
+"""parts of the face that each kind hides; a part that is listed twice is chosen twice as often"""
 _HELD = 4.0
-"""expressions that last longer, seconds, are held: no cover comes with them"""
+"""length above which an expression counts as held, seconds; no cover accompanies it"""
 BESIDE = 0.25
-"""share of the passes that hide nothing"""
+"""fraction of the passes that hide nothing"""
 _UPPER = ("AU1", "AU2", "AU4", "AU6", "AU7", "AU43")
 """AUs that the upper half of the face shows"""
 HALF_WIDTH = {"hand": 0.8, "mug": 0.85, "paper": 0.9, "microphone": 0.5, "strand": 0.7, "phone": 0.6}
-"""how far a kind reaches to its sides, in IODs, with the arm upright"""
+"""half the width of each kind, in IODs, with the arm upright"""
 
 
 @dataclass(frozen=True)
 class Pass:
-    """One pass of an object that covers the face: it enters the picture, stays and leaves."""
+    """A pass of an object, which enters the image, stays and leaves."""
 
     kind: str
     aim: str
@@ -52,34 +52,35 @@ class Pass:
     length: float
     """seconds"""
     angle: float
-    """of the arm from upright, radians"""
+    """angle of the arm from upright, radians"""
     scale: float
+    """relative size"""
     jitter: tuple[float, float]
-    """distance of its place from its aim, IODs"""
+    """x and y offset of the object from its aim, IODs"""
     side: int
-    """-1: passes beside the face on the image's left; 1: on its right"""
+    """side of a pass beside the face: -1 left, 1 right in the image"""
     sprite: Sprite
 
     def presence(self, time: float) -> float | None:
-        """Return how far it has come at `time`, from 0 (outside the picture) to 1 (at its place); None before and after."""
+        """Return the position at `time`, from 0 (outside the image) to 1 (at its place); None before and after the pass."""
         inside = min(time - self.start, self.start + self.length - time)
         if inside < 0:
             return None
         return float(0.5 - 0.5 * np.cos(np.pi * min(1.0, inside / 0.2)))
 
     def overlaps(self, other: "Pass") -> bool:
-        """Return whether both are in the picture at some time."""
+        """Return whether two passes overlap in time."""
         return self.start < other.start + other.length and other.start < self.start + self.length
 
 
 FROM = {"strand": -4.0, "cap": -3.2, "glasses": -3.2, "scarf": 3.2}
-"""how far above (-) or below (+) its aim a worn kind comes from, IODs"""
+"""vertical start of each worn kind relative to its aim, IODs: above (-) or below (+)"""
 
 
 def plan_passes(
     rng: np.random.Generator, seconds: float, split: str, subject: Subject, every: float = 1.8
 ) -> list[Pass]:
-    """Plan the passes of a clip, one in each stretch of about `every` seconds, independent of the expressions."""
+    """Plan the passes of a clip, one in each interval of about `every` seconds, independently of the expressions."""
     count = max(1, round(seconds / every))
     stretch = seconds / count
     return [_plan_pass(rng, k * stretch, stretch, split, subject) for k in range(count)]
@@ -96,7 +97,13 @@ def _plan_pass(rng: np.random.Generator, begin: float, stretch: float, split: st
 def _draw_pass(
     rng: np.random.Generator, what: tuple[str, str], start: tuple[float, float], length: float, subject: Subject
 ) -> Pass:
-    """Draw a pass of a kind with an aim, `what`, that starts at start[0] or up to start[1] seconds later."""
+    """Draw a random pass.
+
+    Args:
+        what: kind and aim.
+        start: earliest start, and the maximum delay after it, seconds.
+        length: seconds.
+    """
     kind, aim = what
     tilt = 0.1 if kind in WORN else 0.3 if aim == "beside" else 1.2 if what == ("hand", "upper") else 0.9
     sprite = DRAW[kind](rng, choose_palette(rng, subject.skin, subject.hair))
@@ -121,9 +128,10 @@ def follow_expressions(
     split: str,
     subject: Subject,
 ) -> list[Pass]:
-    """Replace a share of the passes by some that come with an expression and stay at least as long as it does.
+    """Replace a fraction of the passes by passes that accompany an expression and last longer than it.
 
-    They hide the half of the face that shows the expression, most of them are hands, and other passes give way to them.
+    They hide the half of the face that shows the expression, and most of them are hands. Other passes that overlap with them
+    are removed.
     """
     brief = sorted((event for event in events if event.end - event.start < _HELD), key=lambda event: event.start)
     moved: list[Pass] = []
@@ -143,10 +151,10 @@ def follow_expressions(
 
 
 def _placement(event: Pass, presence: float, points: np.ndarray) -> np.ndarray:
-    """Return the matrix that moves the sprite into the frame: (2, 3), sprite pixels -> frame pixels.
+    """Return the transform that places the sprite in the frame: (2, 3), sprite pixels -> frame pixels.
 
     Args:
-        points: (POINTS, 2) pixels of the face, which the sprite follows.
+        points: (POINTS, 2), the control points of the face, which the sprite follows, pixels.
     """
     across = points[45] - points[36]
     roll = float(np.arctan2(across[1], across[0]))
@@ -163,7 +171,7 @@ def _placement(event: Pass, presence: float, points: np.ndarray) -> np.ndarray:
 
 
 def _target(event: Pass, points: np.ndarray) -> np.ndarray:
-    """Return the place where the pass stops: (2,) pixels."""
+    """Return the position at which the object stays: (2,) pixels."""
     eyes, lips = points[36:48].mean(0), points[48:68].mean(0)
     jitter = IOD * np.array(event.jitter)
     if event.aim != "beside":
@@ -174,9 +182,9 @@ def _target(event: Pass, points: np.ndarray) -> np.ndarray:
             "right": (points[45] + points[54]) / 2 + (0.15 * IOD, 0),
         }
         return parts[event.aim] + (jitter if event.kind not in WORN else jitter / 2)
-    if event.kind == "scarf":  # still around the neck
+    if event.kind == "scarf":  # around the neck
         return points[8] + (0, 0.75 * IOD)
-    if event.kind in ("glasses", "cap"):  # pushed up into the hair
+    if event.kind in ("glasses", "cap"):  # on the hair
         return eyes - (0, 1.25 * IOD)
     edge = points[:68, 0].min() if event.side < 0 else points[:68, 0].max()
     reach = event.scale * HALF_WIDTH[event.kind] + 0.25
@@ -184,13 +192,13 @@ def _target(event: Pass, points: np.ndarray) -> np.ndarray:
 
 
 def overlay(image: np.ndarray, event: Pass, presence: float, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Draw the pass over the picture, with its shadow.
+    """Draw the object of a pass, with its shadow, over an image.
 
     Args:
         image: (SIZE, SIZE, 3) float32 BGR 0..255.
 
     Returns:
-        the picture; (SIZE, SIZE) bool, the pixels that the pass hides.
+        The image, and the pixels that the object hides, (SIZE, SIZE) bool.
     """
     import cv2
 

@@ -1,4 +1,4 @@
-"""The effects of each AU on a face: the control points that it moves and the furrows that it draws on the skin."""
+"""The effects of each AU on a face: displacements of control points, and furrows of the skin."""
 
 from collections.abc import Mapping, Sequence
 
@@ -68,7 +68,7 @@ MOVES: dict[str, Offsets] = {
     },
     "AU43": {17: (0, 0.01), 18: (0, 0.015), 19: (0, 0.015), 20: (0, 0.01), 40: (0, -0.015), 41: (0, -0.015)},
 }  # fmt: skip
-"""Displacement of the left half's points at intensity 5, x, y in IODs (x > 0: toward the nose's line)."""
+"""Displacements of the left half's control points at intensity 5, x, y in IODs (x > 0: toward the midline)."""
 REPERTOIRE: tuple[str, ...] = tuple(MOVES)
 """The AUs that can be drawn."""
 
@@ -77,8 +77,8 @@ def check_repertoire(aus: Sequence[str]) -> None:
     """Check that AUs can be drawn.
 
     Raises:
-        DataError: none, or one is named twice.
-        ParamsError: one is not in REPERTOIRE.
+        DataError: there is no AU, or one is listed twice.
+        ParamsError: an AU is not in REPERTOIRE.
     """
     check_au_names(aus, "the AUs to draw")
     for au in aus:
@@ -91,8 +91,8 @@ def displacements(aus: Sequence[str], gain: np.ndarray, asymmetry: np.ndarray) -
 
     Args:
         aus: the A AUs, of REPERTOIRE.
-        gain: (A,) how strongly the person shows each AU, about 1.
-        asymmetry: (A,) share by which the left half moves more, the right half less.
+        gain: (A,), factor of the person's displacements, about 1.
+        asymmetry: (A,), fraction by which the left half moves more and the right half less.
 
     Returns:
         (A, POINTS, 2) pixels at intensity 5.
@@ -123,7 +123,7 @@ def paint_furrows(aus: Sequence[str], landmarks: np.ndarray) -> np.ndarray:
 
 
 def _left_furrows(p: np.ndarray) -> dict[str, np.ndarray]:
-    """Paint the furrows of the left half."""
+    """Paint the furrows of the left half: (68, 2) pixels -> by AU (SIZE, SIZE) float32."""
     maps = {au: np.zeros((SIZE, SIZE), np.float32) for au in REPERTOIRE}
     _brow_furrows(p, maps)
     _eye_furrows(p, maps)
@@ -146,7 +146,7 @@ def _brow_furrows(p: np.ndarray, maps: dict[str, np.ndarray]) -> None:
 
 
 def _eye_furrows(p: np.ndarray, maps: dict[str, np.ndarray]) -> None:
-    """Paint crow's feet and a raised cheek (AU6), and the crease of a tight lower lid (AU7)."""
+    """Paint crow's feet and a raised cheek (AU6), and the creases of a tight lower lid (AU7) and a closed eye (AU43)."""
     lid, corner = (p[40] + p[41]) / 2, _at(p[36], -0.09, 0)
     for degrees in (-35, -8, 20):
         angle = np.deg2rad(degrees)
@@ -179,7 +179,7 @@ def _mouth_furrows(p: np.ndarray, maps: dict[str, np.ndarray]) -> None:
 
 
 def _pucker_and_cheek(p: np.ndarray, maps: dict[str, np.ndarray]) -> None:
-    """Paint pleats around pushed-out lips (AU18), the shadow below a tongue (AU19) and a round, shining cheek (AU33)."""
+    """Paint creases around puckered lips (AU18), the shadow below a tongue (AU19) and a puffed, shining cheek (AU33)."""
     for point, rise in ((49, -0.03), (50, -0.03), (58, 0.03)):
         _line(maps["AU18"], [_at(p[point], 0, rise), _at(p[point], -0.01, 3.5 * rise)], 0.16)
     _blob(maps["AU18"], p[51], (0.14, 0.05), 0.05)
@@ -194,7 +194,7 @@ def _pucker_and_cheek(p: np.ndarray, maps: dict[str, np.ndarray]) -> None:
 
 
 def _at(point: np.ndarray, dx: float, dy: float) -> np.ndarray:
-    """Return the point that lies dx, dy IODs from a point."""
+    """Return a point shifted by dx, dy IODs."""
     return point + IOD * np.array([dx, dy])
 
 
@@ -211,6 +211,6 @@ def _line(relief: np.ndarray, points: Sequence[np.ndarray], amount: float, width
 
 
 def _blob(relief: np.ndarray, centre: np.ndarray, spread: tuple[float, float], amount: float) -> None:
-    """Brighten (or darken) a Gaussian spot; spread in IODs."""
+    """Brighten, or with a negative amount darken, a Gaussian spot; `spread` is in IODs."""
     x, y = ((np.arange(SIZE) - centre[k]) / (spread[k] * IOD) for k in (0, 1))
     relief += (amount * np.exp(-0.5 * y**2)[:, None] * np.exp(-0.5 * x**2)).astype(np.float32)

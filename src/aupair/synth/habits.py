@@ -1,4 +1,4 @@
-"""Habits of people beyond the demo's: pauses between expressions, held expressions, and rare AUs."""
+"""The options of `People`: pauses between expressions, held expressions, and rare AUs."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,17 +9,17 @@ from aupair.synth.options import People
 from aupair.synth.script import Deck, Event, intensity_curves, plan_expressions
 
 _SPELL = (2.0, 5.0)
-"""shortest and longest spell of expressions between two pauses, seconds"""
+"""minimum and maximum length of a period of expressions between two pauses, seconds"""
 
 
 def plan_events(
     rng: np.random.Generator, seconds: float, deck: Deck, people: People, own: np.random.Generator
 ) -> list[Event]:
-    """Plan the events of a clip; without options exactly those of `plan_expressions`.
+    """Plan the events of a clip; without options they are those of `plan_expressions`.
 
     Args:
-        rng: draws the expressions.
-        own: draws what the options need.
+        rng: the random generator of the expressions.
+        own: the random generator of the options.
     """
     held_rng, pause_rng, rare_rng = own.spawn(3)
     held = _plan_held(held_rng, seconds, deck, people.rare) if held_rng.random() < people.held else []
@@ -31,7 +31,7 @@ def plan_events(
 
 
 def _plan_held(rng: np.random.Generator, seconds: float, deck: Deck, rare: Sequence[str]) -> list[Event]:
-    """Plan an expression that lasts from before the clip, or soon after its start, until its end or nearly so."""
+    """Plan an expression that starts before or soon after the start of the clip and lasts about until its end."""
     cards = [card for card in deck.cards if card.keys().isdisjoint(rare)] or [{}]
     card = cards[rng.integers(len(cards))]
     strength, ramp = rng.uniform(1.8, 3.2), 0.05 * seconds
@@ -45,7 +45,7 @@ def _plan_held(rng: np.random.Generator, seconds: float, deck: Deck, rare: Seque
 def _plan_spells(
     rng: np.random.Generator, seconds: float, deck: Deck, held: Sequence[Event], pauses: np.ndarray
 ) -> list[Event]:
-    """Plan spells of a few seconds of expressions, with a pause before each in which the face returns to rest."""
+    """Plan periods of a few seconds of expressions, each after a pause in which the face is at rest."""
     events: list[Event] = []
     now = 0.0
     for pause in pauses.tolist():
@@ -62,9 +62,9 @@ def _plan_spells(
 def _thin(
     rng: np.random.Generator, events: Sequence[Event], people: People, seconds: float, aus: Sequence[str]
 ) -> list[Event]:
-    """Drop most events of the rare AUs, so that each is active for about `rare_rate` of the time on average.
+    """Drop events of the rare AUs at random, so that each is active for about `rare_rate` of the time on average.
 
-    The deck shows all AUs for about the same time; the mean over AUs therefore says how much that is in this clip.
+    Since the deck shows all AUs for about the same time, the mean over AUs estimates the time of a rare AU before that.
     """
     times = np.arange(0, seconds, 0.05)
     usual = float((intensity_curves(events, times, aus) >= 1).mean())

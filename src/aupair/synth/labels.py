@@ -1,4 +1,4 @@
-"""The labels of a synthetic corpus: the stretches that a coder looked at, the annotation files, and tables to import."""
+"""The labels of a synthetic corpus: the stretches that are coded, the annotation files, and tables to import."""
 
 import csv
 from collections.abc import Iterator, Sequence
@@ -12,21 +12,21 @@ from aupair.synth.options import Coder
 from aupair.synth.script import Event
 
 STRETCH = 2.0
-"""seconds of one AU that are coded without a break"""
+"""length of a coded stretch, seconds"""
 OFFICIAL = {"fit": "Train_Set", "select": "Train_Set", "validation": "Validation_Set"}
-"""Aff-Wild2's folder of each split"""
+"""folder of each split in Aff-Wild2's layout"""
 
 
 def coded_frames(seed: Sequence[int], count: int, share: float, times: np.ndarray) -> np.ndarray:
-    """Draw the frames for which each AU is coded: stretches, at other times for each AU.
+    """Draw the frames in which each AU is coded, in stretches that differ between AUs.
 
-    In every STRETCH / share seconds one stretch is coded, at a random place.
+    In every period of STRETCH / share seconds, one stretch at a random time is coded.
 
     Args:
-        seed: equal seeds lead to equal stretches, whatever the times.
-        count: number A of AUs.
-        share: of the frames that are coded, over 0 to 1.
-        times: (N,) seconds, from 0 on.
+        seed: equal seeds give equal stretches, whatever the times.
+        count: number of AUs, A.
+        share: fraction of the frames that are coded, in (0, 1].
+        times: (N,) seconds, at least 0.
 
     Returns:
         (N, A) bool.
@@ -41,18 +41,18 @@ def coded_frames(seed: Sequence[int], count: int, share: float, times: np.ndarra
 
 
 def code_events(rng: np.random.Generator, events: Sequence[Event], coder: Coder) -> list[Event]:
-    """Return the events as the coder marks them: shifted onsets and offsets, and some events missed."""
+    """Return the events with the errors of the coder: shifted onsets and offsets, and missed events."""
     seen = rng.random(len(events)) >= coder.missed
     shifts = coder.shift * rng.standard_normal((len(events), 2))
     return [
         replace(event, start=event.start + begin, hold=max(0.0, event.hold + end - begin))
-        for event, there, (begin, end) in zip(events, seen.tolist(), shifts.tolist())
-        if there
+        for event, is_seen, (begin, end) in zip(events, seen.tolist(), shifts.tolist())
+        if is_seen
     ]
 
 
 def write_labels(annotations: Path, video: str, aus: Sequence[str], levels: np.ndarray, coded: np.ndarray) -> None:
-    """Write a video's occurrences and intensities in the flow's own layout; an AU that is not coded is -1.
+    """Write a video's occurrences and intensities in the general layout; an AU that is not coded is -1.
 
     Args:
         levels: (N, A) int, intensity 0..5.
@@ -76,15 +76,16 @@ def _write_values(path: Path, aus: Sequence[str], values: np.ndarray) -> None:
 
 
 def write_tables(corpus: Path, out: Path, share: float, by_event: Sequence[str], fps: float, seed: int = 0) -> None:
-    """Write a coder's tables about a share of the labels of a corpus, as `aupair import csv` reads them.
+    """Write a fraction of the labels of a corpus as tables that `aupair import csv` reads.
 
-    `rows.csv` (video, frame, AUs) has an empty cell where an AU is not coded. The AUs of `by_event` are in `events.csv`
-    (video, start, end, au); `coded.csv` (video, au, start, end) has the stretches in which they are coded, in seconds.
+    `rows.csv` (video, frame, AUs) has an empty cell if an AU is not coded. The AUs of `by_event` are in `events.csv` (video,
+    start, end, au) instead, and the stretches in which they are coded in `coded.csv` (video, au, start, end), in seconds.
 
     Args:
-        corpus: a corpus in the flow's own layout, with all labels.
-        out: a new folder.
-        share: of the frames of each split for which an AU is coded.
+        corpus: a corpus in the general layout, with all labels.
+        out: the folder to create.
+        share: fraction of the frames of each split in which an AU is coded.
+        by_event: the AUs that are written as events.
     """
     out.mkdir(parents=True)
     rows: list[Sequence[object]] = []
@@ -109,7 +110,7 @@ def write_tables(corpus: Path, out: Path, share: float, by_event: Sequence[str],
 def _code_corpus(
     corpus: Path, share: float, fps: float, seed: int
 ) -> Iterator[tuple[str, list[str], np.ndarray, np.ndarray]]:
-    """Yield each video with its AUs, its labels (N, A), and whether they are coded, (N, A) bool."""
+    """Yield each video with its AUs, its labels (N, A) int, and whether they are coded, (N, A) bool."""
     frames: dict[str, int] = {}
     with open(corpus / "splits.csv", newline="") as file:
         videos = [(row["video"], row["split"]) for row in csv.DictReader(file)]

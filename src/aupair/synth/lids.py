@@ -1,4 +1,4 @@
-"""Closed and drooping eyelids (AU43), which a warp of open eyes cannot show: skin comes down over the iris."""
+"""Painting of lowered and closed eyelids (AU43), which a warp of open eyes cannot produce."""
 
 import numpy as np
 
@@ -8,17 +8,17 @@ from aupair.synth.portrait import IOD
 LASHES = (34, 38, 50)
 """colour, BGR"""
 EYES = ((36, 37, 38, 39), (42, 43, 44, 45))
-"""corner, upper lid, corner of each eye"""
+"""landmarks of each eye: a corner, two points of the upper lid, the other corner"""
 
 
 def paint_lids(image: np.ndarray, above: np.ndarray, below: np.ndarray, share: float) -> None:
-    """Paint the upper lids between where they are in the image and where they should be, in place.
+    """Paint the upper lids from their position in the image down to a lowered position, in place.
 
     Args:
         image: (SIZE, SIZE, 3) float32 BGR 0..255.
-        above: (POINTS, 2) pixels of the face in the image.
-        below: (POINTS, 2) pixels with lowered lids.
-        share: AU43's share, 0..1.
+        above: (POINTS, 2), the control points in the image, pixels.
+        below: (POINTS, 2), the control points with lowered lids, pixels.
+        share: intensity of AU43 / 5, 0..1.
     """
     for eye in EYES:
         rim, edge = above[[*eye]], below[[*eye]]
@@ -29,7 +29,7 @@ def paint_lids(image: np.ndarray, above: np.ndarray, below: np.ndarray, share: f
 
 
 def _paint_lid(part: np.ndarray, rim: np.ndarray, edge: np.ndarray, share: float) -> None:
-    """Paint one lid: its skin, brighter where it is round, the crease above it and the lashes below."""
+    """Paint one lid: its skin with a highlight, the crease above it and the lashes below."""
     lift = np.array([0, IOD])
     x, y = np.round(rim[len(rim) // 2] - 0.13 * lift).astype(int)
     skin = part[max(0, y - 1) : y + 2, x - 3 : x + 4].reshape(-1, 3).mean(0)
@@ -43,7 +43,7 @@ def _paint_lid(part: np.ndarray, rim: np.ndarray, edge: np.ndarray, share: float
 
 
 def _curve(points: np.ndarray, count: int = 13) -> np.ndarray:
-    """Return points along the cubic through four points: (count, 2) from (4, 2)."""
+    """Return points along the cubic curve through four points: (4, 2) -> (count, 2)."""
     knots = np.arange(4)
     at = np.linspace(0, 3, count)
     return np.stack([np.polyval(np.polyfit(knots, points[:, k], 3), at) for k in (0, 1)], 1)

@@ -1,4 +1,4 @@
-"""The inside of the mouth, which the portrait lacks: a dark gap, teeth, a tongue, or the seam of closed lips."""
+"""Painting of the inside of the mouth, which the portrait lacks: teeth, a tongue, or the seam of closed lips."""
 
 import numpy as np
 
@@ -15,9 +15,9 @@ def paint_mouth(image: np.ndarray, points: np.ndarray, press: float, tongue: flo
 
     Args:
         image: (SIZE, SIZE, 3) float32 BGR 0..255.
-        points: (POINTS, 2) pixels; 60..67 are the inner lips.
-        press: AU24's share, 0..1: a pressed seam is darker.
-        tongue: AU19's share, 0..1: how far the tongue comes out over the lower lip.
+        points: (POINTS, 2) pixels; points 60 to 67 are the inner lips.
+        press: intensity of AU24 / 5, 0..1, which darkens the seam.
+        tongue: intensity of AU19 / 5, 0..1, by which the tongue extends over the lower lip.
     """
     low = np.maximum(np.floor(points[48:68].min(0)).astype(int) - 8, 0)
     high = np.ceil(points[48:68].max(0)).astype(int) + 8 + int(0.2 * IOD * tongue)
@@ -33,7 +33,7 @@ def paint_mouth(image: np.ndarray, points: np.ndarray, press: float, tongue: flo
 
 
 def _paint_opening(part: np.ndarray, lips: np.ndarray, gap: float) -> None:
-    """Fill the opening with teeth along the upper lip, and with the tongue where the gap is wide."""
+    """Fill the opening with teeth along the upper lip and, if the gap is wide, with the tongue."""
     inside = np.empty_like(part)
     inside[:] = GAP
     height = IOD * min(0.10, 0.55 * (gap - SEAM))
@@ -48,13 +48,13 @@ def _paint_opening(part: np.ndarray, lips: np.ndarray, gap: float) -> None:
 
 
 def _paint_seam(part: np.ndarray, lips: np.ndarray, press: float) -> None:
-    """Draw the line where the lips meet."""
+    """Draw the line at which closed lips meet."""
     seam = np.array([lips[0], (lips[1] + lips[7]) / 2, (lips[2] + lips[6]) / 2, (lips[3] + lips[5]) / 2, lips[4]])
     blend(part, (0.5 + 0.25 * press) * stroke(part, seam, 0.6), SHADOW)
 
 
 def _paint_tongue(part: np.ndarray, lips: np.ndarray, share: float) -> None:
-    """Draw the tongue from the opening down over the lower lip: round at its tip, darker at its rim and middle."""
+    """Draw the tongue from the opening down over the lower lip, with a round tip and a darker rim and groove."""
     across, root = (lips[4] - lips[0]) / 2, 0.4 * lips[2] + 0.6 * lips[6]
     down = np.array([-across[1], across[0]]) / np.linalg.norm(across)
     length, wide = (0.06 + 0.30 * share) * IOD, 0.5 * across

@@ -1,4 +1,4 @@
-"""Shapes with soft edges, painted over a part of an image."""
+"""Painting of shapes with soft edges over a part of an image."""
 
 import numpy as np
 
@@ -13,7 +13,7 @@ def rasterise(part: np.ndarray, polygon: np.ndarray, blur: float) -> np.ndarray:
 
 
 def stroke(part: np.ndarray, path: np.ndarray, blur: float) -> np.ndarray:
-    """Rasterise a line that is a pixel wide before it is blurred: (H, W, 1) float32 0..1."""
+    """Rasterise a blurred line of one pixel width: (H, W, 1) float32 0..1."""
     import cv2
 
     mask = np.zeros(part.shape[:2], np.uint8)

@@ -5,13 +5,14 @@ from functools import cache
 import numpy as np
 
 SIZE = 256
-"""side of every image of the corpus, pixels"""
+"""side of all images of the corpus, pixels"""
 IOD = 58.0
-"""distance of the eyes' centres in the levelled portrait, pixels: the inter-ocular distance (IOD), the unit of shapes"""
+"""inter-ocular distance (IOD), the distance between the centres of the eyes in the levelled portrait, pixels; shapes are
+defined in units of it"""
 EYE_HEIGHT = 108.0
-"""y of the eyes' centre in the levelled portrait, pixels"""
+"""y of the midpoint between the eyes in the levelled portrait, pixels"""
 SEAM = 0.022
-"""opening between closed lips, in IODs: the lips never cross"""
+"""minimum distance between the inner lips, in IODs"""
 
 LANDMARKS = (
     (179.0, 104.1), (179.3, 115.7), (180.6, 127.1), (181.7, 138.6), (184.6, 150.3), (190.7, 160.1), (199.4, 168.4),
@@ -25,7 +26,7 @@ LANDMARKS = (
     (229.0, 155.1), (222.3, 155.9), (215.9, 154.9), (207.7, 149.7), (203.1, 140.4), (217.3, 143.0), (223.1, 144.0),
     (229.0, 143.4), (242.6, 142.0), (229.0, 150.0), (222.9, 150.4), (216.7, 149.4),
 )  # fmt: skip
-"""The 68 points (300-W order) of astronaut.png, x, y in pixels: the mean of dlib's on seven jittered boxes."""
+"""The 68 landmarks (300-W order) of astronaut.png, x, y in pixels: the mean of dlib's predictions for seven jittered boxes."""
 
 MIRROR = np.array(
     [
@@ -33,20 +34,21 @@ MIRROR = np.array(
         41, 40, *range(54, 47, -1), *range(59, 54, -1), *range(64, 59, -1), 67, 66, 65,
     ]
 )  # fmt: skip
-"""MIRROR[k] is the point that takes the place of point k in the mirrored image."""
+"""MIRROR[k] is the landmark that becomes landmark k in the mirrored image."""
 
 
 def mirror_landmarks(landmarks: np.ndarray) -> np.ndarray:
-    """Return the 68 points of the mirrored image: (68, 2) pixels from (68, 2) pixels."""
+    """Return the landmarks of the mirrored image: (68, 2) -> (68, 2), pixels."""
     return np.stack([SIZE - 1 - landmarks[MIRROR, 0], landmarks[MIRROR, 1]], 1)
 
 
 @cache
 def load_portrait() -> tuple[np.ndarray, np.ndarray]:
-    """Return the portrait with level eyes at the standard distance and the teeth painted over.
+    """Return the portrait, rotated and scaled to level eyes at the distance IOD, with the teeth painted over.
 
     Returns:
-        image (SIZE, SIZE, 3) uint8 BGR; landmarks (68, 2) float64 pixels. Callers must not write into them.
+        image: (SIZE, SIZE, 3) uint8 BGR; callers must not modify it.
+        landmarks: (68, 2) float64 pixels; callers must not modify them.
     """
     import cv2
     from skimage.data import astronaut
@@ -60,17 +62,17 @@ def load_portrait() -> tuple[np.ndarray, np.ndarray]:
     bgr = cv2.cvtColor(astronaut(), cv2.COLOR_RGB2BGR)
     image = cv2.warpAffine(bgr, matrix, (SIZE, SIZE), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101)
     points = points @ matrix[:, :2].T + matrix[:, 2]
-    # The portrait smiles with open lips: without the teeth, closing the mouth leaves no white line.
+    # The portrait smiles with open lips; if the teeth remained, a closed mouth would have a white line.
     teeth = np.zeros((SIZE, SIZE), np.uint8)
     cv2.fillPoly(teeth, [np.round(points[60:68]).astype(np.int32)], 255)
     return cv2.inpaint(image, cv2.dilate(teeth, np.ones((3, 3), np.uint8)), 3, cv2.INPAINT_TELEA), points
 
 
 def relax(points: np.ndarray) -> np.ndarray:
-    """Return the portrait's landmarks without the smile: mouth closed, corners level, eyes and chin relaxed.
+    """Return the portrait's landmarks with a neutral expression: mouth closed, corners level, eyes and chin relaxed.
 
     Args:
-        points: (68, 2) pixels, the levelled portrait's landmarks.
+        points: (68, 2), the landmarks of the levelled portrait, pixels.
     """
     rest = points.copy()
     opening = points[66, 1] - points[62, 1]

@@ -1,4 +1,4 @@
-"""The regions of the face that show each AU, and the shares of them that a cover hides."""
+"""The region of the face that shows each AU, and the fractions of the regions that a cover hides."""
 
 from collections.abc import Sequence
 
@@ -26,11 +26,11 @@ REGIONS: dict[str, tuple[Key, ...]] = {
     "AU33": (3, 4, 5, 48, "cheek", "mouth_jaw"),
     "AU43": (36, 37, 38, 39, 40, 41),
 }
-"""Points whose convex hull is the AU's own region, on the image's left half; the mirrored hull belongs to it too."""
+"""Points of the image's left half; the region of an AU is their convex hull and its mirror image."""
 
 
 def _region_masks(aus: Sequence[str], points: np.ndarray) -> np.ndarray:
-    """Return every AU's own region, both sides: (A, SIZE, SIZE) bool from (POINTS, 2) pixels."""
+    """Return the region of each AU on both sides: (POINTS, 2) pixels -> (A, SIZE, SIZE) bool."""
     return np.stack(
         [_hulls([[point_index(key, side) for key in REGIONS[au]] for side in (0, 1)], points) for au in aus]
     )
@@ -42,15 +42,15 @@ def _face_mask(points: np.ndarray) -> np.ndarray:
 
 
 def measure_hidden(aus: Sequence[str], points: np.ndarray, cover: np.ndarray | None) -> tuple[float, np.ndarray]:
-    """Measure the shares of the face that a cover hides.
+    """Measure the fractions of a face that a cover hides.
 
     Args:
         aus: the A AUs.
-        points: (POINTS, 2) pixels of the face drawn.
-        cover: (SIZE, SIZE) bool, or None where nothing is in the picture.
+        points: (POINTS, 2), the control points in the image, pixels.
+        cover: (SIZE, SIZE) bool, the hidden pixels, or None without a cover.
 
     Returns:
-        share of the face's hull that is covered; (A,) share of each AU's own region that is.
+        The hidden fraction of the face's convex hull, and those of the AUs' regions, (A,).
     """
     if cover is None:
         return 0.0, np.zeros(len(aus))

@@ -1,4 +1,4 @@
-"""The plan of a clip over time: expressions, head poses and blinks."""
+"""Random plans of a clip over time: expressions, head poses and blinks."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from aupair.aus import AFFWILD2
 from aupair.synth.shape import Pose
 
 MAX_YAW = 0.48
-"""radians; beyond .5 the cheeks fold"""
+"""radians; see `Pose.yaw`"""
 
 CARDS: tuple[dict[str, float], ...] = (
     {"AU1": 1, "AU2": 0.9},
@@ -47,7 +47,7 @@ CARDS: tuple[dict[str, float], ...] = (
     {"AU12": 0.9, "AU19": 1},
     {"AU12": 0.9, "AU43": 0.9},
 )
-"""Expressions: AUs that act together, with their share of the expression's strength."""
+"""Expressions: AUs that occur together, with their relative strengths."""
 CLASHES = (
     ("AU12", "AU15"), ("AU23", "AU25"), ("AU23", "AU26"), ("AU24", "AU25"), ("AU24", "AU26"), ("AU10", "AU24"),
     ("AU10", "AU18"), ("AU12", "AU18"), ("AU15", "AU18"), ("AU18", "AU23"), ("AU18", "AU24"), ("AU18", "AU25"),
@@ -57,12 +57,12 @@ CLASHES = (
 )  # fmt: skip
 """Pairs of AUs that a face cannot show at the same time."""
 PARTED = (("AU26", 0.9), ("AU19", 0.6))
-"""AUs that part the lips (AU25), with AU25's share of their intensity."""
+"""AUs that part the lips (AU25), with the ratio of AU25's intensity to theirs."""
 
 
 @dataclass(frozen=True)
 class Event:
-    """One AU that rises, stays at its peak and falls; all times in seconds."""
+    """An activation of one AU, which rises, stays at its peak and falls; all times are in seconds."""
 
     au: str
     start: float
@@ -90,7 +90,7 @@ def plan_expressions(
     """Plan expressions that overlap in time, so that several AUs are active at once.
 
     Args:
-        beside: events that there are already, with which none may clash.
+        beside: existing events, with which no new event may clash.
     """
     events: list[Event] = []
     now = rng.uniform(0.25, 0.7)
@@ -99,7 +99,7 @@ def plan_expressions(
         running = {e.au for e in (*beside, *events) if e.end > now - 0.1}
         strength = rng.choice([1.7, 2.7, 3.7, 4.7, 5.6]) * rng.uniform(0.9, 1.0)
         for name, weight in deck.draw_card(running, onset + hold + offset).items():
-            # The peak is above level 1; otherwise a weak card would show an AU that counts as absent.
+            # The peak is above level 1, so that the AU of a weak expression counts as active.
             peak = float(np.clip(strength * weight, 1.2, 5))
             start = max(0.0, now + rng.uniform(-0.08, 0.12))
             events.append(Event(name, start, onset, hold, offset, peak))
@@ -108,26 +108,29 @@ def plan_expressions(
 
 
 class Deck:
-    """A shuffled deck of expressions, from which those that a subject has shown least are drawn first."""
+    """A deck of expressions from which those that a subject has shown least are drawn first."""
 
     def __init__(self, rng: np.random.Generator, aus: Sequence[str] = AFFWILD2) -> None:
         self.rng = rng
         self.aus = tuple(aus)
         self.cards = _cards(aus)
         self.pace = (len(AFFWILD2) / len(aus)) ** 0.75
-        """how much longer than with twelve AUs the next expression waits, so that few AUs are not active all the time"""
+        """factor of the interval between expressions, 1 for twelve AUs, so that a few AUs are not active all the time"""
         self.seconds_shown = dict(zip(aus, rng.uniform(0, 0.5, len(aus)).tolist()))
-        """seconds of each AU so far, with a random head start"""
+        """seconds that each AU has been shown, from a random start"""
 
     def draw_card(self, running: set[str], seconds: float) -> dict[str, float]:
-        """Draw the card whose AUs were shown least, among those that do not clash with the running AUs; {} if all do.
+        """Draw the expression whose AUs have been shown least, among those that do not clash with active AUs.
 
         Args:
             running: AUs that are active now.
-            seconds: how long the card will be shown.
+            seconds: the time for which the expression will be shown.
+
+        Returns:
+            AUs with their relative strengths; empty if all expressions clash.
         """
         order = self.rng.permutation(len(self.cards))
-        # Nor may a card clash with the rarest AU, which would have to wait longer.
+        # An expression must not clash with the rarest AU either, which would otherwise be delayed further.
         reserved = {*running, min(self.aus, key=self.seconds_shown.__getitem__)}
         fitting = [self.cards[k] for k in order if not _clash(self.cards[k], reserved)]
         if not fitting:
@@ -138,13 +141,13 @@ class Deck:
         return card
 
     def _cost(self, card: dict[str, float], running: set[str]) -> float:
-        """Return the seconds that the card's rarest AU was shown, plus a little for the others; running AUs cost more."""
+        """Return the seconds for which the card's rarest AU was shown, plus penalties for its other and for running AUs."""
         costs = [self.seconds_shown[name] + 2 * (name in running) for name in card]
         return float(min(costs) + 0.2 * np.mean(costs))
 
 
 def _cards(aus: Sequence[str]) -> list[dict[str, float]]:
-    """Return the cards without the AUs that are not in `aus`: of each set of AUs the first."""
+    """Return the expressions restricted to `aus`; of those with equal sets of AUs, only the first."""
     cards: dict[frozenset[str], dict[str, float]] = {}
     for card in CARDS:
         rest = {name: weight for name, weight in card.items() if name in aus}
@@ -159,7 +162,7 @@ def _clash(one: Collection[str], other: Collection[str]) -> bool:
 
 
 def intensity_curves(events: Sequence[Event], times: np.ndarray, aus: Sequence[str] = AFFWILD2) -> np.ndarray:
-    """Return each AU's intensity at `times` (N,): (N, A), 0..5, the strongest event's; AUs of PARTED part the lips."""
+    """Return the intensity of each AU at `times` (N,): (N, A), 0..5, the maximum over events; AUs of PARTED raise AU25."""
     curves = {au: np.zeros(len(times)) for au in aus}
     for event in events:
         curves[event.au] = np.maximum(curves[event.au], event.at(times))
@@ -170,14 +173,14 @@ def intensity_curves(events: Sequence[Event], times: np.ndarray, aus: Sequence[s
 
 
 def wander(rng: np.random.Generator, times: np.ndarray, amount: float, period: float) -> np.ndarray:
-    """Return a smooth random curve around 0, within about +-amount: (N,) at `times`; period in seconds."""
+    """Return a smooth random curve at `times` (N,) with values within about +-amount; `period` is in seconds."""
     phases = rng.uniform(0, 2 * np.pi, 3)
     waves = zip((1, 0.61, 2.3), phases, (0.5, 0.25, 0.35))
     return amount * sum(w * np.sin(2 * np.pi * times / (period * k) + p) for k, p, w in waves)
 
 
 def plan_poses(rng: np.random.Generator, times: np.ndarray) -> list[Pose]:
-    """Plan the head's pose at `times` (N,): small movements, and about every ten seconds, most times, a turn to a side."""
+    """Plan head poses at `times` (N,): small movements, and in most periods of about ten seconds a turn to one side."""
     yaw = wander(rng, times, 0.16, 3.6)
     pitch, roll = wander(rng, times, 0.08, 4.4), wander(rng, times, 0.06, 5.2)
     x, y, scale = wander(rng, times, 5, 4.8), wander(rng, times, 4, 5.6), 1 + wander(rng, times, 0.04, 6.0)
@@ -195,7 +198,7 @@ def plan_poses(rng: np.random.Generator, times: np.ndarray) -> list[Pose]:
 
 
 def plan_blinks(rng: np.random.Generator, times: np.ndarray) -> np.ndarray:
-    """Plan blinks of a quarter of a second every two to five seconds: (N,), 0 open, 1 closed."""
+    """Plan blinks of about a quarter of a second every two to five seconds: (N,), 0 open to 1 closed."""
     closed = np.zeros(len(times))
     now = rng.uniform(0.4, 2.5)
     while now < times[-1]:

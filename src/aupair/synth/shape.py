@@ -1,4 +1,4 @@
-"""The shape of a face by 68 landmarks and 28 more control points: depth, head pose and thin-plate-spline warps."""
+"""The shape of a face, given by 68 landmarks and 28 further control points: depth, head pose, thin-plate-spline warps."""
 
 from dataclasses import dataclass
 
@@ -11,10 +11,10 @@ EXTRAS = {
     "cheek": 0.2, "mouth_jaw": 0.08, "chin": 0.25, "neck": -0.5, "ear": -0.7, "temple": -0.5, "crown": -0.35,
     "jaw_out": -0.6,
 }  # fmt: skip
-"""Control points beyond the 68, each on both sides of the face: name -> depth in IODs (+: toward the camera)."""
+"""Control points besides the landmarks, each on both sides of the face: name -> depth in IODs (+: toward the camera)."""
 POINTS = 68 + 2 * len(EXTRAS)
 Key = int | str
-"""A landmark of the image's left half by number, or an extra by name."""
+"""A control point of the image's left half: the number of a landmark, or a name in EXTRAS."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Pose:
     """Position and rotation of the head in one frame."""
 
     yaw: float = 0.0
-    """radians, |yaw| < .5: beyond that the cheeks fold"""
+    """radians, |yaw| < .5, above which the warp of the cheeks folds"""
     pitch: float = 0.0
     """radians"""
     roll: float = 0.0
@@ -33,14 +33,14 @@ class Pose:
 
 
 def point_index(key: Key, side: int) -> int:
-    """Return the row of a key's point: side 0 as named, side 1 its mirror image."""
+    """Return the row of a key's control point for side 0, or of its mirror image for side 1."""
     if isinstance(key, str):
         return 68 + 2 * list(EXTRAS).index(key) + side
     return int(MIRROR[key]) if side else key
 
 
 def control_points(landmarks: np.ndarray) -> np.ndarray:
-    """Return the landmarks and the extra points: (68, 2) -> (POINTS, 2), pixels."""
+    """Return all control points for landmarks: (68, 2) -> (POINTS, 2), pixels."""
     left, right = _left_extras(landmarks), _left_extras(mirror_landmarks(landmarks))
     right = np.stack([SIZE - 1 - right[:, 0], right[:, 1]], 1)
     return np.concatenate([landmarks, np.stack([left, right], 1).reshape(-1, 2)])
@@ -91,7 +91,7 @@ def project(points: np.ndarray, z: np.ndarray, centre: np.ndarray, pose: Pose) -
 
 
 def _border_points(count: int = 7, beyond: int = 8) -> np.ndarray:
-    """Return fixed points around the image, so that a warp does not move its border: (4 count - 4, 2) pixels."""
+    """Return points around the image that keep its border fixed in a warp: (4 count - 4, 2) pixels."""
     low, high = -beyond, SIZE - 1 + beyond
     side = np.linspace(low, high, count)
     rows = [(t, edge) for edge in (low, high) for t in side]
@@ -107,12 +107,12 @@ def fit_warp(
     D(p) = sum_k w_k U(|p - t_k|) + a + A p, U(r) = r^2 log r, evaluated on cells x cells centres and interpolated.
 
     Args:
-        target: (K, 2) pixels of the new image.
-        source: (K, 2) pixels of the given image.
-        stiffness: added to the diagonal; the larger, the less the spline bends.
+        target: (K, 2), points in the new image, pixels.
+        source: (K, 2), points in the given image, pixels.
+        stiffness: regularisation that is added to the diagonal; a larger value gives a smoother spline.
 
     Returns:
-        x and y of each target pixel in the source, two (SIZE, SIZE) float32.
+        x and y of each target pixel in the source, two (SIZE, SIZE) float32 arrays.
     """
     import cv2
 

@@ -1,6 +1,6 @@
-"""The objects that come between a face and the camera, drawn as pictures with transparency.
+"""Drawings of the objects that pass between a face and the camera, as images with transparency.
 
-Coordinates are IODs around the point that is placed on the aim, y downward; an arm leads down and out of the picture.
+Coordinates are in IODs relative to the point that is placed on the aim, with y downward; an arm extends downward.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,14 +12,14 @@ from aupair.synth.portrait import IOD
 
 WIDTH, HEIGHT = 340, 480
 ORIGIN = (170.0, 170.0)
-"""position in a sprite of the point that is moved to the aim, pixels"""
+"""position of the point that is placed on the aim, in pixels of the sprite"""
 Xy = tuple[float, float]
 Colour = np.ndarray
 
 
 @dataclass
 class Sprite:
-    """A picture with transparency."""
+    """An image with transparency."""
 
     colour: np.ndarray = field(default_factory=lambda: np.zeros((HEIGHT, WIDTH, 3), np.float32))
     """(HEIGHT, WIDTH, 3) BGR 0..255, not multiplied by alpha"""
@@ -27,7 +27,7 @@ class Sprite:
     """(HEIGHT, WIDTH) 0..1"""
 
     def draw(self, mask: np.ndarray, colour: Colour, rounding: float = 0.15) -> None:
-        """Draw a shape over the picture, with a rim of `rounding` IODs that is darker, as if the shape were round.
+        """Draw a shape over the image, with a darker rim of `rounding` IODs that makes it look round.
 
         Args:
             mask: (HEIGHT, WIDTH) uint8, 255 inside.
@@ -46,7 +46,7 @@ class Sprite:
         self.alpha[box] = np.maximum(self.alpha[box], over)
 
     def texture(self, rng: np.random.Generator, amount: float, grain: int = 8) -> None:
-        """Vary the brightness with smooth noise whose spots are about `grain` pixels large."""
+        """Vary the brightness by smooth noise with spots of about `grain` pixels."""
         import cv2
 
         noise = rng.standard_normal((HEIGHT // grain, WIDTH // grain)).astype(np.float32)
@@ -103,7 +103,7 @@ class _Palette:
 
 
 def choose_palette(rng: np.random.Generator, skin: Colour, hair: Colour) -> _Palette:
-    """Choose random colours: skin and hair near the person's own, any for sleeve and thing."""
+    """Choose random colours: skin and hair similar to those of the person, any colours for sleeve and object."""
     return _Palette(
         skin=np.clip(skin * rng.uniform(0.75, 1.1) * np.array([0.97, 1, 1.03]), 0, 255),
         hair=np.clip(hair * rng.uniform(0.6, 1.0), 0, 255),
@@ -113,20 +113,20 @@ def choose_palette(rng: np.random.Generator, skin: Colour, hair: Colour) -> _Pal
 
 
 def _draw_arm(sprite: Sprite, colours: _Palette, x: float = 0.0, top: float = 0.5) -> None:
-    """Draw a forearm, sleeved from the wrist on, that leads down out of the picture."""
+    """Draw a forearm with a sleeve that extends downward out of the image."""
     sprite.draw(_capsule((x, top), (x, 1.7), 0.3), colours.skin, 0.25)
     sprite.draw(_polygon([(x - 0.38, 1.3), (x + 0.38, 1.3), (x + 0.55, 5.5), (x - 0.55, 5.5)]), colours.cloth, 0.4)
 
 
 def _draw_grip(sprite: Sprite, colours: _Palette, side: float, low: float, reach: float = 0.45) -> None:
-    """Draw four fingers around a thing, coming from its left (side -1) or right (+1) edge, the lowest at `low`."""
+    """Draw four fingers around an object from its left (side -1) or right (+1) edge, the lowest at y = `low`."""
     for k in range(4):
         y = low - 0.21 * k
         sprite.draw(_capsule((side * (reach + 0.12), y + 0.04), (side * (reach - 0.28), y), 0.105), colours.skin, 0.1)
 
 
 def _draw_hand(rng: np.random.Generator, colours: _Palette) -> Sprite:
-    """Draw the back of a hand, fingers up and a little spread."""
+    """Draw the back of a hand with slightly spread fingers."""
     sprite = Sprite()
     _draw_arm(sprite, colours)
     thumb, spread = rng.choice([-1.0, 1.0]), rng.uniform(0.8, 1.6)
@@ -139,7 +139,7 @@ def _draw_hand(rng: np.random.Generator, colours: _Palette) -> Sprite:
 
 
 def _draw_mug(rng: np.random.Generator, colours: _Palette) -> Sprite:
-    """Draw a mug with a stripe, held by its side."""
+    """Draw a mug with a stripe, held at its side."""
     sprite, side = Sprite(), rng.choice([-1.0, 1.0])
     _draw_arm(sprite, colours, 0.25 * side, 0.6)
     ring = _ellipse((-0.5 * side, 0.05), 0.3, 0.34)
@@ -155,7 +155,7 @@ def _draw_mug(rng: np.random.Generator, colours: _Palette) -> Sprite:
 
 
 def _draw_phone(rng: np.random.Generator, colours: _Palette) -> Sprite:
-    """Draw a telephone's back with its lenses, held upright."""
+    """Draw the back of a phone with its lenses, held upright."""
     sprite, side = Sprite(), rng.choice([-1.0, 1.0])
     _draw_arm(sprite, colours, 0.15 * side, 0.6)
     body = 0.35 * colours.thing
@@ -170,7 +170,7 @@ def _draw_phone(rng: np.random.Generator, colours: _Palette) -> Sprite:
 
 
 def _draw_paper(rng: np.random.Generator, colours: _Palette) -> Sprite:
-    """Draw a written sheet, a little bent, held at its lower edge."""
+    """Draw a slightly bent sheet of paper with lines of text, held at its lower edge."""
     sprite = Sprite()
     _draw_arm(sprite, colours, 0.0, 1.0)
     sheet = rng.uniform(205, 245) * np.array([0.97, 1.0, 1.0])
@@ -185,7 +185,7 @@ def _draw_paper(rng: np.random.Generator, colours: _Palette) -> Sprite:
 
 
 def _draw_microphone(rng: np.random.Generator, colours: _Palette) -> Sprite:
-    """Draw a microphone with its wire mesh, in a fist."""
+    """Draw a microphone with a wire mesh, held in a fist."""
     sprite, side = Sprite(), rng.choice([-1.0, 1.0])
     _draw_arm(sprite, colours, 0.0, 0.9)
     sprite.draw(_polygon([(-0.19, 0.2), (0.19, 0.2), (0.13, 1.5), (-0.13, 1.5)]), np.array([48.0, 45, 45]), 0.15)
@@ -232,7 +232,7 @@ def _draw_scarf(rng: np.random.Generator, colours: _Palette) -> Sprite:
 
 
 def _draw_cap(rng: np.random.Generator, colours: _Palette) -> Sprite:
-    """Draw a knitted cap with a turned-up brim, its lower edge at the origin."""
+    """Draw a knitted cap with a turned-up brim; its lower edge is at the origin."""
     sprite = Sprite()
     t = np.linspace(np.pi, 2 * np.pi, 24)
     sprite.draw(_polygon(np.stack([1.12 * np.cos(t), 1.5 * np.sin(t)], 1)), colours.cloth, 0.4)

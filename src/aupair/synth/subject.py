@@ -1,4 +1,4 @@
-"""A synthetic person, made from the portrait and drawn with any expression and head pose."""
+"""A synthetic person, made from the portrait, who can be drawn with any expression and head pose."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,9 +12,9 @@ from aupair.synth.portrait import IOD, SEAM, SIZE, load_portrait, mirror_landmar
 from aupair.synth.shape import Pose, control_points, estimate_depth, fit_warp, point_index, project, warp_portrait
 
 LIDS = ((37, 41), (38, 40), (43, 47), (44, 46))
-"""upper and lower lid, pairs of landmarks"""
+"""pairs of landmarks, upper and lower lid"""
 LIPS = ((61, 67), (62, 66), (63, 65))
-"""inner upper and inner lower lip, pairs of landmarks"""
+"""pairs of landmarks, inner upper and inner lower lip"""
 
 
 @dataclass(frozen=True)
@@ -24,17 +24,17 @@ class Subject:
     aus: tuple[str, ...]
     """the A AUs that the face can show"""
     landmarks: np.ndarray
-    """(68, 2) pixels, at rest"""
+    """(68, 2) pixels, of the face at rest"""
     image: np.ndarray
-    """(SIZE, SIZE, 3) float32 BGR 0..255, at rest"""
+    """(SIZE, SIZE, 3) float32 BGR 0..255, the face at rest"""
     relief: np.ndarray
-    """(A, SIZE, SIZE) float32: relative brightness of the furrows at intensity 5"""
+    """(A, SIZE, SIZE) float32, relative brightness of each AU's furrows at intensity 5"""
     moves: np.ndarray
-    """(A, POINTS, 2) pixels at intensity 5"""
+    """(A, POINTS, 2) displacements of the control points at intensity 5, pixels"""
 
     @cached_property
     def points(self) -> np.ndarray:
-        """Return all control points at rest: (POINTS, 2) pixels."""
+        """Return all control points of the face at rest: (POINTS, 2) pixels."""
         return control_points(self.landmarks)
 
     @cached_property
@@ -44,13 +44,13 @@ class Subject:
 
     @cached_property
     def skin(self) -> np.ndarray:
-        """Return the cheek's colour: (3,) BGR 0..255."""
+        """Return the mean colour of a cheek: (3,) BGR 0..255."""
         x, y = self.landmarks[31, 0], self.landmarks[2, 1]
         return self.image[int(y) - 4 : int(y) + 4, int(x) - 22 : int(x) - 10].reshape(-1, 3).mean(0)
 
     @cached_property
     def hair(self) -> np.ndarray:
-        """Return the hair's colour: (3,) BGR 0..255."""
+        """Return the mean colour of the hair: (3,) BGR 0..255."""
         x, y = self.landmarks[27, 0], self.landmarks[19, 1] - 1.0 * IOD
         return self.image[int(y) - 8 : int(y) + 8, int(x) - 30 : int(x) + 30].reshape(-1, 3).mean(0)
 
@@ -58,11 +58,12 @@ class Subject:
         """Draw the face.
 
         Args:
-            intensity: (A,) 0..5.
-            blink: 0 open, 1 closed.
+            intensity: (A,), 0..5.
+            blink: 0 for open eyes to 1 for closed eyes.
 
         Returns:
-            image (SIZE, SIZE, 3) float32 BGR, about 0..255; control points (POINTS, 2) pixels in it.
+            image: (SIZE, SIZE, 3) float32 BGR, about 0..255.
+            points: (POINTS, 2), the control points in the image, pixels.
         """
         import cv2
 
@@ -73,7 +74,7 @@ class Subject:
         _close_lids(shape, blink)
         centre = np.array([self.landmarks[27, 0], self.landmarks[29, 1]])
         points = project(shape, self.depth, centre, pose)
-        # A turned head compresses a cheek, where the spline must bend less, or it folds.
+        # A turned head compresses a cheek; a stiffer spline prevents folds there.
         x, y = fit_warp(points, self.points, stiffness=2e-3 + 0.03 * max(0.0, abs(pose.yaw) - 0.2))
         active = np.flatnonzero(share)
         shade = 1 + np.tensordot(share[active].astype(np.float32), self.relief[active], 1)
@@ -89,7 +90,7 @@ class Subject:
 
 
 def _keep_lips_apart(points: np.ndarray) -> None:
-    """Move the inner lips at least SEAM apart, in place."""
+    """Move the inner lips apart to a distance of at least SEAM, in place."""
     for upper, lower in LIPS:
         missing = SEAM * IOD - (points[lower, 1] - points[upper, 1])
         if missing > 0:
@@ -98,7 +99,7 @@ def _keep_lips_apart(points: np.ndarray) -> None:
 
 
 def _close_lids(points: np.ndarray, blink: float) -> None:
-    """Lower the upper lids by `blink` and keep them from crossing the lower ones, in place."""
+    """Lower the upper lids by `blink`, 0..1, without crossing the lower lids, in place."""
     for upper, lower in LIDS:
         points[upper] += 0.92 * blink * (points[lower] - points[upper] - [0, 0.02 * IOD])
         if points[lower, 1] - points[upper, 1] < 0.03 * IOD:
@@ -107,10 +108,10 @@ def _close_lids(points: np.ndarray, blink: float) -> None:
 
 
 def make_subject(rng: np.random.Generator, aus: Sequence[str] = AFFWILD2, asymmetry: float = 0.0) -> Subject:
-    """Draw a person's random traits and make the face at rest; it can show the AUs `aus`.
+    """Make a person with random traits who can show the AUs `aus`.
 
     Args:
-        asymmetry: how much more, at most, one side of the face shows than the other, beyond the usual .15.
+        asymmetry: maximum relative difference in strength between the sides of the face, in addition to the usual .15.
     """
     image, portrait = load_portrait()
     if rng.random() < 0.5:
@@ -131,13 +132,13 @@ def make_subject(rng: np.random.Generator, aus: Sequence[str] = AFFWILD2, asymme
 
 
 def _draw_lean(rng: np.random.Generator, asymmetry: float, count: int) -> np.ndarray:
-    """Draw the share by which the left half shows each AU more: (count,); most AUs lean to the person's one side."""
+    """Draw the fraction by which the left half shows each AU more strongly, (count,); most AUs favour the same side."""
     side = rng.choice([-1, 1]) * np.where(rng.random(count) < 0.8, 1, -1)
     return asymmetry * side * rng.uniform(0.5, 1, count)
 
 
 def _reshape(points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Vary the proportions of a face at rest at random: (68, 2) -> (68, 2), pixels."""
+    """Vary the proportions of a face at random: (68, 2) -> (68, 2), pixels."""
     centre = points[27].copy()
     p = (points - centre) / IOD
     p[:, 0] *= rng.uniform(0.93, 1.07)
@@ -160,7 +161,7 @@ def _reshape(points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _recolour(image: np.ndarray, landmarks: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Shift skin, hair and background in CIE Lab: (SIZE, SIZE, 3) float32 BGR 0..255, both ways."""
+    """Change the colours of skin, hair and background at random: (SIZE, SIZE, 3) float32 BGR 0..255 -> the same."""
     import cv2
 
     skin = _skin(landmarks)
@@ -193,7 +194,7 @@ def _skin(landmarks: np.ndarray) -> np.ndarray:
 
 
 def _age(image: np.ndarray, landmarks: np.ndarray, relief: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Add permanent wrinkles and moles, which look like an AU without being one."""
+    """Add permanent wrinkles, which resemble those of AUs, and moles."""
     import cv2
 
     wrinkles = rng.uniform(0, 0.45, len(relief)) * (rng.random(len(relief)) < 0.5)
