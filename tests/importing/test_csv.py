@@ -46,7 +46,7 @@ def test_labels_videos_and_counts_arrive(folder: Path, aupair: Command, labels: 
         ]
     assert (folder / "data/videos/a.mp4").samefile(folder / "movies/a.mp4")
     assert (folder / "data/videos/b.avi").samefile(folder / "movies/deep/b.avi")
-    assert "2 videos without a subject, each counts as a separate person: a, b" in outcome.out
+    assert "2 videos without a subject, each counts as a different person: a, b" in outcome.out
     after = contents(folder)
     assert {name: content for name, content in after.items() if not name.startswith("data/")} == before
 

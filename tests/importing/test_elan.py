@@ -64,7 +64,7 @@ def test_texts_are_intensities(folder: Path, aupair: Command) -> None:
     assert aupair("import", "elan", "movies/a.eaf", "--threshold", 2).code == 0
     assert column("a", "AU12", "intensity") == [2, 2, 4, 4, -1, -1, 1, *[0] * 13]
     assert column("a", "AU12") == frames((0, 5))
-    assert notes(folder / "data") == {"videos without a subject, each counts as a separate person": ["a"]}
+    assert notes(folder / "data") == {"videos without a subject, each counts as a different person": ["a"]}
 
 
 def test_tiers_of_other_names_and_texts(folder: Path, aupair: Command) -> None:

@@ -58,7 +58,7 @@ class _SplitSummary:
         path: path of splits.csv.
         written: whether this call wrote the file; False if it existed already.
         aus: names of the AUs.
-        unnamed: number of videos that subjects.csv does not list; each of them counts as a separate subject.
+        unnamed: number of videos that subjects.csv does not list; each of them counts as a different subject.
         counts: the counts of each split.
     """
 

@@ -141,7 +141,7 @@ def _check_subjects(options: WriteOptions, recordings: Sequence[Recording], note
     similar = [f"{one} and {other}" for one, other in pairwise(people) if one.lower() == other.lower()]
     notes.add("pairs of people whose names differ only in case, two people each", *similar)
     unknown = [r.video for r in recordings if not r.subject]
-    notes.add("videos without a subject, each counts as a separate person", *unknown)
+    notes.add("videos without a subject, each counts as a different person", *unknown)
 
 
 def _count(aus: tuple[str, ...], recordings: Sequence[Recording]) -> tuple[AUCounts, ...]:

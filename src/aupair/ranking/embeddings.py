@@ -81,7 +81,7 @@ class Embeddings:
 
 
 def describe_features(params: Params) -> dict[str, Any]:
-    """Return the settings that the features of faces depend on, besides those of the trunk: they are stored with them."""
+    """Return the settings, besides those of the trunk, on which the features depend; they are stored with the features."""
     network, section = params.train_pseudo_intensity.network, params.embed_faces
     settings: dict[str, Any] = {"copies": section.copies}
     if section.copies:
@@ -92,10 +92,10 @@ def describe_features(params: Params) -> dict[str, Any]:
 
 
 def check_trunk(folder: Path, network: AnyNetwork) -> None:
-    """Check that a trunk is the one that a network's settings name, and not an earlier one.
+    """Check that a stored trunk has the settings of a network's trunk.
 
     Raises:
-        ArtifactError: the trunk has other settings, or its description is missing or malformed.
+        ArtifactError: the settings differ, for example after a change of the params, or about.json is malformed.
     """
     stored = store.read_record(folder / "about.json", AboutTrunk).network
     own, expected = stored.trunk_settings(), network.trunk_settings()
@@ -107,15 +107,15 @@ def check_trunk(folder: Path, network: AnyNetwork) -> None:
 
 
 def check_features(folder: Path, network: AnyNetwork, params: Params) -> None:
-    """Check that the features are those that the params ask for, and not those of an earlier run.
+    """Check that features were computed with the current params and not by an earlier run with other params.
 
     A task of Kubeflow has only the sections of its stage; its pipeline has computed the features with the same params.
 
     Args:
-        network: that of the heads which are trained on them.
+        network: the settings of the heads that are trained on the features.
 
     Raises:
-        ArtifactError: the features are of another trunk, of faces of another size, or of other copies.
+        ArtifactError: the features come from another trunk, from faces of another size, or from other copies.
     """
     check_trunk(folder / TRUNK, network)
     about = store.read_record(folder / "about.json", _About)

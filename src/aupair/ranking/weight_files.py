@@ -1,4 +1,4 @@
-"""The files of weights that the params name, checked without torch: before hours of work, and when they are read."""
+"""Checks of the weight files that the params name, without torch, so that they can run before the first stage."""
 
 from pathlib import Path
 
@@ -8,10 +8,10 @@ from aupair.training_params import DEFAULT_WEIGHTS, AnyNetwork
 
 
 def check_weights(params: Params) -> None:
-    """Check that the files of weights exist which the networks of f and h name.
+    """Check that the weight files of the networks of f and h exist.
 
     Raises:
-        ArtifactError: one does not.
+        ArtifactError: a file does not exist.
     """
     networks: list[AnyNetwork] = [params.train_pseudo_intensity.network]
     if params.train_uncertainty.kind == "network":
@@ -22,10 +22,10 @@ def check_weights(params: Params) -> None:
 
 
 def check_file(path: Path) -> None:
-    """Check that a file of weights exists.
+    """Check that a weight file exists.
 
     Raises:
-        ArtifactError: it does not.
+        ArtifactError: it does not exist.
     """
     if not path.is_file():
         got = "a folder" if path.is_dir() else "no such file"
