@@ -4,6 +4,8 @@ import getpass
 import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +16,7 @@ import pytest
 from aupair.aus import AFFWILD2
 from aupair.errors import ArtifactError, RegistryError
 from aupair.params import Params, parse_params
-from aupair.registry import mlflow_store, promotion, versions
+from aupair.registry import local_lookup, mlflow_store, moved_store, promotion, versions
 from aupair.registry.register import _Registration, register_bundle
 from aupair.registry.runs import StageRun
 from aupair.registry.tags import NETWORK
@@ -156,6 +158,29 @@ def test_a_version_with_the_tags_of_earlier_ones_is_read_as_a_new_one(home: Path
     assert promotion.promote_version(old, gate=GATE, name="earlier").aliases == ("champion",)
     assert promotion.promote_version(new, gate=GATE, name="earlier").number == new
     assert versions.resolve_bundle("models:/earlier@previous").exists()
+
+
+def test_a_version_of_a_sqlite_store_is_found_without_mlflow(home: Path, tmp_path: Path) -> None:
+    """MLflow's import takes most of the time before a prediction; what is unusual is left to it, with its messages."""
+    number = register(home, "direct").version
+    code = (
+        "import sys; from aupair.registry.versions import pin_version, resolve_bundle\n"
+        "model = pin_version('models:/direct@challenger'); print(model, resolve_bundle(model).name, 'mlflow' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=home, capture_output=True, text=True, check=True)
+    assert done.stdout == f"models:/direct/{number} bundle False\n"
+
+    local = local_lookup.find_local_version("direct", "challenger", "")
+    assert local is not None
+    assert (local.number, local.tags) == (number, versions.get_version(number, "direct").tags)
+    uri = mlflow_store.open_mlflow().get_model_version_download_uri("direct", str(number))
+    assert local.folder == moved_store.local_path(uri)
+    assert local_lookup.find_local_version("direct", "champion", "") is None
+    assert local_lookup.find_local_version("direct", "", "9") is None
+    mlflow_store.open_mlflow().delete_model_version("direct", str(number))
+    assert local_lookup.find_local_version("direct", "", str(number)) is None
+    with pytest.raises(RegistryError, match="no such version"):
+        versions.resolve_bundle(f"models:/direct/{number}")
 
 
 def test_malformed_figures_are_an_error_of_one_line(home: Path) -> None:

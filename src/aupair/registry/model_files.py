@@ -76,6 +76,15 @@ def fetch_bundle(uri: str, tags: Mapping[str, str]) -> Path:
     """
     with mlflow_store.mlflow_errors(uri):
         folder = _fetch_model(uri, tags.get(MODEL_TAG) or tags.get(BUNDLE_TAG) or "unknown")
+    return check_model(folder, uri, tags)
+
+
+def check_model(folder: Path, uri: str, tags: Mapping[str, str]) -> Path:
+    """Check every file of a version's MLflow model, and return the folder of its bundle.
+
+    Raises:
+        RegistryError: a file is not what was registered.
+    """
     if MODEL_TAG in tags:
         _compare("the model's files are not those that were registered", folder, hash_model(folder), tags[MODEL_TAG])
     bundle = _find_bundle(folder)

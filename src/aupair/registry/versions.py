@@ -10,7 +10,8 @@ from aupair.errors import RegistryError, scrub
 from aupair.inference.integrity import check_bundle
 from aupair.registry import gate as gates
 from aupair.registry import mlflow_store
-from aupair.registry.model_files import BUNDLE_TAG, fetch_bundle
+from aupair.registry.local_lookup import find_local_version
+from aupair.registry.model_files import BUNDLE_TAG, check_model, fetch_bundle
 from aupair.registry.moves import CHAMPION, PREVIOUS
 from aupair.registry.tags import NETWORK, split_figures
 
@@ -175,7 +176,10 @@ def resolve_bundle(model: str) -> Path:
     if not model.startswith("models:/"):
         check_bundle(Path(model))
         return Path(model)
-    name, version = _find_named(model)
+    name, alias, number = _parse_uri(model)
+    if (local := find_local_version(name, alias, number)) is not None:
+        return check_model(local.folder, f"models:/{name}/{local.number}", local.tags)
+    version = _find_named(name, alias, number)
     return fetch_bundle(f"models:/{name}/{version.number}", version.tags)
 
 
@@ -187,15 +191,16 @@ def pin_version(model: str) -> str:
     """
     if not model.startswith("models:/"):
         return model
-    name, version = _find_named(model)
+    name, alias, number = _parse_uri(model)
+    version = find_local_version(name, alias, number) or _find_named(name, alias, number)
     return f"models:/{name}/{version.number}"
 
 
-def _find_named(model: str) -> tuple[str, Version]:
-    """Return the name of the registered model and the version of a models:/ URI.
+def _parse_uri(model: str) -> tuple[str, str, str]:
+    """Return the name of the registered model, and the alias or the number that a models:/ URI names; one of them is empty.
 
     Raises:
-        RegistryError: the text is not such a URI, or the model, version or alias is missing.
+        RegistryError: the text is no such URI.
     """
     text = model.removeprefix("models:/")
     name, at, alias = text.partition("@")
@@ -203,12 +208,21 @@ def _find_named(model: str) -> tuple[str, Version]:
     if not name or not (alias or number.isdigit()):
         expected = "models:/NAME@ALIAS, models:/NAME/VERSION or a folder"
         raise RegistryError("not a model's name", got=model, expected=expected)
+    return name, alias, number
+
+
+def _find_named(name: str, alias: str, number: str) -> Version:
+    """Return the version with an alias or, without an alias, a number.
+
+    Raises:
+        RegistryError: the model, version or alias is missing.
+    """
     if not alias:
-        return name, get_version(int(number), name)
+        return get_version(int(number), name)
     version = _find_alias(alias, name)
     if version is None:
         raise _missing_alias(alias, name)
-    return name, version
+    return version
 
 
 def _missing_alias(alias: str, name: str) -> RegistryError:
