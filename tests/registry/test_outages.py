@@ -1,6 +1,7 @@
 """What is lost and what is logged twice when MLflow does not answer: a real server behind a proxy that fails."""
 
 import re
+import socket
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -10,11 +11,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import boto3
 import pytest
 import sqlalchemy.sql
 
 from aupair.errors import RegistryError
 from aupair.registry import live_logging, mlflow_store, versions
+from aupair.registry.contact import WAIT_VARIABLE
 from aupair.registry.register import register_bundle
 from aupair.registry.runs import StageRun
 from bundle_parts import write_parts
@@ -196,6 +199,38 @@ def test_a_bucket_that_is_written_without_the_server_is_waited_for(
             download = partial(download_artifacts, f"s3://{BUCKET}/direct/{run_id}/artifacts/again/a.txt")
             assert Path(mlflow_store.retrying("reading", download)).read_text() == "a"
     assert len(clock.sleeps) == {"403 Forbidden": 0, "gone": 1}.get(fault, 2)
+
+
+@pytest.mark.parametrize("wait", ["", "60"])
+def test_a_bucket_that_never_answered_is_an_error_at_once_unless_the_user_waits(
+    tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, wait: str
+) -> None:
+    monkeypatch.setattr("aupair.retry._answered", set())
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        endpoint = f"http://127.0.0.1:{closed.getsockname()[1]}"
+    environment = {
+        "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db", "MLFLOW_S3_ENDPOINT_URL": endpoint, WAIT_VARIABLE: wait,
+        "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1",
+    }  # fmt: skip
+    for key, value in environment.items():
+        monkeypatch.setenv(key, value)
+    (tmp_path / "a.txt").write_text("a")
+    client = mlflow_store.open_mlflow(create=True)
+    run_id = client.create_run(client.create_experiment("b", f"s3://{BUCKET}/silent")).info.run_id
+    assert client.get_run(run_id), "the store itself has answered"
+    if wait:
+        clock.on_sleep = lambda: monkeypatch.setenv(WAIT_VARIABLE, "" if len(clock.sleeps) == 2 else wait)
+    start = time.monotonic()
+    with (
+        pytest.raises(
+            RegistryError, match=r"the bucket of MLflow's artifacts does not answer: in a file, got .*--wait"
+        ),
+        mlflow_store.mlflow_errors("a file"),
+    ):
+        client.log_artifact(run_id, str(tmp_path / "a.txt"))
+    assert time.monotonic() - start < 15 or wait
+    assert len(clock.sleeps) == (2 if wait else 0)
+    assert boto3.client("s3").meta.config.connect_timeout == 5, "where nothing refuses the connection"
 
 
 def test_a_locked_database_is_waited_for(tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from filelock import FileLock
 from aupair import store
 from aupair.errors import RegistryError, scrub
 from aupair.extras import require
+from aupair.registry.buckets import BUCKET, is_silent, may_pass, use_bucket
 from aupair.registry.contact import contact, seconds_to_wait
 from aupair.registry.moved_store import follow_moved_store, other_version_error
 from aupair.retry import retry
@@ -105,10 +107,10 @@ class _RetryingClient:
         method = getattr(self._client, name)
         if name.startswith("create_"):
             return method
-        return lambda *args, **kwargs: retrying(name, lambda: method(*args, **kwargs))
+        return lambda *args, **kwargs: retrying(name, lambda: method(*args, **kwargs), "artifact" in name)
 
 
-def retrying(what: str, call: Callable[[], T]) -> T:
+def retrying(what: str, call: Callable[[], T], artifacts: bool = False) -> T:
     """Return the result of `call`, which is repeated while MLflow's server or database does not answer.
 
     This applies only to a server that has answered before, see `retry`.
@@ -116,8 +118,15 @@ def retrying(what: str, call: Callable[[], T]) -> T:
     Args:
         what: the action, for the log.
         call: an idempotent action, see `retry`.
+        artifacts: whether it reads or writes artifacts, which may be in a bucket.
     """
-    return retry(call, what, f"MLflow at {scrub(tracking_uri())}", _is_transient)
+    passes = may_pass(time.monotonic())
+    return retry(
+        (lambda: use_bucket(call)) if artifacts else call,
+        what,
+        f"MLflow at {scrub(tracking_uri())}",
+        lambda error: passes(error) and _is_transient(error),
+    )
 
 
 def _is_transient(error: Exception) -> bool:
@@ -189,8 +198,11 @@ def mlflow_errors(where: str) -> Iterator[None]:
     except Exception as error:
         if not isinstance(error, _store_exceptions()):
             raise
-        first = str(error).strip().splitlines()[0][:300]
-        raise RegistryError(f"MLflow at {scrub(tracking_uri())} failed", where=where, got=scrub(first)) from error
+        first = scrub(str(error).strip().splitlines()[0][:300])
+        if is_silent(error):
+            todo = "start its server, or correct MLFLOW_S3_ENDPOINT_URL; --wait SECONDS waits for it"
+            raise RegistryError(f"{BUCKET} does not answer", where=where, got=first, todo=todo) from error
+        raise RegistryError(f"MLflow at {scrub(tracking_uri())} failed", where=where, got=first) from error
 
 
 def _store_exceptions() -> tuple[type[Exception], ...]:

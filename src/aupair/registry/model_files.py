@@ -61,7 +61,7 @@ def hash_logged_model(client: "MlflowClient", uri: str) -> str:
             return hash_model(Path(folder))
 
     with mlflow_store.mlflow_errors(uri):
-        return mlflow_store.retrying(f"reading {uri}", fetch)
+        return mlflow_store.retrying(f"reading {uri}", fetch, artifacts=True)
 
 
 def fetch_bundle(uri: str, tags: Mapping[str, str]) -> Path:
@@ -125,7 +125,9 @@ def _fetch_model(uri: str, key: str) -> Path:
 
     def download(folder: str | None = None) -> Path:
         return Path(
-            mlflow_store.retrying(f"downloading {uri}", lambda: download_artifacts(artifact_uri=uri, dst_path=folder))
+            mlflow_store.retrying(
+                f"downloading {uri}", lambda: download_artifacts(artifact_uri=uri, dst_path=folder), artifacts=True
+            )
         )
 
     if mlflow_store.sqlite_path(mlflow_store.tracking_uri()) is not None:

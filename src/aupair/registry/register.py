@@ -238,7 +238,7 @@ def _log_bundle(client: "MlflowClient", bundle: Path, run_id: str, params: Param
     with mlflow_store.mlflow_errors(f"bundle {bundle}"), warnings.catch_warnings():
         # MLflow warns about missing type hints; the signature contains more information.
         warnings.simplefilter("ignore", UserWarning)
-        return mlflow_store.retrying(f"logging {bundle}", log_model)
+        return mlflow_store.retrying(f"logging {bundle}", log_model, artifacts=True)
 
 
 def _log_model_metrics(
