@@ -7,6 +7,9 @@ import signal
 from collections.abc import Iterable
 from urllib.parse import quote, unquote
 
+TERMINATED = 128 + signal.SIGTERM
+"""the exit code of a process that SIGTERM has ended, as shells have it"""
+
 
 def did_you_mean(name: str, known: Iterable[str], otherwise: str) -> str:
     """Return a hint for an unknown name: the nearest known one, or `otherwise` if none is near."""
@@ -95,7 +98,7 @@ class TimedOutError(AupairError):
 class Stopped(AupairError):
     """A process that ended after SIGTERM, with its checkpoint written."""
 
-    exit_code = 128 + signal.SIGTERM
+    exit_code = TERMINATED
 
 
 class MissingPackageError(AupairError):

@@ -15,6 +15,8 @@ from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from typing import Any, Generic, TypeVar
 
+from aupair.errors import TERMINATED
+
 _CAUSES = {"SIGKILL": " (the system does so when memory is exhausted)"} | dict.fromkeys(
     ("SIGSEGV", "SIGBUS", "SIGABRT", "SIGILL", "SIGFPE"), " (a fault in a library)"
 )
@@ -84,8 +86,8 @@ def run_in_processes(
 
 @contextmanager
 def stopped_by_sigterm() -> Iterator[None]:
-    """Let SIGTERM stop the block as Ctrl-C does, so that its processes are ended and its temporary files removed."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    """Let SIGTERM raise SystemExit in the block, so that its processes are ended and its temporary files removed."""
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     try:
         yield
     finally:

@@ -83,11 +83,11 @@ def test_the_least_confident_share_of_each_decision_abstains(tmp_path: Path) -> 
     assert " ".join(cell[:1] or "-" for cell in decisions[1.0]) == "a a - a a - 1 a - a 1 -"
 
 
-def test_coverage_and_risk_become_a_choose_abstain_share_from() -> None:
+def test_coverage_and_risk_become_a_share_to_abstain_from() -> None:
     log = Listener()
     assert choose_abstain_share(StandIn()) is None
     assert choose_abstain_share(StandIn(), abstain=0.2) == 0.2
-    assert choose_abstain_share(StandIn(), coverage=0.8) == pytest.approx(0.2)
+    assert choose_abstain_share(StandIn(), coverage=0.8) == 0.2  # that of abstain=0.2, whose results it continues
     assert not log.lines
     assert choose_abstain_share(StandIn(), risk=0.2, log=log) == pytest.approx(0.25)
     assert log.lines == [

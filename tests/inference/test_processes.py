@@ -86,7 +86,7 @@ if __name__ == "__main__":
 """`aupair predict` with a model that takes a minute for some videos."""
 
 
-@pytest.mark.parametrize(("number", "code"), [(SIGTERM, 130), (SIGINT, 130), (SIGKILL, -SIGKILL)])
+@pytest.mark.parametrize(("number", "code"), [(SIGTERM, 143), (SIGINT, 130), (SIGKILL, -SIGKILL)])
 def test_a_signal_ends_the_processes_at_once_and_the_next_run_continues(
     tmp_path: Path, number: Signals, code: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,7 +13,7 @@ from aupair import __version__
 from aupair.cli import ablation, distill, importing, init, pipeline, predict, registry, synth
 from aupair.cli.waiting import Wait
 from aupair.disk import disk_errors_named
-from aupair.errors import AupairError, ParamsError, scrub
+from aupair.errors import TERMINATED, AupairError, ParamsError, scrub
 from aupair.extras import missing_packages_named
 
 app = typer.Typer(
@@ -245,7 +245,11 @@ def main() -> None:
         sys.exit(ParamsError.exit_code)
     except typer.Abort:
         code = _INTERRUPTED
-    if code == _INTERRUPTED:
+    except SystemExit as stop:
+        if stop.code != TERMINATED:
+            raise
+        code = TERMINATED
+    if code in (_INTERRUPTED, TERMINATED):
         print("aupair: stopped; run it again to continue", file=sys.stderr)
     sys.exit(code if isinstance(code, int) else 0)
 

@@ -52,5 +52,5 @@ def check_abstain_options(abstain: float | None, coverage: float | None, risk: f
     for option, value in given.items():
         if not 0 <= value <= 1:
             raise ParamsError(f"{option} is not a share", got=value, expected="a number from 0 to 1")
-    share = abstain if coverage is None else 1 - coverage
+    share = abstain if coverage is None else round(1 - coverage, 9)
     return share or None  # with a share of 0, decisions are kept even if they are less confident than all of select
