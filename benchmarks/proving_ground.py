@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ground_fresh import fresh_subjects, score_fresh
 from ground_report import CorpusFigures, as_json, format_page
 from ground_statistics import TrainingDraws
 from harness import read_commit
@@ -108,9 +109,21 @@ class Ground:
                     of_step[step] = round(of_step.get(step, 0.0) + entry[key], 1)
         return total
 
-    def _synthesise(self, data: Path, params: SynthParams) -> None:
+    def prepare_fresh(self, name: str, corpus: Corpus, params: Params, times: int) -> Path:
+        """Write a corpus with `times` as many other people of validation, and its faces, as far as that is still to do.
+
+        Returns:
+            Its folder.
+        """
+        root, numbers = self.folder / name / "fresh", fresh_subjects(corpus.synth, times)
+        key = _digest("synth", corpus.synth.model_dump(mode="json", exclude={"workers"}), numbers)
+        self._run_once(root, "synth", key, partial(self._synthesise, root / "data", corpus.synth, numbers))
+        self._run_stages(root, SHARED, params, key)
+        return root
+
+    def _synthesise(self, data: Path, params: SynthParams, numbers: Sequence[int] | None = None) -> None:
         shutil.rmtree(data, ignore_errors=True)
-        synthesise(data, params, self.log)
+        synthesise(data, params, self.log, numbers)
 
     def _run_stages(self, root: Path, names: Sequence[str], params: Params, key: str) -> str:
         """Run stages in a folder; return the key of the last one."""
@@ -164,16 +177,35 @@ def train_all(ground: Ground, keys: dict[str, str], params: Params, seeds: int) 
     Args:
         keys: that of the faces of each corpus.
     """
+    silent = Ground(ground.folder)
+    _run_all([partial(silent.train, name, params, seed, keys[name]) for name in keys for seed in range(seeds)])
+
+
+def _run_all(tasks: Sequence[Callable[[], None]]) -> None:
+    """Run tasks, as many at a time as there are cores, in processes of one thread each."""
     os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"))
     with ProcessPoolExecutor(count_cores(), multiprocessing.get_context("spawn")) as pool:
-        silent = Ground(ground.folder)
-        tasks = [pool.submit(silent.train, name, params, seed, keys[name]) for name in keys for seed in range(seeds)]
+        futures = [pool.submit(task) for task in tasks]
         try:
-            for task in as_completed(tasks):
-                task.result()
+            for future in as_completed(futures):
+                future.result()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def score_on_fresh_people(
+    ground: Ground, corpora: dict[str, Corpus], params: Params, seeds: int, times: int
+) -> dict[str, list[Path]]:
+    """Score all trainings on other people; return the folders of the results of each corpus."""
+    tasks, results = [], {}
+    for name, corpus in corpora.items():
+        fresh = ground.prepare_fresh(name, corpus, params, times)
+        results[name] = [fresh / f"seed{seed}" for seed in range(seeds)]
+        for seed, (training, target) in enumerate(zip(ground.trainings(name, seeds), results[name])):
+            tasks.append(partial(score_fresh, training, fresh, target, params.model_copy(update={"seed": seed})))
+    _run_all(tasks)
+    return results
 
 
 def read_figures(name: str, corpus: Corpus, roots: Sequence[Path], params: Evaluate, number: int) -> CorpusFigures:
@@ -229,6 +261,9 @@ def main() -> None:
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="the params of all corpora")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a parameter")
     parser.add_argument("--seeds", type=int, default=3, help="trainings of each corpus")
+    parser.add_argument(
+        "--fresh", type=int, default=0, metavar="TIMES", help="score TIMES as many other people of validation instead"
+    )
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="only these corpora")
     parser.add_argument("--report", type=Path, default=HERE / "proving_ground", help="the report, without its suffix")
     options = parser.parse_args()
@@ -236,8 +271,11 @@ def main() -> None:
     ground = Ground(options.folder.resolve(), ConsoleLog())
     keys = {name: ground.prepare(name, corpus, params) for name, corpus in corpora.items()}
     train_all(ground, keys, params, options.seeds)
+    results = {name: ground.trainings(name, options.seeds) for name in corpora}
+    if options.fresh:
+        results = score_on_fresh_people(ground, corpora, params, options.seeds, options.fresh)
     figures = [
-        read_figures(name, corpus, ground.trainings(name, options.seeds), params.evaluate, number)
+        read_figures(name, corpus, results[name], params.evaluate, number)
         for number, (name, corpus) in enumerate(corpora.items())
     ]
     about = {

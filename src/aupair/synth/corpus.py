@@ -6,7 +6,7 @@ give equal bytes, whatever the number of workers, and the movies do not depend o
 
 import multiprocessing
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,8 +86,12 @@ class _Clip:
     """the camera; None for that of the demo"""
 
 
-def synthesise(directory: Path, params: SynthParams, log: Log = SILENT) -> None:
+def synthesise(directory: Path, params: SynthParams, log: Log = SILENT, numbers: Sequence[int] | None = None) -> None:
     """Write a corpus into a new or empty folder; after a failure, nothing is written.
+
+    Args:
+        numbers: the subjects to write, which may lie beyond `params.subjects`; None: 0 to `params.subjects` - 1. The videos of
+            a subject do not depend on the other subjects.
 
     Raises:
         DataError: the folder is not empty.
@@ -105,12 +109,13 @@ def synthesise(directory: Path, params: SynthParams, log: Log = SILENT) -> None:
         )
     with atomic(directory) as root:
         (root / "videos").mkdir(parents=True)
-        tasks = [(root, params, k) for k in range(params.subjects)]
-        workers = min(params.workers or os.cpu_count() or 1, params.subjects)
-        # Processes have one BLAS thread each, so that sums are computed in the same order on every machine.
+        numbers = range(params.subjects) if numbers is None else numbers
+        tasks = [(root, params, k) for k in numbers]
+        workers = min(params.workers or os.cpu_count() or 1, len(tasks))
+        # A fresh process with one BLAS thread for each subject, so that sums are computed in the same order everywhere.
         with _single_threaded(), multiprocessing.get_context("spawn").Pool(workers) as pool:
             rows = list(log.progress(pool.imap(_write_subject, tasks), len(tasks), "subjects"))
-        _write_tables(root, params, "".join(rows))
+        _write_tables(root, params, numbers, "".join(rows))
 
 
 @contextmanager
@@ -138,9 +143,9 @@ def _video_names(number: int, params: SynthParams) -> list[str]:
     return [f"s{number:03d}c{clip}" for clip in range(params.clips)]
 
 
-def _write_tables(root: Path, params: SynthParams, conditions: str) -> None:
+def _write_tables(root: Path, params: SynthParams, numbers: Sequence[int], conditions: str) -> None:
     """Write subjects.csv, splits.csv and conditions.csv."""
-    people = [(name, f"s{k:03d}", split_of(k)) for k in range(params.subjects) for name in _video_names(k, params)]
+    people = [(name, f"s{k:03d}", split_of(k)) for k in numbers for name in _video_names(k, params)]
     (root / "subjects.csv").write_text("video,subject\n" + "".join(f"{v},{s}\n" for v, s, _ in people))
     (root / "splits.csv").write_text("video,subject,split\n" + "".join(f"{v},{s},{p}\n" for v, s, p in people))
     header = ",".join(["video", "frame", "covered", *(f"hidden_{au}" for au in params.aus), "yaw"])
