@@ -25,9 +25,13 @@ NLL_GOAL = 0.98
 INTRODUCTION = """# The proving ground
 
 Written by `benchmarks/proving_ground.py`; [docs/proving_ground.md](../docs/proving_ground.md) describes the corpora and the intervals.
-One set of params for all corpora; figures are of validation, means over {trainings}
+One set of params for all corpora; figures are of {people}, means over {trainings}
 trainings ({params}, commit {commit}, {cores} cores: {minutes:.0f} minutes, {cpu_minutes:.0f} CPU minutes). Intervals are 95 %, over people and trainings.
 """
+FRESH = (
+    "people of validation whom nobody has seen before, {times} times as many as the corpora have (the frames below do not count\n"
+    "them)"
+)
 
 
 @dataclass(frozen=True)
@@ -145,7 +149,8 @@ def format_page(tree: dict[str, Any]) -> str:
         {name: sum(own[key].values()) / 60 for name, own in about["cost"].items()} for key in ("seconds", "cpu_seconds")
     )
     totals = {"minutes": sum(minutes.values()), "cpu_minutes": sum(cpu.values())}
-    lines = [INTRODUCTION.format(**{key: value for key, value in about.items() if key != "cost"}, **totals)]
+    of = FRESH.format(times=about["fresh"]) if about["fresh"] else "validation"
+    lines = [INTRODUCTION.format(**{key: value for key, value in about.items() if key != "cost"}, **totals, people=of)]
     headings = ("corpus", "stands for", "people (validation)", "videos", "frames", "minutes (of CPU)")
     corpora = [
         (

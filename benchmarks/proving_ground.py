@@ -1,6 +1,7 @@
 """Does the method hold on people of other corpora? `make proving-ground`, or
 
     python benchmarks/proving_ground.py [--corpora FILE] [--folder FOLDER] [--seeds N] [--only NAME ...] [--set KEY=VALUE ...]
+    python benchmarks/proving_ground.py --fresh 4       the same trainings on four times as many other people of validation
 
 Writes the corpora of proving_ground.yaml, runs the flow's stages on each with the repository's params.yaml, once for each
 seed, and writes proving_ground.md and .json. Steps whose results are in the folder for the same settings are not run
@@ -109,17 +110,23 @@ class Ground:
                     of_step[step] = round(of_step.get(step, 0.0) + entry[key], 1)
         return total
 
-    def prepare_fresh(self, name: str, corpus: Corpus, params: Params, times: int) -> Path:
-        """Write a corpus with `times` as many other people of validation, and its faces, as far as that is still to do.
-
-        Returns:
-            Its folder.
-        """
-        root, numbers = self.folder / name / "fresh", fresh_subjects(corpus.synth, times)
+    def prepare_fresh(self, name: str, corpus: Corpus, params: Params, times: int) -> str:
+        """Write a corpus with other people of validation and its faces, as far as still to do; return the last step's key."""
+        root, numbers = self.fresh(name), fresh_subjects(corpus.synth, times)
         key = _digest("synth", corpus.synth.model_dump(mode="json", exclude={"workers"}), numbers)
         self._run_once(root, "synth", key, partial(self._synthesise, root / "data", corpus.synth, numbers))
-        self._run_stages(root, SHARED, params, key)
-        return root
+        return self._run_stages(root, SHARED, params, key)
+
+    def score_fresh(self, name: str, params: Params, seed: int, key: str) -> None:
+        """Score a training on the other people of its corpus, if that is still to do; `key` is that of their faces."""
+        training, own = self.folder / name / f"seed{seed}", self.fresh(name) / f"seed{seed}"
+        key = _digest(key, store.read_json(training / "steps.json")["evaluate"]["key"])
+        params = params.model_copy(update={"seed": seed})
+        self._run_once(own, "score", key, partial(score_fresh, training, self.fresh(name), own, params))
+
+    def fresh(self, name: str) -> Path:
+        """Return the folder of a corpus with other people of validation; it has a folder for the scores of each training."""
+        return self.folder / name / "fresh"
 
     def _synthesise(self, data: Path, params: SynthParams, numbers: Sequence[int] | None = None) -> None:
         shutil.rmtree(data, ignore_errors=True)
@@ -169,20 +176,11 @@ def _link(root: Path, own: Path) -> None:
             link.symlink_to((root / ARTIFACTS[artifact]).resolve())
 
 
-def train_all(ground: Ground, keys: dict[str, str], params: Params, seeds: int) -> None:
-    """Train on all corpora, as many trainings at a time as there are cores.
+def run_all(tasks: Sequence[Callable[[], None]]) -> None:
+    """Run the trainings, as many at a time as there are cores.
 
     Each has one thread: that is faster than one training with all threads, and its sums do not depend on the machine.
-
-    Args:
-        keys: that of the faces of each corpus.
     """
-    silent = Ground(ground.folder)
-    _run_all([partial(silent.train, name, params, seed, keys[name]) for name in keys for seed in range(seeds)])
-
-
-def _run_all(tasks: Sequence[Callable[[], None]]) -> None:
-    """Run tasks, as many at a time as there are cores, in processes of one thread each."""
     os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"))
     with ProcessPoolExecutor(count_cores(), multiprocessing.get_context("spawn")) as pool:
         futures = [pool.submit(task) for task in tasks]
@@ -192,20 +190,6 @@ def _run_all(tasks: Sequence[Callable[[], None]]) -> None:
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-
-
-def score_on_fresh_people(
-    ground: Ground, corpora: dict[str, Corpus], params: Params, seeds: int, times: int
-) -> dict[str, list[Path]]:
-    """Score all trainings on other people; return the folders of the results of each corpus."""
-    tasks, results = [], {}
-    for name, corpus in corpora.items():
-        fresh = ground.prepare_fresh(name, corpus, params, times)
-        results[name] = [fresh / f"seed{seed}" for seed in range(seeds)]
-        for seed, (training, target) in enumerate(zip(ground.trainings(name, seeds), results[name])):
-            tasks.append(partial(score_fresh, training, fresh, target, params.model_copy(update={"seed": seed})))
-    _run_all(tasks)
-    return results
 
 
 def read_figures(name: str, corpus: Corpus, roots: Sequence[Path], params: Evaluate, number: int) -> CorpusFigures:
@@ -262,23 +246,30 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a parameter")
     parser.add_argument("--seeds", type=int, default=3, help="trainings of each corpus")
     parser.add_argument(
-        "--fresh", type=int, default=0, metavar="TIMES", help="score TIMES as many other people of validation instead"
+        "--fresh",
+        type=int,
+        default=0,
+        metavar="TIMES",
+        help="score TIMES as many other people of validation, after the trainings",
     )
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="only these corpora")
-    parser.add_argument("--report", type=Path, default=HERE / "proving_ground", help="the report, without its suffix")
+    parser.add_argument("--report", type=Path, help="the report, without its suffix; by default beside this file")
     options = parser.parse_args()
+    report = options.report or HERE / ("proving_ground_fresh" if options.fresh else "proving_ground")
     params, corpora = load_params(options.params, options.set), load_corpora(options.corpora, options.only)
     ground = Ground(options.folder.resolve(), ConsoleLog())
+    silent, seeds = Ground(ground.folder), range(options.seeds)
     keys = {name: ground.prepare(name, corpus, params) for name, corpus in corpora.items()}
-    train_all(ground, keys, params, options.seeds)
-    results = {name: ground.trainings(name, options.seeds) for name in corpora}
+    run_all([partial(silent.train, name, params, seed, key) for name, key in keys.items() for seed in seeds])
     if options.fresh:
-        results = score_on_fresh_people(ground, corpora, params, options.seeds, options.fresh)
-    figures = [
-        read_figures(name, corpus, results[name], params.evaluate, number)
-        for number, (name, corpus) in enumerate(corpora.items())
-    ]
+        keys = {name: ground.prepare_fresh(name, corpus, params, options.fresh) for name, corpus in corpora.items()}
+        run_all([partial(silent.score_fresh, name, params, seed, key) for name, key in keys.items() for seed in seeds])
+    figures = []
+    for number, (name, corpus) in enumerate(corpora.items()):
+        roots = [(ground.fresh(name) if options.fresh else ground.folder / name) / f"seed{seed}" for seed in seeds]
+        figures.append(read_figures(name, corpus, roots, params.evaluate, number))
     about = {
+        "fresh": options.fresh,
         "trainings": options.seeds,
         "params": " ".join([str(options.params), *options.set]),
         "commit": read_commit(),
@@ -286,9 +277,9 @@ def main() -> None:
         "cost": {name: ground.cost(name, options.seeds) for name in corpora},
     }
     tree = as_json(figures, params.evaluate.tie, about)
-    store.write_json(options.report.with_suffix(".json"), tree)
-    store.write_text(options.report.with_suffix(".md"), format_page(tree))
-    print(f"written to {options.report.with_suffix('.md')}")
+    store.write_json(report.with_suffix(".json"), tree)
+    store.write_text(report.with_suffix(".md"), format_page(tree))
+    print(f"written to {report.with_suffix('.md')}")
 
 
 if __name__ == "__main__":

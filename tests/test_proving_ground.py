@@ -154,6 +154,7 @@ def test_goals_are_met_or_missed(
     report = benchmark["ground_report"]
     corpora = [figures_of(benchmark, name, gain, nll) for name, gain in zip(("one", "two"), gains)]
     about = {
+        "fresh": 0,
         "trainings": 3,
         "params": "params.yaml",
         "commit": "1234567",
@@ -196,3 +197,18 @@ def test_a_tiny_ground_from_the_command_to_the_report(
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "ground").rglob("*") if path.is_file()}
     benchmark["proving_ground"].main()
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "ground").rglob("*") if path.is_file()}
+    corpus = tmp_path / "ground" / "one"
+    ground_fresh = importlib.import_module("ground_fresh")
+    params = Params(**{**TINY, "trials": [0], "seed": 0})
+    ground_fresh.score_fresh(corpus / "seed0", corpus, tmp_path / "again", params)
+    for name in ("metrics.json", "draws.json"):  # with the people that the training was evaluated on, nothing changes
+        assert (tmp_path / "again" / "reports" / name).read_text() == (corpus / "seed0" / "reports" / name).read_text()
+    monkeypatch.setattr("sys.argv", [*command.split(), "--fresh", "2"])
+    benchmark["proving_ground"].main()
+    people = json.loads((corpus / "fresh" / "seed0" / "reports" / "draws.json").read_text())["people"]
+    assert people["names"] == ["s011", "s015", "s019", "s023"]
+    fresh = json.loads((tmp_path / "report.json").read_text())
+    assert fresh["corpora"]["one"]["validation_people"] == 4
+    assert fresh["f1"]["one"]["P1"]["value"] != tree["f1"]["one"]["P1"]["value"]
+    assert "nobody has seen before, 2 times as many" in (tmp_path / "report.md").read_text()
+    assert {path: path.stat().st_mtime_ns for path in before} == before
