@@ -28,10 +28,7 @@ Written by `benchmarks/proving_ground.py`; [docs/proving_ground.md](../docs/prov
 One set of params for all corpora; figures are of {people}, means over {trainings}
 trainings ({params}, commit {commit}, {cores} cores: {minutes:.0f} minutes, {cpu_minutes:.0f} CPU minutes). Intervals are 95 %, over people and trainings.
 """
-FRESH = (
-    "people of validation whom nobody has seen before, {times} times as many as the corpora have (the frames below do not count\n"
-    "them)"
-)
+FRESH = "{times} times as many other people of validation, whom no training, choice or report has seen (the table counts no frames of theirs)"
 
 
 @dataclass(frozen=True)
