@@ -74,7 +74,9 @@ def show_lines(table: Table, text: str) -> None:
 
 def show_table(title: str, header: Iterable[str], rows: Iterable[Iterable[object]], note: str = "") -> None:
     """Print a table, and a note below it, on standard output."""
-    table = Table(*header, title=title, title_justify="left", caption=note or None, caption_justify="left")
+    table = Table(title=title, title_justify="left", caption=note or None, caption_justify="left")
+    for name in header:
+        table.add_column(name, overflow="fold")  # in a narrow terminal nothing is left out
     for row in rows:
         table.add_row(*(Text(str(cell)) for cell in row))  # a user's text may look like markup
     _stdout().print(table)

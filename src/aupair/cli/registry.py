@@ -24,40 +24,32 @@ Name = Annotated[
 
 @app.command("list", epilog="Example: `aupair registry list`")
 def _list(name: Name = "", wait: Wait = None) -> None:
-    """List the versions: aliases, date, author, run, scores, network, and the AUs that are decided with uncertainty."""
+    """List the versions: aliases, date, author, run, mean F1, network, number of AUs. `registry show` has the rest."""
     from aupair.console import show_table
     from aupair.params import project_model_name
     from aupair.registry.comparison import read_authors
     from aupair.registry.versions import list_versions
 
     name = name or project_model_name()
-    scores = {
-        "mean F1 (select)": "f1.p2",
-        "mean F1 (validation)": "validation.f1.p2",
-        "score (select)": "score.p2",
-        "score (validation)": "validation.score.p2",
-    }
     versions = list_versions(name)
     authors = read_authors(versions)
     show_table(
         name,
-        ("version", "aliases", "registered (UTC)", "author", "run", *scores, "network", "AUs", "with uncertainty", "data"),
+        ("version", "aliases", "registered", "author", "run", "mean F1\n(select /\nvalidation)", "network", "AUs"),
         (
             (
                 version.number,
                 ", ".join(version.aliases),
-                f"{version.created:%Y-%m-%d %H:%M}",
+                f"{version.created:%Y-%m-%d}",
                 authors[version.number],
                 version.run_id[:8],
-                *(f"{float(version.tags[tag]):.3f}" if tag in version.tags else "" for tag in scores.values()),
+                " / ".join(f"{float(version.tags[tag]):.3f}" for tag in _MEAN_F1.values() if tag in version.tags),
                 version.network,
                 len(version.aus),
-                " ".join(au for au in version.aus if version.tags.get(f"selection.{au}") == "P1"),
-                version.tags.get("data.md5", "")[:8],
             )
             for version in versions
         ),
-    )  # fmt: skip
+    )
 
 
 @app.command("show", epilog="Example: `aupair registry show 3`")
