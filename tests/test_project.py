@@ -178,8 +178,7 @@ def test_commands_take_the_model_of_the_project(
     asked: list[str] = []
     monkeypatch.setattr("aupair.registry.versions.list_versions", lambda name: asked.append(name) or [])
     monkeypatch.setattr("aupair.registry.comparison.read_authors", lambda versions: {})
-    monkeypatch.setattr("aupair.registry.versions.pin_version", str)
-    monkeypatch.setattr("aupair.api.Recognizer.load", lambda model, *more: asked.append(model) or 1 / 0)
+    monkeypatch.setattr("aupair.registry.versions.pin_version", lambda model: asked.append(model) or 1 / 0)
     assert aupair("registry", "list").code == 0
     (tmp_path / "clip.mp4").write_bytes(b"")
     with pytest.raises(ZeroDivisionError):

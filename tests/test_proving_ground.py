@@ -210,5 +210,5 @@ def test_a_tiny_ground_from_the_command_to_the_report(
     fresh = json.loads((tmp_path / "report.json").read_text())
     assert fresh["corpora"]["one"]["validation_people"] == 4
     assert fresh["f1"]["one"]["P1"]["value"] != tree["f1"]["one"]["P1"]["value"]
-    assert "nobody has seen before, 2 times as many" in (tmp_path / "report.md").read_text()
+    assert "figures are of 2 times as many other people of validation" in (tmp_path / "report.md").read_text()
     assert {path: path.stat().st_mtime_ns for path in before} == before

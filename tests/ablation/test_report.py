@@ -63,7 +63,7 @@ def test_a_row_that_trained_f_again_is_marked(tmp_path: Path) -> None:
     text = (tmp_path / "ablation.md").read_text()
     assert text.count("(another f)") == 1
     assert "| half (another f) |" in text
-    assert "Each stage had 2 threads." in text
+    assert "Each stage used 2 threads." in text
 
 
 def test_a_worse_row_is_below_the_reference_with_its_interval_and_probability() -> None:
