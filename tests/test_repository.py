@@ -310,7 +310,9 @@ def test_dvc_lock_is_not_tracked_while_the_data_are_the_demos() -> None:
         pytest.skip("data.dvc is not the demo's: its dvc.lock is worth keeping")
     listed = subprocess.run(["git", "ls-files", "dvc.lock"], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert listed.stdout == "", "git rm --cached dvc.lock"
-    printed = subprocess.run(["make", "-n", "--no-print-directory", "demo"], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+    printed = subprocess.run(
+        ["make", "-n", "--no-print-directory", "demo"], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    ).stdout
     for text in (printed.splitlines()[-1], (REPOSITORY / "README.md").read_text()):
         assert re.search(r"dvc\.lock.* untracked.* differ from CPU to CPU", text), "git status shows it after the demo"
 
