@@ -28,6 +28,7 @@ from urllib.request import urlopen
 
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
+from pip._internal.models.index import PyPI
 
 PIP_AUDIT = "uv tool run --from pip-audit==2.10.1 pip-audit"
 VULNERABLE, NO_DATA = 1, 3
@@ -36,7 +37,6 @@ HINT = (
     "and run `make audit OSV=all.zip`"
 )
 
-PYPI = "https://pypi.org"
 LONGEST = 10.0
 """Seconds within which PyPI must answer one question; pip-audit would ask it, and wait, for every package of the lock."""
 
@@ -182,7 +182,7 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description="Known vulnerabilities of the packages of a lock file.")
     parser.add_argument("lock", type=Path)
     parser.add_argument("--osv", type=Path, help="an export of osv.dev (zip) instead of the network")
-    parser.add_argument("--pypi", default=PYPI, help="the address at which PyPI is asked whether it has data at all")
+    parser.add_argument("--pypi", default=PyPI.url.rstrip("/"), help="the address at which PyPI is asked whether it has data at all")
     parser.add_argument("--pip-audit", default=PIP_AUDIT, help="the command of pip-audit")
     options = parser.parse_args(arguments)
     if options.osv is None:

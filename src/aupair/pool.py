@@ -86,7 +86,7 @@ def run_in_processes(
 
 @contextmanager
 def stopped_by_sigterm() -> Iterator[None]:
-    """Let SIGTERM raise SystemExit in the block, so that its processes are ended and its temporary files removed."""
+    """Raise SystemExit on SIGTERM during the block, so that its processes are ended and its temporary files removed."""
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     try:
         yield

@@ -91,7 +91,7 @@ def call(words: list[str], root: Path, secret: str = "\0") -> str:
             shutil.rmtree(root / name, ignore_errors=True)
     assert secret not in output.getvalue() + errors.getvalue(), f"{words}: a password was printed"
     lines = errors.getvalue().splitlines() or [""]
-    if code and not errors.getvalue() and (not words or words[-1] in ("registry", "import", "pipeline")):
+    if code and not errors.getvalue().strip() and (not words or words[-1] in ("registry", "import", "pipeline")):
         return "help"  # of a group without a command
     assert not code or lines[-1].startswith("aupair: "), f"{words}: {code}: {errors.getvalue()[-500:]}"
     assert not code or sum(line.startswith("aupair: ") for line in lines) == 1, f"{words}: {errors.getvalue()[-500:]}"

@@ -24,7 +24,7 @@ _LOCK_NOT_AVAILABLE = "55P03"
 def exclusive(
     purpose: str, name: str, seconds: float = 60.0, waiting: Callable[[], object] = lambda: None
 ) -> Iterator[bool]:
-    """Hold the lock for a purpose during the block, and yield whether the store has locks; without, the block runs at once.
+    """Acquire the lock for a purpose during the block, and yield whether the store has locks; without, do not wait.
 
     Args:
         purpose: `aliases` or `register`, two independent locks.
